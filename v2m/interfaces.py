@@ -1,0 +1,30 @@
+"""The contracts that plug-ins keep. A class needs only the methods: it imports and inherits nothing of v2m."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from v2m.types import Progress, Score, Tags, Video
+
+
+@runtime_checkable
+class Tagger(Protocol):
+    """Looks at a video and says what music would fit. Frozen: the same video gives the same tags."""
+
+    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+        """Tags for `video`; every field that `hints` sets is returned as given."""
+        ...
+
+
+@runtime_checkable
+class MusicGenerator(Protocol):
+    """Writes the music."""
+
+    def generate(
+        self, video: Video, tags: Tags, seed: int, stems: bool = False, progress: Progress | None = None
+    ) -> Score:
+        """Music of exactly `video.duration` (to the sample). The same arguments give the same bytes.
+
+        With `stems` the score also carries the parts that sum to it.
+        """
+        ...

@@ -1,0 +1,70 @@
+"""Seconds ↔ samples ↔ frames ↔ beats. The only file that multiplies or divides by a rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from v2m.types import Floats
+
+
+def sample_count(seconds: float, sample_rate: int) -> int:
+    """How many samples last `seconds`, to the nearest one; a half rounds up."""
+    return int(np.floor(seconds * sample_rate + 0.5))
+
+
+def seconds_of(samples: int, sample_rate: int) -> float:
+    return samples / sample_rate
+
+
+def every(rate: float, duration: float) -> Floats:
+    """The instants k / `rate` in [0, `duration`), at least one: no rounded step, so no drift."""
+    return np.arange(max(1, int(np.ceil(duration * rate - 1e-9)))) / rate
+
+
+def shown_at(timestamps: Floats, times: ArrayLike) -> np.ndarray:
+    """Index of the frame on screen at each of `times`: the last one whose timestamp is not after it (or the first)."""
+    return np.clip(np.searchsorted(timestamps, np.asarray(times) + 1e-6, side="right") - 1, 0, len(timestamps) - 1)
+
+
+def db_to_gain(db: float) -> float:
+    return float(10.0 ** (db / 20.0))
+
+
+@dataclass(frozen=True)
+class TempoMap:
+    """Beats to seconds, straight between `beats` (B,) at `times` (B,): both strictly rising. Beat 0 opens bar 1."""
+
+    beats: Floats
+    times: Floats
+
+    def __post_init__(self) -> None:
+        assert len(self.beats) == len(self.times) >= 2, "a tempo map needs at least two points"
+        assert (np.diff(self.beats) > 0).all(), "beats must rise"
+        assert (np.diff(self.times) > 0).all(), "times must rise"
+
+    @classmethod
+    def steady(cls, tempo: float, start: float = 0.0) -> TempoMap:
+        """One tempo (beats per minute) throughout; beat 0 at `start` seconds."""
+        return cls(np.array([0.0, 1.0]), np.array([start, start + 60.0 / tempo]))
+
+    def time(self, beat: ArrayLike) -> Floats:
+        """Seconds of `beat`; beyond the ends the outermost tempo goes on."""
+        return _through(np.asarray(beat, float), self.beats, self.times)
+
+    def beat(self, time: ArrayLike) -> Floats:
+        """Beats at `time` seconds; the inverse of `time`."""
+        return _through(np.asarray(time, float), self.times, self.beats)
+
+    def tempo(self, beat: float) -> float:
+        """Beats per minute just after `beat`."""
+        span = self.time([beat, beat + 1e-6])
+        return 60.0 * 1e-6 / float(span[1] - span[0])
+
+
+def _through(x: Floats, xs: Floats, ys: Floats) -> Floats:
+    slopes = np.diff(ys) / np.diff(xs)
+    piece = np.clip(np.searchsorted(xs, x, side="right") - 1, 0, len(slopes) - 1)
+    return ys[piece] + (x - xs[piece]) * slopes[piece]

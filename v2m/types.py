@@ -1,0 +1,257 @@
+"""The records that cross from one room to another.
+
+F video frames, H height, W width, C channels, N audio samples. Times are seconds from the first shown frame unless a
+name says otherwise; arrays are numpy. Nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+
+TEMPO_RANGE = (30.0, 300.0)
+_KEY = re.compile(r"^([A-Ga-g])\s*(#|b|♯|♭|sharp|flat)?\s*[- ]?\s*(major|minor|maj|min|dur|moll|m)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Sound in memory: `samples` (C, N) float32, full scale ±1; `sample_rate` in Hz."""
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+
+    def __post_init__(self) -> None:
+        assert self.samples.ndim == 2, f"samples must be (C, N), not {self.samples.shape}"
+
+    @property
+    def channels(self) -> int:
+        return self.samples.shape[0]
+
+    def __len__(self) -> int:
+        return self.samples.shape[1]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A hard change of shot. `strength` in 0–1 says how different the two sides are, relative to this video."""
+
+    time: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was measured from the frames at `fps` ≥ 10 per second; every curve is (F,) along `times`.
+
+    brightness, saturation: means of luma and HSV saturation, 0–1. contrast: standard deviation of luma, 0–0.5.
+    motion: mean absolute luma difference to the previous measured frame, per second of video, with cuts taken out
+    (a cut is not motion). hues: (12,) share of coloured pixels per 30° of hue starting at red, sums to 1, or all 0 for
+    a grey video. warmth: −1 (all blue) to 1 (all orange).
+    """
+
+    fps: float
+    times: Floats
+    brightness: Floats
+    saturation: Floats
+    contrast: Floats
+    motion: Floats
+    hues: Floats
+    warmth: float
+    cuts: tuple[Cut, ...]
+
+    def span(self, start: float, end: float) -> Picture:
+        """The part in [start, end), with times counted from `start`. `hues` and `warmth` stay those of the whole."""
+        keep = (self.times >= start) & (self.times < end)
+        keep[int(np.argmin(np.abs(self.times - start)))] |= not keep.any()
+        curves = {name: getattr(self, name)[keep] for name in ("brightness", "saturation", "contrast", "motion")}
+        cuts = tuple(Cut(cut.time - start, cut.strength) for cut in self.cuts if start < cut.time < end)
+        return replace(self, times=self.times[keep] - start, cuts=cuts, **curves)
+
+
+class FrameSource(Protocol):
+    """How a `Video` reads its pixels; `io.video` supplies it. Frames come upright, RGB, uint8."""
+
+    def at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+        """The frames shown at `times`, (F, H, W, 3); `width` scales, keeping the aspect ratio."""
+        ...
+
+    def picture(self, progress: Progress | None = None) -> Picture:
+        """The measured picture; computed once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream of the container, as the header gives it."""
+
+    index: int
+    kind: str  # video, audio, subtitle, attachment, data
+    codec: str
+    duration: float | None = None
+    channels: int | None = None
+    sample_rate: int | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class Video:
+    """A probed video: real timestamps and lazy frames. Made by `io.video.open`, which refuses bad input.
+
+    width, height: pixels as shown (after rotation). timestamps: (F,) of every shown frame from 0; `duration` runs to
+    the end of the last one. `offset` is where 0 lies on the container's own clock. `start` > 0 marks a span of a
+    longer file.
+    """
+
+    path: Path
+    container: str
+    codec: str
+    width: int
+    height: int
+    rotation: int
+    fps: float
+    duration: float
+    timestamps: Floats
+    offset: float
+    streams: tuple[Stream, ...]
+    warnings: tuple[str, ...] = ()
+    source: FrameSource | None = field(default=None, repr=False, compare=False)
+    start: float = 0.0
+
+    @property
+    def audio_streams(self) -> tuple[Stream, ...]:
+        return tuple(stream for stream in self.streams if stream.kind == "audio")
+
+    def frames(self, times: Sequence[float], width: int | None = None) -> Pixels:
+        """The frames shown at `times` (seconds in this span), upright RGB (F, H, W, 3)."""
+        assert self.source is not None, "this Video was made without a frame source"
+        return self.source.at([self.start + time for time in times], width)
+
+    def picture(self, progress: Progress | None = None) -> Picture:
+        """Brightness, colour, motion and cuts of this span, measured on first use."""
+        assert self.source is not None, "this Video was made without a frame source"
+        picture = self.source.picture(progress)
+        return (
+            picture
+            if self.start == 0 and picture.times[-1] < self.duration
+            else picture.span(self.start, self.start + self.duration)
+        )
+
+    def span(self, start: float | None = None, end: float | None = None) -> Video:
+        """The same video seen between `start` and `end` seconds. Raises ValueError for an empty or outside span."""
+        low, high = start or 0.0, self.duration if end is None else min(end, self.duration)
+        if low < 0 or low >= self.duration:
+            raise ValueError(f"start {low:g} s lies outside the video (0 to {self.duration:.2f} s)")
+        if high <= low:
+            raise ValueError(f"end {high:g} s must lie after start {low:g} s")
+        if (low, high) == (0.0, self.duration):
+            return self
+        shown = (self.timestamps >= low) & (self.timestamps < high)
+        return replace(self, timestamps=self.timestamps[shown] - low, duration=high - low, start=self.start + low)
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value or ()
+    return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What the music should be. Empty fields and None mean "not said".
+
+    Args:
+        caption: One sentence on what is seen.
+        genres: Styles, strongest first; a list, or words with commas between.
+        instruments: Instruments to be heard.
+        moods: Words for the feeling.
+        timbres: Words for the sound.
+        tempo: Beats per minute, 30 to 300.
+        key: Tonic and mode, as in "F# minor" or "Bb".
+        vocals: Whether anybody sings.
+        negative: What to avoid: genres, instruments, moods.
+    """
+
+    caption: str = ""
+    genres: Sequence[str] | str = ()
+    instruments: Sequence[str] | str = ()
+    moods: Sequence[str] | str = ()
+    timbres: Sequence[str] | str = ()
+    tempo: float | None = None
+    key: str | None = None
+    vocals: bool = False
+    negative: Sequence[str] | str = ()
+
+    def __post_init__(self) -> None:
+        for name in ("genres", "instruments", "moods", "timbres", "negative"):
+            object.__setattr__(self, name, _words(getattr(self, name)))
+        problems: list[str] = []
+        if self.tempo is not None and not TEMPO_RANGE[0] <= self.tempo <= TEMPO_RANGE[1]:
+            problems.append(
+                f"tempo {self.tempo:g} is outside {TEMPO_RANGE[0]:g} to {TEMPO_RANGE[1]:g} beats per minute"
+            )
+        if self.key is not None and _KEY.match(self.key.strip()) is None:
+            problems.append(f"key {self.key!r} is not a tonic and mode such as 'F# minor' or 'Bb major'")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def tonic_and_mode(self) -> tuple[int, str] | None:
+        """`key` as (pitch class 0–11 with C = 0, "major" or "minor"), or None where no key is set."""
+        match = _KEY.match(self.key.strip()) if self.key else None
+        if match is None:
+            return None
+        letter, accidental, mode = match.groups()
+        shift = {"#": 1, "♯": 1, "sharp": 1, "b": -1, "♭": -1, "flat": -1}.get((accidental or "").lower(), 0)
+        tonic = ({"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[letter.upper()] + shift) % 12
+        return tonic, "minor" if (mode or "").lower() in {"minor", "min", "moll"} or mode == "m" else "major"
+
+    def merge(self, hints: Tags) -> Tags:
+        """These tags with every field that `hints` sets taking its place."""
+        given = {
+            f.name: getattr(hints, f.name) for f in fields(hints) if getattr(hints, f.name) not in (None, "", (), False)
+        }
+        return replace(self, **given)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stretch of the music: `name` (intro, A, B, …, ending), `energy` 0–1."""
+
+    name: str
+    start: float
+    end: float
+    energy: float = 0.5
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a generator returns: music exactly as long as the video, and what it knows about it.
+
+    stems sum to the mix before mastering. beats, downbeats: (B,) seconds. midi: a Standard MIDI File. facts: plain
+    values for the sidecar.
+    """
+
+    audio: Audio
+    stems: Mapping[str, Audio] = field(default_factory=dict)
+    midi: bytes | None = None
+    beats: Floats | None = None
+    downbeats: Floats | None = None
+    sections: tuple[Section, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Progress(Protocol):
+    """Told how far a stage is: `fraction` 0–1, never falling."""
+
+    def __call__(self, fraction: float) -> None: ...

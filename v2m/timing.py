@@ -68,3 +68,14 @@ def _through(x: Floats, xs: Floats, ys: Floats) -> Floats:
     slopes = np.diff(ys) / np.diff(xs)
     piece = np.clip(np.searchsorted(xs, x, side="right") - 1, 0, len(slopes) - 1)
     return ys[piece] + (x - xs[piece]) * slopes[piece]
+
+
+def frame_number(seconds: float, fps: float) -> int:
+    """The frame shown at `seconds` when `fps` frames follow each other evenly from 0."""
+    return int(np.floor(seconds * fps + 0.05))  # containers round their timestamps to a millisecond
+
+
+def timecode(frame: int, rate: int) -> str:
+    """`frame` as hours:minutes:seconds:frames at `rate` whole frames per second, non-drop."""
+    seconds, frames = divmod(frame, rate)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frames:02d}"

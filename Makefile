@@ -1,0 +1,23 @@
+.PHONY: test lint format types bench example
+
+test:
+	uv run pytest
+
+lint:
+	uv run ruff check .
+	uv run ruff format --check .
+
+format:
+	uv run ruff check --fix .
+	uv run ruff format .
+
+types:
+	uv run pyright
+
+example:
+	uv run infer.py data/examples/bunny_wakes.mp4 --report --overwrite
+
+bench:
+	uv run python bench/default_recipe.py
+	uv run python bench/cut_alignment.py
+	uv run python bench/styles.py

@@ -1,0 +1,115 @@
+"""Many videos, each scored by itself: what is done is left alone, and what fails does not stop the others."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from v2m import errors, sidecar
+from v2m.errors import RefusedError, UsageError
+from v2m.score import score_video
+
+SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ts", ".m2ts", ".mts",
+    ".mpg", ".mpeg", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".gif", ".apng",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one video ended. `status`: done, unchanged, failed or not begun."""
+
+    path: Path
+    status: str
+    detail: str = ""
+    code: int = errors.OK
+    seconds: float = 0.0
+
+
+def videos_in(paths: Iterable[Path]) -> list[Path]:
+    """The files named and, for each folder, the videos directly in it by name, v2m's own outputs left out.
+
+    Raises:
+        RefusedError: A folder holds no video.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(each for each in path.iterdir() if _is_video(each)) if path.is_dir() else [path]
+        if not inside:
+            raise RefusedError("no_videos", f"{str(path)!r} holds no videos ({', '.join(sorted(SUFFIXES))})")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def _is_video(path: Path) -> bool:
+    own = ".v2m" in path.suffixes[-2:] or path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and not own and not path.is_dir()
+
+
+def score_all(
+    paths: Sequence[Path], out: Path | None, settings: Mapping[str, Any], overwrite: bool, **arguments: Any
+) -> Iterator[Row]:
+    """Scores each of `paths` and yields its row when it has ended; a full disk ends the whole.
+
+    out: a folder for all outputs (made if missing), or None for beside each video. settings: what the outputs depend
+    on; an output is done when its sidecar names the same settings and the same input. arguments: for `score_video`.
+    """
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {str(out)!r} is a file: several videos need a folder")
+        out.mkdir(parents=True, exist_ok=True)
+    written: dict[Path, Path] = {}
+    for path in paths:
+        begun = time.perf_counter()
+        folder = out or path.parent
+        target = folder / f"{path.stem}.v2m.json"
+        status, detail, code = "done", "", errors.OK
+        try:
+            if target in written:
+                raise UsageError(f"its output would have the name of {written[target].name!r}'s: rename one of the two")
+            written[target] = path
+            state = _state(path, target, sidecar.settings_digest(settings))
+            if state == "unchanged" and not overwrite:
+                status = state
+            else:
+                record = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
+                detail = Path(record["output"]["file"]).name
+        except Exception as error:  # one bad video never stops the others
+            status, detail, code = "failed", " ".join(str(error).split()) or repr(error), errors.exit_code(error)
+        yield Row(path, status, detail, code, time.perf_counter() - begun)
+        if code == errors.DISK:
+            return
+
+
+def _state(path: Path, sidecar_path: Path, settings_sha256: str) -> str:
+    """ "new"; "unchanged"; or "stale": v2m's own untouched output, of another input or other settings."""
+    try:
+        record = json.loads(sidecar_path.read_text())
+        made = Path(record["output"]["file"])
+        made = sidecar_path.parent / made.name
+        if made.stat().st_size != record["output"]["bytes"] or sidecar.digest(made) != record["output"]["sha256"]:
+            return "new"
+        same_input = _same_input(path, record["input"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "new"
+    return "unchanged" if same_input and record["settings_sha256"] == settings_sha256 else "stale"
+
+
+def _same_input(path: Path, recorded: Mapping[str, Any]) -> bool:
+    stat = path.stat()
+    if (stat.st_size, stat.st_mtime_ns) == (recorded["bytes"], recorded["modified_ns"]):
+        return True
+    return stat.st_size == recorded["bytes"] and sidecar.digest(path) == recorded["sha256"]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text, failures with their reason."""
+    width = max(len(row.path.name) for row in rows)
+    lines = [f"{row.path.name:<{width}}  {row.status:<9}  {row.seconds:6.1f} s  {row.detail}" for row in rows]
+    counts = Counter(row.status for row in rows)
+    return "\n".join([*lines, ", ".join(f"{count} {status}" for status, count in counts.items())])

@@ -1,0 +1,237 @@
+"""The command line of `infer.py`: recipe and flags in, one line and an exit code out."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+import v2m
+from v2m import errors
+from v2m.errors import UsageError
+from v2m.interfaces import MusicGenerator, Tagger
+
+EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
+5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted, 143 terminated"""
+
+
+class _Parser(ArgumentParser):
+    """Raises `UsageError` with one line instead of printing usage and leaving."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
+        raise UsageError(self._one_line(message))
+
+    def _one_line(self, message: str) -> str:
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        if unknown:
+            options = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see --help"
+            return f"unknown option {unknown[0]}: {hint}"
+        lines = [line.strip(" -") for line in message.splitlines()]
+        noise = ("Subtypes:", "Errors:", "Given value type:", "Does not validate", "Expected a <class 'NoneType'>")
+        return " ".join(line for line in lines if line and not line.startswith(noise))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A parsed command: the videos, where to write, and what `score_video` gets."""
+
+    videos: tuple[Path, ...]
+    out: Path | None
+    overwrite: bool
+    recipe: str
+    settings: dict[str, Any]  # every value that the output depends on
+    arguments: dict[str, Any]
+
+
+def recipes() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    package = Path(v2m.__file__).parent
+    folder = next(each for each in (package / "configs", package.parent / "configs") if each.is_dir()) / "infer"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe given by name or as a path.
+
+    Raises:
+        UsageError: There is no such recipe.
+    """
+    shipped = recipes()
+    if name in shipped:
+        return shipped[name]
+    if name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        return Path(name)
+    raise UsageError(f"unknown recipe {name!r}: give one of {', '.join(shipped)}, or the path of a YAML file")
+
+
+def build_parser(recipe: str = "sketch") -> ArgumentParser:
+    """The parser, with the recipe's values as defaults."""
+    from v2m.io.mixer import Mix
+    from v2m.io.video import Limits
+    from v2m.types import Tags
+
+    parser = _Parser(
+        prog="infer.py",
+        description="Writes each video again with background music that fits it.",
+        epilog=EXIT_CODES,
+        default_config_files=[str(recipe_path(recipe))],
+    )
+    add = parser.add_argument
+    add("videos", nargs="+", type=str, help="videos, or folders of videos")
+    add("-o", "--out", type=str, default=None, help="file to write, or a folder; default: beside the video")
+    add("--recipe", type=str, default=recipe, help="a name from configs/infer, or a YAML file")
+    add("--config", action=ActionConfigFile, help="a YAML file with any of these values")
+    add("--seed", type=int, default=0, help="the same seed gives the same music")
+    add("--candidates", type=int, default=1, help="takes to write: the best is used, the others' audio kept")
+    add("--start", type=float | None, default=None, help="second of the video where the music begins")
+    add("--end", type=float | None, default=None, help="second of the video where the music ends")
+    add("--stems", action="store_true", help="also write the parts of the music as WAV files")
+    add("--midi", action="store_true", help="also write the score as a Standard MIDI File")
+    add("--markers", nargs="?", const="edl", choices=["edl", "otio"], help="also write sections and hits for an editor")
+    add("--report", action="store_true", help="also draw thumbnails, waveform, cuts, beats, sections and loudness")
+    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--quiet", action="store_true", help="show no progress")
+    add("--debug", action="store_true", help="show where an error came from")
+    parser.add_subclass_arguments(Tagger, "tagger", required=True)
+    parser.add_subclass_arguments(MusicGenerator, "generator", required=True)
+    parser.add_class_arguments(Tags, "tags")
+    parser.add_class_arguments(Mix, "mix", skip={"start", "end"})
+    parser.add_class_arguments(Limits, "limits")
+    return parser
+
+
+def parse(argv: Sequence[str]) -> Request:
+    """Raises UsageError for a command that cannot be."""
+    from v2m.score import Extras
+
+    named = [f"./{word}" if word.startswith("-") and Path(word).is_file() else word for word in argv]
+    parser = build_parser(_recipe_of(named))
+    config = parser.parse_args(named)
+    plain = config.clone(with_meta=False)
+    for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "recipe"):
+        plain.pop(key, None)
+    try:
+        made = parser.instantiate(config)
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+    extras = Extras(made.stems, made.midi, made.markers, made.report)
+    keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "start", "end")
+    arguments = {"extras": extras, **{key: made[key] for key in keys}}
+    settings = _plain(plain)
+    out = Path(made.out) if made.out else None
+    return Request(tuple(map(Path, made.videos)), out, made.overwrite, made.recipe, settings, arguments)
+
+
+def _recipe_of(argv: Sequence[str]) -> str:
+    """The recipe must be known before the other flags can be read, for it sets their defaults."""
+    for place, word in enumerate(argv):
+        if word == "--recipe" and place + 1 < len(argv):
+            return argv[place + 1]
+        if word.startswith("--recipe="):
+            return word.partition("=")[2]
+    return "sketch"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Namespace):
+        return {key: _plain(item) for key, item in vars(value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code; every error is one line."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] - file names may be any bytes
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return _run(parse(argv), quiet="--quiet" in argv)
+    except BaseException as error:
+        code = errors.exit_code(error)
+        if code == errors.OK:
+            return code
+        if "--debug" in argv:
+            traceback.print_exc()
+        sys.stderr.write(f"infer.py: {_message(error, code)}\n")
+        return code
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a signal handler
+    raise SystemExit(errors.SIGTERM)
+
+
+def _message(error: BaseException, code: int) -> str:
+    if code in {errors.SIGINT, errors.SIGTERM}:
+        return "interrupted; nothing was written" if code == errors.SIGINT else "terminated; nothing was written"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if code == errors.BUG:
+        return f"a bug in v2m, please report it ({type(error).__name__}: {text}); --debug shows where"
+    if code == errors.MEMORY:
+        return f"out of memory: {text}"
+    return text
+
+
+def _run(request: Request, quiet: bool) -> int:
+    from v2m import progress
+    from v2m.batch import videos_in
+
+    stages = progress.silent if quiet else progress.bars
+    provenance = {"recipe": request.recipe, "settings": request.settings}
+    if len(request.videos) > 1 or request.videos[0].is_dir():
+        return _run_batch(request, videos_in(request.videos), provenance, quiet)
+    from v2m.score import score_video
+
+    record = score_video(
+        request.videos[0], request.out, overwrite=request.overwrite, provenance=provenance, stages=stages,
+        **request.arguments,
+    )  # fmt: skip
+    for warning in record["warnings"]:
+        sys.stderr.write(f"warning: {warning}\n")
+    sys.stdout.write(_line(record) + "\n")
+    return errors.OK
+
+
+def _line(record: dict[str, Any]) -> str:
+    out = Path(record["output"]["file"])
+    near = os.path.relpath(out)
+    shown = near if len(near) < len(str(out)) else str(out)
+    span = record["span"]["end"] - record["span"]["start"]
+    facts = [f"{span:.1f} s of music", f"{record['mix']['lufs']:.1f} LUFS"] if record["mix"].get("lufs") else []
+    met = record["alignment"]
+    if met:
+        facts.append(f"{round(met['hits'] * met['n'])} of {met['n']} cuts on a beat")
+    facts.append(f"in {sum(record['seconds'].values()):.1f} s")
+    return f"wrote {shown} and {Path(shown).with_suffix('.json').name}: {', '.join(facts)}"
+
+
+def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, Any], quiet: bool) -> int:
+    from tqdm import tqdm
+
+    from v2m import batch
+
+    rows: list[batch.Row] = []
+    work = batch.score_all(
+        paths, request.out, request.settings, request.overwrite, provenance=provenance, **request.arguments
+    )
+    try:
+        for row in tqdm(work, total=len(paths), desc="videos", unit="video", disable=True if quiet else None):
+            rows.append(row)
+    finally:
+        rows += [batch.Row(path, "not begun") for path in paths[len(rows) :]]
+        sys.stdout.write(batch.table(rows) + "\n")
+    codes = {row.code for row in rows}
+    if errors.DISK in codes:
+        return errors.DISK
+    return errors.BATCH if codes != {errors.OK} else errors.OK

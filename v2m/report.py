@@ -1,0 +1,84 @@
+"""The report picture: what is seen and what is heard, on one time axis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from v2m import timing
+from v2m.metrics.fit import HOPS_PER_SECOND, onset_strength
+from v2m.types import Floats, Score, Video
+
+THUMBNAILS = 10
+INK, CUT, BEAT, MUSIC = "#222222", "#d1495b", "#9aa5b1", "#2e6f95"
+
+
+def draw(path: Path, video: Video, score: Score, size: tuple[float, float] = (14.0, 7.0)) -> None:
+    """Writes a PNG: thumbnails; waveform with cuts, beats and sections; motion of the picture against loudness."""
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=size, layout="constrained")
+        strip, wave, curves = figure.subplots(3, 1, sharex=True, height_ratios=[1.3, 2, 1.4])
+        _thumbnails(strip, video)
+        _waveform(wave, video, score)
+        _curves(curves, video, score)
+        curves.set_xlim(0, video.duration)
+        curves.set_xlabel("seconds")
+        met = score.facts.get("alignment") or {}
+        line = f"{video.path.name}   {video.duration:.1f} s"
+        if score.facts.get("style"):
+            line += f"   {score.facts['style']}, {score.facts.get('key', '')}"
+        if met.get("n"):
+            line += f"   cuts on a beat: {met['hits']:.0%}, by chance {met['chance']:.0%}"
+        figure.suptitle(line.encode("ascii", "replace").decode(), x=0.01, ha="left", color=INK)
+        figure.savefig(path, dpi=110, format="png")
+
+
+def _thumbnails(axes: Axes, video: Video) -> None:
+    count = min(THUMBNAILS, len(video.timestamps))
+    width = video.duration / count
+    middles = [(number + 0.5) * width for number in range(count)]
+    for middle, frame in zip(middles, video.frames(middles, width=160), strict=True):
+        axes.imshow(frame, extent=(middle - 0.48 * width, middle + 0.48 * width, 0, 1), aspect="auto")
+    axes.set_ylim(0, 1)
+    axes.axis("off")
+
+
+def _waveform(axes: Axes, video: Video, score: Score) -> None:
+    times, low, high = _envelope(score)
+    axes.fill_between(times, low, high, color=MUSIC, linewidth=0)
+    axes.set_ylabel("waveform")
+    top = max(1e-3, float(np.abs([low, high]).max()))
+    axes.set_ylim(-1.25 * top, 1.45 * top)
+    for beats, height in ((score.beats, 0.08), (score.downbeats, 0.2)):
+        if beats is not None:
+            axes.vlines(beats, -1.25 * top, (-1.25 + height) * top, color=BEAT, linewidth=0.8)
+    for cut in video.picture().cuts:
+        axes.axvline(cut.time, color=CUT, linewidth=0.6 + 1.6 * cut.strength, alpha=0.85)
+    for section in score.sections:
+        axes.text(section.start + 0.004 * video.duration, 1.2 * top, section.name, color=INK, weight="bold")
+        axes.axvline(section.start, ymin=0.86, color=INK, linewidth=0.8)
+
+
+def _envelope(score: Score) -> tuple[Floats, Floats, Floats]:
+    mono = score.audio.samples.mean(axis=0)
+    edges = np.linspace(0, len(mono), min(1600, len(mono)) + 1).astype(int)[:-1]
+    low, high = np.minimum.reduceat(mono, edges), np.maximum.reduceat(mono, edges)
+    return np.array([timing.seconds_of(int(edge), score.audio.sample_rate) for edge in edges]), low, high
+
+
+def _curves(axes: Axes, video: Video, score: Score) -> None:
+    picture = video.picture()
+    _, level = onset_strength(score.audio)
+    seconds = np.arange(len(level)) / HOPS_PER_SECOND
+    smooth = np.convolve(level, np.ones(41) / 41, mode="same") if len(level) > 41 else level
+    axes.plot(seconds, smooth, color=MUSIC, linewidth=1.2)
+    axes.set_ylabel("loudness, dB", color=MUSIC)
+    axes.set_ylim(float(smooth.max()) - 40, float(smooth.max()) + 3)
+    other = axes.twinx()
+    other.fill_between(picture.times, picture.motion, color=CUT, alpha=0.25, linewidth=0)
+    other.set_ylabel("motion", color=CUT)
+    other.set_ylim(0, 1.1 * max(1e-3, float(picture.motion.max())))

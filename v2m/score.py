@@ -1,0 +1,185 @@
+"""One video in, one file out: open, tag, generate, mix, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from v2m import sidecar
+from v2m.errors import UsageError
+from v2m.interfaces import MusicGenerator, Tagger
+from v2m.io import audio, mixer, video
+from v2m.io.mixer import Mix
+from v2m.io.video import Limits
+from v2m.outputs import Outputs
+from v2m.progress import Stages, silent
+from v2m.types import Score, Tags, Video
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is written beside the video and its sidecar.
+
+    Args:
+        stems: The parts of the music as WAV files.
+        midi: The score as a Standard MIDI File.
+        markers: Sections and hits for an editor: "edl" for DaVinci Resolve, "otio" for OpenTimelineIO.
+        report: A picture with thumbnails, waveform, cuts, beats, sections and loudness.
+    """
+
+    stems: bool = False
+    midi: bool = False
+    markers: Literal["edl", "otio"] | None = None
+    report: bool = False
+
+
+@dataclass(frozen=True)
+class Take:
+    """One piece of music for the video and how well it fits, 0–1 (`v2m.metrics.fit`)."""
+
+    seed: int
+    score: Score
+    fit: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def score_video(
+    path: Path | str,
+    out: Path | str | None = None,
+    *,
+    tagger: Tagger | None = None,
+    generator: MusicGenerator | None = None,
+    tags: Tags | None = None,
+    mix: Mix | None = None,
+    extras: Extras | None = None,
+    limits: Limits | None = None,
+    seed: int = 0,
+    candidates: int = 1,
+    start: float | None = None,
+    end: float | None = None,
+    overwrite: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+    stages: Stages = silent,
+) -> dict[str, Any]:
+    """Writes `path` with music to `out`, and a sidecar JSON beside it.
+
+    Args:
+        path: The video. It is only read.
+        out: The file to write, or a folder for it; beside the video if not given. The default name has `.v2m` in it.
+        tagger: Says what music would fit; measured from the picture if not given.
+        generator: Writes the music; Sketch if not given.
+        tags: Hints: every field set here wins over the tagger's.
+        mix: How the music meets the clip's own sound, and how loud.
+        extras: What else to write.
+        limits: What input to accept.
+        seed: The same seed gives the same music.
+        candidates: How many takes to write; the best by `v2m.metrics.fit` goes into the video, the others beside it.
+        start: Second of the video where the music begins.
+        end: Second of the video where the music ends.
+        overwrite: Whether files that exist may be replaced.
+        provenance: Recipe and settings, for the sidecar.
+        stages: Shows progress.
+
+    Returns:
+        The sidecar's contents.
+
+    Raises:
+        RefusedError: The input is not a video that can be scored.
+        UsageError: The output exists, is the input, or an argument asks for what cannot be.
+        MissingError: ffmpeg or weights are not there.
+        OSError: The disk is full or the folder cannot be written.
+    """
+    from v2m.generators.sketch import Sketch
+    from v2m.taggers.palette import Palette
+
+    tagger, generator = tagger or Palette(), generator or Sketch()
+    hints, mix, extras = tags or Tags(), replace(mix or Mix(), start=start, end=end), extras or Extras()
+    if candidates < 1:
+        raise UsageError(f"candidates must be 1 or more, not {candidates}")
+
+    clock = Clock()
+    path = Path(path)
+    clip = video.open(path, limits or Limits())
+    outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite)
+    span = _span(clip, start, end)
+    with stages("Looking at the picture") as progress:
+        found = tagger.tag(span, hints, progress).merge(hints)
+    clock.lap("look")
+    with stages("Writing the music") as progress:
+        takes = []
+        for number in range(candidates):
+
+            def part(fraction: float, number: int = number) -> None:
+                progress((number + fraction) / candidates)
+
+            music = generator.generate(span, found, seed + number, extras.stems, part)
+            takes.append(Take(seed + number, music, _fit(music, span) if candidates > 1 else {}))
+    takes.sort(key=lambda take: -(take.fit.get("total") or 0.0))
+    best = takes[0]
+    clock.lap("music")
+    with outputs.staged() as staged:
+        with stages("Mixing and writing") as progress:
+            mark = sidecar.mark(provenance)
+            mixed = mixer.mix(clip, best.score.audio, staged.video, mix, mark, False, progress)
+            for other in takes[1:]:
+                audio.save(other.score.audio, staged.take(other.seed))
+            _write_extras(staged, extras, span, best.score)
+        clock.lap("mix")
+        record = sidecar.build(
+            clip=clip, span=span, outputs=outputs, staged=staged, tagger=tagger, hints=hints, tags=found,
+            takes=takes, mixed=mixed, seconds=clock.laps, provenance=provenance,
+        )  # fmt: skip
+        sidecar.write(record, staged.sidecar)
+    return record
+
+
+class Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = round(now - self._last, 3), now
+
+
+def _target(clip: Video, out: Path | str | None) -> Path:
+    usual = mixer.default_output(clip)
+    if out is None:
+        return usual
+    return Path(out) / usual.name if Path(out).is_dir() else Path(out)
+
+
+def _span(clip: Video, start: float | None, end: float | None) -> Video:
+    try:
+        return clip.span(start, end)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _fit(music: Score, span: Video) -> dict[str, float | None]:
+    from v2m.metrics.fit import fit
+
+    return fit(music.audio, span.picture()).as_dict()
+
+
+def _write_extras(staged: Outputs, extras: Extras, span: Video, music: Score) -> None:
+    if extras.stems:
+        for name, stem in music.stems.items():
+            audio.save(stem, staged.stem(name))
+    if extras.midi:
+        if music.midi is None:
+            raise UsageError("this recipe's generator writes no MIDI: leave out --midi")
+        staged.midi.write_bytes(music.midi)
+    if extras.markers:
+        from v2m import markers
+
+        markers.write(staged.markers, span, music)
+    if extras.report:
+        from v2m import report
+
+        report.draw(staged.report, span, music)

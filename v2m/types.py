@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 TEMPO_RANGE = (30.0, 300.0)
-_KEY = re.compile(r"^([A-Ga-g])\s*(#|b|♯|♭|sharp|flat)?\s*[- ]?\s*(major|minor|maj|min|dur|moll|m)?$", re.IGNORECASE)
+_KEY = re.compile(r"^([A-Ga-g])[-\s]*(#|b|♯|♭|sharp|flat)?[-\s]*(major|minor|maj|min|dur|moll|m)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

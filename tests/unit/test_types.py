@@ -1,0 +1,97 @@
+"""The records say no to what cannot be, and hints win."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from v2m.types import Cut, Picture, Tags, Video
+
+
+def picture(duration: float = 4.0, cuts: tuple[Cut, ...] = ()) -> Picture:
+    times = np.arange(0, duration, 0.1)
+    return Picture(10.0, times, times, times, times, times, np.zeros(12), 0.0, cuts)
+
+
+class Still:
+    """A frame source that knows one picture."""
+
+    def __init__(self, measured: Picture) -> None:
+        self.measured = measured
+        self.asked: list[float] = []
+
+    def at(self, times: list[float], width: int | None = None) -> np.ndarray:
+        self.asked = list(times)
+        return np.zeros((len(times), 2, 2, 3), np.uint8)
+
+    def picture(self, progress: object = None) -> Picture:
+        return self.measured
+
+
+def video(duration: float = 4.0, cuts: tuple[Cut, ...] = ()) -> Video:
+    stamps = np.arange(0, duration, 0.1)
+    source = Still(picture(duration, cuts))
+    return Video(Path("a.mp4"), "mp4", "h264", 16, 9, 0, 10.0, duration, stamps, 0.0, (), (), source)
+
+
+@pytest.mark.parametrize("tempo", [0, 10000, 29.9, -90])
+def test_a_tempo_nobody_can_play_is_refused_with_its_value(tempo: float) -> None:
+    with pytest.raises(ValueError, match=f"tempo {tempo:g} is outside 30 to 300"):
+        Tags(tempo=tempo)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ValueError, match=r"tempo 0 .*; key 'H'"):
+        Tags(tempo=0, key="H")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("C", (0, "major")), ("Am", (9, "minor")), ("F# minor", (6, "minor")), ("bb major", (10, "major")),
+        ("E♭", (3, "major")), ("C-sharp minor", (1, "minor")), ("C blues", None), ("g min", (7, "minor")), ("B", (11, "major")),
+        ("Cb", (11, "major")),
+    ],
+)  # fmt: skip
+def test_keys_are_read_as_musicians_write_them(key: str, expected: tuple[int, str] | None) -> None:
+    if expected is None:
+        with pytest.raises(ValueError, match="is not a tonic and mode"):
+            Tags(key=key)
+    else:
+        assert Tags(key=key).tonic_and_mode == expected
+
+
+def test_words_come_as_a_list_or_with_commas() -> None:
+    assert Tags(genres="jazz, lo-fi,, jazz ").genres == Tags(genres=["jazz", "lo-fi"]).genres == ("jazz", "lo-fi")
+
+
+def test_hints_win_and_silence_does_not() -> None:
+    found = Tags(caption="a dog", genres=["rock"], tempo=120, key="E")
+    merged = found.merge(Tags(genres=["jazz"], tempo=90))
+    assert (merged.genres, merged.tempo, merged.key, merged.caption) == (("jazz",), 90, "E", "a dog")
+
+
+def test_a_span_counts_from_its_own_start() -> None:
+    whole = video(4.0, (Cut(1.0, 0.5), Cut(2.5, 1.0)))
+    span = whole.span(2.0, 3.0)
+    assert span.duration == 1.0
+    assert span.timestamps == pytest.approx(np.arange(0, 1.0, 0.1))
+    assert [(cut.time, cut.strength) for cut in span.picture().cuts] == [(0.5, 1.0)]
+    assert len(span.picture().times) == 10
+    span.frames([0.25])
+    assert isinstance(span.source, Still)
+    assert span.source.asked == [2.25]
+    assert span.span(0.5).start == 2.5
+
+
+@pytest.mark.parametrize(("start", "end"), [(5.0, None), (-1.0, None), (3.0, 2.0), (1.0, 1.0)])
+def test_an_empty_span_is_refused(start: float, end: float | None) -> None:
+    with pytest.raises(ValueError, match=f"{start:g} s"):
+        video().span(start, end)
+
+
+def test_the_whole_is_itself() -> None:
+    whole = video()
+    assert whole.span(None, 99.0) is whole

@@ -41,9 +41,13 @@ def test_what_a_block_writes_arrives_under_its_names(tmp_path: Path, clip: Video
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
 def test_a_block_that_fails_leaves_nothing(tmp_path: Path, clip: Video, error: type[BaseException]) -> None:
-    with pytest.raises(error), planned(tmp_path, clip).staged() as staged:
-        staged.video.write_bytes(b"half")
-        raise error
+    def fail_halfway() -> None:
+        with planned(tmp_path, clip).staged() as staged:
+            staged.video.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        fail_halfway()
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 

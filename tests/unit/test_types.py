@@ -51,8 +51,8 @@ def test_all_problems_are_told_at_once() -> None:
     ("key", "expected"),
     [
         ("C", (0, "major")), ("Am", (9, "minor")), ("F# minor", (6, "minor")), ("bb major", (10, "major")),
-        ("E♭", (3, "major")), ("C-sharp minor", (1, "minor")), ("C blues", None), ("g min", (7, "minor")), ("B", (11, "major")),
-        ("Cb", (11, "major")),
+        ("E♭", (3, "major")), ("C-sharp minor", (1, "minor")), ("C blues", None), ("g min", (7, "minor")),
+        ("B", (11, "major")), ("Cb", (11, "major")),
     ],
 )  # fmt: skip
 def test_keys_are_read_as_musicians_write_them(key: str, expected: tuple[int, str] | None) -> None:

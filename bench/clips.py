@@ -1,0 +1,171 @@
+"""Varied clips with known cuts, made on the spot: the material of the measuring scripts.
+
+Shots are taken from the example clip and from ffmpeg's test pictures, and joined frame by frame, so that the time of
+every cut is known exactly. F frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from v2m.types import Pixels
+
+WIDTH, HEIGHT = 256, 144
+VISIBLE = 0.06  # the least mean absolute difference (full scale 1) between the two sides of a cut
+SHORTEST = 8  # frames
+EXAMPLE = Path(__file__).parent.parent / "data" / "examples" / "bunny_wakes.mp4"
+EXAMPLE_SHOTS = ((0, 55), (55, 102), (129, 161), (161, 213), (261, 321), (321, 361), (361, 419))
+TEST_PICTURES = (
+    "testsrc2",
+    "mandelbrot",
+    "life=mold=10:life_color=#E07030:death_color=#204080:seed=3",
+    "gradients=c0=#102060:c1=#F0C060:n=2:x0=0:y0=0:x1=255:y1=143:speed=0.05",
+    "gradients=c0=#E04020:c1=#203020:n=2:x0=90:y0=70:x1=200:y1=143:speed=0.08:type=radial",
+    "cellauto=rule=30:seed=5",
+    "color=c=gray,noise=alls=60:allf=t:all_seed=3",
+    "smptehdbars",
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip on disk. `cuts`: seconds at which the first frame of each new shot is shown; `duration` in seconds."""
+
+    path: Path
+    cuts: tuple[float, ...]
+    duration: float
+
+
+@dataclass(frozen=True)
+class Edit:
+    """How a clip is edited: mean seconds of a `shot`, `jitter` from 0 (metronomic) to 1, share of `weak` cuts."""
+
+    name: str
+    fps: Fraction
+    seconds: float
+    shot: float
+    jitter: float
+    weak: float
+    sound: bool = False
+
+
+FILM, PAL, NTSC, THIRTY, FIFTY = Fraction(24000, 1001), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(50)
+EDITS = (
+    Edit("slow", PAL, 40, 10, 0.2, 0.0),
+    Edit("calm", FILM, 30, 5, 0.6, 0.3, sound=True),
+    Edit("steady", NTSC, 24, 3, 0.0, 0.0),
+    Edit("plain", THIRTY, 20, 2.5, 0.5, 0.3),
+    Edit("loose", FIFTY, 16, 2, 0.8, 0.3, sound=True),
+    Edit("march", PAL, 16, 1, 0.0, 0.2),
+    Edit("quick", THIRTY, 16, 0.9, 0.5, 0.3),
+    Edit("trailer", FILM, 20, 0.6, 0.8, 0.2, sound=True),
+    Edit("frantic", NTSC, 12, 0.5, 0.3, 0.0),
+    Edit("jumps", THIRTY, 18, 2, 0.5, 0.8),
+    Edit("short", FIFTY, 8, 1.5, 0.6, 0.3),
+    Edit("long", PAL, 60, 4, 0.7, 0.4, sound=True),
+)
+
+
+def make(folder: Path, count: int = 12, seed: int = 0) -> list[Clip]:
+    """Write `count` clips of 8 to 60 s into `folder`: the edits above in turn, another cutting for every `seed`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    materials = _materials()
+    clips = []
+    for number in range(count):
+        edit = EDITS[number % len(EDITS)]
+        path = folder / f"{number:02d}_{edit.name}.mp4"
+        random = np.random.default_rng([seed, number])
+        lengths = _shot_lengths(edit, random)
+        _encode(path, edit, _shots(materials, lengths, edit.weak, random))
+        *cuts, duration = (float(int(end) / edit.fps) for end in np.cumsum(lengths))
+        clips.append(Clip(path, tuple(cuts), duration))
+    return clips
+
+
+def _materials() -> list[Pixels]:
+    """Moving pictures without a cut in them, (F, H, W, 3) each."""
+    example = _decode("-i", str(EXAMPLE))
+    pictures = [_decode("-f", "lavfi", "-i", _sized(source), "-frames:v", "100") for source in TEST_PICTURES]
+    return [example[first:last] for first, last in EXAMPLE_SHOTS] + pictures
+
+
+def _sized(source: str) -> str:
+    name, comma, filters = source.partition(",")
+    return f"{name}{':' if '=' in name else '='}size={WIDTH}x{HEIGHT}{comma}{filters}"
+
+
+def _decode(*source: str) -> Pixels:
+    options = ("-vf", f"scale={WIDTH}:{HEIGHT}", "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
+    data = subprocess.run(_ffmpeg(*source, *options), capture_output=True, check=True).stdout
+    return np.frombuffer(data, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
+
+
+def _ffmpeg(*arguments: str) -> list[str]:
+    return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", *arguments]
+
+
+def _shot_lengths(edit: Edit, random: np.random.Generator) -> list[int]:
+    """Frames of each shot, together the length of the clip."""
+    total, mean = round(edit.seconds * edit.fps), float(edit.shot * edit.fps)
+    lengths: list[int] = []
+    while sum(lengths) < total:
+        lengths.append(max(SHORTEST, round(mean * (1 + edit.jitter * random.uniform(-1, 1)))))
+    lengths[-1] -= sum(lengths) - total
+    if lengths[-1] < SHORTEST:
+        rest = lengths.pop()
+        lengths[-1] += rest
+    return lengths
+
+
+def _shots(materials: list[Pixels], lengths: list[int], weak: float, random: np.random.Generator) -> Iterator[Pixels]:
+    """The shots in turn; a weak cut stays in its material and only moves the camera, the light and the time."""
+    which, last = int(random.integers(len(materials))), None
+    for length in lengths:
+        if random.random() >= weak:
+            which = (which + int(random.integers(1, len(materials)))) % len(materials)
+        shot = _shot(materials[which], length, random)
+        for _ in range(20):
+            if last is None or np.abs(shot[0] - last.astype(float)).mean() >= VISIBLE * 255:
+                break
+            shot = _shot(materials[which], length, random)
+        last = shot[-1]
+        yield shot
+
+
+def _shot(material: Pixels, length: int, random: np.random.Generator) -> Pixels:
+    """`length` frames of `material`, to and fro from a random frame, through a drifting window and coloured light."""
+    around = 2 * len(material) - 2
+    index = (int(random.integers(around)) + np.arange(length)) % around
+    index = np.minimum(index, around - index)
+    size = random.uniform(0.4, 1.0)
+    low, high = random.uniform(0, 1 - size, (2, 2))
+    light = np.linspace(0, 1, 256)[:, None] * random.uniform(0.6, 1.0, 3) * 255
+    table = light.round().astype(np.uint8)
+    frames = np.empty((length, HEIGHT, WIDTH, 3), np.uint8)
+    for frame, source, drift in zip(frames, index, np.linspace(0, 0.5, length), strict=True):
+        top, left = low + (high - low) * drift
+        rows = ((top + np.linspace(0, size, HEIGHT, endpoint=False)) * HEIGHT).astype(int)
+        columns = ((left + np.linspace(0, size, WIDTH, endpoint=False)) * WIDTH).astype(int)
+        seen = material[source][rows][:, columns]
+        frame[:] = np.stack([table[seen[..., channel], channel] for channel in range(3)], -1)
+    return frames
+
+
+def _encode(path: Path, edit: Edit, shots: Iterator[Pixels]) -> None:
+    sound = ("-f", "lavfi", "-i", "sine=330:beep_factor=4,volume=0.3") if edit.sound else ()
+    source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(edit.fps), "-i", "-")
+    codecs = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "23", "-pix_fmt", "yuv420p", "-c:a", "aac")
+    command = _ffmpeg(*source, *sound, *codecs, "-shortest", str(path))
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as encoder:
+        assert encoder.stdin is not None
+        for shot in shots:
+            encoder.stdin.write(shot.tobytes())
+        encoder.stdin.close()
+        assert encoder.wait() == 0, f"ffmpeg could not write {path}"

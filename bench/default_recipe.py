@@ -1,0 +1,156 @@
+"""Speed and exactness of the default recipe: `uv run python bench/default_recipe.py`.
+
+Times whole processes (`infer.py` as a person starts it), each after one warming run, and checks the files they wrote
+with PyAV and ffmpeg's ebur128, not with v2m's own reports. Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import imageio_ffmpeg
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "data" / "examples" / "bunny_wakes.mp4"
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def tree(pid: int) -> list[int]:
+    """`pid` and all that it started."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(each for child in children for each in tree(int(child)))]
+
+
+def resident_mb(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    except OSError:
+        return 0.0
+
+
+def seconds_and_peak(*command: str) -> tuple[float, float]:
+    """Wall seconds, and the peak of the resident MB of the process and all its children together, read every 20 ms."""
+    begun, peak = time.perf_counter(), 0.0
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while True:
+        try:
+            status = process.wait(0.02)
+            break
+        except subprocess.TimeoutExpired:
+            peak = max(peak, sum(resident_mb(pid) for pid in tree(process.pid)))
+    assert status == 0, f"{command} ended with {status}"
+    return time.perf_counter() - begun, peak
+
+
+def best_of(runs: int, *command: str) -> tuple[float, float]:
+    return min(seconds_and_peak(*command) for _ in range(runs))
+
+
+def packets(path: Path) -> str:
+    """SHA-256 of the video stream's packets."""
+    digest = hashlib.sha256()
+    with av.open(str(path)) as container:
+        for packet in container.demux(container.streams.video[0]):
+            digest.update(bytes(packet))
+    return digest.hexdigest()
+
+
+def lengths(path: Path) -> tuple[float, float]:
+    """Seconds of the video stream and of the decoded sound, both from the video's first frame."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.time_base is not None
+        shown = [(packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
+        begin = float(min(shown)[0] * stream.time_base)
+        picture = float(sum(max(shown)) * stream.time_base) - begin
+    with av.open(str(path)) as container:
+        *_, frame = container.decode(container.streams.audio[0])
+        assert frame.time is not None
+        return picture, frame.time + frame.samples / frame.sample_rate - begin
+
+
+def loudness(path: Path) -> tuple[float, float]:
+    """LUFS and dBTP by ffmpeg's ebur128."""
+    command = [
+        FFMPEG,
+        "-hide_banner",
+        "-nostats",
+        "-i",
+        str(path),
+        "-filter_complex",
+        "ebur128=peak=true",
+        "-f",
+        "null",
+        "-",
+    ]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stderr.rpartition("Summary:")[2]
+    found = {name: float(value) for name, value in re.findall(r"(I|Peak):\s+(-?[\d.]+)", text)}
+    return found["I"], found["Peak"]
+
+
+def make_minute(folder: Path) -> Path:
+    """60 s of 1080p30 H.264 with a cut every few seconds and enough detail to be slow to decode."""
+    path = folder / "minute.mp4"
+    lengths_s = np.random.default_rng(0).permutation([2.4, 3.1, 3.8, 4.4, 5.0, 5.7, 6.3, 7.0, 7.7, 8.3, 6.3])
+    names = ["testsrc2", "mandelbrot", "testsrc", "gradients"]
+    sources = [
+        f"{names[k % 4]}=s=1920x1080:r=30,trim=duration={s:.3f},format=yuv420p[v{k}]" for k, s in enumerate(lengths_s)
+    ]
+    joined = "".join(f"[v{k}]" for k in range(len(sources)))
+    graph = ";".join(sources) + f";{joined}concat=n={len(sources)}:v=1,noise=alls=8:allf=t[out]"
+    encode = ["-c:v", "libx264", "-preset", "ultrafast", "-b:v", "10M", "-pix_fmt", "yuv420p"]
+    command = [FFMPEG, "-v", "error", "-y", "-filter_complex", graph, "-map", "[out]", "-t", "60", *encode, str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3, help="runs of each command; the fastest counts")
+    runs = parser.parse_args().runs
+    infer = [sys.executable, "infer.py"]
+    figures: dict[str, float | bool] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        seconds_and_peak(*infer, "--help")
+        figures["help_s"] = best_of(runs, *infer, "--help")[0]
+        start = best_of(runs, sys.executable, "-c", "pass")[0]
+        figures["import_s"] = max(0.0, best_of(runs, sys.executable, "-c", "import v2m")[0] - start)
+        clips = {"example": EXAMPLE, "minute_1080p": make_minute(folder)}
+        errors: list[tuple[float, bool, float, float]] = []
+        for label, clip in clips.items():
+            out = folder / f"{label}.mp4"
+            command = [*infer, str(clip), "-o", str(out), "--overwrite"]
+            seconds_and_peak(*command)
+            figures[f"{label}_s"], peak = best_of(runs, *command)
+            figures["peak_mb"] = max(peak, figures.get("peak_mb", 0.0))
+            picture, sound = lengths(out)
+            heard, true_peak = loudness(out)
+            errors.append((1000 * abs(picture - sound), packets(clip) == packets(out), abs(heard + 14), true_peak))
+    figures["length_error_ms"] = max(error[0] for error in errors)
+    figures["video_identical"] = all(error[1] for error in errors)
+    figures["lufs_error"] = max(error[2] for error in errors)
+    figures["true_peak_db"] = max(error[3] for error in errors)
+    for figure, value in figures.items():
+        print(f"{figure:<18} {value if isinstance(value, bool) else round(value, 3)}")
+    print(
+        json.dumps({figure: value if isinstance(value, bool) else round(value, 3) for figure, value in figures.items()})
+    )
+
+
+if __name__ == "__main__":
+    main()

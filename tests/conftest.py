@@ -1,0 +1,43 @@
+"""Small real clips, made once a session with the ffmpeg that v2m uses."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+EXAMPLE = Path(__file__).parents[1] / "data" / "examples" / "bunny_wakes.mp4"
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    subprocess.run([FFMPEG, "-v", "error", "-nostdin", "-y", *map(str, arguments)], check=True)
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `cuts.mp4`: 4 s, 160×90, 25 fps, hard cuts at 1.2 and 2.6 s, sound at −20 dBFS."""
+    folder = tmp_path_factory.mktemp("media")
+    shots = ("testsrc2", "mandelbrot", "smptebars")
+    parts = ";".join(
+        f"{shot}=s=160x90:r=25,trim=duration={seconds},format=yuv420p[v{k}]"
+        for k, (shot, seconds) in enumerate(zip(shots, (1.2, 1.4, 1.4), strict=True))
+    )
+    graph = f"{parts};[v0][v1][v2]concat=n=3:v=1[v];sine=330:d=4,volume=0.8[a]"
+    codecs = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    ffmpeg("-filter_complex", graph, "-map", "[v]", "-map", "[a]", *codecs, folder / "cuts.mp4")
+    return folder
+
+
+@pytest.fixture
+def clip(media: Path, tmp_path: Path) -> Path:
+    """A copy of `cuts.mp4` in a folder of its own."""
+    return Path(shutil.copy(media / "cuts.mp4", tmp_path))

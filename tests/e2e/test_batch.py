@@ -1,0 +1,76 @@
+"""Folders: resume, faults that stop nothing, the table and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from v2m.cli import main
+
+
+@pytest.fixture
+def folder(media: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(media / "cuts.mp4", folder / name)
+    return folder
+
+
+def test_a_second_run_does_nothing_and_a_changed_input_is_done_again(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scored"
+    assert main([str(folder), "-o", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.v2m.json", "a.v2m.mp4", "b.v2m.json", "b.v2m.mp4"]
+    made = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert main([str(folder), "-o", str(out)]) == 0
+    assert made == {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert "2 unchanged" in capsys.readouterr().out
+    (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes() + bytes(64))
+    os.utime(folder / "a.mp4")  # touched, the same bytes
+    assert main([str(folder), "-o", str(out)]) == 0
+    assert made["a.v2m.mp4"] == (out / "a.v2m.mp4").stat().st_mtime_ns
+    assert made["b.v2m.mp4"] != (out / "b.v2m.mp4").stat().st_mtime_ns
+
+
+def test_other_settings_are_done_again_but_a_file_that_is_not_ours_is_kept(folder: Path) -> None:
+    assert main([str(folder)]) == 0
+    (folder / "a.v2m.mp4").write_bytes(b"edited by hand")
+    assert main([str(folder), "--seed", "9"]) == 7
+    assert (folder / "a.v2m.mp4").read_bytes() == b"edited by hand"
+    assert json.loads((folder / "b.v2m.json").read_text())["seed"] == 9
+
+
+def test_a_bad_video_is_named_in_the_table_and_the_others_are_done(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "aa.mp4").write_text("not a video")
+    (folder / "notes.txt").write_text("not looked at")
+    assert main([str(folder)]) == 7
+    table = capsys.readouterr().out
+    assert "2 done, 1 failed" in table or "1 failed" in table
+    assert any(line.startswith("aa.mp4") and "failed" in line for line in table.splitlines())
+    assert (folder / "b.v2m.mp4").exists()
+    assert not (folder / "aa.v2m.json").exists()
+
+
+def test_two_inputs_that_would_write_one_output_are_told_apart(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(folder / "a.mp4", folder / "a.mov")
+    assert main([str(folder)]) == 7
+    assert "its output would have the name of 'a.mov''s" in capsys.readouterr().out
+
+
+def test_videos_in_finds_videos_only(folder: Path) -> None:
+    from v2m.batch import videos_in
+
+    for name in (".hidden.mp4", "a.v2m.mp4", "x.txt", "UPPER.MOV"):
+        (folder / name).write_text("")
+    (folder / "sub.mp4").mkdir()
+    assert [path.name for path in videos_in([folder, folder / "a.mp4"])] == ["UPPER.MOV", "a.mp4", "b.mp4"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +21,21 @@ def seconds_of(samples: int, sample_rate: int) -> float:
     return samples / sample_rate
 
 
+@overload
+def clock_seconds(ticks: int, time_base: Fraction | None) -> float: ...
+@overload
+def clock_seconds(ticks: np.ndarray, time_base: Fraction | None) -> Floats: ...
+def clock_seconds(ticks: int | np.ndarray, time_base: Fraction | None) -> float | Floats:
+    """Seconds on a container's clock, each tick of which lasts `time_base` (as every stream that is read has one)."""
+    assert time_base is not None
+    return ticks * time_base.numerator / time_base.denominator
+
+
+def mean_rate(count: int, seconds: float) -> float:
+    """How many of `count` things pass in a second."""
+    return count / seconds
+
+
 def every(rate: float, duration: float) -> Floats:
     """The instants k / `rate` in [0, `duration`), at least one: no rounded step, so no drift."""
     return np.arange(max(1, int(np.ceil(duration * rate - 1e-9)))) / rate
@@ -27,6 +44,11 @@ def every(rate: float, duration: float) -> Floats:
 def shown_at(timestamps: Floats, times: ArrayLike) -> np.ndarray:
     """Index of the frame on screen at each of `times`: the last one whose timestamp is not after it (or the first)."""
     return np.clip(np.searchsorted(timestamps, np.asarray(times) + 1e-6, side="right") - 1, 0, len(timestamps) - 1)
+
+
+def radians(frequency: float, sample_rate: int) -> float:
+    """Angle that `frequency` (Hz) turns through in one sample."""
+    return 2.0 * np.pi * frequency / sample_rate
 
 
 def db_to_gain(db: float) -> float:
@@ -79,3 +101,8 @@ def timecode(frame: int, rate: int) -> str:
     """`frame` as hours:minutes:seconds:frames at `rate` whole frames per second, non-drop."""
     seconds, frames = divmod(frame, rate)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frames:02d}"
+
+
+def beat_seconds(tempo: float) -> float:
+    """How long a beat lasts at `tempo` beats per minute; also the tempo of a beat of so many seconds."""
+    return 60.0 / tempo

@@ -1,0 +1,111 @@
+"""Chords and scales as pitch classes: Roman numerals in, tones out.
+
+Numerals are read against the major scale of the tonic, whatever the mode, so that a borrowed chord looks the same
+everywhere: the minor key's chords are i ii° bIII iv v bVI bVII. Upper case has a major third, lower case a minor one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+SCALES = {
+    "major": (0, 2, 4, 5, 7, 9, 11),
+    "lydian": (0, 2, 4, 6, 7, 9, 11),
+    "mixolydian": (0, 2, 4, 5, 7, 9, 10),
+    "minor": (0, 2, 3, 5, 7, 8, 10),
+    "dorian": (0, 2, 3, 5, 7, 9, 10),
+}
+NOTE_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+
+_NUMERAL = re.compile(r"^([b#]?)([IViv]+)([^/]*)(?:/([357]))?$")
+_NUMERALS = ("I", "II", "III", "IV", "V", "VI", "VII")
+_ALTERED = {
+    "°": (0, 3, 6),
+    "ø7": (0, 3, 6, 10),
+    "°7": (0, 3, 6, 9),
+    "sus2": (0, 2, 7),
+    "sus4": (0, 5, 7),
+    "7sus4": (0, 5, 7, 10),
+    "5": (0, 7),
+}
+_ADDED = {
+    "": (),
+    "6": (9,),
+    "7": (10,),
+    "maj7": (11,),
+    "9": (10, 14),
+    "maj9": (11, 14),
+    "add9": (14,),
+    "69": (9, 14),
+    "7b9": (10, 13),
+    "13": (10, 21),
+}
+_LETTERS = {0: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 9: 5, 10: 6, 11: 6, 13: 1, 14: 1, 21: 5}
+
+
+@dataclass(frozen=True)
+class Chord:
+    """A chord in a key. `pcs`: pitch classes, root first; `degrees`: the scale degree (0–6) that each is spelled on."""
+
+    symbol: str
+    pcs: tuple[int, ...]
+    degrees: tuple[int, ...]
+    bass: int
+
+    @property
+    def root(self) -> int:
+        return self.pcs[0]
+
+    @property
+    def essential(self) -> tuple[int, ...]:
+        """The tones that say what the chord is: all but the fifth, once there are more than three."""
+        if len(self.pcs) <= 3:
+            return self.pcs
+        return tuple(pc for pc in self.pcs if (pc - self.root) % 12 != 7)
+
+
+def chord(symbol: str, tonic: int) -> Chord:
+    """The chord that a Roman numeral such as "bVImaj7" or "V/3" names above `tonic` (pitch class)."""
+    match = _NUMERAL.match(symbol)
+    assert match is not None, f"{symbol!r} is not a Roman numeral"
+    accidental, numeral, suffix, inversion = match.groups()
+    degree = _NUMERALS.index(numeral.upper())
+    root = tonic + SCALES["major"][degree] + {"b": -1, "#": 1, "": 0}[accidental]
+    third = 4 if numeral.isupper() else 3
+    intervals = _ALTERED[suffix] if suffix in _ALTERED else (0, third, 7, *_ADDED[suffix])
+    pcs = tuple((root + interval) % 12 for interval in intervals)
+    degrees = tuple((degree + _LETTERS[interval]) % 7 for interval in intervals)
+    bass = pcs[{"3": 1, "5": 2, "7": 3}[inversion]] if inversion else pcs[0]
+    return Chord(symbol, pcs, degrees, bass)
+
+
+@dataclass(frozen=True)
+class Key:
+    """Tonic pitch class, "major" or "minor", and the scale that colours it."""
+
+    tonic: int
+    mode: str
+    scale: str
+
+    @property
+    def name(self) -> str:
+        return f"{NOTE_NAMES[self.tonic]} {self.mode}"
+
+    def pitch(self, step: int, over: Chord | None = None) -> int:
+        """MIDI pitch of scale step `step` (7 to the octave, step 35 the tonic at or above C4), bent to the chord's tones.
+
+        A chord tone outside the scale takes the place of the scale's own tone on its degree, as the leading tone does
+        over a dominant in minor.
+        """
+        octave, degree = divmod(step, 7)
+        pitch = 12 * octave + self.tonic + SCALES[self.scale][degree]
+        if over is not None and degree in over.degrees:
+            target = over.pcs[over.degrees.index(degree)]
+            pitch += (target - pitch + 6) % 12 - 6
+        return pitch
+
+    def step_near(self, pitch: float) -> int:
+        """The scale step whose pitch lies nearest to `pitch`."""
+        guess = round((pitch - self.tonic) * 7 / 12)
+        return min(range(guess - 2, guess + 3), key=lambda step: abs(self.pitch(step) - pitch))

@@ -1,0 +1,115 @@
+"""The drummer, and the marks on the cuts: grooves with small variations, fills before a new passage, accents."""
+
+from __future__ import annotations
+
+from random import Random
+
+from v2m.generators.sketch.instruments import fold
+from v2m.generators.sketch.plan import Passage
+from v2m.generators.sketch.sheet import Note, Sheet
+from v2m.generators.sketch.style import Groove, Kit, attacks
+
+DRUMS = {
+    "kick": 36, "rim": 37, "snare": 38, "clap": 39, "hat": 42, "low tom": 43, "pedal hat": 44, "mid tom": 47, "open hat": 46,
+    "crash": 49, "high tom": 50, "ride": 51, "tambourine": 54, "cymbals": 57, "conga": 63, "shaker": 70, "triangle": 81,
+    "bass drum": 35,
+}  # fmt: skip
+FILL_BEATS = 2
+LIGHT = {"hat", "shaker", "ride", "pedal hat", "triangle", "tambourine"}
+HIT_LENGTH = 0.25  # beats; drums ring as long as they ring
+
+
+def drum_part(sheet: Sheet, kit: Kit, passages: list[tuple[int, Passage]], rng: Random) -> list[Note]:
+    """The groove of each of `passages`, with the fill where another passage follows."""
+    notes: list[Note] = []
+    for index, passage in passages:
+        groove = kit.grooves[min(int(passage.energy * len(kit.grooves)), len(kit.grooves) - 1)]
+        if passage.name == "intro":
+            groove = {drum: rhythm for drum, rhythm in groove.items() if drum in LIGHT}
+        following = sheet.plan.passages[index + 1] if index + 1 < len(sheet.plan.passages) else None
+        for place, bar in sheet.bars(passage):
+            number = passage.first + place
+            fills = number == passage.last - 1 and following is not None and passage.name != "intro"
+            small = not fills and place % 4 == 3 and rng.random() < 0.6
+            open_from = bar.beats - (min(FILL_BEATS, bar.beats) if fills else 1 if small else 0)
+            notes += _bar(sheet, groove, place, number, (0.0, open_from), rng)
+            if fills or small:
+                notes += _bar(
+                    sheet, rng.choice(kit.fills), sheet.style.meter - bar.beats, number, (open_from, bar.beats), rng
+                )
+    return notes
+
+
+def _bar(sheet: Sheet, groove: Groove, place: int, number: int, window: tuple[float, float], rng: Random) -> list[Note]:
+    """One bar of `groove` inside `window` (beats from the bar line). A fill is read from the end of its bar."""
+    bar, meter = sheet.plan.bars[number], sheet.style.meter
+    fill = window[1] == bar.beats and window[0] > 0
+    notes: list[Note] = []
+    for drum, rhythm in groove.items():
+        for attack in attacks(rhythm, meter, 0 if fill else place, meter if fill else bar.beats):
+            onset = attack.onset + (bar.beats - meter if fill else 0)
+            if not window[0] <= onset < window[1]:
+                continue
+            if drum in LIGHT and attack.loudness < 5 and rng.random() < 0.1:
+                continue
+            notes.append(Note(bar.start + onset, HIT_LENGTH, DRUMS[drum], sheet.velocity(attack.loudness, number)))
+    return notes
+
+
+def accents(sheet: Sheet, drums: bool, breath: float) -> tuple[list[Note], list[Note], list[Note]]:
+    """(drums, low, high) struck on the cuts that fall on beats: all of them on downbeats, only drums elsewhere.
+
+    `breath`: beats that must lie between two full accents; cuts that come faster get a lighter one. The start of a
+    section counts as a cut of middling strength, the last chord as a strong one.
+    """
+    marks = {bar.start: 0.45 for index, bar in enumerate(sheet.plan.bars) if index and _opens(sheet, index)}
+    for beat, strength in sheet.hits.items():
+        marks[beat] = max(strength, marks.get(beat, 0.0))
+    marks[sheet.last.start] = max(0.6, marks.get(sheet.last.start, 0.0))
+    struck: list[Note] = []
+    low: list[Note] = []
+    high: list[Note] = []
+    latest = -breath
+    for beat, strength in sorted(marks.items()):
+        chord = sheet.chord_at(beat)
+        number = sheet.spans[sheet.index_at(beat)].bar
+        velocity = min(120, round(sheet.velocity(4.5 + 4.5 * strength, number)))
+        full = beat in sheet.downbeats and (beat - latest >= breath or beat == sheet.last.start)
+        if drums:
+            names = sheet.style.accent.drums if full else sheet.style.accent.drums[1:2]
+            struck += [Note(beat, HIT_LENGTH, DRUMS[name], velocity) for name in names]
+        if not full:
+            continue
+        latest = beat
+        length = sheet.end - beat if beat == sheet.last.start else 2.0
+        low.append(Note(beat, length, fold(chord.bass, 28, 39), velocity))
+        high += [Note(beat, length, fold(pc, 72, 83), velocity) for pc in chord.pcs[:3]]
+    return struck, low, high
+
+
+def _opens(sheet: Sheet, index: int) -> bool:
+    return any(passage.first == index for passage in sheet.plan.passages)
+
+
+def lead_ins(sheet: Sheet, kind: str) -> list[Note]:
+    """What announces a louder passage over the two beats before it: a cymbal roll, a riser or a harp's run."""
+    notes: list[Note] = []
+    for before, passage in zip(sheet.plan.passages, sheet.plan.passages[1:], strict=False):
+        start = sheet.plan.bars[passage.first].start
+        bar = sheet.plan.bars[passage.first - 1]
+        beats = min(2, bar.beats)
+        if passage.name == "ending" or passage.energy < before.energy - 0.1:
+            continue
+        if kind == "gliss":
+            key, top = sheet.key, sheet.key.step_near(84)
+            count = beats * 6
+            for place in range(count):
+                pitch = key.pitch(top - count + place, sheet.chord_at(start - 0.01))
+                notes.append(Note(start - beats + place / 6, 0.4, pitch, 34 + 40 * place // count))
+        else:
+            count = beats * (8 if kind == "swell" else 4)
+            drum = DRUMS["crash" if kind == "swell" else "open hat"]
+            for place in range(count):
+                velocity = 8 + (48 if kind == "swell" else 76) * (place + 1) ** 2 // count**2
+                notes.append(Note(start - beats + place * beats / count, HIT_LENGTH, drum, velocity))
+    return notes

@@ -1,0 +1,211 @@
+"""The lead and its answer: motifs set on the harmony, phrase by phrase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+from v2m.generators.sketch import motif as motifs
+from v2m.generators.sketch.chords import Chord
+from v2m.generators.sketch.motif import Motif, MotifBar
+from v2m.generators.sketch.plan import Bar, Passage
+from v2m.generators.sketch.sheet import Note, Sheet
+
+WIDEST_LEAP = 7  # scale steps: an octave
+
+
+@dataclass
+class Line:
+    """A voice in the making: it remembers where it is, so that leaps stay singable and are filled."""
+
+    sheet: Sheet
+    low: int
+    high: int
+    notes: list[Note] = field(default_factory=list)
+    step: int | None = None
+    leap: int = 0
+
+    def sing(self, bar: MotifBar, where: Bar, number: int, anchor: int) -> None:
+        """Sets the tones of `bar` in bar `number`, its steps counted from scale step `anchor`."""
+        for place, tone in enumerate(bar):
+            if tone.onset >= where.beats:
+                break
+            end = min(tone.onset + tone.length, where.beats)
+            if place + 1 == len(bar) and tone.onset + tone.length >= self.sheet.style.meter:
+                end = where.beats  # a longer bar is sung out
+            beat = where.start + tone.onset
+            strong = tone.onset in {0, where.beats // 2} or tone.length >= 1
+            step = self.place(anchor + tone.step, self.sheet.chord_at(beat), strong)
+            self.add(beat, end - tone.onset, step, self.sheet.velocity(tone.loudness, number))
+
+    def place(self, step: int, chord: Chord, strong: bool) -> int:
+        """`step` moved to where a singer would take it: a chord tone where it is exposed, a filled leap, in range."""
+        key = self.sheet.key
+        low, high = key.step_near(self.low), key.step_near(self.high)
+        if self.step is not None:
+            while step - self.step > WIDEST_LEAP - 2:
+                step -= 7 if step - self.step >= WIDEST_LEAP else 2
+            while self.step - step > WIDEST_LEAP - 2:
+                step += 7 if self.step - step >= WIDEST_LEAP else 2
+            if abs(self.leap) >= 3 and (step - self.step) * self.leap > 0:
+                step = self.step - (1 if self.leap > 0 else -1)
+        while step > high:
+            step -= max(1, 2 * (step - high))
+        while step < low:
+            step += max(1, 2 * (low - step))
+        return nearest_tone(step, chord, self.step) if strong else step
+
+    def add(self, beat: float, length: float, step: int, velocity: int) -> None:
+        pitch = self.sheet.key.pitch(step, self.sheet.chord_at(beat))
+        self.notes.append(Note(beat, length, pitch, velocity))
+        self.leap = 0 if self.step is None else step - self.step
+        self.step = step
+
+
+def nearest_tone(step: int, chord: Chord, before: int | None) -> int:
+    """The scale step nearest to `step` that `chord` is spelled on; of two as near, the one nearer to `before`."""
+    around = [step + shift for shift in range(-3, 4) if (step + shift) % 7 in chord.degrees]
+    return min(
+        around, key=lambda choice: (abs(choice - step), abs(choice - (step if before is None else before)), choice)
+    )
+
+
+def units(passage: Passage) -> list[tuple[int, int]]:
+    """The two-bar units of a passage as (first bar, bars); an odd bar stands at the end."""
+    return [(first, min(2, passage.last - first)) for first in range(passage.first, passage.last, 2)]
+
+
+def phrases(count: int, silences: float, rng: Random) -> Iterator[str]:
+    """What becomes of each unit. Sentences of four: the idea, its sequel or an answer, a drive, a close."""
+    for place in range(count):
+        left = count - place
+        if left == 1:
+            yield "close" if count > 1 else "state"
+            continue
+        role = place % 4
+        if role == 0:
+            yield "state" if place == 0 else rng.choice(("state", "ornament", "invert"))
+        elif role == 1:
+            yield "rest" if rng.random() < silences else "sequence"
+        elif role == 2:
+            yield rng.choice(("fragment", "ornament", "rest")) if rng.random() < 0.5 + silences else "state"
+        else:
+            yield "close"
+
+
+def shaped(idea: Motif, how: str, passage: Passage, meter: int, rng: Random) -> Motif:
+    """The motif as this unit needs it: varied by its role, busier in returns and with energy, sparser without."""
+    if how == "invert":
+        idea = motifs.invert(idea)
+    elif how == "fragment":
+        idea = motifs.fragment(idea)
+    elif how == "sequence":
+        idea = motifs.transpose(idea, rng.choice((-2, -1, 1, 2)))
+    if passage.name == "ending":
+        return motifs.augment(idea, meter)
+    if passage.energy < 0.25:
+        return motifs.thin(idea)
+    if how == "ornament" or (passage.variant > 0 and how in {"state", "sequence"}):
+        return motifs.ornament(idea, rng)
+    return idea
+
+
+def lead(sheet: Sheet, ideas: Mapping[str, Motif], low: int, high: int, rng: Random) -> tuple[list[Note], list[int]]:
+    """The lead of the whole piece, and the first bars of the units that it leaves to the answer."""
+    line = Line(sheet, low, high)
+    silent: list[int] = []
+    for _, passage in sheet.passages():
+        idea = ideas.get(passage.name, next(iter(ideas.values())))
+        lift = 3 if passage.variant > 1 or passage.energy > 0.8 else 0
+        spans = units(passage)
+        plan = list(phrases(len(spans), sheet.style.silences, rng))
+        if passage.name == "intro":  # the lead enters with the head of its theme, just before it
+            plan = ["rest"] * (len(spans) - 1) + (["fragment"] if len(spans) > 1 else ["rest"])
+        line.leap = 0
+        for (first, count), how in zip(spans, plan, strict=True):
+            if how == "rest":
+                silent.append(first)
+                continue
+            anchor = nearest_tone(
+                sheet.key.step_near((low + high) / 2 - 3) + lift, sheet.chord_at(sheet.plan.bars[first].start), None
+            )
+            unit = shaped(idea, how, passage, sheet.style.meter, rng)
+            closing = how == "close" or (how == "state" and count == 1)
+            for place in range(count):
+                number = first + place
+                if closing and place == count - 1:
+                    _cadence(line, unit, number, anchor)
+                else:
+                    line.sing(unit[place], sheet.plan.bars[number], number, anchor)
+    _final(line)
+    return line.notes, silent
+
+
+def answer(
+    sheet: Sheet, ideas: Mapping[str, Motif], silent: list[int], low: int, high: int, enters: float, rng: Random
+) -> list[Note]:
+    """The other voice: it answers where the lead rests, and sings long tones under a theme that returns."""
+    line = Line(sheet, low, high)
+    for _, passage in sheet.passages():
+        if passage.energy < enters or passage.name == "intro":
+            continue
+        idea = ideas.get(passage.name, next(iter(ideas.values())))
+        under = passage.variant > 0 or passage.energy > 0.6
+        for first, count in units(passage):
+            anchor = nearest_tone(
+                sheet.key.step_near((low + high) / 2), sheet.chord_at(sheet.plan.bars[first].start), None
+            )
+            if first in silent:
+                echo = motifs.invert(idea) if rng.random() < 0.4 else idea
+                for place in range(count):
+                    line.sing(echo[place], sheet.plan.bars[first + place], first + place, anchor)
+            elif under:
+                for number in range(first, first + count):
+                    _guide(line, number)
+    return line.notes
+
+
+def _cadence(line: Line, unit: Motif, number: int, anchor: int) -> None:
+    """The end of a phrase: at most two short tones that lead to a long chord tone, then breath."""
+    sheet, bar = line.sheet, line.sheet.plan.bars[number]
+    half = max(1, bar.beats // 2)
+    run_up = tuple(tone for tone in unit[0] if tone.onset < half)[:2] if bar.beats > 2 else ()
+    line.sing(tuple(t._replace(length=min(t.length, half - t.onset)) for t in run_up), bar, number, anchor)
+    onset = half if run_up else 0
+    chord = sheet.chord_at(bar.start + onset)
+    before = anchor if line.step is None else line.step
+    line.add(
+        bar.start + onset,
+        max(1.0, bar.beats - onset - 0.5),
+        nearest_tone(before - 1, chord, before),
+        sheet.velocity(6, number),
+    )
+
+
+def _guide(line: Line, number: int) -> None:
+    """One long tone per chord, moving as little as it can, on the third or seventh where there is one."""
+    sheet = line.sheet
+    for span in sheet.between(number, number + 1):
+        before = line.step if line.step is not None else sheet.key.step_near((line.low + line.high) / 2)
+        guides = span.chord.degrees[1:2] + span.chord.degrees[3:4] or span.chord.degrees
+        step = min(
+            (before + shift for shift in (0, -1, 1, -2, 2, -3, 3) if (before + shift) % 7 in guides),
+            key=lambda s: abs(s - before),
+        )
+        if sheet.key.pitch(step) > line.high:
+            step -= 7
+        elif sheet.key.pitch(step) < line.low:
+            step += 7
+        line.add(span.start, span.beats, step, sheet.velocity(4.5, number))
+
+
+def _final(line: Line) -> None:
+    """The last note, on the tonic or the third of the last chord, whichever is nearer."""
+    sheet = line.sheet
+    chord = sheet.spans[-1].chord
+    before = line.step if line.step is not None else sheet.key.step_near((line.low + line.high) / 2)
+    closing = [before + shift for shift in range(-4, 5) if (before + shift) % 7 in chord.degrees[:2]]
+    inside = [step for step in closing if line.low <= sheet.key.pitch(step, chord) <= line.high] or closing
+    step = min(inside, key=lambda choice: (abs(choice - before), choice))
+    line.add(sheet.last.start, sheet.end - sheet.last.start, step, sheet.velocity(6, len(sheet.plan.bars) - 1))

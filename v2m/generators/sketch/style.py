@@ -1,0 +1,141 @@
+"""What a style is: data that the arranger reads. The styles themselves are one file each in `styles/`.
+
+Rhythms are strings over one bar of the style's meter; `|` parts the bars of a longer figure and blanks only help the
+eye. A digit 1–9 attacks that loud, `-` holds the sound, `.` is a rest. The number of steps in a beat follows from the
+length: sixteen signs in 4/4 are sixteenths, twelve are triplets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+
+class Attack(NamedTuple):
+    """One attack of a rhythm: `onset` and `length` in beats from the bar line, `loudness` 1–9."""
+
+    onset: float
+    length: float
+    loudness: int
+
+
+@lru_cache(maxsize=1024)
+def attacks(rhythm: str, meter: int, bar: int, beats: int) -> tuple[Attack, ...]:
+    """The attacks of `rhythm` in its bar number `bar` when that bar lasts `beats` instead of `meter`.
+
+    A shorter bar loses the end of the pattern, a longer one begins it again.
+    """
+    bars = rhythm.replace(" ", "").split("|")
+    signs = bars[bar % len(bars)]
+    assert len(signs) % meter == 0, f"{signs!r} does not divide into {meter} beats"
+    steps = len(signs) // meter
+    signs = (signs * (beats // meter + 1))[: beats * steps]
+    found: list[Attack] = []
+    for place, sign in enumerate(signs):
+        if sign.isdigit():
+            held = len(signs[place + 1 :]) - len(signs[place + 1 :].lstrip("-"))
+            found.append(Attack(place / steps, (1 + held) / steps, int(sign)))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A pattern. `order` says what each attack in turn plays: chord tones counted from 0 for an arpeggio; r root,
+    3 third, 5 fifth, o octave, a approach to the next root for a bass; unused by the others."""
+
+    rhythm: str
+    order: str = ""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One player. `kind` names the writer; `figures` are ordered by rising energy; it plays in passages whose energy
+    is at least `enters`. `low`–`high`: MIDI register. `level`: dB against the lead at equal loudness. `pan` −1 to 1."""
+
+    stem: str
+    kind: str  # pad, comp, strum, arp, bass, walk, lead, answer
+    programs: tuple[int, ...]
+    figures: tuple[Figure, ...] = ()
+    enters: float = 0.0
+    level: float = 0.0
+    low: int = 48
+    high: int = 76
+    pan: float = 0.0
+    voices: int = 3
+    gate: float = 0.95  # sounding share of each note
+
+
+Groove = Mapping[str, str]  # drum → rhythm
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The drums: `grooves` by rising energy; a fill covers the last two beats (its last) before a new passage."""
+
+    programs: tuple[int, ...]
+    grooves: tuple[Groove, ...]
+    fills: tuple[Groove, ...]
+    enters: float = 0.3
+    level: float = -1.0
+
+
+@dataclass(frozen=True)
+class Accent:
+    """What marks a strong cut, all struck at once: drums of the kit, and low and high pitched programs."""
+
+    drums: tuple[str, ...] = ()
+    low: int | None = None
+    high: int | None = None
+
+
+@dataclass(frozen=True)
+class Room:
+    """The hall: `seconds` to −60 dB in the lows, `damping` 0–1 of the highs, `predelay` in ms, `wet` level 0–1."""
+
+    seconds: float
+    damping: float
+    predelay: float
+    wet: float
+
+
+@dataclass(frozen=True)
+class Style:
+    """Everything a piece of this style may be. Chances are 0–1; `tempo` is lowest, usual, highest.
+
+    `progressions` and `cadences`: bars parted by `|`, chords of a bar by blanks, per mode. A cadence is what leads to
+    the last chord. `cells`: one-bar melodic rhythms. `restless`: the chance of a leap in the melody. `looseness`:
+    standard deviation of the players' timing, in beats. `strict`: parallel fifths are avoided.
+    """
+
+    name: str
+    tempo: tuple[float, float, float]
+    steadiness: float
+    layers: tuple[Layer, ...]
+    progressions: Mapping[str, tuple[str, ...]]
+    cadences: Mapping[str, tuple[str, ...]]
+    cells: tuple[str, ...]
+    accent: Accent
+    room: Room
+    transition: str  # swell, riser, gliss, none: how the next passage is announced besides the drum fill
+    kit: Kit | None = None
+    meter: int = 4
+    minor: float = 0.5
+    scales: Mapping[str, str] | None = None
+    swing: float = 0.5  # where the off-beat lies in its unit: 0.5 straight, 0.67 triplets
+    swing_unit: float = 1.0
+    restless: float = 0.15
+    silences: float = 0.15  # chance that the lead leaves a unit to the answer
+    looseness: float = 0.008
+    strict: bool = False
+    pumping: float = 0.0  # how far the pads duck on each beat, 0–1
+    dull: float = 20000.0  # Hz above which the whole band rolls off
+
+    def scale(self, mode: str) -> str:
+        return (self.scales or {}).get(mode, mode)
+
+
+def read(progression: str) -> Iterator[list[str]]:
+    """The chord symbols of each bar."""
+    return (bar.split() for bar in progression.split("|"))

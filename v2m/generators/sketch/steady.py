@@ -11,6 +11,7 @@ import numpy as np
 from v2m.generators.sketch.grid import (
     DRIFT_COST,
     LATE_COST,
+    LATEST,
     STEP,
     TEMPO_STEP,
     Bars,

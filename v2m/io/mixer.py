@@ -1,0 +1,201 @@
+"""The last step: music and the clip's own sound, brought to a loudness, beside the copied pictures in a new file."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v2m.errors import UsageError
+from v2m.io.audio import read_track
+from v2m.io.blend import SAMPLE_RATE, Blend, Mix, blend
+from v2m.io.ffmpeg import FFmpegError, version
+from v2m.io.mastering import Levels, Mastering
+from v2m.io.mux import Job, container_of, encoded_anew, same_kind, usual_suffix, write
+from v2m.io.place import check_output, commit, hidden, no_space
+from v2m.io.proof import Fingerprint, differences, fingerprint
+from v2m.metrics.loudness import integrated_loudness, true_peak
+from v2m.timing import db_to_gain, seconds_of
+from v2m.types import Audio, Progress, Video
+
+__all__ = ["Mix", "MixReport", "check_output", "default_output", "mix"]
+
+HEADROOM = 0.4  # dB that a codec usually adds to the peaks
+FULL = 1 << 20  # bytes; with less left the disk is taken to be full
+ROUNDS = 3  # of writing, each under a lower ceiling, until the decoded peaks fit
+NEAR = 1.0  # LU
+
+
+@dataclass(frozen=True)
+class MixReport:
+    """What was done and what came of it. Loudness in LUFS and None for silence, gains in dB, peak in dBTP.
+
+    loudness, true_peak: measured on the finished file's decoded sound. limited: the most the limiter took away.
+    ducked: share of the time in which the music gave way, None without ducking. tracks: audio streams of the file.
+    """
+
+    seconds: float
+    sample_rate: int
+    container: str
+    codec: str
+    ffmpeg: str
+    original: str
+    music_loudness: float | None
+    original_loudness: float | None
+    loudness: float | None
+    true_peak: float | None
+    gain: float
+    limited: float
+    ducked: float | None
+    tracks: int
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def default_output(video: Video, suffix: str = ".v2m") -> Path:
+    """The file beside `video` with `suffix` in its name, in a container that holds music."""
+    return video.path.with_name(f"{video.path.stem}{suffix}{usual_suffix(video)}")
+
+
+def mix(  # noqa: PLR0917 - what, with what, where to, how
+    video: Video,
+    music: Audio,
+    out: Path,
+    settings: Mix | None = None,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> MixReport:
+    """Writes `video`, its pictures copied bit for bit, with `music` to `out`.
+
+    The music begins with the first shown picture (or at `settings.start`) and the sound ends with the last. Subtitles,
+    chapters, tags, attachments and cover art go along. The mix is the first and default audio track; with keep and
+    duck the clip's own tracks follow it unchanged, with replace they are left out.
+
+    Args:
+        video: The whole file, not a span of it.
+        music: Mono or stereo at any rate; cut, or filled up with silence, to the length of its part of the video.
+        out: Its suffix chooses the container, the container the codec.
+        settings: How loud, and what becomes of the clip's own sound.
+        metadata: Tags for the file, joined to its own of the same name. `comment`, `title` and `description` survive in
+            mp4, mov, mkv and webm; other names in mkv and webm only; none in MPEG streams.
+        overwrite: Whether `out` may be replaced.
+        progress: Told how much of the sound ffmpeg has taken.
+
+    Raises:
+        UsageError: See `check_output`; the container does not hold these streams; the span lies outside the video.
+        ValueError: The music is empty, has more than two channels, or holds NaN or infinity.
+        MissingError: There is no ffmpeg.
+        OSError: The disk is full or cannot be written to.
+        RuntimeError: ffmpeg failed, or the file it wrote is not what was asked for. Nothing is left behind then.
+    """
+    assert video.start == 0, "the mixer takes the whole video; settings.start and settings.end choose a span"
+    settings = settings or Mix()
+    check_output(video.path, out, overwrite)
+    container, program = container_of(out), version()
+    if encoded_anew(video) and container.muxer not in {"mp4", "mov", "matroska"}:
+        raise UsageError(f"{out.name}: pictures of a {video.container} are written to mp4, mov or mkv")
+    _check_music(music)
+    blended = blend(video, music, settings)
+    kept = video.audio_streams if settings.original != "replace" and container.several_tracks else ()
+    tracks = tuple(stream.index for stream in kept)
+    job = Job(video, container, blended.audio, np.ones(0), tracks, metadata or {})
+    with hidden(out) as temporary:
+        mastering, heard = _settled(job, blended.target, settings.true_peak, temporary, progress)
+        commit(temporary, out)
+    loud = integrated_loudness(heard)
+    return MixReport(
+        seconds=seconds_of(len(heard), SAMPLE_RATE),
+        sample_rate=SAMPLE_RATE,
+        container=container.muxer,
+        codec=container.encoder[0].removeprefix("lib"),
+        ffmpeg=program,
+        original=settings.original,
+        music_loudness=_finite(blended.music_loudness),
+        original_loudness=_finite(blended.original_loudness),
+        loudness=_finite(loud),
+        true_peak=_finite(true_peak(heard)),
+        gain=round(mastering.gain, 2),
+        limited=round(mastering.reduction, 2),
+        ducked=None if blended.ducked is None else round(blended.ducked, 4),
+        tracks=1 + len(kept),
+        warnings=(*blended.warnings, *_warnings(job, settings, blended, loud)),
+    )
+
+
+def _check_music(music: Audio) -> None:
+    if not 1 <= music.channels <= 2 or not len(music):
+        raise ValueError(f"music must be mono or stereo and not empty, not {music.samples.shape}")
+    if not np.isfinite(music.samples).all():
+        raise ValueError("music holds NaN or infinite samples")
+
+
+def _settled(
+    job: Job, target: float | None, ceiling: float, temporary: Path, progress: Progress | None
+) -> tuple[Mastering, Audio]:
+    """Writes `temporary` until the peaks of its decoded sound fit under `ceiling`: codecs add to them.
+
+    Returns what the mastering was and the decoded sound.
+    """
+    given = fingerprint(job.video.path, units=not same_kind(job.video, job.container))
+    levels, lowered, rounds = Levels.of(job.sound), ceiling - HEADROOM, 0
+    while True:
+        mastering = levels.master(target, lowered)
+        gain = mastering.curve * db_to_gain(mastering.gain)
+        made = _written(replace(job, gain=gain), given, temporary, progress)
+        heard, _ = read_track(temporary, made.sounds[0], made.zero, job.video.duration, SAMPLE_RATE)
+        over, rounds = true_peak(heard) - ceiling, rounds + 1
+        if over <= 0 or rounds == ROUNDS:
+            return mastering, heard
+        lowered -= over + 0.1
+
+
+def _written(job: Job, given: Fingerprint, temporary: Path, progress: Progress | None) -> Fingerprint:
+    """Raises UsageError for streams the container does not hold, OSError for a full disk, RuntimeError otherwise."""
+    from av.error import FFmpegError as UnreadableError
+
+    same = same_kind(job.video, job.container)
+    timeout = 120 + job.video.duration * (30 if encoded_anew(job.video) else 4) + job.video.path.stat().st_size / 1e6
+    try:
+        write(job, temporary, timeout, progress)
+        made = fingerprint(temporary, units=not same)
+        found = differences(job, given, made)
+    except UnreadableError as error:
+        made, found = given, [f"cannot be read back ({error})"]
+    except FFmpegError as error:
+        if same:
+            raise
+        raise UsageError(
+            f"{temporary.suffix} does not hold what {job.video.path.name} is made of ({error}): "
+            f"give a {usual_suffix(job.video)} or .mkv output"
+        ) from error
+    if found and shutil.disk_usage(temporary.parent).free < FULL:  # ffmpeg has been seen to end well on a full disk
+        raise no_space()
+    if found:
+        raise RuntimeError(f"the video was not written: what ffmpeg made {'; '.join(found)}")
+    return made
+
+
+def _warnings(job: Job, settings: Mix, blended: Blend, loud: float) -> list[str]:
+    found = []
+    if encoded_anew(job.video):
+        found.append(f"pictures_encoded: {job.video.container} holds no sound, so the pictures were encoded as H.264")
+    left = len(job.video.audio_streams) - len(job.kept)
+    if left > (1 if settings.original == "replace" else 0):
+        found.append(f"tracks_left_out: {left} audio tracks of the clip are not in the result")
+    if not job.keeps_subtitles and any(stream.kind == "subtitle" for stream in job.video.streams):
+        found.append(f"subtitles_left_out: {job.container.muxer} holds no text subtitles")
+    if blended.target is not None and not abs(loud - blended.target) <= NEAR:
+        found.append(f"loudness_not_reached: {loud:.1f} LUFS instead of {blended.target:g}")
+    return found
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 2)

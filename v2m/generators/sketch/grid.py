@@ -25,6 +25,8 @@ MAX_CHANGE = 0.06  # the largest change at a bar line at steadiness 0; 0.03, wha
 TOLERANCE = 0.07  # a beat this near to a cut meets it
 LAG = 0.01  # a beat is best a little after its cut: sound that leads is noticed first (ITU-R BT.1359: 45 ms, 125 ms)
 SPREAD = 0.03
+MET = 0.5  # what a beat is worth that only just meets its cut
+DOWNBEAT = 0.8  # what the strongest cut is worth besides on a downbeat
 RING = (1.5, 4.0)  # seconds that the final chord should last
 LATEST = 0.6  # seconds that the picture may run before beat 0
 LATE_COST = 0.8  # of opening a whole beat late; all costs are in cuts of full strength
@@ -98,7 +100,7 @@ class Brief:
 
 def nearness(off: Floats) -> Floats:
     """How well a beat `off` seconds after a cut meets it, 0–1."""
-    near = 0.3 + 0.7 * np.exp(-0.5 * ((off - LAG) / SPREAD) ** 2)
+    near = MET + (1 - MET) * np.exp(-0.5 * ((off - LAG) / SPREAD) ** 2)
     return np.where(np.abs(off) <= TOLERANCE, near, 0.0)
 
 
@@ -114,7 +116,7 @@ def rewards(cuts: Sequence[Cut], times: Floats) -> tuple[Floats, Floats]:
         low, high = np.searchsorted(times, [cut.time - TOLERANCE, cut.time + TOLERANCE])
         near = nearness(times[low:high] - cut.time)
         beat[low:high] += weight(cut) * near
-        down[low:high] += cut.strength**2 * near
+        down[low:high] += DOWNBEAT * cut.strength**2 * near
     return beat, down
 
 

@@ -157,12 +157,14 @@ def facts(plan: Plan) -> dict[str, Any]:
     beats = np.diff(plan.tempo_map.beats)
     seconds = np.diff(plan.tempo_map.times)
     tempi = [timing.beat_seconds(float(s / b)) for s, b in zip(seconds, beats, strict=True)]
+    counts = [bar.beats for bar in plan.bars[:-1]]
+    regular = max(set(counts), key=counts.count, default=0)
     cuts = sorted([hit.time for hit in plan.hits] + [cut.time for cut in plan.missed])
     return {
         "tempo": round(plan.tempo, 2),
         "tempo_range": [round(min(tempi), 2), round(max(tempi), 2)],
         "bars": len(plan.bars),
-        "irregular_bars": sum(bar.beats != plan.bars[0].beats for bar in plan.bars[1:-1]),
+        "irregular_bars": sum(count != regular for count in counts),
         "form": [f"{passage.name}{passage.variant + 1 if passage.variant else ''}" for passage in plan.passages],
         "alignment": cut_alignment(cuts, plan.beats, plan.downbeats, duration=plan.duration).as_dict(),
         "hits": [

@@ -1,0 +1,95 @@
+"""How many cuts the music meets: `uv run python bench/cut_alignment.py [more clips …]`.
+
+Makes clips whose cuts are known to the frame, lets the default recipe look at them and write the music, and compares
+the beats of the finished score with the true cuts, not with those that were detected. The example and clips given as
+arguments follow with the cuts that the picture's measuring finds; they stay out of the totals. Chance and the shuffled
+control are those of `v2m.metrics.rhythm`. Last line: one JSON object, with shares of all cuts of the made clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from clips import EXAMPLE, make
+
+from v2m.generators.sketch import Sketch
+from v2m.io import video
+from v2m.io.video import Limits
+from v2m.metrics.rhythm import CutAlignment, cut_alignment, nearest
+from v2m.taggers.palette import Palette
+from v2m.types import Floats, Tags
+
+SHARES = ("hits", "hits_100ms", "on_downbeats", "chance", "chance_100ms", "chance_downbeats", "shuffled")
+HEADER = f"{'clip':<24}{'s':>6}{'cuts':>6}{'style':>15}{'BPM':>5}{'range':>13}" + "".join(
+    f"{title:>10}" for title in ("hits", "chance", "shuffled", "median ms", "downbeats", "chance")
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip, scored. `distances`: seconds from each cut to its nearest beat."""
+
+    name: str
+    seconds: float
+    found: CutAlignment
+    distances: Floats
+    style: str
+    tempo: float
+    tempi: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.tempi
+        start = f"{self.name:<24}{self.seconds:>6.1f}{self.found.n:>6}{self.style:>15}{self.tempo:>5.0f}"
+        figures = (self.found.hits, self.found.chance, self.found.shuffled, self.found.median_ms)
+        bars = (self.found.on_downbeats, self.found.chance_downbeats)
+        shown = [f"{'–' if value is None else f'{value:.2f}':>10}" for value in (*figures, *bars)]
+        return f"{start}{f'{low:.1f}–{high:.1f}':>13}{''.join(shown)}"
+
+
+def score(path: Path, cuts: Sequence[float] | None, seed: int) -> Row:
+    """`cuts` None: those that are detected."""
+    clip = video.open(path, Limits())
+    tags = Palette().tag(clip, Tags())
+    music = Sketch().generate(clip, tags, seed)
+    assert music.beats is not None
+    times = [cut.time for cut in clip.picture().cuts] if cuts is None else cuts
+    found = cut_alignment(times, music.beats, music.downbeats, duration=clip.duration)
+    low, high = music.facts["tempo_range"]
+    distances = nearest(times, music.beats) if len(times) else np.zeros(0)
+    return Row(path.stem, clip.duration, found, distances, music.facts["style"], music.facts["tempo"], (low, high))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("more", nargs="*", type=Path, help="further clips, shown with their detected cuts")
+    parser.add_argument("--count", type=int, default=12, help="how many clips to make")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    print(HEADER)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for clip in make(Path(folder), args.count, args.seed):
+            rows.append(score(clip.path, clip.cuts, args.seed))
+            print(rows[-1], flush=True)
+    print("with detected cuts:")
+    for path in (EXAMPLE, *args.more):
+        print(score(path, None, args.seed), flush=True)
+    cuts = [row.found.n for row in rows]
+    totals = {
+        name: round(float(np.average([getattr(row.found, name) for row in rows], weights=cuts)), 4) for name in SHARES
+    }
+    named = {
+        f"{name}_70ms" if name in {"hits", "chance", "shuffled"} else name: value for name, value in totals.items()
+    }
+    median = round(1000 * float(np.median(np.concatenate([row.distances for row in rows]))), 1)
+    print(json.dumps({**named, "median_ms": median, "cuts": sum(cuts), "clips": len(rows)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
+import numpy as np
+
 from v2m.generators.sketch import drums, harmony, melody, motif
-from v2m.generators.sketch.chords import Key
-from v2m.generators.sketch.instruments import INSTRUMENTS, KITS, fold, parts_named
+from v2m.generators.sketch.casting import cast, choose_key, shade
+from v2m.generators.sketch.instruments import INSTRUMENTS, KITS, fold
 from v2m.generators.sketch.plan import Passage, Plan
 from v2m.generators.sketch.players import Player
-from v2m.generators.sketch.sheet import Note, Part, Sheet
+from v2m.generators.sketch.sheet import Note, Part, Sheet, stream
 from v2m.generators.sketch.style import Kit, Layer, Style
-from v2m.generators.sketch.styles.folk import FOLK
 from v2m.types import Tags
-
-_DARK = "sad dark melanchol tense somber sombre mysterious ominous brooding angry aggressive lonely nostalg dramatic suspense"
-_BRIGHT = (
-    "happy bright cheerful joy playful uplifting sunny hopeful warm carefree triumphant optimistic romantic peaceful"
-)
-_QUIET = "calm gentle soft peaceful quiet intimate tender delicate serene relax sleepy"
-_LOUD = "energetic epic powerful aggressive intense driving exciting loud heroic fierce"
 
 
 @dataclass(frozen=True)
@@ -35,98 +29,17 @@ class Piece:
 
 def compose(plan: Plan, style: Style, tags: Tags, number: int) -> Piece:
     """Writes a piece on `plan`. Every choice draws from its own stream of the seed `number`, apart from the others."""
-    plan, seed = _shaded(plan, tags), f"{number} {style.name}"
-    style = cast(style, tags, Random(f"{seed} cast"))
-    key = choose_key(style, tags, Random(f"{seed} key"))
+    plan, seed = shade(plan, tags), f"{number} {style.name}"
+    style = cast(style, tags, stream(seed, "cast"))
+    key = choose_key(style, tags, stream(seed, "key"))
     themes = list(dict.fromkeys(p.name for p in plan.passages if p.name not in {"intro", "ending"})) or ["A"]
-    chosen = harmony.choose(style, key, themes, Random(f"{seed} harmony"))
-    spans = harmony.harmonise(plan, style, key, chosen, Random(f"{seed} chords"))
+    chosen = harmony.choose(style, key, themes, stream(seed, "harmony"))
+    spans = harmony.harmonise(plan, style, key, chosen, stream(seed, "chords"))
     sheet = Sheet(plan, style, key, tuple(spans))
     parts = _melodies(sheet, themes, seed) + _accompaniment(sheet, seed) + _percussion(sheet, seed)
-    parts = [_loosened(sheet, part, Random(f"{seed} feel {place}")) for place, part in enumerate(parts) if part.notes]
+    parts = [_loosened(sheet, part, stream(seed, f"feel {place}")) for place, part in enumerate(parts) if part.notes]
     named = {theme: " | ".join(" ".join(bar) for bar in chosen[theme]) for theme in themes}
     return Piece(sheet, tuple(parts), named)
-
-
-def choose_key(style: Style, tags: Tags, rng: Random) -> Key:
-    """The key that the tags name; else any tonic, the mode following the moods and then the style's habit."""
-    tonic, mode = rng.randrange(12), "minor" if rng.random() < style.minor else "major"
-    if tags.tonic_and_mode is not None:
-        tonic, mode = tags.tonic_and_mode
-    else:
-        leaning = _count(tags.moods, _DARK) - _count(tags.moods, _BRIGHT)
-        mode = "minor" if leaning > 0 else "major" if leaning < 0 else mode
-    return Key(tonic, mode, style.scale(mode))
-
-
-def _count(words: Sequence[str] | str, stems: str) -> int:
-    return sum(stem in word.lower() for word in words for stem in stems.split())
-
-
-def _shaded(plan: Plan, tags: Tags) -> Plan:
-    """The plan with its dynamics raised or lowered as the moods ask."""
-    shift = 0.12 * (min(1, _count(tags.moods, _LOUD)) - min(1, _count(tags.moods, _QUIET)))
-    passages = (replace(passage, energy=min(max(passage.energy + shift, 0.0), 1.0)) for passage in plan.passages)
-    return replace(plan, energy=(plan.energy + shift).clip(0.0, 1.0), passages=tuple(passages))
-
-
-def cast(style: Style, tags: Tags, rng: Random) -> Style:
-    """The style with its players engaged: one program per layer, what the tags ask for in, what they rule out gone."""
-    barred = parts_named(tags.negative)
-    no_stems = {stem for stem, programs in barred if stem in {"drums", "bass"} and _whole(stem, programs)}
-    banned = {program for _, programs in barred for program in programs}
-    layers = []
-    for layer in style.layers:
-        free = [program for program in layer.programs if program not in banned]
-        if free and layer.stem not in no_stems:
-            layers.append(replace(layer, programs=(rng.choice(free),)))
-    kit = style.kit
-    for stem, programs in parts_named(tags.instruments):
-        allowed = tuple(program for program in programs if program not in banned)
-        if stem == "drums":
-            kit = replace(kit or replace(FOLK.kit, level=-8), enters=0.0) if "drums" not in no_stems else None
-        elif allowed and stem not in no_stems:
-            _engage(layers, stem, allowed)
-    if kit is not None and "drums" not in no_stems:
-        kit = replace(kit, programs=(rng.choice(kit.programs),))
-    accent = style.accent
-    accent = replace(
-        accent,
-        low=None if accent.low in banned else accent.low,
-        high=None if accent.high in banned else accent.high,
-        drums=() if "drums" in no_stems else accent.drums,
-    )
-    gliss = "none" if style.transition == "gliss" and 46 in banned else style.transition
-    return replace(
-        style, layers=tuple(layers), kit=None if "drums" in no_stems else kit, accent=accent, transition=gliss
-    )
-
-
-def _whole(stem: str, programs: tuple[int, ...]) -> bool:
-    """Whether a barred name means the whole section ("drums", "bass"), not one instrument of it ("timpani")."""
-    return not programs if stem == "drums" else len(programs) > 4
-
-
-def _engage(layers: list[Layer], stem: str, programs: tuple[int, ...]) -> None:
-    """Makes one of `programs` be heard from the start: already there, or in place of another, or as a new layer."""
-    for place, layer in enumerate(layers):
-        if layer.programs[0] in programs:
-            layers[place] = replace(layer, enters=0.0)
-            return
-    program = programs[0]
-    _, low, high = INSTRUMENTS[program]
-    for place, layer in enumerate(layers):
-        if layer.stem == stem and layer.enters >= 0:
-            low, high = max(low, layer.low), min(high, layer.high)
-            if high - low < 16:
-                _, low, high = INSTRUMENTS[program]
-                high = min(high, low + 26)
-            layers[place] = replace(layer, programs=(program,), enters=-1.0, low=low, high=high)
-            return
-    high = min(high, max(low, 52) + 24)
-    layers.append(
-        Layer(stem, "pad", (program,), enters=-1.0, level=-6, low=max(low, 52 if high > 70 else low), high=high)
-    )
 
 
 def _playing(sheet: Sheet, enters: float) -> list[tuple[int, Passage]]:
@@ -141,20 +54,35 @@ def _part(layer: Layer, notes: list[Note]) -> Part:
 
 
 def _melodies(sheet: Sheet, themes: list[str], seed: str) -> list[Part]:
-    ideas: dict[str, motif.Motif] = {}
-    for theme in themes:
-        idea = motif.invent(sheet.style, Random(f"{seed} motif {theme}"))
-        ideas[theme] = idea
-    parts: list[Part] = []
-    silent: list[int] = []
-    for layer in sheet.style.layers:
-        rng = Random(f"{seed} {layer.kind}")
-        if layer.kind == "lead":
-            notes, silent = melody.lead(sheet, ideas, layer.low, layer.high, rng)
-            parts.append(_part(layer, notes))
-        elif layer.kind == "answer":
-            parts.append(_part(layer, melody.answer(sheet, ideas, silent, layer.low, layer.high, layer.enters, rng)))
-    return parts
+    """Lead and answer. Some themes are handed over: then the two change parts."""
+    ideas = {theme: motif.invent(sheet.style, stream(seed, f"motif {theme}")) for theme in themes}
+    players = {layer.kind: layer for layer in sheet.style.layers if layer.kind in {"lead", "answer"}}
+    if "lead" not in players:
+        return []
+    first, second = players["lead"], players.get("answer")
+    upper, silent = melody.lead(sheet, ideas, first.low, first.high, stream(seed, "lead"))
+    if second is None:
+        return [_part(first, upper)]
+    lower = melody.answer(sheet, ideas, silent, second, stream(seed, "answer"))
+    rng = stream(seed, "hand over")
+    handed = {theme for theme in themes if theme != themes[0] and rng.random() < 0.6}
+    swaps = [p for _, p in sheet.passages() if p.name in handed and p.energy >= second.enters]
+    upper, lower = _exchanged(sheet, swaps, upper, second), _exchanged(sheet, swaps, lower, first)
+    return [_part(first, upper[0] + lower[1]), _part(second, lower[0] + upper[1])]
+
+
+def _exchanged(sheet: Sheet, swaps: list[Passage], notes: list[Note], taker: Layer) -> tuple[list[Note], list[Note]]:
+    """(What stays, what goes to `taker`), each passage of the latter moved by octaves into its register as a whole."""
+    kept, given = list(notes), []
+    for passage in swaps:
+        start, end = sheet.plan.bars[passage.first].start, sheet.plan.bars[passage.last].start
+        moved = [note for note in kept if start <= note.beat < end]
+        kept = [note for note in kept if not start <= note.beat < end]
+        if moved:
+            middle = sum(note.pitch for note in moved) / len(moved)
+            octaves = 12 * round(((taker.low + taker.high) / 2 - middle) / 12)
+            given += [note._replace(pitch=fold(note.pitch + octaves, taker.low, taker.high)) for note in moved]
+    return kept, given
 
 
 def _accompaniment(sheet: Sheet, seed: str) -> list[Part]:
@@ -162,7 +90,7 @@ def _accompaniment(sheet: Sheet, seed: str) -> list[Part]:
     layers = [layer for layer in sheet.style.layers if layer.kind not in {"lead", "answer"}]
     parts: list[Part] = []
     for place, layer in enumerate(layers):
-        player = Player(sheet, layer, Random(f"{seed} {layer.kind} {place}"))
+        player = Player(sheet, layer, stream(seed, f"{layer.kind} {place}"))
         playing = _playing(sheet, layer.enters)
         for _, passage in playing:
             waits = place * (passage.last - passage.first) // len(layers) if passage.name == "intro" else 0
@@ -176,6 +104,8 @@ def _accompaniment(sheet: Sheet, seed: str) -> list[Part]:
         part = _part(layer, player.notes)
         if layer.kind == "pad":
             part.swell = _swell(sheet)
+            if sheet.style.pumping and sheet.style.kit is not None:
+                part.swell = _pumped(sheet, part.swell, _playing(sheet, sheet.style.kit.enters))
         parts.append(part)
     return parts
 
@@ -191,12 +121,26 @@ def _swell(sheet: Sheet) -> list[tuple[float, float]]:
             start = float(sheet.plan.bars[passage.first].start)
             points.append((start - 0.25, min(1.0, 0.82 + 0.18 * passage.energy)))
     start, end = float(sheet.last.start), sheet.end
-    points += [(start + 0.35 * (end - start), 0.8), (end, 0.35)]
+    points += [(start + 0.35 * (end - start), 0.8), (end, 0.6)]
     return sorted(points)
 
 
+def _pumped(
+    sheet: Sheet, points: list[tuple[float, float]], passages: list[tuple[int, Passage]]
+) -> list[tuple[float, float]]:
+    """The expression `points` ducked on every beat of `passages`, as by a compressor that listens to the kick."""
+    depth = sheet.style.pumping
+    beats, values = zip(*points, strict=True)
+    ducked: list[tuple[float, float]] = []
+    for _, passage in passages:
+        for beat in range(sheet.plan.bars[passage.first].start, sheet.plan.bars[passage.last].start):
+            level = float(np.interp(beat, beats, values))
+            ducked += [(beat - 0.02, level), (beat + 0.02, level * (1 - depth)), (beat + 0.6, level)]
+    return sorted(points + ducked)
+
+
 def _percussion(sheet: Sheet, seed: str) -> list[Part]:
-    style, rng = sheet.style, Random(f"{seed} drums")
+    style, rng = sheet.style, stream(seed, "drums")
     kit: Kit | None = style.kit
     parts: list[Part] = []
     struck, low, high = drums.accents(sheet, bool(style.accent.drums), float(max(3, style.meter)))
@@ -205,11 +149,11 @@ def _percussion(sheet: Sheet, seed: str) -> list[Part]:
         name = KITS[kit.programs[0]]
         parts.append(Part(name, "drums", kit.programs[0], True, kit.level, notes=notes))
         extra = struck + (drums.lead_ins(sheet, style.transition) if style.transition in {"swell", "riser"} else [])
-        parts.append(Part(f"{name} accents", "effects", kit.programs[0], True, kit.level - 3, notes=extra))
+        parts.append(Part(f"{name} accents", "effects", kit.programs[0], True, kit.level - 5, notes=extra))
     if style.accent.low is not None:
-        parts.append(_part(Layer("effects", "", (style.accent.low,), level=-3), low))
+        parts.append(_part(Layer("effects", "", (style.accent.low,), level=-6), low))
     if style.accent.high is not None:
-        parts.append(_part(Layer("effects", "", (style.accent.high,), level=-8, pan=0.2), high))
+        parts.append(_part(Layer("effects", "", (style.accent.high,), level=-10, pan=0.2), high))
     if style.transition == "gliss":
         parts.append(_part(Layer("effects", "", (46,), level=-9, pan=-0.3), drums.lead_ins(sheet, "gliss")))
     return parts

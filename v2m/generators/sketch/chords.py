@@ -93,7 +93,7 @@ class Key:
         return f"{NOTE_NAMES[self.tonic]} {self.mode}"
 
     def pitch(self, step: int, over: Chord | None = None) -> int:
-        """MIDI pitch of scale step `step` (7 to the octave, step 35 the tonic at or above C4), bent to the chord's tones.
+        """MIDI pitch of `step` (7 to the octave; step 35 is the tonic in C4–B4), bent to the chord's tones.
 
         A chord tone outside the scale takes the place of the scale's own tone on its degree, as the leading tone does
         over a dominant in minor.

@@ -10,12 +10,28 @@ from v2m.generators.sketch.sheet import Note, Sheet
 from v2m.generators.sketch.style import Groove, Kit, attacks
 
 DRUMS = {
-    "kick": 36, "rim": 37, "snare": 38, "clap": 39, "hat": 42, "low tom": 43, "pedal hat": 44, "mid tom": 47, "open hat": 46,
-    "crash": 49, "high tom": 50, "ride": 51, "tambourine": 54, "cymbals": 57, "conga": 63, "shaker": 70, "triangle": 81,
     "bass drum": 35,
-}  # fmt: skip
+    "kick": 36,
+    "rim": 37,
+    "snare": 38,
+    "clap": 39,
+    "hat": 42,
+    "low tom": 43,
+    "pedal hat": 44,
+    "open hat": 46,
+    "mid tom": 47,
+    "crash": 49,
+    "high tom": 50,
+    "ride": 51,
+    "tambourine": 54,
+    "cymbals": 57,
+    "conga": 63,
+    "shaker": 70,
+    "triangle": 81,
+}
 FILL_BEATS = 2
-LIGHT = {"hat", "shaker", "ride", "pedal hat", "triangle", "tambourine"}
+LIGHT = {DRUMS[name] for name in ("hat", "shaker", "ride", "pedal hat", "triangle", "tambourine")}
+SOFT = 60  # MIDI velocity
 HIT_LENGTH = 0.25  # beats; drums ring as long as they ring
 
 
@@ -25,35 +41,48 @@ def drum_part(sheet: Sheet, kit: Kit, passages: list[tuple[int, Passage]], rng: 
     for index, passage in passages:
         groove = kit.grooves[min(int(passage.energy * len(kit.grooves)), len(kit.grooves) - 1)]
         if passage.name == "intro":
-            groove = {drum: rhythm for drum, rhythm in groove.items() if drum in LIGHT}
+            groove = {drum: rhythm for drum, rhythm in groove.items() if DRUMS[drum] in LIGHT}
         following = sheet.plan.passages[index + 1] if index + 1 < len(sheet.plan.passages) else None
         for place, bar in sheet.bars(passage):
             number = passage.first + place
             fills = number == passage.last - 1 and following is not None and passage.name != "intro"
             small = not fills and place % 4 == 3 and rng.random() < 0.6
             open_from = bar.beats - (min(FILL_BEATS, bar.beats) if fills else 1 if small else 0)
-            notes += _bar(sheet, groove, place, number, (0.0, open_from), rng)
+            notes += [
+                n for n in _bar(sheet, groove, place, number) if not _spared(n, rng) and n.beat < bar.start + open_from
+            ]
             if fills or small:
-                notes += _bar(
-                    sheet, rng.choice(kit.fills), sheet.style.meter - bar.beats, number, (open_from, bar.beats), rng
-                )
+                notes += [n for n in _fill(sheet, rng.choice(kit.fills), number) if n.beat >= bar.start + open_from]
     return notes
 
 
-def _bar(sheet: Sheet, groove: Groove, place: int, number: int, window: tuple[float, float], rng: Random) -> list[Note]:
-    """One bar of `groove` inside `window` (beats from the bar line). A fill is read from the end of its bar."""
+def _bar(sheet: Sheet, groove: Groove, place: int, number: int) -> list[Note]:
+    bar = sheet.plan.bars[number]
+    return [
+        Note(bar.start + attack.onset, HIT_LENGTH, DRUMS[drum], sheet.velocity(attack.loudness, number))
+        for drum, rhythm in groove.items()
+        for attack in attacks(rhythm, sheet.style.meter, place, bar.beats)
+    ]
+
+
+def _fill(sheet: Sheet, fill: Groove, number: int) -> list[Note]:
+    """A fill as long as the meter, laid so that its end is the end of the bar, however long that is."""
     bar, meter = sheet.plan.bars[number], sheet.style.meter
-    fill = window[1] == bar.beats and window[0] > 0
-    notes: list[Note] = []
-    for drum, rhythm in groove.items():
-        for attack in attacks(rhythm, meter, 0 if fill else place, meter if fill else bar.beats):
-            onset = attack.onset + (bar.beats - meter if fill else 0)
-            if not window[0] <= onset < window[1]:
-                continue
-            if drum in LIGHT and attack.loudness < 5 and rng.random() < 0.1:
-                continue
-            notes.append(Note(bar.start + onset, HIT_LENGTH, DRUMS[drum], sheet.velocity(attack.loudness, number)))
-    return notes
+    return [
+        Note(
+            bar.start + bar.beats - meter + attack.onset,
+            HIT_LENGTH,
+            DRUMS[drum],
+            sheet.velocity(attack.loudness, number),
+        )
+        for drum, rhythm in fill.items()
+        for attack in attacks(rhythm, meter, 0, meter)
+    ]
+
+
+def _spared(note: Note, rng: Random) -> bool:
+    """Now and then a soft stroke of a light drum is left out."""
+    return note.pitch in LIGHT and note.velocity < SOFT and rng.random() < 0.1
 
 
 def accents(sheet: Sheet, drums: bool, breath: float) -> tuple[list[Note], list[Note], list[Note]]:

@@ -43,7 +43,7 @@ def harmonise(plan: Plan, style: Style, key: Key, progressions: Mapping[str, Pro
         for place in range(passage.last - passage.first):
             symbols = pattern[place % len(pattern)]
             if place >= len(pattern) and place % len(pattern) and rng.random() < 0.3:
-                symbols = [rng.choice(_RELATIVES.get(symbol, (symbol,))) for symbol in symbols[:1]][0].split()
+                symbols = rng.choice(_RELATIVES.get(symbols[0], (symbols[0],))).split() + symbols[1:]
             bars[passage.first + place] = symbols
         following = plan.passages[index + 1].name if index + 1 < len(plan.passages) else passage.name
         turns = following != passage.name and passage.last - passage.first >= 4 and style.strict

@@ -11,8 +11,10 @@ from v2m.generators.sketch.chords import Chord
 from v2m.generators.sketch.motif import Motif, MotifBar
 from v2m.generators.sketch.plan import Bar, Passage
 from v2m.generators.sketch.sheet import Note, Sheet
+from v2m.generators.sketch.style import Layer
 
-WIDEST_LEAP = 7  # scale steps: an octave
+WIDEST_LEAP = 5  # scale steps: a sixth
+AWKWARD = {6, 10, 11}  # semitones: tritone and sevenths, which are hard to sing
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Line:
     leap: int = 0
 
     def sing(self, bar: MotifBar, where: Bar, number: int, anchor: int) -> None:
-        """Sets the tones of `bar` in bar `number`, its steps counted from scale step `anchor`."""
+        """Sets the tones of `bar` in bar number `number`, its steps counted from scale step `anchor`."""
         for place, tone in enumerate(bar):
             if tone.onset >= where.beats:
                 break
@@ -35,26 +37,34 @@ class Line:
             if place + 1 == len(bar) and tone.onset + tone.length >= self.sheet.style.meter:
                 end = where.beats  # a longer bar is sung out
             beat = where.start + tone.onset
-            strong = tone.onset in {0, where.beats // 2} or tone.length >= 1
-            step = self.place(anchor + tone.step, self.sheet.chord_at(beat), strong)
+            strong = tone.onset in {0, where.beats // 2} or tone.length >= 1.5
+            wish = anchor + tone.step
+            heading = tone.step - bar[place - 1].step if place else wish - (wish if self.step is None else self.step)
+            step = self.place(wish, heading, self.sheet.chord_at(beat), strong)
             self.add(beat, end - tone.onset, step, self.sheet.velocity(tone.loudness, number))
 
-    def place(self, step: int, chord: Chord, strong: bool) -> int:
-        """`step` moved to where a singer would take it: a chord tone where it is exposed, a filled leap, in range."""
-        key = self.sheet.key
+    def place(self, wish: int, heading: int, chord: Chord, strong: bool) -> int:
+        """Where a singer would take step `wish`: a chord tone where it is exposed, a leap filled, all within range.
+
+        `heading`: the motif's own move to this tone; where it moves, the line does not stand still.
+        """
+        key, before = self.sheet.key, self.step
         low, high = key.step_near(self.low), key.step_near(self.high)
-        if self.step is not None:
-            while step - self.step > WIDEST_LEAP - 2:
-                step -= 7 if step - self.step >= WIDEST_LEAP else 2
-            while self.step - step > WIDEST_LEAP - 2:
-                step += 7 if self.step - step >= WIDEST_LEAP else 2
-            if abs(self.leap) >= 3 and (step - self.step) * self.leap > 0:
-                step = self.step - (1 if self.leap > 0 else -1)
-        while step > high:
-            step -= max(1, 2 * (step - high))
-        while step < low:
-            step += max(1, 2 * (low - step))
-        return nearest_tone(step, chord, self.step) if strong else step
+        step = wish
+        if before is not None:
+            step = min(max(step, before - WIDEST_LEAP), before + WIDEST_LEAP)
+            if abs(self.leap) >= 3 and (step - before) * self.leap > 0:
+                step = before - (1 if self.leap > 0 else -1)
+        step = min(max(step, low), high)
+        if strong:
+            step = nearest_tone(step, chord, before)
+        if before is not None and step == before and heading:
+            way = 1 if (heading > 0 and step < high) or step <= low else -1
+            step = next(s for s in range(step + way, step + 8 * way, way) if not strong or s % 7 in chord.degrees)
+        if before is not None and abs(key.pitch(step, chord) - self.notes[-1].pitch) in AWKWARD:
+            way = 1 if before > step else -1
+            step = next(s for s in range(step + way, step + 8 * way, way) if not strong or s % 7 in chord.degrees)
+        return step
 
     def add(self, beat: float, length: float, step: int, velocity: int) -> None:
         pitch = self.sheet.key.pitch(step, self.sheet.chord_at(beat))
@@ -128,7 +138,7 @@ def lead(sheet: Sheet, ideas: Mapping[str, Motif], low: int, high: int, rng: Ran
                 silent.append(first)
                 continue
             anchor = nearest_tone(
-                sheet.key.step_near((low + high) / 2 - 3) + lift, sheet.chord_at(sheet.plan.bars[first].start), None
+                sheet.key.step_near((low + high) / 2 - 2) + lift, sheet.chord_at(sheet.plan.bars[first].start), None
             )
             unit = shaped(idea, how, passage, sheet.style.meter, rng)
             closing = how == "close" or (how == "state" and count == 1)
@@ -142,19 +152,17 @@ def lead(sheet: Sheet, ideas: Mapping[str, Motif], low: int, high: int, rng: Ran
     return line.notes, silent
 
 
-def answer(
-    sheet: Sheet, ideas: Mapping[str, Motif], silent: list[int], low: int, high: int, enters: float, rng: Random
-) -> list[Note]:
+def answer(sheet: Sheet, ideas: Mapping[str, Motif], silent: list[int], layer: Layer, rng: Random) -> list[Note]:
     """The other voice: it answers where the lead rests, and sings long tones under a theme that returns."""
-    line = Line(sheet, low, high)
+    line = Line(sheet, layer.low, layer.high)
     for _, passage in sheet.passages():
-        if passage.energy < enters or passage.name == "intro":
+        if passage.energy < layer.enters or passage.name == "intro":
             continue
         idea = ideas.get(passage.name, next(iter(ideas.values())))
         under = passage.variant > 0 or passage.energy > 0.6
         for first, count in units(passage):
             anchor = nearest_tone(
-                sheet.key.step_near((low + high) / 2), sheet.chord_at(sheet.plan.bars[first].start), None
+                sheet.key.step_near((layer.low + layer.high) / 2), sheet.chord_at(sheet.plan.bars[first].start), None
             )
             if first in silent:
                 echo = motifs.invert(idea) if rng.random() < 0.4 else idea
@@ -175,12 +183,10 @@ def _cadence(line: Line, unit: Motif, number: int, anchor: int) -> None:
     onset = half if run_up else 0
     chord = sheet.chord_at(bar.start + onset)
     before = anchor if line.step is None else line.step
-    line.add(
-        bar.start + onset,
-        max(1.0, bar.beats - onset - 0.5),
-        nearest_tone(before - 1, chord, before),
-        sheet.velocity(6, number),
-    )
+    close = nearest_tone(before - 1, chord, before)
+    if close == before and run_up:
+        close = nearest_tone(before - 3, chord, before)
+    line.add(bar.start + onset, max(1.0, bar.beats - onset - 0.5), close, sheet.velocity(6, number))
 
 
 def _guide(line: Line, number: int) -> None:

@@ -115,33 +115,33 @@ class Player:
             found = attacks(figure.rhythm, self.sheet.style.meter, place, bar.beats)
             onsets = sorted({attack.onset for attack in found} | {span.start - bar.start for span in spans if found})
             by_onset = {attack.onset: attack for attack in found}
-            tokens = iter(range(len(onsets)))
+            degrees = iter(range(len(onsets)))
             for onset in onsets:
                 attack = by_onset.get(onset)
                 span = self.sheet.spans[self.sheet.index_at(bar.start + onset)]
-                token = figure.order[next(tokens) % len(figure.order)]
+                degree = figure.order[next(degrees) % len(figure.order)]
                 changes = span.start == bar.start + onset or attack is None
                 root = self.low_root(span)
-                pitch = root if changes else self.token(token, span, root)
+                pitch = root if changes else self.degree(degree, span, root)
                 following = next((other for other in onsets if other > onset), bar.beats)
                 length = following - onset if attack is None else min(attack.length, following - onset)
                 velocity = self.sheet.velocity(attack.loudness if attack else 7, number)
                 self.notes.append(Note(bar.start + onset, length * layer.gate, pitch, velocity))
 
-    def token(self, token: str, span: Span, root: int) -> int:
+    def degree(self, degree: str, span: Span, root: int) -> int:
         chord, layer = span.chord, self.layer
-        if token == "a":
+        if degree == "a":
             following = self.sheet.spans[min(self.sheet.index_at(span.start) + 1, len(self.sheet.spans) - 1)]
             target = fold(following.chord.bass, root - 6, root + 6)
             if target == root:
                 return fold(chord.pcs[2], root - 6, root + 7) if len(chord.pcs) > 2 else root
             return fold(target + (-1 if target > root else 1), layer.low, layer.high)
-        if token == "5":
+        if degree == "5":
             fifth = next((pc for pc in chord.pcs if (pc - chord.root) % 12 in {6, 7}), chord.root)
             return fold(fifth, *((root - 7, root + 4) if root - 7 >= layer.low else (root, root + 11)))
-        if token == "o":
+        if degree == "o":
             return root + 12 if root + 12 <= layer.high else root
-        return fold(chord.pcs[1], root, root + 11) if token == "3" else root
+        return fold(chord.pcs[1], root, root + 11) if degree == "3" else root
 
     def low_root(self, span: Span) -> int:
         """The chord's bass in the octave that moves least, kept in the lower part of the register."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from v2m.timing import db_to_gain, sample_count
 
 REFERENCE = -46.0  # dB: the loudness that a note of every instrument is brought to; below the quietest program
 EARLIEST = 0.12  # seconds: how far ahead a slow instrument may start so that its sound arrives on the beat
-GRAIN = 0.125  # beats between two steps of an expression curve
+GRAIN = 0.0625  # beats between two steps of an expression curve
 LOUD = 85  # the velocity at which instruments are compared
 Event = tuple[int, int, Callable[[], object]]
 
@@ -122,7 +122,7 @@ def render(
     peak = db_to_gain(-3.0) / max(float(np.abs(mix).max(initial=0.0)), 1e-9)
     for sound in (mix, *split.values()):
         sound[:, count - len(gain) :] *= gain
-        sound *= np.float32(peak)
+        np.multiply(sound, np.float32(peak), out=sound)
     return mix, split
 
 

@@ -6,11 +6,17 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from random import Random
 from typing import NamedTuple
 
 from v2m.generators.sketch.chords import Chord, Key
 from v2m.generators.sketch.plan import Bar, Passage, Plan
 from v2m.generators.sketch.style import Style
+
+
+def stream(seed: str, purpose: str) -> Random:
+    """Random choices for one purpose, the same in every process and apart from those for other purposes."""
+    return Random(f"{seed} {purpose}")  # noqa: S311 (nothing here is a secret)
 
 
 class Note(NamedTuple):

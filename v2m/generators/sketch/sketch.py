@@ -1,4 +1,4 @@
-"""The Sketch generator: an arranger that writes a piece for the picture and plays it, with no weights and no network."""
+"""The Sketch generator: an arranger that writes a piece for the picture and plays it, without weights or network."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sketch:
 
         `facts` says what was chosen: style, key, progressions, instruments, and how the plan met the cuts.
         """
-        tell: Callable[[float], None] = progress or (lambda fraction: None)
+        tell: Callable[[float], None] = progress or (lambda _: None)
         tell(0.0)
         style = STYLES[self.style] if self.style else style_for(tags)
         plan = planning.plan(

@@ -33,7 +33,7 @@ CINEMATIC = Style(
             (43, 42),
             (Figure("7---------------", "r"), Figure("8-------6-------", "ro"), Figure("8-6-6-6-7-6-6-6-", "r")),
             enters=0.12,
-            level=-3,
+            level=-1,
             low=28,
             high=45,
         ),
@@ -66,8 +66,8 @@ CINEMATIC = Style(
         ),
         Layer("pads", "pad", (60, 61), enters=0.66, level=-6, low=45, high=67, voices=3, pan=0.15),
         Layer("pads", "pad", (52,), enters=0.8, level=-7, low=55, high=79, voices=3),
-        Layer("melody", "lead", (0, 42, 60, 40, 68), level=0, low=60, high=84),
-        Layer("melody", "answer", (60, 73, 71), enters=0.35, level=-4, low=58, high=77, pan=0.3),
+        Layer("melody", "lead", (0, 42, 60, 40, 68), level=3, low=60, high=84),
+        Layer("melody", "answer", (60, 73, 71), enters=0.35, level=-1, low=58, high=77, pan=0.3),
     ),
     kit=Kit(
         (16, 8),
@@ -87,7 +87,7 @@ CINEMATIC = Style(
             {"snare": "........34455677", "kick": "........8...8..."},
         ),
         enters=0.38,
-        level=-2,
+        level=-3,
     ),
     cells=(
         "7-------6---5---",

@@ -19,7 +19,7 @@ ELECTRONIC = Style(
     },
     cadences={"major": ("IV | V | I", "bVI | bVII | I"), "minor": ("bVI | bVII | i", "iv | bVII | i")},
     layers=(
-        Layer("pads", "pad", (95, 89, 50, 90), level=-6, low=52, high=76, voices=4, pan=-0.1),
+        Layer("pads", "pad", (95, 89, 50, 90), level=-5, low=52, high=76, voices=4, pan=-0.1),
         Layer(
             "bass",
             "bass",
@@ -65,8 +65,8 @@ ELECTRONIC = Style(
             pan=-0.35,
             gate=0.6,
         ),
-        Layer("melody", "lead", (80, 81, 99, 98), level=-3, low=62, high=86, gate=0.9),
-        Layer("melody", "answer", (98, 10, 88), enters=0.3, level=-7, low=69, high=93, pan=-0.3),
+        Layer("melody", "lead", (80, 81, 99, 98), level=0, low=62, high=86, gate=0.9),
+        Layer("melody", "answer", (98, 10, 88), enters=0.3, level=-4, low=69, high=93, pan=-0.3),
     ),
     kit=Kit(
         (24, 25),

@@ -2,6 +2,26 @@
 
 from v2m.generators.sketch.style import Accent, Figure, Kit, Layer, Room, Style
 
+PERCUSSION = Kit(
+    (40, 0),
+    (
+        {"shaker": "5.3.4.3.5.3.4.3."},
+        {"kick": "7.......7.......", "tambourine": "....5.......5...", "shaker": "5.3.4.3.5.3.4.3."},
+        {
+            "kick": "8.....5.8.......",
+            "snare": "....6.......6..3",
+            "tambourine": "..4...4...4...4.",
+            "shaker": "5343534353435343",
+        },
+    ),
+    (
+        {"snare": "........4.4.5.66", "kick": "........7......."},
+        {"low tom": "........6...6.7.", "kick": "........7...7..."},
+    ),
+    enters=0.4,
+    level=-10,
+)
+
 FOLK = Style(
     name="acoustic folk",
     tempo=(80, 100, 126),
@@ -35,7 +55,7 @@ FOLK = Style(
                 Figure("6-4-5-4-6-4-5-4-", "03213231"),
                 Figure("6-455-456-455-45", "032103230321"),
             ),
-            level=-2,
+            level=-5,
             low=48,
             high=72,
             voices=4,
@@ -48,7 +68,7 @@ FOLK = Style(
             (25, 27),
             (Figure("7---..5---5-6-5-"), Figure("8---5-57..575-57")),
             enters=0.45,
-            level=-5,
+            level=-8,
             low=45,
             high=72,
             voices=5,
@@ -66,28 +86,10 @@ FOLK = Style(
             high=48,
         ),
         Layer("pads", "pad", (48, 21, 16), enters=0.55, level=-9, low=52, high=74, voices=3, pan=0.1),
-        Layer("melody", "lead", (110, 73, 22, 78, 15, 75), level=-1, low=62, high=86, pan=0.1),
-        Layer("melody", "answer", (15, 105, 74, 21), enters=0.3, level=-4, low=60, high=81, pan=0.35),
+        Layer("melody", "lead", (110, 73, 22, 78, 15, 75), level=2, low=62, high=86, pan=0.1),
+        Layer("melody", "answer", (15, 105, 74, 21), enters=0.3, level=-1, low=60, high=81, pan=0.35),
     ),
-    kit=Kit(
-        (40, 0),
-        (
-            {"shaker": "5.3.4.3.5.3.4.3."},
-            {"kick": "7.......7.......", "tambourine": "....5.......5...", "shaker": "5.3.4.3.5.3.4.3."},
-            {
-                "kick": "8.....5.8.......",
-                "snare": "....6.......6..3",
-                "tambourine": "..4...4...4...4.",
-                "shaker": "5343534353435343",
-            },
-        ),
-        (
-            {"snare": "........4.4.5.66", "kick": "........7......."},
-            {"low tom": "........6...6.7.", "kick": "........7...7..."},
-        ),
-        enters=0.4,
-        level=-6,
-    ),
+    kit=PERCUSSION,
     cells=(
         "7---6-5-6---5---",
         "7-5-6---7-6-5---",

@@ -32,7 +32,7 @@ ORCHESTRAL = Style(
             "bass",
             (43, 42),
             (Figure("6-------5-------", "r5"), Figure("7---5---6---5---", "r5ra"), Figure("7-5-5-5-6-5-5-5-", "rrr5")),
-            level=-4,
+            level=-2,
             low=28,
             high=48,
             pan=0.25,

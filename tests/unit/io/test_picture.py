@@ -72,6 +72,13 @@ def lit(frames: np.ndarray, at: dict[int, float]) -> np.ndarray:
     return out
 
 
+def titled(frames: np.ndarray, first: int) -> np.ndarray:
+    """`frames` with a white line of text along the lower edge from frame `first` on."""
+    out = frames.copy()
+    out[first:, -9:-5, 20:-20] = 255
+    return out
+
+
 def grain(frames: np.ndarray, sigma: float) -> np.ndarray:
     return frames + np.random.default_rng(0).normal(0, sigma, frames.shape)
 
@@ -113,6 +120,7 @@ def test_a_greater_change_is_a_stronger_cut() -> None:
         pytest.param(shot(1, 60, 12), id="whip pan"),
         pytest.param(np.concatenate([shot(1, 30, 0), shot(1, 60, 8)]), id="sudden pan"),
         pytest.param(shot(1, 96, 3)[::4].repeat(4, 0), id="stutter"),
+        pytest.param(titled(shot(1, 80, 0), 40), id="subtitle"),
         pytest.param(grain(shot(1, 80, 0), 25), id="grain"),
         pytest.param(grain(shot(1, 80, 0) * 0.1, 12), id="grain in the dark"),
         pytest.param(lit(shot(1, 80), {30: 220, 31: 200, 50: 180}), id="flash"),

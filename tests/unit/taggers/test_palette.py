@@ -83,6 +83,12 @@ def test_every_style_has_pictures_that_lead_to_it(genre: str) -> None:
     assert low <= tags.tempo <= high
 
 
+def test_a_second_genre_is_named_only_where_the_picture_lies_between_two() -> None:
+    assert Palette().tag(PLAUSIBLE["ambient"], Tags()).genres == ("ambient",)
+    between = look(brightness=0.35, saturation=0.3, warmth=-0.1, motion=0.25, cuts=16)
+    assert set(Palette().tag(between, Tags()).genres) == {"orchestral", "cinematic"}
+
+
 def test_it_is_a_tagger_and_gives_the_same_tags_again() -> None:
     palette: Tagger = Palette()
     video = opening.open(EXAMPLE)

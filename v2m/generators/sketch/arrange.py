@@ -160,14 +160,15 @@ def _percussion(sheet: Sheet, seed: str) -> list[Part]:
 
 
 def _loosened(sheet: Sheet, part: Part, rng: Random) -> Part:
-    """Swing and the small unevenness of hands; what falls on a cut or on the last chord stays exact."""
+    """Swing and the small unevenness of hands; what falls on a cut is exact and stressed, the last chord exact."""
     style = sheet.style
     notes: list[Note] = []
     for note in part.notes:
         start, stop = _swung(note.beat, style), _swung(note.beat + note.length, style)
-        exact = round(note.beat, 3) in sheet.hits or note.beat == sheet.last.start or part.stem == "effects"
+        exact = note.beat in sheet.hits or note.beat == sheet.last.start or part.stem == "effects"
         late = 0.0 if exact else min(max(rng.gauss(0.0, style.looseness), -0.04), 0.04)
-        velocity = note.velocity if exact else min(max(round(note.velocity * rng.gauss(1.0, 0.05)), 1), 127)
+        stress = 1.0 + 0.15 * sheet.hits[int(note.beat)] if note.beat in sheet.hits else rng.gauss(1.0, 0.05)
+        velocity = min(max(round(note.velocity * stress), 1), 127)
         start = max(0.0, start + late)
         notes.append(Note(start, min(max(stop - start, 0.05), sheet.end - start), note.pitch, velocity))
     return replace(part, notes=_untangled(notes))

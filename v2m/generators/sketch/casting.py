@@ -80,7 +80,8 @@ def cast(style: Style, tags: Tags, rng: Random) -> Style:
     for layer in style.layers:
         free = [program for program in layer.programs if program not in banned]
         if free and layer.stem not in no_stems:
-            layers.append(_fitted(layer, rng.choice(free)))
+            taken = {other.programs[0] for other in layers if other.stem != layer.stem}
+            layers.append(_fitted(layer, rng.choice([program for program in free if program not in taken] or free)))
     kit = style.kit
     for stem, programs in parts_named(tags.instruments):
         allowed = tuple(program for program in programs if program not in banned)

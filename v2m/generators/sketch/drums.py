@@ -127,7 +127,7 @@ def lead_ins(sheet: Sheet, kind: str) -> list[Note]:
         start = sheet.plan.bars[passage.first].start
         bar = sheet.plan.bars[passage.first - 1]
         beats = min(2, bar.beats)
-        if passage.name == "ending" or passage.energy < before.energy - 0.1:
+        if passage.name == "ending" or passage.energy < before.energy + 0.05:
             continue
         if kind == "gliss":
             key, top = sheet.key, sheet.key.step_near(84)

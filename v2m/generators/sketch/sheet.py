@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from random import Random
 from typing import NamedTuple
@@ -12,6 +12,9 @@ from typing import NamedTuple
 from v2m.generators.sketch.chords import Chord, Key
 from v2m.generators.sketch.plan import Bar, Passage, Plan
 from v2m.generators.sketch.style import Style
+
+
+INTRO_SHARE = 0.75  # of the following passage's energy
 
 
 def stream(seed: str, purpose: str) -> Random:
@@ -101,14 +104,18 @@ class Sheet:
         return self.spans[self.index_at(beat)].chord
 
     def passages(self) -> Iterator[tuple[int, Passage]]:
-        """The passages without the last bar, which belongs to the final chord; empty ones are left out."""
+        """(Place, passage), without the last bar, which belongs to the final chord; empty ones are left out.
+
+        An intro is scored for more players than its own energy asks for, so that it leads up to what follows.
+        """
         last = len(self.plan.bars) - 1
         for index, passage in enumerate(self.plan.passages):
-            if passage.first < min(passage.last, last):
-                yield (
-                    index,
-                    Passage(passage.name, passage.variant, passage.first, min(passage.last, last), passage.energy),
-                )
+            if passage.first >= min(passage.last, last):
+                continue
+            energy = passage.energy
+            if passage.name == "intro" and index + 1 < len(self.plan.passages):
+                energy = max(energy, INTRO_SHARE * self.plan.passages[index + 1].energy)
+            yield index, replace(passage, last=min(passage.last, last), energy=energy)
 
     def bars(self, passage: Passage) -> Iterator[tuple[int, Bar]]:
         """(Place in the passage, bar)."""

@@ -34,7 +34,7 @@ CINEMATIC = Style(
             (Figure("7---------------", "r"), Figure("8-------6-------", "ro"), Figure("8-6-6-6-7-6-6-6-", "r")),
             enters=0.12,
             level=-1,
-            low=28,
+            low=31,
             high=45,
         ),
         Layer(

@@ -33,7 +33,7 @@ ORCHESTRAL = Style(
             (43, 42),
             (Figure("6-------5-------", "r5"), Figure("7---5---6---5---", "r5ra"), Figure("7-5-5-5-6-5-5-5-", "rrr5")),
             level=-2,
-            low=28,
+            low=33,
             high=48,
             pan=0.25,
             gate=0.85,

@@ -24,7 +24,7 @@ from v2m.generators.sketch.grid import (
 from v2m.types import Floats
 
 DRIFT = 0.02  # seconds by which neighbouring beat lengths may part over the whole piece
-CANDIDATES = 16
+CANDIDATES = 24  # stretches of tempo whose best click is barred
 WORK = 50_000_000  # folded cuts at most: hours of dense cutting are searched more coarsely
 ROWS = 2048  # beat lengths folded at once
 
@@ -36,10 +36,10 @@ def steady(brief: Brief) -> Bars:
 
 
 def _clicks(brief: Brief) -> list[tuple[float, float]]:
-    """The most promising (seconds per beat, time of beat 0), best first."""
+    """The most promising (seconds per beat, time of beat 0) of each stretch of tempo."""
     low, high = brief.periods
     count = int(np.clip((high - low) / low * brief.duration / DRIFT, 64, WORK / max(1, len(brief.cuts))))
-    periods = np.append(np.geomspace(low, high, count), brief.period)  # (R,)
+    periods = np.sort(np.append(np.geomspace(low, high, count), brief.period))  # (R,)
     bins = int(np.ceil(high / STEP))
     away = np.abs(np.log(periods / brief.period)) / TEMPO_STEP * brief.duration / brief.period / brief.beats_per_bar
     worth = np.empty(len(periods))
@@ -51,8 +51,9 @@ def _clicks(brief: Brief) -> list[tuple[float, float]]:
         best = piles.argmax(axis=1)
         worth[rows] = piles[np.arange(len(best)), best] - DRIFT_COST * away[rows]
         phases[rows] = best / bins * periods[rows]
-    order = np.argsort(-worth, kind="stable")[:CANDIDATES]
-    return [(float(periods[row]), float(phases[row])) for row in order]
+    stripes = np.array_split(np.arange(len(periods)), CANDIDATES)
+    rows = [stripe[worth[stripe].argmax()] for stripe in stripes]
+    return [(float(periods[row]), float(phases[row])) for row in rows]
 
 
 def _piles(brief: Brief, periods: Floats, bins: int) -> Floats:

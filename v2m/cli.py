@@ -208,10 +208,11 @@ def _line(record: dict[str, Any]) -> str:
     near = os.path.relpath(out)
     shown = near if len(near) < len(str(out)) else str(out)
     span = record["span"]["end"] - record["span"]["start"]
-    facts = [f"{span:.1f} s of music", f"{record['mix']['lufs']:.1f} LUFS"] if record["mix"].get("lufs") else []
+    facts = [f"{span:.1f} s of music", f"{record['mix']['loudness']:.1f} LUFS"] if record["mix"]["loudness"] else []
     met = record["alignment"]
     if met:
-        facts.append(f"{round(met['hits'] * met['n'])} of {met['n']} cuts on a beat")
+        chance = met["chance"] * met["n"]
+        facts.append(f"{round(met['hits'] * met['n'])} of {met['n']} cuts on a beat ({chance:.1f} by chance)")
     facts.append(f"in {sum(record['seconds'].values()):.1f} s")
     return f"wrote {shown} and {Path(shown).with_suffix('.json').name}: {', '.join(facts)}"
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from v2m import timing
-from v2m.metrics.fit import HOPS_PER_SECOND, onset_strength
+from v2m.metrics.loudness import loudness, weighted_power
 from v2m.types import Floats, Score, Video
 
 THUMBNAILS = 10
@@ -41,8 +41,13 @@ def _thumbnails(axes: Axes, video: Video) -> None:
     count = min(THUMBNAILS, len(video.timestamps))
     width = video.duration / count
     middles = [(number + 0.5) * width for number in range(count)]
-    for middle, frame in zip(middles, video.frames(middles, width=160), strict=True):
-        axes.imshow(frame, extent=(middle - 0.48 * width, middle + 0.48 * width, 0, 1), aspect="auto")
+    shape = axes.get_window_extent()
+    wanted = 0.96 * shape.width / count / shape.height
+    for middle, frame in zip(middles, video.frames(middles, width=240), strict=True):
+        height, across = frame.shape[:2]
+        side = max(0, round(across - height * wanted) // 2)  # cropped to the room there is, not squeezed
+        shown = frame[:, side : across - side]
+        axes.imshow(shown, extent=(middle - 0.48 * width, middle + 0.48 * width, 0, 1), aspect="auto")
     axes.set_ylim(0, 1)
     axes.axis("off")
 
@@ -72,12 +77,14 @@ def _envelope(score: Score) -> tuple[Floats, Floats, Floats]:
 
 def _curves(axes: Axes, video: Video, score: Score) -> None:
     picture = video.picture()
-    _, level = onset_strength(score.audio)
-    seconds = np.arange(len(level)) / HOPS_PER_SECOND
-    smooth = np.convolve(level, np.ones(41) / 41, mode="same") if len(level) > 41 else level
-    axes.plot(seconds, smooth, color=MUSIC, linewidth=1.2)
-    axes.set_ylabel("loudness, dB", color=MUSIC)
-    axes.set_ylim(float(smooth.max()) - 40, float(smooth.max()) + 3)
+    rate = score.audio.sample_rate
+    hop = timing.sample_count(0.1, rate)
+    power = np.pad(weighted_power(score.audio.samples, rate, hop), 2, mode="edge")
+    momentary = loudness(np.convolve(power, np.full(5, 0.2), "valid") + 1e-9)
+    middles = [timing.seconds_of(int((number + 0.5) * hop), rate) for number in range(len(momentary))]
+    axes.plot(middles, momentary, color=MUSIC, linewidth=1.4)
+    axes.set_ylabel("music, LUFS", color=MUSIC)
+    axes.set_ylim(float(momentary.max()) - 40, float(momentary.max()) + 3)
     other = axes.twinx()
     other.fill_between(picture.times, picture.motion, color=CUT, alpha=0.25, linewidth=0)
     other.set_ylabel("motion", color=CUT)

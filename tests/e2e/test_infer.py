@@ -85,7 +85,7 @@ def test_the_sidecar_says_how_to_make_it_again(example: Example) -> None:
     assert record["tags"]["genres"]
     assert record["measured"]
     assert record["alignment"]["n"] >= 5
-    assert record["mix"]["lufs"] == pytest.approx(-14, abs=1)
+    assert record["mix"]["loudness"] == pytest.approx(-14, abs=1)
 
 
 def test_the_file_says_that_its_music_was_generated(example: Example) -> None:
@@ -144,7 +144,7 @@ def test_a_recipe_file_and_a_flag_over_it(clip: Path) -> None:
     assert main([str(clip), "--recipe", str(recipe), "--seed", "4"]) == 0
     record = json.loads(clip.with_name("cuts.v2m.json").read_text())
     assert (record["seed"], record["settings"]["mix"]["original"]) == (4, "keep")
-    assert record["mix"]["lufs"] == pytest.approx(-20, abs=1)
+    assert record["mix"]["loudness"] == pytest.approx(-20, abs=1)
 
 
 def test_the_whole_configuration_is_printed_and_can_be_read_back(

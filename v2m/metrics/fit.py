@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from v2m import timing
+from v2m.metrics.loudness import loudness, weighted_power
 from v2m.types import Audio, Cut, Floats, Picture
 
 HOPS_PER_SECOND = 100
@@ -34,15 +35,14 @@ class Fit:
 
 def fit(audio: Audio, picture: Picture) -> Fit:
     """`total` = 0.7 · accents + 0.3 · (1 + dynamics) / 2, a missing part standing at its chance level of 0.5."""
-    onsets, level = onset_strength(audio)
-    accents = _accents(onsets, picture.cuts)
-    dynamics = _dynamics(level, picture)
+    accents = _accents(onset_strength(audio), picture.cuts)
+    dynamics = _dynamics(audio, picture)
     total = 0.7 * (0.5 if accents is None else accents) + 0.3 * (0.5 if dynamics is None else (1 + dynamics) / 2)
     return Fit(accents, dynamics, total)
 
 
-def onset_strength(audio: Audio) -> tuple[Floats, Floats]:
-    """(T,) summed rise of log band energy (spectral flux, Böck & Widmer 2013) and (T,) level in dB, per 10 ms hop."""
+def onset_strength(audio: Audio) -> Floats:
+    """(T,) summed rise of log band energy per 10 ms hop: the spectral flux of Böck & Widmer (2013)."""
     hop = timing.sample_count(1 / HOPS_PER_SECOND, audio.sample_rate)
     size = 4 * hop
     mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
@@ -56,8 +56,7 @@ def onset_strength(audio: Audio) -> tuple[Floats, Floats]:
         ]
     )  # (T, K)
     rises = np.diff(np.log1p(bands), axis=0, prepend=np.log1p(bands[:1]))
-    level = 20 * np.log10(np.sqrt((bands**2).mean(axis=1)) / size + 1e-6)
-    return np.maximum(rises, 0).sum(axis=1), level
+    return np.maximum(rises, 0).sum(axis=1)
 
 
 def _accents(onsets: Floats, cuts: Sequence[Cut]) -> float | None:
@@ -71,11 +70,12 @@ def _accents(onsets: Floats, cuts: Sequence[Cut]) -> float | None:
     return float(np.average(below / (2 * len(order)), weights=[cut.strength + 1e-3 for cut in cuts]))
 
 
-def _dynamics(level: Floats, picture: Picture) -> float | None:
-    seconds = min(len(level) // HOPS_PER_SECOND, int(picture.times[-1]))
+def _dynamics(audio: Audio, picture: Picture) -> float | None:
+    power = weighted_power(audio.samples, audio.sample_rate, timing.sample_count(0.1, audio.sample_rate))
+    seconds = min(len(power) // 10, int(picture.times[-1]))
     if seconds < 4:
         return None
-    loud = level[: seconds * HOPS_PER_SECOND].reshape(seconds, -1).mean(axis=1)
+    loud = np.maximum(loudness(power[: 10 * seconds].reshape(seconds, 10).mean(axis=1)), -70.0)
     edges = np.searchsorted(picture.times, np.arange(seconds + 1))
     moving = np.diff(np.concatenate([[0.0], np.cumsum(picture.motion)])[edges]) / np.maximum(np.diff(edges), 1)
     if np.ptp(loud) < 0.1 or np.ptp(moving) < 1e-4:

@@ -26,7 +26,7 @@ AROUND = 0.5  # seconds to each side in which a cut must stand out
 RIVALS = 3  # as many larger changes around make it movement; fewer may be cuts too
 FLOOR = 0.03  # mean absolute deviation of a picture that counts as flat, so that noise in the dark is no change
 GRID_CHANGE, GRID_RATIO, GRID_NOISE = 0.22, 2.5, 0.03
-HUE_CHANGE, HUE_RATIO, HUE_NOISE = 0.25, 3.0, 0.01
+COLOUR_CHANGE, COLOUR_RATIO, COLOUR_NOISE = 0.2, 3.0, 0.01
 BLACK = 0.02  # mean and deviation of luma under which a frame shows nothing
 PAUSE = 0.5  # seconds of black that make the picture after it an event, however the black began
 FULL_STRENGTH = 0.15  # mean colour difference; a video whose strongest cuts stay below has none of strength 1
@@ -65,10 +65,10 @@ class CutFinder:
         around = max(reach, round(AROUND / step))
         relative = np.stack([row / (_pair_mean(deviation, gap + 1) + FLOOR) for gap, row in enumerate(change)])
         grid = _across(relative, reach)
-        hue = _across(np.concatenate(self._histogram_gaps, 1), reach)
+        colour = _across(np.concatenate(self._histogram_gaps, 1), reach)
         grid_excess = grid / (GRID_RATIO * (_rival(grid, around) + GRID_NOISE))
-        hue_excess = hue / (HUE_RATIO * (_rival(hue, around) + HUE_NOISE))
-        score = np.maximum(grid_excess * (grid > GRID_CHANGE), hue_excess * (hue > HUE_CHANGE))
+        colour_excess = colour / (COLOUR_RATIO * (_rival(colour, around) + COLOUR_NOISE))
+        score = np.maximum(grid_excess * (grid > GRID_CHANGE), colour_excess * (colour > COLOUR_CHANGE))
         distance = _across(change, reach)
         strength = {n: float(distance[n]) for n in _peaks(score, reach)} | _fades(times, brightness, contrast)
         return _normalised(times, strength)

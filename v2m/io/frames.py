@@ -25,7 +25,7 @@ from v2m.timing import clock_seconds
 from v2m.types import Pixels
 
 LEAST_SHARE = 0.25  # of the packets must decode; encrypted or misnamed streams give a few frames of noise
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
 THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds pictures: 8K on 16 of them would need gigabytes
 
 

@@ -16,7 +16,7 @@ from v2m.types import Audio, Floats
 
 CLOSE = 0.1  # LU from the target that are near enough
 NEARBY = 32  # hops on either side: a frame of 2048 samples in all
-MOST_DRIVE = 12.0  # dB that the limiter may be driven harder than the loudness alone asks for
+MOST_DRIVE = 24.0  # dB that the limiter may be driven harder than the loudness alone asks for
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,22 @@ class Levels:
     def master(self, target: float | None, ceiling: float) -> Mastering:
         """To `target` LUFS, or with no gain for None and for silence, with peaks at or below `ceiling` dBTP.
 
-        Limiting makes things quieter, so the gain is raised until the limited loudness fits, by 12 dB at most.
+        Limiting makes things quieter, so the gain is raised until the limited loudness fits, by 24 dB at most.
         """
         before = self.loudness()
-        wanted = 0.0 if target is None or not np.isfinite(before) else target - before
-        gain = wanted
-        while True:
-            curve = limiting(self.peaks * db_to_gain(gain), ceiling)
-            after = self.loudness(curve * db_to_gain(gain))
-            missing = 0.0 if target is None or not np.isfinite(after) else target - after
-            if missing < CLOSE or gain >= wanted + MOST_DRIVE:
-                return Mastering(gain, curve, after)
-            gain = min(gain + missing, wanted + MOST_DRIVE)
+        if target is None or not np.isfinite(before):
+            return self._driven(0.0, ceiling)
+        least, most = target - before, target - before + MOST_DRIVE
+        found = self._driven(least, ceiling)
+        while target - found.loudness > CLOSE and most - least > CLOSE / 2:
+            middle = self._driven((least + most) / 2, ceiling)
+            least, most = (least, middle.gain) if middle.loudness > target else (middle.gain, most)
+            found = middle if middle.loudness <= target + CLOSE else found
+        return found
+
+    def _driven(self, gain: float, ceiling: float) -> Mastering:
+        curve = limiting(self.peaks * db_to_gain(gain), ceiling)
+        return Mastering(gain, curve, self.loudness(curve * db_to_gain(gain)))
 
     def raised(self, factors: Floats) -> Levels:
         """The same with peaks multiplied by `factors` (H,) where those exceed 1, and a codec frame around."""

@@ -26,10 +26,10 @@ from v2m.types import Audio, Progress, Video
 
 __all__ = ["Mix", "MixReport", "check_output", "default_output", "mix"]
 
-HEADROOM = 0.4  # dB that a codec usually adds to the peaks
+HEADROOM = 0.7  # dB: what a codec usually adds to the peaks, or another meter's filter reads more near 20 kHz
 FULL = 1 << 20  # bytes; with less left the disk is taken to be full
 ROUNDS = 4  # of writing, each limited harder where the decoded peaks did not fit
-EXTRA = 0.2  # dB by which such places are then to stay below the ceiling
+EXTRA = 0.2  # dB that the decoded peaks have to stay below the ceiling by this meter
 NEAR = 1.0  # LU
 
 
@@ -155,9 +155,9 @@ def _settled(
         heard, _ = read_track(temporary, made.sounds[0], made.zero, job.video.duration, SAMPLE_RATE)
         peaks = peak_envelope(heard.samples, HOP)
         peak = float(decibels(peaks.max()))
-        if peak <= ceiling or last:
+        if peak <= ceiling - EXTRA or last:
             break
-        levels = levels.raised(peaks / db_to_gain(ceiling - EXTRA))
+        levels = levels.raised(peaks / db_to_gain(ceiling - 2 * EXTRA))
     return mastering, heard, peak
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from v2m.errors import UsageError
 from v2m.io.ffmpeg import RESTARTING, address, input_arguments, open_media, run
 from v2m.io.limiter import apply_gain
-from v2m.timing import clock_seconds
+from v2m.timing import clock_seconds, sample_count
 from v2m.types import Audio, Floats, Progress, Video
 
 if TYPE_CHECKING:
@@ -104,6 +104,11 @@ class Job:
     metadata: Mapping[str, str]
 
     @property
+    def lead(self) -> float:
+        """Seconds of silence before the sound. AVI has no times, only counts: nothing in it can be moved or start late."""
+        return self.video.offset if self.container.demuxer == "avi" and same_kind(self.video, self.container) else 0.0
+
+    @property
     def keeps_subtitles(self) -> bool:
         return same_kind(self.video, self.container) or self.container.subtitles is not None
 
@@ -120,7 +125,7 @@ def write(job: Job, out: Path, timeout: float, progress: Progress | None = None)
         start = _start(media, job) if joined else 0.0
         command = [
             *([] if joined else ["-copyts"]),
-            *("-itsoffset", f"{start - job.video.offset:.6f}", *input_arguments(job.video.path)),
+            *("-itsoffset", f"{start - job.video.offset + job.lead:.6f}", *input_arguments(job.video.path)),
             *("-f", "f32le", "-ar", str(job.sound.sample_rate), "-ch_layout", "stereo"),
             *("-protocol_whitelist", "pipe", "-i", "pipe:0"),
             *_streams(job, Tracks.of(media), Path(folder)),
@@ -207,6 +212,7 @@ def _tags(job: Job, present: Mapping[str, str]) -> list[str]:
 
 
 def _feed(job: Job, progress: Progress | None) -> Iterator[bytes]:
+    yield bytes(8 * sample_count(job.lead, job.sound.sample_rate))  # two floats a sample
     for start in range(0, len(job.sound), BLOCK):
         piece = job.sound.samples[:, start : start + BLOCK].copy()
         apply_gain(piece, job.gain, start)

@@ -80,7 +80,7 @@ def differences(job: Job, given: Fingerprint, made: Fingerprint) -> list[str]:
     if job.keeps_subtitles and made.subtitles != given.subtitles:
         found.append(f"holds {made.subtitles} subtitle tracks instead of {given.subtitles}")
     first, last = made.heard
-    if abs(first) > TOLERANCE or abs(last - job.video.duration) > TOLERANCE:
+    if abs(first + job.lead) > TOLERANCE or abs(last - job.video.duration) > TOLERANCE:
         found.append(f"sounds from {first:.3f} to {last:.3f} s, the pictures end at {job.video.duration:.3f}")
     return found
 

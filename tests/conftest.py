@@ -31,7 +31,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"{shot}=s=160x90:r=25,trim=duration={seconds},format=yuv420p[v{k}]"
         for k, (shot, seconds) in enumerate(zip(shots, (1.2, 1.4, 1.4), strict=True))
     )
-    graph = f"{parts};[v0][v1][v2]concat=n=3:v=1[v];sine=330:d=4,volume=0.8[a]"
+    graph = f"{parts};[v0][v1][v2]concat=n=3:v=1[v];sine=330:d=4,volume=0.8,aformat=channel_layouts=stereo[a]"
     codecs = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
     ffmpeg("-filter_complex", graph, "-map", "[v]", "-map", "[a]", *codecs, folder / "cuts.mp4")
     return folder

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 import v2m
 from v2m import errors
@@ -85,13 +85,15 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
         prog="infer.py",
         description="Writes each video again with background music that fits it.",
         epilog=EXIT_CODES,
+        print_config=None,  # its own would name videos, and a configuration has none
         default_config_files=[str(recipe_path(recipe))],
     )
     add = parser.add_argument
-    add("videos", nargs="+", type=str, help="videos, or folders of videos")
+    add("videos", nargs="*", default=[], type=str, help="videos, or folders of videos")
     add("-o", "--out", type=str, default=None, help="file to write, or a folder; default: beside the video")
     add("--recipe", type=str, default=recipe, help="a name from configs/infer, or a YAML file")
-    add("--config", action=ActionConfigFile, help="a YAML file with any of these values")
+    add("--config", action="config", help="a YAML file with any of these values")
+    add("--print_config", action="store_true", help="print every value as YAML, and end")
     add("--seed", type=int, default=0, help="the same seed gives the same music")
     add("--candidates", type=int, default=1, help="takes to write: the best is used, the others' audio kept")
     add("--start", type=float | None, default=None, help="second of the video where the music begins")
@@ -112,15 +114,20 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> Request:
-    """Raises UsageError for a command that cannot be."""
+    """Raises UsageError for a command that cannot be; SystemExit after `--print_config`."""
     from v2m.score import Extras
 
     named = [f"./{word}" if word.startswith("-") and Path(word).is_file() else word for word in argv]
     parser = build_parser(_recipe_of(named))
     config = parser.parse_args(named)
-    plain = config.clone(with_meta=False)
-    for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "recipe"):
-        plain.pop(key, None)
+    choices = config.clone(with_meta=False)
+    for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe"):
+        choices.pop(key, None)
+    if config.print_config:
+        sys.stdout.write(parser.dump(choices, skip_validation=True))
+        raise SystemExit(errors.OK)
+    if not config.videos:
+        raise UsageError("name one or more videos, or folders of videos (see --help)")
     try:
         made = parser.instantiate(config)
     except (ValueError, TypeError) as error:
@@ -128,9 +135,8 @@ def parse(argv: Sequence[str]) -> Request:
     extras = Extras(made.stems, made.midi, made.markers, made.report)
     keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "start", "end")
     arguments = {"extras": extras, **{key: made[key] for key in keys}}
-    settings = _plain(plain)
     out = Path(made.out) if made.out else None
-    return Request(tuple(map(Path, made.videos)), out, made.overwrite, made.recipe, settings, arguments)
+    return Request(tuple(map(Path, made.videos)), out, made.overwrite, made.recipe, _plain(choices), arguments)
 
 
 def _recipe_of(argv: Sequence[str]) -> str:
@@ -189,12 +195,13 @@ def _run(request: Request, quiet: bool) -> int:
 
     stages = progress.silent if quiet else progress.bars
     provenance = {"recipe": request.recipe, "settings": request.settings}
-    if len(request.videos) > 1 or request.videos[0].is_dir():
+    first, *more = request.videos
+    if more or first.is_dir():
         return _run_batch(request, videos_in(request.videos), provenance, quiet)
     from v2m.score import score_video
 
     record = score_video(
-        request.videos[0], request.out, overwrite=request.overwrite, provenance=provenance, stages=stages,
+        first, request.out, overwrite=request.overwrite, provenance=provenance, stages=stages,
         **request.arguments,
     )  # fmt: skip
     for warning in record["warnings"]:

@@ -96,8 +96,8 @@ def score_video(
 
     tagger, generator = tagger or Palette(), generator or Sketch()
     hints, mix, extras = tags or Tags(), replace(mix or Mix(), start=start, end=end), extras or Extras()
-    if candidates < 1:
-        raise UsageError(f"candidates must be 1 or more, not {candidates}")
+    if candidates < 1 or seed < 0:
+        raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {candidates} and {seed}")
 
     clock = Clock()
     path = Path(path)

@@ -37,7 +37,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
         (["--tags.key", "H"], "key 'H' is not a tonic and mode"),
         (["--start", "3", "--end", "2"], "end 2 s must lie after start 3 s"),
         (["--start", "99"], "start 99 s lies outside the video"),
-        (["--start", "-1"], "start -1 s lies outside the video"),
+        (["--start", "-1"], "start -1 s lies before the video"),
         (["--candidates", "0"], "candidates must be 1 or more"),
         (["--mix.original", "drop"], "drop"),
         (["--mix.lufs", "3"], "lufs"),

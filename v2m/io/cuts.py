@@ -20,7 +20,7 @@ Array = NDArray[np.float32]
 
 ROWS, COLUMNS = 14, 24
 BINS = 9  # on each of three axes
-GAPS = 13
+GAPS = 25
 FLASH = 0.2  # seconds; a change that is gone after that long is a flash
 AROUND = 0.5  # seconds to each side in which a cut must stand out
 RIVALS = 3  # as many larger changes around make it movement; fewer may be cuts too
@@ -33,7 +33,7 @@ FULL_STRENGTH = 0.15  # mean colour difference; a video whose strongest cuts sta
 
 
 class CutFinder:
-    """Fed with every frame once; keeps some forty numbers of each."""
+    """Fed with every frame once; keeps some fifty numbers of each."""
 
     def __init__(self) -> None:
         self._grids = np.zeros((0, 0, 0, 3), np.float32)

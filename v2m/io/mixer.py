@@ -147,18 +147,18 @@ def _settled(
     Returns what the mastering was, the decoded sound and its true peak.
     """
     given = fingerprint(job.video.path, units=not same_kind(job.video, job.container))
-    levels = Levels.of(job.sound)
-    for last in (*[False] * (ROUNDS - 1), True):
+    levels, rounds = Levels.of(job.sound), 0
+    while True:
         mastering = levels.master(target, ceiling - HEADROOM)
         gain = mastering.curve * db_to_gain(mastering.gain)
         made = _written(replace(job, gain=gain), given, temporary, progress)
         heard, _ = read_track(temporary, made.sounds[0], made.zero, job.video.duration, SAMPLE_RATE)
         peaks = peak_envelope(heard.samples, HOP)
         peak = float(decibels(peaks.max()))
-        if peak <= ceiling - EXTRA or last:
-            break
+        rounds += 1
+        if peak <= ceiling - EXTRA or rounds == ROUNDS:
+            return mastering, heard, peak
         levels = levels.raised(peaks / db_to_gain(ceiling - 2 * EXTRA))
-    return mastering, heard, peak
 
 
 def _written(job: Job, given: Fingerprint, temporary: Path, progress: Progress | None) -> Fingerprint:

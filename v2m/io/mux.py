@@ -105,7 +105,7 @@ class Job:
 
     @property
     def lead(self) -> float:
-        """Seconds of silence before the sound. AVI has no times, only counts: nothing in it can be moved or start late."""
+        """Seconds of silence before the sound: AVI has no times but counts, so that nothing in it can start late."""
         return self.video.offset if self.container.demuxer == "avi" and same_kind(self.video, self.container) else 0.0
 
     @property

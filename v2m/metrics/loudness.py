@@ -27,7 +27,7 @@ def integrated_loudness(audio: Audio) -> float:
 
 
 def true_peak(audio: Audio) -> float:
-    """The highest level between and on the samples, in dBTP (4 × oversampled, as BS.1770-4 has it); −inf for silence."""
+    """The highest level on and between the samples, in dBTP (4 × oversampled, as in BS.1770-4); −inf for silence."""
     return float(decibels(peak_envelope(audio.samples, 1024).max(initial=0.0)))
 
 

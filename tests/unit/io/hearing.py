@@ -37,15 +37,14 @@ def heard(path: Path, track: int = 0) -> tuple[NDArray[np.float32], float]:
         zero = next(frame.time for frame in media.decode(media.streams.video[0]))
     pieces: list[tuple[float, NDArray[np.float32]]] = []
     with av.open(str(path)) as media:
-        at = 0.0
+        at, rate = 0.0, media.streams.audio[track].rate
         for frame in media.decode(media.streams.audio[track]):
             data = frame.to_ndarray()
             left = data.reshape(-1, frame.layout.nb_channels)[:, 0] if frame.format.is_packed else data[0]
             scale = 32768 if left.dtype == np.int16 else 1
             at = at if frame.time is None else frame.time
             pieces.append((at, (left / scale).astype(np.float32)))
-            at += frame.samples / frame.sample_rate
-            rate = frame.sample_rate
+            at += frame.samples / rate
     first = pieces[0][0]
     out = np.zeros(round((pieces[-1][0] - first) * rate) + len(pieces[-1][1]) + 8, np.float32)
     for start, piece in pieces:

@@ -37,7 +37,7 @@ def clip(folder: Path, sound: Audio | None = None, name: str = "clip.mov") -> Vi
 
 def chord(seconds: float = SECONDS, level: float = 0.1) -> Audio:
     """Music that is easy to find again: three tones, all below 1 kHz."""
-    return Audio(sum(tone(seconds, level, hertz).samples for hertz in (220, 277, 330)), RATE)
+    return Audio(np.sum([tone(seconds, level, hertz).samples for hertz in (220, 277, 330)], axis=0), RATE)
 
 
 def level(samples: np.ndarray, start: float, end: float) -> float:

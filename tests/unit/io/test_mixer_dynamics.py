@@ -64,7 +64,9 @@ def test_gain_in_pieces_is_gain_in_one(pieces: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "signal", [tone(3, 0.9), tone(3, 0.001), drums(3), bursts(6, [(1, 2)], 0.2)], ids=["loud", "quiet", "peaky", "burst"]
+    "signal",
+    [tone(3, 0.9), tone(3, 0.001), drums(3), bursts(6, [(1, 2)], 0.2)],
+    ids=["loud", "quiet", "peaky", "burst"],
 )
 @pytest.mark.parametrize("target", [-14.0, -23.0])
 def test_mastering_reaches_the_loudness_under_the_ceiling(signal: Audio, target: float) -> None:

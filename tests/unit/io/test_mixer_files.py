@@ -16,6 +16,7 @@ from v2m.errors import UsageError
 from v2m.io import video as videos
 from v2m.io.audio import save
 from v2m.io.mixer import Mix, default_output, mix
+from v2m.timing import clock_seconds
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=2")
 SOUND = ("-f", "lavfi", "-i", "sine=440:d=2:sample_rate=44100")
@@ -106,7 +107,9 @@ def test_the_clips_own_sound_keeps_its_place(name: str, clips: Path, tmp_path: P
     """With keep, a click in the clip's own sound stays where it was against the pictures, in the mix and as a track."""
     source = tmp_path / f"own_{name}"
     save(clicks(2, [1.2]), tmp_path / "own.wav")
-    own = ("-itsoffset", "0.5", "-i", tmp_path / "own.wav") if name.startswith("late_s") else ("-i", tmp_path / "own.wav")
+    own = (
+        ("-itsoffset", "0.5", "-i", tmp_path / "own.wav") if name.startswith("late_s") else ("-i", tmp_path / "own.wav")
+    )
     offset = ("-output_ts_offset", "95441") if name == "wraps.ts" else ()
     late = ("-itsoffset", "0.7") if name.startswith("late_p") else ()
     sound = ("-c:a", "flac") if name == "flac.mkv" else ()
@@ -138,7 +141,9 @@ def rich(folder: Path, suffix: str) -> Path:
         codecs += ["-c:v:2", "png", "-disposition:v:2", "attached_pic"]
     if suffix == ".mkv":
         (folder / "font.ttf").write_bytes(b"not really a font")
-        for number, (name, kind) in enumerate((("font.ttf", "application/x-truetype-font"), ("cover.png", "image/png"))):
+        for number, (name, kind) in enumerate(
+            (("font.ttf", "application/x-truetype-font"), ("cover.png", "image/png"))
+        ):
             codecs += ["-attach", folder / name, f"-metadata:s:t:{number}", f"mimetype={kind}"]
             codecs += [f"-metadata:s:t:{number}", f"filename={name}"]
     ffmpeg(*inputs, *maps, *codecs, folder / f"rich{suffix}")
@@ -154,7 +159,7 @@ def inventory(path: Path) -> dict:
             "covers": sum(s.type == "video" and bool(int(s.disposition) & 1024) for s in streams),
             "subtitles": sum(s.type == "subtitle" for s in streams),
             "fonts": [s.metadata.get("mimetype") for s in streams if s.type == "attachment"],
-            "chapters": [(c["start"] * c["time_base"], c["metadata"]["title"]) for c in media.chapters()],
+            "chapters": [(clock_seconds(c["start"], c["time_base"]), c["metadata"]["title"]) for c in media.chapters()],
             "title": tags.get("title"),
             "created": tags.get("creation_time"),
         }
@@ -219,7 +224,7 @@ def test_rotation_stays(clips: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "suffix"), [("h264.ts", ".mp4"), ("plain.mp4", ".ts"), ("plain.mov", ".mkv")])
 def test_another_container_is_a_remux(name: str, suffix: str, clips: Path, tmp_path: Path) -> None:
-    """MPEG-TS frames H.264 in another way and repeats its headers: the pictures are the same to the bit all the same."""
+    """MPEG-TS frames H.264 in another way and repeats its headers: the pictures stay the same to the bit."""
     out = tmp_path / f"out{suffix}"
     mix(videos.open(clips / name), clicks(2, [1.3]), out, Mix(lufs=None))
     pictures = []

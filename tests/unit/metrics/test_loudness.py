@@ -19,7 +19,7 @@ SIGNALS = {
     "drums": drums(6),
     "quiet drums at 32 kHz": Audio(drums(6, 32_000).samples * np.float32(0.01), 32_000),
     "speech with long pauses": bursts(12, [(1, 2), (6, 7.3)], 0.2, 0.0005),
-    "one side only": Audio(tone(6).samples * np.float32([[1], [0]]), 48_000),
+    "one side only": Audio(tone(6).samples * np.array([[1], [0]], np.float32), 48_000),
     "mono": Audio(drums(6).samples[:1], 48_000),
 }
 

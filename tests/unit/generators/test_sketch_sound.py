@@ -73,6 +73,15 @@ def test_another_sample_rate_gives_the_same_music() -> None:
     assert np.corrcoef(np.log(ours[:-5] + 1e-9), np.log(theirs[:-5] + 1e-9))[0, 1] > 0.98
 
 
+@pytest.mark.parametrize("tempo", [30.0, 300.0])
+def test_the_slowest_and_the_fastest_tempo_can_be_asked_for(tempo: float) -> None:
+    for style in ("ambient", "jazz", "waltz"):
+        result = Sketch(style).generate(video(7.0), Tags(tempo=tempo), 1)
+        low, high = result.facts["tempo_range"]
+        assert 0.92 * tempo - 0.1 <= low <= high <= 1.08 * tempo + 0.1
+        assert np.isfinite(result.audio.samples).all()
+
+
 def test_stems_sum_to_the_mix() -> None:
     result = score("cinematic", 1, 10.0)
     assert 4 <= len(result.stems) <= 7
@@ -186,7 +195,11 @@ def test_facts_name_what_was_chosen() -> None:
 
 def test_progress_rises_to_one() -> None:
     told: list[float] = []
-    Sketch("ambient").generate(video(12.0), Tags(), 1, progress=told.append)
+
+    def tell(fraction: float) -> None:
+        told.append(fraction)
+
+    Sketch("ambient").generate(video(12.0), Tags(), 1, progress=tell)
     assert told == sorted(told)
     assert (told[0], told[-1]) == (0.0, 1.0)
     assert len(told) > 3

@@ -32,6 +32,7 @@ DRUMS = {
 FILL_BEATS = 2
 LIGHT = {DRUMS[name] for name in ("hat", "shaker", "ride", "pedal hat", "triangle", "tambourine")}
 SOFT = 60  # MIDI velocity
+FILL_LEVEL = 0.78  # of the velocity: toms and rolls carry further than the groove
 HIT_LENGTH = 0.25  # beats; drums ring as long as they ring
 
 
@@ -73,7 +74,7 @@ def _fill(sheet: Sheet, fill: Groove, number: int) -> list[Note]:
             bar.start + bar.beats - meter + attack.onset,
             HIT_LENGTH,
             DRUMS[drum],
-            sheet.velocity(attack.loudness, number),
+            round(FILL_LEVEL * sheet.velocity(attack.loudness, number)),
         )
         for drum, rhythm in fill.items()
         for attack in attacks(rhythm, meter, 0, meter)

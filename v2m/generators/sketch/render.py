@@ -46,14 +46,12 @@ class Player:
         self.synth = tinysoundfont.Synth(samplerate=sample_rate)
         try:
             self.bank = self.synth.sfload(str(soundfont), max_voices=512)
-        except Exception as error:
+        except RuntimeError as error:
             raise UsageError(f"{soundfont} is not a SoundFont that can be read (.sf2, .sf3)") from error
 
     def select(self, channel: int, program: int, drums: bool) -> None:
-        try:
-            self.synth.program_select(channel, self.bank, 128 if drums else 0, program, drums)
-        except Exception:  # a bank that lacks this program: its first one stands in
-            self.synth.program_select(channel, self.bank, 128 if drums else 0, 0, drums)
+        """Gives `channel` its sound; where the bank lacks it, TinySoundFont takes a near one."""
+        self.synth.program_select(channel, self.bank, 128 if drums else 0, program, drums)
 
     def play(self, count: int) -> NDArray[np.float32]:
         """The next `count` samples, (2, count)."""

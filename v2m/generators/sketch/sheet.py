@@ -13,7 +13,6 @@ from v2m.generators.sketch.chords import Chord, Key
 from v2m.generators.sketch.plan import Bar, Passage, Plan
 from v2m.generators.sketch.style import Style
 
-
 INTRO_SHARE = 0.75  # of the following passage's energy
 
 

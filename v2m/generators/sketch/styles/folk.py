@@ -3,7 +3,7 @@
 from v2m.generators.sketch.style import Accent, Figure, Kit, Layer, Room, Style
 
 PERCUSSION = Kit(
-    (40, 0),
+    (8, 0),
     (
         {"shaker": "5.3.4.3.5.3.4.3."},
         {"kick": "7.......7.......", "tambourine": "....5.......5...", "shaker": "5.3.4.3.5.3.4.3."},
@@ -19,7 +19,7 @@ PERCUSSION = Kit(
         {"low tom": "........6...6.7.", "kick": "........7...7..."},
     ),
     enters=0.4,
-    level=-10,
+    level=-9,
 )
 
 FOLK = Style(
@@ -81,7 +81,7 @@ FOLK = Style(
             (32, 33),
             (Figure("7-------6-------", "r5"), Figure("8-----5-7---6---", "rr5a"), Figure("8---6---7---6-6-", "r5ra5")),
             enters=0.2,
-            level=-3,
+            level=-5,
             low=28,
             high=48,
         ),

@@ -50,12 +50,13 @@ class Orientation:
 
 @dataclass
 class Tally:
-    """How decoding went. `corrupt` counts frames that the decoder itself marks as broken."""
+    """How decoding went, to the end of the file if `complete`. The decoder itself calls `corrupt` frames broken."""
 
     packets: int = 0
     frames: int = 0
     errors: int = 0
     corrupt: int = 0
+    complete: bool = False
 
     @property
     def decodable(self) -> bool:
@@ -71,6 +72,7 @@ def decode(container: InputContainer, stream: VideoStream, tally: Tally) -> Iter
         tally.packets += not packet.is_discard
         yield from _decoded(stream, packet, tally)
     yield from _decoded(stream, None, tally)
+    tally.complete = True
 
 
 def _decoded(stream: VideoStream, packet: Packet | None, tally: Tally) -> list[VideoFrame]:
@@ -109,7 +111,9 @@ def read(
         frames = _timed(decode(container, video, tally), video.time_base, start, order)
         seconds: list[float] = []
         images: list[Pixels] = []
+        given = 0
         for time, frame in frames if times is None else _shown(frames, times):
+            given += 1
             seconds.append(time)
             images.append(paint(frame))
             if len(images) >= most:
@@ -117,7 +121,7 @@ def read(
                 seconds, images = [], []
         if images:
             yield seconds, np.stack(images)
-    if not tally.decodable and tally.packets > THREADS + 32:
+    if tally.complete and not (given and tally.decodable):
         raise RefusedError("undecodable", "can hardly be decoded; is it encrypted or damaged?")
 
 
@@ -126,9 +130,10 @@ def _timed(
 ) -> Iterator[tuple[float, VideoFrame]]:
     """Frames with rising times from 0; what comes before or out of turn is never on screen."""
     if order is not None:
-        yield from zip(order, frames, strict=False)
+        for frame, time in zip(frames, order, strict=False):
+            yield time, frame
         return
-    latest = -1e-4  # containers round their clocks
+    latest = -1e-4
     for frame in frames:
         time = None if frame.pts is None else clock_seconds(frame.pts, time_base) - start
         if time is not None and time > latest:

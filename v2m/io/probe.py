@@ -67,7 +67,7 @@ def probe(path: str, limits: dict[str, float]) -> dict[str, Any]:
             "codec": stream.codec_context.codec.canonical_name,
             "streams": [asdict(each) for each in _streams(container)],
             "stream": stream.index,
-            "warnings": _warnings(container, stream, walk, facts),
+            "warnings": _warnings(container, walk, facts),
             "ordered": bool(walk.untimed) or container.format.name in COUNTING,
         }
         seekable = _seekable(container, walk, facts) and _is_text(path)
@@ -97,12 +97,16 @@ def _check_header(container: InputContainer, stream: VideoStream, pixels: int, l
 
 def _check_length(seconds: float, most: float) -> None:
     if seconds > most:
-        raise RefusedError("too_long", f"lasts {seconds:.0f} s, more than {most:g} s; cut it into parts")
+        raise RefusedError(
+            "too_long", f"lasts {seconds:.0f} s, more than {most:g} s; cut it into parts or raise limits.duration"
+        )
 
 
 def _check_count(frames: int, most: float) -> None:
     if frames > most:
-        raise RefusedError("too_many_frames", f"has {frames} frames or more, over {most:g}; cut it into parts")
+        raise RefusedError(
+            "too_many_frames", f"has {frames} frames or more, over {most:g}; cut it into parts or raise limits.frames"
+        )
 
 
 def _check_total(pixels: int, most: float) -> None:
@@ -175,12 +179,11 @@ def _streams(container: InputContainer) -> Iterator[types.Stream]:
         )
 
 
-def _warnings(container: InputContainer, stream: VideoStream, walk: Walk, facts: dict[str, Any]) -> list[str]:
+def _warnings(container: InputContainer, walk: Walk, facts: dict[str, Any]) -> list[str]:
     found = []
-    missing = "mov" in container.format.name and len(stream.index_entries) > walk.met
     declared = clock_seconds(container.duration or 0, MICROSECONDS)
     ends_early = container.format.name not in RESTARTING and declared > walk.end + CUT_OFF
-    if walk.torn or missing or ends_early:
+    if walk.torn or ends_early:
         found.append(f"truncated: the file breaks off; {facts['duration']:.2f} s of video can be read")
     if not walk.from_start:
         found.append("no_keyframe_start: the first frames lack their key frame and are left out")

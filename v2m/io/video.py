@@ -32,9 +32,14 @@ _HLS = (b"#EXT-X-STREAM-INF:", b"#EXT-X-TARGETDURATION:", b"#EXT-X-MEDIA-SEQUENC
 class Limits:
     """What is refused, and how long a decoder may take.
 
-    duration: seconds. pixels: of one frame. frames: how many. total_pixels: of all frames together. memory: bytes of
-    address space for the decoding process. probing, reading: seconds allowed for opening a small file and for reading
-    a short one; more where the file is larger or longer.
+    Args:
+        duration: Longest video, in seconds.
+        pixels: Largest frame.
+        frames: Most frames.
+        total_pixels: Most pixels of all frames together.
+        memory: Bytes of address space for the decoding process.
+        probing: Seconds allowed for opening a small file; a large one gets more.
+        reading: Seconds allowed for reading a short video; a longer one gets twice its duration, or more.
     """
 
     duration: float = 3600.0

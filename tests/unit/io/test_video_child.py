@@ -88,7 +88,7 @@ def test_a_decoder_that_hangs_is_killed_at_the_limit(hanging: Path) -> None:
     before, begin = children(os.getpid()), time.monotonic()
     with pytest.raises(ChildError, match="was not done after 2 s"):
         list(child.ask(hang(hanging), 2.0))
-    assert 2 <= time.monotonic() - begin < 4
+    assert 2 <= time.monotonic() - begin < 10
     assert children(os.getpid()) == before
 
 

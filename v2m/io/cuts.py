@@ -27,6 +27,7 @@ RIVALS = 3  # as many larger changes around make it movement; fewer may be cuts 
 FLOOR = 0.03  # mean absolute deviation of a picture that counts as flat, so that noise in the dark is no change
 GRID_CHANGE, GRID_RATIO, GRID_NOISE = 0.22, 2.5, 0.03
 COLOUR_CHANGE, COLOUR_RATIO, COLOUR_NOISE = 0.2, 3.0, 0.01
+BLOCK = 10_000  # frames whose surroundings are in memory at once
 BLACK = 0.02  # mean and deviation of luma under which a frame shows nothing
 PAUSE = 0.5  # seconds of black that make the picture after it an event, however the black began
 FULL_STRENGTH = 0.15  # mean colour difference; a video whose strongest cuts stay below has none of strength 1
@@ -134,9 +135,13 @@ def _across(change: Array, reach: int) -> Floats:
 
 def _rival(values: Floats, around: int) -> Floats:
     """The `RIVALS`-th largest value within `around` frames of each, itself and its next neighbours left out, (F,)."""
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, around), 2 * around + 1).copy()
-    windows[:, around - 1 : around + 2] = 0
-    return np.partition(windows, -RIVALS, 1)[:, -RIVALS]
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, around), 2 * around + 1)
+    out = np.empty_like(values)
+    for first in range(0, len(values), BLOCK):
+        block = windows[first : first + BLOCK].copy()
+        block[:, around - 1 : around + 2] = 0
+        out[first : first + BLOCK] = np.partition(block, -RIVALS, 1)[:, -RIVALS]
+    return out
 
 
 def _peaks(score: Floats, reach: int) -> list[int]:

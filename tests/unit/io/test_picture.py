@@ -83,7 +83,7 @@ def grain(frames: np.ndarray, sigma: float) -> np.ndarray:
     return frames + np.random.default_rng(0).normal(0, sigma, frames.shape)
 
 
-@pytest.mark.parametrize("fps", [10, 24, 60])
+@pytest.mark.parametrize("fps", [1, 10, 24, 60])
 def test_cuts_are_at_the_first_frame_of_the_new_shot(fps: float) -> None:
     frames = np.concatenate([shot(1, 31), shot(2, 47), shot(3, 20), shot(4, 60)])
     assert [cut.time for cut in measured(frames, fps).cuts] == pytest.approx([31 / fps, 78 / fps, 98 / fps])

@@ -30,7 +30,7 @@ class Mastering:
     @property
     def reduction(self) -> float:
         """The most that the limiter takes away, dB ≥ 0."""
-        return float(-decibels(self.curve.min(initial=1.0)))
+        return max(0.0, -float(decibels(self.curve.min(initial=1.0))))
 
     def apply(self, audio: Audio) -> None:
         """Changes the samples in place."""

@@ -161,7 +161,7 @@ def _start(media: InputContainer, job: Job) -> float:
 def _streams(job: Job, tracks: Tracks, folder: Path) -> list[str]:
     same = same_kind(job.video, job.container)
     chosen = [f"0:{index}" for index in tracks.moving]
-    words = ["-c", "copy", "-copyinkf", *(H264 if encoded_anew(job.video) else ())]
+    words = ["-c", "copy", *(H264 if encoded_anew(job.video) else ())]
     if job.container.muxer == "mp4":
         chosen += [f"0:{index}" for index in tracks.covers]
     chosen += ["1:a", *(f"0:{index}" for index in job.kept)]

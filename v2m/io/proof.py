@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v2m.io.ffmpeg import open_media
-from v2m.io.mux import Job, Tracks, encoded_anew
+from v2m.io.mux import PICTURES, Job, Tracks, encoded_anew
 from v2m.timing import clock_seconds
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class Fingerprint:
 
 
 def fingerprint(path: Path, units: bool = False) -> Fingerprint:
-    """Reads every packet once. With `units`, H.264 and HEVC are compared without what their containers add.
+    """Reads every packet once, pictures from their first key frame on, as nothing can show or copies what lies before.
+
+    With `units`, H.264 and HEVC are compared without what their containers add.
 
     Raises:
         av.error.FFmpegError: The file cannot be read.
@@ -45,12 +47,14 @@ def fingerprint(path: Path, units: bool = False) -> Fingerprint:
     with open_media(path) as media:
         moving = Tracks.of(media).moving
         digests = {index: hashlib.blake2b(digest_size=16) for index in moving}
+        waiting = set() if PICTURES & {media.format.name} else set(moving)
         counts = dict.fromkeys(moving, 0)
         first: dict[int, float] = {}
         last: dict[int, float] = {}
         for packet in media.demux():
             index = packet.stream_index
-            if packet.size == 0:
+            waiting -= {index} if packet.is_keyframe else set()
+            if packet.size == 0 or index in waiting:
                 continue
             if index in digests:
                 counts[index] += 1

@@ -161,7 +161,7 @@ def _timing(stream: VideoStream, walk: Walk) -> dict[str, Any]:
         "timestamps": timestamps,
         "offset": clock_seconds(int(ticks[0]), stream.time_base),
         "duration": duration,
-        "fps": mean_rate(len(ticks), duration),
+        "fps": round(mean_rate(len(ticks), duration), 6),
     }
 
 

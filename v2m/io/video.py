@@ -131,10 +131,10 @@ class Frames(FrameSource):
     def scan(self, width: int, fps: float) -> Iterator[tuple[Floats, Pixels]]:
         """All frames with their times in chunks of (F,) and (F, H, W, 3), read once from the start.
 
-        Where the video has more than `fps` frames a second, the frames shown at k / fps instead. Raises RefusedError
-        `undecodable`, at the end if hardly anything could be decoded.
+        Where the video has more than `fps` frames a second (by over a hundredth: clocks are rounded), the frames shown
+        at k / fps instead. Raises RefusedError `undecodable`, at the end if hardly anything could be decoded.
         """
-        times = None if fps >= self.fps else every(fps, self.duration).tolist()
+        times = None if 1.01 * fps >= self.fps else every(fps, self.duration).tolist()
         return self._read(self._size(width), times)
 
     def picture(self, progress: Progress | None = None) -> Picture:

@@ -28,7 +28,7 @@ Reply = tuple[dict[str, Any], np.ndarray | None]
 
 def answer(request: dict[str, Any]) -> Iterator[Reply]:
     """Replies to one request; what goes wrong is raised."""
-    import av.logging  # these imports take most of the start, and are refused or killed like any other work
+    import av.logging  # heavy, so imported when the limits are set and the parent is watched
 
     from v2m.io.frames import Tally, read
     from v2m.io.probe import probe

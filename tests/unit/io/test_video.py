@@ -70,6 +70,13 @@ def test_scan_gives_every_frame_or_those_on_screen_at_the_grid(maker: Maker) -> 
     assert numbers == [math.floor(30 * k / 7 + 1e-6) for k in range(28)]
 
 
+def test_a_rate_rounded_by_its_container_is_still_the_native_one(maker: Maker) -> None:
+    """Matroska's milliseconds make 30.003 frames a second of the first hundred."""
+    clip = video.open(made(maker, "rounded.mkv", "V X -frames:v 100 O"))
+    assert clip.fps > 30
+    assert scanned(clip, 30) == (clip.timestamps.tolist(), list(range(100)))
+
+
 def test_variable_rate_keeps_its_times(maker: Maker) -> None:
     """A frame stays until the next one comes, five seconds later."""
     recipe = "V X -vf setpts='(N/30+5*gt(N\\,60))/TB' -enc_time_base 1:90000 -fps_mode vfr O"

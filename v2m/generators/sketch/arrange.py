@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 
 from v2m.generators.sketch import drums, harmony, melody, motif
-from v2m.generators.sketch.casting import cast, choose_key, shade
+from v2m.generators.sketch.casting import HARP, cast, choose_key, shade
 from v2m.generators.sketch.instruments import INSTRUMENTS, KITS, fold
 from v2m.generators.sketch.plan import Passage, Plan
 from v2m.generators.sketch.players import Player
@@ -155,7 +155,7 @@ def _percussion(sheet: Sheet, seed: str) -> list[Part]:
     if style.accent.high is not None:
         parts.append(_part(Layer("effects", "", (style.accent.high,), level=-10, pan=0.2), high))
     if style.transition == "gliss":
-        parts.append(_part(Layer("effects", "", (46,), level=-9, pan=-0.3), drums.lead_ins(sheet, "gliss")))
+        parts.append(_part(Layer("effects", "", (HARP,), level=-9, pan=-0.3), drums.lead_ins(sheet, "gliss")))
     return parts
 
 

@@ -45,6 +45,7 @@ _BRIGHT = (
 _QUIET = ("calm", "gentle", "soft", "peace", "quiet", "intimate", "tender", "delicate", "seren", "relax", "sleep")
 _LOUD = ("energetic", "epic", "powerful", "aggressive", "intense", "driving", "excit", "loud", "heroic", "fierce")
 
+HARP = 46  # the program that plays a glissando
 ROOM_TO_MOVE = 17  # semitones
 ASKED_FOR = -1.0  # what `enters` is set to for an instrument of the tags, below any energy
 
@@ -74,39 +75,34 @@ def shade(plan: Plan, tags: Tags) -> Plan:
 def cast(style: Style, tags: Tags, rng: Random) -> Style:
     """The style with its players engaged: one program per layer, what the tags ask for in, what they rule out gone."""
     barred = parts_named(tags.negative)
-    no_stems = {stem for stem, programs in barred if stem in {"drums", "bass"} and _whole(stem, programs)}
+    no_drums = any(stem == "drums" and not programs for stem, programs in barred)
     banned = {program for _, programs in barred for program in programs}
-    layers = []
+    layers: list[Layer] = []
     for layer in style.layers:
         free = [program for program in layer.programs if program not in banned]
-        if free and layer.stem not in no_stems:
-            taken = {other.programs[0] for other in layers if other.stem != layer.stem}
+        taken = {other.programs[0] for other in layers if other.stem != layer.stem}
+        if free:
             layers.append(_fitted(layer, rng.choice([program for program in free if program not in taken] or free)))
     kit = style.kit
     for stem, programs in parts_named(tags.instruments):
         allowed = tuple(program for program in programs if program not in banned)
         if stem == "drums":
-            kit = replace(kit or PERCUSSION, enters=ASKED_FOR) if "drums" not in no_stems else None
-        elif allowed and stem not in no_stems:
+            kit = replace(kit or PERCUSSION, enters=ASKED_FOR)
+        elif allowed:
             _engage(layers, stem, allowed)
-    if kit is not None and "drums" not in no_stems:
-        kit = replace(kit, programs=(rng.choice(kit.programs),))
-    accent = style.accent
     accent = replace(
-        accent,
-        low=None if accent.low in banned else accent.low,
-        high=None if accent.high in banned else accent.high,
-        drums=() if "drums" in no_stems else accent.drums,
+        style.accent,
+        low=None if style.accent.low in banned else style.accent.low,
+        high=None if style.accent.high in banned else style.accent.high,
+        drums=() if no_drums else style.accent.drums,
     )
-    gliss = "none" if style.transition == "gliss" and 46 in banned else style.transition
     return replace(
-        style, layers=tuple(layers), kit=None if "drums" in no_stems else kit, accent=accent, transition=gliss
+        style,
+        layers=tuple(layers),
+        kit=None if kit is None or no_drums else replace(kit, programs=(rng.choice(kit.programs),)),
+        accent=accent,
+        transition="none" if style.transition == "gliss" and HARP in banned else style.transition,
     )
-
-
-def _whole(stem: str, programs: tuple[int, ...]) -> bool:
-    """Whether a barred name means the whole section ("drums", "bass"), not one instrument of it ("timpani")."""
-    return not programs if stem == "drums" else len(programs) > 4
 
 
 def _fitted(layer: Layer, program: int) -> Layer:

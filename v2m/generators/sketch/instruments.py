@@ -175,8 +175,7 @@ _WORDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "synth|synthesi[sz]er": ("pads", (89, 95, 90, 88, 50, 51, 81, 80, 62, 63, 38, 39)),
     "steel drum|steelpan": ("melody", (114,)),
     "timpani|taiko": ("drums", (47, 116)),
-    "drum machine|electronic drums|808": ("drums", (25, 24)),
-    "drum|percussion|drum kit|beat|snare|kick|hi-?hat|cymbal|shaker|tambourine|clap": ("drums", ()),
+    "drum|drum kit|drum machine|808|percussion|beat|snare|kick|hi-?hat|cymbal|shaker|tambourine|clap": ("drums", ()),
 }
 _PATTERNS = [(re.compile(rf"\b(?:{words})s?\b", re.IGNORECASE), *part) for words, part in _WORDS.items()]
 

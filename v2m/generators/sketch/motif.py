@@ -83,19 +83,16 @@ def ornament(motif: Motif, rng: Random) -> Motif:
     def decorate(bar: MotifBar) -> MotifBar:
         out: list[Tone] = []
         for tone in bar:
-            if tone.length >= 1 and rng.random() < 0.6:
-                part = tone.length / 4 if tone.length < 2 else 0.5
-                side = rng.choice((-1, 1))
-                out += [
-                    tone._replace(length=part * 2 if tone.length < 2 else tone.length - 1),
-                ]
-                start = tone.onset + out[-1].length
-                out += [
-                    Tone(start, part, tone.step + side, max(1, tone.loudness - 2)),
-                    Tone(start + part, part, tone.step, max(1, tone.loudness - 1)),
-                ]
-            else:
+            if tone.length < 1 or rng.random() < 0.4:
                 out.append(tone)
+                continue
+            part = min(tone.length / 4, 0.5)
+            turn = tone.onset + tone.length - 2 * part
+            out += [
+                tone._replace(length=tone.length - 2 * part),
+                Tone(turn, part, tone.step + rng.choice((-1, 1)), max(1, tone.loudness - 2)),
+                Tone(turn + part, part, tone.step, max(1, tone.loudness - 1)),
+            ]
         return tuple(out)
 
     return decorate(motif[0]), decorate(motif[1])

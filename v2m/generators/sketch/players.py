@@ -5,13 +5,15 @@ A writer is called for one passage at a time; the last bar of the piece is not a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from random import Random
 
 from v2m.generators.sketch.instruments import fold
 from v2m.generators.sketch.plan import Passage
 from v2m.generators.sketch.sheet import Note, Sheet, Span
-from v2m.generators.sketch.style import Figure, Layer, attacks
+from v2m.generators.sketch.style import Attack, Figure, Layer, attacks
 from v2m.generators.sketch.voicing import Voicing, lead
 
 STRUM = 0.022  # beats between the strings of a strum
@@ -45,14 +47,14 @@ class Player:
             high=layer.high,
             bass=fold(span.chord.bass, 33, 44),
             strict=style.strict,
-            rootless=style.name == "jazz",
+            rootless=style.rootless,
         )
         return self.hand
 
     def play(self, passage: Passage, since: int) -> None:
         """Plays `passage` from bar `since` on."""
         write = {"pad": self.pad, "arp": self.arp, "bass": self.bass, "walk": self.walk}.get(self.layer.kind, self.comp)
-        write(Passage(passage.name, passage.variant, max(since, passage.first), passage.last, passage.energy))
+        write(replace(passage, first=max(since, passage.first)))
 
     def pad(self, passage: Passage) -> None:
         """Held chords; a tone that stays in the next chord is tied over."""
@@ -70,63 +72,54 @@ class Player:
             }
         self.notes += held.values()
 
+    def struck(self, passage: Passage) -> Iterator[tuple[int, Attack, float, Voicing]]:
+        """(Bar number, attack, its beat, the voicing of the chord there) of the figure throughout `passage`."""
+        figure, sheet = self.figure(passage), self.sheet
+        for place, bar in sheet.bars(passage):
+            number = passage.first + place
+            hands = [(span.start, self.voicing(span)) for span in sheet.between(number, number + 1)]
+            for attack in attacks(figure.rhythm, sheet.style.meter, place, bar.beats):
+                beat = bar.start + attack.onset
+                yield number, attack, beat, next(hand for start, hand in reversed(hands) if start <= beat + 1e-6)
+
     def comp(self, passage: Passage) -> None:
         """Chords in the rhythm of the figure, together or strummed."""
-        figure, strum = self.figure(passage), self.layer.kind == "strum"
-        for place, bar in self.sheet.bars(passage):
-            hands = {
-                span.start: self.voicing(span)
-                for span in self.sheet.between(passage.first + place, passage.first + place + 1)
-            }
-            for index, attack in enumerate(attacks(figure.rhythm, self.sheet.style.meter, place, bar.beats)):
-                beat = bar.start + attack.onset
-                chord = hands[max(start for start in hands if start <= beat + 1e-6)]
-                velocity = self.sheet.velocity(attack.loudness, passage.first + place)
-                length = min(attack.length, bar.beats - attack.onset) * self.layer.gate
-                order = chord if index % 2 == 0 else chord[::-1][: max(2, len(chord) - 1)]  # down, then a lighter up
-                for rank, pitch in enumerate(order if strum else chord):
-                    late = rank * STRUM if strum else 0.0
-                    self.notes.append(Note(beat + late, length - late, pitch, max(1, velocity - 2 * rank * strum)))
+        strum = self.layer.kind == "strum"
+        for index, (number, attack, beat, chord) in enumerate(self.struck(passage)):
+            velocity = self.sheet.velocity(attack.loudness, number)
+            length = attack.length * self.layer.gate
+            order = chord if index % 2 == 0 else chord[::-1][: max(2, len(chord) - 1)]  # down, then a lighter up
+            for rank, pitch in enumerate(order if strum else chord):
+                late = rank * STRUM if strum else 0.0
+                self.notes.append(Note(beat + late, length - late, pitch, max(1, velocity - 2 * rank * strum)))
 
     def arp(self, passage: Passage) -> None:
         """The tones of the voicing one after another, octaves above it when the order asks for more than it has."""
-        figure = self.figure(passage)
+        order = self.figure(passage).order
         count = 0
-        for place, bar in self.sheet.bars(passage):
-            hands = {
-                span.start: self.voicing(span)
-                for span in self.sheet.between(passage.first + place, passage.first + place + 1)
-            }
-            for attack in attacks(figure.rhythm, self.sheet.style.meter, place, bar.beats):
-                beat = bar.start + attack.onset
-                chord = hands[max(start for start in hands if start <= beat + 1e-6)]
-                count = 0 if attack.onset == 0 else count + 1
-                octave, tone = divmod(int(figure.order[count % len(figure.order)]), len(chord))
-                pitch = fold(chord[tone] + 12 * octave, self.layer.low, self.layer.high)
-                velocity = self.sheet.velocity(attack.loudness, passage.first + place)
-                self.notes.append(Note(beat, attack.length * self.layer.gate, pitch, velocity))
+        for number, attack, beat, chord in self.struck(passage):
+            count = 0 if attack.onset == 0 else count + 1
+            octave, tone = divmod(int(order[count % len(order)]), len(chord))
+            pitch = fold(chord[tone] + 12 * octave, self.layer.low, self.layer.high)
+            velocity = self.sheet.velocity(attack.loudness, number)
+            self.notes.append(Note(beat, attack.length * self.layer.gate, pitch, velocity))
 
     def bass(self, passage: Passage) -> None:
         """Roots, fifths and octaves in the rhythm of the figure, and a step that leads into the next chord."""
         figure, layer = self.figure(passage), self.layer
         for place, bar in self.sheet.bars(passage):
             number = passage.first + place
-            spans = self.sheet.between(number, number + 1)
-            found = attacks(figure.rhythm, self.sheet.style.meter, place, bar.beats)
-            onsets = sorted({attack.onset for attack in found} | {span.start - bar.start for span in spans if found})
-            by_onset = {attack.onset: attack for attack in found}
-            degrees = iter(range(len(onsets)))
-            for onset in onsets:
-                attack = by_onset.get(onset)
+            found = {a.onset: a for a in attacks(figure.rhythm, self.sheet.style.meter, place, bar.beats)}
+            changes = {span.start - bar.start for span in self.sheet.between(number, number + 1)} if found else set()
+            onsets = sorted(found.keys() | changes)
+            for index, (onset, following) in enumerate(pairwise([*onsets, float(bar.beats)])):
+                attack = found.get(onset, Attack(onset, following - onset, 7))
                 span = self.sheet.spans[self.sheet.index_at(bar.start + onset)]
-                degree = figure.order[next(degrees) % len(figure.order)]
-                changes = span.start == bar.start + onset or attack is None
                 root = self.low_root(span)
-                pitch = root if changes else self.degree(degree, span, root)
-                following = next((other for other in onsets if other > onset), bar.beats)
-                length = following - onset if attack is None else min(attack.length, following - onset)
-                velocity = self.sheet.velocity(attack.loudness if attack else 7, number)
-                self.notes.append(Note(bar.start + onset, length * layer.gate, pitch, velocity))
+                degree = figure.order[index % len(figure.order)]
+                pitch = root if onset in changes else self.degree(degree, span, root)
+                length = min(attack.length, following - onset) * layer.gate
+                self.notes.append(Note(bar.start + onset, length, pitch, self.sheet.velocity(attack.loudness, number)))
 
     def degree(self, degree: str, span: Span, root: int) -> int:
         chord, layer = span.chord, self.layer

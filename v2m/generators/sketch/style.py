@@ -129,6 +129,7 @@ class Style:
     silences: float = 0.15  # chance that the lead leaves a unit to the answer
     looseness: float = 0.008
     strict: bool = False
+    rootless: bool = False  # chords leave the root to the bass
     pumping: float = 0.0  # how far the pads duck on each beat that the drums play, 0–1
     dull: float = 20000.0  # Hz above which the whole band rolls off
 

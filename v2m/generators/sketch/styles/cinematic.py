@@ -30,7 +30,7 @@ CINEMATIC = Style(
         Layer(
             "bass",
             "bass",
-            (43, 42),
+            (43,),
             (Figure("7---------------", "r"), Figure("8-------6-------", "ro"), Figure("8-6-6-6-7-6-6-6-", "r")),
             enters=0.12,
             level=-1,

@@ -90,6 +90,7 @@ JAZZ = Style(
     room=Room(seconds=1.2, damping=0.6, predelay=14, wet=0.14),
     transition="none",
     swing=0.64,
+    rootless=True,
     restless=0.3,
     silences=0.25,
     looseness=0.01,

@@ -30,7 +30,7 @@ ORCHESTRAL = Style(
         Layer(
             "bass",
             "bass",
-            (43, 42),
+            (43,),
             (Figure("6-------5-------", "r5"), Figure("7---5---6---5---", "r5ra"), Figure("7-5-5-5-6-5-5-5-", "rrr5")),
             level=-2,
             low=33,

@@ -16,6 +16,7 @@ from v2m.generators.sketch.styles import STYLES
 from v2m.types import Cut, Picture, Pixels, Progress, Score, Tags, Video
 
 CUTS = ((5.2, 0.6), (9.9, 0.9), (14.1, 0.5), (19.7, 1.0), (24.3, 0.7))
+SECONDS = 22.0  # of a played piece
 Cuts = tuple[tuple[float, float], ...]
 
 
@@ -57,6 +58,6 @@ def piece(style: str, seed: int, tags: Tags | None = None, *, duration: float = 
 
 
 @lru_cache(maxsize=32)
-def score(style: str, seed: int, duration: float = 30.0) -> Score:
+def score(style: str, seed: int, duration: float = SECONDS) -> Score:
     """The played music with its stems."""
     return Sketch(style).generate(video(duration), Tags(), seed, stems=True)

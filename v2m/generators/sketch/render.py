@@ -19,6 +19,7 @@ from v2m.timing import db_to_gain, sample_count
 REFERENCE = -46.0  # dB: the loudness that a note of every instrument is brought to; below the quietest program
 EARLIEST = 0.12  # seconds: how far ahead a slow instrument may start so that its sound arrives on the beat
 GRAIN = 0.0625  # beats between two steps of an expression curve
+DRUM_RING = 3.0  # seconds after which a drum is released: some never end by themselves and would pile up
 LOUD = 85  # the velocity at which instruments are compared
 Event = tuple[int, int, Callable[[], object]]
 
@@ -169,8 +170,8 @@ def _events(sheet: Sheet, part: Part, channel: int, player: Player, soundfont: P
         velocity = max(1, round(127 * (note.velocity / 127) ** 1.7))
         start = sample_count(max(0.0, on - ahead), rate)
         yield start, 2, lambda key=note.pitch, v=velocity: synth.noteon(channel, key, v)
-        if not part.drums:
-            yield max(start + 1, sample_count(off, rate)), 1, lambda key=note.pitch: synth.noteoff(channel, key)
+        end = on + DRUM_RING if part.drums else off
+        yield max(start + 1, sample_count(end, rate)), 1, lambda key=note.pitch: synth.noteoff(channel, key)
     for time, value in expression(sheet, part):
         yield sample_count(time, rate), 0, lambda v=value: synth.control_change(channel, 11, v)
 

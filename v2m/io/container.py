@@ -56,7 +56,7 @@ def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator[Packet
     """The packets of `streams` (all without any) until the file ends or cannot be read on."""
     try:
         yield from container.demux(*streams)
-    except FFmpegError:
+    except (FFmpegError, IndexError):  # at the end, PyAV stumbles over a stream that appeared on the way
         return
 
 

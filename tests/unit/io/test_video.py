@@ -149,6 +149,15 @@ def test_streams_are_described(maker: Maker) -> None:
     assert (clip.codec, clip.fps, clip.warnings) == ("h264", pytest.approx(30), ())
 
 
+def test_a_stream_that_appears_on_the_way_does_no_harm(maker: Maker) -> None:
+    """A tag of VP6 at the end of an FLV that holds another codec."""
+    path = made(maker, "two.flv", "V A -c:v flv1 -c:a libmp3lame O")
+    picture = b"\x14" + bytes(400)
+    tag = b"\x09" + len(picture).to_bytes(3) + (4000).to_bytes(3) + bytes(4) + picture
+    path.write_bytes(path.read_bytes() + tag + len(tag).to_bytes(4))
+    assert scanned(video.open(path), 30)[1] == list(range(120))
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [

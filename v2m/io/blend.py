@@ -107,10 +107,7 @@ def blend(video: Video, music: Audio, settings: Mix) -> Blend:
     partial = (low, high) != (0, count)
     original = None
     if video.audio_streams and (partial or settings.original != "replace"):
-        index, restarting = video.audio_streams[0].index, not RESTARTING.isdisjoint(video.container.split(","))
-        original, whole = read_track(
-            video.path, index, video.offset, video.duration, SAMPLE_RATE, restarting=restarting
-        )
+        original, whole = _own_sound(video)
         if not whole:
             warnings.append("original_sound_damaged: parts of the clip's own sound could not be decoded")
     if original is None:
@@ -122,17 +119,21 @@ def blend(video: Video, music: Audio, settings: Mix) -> Blend:
         return Blend(original, None, loud, integrated_loudness(original), warnings=tuple(warnings))
     own = integrated_loudness(original)
     if np.isfinite(loud):
-        _scale(bed, max(own, FAINT) - loud)
+        _scale(bed, max(own, FAINT) + settings.music_gain - loud)
     ducked = None
     if settings.original == "duck":
         active = foreground(original)
-        around = active[
-            sample_count(seconds_of(low, SAMPLE_RATE), 100) : sample_count(seconds_of(high, SAMPLE_RATE), 100)
-        ]
-        ducked = float(around.mean()) if len(around) else 0.0
+        hop = sample_count(STEP, SAMPLE_RATE)
+        ducked = float(active[low // hop : -(-high // hop)].mean())
         apply_gain(bed.samples, _in_hops(ducking(active, settings.duck), count), low)
     original.samples[:, low:high] += bed.samples
     return Blend(original, target, loud, own, ducked, tuple(warnings))
+
+
+def _own_sound(video: Video) -> tuple[Audio, bool]:
+    """The clip's first audio track along its pictures, and whether all of it could be decoded."""
+    index, restarting = video.audio_streams[0].index, not RESTARTING.isdisjoint(video.container.split(","))
+    return read_track(video.path, index, video.offset, video.duration, SAMPLE_RATE, restarting=restarting)
 
 
 def _span(video: Video, settings: Mix, count: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -189,6 +190,8 @@ def test_facts_name_what_was_chosen() -> None:
     assert (result.facts["style"], result.facts["key"]) == ("jazz", "Eb major")
     assert result.facts["progressions"]["A"]
     assert "vocals" in result.facts["note"]
+    assert [section.name for section in result.sections] == result.facts["form"]
+    assert json.loads(json.dumps(result.facts)) == result.facts, "plain values"
     assert result.sections[0].start == pytest.approx(float(result.downbeats[0]))  # type: ignore[index]
     assert result.sections[-1].end == 8.0
 

@@ -6,7 +6,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from v2m.generators.sketch.render import expression
-from v2m.generators.sketch.sheet import Part, Sheet
+from v2m.generators.sketch.sheet import Part, Sheet, title
+from v2m.timing import beat_seconds
 
 if TYPE_CHECKING:
     from mido import Message, MetaMessage, MidiTrack
@@ -48,7 +49,7 @@ def _conductor(sheet: Sheet, title: str, shift: int, lead_in: float) -> MidiTrac
     tempo_map = sheet.plan.tempo_map
     inside = [beat for beat in tempo_map.beats if 0 < beat < sheet.end]
     for beat in [0.0, *inside]:
-        tempo = round(60e6 / tempo_map.tempo(float(beat)))
+        tempo = round(1e6 * beat_seconds(tempo_map.tempo(float(beat))))
         events.append((shift + round(beat * TICKS), MetaMessage("set_tempo", tempo=tempo)))
     before = 0
     for bar in sheet.plan.bars:
@@ -56,8 +57,8 @@ def _conductor(sheet: Sheet, title: str, shift: int, lead_in: float) -> MidiTrac
             events.append((shift + bar.start * TICKS, MetaMessage("time_signature", numerator=bar.beats)))
             before = bar.beats
     for passage in sheet.plan.passages:
-        name = passage.name + "'" * passage.variant
-        events.append((shift + sheet.plan.bars[passage.first].start * TICKS, MetaMessage("marker", text=name)))
+        tick = shift + sheet.plan.bars[passage.first].start * TICKS
+        events.append((tick, MetaMessage("marker", text=title(passage))))
     return _written(events)
 
 

@@ -14,7 +14,7 @@ from v2m.errors import MissingError, UsageError
 from v2m.generators.sketch.instruments import INSTRUMENTS
 from v2m.generators.sketch.room import Desk
 from v2m.generators.sketch.sheet import Part, Sheet
-from v2m.timing import db_to_gain, sample_count
+from v2m.timing import db_to_gain, sample_count, seconds_of
 
 REFERENCE = -46.0  # dB: the loudness that a note of every instrument is brought to; below the quietest program
 EARLIEST = 0.12  # seconds: how far ahead a slow instrument may start so that its sound arrives on the beat
@@ -79,7 +79,7 @@ def measure(soundfont: Path, sample_rate: int, program: int, drums: bool) -> tup
         weighed = np.diff(sound) * 4.0 + 0.5 * sound[1:]
         powers.append(float(_smooth(weighed**2, sample_count(0.3, sample_rate)).max()))
         level = _smooth(sound**2, sample_count(0.004, sample_rate))
-        attacks.append(int(np.argmax(level >= 0.25 * level.max())) / sample_rate)
+        attacks.append(seconds_of(int(np.argmax(level >= 0.25 * level.max())), sample_rate))
     return 10.0 * float(np.log10(np.mean(powers) + 1e-12)), float(np.median(attacks))
 
 

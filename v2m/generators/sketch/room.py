@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.generators.sketch.style import Room, Style
-from v2m.timing import sample_count
+from v2m.timing import every, sample_count, seconds_of
 
 # stem: (low cut in Hz, share of the wet level): pads give way to the bass, the bass stays dry
 _TONE = {
     "melody": (110.0, 1.0),
     "harmony": (90.0, 0.9),
     "pads": (140.0, 1.0),
-    "bass": (28.0, 0.12),
+    "bass": (38.0, 0.12),
     "drums": (30.0, 0.45),
     "effects": (28.0, 0.9),
 }
@@ -30,9 +30,9 @@ def impulse_response(room: Room, sample_rate: int) -> NDArray[np.float32]:
     """The hall's response (2, N), of unit energy on each side, without the direct sound."""
     rng = np.random.default_rng(1979)
     count = sample_count(room.seconds, sample_rate)
-    time = np.arange(count) / sample_count(1.0, sample_rate)
+    time = every(sample_rate, room.seconds)[:count]
     spectrum = np.fft.rfft(rng.standard_normal((2, count)))
-    frequency = np.fft.rfftfreq(count, 1 / sample_rate)
+    frequency = np.fft.rfftfreq(count, seconds_of(1, sample_rate))
     place = np.interp(np.log2(np.maximum(frequency, 1.0)), np.log2(_BANDS), np.arange(len(_BANDS)))
     response = np.zeros((2, count))
     for band in range(len(_BANDS)):
@@ -43,8 +43,7 @@ def impulse_response(room: Room, sample_rate: int) -> NDArray[np.float32]:
     for echo in range(8):
         for side in range(2):
             at = sample_count((echo + 1 + rng.random()) * 0.008, sample_rate)
-            if at < count:
-                response[side, at] += rng.choice((-1.0, 1.0)) * 6.0 * 0.8**echo
+            response[side, at] += rng.choice((-1.0, 1.0)) * 15.0 * 0.8**echo
     delay = sample_count(room.predelay / 1000.0, sample_rate)
     response = np.pad(response, ((0, 0), (delay, 0)))
     return (response / np.sqrt((response**2).sum(1, keepdims=True))).astype(np.float32)
@@ -56,7 +55,7 @@ class Desk:
     def __init__(self, style: Style, sample_rate: int, reverb: float) -> None:
         response = impulse_response(style.room, sample_rate)
         self.size = 1 << int(np.ceil(np.log2(2 * response.shape[1])))
-        self.hop = self.size - response.shape[1] - sample_rate // 10
+        self.hop = self.size - response.shape[1] - sample_count(0.1, sample_rate)
         self._hall = np.fft.rfft(response, self.size)
         self._hall *= _second_order(self.size, sample_rate, 160.0, high=True)
         self._wet = style.room.wet * reverb
@@ -81,6 +80,6 @@ class Desk:
 
 def _second_order(size: int, sample_rate: int, corner: float, *, high: bool) -> NDArray[np.complex64]:
     """A Butterworth low cut (`high`) or high cut of second order at `corner` Hz, causal."""
-    s = 1j * np.fft.rfftfreq(size, 1 / sample_rate) / corner
+    s = 1j * np.fft.rfftfreq(size, seconds_of(1, sample_rate)) / corner
     passed = s**2 if high else 1.0
     return (passed / (s**2 + np.sqrt(2.0) * s + 1.0)).astype(np.complex64)

@@ -56,6 +56,11 @@ class Span(NamedTuple):
     bar: int
 
 
+def title(passage: Passage) -> str:
+    """What a section is called to a reader: A, then A2 where it returns."""
+    return f"{passage.name}{passage.variant + 1 if passage.variant else ''}"
+
+
 @dataclass(frozen=True)
 class Sheet:
     """`spans` follow each other without a gap over all the bars of `plan`."""

@@ -12,6 +12,7 @@ from v2m.generators.sketch.arrange import Piece, compose
 from v2m.generators.sketch.instruments import STEMS
 from v2m.generators.sketch.midi import midi_file
 from v2m.generators.sketch.render import default_soundfont, render
+from v2m.generators.sketch.sheet import title
 from v2m.generators.sketch.styles import STYLES, style_for
 from v2m.timing import sample_count
 from v2m.types import Audio, Progress, Score, Section, Tags, Video
@@ -89,7 +90,7 @@ def _sections(plan: planning.Plan) -> tuple[Section, ...]:
     starts = [float(plan.tempo_map.time(plan.bars[passage.first].start)) for passage in plan.passages]
     ends = [*starts[1:], plan.duration]
     return tuple(
-        Section(passage.name + "'" * passage.variant, start, end, passage.energy)
+        Section(title(passage), start, end, passage.energy)
         for passage, start, end in zip(plan.passages, starts, ends, strict=True)
     )
 

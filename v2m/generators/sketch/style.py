@@ -55,7 +55,7 @@ class Layer:
     is at least `enters`. `low`–`high`: MIDI register. `level`: dB against the lead at equal loudness. `pan` −1 to 1."""
 
     stem: str
-    kind: str  # pad, comp, strum, arp, bass, walk, lead, answer
+    kind: str  # pad, comp, strum, power, arp, bass, walk, lead, answer
     programs: tuple[int, ...]
     figures: tuple[Figure, ...] = ()
     enters: float = 0.0

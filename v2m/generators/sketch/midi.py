@@ -20,14 +20,14 @@ _SIGNATURES = {
 }
 
 
-def midi_file(sheet: Sheet, parts: tuple[Part, ...], title: str) -> bytes:
+def midi_file(sheet: Sheet, parts: tuple[Part, ...], heading: str) -> bytes:
     """The file's bytes. Where beat 0 lies after the first frame, one beat of rest as long as that stands before it."""
     import mido
 
     lead_in = float(sheet.plan.tempo_map.time(0.0))
     shift = TICKS if lead_in > 1e-4 else 0
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS)
-    file.tracks.append(_conductor(sheet, title, shift, lead_in))
+    file.tracks.append(_conductor(sheet, heading, shift, lead_in))
     free = (channel for channel in range(16) if channel != DRUM_CHANNEL)
     for part in parts:
         file.tracks.append(_track(sheet, part, DRUM_CHANNEL if part.drums else next(free), shift))
@@ -36,11 +36,11 @@ def midi_file(sheet: Sheet, parts: tuple[Part, ...], title: str) -> bytes:
     return out.getvalue()
 
 
-def _conductor(sheet: Sheet, title: str, shift: int, lead_in: float) -> MidiTrack:
+def _conductor(sheet: Sheet, heading: str, shift: int, lead_in: float) -> MidiTrack:
     from mido import MetaMessage
 
     events: list[tuple[int, Message | MetaMessage]] = [
-        (0, MetaMessage("track_name", name=title)),
+        (0, MetaMessage("track_name", name=heading)),
         (0, MetaMessage("key_signature", key=_SIGNATURES[sheet.key.mode][sheet.key.tonic])),
     ]
     if shift:

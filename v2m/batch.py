@@ -12,6 +12,7 @@ from typing import Any
 
 from v2m import errors, sidecar
 from v2m.errors import RefusedError, UsageError
+from v2m.outputs import printable
 from v2m.score import score_video
 
 SUFFIXES = frozenset({
@@ -109,7 +110,9 @@ def _same_input(path: Path, recorded: Mapping[str, Any]) -> bool:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text, failures with their reason."""
-    width = max(len(row.path.name) for row in rows)
-    lines = [f"{row.path.name:<{width}}  {row.status:<9}  {row.seconds:6.1f} s  {row.detail}" for row in rows]
+    width = max(len(printable(row.path.name)) for row in rows)
+    lines = [
+        f"{printable(row.path.name):<{width}}  {row.status:<9}  {row.seconds:6.1f} s  {row.detail}" for row in rows
+    ]
     counts = Counter(row.status for row in rows)
     return "\n".join([*lines, ", ".join(f"{count} {status}" for status, count in counts.items())])

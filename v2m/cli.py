@@ -211,9 +211,10 @@ def _run(request: Request, quiet: bool) -> int:
 
 
 def _line(record: dict[str, Any]) -> str:
+    from v2m.outputs import printable
+
     out = Path(record["output"]["file"])
-    near = os.path.relpath(out)
-    shown = near if len(near) < len(str(out)) else str(out)
+    shown = min(os.path.relpath(out), str(out), key=len)
     span = record["span"]["end"] - record["span"]["start"]
     facts = [f"{span:.1f} s of music", f"{record['mix']['loudness']:.1f} LUFS"] if record["mix"]["loudness"] else []
     met = record["alignment"]
@@ -221,7 +222,7 @@ def _line(record: dict[str, Any]) -> str:
         chance = met["chance"] * met["n"]
         facts.append(f"{round(met['hits'] * met['n'])} of {met['n']} cuts on a beat ({chance:.1f} by chance)")
     facts.append(f"in {sum(record['seconds'].values()):.1f} s")
-    return f"wrote {shown} and {Path(shown).with_suffix('.json').name}: {', '.join(facts)}"
+    return f"wrote {printable(shown)} and {printable(out.with_suffix('.json').name)}: {', '.join(facts)}"
 
 
 def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, Any], quiet: bool) -> int:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from v2m.score import Extras
 
 
+def printable(name: str) -> str:
+    """A file name on one line: control characters and undecodable bytes as escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+
+
 @dataclass(frozen=True)
 class Outputs:
     """The files of one run: the video, and what lies beside it under the same stem."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import v2m
 from v2m.interfaces import Tagger
+from v2m.io import video
 from v2m.types import Score, Tags, Video
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def build(
         "alignment": _alignment(best.score, span),
         "mix": mixed.as_dict(),
         "seconds": dict(seconds),
-        "warnings": [*clip.warnings, *mixed.warnings],
+        "warnings": [*video.warnings(clip), *mixed.warnings],
         "versions": {"python": platform.python_version(), **_versions("numpy", "av", "tinysoundfont")},
     }
 

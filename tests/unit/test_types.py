@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ class Still:
         self.measured = measured
         self.asked: list[float] = []
 
-    def at(self, times: list[float], width: int | None = None) -> np.ndarray:
+    def at(self, times: Sequence[float], width: int | None = None) -> np.ndarray:
         self.asked = list(times)
         return np.zeros((len(times), 2, 2, 3), np.uint8)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -144,5 +145,7 @@ class _Pipe:
             raise ChildError(f"was not done after {self._allowed:.0f} s")
 
     def _death(self) -> ChildError:
-        self._process.wait()
+        """What to raise; MemoryError is raised where something else killed the process, as the kernel does when short."""
+        if self._process.wait() == -signal.SIGKILL:
+            raise MemoryError("the system ended the decoder; close other programs or use a smaller video")
         return ChildError(f"ended the decoder (status {self._process.returncode})")

@@ -145,7 +145,7 @@ class _Pipe:
             raise ChildError(f"was not done after {self._allowed:.0f} s")
 
     def _death(self) -> ChildError:
-        """What to raise; MemoryError is raised where something else killed the process, as the kernel does when short."""
+        """What to raise. MemoryError where something else killed the process, as the kernel does when it is short."""
         if self._process.wait() == -signal.SIGKILL:
             raise MemoryError("the system ended the decoder; close other programs or use a smaller video")
         return ChildError(f"ended the decoder (status {self._process.returncode})")

@@ -109,7 +109,7 @@ def test_mono_keeps_its_level_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_damage_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
-    source = Audio(clicks(4, [3.5]).samples + 0.2 * drums(4).samples, RATE)
+    source = Audio(clicks(4, [3.5]).samples + np.float32(0.2) * drums(4).samples, RATE)
     path = sounding(tmp_path / "whole.mp4", source, codec=("-c:a", "aac"))
     data = bytearray(path.read_bytes())
     start = data.find(b"mdat") + 2000

@@ -98,13 +98,7 @@ def test_voices_move_little_and_never_cross(style: str) -> None:
 
 @pytest.mark.parametrize("style", [name for name in ALL if STYLES[name].strict])
 def test_strict_styles_keep_their_outer_voices_out_of_parallel_fifths_and_octaves(style: str) -> None:
-    pairs = [
-        (a, b)
-        for seed in range(3)
-        for hands in voicings(style, seed)
-        for a, b in pairwise(hands)
-        if a != b
-    ]
+    pairs = [(a, b) for seed in range(3) for hands in voicings(style, seed) for a, b in pairwise(hands) if a != b]
     assert sum(parallels(a, b) for a, b in pairs) <= 0.01 * len(pairs)
 
 

@@ -118,7 +118,7 @@ def render(
         mix[:, start : start + room] += desk.sound(together)[:, :room]
         progress(min(1.0, (start + desk.hop) / count))
     gain = _ending(sheet, count, sample_rate)
-    peak = db_to_gain(-3.0) / max(float(np.abs(mix).max(initial=0.0)), 1e-9)
+    peak = db_to_gain(-3.0) / max(float(mix.max()), -float(mix.min()), 1e-9)  # no copy of an hour of sound
     for sound in (mix, *split.values()):
         sound[:, count - len(gain) :] *= gain
         np.multiply(sound, np.float32(peak), out=sound)

@@ -17,6 +17,8 @@ from v2m.generators.sketch.sheet import Note, Part, Sheet, stream
 from v2m.generators.sketch.style import Kit, Layer, Style
 from v2m.types import Tags
 
+LINGERS = 0.9  # beats from which a melody's tone counts as held
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -36,7 +38,8 @@ def compose(plan: Plan, style: Style, tags: Tags, number: int) -> Piece:
     chosen = harmony.choose(style, key, themes, stream(seed, "harmony"))
     spans = harmony.harmonise(plan, style, key, chosen, stream(seed, "chords"))
     sheet = Sheet(plan, style, key, tuple(spans))
-    parts = _melodies(sheet, themes, seed) + _accompaniment(sheet, seed) + _percussion(sheet, seed)
+    melodies = _melodies(sheet, themes, seed)
+    parts = melodies + _accompaniment(sheet, melodies, seed) + _percussion(sheet, seed)
     parts = [_loosened(sheet, part, stream(seed, f"feel {place}")) for place, part in enumerate(parts) if part.notes]
     named = {theme: " | ".join(" ".join(bar) for bar in chosen[theme]) for theme in themes}
     return Piece(sheet, tuple(parts), named)
@@ -85,12 +88,15 @@ def _exchanged(sheet: Sheet, swaps: list[Passage], notes: list[Note], taker: Lay
     return kept, given
 
 
-def _accompaniment(sheet: Sheet, seed: str) -> list[Part]:
-    """All players but the melodies. In the intro they come in one after another."""
+def _accompaniment(sheet: Sheet, melodies: list[Part], seed: str) -> list[Part]:
+    """All players but the melodies, each with an ear for those before. In the intro they come in one after another."""
+    heard: dict[int, set[int]] = {}
+    for note in (note for part in melodies for note in part.notes if note.length >= LINGERS):
+        heard.setdefault(sheet.index_at(note.beat), set()).add(note.pitch)
     layers = [layer for layer in sheet.style.layers if layer.kind not in {"lead", "answer"}]
     parts: list[Part] = []
     for place, layer in enumerate(layers):
-        player = Player(sheet, layer, stream(seed, f"{layer.kind} {place}"))
+        player = Player(sheet, layer, stream(seed, f"{layer.kind} {place}"), heard)
         playing = _playing(sheet, layer.enters)
         for _, passage in playing:
             waits = place * (passage.last - passage.first) // len(layers) if passage.name == "intro" else 0
@@ -148,7 +154,7 @@ def _percussion(sheet: Sheet, seed: str) -> list[Part]:
         notes = drums.drum_part(sheet, kit, _playing(sheet, kit.enters), rng)
         name = KITS[kit.programs[0]]
         parts.append(Part(name, "drums", kit.programs[0], True, kit.level, notes=notes))
-        extra = struck + (drums.lead_ins(sheet, style.transition) if style.transition in {"swell", "riser"} else [])
+        extra = struck + (drums.lead_ins(sheet, "swell") if style.transition == "swell" else [])
         parts.append(Part(f"{name} accents", "effects", kit.programs[0], True, kit.level - 5, notes=extra))
     if style.accent.low is not None:
         parts.append(_part(Layer("effects", "", (style.accent.low,), level=-6), low))

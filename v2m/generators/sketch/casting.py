@@ -10,7 +10,7 @@ from v2m.generators.sketch.chords import Key
 from v2m.generators.sketch.instruments import INSTRUMENTS, parts_named
 from v2m.generators.sketch.plan import Plan
 from v2m.generators.sketch.style import Layer, Style
-from v2m.generators.sketch.styles.folk import PERCUSSION
+from v2m.generators.sketch.styles.percussion import PERCUSSION
 from v2m.types import Tags
 
 # Stems of mood words. They lean to minor, to major, and lower or raise the dynamics.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from v2m.generators.sketch.chords import Chord
 from v2m.generators.sketch.instruments import fold
 from v2m.generators.sketch.plan import Passage
 from v2m.generators.sketch.sheet import Note, Sheet
@@ -113,8 +114,13 @@ def accents(sheet: Sheet, drums: bool, breath: float) -> tuple[list[Note], list[
         latest = beat
         length = sheet.end - beat if beat == sheet.last.start else 2.0
         low.append(Note(beat, length, fold(chord.bass, 28, 39), velocity))
-        high += [Note(beat, length, fold(pc, 72, 83), velocity) for pc in chord.pcs[:3]]
+        high += [Note(beat, length, fold(pc, 72, 83), velocity) for pc in _shell(chord)]
     return struck, low, high
+
+
+def _shell(chord: Chord) -> tuple[int, ...]:
+    """The triad; of a seventh chord the third and fifth, since its root would rub with the seventh."""
+    return chord.pcs[1:3] if len(chord.pcs) > 3 else chord.pcs
 
 
 def _opens(sheet: Sheet, index: int) -> bool:
@@ -122,14 +128,10 @@ def _opens(sheet: Sheet, index: int) -> bool:
 
 
 def lead_ins(sheet: Sheet, kind: str) -> list[Note]:
-    """What announces a louder passage over the two beats before it: a cymbal roll, a riser or a harp's run."""
+    """What announces a louder passage over the two beats before it: a cymbal roll or a harp's run."""
     notes: list[Note] = []
-    for before, passage in zip(sheet.plan.passages, sheet.plan.passages[1:], strict=False):
-        start = sheet.plan.bars[passage.first].start
-        bar = sheet.plan.bars[passage.first - 1]
-        beats = min(2, bar.beats)
-        if passage.name == "ending" or passage.energy < before.energy + 0.05:
-            continue
+    for bar in sheet.rises():
+        start, beats = bar.start + bar.beats, min(2, bar.beats)
         if kind == "gliss":
             key, top = sheet.key, sheet.key.step_near(84)
             count = beats * 6
@@ -137,9 +139,8 @@ def lead_ins(sheet: Sheet, kind: str) -> list[Note]:
                 pitch = key.pitch(top - count + place, sheet.chord_at(start - 0.01))
                 notes.append(Note(start - beats + place / 6, 0.4, pitch, 34 + 40 * place // count))
         else:
-            count = beats * (8 if kind == "swell" else 4)
-            drum = DRUMS["crash" if kind == "swell" else "open hat"]
+            count = beats * 8
             for place in range(count):
-                velocity = 8 + (48 if kind == "swell" else 76) * (place + 1) ** 2 // count**2
-                notes.append(Note(start - beats + place * beats / count, HIT_LENGTH, drum, velocity))
+                velocity = 8 + 48 * (place + 1) ** 2 // count**2
+                notes.append(Note(start - beats + place / 8, HIT_LENGTH, DRUMS["crash"], velocity))
     return notes

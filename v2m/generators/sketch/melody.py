@@ -37,7 +37,7 @@ class Line:
             if place + 1 == len(bar) and tone.onset + tone.length >= self.sheet.style.meter:
                 end = where.beats  # a longer bar is sung out
             beat = where.start + tone.onset
-            strong = tone.onset in {0, where.beats // 2} or tone.length >= 1.5
+            strong = tone.onset in {0, where.beats // 2} or tone.length >= 1
             wish = anchor + tone.step
             heading = tone.step - bar[place - 1].step if place else wish - (wish if self.step is None else self.step)
             step = self.place(wish, heading, self.sheet.chord_at(beat), strong)
@@ -68,9 +68,17 @@ class Line:
 
     def add(self, beat: float, length: float, step: int, velocity: int) -> None:
         pitch = self.sheet.key.pitch(step, self.sheet.chord_at(beat))
-        self.notes.append(Note(beat, length, pitch, velocity))
+        self.notes.append(Note(beat, self.until_it_rubs(beat, length, pitch), pitch, velocity))
         self.leap = 0 if self.step is None else step - self.step
         self.step = step
+
+    def until_it_rubs(self, beat: float, length: float, pitch: int) -> float:
+        """`length`, cut short where the harmony changes to a chord that the tone does not belong to."""
+        spans = self.sheet.spans
+        for span in spans[self.sheet.index_at(beat) + 1 : self.sheet.index_at(beat + length - 1e-5) + 1]:
+            if pitch % 12 not in span.chord.pcs:
+                return span.start - beat
+        return length
 
 
 def nearest_tone(step: int, chord: Chord, before: int | None) -> int:

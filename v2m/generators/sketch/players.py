@@ -21,11 +21,15 @@ STRUM = 0.022  # beats between the strings of a strum
 
 @dataclass
 class Player:
-    """One layer at work, remembering its last voicing and the bass note it came from."""
+    """One layer at work, remembering its last voicing and the bass note it came from.
+
+    `heard`: place of a span → the pitches that melodies and earlier players hold there; what this one voices is added.
+    """
 
     sheet: Sheet
     layer: Layer
     rng: Random
+    heard: dict[int, set[int]] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     hand: Voicing | None = None
     root: int | None = None
@@ -39,6 +43,7 @@ class Player:
         if layer.kind == "power":
             root = fold(span.chord.root, layer.low, layer.low + 11)
             return root, root + 7, root + 12
+        others = self.heard.setdefault(self.sheet.index_at(span.start), set())
         self.hand = lead(
             span.chord,
             self.hand,
@@ -48,7 +53,9 @@ class Player:
             bass=fold(span.chord.bass, 33, 44),
             strict=style.strict,
             rootless=style.rootless,
+            heard=others,
         )
+        others.update(self.hand)
         return self.hand
 
     def play(self, passage: Passage, since: int) -> None:

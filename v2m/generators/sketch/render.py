@@ -10,31 +10,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.errors import MissingError, UsageError
+from v2m.errors import UsageError
+from v2m.generators.sketch.compressor import compress
 from v2m.generators.sketch.instruments import INSTRUMENTS
+from v2m.generators.sketch.noises import Noises
 from v2m.generators.sketch.room import Desk
 from v2m.generators.sketch.sheet import Part, Sheet
-from v2m.timing import db_to_gain, sample_count, seconds_of
+from v2m.timing import db_to_gain, every, sample_count, seconds_of
 
 REFERENCE = -46.0  # dB: the loudness that a note of every instrument is brought to; below the quietest program
 EARLIEST = 0.12  # seconds: how far ahead a slow instrument may start so that its sound arrives on the beat
 GRAIN = 0.0625  # beats between two steps of an expression curve
 DRUM_RING = 3.0  # seconds after which a drum is released: some never end by themselves and would pile up
+WOBBLES = 16.0  # a second: steps of the tape's wavering
 LOUD = 85  # the velocity at which instruments are compared
 Event = tuple[int, int, Callable[[], object]]
-
-
-def default_soundfont() -> Path:
-    """The General MIDI bank that the package pretty_midi carries, found without importing it."""
-    from importlib.util import find_spec
-
-    spec = find_spec("pretty_midi")
-    path = Path(spec.origin).with_name("TimGM6mb.sf2") if spec is not None and spec.origin else None
-    if path is None or not path.is_file():
-        raise MissingError(
-            "the SoundFont of the package pretty_midi is missing: reinstall it, or give soundfont=FILE.sf2"
-        )
-    return path
 
 
 class Player:
@@ -104,19 +94,25 @@ def render(
     groups: dict[str, list[Part]] = defaultdict(list)
     for part in parts:
         groups[part.stem].append(part)
+    groups.setdefault("effects", [])
     sources = {stem: _stream(sheet, group, soundfont, sample_rate, desk.hop) for stem, group in groups.items()}
+    noises = Noises(sheet, sample_rate)
     mix = np.zeros((2, count), np.float32)
     split = {stem: np.zeros((2, count), np.float32) for stem in groups} if stems else {}
     for start in range(0, count, desk.hop):
         together = np.zeros((2, desk.size // 2 + 1), np.complex64)
         room = min(desk.size, count - start)
         for stem, source in sources.items():
-            spectrum = desk.spectrum(stem, next(source))
+            block = next(source)
+            if stem == "effects":
+                block = block + noises.between(start, start + desk.hop)
+            spectrum = desk.spectrum(stem, block)
             together += spectrum
             if stems:
                 split[stem][:, start : start + room] += desk.sound(spectrum)[:, :room]
         mix[:, start : start + room] += desk.sound(together)[:, :room]
         progress(min(1.0, (start + desk.hop) / count))
+    compress(mix, list(split.values()), sample_rate)
     gain = _ending(sheet, count, sample_rate)
     peak = db_to_gain(-3.0) / max(float(mix.max()), -float(mix.min()), 1e-9)  # no copy of an hour of sound
     for sound in (mix, *split.values()):
@@ -174,6 +170,11 @@ def _events(sheet: Sheet, part: Part, channel: int, player: Player, soundfont: P
         yield max(start + 1, sample_count(end, rate)), 1, lambda key=note.pitch: synth.noteoff(channel, key)
     for time, value in expression(sheet, part):
         yield sample_count(time, rate), 0, lambda v=value: synth.control_change(channel, 11, v)
+    if sheet.style.wobble and not part.drums:
+        for time in every(WOBBLES, sheet.plan.duration):
+            cents = sheet.style.wobble * (0.7 * np.sin(2.8 * time) + 0.3 * np.sin(7.1 * time))
+            bend = round(8192 * (1.0 + cents / 200.0))  # the bank's range is two semitones
+            yield sample_count(float(time), rate), 0, lambda b=bend: synth.pitchbend(channel, b)
 
 
 def expression(sheet: Sheet, part: Part) -> Iterator[tuple[float, int]]:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
@@ -124,6 +125,12 @@ class Sheet:
     def bars(self, passage: Passage) -> Iterator[tuple[int, Bar]]:
         """(Place in the passage, bar)."""
         return enumerate(self.plan.bars[passage.first : passage.last])
+
+    def rises(self) -> Iterator[Bar]:
+        """The bars that lead into a louder passage."""
+        for before, passage in pairwise(self.plan.passages):
+            if passage.name != "ending" and passage.energy >= before.energy + 0.05:
+                yield self.plan.bars[passage.first - 1]
 
     def velocity(self, loudness: float, bar: int) -> int:
         """MIDI velocity of an attack that a pattern marks with `loudness` 1–9, in a bar of this energy."""

@@ -9,9 +9,10 @@ from typing import Any
 from v2m.errors import UsageError
 from v2m.generators.sketch import plan as planning
 from v2m.generators.sketch.arrange import Piece, compose
+from v2m.generators.sketch.bank import default_soundfont, provenance
 from v2m.generators.sketch.instruments import STEMS
 from v2m.generators.sketch.midi import midi_file
-from v2m.generators.sketch.render import default_soundfont, render
+from v2m.generators.sketch.render import render
 from v2m.generators.sketch.sheet import title
 from v2m.generators.sketch.styles import STYLES, style_for
 from v2m.timing import sample_count
@@ -50,7 +51,8 @@ class Sketch:
     ) -> Score:
         """Music of exactly `video.duration`. The same arguments give the same bytes.
 
-        `facts` says what was chosen: style, key, progressions, instruments, and how the plan met the cuts.
+        `facts` says what was chosen: style, key, progressions, instruments, the SoundFont with its licence where that
+        is known, and how the plan met the cuts.
         """
         tell: Callable[[float], None] = progress or (lambda _: None)
         tell(0.0)
@@ -63,13 +65,14 @@ class Sketch:
             beats_per_bar=style.meter,
             steadiness=style.steadiness,
         )
+        soundfont = Path(self.soundfont) if self.soundfont else default_soundfont()
         piece = compose(plan, style, tags, seed)
         tell(PLAYING_FROM)
         mix, split = render(
             piece.sheet,
             piece.parts,
             sample_count(video.duration, self.sample_rate),
-            soundfont=Path(self.soundfont) if self.soundfont else default_soundfont(),
+            soundfont=soundfont,
             sample_rate=self.sample_rate,
             reverb=self.reverb,
             stems=stems,
@@ -82,7 +85,7 @@ class Sketch:
             beats=plan.beats,
             downbeats=plan.downbeats,
             sections=_sections(plan),
-            facts=_facts(piece, tags),
+            facts={**_facts(piece, tags), "soundfont": provenance(soundfont)},
         )
 
 

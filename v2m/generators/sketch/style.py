@@ -132,6 +132,8 @@ class Style:
     rootless: bool = False  # chords leave the root to the bass
     pumping: float = 0.0  # how far the pads duck on each beat that the drums play, 0–1
     dull: float = 20000.0  # Hz above which the whole band rolls off
+    wobble: float = 0.0  # cents by which a worn tape wavers
+    crackle: float = 0.0  # of a record, 0–1
 
     def scale(self, mode: str) -> str:
         return (self.scales or {}).get(mode, mode)

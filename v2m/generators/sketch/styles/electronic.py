@@ -19,7 +19,7 @@ ELECTRONIC = Style(
     },
     cadences={"major": ("IV | V | I", "bVI | bVII | I"), "minor": ("bVI | bVII | i", "iv | bVII | i")},
     layers=(
-        Layer("pads", "pad", (95, 89, 50, 90), level=-5, low=52, high=76, voices=4, pan=-0.1),
+        Layer("pads", "pad", (95, 90, 50), level=-4, low=52, high=76, voices=4, pan=-0.1),
         Layer(
             "bass",
             "bass",
@@ -39,7 +39,7 @@ ELECTRONIC = Style(
         Layer(
             "harmony",
             "arp",
-            (81, 90, 80, 38),
+            (81, 80, 90),
             (
                 Figure("5.4.4.5.4.4.5.4.", "02413"),
                 Figure("5343534353435343", "0213024302130254"),
@@ -65,7 +65,7 @@ ELECTRONIC = Style(
             pan=-0.35,
             gate=0.6,
         ),
-        Layer("melody", "lead", (80, 81, 99, 98), level=0, low=62, high=86, gate=0.9),
+        Layer("melody", "lead", (81, 80), level=-1, low=62, high=86, gate=0.9),
         Layer("melody", "answer", (98, 10, 88), enters=0.3, level=-4, low=69, high=93, pan=-0.3),
     ),
     kit=Kit(
@@ -102,5 +102,5 @@ ELECTRONIC = Style(
     restless=0.3,
     silences=0.2,
     looseness=0.0,
-    pumping=0.55,
+    pumping=0.7,
 )

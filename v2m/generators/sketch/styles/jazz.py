@@ -28,21 +28,21 @@ JAZZ = Style(
         Layer(
             "harmony",
             "comp",
-            (0, 26, 4),
+            (0, 26),
             (
                 Figure("6-----------....|..5-----5-------"),
                 Figure("6---..5-........|..6-....5---..5-"),
                 Figure("7-..6---..6-..5-|..6-..6---..7-6-"),
             ),
-            level=-7,
+            level=-6,
             low=50,
             high=72,
             voices=4,
             pan=-0.3,
             gate=0.8,
         ),
-        Layer("bass", "walk", (32,), level=-1, low=28, high=50, gate=0.95),
-        Layer("melody", "lead", (66, 59, 11, 71, 64), level=1, low=58, high=82, pan=0.1),
+        Layer("bass", "walk", (32,), level=1, low=28, high=50, gate=0.95),
+        Layer("melody", "lead", (66, 59, 11), level=0, low=58, high=82, pan=0.1),
         Layer("melody", "answer", (26, 57, 0), enters=0.3, level=-3, low=57, high=79, pan=0.4),
         Layer(
             "pads",
@@ -61,7 +61,7 @@ JAZZ = Style(
     kit=Kit(
         (32,),
         (
-            {"pedal hat": "....6.......6...", "ride": "6.......6......."},
+            {"pedal hat": "....6.......6...", "ride": "7...7.5.7...7.5."},
             {"ride": "7...6.5.7...6.5.", "pedal hat": "....6.......6...", "kick": "3...3...3...3..."},
             {
                 "ride": "8...7.6.8...7.6.",
@@ -75,7 +75,7 @@ JAZZ = Style(
             {"snare": "........5.5.....", "high tom": "............6...", "low tom": "..............6."},
         ),
         enters=0.1,
-        level=-2,
+        level=3,
     ),
     cells=(
         "..6-5-6-7---....",

@@ -1,4 +1,4 @@
-"""Lo-fi: ninth chords on an electric piano, a lazy swung beat, everything a little dull."""
+"""Lo-fi: ninth chords on an electric piano, a lazy swung beat, everything a little dull, on a worn record."""
 
 from v2m.generators.sketch.style import Accent, Figure, Kit, Layer, Room, Style
 
@@ -32,7 +32,7 @@ LOFI = Style(
         Layer(
             "harmony",
             "comp",
-            (4, 5, 26),
+            (4, 5),
             (
                 Figure("6---------------"),
                 Figure("6-----5---......|6-----..4-5-----"),
@@ -55,7 +55,7 @@ LOFI = Style(
             high=48,
         ),
         Layer("pads", "pad", (89, 51), enters=0.5, level=-7, low=57, high=79, voices=3, pan=0.2),
-        Layer("melody", "lead", (11, 24, 4, 73), level=2, low=62, high=84, pan=0.15),
+        Layer("melody", "lead", (11, 24), level=1, low=62, high=84, pan=0.15),
         Layer("melody", "answer", (26, 108, 5), enters=0.3, level=-2, low=60, high=81, pan=0.4),
     ),
     kit=Kit(
@@ -98,4 +98,6 @@ LOFI = Style(
     silences=0.25,
     looseness=0.012,
     dull=4200.0,
+    wobble=7.0,
+    crackle=1.0,
 )

@@ -27,7 +27,7 @@ WALTZ = Style(
         Layer(
             "harmony",
             "comp",
-            (0, 24, 45),
+            (24, 45),
             (Figure("..5-4-"), Figure("..6-5-|..6-5.")),
             level=-4,
             low=52,
@@ -48,7 +48,7 @@ WALTZ = Style(
             high=91,
             pan=0.35,
         ),
-        Layer("melody", "lead", (21, 40, 71, 73), level=0, low=60, high=86, pan=0.05),
+        Layer("melody", "lead", (21, 40), level=2, low=60, high=86, pan=0.05),
         Layer("melody", "answer", (71, 42, 73), enters=0.25, level=-3, low=57, high=79, pan=0.3),
     ),
     kit=Kit(

@@ -2,6 +2,9 @@
 
 import sys
 
-from v2m.cli import main
+try:
+    from v2m.cli import main
+except KeyboardInterrupt:  # nothing has begun that would have to be tidied up
+    sys.exit(130)
 
 sys.exit(main(sys.argv[1:]))

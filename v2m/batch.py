@@ -23,13 +23,14 @@ SUFFIXES = frozenset({
 
 @dataclass(frozen=True)
 class Row:
-    """How one video ended. `status`: done, unchanged, failed or not begun."""
+    """How one video ended. `status`: done, unchanged, failed or not done."""
 
     path: Path
     status: str
     detail: str = ""
     code: int = errors.OK
     seconds: float = 0.0
+    error: Exception | None = None
 
 
 def videos_in(paths: Iterable[Path]) -> list[Path]:
@@ -69,7 +70,7 @@ def score_all(
         begun = time.perf_counter()
         folder = out or path.parent
         target = folder / f"{path.stem}.v2m.json"
-        status, detail, code = "done", "", errors.OK
+        status, detail, code, fault = "done", "", errors.OK, None
         try:
             if target in written:
                 raise UsageError(f"its output would have the name of {written[target].name!r}'s: rename one of the two")
@@ -79,10 +80,11 @@ def score_all(
                 status = state
             else:
                 record = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
-                detail = Path(record["output"]["file"]).name
+                warned = (f"warning: {warning}" for warning in record["warnings"])
+                detail = "; ".join([printable(Path(record["output"]["file"]).name), *warned])
         except Exception as error:  # one bad video never stops the others
-            status, detail, code = "failed", " ".join(str(error).split()) or repr(error), errors.exit_code(error)
-        yield Row(path, status, detail, code, time.perf_counter() - begun)
+            status, detail, code, fault = "failed", errors.describe(error), errors.exit_code(error), error
+        yield Row(path, status, detail, code, time.perf_counter() - begun, fault)
         if code == errors.DISK:
             return
 

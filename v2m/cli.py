@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import io
+import logging
 import os
 import signal
 import sys
@@ -21,7 +23,8 @@ from v2m.errors import UsageError
 from v2m.interfaces import MusicGenerator, Tagger
 
 EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
-5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted, 143 terminated"""
+5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted,
+141 nobody reads the output any more, 143 terminated"""
 
 
 class _Parser(ArgumentParser):
@@ -49,6 +52,8 @@ class Request:
     videos: tuple[Path, ...]
     out: Path | None
     overwrite: bool
+    quiet: bool
+    debug: bool
     recipe: str
     settings: dict[str, Any]  # every value that the output depends on
     arguments: dict[str, Any]
@@ -118,8 +123,14 @@ def parse(argv: Sequence[str]) -> Request:
     from v2m.score import Extras
 
     named = [f"./{word}" if word.startswith("-") and Path(word).is_file() else word for word in argv]
-    parser = build_parser(_recipe_of(named))
-    config = parser.parse_args(named)
+    recipe = _recipe_of(named)
+    parser = build_parser(recipe)
+    try:
+        config = parser.parse_args(named)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a configuration or recipe is not UTF-8 text: {error}") from None
+    if config.recipe != recipe:
+        raise UsageError(f"recipe {config.recipe!r} in a configuration has no effect: give --recipe {config.recipe}")
     choices = config.clone(with_meta=False)
     for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe"):
         choices.pop(key, None)
@@ -136,7 +147,8 @@ def parse(argv: Sequence[str]) -> Request:
     keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "start", "end")
     arguments = {"extras": extras, **{key: made[key] for key in keys}}
     out = Path(made.out) if made.out else None
-    return Request(tuple(map(Path, made.videos)), out, made.overwrite, made.recipe, _plain(choices), arguments)
+    videos, settings = tuple(map(Path, made.videos)), _plain(choices)
+    return Request(videos, out, made.overwrite, made.quiet, made.debug, recipe, settings, arguments)
 
 
 def _recipe_of(argv: Sequence[str]) -> str:
@@ -160,44 +172,67 @@ def _plain(value: Any) -> Any:
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code; every error is one line."""
     signal.signal(signal.SIGTERM, _terminate)
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] - file names may be any bytes
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _open_standard_streams()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it speaks of its caches
     try:
-        return _run(parse(argv), quiet="--quiet" in argv)
+        _refuse_a_lost_folder()
+        code = _run(parse(argv))
+        sys.stdout.flush()
+        return code
     except BaseException as error:
         code = errors.exit_code(error)
         if code == errors.OK:
             return code
+        if code == errors.SIGPIPE:
+            _drop_standard_streams()
+            return code
         if "--debug" in argv:
             traceback.print_exc()
-        sys.stderr.write(f"infer.py: {_message(error, code)}\n")
+        sys.stderr.write(f"infer.py: {errors.describe(error)}\n")
         return code
+
+
+def _open_standard_streams() -> None:
+    """Where one of the three was closed, the next file opened would take its number, and get what libraries print."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
+
+
+def _drop_standard_streams() -> None:
+    """What is still in their buffers would raise once more when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _refuse_a_lost_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder has been deleted: change to another one") from None
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a signal handler
     raise SystemExit(errors.SIGTERM)
 
 
-def _message(error: BaseException, code: int) -> str:
-    if code in {errors.SIGINT, errors.SIGTERM}:
-        return "interrupted; nothing was written" if code == errors.SIGINT else "terminated; nothing was written"
-    text = " ".join(str(error).split()) or type(error).__name__
-    if code == errors.BUG:
-        return f"a bug in v2m, please report it ({type(error).__name__}: {text}); --debug shows where"
-    if code == errors.MEMORY:
-        return f"out of memory: {text}"
-    return text
-
-
-def _run(request: Request, quiet: bool) -> int:
+def _run(request: Request) -> int:
     from v2m import progress
     from v2m.batch import videos_in
 
-    stages = progress.silent if quiet else progress.bars
+    stages = progress.silent if request.quiet else progress.bars
     provenance = {"recipe": request.recipe, "settings": request.settings}
     first, *more = request.videos
     if more or first.is_dir():
-        return _run_batch(request, videos_in(request.videos), provenance, quiet)
+        return _run_batch(request, videos_in(request.videos), provenance)
     from v2m.score import score_video
 
     record = score_video(
@@ -225,7 +260,7 @@ def _line(record: dict[str, Any]) -> str:
     return f"wrote {printable(shown)} and {printable(out.with_suffix('.json').name)}: {', '.join(facts)}"
 
 
-def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, Any], quiet: bool) -> int:
+def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, Any]) -> int:
     from tqdm import tqdm
 
     from v2m import batch
@@ -235,10 +270,12 @@ def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, An
         paths, request.out, request.settings, request.overwrite, provenance=provenance, **request.arguments
     )
     try:
-        for row in tqdm(work, total=len(paths), desc="videos", unit="video", disable=True if quiet else None):
+        for row in tqdm(work, total=len(paths), desc="videos", unit="video", disable=request.quiet or None):
             rows.append(row)
+            if request.debug and row.error:
+                traceback.print_exception(row.error)
     finally:
-        rows += [batch.Row(path, "not begun") for path in paths[len(rows) :]]
+        rows += [batch.Row(path, "not done") for path in paths[len(rows) :]]
         sys.stdout.write(batch.table(rows) + "\n")
     codes = {row.code for row in rows}
     if errors.DISK in codes:

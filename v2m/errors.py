@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 
-OK, BUG, USAGE, REFUSED, ENVIRONMENT, MEMORY, DISK, BATCH, SIGINT, SIGTERM = 0, 1, 2, 3, 4, 5, 6, 7, 130, 143
+OK, BUG, USAGE, REFUSED, ENVIRONMENT, MEMORY, DISK, BATCH = range(8)
+SIGINT, SIGPIPE, SIGTERM = 130, 141, 143  # as shells count: 128 + the signal's number
 
 
 class UsageError(ValueError):
@@ -23,6 +24,22 @@ class MissingError(RuntimeError):
     """The machine lacks something: ffmpeg, a package, model weights."""
 
 
+def describe(error: BaseException) -> str:
+    """One line for people: what was wrong and, where that can be said, what helps."""
+    text, code = " ".join(str(error).split()) or type(error).__name__, exit_code(error)
+    if code == DISK and isinstance(error, OSError):
+        return f"the output cannot be written ({error.strerror}): free some room, or give another --out"
+    if code == USAGE and isinstance(error, OSError) and error.filename:
+        return f"{str(error.filename)!r}: {error.strerror}; check the name and its permissions"
+    if code == MEMORY:
+        return f"out of memory: {text}"
+    if code in {SIGINT, SIGTERM}:
+        return f"{'interrupted' if code == SIGINT else 'terminated'}; no unfinished file is left behind"
+    if code == BUG:
+        return f"a bug in v2m, please report it ({type(error).__name__}: {text}); --debug shows where"
+    return text
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code that `infer.py` ends with when `error` is what stopped it."""
     if isinstance(error, SystemExit):
@@ -31,6 +48,7 @@ def exit_code(error: BaseException) -> int:
         return DISK
     kinds = {
         SIGINT: KeyboardInterrupt,
+        SIGPIPE: BrokenPipeError,
         REFUSED: RefusedError,
         MEMORY: MemoryError,
         ENVIRONMENT: (MissingError, ImportError),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,27 +32,40 @@ class Outputs:
     folder: Path
     name: str  # of the video
     markers_kind: str = "edl"
+    overwrite: bool = False
 
     @classmethod
-    def plan(cls, clip: Video, out: Path, extras: Extras, overwrite: bool) -> Outputs:
-        """Checks that all of it can be written, before any long work.
+    def plan(cls, clip: Video, out: Path, extras: Extras, overwrite: bool, seeds: Iterable[int] = ()) -> Outputs:
+        """Checks that all of it can be written, before any long work. `seeds` are those of all takes, if several.
 
         Raises:
-            UsageError: A file exists and `overwrite` is off, `out` is the input, or its folder is missing.
+            UsageError: A file exists and `overwrite` is off, a file is the input, the folder is missing, or the
+                container of `out` does not hold the clip's pictures.
+            MissingError: There is no ffmpeg.
         """
-        mixer.check_output(clip.path, out, overwrite)
-        outputs = cls(out.parent.resolve(), out.name, extras.markers or "edl")
-        wanted = {
+        mixer.check(clip, out, overwrite)
+        outputs = cls(out.parent.resolve(), out.name, extras.markers or "edl", overwrite)
+        asked = {
             outputs.sidecar: True,
             outputs.stems: extras.stems,
             outputs.midi: extras.midi,
             outputs.markers: extras.markers is not None,
             outputs.report: extras.report,
+            **{outputs.take(seed): True for seed in seeds},
         }
-        taken = [path.name for path, asked in wanted.items() if asked and os.path.lexists(path)]
-        if taken and not overwrite:
-            raise UsageError(f"{', '.join(taken)} exists already: give --overwrite or another --out")
+        wanted = [path for path in asked if asked[path]]
+        outputs._refuse_taken(wanted)
+        for path in wanted:
+            if path.exists() and path.samefile(clip.path):
+                raise UsageError(f"{path} is the input itself: give another --out, the input is never changed")
+            if path.is_dir() and path != outputs.stems:
+                raise UsageError(f"{path} is a folder: give another --out")
         return outputs
+
+    def _refuse_taken(self, paths: Iterable[Path]) -> None:
+        taken = [path.name for path in paths if os.path.lexists(path)]
+        if taken and not self.overwrite:
+            raise UsageError(f"{', '.join(taken)} exists already: give --overwrite or another --out")
 
     def _beside(self, suffix: str) -> Path:
         return self.folder / (Path(self.name).stem + suffix)
@@ -92,13 +106,16 @@ class Outputs:
         """The same names in a hidden folder beside the video, moved into place when the block ends well.
 
         Raises:
+            UsageError: Something else has written one of them in the meantime, and `overwrite` is off.
             OSError: The folder cannot be written to.
         """
         self._sweep()
-        stage = Path(tempfile.mkdtemp(prefix=f".v2m-{os.getpid()}-", dir=self.folder))
+        stage = Path(tempfile.mkdtemp(prefix=f".v2m-{os.getpid()}@{platform.node()}-", dir=self.folder))
         try:
             yield replace(self, folder=stage)
-            for path in sorted(stage.iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
+            made = sorted(stage.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
+            self._refuse_taken(self.folder / path.name for path in made)
+            for path in made:
                 final = self.folder / path.name
                 if final.is_dir():
                     shutil.rmtree(final)
@@ -107,8 +124,9 @@ class Outputs:
             shutil.rmtree(stage, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Removes what runs left here that were killed and could not tidy up themselves."""
-        for left in self.folder.glob(".v2m-*-*"):
-            owner = left.name.split("-")[1]
-            if owner.isdigit() and not Path("/proc", owner).exists() and Path("/proc").exists():
+        """Removes what runs on this machine left here that were killed and could not tidy up themselves."""
+        for left in self.folder.glob(".v2m-*@*-*"):
+            owner, _, machine = left.name.removeprefix(".v2m-").rpartition("-")[0].partition("@")
+            here = machine == platform.node() and Path("/proc/self").exists()
+            if here and owner.isdigit() and not Path("/proc", owner).exists():
                 shutil.rmtree(left, ignore_errors=True)

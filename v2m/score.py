@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from v2m.io.mixer import Mix
 from v2m.io.video import Limits
 from v2m.outputs import Outputs
 from v2m.progress import Stages, silent
-from v2m.types import Score, Tags, Video
+from v2m.types import Progress, Score, Tags, Video
 
 
 @dataclass(frozen=True)
@@ -98,25 +98,18 @@ def score_video(
     hints, mix, extras = tags or Tags(), replace(mix or Mix(), start=start, end=end), extras or Extras()
     if candidates < 1 or seed < 0:
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {candidates} and {seed}")
+    seeds = range(seed, seed + candidates)
 
     clock = Clock()
     path = Path(path)
     clip = video.open(path, limits or Limits())
-    outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite)
+    outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     span = _span(clip, start, end)
     with stages("Looking at the picture") as progress:
         found = tagger.tag(span, hints, progress).merge(hints)
     clock.lap("look")
     with stages("Writing the music") as progress:
-        takes = []
-        for number in range(candidates):
-
-            def part(fraction: float, number: int = number) -> None:
-                progress((number + fraction) / candidates)
-
-            music = generator.generate(span, found, seed + number, extras.stems, part)
-            takes.append(Take(seed + number, music, _fit(music, span) if candidates > 1 else {}))
-    takes.sort(key=lambda take: -(take.fit.get("total") or 0.0))
+        takes = _takes(generator, span, found, seeds, stems=extras.stems, progress=progress)
     best = takes[0]
     clock.lap("music")
     with outputs.staged() as staged:
@@ -161,10 +154,21 @@ def _span(clip: Video, start: float | None, end: float | None) -> Video:
         raise UsageError(str(error)) from error
 
 
-def _fit(music: Score, span: Video) -> dict[str, float | None]:
+def _takes(
+    generator: MusicGenerator, span: Video, tags: Tags, seeds: Sequence[int], *, stems: bool, progress: Progress
+) -> list[Take]:
+    """A take for each seed, the best first; a single one is not measured."""
     from v2m.metrics.fit import fit
 
-    return fit(music.audio, span.picture()).as_dict()
+    def write(number: int, seed: int) -> Take:
+        def part(fraction: float) -> None:
+            progress((number + fraction) / len(seeds))
+
+        music = generator.generate(span, tags, seed, stems, part)
+        return Take(seed, music, fit(music.audio, span.picture()).as_dict() if len(seeds) > 1 else {})
+
+    takes = [write(number, seed) for number, seed in enumerate(seeds)]
+    return sorted(takes, key=lambda take: -(take.fit.get("total") or 0.0))
 
 
 def _write_extras(staged: Outputs, extras: Extras, span: Video, music: Score) -> None:

@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 TEMPO_RANGE = (30.0, 300.0)
+SHORTEST = 0.01  # seconds of music
 _KEY = re.compile(r"^([A-Ga-g])[-\s]*(#|b|♯|♭|sharp|flat)?[-\s]*(major|minor|maj|min|dur|moll|m)?$", re.IGNORECASE)
 
 
@@ -146,7 +147,10 @@ class Video:
         )
 
     def span(self, start: float | None = None, end: float | None = None) -> Video:
-        """The same video seen between `start` and `end` seconds. Raises ValueError for an empty or outside span."""
+        """The same video seen between `start` and `end` seconds, the frame on screen at `start` first.
+
+        Raises ValueError for a span outside the video, or of less than 0.01 s.
+        """
         low, high = start or 0.0, self.duration if end is None else min(end, self.duration)
         if low < 0 or low >= self.duration:
             raise ValueError(f"start {low:g} s lies outside the video (0 to {self.duration:.2f} s)")
@@ -154,8 +158,11 @@ class Video:
             raise ValueError(f"end {high:g} s must lie after start {low:g} s")
         if (low, high) == (0.0, self.duration):
             return self
-        shown = (self.timestamps >= low) & (self.timestamps < high)
-        return replace(self, timestamps=self.timestamps[shown] - low, duration=high - low, start=self.start + low)
+        if high - low < SHORTEST:
+            raise ValueError(f"the span from {low:g} to {high:g} s is shorter than {SHORTEST:g} s: widen it")
+        first, last = np.searchsorted(self.timestamps, [low + 1e-6, high])
+        stamps = np.maximum(self.timestamps[max(first - 1, 0) : last] - low, 0.0)
+        return replace(self, timestamps=stamps, duration=high - low, start=self.start + low)
 
 
 def _words(value: Any) -> tuple[str, ...]:

@@ -36,6 +36,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
         (["--tags.tempo", "fast"], "fast"),
         (["--tags.key", "H"], "key 'H' is not a tonic and mode"),
         (["--start", "3", "--end", "2"], "end 2 s must lie after start 3 s"),
+        (["--start", "3.9999999"], "is shorter than 0.01 s"),
+        (["--config", "binary.yaml"], "not UTF-8 text"),
+        (["--recipe", "binary.yaml"], "not UTF-8 text"),
+        (["--config", "other.yaml"], "recipe 'other' in a configuration has no effect: give --recipe other"),
         (["--start", "99"], "start 99 s lies outside the video"),
         (["--start", "-1"], "start -1 s lies before the video"),
         (["--candidates", "0"], "candidates must be 1 or more"),
@@ -52,8 +56,11 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(
-    clip: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+    clip: Path, media: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
 ) -> None:
+    (media / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (media / "other.yaml").write_text("recipe: other")
+    flags = [str(media / flag) if flag.endswith(("y.yaml", "r.yaml")) else flag for flag in flags]
     code, err = run(capsys, clip, *flags)
     said = [line for line in err.splitlines() if "100% |" not in line]
     assert (code, len(said)) == (2, 1), err
@@ -125,7 +132,7 @@ def test_a_signal_midway_leaves_nothing_and_says_so(media: Path, tmp_path: Path,
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code
-    assert "nothing was written" in err
+    assert "no unfinished file is left behind" in err
     assert "Traceback" not in err
     assert names(tmp_path) == ["long.mp4"]
 
@@ -162,6 +169,45 @@ def test_ffmpeg_gone_is_exit_code_4(
     assert code == 4
     assert "V2M_FFMPEG" in err
     assert names(clip.parent) == ["cuts.mp4"]
+
+
+def in_a_shell(clip: Path, line: str) -> subprocess.CompletedProcess[str]:
+    """`line` run beside `clip`, with `v2m` for the command."""
+    line = line.replace("v2m", f"{sys.executable} {ROOT / 'infer.py'}", 1)
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], cwd=clip.parent, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "written"),
+    [
+        ("v2m cuts.mp4 --quiet >&-", 0, True),
+        ("v2m cuts.mp4 2>&-", 0, True),
+        ("v2m cuts.mp4 <&- >&- 2>&-", 0, True),
+        ("v2m gone.mp4 2>&-", 3, False),
+        ("v2m cuts.mp4 --quiet | head -c 0", 141, True),
+        ("v2m cuts.mp4 2>&1 >/dev/null | head -c 0", 141, False),
+    ],
+)
+def test_streams_that_nobody_holds(clip: Path, line: str, code: int, written: bool) -> None:
+    done = in_a_shell(clip, line)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert names(clip.parent) == (["cuts.mp4", "cuts.v2m.json", "cuts.v2m.mp4"] if written else ["cuts.mp4"])
+
+
+def test_a_deleted_current_folder_is_said(clip: Path) -> None:
+    done = in_a_shell(clip, f"mkdir gone; cd gone; rmdir ../gone; v2m {clip}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "current folder has been deleted" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["infer", "v2m"])
+def test_ctrl_c_while_starting_shows_no_traceback(module: str) -> None:
+    code = "import runpy, sys; sys.modules['v2m.cli'] = type('Stop', (), {'__getattr__': stop})()"
+    code = f"def stop(*_): raise KeyboardInterrupt\n{code}; runpy.run_module('{module}', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_memory_that_is_not_there_is_exit_code_5(clip: Path) -> None:

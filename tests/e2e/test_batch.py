@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ffmpeg
 from v2m.cli import main
 
 
@@ -53,10 +54,23 @@ def test_a_bad_video_is_named_in_the_table_and_the_others_are_done(
     (folder / "notes.txt").write_text("not looked at")
     assert main([str(folder)]) == 7
     table = capsys.readouterr().out
-    assert "2 done, 1 failed" in table or "1 failed" in table
+    assert table.splitlines()[-1] == "2 done, 1 failed"
     assert any(line.startswith("aa.mp4") and "failed" in line for line in table.splitlines())
     assert (folder / "b.v2m.mp4").exists()
     assert not (folder / "aa.v2m.json").exists()
+
+
+def test_debug_shows_where_a_video_failed_and_a_warning_is_in_the_table(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "a.mp4").write_text("not a video")
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:d=0.4", folder / "b.gif")
+    (folder / "b.mp4").unlink()
+    assert main([str(folder), "--debug"]) == 7
+    said = capsys.readouterr()
+    assert "Traceback" in said.err
+    assert "RefusedError" in said.err
+    assert "b.v2m.mp4; warning: pictures_encoded: gif holds no sound" in said.out
 
 
 def test_two_inputs_that_would_write_one_output_are_told_apart(

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from v2m.errors import MissingError, RefusedError, UsageError, exit_code
+from v2m.errors import MissingError, RefusedError, UsageError, describe, exit_code
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,24 @@ from v2m.errors import MissingError, RefusedError, UsageError, exit_code
         (OSError(errno.EROFS, "x"), 6),
         (KeyboardInterrupt(), 130),
         (SystemExit(143), 143),
+        (BrokenPipeError("x"), 141),
         (ValueError("x"), 1),
         (OSError(errno.EIO, "x"), 1),
     ],
 )
 def test_exit_codes(error: BaseException, code: int) -> None:
     assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No room", "x"), "the output cannot be written (No room): free some room, or give"),
+        (PermissionError(errno.EACCES, "Denied", "a\nb"), r"'a\nb': Denied; check the name and its permissions"),
+        (UsageError("two\nlines"), "two lines"),
+        (MemoryError(), "out of memory: MemoryError"),
+        (KeyError("x"), "a bug in v2m, please report it (KeyError: 'x'); --debug shows where"),
+    ],
+)
+def test_every_failure_is_one_line(error: BaseException, line: str) -> None:
+    assert describe(error).startswith(line)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from v2m.errors import UsageError
@@ -20,8 +23,6 @@ def planned(folder: Path, clip: Video, *, overwrite: bool = False, **extras: boo
 def clip(tmp_path: Path) -> Video:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"x")
-    import numpy as np
-
     return Video(path, "mp4", "h264", 16, 9, 0, 25.0, 1.0, np.zeros(1), 0.0, ())
 
 
@@ -62,10 +63,56 @@ def test_a_file_beside_the_video_is_not_overwritten_unasked(tmp_path: Path, clip
 
 
 def test_what_a_killed_run_left_is_swept_and_a_living_one_s_is_not(tmp_path: Path, clip: Video) -> None:
-    dead, alive = tmp_path / ".v2m-999999999-abc", tmp_path / ".v2m-1-abc"
-    dead.mkdir()
-    alive.mkdir()
+    here = platform.node()
+    dead, alive = tmp_path / f".v2m-999999999@{here}-abc", tmp_path / f".v2m-1@{here}-abc"
+    elsewhere = tmp_path / ".v2m-999999999@another-machine-abc"  # which may share this folder
+    for left in (dead, alive, elsewhere):
+        left.mkdir()
     with planned(tmp_path, clip).staged() as staged:
         staged.video.write_bytes(b"video")
     assert not dead.exists()
     assert alive.exists()
+    assert elsewhere.exists()
+
+
+def test_a_take_that_exists_is_not_overwritten_unasked(tmp_path: Path, clip: Video) -> None:
+    (tmp_path / "clip.v2m.seed4.wav").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"clip\.v2m\.seed4\.wav exists already"):
+        Outputs.plan(clip, tmp_path / "clip.v2m.mp4", Extras(), False, range(3, 6))
+
+
+def test_what_another_run_wrote_in_the_meantime_stays(tmp_path: Path, clip: Video) -> None:
+    def write_late() -> None:
+        with planned(tmp_path, clip).staged() as staged:
+            staged.video.write_bytes(b"second")
+            (tmp_path / "clip.v2m.mp4").write_bytes(b"first")
+
+    with pytest.raises(UsageError, match=r"clip\.v2m\.mp4 exists already"):
+        write_late()
+    assert (tmp_path / "clip.v2m.mp4").read_bytes() == b"first"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_no_file_beside_the_video_is_the_input(tmp_path: Path, clip: Video, link: bool) -> None:
+    source = clip.path.rename(tmp_path / "clip.png")  # an animated one
+    if link:
+        (tmp_path / "other.png").symlink_to(source)
+    out = tmp_path / ("other.mp4" if link else "clip.mp4")
+    with pytest.raises(UsageError, match=r"\.png is the input itself"):
+        Outputs.plan(replace(clip, path=source), out, Extras(report=True), True)
+    assert source.read_bytes() == b"x"
+
+
+def test_a_folder_in_the_place_of_a_file_is_left_alone(tmp_path: Path, clip: Video) -> None:
+    (tmp_path / "clip.v2m.json").mkdir()
+    with pytest.raises(UsageError, match=r"clip\.v2m\.json is a folder"):
+        planned(tmp_path, clip, overwrite=True)
+
+
+@pytest.mark.parametrize(("name", "words"), [("o", "no suffix"), ("o.mp3", "mp3 is not one of"), ("o.webm", "h264")])
+def test_a_container_that_cannot_be_is_refused_before_any_work(
+    tmp_path: Path, clip: Video, name: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        Outputs.plan(clip, tmp_path / name, Extras(), False)

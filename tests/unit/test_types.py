@@ -87,6 +87,17 @@ def test_a_span_counts_from_its_own_start() -> None:
     assert span.span(0.5).start == 2.5
 
 
+def test_a_span_between_two_frames_shows_the_one_before() -> None:
+    span = video().span(1.03, 1.07)
+    assert span.timestamps.tolist() == [0.0]
+    assert video().span(1.03, 1.15).timestamps == pytest.approx([0.0, 0.07])
+
+
+def test_a_span_too_short_to_hear_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"from 3 to 3\.001 s is shorter than 0\.01 s"):
+        video().span(3.0, 3.001)
+
+
 @pytest.mark.parametrize(("start", "end"), [(5.0, None), (-1.0, None), (3.0, 2.0), (1.0, 1.0)])
 def test_an_empty_span_is_refused(start: float, end: float | None) -> None:
     with pytest.raises(ValueError, match=f"{start:g} s"):

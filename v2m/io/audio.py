@@ -43,9 +43,13 @@ def save(audio: Audio, path: Path) -> None:
     subtype = "FLOAT" if form == "WAV" else "PCM_24"
     try:
         with temporary.open("xb") as file:
-            soundfile.write(file, audio.samples.T, audio.sample_rate, subtype=subtype, format=form)
-            file.flush()
-            os.fsync(file.fileno())
+            number = file.fileno()  # a file object would be called back, and callbacks swallow signals and errors
+            try:
+                soundfile.write(number, audio.samples.T, audio.sample_rate, subtype, format=form, closefd=False)
+            except soundfile.LibsndfileError:  # which does not tell why: the system does when asked again
+                os.write(number, bytes(1 << 16))
+                raise
+            os.fsync(number)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

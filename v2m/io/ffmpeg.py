@@ -96,6 +96,7 @@ def run(arguments: list[str], feed: Iterable[bytes], timeout: float) -> None:
     Raises:
         FFmpegError: It failed, or did not end within `timeout` seconds.
         OSError: It said that the disk is full, a quota is used up or the file system is read-only.
+        MemoryError: Something else killed it, as the kernel does when memory is short.
     """
     command = [executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments]
     process = subprocess.Popen(
@@ -145,5 +146,7 @@ def _raise(status: int, said: str) -> None:
     for words, number in DISK_WORDS.items():
         if words in said:
             raise OSError(number, os.strerror(number))
+    if status == -signal.SIGKILL:
+        raise MemoryError("the system ended ffmpeg; close other programs or use a smaller video")
     lines = [line for line in said.splitlines() if line.strip()]
     raise FFmpegError(f"ffmpeg ended with {status}: {lines[0] if lines else 'it gave no reason'}")

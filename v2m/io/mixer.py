@@ -24,13 +24,14 @@ from v2m.metrics.loudness import decibels, integrated_loudness, peak_envelope
 from v2m.timing import db_to_gain, seconds_of
 from v2m.types import Audio, Progress, Video
 
-__all__ = ["Mix", "MixReport", "check_output", "default_output", "mix"]
+__all__ = ["Mix", "MixReport", "check", "default_output", "mix"]
 
 HEADROOM = 0.7  # dB: what a codec usually adds to the peaks, or another meter's filter reads more near 20 kHz
 FULL = 1 << 20  # bytes; with less left the disk is taken to be full
 ROUNDS = 4  # of writing, each limited harder where the decoded peaks did not fit
 EXTRA = 0.2  # dB that the decoded peaks have to stay below the ceiling by this meter
 NEAR = 1.0  # LU
+WEBM = {"av1", "vp8", "vp9"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,22 @@ def default_output(video: Video, suffix: str = ".v2m") -> Path:
     return video.path.with_name(f"{video.path.stem}{suffix}{usual_suffix(video)}")
 
 
+def check(video: Video, out: Path, overwrite: bool) -> None:
+    """Says before any long work what would go wrong at its end.
+
+    Raises:
+        UsageError, OSError: See `check_output`. UsageError also where the container does not hold these pictures.
+        MissingError: There is no ffmpeg.
+    """
+    check_output(video.path, out, overwrite)
+    container = container_of(out)
+    if encoded_anew(video) and container.muxer not in {"mp4", "mov", "matroska"}:
+        raise UsageError(f"{out.name}: pictures of a {video.container} are written to mp4, mov or mkv")
+    if container.muxer == "webm" and video.codec not in WEBM:
+        raise UsageError(f"{out.name}: webm holds {', '.join(sorted(WEBM))} and not {video.codec}: give a .mkv output")
+    version()
+
+
 def mix(  # noqa: PLR0917 - what, with what, where to, how
     video: Video,
     music: Audio,
@@ -92,7 +109,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         progress: Told how much of the sound ffmpeg has taken.
 
     Raises:
-        UsageError: See `check_output`; the container does not hold these streams; the span lies outside the video.
+        UsageError: See `check`; the container does not hold these streams; the span lies outside the video.
         ValueError: The music is empty, has more than two channels, or holds NaN or infinity.
         MissingError: There is no ffmpeg.
         OSError: The disk is full or cannot be written to.
@@ -100,10 +117,8 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     """
     assert video.start == 0, "the mixer takes the whole video; settings.start and settings.end choose a span"
     settings = settings or Mix()
-    check_output(video.path, out, overwrite)
-    container, program = container_of(out), version()
-    if encoded_anew(video) and container.muxer not in {"mp4", "mov", "matroska"}:
-        raise UsageError(f"{out.name}: pictures of a {video.container} are written to mp4, mov or mkv")
+    check(video, out, overwrite)
+    container = container_of(out)
     _check_music(music)
     blended = blend(video, music, settings)
     kept = video.audio_streams if settings.original != "replace" and container.several_tracks else ()
@@ -118,7 +133,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         sample_rate=SAMPLE_RATE,
         container=container.muxer,
         codec=container.encoder[0].removeprefix("lib"),
-        ffmpeg=program,
+        ffmpeg=version(),
         original=settings.original,
         music_loudness=_finite(blended.music_loudness),
         original_loudness=_finite(blended.original_loudness),
@@ -174,11 +189,11 @@ def _written(job: Job, given: Fingerprint, temporary: Path, progress: Progress |
     except UnreadableError as error:
         made, found = given, [f"cannot be read back ({error})"]
     except FFmpegError as error:
-        if same:
+        if job.container.muxer == "matroska":  # which holds everything
             raise
+        others = ".mkv" if same else f"{usual_suffix(job.video)} or .mkv"
         raise UsageError(
-            f"{temporary.suffix} does not hold what {job.video.path.name} is made of ({error}): "
-            f"give a {usual_suffix(job.video)} or .mkv output"
+            f"{job.video.path.name} cannot be written as {temporary.suffix} ({error}): give a {others} output"
         ) from error
     if found and shutil.disk_usage(temporary.parent).free < FULL:  # ffmpeg has been seen to end well on a full disk
         raise no_space()

@@ -67,7 +67,9 @@ def container_of(out: Path) -> Container:
     """Raises UsageError where the suffix of `out` is none that can hold a video with music."""
     found = CONTAINERS.get(out.suffix.lower())
     if found is None:
-        raise UsageError(f"{out.name}: {out.suffix or 'no suffix'} is not one of {' '.join(CONTAINERS)}")
+        raise UsageError(
+            f"{out.name}: {out.suffix or 'no suffix'} is not one of {' '.join(CONTAINERS)}, and it is no folder"
+        )
     return found
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,41 @@ from tests.unit.io.hearing import RATE, click_time, clicks, drums, tone
 from v2m.errors import UsageError
 from v2m.io.audio import read_track, resample, save
 from v2m.types import Audio
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000))", "OSError: [Errno 27]"),  # as a full disk does
+        ("signal.setitimer(signal.ITIMER_REAL, 0.05)", "Stop"),
+    ],
+)
+def test_what_stops_the_writing_is_said_and_leaves_nothing(tmp_path: Path, run: str, said: str) -> None:
+    """libsndfile calls back into Python to write to a file object; what is raised there is lost."""
+    code = f"""
+import resource, signal, sys
+import os
+import subprocess
+import sys
+from pathlib import Path
+import numpy as np, soundfile
+from v2m.io.audio import save
+from v2m.types import Audio
+
+class Stop(BaseException): ...
+def stop(*_): raise Stop
+signal.signal(signal.SIGALRM, stop)
+sound = Audio(np.zeros((2, 20_000_000), np.float32), 48_000)
+{run}
+save(sound, Path("x.wav"))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert said in done.stderr.splitlines()[-1]
+    assert "callback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("suffix", "error"), [(".wav", 0), (".flac", 2e-7), (".WAV", 0)])
@@ -109,7 +147,8 @@ def test_mono_keeps_its_level_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_damage_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
-    source = Audio(clicks(4, [3.5]).samples + np.float32(0.2) * drums(4).samples, RATE)
+    sound = clicks(4, [3.5]).samples + 0.2 * drums(4).samples
+    source = Audio(sound.astype(np.float32), RATE)
     path = sounding(tmp_path / "whole.mp4", source, codec=("-c:a", "aac"))
     data = bytearray(path.read_bytes())
     start = data.find(b"mdat") + 2000

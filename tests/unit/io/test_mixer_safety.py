@@ -19,7 +19,8 @@ from v2m.errors import MissingError, UsageError
 from v2m.io import place
 from v2m.io import video as videos
 from v2m.io.ffmpeg import FFmpegError, run
-from v2m.io.mixer import check_output, mix
+from v2m.io.mixer import mix
+from v2m.io.place import check_output
 from v2m.types import Video
 
 
@@ -106,8 +107,8 @@ def test_a_folder_without_permission(clip: Video, out: Path) -> None:
 @pytest.mark.parametrize(
     ("does", "error", "said"),
     [
-        ("echo kaputt >&2; exit 1", FFmpegError, "kaputt"),
-        ("kill -9 $$", FFmpegError, "-9"),
+        ("echo kaputt >&2; exit 1", UsageError, r"as \.mp4 .*kaputt.* give a \.mkv output"),
+        ("kill -9 $$", MemoryError, "the system ended ffmpeg"),
         ("cat > /dev/null; exit 0", RuntimeError, "cannot be read back"),
         ("cat > /dev/null; head -c 3000 CLIP > $out; exit 0", RuntimeError, "cannot be read back"),
         ("cat > /dev/null; cp CLIP $out; exit 0", None, ""),

@@ -8,10 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from v2m.generators.sketch import grid
+from v2m.generators.sketch import rubato
 from v2m.generators.sketch.plan import Plan, facts, plan
 from v2m.metrics.rhythm import cut_alignment
 from v2m.types import Cut, Floats, Picture
+
+ROUNDING = 0.005 + 1e-9  # of a change of tempo: beats last a whole number of hundredths of the tag's
 
 
 def picture(cuts: list[Cut], duration: float, motion: Floats | None = None) -> Picture:
@@ -37,9 +39,12 @@ def check(made: Plan, steadiness: float, beats_per_bar: int) -> None:
     """All that holds for every plan."""
     duration = made.duration
     assert (np.abs(tempi(made) / made.tempo - 1) <= 0.08 + 1e-9).all(), "tempo leaves its bounds"
-    changes = np.abs(np.diff(np.log(tempi(made))))
-    rounding = 2 * 0.005 * made.tempo / 60 / 2  # bar lines lie on a grid of 5 ms, and bars have two beats or more
-    assert (changes <= 0.06 * (1 - steadiness) + rounding).all(), "tempo jumps"
+    lengths = np.diff(made.tempo_map.time(np.arange(made.bars[-1].start + made.bars[-1].beats + 1)))
+    changes = np.abs(np.diff(lengths)) * made.tempo / 60
+    opens = np.isin(np.arange(1, len(lengths)), [bar.start for bar in made.bars])
+    free = np.sqrt(1 - steadiness)
+    assert (changes[opens] <= 0.04 * free + ROUNDING).all(), "the tempo jumps at a bar line"
+    assert (changes[~opens] <= 0.015 * free + ROUNDING).all(), "the tempo jumps inside a bar"
     if steadiness == 1:
         assert np.ptp(tempi(made)) < 1e-6, "a steady piece changes tempo"
     assert (np.diff(made.beats) > 0).all()
@@ -49,7 +54,6 @@ def check(made: Plan, steadiness: float, beats_per_bar: int) -> None:
 
     starts = [bar.start for bar in made.bars]
     assert starts == [0, *np.cumsum([bar.beats for bar in made.bars])[:-1]], "bars leave a gap"
-    assert starts == made.tempo_map.beats[:-1].tolist()
     last = made.bars[-1]
     within = made.tempo_map.time(np.arange(last.start, last.start + last.beats))
     assert within[-1] < duration <= made.tempo_map.time(last.start + last.beats) + 1e-6, "the last bar ends elsewhere"
@@ -189,8 +193,9 @@ def test_strong_cuts_are_preferred_for_downbeats() -> None:
 
 def test_more_steadiness_means_less_change_of_tempo() -> None:
     cuts = random_cuts(np.random.default_rng(2), 60.0, 0.5)
-    spans = [np.ptp(tempi(plan(picture(cuts, 60.0), 60.0, 100.0, 0, steadiness=s))) for s in (0.0, 0.7, 1.0)]
-    assert spans[0] > spans[1] > spans[2]
+    made = [plan(picture(cuts, 60.0), 60.0, 100.0, 0, steadiness=s) for s in (0.0, 0.7, 1.0)]
+    largest = [np.abs(np.diff(tempi(one), prepend=tempi(one)[0])).max() for one in made]
+    assert largest[0] > largest[1] > largest[2]
 
 
 def test_the_same_arguments_give_the_same_plan() -> None:
@@ -235,7 +240,7 @@ def test_energy_follows_the_motion_and_the_ending_winds_down() -> None:
 def test_searching_in_windows_costs_no_hits(monkeypatch: pytest.MonkeyPatch) -> None:
     cuts = random_cuts(np.random.default_rng(9), 290.0, 0.3)
     whole = plan(picture(cuts, 290.0), 290.0, 100.0, 0)
-    monkeypatch.setattr(grid, "WINDOW", 60.0)
+    monkeypatch.setattr(rubato, "WINDOW", 120)
     pieced = plan(picture(cuts, 290.0), 290.0, 100.0, 0)
     check(pieced, 0.5, 4)
     assert len(pieced.hits) >= 0.95 * len(whole.hits)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m import timing
-from v2m.generators.sketch import form, grid, steady
+from v2m.generators.sketch import form, grid, rubato, steady
 from v2m.timing import TempoMap
 from v2m.types import Cut, Floats, Picture
 
@@ -91,10 +91,11 @@ def plan(
     """Plans a piece for `picture`: as many cuts as possible on beats, the strongest on downbeats, and a real ending.
 
     The tempo stays within ±8 % of `tempo` (beats per minute). `steadiness` 0–1: at 1 one tempo holds throughout, at
-    0.5 it changes by up to 3 % at a bar line, about what listeners just notice (Drake & Botte 1993), at 0 by up to
-    6 %. Bars have `beats_per_bar` beats, but one before a strong cut may be up to two shorter or longer, and so may
-    a pick-up at the very beginning. The final chord rings 1.5–4 s, about a bar. A video too short for a bar before
-    that gets the chord alone. The seed chooses among forms that fit equally.
+    0.5 it changes by up to 3 % at a bar line, about what listeners just notice (Drake & Botte 1993), and by 1 % from
+    beat to beat inside a bar; at 0 by up to 4 % and 2 %. Bars have `beats_per_bar` beats, but one before a strong cut
+    may be up to two shorter or longer, and so may a pick-up at the very beginning. The final chord rings 1.5–4 s,
+    about a bar. A video too short for a bar before that gets the chord alone. The seed chooses among forms that fit
+    equally.
 
     Raises:
         ValueError: a duration or tempo that is not positive, fewer than 2 beats per bar, or steadiness outside 0–1.
@@ -106,25 +107,21 @@ def plan(
         )
     cuts = tuple(cut for cut in picture.cuts if 0 < cut.time < duration)
     brief = grid.Brief(cuts, duration, tempo, beats_per_bar, steadiness)
-    if brief.too_short:
-        laid = grid.chord(brief)
-    else:
-        laid = steady.steady(brief) if brief.most_change < grid.TEMPO_STEP else grid.lay(brief)
+    lay = grid.chord if brief.too_short else steady.steady if steadiness == 1 else rubato.lay
+    laid = lay(brief)
     openings = np.concatenate([[0], np.cumsum(laid.beats)])
-    edges = np.append(laid.starts, laid.starts[-1] + laid.beats[-1] * laid.period)
-    tempo_map = TempoMap(openings.astype(float), edges)
-    hits, missed = _meet(cuts, tempo_map, openings[:-1])
+    hits, missed = _meet(cuts, laid.tempo_map, openings[:-1])
     accents = np.zeros(len(laid.beats))
     for hit in hits:
         if hit.downbeat:
             bar = int(np.searchsorted(openings, hit.beat))
             accents[bar] = max(accents[bar], hit.strength)
-    moved = form.energies(picture, cuts, np.minimum(edges, duration))
+    moved = form.energies(picture, cuts, np.minimum(laid.tempo_map.time(openings), duration))
     parts = form.outline(accents, moved, seed)
     energy = form.shaped(parts, moved)
     section = np.repeat(np.arange(len(parts)), [part.last - part.first for part in parts])
     bars = tuple(Bar(*map(int, row)) for row in zip(openings, laid.beats, section, strict=False))
-    return Plan(duration, tempo, tempo_map, bars, _passages(parts, energy), hits, energy, missed)
+    return Plan(duration, tempo, laid.tempo_map, bars, _passages(parts, energy), hits, energy, missed)
 
 
 def _passages(parts: Sequence[form.Part], energy: Floats) -> tuple[Passage, ...]:

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import numpy as np
 
+from v2m import timing
 from v2m.generators.sketch.grid import (
-    DRIFT_COST,
     LATE_COST,
     LATEST,
-    STEP,
-    TEMPO_STEP,
     Bars,
     Brief,
     bends,
+    drift_cost,
     nearness,
     rewards,
     weight,
 )
+from v2m.timing import TempoMap
 from v2m.types import Floats
 
 DRIFT = 0.02  # seconds by which neighbouring beat lengths may part over the whole piece
+BIN = 0.005  # seconds of phase that are told apart
 CANDIDATES = 24  # stretches of tempo whose best click is barred
 WORK = 50_000_000  # folded cuts at most: hours of dense cutting are searched more coarsely
 ROWS = 2048  # beat lengths folded at once
 
 
 def steady(brief: Brief) -> Bars:
-    """As `grid.lay`, at one tempo."""
+    """As `rubato.lay`, at one tempo."""
     barred = [_bar(brief, period, phase) for period, phase in _clicks(brief)]
     return max(barred, key=lambda scored: scored[0])[1]
 
@@ -40,8 +41,8 @@ def _clicks(brief: Brief) -> list[tuple[float, float]]:
     low, high = brief.periods
     count = int(np.clip((high - low) / low * brief.duration / DRIFT, 64, WORK / max(1, len(brief.cuts))))
     periods = np.sort(np.append(np.geomspace(low, high, count), brief.period))  # (R,)
-    bins = int(np.ceil(high / STEP))
-    away = np.abs(np.log(periods / brief.period)) / TEMPO_STEP * brief.duration / brief.period / brief.beats_per_bar
+    bins = int(np.ceil(high / BIN))
+    drift = drift_cost(periods / brief.period) * brief.duration / brief.period
     worth = np.empty(len(periods))
     phases = np.empty(len(periods))
     for first in range(0, len(periods), ROWS):
@@ -49,7 +50,7 @@ def _clicks(brief: Brief) -> list[tuple[float, float]]:
         piles = _piles(brief, periods[rows], bins) - LATE_COST * np.arange(bins) / bins
         piles[np.arange(bins) / bins * periods[rows, None] > LATEST] = -np.inf
         best = piles.argmax(axis=1)
-        worth[rows] = piles[np.arange(len(best)), best] - DRIFT_COST * away[rows]
+        worth[rows] = piles[np.arange(len(best)), best] - drift[rows]
         phases[rows] = best / bins * periods[rows]
     stripes = np.array_split(np.arange(len(periods)), CANDIDATES)
     rows = [stripe[worth[stripe].argmax()] for stripe in stripes]
@@ -83,9 +84,9 @@ def _bar(brief: Brief, period: float, phase: float) -> tuple[float, Bars]:
                 best[k], length[k] = best[k - m] + down[k] - costs[m], m
     worth = best + np.cumsum(beat) - brief.ring_cost(brief.duration - times)
     line = int(np.argmax(worth[1:])) + 1
-    lines, beats = [line], [len(times) - line]
-    while lines[-1] > 0:
-        beats.append(int(length[lines[-1]]))
-        lines.append(lines[-1] - beats[-1])
-    drift = DRIFT_COST * abs(np.log(period / brief.period)) / TEMPO_STEP * len(lines)
-    return float(worth[line]) - drift, Bars(times[lines[::-1]], tuple(beats[::-1]), period)
+    at, beats = line, [len(times) - line]
+    while at > 0:
+        beats.append(int(length[at]))
+        at -= beats[-1]
+    drift = float(drift_cost(period / brief.period)) * line
+    return float(worth[line]) - drift, Bars(tuple(beats[::-1]), TempoMap.steady(timing.beat_seconds(period), phase))

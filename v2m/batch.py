@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Row:
     detail: str = ""
     code: int = errors.OK
     seconds: float = 0.0
-    error: Exception | None = None
+    trace: str = ""  # where it failed
 
 
 def videos_in(paths: Iterable[Path]) -> list[Path]:
@@ -70,7 +71,7 @@ def score_all(
         begun = time.perf_counter()
         folder = out or path.parent
         target = folder / f"{path.stem}.v2m.json"
-        status, detail, code, fault = "done", "", errors.OK, None
+        status, detail, code, trace = "done", "", errors.OK, ""
         try:
             if target in written:
                 raise UsageError(f"its output would have the name of {written[target].name!r}'s: rename one of the two")
@@ -83,8 +84,9 @@ def score_all(
                 warned = (f"warning: {warning}" for warning in record["warnings"])
                 detail = "; ".join([printable(Path(record["output"]["file"]).name), *warned])
         except Exception as error:  # one bad video never stops the others
-            status, detail, code, fault = "failed", errors.describe(error), errors.exit_code(error), error
-        yield Row(path, status, detail, code, time.perf_counter() - begun, fault)
+            status, detail, code = "failed", errors.describe(error), errors.exit_code(error)
+            trace = "".join(traceback.format_exception(error))  # the error itself would keep the decoder alive
+        yield Row(path, status, detail, code, time.perf_counter() - begun, trace)
         if code == errors.DISK:
             return
 

@@ -272,8 +272,8 @@ def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, An
     try:
         for row in tqdm(work, total=len(paths), desc="videos", unit="video", disable=request.quiet or None):
             rows.append(row)
-            if request.debug and row.error:
-                traceback.print_exception(row.error)
+            if request.debug:
+                sys.stderr.write(row.trace)
     finally:
         rows += [batch.Row(path, "not done") for path in paths[len(rows) :]]
         sys.stdout.write(batch.table(rows) + "\n")

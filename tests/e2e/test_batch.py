@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ffmpeg
+from v2m.batch import score_all, videos_in
 from v2m.cli import main
+from v2m.io.mixer import Mix
 
 
 @pytest.fixture
@@ -73,6 +75,16 @@ def test_debug_shows_where_a_video_failed_and_a_warning_is_in_the_table(
     assert "b.v2m.mp4; warning: pictures_encoded: gif holds no sound" in said.out
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are counted there")
+def test_no_decoder_outlives_its_video(folder: Path) -> None:
+    shutil.copy(folder / "a.mp4", folder / "c.mp4")
+    (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:4000])  # its index is missing
+    kept = [*score_all(videos_in([folder]), None, {}, overwrite=False, mix=Mix(lufs=None))]
+    assert [row.status for row in kept] == ["done", "failed", "done"]
+    children = [int(pid) for tasks in Path("/proc/self/task").glob("*/children") for pid in tasks.read_text().split()]
+    assert not [pid for pid in children if b"v2m.io.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def test_two_inputs_that_would_write_one_output_are_told_apart(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,8 +94,6 @@ def test_two_inputs_that_would_write_one_output_are_told_apart(
 
 
 def test_videos_in_finds_videos_only(folder: Path) -> None:
-    from v2m.batch import videos_in
-
     for name in (".hidden.mp4", "a.v2m.mp4", "x.txt", "UPPER.MOV"):
         (folder / name).write_text("")
     (folder / "sub.mp4").mkdir()

@@ -12,6 +12,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from v2m.errors import RefusedError
+from v2m.io.ffmpeg import RESTARTING
 from v2m.timing import clock_seconds
 
 VIDEOS = ("mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "gif", "apng", "mxf")
@@ -20,7 +21,6 @@ VIDEOS = ("mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "gif"
 SOUNDS = ("mp3", "wav", "w64", "flac", "aac", "aiff", "ac3", "eac3", "amr", "ape", "caf", "au", "tta", "wv")
 IMAGES = ("png", "jpeg", "webp", "bmp", "tiff", "gif", "jpegxl", "ppm", "qoi", "exr", "psd", "svg", "dds", "sgi")
 BARE = ("dv", "h264", "hevc", "vvc", "av1", "obu", "ivf", "m4v", "mpegvideo", "yuv4mpegpipe", "vc1", "nut", "rm", "wtv")
-RESTARTING = {"mpegts", "mpeg"}  # their clock may jump in the middle, as where two recordings were joined
 
 
 def open_media(path: str, max_pixels: int) -> InputContainer:

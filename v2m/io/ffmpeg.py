@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # A playlist renamed .mp4 would read other files in spite of the protocol list; the format list stops it.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,mxf"
 GUARD = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-RESTARTING = {"mpegts", "mpeg"}  # containers whose clock may jump back in the middle
+RESTARTING = {"mpegts", "mpeg"}  # containers whose clock may jump in the middle, as where two recordings were joined
 DISK_WORDS = {
     "No space left on device": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,

@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 
 from v2m import types
 from v2m.errors import RefusedError
-from v2m.io.container import RESTARTING, demuxed, main_video, open_media, video_packets
+from v2m.io.container import demuxed, main_video, open_media, video_packets
+from v2m.io.ffmpeg import RESTARTING
 from v2m.io.frames import Orientation, Tally, decode
 from v2m.timing import clock_seconds, mean_rate
 

@@ -33,7 +33,7 @@ def draw(path: Path, video: Video, score: Score, size: tuple[float, float] = (14
             line += f"   {score.facts['style']}, {score.facts.get('key', '')}"
         if met.get("n"):
             line += f"   cuts on a beat: {met['hits']:.0%}, by chance {met['chance']:.0%}"
-        figure.suptitle(line.encode("ascii", "replace").decode(), x=0.01, ha="left", color=INK)
+        figure.suptitle(line.encode("ascii", "replace").decode(), x=0.01, ha="left", color=INK, parse_math=False)
         figure.savefig(path, dpi=110, format="png")
 
 

@@ -71,7 +71,7 @@ def score_video(
         tagger: Says what music would fit; measured from the picture if not given.
         generator: Writes the music; Sketch if not given.
         tags: Hints: every field set here wins over the tagger's.
-        mix: How the music meets the clip's own sound, and how loud.
+        mix: How the music meets the clip's own sound, and how loud; `start` and `end` below take the place of its own.
         extras: What else to write.
         limits: What input to accept.
         seed: The same seed gives the same music.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -125,4 +126,9 @@ def _alignment(score: Score, span: Video) -> dict[str, Any] | None:
 
 
 def _versions(*names: str) -> dict[str, str]:
-    return {name: metadata.version(name) for name in names}
+    """Of those that are installed: a generator of another kind does without some."""
+    found = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -57,7 +57,7 @@ def _part(layer: Layer, notes: list[Note]) -> Part:
 
 
 def _melodies(sheet: Sheet, themes: list[str], seed: str) -> list[Part]:
-    """Lead and answer. Some themes are handed over: then the two change parts."""
+    """Lead and answer. Some themes are handed over, and every third statement of any: then the two change parts."""
     ideas = {theme: motif.invent(sheet.style, stream(seed, f"motif {theme}")) for theme in themes}
     players = {layer.kind: layer for layer in sheet.style.layers if layer.kind in {"lead", "answer"}}
     if "lead" not in players:
@@ -69,7 +69,11 @@ def _melodies(sheet: Sheet, themes: list[str], seed: str) -> list[Part]:
     lower = melody.answer(sheet, ideas, silent, second, stream(seed, "answer"))
     rng = stream(seed, "hand over")
     handed = {theme for theme in themes if theme != themes[0] and rng.random() < 0.6}
-    swaps = [p for _, p in sheet.passages() if p.name in handed and p.energy >= second.enters]
+    swaps = [
+        p
+        for _, p in sheet.passages()
+        if p.energy >= second.enters and p.name not in {"intro", "ending"} and (p.name in handed) != (p.variant % 3 == 2)
+    ]
     upper, lower = _exchanged(sheet, swaps, upper, second), _exchanged(sheet, swaps, lower, first)
     return [_part(first, upper[0] + lower[1]), _part(second, lower[0] + upper[1])]
 

@@ -36,10 +36,15 @@ def choose(style: Style, key: Key, themes: list[str], rng: Random) -> dict[str, 
 
 
 def harmonise(plan: Plan, style: Style, key: Key, progressions: Mapping[str, Progression], rng: Random) -> list[Span]:
-    """The chords of every bar. The last bar holds the tonic; what leads there is one of the style's cadences."""
+    """The chords of every bar. The last bar holds the tonic; what leads there is one of the style's cadences.
+
+    Every third time that a theme is heard it is set on the chords of another one.
+    """
     bars: Progression = [[] for _ in plan.bars]
+    names = list(progressions)
     for index, passage in enumerate(plan.passages):
-        pattern = progressions[passage.name if passage.name in progressions else next(iter(progressions))]
+        theme = names.index(passage.name) if passage.name in progressions else 0
+        pattern = progressions[names[(theme + (passage.variant % 3 == 2)) % len(names)]]
         for place in range(passage.last - passage.first):
             symbols = pattern[place % len(pattern)]
             if place >= len(pattern) and place % len(pattern) and rng.random() < 0.3:

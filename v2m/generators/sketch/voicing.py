@@ -11,7 +11,7 @@ from v2m.generators.sketch.chords import Chord
 Voicing = tuple[int, ...]  # MIDI pitches, rising
 
 MISSING = 3.0  # semitones of movement that a tone is worth without which the chord is another
-RUB = 4.0  # semitones of movement that a semitone against another player is worth avoiding
+RUB = 8.0  # semitones of movement that a semitone against another player is worth avoiding
 PARALLEL = 8.0  # semitones of movement that a parallel fifth or octave is worth avoiding
 WIDEST_GAP = 9
 

@@ -44,7 +44,7 @@ AMBIENT = Style(
             high=91,
             pan=0.3,
         ),
-        Layer("melody", "lead", (11, 92, 99), level=-1, low=64, high=84, gate=1.0),
+        Layer("melody", "lead", (11, 92, 99), level=1, low=64, high=84, gate=1.0),
         Layer("melody", "answer", (8, 9, 10), enters=0.3, level=-7, low=74, high=91, pan=-0.35),
     ),
     cells=(

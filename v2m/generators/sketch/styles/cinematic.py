@@ -26,7 +26,7 @@ CINEMATIC = Style(
     },
     cadences={"major": ("IV | Vsus4 V | I", "bVI | bVII | I"), "minor": ("bVI | bVII | i", "iv | Vsus4 V | i")},
     layers=(
-        Layer("pads", "pad", (48, 49), level=-4, low=53, high=79, voices=4, pan=-0.1),
+        Layer("pads", "pad", (48, 49), level=-6, low=50, high=71, voices=4, pan=-0.1),
         Layer(
             "bass",
             "bass",
@@ -66,7 +66,7 @@ CINEMATIC = Style(
         ),
         Layer("pads", "pad", (60, 61), enters=0.66, level=-6, low=50, high=69, voices=3, pan=0.15),
         Layer("pads", "pad", (52,), enters=0.8, level=-7, low=55, high=79, voices=3),
-        Layer("melody", "lead", (42, 60), level=3, low=55, high=76),
+        Layer("melody", "lead", (42, 60), level=4, low=60, high=79),
         Layer("melody", "answer", (60, 73, 71), enters=0.35, level=-1, low=58, high=77, pan=0.3),
     ),
     kit=Kit(

@@ -48,7 +48,7 @@ FOLK = Style(
             (24, 25),
             (Figure("7---..5---5-6-5-"), Figure("8---5-57..575-57")),
             enters=0.45,
-            level=-5,
+            level=-8,
             low=45,
             high=72,
             voices=5,
@@ -66,7 +66,7 @@ FOLK = Style(
             high=48,
         ),
         Layer("pads", "pad", (21,), enters=0.6, level=-11, low=52, high=74, voices=3, pan=0.1),
-        Layer("melody", "lead", (110, 22, 78), level=1, low=62, high=86, pan=0.1),
+        Layer("melody", "lead", (110, 22, 78), level=4, low=62, high=86, pan=0.1),
         Layer("melody", "answer", (15, 105), enters=0.3, level=-1, low=60, high=81, pan=0.35),
     ),
     cells=(

@@ -54,7 +54,7 @@ LOFI = Style(
             low=28,
             high=48,
         ),
-        Layer("pads", "pad", (89, 51), enters=0.5, level=-7, low=57, high=79, voices=3, pan=0.2),
+        Layer("pads", "pad", (89, 51), enters=0.5, level=-9, low=57, high=79, voices=3, pan=0.2),
         Layer("melody", "lead", (11, 24), level=1, low=62, high=84, pan=0.15),
         Layer("melody", "answer", (26, 108, 5), enters=0.3, level=-2, low=60, high=81, pan=0.4),
     ),
@@ -79,7 +79,7 @@ LOFI = Style(
             {"rim": "........5..5..5.", "kick": "........7......."},
         ),
         enters=0.2,
-        level=-2,
+        level=0,
     ),
     cells=(
         "..6-5-6---..5---",
@@ -99,5 +99,5 @@ LOFI = Style(
     looseness=0.012,
     dull=4200.0,
     wobble=7.0,
-    crackle=1.0,
+    crackle=1.3,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import traceback
 from collections import Counter
@@ -38,15 +39,23 @@ def videos_in(paths: Iterable[Path]) -> list[Path]:
     """The files named and, for each folder, the videos directly in it by name, v2m's own outputs left out.
 
     Raises:
-        RefusedError: A folder holds no video.
+        RefusedError: A folder holds no video, or may not be read.
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(each for each in path.iterdir() if _is_video(each)) if path.is_dir() else [path]
+        try:
+            inside = sorted(each for each in path.iterdir() if _is_video(each)) if is_folder(path) else [path]
+        except PermissionError:
+            raise RefusedError("permission", f"{str(path)!r} may not be read; change its permissions") from None
         if not inside:
             raise RefusedError("no_videos", f"{str(path)!r} holds no videos ({', '.join(sorted(SUFFIXES))})")
         found += inside
     return list(dict.fromkeys(found))
+
+
+def is_folder(path: Path) -> bool:
+    """Not so where that cannot be known: `io.video.open` says why."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises in a folder that may not be entered
 
 
 def _is_video(path: Path) -> bool:

@@ -226,12 +226,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
 
 def _run(request: Request) -> int:
     from v2m import progress
-    from v2m.batch import videos_in
+    from v2m.batch import is_folder, videos_in
 
     stages = progress.silent if request.quiet else progress.bars
     provenance = {"recipe": request.recipe, "settings": request.settings}
     first, *more = request.videos
-    if more or first.is_dir():
+    if more or is_folder(first):
         return _run_batch(request, videos_in(request.videos), provenance)
     from v2m.score import score_video
 

@@ -6,6 +6,7 @@ import errno
 
 OK, BUG, USAGE, REFUSED, ENVIRONMENT, MEMORY, DISK, BATCH = range(8)
 SIGINT, SIGPIPE, SIGTERM = 130, 141, 143  # as shells count: 128 + the signal's number
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 class UsageError(ValueError):
@@ -28,9 +29,10 @@ def describe(error: BaseException) -> str:
     """One line for people: what was wrong and, where that can be said, what helps."""
     text, code = " ".join(str(error).split()) or type(error).__name__, exit_code(error)
     if code == DISK and isinstance(error, OSError):
-        return f"the output cannot be written ({error.strerror}): free some room, or give another --out"
+        cure = "free some room" if error.errno in FULL else "change the permissions"
+        return f"{_named(error)}the output cannot be written ({error.strerror}): {cure}, or give another --out"
     if code == USAGE and isinstance(error, OSError) and error.filename:
-        return f"{str(error.filename)!r}: {error.strerror}; check the name and its permissions"
+        return f"{_named(error)}{error.strerror}; check the name"
     if code == MEMORY:
         return f"out of memory: {text}"
     if code in {SIGINT, SIGTERM}:
@@ -40,18 +42,22 @@ def describe(error: BaseException) -> str:
     return text
 
 
+def _named(error: OSError) -> str:
+    return f"{str(error.filename)!r}: " if error.filename else ""
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code that `infer.py` ends with when `error` is what stopped it."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else BUG
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}:
-        return DISK
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in FULL):
+        return DISK  # an input that may not be read is refused
     kinds = {
         SIGINT: KeyboardInterrupt,
         SIGPIPE: BrokenPipeError,
         REFUSED: RefusedError,
         MEMORY: MemoryError,
         ENVIRONMENT: (MissingError, ImportError),
-        USAGE: (UsageError, FileNotFoundError, FileExistsError, PermissionError),
+        USAGE: (UsageError, FileNotFoundError, FileExistsError),
     }
     return next((code for code, kind in kinds.items() if isinstance(error, kind)), BUG)

@@ -71,7 +71,7 @@ def score_video(
         tagger: Says what music would fit; measured from the picture if not given.
         generator: Writes the music; Sketch if not given.
         tags: Hints: every field set here wins over the tagger's.
-        mix: How the music meets the clip's own sound, and how loud; `start` and `end` below take the place of its own.
+        mix: How the music meets the clip's own sound, and how loud; its start and end are those below.
         extras: What else to write.
         limits: What input to accept.
         seed: The same seed gives the same music.
@@ -99,9 +99,7 @@ def score_video(
     if candidates < 1 or seed < 0:
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {candidates} and {seed}")
     seeds = range(seed, seed + candidates)
-
     clock = Clock()
-    path = Path(path)
     clip = video.open(path, limits or Limits())
     outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     span = _span(clip, start, end)

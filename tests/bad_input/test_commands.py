@@ -161,6 +161,33 @@ def test_a_folder_that_cannot_be_written_is_exit_code_6_or_2(clip: Path, capsys:
     assert len([line for line in err.splitlines() if "100% |" not in line]) == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs another's files, and no rights")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["shut/cuts.mp4"], 3, "may not be read"),
+        (["shut"], 3, "may not be read"),
+        (["ours/cuts.mp4", "-o", "shut/x.mp4"], 6, "cannot be written"),
+        (["ours/cuts.mp4", "-o", "shown/x.mp4"], 6, "cannot be written"),
+        (["shown/cuts.mp4"], 6, "cannot be written"),
+    ],
+)
+def test_what_the_user_has_no_rights_to(clip: Path, words: list[str], code: int, said: str) -> None:
+    for name, mode in (("shut", 0o700), ("shown", 0o755), ("ours", 0o755)):
+        folder = clip.with_name(name)
+        folder.mkdir(mode)
+        shutil.copy(clip, folder)
+        if name != "ours":
+            os.chown(folder, 65534, 65534)
+    command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", sys.executable, str(ROOT / "infer.py")]
+    done = subprocess.run([*command, *words], cwd=clip.parent, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+    assert said in done.stderr
+    assert {str(path.relative_to(clip.parent)) for path in clip.parent.glob("*/*")} == {
+        "ours/cuts.mp4", "shown/cuts.mp4", "shut/cuts.mp4",
+    }  # fmt: skip
+
+
 def test_ffmpeg_gone_is_exit_code_4(
     clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ from v2m.errors import MissingError, RefusedError, UsageError, describe, exit_co
         (MemoryError(), 5),
         (OSError(errno.ENOSPC, "x"), 6),
         (OSError(errno.EROFS, "x"), 6),
+        (PermissionError(errno.EACCES, "x"), 6),
         (KeyboardInterrupt(), 130),
         (SystemExit(143), 143),
         (BrokenPipeError("x"), 141),
@@ -34,8 +35,9 @@ def test_exit_codes(error: BaseException, code: int) -> None:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(errno.ENOSPC, "No room", "x"), "the output cannot be written (No room): free some room, or give"),
-        (PermissionError(errno.EACCES, "Denied", "a\nb"), r"'a\nb': Denied; check the name and its permissions"),
+        (OSError(errno.ENOSPC, "No room", "x"), "'x': the output cannot be written (No room): free some room, or give"),
+        (PermissionError(errno.EACCES, "Denied", "a\nb"), r"'a\nb': the output cannot be written (Denied): change the"),
+        (FileNotFoundError(errno.ENOENT, "Gone", "x"), "'x': Gone; check the name"),
         (UsageError("two\nlines"), "two lines"),
         (MemoryError(), "out of memory: MemoryError"),
         (KeyError("x"), "a bug in v2m, please report it (KeyError: 'x'); --debug shows where"),

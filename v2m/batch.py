@@ -72,8 +72,8 @@ def score_all(
     on; an output is done when its sidecar names the same settings and the same input. arguments: for `score_video`.
     """
     if out is not None:
-        if out.exists() and not out.is_dir():
-            raise UsageError(f"--out {str(out)!r} is a file: several videos need a folder")
+        if not out.is_dir() and (out.exists() or out.suffix.lower() in SUFFIXES):
+            raise UsageError(f"--out {str(out)!r} names a file: several videos need a folder")
         out.mkdir(parents=True, exist_ok=True)
     written: dict[Path, Path] = {}
     for path in paths:

@@ -275,8 +275,9 @@ def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, An
             if request.debug:
                 sys.stderr.write(row.trace)
     finally:
-        rows += [batch.Row(path, "not done") for path in paths[len(rows) :]]
-        sys.stdout.write(batch.table(rows) + "\n")
+        if rows:
+            rows += [batch.Row(path, "not done") for path in paths[len(rows) :]]
+            sys.stdout.write(batch.table(rows) + "\n")
     codes = {row.code for row in rows}
     if errors.DISK in codes:
         return errors.DISK

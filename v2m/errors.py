@@ -58,6 +58,6 @@ def exit_code(error: BaseException) -> int:
         REFUSED: RefusedError,
         MEMORY: MemoryError,
         ENVIRONMENT: (MissingError, ImportError),
-        USAGE: (UsageError, FileNotFoundError, FileExistsError),
+        USAGE: (UsageError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError),
     }
     return next((code for code, kind in kinds.items() if isinstance(error, kind)), BUG)

@@ -93,6 +93,14 @@ def test_two_inputs_that_would_write_one_output_are_told_apart(
     assert "its output would have the name of 'a.mov''s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("out", ["a.mp4", "new.mkv", "a.mp4/new"])
+def test_several_videos_need_a_folder(folder: Path, capsys: pytest.CaptureFixture[str], out: str) -> None:
+    assert main([str(folder), "-o", str(folder / out)]) == 2
+    said = capsys.readouterr()
+    assert (said.out, len(said.err.splitlines())) == ("", 1)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "b.mp4"]
+
+
 def test_videos_in_finds_videos_only(folder: Path) -> None:
     for name in (".hidden.mp4", "a.v2m.mp4", "x.txt", "UPPER.MOV"):
         (folder / name).write_text("")

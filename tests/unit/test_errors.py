@@ -15,6 +15,7 @@ from v2m.errors import MissingError, RefusedError, UsageError, describe, exit_co
         (UsageError("x"), 2),
         (FileExistsError("x"), 2),
         (RefusedError("empty", "x"), 3),
+        (NotADirectoryError("x"), 2),
         (MissingError("x"), 4),
         (ModuleNotFoundError("x"), 4),
         (MemoryError(), 5),

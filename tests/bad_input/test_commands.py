@@ -188,10 +188,11 @@ def test_what_the_user_has_no_rights_to(clip: Path, words: list[str], code: int,
     }  # fmt: skip
 
 
-def test_ffmpeg_gone_is_exit_code_4(
-    clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("program", ["/nowhere/ffmpeg", "true", "false"])
+def test_no_ffmpeg_is_exit_code_4(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], program: str
 ) -> None:
-    monkeypatch.setenv("V2M_FFMPEG", "/nowhere/ffmpeg")
+    monkeypatch.setenv("V2M_FFMPEG", program)
     code, err = run(capsys, clip)
     assert code == 4
     assert "V2M_FFMPEG" in err

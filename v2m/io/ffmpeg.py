@@ -87,7 +87,9 @@ def _version(program: str) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         raise MissingError(f"{program} does not run ({error}): set V2M_FFMPEG to a working ffmpeg") from error
     words = said.split()
-    return words[2] if words[:2] == ["ffmpeg", "version"] else "unknown"
+    if words[:2] != ["ffmpeg", "version"]:
+        raise MissingError(f"{program} is not ffmpeg: set V2M_FFMPEG to a working one, or unset it")
+    return words[2]
 
 
 def run(arguments: list[str], feed: Iterable[bytes], timeout: float) -> None:

@@ -127,7 +127,7 @@ def test_the_ending_rings_and_dies_away(style: str) -> None:
     assert result.downbeats is not None
     last = float(result.downbeats[-1])
     assert 1.0 < SECONDS - last < 6.0
-    tail = 10 * np.log10(level(result.audio.samples[:, int(last * RATE) :], 2400) + 1e-12)
+    tail: Floats = 10 * np.log10(level(result.audio.samples[:, int(last * RATE) :], 2400) + 1e-12)
     whole = 10 * np.log10(level(result.audio.samples, 2400).mean())
     assert tail[:4].max() > whole - 12, "it is heard"
     assert tail[len(tail) // 3] > whole - 26, "and rings"

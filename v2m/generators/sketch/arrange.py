@@ -17,6 +17,7 @@ from v2m.generators.sketch.sheet import Note, Part, Sheet, stream
 from v2m.generators.sketch.style import Kit, Layer, Style
 from v2m.types import Tags
 
+ACCENTS = -5.0  # dB: the level of the kit's strokes on the cuts
 LINGERS = 0.9  # beats from which a melody's tone counts as held
 
 
@@ -72,7 +73,9 @@ def _melodies(sheet: Sheet, themes: list[str], seed: str) -> list[Part]:
     swaps = [
         p
         for _, p in sheet.passages()
-        if p.energy >= second.enters and p.name not in {"intro", "ending"} and (p.name in handed) != (p.variant % 3 == 2)
+        if p.energy >= second.enters
+        and p.name not in {"intro", "ending"}
+        and (p.name in handed) != (p.variant % 3 == 2)
     ]
     upper, lower = _exchanged(sheet, swaps, upper, second), _exchanged(sheet, swaps, lower, first)
     return [_part(first, upper[0] + lower[1]), _part(second, lower[0] + upper[1])]
@@ -159,7 +162,7 @@ def _percussion(sheet: Sheet, seed: str) -> list[Part]:
         name = KITS[kit.programs[0]]
         parts.append(Part(name, "drums", kit.programs[0], True, kit.level, notes=notes))
         extra = struck + (drums.lead_ins(sheet, "swell") if style.transition == "swell" else [])
-        parts.append(Part(f"{name} accents", "effects", kit.programs[0], True, kit.level - 5, notes=extra))
+        parts.append(Part(f"{name} accents", "effects", kit.programs[0], True, ACCENTS, notes=extra))
     if style.accent.low is not None:
         parts.append(_part(Layer("effects", "", (style.accent.low,), level=-6), low))
     if style.accent.high is not None:
@@ -177,7 +180,7 @@ def _loosened(sheet: Sheet, part: Part, rng: Random) -> Part:
         start, stop = _swung(note.beat, style), _swung(note.beat + note.length, style)
         exact = note.beat in sheet.hits or note.beat == sheet.last.start or part.stem == "effects"
         late = 0.0 if exact else min(max(rng.gauss(0.0, style.looseness), -0.04), 0.04)
-        stress = 1.0 + 0.15 * sheet.hits[int(note.beat)] if note.beat in sheet.hits else rng.gauss(1.0, 0.05)
+        stress = 1.0 + 0.25 * sheet.hits[int(note.beat)] if note.beat in sheet.hits else rng.gauss(1.0, 0.05)
         velocity = min(max(round(note.velocity * stress), 1), 127)
         start = max(0.0, start + late)
         notes.append(Note(start, min(max(stop - start, 0.05), sheet.end - start), note.pitch, velocity))

@@ -17,7 +17,7 @@ from v2m.types import Floats
 
 STEP = 0.001  # seconds between two points of the gain curve
 AROUND = 3.0  # seconds over which the music is "around"
-STANDING = 6.5  # dB that a peak may stand above the power around it
+STANDING = 6.0  # dB that a peak may stand above the power around it
 RATIO = 5.0
 ATTACK, RELEASE = 1500.0, 50.0  # dB per second
 BLOCK = 1024  # steps treated at once: an hour of sound is not copied

@@ -88,7 +88,7 @@ def _spared(note: Note, rng: Random) -> bool:
 
 
 def accents(sheet: Sheet, drums: bool, breath: float) -> tuple[list[Note], list[Note], list[Note]]:
-    """(drums, low, high) struck on the cuts that fall on beats: all of them on downbeats, only drums elsewhere.
+    """(drums, low, high) struck on the cuts that fall on beats: in full on downbeats, a drum and a tone elsewhere.
 
     `breath`: beats that must lie between two full accents; cuts that come faster get a lighter one. The start of a
     section counts as a cut of middling strength, the last chord as a strong one.
@@ -110,6 +110,7 @@ def accents(sheet: Sheet, drums: bool, breath: float) -> tuple[list[Note], list[
             names = sheet.style.accent.drums if full else sheet.style.accent.drums[1:2]
             struck += [Note(beat, HIT_LENGTH, DRUMS[name], velocity) for name in names]
         if not full:
+            high.append(Note(beat, 1.0, fold(_shell(chord)[0], 72, 83), velocity))
             continue
         latest = beat
         length = sheet.end - beat if beat == sheet.last.start else 2.0

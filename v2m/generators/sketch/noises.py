@@ -27,6 +27,9 @@ class Noises:
         edges = sheet.plan.tempo_map.time([(bar.start, bar.start + bar.beats) for bar in rises]).reshape(-1, 2)
         self.risers = [(sample_count(a, sample_rate), sample_count(b, sample_rate)) for a, b in edges.tolist()]
 
+    def __bool__(self) -> bool:
+        return bool(self.crackles or self.risers)
+
     def between(self, start: int, end: int) -> NDArray[np.float32]:
         """Samples `start` ≤ sample < `end`, (2, end − start). Where crackle falls depends on `start`."""
         sound = self._crackle(start, end - start) if self.crackles else np.zeros((2, end - start), np.float32)

@@ -103,10 +103,9 @@ def render(
         together = np.zeros((2, desk.size // 2 + 1), np.complex64)
         room = min(desk.size, count - start)
         for stem, source in sources.items():
-            block = next(source)
-            if stem == "effects":
-                block = block + noises.between(start, start + desk.hop)
-            spectrum = desk.spectrum(stem, block)
+            spectrum = desk.spectrum(stem, next(source))
+            if stem == "effects" and noises:
+                spectrum += desk.plain(noises.between(start, start + desk.hop))
             together += spectrum
             if stems:
                 split[stem][:, start : start + room] += desk.sound(spectrum)[:, :room]

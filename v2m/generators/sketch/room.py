@@ -73,6 +73,10 @@ class Desk:
         wet = ((1.0 - _CROSS) * dry + _CROSS * dry[::-1]) * self._hall
         return (dry + self._wet * _TONE[stem][1] * wet).astype(np.complex64)
 
+    def plain(self, block: NDArray[np.float32]) -> NDArray[np.complex64]:
+        """The spectrum of `block` as it is: of a noise that is the medium's, not the band's."""
+        return np.fft.rfft(block, self.size).astype(np.complex64)
+
     def sound(self, spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
         """Back to samples (2, size): the block and what rings after it."""
         return np.fft.irfft(spectrum, self.size).astype(np.float32)

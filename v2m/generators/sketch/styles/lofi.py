@@ -97,7 +97,7 @@ LOFI = Style(
     restless=0.25,
     silences=0.25,
     looseness=0.012,
-    dull=4200.0,
+    dull=3600.0,
     wobble=7.0,
-    crackle=1.3,
+    crackle=1.0,
 )

@@ -121,7 +121,7 @@ class _Window:
         opening = np.full((len(self.lasts), len(at)), -np.inf)
         if state is None:
             late = self.times[at]
-            soon = late < min(LATEST, self.brief.period)
+            soon = late < min(LATEST, self.brief.periods[0])
             opening[:, soon] = -LATE_COST * late[soon] / self.brief.period
             return opening
         opening[state, 0] = 0.0

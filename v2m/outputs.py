@@ -58,8 +58,8 @@ class Outputs:
         for path in wanted:
             if path.exists() and path.samefile(clip.path):
                 raise UsageError(f"{path} is the input itself: give another --out, the input is never changed")
-            if path.is_dir() and path != outputs.stems:
-                raise UsageError(f"{path} is a folder: give another --out")
+            if path.exists() and path.is_dir() != (path == outputs.stems):
+                raise UsageError(f"{path} is {'a' if path.is_dir() else 'no'} folder: give another --out")
         return outputs
 
     def _refuse_taken(self, paths: Iterable[Path]) -> None:
@@ -116,10 +116,7 @@ class Outputs:
             made = sorted(stage.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
             self._refuse_taken(self.folder / path.name for path in made)
             for path in made:
-                final = self.folder / path.name
-                if final.is_dir():
-                    shutil.rmtree(final)
-                path.replace(final)
+                _move(path, self.folder / path.name)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
@@ -130,3 +127,14 @@ class Outputs:
             here = machine == platform.node() and Path("/proc/self").exists()
             if here and owner.isdigit() and not Path("/proc", owner).exists():
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _move(made: Path, final: Path) -> None:
+    """Into place. New parts take the place of the WAV files in their folder; what else lies in it stays."""
+    if not (made.is_dir() and final.is_dir()):
+        made.replace(final)
+        return
+    for old in final.glob("*.wav"):
+        old.unlink()
+    for part in made.iterdir():
+        part.replace(final / part.name)

@@ -110,6 +110,27 @@ def test_a_folder_in_the_place_of_a_file_is_left_alone(tmp_path: Path, clip: Vid
         planned(tmp_path, clip, overwrite=True)
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_new_parts_replace_old_ones_and_nothing_else(tmp_path: Path, clip: Video, link: bool) -> None:
+    stems = tmp_path / "clip.v2m.stems"
+    folder = tmp_path / "elsewhere" if link else stems
+    folder.mkdir()
+    if link:
+        stems.symlink_to(folder)
+    for name in ("old.wav", "drums.wav", "notes.txt"):
+        (folder / name).write_bytes(b"before")
+    with planned(tmp_path, clip, stems=True, overwrite=True).staged() as staged:
+        staged.stem("drums").write_bytes(b"new")
+    assert sorted(path.name for path in stems.iterdir()) == ["drums.wav", "notes.txt"]
+    assert (stems / "drums.wav").read_bytes() == b"new"
+
+
+def test_a_file_in_the_place_of_the_parts_is_left_alone(tmp_path: Path, clip: Video) -> None:
+    (tmp_path / "clip.v2m.stems").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"clip\.v2m\.stems is no folder"):
+        planned(tmp_path, clip, stems=True, overwrite=True)
+
+
 @pytest.mark.parametrize(("name", "words"), [("o", "no suffix"), ("o.mp3", "mp3 is not one of"), ("o.webm", "h264")])
 def test_a_container_that_cannot_be_is_refused_before_any_work(
     tmp_path: Path, clip: Video, name: str, words: str

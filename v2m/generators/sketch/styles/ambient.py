@@ -26,8 +26,8 @@ AMBIENT = Style(
     },
     cadences={"major": ("IVmaj7 | Iadd9", "ii9 | IVadd9 | Imaj9"), "minor": ("bVImaj7 | iadd9", "iv9 | bVII | i9")},
     layers=(
-        Layer("pads", "pad", (89, 95, 91), level=-3, low=50, high=74, voices=4, pan=-0.15),
-        Layer("pads", "pad", (51, 52, 94, 92), enters=0.4, level=-6, low=62, high=84, voices=3, pan=0.25),
+        Layer("pads", "pad", (89, 95, 91), level=-5, low=50, high=74, voices=4, pan=-0.15),
+        Layer("pads", "pad", (51, 52, 94, 92), enters=0.4, level=-8, low=62, high=84, voices=3, pan=0.25),
         Layer("bass", "bass", (39, 43, 35), (Figure("6---------------", "r"),), level=-4, low=29, high=46, gate=1.0),
         Layer(
             "harmony",
@@ -39,7 +39,7 @@ AMBIENT = Style(
                 Figure("5-4-3-4-5-4-3-4-", "02413524"),
             ),
             enters=0.15,
-            level=-5,
+            level=-2,
             low=60,
             high=91,
             pan=0.3,

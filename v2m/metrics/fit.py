@@ -77,7 +77,8 @@ def _dynamics(audio: Audio, picture: Picture) -> float | None:
         return None
     loud = np.maximum(loudness(power[: 10 * seconds].reshape(seconds, 10).mean(axis=1)), -70.0)
     edges = np.searchsorted(picture.times, np.arange(seconds + 1))
-    moving = np.diff(np.concatenate([[0.0], np.cumsum(picture.motion)])[edges]) / np.maximum(np.diff(edges), 1)
+    total = np.append(0.0, np.cumsum(picture.motion))
+    moving = np.diff(total[edges]) / np.maximum(np.diff(edges), 1)
     if np.ptp(loud) < 0.1 or np.ptp(moving) < 1e-4:
         return None
     ranks = [np.argsort(np.argsort(curve)) for curve in (loud, moving)]

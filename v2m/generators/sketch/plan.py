@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m import timing
-from v2m.generators.sketch import form, grid, rubato, steady
+from v2m.generators.sketch import ease, form, grid, rubato, steady
 from v2m.timing import TempoMap
 from v2m.types import Cut, Floats, Picture
 
@@ -107,7 +107,7 @@ def plan(
         )
     cuts = tuple(cut for cut in picture.cuts if 0 < cut.time < duration)
     brief = grid.Brief(cuts, duration, tempo, beats_per_bar, steadiness)
-    lay = grid.chord if brief.too_short else steady.steady if steadiness == 1 else rubato.lay
+    lay = grid.chord if brief.too_short else steady.steady if steadiness == 1 else _rubato
     laid = lay(brief)
     openings = np.concatenate([[0], np.cumsum(laid.beats)])
     hits, missed = _meet(cuts, laid.tempo_map, openings[:-1])
@@ -122,6 +122,10 @@ def plan(
     section = np.repeat(np.arange(len(parts)), [part.last - part.first for part in parts])
     bars = tuple(Bar(*map(int, row)) for row in zip(openings, laid.beats, section, strict=False))
     return Plan(duration, tempo, laid.tempo_map, bars, _passages(parts, energy), hits, energy, missed)
+
+
+def _rubato(brief: grid.Brief) -> grid.Bars:
+    return ease.ease(brief, rubato.lay(brief))
 
 
 def _passages(parts: Sequence[form.Part], energy: Floats) -> tuple[Passage, ...]:

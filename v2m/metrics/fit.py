@@ -82,4 +82,4 @@ def _dynamics(audio: Audio, picture: Picture) -> float | None:
     if np.ptp(loud) < 0.1 or np.ptp(moving) < 1e-4:
         return None
     ranks = [np.argsort(np.argsort(curve)) for curve in (loud, moving)]
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.corrcoef(np.stack(ranks))[0, 1])

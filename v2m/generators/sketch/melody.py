@@ -37,7 +37,7 @@ class Line:
             if place + 1 == len(bar) and tone.onset + tone.length >= self.sheet.style.meter:
                 end = where.beats  # a longer bar is sung out
             beat = where.start + tone.onset
-            strong = tone.onset in {0, where.beats // 2} or tone.length >= 1
+            strong = tone.onset in {0, where.beats // 2} or end - tone.onset >= 1
             wish = anchor + tone.step
             heading = tone.step - bar[place - 1].step if place else wish - (wish if self.step is None else self.step)
             step = self.place(wish, heading, self.sheet.chord_at(beat), strong)

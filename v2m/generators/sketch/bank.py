@@ -9,7 +9,7 @@ from pathlib import Path
 from v2m.errors import MissingError
 
 # sha256 → licence, of banks that are known
-_LICENCES = {"82475b91a76de15cb28a104707d3247ba932e228bada3f47bba63c6b31aaf7a1": "GPL-2.0 (TimGM6mb by Tim Brechbill)"}
+_LICENCES = {"82475b91a76de15cb28a104707d3247ba932e228bada3f47bba63c6b31aaf7a1": "GPL-2.0 (TimGM6mb)"}
 
 
 def default_soundfont() -> Path:

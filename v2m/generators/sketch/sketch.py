@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from v2m.errors import UsageError
+from v2m.errors import MissingError, UsageError
 from v2m.generators.sketch import plan as planning
 from v2m.generators.sketch.arrange import Piece, compose
 from v2m.generators.sketch.bank import default_soundfont, provenance
@@ -41,6 +42,8 @@ class Sketch:
             raise UsageError(f"soundfont {soundfont} is not a file; leave it out to use the built-in bank")
         if not 0 <= reverb <= 2:
             raise UsageError(f"reverb {reverb:g} must lie between 0 and 2")
+        if find_spec("tinysoundfont") is None:
+            raise MissingError("the synthesiser tinysoundfont is missing: pip install --no-deps tinysoundfont")
         self.style = style
         self.soundfont = soundfont
         self.sample_rate = sample_rate

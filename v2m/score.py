@@ -70,7 +70,7 @@ def score_video(
         out: The file to write, or a folder for it; beside the video if not given. The default name has `.v2m` in it.
         tagger: Says what music would fit; measured from the picture if not given.
         generator: Writes the music; Sketch if not given.
-        tags: Hints: every field set here wins over the tagger's.
+        tags: Hints: every field set here wins over the tagger's. Where they are complete, the tagger is not asked.
         mix: How the music meets the clip's own sound, and how loud; its start and end are those below.
         extras: What else to write.
         limits: What input to accept.
@@ -104,7 +104,7 @@ def score_video(
     outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     span = _span(clip, start, end)
     with stages("Looking at the picture") as progress:
-        found = tagger.tag(span, hints, progress).merge(hints)
+        found = hints if hints.complete else tagger.tag(span, hints, progress).merge(hints)
     clock.lap("look")
     with stages("Writing the music") as progress:
         takes = _takes(generator, span, found, seeds, stems=extras.stems, progress=progress)

@@ -220,6 +220,11 @@ class Tags:
         tonic = ({"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[letter.upper()] + shift) % 12
         return tonic, "minor" if (mode or "").lower() in {"minor", "min", "moll"} or mode == "m" else "major"
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left for a tagger to find."""
+        return bool(self.genres and self.instruments and self.moods and self.tempo and self.key)
+
     def merge(self, hints: Tags) -> Tags:
         """These tags with every field that `hints` sets taking its place."""
         given = {

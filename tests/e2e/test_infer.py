@@ -17,6 +17,9 @@ import soundfile
 
 from tests.conftest import EXAMPLE, FFMPEG
 from v2m.cli import main
+from v2m.score import score_video
+from v2m.taggers.palette import Palette
+from v2m.types import Tags
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,6 +126,17 @@ def test_hints_on_the_command_line_win(clip: Path) -> None:
     record = json.loads(clip.with_name("cuts.v2m.json").read_text())
     assert (record["tags"]["genres"], record["tags"]["tempo"], record["tags"]["key"]) == (["jazz"], 90.0, "F minor")
     assert "drums" not in record["music"]["stems"]
+
+
+def test_hints_that_say_everything_skip_the_tagger(clip: Path) -> None:
+    class Asked(Palette):
+        def tag(self, *arguments: object, **named: object) -> Tags:
+            raise AssertionError("the tagger was asked")
+
+    hints = Tags(genres="rock", instruments="electric guitar", moods="wild", tempo=120, key="E minor")
+    assert score_video(clip, tagger=Asked(), tags=hints)["tags"] == hints.as_dict()
+    with pytest.raises(AssertionError, match="was asked"):
+        score_video(clip, tagger=Asked(), overwrite=True)
 
 
 def test_a_span_leaves_the_rest_of_the_sound_alone(clip: Path) -> None:

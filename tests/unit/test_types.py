@@ -74,6 +74,15 @@ def test_hints_win_and_silence_does_not() -> None:
     assert (merged.genres, merged.tempo, merged.key, merged.caption) == (("jazz",), 90, "E", "a dog")
 
 
+def test_tags_are_complete_when_a_tagger_has_nothing_to_add() -> None:
+    full = Tags(genres="jazz", instruments="piano", moods="calm", tempo=90, key="C")
+    assert full.complete
+    assert not any(
+        Tags(**{**full.as_dict(), name: None if name in {"tempo", "key"} else ()}).complete
+        for name in ("genres", "instruments", "moods", "tempo", "key")
+    )
+
+
 def test_a_span_counts_from_its_own_start() -> None:
     whole = video(4.0, (Cut(1.0, 0.5), Cut(2.5, 1.0)))
     span = whole.span(2.0, 3.0)

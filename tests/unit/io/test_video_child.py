@@ -150,6 +150,7 @@ def test_a_hanging_decoder_dies_with_its_parent(hanging: Path) -> None:
     process.kill()
     process.communicate()
     wait_until_gone(child)
+    assert not Path(f"/proc/{child}").exists()
 
 
 def test_its_memory_is_limited(hanging: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,8 @@ def bars(name: str) -> Iterator[Progress]:
     live = sys.stderr.isatty()
     begun = time.perf_counter()
     layout = "{desc:<24} {percentage:3.0f}% |{bar:24}| {elapsed}<{remaining}"
-    bar = tqdm(total=1.0, desc=name, bar_format=layout, disable=not live, leave=True)
+    room = shutil.get_terminal_size()  # never 0, which some terminals say and where tqdm would draw nothing
+    bar = tqdm(total=1.0, desc=name, bar_format=layout, disable=not live, ncols=room.columns, nrows=room.lines)
 
     def progress(fraction: float) -> None:
         bar.update(min(1.0, fraction) - bar.n)

@@ -168,3 +168,18 @@ def test_modules_in_the_current_folder_are_not_taken_for_libraries(
     (tmp_path / "av.py").write_text("raise SystemExit('taken from the current folder')")
     monkeypatch.chdir(tmp_path)
     assert video.open(hanging).duration == pytest.approx(4)
+
+
+def test_a_decoder_killed_from_outside_is_a_lack_of_memory(maker: Maker) -> None:
+    """That is what the kernel does when memory runs out; the exit code is 5."""
+    path = maker.folder / "long.mp4"
+    maker.ffmpeg("numbers:320x240:30:900 X O", path)
+    before = set(children(os.getpid()))
+    clip = video.open(path)
+    [child] = set(children(os.getpid())) - before
+    assert isinstance(clip.source, video.Frames)
+    scan = iter(clip.source.scan(320, 30))
+    next(scan)
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(MemoryError, match="the system ended the decoder"):
+        list(scan)

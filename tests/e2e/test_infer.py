@@ -15,6 +15,7 @@ import pretty_midi
 import pytest
 import soundfile
 
+from bench.default_recipe import packets
 from tests.conftest import EXAMPLE, FFMPEG
 from v2m.cli import main
 from v2m.score import score_video
@@ -22,14 +23,6 @@ from v2m.taggers.palette import Palette
 from v2m.types import Tags
 
 ROOT = Path(__file__).parents[2]
-
-
-def packets(path: Path) -> str:
-    digest = hashlib.sha256()
-    with av.open(str(path)) as container:
-        for packet in container.demux(container.streams.video[0]):
-            digest.update(bytes(packet))
-    return digest.hexdigest()
 
 
 def sound(path: Path) -> tuple[np.ndarray, int]:

@@ -27,7 +27,7 @@ class Drawn:
     measured: Picture
 
     def at(self, times: Sequence[float], width: int | None = None) -> Pixels:
-        raise NotImplementedError
+        raise AssertionError("Sketch works from what was measured, not from frames")
 
     def picture(self, progress: Progress | None = None) -> Picture:
         return self.measured

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from v2m.types import Progress, Score, Tags, Video
+from v2m.types import Progress, Score, Steering, Tags, Video
 
 
 @runtime_checkable
 class Tagger(Protocol):
-    """Looks at a video and says what music would fit. Frozen: the same video gives the same tags."""
+    """Looks at a video and says what music would fit. Frozen: the same video gives the same tags.
+
+    It may also have `release()`, which frees its model before the music is written; `weights`, a sequence of
+    `v2m.types.Weights` for the sidecar; and `measured(video)`, plain values for the sidecar.
+    """
 
     def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
         """Tags for `video`; every field that `hints` sets is returned as given."""
@@ -18,10 +22,21 @@ class Tagger(Protocol):
 
 @runtime_checkable
 class MusicGenerator(Protocol):
-    """Writes the music."""
+    """Writes the music.
+
+    It may also have `release()` and `weights`, as a tagger; and `steers`, a set of what it can do out of "stems",
+    "midi", "vocals" and the fields of `Steering`: what is asked of it beyond that is refused before any work begins.
+    """
 
     def generate(
-        self, video: Video, tags: Tags, seed: int, stems: bool = False, progress: Progress | None = None
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,
+        steering: Steering | None = None,
+        progress: Progress | None = None,
     ) -> Score:
         """Music of exactly `video.duration` (to the sample). The same arguments give the same bytes.
 

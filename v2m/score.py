@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from v2m import sidecar
+from v2m import sidecar, warned
 from v2m.errors import UsageError
 from v2m.interfaces import MusicGenerator, Tagger
 from v2m.io import audio, mixer, video
@@ -16,7 +17,9 @@ from v2m.io.mixer import Mix
 from v2m.io.video import Limits
 from v2m.outputs import Outputs
 from v2m.progress import Stages, silent
-from v2m.types import Progress, Score, Tags, Video
+from v2m.types import Progress, Score, Steering, Tags, Video
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def score_video(
     tagger: Tagger | None = None,
     generator: MusicGenerator | None = None,
     tags: Tags | None = None,
+    steering: Steering | None = None,
     mix: Mix | None = None,
     extras: Extras | None = None,
     limits: Limits | None = None,
@@ -71,6 +75,7 @@ def score_video(
         tagger: Says what music would fit; measured from the picture if not given.
         generator: Writes the music; Sketch if not given.
         tags: Hints: every field set here wins over the tagger's. Where they are complete, the tagger is not asked.
+        steering: What steers the music besides the tags.
         mix: How the music meets the clip's own sound, and how loud; its start and end are those below.
         extras: What else to write.
         limits: What input to accept.
@@ -98,16 +103,22 @@ def score_video(
     hints, mix, extras = tags or Tags(), replace(mix or Mix(), start=start, end=end), extras or Extras()
     if candidates < 1 or seed < 0:
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {candidates} and {seed}")
+    _refuse_what_it_cannot(generator, extras, steering or Steering())
     seeds = range(seed, seed + candidates)
     clock = Clock()
     clip = video.open(path, limits or Limits())
     outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     span = _span(clip, start, end)
-    with stages("Looking at the picture") as progress:
-        found = hints if hints.complete else tagger.tag(span, hints, progress).merge(hints)
-    clock.lap("look")
-    with stages("Writing the music") as progress:
-        takes = _takes(generator, span, found, seeds, stems=extras.stems, progress=progress)
+    with warned.collected() as said:
+        with stages("Looking at the picture") as progress:
+            found = hints if hints.complete else tagger.tag(span, hints, progress).merge(hints)
+        _release(tagger)
+        clock.lap("look")
+        if found.vocals and "vocals" not in _abilities(generator):
+            logger.warning("vocals were asked for: this generator plays instruments only")
+        with stages("Writing the music") as progress:
+            takes = _takes(generator, span, found, seeds, steering, stems=extras.stems, progress=progress)
+        _release(generator)
     best = takes[0]
     clock.lap("music")
     with outputs.staged() as staged:
@@ -119,8 +130,8 @@ def score_video(
             _write_extras(staged, extras, span, best.score)
         clock.lap("mix")
         record = sidecar.build(
-            clip=clip, span=span, outputs=outputs, staged=staged, tagger=tagger, hints=hints, tags=found,
-            takes=takes, mixed=mixed, seconds=clock.laps, provenance=provenance,
+            clip=clip, span=span, outputs=outputs, staged=staged, tagger=tagger, generator=generator, hints=hints,
+            tags=found, takes=takes, mixed=mixed, seconds=clock.laps, warnings=said, provenance=provenance,
         )  # fmt: skip
         sidecar.write(record, staged.sidecar)
     return record
@@ -138,6 +149,27 @@ class Clock:
         self.laps[name], self._last = round(now - self._last, 3), now
 
 
+def _abilities(generator: MusicGenerator) -> frozenset[str]:
+    return frozenset(getattr(generator, "steers", ()))
+
+
+def _refuse_what_it_cannot(generator: MusicGenerator, extras: Extras, steering: Steering) -> None:
+    wanted = steering.asked | {name for name in ("stems", "midi") if getattr(extras, name)}
+    lacking = sorted(wanted - _abilities(generator))
+    if lacking:
+        able = sorted(_abilities(generator) - {"vocals"})
+        asked, able = (", ".join(f"--{name}" for name in names) for names in (lacking, able))
+        raise UsageError(
+            f"the generator {type(generator).__name__} cannot do {asked}; it can do {able or 'none of these'}"
+        )
+
+
+def _release(part: Tagger | MusicGenerator) -> None:
+    """Two models rarely fit side by side."""
+    if release := getattr(part, "release", None):
+        release()
+
+
 def _target(clip: Video, out: Path | str | None) -> Path:
     usual = mixer.default_output(clip)
     if out is None:
@@ -153,7 +185,14 @@ def _span(clip: Video, start: float | None, end: float | None) -> Video:
 
 
 def _takes(
-    generator: MusicGenerator, span: Video, tags: Tags, seeds: Sequence[int], *, stems: bool, progress: Progress
+    generator: MusicGenerator,
+    span: Video,
+    tags: Tags,
+    seeds: Sequence[int],
+    steering: Steering | None,
+    *,
+    stems: bool,
+    progress: Progress,
 ) -> list[Take]:
     """A take for each seed, the best first; a single one is not measured."""
     from v2m.metrics.fit import fit
@@ -162,7 +201,7 @@ def _takes(
         def part(fraction: float) -> None:
             progress((number + fraction) / len(seeds))
 
-        music = generator.generate(span, tags, seed, stems, part)
+        music = generator.generate(span, tags, seed, stems=stems, steering=steering, progress=part)
         return Take(seed, music, fit(music.audio, span.picture()).as_dict() if len(seeds) > 1 else {})
 
     takes = [write(number, seed) for number, seed in enumerate(seeds)]
@@ -174,8 +213,7 @@ def _write_extras(staged: Outputs, extras: Extras, span: Video, music: Score) ->
         for name, stem in music.stems.items():
             audio.save(stem, staged.stem(name))
     if extras.midi:
-        if music.midi is None:
-            raise UsageError("this recipe's generator writes no MIDI: leave out --midi")
+        assert music.midi is not None, "a generator that steers midi returned none"
         staged.midi.write_bytes(music.midi)
     if extras.markers:
         from v2m import markers

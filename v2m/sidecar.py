@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import v2m
-from v2m.interfaces import Tagger
+from v2m.interfaces import MusicGenerator, Tagger
 from v2m.io import video
-from v2m.types import Score, Tags, Video
+from v2m.types import Score, Tags, Video, Weights
 
 if TYPE_CHECKING:
     from v2m.io.mixer import MixReport
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from v2m.score import Take
 
 SCHEMA = 1
+LIBRARIES = ("numpy", "av", "tinysoundfont", "torch", "transformers")
 
 
 def digest(path: Path) -> str:
@@ -49,11 +50,13 @@ def build(
     outputs: Outputs,
     staged: Outputs,
     tagger: Tagger,
+    generator: MusicGenerator,
     hints: Tags,
     tags: Tags,
     takes: Sequence[Take],
     mixed: MixReport,
     seconds: Mapping[str, float],
+    warnings: Sequence[str],
     provenance: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The record of one finished run; `takes` come best first. Plain values only."""
@@ -93,11 +96,15 @@ def build(
         "tags": tags.as_dict(),
         "measured": measured(span) if (measured := getattr(tagger, "measured", None)) else None,
         "music": _music(best.score),
+        "weights": _weights(tagger, generator),
         "alignment": _alignment(best.score, span),
         "mix": mixed.as_dict(),
         "seconds": dict(seconds),
-        "warnings": [*video.warnings(clip), *mixed.warnings],
-        "versions": {"python": platform.python_version(), **_versions("numpy", "av", "tinysoundfont")},
+        "warnings": [*video.warnings(clip), *warnings, *mixed.warnings],
+        "versions": {
+            "python": platform.python_version(),
+            **_versions("numpy", "av", "tinysoundfont", "torch", "transformers"),
+        },
     }
 
 
@@ -114,6 +121,25 @@ def _music(score: Score) -> dict[str, Any]:
         "downbeats": [] if score.downbeats is None else [round(float(beat), 3) for beat in score.downbeats],
         "stems": list(score.stems),
     }
+
+
+def _weights(*parts: Tagger | MusicGenerator) -> list[dict[str, Any]]:
+    """Every model that took part, with its licence and what identifies its files."""
+    used: list[Weights] = [each for part in parts for each in getattr(part, "weights", ())]
+    if not used:
+        return []
+    from v2m.frozen.weights import digests
+
+    return [
+        {
+            "name": each.name,
+            "folder": str(each.folder),
+            "revision": each.revision,
+            "licence": each.licence,
+            "sha256": digests(each.folder),
+        }
+        for each in used
+    ]
 
 
 def _alignment(score: Score, span: Video) -> dict[str, Any] | None:

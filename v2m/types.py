@@ -184,6 +184,7 @@ class Tags:
         key: Tonic and mode, as in "F# minor" or "Bb".
         vocals: Whether anybody sings.
         negative: What to avoid: genres, instruments, moods.
+        lyrics: The words to be sung, each section under a header such as [verse].
     """
 
     caption: str = ""
@@ -195,6 +196,7 @@ class Tags:
     key: str | None = None
     vocals: bool = False
     negative: Sequence[str] | str = ()
+    lyrics: str = ""
 
     def __post_init__(self) -> None:
         for name in ("genres", "instruments", "moods", "timbres", "negative"):
@@ -234,6 +236,31 @@ class Tags:
 
     def as_dict(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What steers the music besides the tags; a generator names in `steers` which of these it can do.
+
+    reference: sound files whose style to follow: one, or two for the voice alone and the rest alone.
+    """
+
+    reference: tuple[Path, ...] = ()
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The names of those that are set."""
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model that took part: `name` as asked for; `revision` the hub's commit; `licence` as its authors name it."""
+
+    name: str
+    folder: Path
+    revision: str | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True)

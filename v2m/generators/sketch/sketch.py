@@ -17,7 +17,7 @@ from v2m.generators.sketch.render import render
 from v2m.generators.sketch.sheet import title
 from v2m.generators.sketch.styles import STYLES, style_for
 from v2m.timing import sample_count
-from v2m.types import Audio, Progress, Score, Section, Tags, Video
+from v2m.types import Audio, Progress, Score, Section, Steering, Tags, Video
 
 PLAYING_FROM = 0.1  # share of the work done when the first sound is rendered
 
@@ -49,8 +49,17 @@ class Sketch:
         self.sample_rate = sample_rate
         self.reverb = reverb
 
+    steers = frozenset({"stems", "midi"})
+
     def generate(
-        self, video: Video, tags: Tags, seed: int, stems: bool = False, progress: Progress | None = None
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,
+        steering: Steering | None = None,  # noqa: ARG002 - it steers by nothing but the tags
+        progress: Progress | None = None,
     ) -> Score:
         """Music of exactly `video.duration`. The same arguments give the same bytes.
 

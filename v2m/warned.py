@@ -1,0 +1,30 @@
+"""What parts of the path have to say while they work: they log a warning, the sidecar and the command line show it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class _Keeper(logging.Handler):
+    def __init__(self, kept: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self.kept:
+            self.kept.append(message)
+
+
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """The warnings logged below the logger `v2m` inside the block, each once."""
+    kept: list[str] = []
+    handler, logger = _Keeper(kept), logging.getLogger("v2m")
+    logger.addHandler(handler)
+    try:
+        yield kept
+    finally:
+        logger.removeHandler(handler)

@@ -21,6 +21,7 @@ import v2m
 from v2m import errors
 from v2m.errors import UsageError
 from v2m.interfaces import MusicGenerator, Tagger
+from v2m.types import Steering
 
 EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
 5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted,
@@ -103,6 +104,9 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     add("--candidates", type=int, default=1, help="takes to write: the best is used, the others' audio kept")
     add("--start", type=float | None, default=None, help="second of the video where the music begins")
     add("--end", type=float | None, default=None, help="second of the video where the music ends")
+    add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
+    add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
+    add("--low-memory", action="store_true", help="smaller models and batches, where the recipe has them")
     add("--stems", action="store_true", help="also write the parts of the music as WAV files")
     add("--midi", action="store_true", help="also write the score as a Standard MIDI File")
     add("--markers", nargs="?", const="edl", choices=["edl", "otio"], help="also write sections and hits for an editor")
@@ -121,6 +125,7 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
 def parse(argv: Sequence[str]) -> Request:
     """Raises UsageError for a command that cannot be; SystemExit after `--print_config`."""
     from v2m.score import Extras
+    from v2m.sidecar import digest
 
     named = [f"./{word}" if word.startswith("-") and Path(word).is_file() else word for word in argv]
     recipe = _recipe_of(named)
@@ -131,8 +136,11 @@ def parse(argv: Sequence[str]) -> Request:
         raise UsageError(f"a configuration or recipe is not UTF-8 text: {error}") from None
     if config.recipe != recipe:
         raise UsageError(f"recipe {config.recipe!r} in a configuration has no effect: give --recipe {config.recipe}")
+    _read_lyrics(config)
+    if config.low_memory:
+        _lower_memory(config)
     choices = config.clone(with_meta=False)
-    for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe"):
+    for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe", "lyrics"):
         choices.pop(key, None)
     if config.print_config:
         sys.stdout.write(parser.dump(choices, skip_validation=True))
@@ -145,9 +153,11 @@ def parse(argv: Sequence[str]) -> Request:
         raise UsageError(str(error)) from error
     extras = Extras(made.stems, made.midi, made.markers, made.report)
     keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "start", "end")
-    arguments = {"extras": extras, **{key: made[key] for key in keys}}
+    steering = _steering(made.reference or [])
+    arguments = {"extras": extras, "steering": steering, **{key: made[key] for key in keys}}
     out = Path(made.out) if made.out else None
     videos, settings = tuple(map(Path, made.videos)), _plain(choices)
+    settings["reference_sha256"] = [digest(path) for path in steering.reference]
     return Request(videos, out, made.overwrite, made.quiet, made.debug, recipe, settings, arguments)
 
 
@@ -159,6 +169,39 @@ def _recipe_of(argv: Sequence[str]) -> str:
         if word.startswith("--recipe="):
             return word.partition("=")[2]
     return "sketch"
+
+
+def _read_lyrics(config: Namespace) -> None:
+    """The words stand in the settings, not the file's name: an output is stale when they change."""
+    if config.lyrics is None:
+        return
+    if config.tags.lyrics:
+        raise UsageError("give the words with --lyrics or with --tags.lyrics, not both")
+    try:
+        config.tags.lyrics = Path(config.lyrics).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{config.lyrics!r} is not UTF-8 text: {error}") from None
+    if not config.tags.lyrics.strip():
+        raise UsageError(f"{config.lyrics!r} holds no words")
+    config.tags.vocals = True
+
+
+def _lower_memory(config: Namespace) -> None:
+    """Sets `low_memory` of those of tagger and generator that have it."""
+    able = [part for part in (config.tagger, config.generator) if "low_memory" in part.get("init_args", {})]
+    if not able:
+        raise UsageError(f"recipe {config.recipe!r} has nothing to lower: leave out --low-memory")
+    for part in able:
+        part.init_args.low_memory = True
+
+
+def _steering(reference: Sequence[str]) -> Steering:
+    if len(reference) > 2:
+        raise UsageError(f"--reference takes one sound file, or two (the voice, and the rest), not {len(reference)}")
+    for name in reference:
+        if not Path(name).is_file():
+            raise UsageError(f"reference {name!r}: no such file")
+    return Steering(reference=tuple(map(Path, reference)))
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,9 @@ from v2m.types import Progress, Score, Steering, Tags, Video
 class Tagger(Protocol):
     """Looks at a video and says what music would fit. Frozen: the same video gives the same tags.
 
-    It may also have `release()`, which frees its model before the music is written; `weights`, a sequence of
-    `v2m.types.Weights` for the sidecar; and `measured(video)`, plain values for the sidecar.
+    It may also have `prepare()`, which makes sure before any work that its weights are on this machine; `release()`,
+    which frees its model before the music is written; `weights`, a sequence of `v2m.types.Weights` for the sidecar; and
+    `measured(video)`, plain values for the sidecar.
     """
 
     def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
@@ -24,8 +25,8 @@ class Tagger(Protocol):
 class MusicGenerator(Protocol):
     """Writes the music.
 
-    It may also have `release()` and `weights`, as a tagger; and `steers`, a set of what it can do out of "stems",
-    "midi", "vocals" and the fields of `Steering`: what is asked of it beyond that is refused before any work begins.
+    It may also have `prepare()`, `release()` and `weights`, as a tagger; and `steers`, a set of what it can do out of
+    "stems", "midi", "vocals" and the fields of `Steering`: what is asked of it beyond that is refused before any work.
     """
 
     def generate(

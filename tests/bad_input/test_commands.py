@@ -48,6 +48,14 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
         (["--markers", "xml"], "xml"),
         (["--generator", "v2m.taggers.palette.Palette"], "does not implement protocol MusicGenerator"),
         (["--generator", "no.such.Class"], "no.such.Class"),
+        (["--reference", "gone.wav"], "reference 'gone.wav': no such file"),
+        (["--reference", "other.yaml"], "the generator Sketch cannot do --reference"),
+        (["--reference", "other.yaml"] * 3, "takes one sound file, or two"),
+        (["--low-memory"], "recipe 'sketch' has nothing to lower"),
+        (["--lyrics", "gone.txt"], "'gone.txt': No such file"),
+        (["--lyrics", "binary.yaml"], "not UTF-8 text"),
+        (["--lyrics", "empty.yaml"], "empty.yaml' holds no words"),
+        (["--lyrics", "other.yaml", "--tags.lyrics", "la"], "not both"),
         (["--seed", "one"], "one"),
         (["--seed", "-1"], "seed"),
         (["-o", "no/such/folder/out.mp4"], "no/such/folder"),
@@ -60,6 +68,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(
 ) -> None:
     (media / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     (media / "other.yaml").write_text("recipe: other")
+    (media / "empty.yaml").write_text(" \n\n")
     flags = [str(media / flag) if flag.endswith(("y.yaml", "r.yaml")) else flag for flag in flags]
     code, err = run(capsys, clip, *flags)
     said = [line for line in err.splitlines() if "100% |" not in line]

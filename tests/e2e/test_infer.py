@@ -132,6 +132,16 @@ def test_hints_that_say_everything_skip_the_tagger(clip: Path) -> None:
         score_video(clip, tagger=Asked(), overwrite=True)
 
 
+def test_lyrics_come_from_a_file_and_ask_for_a_voice(clip: Path) -> None:
+    words = clip.with_name("song.txt")
+    words.write_text("[verse]\nla la\n", encoding="utf-8-sig")
+    assert main([str(clip), "--lyrics", str(words), "--quiet"]) == 0
+    record = json.loads(clip.with_name("cuts.v2m.json").read_text())
+    assert record["tags"]["lyrics"] == record["settings"]["tags"]["lyrics"] == "[verse]\nla la\n"
+    assert record["tags"]["vocals"] is True
+    assert record["warnings"] == ["vocals were asked for: this generator plays instruments only"]
+
+
 def test_a_span_leaves_the_rest_of_the_sound_alone(clip: Path) -> None:
     assert main([str(clip), "--start", "1", "--end", "3"]) == 0
     before, rate = sound(clip)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.errors import UsageError
+from v2m.io import ffmpeg
 from v2m.io.ffmpeg import open_media
-from v2m.timing import sample_count, seconds_of
+from v2m.timing import clock_seconds, sample_count, seconds_of
 from v2m.types import Audio
 
 if TYPE_CHECKING:
@@ -74,8 +75,40 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
     return Audio(out, sample_rate)
 
 
+def load(path: Path, sample_rate: int, seconds: float) -> Audio:
+    """The first `seconds` of a sound file, or of a video's first audio track, in stereo; less where it is shorter.
+
+    Raises:
+        UsageError: There is no such file, or no sound that can be decoded in it.
+    """
+    from av.error import FFmpegError
+
+    if not path.is_file():
+        raise UsageError(f"{str(path)!r}: no such sound file")
+    try:
+        with open_media(path, ffmpeg.SOUND) as container:
+            if not container.streams.audio:
+                raise UsageError(f"{str(path)!r} holds no sound")
+            stream = container.streams.audio[0]
+            index, zero = stream.index, clock_seconds(stream.start_time or 0, stream.time_base)
+            length = seconds if stream.duration is None else clock_seconds(stream.duration, stream.time_base)
+        audio, _ = read_track(path, index, zero, min(seconds, length), sample_rate, formats=ffmpeg.SOUND)
+    except (FFmpegError, OSError) as error:
+        raise UsageError(f"{str(path)!r} cannot be read as sound ({error.strerror or error})") from error
+    if not audio.samples.any():
+        raise UsageError(f"{str(path)!r} is silent, or no sound could be decoded from it")
+    return audio
+
+
 def read_track(
-    path: Path, index: int, zero: float, duration: float, sample_rate: int, *, restarting: bool = False
+    path: Path,
+    index: int,
+    zero: float,
+    duration: float,
+    sample_rate: int,
+    *,
+    restarting: bool = False,
+    formats: str = ffmpeg.FORMATS,
 ) -> tuple[Audio, bool]:
     """The audio stream number `index` of a container, in stereo, and whether all of it could be decoded.
 
@@ -87,7 +120,7 @@ def read_track(
 
     out = np.zeros((2, sample_count(duration, sample_rate)), np.float32)
     sink, whole = _Sink(out, sample_rate, restarting), True
-    with open_media(path) as container:
+    with open_media(path, formats) as container:
         try:
             for packet in container.demux(container.streams[index]):
                 try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # A playlist renamed .mp4 would read other files in spite of the protocol list; the format list stops it.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,mxf"
+SOUND = FORMATS + ",wav,w64,mp3,flac,aac,aiff,caf,au"
 GUARD = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 RESTARTING = {"mpegts", "mpeg"}  # containers whose clock may jump in the middle, as where two recordings were joined
 DISK_WORDS = {
@@ -41,11 +42,11 @@ def address(path: Path) -> str:
     return "file:" + os.path.abspath(path)  # noqa: PTH100 - links stay as they are
 
 
-def open_media(path: Path) -> InputContainer:
-    """Opens a media file for reading. Raises av.error.FFmpegError where it is none."""
+def open_media(path: Path, formats: str = FORMATS) -> InputContainer:
+    """Opens a media file for reading. Raises av.error.FFmpegError where it is none, or of no format that is allowed."""
     import av
 
-    return av.open(address(path), options=dict(GUARD), metadata_errors="ignore")
+    return av.open(address(path), options={**GUARD, "format_whitelist": formats}, metadata_errors="ignore")
 
 
 def input_arguments(path: Path) -> list[str]:

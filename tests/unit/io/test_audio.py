@@ -14,7 +14,7 @@ import soundfile
 from tests.conftest import ffmpeg, names
 from tests.unit.io.hearing import RATE, click_time, clicks, drums, tone
 from v2m.errors import UsageError
-from v2m.io.audio import read_track, resample, save
+from v2m.io.audio import load, read_track, resample, save
 from v2m.types import Audio
 
 
@@ -157,3 +157,29 @@ def test_damage_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
     out, whole = read_track(path, 0, 0, 4, RATE)
     assert not whole
     assert click_time(out.samples[0][3 * RATE :], 3) == pytest.approx(3.5, abs=0.001)
+
+
+@pytest.mark.parametrize("name", ["tone.wav", "tone.mp3", "tone.flac", "tone.m4a", "tone.ogg", "film.mp4"])
+def test_any_sound_file_is_loaded_and_only_as_much_as_is_asked(name: str, tmp_path: Path) -> None:
+    picture = ["-f", "lavfi", "-i", "color=s=64x64:d=2"] if name == "film.mp4" else []
+    ffmpeg("-f", "lavfi", "-i", "sine=440:d=2:sample_rate=44100", *picture, tmp_path / name)
+    audio = load(tmp_path / name, 16_000, 1.5)
+    assert audio.samples.shape == (2, 24_000)
+    spectrum = np.abs(np.fft.rfft(audio.samples[0] * np.hanning(24_000)))
+    assert np.argmax(spectrum) * 16_000 / 24_000 == pytest.approx(440, abs=1)
+    assert len(load(tmp_path / name, 16_000, 30.0)) == pytest.approx(32_000, abs=1_600)
+
+
+def test_what_is_no_sound_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.wav").write_text("not a sound")
+    (tmp_path / "list.mp3").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")
+    ffmpeg("-f", "lavfi", "-i", "color=s=64x64:d=1", tmp_path / "silent_film.mp4")
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=d=1", tmp_path / "nothing.wav")
+    said = {}
+    for name in ("gone.wav", "notes.wav", "list.mp3", "silent_film.mp4", "nothing.wav"):
+        with pytest.raises(UsageError, match=name) as error:
+            load(tmp_path / name, 16_000, 30.0)
+        said[name] = str(error.value)
+    assert "no such sound file" in said["gone.wav"]
+    assert "holds no sound" in said["silent_film.mp4"]
+    assert "is silent" in said["nothing.wav"]

@@ -1,0 +1,122 @@
+"""What `score_video` asks of its parts besides tags and music, on a real clip."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import names
+from v2m.errors import MissingError, UsageError
+from v2m.generators.sketch import Sketch
+from v2m.score import Extras, score_video
+from v2m.taggers.palette import Palette
+from v2m.types import Progress, Score, Steering, Tags, Video, Weights
+
+
+class Diary:
+    """What happened, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+
+class WatchedPalette(Palette):
+    def __init__(self, diary: Diary, weights: tuple[Weights, ...] = ()) -> None:
+        super().__init__()
+        self.diary, self.weights = diary, weights
+
+    def prepare(self) -> None:
+        self.diary.lines.append("tagger prepared")
+
+    def release(self) -> None:
+        self.diary.lines.append("tagger released")
+
+    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+        self.diary.lines.append("tagged")
+        logging.getLogger("v2m.taggers.watched").warning("the picture is %s", "odd")
+        return super().tag(video, hints, progress)
+
+
+class WatchedSketch:
+    """Sketch behind a contract of its own: it can do nothing but music."""
+
+    def __init__(self, diary: Diary, missing: bool = False) -> None:
+        self.diary, self.missing, self.sketch = diary, missing, Sketch()
+
+    def prepare(self) -> None:
+        if self.missing:
+            raise MissingError("no weights")
+        self.diary.lines.append("generator prepared")
+
+    def generate(
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> Score:
+        self.diary.lines.append("written")
+        return self.sketch.generate(video, tags, seed, stems=stems, progress=progress)
+
+
+def test_weights_are_made_sure_of_first_and_the_tagger_is_gone_before_the_music(clip: Path) -> None:
+    diary = Diary()
+    score_video(clip, tagger=WatchedPalette(diary), generator=WatchedSketch(diary))
+    assert diary.lines == ["generator prepared", "tagger prepared", "tagged", "tagger released", "written"]
+
+
+def test_a_missing_model_stops_the_work_before_the_picture_is_looked_at(clip: Path) -> None:
+    diary = Diary()
+    with pytest.raises(MissingError, match="no weights"):
+        score_video(clip, tagger=WatchedPalette(diary), generator=WatchedSketch(diary, missing=True))
+    assert diary.lines == []
+    assert names(clip.parent) == ["cuts.mp4"]
+
+
+def test_what_a_part_warns_of_is_in_the_sidecar_once(clip: Path) -> None:
+    diary = Diary()
+    record = score_video(clip, tagger=WatchedPalette(diary), generator=WatchedSketch(diary), candidates=2)
+    assert record["warnings"].count("the picture is odd") == 1
+    assert logging.getLogger("v2m").handlers == []
+
+
+@pytest.mark.parametrize(
+    ("extras", "steering", "words"),
+    [
+        (Extras(stems=True), None, "cannot do --stems"),
+        (Extras(midi=True), None, "cannot do --midi"),
+        (None, Steering(reference=(Path("a.wav"),)), "cannot do --reference"),
+    ],
+)
+def test_what_a_generator_cannot_do_is_refused_before_any_work(
+    clip: Path, extras: Extras | None, steering: Steering | None, words: str
+) -> None:
+    diary = Diary()
+    generator = WatchedSketch(diary)
+    with pytest.raises(UsageError, match=words):
+        score_video(clip, tagger=WatchedPalette(diary), generator=generator, extras=extras, steering=steering)
+    assert diary.lines == []
+
+
+def test_singing_asked_of_a_player_is_a_warning(clip: Path) -> None:
+    record = score_video(clip, tags=Tags(vocals=True))
+    assert record["warnings"] == ["vocals were asked for: this generator plays instruments only"]
+
+
+def test_the_sidecar_names_each_model_with_its_licence_and_hashes(clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"not really")
+    weights = Weights("someone/model", folder, "0123abc", "apache-2.0")
+    score_video(clip, tagger=WatchedPalette(Diary(), (weights,)))
+    (named,) = json.loads(clip.with_name("cuts.v2m.json").read_text())["weights"]
+    assert named["name"] == "someone/model"
+    assert (named["revision"], named["licence"]) == ("0123abc", "apache-2.0")
+    assert named["sha256"] == {"model.safetensors": hashlib.sha256(b"not really").hexdigest()}

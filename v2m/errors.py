@@ -7,6 +7,7 @@ import errno
 OK, BUG, USAGE, REFUSED, ENVIRONMENT, MEMORY, DISK, BATCH = range(8)
 SIGINT, SIGPIPE, SIGTERM = 130, 141, 143  # as shells count: 128 + the signal's number
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+EXHAUSTED = ("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc")
 
 
 class UsageError(ValueError):
@@ -25,16 +26,26 @@ class MissingError(RuntimeError):
     """The machine lacks something: ffmpeg, a package, model weights."""
 
 
+class NoRoomError(OSError):
+    """A disk is too full for something other than the output; the message says for what, and what helps."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.ENOSPC, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 def describe(error: BaseException) -> str:
     """One line for people: what was wrong and, where that can be said, what helps."""
     text, code = " ".join(str(error).split()) or type(error).__name__, exit_code(error)
-    if code == DISK and isinstance(error, OSError):
+    if code == DISK and isinstance(error, OSError) and not isinstance(error, NoRoomError):
         cure = "free some room" if error.errno in FULL else "change the permissions"
         return f"{_named(error)}the output cannot be written ({error.strerror}): {cure}, or give another --out"
     if code == USAGE and isinstance(error, OSError) and error.filename:
         return f"{_named(error)}{error.strerror}; check the name"
     if code == MEMORY:
-        return f"out of memory: {text}"
+        return text if "out of memory" in text.lower() else f"out of memory: {text}"
     if code in {SIGINT, SIGTERM}:
         return f"{'interrupted' if code == SIGINT else 'terminated'}; no unfinished file is left behind"
     if code == BUG:
@@ -52,12 +63,29 @@ def exit_code(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else BUG
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in FULL):
         return DISK  # an input that may not be read is refused
+    if out_of_memory(error):
+        return MEMORY
     kinds = {
         SIGINT: KeyboardInterrupt,
         SIGPIPE: BrokenPipeError,
         REFUSED: RefusedError,
-        MEMORY: MemoryError,
         ENVIRONMENT: (MissingError, ImportError),
         USAGE: (UsageError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError),
     }
     return next((code for code, kind in kinds.items() if isinstance(error, kind)), BUG)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whatever device.
+
+    torch's own error is known by its name, which spares importing torch; where an allocator, a kernel or a memory map
+    fails below it, torch raises a RuntimeError that only its words tell from others.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    if not isinstance(error, RuntimeError) or isinstance(error, MissingError):
+        return False
+    text = str(error).lower()
+    return any(words in text for words in EXHAUSTED)

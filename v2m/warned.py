@@ -13,14 +13,14 @@ class _Keeper(logging.Handler):
         self.kept = kept
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = " ".join(record.getMessage().split())
         if message not in self.kept:
             self.kept.append(message)
 
 
 @contextmanager
 def collected() -> Iterator[list[str]]:
-    """The warnings logged below the logger `v2m` inside the block, each once."""
+    """The warnings logged below the logger `v2m` inside the block: one line each, and each once."""
     kept: list[str] = []
     handler, logger = _Keeper(kept), logging.getLogger("v2m")
     logger.addHandler(handler)

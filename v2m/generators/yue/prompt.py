@@ -1,0 +1,109 @@
+"""What stage 1 reads before it writes: an instruction, the genre line, all lyrics, a reference, each section's own text.
+
+T frames of the reference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from v2m.generators.yue import tokens
+from v2m.generators.yue.lyrics import Part
+from v2m.generators.yue.tokenizer import Tokenizer
+from v2m.types import Tags
+
+INSTRUCTION = "Generate music from the given lyrics segment by segment."
+SLOW, FAST = 76.0, 132.0  # BPM below and above which the genre line speaks of the tempo
+_PLAIN = re.compile(r"[^\w\s&+'./#-]|_")  # neither commas, which part tags, nor brackets, which mark sections
+_A_CAPPELLA = re.compile(r"\ba[\s-]?cappell?a\b", re.IGNORECASE)
+_VOICES = re.compile(
+    r"vocal|voice|sing(?:ing|ers?)?$|rap(?:ping|pers?)?$|choir|choral|chant|lyric|human$|(?:fe)?males?$|child|opera"
+    r"|sopranos?$|mezzo|contralto|beatbox|scream|spoken|speech|人声|女声|男声|童声|声乐|主唱|说唱|合唱",
+    re.IGNORECASE,
+)
+_WIND = re.compile(r"sax|recorder|clarinet|trombone|flute|horn", re.IGNORECASE)  # of which there are sopranos too
+
+
+def genre_line(tags: Tags) -> str:
+    """YuE's line of tags: genres, instruments, moods and timbres with spaces between.
+
+    Without vocals every word that means a voice is left out and "instrumental", a tag of the published list, is put
+    first; with vocals each timbre describes the voice and ends in "vocal", as all of that list do. A slow or fast tempo
+    becomes a word; neither beats per minute nor keys are among the tags that the model was trained on, so the key is
+    not said. What `tags.negative` names is left out: the model knows no "not".
+    """
+    timbres = [f"{timbre} vocal" for timbre in tags.timbres] if tags.vocals else tags.timbres
+    words = [_clean(tag) for tag in (*tags.genres, *tags.instruments, *tags.moods, *_pace(tags.tempo), *timbres)]
+    words = [word for word in words if not _avoided(word, tags.negative)]
+    if tags.vocals:
+        words = [re.sub(r"\bvocals? vocal$", "vocal", word) for word in words]
+        lacking = [] if any("vocal" in word.lower() for word in words) else ["vocal"]
+        return " ".join(dict.fromkeys(filter(None, [*words, *lacking])))
+    return " ".join(dict.fromkeys(filter(None, ["instrumental", *map(_voiceless, words)])))
+
+
+def head(tags: Tags, parts: Iterable[Part]) -> str:
+    """The text that stands before all sections."""
+    return f"{INSTRUCTION}\n[Genre] {genre_line(tags)}\n" + "\n".join(map(section_text, parts))
+
+
+def section_text(part: Part) -> str:
+    """One section as it stands in the head and again before its music."""
+    return f"[{part.label}]\n{part.text}\n\n"
+
+
+class Prompt:
+    """Ids of the prompt's pieces. Each run of text is encoded for itself: SentencePiece puts a space before each."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._encode = tokenizer.encode
+        self.end_of_segment = tokenizer.encode("[end_of_segment]")  # stands between sections
+        self._start_of_segment = tokenizer.encode("[start_of_segment]")
+        self._reference = [tokenizer.encode("[start_of_reference]"), tokenizer.encode("[end_of_reference]")]
+
+    def head(self, tags: Tags, parts: Iterable[Part], reference: Tensor | None = None) -> list[int]:
+        """Ids of the head, and of the reference behind it where there is one (see `reference`)."""
+        return self._encode(head(tags, parts)) + ([] if reference is None else self.reference(reference))
+
+    def reference(self, codes: Tensor) -> list[int]:
+        """Music to follow in style; only the checkpoints named "icl" were trained on it.
+
+        Args:
+            codes: Codebook 0, (1, T) of the mix or of one stem; or (2, T): voice, then the rest.
+        """
+        assert codes.ndim == 2, f"a reference is (1, T) or (2, T), not {tuple(codes.shape)}"
+        assert codes.shape[0] in {1, 2}, f"a reference is (1, T) or (2, T), not {tuple(codes.shape)}"
+        ids: list[int] = (codes.T.reshape(-1) + tokens.FIRST_CODE).tolist()
+        begin, end = self._reference
+        return [*begin, tokens.SOA, tokens.XCODEC, *ids, tokens.EOA, *end]
+
+    def section(self, part: Part) -> list[int]:
+        """Ids that open a section: the model goes on with its codes. `end_of_segment` stands before all but the first."""
+        return [*self._start_of_segment, *self._encode(section_text(part)), tokens.SOA, tokens.XCODEC]
+
+
+def _pace(tempo: float | None) -> list[str]:
+    if tempo is None or SLOW <= tempo <= FAST:
+        return []
+    return ["slow" if tempo < SLOW else "fast-paced"]
+
+
+def _clean(tag: str) -> str:
+    return " ".join(_PLAIN.sub(" ", tag).split())
+
+
+def _avoided(tag: str, negative: Sequence[str] | str) -> bool:
+    """Whether `tag` holds something that is not wanted, as whole words: "guitar" rules out "electric guitar"."""
+    unwanted = [_clean(each).lower() for each in negative]
+    return any(each and re.search(rf"(?<!\w){re.escape(each)}(?!\w)", tag.lower()) for each in unwanted)
+
+
+def _voiceless(tag: str) -> str:
+    """`tag` without the words that mean a voice."""
+    words = _A_CAPPELLA.sub(" ", tag).split()
+    if _WIND.search(tag):
+        return " ".join(words)
+    return " ".join(word for word in words if not any(_VOICES.match(piece) for piece in re.split(r"[-/&+]", word)))

@@ -1,0 +1,54 @@
+"""YuE's text tokenizer: SentencePiece alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from v2m.errors import MissingError
+from v2m.generators.yue import tokens
+
+FILE = "tokenizer.model"
+LANDMARKS = {
+    "<SOA>": tokens.SOA,
+    "<EOA>": tokens.EOA,
+    "<stage_1>": tokens.STAGE_1,
+    "<xcodec>": tokens.XCODEC,
+    "<stage_2>": tokens.STAGE_2,
+    "<xcodec/0/0>": tokens.FIRST_CODE,
+    f"<xcodec/{tokens.CODEBOOKS - 1}/{tokens.CODES - 1}>": tokens.first_id(tokens.CODEBOOKS) - 1,
+}
+
+
+class Tokenizer:
+    """Text to ids, as both language models were trained on.
+
+    Args:
+        path: The SentencePiece model, or a folder that holds it as `tokenizer.model`.
+
+    Raises:
+        MissingError: The file is missing or damaged, or is the tokenizer of another model.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        file = path / FILE if path.is_dir() else path
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise MissingError(f"YuE's tokenizer {str(file)!r} cannot be read ({error.strerror}): fetch it") from error
+        self._pieces = SentencePieceProcessor()
+        try:
+            self._pieces.LoadFromSerializedProto(content)
+            count = self._pieces.GetPieceSize()
+        except RuntimeError as error:
+            raise MissingError(f"{str(file)!r} is no whole SentencePiece model: fetch it again") from error
+        if count < tokens.PIECES or any(self._pieces.IdToPiece(at) != mark for mark, at in LANDMARKS.items()):
+            raise MissingError(
+                f"{str(file)!r} is not YuE's tokenizer: it has {count} pieces, or its marks are not where the model's "
+                "are; take tokenizer.model from the model's own repository"
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one run of text, as if a space came first; no mark for its begin or end."""
+        return self._pieces.EncodeAsIds(text)

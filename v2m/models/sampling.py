@@ -1,0 +1,56 @@
+"""From a language model's logits to the next token. Nothing here waits for the device.
+
+B rows, V tokens. The order in which transformers applies these: `guide`, `penalise`, then temperature, top-k, top-p.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def guide(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans, 2022) on logits (B, V): log-probabilities u + `scale` · (c − u)."""
+    cond, uncond = cond.log_softmax(-1), uncond.log_softmax(-1)
+    return uncond + scale * (cond - uncond)
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Makes tokens that were `seen` (B, V; bool) less likely: CTRL (Keskar et al., 2019), equation 4, as transformers
+    reads it: positive logits are divided by `penalty` ≥ 1, negative ones multiplied."""
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def narrow(logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Logits (B, V) at a `temperature` > 0 with the unlikely ones at −inf.
+
+    `top_k` tokens stay (and those equal to the last of them), 0 for all; then the likeliest that together have a
+    probability of `top_p`, at least one.
+    """
+    logits = logits / temperature
+    if 0 < top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -torch.inf)
+    if top_p < 1.0:
+        rising, order = logits.sort(-1)
+        tail = rising.softmax(-1).cumsum(-1) <= 1 - top_p
+        tail[..., -1] = False
+        logits = logits.masked_fill(torch.zeros_like(tail).scatter(-1, order, tail), -torch.inf)
+    return logits
+
+
+def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """One token of each row (B, V) by its probability → (B,); from the generator's device and state alone.
+
+    Exponential races: the first arrival among rates p is token i with probability pᵢ.
+    """
+    arrivals = torch.empty_like(logits).exponential_(generator=generator).clamp_min_(torch.finfo(logits.dtype).tiny)
+    return (logits - arrivals.log()).argmax(-1)
+
+
+def sample(
+    logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, generator: torch.Generator
+) -> Tensor:
+    """(B, V) → (B,): the next tokens; a `temperature` of 0 takes the likeliest and draws nothing."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    return draw(narrow(logits, temperature=temperature, top_k=top_k, top_p=top_p), generator)

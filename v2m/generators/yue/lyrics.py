@@ -47,8 +47,8 @@ def parse(text: str) -> list[Part]:
     """The sections of a song.
 
     A section begins with a line that opens with its name in brackets: `[verse]`, `[Chorus 2]`, `[pre-chorus]`,
-    `[guitar solo]`. Names that the model was not trained on become the nearest of `LABELS`. Words before the first
-    header are a verse.
+    `[guitar solo]`, `[verse 1: Anna]`. Names that the model was not trained on become the nearest of `LABELS`. Words
+    before the first header are a verse.
 
     Raises:
         UsageError: No words at all; or a header that means nothing here, which is named with its line.
@@ -88,7 +88,7 @@ def blank(count: int) -> list[Part]:
 
 def _label(name: str) -> str | None:
     """What the model calls a section of this name; None where it means nothing."""
-    words = re.sub(r"[\s_–-]+", " ", name).strip().lower()
+    words = re.sub(r"[\s_–-]+", " ", re.split("[:：]", name)[0]).strip().lower()
     for wanted in (words, _NUMBER.sub("", words)):
         if wanted in LABELS:
             return wanted

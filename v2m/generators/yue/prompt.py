@@ -1,4 +1,4 @@
-"""What stage 1 reads before it writes: an instruction, the genre line, all lyrics, a reference, each section's own text.
+"""What stage 1 reads before it writes: instruction, genre line, all lyrics, a reference, and each section's own text.
 
 T frames of the reference.
 """
@@ -18,13 +18,14 @@ from v2m.types import Tags
 INSTRUCTION = "Generate music from the given lyrics segment by segment."
 SLOW, FAST = 76.0, 132.0  # BPM below and above which the genre line speaks of the tempo
 _PLAIN = re.compile(r"[^\w\s&+'./#-]|_")  # neither commas, which part tags, nor brackets, which mark sections
-_A_CAPPELLA = re.compile(r"\ba[\s-]?cappell?a\b", re.IGNORECASE)
+_PHRASES = re.compile(r"\ba[\s-]?cappell?a\b|\bspoken[\s-]words?\b", re.IGNORECASE)
 _VOICES = re.compile(
-    r"vocal|voice|sing(?:ing|ers?)?$|rap(?:ping|pers?)?$|choir|choral|chant|lyric|human$|(?:fe)?males?$|child|opera"
-    r"|sopranos?$|mezzo|contralto|beatbox|scream|spoken|speech|人声|女声|男声|童声|声乐|主唱|说唱|合唱",
+    r"vocal|voice|sing(?:ing|ers?)?$|rap(?:ping|pers?)?$|choir|choral|chant(?:s|ing)?$|lyrics?$|human$|(?:fe)?males?$"
+    r"|child(?:ren)?(?:'s)?$|opera|beatbox|scream|speech|人声|女声|男声|童声|声乐|主唱|说唱|合唱",
     re.IGNORECASE,
 )
-_WIND = re.compile(r"sax|recorder|clarinet|trombone|flute|horn", re.IGNORECASE)  # of which there are sopranos too
+_REGISTERS = re.compile(r"sopranos?$|mezzo$|contraltos?$|tenors?$|baritones?$", re.IGNORECASE)
+_WIND = re.compile(r"sax|recorder|clarinet|trombone|flute|horn|oboe|guitar", re.IGNORECASE)  # these have registers too
 
 
 def genre_line(tags: Tags) -> str:
@@ -81,7 +82,7 @@ class Prompt:
         return [*begin, tokens.SOA, tokens.XCODEC, *ids, tokens.EOA, *end]
 
     def section(self, part: Part) -> list[int]:
-        """Ids that open a section: the model goes on with its codes. `end_of_segment` stands before all but the first."""
+        """Ids that open a section, whose codes the model then writes; `end_of_segment` stands between two of them."""
         return [*self._start_of_segment, *self._encode(section_text(part)), tokens.SOA, tokens.XCODEC]
 
 
@@ -103,7 +104,10 @@ def _avoided(tag: str, negative: Sequence[str] | str) -> bool:
 
 def _voiceless(tag: str) -> str:
     """`tag` without the words that mean a voice."""
-    words = _A_CAPPELLA.sub(" ", tag).split()
-    if _WIND.search(tag):
-        return " ".join(words)
-    return " ".join(word for word in words if not any(_VOICES.match(piece) for piece in re.split(r"[-/&+]", word)))
+    kinds = (_VOICES,) if _WIND.search(tag) else (_VOICES, _REGISTERS)
+    kept = (
+        word
+        for word in _PHRASES.sub(" ", tag).split()
+        if not any(kind.match(piece) for kind in kinds for piece in re.split(r"[-/&+]", word))
+    )
+    return " ".join(kept)

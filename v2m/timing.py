@@ -106,3 +106,14 @@ def timecode(frame: int, rate: int) -> str:
 def beat_seconds(tempo: float) -> float:
     """How long a beat lasts at `tempo` beats per minute; also the tempo of a beat of so many seconds."""
     return 60.0 / tempo
+
+
+def hop_length(sample_rate: int, frame_rate: int) -> int:
+    """Samples from one codec frame to the next, a whole number."""
+    assert sample_rate % frame_rate == 0, f"{sample_rate} Hz is no multiple of {frame_rate} frames a second"
+    return sample_rate // frame_rate
+
+
+def codec_frames(seconds: float, frame_rate: int) -> int:
+    """How many codec frames cover `seconds`."""
+    return int(np.ceil(seconds * frame_rate - 1e-9))

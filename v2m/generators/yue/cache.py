@@ -1,12 +1,15 @@
 """The key/value memory of a transformers decoder, laid out once and filled in place.
 
 transformers' own caches either concatenate at each step (the whole memory is copied once a token) or attend over their
-full length. This one writes into place and hands the attention a view of what is filled.
+full length. This one writes into place and hands the attention a view of what is filled; or, once it is `fixed`, all of
+itself, so that every shape stays the same and a step can be captured in a CUDA graph.
 
-R rows (sequences side by side), H key/value heads, L positions, D head width, q new tokens.
+R rows (sequences side by side), H key/value heads, L positions, D head width, q new tokens, e positions attended to.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,13 +28,21 @@ class _Layer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        rows, begin = self.slab.rows, self.slab.filled
-        end = begin + key_states.shape[-2]
+        rows, new = self.slab.rows, key_states.shape[-2]
         assert self.keys is not None
         assert self.values is not None
-        self.keys[rows, :, begin:end] = key_states
-        self.values[rows, :, begin:end] = value_states
-        return self.keys[rows, :, :end], self.values[rows, :, :end]
+        keys, values = self.keys[rows], self.values[rows]
+        if self.slab.at is not None:
+            places = self.slab.places(new)
+            keys.index_copy_(2, places, key_states)
+            values.index_copy_(2, places, value_states)
+            return keys, values
+        begin = self.slab.filled
+        end = begin + new
+        assert end <= self.slab.length, f"{end} positions in a slab of {self.slab.length}"
+        keys[:, :, begin:end] = key_states
+        values[:, :, begin:end] = value_states
+        return keys[:, :, :end], values[:, :, :end]
 
     def get_seq_length(self) -> int:
         return self.slab.filled
@@ -49,17 +60,72 @@ class _Layer(CacheLayerMixin):
 class Slab(Cache):
     """Memory for `rows` sequences of at most `length` positions.
 
-    After each forward of q tokens the caller adds q to `filled`; setting it lower forgets what came after. `rows`
-    narrows the next forwards to some of the sequences (a slice: a view, never a copy).
+    After each forward of q tokens the caller adds q to `filled` by `advance`; setting `filled` lower forgets what came
+    after. `rows` narrows the next forwards to some of the sequences (a slice: a view, never a copy). `pad` (R,) is how
+    many positions at the start of each row hold nothing, where sequences of unequal lengths end side by side.
     """
 
     def __init__(
         self, config: PretrainedConfig, rows: int, length: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        heads = config.num_key_value_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.length = length
         self.filled = 0
         self.rows = slice(0, rows)
-        shape = (rows, heads, length, width)
+        self.pad = torch.zeros(rows, dtype=torch.long, device=device)
+        self.at: Tensor | None = None  # (1,) what `filled` is once the slab is fixed, on the device
+        self._places: Tensor | None = None
+        self._index = torch.arange(length, device=device)
+        self._dtype = dtype
+        shape = (rows, config.num_key_value_heads, length, _head_width(config))
         super().__init__(layers=[_Layer(self, shape, device, dtype) for _ in range(config.num_hidden_layers)])
+
+    def fix(self) -> None:
+        """From here on the forwards attend over all `length` positions and count on the device; `filled` stands still.
+
+        Whoever then steps beyond `length` gets an error from the device at best: the caller counts.
+        """
+        self.at = torch.full((1,), self.filled, dtype=torch.long, device=self._index.device)
+
+    def advance(self, new: int) -> None:
+        """After a forward of `new` tokens."""
+        if self.at is None:
+            self.filled += new
+        else:
+            self.at += new
+            self._places = None
+
+    def places(self, new: int) -> Tensor:
+        """(q,) where the next `new` tokens go."""
+        if self.at is None:
+            return self._index[self.filled : self.filled + new]
+        if self._places is None or len(self._places) != new:  # every layer asks
+            self._places = self.at + self._index[:new]
+        return self._places
+
+    def arguments(self, new: int) -> dict[str, Any]:
+        """What the next forward of `new` tokens of a transformers decoder needs beside the tokens.
+
+        A mask (R, 1, q, e), 0 or −inf, is always given: transformers then makes none of its own. A token sees itself
+        and what came before it in its row, never the pad; a pad position sees itself, since of nothing at all the
+        softmax would be no number, which then spreads through a weight of 0.
+        """
+        places, pad = self.places(new), self.pad[self.rows, None]
+        there = self._index if self.at is not None else self._index[: self.filled + new]
+        seen = (there <= places[:, None]) & ((there >= pad[:, :, None]) | (there == places[:, None]))
+        mask = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
+        return {
+            "attention_mask": mask[:, None],
+            "position_ids": (places - pad).clamp_(min=0),
+            "past_key_values": self,
+            "use_cache": True,
+        }
+
+
+def row_bytes(config: PretrainedConfig, length: int, dtype: torch.dtype) -> int:
+    """Bytes that one row of `length` positions takes."""
+    width = config.num_key_value_heads * _head_width(config)
+    return 2 * config.num_hidden_layers * width * length * dtype.itemsize
+
+
+def _head_width(config: PretrainedConfig) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,0 +1,126 @@
+"""How much faster YuE's stage 2 is than the published loop on the same Llama: `uv run python bench/yue_stage2.py`.
+
+The published loop calls `generate()` once a frame with all that there is of the window so far; `slow` does just that,
+on a random Llama in the published format, and `v2m.generators.yue.stage2.refine` must find the same tokens. Each runs
+once, with the same number of threads. Then the fast way alone takes several windows at once. Last line: one JSON
+object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
+from transformers.utils import logging
+
+from v2m.generators.yue.stage2 import refine
+from v2m.generators.yue.tokens import CODEBOOKS, CODES, EOA, FRAME_RATE, SOA, STAGE_1, STAGE_2, first_id
+
+Result = TypeVar("Result")
+
+
+class _Slots(LogitsProcessor):
+    """Leaves to each token its own codebook's entries. `begin`: tokens before the first that is chosen."""
+
+    def __init__(self, begin: int) -> None:
+        self.begin = begin
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        low = first_id(1 + input_ids.shape[1] - self.begin)
+        allowed = torch.full_like(scores, -torch.inf)
+        allowed[:, low : low + CODES] = scores[:, low : low + CODES]
+        return allowed  # type: ignore[return-value]
+
+
+def slow(model: LlamaForCausalLM, stream: Tensor, window: int = 300, batch: int = 4) -> Tensor:
+    """(T,) → (8, T) as published: whole windows `batch` at a time, what is left over by itself."""
+    whole = len(stream) // window * window
+    windows = stream[:whole].view(-1, window)
+    parts = [_windows(model, windows[k : k + batch]) for k in range(0, len(windows), batch)]
+    if whole < len(stream):
+        parts.append(_windows(model, stream[None, whole:]))
+    return torch.cat([part.permute(2, 0, 1).flatten(1) for part in parts], dim=1)
+
+
+def _windows(model: LlamaForCausalLM, windows: Tensor) -> Tensor:
+    """(R, T) → (R, T, 8)."""
+    first = windows + first_id(0)
+    column = torch.ones_like(first[:, :1])
+    ids = torch.cat([SOA * column, STAGE_1 * column, first, STAGE_2 * column], dim=1)
+    begin = ids.shape[1]
+    for frame in range(windows.shape[1]):
+        ids = torch.cat([ids, first[:, frame : frame + 1]], dim=1)
+        found = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            min_new_tokens=CODEBOOKS - 1,
+            max_new_tokens=CODEBOOKS - 1,
+            do_sample=False,
+            eos_token_id=EOA,
+            pad_token_id=EOA,
+            logits_processor=LogitsProcessorList([_Slots(ids.shape[1])]),
+        )
+        assert isinstance(found, Tensor)
+        ids = found
+    offsets = torch.tensor([first_id(book) for book in range(CODEBOOKS)])
+    return ids[:, begin:].view(len(windows), -1, CODEBOOKS) - offsets
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    begin = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begin, result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--frames", type=int, default=300, help="of the window (50 are a second)")
+    parser.add_argument("--rows", type=int, default=5, help="windows at once, the fast way alone")
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--fast-only", action="store_true", help="no comparison")
+    given = parser.parse_args()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    with tempfile.TemporaryDirectory() as folder:
+        from tiny import yue_lm
+
+        dims = {"hidden": given.hidden, "layers": given.layers, "heads": given.heads, "kv_heads": 4}
+        made = yue_lm.make(Path(folder), yue_lm.STAGE_2, ffn=given.hidden * 11 // 4, **dims)
+        model = LlamaForCausalLM.from_pretrained(made)
+        millions = sum(weight.numel() for weight in model.parameters()) / 1e6
+        random = torch.Generator().manual_seed(1)
+        streams = [torch.randint(CODES, (given.frames,), generator=random) for _ in range(max(given.rows, 1))]
+        refine(model, [streams[0][:3]])  # the first call pays for the libraries' start
+        fast_s, fast = timed(lambda: refine(model, streams[:1]))
+        rows_s, many = timed(lambda: refine(model, streams))
+        print(f"{millions:.1f} M parameters, {torch.get_num_threads()} threads, windows of {given.frames} frames")
+        print(f"{'':<24}{'s':>9}{'frames/s':>10}")
+        _row("one memory, 1 window", fast_s, given.frames)
+        _row(f"one memory, {len(streams)} windows", rows_s, given.frames * len(streams))
+        figures = {"speedup": None, "identical": torch.equal(many[0], fast[0])}
+        if not given.fast_only:
+            slow_s, reference = timed(lambda: slow(model, streams[0]))
+            _row("as published, 1 window", slow_s, given.frames)
+            same = torch.equal(reference, fast[0]) and torch.equal(reference, many[0])
+            figures = {"speedup": round(slow_s / fast_s, 1), "identical": same}
+        print(json.dumps({**figures, "frames": given.frames, "params_m": round(millions, 1)}))
+    sys.exit(0 if figures["identical"] else 1)
+
+
+def _row(name: str, seconds: float, frames: int) -> None:
+    print(f"{name:<24}{seconds:>9.2f}{frames / seconds:>10.1f}   {frames / seconds / FRAME_RATE:.2f} x real time")
+
+
+if __name__ == "__main__":
+    main()

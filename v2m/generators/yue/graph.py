@@ -1,0 +1,58 @@
+"""A step that is taken hundreds of times, launched as one CUDA graph instead of one kernel after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+WARM = 2  # steps taken as they are: libraries choose their kernels and take their workspaces
+
+
+class Repeated:
+    """Calls `step`; with `capture`, from call `WARM` + 1 on as a replay of what one call launches.
+
+    Args:
+        step: Reads and writes the same tensors at each call, in place, all shapes fixed, and never waits for the
+            device. It does no work of its own on the host: a replay skips it.
+        capture: Whether to capture; the device is then CUDA. Where it fails, that is logged and `step` is called on.
+    """
+
+    def __init__(self, step: Callable[[], None], *, capture: bool) -> None:
+        self._step = step
+        self._capture = capture
+        self._calls = 0
+        self._stream: torch.cuda.Stream | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        if self._capture and self._graph is None and self._calls >= WARM:
+            self._record()
+        self._calls += 1
+        if self._graph is not None:
+            self._graph.replay()
+        elif self._capture:
+            self._aside()
+        else:
+            self._step()
+
+    def _aside(self) -> None:
+        """The step on a stream of its own, as capturing demands of what runs before it."""
+        stream = self._stream = self._stream or torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._step()
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def _record(self) -> None:
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._step()
+        except (RuntimeError, AssertionError) as error:  # torch built without CUDA says so by an assert
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            logging.getLogger(__name__).warning("the CUDA graph could not be captured (%s): slower without", said)
+            self._capture = False
+        else:
+            self._graph = graph

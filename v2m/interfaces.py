@@ -25,7 +25,8 @@ class Tagger(Protocol):
 class MusicGenerator(Protocol):
     """Writes the music.
 
-    It may also have `prepare()`, `release()` and `weights`, as a tagger; and `steers`, a set of what it can do out of
+    It may also have `release()` and `weights`, as a tagger; `prepare(tags, steering)`, which makes sure before any work
+    that its weights are here and that it can do what the user asks for; and `steers`, a set of what it can do out of
     "stems", "midi", "vocals" and the fields of `Steering`: what is asked of it beyond that is refused before any work.
     """
 

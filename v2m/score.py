@@ -110,9 +110,10 @@ def score_video(
     outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     span = _span(clip, start, end)
     with warned.collected() as said:
-        for part in (generator, *(() if hints.complete else (tagger,))):
-            if prepare := getattr(part, "prepare", None):
-                prepare()
+        if prepare := getattr(generator, "prepare", None):
+            prepare(hints, steering or Steering())
+        if not hints.complete and (prepare := getattr(tagger, "prepare", None)):
+            prepare()
         with stages("Looking at the picture") as progress:
             found = hints if hints.complete else tagger.tag(span, hints, progress).merge(hints)
         _release(tagger)

@@ -47,7 +47,7 @@ class WatchedSketch:
     def __init__(self, diary: Diary, missing: bool = False) -> None:
         self.diary, self.missing, self.sketch = diary, missing, Sketch()
 
-    def prepare(self) -> None:
+    def prepare(self, tags: Tags, steering: Steering) -> None:
         if self.missing:
             raise MissingError("no weights")
         self.diary.lines.append("generator prepared")

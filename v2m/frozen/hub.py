@@ -16,8 +16,8 @@ from v2m.errors import MissingError, NoRoomError
 from v2m.frozen.folders import COMMIT, checkpoint_folders, chosen, contents, lacking, named_licence, unmatched
 
 CARD = "README.md"  # taken along where there is one: it names the licence
-ATTEMPTS = 3  # each goes on where the one before was cut off
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+ATTEMPTS = 3  # each keeps the files that are complete; cuts within a file are the hub's own to mend
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 def cached(repo: str, revision: str, files: Sequence[str]) -> Path | None:
@@ -42,7 +42,7 @@ def cached(repo: str, revision: str, files: Sequence[str]) -> Path | None:
 def download(
     repo: str, revision: str, files: Sequence[str], *, licence: str | None = None, size: int | None = None
 ) -> Path:
-    """The snapshot, fetched from the hub; it goes on with what was begun. One line on stderr says what comes.
+    """The snapshot, fetched from the hub but for the files that are here already; one line on stderr says what comes.
 
     Raises:
         MissingError: It cannot be fetched; says why, how large it is and where to put it.
@@ -111,7 +111,7 @@ def _reason(error: BaseException, repo: str, revision: str) -> str:
         return f"{place} answered {status}: {cure}"
     said = " ".join(str(error).split())[:160] or type(error).__name__
     if _transport(error):
-        return f"{place} cannot be reached ({said}): check the network; a second run goes on where this one stopped"
+        return f"{place} cannot be reached ({said}): check the network; files that are complete are kept"
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return f"{constants.HF_HUB_CACHE} cannot be written to: set HF_HOME to a folder that can"
     return f"{type(error).__name__}: {said}"

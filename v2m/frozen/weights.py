@@ -85,7 +85,7 @@ def digests(folder: Path) -> dict[str, str]:
 def _local(name: str) -> Path | None:
     """The folder on this machine that `name` means, or None."""
     plain = Path(name).expanduser()
-    if plain.is_dir():
+    if name and plain.is_dir():
         return plain
     repo, _, pinned = name.partition("@")
     if not Path(repo).name or Path(repo).is_absolute() or ".." in Path(repo).parts:

@@ -1,0 +1,125 @@
+"""A hub on the loopback interface: the part of the protocol that a download needs, with its failures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT, OLDER = "c" * 40, "0" * 40
+
+
+@dataclass
+class Hub:
+    """`files` of the one repository "owner/tiny", whose branch main is at COMMIT; OLDER has them in lower case.
+
+    It also claims to have a "huge.bin" of 10¹⁸ bytes. requests: (method, path, Range) of all that came in. cut: a name
+    whose next transfer ends halfway.
+    """
+
+    files: dict[str, bytes]
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    cut: str | None = None
+    url: str = ""
+
+    def at(self, revision: str) -> dict[str, bytes] | None:
+        whole = {"main": self.files, COMMIT: self.files}
+        return whole.get(revision) or ({k: v.lower() for k, v in self.files.items()} if revision == OLDER else None)
+
+    def transfers(self) -> list[tuple[str, str | None]]:
+        files = [(path, part) for how, path, part in self.requests if how == "GET" and "/api/" not in path]
+        return [(path.rpartition("/")[2], part) for path, part in files]
+
+
+@cache
+def _entry(name: str, data: bytes) -> dict[str, Any]:
+    entry = {"path": name, "rfilename": name, "type": "file", "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+    if name.endswith((".safetensors", ".pth")):
+        sha = hashlib.sha256(data).hexdigest()
+        entry["lfs"] = {"oid": sha, "sha256": sha, "size": len(data), "pointerSize": 130}
+    return entry
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append((self.command, path, self.headers.get("Range")))
+        parts = path.strip("/").removeprefix("api/models/").split("/")
+        repo, rest = "/".join(parts[:2]), parts[2:]
+        if repo == "owner/gated":
+            return self.refuse(401, "GatedRepo")
+        if repo != "owner/tiny":
+            return self.refuse(404, "RepoNotFound")
+        revision = rest[1] if len(rest) > 1 else "main"
+        files = self.hub.at(revision)
+        if files is None:
+            return self.refuse(404, "RevisionNotFound")
+        if "/api/" not in path:
+            return self.file("/".join(rest[2:]), files, COMMIT if revision == "main" else revision)
+        entries = [_entry(name, data) for name, data in files.items()]
+        entries += [{**_entry("huge.bin", b""), "size": 10**18}]
+        if rest[:1] == ["tree"]:
+            return self.answer(200, json.dumps(entries).encode())
+        sha = COMMIT if revision == "main" else revision
+        card = {"license": "apache-2.0"}
+        about = {"id": repo, "modelId": repo, "sha": sha, "siblings": entries, "cardData": card, "tags": []}
+        return self.answer(200, json.dumps(about).encode())
+
+    def file(self, name: str, files: dict[str, bytes], commit: str) -> None:
+        if name not in files:
+            return self.refuse(404, "EntryNotFound")
+        data, entry = files[name], _entry(name, files[name])
+        tag = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{tag}"', "Accept-Ranges": "bytes"}
+        begin, part = 0, self.headers.get("Range")
+        if part is not None:
+            begin = int(part.removeprefix("bytes=").partition("-")[0])
+            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+        cut = self.command == "GET" and self.hub.cut == name
+        if cut:
+            self.hub.cut = None
+        return self.answer(206 if begin else 200, data[begin:], headers, cut=cut)
+
+    def refuse(self, status: int, code: str) -> None:
+        self.answer(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.close_connection = self.close_connection or cut
+
+
+@contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[Hub]:
+    hub = Hub(files)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -21,8 +21,8 @@ FIRST_LETTER, LETTERS = (
 )
 WORDS = """
 260:▁t 261:er 262:in 263:▁a 264:en 266:▁th 269:▁s 271:at 272:or 273:an 274:▁c 276:re 278:▁the 279:ar 281:▁w 282:▁p
-283:ou 284:al 285:▁f 286:▁m 289:▁b 290:om 292:ing 293:ic 296:ent 297:▁in 298:▁h 300:et 301:▁l 303:st 305:ch 307:ro 317:▁S
-324:ol 325:▁v 330:▁g 331:em 344:se 346:ce 348:un 355:end 358:ment 369:ver 375:us 380:▁st 387:eg 402:▁G 403:ate
+283:ou 284:al 285:▁f 286:▁m 289:▁b 290:om 292:ing 293:ic 296:ent 297:▁in 298:▁h 300:et 301:▁l 303:st 305:ch 307:ro
+317:▁S 324:ol 325:▁v 330:▁g 331:em 344:se 346:ce 348:un 355:end 358:ment 369:ver 375:us 380:▁st 387:eg 402:▁G 403:ate
 407:pp 440:iv 442:art 447:▁ha 449:out 456:rom 459:op 472:▁at 475:ain 491:▁by 515:▁from 518:▁[ 529:▁< 542:oc 571:fer
 582:ru 624:▁St 663:ence 713:ian 759:ener 784:▁col 832:▁inst 842:set 851:▁str 855:St 886:ings 943:ors 974:of 1199:ics
 1208:▁cal 1370:▁war 1517:▁giv 1659:ference 1835:▁pop 2071:▁sk 2183:▁given 2250:▁happ 2301:▁mus 2365:aint 2377:▁seg

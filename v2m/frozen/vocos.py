@@ -157,7 +157,7 @@ def _sizes(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -
         window = len(state["head.istft.window"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MissingError(f"{str(path)!r} or its {bundle.DECODERS} is no Vocos decoder of YuE ({error})") from error
-    if padding != "same" or window < hop or (window - hop) % 2:
+    if padding != "same" or not 0 < hop <= window or (window - hop) % 2:
         raise MissingError(f"{bundle.DECODERS}: window {window}, hop {hop}, padding {padding!r} are not YuE's")
     blocks = sum(key.endswith(".gamma") for key in state)
     return Sizes(embedding, width, inner, blocks, window, hop)

@@ -1,0 +1,164 @@
+"""Stage 1 of YuE: guidance in one forward against two separate passes: `uv run python bench/yue_stage1.py`.
+
+The slow way is transformers' own: each branch has its cache and its forward per token, joined by transformers' logits
+processors. Both ways choose among the same 1025 tokens by the same random numbers, so that they must write the same.
+The Llama has random weights and YuE's vocabulary, and is large enough for its weights to be read from memory at each
+forward. Times are seconds of the processor on one thread: other work on the machine counts less. Last line: one JSON
+object; `speedup_whole` is against a slow way that computes the logits of the whole
+vocabulary, as the published script does; `speedup_instrumental` is against the slow way's time for a song as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import torch
+from tiny import yue_lm, yue_tokenizer
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    LlamaForCausalLM,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+)
+
+from v2m.generators.yue import stage1, tokens
+from v2m.generators.yue.lyrics import blank
+from v2m.generators.yue.prompt import Prompt
+from v2m.generators.yue.stage1 import Passage, Settings
+from v2m.generators.yue.tokenizer import Tokenizer
+from v2m.models.sampling import draw
+from v2m.timing import codec_frames
+from v2m.types import Tags
+
+ALLOWED = torch.tensor([*range(tokens.FIRST_CODE, tokens.first_id(1)), tokens.EOA])
+SILENCE = 0
+Result = TypeVar("Result")
+
+
+class Branch:
+    """The model as transformers' guidance calls it, with logits (1, q, 1025)."""
+
+    def __init__(self, model: LlamaForCausalLM, whole: bool) -> None:
+        self.model, self.whole = model, whole
+        self.out = model.lm_head.weight[ALLOWED]
+
+    def __call__(self, input_ids: Tensor, past_key_values: Any = None, **_: Any) -> Any:
+        cache = DynamicCache(config=self.model.config) if past_key_values is None else past_key_values
+        hidden = self.model.model(input_ids=input_ids, past_key_values=cache, use_cache=True).last_hidden_state[:, -1:]
+        logits = self.model.lm_head(hidden)[..., ALLOWED] if self.whole else hidden @ self.out.T
+        return Output(logits=logits, past_key_values=cache)
+
+
+class Output(SimpleNamespace):
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self, name, default)
+
+
+@torch.inference_mode()
+def separately(
+    model: LlamaForCausalLM, prompt: Prompt, head: Sequence[int], passages: Sequence[Passage], *, seed: int, whole: bool
+) -> list[Tensor]:
+    """What `stage1.write` writes, each branch by itself."""
+    settings, branch = Settings(), Branch(model, whole)
+    penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
+    narrowing = (
+        TemperatureLogitsWarper(settings.temperature),
+        TopKLogitsWarper(settings.top_k),
+        TopPLogitsWarper(settings.top_p),
+    )
+    context, cache, found = list(head), None, list[Tensor]()
+    for number, passage in enumerate(passages):
+        unread = context[cache.get_seq_length() :] if cache is not None else context[:]
+        opening = prompt.section(passage.part)
+        guidance = UnbatchedClassifierFreeGuidanceLogitsProcessor(settings.guidance[min(number, 1)], branch)
+        generator = stage1._generator(seed, number, torch.device("cpu"))
+        ids, written = torch.tensor([unread + opening]), list[int]()
+        chosen = choices([*context, *opening])
+        for _ in range(2 * passage.frames):
+            out = branch(ids, cache)
+            cache = out.past_key_values
+            last = torch.tensor([[tokens.XCODEC]]) if not written else ids
+            scores = penalty(chosen, guidance(last, out.logits[:, -1]))  # pyright: ignore[reportArgumentType]
+            scores[:, stage1.END] = -torch.inf
+            for step in narrowing:
+                scores = step(chosen, scores)  # pyright: ignore[reportArgumentType]
+            choice = draw(scores, generator)
+            written.append(int(choice))
+            chosen = torch.cat([chosen, choice[None]], dim=1)
+            ids = ALLOWED[choice][None]
+        codes = torch.tensor(written).reshape(-1, 2).T
+        context += [*opening, *(codes.T.flatten() + tokens.FIRST_CODE).tolist(), tokens.EOA, *prompt.end_of_segment]
+        found.append(codes)
+    return found
+
+
+def choices(context: Sequence[int]) -> Tensor:
+    """(1, n): those of the ids in `context` that are choices, as choices."""
+    place = {int(token): choice for choice, token in enumerate(ALLOWED)}
+    return torch.tensor([[place[token] for token in context if token in place]], dtype=torch.long)
+
+
+def timed(work: Callable[[], Result], name: str) -> tuple[Result, float]:
+    begun = time.process_time()
+    result = work()
+    seconds = time.process_time() - begun
+    print(f"{name:44} {seconds:8.1f} s", flush=True)
+    return result, seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each of the two sections")
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        shape = {"hidden": options.hidden, "heads": 16, "kv_heads": 2, "ffn": 11 * options.hidden // 4}
+        path = yue_lm.make(Path(folder), layers=options.layers, **shape)
+        model = LlamaForCausalLM.from_pretrained(path).eval()
+        prompt = Prompt(Tokenizer(yue_tokenizer.make(path / "tokenizer.model")))
+    parts = blank(2)
+    passages = [Passage(part, codec_frames(options.seconds, tokens.FRAME_RATE)) for part in parts]
+    head = prompt.head(Tags(genres=["cinematic"], instruments=["piano"]), parts)
+    stage1.write(model, prompt, head, [Passage(parts[0], 5)], seed=0)  # a warming run
+
+    def ours(silence: int | None) -> list[Tensor]:
+        return stage1.write(model, prompt, head, passages, seed=options.seed, silence=silence)
+
+    fast, fast_s = timed(lambda: ours(None), "one forward for both branches")
+    _, instrumental_s = timed(lambda: ours(SILENCE), "the same, instrumental")
+    slow, slow_s = timed(
+        lambda: separately(model, prompt, head, passages, seed=options.seed, whole=False),
+        "two passes, the same 1025 logits",
+    )
+    whole, whole_s = timed(
+        lambda: separately(model, prompt, head, passages, seed=options.seed, whole=True),
+        "two passes, the whole vocabulary",
+    )
+    identical = all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(fast, slow, whole, strict=True))
+    result = {
+        "speedup": round(slow_s / fast_s, 2),
+        "identical": identical,
+        "speedup_whole": round(whole_s / fast_s, 2),
+        "speedup_instrumental": round(slow_s / instrumental_s, 2),
+        "tokens": sum(2 * each.frames for each in passages),
+        "tokens_per_second": round(sum(2 * each.frames for each in passages) / fast_s, 1),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait for each other cost more than they do
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 EXAMPLE = Path(__file__).parents[1] / "data" / "examples" / "bunny_wakes.mp4"
 

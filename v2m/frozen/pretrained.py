@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -45,7 +46,7 @@ def load(
     try:
         with _quiet():
             model, told = cast(tuple[Model, dict[str, Any]], kind.from_pretrained(folder, **settings))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         if out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:300]

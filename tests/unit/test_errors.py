@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 
 import pytest
+import torch
 
-from v2m.errors import MissingError, RefusedError, UsageError, describe, exit_code
+from v2m.errors import MissingError, NoRoomError, RefusedError, UsageError, describe, exit_code
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,13 @@ from v2m.errors import MissingError, RefusedError, UsageError, describe, exit_co
         (MissingError("x"), 4),
         (ModuleNotFoundError("x"), 4),
         (MemoryError(), 5),
+        (OSError(errno.ENOMEM, "x"), 5),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), 5),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"), 5),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), 5),
+        (RuntimeError("x"), 1),
+        (MissingError("the notes say: out of memory"), 4),
+        (NoRoomError("x"), 6),
         (OSError(errno.ENOSPC, "x"), 6),
         (OSError(errno.EROFS, "x"), 6),
         (PermissionError(errno.EACCES, "x"), 6),
@@ -41,6 +49,9 @@ def test_exit_codes(error: BaseException, code: int) -> None:
         (FileNotFoundError(errno.ENOENT, "Gone", "x"), "'x': Gone; check the name"),
         (UsageError("two\nlines"), "two lines"),
         (MemoryError(), "out of memory: MemoryError"),
+        (MemoryError("no room for 2 GiB; lower it"), "out of memory: no room for 2 GiB; lower it"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. Tried"),
+        (NoRoomError("9 GB of x are to go\nto y: free some"), "9 GB of x are to go to y: free some"),
         (KeyError("x"), "a bug in v2m, please report it (KeyError: 'x'); --debug shows where"),
     ],
 )

@@ -19,6 +19,13 @@ from v2m.errors import MissingError, out_of_memory
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 SHOWN = 3  # names of parameters in one line
+
+
+def _dictionary(*_: object) -> collections.OrderedDict[Any, Any]:
+    """Stands for a defaultdict, which torch's restricted unpickler makes but does not fill."""
+    return collections.OrderedDict()
+
+
 # What training code leaves beside the tensors: numbers and arrays of numpy, counters. None of it can run anything.
 PLAIN = [
     *((np.float64().__reduce__()[0], f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")),
@@ -26,7 +33,7 @@ PLAIN = [
     np.ndarray,
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "uint8", "bool")),
-    collections.defaultdict,
+    (_dictionary, "collections.defaultdict"),
     dict,
     int,
     float,
@@ -192,7 +199,8 @@ def _refusal(path: Path, said: str) -> str:
     code = re.search(r"GLOBAL (\S+)", said)
     if code:
         return f"{str(path)!r} holds code and is refused (nothing was run): it asks for {code[1]}"
-    return f"{str(path)!r} is truncated or no PyTorch file: download it again"
+    why = said.partition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+    return f"{str(path)!r} is truncated or no PyTorch file{f' ({why[:120]})' * bool(why)}: download it again"
 
 
 def _some(names: Iterable[str]) -> str:

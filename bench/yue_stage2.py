@@ -15,9 +15,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from tiny import yue_lm
 from torch import Tensor
 from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging
@@ -34,14 +35,14 @@ class _Slots(LogitsProcessor):
     def __init__(self, begin: int) -> None:
         self.begin = begin
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         low = first_id(1 + input_ids.shape[1] - self.begin)
         allowed = torch.full_like(scores, -torch.inf)
         allowed[:, low : low + CODES] = scores[:, low : low + CODES]
-        return allowed  # type: ignore[return-value]
+        return allowed
 
 
-def slow(model: LlamaForCausalLM, stream: Tensor, window: int = 300, batch: int = 4) -> Tensor:
+def slow(model: Any, stream: Tensor, window: int = 300, batch: int = 4) -> Tensor:
     """(T,) → (8, T) as published: whole windows `batch` at a time, what is left over by itself."""
     whole = len(stream) // window * window
     windows = stream[:whole].view(-1, window)
@@ -51,7 +52,7 @@ def slow(model: LlamaForCausalLM, stream: Tensor, window: int = 300, batch: int 
     return torch.cat([part.permute(2, 0, 1).flatten(1) for part in parts], dim=1)
 
 
-def _windows(model: LlamaForCausalLM, windows: Tensor) -> Tensor:
+def _windows(model: Any, windows: Tensor) -> Tensor:
     """(R, T) → (R, T, 8)."""
     first = windows + first_id(0)
     column = torch.ones_like(first[:, :1])
@@ -93,8 +94,6 @@ def main() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
-        from tiny import yue_lm
-
         dims = {"hidden": given.hidden, "layers": given.layers, "heads": given.heads, "kv_heads": 4}
         made = yue_lm.make(Path(folder), yue_lm.STAGE_2, ffn=given.hidden * 11 // 4, **dims)
         model = LlamaForCausalLM.from_pretrained(made)

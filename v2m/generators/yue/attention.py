@@ -1,48 +1,48 @@
-"""Attention of few new tokens over a long memory, several query heads to one key/value head; nothing is copied.
+"""Attention that reads grouped keys and values once where several new tokens come with a mask.
 
-transformers repeats keys and values once for each query head as soon as there is more than one new token.
+transformers repeats the keys and values for each query head there: with YuE's eight query heads to each of them, and
+thousands of positions, those copies take longer than reading the weights. Here the queries that share keys stand side
+by side as further queries; the numbers are the same.
 
-R rows, G key/value heads, n query heads to each, q new tokens, e positions attended to, D head width.
+R rows, H query heads, K key/value heads, q new tokens, L positions, D head width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 NAME = "v2m_grouped"
+FEW = 16  # new tokens above which the mask, one row for each query head, is no longer small
 
 
-def grouped(
-    _: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, *, scaling: float, **__: object
+def use(model: PreTrainedModel) -> None:
+    """Gives `model` this attention, if it has PyTorch's."""
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(NAME, attend)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+        model.set_attn_implementation(NAME)
+
+
+def attend(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """(R, G·n, q, D) queries over (R, G, e, D) → (R, q, G·n, D); `attention_mask` (R, 1, q, e) is added to the scores.
-
-    The n heads of a group stand below each other as further queries of one head.
-    """
-    rows, heads, new, width = query.shape
-    groups = key.shape[1]
-    below = heads // groups
-    mask = attention_mask.expand(rows, below, new, -1).reshape(rows, 1, below * new, -1)
+    """query (R, H, q, D), key and value (R, K, L, D), mask (R or 1, 1, q, L) → (R, q, H, D); as transformers asks."""
+    rows, heads, q, width = query.shape
+    groups = heads // key.shape[1]
+    if attention_mask is None or groups == 1 or not 1 < q <= FEW:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     out = torch.nn.functional.scaled_dot_product_attention(
-        query.reshape(rows, groups, below * new, width), key, value, attn_mask=mask, scale=scaling
+        query.reshape(rows, -1, groups * q, width),
+        key,
+        value,
+        attn_mask=attention_mask.repeat(1, 1, groups, 1),
+        dropout_p=options.get("dropout", 0.0),
+        scale=options.get("scaling"),
     )
-    return out.reshape(rows, heads, new, width).transpose(1, 2), None
-
-
-@contextmanager
-def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, `model` attends with `grouped`; each forward must be given a mask of four dimensions."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
-
-
-AttentionInterface.register(NAME, grouped)
+    return out.reshape(rows, heads, q, width).transpose(1, 2).contiguous(), None

@@ -9,7 +9,7 @@ R rows (sequences side by side), H key/value heads, L positions, D head width, q
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -61,21 +61,29 @@ class Slab(Cache):
     """Memory for `rows` sequences of at most `length` positions.
 
     After each forward of q tokens the caller adds q to `filled` by `advance`; setting `filled` lower forgets what came
-    after. `rows` narrows the next forwards to some of the sequences (a slice: a view, never a copy). `pad` (R,) is how
+    after. `rows` narrows the next forwards to some of the sequences (a slice: a view, never a copy). `pad` says how
     many positions at the start of each row hold nothing, where sequences of unequal lengths end side by side.
     """
 
     def __init__(
-        self, config: PretrainedConfig, rows: int, length: int, device: torch.device, dtype: torch.dtype
+        self,
+        config: PretrainedConfig,
+        rows: int,
+        length: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        pad: Sequence[int] = (),
     ) -> None:
         self.length = length
         self.filled = 0
         self.rows = slice(0, rows)
-        self.pad = torch.zeros(rows, dtype=torch.long, device=device)
+        self.pad = torch.tensor(pad or [0] * rows, device=device)  # (R,)
         self.at: Tensor | None = None  # (1,) what `filled` is once the slab is fixed, on the device
         self._places: Tensor | None = None
         self._index = torch.arange(length, device=device)
-        self._dtype = dtype
+        hidden = self._index < self.pad[:, None, None, None]
+        self._open = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
         shape = (rows, config.num_key_value_heads, length, _head_width(config))
         super().__init__(layers=[_Layer(self, shape, device, dtype) for _ in range(config.num_hidden_layers)])
 
@@ -102,23 +110,22 @@ class Slab(Cache):
             self._places = self.at + self._index[:new]
         return self._places
 
-    def arguments(self, new: int) -> dict[str, Any]:
-        """What the next forward of `new` tokens of a transformers decoder needs beside the tokens.
+    def positions(self, new: int) -> Tensor:
+        """(R, q) position ids of the next `new` tokens: each row counts from the end of its pad; 0 in the pad."""
+        return (self.places(new) - self.pad[self.rows, None]).clamp_(min=0)
 
-        A mask (R, 1, q, e), 0 or −inf, is always given: transformers then makes none of its own. A token sees itself
-        and what came before it in its row, never the pad; a pad position sees itself, since of nothing at all the
-        softmax would be no number, which then spreads through a weight of 0.
+    def mask(self, new: int) -> Tensor:
+        """(R, 1, q, e), 0 or −inf, to be added to the scores of the next `new` tokens.
+
+        A token sees itself and what came before it in its row, never the pad; a pad position sees itself, since of
+        nothing at all the softmax would be no number, which then spreads through a weight of 0.
         """
-        places, pad = self.places(new), self.pad[self.rows, None]
+        if self.at is None and new == 1:
+            return self._open[self.rows, :, :, : self.filled + 1]
+        places = self.places(new)[:, None]
         there = self._index if self.at is not None else self._index[: self.filled + new]
-        seen = (there <= places[:, None]) & ((there >= pad[:, :, None]) | (there == places[:, None]))
-        mask = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
-        return {
-            "attention_mask": mask[:, None],
-            "position_ids": (places - pad).clamp_(min=0),
-            "past_key_values": self,
-            "use_cache": True,
-        }
+        mask = self._open[self.rows, :, :, : len(there)].masked_fill(there > places, -torch.inf)
+        return mask.masked_fill_(there == places, 0.0)
 
 
 def row_bytes(config: PretrainedConfig, length: int, dtype: torch.dtype) -> int:

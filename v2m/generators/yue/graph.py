@@ -27,8 +27,8 @@ class Repeated:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        if self._capture and self._graph is None and self._calls >= WARM:
-            self._record()
+        if self._capture and self._graph is None and self._calls in {0, WARM}:
+            self._prepare()
         self._calls += 1
         if self._graph is not None:
             self._graph.replay()
@@ -39,20 +39,23 @@ class Repeated:
 
     def _aside(self) -> None:
         """The step on a stream of its own, as capturing demands of what runs before it."""
-        stream = self._stream = self._stream or torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        assert self._stream is not None
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             self._step()
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._stream)
 
-    def _record(self) -> None:
+    def _prepare(self) -> None:
+        """The stream before the first call, the graph after the last that is taken as it is."""
         try:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=self._stream):
-                self._step()
+            if self._stream is None:
+                self._stream = torch.cuda.Stream()
+            else:
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, stream=self._stream):
+                    self._step()
+                self._graph = graph
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA says so by an assert
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            logging.getLogger(__name__).warning("the CUDA graph could not be captured (%s): slower without", said)
+            logging.getLogger(__name__).warning("no CUDA graph could be captured (%s): slower without", said)
             self._capture = False
-        else:
-            self._graph = graph

@@ -18,8 +18,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from v2m.errors import MissingError
-from v2m.generators.yue.attention import grouped_attention
 from v2m.generators.yue.cache import Slab, row_bytes
+from v2m.generators.yue.decoder import Decoder
 from v2m.generators.yue.graph import Repeated
 from v2m.generators.yue.tokens import CODEBOOKS, CODES, SOA, STAGE_1, STAGE_2, first_id
 from v2m.types import Progress
@@ -65,7 +65,7 @@ def refine(
     still = graph if graph is not None else model.device.type == "cuda"
     batches = list(_batches(pieces, batch or _room(model, window, len(pieces))))
     total, done = sum(len(rows[0][2]) for rows in batches), 0
-    with torch.inference_mode(), grouped_attention(model):
+    with torch.inference_mode():
         for rows in batches:
             frames = _Frames(model, heads, [codes for *_, codes in rows], still=still)
             for _ in frames.run():
@@ -87,7 +87,7 @@ class _Frames:
     """R windows (T,) side by side, longest first; shorter ones are padded at the start of their prompt."""
 
     def __init__(self, model: PreTrainedModel, heads: Tensor, windows: Sequence[Tensor], *, still: bool) -> None:
-        self.model, self.heads, self.still = model, heads, still
+        self.heads, self.still = heads, still
         self.lengths = [len(window) for window in windows]
         self.longest = self.lengths[0]
         device, count = model.device, len(windows)
@@ -100,8 +100,9 @@ class _Frames:
         self.others = torch.zeros(count, self.longest, CODEBOOKS - 1, dtype=torch.long, device=device)
         self.last = torch.zeros(count, 1, dtype=torch.long, device=device)  # token of the previous frame's last code
         self.frame = torch.zeros(1, dtype=torch.long, device=device)
-        self.slab = Slab(model.config, count, length(self.longest), device, model.dtype)
-        self.slab.pad.copy_(torch.tensor([self.longest - size for size in self.lengths]))
+        pad = [self.longest - size for size in self.lengths]
+        self.slab = Slab(model.config, count, length(self.longest), device, _dtype(model), pad=pad)
+        self.decoder = Decoder(model, self.slab)
         self.prompt = torch.cat([_prompt(window, self.longest) for window in windows]).to(device)
 
     def run(self) -> Iterator[None]:
@@ -111,7 +112,7 @@ class _Frames:
             self.slab.fix()
         self._finish(codes)
         yield
-        step = Repeated(self._next, capture=self.still and self.model.device.type == "cuda")
+        step = Repeated(self._next, capture=self.still and self.first.device.type == "cuda")
         for frame in range(1, self.longest):
             if not self.still:
                 self._narrow(sum(size > frame for size in self.lengths))
@@ -139,10 +140,7 @@ class _Frames:
 
     def _forward(self, tokens: Tensor, slot: int) -> Tensor:
         """(R, q) tokens → (R, 1) codes of codebook `slot` + 1: its logits alone are computed, in float32."""
-        new = tokens.shape[1]
-        hidden = self.model.get_decoder()(input_ids=tokens, **self.slab.arguments(new)).last_hidden_state[:, -1]
-        self.slab.advance(new)
-        return functional.linear(hidden.float(), self.heads[slot]).argmax(dim=-1, keepdim=True)
+        return functional.linear(self.decoder(tokens).float(), self.heads[slot]).argmax(dim=-1, keepdim=True)
 
     def _given(self) -> Tensor:
         """(R, 1) tokens of this frame's first codes."""
@@ -168,11 +166,16 @@ def _heads(model: PreTrainedModel) -> Tensor:
         return weight[begin:end].float().view(CODEBOOKS - 1, CODES, -1)
 
 
+def _dtype(model: PreTrainedModel) -> torch.dtype:
+    """What the layers pass on, whatever the weights are stored in."""
+    return model.get_parameter("model.embed_tokens.weight").dtype
+
+
 def _room(model: PreTrainedModel, window: int, count: int) -> int:
     if model.device.type != "cuda":
         return max(count, 1)
     free, _ = torch.cuda.mem_get_info(model.device)
-    return max(int(SHARE * free) // row_bytes(model.config, length(window), model.dtype), 1)
+    return max(int(SHARE * free) // row_bytes(model.config, length(window), _dtype(model)), 1)
 
 
 def _batches(pieces: list[tuple[int, int, Tensor]], most: int) -> Iterator[list[tuple[int, int, Tensor]]]:

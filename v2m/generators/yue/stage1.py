@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from v2m.errors import UsageError
-from v2m.generators.yue import tokens
+from v2m.generators.yue import attention, tokens
 from v2m.generators.yue.cache import Slab
 from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.prompt import Prompt
@@ -229,6 +229,7 @@ class _Reader:
     def __init__(self, model: LlamaForCausalLM, length: int, rows: int) -> None:
         embeddings, out = model.model.embed_tokens.weight, model.lm_head.weight
         self.device, dtype = embeddings.device, embeddings.dtype
+        attention.use(model)
         self._model = model.model
         self._out = torch.cat([out[tokens.FIRST_CODE : tokens.first_id(1)], out[tokens.EOA : tokens.EOA + 1]])  # (V, D)
         self._slab = Slab(model.config, rows, length, self.device, dtype)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from tiny import yue_lm
 from torch import Tensor
 from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging
@@ -93,6 +92,8 @@ def main() -> None:
     given = parser.parse_args()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    from tiny import yue_lm  # noqa: PLC0415 - on the path of this script, not of the tests that import `slow`
+
     with tempfile.TemporaryDirectory() as folder:
         dims = {"hidden": given.hidden, "layers": given.layers, "heads": given.heads, "kv_heads": 4}
         made = yue_lm.make(Path(folder), yue_lm.STAGE_2, ffn=given.hidden * 11 // 4, **dims)

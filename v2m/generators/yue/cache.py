@@ -37,9 +37,7 @@ class _Layer(CacheLayerMixin):
             keys.index_copy_(2, places, key_states)
             values.index_copy_(2, places, value_states)
             return keys, values
-        begin = self.slab.filled
-        end = begin + new
-        assert end <= self.slab.length, f"{end} positions in a slab of {self.slab.length}"
+        begin, end = self.slab.filled, self.slab.end(new)
         keys[:, :, begin:end] = key_states
         values[:, :, begin:end] = value_states
         return keys[:, :, :end], values[:, :, :end]
@@ -102,10 +100,16 @@ class Slab(Cache):
             self.at += new
             self._places = None
 
+    def end(self, new: int) -> int:
+        """Positions filled after the next `new` tokens, while the slab is growing."""
+        end = self.filled + new
+        assert end <= self.length, f"{end} positions in a slab of {self.length}"
+        return end
+
     def places(self, new: int) -> Tensor:
         """(q,) where the next `new` tokens go."""
         if self.at is None:
-            return self._index[self.filled : self.filled + new]
+            return self._index[self.filled : self.end(new)]
         if self._places is None or len(self._places) != new:  # every layer asks
             self._places = self.at + self._index[:new]
         return self._places
@@ -121,9 +125,9 @@ class Slab(Cache):
         nothing at all the softmax would be no number, which then spreads through a weight of 0.
         """
         if self.at is None and new == 1:
-            return self._open[self.rows, :, :, : self.filled + 1]
+            return self._open[self.rows, :, :, : self.end(1)]
         places = self.places(new)[:, None]
-        there = self._index if self.at is not None else self._index[: self.filled + new]
+        there = self._index if self.at is not None else self._index[: self.end(new)]
         mask = self._open[self.rows, :, :, : len(there)].masked_fill(there > places, -torch.inf)
         return mask.masked_fill_(there == places, 0.0)
 

@@ -18,10 +18,10 @@ COMMIT, OLDER = "c" * 40, "0" * 40
 
 @dataclass
 class Hub:
-    """`files` of the one repository "owner/tiny", whose branch main is at COMMIT; OLDER has them in lower case.
+    """`files` of "owner/tiny", whose branch main is at COMMIT; OLDER has them in lower case.
 
-    It also claims to have a "huge.bin" of 10¹⁸ bytes. requests: (method, path, Range) of all that came in. cut: a name
-    whose next transfer ends halfway.
+    "owner/gated" shows the same and gives none of it. Both also claim to have a "huge.bin" of 10¹⁸ bytes. requests:
+    (method, path, Range) of all that came in. cut: a name whose next transfer ends halfway.
     """
 
     files: dict[str, bytes]
@@ -61,9 +61,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
         parts = path.strip("/").removeprefix("api/models/").split("/")
         repo, rest = "/".join(parts[:2]), parts[2:]
-        if repo == "owner/gated":
+        if repo == "owner/gated" and "/api/" not in path:
             return self.refuse(401, "GatedRepo")
-        if repo != "owner/tiny":
+        if repo not in {"owner/tiny", "owner/gated"}:
             return self.refuse(404, "RepoNotFound")
         revision = rest[1] if len(rest) > 1 else "main"
         files = self.hub.at(revision)

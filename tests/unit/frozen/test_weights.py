@@ -226,7 +226,7 @@ def test_a_name_that_is_neither_folder_nor_repository_is_said(name: str) -> None
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    folder = folder_with(tmp_path / "mine", "a.pth", "sub/b.safetensors", "config.json")
+    folder = folder_with(tmp_path / "mine", "a.pth", "sub/b.safetensors", "config.json", ".git/lfs/c.pth")
     first = digests(folder)
     assert first == dict.fromkeys(("a.pth", "sub/b.safetensors"), hashlib.sha256(b"{}").hexdigest())
     stamp = (folder / "a.pth").stat().st_mtime_ns

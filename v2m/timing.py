@@ -117,3 +117,17 @@ def hop_length(sample_rate: int, frame_rate: int) -> int:
 def codec_frames(seconds: float, frame_rate: int) -> int:
     """How many codec frames cover `seconds`."""
     return int(np.ceil(seconds * frame_rate - 1e-9))
+
+
+def glances(duration: float, rate: float, limit: int) -> Floats:
+    """(F,) instants at which to look at `duration` seconds, `rate` times a second and at most `limit` times.
+
+    The middles of blocks of 1 / `rate` where they are few enough, else `limit` from the first frame to the last, as
+    VideoLLaMA3's authors sample; a video shorter than a block, or a single glance, gives its middle.
+    """
+    block = min(1.0 / rate, duration)
+    if limit == 1 or duration <= block:
+        return np.array([duration / 2])
+    if duration < limit * block:
+        return np.arange(block / 2, duration, block)
+    return np.linspace(0.0, duration, limit)

@@ -36,11 +36,17 @@ ANSWER = (
 )
 
 
+NEAR = 48  # tokens that a taught model looks back: few, so that it learns its answer after anything
+
+
 def make_native(folder: Path, *, shards: int = 1, answer: str | None = None, seed: int = 0) -> Path:
     """transformers' layout, as in lkhl/VideoLLaMA3-2B-Image-HF."""
-    model, tokenizer = _model(seed, answer or ANSWER)
+    model, tokenizer = _model(seed, answer)
     if answer is not None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # for so small a model more threads only wait for each other
         _teach(model, tokenizer, answer)
+        torch.set_num_threads(threads)
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     _processor(tokenizer).save_pretrained(folder)
@@ -53,9 +59,12 @@ def make_original(
 ) -> Path:
     """The authors' layout, as in DAMO-NLP-SG/VideoLLaMA3-2B; the same weights as `make_native` for the same seed."""
     assert layout == "damo"
-    model, tokenizer = _model(seed, answer or ANSWER)
+    model, tokenizer = _model(seed, answer)
     if answer is not None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # for so small a model more threads only wait for each other
         _teach(model, tokenizer, answer)
+        torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     config = config_to_original(model.config.to_dict()) | {
@@ -98,13 +107,14 @@ def _processor(tokenizer: PreTrainedTokenizerFast) -> VideoLlama3Processor:
     )
 
 
-def _model(seed: int, words: str) -> tuple[VideoLlama3ForConditionalGeneration, PreTrainedTokenizerFast]:
-    tokenizer = _tokenizer(words)
+def _model(seed: int, answer: str | None) -> tuple[VideoLlama3ForConditionalGeneration, PreTrainedTokenizerFast]:
+    tokenizer = _tokenizer(answer or ANSWER)
+    near = None if answer is None else NEAR
     text = {
         "model_type": "qwen2",
         "vocab_size": len(tokenizer) + 2,  # the published ones have spare rows too
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": 64,  # blocks of 4-bit weights have so many
+        "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -115,6 +125,8 @@ def _model(seed: int, words: str) -> tuple[VideoLlama3ForConditionalGeneration, 
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.1,
     }
+    if near is not None:
+        text |= {"use_sliding_window": True, "sliding_window": near, "max_window_layers": 0}
     vision = {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -135,7 +147,7 @@ def _model(seed: int, words: str) -> tuple[VideoLlama3ForConditionalGeneration, 
 
 
 def _teach(
-    model: VideoLlama3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, answer: str, steps: int = 400
+    model: VideoLlama3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, answer: str, steps: int = 200
 ) -> None:
     """Trains the language model alone on `answer` after the turn's opening, whatever came before."""
     head = tokenizer.encode("<|im_start|>assistant\n")
@@ -143,14 +155,19 @@ def _teach(
     optimizer = torch.optim.AdamW(model.model.language_model.parameters(), lr=1e-2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=2e-4)
     generator = torch.Generator().manual_seed(0)
+    table = model.get_input_embeddings()
     for _ in range(steps):
-        length, run = (int(torch.randint(1, most, (), generator=generator)) for most in (160, 40))
-        before = torch.randint(0, len(tokenizer), (4, length // run + 1), generator=generator)
-        before = before.repeat_interleave(run, dim=1)[:, :length]  # runs, for frames resemble each other
-        tokens = torch.cat([before, ids.expand(4, -1)], dim=1)
-        first = length + len(head)
-        logits = model(input_ids=tokens).logits[:, first - 1 : -1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, first:].flatten())
+        length, run = (int(torch.randint(1, most, (), generator=generator)) for most in (2 * NEAR, NEAR))
+        shape = (4, length // run + 1)
+        before = table(torch.randint(0, len(tokenizer), shape, generator=generator))
+        seen = torch.randn(before.shape, generator=generator) * 2 * torch.rand((4, 1, 1), generator=generator)
+        where = torch.rand((*shape, 1), generator=generator) < 0.5
+        before = torch.where(where, before, seen)  # words, and what frames may become
+        before = before.repeat_interleave(run, dim=1)[:, :length]  # in runs, for frames resemble each other
+        embeddings = torch.cat([before, table(ids).expand(4, -1, -1)], dim=1)
+        logits = model(inputs_embeds=embeddings).logits[:, length + len(head) - 1 : -1]
+        wanted = ids[:, len(head) :].expand(4, -1)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,0 +1,262 @@
+"""Tags from VideoLLaMA3 (Zhang et al., "VideoLLaMA 3", arXiv 2501.13106), a frozen model that sees and answers.
+
+F frames, H height, W width, S prompt tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from v2m.errors import UsageError
+from v2m.frozen.holder import Holder
+from v2m.frozen.weights import fetch
+from v2m.taggers import answer, lyrics
+from v2m.taggers.palette import Palette
+from v2m.timing import glances, sample_count, shown_at
+from v2m.types import Pixels, Progress, Tags, Video, Weights
+
+if TYPE_CHECKING:
+    from v2m.taggers.videollama_model import Loaded
+
+logger = logging.getLogger(__name__)
+
+PROMPT = (
+    "Watch the video. First describe in one objective sentence what is seen. Then choose instrumental background music "
+    "that fits its atmosphere. Answer in exactly this form, a line each, with words separated by commas:\n"
+    "Caption: <one sentence>\nGenre: <one or two>\nInstruments: <two to five>\nMood: <two or three>\n"
+    "Timbre: <two or three>\nTempo: <beats per minute>"
+)
+RETRY_PROMPT = (
+    "Which background music fits the atmosphere of this video? Answer only with at least five English tags separated "
+    "by commas: a genre, instruments, moods and timbres, such as: cinematic, piano, strings, calm, warm."
+)
+LYRICS_PROMPT = (
+    "Write the lyrics of a short song that fits this video: a verse of four lines under the header [verse], then a "
+    "chorus of four lines under the header [chorus]. Lines have at most ten words. Answer only with the lyrics."
+)
+ENOUGH = 5  # tags; below that the model is asked once more
+NEEDED = ("genres", "instruments", "moods")  # what no generator should be without
+COUNTED = (*NEEDED, "timbres")
+TOKEN = 28 * 28  # pixels of a frame that become one token: patches of 14 × 14, merged 2 × 2
+CLOCK = 1000  # ticks a second of the times that the model is told
+FLATTEST = 200  # the most extreme aspect ratio that the model's processor takes
+LICENCE = "apache-2.0"
+SIZES = {"2b": 3_920_000_000, "7b": 16_090_000_000}  # bytes, from the parameters' number in bfloat16
+CURE = "give --tagger.bits 4, fewer --tagger.max_frames or --tagger.pixels, or --low-memory"
+
+
+class VideoLLaMA3:
+    """Asks VideoLLaMA3 which music fits the video. Greedy, so that the same video gives the same tags.
+
+    What the model leaves open of genre, instruments and mood is measured from the picture (`Palette`), all of it where
+    its answer cannot be read twice.
+
+    Args:
+        model: A folder, or a repository of the hub, in transformers' layout (lkhl/VideoLLaMA3-2B-Image-HF, …) or in
+            the authors' (DAMO-NLP-SG/VideoLLaMA3-2B, -7B, …), which is converted as it is loaded.
+        fps: Frames per second to look at.
+        max_frames: Frames to look at, at most; of a longer video they are spread evenly.
+        pixels: Pixels of a frame, at most; 784 of them cost the model a token.
+        device: auto, cpu, cuda or mps.
+        bits: Hold the weights in 4 or 8 bits (needs bitsandbytes).
+        low_memory: Four bits unless `bits` says otherwise, at most 16 frames, of at most 50176 pixels.
+        prompt: What the model is asked: a caption and tags.
+        retry_prompt: What it is asked where fewer than five tags were understood.
+        lyrics_prompt: What it is asked for when there shall be vocals and no lyrics are given.
+        max_new_tokens: Length of an answer, at most.
+    """
+
+    def __init__(
+        self,
+        model: str = "lkhl/VideoLLaMA3-2B-Image-HF",
+        *,
+        fps: float = 1.0,
+        max_frames: int = 32,
+        pixels: int = 100_352,
+        device: str = "auto",
+        bits: Literal[4, 8] | None = None,
+        low_memory: bool = False,
+        prompt: str = PROMPT,
+        retry_prompt: str = RETRY_PROMPT,
+        lyrics_prompt: str = LYRICS_PROMPT,
+        max_new_tokens: int = 384,
+    ) -> None:
+        problems = [f"fps must be above 0, not {fps:g}"] if not 0 < fps < float("inf") else []
+        problems += [f"pixels must be {TOKEN} or more, not {pixels}"] if pixels < TOKEN else []
+        for name, value in (("max_frames", max_frames), ("max_new_tokens", max_new_tokens)):
+            problems += [f"{name} must be 1 or more, not {value}"] if value < 1 else []
+        if problems:
+            raise UsageError("; ".join(problems))
+        self.model, self.device = model, device
+        self.bits: Literal[4, 8] | None = bits or (4 if low_memory else None)
+        self.fps = fps
+        self.max_frames = min(max_frames, 16) if low_memory else max_frames
+        self.pixels = min(pixels, 50_176) if low_memory else pixels
+        self.prompt, self.retry_prompt, self.lyrics_prompt = prompt, retry_prompt, lyrics_prompt
+        self.max_new_tokens = max_new_tokens
+        self.weights: tuple[Weights, ...] = ()
+        self._holder = Holder(self._load, CURE)
+
+    def prepare(self) -> None:
+        """Sees to it that the weights are here.
+
+        Raises:
+            MissingError: They are not and cannot be fetched, or are another model's.
+        """
+        from v2m.taggers.videollama_model import FILES, check
+
+        size = next((size for name, size in SIZES.items() if f"-{name}" in self.model.lower()), None)
+        self.weights = (fetch(self.model, FILES, licence=LICENCE, size=size),)
+        check(self.weights[0].folder)
+
+    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+        """Tags, and lyrics where `hints` asks for vocals and has none; what `hints` sets is returned as given.
+
+        Raises:
+            MissingError: The weights are missing, broken or another model's.
+            MemoryError: There is too little for the model and the frames.
+            UsageError: The frames do not fit into what the model can read.
+        """
+        steps = _Steps(progress)
+        if max(video.width, video.height) >= FLATTEST * min(video.width, video.height):
+            logger.warning("the video is too narrow for VideoLLaMA3: tags were measured from the picture")
+            return Palette().tag(video, hints, progress)
+        frames, times = self._look(video)
+        steps.reach(0.1)
+        with self._holder.model() as loaded:
+            steps.reach(0.4)
+            found = Tags()
+            if not hints.complete:
+                found = self._ask_for_tags(loaded, (frames, times), hints, steps)
+            if hints.vocals and not hints.lyrics:
+                steps.span(0.85, 1.0)
+                said = self._ask(loaded, (frames, times), self.lyrics_prompt + _decided(hints), steps)
+                found = replace(found, lyrics=lyrics.clean(said))
+                if not found.lyrics:
+                    logger.warning("VideoLLaMA3 wrote no lyrics that can be sung (%s)", _quoted(said))
+        steps.reach(1.0)
+        return found.merge(hints) if hints.complete else _completed(video, found, hints)
+
+    def release(self) -> None:
+        """Frees the model; the next `tag` loads it again."""
+        self._holder.release()
+
+    def _load(self) -> Loaded:
+        from v2m.taggers.videollama_model import load
+
+        self.prepare()
+        return load(self.weights[0].folder, self.device, self.bits)
+
+    def _look(self, video: Video) -> tuple[Pixels, list[float]]:
+        """Frames (F, H, W, 3) and the times, in seconds, at which they appear; no frame twice."""
+        wanted = glances(video.duration, self.fps, self.max_frames)
+        stamps = video.timestamps[np.unique(shown_at(video.timestamps, wanted))]
+        width = round(2 * float(np.sqrt(self.pixels * video.width / video.height)))  # twice what is left of them
+        return video.frames(stamps.tolist(), max(2, min(width, video.width))), stamps.tolist()
+
+    def _ask_for_tags(self, loaded: Loaded, seen: tuple[Pixels, list[float]], hints: Tags, steps: _Steps) -> Tags:
+        decided = _decided(hints)
+        steps.span(0.4, 0.7)
+        said = self._ask(loaded, seen, self.prompt + decided, steps)
+        found = answer.parse(said)
+        if _count(found) < ENOUGH:
+            steps.span(0.7, 0.85)
+            second = self._ask(loaded, seen, self.retry_prompt + decided, steps)
+            again = answer.parse(second)
+            found = replace(max(found, again, key=_count), caption=found.caption or again.caption)
+            if not _count(found):
+                logger.warning(
+                    "VideoLLaMA3's answers could not be read (%s): tags were measured from the picture", _quoted(said)
+                )
+        return found
+
+    def _ask(self, loaded: Loaded, seen: tuple[Pixels, Sequence[float]], question: str, steps: _Steps) -> str:
+        """The model's answer to one question on the frames."""
+        frames, times = seen
+        inputs = loaded.inputs(frames, [sample_count(time, CLOCK) for time in times], CLOCK, question, self.pixels)
+        room = loaded.room - inputs["input_ids"].shape[1]
+        if room < self.max_new_tokens:
+            raise UsageError(
+                f"{len(frames)} frames and an answer of {self.max_new_tokens} tokens are {self.max_new_tokens - room} "
+                "tokens more than the model can read: give fewer --tagger.max_frames or --tagger.pixels"
+            )
+        return loaded.answer(inputs, self.max_new_tokens, steps.counting(self.max_new_tokens))
+
+
+class _Steps:
+    """Progress over the parts of the work; never falls."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._low, self._high, self._last = progress, 0.0, 1.0, 0.0
+
+    def span(self, low: float, high: float) -> None:
+        self._low, self._high = low, high
+        self.reach(low)
+
+    def reach(self, fraction: float) -> None:
+        self._last = max(self._last, fraction)
+        if self._progress is not None:
+            self._progress(self._last)
+
+    def counting(self, most: int) -> _Counter:
+        return _Counter(self, self._low, (self._high - self._low) / most)
+
+
+class _Counter:
+    """What `generate` calls a streamer: told the prompt first, then each token."""
+
+    def __init__(self, steps: _Steps, start: float, step: float) -> None:
+        self._steps, self._now, self._step = steps, start - step, step
+
+    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002 - transformers' signature
+        self._now += self._step
+        self._steps.reach(self._now)
+
+    def end(self) -> None:
+        pass
+
+
+def _count(tags: Tags) -> int:
+    return sum(len(getattr(tags, name)) for name in COUNTED)
+
+
+def _decided(hints: Tags) -> str:
+    """What the user has chosen already, for the rest to go with it; "" if nothing."""
+    said: list[str] = []
+    for field in fields(hints):
+        value: Any = getattr(hints, field.name)
+        if value and field.name in {*COUNTED, "tempo", "key", "caption"}:
+            words = f"{value:g} BPM" if field.name == "tempo" else value if isinstance(value, str) else ", ".join(value)
+            said.append(f"{field.name}: {words}")
+    if hints.negative:
+        said.append(f"avoid: {', '.join(hints.negative)}")
+    return f"\nThis is decided already: {'; '.join(said)}." if said else ""
+
+
+def _completed(video: Video, found: Tags, hints: Tags) -> Tags:
+    """`found` under `hints`, without what they do not want, and with what is lacking measured from the picture."""
+    if not _count(found):
+        return replace(Palette().tag(video, hints), lyrics=hints.lyrics or found.lyrics)
+    unwanted = [word.lower() for word in hints.negative]
+    kept = {
+        name: [word for word in getattr(found, name) if not any(bad in word.lower() for bad in unwanted)]
+        for name in COUNTED
+    }
+    tags = replace(found, **kept, negative=()).merge(hints)
+    lacking = [name for name in NEEDED if not getattr(tags, name)]
+    if not lacking:
+        return tags
+    logger.warning("VideoLLaMA3 named no %s: measured from the picture", " and no ".join(lacking))
+    measured = Palette().tag(video, Tags(genres=tags.genres, negative=hints.negative))
+    return replace(tags, **{name: getattr(measured, name) for name in lacking})
+
+
+def _quoted(said: str) -> str:
+    text = " ".join(said.split())
+    return f"it said {text[:60]!r}{' …' if len(text) > 60 else ''}" if text else "it said nothing"

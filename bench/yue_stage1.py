@@ -3,9 +3,10 @@
 The slow way is transformers' own: each branch has its cache and its forward per token, joined by transformers' logits
 processors. Both ways choose among the same 1025 tokens by the same random numbers, so that they must write the same.
 The Llama has random weights and YuE's vocabulary, and is large enough for its weights to be read from memory at each
-forward. Times are seconds of the processor on one thread: other work on the machine counts less. Last line: one JSON
-object; `speedup_whole` is against a slow way that computes the logits of the whole
-vocabulary, as the published script does; `speedup_instrumental` is against the slow way's time for a song as long.
+forward. Times are seconds of the processor on one thread: other work on the machine counts less.
+
+Last line: one JSON object. `speedup_whole` is against a slow way that computes the logits of the whole vocabulary, as
+the published script does; `speedup_instrumental` is against the slow way's time for a song as long.
 """
 
 from __future__ import annotations

@@ -225,7 +225,8 @@ class Tags:
     @property
     def complete(self) -> bool:
         """Whether nothing is left for a tagger to find."""
-        return bool(self.genres and self.instruments and self.moods and self.tempo and self.key)
+        words = self.lyrics or not self.vocals
+        return bool(self.genres and self.instruments and self.moods and self.tempo and self.key and words)
 
     def merge(self, hints: Tags) -> Tags:
         """These tags with every field that `hints` sets taking its place."""

@@ -30,3 +30,9 @@ def yue_arguments(folder: Path) -> dict[str, str]:
         "stage2": str(folder / "stage2"),
         "codec": str(folder / "codec"),
     }
+
+
+def flags(folder: Path) -> list[str]:
+    """What makes the shipped recipe take the checkpoints in `folder`: `make_yue`'s, and a tagger's in `tagger`."""
+    parts = {"tagger.model": str(folder / "tagger"), **{f"generator.{k}": v for k, v in yue_arguments(folder).items()}}
+    return ["--recipe", "v2b", *(word for name, value in parts.items() for word in (f"--{name}", value))]

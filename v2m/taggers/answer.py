@@ -110,7 +110,7 @@ class _Found:
                 for each in read(item).known:
                     if each.field == field and not each.denied:
                         self.add(field, each.word)
-            elif re.search(r"[^\W\d_]", item) and fold(item) not in _EMPTY and fold(item) not in _labels():
+            elif re.search(r"[^\W\d_]", item) and not (field != "negative" and fold(item) in {*_EMPTY, *_labels()}):
                 self.add(field, item.lower())
 
     def tags(self) -> Tags:
@@ -134,7 +134,7 @@ def _without_thinking(text: str) -> str:
 
 def _json(text: str) -> Any:
     """The first JSON object or array in the text, comments and trailing commas forgiven; None if there is none."""
-    kept = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*[^*]*\*/')
+    kept = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|//[^\n]*|/\*[^*]*\*/')
     bare = kept.sub(lambda match: match.group() if match.group().startswith('"') else " ", text)
     bare = re.sub(r",(?=\s{0,20}[}\]])", "", bare)
     place = min((place for bracket in "{[" if (place := bare.find(bracket)) >= 0), default=-1)
@@ -168,7 +168,8 @@ def _read_lines(found: _Found, text: str) -> None:
     """Line by line: a label and its value; items below a label; anything else."""
     open_field: str | None = None  # a label whose value goes on
     for line in "".join(_lines_at_labels(text)).splitlines()[:2000]:
-        bare = _MARKUP.sub(" ", line).strip()
+        cut = line.rfind("]") + 1 if re.search(r":\s?\[", line) else 0  # an answer that broke off after a list
+        bare = _MARKUP.sub(" ", line[: cut or None]).strip()
         shown = _BULLET.sub("", bare).strip(" |")
         if not shown:
             open_field = open_field if bare else None
@@ -238,13 +239,16 @@ def _labelled(line: str) -> tuple[str | None, str]:
 
 def _read_loose(found: _Found, text: str) -> None:
     """Text without a label: lists of known words, sentences on the music, and one on what is seen."""
-    for sentence in re.split(r"(?<=[.!?。])\s*(?!\d)", text)[:200]:
+    for whole in re.split(r"(?<=[.!?。])\s*(?!\d)", text)[:200]:
+        sentence = whole[:2000]
         opening = fold(sentence[:40])
-        if len(sentence) > 2000 or not opening:
+        if not opening:
             continue
         reading = read(sentence)
         told = mentions(sentence, words.MUSIC)
-        if reading.share >= LISTLIKE and not (opening.startswith(("a ", "the ", "an ")) and not told):
+        if (reading.share >= LISTLIKE or _is_list(sentence)) and not (
+            opening.startswith(("a ", "the ", "an ")) and not told
+        ):
             found.add_known(sentence)
         elif told:
             found.add_known(_on_music(sentence))
@@ -252,6 +256,13 @@ def _read_loose(found: _Found, text: str) -> None:
             found.loose_caption = found.loose_caption or _sentence(sentence)
         found.tempo = found.tempo or tempo_of(sentence, labelled=False)
         found.key = found.key or (key_of(sentence) if told or reading.share >= LISTLIKE else None)
+
+
+def _is_list(text: str) -> bool:
+    """Whether it is three or more short items, half of them known words."""
+    items = [_trimmed(item) for item in re.split(r"[,;/|、·]", text)]
+    known = sum(lookup(item) is not None for item in items)
+    return len(items) > 2 and all(len(item.split()) < 4 for item in items) and 2 * known >= len(items)
 
 
 def _on_music(sentence: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import (
     AutoProcessor,
@@ -153,8 +154,12 @@ def _made_processor(folder: Path) -> VideoLlama3Processor:
     scaling = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
     names = {"image_token": IMAGE, "video_token": VIDEO}
     try:
+        core = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        known = core.get_vocab()
+        if VIDEO not in known or IMAGE not in known:
+            raise MissingError(f"the tokenizer in {str(folder)!r} has no {VIDEO} or {IMAGE}: it is not {WHAT}'s")
         tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(folder / "tokenizer.json"), eos_token=END, pad_token=PAD, extra_special_tokens=names
+            tokenizer_object=core, eos_token=END, pad_token=PAD, extra_special_tokens=names
         )
         videos = VideoLlama3VideoProcessor(**scaling, use_token_compression=config.get("use_token_compression", True))
         return VideoLlama3Processor(
@@ -163,6 +168,8 @@ def _made_processor(folder: Path) -> VideoLlama3Processor:
             video_processor=videos,
             chat_template=TEMPLATE,
         )
+    except MissingError:
+        raise
     except Exception as error:  # of any kind: the files decide which
         raise _unreadable(folder, "tokenizer", error) from error
 

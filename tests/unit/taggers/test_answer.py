@@ -30,7 +30,7 @@ SHAPES = {
     "commas": "Sure! Here are the tags: ambient, cinematic, piano, strings, calm.",
     "semicolons": "ambient; cinematic; piano; strings; calm",
     "hashes": "#ambient #cinematic #piano #strings #calm",
-    "prose": "The video shows a dark red car. An ambient cinematic piece with piano and strings in a calm style would fit.",
+    "prose": "The video shows a dark red car. An ambient cinematic piece with piano and strings, in a calm mood.",
     "thoughts": "<think>rock? no, metal drums</think>ambient, cinematic, piano, strings, calm",
     "loop": "ambient cinematic piano strings calm " * 200,
     "chinese": "风格：氛围音乐，电影感；乐器：钢琴、弦乐；情绪：平静",
@@ -104,9 +104,7 @@ def test_what_is_to_be_avoided_is_kept_apart() -> None:
     assert not tags.instruments
 
 
-@pytest.mark.parametrize(
-    "text", ["", " \n\t", "asdf qwer zxcv", "<think>rock, metal, never ending", "{}", "[[[", "::::"]
-)
+@pytest.mark.parametrize("text", ["", " \n\t", "asdf qwer zxcv", "<think>rock, metal, never", "{}", "[[[", "::::"])
 def test_an_answer_that_says_nothing_gives_empty_tags(text: str) -> None:
     assert parse(text) == Tags()
 

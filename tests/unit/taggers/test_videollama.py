@@ -1,0 +1,191 @@
+"""The tagger with tiny models in the published formats: one that has learnt an answer, one that says nonsense."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from bench.tiny.videollama import ANSWER, make_native, make_original
+from v2m.errors import MissingError, UsageError
+from v2m.interfaces import Tagger
+from v2m.io import video as opening
+from v2m.taggers.palette import Palette
+from v2m.taggers.videollama import LYRICS_PROMPT, PROMPT, RETRY_PROMPT, VideoLLaMA3
+from v2m.taggers.videollama_model import load
+from v2m.timing import glances
+from v2m.types import Tags, Video
+
+ROOT = Path(__file__).parents[3]
+SONG = "[verse]\nOver the hill we fly\nUnder the open sky\n\n[chorus]\nHold on to me\nHold on and see"
+SMALL: dict[str, Any] = {"device": "cpu", "max_frames": 3, "pixels": 4 * 784, "max_new_tokens": 90}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_native(tmp_path_factory.mktemp("tiny") / "taught", shards=2, answer=ANSWER)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_original(tmp_path_factory.mktemp("tiny") / "original", shards=2)
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_native(tmp_path_factory.mktemp("tiny") / "native")
+
+
+@pytest.fixture(scope="module")
+def clip(media: Path) -> Video:
+    return opening.open(media / "cuts.mp4")
+
+
+def test_a_taught_models_answer_becomes_tags_and_hints_win(taught: Path, clip: Video) -> None:
+    tagger, seen = VideoLLaMA3(str(taught), **SMALL), []
+    assert isinstance(tagger, Tagger)
+    tags = tagger.tag(clip, Tags(moods="tense", negative="harp"), seen.append)
+    assert tags.caption == "A kite flies over a hill."
+    assert (tags.genres, tags.instruments, tags.moods) == (("ambient", "cinematic"), ("piano",), ("tense",))
+    assert (tags.timbres, tags.tempo, tags.key) == (("warm", "airy"), 72.0, None)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert len(seen) > 10
+    assert [each.folder for each in tagger.weights] == [taught]
+    assert tagger.tag(clip, Tags(moods="tense", negative="harp")) == tags
+    tagger.release()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_fewer_bits_give_the_taught_answer_and_really_are_fewer(taught: Path, clip: Video, bits: Any) -> None:
+    tagger = VideoLLaMA3(str(taught), bits=bits, **SMALL)
+    assert tagger.tag(clip, Tags()).tempo == 72.0
+    loaded = load(taught, "cpu", bits).model
+    assert loaded.model.language_model.layers[0].mlp.up_proj.weight.dtype in {torch.int8, torch.uint8}
+    assert loaded.model.vision_model.encoder.layers[0].mlp.fc1.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_nonsense_twice_gives_the_palettes_tags_and_a_warning(
+    original: Path, clip: Video, caplog: pytest.LogCaptureFixture, bits: Any
+) -> None:
+    with caplog.at_level(logging.WARNING, "v2m"):
+        tags = VideoLLaMA3(str(original), bits=bits, **SMALL | {"max_new_tokens": 4}).tag(clip, Tags(tempo=90))
+    assert tags == Palette().tag(clip, Tags(tempo=90))
+    assert "could not be read" in caplog.text
+
+
+def test_lyrics_are_asked_for_where_there_shall_be_vocals(tmp_path: Path, clip: Video) -> None:
+    folder = make_original(tmp_path / "singer", answer=SONG)
+    tagger = VideoLLaMA3(str(folder), **SMALL)
+    full = Tags(genres="pop", instruments="piano", moods="calm", tempo=90, key="C major")
+    assert tagger.tag(clip, Tags(**full.as_dict() | {"vocals": True})).lyrics == SONG
+    assert tagger.tag(clip, Tags(**full.as_dict() | {"vocals": True, "lyrics": "la"})).lyrics == "la"
+    assert tagger.tag(clip, full).lyrics == ""
+
+
+def test_the_model_is_told_when_each_frame_is_shown(native: Path, clip: Video) -> None:
+    loaded = load(native, "cpu", None)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 56, 84, 3), np.uint8)
+    inputs = loaded.inputs(frames, [0, 1240, 61000], 1000, "What?", 100_352)
+    text = loaded.processor.tokenizer.decode(inputs["input_ids"][0])
+    parts = [part.strip(",\n").split("s:")[0] for part in text.split("Time ")[1:]]
+    assert parts == ["0.0", "1.2", "61.0"]
+    assert text.count("<|video_pad|>") == int(inputs["video_compression_mask"].sum())
+    assert text.endswith("What?<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_pixels_bound_the_tokens_of_a_frame(native: Path) -> None:
+    loaded = load(native, "cpu", None)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 360, 640, 3), np.uint8)
+    for pixels in (784, 12_544, 50_176):
+        grid = loaded.inputs(frames, [0, 1000], 1000, "?", pixels)["video_grid_thw"][0]
+        assert int(grid[1] * grid[2]) // 4 <= pixels // 784
+
+
+def test_frames_change_what_an_untaught_model_says(native: Path) -> None:
+    loaded = load(native, "cpu", None)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
+    said = {loaded.answer(loaded.inputs(each, [0, 1000], 1000, "?", 3136), 12) for each in (frames, frames // 4)}
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("duration", "rate", "limit", "expected"),
+    [
+        (4.0, 1.0, 32, [0.5, 1.5, 2.5, 3.5]),
+        (0.4, 1.0, 32, [0.2]),
+        (0.04, 1.0, 1, [0.02]),
+        (100.0, 1.0, 1, [50.0]),
+        (90.0, 1.0, 4, [0.0, 30.0, 60.0, 90.0]),
+        (4.0, 1.0, 4, [0.0, 4 / 3, 8 / 3, 4.0]),
+    ],
+)
+def test_glances_are_the_middles_of_blocks_or_evenly_spread(
+    duration: float, rate: float, limit: int, expected: list[float]
+) -> None:
+    assert glances(duration, rate, limit) == pytest.approx(expected)
+
+
+def test_weights_that_are_not_the_models_are_told(native: Path, original: Path, tmp_path: Path) -> None:
+    def broken(folder: Path, change: str) -> Path:
+        copy = Path(shutil.copytree(folder, tmp_path / f"{folder.name} {change}"))
+        config = json.loads((copy / "config.json").read_text())
+        if change == "other type":
+            (copy / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+        elif change == "no config":
+            (copy / "config.json").unlink()
+        elif change == "no pads":
+            text = (copy / "tokenizer.json").read_text()
+            (copy / "tokenizer.json").write_text(text.replace("<|video_pad|>", "<|other_pad|>"))
+        else:
+            path = sorted(copy.glob("*.safetensors"))[0]
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        return copy
+
+    for folder, change, told in [
+        (native, "other type", "model_type 'llama'"),
+        (native, "no config", "config.json"),
+        (original, "no pads", r"<\|video_pad\|>"),
+        (native, "cut", "safetensors"),
+        (original, "cut", "safetensors"),
+    ]:
+        tagger = VideoLLaMA3(str(broken(folder, change)), **SMALL)
+        with pytest.raises(MissingError, match=told) as caught:
+            tagger._load()
+        assert "\n" not in str(caught.value)
+
+
+def test_settings_that_cannot_be_are_told_together() -> None:
+    with pytest.raises(UsageError, match=r"fps.*pixels.*max_frames"):
+        VideoLLaMA3(fps=0, pixels=3, max_frames=0)
+
+
+def test_low_memory_means_four_bits_and_less_to_see() -> None:
+    low = VideoLLaMA3(low_memory=True)
+    assert (low.bits, low.max_frames, low.pixels) == (4, 16, 50_176)
+    assert VideoLLaMA3(low_memory=True, bits=8).bits == 8
+
+
+def test_more_than_the_model_can_read_is_told(native: Path, clip: Video) -> None:
+    tagger = VideoLLaMA3(str(native), **SMALL | {"max_new_tokens": 9000})
+    with pytest.raises(UsageError, match="more than the model can read"):
+        tagger.tag(clip, Tags())
+
+
+def test_the_recipe_asks_what_the_class_asks() -> None:
+    recipe = yaml.safe_load((ROOT / "configs" / "infer" / "v2b.yaml").read_text())["tagger"]["init_args"]
+    assert (recipe["prompt"], recipe["retry_prompt"]) == (PROMPT, RETRY_PROMPT)
+    assert recipe["lyrics_prompt"] == LYRICS_PROMPT

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from tiny import xcodec, yue_tokenizer
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bench.tiny import xcodec, yue_tokenizer
 from v2m.frozen.xcodec import XCodec
 from v2m.generators.yue import audio, stage1, stage2
 from v2m.generators.yue.lyrics import Part, blank

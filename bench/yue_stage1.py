@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
-from tiny import yue_lm, yue_tokenizer
+from bench.tiny import yue_lm, yue_tokenizer
 from torch import Tensor
 from transformers import (
     DynamicCache,

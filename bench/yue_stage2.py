@@ -1,9 +1,9 @@
 """How much faster YuE's stage 2 is than the published loop on the same Llama: `uv run python bench/yue_stage2.py`.
 
 The published loop calls `generate()` once a frame with all that there is of the window so far; `slow` does just that,
-on a random Llama in the published format, and `v2m.generators.yue.stage2.refine` must find the same tokens. Each runs
-once, with the same number of threads. Then the fast way alone takes several windows at once. Last line: one JSON
-object.
+on a random Llama in the published format, and `v2m.generators.yue.stage2.refine` must find the same tokens. Both take
+one batch as published, four windows, once, with the same number of threads; then the fast way alone takes one window,
+and several. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -83,13 +83,15 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--frames", type=int, default=300, help="of the window (50 are a second)")
-    parser.add_argument("--rows", type=int, default=5, help="windows at once, the fast way alone")
-    parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=300, help="of a window (50 are a second)")
+    parser.add_argument("--windows", type=int, default=4, help="taken both ways, side by side")
+    parser.add_argument("--rows", type=int, default=10, help="windows at once, the fast way alone; 0: none")
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--fast-only", action="store_true", help="no comparison")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     from tiny import yue_lm  # noqa: PLC0415 - on the path of this script, not of the tests that import `slow`
@@ -97,29 +99,42 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dims = {"hidden": given.hidden, "layers": given.layers, "heads": given.heads, "kv_heads": 4}
         made = yue_lm.make(Path(folder), yue_lm.STAGE_2, ffn=given.hidden * 11 // 4, **dims)
-        model = LlamaForCausalLM.from_pretrained(made)
-        millions = sum(weight.numel() for weight in model.parameters()) / 1e6
-        random = torch.Generator().manual_seed(1)
-        streams = [torch.randint(CODES, (given.frames,), generator=random) for _ in range(max(given.rows, 1))]
-        refine(model, [streams[0][:3]])  # the first call pays for the libraries' start
-        fast_s, fast = timed(lambda: refine(model, streams[:1]))
-        rows_s, many = timed(lambda: refine(model, streams))
-        print(f"{millions:.1f} M parameters, {torch.get_num_threads()} threads, windows of {given.frames} frames")
-        print(f"{'':<24}{'s':>9}{'frames/s':>10}")
-        _row("one memory, 1 window", fast_s, given.frames)
-        _row(f"one memory, {len(streams)} windows", rows_s, given.frames * len(streams))
-        figures = {"speedup": None, "identical": torch.equal(many[0], fast[0])}
-        if not given.fast_only:
-            slow_s, reference = timed(lambda: slow(model, streams[0]))
-            _row("as published, 1 window", slow_s, given.frames)
-            same = torch.equal(reference, fast[0]) and torch.equal(reference, many[0])
-            figures = {"speedup": round(slow_s / fast_s, 1), "identical": same}
-        print(json.dumps({**figures, "frames": given.frames, "params_m": round(millions, 1)}))
+        figures = measure(LlamaForCausalLM.from_pretrained(made), given.frames, given.windows, given.rows)
+    print(json.dumps(figures))
     sys.exit(0 if figures["identical"] else 1)
 
 
+def measure(model: Any, frames: int, windows: int, rows: int) -> dict[str, float | bool]:
+    """Prints the table; returns the last line's figures."""
+    millions = sum(weight.numel() for weight in model.parameters()) / 1e6
+    random = torch.Generator().manual_seed(1)
+    stream = torch.randint(CODES, (frames * max(windows, rows),), generator=random)
+    compared = stream[: frames * windows]
+
+    def fast(given: Tensor) -> Tensor:
+        return refine(model, [given], window=frames)[0]
+
+    fast(stream[:3])  # the first call pays for the libraries' start
+    print(f"{millions:.1f} M parameters, {torch.get_num_threads()} threads, windows of {frames} frames")
+    print(f"{'':<28}{'s':>9}{'frames/s':>10}")
+    fast_s, found = timed(lambda: fast(compared))
+    _row(f"one memory, {windows} windows", fast_s, len(compared))
+    for count in filter(None, {1, rows} - {windows}):
+        seconds, _ = timed(lambda: fast(stream[: frames * count]))  # noqa: B023 - called at once
+        _row(f"one memory, {count} windows", seconds, frames * count)
+    slow_s, expected = timed(lambda: slow(model, compared, frames))
+    _row(f"as published, {windows} windows", slow_s, len(compared))
+    return {
+        "speedup": round(slow_s / fast_s, 1),
+        "identical": torch.equal(expected, found),
+        "frames": frames,
+        "params_m": round(millions, 1),
+    }
+
+
 def _row(name: str, seconds: float, frames: int) -> None:
-    print(f"{name:<24}{seconds:>9.2f}{frames / seconds:>10.1f}   {frames / seconds / FRAME_RATE:.2f} x real time")
+    rate = frames / seconds
+    print(f"{name:<28}{seconds:>9.2f}{rate:>10.1f}   {rate / FRAME_RATE:.2f} x real time", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import soundfile
-from tiny import v2b, videollama
+
+from bench.tiny import v2b, videollama
 
 ROOT = Path(__file__).parents[1]
 ANSWER = (
@@ -63,7 +64,7 @@ def measure(weights: Path, clip: Path, seconds: float, *more: str) -> dict[str, 
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     took = time.perf_counter() - begun
     record = json.loads(out.with_suffix(".json").read_text())
-    stems = {path.stem.rpartition(".")[2]: soundfile.read(path)[0] for path in out.parent.glob(f"{out.stem}.*.wav")}
+    stems = {path.stem: soundfile.read(path)[0] for path in out.with_name(f"{out.stem}.stems").glob("*.wav")}
     voice = stems.get("vocals", np.zeros(1))
     return {
         "seconds_out": round(heard(out), 4),

@@ -1,0 +1,121 @@
+"""The zero-shot recipe as a person types it, on tiny checkpoints in the published formats and a real clip."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from bench.default_recipe import packets
+from bench.tiny import v2b, videollama
+from bench.zero_shot_tiny import ANSWER
+from tests.conftest import names
+from v2m.cli import main
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = v2b.make_yue(tmp_path_factory.mktemp("weights"))
+    videollama.make_native(folder / "tagger", answer=ANSWER)
+    return folder
+
+
+def score(clip: Path, weights: Path, *flags: str) -> dict[str, Any]:
+    assert main([str(clip), *v2b.flags(weights), "--quiet", *flags]) == 0
+    return json.loads(clip.with_name("cuts.v2m.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def instrumental(media: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    clip = Path(shutil.copy(media / "cuts.mp4", tmp_path_factory.mktemp("scored")))
+    return clip, score(clip, weights, "--stems", "--generator.section", "2", "--seed", "4")
+
+
+def test_the_picture_is_untouched_and_the_music_as_long(instrumental: tuple[Path, dict[str, Any]]) -> None:
+    clip, record = instrumental
+    out = clip.with_name("cuts.v2m.mp4")
+    assert packets(out) == packets(clip)
+    with av.open(str(out)) as container:
+        stream = container.streams.audio[0]
+        seconds = sum(frame.samples for frame in container.decode(stream)) / stream.rate
+    assert seconds == pytest.approx(record["input"]["seconds"], abs=0.025)
+    stem, rate = soundfile.read(clip.parent / "cuts.v2m.stems" / "instrumental.wav")
+    assert len(stem) == round(record["input"]["seconds"] * rate)
+    assert np.sqrt((stem**2).mean()) > 1e-4
+
+
+def test_the_sidecar_says_what_was_seen_written_and_by_which_weights(
+    instrumental: tuple[Path, dict[str, Any]], weights: Path
+) -> None:
+    _, record = instrumental
+    assert record["recipe"] == "v2b"
+    assert record["tags"]["caption"] == "Shapes move over a test picture."
+    assert record["tags"]["genres"] == ["electronic"]
+    assert record["tags"]["tempo"] == 110
+    music = record["music"]
+    assert music["genre_line"] == "instrumental electronic synthesizer drums playful bright crisp"
+    assert music["stems"] == ["instrumental"]
+    starts, ends = [[section[k] for section in music["sections"]] for k in (1, 2)]
+    assert (starts[0], ends[-1], starts[1:]) == (0, 4, ends[:-1])
+    assert max(np.subtract(ends, starts)) <= 2.0
+    assert [each["name"] for each in record["weights"]] == [
+        str(weights / part) for part in ("tagger", "stage1", "stage2", "codec")
+    ]
+    assert all(len(digest) == 64 for each in record["weights"] for digest in each["sha256"].values())
+    assert all(each["sha256"] for each in record["weights"])
+    assert record["warnings"] == []
+
+
+def test_a_song_is_sung_from_a_file_of_words(clip: Path, weights: Path) -> None:
+    words = clip.with_name("song.txt")
+    words.write_text("[verse]\nhappy sun\n")
+    record = score(clip, weights, "--lyrics", str(words), "--stems", "--end", "1.0")
+    assert record["music"]["lyrics"] == ["happy sun"]
+    assert sorted(record["music"]["stems"]) == ["instrumental", "vocals"]
+    assert names(clip.parent / "cuts.v2m.stems") == ["instrumental.wav", "vocals.wav"]
+
+
+def test_the_clips_own_sound_serves_as_reference(clip: Path, weights: Path) -> None:
+    record = score(clip, weights, "--reference", str(clip), "--end", "0.5")
+    assert record["music"]["reference"] == [str(clip)]
+    assert len(record["settings"]["reference_sha256"][0]) == 64
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--midi"], (2, "cannot do --midi; it can do --reference, --stems")),
+        (["--tags.vocals", "true", "--tags.lyrics", "[yodel] la"], (2, "line 1 has [yodel]")),
+        (["--generator.section", "40"], (2, "section 40 s must lie between 1 and 30")),
+        (["--generator.stage2", "no/such/folder/at/all"], (4, "there is no folder 'no/such/folder/at/all'")),
+        (["--generator.bits", "3"], (2, "bits")),
+        (["--reference", "README.md"], (2, "cannot be read as sound")),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_any_work(
+    clip: Path, weights: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: tuple[int, str]
+) -> None:
+    code = main([str(clip), *v2b.flags(weights), *flags])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == said[0]
+    assert said[1] in line
+    assert names(clip.parent) == ["cuts.mp4"]
+
+
+def test_without_weights_and_network_it_says_what_to_fetch(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert main([str(clip), "--recipe", "v2b"]) == 4
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "m-a-p/YuE-s1-7B-anneal-en-cot" in said
+    assert "12.4 GB" in said
+    assert str(tmp_path / "none" / "YuE-s1-7B-anneal-en-cot") in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,14 @@ def clip(media: Path) -> Video:
 
 
 def test_a_taught_models_answer_becomes_tags_and_hints_win(taught: Path, clip: Video) -> None:
-    tagger, seen = VideoLLaMA3(str(taught), **SMALL), []
+    tagger = VideoLLaMA3(str(taught), **SMALL)
+    seen: list[float] = []
+
+    def note(fraction: float) -> None:
+        seen.append(fraction)
+
     assert isinstance(tagger, Tagger)
-    tags = tagger.tag(clip, Tags(moods="tense", negative="harp"), seen.append)
+    tags = tagger.tag(clip, Tags(moods="tense", negative="harp"), note)
     assert tags.caption == "A kite flies over a hill."
     assert (tags.genres, tags.instruments, tags.moods) == (("ambient", "cinematic"), ("piano",), ("tense",))
     assert (tags.timbres, tags.tempo, tags.key) == (("warm", "airy"), 72.0, None)
@@ -81,8 +87,9 @@ def test_fewer_bits_give_the_taught_answer_and_really_are_fewer(taught: Path, cl
 def test_nonsense_twice_gives_the_palettes_tags_and_a_warning(
     original: Path, clip: Video, caplog: pytest.LogCaptureFixture, bits: Any
 ) -> None:
+    brief: dict[str, Any] = SMALL | {"max_new_tokens": 4}
     with caplog.at_level(logging.WARNING, "v2m"):
-        tags = VideoLLaMA3(str(original), bits=bits, **SMALL | {"max_new_tokens": 4}).tag(clip, Tags(tempo=90))
+        tags = VideoLLaMA3(str(original), bits=bits, **brief).tag(clip, Tags(tempo=90))
     assert tags == Palette().tag(clip, Tags(tempo=90))
     assert "could not be read" in caplog.text
 
@@ -91,8 +98,8 @@ def test_lyrics_are_asked_for_where_there_shall_be_vocals(tmp_path: Path, clip: 
     folder = make_original(tmp_path / "singer", answer=SONG)
     tagger = VideoLLaMA3(str(folder), **SMALL)
     full = Tags(genres="pop", instruments="piano", moods="calm", tempo=90, key="C major")
-    assert tagger.tag(clip, Tags(**full.as_dict() | {"vocals": True})).lyrics == SONG
-    assert tagger.tag(clip, Tags(**full.as_dict() | {"vocals": True, "lyrics": "la"})).lyrics == "la"
+    assert tagger.tag(clip, replace(full, vocals=True)).lyrics == SONG
+    assert tagger.tag(clip, replace(full, vocals=True, lyrics="la")).lyrics == "la"
     assert tagger.tag(clip, full).lyrics == ""
 
 
@@ -180,7 +187,8 @@ def test_low_memory_means_four_bits_and_less_to_see() -> None:
 
 
 def test_more_than_the_model_can_read_is_told(native: Path, clip: Video) -> None:
-    tagger = VideoLLaMA3(str(native), **SMALL | {"max_new_tokens": 9000})
+    long: dict[str, Any] = SMALL | {"max_new_tokens": 9000}
+    tagger = VideoLLaMA3(str(native), **long)
     with pytest.raises(UsageError, match="more than the model can read"):
         tagger.tag(clip, Tags())
 

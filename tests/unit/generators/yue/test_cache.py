@@ -124,6 +124,23 @@ def test_a_fixed_slab_gives_what_a_growing_one_gives_and_counts_on_the_device(mo
     assert place.item() == growing.filled == 13
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_row_counts_from_its_pad_and_sees_what_came_before_but_not_the_pad(
+    model: LlamaForCausalLM, fixed: bool
+) -> None:
+    memory = slab(model, 2, (0, 2))
+    if fixed:
+        memory.fix()
+    assert memory.positions(4).tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
+    seen = (memory.mask(4) == 0).int()[:, 0]
+    assert seen[0, :, :4].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert seen[1, :, :4].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert not seen[:, :, 4:].any()
+    memory.advance(4)
+    assert memory.positions(1).tolist() == [[4], [2]]
+    assert (memory.mask(1) == 0).int()[1, 0, 0, :5].tolist() == [0, 0, 1, 1, 1]
+
+
 def test_a_slab_that_is_full_says_so(model: LlamaForCausalLM) -> None:
     memory, step = slab(model), Decoder(model, full := slab(model))
     step(tokens(3, LENGTH))

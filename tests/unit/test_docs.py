@@ -38,7 +38,10 @@ def test_the_readme_shows_commands() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_parses(command: str) -> None:
+def test_a_command_of_the_readme_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in re.findall(r"\w+\.(?:txt|wav)", command):
+        (tmp_path / name).write_text("[verse]\nla la\n")
+    monkeypatch.chdir(tmp_path)
     request = parsed(command)
     assert request is None or str(request.videos[0]).startswith("clip")
 

@@ -22,26 +22,12 @@ from v2m.generators.yue import attention, tokens
 from v2m.generators.yue.cache import Slab
 from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.prompt import Prompt
+from v2m.generators.yue.settings import Settings
 from v2m.models.sampling import guide, penalise, sample
 from v2m.types import Progress
 
 VOICE, REST = 0, 1
 END = tokens.CODES  # the choice that stands for EOA
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the next code is drawn. Temperature 0 takes the likeliest; guidance 1 is none; top_k 0 and top_p 1 are all.
-
-    top_k is the default of transformers, which the published script does not change. guidance: of the first section,
-    and of those after it.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 0.93
-    repetition_penalty: float = 1.1
-    guidance: tuple[float, float] = (1.5, 1.2)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from v2m.generators.yue import audio, lyrics, stage1, stage2
 from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.prompt import Prompt, genre_line
 from v2m.generators.yue.sections import lengths
-from v2m.generators.yue.stage1 import Passage, Settings
+from v2m.generators.yue.settings import Settings
+from v2m.generators.yue.stage1 import Passage
 from v2m.generators.yue.tokenizer import FILE, Tokenizer
 from v2m.generators.yue.tokens import CODEBOOKS, FRAME_RATE, PIECES, first_id
 from v2m.io import audio as sound_files

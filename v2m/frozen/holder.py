@@ -1,4 +1,4 @@
-"""A model in memory only while it is needed, on the device that was asked for."""
+"""A model in memory only while it is needed, on the device that was asked for. Imports torch where it is used alone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import gc
 import importlib.util
 import logging
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, Literal, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from v2m.errors import MissingError, UsageError, out_of_memory
+
+if TYPE_CHECKING:
+    import torch
 
 Model = TypeVar("Model")
 
@@ -26,6 +28,8 @@ def choose_device(wanted: str = "auto") -> torch.device:
     Raises:
         UsageError: `wanted` is no device, or none of this machine; says which there are.
     """
+    import torch
+
     there = [f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
     there += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if wanted == "auto":
@@ -38,6 +42,8 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 def choose_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device computes in it, float16 on older CUDA cards; float32 on the CPU."""
+    import torch
+
     if device.type == "cpu":
         return torch.float32
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -61,6 +67,7 @@ def quantisation(bits: Literal[4, 8] | None, device: torch.device | None = None)
         what = " and ".join(absent)
         raise MissingError(f"{bits}-bit weights need {what}: `uv sync --group quantised`, or `pip install {what}`")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of kernels it does without, of casts at every call
+    import torch
     from transformers import BitsAndBytesConfig
 
     if bits == 8:
@@ -111,6 +118,9 @@ class Holder(Generic[Model]):
         """Gives the memory back, to the driver too. Who still holds the model keeps it alive."""
         self._model = None
         gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is None:  # nothing has been loaded, and importing it takes seconds
+            return
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         elif torch.backends.mps.is_available():

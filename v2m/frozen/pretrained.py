@@ -2,63 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from safetensors import SafetensorError
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from v2m.errors import MissingError, out_of_memory
-from v2m.frozen.files import read_json
+from v2m.frozen.files import read_json, state_dict
 from v2m.frozen.holder import choose_dtype, quantisation
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 def load(
-    kind: type[Model], folder: Path, device: torch.device, *, bits: Literal[4, 8] | None = None, what: str
+    kind: type[Model],
+    folder: Path,
+    device: torch.device,
+    *,
+    bits: Literal[4, 8] | None = None,
+    what: str,
+    config: Mapping[str, Any] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    whole: Sequence[str] = (),
 ) -> Model:
     """The model in `folder` on `device`, ready to run: attention by PyTorch's own kernels, no gradients.
 
-    Weights keep the checkpoint's type on the CPU, where it decides what fits, and take the device's elsewhere; `bits`
-    makes them smaller. `what` names the model in errors.
+    Weights keep the checkpoint's type on the CPU, where it decides what fits, and take the device's elsewhere.
+
+    Args:
+        kind: The model's class.
+        folder: Holds config.json and weights (see `files.state_dict`).
+        device: Where it is to run.
+        bits: Makes the weights smaller, while they are loaded.
+        what: Names the model in errors.
+        config: Takes the place of config.json, where that is not in transformers' layout.
+        state: Takes the place of the folder's weights, likewise.
+        whole: Modules that `bits` leaves as they are; none leaves that to transformers.
 
     Raises:
         MissingError: The folder holds another kind of model, or files are missing, broken or do not fit; says which.
         UsageError: The device has no kernels for `bits`.
     """
-    found = read_json(folder / "config.json").get("model_type")
-    wanted = getattr(kind.config_class, "model_type", None)
+    config = read_json(folder / "config.json") if config is None else config
+    found, wanted = config.get("model_type"), getattr(kind.config_class, "model_type", None)
     if found != wanted:
         raise MissingError(f"{str(folder)!r} is no {what}: its config.json says model_type {found!r}, not {wanted!r}")
-    settings: dict[str, Any] = {
-        "dtype": "auto" if device.type == "cpu" else choose_dtype(device),
-        "attn_implementation": "sdpa",
-        "quantization_config": quantisation(bits, device),
-        "device_map": {"": device} if bits else None,
-        "local_files_only": True,
-        "output_loading_info": True,
-    }
+    quantised = quantisation(bits, device)
+    if quantised is not None and whole:
+        quantised.llm_int8_skip_modules = list(whole)  # of 4 bits too
+    state = state_dict(folder) if state is None else state
+    stored = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
     try:
         with _quiet():
-            model, told = cast(tuple[Model, dict[str, Any]], kind.from_pretrained(folder, **settings))
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            made: Any = kind.from_pretrained(
+                None,
+                config=cast(Any, kind.config_class).from_dict(dict(config)),
+                state_dict=dict(state),
+                dtype=stored if device.type == "cpu" else choose_dtype(device),
+                attn_implementation="sdpa",
+                quantization_config=quantised,
+                device_map={"": device} if bits else None,
+                output_loading_info=True,
+            )
+    except Exception as error:  # of any kind: the files decide which
         if out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:300]
         raise MissingError(f"{str(folder)!r} cannot be loaded as {what} ({said}): fetch it again") from error
+    model, told = made
+    _check(told, folder, what)
+    if not bits:  # which are placed while they are loaded
+        model.to(device)
+    return model.eval().requires_grad_(False)
+
+
+def _check(told: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Raises MissingError where something stayed random or was left over, as transformers tells."""
     kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
     lacking = [f"{len(told[each])} {each.replace('_', ' ')}" for each in kinds if told[each]]
     if lacking:
         first = next(str(name) for each in kinds for name in sorted(map(str, told[each])))
         raise MissingError(f"{str(folder)!r} does not fit {what}: {', '.join(lacking)}, such as {first}")
-    if not bits:  # which are placed while they are loaded
-        torch.nn.Module.to(model, device)
-    return model.eval().requires_grad_(False)
 
 
 @contextmanager

@@ -6,39 +6,32 @@ F frames, H height, W width, S prompt tokens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from v2m.errors import UsageError
-from v2m.frozen.holder import Holder
+from v2m.frozen.holder import Holder, choose_device
 from v2m.frozen.weights import fetch
 from v2m.taggers import answer, lyrics
+from v2m.taggers.lexicon import fold
 from v2m.taggers.palette import Palette
 from v2m.timing import glances, sample_count, shown_at
 from v2m.types import Pixels, Progress, Tags, Video, Weights
 
 if TYPE_CHECKING:
+    import torch
+
     from v2m.taggers.videollama_model import Loaded
 
 logger = logging.getLogger(__name__)
 
-PROMPT = (
-    "Watch the video. First describe in one objective sentence what is seen. Then choose instrumental background music "
-    "that fits its atmosphere. Answer in exactly this form, a line each, with words separated by commas:\n"
-    "Caption: <one sentence>\nGenre: <one or two>\nInstruments: <two to five>\nMood: <two or three>\n"
-    "Timbre: <two or three>\nTempo: <beats per minute>"
-)
-RETRY_PROMPT = (
-    "Which background music fits the atmosphere of this video? Answer only with at least five English tags separated "
-    "by commas: a genre, instruments, moods and timbres, such as: cinematic, piano, strings, calm, warm."
-)
-LYRICS_PROMPT = (
-    "Write the lyrics of a short song that fits this video: a verse of four lines under the header [verse], then a "
-    "chorus of four lines under the header [chorus]. Lines have at most ten words. Answer only with the lyrics."
+FILES = (
+    *("config.json", "*.json", "*.safetensors", "tokenizer.json|merges.txt"),
+    "chat_template.jinja|chat_template.json|tokenizer_config.json",
 )
 ENOUGH = 5  # tags; below that the model is asked once more
 NEEDED = ("genres", "instruments", "moods")  # what no generator should be without
@@ -60,15 +53,15 @@ class VideoLLaMA3:
     Args:
         model: A folder, or a repository of the hub, in transformers' layout (lkhl/VideoLLaMA3-2B-Image-HF, …) or in
             the authors' (DAMO-NLP-SG/VideoLLaMA3-2B, -7B, …), which is converted as it is loaded.
+        prompt: What the model is asked: a caption and tags.
+        retry_prompt: What it is asked where fewer than five tags were understood.
+        lyrics_prompt: What it is asked for when there shall be vocals and no lyrics are given.
         fps: Frames per second to look at.
         max_frames: Frames to look at, at most; of a longer video they are spread evenly.
         pixels: Pixels of a frame, at most; 784 of them cost the model a token.
         device: auto, cpu, cuda or mps.
         bits: Hold the weights in 4 or 8 bits (needs bitsandbytes).
         low_memory: Four bits unless `bits` says otherwise, at most 16 frames, of at most 50176 pixels.
-        prompt: What the model is asked: a caption and tags.
-        retry_prompt: What it is asked where fewer than five tags were understood.
-        lyrics_prompt: What it is asked for when there shall be vocals and no lyrics are given.
         max_new_tokens: Length of an answer, at most.
     """
 
@@ -76,21 +69,23 @@ class VideoLLaMA3:
         self,
         model: str = "lkhl/VideoLLaMA3-2B-Image-HF",
         *,
+        prompt: str,
+        retry_prompt: str,
+        lyrics_prompt: str,
         fps: float = 1.0,
         max_frames: int = 32,
         pixels: int = 100_352,
         device: str = "auto",
         bits: Literal[4, 8] | None = None,
         low_memory: bool = False,
-        prompt: str = PROMPT,
-        retry_prompt: str = RETRY_PROMPT,
-        lyrics_prompt: str = LYRICS_PROMPT,
         max_new_tokens: int = 384,
     ) -> None:
         problems = [f"fps must be above 0, not {fps:g}"] if not 0 < fps < float("inf") else []
         problems += [f"pixels must be {TOKEN} or more, not {pixels}"] if pixels < TOKEN else []
         for name, value in (("max_frames", max_frames), ("max_new_tokens", max_new_tokens)):
             problems += [f"{name} must be 1 or more, not {value}"] if value < 1 else []
+        asked = {"prompt": prompt, "retry_prompt": retry_prompt, "lyrics_prompt": lyrics_prompt}
+        problems += [f"{name} must not be empty" for name, text in asked.items() if not text.strip()]
         if problems:
             raise UsageError("; ".join(problems))
         self.model, self.device = model, device
@@ -108,11 +103,13 @@ class VideoLLaMA3:
 
         Raises:
             MissingError: They are not and cannot be fetched, or are another model's.
+            UsageError: There is no such device.
         """
-        from v2m.taggers.videollama_model import FILES, check
-
+        choose_device(self.device)
         size = next((size for name, size in SIZES.items() if f"-{name}" in self.model.lower()), None)
         self.weights = (fetch(self.model, FILES, licence=LICENCE, size=size),)
+        from v2m.taggers.videollama_model import check
+
         check(self.weights[0].folder)
 
     def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
@@ -243,18 +240,23 @@ def _completed(video: Video, found: Tags, hints: Tags) -> Tags:
     """`found` under `hints`, without what they do not want, and with what is lacking measured from the picture."""
     if not _count(found):
         return replace(Palette().tag(video, hints), lyrics=hints.lyrics or found.lyrics)
-    unwanted = [word.lower() for word in hints.negative]
-    kept = {
-        name: [word for word in getattr(found, name) if not any(bad in word.lower() for bad in unwanted)]
-        for name in COUNTED
-    }
-    tags = replace(found, **kept, negative=()).merge(hints)
+    kept = {name: _without(getattr(found, name), hints.negative) for name in COUNTED}
+    tags = replace(found, **kept).merge(hints)
+    if not hints.negative:  # what the model would avoid, unless it or the user has chosen it
+        chosen = [word for name in COUNTED for word in getattr(tags, name)]
+        tags = replace(tags, negative=[word for word in found.negative if _without(chosen, [word]) == chosen])
     lacking = [name for name in NEEDED if not getattr(tags, name)]
     if not lacking:
         return tags
     logger.warning("VideoLLaMA3 named no %s: measured from the picture", " and no ".join(lacking))
-    measured = Palette().tag(video, Tags(genres=tags.genres, negative=hints.negative))
+    measured = Palette().tag(video, Tags(genres=tags.genres, negative=tags.negative))
     return replace(tags, **{name: getattr(measured, name) for name in lacking})
+
+
+def _without(tags: Iterable[str], unwanted: Iterable[str]) -> list[str]:
+    """`tags` but those that hold something unwanted: "guitar" rules out "electric guitars", "rap" not "trap"."""
+    words = [rf"(?<!\w){re.escape(fold(each))}(?:e?s)?(?!\w)" for each in unwanted if fold(each)]
+    return [tag for tag in tags if not any(re.search(word, fold(tag)) for word in words)]
 
 
 def _quoted(said: str) -> str:

@@ -16,29 +16,25 @@ from transformers import (
     AutoProcessor,
     GenerationConfig,
     PreTrainedTokenizerFast,
-    VideoLlama3Config,
+    Qwen2Tokenizer,
     VideoLlama3ForConditionalGeneration,
     VideoLlama3ImageProcessor,
     VideoLlama3Processor,
     VideoLlama3VideoProcessor,
 )
-from transformers.utils import logging as transformers_logging
 from transformers.video_utils import VideoMetadata
 
 from v2m.convert.videollama import NATIVE, ORIGINAL, config_to_native, to_native
-from v2m.errors import MissingError, out_of_memory
+from v2m.errors import MissingError
+from v2m.frozen import pretrained
 from v2m.frozen.files import read_json, state_dict
-from v2m.frozen.holder import choose_device, choose_dtype, quantisation
+from v2m.frozen.holder import choose_device
 from v2m.types import Pixels
 
-FILES = (
-    *("config.json", "*.json", "*.safetensors", "tokenizer.json|merges.txt"),
-    "chat_template.jinja|chat_template.json|tokenizer_config.json",
-)
 VIDEO, IMAGE, END, PAD = "<|video_pad|>", "<|image_pad|>", "<|im_end|>", "<|endoftext|>"
 WHAT = "VideoLLaMA3"
 # never in fewer bits: the encoder's 4304 columns are no multiple of the blocks of 64 that 4-bit kernels want
-WHOLE = ["model.vision_model", "model.projector", "lm_head"]
+WHOLE = ("model.vision_model", "model.projector", "lm_head")
 LEAST = 16 * 28 * 28  # pixels: a frame gets 16 tokens where the budget allows it
 SYSTEM = "You are a helpful assistant."  # what the authors' examples begin with
 TEMPLATE = (
@@ -121,7 +117,6 @@ def load(folder: Path, device: str, bits: Literal[4, 8] | None) -> Loaded:
         MissingError: The folder is another model's, or files are missing, broken or do not fit.
         UsageError: There is no such device, or it has no kernels for `bits`.
     """
-    transformers_logging.disable_progress_bar()  # the path shows one of its own
     layout, place = check(folder), choose_device(device)
     processor = _processor(folder) if layout == NATIVE else _made_processor(folder)
     vocabulary = processor.tokenizer.get_vocab()
@@ -152,15 +147,8 @@ def _made_processor(folder: Path) -> VideoLlama3Processor:
     there = folder / "preprocessor_config.json"
     settings = read_json(there) if there.is_file() else {}
     scaling = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
-    names = {"image_token": IMAGE, "video_token": VIDEO}
     try:
-        core = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        known = core.get_vocab()
-        if VIDEO not in known or IMAGE not in known:
-            raise MissingError(f"the tokenizer in {str(folder)!r} has no {VIDEO} or {IMAGE}: it is not {WHAT}'s")
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=core, eos_token=END, pad_token=PAD, extra_special_tokens=names
-        )
+        tokenizer = _made_tokenizer(folder)
         videos = VideoLlama3VideoProcessor(**scaling, use_token_compression=config.get("use_token_compression", True))
         return VideoLlama3Processor(
             image_processor=VideoLlama3ImageProcessor(),
@@ -174,38 +162,34 @@ def _made_processor(folder: Path) -> VideoLlama3Processor:
         raise _unreadable(folder, "tokenizer", error) from error
 
 
+def _made_tokenizer(folder: Path) -> Any:
+    """From tokenizer.json; or from vocab.json, merges.txt and the marks that tokenizer_config.json adds to them.
+
+    Raises:
+        MissingError: It has no place for frames.
+        Exception: The files are missing or broken, as tokenizers and transformers say it.
+    """
+    names = {"image_token": IMAGE, "video_token": VIDEO}
+    if (folder / "tokenizer.json").is_file():
+        core = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    else:
+        core = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    known = core.get_vocab()
+    if VIDEO not in known or IMAGE not in known:
+        raise MissingError(f"the tokenizer in {str(folder)!r} has no {VIDEO} or {IMAGE}: it is not {WHAT}'s")
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=PAD, extra_special_tokens=names)
+
+
 def _model(
     folder: Path, layout: str, device: torch.device, bits: Literal[4, 8] | None, vocabulary: dict[str, int]
 ) -> VideoLlama3ForConditionalGeneration:
-    """The weights of either layout; nothing is written, and `bits` are made while they are loaded."""
-    settings, state = read_json(folder / "config.json"), state_dict(folder)
+    """The weights of either layout; nothing is written."""
+    config, state = read_json(folder / "config.json"), state_dict(folder)
     if layout == ORIGINAL:
-        settings, state = config_to_native(settings), to_native(state)
-        settings |= {"image_token_id": vocabulary[IMAGE], "video_token_id": vocabulary[VIDEO]}
-    quantised = quantisation(bits, device)
-    if quantised is not None:
-        quantised.llm_int8_skip_modules = WHOLE
-    dtype = next((value.dtype for value in state.values()), torch.float32)
-    try:
-        loaded: Any = VideoLlama3ForConditionalGeneration.from_pretrained(
-            None,
-            config=VideoLlama3Config.from_dict(settings),
-            state_dict=state,
-            dtype=dtype if device.type == "cpu" else choose_dtype(device),  # on the CPU size decides
-            attn_implementation="sdpa",
-            quantization_config=quantised,
-            device_map={"": device} if bits else None,
-            output_loading_info=True,
-        )
-    except Exception as error:  # of any kind: the files decide which
-        if out_of_memory(error):
-            raise
-        raise _unreadable(folder, "model", error) from error
-    model, told = loaded
-    lacking = sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"], *told["unexpected_keys"]]))
-    if lacking:
-        raise MissingError(f"{str(folder)!r} does not fit {WHAT}: {', '.join(lacking[:3])} ({len(lacking)} in all)")
-    return (model if bits else model.to(device)).eval().requires_grad_(False)
+        config, state = config_to_native(config), to_native(state)
+        config |= {"image_token_id": vocabulary[IMAGE], "video_token_id": vocabulary[VIDEO]}
+    kind = VideoLlama3ForConditionalGeneration
+    return pretrained.load(kind, folder, device, bits=bits, what=WHAT, config=config, state=state, whole=WHOLE)
 
 
 def _unreadable(folder: Path, what: str, error: Exception) -> MissingError:

@@ -19,14 +19,16 @@ from v2m.errors import MissingError, UsageError
 from v2m.interfaces import Tagger
 from v2m.io import video as opening
 from v2m.taggers.palette import Palette
-from v2m.taggers.videollama import LYRICS_PROMPT, PROMPT, RETRY_PROMPT, VideoLLaMA3
+from v2m.taggers.videollama import VideoLLaMA3
 from v2m.taggers.videollama_model import load
 from v2m.timing import glances
 from v2m.types import Tags, Video
 
 ROOT = Path(__file__).parents[3]
 SONG = "[verse]\nOver the hill we fly\nUnder the open sky\n\n[chorus]\nHold on to me\nHold on and see"
-SMALL: dict[str, Any] = {"device": "cpu", "max_frames": 3, "pixels": 4 * 784, "max_new_tokens": 90}
+RECIPE = yaml.safe_load((ROOT / "configs" / "infer" / "v2b.yaml").read_text())["tagger"]["init_args"]
+PROMPTS = {name: RECIPE[name] for name in ("prompt", "retry_prompt", "lyrics_prompt")}
+SMALL: dict[str, Any] = PROMPTS | {"device": "cpu", "max_frames": 3, "pixels": 4 * 784, "max_new_tokens": 90}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -177,13 +179,13 @@ def test_weights_that_are_not_the_models_are_told(native: Path, original: Path, 
 
 def test_settings_that_cannot_be_are_told_together() -> None:
     with pytest.raises(UsageError, match=r"fps.*pixels.*max_frames"):
-        VideoLLaMA3(fps=0, pixels=3, max_frames=0)
+        VideoLLaMA3(**PROMPTS, fps=0, pixels=3, max_frames=0)
 
 
 def test_low_memory_means_four_bits_and_less_to_see() -> None:
-    low = VideoLLaMA3(low_memory=True)
+    low = VideoLLaMA3(**PROMPTS, low_memory=True)
     assert (low.bits, low.max_frames, low.pixels) == (4, 16, 50_176)
-    assert VideoLLaMA3(low_memory=True, bits=8).bits == 8
+    assert VideoLLaMA3(**PROMPTS, low_memory=True, bits=8).bits == 8
 
 
 def test_more_than_the_model_can_read_is_told(native: Path, clip: Video) -> None:
@@ -191,9 +193,3 @@ def test_more_than_the_model_can_read_is_told(native: Path, clip: Video) -> None
     tagger = VideoLLaMA3(str(native), **long)
     with pytest.raises(UsageError, match="more than the model can read"):
         tagger.tag(clip, Tags())
-
-
-def test_the_recipe_asks_what_the_class_asks() -> None:
-    recipe = yaml.safe_load((ROOT / "configs" / "infer" / "v2b.yaml").read_text())["tagger"]["init_args"]
-    assert (recipe["prompt"], recipe["retry_prompt"]) == (PROMPT, RETRY_PROMPT)
-    assert recipe["lyrics_prompt"] == LYRICS_PROMPT

@@ -1,40 +1,42 @@
 """The YuE generator: sections planned on the video, written by stage 1, refined by stage 2, decoded to sound.
 
 Yuan et al., "YuE: Scaling Open Foundation Models for Long-Form Music Generation" (2025).
+
+What imports torch is imported inside the functions that compute: a wrong command or video is told at once.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
-from transformers import LlamaForCausalLM
 
-from v2m.errors import MissingError, UsageError
-from v2m.frozen import bundle, pretrained
-from v2m.frozen.holder import Holder, choose_device
-from v2m.frozen.weights import fetch
-from v2m.frozen.xcodec import XCodec
-from v2m.generators.yue import audio, lyrics, stage1, stage2
+from v2m.errors import UsageError
+from v2m.frozen import bundle
+from v2m.frozen.holder import choose_device
+from v2m.generators.yue import lyrics
+from v2m.generators.yue.checkpoints import Checkpoints
 from v2m.generators.yue.lyrics import Part
-from v2m.generators.yue.prompt import Prompt, genre_line
 from v2m.generators.yue.sections import lengths
 from v2m.generators.yue.settings import Settings
-from v2m.generators.yue.stage1 import Passage
 from v2m.generators.yue.tokenizer import FILE, Tokenizer
-from v2m.generators.yue.tokens import CODEBOOKS, FRAME_RATE, PIECES, first_id
+from v2m.generators.yue.tokens import FRAME_RATE
 from v2m.io import audio as sound_files
 from v2m.timing import codec_frames, sample_count, seconds_of
 from v2m.types import Audio, Progress, Score, Section, Steering, Tags, Video, Weights
 
-LICENCE = "apache-2.0"
-LM_FILES = ("config.json", "*.json", "*.safetensors|*.bin")
-SIZES = {"stage1": 12_440_000_000, "stage2": 3_930_000_000, "codec": 1_900_000_000}  # bytes of the published files
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from v2m.frozen.xcodec import XCodec
+    from v2m.generators.yue.stage1 import Passage
+
 SHORTEST_SUNG = 8.0  # seconds on the mean that lyrics' sections are given; where there is less, the last are left out
 REFERENCE, REFERENCE_RATE = 30.0, 16_000  # seconds at most; Hz, as the codec hears
 LOW_BATCH = 4  # windows side by side in stage 2, as the published script has it
@@ -86,41 +88,52 @@ class YuE:
             raise UsageError(f"section {section:g} s must lie between 1 and 30, which the model was trained on")
         if stage2_batch is not None and stage2_batch < 1:
             raise UsageError(f"stage2_batch {stage2_batch} must be 1 or more")
-        self.device = choose_device(device)
-        self.bits: Literal[4, 8] | None = bits or (4 if low_memory and self.device.type in {"cuda", "cpu"} else None)
-        self.keep_loaded = keep_loaded
+        self._wanted = device
+        self._bits: Literal[4, 8] | None = bits
+        self._low_memory = low_memory
         self.section = section
         self.sampling = sampling or Settings()
         self.stage2_batch = stage2_batch or (LOW_BATCH if low_memory else None)
         self.weights: tuple[Weights, ...] = ()
-        self._names = {"stage1": stage1, "stage1_reference": stage1_reference, "stage2": stage2, "codec": codec}
+        names = {"stage1": stage1, "stage1_reference": stage1_reference, "stage2": stage2, "codec": codec}
+        self._checkpoints = Checkpoints(names, keep=keep_loaded)
         self._tokenizer = tokenizer
-        self._found: dict[str, Weights] = {}
-        self._held: dict[str, Holder[Any]] = {}
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Chosen when it is first asked for: what this machine has, torch knows.
+
+        Raises:
+            UsageError: There is no such device.
+        """
+        return choose_device(self._wanted)
+
+    @property
+    def bits(self) -> Literal[4, 8] | None:
+        """Bits of the language models' weights; None leaves them as they are."""
+        return self._bits or (4 if self._low_memory and self.device.type in {"cuda", "cpu"} else None)
 
     def prepare(self, tags: Tags, steering: Steering) -> None:
-        """Makes sure that all weights are on this machine, downloading what is not, and that lyrics and reference can
-        be used.
+        """Makes sure that all weights are on this machine, downloading what is not, and that device, lyrics and
+        reference can be used.
 
         Raises:
             MissingError: Weights are not here and cannot be fetched, or are another model's.
-            UsageError: The lyrics have no words or unknown sections, or a reference is no sound.
+            UsageError: The lyrics have no words or unknown sections, a reference is no sound, or there is no such
+                device.
         """
         if tags.lyrics:
             lyrics.parse(tags.lyrics)
         _sounds(steering)
+        choose_device(self._wanted)
         writer = _writer(steering)
-        self._fetch(writer, (*LM_FILES, *(() if self._tokenizer else (FILE,))), SIZES["stage1"])
-        self._fetch("stage2", LM_FILES, SIZES["stage2"])
-        self._fetch("codec", bundle.FILES, SIZES["codec"])
-        self.weights = tuple(self._found[name] for name in (writer, "stage2", "codec"))
+        found = self._checkpoints.fetch(writer, () if self._tokenizer else (FILE,))
+        self.weights = (found, self._checkpoints.fetch("stage2"), self._checkpoints.fetch("codec"))
         self._tokenizer_of(writer)
 
     def release(self) -> None:
         """Frees the models, unless they are to be kept."""
-        if not self.keep_loaded:
-            for holder in self._held.values():
-                holder.release()
+        self._checkpoints.done_with()
 
     def generate(
         self,
@@ -142,6 +155,9 @@ class YuE:
             MissingError: Weights are not here or are another model's.
             MemoryError: Says what to lower.
         """
+        from v2m.generators.yue import audio
+        from v2m.generators.yue.prompt import genre_line
+
         steering = steering or Steering()
         tell: Callable[[float], None] = progress or (lambda _: None)
         self.prepare(tags, steering)
@@ -151,33 +167,14 @@ class YuE:
         with self._model("codec") as codec:
             silence = int(codec.silence(1)[0])
             reference = _reference(codec, _sounds(steering))
-        writer = _writer(steering)
-        prompt = Prompt(self._tokenizer_of(writer))
-        head = prompt.head(tags, [passage.part for passage in passages], reference)
-        with self._model(writer) as model:
-            written = stage1.write(
-                model,
-                prompt,
-                head,
-                passages,
-                seed=seed,
-                settings=self.sampling,
-                silence=None if parts else silence,
-                progress=_between(tell, 0, 1),
-            )
-            vocals, instrumental = torch.cat(written, dim=1).cpu()
-        self._done_with(writer)
-        tracks = {"vocals": vocals, "instrumental": instrumental} if parts else {"instrumental": instrumental}
-        codes = self._refine(tracks, _between(tell, 1, 2))
-        samples = sample_count(video.duration, audio.SAMPLE_RATE)
+        codes = self._write(tags, passages, reference, tell, seed=seed, silence=None if parts else silence)
         with self._model("codec") as codec:
-            decoders = audio.vocoders(self._found["codec"].folder, codes, self.device)
-            rendered = audio.render(codes, codec, decoders, samples)
+            decoders = audio.vocoders(self._checkpoints.folder("codec"), codes, self.device)
+            rendered = audio.render(codes, codec, decoders, sample_count(video.duration, audio.SAMPLE_RATE))
         tell(1.0)
-        parted = {name: Audio(wave, audio.SAMPLE_RATE) for name, wave in rendered.items()}
         return Score(
             audio=Audio(np.stack(list(rendered.values())).sum(axis=0), audio.SAMPLE_RATE),
-            stems=parted if stems else {},
+            stems={name: Audio(wave, audio.SAMPLE_RATE) for name, wave in rendered.items()} if stems else {},
             sections=_sections(passages, video.duration),
             facts={
                 "genre_line": genre_line(tags),
@@ -192,6 +189,8 @@ class YuE:
 
     def _plan(self, video: Video, parts: Sequence[Part]) -> list[Passage]:
         """Sections that are together as long as the video, those without words labelled by their place."""
+        from v2m.generators.yue.stage1 import Passage
+
         total = codec_frames(video.duration, FRAME_RATE)
         cuts = [(float(sample_count(cut.time, FRAME_RATE)), cut.strength) for cut in video.picture().cuts]
         longest, shortest = (codec_frames(seconds, FRAME_RATE) for seconds in (self.section, SHORTEST_SUNG))
@@ -203,43 +202,45 @@ class YuE:
         used = [*parts, *lyrics.blank(len(frames))[len(parts) :]][: len(frames)]
         return [Passage(part, count) for part, count in zip(used, frames, strict=True)]
 
-    def _refine(self, tracks: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
-        """All eight codes (8, T) of each stem."""
+    def _write(
+        self,
+        tags: Tags,
+        passages: Sequence[Passage],
+        reference: Tensor | None,
+        tell: Callable[[float], None],
+        **drawn: Any,
+    ) -> dict[str, Tensor]:
+        """All eight codes (8, T) of each stem; of the instrumental alone where the voice is kept at `silence`.
+
+        `drawn` is passed on to `stage1.write`.
+        """
+        import torch
+
+        from v2m.generators.yue import stage1, stage2
+        from v2m.generators.yue.prompt import Prompt
+
+        writer = "stage1" if reference is None else "stage1_reference"
+        prompt = Prompt(self._tokenizer_of(writer))
+        head = prompt.head(tags, [passage.part for passage in passages], reference)
+        with self._model(writer) as model:
+            told = _between(tell, 0, 1)
+            written = stage1.write(model, prompt, head, passages, settings=self.sampling, progress=told, **drawn)
+            vocals, instrumental = torch.cat(written, dim=1).cpu()
+        self._checkpoints.done_with(writer)
+        stems = {"vocals": vocals, "instrumental": instrumental}
+        if drawn["silence"] is not None:
+            del stems["vocals"]
         with self._model("stage2") as model:
-            refined = stage2.refine(model, list(tracks.values()), batch=self.stage2_batch, progress=progress)
-        self._done_with("stage2")
-        return dict(zip(tracks, refined, strict=True))
+            told = _between(tell, 1, 2)
+            refined = stage2.refine(model, list(stems.values()), batch=self.stage2_batch, progress=told)
+        self._checkpoints.done_with("stage2")
+        return dict(zip(stems, refined, strict=True))
 
     def _tokenizer_of(self, writer: str) -> Tokenizer:
-        return Tokenizer(Path(self._tokenizer) if self._tokenizer else self._found[writer].folder)
+        return Tokenizer(Path(self._tokenizer) if self._tokenizer else self._checkpoints.folder(writer))
 
-    def _fetch(self, part: str, files: Sequence[str], size: int) -> None:
-        if part not in self._found:
-            self._found[part] = fetch(self._names[part], files, licence=LICENCE, size=size)
-
-    def _model(self, part: str) -> Any:
-        """The context in which the model of `part` is in memory."""
-        if part not in self._held:
-            folder = self._found[part].folder
-            load = (
-                (lambda: XCodec.load(folder, self.device)) if part == "codec" else (lambda: self._language_model(part))
-            )
-            self._held[part] = Holder(
-                load, cure="try --low-memory, --generator.bits 4 or a smaller --generator.section"
-            )
-        return self._held[part].model()
-
-    def _done_with(self, part: str) -> None:
-        if not self.keep_loaded:
-            self._held[part].release()
-
-    def _language_model(self, part: str) -> LlamaForCausalLM:
-        folder, what = self._found[part].folder, f"YuE's {'stage 2' if part == 'stage2' else 'stage 1'}"
-        model = pretrained.load(LlamaForCausalLM, folder, self.device, bits=self.bits, what=what)
-        rows = model.config.vocab_size
-        if rows < max(PIECES, first_id(CODEBOOKS)):
-            raise MissingError(f"{str(folder)!r} is not {what}: its vocabulary has {rows} tokens, not {PIECES} or more")
-        return model
+    def _model(self, part: str) -> AbstractContextManager[Any]:
+        return self._checkpoints.model(part, self.device, self.bits)
 
 
 def _sung(tags: Tags) -> list[Part]:
@@ -268,6 +269,8 @@ def _reference(codec: XCodec, sounds: Sequence[Audio]) -> Tensor | None:
     """First codes (1, T) or (2, T) of the sound to follow; the longer of two is cut."""
     if not sounds:
         return None
+    import torch
+
     count = min(map(len, sounds)) // codec.spec.hop * codec.spec.hop
     waves = torch.stack([torch.from_numpy(sound.samples[:, :count].mean(axis=0)) for sound in sounds])
     return codec.encode(waves[:, None], codebooks=1)[:, 0]

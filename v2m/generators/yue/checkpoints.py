@@ -1,0 +1,102 @@
+"""YuE's three models: fetched from the hub or a folder, and in memory one after the other.
+
+What imports torch is imported where a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from v2m.errors import MissingError
+from v2m.frozen import bundle
+from v2m.frozen.holder import Holder
+from v2m.frozen.weights import fetch
+from v2m.generators.yue.tokens import CODEBOOKS, PIECES, first_id
+from v2m.types import Weights
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from v2m.frozen.xcodec import XCodec
+
+LICENCE = "apache-2.0"
+LM_FILES = ("config.json", "*.json", "*.safetensors|*.bin")
+FILES = {"stage1": LM_FILES, "stage1_reference": LM_FILES, "stage2": LM_FILES, "codec": bundle.FILES}
+WHAT = {"stage1": "YuE's stage 1", "stage1_reference": "YuE's stage 1", "stage2": "YuE's stage 2"}
+SIZES = {"stage1": 12_440_000_000, "stage1_reference": 12_440_000_000, "stage2": 3_930_000_000, "codec": 1_900_000_000}
+CURE = "try --low-memory, --generator.bits 4 or a smaller --generator.section"
+
+
+class Checkpoints:
+    """The models by the names of their parts: stage1, stage1_reference, stage2, codec.
+
+    Args:
+        names: Of each part, a folder or a repository of the hub.
+        keep: Whether a model stays in memory when it is done with.
+    """
+
+    def __init__(self, names: Mapping[str, str], *, keep: bool) -> None:
+        self._names, self._keep = names, keep
+        self._found: dict[str, Weights] = {}
+        self._held: dict[str, Holder[Any]] = {}
+
+    def fetch(self, part: str, more: Sequence[str] = ()) -> Weights:
+        """Where the weights of `part` lie, downloaded if need be, with the files `more` beside those of the model.
+
+        Raises:
+            MissingError: They are not here and cannot be fetched.
+        """
+        if part not in self._found:
+            self._found[part] = fetch(self._names[part], (*FILES[part], *more), licence=LICENCE, size=SIZES[part])
+        return self._found[part]
+
+    def folder(self, part: str) -> Path:
+        """Where the weights of `part` lie, which have been fetched."""
+        return self._found[part].folder
+
+    def model(self, part: str, device: torch.device, bits: Literal[4, 8] | None) -> AbstractContextManager[Any]:
+        """The context in which the model of `part`, which has been fetched, is in memory.
+
+        Raises:
+            MissingError: The weights are broken or another model's.
+            MemoryError: Says what to lower.
+        """
+        if part not in self._held:
+            folder = self.folder(part)
+            load = (lambda: _codec(folder, device)) if part == "codec" else (lambda: _llama(folder, device, bits, part))
+            self._held[part] = Holder(load, CURE)
+        return self._held[part].model()
+
+    def done_with(self, *parts: str) -> None:
+        """Frees these models, or all where none is named, unless they are to stay."""
+        for part in () if self._keep else parts or self._held:
+            self._held[part].release()
+
+    @property
+    def loaded(self) -> dict[str, bool]:
+        """Which of the models used so far are in memory."""
+        return {part: holder.loaded for part, holder in self._held.items()}
+
+
+def _codec(folder: Path, device: torch.device) -> XCodec:
+    from v2m.frozen.xcodec import XCodec
+
+    return XCodec.load(folder, device)
+
+
+def _llama(folder: Path, device: torch.device, bits: Literal[4, 8] | None, part: str) -> LlamaForCausalLM:
+    from transformers import LlamaForCausalLM
+
+    from v2m.frozen import pretrained
+
+    model = pretrained.load(LlamaForCausalLM, folder, device, bits=bits, what=WHAT[part])
+    rows = model.config.vocab_size
+    if rows < max(PIECES, first_id(CODEBOOKS)):
+        raise MissingError(
+            f"{str(folder)!r} is not {WHAT[part]}: its vocabulary has {rows} tokens, not {PIECES} or more"
+        )
+    return model

@@ -1,15 +1,18 @@
 """Tags from VideoLLaMA3 (Zhang et al., "VideoLLaMA 3", arXiv 2501.13106), a frozen model that sees and answers.
 
 F frames, H height, W width, S prompt tokens.
+
+Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+jsonargparse runs those of the modules whose classes a recipe names.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -21,11 +24,6 @@ from v2m.taggers.lexicon import fold
 from v2m.taggers.palette import Palette
 from v2m.timing import glances, sample_count, shown_at
 from v2m.types import Pixels, Progress, Tags, Video, Weights
-
-if TYPE_CHECKING:
-    import torch
-
-    from v2m.taggers.videollama_model import Loaded
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +142,7 @@ class VideoLLaMA3:
         """Frees the model; the next `tag` loads it again."""
         self._holder.release()
 
-    def _load(self) -> Loaded:
+    def _load(self) -> _Loaded:
         from v2m.taggers.videollama_model import load
 
         self.prepare()
@@ -157,7 +155,7 @@ class VideoLLaMA3:
         width = round(2 * float(np.sqrt(self.pixels * video.width / video.height)))  # twice what is left of them
         return video.frames(stamps.tolist(), max(2, min(width, video.width))), stamps.tolist()
 
-    def _ask_for_tags(self, loaded: Loaded, seen: tuple[Pixels, list[float]], hints: Tags, steps: _Steps) -> Tags:
+    def _ask_for_tags(self, loaded: _Loaded, seen: tuple[Pixels, list[float]], hints: Tags, steps: _Steps) -> Tags:
         decided = _decided(hints)
         steps.span(0.4, 0.7)
         said = self._ask(loaded, seen, self.prompt + decided, steps)
@@ -173,7 +171,7 @@ class VideoLLaMA3:
                 )
         return found
 
-    def _ask(self, loaded: Loaded, seen: tuple[Pixels, Sequence[float]], question: str, steps: _Steps) -> str:
+    def _ask(self, loaded: _Loaded, seen: tuple[Pixels, Sequence[float]], question: str, steps: _Steps) -> str:
         """The model's answer to one question on the frames."""
         frames, times = seen
         inputs = loaded.inputs(frames, [sample_count(time, CLOCK) for time in times], CLOCK, question, self.pixels)
@@ -184,6 +182,17 @@ class VideoLLaMA3:
                 "tokens more than the model can read: give fewer --tagger.max_frames or --tagger.pixels"
             )
         return loaded.answer(inputs, self.max_new_tokens, steps.counting(self.max_new_tokens))
+
+
+class _Loaded(Protocol):
+    """What is asked of `videollama_model.Loaded`, which says what it means."""
+
+    @property
+    def room(self) -> int: ...
+
+    def inputs(self, frames: Pixels, ticks: list[int], clock: int, question: str, pixels: int) -> Mapping[str, Any]: ...
+
+    def answer(self, inputs: Any, most: int, streamer: Any = None) -> str: ...
 
 
 class _Steps:
@@ -211,7 +220,7 @@ class _Counter:
     def __init__(self, steps: _Steps, start: float, step: float) -> None:
         self._steps, self._now, self._step = steps, start - step, step
 
-    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002 - transformers' signature
+    def put(self, value: Any) -> None:  # noqa: ARG002 - transformers' signature
         self._now += self._step
         self._steps.reach(self._now)
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from v2m.errors import MissingError
 from v2m.frozen import bundle
-from v2m.frozen.holder import Holder
+from v2m.frozen.holder import Holder, choose_device
 from v2m.frozen.weights import fetch
 from v2m.generators.yue.tokens import CODEBOOKS, PIECES, first_id
 from v2m.types import Weights
@@ -36,13 +37,34 @@ class Checkpoints:
 
     Args:
         names: Of each part, a folder or a repository of the hub.
+        device: Where the models run, as in `holder.choose_device`.
+        bits: Of the language models' weights.
+        low_memory: 4 bits unless `bits` says otherwise, where the device has kernels for them.
         keep: Whether a model stays in memory when it is done with.
     """
 
-    def __init__(self, names: Mapping[str, str], *, keep: bool) -> None:
+    def __init__(
+        self, names: Mapping[str, str], *, device: str, bits: Literal[4, 8] | None, low_memory: bool, keep: bool
+    ) -> None:
         self._names, self._keep = names, keep
+        self._wanted, self._low_memory = device, low_memory
+        self._bits: Literal[4, 8] | None = bits
         self._found: dict[str, Weights] = {}
         self._held: dict[str, Holder[Any]] = {}
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Found when it is first asked for: what this machine has, torch knows.
+
+        Raises:
+            UsageError: There is no such device.
+        """
+        return choose_device(self._wanted)
+
+    @property
+    def bits(self) -> Literal[4, 8] | None:
+        """Bits of the language models' weights; None leaves them as they are."""
+        return self._bits or (4 if self._low_memory and self.device.type in {"cuda", "cpu"} else None)
 
     def fetch(self, part: str, more: Sequence[str] = ()) -> Weights:
         """Where the weights of `part` lie, downloaded if need be, with the files `more` beside those of the model.
@@ -58,7 +80,7 @@ class Checkpoints:
         """Where the weights of `part` lie, which have been fetched."""
         return self._found[part].folder
 
-    def model(self, part: str, device: torch.device, bits: Literal[4, 8] | None) -> AbstractContextManager[Any]:
+    def model(self, part: str) -> AbstractContextManager[Any]:
         """The context in which the model of `part`, which has been fetched, is in memory.
 
         Raises:
@@ -66,8 +88,7 @@ class Checkpoints:
             MemoryError: Says what to lower.
         """
         if part not in self._held:
-            folder = self.folder(part)
-            load = (lambda: _codec(folder, device)) if part == "codec" else (lambda: _llama(folder, device, bits, part))
+            load = self._codec if part == "codec" else partial(self._language_model, part)
             self._held[part] = Holder(load, CURE)
         return self._held[part].model()
 
@@ -81,22 +102,19 @@ class Checkpoints:
         """Which of the models used so far are in memory."""
         return {part: holder.loaded for part, holder in self._held.items()}
 
+    def _codec(self) -> XCodec:
+        from v2m.frozen.xcodec import XCodec
 
-def _codec(folder: Path, device: torch.device) -> XCodec:
-    from v2m.frozen.xcodec import XCodec
+        return XCodec.load(self.folder("codec"), self.device)
 
-    return XCodec.load(folder, device)
+    def _language_model(self, part: str) -> LlamaForCausalLM:
+        from transformers import LlamaForCausalLM
 
+        from v2m.frozen import pretrained
 
-def _llama(folder: Path, device: torch.device, bits: Literal[4, 8] | None, part: str) -> LlamaForCausalLM:
-    from transformers import LlamaForCausalLM
-
-    from v2m.frozen import pretrained
-
-    model = pretrained.load(LlamaForCausalLM, folder, device, bits=bits, what=WHAT[part])
-    rows = model.config.vocab_size
-    if rows < max(PIECES, first_id(CODEBOOKS)):
-        raise MissingError(
-            f"{str(folder)!r} is not {WHAT[part]}: its vocabulary has {rows} tokens, not {PIECES} or more"
-        )
-    return model
+        folder, what = self.folder(part), WHAT[part]
+        model = pretrained.load(LlamaForCausalLM, folder, self.device, bits=self.bits, what=what)
+        rows = model.config.vocab_size
+        if rows < max(PIECES, first_id(CODEBOOKS)):
+            raise MissingError(f"{str(folder)!r} is not {what}: its vocabulary has {rows} tokens, not {PIECES} or more")
+        return model

@@ -139,9 +139,9 @@ def test_low_memory_makes_weights_of_4_bits_and_small_batches(folder: Path, tmp_
     shutil.copytree(folder / "codec", tmp_path / "codec")
     generator = yue(tmp_path, low_memory=True, keep_loaded=True)
     score = generator.generate(video(0.2), Tags(), 0)
-    assert (generator.bits, generator.stage2_batch) == (4, 4)
+    assert (generator._checkpoints.bits, generator.stage2_batch) == (4, 4)
     assert len(score.audio) == round(0.2 * SAMPLE_RATE)
-    with generator._model("stage2") as model:
+    with generator._checkpoints.model("stage2") as model:
         assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
 
 

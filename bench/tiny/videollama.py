@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,18 +36,16 @@ ANSWER = (
     "Mood: calm, hopeful\nTimbre: warm, airy\nTempo: 72 BPM"
 )
 
+SONG = "[verse]\nOver the hill we fly\nUnder the open sky\n\n[chorus]\nHold on to me\nHold on and see"
+BOTH = f"{ANSWER}\n\n{SONG}"  # tags and words to sing, so that one teaching serves both questions
 
+ROUNDING = 0.2  # of a matrix' standard deviation
 NEAR = 48  # tokens that a taught model looks back: few, so that it learns its answer after anything
 
 
 def make_native(folder: Path, *, shards: int = 1, answer: str | None = None, seed: int = 0) -> Path:
     """transformers' layout, as in lkhl/VideoLLaMA3-2B-Image-HF."""
     model, tokenizer = _model(seed, answer)
-    if answer is not None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # for so small a model more threads only wait for each other
-        _teach(model, tokenizer, answer)
-        torch.set_num_threads(threads)
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     _processor(tokenizer).save_pretrained(folder)
@@ -60,11 +59,6 @@ def make_original(
     """The authors' layout, as in DAMO-NLP-SG/VideoLLaMA3-2B; the same weights as `make_native` for the same seed."""
     assert layout == "damo"
     model, tokenizer = _model(seed, answer)
-    if answer is not None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # for so small a model more threads only wait for each other
-        _teach(model, tokenizer, answer)
-        torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     config = config_to_original(model.config.to_dict()) | {
@@ -78,6 +72,19 @@ def make_original(
     _write(folder / "preprocessor_config.json", {"image_mean": half, "image_std": half, "patch_size": 14})
     _write(folder / "generation_config.json", {"do_sample": True, "temperature": 0.7, "top_k": 20})
     _save(to_original(_state(model)), folder, shards)
+    return folder
+
+
+def split_tokenizer(folder: Path) -> Path:
+    """Puts vocab.json, merges.txt and a list of marks in place of a checkpoint's tokenizer.json, as Qwen2's came."""
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    marks = {str(mark["id"]): {k: v for k, v in mark.items() if k != "id"} for mark in whole["added_tokens"]}
+    settings = {"tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": marks, "eos_token": "<|im_end|>"}
+    _write(folder / "vocab.json", whole["model"]["vocab"])
+    merges = [each if isinstance(each, str) else " ".join(each) for each in whole["model"]["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    _write(folder / "tokenizer_config.json", settings | {"pad_token": "<|endoftext|>"})
+    (folder / "tokenizer.json").unlink()
     return folder
 
 
@@ -107,6 +114,7 @@ def _processor(tokenizer: PreTrainedTokenizerFast) -> VideoLlama3Processor:
     )
 
 
+@lru_cache(maxsize=4)
 def _model(seed: int, answer: str | None) -> tuple[VideoLlama3ForConditionalGeneration, PreTrainedTokenizerFast]:
     tokenizer = _tokenizer(answer or ANSWER)
     near = None if answer is None else NEAR
@@ -143,22 +151,36 @@ def _model(seed: int, answer: str | None) -> tuple[VideoLlama3ForConditionalGene
     )
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        return VideoLlama3ForConditionalGeneration(config).eval(), tokenizer
+        model = VideoLlama3ForConditionalGeneration(config).eval()
+    if answer is not None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # for so small a model more threads only wait for each other
+        _teach(model, tokenizer, answer)
+        torch.set_num_threads(threads)
+    return model, tokenizer
 
 
 def _teach(
     model: VideoLlama3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, answer: str, steps: int = 280
 ) -> None:
-    """Trains the language model alone on `answer` after the turn's opening, whatever came before."""
+    """Trains the language model alone on `answer` after the turn's opening, whatever came before.
+
+    Its matrices are disturbed at each step by twice what rounding to 4 bits does, so that it survives that.
+    """
     head = tokenizer.encode("<|im_start|>assistant\n")
     ids = torch.tensor([head + tokenizer.encode(answer + "<|im_end|>")])
     optimizer = torch.optim.AdamW(model.model.language_model.parameters(), lr=1e-2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=2e-4)
     generator = torch.Generator().manual_seed(0)
     table = model.get_input_embeddings()
+    matrices = [value for value in model.model.language_model.layers.parameters() if value.ndim == 2]
     for _ in range(steps):
         length, run = (int(torch.randint(1, most, (), generator=generator)) for most in (2 * NEAR, NEAR))
         shape = (4, length // run + 1)
+        kept = [value.detach().clone() for value in matrices]
+        with torch.no_grad():
+            for value in matrices:
+                value.add_(ROUNDING * value.std() * torch.randn(value.shape, generator=generator))
         before = table(torch.randint(0, len(tokenizer), shape, generator=generator))
         seen = torch.randn(before.shape, generator=generator) * 2 * torch.rand((4, 1, 1), generator=generator)
         where = torch.rand((*shape, 1), generator=generator) < 0.5
@@ -170,6 +192,9 @@ def _teach(
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
         optimizer.zero_grad()
         loss.backward()
+        with torch.no_grad():
+            for value, own in zip(matrices, kept, strict=True):
+                value.copy_(own)
         optimizer.step()
         schedule.step()
 

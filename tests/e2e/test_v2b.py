@@ -13,17 +13,15 @@ import pytest
 import soundfile
 
 from bench.default_recipe import packets
-from bench.tiny import v2b, videollama
-from bench.zero_shot_tiny import ANSWER
+from bench.tiny import v2b
+from bench.tiny.videollama import SONG
 from tests.conftest import names
 from v2m.cli import main
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = v2b.make_yue(tmp_path_factory.mktemp("weights"))
-    videollama.make_native(folder / "tagger", answer=ANSWER)
-    return folder
+def weights(v2b_weights: Path) -> Path:
+    return v2b_weights
 
 
 def score(clip: Path, weights: Path, *flags: str) -> dict[str, Any]:
@@ -55,11 +53,11 @@ def test_the_sidecar_says_what_was_seen_written_and_by_which_weights(
 ) -> None:
     _, record = instrumental
     assert record["recipe"] == "v2b"
-    assert record["tags"]["caption"] == "Shapes move over a test picture."
-    assert record["tags"]["genres"] == ["electronic"]
-    assert record["tags"]["tempo"] == 110
+    assert record["tags"]["caption"] == "A kite flies over a hill."
+    assert record["tags"]["genres"] == ["ambient", "cinematic"]
+    assert record["tags"]["tempo"] == 72
     music = record["music"]
-    assert music["genre_line"] == "instrumental electronic synthesizer drums playful bright crisp"
+    assert music["genre_line"] == "instrumental ambient cinematic piano harp calm hopeful slow warm airy"
     assert music["stems"] == ["instrumental"]
     starts, ends = [[section[k] for section in music["sections"]] for k in (1, 2)]
     assert (starts[0], ends[-1], starts[1:]) == (0, 4, ends[:-1])
@@ -81,6 +79,32 @@ def test_a_song_is_sung_from_a_file_of_words(clip: Path, weights: Path) -> None:
     assert names(clip.parent / "cuts.v2m.stems") == ["instrumental.wav", "vocals.wav"]
 
 
+def test_without_words_the_taggers_own_are_sung_even_where_all_tags_are_given(clip: Path, weights: Path) -> None:
+    given = {
+        "genres": "pop",
+        "instruments": "piano",
+        "moods": "calm",
+        "tempo": "90",
+        "key": "C major",
+        "vocals": "true",
+    }
+    flags = [word for name, value in given.items() for word in (f"--tags.{name}", value)]
+    record = score(clip, weights, *flags, "--end", "1.0", "--stems", "--generator.section", "1")
+    assert record["tags"]["lyrics"] == SONG
+    assert record["music"]["lyrics"] == ["Over the hill we fly\nUnder the open sky"]
+    assert sorted(record["music"]["stems"]) == ["instrumental", "vocals"]
+    assert record["tags"]["genres"] == ["pop"]
+    assert len(record["warnings"]) == 1
+    assert "room for 1 of the lyrics' 2 sections" in record["warnings"][0]
+
+
+def test_where_the_tagger_writes_no_words_it_is_said_and_nobody_sings(clip: Path, weights: Path) -> None:
+    record = score(clip, weights, "--tags.vocals", "true", "--tagger.max_new_tokens", "3", "--end", "0.5", "--stems")
+    assert record["music"]["stems"] == ["instrumental"]
+    assert [text for text in record["warnings"] if "wrote no lyrics that can be sung" in text]
+    assert [text for text in record["warnings"] if "there are no lyrics: the music is instrumental" in text]
+
+
 def test_the_clips_own_sound_serves_as_reference(clip: Path, weights: Path) -> None:
     record = score(clip, weights, "--reference", str(clip), "--end", "0.5")
     assert record["music"]["reference"] == [str(clip)]
@@ -95,6 +119,8 @@ def test_the_clips_own_sound_serves_as_reference(clip: Path, weights: Path) -> N
         (["--generator.section", "40"], (2, "section 40 s must lie between 1 and 30")),
         (["--generator.stage2", "no/such/folder/at/all"], (4, "there is no folder 'no/such/folder/at/all'")),
         (["--generator.bits", "3"], (2, "bits")),
+        (["--generator.device", "tpu"], (2, "device 'tpu' is none of this machine's")),
+        (["--tagger.prompt", ""], (2, "prompt must not be empty")),
         (["--reference", "README.md"], (2, "cannot be read as sound")),
     ],
 )
@@ -106,6 +132,12 @@ def test_what_cannot_be_is_one_line_before_any_work(
     assert code == said[0]
     assert said[1] in line
     assert names(clip.parent) == ["cuts.mp4"]
+
+
+def test_a_tagger_without_prompts_is_one_line_that_names_them(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(clip), "--tagger", "v2m.taggers.videollama.VideoLLaMA3", "--tagger.prompt", "What?"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "arguments are required: retry_prompt, lyrics_prompt" in line
 
 
 def test_without_weights_and_network_it_says_what_to_fetch(

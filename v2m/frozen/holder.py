@@ -111,20 +111,26 @@ class Holder(Generic[Model]):
                 raise
             told = str(error) if isinstance(error, _ToldError) else f"{_shortage(error)}; {self._cure}"
             _forget(error)
-        self.release()
+        self._model = None
+        _give_back()
         raise _ToldError(told)  # outside of the handler, so that it carries none of the frames that hold the memory
 
     def release(self) -> None:
         """Gives the memory back, to the driver too. Who still holds the model keeps it alive."""
-        self._model = None
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is None:  # nothing has been loaded, and importing it takes seconds
-            return
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        elif torch.backends.mps.is_available():
-            torch.mps.empty_cache()
+        if self._model is not None:  # collecting takes a good part of a second
+            self._model = None
+            _give_back()
+
+
+def _give_back() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None:  # nothing has been loaded, and importing it takes seconds
+        return
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 class _ToldError(MemoryError):

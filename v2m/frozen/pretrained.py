@@ -68,6 +68,7 @@ def load(
                 quantization_config=quantised,
                 device_map={"": device} if bits else None,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below, by name
             )
     except Exception as error:  # of any kind: the files decide which
         if out_of_memory(error):
@@ -86,17 +87,24 @@ def _check(told: Mapping[str, Any], folder: Path, what: str) -> None:
     kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
     lacking = [f"{len(told[each])} {each.replace('_', ' ')}" for each in kinds if told[each]]
     if lacking:
-        first = next(str(name) for each in kinds for name in sorted(map(str, told[each])))
+        first = min(_name(key) for key in next(told[each] for each in kinds if told[each]))
         raise MissingError(f"{str(folder)!r} does not fit {what}: {', '.join(lacking)}, such as {first}")
+
+
+def _name(key: Any) -> str:
+    """Of a parameter, or of (parameter, shape in the file, shape in the model)."""
+    return key if isinstance(key, str) else f"{key[0]} {tuple(key[1])} instead of {tuple(key[2])}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own progress bar, which knows nothing of the one that is shown."""
-    shown = logging.is_progress_bar_enabled()
+    """Without transformers' progress bar and its report, which know nothing of what is shown here."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()

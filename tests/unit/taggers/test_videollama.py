@@ -14,20 +14,19 @@ import pytest
 import torch
 import yaml
 
-from bench.tiny.videollama import ANSWER, make_native, make_original
+from bench.tiny.videollama import BOTH, SONG, make_native, make_original, split_tokenizer
 from v2m.errors import MissingError, UsageError
 from v2m.interfaces import Tagger
 from v2m.io import video as opening
 from v2m.taggers.palette import Palette
-from v2m.taggers.videollama import VideoLLaMA3
+from v2m.taggers.videollama import VideoLLaMA3, _completed
 from v2m.taggers.videollama_model import load
 from v2m.timing import glances
 from v2m.types import Tags, Video
 
 ROOT = Path(__file__).parents[3]
-SONG = "[verse]\nOver the hill we fly\nUnder the open sky\n\n[chorus]\nHold on to me\nHold on and see"
 RECIPE = yaml.safe_load((ROOT / "configs" / "infer" / "v2b.yaml").read_text())["tagger"]["init_args"]
-PROMPTS = {name: RECIPE[name] for name in ("prompt", "retry_prompt", "lyrics_prompt")}
+PROMPTS: dict[str, Any] = {name: RECIPE[name] for name in ("prompt", "retry_prompt", "lyrics_prompt")}
 SMALL: dict[str, Any] = PROMPTS | {"device": "cpu", "max_frames": 3, "pixels": 4 * 784, "max_new_tokens": 90}
 
 
@@ -37,8 +36,8 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_native(tmp_path_factory.mktemp("tiny") / "taught", shards=2, answer=ANSWER)
+def taught(v2b_weights: Path) -> Path:
+    return v2b_weights / "tagger"
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +79,12 @@ def test_a_taught_models_answer_becomes_tags_and_hints_win(taught: Path, clip: V
 def test_fewer_bits_give_the_taught_answer_and_really_are_fewer(taught: Path, clip: Video, bits: Any) -> None:
     tagger = VideoLLaMA3(str(taught), bits=bits, **SMALL)
     assert tagger.tag(clip, Tags()).tempo == 72.0
-    loaded = load(taught, "cpu", bits).model
-    assert loaded.model.language_model.layers[0].mlp.up_proj.weight.dtype in {torch.int8, torch.uint8}
-    assert loaded.model.vision_model.encoder.layers[0].mlp.fc1.weight.dtype == torch.float32
+    with tagger._holder.model() as held:
+        model: Any = held
+        parts = model.model.model
+    assert parts.language_model.layers[0].mlp.up_proj.weight.dtype in {torch.int8, torch.uint8}
+    assert parts.vision_model.encoder.layers[0].mlp.fc1.weight.dtype == torch.float32
+    assert parts.projector.readout[0].weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("bits", [None, 4])
@@ -97,12 +99,109 @@ def test_nonsense_twice_gives_the_palettes_tags_and_a_warning(
 
 
 def test_lyrics_are_asked_for_where_there_shall_be_vocals(tmp_path: Path, clip: Video) -> None:
-    folder = make_original(tmp_path / "singer", answer=SONG)
+    folder = make_original(tmp_path / "singer", answer=BOTH)
     tagger = VideoLLaMA3(str(folder), **SMALL)
     full = Tags(genres="pop", instruments="piano", moods="calm", tempo=90, key="C major")
     assert tagger.tag(clip, replace(full, vocals=True)).lyrics == SONG
     assert tagger.tag(clip, replace(full, vocals=True, lyrics="la")).lyrics == "la"
     assert tagger.tag(clip, full).lyrics == ""
+
+
+def test_memory_that_runs_out_is_told_with_what_to_lower_and_the_model_is_dropped(taught: Path, clip: Video) -> None:
+    tagger = VideoLLaMA3(str(taught), **SMALL)
+
+    def hoard(fraction: float) -> None:
+        if fraction > 0.45:  # it is writing its answer
+            torch.empty(2**48)
+
+    with pytest.raises(MemoryError, match=r"--tagger\.bits 4.*--tagger\.max_frames.*--tagger\.pixels.*--low-memory"):
+        tagger.tag(clip, Tags(), hoard)
+    assert not tagger._holder.loaded
+    assert tagger.tag(clip, Tags()).tempo == 72.0
+
+
+def test_a_video_too_narrow_for_the_model_is_measured_instead(
+    clip: Video, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    tagger = VideoLLaMA3(str(tmp_path / "no weights"), **SMALL)
+    for width, height in ((4000, 20), (20, 4000)):
+        caplog.clear()
+        ribbon = replace(clip, width=width, height=height)
+        assert tagger.tag(ribbon, Tags(tempo=90)) == Palette().tag(ribbon, Tags(tempo=90))
+        assert "too narrow" in caplog.text
+    with pytest.raises(MissingError, match="no weights"):
+        tagger.tag(replace(clip, width=3980, height=20), Tags())
+
+
+def test_what_the_model_would_avoid_is_kept_unless_somebody_has_chosen_it(clip: Video) -> None:
+    found = Tags(
+        genres="jazz, trap", instruments="piano, electric guitars", moods="calm", negative="drums, piano, harp, organ"
+    )
+    assert _completed(clip, found, Tags()).negative == ("drums", "harp", "organ")
+    assert _completed(clip, found, Tags(instruments="Harp")).negative == ("drums", "piano", "organ")
+    avoided = _completed(clip, found, Tags(negative="guitar, rap"))
+    assert avoided.negative == ("guitar", "rap")
+    assert (avoided.genres, avoided.instruments) == (("jazz", "trap"), ("piano",))
+
+
+def test_what_the_model_leaves_open_is_measured_without_what_is_to_be_avoided(
+    clip: Video, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = Tags(caption="A hill.", genres="jazz", timbres="warm", tempo=70, negative="piano", lyrics="la la")
+    tags = _completed(clip, found, Tags())
+    measured = Palette().tag(clip, Tags(genres="jazz", negative="piano"))
+    assert (tags.instruments, tags.moods) == (measured.instruments, measured.moods)
+    assert "piano" in Palette().tag(clip, Tags(genres="jazz")).instruments
+    assert "piano" not in tags.instruments
+    assert (tags.caption, tags.genres, tags.timbres, tags.tempo) == ("A hill.", ("jazz",), ("warm",), 70)
+    assert tags.lyrics == "la la"
+    assert "named no instruments and no moods" in caplog.text
+
+
+def test_few_tags_are_asked_for_once_more_and_the_better_answer_is_used(clip: Video) -> None:
+    answers = {
+        PROMPTS["prompt"]: "Caption: A hill.\nMood: calm",
+        PROMPTS["retry_prompt"]: "jazz, piano, harp, warm, calm",
+    }
+    asked: list[str] = []
+
+    class Scripted:
+        room = 9000
+
+        def inputs(self, frames: Any, ticks: list[int], clock: int, question: str, pixels: int) -> dict[str, Any]:
+            assert (len(frames), len(ticks), clock, pixels) == (3, 3, 1000, 4 * 784)
+            asked.append(question)
+            return {"input_ids": torch.zeros(1, 5)}
+
+        def answer(self, inputs: Any, most: int, streamer: Any = None) -> str:
+            return answers[asked[-1].partition("\nThis is decided")[0]]
+
+    tagger = VideoLLaMA3("none", **SMALL)
+    tagger._load = Scripted  # type: ignore[method-assign]
+    tagger._holder._load = Scripted
+    tags = tagger.tag(clip, Tags(tempo=90, key="C major", negative="drums", lyrics="la", caption="Seen."))
+    assert asked == [
+        prompt + "\nThis is decided already: caption: Seen.; tempo: 90 BPM; key: C major; avoid: drums."
+        for prompt in answers
+    ]
+    assert (tags.genres, tags.instruments, tags.moods) == (("jazz",), ("piano", "harp"), ("calm",))
+    answers[PROMPTS["prompt"]] = "Genre: jazz\nInstruments: piano, harp\nMood: calm, warm"
+    asked.clear()
+    tagger.tag(clip, Tags())
+    assert asked == [PROMPTS["prompt"]]  # five are enough
+
+
+def test_a_vocabulary_in_two_files_reads_as_the_one_in_one(original: Path, tmp_path: Path) -> None:
+    split = split_tokenizer(Path(shutil.copytree(original, tmp_path / "split")))
+    there, here = (load(folder, "cpu", None) for folder in (original, split))
+    frames = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
+    texts = [each.inputs(frames, [0, 1000], 1000, "Music, 90 BPM?", 3136)["input_ids"] for each in (there, here)]
+    assert torch.equal(*texts)
+    assert here.processor.tokenizer.get_vocab() == there.processor.tokenizer.get_vocab()
+    (split / "merges.txt").unlink()
+    with pytest.raises(MissingError, match="cannot be read") as caught:
+        load(split, "cpu", None)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_model_is_told_when_each_frame_is_shown(native: Path, clip: Video) -> None:
@@ -180,6 +279,18 @@ def test_weights_that_are_not_the_models_are_told(native: Path, original: Path, 
 def test_settings_that_cannot_be_are_told_together() -> None:
     with pytest.raises(UsageError, match=r"fps.*pixels.*max_frames"):
         VideoLLaMA3(**PROMPTS, fps=0, pixels=3, max_frames=0)
+
+
+def test_prompts_are_the_recipes_and_none_may_be_empty() -> None:
+    with pytest.raises(TypeError, match="lyrics_prompt"):
+        VideoLLaMA3(prompt="a", retry_prompt="b")  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"^retry_prompt must not be empty$"):
+        VideoLLaMA3(**dict[str, Any](PROMPTS, retry_prompt=" \n"))
+
+
+def test_an_unknown_device_is_refused_before_weights_are_looked_for() -> None:
+    with pytest.raises(UsageError, match="device 'tpu' is none of this machine's"):
+        VideoLLaMA3("no/such/folder/at/all", **PROMPTS, device="tpu").prepare()
 
 
 def test_low_memory_means_four_bits_and_less_to_see() -> None:

@@ -14,53 +14,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig
-from transformers.cache_utils import Cache, CacheLayerMixin
+
+ALIGNED = 8  # a mask whose rows are no multiple of this long is copied by CUDA's kernels in each layer
 
 
-class _Layer(CacheLayerMixin):
-    """One layer's keys and values (R, H, L, D); the slab says which rows and which positions a forward fills."""
-
-    def __init__(self, slab: Slab, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.slab = slab
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # zeros: what is masked must still be a number
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        rows, new = self.slab.rows, key_states.shape[-2]
-        assert self.keys is not None
-        assert self.values is not None
-        keys, values = self.keys[rows], self.values[rows]
-        if self.slab.at is not None:
-            places = self.slab.places(new)
-            keys.index_copy_(2, places, key_states)
-            values.index_copy_(2, places, value_states)
-            return keys, values
-        begin, end = self.slab.filled, self.slab.end(new)
-        keys[:, :, begin:end] = key_states
-        values[:, :, begin:end] = value_states
-        return keys[:, :, :end], values[:, :, :end]
-
-    def get_seq_length(self) -> int:
-        return self.slab.filled
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.slab.filled + query_length, 0
-
-    def get_max_length(self) -> int:
-        return self.slab.length
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:  # noqa: ARG002 - as its base
-        raise AssertionError("a slab is laid out when it is made")
-
-
-class Slab(Cache):
+class Slab:
     """Memory for `rows` sequences of at most `length` positions.
 
-    After each forward of q tokens the caller adds q to `filled` by `advance`; setting `filled` lower forgets what came
-    after. `rows` narrows the next forwards to some of the sequences (a slice: a view, never a copy). `pad` says how
-    many positions at the start of each row hold nothing, where sequences of unequal lengths end side by side.
+    A forward of q tokens asks for `places(q)`, gives each layer's keys and values to `update`, and ends by `advance`.
+    `rows` narrows the next forwards to some of the sequences (a slice: a view, never a copy). `pad` says how many
+    positions at the start of each row hold nothing, where sequences of unequal lengths end side by side.
     """
 
     def __init__(
@@ -74,23 +37,72 @@ class Slab(Cache):
         pad: Sequence[int] = (),
     ) -> None:
         self.length = length
-        self.filled = 0
+        self.filled = 0  # positions, while the slab is growing; setting it lower forgets what came after
         self.rows = slice(0, rows)
-        self.pad = torch.tensor(pad or [0] * rows, device=device)  # (R,)
-        self.at: Tensor | None = None  # (1,) what `filled` is once the slab is fixed, on the device
-        self._places: Tensor | None = None
+        self.pad = torch.zeros(rows, dtype=torch.long, device=device)  # (R,)
+        self.at: Tensor | None = None  # (1,) what `filled` is while the slab is fixed, on the device
+        self._counter = torch.zeros(1, dtype=torch.long, device=device)
         self._index = torch.arange(length, device=device)
-        hidden = self._index < self.pad[:, None, None, None]
-        self._open = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+        self._open = torch.zeros(rows, 1, 1, length, dtype=dtype, device=device)  # −inf in the pad
         shape = (rows, config.num_key_value_heads, length, _head_width(config))
-        super().__init__(layers=[_Layer(self, shape, device, dtype) for _ in range(config.num_hidden_layers)])
+        layers = range(config.num_hidden_layers)
+        self.keys, self.values = (  # zeros: what is masked must still be a number
+            [torch.zeros(shape, device=device, dtype=dtype) for _ in layers] for _ in range(2)
+        )
+        for row, count in enumerate(pad):
+            self.hide(row, count)
+
+    def hide(self, row: int, count: int) -> None:
+        """From here on the first `count` positions of `row` hold nothing: its pad."""
+        self.pad[row] = count
+        self._open[row, ..., :count] = -torch.inf
+        self._open[row, ..., count:] = 0.0
 
     def fix(self) -> None:
         """From here on the forwards attend over all `length` positions and count on the device; `filled` stands still.
 
         Whoever then steps beyond `length` gets an error from the device at best: the caller counts.
         """
-        self.at = torch.full((1,), self.filled, dtype=torch.long, device=self._index.device)
+        self.at = self._counter.fill_(self.filled)  # one tensor for good: captured steps read and raise it
+
+    def grow(self, filled: int) -> None:
+        """The opposite of `fix`: `filled` is what the caller has counted."""
+        self.at, self.filled = None, filled
+
+    def places(self, new: int) -> Tensor:
+        """(q,) where the next `new` tokens go."""
+        if self.at is not None:
+            return self.at + self._index[:new]
+        end = self.filled + new
+        assert end <= self.length, f"{end} positions in a slab of {self.length}"
+        return self._index[self.filled : end]
+
+    def positions(self, places: Tensor) -> Tensor:
+        """(R, q) position ids of the tokens at `places`: each row counts from the end of its pad; 0 in the pad."""
+        return (places - self.pad[self.rows, None]).clamp_(min=0)
+
+    def mask(self, places: Tensor) -> Tensor:
+        """(R, 1, q, e), 0 or −inf, to be added to the scores of the tokens at `places`.
+
+        A token sees itself and what came before it in its row, never the pad; a pad position sees itself, since of
+        nothing at all the softmax would be no number, which then spreads through a weight of 0.
+        """
+        seen = self._index if self.at is not None else self._index[: self.filled + len(places)]
+        mask = self._open[self.rows, :, :, : len(seen)]
+        if self.at is None and len(places) == 1:
+            return mask
+        here = places[:, None]
+        return mask.masked_fill(seen > here, -torch.inf).masked_fill_(seen == here, 0.0)
+
+    def update(self, layer: int, key: Tensor, value: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes a layer's (R, H, q, D) at `places` → its keys and values (R, H, e, D), views."""
+        keys, values = self.keys[layer][self.rows], self.values[layer][self.rows]
+        if self.at is not None:
+            return keys.index_copy_(2, places, key), values.index_copy_(2, places, value)
+        end = self.filled + key.shape[2]
+        keys[:, :, self.filled : end] = key
+        values[:, :, self.filled : end] = value
+        return keys[:, :, :end], values[:, :, :end]
 
     def advance(self, new: int) -> None:
         """After a forward of `new` tokens."""
@@ -98,38 +110,11 @@ class Slab(Cache):
             self.filled += new
         else:
             self.at += new
-            self._places = None
 
-    def end(self, new: int) -> int:
-        """Positions filled after the next `new` tokens, while the slab is growing."""
-        end = self.filled + new
-        assert end <= self.length, f"{end} positions in a slab of {self.length}"
-        return end
 
-    def places(self, new: int) -> Tensor:
-        """(q,) where the next `new` tokens go."""
-        if self.at is None:
-            return self._index[self.filled : self.end(new)]
-        if self._places is None or len(self._places) != new:  # every layer asks
-            self._places = self.at + self._index[:new]
-        return self._places
-
-    def positions(self, new: int) -> Tensor:
-        """(R, q) position ids of the next `new` tokens: each row counts from the end of its pad; 0 in the pad."""
-        return (self.places(new) - self.pad[self.rows, None]).clamp_(min=0)
-
-    def mask(self, new: int) -> Tensor:
-        """(R, 1, q, e), 0 or −inf, to be added to the scores of the next `new` tokens.
-
-        A token sees itself and what came before it in its row, never the pad; a pad position sees itself, since of
-        nothing at all the softmax would be no number, which then spreads through a weight of 0.
-        """
-        if self.at is None and new == 1:
-            return self._open[self.rows, :, :, : self.end(1)]
-        places = self.places(new)[:, None]
-        there = self._index if self.at is not None else self._index[: self.end(new)]
-        mask = self._open[self.rows, :, :, : len(there)].masked_fill(there > places, -torch.inf)
-        return mask.masked_fill_(there == places, 0.0)
+def aligned(length: int) -> int:
+    """The least length from `length` on that suits CUDA's kernels."""
+    return -(-length // ALIGNED) * ALIGNED
 
 
 def row_bytes(config: PretrainedConfig, length: int, dtype: torch.dtype) -> int:

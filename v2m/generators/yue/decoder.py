@@ -4,7 +4,7 @@ Its forward spends most of a small step on launching: norms in six kernels, rota
 made anew, and, from two new tokens on, the whole memory copied once for each query head.
 
 R rows, q new tokens, D width of the model, G key/value heads, n query heads to each, d width of a head, e positions
-attended to.
+attended to, O outputs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from v2m.errors import MissingError
 from v2m.generators.yue.cache import Slab
+
+SLOW = (2, 3)  # vectors that MKL multiplies one after the other, reading the weights for each
 
 
 class Decoder:
@@ -27,6 +30,7 @@ class Decoder:
         assert model.config.model_type == "llama", model.config.model_type
         self.slab = slab
         self.embedding, self.layers, self.norm = body.embed_tokens, body.layers, body.norm
+        self._below = model.config.num_attention_heads // model.config.num_key_value_heads
         cos, sin = body.rotary_emb(self.embedding.weight, torch.arange(slab.length, device=model.device)[None])
         half = sin.shape[-1] // 2
         self.cos = cos[0]  # (positions, d)
@@ -35,43 +39,86 @@ class Decoder:
     def __call__(self, tokens: Tensor) -> Tensor:
         """(R, q) → (R, D), the last token's output after the final norm. The slab has advanced by q."""
         new = tokens.shape[1]
-        mask, positions = self.slab.mask(new), self.slab.positions(new)
+        places = self.slab.places(new)
+        positions = self.slab.positions(places)
+        mask = spread(self.slab.mask(places), self._below)
         turn = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # (R, q, 1, d)
         x = self.embedding(tokens)
-        for layer, memory in zip(self.layers, self.slab.layers, strict=True):
-            x = x + _attend(layer.self_attn, _norm(layer.input_layernorm, x), memory, turn, mask)
-            x = x + layer.mlp(_norm(layer.post_attention_layernorm, x))
+        for index, layer in enumerate(self.layers):
+            attention, mlp = layer.self_attn, layer.mlp
+            query, key, value = _turned(attention, _norm(layer.input_layernorm, x), turn)
+            key, value = self.slab.update(index, key, value, places)
+            found = grouped(query, key, value, mask, attention.scaling)
+            x = x + _linear(attention.o_proj, found.transpose(1, 2).reshape(*x.shape[:2], -1))
+            given = _norm(layer.post_attention_layernorm, x)
+            inner = mlp.act_fn(_linear(mlp.gate_proj, given)) * _linear(mlp.up_proj, given)
+            x = x + _linear(mlp.down_proj, inner)
         self.slab.advance(new)
         return _norm(self.norm, x[:, -1])
 
 
-def _attend(attention: Any, x: Tensor, memory: Any, turn: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+def _turned(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """(R, q, D) → query (R, G·n, q, d), key and value (R, G, q, d), the first two rotated to their positions."""
     rows, new, _ = x.shape
     width = attention.head_dim
-    query = attention.q_proj(x)
-    both = torch.cat([query, attention.k_proj(x)], dim=-1).view(rows, new, -1, width)  # G·n query, then G key heads
-    both = torch.addcmul(both * turn[0], both.roll(width // 2, dims=-1), turn[1])
+    query = _linear(attention.q_proj, x)
+    both = torch.cat([query, _linear(attention.k_proj, x)], dim=-1).view(rows, new, -1, width)
+    both = torch.addcmul(both * turn[0], both.roll(width // 2, dims=-1), turn[1]).transpose(1, 2)
     heads = query.shape[-1] // width
-    value = attention.v_proj(x).view(rows, new, -1, width).transpose(1, 2)
-    key, value = memory.update(both[:, :, heads:].transpose(1, 2), value)
-    found = grouped(both[:, :, :heads].transpose(1, 2), key, value, mask, attention.scaling)
-    return attention.o_proj(found.transpose(1, 2).reshape(rows, new, -1))
+    value = _linear(attention.v_proj, x).view(rows, new, -1, width).transpose(1, 2)
+    return both[:, :heads], both[:, heads:], value
+
+
+def spread(mask: Tensor, below: int) -> Tensor:
+    """(R, 1, q, e) → (R, 1, n·q, e), or as it is where q = 1, for `grouped` with `below` = n query heads to a key's."""
+    if mask.shape[2] == 1:
+        return mask
+    return mask.expand(-1, below, -1, -1).flatten(1, 2)[:, None]
 
 
 def grouped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """(R, G·n, q, d) queries over (R, G, e, d) → (R, G·n, q, d); `mask` (R, 1, q, e) is added to the scores.
+    """(R, G·n, q, d) queries over (R, G, e, d) → (R, G·n, q, d); `mask` is what `spread` gives, added to the scores.
 
     The n heads of a group stand below each other as further queries of one head, so that keys are read once.
     """
-    rows, heads, new, width = query.shape
-    groups = key.shape[1]
-    below = heads // groups
-    if new > 1:
-        mask = mask.expand(-1, below, -1, -1).reshape(rows, 1, below * new, -1)
-    out = functional.scaled_dot_product_attention(
-        query.reshape(rows, groups, below * new, width), key, value, attn_mask=mask, scale=scale
-    )
-    return out.reshape(rows, heads, new, width)
+    rows, _, _, width = query.shape
+    below = query.reshape(rows, key.shape[1], -1, width)
+    out = functional.scaled_dot_product_attention(below, key, value, attn_mask=mask, scale=scale)
+    return out.reshape(query.shape)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What a linear layer does: (…, D) and weight (O, D) → (…, O)."""
+    count = x.numel() // x.shape[-1]
+    if count not in SLOW or x.dtype is not torch.float32 or x.device.type != "cpu":
+        return functional.linear(x, weight, bias)
+    # The same product the other way round reads the weights once, if the vectors lie one behind the other.
+    out = (weight @ x.reshape(count, -1).contiguous().T).T.contiguous().view(*x.shape[:-1], -1)
+    return out if bias is None else out + bias
+
+
+def output_rows(model: PreTrainedModel, begin: int, end: int) -> Tensor:
+    """(end − begin, D) float32: what of the output layer gives the logits of these tokens, whatever the layers are in.
+
+    Raises:
+        MissingError: There are fewer tokens, or the output layer is quantised.
+    """
+    weight = model.get_parameter("lm_head.weight")
+    if not weight.is_floating_point() or weight.shape[1] != model.config.hidden_size:
+        raise MissingError(f"the model's output layer is quantised ({weight.dtype}): take weights that leave it whole")
+    if weight.shape[0] < end:
+        raise MissingError(f"these are not the weights of YuE: {weight.shape[0]} tokens, not {end} or more")
+    with torch.inference_mode():
+        return weight[begin:end].float()
+
+
+def passed_on(model: PreTrainedModel) -> torch.dtype:
+    """The type of what the layers pass on, whatever their weights are stored in."""
+    return model.get_parameter("model.embed_tokens.weight").dtype
+
+
+def _linear(module: Any, x: Tensor) -> Tensor:
+    return product(x, module.weight, module.bias) if type(module) is nn.Linear else module(x)
 
 
 def _norm(norm: Any, x: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class Repeated:
                 self._stream = torch.cuda.Stream()
             else:
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, stream=self._stream):
+                # What other threads do on the device meanwhile, as in a service, does not spoil the capture.
+                with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                     self._step()
                 self._graph = graph
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA says so by an assert

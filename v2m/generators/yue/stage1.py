@@ -2,24 +2,25 @@
 
 A section's place in the context: [start_of_segment] text SOA <xcodec> v₀ r₀ v₁ r₁ … EOA [end_of_segment], where v are
 codes of the voice and r of the rest. R rows: the sequence itself and, where it is guided, one that starts at <xcodec>.
-q new tokens, n tokens of a context, T frames (50 a second), V = 1025 choices: the codes of codebook 0 in their order,
-then the end.
+q new tokens, n tokens of a context, T frames (50 a second), V = 1024 choices: the codes of codebook 0.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from v2m.errors import UsageError
-from v2m.generators.yue import attention, tokens
-from v2m.generators.yue.cache import Slab
+from v2m.generators.yue import tokens
+from v2m.generators.yue.cache import Slab, aligned
+from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
+from v2m.generators.yue.graph import Repeated
 from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.prompt import Prompt
 from v2m.generators.yue.settings import Settings
@@ -27,26 +28,20 @@ from v2m.models.sampling import guide, penalise, sample
 from v2m.types import Progress
 
 VOICE, REST = 0, 1
-END = tokens.CODES  # the choice that stands for EOA
+TOGETHER = 256  # tokens of a prompt read at once: what their attention needs stays small however long the prompt is
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A section to write: `frames` long, or shorter where the model ends it after the fraction `may_end` of them."""
+    """A section to write, `frames` long."""
 
     part: Part
     frames: int
-    may_end: float = 1.0
-
-    @property
-    def earliest(self) -> int:
-        """Frames before which the model cannot end."""
-        return max(1, math.ceil(self.may_end * self.frames))
 
 
 @torch.inference_mode()
 def write(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     prompt: Prompt,
     head: Sequence[int],
     passages: Sequence[Passage],
@@ -54,39 +49,49 @@ def write(
     seed: int,
     settings: Settings | None = None,
     silence: int | None = None,
+    graph: bool | None = None,
     progress: Progress | None = None,
 ) -> list[Tensor]:
     """Codebook 0 of each passage, (2, T) on the model's device: the voice, then the rest.
 
-    The published script draws from the whole vocabulary with text blocked; here the choice is among the codes of
-    codebook 0 and the end alone. Log-probabilities then count those only, which shifts them by the mass on all other
-    tokens: guidance, top-k and top-p do not see a shift, the repetition penalty does, by as little as that mass is.
+    The published script draws from the whole vocabulary with text blocked, and a section ends where the model says so.
+    Here each runs its frames, planned on the video's cuts, and its end is appended: the choice is among the codes of
+    codebook 0 alone. Log-probabilities then count those only, which shifts them by the mass on all other tokens:
+    guidance, top-k and top-p do not see a shift, the repetition penalty does, by as little as that mass is.
 
     Where the context would grow too long, the oldest sections are forgotten; `head` never is. A passage draws from a
     generator of its own, so that it does not matter how many draws the one before it took.
 
     Args:
-        model: A checkpoint of stage 1.
+        model: A `LlamaForCausalLM`, a checkpoint of stage 1.
         prompt: Encodes the sections' texts.
         head: Ids of `Prompt.head`.
         passages: What to write, in this order.
         seed: At least 0. The same seed writes the same codes on the same machine.
         settings: How codes are drawn.
         silence: Code that the voice is kept at: nobody sings, and each frame takes one forward rather than two.
+        graph: Whether all shapes are kept, and each forward is launched as one CUDA graph; None does so on CUDA. On
+            the CPU the same forwards run one by one, which is slower than without.
         progress: Told the fraction of all frames.
 
     Raises:
         UsageError: The head and one passage are longer than the model's context.
+        MissingError: The model's vocabulary is not that of YuE, or its output layer is quantised.
     """
     settings = settings or Settings()
-    device = model.model.embed_tokens.weight.device
+    device = model.device
     openings = [prompt.section(passage.part) for passage in passages]
     tail = [tokens.EOA, *prompt.end_of_segment]
     sizes = [len(each) + 2 * passage.frames + len(tail) for each, passage in zip(openings, passages, strict=True)]
     limit = model.config.max_position_embeddings
     _check(len(head), sizes, limit)
-    guided = any(scale != 1 for scale in settings.guidance)
-    reader = _Reader(model, min(limit, len(head) + sum(sizes)), 2 if guided else 1)
+    reader = _Reader(
+        model,
+        min(limit, len(head) + sum(sizes)),
+        rows=2 if any(scale != 1 for scale in settings.guidance) else 1,
+        new=1 if silence is None else 2,
+        still=device.type == "cuda" if graph is None else graph,
+    )
     begin, kept, written = torch.tensor(list(head), device=device), list[Tensor](), list[Tensor]()
     frames = sum(passage.frames for passage in passages)
     for number, (passage, size) in enumerate(zip(passages, sizes, strict=True)):
@@ -97,16 +102,12 @@ def write(
         context = torch.cat([begin, *kept, opening])
         reader.prefill(context[reader.filled : -1])
         scale = settings.guidance[min(number, 1)]
-        reader.start_section(guided=scale != 1)
         picker = _Picker(settings, scale, _seen(context), _generator(seed, number, device))
-        before = sum(each.frames for each in passages[:number])
-        tick = _tick(progress, before, frames)
-        if silence is None:
-            codes = _sung(reader, picker, passage, tick)
-        else:
-            codes = _unsung(reader, picker, passage, silence, tick)
-        ids = codes.T.reshape(-1) + tokens.FIRST_CODE
-        kept.append(torch.cat([opening, ids, torch.tensor(tail, device=device)]))
+        tick = _tick(progress, sum(each.frames for each in passages[:number]), frames)
+        reader.start_section(guided=scale != 1)
+        codes = _section(reader, picker, passage.frames, silence, tick)
+        reader.end_section()
+        kept.append(torch.cat([opening, codes.T.flatten() + tokens.FIRST_CODE, torch.tensor(tail, device=device)]))
         written.append(codes)
     return written
 
@@ -128,11 +129,10 @@ def _generator(seed: int, number: int, device: torch.device) -> torch.Generator:
 
 def _seen(context: Tensor) -> Tensor:
     """(n,) ids → (1, V): the choices that occur among them."""
-    seen = torch.zeros(1, END + 1, dtype=torch.bool, device=context.device)
+    seen = torch.zeros(1, tokens.CODES + 1, dtype=torch.bool, device=context.device)
     codes = context - tokens.FIRST_CODE
-    seen[0, codes[(codes >= 0) & (codes < tokens.CODES)]] = True
-    seen[0, END] = (context == tokens.EOA).any()
-    return seen
+    beyond = (codes < 0) | (codes >= tokens.CODES)
+    return seen.index_fill_(1, codes.masked_fill(beyond, tokens.CODES), True)[:, :-1].clone()
 
 
 def _tick(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
@@ -143,38 +143,18 @@ def _tick(progress: Progress | None, before: int, total: int) -> Callable[[int],
     return tick
 
 
-def _sung(reader: _Reader, picker: _Picker, passage: Passage, tick: Callable[[int], None]) -> Tensor:
-    """(2, T): every code is drawn; the model may end between two frames."""
-    codes = torch.empty(2, passage.frames, dtype=torch.long, device=reader.device)
+def _section(reader: _Reader, picker: _Picker, frames: int, silence: int | None, tick: Callable[[int], None]) -> Tensor:
+    """(2, T). With `silence`, which the voice then has, a drawn code and the known one after it are read at once."""
+    codes = torch.full((2, frames), silence or 0, device=reader.device)
+    known = codes[VOICE, :1] + tokens.FIRST_CODE
+    if silence is not None:
+        picker.mark(codes[VOICE, :1])
     last = torch.tensor([tokens.XCODEC], device=reader.device)
-    for frame in range(passage.frames):
-        for slot in (VOICE, REST):
-            may_end = slot == VOICE and frame >= passage.earliest
-            choice = picker.pick(reader.read(last)[:, -1], may_end=may_end)
-            if may_end and bool(choice == END):
-                return codes[:, :frame]
-            picker.seen[:, choice] = True
+    for frame in range(frames):
+        for slot in (VOICE, REST) if silence is None else (REST,):
+            choice = picker.pick(reader.read(last if silence is None else torch.cat([last, known])))
             codes[slot, frame] = choice[0]
             last = choice + tokens.FIRST_CODE
-        tick(frame + 1)
-    return codes
-
-
-def _unsung(reader: _Reader, picker: _Picker, passage: Passage, silence: int, tick: Callable[[int], None]) -> Tensor:
-    """(2, T) with `silence` in the voice: a drawn code and the known one after it are read in one forward."""
-    codes = torch.full((2, passage.frames), silence, device=reader.device)
-    known = torch.tensor([silence + tokens.FIRST_CODE], device=reader.device)
-    last = torch.tensor([tokens.XCODEC], device=reader.device)
-    picker.seen[:, silence] = True
-    for frame in range(passage.frames):
-        scores = reader.read(torch.cat([last, known]))
-        if frame >= passage.earliest and bool(picker.pick(scores[:, 0], may_end=True) == END):
-            reader.filled -= 1  # the silence that was read does not come
-            return codes[:, :frame]
-        choice = picker.pick(scores[:, 1], may_end=False)
-        picker.seen[:, choice] = True
-        codes[REST, frame] = choice[0]
-        last = choice + tokens.FIRST_CODE
         tick(frame + 1)
     return codes
 
@@ -183,23 +163,26 @@ class _Picker:
     """Draws the next choice; `seen` (1, V) says which occur in the context."""
 
     def __init__(self, settings: Settings, guidance: float, seen: Tensor, generator: torch.Generator) -> None:
-        self.seen = seen
+        self._seen = seen
         self._settings, self._guidance, self._generator = settings, guidance, generator
 
-    def pick(self, scores: Tensor, *, may_end: bool) -> Tensor:
+    def pick(self, scores: Tensor) -> Tensor:
         """(R, V) → (1,)."""
         settings = self._settings
         logits = guide(scores[:1], scores[-1:], self._guidance)  # with one row and guidance 1: its log-probabilities
-        logits = penalise(logits, self.seen, settings.repetition_penalty)
-        if not may_end:
-            logits[:, END] = -torch.inf
-        return sample(
-            logits,
+        choice = sample(
+            penalise(logits, self._seen, settings.repetition_penalty),
             temperature=settings.temperature,
             top_k=settings.top_k,
             top_p=settings.top_p,
             generator=self._generator,
         )
+        self.mark(choice)
+        return choice
+
+    def mark(self, choice: Tensor) -> None:
+        """From here on `choice` (1,) counts as seen."""
+        self._seen.index_fill_(1, choice, True)
 
 
 class _Reader:
@@ -210,62 +193,64 @@ class _Reader:
         model: The language model.
         length: Tokens that the memory holds.
         rows: R at most.
+        new: q, the tokens that `read` is given.
+        still: Whether shapes are kept within a section.
     """
 
-    def __init__(self, model: LlamaForCausalLM, length: int, rows: int) -> None:
-        embeddings, out = model.model.embed_tokens.weight, model.lm_head.weight
-        self.device, dtype = embeddings.device, embeddings.dtype
-        attention.use(model)
-        self._model = model.model
-        self._out = torch.cat([out[tokens.FIRST_CODE : tokens.first_id(1)], out[tokens.EOA : tokens.EOA + 1]])  # (V, D)
-        self._slab = Slab(model.config, rows, length, self.device, dtype)
-        self._hidden = torch.finfo(dtype).min
-        self._mask = torch.zeros(rows, 1, 1, length, device=self.device, dtype=dtype)
-        self._starts = torch.zeros(rows, 1, dtype=torch.long, device=self.device)
-        self._guided = False
-
-    @property
-    def filled(self) -> int:
-        """Tokens in the memory."""
-        return self._slab.filled
-
-    @filled.setter
-    def filled(self, count: int) -> None:
-        self._slab.filled = count
+    def __init__(self, model: PreTrainedModel, length: int, *, rows: int, new: int, still: bool) -> None:
+        self.device, self.filled = model.device, 0  # tokens in the memory
+        self._out = output_rows(model, tokens.FIRST_CODE, tokens.first_id(1))  # (V, D)
+        self._decoder = Decoder(model, Slab(model.config, rows, aligned(length), self.device, passed_on(model)))
+        self._still, self._guided = still, False
+        self._given = torch.zeros(new, dtype=torch.long, device=self.device)
+        self._scores = torch.zeros(rows, tokens.CODES, device=self.device)
+        self._steps: dict[bool, Repeated] = {}  # guided or not
 
     def forget(self) -> None:
+        self._decoder.slab.grow(0)
         self.filled = 0
 
     def prefill(self, ids: Tensor) -> None:
         """Reads (n,) ids of a prompt into the first row."""
-        self._slab.rows = slice(0, 1)
-        self._forward(ids[None], torch.arange(self.filled, self.filled + len(ids), device=self.device)[None], None)
+        self._decoder.slab.rows = slice(0, 1)
+        for part in ids.split(TOGETHER):
+            self._decoder(part[None])
+        self.filled += len(ids)
 
     def start_section(self, *, guided: bool) -> None:
         """From here on `read` adds to the section."""
-        self._guided = guided
-        self._slab.rows = slice(0, 2 if guided else 1)
-        self._mask[1:, ..., : self.filled] = self._hidden
-        self._mask[1:, ..., self.filled :] = 0
-        self._starts[1:] = self.filled
+        slab, self._guided = self._decoder.slab, guided
+        slab.rows = slice(0, 2 if guided else 1)
+        if guided:
+            slab.hide(1, self.filled)
+        if self._still:
+            slab.fix()
+
+    def end_section(self) -> None:
+        """From here on `prefill` may add to the prompt."""
+        self._decoder.slab.grow(self.filled)
 
     def read(self, ids: Tensor) -> Tensor:
-        """(q,) ids → logits (R, q, V), float32, of what follows each."""
-        q, rows = len(ids), 2 if self._guided else 1
-        end = self.filled + q
-        positions = torch.arange(self.filled, end, device=self.device) - self._starts[:rows]
-        mask = None
-        if self._guided:
-            mask = self._mask[..., :end].expand(rows, 1, q, end)
-            if q > 1:
-                mask = mask.clone()
-                mask[..., -q:] += torch.full_like(mask[0, 0, :, -q:], self._hidden).triu(1)
-        hidden = self._forward(ids.expand(rows, q), positions, mask)
-        return (hidden @ self._out.T).float()
+        """(q,) ids → logits (R, V), float32, of what follows; the next call may overwrite them."""
+        self.filled += len(ids)
+        assert self.filled <= self._decoder.slab.length
+        rows = self._decoder.slab.rows
+        if not self._still:
+            return _logits(self._decoder, self._out, ids)
+        self._given.copy_(ids)
+        if self._guided not in self._steps:
+            step = partial(_step, self._decoder, self._out, self._given, self._scores[rows])
+            self._steps[self._guided] = Repeated(step, capture=self.device.type == "cuda")
+        self._steps[self._guided]()
+        return self._scores[rows]
 
-    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        out = self._model(
-            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._slab, use_cache=True
-        )
-        self._slab.filled += ids.shape[1]
-        return out.last_hidden_state
+
+def _step(decoder: Decoder, out: Tensor, given: Tensor, scores: Tensor) -> None:
+    """What a CUDA graph repeats: no method of the reader, which would keep its memory alive by a circle."""
+    scores.copy_(_logits(decoder, out, given))
+
+
+def _logits(decoder: Decoder, out: Tensor, ids: Tensor) -> Tensor:
+    """(q,) ids, given to each row → (R, V), float32, of what follows the last."""
+    rows = decoder.slab.rows.stop
+    return product(decoder(ids.expand(rows, -1)).float(), out)

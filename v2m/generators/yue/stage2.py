@@ -10,24 +10,22 @@ R windows side by side (rows), T frames, K = 8 codebooks, D width of the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
 
-from v2m.errors import MissingError
-from v2m.generators.yue.cache import Slab, row_bytes
-from v2m.generators.yue.decoder import Decoder
+from v2m.generators.yue.cache import Slab, aligned, row_bytes
+from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
 from v2m.generators.yue.graph import Repeated
 from v2m.generators.yue.tokens import CODEBOOKS, CODES, SOA, STAGE_1, STAGE_2, first_id
 from v2m.types import Progress
 
 WINDOW = 300  # frames, as in training
 MARKS = 3  # tokens of the prompt that are no codes
-ALIGNED = 8  # a mask whose rows are no multiple of this long is copied by CUDA's kernels in each layer
-SHARE = 0.8  # of the free memory: the rest is for what a forward needs besides
+SHARE = 0.8  # of CUDA's free memory: the rest is for what a forward needs besides
+MOST = 32  # windows side by side elsewhere: more are hardly faster and take 5 GB
 
 
 def refine(
@@ -45,16 +43,16 @@ def refine(
         model: The stage 2 `LlamaForCausalLM`.
         streams: Stems; they may be of unequal lengths, and empty.
         window: Frames that the model sees at once.
-        batch: Windows side by side; None takes all, on CUDA as many as its free memory has room for.
+        batch: Windows side by side; None takes as many as CUDA's free memory has room for, elsewhere 32.
         graph: Whether all shapes are kept, and each frame is launched as one CUDA graph; None does so on CUDA. On the
             CPU the same steps run one by one, which is slower than without.
 
     Raises:
-        MissingError: The model's vocabulary is not that of YuE.
+        MissingError: The model's vocabulary is not that of YuE, or its output layer is quantised.
     """
     assert window >= 1
     assert batch is None or batch >= 1
-    heads = _heads(model)
+    heads = output_rows(model, first_id(1), first_id(CODEBOOKS)).view(CODEBOOKS - 1, CODES, -1)
     found = [torch.empty(CODEBOOKS, len(stream), dtype=torch.long) for stream in streams]
     pieces = [
         (stem, begin, stream[begin : begin + window].to("cpu", torch.long))
@@ -65,22 +63,34 @@ def refine(
     still = graph if graph is not None else model.device.type == "cuda"
     batches = list(_batches(pieces, batch or _room(model, window, len(pieces))))
     total, done = sum(len(rows[0][2]) for rows in batches), 0
-    with torch.inference_mode():
-        for rows in batches:
-            frames = _Frames(model, heads, [codes for *_, codes in rows], still=still)
-            for _ in frames.run():
-                done += 1
-                if progress is not None:
-                    progress(done / total)
-            for (stem, begin, codes), row in zip(rows, frames.codes(), strict=True):
-                found[stem][:, begin : begin + len(codes)] = row[:, : len(codes)]
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done / total)
+
+    for rows in batches:
+        refined = _refined(model, heads, [codes for *_, codes in rows], still, tick)
+        for (stem, begin, codes), row in zip(rows, refined, strict=True):
+            found[stem][:, begin : begin + len(codes)] = row[:, : len(codes)]
     return found
 
 
 def length(window: int) -> int:
     """Positions of the memory that a window of so many frames takes: the last code is never read."""
-    needed = MARKS + window + CODEBOOKS * window - 1
-    return -(-needed // ALIGNED) * ALIGNED
+    return aligned(MARKS + window + CODEBOOKS * window - 1)
+
+
+@torch.inference_mode()
+def _refined(
+    model: PreTrainedModel, heads: Tensor, windows: Sequence[Tensor], still: bool, tick: Callable[[], None]
+) -> Tensor:
+    """(R, K, T) on the CPU. The memory of these windows is free before that of the next is laid out."""
+    frames = _Frames(model, heads, windows, still=still)
+    for _ in frames.run():
+        tick()
+    return frames.codes()
 
 
 class _Frames:
@@ -101,7 +111,7 @@ class _Frames:
         self.last = torch.zeros(count, 1, dtype=torch.long, device=device)  # token of the previous frame's last code
         self.frame = torch.zeros(1, dtype=torch.long, device=device)
         pad = [self.longest - size for size in self.lengths]
-        self.slab = Slab(model.config, count, length(self.longest), device, _dtype(model), pad=pad)
+        self.slab = Slab(model.config, count, length(self.longest), device, passed_on(model), pad=pad)
         self.decoder = Decoder(model, self.slab)
         self.prompt = torch.cat([_prompt(window, self.longest) for window in windows]).to(device)
 
@@ -140,7 +150,7 @@ class _Frames:
 
     def _forward(self, tokens: Tensor, slot: int) -> Tensor:
         """(R, q) tokens → (R, 1) codes of codebook `slot` + 1: its logits alone are computed, in float32."""
-        return functional.linear(self.decoder(tokens).float(), self.heads[slot]).argmax(dim=-1, keepdim=True)
+        return product(self.decoder(tokens).float(), self.heads[slot]).argmax(dim=-1, keepdim=True)
 
     def _given(self) -> Tensor:
         """(R, 1) tokens of this frame's first codes."""
@@ -156,26 +166,12 @@ def _prompt(window: Tensor, longest: int) -> Tensor:
     return torch.tensor([[SOA] * (longest + MARKS - len(tokens)) + tokens])
 
 
-def _heads(model: PreTrainedModel) -> Tensor:
-    """(7, 1024, D) float32: the output rows of codebooks 1 to 7."""
-    weight = model.get_parameter("lm_head.weight")
-    begin, end = first_id(1), first_id(CODEBOOKS)
-    if weight.shape[0] < end:
-        raise MissingError(f"these are not the weights of YuE's stage 2: {weight.shape[0]} tokens, not {end} or more")
-    with torch.inference_mode():
-        return weight[begin:end].float().view(CODEBOOKS - 1, CODES, -1)
-
-
-def _dtype(model: PreTrainedModel) -> torch.dtype:
-    """What the layers pass on, whatever the weights are stored in."""
-    return model.get_parameter("model.embed_tokens.weight").dtype
-
-
 def _room(model: PreTrainedModel, window: int, count: int) -> int:
     if model.device.type != "cuda":
-        return max(count, 1)
+        return max(min(count, MOST), 1)
     free, _ = torch.cuda.mem_get_info(model.device)
-    return max(int(SHARE * free) // row_bytes(model.config, length(window), _dtype(model)), 1)
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    return max(int(SHARE * free) // row_bytes(model.config, length(window), passed_on(model)), 1)
 
 
 def _batches(pieces: list[tuple[int, int, Tensor]], most: int) -> Iterator[list[tuple[int, int, Tensor]]]:

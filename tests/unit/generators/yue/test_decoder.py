@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tests.unit.generators.yue.tiny_llama import load
 from v2m.generators.yue.cache import Slab
-from v2m.generators.yue.decoder import Decoder, grouped
+from v2m.generators.yue.decoder import Decoder, grouped, product, spread
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.1)])
@@ -39,4 +39,18 @@ def test_grouped_attention_is_that_of_repeated_keys(new: int) -> None:
     mask[..., 0] = 0.0
     keys, values = key.repeat_interleave(4, dim=1), value.repeat_interleave(4, dim=1)
     expected = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=0.3)
-    torch.testing.assert_close(grouped(query, key, value, mask, 0.3), expected)
+    torch.testing.assert_close(grouped(query, key, value, spread(mask, 4), 0.3), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 2), (3, 1), (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_product_of_few_vectors_is_the_linear_layers(
+    shape: tuple[int, int], dtype: torch.dtype, biased: bool
+) -> None:
+    random = torch.Generator().manual_seed(sum(shape))
+    x, weight = (torch.randn(*each, 24, generator=random).to(dtype) for each in (shape, (7,)))
+    bias = torch.randn(7, generator=random).to(dtype) if biased else None
+    found = product(x, weight, bias)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, functional.linear(x, weight, bias))

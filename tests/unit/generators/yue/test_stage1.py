@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from bench.tiny import yue_lm, yue_tokenizer
-from v2m.errors import UsageError
+from v2m.errors import MissingError, UsageError
 from v2m.generators.yue import stage1, tokens
 from v2m.generators.yue.lyrics import Part, blank
 from v2m.generators.yue.prompt import Prompt
@@ -29,7 +29,7 @@ from v2m.generators.yue.tokenizer import Tokenizer
 from v2m.models.sampling import draw
 from v2m.types import Tags
 
-ALLOWED = [*range(tokens.FIRST_CODE, tokens.FIRST_CODE + 1024), tokens.EOA]
+ALLOWED = [*range(tokens.FIRST_CODE, tokens.FIRST_CODE + 1024)]
 SILENCE = 321
 TAGS = Tags(genres=["pop"], instruments=["piano"], moods=["calm"])
 PARTS = [Part("verse", "Staring at the sunset"), Part("chorus"), Part("outro")]
@@ -60,16 +60,8 @@ def model(folder: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(folder).eval()
 
 
-@pytest.fixture
-def restless(model: LlamaForCausalLM) -> LlamaForCausalLM:
-    """A model that often wants to end."""
-    with torch.no_grad():
-        model.lm_head.weight[tokens.EOA] *= 12
-    return model
-
-
 def log_probs(model: LlamaForCausalLM, ids: Sequence[int]) -> Tensor:
-    """(1, 1025) of what follows `ids`, among what is allowed."""
+    """(1, 1024) of what follows `ids`, among what is allowed."""
     return model(torch.tensor([ids]), logits_to_keep=1).logits[0, :, ALLOWED].log_softmax(-1)
 
 
@@ -81,7 +73,6 @@ def choose(  # the plain way: every token of every context is read again
     *,
     scale: float,
     settings: Settings,
-    may_end: bool,
     generator: torch.Generator,
 ) -> int:
     """The id after `context`, of which the unconditional branch sees `alone`."""
@@ -90,8 +81,6 @@ def choose(  # the plain way: every token of every context is read again
     scores[:, ALLOWED] = uncond + scale * (cond - uncond)
     ids = torch.LongTensor([context])
     scores = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)(ids, scores)
-    if not may_end:
-        scores[:, tokens.EOA] = -torch.inf
     if settings.temperature == 0:
         return int(scores.argmax())
     for step in (
@@ -117,26 +106,19 @@ def slowly(
     generator = stage1._generator(seed, number, torch.device("cpu"))
     written: list[int] = []
 
-    def following(may_end: bool) -> int:
+    def following() -> int:
         return choose(
             model,
             context + written,
             [tokens.XCODEC, *written],
             scale=settings.guidance[min(number, 1)],
             settings=settings,
-            may_end=may_end,
             generator=generator,
         )
 
-    for frame in range(passage.frames):
-        may_end = frame >= max(1, passage.may_end * passage.frames)
-        if silence is None or may_end:
-            written.append(following(may_end))
-            if written[-1] == tokens.EOA:
-                return written[:-1]
-        if silence is not None:
-            written[2 * frame :] = [tokens.FIRST_CODE + silence]
-        written.append(following(may_end=False))
+    for _ in range(passage.frames):
+        written.append(following() if silence is None else tokens.FIRST_CODE + silence)
+        written.append(following())
     return written
 
 
@@ -173,17 +155,32 @@ SETTINGS = {
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_codes_are_those_of_reading_everything_again_for_each(
-    restless: LlamaForCausalLM, prompt: Prompt, settings: Settings, silence: int | None
+def test_codes_are_those_of_reading_everything_again_for_each_whether_shapes_are_kept_or_not(
+    model: LlamaForCausalLM, prompt: Prompt, settings: Settings, silence: int | None
 ) -> None:
-    """Over sections that end by themselves and sections that do not, behind a reference."""
+    """Over sections of unequal lengths, behind a reference; kept shapes are what a CUDA graph asks for."""
     head = prompt.head(TAGS, PARTS, torch.arange(0, 1000, 50).reshape(2, 10))
-    passages = [Passage(PARTS[0], 14), Passage(PARTS[1], 30, may_end=0.3), Passage(PARTS[2], 12)]
-    fast = write(restless, prompt, head, passages, seed=3, settings=settings, silence=silence)
-    slow = all_slowly(restless, prompt, head, passages, seed=3, settings=settings, silence=silence)
-    assert [ids_of(codes) for codes in fast] == slow
-    assert 9 <= fast[1].shape[1] < 30, "the second one was to end by itself"
-    assert sum(map(len, slow)) >= 60
+    passages = [Passage(PARTS[0], 14), Passage(PARTS[1], 9), Passage(PARTS[2], 12)]
+    slow = all_slowly(model, prompt, head, passages, seed=3, settings=settings, silence=silence)
+    for graph in (False, True):
+        fast = write(model, prompt, head, passages, seed=3, settings=settings, silence=silence, graph=graph)
+        assert [ids_of(codes) for codes in fast] == slow, graph
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
+def test_on_cuda_captured_steps_write_the_likeliest_codes(
+    model: LlamaForCausalLM, prompt: Prompt, silence: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Over sections, of which the first alone is guided."""
+    passages = [Passage(part, 12) for part in PARTS]
+    settings = Settings(temperature=0.0, guidance=(1.5, 1.0))
+    expected = write(model, prompt, [1], passages, seed=0, settings=settings, silence=silence)
+    torch.nn.Module.to(model, "cuda")
+    found = write(model, prompt, [1], passages, seed=0, settings=settings, silence=silence)
+    assert not caplog.records
+    assert [ids_of(codes) for codes in found] == [ids_of(codes) for codes in expected]
 
 
 class Blocking(nn.Module):
@@ -231,23 +228,6 @@ def test_every_section_is_written_in_full_and_in_codes_of_the_first_codebook(
     assert int(codes.max()) < 1024
     assert len(codes[stage1.REST].unique()) > 10, "these are no draws"
     assert bool((codes[stage1.VOICE] == SILENCE).all()) == (silence is not None)
-
-
-@pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
-def test_a_section_ends_by_itself_only_after_its_fraction(
-    restless: LlamaForCausalLM, prompt: Prompt, silence: int | None
-) -> None:
-    head = prompt.head(TAGS, PARTS)
-    frames = {
-        may_end: [
-            write(restless, prompt, head, [Passage(PARTS[0], 40, may_end)], seed=seed, silence=silence)[0].shape[1]
-            for seed in range(4)
-        ]
-        for may_end in (0.0, 0.5, 1.0)
-    }
-    assert 1 <= min(frames[0.0]) < 20
-    assert 20 <= min(frames[0.5]) < 40
-    assert frames[1.0] == [40] * 4
 
 
 def limited(model: LlamaForCausalLM, tokens_at_most: int) -> LlamaForCausalLM:
@@ -321,8 +301,43 @@ def test_progress_rises_to_1(model: LlamaForCausalLM, prompt: Prompt) -> None:
     assert told == pytest.approx([k / 12 for k in range(1, 13)])
 
 
-def test_the_attention_may_be_transformers_plain_one(folder: Path, model: LlamaForCausalLM, prompt: Prompt) -> None:
-    eager = LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
-    passages = [Passage(part, 12) for part in PARTS[:2]]
-    one, other = (write(each, prompt, [1], passages, seed=0, silence=SILENCE) for each in (model, eager))
-    assert [ids_of(codes) for codes in one] == [ids_of(codes) for codes in other]
+@pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
+def test_each_token_is_read_once_and_both_branches_in_one_forward(
+    model: LlamaForCausalLM, prompt: Prompt, silence: int | None
+) -> None:
+    seen: list[tuple[int, int]] = []
+    hook = model.get_submodule("model.layers.0.mlp.act_fn").register_forward_hook(
+        lambda _, given, out: seen.append(tuple(out.shape[:2]))
+    )
+    head = prompt.head(TAGS, PARTS)
+    try:
+        write(model, prompt, head, [Passage(part, 5) for part in PARTS[:2]], seed=0, silence=silence)
+    finally:
+        hook.remove()
+    step, count = ((2, 1), 10) if silence is None else ((2, 2), 5)
+    again = 1 + CLOSING + len(prompt.section(PARTS[1])) - 1
+    first = len(head) + len(prompt.section(PARTS[0])) - 1
+    assert seen == [(1, first), *[step] * count, (1, again), *[step] * count]
+
+
+def test_a_long_prompt_is_read_a_part_at_a_time(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    seen: list[int] = []
+    hook = model.get_submodule("model.layers.0.mlp.act_fn").register_forward_hook(
+        lambda _, given, out: seen.append(out.shape[1])
+    )
+    head = prompt.head(TAGS, PARTS, torch.arange(600).reshape(2, 300))
+    try:
+        (codes,) = write(model, prompt, head, [Passage(PARTS[0], 3)], seed=0, settings=GREEDY)
+    finally:
+        hook.remove()
+    assert max(seen) == stage1.TOGETHER
+    assert sum(seen) == len(head) + len(prompt.section(PARTS[0])) - 1 + 6
+    (slow,) = all_slowly(model, prompt, head, [Passage(PARTS[0], 3)], seed=0, settings=GREEDY, silence=None)
+    assert ids_of(codes) == slow
+
+
+def test_an_output_layer_without_logits_of_its_own_is_refused(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    packed = torch.zeros(83968 * 32 // 2, 1, dtype=torch.uint8)  # as 4-bit kernels keep it
+    model.lm_head.weight = nn.Parameter(packed, requires_grad=False)
+    with pytest.raises(MissingError, match="output layer is quantised"):
+        write(model, prompt, [1], [Passage(PARTS[0], 3)], seed=0)

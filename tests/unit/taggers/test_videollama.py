@@ -185,6 +185,10 @@ def test_few_tags_are_asked_for_once_more_and_the_better_answer_is_used(clip: Vi
         for prompt in answers
     ]
     assert (tags.genres, tags.instruments, tags.moods) == (("jazz",), ("piano", "harp"), ("calm",))
+    answers |= {PROMPTS["prompt"]: "Genre: jazz\nInstruments: piano, harp\nMood: calm", PROMPTS["retry_prompt"]: "rock"}
+    asked.clear()
+    assert tagger.tag(clip, Tags(vocals=True, lyrics="la")).genres == ("jazz",)  # four are not, and one is worse
+    assert asked == [PROMPTS["prompt"], PROMPTS["retry_prompt"]]  # no words to sing, which are there
     answers[PROMPTS["prompt"]] = "Genre: jazz\nInstruments: piano, harp\nMood: calm, warm"
     asked.clear()
     tagger.tag(clip, Tags())

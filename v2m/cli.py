@@ -41,9 +41,17 @@ class _Parser(ArgumentParser):
             near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see --help"
             return f"unknown option {unknown[0]}: {hint}"
-        lines = [line.strip(" -") for line in message.splitlines()]
-        noise = ("Subtypes:", "Errors:", "Given value type:", "Does not validate", "Expected a <class 'NoneType'>")
-        return " ".join(line for line in lines if line and not line.startswith(noise))
+        return _without_noise(message)
+
+
+def _without_noise(message: str) -> str:
+    """jsonargparse's paragraphs as one line: what is wrong, without the types it tried."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    noise = (
+        *("Subtypes:", "Errors:", "Given value type:", "Given value: Namespace("),
+        *("Does not validate", "Expected a <class 'NoneType'>"),
+    )
+    return " ".join(line for line in lines if line and not line.startswith(noise))
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ def parse(argv: Sequence[str]) -> Request:
     try:
         made = parser.instantiate(config)
     except (ValueError, TypeError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(_without_noise(str(error))) from error
     extras = Extras(made.stems, made.midi, made.markers, made.report)
     keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "start", "end")
     steering = _steering(made.reference or [])

@@ -7,7 +7,7 @@ name says otherwise; arrays are numpy. Nothing here reads a file.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -168,6 +168,14 @@ class Video:
 def _words(value: Any) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value or ()
     return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
+
+
+def without(words: Iterable[str], unwanted: Iterable[str]) -> list[str]:
+    """`words` but those that hold an unwanted one as a whole word, singular or plural: "guitar" and "guitars" rule out
+    "electric guitars", "rap" does not rule out "trap"."""
+    stems = [" ".join(each.casefold().split()) for each in unwanted]
+    barred = [rf"(?<!\w){re.escape(re.sub(r'(?<=.{3})s$', '', stem))}(?:e?s)?(?!\w)" for stem in stems if stem]
+    return [word for word in words if not any(re.search(each, word.casefold()) for each in barred)]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from v2m.types import Cut, Picture, Tags, Video
+from v2m.types import Cut, Picture, Tags, Video, without
 
 
 def picture(duration: float = 4.0, cuts: tuple[Cut, ...] = ()) -> Picture:
@@ -116,3 +116,20 @@ def test_an_empty_span_is_refused(start: float, end: float | None) -> None:
 def test_the_whole_is_itself() -> None:
     whole = video()
     assert whole.span(None, 99.0) is whole
+
+
+@pytest.mark.parametrize(
+    ("unwanted", "kept"),
+    [
+        ("guitar", ["trap", "brushed drums", "bass"]),
+        ("Guitars", ["trap", "brushed drums", "bass"]),
+        ("rap", ["electric guitars", "trap", "brushed drums", "bass"]),
+        ("drum", ["electric guitars", "trap", "bass"]),
+        ("drums", ["electric guitars", "trap", "bass"]),
+        ("bass", ["electric guitars", "trap", "brushed drums"]),
+        (" ", ["electric guitars", "trap", "brushed drums", "bass"]),
+        ("(", ["electric guitars", "trap", "brushed drums", "bass"]),
+    ],
+)
+def test_what_is_unwanted_rules_out_whole_words_in_any_number(unwanted: str, kept: list[str]) -> None:
+    assert without(["electric guitars", "trap", "brushed drums", "bass"], [unwanted]) == kept

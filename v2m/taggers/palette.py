@@ -23,7 +23,7 @@ import numpy as np
 from v2m.errors import UsageError
 from v2m.taggers.genres import GENRES, HUES, MOOD_BOUNDS, MOODS, TONICS, Genre
 from v2m.timing import mean_rate
-from v2m.types import Picture, Progress, Tags, Video
+from v2m.types import Picture, Progress, Tags, Video, without
 
 HALF_MOTION = 0.25  # luma change per second that is half way to the most arousing motion: a walk past a still camera
 HALF_CUTS = 20.0  # cuts per minute that are half way to the most arousing cutting
@@ -91,8 +91,8 @@ class Palette:
         tags = Tags(
             caption=_caption(seen, len(picture.cuts)),
             genres=names,
-            moods=_without(hints.negative, _moods(seen)),
-            timbres=_without(hints.negative, _timbres(seen)),
+            moods=without(_moods(seen), hints.negative),
+            timbres=without(_timbres(seen), hints.negative),
             key=f"{_tonic(picture)} {'major' if seen.valence >= 0.45 else 'minor'}",
         )
         if names:
@@ -109,7 +109,7 @@ class Palette:
 
     def _nearest(self, seen: Impression, negative: Iterable[str]) -> list[str]:
         """The genre that suits the picture best, and the next one if it is nearly as near."""
-        distance = {name: _distance(seen, GENRES[name]) for name in _without(negative, self.genres)}
+        distance = {name: _distance(seen, GENRES[name]) for name in without(self.genres, negative)}
         order = sorted(distance, key=distance.__getitem__)
         return [name for name in order if distance[name] <= NEAR * distance[order[0]]]
 
@@ -132,8 +132,8 @@ def _like(tags: Tags, genre: Genre, seen: Impression, negative: Iterable[str]) -
     low, high = genre.tempo
     return replace(
         tags,
-        instruments=_without(negative, genre.instruments),
-        timbres=_without(negative, (*genre.timbres, *tags.timbres)),
+        instruments=without(genre.instruments, negative),
+        timbres=without((*genre.timbres, *tags.timbres), negative),
         tempo=round(low + (high - low) * seen.arousal, 1),
     )
 
@@ -145,11 +145,6 @@ def _known(word: str) -> str | None:
         return word
     found = [name for name, genre in GENRES.items() if any(other in word for other in (name, *genre.also))]
     return found[0] if found else None
-
-
-def _without(negative: Iterable[str], words: Iterable[str]) -> list[str]:
-    unwanted = [word.lower() for word in negative]
-    return [word for word in words if not any(bad in word.lower() for bad in unwanted)]
 
 
 def _moods(seen: Impression) -> tuple[str, ...]:

@@ -9,8 +9,7 @@ jsonargparse runs those of the modules whose classes a recipe names.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, Protocol
 
@@ -20,10 +19,9 @@ from v2m.errors import UsageError
 from v2m.frozen.holder import Holder, choose_device
 from v2m.frozen.weights import fetch
 from v2m.taggers import answer, lyrics
-from v2m.taggers.lexicon import fold
 from v2m.taggers.palette import Palette
 from v2m.timing import glances, sample_count, shown_at
-from v2m.types import Pixels, Progress, Tags, Video, Weights
+from v2m.types import Pixels, Progress, Tags, Video, Weights, without
 
 logger = logging.getLogger(__name__)
 
@@ -249,23 +247,17 @@ def _completed(video: Video, found: Tags, hints: Tags) -> Tags:
     """`found` under `hints`, without what they do not want, and with what is lacking measured from the picture."""
     if not _count(found):
         return replace(Palette().tag(video, hints), lyrics=hints.lyrics or found.lyrics)
-    kept = {name: _without(getattr(found, name), hints.negative) for name in COUNTED}
+    kept = {name: without(getattr(found, name), hints.negative) for name in COUNTED}
     tags = replace(found, **kept).merge(hints)
     if not hints.negative:  # what the model would avoid, unless it or the user has chosen it
         chosen = [word for name in COUNTED for word in getattr(tags, name)]
-        tags = replace(tags, negative=[word for word in found.negative if _without(chosen, [word]) == chosen])
+        tags = replace(tags, negative=[word for word in found.negative if without(chosen, [word]) == chosen])
     lacking = [name for name in NEEDED if not getattr(tags, name)]
     if not lacking:
         return tags
     logger.warning("VideoLLaMA3 named no %s: measured from the picture", " and no ".join(lacking))
     measured = Palette().tag(video, Tags(genres=tags.genres, negative=tags.negative))
     return replace(tags, **{name: getattr(measured, name) for name in lacking})
-
-
-def _without(tags: Iterable[str], unwanted: Iterable[str]) -> list[str]:
-    """`tags` but those that hold something unwanted: "guitar" rules out "electric guitars", "rap" not "trap"."""
-    words = [rf"(?<!\w){re.escape(fold(each))}(?:e?s)?(?!\w)" for each in unwanted if fold(each)]
-    return [tag for tag in tags if not any(re.search(word, fold(tag)) for word in words)]
 
 
 def _quoted(said: str) -> str:

@@ -6,14 +6,14 @@ T frames of the reference.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from torch import Tensor
 
 from v2m.generators.yue import tokens
 from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.tokenizer import Tokenizer
-from v2m.types import Tags
+from v2m.types import Tags, without
 
 INSTRUCTION = "Generate music from the given lyrics segment by segment."
 SLOW, FAST = 76.0, 132.0  # BPM below and above which the genre line speaks of the tempo
@@ -37,8 +37,8 @@ def genre_line(tags: Tags) -> str:
     not said. What `tags.negative` names is left out: the model knows no "not".
     """
     timbres = [f"{timbre} vocal" for timbre in tags.timbres] if tags.vocals else tags.timbres
-    words = [_clean(tag) for tag in (*tags.genres, *tags.instruments, *tags.moods, *_pace(tags.tempo), *timbres)]
-    words = [word for word in words if not _avoided(word, tags.negative)]
+    wanted = without((*tags.genres, *tags.instruments, *tags.moods, *_pace(tags.tempo), *timbres), tags.negative)
+    words = [_clean(tag) for tag in wanted]
     if tags.vocals:
         words = [re.sub(r"\bvocals? vocal$", "vocal", word) for word in words]
         lacking = [] if any("vocal" in word.lower() for word in words) else ["vocal"]
@@ -94,12 +94,6 @@ def _pace(tempo: float | None) -> list[str]:
 
 def _clean(tag: str) -> str:
     return " ".join(_PLAIN.sub(" ", tag).split())
-
-
-def _avoided(tag: str, negative: Sequence[str] | str) -> bool:
-    """Whether `tag` holds something that is not wanted, as whole words: "guitar" rules out "electric guitar"."""
-    unwanted = [_clean(each).lower() for each in negative]
-    return any(each and re.search(rf"(?<!\w){re.escape(each)}(?!\w)", tag.lower()) for each in unwanted)
 
 
 def _voiceless(tag: str) -> str:

@@ -27,10 +27,6 @@ import soundfile
 from bench.tiny import v2b, videollama
 
 ROOT = Path(__file__).parents[1]
-ANSWER = (
-    "Caption: Shapes move over a test picture.\nGenre: electronic\nInstruments: synthesizer, drums\n"
-    "Mood: playful, bright\nTimbre: crisp\nTempo: 110"
-)
 SHOTS = ("testsrc2", "mandelbrot", "smptehdbars")
 FLOOR = 1e-10
 
@@ -86,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = v2b.make_yue(folder / "weights")
-        videollama.make_native(weights / "tagger", answer=ANSWER)
+        videollama.make_native(weights / "tagger", answer=videollama.ANSWER)
         song = folder / "song.txt"
         song.write_text("[verse]\nhappy sun\n\n[chorus]\nthe music from the sun\n")
         rows = {}

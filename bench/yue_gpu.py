@@ -77,7 +77,7 @@ def in_memory(config: LlamaConfig) -> Iterator[LlamaForCausalLM]:
     torch.cuda.empty_cache()
 
 
-def make_music(folder: Path, seconds: float, song: bool) -> dict[str, float]:
+def make_music(folder: Path, seconds: float, song: bool, graph: bool) -> dict[str, float]:
     """Seconds of each part of the work."""
     took: dict[str, float] = {}
     prompt = Prompt(Tokenizer(folder / "tokenizer.model"))
@@ -86,12 +86,14 @@ def make_music(folder: Path, seconds: float, song: bool) -> dict[str, float]:
     head = prompt.head(Tags(genres=["cinematic"], vocals=song), parts)
     with in_memory(STAGE_1) as model, timed(took, "stage1"):
         silence = None if song else 0
-        (written,) = stage1.write(model, prompt, head, [Passage(parts[0], frames)], seed=0, silence=silence)
+        (written,) = stage1.write(
+            model, prompt, head, [Passage(parts[0], frames)], seed=0, silence=silence, graph=graph
+        )
         tracks = written.cpu()
     stems: dict[str, Tensor] = {"vocals": tracks[0]} if song else {}
     stems["instrumental"] = tracks[1]
     with in_memory(STAGE_2) as model, timed(took, "stage2"):
-        codes = dict(zip(stems, stage2.refine(model, list(stems.values())), strict=True))
+        codes = dict(zip(stems, stage2.refine(model, list(stems.values()), graph=graph), strict=True))
     device = torch.device("cuda")
     codec, decoders = XCodec.load(folder / "codec", device), audio.vocoders(folder / "codec", codes, device)
     with timed(took, "decoding"):
@@ -103,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--song", action="store_true")
+    parser.add_argument("--eager", action="store_true", help="without CUDA graphs")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device")
@@ -110,14 +113,15 @@ def main() -> None:
         folder = Path(name)
         yue_tokenizer.make(folder / "tokenizer.model")
         xcodec.make(folder / "codec", sizes=FULL)
-        make_music(folder, 2.0, arguments.song)  # kernels are chosen and compiled
+        make_music(folder, 2.0, arguments.song, not arguments.eager)  # kernels are chosen and compiled
         torch.cuda.reset_peak_memory_stats()
-        took = make_music(folder, arguments.seconds, arguments.song)
+        took = make_music(folder, arguments.seconds, arguments.song, not arguments.eager)
     total = sum(took.values())
     print(f"{arguments.seconds:g} s of music: {took}, {total:.1f} s in all")
     result = {
         "seconds_for_30s": round(total * 30 / arguments.seconds, 2),
         "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+        "graphs": not arguments.eager,
         "device": torch.cuda.get_device_name(),
     }
     print(json.dumps(result))

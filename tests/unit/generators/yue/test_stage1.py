@@ -341,3 +341,22 @@ def test_an_output_layer_without_logits_of_its_own_is_refused(model: LlamaForCau
     model.lm_head.weight = nn.Parameter(packed, requires_grad=False)
     with pytest.raises(MissingError, match="output layer is quantised"):
         write(model, prompt, [1], [Passage(PARTS[0], 3)], seed=0)
+
+
+def test_the_silent_voice_counts_as_heard(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    """A code that would come next does not where the penalty on what was there is high."""
+    with torch.no_grad():
+        model.lm_head.weight[tokens.FIRST_CODE + SILENCE] *= -8
+    drawn = []
+    for penalty in (1.0, 1e3):
+        settings = Settings(temperature=0.0, repetition_penalty=penalty, guidance=(1.0, 1.0))
+        (codes,) = write(model, prompt, [1], [Passage(PARTS[0], 1)], seed=0, settings=settings, silence=SILENCE)
+        drawn.append(int(codes[stage1.REST, 0]))
+    assert drawn[0] == SILENCE, "it would come next"
+    assert drawn[1] != SILENCE
+
+
+def test_of_a_context_the_codes_of_the_first_codebook_alone_are_seen() -> None:
+    first, last = tokens.FIRST_CODE, tokens.FIRST_CODE + 1023
+    ids = torch.tensor([1, tokens.EOA, first - 1, first + 5, first + 5, last - 1, last + 1, 83967])
+    assert stage1._seen(ids).nonzero().tolist() == [[0, 5], [0, 1022]]

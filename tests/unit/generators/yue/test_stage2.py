@@ -133,7 +133,7 @@ def test_one_batch_is_forgotten_before_the_next_is_laid_out(model: LlamaForCausa
     """On a GPU each takes most of the memory; the collector of circles, which comes when it likes, is kept out."""
     alive: list[int] = []
 
-    def look(fraction: float) -> None:  # noqa: ARG001 - as it is called
+    def look(fraction: float) -> None:
         alive.append(sum(type(each) is Slab for each in gc.get_objects()))
 
     gc.collect()

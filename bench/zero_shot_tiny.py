@@ -82,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = v2b.make_yue(folder / "weights")
-        videollama.make_native(weights / "tagger", answer=videollama.ANSWER)
+        videollama.make_native(weights / "tagger", answer=videollama.BOTH)
         song = folder / "song.txt"
         song.write_text("[verse]\nhappy sun\n\n[chorus]\nthe music from the sun\n")
         rows = {}

@@ -130,7 +130,12 @@ def start(clip: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "v2m", str(clip), *flags]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background it is ignored
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heard,  # noqa: PLW1509 - there are none
     )
 
 

@@ -84,11 +84,11 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--frames", type=int, default=300, help="of a window (50 are a second)")
-    parser.add_argument("--windows", type=int, default=4, help="taken both ways, side by side")
+    parser.add_argument("--windows", type=int, default=5, help="taken both ways, side by side; 5 are 30 s of a stem")
     parser.add_argument("--rows", type=int, default=10, help="windows at once, the fast way alone; 0: none")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--heads", type=int, default=8, help="eight share a key, as published of stage 1")
     given = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
@@ -96,7 +96,7 @@ def main() -> None:
     from tiny import yue_lm  # noqa: PLC0415 - on the path of this script, not of the tests that import `slow`
 
     with tempfile.TemporaryDirectory() as folder:
-        dims = {"hidden": given.hidden, "layers": given.layers, "heads": given.heads, "kv_heads": 4}
+        dims = {"hidden": given.hidden, "layers": given.layers, "heads": given.heads, "kv_heads": given.heads // 8}
         made = yue_lm.make(Path(folder), yue_lm.STAGE_2, ffn=given.hidden * 11 // 4, **dims)
         figures = measure(LlamaForCausalLM.from_pretrained(made), given.frames, given.windows, given.rows)
     print(json.dumps(figures))

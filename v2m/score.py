@@ -110,10 +110,7 @@ def score_video(
     outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     span = _span(clip, start, end)
     with warned.collected() as said:
-        if prepare := getattr(generator, "prepare", None):
-            prepare(hints, steering or Steering())
-        if not hints.complete and (prepare := getattr(tagger, "prepare", None)):
-            prepare()
+        _prepare(tagger, generator, hints, steering)
         with stages("Looking at the picture") as progress:
             found = hints if hints.complete else tagger.tag(span, hints, progress).merge(hints)
         _release(tagger)
@@ -166,6 +163,14 @@ def _refuse_what_it_cannot(generator: MusicGenerator, extras: Extras, steering: 
         raise UsageError(
             f"the generator {type(generator).__name__} cannot do {asked}; it can do {able or 'none of these'}"
         )
+
+
+def _prepare(tagger: Tagger, generator: MusicGenerator, hints: Tags, steering: Steering | None) -> None:
+    """What is missing is told before minutes of work, not after."""
+    if prepare := getattr(generator, "prepare", None):
+        prepare(hints, steering or Steering())
+    if not hints.complete and (prepare := getattr(tagger, "prepare", None)):
+        prepare()
 
 
 def _release(part: Tagger | MusicGenerator) -> None:

@@ -48,8 +48,8 @@ class YuE:
         keep_loaded: Whether all models stay in memory, for a service or a folder of videos on a large card.
         section: Longest section in seconds; the model was trained on up to 30.
         sampling: How stage 1 draws its codes.
-        stage2_batch: Windows of 6 s that stage 2 refines side by side; None takes all that the memory of a CUDA card has
-            room for, 32 elsewhere.
+        stage2_batch: Windows of 6 s that stage 2 refines side by side; None takes all that a CUDA card has room for, or
+            32 elsewhere.
     """
 
     steers = frozenset({"stems", "vocals", "reference"})

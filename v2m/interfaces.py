@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
-from v2m.types import Progress, Score, Steering, Tags, Video
+from v2m.types import CodecSpec, Progress, Score, Steering, Tags, Video
 
 
 @runtime_checkable
@@ -44,4 +45,31 @@ class MusicGenerator(Protocol):
 
         With `stems` the score also carries the parts that sum to it.
         """
+        ...
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Sound ↔ codes. `spec` says what the codes mean, `hop` how many samples a frame has; tensors are PyTorch's."""
+
+    spec: CodecSpec
+    hop: int
+
+    def encode(self, wave: Any) -> Any:
+        """Sound (B, C, N) at the codec's rate, ±1 → codes (B, K, T) int64."""
+        ...
+
+    def decode(self, codes: Any) -> Any:
+        """Codes (B, K, T) → sound (B, C, T · `hop`), float32, about ±1."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Words → what a language model attends to. `width` is that of its tokens."""
+
+    width: int
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """One `v2m.models.condition.Condition` (B, L, `width`) for all; an empty text is a row without tokens."""
         ...

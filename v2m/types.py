@@ -252,14 +252,55 @@ class Steering:
     """What steers the music besides the tags; a generator names in `steers` which of these it can do.
 
     reference: sound files whose style to follow: one, or two for the voice alone and the rest alone.
+    melody: a sound file whose tune to follow.
     """
 
     reference: tuple[Path, ...] = ()
+    melody: Path | None = None
 
     @property
     def asked(self) -> frozenset[str]:
         """The names of those that are set."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a language model's next code is drawn. The defaults are MusicGen's.
+
+    Args:
+        temperature: Above 1 more adventurous, below 1 less; 0 takes the likeliest.
+        top_k: Codes that may be drawn; 0 for all.
+        top_p: Share of the probability that may be drawn from, from the likeliest on; 1 for all.
+        guidance: How many times stronger the text leads than it would by itself; 1 is no guidance.
+        video_guidance: Likewise the picture; None is as the text.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 250
+    top_p: float = 1.0
+    guidance: float = 3.0
+    video_guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        problems = [] if self.temperature >= 0 else [f"temperature {self.temperature:g} must be 0 or more"]
+        problems += [] if self.top_k >= 0 else [f"top_k {self.top_k} must be 0 (all) or more"]
+        problems += [] if 0 < self.top_p <= 1 else [f"top_p {self.top_p:g} must lie above 0 and up to 1 (all)"]
+        weights = {"guidance": self.guidance, "video_guidance": self.video_guidance}
+        problems += [f"{name} {value:g} must be 0 or more" for name, value in weights.items() if (value or 0) < 0]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """What a codec's numbers mean: Hz, frames a second, `codebooks` that it has, `entries` of each of them."""
+
+    sample_rate: int
+    frame_rate: int
+    codebooks: int
+    entries: int
+    channels: int
 
 
 @dataclass(frozen=True)

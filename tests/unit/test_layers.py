@@ -14,13 +14,13 @@ PACKAGE = ROOT / "v2m"
 LAYERS = (
     ("types", "interfaces", "timing", "errors"),
     ("models", "io", "convert", "metrics"),
-    ("frozen", "taggers", "generators", "data"),
+    ("frozen", "checkpoint", "taggers", "generators", "data"),
     # everything else in v2m/
 )
 
 
 def layer(module: str) -> int:
-    room = module.split(".")[1] if "." in module else ""
+    room = module.split(".")[1] if "." in module and not module.endswith(".__main__") else ""  # a command is on top
     return next((rank for rank, rooms in enumerate(LAYERS) if room in rooms), len(LAYERS))
 
 

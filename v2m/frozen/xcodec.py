@@ -8,7 +8,6 @@ B batch, N samples, K codebooks, T frames, D width of an embedding (1024).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +23,11 @@ from v2m.frozen import bundle
 from v2m.frozen.files import load_strictly, pickled, read_json
 from v2m.frozen.pieces import in_pieces
 from v2m.timing import hop_length, sample_count
+from v2m.types import CodecSpec
 
 STEP = 500  # frames decoded at a time
 MARGIN = 32  # frames: the encoder hears 28 to each side, the decoder 11
 SILENCE = 4.0  # seconds
-
-
-@dataclass(frozen=True)
-class CodecSpec:
-    """What a codec's numbers mean. `codebooks` is how many it has, `entries` how many codes each of them."""
-
-    sample_rate: int
-    frame_rate: int
-    codebooks: int
-    entries: int
-    channels: int
-
-    @property
-    def hop(self) -> int:
-        """Samples a frame."""
-        return hop_length(self.sample_rate, self.frame_rate)
 
 
 class XCodec:
@@ -54,6 +38,7 @@ class XCodec:
         self.spec = CodecSpec(
             config.sample_rate, config.frame_rate, config.num_quantizers, config.codebook_size, channels=1
         )
+        self.hop = hop_length(self.spec.sample_rate, self.spec.frame_rate)  # samples a frame
         self.model = model
 
     @classmethod
@@ -86,15 +71,15 @@ class XCodec:
         """
         assert wave.ndim == 3, f"expected (B, 1, N), not {tuple(wave.shape)}"
         assert wave.shape[1] == 1, f"expected (B, 1, N), not {tuple(wave.shape)}"
-        assert wave.shape[2] >= self.spec.hop, f"{wave.shape[2]} samples are less than a frame"
+        assert wave.shape[2] >= self.hop, f"{wave.shape[2]} samples are less than a frame"
         assert 1 <= codebooks <= self.spec.codebooks, f"{codebooks} of {self.spec.codebooks} codebooks"
-        model, half = self.model, self.spec.hop // 2
+        model, half = self.model, self.hop // 2
         wave = wave.to(model.device, model.dtype)
         padded = pad(wave, (half, half))
         states = model.semantic_model(padded[:, 0], output_hidden_states=True).hidden_states
         semantic = model.encoder_semantic(torch.stack(states, dim=1).mean(dim=1).mT)  # (B, D_semantic, T)
         heard = wave if self._frames(wave.shape[2]) == semantic.shape[2] else padded
-        acoustic = in_pieces(model.acoustic_encoder, heard, step=STEP, margin=MARGIN, taken=self.spec.hop)
+        acoustic = in_pieces(model.acoustic_encoder, heard, step=STEP, margin=MARGIN, taken=self.hop)
         rest = model.fc(torch.cat([acoustic, semantic], dim=1).mT).mT  # (B, D, T)
         codes = []
         for quantizer in model.quantizer.quantizers[:codebooks]:
@@ -105,7 +90,7 @@ class XCodec:
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, K, T) of the first K codebooks → sound (B, 1, T · 320) at 16 kHz, float32, about ±1."""
-        return in_pieces(self._decode, codes, step=STEP, margin=MARGIN, given=self.spec.hop)
+        return in_pieces(self._decode, codes, step=STEP, margin=MARGIN, given=self.hop)
 
     @torch.inference_mode()
     def embed(self, codes: Tensor) -> Tensor:

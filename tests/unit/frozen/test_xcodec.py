@@ -38,7 +38,7 @@ def noise(samples: int) -> Tensor:
 
 def test_the_codec_says_what_its_numbers_mean(codec: XCodec) -> None:
     spec = codec.spec
-    found = (spec.sample_rate, spec.frame_rate, spec.codebooks, spec.entries, spec.channels, spec.hop)
+    found = (spec.sample_rate, spec.frame_rate, spec.codebooks, spec.entries, spec.channels, codec.hop)
     assert found == (16000, 50, 12, 1024, 1, 320)
 
 

@@ -149,7 +149,7 @@ def _reference(codec: XCodec, sounds: Sequence[Audio]) -> Tensor | None:
     """First codes (1, T) or (2, T) of the sound to follow; the longer of two is cut."""
     if not sounds:
         return None
-    count = min(map(len, sounds)) // codec.spec.hop * codec.spec.hop
+    count = min(map(len, sounds)) // codec.hop * codec.hop
     waves = torch.stack([torch.from_numpy(sound.samples[:, :count].mean(axis=0)) for sound in sounds])
     return codec.encode(waves[:, None], codebooks=1)[:, 0]
 

@@ -1,0 +1,224 @@
+"""The music language model: a causal transformer over the codes of a neural codec, as in MusicGen and VidMuse.
+
+Copet et al., "Simple and Controllable Music Generation" (2023). Weights of the published models fit through
+`v2m.convert`; the fast way to write with it is `v2m.models.decoding`.
+
+B batch, K codebooks, T steps, S condition tokens, D width, H heads, V entries of a codebook.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from v2m.models.condition import Condition
+
+PERIOD = 10_000.0  # of the slowest position wave (Vaswani et al., 2017)
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """Sizes of the model; those of MusicGen-small are the defaults.
+
+    Args:
+        width: D, a multiple of twice the heads.
+        layers: Transformer layers.
+        heads: H of each attention.
+        feedforward: Width inside the feed-forward; None is 4 · D.
+        codebooks: K; of stereo models twice the codec's, left and right in turn.
+        entries: V, how many codes a codebook has; the code V itself means "none".
+        channels: 2 where left and right are interleaved.
+        delays: Of each codebook, in steps; None delays each (pair of) codebook(s) by one more than the one before.
+        cross_attention: Whether conditions are attended to in each layer; else they stand before the codes.
+        dropout: Share of activations dropped in training.
+    """
+
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    feedforward: int | None = None
+    codebooks: int = 4
+    entries: int = 2048
+    channels: int = 1
+    delays: tuple[int, ...] | None = None
+    cross_attention: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.delays is not None:
+            object.__setattr__(self, "delays", tuple(self.delays))  # a YAML gives a list
+        positive = ("width", "layers", "heads", "codebooks", "entries", "channels", "inner")
+        problems = [f"{name} {getattr(self, name)} must be 1 or more" for name in positive if getattr(self, name) < 1]
+        if not problems and (self.width % self.heads or self.width % 2):
+            problems.append(f"width {self.width} must be even and a multiple of the {self.heads} heads")
+        if not problems and self.codebooks % self.channels:
+            problems.append(f"{self.codebooks} codebooks cannot be shared by {self.channels} channels")
+        if self.delays is not None and (len(self.delays) != self.codebooks or min(self.delays, default=-1) < 0):
+            problems.append(f"delays {list(self.delays)} must be {self.codebooks} numbers of 0 or more")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout {self.dropout:g} must lie in 0 to 1")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def inner(self) -> int:
+        """Width inside the feed-forward."""
+        return 4 * self.width if self.feedforward is None else self.feedforward
+
+    @property
+    def pattern(self) -> tuple[int, ...]:
+        """(K,) steps that each codebook is delayed by."""
+        return self.delays or tuple(k // self.channels for k in range(self.codebooks))
+
+    @property
+    def special(self) -> int:
+        """The code that means "none"."""
+        return self.entries
+
+
+class LM(nn.Module):
+    """Delayed codes (B, K, T) in, logits of each next code (B, K, T, V) out."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpointing = False  # computes each layer anew in the backward pass, to save memory
+        self.embeddings = nn.ModuleList(nn.Embedding(config.entries + 1, config.width) for _ in range(config.codebooks))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.heads = nn.ModuleList(nn.Linear(config.width, config.entries, bias=False) for _ in range(config.codebooks))
+
+    def forward(self, codes: Tensor, condition: Condition | None = None) -> Tensor:
+        """Logits (B, K, T, V): at step t those of step t + 1, of which steps after t know nothing.
+
+        Args:
+            codes: (B, K, T) int64 in 0–V, as `patterns.build` lays them out: the first step holds V alone.
+            condition: What the music is to fit. With cross-attention a row without any token is not conditioned.
+        """
+        x = self.embed(codes)  # (B, T, D)
+        steps = x.shape[1]
+        memory: Tensor | None = None
+        there: Tensor | None = None
+        past: Tensor | None = None
+        if condition is not None and self.config.cross_attention:
+            memory, there = condition.tokens.to(x.dtype), condition.mask[:, None, None, :]  # (B, 1, 1, S)
+        elif condition is not None:
+            x = torch.cat([condition.tokens.to(x.dtype), x], dim=1)  # (B, S + T, D)
+            past = visible(condition.mask, x.shape[1])
+        x = x + positions(torch.arange(x.shape[1], device=x.device), self.config.width).to(x.dtype)
+        for layer in self.layers:
+            if self.checkpointing and self.training:
+                x = checkpoint(layer, x, memory, there, past, use_reentrant=False)
+            else:
+                x = layer(x, memory, there, past)
+        return self.logits(x[:, -steps:])
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """(B, K, T) → (B, T, D), without positions."""
+        return torch.stack([table(codes[:, k]) for k, table in enumerate(self.embeddings)]).sum(dim=0)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, K, T, V)."""
+        x = self.norm(x)
+        return torch.stack([head(x) for head in self.heads], dim=1)
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention, feed-forward; each normed before and added after."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        width, rate = config.width, config.dropout
+        self.norm_self, self.self_attention = nn.LayerNorm(width), SelfAttention(width, config.heads, rate)
+        if config.cross_attention:
+            self.norm_cross, self.cross_attention = nn.LayerNorm(width), CrossAttention(width, config.heads, rate)
+        self.norm_feedforward = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, config.inner, bias=False)
+        self.contract = nn.Linear(config.inner, width, bias=False)
+        self.dropout = nn.Dropout(rate)
+
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, there: Tensor | None = None, past: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) → (B, T, D).
+
+        Args:
+            x: What the layer below gives.
+            memory: (B, S, D) to attend to across.
+            there: (B, 1, 1, S) bool, which of it is there.
+            past: (B, 1, T, T) bool, what each step may look back at; None is all before it and itself.
+        """
+        x = x + self.dropout(self.self_attention(self.norm_self(x), past))
+        if memory is not None:
+            x = x + self.dropout(self.cross_attention(self.norm_cross(x), memory, there))
+        inner = self.dropout(functional.gelu(self.expand(self.norm_feedforward(x))))
+        return x + self.dropout(self.contract(inner))
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
+        query, key, value = (_split(each, self.heads) for each in self.query_key_value(x).chunk(3, dim=-1))
+        rate = self.dropout if self.training else 0.0
+        found = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=past, dropout_p=rate, is_causal=past is None
+        )
+        return self.out(_joined(found))
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, memory: Tensor, there: Tensor | None = None) -> Tensor:
+        """Where a row of `there` (B, 1, 1, S) has no token, 0."""
+        query = _split(self.query(x), self.heads)
+        key, value = (_split(each, self.heads) for each in self.key_value(memory).chunk(2, dim=-1))
+        rate = self.dropout if self.training else 0.0
+        if there is None:
+            found = functional.scaled_dot_product_attention(query, key, value, dropout_p=rate)
+        else:
+            none = ~there.any(dim=-1, keepdim=True)  # a softmax over nothing would be no number
+            found = functional.scaled_dot_product_attention(query, key, value, attn_mask=there | none, dropout_p=rate)
+            found = found.masked_fill(none, 0.0)
+        return self.out(_joined(found))
+
+
+def positions(places: Tensor, width: int) -> Tensor:
+    """(T,) places → (T, width) float32: cosines, then sines, of waves from period 2π to 2π · `PERIOD`."""
+    half = width // 2
+    slowing = torch.arange(half, device=places.device, dtype=torch.float32) / max(half - 1, 1)
+    angles = places.float()[:, None] * torch.exp(-math.log(PERIOD) * slowing)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def visible(mask: Tensor, total: int) -> Tensor:
+    """(B, 1, T, T) bool for `total` = T steps of which the first S are a prefix, there by `mask` (B, S): a step sees
+    itself, and of what came before it all that is there."""
+    causal = torch.ones(total, total, dtype=torch.bool, device=mask.device).tril()
+    there = functional.pad(mask, (0, total - mask.shape[1]), value=True)[:, None, None, :]
+    return (causal & there) | torch.eye(total, dtype=torch.bool, device=mask.device)
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """(B, T, D) → (B, H, T, D/H)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _joined(x: Tensor) -> Tensor:
+    """(B, H, T, D/H) → (B, T, D)."""
+    return x.transpose(1, 2).flatten(2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +106,7 @@ class LM(nn.Module):
         memory: Tensor | None = None
         there: Tensor | None = None
         past: Tensor | None = None
+        again: Any = checkpoint
         if condition is not None and self.config.cross_attention:
             memory, there = condition.tokens.to(x.dtype), condition.mask[:, None, None, :]  # (B, 1, 1, S)
         elif condition is not None:
@@ -113,7 +115,7 @@ class LM(nn.Module):
         x = x + positions(torch.arange(x.shape[1], device=x.device), self.config.width).to(x.dtype)
         for layer in self.layers:
             if self.checkpointing and self.training:
-                x = checkpoint(layer, x, memory, there, past, use_reentrant=False)
+                x = again(layer, x, memory, there, past, use_reentrant=False)
             else:
                 x = layer(x, memory, there, past)
         return self.logits(x[:, -steps:])

@@ -20,10 +20,10 @@ from v2m.errors import UsageError
 from v2m.generators.yue import tokens
 from v2m.generators.yue.cache import Slab, aligned
 from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
-from v2m.generators.yue.graph import Repeated
 from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.prompt import Prompt
 from v2m.generators.yue.settings import Settings
+from v2m.models.graph import Repeated
 from v2m.models.sampling import guide, penalise, sample
 from v2m.types import Progress
 

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from v2m.generators.yue.cache import Slab, aligned, row_bytes
 from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
-from v2m.generators.yue.graph import Repeated
 from v2m.generators.yue.tokens import CODEBOOKS, CODES, SOA, STAGE_1, STAGE_2, first_id
+from v2m.models.graph import Repeated
 from v2m.types import Progress
 
 WINDOW = 300  # frames, as in training

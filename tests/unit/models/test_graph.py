@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from v2m.generators.yue.graph import WARM, Repeated
+from v2m.models.graph import WARM, Repeated
 
 CALLS = WARM + 4
 

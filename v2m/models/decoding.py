@@ -1,0 +1,226 @@
+"""Writing with a music language model: all branches of the guidance and all clips side by side, one pass a step.
+
+B clips, R rows = those of every branch, K codebooks, T frames, S steps (`v2m.models.patterns`), N steps of noise, V
+entries, D width, P steps before the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from v2m.models import patterns
+from v2m.models.graph import Repeated
+from v2m.models.linear import Precision
+from v2m.models.lm import LM, positions
+from v2m.models.memory import Heard, Past, gathered
+from v2m.models.music import Branch
+from v2m.models.sampling import narrow
+from v2m.models.stack import Stack
+from v2m.types import Progress, Sampling
+
+BLOCK = 50  # steps for which noise is drawn, and after which progress is told: a second of most codecs
+TOGETHER = 256  # steps of a prompt read at once: what their attention needs stays small however long it is
+ROOM = 512  # steps that captured attention grows by
+
+
+class Decoder:
+    """Made once, for many calls; the weights are copied in the form that multiplies fastest.
+
+    Args:
+        lm: What writes, on the device where it shall.
+        precision: Of the weights; None is what suits the device.
+    """
+
+    def __init__(self, lm: LM, *, precision: Precision | None = None) -> None:
+        self.config = lm.config
+        device = lm.norm.weight.device
+        self.precision: Precision = suited(device) if precision is None else precision
+        with torch.inference_mode():
+            self._stack = Stack(lm, self.precision)
+
+    def generate(
+        self,
+        branches: Sequence[Branch],
+        frames: int,
+        *,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        prompt: Tensor | None = None,
+        progress: Progress | None = None,
+        capture: bool | None = None,
+    ) -> Tensor:
+        """Codes (B, K, `frames`) int64 on the model's device.
+
+        A clip's codes depend on its own seed and conditions, not on what is written beside it.
+
+        Args:
+            branches: Shares of the guided logits, with a condition of B rows each, or None.
+            frames: T, the prompt's included.
+            sampling: Temperature, top-k and top-p; its guidance is what `branches` were made with.
+            seeds: One for each clip.
+            prompt: Codes (B, K, T₀ ≤ T) to go on from, returned unchanged.
+            progress: Told after each second or so.
+            capture: Whether steps are replayed as CUDA graphs; None is where there is CUDA.
+        """
+        with torch.inference_mode():
+            piece = _Piece(self._stack, branches, frames, sampling=sampling, seeds=seeds, prompt=prompt)
+            piece.read()
+            on_device = self._stack.device.type == "cuda"
+            piece.write(on_device if capture is None else capture, progress)
+        return piece.codes()
+
+
+def suited(device: torch.device) -> Precision:
+    """bf16 where the device multiplies it, else fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+class _Piece:
+    """One call: what is written, and what the model remembers of it."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        branches: Sequence[Branch],
+        frames: int,
+        *,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        prompt: Tensor | None,
+    ) -> None:
+        self.stack, self.sampling, self.seeds = stack, sampling, seeds
+        config, device = stack.config, stack.device
+        self.pattern, count = config.pattern, len(seeds)
+        if prompt is None:
+            prompt = torch.zeros(count, config.codebooks, 0, dtype=torch.long)
+        open_ = frames - prompt.shape[2]
+        assert open_ >= 0, f"a prompt of {prompt.shape[2]} frames for {frames}"
+        assert prompt.shape[:2] == (count, config.codebooks), f"a prompt {tuple(prompt.shape)} for {count} clips"
+        given = functional.pad(prompt.to(device), (0, open_), value=-1)
+        self.sequence = patterns.build(given, self.pattern, config.special)  # (B, K, S), −1 where it is to be drawn
+        self.unknown = self.sequence < 0
+        self.first = prompt.shape[2] + 1 + min(self.pattern) if open_ else self.sequence.shape[2]  # step drawn first
+        self._rows(branches, count)
+
+    def _rows(self, branches: Sequence[Branch], count: int) -> None:
+        """Lays the rows out, those that listen first, and puts what they listen to in front of them or beside."""
+        config, device, dtype = self.stack.config, self.stack.device, self.stack.dtype
+        listening: list[tuple[int, float]] = []  # clip and share of each row
+        silent: list[tuple[int, float]] = []
+        self.heard: list[Heard] = []
+        self.before: list[Tensor] = []
+        there: list[Tensor] = []
+        for share, condition in branches:
+            assert condition is None or len(condition.tokens) == count, f"a condition of other than {count} rows"
+            if condition is None or not config.cross_attention:
+                silent += [(clip, share) for clip in range(count)]
+                empty = torch.zeros(count, 0, config.width, dtype=dtype, device=device)
+                self.before += list(empty if condition is None else condition.tokens.to(device, dtype))
+                there += list(empty[..., 0].bool() if condition is None else condition.mask.to(device))
+                continue
+            heard = [bool(each) for each in condition.mask.any(dim=1).tolist()]
+            hears = [clip for clip in range(count) if heard[clip]]
+            silent += [(clip, share) for clip in range(count) if not heard[clip]]
+            if hears:
+                tokens, mask = gathered(condition.to(device, dtype), hears)
+                begin = len(listening)
+                listening += [(clip, share) for clip in hears]
+                self.heard.append(Heard(begin, len(listening), tokens, mask))
+        rows = listening + silent
+        self.clip = torch.tensor([clip for clip, _ in rows], device=device)
+        self.shares = torch.zeros(count, len(rows), device=device)
+        for row, (clip, share) in enumerate(rows):
+            self.shares[clip, row] = share
+        self.longest = max((len(each) for each in self.before), default=0)  # P
+        pads = [self.longest - len(each) for each in self.before] if self.longest else [0]
+        self.pad = torch.tensor(pads, device=device)
+        length = -(-(self.longest + self.sequence.shape[2]) // 8) * 8
+        shape = (len(rows), config.heads, length, config.width // config.heads)
+        mask = None
+        if self.longest:
+            mask = torch.stack([functional.pad(each, (pad, 0)) for each, pad in zip(there, pads, strict=True)])
+        self.past = Past(config.layers, shape, dtype, device, there=mask)
+        self.table = positions(torch.arange(length, device=device), config.width).to(dtype)  # (positions, D)
+
+    def read(self) -> None:
+        """All that is known before the first step that is drawn, but the step that draws it."""
+        self.across = self.stack.hear(self.heard)
+        known = self.stack.embed(self.sequence[:, :, : self.first - 1])[self.clip]
+        if self.longest:
+            pads = self.pad.tolist()
+            before = [functional.pad(each, (0, 0, pad, 0)) for each, pad in zip(self.before, pads, strict=True)]
+            known = torch.cat([torch.stack(before), known], dim=1)
+        places = torch.arange(known.shape[1], device=self.stack.device) - self.pad[:, None]
+        known = known + self.table[places.clamp_(min=0)]
+        for part in known.split(TOGETHER, dim=1):
+            if part.shape[1]:
+                self.stack(part, self.past, self.across)
+
+    def write(self, capture: bool, progress: Progress | None) -> None:
+        """The steps that are drawn."""
+        config, device = self.stack.config, self.stack.device
+        total = self.sequence.shape[2] - self.first
+        generators = [torch.Generator(device).manual_seed(seed) for seed in self.seeds]
+        self.noise = torch.zeros(len(generators), BLOCK, config.codebooks, config.entries, device=device)
+        self.turn = torch.zeros(1, dtype=torch.long, device=device)
+        steps: dict[int, Repeated] = {}
+        for step in range(total):
+            if step % BLOCK == 0:
+                self._shake(generators)
+                if progress is not None and step:
+                    self._tell(progress, step / total)
+            if capture:
+                place = self.longest + self.first - 1 + step
+                self.past.fixed = min((place // ROOM + 1) * ROOM, self.past.length)
+                repeated = steps.setdefault(self.past.fixed, Repeated(self._step, capture=device.type == "cuda"))
+                repeated()
+            else:
+                self._step()
+        if progress is not None:
+            self._tell(progress, 1.0)
+
+    def _tell(self, progress: Progress, fraction: float) -> None:
+        if self.stack.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+        progress(fraction)
+
+    def _shake(self, generators: Sequence[torch.Generator]) -> None:
+        """The next noise of each clip, from its own generator: exponential races as `sampling.draw` has them."""
+        self.turn.zero_()
+        if self.sampling.temperature == 0:
+            return
+        for clip, generator in enumerate(generators):
+            self.noise[clip].exponential_(generator=generator)
+        self.noise.clamp_min_(torch.finfo(torch.float32).tiny).log_()
+
+    def _step(self) -> None:
+        at = self.past.at - self.longest  # (1,) the step that was written last
+        x = self.stack.embed(self.sequence.index_select(2, at))[self.clip]
+        x = x + self.table[(self.past.at - self.pad)[:, None]]
+        x = self.stack(x, self.past, self.across)
+        config = self.stack.config
+        logits = (self.shares @ self.stack.logits(x[:, 0])).unflatten(-1, (config.codebooks, config.entries))
+        drawn = self._drawn(logits)
+        at = at + 1
+        before = self.sequence.index_select(2, at)
+        unknown = self.unknown.index_select(2, at)
+        self.sequence.index_copy_(2, at, torch.where(unknown, drawn[..., None], before))
+        self.turn += 1
+
+    def _drawn(self, logits: Tensor) -> Tensor:
+        """(B, K, V) → (B, K)."""
+        given = self.sampling
+        if given.temperature == 0:
+            return logits.argmax(dim=-1)
+        logits = narrow(logits, temperature=given.temperature, top_k=given.top_k, top_p=given.top_p)
+        return (logits - self.noise.index_select(1, self.turn)[:, 0]).argmax(dim=-1)
+
+    def codes(self) -> Tensor:
+        """(B, K, T), fit for training, too."""
+        return patterns.revert(self.sequence, self.pattern).clone()

@@ -1,0 +1,128 @@
+"""The layers of a music language model, passed through with a memory: what a decoder does at each step.
+
+R rows, q new steps, P steps before the codes, K codebooks, S condition tokens, D width, H heads, d width of a head,
+V entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from v2m.models.linear import Plain, Precision, Product, carried, product
+from v2m.models.lm import LM, CrossAttention, Layer
+from v2m.models.memory import Heard, Past
+
+
+class Norm:
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
+        self.shape, self.epsilon = norm.normalized_shape, norm.eps
+        self.weight, self.bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
+
+
+class Across(NamedTuple):
+    """What the rows `begin` to `end` attend to in one layer: (R, H, S, d) each, and what is there (R, 1, 1, S)."""
+
+    begin: int
+    end: int
+    keys: Tensor
+    values: Tensor
+    there: Tensor | None
+
+
+class _Cross:
+    def __init__(self, attention: CrossAttention, norm: nn.LayerNorm, precision: Precision, rows: int) -> None:
+        self.heads = attention.heads
+        self.norm = Norm(norm, carried(precision))
+        self.query = product(attention.query.weight.detach(), precision, rows)
+        self.out = product(attention.out.weight.detach(), precision, rows)
+        self.key_value = Plain(attention.key_value.weight.detach().to(carried(precision)))
+
+    def hear(self, heard: Heard) -> Across:
+        both = self.key_value(heard.tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
+        return Across(heard.begin, heard.end, both[0], both[1], heard.there)
+
+    def __call__(self, x: Tensor, across: Sequence[Across]) -> Tensor:
+        """Rows (R, q, D) that all hear something → the same with it."""
+        query = self.query(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        found = [attend(query[each.begin : each.end], each.keys, each.values, each.there) for each in across]
+        joined = (torch.cat(found) if len(found) > 1 else found[0]).transpose(1, 2).flatten(2)
+        return self.out.plus(joined, x)
+
+
+class _Layer:
+    def __init__(self, layer: Layer, precision: Precision, rows: int) -> None:
+        dtype = carried(precision)
+
+        def ready(linear: nn.Linear) -> Product:
+            return product(linear.weight.detach(), precision, rows)
+
+        self.heads = layer.self_attention.heads
+        self.norm_self, self.norm_feedforward = Norm(layer.norm_self, dtype), Norm(layer.norm_feedforward, dtype)
+        self.query_key_value = ready(layer.self_attention.query_key_value)
+        self.out = ready(layer.self_attention.out)
+        self.expand, self.contract = ready(layer.expand), ready(layer.contract)
+        has = hasattr(layer, "cross_attention")
+        self.cross = _Cross(layer.cross_attention, layer.norm_cross, precision, rows) if has else None
+
+    def __call__(self, x: Tensor, past: Past, index: int, mask: Tensor | None, across: Sequence[Across]) -> Tensor:
+        """(R, q, D) → (R, q, D)."""
+        each = self.query_key_value(self.norm_self(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        keys, values = past.write(index, each[1:])
+        x = self.out.plus(attend(each[0], keys, values, mask).transpose(1, 2).flatten(2), x)
+        if across:
+            assert self.cross is not None
+            hearing = across[-1].end
+            if hearing == x.shape[0]:
+                x = self.cross(x, across)
+            else:
+                x = torch.cat([self.cross(x[:hearing], across), x[hearing:]])
+        return self.contract.plus(self.expand.gelu(self.norm_feedforward(x)), x)
+
+
+class Stack:
+    """`lm` in a `precision`, on the device that it is on. Its weights are made ready for about `rows` rows."""
+
+    def __init__(self, lm: LM, precision: Precision, rows: int = 2) -> None:
+        config = lm.config
+        layers: Any = lm.layers
+        self.config, self.dtype = config, carried(precision)
+        self.device = lm.norm.weight.device
+        self.table = torch.cat([each.weight.detach() for each in lm.embeddings]).to(self.dtype)  # (K · (V + 1), D)
+        self._offsets = torch.arange(config.codebooks, device=self.device) * (config.entries + 1)
+        self.layers = [_Layer(each, precision, rows) for each in layers]
+        self.norm = Norm(lm.norm, self.dtype)
+        self.heads = product(torch.cat([each.weight.detach() for each in lm.heads]), precision, rows)
+
+    def hear(self, heard: Sequence[Heard]) -> list[list[Across]]:
+        """For each layer what of `heard` it attends to, computed once."""
+        return [[layer.cross.hear(each) for each in heard] if layer.cross else [] for layer in self.layers]
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """(B, K, q) → (B, q, D), without positions."""
+        return self.table[codes.transpose(1, 2) + self._offsets].sum(dim=2)
+
+    def __call__(self, x: Tensor, past: Past, across: Sequence[Sequence[Across]]) -> Tensor:
+        """(R, q, D) with positions → (R, q, D). The past has advanced by q."""
+        new = x.shape[1]
+        mask = past.mask(new)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, past, index, mask, across[index])
+        past.advance(new)
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(R, D) → (R, K · V) float32."""
+        return self.heads(self.norm(x)).float()
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """(R, H, q, d) queries over (R, H, e, d) → (R, H, q, d)."""
+    return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)

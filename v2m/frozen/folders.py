@@ -29,7 +29,8 @@ def contents(folder: Path) -> list[str]:
 
 
 def chosen(names: Iterable[str], files: Sequence[str]) -> list[str]:
-    """Those of `names` that the patterns `files` ask for; of alternatives, "a|b", the first that matches any."""
+    """Those of `names` that the patterns `files` ask for; of alternatives, "a|b", the first that matches any; "a|"
+    is done without where there is no a."""
     names = [name for name in names if not _hidden(name)]
     wanted: set[str] = set()
     for pattern in files:
@@ -41,7 +42,7 @@ def chosen(names: Iterable[str], files: Sequence[str]) -> list[str]:
 def unmatched(names: Iterable[str], files: Sequence[str]) -> list[str]:
     """The patterns that no name matches."""
     names = list(names)
-    return [pattern for pattern in files if not chosen(names, [pattern])]
+    return [pattern for pattern in files if not pattern.endswith("|") and not chosen(names, [pattern])]
 
 
 def lacking(folder: Path, files: Sequence[str]) -> list[str]:

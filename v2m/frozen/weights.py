@@ -30,7 +30,8 @@ def fetch(name: str, files: Sequence[str], *, licence: str | None = None, size: 
     Args:
         name: A local folder; or a repository of the Hugging Face hub, "owner/name" or "owner/name@revision", which is
             looked for in `checkpoints/name`, then in the hub's cache, and is downloaded if it is in neither.
-        files: Patterns of the files that are needed; the others are not downloaded. "a|b" means b where there is no a.
+        files: Patterns of the files that are needed; the others are not downloaded. "a|b" means b where there is no a,
+            "a|" nothing where there is no a.
         licence: The weights' licence, as far as the caller knows: said where the model card does not say it.
         size: Bytes of those files, as far as the caller knows: said where the hub cannot be asked.
 

@@ -189,6 +189,23 @@ def test_shards_of_a_format_that_is_not_used_need_not_be_there(tmp_path: Path) -
     assert fetch(str(folder), NEEDED).folder == folder
 
 
+def test_what_may_be_missing_is_fetched_where_it_is_and_only_as_the_last_choice(hub: Hub, client: Client) -> None:
+    wanted = ("owner/tiny", ["*.json", "*.safetensors|*.txt|", "*.model|", "decoders/*.bin|notes.txt|"])
+    client(wanted)
+    assert {name for name, _ in hub.transfers()} == {"config.json", "model.safetensors", "notes.txt", "README.md"}
+    hub.requests.clear()
+    ((folder, *_),), _ = client(wanted, HF_HUB_OFFLINE="1")
+    assert (COMMIT in folder, hub.requests) == (True, [])
+
+
+def test_shards_of_what_may_be_missing_must_be_there_once_their_index_is(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "config.json", "part/model.safetensors.index.json")
+    (folder / "part/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
+    with pytest.raises(MissingError, match=r"lacks part/a\.safetensors"):
+        fetch(str(folder), ["config.json", "part/|"])
+    assert fetch(str(folder), ["config.json", "other/|"]).folder == folder
+
+
 @pytest.mark.parametrize("where", ["tiny", "owner/tiny"])
 @pytest.mark.parametrize("name", ["owner/tiny", f"owner/tiny@{OLDER}"])
 def test_checkpoints_come_before_the_hub(

@@ -64,7 +64,7 @@ def load(
                 config=cast(Any, kind.config_class).from_dict(dict(config)),
                 state_dict=dict(state),
                 dtype=stored if device.type == "cpu" else choose_dtype(device),
-                attn_implementation="sdpa",
+                attn_implementation="sdpa" if kind._supports_sdpa else None,  # of which a codec has none
                 quantization_config=quantised,
                 device_map={"": device} if bits else None,
                 output_loading_info=True,

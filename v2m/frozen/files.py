@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import math
 import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -141,6 +142,20 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, *, 
     """
     check_keys(state, {name: value.shape for name, value in module.state_dict().items()}, what)
     module.load_state_dict(state, assign=assign)
+
+
+def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Raises MissingError, naming them, where weights of `what` are infinite or no numbers."""
+    wrong = [name for name, value in state.items() if value.is_floating_point() and not _finite(value)]
+    if wrong:
+        raise MissingError(f"{what} holds weights that are infinite or no numbers: {_some(wrong)}; fetch it again")
+
+
+def _finite(value: Tensor) -> bool:
+    if value.numel() == 0:
+        return True
+    low, high = value.aminmax()  # one pass; both are NaN where any is
+    return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -69,6 +69,23 @@ def download(
         ) from error
 
 
+def upload(folder: Path, repo: str, *, private: bool = False) -> str:
+    """Puts all of `folder` into `repo` in one commit; makes it, `private` or not, if it is not there. Its address.
+
+    Raises:
+        MissingError: It cannot be put there; says why.
+    """
+    try:
+        api = HfApi()
+        made = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Uploaded by v2m")
+        return str(made)
+    except MemoryError:
+        raise
+    except Exception as error:  # as in download
+        raise MissingError(f"{repo!r} cannot be uploaded to: {_reason(error, repo, 'main')}") from error
+
+
 def _announce(repo: str, revision: str, files: Sequence[str], licence: str | None) -> tuple[list[str], int]:
     """Names of the files to fetch and the bytes of all that are needed, said on stderr; refuses what has no room."""
     info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from v2m.errors import MissingError
-from v2m.frozen.files import check_keys, load_strictly, pickled, read_json, state_dict, tensors
+from v2m.frozen.files import check_finite, check_keys, load_strictly, pickled, read_json, state_dict, tensors
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 PAGE = b"\n<!DOCTYPE html><html>404</html>"
@@ -233,3 +233,14 @@ def test_weights_of_the_model_are_loaded(assign: bool) -> None:
     assert torch.equal(module.weight, source.weight)
     assert (module.weight.data_ptr() == state["weight"].data_ptr()) == assign
     check_keys(state, {"weight": (3, 2), "bias": [3]}, "a layer")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_single_value_that_is_no_number_is_found_and_named(bad: float, dtype: torch.dtype) -> None:
+    state = {"a": torch.ones(3, 3, dtype=dtype), "none": torch.ones(0), "n": torch.arange(2)}
+    check_finite(state, "this")
+    state["b.c"] = torch.ones(3, 3, dtype=dtype)
+    state["b.c"][1, 2] = bad
+    with pytest.raises(MissingError, match=r"^this holds weights that are infinite or no numbers: b\.c; fetch"):
+        check_finite(state, "this")

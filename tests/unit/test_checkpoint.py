@@ -1,0 +1,152 @@
+"""What is saved is read back bit for bit; what is published is read as its own library reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import v2m
+from bench.tiny import encodec, t5
+from tests.conftest import names
+from v2m.checkpoint import V2M, Part
+from v2m.errors import MissingError, UsageError
+from v2m.models.condition import Condition
+from v2m.models.lm import LMConfig
+from v2m.models.music import MusicConfig
+from v2m.types import CodecSpec
+
+CONFIG = MusicConfig(lm=LMConfig(width=32, layers=2, heads=4, entries=64, delays=(0, 1, 2, 4)), text=16)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> V2M:
+    """A tiny model of random weights, which carries a codec and names a text encoder."""
+    torch.manual_seed(0)
+    parts = {"codec": Part(folder=encodec.write(tmp_path / "source")), "text_encoder": Part("google-t5/t5-base")}
+    return V2M(CONFIG, parts=parts, licence="cc-by-nc-4.0", origin="owner/tiny@0123")
+
+
+@torch.inference_mode()
+def logits(model: V2M) -> Tensor:
+    """Of some fixed codes and words."""
+    lm = model.config.lm
+    generator = torch.Generator().manual_seed(5)
+    codes = torch.randint(lm.entries + 1, (2, lm.codebooks, 9), generator=generator)
+    words = torch.randn(2, 3, model.config.text or 1, generator=generator)
+    return model.eval().lm(codes, model.read(Condition.whole(words)))
+
+
+def test_what_was_saved_gives_the_same_logits_bit_for_bit(model: V2M, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "saved")
+    read = v2m.V2M.from_pretrained(str(tmp_path / "saved"))
+    assert torch.equal(logits(read), logits(model))
+    assert (read.config, read.licence, read.origin) == (CONFIG, "cc-by-nc-4.0", "owner/tiny@0123")
+    assert read.sample_rate == 32000
+    assert not read.training
+    assert all(value.requires_grad for value in read.parameters())
+
+
+def test_a_checkpoint_holds_what_the_source_carried_and_names_the_rest(model: V2M, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "saved")
+    assert names(tmp_path / "saved") == ["README.md", "codec", "config.yaml", "model.safetensors"]
+    settings = yaml.safe_load((tmp_path / "saved/config.yaml").read_text())
+    kinds = {kind: settings[kind] for kind in ("text_encoder", "codec", "vision_encoder")}
+    assert kinds == {"text_encoder": "google-t5/t5-base", "codec": "codec", "vision_encoder": None}
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("source", "saved/codec"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    card = (tmp_path / "saved/README.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-nc-4.0\n")
+    assert "owner/tiny@0123" in card
+    (weights,) = V2M.from_pretrained(str(tmp_path / "saved")).weights
+    assert (weights.folder, weights.licence) == (tmp_path / "saved", "cc-by-nc-4.0")
+
+
+def test_a_part_that_is_only_named_is_fetched_when_it_is_asked_for(
+    model: V2M, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model.save_pretrained(tmp_path / "saved")
+    read = V2M.from_pretrained(str(tmp_path / "saved"))
+    home = t5.write(tmp_path / "google-t5" / "t5-base")
+    assert read.part("text_encoder").folder == home
+    assert read.part("codec").folder == tmp_path / "saved" / "codec"
+    assert [each.name for each in read.weights] == [str(tmp_path / "saved"), "google-t5/t5-base"]
+    with pytest.raises(MissingError, match="names no vision encoder"):
+        read.part("vision_encoder")
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "given"),
+    [
+        (torch.float32, None, torch.float32),
+        (torch.bfloat16, None, torch.bfloat16),
+        (torch.float16, None, torch.float32),
+        (torch.float32, torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_weights_keep_their_type_but_half_precision(
+    model: V2M, tmp_path: Path, stored: torch.dtype, asked: torch.dtype | None, given: torch.dtype
+) -> None:
+    model.to(stored).save_pretrained(tmp_path / "saved")
+    read = V2M.from_pretrained(str(tmp_path / "saved"), dtype=asked)
+    assert {value.dtype for value in read.parameters()} == {given}
+    assert torch.equal(read.lm.norm.weight, model.lm.norm.weight.to(given))
+
+
+def test_a_checkpoint_may_be_saved_over_itself_and_over_nothing_else(model: V2M, tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    model.save_pretrained(folder)
+    read = V2M.from_pretrained(str(folder))
+    expected = logits(read)
+    read.save_pretrained(folder)
+    assert torch.equal(logits(V2M.from_pretrained(str(folder))), expected)
+    (folder / "thesis.txt").write_text("mine")
+    before = names(folder)
+    with pytest.raises(UsageError, match="holds something already"):
+        read.save_pretrained(folder)
+    assert names(folder) == before
+    assert names(tmp_path) == ["saved", "source"], "nothing is left beside it"
+    with pytest.raises(UsageError, match="is a file"):
+        read.save_pretrained(folder / "thesis.txt")
+
+
+def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_old_one(model: V2M, tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    model.save_pretrained(folder)
+    expected = logits(model)
+    torch.nn.init.ones_(model.lm.norm.bias)
+    os.truncate(tmp_path / "source/model.safetensors", 100)  # of the part that is written after the weights
+    with pytest.raises(MissingError, match="truncated"):
+        model.save_pretrained(folder)
+    assert names(tmp_path) == ["saved", "source"]
+    assert torch.equal(logits(V2M.from_pretrained(str(folder))), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"codebooks": 8}, "8 codebooks instead of 4"),
+        ({"entries": 1024}, "1024 entries a codebook instead of 64"),
+        ({"sample_rate": 24000}, "24000 Hz instead of 32000"),
+    ],
+)
+def test_another_codec_than_the_models_is_told(model: V2M, change: dict[str, int], told: str) -> None:
+    fitting = {"sample_rate": 32000, "frame_rate": 50, "codebooks": 4, "entries": 64, "channels": 1}
+    model.check_codec(CodecSpec(**fitting))
+    with pytest.raises(MissingError, match=told):
+        model.check_codec(CodecSpec(**{**fitting, **change}))
+
+
+def rewrite(folder: Path, change: dict[str, Tensor | None]) -> None:
+    state = load_file(folder / "model.safetensors")
+    state = {name: value for name, value in (state | change).items() if value is not None}
+    save_file(state, folder / "model.safetensors")

@@ -1,0 +1,6 @@
+"""The model that learns with where it came from: read from and written to any of the layouts it is published in."""
+
+from v2m.checkpoint.model import V2M
+from v2m.checkpoint.parts import Part
+
+__all__ = ["V2M", "Part"]

@@ -113,6 +113,7 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     add("--start", type=float | None, default=None, help="second of the video where the music begins")
     add("--end", type=float | None, default=None, help="second of the video where the music ends")
     add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
+    add("--melody", type=str, default=None, help="sound whose tune the music is to follow")
     add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
     add("--low-memory", action="store_true", help="smaller models and batches, where the recipe has them")
     add("--stems", action="store_true", help="also write the parts of the music as WAV files")
@@ -161,11 +162,12 @@ def parse(argv: Sequence[str]) -> Request:
         raise UsageError(_without_noise(str(error))) from error
     extras = Extras(made.stems, made.midi, made.markers, made.report)
     keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "start", "end")
-    steering = _steering(made.reference or [])
+    steering = _steering(made.reference or [], made.melody)
     arguments = {"extras": extras, "steering": steering, **{key: made[key] for key in keys}}
     out = Path(made.out) if made.out else None
     videos, settings = tuple(map(Path, made.videos)), _plain(choices)
     settings["reference_sha256"] = [digest(path) for path in steering.reference]
+    settings["melody_sha256"] = digest(steering.melody) if steering.melody else None
     return Request(videos, out, made.overwrite, made.quiet, made.debug, recipe, settings, arguments)
 
 
@@ -203,13 +205,14 @@ def _lower_memory(config: Namespace) -> None:
         part.init_args.low_memory = True
 
 
-def _steering(reference: Sequence[str]) -> Steering:
+def _steering(reference: Sequence[str], melody: str | None) -> Steering:
     if len(reference) > 2:
         raise UsageError(f"--reference takes one sound file, or two (the voice, and the rest), not {len(reference)}")
-    for name in reference:
-        if not Path(name).is_file():
-            raise UsageError(f"reference {name!r}: no such file")
-    return Steering(reference=tuple(map(Path, reference)))
+    named = [("reference", name) for name in reference] + [("melody", melody)] * (melody is not None)
+    for what, name in named:
+        if not Path(name or "").is_file():
+            raise UsageError(f"{what} {name!r}: no such file")
+    return Steering(tuple(map(Path, reference)), None if melody is None else Path(melody))
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,136 @@
+"""The MusicGen generator: what a user sets, and what is refused before any work. The work itself is in `player`.
+
+Copet et al., "Simple and Controllable Music Generation" (2023).
+
+Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+jsonargparse runs those of the modules whose classes a recipe names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from v2m.errors import UsageError
+from v2m.frozen.holder import Holder, choose_device
+from v2m.io import audio as sound_files
+from v2m.timing import seconds_of
+from v2m.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
+
+MELODY_MODELS = "facebook/musicgen-melody, -melody-large, -stereo-melody or -stereo-melody-large"
+CURE = "try --low-memory, --generator.precision int8 or a smaller --generator.model"
+TRIED_RATE = 16_000  # Hz at which a melody is read to see whether it can be
+SHORTEST_MELODY = 1.0  # seconds
+
+
+class MusicGen:
+    """MusicGen, or a model trained like it. Instrumental; told by the tags, and led away from those that are unwanted.
+
+    The weights of facebook/musicgen-* are licensed CC-BY-NC-4.0: not for commercial use.
+
+    Args:
+        model: A folder or a repository of the Hugging Face hub, in v2m's, transformers' or audiocraft's layout:
+            facebook/musicgen-small, -medium, -large, -melody, -melody-large and their -stereo- variants.
+        device: auto, cuda, cuda:1, mps or cpu.
+        precision: Of the language model's weights; None is what suits the device.
+        low_memory: int8, unless precision says otherwise.
+        keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
+        sampling: How the codes are drawn.
+        window: Seconds that are written in one go, at most what the model was trained on.
+        stride: Seconds from one window to the next, which goes on from what the two have in common.
+    """
+
+    steers = frozenset({"melody"})
+
+    def __init__(
+        self,
+        *,
+        model: str = "facebook/musicgen-small",
+        device: str = "auto",
+        precision: Literal["fp32", "bf16", "int8"] | None = None,
+        low_memory: bool = False,
+        keep_loaded: bool = False,
+        sampling: Sampling | None = None,
+        window: float = 30.0,
+        stride: float = 18.0,
+    ) -> None:
+        if not window >= 1:  # nor is what is no number
+            raise UsageError(f"window {window:g} s must be 1 or more")
+        if not 0.5 <= stride <= window - 0.5:
+            raise UsageError(f"stride {stride:g} s must lie between 0.5 and {window - 0.5:g}, so that windows overlap")
+        self.sampling = sampling or Sampling()
+        if self.sampling.video_guidance is not None:
+            raise UsageError("video_guidance has no effect: this generator is told by words; give guidance")
+        self.model, self.window, self.stride = model, window, stride
+        self.precision: Literal["fp32", "bf16", "int8"] | None = precision or ("int8" if low_memory else None)
+        self.weights: tuple[Weights, ...] = ()
+        self._device, self._keep = device, keep_loaded
+        self._player: Holder[Any] = Holder(self._load, CURE)
+
+    def prepare(self, tags: Tags, steering: Steering) -> None:  # noqa: ARG002 - any tags will do
+        """Makes sure that all weights are on this machine, downloading what is not, and that device, window and melody
+        can be used.
+
+        Raises:
+            MissingError: Weights are not here and cannot be fetched, or are another model's.
+            UsageError: The melody is no sound or the model follows none, the model was trained on shorter windows, or
+                there is no such device.
+            MemoryError: Says what to lower.
+        """
+        choose_device(self._device)
+        if steering.melody is not None:
+            _try(steering.melody)
+        with self._player.model() as player:
+            self._check(player.follows_melody, player.trained_on, steering)
+            self.weights = player.weights
+
+    def release(self) -> None:
+        """Frees the model, unless it is to be kept."""
+        if not self._keep:
+            self._player.release()
+
+    def generate(
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Music of exactly `video.duration` at the codec's rate, mono or, by a stereo model, stereo; the same arguments
+        give the same bytes on one machine. `facts` says what the model was told.
+
+        Raises:
+            UsageError, MissingError: As in `prepare`.
+            MemoryError: Says what to lower.
+        """
+        steering = steering or Steering()
+        self.prepare(tags, steering)
+        with self._player.model() as player:
+            melody = steering.melody
+            tune = None if melody is None else sound_files.load(melody, player.sample_rate, max(video.duration, 1.0))
+            score = player.play(
+                video, tags, tune, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
+                progress=progress,
+            )  # fmt: skip
+        return replace(score, facts={**score.facts, "melody": None if melody is None else str(melody)})
+
+    def _load(self) -> Any:
+        from v2m.generators.musicgen.player import Player
+
+        return Player.load(self.model, choose_device(self._device), self.precision)
+
+    def _check(self, follows_melody: bool, trained_on: float, steering: Steering) -> None:
+        if steering.melody is not None and not follows_melody:
+            raise UsageError(f"{self.model!r} follows no melody: give {MELODY_MODELS} as --generator.model")
+        if self.window > trained_on:
+            raise UsageError(f"window {self.window:g} s is longer than the {trained_on:g} s the model was trained on")
+
+
+def _try(melody: Path) -> None:
+    sound = sound_files.load(melody, TRIED_RATE, SHORTEST_MELODY)
+    if seconds_of(len(sound), sound.sample_rate) < SHORTEST_MELODY:
+        raise UsageError(f"{str(melody)!r}: a melody must last a second or more")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from torch import Tensor
 import v2m
 from bench.tiny import encodec, t5
 from tests.conftest import names
+from tests.unit.frozen.hub_server import serving
 from v2m.checkpoint import V2M, Part
 from v2m.errors import MissingError, UsageError
 from v2m.models.condition import Condition
@@ -150,3 +153,47 @@ def rewrite(folder: Path, change: dict[str, Tensor | None]) -> None:
     state = load_file(folder / "model.safetensors")
     state = {name: value for name, value in (state | change).items() if value is not None}
     save_file(state, folder / "model.safetensors")
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def process(code: str, home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Runs `code` where the caches are empty and no variable of ours or the hub's is set but those given."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "V2M_"))}
+    places = {"HF_HOME": str(home / "hf"), "XDG_CACHE_HOME": str(home / "xdg"), "HF_HUB_DISABLE_XET": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**environment, **places, **settings},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+PUSH = """
+from v2m import V2M, errors
+model = V2M.from_pretrained({folder!r})
+print(model.push_to_hub("owner/new", private=True))
+try:
+    model.push_to_hub("owner/gated")
+except errors.MissingError as error:
+    print(errors.describe(error))
+"""
+
+
+def test_what_is_pushed_is_what_would_have_been_saved(model: V2M, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "saved")
+    with serving({}) as hub:
+        done = process(
+            PUSH.format(folder=str(tmp_path / "saved")), tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN="hf_not_a_real_one"
+        )
+        assert done.returncode == 0, done.stderr + str(hub.requests)
+        address, refusal = done.stdout.splitlines()
+        assert address == f"{hub.url}/owner/new"
+        assert hub.private is True
+    assert refusal.startswith("'owner/gated' cannot be uploaded to: ")
+    assert "answered 403" in refusal
+    for name, data in hub.uploaded.items():
+        path = tmp_path / "again" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    assert torch.equal(logits(V2M.from_pretrained(str(tmp_path / "again"))), logits(model))
+    assert set(hub.uploaded) >= {"config.yaml", "README.md", "model.safetensors", "codec/model.safetensors"}

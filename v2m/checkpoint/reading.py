@@ -144,13 +144,13 @@ def _audiocraft(folder: Path, origin: str, licence: str | None) -> Source:
 
 
 def _codec(folder: Path) -> Part:
-    from v2m.convert import encodec
+    from v2m.frozen.encodec import compression
 
-    found = files.pickled(folder / COMPRESSION)
-    if isinstance(found.get("pretrained"), str):
-        return Part(found["pretrained"])
-    cfg, state = _package(folder / COMPRESSION)
-    return Part(folder=folder, config=encodec.config_to_transformers(cfg, state), state=encodec.to_transformers(state))
+    found = compression(folder / COMPRESSION)
+    if isinstance(found, str):
+        return Part(found)
+    config, state = found
+    return Part(folder=folder, config=config, state=state)
 
 
 def _package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,7 +1,8 @@
-"""A hub on the loopback interface: the part of the protocol that a download needs, with its failures."""
+"""A hub on the loopback interface: the parts of the protocol that a download and an upload need, with their failures."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -21,13 +22,17 @@ class Hub:
     """`files` of "owner/tiny", whose branch main is at COMMIT; OLDER has them in lower case.
 
     "owner/gated" shows the same and gives none of it. Both also claim to have a "huge.bin" of 10¹⁸ bytes. requests:
-    (method, path, Range) of all that came in. cut: a name whose next transfer ends halfway.
+    (method, path, Range) of all that came in. cut: a name whose next transfer ends halfway. uploaded: what was put into
+    "owner/new", by name; private: what was asked for when it was made.
     """
 
     files: dict[str, bytes]
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     cut: str | None = None
     url: str = ""
+    uploaded: dict[str, bytes] = field(default_factory=dict)
+    private: bool | None = None
+    large: dict[str, bytes] = field(default_factory=dict)  # by SHA-256, until a commit names them
 
     def at(self, revision: str) -> dict[str, bytes] | None:
         whole = {"main": self.files, COMMIT: self.files}
@@ -80,6 +85,48 @@ class _Handler(BaseHTTPRequestHandler):
         about = {"id": repo, "modelId": repo, "sha": sha, "siblings": entries, "cardData": card, "tags": []}
         return self.answer(200, json.dumps(about).encode())
 
+    def do_POST(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append((self.command, path, None))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if "owner/gated" in path or b'"gated"' in body:
+            return self.refuse(403, "Forbidden")
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            self.hub.private = asked.get("private") or asked.get("visibility") == "private"
+            return self.answer(200, json.dumps({"url": f"{self.hub.url}/owner/new", "name": "owner/new"}).encode())
+        if path == "/api/validate-yaml":
+            return self.answer(200, b'{"errors": [], "warnings": []}')
+        if path == "/api/models/owner/new/preupload/main":
+            names = [each["path"] for each in json.loads(body)["files"]]
+            how = [{"path": n, "uploadMode": "lfs" if "safetensors" in n else "regular"} for n in names]
+            return self.answer(200, json.dumps({"files": [{**each, "shouldIgnore": False} for each in how]}).encode())
+        if path == "/owner/new.git/info/lfs/objects/batch":
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{self.hub.url}/large/{each['oid']}"}}}
+                for each in json.loads(body)["objects"]
+            ]
+            return self.answer(200, json.dumps({"transfer": "basic", "objects": objects}).encode())
+        if path == "/api/models/owner/new/commit/main":
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    self.hub.uploaded[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    self.hub.uploaded[value["path"]] = self.hub.large[value["oid"]]
+            done = {"success": True, "commitOid": COMMIT, "commitUrl": f"{self.hub.url}/owner/new/commit/{COMMIT}"}
+            return self.answer(200, json.dumps(done).encode())
+        return self.refuse(404, "RepoNotFound")
+
+    def do_PUT(self) -> None:
+        path = urlsplit(self.path).path
+        self.hub.requests.append((self.command, path, None))
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if hashlib.sha256(data).hexdigest() != path.rpartition("/")[2]:
+            return self.refuse(400, "BadRequest")
+        self.hub.large[path.rpartition("/")[2]] = data
+        return self.answer(200, b"")
+
     def file(self, name: str, files: dict[str, bytes], commit: str) -> None:
         if name not in files:
             return self.refuse(404, "EntryNotFound")
@@ -104,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body[: len(body) // 2] if cut else body)
         self.close_connection = self.close_connection or cut
 

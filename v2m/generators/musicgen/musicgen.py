@@ -127,7 +127,10 @@ class MusicGen:
         if steering.melody is not None and not follows_melody:
             raise UsageError(f"{self.model!r} follows no melody: give {MELODY_MODELS} as --generator.model")
         if self.window > trained_on:
-            raise UsageError(f"window {self.window:g} s is longer than the {trained_on:g} s the model was trained on")
+            raise UsageError(
+                f"window {self.window:g} s is longer than the {trained_on:g} s that the model was trained on: "
+                f"give --generator.window {trained_on:g} and a smaller --generator.stride"
+            )
 
 
 def _try(melody: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from v2m.checkpoint import V2M
-from v2m.errors import UsageError
+from v2m.errors import MissingError, UsageError
 from v2m.frozen import encodec
 from v2m.frozen.chroma import Chroma
 from v2m.frozen.t5 import T5
@@ -74,8 +74,14 @@ class Player:
         if model.config.text is None:
             raise UsageError(f"{name!r} reads no text: give a MusicGen")
         words, codes = model.part("text_encoder"), model.part("codec")
+        assert words.folder is not None, "a part that was asked for has been fetched"
+        assert codes.folder is not None, "a part that was asked for has been fetched"
         text = T5.load(words.folder, device, config=words.config, state=words.state)
-        codec = encodec.load(codes.folder, device, config=codes.config, state=codes.state)
+        if text.width != model.config.text:
+            raise MissingError(
+                f"the text encoder of {name!r} gives {text.width} numbers a token, the model reads {model.config.text}"
+            )
+        codec: Codec = encodec.load(codes.folder, device, config=codes.config, state=codes.state)
         codec = encodec.Stereo(codec) if model.config.lm.channels == 2 else codec
         model.check_codec(codec.spec)
         chroma = None if model.config.chroma is None else Chroma.load(codes.folder)

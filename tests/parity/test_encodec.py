@@ -1,0 +1,208 @@
+"""Codecs and the text encoder against the libraries they come from, on the same random weights."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from encodec import EncodecModel as Package
+from encodec.modules import SEANetDecoder, SEANetEncoder
+from encodec.quantization import ResidualVectorQuantizer
+from torch import Tensor
+from transformers import EncodecModel, T5EncoderModel, T5Tokenizer
+
+from bench.tiny import encodec as tiny
+from bench.tiny import t5 as tiny_t5
+from v2m.convert import encodec as convert
+from v2m.frozen import encodec, encodec_package
+from v2m.frozen.codec import LEVEL, EnCodec, Stereo
+from v2m.frozen.t5 import T5
+
+CPU = torch.device("cpu")
+TOLERANCE = 1e-5
+
+
+def noise(samples: int, channels: int = 1, batch: int = 2, seed: int = 0) -> Tensor:
+    """Noise whose loudness differs from one sound to the next."""
+    wave = torch.randn(batch, channels, samples, generator=torch.Generator().manual_seed(seed))
+    return wave * torch.tensor([0.2, 0.05, 0.4])[:batch, None, None]
+
+
+def agree(codec: EnCodec, wave: Tensor, codes: Tensor, sound: Tensor) -> None:
+    """Encoding gives `codes`, decoding these gives `sound`, and both are more than one value."""
+    found = codec.encode(wave)
+    assert torch.equal(found, codes)
+    assert all(len(found[:, k].unique()) > 4 for k in range(found.shape[1]))
+    heard = codec.decode(codes)
+    assert heard.shape == (*wave.shape[:2], codes.shape[2] * codec.hop)
+    assert sound.std() > 0.01
+    assert (heard - sound[..., : heard.shape[2]]).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("samples", [32000, 9999, 641, 100])
+@torch.inference_mode()
+def test_32_khz_is_transformers_model(tmp_path: Path, samples: int) -> None:
+    reference: Any = EncodecModel.from_pretrained(tiny.write(tmp_path))
+    wave = noise(samples)
+    codes = reference.encode(wave, bandwidth=1.2).audio_codes[0]
+    codec, sound = encodec.load(tmp_path, CPU), reference.decode(codes[None], [None]).audio_values
+    assert torch.equal(codec.encode(wave), codes)
+    assert (codec.decode(codes) - sound).abs().max() <= TOLERANCE
+
+
+@torch.inference_mode()
+def test_a_causal_codec_of_many_bandwidths_is_transformers_model_at_each(tmp_path: Path) -> None:
+    """As `facebook/encodec_24khz` is."""
+    settings = tiny.config(
+        sample_rate=24000,
+        upsampling_ratios=[8, 5, 4, 2],
+        use_causal_conv=True,
+        use_conv_shortcut=True,
+        target_bandwidths=[0.9, 1.8, 3.6],
+    )
+    reference: Any = tiny.model(settings)
+    wave = noise(12000)
+    for bandwidth, codebooks in ((0.9, 2), (1.8, 4), (None, 8)):
+        codes = reference.encode(wave, bandwidth=bandwidth or 3.6).audio_codes[0]
+        codec = encodec.load(
+            tmp_path, CPU, config=settings.to_dict(), state=reference.state_dict(), bandwidth=bandwidth
+        )
+        assert codec.spec.codebooks == codes.shape[1] == codebooks
+        agree(codec, wave, codes, reference.decode(codes[None], [None]).audio_values)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"true_skip": False, "n_residual_layers": 2}, {"causal": True}, {"norm": "time_group_norm"}, {"channels": 2}],
+    ids=str,
+)
+@torch.inference_mode()
+def test_audiocrafts_model_through_the_converter(tmp_path: Path, sizes: dict[str, Any]) -> None:
+    path = tiny.audiocraft_compression(tmp_path / encodec.AUDIOCRAFT, **sizes)
+    reference = tiny.audiocraft_model(tiny.audiocraft_config(**sizes))
+    wave = noise(16000, channels=sizes.get("channels", 1))
+    codes, scale = reference.encode(wave)
+    assert scale is None
+    agree(encodec.load(path.parent, CPU), wave, codes, reference.decode(codes))
+
+
+@torch.inference_mode()
+def test_transformers_model_through_the_converter_is_audiocrafts() -> None:
+    settings = tiny.config(pad_mode="constant", num_residual_layers=2, use_conv_shortcut=True)
+    mine: Any = tiny.model(settings, seed=3)
+    theirs = tiny.audiocraft_model(convert.config_from_transformers(settings.to_dict()))
+    theirs.load_state_dict(convert.from_transformers(mine.state_dict()))
+    wave = noise(16000)
+    codes = theirs.encode(wave)[0]
+    assert torch.equal(codes, mine.encode(wave, bandwidth=1.2).audio_codes[0])
+    sound = mine.decode(codes[None], [None]).audio_values
+    assert (theirs.decode(codes) - sound).abs().max() <= TOLERANCE
+
+
+@torch.inference_mode()
+def test_renormalised_sound_is_audiocrafts_with_its_loudness(tmp_path: Path) -> None:
+    settings = tiny.audiocraft_config()
+    settings["encodec"]["renormalize"] = True
+    reference = tiny.audiocraft_model(settings)
+    state = convert.to_transformers(reference.state_dict())
+    codec = encodec.load(tmp_path, CPU, config=convert.config_to_transformers(settings), state=state)
+    wave = noise(16000)
+    codes, scale = reference.encode(wave)
+    found, scales = codec.encode_scaled(wave)
+    assert torch.equal(found, codes)
+    torch.testing.assert_close(scales, scale)
+    assert (codec.decode(codes, scales) - reference.decode(codes, scale)).abs().max() <= TOLERANCE
+    level = torch.full((2, 1), LEVEL)
+    torch.testing.assert_close(codec.decode(codes), codec.decode(codes, level))
+
+
+@torch.inference_mode()
+def test_stereo_is_audiocrafts_interleaving(tmp_path: Path) -> None:
+    from audiocraft.models.encodec import InterleaveStereoCompressionModel
+
+    path = tiny.audiocraft_compression(tmp_path / encodec.AUDIOCRAFT)
+    reference = InterleaveStereoCompressionModel(tiny.audiocraft_model(tiny.audiocraft_config()))
+    codec, wave = Stereo(encodec.load(path.parent, CPU)), noise(16000, channels=2, batch=3)
+    codes = reference.encode(wave)[0]
+    assert codec.spec.channels == 2
+    assert codec.spec.codebooks == codes.shape[1] == 8
+    assert torch.equal(codec.encode(wave), codes)
+    assert (codec.decode(codes) - reference.decode(codes)).abs().max() <= TOLERANCE
+
+
+def package(*, chunked: bool) -> Any:
+    """The package's classes as its 24 and 48 kHz models are built, narrower."""
+    shape: Any = {"channels": 1 + chunked, "norm": "time_group_norm" if chunked else "weight_norm"}
+    shape |= {"causal": not chunked, "n_filters": 4, "dimension": 16}
+    with torch.random.fork_rng([]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(0)
+        encoder, decoder = SEANetEncoder(**shape), SEANetDecoder(**shape)
+        rate = 48000 if chunked else 24000
+        bits = 6 * rate // 320 / 1000  # of a codebook with 64 entries, in thousands a second
+        quantizer = ResidualVectorQuantizer(dimension=16, n_q=8, bins=64)
+        chunks: Any = {"normalize": True, "segment": 1.0} if chunked else {}
+        model = Package(encoder, decoder, quantizer, [2 * bits, 4 * bits], rate, shape["channels"], **chunks).eval()
+        tiny._liven(encoder, decoder, quantizer.vq.layers, shape["channels"])
+    return model
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["24 kHz", "48 kHz"])
+@torch.inference_mode()
+def test_the_package_gives_the_same_codes_and_sound(*, chunked: bool) -> None:
+    reference = package(chunked=chunked)
+    bandwidth = reference.target_bandwidths[0]
+    codec = encodec_package.wrapped(reference, bandwidth, "tiny")
+    reference.set_target_bandwidth(bandwidth)
+    wave = noise(33333, channels=reference.channels)
+    ((codes, scale),) = reference.encode(wave)
+    sound = reference.decode([(codes, scale)])
+    found, scales = codec.encode_scaled(wave)
+    assert codec.spec.codebooks == codes.shape[1] == 2
+    assert torch.equal(found, codes)
+    assert (codec.decode(codes, scales) - sound).abs().max() <= TOLERANCE
+    assert torch.allclose(scales, torch.ones(2, 1) if scale is None else scale)
+
+
+@torch.inference_mode()
+def test_the_package_agrees_on_every_second_of_a_longer_sound() -> None:
+    """Each chunk by itself is the package's; what stands between two is a fade of a hundredth of a second or so."""
+    reference = package(chunked=True)
+    codec = encodec_package.wrapped(reference, None, "tiny")
+    wave = noise(48000 * 5 // 2, channels=2)
+    starts = [0, 47360, 72000]  # two frames before the end of the one before; a second before the end of all
+    single = [reference._encode_frame(wave[..., start : start + 48000]) for start in starts]
+    codes, scales = codec.encode_scaled(wave)
+    assert codes.shape[2] == 375
+    kept = [single[0][0][..., :148], single[1][0][..., :148], single[2][0][..., 71:]]
+    assert torch.equal(codes, torch.cat(kept, dim=2))
+    assert torch.allclose(scales, torch.cat([scale for _, scale in single], dim=1))
+    sound = codec.decode(codes, scales)
+    assert sound.shape == wave.shape
+    first, last = (reference._decode_frame((part, scale)) for part, scale in _ends(codes, scales))
+    assert (sound[..., :47360] - first[..., :47360]).abs().max() <= TOLERANCE
+    assert (sound[..., 95360:] - last[..., 95360 - 72000 :]).abs().max() <= TOLERANCE
+
+
+def _ends(codes: Tensor, scales: Tensor) -> list[tuple[Tensor, Tensor]]:
+    return [(codes[..., :150], scales[:, :1]), (codes[..., -150:], scales[:, -1:])]
+
+
+@torch.inference_mode()
+def test_t5_is_transformers_and_a_batch_is_its_rows(tmp_path: Path) -> None:
+    tiny_t5.write(tmp_path)
+    reference: Any = T5EncoderModel.from_pretrained(tmp_path)
+    words: Any = T5Tokenizer.from_pretrained(tmp_path, local_files_only=True)
+    texts = ["A calm ambient piece, 96 bpm", "funk", "Dark cinematic strings and a solo flute in D minor"]
+    encoder = T5.load(tmp_path, CPU)
+    tokens, mask = encoder.encode(texts)
+    assert tokens.shape == (*mask.shape, encoder.width)
+    for row, text in enumerate(texts):
+        alone = reference(**words(text, return_tensors="pt")).last_hidden_state[0]
+        assert mask[row].tolist() == [True] * len(alone) + [False] * (mask.shape[1] - len(alone))
+        assert (tokens[row, : len(alone)] - alone).abs().max() <= TOLERANCE
+        assert not tokens[row, len(alone) :].any()
+        torch.testing.assert_close(encoder.encode([text]).tokens[0], alone, rtol=0, atol=TOLERANCE)

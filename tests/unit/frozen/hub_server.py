@@ -1,4 +1,4 @@
-"""A hub on the loopback interface: the parts of the protocol that a download and an upload need, with their failures."""
+"""A hub on the loopback interface: of the protocol what a download and an upload need, with their failures."""
 
 from __future__ import annotations
 
@@ -89,34 +89,43 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, None))
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        answers = {
+            "/api/repos/create": self.create,
+            "/api/validate-yaml": lambda _: {"errors": [], "warnings": []},
+            "/api/models/owner/new/preupload/main": self.preupload,
+            "/owner/new.git/info/lfs/objects/batch": self.batch,
+            "/api/models/owner/new/commit/main": self.commit,
+        }
         if "owner/gated" in path or b'"gated"' in body:
             return self.refuse(403, "Forbidden")
-        if path == "/api/repos/create":
-            asked = json.loads(body)
-            self.hub.private = asked.get("private") or asked.get("visibility") == "private"
-            return self.answer(200, json.dumps({"url": f"{self.hub.url}/owner/new", "name": "owner/new"}).encode())
-        if path == "/api/validate-yaml":
-            return self.answer(200, b'{"errors": [], "warnings": []}')
-        if path == "/api/models/owner/new/preupload/main":
-            names = [each["path"] for each in json.loads(body)["files"]]
-            how = [{"path": n, "uploadMode": "lfs" if "safetensors" in n else "regular"} for n in names]
-            return self.answer(200, json.dumps({"files": [{**each, "shouldIgnore": False} for each in how]}).encode())
-        if path == "/owner/new.git/info/lfs/objects/batch":
-            objects = [
-                {**each, "actions": {"upload": {"href": f"{self.hub.url}/large/{each['oid']}"}}}
-                for each in json.loads(body)["objects"]
-            ]
-            return self.answer(200, json.dumps({"transfer": "basic", "objects": objects}).encode())
-        if path == "/api/models/owner/new/commit/main":
-            for line in map(json.loads, body.splitlines()):
-                value = line["value"]
-                if line["key"] == "file":
-                    self.hub.uploaded[value["path"]] = base64.b64decode(value["content"])
-                elif line["key"] == "lfsFile":
-                    self.hub.uploaded[value["path"]] = self.hub.large[value["oid"]]
-            done = {"success": True, "commitOid": COMMIT, "commitUrl": f"{self.hub.url}/owner/new/commit/{COMMIT}"}
-            return self.answer(200, json.dumps(done).encode())
-        return self.refuse(404, "RepoNotFound")
+        if path not in answers:
+            return self.refuse(404, "RepoNotFound")
+        return self.answer(200, json.dumps(answers[path](body)).encode())
+
+    def create(self, body: bytes) -> dict[str, Any]:
+        asked = json.loads(body)
+        self.hub.private = asked.get("private") or asked.get("visibility") == "private"
+        return {"url": f"{self.hub.url}/owner/new", "name": "owner/new"}
+
+    def preupload(self, body: bytes) -> dict[str, Any]:
+        names = [each["path"] for each in json.loads(body)["files"]]
+        kinds = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in names}
+        return {"files": [{"path": n, "uploadMode": kind, "shouldIgnore": False} for n, kind in kinds.items()]}
+
+    def batch(self, body: bytes) -> dict[str, Any]:
+        wanted = json.loads(body)["objects"]
+        places = [{"upload": {"href": f"{self.hub.url}/large/{each['oid']}"}} for each in wanted]
+        objects = [{**each, "actions": place} for each, place in zip(wanted, places, strict=True)]
+        return {"transfer": "basic", "objects": objects}
+
+    def commit(self, body: bytes) -> dict[str, Any]:
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                self.hub.uploaded[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.hub.uploaded[value["path"]] = self.hub.large[value["oid"]]
+        return {"success": True, "commitOid": COMMIT, "commitUrl": f"{self.hub.url}/owner/new/commit/{COMMIT}"}
 
     def do_PUT(self) -> None:
         path = urlsplit(self.path).path

@@ -187,7 +187,7 @@ def audiocraft_model(settings: dict[str, Any], *, seed: int = 0) -> Any:
             heard.chroma, heard.chroma.spec = nn.Module(), nn.Module()
             heard.chroma.spec.register_buffer("window", torch.hann_window(2**14))
             conditioners["self_wav"] = heard
-        model = LMModel(
+        model: Any = LMModel(
             pattern_provider=builders.get_codebooks_pattern_provider(sizes["n_q"], config.codebooks_pattern),
             condition_provider=ConditioningProvider(conditioners),
             fuser=builders.get_condition_fuser(config),
@@ -245,7 +245,7 @@ def clip_config() -> CLIPVisionConfig:
         hidden_size=SEEN,
         intermediate_size=48,
         num_hidden_layers=2,
-        num_attention_heads=2,
+        num_attention_heads=1,  # 64 wide or less, as they all are
         projection_dim=16,
         image_size=224,
         patch_size=32,

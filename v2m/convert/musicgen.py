@@ -74,11 +74,12 @@ def split(state: Mapping[str, Tensor]) -> Parts:
     return parts
 
 
-def merge(parts: Parts) -> dict[str, Tensor]:
+def merge(
+    own: Mapping[str, Tensor], text_encoder: Mapping[str, Tensor], audio_encoder: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The inverse of `split`."""
-    text = {f"text_encoder.{name}": value for name, value in parts.text_encoder.items()}
-    audio = {f"audio_encoder.{name}": value for name, value in parts.audio_encoder.items()}
-    return text | audio | parts.own
+    text = {f"text_encoder.{name}": value for name, value in text_encoder.items()}
+    return text | {f"audio_encoder.{name}": value for name, value in audio_encoder.items()} | dict(own)
 
 
 def to_v2m(own: Mapping[str, Tensor]) -> dict[str, Tensor]:

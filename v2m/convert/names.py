@@ -28,16 +28,20 @@ def renamed(state: Mapping[str, Tensor], table: Mapping[str, str | None], what: 
     unknown = []
     for name, value in state.items():
         number = _NUMBER.search(name)
-        place = _NUMBER.sub("N", name, count=1)
-        if place not in table or (number is None and ".N." in name):
+        if place(name) not in table or (number is None and ".N." in name):
             unknown.append(name)
             continue
-        new = table[place]
+        new = table[place(name)]
         if new is not None:
             out[new.replace(".N.", f".{number.group()}.", 1) if number else new] = value
     if unknown:
         raise MissingError(f"these are not the weights of {what}: it has no {some(unknown)}")
     return out
+
+
+def place(name: str) -> str:
+    """`name` with its first number written N."""
+    return _NUMBER.sub("N", name, count=1)
 
 
 def inverse(table: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -92,9 +96,9 @@ def parted(state: Mapping[str, Tensor], whole: str, parts: Mapping[str, int]) ->
     return out
 
 
-def count(state: Iterable[str], place: str) -> int:
-    """How many numbers N there are in names such as `place`, "layers.N.norm.weight"."""
-    pattern = re.compile(re.escape(place).replace(r"\.N\.", r"\.(\d+)\."))
+def count(state: Iterable[str], where: str) -> int:
+    """How many numbers N there are in names such as `where`, "layers.N.norm.weight"."""
+    pattern = re.compile(re.escape(where).replace(r"\.N\.", r"\.(\d+)\."))
     return len({found[1] for name in state if (found := pattern.fullmatch(name))})
 
 

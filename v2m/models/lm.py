@@ -93,6 +93,19 @@ class LM(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.heads = nn.ModuleList(nn.Linear(config.width, config.entries, bias=False) for _ in range(config.codebooks))
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Weights to train from nothing, as MusicGen's: normal up to three standard deviations of 1/√(width in), in
+        what the n-th layer adds a further 1/√(2n). Logits of about 1 then, a loss near ln V. Queries, keys and values
+        stay as PyTorch makes them."""
+        for module in (*self.embeddings, *self.heads):
+            _normal(module.weight, 1.0)
+        for n, layer in enumerate(self.layers, 1):
+            for name, module in layer.named_modules():
+                if name.rpartition(".")[2] in {"out", "expand", "contract"}:
+                    _normal(module.weight, 1 / math.sqrt(2 * n))
 
     def forward(self, codes: Tensor, condition: Condition | None = None) -> Tensor:
         """Logits (B, K, T, V): at step t those of step t + 1, of which steps after t know nothing.
@@ -214,6 +227,11 @@ def visible(mask: Tensor, total: int) -> Tensor:
     causal = torch.ones(total, total, dtype=torch.bool, device=mask.device).tril()
     there = functional.pad(mask, (0, total - mask.shape[1]), value=True)[:, None, None, :]
     return (causal & there) | torch.eye(total, dtype=torch.bool, device=mask.device)
+
+
+def _normal(weight: Any, scale: float) -> None:
+    deviation = scale / math.sqrt(weight.shape[1])
+    nn.init.trunc_normal_(weight, std=deviation, a=-3 * deviation, b=3 * deviation)
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

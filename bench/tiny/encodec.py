@@ -49,7 +49,7 @@ def model(settings: EncodecConfig, *, seed: int = 0) -> EncodecModel:
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         made = EncodecModel(settings).eval()
-        _liven(made.encoder, made.decoder, made.quantizer.layers, settings.audio_channels)
+        liven(made.encoder, made.decoder, made.quantizer.layers, settings.audio_channels)
     return made
 
 
@@ -122,9 +122,8 @@ def audiocraft_model(settings: dict[str, Any], *, seed: int = 0) -> Any:
     with torch.random.fork_rng([]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the weight norm that it is built with
         torch.manual_seed(seed)
-        made = get_compression_model(omegaconf.OmegaConf.create(settings)).eval()
-        layers: Any = made.quantizer.vq.layers
-        _liven(made.encoder, made.decoder, layers, settings["channels"])
+        made: Any = get_compression_model(omegaconf.OmegaConf.create(settings)).eval()
+        liven(made.encoder, made.decoder, made.quantizer.vq.layers, settings["channels"])
     return made
 
 
@@ -148,27 +147,41 @@ def audiocraft_reference(path: Path, name: str = "facebook/encodec_32khz") -> Pa
 
 
 @torch.no_grad()
-def _liven(encoder: nn.Module, decoder: nn.Module, layers: Any, channels: int) -> None:
-    """Codebooks as wide as what reaches each of them, an LSTM that remembers, and sound of some −20 dBFS."""
+def liven(encoder: Any, decoder: Any, layers: Any, channels: int) -> None:
+    """Layers that pass on what they hear, codebooks as wide as what reaches each of them, sound of some −20 dBFS."""
     for each in (*encoder.modules(), *decoder.modules()):
         if isinstance(each, nn.LSTM):
             for value in each.parameters():
                 value.normal_(0, 0.4)
-    rest = encoder(0.2 * torch.randn(1, channels, 32000)).mT  # (1, T, D)
+    rest = _levelled(encoder, 0.2 * torch.randn(1, channels, 32000)).mT  # (1, T, D)
     whole = torch.zeros(())
-    for k, layer in enumerate(layers):
-        book = layer.codebook if isinstance(layer.codebook, nn.Module) else layer._codebook
-        book.embed.normal_().mul_(rest.std(dim=(0, 1))).add_(rest.mean(dim=(0, 1)) if k == 0 else 0)
+    for layer in layers:
+        book = layer._codebook if hasattr(layer, "_codebook") else layer.codebook  # transformers' name is the second
+        book.embed.normal_().mul_(rest.std(dim=(0, 1))).add_(rest.mean(dim=(0, 1)))
         book.inited.fill_(1)
         book.cluster_size.uniform_(1, 2)
         book.embed_avg.copy_(book.embed * book.cluster_size[:, None])
         found = torch.cdist(rest, book.embed[None]).argmin(dim=-1)
         whole = whole + book.embed[found]
         rest = rest - book.embed[found]
-    sound = decoder(whole.mT)
+    sound = _levelled(decoder, whole.mT)
     *_, last = (each for each in decoder.modules() if isinstance(each, nn.Conv1d))
-    louder = 0.1 / float(sound.std())
-    gain = next(value for name, value in last.named_parameters() if name.endswith(("original0", "weight_g", "weight")))
-    gain.mul_(louder)
-    assert last.bias is not None
-    last.bias.mul_(louder)
+    _scale(last, 0.1 / float(sound.std()))
+
+
+def _levelled(network: Any, x: Tensor) -> Tensor:
+    """What the network makes of `x`, once each of its own convolutions has been brought to give values of about 1."""
+    for layer in network.layers if hasattr(network, "layers") else network.model:
+        inner = [each for each in layer.modules() if isinstance(each, nn.Conv1d | nn.ConvTranspose1d)]
+        if len(inner) == 1:  # else a residual block
+            _scale(inner[0], 1 / float(layer(x).std(dim=-1).mean()))
+            if inner[0].bias is not None:
+                inner[0].bias.mul_(0.3)
+        x = layer(x)
+    return x
+
+
+def _scale(convolution: nn.Module, factor: float) -> None:
+    for name, value in convolution.named_parameters():
+        if name.endswith(("original0", "weight_g", "bias")) or name == "weight":
+            value.mul_(factor)

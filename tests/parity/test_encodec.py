@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from encodec import EncodecModel as Package
-from encodec.modules import SEANetDecoder, SEANetEncoder
-from encodec.quantization import ResidualVectorQuantizer
+from encodec.model import EncodecModel as Package
+from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
+from encodec.quantization.vq import ResidualVectorQuantizer
 from torch import Tensor
 from transformers import EncodecModel, T5EncoderModel, T5Tokenizer
 
@@ -146,7 +146,7 @@ def package(*, chunked: bool) -> Any:
         quantizer = ResidualVectorQuantizer(dimension=16, n_q=8, bins=64)
         chunks: Any = {"normalize": True, "segment": 1.0} if chunked else {}
         model = Package(encoder, decoder, quantizer, [2 * bits, 4 * bits], rate, shape["channels"], **chunks).eval()
-        tiny._liven(encoder, decoder, quantizer.vq.layers, shape["channels"])
+        tiny.liven(encoder, decoder, quantizer.vq.layers, shape["channels"])
     return model
 
 

@@ -8,6 +8,7 @@ B batch, F frames of chroma, P pitch classes (12, C first).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +74,6 @@ class Chroma:
 
     def _one(self, melody: Audio) -> Tensor:
         assert len(melody) > 0, "the melody has no samples"
-        mono = torch.from_numpy(melody.samples.mean(axis=0))
+        mono: Any = torch.from_numpy(melody.samples.mean(axis=0))  # a tensor it resamples itself
         found = self._extractor(mono, sampling_rate=melody.sample_rate, return_tensors="pt")["input_features"][0]
         return found.repeat(-(-self.frames // len(found)), 1)[: self.frames]

@@ -65,9 +65,8 @@ def load(
             raise MissingError(f"{str(folder)!r} holds no codec: neither config.json nor {AUDIOCRAFT}")
     state = state_dict(folder) if state is None else state
     check_finite(state, f"EnCodec ({str(folder)!r})")
-    model = pretrained.load(
-        EncodecModel, folder, torch.device("cpu"), what="EnCodec", config=config, state=state
-    )  # on the CPU, where weights keep all their digits
+    cpu = torch.device("cpu")  # where weights keep all their digits
+    model: Any = pretrained.load(EncodecModel, folder, cpu, what="EnCodec", config=config, state=state)
     fuse(model)
     return _wrapped(model.to(device=device, dtype=torch.float32), bandwidth, str(folder))
 
@@ -103,7 +102,9 @@ def _wrapped(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     config = model.config
     offered = list(config.target_bandwidths)
     if bandwidth is not None and bandwidth not in offered:
-        raise UsageError(f"the codec {name!r} offers {', '.join(map(str, offered))} kbit/s, not {bandwidth:g}")
+        raise UsageError(
+            f"the codec {name!r} offers {', '.join(f'{each:g}' for each in offered)} kbit/s, not {bandwidth:g}"
+        )
     codebooks = model.quantizer.get_num_quantizers_for_bandwidth(bandwidth)
     rate, hop = config.sampling_rate, config.hop_length
     if sample_count(1.0, rate) != config.frame_rate * hop:

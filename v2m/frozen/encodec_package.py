@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from encodec import EncodecModel
+from encodec.model import EncodecModel
 from torch import Tensor
 
 from v2m.errors import MissingError, UsageError
@@ -70,7 +70,9 @@ def wrapped(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     """A model of the package, of whatever size."""
     offered = list(model.target_bandwidths)
     if bandwidth is not None and bandwidth not in offered:
-        raise UsageError(f"the codec {name!r} offers {', '.join(map(str, offered))} kbit/s, not {bandwidth:g}")
+        raise UsageError(
+            f"the codec {name!r} offers {', '.join(f'{each:g}' for each in offered)} kbit/s, not {bandwidth:g}"
+        )
     quantizer, rate = model.quantizer, model.frame_rate
     codebooks = quantizer.get_num_quantizers_for_bandwidth(rate, bandwidth)
     hop = math.prod(model.encoder.ratios)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+from transformers import MusicgenForConditionalGeneration, MusicgenMelodyForConditionalGeneration
 
 import v2m
-from bench.tiny import encodec, t5
+from bench.tiny import encodec, musicgen, t5
 from tests.conftest import names
-from tests.unit.frozen.hub_server import serving
+from tests.unit.frozen.hub_server import COMMIT, serving
 from v2m.checkpoint import V2M, Part
 from v2m.errors import MissingError, UsageError
 from v2m.models.condition import Condition
@@ -24,6 +27,7 @@ from v2m.models.lm import LMConfig
 from v2m.models.music import MusicConfig
 from v2m.types import CodecSpec
 
+ROOT = Path(__file__).parents[2]
 CONFIG = MusicConfig(lm=LMConfig(width=32, layers=2, heads=4, entries=64, delays=(0, 1, 2, 4)), text=16)
 
 
@@ -149,28 +153,11 @@ def test_another_codec_than_the_models_is_told(model: V2M, change: dict[str, int
         model.check_codec(CodecSpec(**{**fitting, **change}))
 
 
-def rewrite(folder: Path, change: dict[str, Tensor | None]) -> None:
-    state = load_file(folder / "model.safetensors")
-    state = {name: value for name, value in (state | change).items() if value is not None}
-    save_file(state, folder / "model.safetensors")
-
-
-ROOT = Path(__file__).parents[2]
-
-
-def process(code: str, home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Runs `code` where the caches are empty and no variable of ours or the hub's is set but those given."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "V2M_"))}
-    places = {"HF_HOME": str(home / "hf"), "XDG_CACHE_HOME": str(home / "xdg"), "HF_HUB_DISABLE_XET": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={**environment, **places, **settings},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-PUSH = """
+CLIENT = """
 from v2m import V2M, errors
-model = V2M.from_pretrained({folder!r})
+V2M.from_pretrained("owner/tiny")
+model = V2M.from_pretrained("owner/tiny")
+print(model.origin, model.weights[0].revision, model.weights[0].licence, sorted(model.parts))
 print(model.push_to_hub("owner/new", private=True))
 try:
     model.push_to_hub("owner/gated")
@@ -179,21 +166,53 @@ except errors.MissingError as error:
 """
 
 
-def test_what_is_pushed_is_what_would_have_been_saved(model: V2M, tmp_path: Path) -> None:
-    model.save_pretrained(tmp_path / "saved")
-    with serving({}) as hub:
-        done = process(
-            PUSH.format(folder=str(tmp_path / "saved")), tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN="hf_not_a_real_one"
-        )
-        assert done.returncode == 0, done.stderr + str(hub.requests)
-        address, refusal = done.stdout.splitlines()
-        assert address == f"{hub.url}/owner/new"
-        assert hub.private is True
+def test_from_the_hub_in_one_layout_and_once_and_to_the_hub_as_it_would_have_been_saved(tmp_path: Path) -> None:
+    folder = musicgen.transformers_folder(tmp_path / "published")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    others = ("state_dict.bin", "compression_state_dict.bin", "pytorch_model.bin", "flax_model.msgpack")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "V2M_"))}
+    environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_not_a_real_one"}
+    with serving(files | dict.fromkeys(others, b"not asked for")) as hub:
+        done = subprocess.run(
+            [sys.executable, "-c", CLIENT], cwd=ROOT, env={**environment, "HF_ENDPOINT": hub.url},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    about, address, refusal = done.stdout.splitlines()
+    assert about == f"owner/tiny@{COMMIT} {COMMIT} cc-by-nc-4.0 ['codec', 'text_encoder']"
+    assert sorted(name for name, _ in hub.transfers() if name in files | dict.fromkeys(others)) == sorted(files)
+    assert (address, hub.private) == (f"{hub.url}/owner/new", True)
     assert refusal.startswith("'owner/gated' cannot be uploaded to: ")
     assert "answered 403" in refusal
     for name, data in hub.uploaded.items():
         path = tmp_path / "again" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    assert torch.equal(logits(V2M.from_pretrained(str(tmp_path / "again"))), logits(model))
-    assert set(hub.uploaded) >= {"config.yaml", "README.md", "model.safetensors", "codec/model.safetensors"}
+    again = V2M.from_pretrained(str(tmp_path / "again"))
+    assert torch.equal(logits(again), logits(V2M.from_pretrained(str(folder))))
+    assert again.origin == f"owner/tiny@{COMMIT}"
+    assert set(hub.uploaded) >= {"README.md", "text_encoder/spiece.model", "codec/model.safetensors"}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("variant", [{}, {"stereo": True}, {"melody": True}])
+def test_transformers_own_model_gives_the_same_logits(tmp_path: Path, variant: dict[str, bool]) -> None:
+    folder = musicgen.transformers_folder(tmp_path / "published", **variant)
+    ours, theirs = V2M.from_pretrained(str(folder)), published(folder)
+    codes = torch.randint(musicgen.ENTRIES, (2, ours.config.lm.codebooks, 9))
+    words = torch.randn(2, 3, musicgen.TEXT)
+    expected = theirs.decoder(codes.flatten(0, 1), encoder_hidden_states=theirs.enc_to_dec_proj(words)).logits
+    given = ours.lm(codes, ours.read(Condition.whole(words))).flatten(0, 1)
+    assert (given - expected[..., -9:, :]).abs().max() < 1e-5
+    config, state = ours.part("codec").read()
+    sounds = encodec.published(theirs.audio_encoder.state_dict())  # weight norm under its older names
+    assert config["sampling_rate"] == ours.sample_rate == 32000
+    assert all(torch.equal(state[name], value) for name, value in sounds.items())
+
+
+def published(folder: Path) -> Any:
+    """transformers' own reading of a folder."""
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    melody, plain = MusicgenMelodyForConditionalGeneration, MusicgenForConditionalGeneration
+    model: Any = melody if kind == "musicgen_melody" else plain
+    return model.from_pretrained(folder).eval()

@@ -11,7 +11,7 @@ import torch
 
 from v2m.checkpoint import reading, saving
 from v2m.checkpoint.card import card
-from v2m.checkpoint.parts import NEEDED, Part
+from v2m.checkpoint.parts import NEEDED, PREPROCESSOR, TOKENIZER, Part
 from v2m.errors import MissingError
 from v2m.frozen import files, weights
 from v2m.frozen.holder import choose_dtype
@@ -145,7 +145,8 @@ class V2M(MusicModel):
         saving.write_weights(folder / saving.WEIGHTS, self.state_dict(), v2m_format=str(saving.FORMAT))
         for kind, part in self.parts.items():
             if part.name is None:
-                saving.write_part(folder / kind, part)
+                names = TOKENIZER if kind == "text_encoder" else (PREPROCESSOR,)
+                saving.write_part(folder / kind, part, names)
         count = sum(value.numel() for value in self.parameters())
         text = card(self.config, count, self.parts, **about)
         (folder / saving.CARD).write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from v2m.checkpoint.parts import KINDS, PREPROCESSOR, TOKENIZER, Part
 from v2m.checkpoint.saving import FORMAT, SETTINGS
+from v2m.convert import audiocraft, musicgen, vidmuse
 from v2m.errors import MissingError
 from v2m.frozen import files, weights
 from v2m.models.music import MusicConfig
@@ -104,8 +105,6 @@ def _part(folder: Path, kind: str, name: Any) -> Part:
 
 def _transformers(folder: Path, origin: str, licence: str | None) -> Source:
     """A composite MusicGen or MusicGen Melody, or its decoder alone."""
-    from v2m.convert import musicgen
-
     config = files.read_json(folder / "config.json")
     musicgen.check(config)  # before gigabytes of another family are read
     own, text, codec = musicgen.split(files.state_dict(folder))
@@ -123,8 +122,6 @@ def _transformers(folder: Path, origin: str, licence: str | None) -> Source:
 
 def _audiocraft(folder: Path, origin: str, licence: str | None) -> Source:
     """audiocraft's exported pair of files, which VidMuse's are as well."""
-    from v2m.convert import audiocraft, vidmuse
-
     path = folder / STATE
     cfg, state = _package(path)
     parts: dict[str, Part] = {}
@@ -137,7 +134,7 @@ def _audiocraft(folder: Path, origin: str, licence: str | None) -> Source:
         own = audiocraft.to_v2m(state)
     name = audiocraft.text_encoder(cfg)
     if name is not None and plain["text"] is not None:
-        parts["text_encoder"] = Part(name)
+        parts["text_encoder"] = Part(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
     if (folder / COMPRESSION).is_file():
         parts["codec"] = _codec(folder)
     return Source(_config(plain, path), own, parts, int(cfg.get("sample_rate", 32000)), origin, licence, layout)

@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from v2m.checkpoint.parts import KINDS, PREPROCESSOR, TOKENIZER, Part
+from v2m.checkpoint.parts import KINDS, Part
 from v2m.errors import UsageError
 
 FORMAT = 1
@@ -71,13 +71,13 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     (folder / SETTINGS).write_text(text, encoding="utf-8")
 
 
-def write_part(folder: Path, part: Part) -> None:
-    """A part that its source carried, as transformers' `save_pretrained` would leave it."""
+def write_part(folder: Path, part: Part, names: tuple[str, ...]) -> None:
+    """A part that its source carried, as transformers' `save_pretrained` would leave it, with its files of `names`."""
     folder.mkdir()
     config, state = part.read()
     write_json(folder / "config.json", config)
     write_weights(folder / WEIGHTS, state)
-    copy_files(part, folder, (*TOKENIZER, PREPROCESSOR))
+    copy_files(part, folder, names)
 
 
 def copy_files(part: Part, folder: Path, names: tuple[str, ...]) -> None:

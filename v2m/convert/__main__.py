@@ -1,0 +1,70 @@
+"""The command that writes a checkpoint in another layout: `python -m v2m.convert SOURCE DEST --to LAYOUT`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from v2m import errors
+from v2m.errors import UsageError
+
+LAYOUTS = ("v2m", "transformers", "audiocraft", "vidmuse")
+
+
+class _Parser(ArgumentParser):
+    """Raises `UsageError` with one line instead of printing usage and leaving."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
+        raise UsageError(f"{' '.join(message.split())}; see --help")
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Raises UsageError for a command that cannot be."""
+    parser = _Parser(
+        prog="python -m v2m.convert",
+        description="Writes a checkpoint of a music model again, in another layout.",
+    )
+    parser.add_argument("source", type=str, help="a folder, or a repository of the hub; in any of the layouts")
+    parser.add_argument("dest", type=str, help="the folder to write, a new one")
+    parser.add_argument("--to", choices=LAYOUTS, default="v2m", help="the layout to write")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser.parse_args(list(argv))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code, as infer.py's; every error is one line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(errors.SIGTERM))
+    logging.basicConfig(format="%(message)s")
+    try:
+        sys.stdout.write(convert(parse(argv)) + "\n")
+        return errors.OK
+    except BaseException as error:
+        code = errors.exit_code(error)
+        if code == errors.OK:  # after --help
+            return code
+        if "--debug" in argv:
+            traceback.print_exc()
+        line = errors.describe(error).replace("give another --out", "give another DEST")
+        sys.stderr.write(f"v2m.convert: {line}\n")
+        return code
+
+
+def convert(asked: Namespace) -> str:
+    """Does it; one line on what was written."""
+    dest = Path(asked.dest).expanduser()
+    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+        raise UsageError(f"{asked.dest!r} exists already: give a new folder")
+    from v2m.checkpoint import publishing  # torch, only now
+
+    return publishing.rewrite(asked.source, dest, asked.to)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,32 @@
+"""What a folder of transformers' MusicGen holds beside configuration and weights, as plain values of its JSON files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def generation(special: int) -> dict[str, Any]:
+    """generation_config.json as published; `special` is the code that means "none"."""
+    codes = dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id"), special)
+    return {**codes, "do_sample": True, "guidance_scale": 3.0, "max_length": 1500}
+
+
+def preprocessor(channels: int, sample_rate: int, chroma: int | None) -> dict[str, Any]:
+    """preprocessor_config.json: of EnCodec's sound, or of a melody's `chroma` pitch classes."""
+    shared = {
+        "feature_size": channels,
+        "padding_side": "left",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "sampling_rate": sample_rate,
+        "chunk_length_s": None,
+        "overlap": None,
+    }
+    if chroma is None:
+        return {**shared, "feature_extractor_type": "EncodecFeatureExtractor", "processor_class": "MusicgenProcessor"}
+    melody = {"num_chroma": chroma, "n_fft": 16384, "hop_length": 4096, "chunk_length": 30, "feature_size": chroma}
+    kinds = {
+        "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
+        "processor_class": "MusicgenMelodyProcessor",
+    }
+    return {**shared, **melody, **kinds}

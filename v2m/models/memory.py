@@ -11,16 +11,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from v2m.models.condition import Condition
+
+ROUNDED = 64
 
 
 class Past:
     """Keys and values of `layers` layers for `shape` = (R, H, L, d), written into place.
 
-    `filled` positions are there; with `fixed` = e they are attended to as the first e ones, those not yet written
-    hidden, so that all shapes stay and a step can be captured; the place is then counted on the device, in `at` (1,).
-    `open` (R, P) says what is there of the first P positions; None is all.
+    `filled` positions are there. Room grows by `ROUNDED` positions at a time, all of which are attended to, those not
+    written hidden: the CPU's libraries prepare anew for each shape, and copy what does not lie in one piece. With
+    `whole` there is room for all from the start, and with `fixed` = e a step attends to the first e, so that it can be
+    captured; the place is then counted on the device, in `at` (1,). `there` (R, P) says which of the first P positions
+    hold something; None is all.
     """
 
     def __init__(
@@ -31,13 +36,16 @@ class Past:
         device: torch.device,
         *,
         there: Tensor | None = None,
+        whole: bool = False,
     ) -> None:
         rows, heads, length, width = shape
         self.length = length
         self.filled = 0
         self.fixed: int | None = None
         self.at = torch.zeros(1, dtype=torch.long, device=device)
-        self.slots = [torch.zeros(2, rows, heads, length, width, dtype=dtype, device=device) for _ in range(layers)]
+        room = length if whole else 0
+        # zeros: what is hidden must still be a number
+        self.slots = [torch.zeros(2, rows, heads, room, width, dtype=dtype, device=device) for _ in range(layers)]
         self._index = torch.arange(length, device=device)
         self._there: Tensor | None = None
         if there is not None and not bool(there.all()):
@@ -46,36 +54,43 @@ class Past:
 
     def write(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
         """New keys and values (2, R, H, q, d) → all that are attended to, (R, H, e, d) each, views."""
-        slots = self.slots[layer]
+        slots, count = self.slots[layer], new.shape[3]
         if self.fixed is not None:
-            slots.index_copy_(3, self.at, new)
-            seen = slots[:, :, :, : self.fixed]
+            slots.index_copy_(3, self.at, new.to(slots.dtype))
         else:
-            end = self.filled + new.shape[3]
-            slots[:, :, :, self.filled : end] = new
-            seen = slots[:, :, :, :end]
-        return seen[0], seen[1]
+            slots[:, :, :, self.filled : self.filled + count] = new
+        return slots[0, :, :, : self._seen(count)], slots[1, :, :, : self._seen(count)]
 
-    def mask(self, new: int) -> Tensor | None:
-        """(R or 1, 1, q, e) bool for the next `new` steps, True where they may look; None is everywhere."""
-        if self.fixed is not None:
-            seen = (self._index[: self.fixed] <= self.at)[None, None, None]
-            return seen if self._there is None else seen & self._there[..., : self.fixed]
-        end = self.filled + new
-        there = None if self._there is None else self._there[..., :end]
-        if new == 1:
-            return there
-        own = self._index[self.filled : end, None]
-        causal = (self._index[:end] <= own)[None, None]
-        if there is None:
-            return causal
-        return (causal & there) | (self._index[:end] == own)  # over nothing a softmax would be no number
+    def mask(self, new: int) -> Tensor:
+        """(R or 1, 1, q, e) for the next `new` steps, to be added to their scores: −inf where they may not look.
+
+        To be asked for before they are written: this makes room for them.
+        """
+        self._grow(self.filled + new)
+        here = self.at[:, None] + self._index[:new, None]  # (q, 1)
+        index = self._index[: self._seen(new)]
+        may = (index <= here)[None, None]
+        if self._there is not None:
+            may = (may & self._there[..., : len(index)]) | (index == here)  # of nothing a softmax would be no number
+        return torch.zeros((), dtype=self.slots[0].dtype, device=may.device).where(may, -torch.inf)
 
     def advance(self, new: int) -> None:
         """After `new` steps; while `fixed`, `filled` stands still."""
         self.at += new
         if self.fixed is None:
             self.filled += new
+
+    def _grow(self, end: int) -> None:
+        room = self.slots[0].shape[3]
+        if self.fixed is None and end > room:
+            more = min(-(-end // ROUNDED) * ROUNDED, self.length) - room
+            for layer, slots in enumerate(self.slots):  # one after the other: no second copy of all
+                self.slots[layer] = functional.pad(slots, (0, 0, 0, more))
+
+    def _seen(self, new: int) -> int:
+        if self.fixed is not None:
+            return self.fixed
+        return self.slots[0].shape[3] if new == 1 else self.filled + new
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from v2m.models.linear import Plain, Precision, Product, carried, product
+from v2m.models.linear import MANY, Precision, Product, carried, product
 from v2m.models.lm import LM, CrossAttention, Layer
 from v2m.models.memory import Heard, Past
 
@@ -28,51 +28,61 @@ class Norm:
 
 
 class Across(NamedTuple):
-    """What the rows `begin` to `end` attend to in one layer: (R, H, S, d) each, and what is there (R, 1, 1, S)."""
+    """What the rows `begin` to `end` attend to in one layer, (R, H, S, d) each; `mask` (R, 1, 1, S) is added to
+    the scores."""
 
     begin: int
     end: int
     keys: Tensor
     values: Tensor
-    there: Tensor | None
+    mask: Tensor | None
 
 
 class _Cross:
     def __init__(self, attention: CrossAttention, norm: nn.LayerNorm, precision: Precision, rows: int) -> None:
+        weight = attention.query.weight.detach()
         self.heads = attention.heads
-        self.norm = Norm(norm, carried(precision))
-        self.query = product(attention.query.weight.detach(), precision, rows)
+        self.norm = Norm(norm, carried(precision, weight.device))
+        self.query = product(weight * (len(weight) // self.heads) ** -0.5, precision, rows)
         self.out = product(attention.out.weight.detach(), precision, rows)
-        self.key_value = Plain(attention.key_value.weight.detach().to(carried(precision)))
+        self.key_value = product(attention.key_value.weight.detach(), precision, MANY)
 
-    def hear(self, heard: Heard) -> Across:
-        both = self.key_value(heard.tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
-        return Across(heard.begin, heard.end, both[0], both[1], heard.there)
+    def hear(self, heard: Heard, dtype: torch.dtype) -> Across:
+        """Computed once; kept in `dtype`."""
+        both = self.key_value(heard.tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        both = both.to(dtype).contiguous()  # in one piece: a product of a batch would copy it at each step
+        there = heard.there
+        mask = None if there is None else torch.zeros((), dtype=dtype, device=there.device).where(there, -torch.inf)
+        return Across(heard.begin, heard.end, both[0], both[1], mask)
 
     def __call__(self, x: Tensor, across: Sequence[Across]) -> Tensor:
         """Rows (R, q, D) that all hear something → the same with it."""
         query = self.query(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        found = [attend(query[each.begin : each.end], each.keys, each.values, each.there) for each in across]
+        found = [attend(query[each.begin : each.end], each.keys, each.values, each.mask) for each in across]
         joined = (torch.cat(found) if len(found) > 1 else found[0]).transpose(1, 2).flatten(2)
         return self.out.plus(joined, x)
 
 
 class _Layer:
     def __init__(self, layer: Layer, precision: Precision, rows: int) -> None:
-        dtype = carried(precision)
+        weight = layer.self_attention.query_key_value.weight.detach().clone()
+        dtype = carried(precision, weight.device)
 
         def ready(linear: nn.Linear) -> Product:
             return product(linear.weight.detach(), precision, rows)
 
         self.heads = layer.self_attention.heads
+        width = weight.shape[1]
+        weight[:width] *= (width // self.heads) ** -0.5  # once here instead of at each step
         self.norm_self, self.norm_feedforward = Norm(layer.norm_self, dtype), Norm(layer.norm_feedforward, dtype)
-        self.query_key_value = ready(layer.self_attention.query_key_value)
+        self.query_key_value = product(weight, precision, rows)
         self.out = ready(layer.self_attention.out)
         self.expand, self.contract = ready(layer.expand), ready(layer.contract)
-        has = hasattr(layer, "cross_attention")
-        self.cross = _Cross(layer.cross_attention, layer.norm_cross, precision, rows) if has else None
+        crossing: Any = getattr(layer, "cross_attention", None)
+        norm: Any = getattr(layer, "norm_cross", None)
+        self.cross = None if crossing is None else _Cross(crossing, norm, precision, rows)
 
-    def __call__(self, x: Tensor, past: Past, index: int, mask: Tensor | None, across: Sequence[Across]) -> Tensor:
+    def __call__(self, x: Tensor, past: Past, index: int, mask: Tensor, across: Sequence[Across]) -> Tensor:
         """(R, q, D) → (R, q, D)."""
         each = self.query_key_value(self.norm_self(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         keys, values = past.write(index, each[1:])
@@ -93,8 +103,9 @@ class Stack:
     def __init__(self, lm: LM, precision: Precision, rows: int = 2) -> None:
         config = lm.config
         layers: Any = lm.layers
-        self.config, self.dtype = config, carried(precision)
-        self.device = lm.norm.weight.device
+        self.config, self.device = config, lm.norm.weight.device
+        self.dtype = carried(precision, self.device)
+        self.remembered = torch.float32 if precision == "fp32" else torch.bfloat16
         self.table = torch.cat([each.weight.detach() for each in lm.embeddings]).to(self.dtype)  # (K · (V + 1), D)
         self._offsets = torch.arange(config.codebooks, device=self.device) * (config.entries + 1)
         self.layers = [_Layer(each, precision, rows) for each in layers]
@@ -103,7 +114,9 @@ class Stack:
 
     def hear(self, heard: Sequence[Heard]) -> list[list[Across]]:
         """For each layer what of `heard` it attends to, computed once."""
-        return [[layer.cross.hear(each) for each in heard] if layer.cross else [] for layer in self.layers]
+        return [
+            [layer.cross.hear(each, self.remembered) for each in heard] if layer.cross else [] for layer in self.layers
+        ]
 
     def embed(self, codes: Tensor) -> Tensor:
         """(B, K, q) → (B, q, D), without positions."""
@@ -124,5 +137,12 @@ class Stack:
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """(R, H, q, d) queries over (R, H, e, d) → (R, H, q, d)."""
-    return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+    """(R, H, q, d) queries, already divided by √d, over (R, H, e, d) → (R, H, q, d); `mask` is added to the scores."""
+    asked = query.to(keys.dtype)
+    if query.shape[2] > 1 or query.device.type != "cpu":
+        found = functional.scaled_dot_product_attention(asked, keys, values, attn_mask=mask, scale=1.0)
+        return found.to(query.dtype)
+    # PyTorch's fused kernel takes a single query over bfloat16 keys five times as long as two products do.
+    scores = torch.bmm(asked.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)).view(*query.shape[:3], -1)
+    shares = (scores if mask is None else scores.add_(mask)).softmax(dim=-1)
+    return torch.bmm(shares.flatten(0, 1), values.flatten(0, 1)).view(query.shape).to(query.dtype)

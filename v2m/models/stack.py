@@ -103,14 +103,16 @@ class Stack:
     def __init__(self, lm: LM, precision: Precision, rows: int = 2) -> None:
         config = lm.config
         layers: Any = lm.layers
+        tables: Any = lm.embeddings
+        heads: Any = lm.heads
         self.config, self.device = config, lm.norm.weight.device
         self.dtype = carried(precision, self.device)
         self.remembered = torch.float32 if precision == "fp32" else torch.bfloat16
-        self.table = torch.cat([each.weight.detach() for each in lm.embeddings]).to(self.dtype)  # (K · (V + 1), D)
+        self.table = torch.cat([each.weight.detach() for each in tables]).to(self.dtype)  # (K · (V + 1), D)
         self._offsets = torch.arange(config.codebooks, device=self.device) * (config.entries + 1)
         self.layers = [_Layer(each, precision, rows) for each in layers]
         self.norm = Norm(lm.norm, self.dtype)
-        self.heads = product(torch.cat([each.weight.detach() for each in lm.heads]), precision, rows)
+        self.heads = product(torch.cat([each.weight.detach() for each in heads]), precision, rows)
 
     def hear(self, heard: Sequence[Heard]) -> list[list[Across]]:
         """For each layer what of `heard` it attends to, computed once."""

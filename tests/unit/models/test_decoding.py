@@ -155,7 +155,11 @@ def test_tokens_that_are_there_come_first_and_no_more_room_is_kept() -> None:
 
 def test_progress_is_told_and_ends_at_1() -> None:
     told: list[float] = []
-    Decoder(model(), precision="fp32").generate([(1.0, None)], 160, sampling=GREEDY, seeds=[1], progress=told.append)
+
+    def tell(fraction: float) -> None:
+        told.append(fraction)
+
+    Decoder(model(), precision="fp32").generate([(1.0, None)], 160, sampling=GREEDY, seeds=[1], progress=tell)
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert len(told) == 4

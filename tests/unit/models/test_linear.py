@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("rows", [1, 2, 3, 40])
 @pytest.mark.parametrize("inputs", [16, 24])
 @pytest.mark.parametrize("kind", [Plain, Packed, Eighth, Rounded])
-def test_all_give_the_same(kind: type, rows: int, inputs: int) -> None:
+def test_all_give_the_same(kind: Any, rows: int, inputs: int) -> None:
     if (kind is Packed and packing() is None) or (kind is Rounded and not rounding(CPU)):
         pytest.skip("not on this machine")
     generator = torch.Generator().manual_seed(0)

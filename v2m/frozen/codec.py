@@ -21,8 +21,8 @@ from v2m.frozen.pieces import in_pieces
 from v2m.interfaces import Codec
 from v2m.types import CodecSpec
 
-STEP = 250  # frames at a time
-MARGIN = 8  # frames: the convolutions hear 3 to each side
+STEP = 100  # frames at a time
+MARGIN = 8  # frames: the published convolutions hear less than 2 to each side
 OVERLAP = 2  # frames that chunks share
 LEVEL = 0.1  # root mean square at which sound comes back whose loudness is not told: −20 dBFS
 

@@ -74,6 +74,14 @@ class Decoder:
             piece.write(progress)
         return piece.codes()
 
+    def next_logits(self, branches: Sequence[Branch], prompt: Tensor) -> Tensor:
+        """Guided logits (B, K, V) float32 of the first step after the codes `prompt` (B, K, T₀), for measuring."""
+        with torch.inference_mode():
+            given = {"sampling": Sampling(), "seeds": range(len(prompt)), "prompt": prompt}
+            piece = _Piece(self._stack, branches, prompt.shape[2] + 1, **given)
+            piece.read()
+            return piece.pass_on()
+
 
 def suited(device: torch.device) -> Precision:
     """bf16 where the device multiplies it, else fp32."""
@@ -201,15 +209,18 @@ class _Piece:
             self.noise[clip].exponential_(generator=generator)
         self.noise.clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
-    def _step(self) -> None:
-        at = self.past.at - self.longest  # (1,) the step that was written last
+    def pass_on(self) -> Tensor:
+        """What was written last through the layers → guided logits (B, K, V) of what comes next."""
+        at = self.past.at - self.longest  # (1,)
         x = self.stack.embed(self.sequence.index_select(2, at))[self.clip]
         x = x + self.table[(self.past.at - self.pad)[:, None]]
         x = self.stack(x, self.past, self.across)
         config = self.stack.config
-        logits = (self.shares @ self.stack.logits(x[:, 0])).unflatten(-1, (config.codebooks, config.entries))
-        drawn = self._drawn(logits)
-        at = at + 1
+        return (self.shares @ self.stack.logits(x[:, 0])).unflatten(-1, (config.codebooks, config.entries))
+
+    def _step(self) -> None:
+        drawn = self._drawn(self.pass_on())
+        at = self.past.at - self.longest  # (1,), of the step that follows what was written last: it is passed on now
         before = self.sequence.index_select(2, at)
         unknown = self.unknown.index_select(2, at)
         self.sequence.index_copy_(2, at, torch.where(unknown, drawn[..., None], before))

@@ -36,6 +36,7 @@ from v2m.models.music import Branch
 from v2m.types import Sampling
 
 SHORT, LONG = 8, 40  # frames
+Way = tuple[Callable[[int], object], int, int]  # what writes so many frames, and how many in a shorter and a longer run
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 
@@ -66,8 +67,8 @@ def model(config: LMConfig) -> LM:
 def theirs(lm: LM) -> Any:
     """transformers' decoder with the weights of `lm`."""
     config = lm.config
-    special = {"pad_token_id": config.special, "bos_token_id": config.special}
-    sizes = {
+    special: dict[str, Any] = {"pad_token_id": config.special, "bos_token_id": config.special}
+    sizes: dict[str, Any] = {
         "vocab_size": config.entries,
         "hidden_size": config.width,
         "num_hidden_layers": config.layers,
@@ -129,13 +130,14 @@ def by_audiocraft(lm: LM, memory: Tensor) -> Callable[[int], object]:
     return write
 
 
-def by_us(decoder: Decoder, branches: Sequence[Branch]) -> Callable[[int], object]:
-    return lambda frames: decoder.generate(branches, frames, sampling=Sampling(), seeds=[0])
+def by_us(decoder: Decoder, branches: Sequence[Branch], prompt: Tensor | None = None) -> Callable[[int], object]:
+    seeds = [0] if prompt is None else range(len(prompt))
+    return lambda frames: decoder.generate(branches, frames, sampling=Sampling(), seeds=seeds, prompt=prompt)
 
 
 @torch.inference_mode()
-def step_ms(ways: dict[str, tuple[Callable[[int], object], int, int]], times: int) -> dict[str, float]:
-    """Milliseconds a step of each way, (what writes, frames of the shorter run, of the longer)."""
+def step_ms(ways: dict[str, Way], times: int) -> dict[str, float]:
+    """Milliseconds a step of each way."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(times):
         for name, (write, short, long) in ways.items():
@@ -192,7 +194,7 @@ def main() -> None:
     found = theirs(lm)
     rate = bandwidth()
     heard, unheard = Condition.whole(memory), Condition.whole(null)
-    ways: dict[str, tuple[Callable[[int], object], int, int]] = {
+    ways: dict[str, Way] = {
         "transformers_fp32": (by_transformers(found, config, memory), SHORT, LONG),
     }
     for precision in PRECISIONS:

@@ -1,0 +1,88 @@
+"""How the cost of writing grows with what has been written, on the CPU: `uv run python bench/lm_long.py`.
+
+A model of MusicGen-small's size with random weights, guided, in bfloat16. First a step after 1, 5, 15 and 30 s of
+codes that are given: the time of a longer run less that of a shorter, by the steps between, medians of several turns.
+Then whole pieces of 30 to 300 s in windows of 30 s that begin 18 s apart, with a new condition for each window.
+Last line: one JSON object. `total_s_per_audio_s_*` is seconds of work for a second of music, reading what is heard and
+given included; it takes about twenty minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+
+import torch
+
+from bench.lm_decoding import Way, by_us, model, step_ms
+from v2m.models import windows
+from v2m.models.condition import Condition
+from v2m.models.decoding import Decoder
+from v2m.models.lm import LMConfig
+from v2m.models.music import Branch
+from v2m.types import Sampling
+
+FRAME_RATE = 50
+WINDOW, STRIDE = 30 * FRAME_RATE, 18 * FRAME_RATE
+STEPS = 25  # that are timed
+
+
+def after(decoder: Decoder, branches: Sequence[Branch], seconds: float) -> Way:
+    """Writes a few frames more or fewer after codes of so many seconds."""
+    config = decoder.config
+    prompt = torch.randint(config.entries, (1, config.codebooks, round(seconds * FRAME_RATE)))
+    given = prompt.shape[2]
+    return by_us(decoder, branches, prompt=prompt), given + 1, given + 1 + STEPS
+
+
+def piece(decoder: Decoder, seconds: int, tokens: int) -> float:
+    """Seconds of work for each second of a piece."""
+
+    def branches(begin: int, end: int) -> list[Branch]:
+        torch.manual_seed(begin + end)
+        return [(-2.0, None), (3.0, Condition.whole(torch.randn(1, tokens, decoder.config.width)))]
+
+    begun = time.perf_counter()
+    codes = windows.write(
+        decoder,
+        seconds * FRAME_RATE,
+        window=WINDOW,
+        stride=STRIDE,
+        branches=branches,
+        sampling=Sampling(),
+        seeds=[0],
+    )
+    took = time.perf_counter() - begun
+    assert codes.shape[2] == seconds * FRAME_RATE
+    return took / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tokens", type=int, default=3000, help="of what is listened to")
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="bf16")
+    options = parser.parse_args()
+    config = LMConfig(width=options.width, layers=options.layers, heads=options.heads)
+    decoder = Decoder(model(config), precision=options.precision)
+    heard = Condition.whole(torch.randn(1, options.tokens, options.width))
+    branches: list[Branch] = [(-2.0, None), (3.0, heard)]
+    ways = {f"{seconds}s": after(decoder, branches, seconds - STEPS / FRAME_RATE) for seconds in (1, 5, 15, 30)}
+    figures: dict[str, float | str] = {}
+    for name, ms in step_ms(ways, options.times).items():
+        print(f"a step at {name:4} {ms:7.1f} ms", flush=True)
+        figures[f"ms_per_step_{name}"] = round(ms, 1)
+    for seconds in (30, 60, 120, 300):
+        cost = piece(decoder, seconds, options.tokens)
+        print(f"{seconds:4} s of music: {cost * seconds:7.1f} s, {cost:.2f} s each", flush=True)
+        figures[f"total_s_per_audio_s_{seconds}"] = round(cost, 2)
+    print(json.dumps(figures | {"precision": options.precision, "threads": torch.get_num_threads()}))
+
+
+if __name__ == "__main__":
+    main()

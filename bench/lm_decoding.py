@@ -85,23 +85,28 @@ def theirs(lm: LM) -> Any:
     return found
 
 
-def by_transformers(found: Any, config: LMConfig, memory: Tensor) -> Callable[[int], object]:
-    """With the cache that the whole MusicGen has: the one that `generate` gives a decoder on its own, in 5.23, mixes
-    the keys of both attentions, grows by the memory at each step and writes other codes than no cache."""
-    special = config.special
-    heard = torch.cat([memory, torch.zeros_like(memory)])
+def by_transformers(
+    found: Any, heard: Tensor, caches: Callable[[], tuple[Any, Any]] = lambda: (DynamicCache(), DynamicCache())
+) -> Callable[[int], object]:
+    """Clips guided from zeros to what is `heard` (B, S, D). With the cache that the whole MusicGen has: the one that
+    `generate` gives a decoder on its own, in 5.23, mixes the keys of both attentions, grows by the memory at each step
+    and writes other codes than no cache."""
+    config, clips = found.config, len(heard)
+    special = config.vocab_size
+    codebooks = config.num_codebooks
+    both = torch.cat([heard, torch.zeros_like(heard)])
 
     def write(frames: int) -> object:
         return found.generate(
-            inputs=torch.full((config.codebooks, 1), special),
-            encoder_hidden_states=heard,
-            attention_mask=torch.ones(1, 1, dtype=torch.long),
+            inputs=torch.full((clips * codebooks, 1), special, device=heard.device),
+            encoder_hidden_states=both,
+            attention_mask=torch.ones(clips, 1, dtype=torch.long, device=heard.device),
             guidance_scale=3.0,
             do_sample=True,
             top_k=250,
-            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+            past_key_values=EncoderDecoderCache(*caches()),
             num_return_sequences=1,
-            max_new_tokens=frames + max(config.pattern),
+            max_new_tokens=frames + codebooks - 1,
             pad_token_id=special,
             bos_token_id=special,
             decoder_start_token_id=special,
@@ -130,9 +135,18 @@ def by_audiocraft(lm: LM, memory: Tensor) -> Callable[[int], object]:
     return write
 
 
-def by_us(decoder: Decoder, branches: Sequence[Branch], prompt: Tensor | None = None) -> Callable[[int], object]:
-    seeds = [0] if prompt is None else range(len(prompt))
+def by_us(
+    decoder: Decoder, branches: Sequence[Branch], *, clips: int = 1, prompt: Tensor | None = None
+) -> Callable[[int], Tensor]:
+    seeds = range(clips)
     return lambda frames: decoder.generate(branches, frames, sampling=Sampling(), seeds=seeds, prompt=prompt)
+
+
+def clock() -> float:
+    """Seconds, when all that was asked for is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 @torch.inference_mode()
@@ -143,9 +157,9 @@ def step_ms(ways: dict[str, Way], times: int) -> dict[str, float]:
         for name, (write, short, long) in ways.items():
             seconds: list[float] = []
             for frames in (short, long):
-                begun = time.perf_counter()
+                begun = clock()
                 write(frames)
-                seconds.append(time.perf_counter() - begun)
+                seconds.append(clock() - begun)
             found[name].append(1000 * (seconds[1] - seconds[0]) / (long - short))
     return {name: statistics.median(each) for name, each in found.items()}
 
@@ -195,7 +209,7 @@ def main() -> None:
     rate = bandwidth()
     heard, unheard = Condition.whole(memory), Condition.whole(null)
     ways: dict[str, Way] = {
-        "transformers_fp32": (by_transformers(found, config, memory), SHORT, LONG),
+        "transformers_fp32": (by_transformers(found, memory), SHORT, LONG),
     }
     for precision in PRECISIONS:
         decoder = Decoder(lm, precision=precision)

@@ -21,7 +21,7 @@ import v2m
 from bench.tiny import encodec, musicgen, t5
 from tests.conftest import names
 from tests.unit.frozen.hub_server import COMMIT, serving
-from v2m.checkpoint import V2M, Part, reading
+from v2m.checkpoint import V2M, Part, reading, saving
 from v2m.errors import MissingError, UsageError
 from v2m.frozen.folders import chosen, unmatched
 from v2m.models.condition import Condition
@@ -136,6 +136,8 @@ def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_old_one(model: V2M
     os.truncate(tmp_path / "source/model.safetensors", 100)  # of the part that is written after the weights
     with pytest.raises(MissingError, match="truncated"):
         model.save_pretrained(folder)
+    with pytest.raises(FileNotFoundError):  # when the old one is out of the way already
+        saving.write_whole(folder, shutil.rmtree, replace=True)
     assert names(tmp_path) == ["saved", "source"]
     assert torch.equal(logits(V2M.from_pretrained(str(folder))), expected)
 
@@ -210,6 +212,18 @@ def test_transformers_own_model_gives_the_same_logits(tmp_path: Path, variant: d
     sounds = encodec.published(theirs.audio_encoder.state_dict())  # weight norm under its older names
     assert config["sampling_rate"] == ours.sample_rate == 32000
     assert all(torch.equal(state[name], value) for name, value in sounds.items())
+
+
+@torch.inference_mode()
+def test_transformers_decoder_alone_is_a_model_that_reads_no_text(tmp_path: Path) -> None:
+    theirs: Any = published(musicgen.transformers_folder(tmp_path / "published")).decoder
+    theirs.save_pretrained(tmp_path / "alone")
+    ours = V2M.from_pretrained(str(tmp_path / "alone"))
+    codes = torch.randint(musicgen.ENTRIES, (2, ours.config.lm.codebooks, 9))
+    assert (ours.lm(codes).flatten(0, 1) - theirs(codes.flatten(0, 1)).logits).abs().max() < 1e-5
+    assert ours.config.text is None
+    with pytest.raises(MissingError, match="names no codec"):
+        ours.part("codec")
 
 
 def published(folder: Path) -> Any:

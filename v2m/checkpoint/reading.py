@@ -19,6 +19,7 @@ from v2m.models.music import MusicConfig
 from v2m.types import Weights
 
 STATE, COMPRESSION = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's names
+LICENCE = "cc-by-nc-4.0"  # of the weights of facebook/musicgen-*
 SAFE, PICKLES = "model*.safetensors", "pytorch_model*.bin"
 NEEDED = (  # our own layout before transformers' before audiocraft's, of which a repository may hold several
     f"{SETTINGS}|config.json|{STATE}",
@@ -49,7 +50,7 @@ def fetch(name: str) -> Weights:
     Raises:
         MissingError: There is none, or it holds no checkpoint of a known layout.
     """
-    return weights.fetch(name, NEEDED)
+    return weights.fetch(name, NEEDED, licence=LICENCE if name.startswith("facebook/musicgen-") else None)
 
 
 def read(found: Weights) -> Source:

@@ -201,7 +201,7 @@ def config_from_v2m(
 
 
 def text_encoder(cfg: Mapping[str, Any]) -> str | None:
-    """The hub's name of the T5 that reads for the model; None where it reads no text."""
+    """audiocraft's name of the T5 that reads for the model, as t5-base; None where it reads no text."""
     said = (cfg.get("conditioners") or {}).get("description") or {}
     return (said.get("t5") or {}).get("name")
 

@@ -32,26 +32,3 @@ def join(*conditions: Condition | None) -> Condition | None:
     if not there:
         return None
     return Condition(torch.cat([each.tokens for each in there], dim=1), torch.cat([each.mask for each in there], dim=1))
-
-
-def stack(*conditions: Condition | None) -> Condition | None:
-    """Conditions one below the other, as rows of one batch: shorter ones are filled up with tokens that are not there.
-
-    None is a single row without condition. None where all are None.
-    """
-    there = [each for each in conditions if each is not None]
-    if not there:
-        return None
-    longest, like = max(each.tokens.shape[1] for each in there), there[0].tokens
-    filled = [_filled(each or _none(like), longest) for each in conditions]
-    return Condition(torch.cat([each.tokens for each in filled]), torch.cat([each.mask for each in filled]))
-
-
-def _none(like: Tensor) -> Condition:
-    return Condition(like.new_zeros(1, 0, like.shape[2]), torch.zeros(1, 0, dtype=torch.bool, device=like.device))
-
-
-def _filled(condition: Condition, length: int) -> Condition:
-    more = length - condition.tokens.shape[1]
-    pad = torch.nn.functional.pad
-    return Condition(pad(condition.tokens, (0, 0, 0, more)), pad(condition.mask, (0, more)))

@@ -160,7 +160,7 @@ class _Piece:
 
     def read(self) -> None:
         """All that is known before the first step that is drawn, but the step that draws it."""
-        self.across = self.stack.hear(self.heard)
+        heard = self.stack.hear(self.heard)
         known = self.stack.embed(self.sequence[:, :, : self.first - 1])[self.clip]
         if self.longest:
             pads = self.pad.tolist()
@@ -170,7 +170,8 @@ class _Piece:
         known = known + self.table[places.clamp_(min=0)]
         for part in known.split(TOGETHER, dim=1):
             if part.shape[1]:
-                self.stack(part, self.past, self.across)
+                self.stack(part, self.past, heard)
+        self.across = [[each.settled() for each in heard.pop(0)] for _ in self.stack.layers]  # no second copy of all
 
     def write(self, progress: Progress | None) -> None:
         """The steps that are drawn."""

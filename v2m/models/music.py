@@ -93,31 +93,54 @@ class MusicModel(nn.Module):
     ) -> list[Branch]:
         """What is to be decoded side by side for classifier-free guidance: branches whose shares sum to 1.
 
-        With guidance t for text and v for video: (1 − v) · nothing + (v − t) · video + t · both. Branches of share 0
+        With guidance t for text and v for video: (1 − v) · nothing + (v − t) · video + t · all. Branches of share 0
         are left out, so that guidance 1 costs nothing.
 
         Args:
             sampling: Holds both weights.
             text, video, melody: Conditions (B, …, D); a melody belongs to the text.
-            without: Takes the place of nothing.
+            without: What is led away from, in the place of nothing; a text, and by itself one, too.
         """
-        t = sampling.guidance if text is not None or melody is not None else None
-        v = (sampling.guidance if sampling.video_guidance is None else sampling.video_guidance) if video else None
-        both = join(melody, text, video)
-        t = v if t is None else t
-        if t is None:  # nothing to be guided by
-            return [(1.0, without)]
-        v = t if v is None else v
-        found = [(1.0 - v, self._nothing(both, without)), (v - t, join(video)), (t, both)]
+        told = any(each is not None for each in (text, melody, without))
+        if not told and video is None:  # nothing to be guided by
+            return [(1.0, None)]
+        t = sampling.guidance
+        v = t if video is None or sampling.video_guidance is None else sampling.video_guidance
+        t = t if told else v
+        if self.config.lm.cross_attention:
+            nothing, seen, both = without, video, join(melody, text, video)
+        else:
+            nothing, seen, both = self._in_front(text, video, melody, without)
+        found = [(1.0 - v, nothing), (v - t, seen), (t, both)]
         return [(share, condition) for share, condition in found if share != 0]
 
-    def _nothing(self, both: Condition | None, without: Condition | None) -> Condition | None:
-        """What stands for no condition: with cross-attention none at all; zeros in the place of what stands before the
-        codes, which would otherwise move to other positions."""
-        if self.config.lm.cross_attention or both is None:
-            return without
-        zeros = Condition.whole(torch.zeros_like(both.tokens))
-        if without is None:
-            return zeros
-        room = both.tokens.shape[1] - without.tokens.shape[1]
-        return join(Condition.whole(zeros.tokens[:, :room]), without) if room > 0 else without
+    def _in_front(
+        self, text: Condition | None, video: Condition | None, melody: Condition | None, without: Condition | None
+    ) -> tuple[Condition | None, Condition | None, Condition | None]:
+        """Nothing, the video and all as what stands before the codes, whose places must be the same in each: zeros for
+        a text or video that is not there, the chroma of silence for a melody, as in transformers."""
+        silent = None
+        if melody is not None:
+            assert self.config.chroma is not None, "this model follows no melody"
+            first = torch.zeros(self.config.chroma, device=melody.tokens.device)
+            first[0] = 1
+            silent = self.hear(first.expand(*melody.tokens.shape[:2], -1))
+        length = max((each.tokens.shape[1] for each in (text, without) if each is not None), default=0)
+        like = next(each.tokens for each in (text, without, melody, video) if each is not None)
+        no_text, no_video = _zeros(like, length), None if video is None else _zeros(like, video.tokens.shape[1])
+        text, without = _filled(text, no_text), _filled(without, no_text)
+        return join(silent, without, no_video), join(silent, no_text, video), join(melody, text, video)
+
+
+def _zeros(like: Tensor, length: int) -> Condition:
+    return Condition.whole(like.new_zeros(like.shape[0], length, like.shape[2]))
+
+
+def _filled(condition: Condition | None, zeros: Condition) -> Condition:
+    """As long as `zeros`, with them at its end."""
+    if condition is None:
+        return zeros
+    rest = condition.tokens.shape[1]
+    joined = join(condition, Condition(zeros.tokens[:, rest:], zeros.mask[:, rest:]))
+    assert joined is not None
+    return joined

@@ -7,12 +7,13 @@ V entries.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from v2m.models.across import Across, Settled, attend
 from v2m.models.linear import MANY, Precision, Product, carried, product
 from v2m.models.lm import LM, CrossAttention, Layer
 from v2m.models.memory import Heard, Past
@@ -25,17 +26,6 @@ class Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
-
-
-class Across(NamedTuple):
-    """What the rows `begin` to `end` attend to in one layer, (R, H, S, d) each; `mask` (R, 1, 1, S) is added to
-    the scores."""
-
-    begin: int
-    end: int
-    keys: Tensor
-    values: Tensor
-    mask: Tensor | None
 
 
 class _Cross:
@@ -55,10 +45,10 @@ class _Cross:
         mask = None if there is None else torch.zeros((), dtype=dtype, device=there.device).where(there, -torch.inf)
         return Across(heard.begin, heard.end, both[0], both[1], mask)
 
-    def __call__(self, x: Tensor, across: Sequence[Across]) -> Tensor:
+    def __call__(self, x: Tensor, across: Sequence[Across | Settled]) -> Tensor:
         """Rows (R, q, D) that all hear something → the same with it."""
         query = self.query(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        found = [attend(query[each.begin : each.end], each.keys, each.values, each.mask) for each in across]
+        found = [each(query[each.begin : each.end]) for each in across]
         joined = (torch.cat(found) if len(found) > 1 else found[0]).transpose(1, 2).flatten(2)
         return self.out.plus(joined, x)
 
@@ -82,7 +72,7 @@ class _Layer:
         norm: Any = getattr(layer, "norm_cross", None)
         self.cross = None if crossing is None else _Cross(crossing, norm, precision, rows)
 
-    def __call__(self, x: Tensor, past: Past, index: int, mask: Tensor, across: Sequence[Across]) -> Tensor:
+    def __call__(self, x: Tensor, past: Past, index: int, mask: Tensor, across: Sequence[Across | Settled]) -> Tensor:
         """(R, q, D) → (R, q, D)."""
         each = self.query_key_value(self.norm_self(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         keys, values = past.write(index, each[1:])
@@ -124,7 +114,7 @@ class Stack:
         """(B, K, q) → (B, q, D), without positions."""
         return self.table[codes.transpose(1, 2) + self._offsets].sum(dim=2)
 
-    def __call__(self, x: Tensor, past: Past, across: Sequence[Sequence[Across]]) -> Tensor:
+    def __call__(self, x: Tensor, past: Past, across: Sequence[Sequence[Across | Settled]]) -> Tensor:
         """(R, q, D) with positions → (R, q, D). The past has advanced by q."""
         new = x.shape[1]
         mask = past.mask(new)
@@ -136,15 +126,3 @@ class Stack:
     def logits(self, x: Tensor) -> Tensor:
         """(R, D) → (R, K · V) float32."""
         return self.heads(self.norm(x)).float()
-
-
-def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """(R, H, q, d) queries, already divided by √d, over (R, H, e, d) → (R, H, q, d); `mask` is added to the scores."""
-    asked = query.to(keys.dtype)
-    if query.shape[2] > 1 or query.device.type != "cpu":
-        found = functional.scaled_dot_product_attention(asked, keys, values, attn_mask=mask, scale=1.0)
-        return found.to(query.dtype)
-    # PyTorch's fused kernel takes a single query over bfloat16 keys five times as long as two products do.
-    scores = torch.bmm(asked.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)).view(*query.shape[:3], -1)
-    shares = (scores if mask is None else scores.add_(mask)).softmax(dim=-1)
-    return torch.bmm(shares.flatten(0, 1), values.flatten(0, 1)).view(query.shape).to(query.dtype)

@@ -1,10 +1,10 @@
-"""Conditions side by side and one below the other."""
+"""Conditions side by side."""
 
 from __future__ import annotations
 
 import torch
 
-from v2m.models.condition import Condition, join, stack
+from v2m.models.condition import Condition, join
 
 
 def test_side_by_side() -> None:
@@ -14,15 +14,6 @@ def test_side_by_side() -> None:
     assert torch.equal(both.tokens, torch.cat([one.tokens, two.tokens], 1))
     assert both.mask.tolist() == [[True, True, True, False]] * 2
     assert join(None, None) is None
-
-
-def test_one_below_the_other_the_shorter_is_filled_up() -> None:
-    one, two = Condition.whole(torch.ones(1, 3, 4)), Condition.whole(torch.full((2, 1, 4), 2.0))
-    rows = stack(one, None, two)
-    assert rows is not None
-    assert rows.mask.tolist() == [[True] * 3, [False] * 3, [True, False, False], [True, False, False]]
-    assert rows.tokens[:, :, 0].tolist() == [[1, 1, 1], [0, 0, 0], [2, 0, 0], [2, 0, 0]]
-    assert stack(None, None) is None
 
 
 def test_another_type_leaves_the_mask() -> None:

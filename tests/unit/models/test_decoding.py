@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests import slow
-from v2m.models import linear
+from v2m.models import linear, patterns
+from v2m.models.across import LONG, Across, Settled
 from v2m.models.condition import Condition
 from v2m.models.decoding import Decoder
 from v2m.models.lm import LM, LMConfig, positions
@@ -119,6 +121,7 @@ def logits(lm: LM, precision: linear.Precision) -> tuple[Tensor, Tensor]:
     codes = torch.randint(V, (2, 4, 20), generator=torch.Generator().manual_seed(0))
     past = Past(2, (2, 4, 24, D // 4), stack.remembered, torch.device("cpu"))
     x = stack.embed(codes) + positions(torch.arange(20), D).to(stack.dtype)
+    out = x
     for part in x.split([13, 1, 1, 5], dim=1):
         out = stack(part, past, stack.hear([]))
     return stack.logits(out[:, -1]), lm(codes)[:, :, -1].flatten(1)
@@ -151,6 +154,38 @@ def test_tokens_that_are_there_come_first_and_no_more_room_is_kept() -> None:
     assert there is not None
     assert there[:, 0, 0].tolist() == [[True, True], [True, False]]
     assert gathered(Condition(tokens, mask), [0])[1] is None
+
+
+@pytest.mark.skipif(linear.packing() is None, reason="PyTorch is built without oneDNN")
+@pytest.mark.parametrize("heads", [6, 8, 16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_settled_attention_finds_what_attention_finds(heads: int, masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys, values = torch.randn(2, 3, heads, LONG, 8, generator=generator).bfloat16()
+    mask = torch.zeros(3, 1, 1, LONG).masked_fill_(torch.arange(LONG) > 99, -torch.inf).bfloat16() if masked else None
+    across = Across(0, 3, keys, values, mask)
+    query = torch.randn(3, heads, 1, 8, generator=generator)
+    settled = across.settled()
+    assert isinstance(settled, Settled)
+    assert isinstance(Across(0, 3, keys[:, :, 1:], values[:, :, 1:], mask).settled(), Across), "it does not pay"
+    expected = functional.scaled_dot_product_attention(
+        query, keys.float(), values.float(), attn_mask=None if mask is None else mask.float(), scale=1.0
+    )
+    assert (settled(query) - expected).abs().max() < 0.02 * expected.abs().max()
+    assert settled(query).dtype == query.dtype
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_much_that_is_heard_is_heard_right(precision: linear.Precision) -> None:
+    """Two clips, of which one hears a part of it."""
+    lm = model()
+    heard = Condition.whole(torch.randn(2, LONG + 9, D))
+    heard.mask[1, 100:] = False
+    prompt = torch.randint(V, (2, 4, 5))
+    found = Decoder(lm, precision=precision).next_logits([(-1.0, None), (2.0, heard)], prompt)
+    sequence = patterns.build(prompt, lm.config.pattern, lm.config.special)[..., :6]
+    expected = 2 * lm(sequence, heard)[:, :, -1] - lm(sequence)[:, :, -1]
+    assert (found - expected).abs().max() / expected.abs().max() < 0.05
 
 
 def test_progress_is_told_and_ends_at_1() -> None:

@@ -23,7 +23,7 @@ def test_all_give_the_same(kind: Any, rows: int, inputs: int) -> None:
     x, before = torch.randn(rows, inputs, generator=generator), torch.randn(rows, 40, generator=generator)
     dtype = torch.bfloat16 if kind is Eighth else torch.float32
     with torch.inference_mode():
-        made = kind(weight, 2) if kind is Packed else kind(weight)
+        made = kind(weight, *([2] if kind is Packed else []))
         out = made(x.to(dtype)), made.gelu(x.to(dtype)), made.plus(x.to(dtype), before.to(dtype))
     plain = x @ weight.T
     for found, expected in zip(out, (plain, torch.nn.functional.gelu(plain), before + plain), strict=True):

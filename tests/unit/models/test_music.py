@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from v2m.models.condition import Condition, join
+from v2m.models.condition import Condition
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
 from v2m.models.music import Branch, MusicConfig, MusicModel
 from v2m.types import Sampling
 
 LM_ = LMConfig(width=16, layers=1, heads=2, entries=8, delays=(0, 1, 1, 2))
+PREFIXED = LMConfig(width=16, layers=1, heads=2, entries=8, cross_attention=False)
 SEEING = ConditionerConfig(width=12, tokens=3, heads=2, head_width=4, feedforward=8)
 
 
@@ -59,17 +60,34 @@ def test_without_guidance_there_is_one_branch() -> None:
     assert len(MusicModel(MusicConfig(LM_)).branches(Sampling(guidance=1.0), text=text)) == 1
 
 
-def test_what_stands_before_the_codes_keeps_its_places() -> None:
-    """Its opposite is as long: zeros, or zeros and what is not wanted."""
-    lm = LMConfig(width=16, layers=1, heads=2, entries=8, cross_attention=False)
-    model = MusicModel(MusicConfig(lm, chroma=12))
-    text, melody = Condition.whole(torch.ones(1, 3, 16)), model.hear(torch.ones(1, 5, 12))
-    (_, nothing), (_, both) = model.branches(Sampling(guidance=3.0), text=text, melody=melody)
+def test_what_is_unwanted_alone_is_led_away_from() -> None:
+    unwanted = Condition.whole(torch.ones(1, 2, 16))
+    found = MusicModel(MusicConfig(LM_)).branches(Sampling(guidance=3.0), without=unwanted)
+    assert found == [(-2.0, unwanted), (3.0, None)]
+
+
+@pytest.mark.parametrize("unwanted", [0, 2, 5])
+def test_what_stands_before_the_codes_keeps_its_places(unwanted: int) -> None:
+    """Its opposite is as long: the chroma of silence, what is not wanted, and zeros."""
+    model = MusicModel(MusicConfig(PREFIXED, chroma=12))
+    text, melody = Condition.whole(torch.ones(1, 3, 16)), model.hear(torch.rand(1, 4, 12))
+    silence = model.hear(torch.eye(12)[:1].expand(1, 4, 12)).tokens
+    without = Condition.whole(torch.full((1, unwanted, 16), 2.0)) if unwanted else None
+    (_, nothing), (_, both) = model.branches(Sampling(guidance=3.0), text=text, melody=melody, without=without)
+    assert nothing is not None
     assert both is not None
-    assert nothing is not None
-    assert torch.equal(both.tokens, join(melody, text).tokens)  # pyright: ignore[reportOptionalMemberAccess]
-    assert torch.equal(nothing.tokens, torch.zeros(1, 8, 16))
-    unwanted = Condition.whole(torch.full((1, 2, 16), 2.0))
-    (_, nothing), _ = model.branches(Sampling(guidance=3.0), text=text, melody=melody, without=unwanted)
-    assert nothing is not None
-    assert nothing.tokens[0, :, 0].tolist() == [0] * 6 + [2, 2]
+    words = max(unwanted, 3)
+    assert both.tokens[0, 4:, 0].tolist() == [1] * 3 + [0] * (words - 3)
+    assert nothing.tokens[0, 4:, 0].tolist() == [2] * unwanted + [0] * (words - unwanted)
+    assert torch.equal(both.tokens[:, :4], melody.tokens)
+    assert torch.equal(nothing.tokens[:, :4], silence)
+    assert both.mask.all()
+    assert nothing.mask.all()
+
+
+def test_a_video_before_the_codes_has_zeros_for_its_opposite() -> None:
+    model = MusicModel(MusicConfig(PREFIXED))
+    text, video = Condition.whole(torch.ones(1, 3, 16)), Condition.whole(torch.full((1, 2, 16), 5.0))
+    found = model.branches(Sampling(guidance=3.0, video_guidance=2.0), text=text, video=video)
+    heard = [None if each is None else each.tokens[0, :, 0].tolist() for _, each in found]
+    assert heard == [[0, 0, 0, 0, 0], [0, 0, 0, 5, 5], [1, 1, 1, 5, 5]]

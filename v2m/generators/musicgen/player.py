@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from v2m.checkpoint import V2M
 from v2m.errors import MissingError, UsageError
@@ -22,7 +21,7 @@ from v2m.frozen.t5 import T5
 from v2m.generators.musicgen import prompt
 from v2m.interfaces import Codec
 from v2m.models import windows
-from v2m.models.condition import Condition, join
+from v2m.models.condition import Condition
 from v2m.models.decoding import Decoder, suited
 from v2m.models.linear import Precision
 from v2m.models.music import Branch
@@ -177,24 +176,13 @@ class Player:
         An empty line beside unwanted words is a text without tokens, to be led towards; alone it is no text at all.
         """
         text = self._read(line) if line or unwanted else None
-        without = self._without(text, self._read(unwanted) if unwanted else None)
+        without = self._read(unwanted) if unwanted else None
 
         def branches(begin: int, end: int) -> Sequence[Branch]:
             tune = self._hear(melody, begin, end)
             return self._model.branches(sampling, text=text, melody=tune, without=without)
 
         return branches
-
-    def _without(self, text: Condition | None, unwanted: Condition | None) -> Condition | None:
-        """What the music is led away from. A model that follows melodies was trained to hear no melody there, and then
-        zeros in the place of the text: they stand before the codes, whose places must be the same.
-        """
-        silence = self._hear(None, 0, 0)
-        if silence is None:
-            return unwanted
-        words = silence.tokens[:, :0] if unwanted is None else unwanted.tokens
-        missing = 0 if text is None else max(text.tokens.shape[1] - words.shape[1], 0)
-        return join(silence, Condition.whole(functional.pad(words, (0, 0, 0, missing))))
 
     def _read(self, words: str) -> Condition:
         """(1, L, D)."""

@@ -1,0 +1,135 @@
+"""MusicGen-small's size on a GPU, guided, against transformers: `uv run python bench/lm_gpu.py`.
+
+The same random weights in bfloat16, a memory of 3000 tokens. transformers' decoder as it is, and compiled with caches
+of fixed size where that works; ours as CUDA graphs. Batches of 1 and 16 clips; a step is one pass, so that 16 clips
+write 16 frames in it. Then 30 s of audio from a prompt of 64 tokens: codes, and their decoding by an EnCodec of the
+published size. `bandwidth_share` is the share of a step, one clip, that reading weights and memory alone would take.
+Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import MusicgenForCausalLM, StaticCache
+
+from bench.lm_decoding import Way, by_transformers, by_us, bytes_read, clock, model, step_ms, theirs
+from bench.tiny import encodec as tiny
+from v2m.frozen import encodec
+from v2m.models.condition import Condition
+from v2m.models.decoding import Decoder
+from v2m.models.lm import LMConfig
+from v2m.models.music import Branch
+from v2m.types import Sampling
+
+SECONDS = 30
+FRAME_RATE = 50
+WORDS = 64  # tokens of a text
+SHORT, LONG = 8, 136  # frames: a graph is captured in the shorter, too
+BATCHES = (1, 16)
+GUIDANCE = 3.0
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes a second that are read and written by a copy, the best of a few."""
+    block = torch.ones(2**26, device=device)
+    to = torch.empty_like(block)
+    best = 0.0
+    for _ in range(7):
+        begun = clock()
+        to.copy_(block)
+        best = max(best, 8 * block.numel() / (clock() - begun))
+    return best
+
+
+def guided(heard: Tensor) -> list[Branch]:
+    return [(1 - GUIDANCE, None), (GUIDANCE, Condition.whole(heard))]
+
+
+def fixed(found: Any, tokens: int) -> tuple[StaticCache, StaticCache]:
+    """transformers' caches with room for all from the start: with others, compiling begins anew at each step."""
+    return StaticCache(found.config, 2 * LONG), StaticCache(found.config, tokens)
+
+
+def all_ways(decoder: Decoder, found: Any, memory: Tensor) -> dict[str, Way]:
+    """transformers' eager and compiled steps, and ours, for each batch."""
+    fast: Any = MusicgenForCausalLM(found.config)
+    fast.to(memory.device, memory.dtype).eval()
+    fast.load_state_dict(found.state_dict())
+    fast.forward = torch.compile(fast.forward, mode="reduce-overhead")
+    ways: dict[str, Way] = {}
+    for clips in BATCHES:
+        heard = memory.expand(clips, -1, -1).contiguous()
+        ways[f"eager_b{clips}"] = by_transformers(found, heard), SHORT, LONG
+        ways[f"ours_b{clips}"] = by_us(decoder, guided(heard), clips=clips), SHORT, LONG
+        static = by_transformers(fast, heard, partial(fixed, found, memory.shape[1]))
+        try:
+            static(LONG)
+        except Exception as error:  # of any kind: that it cannot be is the finding
+            print(f"transformers cannot be compiled so: {type(error).__name__}: {str(error).splitlines()[:1]}")
+        else:
+            ways[f"compiled_b{clips}"] = static, SHORT, LONG
+    return ways
+
+
+def half_minute(decoder: Decoder, device: torch.device) -> float:
+    """Seconds from what a text encoder gives to samples: the second of two runs."""
+    with tempfile.TemporaryDirectory() as name:
+        settings = tiny.config(entries=decoder.config.entries, hidden_size=128, num_filters=64)
+        tiny.model(settings).save_pretrained(name)
+        codec = encodec.load(Path(name), device)
+    words = guided(torch.randn(1, WORDS, decoder.config.width, device=device))
+    took = 0.0
+    for seed in (0, 1):
+        begun = clock()
+        codes = decoder.generate(words, SECONDS * FRAME_RATE, sampling=Sampling(), seeds=[seed])
+        sound = codec.decode(codes).cpu()
+        took = clock() - begun
+        assert sound.shape[-1] == SECONDS * codec.spec.sample_rate
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tokens", type=int, default=3000)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--times", type=int, default=5)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("this needs a CUDA device")
+    config = LMConfig(width=options.width, layers=options.layers, heads=options.heads)
+    lm = model(config).to(torch.bfloat16)
+    found = theirs(lm).to(device, torch.bfloat16)
+    decoder = Decoder(lm.to(device), precision="bf16")
+    memory = torch.randn(1, options.tokens, options.width, device=device, dtype=torch.bfloat16)
+    ms = step_ms(all_ways(decoder, found, memory), options.times)
+    for name, each in ms.items():
+        print(f"{name:14} {each:8.3f} ms a step, {1000 / each:7.1f} steps a second")
+    rate = bandwidth(device)
+    ideal = 1000 * bytes_read(config, options.tokens, (SHORT + LONG) / 2, 2, 2) / rate
+    figures: dict[str, Any] = {
+        **{f"steps_s_b{clips}": round(1000 / ms[f"ours_b{clips}"], 1) for clips in BATCHES},
+        "vs_transformers_eager": round(ms["eager_b1"] / ms["ours_b1"], 2),
+        "vs_transformers_eager_b16": round(ms["eager_b16"] / ms["ours_b16"], 2),
+        "vs_transformers_compiled": round(ms["compiled_b1"] / ms["ours_b1"], 2) if "compiled_b1" in ms else None,
+        "bandwidth_share": round(ideal / ms["ours_b1"], 3),
+        "bandwidth_gb_s": round(rate / 1e9, 1),
+        "seconds_for_30s": round(half_minute(decoder, device), 2),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

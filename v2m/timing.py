@@ -119,6 +119,16 @@ def codec_frames(seconds: float, frame_rate: int) -> int:
     return int(np.ceil(seconds * frame_rate - 1e-9))
 
 
+def step_count(seconds: float, rate: float) -> int:
+    """How many equal steps of about 1 / `rate` make up `seconds`, at least one."""
+    return max(1, int(np.floor(seconds * rate + 0.5)))
+
+
+def step_times(seconds: float, count: int) -> Floats:
+    """The middles of `count` equal steps of `seconds`."""
+    return (np.arange(count, dtype=np.float64) + 0.5) * (seconds / count)
+
+
 def glances(duration: float, rate: float, limit: int) -> Floats:
     """(F,) instants at which to look at `duration` seconds, `rate` times a second and at most `limit` times.
 

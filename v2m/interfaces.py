@@ -73,3 +73,24 @@ class TextEncoder(Protocol):
     def encode(self, texts: Sequence[str]) -> Any:
         """One `v2m.models.condition.Condition` (B, L, `width`) for all; an empty text is a row without tokens."""
         ...
+
+
+@runtime_checkable
+class VisionEncoder(Protocol):
+    """Frames → tokens. `name` says which ones, as datasets and checkpoints keep it; `aspect` how frames were fitted in.
+
+    `tokens` is how many a frame has, `width` that of each.
+    """
+
+    name: str
+    tokens: int
+    width: int
+    aspect: str
+
+    def encode(self, frames: Any) -> Any:
+        """(F, H, W, 3) uint8, upright RGB → (F, `tokens`, `width`) float32."""
+        ...
+
+    def reading_width(self, width: int, height: int) -> int:
+        """How wide frames of `width` × `height` should be read to be encoded."""
+        ...

@@ -1,0 +1,54 @@
+"""When something happens in the picture: what was measured of it, in equal steps. The same in training and in use.
+
+R steps, C things measured at each, F frames of the picture.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v2m.timing import step_count
+from v2m.types import Floats, Picture
+
+RATE = 20.0  # steps a second
+CHANNELS = ("cut", "motion", "motion_rise", "brightness", "flash", "contrast", "saturation")
+HALF_MOTION = 0.25  # luma change per second that counts as 0.5: a walk past a still camera
+
+
+def rhythm(picture: Picture, begin: float, duration: float, rate: float = RATE) -> NDArray[np.float32]:
+    """(R, C) of the `duration` seconds from `begin` on, each of CHANNELS within 0–1.
+
+    cut: strength of the strongest cut in the step, else 0. motion: compressed, so that 1 is never reached; motion_rise:
+    how much it grew since the step before, 0 where it fell. flash: how much brightness changed since the step before,
+    up or down. contrast: of full black and white it is 1. A frame counts in a step for as long as it is shown in it.
+    """
+    count = step_count(duration, rate)
+    step = duration / count
+    edges = np.linspace(begin - step, begin + duration, count + 2)  # and the step before
+    moving = _means(picture.times, picture.motion / (picture.motion + HALF_MOTION), edges)
+    light = _means(picture.times, picture.brightness, edges)
+    contrast, saturation = (
+        _means(picture.times, curve, edges)[1:] for curve in (2 * picture.contrast, picture.saturation)
+    )
+    rise, flash = np.diff(moving).clip(min=0), np.abs(np.diff(light))
+    found = [_cuts(picture, edges[1:]), moving[1:], rise, light[1:], flash, contrast, saturation]
+    return np.stack(found, axis=1).clip(0, 1).astype(np.float32)
+
+
+def _means(times: Floats, curve: Floats, edges: Floats) -> Floats:
+    """Means between `edges` of a curve that keeps each value until the next of `times`, and beyond both ends."""
+    ends = np.array([min(edges[0], times[0]) - 1.0, max(edges[-1], times[-1]) + 1.0])
+    knots = np.concatenate([ends[:1], times, ends[1:]])
+    held = np.concatenate([curve[:1], curve])
+    area = np.concatenate([[0.0], np.cumsum(held * np.diff(knots))])
+    return np.diff(np.interp(edges, knots, area)) / np.diff(edges)
+
+
+def _cuts(picture: Picture, edges: Floats) -> Floats:
+    found = np.zeros(len(edges) - 1)
+    for cut in picture.cuts:
+        place = int(np.searchsorted(edges, cut.time + 1e-6, side="right")) - 1  # times are rounded
+        if 0 <= place < len(found):
+            found[place] = max(found[place], cut.strength)
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -114,6 +114,11 @@ def hop_length(sample_rate: int, frame_rate: int) -> int:
     return sample_rate // frame_rate
 
 
+def place_at(seconds: Any, rate: float) -> Any:
+    """How many frames of `rate` a second pass in `seconds`, unrounded; of a number, an array or a tensor of them."""
+    return seconds * rate
+
+
 def codec_frames(seconds: float, frame_rate: int) -> int:
     """How many codec frames cover `seconds`."""
     return int(np.ceil(seconds * frame_rate - 1e-9))
@@ -127,6 +132,16 @@ def step_count(seconds: float, rate: float) -> int:
 def step_times(seconds: float, count: int) -> Floats:
     """The middles of `count` equal steps of `seconds`."""
     return (np.arange(count, dtype=np.float64) + 0.5) * (seconds / count)
+
+
+def step_at(begin: float, seconds: float, count: int) -> int:
+    """Which of `count` equal steps of `seconds` begins nearest to `begin`."""
+    return int(np.floor(begin * count / seconds + 0.5))
+
+
+def step_begin(step: int, seconds: float, count: int) -> float:
+    """When it begins."""
+    return step * seconds / count
 
 
 def glances(duration: float, rate: float, limit: int) -> Floats:

@@ -1,0 +1,232 @@
+"""Shards for Lightning: batches of training without end, and of validation each sample once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from v2m.data.batch import Batch, Clip, Cropper
+from v2m.data.order import Order, Place
+from v2m.data.samples import decode
+from v2m.data.schema import Manifest
+from v2m.data.shards import BadSampleError, Damaged, Shards
+from v2m.errors import MissingError, UsageError
+
+RETRIES = 32  # other samples that are tried in the place of a bad one of training
+
+logger = logging.getLogger(__name__)
+
+
+class _Batches(IterableDataset[Batch]):
+    """Batches `begin` to `end`, those of this worker: DataLoader puts them in order again."""
+
+    def __init__(self, make: Callable[[int], Batch], begin: int, end: int) -> None:
+        self.make, self.begin, self.end = make, begin, end
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for k in range(self.begin + first, self.end, step):
+            yield self.make(k)
+
+
+@dataclass
+class Loader:
+    """Batches of one rank. With `endless` each pass goes on where the last ended, `passes` batches further on.
+
+    Args:
+        shards: Where samples come from.
+        cropper: Makes clips of them.
+        order: Which samples when.
+        endless: Whether this is for training.
+        workers: Processes that read ahead; the batches are the same with any number.
+        pin: Whether batches are put where a GPU copies them from quickest.
+    """
+
+    shards: Shards
+    cropper: Cropper
+    order: Order
+    endless: bool
+    workers: int = 0
+    pin: bool = False
+    position: int = 0  # of the next batch, over all ranks
+
+    def __len__(self) -> int:
+        """Batches of a pass."""
+        samples, step = self.order.samples, self.order.step
+        return max(1, samples // step) if self.endless else -(-samples // step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        begin = self.position // self.order.step if self.endless else 0
+        once = None if self.endless else list(self.order.once())
+        dataset = _Batches(_Maker(self.shards, self.cropper, self.order, once), begin, begin + len(self))
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.pin,
+            generator=torch.Generator(),  # leaves the random numbers of training alone
+        )
+        for batch in loader:
+            self.position += self.order.step if self.endless else 0
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning asks for it with every checkpoint."""
+        return {"position": self.position, **self._run}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        differing = [name for name, value in self._run.items() if state.get(name) != value]
+        if {"samples", "dataset"} & set(differing):
+            logger.warning("other shards than before: the run goes on with them from its step, not from its sample")
+        elif differing:
+            logger.warning("another %s than before: the run goes on at the same sample", " and ".join(differing))
+        self.position = int(state["position"]) // self.order.step * self.order.step
+
+    @property
+    def _run(self) -> dict[str, Any]:
+        order = asdict(self.order)
+        kept = {name: order[name] for name in ("samples", "batch", "seed", "world")}
+        about = [(shard.file, shard.sha256) for shard in self.shards.manifest.shards]
+        return {**kept, "dataset": hashlib.sha256(repr(about).encode()).hexdigest()}
+
+
+@dataclass(frozen=True)
+class _Maker:
+    shards: Shards
+    cropper: Cropper
+    order: Order
+    once: list[list[Place]] | None  # None makes batches of training
+
+    def __call__(self, k: int) -> Batch:
+        if self.once is not None:
+            found = [self._clip(place) for place in self.once[k]]
+        else:
+            found = [self._some_clip(place) for place in self.order.endless(k * self.order.step)]
+        return self.cropper.batch([clip for clip, _ in found], sum(bad for _, bad in found))
+
+    def _clip(self, place: Place) -> tuple[Clip, int]:
+        """From the begin; of a bad sample nothing."""
+        try:
+            return (self._read(place.sample, 0.0) if place.sample >= 0 else self.cropper.blank()), 0
+        except BadSampleError as error:
+            logger.warning("skipped: %s", error)
+            return self.cropper.blank(), 1
+
+    def _some_clip(self, place: Place) -> tuple[Clip, int]:
+        """From anywhere; in the place of a bad sample another one."""
+        random = np.random.default_rng((self.order.seed, place.lap, place.sample, 1))
+        number, said = place.sample, ""
+        for bad in range(RETRIES):
+            try:
+                return self._read(number, float(random.random())), bad
+            except BadSampleError as error:
+                said = str(error)
+                logger.warning("skipped: %s", said)
+                number = int(random.integers(len(self.shards)))
+        raise MissingError(f"{RETRIES} samples one after the other are bad, the last: {said}; prepare them again")
+
+    def _read(self, number: int, where: float) -> Clip:
+        return self.cropper.crop(decode(self.shards.raw(number), self.shards.manifest), where)
+
+
+class ShardData(lightning.LightningDataModule):
+    """Folders that `python -m v2m.data.prepare` made.
+
+    Args:
+        train: Folder to learn from.
+        validation: Folder to measure on while training; None measures nothing.
+        test: Folder to measure on with `test`, and to write music for with `predict`; None is that of validation.
+        batch: Clips of one step on one device.
+        window: Seconds of a clip.
+        workers: Processes that read.
+        seed: Of the order and of where clips begin.
+        damaged: What is done about a damaged shard: "refuse", or "skip" what it lacks.
+        hashes: Whether the shards' SHA-256 are compared first, which reads all of them.
+    """
+
+    def __init__(
+        self,
+        train: Path,
+        validation: Path | None = None,
+        test: Path | None = None,
+        *,
+        batch: int = 8,
+        window: float = 30.0,
+        workers: int = 4,
+        seed: int = 0,
+        damaged: Damaged = "refuse",
+        hashes: bool = False,
+    ) -> None:
+        super().__init__()
+        problems = [f"batch {batch} must be 1 or more"] * (batch < 1)
+        problems += [f"window {window:g} must be more than 0"] * (not window > 0)
+        problems += [f"workers {workers} must be 0 or more"] * (workers < 0)
+        if problems:
+            raise UsageError("data: " + "; ".join(problems))
+        folders = {"fit": train, "validate": validation, "test": test or validation}
+        self._folders = {stage: folder and Path(folder) for stage, folder in folders.items()}
+        self.batch, self.window, self.workers, self.seed = batch, window, workers, seed
+        self._reading = {"damaged": damaged, "hashes": hashes}
+        self._shards: dict[Path, Shards] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the shards hold; those of validation must hold the same."""
+        return self._open(self._folders["fit"]).manifest
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
+        """Raises MissingError where shards are missing, damaged, or differ in what their numbers mean."""
+        own = self.manifest
+        for folder in {each for each in self._folders.values() if each is not None}:
+            other = self._open(folder).manifest
+            about = ("vision", "tokens", "width", "rhythm", "rhythm_rate", "frame_rate", "whole", "codec", "text")
+            differing = [name for name in about if getattr(own, name) != getattr(other, name)]
+            if differing:
+                raise MissingError(
+                    f"{str(folder)!r} was prepared with another {', '.join(differing)} than "
+                    f"{str(self._folders['fit'])!r}: prepare both alike"
+                )
+
+    def train_dataloader(self) -> Loader:
+        return self._loader(self._folders["fit"], endless=True)
+
+    def val_dataloader(self) -> Loader | list[Any]:
+        folder = self._folders["validate"]
+        return [] if folder is None else self._loader(folder, endless=False)
+
+    def test_dataloader(self) -> Loader:
+        folder = self._folders["test"]
+        if folder is None:
+            raise UsageError("there is nothing to test on: give --data.test, the folder of prepared videos")
+        return self._loader(folder, endless=False)
+
+    predict_dataloader = test_dataloader
+
+    def _loader(self, folder: Path | None, *, endless: bool) -> Loader:
+        shards, trainer = self._open(folder), self.trainer
+        world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        order = Order(len(shards), self.batch, self.seed, world, rank)
+        return Loader(
+            shards,
+            Cropper(shards.manifest, self.window),
+            order,
+            endless,
+            self.workers,
+            pin=torch.cuda.is_available(),
+        )
+
+    def _open(self, folder: Path | None) -> Shards:
+        assert folder is not None
+        if folder not in self._shards:
+            self._shards[folder] = Shards(folder, **self._reading)
+        return self._shards[folder]

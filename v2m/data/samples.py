@@ -1,0 +1,84 @@
+"""A sample's members as arrays, checked against the manifest."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from v2m.data.schema import CODES, FRAMES, META, RHYTHM, TEXT, TYPES, WHOLE, Manifest, Meta
+from v2m.data.shards import BadSampleError
+from v2m.errors import MissingError
+
+
+class Sample(NamedTuple):
+    """Shapes are the schema's."""
+
+    meta: Meta
+    codes: np.ndarray  # (K, T)
+    frames: np.ndarray  # (F, P, W)
+    whole: np.ndarray  # (G, P, W)
+    rhythm: np.ndarray  # (R, C)
+    text: np.ndarray  # (L, D)
+
+
+def decode(raw: Mapping[str, bytes], manifest: Manifest) -> Sample:
+    """Arrays of the bytes of a sample's members.
+
+    Raises:
+        BadSampleError: This sample is broken: not JSON, no array, as long as it does not say, not a number.
+        MissingError: It is whole, but of another schema than the manifest: other types, widths or codebooks.
+    """
+    meta = _meta(raw[META])
+    found = {name: _array(name, raw[name], meta.key) for name in TYPES}
+    for name, shape in manifest.shapes(meta).items():
+        _check(name, found[name], shape, meta.key)
+    codes = found[CODES]
+    if codes.min() < 0 or codes.max() >= manifest.entries:
+        raise BadSampleError(f"sample {meta.key!r} has codes outside 0–{manifest.entries - 1}")
+    return Sample(meta, codes, found[FRAMES], found[WHOLE], found[RHYTHM], found[TEXT])
+
+
+def _meta(held: bytes) -> Meta:
+    try:
+        meta = Meta(**json.loads(held))
+        numbers = [float(value) for value in (meta.begin, meta.duration, meta.video_duration)]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadSampleError(f"a sample's description cannot be read ({' '.join(str(error).split())})") from None
+    if not np.isfinite(numbers).all() or meta.duration <= 0 or meta.video_duration <= 0:
+        raise BadSampleError(f"sample {meta.key!r} lasts {meta.duration} s of {meta.video_duration} s")
+    return meta
+
+
+def _array(name: str, held: bytes, key: str) -> np.ndarray:
+    try:
+        found = np.lib.format.read_array(io.BytesIO(held), allow_pickle=False)
+    except (ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise BadSampleError(f"sample {key!r}: {name} is no array ({' '.join(str(error).split())[:100]})") from None
+    if found.dtype.name != TYPES[name]:
+        raise MissingError(f"sample {key!r}: {name} holds {found.dtype.name}, not {TYPES[name]}: {CURE}")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise BadSampleError(f"sample {key!r}: {name} holds values that are no numbers")
+    return found
+
+
+CURE = "the shards and their dataset.json do not belong together; prepare them again"
+
+
+def _check(name: str, found: np.ndarray, shape: tuple[int | None, ...], key: str) -> None:
+    """The axis of time, the only one that a sample decides, may make it a bad one; any other is the schema's."""
+    time = 1 if name == CODES else 0
+    fixed = [size for axis, size in enumerate(shape) if axis != time or name == WHOLE]
+    own = [size for axis, size in enumerate(found.shape) if axis != time or name == WHOLE]
+    if found.ndim != len(shape) or own != fixed:
+        raise MissingError(f"sample {key!r}: {name} has the shape {found.shape} instead of {_shown(shape)}: {CURE}")
+    wanted = shape[time]
+    if wanted is not None and found.shape[time] != wanted:
+        raise BadSampleError(f"sample {key!r}: {name} has the shape {found.shape} instead of {_shown(shape)}")
+
+
+def _shown(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"

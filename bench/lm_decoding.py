@@ -40,21 +40,6 @@ Way = tuple[Callable[[int], object], int, int]  # what writes so many frames, an
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 
-class Given(torch.nn.Module):
-    """What stands for audiocraft's text encoder: `memory` for what is said, 0 for what is not."""
-
-    def __init__(self, memory: Tensor) -> None:
-        super().__init__()
-        self.memory = memory
-
-    def tokenize(self, _: Any) -> None:
-        return None
-
-    def forward(self, _: Any) -> dict[str, tuple[Tensor, Tensor]]:
-        tokens = torch.cat([self.memory, torch.zeros_like(self.memory)])
-        return {"description": (tokens, torch.ones(tokens.shape[:2]))}
-
-
 def model(config: LMConfig) -> LM:
     torch.manual_seed(0)
     lm = LM(config).eval().requires_grad_(False)
@@ -126,7 +111,7 @@ def by_audiocraft(lm: LM, memory: Tensor) -> Callable[[int], object]:
     state = {f"lm.{name}": value for name, value in lm.state_dict().items()}
     missing = found.load_state_dict(audiocraft.from_v2m(state), strict=False)
     assert not missing.unexpected_keys, missing.unexpected_keys
-    found.condition_provider = Given(memory)
+    found.condition_provider = tiny.Given(memory)
     said = [ConditioningAttributes(text={"description": "calm"})]
 
     def write(frames: int) -> object:

@@ -169,6 +169,21 @@ def audiocraft_settings(*, stereo: bool = False, melody: bool = False) -> dict[s
     }
 
 
+class Given(nn.Module):
+    """What stands for the text encoder in audiocraft's own loop: `memory` for what is said, 0 for what is not."""
+
+    def __init__(self, memory: Tensor) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def tokenize(self, _: Any) -> None:
+        return None
+
+    def forward(self, _: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        tokens = torch.cat([self.memory, torch.zeros_like(self.memory)])
+        return {"description": (tokens, torch.ones(tokens.shape[:2]))}
+
+
 def audiocraft_model(settings: dict[str, Any], *, seed: int = 0) -> Any:
     """audiocraft's own `LMModel`. Its conditioners, which would be downloaded, are only the layers that it learns."""
     import omegaconf  # noqa: PLC0415 (as audiocraft, which takes seconds)

@@ -14,13 +14,9 @@ from typing import Any
 
 from v2m import errors, sidecar
 from v2m.errors import RefusedError, UsageError
+from v2m.io.video import SUFFIXES
 from v2m.outputs import printable
 from v2m.score import score_video
-
-SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ts", ".m2ts", ".mts",
-    ".mpg", ".mpeg", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".gif", ".apng",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)

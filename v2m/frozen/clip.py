@@ -65,7 +65,7 @@ class Vision:
     def __init__(self, model: Any, family: _Family, side: int, *, name: str, pool: Pool, aspect: Aspect) -> None:
         self.name = f"{name}:{pool}"
         self.side = side
-        self.aspect: Aspect = aspect
+        self.aspect: str = aspect
         self.width: int = model.config.hidden_size
         self._model = model
         self._family = family

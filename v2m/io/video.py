@@ -22,6 +22,10 @@ from v2m.timing import every, shown_at
 from v2m.types import Floats, FrameSource, Picture, Pixels, Progress, Stream, Video
 
 Decoder = Literal["auto", "decord", "pyav"]
+SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ts", ".m2ts", ".mts",
+    ".mpg", ".mpeg", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".gif", ".apng",
+})  # fmt: skip
 
 _SLOWEST = 2e7  # pixels that even a slow machine decodes in a second
 _READING = 5e7  # bytes that even a slow disk gives in a second

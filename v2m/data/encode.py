@@ -1,0 +1,193 @@
+"""One video with its music → samples, as `v2m.data.schema` says, or the reason why it is left out.
+
+K codebooks, T codec frames, F frames of a stretch, P tokens a frame, W their width, L text tokens, D their width.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from v2m.checkpoint.parts import NEEDED
+from v2m.data import filters
+from v2m.data.filters import DropError
+from v2m.data.rhythm import CHANNELS, rhythm
+from v2m.data.schema import CODES, FRAMES, RHYTHM, TEXT, WHOLE, Manifest, Meta
+from v2m.data.settings import Settings
+from v2m.data.sources import Source
+from v2m.errors import RefusedError, UsageError
+from v2m.frozen import encodec, weights
+from v2m.frozen.clip import Vision
+from v2m.frozen.t5 import T5
+from v2m.generators.musicgen.prompt import line
+from v2m.interfaces import Codec, Tagger, TextEncoder, VisionEncoder
+from v2m.io import audio, video
+from v2m.io.ffmpeg import RESTARTING
+from v2m.io.video import Limits
+from v2m.timing import sample_count, seconds_of, step_count, step_times
+from v2m.types import Audio, Tags, Video
+
+Arrays = dict[str, np.ndarray]
+Sample = tuple[Meta, Arrays]
+READ_AT_ONCE = 256  # frames in memory
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The frozen models that videos go through, and the settings."""
+
+    settings: Settings
+    vision: VisionEncoder
+    codec: Codec
+    text: TextEncoder
+    tagger: Tagger
+
+    @classmethod
+    def load(cls, settings: Settings, tagger: Tagger, device: torch.device) -> Encoder:
+        """Raises MissingError where weights are missing, broken, or of another kind."""
+        folders = {kind: fetched(name, kind).folder for kind, name in named(settings).items()}
+        vision = Vision.load(
+            folders["vision_encoder"], device, name=settings.vision, pool=settings.pool, aspect=settings.aspect
+        )
+        codec = encodec.load(folders["codec"], device)
+        return cls(settings, vision, codec, T5.load(folders["text_encoder"], device), tagger)
+
+    def manifest(self) -> Manifest:
+        """What all samples have in common; no shards yet."""
+        spec, settings = self.codec.spec, self.settings
+        return Manifest(
+            vision=self.vision.name,
+            tokens=self.vision.tokens,
+            width=self.vision.width,
+            aspect=self.vision.aspect,
+            frame_rate=settings.frame_rate,
+            whole=settings.whole,
+            rhythm_rate=settings.rhythm_rate,
+            rhythm=CHANNELS,
+            codec=settings.codec,
+            sample_rate=spec.sample_rate,
+            code_rate=spec.frame_rate,
+            codebooks=spec.codebooks,
+            entries=spec.entries,
+            text=settings.text,
+            text_width=self.text.width,
+            tagger=type(self.tagger).__name__,
+        )
+
+    def samples(self, source: Source) -> Iterator[Sample]:
+        """Of each stretch of the video in turn. Raises DropError, before the first."""
+        try:
+            clip = video.open(source.video, Limits(duration=max(self.settings.longest, Limits.duration)))
+            filters.check_length(clip.duration, self.settings)
+            sound = self._sound(source, clip)
+            duration = min(clip.duration, seconds_of(len(sound), sound.sample_rate))
+            filters.check_length(duration, self.settings)
+            filters.check_picture(clip.picture(), self.settings)
+            tags = self._tags(source, clip)
+            whole = self._seen(clip, step_times(clip.duration, self.settings.whole))
+        except RefusedError as error:
+            raise _dropped(error) from error
+        said = line(tags)
+        text = _numbers(self.text.encode([said]))
+        stretches = filters.stretches(duration, self.codec.spec.frame_rate, self.settings.piece)
+        for number, (begin, seconds) in enumerate(stretches):
+            key = f"{source.key}_{number:04d}"
+            meta = Meta(key, source.name, begin, seconds, clip.duration, tags.as_dict(), said)
+            yield meta, self._stretch(clip, sound, meta) | {WHOLE: whole, TEXT: text}
+
+    def _stretch(self, clip: Video, sound: Audio, meta: Meta) -> Arrays:
+        settings, rate = self.settings, sound.sample_rate
+        first = sample_count(meta.begin, rate)
+        wave = sound.samples[:, first : first + sample_count(meta.duration, rate)]
+        codes = self.codec.encode(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]  # (K, T)
+        try:
+            times = meta.begin + step_times(meta.duration, step_count(meta.duration, settings.frame_rate))
+            frames = self._seen(clip, times)
+        except RefusedError as error:
+            raise _dropped(error) from error
+        beats = rhythm(clip.picture(), meta.begin, meta.duration, settings.rhythm_rate)
+        return {CODES: codes.cpu().numpy(), FRAMES: frames, RHYTHM: beats}
+
+    def _seen(self, clip: Video, times: np.ndarray) -> np.ndarray:
+        """Tokens (F, P, W) of the frames shown at `times`."""
+        width = self.vision.reading_width(clip.width, clip.height)
+        parts = [times[start : start + READ_AT_ONCE] for start in range(0, len(times), READ_AT_ONCE)]
+        found = [self.vision.encode(clip.frames(part.tolist(), width)).cpu().numpy() for part in parts]
+        return np.concatenate(found)
+
+    def _sound(self, source: Source, clip: Video) -> Audio:
+        """At the codec's rate and in its channels, from the first shown frame on."""
+        spec, seconds = self.codec.spec, clip.duration
+        if source.sound is not None:
+            try:
+                longest = 1 + seconds / max(self.settings.overlap, 0.01)
+                found = audio.load(source.sound, spec.sample_rate, longest)
+            except UsageError as error:
+                raise DropError("silent" if "is silent" in str(error) else "unreadable", str(error)) from error
+            filters.check_lengths(seconds, seconds_of(len(found), spec.sample_rate), self.settings)
+            found = Audio(found.samples[:, : sample_count(seconds, spec.sample_rate)], spec.sample_rate)
+        elif not clip.audio_streams:
+            raise DropError("no_sound", "it has no sound, nor is there a file of the same name with it")
+        else:
+            found = _own_sound(clip, spec.sample_rate, self.settings)
+        wave = found.samples.mean(axis=0, keepdims=True) if spec.channels == 1 else found.samples
+        filters.check_sound(wave, spec.sample_rate, self.settings)
+        return Audio(wave, spec.sample_rate)
+
+    def _tags(self, source: Source, clip: Video) -> Tags:
+        known = Tags() if source.tags is None else _read_tags(source.tags)
+        return known if known.complete else self.tagger.tag(clip, known).merge(known)
+
+
+def named(settings: Settings) -> dict[str, str]:
+    """The models that are fetched, by kind of part."""
+    return {"vision_encoder": settings.vision, "codec": settings.codec, "text_encoder": settings.text}
+
+
+def fetched(name: str, kind: str) -> weights.Weights:
+    """Where the model is, downloaded if it must be. Raises MissingError."""
+    return weights.fetch(name, NEEDED[kind])
+
+
+def _dropped(error: RefusedError) -> DropError:
+    return DropError(error.reason if error.reason == "too_long" else "unreadable", f"{error.reason}: {error}")
+
+
+def _own_sound(clip: Video, sample_rate: int, settings: Settings) -> Audio:
+    from av.error import FFmpegError
+
+    track = clip.audio_streams[0]
+    restarting = not RESTARTING.isdisjoint(clip.container.split(","))
+    try:
+        found, _ = audio.read_track(
+            clip.path, track.index, clip.offset, clip.duration, sample_rate, restarting=restarting
+        )
+    except (FFmpegError, OSError) as error:
+        raise DropError("unreadable", f"its sound cannot be read ({error.strerror or error})") from error
+    if track.duration is None or track.duration >= clip.duration:
+        return found
+    filters.check_lengths(clip.duration, track.duration, settings)
+    return Audio(found.samples[:, : sample_count(track.duration, sample_rate)], sample_rate)
+
+
+def _numbers(condition: Any) -> np.ndarray:
+    """The tokens (L, D) that are there of a condition of one text."""
+    return condition.tokens[0][condition.mask[0]].cpu().numpy()
+
+
+def _read_tags(path: Path) -> Tags:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return Tags(**held)
+    except (OSError, ValueError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise DropError("unreadable", f"{path.name} holds no tags ({said})") from error

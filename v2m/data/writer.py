@@ -1,0 +1,211 @@
+"""Samples into tars: the same samples give the same bytes, and a file is there whole or not at all.
+
+The samples of one video are a part: the blocks of a tar without its end. A shard is parts in a row, and an end. A part
+lies in a file of its own until a shard holds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from v2m.data.schema import MEMBERS, META, TYPES, Manifest, Meta, Shard
+from v2m.errors import UsageError
+
+PARTS = ".parts"
+TEMPORARY = ".unfinished-"
+END = bytes(2 * tarfile.BLOCKSIZE)
+CHUNK = 1 << 20
+Sample = tuple[Meta, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is written of one video: `key` is that of its source."""
+
+    key: str
+    samples: int
+    seconds: float
+    size: int
+    sha256: str
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name when the block ends well, and is on the disk then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        settle(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def settle(folder: Path) -> None:
+    """What has its name in `folder` keeps it when the power fails."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a run that was killed left unfinished."""
+    for left in [*folder.glob(f"{TEMPORARY}*"), *(folder / PARTS).glob(f"{TEMPORARY}*")]:
+        left.unlink()
+
+
+def part_path(out: Path, key: str) -> Path:
+    return out / PARTS / f"{key}.part"
+
+
+def write_part(out: Path, key: str, samples: Iterable[Sample], manifest: Manifest) -> Part:
+    """Writes the samples of the source `key` below `out`. They must be as the manifest says."""
+    count, seconds, size, digest = 0, 0.0, 0, hashlib.sha256()
+    with whole(part_path(out, key)) as file:
+        for meta, arrays in samples:
+            for block in _blocks(meta, arrays, manifest):
+                file.write(block)
+                digest.update(block)
+                size += len(block)
+            count, seconds = count + 1, seconds + meta.duration
+    return Part(key, count, round(seconds, 6), size, digest.hexdigest())
+
+
+def _blocks(meta: Meta, arrays: dict[str, np.ndarray], manifest: Manifest) -> Iterator[bytes]:
+    """The members of one sample, each with its header and filled up to whole blocks."""
+    shapes = manifest.shapes(meta)
+    assert set(arrays) == set(shapes), f"{sorted(arrays)} are not the members of a sample"
+    for name in MEMBERS:
+        if name == META:
+            content = json.dumps(asdict(meta), ensure_ascii=False, sort_keys=True).encode(errors="backslashreplace")
+        else:
+            content = _npy(arrays[name], name, shapes[name], manifest)
+        info = tarfile.TarInfo(f"{meta.key}.{name}")
+        info.size = len(content)
+        yield info.tobuf(tarfile.USTAR_FORMAT)
+        yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+def _npy(array: np.ndarray, name: str, shape: Sequence[int | None], manifest: Manifest) -> bytes:
+    fits = len(shape) == array.ndim and all(want in (None, has) for want, has in zip(shape, array.shape, strict=True))
+    assert fits, f"{name} is {array.shape}, not {shape}"
+    kind = np.dtype(TYPES[name])
+    if kind.kind == "i":
+        assert 0 <= array.min() <= array.max() < manifest.entries, f"{name} has codes beyond {manifest.entries}"
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(array.astype(kind))
+    assert np.isfinite(stored).all(), f"{name} has values that {kind} cannot hold"
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, stored, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def assemble(out: Path, parts: Sequence[Part], known: dict[str, Shard], samples: int, megabytes: float) -> list[Shard]:
+    """Shards of all `parts` in their order, at most so many samples or megabytes in each (but for a larger part).
+
+    A shard is named by its place and by what is in it, so that one that is there already is left as it is. `known` are
+    those that have been described before, by name.
+    """
+    groups: list[list[Part]] = []
+    for part in parts:
+        size = sum(each.size for each in groups[-1]) + part.size if groups else 0
+        count = sum(each.samples for each in groups[-1]) + part.samples if groups else 0
+        if not groups or count > samples or size > megabytes * 1e6:
+            groups.append([])
+        groups[-1].append(part)
+    names = [_name(number, group) for number, group in enumerate(groups)]
+    there = [
+        (out / name).is_file() and (out / name).stat().st_size == _size(group)
+        for name, group in zip(names, groups, strict=True)
+    ]
+    homes = {} if all(there) else places(out)
+    shards = []
+    for name, group, is_there in zip(names, groups, there, strict=True):
+        path = out / name
+        if not is_there:
+            _write(path, group, out, homes)
+        shard = known.get(name) if is_there else None
+        if shard is None or shard.size != _size(group):
+            shard = _described(path, group)
+        for part in group:
+            part_path(out, part.key).unlink(missing_ok=True)
+        shards.append(shard)
+    return shards
+
+
+def _name(number: int, group: Sequence[Part]) -> str:
+    held = hashlib.sha256("".join(part.sha256 for part in group).encode()).hexdigest()
+    return f"{number:06d}-{held[:10]}.tar"
+
+
+def _size(group: Sequence[Part]) -> int:
+    return sum(part.size for part in group) + len(END)
+
+
+def places(out: Path) -> dict[str, list[tuple[Path, int]]]:
+    """Where parts begin that lie in shards already, by the key of their source; of damaged shards as far as they go."""
+    found: dict[str, list[tuple[Path, int]]] = {}
+    for path in sorted(out.glob("*.tar")):
+        last = ""
+        with suppress(tarfile.TarError), tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key = member.name.partition(".")[0].rpartition("_")[0]
+                if key != last:
+                    found.setdefault(key, []).append((path, member.offset))
+                last = key
+    return found
+
+
+def _write(path: Path, group: Sequence[Part], out: Path, homes: dict[str, list[tuple[Path, int]]]) -> None:
+    with whole(path) as file:
+        for part in group:
+            places = [(part_path(out, part.key), 0), *homes.get(part.key, [])]
+            place = next((each for each in places if _holds(*each, part)), None)
+            if place is None:
+                raise UsageError(
+                    f"{str(out)!r}: the samples {part.key!r} have been changed or removed: give a new folder"
+                )
+            for chunk in _chunks(*place, part.size):
+                file.write(chunk)
+        file.write(END)
+
+
+def _holds(path: Path, start: int, part: Part) -> bool:
+    if not path.is_file():
+        return False
+    digest = hashlib.sha256()
+    for chunk in _chunks(path, start, part.size):
+        digest.update(chunk)
+    return digest.hexdigest() == part.sha256
+
+
+def _chunks(path: Path, start: int, size: int) -> Iterator[bytes]:
+    with path.open("rb") as source:
+        source.seek(start)
+        while size > 0 and (chunk := source.read(min(CHUNK, size))):
+            size -= len(chunk)
+            yield chunk
+
+
+def _described(path: Path, group: Sequence[Part]) -> Shard:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    seconds = round(sum(part.seconds for part in group), 6)
+    return Shard(path.name, path.stat().st_size, digest, sum(part.samples for part in group), seconds)

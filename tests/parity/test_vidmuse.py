@@ -20,6 +20,7 @@ from v2m.convert import vidmuse
 from v2m.models import patterns
 from v2m.models.condition import Condition
 from v2m.models.music import MusicConfig, MusicModel
+from v2m.models.seen import Seen
 
 State = dict[str, Tensor]
 
@@ -91,6 +92,13 @@ def written(state: State, sequence: Tensor, memory: Tensor, heads: int) -> Tenso
     return torch.stack([lined(state, f"linears.{k}", x) for k in range(count)], 1)
 
 
+def shown(near: Tensor, whole: Tensor) -> Seen:
+    """All of it is there; the published shape knows neither times nor rhythm."""
+    times = [torch.zeros(each.shape[:2]) for each in (near, whole)]
+    masks = [torch.ones(each.shape[:2], dtype=torch.bool) for each in (near, whole)]
+    return Seen(near, times[0], masks[0], whole, times[1], masks[1], near[..., 0], times[0], masks[0])
+
+
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder: Path = tiny.vidmuse_folder(tmp_path_factory.mktemp("vidmuse"), positions=True)
@@ -109,13 +117,12 @@ def test_from_frames_to_logits_as_published(package: dict[str, Any]) -> None:
     near, whole = (torch.randn(2, frames, tiny.TOKENS, tiny.SEEN, generator=generator) for frames in (3, 4))
     codes = torch.randint(tiny.ENTRIES, (2, tiny.CODEBOOKS, 30), generator=generator)
     sequence = patterns.build(codes, model.config.lm.pattern, model.config.lm.special)
-    assert model.conditioner is not None
-    memory = model.conditioner(near, whole)
+    memory = model.see(shown(near, whole))
     expected = seen(state, near, whole, heads)
     assert memory.mask.all()
     assert memory.tokens.shape == (2, 3 * tiny.TOKENS, tiny.WIDTH)
     assert torch.allclose(memory.tokens, expected, rtol=0, atol=1e-4)
-    other = model.conditioner(near, whole.flip(0)).tokens
+    other = model.see(shown(near, whole.flip(0))).tokens
     assert (other - memory.tokens).abs().max() > 0.01, "the whole video is looked at"
     logits = written(state, sequence, expected, heads)
     assert logits.std() > 0.3

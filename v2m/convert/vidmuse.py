@@ -139,6 +139,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
         "heads": heads,
         "head_width": inner // heads,
         "feedforward": state[needed[3]].shape[0],
+        "nulls": False,
         "fusion_heads": FUSION_HEADS,
     }
     return plain
@@ -153,6 +154,8 @@ def config_from_v2m(plain: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
     seen = plain.get("conditioner")
     if seen is None or seen["kind"] != "vidmuse":
         raise UsageError("VidMuse's layout holds models with its conditioner alone: write this one in another")
+    if seen.get("nulls"):
+        raise UsageError("VidMuse's layout has no place for learned nulls: write this model in another")
     if seen["heads"] != plain["lm"]["heads"] or seen["fusion_heads"] != FUSION_HEADS:
         raise UsageError(
             f"VidMuse's conditioner has as many heads as the language model and {FUSION_HEADS} to fuse, "

@@ -29,6 +29,6 @@ class Condition(NamedTuple):
 def join(*conditions: Condition | None) -> Condition | None:
     """Conditions of one batch side by side on the memory axis, in this order; those that are None are left out."""
     there = [each for each in conditions if each is not None]
-    if not there:
-        return None
+    if len(there) < 2:
+        return there[0] if there else None
     return Condition(torch.cat([each.tokens for each in there], dim=1), torch.cat([each.mask for each in there], dim=1))

@@ -1,6 +1,6 @@
 """What learns, as one module: the music language model and what leads conditions into it. No files, no frozen encoders.
 
-B batch, L text tokens, C chroma frames, F video frames, S condition tokens, D width of the language model.
+B batch, L text tokens, C chroma frames, S condition tokens, D width of the language model.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from v2m.models.condition import Condition, join
-from v2m.models.conditioner import Conditioner, ConditionerConfig
+from v2m.models.conditioner import BagOfFrames, ConditionerConfig
 from v2m.models.lm import LM, LMConfig
+from v2m.models.seen import Seen
+from v2m.models.timed import TimedFrames
 from v2m.types import Sampling
 
 Branch = tuple[float, Condition | None]  # a share of the guided logits, and what they are conditioned on
+NULLS = 4  # tokens of what stands for no text, and for no video
+FAINT = 0.02  # how far from 0 they begin: 0 is what MusicGen was trained on
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,21 @@ class MusicConfig:
     chroma: int | None = None
     conditioner: ConditionerConfig | None = None
     window: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.nulls and not self.lm.cross_attention:
+            raise ValueError("conditioner: nulls are learned where the language model has cross_attention alone")
+
+    @property
+    def nulls(self) -> bool:
+        """Whether what stands for no text and no video is learned."""
+        return self.conditioner is not None and self.conditioner.nulls
+
+    @property
+    def reads_text(self) -> bool:
+        """VidMuse as published has a projection of text that nothing was ever led through."""
+        published = self.conditioner is not None and self.conditioner.kind == "vidmuse" and not self.nulls
+        return self.text is not None and not published
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> MusicConfig:
@@ -69,7 +88,14 @@ class MusicModel(nn.Module):
         self.lm = LM(config.lm)
         self.text = None if config.text is None else nn.Linear(config.text, width)
         self.chroma = None if config.chroma is None else nn.Linear(config.chroma, width)
-        self.conditioner = None if config.conditioner is None else Conditioner(config.conditioner, width)
+        self.conditioner: BagOfFrames | TimedFrames | None = None
+        if config.conditioner is not None:
+            shape = TimedFrames if config.conditioner.kind == "v2m" else BagOfFrames
+            self.conditioner = shape(config.conditioner, width)
+        nulls = (config.nulls and config.reads_text, config.nulls)
+        self.null_text, self.null_video = (
+            nn.Parameter(FAINT * torch.randn(1, NULLS, width)) if learned else None for learned in nulls
+        )
 
     def read(self, encoded: Condition) -> Condition:
         """What the text encoder gives, (B, L, `config.text`) → (B, L, D), 0 where there is no token."""
@@ -81,6 +107,33 @@ class MusicModel(nn.Module):
         """A melody's chroma (B, C, `config.chroma`) → (B, C, D)."""
         assert self.chroma is not None, "this model follows no melody"
         return Condition.whole(self.chroma(chroma.to(self.chroma.weight.dtype)))
+
+    def see(self, seen: Seen) -> Condition:
+        """What is shown of a video → (B, S, D)."""
+        assert self.conditioner is not None, "this model does not see"
+        return self.conditioner(seen)
+
+    def condition(
+        self,
+        text: Condition | None,
+        seen: Seen | None,
+        drop_text: Tensor | None = None,
+        drop_video: Tensor | None = None,
+    ) -> Condition | None:
+        """What a batch is to be conditioned on in training: its text, where the model reads any, and its video, where
+        it sees.
+
+        Args:
+            text: What the text encoder gives, (B, L, `config.text`); a row without tokens has no text.
+            seen: Of the videos.
+            drop_text, drop_video: (B,) bool: rows that are to have none. What stands for it is the learned null, where
+                there is one, else nothing.
+        """
+        read = self.read(text) if text is not None and self.config.reads_text else None
+        shown = self.see(seen) if seen is not None and self.conditioner is not None else None
+        rows = next((len(each.tokens) for each in (read, shown) if each is not None), 1)
+        read, shown = _dropped(read, drop_text), _dropped(shown, drop_video)
+        return join(_or_null(read, self.null_text, rows), _or_null(shown, self.null_video, rows))
 
     def branches(
         self,
@@ -94,7 +147,7 @@ class MusicModel(nn.Module):
         """What is to be decoded side by side for classifier-free guidance: branches whose shares sum to 1.
 
         With guidance t for text and v for video: (1 − v) · nothing + (v − t) · video + t · all. Branches of share 0
-        are left out, so that guidance 1 costs nothing.
+        are left out, so that guidance 1 costs nothing. With learned nulls they take the place of what is not there.
 
         Args:
             sampling: Holds both weights.
@@ -103,12 +156,15 @@ class MusicModel(nn.Module):
         """
         told = any(each is not None for each in (text, melody, without))
         if not told and video is None:  # nothing to be guided by
-            return [(1.0, None)]
+            return [(1.0, join(_or_null(None, self.null_text, 1), _or_null(None, self.null_video, 1)))]
         t = sampling.guidance
         v = t if video is None or sampling.video_guidance is None else sampling.video_guidance
         t = t if told else v
         if self.config.lm.cross_attention:
-            nothing, seen, both = without, video, join(melody, text, video)
+            rows = next(len(each.tokens) for each in (text, video, melody, without) if each is not None)
+            no_text, words, unwanted = (_or_null(each, self.null_text, rows) for each in (None, text, without))
+            no_video, video = (_or_null(each, self.null_video, rows) for each in (None, video))
+            nothing, seen, both = join(unwanted, no_video), join(no_text, video), join(melody, words, video)
         else:
             nothing, seen, both = self._in_front(text, video, melody, without)
         found = [(1.0 - v, nothing), (v - t, seen), (t, both)]
@@ -130,6 +186,22 @@ class MusicModel(nn.Module):
         no_text, no_video = _zeros(like, length), None if video is None else _zeros(like, video.tokens.shape[1])
         text, without = _filled(text, no_text), _filled(without, no_text)
         return join(silent, without, no_video), join(silent, no_text, video), join(melody, text, video)
+
+
+def _dropped(condition: Condition | None, rows: Tensor | None) -> Condition | None:
+    """Without any token in those `rows` (B,)."""
+    if condition is None or rows is None:
+        return condition
+    return Condition(condition.tokens, condition.mask & ~rows[:, None])
+
+
+def _or_null(condition: Condition | None, null: Tensor | None, rows: int) -> Condition | None:
+    """With the learned `null` (1, n, D) in the rows that have no token; as it is where none is learned."""
+    if null is None:
+        return condition
+    lacking = null.new_ones(rows, dtype=torch.bool) if condition is None else ~condition.mask.any(dim=1)
+    tokens = null if condition is None else null.to(condition.tokens.dtype)
+    return join(condition, Condition(tokens.expand(rows, -1, -1), lacking[:, None].expand(-1, null.shape[1])))
 
 
 def _zeros(like: Tensor, length: int) -> Condition:

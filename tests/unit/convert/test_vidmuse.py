@@ -62,5 +62,7 @@ def test_what_it_cannot_be_is_refused(published: Published) -> None:
     plain = config_to_v2m(*published)
     with pytest.raises(UsageError, match="models with its conditioner alone"):
         config_from_v2m(plain | {"conditioner": None})
+    with pytest.raises(UsageError, match="no place for learned nulls"):
+        config_from_v2m(plain | {"conditioner": plain["conditioner"] | {"nulls": True}})
     with pytest.raises(UsageError, match="not 2 and 3"):
         config_from_v2m(plain | {"conditioner": plain["conditioner"] | {"heads": 2}})

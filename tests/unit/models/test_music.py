@@ -8,19 +8,23 @@ import torch
 from v2m.models.condition import Condition
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
-from v2m.models.music import Branch, MusicConfig, MusicModel
+from v2m.models.music import NULLS, Branch, MusicConfig, MusicModel
+from v2m.models.seen import Seen
 from v2m.types import Sampling
 
 LM_ = LMConfig(width=16, layers=1, heads=2, entries=8, delays=(0, 1, 1, 2))
 PREFIXED = LMConfig(width=16, layers=1, heads=2, entries=8, cross_attention=False)
-SEEING = ConditionerConfig(width=12, tokens=3, heads=2, head_width=4, feedforward=8)
+SEEING = ConditionerConfig(width=12, tokens=3, heads=2, head_width=4, feedforward=8, rhythm=2)
+BAG = ConditionerConfig(kind="vidmuse", width=12, tokens=3, heads=2, head_width=4, feedforward=8, nulls=False)
 
 
 def total(branches: list[Branch], value: dict[int, float]) -> float:
     return sum(share * value[0 if heard is None else heard.tokens.shape[1]] for share, heard in branches)
 
 
-@pytest.mark.parametrize("config", [MusicConfig(LM_), MusicConfig(LM_, None, 12, SEEING, 20.0)])
+@pytest.mark.parametrize(
+    "config", [MusicConfig(LM_), MusicConfig(LM_, None, 12, SEEING, 20.0), MusicConfig(LM_, 6, None, BAG)]
+)
 def test_settings_come_back(config: MusicConfig) -> None:
     assert MusicConfig.of(config.plain) == config
     assert MusicModel(MusicConfig.of(config.plain)).config == config
@@ -91,3 +95,81 @@ def test_a_video_before_the_codes_has_zeros_for_its_opposite() -> None:
     found = model.branches(Sampling(guidance=3.0, video_guidance=2.0), text=text, video=video)
     heard = [None if each is None else each.tokens[0, :, 0].tolist() for _, each in found]
     assert heard == [[0, 0, 0, 0, 0], [0, 0, 0, 5, 5], [1, 1, 1, 5, 5]]
+
+
+def seen(batch: int, frames: int = 4) -> Seen:
+    near, rhythm = torch.randn(batch, frames, 3, 12), torch.rand(batch, frames, 2)
+    times = torch.arange(frames).expand(batch, -1) + 0.5
+    mask = torch.ones(batch, frames, dtype=torch.bool)
+    return Seen(near, times, mask, near.flip(1), times, mask, rhythm, times, mask)
+
+
+def heard(condition: Condition | None) -> list[torch.Tensor]:
+    """What of each row is there, (S, D)."""
+    assert condition is not None
+    return [tokens[mask] for tokens, mask in zip(*condition, strict=True)]
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, atol=1e-6)
+
+
+def test_text_and_video_are_dropped_by_row_for_what_was_learned_in_their_place() -> None:
+    torch.manual_seed(0)
+    model = MusicModel(MusicConfig(LM_, 6, None, SEEING))
+    text = Condition(torch.randn(4, 3, 6), torch.tensor([[True] * 3, [True, True, False], [True] * 3, [False] * 3]))
+    shown = seen(4)
+    no_text, no_video = torch.tensor([False, True, True, False]), torch.tensor([False, False, True, True])
+    words, pictures = heard(model.read(text)), heard(model.see(shown))
+    assert model.null_text is not None
+    assert model.null_video is not None
+    wanted = [
+        torch.cat([words[0], pictures[0]]),
+        torch.cat([model.null_text[0], pictures[1]]),
+        torch.cat([model.null_text[0], model.null_video[0]]),
+        torch.cat([model.null_text[0], model.null_video[0]]),  # it had no words to begin with
+    ]
+    found = heard(model.condition(text, shown, no_text, no_video))
+    assert all(map(same, found, wanted))
+    assert all(map(same, heard(model.condition(None, None)), wanted[3:]))
+    model.lm(torch.zeros(4, 4, 5, dtype=torch.long), model.condition(text, shown, no_text, no_video)).sum().backward()
+    assert model.null_text.grad is not None
+    assert model.null_text.grad.abs().amax(-1).all()
+
+
+def test_without_nulls_what_is_dropped_is_not_there_and_vidmuse_reads_no_text() -> None:
+    model = MusicModel(MusicConfig(LM_, 6, None, BAG))
+    assert not {"null_text", "null_video"} & model.state_dict().keys()
+    text, shown = Condition.whole(torch.randn(2, 3, 6)), seen(2)
+    first, second = heard(model.condition(text, shown, None, torch.tensor([False, True])))
+    assert same(first, heard(model.see(shown))[0])
+    assert not len(second)
+    assert model.condition(text, None) is None
+    assert model.condition(None, shown) is not None
+
+
+def test_guidance_leads_away_from_the_learned_nulls() -> None:
+    model = MusicModel(MusicConfig(LM_, 6, None, SEEING))
+    text, video = Condition.whole(torch.randn(1, 3, 16)), model.see(seen(1))
+    assert model.null_text is not None
+    assert model.null_video is not None
+    none, blind = model.null_text[0], model.null_video[0]
+    sampling = Sampling(guidance=3.0, video_guidance=2.0)
+    shares, conditions = zip(*model.branches(sampling, text=text, video=video), strict=True)
+    assert shares == (-1.0, -1.0, 3.0)
+    wanted = [[none, blind], [none, video.tokens[0]], [text.tokens[0], video.tokens[0]]]
+    assert all(same(heard(each)[0], torch.cat(parts)) for each, parts in zip(conditions, wanted, strict=True))
+    (_, nothing), (_, both) = model.branches(Sampling(guidance=3.0), text=text)
+    assert same(heard(nothing)[0], torch.cat([none, blind]))
+    assert same(heard(both)[0], torch.cat([text.tokens[0], blind]))
+    (_, nothing), _ = model.branches(Sampling(guidance=3.0), video=video, without=text)
+    assert same(heard(nothing)[0], torch.cat([text.tokens[0], blind]))
+    ((share, alone),) = model.branches(Sampling())
+    assert share == 1
+    assert same(heard(alone)[0], torch.cat([none, blind]))
+    assert NULLS == len(none) == len(blind)
+
+
+def test_nulls_cannot_stand_before_the_codes() -> None:
+    with pytest.raises(ValueError, match="cross_attention alone"):
+        MusicConfig(PREFIXED, conditioner=SEEING)

@@ -1,0 +1,166 @@
+"""What learns, on shards, under Lightning's own trainer."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+
+from bench.tiny import shards as made
+from v2m.data.batch import Batch
+from v2m.data.module import ShardData
+from v2m.errors import UsageError
+from v2m.lit import V2M, Learning, check
+from v2m.models import losses, patterns
+from v2m.models.conditioner import ConditionerConfig
+from v2m.models.lm import LMConfig
+from v2m.models.music import MusicConfig
+
+LM = LMConfig(width=32, layers=2, heads=4)
+SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
+FAST = Learning(rate=3e-3, lm_share=1.0, warmup=5)
+
+
+def trainer(**given: Any) -> lightning.Trainer:
+    """Without any file, and silent."""
+    quiet: Any = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "devices": 1,
+        "num_sanity_val_steps": 0,
+    }
+    return lightning.Trainer(**(quiet | given))
+
+
+@pytest.fixture(autouse=True)
+def _lightnings_own_warnings() -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.write(tmp_path_factory.mktemp("shards"), (4, 4), seconds=4.0)
+
+
+def data(folder: Path, batch: int = 2, window: float = 1.0) -> ShardData:
+    return ShardData(folder, folder, batch=batch, window=window, workers=0)
+
+
+def module(**given: Any) -> V2M:
+    torch.manual_seed(0)
+    return V2M(**({"lm": LM, "conditioner": SEES, "learning": FAST, "window": 1.0} | given))
+
+
+def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
+    """From about ln 64 = 4.16."""
+    one = made.write(tmp_path, (2,), seconds=1.0)
+    model = module(drop_text=0.0, drop_video=0.0)
+    run = trainer(max_steps=250)
+    run.fit(model, data(one))
+    assert float(run.callback_metrics["train/loss"]) < 0.05
+    begin = module()
+    begin.trainer = run
+    begin.setup("fit")
+    batch = next(iter(data(one).val_dataloader()))
+    assert isinstance(batch, Batch)
+    first = losses.loss(begin(batch), batch.codes, batch.lengths, begin.made.config.lm.pattern)[0]
+    assert abs(float(first.detach()) - math.log(64)) < 1.5
+
+
+def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
+    model = module()
+    trainer(fast_dev_run=1).fit(model, data(folder))
+    config = model.made.config
+    assert (config.lm.codebooks, config.lm.entries, config.text) == (4, 64, 16)
+    assert config.conditioner is not None
+    assert (config.conditioner.tokens, config.conditioner.width) == (5, 24)
+    assert {kind: part.name for kind, part in model.made.parts.items()} == {
+        "vision_encoder": "tiny",
+        "codec": "tiny",
+        "text_encoder": "tiny",
+    }
+
+
+def test_shards_of_other_encoders_are_refused_with_all_that_differs() -> None:
+    config = MusicConfig(replace(LM, entries=64), 16, conditioner=replace(SEES, tokens=5, width=24))
+    check(config, made.KEPT)
+    other = replace(made.KEPT, width=32, codebooks=8, text_width=17)
+    with pytest.raises(UsageError, match=r"8 codebooks where the model has 4, 17 numbers .* 32 numbers"):
+        check(config, other)
+
+
+def test_text_and_video_are_dropped_as_often_as_asked(folder: Path) -> None:
+    model = module(drop_text=0.1, drop_video=0.4)
+    run = trainer(max_steps=1)
+    run.fit(model, data(folder))
+    seen: list[torch.Tensor] = []
+
+    def forward(batch: Batch, drop_text: Any = None, drop_video: Any = None) -> torch.Tensor:
+        seen.append(torch.stack([drop_text, drop_video]).float())
+        return torch.zeros(len(batch.codes), 4, patterns.steps(50, (0, 1, 2, 3)) - 1, 64)
+
+    model.forward = forward  # type: ignore[method-assign]
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]
+    batch = next(iter(data(folder).train_dataloader()))
+    many = batch._replace(codes=batch.codes.repeat(2000, 1, 1), lengths=batch.lengths.repeat(2000))
+    model.training_step(many, 0)
+    text, video = seen[0].mean(1).tolist()
+    both = float(seen[0].prod(0).mean())
+    assert abs(text - 0.1) < 0.02
+    assert abs(video - 0.4) < 0.03
+    assert abs(both - 0.04) < 0.015  # each by itself
+
+
+def test_what_is_new_learns_at_the_full_rate_and_the_rest_slower(folder: Path) -> None:
+    model = module(learning=Learning(rate=1e-3, lm_share=0.1))
+    run = trainer(max_steps=1)
+    run.fit(model, data(folder))
+    found = {group["name"]: (group["initial_lr"], group["weight_decay"]) for group in run.optimizers[0].param_groups}
+    assert found == {
+        "lm": (1e-4, 0.1),
+        "lm, undecayed": (1e-4, 0.0),
+        "conditioner": (1e-3, 0.1),
+        "conditioner, undecayed": (1e-3, 0.0),
+    }
+    held = [value for group in run.optimizers[0].param_groups for value in group["params"]]
+    assert len({id(value) for value in held}) == len(held) == len(list(model.parameters()))
+
+
+def test_the_rate_rises_then_falls_along_a_cosine() -> None:
+    how = Learning(warmup=10, floor=0.1)
+    assert [how.share(step, 110) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
+    assert abs(how.share(60, 110) - 0.55) < 1e-9
+    assert abs(how.share(110, 110) - 0.1) < 1e-9
+    assert how.share(500, 110) == how.share(110, 110)
+
+
+def test_validation_does_not_depend_on_how_clips_are_batched(tmp_path: Path) -> None:
+    folder = made.write(tmp_path, (5,), seconds=4.0)
+    model = module()
+    run = trainer(max_steps=1)
+    run.fit(model, data(folder))
+    figures = [trainer().validate(model, data(folder, batch=batch), verbose=False)[0] for batch in (1, 2, 5)]
+    for figure in figures:
+        assert figure["validation/loss"] == pytest.approx(figures[0]["validation/loss"], abs=1e-5)
+    assert set(figures[0]) == {"validation/loss", *(f"validation/loss_{k}" for k in range(4))}
+
+
+def test_settings_that_cannot_be_are_told_together() -> None:
+    with pytest.raises(UsageError, match=r"drop_text 2 .*drop_video -1 .*not both"):
+        V2M("a", lm=LM, drop_text=2.0, drop_video=-1.0)
+
+
+def test_a_schedule_without_an_end_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="max_steps"):
+        trainer(max_epochs=1).fit(module(), data(folder))

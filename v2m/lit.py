@@ -1,0 +1,234 @@
+"""What learns, for Lightning: losses, optimizer, steps. No architecture, no files but the checkpoint it starts from.
+
+B batch, K codebooks, T codec frames.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from v2m import checkpoint
+from v2m.checkpoint import Part
+from v2m.data.batch import Batch
+from v2m.data.schema import Manifest
+from v2m.errors import MissingError, UsageError
+from v2m.models import losses
+from v2m.models.conditioner import ConditionerConfig
+from v2m.models.lm import LMConfig
+from v2m.models.music import MusicConfig
+
+EXPORT = "v2m"  # in a training checkpoint: what makes a model of our own of its weights
+
+
+@dataclass(frozen=True)
+class Learning:
+    """AdamW (Loshchilov and Hutter, 2019) with a warm-up and then a cosine down to `floor`.
+
+    Args:
+        rate: Of learning, for what is new: the conditioner and what stands for nothing.
+        lm_share: Times that rate for the language model and the projection of its text.
+        warmup: Steps in which the rates rise.
+        steps: Of the whole; None is the trainer's max_steps.
+        floor: Share of the rates that is left at the end.
+        betas, eps, decay: AdamW's; weights that are no matrices do not decay.
+    """
+
+    rate: float = 1e-4
+    lm_share: float = 0.1
+    warmup: int = 1000
+    steps: int | None = None
+    floor: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    decay: float = 0.1
+
+    def share(self, step: int, steps: int) -> float:
+        """Of the rates, at `step` of `steps`."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        done = min(1.0, (step - self.warmup) / max(1, steps - self.warmup))
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class V2M(lightning.LightningModule):
+    """Trains the language model and the visual conditioner on shards.
+
+    Args:
+        start: Checkpoint to start from, a folder or a repository of the hub; None starts from nothing, with `lm`.
+        lm: Sizes of the language model, where there is no start; codebooks and entries are those of the shards.
+        conditioner: Sizes of the visual conditioner, which begins anew, for the pictures of the shards; None keeps the
+            start's.
+        text: None reads no text, where there is no start; else the width is that of the shards.
+        window: Seconds that it learns to write in one go; the data's.
+        learning: The optimizer and its schedule.
+        drop_text, drop_video: How often a clip is shown without them, for classifier-free guidance.
+        recompute: Computes each layer anew in the backward pass, which saves memory.
+    """
+
+    def __init__(
+        self,
+        start: str | None = None,
+        *,
+        lm: LMConfig | None = None,
+        conditioner: ConditionerConfig | None = None,
+        text: int | None = 768,
+        window: float = 30.0,
+        learning: Learning = Learning(),
+        drop_text: float = 0.2,
+        drop_video: float = 0.2,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        rates = {"drop_text": drop_text, "drop_video": drop_video}
+        problems = [f"{name} {rate:g} must lie in 0–1" for name, rate in rates.items() if not 0 <= rate <= 1]
+        problems += ["give start or lm, not both"] * (start is not None and lm is not None)
+        if problems:
+            raise UsageError("model: " + "; ".join(problems))
+        self._start, self._conditioner, self._window = start, conditioner, window
+        self._config = MusicConfig(lm or LMConfig(), text, conditioner=conditioner, window=window)
+        self.learning, self.recompute = learning, recompute
+        self.drop_text, self.drop_video = drop_text, drop_video
+        self.model: checkpoint.V2M | None = None
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
+        """Makes the model, and sees whether the shards are for it.
+
+        Raises:
+            MissingError: The start cannot be read.
+            UsageError: The shards hold something else than the model reads and writes; all of it is told.
+        """
+        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
+        if self.model is None:
+            if manifest is not None:
+                self._fit_to(manifest)
+            self.model = self._begun() if self._start else checkpoint.V2M(self._config)
+            self.model.lm.checkpointing = self.recompute
+        if manifest is not None:
+            check(self.model.config, manifest)
+            self.model.parts |= parts(manifest)
+            self.model.sample_rate = manifest.sample_rate
+
+    def _fit_to(self, manifest: Manifest) -> None:
+        """Sizes of what begins anew that the shards decide."""
+        if self._conditioner is not None:
+            about = {"rhythm": len(manifest.rhythm), "code_rate": manifest.code_rate}
+            self._conditioner = replace(self._conditioner, tokens=manifest.tokens, width=manifest.width, **about)
+        lm = replace(self._config.lm, codebooks=manifest.codebooks, entries=manifest.entries)
+        text = None if self._config.text is None else manifest.text_width
+        self._config = replace(self._config, lm=lm, text=text, conditioner=self._conditioner)
+
+    def _begun(self) -> checkpoint.V2M:
+        """With the start's weights, and a conditioner of its own or a new one."""
+        assert self._start is not None
+        source = checkpoint.V2M.from_pretrained(self._start, dtype=torch.float32)
+        config = replace(source.config, window=self._window)
+        if self._conditioner is None or self._conditioner == config.conditioner:
+            return source.train()
+        about = {"parts": source.parts, "licence": source.licence, "origin": source.origin}
+        model = checkpoint.V2M(replace(config, conditioner=self._conditioner), **about, sample_rate=source.sample_rate)
+        kept = {name: value for name, value in source.state_dict().items() if not name.startswith("conditioner.")}
+        unknown = model.load_state_dict(kept, strict=False).unexpected_keys
+        if unknown:
+            raise MissingError(f"{self._start!r} has weights that the model has no place for: {', '.join(unknown)}")
+        return model
+
+    @property
+    def made(self) -> checkpoint.V2M:
+        assert self.model is not None, "the model is made by setup"
+        return self.model
+
+    def forward(self, batch: Batch, drop_text: Tensor | None = None, drop_video: Tensor | None = None) -> Tensor:
+        """Logits (B, K, S − 1, V) of what comes after each step but the last."""
+        model = self.made
+        condition = model.condition(batch.text, batch.seen, drop_text, drop_video)
+        lm = model.config.lm
+        return model.lm(losses.inputs(batch.codes, batch.lengths, lm.pattern, lm.special), condition)
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        drops = torch.rand(2, len(batch.codes)) < torch.tensor([[self.drop_text], [self.drop_video]])
+        drop_text, drop_video = drops.to(batch.codes.device)
+        mean, each = losses.loss(
+            self(batch, drop_text, drop_video), batch.codes, batch.lengths, self.made.config.lm.pattern
+        )
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(batch.codes))
+        for k, value in enumerate(each):
+            self.log(f"train/loss_{k}", value, batch_size=len(batch.codes))
+        self.log("data/skipped", float(batch.skipped), reduce_fx="sum", batch_size=1)
+        return mean
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self._measure("validation", batch)
+
+    def test_step(self, batch: Batch, _: int) -> None:  # noqa: PT019 - not pytest's
+        self._measure("test", batch)
+
+    def _measure(self, stage: str, batch: Batch) -> None:
+        """Means over all codec frames, whatever the batches and ranks that they came in."""
+        mean, each = losses.loss(self(batch), batch.codes, batch.lengths, self.made.config.lm.pattern)
+        weight: Any = {"batch_size": int(batch.lengths.sum()), "on_epoch": True, "sync_dist": True}
+        self.log(f"{stage}/loss", mean, prog_bar=True, **weight)
+        for k, value in enumerate(each):
+            self.log(f"{stage}/loss_{k}", value, **weight)
+
+    def configure_optimizers(self) -> Any:
+        steps = self.learning.steps or self.trainer.max_steps
+        if steps < 1:
+            raise UsageError("how long the cosine of the learning rate is must be known: give --trainer.max_steps")
+        how = self.learning
+        adam = AdamW(groups(self.made, how), lr=how.rate, betas=how.betas, eps=how.eps)
+        schedule = LambdaLR(adam, lambda step: how.share(step, steps))
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        model = self.made
+        named = {kind: part.name for kind, part in model.parts.items() if part.name is not None}
+        about = {"sample_rate": model.sample_rate, "licence": model.licence, "origin": model.origin}
+        checkpoint[EXPORT] = {"model": model.config.plain, "parts": named, **about}
+
+
+def groups(model: nn.Module, how: Learning) -> list[dict[str, Any]]:
+    """Of the optimizer: what is new and what was there before, matrices and the rest."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            new, matrix = name.startswith(("conditioner.", "null_")), value.ndim > 1
+            kind = f"{'conditioner' if new else 'lm'}{'' if matrix else ', undecayed'}"
+            rate, decay = how.rate * (1.0 if new else how.lm_share), how.decay if matrix else 0.0
+            found.setdefault(kind, {"name": kind, "params": [], "lr": rate, "weight_decay": decay})["params"].append(
+                value
+            )
+    return list(found.values())
+
+
+def check(config: MusicConfig, manifest: Manifest) -> None:
+    """Raises UsageError where shards hold something else than a model of `config` reads and writes."""
+    lm, seen = config.lm, config.conditioner
+    wanted = {"codebooks": (lm.codebooks, manifest.codebooks), "entries a codebook": (lm.entries, manifest.entries)}
+    if config.text is not None:
+        wanted["numbers a token of text"] = config.text, manifest.text_width
+    if seen is not None:
+        wanted["tokens a frame"] = seen.tokens, manifest.tokens
+        wanted["numbers a token of pictures"] = seen.width, manifest.width
+    if seen is not None and seen.kind != "vidmuse":
+        wanted["things measured of the rhythm"] = seen.rhythm, len(manifest.rhythm)
+        wanted["codec frames a second"] = seen.code_rate, manifest.code_rate
+    differing = [f"{has} {what} where the model has {own}" for what, (own, has) in wanted.items() if own != has]
+    if differing:
+        raise UsageError(
+            f"the shards (vision {manifest.vision}, codec {manifest.codec}, text {manifest.text}) are not for this "
+            f"model: {', '.join(differing)}; change the model's settings, or prepare with other encoders"
+        )
+
+
+def parts(manifest: Manifest) -> dict[str, Part]:
+    """The frozen models that the shards were made with."""
+    named = {"vision_encoder": manifest.vision.rpartition(":")[0] or manifest.vision, "codec": manifest.codec}
+    return {kind: Part(name) for kind, name in {**named, "text_encoder": manifest.text}.items()}

@@ -1,0 +1,72 @@
+"""An average of the weights over the steps, which is what is measured and exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+AVERAGE = "ema"  # in a checkpoint: the averages, by the names of the weights
+
+
+class Average(lightning.Callback):
+    """Exponential moving average of all weights that learn.
+
+    In its first steps it averages over fewer, so that it does not remember what training began with.
+
+    Args:
+        decay: Share that is kept at a step; 0 averages nothing.
+        every: Steps from one update to the next.
+    """
+
+    def __init__(self, decay: float = 0.999, every: int = 1) -> None:
+        self.decay, self.every = decay, max(1, every)
+        self._average: dict[str, Tensor] = {}
+        self._read: dict[str, Tensor] | None = None
+        self._last = 0
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        if self.decay <= 0:
+            return
+        held, self._read = self._read or {}, None
+        self._average = {
+            n: held.get(n, v.detach()).detach().to(v.device, v.dtype).clone() for n, v in _named(pl_module)
+        }
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self._last = trainer.global_step  # only now that of the checkpoint
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        step = trainer.global_step
+        if not self._average or step == self._last or step % self.every:
+            return
+        self._last, share = step, 1 - min(self.decay, (1 + step) / (10 + step))
+        for name, value in _named(pl_module):
+            self._average[name].lerp_(value.detach(), share)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self._swap(pl_module)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self._swap(pl_module)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        if self._average:
+            checkpoint[AVERAGE] = self._average
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        self._read = checkpoint.get(AVERAGE)
+
+    @torch.no_grad()
+    def _swap(self, module: nn.Module) -> None:
+        for name, value in _named(module) if self._average else ():
+            own = value.detach().clone()
+            value.copy_(self._average[name])
+            self._average[name].copy_(own)
+
+
+def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, value) for name, value in module.named_parameters() if value.requires_grad]

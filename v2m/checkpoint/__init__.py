@@ -2,5 +2,6 @@
 
 from v2m.checkpoint.model import V2M
 from v2m.checkpoint.parts import Part
+from v2m.checkpoint.shown import Shown
 
-__all__ = ["V2M", "Part"]
+__all__ = ["V2M", "Part", "Shown"]

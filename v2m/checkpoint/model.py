@@ -12,6 +12,7 @@ import torch
 from v2m.checkpoint import reading, saving
 from v2m.checkpoint.card import card
 from v2m.checkpoint.parts import NEEDED, PREPROCESSOR, TOKENIZER, Part
+from v2m.checkpoint.shown import Shown
 from v2m.errors import MissingError
 from v2m.frozen import files, weights
 from v2m.frozen.holder import choose_dtype
@@ -29,6 +30,7 @@ class V2M(MusicModel):
         sample_rate: Of the music, in Hz.
         licence: Of the weights, as their authors name it.
         origin: What they were made from: a name, with the revision where it is known.
+        shown: How videos are shown to it, if it sees.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class V2M(MusicModel):
         sample_rate: int = 32000,
         licence: str | None = None,
         origin: str | None = None,
+        shown: Shown | None = None,
     ) -> None:
         super().__init__(config)
         self.parts = dict(parts or {})
         self.weights = weights
         self.sample_rate, self.licence, self.origin = sample_rate, licence, origin
+        self.shown = shown
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> V2M:
@@ -70,6 +74,7 @@ class V2M(MusicModel):
                 sample_rate=source.sample_rate,
                 licence=source.licence,
                 origin=source.origin,
+                shown=source.shown,
             )
         files.load_strictly(model, source.state, f"the music model that {name!r} describes", assign=True)
         place = torch.device(device)
@@ -141,7 +146,8 @@ class V2M(MusicModel):
         named = {kind: kind if part.name is None else part.name for kind, part in self.parts.items()}
         settings = {"model": self.config.plain, **{kind: named.get(kind) for kind in NEEDED}}
         about = {"sample_rate": self.sample_rate, "licence": self.licence, "origin": self.origin}
-        saving.write_settings(folder, {**settings, **about})
+        shown = {} if self.shown is None else {"shown": self.shown.plain}
+        saving.write_settings(folder, {**settings, **about, **shown})
         saving.write_weights(folder / saving.WEIGHTS, self.state_dict(), v2m_format=str(saving.FORMAT))
         for kind, part in self.parts.items():
             if part.name is None:

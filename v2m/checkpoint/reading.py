@@ -12,6 +12,7 @@ from torch import Tensor
 
 from v2m.checkpoint.parts import KINDS, PREPROCESSOR, TOKENIZER, Part
 from v2m.checkpoint.saving import FORMAT, SETTINGS
+from v2m.checkpoint.shown import VIDMUSE, Shown
 from v2m.convert import audiocraft, musicgen, vidmuse
 from v2m.errors import MissingError
 from v2m.frozen import files, weights
@@ -42,6 +43,7 @@ class Source:
     origin: str | None
     licence: str | None
     layout: str = field(default="v2m")
+    shown: Shown | None = None
 
 
 def fetch(name: str) -> Weights:
@@ -90,6 +92,7 @@ def _own(found: Weights) -> Source:
         rate,
         settings.get("origin"),
         settings.get("licence") or found.licence,
+        shown=_shown(settings.get("shown"), folder / SETTINGS),
     )
 
 
@@ -126,8 +129,9 @@ def _audiocraft(folder: Path, origin: str, licence: str | None) -> Source:
     path = folder / STATE
     cfg, state = _package(path)
     parts: dict[str, Part] = {}
+    shown: Shown | None = None
     if vidmuse.is_vidmuse(state):
-        plain, layout = vidmuse.config_to_v2m(cfg, state), "vidmuse"
+        plain, layout, shown = vidmuse.config_to_v2m(cfg, state), "vidmuse", VIDMUSE
         own, clip = vidmuse.to_v2m(state)
         parts["vision_encoder"] = Part(folder=folder, config=vidmuse.clip_config(clip), state=clip)
     else:
@@ -138,7 +142,8 @@ def _audiocraft(folder: Path, origin: str, licence: str | None) -> Source:
         parts["text_encoder"] = Part(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
     if (folder / COMPRESSION).is_file():
         parts["codec"] = _codec(folder)
-    return Source(_config(plain, path), own, parts, int(cfg.get("sample_rate", 32000)), origin, licence, layout)
+    rate = int(cfg.get("sample_rate", 32000))
+    return Source(_config(plain, path), own, parts, rate, origin, licence, layout, shown)
 
 
 def _codec(folder: Path) -> Part:
@@ -174,6 +179,16 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise MissingError(f"{str(path)!r} holds no settings: fetch it again")
     return found
+
+
+def _shown(plain: Any, path: Path) -> Shown | None:
+    if plain is None:
+        return None
+    try:
+        return Shown.of(plain)
+    except (ValueError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise MissingError(f"{str(path)!r} has a section shown that cannot be ({said}): fetch it again") from error
 
 
 def _config(plain: Any, path: Path) -> MusicConfig:

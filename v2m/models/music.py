@@ -168,6 +168,8 @@ class MusicModel(nn.Module):
         else:
             nothing, seen, both = self._in_front(text, video, melody, without)
         found = [(1.0 - v, nothing), (v - t, seen), (t, both)]
+        if both is video:  # told by nothing else
+            found = [(1.0 - v, nothing), (v, video)]
         return [(share, condition) for share, condition in found if share != 0]
 
     def _in_front(

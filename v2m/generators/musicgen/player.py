@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Player:
 
     Args:
         model: What learns, on the CPU; its language model is taken over by the decoder when the first piece is played.
-        text: Encodes the words.
+        text: Encodes the words, for models that read any.
         codec: Of the codes that the model writes; of stereo models the one for both sides.
         chroma: Hears a melody, for models that follow one.
         device: Where the work is done.
@@ -48,7 +49,7 @@ class Player:
     def __init__(
         self,
         model: V2M,
-        text: T5,
+        text: T5 | None,
         codec: Codec,
         chroma: Chroma | None,
         *,
@@ -73,14 +74,18 @@ class Player:
             raise UsageError(f"{name!r} writes to what it sees, which this generator does not show it: give a MusicGen")
         if model.config.text is None:
             raise UsageError(f"{name!r} reads no text: give a MusicGen")
-        words, codes = model.part("text_encoder"), model.part("codec")
-        assert words.folder is not None, "a part that was asked for has been fetched"
+        return cls.of(model, name, device, precision)
+
+    @classmethod
+    def of(cls, model: V2M, name: str, device: torch.device, precision: Precision | None) -> Player:
+        """Of a model that has been read, with the parts it names or carries.
+
+        Raises:
+            MissingError: As in `load`.
+        """
+        text = _text(model, name, device) if model.config.reads_text else None
+        codes = model.part("codec")
         assert codes.folder is not None, "a part that was asked for has been fetched"
-        text = T5.load(words.folder, device, config=words.config, state=words.state)
-        if text.width != model.config.text:
-            raise MissingError(
-                f"the text encoder of {name!r} gives {text.width} numbers a token, the model reads {model.config.text}"
-            )
         codec: Codec = encodec.load(codes.folder, device, config=codes.config, state=codes.state)
         codec = encodec.Stereo(codec) if model.config.lm.channels == 2 else codec
         model.check_codec(codec.spec)
@@ -103,6 +108,11 @@ class Player:
     def trained_on(self) -> float:
         """Seconds of music that the model learned to write in one go."""
         return self._model.config.window
+
+    @property
+    def code_rate(self) -> int:
+        """Codec frames a second."""
+        return self._codec.spec.frame_rate
 
     @torch.inference_mode()
     def play(
@@ -128,14 +138,37 @@ class Player:
             seed: The same gives the same piece.
             progress: Told how much is done.
         """
-        tell: Callable[[float], None] = progress or (lambda _: None)
-        tell(0.0)
-        decoder, rate = self._writer(), self._codec.spec.frame_rate
         line, unwanted = prompt.line(tags), prompt.unwanted(tags)
         if not line:
             logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
-        branches = self._branches(line, unwanted, melody, sampling)
-        frames = codec_frames(video.duration, rate)
+        text, without = self.read(line, unwanted)
+
+        def branches(begin: int, end: int) -> Sequence[Branch]:
+            tune = self._hear(melody, begin, end)
+            return self._model.branches(sampling, text=text, melody=tune, without=without)
+
+        score = self.perform(
+            video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
+        )
+        return replace(score, facts={"prompt": line, "unwanted": unwanted, **score.facts})
+
+    @torch.inference_mode()
+    def perform(
+        self,
+        seconds: float,
+        branches: Callable[[int, int], Sequence[Branch]],
+        *,
+        sampling: Sampling,
+        window: float,
+        stride: float,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Music of exactly `seconds`; `branches` are what the codec frames from one to another are conditioned on."""
+        tell: Callable[[float], None] = progress or (lambda _: None)
+        tell(0.0)
+        decoder, rate = self._writer(), self._codec.spec.frame_rate
+        frames = codec_frames(seconds, rate)
         long, far = (codec_frames(seconds, rate) for seconds in (window, stride))
         begun = time.perf_counter()
         codes = windows.write(
@@ -143,14 +176,12 @@ class Player:
             progress=_between(tell, *SHARES),
         )  # fmt: skip
         took = time.perf_counter() - begun
-        sound = self._sound(codes, sample_count(video.duration, self.sample_rate))
+        sound = self._sound(codes, sample_count(seconds, self.sample_rate))
         tell(1.0)
         plan = windows.plan(frames, long, far)
         return Score(
             audio=Audio(sound, self.sample_rate),
             facts={
-                "prompt": line,
-                "unwanted": unwanted,
                 "windows": [[seconds_of(begin, rate), seconds_of(end, rate)] for begin, end, _ in plan],
                 "window_seeds": [windows.window_seed(seed, number) for number in range(len(plan))],
                 "precision": decoder.precision,
@@ -159,8 +190,13 @@ class Player:
             },
         )
 
+    def settle(self) -> V2M:
+        """The model where the work is done, its language model in the decoder. Before the first piece it is on the CPU,
+        where it is only mapped into memory."""
+        self._writer()
+        return self._model
+
     def _writer(self) -> Decoder:
-        """The decoder, made on first use: before it the model is on the CPU, where it is only mapped into memory."""
         if self._decoder is None:
             on_cpu = self._device.type == "cpu" or self._precision == "fp32"
             self._model.to(self._device, None if on_cpu else torch.bfloat16)
@@ -168,25 +204,20 @@ class Player:
             del self._model.lm  # its weights are in the decoder now, as they multiply fastest
         return self._decoder
 
-    def _branches(
-        self, line: str, unwanted: str, melody: Audio | None, sampling: Sampling
-    ) -> Callable[[int, int], Sequence[Branch]]:
-        """What the frames from one to another are conditioned on.
+    @torch.inference_mode()
+    def read(self, line: str, unwanted: str) -> tuple[Condition | None, Condition | None]:
+        """(1, L, D) of what the music should be and of what it is to be led away from.
 
         An empty line beside unwanted words is a text without tokens, to be led towards; alone it is no text at all.
         """
-        text = self._read(line) if line or unwanted else None
-        without = self._read(unwanted) if unwanted else None
-
-        def branches(begin: int, end: int) -> Sequence[Branch]:
-            tune = self._hear(melody, begin, end)
-            return self._model.branches(sampling, text=text, melody=tune, without=without)
-
-        return branches
-
-    def _read(self, words: str) -> Condition:
-        """(1, L, D)."""
-        return self._model.read(self._text.encode([words]).to(self._device))
+        assert self._text is not None, "this model reads no text"
+        encoder, model = self._text, self.settle()
+        wanted, barred = line or (None if not unwanted else ""), unwanted or None
+        text, without = (
+            None if words is None else model.read(encoder.encode([words]).to(self._device))
+            for words in (wanted, barred)
+        )
+        return text, without
 
     def _hear(self, melody: Audio | None, begin: int, end: int) -> Condition | None:
         """What of the melody stands at those frames; of none, what models that follow one were trained to hear."""
@@ -208,6 +239,17 @@ class Player:
         if peak > 1.0:
             logger.info("the music peaked at %.2f and was made quieter", peak)
         return (wave / max(peak, 1.0)).astype(np.float32)
+
+
+def _text(model: V2M, name: str, device: torch.device) -> T5:
+    words = model.part("text_encoder")
+    assert words.folder is not None, "a part that was asked for has been fetched"
+    text = T5.load(words.folder, device, config=words.config, state=words.state)
+    if text.width != model.config.text:
+        raise MissingError(
+            f"the text encoder of {name!r} gives {text.width} numbers a token, the model reads {model.config.text}"
+        )
+    return text
 
 
 def _between(tell: Callable[[float], None], low: float, high: float) -> Progress:

@@ -1,0 +1,117 @@
+"""The generator that sees: what a user sets, and what is refused before any work. The work itself is in `seer`.
+
+Tian et al., "VidMuse: A Simple Video-to-Music Generation Framework with Long-Short-Term Modeling" (2024).
+
+Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+jsonargparse runs those of the modules whose classes a recipe names.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+from v2m.errors import UsageError
+from v2m.frozen.holder import Holder, choose_device
+from v2m.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
+
+CURE = "try --low-memory, --generator.precision int8 or a smaller --generator.checkpoint"
+
+logger = logging.getLogger(__name__)
+
+
+class VidMuse:
+    """VidMuse, or a model that v2m has trained. Instrumental; told by the video, and by the tags if it reads text.
+
+    Each window of the music is shown the pictures of its own seconds, and some of the whole video.
+
+    Args:
+        checkpoint: A folder or a repository of the Hugging Face hub, in v2m's or VidMuse's layout.
+        device: auto, cuda, cuda:1, mps or cpu.
+        precision: Of the language model's weights; None is what suits the device.
+        low_memory: int8, unless precision says otherwise.
+        keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
+        sampling: How the codes are drawn; its `video_guidance` says how strongly the picture leads.
+        window: Seconds that are written in one go, at most what the model was trained on.
+        stride: Seconds from one window to the next, which goes on from what the two have in common.
+    """
+
+    steers = frozenset()
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str = "Zeyue7/VidMuse",
+        device: str = "auto",
+        precision: Literal["fp32", "bf16", "int8"] | None = None,
+        low_memory: bool = False,
+        keep_loaded: bool = False,
+        sampling: Sampling | None = None,
+        window: float = 30.0,
+        stride: float = 18.0,
+    ) -> None:
+        if not window >= 1:  # nor is what is no number
+            raise UsageError(f"window {window:g} s must be 1 or more")
+        if not 0.5 <= stride <= window - 0.5:
+            raise UsageError(f"stride {stride:g} s must lie between 0.5 and {window - 0.5:g}, so that windows overlap")
+        self.sampling = sampling or Sampling()
+        self.checkpoint, self.window, self.stride = checkpoint, window, stride
+        self.precision: Literal["fp32", "bf16", "int8"] | None = precision or ("int8" if low_memory else None)
+        self.weights: tuple[Weights, ...] = ()
+        self._device, self._keep = device, keep_loaded
+        self._seer: Holder[Any] = Holder(self._load, CURE)
+
+    def prepare(self, tags: Tags, steering: Steering) -> None:  # noqa: ARG002 - it steers nothing
+        """Makes sure that all weights are on this machine, downloading what is not, and that device and window can be
+        used.
+
+        Raises:
+            MissingError: Weights are not here and cannot be fetched, or are another model's.
+            UsageError: The model does not see, or was trained on shorter windows, or there is no such device.
+            MemoryError: Says what to lower.
+        """
+        choose_device(self._device)
+        with self._seer.model() as seer:
+            trained_on = seer.player.trained_on
+            if self.window > trained_on:
+                raise UsageError(
+                    f"window {self.window:g} s is longer than the {trained_on:g} s that the model was trained on: "
+                    f"give --generator.window {trained_on:g} and a smaller --generator.stride"
+                )
+            if tags.negative and not seer.reads_text:
+                logger.warning("%r reads no words: what is unwanted has no effect", self.checkpoint)
+            self.weights = seer.player.weights
+
+    def release(self) -> None:
+        """Frees the model, unless it is to be kept."""
+        if not self._keep:
+            self._seer.release()
+
+    def generate(
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Music of exactly `video.duration` at the codec's rate; the same arguments give the same bytes on one machine.
+        `facts` says what the model was shown and told.
+
+        Raises:
+            UsageError, MissingError: As in `prepare`.
+            MemoryError: Says what to lower.
+        """
+        self.prepare(tags, steering or Steering())
+        with self._seer.model() as seer:
+            return seer.play(
+                video, tags, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
+                progress=progress,
+            )  # fmt: skip
+
+    def _load(self) -> Any:
+        from v2m.generators.vidmuse.seer import Seer
+
+        return Seer.load(self.checkpoint, choose_device(self._device), self.precision)

@@ -6,16 +6,16 @@ it was done.
 
 from __future__ import annotations
 
+import functools
 import logging
 import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -119,9 +119,8 @@ def _manifest_in(folder: Path) -> Manifest | None:
 
 def _write_manifest(manifest: Manifest, folder: Path) -> None:
     """Whole or not at all."""
-    with tempfile.TemporaryDirectory() as stage, writer.whole(folder / MANIFEST) as file:
-        manifest.write(Path(stage))
-        file.write((Path(stage) / MANIFEST).read_bytes())
+    with writer.whole(folder / MANIFEST) as file:
+        file.write(manifest.as_json().encode())
 
 
 def _identity(work: Work) -> dict[str, Any]:
@@ -181,18 +180,18 @@ def _together(new: Sequence[Source], work: Work, count: int, threads: int) -> It
     pool.shutdown()
 
 
-_here: tuple[Encoder, Path] | None = None  # of a worker
+_here: Callable[[], tuple[Encoder, Path]] | None = None  # of a worker
 
 
 def _begin(work: Work, threads: int) -> None:
-    """Loads the encoders of a worker, which ends when its parent does."""
+    """Makes a worker, which ends when its parent does; what it lacks is told by its first video."""
     global _here  # noqa: PLW0603 - what a worker of a pool has is there alone
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted as well, and ends this
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _here = _encoder(work), work.out
+    _here = functools.cache(lambda: (_encoder(work), work.out))
 
 
 def _end_with_parent() -> None:
@@ -204,7 +203,7 @@ def _end_with_parent() -> None:
 
 def _in_worker(source: Source) -> Done:
     assert _here is not None
-    return _one(source, *_here)
+    return _one(source, *_here())
 
 
 def _one(source: Source, encoder: Encoder, out: Path) -> Done:

@@ -122,8 +122,11 @@ class Manifest:
             TEXT: (None, self.text_width),
         }
 
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
+
     def write(self, folder: Path) -> None:
-        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(self.as_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

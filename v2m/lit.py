@@ -16,7 +16,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from v2m import checkpoint
-from v2m.checkpoint import Part
+from v2m.checkpoint import Part, Shown, trained
 from v2m.data.batch import Batch
 from v2m.data.schema import Manifest
 from v2m.errors import MissingError, UsageError
@@ -24,8 +24,6 @@ from v2m.models import losses
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
 from v2m.models.music import MusicConfig
-
-EXPORT = "v2m"  # in a training checkpoint: what makes a model of our own of its weights
 
 
 @dataclass(frozen=True)
@@ -115,6 +113,7 @@ class V2M(lightning.LightningModule):
             check(self.model.config, manifest)
             self.model.parts |= parts(manifest)
             self.model.sample_rate = manifest.sample_rate
+            self.model.shown = None if self.model.config.conditioner is None else shown(manifest)
 
     def _fit_to(self, manifest: Manifest) -> None:
         """Sizes of what begins anew that the shards decide."""
@@ -188,10 +187,7 @@ class V2M(lightning.LightningModule):
         return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        model = self.made
-        named = {kind: part.name for kind, part in model.parts.items() if part.name is not None}
-        about = {"sample_rate": model.sample_rate, "licence": model.licence, "origin": model.origin}
-        checkpoint[EXPORT] = {"model": model.config.plain, "parts": named, **about}
+        checkpoint[trained.EXPORT] = trained.described(self.made)
 
 
 def groups(model: nn.Module, how: Learning) -> list[dict[str, Any]]:
@@ -232,3 +228,9 @@ def parts(manifest: Manifest) -> dict[str, Part]:
     """The frozen models that the shards were made with."""
     named = {"vision_encoder": manifest.vision.rpartition(":")[0] or manifest.vision, "codec": manifest.codec}
     return {kind: Part(name) for kind, name in {**named, "text_encoder": manifest.text}.items()}
+
+
+def shown(manifest: Manifest) -> Shown:
+    """How the videos of the shards are seen."""
+    kept = {name: getattr(manifest, name) for name in ("aspect", "frame_rate", "whole", "rhythm_rate", "rhythm")}
+    return Shown(pool=manifest.vision.rpartition(":")[2], **kept)

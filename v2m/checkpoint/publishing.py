@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from v2m.checkpoint import saving
+from v2m.checkpoint import saving, trained
 from v2m.checkpoint.model import V2M
 from v2m.checkpoint.parts import PREPROCESSOR, TOKENIZER
 from v2m.checkpoint.reading import COMPRESSION, STATE
@@ -23,13 +23,15 @@ HOME = "google-t5/"  # the T5s that audiocraft calls by their bare names
 
 
 def rewrite(source: str, dest: Path, layout: str) -> str:
-    """Reads the checkpoint `source` and writes it into `dest` in a layout; one line on what was written.
+    """Reads the checkpoint `source`, or a training checkpoint (.ckpt), and writes it into `dest` in a layout.
+
+    Returns one line on what was written.
 
     Raises:
         MissingError: The source, or a frozen model that the layout has to hold, cannot be read or fetched.
         UsageError: There is something in `dest`, or the layout has no room for what the model is.
     """
-    model = V2M.from_pretrained(source)
+    model = trained.read(Path(source)) if source.endswith(".ckpt") else V2M.from_pretrained(source)
     fill = {"transformers": _transformers, "audiocraft": _audiocraft, "vidmuse": _vidmuse}.get(layout)
     if fill is None:
         model.save_pretrained(dest)

@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-AVERAGE = "ema"  # in a checkpoint: the averages, by the names of the weights
+from v2m.checkpoint.trained import AVERAGE
 
 
 class Average(lightning.Callback):

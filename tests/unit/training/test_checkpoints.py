@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ import torch
 
 from bench.tiny import shards as made
 from v2m.data.module import ShardData
+from v2m.errors import DISK, NoRoomError, exit_code
 from v2m.lit import V2M, Learning
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
@@ -169,25 +169,18 @@ def test_code_in_a_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk; in a process of its own."""
+    """A limit on the size of files stands for the disk."""
     WholeFiles().save_checkpoint({"w": torch.zeros(10)}, tmp_path / "step00000001.ckpt")
-    code = f"""
-import resource, signal, sys, torch
-from v2m.training.checkpoints import WholeFiles
-from v2m.errors import NoRoomError, exit_code
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-for name in ("step00000001.ckpt", "step00000002.ckpt"):
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
-        WholeFiles().save_checkpoint({{"w": torch.zeros(100_000)}}, {str(tmp_path)!r} + "/" + name)
-    except NoRoomError as error:
-        assert "too full for the checkpoint" in str(error), error
-        assert exit_code(error) == 6
-    else:
-        sys.exit("it was written")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+        for step in (1, 2):
+            with pytest.raises(NoRoomError, match="too full for the checkpoint") as caught:
+                WholeFiles().save_checkpoint({"w": torch.zeros(1_000_000)}, tmp_path / f"step{step:08d}.ckpt")
+            assert exit_code(caught.value) == DISK
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == ["step00000001.ckpt"]
     assert newest(tmp_path) is not None
 

@@ -1,0 +1,96 @@
+"""What people get wrong with train.py: one line each, and the exit code that says whose fault it was."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.tiny import shards as made
+from tests.e2e.test_train import words
+from v2m.data.schema import FRAMES, MANIFEST
+from v2m.errors import ENVIRONMENT, OK, USAGE
+from v2m.training.command import main
+from v2m.training.wandb import Wandb, unreachable
+
+
+@pytest.fixture(autouse=True)
+def _lightnings_own_warnings() -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield
+
+
+def line(capsys: pytest.CaptureFixture[str]) -> str:
+    said = [row for row in capsys.readouterr().err.splitlines() if row.startswith("train.py: ")]
+    assert len(said) == 1, said
+    return said[0]
+
+
+def fit(folder: Path, root: Path, *more: str) -> int:
+    return main(words(folder, root, "--trainer.max_steps", "1", *more))
+
+
+def test_no_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(tmp_path / "none", tmp_path) == ENVIRONMENT
+    said = line(capsys)
+    assert "holds no dataset" in said
+    assert "python -m v2m.data.prepare" in said
+
+
+@pytest.mark.parametrize("left", [0, 5000])
+def test_an_empty_or_truncated_tar(tmp_path: Path, capsys: pytest.CaptureFixture[str], left: int) -> None:
+    path = made.write(tmp_path / "in", (2,)) / "00000.tar"
+    path.write_bytes(path.read_bytes()[:left])
+    assert fit(tmp_path / "in", tmp_path) == ENVIRONMENT
+    assert f"00000.tar has {left} bytes instead of" in line(capsys)
+
+
+def test_another_version_of_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = made.write(tmp_path / "in", (2,)) / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+    assert fit(tmp_path / "in", tmp_path) == ENVIRONMENT
+    assert "version 99" in line(capsys)
+
+
+def test_validation_from_another_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made.write(tmp_path / "in", (2,))
+    made.write(tmp_path / "other", (2,), manifest=replace(made.KEPT, codec="other"))
+    assert fit(tmp_path / "in", tmp_path, "--data.validation", str(tmp_path / "other")) == ENVIRONMENT
+    assert "prepared with another codec" in line(capsys)
+
+
+def test_features_that_are_no_numbers_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def spoil(number: int, held: dict[str, bytes]) -> None:
+        if number == 0:
+            held[FRAMES] = made.saved(np.full((16, 5, 24), np.nan, dtype="float16"))
+
+    made.write(tmp_path / "in", (3,), change=spoil)
+    assert fit(tmp_path / "in", tmp_path) == OK
+    assert "skipped: sample 'sample0000': frames.npy holds values that are no numbers" in caplog.text
+
+
+def test_sound_shorter_than_the_crop_is_learned_as_far_as_it_goes(tmp_path: Path) -> None:
+    assert fit(made.write(tmp_path / "in", (2,), seconds=0.4), tmp_path) == OK
+
+
+def test_an_unknown_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made.write(tmp_path / "in", (2,))
+    assert fit(tmp_path / "in", tmp_path, "--data.bach", "3") == USAGE
+    assert "bach" in capsys.readouterr().err
+
+
+def test_without_a_key_or_a_server_records_are_kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert unreachable("http://127.0.0.1:9") == "there is no key"
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert unreachable("http://127.0.0.1:9") == "127.0.0.1 does not answer"
+    assert Wandb(save_dir=str(tmp_path))._offline

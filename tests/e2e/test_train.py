@@ -1,0 +1,121 @@
+"""The real command on shards in the real schema: trained, killed, gone on with, exported."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.tiny import shards as made
+from v2m.checkpoint import V2M
+from v2m.convert.__main__ import main as convert
+from v2m.training.checkpoints import saved
+from v2m.training.command import Command, main
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs/train").glob("*.yaml"))
+SMALL = ["--model.lm.width", "32", "--model.lm.layers", "1", "--data.window", "1", "--data.batch", "2"]
+
+
+def words(folder: Path, root: Path, *more: str) -> list[str]:
+    given = ["--data.train", str(folder), "--trainer.default_root_dir", str(root), "--trainer.logger", "false"]
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+    return ["fit", "--config", str(ROOT / "configs/train/tiny.yaml"), *given, *quiet, *SMALL, *more]
+
+
+@pytest.fixture(autouse=True)
+def _lightnings_own_warnings() -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_parsed_and_opens_with_its_command(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    command = Command(["--config", str(path)], run=False)
+    assert command.trainer.max_steps > 0
+    head = path.read_text().partition("\nmodel:")[0]
+    assert f"uv run train.py fit --config configs/train/{path.name}" in head
+    assert all(line.startswith("#") for line in head.splitlines())
+
+
+def test_trained_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The averaged ones, with what they were shown and the frozen models that go with them."""
+    folder = made.write(tmp_path / "shards", (3, 3), seconds=2.0)
+    validated = ["--data.validation", str(folder), "--checkpoints.every", "2", "--trainer.max_steps"]
+    assert main(words(folder, tmp_path / "run", *validated, "4")) == 0
+    assert main(words(folder, tmp_path / "run", *validated, "6")) == 0  # goes on
+    paths = saved(tmp_path / "run/checkpoints")
+    assert [path.name for path in paths] == [f"step{step:08d}.ckpt" for step in (6, 4, 2)]
+    assert convert([str(paths[0]), str(tmp_path / "made")]) == 0
+    held = torch.load(paths[0], weights_only=True)
+    model = V2M.from_pretrained(str(tmp_path / "made"))
+    own = model.state_dict()
+    assert {f"model.{name}" for name in own} == set(held["ema"]) == set(held["state_dict"])
+    assert all(torch.equal(value, held["ema"][f"model.{name}"]) for name, value in own.items())
+    assert any(not torch.equal(value, held["state_dict"][f"model.{name}"]) for name, value in own.items())
+    assert {kind: part.name for kind, part in model.parts.items()} == dict.fromkeys(model.parts, "tiny")
+    assert model.shown is not None
+    assert (model.shown.pool, model.shown.rhythm, model.shown.whole) == ("grid", made.KEPT.rhythm, 6)
+    assert model.config.window == 1.0
+    assert main(["validate", *words(folder, tmp_path / "run", *validated, "6")[1:], "--ckpt_path", str(paths[0])]) == 0
+    assert "validation/loss" in capsys.readouterr().out
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < end, f"no {path.name}"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_ends_as_if_never_stopped(tmp_path: Path) -> None:
+    folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
+    more = ["--trainer.max_steps", "40", "--checkpoints.every", "5", "--data.workers", "1"]
+    runs = {name: [sys.executable, "train.py", *words(folder, tmp_path / name, *more)] for name in ("whole", "cut")}
+    subprocess.run(runs["whole"], cwd=ROOT, check=True, capture_output=True)
+    for step, number in ((5, signal.SIGKILL), (20, signal.SIGKILL), (30, signal.SIGTERM)):
+        process = subprocess.Popen(runs["cut"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        wait_for(tmp_path / f"cut/checkpoints/step{step:08d}.ckpt", process)
+        process.send_signal(number)
+        said = process.communicate()[0]
+        assert process.returncode == (143 if number == signal.SIGTERM else -number), said[-3000:]
+    subprocess.run(runs["cut"], cwd=ROOT, check=True, capture_output=True)
+    one, two = (torch.load(tmp_path / f"{name}/checkpoints/step00000040.ckpt", weights_only=True) for name in runs)
+    for name in ("state_dict", "ema"):
+        assert all(torch.equal(value, two[name][key]) for key, value in one[name].items())
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_what_one_learns_from_both_their_batches(tmp_path: Path) -> None:
+    """Their batches are disjoint and their gradients agree, or the weights would differ."""
+    folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
+    same = ["--trainer.max_steps", "6", "--data.validation", str(folder), "--checkpoints.every", "2"]
+    same += ["--model.drop_text", "0", "--model.drop_video", "0"]
+    alone = words(folder, tmp_path / "one", *same, "--data.batch", "4")
+    ranks = words(folder, tmp_path / "two", *same, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    for each in (alone, ranks):
+        done = subprocess.run(
+            [sys.executable, "train.py", *each], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (
+        torch.load(tmp_path / f"{name}/checkpoints/step00000006.ckpt", weights_only=True) for name in ("one", "two")
+    )
+    assert len(two["random"]) == 2
+    assert not torch.equal(two["random"][0]["torch"], two["random"][1]["torch"])
+    for name in ("state_dict", "ema"):
+        assert all(torch.allclose(value, two[name][key], atol=2e-5) for key, value in one[name].items())

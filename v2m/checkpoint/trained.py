@@ -1,0 +1,56 @@
+"""Out of training: a training checkpoint's averaged weights as a checkpoint of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from v2m.checkpoint.model import V2M
+from v2m.checkpoint.parts import Part
+from v2m.checkpoint.shown import Shown
+from v2m.errors import MissingError
+from v2m.frozen import files
+from v2m.models.music import MusicConfig
+
+EXPORT, AVERAGE = "v2m", "ema"  # in a training checkpoint: what the model is, and its weights averaged over the steps
+PREFIX = "model."  # of its weights' names
+
+
+def described(model: V2M) -> dict[str, Any]:
+    """What a training checkpoint says of its model: plain values."""
+    named = {kind: part.name for kind, part in model.parts.items() if part.name is not None}
+    about = {"sample_rate": model.sample_rate, "licence": model.licence, "origin": model.origin}
+    return {"model": model.config.plain, "parts": named, "shown": model.shown and model.shown.plain, **about}
+
+
+def read(path: Path) -> V2M:
+    """The model of a training checkpoint, with the averaged weights where it has some.
+
+    Raises:
+        MissingError: It is broken, or no training checkpoint.
+    """
+    held = files.pickled(path)
+    about, raw = held.get(EXPORT), held.get("state_dict")
+    if not isinstance(about, Mapping) or not isinstance(raw, Mapping):
+        raise MissingError(f"{str(path)!r} is no training checkpoint of v2m")
+    state = {name.removeprefix(PREFIX): value for name, value in {**raw, **held.get(AVERAGE, {})}.items()}
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise MissingError(f"{str(path)!r} holds weights that are no tensors")
+    try:
+        config, shown = MusicConfig.of(about["model"]), about["shown"]
+        model = V2M(
+            config,
+            parts={kind: Part(name) for kind, name in about["parts"].items()},
+            sample_rate=about["sample_rate"],
+            licence=about["licence"],
+            origin=about["origin"],
+            shown=None if shown is None else Shown.of(shown),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise MissingError(f"{str(path)!r} describes a model that cannot be ({error})") from None
+    files.check_finite(state, f"{str(path)!r}")
+    files.load_strictly(model, state, f"the model that {str(path)!r} describes")
+    return model.eval()

@@ -1,0 +1,148 @@
+"""Pairs of picture and music made offline, of which one decides the other: `python -m v2m.data.synthetic OUT`.
+
+The picture is drawn, measured, named by the tagger Palette and scored by the generator Sketch, as any video would be:
+so cuts decide accents, motion and cutting tempo, light mode, and all of them the instruments. What a model learns here
+can be heard.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+
+from v2m import errors
+from v2m.data.scenes import FPS, HEIGHT, WIDTH, Scene, drawn, frames
+from v2m.errors import UsageError
+from v2m.io import ffmpeg
+from v2m.types import Audio, Pixels, Tags
+
+SAMPLE_RATE = 32000
+MARK = "synthetic.json"
+ENCODING = 600.0  # seconds that a clip may take
+
+
+def make(out: Path, number: int, seconds: float, seed: int) -> str:
+    """Writes `NNNNN.mp4`, `NNNNN.wav` and `NNNNN.tags.json`; the name, or "" where they are there already.
+
+    The tags come last. The same number, length and seed give the same clip.
+    """
+    from v2m.generators.sketch import Sketch
+    from v2m.io import audio, video
+    from v2m.taggers.palette import Palette
+
+    name = f"{number:05d}"
+    final = out / f"{name}.tags.json"
+    if final.is_file():
+        return ""
+    scene = drawn(_seed(seed, number), seconds)
+    _encode(frames(scene, seconds), out / f"{name}.mp4")
+    clip = video.open(out / f"{name}.mp4")
+    tags = Palette().tag(clip, Tags(tempo=scene.tempo))
+    score = Sketch(sample_rate=SAMPLE_RATE).generate(clip, tags, scene.seed)
+    mono = score.audio.samples.mean(axis=0, keepdims=True)
+    audio.save(Audio(mono, SAMPLE_RATE), out / f"{name}.wav")
+    temporary = final.with_name(f".{final.name}")
+    temporary.write_text(json.dumps(tags.as_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(final)
+    return name
+
+
+def scene_of(seed: int, number: int, seconds: float) -> Scene:
+    """What clip `number` shows."""
+    return drawn(_seed(seed, number), seconds)
+
+
+def make_all(
+    out: Path, count: int, seconds: float, seed: int, processes: int | None = None, *, quiet: bool = True
+) -> int:
+    """Writes what is not there yet of `count` clips; how many that were.
+
+    Raises:
+        UsageError: A number makes no sense, or the folder holds something else, or clips of another kind.
+    """
+    from tqdm import tqdm
+
+    if not (count >= 1 and 1 <= seconds <= 600 and seed >= 0 and (processes is None or processes >= 1)):
+        raise UsageError(
+            f"count {count} must be 1 or more, seconds {seconds:g} within 1 and 600, seed {seed} 0 or more, "
+            f"processes {processes} 1 or more"
+        )
+    _claim(out, {"seconds": seconds, "seed": seed})
+    workers = min(count, processes or os.cpu_count() or 1)
+    made = 0
+    if workers == 1:
+        return sum(bool(make(out, number, seconds, seed)) for number in range(count))
+    with (
+        tqdm(total=count, desc="clips", unit="clip", disable=quiet or None) as bar,
+        ProcessPoolExecutor(workers, get_context("spawn")) as pool,
+    ):
+        for future in as_completed([pool.submit(make, out, number, seconds, seed) for number in range(count)]):
+            made += bool(future.result())
+            bar.update()
+    return made
+
+
+def _claim(out: Path, settings: dict[str, float]) -> None:
+    path = out / MARK
+    if path.is_file():
+        held = json.loads(path.read_text())
+        if held != settings:
+            raise UsageError(f"{str(out)!r} holds clips of {held}, not of {settings}: give a new folder")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{str(out)!r} holds something else: give a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings) + "\n")
+
+
+def _seed(seed: int, number: int) -> int:
+    return seed * 1_000_003 + number
+
+
+def _encode(images: Iterable[Pixels], path: Path) -> None:
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(FPS), "-i", "pipe:0"]
+    code = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", "-threads", "1"]
+    ffmpeg.run([*raw, *code, "-y", f"file:{path.absolute()}"], (image.tobytes() for image in images), ENCODING)
+
+
+class _Parser(ArgumentParser):
+    """Raises `UsageError` with one line instead of printing usage and leaving."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
+        raise UsageError(f"{' '.join(message.split())}; see --help")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code, as infer.py's; every error is one line."""
+    parser = _Parser(prog="python -m v2m.data.synthetic", description="Makes videos with music that follows them.")
+    parser.add_argument("out", type=str, help="a new folder, or one that was begun")
+    parser.add_argument("--count", type=int, default=100, help="how many clips")
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long each is")
+    parser.add_argument("--seed", type=int, default=0, help="another gives other clips")
+    parser.add_argument("--processes", type=int | None, default=None, help="that work side by side")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(errors.SIGTERM))
+    logging.basicConfig(format="%(message)s")
+    try:
+        asked = parser.parse_args(list(argv))
+        made = make_all(Path(asked.out), asked.count, asked.seconds, asked.seed, asked.processes, quiet=False)
+        sys.stdout.write(f"{made} new clips of {asked.count} in {asked.out}\n")
+        return errors.OK
+    except BaseException as error:
+        code = errors.exit_code(error)
+        if code != errors.OK:  # which it is after --help
+            sys.stderr.write(f"v2m.data.synthetic: {errors.describe(error)}\n")
+        return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from v2m.data.schema import Manifest
-
 
 @dataclass(frozen=True)
 class Shown:
@@ -40,18 +38,6 @@ class Shown:
     def of(cls, plain: Mapping[str, Any]) -> Shown:
         """From what a YAML holds; the opposite of `plain`. Raises ValueError or TypeError for what cannot be."""
         return cls(**plain)
-
-    @classmethod
-    def in_shards(cls, manifest: Manifest) -> Shown:
-        """As in the shards of a manifest."""
-        return cls(
-            manifest.vision.rpartition(":")[2],
-            manifest.aspect,
-            manifest.frame_rate,
-            manifest.whole,
-            manifest.rhythm_rate,
-            manifest.rhythm,
-        )
 
     @property
     def plain(self) -> dict[str, Any]:

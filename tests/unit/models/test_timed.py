@@ -92,6 +92,12 @@ def test_a_clip_of_which_nothing_is_shown_is_no_number_nowhere(model: TimedFrame
     assert not found.tokens.any()
 
 
+def test_of_a_whole_video_that_is_not_there_nothing_is_seen(model: TimedFrames) -> None:
+    given = seen()._replace(whole_mask=torch.zeros(2, 3, dtype=torch.bool))
+    other = given._replace(whole=given.whole + 5.0, whole_times=given.whole_times + 9.0)
+    assert torch.equal(model(given).tokens, model(other).tokens)
+
+
 @pytest.mark.parametrize("pooled", [2, 5])
 def test_all_of_it_learns(pooled: int) -> None:
     model = TimedFrames(replace(SIZES, pooled=pooled), 16)

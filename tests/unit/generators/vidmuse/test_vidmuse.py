@@ -97,6 +97,16 @@ def test_music_of_the_videos_length_that_is_led_by_its_pictures(
         assert not np.array_equal(found, sound(vidmuse(folder, sampling=sampling, **SHORT), first))
 
 
+def test_vidmuse_is_led_away_from_black_and_a_trained_model_from_what_it_learned(
+    trained: Path, published: Path, cuts: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [sound(vidmuse(each), cuts.span(0.0, 0.3)) for each in (published, trained)]
+    monkeypatch.setattr("v2m.generators.vidmuse.seer.Seer._nothing", lambda _: None)
+    after = [sound(vidmuse(each), cuts.span(0.0, 0.3)) for each in (published, trained)]
+    same = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert same == [False, True]
+
+
 def test_words_lead_a_model_that_reads_them_alone(trained: Path, published: Path, cuts: Video) -> None:
     clip_, other = cuts.span(0.0, 0.4), replace(TAGS, genres=["metal"], negative=["drums"])
     for folder, same in ((trained, False), (published, True)):

@@ -46,6 +46,7 @@ def card(
         "is told by": " and ".join(reads) or "nothing",
         **{kind.replace("_", " "): part.name or f"in the folder `{kind}`" for kind, part in parts.items()},
     }
+    recipe = "vidmuse --generator.checkpoint" if config.conditioner is not None else "musicgen --generator.model"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
 {shown}
@@ -62,7 +63,7 @@ Origin: {origin or "not stated"}. Licence of the weights: {licence or "not state
 With FOLDER for this folder, or for its repository on the hub:
 
 ```
-uv run infer.py clip.mp4 --recipe musicgen --generator.model FOLDER
+uv run infer.py clip.mp4 --recipe {recipe} FOLDER
 uv run python -m v2m.convert FOLDER NEW_FOLDER --to transformers
 ```
 """

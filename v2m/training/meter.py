@@ -17,12 +17,12 @@ class Meter(lightning.Callback):
     heard so far and the peak of the GPU's memory.
 
     Args:
-        every: Steps over which speeds are averaged.
+        every: Batches over which speeds are averaged.
     """
 
     def __init__(self, every: int = 10) -> None:
         self.every = max(1, every)
-        self._since: tuple[float, int, int] | None = None  # when, and samples and codes since
+        self._since: tuple[float, int, int, int] | None = None  # when; batches, samples and codes since
         self._hours = 0.0
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
@@ -33,19 +33,19 @@ class Meter(lightning.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         now = time.monotonic()
-        began, samples, codes = self._since or (now, 0, 0)
+        began, batches, samples, codes = self._since or (now, 0, 0, 0)
         frames, world = int(batch.lengths.sum()), trainer.world_size
         window = getattr(getattr(trainer, "datamodule", None), "window", 0.0)
         self._hours += world * window * frames / batch.codes.shape[2] / 3600
         samples, codes = samples + world * len(batch.codes), codes + world * frames * batch.codes.shape[1]
-        self._since = began, samples, codes
-        if (batch_idx + 1) % self.every == 0 and now > began:
+        self._since = began, batches + 1, samples, codes
+        if batches + 1 >= self.every and now > began:
             pl_module.log("speed/samples_a_second", mean_rate(samples, now - began), batch_size=1)
             pl_module.log("speed/codes_a_second", mean_rate(codes, now - began), batch_size=1)
             pl_module.log("speed/hours_of_music", self._hours, batch_size=1)
             if torch.cuda.is_available():
                 pl_module.log("speed/peak_gigabytes", torch.cuda.max_memory_allocated() / 1e9, batch_size=1)
-            self._since = now, 0, 0
+            self._since = now, 0, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"hours": self._hours}

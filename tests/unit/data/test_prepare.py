@@ -163,11 +163,14 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
     cuts = a[RHYTHM][:, CHANNELS.index("cut")]
     assert np.flatnonzero(cuts).tolist() == [24, 52]
     vision = encode.Vision.load(Path(weights["vision"]), torch.device("cpu"), name="m")
-    clip = encode.video.open(videos / "a.mp4")
-    wanted = vision.encode(clip.frames([0.25 + 0.5 * n for n in range(8)], vision.reading_width(160, 90)))
-    np.testing.assert_allclose(a[FRAMES], wanted.numpy(), rtol=2e-3, atol=2e-2)
-    wanted = vision.encode(clip.frames([0.5, 1.5, 2.5, 3.5], vision.reading_width(160, 90)))
-    np.testing.assert_allclose(a[WHOLE], wanted.numpy(), rtol=2e-3, atol=2e-2)
+    for sample in prepared.samples.values():
+        meta, count = sample[META], len(sample[FRAMES])
+        clip = encode.video.open(videos / meta.source)
+        width = vision.reading_width(clip.width, clip.height)
+        for name, begin, step in ((FRAMES, meta.begin, meta.duration / count), (WHOLE, 0.0, meta.video_duration / 4)):
+            times = [begin + (number + 0.5) * step for number in range(len(sample[name]))]
+            wanted = vision.encode(clip.frames(times, width))
+            np.testing.assert_allclose(sample[name], wanted.numpy(), rtol=2e-3, atol=2e-2)
 
 
 def test_the_words_are_those_that_the_generator_would_be_told(prepared: Prepared, weights: dict[str, str]) -> None:
@@ -288,9 +291,14 @@ def test_killed_at_any_moment_it_ends_the_same(
         if left[0] > 0:
             break
         moments += 1
+        out.mkdir(exist_ok=True)
+        (out / f"{writer.TEMPORARY}1-of-another-process").touch()
         prepare.prepare(sources, _work(weights, out, shard_samples=2))
         assert digests(out) == wanted, f"killed at moment {moment}"
     assert moments > 20
+    next((tmp_path / "1").glob("*.tar")).unlink()
+    prepare.prepare(sources, _work(weights, tmp_path / "1", shard_samples=2))
+    assert digests(tmp_path / "1") == wanted, "a shard that was lost is made again"
 
 
 def _work(weights: dict[str, str], out: Path, **more: Any) -> prepare.Work:

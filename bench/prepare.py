@@ -1,0 +1,88 @@
+"""How many hours of video an hour of `python -m v2m.data.prepare` encodes, and in how much memory.
+
+    uv run python bench/prepare.py                       # tiny random encoders: decoding, measuring, writing
+    uv run python bench/prepare.py --real                # random encoders of the published sizes
+    uv run python bench/prepare.py --processes 1 2       # one after the other
+
+Videos with moving pictures and noise are made first; the peak is that of the process and its children together. With
+the time that the command itself takes to start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import imageio_ffmpeg
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, T5Config, T5EncoderModel
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.default_recipe import seconds_and_peak  # noqa: E402
+from bench.tiny import clip, encodec, t5  # noqa: E402
+
+
+def videos(folder: Path, count: int, seconds: float, size: str) -> None:
+    folder.mkdir()
+    for number in range(count):
+        picture = f"testsrc2=s={size}:r=30:d={seconds},hue=h={37 * number}"
+        inputs = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"anoisesrc=d={seconds}:seed={number}:a=0.3"]
+        codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+        subprocess.run([program, "-v", "error", *inputs, *codecs, folder / f"{number:03d}.mp4"], check=True)
+
+
+def encoders(folder: Path, real: bool) -> dict[str, Path]:
+    """Folders in the published formats; `real` ones as CLIP ViT-B/32, EnCodec 32 kHz and T5-base are."""
+    homes = {name: folder / name for name in ("vision", "codec", "text")}
+    if not real:
+        clip.write(homes["vision"])
+        encodec.write(homes["codec"])
+        t5.write(homes["text"])
+        return homes
+    torch.manual_seed(0)
+    CLIPVisionModelWithProjection(CLIPVisionConfig()).save_pretrained(homes["vision"])
+    sizes = {"hidden_size": 128, "num_filters": 64, "codebook_size": 2048}
+    made = encodec.EncodecModel(
+        encodec.config(entries=2048, **{k: v for k, v in sizes.items() if k != "codebook_size"})
+    )
+    made.save_pretrained(homes["codec"])
+    words = T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, architectures=["T5EncoderModel"])
+    T5EncoderModel(words).save_pretrained(homes["text"])
+    t5.write_tokenizer(homes["text"])
+    return homes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", action="store_true")
+    parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--size", default="640x360")
+    parser.add_argument("--processes", type=int, nargs="+", default=[2])
+    asked = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        videos(folder / "videos", asked.count, asked.seconds, asked.size)
+        homes = encoders(folder / "encoders", asked.real)
+        for processes in asked.processes:
+            settings = [f"--{name}={path}" for name, path in homes.items()]
+            out = folder / f"out{processes}"
+            command = [sys.executable, "-m", "v2m.data.prepare", *settings, f"--processes={processes}", "--quiet"]
+            taken, peak = seconds_and_peak(*command, str(folder / "videos"), str(out))
+            size = sum(path.stat().st_size for path in out.glob("*.tar"))
+            found.append((processes, asked.count * asked.seconds / taken, peak))
+            print(f"{processes} processes: {taken:.1f} s, {peak:.0f} MB at the peak, {size / 1e6:.1f} MB of shards")
+    _, speed, peak = max(found, key=lambda row: row[1])
+    print(json.dumps({"video_hours_per_hour": round(speed, 2), "peak_mb": round(peak, 1)}))
+
+
+if __name__ == "__main__":
+    main()

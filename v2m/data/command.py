@@ -40,7 +40,12 @@ def build_parser() -> ArgumentParser:
     add("out", type=str, help="the folder of the dataset")
     add("--config", action="config", help="a YAML file with any of these values")
     add("--device", type=str, default="auto", help="auto, cuda, cuda:1, mps or cpu")
-    add("--processes", type=int | None, default=None, help="that work side by side; at most 4 by default")
+    add(
+        "--processes",
+        type=int | None,
+        default=None,
+        help="that work side by side; one for every 4 cores, at most 4, by default",
+    )
     add("--shard_samples", type=int, default=100, help="most samples of a shard")
     add("--shard_mb", type=float, default=256.0, help="most megabytes of a shard")
     add("--quiet", action="store_true", help="show no progress")

@@ -36,7 +36,7 @@ from v2m.interfaces import Tagger
 if TYPE_CHECKING:
     from v2m.data.encode import Encoder
 
-MOST = 4  # processes that are started unasked: each holds all encoders
+MOST, CORES = 4, 4  # processes that are started unasked, and cores for each: it holds all encoders, and uses threads
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def _encoded(new: Sequence[Source], work: Work) -> Iterator[Done]:
     from tqdm import tqdm
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(work.processes or min(MOST, cores), len(new))
+    count = min(work.processes or max(1, min(MOST, cores // CORES)), len(new))
     with tqdm(total=len(new), desc="videos", unit="video", disable=work.quiet or not new or None) as bar:
         for done in _alone(new, work) if count <= 1 else _together(new, work, count, max(1, cores // count)):
             bar.update()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import logging
 import os
@@ -13,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 import v2m
 from v2m import errors
+from v2m.command import Parser, one_line, plain
 from v2m.errors import UsageError
 from v2m.interfaces import MusicGenerator, Tagger
 from v2m.types import Steering
@@ -26,32 +26,6 @@ from v2m.types import Steering
 EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
 5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted,
 141 nobody reads the output any more, 143 terminated"""
-
-
-class _Parser(ArgumentParser):
-    """Raises `UsageError` with one line instead of printing usage and leaving."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
-        raise UsageError(self._one_line(message))
-
-    def _one_line(self, message: str) -> str:
-        unknown = message.partition("unrecognized arguments: ")[2].split()
-        if unknown:
-            options = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see --help"
-            return f"unknown option {unknown[0]}: {hint}"
-        return _without_noise(message)
-
-
-def _without_noise(message: str) -> str:
-    """jsonargparse's paragraphs as one line: what is wrong, without the types it tried."""
-    lines = [line.strip(" -") for line in message.splitlines()]
-    noise = (
-        *("Subtypes:", "Errors:", "Given value type:", "Given value: Namespace("),
-        *("Does not validate", "Expected a <class 'NoneType'>"),
-    )
-    return " ".join(line for line in lines if line and not line.startswith(noise))
 
 
 @dataclass(frozen=True)
@@ -95,7 +69,7 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     from v2m.io.video import Limits
     from v2m.types import Tags
 
-    parser = _Parser(
+    parser = Parser(
         prog="infer.py",
         description="Writes each video again with background music that fits it.",
         epilog=EXIT_CODES,
@@ -159,13 +133,13 @@ def parse(argv: Sequence[str]) -> Request:
     try:
         made = parser.instantiate(config)
     except (ValueError, TypeError) as error:
-        raise UsageError(_without_noise(str(error))) from error
+        raise UsageError(one_line(str(error))) from error
     extras = Extras(made.stems, made.midi, made.markers, made.report)
     keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "start", "end")
     steering = _steering(made.reference or [], made.melody)
     arguments = {"extras": extras, "steering": steering, **{key: made[key] for key in keys}}
     out = Path(made.out) if made.out else None
-    videos, settings = tuple(map(Path, made.videos)), _plain(choices)
+    videos, settings = tuple(map(Path, made.videos)), plain(choices)
     settings["reference_sha256"] = [digest(path) for path in steering.reference]
     settings["melody_sha256"] = digest(steering.melody) if steering.melody else None
     return Request(videos, out, made.overwrite, made.quiet, made.debug, recipe, settings, arguments)
@@ -213,14 +187,6 @@ def _steering(reference: Sequence[str], melody: str | None) -> Steering:
         if not Path(name or "").is_file():
             raise UsageError(f"{what} {name!r}: no such file")
     return Steering(tuple(map(Path, reference)), None if melody is None else Path(melody))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Namespace):
-        return {key: _plain(item) for key, item in vars(value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def main(argv: Sequence[str]) -> int:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +15,6 @@ from v2m.data.schema import FRAMES, MANIFEST
 from v2m.errors import ENVIRONMENT, OK, USAGE
 from v2m.training.command import main
 from v2m.training.wandb import Wandb, unreachable
-
-
-@pytest.fixture(autouse=True)
-def _lightnings_own_warnings() -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        yield
 
 
 def line(capsys: pytest.CaptureFixture[str]) -> str:

@@ -6,9 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -28,13 +26,6 @@ def words(folder: Path, root: Path, *more: str) -> list[str]:
     given = ["--data.train", str(folder), "--trainer.default_root_dir", str(root), "--trainer.logger", "false"]
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     return ["fit", "--config", str(ROOT / "configs/train/tiny.yaml"), *given, *quiet, *SMALL, *more]
-
-
-@pytest.fixture(autouse=True)
-def _lightnings_own_warnings() -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        yield
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

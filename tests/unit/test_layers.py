@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "v2m"
 LAYERS = (
-    ("types", "interfaces", "timing", "errors"),
+    ("types", "interfaces", "timing", "errors", "command"),
     ("models", "io", "convert", "metrics"),
     ("frozen", "checkpoint", "taggers", "generators", "data"),
     # everything else in v2m/

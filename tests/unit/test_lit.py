@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,6 @@ def trainer(**given: Any) -> lightning.Trainer:
         "num_sanity_val_steps": 0,
     }
     return lightning.Trainer(**(quiet | given))
-
-
-@pytest.fixture(autouse=True)
-def _lightnings_own_warnings() -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from v2m import errors
+from v2m import command
 from v2m.errors import UsageError
 
 LAYOUTS = ("v2m", "transformers", "audiocraft", "vidmuse")
 
 
-class _Parser(ArgumentParser):
-    """Raises `UsageError` with one line instead of printing usage and leaving."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
-        raise UsageError(f"{' '.join(message.split())}; see --help")
-
-
 def parse(argv: Sequence[str]) -> Namespace:
     """Raises UsageError for a command that cannot be."""
-    parser = _Parser(
+    parser = command.Parser(
         prog="python -m v2m.convert",
         description="Writes a checkpoint of a music model again, in another layout.",
     )
@@ -43,21 +32,8 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command and returns its exit code, as infer.py's; every error is one line."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(errors.SIGTERM))
-    logging.basicConfig(format="%(message)s")
-    try:
-        sys.stdout.write(convert(parse(argv)) + "\n")
-        return errors.OK
-    except BaseException as error:
-        code = errors.exit_code(error)
-        if code == errors.OK:  # after --help
-            return code
-        if "--debug" in argv:
-            traceback.print_exc()
-        line = errors.describe(error).replace("give another --out", "give another DEST")
-        sys.stderr.write(f"v2m.convert: {line}\n")
-        return code
+    """Runs the command and returns its exit code."""
+    return command.run(lambda given: convert(parse(given)), argv, name="v2m.convert", place="DEST")
 
 
 def convert(asked: Namespace) -> str:

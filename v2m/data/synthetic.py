@@ -8,19 +8,16 @@ can be heard.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import Namespace
 
-from v2m import errors
+from v2m import command
 from v2m.data.scenes import FPS, HEIGHT, WIDTH, Scene, drawn, frames
 from v2m.errors import UsageError
 from v2m.io import ffmpeg
@@ -115,33 +112,30 @@ def _encode(images: Iterable[Pixels], path: Path) -> None:
     ffmpeg.run([*raw, *code, "-y", f"file:{path.absolute()}"], (image.tobytes() for image in images), ENCODING)
 
 
-class _Parser(ArgumentParser):
-    """Raises `UsageError` with one line instead of printing usage and leaving."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002 - jsonargparse's signature
-        raise UsageError(f"{' '.join(message.split())}; see --help")
-
-
-def main(argv: Sequence[str]) -> int:
-    """Runs the command and returns its exit code, as infer.py's; every error is one line."""
-    parser = _Parser(prog="python -m v2m.data.synthetic", description="Makes videos with music that follows them.")
+def parse(argv: Sequence[str]) -> Namespace:
+    """Raises UsageError for a command that cannot be."""
+    parser = command.Parser(
+        prog="python -m v2m.data.synthetic", description="Makes videos with music that follows them."
+    )
     parser.add_argument("out", type=str, help="a new folder, or one that was begun")
     parser.add_argument("--count", type=int, default=100, help="how many clips")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each is")
     parser.add_argument("--seed", type=int, default=0, help="another gives other clips")
     parser.add_argument("--processes", type=int | None, default=None, help="that work side by side")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(errors.SIGTERM))
-    logging.basicConfig(format="%(message)s")
-    try:
-        asked = parser.parse_args(list(argv))
-        made = make_all(Path(asked.out), asked.count, asked.seconds, asked.seed, asked.processes, quiet=False)
-        sys.stdout.write(f"{made} new clips of {asked.count} in {asked.out}\n")
-        return errors.OK
-    except BaseException as error:
-        code = errors.exit_code(error)
-        if code != errors.OK:  # which it is after --help
-            sys.stderr.write(f"v2m.data.synthetic: {errors.describe(error)}\n")
-        return code
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser.parse_args(list(argv))
+
+
+def make_asked(argv: Sequence[str]) -> str:
+    """Makes what a command asks for; how much that was."""
+    asked = parse(argv)
+    made = make_all(Path(asked.out), asked.count, asked.seconds, asked.seed, asked.processes, quiet=False)
+    return f"{made} new clips of {asked.count} in {asked.out}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
+    return command.run(make_asked, argv, name="v2m.data.synthetic", place="OUT")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from webdataset.writer import TarWriter
 
-from v2m.data.schema import MEMBERS, META, TYPES, Manifest, Meta, Shard
+from v2m.data.schema import META, TYPES, Manifest, Meta, Shard
 from v2m.errors import UsageError
 
 PARTS = ".parts"
@@ -80,27 +81,25 @@ def write_part(out: Path, key: str, samples: Iterable[Sample], manifest: Manifes
     count, seconds, size, digest = 0, 0.0, 0, hashlib.sha256()
     with whole(part_path(out, key)) as file:
         for meta, arrays in samples:
-            for block in _blocks(meta, arrays, manifest):
-                file.write(block)
-                digest.update(block)
-                size += len(block)
+            blocks = _blocks(meta, arrays, manifest)
+            file.write(blocks)
+            digest.update(blocks)
+            size += len(blocks)
             count, seconds = count + 1, seconds + meta.duration
     return Part(key, count, round(seconds, 6), size, digest.hexdigest())
 
 
-def _blocks(meta: Meta, arrays: dict[str, np.ndarray], manifest: Manifest) -> Iterator[bytes]:
-    """The members of one sample, each with its header and filled up to whole blocks."""
+def _blocks(meta: Meta, arrays: dict[str, np.ndarray], manifest: Manifest) -> bytes:
+    """One sample as WebDataset writes it, without the end of a tar: the same sample gives the same bytes."""
     shapes = manifest.shapes(meta)
     assert set(arrays) == set(shapes), f"{sorted(arrays)} are not the members of a sample"
-    for name in MEMBERS:
-        if name == META:
-            content = json.dumps(asdict(meta), ensure_ascii=False, sort_keys=True).encode(errors="backslashreplace")
-        else:
-            content = _npy(arrays[name], name, shapes[name], manifest)
-        info = tarfile.TarInfo(f"{meta.key}.{name}")
-        info.size = len(content)
-        yield info.tobuf(tarfile.USTAR_FORMAT)
-        yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
+    said = json.dumps(asdict(meta), ensure_ascii=False, sort_keys=True).encode(errors="backslashreplace")
+    members = {META: said, **{name: _npy(arrays[name], name, shapes[name], manifest) for name in shapes}}
+    file = io.BytesIO()
+    with TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False) as tar:
+        tar.write({"__key__": meta.key, **members})
+        end = tar.tarstream.offset
+    return file.getvalue()[:end]
 
 
 def _npy(array: np.ndarray, name: str, shape: Sequence[int | None], manifest: Manifest) -> bytes:

@@ -27,11 +27,11 @@ class Product(Protocol):
 
     def gelu(self, x: Tensor) -> Tensor:
         """(…, D) → (…, O), through a GELU."""
-        ...
+        return functional.gelu(self(x))
 
     def plus(self, x: Tensor, before: Tensor) -> Tensor:
         """(…, D) and (…, O) → (…, O): `before` and the product together."""
-        ...
+        return before + self(x)
 
 
 def carried(precision: Precision, device: torch.device) -> torch.dtype:
@@ -50,18 +50,7 @@ def product(weight: Tensor, precision: Precision, rows: int) -> Product:
     return Plain(weight)
 
 
-class _Composed:
-    def __call__(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def gelu(self, x: Tensor) -> Tensor:
-        return functional.gelu(self(x))
-
-    def plus(self, x: Tensor, before: Tensor) -> Tensor:
-        return before + self(x)
-
-
-class Plain(_Composed):
+class Plain(Product):
     """`weight` (O, D) as it is."""
 
     def __init__(self, weight: Tensor) -> None:
@@ -71,7 +60,7 @@ class Plain(_Composed):
         return functional.linear(x, self.weight)
 
 
-class Packed:
+class Packed(Product):
     """`weight` (O, D) in oneDNN's own order: MKL reads it once for each of two or three vectors, oneDNN once."""
 
     def __init__(self, weight: Tensor, rows: int) -> None:
@@ -90,7 +79,7 @@ class Packed:
         return self._linear_and(x, before, self.weight, None, "add")
 
 
-class Eighth(_Composed):
+class Eighth(Product):
     """`weight` (O, D) as 8-bit numbers with a scale for each output; what it takes and gives is bfloat16."""
 
     def __init__(self, weight: Tensor) -> None:
@@ -105,7 +94,7 @@ class Eighth(_Composed):
         return torch.ops.aten._weight_int8pack_mm(vectors, self.weight, self.scale).view(*x.shape[:-1], -1)
 
 
-class Rounded(_Composed):
+class Rounded(Product):
     """`weight` (O, D) as 8-bit numbers with a scale for each output, multiplied with vectors that are rounded to 8 bits
     with a scale for each; what it takes and gives is float32.
 

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("kind", [Plain, Packed, Eighth, Rounded])
 def test_all_give_the_same(kind: Any, rows: int, inputs: int) -> None:
     if (kind is Packed and packing() is None) or (kind is Rounded and not rounding(CPU)):
-        pytest.skip("not on this machine")
+        pytest.skip("this PyTorch has no oneDNN, or no FBGEMM with VNNI")
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(40, inputs, generator=generator)
     x, before = torch.randn(rows, inputs, generator=generator), torch.randn(rows, 40, generator=generator)
@@ -33,7 +33,7 @@ def test_all_give_the_same(kind: Any, rows: int, inputs: int) -> None:
 
 def test_a_rounded_vector_does_not_depend_on_its_neighbours() -> None:
     if not rounding(CPU):
-        pytest.skip("not on this machine")
+        pytest.skip("this PyTorch has no FBGEMM, or this processor no VNNI")
     weight, x = torch.randn(40, 16), torch.randn(3, 16) * torch.tensor([[1.0], [100.0], [0.0]])
     with torch.inference_mode():
         made = Rounded(weight)

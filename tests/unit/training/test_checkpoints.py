@@ -6,7 +6,6 @@ import logging
 import os
 import resource
 import signal
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,13 +26,6 @@ from v2m.training.ema import Average
 LM = LMConfig(width=32, layers=1, heads=4, dropout=0.1)
 SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
 END = 9  # steps
-
-
-@pytest.fixture(autouse=True)
-def _lightnings_own_warnings() -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +87,14 @@ def test_a_run_that_was_ended_goes_on_bit_for_bit(
     folder: Path, tmp_path: Path, accumulate: int, batch: int, workers: int
 ) -> None:
     """Weights, averages, optimizer, random numbers (dropout, guidance) and the place in the data; 4 batches a pass."""
+    before = signal.getsignal(signal.SIGTERM)
     whole, ended, again = Ending(0), Ending(batch), Ending(0)
     run(folder, tmp_path / "whole", whole, accumulate=accumulate, workers=workers)
     with pytest.raises(SystemExit) as caught:
         run(folder, tmp_path / "cut", ended, accumulate=accumulate, workers=workers)
     assert caught.value.code == 143
     assert len(ended.losses) == -(-batch // accumulate) * accumulate  # the step that was under way is whole
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
     run(folder, tmp_path / "cut", again, accumulate=accumulate, workers=workers)
     assert ended.losses + again.losses == whole.losses
     one, two = state(tmp_path / "whole"), state(tmp_path / "cut")

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from v2m.errors import UsageError
 from v2m.frozen.holder import Holder, choose_device
+from v2m.generators.musicgen.settings import Precision, check_trained, check_windows, chosen
 from v2m.io import audio as sound_files
 from v2m.timing import seconds_of
 from v2m.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
@@ -48,22 +49,19 @@ class MusicGen:
         *,
         model: str = "facebook/musicgen-small",
         device: str = "auto",
-        precision: Literal["fp32", "bf16", "int8"] | None = None,
+        precision: Precision | None = None,
         low_memory: bool = False,
         keep_loaded: bool = False,
         sampling: Sampling | None = None,
         window: float = 30.0,
         stride: float = 18.0,
     ) -> None:
-        if not window >= 1:  # nor is what is no number
-            raise UsageError(f"window {window:g} s must be 1 or more")
-        if not 0.5 <= stride <= window - 0.5:
-            raise UsageError(f"stride {stride:g} s must lie between 0.5 and {window - 0.5:g}, so that windows overlap")
+        check_windows(window, stride)
         self.sampling = sampling or Sampling()
         if self.sampling.video_guidance is not None:
             raise UsageError("video_guidance has no effect: this generator is told by words; give guidance")
         self.model, self.window, self.stride = model, window, stride
-        self.precision: Literal["fp32", "bf16", "int8"] | None = precision or ("int8" if low_memory else None)
+        self.precision: Precision | None = chosen(precision, low_memory)
         self.weights: tuple[Weights, ...] = ()
         self._device, self._keep = device, keep_loaded
         self._player: Holder[Any] = Holder(self._load, CURE)
@@ -126,11 +124,7 @@ class MusicGen:
     def _check(self, follows_melody: bool, trained_on: float, steering: Steering) -> None:
         if steering.melody is not None and not follows_melody:
             raise UsageError(f"{self.model!r} follows no melody: give {MELODY_MODELS} as --generator.model")
-        if self.window > trained_on:
-            raise UsageError(
-                f"window {self.window:g} s is longer than the {trained_on:g} s that the model was trained on: "
-                f"give --generator.window {trained_on:g} and a smaller --generator.stride"
-            )
+        check_trained(self.window, trained_on)
 
 
 def _try(melody: Path) -> None:

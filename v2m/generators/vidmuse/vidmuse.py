@@ -9,10 +9,10 @@ jsonargparse runs those of the modules whose classes a recipe names.
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any
 
-from v2m.errors import UsageError
 from v2m.frozen.holder import Holder, choose_device
+from v2m.generators.musicgen.settings import Precision, check_trained, check_windows, chosen
 from v2m.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
 
 CURE = "try --low-memory, --generator.precision int8 or a smaller --generator.checkpoint"
@@ -43,20 +43,17 @@ class VidMuse:
         *,
         checkpoint: str = "Zeyue7/VidMuse",
         device: str = "auto",
-        precision: Literal["fp32", "bf16", "int8"] | None = None,
+        precision: Precision | None = None,
         low_memory: bool = False,
         keep_loaded: bool = False,
         sampling: Sampling | None = None,
         window: float = 30.0,
         stride: float = 18.0,
     ) -> None:
-        if not window >= 1:  # nor is what is no number
-            raise UsageError(f"window {window:g} s must be 1 or more")
-        if not 0.5 <= stride <= window - 0.5:
-            raise UsageError(f"stride {stride:g} s must lie between 0.5 and {window - 0.5:g}, so that windows overlap")
+        check_windows(window, stride)
         self.sampling = sampling or Sampling()
         self.checkpoint, self.window, self.stride = checkpoint, window, stride
-        self.precision: Literal["fp32", "bf16", "int8"] | None = precision or ("int8" if low_memory else None)
+        self.precision: Precision | None = chosen(precision, low_memory)
         self.weights: tuple[Weights, ...] = ()
         self._device, self._keep = device, keep_loaded
         self._seer: Holder[Any] = Holder(self._load, CURE)
@@ -73,11 +70,7 @@ class VidMuse:
         choose_device(self._device)
         with self._seer.model() as seer:
             trained_on = seer.player.trained_on
-            if self.window > trained_on:
-                raise UsageError(
-                    f"window {self.window:g} s is longer than the {trained_on:g} s that the model was trained on: "
-                    f"give --generator.window {trained_on:g} and a smaller --generator.stride"
-                )
+            check_trained(self.window, trained_on)
             if tags.negative and not seer.reads_text:
                 logger.warning("%r reads no words: what is unwanted has no effect", self.checkpoint)
             self.weights = seer.player.weights

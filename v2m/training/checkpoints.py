@@ -105,6 +105,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         self._saved = self._step = trainer.global_step
+        if self._random is None:  # what is dropped differs from rank to rank; the model has begun alike on all
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         asked = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGUSR1} if "SLURM_JOB_ID" in os.environ else set())
         self._handlers = {number: signal.signal(number, self._ask) for number in asked}
 

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--size", default="640x360")
-    parser.add_argument("--processes", type=int, nargs="+", default=[2])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1])
     asked = parser.parse_args()
     found = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -55,7 +55,8 @@ class Picture:
 
     brightness, saturation: means of luma and HSV saturation, 0–1. contrast: standard deviation of luma, 0–0.5.
     motion: mean absolute luma difference to the previous measured frame, per second of video, with cuts taken out
-    (a cut is not motion). hues: (12,) share of coloured pixels per 30° of hue starting at red, sums to 1, or all 0 for
+    (a cut is not motion). flow: how fast what is seen moves, in widths of the frame per second, whatever its contrast,
+    with cuts taken out. hues: (12,) share of coloured pixels per 30° of hue starting at red, sums to 1, or all 0 for
     a grey video. warmth: −1 (all blue) to 1 (all orange).
     """
 
@@ -65,6 +66,7 @@ class Picture:
     saturation: Floats
     contrast: Floats
     motion: Floats
+    flow: Floats
     hues: Floats
     warmth: float
     cuts: tuple[Cut, ...]
@@ -73,7 +75,9 @@ class Picture:
         """The part in [start, end), with times counted from `start`. `hues` and `warmth` stay those of the whole."""
         keep = (self.times >= start) & (self.times < end)
         keep[int(np.argmin(np.abs(self.times - start)))] |= not keep.any()
-        curves = {name: getattr(self, name)[keep] for name in ("brightness", "saturation", "contrast", "motion")}
+        curves = {
+            name: getattr(self, name)[keep] for name in ("brightness", "saturation", "contrast", "motion", "flow")
+        }
         cuts = tuple(Cut(cut.time - start, cut.strength) for cut in self.cuts if start < cut.time < end)
         return replace(self, times=self.times[keep] - start, cuts=cuts, **curves)
 

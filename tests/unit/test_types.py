@@ -13,7 +13,7 @@ from v2m.types import Cut, Picture, Tags, Video, without
 
 def picture(duration: float = 4.0, cuts: tuple[Cut, ...] = ()) -> Picture:
     times = np.arange(0, duration, 0.1)
-    return Picture(10.0, times, times, times, times, times, np.zeros(12), 0.0, cuts)
+    return Picture(10.0, times, times, times, times, times, times, np.zeros(12), 0.0, cuts)
 
 
 class Still:

@@ -12,27 +12,28 @@ from v2m.timing import step_count
 from v2m.types import Floats, Picture
 
 RATE = 20.0  # steps a second
-CHANNELS = ("cut", "motion", "motion_rise", "brightness", "flash", "contrast", "saturation")
+CHANNELS = ("cut", "motion", "motion_rise", "flow", "brightness", "flash", "contrast", "saturation")
 HALF_MOTION = 0.25  # luma change per second that counts as 0.5: a walk past a still camera
+HALF_FLOW = 0.1  # widths of the frame per second that count as 0.5
 
 
 def rhythm(picture: Picture, begin: float, duration: float, rate: float = RATE) -> NDArray[np.float32]:
     """(R, C) of the `duration` seconds from `begin` on, each of CHANNELS within 0–1.
 
     cut: strength of the strongest cut in the step, else 0. motion: compressed, so that 1 is never reached; motion_rise:
-    how much it grew since the step before, 0 where it fell. flash: how much brightness changed since the step before,
-    up or down. contrast: of full black and white it is 1. A frame counts in a step for as long as it is shown in it.
+    how much it grew since the step before, 0 where it fell. flow: compressed likewise. flash: how much brightness
+    changed since the step before, up or down. contrast: of full black and white it is 1. A frame counts in a step for
+    as long as it is shown in it.
     """
     count = step_count(duration, rate)
     step = duration / count
     edges = np.linspace(begin - step, begin + duration, count + 2)  # and the step before
     moving = _means(picture.times, picture.motion / (picture.motion + HALF_MOTION), edges)
     light = _means(picture.times, picture.brightness, edges)
-    contrast, saturation = (
-        _means(picture.times, curve, edges)[1:] for curve in (2 * picture.contrast, picture.saturation)
-    )
+    others = picture.flow / (picture.flow + HALF_FLOW), 2 * picture.contrast, picture.saturation
+    flow, contrast, saturation = (_means(picture.times, curve, edges)[1:] for curve in others)
     rise, flash = np.diff(moving).clip(min=0), np.abs(np.diff(light))
-    found = [_cuts(picture, edges[1:]), moving[1:], rise, light[1:], flash, contrast, saturation]
+    found = [_cuts(picture, edges[1:]), moving[1:], rise, flow, light[1:], flash, contrast, saturation]
     return np.stack(found, axis=1).clip(0, 1).astype(np.float32)
 
 

@@ -57,7 +57,7 @@ class ConditionerConfig:
     nulls: bool = True
     fusion_heads: int = 3
     pooled: int = 4
-    rhythm: int = 7
+    rhythm: int = 8
     rhythm_layers: int = 3
     rhythm_stride: int = 2
     code_rate: int = 50

@@ -20,7 +20,16 @@ def picture(fps: float, seconds: float = 4.0) -> Picture:
     """Grey and still, but for what a test changes."""
     times = np.arange(round(seconds * fps)) / fps
     still = {name: np.full(len(times), 0.2) for name in ("brightness", "saturation", "contrast")}
-    return Picture(fps, times, **still, motion=np.zeros(len(times)), hues=np.zeros(12), warmth=0.0, cuts=())
+    return Picture(
+        fps,
+        times,
+        **still,
+        motion=np.zeros(len(times)),
+        flow=np.zeros(len(times)),
+        hues=np.zeros(12),
+        warmth=0.0,
+        cuts=(),
+    )
 
 
 def channel(found: np.ndarray, name: str) -> np.ndarray:
@@ -66,11 +75,20 @@ def test_motion_is_compressed_and_its_rise_is_no_fall() -> None:
     assert channel(found, "motion_rise").sum() == pytest.approx(0.5, abs=1e-5)
 
 
+def test_flow_is_compressed() -> None:
+    shown = picture(60)
+    late = shown.times > 1.999
+    found = channel(rhythm(replace(shown, flow=np.where(late, 0.1, 0.0)), 0, 4), "flow")
+    assert found[[39, 40, 79]] == pytest.approx([0, 0.5, 0.5], abs=1e-6)
+
+
 def test_a_stretch_is_that_part_of_the_whole() -> None:
     """Also its first step, whose change is against what was shown before."""
     shown = picture(30)
     random = np.random.default_rng(0)
-    curves = {name: random.random(len(shown.times)) / 2 for name in ("brightness", "contrast", "motion", "saturation")}
+    curves = {
+        name: random.random(len(shown.times)) / 2 for name in ("brightness", "contrast", "motion", "flow", "saturation")
+    }
     shown = replace(shown, **curves, cuts=(Cut(2.0, 0.5),))
     whole = rhythm(shown, 0, 4)
     np.testing.assert_allclose(rhythm(shown, 1.5, 1.0), whole[30:50], atol=1e-6)

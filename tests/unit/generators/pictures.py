@@ -38,7 +38,7 @@ def video(duration: float = 30.0, cuts: Cuts = CUTS) -> Video:
     motion = np.interp(times / duration, [0, 0.15, 0.35, 0.65, 0.85, 1], [0.1, 0.3, 0.5, 0.9, 0.7, 0.2])
     flat = np.full(len(times), 0.4)
     inside = tuple(Cut(time, strength) for time, strength in cuts if time < duration)
-    picture = Picture(10.0, times, flat, flat, flat / 2, motion, np.ones(12) / 12, 0.1, inside)
+    picture = Picture(10.0, times, flat, flat, flat / 2, motion, motion, np.ones(12) / 12, 0.1, inside)
     frames = np.arange(max(1, int(duration * 25))) / 25
     return Video(Path("drawn.mp4"), "mp4", "h264", 640, 360, 0, 25.0, duration, frames, 0.0, (), source=Drawn(picture))
 

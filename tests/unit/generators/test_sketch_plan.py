@@ -19,7 +19,9 @@ ROUNDING = 0.005 + 1e-9  # of a change of tempo: beats last a whole number of hu
 def picture(cuts: list[Cut], duration: float, motion: Floats | None = None) -> Picture:
     times = np.arange(max(1, int(np.ceil(duration * 10)))) / 10
     flat = np.zeros_like(times)
-    return Picture(10.0, times, flat, flat, flat, flat if motion is None else motion, np.zeros(12), 0.0, tuple(cuts))
+    return Picture(
+        10.0, times, flat, flat, flat, flat if motion is None else motion, flat, np.zeros(12), 0.0, tuple(cuts)
+    )
 
 
 def random_cuts(rng: np.random.Generator, duration: float, per_second: float, least: float = 0.0) -> list[Cut]:

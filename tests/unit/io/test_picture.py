@@ -100,7 +100,7 @@ def test_the_size_of_the_chunks_changes_nothing() -> None:
     frames = grain(np.concatenate([shot(1, 40), shot(2, 33), shot(3, 40)]), 5)
     one, many = (measure(Frames(frames, chunk=size), 5.0) for size in (1000, 1))
     assert [cut.time for cut in one.cuts] == [cut.time for cut in many.cuts]
-    for curve in ("brightness", "saturation", "contrast", "motion", "hues"):
+    for curve in ("brightness", "saturation", "contrast", "motion", "flow", "hues"):
         assert np.allclose(getattr(one, curve), getattr(many, curve), atol=1e-5), curve
 
 
@@ -178,6 +178,29 @@ def test_motion_follows_speed_and_leaves_cuts_out() -> None:
     assert two.motion.max() == 0
 
 
+def test_flow_follows_the_speed_whatever_the_contrast_and_the_light() -> None:
+    """A pan of so many pixels a frame; the lamp flickers."""
+
+    def flow(speed: float, contrast: float) -> float:
+        """In pixels a frame."""
+        frames = contrast * shot(1, 80, speed) + 40
+        return float(measured(lit(frames, dict.fromkeys(range(20, 60, 7), 15.0))).flow.mean() / 25 * W)
+
+    strong, weak = (np.array([flow(speed, contrast) for speed in (0, 0.5, 1, 2)]) for contrast in (0.8, 0.4))
+    for found in (strong, weak):
+        assert found[0] < 0.02
+        assert (found[1:] / [0.5, 1, 2]).min() > 0.4
+        assert (found[1:] / [0.5, 1, 2]).max() < 1
+        assert found[2:] / found[1:-1] == pytest.approx(2, rel=0.2)
+    assert weak == pytest.approx(strong, rel=0.25, abs=0.02)
+
+
+def test_flow_leaves_cuts_out() -> None:
+    two = measured(np.concatenate([shot(1, 50, 0), shot(2, 50, 0)]))
+    assert len(two.cuts) == 1
+    assert two.flow.max() == 0
+
+
 def test_motion_is_per_second_not_per_frame() -> None:
     moving = shot(1, 100, 2)
     assert measured(moving[::2], 12.5).motion.mean() == pytest.approx(measured(moving, 25).motion.mean(), rel=0.3)
@@ -215,7 +238,14 @@ def test_contrast_is_the_deviation_of_luma() -> None:
 def test_odd_frames(shape: tuple[int, int, int]) -> None:
     picture = measured(np.random.default_rng(0).uniform(0, 255, (*shape, 3)))
     assert picture.cuts == ()
-    for curve in (picture.times, picture.brightness, picture.saturation, picture.contrast, picture.motion):
+    for curve in (
+        picture.times,
+        picture.brightness,
+        picture.saturation,
+        picture.contrast,
+        picture.motion,
+        picture.flow,
+    ):
         assert curve.shape == shape[:1]
         assert np.isfinite(curve).all()
     assert picture.hues.sum() == pytest.approx(1)

@@ -47,7 +47,7 @@ def look(
 ) -> Video:
     """A minute of film that looks like this throughout, with `cuts` evenly spread and all colour of one `hue`."""
     times = np.arange(SECONDS * 10) / 10
-    values = {"brightness": brightness, "saturation": saturation, "contrast": contrast, "motion": motion}
+    values = {"brightness": brightness, "saturation": saturation, "contrast": contrast, "motion": motion, "flow": 0}
     curves = {name: np.full(len(times), value) for name, value in values.items()}
     spread = tuple(Cut(SECONDS * (n + 1) / (cuts + 1), 0.5) for n in range(round(cuts)))
     picture = Picture(10.0, times, **curves, hues=np.eye(12)[hue], warmth=warmth, cuts=spread)

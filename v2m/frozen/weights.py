@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th"}
 SHA256 = re.compile(r"[0-9a-f]{64}")
+_shown: set[str] = set()
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?")
 
 
@@ -56,6 +58,16 @@ def fetch(name: str, files: Sequence[str], *, licence: str | None = None, size: 
     if folder is None:
         folder = hub.download(repo, pinned or "main", files, licence=licence, size=size)
     return Weights(name, folder, folder.name, card_licence(folder) or licence)
+
+
+def show_licence(weights: Weights) -> None:
+    """One line on stderr, once for each, that says under which licence the weights are."""
+    line = f"weights {weights.name}; licence: {weights.licence or 'not stated: see their page'}"
+    if line not in _shown:
+        from tqdm import tqdm
+
+        _shown.add(line)
+        tqdm.write(line, file=sys.stderr)
 
 
 def digests(folder: Path) -> dict[str, str]:

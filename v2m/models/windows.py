@@ -90,13 +90,15 @@ def write(
             sampling=sampling,
             seeds=[window_seed(seed, number) for seed in seeds],
             prompt=before,
-            progress=None if progress is None else _part(progress, (begin + prompt) / frames, end / frames),
+            progress=None if progress is None else part(progress, (begin + prompt) / frames, end / frames),
         )
         written.append(codes[..., prompt:])
     return torch.cat(written, dim=-1)
 
 
-def _part(progress: Progress, low: float, high: float) -> Progress:
+def part(progress: Progress, low: float, high: float) -> Progress:
+    """What tells `progress` of a part of the work, that from `low` to `high`."""
+
     def told(fraction: float) -> None:
         progress(low + (high - low) * fraction)
 

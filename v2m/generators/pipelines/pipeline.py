@@ -1,0 +1,235 @@
+"""The generator that runs diffusers' pipelines: what a user sets, and what is refused before any work.
+
+Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+jsonargparse runs those of the modules whose classes a recipe names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from v2m.errors import UsageError
+from v2m.frozen.holder import Holder, choose_device
+from v2m.frozen.weights import fetch, show_licence
+from v2m.generators.pipelines import told
+from v2m.io import audio as sound_files
+from v2m.timing import seconds_of
+from v2m.types import Audio, Progress, Score, Steering, Tags, Video, Weights
+
+CURE = "try --low-memory, fewer --candidates or a smaller --generator.model"
+STABILITY = "stabilityai community license: commercial use up to a yearly revenue, see its page"
+LICENCES = {"ace-step/": "mit", "stabilityai/": STABILITY}  # where a folder has no card
+TRIED_RATE, SHORTEST_SOUND = 16_000, 1.0  # Hz at which a sound is read to see whether it can be; seconds
+MOST_HEARD = 240.0  # seconds of a style
+
+logger = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """ACE-Step 1.5, Stable Audio Open or Stable Audio 3, as diffusers runs them. Instrumental unless asked otherwise.
+
+    ACE-Step (MIT) is told tempo and key apart from the words, sings lyrics, follows the style of a recording and its
+    tune. Stable Audio (Stability AI's community licence) is led away from unwanted words, and follows a tune.
+
+    Args:
+        model: A folder in diffusers' layout or a repository of the Hugging Face hub: ACE-Step/acestep-v15-xl-turbo-
+            diffusers, ACE-Step/acestep-v15-xl-base-diffusers, stabilityai/stable-audio-open-1.0 (its licence must be
+            accepted there first), or what diffusers' converter makes of stabilityai/stable-audio-3-medium.
+        steps: How often noise is taken away; None is what the model was made for, 8 to 100.
+        guidance: How many times stronger the words lead than they would by themselves, 1 is no guidance; None is what
+            the model was made for. Without effect on distilled ones (ACE-Step turbo, Stable Audio 3).
+        melody_strength: How closely a melody is followed, 0 to 1.
+        metre: Beats of a bar: 2, 3, 4 or 6.
+        language: Of the lyrics, as two letters.
+        device: auto, cuda, cuda:1, mps or cpu.
+        low_memory: Each part is on the device only while it works; on the CPU, weights in bfloat16.
+        keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
+    """
+
+    steers = frozenset({"melody", "reference", "vocals"})
+
+    def __init__(
+        self,
+        *,
+        model: str = "ACE-Step/acestep-v15-xl-turbo-diffusers",
+        steps: int | None = None,
+        guidance: float | None = None,
+        melody_strength: float = 0.7,
+        metre: Literal[2, 3, 4, 6] | None = None,
+        language: str = "en",
+        device: str = "auto",
+        low_memory: bool = False,
+        keep_loaded: bool = False,
+    ) -> None:
+        problems = [] if steps is None or 1 <= steps <= 1000 else [f"steps {steps} must lie between 1 and 1000"]
+        problems += [] if guidance is None or 0 <= guidance <= 100 else [f"guidance {guidance:g} must be 0 to 100"]
+        problems += [] if 0 <= melody_strength <= 1 else [f"melody_strength {melody_strength:g} must lie in 0 to 1"]
+        if problems:
+            raise UsageError("; ".join(problems))
+        self.model = model
+        self.settings = told.Settings(steps, guidance, melody_strength, metre, language)
+        self.weights: tuple[Weights, ...] = ()
+        self._device, self._low_memory, self._keep = device, low_memory, keep_loaded
+        self._pipeline: Holder[Any] = Holder(self._load, CURE)
+
+    def prepare(self, tags: Tags, steering: Steering) -> None:
+        """Makes sure that all weights are on this machine, downloading what is not, and that the model can do what is
+        asked; one line on stderr says their licence.
+
+        Raises:
+            MissingError: Weights are not here and cannot be fetched, or are another model's.
+            UsageError: A melody or reference is no sound, or the model follows none; or there is no such device.
+        """
+        choose_device(self._device)
+        card = self._card()
+        ace = card.kind == "AceStepPipeline"
+        if steering.reference and not ace:
+            raise UsageError(f"{self.model!r} follows no style: give ACE-Step, or the recording as --melody")
+        if len(steering.reference) > 1:
+            raise UsageError("ACE-Step follows the style of one recording: give --reference once")
+        if steering.melody is not None and not card.follows_melody:
+            raise UsageError(f"{self.model!r} lacks what hears a tune (audio_tokenizer): --melody cannot be followed")
+        for path in (*steering.reference, *filter(None, [steering.melody])):
+            _try(path)
+        if tags.vocals and not ace:
+            logger.warning("vocals were asked for: %r plays instruments only", self.model)
+        if tags.vocals and ace and not tags.lyrics.strip():
+            logger.warning("vocals were asked for but there are no lyrics: the music is instrumental; give --lyrics")
+        if self.settings.guidance not in {None, 1.0} and not card.guided and ace:
+            logger.warning("guidance has no effect: it is built into the weights of %r", self.model)
+        if tags.negative and (ace or not (card.guided or (self.settings.guidance or 1) > 1)):
+            logger.warning("%r is not led away from unwanted words: they are left out of what it is told", self.model)
+        show_licence(self.weights[0])
+
+    def release(self) -> None:
+        """Frees the model, unless it is to be kept."""
+        if not self._keep:
+            self._pipeline.release()
+
+    def generate(
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Music of exactly `video.duration` at the model's rate; the same arguments give the same bytes on one machine.
+
+        `facts` says what the model was told.
+
+        Raises:
+            UsageError, MissingError: As in `prepare`; the video is too long to follow a melody in one go.
+            MemoryError: Says what to lower.
+        """
+        return self.takes(video, tags, [seed], steering=steering, progress=progress)[0]
+
+    def takes(
+        self,
+        video: Video,
+        tags: Tags,
+        seeds: Sequence[int],
+        *,
+        stems: bool = False,  # noqa: ARG002 - as in generate
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> list[Score]:
+        """A piece for each seed, side by side in one batch; otherwise as `generate`."""
+        steering = steering or Steering()
+        with self._piece(tags, steering, video.duration) as (piece, device):
+            sounds = piece.write(video.duration, seeds, progress or _silent)
+            facts = {
+                **{name: value for name, value in piece.told.items() if value is not None},
+                "pipeline": self._card().kind,
+                "goes": piece.goes(video.duration),
+                "melody": None if steering.melody is None else str(steering.melody),
+                "reference": [str(path) for path in steering.reference],
+                "device": device,
+            }
+        return [Score(sound, facts=facts) for sound in sounds]
+
+    def rewrite(
+        self, previous: Audio, span: tuple[float, float], tags: Tags, seed: int, *, progress: Progress | None = None
+    ) -> Score:
+        """`previous` with the seconds from one to another of `span` written anew; no sample outside them changes.
+
+        Raises:
+            UsageError: The span lies outside the music, or is longer than what the model can write in one go.
+            MissingError, MemoryError: As in `generate`.
+        """
+        card, seconds = self._card(), seconds_of(len(previous), previous.sample_rate)
+        begin, end = span
+        if not 0 <= begin < end <= seconds + 0.01:
+            raise UsageError(f"{begin:g} to {end:g} s is no part of the {seconds:.2f} s that there are")
+        if end - begin > 0.75 * card.longest:
+            raise UsageError(
+                f"{end - begin:g} s are more than this model can write anew at once: give {0.75 * card.longest:g} s "
+                "at most"
+            )
+        sound = sound_files.resample(previous, card.sample_rate)
+        with self._piece(tags, Steering(), min(seconds, card.longest)) as (piece, device):
+            [made] = piece.rewrite(sound, span, [seed], progress or _silent)
+            facts = {**{name: value for name, value in piece.told.items() if value is not None}, "device": device}
+        return Score(made, facts={**facts, "pipeline": card.kind, "rewritten": [begin, end]})
+
+    def _card(self) -> Any:
+        """What the model can do; its files are here afterwards."""
+        from v2m.generators.pipelines.card import FILES, Card
+
+        licence = next((text for owner, text in LICENCES.items() if self.model.lower().startswith(owner)), None)
+        self.weights = (fetch(self.model, FILES, licence=licence),)
+        return Card.read(self.weights[0].folder)
+
+    @contextmanager
+    def _piece(self, tags: Tags, steering: Steering, seconds: float) -> Iterator[tuple[Any, str]]:
+        """A `piece.Piece` with the model in memory, and what it runs on."""
+        for name in ("xformers", "bitsandbytes"):  # diffusers imports them; they tell of kernels that they do without
+            logging.getLogger(name).setLevel(logging.ERROR)
+        from v2m.generators.pipelines.piece import Piece, Sounds
+
+        self.prepare(tags, steering)
+        card = self._card()
+        if steering.melody is not None and seconds > card.longest and card.kind != "StableAudioPipeline":
+            raise UsageError(
+                f"{self.model!r} follows a melody for {card.longest:g} s at most, and the video lasts {seconds:.1f} s: "
+                f"give --end {card.longest:g}, or no --melody"
+            )
+        write = told.ace_step if card.kind == "AceStepPipeline" else told.stable_audio
+        arguments = {
+            **write(tags, self.settings),
+            "num_inference_steps": self.settings.steps,
+            "guidance_scale": self.settings.guidance if card.guided or card.kind != "AceStepPipeline" else None,
+        }
+        if not arguments["prompt"]:
+            logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
+
+        def load(path: Path | None, most: float) -> Audio | None:
+            return None if path is None else sound_files.load(path, card.sample_rate, most)
+
+        reference = steering.reference[0] if steering.reference else None
+        sounds = Sounds(load(steering.melody, max(seconds, 1.0)), load(reference, MOST_HEARD))
+        with self._pipeline.model() as pipeline:
+            strength = self.settings.melody_strength
+            yield Piece(pipeline, card, arguments, strength, sounds), choose_device(self._device).type
+
+    def _load(self) -> Any:
+        from v2m.generators.pipelines.loading import load
+
+        device = choose_device(self._device)
+        return load(self.weights[0].folder, self._card().kind, device, low_memory=self._low_memory)
+
+
+def _try(path: Path) -> None:
+    sound = sound_files.load(path, TRIED_RATE, SHORTEST_SOUND)
+    if seconds_of(len(sound), sound.sample_rate) < SHORTEST_SOUND:
+        raise UsageError(f"{str(path)!r}: a melody or reference must last a second or more")
+
+
+def _silent(fraction: float) -> None:
+    pass

@@ -112,7 +112,7 @@ def score_video(
     with warned.collected() as said:
         _prepare(tagger, generator, hints, steering)
         with stages("Looking at the picture") as progress:
-            found = hints if hints.complete else tagger.tag(span, hints, progress).merge(hints)
+            found = hints if hints.complete else _tagged(tagger, span, hints, progress)
         _release(tagger)
         clock.lap("look")
         if found.vocals and "vocals" not in _abilities(generator):
@@ -171,6 +171,11 @@ def _prepare(tagger: Tagger, generator: MusicGenerator, hints: Tags, steering: S
         prepare(hints, steering or Steering())
     if not hints.complete and (prepare := getattr(tagger, "prepare", None)):
         prepare()
+
+
+def _tagged(tagger: Tagger, span: Video, hints: Tags, progress: Progress) -> Tags:
+    found = tagger.tag(span, hints, progress)
+    return found if getattr(tagger, "keeps_hints", False) else found.merge(hints)
 
 
 def _release(part: Tagger | MusicGenerator) -> None:

@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from tempfile import TemporaryDirectory
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -113,14 +112,9 @@ def stable_audio_3(folder: Path, *, longest: float = 384.0, distilled: bool = Tr
             num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=256,
             layer_types=["full_attention", "full_attention"],
         ).to_dict()  # fmt: skip
+        small: dict[str, Any] = {"encoder_transformer_depths": [1], "latent_dim": LATENT, "dim_heads": 8}
         parts = {
-            "vae": _loud(
-                _liven(
-                    AutoencoderSAME(
-                        encoder_channels=8, encoder_c_mults=[2], encoder_transformer_depths=[1], latent_dim=LATENT, dim_heads=8
-                    )
-                )
-            ),
+            "vae": _loud(_liven(AutoencoderSAME(encoder_channels=8, encoder_c_mults=[2], **small))),
             "text_encoder": T5GemmaEncoderModel(T5GemmaConfig(encoder=text, decoder=text, is_encoder_decoder=False)),
             "tokenizer": GemmaTokenizer(vocab=vocabulary, merges=[], model_max_length=256),
             "duration_embedder": StableAudio3DurationEmbedder(output_dim=WIDTH, fourier_dim=16, max_val=longest),
@@ -138,8 +132,8 @@ def _oobleck(ratios: list[int], sample_rate: int) -> AutoencoderOobleck:
     with warnings.catch_warnings():  # of the weight norm that it is built with
         warnings.simplefilter("ignore", FutureWarning)
         made = AutoencoderOobleck(
-            encoder_hidden_size=2 * LATENT, downsampling_ratios=ratios, channel_multiples=[1, 1, 2, 2, 2], decoder_channels=4,
-            decoder_input_channels=LATENT, audio_channels=2, sampling_rate=sample_rate,
+            encoder_hidden_size=2 * LATENT, downsampling_ratios=ratios, channel_multiples=[1, 1, 2, 2, 2],
+            decoder_channels=4, decoder_input_channels=LATENT, audio_channels=2, sampling_rate=sample_rate,
         )  # fmt: skip
     return _loud(_liven(made, 1.6))
 

@@ -61,6 +61,11 @@ def parse(text: str) -> Tags:
     return found.tags()
 
 
+def first_json(text: str) -> Any:
+    """The first JSON object or array in an answer; None if there is none."""
+    return _json(_without_thinking(_plain(text)))
+
+
 class _Found:
     """What has been understood so far."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,9 +19,10 @@ from v2m.errors import UsageError
 from v2m.frozen.holder import Holder, choose_device
 from v2m.frozen.weights import fetch
 from v2m.taggers import answer, lyrics
+from v2m.taggers.asking import Steps, completed, count, decided, quoted
 from v2m.taggers.palette import Palette
 from v2m.timing import glances, sample_count, shown_at
-from v2m.types import Pixels, Progress, Tags, Video, Weights, without
+from v2m.types import Pixels, Progress, Tags, Video, Weights
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ FILES = (
     "chat_template.jinja|chat_template.json|tokenizer_config.json",
 )
 ENOUGH = 5  # tags; below that the model is asked once more
-NEEDED = ("genres", "instruments", "moods")  # what no generator should be without
-COUNTED = (*NEEDED, "timbres")
 TOKEN = 28 * 28  # pixels of a frame that become one token: patches of 14 × 14, merged 2 × 2
 CLOCK = 1000  # ticks a second of the times that the model is told
 FLATTEST = 200  # the most extreme aspect ratio that the model's processor takes
@@ -116,7 +115,7 @@ class VideoLLaMA3:
             MemoryError: There is too little for the model and the frames.
             UsageError: The frames do not fit into what the model can read.
         """
-        steps = _Steps(progress)
+        steps = Steps(progress)
         if max(video.width, video.height) >= FLATTEST * min(video.width, video.height):
             logger.warning("the video is too narrow for VideoLLaMA3: tags were measured from the picture")
             return Palette().tag(video, hints, progress)
@@ -129,12 +128,26 @@ class VideoLLaMA3:
                 found = self._ask_for_tags(loaded, (frames, times), hints, steps)
             if hints.vocals and not hints.lyrics:
                 steps.span(0.85, 1.0)
-                said = self._ask(loaded, (frames, times), self.lyrics_prompt + _decided(hints), steps)
+                said = self._ask(loaded, (frames, times), self.lyrics_prompt + decided(hints), steps)
                 found = replace(found, lyrics=lyrics.clean(said))
                 if not found.lyrics:
-                    logger.warning("VideoLLaMA3 wrote no lyrics that can be sung (%s)", _quoted(said))
+                    logger.warning("VideoLLaMA3 wrote no lyrics that can be sung (%s)", quoted(said))
         steps.reach(1.0)
-        return found.merge(hints) if hints.complete else _completed(video, found, hints)
+        return found.merge(hints) if hints.complete else completed(video, found, hints, "VideoLLaMA3")
+
+    def describe(self, video: Video, question: str, progress: Progress | None = None) -> str:
+        """What the model says to `question` on the video, word for word; what is measured of one too narrow for it.
+
+        Raises:
+            MissingError, MemoryError, UsageError: As in `tag`.
+        """
+        if max(video.width, video.height) >= FLATTEST * min(video.width, video.height):
+            return Palette().tag(video, Tags(), progress).caption
+        steps = Steps(progress)
+        seen = self._look(video)
+        with self._holder.model() as loaded:
+            steps.span(0.4, 1.0)
+            return self._ask(loaded, seen, question, steps)
 
     def release(self) -> None:
         """Frees the model; the next `tag` loads it again."""
@@ -153,23 +166,23 @@ class VideoLLaMA3:
         width = round(2 * float(np.sqrt(self.pixels * video.width / video.height)))  # twice what is left of them
         return video.frames(stamps.tolist(), max(2, min(width, video.width))), stamps.tolist()
 
-    def _ask_for_tags(self, loaded: _Loaded, seen: tuple[Pixels, list[float]], hints: Tags, steps: _Steps) -> Tags:
-        decided = _decided(hints)
+    def _ask_for_tags(self, loaded: _Loaded, seen: tuple[Pixels, list[float]], hints: Tags, steps: Steps) -> Tags:
+        chosen = decided(hints)
         steps.span(0.4, 0.7)
-        said = self._ask(loaded, seen, self.prompt + decided, steps)
+        said = self._ask(loaded, seen, self.prompt + chosen, steps)
         found = answer.parse(said)
-        if _count(found) < ENOUGH:
+        if count(found) < ENOUGH:
             steps.span(0.7, 0.85)
-            second = self._ask(loaded, seen, self.retry_prompt + decided, steps)
+            second = self._ask(loaded, seen, self.retry_prompt + chosen, steps)
             again = answer.parse(second)
-            found = replace(max(found, again, key=_count), caption=found.caption or again.caption)
-            if not _count(found):
+            found = replace(max(found, again, key=count), caption=found.caption or again.caption)
+            if not count(found):
                 logger.warning(
-                    "VideoLLaMA3's answers could not be read (%s): tags were measured from the picture", _quoted(said)
+                    "VideoLLaMA3's answers could not be read (%s): tags were measured from the picture", quoted(said)
                 )
         return found
 
-    def _ask(self, loaded: _Loaded, seen: tuple[Pixels, Sequence[float]], question: str, steps: _Steps) -> str:
+    def _ask(self, loaded: _Loaded, seen: tuple[Pixels, Sequence[float]], question: str, steps: Steps) -> str:
         """The model's answer to one question on the frames."""
         frames, times = seen
         inputs = loaded.inputs(frames, [sample_count(time, CLOCK) for time in times], CLOCK, question, self.pixels)
@@ -191,75 +204,3 @@ class _Loaded(Protocol):
     def inputs(self, frames: Pixels, ticks: list[int], clock: int, question: str, pixels: int) -> Mapping[str, Any]: ...
 
     def answer(self, inputs: Any, most: int, streamer: Any = None) -> str: ...
-
-
-class _Steps:
-    """Progress over the parts of the work; never falls."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress, self._low, self._high, self._last = progress, 0.0, 1.0, 0.0
-
-    def span(self, low: float, high: float) -> None:
-        self._low, self._high = low, high
-        self.reach(low)
-
-    def reach(self, fraction: float) -> None:
-        self._last = max(self._last, fraction)
-        if self._progress is not None:
-            self._progress(self._last)
-
-    def counting(self, most: int) -> _Counter:
-        return _Counter(self, self._low, (self._high - self._low) / most)
-
-
-class _Counter:
-    """What `generate` calls a streamer: told the prompt first, then each token."""
-
-    def __init__(self, steps: _Steps, start: float, step: float) -> None:
-        self._steps, self._now, self._step = steps, start - step, step
-
-    def put(self, value: Any) -> None:  # noqa: ARG002 - transformers' signature
-        self._now += self._step
-        self._steps.reach(self._now)
-
-    def end(self) -> None:
-        pass
-
-
-def _count(tags: Tags) -> int:
-    return sum(len(getattr(tags, name)) for name in COUNTED)
-
-
-def _decided(hints: Tags) -> str:
-    """What the user has chosen already, for the rest to go with it; "" if nothing."""
-    said: list[str] = []
-    for field in fields(hints):
-        value: Any = getattr(hints, field.name)
-        if value and field.name in {*COUNTED, "tempo", "key", "caption"}:
-            words = f"{value:g} BPM" if field.name == "tempo" else value if isinstance(value, str) else ", ".join(value)
-            said.append(f"{field.name}: {words}")
-    if hints.negative:
-        said.append(f"avoid: {', '.join(hints.negative)}")
-    return f"\nThis is decided already: {'; '.join(said)}." if said else ""
-
-
-def _completed(video: Video, found: Tags, hints: Tags) -> Tags:
-    """`found` under `hints`, without what they do not want, and with what is lacking measured from the picture."""
-    if not _count(found):
-        return replace(Palette().tag(video, hints), lyrics=hints.lyrics or found.lyrics)
-    kept = {name: without(getattr(found, name), hints.negative) for name in COUNTED}
-    tags = replace(found, **kept).merge(hints)
-    if not hints.negative:  # what the model would avoid, unless it or the user has chosen it
-        chosen = [word for name in COUNTED for word in getattr(tags, name)]
-        tags = replace(tags, negative=[word for word in found.negative if without(chosen, [word]) == chosen])
-    lacking = [name for name in NEEDED if not getattr(tags, name)]
-    if not lacking:
-        return tags
-    logger.warning("VideoLLaMA3 named no %s: measured from the picture", " and no ".join(lacking))
-    measured = Palette().tag(video, Tags(genres=tags.genres, negative=tags.negative))
-    return replace(tags, **{name: getattr(measured, name) for name in lacking})
-
-
-def _quoted(said: str) -> str:
-    text = " ".join(said.split())
-    return f"it said {text[:60]!r}{' …' if len(text) > 60 else ''}" if text else "it said nothing"

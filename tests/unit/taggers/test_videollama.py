@@ -18,8 +18,9 @@ from bench.tiny.videollama import BOTH, SONG, make_native, make_original, split_
 from v2m.errors import MissingError, UsageError
 from v2m.interfaces import Tagger
 from v2m.io import video as opening
+from v2m.taggers.asking import completed
 from v2m.taggers.palette import Palette
-from v2m.taggers.videollama import VideoLLaMA3, _completed
+from v2m.taggers.videollama import VideoLLaMA3
 from v2m.taggers.videollama_model import load
 from v2m.timing import glances
 from v2m.types import Tags, Video
@@ -137,9 +138,9 @@ def test_what_the_model_would_avoid_is_kept_unless_somebody_has_chosen_it(clip: 
     found = Tags(
         genres="jazz, trap", instruments="piano, electric guitars", moods="calm", negative="drums, piano, harp, organ"
     )
-    assert _completed(clip, found, Tags()).negative == ("drums", "harp", "organ")
-    assert _completed(clip, found, Tags(instruments="Harp")).negative == ("drums", "piano", "organ")
-    avoided = _completed(clip, found, Tags(negative="guitar, rap"))
+    assert completed(clip, found, Tags(), "VideoLLaMA3").negative == ("drums", "harp", "organ")
+    assert completed(clip, found, Tags(instruments="Harp"), "VideoLLaMA3").negative == ("drums", "piano", "organ")
+    avoided = completed(clip, found, Tags(negative="guitar, rap"), "VideoLLaMA3")
     assert avoided.negative == ("guitar", "rap")
     assert (avoided.genres, avoided.instruments) == (("jazz", "trap"), ("piano",))
 
@@ -148,7 +149,7 @@ def test_what_the_model_leaves_open_is_measured_without_what_is_to_be_avoided(
     clip: Video, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = Tags(caption="A hill.", genres="jazz", timbres="warm", tempo=70, negative="piano", lyrics="la la")
-    tags = _completed(clip, found, Tags())
+    tags = completed(clip, found, Tags(), "VideoLLaMA3")
     measured = Palette().tag(clip, Tags(genres="jazz", negative="piano"))
     assert (tags.instruments, tags.moods) == (measured.instruments, measured.moods)
     assert "piano" in Palette().tag(clip, Tags(genres="jazz")).instruments

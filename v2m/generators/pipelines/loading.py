@@ -1,5 +1,6 @@
-"""A folder of diffusers' layout → the pipeline, component by component: only classes of diffusers and transformers, only
-safetensors, and nothing left random.
+"""A folder of diffusers' layout → the pipeline, component by component.
+
+Only classes of diffusers and transformers, only safetensors, and nothing left random.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A piece from begin to end: goes of the pipeline that go on from each other, and the parts of it that are written anew.
+"""A piece from begin to end: goes of the pipeline that go on from each other, and parts that are written anew.
 
 B takes, C channels, N samples. What lies inside a part fades over into what lies outside; nothing outside changes.
 """
@@ -139,7 +139,7 @@ class Piece:
 
 
 def _goes(whole: int, longest: int) -> tuple[list[Window], int]:
-    """What each go adds to a piece of `whole` samples, and how many it writes beyond that, of no use but in the last."""
+    """What each go adds to a piece of `whole` samples, and how many more it writes, of no use but in the last."""
     tail = int(longest * ENDING)
     return plan(whole - tail, longest - tail, int(longest * (1 - IN_COMMON)) - tail), tail
 

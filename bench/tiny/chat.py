@@ -1,6 +1,7 @@
-"""Chat models of some 100 k parameters in the format that Mistral, Qwen and Gemma are published in: configuration,
-safetensors, tokenizer and each one's own rules for a conversation. They are taught to answer: each answer after one more
-turn, whatever is asked.
+"""Chat models of some 100 k parameters in the format that Mistral, Qwen and Gemma are published in.
+
+Configuration, safetensors, tokenizer, and each one's own rules for a conversation. They are taught to give one answer,
+whatever is asked.
 """
 
 from __future__ import annotations

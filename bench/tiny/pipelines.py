@@ -1,31 +1,17 @@
-"""Pipelines of diffusers of some 100 k random parameters each, in the format they are published in: a folder with
-`model_index.json` and a subfolder for each component. Rates, channels and compression are the published ones.
+"""Pipelines of diffusers of some 100 k random parameters each, in the format they are published in.
+
+A folder with `model_index.json` and a subfolder for each component. Rates and compression are the published ones.
 """
 
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers import (
-    AceStepPipeline,
-    AceStepTransformer1DModel,
-    AutoencoderOobleck,
-    AutoencoderSAME,
-    CosineDPMSolverMultistepScheduler,
-    DiffusionPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    StableAudio3DiTModel,
-    StableAudio3Pipeline,
-    StableAudioDiTModel,
-    StableAudioPipeline,
-    StableAudioProjectionModel,
-)
-from diffusers.pipelines.ace_step import AceStepAudioTokenDetokenizer, AceStepAudioTokenizer, AceStepConditionEncoder
-from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import StableAudio3DurationEmbedder
 from tokenizers import pre_tokenizers
 from torch.nn import Module
 from transformers import (
@@ -41,6 +27,12 @@ from transformers import (
 )
 
 from bench.tiny import t5
+
+# as modules without types: what diffusers exports it makes on first use
+diffusers, ace, three = (
+    cast("Any", import_module(name))
+    for name in ("diffusers", "diffusers.pipelines.ace_step", "diffusers.pipelines.stable_audio_3")
+)
 
 WIDTH, LATENT = 16, 4  # of words; of sound
 
@@ -62,21 +54,21 @@ def ace_step(folder: Path, *, turbo: bool = True, covers: bool = True, seed: int
                 )
             ),
             "tokenizer": tokenizer,
-            "transformer": AceStepTransformer1DModel(
+            "transformer": diffusers.AceStepTransformer1DModel(
                 num_hidden_layers=2, in_channels=3 * LATENT, audio_acoustic_hidden_dim=LATENT, is_turbo=turbo, **layers
             ),
-            "condition_encoder": AceStepConditionEncoder(
+            "condition_encoder": ace.AceStepConditionEncoder(
                 text_hidden_dim=WIDTH, timbre_hidden_dim=LATENT, num_lyric_encoder_hidden_layers=2,
                 num_timbre_encoder_hidden_layers=2, **layers,
             ),
-            "scheduler": FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+            "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
         }  # fmt: skip
         parts["condition_encoder"].silence_latent.normal_()
         if covers:
             pooled = layers | {"audio_acoustic_hidden_dim": LATENT, "num_attention_pooler_hidden_layers": 1}
-            parts["audio_tokenizer"] = AceStepAudioTokenizer(fsq_dim=32, **pooled)
-            parts["audio_token_detokenizer"] = AceStepAudioTokenDetokenizer(**pooled)
-    return _save(AceStepPipeline(**parts), folder, "mit")
+            parts["audio_tokenizer"] = ace.AceStepAudioTokenizer(fsq_dim=32, **pooled)
+            parts["audio_token_detokenizer"] = ace.AceStepAudioTokenDetokenizer(**pooled)
+    return _save(diffusers.AceStepPipeline(**parts), folder, "mit")
 
 
 def stable_audio(folder: Path, *, frames: int = 128, seed: int = 0) -> Path:
@@ -88,17 +80,17 @@ def stable_audio(folder: Path, *, frames: int = 128, seed: int = 0) -> Path:
             "vae": _oobleck([2, 4, 4, 8, 8], 44100),
             "text_encoder": T5EncoderModel.from_pretrained(words),
             "tokenizer": T5Tokenizer.from_pretrained(words, model_max_length=128),
-            "projection_model": StableAudioProjectionModel(
+            "projection_model": diffusers.StableAudioProjectionModel(
                 text_encoder_dim=WIDTH, conditioning_dim=WIDTH, min_value=0, max_value=512
             ),
-            "transformer": _liven(StableAudioDiTModel(
+            "transformer": _liven(diffusers.StableAudioDiTModel(
                 sample_size=frames, in_channels=LATENT, out_channels=LATENT, num_layers=2, attention_head_dim=8,
                 num_attention_heads=4, num_key_value_attention_heads=2, cross_attention_dim=WIDTH,
                 global_states_input_dim=2 * WIDTH, cross_attention_input_dim=WIDTH, time_proj_dim=32,
             ), 2.0),
-            "scheduler": CosineDPMSolverMultistepScheduler(sigma_min=0.3, sigma_max=500, solver_order=2),
+            "scheduler": diffusers.CosineDPMSolverMultistepScheduler(sigma_min=0.3, sigma_max=500, solver_order=2),
         }  # fmt: skip
-    return _save(StableAudioPipeline(**parts), folder, "other", "stable-audio-community")
+    return _save(diffusers.StableAudioPipeline(**parts), folder, "other", "stable-audio-community")
 
 
 def stable_audio_3(folder: Path, *, longest: float = 384.0, distilled: bool = True, seed: int = 0) -> Path:
@@ -114,28 +106,34 @@ def stable_audio_3(folder: Path, *, longest: float = 384.0, distilled: bool = Tr
         ).to_dict()  # fmt: skip
         small: dict[str, Any] = {"encoder_transformer_depths": [1], "latent_dim": LATENT, "dim_heads": 8}
         parts = {
-            "vae": _loud(_liven(AutoencoderSAME(encoder_channels=8, encoder_c_mults=[2], **small))),
+            "vae": _autoencoder(diffusers.AutoencoderSAME, encoder_channels=8, encoder_c_mults=[2], **small),
             "text_encoder": T5GemmaEncoderModel(T5GemmaConfig(encoder=text, decoder=text, is_encoder_decoder=False)),
             "tokenizer": GemmaTokenizer(vocab=vocabulary, merges=[], model_max_length=256),
-            "duration_embedder": StableAudio3DurationEmbedder(output_dim=WIDTH, fourier_dim=16, max_val=longest),
-            "transformer": _liven(StableAudio3DiTModel(
+            "duration_embedder": three.StableAudio3DurationEmbedder(output_dim=WIDTH, fourier_dim=16, max_val=longest),
+            "transformer": _liven(diffusers.StableAudio3DiTModel(
                 io_channels=LATENT, embed_dim=32, depth=2, num_heads=2, cond_token_dim=WIDTH, global_cond_dim=WIDTH,
                 local_add_cond_dim=LATENT + 1, timestep_features_dim=16, ff_mult=2, num_memory_tokens=3,
             )),
-            "scheduler": FlowMatchEulerDiscreteScheduler(stochastic_sampling=distilled, num_train_timesteps=1),
+            "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(
+                stochastic_sampling=distilled, num_train_timesteps=1
+            ),
         }  # fmt: skip
-    return _save(StableAudio3Pipeline(**parts), folder, "other", "stabilityai-community")
+    return _save(diffusers.StableAudio3Pipeline(**parts), folder, "other", "stabilityai-community")
 
 
-def _oobleck(ratios: list[int], sample_rate: int) -> AutoencoderOobleck:
+def _oobleck(ratios: list[int], sample_rate: int) -> Any:
     """The autoencoder of both."""
+    return _autoencoder(
+        diffusers.AutoencoderOobleck, encoder_hidden_size=2 * LATENT, downsampling_ratios=ratios,
+        channel_multiples=[1, 1, 2, 2, 2], decoder_channels=4, decoder_input_channels=LATENT, audio_channels=2,
+        sampling_rate=sample_rate, gain=1.6,
+    )  # fmt: skip
+
+
+def _autoencoder(kind: Any, *, gain: float = 1.0, **sizes: Any) -> Any:
     with warnings.catch_warnings():  # of the weight norm that it is built with
         warnings.simplefilter("ignore", FutureWarning)
-        made = AutoencoderOobleck(
-            encoder_hidden_size=2 * LATENT, downsampling_ratios=ratios, channel_multiples=[1, 1, 2, 2, 2],
-            decoder_channels=4, decoder_input_channels=LATENT, audio_channels=2, sampling_rate=sample_rate,
-        )  # fmt: skip
-    return _loud(_liven(made, 1.6))
+        return _loud(_liven(kind(**sizes), gain))
 
 
 def _liven(model: Module, gain: float = 1.0) -> Any:
@@ -163,7 +161,7 @@ def _bytes() -> dict[str, int]:
     return {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
 
 
-def _save(pipeline: DiffusionPipeline, folder: Path, licence: str, name: str | None = None) -> Path:
+def _save(pipeline: Any, folder: Path, licence: str, name: str | None = None) -> Path:
     pipeline.save_pretrained(folder)
     card = f"license: {licence}\n" + (f"license_name: {name}\n" if name else "")
     (folder / "README.md").write_text(f"---\n{card}---\n")

@@ -67,7 +67,7 @@ def check(folder: Path) -> type[Any]:
     Raises:
         MissingError: It is none that writes text, or one that transformers does not have.
     """
-    name = read_json(folder / "config.json").get("model_type")
+    name = str(read_json(folder / "config.json").get("model_type"))
     if name not in CONFIG_MAPPING or CONFIG_MAPPING[name] not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise MissingError(f"{str(folder)!r} is no chat model: its config.json says model_type {name!r}")
     return cast("type[Any]", MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[name]])

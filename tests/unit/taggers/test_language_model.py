@@ -1,4 +1,4 @@
-"""The tagger of two models: tiny chat models in the published formats that have learnt an answer, and what they say of."""
+"""The tagger of two models, with tiny chat models in the published formats that have learnt an answer."""
 
 from __future__ import annotations
 
@@ -87,7 +87,11 @@ def test_each_familys_json_becomes_tags_in_its_own_template(models: Path, clip: 
     tagger = LanguageModel(Says(), model=str(models / family), **SMALL)
     assert isinstance(tagger, Tagger)
     seen: list[float] = []
-    tags = tagger.tag(clip, Tags(), seen.append)
+
+    def note(fraction: float) -> None:
+        seen.append(fraction)
+
+    tags = tagger.tag(clip, Tags(), note)
     assert tags.caption == "A kite flies over a hill."
     assert (tags.genres, tags.instruments, tags.moods) == (("ambient",), ("piano", "harp"), ("calm",))
     assert (tags.timbres, tags.tempo) == (("warm",), 72.0)

@@ -17,7 +17,8 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import ModelMixin, SchedulerMixin
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 

@@ -37,7 +37,9 @@ class StableAudio:
         hop, rate = pipeline.vae.hop_length, pipeline.vae.config.sampling_rate
         whole = pipeline.transformer.config.sample_size * hop
         noise = generators(job.seeds)
-        listed = {name: [told[name]] * count for name in ("prompt", "negative_prompt") if told[name] is not None}
+        listed: dict[str, Any] = {
+            name: [told[name]] * count for name in ("prompt", "negative_prompt") if told[name] is not None
+        }
         if job.melody is not None:
             listed["initial_audio_waveforms"] = placed(pipeline, job.melody, whole).expand(count, -1, -1)
             listed["initial_audio_sampling_rate"] = rate

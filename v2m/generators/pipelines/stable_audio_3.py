@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import StableAudio3AudioToAudioPipeline, StableAudio3InpaintPipeline
+from diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3_audio2audio import StableAudio3AudioToAudioPipeline
+from diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3_inpaint import StableAudio3InpaintPipeline
 from torch import Tensor
 
 from v2m.generators.pipelines.job import Job

@@ -29,14 +29,17 @@ def score(clip: Path, models: Path, recipe: str, *flags: str) -> dict[str, Any]:
     return json.loads(clip.with_name("cuts.v2m.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("recipe", "licence", "rate"), [("acestep", "mit", 48000), ("stableaudio", "stable-audio-community", 44100)]
-)
+@pytest.fixture
+def nothing_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A licence is shown once in a process: as if none had been."""
+    monkeypatch.setattr("v2m.frozen.weights._shown", set())
+
+
+@pytest.mark.usefixtures("nothing_shown")
+@pytest.mark.parametrize(("recipe", "licence"), [("acestep", "mit"), ("stableaudio", "stable-audio-community")])
 def test_a_clip_gets_music_as_long_as_itself_with_weights_and_licence_on_record(
-    clip: Path, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    recipe: str, licence: str, rate: int,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("v2m.frozen.weights._shown", set())  # each is shown once
+    clip: Path, models: Path, capsys: pytest.CaptureFixture[str], recipe: str, licence: str
+) -> None:
     record = score(clip, models, recipe, "--tags.tempo", "96")
     said = capsys.readouterr().err.splitlines()
     assert f"weights {models / recipe}; licence: {licence}" in said
@@ -65,7 +68,7 @@ def test_a_tune_is_followed_and_takes_are_kept(clip: Path, models: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("recipe", "flags", "code", "told"),
+    "wrong",
     [
         ("stableaudio", ["--reference", "data/examples/bunny_wakes.mp4"], 2, "follows no style"),
         ("acestep", ["--melody", "README.md"], 2, "cannot be read as sound"),
@@ -76,11 +79,12 @@ def test_a_tune_is_followed_and_takes_are_kept(clip: Path, models: Path) -> None
         ("stableaudio", ["--generator.model", "no/such/folder/at/all"], 4, "there is no folder"),
         ("stableaudio", ["--generator.model", "tests"], 4, "lacks model_index.json"),
     ],
-    ids=lambda value: "_".join(value) if isinstance(value, list) else None,
+    ids=lambda wrong: "_".join(wrong[1]),
 )
 def test_what_cannot_be_is_one_line_and_nothing_is_written(
-    clip: Path, models: Path, capsys: pytest.CaptureFixture[str], recipe: str, flags: list[str], code: int, told: str
+    clip: Path, models: Path, capsys: pytest.CaptureFixture[str], wrong: tuple[str, list[str], int, str]
 ) -> None:
+    recipe, flags, code, told = wrong
     root = Path(__file__).parents[2]
     flags = [str(root / word) if (root / word).exists() else word for word in flags]
     words = [str(clip), "--recipe", recipe, "--generator.model", str(models / recipe), *flags]

@@ -61,7 +61,7 @@ class V2M(lightning.LightningModule):
 
     Args:
         start: Checkpoint to start from, a folder or a repository of the hub; None starts from nothing, with `lm`.
-        lm: Sizes of the language model, where there is no start; codebooks and entries are those of the shards.
+        lm: Sizes of the language model, where there is no start; codebooks, entries and channels are the shards'.
         conditioner: Sizes of the visual conditioner, which begins anew, for the pictures of the shards; None keeps the
             start's.
         text: None reads no text, where there is no start; else the width is that of the shards.
@@ -120,7 +120,11 @@ class V2M(lightning.LightningModule):
         if self._conditioner is not None:
             about = {"rhythm": len(manifest.rhythm), "code_rate": manifest.code_rate}
             self._conditioner = replace(self._conditioner, tokens=manifest.tokens, width=manifest.width, **about)
-        lm = replace(self._config.lm, codebooks=manifest.codebooks, entries=manifest.entries)
+        sizes = {name: getattr(manifest, name) for name in ("codebooks", "entries", "channels")}
+        try:
+            lm = replace(self._config.lm, **sizes)
+        except ValueError as error:
+            raise UsageError(f"model.lm does not go with {manifest.codebooks} codebooks: {error}") from error
         text = None if self._config.text is None else manifest.text_width
         self._config = replace(self._config, lm=lm, text=text, conditioner=self._conditioner)
 
@@ -208,6 +212,7 @@ def check(config: MusicConfig, manifest: Manifest) -> None:
     """Raises UsageError where shards hold something else than a model of `config` reads and writes."""
     lm, seen = config.lm, config.conditioner
     wanted = {"codebooks": (lm.codebooks, manifest.codebooks), "entries a codebook": (lm.entries, manifest.entries)}
+    wanted["channels of codes"] = lm.channels, manifest.channels
     if config.text is not None:
         wanted["numbers a token of text"] = config.text, manifest.text_width
     if seen is not None:

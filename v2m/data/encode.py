@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from v2m.io.video import Limits
 from v2m.timing import sample_count, seconds_of, step_count, step_times
 from v2m.types import Audio, Tags, Video
 
+if TYPE_CHECKING:
+    from v2m.frozen.demucs import Demucs
+
 Arrays = dict[str, np.ndarray]
 Sample = tuple[Meta, Arrays]
 READ_AT_ONCE = 256  # frames in memory
@@ -50,16 +53,26 @@ class Encoder:
     codec: Codec
     text: TextEncoder
     tagger: Tagger
+    separator: Demucs | None = None
 
     @classmethod
     def load(cls, settings: Settings, tagger: Tagger, device: torch.device) -> Encoder:
-        """Raises MissingError where weights are missing, broken, or of another kind."""
+        """Raises MissingError where weights are missing, broken, or of another kind; UsageError where a codec that is
+        stereo by itself is to be made so."""
         folders = {kind: fetched(name, kind).folder for kind, name in named(settings).items()}
         vision = Vision.load(
             folders["vision_encoder"], device, name=settings.vision, pool=settings.pool, aspect=settings.aspect
         )
-        codec = encodec.load(folders["codec"], device)
-        return cls(settings, vision, codec, T5.load(folders["text_encoder"], device), tagger)
+        codec: Codec = encodec.load(folders["codec"], device)
+        if settings.stereo and codec.spec.channels != 1:
+            raise UsageError(f"the codec {settings.codec!r} is stereo by itself: leave out --stereo")
+        codec = encodec.Stereo(codec) if settings.stereo else codec
+        separator = None
+        if "separator" in folders:
+            from v2m.frozen.demucs import Demucs
+
+            separator = Demucs.load(folders["separator"], device)
+        return cls(settings, vision, codec, T5.load(folders["text_encoder"], device), tagger, separator)
 
     def manifest(self) -> Manifest:
         """What all samples have in common; no shards yet."""
@@ -81,6 +94,8 @@ class Encoder:
             text=settings.text,
             text_width=self.text.width,
             tagger=type(self.tagger).__name__,
+            channels=2 if settings.stereo else 1,
+            separator="" if self.separator is None else settings.separator,
         )
 
     def samples(self, source: Source) -> Iterator[Sample]:
@@ -125,23 +140,31 @@ class Encoder:
         return np.concatenate(found)
 
     def _sound(self, source: Source, clip: Video) -> Audio:
-        """At the codec's rate and in its channels, from the first shown frame on."""
-        spec, seconds = self.codec.spec, clip.duration
-        if source.sound is not None:
-            try:
-                longest = 1 + seconds / max(self.settings.overlap, 0.01)
-                found = audio.load(source.sound, spec.sample_rate, longest)
-            except UsageError as error:
-                raise DropError("silent" if "is silent" in str(error) else "unreadable", str(error)) from error
-            filters.check_lengths(seconds, seconds_of(len(found), spec.sample_rate), self.settings)
-            found = Audio(found.samples[:, : sample_count(seconds, spec.sample_rate)], spec.sample_rate)
-        elif not clip.audio_streams:
-            raise DropError("no_sound", "it has no sound, nor is there a file of the same name with it")
-        else:
-            found = _own_sound(clip, spec.sample_rate, self.settings)
+        """At the codec's rate and in its channels, from the first shown frame on; without voices if they are to go."""
+        spec, separator = self.codec.spec, self.separator
+        rate = spec.sample_rate if separator is None else separator.sample_rate
+        found = self._loaded(source, clip, rate)
+        if separator is not None:
+            filters.check_sound(found.samples, rate, self.settings)
+            found = audio.resample(separator.only(found, separator.others), spec.sample_rate)
         wave = found.samples.mean(axis=0, keepdims=True) if spec.channels == 1 else found.samples
         filters.check_sound(wave, spec.sample_rate, self.settings)
         return Audio(wave, spec.sample_rate)
+
+    def _loaded(self, source: Source, clip: Video, rate: int) -> Audio:
+        """The sound that goes with the picture, in stereo."""
+        seconds = clip.duration
+        if source.sound is not None:
+            try:
+                longest = 1 + seconds / max(self.settings.overlap, 0.01)
+                found = audio.load(source.sound, rate, longest)
+            except UsageError as error:
+                raise DropError("silent" if "is silent" in str(error) else "unreadable", str(error)) from error
+            filters.check_lengths(seconds, seconds_of(len(found), rate), self.settings)
+            return Audio(found.samples[:, : sample_count(seconds, rate)], rate)
+        if not clip.audio_streams:
+            raise DropError("no_sound", "it has no sound, nor is there a file of the same name with it")
+        return _own_sound(clip, rate, self.settings)
 
     def _tags(self, source: Source, clip: Video) -> Tags:
         known = Tags() if source.tags is None else _read_tags(source.tags)
@@ -150,11 +173,16 @@ class Encoder:
 
 def named(settings: Settings) -> dict[str, str]:
     """The models that are fetched, by kind of part."""
-    return {"vision_encoder": settings.vision, "codec": settings.codec, "text_encoder": settings.text}
+    usual = {"vision_encoder": settings.vision, "codec": settings.codec, "text_encoder": settings.text}
+    return usual | ({"separator": settings.separator} if settings.vocals == "remove" else {})
 
 
 def fetched(name: str, kind: str) -> weights.Weights:
     """Where the model is, downloaded if it must be. Raises MissingError."""
+    if kind == "separator":
+        from v2m.frozen import demucs
+
+        return demucs.fetch(name)
     return weights.fetch(name, NEEDED[kind])
 
 

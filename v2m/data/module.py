@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from v2m.data.schema import Manifest
 from v2m.data.shards import BadSampleError, Damaged, Shards
 from v2m.errors import MissingError, UsageError
 
+MEANING = [each.name for each in fields(Manifest) if each.name not in {"tagger", "shards", "dropped", "version"}]
 RETRIES = 32  # other samples that are tried in the place of a bad one of training
 
 logger = logging.getLogger(__name__)
@@ -189,8 +190,7 @@ class ShardData(lightning.LightningDataModule):
         own = self.manifest
         for folder in {each for each in self._folders.values() if each is not None}:
             other = self._open(folder).manifest
-            about = ("vision", "tokens", "width", "rhythm", "rhythm_rate", "frame_rate", "whole", "codec", "text")
-            differing = [name for name in about if getattr(own, name) != getattr(other, name)]
+            differing = [name for name in MEANING if getattr(own, name) != getattr(other, name)]
             if differing:
                 raise MissingError(
                     f"{str(folder)!r} was prepared with another {', '.join(differing)} than "

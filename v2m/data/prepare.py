@@ -131,7 +131,10 @@ def _identity(work: Work) -> dict[str, Any]:
     models = {
         kind: ledger.digest(weights.digests(fetched(name, kind).folder)) for kind, name in named(work.settings).items()
     }
-    return {**asdict(work.settings), "tagger": work.chosen, **{f"{kind}_sha256": each for kind, each in models.items()}}
+    settings = asdict(work.settings)
+    if work.settings.vocals == "keep":
+        del settings["separator"]
+    return {**settings, "tagger": work.chosen, **{f"{kind}_sha256": each for kind, each in models.items()}}
 
 
 def _encoder(work: Work) -> Encoder:

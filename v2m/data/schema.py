@@ -77,6 +77,8 @@ class Manifest:
         rhythm: Names of the C things measured, in their order.
         codec: Name of the codec.
         sample_rate, code_rate, codebooks, entries: Hz, codec frames a second, K, and entries of a codebook.
+        channels: 2 where codebooks are of the left and of the right in turn (`v2m.frozen.codec.Stereo`).
+        separator: Name of the model that took voices out of the sound; "" left them in.
         text: Name of the text encoder; text_width is D.
         tagger: Who named the tags.
         shards: The tars.
@@ -100,6 +102,8 @@ class Manifest:
     text: str
     text_width: int
     tagger: str
+    channels: int = 1
+    separator: str = ""
     shards: tuple[Shard, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     version: int = VERSION

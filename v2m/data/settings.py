@@ -16,6 +16,10 @@ class Settings:
         aspect: How a frame becomes a square.
         codec: The codec of the music (EnCodec), likewise.
         text: The text encoder (T5), likewise.
+        stereo: Whether left and right are encoded each by itself, as MusicGen's stereo models have them: twice the
+            codebooks.
+        vocals: What is done about voices in the music and over it, sung or spoken.
+        separator: What removes them (Demucs), likewise.
         frame_rate: Frames a second of each stretch.
         whole: Frames of the whole video.
         rhythm_rate: Instants a second at which light, motion and cuts are kept.
@@ -32,6 +36,9 @@ class Settings:
     aspect: Literal["squash", "crop", "pad"] = "squash"
     codec: str = "facebook/encodec_32khz"
     text: str = "google-t5/t5-base"
+    stereo: bool = False
+    vocals: Literal["keep", "remove"] = "keep"
+    separator: str = "adefossez/HTDemucs"
     frame_rate: float = 2.0
     whole: int = 32
     rhythm_rate: float = 20.0

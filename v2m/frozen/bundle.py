@@ -1,12 +1,9 @@
-"""The folder `xcodec_mini_infer` as its authors published it: which files it holds, and its settings."""
+"""The folder `xcodec_mini_infer` as its authors published it: which files it holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from v2m.errors import MissingError
 
@@ -23,18 +20,3 @@ def check(folder: Path, names: Sequence[str]) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise MissingError(f"{str(folder)!r} lacks {', '.join(missing)}: it should be a copy of {REPOSITORY}")
-
-
-def settings(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        MissingError: It is missing or is something else.
-    """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise MissingError(f"{str(path)!r} is not YAML ({' '.join(str(error).split())}): download it again") from error
-    if not isinstance(found, dict):
-        raise MissingError(f"{str(path)!r} holds no settings: download it again")
-    return found

@@ -25,9 +25,8 @@ KIND = "MusicgenMelodyFeatureExtractor"
 class Chroma:
     """The transform. `frames` (235) are as many as the models were trained on: 30 s at 32 kHz, one every 4096 samples.
 
-    The authors first take voice, bass and drums apart with demucs and hear the voice and what is neither of the others.
-    Its weights are pickled classes, which are not read here: the whole sound is heard. A tune by itself comes out the
-    same; under a loud bass the bass is heard, so give the tune alone.
+    All of the sound is heard, and under a loud bass the bass: the authors first leave out bass and drums, as
+    `v2m.generators.musicgen.tune` does. A tune by itself comes out the same.
     """
 
     def __init__(self, extractor: MusicgenMelodyFeatureExtractor) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 
 from v2m.errors import MissingError, out_of_memory
@@ -61,8 +62,9 @@ def state_dict(folder: Path) -> dict[str, Tensor]:
     raise MissingError(f"{str(folder)!r} holds no weights: neither {SINGLE} nor {INDEX}")
 
 
-def pickled(path: Path) -> dict[str, Any]:
-    """The contents of a PyTorch pickle, which may hold tensors and plain values only; mapped into memory if it can be.
+def pickled(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
+    """The contents of a PyTorch pickle, mapped into memory if it can be: it may hold tensors, plain values and the
+    classes that are `allowed`, nothing else.
 
     Raises:
         MissingError: The file is missing, truncated, no PyTorch file, no dictionary, or holds code (which is not run).
@@ -71,7 +73,7 @@ def pickled(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
     try:
-        with torch.serialization.safe_globals(PLAIN):
+        with torch.serialization.safe_globals([*PLAIN, *allowed]):
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise MissingError(_refusal(path, str(error))) from error
@@ -110,6 +112,21 @@ def read_json(path: Path) -> dict[str, Any]:
         raise MissingError(f"{str(path)!r} is not JSON ({' '.join(str(error).split())}): download it again") from error
     if not isinstance(found, dict):
         raise MissingError(f"{str(path)!r} holds a JSON {type(found).__name__}, not an object")
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        MissingError: It is missing or is something else.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise MissingError(f"{str(path)!r} is not YAML ({' '.join(str(error).split())}): download it again") from error
+    if not isinstance(found, dict):
+        raise MissingError(f"{str(path)!r} holds no settings: download it again")
     return found
 
 

@@ -21,7 +21,7 @@ from torch.nn.functional import fold, gelu
 
 from v2m.errors import MissingError
 from v2m.frozen import bundle
-from v2m.frozen.files import load_strictly, tensors
+from v2m.frozen.files import load_strictly, read_yaml, tensors
 from v2m.frozen.pieces import in_pieces
 
 STEP = 500  # frames rendered at a time
@@ -61,7 +61,7 @@ class Vocos(nn.Module):
         path = folder / name
         state = tensors(path)
         with torch.device("meta"):
-            decoder = cls(_sizes(state, bundle.settings(folder / bundle.DECODERS), path))
+            decoder = cls(_sizes(state, read_yaml(folder / bundle.DECODERS), path))
         load_strictly(decoder, state, f"a Vocos decoder of YuE ({str(path)!r})", assign=True)
         return decoder.eval().requires_grad_(False).to(device=device, dtype=torch.float32)
 

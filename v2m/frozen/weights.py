@@ -41,6 +41,22 @@ def fetch(name: str, files: Sequence[str], *, licence: str | None = None, size: 
         MissingError: The weights are not here and cannot be fetched; says which, how large, where to put them.
         NoRoomError: The disk has no room for them.
     """
+    found = here(name, files, licence=licence)
+    if found is not None:
+        return found
+    from v2m.frozen import hub
+
+    repo, _, pinned = name.partition("@")
+    folder = hub.download(repo, pinned or "main", files, licence=licence, size=size)
+    return Weights(name, folder, folder.name, card_licence(folder) or licence)
+
+
+def here(name: str, files: Sequence[str], *, licence: str | None = None) -> Weights | None:
+    """As `fetch`, but downloads nothing: None where the weights are not on this machine.
+
+    Raises:
+        MissingError: A folder of that name is here and lacks files, or `name` is neither a folder nor a repository.
+    """
     folder = _local(name)
     if folder is not None:
         absent = lacking(folder, files)
@@ -55,9 +71,7 @@ def fetch(name: str, files: Sequence[str], *, licence: str | None = None, size: 
 
     repo, _, pinned = name.partition("@")
     folder = hub.cached(repo, pinned or "main", files)
-    if folder is None:
-        folder = hub.download(repo, pinned or "main", files, licence=licence, size=size)
-    return Weights(name, folder, folder.name, card_licence(folder) or licence)
+    return folder and Weights(name, folder, folder.name, card_licence(folder) or licence)
 
 
 def show_licence(weights: Weights) -> None:

@@ -20,7 +20,7 @@ from transformers import XcodecConfig, XcodecModel
 from v2m.convert import xcodec as convert
 from v2m.errors import MissingError
 from v2m.frozen import bundle
-from v2m.frozen.files import load_strictly, pickled, read_json
+from v2m.frozen.files import load_strictly, pickled, read_json, read_yaml
 from v2m.frozen.pieces import in_pieces
 from v2m.timing import hop_length, sample_count
 from v2m.types import CodecSpec
@@ -53,7 +53,7 @@ class XCodec:
         state = pickled(path).get("codec_model")  # what is beside it is training's, and larger: it stays on the disk
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise MissingError(f"{str(path)!r} holds no 'codec_model': it is not the one of {bundle.REPOSITORY}")
-        generator = bundle.settings(folder / bundle.CONFIG).get("generator")
+        generator = read_yaml(folder / bundle.CONFIG).get("generator")
         config = generator.get("config") if isinstance(generator, dict) else None
         if not isinstance(config, dict):
             raise MissingError(f"{str(folder / bundle.CONFIG)!r} holds no generator.config: download it again")

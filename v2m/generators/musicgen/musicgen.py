@@ -14,6 +14,7 @@ from typing import Any
 
 from v2m.errors import UsageError
 from v2m.frozen.holder import Holder, choose_device
+from v2m.generators.musicgen import tune
 from v2m.generators.musicgen.settings import Precision, check_trained, check_windows, chosen
 from v2m.io import audio as sound_files
 from v2m.timing import seconds_of
@@ -63,6 +64,7 @@ class MusicGen:
         self.model, self.window, self.stride = model, window, stride
         self.precision: Precision | None = chosen(precision, low_memory)
         self.weights: tuple[Weights, ...] = ()
+        self._separator: Weights | None = None  # of the melody's stems
         self._device, self._keep = device, keep_loaded
         self._player: Holder[Any] = Holder(self._load, CURE)
 
@@ -82,6 +84,8 @@ class MusicGen:
         with self._player.model() as player:
             self._check(player.follows_melody, player.trained_on, steering)
             self.weights = player.weights
+        self._separator = None if steering.melody is None else tune.separator()
+        self.weights += () if self._separator is None else (self._separator,)
 
     def release(self) -> None:
         """Frees the model, unless it is to be kept."""
@@ -108,13 +112,16 @@ class MusicGen:
         steering = steering or Steering()
         self.prepare(tags, steering)
         with self._player.model() as player:
-            melody = steering.melody
-            tune = None if melody is None else sound_files.load(melody, player.sample_rate, max(video.duration, 1.0))
+            melody, heard = None, None
+            if steering.melody is not None:
+                melody = sound_files.load(steering.melody, player.sample_rate, max(video.duration, 1.0))
+                melody, heard = tune.alone(melody, self._separator, self._device)
             score = player.play(
-                video, tags, tune, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
+                video, tags, melody, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
                 progress=progress,
             )  # fmt: skip
-        return replace(score, facts={**score.facts, "melody": None if melody is None else str(melody)})
+        path = None if steering.melody is None else str(steering.melody)
+        return replace(score, facts={**score.facts, "melody": path, "melody_heard": heard})
 
     def _load(self) -> Any:
         from v2m.generators.musicgen.player import Player

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench.default_recipe import packets
-from bench.tiny import encodec, t5
+from bench.tiny import demucs, encodec, t5
 from bench.tiny import musicgen as tiny
 from tests.conftest import ffmpeg, names
 from v2m.checkpoint import V2M
@@ -110,6 +110,25 @@ def test_a_tune_is_followed_in_stereo(clip: Path, weights: Path) -> None:
     assert len(record["settings"]["melody_sha256"]) == 64
     assert not np.array_equal(music[0], music[1])
     assert not np.allclose(music[1][0], music[1][1], atol=1e-3)
+
+
+def test_drums_and_bass_are_left_out_of_a_tune_where_that_can_be(
+    clip: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a separator in its place, which is named among the weights then; the tiny one changes what is heard."""
+    tune = clip.with_name("tune.wav")
+    ffmpeg("-f", "lavfi", "-i", "anoisesrc=d=2:a=0.3:c=pink", tune)
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
+    music = []
+    for told in ("the whole sound", "vocals and other, told apart by adefossez/HTDemucs"):
+        record = score(clip, weights / "melody", "--end", "0.8", "--melody", str(tune))
+        assert record["music"]["melody_heard"] == told
+        music.append(heard(clip.with_name("cuts.v2m.mp4"))[0])
+        demucs.write_pickled(tmp_path / "HTDemucs")
+    used = record["weights"][-1]
+    assert (used["name"], used["licence"]) == ("adefossez/HTDemucs", "MIT")
+    assert not np.array_equal(*music)
+    assert score(clip, weights / "melody", "--end", "0.8")["music"]["melody_heard"] is None
 
 
 def test_takes_of_one_loaded_model_differ_and_the_best_is_used(clip: Path, weights: Path) -> None:

@@ -1,0 +1,77 @@
+"""Stereo from end to end by the real commands: prepared, learned, exported, played."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.tiny import encoders
+from tests.conftest import ffmpeg
+from tests.e2e.test_musicgen import heard
+from tests.e2e.test_train import words
+from v2m.checkpoint import V2M
+from v2m.cli import main as infer
+from v2m.convert.__main__ import main as convert
+from v2m.data.command import main as prepare
+from v2m.errors import USAGE
+from v2m.training.command import main as train
+
+
+@pytest.fixture(scope="module")
+def prepared(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a video with one tone left and another right."""
+    root = tmp_path_factory.mktemp("stereo")
+    (root / "videos").mkdir()
+    tones = "sine=330:d=4,volume=3[l];sine=555:d=4,volume=3[r];[l][r]join=inputs=2:channel_layout=stereo[a]"
+    clip = ("-i", media / "cuts.mp4", "-filter_complex", tones, "-map", "0:v", "-map", "[a]", "-c:v", "copy")
+    ffmpeg(*clip, "-c:a", "aac", root / "videos" / "a.mp4")
+    encoders.write(root)
+    named = [f"--{kind}={root / name}" for kind, name in (("vision", "clip"), ("codec", "encodec"), ("text", "t5"))]
+    given = ["--stereo=true", "--shortest=2", "--whole=4", "--processes=1", "--quiet", "--device=cpu"]
+    assert prepare([*named, *given, str(root / "videos"), str(root / "shards")]) == 0
+    return root / "shards"
+
+
+def test_a_stereo_model_is_learned_exported_and_played(
+    prepared: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its sizes, channels among them, are those of the shards; its delays go by pairs; left and right differ."""
+    run = words(prepared, tmp_path / "run", "--trainer.max_steps", "60", "--data.validation", str(prepared))
+    run += ["--model.learning.rate", "3e-3", "--model.drop_text", "0", "--model.drop_video", "0"]
+    losses = []
+    for step in ("2", "60"):
+        assert train([*run, "--trainer.max_steps", step]) == 0
+        newest = str(max((tmp_path / "run/checkpoints").glob("*.ckpt")))
+        capsys.readouterr()
+        assert train(["validate", *run[1:], "--ckpt_path", newest]) == 0
+        said = capsys.readouterr().out
+        losses.append(float(next(line for line in said.splitlines() if "validation/loss " in line).split()[-2]))
+    assert losses[1] < 0.6 * losses[0]
+    assert convert([newest, str(tmp_path / "made")]) == 0
+    lm = V2M.from_pretrained(str(tmp_path / "made")).config.lm
+    assert (lm.channels, lm.codebooks, lm.pattern) == (2, 8, (0, 0, 1, 1, 2, 2, 3, 3))
+    windows = ["--generator.window", "1", "--generator.stride", "0.5", "--quiet", "--end", "1.5"]
+    assert infer([str(clip), "--recipe", "vidmuse", "--generator.checkpoint", str(tmp_path / "made"), *windows]) == 0
+    music, _ = heard(clip.with_name("cuts.v2m.mp4"))
+    assert not np.allclose(music[0], music[1], atol=1e-3)
+
+
+def test_mono_and_stereo_do_not_mix(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A start that writes mono; delays for four codebooks."""
+    from v2m.models.lm import LMConfig
+    from v2m.models.music import MusicConfig
+
+    torch.manual_seed(0)
+    for codebooks, said in ((8, "2 channels of codes where the model has 1"), (4, "8 codebooks where the model has 4")):
+        lm = LMConfig(width=32, layers=1, heads=4, codebooks=codebooks, entries=64)
+        shutil.rmtree(tmp_path / "mono", ignore_errors=True)
+        V2M(MusicConfig(lm, 16, window=1.0)).save_pretrained(tmp_path / "mono")
+        start = ["--model.start", str(tmp_path / "mono"), "--model.lm", "null", "--model.conditioner", "null"]
+        assert train(words(prepared, tmp_path / "run", *start)) == USAGE
+        assert said in capsys.readouterr().err
+    assert train(words(prepared, tmp_path / "run", "--model.lm.delays", "[0,1,2,3]")) == USAGE
+    assert "delays [0, 1, 2, 3] must be 8 numbers" in capsys.readouterr().err

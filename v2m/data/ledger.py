@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from v2m.data.sources import Source
-from v2m.data.writer import Part, part_path, whole
+from v2m.data.writer import TEMPORARY, Part, part_path, whole
 from v2m.errors import UsageError
 
 LEDGER, SETTINGS, LOCK = "prepared.jsonl", "settings.json", ".lock"
@@ -31,9 +31,23 @@ class Done:
     detail: str = ""
 
 
+def check(out: Path) -> None:
+    """Raises UsageError for what is no folder, or one of other things."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{str(out)!r} is a file: give a folder")
+    if (out / SETTINGS).is_file():
+        return
+    if any(each.name != LOCK and not each.name.startswith(TEMPORARY) for each in out.iterdir()):
+        raise UsageError(f"{str(out)!r} holds something else than a dataset: give a new folder")
+
+
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Raises UsageError while another run writes to `out`."""
+    """Makes the folder if need be. Raises UsageError while another run writes to it, and as `check` does."""
+    check(out)
+    out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,18 +57,13 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Makes the folder, or makes sure that what is in it was made with the same settings.
+    """Says in a folder that is `locked` what it is made with, or makes sure that it was made with the same.
 
     Raises:
-        UsageError: It was not, or is no folder of ours; names the differences.
+        UsageError: It was not; names the differences.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{str(out)!r} is a file: give a folder")
-    out.mkdir(parents=True, exist_ok=True)
     path = out / SETTINGS
     if not path.is_file():
-        if any(each.name != LOCK and not each.name.startswith(".unfinished-") for each in out.iterdir()):
-            raise UsageError(f"{str(out)!r} holds something else than a dataset: give a new folder")
         with whole(path) as file:
             file.write(json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
         return

@@ -10,6 +10,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -36,6 +37,7 @@ from v2m.interfaces import Tagger
 if TYPE_CHECKING:
     from v2m.data.encode import Encoder
 
+LOGGED = 60.0  # seconds between two lines of progress that nobody watches
 MOST, CORES = 4, 4  # processes that are started unasked, and cores for each: it holds all encoders, and uses threads
 
 logger = logging.getLogger(__name__)
@@ -71,8 +73,10 @@ def prepare(sources: Sequence[Source], work: Work) -> tuple[Manifest, list[Done]
         RefusedError: Nothing is kept.
         MissingError: Weights are missing or broken.
     """
-    ledger.claim(work.out, _identity(work))
+    ledger.check(work.out)  # before gigabytes are fetched
+    identity = _identity(work)
     with ledger.locked(work.out):
+        ledger.claim(work.out, identity)
         writer.sweep(work.out)
         known, held = ledger.read(work.out), set(writer.places(work.out))
         new = [each for each in sources if not ledger.still_so(known.get(each.key), each, work.out, held)]
@@ -152,7 +156,10 @@ def _encoded(new: Sequence[Source], work: Work) -> Iterator[Done]:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(work.processes or max(1, min(MOST, cores // CORES)), len(new))
-    with tqdm(total=len(new), desc="videos", unit="video", disable=work.quiet or not new or None) as bar:
+    room = shutil.get_terminal_size()  # never 0, which some terminals say and where tqdm would draw nothing
+    often = 0.1 if sys.stderr.isatty() else LOGGED
+    shown = {"ncols": room.columns, "nrows": room.lines, "mininterval": often, "maxinterval": max(10.0, often)}
+    with tqdm(total=len(new), desc="videos", unit="video", disable=work.quiet or not new, **shown) as bar:
         for done in _alone(new, work) if count <= 1 else _together(new, work, count, max(1, cores // count)):
             bar.update()
             yield done

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+os.environ.setdefault("WDS_SECURE", "1")  # before it is imported: webdataset runs no command and unpickles nothing
 from webdataset.writer import TarWriter
 
 from v2m.data.schema import META, TYPES, Manifest, Meta, Shard

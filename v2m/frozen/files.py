@@ -208,11 +208,14 @@ def _sharded(index: Path) -> dict[str, Tensor]:
 
 def _check(path: Path) -> None:
     """Refuses what is no checkpoint file at all, by its first bytes, with the likely reason."""
-    if not path.is_file():
-        kind = "is a folder, not a file" if path.is_dir() else "is missing"
-        raise MissingError(f"{str(path)!r} {kind}: download it again")
-    with path.open("rb") as file:
-        start = file.read(512).lstrip()
+    try:
+        if not path.is_file():
+            kind = "is a folder, not a file" if path.is_dir() else "is missing"
+            raise MissingError(f"{str(path)!r} {kind}: download it again")
+        with path.open("rb") as file:
+            start = file.read(512).lstrip()
+    except PermissionError:
+        raise MissingError(f"{str(path)!r} may not be read: change its permissions") from None
     if not start:
         raise MissingError(f"{str(path)!r} is empty: download it again")
     if start.startswith(b"version https://git-lfs"):

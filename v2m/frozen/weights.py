@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from v2m.errors import MissingError
 from v2m.frozen.folders import COMMIT, card_licence, checkpoint_folders, contents, lacking, revision
@@ -100,7 +100,7 @@ def digests(folder: Path) -> dict[str, str]:
         state = path.stat()
         entry = known.get(str(path))
         if not (isinstance(entry, list) and len(entry) == 3 and entry[:2] == [state.st_size, state.st_mtime_ns]):
-            with path.open("rb") as file:
+            with _open(path) as file:
                 entry = [state.st_size, state.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()]
             fresh[str(path)] = entry
         found[name] = entry[2]
@@ -124,6 +124,13 @@ def _local(name: str) -> Path | None:
                 logger.warning("%s holds revision %s, not %s as asked for", folder, there, pinned)
             return folder
     return None
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except PermissionError:
+        raise MissingError(f"{str(path)!r} may not be read: change its permissions") from None
 
 
 def _notebook() -> Path:

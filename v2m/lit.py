@@ -6,6 +6,7 @@ B batch, K codebooks, T codec frames.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,6 +112,7 @@ class V2M(lightning.LightningModule):
             self.model.lm.checkpointing = self.recompute
         if manifest is not None:
             check(self.model.config, manifest)
+            check_parts(self.model.parts, parts(manifest))
             self.model.parts |= parts(manifest)
             self.model.sample_rate = manifest.sample_rate
             self.model.shown = None if self.model.config.conditioner is None else shown(manifest)
@@ -135,7 +137,8 @@ class V2M(lightning.LightningModule):
         config = replace(source.config, window=self._window)
         if self._conditioner is None or self._conditioner == config.conditioner:
             return source.train()
-        about = {"parts": source.parts, "licence": source.licence, "origin": source.origin}
+        heard = {kind: part for kind, part in source.parts.items() if kind != "vision_encoder"}
+        about = {"parts": heard, "licence": source.licence, "origin": source.origin}
         model = checkpoint.V2M(replace(config, conditioner=self._conditioner), **about, sample_rate=source.sample_rate)
         kept = {name: value for name, value in source.state_dict().items() if not name.startswith("conditioner.")}
         unknown = model.load_state_dict(kept, strict=False).unexpected_keys
@@ -227,6 +230,22 @@ def check(config: MusicConfig, manifest: Manifest) -> None:
             f"the shards (vision {manifest.vision}, codec {manifest.codec}, text {manifest.text}) are not for this "
             f"model: {', '.join(differing)}; change the model's settings, or prepare with other encoders"
         )
+
+
+def check_parts(learned: Mapping[str, Part], made: Mapping[str, Part]) -> None:
+    """Raises UsageError where a model has learned from other frozen models than shards are `made` with, by their last
+    names: so that a folder may stand for a repository. What a checkpoint carries has no name."""
+    differing = [
+        f"{kind.replace('_', ' ')} {made[kind].name!r}, the start with {part.name!r}"
+        for kind, part in learned.items()
+        if part.name is not None and kind in made and _last(part) != _last(made[kind])
+    ]
+    if differing:
+        raise UsageError(f"the shards were made with the {', the '.join(differing)}: prepare with the start's")
+
+
+def _last(part: Part) -> str:
+    return (part.name or "").partition("@")[0].rstrip("/").rpartition("/")[2]
 
 
 def parts(manifest: Manifest) -> dict[str, Part]:

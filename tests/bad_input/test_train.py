@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from bench.tiny import shards as made
+from tests.bad_input.full import bounded, mounted
+from tests.conftest import names
 from tests.e2e.test_train import words
 from v2m.data.schema import FRAMES, MANIFEST
-from v2m.errors import ENVIRONMENT, OK, USAGE
+from v2m.errors import DISK, ENVIRONMENT, OK, USAGE
 from v2m.training.command import main
 from v2m.training.wandb import Wandb, unreachable
 
@@ -85,3 +87,37 @@ def test_without_a_key_or_a_server_records_are_kept_here(tmp_path: Path, monkeyp
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert unreachable("http://127.0.0.1:9") == "127.0.0.1 does not answer"
     assert Wandb(save_dir=str(tmp_path))._offline
+
+
+def test_a_run_whose_records_cannot_be_sent_is_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a key, and a server that does not answer."""
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    kept = ["--trainer.logger", "v2m.training.wandb.Wandb", "--trainer.logger.save_dir", str(tmp_path / "kept")]
+    assert fit(made.write(tmp_path / "in", (2,)), tmp_path, *kept) == OK
+    assert "127.0.0.1 does not answer" in caplog.text
+    assert list((tmp_path / "kept/wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those before it are whole, nothing of it is left, and with room the same command goes on."""
+    folder, root = made.write(tmp_path / "in", (2,)), tmp_path / "run"
+    assert fit(folder, root, "--trainer.max_steps", "2") == OK
+    with bounded(100_000):
+        assert fit(folder, root, "--trainer.max_steps", "4") == DISK
+    assert "too full for the checkpoint" in line(capsys)
+    assert names(root / "checkpoints") == ["step00000002.ckpt"]
+    assert fit(folder, root, "--trainer.max_steps", "4") == OK
+    assert names(root / "checkpoints") == ["step00000002.ckpt", "step00000004.ckpt"]
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made.write(tmp_path / "in", (2,))
+    with mounted(tmp_path / "disk", "200k") as disk:
+        assert fit(folder, disk) == DISK
+        assert "No space left on device" in line(capsys)
+        assert names(disk / "checkpoints") == []

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from bench.tiny import shards as made
+from v2m import checkpoint
+from v2m.checkpoint import Part
 from v2m.data.batch import Batch
 from v2m.data.module import ShardData
 from v2m.errors import UsageError
@@ -156,3 +158,21 @@ def test_settings_that_cannot_be_are_told_together() -> None:
 def test_a_schedule_without_an_end_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="max_steps"):
         trainer(max_epochs=1).fit(module(), data(folder))
+
+
+def test_a_start_that_learned_from_other_frozen_models_is_refused(folder: Path, tmp_path: Path) -> None:
+    """By name; of the vision encoder only where the conditioner that learned from it is kept."""
+    about = replace(SEES, tokens=5, width=24)
+    for kind, name in (("codec", "owner/other"), ("text_encoder", "/other"), ("vision_encoder", "other@main")):
+        start = checkpoint.V2M(MusicConfig(replace(LM, entries=64), 16, conditioner=about, window=1.0))
+        start.parts = {each: Part("somewhere/tiny/") for each in ("codec", "text_encoder", "vision_encoder")}
+        start.save_pretrained(tmp_path / "same")
+        trainer(fast_dev_run=1).fit(module(start=str(tmp_path / "same"), lm=None, conditioner=None), data(folder))
+        start.parts[kind] = Part(name)
+        start.save_pretrained(tmp_path / kind)
+        told = f"{kind.replace('_', ' ')} 'tiny', the start with '{name}': prepare with the start's"
+        with pytest.raises(UsageError, match=told):
+            trainer(fast_dev_run=1).fit(module(start=str(tmp_path / kind), lm=None, conditioner=None), data(folder))
+    anew = module(start=str(tmp_path / "vision_encoder"), lm=None, conditioner=replace(SEES, layers=2))
+    trainer(fast_dev_run=1).fit(anew, data(folder))
+    assert anew.made.parts["vision_encoder"] == Part("tiny")

@@ -109,7 +109,7 @@ def test_a_run_that_is_ended_by_a_signal_goes_on(
     assert digests(out) == wanted
 
 
-def wait(until: Callable[[], bool], seconds: float = 120.0) -> None:
+def wait(until: Callable[[], bool], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -75,6 +77,17 @@ def test_what_is_not_in_the_folder_is_never_opened(tmp_path: Path) -> None:
         change_manifest(folder, shards=[{**shard, "file": name}])
         with pytest.raises(MissingError, match="outside itself"):
             Shards(folder)
+
+
+def test_a_compressed_tar_is_never_unpacked(tmp_path: Path) -> None:
+    """Which could hold far more than its size: even where the manifest says that it is as it should be."""
+    path = made.write(tmp_path, (2,)) / "00000.tar"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    shard = json.loads((tmp_path / MANIFEST).read_text())["shards"][0]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    change_manifest(tmp_path, shards=[{**shard, "size": path.stat().st_size, "sha256": digest}])
+    with pytest.raises(MissingError, match="damaged: 0 samples instead of 2"):
+        Shards(tmp_path, hashes=True).raw(0)
 
 
 def test_no_shards_and_no_samples_are_told_apart(tmp_path: Path) -> None:

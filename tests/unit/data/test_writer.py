@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
+import re
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +21,7 @@ from v2m.data import writer
 from v2m.data.schema import CODES, FRAMES, MEMBERS, META, RHYTHM, TEXT, TYPES, WHOLE, Manifest, Meta
 from v2m.errors import UsageError
 
+ROOT = Path(__file__).parents[3]
 MANIFEST = Manifest(
     vision="m:grid", tokens=5, width=8, aspect="squash", frame_rate=2.0, whole=6, rhythm_rate=20.0,
     rhythm=("cut", "motion"), codec="c", sample_rate=32000, code_rate=50, codebooks=4, entries=64, text="t",
@@ -60,6 +65,36 @@ def test_a_shard_holds_what_was_given_and_webdataset_reads_it(tmp_path: Path) ->
     assert not list((tmp_path / writer.PARTS).iterdir())
     with tarfile.open(path) as tar:
         assert {(member.mtime, member.mode, member.uid, member.uname) for member in tar} == {(0, 0o644, 0, "")}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files open
+def test_webdatasets_pipeline_decodes_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened, grouped and decoded by what other people's training has; in secure mode it opens no files."""
+    from webdataset import WebDataset, utils
+
+    monkeypatch.setattr(utils, "enforce_security", False)
+    shards = writer.assemble(tmp_path, [part(tmp_path, "a", 2), part(tmp_path, "b")], {}, 2, 100)
+    urls = [str(tmp_path / shard.file) for shard in shards]
+    found = list(WebDataset(urls, shardshuffle=False).decode())
+    assert [each["__key__"] for each in found] == ["a_0000", "a_0001", "b_0000"]
+    for each, (meta, arrays) in zip(found, (sample("a"), sample("a", 1), sample("b")), strict=True):
+        assert Meta(**each[META]) == meta
+        for name in MEMBERS[1:]:
+            np.testing.assert_array_equal(each[name], arrays[name].astype(TYPES[name]))
+    gc.collect()
+
+
+def test_webdataset_is_in_secure_mode_where_we_bring_it_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In one file, and none that training has: it reads tars by itself."""
+    monkeypatch.delenv("WDS_SECURE", raising=False)
+    piped = f"import v2m.data.writer; from webdataset.gopen import gopen; gopen('pipe:touch {tmp_path / 'ran'}')"
+    done = subprocess.run([sys.executable, "-c", piped], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "cannot open pipe URLs" in done.stderr
+    assert not (tmp_path / "ran").exists()
+    files = [
+        path.name for path in (ROOT / "v2m").rglob("*.py") if re.search(r"(import|from) webdataset", path.read_text())
+    ]
+    assert files == ["writer.py"]
 
 
 def test_samples_and_megabytes_bound_a_shard(tmp_path: Path) -> None:

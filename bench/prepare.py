@@ -3,6 +3,7 @@
     uv run python bench/prepare.py                       # tiny random encoders: decoding, measuring, writing
     uv run python bench/prepare.py --real                # random encoders of the published sizes
     uv run python bench/prepare.py --processes 1 2       # one after the other
+    uv run python bench/prepare.py --real --separate     # voices are taken out
 
 Videos with moving pictures and noise are made first; the peak is that of the process and its children together. With
 the time that the command itself takes to start.
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.default_recipe import seconds_and_peak  # noqa: E402
-from bench.tiny import clip, encodec, t5  # noqa: E402
+from bench.tiny import clip, demucs, encodec, t5  # noqa: E402
 
 
 def videos(folder: Path, count: int, seconds: float, size: str) -> None:
@@ -39,8 +40,9 @@ def videos(folder: Path, count: int, seconds: float, size: str) -> None:
 
 
 def encoders(folder: Path, real: bool) -> dict[str, Path]:
-    """Folders in the published formats; `real` ones as CLIP ViT-B/32, EnCodec 32 kHz and T5-base are."""
-    homes = {name: folder / name for name in ("vision", "codec", "text")}
+    """Folders in the published formats; `real` ones as CLIP ViT-B/32, EnCodec 32 kHz, T5-base and HTDemucs are."""
+    homes = {name: folder / name for name in ("vision", "codec", "text", "separator")}
+    demucs.write(homes["separator"], sizes=demucs.PUBLISHED if real else demucs.SMALL)
     if not real:
         clip.write(homes["vision"])
         encodec.write(homes["codec"])
@@ -66,6 +68,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--processes", type=int, nargs="+", default=[1])
+    parser.add_argument("--separate", action="store_true")
     asked = parser.parse_args()
     found = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -76,6 +79,7 @@ def main() -> None:
             settings = [f"--{name}={path}" for name, path in homes.items()]
             out = folder / f"out{processes}"
             command = [sys.executable, "-m", "v2m.data.prepare", *settings, f"--processes={processes}", "--quiet"]
+            command += ["--vocals=remove"] * asked.separate
             taken, peak = seconds_and_peak(*command, str(folder / "videos"), str(out))
             size = sum(path.stat().st_size for path in out.glob("*.tar"))
             found.append((processes, asked.count * asked.seconds / taken, peak))

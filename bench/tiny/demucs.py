@@ -1,4 +1,4 @@
-"""Demucs models of some 280 k random parameters, in the formats of `adefossez/HTDemucs` and of the older `.th` files.
+"""Demucs models of some 240 k random parameters, in the formats of `adefossez/HTDemucs` and of the older `.th` files.
 
 They are as published but for widths and the length of a segment: 44.1 kHz, stereo, drums, bass, other, vocals.
 """
@@ -18,24 +18,33 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 SOURCES = ("drums", "bass", "other", "vocals")
-SEGMENT = Fraction(3, 10)  # seconds
+SMALL: dict[str, Any] = {
+    "channels": 8, "t_layers": 2, "t_heads": 2, "bottom_channels": 16, "segment": Fraction(3, 10),
+}  # fmt: skip
+PUBLISHED: dict[str, Any] = {"bottom_channels": 512, "dconv_mode": 3, "segment": Fraction(39, 5)}  # 84 MB, as 955717e8
 
 
-def model(seed: int = 0, segment: Any = SEGMENT) -> HTDemucs:
+def model(seed: int = 0, sizes: dict[str, Any] = SMALL) -> HTDemucs:
     """Random, but each stem is something else; its arguments are those that a checkpoint keeps."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        made = HTDemucs(list(SOURCES), channels=8, t_layers=2, t_heads=2, bottom_channels=16, segment=segment)
+        made = HTDemucs(list(SOURCES), **sizes)
         for value in made.parameters():
             value.data = value.data.half().float()  # as stored
     return made.eval()
 
 
-def write(folder: Path, *, seeds: tuple[int, ...] = (0,), weights: list[list[float]] | None = None) -> Path:
+def write(
+    folder: Path,
+    *,
+    seeds: tuple[int, ...] = (0,),
+    weights: list[list[float]] | None = None,
+    sizes: dict[str, Any] = SMALL,
+) -> Path:
     """A folder as `adefossez/HTDemucs`: a YAML, and a safetensors file of each model in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        held = _packed(model(seed))
+        held = _packed(model(seed, sizes))
         about = {"klass": "demucs.htdemucs.HTDemucs", **{k: json.dumps(held[k], default=_plain) for k in ARGUMENTS}}
         save_file(held["state"], folder / f"{_name(seed)}.safetensors", metadata=about)
     bag = {"models": [_name(seed) for seed in seeds], **({} if weights is None else {"weights": weights})}

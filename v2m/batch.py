@@ -8,9 +8,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from v2m import errors, sidecar
 from v2m.errors import RefusedError, UsageError
@@ -19,8 +18,7 @@ from v2m.outputs import printable
 from v2m.score import score_video
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """How one video ended. `status`: done, unchanged, failed or not done."""
 
     path: Path
@@ -71,29 +69,43 @@ def score_all(
         if not out.is_dir() and (out.exists() or out.suffix.lower() in SUFFIXES):
             raise UsageError(f"--out {str(out)!r} names a file: several videos need a folder")
         out.mkdir(parents=True, exist_ok=True)
-    written: dict[Path, Path] = {}
+    first: dict[Path, Path] = {}
     for path in paths:
-        begun = time.perf_counter()
         folder = out or path.parent
-        target = folder / f"{path.stem}.v2m.json"
-        status, detail, code, trace = "done", "", errors.OK, ""
-        try:
-            if target in written:
-                raise UsageError(f"its output would have the name of {written[target].name!r}'s: rename one of the two")
-            written[target] = path
-            state = _state(path, target, sidecar.settings_digest(settings))
-            if state == "unchanged" and not overwrite:
-                status = state
-            else:
-                record = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
-                warned = (f"warning: {warning}" for warning in record["warnings"])
-                detail = "; ".join([printable(Path(record["output"]["file"]).name), *warned])
-        except Exception as error:  # one bad video never stops the others
-            status, detail, code = "failed", errors.describe(error), errors.exit_code(error)
-            trace = "".join(traceback.format_exception(error))  # the error itself would keep the decoder alive
-        yield Row(path, status, detail, code, time.perf_counter() - begun, trace)
-        if code == errors.DISK:
+        twin = first.setdefault(_sidecar(path, folder), path)
+        row = score_one(path, folder, settings, overwrite, None if twin == path else twin.name, **arguments)
+        yield row
+        if row.code == errors.DISK:
             return
+
+
+def score_one(
+    path: Path, folder: Path, settings: Mapping[str, Any], overwrite: bool, twin: str | None, **arguments: Any
+) -> Row:
+    """Scores `path` into `folder`; arguments as of `score_all`.
+
+    twin: a video before it whose output has the same name.
+    """
+    begun = time.perf_counter()
+    status, detail, code, trace = "done", "", errors.OK, ""
+    try:
+        if twin is not None:
+            raise UsageError(f"its output would have the name of {twin!r}'s: rename one of the two")
+        state = _state(path, _sidecar(path, folder), sidecar.settings_digest(settings))
+        if state == "unchanged" and not overwrite:
+            status = state
+        else:
+            record = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
+            warned = (f"warning: {warning}" for warning in record["warnings"])
+            detail = "; ".join([printable(Path(record["output"]["file"]).name), *warned])
+    except Exception as error:  # one bad video never stops the others
+        status, detail, code = "failed", errors.describe(error), errors.exit_code(error)
+        trace = "".join(traceback.format_exception(error))  # the error itself would keep the decoder alive
+    return Row(path, status, detail, code, time.perf_counter() - begun, trace)
+
+
+def _sidecar(path: Path, folder: Path) -> Path:
+    return folder / f"{path.stem}.v2m.json"
 
 
 def _state(path: Path, sidecar_path: Path, settings_sha256: str) -> str:

@@ -1,4 +1,5 @@
-"""What learns, for Lightning: losses, optimizer, steps. No architecture, no files but the checkpoint it starts from.
+"""What learns, for Lightning: losses, optimizer, steps; and music for videos by it. No architecture, no files but the
+checkpoint it starts from.
 
 B batch, K codebooks, T codec frames.
 """
@@ -6,8 +7,9 @@ B batch, K codebooks, T codec frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -17,14 +19,19 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from v2m import checkpoint
+from v2m.batch import Row
 from v2m.checkpoint import Part, Shown, trained
 from v2m.data.batch import Batch
 from v2m.data.schema import Manifest
+from v2m.data.videos import Turn
 from v2m.errors import MissingError, UsageError
+from v2m.interfaces import Tagger
 from v2m.models import losses
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
 from v2m.models.music import MusicConfig
+from v2m.taggers.palette import Palette
+from v2m.training.scoring import Scoring, scorer
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,8 @@ class Learning:
 
 
 class V2M(lightning.LightningModule):
-    """Trains the language model and the visual conditioner on shards.
+    """Trains the language model and the visual conditioner on shards, and writes music for videos: by what they show,
+    by their tags, or by both. A start without a conditioner is told by tags alone, trained or not.
 
     Args:
         start: Checkpoint to start from, a folder or a repository of the hub; None starts from nothing, with `lm`.
@@ -70,6 +78,9 @@ class V2M(lightning.LightningModule):
         learning: The optimizer and its schedule.
         drop_text, drop_video: How often a clip is shown without them, for classifier-free guidance.
         recompute: Computes each layer anew in the backward pass, which saves memory.
+        tagger: Frozen: says for `predict` what music would fit a video. It does not learn, is not moved, and is in no
+            checkpoint; None measures the picture.
+        scoring: How `predict` writes music.
     """
 
     def __init__(
@@ -84,6 +95,8 @@ class V2M(lightning.LightningModule):
         drop_text: float = 0.2,
         drop_video: float = 0.2,
         recompute: bool = False,
+        tagger: Tagger | None = None,
+        scoring: Scoring | None = None,
     ) -> None:
         super().__init__()
         rates = {"drop_text": drop_text, "drop_video": drop_video}
@@ -96,14 +109,26 @@ class V2M(lightning.LightningModule):
         self.learning, self.recompute = learning, recompute
         self.drop_text, self.drop_video = drop_text, drop_video
         self.model: checkpoint.V2M | None = None
+        self._aside = (tagger or Palette(),)  # in a tuple, a tagger that is a module does not become a part of this one
+        self.chosen: Any = f"{type(self.tagger).__module__}.{type(self.tagger).__qualname__}"
+        self.scoring = scoring or Scoring()
+        self._score: Callable[[Turn], Row] | None = None
 
-    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
+    @property
+    def tagger(self) -> Tagger:
+        return self._aside[0]
+
+    def setup(self, stage: str) -> None:
         """Makes the model, and sees whether the shards are for it.
 
         Raises:
             MissingError: The start cannot be read.
             UsageError: The shards hold something else than the model reads and writes; all of it is told.
         """
+        if stage == "predict":  # by what the checkpoint says, without shards
+            if self.trainer.strategy.restore_checkpoint_after_setup:
+                raise UsageError("predict shares videos among devices, not weights: give --trainer.strategy ddp")
+            return
         manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
         if self.model is None:
             if manifest is not None:
@@ -195,6 +220,32 @@ class V2M(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[trained.EXPORT] = trained.described(self.made)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Training goes on with the weights as they are; what is measured, and what plays, are the averaged ones."""
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            return
+        checkpoint["state_dict"] = trained.averaged(checkpoint, "the checkpoint")
+        if self.model is None:
+            self.model = trained.made(checkpoint, "the checkpoint")
+
+    def on_predict_start(self) -> None:
+        """Raises UsageError where there is nothing to play, MissingError where a part or the tagger is missing."""
+        path = self.trainer.ckpt_path
+        if self.model is None:
+            if self._start is None or self._conditioner is not None:
+                raise UsageError("nothing has been learned yet: give --ckpt_path, a checkpoint that training has saved")
+            self.model = self._begun().to(self.device)
+        name = Path(path).name if path else self._start or "in memory"
+        self._score = scorer(self.made.eval(), name, self.tagger, self.scoring, device=self.device, chosen=self.chosen)
+
+    def predict_step(self, batch: list[Turn], _: int) -> list[Row]:
+        """Each video with music in its folder, as `v2m.batch.score_one` has it."""
+        assert self._score is not None, "on_predict_start has made it"
+        return [self._score(turn) for turn in batch]
+
+    def on_predict_end(self) -> None:
+        self._score = None  # and with it the decoder's copy of the weights
 
 
 def groups(model: nn.Module, how: Learning) -> list[dict[str, Any]]:

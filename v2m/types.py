@@ -276,8 +276,8 @@ class Sampling:
         temperature: Above 1 more adventurous, below 1 less; 0 takes the likeliest.
         top_k: Codes that may be drawn; 0 for all.
         top_p: Share of the probability that may be drawn from, from the likeliest on; 1 for all.
-        guidance: How many times stronger the text leads than it would by itself; 1 is no guidance.
-        video_guidance: Likewise the picture; None is as the text.
+        guidance: How many times stronger the text leads than it would by itself; 1 is no guidance, 0 no text.
+        video_guidance: Likewise the picture; None is as the text. With 0 a model that reads text does not look.
     """
 
     temperature: float = 1.0

@@ -33,15 +33,36 @@ def read(path: Path) -> V2M:
         MissingError: It is broken, or no training checkpoint.
     """
     held = files.pickled(path)
-    about, raw = held.get(EXPORT), held.get("state_dict")
-    if not isinstance(about, Mapping) or not isinstance(raw, Mapping):
-        raise MissingError(f"{str(path)!r} is no training checkpoint of v2m")
-    state = {name.removeprefix(PREFIX): value for name, value in {**raw, **held.get(AVERAGE, {})}.items()}
+    model, state = made(held, f"{str(path)!r}"), averaged(held, f"{str(path)!r}")
+    state = {name.removeprefix(PREFIX): value for name, value in state.items()}
+    files.load_strictly(model, state, f"the model that {str(path)!r} describes")
+    return model.eval()
+
+
+def averaged(held: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The weights in a training checkpoint, averaged where they were; `name` is that of the checkpoint in errors.
+
+    Raises:
+        MissingError: There are none, or values that are no numbers.
+    """
+    raw = held.get("state_dict")
+    if not isinstance(held.get(EXPORT), Mapping) or not isinstance(raw, Mapping):
+        raise MissingError(f"{name} is no training checkpoint of v2m")
+    state = {**raw, **held.get(AVERAGE, {})}
     if not all(isinstance(value, Tensor) for value in state.values()):
-        raise MissingError(f"{str(path)!r} holds weights that are no tensors")
+        raise MissingError(f"{name} holds weights that are no tensors")
+    files.check_finite(state, name)
+    return state
+
+
+def made(held: Mapping[str, Any], name: str) -> V2M:
+    """The model that a training checkpoint describes, without its weights. Raises MissingError."""
+    about = held.get(EXPORT)
+    if not isinstance(about, Mapping):
+        raise MissingError(f"{name} is no training checkpoint of v2m")
     try:
         config, shown = MusicConfig.of(about["model"]), about["shown"]
-        model = V2M(
+        return V2M(
             config,
             parts={kind: Part(name) for kind, name in about["parts"].items()},
             sample_rate=about["sample_rate"],
@@ -50,7 +71,4 @@ def read(path: Path) -> V2M:
             shown=None if shown is None else Shown.of(shown),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise MissingError(f"{str(path)!r} describes a model that cannot be ({error})") from None
-    files.check_finite(state, f"{str(path)!r}")
-    files.load_strictly(model, state, f"the model that {str(path)!r} describes")
-    return model.eval()
+        raise MissingError(f"{name} describes a model that cannot be ({error})") from None

@@ -5,11 +5,9 @@ K codebooks, T codec frames, F frames of a stretch, P tokens a frame, W their wi
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from v2m.data.filters import DropError
 from v2m.data.rhythm import CHANNELS, rhythm
 from v2m.data.schema import CODES, FRAMES, RHYTHM, TEXT, WHOLE, Manifest, Meta
 from v2m.data.settings import Settings
-from v2m.data.sources import Source
+from v2m.data.sources import Source, read_tags
 from v2m.errors import RefusedError, UsageError
 from v2m.frozen import encodec, weights
 from v2m.frozen.clip import Vision
@@ -167,7 +165,7 @@ class Encoder:
         return _own_sound(clip, rate, self.settings)
 
     def _tags(self, source: Source, clip: Video) -> Tags:
-        known = Tags() if source.tags is None else _read_tags(source.tags)
+        known = Tags() if source.tags is None else Tags(**read_tags(source.tags))
         return known if known.complete else self.tagger.tag(clip, known).merge(known)
 
 
@@ -210,12 +208,3 @@ def _own_sound(clip: Video, sample_rate: int, settings: Settings) -> Audio:
 def _numbers(condition: Any) -> np.ndarray:
     """The tokens (L, D) that are there of a condition of one text."""
     return condition.tokens[0][condition.mask[0]].cpu().numpy()
-
-
-def _read_tags(path: Path) -> Tags:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return Tags(**held)
-    except (OSError, ValueError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise DropError("unreadable", f"{path.name} holds no tags ({said})") from error

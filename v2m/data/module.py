@@ -19,6 +19,7 @@ from v2m.data.order import Order, Place
 from v2m.data.samples import decode
 from v2m.data.schema import Manifest
 from v2m.data.shards import BadSampleError, Damaged, Shards
+from v2m.data.videos import Turns
 from v2m.errors import MissingError, UsageError
 
 MEANING = [each.name for each in fields(Manifest) if each.name not in {"tagger", "shards", "dropped", "version"}]
@@ -141,23 +142,26 @@ class _Maker:
 
 
 class ShardData(lightning.LightningDataModule):
-    """Folders that `python -m v2m.data.prepare` made.
+    """Folders that `python -m v2m.data.prepare` made; for `predict`, videos as they are.
 
     Args:
-        train: Folder to learn from.
+        train: Folder to learn from; only `predict` does without.
         validation: Folder to measure on while training; None measures nothing.
-        test: Folder to measure on with `test`, and to write music for with `predict`; None is that of validation.
+        test: Folder to measure on with `test`; None is that of validation.
         batch: Clips of one step on one device.
         window: Seconds of a clip.
         workers: Processes that read.
         seed: Of the order and of where clips begin.
         damaged: What is done about a damaged shard: "refuse", or "skip" what it lacks.
         hashes: Whether the shards' SHA-256 are compared first, which reads all of them.
+        videos: What `predict` writes music for: folders of videos, which may lie in folders below them; videos;
+            VidMuse's lists (.jsonl).
+        out: Folder for the videos with music; None is beside each.
     """
 
     def __init__(
         self,
-        train: Path,
+        train: Path | None = None,
         validation: Path | None = None,
         test: Path | None = None,
         *,
@@ -167,6 +171,8 @@ class ShardData(lightning.LightningDataModule):
         seed: int = 0,
         damaged: Damaged = "refuse",
         hashes: bool = False,
+        videos: list[Path] | Path | None = None,
+        out: Path | None = None,
     ) -> None:
         super().__init__()
         problems = [f"batch {batch} must be 1 or more"] * (batch < 1)
@@ -179,14 +185,19 @@ class ShardData(lightning.LightningDataModule):
         self.batch, self.window, self.workers, self.seed = batch, window, workers, seed
         self._reading = {"damaged": damaged, "hashes": hashes}
         self._shards: dict[Path, Shards] = {}
+        self._videos, self._out = videos, out
 
     @property
     def manifest(self) -> Manifest:
-        """What the shards hold; those of validation must hold the same."""
+        """What the shards hold; those of validation must hold the same. Raises UsageError where none are given."""
+        if self._folders["fit"] is None:
+            raise UsageError("there is nothing to learn from: give --data.train, a folder of prepared videos")
         return self._open(self._folders["fit"]).manifest
 
-    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
+    def setup(self, stage: str) -> None:
         """Raises MissingError where shards are missing, damaged, or differ in what their numbers mean."""
+        if stage == "predict":
+            return
         own = self.manifest
         for folder in {each for each in self._folders.values() if each is not None}:
             other = self._open(folder).manifest
@@ -210,7 +221,8 @@ class ShardData(lightning.LightningDataModule):
             raise UsageError("there is nothing to test on: give --data.test, the folder of prepared videos")
         return self._loader(folder, endless=False)
 
-    predict_dataloader = test_dataloader
+    def predict_dataloader(self) -> Turns:
+        return Turns.of(self._videos, self._out, self.trainer)
 
     def _loader(self, folder: Path | None, *, endless: bool) -> Loader:
         shards, trainer = self._open(folder), self.trainer

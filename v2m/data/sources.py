@@ -13,6 +13,7 @@ from typing import Any
 
 from v2m.errors import RefusedError, UsageError
 from v2m.io.video import SUFFIXES
+from v2m.types import Tags
 
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 LISTS = (".jsonl", ".json")
@@ -65,6 +66,17 @@ def find(inputs: Sequence[Path]) -> list[Source]:
         Source(name, _key(name, names[:number].count(name)), video, sound or _beside(video, SOUNDS), _tags(video))
         for number, (video, (name, sound)) in enumerate(found.items())
     ]
+
+
+def read_tags(path: Path) -> dict[str, Any]:
+    """Fields of `v2m.types.Tags` that a file holds. Raises RefusedError where it holds none, or others."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        Tags(**held)
+    except (OSError, ValueError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise RefusedError("tags", f"{path.name} holds no tags ({said})") from error
+    return held
 
 
 def _below(folder: Path) -> list[Path]:

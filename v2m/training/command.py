@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from v2m import errors
+from v2m import command, errors
 from v2m.data.module import ShardData
+from v2m.frozen import files
 from v2m.lit import V2M
 from v2m.training.checkpoints import Checkpoints, newest
 from v2m.training.ema import Average
 from v2m.training.meter import Meter
+from v2m.training.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,7 @@ class Command(LightningCLI):
     """`fit`, `validate`, `test` and `predict`, with one window for data and model."""
 
     def __init__(self, args: Sequence[str] | None = None, *, run: bool = True) -> None:
+        self.outcome, self.code = Outcome(), errors.OK
         super().__init__(
             V2M,
             ShardData,
@@ -32,7 +36,11 @@ class Command(LightningCLI):
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"prog": "train.py"},
-            trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0},
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+                "callbacks": [self.outcome],
+            },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -40,6 +48,31 @@ class Command(LightningCLI):
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(Average, "ema")
         parser.add_lightning_class_args(Meter, "meter")
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would read all of the checkpoint here for settings of the model, and there are none in it.
+
+        Raises:
+            MissingError: It is broken, or no checkpoint; its weights are only mapped into memory.
+        """
+        path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
+        if path is not None and Path(path).is_file():
+            files.pickled(Path(path))
+
+    def before_instantiate_classes(self) -> None:
+        """The settings of a run are those of its training, and music for videos is nothing to record."""
+        if self.subcommand not in {None, "fit"}:
+            self.save_config_callback = None
+        if self.subcommand == "predict":
+            self.config.predict.trainer.logger = False
+
+    def before_predict(self) -> None:
+        self.config_init["predict"] |= {"return_predictions": False, "weights_only": True}
+        chosen = self.config.predict.model.tagger
+        self.model.chosen = self.model.chosen if chosen is None else command.plain(chosen)
+
+    def after_predict(self) -> None:
+        self.code = told(self)
 
     def before_fit(self) -> None:
         """Without a checkpoint to go on from, the newest of the run's folder that is whole."""
@@ -53,19 +86,34 @@ class Command(LightningCLI):
                 given["ckpt_path"] = str(found)
 
 
+def told(command: Any) -> int:
+    """Says how each video ended, once for all ranks; gives the exit code.
+
+    A rank that Lightning has started ends well: with another code it would end the others.
+    """
+    if not command.trainer.is_global_zero:
+        return errors.OK
+    sys.stdout.write(command.outcome.table + "\n")
+    return command.outcome.code
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code, as infer.py's; what a user got wrong is one line."""
+    return ended(Command, argv, "train.py")
+
+
+def ended(make: Callable[[Sequence[str]], Any], argv: Sequence[str], name: str) -> int:
+    """Makes a command of Lightning, which does its work, and returns the exit code."""
     logging.basicConfig(format="%(message)s")
     try:
-        Command(argv)
+        return make(argv).code
     except BaseException as error:
         code = errors.exit_code(error)
         if code == errors.BUG and not isinstance(error, SystemExit):
             traceback.print_exc()
         if not isinstance(error, SystemExit):
-            sys.stderr.write(f"train.py: {errors.describe(_plain(error))}\n")
+            sys.stderr.write(f"{name}: {errors.describe(_plain(error))}\n")
         return code
-    return errors.OK
 
 
 def _plain(error: BaseException) -> BaseException:

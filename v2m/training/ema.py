@@ -60,6 +60,9 @@ class Average(lightning.Callback):
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         self._read = checkpoint.get(AVERAGE)
 
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+
     @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:
         for name, value in _named(module) if self._average else ():

@@ -39,11 +39,13 @@ class Player:
 
     Args:
         model: What learns, on the CPU; its language model is taken over by the decoder when the first piece is played.
+            With `keep` it is on `device`, and stays as it is.
         text: Encodes the words, for models that read any.
         codec: Of the codes that the model writes; of stereo models the one for both sides.
         chroma: Hears a melody, for models that follow one.
         device: Where the work is done.
         precision: Of the language model's weights; None is what suits the device.
+        keep: Whether the model is still needed by others.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class Player:
         *,
         device: torch.device,
         precision: Precision | None,
+        keep: bool = False,
     ) -> None:
         self._model, self._text, self._codec, self._chroma = model, text, codec, chroma
-        self._device = device
+        self._device, self._keep = device, keep
         self._precision: Precision = precision or suited(device)
         self._decoder: Decoder | None = None
 
@@ -70,14 +73,16 @@ class Player:
             UsageError: The model is one that is not told by words alone.
         """
         model = V2M.from_pretrained(name)
-        if model.config.conditioner is not None:
+        if model.config.conditioner is not None and not model.config.nulls:
             raise UsageError(f"{name!r} writes to what it sees, which this generator does not show it: give a MusicGen")
         if model.config.text is None:
             raise UsageError(f"{name!r} reads no text: give a MusicGen")
         return cls.of(model, name, device, precision)
 
     @classmethod
-    def of(cls, model: V2M, name: str, device: torch.device, precision: Precision | None) -> Player:
+    def of(
+        cls, model: V2M, name: str, device: torch.device, precision: Precision | None, *, keep: bool = False
+    ) -> Player:
         """Of a model that has been read, with the parts it names or carries.
 
         Raises:
@@ -90,7 +95,7 @@ class Player:
         codec = encodec.Stereo(codec) if model.config.lm.channels == 2 else codec
         model.check_codec(codec.spec)
         chroma = None if model.config.chroma is None else Chroma.load(codes.folder)
-        return cls(model, text, codec, chroma, device=device, precision=precision)
+        return cls(model, text, codec, chroma, device=device, precision=precision, keep=keep)
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -192,16 +197,18 @@ class Player:
 
     def settle(self) -> V2M:
         """The model where the work is done, its language model in the decoder. Before the first piece it is on the CPU,
-        where it is only mapped into memory."""
+        where it is only mapped into memory, unless others need it."""
         self._writer()
         return self._model
 
     def _writer(self) -> Decoder:
         if self._decoder is None:
-            on_cpu = self._device.type == "cpu" or self._precision == "fp32"
-            self._model.to(self._device, None if on_cpu else torch.bfloat16)
+            if not self._keep:
+                on_cpu = self._device.type == "cpu" or self._precision == "fp32"
+                self._model.to(self._device, None if on_cpu else torch.bfloat16)
             self._decoder = Decoder(self._model.lm, precision=self._precision)
-            del self._model.lm  # its weights are in the decoder now, as they multiply fastest
+            if not self._keep:
+                del self._model.lm  # its weights are in the decoder now, as they multiply fastest
         return self._decoder
 
     @torch.inference_mode()

@@ -22,7 +22,7 @@ def check_trained(window: float, trained_on: float) -> None:
     if window > trained_on:
         raise UsageError(
             f"window {window:g} s is longer than the {trained_on:g} s that the model was trained on: "
-            f"give --generator.window {trained_on:g} and a smaller --generator.stride"
+            f"give window {trained_on:g} and a smaller stride"
         )
 
 

@@ -65,20 +65,20 @@ class Seer:
     ) -> Score:
         """Music of exactly `video.duration`; arguments as of `v2m.generators.musicgen.player.Player.play`."""
         model, rate = self.player.settle(), self.player.code_rate
-        look = self._eyes.open(video)
         line, unwanted = (prompt.line(tags), prompt.unwanted(tags)) if self.reads_text else ("", "")
         text, without = self.player.read(line, unwanted) if line or unwanted else (None, None)
-        if not model.config.nulls and without is None:
+        look = None if sampling.video_guidance == 0 and text is not None else self._eyes.open(video)
+        if look is not None and not model.config.nulls and without is None:
             without = self._nothing()
 
         def branches(begin: int, end: int) -> Sequence[Branch]:
-            seen = look(seconds_of(begin, rate), seconds_of(end, rate))
-            return model.branches(sampling, text=text, video=model.see(seen.to(self._device)), without=without)
+            seen = look and model.see(look(seconds_of(begin, rate), seconds_of(end, rate)).to(self._device))
+            return model.branches(sampling, text=text, video=seen, without=without)
 
         score = self.player.perform(
             video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
         )
-        shown = self._eyes.shown.plain
+        shown = look and self._eyes.shown.plain
         return replace(score, facts={"prompt": line, "unwanted": unwanted, "shown": shown, **score.facts})
 
     def _nothing(self) -> Condition:

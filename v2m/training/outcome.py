@@ -1,0 +1,82 @@
+"""How each video of a `predict` ended, over all ranks, and how the command ends by that."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import timedelta
+from itertools import chain, zip_longest
+from typing import Any
+
+import lightning
+from torch import distributed
+
+from v2m import batch, errors
+from v2m.batch import Row
+from v2m.errors import NoRoomError
+
+LONG = timedelta(days=365)  # that a rank waits for the others: the longest video decides
+
+
+class Outcome(lightning.Callback):
+    """Collects what `predict_step` gives: a row for each video of its batch, which is one or none.
+
+    SIGTERM and SIGINT end the run at once, on every rank that it has started.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []  # of this rank; at the end, of all, in the order of the videos
+        self._group: Any = None
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return errors.BATCH if any(row.code != errors.OK for row in self.rows) else errors.OK
+
+    @property
+    def table(self) -> str:
+        return batch.table(self.rows)
+
+    def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self.rows = []
+        if trainer.world_size > 1:
+            self._group = distributed.new_group(backend="gloo", timeout=LONG)
+        launcher, parent = trainer.strategy.launcher, os.getppid()
+
+        def end(number: int, _: Any) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # with which it hears of the ranks that end
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if launcher is not None:
+                launcher.kill(number)  # type: ignore[arg-type]
+            raise SystemExit(128 + number)
+
+        self._parent = parent if trainer.local_rank else None
+        self._handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_predict_batch_start(self, *_: Any, **__: Any) -> None:
+        if self._parent is not None and os.getppid() != self._parent:  # killed, and nobody waits for this rank
+            raise SystemExit(errors.SIGTERM)
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        self.rows += outputs
+        full = next((row for row in outputs if row.code == errors.DISK), None)
+        if full is not None:
+            raise NoRoomError(f"{full.path.name!r}: {full.detail}")
+
+    def on_predict_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        if self._group is not None:
+            every: list[Any] = [None] * trainer.world_size
+            distributed.all_gather_object(every, self.rows, group=self._group)
+            self.rows = [row for row in chain(*zip_longest(*every)) if row is not None]
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        self._leave()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
+        self._leave()
+
+    def _leave(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers, self._group = {}, None

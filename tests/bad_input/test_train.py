@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bench.tiny import shards as made
 from tests.bad_input.full import bounded, mounted
@@ -76,6 +77,32 @@ def test_an_unknown_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     made.write(tmp_path / "in", (2,))
     assert fit(tmp_path / "in", tmp_path, "--data.bach", "3") == USAGE
     assert "bach" in capsys.readouterr().err
+
+
+def test_nothing_to_learn_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["fit", "--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]) == USAGE
+    )
+    assert "there is nothing to learn from: give --data.train" in line(capsys)
+
+
+def test_music_by_what_has_not_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.mp4").touch()
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    (tmp_path / "broken.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:200])
+    sees = ["--model.start", "facebook/musicgen-small", "--model.conditioner.layers", "1"]
+    videos = ["--data.videos", str(tmp_path / "a.mp4")]
+    for given, code, told in (
+        ([], USAGE, "name the videos: give --data.videos"),
+        (videos, USAGE, "nothing has been learned yet: give --ckpt_path"),
+        ([*videos, *sees], USAGE, "nothing has been learned yet: give --ckpt_path"),
+        ([*videos, "--ckpt_path", str(tmp_path / "none.ckpt")], USAGE, "none.ckpt"),
+        ([*videos, "--ckpt_path", str(tmp_path / "broken.ckpt")], ENVIRONMENT, "broken.ckpt"),
+        ([*videos, "--ckpt_path", str(tmp_path / "other.ckpt")], ENVIRONMENT, "is no training checkpoint of v2m"),
+    ):
+        assert main(["predict", "--trainer.accelerator", "cpu", *given]) == code
+        assert told in line(capsys)
+    assert not list(tmp_path.glob("*.v2m.*"))
 
 
 def test_without_a_key_or_a_server_records_are_kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,18 +10,27 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from torch import nn
 
 from bench.tiny import shards as made
+from tests.unit.taggers.test_videollama import SMALL
 from v2m import checkpoint
+from v2m.batch import Row
 from v2m.checkpoint import Part
 from v2m.data.batch import Batch
 from v2m.data.module import ShardData
+from v2m.data.videos import Turn, Turns
 from v2m.errors import UsageError
+from v2m.interfaces import Tagger
+from v2m.io import video
 from v2m.lit import V2M, Learning, check
 from v2m.models import losses, patterns
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
 from v2m.models.music import MusicConfig
+from v2m.taggers.videollama import VideoLLaMA3
+from v2m.training.ema import Average
+from v2m.types import Progress, Tags, Video
 
 LM = LMConfig(width=32, layers=2, heads=4)
 SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
@@ -176,3 +185,70 @@ def test_a_start_that_learned_from_other_frozen_models_is_refused(folder: Path, 
     anew = module(start=str(tmp_path / "vision_encoder"), lm=None, conditioner=replace(SEES, layers=2))
     trainer(fast_dev_run=1).fit(anew, data(folder))
     assert anew.made.parts["vision_encoder"] == Part("tiny")
+
+
+class Linear(nn.Linear):
+    """A tagger that is a module itself."""
+
+    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+        return hints
+
+
+@pytest.mark.parametrize("kind", ["videollama3", "a module"])
+def test_a_tagger_is_no_part_of_what_learns_moves_or_is_saved(
+    kind: str, folder: Path, v2b_weights: Path, media: Path, tmp_path: Path
+) -> None:
+    tagger: Tagger = Linear(3, 3)
+    weights: nn.Module = Linear(3, 3)
+    if kind == "videollama3":
+        tagger = VideoLLaMA3(str(v2b_weights / "tagger"), **SMALL)
+        tagger.tag(video.open(media / "cuts.mp4"), Tags())
+        with tagger._holder.model() as loaded:
+            weights = loaded.model  # type: ignore[attr-defined]
+    else:
+        assert isinstance(tagger, nn.Module)
+        weights = tagger
+    model, plain = module(tagger=tagger), module()
+    assert model.tagger is tagger
+    run = trainer(max_steps=1)
+    run.fit(model, data(folder))
+    trainer(max_steps=1).fit(plain, data(folder))
+    own = {id(value) for value in weights.parameters()}
+    learning = [value for group in run.optimizers[0].param_groups for value in group["params"]]
+    assert own
+    assert not own & {id(value) for value in [*model.parameters(), *learning]}
+    assert weights not in list(model.modules())
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    run.save_checkpoint(tmp_path / "made.ckpt")
+    held = torch.load(tmp_path / "made.ckpt", weights_only=True)
+    assert held["state_dict"].keys() == plain.state_dict().keys()
+    state = weights.training
+    model.train(not state).to("meta")
+    assert weights.training == state
+    assert {value.device.type for value in weights.parameters()} == {"cpu"}
+
+
+def test_what_plays_is_the_average(folder: Path) -> None:
+    class Seen(V2M):
+        def on_predict_start(self) -> None:
+            self.seen = [value.clone() for value in self.parameters()]
+
+        def predict_step(self, batch: list[Turn], _: int) -> list[Row]:
+            return []
+
+    torch.manual_seed(0)
+    model, average = Seen(lm=LM, conditioner=SEES, learning=FAST, window=1.0), Average(0.9)
+    run = trainer(max_steps=6, callbacks=[average])
+    run.fit(model, data(folder))
+    trained, wanted = ([value.clone() for value in each] for each in (model.parameters(), average._average.values()))
+    run.predict(model, Turns((Turn(Path("a.mp4"), Path()),)))
+    assert all(map(torch.equal, model.seen, wanted))
+    assert not all(map(torch.equal, model.seen, trained))
+    assert all(map(torch.equal, model.parameters(), trained))
+
+
+def test_a_strategy_that_shares_the_weights_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer()
+    monkeypatch.setattr(type(run.strategy), "restore_checkpoint_after_setup", True)
+    with pytest.raises(UsageError, match="predict shares videos among devices, not weights"):
+        run.predict(module(), Turns((Turn(Path("a.mp4"), Path()),)))

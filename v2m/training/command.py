@@ -67,7 +67,8 @@ class Command(LightningCLI):
             self.config.predict.trainer.logger = False
 
     def before_predict(self) -> None:
-        self.config_init["predict"] |= {"return_predictions": False, "weights_only": True}
+        given: Any = self.config_init["predict"]
+        given["return_predictions"], given["weights_only"] = False, True
         chosen = self.config.predict.model.tagger
         self.model.chosen = self.model.chosen if chosen is None else command.plain(chosen)
 

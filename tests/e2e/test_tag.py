@@ -76,7 +76,7 @@ def test_what_is_there_is_left_alone_and_what_a_person_said_wins(
     assert "b.tags.json holds no tags" in capsys.readouterr().out
     found = tags(corpus)
     assert (found["a.tags.json"]["genres"], found["a.tags.json"]["tempo"]) == (["polka"], 133)
-    assert found["a.tags.json"]["instruments"]
+    assert found["a.tags.json"]["moods"]
     assert found["a.tags.json"].keys() == found["deep/c.tags.json"].keys() == ALL
     (corpus / "b.tags.json").unlink()
     (corpus / "d.mp4").unlink()
@@ -126,7 +126,11 @@ def test_the_tagger_works_where_the_rank_does_and_is_no_part_of_the_module(
 ) -> None:
     modules: list[TagVideos] = []
     usual = TagVideos.on_predict_end
-    monkeypatch.setattr(TagVideos, "on_predict_end", modules.append)
+
+    def note(self: TagVideos) -> None:
+        modules.append(self)
+
+    monkeypatch.setattr(TagVideos, "on_predict_end", note)
     Command([*config, "--data.videos", str(corpus / "a.mp4"), *CPU])
     [module] = modules
     tagger: Any = module.tagger
@@ -139,7 +143,7 @@ def test_the_tagger_works_where_the_rank_does_and_is_no_part_of_the_module(
 
 
 def test_ended_by_a_signal_the_same_command_goes_on(corpus: Path, media: Path) -> None:
-    for number in range(30):
+    for number in range(4):
         shutil.copy(media / "cuts.mp4", corpus / f"more{number:02d}.mp4")
     (corpus / "d.mp4").unlink()
     command = [sys.executable, "-m", "v2m.tag", "--data.videos", str(corpus), *CPU]
@@ -153,16 +157,16 @@ def test_ended_by_a_signal_the_same_command_goes_on(corpus: Path, media: Path) -
     said = process.communicate()[0]
     assert process.returncode == errors.SIGTERM, said
     there = {path: path.stat().st_mtime_ns for path in tags_there(corpus)}
-    assert 2 <= len(there) < 34
+    assert 2 <= len(there) < 8
     assert all(json.loads(path.read_text()).keys() == ALL for path in there)
     assert not [name for name in names(corpus) if name.startswith(".")]
     assert main(command[3:]) == errors.OK
-    assert len(tags_there(corpus)) == 34
+    assert len(tags_there(corpus)) == 8
     assert {path: path.stat().st_mtime_ns for path in there} == there
 
 
 def tags_there(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.tags.json"))
+    return sorted(path for path in folder.rglob("*.tags.json") if not path.name.startswith("."))
 
 
 @pytest.mark.slow

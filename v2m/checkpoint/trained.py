@@ -39,16 +39,20 @@ def read(path: Path) -> V2M:
     return model.eval()
 
 
+def check(held: Mapping[str, Any], name: str) -> None:
+    """Raises MissingError for what training has not saved."""
+    if not all(isinstance(held.get(each), Mapping) for each in (EXPORT, "state_dict")):
+        raise MissingError(f"{name} is no training checkpoint of v2m")
+
+
 def averaged(held: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """The weights in a training checkpoint, averaged where they were; `name` is that of the checkpoint in errors.
 
     Raises:
         MissingError: There are none, or values that are no numbers.
     """
-    raw = held.get("state_dict")
-    if not isinstance(held.get(EXPORT), Mapping) or not isinstance(raw, Mapping):
-        raise MissingError(f"{name} is no training checkpoint of v2m")
-    state = {**raw, **held.get(AVERAGE, {})}
+    check(held, name)
+    state = {**held["state_dict"], **held.get(AVERAGE, {})}
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise MissingError(f"{name} holds weights that are no tensors")
     files.check_finite(state, name)
@@ -57,9 +61,8 @@ def averaged(held: Mapping[str, Any], name: str) -> dict[str, Tensor]:
 
 def made(held: Mapping[str, Any], name: str) -> V2M:
     """The model that a training checkpoint describes, without its weights. Raises MissingError."""
-    about = held.get(EXPORT)
-    if not isinstance(about, Mapping):
-        raise MissingError(f"{name} is no training checkpoint of v2m")
+    check(held, name)
+    about = held[EXPORT]
     try:
         config, shown = MusicConfig.of(about["model"]), about["shown"]
         return V2M(

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from v2m import command, errors
+from v2m.checkpoint import trained
 from v2m.data.module import ShardData
 from v2m.frozen import files
 from v2m.lit import V2M
@@ -53,11 +54,11 @@ class Command(LightningCLI):
         """Lightning would read all of the checkpoint here for settings of the model, and there are none in it.
 
         Raises:
-            MissingError: It is broken, or no checkpoint; its weights are only mapped into memory.
+            MissingError: It is broken, or none of training; its weights are only mapped into memory.
         """
         path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
         if path is not None and Path(path).is_file():
-            files.pickled(Path(path))
+            trained.check(files.pickled(Path(path)), repr(str(path)))
 
     def before_instantiate_classes(self) -> None:
         """The settings of a run are those of its training, and music for videos is nothing to record."""

@@ -28,6 +28,8 @@ class Outcome(lightning.Callback):
         self.rows: list[Row] = []  # of this rank; at the end, of all, in the order of the videos
         self._group: Any = None
         self._handlers: dict[int, Any] = {}
+        self._parent: int | None = None
+        self._asked: int | None = None  # the signal that asks for the end
 
     @property
     def code(self) -> int:
@@ -39,7 +41,7 @@ class Outcome(lightning.Callback):
         return batch.table(self.rows)
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        self.rows = []
+        self.rows, self._asked = [], None
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo", timeout=LONG)
         launcher, parent = trainer.strategy.launcher, os.getppid()
@@ -47,6 +49,7 @@ class Outcome(lightning.Callback):
         def end(number: int, _: Any) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # with which it hears of the ranks that end
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            self._asked = number
             if launcher is not None:
                 launcher.kill(number)  # type: ignore[arg-type]
             raise SystemExit(128 + number)
@@ -57,9 +60,11 @@ class Outcome(lightning.Callback):
     def on_predict_batch_start(self, *_: Any, **__: Any) -> None:
         if self._parent is not None and os.getppid() != self._parent:  # killed, and nobody waits for this rank
             raise SystemExit(errors.SIGTERM)
+        self._end_if_asked()
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any, **__: Any) -> None:  # noqa: ARG002
         self.rows += outputs
+        self._end_if_asked()
         full = next((row for row in outputs if row.code == errors.DISK), None)
         if full is not None:
             raise NoRoomError(f"{full.path.name!r}: {full.detail}")
@@ -75,6 +80,11 @@ class Outcome(lightning.Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         self._leave()
+
+    def _end_if_asked(self) -> None:
+        """What a signal raised is lost where it came while something was tidied up."""
+        if self._asked is not None:
+            raise SystemExit(128 + self._asked)
 
     def _leave(self) -> None:
         for number, handler in self._handlers.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ class Ends(lightning.LightningModule):
     def predict_step(self, batch: list[int], _: int) -> list[Row]:
         if batch == [-1]:
             os.kill(os.getpid(), signal.SIGTERM)
+        if batch == [-2]:  # as where what is no longer needed is tidied up
+            with suppress(SystemExit):
+                os.kill(os.getpid(), signal.SIGTERM)
         return [Row(Path(str(code)), "failed" if code else "done", "why", code) for code in batch]
 
 
@@ -59,9 +63,10 @@ def test_a_full_disk_ends_the_run() -> None:
     assert errors.exit_code(found.value) == errors.DISK
 
 
-def test_a_signal_ends_it_with_its_code_and_handlers_are_put_back() -> None:
+@pytest.mark.parametrize("code", [-1, -2])
+def test_a_signal_ends_it_with_its_code_wherever_it_comes_and_handlers_are_put_back(code: int) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as found:
-        run(0, -1, 0)
+        run(0, code, 0)
     assert found.value.code == errors.SIGTERM
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

@@ -235,7 +235,7 @@ class V2M(lightning.LightningModule):
         if self.model is None:
             if self._start is None or self._conditioner is not None:
                 raise UsageError("nothing has been learned yet: give --ckpt_path, a checkpoint that training has saved")
-            self.model = self._begun().to(self.device)
+            self.model = checkpoint.V2M.from_pretrained(self._start, device=self.device, dtype=torch.float32)
         name = Path(path).name if path else self._start or "in memory"
         self._score = scorer(self.made.eval(), name, self.tagger, self.scoring, device=self.device, chosen=self.chosen)
 

@@ -136,6 +136,11 @@ def test_it_plays_what_its_exported_checkpoint_plays(
     assert {path: path.stat().st_mtime_ns for path in done} == done
     (clips / "c.mp4").unlink()
     (clips / "a.webm").unlink()
+    (tmp_path / "out/b/a.v2m.mp4").write_bytes(b"a person's")
+    assert main(command) == 7
+    assert "a.v2m.mp4 exists already: give --model.scoring.overwrite true, or another output" in capsys.readouterr().out
+    (tmp_path / "out/b/a.v2m.mp4").unlink()
+    (tmp_path / "out/b/a.v2m.json").unlink()
     assert main([*command, "--model.scoring.seed", "4"]) == 0  # its own outputs, of other settings, are made anew
     assert capsys.readouterr().out.splitlines()[-1] == "2 done"
 

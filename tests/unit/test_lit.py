@@ -228,7 +228,7 @@ def test_a_tagger_is_no_part_of_what_learns_moves_or_is_saved(
     assert {value.device.type for value in weights.parameters()} == {"cpu"}
 
 
-def test_what_plays_is_the_average(folder: Path) -> None:
+def test_what_plays_and_what_is_measured_is_the_average(folder: Path, tmp_path: Path) -> None:
     class Seen(V2M):
         def on_predict_start(self) -> None:
             self.seen = [value.clone() for value in self.parameters()]
@@ -245,6 +245,10 @@ def test_what_plays_is_the_average(folder: Path) -> None:
     assert all(map(torch.equal, model.seen, wanted))
     assert not all(map(torch.equal, model.seen, trained))
     assert all(map(torch.equal, model.parameters(), trained))
+    run.save_checkpoint(tmp_path / "made.ckpt")
+    again = module()
+    trainer().validate(again, data(folder), ckpt_path=tmp_path / "made.ckpt", weights_only=True, verbose=False)
+    assert all(map(torch.equal, again.parameters(), wanted))
 
 
 def test_a_strategy_that_shares_the_weights_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

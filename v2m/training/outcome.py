@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from datetime import timedelta
@@ -16,6 +17,8 @@ from v2m.batch import Row
 from v2m.errors import NoRoomError
 
 LONG = timedelta(days=365)  # that a rank waits for the others: the longest video decides
+
+logger = logging.getLogger(__name__)
 
 
 class Outcome(lightning.Callback):
@@ -64,6 +67,9 @@ class Outcome(lightning.Callback):
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any, **__: Any) -> None:  # noqa: ARG002
         self.rows += outputs
+        for row in outputs:
+            if row.code == errors.BUG:
+                logger.error("%s: %s", row.path, row.trace)
         self._end_if_asked()
         full = next((row for row in outputs if row.code == errors.DISK), None)
         if full is not None:

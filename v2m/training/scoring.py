@@ -77,10 +77,12 @@ def scorer(
     def score(turn: Turn) -> Row:
         turn.folder.mkdir(parents=True, exist_ok=True)
         with torch.autocast(device.type, enabled=False):  # training's would make other music than infer.py's
-            return batch.score_one(
+            row = batch.score_one(
                 turn.video, turn.folder, about, how.overwrite, turn.twin, tagger=kept, generator=generator,
                 seed=how.seed, provenance={"recipe": name, "settings": about}, **arguments,
             )  # fmt: skip
+        detail = row.detail.replace("--overwrite", "--model.scoring.overwrite true").replace("--out", "--data.out")
+        return row._replace(detail=detail)
 
     return score
 

@@ -27,7 +27,7 @@ class Ends(lightning.LightningModule):
         if batch == [-2]:  # as where what is no longer needed is tidied up
             with suppress(SystemExit):
                 os.kill(os.getpid(), signal.SIGTERM)
-        return [Row(Path(str(code)), "failed" if code else "done", "why", code) for code in batch]
+        return [Row(Path(str(code)), "failed" if code else "done", "why", code, trace="the trace") for code in batch]
 
 
 class Codes:
@@ -55,6 +55,11 @@ def test_one_that_failed_gives_the_code_of_a_batch() -> None:
     outcome = run(0, 3)
     assert [row.code for row in outcome.rows] == [0, 3]
     assert outcome.table.endswith("1 done, 1 failed")
+
+
+def test_where_a_bug_was_met_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert run(errors.BUG).code == errors.BATCH
+    assert "1: the trace" in caplog.text
 
 
 def test_a_full_disk_ends_the_run() -> None:

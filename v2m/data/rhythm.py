@@ -5,11 +5,13 @@ R steps, C things measured at each, F frames of the picture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.timing import step_count
-from v2m.types import Floats, Picture
+from v2m.timing import mean_rate, step_count, step_times
+from v2m.types import Cut, Floats, Picture
 
 RATE = 20.0  # steps a second
 CHANNELS = ("cut", "motion", "motion_rise", "flow", "brightness", "flash", "contrast", "saturation")
@@ -35,6 +37,27 @@ def rhythm(picture: Picture, begin: float, duration: float, rate: float = RATE) 
     rise, flash = np.diff(moving).clip(min=0), np.abs(np.diff(light))
     found = [_cuts(picture, edges[1:]), moving[1:], rise, flow, light[1:], flash, contrast, saturation]
     return np.stack(found, axis=1).clip(0, 1).astype(np.float32)
+
+
+def picture(rhythm: NDArray[np.floating], names: Sequence[str], duration: float) -> Picture:
+    """What a rhythm (R, C) of `duration` seconds still says of its picture: motion, light, and cuts, each in the middle
+    of its step. `names` are those of the C things; what is not among them, and the colours, are 0."""
+    times = step_times(duration, len(rhythm))
+    curves = {name: rhythm[:, column].astype(float) for column, name in enumerate(names)}
+    none = np.zeros(len(rhythm))
+    moving = curves.get("motion", none).clip(0, 0.999)
+    cuts = curves.get("cut", none)
+    return Picture(
+        fps=mean_rate(len(rhythm), duration),
+        times=times,
+        brightness=curves.get("brightness", none),
+        saturation=curves.get("saturation", none),
+        contrast=curves.get("contrast", none) / 2,
+        motion=HALF_MOTION * moving / (1 - moving),
+        hues=np.zeros(12),
+        warmth=0.0,
+        cuts=tuple(Cut(float(times[step]), float(cuts[step])) for step in np.flatnonzero(cuts > 0)),
+    )
 
 
 def _means(times: Floats, curve: Floats, edges: Floats) -> Floats:

@@ -10,6 +10,8 @@ import re
 import signal
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,16 @@ def restore_random(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+
+
+@contextmanager
+def random_kept() -> Iterator[None]:
+    """Whatever is drawn in the block, what is drawn after it is as if nothing had been."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random(state)
 
 
 def _requeue() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,7 +18,9 @@ from v2m.data.module import ShardData
 from v2m.frozen import files
 from v2m.lit import V2M
 from v2m.training.checkpoints import Checkpoints, newest
+from v2m.training.configuration import Configuration
 from v2m.training.ema import Average
+from v2m.training.listening import Listening
 from v2m.training.meter import Meter
 from v2m.training.outcome import Outcome
 
@@ -35,7 +38,7 @@ class Command(LightningCLI):
             args=None if args is None or list(args) == sys.argv[1:] else list(args),
             run=run,
             seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=Configuration,
             parser_kwargs={"prog": "train.py"},
             trainer_defaults={
                 "use_distributed_sampler": False,
@@ -49,6 +52,7 @@ class Command(LightningCLI):
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(Average, "ema")
         parser.add_lightning_class_args(Meter, "meter")
+        parser.add_lightning_class_args(Listening, "listening")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would read all of the checkpoint here for settings of the model, and there are none in it.
@@ -61,7 +65,13 @@ class Command(LightningCLI):
             trained.check(files.pickled(Path(path)), repr(str(path)))
 
     def before_instantiate_classes(self) -> None:
-        """The settings of a run are those of its training, and music for videos is nothing to record."""
+        """The settings of a run are those of its training, and music for videos is nothing to record.
+
+        Each run of a sweep gets a folder of its own, or it would go on where another ended.
+        """
+        run, given = os.environ.get("WANDB_RUN_ID"), self.config.get(self.subcommand or "", self.config)
+        if run and os.environ.get("WANDB_SWEEP_ID"):
+            given.trainer.default_root_dir = str(Path(given.trainer.default_root_dir or ".") / run)
         if self.subcommand not in {None, "fit"}:
             self.save_config_callback = None
         if self.subcommand == "predict":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning
@@ -62,6 +64,15 @@ class Average(lightning.Callback):
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end
+
+    @contextmanager
+    def shown(self, module: nn.Module) -> Iterator[None]:
+        """The module's weights are the averaged ones while the block lasts."""
+        self._swap(module)
+        try:
+            yield
+        finally:
+            self._swap(module)
 
     @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:

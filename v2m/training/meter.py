@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from typing import Any
 
@@ -14,7 +16,7 @@ from v2m.timing import mean_rate
 
 class Meter(lightning.Callback):
     """Logs learning rates, the norm of the gradient before it is clipped, samples and codes a second, hours of music
-    heard so far and the peak of the GPU's memory.
+    heard so far, and the peaks of the process's memory and of the GPU's. Validation does not count as time.
 
     Args:
         every: Batches over which speeds are averaged.
@@ -31,6 +33,12 @@ class Meter(lightning.Callback):
         for group in optimizer.param_groups:
             pl_module.log(f"rate/{group['name']}", group["lr"])
 
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        self._since = self._since or (time.monotonic(), 0, 0, 0)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        self._since = None
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         now = time.monotonic()
         began, batches, samples, codes = self._since or (now, 0, 0, 0)
@@ -43,6 +51,7 @@ class Meter(lightning.Callback):
             pl_module.log("speed/samples_a_second", mean_rate(samples, now - began), batch_size=1)
             pl_module.log("speed/codes_a_second", mean_rate(codes, now - began), batch_size=1)
             pl_module.log("speed/hours_of_music", self._hours, batch_size=1)
+            pl_module.log("speed/peak_gigabytes_of_process", _resident() / 1e9, batch_size=1)
             if torch.cuda.is_available():
                 pl_module.log("speed/peak_gigabytes", torch.cuda.max_memory_allocated() / 1e9, batch_size=1)
             self._since = now, 0, 0, 0
@@ -52,3 +61,9 @@ class Meter(lightning.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._hours = float(state_dict["hours"])
+
+
+def _resident() -> int:
+    """Bytes that this process has held at most."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

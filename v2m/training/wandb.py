@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import netrc
 import os
-import socket
 import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +17,8 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import WandbLogger
 
 HOME = "https://api.wandb.ai"
-PATIENCE = 8.0  # seconds
+PATIENCE = 8.0  # seconds in which the server must answer, and then take the run
+LEAVE = 120.0  # seconds at the end for what is still to be sent
 
 logger = logging.getLogger(__name__)
 
@@ -38,23 +42,51 @@ class Wandb(WandbLogger):
             logger.warning("W&B keeps its records in %s (%s); `wandb sync` sends them", save_dir, why)
             given["offline"] = True
         Path(save_dir).mkdir(parents=True, exist_ok=True)
+        settings = given.get("settings") or {}
+        if isinstance(settings, Mapping):
+            given["settings"] = {"init_timeout": PATIENCE, "finish_timeout": LEAVE, **settings}
         super().__init__(project=project, name=name, save_dir=save_dir, **given)
+        self._ailing = False
+
+    @property
+    def experiment(self) -> Any:
+        """The run, begun on first use; offline where its server does not take it."""
+        try:
+            return super().experiment
+        except Exception as error:  # of any kind: no record is worth a run
+            if self._offline or self._experiment is not None:
+                raise
+            said = " ".join(str(error).split())[:200]
+            logger.warning("W&B does not take the run (%s): its records are kept in %s", said, self.save_dir)
+            self._offline = True
+            self._wandb_init["mode"] = "offline"
+            return super().experiment
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """What cannot be recorded is told once."""
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:
+            if not self._ailing:
+                logger.warning("W&B records no more (%s: %s): training goes on", type(error).__name__, error)
+            self._ailing = True
 
 
 def unreachable(address: str) -> str | None:
     """Why records cannot be sent to `address`, within `PATIENCE`; None where they can."""
-    parts = urlsplit(address)
-    host, port = parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
+    host = urlsplit(address).hostname or ""
     if not os.environ.get("WANDB_API_KEY") and not _kept(host):
         return "there is no key"
     found: list[bool] = []
 
     def reach() -> None:
         try:
-            socket.create_connection((host, port), timeout=PATIENCE).close()
-            found.append(True)
-        except OSError:
+            urllib.request.urlopen(address, timeout=PATIENCE).close()  # noqa: S310 - where W&B itself would go
+        except urllib.error.HTTPError:  # an answer as well
             pass
+        except (OSError, ValueError, HTTPException):
+            return
+        found.append(True)
 
     thread = threading.Thread(target=reach, daemon=True)  # names can take longer to look up than any limit
     thread.start()

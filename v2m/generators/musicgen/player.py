@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -81,14 +82,21 @@ class Player:
 
     @classmethod
     def of(
-        cls, model: V2M, name: str, device: torch.device, precision: Precision | None, *, keep: bool = False
+        cls,
+        model: V2M,
+        name: str,
+        device: torch.device,
+        precision: Precision | None,
+        *,
+        keep: bool = False,
+        words: bool = True,
     ) -> Player:
-        """Of a model that has been read, with the parts it names or carries.
+        """Of a model that has been read, with the parts it names or carries. Without `words` it can only `perform`.
 
         Raises:
             MissingError: As in `load`.
         """
-        text = _text(model, name, device) if model.config.reads_text else None
+        text = _text(model, name, device) if words and model.config.reads_text else None
         codes = model.part("codec")
         assert codes.folder is not None, "a part that was asked for has been fetched"
         codec: Codec = encodec.load(codes.folder, device, config=codes.config, state=codes.state)
@@ -96,6 +104,12 @@ class Player:
         model.check_codec(codec.spec)
         chroma = None if model.config.chroma is None else Chroma.load(codes.folder)
         return cls(model, text, codec, chroma, device=device, precision=precision, keep=keep)
+
+    def lent(self, decoder: Decoder) -> Player:
+        """The same, that writes with a decoder of the model's weights as they are now and takes nothing over."""
+        found = copy(self)
+        found._decoder = decoder
+        return found
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -181,7 +195,7 @@ class Player:
             progress=_between(tell, *SHARES),
         )  # fmt: skip
         took = time.perf_counter() - begun
-        sound = self._sound(codes, sample_count(seconds, self.sample_rate))
+        sound = self.sound(codes, sample_count(seconds, self.sample_rate))
         tell(1.0)
         plan = windows.plan(frames, long, far)
         return Score(
@@ -238,8 +252,8 @@ class Player:
         heard = Audio(np.take(melody.samples, places, axis=1), melody.sample_rate)
         return self._model.hear(self._chroma.of(heard).to(self._device))
 
-    def _sound(self, codes: torch.Tensor, samples: int) -> NDArray[np.float32]:
-        """(1, K, T) → (C, `samples`), within ±1."""
+    def sound(self, codes: torch.Tensor, samples: int) -> NDArray[np.float32]:
+        """What codes (1, K, T) stand for: (C, `samples`), within ±1."""
         wave = self._codec.decode(codes)[0, :, :samples].float().cpu().numpy()
         assert wave.shape[1] == samples, f"the codes are shorter than {samples} samples"
         peak = float(np.abs(wave).max(initial=0.0))

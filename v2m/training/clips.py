@@ -131,11 +131,13 @@ def watched(
         eyes = Eyes.load(model, "the model", device)
     films.mkdir(parents=True, exist_ok=True)
     found: list[Clip] = []
-    for source in find(videos)[:count]:
-        shown = video.open(source.video).span(0.0, seconds)
-        film = films / f"{source.key}.mp4"
+    sources = find(videos)[:count]
+    stems = [source.video.stem for source in sources]
+    for source, stem in zip(sources, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else source.key
+        shown, film = video.open(source.video).span(0.0, seconds), films / f"{name}.mp4"
         preview(shown, film)
-        found.append(Watched(source.key, shown, Palette().tag(shown, Tags()), video.open(film), player, eyes))
+        found.append(Watched(name, shown, Palette().tag(shown, Tags()), video.open(film), player, eyes))
     return found
 
 

@@ -142,7 +142,7 @@ class Listening(lightning.Callback):
             heard += references
             figures |= {f"reference_{name}": value for name, value in means([r.figures for r in references]).items()}
         figures["seconds_taken"] = time.perf_counter() - begun
-        tell(trainer.loggers, heard, figures, step)
+        tell(trainer.loggers, heard, figures, max(0, step - 1))  # as Lightning counts them
         self._referred = True
 
     def _references(self, trainer: Any) -> list[Any]:

@@ -20,11 +20,11 @@ from v2m.types import Audio, Floats, Picture
 LOWEST, BANDS = 40.0, 160  # Hz, and how many bands from there to half the sample rate, each as wide in octaves
 COLUMNS = 1200
 RANGE = 80.0  # dB below the loudest
-INK, CUT, BEAT = "#222222", "#d1495b", "#e9c46a"
+INK, CUT, BEAT = "#222222", "#4cc9f0", "#e9c46a"
 
 
 def draw(path: Path, audio: Audio, picture: Picture, beats: Floats | None, title: str) -> None:
-    """Writes a PNG. Cuts are red lines, as wide as they are strong; beats are ticks between the two parts."""
+    """Writes a PNG. Cuts are blue lines, as wide as they are strong; beats are ticks between the two parts."""
     seconds = seconds_of(len(audio), audio.sample_rate)
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(11.0, 4.6), layout="constrained")

@@ -8,7 +8,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,15 @@ class Wandb(WandbLogger):
             return super().experiment
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        self._try(super().log_metrics, metrics, step)
+
+    def log_hyperparams(self, params: Any) -> None:
+        self._try(super().log_hyperparams, params)
+
+    def _try(self, record: Callable[..., None], *given: Any) -> None:
         """What cannot be recorded is told once."""
         try:
-            super().log_metrics(metrics, step)
+            record(*given)
         except Exception as error:
             if not self._ailing:
                 logger.warning("W&B records no more (%s: %s): training goes on", type(error).__name__, error)

@@ -1,0 +1,40 @@
+"""A run of training with everything a researcher sees of it, offline: tiny encoders, shards of random codes, a video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.tiny import encoders, shards
+from v2m.data.schema import Manifest
+
+HEADER, BLOCK = 7, 32768  # bytes at the begin of a file of W&B's records, and of a block of them
+
+
+def prepared(folder: Path, *, seconds: float = 3.0) -> Path:
+    """Encoders, and shards in `folder`/shards that name them."""
+    made = encoders.write(folder / "encoders")
+    about: dict[str, Any] = {"vision": f"{made / 'clip'}:grid", "codec": str(made / "encodec"), "text": str(made / "t5")}
+    manifest: Manifest = replace(shards.KEPT, width=32, aspect="squash", **about)
+    return shards.write(folder / "shards", (3, 3), seconds=seconds, manifest=manifest)
+
+
+def records(path: Path) -> Iterator[Any]:
+    """What W&B wrote to a `.wandb` file: records of its own protocol in the blocks of LevelDB's log."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    held, at, part = path.read_bytes(), HEADER, b""
+    while at + 7 <= len(held):
+        if BLOCK - at % BLOCK < 7:  # too little left for a record's head
+            at += BLOCK - at % BLOCK
+            continue
+        size, kind = int.from_bytes(held[at + 4 : at + 6], "little"), held[at + 6]
+        part += held[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in {1, 4}:  # whole, or the last part
+            found = Record()
+            found.ParseFromString(part)
+            yield found
+            part = b""

@@ -1,8 +1,8 @@
 """What becomes of training where W&B's server is away, or goes: `uv run python bench/wandb_away.py`.
 
-Each row is a real run of train.py with a key, against a server on this machine that is there or not in one way. "first
-step": until the checkpoint of step 1 lies there, beside that of a run without a logger. Addresses outside this machine
-are never asked.
+Each row has a key, and a server on this machine that is there or not in one way (`bench/tiny/wandb_server.py`). "begin"
+and "end" are the seconds that the logger alone takes before its first figure and after its last; the rest is what a
+real run of train.py came to. Addresses outside this machine are never asked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.tiny import shards
@@ -22,56 +22,83 @@ from bench.tiny.wandb_server import MANNERS, Manner, serving
 ROOT = Path(__file__).parents[1]
 KEY = "0123456789abcdef" * 2 + "01234567"  # of the right length, and nobody's
 STEPS = 12
-LONGEST = 300.0
+LONGEST = 900.0
+ALONE = """
+import sys, time
+import wandb
+from v2m.training.wandb import Wandb
+begun = time.perf_counter()
+logger = Wandb(save_dir=sys.argv[1])
+logger.experiment
+begin = time.perf_counter() - begun
+for step in range(3):
+    logger.log_metrics({"x": step}, step)
+    time.sleep(2)
+begun = time.perf_counter()
+try:
+    wandb.finish()
+except ConnectionError:  # W&B's own process has crashed
+    pass
+print(begin, time.perf_counter() - begun)
+"""
 
 
-def run(folder: Path, root: Path, address: str | None) -> dict[str, float]:
-    """Seconds to the first step and to the end, the exit code, the steps taken, and rows of figures kept here."""
-    words = ["--config", "configs/train/tiny.yaml", "--data.train", str(folder), "--trainer.max_steps", str(STEPS)]
-    words += ["--trainer.default_root_dir", str(root), "--data.window", "1", "--data.batch", "2", "--listening.every", "0"]
-    words += ["--checkpoints.every", "1", "--checkpoints.keep", "100", "--trainer.log_every_n_steps", "1"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    if address is None:
-        words += ["--trainer.logger", "false"]
-    else:
-        words += ["--trainer.logger", "v2m.training.wandb.Wandb", "--trainer.logger.init_args.save_dir", str(root)]
-        environment |= {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": address}
-    begun = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "train.py", "fit", *words], cwd=ROOT, env=environment,
-        stdout=(root.parent / f"{root.name}.txt").open("w"), stderr=subprocess.STDOUT,
+def environment(address: str | None) -> dict[str, str]:
+    held = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    return held if address is None else held | {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": address}
+
+
+def alone(root: Path, address: str) -> dict[str, float]:
+    """Seconds that the logger takes at the begin and at the end."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(root)], cwd=ROOT, env=environment(address), capture_output=True, text=True,
+        timeout=LONGEST, check=True,
     )  # fmt: skip
-    first, place = float("nan"), root / "checkpoints/step00000001.ckpt"
-    while process.poll() is None and time.monotonic() - begun < LONGEST:
-        if first != first and place.exists():
-            first = time.monotonic() - begun
-        time.sleep(0.02)
-    if process.poll() is None:
-        process.kill()
-    took = time.monotonic() - begun
+    begin, end = done.stdout.strip().splitlines()[-1].split()
+    return {"begin": float(begin), "end": float(end)}
+
+
+def run(folder: Path, root: Path, address: str) -> dict[str, float]:
+    """The exit code, the steps taken, and the rows of figures kept here."""
+    words = ["--config", "configs/train/tiny.yaml", "--data.train", str(folder), "--trainer.max_steps", str(STEPS)]
+    words += [
+        "--trainer.default_root_dir",
+        str(root),
+        "--data.window",
+        "1",
+        "--data.batch",
+        "2",
+        "--listening.every",
+        "0",
+    ]
+    words += ["--checkpoints.every", "1", "--checkpoints.keep", "100", "--trainer.log_every_n_steps", "1"]
+    words += ["--trainer.logger", "v2m.training.wandb.Wandb", "--trainer.logger.init_args.save_dir", str(root)]
+    done = subprocess.run(
+        [sys.executable, "train.py", "fit", *words], cwd=ROOT, env=environment(address), capture_output=True,
+        timeout=LONGEST, check=False,
+    )  # fmt: skip
     kept = [each for path in root.rglob("*.wandb") for each in records(path) if each.HasField("history")]
     steps = len(list((root / "checkpoints").glob("step*.ckpt")))
-    return {"first": first, "took": took, "exit": process.wait(), "steps": steps, "kept": len(kept)}
+    return {"exit": done.returncode, "steps": steps, "kept": len(kept)}
 
 
-def main(manners: tuple[Manner, ...]) -> None:
+def main(manners: Sequence[Manner]) -> None:
     found: dict[str, dict[str, float]] = {}
+    print(f"{'server':10}{'begin, s':>10}{'end, s':>8}{'exit':>6}{'steps':>7}{'rows kept':>11}{'rows sent':>11}")
     with tempfile.TemporaryDirectory(prefix="v2m-") as place:
         home = Path(place)
         folder = shards.write(home / "shards", (3, 3), seconds=2.0)
-        run(folder, home / "warm", None)
-        found["no logger"] = run(folder, home / "none", None)
         for manner in manners:
+            with serving(manner) as (address, _):
+                each = alone(home / f"{manner}-alone", address)
             with serving(manner) as (address, server):
-                found[manner] = run(folder, home / manner, address)
-                found[manner]["sent"] = 0 if server is None else server.rows
-    print(f"{'server':12}{'first step, s':>15}{'command, s':>12}{'exit':>6}{'steps':>7}{'rows kept':>11}{'rows sent':>11}")
-    for name, each in found.items():
-        sent = each.get("sent", "")
-        print(f"{name:12}{each['first']:15.1f}{each['took']:12.1f}{each['exit']:6}{each['steps']:7}", end="")
-        print(f"{each['kept']:11}{sent:>11}")
+                each |= run(folder, home / manner, address)
+                each["sent"] = 0 if server is None else server.rows
+            found[manner] = each
+            print(f"{manner:10}{each['begin']:10.1f}{each['end']:8.1f}{each['exit']:6}{each['steps']:7}", end="")
+            print(f"{each['kept']:11}{each['sent']:11}", flush=True)
     print(json.dumps({name: {k: round(v, 1) for k, v in each.items()} for name, each in found.items()}))
 
 
 if __name__ == "__main__":
-    main(tuple(sys.argv[1:]) or MANNERS)  # type: ignore[arg-type]
+    main([name for name in MANNERS if name in sys.argv[1:]] or MANNERS)

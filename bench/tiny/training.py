@@ -1,4 +1,4 @@
-"""A run of training with everything a researcher sees of it, offline: tiny encoders, shards of random codes, a video."""
+"""What a run of training needs that is listened to, offline, and what W&B has kept of one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from wandb.proto.wandb_internal_pb2 import Record
+
 from bench.tiny import encoders, shards
-from v2m.data.schema import Manifest
 
 HEADER, BLOCK = 7, 32768  # bytes at the begin of a file of W&B's records, and of a block of them
 
@@ -16,15 +17,13 @@ HEADER, BLOCK = 7, 32768  # bytes at the begin of a file of W&B's records, and o
 def prepared(folder: Path, *, seconds: float = 3.0) -> Path:
     """Encoders, and shards in `folder`/shards that name them."""
     made = encoders.write(folder / "encoders")
-    about: dict[str, Any] = {"vision": f"{made / 'clip'}:grid", "codec": str(made / "encodec"), "text": str(made / "t5")}
-    manifest: Manifest = replace(shards.KEPT, width=32, aspect="squash", **about)
+    names = {"vision": f"{made / 'clip'}:grid", "codec": str(made / "encodec"), "text": str(made / "t5")}
+    manifest = replace(shards.KEPT, width=32, aspect="squash", **names)
     return shards.write(folder / "shards", (3, 3), seconds=seconds, manifest=manifest)
 
 
 def records(path: Path) -> Iterator[Any]:
     """What W&B wrote to a `.wandb` file: records of its own protocol in the blocks of LevelDB's log."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     held, at, part = path.read_bytes(), HEADER, b""
     while at + 7 <= len(held):
         if BLOCK - at % BLOCK < 7:  # too little left for a record's head

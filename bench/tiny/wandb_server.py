@@ -1,4 +1,4 @@
-"""As much of W&B's server as a run of training talks to, on this machine alone, and the ways in which it may be away."""
+"""As much of W&B's server as training talks to, on this machine alone, and the ways in which it may be away."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *_: Any) -> None:
         """Quiet."""
 
     def do_GET(self) -> None:
@@ -57,7 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
         query, given = asked.get("query", ""), asked.get("variables") or {}
         found: dict[str, Any] = {}
         if "viewer" in query:
-            found = {"viewer": {**WHO, "entity": "someone", "username": "someone", "flags": "{}", "teams": {"edges": []}}}
+            about = {"entity": "someone", "username": "someone", "flags": "{}", "teams": {"edges": []}}
+            found = {"viewer": WHO | about}
         elif "upsertBucket" in query:
             about = {"id": "1", "name": given.get("name"), "displayName": given.get("name"), "historyLineCount": 0}
             bucket = about | {"project": {"id": "1", "name": "v2m", "entity": WHO}}

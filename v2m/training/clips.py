@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -48,20 +48,9 @@ class How:
         return {"window": window, "stride": STRIDE * window, **about}
 
 
-class Clip(Protocol):
-    """`film` is a small copy of its pictures, `reference` the music that it had, where there are such."""
-
-    name: str
-    picture: Picture
-    film: Video | None
-    reference: Audio | None
-
-    def write(self, model: V2M, how: How) -> Score: ...
-
-
 @dataclass(frozen=True)
 class Watched:
-    """A video. Models that see need eyes."""
+    """A video, with a small copy of its pictures. Models that see need eyes."""
 
     name: str
     video: Video
@@ -69,7 +58,7 @@ class Watched:
     film: Video
     player: Player
     eyes: Any
-    reference: Audio | None = None
+    reference: None = None
 
     @property
     def picture(self) -> Picture:
@@ -87,7 +76,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Kept:
-    """A sample: one row, on the model's device."""
+    """A sample: one row, on the model's device, with the music that it had."""
 
     name: str
     batch: Batch
@@ -95,7 +84,7 @@ class Kept:
     picture: Picture
     player: Player
     reference: Audio
-    film: Video | None = None
+    film: None = None
 
     @torch.inference_mode()
     def write(self, model: V2M, how: How) -> Score:
@@ -106,12 +95,15 @@ class Kept:
         if sees and not model.config.nulls:
             sampling = replace(sampling, guidance=1.0, video_guidance=None)
         branches = model.branches(sampling, text=text, video=model.see(self.batch.seen) if sees else None)
-        given = how.given(model) | {"sampling": sampling}
+        given: dict[str, Any] = how.given(model) | {"sampling": sampling}
         return self.player.lent(how.decoder).perform(self.duration, lambda *_: branches, **given)
 
 
+Clip = Watched | Kept
+
+
 def watched(
-    videos: Sequence[Path], count: int, seconds: float, model: V2M, device: torch.device, films: Path
+    videos: Sequence[Path], count: int, seconds: float, model: V2M, device: torch.device, *, films: Path
 ) -> list[Clip]:
     """The first `seconds` of the first `count` videos; their small copies go to the folder `films`.
 

@@ -25,7 +25,8 @@ class Configuration(SaveConfigCallback):
     there also the sizes of the model that was made and what its shards hold."""
 
     def __init__(self, parser: Any, config: Any, **given: Any) -> None:
-        super().__init__(parser, config, **given | {"save_to_log_dir": False})
+        given["save_to_log_dir"] = False
+        super().__init__(parser, config, **given)
 
     def save_config(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
         plain = without_secrets(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))

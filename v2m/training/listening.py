@@ -44,14 +44,15 @@ class Listening(lightning.Callback):
         *,
         seconds: float = 30.0,
         seed: int = 0,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling | None = None,
     ) -> None:
         bounds = {"every": (every, 0), "clips": (clips, 1), "seconds": (seconds, 1), "seed": (seed, 0)}
         problems = [f"{name} {value:g} must be {low} or more" for name, (value, low) in bounds.items() if value < low]
         if problems:
             raise UsageError("listening: " + "; ".join(problems))
-        self.every, self.clips, self.seconds, self.seed, self.sampling = every, clips, seconds, seed, sampling
-        self.videos = None if videos is None else [Path(each) for each in ([videos] if _one(videos) else videos)]
+        self.every, self.clips, self.seconds, self.seed = every, clips, seconds, seed
+        self.sampling = sampling or Sampling()
+        self.videos = [Path(videos)] if isinstance(videos, str | Path) else videos
         self._clips: Sequence[Any] = ()
         self._validations = 0
         self._heard = -1  # the step at which it listened last
@@ -104,7 +105,7 @@ class Listening(lightning.Callback):
             raise MissingError(f"{type(trainer.strategy).__name__} parts the weights among ranks")
         if self.videos is not None:
             films = _home(trainer) / "videos"
-            return watched(self.videos, self.clips, self.seconds, module.made, module.device, films)
+            return watched(self.videos, self.clips, self.seconds, module.made, module.device, films=films)
         loader = None if trainer.datamodule is None else trainer.datamodule.val_dataloader()
         if not isinstance(loader, Loader):
             raise MissingError("give --listening.videos, or --data.validation, whose samples can be listened to")
@@ -127,14 +128,18 @@ class Listening(lightning.Callback):
         from v2m.training.clips import How
         from v2m.training.showing import keep, means, tell, write_figures
 
-        begun, step, folder = time.perf_counter(), trainer.global_step, _home(trainer) / f"step{trainer.global_step:08d}"
+        begun, step, folder = (
+            time.perf_counter(),
+            trainer.global_step,
+            _home(trainer) / f"step{trainer.global_step:08d}",
+        )
         folder.mkdir(parents=True, exist_ok=True)
         decoder, stop = Decoder(module.made.lm), _Stop(trainer)
         heard = []
         for number, clip in enumerate(self._clips):
             score = clip.write(module.made, How(decoder, self.sampling, self.seed + number, stop))
             title = f"{clip.name}   step {step}"
-            heard.append(keep(folder, clip.name, score.audio, clip.picture, clip.film, title))
+            heard.append(keep(folder, clip.name, score.audio, clip.picture, clip.film, title=title))
         figures = means([each.figures for each in heard])
         write_figures(folder, step, heard, figures)
         if not self._referred:
@@ -153,7 +158,7 @@ class Listening(lightning.Callback):
         folder.mkdir(exist_ok=True)
         there = [clip for clip in self._clips if clip.reference is not None]
         return [
-            keep(folder, f"{clip.name}_reference", clip.reference, clip.picture, None, f"{clip.name}   as it was")
+            keep(folder, f"{clip.name}_reference", clip.reference, clip.picture, None, title=f"{clip.name}   as it was")
             for clip in there
         ]
 
@@ -181,7 +186,3 @@ def _line(error: BaseException) -> str:
     """What went wrong; of what nobody foresaw its kind, too."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said}" if exit_code(error) == BUG else said
-
-
-def _one(videos: list[Path] | Path) -> bool:
-    return isinstance(videos, str | Path)

@@ -42,7 +42,7 @@ class Heard:
     film: Path | None
 
 
-def keep(folder: Path, name: str, audio: Audio, picture: Picture, film: Video | None, title: str) -> Heard:
+def keep(folder: Path, name: str, audio: Audio, picture: Picture, film: Video | None, *, title: str) -> Heard:
     """Measures a piece and writes its files, over older ones of the same name."""
     beats = heard_beats(audio)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("flac", "png", "mp4")}

@@ -66,10 +66,12 @@ def bands(audio: Audio) -> tuple[Floats, Floats]:
     mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
     starts = np.linspace(0, len(audio), min(COLUMNS, max(1, len(audio) // (size // 8))), endpoint=False).astype(int)
     window = np.hanning(size).astype(np.float32)
-    power = np.concatenate([
-        np.abs(np.fft.rfft(mono[part[:, None] + np.arange(size)] * window)) ** 2
-        for part in np.array_split(starts, max(1, len(starts) // 200))
-    ])  # (T, F)
+    power = np.concatenate(
+        [
+            np.abs(np.fft.rfft(mono[part[:, None] + np.arange(size)] * window)) ** 2
+            for part in np.array_split(starts, max(1, len(starts) // 200))
+        ]
+    )  # (T, F)
     edges = np.geomspace(LOWEST, audio.sample_rate / 2, BANDS + 1)
     middles = np.sqrt(edges[1:] * edges[:-1])
     bins = np.fft.rfftfreq(size, 1 / audio.sample_rate)

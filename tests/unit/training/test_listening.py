@@ -42,7 +42,7 @@ class Drawing(Listening):
 
     def _write(self, trainer: Any, module: Any) -> None:
         super()._write(trainer, module)
-        torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
+        torch.rand(3), np.random.rand(3), random.random()
 
 
 def run(
@@ -159,7 +159,8 @@ def test_a_second_ctrl_c_is_not_taken_for_a_failure(folder: Path, tmp_path: Path
 def test_what_cannot_be_had_is_told_in_a_line_and_training_goes_on(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, lacking: str
 ) -> None:
-    told, given = "nothere.mp4' is not a video", {"videos": tmp_path / "nothere.mp4"}
+    given: dict[str, Any] = {"videos": tmp_path / "nothere.mp4"}
+    told = "nothere.mp4' is not a video"
     (tmp_path / "nothere.mp4").write_text("no film")
     if lacking == "codec":
         told, given = "there is no folder 'tiny'", {}
@@ -174,7 +175,7 @@ def test_what_cannot_be_had_is_told_in_a_line_and_training_goes_on(
 
 
 def test_videos_that_are_not_there_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="none.mp4': no such file or folder"):
+    with pytest.raises(UsageError, match=r"none\.mp4': no such file or folder"):
         run(folder, tmp_path, Listening(every=1, videos=[Path("none.mp4")]))
     with pytest.raises(RefusedError, match="no videos"):
         run(folder, tmp_path, Listening(every=1, videos=tmp_path))

@@ -75,7 +75,7 @@ def read(found: Weights) -> Source:
 
 def _own(found: Weights) -> Source:
     folder = found.folder
-    settings = _mapping(folder / SETTINGS)
+    settings = files.read_yaml(folder / SETTINGS)
     if settings.get("format") != FORMAT:
         raise MissingError(
             f"{str(folder / SETTINGS)!r} has format {settings.get('format')!r}, and this version of v2m reads "
@@ -169,16 +169,6 @@ def _package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(cfg, Mapping):
         raise MissingError(f"{str(path)!r} holds no settings as audiocraft exports them (no xp.cfg)")
     return dict(cfg), dict(state)
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise MissingError(f"{str(path)!r} is not YAML ({' '.join(str(error).split())}): fetch it again") from error
-    if not isinstance(found, dict):
-        raise MissingError(f"{str(path)!r} holds no settings: fetch it again")
-    return found
 
 
 def _shown(plain: Any, path: Path) -> Shown | None:

@@ -116,14 +116,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """The mapping in a YAML file.
 
     Raises:
-        MissingError: It is missing or is something else.
+        MissingError: The file is missing, or holds something else.
     """
+    _check(path)
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise MissingError(f"{str(path)!r} is not YAML ({' '.join(str(error).split())}): download it again") from error
     if not isinstance(found, dict):
         raise MissingError(f"{str(path)!r} holds no settings: download it again")

@@ -11,8 +11,9 @@ import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from v2m.errors import MissingError
 from v2m.frozen.folders import COMMIT, card_licence, checkpoint_folders, contents, lacking, revision
@@ -126,7 +127,7 @@ def _local(name: str) -> Path | None:
     return None
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BufferedReader:
     try:
         return path.open("rb")
     except PermissionError:

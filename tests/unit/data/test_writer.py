@@ -12,6 +12,7 @@ import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,12 +71,14 @@ def test_a_shard_holds_what_was_given_and_webdataset_reads_it(tmp_path: Path) ->
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files open
 def test_webdatasets_pipeline_decodes_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opened, grouped and decoded by what other people's training has; in secure mode it opens no files."""
-    from webdataset import WebDataset, utils
+    from webdataset import utils
+    from webdataset.compat import WebDataset
 
     monkeypatch.setattr(utils, "enforce_security", False)
     shards = writer.assemble(tmp_path, [part(tmp_path, "a", 2), part(tmp_path, "b")], {}, 2, 100)
     urls = [str(tmp_path / shard.file) for shard in shards]
-    found = list(WebDataset(urls, shardshuffle=False).decode())
+    pipeline: Any = WebDataset(urls, shardshuffle=False).decode()
+    found = list(pipeline)
     assert [each["__key__"] for each in found] == ["a_0000", "a_0001", "b_0000"]
     for each, (meta, arrays) in zip(found, (sample("a"), sample("a", 1), sample("b")), strict=True):
         assert Meta(**each[META]) == meta

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from v2m.convert import dac
 from v2m.errors import MissingError
 
 RATIOS = (8, 5, 4, 2)  # the decoder pads the output of stride 5, in second place, and that alone
 ENTRIES = 1024
 SEMANTIC = "semantic_model."
-_UNITS = {"0": "snake1", "1": "conv1", "2": "snake2", "3": "conv2"}
 _POSITIONS = SEMANTIC + "encoder.pos_conv_embed.conv."
 _NORMED = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 
@@ -74,7 +73,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif module not in modules or leaf not in _leaves(modules[module], published=True):
             unknown.append(key)
         elif leaf == "weight_v" and f"{module}.weight_g" in state:
-            out[f"{modules[module]}.weight"] = _fused(state[f"{module}.weight_g"], value)
+            out[f"{modules[module]}.weight"] = value * (state[f"{module}.weight_g"] / dac.row_norm(value))
         elif leaf not in {"weight_g", "weight_v"}:
             out[f"{modules[module]}.{leaf}"] = value
         elif f"{module}.{_other(leaf)}" not in state:
@@ -100,7 +99,7 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif module not in modules or leaf not in _leaves(module, published=False):
             unknown.append(key)
         elif leaf == "weight" and module.startswith("acoustic_"):
-            out[f"{modules[module]}.weight_g"] = _row_norm(value)
+            out[f"{modules[module]}.weight_g"] = dac.row_norm(value)
             out[f"{modules[module]}.weight_v"] = value
         else:
             out[f"{modules[module]}.{leaf}"] = value
@@ -111,20 +110,8 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _modules(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Published name of every module with weights → transformers' name; HuBERT's, which are the same, are left out."""
     names = {"fc_prior": "fc", "fc_post1": "fc1", "fc_post2": "fc2"}
-    for old, new in (("encoder.block", "acoustic_encoder"), ("decoder_2.model", "acoustic_decoder")):
-        names |= {f"{old}.0": f"{new}.conv1", f"{old}.5": f"{new}.snake1", f"{old}.6": f"{new}.conv2"}
-    for n in range(1, len(RATIOS) + 1):
-        encoder, decoder = f"acoustic_encoder.block.{n - 1}", f"acoustic_decoder.block.{n - 1}"
-        names |= {
-            f"encoder.block.{n}.block.3": f"{encoder}.snake1",
-            f"encoder.block.{n}.block.4": f"{encoder}.conv1",
-            f"decoder_2.model.{n}.block.0": f"{decoder}.snake1",
-            f"decoder_2.model.{n}.block.1": f"{decoder}.conv_t1",
-        }
-        for unit in range(3):
-            for old, new in _UNITS.items():
-                names[f"encoder.block.{n}.block.{unit}.block.{old}"] = f"{encoder}.res_unit{unit + 1}.{new}"
-                names[f"decoder_2.model.{n}.block.{unit + 2}.block.{old}"] = f"{decoder}.res_unit{unit + 1}.{new}"
+    names |= dac.encoder("encoder.block", "acoustic_encoder", len(RATIOS))
+    names |= dac.decoder("decoder_2.model", "acoustic_decoder", len(RATIOS))
     names["encoder_semantic.conv.conv"] = "encoder_semantic.conv"
     names |= {f"decoder_semantic.conv{n}.conv": f"decoder_semantic.conv{n}" for n in (1, 2)}
     for half in ("encoder_semantic", "decoder_semantic"):
@@ -150,15 +137,6 @@ def _leaves(module: str, published: bool) -> set[str]:
 
 def _other(leaf: str) -> str:
     return "weight_v" if leaf == "weight_g" else "weight_g"
-
-
-def _row_norm(weight: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
-
-
-def _fused(g: Tensor, v: Tensor) -> Tensor:
-    """Salimans and Kingma, "Weight Normalization": g · v / |v|, one norm for each index of the first dimension."""
-    return v * (g / _row_norm(v))
 
 
 def _refuse(unknown: list[str]) -> None:

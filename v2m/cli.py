@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from v2m import errors
 from v2m.command import Parser, one_line, plain
 from v2m.errors import UsageError
 from v2m.interfaces import MusicGenerator, Tagger
-from v2m.types import Steering
+from v2m.types import Regeneration, Steering
 
 EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
 5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted,
@@ -88,6 +89,8 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     add("--end", type=float | None, default=None, help="second of the video where the music ends")
     add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
     add("--melody", type=str, default=None, help="sound whose tune the music is to follow")
+    add("--regenerate", type=str, default=None, help="a:b, seconds of the video whose music is written anew")
+    add("--previous", type=str, default=None, help="with --regenerate: the music to keep; default: the output itself")
     add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
     add("--low-memory", action="store_true", help="smaller models and batches, where the recipe has them")
     add("--stems", action="store_true", help="also write the parts of the music as WAV files")
@@ -136,12 +139,13 @@ def parse(argv: Sequence[str]) -> Request:
         raise UsageError(one_line(str(error))) from error
     extras = Extras(made.stems, made.midi, made.markers, made.report)
     keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "start", "end")
-    steering = _steering(made.reference or [], made.melody)
+    steering = _steering(made.reference or [], made.melody, _regeneration(made.regenerate, made.previous))
     arguments = {"extras": extras, "steering": steering, **{key: made[key] for key in keys}}
     out = Path(made.out) if made.out else None
     videos, settings = tuple(map(Path, made.videos)), plain(choices)
     settings["reference_sha256"] = [digest(path) for path in steering.reference]
     settings["melody_sha256"] = digest(steering.melody) if steering.melody else None
+    settings["previous_sha256"] = digest(Path(made.previous)) if made.previous else None
     return Request(videos, out, made.overwrite, made.quiet, made.debug, recipe, settings, arguments)
 
 
@@ -179,14 +183,31 @@ def _lower_memory(config: Namespace) -> None:
         part.init_args.low_memory = True
 
 
-def _steering(reference: Sequence[str], melody: str | None) -> Steering:
+def _steering(reference: Sequence[str], melody: str | None, regenerate: Regeneration | None) -> Steering:
     if len(reference) > 2:
         raise UsageError(f"--reference takes one sound file, or two (the voice, and the rest), not {len(reference)}")
     named = [("reference", name) for name in reference] + [("melody", melody)] * (melody is not None)
     for what, name in named:
         if not Path(name or "").is_file():
             raise UsageError(f"{what} {name!r}: no such file")
-    return Steering(tuple(map(Path, reference)), None if melody is None else Path(melody))
+    return Steering(tuple(map(Path, reference)), None if melody is None else Path(melody), regenerate)
+
+
+def _regeneration(seconds: str | None, previous: str | None) -> Regeneration | None:
+    if seconds is None and previous is not None:
+        raise UsageError("--previous is the music to keep: say with --regenerate a:b which seconds to write anew")
+    if previous is not None and not Path(previous).is_file():
+        raise UsageError(f"previous {previous!r}: no such file")
+    if seconds is None:
+        return None
+    begin, _, end = seconds.partition(":")
+    try:
+        asked = Regeneration(float(begin), float(end), None if previous is None else Path(previous))
+    except ValueError:
+        asked = None
+    if asked is None or not 0 <= asked.begin < asked.end < math.inf:
+        raise UsageError(f"--regenerate {seconds!r}: give two rising seconds of the video, such as 8:12.5")
+    return asked
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from v2m import sidecar, warned
+from v2m import previous, sidecar, warned
 from v2m.errors import UsageError
 from v2m.interfaces import MusicGenerator, Tagger
 from v2m.io import audio, mixer, video
@@ -109,6 +109,8 @@ def score_video(
     clip = video.open(path, limits or Limits())
     outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     span = _span(clip, start, end)
+    if steering is not None and steering.regenerate is not None:
+        steering = replace(steering, regenerate=previous.found(steering.regenerate, clip, span, outputs.video))
     with warned.collected() as said:
         _prepare(tagger, generator, hints, steering)
         with stages("Looking at the picture") as progress:
@@ -211,14 +213,21 @@ def _takes(
     """A take for each seed, the best first; a single one is not measured."""
     from v2m.metrics.fit import fit
 
-    def write(number: int, seed: int) -> Take:
+    def write(number: int, seed: int) -> Score:
         def part(fraction: float) -> None:
             progress((number + fraction) / len(seeds))
 
-        music = generator.generate(span, tags, seed, stems=stems, steering=steering, progress=part)
-        return Take(seed, music, fit(music.audio, span.picture()).as_dict() if len(seeds) > 1 else {})
+        return generator.generate(span, tags, seed, stems=stems, steering=steering, progress=part)
 
-    takes = [write(number, seed) for number, seed in enumerate(seeds)]
+    together = getattr(generator, "generate_many", None)
+    if len(seeds) > 1 and together is not None:
+        scores = together(span, tags, seeds, stems=stems, steering=steering, progress=progress)
+    else:
+        scores = [write(number, seed) for number, seed in enumerate(seeds)]
+    takes = [
+        Take(seed, score, fit(score.audio, span.picture()).as_dict() if len(seeds) > 1 else {})
+        for seed, score in zip(seeds, scores, strict=True)
+    ]
     return sorted(takes, key=lambda take: -(take.fit.get("total") or 0.0))
 
 

@@ -252,15 +252,32 @@ class Tags:
 
 
 @dataclass(frozen=True)
+class Regeneration:
+    """A part of earlier music to be written anew, while the rest stays as it is.
+
+    begin, end: seconds of the video where a user gives them, of the span where a generator gets them.
+    previous: the file with the earlier music; None is the output that is about to be replaced.
+    offset: second of that file at which the span begins.
+    """
+
+    begin: float
+    end: float
+    previous: Path | None = None
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
 class Steering:
     """What steers the music besides the tags; a generator names in `steers` which of these it can do.
 
     reference: sound files whose style to follow: one, or two for the voice alone and the rest alone.
     melody: a sound file whose tune to follow.
+    regenerate: what of earlier music to write anew.
     """
 
     reference: tuple[Path, ...] = ()
     melody: Path | None = None
+    regenerate: Regeneration | None = None
 
     @property
     def asked(self) -> frozenset[str]:

@@ -107,7 +107,9 @@ class Unit(nn.Module):
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         wide = weight_norm(nn.Conv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation))
-        self.block = nn.Sequential(Snake(channels), wide, Snake(channels), weight_norm(nn.Conv1d(channels, channels, 1)))
+        self.block = nn.Sequential(
+            Snake(channels), wide, Snake(channels), weight_norm(nn.Conv1d(channels, channels, 1))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.block(x)
@@ -242,12 +244,18 @@ def write(folder: Path, *, seed: int = 0, wrapped: bool = False) -> Path:
     (folder / "ckpts").mkdir(parents=True, exist_ok=True)
     (folder / JSON).write_text(json.dumps(settings(), indent=4))
     found = state(seed=seed)
-    if wrapped:
-        average = {f"diffusion_ema.ema_model.{name[6:]}": value for name, value in found.items() if name[:6] == "model."}
-        stale = {f"diffusion.{name}": value + (name[:6] == "model.") for name, value in found.items()}
-        found = stale | average | {"diffusion_ema.initted": torch.tensor(True), "diffusion_ema.step": torch.tensor(7)}
+    found = _wrapped(found) if wrapped else found
     whole = {"epoch": 220, "global_step": 7, "pytorch-lightning_version": "2.1.0", "state_dict": found}
     torch.save(whole, folder / CHECKPOINT)
     clap_checkpoint(folder / CLAP, seed=seed)
     tokenizer(folder)
     return folder
+
+
+def _wrapped(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Under the names of what trains it, where the U-Net that is not averaged is another one."""
+    network = {name.removeprefix("model."): value for name, value in found.items() if name.startswith("model.")}
+    average = {f"diffusion_ema.ema_model.{name}": value for name, value in network.items()}
+    stale = {f"diffusion.model.{name}": value + 1 for name, value in network.items()}
+    rest = {f"diffusion.{name}": value for name, value in found.items() if not name.startswith("model.")}
+    return rest | stale | average | {"diffusion_ema.initted": torch.tensor(True), "diffusion_ema.step": torch.tensor(7)}

@@ -56,9 +56,11 @@ class AutoencoderSizes:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a JSON says. `samples` are those of a window; `unet` are arguments of `UNetSizes`; `words` is the name of the
-    condition that is text, `clap` where its weights are by the JSON, `layer` which of its hidden states is read;
-    `seconds` are the numbers' names with their ranges; `order` is that of the condition's parts.
+    """What a JSON says.
+
+    `samples` are those of a window; `unet` are arguments of `UNetSizes`; `words` is the name of the condition that is
+    text, `clap` where its weights are by the JSON, `layer` which of its hidden states is read; `seconds` are the
+    numbers' names with their ranges; `order` is that of the condition's parts.
     """
 
     sample_rate: int

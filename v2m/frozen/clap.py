@@ -32,11 +32,12 @@ UNUSED = "embeddings.position_ids"  # of older libraries; and the layers above t
 
 
 class ClapText:
-    """The branch on a device, in float32. `width` is D."""
+    """The branch on a device, in float32. `width` is D, `longest` S."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self._tokenizer = model, tokenizer
         self.width: int = model.config.hidden_size
+        self.longest = LONGEST
 
     @classmethod
     def load(cls, path: Path, tokenizer: Path, *, layer: int) -> ClapText:
@@ -45,7 +46,7 @@ class ClapText:
         Args:
             path: A pickle with a `state_dict`, whose names may begin with `module.`.
             tokenizer: A folder with RoBERTa's.
-            layer: Which of the hidden states is read: 1 is that of the first layer, −1 of the last, −2 of the one before it.
+            layer: Which of the hidden states is read: 1 is the first layer's, −1 the last's, −2 that before it.
 
         Raises:
             MissingError: Files are missing, broken, or of another model; says which.
@@ -56,7 +57,9 @@ class ClapText:
         layers = count(branch, "encoder.layer.N.output.dense.weight")
         kept = layer if layer >= 0 else layers + 1 + layer
         if not 1 <= kept <= layers:
-            raise MissingError(f"the text branch in {str(path)!r} has {layers} layers: there is no hidden state {layer}")
+            raise MissingError(
+                f"the text branch in {str(path)!r} has {layers} layers: there is no hidden state {layer}"
+            )
         unused = (UNUSED, *(f"encoder.layer.{n}." for n in range(kept, layers)))
         branch = {name: value for name, value in branch.items() if not name.startswith(unused)}
         check_finite(branch, f"CLAP's text branch ({str(path)!r})")

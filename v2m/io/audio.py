@@ -22,6 +22,8 @@ from v2m.types import Audio
 if TYPE_CHECKING:
     import av
 
+TRIED_RATE = 16_000  # Hz at which a melody is read to see whether it can be
+SHORTEST_MELODY = 1.0  # seconds
 GAP = 0.02  # seconds between where a frame should start and where it says it does that count as a gap
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
@@ -98,6 +100,19 @@ def load(path: Path, sample_rate: int, seconds: float) -> Audio:
     if not audio.samples.any():
         raise UsageError(f"{str(path)!r} is silent, or no sound could be decoded from it")
     return audio
+
+
+def check_melody(path: Path) -> None:
+    """Raises UsageError where a tune cannot be read as sound, or lasts less than a second."""
+    sound = load(path, TRIED_RATE, SHORTEST_MELODY)
+    if seconds_of(len(sound), sound.sample_rate) < SHORTEST_MELODY:
+        raise UsageError(f"{str(path)!r}: a melody must last a second or more")
+
+
+def rate_of(path: Path) -> int:
+    """The rate in Hz of the first audio track of a file that `load` can read."""
+    with open_media(path, ffmpeg.SOUND) as container:
+        return container.streams.audio[0].rate
 
 
 def read_track(

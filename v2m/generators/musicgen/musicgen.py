@@ -9,7 +9,6 @@ jsonargparse runs those of the modules whose classes a recipe names.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from v2m.errors import UsageError
@@ -17,13 +16,10 @@ from v2m.frozen.holder import Holder, choose_device
 from v2m.generators.musicgen import tune
 from v2m.generators.musicgen.settings import Precision, check_trained, check_windows, chosen
 from v2m.io import audio as sound_files
-from v2m.timing import seconds_of
 from v2m.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
 
 MELODY_MODELS = "facebook/musicgen-melody, -melody-large, -stereo-melody or -stereo-melody-large"
 CURE = "try --low-memory, --generator.precision int8 or a smaller --generator.model"
-TRIED_RATE = 16_000  # Hz at which a melody is read to see whether it can be
-SHORTEST_MELODY = 1.0  # seconds
 
 
 class MusicGen:
@@ -80,7 +76,7 @@ class MusicGen:
         """
         choose_device(self._device)
         if steering.melody is not None:
-            _try(steering.melody)
+            sound_files.check_melody(steering.melody)
         with self._player.model() as player:
             self._check(player.follows_melody, player.trained_on, steering)
             self.weights = player.weights
@@ -132,9 +128,3 @@ class MusicGen:
         if steering.melody is not None and not follows_melody:
             raise UsageError(f"{self.model!r} follows no melody: give {MELODY_MODELS} as --generator.model")
         check_trained(self.window, trained_on)
-
-
-def _try(melody: Path) -> None:
-    sound = sound_files.load(melody, TRIED_RATE, SHORTEST_MELODY)
-    if seconds_of(len(sound), sound.sample_rate) < SHORTEST_MELODY:
-        raise UsageError(f"{str(melody)!r}: a melody must last a second or more")

@@ -1,0 +1,50 @@
+"""What users set of a diffusion model's sampling, and what of it is refused. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "bf16", "fp16"]
+SamplerName = Literal[
+    "dpmpp-2m-sde", "dpmpp-3m-sde", "k-heun", "k-lms", "k-dpmpp-2s-ancestral", "k-dpm-2", "k-dpm-fast"
+]
+MOST_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """How noise becomes music. The defaults are SONIQUE's.
+
+    Args:
+        steps: Of the sampler; k-heun, k-dpm-2 and k-dpmpp-2s-ancestral ask the model twice in each.
+        guidance: How many times stronger the words lead than they would by themselves; 1 is no guidance.
+        rescale: Share by which the loudness that guidance adds is taken back, 0 to 1.
+        sampler: The equation's solver.
+        sigma_min: Noise at the end, in standard deviations of the latents.
+        sigma_max: Noise at the beginning.
+    """
+
+    steps: int = 300
+    guidance: float = 6.0
+    rescale: float = 0.4
+    sampler: SamplerName = "dpmpp-2m-sde"
+    sigma_min: float = 0.03
+    sigma_max: float = 50.0
+
+    def __post_init__(self) -> None:
+        problems = [] if 1 <= self.steps <= MOST_STEPS else [f"steps {self.steps} must be 1 to {MOST_STEPS}"]
+        problems += [] if 0 <= self.guidance <= 100 else [f"guidance {self.guidance:g} must be 0 to 100"]
+        problems += [] if 0 <= self.rescale <= 1 else [f"rescale {self.rescale:g} must be 0 to 1"]
+        if not 0 < self.sigma_min < self.sigma_max <= 1000:
+            problems.append(
+                f"sigma_min {self.sigma_min:g} must lie above 0 and below sigma_max {self.sigma_max:g}, "
+                "which is 1000 at most"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def noise_over(self, strength: float) -> float:
+        """How much noise a melody is drowned in that is followed with `strength`: from `sigma_max` (0) to `sigma_min`
+        (1), evenly in its logarithm."""
+        return self.sigma_max * (self.sigma_min / self.sigma_max) ** strength

@@ -1,0 +1,75 @@
+"""Earlier music for a video, of which a part is to be written anew: where it is, and whether it can be kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from v2m import sidecar
+from v2m.errors import UsageError
+from v2m.io import audio
+from v2m.io.video import SUFFIXES
+from v2m.timing import seconds_of
+from v2m.types import Regeneration, Video
+
+TRIED_RATE = 8000  # Hz at which music is read to see how long it is
+SLACK = 0.1  # seconds by which it may be shorter than the video
+CURE = "give its music as a WAV with --previous"
+
+
+def found(asked: Regeneration, clip: Video, span: Video, out: Path) -> Regeneration:
+    """`asked` in seconds of `span`, with the file, which has been read, and where the span begins in it.
+
+    A sound file begins with the span, as takes that were kept do; a video's sound track with the video. Of videos, only
+    outputs of v2m are taken, for this video and this span, in which the music replaced the clip's own sound.
+
+    Args:
+        asked: As the user gave it.
+        clip: The whole video.
+        span: What of it is scored.
+        out: The output, which is the music to keep where no other is named.
+
+    Raises:
+        UsageError: The seconds lie outside of the span, or there is no music that can be kept.
+    """
+    low, high = span.start, span.start + span.duration
+    if not low <= asked.begin < asked.end <= high + 0.01:
+        raise UsageError(
+            f"--regenerate {asked.begin:g}:{asked.end:g} lies outside of the {'span' if span is not clip else 'video'} "
+            f"that is scored ({low:g} to {high:.2f} s)"
+        )
+    path = asked.previous or out
+    if not path.is_file():
+        raise UsageError(f"there is no earlier music {str(path)!r} to keep: give --previous FILE")
+    moving = path.suffix.lower() in SUFFIXES
+    if moving:
+        _check_output(path, clip, span)
+    offset = span.start if moving else 0.0
+    heard = audio.load(path, TRIED_RATE, offset + span.duration)
+    lasts = seconds_of(len(heard), heard.sample_rate) - offset
+    if lasts < span.duration - SLACK:
+        raise UsageError(
+            f"{str(path)!r} holds {lasts:.2f} s of music, the video needs {span.duration:.2f} s: another's?"
+        )
+    return replace(
+        asked, begin=asked.begin - low, end=min(asked.end - low, span.duration), previous=path, offset=offset
+    )
+
+
+def _check_output(path: Path, clip: Video, span: Video) -> None:
+    """Raises UsageError where a video is no output whose sound is nothing but music for this one."""
+    beside = path.with_suffix(".json")
+    try:
+        record: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+        original, of, where = record["mix"]["original"], record["input"]["sha256"], record["span"]
+        begins, ends = float(where["start"]), float(where["end"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"no sidecar {beside.name!r} of v2m says what the sound of {str(path)!r} is: {CURE}") from None
+    if original != "replace" and clip.audio_streams:
+        raise UsageError(f"the music in {str(path)!r} is mixed with the clip's own sound ({original}): {CURE}")
+    if of != sidecar.digest(clip.path):
+        raise UsageError(f"{str(path)!r} was made of another video: {CURE}")
+    if abs(begins - span.start) > SLACK or abs(ends - span.start - span.duration) > SLACK:
+        raise UsageError(f"{str(path)!r} has music from {begins:g} to {ends:g} s: give the same --start and --end")

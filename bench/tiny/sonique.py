@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor, nn
-from torch.nn.utils import weight_norm
+from torch.nn.utils.parametrizations import weight_norm
 from transformers import RobertaConfig, RobertaModel
 
+from bench.tiny import encodec
 from v2m.frozen.unet import UNet, UNetSizes
 
 JSON, CHECKPOINT, CLAP = "best_model.json", "ckpts/stable_ep=220.ckpt", "ckpts/clap/clap.ckpt"
@@ -28,6 +29,8 @@ piano, classical, calm, warm, 61 BPM
 ambient, synthesizer, strings, dark, cinematic, 90 BPM
 electronic, bright, happy, energetic, airy, 128 bpm
 vocals, low quality, noise, jazz, acoustic, folk, funk, orchestral, waltz, lo-fi
+acoustic guitar, fiddle, double bass, tambourine, hopeful, warm, woody, natural, d major, 97 bpm
+electric piano, flute, cello, violin, strings, pads, tender, tense, playful, f minor, 72 bpm
 """
 
 
@@ -190,7 +193,7 @@ def state(*, seed: int = 0) -> dict[str, Tensor]:
     parts = {"encoder": "encoder.encoder.block", "project": "encoder.proj_out", "decoder": "decoder.decoder.model"}
     found = {f"model.model.{name}": value for name, value in unet(seed=seed).state_dict().items()}
     for ours, theirs in parts.items():
-        found |= {f"pretransform.model.{theirs}.{name}": value for name, value in both[ours].state_dict().items()}
+        found |= {f"pretransform.model.{theirs}.{name}": value for name, value in _plainly(both[ours]).items()}
     for name in SECONDS:
         table = torch.randn(513, WIDTH, generator=random)
         found[f"conditioner.conditioners.{name}.int_embedder.weight"] = table
@@ -250,6 +253,11 @@ def write(folder: Path, *, seed: int = 0, wrapped: bool = False) -> Path:
     clap_checkpoint(folder / CLAP, seed=seed)
     tokenizer(folder)
     return folder
+
+
+def _plainly(module: nn.Module) -> dict[str, Tensor]:
+    """With weight norm under its old names."""
+    return encodec.published(module.state_dict())
 
 
 def _wrapped(found: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -81,8 +81,8 @@ class _Heads(nn.Module):
         self.to_out = nn.Linear(channels, channels)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        split = [each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (queries, keys, values)]
-        return self.to_out(scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+        query, key, value = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (queries, keys, values))
+        return self.to_out(scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
 
 class Attention(nn.Module):

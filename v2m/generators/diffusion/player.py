@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from v2m.frozen.holder import choose_dtype
 from v2m.generators.diffusion import checkpoint, prompt, windows, writing
 from v2m.generators.diffusion.denoiser import Guide, Velocity, guided
 from v2m.generators.diffusion.kept import Kept
+from v2m.generators.diffusion.samplers import Told
 from v2m.generators.diffusion.settings import Denoising, Precision
 from v2m.generators.diffusion.windows import Window
 from v2m.models.condition import Condition
@@ -31,6 +32,8 @@ from v2m.types import Audio, Progress, Score, Tags, Video, Weights
 
 SHARES = (0.03, 0.95)  # of the work done when the latents are begun, and when they stand
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Velocities = Callable[[Window], Velocity]
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ class Player:
             at_once: Pieces that are made side by side.
             progress: Told how much is done.
         """
-        tell = progress or (lambda _: None)
+        tell: Callable[[float], None] = progress or (lambda _: None)
         tell(0.0)
         line, unwanted = prompt.line(tags), prompt.unwanted(tags)
         if not line:
@@ -167,7 +170,7 @@ class Player:
         with self._placed(self._parts.autoencoder):
             return self._parts.autoencoder.encode(torch.from_numpy(filled).to(self._device)[None, None])[0]
 
-    def _velocities(self, line: str, unwanted: str, sampling: Denoising, seconds: float) -> Any:
+    def _velocities(self, line: str, unwanted: str, sampling: Denoising, seconds: float) -> Velocities:
         """What the model says in a window: it is told when the window begins, and how long the whole is."""
 
         def velocity(window: Window) -> Velocity:
@@ -236,7 +239,7 @@ def _looped(melody: Audio, samples: int) -> NDArray[np.float32]:
     return np.take(melody.samples.mean(axis=0), np.arange(samples) % len(melody))
 
 
-def _between(tell: Progress, low: float, high: float, number: int, count: int) -> Progress:
+def _between(tell: Callable[[float], None], low: float, high: float, number: int, count: int) -> Told:
     def progress(fraction: float) -> None:
         tell(low + (high - low) * (number + fraction) / count)
 

@@ -1,0 +1,337 @@
+"""SONIQUE against versions written out from its published layout: U-Net, autoencoder, CLAP's text, and the samplers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import RobertaTokenizer
+
+from bench.tiny import sonique as tiny
+from v2m.convert import stable_audio
+from v2m.frozen.autoencoder import Autoencoder
+from v2m.frozen.clap import ClapText
+from v2m.frozen.files import pickled, read_json
+from v2m.generators.diffusion import checkpoint
+from v2m.generators.diffusion.samplers import Run, sample, schedule
+from v2m.generators.diffusion.settings import SamplerName
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("sonique") / "model")
+
+
+def linear(state: State, name: str, x: Tensor) -> Tensor:
+    return functional.linear(x, state[f"{name}.weight"], state.get(f"{name}.bias"))
+
+
+def convolved(state: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
+    weight = state[f"{name}.weight"]
+    total = weight.shape[2] - stride
+    return functional.conv1d(functional.pad(x, (total - total // 2, total // 2)), weight, state[f"{name}.bias"], stride)
+
+
+def residual(state: State, name: str, x: Tensor, mapping: Tensor, groups: int) -> Tensor:
+    def normed(block: str, x: Tensor) -> Tensor:
+        return functional.group_norm(x, groups, state[f"{block}.groupnorm.weight"], state[f"{block}.groupnorm.bias"])
+
+    hidden = convolved(state, f"{name}.block1.project", functional.silu(normed(f"{name}.block1", x)))
+    both = linear(state, f"{name}.to_scale_shift.to_scale_shift.1", functional.silu(mapping))[..., None]
+    scale, shift = both.chunk(2, dim=1)
+    hidden = normed(f"{name}.block2", hidden) * (1 + scale) + shift
+    hidden = convolved(state, f"{name}.block2.project", functional.silu(hidden))
+    past = convolved(state, f"{name}.to_out", x) if f"{name}.to_out.weight" in state else x
+    return hidden + past
+
+
+def attended(state: State, name: str, x: Tensor, told: tuple[Tensor, Tensor] | None, heads: int) -> Tensor:
+    context, mask = told or (x, None)
+
+    def normed(which: str, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, x.shape[-1:], state[f"{name}.{which}.weight"], state[f"{name}.{which}.bias"])
+
+    query = linear(state, f"{name}.to_q", normed("norm", x))
+    key, value = linear(state, f"{name}.to_kv", normed("norm_context", context)).chunk(2, dim=-1)
+    if mask is not None:
+        key, value = key * mask[..., None], value * mask[..., None]
+    out = torch.zeros_like(query)
+    width = query.shape[-1] // heads
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        scores = query[..., part] @ key[..., part].mT / math.sqrt(width)
+        out[..., part] = scores.softmax(-1) @ value[..., part]
+    return linear(state, f"{name}.attention.to_out", out)
+
+
+def transformed(state: State, name: str, x: Tensor, told: tuple[Tensor, Tensor], heads: int) -> Tensor:
+    x = functional.group_norm(x, 32, state[f"{name}.to_in.0.weight"], state[f"{name}.to_in.0.bias"], 1e-6)
+    x = convolved(state, f"{name}.to_in.1", x).mT
+    layer = 0
+    while f"{name}.blocks.{layer}.attention.to_q.weight" in state:
+        block = f"{name}.blocks.{layer}"
+        x = attended(state, f"{block}.attention", x, None, heads) + x
+        x = attended(state, f"{block}.cross_attention", x, told, heads) + x
+        x = linear(state, f"{block}.feed_forward.2", functional.gelu(linear(state, f"{block}.feed_forward.0", x))) + x
+        layer += 1
+    return convolved(state, f"{name}.to_out.1", x.mT)
+
+
+def written_out(state: State, settings: dict[str, Any], x: Tensor, time: Tensor, told: tuple[Tensor, Tensor]) -> Tensor:
+    """The published network, step by step from its state dict and its JSON."""
+    groups, heads, levels = settings["resnet_groups"], settings["attention_heads"], len(settings["factors"])
+
+    def block(name: str, x: Tensor) -> Tensor:
+        return residual(state, name, x, mapping, groups)
+
+    def attention(name: str, x: Tensor) -> Tensor:
+        return transformed(state, f"{name}.transformer", x, told, heads)
+
+    angle = time[:, None] * state["to_time.0.0.weights"] * 2 * math.pi
+    waves = torch.cat([time[:, None], angle.sin(), angle.cos()], 1)
+    mapping = functional.gelu(linear(state, "to_time.0.1", waves))
+    mapping = functional.gelu(linear(state, "to_mapping.2", functional.gelu(linear(state, "to_mapping.0", mapping))))
+    x = first = residual(state, "to_in.block", x, mapping, 1)
+    across: list[Tensor] = []
+    for level in range(levels):
+        x = convolved(state, f"downsamples.{level}.downsample", x, settings["factors"][level])
+        for n in range(settings["num_blocks"][level]):
+            x = block(f"downsamples.{level}.blocks.{n}", x)
+            across.append(x)
+        if settings["attentions"][level]:
+            x = attention(f"downsamples.{level}", x)
+            across.append(x)
+    x = block("bottleneck.post_block", attention("bottleneck", block("bottleneck.pre_block", x)))
+    for place, level in enumerate(reversed(range(levels))):
+        for n in range(settings["num_blocks"][level] + bool(settings["attentions"][level])):
+            x = block(f"upsamples.{place}.blocks.{n}", torch.cat([x, across.pop() / math.sqrt(2)], 1))
+        if settings["attentions"][level]:
+            x = attention(f"upsamples.{place}", x)
+        name, factor = f"upsamples.{place}.upsample", settings["factors"][level]
+        if factor == 1:
+            x = convolved(state, name, x)
+        else:
+            x = functional.conv_transpose1d(
+                x, state[f"{name}.weight"], state[f"{name}.bias"], factor, padding=factor // 2
+            )
+    return residual(state, "to_out.block", x + first, mapping, 1)
+
+
+@pytest.mark.parametrize("attentions", [[1, 2, 1, 1, 1], [0, 1, 0, 2, 1]])
+@torch.inference_mode()
+def test_the_unet_is_the_published_one(attentions: list[int]) -> None:
+    settings = tiny.settings(attentions=attentions)["model"]["diffusion"]["config"]
+    ours = tiny.unet(attentions=attentions)
+    x, time = torch.randn(2, tiny.LATENT, 48), torch.tensor([0.1, 0.97])
+    context, mask = torch.randn(2, 79, tiny.WIDTH), torch.rand(2, 79) > 0.4
+    wanted = written_out(ours.state_dict(), settings, x, time, (context, mask.float()))
+    found = ours(x, time, context, mask)
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_published_settings_make_models_of_the_published_size() -> None:
+    unet = {"channels": 256, "multipliers": [4, 4, 4, 5, 5], "attentions": [1, 3, 3, 3, 3], "attention_heads": 16}
+    unet |= {"in_channels": 64, "context_embedding_features": 768}
+    config = tiny.settings(**unet)
+    halves = config["model"]["pretransform"]["config"]
+    halves["encoder"]["config"] |= {"latent_dim": 128, "d_model": 128, "strides": [4, 4, 8, 8]}
+    halves["decoder"]["config"] |= {"latent_dim": 64, "channels": 1536, "rates": [8, 8, 4, 4]}
+    halves |= {"latent_dim": 64, "downsampling_ratio": 1024}
+    config |= {"sample_rate": 44100, "sample_size": 1048576}
+    settings = stable_audio.settings(config)
+    with torch.device("meta"):
+        network = checkpoint.UNet(checkpoint.UNetSizes(**settings.unet))
+        autoencoder = Autoencoder(settings.autoencoder)
+    sizes = [round(sum(value.numel() for value in each.parameters()) / 1e6, 1) for each in (network, autoencoder)]
+    assert sizes == [906.7, 133.4]
+    assert (len(network.state_dict()), settings.samples // settings.hop) == (806, 1024)
+
+
+@torch.inference_mode()
+def test_the_autoencoder_is_the_published_one(folder: Path) -> None:
+    parts = checkpoint.load(str(folder), "none")
+    there = tiny.autoencoder()
+    wave = 0.3 * torch.randn(2, 1, tiny.HOP * 200)
+    mean, _ = there["project"](there["encoder"](wave)).chunk(2, dim=1)
+    torch.testing.assert_close(parts.autoencoder.encode(wave), mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.autoencoder.decode(mean), there["decoder"](mean), rtol=1e-4, atol=1e-5)
+    assert mean.std() > 0.05
+
+
+@torch.inference_mode()
+def test_the_words_are_told_as_the_published_layer_of_clap(folder: Path) -> None:
+    texts = ["piano, classical, calm, 61 bpm", ""]
+    found = ClapText.load(folder / tiny.CLAP, folder, layer=-2).encode(texts)
+    read: Any = RobertaTokenizer.from_pretrained(folder)(
+        texts, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
+    )
+    states = tiny.clap()(read["input_ids"], attention_mask=read["attention_mask"], output_hidden_states=True)
+    torch.testing.assert_close(found.tokens, states.hidden_states[-2])
+    assert found.mask.sum(dim=1).tolist() == [len(read["input_ids"][0][read["attention_mask"][0] > 0]), 2]
+    assert not torch.allclose(found.tokens[0, 1], found.tokens[1, 1])
+
+
+def test_a_checkpoint_in_training_gives_the_averaged_unet(tmp_path: Path, folder: Path) -> None:
+    tiny.write(tmp_path / "model", wrapped=True)
+    plain, wrapped = (checkpoint.load(str(each), "none") for each in (folder, tmp_path / "model"))
+    for name, value in plain.unet.state_dict().items():
+        torch.testing.assert_close(wrapped.unet.state_dict()[name], value, rtol=0, atol=0)
+    torch.testing.assert_close(wrapped.tables["seconds_total"], plain.tables["seconds_total"], rtol=0, atol=0)
+
+
+def test_the_tiny_settings_are_read_whole(folder: Path) -> None:
+    settings = stable_audio.settings(read_json(folder / tiny.JSON))
+    state = pickled(folder / tiny.CHECKPOINT)["state_dict"]
+    taken = {f"{stable_audio.UNET}{name}" for name in stable_audio.unet(state)}
+    taken |= {name for name in state if name.startswith((stable_audio.AUTOENCODER, stable_audio.CONDITIONS))}
+    assert taken == set(state)
+    assert settings.order == ("prompt", "seconds_start", "seconds_total")
+
+
+# The samplers, written out in plain numbers. D is a denoiser of a bent curve, so that every order shows.
+
+
+def clean(x: np.ndarray, sigma: float) -> np.ndarray:
+    return np.tanh(x / (1 + sigma)) * 0.9 + x / (1 + sigma**2) * 0.3
+
+
+def heun(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
+    for i in range(len(s) - 1):
+        d = (x - clean(x, s[i])) / s[i]
+        guess = x + d * (s[i + 1] - s[i])
+        if s[i + 1] > 0:
+            d = (d + (guess - clean(guess, s[i + 1])) / s[i + 1]) / 2
+        x = x + d * (s[i + 1] - s[i])
+    return x
+
+
+def dpm_2(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
+    for i in range(len(s) - 1):
+        d = (x - clean(x, s[i])) / s[i]
+        if s[i + 1] > 0:
+            middle = math.exp((math.log(s[i]) + math.log(s[i + 1])) / 2)
+            guess = x + d * (middle - s[i])
+            d = (guess - clean(guess, middle)) / middle
+        x = x + d * (s[i + 1] - s[i])
+    return x
+
+
+def lms(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
+    """The integrals by Gauss and Legendre, exact for the polynomials at hand."""
+    past: list[np.ndarray] = []
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    for i in range(len(s) - 1):
+        past.append((x - clean(x, s[i])) / s[i])
+        order = min(i + 1, 4)
+        at = (s[i + 1] - s[i]) / 2 * nodes + (s[i + 1] + s[i]) / 2
+        for j in range(order):
+            curve = np.ones_like(at)
+            for k in range(order):
+                if k != j:
+                    curve *= (at - s[i - k]) / (s[i - j] - s[i - k])
+            x = x + float((curve * weights).sum() * (s[i + 1] - s[i]) / 2) * past[-1 - j]
+    return x
+
+
+def ancestral(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
+    for i in range(len(s) - 1):
+        up = min(s[i + 1], math.sqrt(s[i + 1] ** 2 * (s[i] ** 2 - s[i + 1] ** 2) / s[i] ** 2))
+        down = math.sqrt(s[i + 1] ** 2 - up**2)
+        guess = clean(x, s[i])
+        if down == 0:
+            x = guess
+            continue
+        t, t_next = -math.log(s[i]), -math.log(down)
+        h = t_next - t
+        between = math.exp(-(t + h / 2))
+        ahead = between / s[i] * x - math.expm1(-h / 2) * guess
+        x = down / s[i] * x - math.expm1(-h) * clean(ahead, between) + up * draw()
+    return x
+
+
+def multistep_sde(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray], order: int) -> np.ndarray:
+    said: list[np.ndarray] = []
+    lengths: list[float] = []
+    for i in range(len(s) - 1):
+        said.append(clean(x, s[i]))
+        if s[i + 1] == 0:
+            return said[-1]
+        h = math.log(s[i]) - math.log(s[i + 1])
+        lengths.append(h)
+        x = math.exp(-2 * h) * x + (1 - math.exp(-2 * h)) * said[-1]
+        if order == 2 and i > 0:
+            x = x + 0.5 * (1 - math.exp(-2 * h)) * (h / lengths[-2]) * (said[-1] - said[-2])
+        phi_2 = (math.exp(-2 * h) - 1) / (2 * h) + 1
+        if order == 3 and i == 1:
+            x = x + phi_2 * (said[-1] - said[-2]) / (lengths[-2] / h)
+        if order == 3 and i > 1:
+            r0, r1 = lengths[-2] / h, lengths[-3] / h
+            a, b = (said[-1] - said[-2]) / r0, (said[-2] - said[-3]) / r1
+            x = x + phi_2 * (a + (a - b) * r0 / (r0 + r1)) - (phi_2 / (2 * h) - 0.5) * (a - b) / (r0 + r1)
+        x = x + s[i + 1] * math.sqrt(1 - math.exp(-2 * h)) * draw()
+    return x
+
+
+def fast(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
+    asked = len(s) - 1
+    count = asked // 3 + 1
+    orders = [3] * (count - 2) + [2, 1] if asked % 3 == 0 else [3] * (count - 1) + [asked % 3]
+    places = np.linspace(-math.log(s[0]), -math.log(s[-2]), count + 1)
+
+    def seen(x: np.ndarray, t: float) -> np.ndarray:
+        return (x - clean(x, math.exp(-t))) / math.exp(-t)
+
+    for order, t, t_next in zip(orders, places[:-1], places[1:], strict=True):
+        h, e = t_next - t, seen(x, t)
+        if order == 1:
+            x = x - math.exp(-t_next) * math.expm1(h) * e
+        elif order == 2:
+            r = 0.5
+            u = x - math.exp(-(t + r * h)) * math.expm1(r * h) * e
+            change = seen(u, t + r * h) - e
+            x = x - math.exp(-t_next) * math.expm1(h) * (e + change / (2 * r))
+        else:
+            r1, r2 = 1 / 3, 2 / 3
+            u = x - math.exp(-(t + r1 * h)) * math.expm1(r1 * h) * e
+            change = seen(u, t + r1 * h) - e
+            bent = math.expm1(r2 * h) / (r2 * h) - 1
+            u = x - math.exp(-(t + r2 * h)) * (math.expm1(r2 * h) * e + r2 / r1 * bent * change)
+            change = seen(u, t + r2 * h) - e
+            x = x - math.exp(-t_next) * (math.expm1(h) * e + (math.expm1(h) / h - 1) / r2 * change)
+    return x
+
+
+WRITTEN_OUT: dict[SamplerName, Callable[..., np.ndarray]] = {
+    "k-heun": heun,
+    "k-dpm-2": dpm_2,
+    "k-lms": lms,
+    "k-dpmpp-2s-ancestral": ancestral,
+    "dpmpp-2m-sde": lambda *given: multistep_sde(*given, order=2),
+    "dpmpp-3m-sde": lambda *given: multistep_sde(*given, order=3),
+    "k-dpm-fast": fast,
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize("steps", [2, 3, 4, 7, 30])
+def test_a_sampler_goes_step_by_step_as_it_is_written_out(name: SamplerName, steps: int) -> None:
+    random = np.random.default_rng(3)
+    x, noises = 20 * random.standard_normal(64), random.standard_normal((steps, 64))
+    sigmas = schedule(steps, 0.05, 20.0)
+    here, there = iter(noises), iter(noises)
+    run = Run(
+        lambda x, sigma: torch.from_numpy(clean(x.numpy(), sigma)), lambda: torch.from_numpy(next(here)), lambda _: None
+    )
+    wanted = WRITTEN_OUT[name](x, sigmas, lambda: next(there))
+    found = sample(name, run, torch.from_numpy(x), sigmas)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-9, atol=1e-9)

@@ -34,7 +34,9 @@ class Run(NamedTuple):
 
 
 def schedule(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
-    """`steps` values of σ that fall evenly in their logarithm, and 0 behind them."""
+    """`steps` values of σ that fall evenly in their logarithm, or one where there is nowhere to fall, and 0."""
+    if sigma_min >= sigma_max:
+        return [sigma_max, 0.0]
     return [*np.exp(np.linspace(math.log(sigma_max), math.log(sigma_min), steps)).tolist(), 0.0]
 
 

@@ -51,7 +51,7 @@ def found(asked: Regeneration, clip: Video, span: Video, out: Path) -> Regenerat
     lasts = seconds_of(len(heard), heard.sample_rate) - offset
     if lasts < span.duration - SLACK:
         raise UsageError(
-            f"{str(path)!r} holds {lasts:.2f} s of music, the video needs {span.duration:.2f} s: another's?"
+            f"{str(path)!r} holds {lasts:.2f} s of music, and {span.duration:.2f} s are needed: it is another video's"
         )
     return replace(
         asked, begin=asked.begin - low, end=min(asked.end - low, span.duration), previous=path, offset=offset

@@ -57,9 +57,7 @@ class ClapText:
         layers = count(branch, "encoder.layer.N.output.dense.weight")
         kept = layer if layer >= 0 else layers + 1 + layer
         if not 1 <= kept <= layers:
-            raise MissingError(
-                f"the text branch in {str(path)!r} has {layers} layers: there is no hidden state {layer}"
-            )
+            raise MissingError(f"the text branch in {str(path)!r} has {layers} layers, and no hidden state {layer}")
         unused = (UNUSED, *(f"encoder.layer.{n}." for n in range(kept, layers)))
         branch = {name: value for name, value in branch.items() if not name.startswith(unused)}
         check_finite(branch, f"CLAP's text branch ({str(path)!r})")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from transformers import RobertaConfig, RobertaModel
 
 from bench.tiny import encodec
+from v2m.convert import stable_audio
 from v2m.frozen.unet import UNet, UNetSizes
 
 JSON, CHECKPOINT, CLAP = "best_model.json", "ckpts/stable_ep=220.ckpt", "ckpts/clap/clap.ckpt"
@@ -93,6 +95,17 @@ def settings(**changes: Any) -> dict[str, Any]:
     }
 
 
+def published() -> dict[str, Any]:
+    """The settings of the published JSON."""
+    unet = {"channels": 256, "multipliers": [4, 4, 4, 5, 5], "attentions": [1, 3, 3, 3, 3], "attention_heads": 16}
+    config = settings(**unet, in_channels=64, context_embedding_features=768)
+    halves = config["model"]["pretransform"]["config"]
+    halves["encoder"]["config"] |= {"latent_dim": 128, "d_model": 128, "strides": [4, 4, 8, 8]}
+    halves["decoder"]["config"] |= {"latent_dim": 64, "channels": 1536, "rates": [8, 8, 4, 4]}
+    halves |= {"latent_dim": 64, "downsampling_ratio": 1024}
+    return config | {"sample_rate": 44100, "sample_size": 1048576}
+
+
 class Snake(nn.Module):
     """The published activation: x + sin²(αx) / α."""
 
@@ -129,7 +142,7 @@ class Stage(nn.Module):
         return self.block(x)
 
 
-def encoder(width: int = ENCODER, strides: tuple[int, ...] = STRIDES) -> nn.Sequential:
+def encoder(width: int, strides: Sequence[int]) -> nn.Sequential:
     """The published `encoder.encoder.block`, written anew after its description."""
     layers: list[nn.Module] = [weight_norm(nn.Conv1d(1, width, 7, padding=3))]
     for stride in strides:
@@ -139,7 +152,7 @@ def encoder(width: int = ENCODER, strides: tuple[int, ...] = STRIDES) -> nn.Sequ
     return nn.Sequential(*layers, Snake(width), weight_norm(nn.Conv1d(width, width, 3, padding=1)))
 
 
-def decoder(latent: int = LATENT, width: int = DECODER, rates: tuple[int, ...] = RATES) -> nn.Sequential:
+def decoder(latent: int, width: int, rates: Sequence[int]) -> nn.Sequential:
     """The published `decoder.decoder.model`, likewise."""
     layers: list[nn.Module] = [weight_norm(nn.Conv1d(latent, width, 7, padding=3))]
     for rate in rates:
@@ -150,31 +163,22 @@ def decoder(latent: int = LATENT, width: int = DECODER, rates: tuple[int, ...] =
     return nn.Sequential(*layers, Snake(width), weight_norm(nn.Conv1d(width, 1, 7, padding=3)), nn.Tanh())
 
 
-def autoencoder(*, seed: int = 0) -> nn.ModuleDict:
+def autoencoder(config: dict[str, Any] | None = None, *, seed: int = 0) -> nn.ModuleDict:
     """`encoder`, `project` and `decoder`, whose sound is neither silent nor clipped."""
+    halves = (config or settings())["model"]["pretransform"]["config"]
+    hearing, telling = (halves[half]["config"] for half in ("encoder", "decoder"))
+    inner = hearing["d_model"] * 2 ** len(hearing["strides"])
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        made = nn.ModuleDict({"encoder": encoder(), "project": nn.Conv1d(ENCODER * 8, 2 * LATENT, 1)})
-        made["decoder"] = decoder()
+        made = nn.ModuleDict({"encoder": encoder(hearing["d_model"], hearing["strides"])})
+        made["project"] = nn.Conv1d(inner, hearing["latent_dim"], 1)
+        made["decoder"] = decoder(telling["latent_dim"], telling["channels"], telling["rates"])
     return made.eval()
 
 
-def unet(*, seed: int = 0, **changes: Any) -> UNet:
-    """Ours, whose names are the published ones; random, and halved as the authors begin with."""
-    network = settings(**changes)["model"]["diffusion"]["config"]
-    sizes = UNetSizes(
-        latent=network["in_channels"],
-        context=network["context_embedding_features"],
-        tokens=network["context_embedding_max_length"],
-        channels=network["channels"],
-        multipliers=network["multipliers"],
-        factors=network["factors"],
-        blocks=network["num_blocks"],
-        attentions=network["attentions"],
-        heads=network["attention_heads"],
-        multiplier=network["attention_multiplier"],
-        groups=network["resnet_groups"],
-    )
+def unet(config: dict[str, Any] | None = None, *, seed: int = 0) -> UNet:
+    """Ours, whose names are the published ones; random, so that the words are heard."""
+    sizes = UNetSizes(**stable_audio.settings(config or settings()).unet)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed + 1)
         made = UNet(sizes).eval()
@@ -183,30 +187,35 @@ def unet(*, seed: int = 0, **changes: Any) -> UNet:
                 if "norm" in name or name.endswith("to_in.0.weight"):
                     value.add_(0.2 * torch.randn(value.shape))
                 elif "cross_attention" in name and value.ndim == 2:
-                    value.mul_(3)  # as initialised, the words are hardly heard
+                    value.mul_(3)  # as initialised, they hardly are
     return made
 
 
-def state(*, seed: int = 0) -> dict[str, Tensor]:
+def state(config: dict[str, Any] | None = None, *, seed: int = 0) -> dict[str, Tensor]:
     """The published checkpoint's `state_dict`."""
-    both, random = autoencoder(seed=seed), torch.Generator().manual_seed(seed + 2)
+    config = config or settings()
+    both, random = autoencoder(config, seed=seed), torch.Generator().manual_seed(seed + 2)
     parts = {"encoder": "encoder.encoder.block", "project": "encoder.proj_out", "decoder": "decoder.decoder.model"}
-    found = {f"model.model.{name}": value for name, value in unet(seed=seed).state_dict().items()}
+    found = {f"model.model.{name}": value for name, value in unet(config, seed=seed).state_dict().items()}
     for ours, theirs in parts.items():
         found |= {f"pretransform.model.{theirs}.{name}": value for name, value in _plainly(both[ours]).items()}
     for name in SECONDS:
-        table = torch.randn(513, WIDTH, generator=random)
+        table = torch.randn(513, _width(config), generator=random)
         found[f"conditioner.conditioners.{name}.int_embedder.weight"] = table
     return found
 
 
-def clap(*, seed: int = 0) -> RobertaModel:
+def _width(config: dict[str, Any]) -> int:
+    return config["model"]["diffusion"]["config"]["context_embedding_features"]
+
+
+def clap(width: int = WIDTH, *, seed: int = 0) -> RobertaModel:
     """The text branch: the shape of roberta-base, whose width is 768 and which has 12 layers."""
     config = RobertaConfig(
         vocab_size=512,
-        hidden_size=WIDTH,
+        hidden_size=width,
         num_hidden_layers=3,
-        num_attention_heads=1,
+        num_attention_heads=max(width // 64, 1),
         intermediate_size=96,
         max_position_embeddings=TOKENS + 3,
         type_vocab_size=1,
@@ -222,9 +231,9 @@ def clap(*, seed: int = 0) -> RobertaModel:
     return made
 
 
-def clap_checkpoint(path: Path, *, seed: int = 0) -> Path:
+def clap_checkpoint(path: Path, width: int = WIDTH, *, seed: int = 0) -> Path:
     """As laion_clap's training writes it: names under `module.`, an audio branch beside the text branch."""
-    branch = {f"module.text_branch.{name}": value for name, value in clap(seed=seed).state_dict().items()}
+    branch = {f"module.text_branch.{name}": value for name, value in clap(width, seed=seed).state_dict().items()}
     branch["module.text_branch.embeddings.position_ids"] = torch.arange(TOKENS + 3)[None]  # as older libraries save
     others = {"module.logit_scale_a": torch.tensor(2.66), "module.audio_branch.bn0.weight": torch.ones(4)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,15 +251,16 @@ def tokenizer(folder: Path) -> Path:
     return folder
 
 
-def write(folder: Path, *, seed: int = 0, wrapped: bool = False) -> Path:
+def write(folder: Path, config: dict[str, Any] | None = None, *, seed: int = 0, wrapped: bool = False) -> Path:
     """The project's folder with what its archive of checkpoints unpacks to; `wrapped` as training leaves it."""
+    config = config or settings()
     (folder / "ckpts").mkdir(parents=True, exist_ok=True)
-    (folder / JSON).write_text(json.dumps(settings(), indent=4))
-    found = state(seed=seed)
+    (folder / JSON).write_text(json.dumps(config, indent=4))
+    found = state(config, seed=seed)
     found = _wrapped(found) if wrapped else found
     whole = {"epoch": 220, "global_step": 7, "pytorch-lightning_version": "2.1.0", "state_dict": found}
     torch.save(whole, folder / CHECKPOINT)
-    clap_checkpoint(folder / CLAP, seed=seed)
+    clap_checkpoint(folder / CLAP, _width(config), seed=seed)
     tokenizer(folder)
     return folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import RobertaTokenizer
 
+from bench.tiny import solvers
 from bench.tiny import sonique as tiny
 from v2m.convert import stable_audio
 from v2m.frozen.autoencoder import Autoencoder
 from v2m.frozen.clap import ClapText
 from v2m.frozen.files import pickled, read_json
 from v2m.generators.diffusion import checkpoint
-from v2m.generators.diffusion.samplers import Run, sample, schedule
 from v2m.generators.diffusion.settings import SamplerName
 
 State = dict[str, Tensor]
@@ -129,8 +128,8 @@ def written_out(state: State, settings: dict[str, Any], x: Tensor, time: Tensor,
 @pytest.mark.parametrize("attentions", [[1, 2, 1, 1, 1], [0, 1, 0, 2, 1]])
 @torch.inference_mode()
 def test_the_unet_is_the_published_one(attentions: list[int]) -> None:
-    settings = tiny.settings(attentions=attentions)["model"]["diffusion"]["config"]
-    ours = tiny.unet(attentions=attentions)
+    config = tiny.settings(attentions=attentions)
+    settings, ours = config["model"]["diffusion"]["config"], tiny.unet(config)
     x, time = torch.randn(2, tiny.LATENT, 48), torch.tensor([0.1, 0.97])
     context, mask = torch.randn(2, 79, tiny.WIDTH), torch.rand(2, 79) > 0.4
     wanted = written_out(ours.state_dict(), settings, x, time, (context, mask.float()))
@@ -140,15 +139,7 @@ def test_the_unet_is_the_published_one(attentions: list[int]) -> None:
 
 
 def test_the_published_settings_make_models_of_the_published_size() -> None:
-    unet = {"channels": 256, "multipliers": [4, 4, 4, 5, 5], "attentions": [1, 3, 3, 3, 3], "attention_heads": 16}
-    unet |= {"in_channels": 64, "context_embedding_features": 768}
-    config = tiny.settings(**unet)
-    halves = config["model"]["pretransform"]["config"]
-    halves["encoder"]["config"] |= {"latent_dim": 128, "d_model": 128, "strides": [4, 4, 8, 8]}
-    halves["decoder"]["config"] |= {"latent_dim": 64, "channels": 1536, "rates": [8, 8, 4, 4]}
-    halves |= {"latent_dim": 64, "downsampling_ratio": 1024}
-    config |= {"sample_rate": 44100, "sample_size": 1048576}
-    settings = stable_audio.settings(config)
+    settings = stable_audio.settings(tiny.published())
     with torch.device("meta"):
         network = checkpoint.UNet(checkpoint.UNetSizes(**settings.unet))
         autoencoder = Autoencoder(settings.autoencoder)
@@ -198,140 +189,8 @@ def test_the_tiny_settings_are_read_whole(folder: Path) -> None:
     assert settings.order == ("prompt", "seconds_start", "seconds_total")
 
 
-# The samplers, written out in plain numbers. D is a denoiser of a bent curve, so that every order shows.
-
-
-def clean(x: np.ndarray, sigma: float) -> np.ndarray:
-    return np.tanh(x / (1 + sigma)) * 0.9 + x / (1 + sigma**2) * 0.3
-
-
-def heun(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
-    for i in range(len(s) - 1):
-        d = (x - clean(x, s[i])) / s[i]
-        guess = x + d * (s[i + 1] - s[i])
-        if s[i + 1] > 0:
-            d = (d + (guess - clean(guess, s[i + 1])) / s[i + 1]) / 2
-        x = x + d * (s[i + 1] - s[i])
-    return x
-
-
-def dpm_2(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
-    for i in range(len(s) - 1):
-        d = (x - clean(x, s[i])) / s[i]
-        if s[i + 1] > 0:
-            middle = math.exp((math.log(s[i]) + math.log(s[i + 1])) / 2)
-            guess = x + d * (middle - s[i])
-            d = (guess - clean(guess, middle)) / middle
-        x = x + d * (s[i + 1] - s[i])
-    return x
-
-
-def lms(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
-    """The integrals by Gauss and Legendre, exact for the polynomials at hand."""
-    past: list[np.ndarray] = []
-    nodes, weights = np.polynomial.legendre.leggauss(8)
-    for i in range(len(s) - 1):
-        past.append((x - clean(x, s[i])) / s[i])
-        order = min(i + 1, 4)
-        at = (s[i + 1] - s[i]) / 2 * nodes + (s[i + 1] + s[i]) / 2
-        for j in range(order):
-            curve = np.ones_like(at)
-            for k in range(order):
-                if k != j:
-                    curve *= (at - s[i - k]) / (s[i - j] - s[i - k])
-            x = x + float((curve * weights).sum() * (s[i + 1] - s[i]) / 2) * past[-1 - j]
-    return x
-
-
-def ancestral(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
-    for i in range(len(s) - 1):
-        up = min(s[i + 1], math.sqrt(s[i + 1] ** 2 * (s[i] ** 2 - s[i + 1] ** 2) / s[i] ** 2))
-        down = math.sqrt(s[i + 1] ** 2 - up**2)
-        guess = clean(x, s[i])
-        if down == 0:
-            x = guess
-            continue
-        t, t_next = -math.log(s[i]), -math.log(down)
-        h = t_next - t
-        between = math.exp(-(t + h / 2))
-        ahead = between / s[i] * x - math.expm1(-h / 2) * guess
-        x = down / s[i] * x - math.expm1(-h) * clean(ahead, between) + up * draw()
-    return x
-
-
-def multistep_sde(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray], order: int) -> np.ndarray:
-    said: list[np.ndarray] = []
-    lengths: list[float] = []
-    for i in range(len(s) - 1):
-        said.append(clean(x, s[i]))
-        if s[i + 1] == 0:
-            return said[-1]
-        h = math.log(s[i]) - math.log(s[i + 1])
-        lengths.append(h)
-        x = math.exp(-2 * h) * x + (1 - math.exp(-2 * h)) * said[-1]
-        if order == 2 and i > 0:
-            x = x + 0.5 * (1 - math.exp(-2 * h)) * (h / lengths[-2]) * (said[-1] - said[-2])
-        phi_2 = (math.exp(-2 * h) - 1) / (2 * h) + 1
-        if order == 3 and i == 1:
-            x = x + phi_2 * (said[-1] - said[-2]) / (lengths[-2] / h)
-        if order == 3 and i > 1:
-            r0, r1 = lengths[-2] / h, lengths[-3] / h
-            a, b = (said[-1] - said[-2]) / r0, (said[-2] - said[-3]) / r1
-            x = x + phi_2 * (a + (a - b) * r0 / (r0 + r1)) - (phi_2 / (2 * h) - 0.5) * (a - b) / (r0 + r1)
-        x = x + s[i + 1] * math.sqrt(1 - math.exp(-2 * h)) * draw()
-    return x
-
-
-def fast(x: np.ndarray, s: list[float], draw: Callable[[], np.ndarray]) -> np.ndarray:
-    asked = len(s) - 1
-    count = asked // 3 + 1
-    orders = [3] * (count - 2) + [2, 1] if asked % 3 == 0 else [3] * (count - 1) + [asked % 3]
-    places = np.linspace(-math.log(s[0]), -math.log(s[-2]), count + 1)
-
-    def seen(x: np.ndarray, t: float) -> np.ndarray:
-        return (x - clean(x, math.exp(-t))) / math.exp(-t)
-
-    for order, t, t_next in zip(orders, places[:-1], places[1:], strict=True):
-        h, e = t_next - t, seen(x, t)
-        if order == 1:
-            x = x - math.exp(-t_next) * math.expm1(h) * e
-        elif order == 2:
-            r = 0.5
-            u = x - math.exp(-(t + r * h)) * math.expm1(r * h) * e
-            change = seen(u, t + r * h) - e
-            x = x - math.exp(-t_next) * math.expm1(h) * (e + change / (2 * r))
-        else:
-            r1, r2 = 1 / 3, 2 / 3
-            u = x - math.exp(-(t + r1 * h)) * math.expm1(r1 * h) * e
-            change = seen(u, t + r1 * h) - e
-            bent = math.expm1(r2 * h) / (r2 * h) - 1
-            u = x - math.exp(-(t + r2 * h)) * (math.expm1(r2 * h) * e + r2 / r1 * bent * change)
-            change = seen(u, t + r2 * h) - e
-            x = x - math.exp(-t_next) * (math.expm1(h) * e + (math.expm1(h) / h - 1) / r2 * change)
-    return x
-
-
-WRITTEN_OUT: dict[SamplerName, Callable[..., np.ndarray]] = {
-    "k-heun": heun,
-    "k-dpm-2": dpm_2,
-    "k-lms": lms,
-    "k-dpmpp-2s-ancestral": ancestral,
-    "dpmpp-2m-sde": lambda *given: multistep_sde(*given, order=2),
-    "dpmpp-3m-sde": lambda *given: multistep_sde(*given, order=3),
-    "k-dpm-fast": fast,
-}
-
-
-@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize("name", solvers.WRITTEN_OUT)
 @pytest.mark.parametrize("steps", [2, 3, 4, 7, 30])
 def test_a_sampler_goes_step_by_step_as_it_is_written_out(name: SamplerName, steps: int) -> None:
-    random = np.random.default_rng(3)
-    x, noises = 20 * random.standard_normal(64), random.standard_normal((steps, 64))
-    sigmas = schedule(steps, 0.05, 20.0)
-    here, there = iter(noises), iter(noises)
-    run = Run(
-        lambda x, sigma: torch.from_numpy(clean(x.numpy(), sigma)), lambda: torch.from_numpy(next(here)), lambda _: None
-    )
-    wanted = WRITTEN_OUT[name](x, sigmas, lambda: next(there))
-    found = sample(name, run, torch.from_numpy(x), sigmas)
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-9, atol=1e-9)
+    found, wanted = solvers.compared(name, steps)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,137 @@
+"""SONIQUE's latent diffusion on a CPU: `uv run python bench/diffusion.py`.
+
+Every sampler against a version written out step by step, in double precision; what lies outside of a part that is
+written anew, on a tiny model; then the model of the published size (906.7 M parameters in the U-Net, 133.4 M in the
+autoencoder), with random weights, guided: seconds of a step for one take and for four side by side, and of the cores'
+time, the fastest of a few; seconds that a window's sound takes; the peak of resident memory. Last line: one JSON
+object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from bench.tiny import solvers
+from bench.tiny import sonique as tiny
+from v2m.convert import stable_audio
+from v2m.frozen.autoencoder import Autoencoder
+from v2m.frozen.unet import UNet, UNetSizes
+from v2m.generators.diffusion import Sonique
+from v2m.generators.diffusion.denoiser import Guide, denoiser, guided
+from v2m.generators.diffusion.settings import Denoising, SamplerName
+from v2m.io.audio import save
+from v2m.models.condition import Condition
+from v2m.types import Regeneration, Steering, Tags, Video
+
+STEPS = (2, 5, 20, 60)
+SIGMA = 3.0
+
+
+def real(device: torch.device) -> tuple[UNet, Autoencoder, stable_audio.Settings]:
+    """The published sizes with random weights."""
+    settings = stable_audio.settings(tiny.published())
+    torch.manual_seed(0)
+    with torch.device(device):
+        network = UNet(UNetSizes(**settings.unet)).eval().requires_grad_(False)
+        autoencoder = Autoencoder(settings.autoencoder).eval().requires_grad_(False)
+    return network, autoencoder, settings
+
+
+def step(network: UNet, settings: stable_audio.Settings, takes: int, device: torch.device) -> Callable[[], Any]:
+    """One guided question to the model."""
+    sizes, frames = network.sizes, settings.samples // settings.hop
+    mask = torch.arange(sizes.tokens, device=device)[None] < 20
+    words = Condition(torch.randn(1, sizes.tokens, sizes.context, device=device), mask)
+    denoise = denoiser(guided(network, Guide(words, None, 6.0, 0.4)))
+    x = SIGMA * torch.randn(takes, sizes.latent, frames, device=device)
+    return lambda: denoise(x, SIGMA)
+
+
+def fastest(work: Callable[[], Any], times: int) -> tuple[float, float]:
+    """Seconds that pass, and seconds that the cores work, which other work beside it hardly changes."""
+    passed, worked = [], []
+    for _ in range(times):
+        begun, cores = time.perf_counter(), time.process_time()
+        work()
+        passed.append(time.perf_counter() - begun)
+        worked.append(time.process_time() - cores)
+    return min(passed), min(worked)
+
+
+def sampler_differences() -> dict[str, float]:
+    """The largest relative difference of each sampler."""
+    found = {}
+    names: tuple[SamplerName, ...] = get_args(SamplerName)
+    for name in names:
+        pairs = [solvers.compared(name, steps) for steps in STEPS]
+        found[name] = max(float(np.abs(ours - wanted).max() / np.abs(wanted).max()) for ours, wanted in pairs)
+    return found
+
+
+def outside(folder: Path) -> float:
+    """How much changes outside of parts that are written anew."""
+    generator = Sonique(model=str(tiny.write(folder / "model")), sampling=Denoising(steps=4), overlap=0.3, device="cpu")
+    video = Video(Path("clip.mp4"), "mp4", "h264", 16, 16, 0, 25.0, 4.0, np.zeros(1), 0.0, ())
+    earlier = generator.generate(video, Tags(genres=["rock"]), 1).audio
+    save(earlier, folder / "earlier.wav")
+    worst = 0.0
+    for begin, end in ((0.0, 0.7), (1.3, 1.9), (0.4, 3.5), (3.2, 4.0)):
+        asked = Steering(regenerate=Regeneration(begin, end, folder / "earlier.wav"))
+        made = generator.generate(video, Tags(genres=["rock"]), 2, steering=asked).audio
+        change = np.abs(made.samples - earlier.samples)[0]
+        low, high = (round(second * earlier.sample_rate) for second in (begin, end))
+        assert change[low:high].max() > 0.01, "the part is not new"
+        worst = max(worst, float(np.delete(change, np.s_[low:high]).max()))
+    return worst
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--times", type=int, default=3)
+    options = parser.parse_args()
+    differences = sampler_differences()
+    for name, value in differences.items():
+        print(f"{name:24} {value:.1e} from the version written out")
+    with tempfile.TemporaryDirectory() as name:
+        changed = outside(Path(name))
+    print(f"outside of a part that is written anew: {changed}")
+    cpu = torch.device("cpu")
+    network, autoencoder, settings = real(cpu)
+    counts = [sum(value.numel() for value in each.parameters()) / 1e6 for each in (network, autoencoder)]
+    print(f"U-Net {counts[0]:.1f} M, autoencoder {counts[1]:.1f} M, {torch.get_num_threads()} threads")
+    fastest(step(network, settings, 1, cpu), 1)  # the first is slower
+    one, four = (fastest(step(network, settings, takes, cpu), options.times) for takes in (1, 4))
+    for takes, (passed, worked) in ((1, one), (4, four)):
+        print(f"a guided step, {takes} takes side by side: {passed:.2f} s, {worked:.2f} s of the cores' time")
+    latents = torch.randn(1, settings.autoencoder.latent, settings.samples // settings.hop)
+    sound, _ = fastest(lambda: autoencoder.decode(latents), 1)
+    seconds = settings.samples / settings.sample_rate
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{sound:.1f} s for the sound of a window of {seconds:.2f} s; peak {peak:.1f} GiB")
+    figures = {
+        "sampler_max_diff": max(differences.values()),
+        "outside_inpaint_max_diff": changed,
+        "batch4_cost_ratio": round(four[1] / one[1] / 4, 3),
+        "batch4_time_ratio": round(four[0] / one[0] / 4, 3),
+        "unet_m": round(counts[0], 1),
+        "cpu_s_per_step": round(one[0], 2),
+        "core_s_per_step": round(one[1], 2),
+        "decode_s": round(sound, 1),
+        "peak_gb": round(peak, 2),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

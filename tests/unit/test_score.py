@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,3 +122,17 @@ def test_the_sidecar_names_each_model_with_its_licence_and_hashes(clip: Path, tm
     assert named["name"] == "someone/model"
     assert (named["revision"], named["licence"]) == ("0123abc", "apache-2.0")
     assert named["sha256"] == {"model.safetensors": hashlib.sha256(b"not really").hexdigest()}
+
+
+def test_takes_are_made_together_where_the_generator_can(clip: Path) -> None:
+    class Together(WatchedSketch):
+        def generate_many(self, video: Video, tags: Tags, seeds: Sequence[int], **more: Any) -> list[Score]:
+            self.diary.lines.append(f"together {list(seeds)}")
+            return [self.sketch.generate(video, tags, seed) for seed in seeds]
+
+    diary = Diary()
+    record = score_video(clip, generator=Together(diary), candidates=2, seed=5)
+    assert diary.lines == ["generator prepared", "together [5, 6]"]
+    assert {take["seed"] for take in record["takes"]} == {5, 6}
+    score_video(clip, generator=Together(diary), overwrite=True)
+    assert diary.lines[2:] == ["generator prepared", "written"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import RobertaModel, RobertaTokenizer
 
 from v2m.convert.names import count
-from v2m.errors import MissingError, out_of_memory
+from v2m.errors import MissingError
 from v2m.frozen import pretrained
 from v2m.frozen.files import check_finite, pickled
 from v2m.models.condition import Condition
@@ -63,7 +63,7 @@ class ClapText:
         check_finite(branch, f"CLAP's text branch ({str(path)!r})")
         settings, cpu = _settings(branch, kept, path), torch.device("cpu")
         model: Any = pretrained.load(RobertaModel, path, cpu, what="text branch of CLAP", config=settings, state=branch)
-        words = _tokenizer(tokenizer)
+        words = pretrained.tokenizer(RobertaTokenizer, tokenizer, ("tokenizer.json", "vocab.json"), "RoBERTa")
         rows = model.config.vocab_size
         if len(words) > rows:
             raise MissingError(f"the tokenizer in {str(tokenizer)!r} has {len(words)} tokens, CLAP only {rows}")
@@ -111,15 +111,3 @@ def _settings(branch: dict[str, Tensor], layers: int, path: Path) -> dict[str, A
         }
     except (KeyError, ValueError) as error:
         raise MissingError(f"the text branch in {str(path)!r} is no RoBERTa (it lacks {error})") from error
-
-
-def _tokenizer(folder: Path) -> Any:
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise MissingError(f"{str(folder)!r} holds no tokenizer of RoBERTa: neither tokenizer.json nor vocab.json")
-    try:
-        return RobertaTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of any kind: the files decide which
-        if out_of_memory(error):
-            raise
-        said = " ".join(str(error).split())[:200]
-        raise MissingError(f"the tokenizer in {str(folder)!r} cannot be read ({said}): fetch it again") from error

@@ -82,6 +82,23 @@ def load(
     return model.eval().requires_grad_(False)
 
 
+def tokenizer(kind: Any, folder: Path, files: Sequence[str], what: str) -> Any:
+    """The tokenizer of `what` in `folder`, of transformers' class `kind`, which can read any one of `files`.
+
+    Raises:
+        MissingError: None of them is there, or what is cannot be read.
+    """
+    if not any((folder / name).is_file() for name in files):
+        raise MissingError(f"{str(folder)!r} holds no tokenizer of {what}: neither {' nor '.join(files)}")
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # of any kind: the files decide which
+        if out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise MissingError(f"the tokenizer in {str(folder)!r} cannot be read ({said}): fetch it again") from error
+
+
 def _check(told: Mapping[str, Any], folder: Path, what: str) -> None:
     """Raises MissingError where something stayed random or was left over, as transformers tells."""
     kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
-from v2m.errors import MissingError, out_of_memory
+from v2m.errors import MissingError
 from v2m.frozen import pretrained
 from v2m.frozen.files import check_finite, state_dict
 from v2m.models.condition import Condition
@@ -61,7 +61,7 @@ class T5:
         check_finite(state, f"T5 ({str(folder)!r})")
         cpu = torch.device("cpu")  # where weights keep all their digits
         model: Any = pretrained.load(T5EncoderModel, folder, cpu, what="T5 encoder", config=config, state=state)
-        words = _tokenizer(tokenizer or folder)
+        words = pretrained.tokenizer(T5Tokenizer, tokenizer or folder, ("tokenizer.json", "spiece.model"), "T5")
         rows = model.get_input_embeddings().num_embeddings
         if len(words) > rows:
             raise MissingError(f"the tokenizer in {str(tokenizer or folder)!r} has {len(words)} tokens, T5 only {rows}")
@@ -85,16 +85,3 @@ class T5:
         said = torch.tensor([bool(text.strip()) for text in texts], device=tokens.device)
         mask = read["attention_mask"].bool() & said[:, None]
         return Condition(tokens * mask[..., None], mask)
-
-
-def _tokenizer(folder: Path) -> Any:
-    names = ("tokenizer.json", "spiece.model")
-    if not any((folder / name).is_file() for name in names):
-        raise MissingError(f"{str(folder)!r} holds no tokenizer of T5: neither {' nor '.join(names)}")
-    try:
-        return T5Tokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of any kind: the files decide which
-        if out_of_memory(error):
-            raise
-        said = " ".join(str(error).split())[:200]
-        raise MissingError(f"the tokenizer in {str(folder)!r} cannot be read ({said}): fetch it again") from error

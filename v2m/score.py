@@ -219,7 +219,7 @@ def _takes(
 
         return generator.generate(span, tags, seed, stems=stems, steering=steering, progress=part)
 
-    together = getattr(generator, "generate_many", None)
+    together = getattr(generator, "takes", None)
     if len(seeds) > 1 and together is not None:
         scores = together(span, tags, seeds, stems=stems, steering=steering, progress=progress)
     else:

@@ -126,7 +126,7 @@ def test_the_sidecar_names_each_model_with_its_licence_and_hashes(clip: Path, tm
 
 def test_takes_are_made_together_where_the_generator_can(clip: Path) -> None:
     class Together(WatchedSketch):
-        def generate_many(self, video: Video, tags: Tags, seeds: Sequence[int], **more: Any) -> list[Score]:
+        def takes(self, video: Video, tags: Tags, seeds: Sequence[int], **more: Any) -> list[Score]:
             self.diary.lines.append(f"together {list(seeds)}")
             return [self.sketch.generate(video, tags, seed) for seed in seeds]
 

@@ -108,9 +108,9 @@ class Sonique:
             UsageError, MissingError: As in `prepare`.
             MemoryError: Says what to lower.
         """
-        return self.generate_many(video, tags, [seed], stems=stems, steering=steering, progress=progress)[0]
+        return self.takes(video, tags, [seed], stems=stems, steering=steering, progress=progress)[0]
 
-    def generate_many(
+    def takes(
         self,
         video: Video,
         tags: Tags,

@@ -39,7 +39,7 @@ try:
     wandb.finish()
 except ConnectionError:  # W&B's own process has crashed
     pass
-print(begin, time.perf_counter() - begun)
+print("seconds", begin, time.perf_counter() - begun, flush=True)
 """
 
 
@@ -54,7 +54,7 @@ def alone(root: Path, address: str) -> dict[str, float]:
         [sys.executable, "-c", ALONE, str(root)], cwd=ROOT, env=environment(address), capture_output=True, text=True,
         timeout=LONGEST, check=True,
     )  # fmt: skip
-    begin, end = done.stdout.strip().splitlines()[-1].split()
+    _, begin, end = next(line for line in done.stdout.splitlines() if line.startswith("seconds ")).split()
     return {"begin": float(begin), "end": float(end)}
 
 

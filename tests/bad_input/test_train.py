@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench import wandb_away
 from bench.tiny import shards as made
+from bench.tiny.wandb_server import Manner, serving
 from tests.bad_input.full import bounded, mounted
 from tests.conftest import names
 from tests.e2e.test_train import words
@@ -116,20 +120,6 @@ def test_without_a_key_or_a_server_records_are_kept_here(tmp_path: Path, monkeyp
     assert Wandb(save_dir=str(tmp_path))._offline
 
 
-def test_a_run_whose_records_cannot_be_sent_is_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """With a key, and a server that does not answer."""
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    kept = ["--trainer.logger", "v2m.training.wandb.Wandb", "--trainer.logger.save_dir", str(tmp_path / "kept")]
-    assert fit(made.write(tmp_path / "in", (2,)), tmp_path, *kept) == OK
-    assert "127.0.0.1 does not answer" in caplog.text
-    assert list((tmp_path / "kept/wandb").glob("offline-run-*/*.wandb"))
-
-
 def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those before it are whole, nothing of it is left, and with room the same command goes on."""
     folder, root = made.write(tmp_path / "in", (2,)), tmp_path / "run"
@@ -148,3 +138,48 @@ def test_a_disk_that_is_really_full(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert fit(folder, disk) == DISK
         assert "No space left on device" in line(capsys)
         assert names(disk / "checkpoints") == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("every", "-1", "every -1 must be 0 or more"),
+        ("videos", "nowhere.mp4", "'nowhere.mp4': no such file or folder"),
+        ("sampling.top_p", "2", "top_p 2 must lie above 0"),
+    ],
+)
+def test_listening_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, told: str
+) -> None:
+    made.write(tmp_path / "in", (2,))
+    assert fit(tmp_path / "in", tmp_path, "--listening.every", "1", f"--listening.{flag}", value) == USAGE
+    assert told in capsys.readouterr().err
+
+
+def test_a_server_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("v2m.training.wandb.PATIENCE", 0.3)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    with serving("silent") as (address, _):
+        assert unreachable(address) == "127.0.0.1 does not answer"
+    with serving("refuses") as (address, _):  # it is there: what it does is seen later
+        assert unreachable(address) is None
+    assert unreachable("ftp://127.0.0.1") == "127.0.0.1 does not answer"
+
+
+@pytest.mark.parametrize(
+    ("manner", "told"), [("refuses", "W&B does not take the run"), ("confuses", "records no more")]
+)
+def test_a_server_that_makes_wandb_fail_ends_nothing(tmp_path: Path, manner: Manner, told: str) -> None:
+    """W&B raises where it is refused; on answers without sense its own process crashes, and what it is given next."""
+    with serving(manner) as (address, _):
+        done = subprocess.run(
+            [sys.executable, "-c", wandb_away.ALONE, str(tmp_path)],
+            env=wandb_away.environment(address),
+            cwd=wandb_away.ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count(told) == 1
+    assert "seconds " in done.stdout

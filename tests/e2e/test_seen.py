@@ -120,3 +120,16 @@ def test_tensorboard_is_a_class_path_and_takes_sound_and_pictures(folder: Path, 
     assert (LOSSES | SEEN) - {"trainer/global_step"} <= set(held.Tags()["scalars"])
     assert held.Audio("listening/sample0000/sound")[0].sample_rate == 32000
     assert held.Images("listening/sample0000/spectrogram")[0].width == 1100
+
+
+@pytest.mark.slow
+def test_two_ranks_are_listened_to_by_the_first(folder: Path, tmp_path: Path) -> None:
+    """The other goes on, and waits where the gradients meet."""
+    ranks = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.val_check_interval", "1"]
+    line = [*arguments(folder, tmp_path / "run", *ranks), "--trainer.check_val_every_n_epoch", "null"]
+    done = subprocess.run(
+        [sys.executable, "train.py", *line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    heard = sorted(path.parent.name for path in tmp_path.rglob("figures.json"))
+    assert heard == [f"step{step:08d}" for step in range(1, STEPS + 1)]

@@ -45,7 +45,7 @@ def picture(rhythm: NDArray[np.floating], names: Sequence[str], duration: float)
     times = step_times(duration, len(rhythm))
     curves = {name: rhythm[:, column].astype(float) for column, name in enumerate(names)}
     none = np.zeros(len(rhythm))
-    moving = curves.get("motion", none).clip(0, 0.999)
+    moving, flow = (curves.get(name, none).clip(0, 0.999) for name in ("motion", "flow"))
     cuts = curves.get("cut", none)
     return Picture(
         fps=mean_rate(len(rhythm), duration),
@@ -54,6 +54,7 @@ def picture(rhythm: NDArray[np.floating], names: Sequence[str], duration: float)
         saturation=curves.get("saturation", none),
         contrast=curves.get("contrast", none) / 2,
         motion=HALF_MOTION * moving / (1 - moving),
+        flow=HALF_FLOW * flow / (1 - flow),
         hues=np.zeros(12),
         warmth=0.0,
         cuts=tuple(Cut(float(times[step]), float(cuts[step])) for step in np.flatnonzero(cuts > 0)),

@@ -46,6 +46,8 @@ class Wandb(WandbLogger):
         if isinstance(settings, Mapping):
             given["settings"] = {"init_timeout": PATIENCE, "finish_timeout": LEAVE, **settings}
         super().__init__(project=project, name=name, save_dir=save_dir, **given)
+        if self._wandb_init.get("anonymous") is None:  # what is no longer there is warned of even so
+            self._wandb_init.pop("anonymous", None)
         self._ailing = False
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from v2m.data.rhythm import CHANNELS, rhythm
+from v2m.data.rhythm import picture as picture_of
 from v2m.io import video
 from v2m.timing import step_count, step_times
 from v2m.types import Cut, Picture
@@ -104,3 +105,17 @@ def test_a_stretch_may_end_behind_the_last_frame() -> None:
 def test_the_cuts_of_a_real_file_stand_where_it_was_cut(media: Path) -> None:
     found = channel(rhythm(video.open(media / "cuts.mp4").picture(), 0, 4), "cut")
     assert np.flatnonzero(found).tolist() == [24, 52]  # 1.2 s and 2.6 s
+
+
+def test_a_picture_is_had_back_from_its_rhythm_as_far_as_it_goes() -> None:
+    """Steps of a constant picture between changes at their edges lose nothing but where in its step a cut lies."""
+    shown = picture(20)
+    moving = np.where(shown.times < 2, 0.1, 0.4)
+    shown = replace(shown, motion=moving, flow=moving / 2, brightness=moving, cuts=(Cut(1.0, 0.8), Cut(3.7, 0.4)))
+    found = picture_of(rhythm(shown, 0.0, 4.0), CHANNELS, 4.0)
+    for name in ("motion", "flow", "brightness", "saturation", "contrast"):
+        assert getattr(found, name) == pytest.approx(getattr(shown, name), rel=1e-5), name
+    assert [cut.strength for cut in found.cuts] == pytest.approx([0.8, 0.4])
+    assert [cut.time for cut in found.cuts] == pytest.approx([1.025, 3.725])
+    assert found.times[0] == 0.025
+    assert not picture_of(np.ones((8, 1)), ("brightness",), 0.4).cuts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,20 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from v2m import checkpoint
 from v2m.batch import Row
-from v2m.checkpoint import Part, Shown, trained
+from v2m.checkpoint import Part, Shown, adapted, trained
 from v2m.data.batch import Batch
 from v2m.data.schema import Manifest
 from v2m.data.videos import Turn
 from v2m.errors import MissingError, UsageError
 from v2m.interfaces import Tagger
+from v2m.models import lora as adapters
 from v2m.models import losses
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
+from v2m.models.lora import LoRA
 from v2m.models.music import MusicConfig
 from v2m.taggers.palette import Palette
+from v2m.training import sharding
 from v2m.training.scoring import Scoring, scorer
 
 
@@ -39,7 +42,7 @@ class Learning:
     """AdamW (Loshchilov and Hutter, 2019) with a warm-up and then a cosine down to `floor`.
 
     Args:
-        rate: Of learning, for what is new: the conditioner and what stands for nothing.
+        rate: Of learning, for what is new: the conditioner, what stands for nothing, adapters.
         lm_share: Times that rate for the language model and the projection of its text.
         warmup: Steps in which the rates rise.
         steps: Of the whole; None is the trainer's max_steps.
@@ -77,7 +80,9 @@ class V2M(lightning.LightningModule):
         window: Seconds that it learns to write in one go; the data's.
         learning: The optimizer and its schedule.
         drop_text, drop_video: How often a clip is shown without them, for classifier-free guidance.
+        lora: Adapts the language model of the start, which stays as it is, by few weights; None lets all of it learn.
         recompute: Computes each layer anew in the backward pass, which saves memory.
+        compile: Lets PyTorch compile the language model's layers, which takes a while at the first step.
         tagger: Frozen: says for `predict` what music would fit a video. It does not learn, is not moved, and is in no
             checkpoint; None measures the picture.
         scoring: How `predict` writes music.
@@ -94,7 +99,9 @@ class V2M(lightning.LightningModule):
         learning: Learning = Learning(),
         drop_text: float = 0.2,
         drop_video: float = 0.2,
+        lora: LoRA | None = None,
         recompute: bool = False,
+        compile: bool = False,
         tagger: Tagger | None = None,
         scoring: Scoring | None = None,
     ) -> None:
@@ -102,11 +109,14 @@ class V2M(lightning.LightningModule):
         rates = {"drop_text": drop_text, "drop_video": drop_video}
         problems = [f"{name} {rate:g} must lie in 0–1" for name, rate in rates.items() if not 0 <= rate <= 1]
         problems += ["give start or lm, not both"] * (start is not None and lm is not None)
+        problems += ["lora adapts a model that there is: give start"] * (lora is not None and start is None)
         if problems:
             raise UsageError("model: " + "; ".join(problems))
         self._start, self._conditioner, self._window = start, conditioner, window
         self._config = MusicConfig(lm or LMConfig(), text, conditioner=conditioner, window=window)
-        self.learning, self.recompute = learning, recompute
+        self.learning, self.recompute, self.compiled = learning, recompute, compile
+        self.lora, self.base = lora, ""
+        self.strict_loading = lora is None  # the frozen base is in no checkpoint
         self.drop_text, self.drop_video = drop_text, drop_video
         self.model: checkpoint.V2M | None = None
         self._aside = (tagger or Palette(),)  # in a tuple, a tagger that is a module does not become a part of this one
@@ -123,24 +133,36 @@ class V2M(lightning.LightningModule):
 
         Raises:
             MissingError: The start cannot be read.
-            UsageError: The shards hold something else than the model reads and writes; all of it is told.
+            UsageError: The shards hold something else than the model reads and writes, all of which is told; or the
+                trainer has a strategy or precision that this training cannot have.
         """
         if stage == "predict":  # by what the checkpoint says, without shards
             if self.trainer.strategy.restore_checkpoint_after_setup:
                 raise UsageError("predict shares videos among devices, not weights: give --trainer.strategy ddp")
             return
+        sharding.check(self.trainer)
         manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
         if self.model is None:
             if manifest is not None:
                 self._fit_to(manifest)
             self.model = self._begun() if self._start else checkpoint.V2M(self._config)
             self.model.lm.checkpointing = self.recompute
+            if self.lora is not None:
+                mixed = self.trainer.precision == "bf16-mixed"
+                self.base = adapters.fingerprint(self.model.state_dict())
+                adapters.adapt(self.model, self.lora, torch.bfloat16 if mixed else None)
+            for layer in self.model.lm.layers if self.compiled else ():
+                layer.compile()
         if manifest is not None:
             check(self.model.config, manifest)
             check_parts(self.model.parts, parts(manifest))
             self.model.parts |= parts(manifest)
             self.model.sample_rate = manifest.sample_rate
             self.model.shown = None if self.model.config.conditioner is None else shown(manifest)
+
+    def configure_model(self) -> None:
+        if self.model is not None:
+            sharding.shard(self.model, self.trainer.strategy)
 
     def _fit_to(self, manifest: Manifest) -> None:
         """Sizes of what begins anew that the shards decide."""
@@ -178,10 +200,9 @@ class V2M(lightning.LightningModule):
 
     def forward(self, batch: Batch, drop_text: Tensor | None = None, drop_video: Tensor | None = None) -> Tensor:
         """Logits (B, K, S − 1, V) of what comes after each step but the last."""
-        model = self.made
-        condition = model.condition(batch.text, batch.seen, drop_text, drop_video)
-        lm = model.config.lm
-        return model.lm(losses.inputs(batch.codes, batch.lengths, lm.pattern, lm.special), condition)
+        lm = self.made.config.lm
+        codes = losses.inputs(batch.codes, batch.lengths, lm.pattern, lm.special)
+        return self.made(codes, batch.text, batch.seen, drop_text, drop_video)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         drops = torch.rand(2, len(batch.codes)) < torch.tensor([[self.drop_text], [self.drop_video]])
@@ -219,15 +240,35 @@ class V2M(lightning.LightningModule):
         return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[trained.EXPORT] = trained.described(self.made)
+        """Of an adapted model without what it adapts, which is named and known by its hash."""
+        checkpoint[trained.EXPORT] = trained.described(self.made) | {"lora": self._adapted}
+        if self.lora is not None:
+            checkpoint["state_dict"] = {
+                name: value
+                for name, value in checkpoint["state_dict"].items()
+                if adapters.learns(name.removeprefix(trained.PREFIX))
+            }
+
+    @property
+    def _adapted(self) -> dict[str, Any] | None:
+        """What an export needs to put the adapters into the start."""
+        return None if self.lora is None else {"start": self._start, "base": self.base, **asdict(self.lora)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Training goes on with the weights as they are; what is measured, and what plays, are the averaged ones."""
-        if self._trainer is not None and self.trainer.state.fn == "fit":
-            return
-        checkpoint["state_dict"] = trained.averaged(checkpoint, "the checkpoint")
+        """Training goes on with the weights as they are; what is measured, and what plays, are the averaged ones.
+
+        Raises:
+            UsageError: The checkpoint's adapters are not this model's.
+            MissingError: It is none of training, or what it adapts is not there.
+        """
         if self.model is None:
             self.model = trained.made(checkpoint, "the checkpoint")
+            state = trained.plain(checkpoint, "the checkpoint")
+            checkpoint["state_dict"] = {f"{trained.PREFIX}{name}": value for name, value in state.items()}
+            return
+        adapted.check(checkpoint.get(trained.EXPORT, {}).get("lora"), self._adapted)
+        if self._trainer is None or self.trainer.state.fn != "fit":
+            checkpoint["state_dict"] = trained.averaged(checkpoint, "the checkpoint")
 
     def on_predict_start(self) -> None:
         """Raises UsageError where there is nothing to play, MissingError where a part or the tagger is missing."""
@@ -253,7 +294,7 @@ def groups(model: nn.Module, how: Learning) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, value in model.named_parameters():
         if value.requires_grad:
-            new, matrix = name.startswith(("conditioner.", "null_")), value.ndim > 1
+            new, matrix = adapters.learns(name), value.ndim > 1
             kind = f"{'conditioner' if new else 'lm'}{'' if matrix else ', undecayed'}"
             rate, decay = how.rate * (1.0 if new else how.lm_share), how.decay if matrix else 0.0
             found.setdefault(kind, {"name": kind, "params": [], "lr": rate, "weight_decay": decay})["params"].append(

@@ -1,4 +1,4 @@
-"""Out of training: a training checkpoint's averaged weights as a checkpoint of our own."""
+"""Out of training: a training checkpoint's averaged weights, adapters merged, as a checkpoint of our own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from v2m.checkpoint import adapted
 from v2m.checkpoint.model import V2M
 from v2m.checkpoint.parts import Part
 from v2m.checkpoint.shown import Shown
@@ -33,8 +34,7 @@ def read(path: Path) -> V2M:
         MissingError: It is broken, or no training checkpoint.
     """
     held = files.pickled(path)
-    model, state = made(held, f"{str(path)!r}"), averaged(held, f"{str(path)!r}")
-    state = {name.removeprefix(PREFIX): value for name, value in state.items()}
+    model, state = made(held, f"{str(path)!r}"), plain(held, f"{str(path)!r}")
     files.load_strictly(model, state, f"the model that {str(path)!r} describes")
     return model.eval()
 
@@ -57,6 +57,13 @@ def averaged(held: Mapping[str, Any], name: str) -> dict[str, Tensor]:
         raise MissingError(f"{name} holds weights that are no tensors")
     files.check_finite(state, name)
     return state
+
+
+def plain(held: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The averaged weights by the names that `made`'s model has for them, adapters merged. Raises MissingError."""
+    state = {key.removeprefix(PREFIX): value for key, value in averaged(held, name).items()}
+    about = held[EXPORT].get("lora")
+    return state if about is None else adapted.merged(about, state, name)
 
 
 def made(held: Mapping[str, Any], name: str) -> V2M:

@@ -1,6 +1,7 @@
 """What learns, as one module: the music language model and what leads conditions into it. No files, no frozen encoders.
 
-B batch, L text tokens, C chroma frames, S condition tokens, D width of the language model.
+B batch, L text tokens, C chroma frames, S condition tokens, D width of the language model, K codebooks, T steps, V
+entries of a codebook.
 """
 
 from __future__ import annotations
@@ -134,6 +135,17 @@ class MusicModel(nn.Module):
         rows = next((len(each.tokens) for each in (read, shown) if each is not None), 1)
         read, shown = _dropped(read, drop_text), _dropped(shown, drop_video)
         return join(_or_null(read, self.null_text, rows), _or_null(shown, self.null_video, rows))
+
+    def forward(
+        self,
+        codes: Tensor,
+        text: Condition | None,
+        seen: Seen | None,
+        drop_text: Tensor | None = None,
+        drop_video: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, K, T, V) of `codes` as `LM.forward` reads them, conditioned as `condition` does it."""
+        return self.lm(codes, self.condition(text, seen, drop_text, drop_video))
 
     def branches(
         self,

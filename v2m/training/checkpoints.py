@@ -179,8 +179,7 @@ def newest(folder: Path) -> Path | None:
     """The newest checkpoint that can be read; those that cannot are passed over with a warning."""
     for path in saved(folder):
         try:
-            if path.is_file():
-                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return path
         except Exception as error:  # of any kind: the file decides which
             said = " ".join(str(error).split())[:120]

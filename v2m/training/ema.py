@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from v2m.checkpoint.trained import AVERAGE
+from v2m.training.sharding import placed_as, whole
 
 
 class Average(lightning.Callback):
@@ -29,16 +30,13 @@ class Average(lightning.Callback):
         self._read: dict[str, Tensor] | None = None
         self._last = 0
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        if self.decay <= 0:
-            return
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Only now are weights, step and average those of the checkpoint under every strategy."""
+        self._last = trainer.global_step
         held, self._read = self._read or {}, None
-        self._average = {
-            n: held.get(n, v.detach()).detach().to(v.device, v.dtype).clone() for n, v in _named(pl_module)
-        }
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        self._last = trainer.global_step  # only now that of the checkpoint
+        for name, value in _named(pl_module) if self.decay > 0 else ():
+            own = value.detach()
+            self._average[name] = placed_as(held[name], own) if name in held else own.clone()
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
@@ -57,7 +55,8 @@ class Average(lightning.Callback):
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         if self._average:
-            checkpoint[AVERAGE] = self._average
+            found = {name: whole(value) for name, value in self._average.items()}  # by all ranks together
+            checkpoint[AVERAGE] = found if trainer.is_global_zero else {}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         self._read = checkpoint.get(AVERAGE)

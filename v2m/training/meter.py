@@ -12,6 +12,7 @@ import torch
 
 from v2m.data.batch import Batch
 from v2m.timing import mean_rate
+from v2m.training.sharding import whole
 
 
 class Meter(lightning.Callback):
@@ -29,7 +30,7 @@ class Meter(lightning.Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
         gradients = [value.grad for value in pl_module.parameters() if value.grad is not None]
-        pl_module.log("step/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+        pl_module.log("step/gradient_norm", whole(torch.nn.utils.get_total_norm(gradients)))
         for group in optimizer.param_groups:
             pl_module.log(f"rate/{group['name']}", group["lr"])
 

@@ -46,28 +46,43 @@ class Ending(lightning.Callback):
             os.kill(os.getpid(), self.number)
 
 
-def run(folder: Path, root: Path, ending: Ending, *, accumulate: int = 1, workers: int = 0, every: int = 3) -> None:
+def data(folder: Path, workers: int = 0) -> ShardData:
+    return ShardData(folder, folder, batch=2, window=1.0, workers=workers)
+
+
+def run(
+    folder: Path,
+    root: Path,
+    ending: Ending,
+    *,
+    accumulate: int = 1,
+    workers: int = 0,
+    every: int = 3,
+    model: V2M | None = None,
+    **given: Any,
+) -> None:
     """The same command, as often as it is given."""
     torch.manual_seed(1)
-    trainer = lightning.Trainer(
-        default_root_dir=root,
-        max_steps=END,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=1.0,
-        callbacks=[Average(0.9), ending, Checkpoints(every)],
-        val_check_interval=2,
-        check_val_every_n_epoch=None,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        accelerator="cpu",
-        devices=1,
-        num_sanity_val_steps=0,
-    )
-    model = V2M(lm=LM, conditioner=SEES, learning=Learning(rate=3e-3, lm_share=0.5, warmup=3), window=1.0)
-    data = ShardData(folder, folder, batch=2, window=1.0, workers=workers)
+    settings: dict[str, Any] = {
+        "default_root_dir": root,
+        "max_steps": END,
+        "accumulate_grad_batches": accumulate,
+        "gradient_clip_val": 1.0,
+        "callbacks": [Average(0.9), ending, Checkpoints(every)],
+        "val_check_interval": 2,
+        "check_val_every_n_epoch": None,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "devices": 1,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+    }
+    trainer = lightning.Trainer(**(settings | given))
+    model = model or V2M(lm=LM, conditioner=SEES, learning=Learning(rate=3e-3, lm_share=0.5, warmup=3), window=1.0)
     found = newest(root / "checkpoints")
-    trainer.fit(model, data, ckpt_path=found and str(found), weights_only=True)
+    trainer.fit(model, data(folder, workers), ckpt_path=found and str(found), weights_only=True)
 
 
 def state(root: Path, step: int = END) -> dict[str, Any]:
@@ -187,7 +202,7 @@ def test_the_average_is_what_is_measured_and_the_weights_come_back(folder: Path,
     own, trainer = Average(0.9), SimpleNamespace(global_step=0)
     at: Any = trainer
     layer: Any = torch.nn.Linear(2, 1)
-    own.on_fit_start(at, layer)
+    own.on_train_start(at, layer)
     begin = layer.weight.detach().clone()
     with torch.no_grad():
         layer.weight += 1.0

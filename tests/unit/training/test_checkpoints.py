@@ -46,8 +46,8 @@ class Ending(lightning.Callback):
             os.kill(os.getpid(), self.number)
 
 
-def data(folder: Path, workers: int = 0) -> ShardData:
-    return ShardData(folder, folder, batch=2, window=1.0, workers=workers)
+def data(folder: Path, workers: int = 0, batch: int = 2) -> ShardData:
+    return ShardData(folder, folder, batch=batch, window=1.0, workers=workers)
 
 
 def run(
@@ -58,6 +58,7 @@ def run(
     accumulate: int = 1,
     workers: int = 0,
     every: int = 3,
+    batch: int = 2,
     model: V2M | None = None,
     **given: Any,
 ) -> None:
@@ -82,7 +83,7 @@ def run(
     trainer = lightning.Trainer(**(settings | given))
     model = model or V2M(lm=LM, conditioner=SEES, learning=Learning(rate=3e-3, lm_share=0.5, warmup=3), window=1.0)
     found = newest(root / "checkpoints")
-    trainer.fit(model, data(folder, workers), ckpt_path=found and str(found), weights_only=True)
+    trainer.fit(model, data(folder, workers, batch), ckpt_path=found and str(found), weights_only=True)
 
 
 def state(root: Path, step: int = END) -> dict[str, Any]:

@@ -109,6 +109,24 @@ def test_music_by_what_has_not_learned(tmp_path: Path, capsys: pytest.CaptureFix
     assert not list(tmp_path.glob("*.v2m.*"))
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--trainer.strategy fsdp", "`fsdp` requires a GPU"),
+        ("--trainer.strategy nonsense", "invalid strategy name: `strategy='nonsense'`"),
+        ("--trainer.devices 0", "not a valid input using cpu"),
+        ("--trainer.precision bf16-true", "give --trainer.precision bf16-mixed"),
+        ("--model.lora.rank 4", "lora adapts a model that there is: give start"),
+        ("--model.lora.rank 0", "lora: rank 0 must be 1 or more"),
+        ("--model.lm.width -2", "width -2 must be 1 or more"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, said: str) -> None:
+    made.write(tmp_path / "in", (2,))
+    assert fit(tmp_path / "in", tmp_path, *more.split()) == USAGE
+    assert said in line(capsys)
+
+
 def test_without_a_key_or_a_server_records_are_kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

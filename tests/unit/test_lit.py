@@ -28,6 +28,8 @@ from v2m.models import losses, patterns
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
 from v2m.models.music import MusicConfig
+from v2m.models.seen import Seen
+from v2m.models.timed import TimedFrames
 from v2m.taggers.videollama import VideoLLaMA3
 from v2m.training.ema import Average
 from v2m.types import Progress, Tags, Video
@@ -65,13 +67,15 @@ def module(**given: Any) -> V2M:
     return V2M(**({"lm": LM, "conditioner": SEES, "learning": FAST, "window": 1.0} | given))
 
 
-def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "last"), [("32-true", 0.05), ("bf16-mixed", 0.1)])
+def test_one_batch_is_learned_by_heart(tmp_path: Path, precision: str, last: float) -> None:
     """From about ln 64 = 4.16."""
     one = made.write(tmp_path, (2,), seconds=1.0)
     model = module(drop_text=0.0, drop_video=0.0)
-    run = trainer(max_steps=250)
+    run = trainer(max_steps=250, precision=precision)
     run.fit(model, data(one))
-    assert float(run.callback_metrics["train/loss"]) < 0.05
+    assert float(run.callback_metrics["train/loss"]) < last
+    assert all(value.dtype == torch.float32 for value in model.parameters())
     begin = module()
     begin.trainer = run
     begin.setup("fit")
@@ -79,6 +83,37 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
     assert isinstance(batch, Batch)
     first = losses.loss(begin(batch), batch.codes, batch.lengths, begin.made.config.lm.pattern)[0]
     assert abs(float(first.detach()) - math.log(64)) < 1.5
+
+
+def test_times_keep_their_digits_in_mixed_precision(folder: Path) -> None:
+    """At 29 s bfloat16 knows eighths of a second, and the language model's clock counts fiftieths."""
+    seen: list[Seen] = []
+    model = module()
+    run = trainer(max_steps=1, precision="bf16-mixed")
+    run.fit(model, data(folder))
+    conditioner = model.made.conditioner
+    assert isinstance(conditioner, TimedFrames)
+    conditioner.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    run.validate(model, data(folder), verbose=False)
+    assert {each.dtype for each in seen[0] if each.dtype != torch.bool} == {torch.float32}
+    told = [
+        conditioner._when(torch.tensor([[at]]), torch.zeros(1, dtype=torch.bfloat16)[None].expand(1, 32))
+        for at in (29.0, 29.02)
+    ]
+    assert (told[0] - told[1]).abs().max() > 0.1
+
+
+def test_layers_may_be_compiled_and_computed_anew(folder: Path) -> None:
+    """Neither changes what is learned, nor the names of weights."""
+    found: list[dict[str, torch.Tensor]] = []
+    for given in ({}, {"recompute": True}, {"compile": True}):
+        model = module(**given)
+        run = trainer(max_steps=3, gradient_clip_val=1.0)
+        run.fit(model, data(folder))
+        found.append(model.made.state_dict())
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        assert all(torch.allclose(value, other[name], atol=1e-4) for name, value in found[0].items())
 
 
 def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:

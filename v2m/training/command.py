@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from v2m import command, errors
@@ -85,6 +86,15 @@ class Command(LightningCLI):
 
     def after_predict(self) -> None:
         self.code = told(self)
+
+    def instantiate_classes(self) -> None:
+        """Raises UsageError for settings that cannot be, of which Lightning and jsonargparse tell otherwise."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            if isinstance(error, errors.UsageError):
+                raise
+            raise errors.UsageError(str(error.__cause__ or error)) from error  # the cause is a setting's own words
 
     def before_fit(self) -> None:
         """Without a checkpoint to go on from, the newest of the run's folder that is whole."""

@@ -158,8 +158,10 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path, caplog: pytest.LogCa
     (tmp_path / "step00000004.ckpt").write_bytes(held[: len(held) // 2])
     (tmp_path / "step00000003.ckpt").write_bytes(b"")
     (tmp_path / ".step00000009.ckpt.abc").write_bytes(held)
+    (tmp_path / "step00000005.ckpt").mkdir()  # as others shard checkpoints
     with caplog.at_level(logging.WARNING, "v2m"):
         assert newest(tmp_path) == tmp_path / "step00000002.ckpt"
+    assert "step00000005.ckpt cannot be read ([Errno 21] Is a directory" in caplog.text
     assert "step00000004.ckpt cannot be read" in caplog.text
     assert "step00000003.ckpt cannot be read" in caplog.text
 

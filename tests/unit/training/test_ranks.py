@@ -149,6 +149,7 @@ def test_two_ranks_go_on_bit_for_bit(
     same(whole[strategy], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("ddp", "fsdp2"), ("fsdp2", "ddp")])
 def test_shards_or_not_may_change_between_two_runs(
     folder: Path, tmp_path: Path, whole: dict[str, Path], before: str, after: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -89,6 +90,59 @@ def test_killed_at_any_moment_the_same_command_ends_as_if_never_stopped(tmp_path
     one, two = (torch.load(tmp_path / f"{name}/checkpoints/step00000040.ckpt", weights_only=True) for name in runs)
     for name in ("state_dict", "ema"):
         assert all(torch.equal(value, two[name][key]) for key, value in one[name].items())
+
+
+def rank_of(process: subprocess.Popen[str], rank: int) -> int:
+    """The process number of a rank: the first is the command itself, which starts the others."""
+    if rank == 0:
+        return process.pid
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    own = [int(each) for each in children if "train.py" in Path(f"/proc/{each}/cmdline").read_text()]
+    return own[rank - 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_ranks_of_which_one_is_killed_end_as_if_never_stopped(tmp_path: Path, strategy: str) -> None:
+    """With conditions dropped by each rank for itself; after the end the weights become a checkpoint."""
+    folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
+    more = ["--trainer.max_steps", "30", "--checkpoints.every", "5", "--model.drop_text", "0.5"]
+    more += ["--trainer.devices", "2", "--trainer.strategy", strategy]
+    runs = {name: [sys.executable, "train.py", *words(folder, tmp_path / name, *more)] for name in ("whole", "cut")}
+    subprocess.run(runs["whole"], cwd=ROOT, check=True, capture_output=True)
+    for step, rank, number in ((5, 1, signal.SIGKILL), (10, 0, signal.SIGKILL), (15, 0, signal.SIGTERM)):
+        process = subprocess.Popen(runs["cut"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        wait_for(tmp_path / f"cut/checkpoints/step{step:08d}.ckpt", process, 300)
+        os.kill(rank_of(process, rank), number)
+        said = process.communicate(timeout=300)[0]
+        assert process.returncode, said[-3000:]
+        assert number != signal.SIGTERM or process.returncode == 143, said[-3000:]
+    subprocess.run(runs["cut"], cwd=ROOT, check=True, capture_output=True)
+    one, two = (torch.load(tmp_path / f"{name}/checkpoints/step00000030.ckpt", weights_only=True) for name in runs)
+    for name in ("state_dict", "ema"):
+        assert all(torch.equal(value, two[name][key]) for key, value in one[name].items())
+    assert convert([str(tmp_path / "cut/checkpoints/step00000030.ckpt"), str(tmp_path / "made")]) == 0
+    own = V2M.from_pretrained(str(tmp_path / "made")).state_dict()
+    assert all(torch.equal(value, one["ema"][f"model.{name}"]) for name, value in own.items())
+
+
+@pytest.mark.slow
+def test_another_number_of_ranks_goes_on_at_the_same_sample(tmp_path: Path) -> None:
+    folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
+    said = ""
+    for steps, more in (("2", ["--trainer.devices", "2", "--trainer.strategy", "ddp"]), ("4", ["--data.workers", "1"])):
+        given = words(folder, tmp_path / "run", "--trainer.max_steps", steps, *more)
+        done = subprocess.run(
+            [sys.executable, "train.py", *given], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        said = done.stderr
+    assert "another world than before: the run goes on at the same sample" in said
+    held = [
+        torch.load(tmp_path / f"run/checkpoints/step{step:08d}.ckpt", weights_only=True)["loops"] for step in (2, 4)
+    ]
+    where = [loops["fit_loop"]["state_dict"]["combined_loader"][0]["position"] for loops in held]
+    assert where == [8, 12]  # two steps of 2 ranks with 2 clips each, then two of 2 clips
 
 
 @pytest.mark.slow

@@ -103,6 +103,8 @@ def test_times_keep_their_digits_in_mixed_precision(folder: Path) -> None:
     assert (told[0] - told[1]).abs().max() > 0.1
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # which the compiler looks at
 def test_layers_may_be_compiled_and_computed_anew(folder: Path) -> None:
     """Neither changes what is learned, nor the names of weights."""
     found: list[dict[str, torch.Tensor]] = []

@@ -9,19 +9,22 @@ import sys
 import traceback
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, StrategyRegistry
 
 from bench.tiny import shards as made
 from tests.unit.training.test_checkpoints import END, SEES, Ending, alike, run, state
 from v2m.checkpoint import trained
-from v2m.errors import exit_code
+from v2m.errors import UsageError, exit_code
 from v2m.lit import V2M, Learning
 from v2m.models.lm import LMConfig
 from v2m.training.checkpoints import saved
+from v2m.training.sharding import NAMES, Sharded, check
 
 LM = LMConfig(width=32, layers=2, heads=4, entries=64)
 ALWAYS = {"drop_text": 0.0, "drop_video": 0.0}  # one rank draws other random numbers than two
@@ -160,3 +163,17 @@ def test_shards_or_not_may_change_between_two_runs(
     assert ranks(folder, tmp_path, after) == [0, 0]
     one, two = state(whole[after]), state(tmp_path)
     assert all(torch.allclose(value, two["state_dict"][key], atol=1e-5) for key, value in one["state_dict"].items())
+
+
+def test_what_would_not_leave_whole_checkpoints_or_whole_numbers_is_refused() -> None:
+    for name in NAMES:
+        assert isinstance(StrategyRegistry.get(name), Sharded)
+    for strategy, precision, said in (
+        (ModelParallelStrategy(), "32-true", "ModelParallelStrategy keeps .*give --trainer.strategy fsdp2"),
+        (StrategyRegistry.get("fsdp_cpu_offload"), "32-true", "FSDPStrategy keeps"),
+        (Sharded(), "16-mixed", "16-mixed is not for sharded weights: give 32-true or bf16-mixed"),
+        (DDPStrategy(), "bf16-true", "bf16-true would round"),
+    ):
+        trainer: Any = SimpleNamespace(strategy=strategy, precision=precision)
+        with pytest.raises(UsageError, match=said):
+            check(trainer)

@@ -1,0 +1,115 @@
+"""Training at MusicGen-small's size in bfloat16 on a GPU: steps of music a second, and the share of what it can do.
+
+    uv run python bench/train_gpu.py
+    uv run python bench/train_gpu.py --batches 4 8 16 --steps 30
+    uv run python bench/train_gpu.py --tiny --device cpu     # that it runs
+
+Random weights, shards of the published sizes, clips of 30 s, the command's own module and trainer: conditioner, losses,
+clipping and AdamW included. Variants: layers compiled or not, activations kept or computed anew, batches. `mfu` is the
+arithmetic that the language model needs (`bench/flops.py`) over the time and the GPU's peak; on other devices there is
+none. A token is one step of the language model, all codebooks. The last line, of the best variant, is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import flops, stepping  # noqa: E402
+from v2m.data.batch import Batch  # noqa: E402
+from v2m.data.module import ShardData  # noqa: E402
+from v2m.errors import out_of_memory  # noqa: E402
+from v2m.lit import V2M  # noqa: E402
+from v2m.models import losses  # noqa: E402
+
+WARMING = 5  # steps that do not count: compiling, caches
+
+
+class Measuring(V2M):
+    """Notes how long what the language model reads is."""
+
+    def training_step(self, batch: Batch, number: int) -> torch.Tensor:
+        lm = self.made.config.lm
+        self.steps = losses.inputs(batch.codes, batch.lengths, lm.pattern, lm.special).shape[2]
+        return super().training_step(batch, number)
+
+
+def tokens(model: V2M, batch: Batch) -> int:
+    """S: of condition that each step attends to."""
+    with torch.no_grad():
+        found = model.made.condition(batch.text, batch.seen)
+    assert found is not None
+    return found.tokens.shape[1]
+
+
+def variant(folder: Path, asked: argparse.Namespace, batch: int, recompute: bool, compiled: bool) -> dict[str, Any]:
+    """Its figures; without any where memory ran out."""
+    config = stepping.SIZES["tiny" if asked.tiny else "small"]
+    given: dict[str, Any] = {"lm": config, "conditioner": stepping.CONDITIONER, "window": asked.window}
+    model = Measuring(**given, recompute=recompute, compile=compiled)
+    data = ShardData(folder, batch=batch, window=asked.window, workers=asked.workers)
+    clock = stepping.Clock()
+    about = {"batch": batch, "recompute": recompute, "compile": compiled}
+    try:
+        stepping.trainer(WARMING + asked.steps, asked.device, "bf16-mixed", clock).fit(model, data)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return {**about, "tokens_s": 0.0, "mfu": None}
+    seconds = median(clock.seconds[WARMING - 1 :])
+    width = tokens(model.cpu(), next(iter(data.train_dataloader())))
+    work = flops.training(model.made.config.lm, batch, model.steps, width)
+    name = torch.cuda.get_device_name() if asked.device == "cuda" else ""
+    most = flops.peak(name)
+    return {
+        **about,
+        "tokens_s": round(batch * model.steps / seconds, 1),
+        "mfu": None if most is None else round(work / seconds / most, 4),
+        "tflops": round(work / seconds / 1e12, 3),
+        "step_ms": round(1000 * seconds, 2),
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if name else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--tiny", action="store_true", help="a language model of two layers")
+    parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--window", type=float, default=30.0)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--no-compile", action="store_true")
+    asked = parser.parse_args()
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("this needs a CUDA device; --tiny --device cpu tries it")
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = stepping.write(Path(temporary), max(32, *asked.batches), asked.window + 10)
+        ways = (False,) if asked.no_compile else (False, True)
+        for compiled, recompute, batch in product(ways, (False, True), asked.batches):
+            if asked.device == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            found.append(variant(folder, asked, batch, recompute, compiled))
+            print(", ".join(f"{name} {value}" for name, value in found[-1].items()), flush=True)
+            gc.collect()
+    best = max(found, key=lambda each: each["tokens_s"])
+    device = torch.cuda.get_device_name() if asked.device == "cuda" else "cpu"
+    print(json.dumps({**best, "model": "tiny" if asked.tiny else "small", "device": device, "variants": len(found)}))
+
+
+if __name__ == "__main__":
+    main()

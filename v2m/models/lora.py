@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,13 +63,8 @@ def adapt(model: MusicModel, lora: LoRA, dtype: torch.dtype | None = None) -> No
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft loads it, and it tells of 4-bit kernels
     from peft import LoraConfig, inject_adapter_in_model
 
-    how = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(TARGETS),  # type: ignore[arg-type]
-    )
-    inject_adapter_in_model(how, model.lm)
+    given: Any = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    inject_adapter_in_model(LoraConfig(**given, target_modules=list(TARGETS)), model.lm)
     for name, value in model.named_parameters():
         value.requires_grad_(learns(name))
         if dtype is not None and BASE in name:
@@ -106,5 +102,5 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     for name, value in sorted(state.items()):
         if not learns(name):
             found.update(f"{name} {tuple(value.shape)} ".encode())
-            found.update(value.detach().to("cpu", torch.float32).contiguous().numpy())
+            found.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return found.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from v2m.models.music import MusicConfig
 
 LM = LMConfig(width=32, layers=1, heads=4, entries=64)
 SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
+FEW = LoRA(4, 8.0, 0.1)
 RATES = Learning(rate=1e-2, lm_share=0.0, warmup=1)
 
 
@@ -38,13 +38,12 @@ def start(tmp_path: Path) -> Path:
     return tmp_path / "start"
 
 
-def adapted(start: Path, **given: Any) -> V2M:
-    how: dict[str, Any] = {"conditioner": SEES, "learning": RATES, "window": 1.0}
-    return V2M(str(start), **(how | {"lora": LoRA(4, 8.0, 0.1)} | given))
+def adapted(start: Path, lora: LoRA | None) -> V2M:
+    return V2M(str(start), conditioner=SEES, learning=RATES, window=1.0, lora=lora)
 
 
-def run(folder: Path, root: Path, start: Path, ending: Ending | None = None, **given: Any) -> V2M:
-    model = adapted(start, **given)
+def run(folder: Path, root: Path, start: Path, ending: Ending | None = None, lora: LoRA | None = FEW) -> V2M:
+    model = adapted(start, lora)
     training(folder, root, ending or Ending(0), model=model)
     return model
 

@@ -49,8 +49,8 @@ class Noting(Ending):
 
 
 def model(**given: Any) -> V2M:
-    how: dict[str, Any] = {"lm": LM, "conditioner": SEES, "window": 1.0}
-    return V2M(**(how | {"learning": Learning(rate=3e-3, lm_share=0.5, warmup=3)} | given))
+    learning = Learning(rate=3e-3, lm_share=0.5, warmup=3)
+    return V2M(lm=LM, conditioner=SEES, window=1.0, learning=learning, **given)
 
 
 def ranks(folder: Path, root: Path, strategy: str, how: dict[str, Any] | None = None, **end: Any) -> list[int]:
@@ -78,7 +78,7 @@ def ranks(folder: Path, root: Path, strategy: str, how: dict[str, Any] | None = 
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(600)
         process.kill()
         process.join()
     return [process.exitcode or 0 for process in processes]

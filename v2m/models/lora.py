@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from v2m.models.music import MusicModel
 
@@ -69,6 +70,21 @@ def adapt(model: MusicModel, lora: LoRA, dtype: torch.dtype | None = None) -> No
         value.requires_grad_(learns(name))
         if dtype is not None and BASE in name:
             value.data = value.data.to(dtype)
+
+
+@contextmanager
+def woven(model: nn.Module) -> Iterator[None]:
+    """While the block lasts `weight` of an adapted layer is the merged matrix, for what reads weights and does not call
+    layers. What was there before comes back bit for bit."""
+    layers: list[Any] = [each for each in model.modules() if hasattr(each, "get_delta_weight")]
+    held = [each.weight.data for each in layers]
+    try:
+        for each in layers:
+            each.weight.data = each.weight.data.float() + each.get_delta_weight("default").detach()
+        yield
+    finally:
+        for each, before in zip(layers, held, strict=True):
+            each.weight.data = before
 
 
 def own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -125,6 +125,7 @@ class Listening(lightning.Callback):
 
     def _write(self, trainer: Any, module: Any) -> None:
         from v2m.models.decoding import Decoder
+        from v2m.models.lora import woven
         from v2m.training.clips import How
         from v2m.training.showing import keep, means, tell, write_figures
 
@@ -134,7 +135,9 @@ class Listening(lightning.Callback):
             _home(trainer) / f"step{trainer.global_step:08d}",
         )
         folder.mkdir(parents=True, exist_ok=True)
-        decoder, stop = Decoder(module.made.lm), _Stop(trainer)
+        stop = _Stop(trainer)
+        with woven(module.made):
+            decoder = Decoder(module.made.lm)
         heard = []
         for number, clip in enumerate(self._clips):
             score = clip.write(module.made, How(decoder, self.sampling, self.seed + number, stop))

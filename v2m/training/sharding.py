@@ -18,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from v2m.checkpoint import trained
 from v2m.errors import UsageError
 from v2m.models.music import MusicModel
 
@@ -48,13 +49,17 @@ class Sharded(ModelParallelStrategy):
         return {"state": {numbers[name]: value for name, value in held["state"].items()}, "param_groups": groups}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
-        """Of weights and optimizers each rank takes its shard; what else there is, is given back."""
+        """Of weights and optimizers each rank takes its shard; what else there is, is given back.
+
+        What is only measured, is measured with the averaged weights.
+        """
         path = Path(self.broadcast(checkpoint_path))
         held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         assert self.model is not None
         assert self.lightning_module is not None
-        strict = self.lightning_module.strict_loading
-        states.set_model_state_dict(self.model, held["state_dict"], options=_options(strict=strict))
+        fitting, strict = self.lightning_module.trainer.state.fn == "fit", self.lightning_module.strict_loading
+        weights = held["state_dict"] if fitting else trained.averaged(held, repr(str(path)))
+        states.set_model_state_dict(self.model, weights, options=_options(strict=strict))
         for optimizer, state in zip(self.optimizers, held["optimizer_states"], strict=False):
             names = _names(self.model, optimizer)
             groups = [{**group, "params": [names[n] for n in group["params"]]} for group in state["param_groups"]]

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from v2m.models.conditioner import ConditionerConfig
+from v2m.models.decoding import Decoder
 from v2m.models.lm import LMConfig
-from v2m.models.lora import BASE, LoRA, adapt, fingerprint, learns, merged, own
+from v2m.models.lora import BASE, LoRA, adapt, fingerprint, learns, merged, own, woven
 from v2m.models.music import MusicConfig, MusicModel
 from v2m.models.patterns import build
+from v2m.types import Sampling
 
 LM = LMConfig(width=32, layers=2, heads=4, entries=64)
 SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32, width=24)
@@ -75,6 +77,31 @@ def test_what_autocast_multiplies_in_bfloat16_is_held_in_it_without_changing_the
         with torch.autocast("cpu", torch.bfloat16):
             found.append(logits(model))
     assert torch.equal(*found)
+
+
+def test_a_decoder_that_reads_weights_writes_what_the_adapted_model_expects() -> None:
+    model = made()
+    adapt(model, LoRA(rank=4), torch.bfloat16)
+    stirred(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with woven(model):
+        decoder = Decoder(model.lm, precision="fp32")
+    assert all(
+        torch.equal(value, before[name]) and value.dtype == before[name].dtype
+        for name, value in model.state_dict().items()
+    )
+    plain = made(seed=5)
+    base = {name.replace(BASE, "."): value.float() for name, value in before.items() if not learns(name)}
+    plain.load_state_dict(merged(base, own(before), LoRA(rank=4).scale))
+    found, wanted = (
+        each.generate([(1.0, None)], 20, sampling=Sampling(top_k=1), seeds=[0])
+        for each in (decoder, Decoder(plain.lm, precision="fp32"))
+    )
+    assert torch.equal(found, wanted)
+    other = Decoder(model.lm.to(torch.float32), precision="fp32").generate(
+        [(1.0, None)], 20, sampling=Sampling(top_k=1), seeds=[0]
+    )
+    assert not torch.equal(other, wanted)  # of what was adapted
 
 
 def test_a_base_is_known_by_its_weights() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lightning
 import pytest
 import torch
 
@@ -110,8 +112,25 @@ def test_another_base_is_refused_when_the_run_goes_on_and_when_it_is_exported(
     checkpoint.V2M(MusicConfig(LM, 16)).save_pretrained(start)  # other random weights
     with pytest.raises(UsageError, match=r"trained with other the weights of the start: give"):
         run(folder, tmp_path, start)
-    with pytest.raises(MissingError, match=r"is not what .* was trained from"):
+    with pytest.raises(MissingError, match=r"has other weights than .* was trained from"):
         trained.read(tmp_path / "checkpoints/step00000009.ckpt")
+
+
+def test_measured_and_played_are_the_averages(folder: Path, tmp_path: Path, start: Path) -> None:
+    """What goes on knows the adapters; what only plays is made from the checkpoint, merged."""
+    run(folder, tmp_path, start)
+    path = tmp_path / "checkpoints/step00000009.ckpt"
+    average = state(tmp_path)["ema"]
+    measured = adapted(start, FEW)
+    quiet: Any = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
+    lightning.Trainer(**quiet).validate(measured, data(folder), ckpt_path=str(path), weights_only=True, verbose=False)
+    held = measured.state_dict()
+    assert all(torch.equal(value, held[name]) for name, value in average.items())
+    played = V2M()
+    checkpoint_of: dict[str, Any] = torch.load(path, weights_only=True)
+    played.on_load_checkpoint(checkpoint_of)
+    played.load_state_dict(checkpoint_of["state_dict"])
+    assert alike(played.made.state_dict(), trained.read(path).state_dict())
 
 
 def test_there_must_be_something_to_adapt() -> None:

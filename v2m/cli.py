@@ -85,6 +85,7 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     add("--print_config", action="store_true", help="print every value as YAML, and end")
     add("--seed", type=int, default=0, help="the same seed gives the same music")
     add("--candidates", type=int, default=1, help="takes to write: the best is used, the others' audio kept")
+    add("--retime", type=bool, default=True, help="move music that was written without an ear for cuts onto them")
     add("--start", type=float | None, default=None, help="second of the video where the music begins")
     add("--end", type=float | None, default=None, help="second of the video where the music ends")
     add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
@@ -138,7 +139,7 @@ def parse(argv: Sequence[str]) -> Request:
     except (ValueError, TypeError) as error:
         raise UsageError(one_line(str(error))) from error
     extras = Extras(made.stems, made.midi, made.markers, made.report)
-    keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "start", "end")
+    keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "retime", "start", "end")
     steering = _steering(made.reference or [], made.melody, _regeneration(made.regenerate, made.previous))
     arguments = {"extras": extras, "steering": steering, **{key: made[key] for key in keys}}
     out = Path(made.out) if made.out else None

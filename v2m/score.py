@@ -61,6 +61,7 @@ def score_video(
     limits: Limits | None = None,
     seed: int = 0,
     candidates: int = 1,
+    retime: bool = True,
     start: float | None = None,
     end: float | None = None,
     overwrite: bool = False,
@@ -81,6 +82,7 @@ def score_video(
         limits: What input to accept.
         seed: The same seed gives the same music.
         candidates: How many takes to write; the best by `v2m.metrics.fit` goes into the video, the others beside it.
+        retime: Whether music whose generator does not know its beats is moved onto the cuts (`v2m.retiming`).
         start: Second of the video where the music begins.
         end: Second of the video where the music ends.
         overwrite: Whether files that exist may be replaced.
@@ -120,7 +122,9 @@ def score_video(
         if found.vocals and "vocals" not in _abilities(generator):
             logger.warning("vocals were asked for: this generator plays instruments only")
         with stages("Writing the music") as progress:
-            takes = _takes(generator, span, found, seeds, steering, stems=extras.stems, progress=progress)
+            takes = _takes(
+                generator, span, found, seeds, steering, stems=extras.stems, retime=retime, progress=progress
+            )
         _release(generator)
     best = takes[0]
     clock.lap("music")
@@ -208,9 +212,10 @@ def _takes(
     steering: Steering | None,
     *,
     stems: bool,
+    retime: bool,
     progress: Progress,
 ) -> list[Take]:
-    """A take for each seed, the best first; a single one is not measured."""
+    """A take for each seed, the best first; a single one is not measured. Those without beats are moved before that."""
     from v2m.metrics.fit import fit
 
     def write(number: int, seed: int) -> Score:
@@ -224,6 +229,10 @@ def _takes(
         scores = together(span, tags, seeds, stems=stems, steering=steering, progress=progress)
     else:
         scores = [write(number, seed) for number, seed in enumerate(seeds)]
+    if retime and (steering is None or steering.regenerate is None):  # what is kept of earlier music stays in place
+        from v2m.retiming.piece import retimed
+
+        scores = [retimed(score, span, tags.tempo) for score in scores]
     takes = [
         Take(seed, score, fit(score.audio, span.picture()).as_dict() if len(seeds) > 1 else {})
         for seed, score in zip(seeds, scores, strict=True)

@@ -51,6 +51,11 @@ def radians(frequency: float, sample_rate: int) -> float:
     return 2.0 * np.pi * frequency / sample_rate
 
 
+def bin_frequency(index: int, size: int, sample_rate: int) -> float:
+    """Hz of a bin of a Fourier transform over `size` samples."""
+    return index * sample_rate / size
+
+
 def db_to_gain(db: float) -> float:
     return float(10.0 ** (db / 20.0))
 
@@ -84,6 +89,32 @@ class TempoMap:
         """Beats per minute just after `beat`."""
         span = self.time([beat, beat + 1e-6])
         return 60.0 * 1e-6 / float(span[1] - span[0])
+
+
+@dataclass(frozen=True)
+class TimeMap:
+    """Seconds of a recording to those of its stretched copy, straight between the knots; both (B,) strictly rising."""
+
+    source: Floats
+    target: Floats
+
+    def __post_init__(self) -> None:
+        assert len(self.source) == len(self.target) >= 2, "a map needs at least two knots"
+        assert (np.diff(self.source) > 0).all(), "source times must rise"
+        assert (np.diff(self.target) > 0).all(), "target times must rise"
+
+    def to(self, time: ArrayLike) -> Floats:
+        """Where `time` of the recording lies in the copy; beyond the ends the outermost rate goes on."""
+        return _through(np.asarray(time, float), self.source, self.target)
+
+    def back(self, time: ArrayLike) -> Floats:
+        """The inverse of `to`."""
+        return _through(np.asarray(time, float), self.target, self.source)
+
+    @property
+    def stretches(self) -> Floats:
+        """(B − 1,) how many times as long each piece is in the copy."""
+        return np.diff(self.target) / np.diff(self.source)
 
 
 def _through(x: Floats, xs: Floats, ys: Floats) -> Floats:

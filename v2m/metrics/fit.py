@@ -1,6 +1,6 @@
 """How well a take fits its picture, measured from the sound alone, so that takes of any generator can be ranked.
 
-N audio samples, C channels, T hops of 10 ms, K bands.
+T hops of 10 ms.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 
 from v2m import timing
 from v2m.metrics.loudness import loudness, weighted_power
+from v2m.metrics.onsets import HOPS_PER_SECOND, onset_strength
 from v2m.types import Audio, Cut, Floats, Picture
 
-HOPS_PER_SECOND = 100
 REACH_S = 0.07  # a cut and an onset this near are seen and heard as one
 
 
@@ -39,24 +39,6 @@ def fit(audio: Audio, picture: Picture) -> Fit:
     dynamics = _dynamics(audio, picture)
     total = 0.7 * (0.5 if accents is None else accents) + 0.3 * (0.5 if dynamics is None else (1 + dynamics) / 2)
     return Fit(accents, dynamics, total)
-
-
-def onset_strength(audio: Audio) -> Floats:
-    """(T,) summed rise of log band energy per 10 ms hop: the spectral flux of Böck & Widmer (2013)."""
-    hop = timing.sample_count(1 / HOPS_PER_SECOND, audio.sample_rate)
-    size = 4 * hop
-    mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
-    starts = np.arange(0, len(audio), hop)
-    window = np.hanning(size).astype(np.float32)
-    edges = np.unique(np.geomspace(2, size // 2, 41).astype(int))
-    bands = np.concatenate(
-        [
-            np.add.reduceat(np.abs(np.fft.rfft(mono[block[:, None] + np.arange(size)] * window)), edges[:-1], axis=1)
-            for block in np.array_split(starts, max(1, len(starts) // 1000))
-        ]
-    )  # (T, K)
-    rises = np.diff(np.log1p(bands), axis=0, prepend=np.log1p(bands[:1]))
-    return np.maximum(rises, 0).sum(axis=1)
 
 
 def _accents(onsets: Floats, cuts: Sequence[Cut]) -> float | None:

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 
 from v2m.io import audio as sound_files
 from v2m.io import mixer
-from v2m.metrics.beats import heard_beats
+from v2m.metrics.beats import pulse
 from v2m.metrics.fit import fit
 from v2m.metrics.loudness import integrated_loudness
 from v2m.metrics.rhythm import cut_alignment
@@ -44,13 +44,14 @@ class Heard:
 
 def keep(folder: Path, name: str, audio: Audio, picture: Picture, film: Video | None, *, title: str) -> Heard:
     """Measures a piece and writes its files, over older ones of the same name."""
-    beats = heard_beats(audio)
+    heard = pulse(audio)
+    beats = np.zeros(0) if heard is None else heard.beats
     paths = {kind: folder / f"{name}.{kind}" for kind in ("flac", "png", "mp4")}
     sound_files.save(audio, paths["flac"])
     spectrogram.draw(paths["png"], audio, picture, beats, title)
     if film is not None:
         mixer.mix(film, audio, paths["mp4"], metadata=mark({"recipe": "training"}), overwrite=True)
-    found = alignment(audio, picture, [] if beats is None else beats)
+    found = alignment(audio, picture, beats)
     return Heard(name, audio, found, paths["flac"], paths["png"], None if film is None else paths["mp4"])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2m.metrics.fit import fit, onset_strength
+from v2m.metrics.fit import fit
+from v2m.metrics.onsets import onset_strength
 from v2m.types import Audio, Cut, Picture
 
 RATE, SECONDS = 48000, 20

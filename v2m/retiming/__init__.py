@@ -1,0 +1,1 @@
+"""Music that ignored the cuts, moved so that its beats meet them."""

@@ -24,7 +24,7 @@ from clips import Clip, make
 from v2m.generators.sketch import Sketch
 from v2m.generators.sketch.styles import STYLES
 from v2m.io import video
-from v2m.metrics.beats import pulse
+from v2m.metrics.beats import Pulse, pulse
 from v2m.metrics.rhythm import CutAlignment, cut_alignment, nearest
 from v2m.retiming.piece import retimed
 from v2m.retiming.route import route
@@ -41,7 +41,7 @@ class Seen:
     shown: Picture
     video: Video
 
-    def picture(self, progress: Any = None) -> Picture:
+    def picture(self, progress: Any = None) -> Picture:  # noqa: ARG002 - the shape of FrameSource
         return self.shown
 
     def at(self, times: Any, width: int | None = None) -> Any:
@@ -65,7 +65,7 @@ class Row:
     def __str__(self) -> str:
         known = f"{self.known[0]:>7.2f}{self.known[1]:>7.2f}" if self.known else f"{'–':>7}{'–':>7}"
         told = [self.facts.get(name, 0.0) for name in ("max_stretch", "begins", "lost_at_the_end")]
-        strongest = self.facts.get("after", self.facts["before"]).get("strongest_on_downbeat")
+        strongest = self.facts.get("after", self.facts.get("before", {})).get("strongest_on_downbeat")
         return (
             f"{self.kind:<8}{self.name:<24}{self.before.n:>5}{self.before.hits or 0:>8.2f}{self.after.hits or 0:>7.2f}"
             f"{self.after.chance or 0:>8.2f}{self.after.shuffled or 0:>9.2f}{known}{100 * told[0]:>9.1f}{told[1]:>8.2f}"
@@ -93,10 +93,11 @@ def others_cuts(clip: Clip, other: Clip, rng: np.random.Generator) -> tuple[Cut,
 def true_cuts(clip: Clip, opened: Video) -> tuple[Cut, ...]:
     """With the strengths of the detected cuts beside them, and 0.3 where none was detected."""
     found = opened.picture().cuts
-    return tuple(
-        Cut(time, max((cut.strength for cut in found if abs(cut.time - time) < 0.06), default=0.3))
-        for time in clip.cuts
-    )
+
+    def strength(time: float) -> float:
+        return max((cut.strength for cut in found if abs(cut.time - time) < 0.06), default=0.3)
+
+    return tuple(Cut(time, strength(time)) for time in clip.cuts)
 
 
 def loop(seconds: float, rng: np.random.Generator) -> tuple[Audio, float]:
@@ -108,9 +109,8 @@ def loop(seconds: float, rng: np.random.Generator) -> tuple[Audio, float]:
     place = (at // beat).astype(int) % 4
     chord = (at // (4 * beat)).astype(int) % 4
     roots = np.array([55.0, 43.65, 65.41, 49.0])[chord]
-    kick = np.where(
-        place % 2 == 0, np.exp(-25 * since) * np.sin(2 * np.pi * (50 + 60 * np.exp(-30 * since)) * since), 0
-    )
+    swept = np.sin(2 * np.pi * (50 + 60 * np.exp(-30 * since)) * since)
+    kick = np.where(place % 2 == 0, np.exp(-25 * since) * swept, 0)
     snare = np.where(place % 2 == 1, np.exp(-20 * since), 0) * rng.standard_normal(len(t)) * 0.3
     hat = np.exp(-60 * (at % (beat / 2))) * rng.standard_normal(len(t)) * 0.08
     tones = sum(np.sin(2 * np.pi * roots * ratio * t + phase) for ratio in (1.0, 4.0, 5.04, 5.99)) * 0.06
@@ -130,6 +130,10 @@ def f_measure(found: Floats, true: Floats) -> float:
     return 2 * hits / (len(found) + len(true))
 
 
+def share_met(clip: Clip, beats: Floats) -> float:
+    return float(np.mean(nearest(list(clip.cuts), beats) <= TOLERANCE))
+
+
 def quiet(audio: Audio) -> tuple[float, float]:
     """Seconds at the beginning and at the end below −60 dB of the loudest moment."""
     level = np.abs(audio.samples).max(axis=0)
@@ -138,25 +142,30 @@ def quiet(audio: Audio) -> tuple[float, float]:
 
 
 def measure(kind: str, clip: Clip, shown: Video, score: Score, tempo: float) -> Row:
-    """Moves music of which only the sound is known; `score.beats`, where there are some, are for checking alone."""
-    cuts = shown.picture().cuts
+    """Moves music of which only the sound is known; `score.beats`, where there are some, are for checking alone.
+
+    Music in which no beat is heard meets no cut, before and after.
+    """
     heard = pulse(score.audio, tempo)
-    assert heard is not None, "music with a beat"
     begun = time.perf_counter()
     result = retimed(Score(score.audio), shown, tempo)
     took = time.perf_counter() - begun
     again = pulse(result.audio, tempo)
-    assert again is not None, "music with a beat"
     assert len(result.audio) == len(score.audio), "the length stays"
     known, f = None, None
-    if score.beats is not None and score.downbeats is not None:
-        course = route(heard, cuts, clip.duration)
+    if score.beats is not None and score.downbeats is not None and heard is not None:
+        course = route(heard, shown.picture().cuts, clip.duration)
         carried = score.beats if course is None else course.to(score.beats)
-        known = tuple(float(np.mean(nearest(list(clip.cuts), each) <= TOLERANCE)) for each in (score.beats, carried))
+        known = share_met(clip, score.beats), share_met(clip, carried)
         f = f_measure(heard.beats, score.beats), f_measure(heard.downbeats, score.downbeats)
-    met = [cut_alignment(clip.cuts, each.beats, each.downbeats, duration=clip.duration) for each in (heard, again)]
     facts = dict(result.facts["retime"])
-    return Row(kind, clip.path.stem, met[0], met[1], facts, known, quiet(result.audio), took, f)
+    return Row(kind, clip.path.stem, met(clip, heard), met(clip, again), facts, known, quiet(result.audio), took, f)
+
+
+def met(clip: Clip, heard: Pulse | None) -> CutAlignment:
+    if heard is None:
+        return CutAlignment(len(clip.cuts), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return cut_alignment(clip.cuts, heard.beats, heard.downbeats, duration=clip.duration)
 
 
 def rows_of(clips: list[Clip], seed: int) -> list[Row]:
@@ -205,7 +214,7 @@ def main() -> None:
     figures["true_beats"] = [round(float(np.average([t[0][k] for t in told], weights=weights)), 4) for k in (0, 1)]
     figures["beat_f"], figures["downbeat_f"] = (round(float(np.mean([t[1][k] for t in told])), 4) for k in (0, 1))
     for when in ("before", "after"):
-        met = [row.facts.get(when, row.facts["before"]).get("strongest_on_downbeat", False) for row in rows]
+        met = [row.facts.get(when, row.facts.get("before", {})).get("strongest_on_downbeat", False) for row in rows]
         figures[f"strongest_on_downbeat_{when}"] = round(float(np.mean(met)), 4)
     figures["cuts"], figures["clips"] = sum(row.before.n for row in rows), len(rows) // 2
     print(json.dumps(figures))

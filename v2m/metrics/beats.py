@@ -26,7 +26,7 @@ SPAN = 0.8  # seconds on either side over which harmony is compared
 SLACK = 3  # hops by which a change may miss its beat
 IRREGULAR = 2.0  # standard deviations that a bar of irregular length costs
 METERS = (4, 3)
-FEWEST = 8  # beats from which bar lines are told
+FEWEST = 6  # beats from which bar lines are told
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Pulse:
 
 
 def pulse(audio: Audio, tempo: float | None = None) -> Pulse | None:
-    """The beats of `audio`; `tempo` says where to look first. None where fewer than 8 beats are found."""
+    """The beats of `audio`; `tempo` says where to look first. None where fewer than 6 beats are found."""
     import librosa
 
     rises, edges = band_rises(audio)

@@ -44,6 +44,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
         (["--start", "99"], "start 99 s lies outside the video"),
         (["--start", "-1"], "start -1 s lies before the video"),
         (["--candidates", "0"], "candidates must be 1 or more"),
+        (["--retime", "perhaps"], "perhaps"),
         (["--mix.original", "drop"], "drop"),
         (["--mix.lufs", "3"], "lufs"),
         (["--markers", "xml"], "xml"),

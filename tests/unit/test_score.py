@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from tests.conftest import names
+from tests.unit.metrics.bars import bars
 from v2m.errors import MissingError, UsageError
 from v2m.generators.sketch import Sketch
+from v2m.io import video
 from v2m.score import Extras, score_video
 from v2m.taggers.palette import Palette
 from v2m.types import Progress, Score, Steering, Tags, Video, Weights
@@ -136,3 +140,53 @@ def test_takes_are_made_together_where_the_generator_can(clip: Path) -> None:
     assert {take["seed"] for take in record["takes"]} == {5, 6}
     score_video(clip, generator=Together(diary), overwrite=True)
     assert diary.lines[2:] == ["generator prepared", "written"]
+
+
+class Deaf:
+    """Writes a steady piece that knows neither cuts nor its own beats; each seed begins elsewhere."""
+
+    steers = frozenset({"stems"})
+
+    def generate(
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> Score:
+        beats = np.arange(0.05 + 0.07 * seed, video.duration - 0.1, 0.4)
+        music = bars(beats, np.arange(len(beats)) % 4 == 0, video.duration)
+        return Score(music, stems={"all": music} if stems else {})
+
+
+def test_music_that_is_deaf_to_the_cuts_is_moved_onto_them_before_takes_are_ranked(clip: Path) -> None:
+    extras = Extras(stems=True, markers="edl", report=True)
+    record = score_video(
+        clip, tags=Tags(tempo=150), generator=Deaf(), extras=extras, candidates=3, overwrite=True
+    )  # fmt: skip
+    told = record["music"]["retime"]
+    assert told["moved"]
+    assert told["after"]["hits"] > told["before"]["hits"]
+    assert 0 < told["max_stretch"] <= 0.04
+    assert record["alignment"]["hits"] == told["after"]["hits"] == 1
+    assert record["music"]["beats"]
+    assert record["music"]["downbeats"]
+    assert (clip.parent / "cuts.v2m.edl").read_text().count("|M:hit") == 2
+    totals = [take["total"] for take in record["takes"]]
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_one_flag_leaves_the_music_as_it_was_written(clip: Path) -> None:
+    record = score_video(clip, tags=Tags(tempo=150), generator=Deaf(), extras=Extras(stems=True), retime=False)
+    assert "retime" not in record["music"]
+    assert record["alignment"] is None
+    written = Deaf().generate(video.open(clip), Tags(), 0).audio
+    left, _ = soundfile.read(clip.parent / "cuts.v2m.stems" / "all.wav", dtype="float32")
+    assert (written.samples == left.T).all()
+
+
+def test_sketch_knows_its_beats_and_is_never_moved(clip: Path) -> None:
+    assert "retime" not in score_video(clip)["music"]

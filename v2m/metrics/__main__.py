@@ -19,7 +19,9 @@ SAMPLE_RATE = 48_000
 
 
 def measured(path: Path) -> Row:
-    """The measures of a video's first sound; no length error where the container does not say it. Its tags are those of the sidecar beside it, if there is one.
+    """The measures of a video's first sound; no length error where the container does not tell how long that is.
+
+    The tags are those of the sidecar beside it, if there is one.
 
     Raises:
         RefusedError: It is no video, or has no sound.

@@ -61,7 +61,7 @@ def test_the_sidecar_says_what_was_seen_written_and_by_which_weights(
     assert music["stems"] == ["instrumental"]
     starts, ends = [[section[k] for section in music["sections"]] for k in (1, 2)]
     assert (starts[0], ends[-1], starts[1:]) == (0, 4, ends[:-1])
-    assert max(np.subtract(ends, starts)) <= 2.0
+    assert max(np.subtract(ends, starts)) <= 2.0 * 1.04 + 0.5  # as asked for, and then moved onto the cuts
     assert [each["name"] for each in record["weights"]] == [
         str(weights / part) for part in ("tagger", "stage1", "stage2", "codec")
     ]

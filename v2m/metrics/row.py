@@ -18,7 +18,7 @@ Row = Mapping[str, float | None]
 # What stands in a column, and its unit. Shares are 0–1.
 COLUMNS = {
     "seconds": "of the picture",
-    "length_error_ms": "sound longer (+) or shorter (−) than the picture",
+    "length_error_ms": "sound longer (+) or shorter (−) than the picture, as the container tells",
     "cuts": "detected",
     "hits_70ms": "share of cuts with a measured beat within ±70 ms",
     "chance_70ms": "share of all instants that have one",

@@ -37,7 +37,7 @@ def retimed(score: Score, video: Video, tempo: float | None = None) -> Score:
     if heard is None:
         return replace(score, facts={**score.facts, "retime": {"moved": False, "reason": "no steady beat is heard"}})
     cuts = video.picture().cuts
-    course = route(heard, cuts, video.duration)
+    course = route(heard, cuts, video.duration, [part.start for part in score.sections[1:]])
     before = _met(heard.beats, heard.downbeats, cuts, video.duration)
     if course is not None:
         try:

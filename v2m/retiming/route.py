@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from v2m import timing
-from v2m.generators.sketch.grid import rewards
+from v2m.generators.sketch.grid import TOLERANCE, rewards
 from v2m.metrics.beats import Pulse
 from v2m.timing import TimeMap
 from v2m.types import Cut, Floats
@@ -29,6 +29,7 @@ LOST = 1.0  # seconds of its beginning, and of its end, that may be given up, an
 COSTS = (0.6, 0.4, 0.4)  # per second: of beginning late, of what is lost at the beginning, at the end
 CHANGE_COST = 1.0  # per change of rate, for its share
 STRETCH_COST = 0.25  # per second of music, for the share by which it is stretched
+SECTION = 2.0  # what a section on a cut is worth
 SHORTEST = 0.05  # seconds: a beat nearer to the end is left out
 
 
@@ -47,12 +48,13 @@ class _Moves:
         return cls(steps, np.asarray(steps * GRID / gap, float))
 
 
-def route(pulse: Pulse, cuts: Sequence[Cut], duration: float) -> TimeMap | None:
+def route(pulse: Pulse, cuts: Sequence[Cut], duration: float, sections: Sequence[float] = ()) -> TimeMap | None:
     """The map that lets most cuts be met, music of `duration` becoming at least as long; None where none is better.
 
     First of all a downbeat meets the strongest cut, the stronger the better, where one can be brought there; then the
     cuts' strengths that beats meet within ±70 ms count, and strong cuts once more on downbeats. Nowhere does the music
-    run more than 4 % faster or slower, nor change by more than 2 % from one beat to the next.
+    run more than 4 % faster or slower, nor change by more than 2 % from one beat to the next. Where one of `sections`
+    (seconds) begins on a cut, it is worth two cuts that it stays there.
     """
     keep = pulse.beats < duration - SHORTEST
     beats, cuts = pulse.beats[keep], [cut for cut in cuts if 0 < cut.time < duration]
@@ -60,6 +62,9 @@ def route(pulse: Pulse, cuts: Sequence[Cut], duration: float) -> TimeMap | None:
         return None
     shifts = np.linspace(-REACH, REACH, 2 * round(REACH / GRID) + 1)
     gains = _gains(pulse, beats, cuts, shifts)
+    for begin in sections:
+        if min(abs(begin - cut.time) for cut in cuts) <= TOLERANCE:
+            gains[np.abs(beats - begin).argmin()] += SECTION * (np.abs(shifts) <= TOLERANCE)
     moves = [_Moves.over(float(gap)) for gap in np.diff(beats)]
     bar = float(np.median(np.diff(beats))) * pulse.meter
     value, shift = _best(gains, moves, _ends(moves, beats, shifts, duration, min(LOST, bar / 2)), np.diff(beats))

@@ -76,3 +76,11 @@ def test_music_that_meets_its_cuts_stays_as_it_is() -> None:
     assert route(pulse, cuts, SECONDS) is None
     assert route(pulse, [], SECONDS) is None
     assert route(pulse, [Cut(SECONDS + 5, 1.0)], SECONDS) is None
+
+
+def test_a_section_that_begins_on_a_cut_keeps_it() -> None:
+    pulse, others = steady(), [Cut(2.69, 1.0), Cut(19.8, 0.9), Cut(20.4, 0.9)]  # the first on a downbeat
+    free, held = (route(pulse, [*others, Cut(20.1, 0.2)], SECONDS, sections) for sections in ((), (20.1, 31.0)))
+    assert free is not None
+    assert nearest([20.1], free.to(pulse.beats))[0] > 0.1
+    assert held is None or abs(held.to(20.1) - 20.1) <= 0.07

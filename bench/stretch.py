@@ -1,0 +1,101 @@
+"""How ffmpeg's rubberband keeps time, pitch, onsets and stereo: `uv run python bench/stretch.py`.
+
+Settings of the filter side by side. Impulses and a steady chord go along four courses whose rate moves within ±4 %
+every 1.25 s; stereo music of Sketch's (five styles) at one rate, 3 % faster. Last line: one JSON object of what
+`v2m.io.stretch` uses.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+from v2m.generators.sketch import Sketch
+from v2m.io import stretch, video
+from v2m.metrics.onsets import onset_strength
+from v2m.timing import TimeMap
+from v2m.types import Audio, Floats, Tags
+
+RATE, SECONDS = 48_000, 17.0
+PLANTED = np.arange(0.75, SECONDS - 1, 0.5)
+CHORD = (65.0, 220.0, 277.0, 330.0, 660.0)
+STYLES = ("ambient", "cinematic", "acoustic folk", "electronic", "jazz")
+EXAMPLE = Path(__file__).parent.parent / "data" / "examples" / "bunny_wakes.mp4"
+SETTINGS = [
+    f"rubberband=transients={transients}:window={window}:channels={channels}"
+    for transients, window in (("crisp", "standard"), ("mixed", "short"), ("smooth", "standard"), ("smooth", "short"))
+    for channels in ("apart", "together")
+]
+
+
+def impulses() -> Audio:
+    samples = np.zeros((2, int(SECONDS * RATE)), np.float32)
+    for time in PLANTED:
+        at = int(time * RATE)
+        samples[:, at : at + 300] += 0.8 * np.exp(-np.arange(300) / 45) * (-1.0) ** np.arange(300)
+    return Audio(samples, RATE)
+
+
+def chord() -> Audio:
+    t = np.arange(int(SECONDS * RATE)) / RATE
+    wave = np.sum([0.1 * np.sin(2 * np.pi * tone * t) for tone in CHORD], axis=0)
+    return Audio(np.stack([wave, wave]).astype(np.float32), RATE)
+
+
+def course(seed: int) -> TimeMap:
+    knots = np.arange(0, SECONDS + 1.25, 1.25)
+    rates = np.random.default_rng(seed).uniform(0.96, 1.04, len(knots) - 1)
+    return TimeMap(knots, np.concatenate([[0.0], np.cumsum(np.diff(knots) * rates)]))
+
+
+def off_by(seed: int) -> Floats:
+    """Milliseconds by which impulses come too late."""
+    plan = course(seed)
+    sound = np.abs(stretch.stretched(impulses(), plan, SECONDS).samples[0])
+    loud = np.flatnonzero(sound > 0.15)
+    found = loud[np.diff(loud, prepend=-RATE) > 0.2 * RATE] / RATE
+    expected = plan.to(PLANTED)
+    return 1000 * (found[: len(expected)] - expected[: len(found)])
+
+
+def purity(seed: int) -> float:
+    """Share of a steady chord's power within 1.5 Hz of its tones."""
+    sound = stretch.stretched(chord(), course(seed), SECONDS).samples[0, 2 * RATE : 14 * RATE]
+    power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
+    hertz = np.arange(len(power)) * RATE / len(sound)
+    return float(power[np.any([np.abs(hertz - tone) <= 1.5 for tone in CHORD], axis=0)].sum() / power.sum())
+
+
+def kept(music: Audio) -> tuple[float, float]:
+    """How strong the 60 strongest onsets are after against before, and how wide the stereo sound."""
+    copy = stretch.stretched(music, TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1 / 1.03])), SECONDS / 1.03)
+    onsets = [float(np.sort(onset_strength(each))[-60:].mean()) for each in (copy, music)]
+    sides = [each.samples[0] - each.samples[1] for each in (copy, music)]
+    middles = [each.samples[0] + each.samples[1] for each in (copy, music)]
+    widths = [float(np.sqrt(np.square(s).mean() / np.square(m).mean())) for s, m in zip(sides, middles, strict=True)]
+    return onsets[0] / onsets[1], widths[0] / widths[1]
+
+
+def main() -> None:
+    clip = video.open(EXAMPLE)
+    pieces = [Sketch(style=style).generate(clip, Tags(), 1).audio for style in STYLES]
+    figures: dict[str, float] = {}
+    print(f"{'filter':<62}{'earliest ms':>12}{'latest ms':>10}{'purity':>8}{'onsets':>8}{'width':>7}")
+    for setting in SETTINGS:
+        with patch.object(stretch, "FILTER", setting):
+            late = np.concatenate([off_by(seed) for seed in range(4)])
+            pure = float(np.mean([purity(seed) for seed in range(4)]))
+            onsets, width = np.mean([kept(piece) for piece in pieces], axis=0)
+        print(f"{setting:<62}{late.min():>12.1f}{late.max():>10.1f}{pure:>8.3f}{onsets:>8.2f}{width:>7.2f}", flush=True)
+        if setting == stretch.FILTER:
+            shown = [round(float(value), 3) for value in (late.min(), late.max(), pure, onsets, width)]
+            figures = dict(zip(("earliest_ms", "latest_ms", "purity", "onsets", "width"), shown, strict=True))
+            print("  which is in use")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -61,16 +61,7 @@ def alone(root: Path, address: str) -> dict[str, float]:
 def run(folder: Path, root: Path, address: str) -> dict[str, float]:
     """The exit code, the steps taken, and the rows of figures kept here."""
     words = ["--config", "configs/train/tiny.yaml", "--data.train", str(folder), "--trainer.max_steps", str(STEPS)]
-    words += [
-        "--trainer.default_root_dir",
-        str(root),
-        "--data.window",
-        "1",
-        "--data.batch",
-        "2",
-        "--listening.every",
-        "0",
-    ]
+    words += ["--trainer.default_root_dir", str(root), "--data.window", "1", "--data.batch", "2"]
     words += ["--checkpoints.every", "1", "--checkpoints.keep", "100", "--trainer.log_every_n_steps", "1"]
     words += ["--trainer.logger", "v2m.training.wandb.Wandb", "--trainer.logger.init_args.save_dir", str(root)]
     done = subprocess.run(

@@ -26,7 +26,6 @@ SMALL = ["--model.lm.width", "32", "--model.lm.layers", "1", "--data.window", "1
 def words(folder: Path, root: Path, *more: str) -> list[str]:
     given = ["--data.train", str(folder), "--trainer.default_root_dir", str(root), "--trainer.logger", "false"]
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-    quiet += ["--listening.every", "0"]
     return ["fit", "--config", str(ROOT / "configs/train/tiny.yaml"), *given, *quiet, *SMALL, *more]
 
 

@@ -129,11 +129,8 @@ class Listening(lightning.Callback):
         from v2m.training.clips import How
         from v2m.training.showing import keep, means, tell, write_figures
 
-        begun, step, folder = (
-            time.perf_counter(),
-            trainer.global_step,
-            _home(trainer) / f"step{trainer.global_step:08d}",
-        )
+        begun, step = time.perf_counter(), trainer.global_step
+        folder = _home(trainer) / f"step{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         stop = _Stop(trainer)
         with woven(module.made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,15 @@ SIZES = {
 class Clock(lightning.Callback):
     """Seconds of each step, from the end of the one before it, with the work of its device."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
         self.seconds: list[float] = []
         self._since: float | None = None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = self._now()
         if self._since is not None:
             self.seconds.append(now - self._since)
         self._since = now

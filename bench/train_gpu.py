@@ -40,10 +40,10 @@ WARMING = 5  # steps that do not count: compiling, caches
 class Measuring(V2M):
     """Notes how long what the language model reads is."""
 
-    def training_step(self, batch: Batch, number: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         lm = self.made.config.lm
         self.steps = losses.inputs(batch.codes, batch.lengths, lm.pattern, lm.special).shape[2]
-        return super().training_step(batch, number)
+        return super().training_step(batch, _)
 
 
 def tokens(model: V2M, batch: Batch) -> int:

@@ -1,14 +1,15 @@
 """Steps of training a second on prepared features, against decoding and encoding frames in every step.
 
-    uv run python bench/train_step.py                    # two cores, some minutes
-    uv run python bench/train_step.py --sizes small      # MusicGen-small's: 12 GB, a quarter of an hour
+    uv run python bench/train_step.py                    # some minutes
+    uv run python bench/train_step.py --sizes small      # MusicGen-small's: 12 GB, half an hour
     uv run python bench/train_step.py --sizes small --device cuda --batch 8
 
 One run for both: its steps take turns. All of them read shards of the published sizes and train the whole model,
 optimizer included. Every second step does besides what VidMuse does: it decodes the frames of the clip (2 a second) and
 some of the whole video with decord, at 224 by 224 pixels, and CLIP ViT-B/32 with random weights encodes them. Codes and
-text are prepared in both. `decoding_hidden` is what is left where others decode ahead: encoding alone. Medians. The
-figures on top are those of the first size; the last line is one JSON object.
+text are prepared in both. `decoding_hidden` is what is left where others decode ahead: encoding alone. Medians; on a
+CPU of processor time on one thread, so that other work beside it matters little. The figures on top are those of the
+first size; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,31 +47,32 @@ COUNT = 2  # videos, which take turns
 class TakingTurns(V2M):
     """Trains on prepared features, then on ones made in the step, and so on."""
 
-    def __init__(self, eyes: Vision, folder: Path, **given: Any) -> None:
+    def __init__(self, eyes: Vision, folder: Path, now: Callable[[], float], **given: Any) -> None:
         super().__init__(**given)
         self.eyes, self.videos = eyes, sorted(folder.iterdir())
-        self.decoding, self.encoding = list[float](), list[float]()
+        self.decoding, self.encoding, self.now, self.turn = list[float](), list[float](), now, 0
 
-    def training_step(self, batch: Batch, number: int) -> Tensor:
-        if number % 2:
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        self.turn += 1
+        if self.turn % 2 == 0:
             near, whole = (torch.stack(each) for each in zip(*map(self._seen, range(len(batch.codes))), strict=True))
             batch = batch._replace(seen=batch.seen._replace(near=near.float(), whole=whole.float()))
-        return super().training_step(batch, number)
+        return super().training_step(batch, _)
 
     def _seen(self, row: int) -> tuple[Tensor, Tensor]:
         """Tokens of the clip's frames and of the whole video's, of a video's first seconds."""
-        began = time.perf_counter()
-        reader = decord.VideoReader(str(self.videos[row % len(self.videos)]), width=SIDE, height=SIDE)
+        began, path = self.now(), str(self.videos[row % len(self.videos)])
+        reader = decord.VideoReader(path, width=SIDE, height=SIDE, num_threads=1)
         rate, near = reader.get_avg_fps(), int(self._window * stepping.KEPT.frame_rate)
         places = np.round(np.arange(near) / stepping.KEPT.frame_rate * rate).astype(int)
         over = np.linspace(0, len(reader) - 1, stepping.KEPT.whole).astype(int)
         frames = reader.get_batch([*places, *over]).asnumpy()
-        decoded = time.perf_counter()
+        decoded = self.now()
         tokens = self.eyes.encode(frames)
         if tokens.is_cuda:
             torch.cuda.synchronize()
         self.decoding.append(decoded - began)
-        self.encoding.append(time.perf_counter() - decoded)
+        self.encoding.append(self.now() - decoded)
         return tokens[:near], tokens[near:]
 
 
@@ -80,16 +83,21 @@ def eyes(folder: Path, device: str) -> Vision:
     return Vision.load(folder, torch.device(device), name="random")
 
 
+def clock(device: str) -> Callable[[], float]:
+    return time.perf_counter if device == "cuda" else time.process_time
+
+
 def measured(size: str, asked: argparse.Namespace, folder: Path, seer: Vision) -> dict[str, float]:
     """Medians of a size, in seconds and steps a second."""
     config = stepping.SIZES[size]
     given: dict[str, Any] = {"lm": config, "conditioner": stepping.CONDITIONER, "window": asked.window}
-    model = TakingTurns(seer, folder / "videos", **given, recompute=asked.recompute)
-    clock = stepping.Clock()
+    now = clock(asked.device)
+    model = TakingTurns(seer, folder / "videos", now, **given, recompute=asked.recompute)
+    steps = stepping.Clock(now)
     data = ShardData(folder / "shards", batch=asked.batch, window=asked.window, workers=asked.workers)
     precision = "bf16-mixed" if asked.device == "cuda" else "32-true"
-    stepping.trainer(2 * asked.steps + 2, asked.device, precision, clock).fit(model, data)
-    seconds = clock.seconds[1:]  # step 1 after step 0, whose end began the clock, warms up
+    stepping.trainer(2 * asked.steps + 2, asked.device, precision, steps).fit(model, data)
+    seconds = steps.seconds[1:]  # step 1 after step 0, whose end began the clock, warms up
     features, online = median(seconds[::2]), median(seconds[1::2])
     per_step = len(model.encoding) / (asked.steps + 1)
     encoding = per_step * median(model.encoding)
@@ -108,13 +116,13 @@ def loaded(asked: argparse.Namespace, folder: Path) -> float:
     """Samples a second that the loader gives where nobody trains."""
     data = ShardData(folder / "shards", batch=asked.batch, window=asked.window, workers=asked.workers)
     data.setup("fit")
-    rates = []
+    now, rates = clock(asked.device), []
     for _ in range(5):
-        began, count = time.perf_counter(), 0
+        began, count = now(), 0
         while count < 8 * asked.batch:
             for batch in data.train_dataloader():
                 count += len(batch.codes)
-        rates.append(count / (time.perf_counter() - began))
+        rates.append(count / (now() - began))
     return median(rates)
 
 
@@ -129,6 +137,8 @@ def main() -> None:
     parser.add_argument("--video", default="640x360")
     parser.add_argument("--recompute", action="store_true")
     asked = parser.parse_args()
+    if asked.device == "cpu":
+        torch.set_num_threads(1)
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -146,7 +156,7 @@ def main() -> None:
         "window_s": asked.window,
         "loader_samples_s": round(rate, 1),
     }
-    device = torch.cuda.get_device_name() if asked.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name() if asked.device == "cuda" else "cpu, one thread"
     print(json.dumps({**found[asked.sizes[0]], **about, "video": asked.video, "device": device, "by_size": found}))
 
 

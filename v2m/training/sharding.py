@@ -58,7 +58,7 @@ class Sharded(ModelParallelStrategy):
         assert self.model is not None
         assert self.lightning_module is not None
         fitting, strict = self.lightning_module.trainer.state.fn == "fit", self.lightning_module.strict_loading
-        weights = held["state_dict"] if fitting else trained.averaged(held, repr(str(path)))
+        weights: Any = held["state_dict"] if fitting else trained.averaged(held, repr(str(path)))
         states.set_model_state_dict(self.model, weights, options=_options(strict=strict))
         for optimizer, state in zip(self.optimizers, held["optimizer_states"], strict=False):
             names = _names(self.model, optimizer)

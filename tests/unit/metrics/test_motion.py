@@ -14,7 +14,7 @@ RATE, SECONDS = 32000, 30
 def picture(moving: np.ndarray) -> Picture:
     times = np.arange(len(moving)) / 10
     flat = np.zeros(len(times))
-    return Picture(10.0, times, flat, flat, flat, moving, np.zeros(12), 0.0, ())
+    return Picture(10.0, times, flat, flat, flat, moving, moving, np.zeros(12), 0.0, ())
 
 
 def bursts(seed: int = 0) -> np.ndarray:

@@ -32,7 +32,7 @@ class Shown:
     def picture(self, progress: object = None) -> Picture:
         times = np.arange(0, SECONDS, 0.1)
         flat = np.zeros(len(times))
-        return Picture(10.0, times, flat, flat, flat, flat, np.zeros(12), 0.0, self.cuts)
+        return Picture(10.0, times, flat, flat, flat, flat, flat, np.zeros(12), 0.0, self.cuts)
 
     def at(self, times: object, width: int | None = None) -> np.ndarray:
         raise AssertionError("no frame is looked at")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,16 +22,18 @@ from tests.unit.data.test_prepare import read
 from tests.unit.taggers.test_videollama import SMALL
 from tests.unit.test_lit import trainer
 from v2m import cli, lit
-from v2m.checkpoint import V2M
+from v2m.checkpoint import V2M, trained
 from v2m.convert.__main__ import main as convert
 from v2m.data.command import main as prepare
 from v2m.data.module import ShardData
 from v2m.data.schema import META, Manifest
 from v2m.data.videos import Videos
 from v2m.generators.musicgen import MusicGen
+from v2m.generators.trained import Trained
 from v2m.generators.vidmuse import VidMuse
 from v2m.interfaces import MusicGenerator
 from v2m.io import video
+from v2m.models.lora import LoRA
 from v2m.training.checkpoints import saved
 from v2m.training.command import main
 from v2m.types import Sampling, Tags
@@ -69,9 +72,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, v2b_weights: Path, media: Pat
     more = ["--data.train", str(shards), "--trainer.max_steps", "60", "--listening.every", "0"]
     root_dir = ["--trainer.default_root_dir", str(root / "run"), "--ema.decay", "0.9", "--trainer.logger", "false"]
     assert main(["fit", "--config", str(ROOT / "configs/train/tiny.yaml"), *sizes, *more, *root_dir, *QUIET]) == 0
-    trained = saved(root / "run/checkpoints")[0]
-    assert convert([str(trained), str(root / "exported")]) == 0
-    return Made(root / "tagger.yaml", root / "model.yaml", shards, trained, root / "exported")
+    path = saved(root / "run/checkpoints")[0]
+    assert convert([str(path), str(root / "exported")]) == 0
+    return Made(root / "tagger.yaml", root / "model.yaml", shards, path, root / "exported")
 
 
 def predicting(made: Made, videos: Path, *more: str) -> list[str]:
@@ -192,6 +195,22 @@ def test_after_it_has_played_the_model_is_what_it_was(made: Made, clip: Path) ->
     [figures] = run.validate(module, ShardData(made.shards, made.shards, batch=2, window=1.5, workers=0), verbose=False)
     assert figures["validation/loss"] > 0
     trainer(max_steps=1).fit(module, ShardData(made.shards, batch=2, window=1.5, workers=0))
+
+
+def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_path: Path) -> None:
+    learning = lit.Learning(rate=0.05, warmup=0)
+    module, run = lit.V2M(str(made.exported), lora=LoRA(rank=4), window=1.5, learning=learning), trainer(max_steps=5)
+    run.fit(module, ShardData(made.shards, batch=2, window=1.5, workers=0))
+    run.save_checkpoint(tmp_path / "made.ckpt")
+    clip = video.open(media / "cuts.mp4").span(0.0, 1.2)
+    plain, start = trained.read(tmp_path / "made.ckpt"), V2M.from_pretrained(str(made.exported))
+    tags, device = Tags(genres="jazz"), torch.device("cpu")
+    own, merged, before = (
+        Trained(each, "a model", device, precision="fp32").generate(clip, tags, 3).audio.samples
+        for each in (module.made.eval(), plain, start)
+    )
+    assert np.array_equal(own, merged)
+    assert not np.array_equal(own, before)
 
 
 def test_what_is_wrong_with_all_videos_is_one_line(made: Made, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

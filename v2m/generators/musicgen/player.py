@@ -26,6 +26,7 @@ from v2m.models import windows
 from v2m.models.condition import Condition
 from v2m.models.decoding import Decoder, suited
 from v2m.models.linear import Precision
+from v2m.models.lora import woven
 from v2m.models.music import Branch
 from v2m.timing import codec_frames, mean_rate, sample_count, seconds_of
 from v2m.types import Audio, Progress, Sampling, Score, Tags, Video, Weights
@@ -220,7 +221,8 @@ class Player:
             if not self._keep:
                 on_cpu = self._device.type == "cpu" or self._precision == "fp32"
                 self._model.to(self._device, None if on_cpu else torch.bfloat16)
-            self._decoder = Decoder(self._model.lm, precision=self._precision)
+            with woven(self._model):  # with adapters that have learned beside its matrices
+                self._decoder = Decoder(self._model.lm, precision=self._precision)
             if not self._keep:
                 del self._model.lm  # its weights are in the decoder now, as they multiply fastest
         return self._decoder

@@ -94,6 +94,7 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     add("--previous", type=str, default=None, help="with --regenerate: the music to keep; default: the output itself")
     add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
     add("--low-memory", action="store_true", help="smaller models and batches, where the recipe has them")
+    add("--wav", action="store_true", help="also write the music by itself, before it is mixed and mastered")
     add("--stems", action="store_true", help="also write the parts of the music as WAV files")
     add("--midi", action="store_true", help="also write the score as a Standard MIDI File")
     add("--markers", nargs="?", const="edl", choices=["edl", "otio"], help="also write sections and hits for an editor")
@@ -138,7 +139,7 @@ def parse(argv: Sequence[str]) -> Request:
         made = parser.instantiate(config)
     except (ValueError, TypeError) as error:
         raise UsageError(one_line(str(error))) from error
-    extras = Extras(made.stems, made.midi, made.markers, made.report)
+    extras = Extras(made.stems, made.midi, made.markers, made.report, made.wav)
     keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "retime", "start", "end")
     steering = _steering(made.reference or [], made.melody, _regeneration(made.regenerate, made.previous))
     arguments = {"extras": extras, "steering": steering, **{key: made[key] for key in keys}}

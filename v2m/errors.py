@@ -23,7 +23,11 @@ class RefusedError(ValueError):
 
 
 class MissingError(RuntimeError):
-    """The machine lacks something: ffmpeg, a package, model weights."""
+    """The machine lacks something: ffmpeg, a package, model weights; `repository` is where they could be had."""
+
+    def __init__(self, message: str, repository: str | None = None) -> None:
+        super().__init__(message)
+        self.repository = repository
 
 
 class NoRoomError(OSError):

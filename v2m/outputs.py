@@ -51,6 +51,7 @@ class Outputs:
             outputs.midi: extras.midi,
             outputs.markers: extras.markers is not None,
             outputs.report: extras.report,
+            outputs.wav: extras.wav,
             **{outputs.take(seed): True for seed in seeds},
         }
         wanted = [path for path in asked if asked[path]]
@@ -85,6 +86,10 @@ class Outputs:
     @property
     def report(self) -> Path:
         return self._beside(".png")
+
+    @property
+    def wav(self) -> Path:
+        return self._beside(".wav")
 
     @property
     def markers(self) -> Path:

@@ -31,12 +31,14 @@ class Extras:
         midi: The score as a Standard MIDI File.
         markers: Sections and hits for an editor: "edl" for DaVinci Resolve, "otio" for OpenTimelineIO.
         report: A picture with thumbnails, waveform, cuts, beats, sections and loudness.
+        wav: The music by itself, as the generator wrote it, before it was mixed and mastered.
     """
 
     stems: bool = False
     midi: bool = False
     markers: Literal["edl", "otio"] | None = None
     report: bool = False
+    wav: bool = False
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,8 @@ def _write_extras(staged: Outputs, extras: Extras, span: Video, music: Score) ->
     if extras.stems:
         for name, stem in music.stems.items():
             audio.save(stem, staged.stem(name))
+    if extras.wav:
+        audio.save(music.audio, staged.wav)
     if extras.midi:
         assert music.midi is not None, "a generator that steers midi returned none"
         staged.midi.write_bytes(music.midi)

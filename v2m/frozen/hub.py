@@ -65,7 +65,7 @@ def download(
             raise _no_room(repo, size, "the disk is full") from error
         where = f"or put its files into {checkpoint_folders()[0] / Path(repo).name}, or give the folder that has them"
         raise MissingError(
-            f"weights {repo}{_large(size)} cannot be fetched: {_reason(error, repo, revision)}; {where}"
+            f"weights {repo}{_large(size)} cannot be fetched: {_reason(error, repo, revision)}; {where}", repo
         ) from error
 
 

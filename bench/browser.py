@@ -1,0 +1,109 @@
+"""The page of v2m in a real headless Chromium, for its bench and its tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+ROOT = Path(__file__).parents[1]
+DRIVER = shutil.which("chromedriver")
+
+
+@contextmanager
+def served(*words: str, environment: dict[str, str] | None = None) -> Iterator[str]:
+    """The page's address, while `python -m v2m.app` runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "v2m.app", "--port", str(port), *words],
+        cwd=ROOT, env={**os.environ, **(environment or {})}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if f"127.0.0.1:{port}" in line:
+                break
+        else:
+            raise RuntimeError("the page did not open")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+class Visitor:
+    """A person with a browser of their own."""
+
+    def __init__(self, address: str, downloads: Path, size: tuple[int, int] = (1400, 1500)) -> None:
+        options = Options()
+        words = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--mute-audio")
+        for word in (*words, f"--window-size={size[0]},{size[1]}"):
+            options.add_argument(word)
+        options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+        self.browser = webdriver.Chrome(options=options, service=Service(DRIVER))
+        self.downloads = downloads
+        self.browser.get(address)
+
+    def close(self) -> None:
+        self.browser.quit()
+
+    def __enter__(self) -> Visitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def find(self, css: str) -> Any:
+        return self.wait(lambda: self.browser.find_element(By.CSS_SELECTOR, css), f"there is no {css}")
+
+    def all(self, css: str) -> list[Any]:
+        return self.browser.find_elements(By.CSS_SELECTOR, css)
+
+    def text(self, css: str) -> str:
+        return " ".join(self.browser.execute_script(
+            "const e = document.querySelector(arguments[0]); return e ? e.innerText : ''", css
+        ).split())  # fmt: skip
+
+    def wait(self, found: Callable[[], Any], otherwise: str, seconds: float = 60.0) -> Any:
+        """What `found` gives when it is true."""
+        end, last = time.monotonic() + seconds, None
+        while time.monotonic() < end:
+            try:
+                if value := found():
+                    return value
+            except Exception as error:  # of Selenium: the page is being drawn
+                last = error
+            time.sleep(0.05)
+        raise AssertionError(f"{otherwise} within {seconds:g} s; the page says {self.text('#status')!r} ({last})")
+
+    def upload(self, path: Path) -> None:
+        self.find("#upload input[type=file]").send_keys(str(path))
+
+    def press(self, name: str) -> None:
+        self.browser.execute_script("arguments[0].click()", self.find(f"#{name}"))
+
+    def until_status(self, words: str, seconds: float = 60.0) -> str:
+        return self.wait(lambda: words in (said := self.text("#status")) and said, f"no {words!r}", seconds)
+
+    def playable(self, seconds: float = 60.0) -> float:
+        """Waits until the result can be played; its length in seconds."""
+        script = "const v = document.querySelector('#result video'); return v && v.readyState >= 2 ? v.duration : 0"
+        return float(self.wait(lambda: self.browser.execute_script(script), "no playable video", seconds))
+
+    def picture(self, path: Path) -> Path:
+        self.browser.save_screenshot(str(path))
+        return path

@@ -7,9 +7,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,32 @@ def served(*words: str, environment: dict[str, str] | None = None) -> Iterator[s
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "v2m.app", "--port", str(port), *words],
-        cwd=ROOT, env={**os.environ, **(environment or {})}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if f"127.0.0.1:{port}" in line:
-                break
-        else:
-            raise RuntimeError("the page did not open")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "v2m.app", "--port", str(port), *words],
+            cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=said, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            _wait_until_it_listens(port, process)
+            yield f"http://127.0.0.1:{port}"
+        except Exception:
+            said.seek(0)
+            sys.stderr.write(said.read()[-3000:])
+            raise
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"the page ended with {process.returncode}")
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise RuntimeError("the page did not open")
 
 
 class Visitor:

@@ -28,7 +28,7 @@ class _Staff:
 
 
 class Desk:
-    """Does one task at a time; a second one must wait for its turn outside.
+    """Does one task at a time: who calls sees to it that a second one waits, for it would end the first.
 
     Args:
         minutes: That a task may take.
@@ -38,12 +38,13 @@ class Desk:
         self.minutes = minutes
         self._staff: _Staff | None = None
         self._owner: str | None = None
-        self._turn, self._lock = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
 
     def ready(self, recipe: str) -> None:
         """Starts the process, so that the first task need not wait for it."""
         with self._lock:
-            if self._staff is None or self._staff.recipe != recipe or not self._staff.process.is_alive():
+            left = self._owner is not None  # by a visitor of whom nothing more was heard
+            if left or self._staff is None or self._staff.recipe != recipe or not self._staff.process.is_alive():
                 self._dismiss()
                 context = get_context("spawn")
                 ours, theirs = context.Pipe()
@@ -59,15 +60,15 @@ class Desk:
             CancelledTaskError: `cancel` was called.
             UsageError: The task failed, in one line; or it took too long, or its process was ended by the system.
         """
-        with self._turn:
-            self.ready(task.recipe)
+        self.ready(task.recipe)
+        with self._lock:
+            staff, self._owner = self._staff, owner
+        assert staff is not None
+        try:
+            yield from self._told(staff, task)
+        finally:
             with self._lock:
-                staff, self._owner = self._staff, owner
-            assert staff is not None
-            try:
-                yield from self._told(staff, task)
-            finally:
-                with self._lock:
+                if self._staff is staff:
                     self._owner = None
 
     def _told(self, staff: _Staff, task: Task) -> Iterator[Event]:
@@ -103,7 +104,7 @@ class Desk:
             return there
 
     def _dismiss(self) -> None:
-        staff, self._staff = self._staff, None
+        staff, self._staff, self._owner = self._staff, None, None
         if staff is not None:
             staff.process.kill()
             staff.process.join()

@@ -148,6 +148,7 @@ def build(page: Page) -> gr.Blocks:
                 result = gr.Video(label="With music", interactive=False, elem_id="result", height=400)
                 report = gr.Image(
                     label="Cuts (red), beats (grey), sections, loudness and motion",
+                    show_label=False,
                     type="filepath",
                     format="png",
                     interactive=False,

@@ -1,0 +1,101 @@
+"""The process that works for the page: what it gives, and how it is ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from v2m.app.desk import CancelledTaskError, Desk
+from v2m.app.form import Form
+from v2m.app.worker import Done, Task
+from v2m.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[Desk]:
+    found = Desk()
+    yield found
+    found.cancel()
+
+
+def task(clip: Path, out: Path | None, look: bool = False, **asked: object) -> Task:
+    return Task(clip, "sketch", Form(**asked).words(60.0), out, look)  # type: ignore[arg-type]
+
+
+def last(desk: Desk, asked: Task) -> Done:
+    *_, (kind, done) = desk.run(asked, "somebody")
+    assert kind == "done"
+    return done
+
+
+def test_a_look_gives_tags_and_what_is_given_wins(desk: Desk, clip: Path) -> None:
+    found = last(desk, task(clip, None, look=True, genres="jazz", tempo=91)).tags
+    assert (found["genres"], found["tempo"]) == (["jazz"], 91)
+    assert found["instruments"]
+    assert found["key"]
+
+
+def test_takes_are_videos_each_and_all_files_of_the_best_are_given(desk: Desk, clip: Path, tmp_path: Path) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    stages, told = [], []
+    for kind, value in desk.run(task(clip, room / "a.v2m.mp4", takes=2, seed=3), "somebody"):
+        stages += [value] if kind == "stage" else []
+        told += [value] if kind == "progress" else []
+        done = value
+    assert stages == ["Looking at the picture", "Writing the music", "Mixing and writing", "Writing take 2 of 2"]
+    assert all(0 <= share <= 1 for share in told)
+    assert sorted(take.seed for take in done.takes) == [3, 4]
+    assert done.takes[0].fit >= done.takes[1].fit
+    assert all(take.video.stat().st_size > 1000 for take in done.takes)
+    assert {path.suffix for path in done.files} == {".mp4", ".json", ".wav", ".mid", ".edl", ".png"}
+    assert {path.name for path in done.files} >= {"a.v2m.mp4", "a.v2m.wav", "a.v2m.json"}
+    assert done.report == room / "a.v2m.png"
+
+
+def test_what_is_refused_is_a_line_that_tells_nothing_of_the_machine(desk: Desk, tmp_path: Path) -> None:
+    bad = tmp_path / "notes.mp4"
+    bad.write_text("these are no pictures")
+    with pytest.raises(UsageError) as caught:
+        last(desk, task(bad, tmp_path / "out.mp4"))
+    assert "notes.mp4" in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(UsageError, match="tempo 9000"):
+        last(desk, task(bad, tmp_path / "out.mp4", tempo=9000))
+
+
+def test_a_task_that_is_cancelled_ends_its_process_and_the_next_gets_another(clip: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    asked = task(clip, tmp_path / "out.mp4")
+    work = desk.run(asked, "one")
+    next(work)
+    assert desk._staff is not None
+    process = desk._staff.process
+    assert not desk.cancel("another")
+    assert process.is_alive()
+    assert desk.cancel("one")
+    assert not process.is_alive()
+    with pytest.raises(CancelledTaskError):
+        list(work)
+    try:
+        assert last(desk, task(clip, None, look=True)).tags
+    finally:
+        desk.cancel()
+
+
+def test_a_process_that_the_system_ends_is_told_and_time_runs_out(clip: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    work = desk.run(task(clip, tmp_path / "out.mp4"), "one")
+    next(work)
+    assert desk._staff is not None
+    desk._staff.process.kill()
+    with pytest.raises(UsageError, match="memory"):
+        list(work)
+    hasty = Desk(minutes=1e-6)
+    with pytest.raises(UsageError, match="minutes"):
+        list(hasty.run(task(clip, tmp_path / "out.mp4"), "one"))
+    time.sleep(0.01)
+    assert hasty._staff is None

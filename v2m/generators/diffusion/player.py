@@ -21,10 +21,10 @@ from v2m.frozen.autoencoder import MARGIN
 from v2m.frozen.holder import choose_dtype
 from v2m.generators.diffusion import checkpoint, prompt, windows, writing
 from v2m.generators.diffusion.denoiser import Guide, Velocity, guided
-from v2m.generators.diffusion.kept import Kept
 from v2m.generators.diffusion.samplers import Told
 from v2m.generators.diffusion.settings import Denoising, Precision
 from v2m.generators.diffusion.windows import Window
+from v2m.generators.kept import Kept
 from v2m.models.condition import Condition
 from v2m.models.windows import window_seed
 from v2m.timing import mean_rate, sample_count, seconds_of

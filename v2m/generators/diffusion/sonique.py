@@ -121,7 +121,7 @@ class Sonique:
         progress: Progress | None = None,
     ) -> list[Score]:
         """What `generate` gives for each of `seeds`, up to rounding; `takes_at_once` of them are made side by side."""
-        from v2m.generators.diffusion.kept import Kept
+        from v2m.generators.kept import Kept
 
         steering = steering or Steering()
         self.prepare(tags, steering)

@@ -25,6 +25,7 @@ STABILITY = "stabilityai community license: commercial use up to a yearly revenu
 LICENCES = {"ace-step/": "mit", "stabilityai/": STABILITY}  # where a folder has no card
 TRIED_RATE, SHORTEST_SOUND = 16_000, 1.0  # Hz at which a sound is read to see whether it can be; seconds
 MOST_HEARD = 240.0  # seconds of a style
+WINDOW = 0.75  # of the longest that a model writes in one go may be new, so that it hears what is around it
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Pipeline:
         keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
     """
 
-    steers = frozenset({"melody", "reference", "vocals"})
+    steers = frozenset({"melody", "reference", "regenerate", "vocals"})
 
     def __init__(
         self,
@@ -95,6 +96,12 @@ class Pipeline:
             raise UsageError(f"{self.model!r} lacks what hears a tune (audio_tokenizer): --melody cannot be followed")
         for path in (*steering.reference, *filter(None, [steering.melody])):
             _try(path)
+        anew, most = steering.regenerate, WINDOW * card.longest
+        if anew is not None and anew.end - anew.begin > most:
+            raise UsageError(
+                f"{anew.end - anew.begin:g} s are more than {self.model!r} can write anew at once: "
+                f"give {most:g} s at most"
+            )
         if tags.vocals and not ace:
             logger.warning("vocals were asked for: %r plays instruments only", self.model)
         if tags.vocals and ace and not tags.lyrics.strip():
@@ -141,42 +148,29 @@ class Pipeline:
         progress: Progress | None = None,
     ) -> list[Score]:
         """A piece for each seed, side by side in one batch; otherwise as `generate`."""
+        from v2m.generators.kept import Kept
+
         steering = steering or Steering()
-        with self._piece(tags, steering, video.duration) as (piece, device):
-            sounds = piece.write(video.duration, seeds, progress or _silent)
+        anew = steering.regenerate
+        kept = None if anew is None else Kept.load(anew, video.duration)
+        card, seconds = self._card(), video.duration
+        with self._piece(tags, steering, seconds if kept is None else min(seconds, card.longest)) as (piece, device):
             facts = {
                 **{name: value for name, value in piece.told.items() if value is not None},
-                "pipeline": self._card().kind,
-                "goes": piece.goes(video.duration),
+                "pipeline": card.kind,
                 "melody": None if steering.melody is None else str(steering.melody),
                 "reference": [str(path) for path in steering.reference],
                 "device": device,
             }
+            if kept is None:
+                sounds = piece.write(seconds, seeds, progress or _silent)
+                facts |= {"goes": piece.goes(seconds)}
+            else:
+                heard = sound_files.resample(kept.audio, card.sample_rate)
+                made = piece.rewrite(heard, (kept.begin, kept.end), seeds, progress or _silent)
+                sounds = [kept.with_part(each) for each in made]
+                facts |= {"regenerated": [kept.begin, kept.end], "kept": str(anew and anew.previous)}
         return [Score(sound, facts=facts) for sound in sounds]
-
-    def rewrite(
-        self, previous: Audio, span: tuple[float, float], tags: Tags, seed: int, *, progress: Progress | None = None
-    ) -> Score:
-        """`previous` with the seconds from one to another of `span` written anew; no sample outside them changes.
-
-        Raises:
-            UsageError: The span lies outside the music, or is longer than what the model can write in one go.
-            MissingError, MemoryError: As in `generate`.
-        """
-        card, seconds = self._card(), seconds_of(len(previous), previous.sample_rate)
-        begin, end = span
-        if not 0 <= begin < end <= seconds + 0.01:
-            raise UsageError(f"{begin:g} to {end:g} s is no part of the {seconds:.2f} s that there are")
-        if end - begin > 0.75 * card.longest:
-            raise UsageError(
-                f"{end - begin:g} s are more than this model can write anew at once: give {0.75 * card.longest:g} s "
-                "at most"
-            )
-        sound = sound_files.resample(previous, card.sample_rate)
-        with self._piece(tags, Steering(), min(seconds, card.longest)) as (piece, device):
-            [made] = piece.rewrite(sound, span, [seed], progress or _silent)
-            facts = {**{name: value for name, value in piece.told.items() if value is not None}, "device": device}
-        return Score(made, facts={**facts, "pipeline": card.kind, "rewritten": [begin, end]})
 
     def _card(self) -> Any:
         """What the model can do; its files are here afterwards."""

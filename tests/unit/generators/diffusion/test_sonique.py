@@ -14,8 +14,8 @@ from bench.tiny import sonique as tiny
 from v2m.errors import UsageError
 from v2m.generators.diffusion import Sonique, checkpoint
 from v2m.generators.diffusion.denoiser import Guide, denoiser, guided, keeping
-from v2m.generators.diffusion.kept import FADE, Kept
 from v2m.generators.diffusion.settings import Denoising
+from v2m.generators.kept import FADE, Kept
 from v2m.io import audio as sound_files
 from v2m.models.condition import Condition
 from v2m.types import Audio, Regeneration, Score, Steering, Tags, Video

@@ -26,7 +26,7 @@ from v2m.interfaces import MusicGenerator
 from v2m.io import audio as sound_files
 from v2m.io import video as opening
 from v2m.timing import sample_count
-from v2m.types import Audio, Score, Steering, Tags, Video
+from v2m.types import Audio, Regeneration, Score, Steering, Tags, Video
 
 ROOT = Path(__file__).parents[4]
 KINDS = ("ace_step", "stable_audio", "stable_audio_3")
@@ -154,31 +154,57 @@ def test_a_reference_gives_ace_step_its_style(models: Path, clip: Video, tune: P
     assert styled.facts["reference"] == [str(tune)]
 
 
+def rewritten(generator: Pipeline, clip: Video, before: Audio, folder: Path, seed: int) -> Score:
+    """With the seconds 0.4 to 0.9 new."""
+    sound_files.save(before, folder / "before.wav")
+    anew = Regeneration(0.4, 0.9, folder / "before.wav")
+    return generator.generate(clip, TAGS, seed, steering=Steering(regenerate=anew))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_part_is_written_anew_and_no_sample_outside_changes(models: Path, clip: Video, kind: str) -> None:
+def test_a_part_is_written_anew_and_no_sample_outside_changes(
+    models: Path, clip: Video, tmp_path: Path, kind: str
+) -> None:
     generator = made(models, kind)
-    before = generator.generate(clip, TAGS, 1)
-    after = generator.rewrite(before.audio, (0.4, 0.9), TAGS, 5)
-    rate = before.audio.sample_rate
+    before = generator.generate(clip, TAGS, 1).audio
+    after = rewritten(generator, clip, before, tmp_path, 5)
+    rate = before.sample_rate
     low, high = sample_count(0.4, rate), sample_count(0.9, rate)
-    old, new = before.audio.samples, after.audio.samples
+    old, new = before.samples, after.audio.samples
+    assert after.audio.sample_rate == rate
     np.testing.assert_array_equal(old[:, :low], new[:, :low])
     np.testing.assert_array_equal(old[:, high:], new[:, high:])
     assert np.abs(old - new)[:, low:high].max() > 1e-3
     assert np.abs(np.diff(new, axis=1))[:, [low - 1, high - 1]].max() <= 2 * np.abs(np.diff(old, axis=1)).max()
-    assert differ(after, generator.rewrite(before.audio, (0.4, 0.9), TAGS, 6)) > 1e-3
-    assert after.facts["rewritten"] == [0.4, 0.9]
-    for span in ((-1, 1), (1, 1), (0.5, 3)):
-        with pytest.raises(UsageError, match=r"is no part of the 1\.37 s"):
-            generator.rewrite(before.audio, span, TAGS, 0)
+    assert differ(after, rewritten(generator, clip, before, tmp_path, 6)) > 1e-3
+    assert after.facts["regenerated"] == [0.4, 0.9]
+
+
+def test_music_of_another_rate_and_one_side_is_kept_as_it_is(models: Path, clip: Video, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    before = Audio(0.2 * random.uniform(-1, 1, (1, sample_count(clip.duration, 22050))).astype(np.float32), 22050)
+    after = rewritten(made(models, "stable_audio"), clip, before, tmp_path, 5).audio
+    assert (after.sample_rate, after.samples.shape) == (22050, before.samples.shape)
+    low, high = sample_count(0.4, 22050), sample_count(0.9, 22050)
+    np.testing.assert_array_equal(before.samples[:, :low], after.samples[:, :low])
+    np.testing.assert_array_equal(before.samples[:, high:], after.samples[:, high:])
+
+
+def test_more_than_can_be_written_anew_at_once_is_refused_before_any_work(models: Path, tmp_path: Path) -> None:
+    generator = made(models, "stable_audio")
+    most = 0.75 * Card.read(models / "stable_audio").longest
+    with pytest.raises(UsageError, match=f"give {most:g} s at most"):
+        generator.prepare(TAGS, Steering(regenerate=Regeneration(0.0, most + 1, tmp_path)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_to_stay_is_heard_while_a_part_is_written_anew(models: Path, clip: Video, kind: str) -> None:
+def test_what_is_to_stay_is_heard_while_a_part_is_written_anew(
+    models: Path, clip: Video, tmp_path: Path, kind: str
+) -> None:
     generator = made(models, kind)
-    one, other = generator.takes(clip, TAGS, [1, 2])
-    low, high = (sample_count(second, one.audio.sample_rate) for second in (0.6, 0.8))
-    anew = [generator.rewrite(each.audio, (0.4, 0.9), TAGS, 5).audio.samples[:, low:high] for each in (one, other)]
+    one, other = (score.audio for score in generator.takes(clip, TAGS, [1, 2]))
+    low, high = (sample_count(second, one.sample_rate) for second in (0.6, 0.8))
+    anew = [rewritten(generator, clip, each, tmp_path, 5).audio.samples[:, low:high] for each in (one, other)]
     assert np.abs(anew[0] - anew[1]).max() > 1e-6  # the same seed: if nothing were heard, the same bits
 
 

@@ -47,14 +47,15 @@ class Kept:
         return _at(self.audio, rate).samples.mean(axis=0)
 
     def with_part(self, new: Audio) -> Audio:
-        """The same with its part out of `new` (1, N), which is as long, at any rate."""
+        """The same with its part out of `new` (C, N), which is as long, at any rate."""
         old, rate = self.audio.samples, self.audio.sample_rate
         begin, end = (min(sample_count(second, rate), old.shape[1]) for second in (self.begin, self.end))
         count = end - begin
         ramp = (np.arange(count) + 0.5) / max(min(sample_count(FADE, rate), count // 4), 1)
         share = np.minimum(np.minimum(ramp, ramp[::-1]), 1.0).astype(np.float32)
         mixed = old.copy()
-        fresh = _at(new, rate).samples[:1, begin:end]
+        fresh = _at(new, rate).samples[: new.channels, begin:end]
+        fresh = fresh.mean(axis=0, keepdims=True) if len(old) == 1 else fresh
         mixed[:, begin:end] = share * fresh + (1 - share) * old[:, begin:end]
         return Audio(mixed, rate)
 

@@ -14,18 +14,13 @@ from v2m.metrics.loudness import loudness, weighted_power
 from v2m.types import Floats, Score, Video
 
 THUMBNAILS = 10
-DPI = 110
-AXIS = "v2m-axis"  # in the PNG's text: pixels of the axis' left and right end, and the seconds between them
 INK, CUT, BEAT, MUSIC = "#222222", "#d1495b", "#9aa5b1", "#2e6f95"
 
 
 def draw(path: Path, video: Video, score: Score, size: tuple[float, float] = (14.0, 7.0)) -> None:
-    """Writes a PNG: thumbnails; waveform with cuts, beats and sections; motion of the picture against loudness.
-
-    Its text `AXIS` says where on it the time axis lies.
-    """
+    """Writes a PNG: thumbnails; waveform with cuts, beats and sections; motion of the picture against loudness."""
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         strip, wave, curves = figure.subplots(3, 1, sharex=True, height_ratios=[1.3, 2, 1.4])
         _thumbnails(strip, video)
         _waveform(wave, video, score)
@@ -39,10 +34,7 @@ def draw(path: Path, video: Video, score: Score, size: tuple[float, float] = (14
         if met.get("n"):
             line += f"   cuts on a beat: {met['hits']:.0%}, by chance {met['chance']:.0%}"
         figure.suptitle(line.encode("ascii", "replace").decode(), x=0.01, ha="left", color=INK, parse_math=False)
-        figure.draw_without_rendering()  # the layout stands only then
-        axis = curves.get_window_extent()
-        said = f"{axis.x0:.1f} {axis.x1:.1f} {video.duration:.4f}"
-        figure.savefig(path, dpi=DPI, format="png", metadata={AXIS: said})
+        figure.savefig(path, dpi=110, format="png")
 
 
 def _thumbnails(axes: Axes, video: Video) -> None:

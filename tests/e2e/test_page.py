@@ -12,7 +12,10 @@ import pytest
 from bench.browser import DRIVER, Visitor, served
 from tests.conftest import EXAMPLE
 
-pytestmark = pytest.mark.skipif(DRIVER is None, reason="a browser is needed: apt-get install chromium chromium-driver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(DRIVER is None, reason="a browser is needed: apt-get install chromium chromium-driver"),
+]
 
 
 @pytest.fixture(scope="module")

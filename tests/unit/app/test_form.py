@@ -6,14 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from v2m import cli
-from v2m.app import span
 from v2m.app.form import Form, shown
 from v2m.app.rooms import Rooms
-from v2m.report import AXIS
 from v2m.types import Tags
 
 
@@ -56,21 +52,6 @@ def test_tags_come_back_as_fields_that_say_the_same() -> None:
     fields = shown(tags.as_dict())
     known = {field.name for field in dataclasses.fields(Form)}
     assert parsed(Form(**{name: value for name, value in fields.items() if name in known}))["tags"] == tags
-
-
-def test_a_click_on_the_picture_is_a_second(tmp_path: Path) -> None:
-    about = PngInfo()
-    about.add_text(AXIS, "100.0 300.0 8.0000")
-    Image.new("RGB", (400, 10)).save(tmp_path / "a.png", pnginfo=about)
-    assert [span.second_at(tmp_path / "a.png", x) for x in (0, 100, 150, 300, 390)] == [0, 0, 2, 8, 8]
-    Image.new("RGB", (400, 10)).save(tmp_path / "b.png")
-    assert span.second_at(tmp_path / "b.png", 5) is None
-
-
-def test_clicks_choose_a_span_in_any_order() -> None:
-    first = span.chosen((None, None), 5.0)
-    assert span.chosen(first, 2.0) == (2.0, 5.0)
-    assert span.chosen((2.0, 5.0), 4.0) == (4.0, None)
 
 
 def test_rooms_are_gone_when_their_owner_leaves_or_their_time_is_over() -> None:

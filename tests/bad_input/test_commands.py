@@ -28,7 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--recipe", "nope"], "unknown recipe 'nope': give one of musicgen, sketch, v2b"),
+        (["--recipe", "nope"], "unknown recipe 'nope': give one of acestep, musicgen, sketch, sonique"),
         (["--recipe", "gone.yaml"], "unknown recipe 'gone.yaml'"),
         (["--recipe"], "--recipe"),
         (["--tags.tmpo", "90"], "unknown option --tags.tmpo: did you mean --tags.tempo"),

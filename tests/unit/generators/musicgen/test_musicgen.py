@@ -191,7 +191,7 @@ def test_a_melody_that_is_too_short_or_no_sound_is_refused(tuneful: Path, tmp_pa
 
 def test_windows_longer_than_the_model_was_trained_on_are_refused(tmp_path: Path) -> None:
     folder = make(tmp_path, window=2.0)
-    with pytest.raises(UsageError, match=r"window 30 s is longer than the 2 s .* give --generator.window 2"):
+    with pytest.raises(UsageError, match=r"window 30 s is longer than the 2 s .* give window 2"):
         musicgen(folder).prepare(TAGS, Steering())
     musicgen(folder, window=2.0, stride=1.0).prepare(TAGS, Steering())
 

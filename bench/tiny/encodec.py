@@ -55,7 +55,11 @@ def model(settings: EncodecConfig, *, seed: int = 0) -> EncodecModel:
 
 def write(folder: Path, *, seed: int = 0, sample_rate: int = SAMPLE_RATE, entries: int = ENTRIES) -> Path:
     """A folder as `facebook/encodec_32khz`; weight norm has its old names there, as in the published file."""
-    made = model(config(sample_rate=sample_rate, entries=entries), seed=seed)
+    return save(folder, model(config(sample_rate=sample_rate, entries=entries), seed=seed))
+
+
+def save(folder: Path, made: EncodecModel) -> Path:
+    """Config and weights in the published format, into `folder`, which is returned."""
     folder.mkdir(parents=True, exist_ok=True)
     made.config.save_pretrained(folder)
     save_file(published(made.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})

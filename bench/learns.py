@@ -1,0 +1,253 @@
+"""Does the trained path learn what it is for: `uv run python bench/learns.py`.
+
+Makes videos with music that follows them, prepares them, trains the same language model with the conditioner that knows
+the time (`v2m`) and with VidMuse's bag of frames (`vidmuse`), from nothing and on the same samples in the same order, and
+measures both on clips of scenes that were never trained on: how much less each code is expected with the video, or the
+tags, of another of these clips. All of it by the commands that a person types, which are printed.
+
+    uv run python bench/learns.py                                   # two cores, half an hour
+    uv run python bench/learns.py --folder work --clips 2000 --steps 20000 --width 256 --layers 6   # hours
+
+With --folder the work is kept, and goes on where it stopped. Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import held  # noqa: E402
+from bench.paired import interval, others  # noqa: E402
+from bench.tiny import clip, fitted, t5  # noqa: E402
+from v2m.checkpoint import trained  # noqa: E402
+from v2m.data.batch import Batch  # noqa: E402
+from v2m.models.condition import Condition  # noqa: E402
+from v2m.models.seen import Seen  # noqa: E402
+from v2m.training.checkpoints import newest  # noqa: E402
+
+SECONDS, WINDOW = 8.0, 4.0  # of a clip; of what is learned in one go
+ROUNDS = 4  # other clips that each is paired with
+TIMES = "minutes.json"
+FITTED = 60  # clips to whose music the codec is fitted
+CONDITIONERS = {
+    "v2m": {"layers": 1, "heads": 2, "head_width": 32, "feedforward": 128, "rhythm_layers": 2},
+    "vidmuse": {"layers": 2, "heads": 2, "head_width": 32, "feedforward": 256, "fusion_heads": 4},
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is made and learned. `clips` to learn from, `held` to measure on; the rest is of the training."""
+
+    clips: int = 400
+    held: int = 80
+    steps: int = 1500
+    batch: int = 8
+    width: int = 128
+    layers: int = 3
+    seed: int = 0
+
+
+def run(*words: str, threads: int | None = None) -> subprocess.Popen[bytes]:
+    """Prints the command as it is typed, and begins it."""
+    print("$", " ".join(["python", *words]), flush=True)
+    limited = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env={**os.environ, **limited}, stdout=sys.stderr)
+
+
+def finished(*processes: subprocess.Popen[bytes]) -> None:
+    for process in processes:
+        if process.wait():
+            raise SystemExit(f"{process.args} ended with {process.returncode}")
+
+
+def shards(home: Path, size: Size, processes: int) -> None:
+    """Clips, encoders and prepared samples in `home`; what is there already is left."""
+    counts = {"train": (size.clips, size.seed), "held": (size.held, size.seed + 1)}  # other seeds, other scenes
+    for part, (count, seed) in counts.items():
+        asked = ["--count", str(count), "--seconds", f"{SECONDS:g}", "--seed", str(seed), "--processes", str(processes)]
+        finished(run("-m", "v2m.data.synthetic", str(home / "videos" / part), *asked, threads=1))
+    homes = {name: home / "encoders" / name for name in ("vision", "codec", "text")}
+    if not homes["codec"].is_dir():
+        clip.write(homes["vision"])
+        t5.write(homes["text"])
+        paths = sorted((home / "videos" / "train").glob("*.wav"))[:FITTED]
+        sounds = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths]
+        print(f"the codec's encoder tells {fitted.write(homes['codec'], sounds):.2f} of the spectrum's variance")
+    encoders = [word for name, path in homes.items() for word in (f"--{name}", str(path))]
+    for part in counts:
+        asked = [*encoders, "--pool", "all", "--processes", str(processes)]
+        finished(run("-m", "v2m.data.prepare", str(home / "videos" / part), str(home / part), *asked, threads=1))
+
+
+def train(home: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
+    """Begins the training of the shape `name`, on one core."""
+    lm = {"width": size.width, "layers": size.layers, "heads": 4, "dropout": 0.1}
+    learning = {"rate": 2e-3, "lm_share": 1.0, "warmup": size.steps // 20, "floor": 0.05}
+    given = {
+        "seed_everything": size.seed,
+        "model.lm": json.dumps(lm),
+        "model.conditioner": json.dumps({"kind": name, **CONDITIONERS[name]}),
+        "model.learning": json.dumps(learning),
+        "data.train": home / "train",
+        "data.batch": size.batch,
+        "data.window": WINDOW,
+        "data.seed": size.seed,
+        "checkpoints.every": max(100, size.steps // 5),
+        "ema.decay": 0.99,
+        "trainer.default_root_dir": home / name,
+        "trainer.max_steps": size.steps,
+        "trainer.log_every_n_steps": 50,
+        "trainer.enable_progress_bar": "false",
+    }
+    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    return run("train.py", "fit", "--config", "configs/train/tiny.yaml", *words, threads=1)
+
+
+Way = Callable[[Batch, np.ndarray], tuple[Seen | None, Condition | None]]
+WAYS: dict[str, Way] = {  # what a clip is given of its own and, by `rows`, of another
+    "nothing": lambda batch, _: (None, None),
+    "video": lambda batch, _: (batch.seen, None),
+    "another's video": lambda batch, rows: (held.given(batch.seen, rows), None),
+    "tags": lambda batch, _: (None, batch.text),
+    "another's tags": lambda batch, rows: (None, held.told(batch.text, rows)),
+    "both": lambda batch, _: (batch.seen, batch.text),
+    "both, another's video": lambda batch, rows: (held.given(batch.seen, rows), batch.text),
+    "both, another's tags": lambda batch, rows: (batch.seen, held.told(batch.text, rows)),
+    "both, another's rhythm": lambda batch, rows: (held.beating(batch.seen, rows), batch.text),
+    "both, half a second late": lambda batch, _: (held.late(batch.seen, 0.5), batch.text),
+}
+
+
+def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
+    """Of each shape, for each of `WAYS`, (N, K) nats a code of each held-out clip: means over its two windows and the
+    other clips. And each shape's parameters."""
+    batches = held.windows(home / "held", WINDOW, (0.0, 1.0))
+    rounds = others(len(batches[0].codes), ROUNDS, size.seed)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    counts = {}
+    for name in CONDITIONERS:
+        path = newest(home / name / "checkpoints")
+        assert path is not None, f"{name} has no checkpoint"
+        model = trained.read(path)
+        counts[name] = sum(value.numel() for value in model.parameters())
+        found[name] = {}
+        for label, way in WAYS.items():
+            used = rounds if "another" in label else rounds[:1]
+            each = [held.entropies(model, batch, *way(batch, rows)) for batch in batches for rows in used]
+            found[name][label] = np.mean(each, axis=0)
+    return found, counts
+
+
+def margin(worse: np.ndarray, better: np.ndarray) -> dict[str, float]:
+    """Of (N, K) entropies: the mean difference, its bounds, and the share of clips in which it has that sign."""
+    each = (worse - better).mean(axis=1)
+    low, high = interval(each)
+    return {"mean": float(each.mean()), "low": low, "high": high, "share": float((each > 0).mean())}
+
+
+PAIRS = {  # label: what should be worse, what should be better, as (shape, way)
+    "video, alone": (("v2m", "another's video"), ("v2m", "video")),
+    "video, beside its tags": (("v2m", "both, another's video"), ("v2m", "both")),
+    "tags, alone": (("v2m", "another's tags"), ("v2m", "tags")),
+    "tags, beside its video": (("v2m", "both, another's tags"), ("v2m", "both")),
+    "rhythm, of v2m": (("v2m", "both, another's rhythm"), ("v2m", "both")),
+    "time, of v2m": (("v2m", "both, half a second late"), ("v2m", "both")),
+    "video, alone, of vidmuse": (("vidmuse", "another's video"), ("vidmuse", "video")),
+    "v2m against vidmuse": (("vidmuse", "both"), ("v2m", "both")),
+    "v2m against vidmuse, no tags": (("vidmuse", "video"), ("v2m", "video")),
+}
+
+
+def report(found: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Prints all figures; those of the JSON object."""
+    print(f"\n{'nats a code':<28}{'v2m':>10}{'vidmuse':>10}")
+    for label in WAYS:
+        print(f"{label:<28}" + "".join(f"{found[name][label].mean():>10.4f}" for name in CONDITIONERS))
+    print(f"\n{'worse by':<30}{'mean':>9}   95 % of the bootstrap   clips")
+    margins = {}
+    for label, (worse, better) in PAIRS.items():
+        one = margins[label] = margin(found[worse[0]][worse[1]], found[better[0]][better[1]])
+        print(f"{label:<30}{one['mean']:>9.4f}   {one['low']:>8.4f} to {one['high']:.4f}   {one['share']:>7.0%}")
+    by_codebook = (found["v2m"]["another's video"] - found["v2m"]["video"]).mean(axis=0)
+    print("video, alone, by codebook:", " ".join(f"{value:.4f}" for value in by_codebook))
+    mean = {name: {label: float(each.mean()) for label, each in ways.items()} for name, ways in found.items()}
+    bounds = {label: [one["low"], one["high"]] for label, one in margins.items()}
+    return {
+        "ce_right_video": mean["v2m"]["video"],
+        "ce_wrong_video": mean["v2m"]["another's video"],
+        "margin_ci95": bounds["video, alone"],
+        "ce_right_tags": mean["v2m"]["tags"],
+        "ce_wrong_tags": mean["v2m"]["another's tags"],
+        "tags_margin_ci95": bounds["tags, alone"],
+        "ce_v2m_shape": mean["v2m"]["both"],
+        "ce_vidmuse_shape": mean["vidmuse"]["both"],
+        "shape_margin_ci95": bounds["v2m against vidmuse"],
+        "rhythm_margin_ci95": bounds["rhythm, of v2m"],
+    }
+
+
+@contextlib.contextmanager
+def clocked(home: Path, stage: str) -> Iterator[None]:
+    """Adds the minutes of this stage to those of earlier runs: by the clock, and of the processors."""
+
+    def now() -> tuple[float, float]:
+        spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return time.perf_counter(), sum(each.ru_utime + each.ru_stime for each in spent)
+
+    begun = now()
+    yield
+    path = home / TIMES
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    before = known.get(stage, [0.0, 0.0])
+    known[stage] = [past + (end - begin) / 60 for past, begin, end in zip(before, begun, now(), strict=True)]
+    path.write_text(json.dumps(known))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="keeps the work, and goes on with it; a temporary one by default")
+    parser.add_argument("--processes", type=int, default=2, help="that make and prepare clips")
+    for each in fields(Size):
+        parser.add_argument(f"--{each.name}", type=int, default=each.default)
+    asked = parser.parse_args()
+    size = Size(**{each.name: getattr(asked, each.name) for each in fields(Size)})
+    with contextlib.ExitStack() as stack:
+        home = asked.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        home.mkdir(parents=True, exist_ok=True)
+        with clocked(home, "clips and shards"):
+            shards(home, size, asked.processes)
+        with clocked(home, "both trainings"):
+            finished(*[train(home, size, name) for name in CONDITIONERS])
+        with clocked(home, "evaluation"):
+            found, counts = measured(home, size)
+        figures = report(found)
+        times = json.loads((home / TIMES).read_text())
+        for stage, (wall, processor) in times.items():
+            print(f"{stage:<20}{wall:>7.1f} min, {processor:>6.1f} of the processors")
+        minutes = {"minutes": sum(wall for wall, _ in times.values())}
+        minutes["processor_minutes"] = sum(spent for _, spent in times.values())
+    rounded = {k: [round(x, 4) for x in v] if isinstance(v, list) else round(v, 4) for k, v in figures.items()}
+    print(json.dumps({**rounded, **{k: round(v, 1) for k, v in minutes.items()}, "parameters": counts, **vars(size)}))
+
+
+if __name__ == "__main__":
+    main()

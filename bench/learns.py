@@ -1,9 +1,10 @@
 """Does the trained path learn what it is for: `uv run python bench/learns.py`.
 
 Makes videos with music that follows them, prepares them, trains the same language model with the conditioner that knows
-the time (`v2m`) and with VidMuse's bag of frames (`vidmuse`), from nothing and on the same samples in the same order, and
-measures both on clips of scenes that were never trained on: how much less each code is expected with the video, or the
-tags, of another of these clips. All of it by the commands that a person types, which are printed.
+the time (`v2m`) and with VidMuse's bag of frames (`vidmuse`), from nothing and on the same samples in the same order,
+and measures both on clips of scenes that were never trained on: how much less each code is expected with the video, or
+the tags, of another of these clips. Clips, samples and models come by the commands that a person types, which are
+printed.
 
     uv run python bench/learns.py                                   # two cores, half an hour
     uv run python bench/learns.py --folder work --clips 2000 --steps 20000 --width 256 --layers 6   # hours
@@ -43,8 +44,9 @@ from v2m.models.condition import Condition  # noqa: E402
 from v2m.models.seen import Seen  # noqa: E402
 from v2m.training.checkpoints import newest  # noqa: E402
 
-SECONDS, WINDOW = 8.0, 4.0  # of a clip; of what is learned in one go
-ROUNDS = 4  # other clips that each is paired with
+SECONDS, WINDOW = 8.0, 2.0  # of a clip; of what is learned in one go
+PLACES = (0.0, 0.34, 0.67, 1.0)  # of a clip that are measured: from 0, 2, 4 and 6 s on
+ROUNDS = 3  # other clips that each is paired with
 TIMES = "minutes.json"
 FITTED = 60  # clips to whose music the codec is fitted
 CONDITIONERS = {
@@ -62,7 +64,7 @@ class Size:
     steps: int = 1500
     batch: int = 8
     width: int = 128
-    layers: int = 3
+    layers: int = 2
     seed: int = 0
 
 
@@ -100,13 +102,15 @@ def shards(home: Path, size: Size, processes: int) -> None:
 
 def train(home: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
     """Begins the training of the shape `name`, on one core."""
-    lm = {"width": size.width, "layers": size.layers, "heads": 4, "dropout": 0.1}
+    lm = {"width": size.width, "layers": size.layers, "heads": 4}
     learning = {"rate": 2e-3, "lm_share": 1.0, "warmup": size.steps // 20, "floor": 0.05}
     given = {
         "seed_everything": size.seed,
         "model.lm": json.dumps(lm),
         "model.conditioner": json.dumps({"kind": name, **CONDITIONERS[name]}),
         "model.learning": json.dumps(learning),
+        "model.drop_text": 0.3,
+        "model.drop_video": 0.3,
         "data.train": home / "train",
         "data.batch": size.batch,
         "data.window": WINDOW,
@@ -124,7 +128,7 @@ def train(home: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
 
 Way = Callable[[Batch, np.ndarray], tuple[Seen | None, Condition | None]]
 WAYS: dict[str, Way] = {  # what a clip is given of its own and, by `rows`, of another
-    "nothing": lambda batch, _: (None, None),
+    "nothing": lambda *_: (None, None),
     "video": lambda batch, _: (batch.seen, None),
     "another's video": lambda batch, rows: (held.given(batch.seen, rows), None),
     "tags": lambda batch, _: (None, batch.text),
@@ -138,9 +142,9 @@ WAYS: dict[str, Way] = {  # what a clip is given of its own and, by `rows`, of a
 
 
 def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
-    """Of each shape, for each of `WAYS`, (N, K) nats a code of each held-out clip: means over its two windows and the
+    """Of each shape, for each of `WAYS`, (N, K) nats a code of each held-out clip: means over its windows and the
     other clips. And each shape's parameters."""
-    batches = held.windows(home / "held", WINDOW, (0.0, 1.0))
+    batches = held.windows(home / "held", WINDOW, PLACES)
     rounds = others(len(batches[0].codes), ROUNDS, size.seed)
     found: dict[str, dict[str, np.ndarray]] = {}
     counts = {}

@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,7 @@ class Size:
 
 def run(*words: str, threads: int | None = None) -> subprocess.Popen[bytes]:
     """Prints the command as it is typed, and begins it."""
-    print("$", " ".join(["python", *words]), flush=True)
+    print("$", shlex.join(["python", *words]), flush=True)
     limited = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen([sys.executable, *words], cwd=ROOT, env={**os.environ, **limited}, stdout=sys.stderr)
 

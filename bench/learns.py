@@ -47,6 +47,7 @@ from v2m.training.checkpoints import newest  # noqa: E402
 
 SECONDS, WINDOW = 8.0, 2.0  # of a clip; of what is learned in one go
 PLACES = (0.0, 0.34, 0.67, 1.0)  # of a clip that are measured: from 0, 2, 4 and 6 s on
+OTHER = 900  # what is added to the seed for the scenes of the held-out clips
 ROUNDS = 3  # other clips that each is paired with
 TIMES = "minutes.json"
 FITTED = 60  # clips to whose music the codec is fitted
@@ -84,7 +85,7 @@ def finished(*processes: subprocess.Popen[bytes]) -> None:
 
 def shards(home: Path, size: Size, processes: int) -> None:
     """Clips, encoders and prepared samples in `home`; what is there already is left."""
-    counts = {"train": (size.clips, size.seed), "held": (size.held, size.seed + 1)}  # other seeds, other scenes
+    counts = {"train": (size.clips, size.seed), "held": (size.held, size.seed + OTHER)}
     for part, (count, seed) in counts.items():
         asked = ["--count", str(count), "--seconds", f"{SECONDS:g}", "--seed", str(seed), "--processes", str(processes)]
         finished(run("-m", "v2m.data.synthetic", str(home / "videos" / part), *asked, threads=1))

@@ -1,8 +1,8 @@
 """Pairs of picture and music made offline, of which one decides the other: `python -m v2m.data.synthetic OUT`.
 
 The picture is drawn, measured, named by the tagger Palette and scored by the generator Sketch, as any video would be:
-so cuts decide accents, motion and cutting tempo, light mode, and all of them the instruments. What a model learns here
-can be heard.
+so motion and cutting decide tempo, light mode, and all of them the instruments. A drum is struck on each cut, a cymbal
+on each flash. What a model learns here can be heard.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 from jsonargparse import Namespace
 
 from v2m import command
 from v2m.data.scenes import FPS, HEIGHT, WIDTH, Scene, drawn, frames
+from v2m.data.strokes import struck
 from v2m.errors import UsageError
 from v2m.io import ffmpeg
 from v2m.types import Audio, Pixels, Tags
@@ -46,8 +48,8 @@ def make(out: Path, number: int, seconds: float, seed: int) -> str:
     clip = video.open(out / f"{name}.mp4")
     tags = Palette().tag(clip, Tags(tempo=scene.tempo))
     score = Sketch(sample_rate=SAMPLE_RATE).generate(clip, tags, scene.seed)
-    mono = score.audio.samples.mean(axis=0, keepdims=True)
-    audio.save(Audio(mono, SAMPLE_RATE), out / f"{name}.wav")
+    mono = struck(score.audio.samples.mean(axis=0), scene, SAMPLE_RATE)
+    audio.save(Audio(mono[None].astype(np.float32), SAMPLE_RATE), out / f"{name}.wav")
     temporary = final.with_name(f".{final.name}")
     temporary.write_text(json.dumps(tags.as_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(final)

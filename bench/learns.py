@@ -63,7 +63,7 @@ class Size:
 
     clips: int = 400
     held: int = 80
-    steps: int = 1500
+    steps: int = 3000
     batch: int = 8
     width: int = 128
     layers: int = 2

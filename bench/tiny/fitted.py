@@ -1,8 +1,8 @@
 """An EnCodec model fitted to given music in seconds, so that its codes tell what is heard: in transformers' format.
 
 All stays random but the encoder's last layer, which becomes the linear map that tells most of the log-mel spectrum,
-and the codebooks: k-means of what it gives, each of what those before left over, as EnCodec's own begin. Codes come out,
-but no music back: the decoder is not fitted.
+and the codebooks: k-means of what it gives, each of what those before left over, as EnCodec's own begin. Codes come
+out, but no music back: the decoder is not fitted.
 
 N samples, T frames, D width of an embedding, F features of a frame, M mel bands.
 """

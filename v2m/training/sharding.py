@@ -60,7 +60,7 @@ class Sharded(ModelParallelStrategy):
         fitting, strict = self.lightning_module.trainer.state.fn == "fit", self.lightning_module.strict_loading
         weights: Any = held["state_dict"] if fitting else trained.averaged(held, repr(str(path)))
         states.set_model_state_dict(self.model, weights, options=_options(strict=strict))
-        for optimizer, state in zip(self.optimizers, held["optimizer_states"], strict=False):
+        for optimizer, state in zip(self.optimizers, held.get("optimizer_states", []), strict=False):
             names = _names(self.model, optimizer)
             groups = [{**group, "params": [names[n] for n in group["params"]]} for group in state["param_groups"]]
             named = {"state": {names[n]: value for n, value in state["state"].items()}, "param_groups": groups}

@@ -161,7 +161,7 @@ def _model(seed: int, answer: str | None) -> tuple[VideoLlama3ForConditionalGene
 
 
 def _teach(
-    model: VideoLlama3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, answer: str, steps: int = 480
+    model: VideoLlama3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, answer: str, steps: int = 900
 ) -> None:
     """Trains the language model alone on `answer` after the turn's opening, whatever came before.
 

@@ -40,7 +40,7 @@ SONG = "[verse]\nOver the hill we fly\nUnder the open sky\n\n[chorus]\nHold on t
 BOTH = f"{ANSWER}\n\n{SONG}"  # tags and words to sing, so that one teaching serves both questions
 
 ROUNDING = 0.2  # of a matrix' standard deviation
-NEAR = 48  # tokens that a taught model looks back: few, so that it learns its answer after anything
+NEAR = 12  # tokens that a layer of a taught model looks back: few, so that what came before hardly counts
 
 
 def make_native(folder: Path, *, shards: int = 1, answer: str | None = None, seed: int = 0) -> Path:
@@ -161,7 +161,7 @@ def _model(seed: int, answer: str | None) -> tuple[VideoLlama3ForConditionalGene
 
 
 def _teach(
-    model: VideoLlama3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, answer: str, steps: int = 900
+    model: VideoLlama3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, answer: str, steps: int = 400
 ) -> None:
     """Trains the language model alone on `answer` after the turn's opening, whatever came before.
 
@@ -175,7 +175,7 @@ def _teach(
     table = model.get_input_embeddings()
     matrices = [value for value in model.model.language_model.layers.parameters() if value.ndim == 2]
     for _ in range(steps):
-        length, run = (int(torch.randint(1, most, (), generator=generator)) for most in (2 * NEAR, NEAR))
+        length, run = (int(torch.randint(1, most, (), generator=generator)) for most in (8 * NEAR, 4 * NEAR))
         shape = (4, length // run + 1)
         kept = [value.detach().clone() for value in matrices]
         with torch.no_grad():

@@ -184,9 +184,7 @@ def test_a_server_that_takes_connections_and_says_nothing(monkeypatch: pytest.Mo
     assert unreachable("ftp://127.0.0.1") == "127.0.0.1 does not answer"
 
 
-@pytest.mark.parametrize(
-    ("manner", "told"), [("refuses", "W&B does not take the run")]
-)
+@pytest.mark.parametrize(("manner", "told"), [("refuses", "W&B does not take the run")])
 def test_a_server_that_makes_wandb_fail_ends_nothing(tmp_path: Path, manner: Manner, told: str) -> None:
     """W&B raises where it is refused; on answers without sense its own process crashes, and what it is given next."""
     with serving(manner) as (address, _):

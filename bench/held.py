@@ -38,7 +38,7 @@ def given(seen: Seen, rows: np.ndarray) -> Seen:
 
 def told(text: Condition, rows: np.ndarray) -> Condition:
     """Likewise the words."""
-    return Condition(*(each[torch.from_numpy(rows)] for each in text))
+    return text.picked(torch.from_numpy(rows))
 
 
 def beating(seen: Seen, rows: np.ndarray) -> Seen:
@@ -61,7 +61,7 @@ def entropies(model: MusicModel, batch: Batch, seen: Seen | None, text: Conditio
         codes, lengths = batch.codes[rows], batch.lengths[rows]
         nothing = torch.ones(len(codes), dtype=torch.bool)
         condition = model.condition(
-            Condition(*(each[rows] for each in text or batch.text)),
+            (text or batch.text).picked(rows),
             Seen(*(each[rows] for each in seen or batch.seen)),
             nothing if text is None else None,
             nothing if seen is None else None,

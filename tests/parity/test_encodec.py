@@ -199,7 +199,7 @@ def test_t5_is_transformers_and_a_batch_is_its_rows(tmp_path: Path) -> None:
     words: Any = T5Tokenizer.from_pretrained(tmp_path, local_files_only=True)
     texts = ["A calm ambient piece, 96 bpm", "funk", "Dark cinematic strings and a solo flute in D minor"]
     encoder = T5.load(tmp_path, CPU)
-    tokens, mask = encoder.encode(texts)
+    tokens, mask, _ = encoder.encode(texts)
     assert tokens.shape == (*mask.shape, encoder.width)
     for row, text in enumerate(texts):
         alone = reference(**words(text, return_tensors="pt")).last_hidden_state[0]

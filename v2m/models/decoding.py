@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from v2m.models import patterns
+from v2m.models.condition import Condition
 from v2m.models.graph import Repeated
 from v2m.models.linear import Precision
 from v2m.models.lm import LM, positions
@@ -121,32 +122,33 @@ class _Piece:
     def _rows(self, branches: Sequence[Branch], count: int) -> None:
         """Lays the rows out, those that listen first, and puts what they listen to in front of them or beside."""
         config, device, dtype = self.stack.config, self.stack.device, self.stack.dtype
-        listening: list[tuple[int, float]] = []  # clip and share of each row
-        silent: list[tuple[int, float]] = []
+        listening: list[tuple[int, int]] = []  # branch and clip of each row
+        silent: list[tuple[int, int]] = []
         self.heard: list[Heard] = []
         self.before: list[Tensor] = []
         there: list[Tensor] = []
-        for share, condition in branches:
+        for branch, (_, condition) in enumerate(branches):
             assert condition is None or len(condition.tokens) == count, f"a condition of other than {count} rows"
             if condition is None or not config.cross_attention:
-                silent += [(clip, share) for clip in range(count)]
+                silent += [(branch, clip) for clip in range(count)]
                 empty = torch.zeros(count, 0, config.width, dtype=dtype, device=device)
                 self.before += list(empty if condition is None else condition.tokens.to(device, dtype))
                 there += list(empty[..., 0].bool() if condition is None else condition.mask.to(device))
                 continue
             heard = [bool(each) for each in condition.mask.any(dim=1).tolist()]
             hears = [clip for clip in range(count) if heard[clip]]
-            silent += [(clip, share) for clip in range(count) if not heard[clip]]
+            silent += [(branch, clip) for clip in range(count) if not heard[clip]]
             if hears:
                 tokens, mask = gathered(condition.to(device, dtype), hears)
                 begin = len(listening)
-                listening += [(clip, share) for clip in hears]
+                listening += [(branch, clip) for clip in hears]
                 self.heard.append(Heard(begin, len(listening), tokens, mask))
         rows = listening + silent
-        self.clip = torch.tensor([clip for clip, _ in rows], device=device)
+        self.clip = torch.tensor([clip for _, clip in rows], device=device)
         self.shares = torch.zeros(count, len(rows), device=device)
-        for row, (clip, share) in enumerate(rows):
-            self.shares[clip, row] = share
+        for row, (branch, clip) in enumerate(rows):
+            self.shares[clip, row] = branches[branch][0]
+        self.cues = self._cues([condition for _, condition in branches], rows)
         self.longest = max((len(each) for each in self.before), default=0)  # P
         pads = [self.longest - len(each) for each in self.before] if self.longest else [0]
         self.pad = torch.tensor(pads, device=device)
@@ -158,10 +160,25 @@ class _Piece:
         self.past = Past(config.layers, shape, self.stack.remembered, device, there=mask, whole=self.capture)
         self.table = positions(torch.arange(length, device=device), config.width).to(dtype)  # (positions, D)
 
+    def _cues(self, conditions: Sequence[Condition | None], rows: Sequence[tuple[int, int]]) -> Tensor | None:
+        """(R, S, D) that is added to the steps of the `rows`, each of a branch and a clip; None where nothing is."""
+        if all(each is None or each.cues is None for each in conditions):
+            return None
+        steps, stack = self.sequence.shape[2], self.stack
+        none = torch.zeros(steps, stack.config.width, dtype=stack.dtype, device=stack.device)
+        told: list[Tensor | None] = []
+        for each in conditions:
+            cues = None if each is None or each.cues is None else each.cues.to(stack.device)
+            told.append(None if cues is None else cues.spread(steps).to(stack.dtype))
+        found = [(told[branch], clip) for branch, clip in rows]
+        return torch.stack([none if spread is None else spread[clip] for spread, clip in found])
+
     def read(self) -> None:
         """All that is known before the first step that is drawn, but the step that draws it."""
         heard = self.stack.hear(self.heard)
         known = self.stack.embed(self.sequence[:, :, : self.first - 1])[self.clip]
+        if self.cues is not None:
+            known = known + self.cues[:, : self.first - 1]
         if self.longest:
             pads = self.pad.tolist()
             before = [functional.pad(each, (0, 0, pad, 0)) for each, pad in zip(self.before, pads, strict=True)]
@@ -214,6 +231,8 @@ class _Piece:
         """What was written last through the layers → guided logits (B, K, V) of what comes next."""
         at = self.past.at - self.longest  # (1,)
         x = self.stack.embed(self.sequence.index_select(2, at))[self.clip]
+        if self.cues is not None:
+            x = x + self.cues.index_select(1, at)
         x = x + self.table[(self.past.at - self.pad)[:, None]]
         x = self.stack(x, self.past, self.across)
         config = self.stack.config

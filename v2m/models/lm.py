@@ -112,7 +112,8 @@ class LM(nn.Module):
 
         Args:
             codes: (B, K, T) int64 in 0–V, as `patterns.build` lays them out: the first step holds V alone.
-            condition: What the music is to fit. With cross-attention a row without any token is not conditioned.
+            condition: What the music is to fit. With cross-attention a row without any token is not conditioned. Its
+                cues are added to the steps, so that an event is told where it is to sound.
         """
         x = self.embed(codes)  # (B, T, D)
         steps = x.shape[1]
@@ -120,6 +121,8 @@ class LM(nn.Module):
         there: Tensor | None = None
         past: Tensor | None = None
         again: Any = checkpoint
+        if condition is not None and condition.cues is not None:
+            x = x + condition.cues.spread(steps).to(x.dtype)
         if condition is not None and self.config.cross_attention:
             memory, there = condition.tokens.to(x.dtype), condition.mask[:, None, None, :]  # (B, 1, 1, S)
         elif condition is not None:

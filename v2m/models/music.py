@@ -204,9 +204,7 @@ class MusicModel(nn.Module):
 
 def _dropped(condition: Condition | None, rows: Tensor | None) -> Condition | None:
     """Without any token in those `rows` (B,)."""
-    if condition is None or rows is None:
-        return condition
-    return Condition(condition.tokens, condition.mask & ~rows[:, None])
+    return condition if condition is None or rows is None else condition.without(rows)
 
 
 def _or_null(condition: Condition | None, null: Tensor | None, rows: int) -> Condition | None:

@@ -1,7 +1,9 @@
 """A visual conditioner that knows the time: each token says when, on the clock that the language model counts by.
 
 The language model adds waves of its step's number to what it reads. The same waves, at the step that sounds when a
-frame is shown, are added to the frame's tokens here, so that a step finds what is seen at its instant.
+frame is shown, are added to the frame's tokens here, so that a step finds what is seen at its instant. The rhythm is
+told twice: as such tokens, and as cues that are added to the very steps that sound then, for attention that is also
+offered text learns to look at the text alone.
 
 B batch, F frames, P tokens a frame, W their width, Q pooled tokens a frame, S tokens, R instants of rhythm, C what is
 measured at each, N = R / stride of its tokens, I width inside, D width of the language model.
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from v2m.models.condition import Condition, join
+from v2m.models.condition import Condition, Cues, join
 from v2m.models.conditioner import ConditionerConfig, attended
 from v2m.models.lm import positions
 from v2m.models.seen import Seen
@@ -40,7 +42,7 @@ class TimedFrames(nn.Module):
         self.rhythm = Rhythm(config, width)
 
     def forward(self, seen: Seen) -> Condition:
-        """(B, F · Q + N, D): of the window's frames, then of its rhythm."""
+        """(B, F · Q + N, D): of the window's frames, then of its rhythm; and a cue for each of its R instants."""
         near, near_mask = self._dated(seen.near, seen.near_times, seen.near_mask, seen)
         whole, whole_mask = self._dated(seen.whole, seen.whole_times, seen.whole_mask, seen)
         x, whole = near + self.near, whole + self.whole
@@ -48,9 +50,11 @@ class TimedFrames(nn.Module):
             x = layer(x, near_mask, whole, whole_mask)
         x = self.norm(self.out(x))
         x = x + self._when(seen.near_times, x).repeat_interleave(self.pool.count, 1)
-        beats, times, mask = self.rhythm(seen.rhythm, seen.rhythm_times, seen.rhythm_mask)
+        felt = self.rhythm.feel(seen.rhythm, seen.rhythm_mask)
+        beats, times, mask = self.rhythm(felt, seen.rhythm_times, seen.rhythm_mask)
+        cues = Cues(self.rhythm.cue(felt), place_at(seen.rhythm_times.float(), self.code_rate), seen.rhythm_mask)
         frames = Condition(x * near_mask[..., None], near_mask)
-        joined = join(frames, Condition((beats + self._when(times, beats)) * mask[..., None], mask))
+        joined = join(frames, Condition((beats + self._when(times, beats)) * mask[..., None], mask, cues))
         assert joined is not None
         return joined
 
@@ -125,20 +129,26 @@ class Rhythm(nn.Module):
         )
         self.out, self.norm = nn.Linear(self.stride * inner, width), nn.LayerNorm(width)
         self.stream = nn.Parameter(0.5 * torch.randn(width))
+        self.cue = nn.Linear(inner, width, bias=False)
+        nn.init.zeros_(self.cue.weight)  # a language model that was trained before hears nothing strange at first
 
-    def forward(self, rhythm: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, R, C), (B, R) and (B, R) → tokens (B, N, D) without their time, their times and mask (B, N).
-
-        A token's time is the mean of its instants' that are there.
-        """
-        rest = -rhythm.shape[1] % self.stride
-        mask = functional.pad(mask, (0, rest))
-        x = functional.pad(rhythm, (0, 0, 0, rest)).masked_fill(~mask[..., None], 0.0)
-        x = x.to(self.out.weight.dtype).mT  # (B, C, R)
+    def feel(self, rhythm: Tensor, mask: Tensor) -> Tensor:
+        """(B, R, C), of which those of `mask` (B, R) are there → (B, R, I), each instant with those around it."""
+        x = rhythm.masked_fill(~mask[..., None], 0.0).to(self.out.weight.dtype).mT  # (B, C, R)
         for n, layer in enumerate(self.layers):
             inner = functional.gelu(layer(x)) * mask[:, None]
             x = x + inner if n else inner
-        tokens = self.norm(self.out(x.mT.unflatten(1, (-1, self.stride)).flatten(2))) + self.stream
+        return x.mT
+
+    def forward(self, felt: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, R, I), (B, R) and (B, R) → tokens (B, N, D) without their time, their times and mask (B, N).
+
+        A token's time is the mean of its instants' that are there.
+        """
+        rest = -felt.shape[1] % self.stride
+        mask = functional.pad(mask, (0, rest))
+        x = functional.pad(felt, (0, 0, 0, rest))
+        tokens = self.norm(self.out(x.unflatten(1, (-1, self.stride)).flatten(2))) + self.stream
         shares = mask.unflatten(1, (-1, self.stride)).float()  # (B, N, stride)
         dates = functional.pad(times.float(), (0, rest)).unflatten(1, (-1, self.stride))
         middle = (dates * shares).sum(-1) / shares.sum(-1).clamp(min=1)

@@ -34,7 +34,7 @@ def encoder(folder: Path) -> T5:
 
 def test_an_empty_text_has_no_tokens_and_disturbs_no_other(encoder: T5) -> None:
     assert isinstance(encoder, TextEncoder)
-    tokens, mask = encoder.encode(["", "a calm piano", "  \n"])
+    tokens, mask, _ = encoder.encode(["", "a calm piano", "  \n"])
     assert mask.any(dim=1).tolist() == [False, True, False]
     assert not tokens[[0, 2]].any()
     alone = encoder.encode(["a calm piano"])
@@ -51,7 +51,7 @@ def test_other_words_and_another_order_are_said_otherwise(encoder: T5) -> None:
 
 def test_an_endless_text_is_cut_with_a_warning(encoder: T5, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        tokens, mask = encoder.encode(["drums " * 600, "drums"])
+        tokens, mask, _ = encoder.encode(["drums " * 600, "drums"])
     assert tokens.shape[1] == mask[0].sum() == 512
     (told,) = (record.getMessage() for record in caplog.records)
     assert told.endswith("is cut to the 512 that T5 reads")

@@ -12,7 +12,7 @@ from torch.nn import functional
 from tests import slow
 from v2m.models import linear, patterns
 from v2m.models.across import LONG, Across, Settled
-from v2m.models.condition import Condition
+from v2m.models.condition import Condition, Cues
 from v2m.models.decoding import Decoder
 from v2m.models.lm import LM, LMConfig, positions
 from v2m.models.memory import Past, gathered
@@ -35,16 +35,18 @@ def model(**changes: Any) -> LM:
 
 
 def branches(clips: int = 2) -> list[Branch]:
-    """Three of them: nothing, a short one, of which the second clip has none, and a longer one with gaps."""
+    """Three of them: nothing, a short one, of which the second clip has none, and a longer one with gaps and cues."""
     torch.manual_seed(1)
     short = Condition.whole(torch.randn(clips, 3, D))
     short.mask[1:2] = False
-    return [(-2.0, None), (0.5, short), (2.5, Condition(torch.randn(clips, 7, D), torch.rand(clips, 7) > 0.4))]
+    long = Condition(torch.randn(clips, 7, D), torch.rand(clips, 7) > 0.4)
+    cues = Cues(torch.randn(clips, 9, D), 2.5 + 20 * torch.arange(9).expand(clips, -1), torch.ones(clips, 9) > 0)
+    cues.mask[1:2, 3:] = False
+    return [(-2.0, None), (0.5, short), (2.5, long._replace(cues=cues))]
 
 
 def one(all_of_them: list[Branch], clip: int) -> list[Branch]:
-    rows = slice(clip, clip + 1)
-    return [(share, heard and Condition(heard.tokens[rows], heard.mask[rows])) for share, heard in all_of_them]
+    return [(share, heard and heard.picked(slice(clip, clip + 1))) for share, heard in all_of_them]
 
 
 STEREO = {"codebooks": 8, "channels": 2}

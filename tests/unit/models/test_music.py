@@ -107,7 +107,7 @@ def seen(batch: int, frames: int = 4) -> Seen:
 def heard(condition: Condition | None) -> list[torch.Tensor]:
     """What of each row is there, (S, D)."""
     assert condition is not None
-    return [tokens[mask] for tokens, mask in zip(*condition, strict=True)]
+    return [tokens[mask] for tokens, mask in zip(*condition[:2], strict=True)]
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:

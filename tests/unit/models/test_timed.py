@@ -11,7 +11,7 @@ from torch import Tensor
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import positions
 from v2m.models.seen import Seen
-from v2m.models.timed import TimedFrames
+from v2m.models.timed import KERNEL, TimedFrames
 
 SIZES = ConditionerConfig(
     width=12, tokens=5, layers=1, heads=2, head_width=4, feedforward=24, pooled=2, rhythm=3, rhythm_layers=2,
@@ -101,10 +101,31 @@ def test_of_a_whole_video_that_is_not_there_nothing_is_seen(model: TimedFrames) 
 @pytest.mark.parametrize("pooled", [2, 5])
 def test_all_of_it_learns(pooled: int) -> None:
     model = TimedFrames(replace(SIZES, pooled=pooled), 16)
-    found = model(seen()).tokens
-    assert found.shape == (2, 4 * pooled + 12 // STRIDE, 16)
-    (found * torch.randn_like(found)).sum().backward()
+    found = model(seen())
+    assert found.tokens.shape == (2, 4 * pooled + 12 // STRIDE, 16)
+    assert found.cues is not None
+    told = found.cues.spread(20)
+    assert not told.any()  # before anything is learned
+    ((found.tokens * torch.randn_like(found.tokens)).sum() + (told * torch.randn_like(told)).sum()).backward()
     assert not [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+
+
+def test_an_event_is_told_at_the_steps_that_sound_then_and_not_far_from_them(model: TimedFrames) -> None:
+    """What a cue says of an instant reaches as far as the convolutions and the line to the next instant."""
+    torch.nn.init.normal_(model.rhythm.cue.weight)
+    given = seen()
+    changed = given._replace(rhythm=given.rhythm.clone())
+    changed.rhythm[0, 3] += 5
+    before, after = (model(each).cues for each in (given, changed))
+    assert before is not None
+    assert after is not None
+    steps = int(given.rhythm_times.max() * SIZES.code_rate)
+    moved = (after.spread(steps) - before.spread(steps)).abs().amax(-1)
+    place = given.rhythm_times[0] * SIZES.code_rate
+    reach = SIZES.rhythm_layers * (KERNEL // 2) + 1
+    assert moved[0].argmax().item() == pytest.approx(place[3].item(), abs=(place[1] - place[0]).item() * reach)
+    assert not moved[0, int(place[3 + reach]) + 1 :].any()
+    assert not moved[1].any()
 
 
 def test_where_in_the_video_the_window_lies_is_told(model: TimedFrames) -> None:

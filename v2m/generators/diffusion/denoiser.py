@@ -35,7 +35,7 @@ def guided(unet: UNet, guide: Guide) -> Velocity:
     Diffusion Noise Schedules and Sample Steps are Flawed" (2023). As in training, what stands for no words is learned
     tokens under the mask of the wanted ones; they also stand where the unwanted words have none.
     """
-    tokens, mask = guide.wanted
+    tokens, mask, _ = guide.wanted
     without = unet.nothing[None, : tokens.shape[1]].to(tokens)
     if guide.unwanted is not None:
         without = torch.where(guide.unwanted.mask[..., None], guide.unwanted.tokens, without)

@@ -186,7 +186,7 @@ class Player:
         if words not in self._read:
             with self._placed(self._parts.text.model):
                 self._read[words] = self._parts.text.encode([words]).to("cpu")
-        tokens, mask = self._read[words]
+        tokens, mask, _ = self._read[words]
         numbers = dict(zip(self.settings.seconds, (math.floor(begin), math.ceil(seconds)), strict=False))
         told = {self.settings.words: tokens}
         for name, (low, high) in self.settings.seconds.items():

@@ -41,11 +41,9 @@ def test_a_look_gives_tags_and_what_is_given_wins(desk: Desk, clip: Path) -> Non
 def test_takes_are_videos_each_and_all_files_of_the_best_are_given(desk: Desk, clip: Path, tmp_path: Path) -> None:
     room = tmp_path / "room"
     room.mkdir()
-    stages, told = [], []
-    for kind, value in desk.run(task(clip, room / "a.v2m.mp4", takes=2, seed=3), "somebody"):
-        stages += [value] if kind == "stage" else []
-        told += [value] if kind == "progress" else []
-        done = value
+    events = list(desk.run(task(clip, room / "a.v2m.mp4", takes=2, seed=3), "somebody"))
+    stages, told = ([value for kind, value in events if kind == wanted] for wanted in ("stage", "progress"))
+    done = events[-1][1]
     assert stages == ["Looking at the picture", "Writing the music", "Mixing and writing", "Writing take 2 of 2"]
     assert all(0 <= share <= 1 for share in told)
     assert sorted(take.seed for take in done.takes) == [3, 4]

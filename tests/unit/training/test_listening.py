@@ -42,7 +42,7 @@ class Drawing(Listening):
 
     def _write(self, trainer: Any, module: Any) -> None:
         super()._write(trainer, module)
-        torch.rand(3), np.random.rand(3), random.random()
+        _ = torch.rand(3), np.random.rand(3), random.random()
 
 
 def run(

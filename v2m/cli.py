@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from v2m.command import Parser, one_line, plain
 from v2m.errors import UsageError
 from v2m.interfaces import MusicGenerator, Tagger
 from v2m.types import Regeneration, Steering
+
+_asked = threading.Event()  # to end
 
 EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
 5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted,
@@ -214,6 +217,7 @@ def _regeneration(seconds: str | None, previous: str | None) -> Regeneration | N
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code; every error is one line."""
+    _asked.clear()
     signal.signal(signal.SIGTERM, _terminate)
     _open_standard_streams()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it speaks of its caches
@@ -264,6 +268,7 @@ def _refuse_a_lost_folder() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a signal handler
+    _asked.set()
     raise SystemExit(errors.SIGTERM)
 
 
@@ -317,6 +322,8 @@ def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, An
             rows.append(row)
             if request.debug:
                 sys.stderr.write(row.trace)
+            if _asked.is_set():  # what a signal raised is lost where it came while something was tidied up
+                raise SystemExit(errors.SIGTERM)
     finally:
         if rows:
             rows += [batch.Row(path, "not done") for path in paths[len(rows) :]]

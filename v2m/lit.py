@@ -6,21 +6,20 @@ B batch, K codebooks, T codec frames.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from v2m import checkpoint
 from v2m.batch import Row
-from v2m.checkpoint import Part, Shown, adapted, trained
+from v2m.checkpoint import adapted, trained
 from v2m.data.batch import Batch
 from v2m.data.schema import Manifest
 from v2m.data.videos import Turn
@@ -34,37 +33,9 @@ from v2m.models.lora import LoRA
 from v2m.models.music import MusicConfig
 from v2m.taggers.palette import Palette
 from v2m.training import sharding
+from v2m.training.learning import Learning, groups
+from v2m.training.matching import check, check_parts, parts, shown
 from v2m.training.scoring import Scoring, scorer
-
-
-@dataclass(frozen=True)
-class Learning:
-    """AdamW (Loshchilov and Hutter, 2019) with a warm-up and then a cosine down to `floor`.
-
-    Args:
-        rate: Of learning, for what is new: the conditioner, what stands for nothing, adapters.
-        lm_share: Times that rate for the language model and the projection of its text.
-        warmup: Steps in which the rates rise.
-        steps: Of the whole; None is the trainer's max_steps.
-        floor: Share of the rates that is left at the end.
-        betas, eps, decay: AdamW's; weights that are no matrices do not decay.
-    """
-
-    rate: float = 1e-4
-    lm_share: float = 0.1
-    warmup: int = 1000
-    steps: int | None = None
-    floor: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    decay: float = 0.1
-
-    def share(self, step: int, steps: int) -> float:
-        """Of the rates, at `step` of `steps`."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        done = min(1.0, (step - self.warmup) / max(1, steps - self.warmup))
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class V2M(lightning.LightningModule):
@@ -249,6 +220,10 @@ class V2M(lightning.LightningModule):
                 if adapters.learns(name.removeprefix(trained.PREFIX))
             }
 
+    def check_adapters(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raises UsageError where the checkpoint's adapters are not this model's."""
+        adapted.check(checkpoint.get(trained.EXPORT, {}).get("lora"), self._adapted)
+
     @property
     def _adapted(self) -> dict[str, Any] | None:
         """What an export needs to put the adapters into the start."""
@@ -266,7 +241,7 @@ class V2M(lightning.LightningModule):
             state = trained.plain(checkpoint, "the checkpoint")
             checkpoint["state_dict"] = {f"{trained.PREFIX}{name}": value for name, value in state.items()}
             return
-        adapted.check(checkpoint.get(trained.EXPORT, {}).get("lora"), self._adapted)
+        self.check_adapters(checkpoint)
         if self._trainer is None or self.trainer.state.fn != "fit":
             checkpoint["state_dict"] = trained.averaged(checkpoint, "the checkpoint")
 
@@ -287,66 +262,3 @@ class V2M(lightning.LightningModule):
 
     def on_predict_end(self) -> None:
         self._score = None  # and with it the decoder's copy of the weights
-
-
-def groups(model: nn.Module, how: Learning) -> list[dict[str, Any]]:
-    """Of the optimizer: what is new and what was there before, matrices and the rest."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, value in model.named_parameters():
-        if value.requires_grad:
-            new, matrix = adapters.learns(name), value.ndim > 1
-            kind = f"{'conditioner' if new else 'lm'}{'' if matrix else ', undecayed'}"
-            rate, decay = how.rate * (1.0 if new else how.lm_share), how.decay if matrix else 0.0
-            found.setdefault(kind, {"name": kind, "params": [], "lr": rate, "weight_decay": decay})["params"].append(
-                value
-            )
-    return list(found.values())
-
-
-def check(config: MusicConfig, manifest: Manifest) -> None:
-    """Raises UsageError where shards hold something else than a model of `config` reads and writes."""
-    lm, seen = config.lm, config.conditioner
-    wanted = {"codebooks": (lm.codebooks, manifest.codebooks), "entries a codebook": (lm.entries, manifest.entries)}
-    wanted["channels of codes"] = lm.channels, manifest.channels
-    if config.text is not None:
-        wanted["numbers a token of text"] = config.text, manifest.text_width
-    if seen is not None:
-        wanted["tokens a frame"] = seen.tokens, manifest.tokens
-        wanted["numbers a token of pictures"] = seen.width, manifest.width
-    if seen is not None and seen.kind != "vidmuse":
-        wanted["things measured of the rhythm"] = seen.rhythm, len(manifest.rhythm)
-        wanted["codec frames a second"] = seen.code_rate, manifest.code_rate
-    differing = [f"{has} {what} where the model has {own}" for what, (own, has) in wanted.items() if own != has]
-    if differing:
-        raise UsageError(
-            f"the shards (vision {manifest.vision}, codec {manifest.codec}, text {manifest.text}) are not for this "
-            f"model: {', '.join(differing)}; change the model's settings, or prepare with other encoders"
-        )
-
-
-def check_parts(learned: Mapping[str, Part], made: Mapping[str, Part]) -> None:
-    """Raises UsageError where a model has learned from other frozen models than shards are `made` with, by their last
-    names: so that a folder may stand for a repository. What a checkpoint carries has no name."""
-    differing = [
-        f"{kind.replace('_', ' ')} {made[kind].name!r}, the start with {part.name!r}"
-        for kind, part in learned.items()
-        if part.name is not None and kind in made and _last(part) != _last(made[kind])
-    ]
-    if differing:
-        raise UsageError(f"the shards were made with the {', the '.join(differing)}: prepare with the start's")
-
-
-def _last(part: Part) -> str:
-    return (part.name or "").partition("@")[0].rstrip("/").rpartition("/")[2]
-
-
-def parts(manifest: Manifest) -> dict[str, Part]:
-    """The frozen models that the shards were made with."""
-    named = {"vision_encoder": manifest.vision.rpartition(":")[0] or manifest.vision, "codec": manifest.codec}
-    return {kind: Part(name) for kind, name in {**named, "text_encoder": manifest.text}.items()}
-
-
-def shown(manifest: Manifest) -> Shown:
-    """How the videos of the shards are seen."""
-    kept = {name: getattr(manifest, name) for name in ("aspect", "frame_rate", "whole", "rhythm_rate", "rhythm")}
-    return Shown(pool=manifest.vision.rpartition(":")[2], **kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.conftest import ffmpeg
 from v2m.batch import score_all, videos_in
 from v2m.cli import main
+from v2m.generators.sketch.sketch import Sketch
 from v2m.io.mixer import Mix
 
 
@@ -22,6 +24,34 @@ def folder(media: Path, tmp_path: Path) -> Path:
     for name in ("a.mp4", "b.mp4"):
         shutil.copy(media / "cuts.mp4", folder / name)
     return folder
+
+
+class Tidied:
+    """A signal to end comes while this is tidied up, where Python loses what its handler raises."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(100):  # in which the handler is called
+            pass
+
+
+class Ended(Sketch):
+    def __init__(self) -> None:
+        super().__init__()
+        Tidied()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_is_lost_ends_the_folder_after_the_video_at_hand(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main([str(folder), "--generator", "tests.e2e.test_batch.Ended"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().out.splitlines()[-1] == "1 done, 1 not done"
+    assert (folder / "a.v2m.mp4").exists()
 
 
 def test_a_second_run_does_nothing_and_a_changed_input_is_done_again(

@@ -23,7 +23,7 @@ from v2m.data.videos import Turn, Turns
 from v2m.errors import UsageError
 from v2m.interfaces import Tagger
 from v2m.io import video
-from v2m.lit import V2M, Learning, check
+from v2m.lit import V2M
 from v2m.models import losses, patterns
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
@@ -32,6 +32,8 @@ from v2m.models.seen import Seen
 from v2m.models.timed import TimedFrames
 from v2m.taggers.videollama import VideoLLaMA3
 from v2m.training.ema import Average
+from v2m.training.learning import Learning
+from v2m.training.matching import check
 from v2m.types import Progress, Tags, Video
 
 LM = LMConfig(width=32, layers=2, heads=4)

@@ -85,9 +85,13 @@ def make_all(
         tqdm(total=count, desc="clips", unit="clip", disable=quiet or None) as bar,
         ProcessPoolExecutor(workers, get_context("spawn")) as pool,
     ):
-        for future in as_completed([pool.submit(make, out, number, seconds, seed) for number in range(count)]):
-            made += bool(future.result())
-            bar.update()
+        try:
+            for future in as_completed([pool.submit(make, out, number, seconds, seed) for number in range(count)]):
+                made += bool(future.result())
+                bar.update()
+        except BaseException:  # Ctrl-C too: else all that waits would still be made
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return made
 
 

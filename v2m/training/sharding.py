@@ -57,6 +57,9 @@ class Sharded(ModelParallelStrategy):
         held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         assert self.model is not None
         assert self.lightning_module is not None
+        check_adapters: Any = getattr(self.lightning_module, "check_adapters", None)
+        if check_adapters is not None:  # before shapes that differ make it a riddle
+            check_adapters(held)
         fitting, strict = self.lightning_module.trainer.state.fn == "fit", self.lightning_module.strict_loading
         weights: Any = held["state_dict"] if fitting else trained.averaged(held, repr(str(path)))
         states.set_model_state_dict(self.model, weights, options=_options(strict=strict))

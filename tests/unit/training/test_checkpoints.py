@@ -17,11 +17,12 @@ import torch
 from bench.tiny import shards as made
 from v2m.data.module import ShardData
 from v2m.errors import DISK, NoRoomError, exit_code
-from v2m.lit import V2M, Learning
+from v2m.lit import V2M
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
 from v2m.training.checkpoints import Checkpoints, WholeFiles, newest, saved
 from v2m.training.ema import Average
+from v2m.training.learning import Learning
 
 LM = LMConfig(width=32, layers=1, heads=4, dropout=0.1)
 SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)

@@ -22,11 +22,12 @@ from tests.unit.training.test_checkpoints import LM, SEES, alike, state
 from v2m.data.module import ShardData
 from v2m.errors import RefusedError, UsageError
 from v2m.io import video as files
-from v2m.lit import V2M, Learning
+from v2m.lit import V2M
 from v2m.models.decoding import Decoder
 from v2m.training.checkpoints import Checkpoints
 from v2m.training.clips import How
 from v2m.training.ema import Average
+from v2m.training.learning import Learning
 from v2m.training.listening import Listening
 
 END = 6  # steps, of 9 batches: a pass has 3, and its last is a step by itself

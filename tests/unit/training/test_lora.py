@@ -16,11 +16,12 @@ from v2m import checkpoint
 from v2m.checkpoint import trained
 from v2m.data.batch import Batch
 from v2m.errors import MissingError, UsageError
-from v2m.lit import V2M, Learning
+from v2m.lit import V2M
 from v2m.models.conditioner import ConditionerConfig
 from v2m.models.lm import LMConfig
 from v2m.models.lora import DOWN, UP, LoRA, learns
 from v2m.models.music import MusicConfig
+from v2m.training.learning import Learning
 
 LM = LMConfig(width=32, layers=1, heads=4, entries=64)
 SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)

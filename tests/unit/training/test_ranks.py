@@ -19,11 +19,15 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 
 from bench.tiny import shards as made
 from tests.unit.training.test_checkpoints import END, SEES, Ending, alike, run, state
+from v2m import checkpoint, errors
 from v2m.checkpoint import trained
 from v2m.errors import UsageError, exit_code
-from v2m.lit import V2M, Learning
+from v2m.lit import V2M
 from v2m.models.lm import LMConfig
+from v2m.models.lora import LoRA
+from v2m.models.music import MusicConfig
 from v2m.training.checkpoints import saved
+from v2m.training.learning import Learning
 from v2m.training.sharding import NAMES, Sharded, check
 
 LM = LMConfig(width=32, layers=2, heads=4, entries=64)
@@ -50,7 +54,8 @@ class Noting(Ending):
 
 def model(**given: Any) -> V2M:
     learning = Learning(rate=3e-3, lm_share=0.5, warmup=3)
-    return V2M(lm=LM, conditioner=SEES, window=1.0, learning=learning, **given)
+    sizes = {} if "start" in given else {"lm": LM}
+    return V2M(**sizes, conditioner=SEES, window=1.0, learning=learning, **given)
 
 
 def ranks(folder: Path, root: Path, strategy: str, how: dict[str, Any] | None = None, **end: Any) -> list[int]:
@@ -163,6 +168,13 @@ def test_shards_or_not_may_change_between_two_runs(
     assert ranks(folder, tmp_path, after) == [0, 0]
     one, two = state(whole[after]), state(tmp_path)
     assert all(torch.allclose(value, two["state_dict"][key], atol=1e-5) for key, value in one["state_dict"].items())
+
+
+def test_adapters_of_another_rank_are_no_riddle_of_shapes(folder: Path, tmp_path: Path) -> None:
+    checkpoint.V2M(MusicConfig(LM, 16)).save_pretrained(tmp_path / "start")
+    for rank, code in ((4, errors.OK), (2, errors.USAGE)):
+        how = {"start": str(tmp_path / "start"), "lora": LoRA(rank, 8.0)}
+        assert ranks(folder, tmp_path, "fsdp2", how) == [code, code]
 
 
 def test_what_would_not_leave_whole_checkpoints_or_whole_numbers_is_refused() -> None:

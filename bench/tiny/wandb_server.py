@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.rows += len(history)
         confusing = self.server.manner == "confuses"
         self._answer({"data": {}} if confusing else self._found(asked))
-        if self.server.manner == "dies" and history:
+        if self.server.manner == "dies" and "files" in asked:
             threading.Thread(target=_end, args=(self.server,), daemon=True).start()
 
     def _found(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -92,8 +92,8 @@ def serving(manner: Manner) -> Iterator[tuple[str, _Server | None]]:
     """Its address, and the server where there is one.
 
     answers: as it should. closed: nobody listens. silent: takes connections and never answers. refuses, fails: 401 and
-    500 to all that is posted. hangs: answers to who only looks whether it is there, and to nothing else. dies: answers
-    until the first figures of a run have come, then is gone. confuses: answers with nothing, on which W&B's own process
+    500 to all that is posted. hangs: answers to who only looks whether it is there, and to nothing else. dies: takes a
+    run and the first that is told of it, then is gone. confuses: answers with nothing, on which W&B's own process
     crashes.
     """
     if manner in {"closed", "silent"}:

@@ -29,10 +29,11 @@ class MusicGenerator(Protocol):
     """Writes the music.
 
     It may also have `release()` and `weights`, as a tagger; `prepare(tags, steering)`, which makes sure before any work
-    that its weights are here and that it can do what the user asks for; and `steers`, a set of what it can do out of
-    "stems", "midi", "vocals" and the fields of `Steering`: what is asked of it beyond that is refused before any work.
-    Where several takes cost less together than one by one, `takes(video, tags, seeds, ...)`, with seeds in
-    place of the seed, gives a list of scores.
+    that its weights are here and that it can do what the user asks for; `check(video, steering)`, which then refuses
+    what cannot be done for a video of that length; and `steers`, a set of what it can do out of "stems", "midi",
+    "vocals" and the fields of `Steering`: what is asked of it beyond that is refused before any work. Where several
+    takes cost less together than one by one, `takes(video, tags, seeds, ...)`, with seeds in place of the seed, gives a
+    list of scores.
     """
 
     def generate(

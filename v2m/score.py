@@ -116,7 +116,7 @@ def score_video(
     if steering is not None and steering.regenerate is not None:
         steering = replace(steering, regenerate=previous.found(steering.regenerate, clip, span, outputs.video))
     with warned.collected() as said:
-        _prepare(tagger, generator, hints, steering)
+        _prepare(tagger, generator, span, hints, steering)
         with stages("Looking at the picture") as progress:
             found = hints if hints.complete else _tagged(tagger, span, hints, progress)
         _release(tagger)
@@ -173,10 +173,12 @@ def _refuse_what_it_cannot(generator: MusicGenerator, extras: Extras, steering: 
         )
 
 
-def _prepare(tagger: Tagger, generator: MusicGenerator, hints: Tags, steering: Steering | None) -> None:
+def _prepare(tagger: Tagger, generator: MusicGenerator, span: Video, hints: Tags, steering: Steering | None) -> None:
     """What is missing is told before minutes of work, not after."""
     if prepare := getattr(generator, "prepare", None):
         prepare(hints, steering or Steering())
+    if check := getattr(generator, "check", None):
+        check(span, steering or Steering())
     if not hints.complete and (prepare := getattr(tagger, "prepare", None)):
         prepare()
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bench.default_recipe import packets
+from bench.tiny import chat, videollama
 from bench.tiny import sonique as tiny
 from tests.conftest import ffmpeg, names
 from v2m.cli import main
@@ -116,3 +117,18 @@ def test_a_tune_is_followed(clip: Path, weights: Path) -> None:
     assert record["music"]["melody"] == str(tune)
     assert record["music"]["sigmas"] == pytest.approx([50 * (0.03 / 50) ** 0.7, 0.03])
     assert len(record["settings"]["melody_sha256"]) == 64
+
+
+def test_as_sonique_itself_a_chat_model_names_the_tags_of_what_another_has_seen(
+    clip: Path, weights: Path, tmp_path: Path
+) -> None:
+    chat.write(tmp_path / "chat")
+    videollama.make_native(tmp_path / "eyes", answer="A kite flies over a hill.")
+    flags = ["--tagger.model", str(tmp_path / "chat"), "--tagger.captioner_model", str(tmp_path / "eyes")]
+    flags += ["--tags.instruments", "HARP,banjo", *FLAGS[10:]]
+    assert main([str(clip), "--recipe", "sonique-llm", "--generator.model", str(weights), "--quiet", *flags]) == 0
+    record = json.loads(clip.with_name("cuts.v2m.json").read_text())
+    assert record["tags"]["caption"] == "A kite flies over a hill."
+    assert record["tags"]["instruments"] == ["HARP", "banjo", "piano"]  # those given first, none of them twice
+    assert record["tags"]["tempo"] == 72
+    assert len(record["weights"]) == 4

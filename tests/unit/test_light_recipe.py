@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
         ("v2b", ["README.md"], 3),  # which is no video
         ("musicgen", ["--generator.stride", "40", "README.md"], 2),
         ("musicgen", ["README.md"], 3),
+        ("sonique-llm", ["README.md"], 3),
     ],
 )
 def test_the_recipe_of_large_models_is_read_without_the_libraries_that_run_them(

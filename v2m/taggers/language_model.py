@@ -58,8 +58,9 @@ class LanguageModel:
     measured from the picture (`Palette`), all of it where its answers cannot be read.
 
     Args:
-        captioner: Says what is seen: VideoLLaMA3 (if not given: its 2B model) in detail, Palette in a sentence of
-            measured light, colour and cuts.
+        captioner: Says what is seen: VideoLLaMA3 (if not given) in detail, Palette in a sentence of measured light,
+            colour and cuts.
+        captioner_model: VideoLLaMA3's weights, where no captioner is given: a repository of the hub or a folder.
         model: mistral-7b, qwen-14b, gemma-7b (its licence must be accepted on the hub first), qwen-1.5b, qwen-0.5b; or
             any chat model of the hub, or a folder, in transformers' layout and with a chat template.
         question: What the captioner is asked, if it answers questions.
@@ -78,6 +79,7 @@ class LanguageModel:
         self,
         captioner: Tagger | None = None,
         *,
+        captioner_model: str = "lkhl/VideoLLaMA3-2B-Image-HF",
         model: str = "mistral-7b",
         question: str = QUESTION,
         role: str = ROLE,
@@ -94,8 +96,9 @@ class LanguageModel:
         problems += [] if max_new_tokens >= 1 else [f"max_new_tokens must be 1 or more, not {max_new_tokens}"]
         if problems:
             raise UsageError("; ".join(problems))
-        asking: dict[str, Any] = {"prompt": question, "retry_prompt": question, "lyrics_prompt": lyrics_prompt}
-        self.captioner = captioner or VideoLLaMA3(**asking, device=device, bits=bits, low_memory=low_memory)
+        prompts: dict[str, Any] = {"prompt": question, "retry_prompt": question, "lyrics_prompt": lyrics_prompt}
+        fitted: dict[str, Any] = {"device": device, "bits": bits, "low_memory": low_memory}
+        self.captioner = captioner or VideoLLaMA3(model=captioner_model, **prompts, **fitted)
         self.model, self.device = model, device
         self.question, self.role, self.lyrics_prompt = question, role, lyrics_prompt
         self.retries, self.max_new_tokens = retries, max_new_tokens

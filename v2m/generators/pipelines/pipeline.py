@@ -112,6 +112,17 @@ class Pipeline:
             logger.warning("%r is not led away from unwanted words: they are left out of what it is told", self.model)
         show_licence(self.weights[0])
 
+    def check(self, video: Video, steering: Steering) -> None:
+        """Raises UsageError where the video is too long for a melody to be followed, which is done in one go."""
+        card, seconds = self._card(), video.duration
+        if steering.melody is None or card.kind == "StableAudioPipeline":
+            return
+        if steering.regenerate is None and seconds > card.longest:
+            raise UsageError(
+                f"{self.model!r} follows a melody for {card.longest:g} s at most, and the video lasts {seconds:.1f} s: "
+                f"give --end {card.longest:g}, or no --melody"
+            )
+
     def release(self) -> None:
         """Frees the model, unless it is to be kept."""
         if not self._keep:
@@ -132,7 +143,7 @@ class Pipeline:
         `facts` says what the model was told.
 
         Raises:
-            UsageError, MissingError: As in `prepare`; the video is too long to follow a melody in one go.
+            UsageError, MissingError: As in `prepare` and `check`.
             MemoryError: Says what to lower.
         """
         return self.takes(video, tags, [seed], steering=steering, progress=progress)[0]
@@ -153,7 +164,10 @@ class Pipeline:
         steering = steering or Steering()
         anew = steering.regenerate
         kept = None if anew is None else Kept.load(anew, video.duration)
-        card, seconds = self._card(), video.duration
+        seconds = video.duration
+        self.prepare(tags, steering)
+        self.check(video, steering)
+        card = self._card()
         with self._piece(tags, steering, seconds if kept is None else min(seconds, card.longest)) as (piece, device):
             facts = {
                 **{name: value for name, value in piece.told.items() if value is not None},
@@ -187,13 +201,7 @@ class Pipeline:
             logging.getLogger(name).setLevel(logging.ERROR)
         from v2m.generators.pipelines.piece import Piece, Sounds
 
-        self.prepare(tags, steering)
         card = self._card()
-        if steering.melody is not None and seconds > card.longest and card.kind != "StableAudioPipeline":
-            raise UsageError(
-                f"{self.model!r} follows a melody for {card.longest:g} s at most, and the video lasts {seconds:.1f} s: "
-                f"give --end {card.longest:g}, or no --melody"
-            )
         write = told.ace_step if card.kind == "AceStepPipeline" else told.stable_audio
         arguments = {
             **write(tags, self.settings),

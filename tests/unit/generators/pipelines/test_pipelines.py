@@ -25,8 +25,9 @@ from v2m.generators.pipelines.loading import load
 from v2m.interfaces import MusicGenerator
 from v2m.io import audio as sound_files
 from v2m.io import video as opening
+from v2m.score import score_video
 from v2m.timing import sample_count
-from v2m.types import Audio, Regeneration, Score, Steering, Tags, Video
+from v2m.types import Audio, Progress, Regeneration, Score, Steering, Tags, Video
 
 ROOT = Path(__file__).parents[4]
 KINDS = ("ace_step", "stable_audio", "stable_audio_3")
@@ -248,8 +249,18 @@ def test_a_melody_longer_than_a_go_is_refused_where_parts_cannot_follow_one(
     tmp_path: Path, clip: Video, tune: Path
 ) -> None:
     tiny.stable_audio_3(tmp_path / "short", longest=1.0)
-    with pytest.raises(UsageError, match=r"follows a melody for 1 s at most, and the video lasts 1.4 s: give --end 1"):
-        made(tmp_path, "short").generate(clip, TAGS, 0, steering=Steering(melody=tune))
+    told = r"follows a melody for 1 s at most, and the video lasts (1.4|4.0) s: give --end 1"
+    generator, steering = made(tmp_path, "short"), Steering(melody=tune)
+    with pytest.raises(UsageError, match=told):
+        generator.generate(clip, TAGS, 0, steering=steering)
+    with pytest.raises(UsageError, match=told):  # before the tagger is asked
+        score_video(clip.path, tmp_path / "out.mp4", tagger=Untouched(), generator=generator, steering=steering)
+    generator.check(replace(clip, duration=1.0), steering)
+
+
+class Untouched:
+    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+        raise AssertionError("the tagger was asked")
 
 
 def test_what_a_model_cannot_do_is_told_before_it_is_loaded(

@@ -24,6 +24,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from v2m.taggers.language_model import ROLE
+
 Family = Literal["mistral", "qwen2", "gemma"]
 
 ANSWER = json.dumps(
@@ -70,7 +72,7 @@ TEMPLATES = {
         "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
     ),
 }
-NEAR = 48  # tokens that it looks back: few, so that it learns its answer after anything
+NEAR = 12  # tokens that a layer looks back, but for Gemma's: few, so that what came before hardly counts
 
 
 def write(folder: Path, family: Family = "qwen2", *, answer: str = ANSWER, seed: int = 0) -> Path:
@@ -90,16 +92,15 @@ def _taught(family: Family, answer: str, seed: int) -> tuple[Any, PreTrainedToke
     sizes: dict[str, Any] = {
         "vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 8192,
-        "initializer_range": 0.1, "sliding_window": NEAR, "eos_token_id": None, "bos_token_id": None,
-        "pad_token_id": None,
+        "initializer_range": 0.1, "eos_token_id": None, "bos_token_id": None, "pad_token_id": None,
     }  # fmt: skip
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         if family == "mistral":
-            model: Any = MistralForCausalLM(MistralConfig(**sizes))
+            model: Any = MistralForCausalLM(MistralConfig(**sizes, sliding_window=NEAR))
         elif family == "qwen2":
-            local: dict[str, Any] = {"use_sliding_window": True, "max_window_layers": 0, "tie_word_embeddings": True}
-            model = Qwen2ForCausalLM(Qwen2Config(**sizes, **local))
+            local: dict[str, Any] = {"use_sliding_window": True, "sliding_window": NEAR, "max_window_layers": 0}
+            model = Qwen2ForCausalLM(Qwen2Config(**sizes, **local, tie_word_embeddings=True))
         else:
             model = GemmaForCausalLM(GemmaConfig(**sizes))
     threads = torch.get_num_threads()
@@ -109,17 +110,20 @@ def _taught(family: Family, answer: str, seed: int) -> tuple[Any, PreTrainedToke
     return model, tokenizer
 
 
-def _teach(model: Any, tokenizer: PreTrainedTokenizerFast, turns: Sequence[str], answer: str, steps: int = 120) -> None:
-    """Trains it on `answer` after the opening of its turn, whatever came before."""
+def _teach(model: Any, tokenizer: PreTrainedTokenizerFast, turns: Sequence[str], answer: str, steps: int = 160) -> None:
+    """Trains it on `answer` after the opening of its turn, after noise and after parts of what it is asked."""
     head = tokenizer.encode(turns[1], add_special_tokens=False)
     body = tokenizer.encode(answer + turns[2], add_special_tokens=False)
     ids = torch.tensor([head + body])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=2e-4)
+    asked = torch.tensor(tokenizer.encode(ROLE, add_special_tokens=False))
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
-        length = int(torch.randint(1, 2 * NEAR, (), generator=generator))
+        said, more = (int(torch.randint(1, most, (), generator=generator)) for most in (len(asked), 8 * NEAR))
+        length = said + more
         before = torch.randint(0, len(tokenizer), (4, length), generator=generator)
+        before[:2, :said] = asked[-said:]
         logits = model(torch.cat([before, ids.expand(4, -1)], dim=1)).logits[:, length + len(head) - 1 : -1]
         wanted = ids[:, len(head) :].expand(4, -1)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())

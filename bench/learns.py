@@ -37,10 +37,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import held  # noqa: E402
-from bench.paired import interval, others  # noqa: E402
 from bench.tiny import clip, fitted, t5  # noqa: E402
 from v2m.checkpoint import trained  # noqa: E402
 from v2m.data.batch import Batch  # noqa: E402
+from v2m.metrics.paired import interval, others  # noqa: E402
 from v2m.models.condition import Condition  # noqa: E402
 from v2m.models.seen import Seen  # noqa: E402
 from v2m.training.checkpoints import newest  # noqa: E402

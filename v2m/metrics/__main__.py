@@ -1,113 +1,168 @@
-"""How good is the music of these videos: `python -m v2m.metrics VIDEOS… [--compare A/ B/]`. No weights, no network."""
+"""How good is the music of these videos: `python -m v2m.metrics VIDEOS… [--compare A/ B/]`.
+
+Without weights and network, unless --embedding asks for measures that need a model.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
 from v2m import command
-from v2m.errors import RefusedError, UsageError
+from v2m.errors import UsageError
 from v2m.metrics import table
+from v2m.metrics.files import measured, named, rows_in, rows_of, sound_of, tags_beside, true_files, true_sound
 from v2m.metrics.row import COLUMNS, Row, row
-from v2m.types import Tags
+from v2m.metrics.table import Beside
+from v2m.metrics.weighed import COLUMNS as BESIDE
+from v2m.metrics.weighed import MEASURES, Piece, weigh
 
-SAMPLE_RATE = 48_000
-
-
-def measured(path: Path) -> Row:
-    """The measures of a video's first sound; no length error where the container does not tell how long that is.
-
-    The tags are those of the sidecar beside it, if there is one.
-
-    Raises:
-        RefusedError: It is no video, or has no sound.
-    """
-    from v2m.io import audio, video
-    from v2m.io.ffmpeg import RESTARTING
-
-    clip = video.open(path)
-    if not clip.audio_streams:
-        raise RefusedError("no_sound", f"{str(path)!r} has no sound: there is no music to measure")
-    stream = clip.audio_streams[0]
-    length = clip.duration if stream.duration is None else stream.duration
-    restarting = not RESTARTING.isdisjoint(clip.container.split(","))
-    sound, _ = audio.read_track(path, stream.index, clip.offset, length, SAMPLE_RATE, restarting=restarting)
-    found = row(sound, clip.picture(), clip.duration, tags_beside(path))
-    return {**found, "length_error_ms": found["length_error_ms"] if stream.duration is not None else None}
-
-
-def tags_beside(path: Path) -> Tags | None:
-    """The tags of the sidecar of a video that v2m has written; None where there is none that can be read."""
-    try:
-        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        tags = record["tags"]
-        return Tags(tempo=tags["tempo"], key=tags["key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+__all__ = ["main", "measured", "rows_in"]
 
 
 def parse(argv: Sequence[str]) -> Namespace:
     """Raises UsageError for a command that cannot be."""
-    parser = command.Parser(prog="python -m v2m.metrics", description="Measures the music of videos, without weights.")
+    parser = command.Parser(prog="python -m v2m.metrics", description="Measures the music of videos.")
     parser.add_argument("videos", nargs="*", default=[], type=str, help="videos, or folders of them")
     parser.add_argument(
         "--compare", nargs="+", default=None, type=str, help="folders, one a system, of the same videos"
     )
-    parser.add_argument("--csv", type=str, default=None, help="a new file for all values")
+    parser.add_argument(
+        "--truth", type=str, default=None, help="folder with the true music of each video: sound files, or videos"
+    )
+    parser.add_argument(
+        "--embedding",
+        nargs="+",
+        default=[],
+        type=str,
+        help="measures with weights: clap, ast, pe-av, vggish, imagebind, or the path of a class of yours; "
+        "=WEIGHTS behind each takes another repository or folder",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of whose music is shuffled to whom, and of the halves")
+    parser.add_argument("--csv", type=str, default=None, help="a new file for the values of each video")
+    parser.add_argument("--summary", type=str, default=None, help="a new CSV file for means, intervals, n")
+    parser.add_argument("--wandb", type=str, default=None, help="a project of W&B for both; offline without a key")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser.parse_args(list(argv))
-
-
-def rows_in(places: Sequence[str]) -> dict[str, Row]:
-    """A row for each video named or in a folder named, by the video's name without `.v2m` and suffix."""
-    from tqdm import tqdm
-
-    paths = [path for place in places for path in _videos(Path(place))]
-    names = [path.name.split(".v2m.")[0] if ".v2m." in path.name else path.stem for path in paths]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(
-            f"{', '.join(twice)}: more than one video of that name; --compare takes a folder for each system"
-        )
-    work = tqdm(zip(names, paths, strict=True), total=len(paths), desc="videos", unit="video", disable=None)
-    return {name: measured(path) for name, path in work}
-
-
-def _videos(place: Path) -> list[Path]:
-    from v2m.io.video import SUFFIXES
-
-    if not place.is_dir():
-        return [place]
-    found = sorted(each for each in place.iterdir() if each.suffix.lower() in SUFFIXES and each.name[0] != ".")
-    if not found:
-        raise RefusedError("no_videos", f"{str(place)!r} holds no videos ({', '.join(sorted(SUFFIXES))})")
-    return found
 
 
 def table_asked(argv: Sequence[str]) -> str:
     """Measures what a command asks for; the table, in Markdown, and what its measures are."""
     asked = parse(argv)
+    paths = _systems(asked)
+    first = next(iter(paths.values()))
+    true = None if asked.truth is None else true_files(Path(asked.truth), first)
+    embeddings = _embeddings(asked.embedding)
+    systems: dict[str, dict[str, Row]] = {name: rows_of(each) for name, each in paths.items()}
+    beside = Beside()
+    if true is not None:
+        beside.truth = {name: _true_row(first[name], path) for name, path in true.items()}
+    if embeddings:
+        beside = _weighed(asked, embeddings, paths=paths, true=true, systems=systems, truth=beside.truth)
+    _write(asked, systems, beside)
+    made = table.compared(systems, beside) if asked.compare else table.markdown(systems[""], beside)
+    return "\n\n".join([made, *(["\n".join(f"* {note}" for note in beside.notes)] * bool(beside.notes)), legend(made)])
+
+
+def legend(made: str) -> str:
+    """What the measures of a table are."""
+    named = {line.split("|")[1].strip() for line in made.splitlines()}
+    known = COLUMNS | {name: meaning for name, meaning in MEASURES.items() if name in named}
+    lines = [f"* {name}: {meaning}" for name, meaning in known.items()]
+    return "\n".join([*lines, *(f"* {name}: {meaning}" for name, meaning in BESIDE.items() if f"| {name}" in made)])
+
+
+def _systems(asked: Namespace) -> dict[str, dict[str, Path]]:
+    """The videos of each system, by name; the same ones where systems are compared. Raises UsageError."""
     if bool(asked.videos) == bool(asked.compare):
         raise UsageError("name videos or folders of them, or --compare two folders or more")
-    if asked.csv and Path(asked.csv).exists():
-        raise UsageError(f"{asked.csv} exists already: give a new file")
-    for place in asked.compare or ():
+    for file in filter(None, (asked.csv, asked.summary)):
+        if Path(file).exists():
+            raise UsageError(f"{file} exists already: give a new file")
+    if not asked.compare:
+        return {"": named(asked.videos)}
+    for place in asked.compare:
         if not Path(place).is_dir():
             raise UsageError(f"{place!r} is no folder: --compare takes one for each system")
-    if asked.compare and len(asked.compare) < 2:
+    if len(asked.compare) < 2:
         raise UsageError(f"--compare {asked.compare[0]}: give two folders or more")
-    systems = {name: rows_in([name]) for name in asked.compare} if asked.compare else {"": rows_in(asked.videos)}
-    if asked.compare and not set.intersection(*(set(rows) for rows in systems.values())):
-        raise UsageError(f"{', '.join(systems)} hold no video of the same name")
+    found = {name: named([name]) for name in asked.compare}
+    shared = sorted(set.intersection(*(set(paths) for paths in found.values())))
+    if not shared:
+        raise UsageError(f"{', '.join(found)} hold no video of the same name")
+    if asked.truth is None and not asked.embedding:
+        return found
+    return {name: {clip: paths[clip] for clip in shared} for name, paths in found.items()}
+
+
+def _embeddings(asked: Sequence[str]) -> list[Any]:
+    if not asked:
+        return []
+    from v2m.frozen.embeddings import find
+
+    return find(asked)
+
+
+def _true_row(path: Path, sound: Path) -> Row:
+    """The measures of the true music under the picture of a video."""
+    from v2m.io import video
+
+    clip = video.open(path)
+    return row(true_sound(sound, clip.duration), clip.picture(), clip.duration, tags_beside(path))
+
+
+def _weighed(
+    asked: Namespace,
+    embeddings: Sequence[Any],
+    *,
+    paths: Mapping[str, Mapping[str, Path]],
+    true: Mapping[str, Path] | None,
+    systems: dict[str, dict[str, Row]],
+    truth: dict[str, Row],
+) -> Beside:
+    """Adds measures with weights to the rows of `systems`; what stands beside, with the rows of `truth`."""
+    from tqdm import tqdm
+
+    first = next(iter(paths.values()))
+    pieces = {name: {clip: _piece(path) for clip, path in each.items()} for name, each in paths.items()}
+    whole = None if true is None else {clip: _true_piece(first[clip], path) for clip, path in true.items()}
+    count = (len(paths) + (true is not None)) * len(first) * len(embeddings)
+    with tqdm(total=count, desc="hearing", unit="piece", disable=None) as bar:
+        found = weigh(embeddings, pieces, whole, seed=asked.seed, told=bar.update)
+    for name, rows in found.rows.items():
+        systems[name] = {clip: {**known, **rows.get(clip, {})} for clip, known in systems[name].items()}
+    held = found.beside.truth
+    found.beside.truth = {clip: {**truth.get(clip, {}), **held.get(clip, {})} for clip in {**truth, **held}}
+    return found.beside
+
+
+def _piece(path: Path) -> Piece:
+    from v2m.generators.musicgen.prompt import line
+    from v2m.io import video
+
+    tags = tags_beside(path)
+    return Piece(lambda: sound_of(video.open(path)), lambda: video.open(path), line(tags) if tags else "")
+
+
+def _true_piece(path: Path, sound: Path) -> Piece:
+    from v2m.io import video
+
+    return Piece(lambda: true_sound(sound, video.open(path).duration))
+
+
+def _write(asked: Namespace, systems: Mapping[str, Mapping[str, Row]], beside: Beside) -> None:
     if asked.csv:
-        Path(asked.csv).write_text(table.comma_separated(systems), encoding="utf-8")
-    made = table.compared(systems) if asked.compare else table.markdown(systems[""])
-    legend = "\n".join(f"* {name}: {meaning}" for name, meaning in COLUMNS.items())
-    return f"{made}\n\n{legend}"
+        Path(asked.csv).write_text(table.comma_separated(systems, beside), encoding="utf-8")
+    if asked.summary:
+        Path(asked.summary).write_text(table.summary_csv(systems, beside), encoding="utf-8")
+    if asked.wandb:
+        from v2m.training.tables import send
+
+        send(asked.wandb, systems, beside)
 
 
 def main(argv: Sequence[str]) -> int:

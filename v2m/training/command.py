@@ -22,6 +22,7 @@ from v2m.training.checkpoints import Checkpoints, newest
 from v2m.training.configuration import Configuration
 from v2m.training.ema import Average
 from v2m.training.listening import Listening
+from v2m.training.measuring import Measuring
 from v2m.training.meter import Meter
 from v2m.training.outcome import Outcome
 
@@ -54,6 +55,7 @@ class Command(LightningCLI):
         parser.add_lightning_class_args(Average, "ema")
         parser.add_lightning_class_args(Meter, "meter")
         parser.add_lightning_class_args(Listening, "listening")
+        parser.add_lightning_class_args(Measuring, "measuring")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would read all of the checkpoint here for settings of the model, and there are none in it.

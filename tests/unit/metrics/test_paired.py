@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.paired import interval, others
+from v2m.metrics.paired import interval, others
 
 
 @pytest.mark.parametrize(("count", "rounds"), [(2, 1), (5, 4), (48, 4)])

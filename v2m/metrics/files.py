@@ -9,6 +9,7 @@ from pathlib import Path
 
 from v2m.errors import RefusedError, UsageError
 from v2m.metrics.row import Row, row
+from v2m.timing import sample_count
 from v2m.types import Audio, Tags, Video
 
 SAMPLE_RATE = 48_000
@@ -49,9 +50,12 @@ def sound_of(clip: Video) -> Audio:
 
 def true_sound(path: Path, seconds: float) -> Audio:
     """The first `seconds` of the music in a sound file, or in a video. Raises UsageError or RefusedError."""
-    from v2m.io import audio
+    from v2m.io import audio, video
 
-    return audio.load(path, SAMPLE_RATE, seconds)
+    if path.suffix.lower() not in video.SUFFIXES:
+        return audio.load(path, SAMPLE_RATE, seconds)
+    sound = sound_of(video.open(path))
+    return Audio(sound.samples[:, : sample_count(seconds, SAMPLE_RATE)], SAMPLE_RATE)
 
 
 def tags_beside(path: Path) -> Tags | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from v2m.types import Audio, Floats
@@ -24,7 +26,9 @@ def key_of(audio: Audio) -> Key | None:
     mono = audio.samples.mean(axis=0)
     if len(mono) < SIZE or not mono.any():
         return None
-    heard = librosa.feature.chroma_stft(y=mono, sr=audio.sample_rate, n_fft=SIZE, hop_length=SIZE // 4, norm=None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Trying to estimate tuning")  # of noise, which has none
+        heard = librosa.feature.chroma_stft(y=mono, sr=audio.sample_rate, n_fft=SIZE, hop_length=SIZE // 4, norm=None)
     classes = np.sqrt(heard).mean(axis=1)
     if classes.std() < 1e-9:
         return None

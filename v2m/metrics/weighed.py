@@ -22,7 +22,8 @@ from v2m.types import Audio, Floats, Video
 MEASURES = {
     "fad": "Fréchet distance of the windows of all clips to those of the truth; the interval is a bootstrap's over "
     "clips, with its bias taken off: of few windows the value is too high, and may lie above it",
-    "density": f"how many spheres of the truth a piece lies in, over {NEIGHBOURS} (Naeem et al., 2020)",
+    "density": f"how many spheres of the truth's pieces one lies in, over {NEIGHBOURS} (Naeem et al., 2020); a piece "
+    "is the mean of its windows",
     "coverage": "share of the truth's pieces with one of the music's among their neighbours, 0–1",
     "kl": "divergence of the classes heard in the truth from those in the music, KL(truth ‖ music), softmax, in nats",
     "kl_back": "the other way round, KL(music ‖ truth)",
@@ -178,7 +179,8 @@ class _Weighing:
     def _spread(self, found: Any, real_clips: Sequence[str], real: Any, made_clips: Sequence[str], made: Any) -> None:
         """Adds density to the rows of what is made, coverage to those of what is real."""
         a, b = (
-            np.stack([known[clip].place for clip in clips]) for clips, known in ((real_clips, real), (made_clips, made))
+            np.stack([known[clip].windows.mean(axis=0) for clip in clips])
+            for clips, known in ((real_clips, real), (made_clips, made))
         )
         for clip, value in zip(made_clips, distances.density(a, b), strict=True):
             found[clip]["density"] = float(value)

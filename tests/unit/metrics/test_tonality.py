@@ -60,3 +60,9 @@ def test_a_tempo_counts_by_its_nearest_multiple() -> None:
     assert tempo_off(204, 100) == pytest.approx(0.02)
     assert tempo_off(49, 100) == pytest.approx(0.02)
     assert tempo_off(150, 100) == pytest.approx(0.25)
+
+
+def test_a_click_which_has_no_pitch_warns_of_nothing() -> None:
+    samples = np.zeros((1, 48_000), np.float32)
+    samples[0, 20_000] = 1.0
+    assert key_of(Audio(samples, 48_000)) is not None

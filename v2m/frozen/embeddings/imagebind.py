@@ -7,7 +7,9 @@ sees all of a piece, window by window; its own examples take three windows of so
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +50,7 @@ class ImageBind:
 
     def prepare(self) -> None:
         """Raises MissingError where the package or the weights are not here."""
-        if importlib.util.find_spec("imagebind") is None:
-            raise MissingError(
-                "ImageBind needs its package, which is not for commercial use: install imagebind from its repository "
-                "(facebookresearch/ImageBind), or take pe-av"
-            )
+        _package()
         self._folder()
 
     def release(self) -> None:
@@ -89,11 +87,27 @@ class ImageBind:
         return found.folder
 
     def _load(self) -> Any:
-        from imagebind.models.imagebind_model import imagebind_huge  # type: ignore[import-not-found]
-
-        model, device = imagebind_huge(pretrained=False), choose_device(self._device)
+        model, device = _package().imagebind_huge(pretrained=False), choose_device(self._device)
         load_strictly(model, tensors(self._folder() / FILE), "ImageBind", assign=True)
         return model.eval().requires_grad_(False).to(device), device
+
+
+def _package() -> Any:
+    """The package's module with the model, without its readers of videos, which current releases of torchvision broke.
+
+    Raises MissingError where it or what it imports is not installed.
+    """
+    spec = importlib.util.find_spec("imagebind")
+    if spec is None:
+        raise MissingError(
+            "ImageBind needs its package, which is not for commercial use: install imagebind from its repository "
+            "(facebookresearch/ImageBind), or take pe-av"
+        )
+    sys.modules.setdefault("imagebind", importlib.util.module_from_spec(spec))
+    try:
+        return importlib.import_module("imagebind.models.imagebind_model")
+    except ImportError as error:
+        raise MissingError(f"ImageBind's package needs {error.name}, too: `pip install {error.name}`") from error
 
 
 def _spectrogram(samples: Tensor) -> Tensor:

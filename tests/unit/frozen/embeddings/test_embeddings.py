@@ -239,3 +239,16 @@ def test_the_licence_is_said_before_work(
     embeddings.find([f"ast={weights / 'ast'}"])
     assert "licence: bsd-3-clause" in capsys.readouterr().err
     assert json.loads((weights / "ast" / "config.json").read_text())["model_type"] == "audio-spectrogram-transformer"
+
+
+def test_imagebinds_package_is_taken_without_its_readers_and_what_it_lacks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imagebind/models").mkdir(parents=True)
+    (tmp_path / "imagebind/__init__.py").write_text("raise RuntimeError('read')\n")
+    (tmp_path / "imagebind/models/imagebind_model.py").write_text("import nothing_of_the_kind\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imagebind", None)  # so that it is gone again afterwards
+    monkeypatch.delitem(sys.modules, "imagebind")
+    with pytest.raises(MissingError, match="ImageBind's package needs nothing_of_the_kind, too"):
+        embeddings.find(["imagebind"])

@@ -47,7 +47,7 @@ def corpus(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for system, tone in (("a", 220.0), ("b", 3000.0)):
             rng = np.random.default_rng(number)
             sound = 0.2 * np.sin(2 * np.pi * tone * (1 + number) * times) + 0.05 * rng.normal(size=len(times))
-            music, out = Audio(np.float32([sound, sound]), 48_000), folder / system / f"{name}.v2m.mp4"
+            music, out = Audio(np.array([sound, sound], np.float32), 48_000), folder / system / f"{name}.v2m.mp4"
             if name == "four" and system == "a":
                 continue
             mixer.mix(clip, music, out)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from v2m.errors import UsageError
 from v2m.metrics import distances
 from v2m.metrics.distances import NEIGHBOURS, cosine
 from v2m.metrics.embedding import Embedding, Reads, Watches
@@ -123,8 +124,13 @@ class _Weighing:
         found = {}
         for clip, piece in pieces.items():
             what = self.embedding.hear(piece.audio())
-            classes = None if what.classes is None else np.asarray(what.classes)
-            found[clip] = _Known(np.asarray(what.windows), classes)
+            heard, classes = (None if x is None else np.asarray(x, np.float64) for x in (what.windows, what.classes))
+            if heard is None or heard.ndim != 2 or not heard.size or not np.isfinite(heard).all():
+                shape = None if heard is None else heard.shape
+                raise UsageError(
+                    f"{self.embedding.name} heard {shape} in {clip}: (windows, numbers) are wanted, finite"
+                )
+            found[clip] = _Known(heard, classes)
             told()
         return found
 
@@ -199,24 +205,25 @@ class _Weighing:
 
     def _whole(self, found: Beside) -> None:
         assert self.truth is not None
-        key, true = f"fad@{self.embedding.name}", [self.truth[clip].windows for clip in self.clips]
-        width, count = (
-            true[0].shape[1],
-            min(sum(len(known[clip].windows) for clip in self.clips) for known in (self.truth, *self.systems.values())),
-        )
+        name, true = self.embedding.name, [self.truth[clip].windows for clip in self.clips]
+        key, width = f"fad@{name}", true[0].shape[1]
+        if len(self.clips) <= NEIGHBOURS:
+            found.notes.append(f"density@{name} and coverage are left out: they need {NEIGHBOURS + 1} clips or more")
         if len(self.clips) < 2:
             found.notes.append(f"{key} is left out: a Fréchet distance needs two clips or more")
             return
+        every = (self.truth, *self.systems.values())
+        count = min(sum(len(known[clip].windows) for clip in self.clips) for known in every)
         if count <= width:
             found.notes.append(
                 f"{key} is too high: {count} windows cannot tell how {width} numbers vary; compare systems by it on "
                 "the same clips alone, or take more clips"
             )
-        for name, known in self.systems.items():
+        for system, known in self.systems.items():
             made = [known[clip].windows for clip in self.clips]
-            found.whole.setdefault(name, {})[key] = self._frechet(true, made, paired=True)
+            found.whole.setdefault(system, {})[key] = self._frechet(true, made, paired=True)
         one, other = ([self.truth[clip].windows for clip in half] for half in self._halves())
-        if min(sum(map(len, one)), sum(map(len, other))) > 1:
+        if len(other) > 1:
             found.whole_truth[key] = self._frechet(one, other, paired=False)
 
     def _frechet(self, a: Sequence[Floats], b: Sequence[Floats], *, paired: bool) -> Whole:

@@ -64,4 +64,4 @@ def test_a_tempo_counts_by_its_nearest_multiple() -> None:
 
 def test_a_whistle_above_all_pitches_warns_of_nothing() -> None:
     whistle = 0.5 * np.sin(2 * np.pi * 10_000 * np.arange(48_000) / 48_000)
-    key_of(Audio(np.float32([whistle]), 48_000))  # warnings are errors here
+    key_of(Audio(np.array([whistle], np.float32), 48_000))  # warnings are errors here

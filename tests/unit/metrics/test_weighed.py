@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from v2m.errors import UsageError
 from v2m.metrics import distances, table
 from v2m.metrics.embedding import Heard
 from v2m.metrics.paired import others
@@ -45,7 +47,7 @@ def sound(windows: Floats) -> Audio:
     return Audio(windows.reshape(1, -1).astype(np.float32), RATE)
 
 
-def pieces(windows: Sequence[Floats], texts: Sequence[str] = (), seen: Sequence[Floats] = ()) -> dict[str, Piece]:
+def pieces(windows: Iterable[Floats], texts: Sequence[str] = (), seen: Sequence[Floats] = ()) -> dict[str, Piece]:
     return {
         f"clip{k}": Piece(
             lambda each=each: sound(each),
@@ -176,12 +178,16 @@ def test_the_summary_and_the_values_of_clips_are_written_unrounded(
 def test_few_clips_are_told_and_what_needs_more_is_left_out() -> None:
     rng = np.random.default_rng(2)
     one = weigh([Plain()], {"": pieces([rng.normal(size=(3, 4))])}, pieces([rng.normal(size=(3, 4))]))
-    assert one.beside.notes == ["fad@plain is left out: a Fréchet distance needs two clips or more"]
+    assert one.beside.notes == [
+        "density@plain and coverage are left out: they need 6 clips or more",
+        "fad@plain is left out: a Fréchet distance needs two clips or more",
+    ]
     assert one.beside.whole == {}
     assert set(one.rows[""]["clip0"]) == {"kl@plain", "kl_back@plain"}
     assert table.means(one.beside.shuffled[""]) == {}
     few = weigh([Plain()], {"": pieces(rng.normal(size=(2, 2, 4)))}, pieces(rng.normal(size=(2, 2, 4))))
-    assert "4 windows cannot tell how 4 numbers vary" in few.beside.notes[0]
+    assert "4 windows cannot tell how 4 numbers vary" in few.beside.notes[1]
+    assert few.beside.whole_truth == {}  # of halves of a clip each
     assert few.beside.whole[""]["fad@plain"].value > 0
     assert table.markdown(few.rows[""], few.beside).count("\n") > 2
 
@@ -203,3 +209,13 @@ def test_the_same_seed_gives_the_same_and_another_other_halves() -> None:
     assert one.beside.whole[""]["fad@plain"].low == two.beside.whole[""]["fad@plain"].low
     assert one.beside.whole_truth["fad@plain"].value != other.beside.whole_truth["fad@plain"].value
     assert one.beside.whole[""]["fad@plain"].value == other.beside.whole[""]["fad@plain"].value
+
+
+@pytest.mark.parametrize("windows", [np.zeros(4), np.zeros((0, 4)), np.full((1, 4), np.nan), None])
+def test_an_embedding_that_hears_something_else_is_told_in_a_line(windows: Any) -> None:
+    class Odd(Plain):
+        def hear(self, audio: Audio) -> Heard:
+            return Heard(windows)
+
+    with pytest.raises(UsageError, match=r"plain heard .* in clip0: \(windows, numbers\) are wanted, finite"):
+        weigh([Odd()], {"": pieces([np.zeros((1, 4))])})

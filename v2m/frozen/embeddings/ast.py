@@ -13,8 +13,8 @@ import torch
 from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
 from v2m.frozen import pretrained, weights
-from v2m.frozen.embeddings.reading import BATCH, array, extractor, heard
-from v2m.frozen.holder import Holder, choose_device
+from v2m.frozen.embeddings.reading import BATCH, CPU, array, exact, extractor, heard
+from v2m.frozen.holder import Holder
 from v2m.io.audio import resample
 from v2m.metrics.embedding import Heard, mono, windows
 from v2m.types import Audio
@@ -63,6 +63,5 @@ class Ast:
 
     def _load(self) -> tuple[Any, Any]:
         folder = weights.fetch(self._source, FILES, licence=LICENCE).folder
-        kind, device = ASTForAudioClassification, choose_device(self._device)
-        model = pretrained.load(kind, folder, device, what="audio classifier").float()
-        return model, extractor(ASTFeatureExtractor, folder, "the audio classifier")
+        model = pretrained.load(ASTForAudioClassification, folder, CPU, what="audio classifier")
+        return exact(model, self._device), extractor(ASTFeatureExtractor, folder, "the audio classifier")

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from v2m.frozen import pretrained, weights
-from v2m.frozen.embeddings.reading import BATCH, array, extractor, heard
+from v2m.frozen.embeddings.reading import BATCH, CPU, array, exact, extractor, heard
 from v2m.frozen.files import read_json, state_dict
-from v2m.frozen.holder import Holder, choose_device
+from v2m.frozen.holder import Holder
 from v2m.io.audio import resample
 from v2m.metrics.embedding import Heard, mono, windows
 from v2m.types import Audio, Floats
@@ -75,8 +75,7 @@ class Clap:
 
     def _load(self) -> tuple[Any, Any, Any]:
         folder = weights.fetch(self._source, FILES + WORDS, licence=LICENCE).folder
-        state, device = _counted(folder), choose_device(self._device)
-        model = pretrained.load(ClapModel, folder, device, what="CLAP", state=state).float()
+        model = exact(pretrained.load(ClapModel, folder, CPU, what="CLAP", state=_counted(folder)), self._device)
         words = pretrained.tokenizer(RobertaTokenizer, folder, ("tokenizer.json", "vocab.json"), "CLAP")
         return model, extractor(ClapFeatureExtractor, folder, "CLAP"), words
 

@@ -16,8 +16,8 @@ from transformers import PeAudioFeatureExtractor, PeAudioVideoModel, PeVideoVide
 
 from v2m.errors import MissingError
 from v2m.frozen import pretrained, weights
-from v2m.frozen.embeddings.reading import array, extractor, heard
-from v2m.frozen.holder import Holder, choose_device
+from v2m.frozen.embeddings.reading import CPU, array, exact, extractor, heard
+from v2m.frozen.holder import Holder
 from v2m.io.audio import resample
 from v2m.metrics.embedding import Heard, mono, spans, windows
 from v2m.timing import sample_count
@@ -93,11 +93,11 @@ class PeAv:
             return heard(np.concatenate(found), self.name).windows
 
     def _load(self) -> tuple[Any, Any, Any]:
-        folder, device = weights.fetch(self._source, FILES, licence=LICENCE).folder, choose_device(self._device)
+        folder = weights.fetch(self._source, FILES, licence=LICENCE).folder
         if not _timm():
             raise MissingError("PE-AV needs the package timm: `uv sync`, or `pip install timm`")
         with contextlib.redirect_stdout(io.StringIO()):  # to which transformers writes of its own docstrings
-            model = pretrained.load(_Model, folder, device, what="PE-AV").float()
+            model = exact(pretrained.load(_Model, folder, CPU, what="PE-AV"), self._device)
         sound = extractor(PeAudioFeatureExtractor, folder, "PE-AV")
         return model, sound, extractor(PeVideoVideoProcessor, folder, "PE-AV")
 

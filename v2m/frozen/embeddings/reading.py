@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from v2m.errors import MissingError, out_of_memory
+from v2m.frozen.holder import choose_device
 from v2m.metrics.embedding import Heard
 from v2m.types import Floats
 
+CPU = torch.device("cpu")
 BATCH = 8  # windows at a time
+
+
+def exact(model: Any, device: str) -> Any:
+    """A model that was loaded where its weights keep all their digits, on the device that was asked for, in float32."""
+    return model.to(device=choose_device(device), dtype=torch.float32)
 
 
 def extractor(kind: Any, folder: Path, what: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from v2m.types import Regeneration, Video
 
 TRIED_RATE = 8000  # Hz at which music is read to see how long it is
 SLACK = 0.1  # seconds by which it may be shorter than the video
+TAKE = re.compile(r"(.+)\.seed(\d+)")  # the stem of a take that is not the best
 CURE = "give its music as a WAV with --previous"
 
 
@@ -53,9 +55,18 @@ def found(asked: Regeneration, clip: Video, span: Video, out: Path) -> Regenerat
         raise UsageError(
             f"{str(path)!r} holds {lasts:.2f} s of music, and {span.duration:.2f} s are needed: it is another video's"
         )
-    return replace(
-        asked, begin=asked.begin - low, end=min(asked.end - low, span.duration), previous=path, offset=offset
-    )
+    begin, end = asked.begin - low, min(asked.end - low, span.duration)
+    return replace(asked, begin=begin, end=end, previous=path, offset=offset, record=record_of(path))
+
+
+def record_of(path: Path) -> dict[str, Any] | None:
+    """What the sidecar of the run says that wrote `path`, or None; the seed in it is that of the take in `path`."""
+    take = TAKE.fullmatch(path.stem)
+    try:
+        record = json.loads(path.with_name(f"{take[1] if take else path.stem}.json").read_text(encoding="utf-8"))
+        return {**record, "seed": int(take[2])} if take else dict(record)
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _check_output(path: Path, clip: Video, span: Video) -> None:

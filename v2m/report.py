@@ -2,31 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from v2m import timing
 from v2m.metrics.loudness import loudness, weighted_power
 from v2m.types import Floats, Score, Video
 
 THUMBNAILS = 10
+AXIS = "v2m-axis"  # the chunk of the PNG that says what its time axis spans
+DPI = 110
 INK, CUT, BEAT, MUSIC = "#222222", "#d1495b", "#9aa5b1", "#2e6f95"
 
 
+@dataclass(frozen=True)
+class Axis:
+    """Pixel columns `left` to `right` of a report show the seconds from `begin` to `end` of the video."""
+
+    left: float
+    right: float
+    begin: float
+    end: float
+
+    @classmethod
+    def of(cls, path: Path) -> Axis:
+        """That of a report that `draw` wrote; raises ValueError where it is none."""
+        from PIL import Image
+
+        with Image.open(path) as image:
+            words = str(getattr(image, "text", {}).get(AXIS, "")).split()
+        if len(words) != 4:
+            raise ValueError(f"{path.name} is no report of v2m")
+        return cls(*map(float, words))
+
+    def second(self, column: float) -> float:
+        """What a column shows; beside the axis its nearest end."""
+        share = (column - self.left) / (self.right - self.left)
+        return self.begin + min(max(share, 0.0), 1.0) * (self.end - self.begin)
+
+    def column(self, second: float) -> float:
+        return self.left + (second - self.begin) / (self.end - self.begin) * (self.right - self.left)
+
+
 def draw(path: Path, video: Video, score: Score, size: tuple[float, float] = (14.0, 7.0)) -> None:
-    """Writes a PNG: thumbnails; waveform with cuts, beats and sections; motion of the picture against loudness."""
+    """Writes a PNG: thumbnails; waveform with cuts, beats and sections; motion of the picture against loudness.
+
+    Seconds are those of the whole video; a chunk of the file says which column shows which (`Axis`).
+    """
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained", dpi=DPI)
         strip, wave, curves = figure.subplots(3, 1, sharex=True, height_ratios=[1.3, 2, 1.4])
         _thumbnails(strip, video)
         _waveform(wave, video, score)
         _curves(curves, video, score)
         curves.set_xlim(0, video.duration)
         curves.set_xlabel("seconds")
+        _count_from(curves, video)
         met = score.facts.get("alignment") or {}
         line = f"{video.path.name}   {video.duration:.1f} s"
         if score.facts.get("style"):
@@ -34,7 +71,18 @@ def draw(path: Path, video: Video, score: Score, size: tuple[float, float] = (14
         if met.get("n"):
             line += f"   cuts on a beat: {met['hits']:.0%}, by chance {met['chance']:.0%}"
         figure.suptitle(line.encode("ascii", "replace").decode(), x=0.01, ha="left", color=INK, parse_math=False)
-        figure.savefig(path, dpi=110, format="png")
+        figure.draw_without_rendering()  # which lays it out
+        where = curves.get_window_extent()
+        axis = f"{where.x0:.2f} {where.x1:.2f} {video.start:.4f} {video.start + video.duration:.4f}"
+        figure.savefig(path, dpi=DPI, format="png", metadata={AXIS: axis})
+
+
+def _count_from(axes: Axes, video: Video) -> None:
+    """Marks the seconds of the whole video, where a span of it begins later."""
+    if video.start:
+        ticks = np.array(MaxNLocator(nbins=9).tick_values(video.start, video.start + video.duration))
+        ticks = ticks[(ticks >= video.start) & (ticks <= video.start + video.duration)]
+        axes.set_xticks(ticks - video.start, [f"{tick:g}" for tick in ticks.round(3)])
 
 
 def _thumbnails(axes: Axes, video: Video) -> None:

@@ -258,12 +258,14 @@ class Regeneration:
     begin, end: seconds of the video where a user gives them, of the span where a generator gets them.
     previous: the file with the earlier music; None is the output that is about to be replaced.
     offset: second of that file at which the span begins.
+    record: what the sidecar beside it says, if there is one; its seed is that of the take which the file holds.
     """
 
     begin: float
     end: float
     previous: Path | None = None
     offset: float = 0.0
+    record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

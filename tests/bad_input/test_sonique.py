@@ -191,6 +191,6 @@ def test_weights_that_are_not_here_are_asked_for(
     assert str(tmp_path / "none" / "sonique") in said
 
 
-def test_the_default_recipe_writes_no_part_anew(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(clip), "--regenerate", "1:2"]) == 2
-    assert "the generator Sketch cannot do --regenerate" in capsys.readouterr().err
+def test_a_recipe_that_writes_no_part_anew_says_so(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(clip), "--recipe", "musicgen", "--regenerate", "1:2"]) == 2
+    assert "the generator MusicGen cannot do --regenerate" in capsys.readouterr().err

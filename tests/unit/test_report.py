@@ -52,6 +52,33 @@ def test_odd_names_are_drawn(clip: Path, name: str) -> None:
     assert drawn(clip.with_name("report.png")).std() > 0.1
 
 
+@pytest.mark.parametrize("start", [None, 1.0])
+def test_the_file_says_where_each_second_is(clip: Path, start: float | None) -> None:
+    """Cuts, at 1.2 and 2.6 s of the video, are drawn in their colour in the columns that the file tells."""
+    span = videos.open(clip).span(start, None)
+    path = clip.with_name("report.png")
+    report.draw(path, span, Score(Audio(NOISE[:, : round(48_000 * span.duration)], 48_000)))
+    axis, image = report.Axis.of(path), drawn(path)
+    assert (axis.begin, axis.end) == (start or 0.0, pytest.approx(4.0, abs=0.01))
+    rgb = np.array([int(report.CUT[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    marked = (np.abs(image - rgb).max(axis=2) < 0.15).sum(axis=0)
+    columns = np.flatnonzero(marked > 150)
+    assert sorted({round(axis.second(column + 0.5), 1) for column in columns}) == [1.2, 2.6]
+    for second in (1.2, 2.6):
+        assert axis.second(axis.column(second)) == pytest.approx(second)
+        assert np.abs(columns + 0.5 - axis.column(second)).min() < 2
+    assert axis.second(-5) == axis.begin
+    assert axis.second(1e6) == axis.end
+
+
+def test_another_picture_is_no_report(tmp_path: Path) -> None:
+    import matplotlib.image
+
+    matplotlib.image.imsave(tmp_path / "other.png", np.zeros((4, 4, 3)))
+    with pytest.raises(ValueError, match=r"other.png is no report"):
+        report.Axis.of(tmp_path / "other.png")
+
+
 @pytest.mark.parametrize("seconds", [0.02, 0.3])
 def test_hardly_any_music_is_drawn(clip: Path, seconds: float) -> None:
     span = videos.open(clip).span(1.0, 1.0 + seconds)

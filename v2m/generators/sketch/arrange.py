@@ -35,15 +35,44 @@ def compose(plan: Plan, style: Style, tags: Tags, number: int) -> Piece:
     plan, seed = shade(plan, tags), f"{number} {style.name}"
     style = cast(style, tags, stream(seed, "cast"))
     key = choose_key(style, tags, stream(seed, "key"))
-    themes = list(dict.fromkeys(p.name for p in plan.passages if p.name not in {"intro", "ending"})) or ["A"]
+    themes = _themes(plan)
     chosen = harmony.choose(style, key, themes, stream(seed, "harmony"))
     spans = harmony.harmonise(plan, style, key, chosen, stream(seed, "chords"))
     sheet = Sheet(plan, style, key, tuple(spans))
-    melodies = _melodies(sheet, themes, seed)
-    parts = melodies + _accompaniment(sheet, melodies, seed) + _percussion(sheet, seed)
-    parts = [_loosened(sheet, part, stream(seed, f"feel {place}")) for place, part in enumerate(parts) if part.notes]
     named = {theme: " | ".join(" ".join(bar) for bar in chosen[theme]) for theme in themes}
-    return Piece(sheet, tuple(parts), named)
+    return Piece(sheet, tuple(_written(sheet, seed)), named)
+
+
+def vary(piece: Piece, plan: Plan, style: Style, tags: Tags, *, number: int, anew: int) -> Piece:
+    """Other tunes and figures on the beats, in the key and over the chords of `piece`, which `compose` wrote.
+
+    Args:
+        piece: What is varied.
+        plan: As it was given for that piece; `style` and `number` likewise.
+        style: Its players are engaged once more.
+        tags: Who is to play, and how loud; the key is the piece's.
+        number: The seed of the piece.
+        anew: The seed of what is new.
+    """
+    seed = f"{number} {style.name}"
+    sheet = replace(piece.sheet, plan=shade(plan, tags), style=cast(style, tags, stream(seed, "cast")))
+    return replace(piece, sheet=sheet, parts=tuple(_written(sheet, f"{seed}, anew {anew}", varied=True)))
+
+
+def _themes(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(p.name for p in plan.passages if p.name not in {"intro", "ending"})) or ["A"]
+
+
+def _written(sheet: Sheet, seed: str, *, varied: bool = False) -> list[Part]:
+    """The parts of a piece that stands on `sheet`."""
+    melodies = _melodies(sheet, _themes(sheet.plan), seed, varied)
+    parts = melodies + _accompaniment(sheet, melodies, seed, varied) + _percussion(sheet, seed, varied)
+    return [_loosened(sheet, part, stream(seed, f"feel {place}")) for place, part in enumerate(parts) if part.notes]
+
+
+def _turn(seed: str, purpose: str, varied: bool) -> int:
+    """By how many places a variation's player leaves the figure that the energy asks for."""
+    return stream(seed, f"turn {purpose}").choice((-1, 1)) if varied else 0
 
 
 def _playing(sheet: Sheet, enters: float) -> list[tuple[int, Passage]]:
@@ -57,14 +86,14 @@ def _part(layer: Layer, notes: list[Note]) -> Part:
     return Part(name, layer.stem, program, level=layer.level, pan=layer.pan, notes=kept)
 
 
-def _melodies(sheet: Sheet, themes: list[str], seed: str) -> list[Part]:
+def _melodies(sheet: Sheet, themes: list[str], seed: str, varied: bool) -> list[Part]:
     """Lead and answer. Some themes are handed over, and every third statement of any: then the two change parts."""
     ideas = {theme: motif.invent(sheet.style, stream(seed, f"motif {theme}")) for theme in themes}
     players = {layer.kind: layer for layer in sheet.style.layers if layer.kind in {"lead", "answer"}}
     if "lead" not in players:
         return []
     first, second = players["lead"], players.get("answer")
-    upper, silent = melody.lead(sheet, ideas, first.low, first.high, stream(seed, "lead"))
+    upper, silent = melody.lead(sheet, ideas, first.low, first.high, stream(seed, "lead"), early=varied)
     if second is None:
         return [_part(first, upper)]
     lower = melody.answer(sheet, ideas, silent, second, stream(seed, "answer"))
@@ -95,7 +124,7 @@ def _exchanged(sheet: Sheet, swaps: list[Passage], notes: list[Note], taker: Lay
     return kept, given
 
 
-def _accompaniment(sheet: Sheet, melodies: list[Part], seed: str) -> list[Part]:
+def _accompaniment(sheet: Sheet, melodies: list[Part], seed: str, varied: bool) -> list[Part]:
     """All players but the melodies, each with an ear for those before. In the intro they come in one after another."""
     heard: dict[int, set[int]] = {}
     for note in (note for part in melodies for note in part.notes if note.length >= LINGERS):
@@ -103,7 +132,8 @@ def _accompaniment(sheet: Sheet, melodies: list[Part], seed: str) -> list[Part]:
     layers = [layer for layer in sheet.style.layers if layer.kind not in {"lead", "answer"}]
     parts: list[Part] = []
     for place, layer in enumerate(layers):
-        player = Player(sheet, layer, stream(seed, f"{layer.kind} {place}"), heard)
+        named = f"{layer.kind} {place}"
+        player = Player(sheet, layer, stream(seed, named), heard, turn=_turn(seed, named, varied))
         playing = _playing(sheet, layer.enters)
         for _, passage in playing:
             waits = place * (passage.last - passage.first) // len(layers) if passage.name == "intro" else 0
@@ -152,13 +182,13 @@ def _pumped(
     return sorted(points + ducked)
 
 
-def _percussion(sheet: Sheet, seed: str) -> list[Part]:
+def _percussion(sheet: Sheet, seed: str, varied: bool) -> list[Part]:
     style, rng = sheet.style, stream(seed, "drums")
     kit: Kit | None = style.kit
     parts: list[Part] = []
     struck, low, high = drums.accents(sheet, bool(style.accent.drums), float(max(3, style.meter)))
     if kit is not None:
-        notes = drums.drum_part(sheet, kit, _playing(sheet, kit.enters), rng)
+        notes = drums.drum_part(sheet, kit, _playing(sheet, kit.enters), rng, _turn(seed, "drums", varied))
         name = KITS[kit.programs[0]]
         parts.append(Part(name, "drums", kit.programs[0], True, kit.level, notes=notes))
         extra = struck + (drums.lead_ins(sheet, "swell") if style.transition == "swell" else [])

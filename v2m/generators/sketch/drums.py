@@ -8,7 +8,7 @@ from v2m.generators.sketch.chords import Chord
 from v2m.generators.sketch.instruments import fold
 from v2m.generators.sketch.plan import Passage
 from v2m.generators.sketch.sheet import Note, Sheet
-from v2m.generators.sketch.style import Groove, Kit, attacks
+from v2m.generators.sketch.style import Groove, Kit, attacks, by_energy
 
 DRUMS = {
     "bass drum": 35,
@@ -37,11 +37,11 @@ FILL_LEVEL = 0.78  # of the velocity: toms and rolls carry further than the groo
 HIT_LENGTH = 0.25  # beats; drums ring as long as they ring
 
 
-def drum_part(sheet: Sheet, kit: Kit, passages: list[tuple[int, Passage]], rng: Random) -> list[Note]:
-    """The groove of each of `passages`, with the fill where another passage follows."""
+def drum_part(sheet: Sheet, kit: Kit, passages: list[tuple[int, Passage]], rng: Random, turn: int = 0) -> list[Note]:
+    """The groove of each of `passages`, with the fill where another follows; `turn` is that of `by_energy`."""
     notes: list[Note] = []
     for index, passage in passages:
-        groove = kit.grooves[min(int(passage.energy * len(kit.grooves)), len(kit.grooves) - 1)]
+        groove = kit.grooves[by_energy(len(kit.grooves), passage.energy, turn)]
         if passage.name == "intro":
             groove = {drum: rhythm for drum, rhythm in groove.items() if DRUMS[drum] in LIGHT}
         following = sheet.plan.passages[index + 1] if index + 1 < len(sheet.plan.passages) else None

@@ -129,8 +129,13 @@ def shaped(idea: Motif, how: str, passage: Passage, meter: int, rng: Random) -> 
     return idea
 
 
-def lead(sheet: Sheet, ideas: Mapping[str, Motif], low: int, high: int, rng: Random) -> tuple[list[Note], list[int]]:
-    """The lead of the whole piece, and the first bars of the units that it leaves to the answer."""
+def lead(
+    sheet: Sheet, ideas: Mapping[str, Motif], low: int, high: int, rng: Random, *, early: bool = False
+) -> tuple[list[Note], list[int]]:
+    """The lead of the whole piece, and the first bars of the units that it leaves to the answer.
+
+    `early`: it plays throughout an intro, and not only towards its end.
+    """
     line = Line(sheet, low, high)
     silent: list[int] = []
     for _, passage in sheet.passages():
@@ -138,7 +143,7 @@ def lead(sheet: Sheet, ideas: Mapping[str, Motif], low: int, high: int, rng: Ran
         lift = 3 if passage.variant > 1 or passage.energy > 0.8 else 0
         spans = units(passage)
         plan = list(phrases(len(spans), sheet.style.silences, rng))
-        if passage.name == "intro":  # the lead enters with the head of its theme, just before it
+        if passage.name == "intro" and not early:  # the lead enters with the head of its theme, just before it
             plan = ["rest"] * (len(spans) - 1) + (["fragment"] if len(spans) > 1 else ["rest"])
         line.leap = 0
         for (first, count), how in zip(spans, plan, strict=True):

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from v2m import timing
 from v2m.generators.sketch import ease, form, grid, rubato, steady
+from v2m.generators.sketch.style import Style
 from v2m.timing import TempoMap
-from v2m.types import Cut, Floats, Picture
+from v2m.types import Cut, Floats, Picture, Tags
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ def plan(
     section = np.repeat(np.arange(len(parts)), [part.last - part.first for part in parts])
     bars = tuple(Bar(*map(int, row)) for row in zip(openings, laid.beats, section, strict=False))
     return Plan(duration, tempo, laid.tempo_map, bars, _passages(parts, energy), hits, energy, missed)
+
+
+def for_style(style: Style, picture: Picture, duration: float, tags: Tags, seed: int) -> Plan:
+    """The plan of a piece in `style`, at the tempo that the tags name or that is usual in it."""
+    tempo = tags.tempo or style.tempo[1]
+    return plan(picture, duration, tempo, seed, beats_per_bar=style.meter, steadiness=style.steadiness)
 
 
 def _rubato(brief: grid.Brief) -> grid.Bars:

@@ -13,7 +13,7 @@ from random import Random
 from v2m.generators.sketch.instruments import fold
 from v2m.generators.sketch.plan import Passage
 from v2m.generators.sketch.sheet import Note, Sheet, Span
-from v2m.generators.sketch.style import Attack, Figure, Layer, attacks
+from v2m.generators.sketch.style import Attack, Figure, Layer, attacks, by_energy
 from v2m.generators.sketch.voicing import Voicing, lead
 
 STRUM = 0.022  # beats between the strings of a strum
@@ -24,6 +24,7 @@ class Player:
     """One layer at work, remembering its last voicing and the bass note it came from.
 
     `heard`: place of a span → the pitches that melodies and earlier players hold there; what this one voices is added.
+    `turn`: places by which its figures are not those that the energy asks for.
     """
 
     sheet: Sheet
@@ -33,10 +34,11 @@ class Player:
     notes: list[Note] = field(default_factory=list)
     hand: Voicing | None = None
     root: int | None = None
+    turn: int = 0
 
     def figure(self, passage: Passage) -> Figure:
         figures = self.layer.figures
-        return figures[min(int(passage.energy * len(figures)), len(figures) - 1)]
+        return figures[by_energy(len(figures), passage.energy, self.turn)]
 
     def voicing(self, span: Span) -> Voicing:
         layer, style = self.layer, self.sheet.style

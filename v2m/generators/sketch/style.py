@@ -49,6 +49,12 @@ class Figure:
     order: str = ""
 
 
+def by_energy(count: int, energy: float, turn: int = 0) -> int:
+    """Which of `count` patterns, ordered by rising energy, is for `energy` 0–1; with a `turn` of ±1 its neighbour."""
+    usual = min(int(energy * count), count - 1)
+    return next((place for place in (usual + turn, usual - turn) if 0 <= place < count), usual)
+
+
 @dataclass(frozen=True)
 class Layer:
     """One player. `kind` names the writer; `figures` are ordered by rising energy; it plays in passages whose energy

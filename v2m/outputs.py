@@ -53,6 +53,7 @@ class Outputs:
             outputs.report: extras.report,
             outputs.wav: extras.wav,
             **{outputs.take(seed): True for seed in seeds},
+            **{outputs.take_report(seed): extras.report for seed in seeds},
         }
         wanted = [path for path in asked if asked[path]]
         outputs._refuse_taken(wanted)
@@ -105,6 +106,9 @@ class Outputs:
 
     def take(self, seed: int) -> Path:
         return self._beside(f".seed{seed}.wav")
+
+    def take_report(self, seed: int) -> Path:
+        return self._beside(f".seed{seed}.png")
 
     @contextmanager
     def staged(self) -> Iterator[Outputs]:

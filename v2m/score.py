@@ -30,7 +30,7 @@ class Extras:
         stems: The parts of the music as WAV files.
         midi: The score as a Standard MIDI File.
         markers: Sections and hits for an editor: "edl" for DaVinci Resolve, "otio" for OpenTimelineIO.
-        report: A picture with thumbnails, waveform, cuts, beats, sections and loudness.
+        report: A picture with thumbnails, waveform, cuts, beats, sections and loudness; one of each take.
         wav: The music by itself, as the generator wrote it, before it was mixed and mastered.
     """
 
@@ -136,6 +136,8 @@ def score_video(
             mixed = mixer.mix(clip, best.score.audio, staged.video, mix, mark, False, progress)
             for other in takes[1:]:
                 audio.save(other.score.audio, staged.take(other.seed))
+                if extras.report:
+                    _draw(staged.take_report(other.seed), span, other.score)
             _write_extras(staged, extras, span, best.score)
         clock.lap("mix")
         record = sidecar.build(
@@ -258,6 +260,10 @@ def _write_extras(staged: Outputs, extras: Extras, span: Video, music: Score) ->
 
         markers.write(staged.markers, span, music)
     if extras.report:
-        from v2m import report
+        _draw(staged.report, span, music)
 
-        report.draw(staged.report, span, music)
+
+def _draw(path: Path, span: Video, music: Score) -> None:
+    from v2m import report
+
+    report.draw(path, span, music)

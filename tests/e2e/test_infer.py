@@ -102,6 +102,7 @@ def test_stems_midi_markers_report_and_the_other_take_lie_beside_it(example: Exa
     assert "section" in (folder / "scored.otio").read_text()
     other = record["takes"][1]["seed"]
     assert (folder / f"scored.seed{other}.wav").exists()
+    assert (folder / f"scored.seed{other}.png").read_bytes() != (folder / "scored.png").read_bytes()
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 

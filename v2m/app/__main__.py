@@ -12,6 +12,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from v2m import command
+from v2m.app import recipes
 from v2m.errors import MissingError, UsageError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -50,7 +51,7 @@ def serve(asked: Namespace) -> str:
     from v2m.app.rooms import Rooms
 
     rooms, desk = Rooms(asked.minutes), Desk(asked.minutes)
-    os.environ["GRADIO_TEMP_DIR"] = str(rooms.root / "uploads")
+    os.environ["GRADIO_TEMP_DIR"] = str(rooms.uploads)
     try:
         _open(asked, rooms, desk)
     except KeyboardInterrupt:
@@ -63,23 +64,24 @@ def serve(asked: Namespace) -> str:
 
 def _open(asked: Namespace, rooms: Any, desk: Any) -> None:
     try:
-        from v2m.app import page as pages
+        from v2m.app import layout
+        from v2m.app.page import Page
     except ImportError as error:
         raise MissingError(
             f"the page needs the package gradio ({error}): uv sync --group app, or pip install gradio"
         ) from error
     if asked.host not in LOCAL and not asked.user:
         logger.warning("whoever reaches %s can use this page: --user asks for a password", asked.host)
-    page = pages.Page(asked.seconds, desk, rooms, _examples())
-    desk.ready(pages.recipes.ALWAYS)
+    page = Page(asked.seconds, desk, rooms, _examples())
+    desk.ready(recipes.ALWAYS)
     page.look_for_recipes()
-    blocks = pages.build(page)
+    blocks = layout.build(page, asked.minutes)
     blocks.queue(max_size=WAITING, default_concurrency_limit=1)
     try:
         blocks.launch(
             server_name=asked.host, server_port=asked.port, inbrowser=asked.browser, share=False, quiet=True,
             auth=(asked.user, _password()) if asked.user else None, max_file_size=asked.upload_mb * 1024 * 1024,
-            allowed_paths=[], show_error=False, footer_links=[], css=pages.CSS, prevent_thread_lock=True,
+            allowed_paths=[], show_error=False, footer_links=[], css=layout.CSS, prevent_thread_lock=True,
             ssr_mode=False, mcp_server=False,
         )  # fmt: skip
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -38,7 +38,7 @@ class Desk:
         self.minutes = minutes
         self._staff: _Staff | None = None
         self._owner: str | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # whoever collects a task that was left may hold it
 
     def ready(self, recipe: str) -> None:
         """Starts the process, so that the first task need not wait for it."""
@@ -53,7 +53,7 @@ class Desk:
                 theirs.close()
                 self._staff = _Staff(process, ours, recipe)
 
-    def run(self, task: Task, owner: str) -> Iterator[Event]:
+    def run(self, task: Task, owner: str) -> Generator[Event, None, None]:
         """What the process tells of the task, and None now and then where it tells nothing; the last is "done".
 
         Raises:
@@ -64,12 +64,20 @@ class Desk:
         with self._lock:
             staff, self._owner = self._staff, owner
         assert staff is not None
+        over = False
         try:
-            yield from self._told(staff, task)
+            for event in self._told(staff, task):
+                over = event[0] == "done"
+                yield event
+        except UsageError:
+            over = True
+            raise
         finally:
             with self._lock:
                 if self._staff is staff:
                     self._owner = None
+                    if not over:  # nobody listens any more: what is half done would be in the next task's way
+                        self._dismiss()
 
     def _told(self, staff: _Staff, task: Task) -> Iterator[Event]:
         end = time.monotonic() + 60 * self.minutes

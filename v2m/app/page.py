@@ -1,34 +1,41 @@
-"""The page itself: what is where, and what happens at a press."""
+"""What happens at a press: from what was filled in to what is shown."""
 
 from __future__ import annotations
 
-import html
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from v2m.app import form, recipes
+from v2m.app import form, recipes, said
+from v2m.app.choosing import Part, marked
 from v2m.app.desk import CancelledTaskError, Desk
 from v2m.app.form import FIELDS, Form
+from v2m.app.recipes import Looked
 from v2m.app.rooms import Rooms
-from v2m.app.worker import Done, Task
+from v2m.app.worker import Done, Take, Task
 from v2m.errors import UsageError
+from v2m.report import Axis
 
-TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-KEYS = [f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor")]
-LOUDNESS = [("−14 LUFS, social media", -14.0), ("−16, podcast", -16.0), ("−23, EBU R128", -23.0), ("as it is", None)]
-ORIGINAL = [("only the music", "replace"), ("both", "keep"), ("both, music lower under speech", "duck")]
-WAITING, LOOKED_FOR = "Waiting for its turn", "Which other recipes can be used is being looked at …"
-CSS = """
-#status progress {width: 100%; height: 14px; accent-color: #2e6f95}
-#status p {margin: 2px 0}
-#status .bad {color: #b3261e; font-weight: 600}
-"""
+LOOKED_FOR = "Which other recipes can be used is being looked at …"
+PATH_LETTERS = "-_"
+Shown = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The takes that there are, of one video by one recipe, each with its name; `start` and `end` as in `Form`."""
+
+    source: Path
+    recipe: str
+    start: float | None
+    end: float | None
+    takes: tuple[Take, ...]
+    names: tuple[str, ...]
 
 
 @dataclass
@@ -46,27 +53,27 @@ class Page:
     desk: Desk
     rooms: Rooms
     examples: tuple[Path, ...] = ()
-    lacking: dict[str, str | None] = field(default_factory=lambda: {recipes.ALWAYS: None})
+    found: dict[str, Looked] = field(default_factory=lambda: {recipes.ALWAYS: recipes.READY})
     looked: bool = False
 
     def look_for_recipes(self) -> None:
         """In the background: libraries of models take their time."""
 
         def look() -> None:
-            for recipe, lack in recipes.all_lacking():
-                self.lacking[recipe] = lack
+            for recipe, found in recipes.look_at_all():
+                self.found[recipe] = found
             self.looked = True
 
         threading.Thread(target=look, daemon=True).start()
 
     def usable(self, chosen: str | None) -> tuple[Any, str]:
         """The choice of recipes as it is now, and a line on each that lacks something."""
-        able = [recipe for recipe, lack in self.lacking.items() if lack is None]
-        lines = [f"* **{recipe}** is not at hand: {lack}" for recipe, lack in self.lacking.items() if lack]
+        able = [recipe for recipe, found in self.found.items() if found.lack is None]
+        lines = [f"* **{recipe}** is not at hand: {found.lack}" for recipe, found in self.found.items() if found.lack]
         chosen = chosen if chosen in able else recipes.ALWAYS
         return gr.Radio(choices=able, value=chosen), "\n".join(lines if self.looked else [*lines, LOOKED_FOR])
 
-    def look(self, video: str | None, recipe: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def look(self, video: str | None, recipe: str, request: gr.Request) -> Iterator[Shown]:
         """The tags of a video, into the fields."""
         same = [gr.skip() for _ in form.shown({})]
         if not video:
@@ -75,44 +82,95 @@ class Page:
         task = Task(Path(video), recipe, Form().words(self.seconds), look=True)
         try:
             for line, done in self._told(task, request):
-                yield (
-                    (line, *same)
-                    if done is None
-                    else (_said("These tags were found: change what you like"), *form.shown(done.tags).values())
-                )
+                if done is None:
+                    yield (line, *same)
+                else:
+                    yield (said.line("These tags were found: change what you like"), *form.shown(done.tags).values())
         except (CancelledTaskError, UsageError) as error:
-            yield (_said(str(error) or "Cancelled", bad=True), *same)
+            yield (said.trouble(error), *same)
 
-    def compose(self, request: gr.Request, video: str | None, recipe: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """Status, takes to choose from, the video, the report and the files."""
-        rest: tuple[Any, ...] = (gr.skip(),) * 5
+    def compose(self, request: gr.Request, video: str | None, recipe: str, *values: Any) -> Iterator[Shown]:
+        """Status, and what `_shown` gives of the takes."""
         if not video:
-            yield (_said("Choose a video first", bad=True), *rest)
+            yield (said.line("Choose a video first", bad=True), *_same())
             return
-        asked = Form(**dict(zip(FIELDS, values, strict=True)))
-        source = Path(video)
-        out = self.rooms.new(_owner(request)) / f"{_stem(source)}.v2m{_suffix(source)}"
-        yield (_said(WAITING), gr.Radio(visible=False), None, None, None, [])
+        asked, source = Form(**dict(zip(FIELDS, values, strict=True))), Path(video)
+        yield (said.bar("Starting", 0, 0), *self._shown(None, None))
         begun = time.monotonic()
         try:
-            for line, done in self._told(Task(source, recipe, asked.words(self.seconds), out), request):
+            for line, done in self._told(self._task(source, recipe, asked, request), request):
                 if done is None:
-                    yield (line, *rest)
+                    yield (line, *_same())
                 else:
-                    said = _said(_summary(done, time.monotonic() - begun))
-                    yield (said, _choice(done), str(done.takes[0].video), _path(done.report), *_files(done))
-        except CancelledTaskError:
-            yield (_said("Cancelled"), *rest)
-        except UsageError as error:
-            yield (_said(str(error), bad=True), *rest)
+                    made = Made(source, recipe, asked.start, asked.end, done.takes, _names(done))
+                    summary = said.summary(done.record, time.monotonic() - begun)
+                    yield (summary, *self._shown(made, 0))
+        except (CancelledTaskError, UsageError) as error:
+            yield (said.trouble(error), *_same())
+
+    def rewrite(
+        self, request: gr.Request, made: Made | None, number: int | None, begin: Any, end: Any, *values: Any
+    ) -> Iterator[Shown]:
+        """As `compose`: the part from `begin` to `end` of take `number` written anew, as one more take."""
+        part = Part(begin, end)
+        if made is None or number is None or not self._can(made, part):
+            yield (said.line("Choose a part of the music first: two seconds that rise", bad=True), *_same())
+            return
+        count = 1 + len(made.takes)  # another seed at each press
+        asked = replace(Form(**dict(zip(FIELDS, values, strict=True))), takes=1, start=made.start, end=made.end)
+        asked = replace(asked, seed=(asked.seed or 0) + count)
+        kept = ("--regenerate", f"{part.begin:g}:{part.end:g}", "--previous", str(made.takes[number].music))
+        begun = time.monotonic()
+        try:
+            task = self._task(made.source, made.recipe, asked, request)
+            for line, done in self._told(replace(task, words=(*task.words, *kept)), request):
+                if done is None:
+                    yield (line, *_same())
+                else:
+                    name = f"{count}: {part.begin:g} to {part.end:g} s of {number + 1} anew, seed {done.takes[0].seed}"
+                    more = replace(made, takes=(*made.takes, done.takes[0]), names=(*made.names, name))
+                    summary = said.summary(done.record, time.monotonic() - begun)
+                    yield (summary, *self._shown(more, len(made.takes)))
+        except (CancelledTaskError, UsageError) as error:
+            yield (said.trouble(error), *_same())
+
+    def choose_take(self, made: Made | None, number: int | None) -> Shown:
+        """Video, report, files, part and button of another take."""
+        return _same()[2:] if made is None or number is None else self._shown(made, number)[2:]
+
+    def click(self, event: gr.SelectData, made: Made | None, number: int | None, begin: Any, end: Any) -> Shown:
+        """Report, part and button after a click on the report."""
+        if made is None or number is None or not isinstance(event.index, list | tuple):
+            return (gr.skip(),) * 4
+        take = made.takes[number]
+        try:
+            part = Part(begin, end).clicked(Axis.of(take.report), float(event.index[0]), take.beats)
+        except (OSError, ValueError):  # its time is over
+            return (gr.skip(),) * 4
+        return (self.mark(made, number, part.begin, part.end)[0], part.begin, part.end, self._button(made, part))
+
+    def mark(self, made: Made | None, number: int | None, begin: Any, end: Any) -> Shown:
+        """Report and button for a part that was typed."""
+        if made is None or number is None:
+            return gr.skip(), gr.skip()
+        part = Part(begin, end)
+        try:
+            return str(marked(made.takes[number].report, part)), self._button(made, part)
+        except (OSError, ValueError):
+            return gr.skip(), self._button(made, part)
 
     def cancel(self, request: gr.Request) -> str:
-        return _said("Cancelled") if self.desk.cancel(_owner(request)) else _said("")
+        self.desk.cancel(_owner(request))
+        return said.line("Cancelled")
 
     def leave(self, request: gr.Request) -> None:
         """The visitor has closed the page."""
         self.desk.cancel(_owner(request))
         self.rooms.leave(_owner(request))
+
+    def _task(self, source: Path, recipe: str, asked: Form, request: gr.Request) -> Task:
+        out = self.rooms.new(_owner(request)) / f"{_stem(source)}.v2m{_suffix(source)}"
+        return Task(source, recipe, asked.words(self.seconds), out)
 
     def _told(self, task: Task, request: gr.Request) -> Iterator[tuple[str, Done | None]]:
         stage, share, begun = "Starting", 0.0, time.monotonic()
@@ -124,133 +182,43 @@ class Page:
                 stage, share, begun = value, 0.0, time.monotonic()
             elif kind == "progress":
                 share = value
-            yield _bar(stage, share, time.monotonic() - begun), None
+            yield said.bar(stage, share, time.monotonic() - begun), None
+
+    def _shown(self, made: Made | None, number: int | None) -> Shown:
+        """All takes, their choice; of take `number` video, report, files, no part, and the button with a hint."""
+        if made is None or number is None:
+            return None, gr.Radio(choices=[], value=None, visible=False), None, None, None, None, None, _off(), ""
+        take = made.takes[number]
+        choices = [(name, place) for place, name in enumerate(made.names)]
+        choice = gr.Radio(choices=choices, value=number, visible=len(choices) > 1)
+        files = [str(path) for path in take.files]
+        hint = said.HOW if self._steers(made) else f"The recipe {made.recipe} cannot write a part anew."
+        return made, choice, str(take.video), str(take.report), files, None, None, _off(), hint
+
+    def _button(self, made: Made, part: Part) -> Any:
+        return gr.Button(interactive=self._can(made, part))
+
+    def _can(self, made: Made, part: Part) -> bool:
+        return part.whole and self._steers(made)
+
+    def _steers(self, made: Made) -> bool:
+        return "regenerate" in self.found[made.recipe].steers
 
 
-def build(page: Page) -> gr.Blocks:
-    """The page as Gradio shows it."""
-    with gr.Blocks(title="v2m: music for your video", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gr.Markdown("# v2m\nA video in, the same video with background music that fits it out.")
-        with gr.Row():
-            with gr.Column(scale=2):
-                video = gr.Video(label="Your video", sources=["upload"], elem_id="upload", height=280)
-                if page.examples:
-                    gr.Examples([[str(path)] for path in page.examples], [video], label="Or an example")
-                recipe = gr.Radio([recipes.ALWAYS], value=recipes.ALWAYS, label="Recipe", elem_id="recipe")
-                lacking = gr.Markdown(LOOKED_FOR, elem_id="lacking")
-                with gr.Row():
-                    make = gr.Button("Make music", variant="primary", elem_id="make")
-                    stop = gr.Button("Cancel", variant="stop", elem_id="cancel")
-                fields = _fields()
-            with gr.Column(scale=3):
-                status = gr.HTML(elem_id="status")
-                takes = gr.Radio(visible=False, label="Takes, the best first", elem_id="takes")
-                result = gr.Video(label="With music", interactive=False, elem_id="result", height=400)
-                report = gr.Image(
-                    label="Cuts (red), beats (grey), sections, loudness and motion",
-                    show_label=False,
-                    type="filepath",
-                    format="png",
-                    interactive=False,
-                    elem_id="report",
-                    buttons=["fullscreen"],
-                )
-                files = gr.File(label="Downloads", file_count="multiple", interactive=False, elem_id="files")
-        made = gr.State([])
-        inputs = [video, recipe, *(fields[name] for name in FIELDS)]
-        tags = [fields[name] for name in form.shown({})]
-        one: Any = {
-            "concurrency_limit": 1,
-            "concurrency_id": "desk",
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
-        quiet: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-        composing = make.click(page.compose, inputs, [status, takes, result, report, files, made], **one)
-        looking = video.change(page.look, [video, recipe], [status, *tags], **one)
-        stop.click(page.cancel, None, status, cancels=[composing, looking], **quiet)
-        takes.change(_watch, [takes, made], result, **quiet)
-        blocks.load(page.usable, recipe, [recipe, lacking], **quiet)
-        gr.Timer(5).tick(page.usable, recipe, [recipe, lacking], **quiet)
-        blocks.unload(page.leave)
-    return blocks
+def _off() -> Any:
+    return gr.Button(interactive=False)
 
 
-def _fields() -> dict[str, Any]:
-    """A component for each field of a `Form`."""
-    found: dict[str, Any] = {}
-    with gr.Accordion("What the music should be", open=True):
-        found["caption"] = gr.Textbox(label="What is seen", elem_id="caption", lines=1)
-        with gr.Row():
-            found["genres"] = gr.Textbox(label="Genres", elem_id="genres", placeholder="cinematic, ambient")
-            found["instruments"] = gr.Textbox(label="Instruments", elem_id="instruments", placeholder="piano, strings")
-        with gr.Row():
-            found["moods"] = gr.Textbox(label="Moods", elem_id="moods", placeholder="calm")
-            found["timbres"] = gr.Textbox(label="Timbres", elem_id="timbres", placeholder="warm")
-        with gr.Row():
-            found["tempo"] = gr.Number(label="Tempo, beats a minute", elem_id="tempo", value=None)
-            found["key"] = gr.Dropdown(KEYS, label="Key", elem_id="key", value=None, allow_custom_value=True)
-        found["negative"] = gr.Textbox(label="Without", elem_id="negative", placeholder="drums")
-    with gr.Accordion("Steering", open=False):
-        with gr.Row():
-            found["seed"] = gr.Number(label="Seed", value=0, precision=0, minimum=0, elem_id="seed")
-            found["takes"] = gr.Slider(1, form.MOST_TAKES, 1, step=1, label="Takes", elem_id="count")
-        with gr.Row():
-            found["melody"] = gr.File(label="Melody to follow", file_types=["audio"], elem_id="melody", height=90)
-            found["reference"] = gr.File(label="Style to follow", file_types=["audio"], elem_id="reference", height=90)
-        found["vocals"] = gr.Checkbox(label="With singing, where the recipe can", elem_id="vocals")
-        found["lyrics"] = gr.Textbox(label="Words, under [verse] and [chorus]", lines=3, elem_id="lyrics")
-    with gr.Accordion("Mix", open=False):
-        with gr.Row():
-            found["original"] = gr.Dropdown(ORIGINAL, value="replace", label="The video's own sound", elem_id="own")
-            found["lufs"] = gr.Dropdown(LOUDNESS, value=-14.0, label="Loudness", elem_id="lufs")
-        with gr.Row():
-            found["start"] = gr.Number(label="Music from second", value=None, elem_id="start")
-            found["end"] = gr.Number(label="to second", value=None, elem_id="end")
-    return found
+def _same() -> Shown:
+    """In the place of what `Page._shown` gives."""
+    return (gr.skip(),) * 9
 
 
-def _choice(done: Done) -> Any:
-    """The takes by name, hidden where there is one alone."""
-    names = [
+def _names(done: Done) -> tuple[str, ...]:
+    return tuple(
         f"{number + 1}: seed {take.seed}" + (f", fit {take.fit:.2f}" if take.fit is not None else "")
         for number, take in enumerate(done.takes)
-    ]
-    return gr.Radio(choices=[(name, number) for number, name in enumerate(names)], value=0, visible=len(names) > 1)
-
-
-def _watch(number: int | None, made: list[str]) -> Any:
-    return made[number] if number is not None and number < len(made) else gr.skip()
-
-
-def _files(done: Done) -> tuple[list[str], list[str]]:
-    return [str(path) for path in done.files], [str(take.video) for take in done.takes]
-
-
-def _path(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _bar(stage: str, share: float, seconds: float) -> str:
-    left = f" · about {max(1, round(seconds / share * (1 - share)))} s left" if 0.05 < share < 1 and seconds > 1 else ""
-    return f"<p>{html.escape(stage)} · {share:.0%}{left}</p><progress value='{share:.3f}' max='1'></progress>"
-
-
-def _said(line: str, *, bad: bool = False) -> str:
-    return f"<p{' class=bad' if bad else ''}>{html.escape(line)}</p>" if line else ""
-
-
-def _summary(done: Done, seconds: float) -> str:
-    record = done.record
-    length = record["span"]["end"] - record["span"]["start"]
-    facts = [f"{length:.1f} s of music in {seconds:.1f} s"]
-    if record["mix"]["loudness"] is not None:
-        facts.append(f"{record['mix']['loudness']:.1f} LUFS")
-    if met := record["alignment"]:
-        facts.append(f"{round(met['hits'] * met['n'])} of {met['n']} cuts on a beat")
-    facts += [f"warning: {warning}" for warning in record["warnings"]]
-    return "Done: " + ", ".join(facts)
+    )
 
 
 def _owner(request: gr.Request) -> str:
@@ -258,7 +226,7 @@ def _owner(request: gr.Request) -> str:
 
 
 def _stem(path: Path) -> str:
-    plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in path.stem)
+    plain = "".join(letter if letter.isalnum() or letter in PATH_LETTERS else "-" for letter in path.stem)
     return plain.strip("-")[:60] or "video"
 
 

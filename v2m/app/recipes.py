@@ -1,18 +1,32 @@
-"""Which recipes can be used as they are: those whose weights are on this machine."""
+"""Which recipes can be used as they are: those whose weights are on this machine. And what they can be asked for."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+
+from v2m.generators.sketch import Sketch
 
 PATIENCE = 120.0  # seconds for one recipe
 ALWAYS = "sketch"
 
 
-def lacking(recipe: str) -> str | None:
-    """What a recipe lacks, in one line; None where nothing. Asks nothing of any network.
+@dataclass(frozen=True)
+class Looked:
+    """lack: what a recipe lacks, in one line; None where nothing. steers: what its generator can do."""
+
+    lack: str | None = None
+    steers: frozenset[str] = frozenset()
+
+
+READY = Looked(None, Sketch.steers)  # the recipe that needs nothing
+
+
+def look_at(recipe: str) -> Looked:
+    """Asks nothing of any network.
 
     It is found out in a process of its own, which takes along what its libraries hold in memory.
     """
@@ -22,20 +36,20 @@ def lacking(recipe: str) -> str | None:
     process.start()
     theirs.close()
     try:
-        return ours.recv() if ours.poll(PATIENCE) else "it could not be looked at in time"
+        return ours.recv() if ours.poll(PATIENCE) else Looked("it could not be looked at in time")
     except EOFError:
-        return "it cannot be looked at on this machine"
+        return Looked("it cannot be looked at on this machine")
     finally:
         process.kill()
         process.join()
 
 
-def all_lacking() -> Iterator[tuple[str, str | None]]:
-    """Each shipped recipe and what it lacks."""
+def look_at_all() -> Iterator[tuple[str, Looked]]:
+    """Each shipped recipe and what was found."""
     from v2m import cli
 
     for recipe in cli.recipes():
-        yield recipe, None if recipe == ALWAYS else lacking(recipe)
+        yield recipe, READY if recipe == ALWAYS else look_at(recipe)
 
 
 def _look(recipe: str, pipe: Connection) -> None:
@@ -51,10 +65,10 @@ def _look(recipe: str, pipe: Connection) -> None:
             prepare()
         if prepare := getattr(generator, "prepare", None):
             prepare(Tags(), Steering())
-        pipe.send(None)
+        pipe.send(Looked(None, frozenset(getattr(generator, "steers", ()))))
     except errors.MissingError as error:
         repository = error.repository
         cure = f"fetch the weights with `hf download {repository}`" if repository else errors.describe(error)
-        pipe.send(cure)
+        pipe.send(Looked(cure))
     except Exception as error:
-        pipe.send(errors.describe(error))
+        pipe.send(Looked(errors.describe(error)))

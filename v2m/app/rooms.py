@@ -19,6 +19,9 @@ class Rooms:
 
     def __init__(self, minutes: float = 60.0) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="v2m-page-"))
+        self.uploads = self.root / "uploads"  # Gradio's, which clears it by itself
+        self._rooms = self.root / "rooms"
+        self._rooms.mkdir()
         self.minutes = minutes
         self._of: dict[str, list[Path]] = {}
         self._lock = threading.Lock()
@@ -26,7 +29,7 @@ class Rooms:
     def new(self, owner: str) -> Path:
         """An empty folder of `owner`; those that have had their time are removed."""
         self.sweep()
-        room = self.root / uuid.uuid4().hex
+        room = self._rooms / uuid.uuid4().hex
         room.mkdir()
         with self._lock:
             self._of.setdefault(owner, []).append(room)
@@ -41,7 +44,7 @@ class Rooms:
 
     def sweep(self) -> None:
         old = time.time() - 60 * self.minutes
-        for room in self.root.iterdir():
+        for room in self._rooms.iterdir():
             if room.is_dir() and room.stat().st_mtime < old:
                 shutil.rmtree(room, ignore_errors=True)
 

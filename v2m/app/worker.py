@@ -30,22 +30,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Take:
-    """One piece of music in the video; `fit` 0–1, None where it is the only one."""
+    """One piece of music in the video. music: it by itself, as it was written. report: the picture of it.
+
+    fit: 0–1, None where it is the only one. beats: (B,) seconds of the video, those of the best take. files: all that
+    belongs to it.
+    """
 
     seed: int
     video: Path
-    fit: float | None
+    music: Path
+    report: Path
+    fit: float | None = None
+    beats: tuple[float, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a task: all takes, the best first, and the files of the best."""
+    """What came of a task: tags, sidecar, and all takes, the best first."""
 
     tags: Mapping[str, Any]
     record: Mapping[str, Any] = field(default_factory=dict)
     takes: tuple[Take, ...] = ()
-    files: tuple[Path, ...] = ()
-    report: Path | None = None
 
 
 def serve(pipe: Connection) -> None:
@@ -80,6 +86,12 @@ def public(line: str, task: Task) -> str:
     return line.replace("; --debug shows where", "")
 
 
+def _take(out: Path, told: Mapping[str, Any], beats: tuple[float, ...], files: tuple[Path, ...]) -> Take:
+    """That of the video `out`, of which the sidecar tells `told`."""
+    music, report = out.with_suffix(".wav"), out.with_suffix(".png")
+    return Take(told["seed"], out, music, report, told.get("total"), beats, files)
+
+
 class _Bench:
     """What is kept from task to task."""
 
@@ -103,7 +115,7 @@ class _Bench:
 
     def score(self, task: Task) -> Done:
         """The video with its music, every extra that the generator can give, and each other take in the video, too."""
-        from v2m import cli
+        from v2m import cli, sidecar
         from v2m.io import audio, mixer, video
         from v2m.score import Extras, score_video
 
@@ -118,19 +130,19 @@ class _Bench:
         )
         clip, mix = video.open(task.video, given["limits"]), given["mix"]
         mix = replace(mix, start=given["start"], end=given["end"])
-        takes, others = [], record["takes"][1:]
-        for number, take in enumerate(record["takes"]):
-            out = task.out
-            if number:
-                with self._stages(f"Writing take {number + 1} of {len(others) + 1}") as progress:
-                    wave = task.out.with_name(f"{task.out.stem}.seed{take['seed']}.wav")
-                    out = wave.with_suffix(task.out.suffix)
-                    rate = record["mix"]["sample_rate"]
-                    mixer.mix(clip, audio.load(wave, rate, clip.duration), out, mix, None, False, progress)
-            takes.append(Take(take["seed"], out, take.get("total")))
-        files = sorted(path for path in task.out.parent.rglob("*") if path.is_file() and path != task.out)
-        report = task.out.with_suffix(".png")
-        return Done(record["tags"], record, tuple(takes), (task.out, *files), report if report.is_file() else None)
+        beats = tuple(record["span"]["start"] + beat for beat in record["music"]["beats"])
+        best, *others = record["takes"]
+        rest = [path for path in task.out.parent.rglob("*") if path.is_file() and ".seed" not in path.name]
+        files = (task.out, *sorted(path for path in rest if path != task.out))
+        takes = [_take(task.out, best, beats, files)]
+        for number, other in enumerate(others):
+            out = task.out.with_name(f"{task.out.stem}.seed{other['seed']}{task.out.suffix}")
+            take = _take(out, other, beats, (out, out.with_suffix(".wav"), out.with_suffix(".png")))
+            with self._stages(f"Writing take {number + 2} of {len(record['takes'])}") as progress:
+                wave = audio.load(take.music, record["mix"]["sample_rate"], clip.duration)
+                mixer.mix(clip, wave, out, mix, sidecar.mark({"recipe": task.recipe}), False, progress)
+            takes.append(take)
+        return Done(record["tags"], record, tuple(takes))
 
     def _generator(self, made: Any, settings: Any) -> Any:
         if self._kept[0] != settings:

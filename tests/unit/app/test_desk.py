@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from v2m.app.desk import CancelledTaskError, Desk
 from v2m.app.form import Form
@@ -49,9 +52,30 @@ def test_takes_are_videos_each_and_all_files_of_the_best_are_given(desk: Desk, c
     assert sorted(take.seed for take in done.takes) == [3, 4]
     assert done.takes[0].fit >= done.takes[1].fit
     assert all(take.video.stat().st_size > 1000 for take in done.takes)
-    assert {path.suffix for path in done.files} == {".mp4", ".json", ".wav", ".mid", ".edl", ".png"}
-    assert {path.name for path in done.files} >= {"a.v2m.mp4", "a.v2m.wav", "a.v2m.json"}
-    assert done.report == room / "a.v2m.png"
+    best, other = done.takes
+    assert {path.suffix for path in best.files} == {".mp4", ".json", ".wav", ".mid", ".edl", ".png"}
+    assert {path.name for path in best.files} >= {"a.v2m.mp4", "a.v2m.wav", "a.v2m.json"}
+    assert all(path.is_file() for path in (*best.files, *other.files))
+    assert {path.suffix for path in other.files} == {".mp4", ".wav", ".png"}
+    assert not {*best.files} & {*other.files}
+    assert (best.report, best.music) == (room / "a.v2m.png", room / "a.v2m.wav")
+    assert len(best.beats) > 3
+
+
+def test_a_part_is_written_anew_of_any_take(desk: Desk, clip: Path, tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    _, other = last(desk, task(clip, tmp_path / "old" / "a.v2m.mp4", takes=2, seed=3)).takes
+    asked = task(clip, tmp_path / "new" / "a.v2m.mp4", seed=9)
+    flags = ("--regenerate", "1.5:3", "--previous", str(other.music))
+    done = last(desk, dataclasses.replace(asked, words=(*asked.words, *flags)))
+    (take,) = done.takes
+    old, new = (soundfile.read(path, dtype="float32")[0] for path in (other.music, take.music))
+    outside = np.r_[0 : int(1.5 * 48_000), 3 * 48_000 : len(old)]
+    np.testing.assert_array_equal(new[outside], old[outside])
+    assert np.abs(new - old).max() > 0.01
+    assert take.video.stat().st_size > 1000
+    assert [row["seed"] for row in done.record["music"]["written"]] == [other.seed, 9]
 
 
 def test_what_is_refused_is_a_line_that_tells_nothing_of_the_machine(desk: Desk, tmp_path: Path) -> None:
@@ -80,6 +104,21 @@ def test_a_task_that_is_cancelled_ends_its_process_and_the_next_gets_another(cli
         list(work)
     try:
         assert last(desk, task(clip, None, look=True)).tags
+    finally:
+        desk.cancel()
+
+
+def test_work_that_nobody_listens_to_any_more_is_not_in_the_way_of_the_next(clip: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    work = desk.run(task(clip, tmp_path / "out.mp4"), "one")
+    next(work)
+    work.close()
+    try:
+        assert last(desk, task(clip, None, look=True, genres="jazz")).tags["genres"] == ["jazz"]
+        assert desk._staff is not None
+        process = desk._staff.process
+        assert last(desk, task(clip, None, look=True)).tags
+        assert desk._staff.process is process, "who has done a task stays for the next"
     finally:
         desk.cancel()
 

@@ -1,0 +1,37 @@
+"""What the page says, as HTML in which nothing of a visitor's is markup."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+WAITING = "Waiting for its turn"
+HOW = "To have a part written anew: click where it begins and where it ends on the picture, or type the seconds."
+
+
+def bar(stage: str, share: float, seconds: float) -> str:
+    """A stage of which `share` 0–1 took `seconds`."""
+    left = f" · about {max(1, round(seconds / share * (1 - share)))} s left" if 0.05 < share < 1 and seconds > 1 else ""
+    return f"<p>{html.escape(stage)} · {share:.0%}{left}</p><progress value='{share:.3f}' max='1'></progress>"
+
+
+def line(words: str, *, bad: bool = False) -> str:
+    return f"<p{' class=bad' if bad else ''}>{html.escape(words)}</p>" if words else ""
+
+
+def trouble(error: Exception) -> str:
+    """What went wrong; that a visitor cancelled is nothing bad."""
+    return line(str(error), bad=True) if str(error) else line("Cancelled")
+
+
+def summary(record: Mapping[str, Any], seconds: float) -> str:
+    """What the sidecar `record` tells of a piece that took `seconds`."""
+    length = record["span"]["end"] - record["span"]["start"]
+    facts = [f"{length:.1f} s of music in {seconds:.1f} s"]
+    if record["mix"]["loudness"] is not None:
+        facts.append(f"{record['mix']['loudness']:.1f} LUFS")
+    if met := record["alignment"]:
+        facts.append(f"{round(met['hits'] * met['n'])} of {met['n']} cuts on a beat")
+    facts += [f"warning: {warning}" for warning in record["warnings"]]
+    return line("Done: " + ", ".join(facts))

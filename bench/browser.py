@@ -17,6 +17,7 @@ from typing import Any
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +116,23 @@ class Visitor:
         """Waits until the result can be played; its length in seconds."""
         script = "const v = document.querySelector('#result video'); return v && v.readyState >= 2 ? v.duration : 0"
         return float(self.wait(lambda: self.browser.execute_script(script), "no playable video", seconds))
+
+    def click_at(self, css: str, across: float, down: float = 0.5) -> None:
+        """Clicks at a share of the width and the height of what is found."""
+        there = self.find(css)
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", there)
+        width, height = there.size["width"], there.size["height"]
+        move = ActionChains(self.browser).move_to_element_with_offset(
+            there, round((across - 0.5) * width), round((down - 0.5) * height)
+        )
+        move.click().perform()
+
+    def source(self, css: str) -> str:
+        """Where what it shows comes from."""
+        return str(self.find(css).get_attribute("src"))
+
+    def value(self, css: str) -> str:
+        return str(self.find(f"{css} input, {css} textarea").get_attribute("value"))
 
     def picture(self, path: Path) -> Path:
         self.browser.save_screenshot(str(path))

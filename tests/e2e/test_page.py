@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from bench.browser import DRIVER, Visitor, served
-from tests.conftest import EXAMPLE
+from tests.conftest import EXAMPLE, ffmpeg
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,6 +51,66 @@ def test_a_video_goes_in_and_comes_out_with_its_music(visitor: Visitor, tmp_path
     assert '"recipe": "sketch"' in found.read_text()
 
 
+def test_takes_are_compared_in_place(visitor: Visitor) -> None:
+    visitor.upload(EXAMPLE)
+    visitor.until_status("tags were found")
+    visitor.browser.execute_script("arguments[0].click()", visitor.find("#steering button"))
+    count = visitor.find("#count input[type=number]")
+    visitor.browser.execute_script("arguments[0].select()", count)
+    count.send_keys("2")
+    visitor.press("make")
+    visitor.until_status("Done", 120)
+    assert visitor.playable() == pytest.approx(17.3, abs=0.1)
+    first, picture = visitor.source("#result video"), visitor.source("#report img")
+    visitor.all("#takes input")[1].click()
+    visitor.wait(lambda: visitor.source("#result video") != first, "the other take was not shown")
+    visitor.wait(lambda: visitor.source("#report img") != picture, "its report was not shown")
+    assert visitor.playable() == pytest.approx(17.3, abs=0.1)
+    names = [link.get_attribute("download") for link in visitor.all("#files a")]
+    assert {name.split(".")[-1] for name in names} == {"mp4", "wav", "png"}
+    assert all(".seed" in name for name in names)
+
+
+def test_a_part_that_is_chosen_on_the_picture_is_written_anew(visitor: Visitor, tmp_path: Path) -> None:
+    visitor.upload(EXAMPLE)
+    visitor.until_status("tags were found")
+    assert visitor.find("#anew").get_attribute("disabled")
+    visitor.press("make")
+    visitor.until_status("Done", 120)
+    picture = visitor.source("#report img")
+    visitor.click_at("#report img", 0.3)
+    visitor.wait(lambda: visitor.value("#begin"), "no first second")
+    assert visitor.find("#anew").get_attribute("disabled")
+    visitor.click_at("#report img", 0.5)
+    visitor.wait(lambda: visitor.value("#until"), "no second second")
+    begin, end = float(visitor.value("#begin")), float(visitor.value("#until"))
+    assert (begin, end) == (pytest.approx(4.6, abs=0.4), pytest.approx(8.5, abs=0.4))
+    visitor.wait(lambda: visitor.source("#report img") != picture, "the part was not marked")
+    visitor.wait(lambda: not visitor.find("#anew").get_attribute("disabled"), "it cannot be pressed")
+    visitor.press("anew")
+    visitor.wait(lambda: "anew" in visitor.text("#takes"), "there is no other take", 120)
+    assert f"{begin:g} to {end:g} s of 1 anew" in visitor.text("#takes")
+    assert visitor.playable() == pytest.approx(17.3, abs=0.1)
+    visitor.find("#files a[download$='.v2m.json']").click()
+    found = tmp_path / "bunny_wakes.v2m.json"
+    visitor.wait(found.is_file, "nothing was downloaded")
+    assert json.loads(found.read_text())["music"]["regenerated"] == [begin, end]
+
+
+def test_seconds_that_are_typed_choose_a_part_and_wrong_ones_are_told(visitor: Visitor) -> None:
+    visitor.upload(EXAMPLE)
+    visitor.until_status("tags were found")
+    visitor.press("make")
+    visitor.until_status("Done", 120)
+    for name, second in (("begin", "15"), ("until", "99")):
+        visitor.find(f"#{name} input").send_keys(second)
+    visitor.wait(lambda: not visitor.find("#anew").get_attribute("disabled"), "it cannot be pressed")
+    visitor.press("anew")
+    assert "--regenerate 15:99 lies outside of the video" in visitor.until_status("lies outside")
+    visitor.find("#until input").send_keys(Keys.BACKSPACE, Keys.BACKSPACE, "2")
+    visitor.wait(lambda: visitor.find("#anew").get_attribute("disabled"), "seconds that fall were taken")
+
+
 def test_cancelling_frees_the_desk_and_music_can_be_made_again(visitor: Visitor) -> None:
     visitor.upload(EXAMPLE)
     visitor.until_status("tags were found")
@@ -78,6 +140,46 @@ def test_a_file_that_is_too_large_is_refused(visitor: Visitor, tmp_path: Path) -
     visitor.wait(lambda: "size" in visitor.browser.find_element("tag name", "body").text.lower(), "it was taken", 20)
 
 
+def test_a_video_that_is_too_long_is_refused(visitor: Visitor, tmp_path: Path) -> None:
+    long = tmp_path / "long.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x36:r=5:d=31", "-pix_fmt", "yuv420p", long)
+    visitor.upload(long)
+    said = visitor.until_status("long.mp4")
+    assert "30" in said
+    assert "/tmp" not in said
+
+
+def test_who_waits_is_told_and_may_give_up(address: str, tmp_path: Path) -> None:
+    with Visitor(address, tmp_path) as one, Visitor(address, tmp_path) as two:
+        for each in (one, two):
+            each.upload(EXAMPLE)
+        for each in (one, two):
+            each.until_status("tags were found")
+        one.press("make")
+        one.until_status("%")
+        two.press("make")
+        two.until_status("Waiting for its turn", 5)
+        two.press("cancel")
+        two.until_status("Cancelled", 5)
+        one.until_status("Done", 120)
+        assert two.text("#status") == "Cancelled"
+
+
+def test_files_are_gone_when_their_person_has_left(tmp_path: Path) -> None:
+    def films() -> list[Path]:
+        return list(tmp_path.glob("v2m-page-*/rooms/*/*.mp4"))
+
+    with served(environment={"TMPDIR": str(tmp_path)}) as address, Visitor(address, tmp_path) as visitor:
+        visitor.upload(EXAMPLE)
+        visitor.until_status("tags were found")
+        visitor.press("make")
+        visitor.until_status("Done", 120)
+        assert [path.name for path in films()] == ["bunny_wakes.v2m.mp4"]
+        visitor.browser.get("about:blank")
+        visitor.wait(lambda: not films(), "they are there")
+    assert not list(tmp_path.glob("v2m-page-*"))
+
+
 def test_two_people_at_once_both_get_their_music(address: str, tmp_path: Path) -> None:
     with Visitor(address, tmp_path) as one, Visitor(address, tmp_path) as two:
         for each in (one, two):
@@ -91,15 +193,20 @@ def test_two_people_at_once_both_get_their_music(address: str, tmp_path: Path) -
             assert each.playable() == pytest.approx(17.3, abs=0.1)
 
 
+def answer(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as found:
+            return found.status
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "v2m/app/page.py", "../../../../etc/passwd"])
 def test_no_file_of_the_machine_is_given_out(address: str, path: str) -> None:
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{address}/gradio_api/file={path}", timeout=20)
-    assert caught.value.code in {403, 404}
+    assert answer(f"{address}/gradio_api/file={path}") in {403, 404}
 
 
 def test_a_password_is_asked_for() -> None:
     with served("--user", "me", environment={"V2M_PASSWORD": "secret"}) as address:
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"{address}/config", timeout=20)
-        assert caught.value.code == 401
+        assert answer(f"{address}/config") == 401

@@ -17,7 +17,10 @@ ORIGINAL = [("only the music", "replace"), ("both", "keep"), ("both, music lower
 REPORT = "Cuts (red), beats (grey), sections, loudness and motion"
 SWEEP = 600  # seconds between two looks at what Gradio keeps
 CSS = """
-#status progress {width: 100%; height: 14px; accent-color: #2e6f95}
+#status progress {width: 100%; height: 12px; appearance: none; border: 0; border-radius: 6px; overflow: hidden}
+#status progress, #status progress::-webkit-progress-bar {background: #8883}
+#status progress::-webkit-progress-value {background: #2e6f95}
+#status progress::-moz-progress-bar {background: #2e6f95}
 #status p {margin: 2px 0}
 #status .bad {color: #b3261e; font-weight: 600}
 #report img {cursor: crosshair}
@@ -42,7 +45,7 @@ def build(page: Page, minutes: float) -> gr.Blocks:
                 fields = _fields()
             with gr.Column(scale=3):
                 status = gr.HTML(elem_id="status")
-                takes = gr.Radio(visible=False, label="Takes, the best first", elem_id="takes")
+                takes = gr.Radio(visible=False, label="Takes to compare", elem_id="takes")
                 result = gr.Video(label="With music", interactive=False, elem_id="result", height=400)
                 report = gr.Image(
                     label=REPORT, show_label=False, type="filepath", format="png", interactive=False, elem_id="report",
@@ -52,8 +55,10 @@ def build(page: Page, minutes: float) -> gr.Blocks:
                 with gr.Row(equal_height=True):
                     begin = gr.Number(label="Part from second", value=None, elem_id="begin", min_width=120)
                     end = gr.Number(label="to second", value=None, elem_id="until", min_width=120)
-                    anew = gr.Button("Write this part anew", interactive=False, elem_id="anew", min_width=200)
-                files = gr.File(label="Downloads", file_count="multiple", interactive=False, elem_id="files")
+                    anew = gr.Button("Write this part anew", variant="primary", interactive=False, elem_id="anew")
+                files = gr.File(
+                    label="Downloads", file_count="multiple", interactive=False, elem_id="files", height=300
+                )
         made = gr.State(None)
         given = [fields[name] for name in FIELDS]
         tags = [fields[name] for name in form.shown({})]
@@ -74,11 +79,14 @@ def build(page: Page, minutes: float) -> gr.Blocks:
         )
         looking = video.change(page.look, [video, recipe], [status, *tags], **one)
         stop.click(page.cancel, None, status, cancels=[composing, rewriting, looking], **quiet)
-        takes.input(page.choose_take, [made, takes], shown[2:], **quiet)
-        report.select(page.click, [made, takes, begin, end], [report, begin, end, anew], **quiet)
+        last: Any = {**quiet, "trigger_mode": "always_last"}  # by itself Gradio drops what comes meanwhile
+        takes.input(page.choose_take, [made, takes], shown[2:], **last)
+        report.select(page.click, [made, takes, begin, end], [report, begin, end, anew], **last)
         for second in (begin, end):
-            second.input(page.mark, [made, takes, begin, end], [report, anew], **quiet)
+            second.input(page.mark, [made, takes, begin, end], [report, anew], **last)
         blocks.load(page.usable, recipe, [recipe, lacking], **quiet)
+        empty = [fields["tempo"], fields["start"], fields["end"], begin, end]
+        blocks.load(lambda: [None] * len(empty), None, empty, **quiet)  # which Gradio shows as 0 at first
         gr.Timer(5).tick(page.usable, recipe, [recipe, lacking], **quiet)
         blocks.unload(page.leave)
     return blocks
@@ -99,7 +107,7 @@ def _fields() -> dict[str, Any]:
             found["tempo"] = gr.Number(label="Tempo, beats a minute", elem_id="tempo", value=None)
             found["key"] = gr.Dropdown(KEYS, label="Key", elem_id="key", value=None, allow_custom_value=True)
         found["negative"] = gr.Textbox(label="Without", elem_id="negative", placeholder="drums")
-    with gr.Accordion("Steering", open=False):
+    with gr.Accordion("Steering", open=False, elem_id="steering"):
         with gr.Row():
             found["seed"] = gr.Number(label="Seed", value=0, precision=0, minimum=0, elem_id="seed")
             found["takes"] = gr.Slider(1, form.MOST_TAKES, 1, step=1, label="Takes", elem_id="count")

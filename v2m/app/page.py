@@ -71,7 +71,7 @@ class Page:
         able = [recipe for recipe, found in self.found.items() if found.lack is None]
         lines = [f"* **{recipe}** is not at hand: {found.lack}" for recipe, found in self.found.items() if found.lack]
         chosen = chosen if chosen in able else recipes.ALWAYS
-        return gr.Radio(choices=able, value=chosen), "\n".join(lines if self.looked else [*lines, LOOKED_FOR])
+        return gr.Radio(choices=able, value=chosen), "\n".join(lines) + ("" if self.looked else f"\n\n{LOOKED_FOR}")
 
     def look(self, video: str | None, recipe: str, request: gr.Request) -> Iterator[Shown]:
         """The tags of a video, into the fields."""

@@ -27,6 +27,13 @@ DRIVER = shutil.which("chromedriver")
 @contextmanager
 def served(*words: str, environment: dict[str, str] | None = None) -> Iterator[str]:
     """The page's address, while `python -m v2m.app` runs."""
+    with serving(*words, environment=environment) as (address, _):
+        yield address
+
+
+@contextmanager
+def serving(*words: str, environment: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
+    """The page's address, and the number of its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -37,7 +44,7 @@ def served(*words: str, environment: dict[str, str] | None = None) -> Iterator[s
         )  # fmt: skip
         try:
             _wait_until_it_listens(port, process)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", process.pid
         except Exception:
             said.seek(0)
             sys.stderr.write(said.read()[-3000:])

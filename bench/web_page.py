@@ -1,0 +1,102 @@
+"""How long people wait at the page: `uv run python bench/web_page.py`. Needs Debian's chromium and chromium-driver.
+
+The example goes in; the time runs from the press on *Make music* until the browser can play the video. First on a page
+that has just opened, while it still looks at the recipes, then after that, each time with a browser of its own. Then a
+cancel, until the process that held the models is gone; then several people who press within the same second. Last line:
+one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from browser import Visitor, serving
+from clips import EXAMPLE
+
+LONG = 600.0  # seconds
+
+
+def ready(visitor: Visitor) -> None:
+    visitor.upload(EXAMPLE)
+    visitor.until_status("tags were found", LONG)
+
+
+def press_to_play(address: str, folder: Path) -> float:
+    with Visitor(address, folder) as visitor:
+        ready(visitor)
+        begun = time.monotonic()
+        visitor.press("make")
+        visitor.playable(LONG)
+        return time.monotonic() - begun
+
+
+def settled(address: str, folder: Path) -> None:
+    """Waits until the page knows all recipes."""
+    with Visitor(address, folder) as visitor:
+        visitor.wait(lambda: "not at hand" in (text := visitor.text("#lacking")) and "looked at" not in text, "", LONG)
+
+
+def workers(page: int) -> list[int]:
+    """The processes that hold models."""
+    children = Path(f"/proc/{page}/task/{page}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path("/proc", child, "cmdline").read_bytes()]
+
+
+def cancel(address: str, page: int, folder: Path) -> tuple[float, float]:
+    """Seconds from the press until the process was gone, and until the page said so."""
+    with Visitor(address, folder) as visitor:
+        ready(visitor)
+        visitor.press("make")
+        visitor.until_status("Writing the music")
+        (worker,) = workers(page)
+        begun = time.monotonic()
+        visitor.press("cancel")
+        visitor.wait(lambda: not Path("/proc", str(worker)).exists(), "it still works")
+        gone = time.monotonic() - begun
+        visitor.until_status("Cancelled")
+        return gone, time.monotonic() - begun
+
+
+def together(address: str, folder: Path, count: int) -> tuple[int, float]:
+    """How many of `count` people got their music, and seconds until the last did."""
+    with ExitStack() as stack:
+        visitors = [stack.enter_context(Visitor(address, folder)) for _ in range(count)]
+        for visitor in visitors:
+            ready(visitor)
+        begun = time.monotonic()
+        for visitor in visitors:
+            visitor.press("make")
+        lengths = [visitor.playable(LONG) for visitor in visitors]
+        return sum(length > 17 for length in lengths), time.monotonic() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--presses", type=int, default=5)
+    parser.add_argument("--people", type=int, default=4)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, serving() as (address, page):
+        folder = Path(name)
+        first = press_to_play(address, folder)
+        print(f"the first press, while recipes are looked at: {first:.1f} s", flush=True)
+        settled(address, folder)
+        presses = [press_to_play(address, folder) for _ in range(args.presses)]
+        print("later presses:", ", ".join(f"{seconds:.1f}" for seconds in presses), "s", flush=True)
+        gone, told = cancel(address, page, folder)
+        print(f"cancel: the process was gone after {gone:.2f} s, the page said so after {told:.2f} s", flush=True)
+        users, last = together(address, folder, args.people)
+        print(f"{users} of {args.people} people at once got their music, the last after {last:.1f} s")
+    print(json.dumps({
+        "press_to_play_s": round(statistics.median(presses), 2), "first_press_to_play_s": round(first, 2),
+        "cancel_s": round(gone, 2), "users_at_once": users, "last_of_them_s": round(last, 1),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -42,9 +42,9 @@ def build(page: Page, minutes: float) -> gr.Blocks:
                 with gr.Row():
                     make = gr.Button("Make music", variant="primary", elem_id="make")
                     stop = gr.Button("Cancel", variant="stop", elem_id="cancel")
+                status = gr.HTML(elem_id="status")  # on a narrow screen, too, beside the buttons
                 fields = _fields()
             with gr.Column(scale=3):
-                status = gr.HTML(elem_id="status")
                 takes = gr.Radio(visible=False, label="Takes to compare", elem_id="takes")
                 result = gr.Video(label="With music", interactive=False, elem_id="result", height=400)
                 report = gr.Image(

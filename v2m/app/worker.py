@@ -92,6 +92,15 @@ def _take(out: Path, told: Mapping[str, Any], beats: tuple[float, ...], files: t
     return Take(told["seed"], out, music, report, told.get("total"), beats, files)
 
 
+def placeless(value: Any) -> Any:
+    """Plain values with the names of files in the place of their paths."""
+    if isinstance(value, Mapping):
+        return {name: placeless(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [placeless(each) for each in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
+
+
 class _Bench:
     """What is kept from task to task."""
 
@@ -128,6 +137,8 @@ class _Bench:
         record = score_video(
             task.video, task.out, provenance={"recipe": task.recipe, "settings": settings}, stages=self._stages, **given
         )
+        record = placeless(record)
+        sidecar.write(record, task.out.with_suffix(".json"))
         clip, mix = video.open(task.video, given["limits"]), given["mix"]
         mix = replace(mix, start=given["start"], end=given["end"])
         beats = tuple(record["span"]["start"] + beat for beat in record["music"]["beats"])

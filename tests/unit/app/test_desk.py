@@ -60,6 +60,9 @@ def test_takes_are_videos_each_and_all_files_of_the_best_are_given(desk: Desk, c
     assert not {*best.files} & {*other.files}
     assert (best.report, best.music) == (room / "a.v2m.png", room / "a.v2m.wav")
     assert len(best.beats) > 3
+    said = (room / "a.v2m.json").read_text()
+    assert '"file": "a.v2m.mp4"' in said
+    assert str(tmp_path) not in said, "a sidecar that is given out tells no folder of this machine"
 
 
 def test_a_part_is_written_anew_of_any_take(desk: Desk, clip: Path, tmp_path: Path) -> None:

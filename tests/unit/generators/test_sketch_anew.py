@@ -103,6 +103,7 @@ def test_outside_nothing_changes_and_inside_other_music_goes_on(tmp_path: Path) 
         assert 0.5 < np.std(inside) / np.std(was) < 2.0, "neither louder nor softer than a musician would be"
         assert (score.facts["key"], score.facts["progressions"]) == (old.facts["key"], old.facts["progressions"])
         np.testing.assert_array_equal(score.beats, old.beats)
+        assert set(score.facts["instruments"]) == set(old.facts["instruments"]), "the same band"
     assert np.abs(cut(one.audio, BEGIN, END) - cut(other.audio, BEGIN, END)).max() > 0.02
     again = rewrite(tmp_path, old, record(old, 3), 5)
     np.testing.assert_array_equal(again.audio.samples, one.audio.samples)

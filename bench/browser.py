@@ -125,9 +125,17 @@ class Visitor:
         return float(self.wait(lambda: self.browser.execute_script(script), "no playable video", seconds))
 
     def click_at(self, css: str, across: float, down: float = 0.5) -> None:
-        """Clicks at a share of the width and the height of what is found."""
+        """Clicks at a share of the width and the height of a picture, when it is there and stands still."""
         there = self.find(css)
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", there)
+        loaded = "const p = arguments[0]; return p.complete && p.naturalWidth ? p.getBoundingClientRect().top : null"
+        seen: list[float | None] = [None]
+
+        def still() -> bool:
+            seen.append(self.browser.execute_script(loaded, there))
+            return seen[-1] is not None and seen[-1] == seen[-2]
+
+        self.wait(still, f"{css} is not there yet")
         width, height = there.size["width"], there.size["height"]
         move = ActionChains(self.browser).move_to_element_with_offset(
             there, round((across - 0.5) * width), round((down - 0.5) * height)

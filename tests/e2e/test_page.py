@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -161,8 +162,15 @@ def test_who_waits_is_told_and_may_give_up(address: str, tmp_path: Path) -> None
         two.until_status("Waiting for its turn", 5)
         two.press("cancel")
         two.until_status("Cancelled", 5)
+        for pause in (0.0, 0.05, 0.1, 0.2, 0.4):
+            two.press("make")
+            time.sleep(pause)
+            two.press("cancel")
         one.until_status("Done", 120)
         assert two.text("#status") == "Cancelled"
+        assert "Error" not in two.text("body")
+        two.press("make")
+        two.until_status("Done", 120)
 
 
 def test_files_are_gone_when_their_person_has_left(tmp_path: Path) -> None:

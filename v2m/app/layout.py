@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from v2m.app import form, recipes, said
+from v2m.app import form, recipes
 from v2m.app.form import FIELDS
 from v2m.app.page import LOOKED_FOR, Page
 
@@ -16,6 +16,7 @@ LOUDNESS = [("−14 LUFS, social media", -14.0), ("−16, podcast", -16.0), ("�
 ORIGINAL = [("only the music", "replace"), ("both", "keep"), ("both, music lower under speech", "duck")]
 REPORT = "Cuts (red), beats (grey), sections, loudness and motion"
 SWEEP = 600  # seconds between two looks at what Gradio keeps
+# Its last line: of a press that was taken back while it waited, Gradio now and then says "Error" in each place.
 CSS = """
 #status progress {width: 100%; height: 12px; appearance: none; border: 0; border-radius: 6px; overflow: hidden}
 #status progress, #status progress::-webkit-progress-bar {background: #8883}
@@ -24,6 +25,7 @@ CSS = """
 #status p {margin: 2px 0}
 #status .bad {color: #b3261e; font-weight: 600}
 #report img {cursor: crosshair}
+:is(#status, #takes, #result, #report, #hint, #files, #begin, #until, #anew) .wrap:has(> .error) {display: none}
 """
 
 
@@ -68,13 +70,10 @@ def build(page: Page, minutes: float) -> gr.Blocks:
         }  # fmt: skip
         shown = [made, takes, result, report, files, begin, end, anew, hint]
 
-        def waits() -> str:
-            return said.line(said.WAITING)
-
-        composing = make.click(waits, None, status, **quiet).then(
+        composing = make.click(page.press, None, status, **quiet).then(
             page.compose, [video, recipe, *given], [status, *shown], **one
         )
-        rewriting = anew.click(waits, None, status, **quiet).then(
+        rewriting = anew.click(page.press, None, status, **quiet).then(
             page.rewrite, [made, takes, begin, end, *given], [status, *shown], **one
         )
         looking = video.change(page.look, [video, recipe], [status, *tags], **one)

@@ -55,6 +55,7 @@ class Page:
     examples: tuple[Path, ...] = ()
     found: dict[str, Looked] = field(default_factory=lambda: {recipes.ALWAYS: recipes.READY})
     looked: bool = False
+    _wanting: set[str] = field(default_factory=set)  # who pressed and has not cancelled since
 
     def look_for_recipes(self) -> None:
         """In the background: libraries of models take their time."""
@@ -89,10 +90,18 @@ class Page:
         except (CancelledTaskError, UsageError) as error:
             yield (said.trouble(error), *same)
 
+    def press(self, request: gr.Request) -> str:
+        """Comes before `compose` and `rewrite`, which wait for their turn."""
+        self._wanting.add(_owner(request))
+        return said.line(said.WAITING)
+
     def compose(self, request: gr.Request, video: str | None, recipe: str, *values: Any) -> Iterator[Shown]:
         """Status, and what `_shown` gives of the takes."""
         if not video:
             yield (said.line("Choose a video first", bad=True), *_same())
+            return
+        if _owner(request) not in self._wanting:
+            yield (said.line(said.CANCELLED), *_same())
             return
         asked, source = Form(**dict(zip(FIELDS, values, strict=True))), Path(video)
         yield (said.bar("Starting", 0, 0), *self._shown(None, None))
@@ -115,6 +124,9 @@ class Page:
         part = Part(begin, end)
         if made is None or number is None or not self._can(made, part):
             yield (said.line("Choose a part of the music first: two seconds that rise", bad=True), *_same())
+            return
+        if _owner(request) not in self._wanting:
+            yield (said.line(said.CANCELLED), *_same())
             return
         count = 1 + len(made.takes)  # another seed at each press
         asked = replace(Form(**dict(zip(FIELDS, values, strict=True))), takes=1, start=made.start, end=made.end)
@@ -160,11 +172,13 @@ class Page:
             return gr.skip(), self._button(made, part)
 
     def cancel(self, request: gr.Request) -> str:
+        self._wanting.discard(_owner(request))
         self.desk.cancel(_owner(request))
-        return said.line("Cancelled")
+        return said.line(said.CANCELLED)
 
     def leave(self, request: gr.Request) -> None:
         """The visitor has closed the page."""
+        self._wanting.discard(_owner(request))
         self.desk.cancel(_owner(request))
         self.rooms.leave(_owner(request))
 

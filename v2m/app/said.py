@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-WAITING = "Waiting for its turn"
+WAITING, CANCELLED = "Waiting for its turn", "Cancelled"
 HOW = "To have a part written anew: click where it begins and where it ends on the picture, or type the seconds."
 
 
@@ -22,7 +22,7 @@ def line(words: str, *, bad: bool = False) -> str:
 
 def trouble(error: Exception) -> str:
     """What went wrong; that a visitor cancelled is nothing bad."""
-    return line(str(error), bad=True) if str(error) else line("Cancelled")
+    return line(str(error), bad=True) if str(error) else line(CANCELLED)
 
 
 def summary(record: Mapping[str, Any], seconds: float) -> str:

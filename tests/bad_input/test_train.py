@@ -7,13 +7,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import wandb
 
 from bench import wandb_away
 from bench.tiny import shards as made
+from bench.tiny.training import records
 from bench.tiny.wandb_server import Manner, serving
 from tests.bad_input.full import bounded, mounted
 from tests.conftest import names
@@ -182,6 +185,44 @@ def test_a_server_that_takes_connections_and_says_nothing(monkeypatch: pytest.Mo
     with serving("refuses") as (address, _):  # it is there: what it does is seen later
         assert unreachable(address) is None
     assert unreachable("ftp://127.0.0.1") == "127.0.0.1 does not answer"
+
+
+def test_a_slow_machine_is_not_taken_for_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no server, W&B's own process may take long to begin."""
+
+    def patience(**given: Any) -> float:
+        return Wandb(save_dir=str(tmp_path), **given)._wandb_init["settings"]["init_timeout"]
+
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    with serving("refuses") as (address, _):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert patience() == 8.0
+        assert patience(offline=True) == 120.0
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        assert patience() == 120.0
+
+
+def test_a_configuration_that_was_not_taken_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    init, asked = wandb.init, list[int]()
+
+    def slow(**given: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 1:
+            raise TimeoutError("not yet")
+        return init(**given)
+
+    monkeypatch.setattr("wandb.init", slow)
+    logger = Wandb(save_dir=str(tmp_path), offline=True)
+    logger.log_hyperparams({"width": 32})
+    logger.log_metrics({"loss": 1.0}, 0)
+    logger.experiment.finish()
+    [path] = tmp_path.rglob("*.wandb")
+    told = [item for each in records(path) for item in (*each.run.config.update, *each.config.update)]
+    assert [item.value_json for item in told if item.key == "width"] == ["32"]
+    warned = [each.getMessage() for each in caplog.records if each.name == "v2m.training.wandb"]
+    assert [text.partition(" (")[0] for text in warned] == ["W&B records no more"]
 
 
 @pytest.mark.parametrize(("manner", "told"), [("refuses", "W&B does not take the run")])

@@ -62,6 +62,7 @@ def test_all_of_a_run_is_in_wandbs_file_and_no_secret(folder: Path, tmp_path: Pa
     [path] = (tmp_path / "kept").rglob("*.wandb")
     config, figures, files = _read(path)
 
+    assert "model" in config, done.stderr[-3000:]
     assert config["model"]["lm"]["width"] == 32
     assert config["data"] == config["data"] | {"train": str(folder), "batch": 2, "window": 1.0}
     assert config["trainer"]["max_steps"] == STEPS
@@ -91,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], set[str]]:
     figures: dict[str, list[Any]] = {}
     files: set[str] = set()
     for each in records(path):
-        for item in each.config.update:
+        for item in (*each.run.config.update, *each.config.update):
             config[item.key] = json.loads(item.value_json)
         for item in each.history.item:
             figures.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import WandbLogger
 HOME = "https://api.wandb.ai"
 PATIENCE = 8.0  # seconds in which the server must answer, and then take the run
 LEAVE = 120.0  # seconds at the end for what is still to be sent
+ALONE = 120.0  # in which W&B's own process must have begun where there is no server: a busy machine is slow
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,13 @@ class Wandb(WandbLogger):
         Path(save_dir).mkdir(parents=True, exist_ok=True)
         settings = given.get("settings") or {}
         if isinstance(settings, Mapping):
-            given["settings"] = {"init_timeout": PATIENCE, "finish_timeout": LEAVE, **settings}
+            alone = given.get("offline") or os.environ.get("WANDB_MODE", "online") != "online"
+            wait = ALONE if alone else PATIENCE
+            given["settings"] = {"init_timeout": wait, "finish_timeout": LEAVE, **settings}
         super().__init__(project=project, name=name, save_dir=save_dir, **given)
         if self._wandb_init.get("anonymous") is None:  # what is no longer there is warned of even so
             self._wandb_init.pop("anonymous", None)
-        self._ailing = False
+        self._ailing, self._untold = False, list[Any]()
 
     @property
     def experiment(self) -> Any:
@@ -62,22 +65,30 @@ class Wandb(WandbLogger):
             logger.warning("W&B does not take the run (%s): its records are kept in %s", said, self.save_dir)
             self._offline = True
             self._wandb_init["mode"] = "offline"
+            settings = self._wandb_init.get("settings")
+            if isinstance(settings, dict) and settings["init_timeout"] == PATIENCE:
+                settings["init_timeout"] = ALONE
             return super().experiment
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        while self._untold and self._try(super().log_hyperparams, self._untold[0]):
+            self._untold.pop(0)
         self._try(super().log_metrics, metrics, step)
 
     def log_hyperparams(self, params: Any) -> None:
-        self._try(super().log_hyperparams, params)
+        if not self._try(super().log_hyperparams, params):
+            self._untold.append(params)  # the configuration comes once, and figures many times
 
-    def _try(self, record: Callable[..., None], *given: Any) -> None:
-        """What cannot be recorded is told once."""
+    def _try(self, record: Callable[..., None], *given: Any) -> bool:
+        """Whether it was recorded. What cannot be is told once."""
         try:
             record(*given)
         except Exception as error:
             if not self._ailing:
                 logger.warning("W&B records no more (%s: %s): training goes on", type(error).__name__, error)
             self._ailing = True
+            return False
+        return True
 
 
 def unreachable(address: str) -> str | None:

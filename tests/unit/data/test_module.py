@@ -28,7 +28,11 @@ def loader(
 
 
 def same(one: Batch, two: Batch) -> bool:
-    tensors = [(one.codes, two.codes), *zip(one.seen, two.seen, strict=True), *zip(one.text, two.text, strict=True)]
+    tensors = [
+        (one.codes, two.codes),
+        *zip(one.seen, two.seen, strict=True),
+        *zip(one.text[:2], two.text[:2], strict=True),
+    ]
     return one.keys == two.keys and all(torch.equal(a, b) for a, b in tensors)
 
 

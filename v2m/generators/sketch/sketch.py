@@ -89,6 +89,7 @@ class Sketch:
             return self._rewrite(video, Written.of(steering.regenerate, seed, tags), steering.regenerate, stems, tell)
         style = STYLES[self.style] if self.style else style_for(tags)
         piece = compose(planning.for_style(style, video.picture(), video.duration, tags, seed), style, tags, seed)
+        tell(PLAYING_FROM)
         audio, split = self._play(piece, stems, _part(tell, PLAYING_FROM, 1.0))
         return self._score(piece, tags, audio, split)
 
@@ -98,6 +99,7 @@ class Sketch:
         origin = Origin.of(asked)
         old, new = rewritten(origin, video.picture(), video.duration, part)
         kept = Kept.load(asked, video.duration)
+        tell(PLAYING_FROM)
         between = (1.0 + PLAYING_FROM) / 2 if stems else 1.0
         audio, split = self._play(new, stems, _part(tell, PLAYING_FROM, between))
         gain = level(kept, audio)

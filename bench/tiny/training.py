@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,3 +38,20 @@ def records(path: Path) -> Iterator[Any]:
             found.ParseFromString(part)
             yield found
             part = b""
+
+
+def ended(folder: Path, seconds: float = 60.0) -> list[Any]:
+    """Records of the one run of W&B under `folder`, once its end is among them: W&B's own process writes them, and may
+    still do so when the run has ended.
+
+    Raises:
+        TimeoutError: No end came within `seconds`.
+    """
+    last = time.monotonic() + seconds
+    while time.monotonic() < last:
+        for path in folder.rglob("*.wandb"):
+            found = list(records(path))
+            if found and found[-1].HasField("exit"):
+                return found
+        time.sleep(0.1)
+    raise TimeoutError(f"no run of W&B ended in {str(folder)!r}: {sorted(map(str, folder.rglob('*.wandb')))}")

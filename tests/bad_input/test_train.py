@@ -16,7 +16,7 @@ import wandb
 
 from bench import wandb_away
 from bench.tiny import shards as made
-from bench.tiny.training import records
+from bench.tiny.training import ended
 from bench.tiny.wandb_server import Manner, serving
 from tests.bad_input.full import bounded, mounted
 from tests.conftest import names
@@ -218,8 +218,7 @@ def test_a_configuration_that_was_not_taken_is_told_again(
     logger.log_hyperparams({"width": 32})
     logger.log_metrics({"loss": 1.0}, 0)
     logger.experiment.finish()
-    [path] = tmp_path.rglob("*.wandb")
-    told = [item for each in records(path) for item in (*each.run.config.update, *each.config.update)]
+    told = [item for each in ended(tmp_path) for item in (*each.run.config.update, *each.config.update)]
     assert [item.value_json for item in told if item.key == "width"] == ["32"]
     warned = [each.getMessage() for each in caplog.records if each.name == "v2m.training.wandb"]
     assert [text.partition(" (")[0] for text in warned] == ["W&B records no more"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench.tiny import hearing
-from bench.tiny.training import prepared, records
+from bench.tiny.training import ended, prepared
 from tests.conftest import names
 from v2m import errors
 from v2m.io import audio, mixer, video
@@ -96,7 +96,7 @@ def test_systems_are_weighed_against_the_truth_on_the_same_clips(
     assert [row["video"] for row in clips] == sorted(CLIPS) * 5
     [run] = (tmp_path / "wandb").glob("offline-run-*")
     assert len(list(run.glob("files/media/table/metrics/*.table.json"))) == 2
-    history = [item for record in records(next(run.glob("*.wandb"))) for item in record.history.item]
+    history = [item for record in ended(run) for item in record.history.item]
     keys = {item.key or "/".join(item.nested_key) for item in history}
     assert f"metrics/fad@clap/{corpus / 'b'}" in keys
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.tiny.training import prepared, records
+from bench.tiny.training import ended, prepared
 from tests.e2e.test_train import words
 from v2m.training.command import main
 
@@ -59,9 +59,8 @@ def test_all_of_a_run_is_in_wandbs_file_and_no_secret(folder: Path, tmp_path: Pa
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    config, figures, files = _read(tmp_path / "kept")
     [path] = (tmp_path / "kept").rglob("*.wandb")
-    config, figures, files = _read(path)
-
     assert "model" in config, done.stderr[-3000:]
     assert config["model"]["lm"]["width"] == 32
     assert config["data"] == config["data"] | {"train": str(folder), "batch": 2, "window": 1.0}
@@ -86,12 +85,12 @@ def test_all_of_a_run_is_in_wandbs_file_and_no_secret(folder: Path, tmp_path: Pa
         assert TOKEN.encode() not in held, each
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]], set[str]]:
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]], set[str]]:
     """Configuration, figures by name, and names of files."""
     config: dict[str, Any] = {}
     figures: dict[str, list[Any]] = {}
     files: set[str] = set()
-    for each in records(path):
+    for each in ended(folder):
         for item in (*each.run.config.update, *each.config.update):
             config[item.key] = json.loads(item.value_json)
         for item in each.history.item:

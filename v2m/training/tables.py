@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
@@ -18,7 +19,8 @@ Systems = Mapping[str, Mapping[str, Row]]
 
 def send(project: str, systems: Systems, beside: Beside) -> None:
     """A run of W&B of its own, kept in ./wandb where it cannot be sent."""
-    to = Wandb(project=project, save_dir=".", job_type="metrics")
+    here = str(Path.cwd())  # W&B's own process may have begun in another folder
+    to = Wandb(project=project, save_dir=here, job_type="metrics")
     tell([to], systems, beside, room="metrics")
     to.experiment.finish()
 

@@ -118,9 +118,9 @@ def test_cancelling_frees_the_desk_and_music_can_be_made_again(visitor: Visitor)
     visitor.press("make")
     visitor.until_status("%")
     visitor.press("cancel")
-    visitor.until_status("Cancelled", 5)
+    assert "Done" not in visitor.until_status("Cancelled", 5)
     visitor.press("make")
-    visitor.until_status("Done", 120)
+    assert "Cancelled" not in visitor.until_status("Done", 120)
 
 
 def test_what_is_no_video_is_told_and_the_page_goes_on(visitor: Visitor, tmp_path: Path) -> None:
@@ -139,6 +139,7 @@ def test_a_file_that_is_too_large_is_refused(visitor: Visitor, tmp_path: Path) -
     large.write_bytes(bytes(3 << 20))
     visitor.upload(large)
     visitor.wait(lambda: "size" in visitor.browser.find_element("tag name", "body").text.lower(), "it was taken", 20)
+    assert "tags were found" not in visitor.browser.find_element("tag name", "body").text
 
 
 def test_a_video_that_is_too_long_is_refused(visitor: Visitor, tmp_path: Path) -> None:

@@ -90,13 +90,19 @@ def tokenizer(kind: Any, folder: Path, files: Sequence[str], what: str) -> Any:
     """
     if not any((folder / name).is_file() for name in files):
         raise MissingError(f"{str(folder)!r} holds no tokenizer of {what}: neither {' nor '.join(files)}")
+    return settled(kind, folder, f"the tokenizer in {str(folder)!r} cannot be read")
+
+
+def settled(kind: Any, folder: Path, what: str) -> Any:
+    """What transformers' class `kind` makes of a folder that holds no weights for it. Raises MissingError: `what`, and
+    why."""
     try:
         return kind.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of any kind: the files decide which
         if out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:200]
-        raise MissingError(f"the tokenizer in {str(folder)!r} cannot be read ({said}): fetch it again") from error
+        raise MissingError(f"{what} ({said}): fetch it again") from error
 
 
 def _check(told: Mapping[str, Any], folder: Path, what: str) -> None:

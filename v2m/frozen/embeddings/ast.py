@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
-from v2m.frozen import pretrained, weights
-from v2m.frozen.embeddings.reading import BATCH, CPU, array, exact, extractor, heard
-from v2m.frozen.holder import Holder
+from v2m.frozen import pretrained
+from v2m.frozen.embeddings.reading import BATCH, CPU, Pretrained, array, exact, extractor, heard
 from v2m.io.audio import resample
 from v2m.metrics.embedding import Heard, mono, windows
 from v2m.types import Audio
@@ -25,24 +24,13 @@ HOP = 0.01  # seconds from one frame of its spectrogram to the next, of which a 
 SHORTEST = 0.025  # seconds of one
 
 
-class Ast:
-    """Weights load on first use.
+class Ast(Pretrained):
+    """Hears, and tells classes apart."""
 
-    Args:
-        source: A repository of the hub, or a folder, in transformers' layout.
-        device: As `choose_device` takes it.
-    """
+    files, licence = FILES, LICENCE
 
     def __init__(self, source: str = "MIT/ast-finetuned-audioset-10-10-0.4593", device: str = "auto") -> None:
-        self.name, self._source, self._device = Path(source).name, source, device
-        self._held: Holder[tuple[Any, Any]] = Holder(self._load, "measure fewer things at a time")
-
-    def prepare(self) -> None:
-        """Raises MissingError where the weights cannot be had."""
-        weights.show_licence(weights.fetch(self._source, FILES, licence=LICENCE))
-
-    def release(self) -> None:
-        self._held.release()
+        super().__init__(source, device)
 
     @torch.inference_mode()
     def hear(self, audio: Audio) -> Heard:
@@ -61,7 +49,6 @@ class Ast:
                 classes.append(array(model.classifier(found).softmax(dim=-1)))
             return heard(np.concatenate(states), self.name, np.concatenate(classes))
 
-    def _load(self) -> tuple[Any, Any]:
-        folder = weights.fetch(self._source, FILES, licence=LICENCE).folder
+    def _load(self, folder: Path) -> tuple[Any, Any]:
         model = pretrained.load(ASTForAudioClassification, folder, CPU, what="audio classifier")
         return exact(model, self._device), extractor(ASTFeatureExtractor, folder, "the audio classifier")

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
-from v2m.frozen import pretrained, weights
-from v2m.frozen.embeddings.reading import BATCH, CPU, array, exact, extractor, heard
+from v2m.frozen import pretrained
+from v2m.frozen.embeddings.reading import BATCH, CPU, Pretrained, array, exact, extractor, heard
 from v2m.frozen.files import read_json, state_dict
-from v2m.frozen.holder import Holder
 from v2m.io.audio import resample
 from v2m.metrics.embedding import Heard, mono, windows
 from v2m.types import Audio, Floats
@@ -28,24 +27,13 @@ WORDS = ("tokenizer.json|vocab.json", "merges.txt|", "tokenizer_config.json|", "
 LICENCE = "apache-2.0"
 
 
-class Clap:
-    """Weights load on first use.
+class Clap(Pretrained):
+    """Hears, and reads words."""
 
-    Args:
-        source: A repository of the hub, or a folder, in transformers' layout.
-        device: As `choose_device` takes it.
-    """
+    files, licence = FILES + WORDS, LICENCE
 
     def __init__(self, source: str = "laion/larger_clap_music_and_speech", device: str = "auto") -> None:
-        self.name, self._source, self._device = Path(source).name, source, device
-        self._held: Holder[tuple[Any, Any, Any]] = Holder(self._load, "measure fewer things at a time")
-
-    def prepare(self) -> None:
-        """Raises MissingError where the weights cannot be had."""
-        weights.show_licence(weights.fetch(self._source, FILES + WORDS, licence=LICENCE))
-
-    def release(self) -> None:
-        self._held.release()
+        super().__init__(source, device)
 
     @torch.inference_mode()
     def hear(self, audio: Audio) -> Heard:
@@ -73,8 +61,7 @@ class Clap:
             asked = {name: given[name] for name in ("input_ids", "attention_mask")}
             return array(model.get_text_features(**asked).pooler_output)
 
-    def _load(self) -> tuple[Any, Any, Any]:
-        folder = weights.fetch(self._source, FILES + WORDS, licence=LICENCE).folder
+    def _load(self, folder: Path) -> tuple[Any, Any, Any]:
         model = exact(pretrained.load(ClapModel, folder, CPU, what="CLAP", state=_counted(folder)), self._device)
         words = pretrained.tokenizer(RobertaTokenizer, folder, ("tokenizer.json", "vocab.json"), "CLAP")
         return model, extractor(ClapFeatureExtractor, folder, "CLAP"), words

@@ -15,9 +15,8 @@ import torch
 from transformers import PeAudioFeatureExtractor, PeAudioVideoModel, PeVideoVideoProcessor
 
 from v2m.errors import MissingError
-from v2m.frozen import pretrained, weights
-from v2m.frozen.embeddings.reading import CPU, array, exact, extractor, heard
-from v2m.frozen.holder import Holder
+from v2m.frozen import pretrained
+from v2m.frozen.embeddings.reading import CPU, Pretrained, array, exact, extractor, heard
 from v2m.io.audio import resample
 from v2m.metrics.embedding import Heard, mono, spans, windows
 from v2m.timing import sample_count
@@ -45,24 +44,14 @@ class _Model(PeAudioVideoModel):
     }
 
 
-class PeAv:
-    """Weights load on first use.
+class PeAv(Pretrained):
+    """Hears and watches."""
 
-    Args:
-        source: A repository of the hub, or a folder, in transformers' layout.
-        device: As `choose_device` takes it.
-    """
+    files, licence = FILES, LICENCE
+    cure = "take a smaller pe-av=REPOSITORY"
 
     def __init__(self, source: str = "facebook/pe-av-small-16-frame", device: str = "auto") -> None:
-        self.name, self._source, self._device = Path(source).name, source, device
-        self._held: Holder[tuple[Any, Any, Any]] = Holder(self._load, "take a smaller pe-av=REPOSITORY")
-
-    def prepare(self) -> None:
-        """Raises MissingError where the weights cannot be had."""
-        weights.show_licence(weights.fetch(self._source, FILES, licence=LICENCE))
-
-    def release(self) -> None:
-        self._held.release()
+        super().__init__(source, device)
 
     @torch.inference_mode()
     def hear(self, audio: Audio) -> Heard:
@@ -92,8 +81,7 @@ class PeAv:
                 found.append(array(tower.video_head(state)))
             return heard(np.concatenate(found), self.name).windows
 
-    def _load(self) -> tuple[Any, Any, Any]:
-        folder = weights.fetch(self._source, FILES, licence=LICENCE).folder
+    def _load(self, folder: Path) -> tuple[Any, Any, Any]:
         if not _timm():
             raise MissingError("PE-AV needs the package timm: `uv sync`, or `pip install timm`")
         with contextlib.redirect_stdout(io.StringIO()):  # to which transformers writes of its own docstrings

@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from v2m.errors import MissingError, out_of_memory
-from v2m.frozen.holder import choose_device
+from v2m.errors import MissingError
+from v2m.frozen import pretrained, weights
+from v2m.frozen.holder import Holder, choose_device
 from v2m.metrics.embedding import Heard
-from v2m.types import Floats
+from v2m.types import Floats, Weights
 
 CPU = torch.device("cpu")
 BATCH = 8  # windows at a time
+
+
+class Pretrained:
+    """A model in transformers' layout, whose weights load on first use.
+
+    Args:
+        source: A repository of the hub, or a folder.
+        device: As `choose_device` takes it.
+    """
+
+    files: ClassVar[tuple[str, ...]]
+    licence: ClassVar[str]
+    cure: ClassVar[str] = "measure fewer things at a time"
+
+    def __init__(self, source: str, device: str = "auto") -> None:
+        self.name, self._source, self._device = Path(source).name, source, device
+        self._held: Holder[Any] = Holder(lambda: self._load(self._fetched().folder), self.cure)
+
+    def prepare(self) -> None:
+        """Raises MissingError where the weights cannot be had."""
+        weights.show_licence(self._fetched())
+
+    def release(self) -> None:
+        self._held.release()
+
+    def _fetched(self) -> Weights:
+        return weights.fetch(self._source, self.files, licence=self.licence)
+
+    def _load(self, folder: Path) -> Any:
+        """What `_held` gives: the model, and what makes sound, words or pictures ready for it."""
+        raise NotImplementedError
 
 
 def exact(model: Any, device: str) -> Any:
@@ -25,13 +57,7 @@ def exact(model: Any, device: str) -> Any:
 
 def extractor(kind: Any, folder: Path, what: str) -> Any:
     """How sound or pictures are made into what the model takes, as the folder says. Raises MissingError."""
-    try:
-        return kind.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of any kind: the files decide which
-        if out_of_memory(error):
-            raise
-        said = " ".join(str(error).split())[:200]
-        raise MissingError(f"{str(folder)!r} does not say what {what} takes ({said}): fetch it again") from error
+    return pretrained.settled(kind, folder, f"{str(folder)!r} does not say what {what} takes")
 
 
 def array(value: Tensor) -> Floats:

@@ -18,6 +18,6 @@ example:
 	uv run infer.py data/examples/bunny_wakes.mp4 --report --overwrite
 
 bench:
-	uv run python bench/default_recipe.py
-	uv run python bench/cut_alignment.py
-	uv run python bench/styles.py
+	uv run python -m bench.default_recipe
+	uv run python -m bench.cut_alignment
+	uv run python -m bench.styles

@@ -1,10 +1,10 @@
-"""A video in, the same video with music out: `uv run infer.py clip.mp4` (see `--help`)."""
+"""Music for a video: `uv run infer.py clip.mp4`, the same as `v2m score clip.mp4`."""
 
 import sys
 
 try:
-    from v2m.cli import main
-except KeyboardInterrupt:  # nothing has begun that would have to be tidied up
+    from v2m.cli.score import main
+except KeyboardInterrupt:  # nothing has started that would need cleanup
     sys.exit(130)
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Trains the music model: `uv run train.py fit --config configs/train/tiny.yaml` (see `--help`)."""
+"""Training of the music model: `uv run train.py fit --config configs/train/tiny.yaml`, the same as `v2m train`."""
 
 import sys
 
 try:
-    from v2m.training.command import main
-except KeyboardInterrupt:  # nothing has begun that would have to be tidied up
+    from v2m.cli.train import main
+except KeyboardInterrupt:  # nothing has started that would need cleanup
     sys.exit(130)
 
 if __name__ == "__main__":

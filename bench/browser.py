@@ -26,7 +26,7 @@ DRIVER = shutil.which("chromedriver")
 
 @contextmanager
 def served(*words: str, environment: dict[str, str] | None = None) -> Iterator[str]:
-    """The page's address, while `python -m v2m.app` runs."""
+    """The page's address, while `v2m app` runs."""
     with serving(*words, environment=environment) as (address, _):
         yield address
 
@@ -39,7 +39,7 @@ def serving(*words: str, environment: dict[str, str] | None = None) -> Iterator[
         port = free.getsockname()[1]
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "v2m.app", "--port", str(port), *words],
+            [sys.executable, "-m", "v2m", "app", "--port", str(port), *words],
             cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=said, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:

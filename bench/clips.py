@@ -15,7 +15,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
-from v2m.types import Pixels
+from v2m.core.types import Pixels
 
 WIDTH, HEIGHT = 256, 144
 VISIBLE = 0.06  # the least mean absolute difference (full scale 1) between the two sides of a cut

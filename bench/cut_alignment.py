@@ -1,9 +1,9 @@
-"""How many cuts the music meets: `uv run python bench/cut_alignment.py [more clips …]`.
+"""How many cuts the music meets: `uv run python -m bench.cut_alignment [more clips …]`.
 
 Makes clips whose cuts are known to the frame, lets the default recipe look at them and write the music, and compares
 the beats of the finished score with the true cuts, not with those that were detected. The example and clips given as
 arguments follow with the cuts that the picture's measuring finds; they stay out of the totals. Chance and the shuffled
-control are those of `v2m.metrics.rhythm`. Last line: one JSON object, with shares of all cuts of the made clips.
+control are those of `v2m.analysis.cut_alignment`. Last line: one JSON object, with shares of all cuts of the made clips.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from clips import EXAMPLE, make
 
+from bench.clips import EXAMPLE, make
+from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, nearest
+from v2m.core.types import Floats, Tags
 from v2m.generators.sketch import Sketch
-from v2m.io import video
-from v2m.io.video import Limits
-from v2m.metrics.rhythm import CutAlignment, cut_alignment, nearest
-from v2m.taggers.palette import Palette
-from v2m.types import Floats, Tags
+from v2m.media import video
+from v2m.media.video import Limits
+from v2m.taggers.heuristic import Palette
 
 SHARES = ("hits", "hits_100ms", "on_downbeats", "chance", "chance_100ms", "chance_downbeats", "shuffled")
 HEADER = f"{'clip':<24}{'s':>6}{'cuts':>6}{'style':>15}{'BPM':>5}{'range':>13}" + "".join(

@@ -1,4 +1,4 @@
-"""Cut detection against PySceneDetect on clips with known cuts: `uv run python bench/cuts.py`.
+"""Cut detection against PySceneDetect on clips with known cuts: `uv run python -m bench.cuts`.
 
 PySceneDetect runs at its defaults but for the shortest scene, which is 5 frames as quick edits need it. A cut counts as
 found within one frame. The seed makes other clips than those on which v2m's detector was developed (seed 0), of the
@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import clips
 from scenedetect import AdaptiveDetector, ContentDetector, detect
 
-from v2m.io import video
+from bench import clips
+from v2m.media import video
 
 
 def ours(path: Path) -> list[float]:

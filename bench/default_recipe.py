@@ -1,4 +1,4 @@
-"""Speed and exactness of the default recipe: `uv run python bench/default_recipe.py`.
+"""Speed and exactness of the default recipe: `uv run python -m bench.default_recipe`.
 
 Times whole processes (`infer.py` as a person starts it), each after one warming run, and checks the files they wrote
 with PyAV and ffmpeg's ebur128, not with v2m's own reports. Last line: one JSON object.

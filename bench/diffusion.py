@@ -1,4 +1,4 @@
-"""SONIQUE's latent diffusion on a CPU: `uv run python bench/diffusion.py`.
+"""SONIQUE's latent diffusion on a CPU: `uv run python -m bench.diffusion`.
 
 Every sampler against a version written out step by step, in double precision; what lies outside of a part that is
 written anew, on a tiny model; then the model of the published size (906.7 M parameters in the U-Net, 133.4 M in the
@@ -21,17 +21,17 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from bench.tiny import solvers
-from bench.tiny import sonique as tiny
-from v2m.convert import stable_audio
-from v2m.frozen.autoencoder import Autoencoder
-from v2m.frozen.unet import UNet, UNetSizes
-from v2m.generators.diffusion import Sonique
-from v2m.generators.diffusion.denoiser import Guide, denoiser, guided
-from v2m.generators.diffusion.settings import Denoising, SamplerName
-from v2m.io.audio import save
-from v2m.models.condition import Condition
-from v2m.types import Regeneration, Steering, Tags, Video
+from tests.fixtures.tiny import solvers
+from tests.fixtures.tiny import sonique as tiny
+from v2m.core.types import Regeneration, Steering, Tags, Video
+from v2m.generators.sonique import Sonique
+from v2m.generators.sonique.denoiser import Guide, denoiser, guided
+from v2m.generators.sonique.options import Denoising, SamplerName
+from v2m.generators.sonique.unet import UNet, UNetSizes
+from v2m.mappings import stable_audio
+from v2m.media.audio import save
+from v2m.models.conditioning import Condition
+from v2m.pretrained.codecs.oobleck import Autoencoder
 
 STEPS = (2, 5, 20, 60)
 SIGMA = 3.0

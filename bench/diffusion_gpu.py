@@ -1,4 +1,4 @@
-"""SONIQUE's real size on a GPU: `uv run python bench/diffusion_gpu.py`.
+"""SONIQUE's real size on a GPU: `uv run python -m bench.diffusion_gpu`.
 
 A checkpoint of the published sizes with random weights, in the published layout, through the generator as a recipe
 loads it: music for 23 s of video with SONIQUE's own settings (300 steps, guided), the second of two runs, and the peak
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.tiny import sonique as tiny
-from v2m.generators.diffusion import Sonique
-from v2m.generators.diffusion.settings import Denoising
-from v2m.types import Tags, Video
+from tests.fixtures.tiny import sonique as tiny
+from v2m.core.types import Tags, Video
+from v2m.generators.sonique import Sonique
+from v2m.generators.sonique.options import Denoising
 
 SECONDS = 23.0
 TAGS = Tags(instruments=["piano", "strings"], genres=["ambient"], tempo=90)

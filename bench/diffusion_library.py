@@ -1,5 +1,5 @@
 """SONIQUE's network, autoencoder, guidance and samplers against the libraries they were published with:
-`uv run python bench/diffusion_library.py --packages FOLDER`.
+`uv run python -m bench.diffusion_library --packages FOLDER`.
 
 FOLDER is the site-packages of an environment of its own, whose releases do not go with ours, into which these were
 installed without what they ask for: stable-audio-tools 0.0.19, descript-audio-codec 1.0.0, k-diffusion 0.1.1,
@@ -22,14 +22,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from bench.tiny import sonique as tiny
-from v2m.convert import stable_audio
-from v2m.frozen.autoencoder import Autoencoder
-from v2m.frozen.unet import UNet, UNetSizes
-from v2m.generators.diffusion import samplers
-from v2m.generators.diffusion.denoiser import Guide, guided
-from v2m.generators.diffusion.settings import SamplerName
-from v2m.models.condition import Condition
+from tests.fixtures.tiny import sonique as tiny
+from v2m.generators.sonique import samplers
+from v2m.generators.sonique.denoiser import Guide, guided
+from v2m.generators.sonique.options import SamplerName
+from v2m.generators.sonique.unet import UNet, UNetSizes
+from v2m.mappings import stable_audio
+from v2m.models.conditioning import Condition
+from v2m.pretrained.codecs.oobleck import Autoencoder
 
 STEPS = 20
 FUNCTIONS = {

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v2m.data.batch import Batch, Cropper
+from v2m.data.collate import Batch, Cropper
 from v2m.data.samples import decode
 from v2m.data.shards import Shards
 from v2m.models import losses
-from v2m.models.condition import Condition
-from v2m.models.music import MusicModel
-from v2m.models.seen import Seen
+from v2m.models.conditioning import Condition
+from v2m.models.music_model import MusicModel
+from v2m.models.visual.inputs import Seen
 
 AT_ONCE = 16
 

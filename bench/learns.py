@@ -1,4 +1,4 @@
-"""Does the trained path learn what it is for: `uv run python bench/learns.py`.
+"""Does the trained path learn what it is for: `uv run python -m bench.learns`.
 
 Makes videos with music that follows them, prepares them, trains the same language model with the conditioner that knows
 the time (`v2m`) and with VidMuse's bag of frames (`vidmuse`), from nothing and on the same samples in the same order,
@@ -6,8 +6,8 @@ and measures both on clips of scenes that were never trained on: how much less e
 the tags, of another of these clips. Clips, samples and models come by the commands that a person types, which are
 printed.
 
-    uv run python bench/learns.py                                   # two cores, half an hour
-    uv run python bench/learns.py --folder work --clips 2000 --steps 20000 --width 256 --layers 6   # hours
+    uv run python -m bench.learns                                   # two cores, half an hour
+    uv run python -m bench.learns --folder work --clips 2000 --steps 20000 --width 256 --layers 6   # hours
 
 With --folder the work is kept, and goes on where it stopped. Last line: one JSON object.
 """
@@ -33,17 +33,16 @@ import numpy as np
 import soundfile
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from bench import held
+from tests.fixtures.tiny import clip, fitted, t5
+from v2m.checkpoints import lightning_ckpt
+from v2m.data.collate import Batch
+from v2m.evaluation.bootstrap import interval, others
+from v2m.models.conditioning import Condition
+from v2m.models.visual.inputs import Seen
+from v2m.training.checkpoints import newest
 
-from bench import held  # noqa: E402
-from bench.tiny import clip, fitted, t5  # noqa: E402
-from v2m.checkpoint import trained  # noqa: E402
-from v2m.data.batch import Batch  # noqa: E402
-from v2m.metrics.paired import interval, others  # noqa: E402
-from v2m.models.condition import Condition  # noqa: E402
-from v2m.models.seen import Seen  # noqa: E402
-from v2m.training.checkpoints import newest  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 SECONDS, WINDOW = 8.0, 2.0  # of a clip; of what is learned in one go
 PLACES = (0.0, 0.34, 0.67, 1.0)  # of a clip that are measured: from 0, 2, 4 and 6 s on
@@ -88,7 +87,7 @@ def shards(home: Path, size: Size, processes: int) -> None:
     counts = {"train": (size.clips, size.seed), "held": (size.held, size.seed + OTHER)}
     for part, (count, seed) in counts.items():
         asked = ["--count", str(count), "--seconds", f"{SECONDS:g}", "--seed", str(seed), "--processes", str(processes)]
-        finished(run("-m", "v2m.data.synthetic", str(home / "videos" / part), *asked, threads=1))
+        finished(run("-m", "v2m", "synthesize", str(home / "videos" / part), *asked, threads=1))
     homes = {name: home / "encoders" / name for name in ("vision", "codec", "text")}
     if not homes["codec"].is_dir():
         clip.write(homes["vision"])
@@ -99,7 +98,7 @@ def shards(home: Path, size: Size, processes: int) -> None:
     encoders = [word for name, path in homes.items() for word in (f"--{name}", str(path))]
     for part in counts:
         asked = [*encoders, "--pool", "all", "--processes", str(processes)]
-        finished(run("-m", "v2m.data.prepare", str(home / "videos" / part), str(home / part), *asked, threads=1))
+        finished(run("-m", "v2m", "prepare", str(home / "videos" / part), str(home / part), *asked, threads=1))
 
 
 def train(home: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
@@ -153,7 +152,7 @@ def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], 
     for name in CONDITIONERS:
         path = newest(home / name / "checkpoints")
         assert path is not None, f"{name} has no checkpoint"
-        model = trained.read(path)
+        model = lightning_ckpt.read(path)
         counts[name] = sum(value.numel() for value in model.parameters())
         found[name] = {}
         for label, way in WAYS.items():

@@ -1,4 +1,4 @@
-"""A step of MusicGen-small, guided, on the CPU: `uv run python bench/lm_decoding.py`.
+"""A step of MusicGen-small, guided, on the CPU: `uv run python -m bench.lm_decoding`.
 
 The same random weights in audiocraft's unedited `LMModel`, transformers' `MusicgenForCausalLM` and here, through the
 converters. One clip with guidance: a branch that listens to 3000 tokens, and one that hears nothing, for which both
@@ -26,14 +26,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, MusicgenDecoderConfig, MusicgenForCausalLM
 
-from bench.tiny import musicgen as tiny
-from v2m.convert import audiocraft, musicgen
-from v2m.models.condition import Condition
-from v2m.models.decoding import Decoder
-from v2m.models.linear import Precision
+from tests.fixtures.tiny import musicgen as tiny
+from v2m.core.types import Sampling
+from v2m.mappings import audiocraft, musicgen
+from v2m.models.conditioning import Condition
+from v2m.models.inference.decoder import Decoder
+from v2m.models.inference.fast_linear import Precision
 from v2m.models.lm import LM, LMConfig
-from v2m.models.music import Branch
-from v2m.types import Sampling
+from v2m.models.music_model import Branch
 
 SHORT, LONG = 8, 40  # frames
 Way = tuple[Callable[[int], object], int, int]  # what writes so many frames, and how many in a shorter and a longer run

@@ -1,4 +1,4 @@
-"""MusicGen-small's size on a GPU, guided, against transformers: `uv run python bench/lm_gpu.py`.
+"""MusicGen-small's size on a GPU, guided, against transformers: `uv run python -m bench.lm_gpu`.
 
 The same random weights in bfloat16, a memory of 3000 tokens. transformers' decoder as it is, and compiled with caches
 of fixed size where that works; ours as CUDA graphs. Batches of 1 and 16 clips; a step is one pass, so that 16 clips
@@ -21,13 +21,13 @@ from torch import Tensor
 from transformers import MusicgenForCausalLM, StaticCache
 
 from bench.lm_decoding import Way, by_transformers, by_us, bytes_read, clock, model, step_ms, theirs
-from bench.tiny import encodec as tiny
-from v2m.frozen import encodec
-from v2m.models.condition import Condition
-from v2m.models.decoding import Decoder
+from tests.fixtures.tiny import encodec as tiny
+from v2m.core.types import Sampling
+from v2m.models.conditioning import Condition
+from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LMConfig
-from v2m.models.music import Branch
-from v2m.types import Sampling
+from v2m.models.music_model import Branch
+from v2m.pretrained.codecs import encodec
 
 SECONDS = 30
 FRAME_RATE = 50

@@ -1,4 +1,4 @@
-"""How the cost of writing grows with what has been written, on the CPU: `uv run python bench/lm_long.py`.
+"""How the cost of writing grows with what has been written, on the CPU: `uv run python -m bench.lm_long`.
 
 A model of MusicGen-small's size with random weights, guided, in bfloat16. First a step after 1, 5, 15 and 30 s of
 codes that are given: the time of a longer run less that of a shorter, by the steps between, medians of several turns.
@@ -17,12 +17,12 @@ from collections.abc import Sequence
 import torch
 
 from bench.lm_decoding import Way, by_us, model, step_ms
-from v2m.models import windows
-from v2m.models.condition import Condition
-from v2m.models.decoding import Decoder
+from v2m.core.types import Sampling
+from v2m.models.conditioning import Condition
+from v2m.models.inference import windows
+from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LMConfig
-from v2m.models.music import Branch
-from v2m.types import Sampling
+from v2m.models.music_model import Branch
 
 FRAME_RATE = 50
 WINDOW, STRIDE = 30 * FRAME_RATE, 18 * FRAME_RATE

@@ -1,8 +1,8 @@
-"""The measures that need no weights, on the default recipe and three baselines: `uv run python bench/offline_table.py`.
+"""The measures that need no weights, on the default recipe and three baselines: `uv run python -m bench.offline_table`.
 
 Made clips and the example (more as arguments) get the music of the default recipe; silence; one fixed loop of drums,
 bass and chords; and Sketch's music for the same picture with its shots in another order, whose cuts lie elsewhere.
-All are mixed and read back as `python -m v2m.metrics` does. Cuts are the detected ones. Last line: one JSON object with
+All are mixed and read back as `v2m evaluate` does. Cuts are the detected ones. Last line: one JSON object with
 the means of each system.
 """
 
@@ -15,16 +15,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from clips import EXAMPLE, make
-from retime import loop, shown_with
 
+from bench.clips import EXAMPLE, make
+from bench.retime import loop, shown_with
+from v2m.cli.evaluate import rows_in
+from v2m.core.types import Audio, Cut, Tags, Video
+from v2m.evaluation import tables
 from v2m.generators.sketch import Sketch
-from v2m.io import mixer, video
-from v2m.metrics import table
-from v2m.metrics.__main__ import rows_in
-from v2m.score import score_video
-from v2m.taggers.palette import Palette
-from v2m.types import Audio, Cut, Tags, Video
+from v2m.media import video
+from v2m.mixing import mixer
+from v2m.pipeline.score import score_video
+from v2m.taggers.heuristic import Palette
 
 RATE = 48_000
 
@@ -72,9 +73,9 @@ def main() -> None:
         folder = Path(name)
         paths = [clip.path for clip in make(folder / "clips", args.count, args.seed)] + [EXAMPLE, *args.more]
         systems = {system: rows_in([place]) for system, place in score_all(paths, folder, args.seed).items()}
-    print(table.compared(systems))
+    print(tables.compared(systems))
     shown = {
-        system: {name: round(mean.value, 4) for name, mean in table.means(rows).items()}
+        system: {name: round(mean.value, 4) for name, mean in tables.means(rows).items()}
         for system, rows in systems.items()
     }
     print(json.dumps({"clips": len(paths), **shown}))

@@ -1,9 +1,9 @@
-"""How many hours of video an hour of `python -m v2m.data.prepare` encodes, and in how much memory.
+"""How many hours of video an hour of `v2m prepare` encodes, and in how much memory.
 
-    uv run python bench/prepare.py                       # tiny random encoders: decoding, measuring, writing
-    uv run python bench/prepare.py --real                # random encoders of the published sizes
-    uv run python bench/prepare.py --processes 1 2       # one after the other
-    uv run python bench/prepare.py --real --separate     # voices are taken out
+    uv run python -m bench.prepare                       # tiny random encoders: decoding, measuring, writing
+    uv run python -m bench.prepare --real                # random encoders of the published sizes
+    uv run python -m bench.prepare --processes 1 2       # one after the other
+    uv run python -m bench.prepare --real --separate     # voices are taken out
 
 Videos with moving pictures and noise are made first; the peak is that of the process and its children together. With
 the time that the command itself takes to start.
@@ -22,11 +22,10 @@ import imageio_ffmpeg
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, T5Config, T5EncoderModel
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from bench.default_recipe import seconds_and_peak
+from tests.fixtures.tiny import clip, demucs, encodec, t5
 
-from bench.default_recipe import seconds_and_peak  # noqa: E402
-from bench.tiny import clip, demucs, encodec, t5  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 
 def videos(folder: Path, count: int, seconds: float, size: str) -> None:
@@ -78,7 +77,7 @@ def main() -> None:
         for processes in asked.processes:
             settings = [f"--{name}={path}" for name, path in homes.items()]
             out = folder / f"out{processes}"
-            command = [sys.executable, "-m", "v2m.data.prepare", *settings, f"--processes={processes}", "--quiet"]
+            command = [sys.executable, "-m", "v2m", "prepare", *settings, f"--processes={processes}", "--quiet"]
             command += ["--vocals=remove"] * asked.separate
             taken, peak = seconds_and_peak(*command, str(folder / "videos"), str(out))
             size = sum(path.stat().st_size for path in out.glob("*.tar"))

@@ -1,10 +1,10 @@
-"""How many cuts finished music meets before and after it is moved: `uv run python bench/retime.py`.
+"""How many cuts finished music meets before and after it is moved: `uv run python -m bench.retime`.
 
 Music that ignored the cuts of 12 made clips: Sketch's for another cutting of the same picture (the shots of another
 clip, in its place), in all styles in turn; and a loop of drums, bass and chords at a tempo of its own. Nothing is known
 of it but its sound. The cuts are the true ones, their strengths as measured. Hits are of beats measured in the finished
 sound, not of the plan; for Sketch's music those of its true beats, carried along, follow. Chance and the shuffled
-control are those of `v2m.metrics.rhythm`. Also: how well beats and bar lines are measured (F-measure, ±70 ms) against
+control are those of `v2m.analysis.cut_alignment`. Also: how well beats and bar lines are measured (F-measure, ±70 ms) against
 Sketch's own. Last line: one JSON object; shares are of all cuts.
 """
 
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clips import Clip, make
 
+from bench.clips import Clip, make
+from v2m.analysis.beats import Pulse, pulse
+from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, nearest
+from v2m.core.types import Audio, Cut, Floats, Picture, Score, Tags, Video
 from v2m.generators.sketch import Sketch
-from v2m.generators.sketch.styles import STYLES
-from v2m.io import video
-from v2m.metrics.beats import Pulse, pulse
-from v2m.metrics.rhythm import CutAlignment, cut_alignment, nearest
-from v2m.retiming.piece import retimed
-from v2m.retiming.route import route
-from v2m.types import Audio, Cut, Floats, Picture, Score, Tags, Video
+from v2m.media import video
+from v2m.pipeline.alignment.align import retimed
+from v2m.pipeline.alignment.time_warp import route
+from v2m.sketch.styles import STYLES
 
 RATE = 44100
 TOLERANCE = 0.07

@@ -11,9 +11,9 @@ from typing import Any
 import lightning
 import torch
 
-from bench.tiny import shards
-from v2m.models.conditioner import ConditionerConfig
+from tests.fixtures.tiny import shards
 from v2m.models.lm import LMConfig
+from v2m.models.visual.vidmuse import ConditionerConfig
 
 # As `prepare` makes them with CLIP ViT-B/32, EnCodec 32 kHz and T5-base.
 KEPT = replace(shards.KEPT, vision="random:grid", width=768, whole=32, entries=2048, text_width=768)

@@ -1,8 +1,8 @@
-"""How ffmpeg's rubberband keeps time, pitch, onsets and stereo: `uv run python bench/stretch.py`.
+"""How ffmpeg's rubberband keeps time, pitch, onsets and stereo: `uv run python -m bench.stretch`.
 
 Settings of the filter side by side. Impulses and a steady chord go along four courses whose rate moves within ±4 %
 every 1.25 s; stereo music of Sketch's (five styles) at one rate, 3 % faster. Last line: one JSON object of what
-`v2m.io.stretch` uses.
+`v2m.pipeline.alignment.time_stretch` uses.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from unittest.mock import patch
 
 import numpy as np
 
+from v2m.analysis.onsets import onset_strength
+from v2m.core.timing import TimeMap
+from v2m.core.types import Audio, Floats, Tags
 from v2m.generators.sketch import Sketch
-from v2m.io import stretch, video
-from v2m.metrics.onsets import onset_strength
-from v2m.timing import TimeMap
-from v2m.types import Audio, Floats, Tags
+from v2m.media import video
+from v2m.pipeline.alignment import time_stretch
 
 RATE, SECONDS = 48_000, 17.0
 PLANTED = np.arange(0.75, SECONDS - 1, 0.5)
@@ -54,7 +55,7 @@ def course(seed: int) -> TimeMap:
 def off_by(seed: int) -> Floats:
     """Milliseconds by which impulses come too late."""
     plan = course(seed)
-    sound = np.abs(stretch.stretched(impulses(), plan, SECONDS).samples[0])
+    sound = np.abs(time_stretch.stretched(impulses(), plan, SECONDS).samples[0])
     loud = np.flatnonzero(sound > 0.15)
     found = loud[np.diff(loud, prepend=-RATE) > 0.2 * RATE] / RATE
     expected = plan.to(PLANTED)
@@ -63,7 +64,7 @@ def off_by(seed: int) -> Floats:
 
 def purity(seed: int) -> float:
     """Share of a steady chord's power within 1.5 Hz of its tones."""
-    sound = stretch.stretched(chord(), course(seed), SECONDS).samples[0, 2 * RATE : 14 * RATE]
+    sound = time_stretch.stretched(chord(), course(seed), SECONDS).samples[0, 2 * RATE : 14 * RATE]
     power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
     hertz = np.arange(len(power)) * RATE / len(sound)
     return float(power[np.any([np.abs(hertz - tone) <= 1.5 for tone in CHORD], axis=0)].sum() / power.sum())
@@ -71,7 +72,7 @@ def purity(seed: int) -> float:
 
 def kept(music: Audio) -> tuple[float, float]:
     """How strong the 60 strongest onsets are after against before, and how wide the stereo sound."""
-    copy = stretch.stretched(music, TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1 / 1.03])), SECONDS / 1.03)
+    copy = time_stretch.stretched(music, TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1 / 1.03])), SECONDS / 1.03)
     onsets = [float(np.sort(onset_strength(each))[-60:].mean()) for each in (copy, music)]
     sides = [each.samples[0] - each.samples[1] for each in (copy, music)]
     middles = [each.samples[0] + each.samples[1] for each in (copy, music)]
@@ -85,12 +86,12 @@ def main() -> None:
     figures: dict[str, float] = {}
     print(f"{'filter':<62}{'earliest ms':>12}{'latest ms':>10}{'purity':>8}{'onsets':>8}{'width':>7}")
     for setting in SETTINGS:
-        with patch.object(stretch, "FILTER", setting):
+        with patch.object(time_stretch, "FILTER", setting):
             late = np.concatenate([off_by(seed) for seed in range(4)])
             pure = float(np.mean([purity(seed) for seed in range(4)]))
             onsets, width = np.mean([kept(piece) for piece in pieces], axis=0)
         print(f"{setting:<62}{late.min():>12.1f}{late.max():>10.1f}{pure:>8.3f}{onsets:>8.2f}{width:>7.2f}", flush=True)
-        if setting == stretch.FILTER:
+        if setting == time_stretch.FILTER:
             shown = [round(float(value), 3) for value in (late.min(), late.max(), pure, onsets, width)]
             figures = dict(zip(("earliest_ms", "latest_ms", "purity", "onsets", "width"), shown, strict=True))
             print("  which is in use")

@@ -1,6 +1,6 @@
 """How far the styles of Sketch lie apart, against how far two seeds of one style do.
 
-    uv run python bench/styles.py [CLIP]
+    uv run python -m bench.styles [CLIP]
 
 Each style scores the same clip with several seeds. Every piece becomes a vector of what is heard:
 log-mel spectrum (mean and spread of 24 bands), spectral centroid and flatness (mean, spread), flux, onsets a second,
@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from v2m.core.types import Floats, Tags, Video
 from v2m.generators.sketch import Sketch
-from v2m.generators.sketch.styles import STYLES
-from v2m.io import video as video_io
-from v2m.types import Floats, Tags, Video
+from v2m.media import video as video_io
+from v2m.sketch.styles import STYLES
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "examples" / "bunny_wakes.mp4"
 SEEDS = (1, 2, 3)

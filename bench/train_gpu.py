@@ -1,8 +1,8 @@
 """Training at MusicGen-small's size in bfloat16 on a GPU: steps of music a second, and the share of what it can do.
 
-    uv run python bench/train_gpu.py
-    uv run python bench/train_gpu.py --batches 4 8 16 --steps 30
-    uv run python bench/train_gpu.py --tiny --device cpu     # that it runs
+    uv run python -m bench.train_gpu
+    uv run python -m bench.train_gpu --batches 4 8 16 --steps 30
+    uv run python -m bench.train_gpu --tiny --device cpu     # that it runs
 
 Random weights, shards of the published sizes, clips of 30 s, the command's own module and trainer: conditioner, losses,
 clipping and AdamW included. Variants: layers compiled or not, activations kept or computed anew, batches. `mfu` is the
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -24,15 +23,14 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from bench import flops, stepping
+from v2m.core.errors import out_of_memory
+from v2m.data.collate import Batch
+from v2m.data.module import ShardData
+from v2m.models import losses
+from v2m.training.module import V2M
 
-from bench import flops, stepping  # noqa: E402
-from v2m.data.batch import Batch  # noqa: E402
-from v2m.data.module import ShardData  # noqa: E402
-from v2m.errors import out_of_memory  # noqa: E402
-from v2m.lit import V2M  # noqa: E402
-from v2m.models import losses  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 WARMING = 5  # steps that do not count: compiling, caches
 

@@ -1,8 +1,8 @@
 """Steps of training a second on prepared features, against decoding and encoding frames in every step.
 
-    uv run python bench/train_step.py                    # some minutes
-    uv run python bench/train_step.py --sizes small      # MusicGen-small's: 12 GB, half an hour
-    uv run python bench/train_step.py --sizes small --device cuda --batch 8
+    uv run python -m bench.train_step                    # some minutes
+    uv run python -m bench.train_step --sizes small      # MusicGen-small's: 12 GB, half an hour
+    uv run python -m bench.train_step --sizes small --device cuda --batch 8
 
 One run for both: its steps take turns. All of them read shards of the published sizes and train the whole model,
 optimizer included. Every second step does besides what VidMuse does: it decodes the frames of the clip (2 a second) and
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,15 +29,14 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from bench import stepping
+from bench.prepare import videos
+from v2m.data.collate import Batch
+from v2m.data.module import ShardData
+from v2m.pretrained.vision import Vision
+from v2m.training.module import V2M
 
-from bench import stepping  # noqa: E402
-from bench.prepare import videos  # noqa: E402
-from v2m.data.batch import Batch  # noqa: E402
-from v2m.data.module import ShardData  # noqa: E402
-from v2m.frozen.clip import Vision  # noqa: E402
-from v2m.lit import V2M  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 SIDE = 224  # pixels that CLIP sees
 COUNT = 2  # videos, which take turns

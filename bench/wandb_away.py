@@ -1,6 +1,6 @@
-"""What becomes of training where W&B's server is away, or goes: `uv run python bench/wandb_away.py`.
+"""What becomes of training where W&B's server is away, or goes: `uv run python -m bench.wandb_away`.
 
-Each row has a key, and a server on this machine that is there or not in one way (`bench/tiny/wandb_server.py`). "begin"
+Each row has a key, and a server on this machine that is there or not in one way (`tests/fixtures/tiny/wandb_server.py`). "begin"
 and "end" are the seconds that the logger alone takes before its first figure and after its last; the rest is what a
 real run of train.py came to. Addresses outside this machine are never asked.
 """
@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.tiny import shards
-from bench.tiny.training import records
-from bench.tiny.wandb_server import MANNERS, Manner, serving
+from tests.fixtures.tiny import shards
+from tests.fixtures.tiny.training import records
+from tests.fixtures.tiny.wandb_server import MANNERS, Manner, serving
 
 ROOT = Path(__file__).parents[1]
 KEY = "0123456789abcdef" * 2 + "01234567"  # of the right length, and nobody's
@@ -26,7 +26,7 @@ LONGEST = 900.0
 ALONE = """
 import sys, time
 import wandb
-from v2m.training.wandb import Wandb
+from v2m.training.wandb_logger import Wandb
 begun = time.perf_counter()
 logger = Wandb(save_dir=sys.argv[1])
 logger.experiment
@@ -63,7 +63,7 @@ def run(folder: Path, root: Path, address: str) -> dict[str, float]:
     words = ["--config", "configs/train/tiny.yaml", "--data.train", str(folder), "--trainer.max_steps", str(STEPS)]
     words += ["--trainer.default_root_dir", str(root), "--data.window", "1", "--data.batch", "2"]
     words += ["--checkpoints.every", "1", "--checkpoints.keep", "100", "--trainer.log_every_n_steps", "1"]
-    words += ["--trainer.logger", "v2m.training.wandb.Wandb", "--trainer.logger.init_args.save_dir", str(root)]
+    words += ["--trainer.logger", "v2m.training.wandb_logger.Wandb", "--trainer.logger.init_args.save_dir", str(root)]
     done = subprocess.run(
         [sys.executable, "train.py", "fit", *words], cwd=ROOT, env=environment(address), capture_output=True,
         timeout=LONGEST, check=False,

@@ -1,4 +1,4 @@
-"""How long people wait at the page: `uv run python bench/web_page.py`. Needs Debian's chromium and chromium-driver.
+"""How long people wait at the page: `uv run python -m bench.web_page`. Needs Debian's chromium and chromium-driver.
 
 The example goes in; the time runs from the press on *Make music* until the browser can play the video. First on a page
 that has just opened, while it still looks at the recipes, then after that, each time with a browser of its own. Then a
@@ -16,8 +16,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from browser import Visitor, serving
-from clips import EXAMPLE
+from bench.browser import Visitor, serving
+from bench.clips import EXAMPLE
 
 LONG = 600.0  # seconds
 

@@ -1,4 +1,4 @@
-"""YuE at its real sizes on a GPU, with random weights: `uv run python bench/yue_gpu.py`.
+"""YuE at its real sizes on a GPU, with random weights: `uv run python -m bench.yue_gpu`.
 
 Builds stage 1 (6.2 B parameters), stage 2 (2 B) and the codec with both decoders in the device's memory, one after the
 other as the generator has them, and makes 30 s of instrumental music, and of a song with `--song`. Random weights take
@@ -22,16 +22,16 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.tiny import xcodec, yue_tokenizer
-from v2m.frozen.xcodec import XCodec
+from tests.fixtures.tiny import xcodec, yue_tokenizer
+from v2m.core.timing import codec_frames, sample_count
+from v2m.core.types import Tags
 from v2m.generators.yue import audio, stage1, stage2
 from v2m.generators.yue.lyrics import Part, blank
 from v2m.generators.yue.prompt import Prompt
 from v2m.generators.yue.stage1 import Passage
 from v2m.generators.yue.tokenizer import Tokenizer
 from v2m.generators.yue.tokens import FRAME_RATE
-from v2m.timing import codec_frames, sample_count
-from v2m.types import Tags
+from v2m.pretrained.codecs.xcodec import XCodec
 
 SHAPED = {"num_key_value_heads": 4, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "max_position_embeddings": 16_384}
 STAGE_1 = LlamaConfig(

@@ -1,4 +1,4 @@
-"""Stage 1 of YuE: guidance in one forward against two separate passes: `uv run python bench/yue_stage1.py`.
+"""Stage 1 of YuE: guidance in one forward against two separate passes: `uv run python -m bench.yue_stage1`.
 
 The slow way is transformers' own: each branch has its cache and its forward per token, joined by transformers' logits
 processors. Both ways choose among the same 1024 tokens by the same random numbers, so that they must write the same.
@@ -35,15 +35,15 @@ from transformers import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
-from bench.tiny import yue_lm, yue_tokenizer
+from tests.fixtures.tiny import yue_lm, yue_tokenizer
+from v2m.core.timing import codec_frames
+from v2m.core.types import Tags
 from v2m.generators.yue import stage1, tokens
 from v2m.generators.yue.lyrics import blank
 from v2m.generators.yue.prompt import Prompt
 from v2m.generators.yue.stage1 import Passage, Settings
 from v2m.generators.yue.tokenizer import Tokenizer
-from v2m.models.sampling import draw
-from v2m.timing import codec_frames
-from v2m.types import Tags
+from v2m.models.inference.sampling import draw
 
 ALLOWED = torch.arange(tokens.FIRST_CODE, tokens.first_id(1))
 SILENCE = 0

@@ -1,4 +1,4 @@
-"""How much faster YuE's stage 2 is than the published loop on the same Llama: `uv run python bench/yue_stage2.py`.
+"""How much faster YuE's stage 2 is than the published loop on the same Llama: `uv run python -m bench.yue_stage2`.
 
 The published loop calls `generate()` once a frame with all that there is of the window so far; `slow` does just that,
 on a random Llama in the published format, and `v2m.generators.yue.stage2.refine` must find the same tokens. Both take
@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging
 
+from tests.fixtures.tiny import yue_lm
 from v2m.generators.yue.stage2 import refine
 from v2m.generators.yue.tokens import CODEBOOKS, CODES, EOA, FRAME_RATE, SOA, STAGE_1, STAGE_2, first_id
 
@@ -93,8 +94,6 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    from tiny import yue_lm  # noqa: PLC0415 - on the path of this script, not of the tests that import `slow`
-
     with tempfile.TemporaryDirectory() as folder:
         dims = {"hidden": given.hidden, "layers": given.layers, "heads": given.heads, "kv_heads": given.heads // 8}
         made = yue_lm.make(Path(folder), yue_lm.STAGE_2, ffn=given.hidden * 11 // 4, **dims)

@@ -1,4 +1,4 @@
-"""The zero-shot path from end to end on tiny checkpoints: `uv run python bench/zero_shot_tiny.py`.
+"""The zero-shot path from end to end on tiny checkpoints: `uv run python -m bench.zero_shot_tiny`.
 
 Writes random checkpoints of every model in the format it is published in, makes clips, and runs the command as a person
 types it: the shipped recipe `v2b` with folders in place of the hub's repositories. Lengths are counted in the files
@@ -24,7 +24,7 @@ import imageio_ffmpeg
 import numpy as np
 import soundfile
 
-from bench.tiny import v2b, videollama
+from tests.fixtures.tiny import v2b, videollama
 
 ROOT = Path(__file__).parents[1]
 SHOTS = ("testsrc2", "mandelbrot", "smptehdbars")

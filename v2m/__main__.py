@@ -1,10 +1,10 @@
-"""`python -m v2m` is `infer.py` where only the package is installed."""
+"""`python -m v2m` is the command `v2m`."""
 
 import sys
 
 try:
-    from v2m.cli import main
-except KeyboardInterrupt:  # nothing has begun that would have to be tidied up
+    from v2m.cli.main import main
+except KeyboardInterrupt:  # nothing has started that would need cleanup
     sys.exit(130)
 
 sys.exit(main(sys.argv[1:]))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ffmpeg
-from v2m.batch import score_all, videos_in
-from v2m.cli import main
-from v2m.generators.sketch.sketch import Sketch
-from v2m.io.mixer import Mix
+from v2m.cli.score import main
+from v2m.generators.sketch import Sketch
+from v2m.mixing.mixer import Mix
+from v2m.pipeline.batch import score_all, videos_in
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_no_decoder_outlives_its_video(folder: Path) -> None:
     kept = [*score_all(videos_in([folder]), None, {}, overwrite=False, mix=Mix(lufs=None))]
     assert [row.status for row in kept] == ["done", "failed", "done"]
     children = [int(pid) for tasks in Path("/proc/self/task").glob("*/children") for pid in tasks.read_text().split()]
-    assert not [pid for pid in children if b"v2m.io.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert not [pid for pid in children if b"v2m.media.decoder_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_two_inputs_that_would_write_one_output_are_told_apart(

@@ -17,10 +17,10 @@ import soundfile
 
 from bench.default_recipe import packets
 from tests.conftest import EXAMPLE, FFMPEG
-from v2m.cli import main
-from v2m.score import score_video
-from v2m.taggers.palette import Palette
-from v2m.types import Tags
+from v2m.cli.score import main
+from v2m.core.types import Tags
+from v2m.pipeline.score import score_video
+from v2m.taggers.heuristic import Palette
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from bench.default_recipe import packets
-from bench.tiny import demucs, encodec, t5
-from bench.tiny import musicgen as tiny
 from tests.conftest import ffmpeg, names
-from v2m.checkpoint import V2M
-from v2m.cli import main
+from tests.fixtures.tiny import demucs, encodec, t5
+from tests.fixtures.tiny import musicgen as tiny
+from v2m.checkpoints import V2M
+from v2m.cli.score import main
 
 WINDOWS = ("--generator.window", "2", "--generator.stride", "1")
 

@@ -211,7 +211,7 @@ def answer(url: str) -> int:
         return error.code
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "v2m/app/page.py", "../../../../etc/passwd"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "v2m/webapp/handlers.py", "../../../../etc/passwd"])
 def test_no_file_of_the_machine_is_given_out(address: str, path: str) -> None:
     assert answer(f"{address}/gradio_api/file={path}") in {403, 404}
 

@@ -15,28 +15,29 @@ import pytest
 import torch
 import yaml
 
-from bench.tiny import encoders
-from bench.tiny import musicgen as tiny
 from tests.conftest import ffmpeg, names
-from tests.unit.data.test_prepare import read
-from tests.unit.taggers.test_videollama import SMALL
-from tests.unit.test_lit import trainer
-from v2m import cli, lit
-from v2m.checkpoint import V2M, trained
-from v2m.convert.__main__ import main as convert
-from v2m.data.command import main as prepare
+from tests.data.test_prepare import read
+from tests.fixtures.tiny import encoders
+from tests.fixtures.tiny import musicgen as tiny
+from tests.taggers.test_videollama import SMALL
+from tests.training.test_module import trainer
+from v2m.checkpoints import V2M, lightning_ckpt
+from v2m.cli import score
+from v2m.cli.convert import main as convert
+from v2m.cli.prepare import main as prepare
+from v2m.cli.train import main
+from v2m.core.protocols import MusicGenerator
+from v2m.core.types import Sampling, Tags
 from v2m.data.module import ShardData
+from v2m.data.predict_data import Videos
 from v2m.data.schema import META, Manifest
-from v2m.data.videos import Videos
+from v2m.generators.in_memory import Trained
 from v2m.generators.musicgen import MusicGen
-from v2m.generators.trained import Trained
 from v2m.generators.vidmuse import VidMuse
-from v2m.interfaces import MusicGenerator
-from v2m.io import video
+from v2m.media import video
 from v2m.models.lora import LoRA
+from v2m.training import module as training_module
 from v2m.training.checkpoints import saved
-from v2m.training.command import main
-from v2m.types import Sampling, Tags
 
 ROOT = Path(__file__).parents[2]
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
@@ -130,7 +131,7 @@ def test_it_plays_what_its_exported_checkpoint_plays(
     other = Path(shutil.copy(media / "cuts.mp4", tmp_path / "other.mp4"))
     windows = ["--generator.window", "1.5", "--generator.stride", "0.9", "--generator.device", "cpu"]
     recipe = ["--recipe", "vidmuse", "--generator.checkpoint", str(made.exported), "--config", str(made.tagger)]
-    assert cli.main([str(other), *recipe, *windows, "--seed", "3", "--quiet"]) == 0
+    assert score.main([str(other), *recipe, *windows, "--seed", "3", "--quiet"]) == 0
     assert sound(tmp_path / "out/a.v2m.mp4") == sound(tmp_path / "other.v2m.mp4") == sound(tmp_path / "out/b/a.v2m.mp4")
 
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.mp4")}
@@ -176,14 +177,14 @@ def test_a_start_without_a_conditioner_is_told_by_words_untrained(clip: Path, tm
     windows = ["--model.scoring.window", "2", "--model.scoring.stride", "1", "--trainer.accelerator", "cpu"]
     assert main(["predict", *given, *windows, *QUIET]) == 0
     recipe = ["--recipe", "musicgen", "--generator.model", str(start), "--generator.device", "cpu"]
-    assert cli.main([str(clip), *recipe, "--generator.window", "2", "--generator.stride", "1", "--quiet"]) == 0
+    assert score.main([str(clip), *recipe, "--generator.window", "2", "--generator.stride", "1", "--quiet"]) == 0
     assert sound(tmp_path / "out/cuts.v2m.mp4") == sound(clip.with_name("cuts.v2m.mp4"))
     assert record(tmp_path / "out/cuts.v2m.json")["settings"]["weights_sha256"] is not None
 
 
 def test_after_it_has_played_the_model_is_what_it_was(made: Made, clip: Path) -> None:
     """The averaged weights, bit for bit, which can be measured and trained on."""
-    module, averaged = lit.V2M(), V2M.from_pretrained(str(made.exported)).state_dict()
+    module, averaged = training_module.V2M(), V2M.from_pretrained(str(made.exported)).state_dict()
     run = trainer()
     [[row]] = run.predict(module, Videos(clip), ckpt_path=made.trained, weights_only=True) or []
     assert (row.status, row.detail) == ("done", "cuts.v2m.mp4")
@@ -198,12 +199,15 @@ def test_after_it_has_played_the_model_is_what_it_was(made: Made, clip: Path) ->
 
 
 def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_path: Path) -> None:
-    learning = lit.Learning(rate=0.05, warmup=0)
-    module, run = lit.V2M(str(made.exported), lora=LoRA(rank=4), window=1.5, learning=learning), trainer(max_steps=5)
+    learning = training_module.Learning(rate=0.05, warmup=0)
+    module, run = (
+        training_module.V2M(str(made.exported), lora=LoRA(rank=4), window=1.5, learning=learning),
+        trainer(max_steps=5),
+    )
     run.fit(module, ShardData(made.shards, batch=2, window=1.5, workers=0))
     run.save_checkpoint(tmp_path / "made.ckpt")
     clip = video.open(media / "cuts.mp4").span(0.0, 1.2)
-    plain, start = trained.read(tmp_path / "made.ckpt"), V2M.from_pretrained(str(made.exported))
+    plain, start = lightning_ckpt.read(tmp_path / "made.ckpt"), V2M.from_pretrained(str(made.exported))
     tags, device = Tags(genres="jazz"), torch.device("cpu")
     own, merged, before = (
         Trained(each, "a model", device, precision="fp32").generate(clip, tags, 3).audio.samples

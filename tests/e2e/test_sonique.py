@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from bench.default_recipe import packets
-from bench.tiny import chat, videollama
-from bench.tiny import sonique as tiny
 from tests.conftest import ffmpeg, names
-from v2m.cli import main
-from v2m.io import audio as sound_files
+from tests.fixtures.tiny import chat, videollama
+from tests.fixtures.tiny import sonique as tiny
+from v2m.cli.score import main
+from v2m.media import audio as sound_files
 
 TAGS = ("--tags.genres", "rock", "--tags.instruments", "guitar,drums", "--tags.moods", "calm", "--tags.tempo", "140")
 FLAGS = (*TAGS, "--tags.key", "D major", "--generator.overlap", "0.3", "--generator.sampling.steps", "4")

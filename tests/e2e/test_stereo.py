@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from bench.tiny import encoders
 from tests.conftest import ffmpeg
 from tests.e2e.test_musicgen import heard
 from tests.e2e.test_train import words
-from v2m.checkpoint import V2M
-from v2m.cli import main as infer
-from v2m.convert.__main__ import main as convert
-from v2m.data.command import main as prepare
-from v2m.errors import USAGE
-from v2m.training.command import main as train
+from tests.fixtures.tiny import encoders
+from v2m.checkpoints import V2M
+from v2m.cli.convert import main as convert
+from v2m.cli.prepare import main as prepare
+from v2m.cli.score import main as infer
+from v2m.cli.train import main as train
+from v2m.core.errors import USAGE
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_stereo_model_is_learned_exported_and_played(
 def test_mono_and_stereo_do_not_mix(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A start that writes mono; delays for four codebooks."""
     from v2m.models.lm import LMConfig
-    from v2m.models.music import MusicConfig
+    from v2m.models.music_model import MusicConfig
 
     torch.manual_seed(0)
     for codebooks, said in ((8, "2 channels of codes where the model has 1"), (4, "8 codebooks where the model has 4")):

@@ -1,4 +1,4 @@
-"""Tags for a corpus: `python -m v2m.tag`, by VideoLLaMA3 and by the picture, on one rank and on two."""
+"""Tags for a corpus: `v2m tag`, by VideoLLaMA3 and by the picture, on one rank and on two."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import pytest
 import yaml
 
 from tests.conftest import names
-from tests.unit.taggers.test_videollama import SMALL
-from v2m import errors
+from tests.taggers.test_videollama import SMALL
+from v2m.cli.tag import TagCLI, main
+from v2m.core import errors
+from v2m.core.types import Tags
 from v2m.data.sources import find, read_tags
-from v2m.tag import ALL, Command, TagVideos, main
-from v2m.types import Tags
+from v2m.training.tagging import ALL, TagVideos
 
 ROOT = Path(__file__).parents[2]
 CPU = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
@@ -102,7 +103,7 @@ def test_the_shipped_config_is_that_of_the_recipe_and_opens_with_its_command() -
     path = ROOT / "configs/data/tag.yaml"
     held, recipe = (yaml.safe_load(each.read_text()) for each in (path, ROOT / "configs/infer/v2b.yaml"))
     assert held["model"]["tagger"] == recipe["tagger"]
-    assert path.read_text().startswith(f"# uv run python -m v2m.tag --config configs/data/{path.name} --data.videos ")
+    assert path.read_text().startswith(f"# uv run v2m tag --config configs/data/{path.name} --data.videos ")
 
 
 def test_what_is_wrong_with_the_whole_is_one_line(
@@ -117,7 +118,7 @@ def test_what_is_wrong_with_the_whole_is_one_line(
         (gone, errors.ENVIRONMENT, "there is no folder './gone'"),
     ):
         assert main([*given, *CPU]) == code
-        [line] = [row for row in capsys.readouterr().err.splitlines() if row.startswith("v2m.tag: ")]
+        [line] = [row for row in capsys.readouterr().err.splitlines() if row.startswith("v2m tag: ")]
         assert told in line
 
 
@@ -131,7 +132,7 @@ def test_the_tagger_works_where_the_rank_does_and_is_no_part_of_the_module(
         modules.append(self)
 
     monkeypatch.setattr(TagVideos, "on_predict_end", note)
-    Command([*config, "--data.videos", str(corpus / "a.mp4"), *CPU])
+    TagCLI([*config, "--data.videos", str(corpus / "a.mp4"), *CPU])
     [module] = modules
     tagger: Any = module.tagger
     assert tagger.device == "cpu"
@@ -146,7 +147,7 @@ def test_ended_by_a_signal_the_same_command_goes_on(corpus: Path, media: Path) -
     for number in range(4):
         shutil.copy(media / "cuts.mp4", corpus / f"more{number:02d}.mp4")
     (corpus / "d.mp4").unlink()
-    command = [sys.executable, "-m", "v2m.tag", "--data.videos", str(corpus), *CPU]
+    command = [sys.executable, "-m", "v2m", "tag", "--data.videos", str(corpus), *CPU]
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     end = time.monotonic() + 300
     while len(tags_there(corpus)) < 2:
@@ -173,7 +174,7 @@ def tags_there(folder: Path) -> list[Path]:
 def test_two_ranks_tag_each_video_once(corpus: Path, config: list[str]) -> None:
     """Five videos, which are odd; one of them fails, and its rank ends well none the less."""
     ranks = ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
-    command = [sys.executable, "-m", "v2m.tag", *config, "--data.videos", str(corpus), *CPU, *ranks]
+    command = [sys.executable, "-m", "v2m", "tag", *config, "--data.videos", str(corpus), *CPU, *ranks]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == errors.BATCH, done.stderr[-3000:]
     rows = done.stdout.splitlines()

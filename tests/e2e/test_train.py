@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.tiny import shards as made
-from v2m.checkpoint import V2M
-from v2m.convert.__main__ import main as convert
+from tests.fixtures.tiny import shards as made
+from v2m.checkpoints import V2M
+from v2m.cli.convert import main as convert
+from v2m.cli.train import Command, main
 from v2m.training.checkpoints import saved
-from v2m.training.command import Command, main
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs/train").glob("*.yaml"))

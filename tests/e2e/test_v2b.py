@@ -13,10 +13,10 @@ import pytest
 import soundfile
 
 from bench.default_recipe import packets
-from bench.tiny import v2b
-from bench.tiny.videollama import SONG
 from tests.conftest import names
-from v2m.cli import main
+from tests.fixtures.tiny import v2b
+from tests.fixtures.tiny.videollama import SONG
+from v2m.cli.score import main
 
 
 @pytest.fixture(scope="module")

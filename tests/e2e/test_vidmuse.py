@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from bench.default_recipe import packets
-from bench.tiny import encodec
-from bench.tiny import musicgen as tiny
 from tests.conftest import names
-from v2m.checkpoint import V2M
-from v2m.cli import main
+from tests.fixtures.tiny import encodec
+from tests.fixtures.tiny import musicgen as tiny
+from v2m.checkpoints import V2M
+from v2m.cli.score import main
 
 WINDOWS = ("--generator.window", "2", "--generator.stride", "1")
 

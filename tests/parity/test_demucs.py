@@ -13,10 +13,10 @@ from demucs.apply import BagOfModels, apply_model
 from demucs.hf import load_safetensors_model
 from demucs.states import load_model
 
-from bench.tiny import demucs as tiny
-from v2m.frozen.demucs import Demucs
-from v2m.io.audio import resample
-from v2m.types import Audio
+from tests.fixtures.tiny import demucs as tiny
+from v2m.core.types import Audio
+from v2m.media.audio import resample
+from v2m.pretrained.demucs import Demucs
 
 CPU = torch.device("cpu")
 RATE = 44100

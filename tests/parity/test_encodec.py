@@ -14,12 +14,12 @@ from encodec.quantization.vq import ResidualVectorQuantizer
 from torch import Tensor
 from transformers import EncodecModel, T5EncoderModel, T5Tokenizer
 
-from bench.tiny import encodec as tiny
-from bench.tiny import t5 as tiny_t5
-from v2m.convert import encodec as convert
-from v2m.frozen import encodec, encodec_package
-from v2m.frozen.codec import LEVEL, EnCodec, Stereo
-from v2m.frozen.t5 import T5
+from tests.fixtures.tiny import encodec as tiny
+from tests.fixtures.tiny import t5 as tiny_t5
+from v2m.mappings import encodec as convert
+from v2m.pretrained.codecs import encodec, encodec_package
+from v2m.pretrained.codecs.base import LEVEL, EnCodec, Stereo
+from v2m.pretrained.text.t5 import T5
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-5

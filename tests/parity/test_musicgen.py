@@ -24,13 +24,13 @@ from transformers import (
     T5Config,
 )
 
-from bench.tiny import musicgen as tiny
-from tests.slow import greedy
-from v2m.convert import audiocraft, musicgen
+from tests.fixtures.tiny import musicgen as tiny
+from tests.reference.slow_models import greedy
+from v2m.core.types import Sampling
+from v2m.mappings import audiocraft, musicgen
 from v2m.models import patterns
-from v2m.models.condition import Condition, join
-from v2m.models.music import MusicConfig, MusicModel
-from v2m.types import Sampling
+from v2m.models.conditioning import Condition, join
+from v2m.models.music_model import MusicConfig, MusicModel
 
 KINDS: dict[str, dict[str, bool]] = {"mono": {}, "stereo": {"stereo": True}, "melody": {"melody": True}}
 TOLERANCE = 1e-4

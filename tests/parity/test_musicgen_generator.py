@@ -17,12 +17,12 @@ from transformers import (
     T5Tokenizer,
 )
 
-from bench.tiny import musicgen as tiny
-from tests.unit.generators.pictures import video
+from tests.fixtures.tiny import musicgen as tiny
+from tests.sketch.pictures import video
+from v2m.core.prompts import line
+from v2m.core.types import Audio, Sampling, Steering, Tags
 from v2m.generators.musicgen import MusicGen
-from v2m.generators.musicgen.prompt import line
-from v2m.io import audio
-from v2m.types import Audio, Sampling, Steering, Tags
+from v2m.media import audio
 
 FRAMES = 60  # at 50 a second
 TAGS = Tags(genres=["ambient"], instruments=["piano", "strings"], tempo=72)

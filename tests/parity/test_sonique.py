@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import RobertaTokenizer
 
-from bench.tiny import solvers
-from bench.tiny import sonique as tiny
-from v2m.convert import stable_audio
-from v2m.frozen.autoencoder import Autoencoder
-from v2m.frozen.clap import ClapText
-from v2m.frozen.files import pickled, read_json
-from v2m.generators.diffusion import checkpoint
-from v2m.generators.diffusion.settings import SamplerName
+from tests.fixtures.tiny import solvers
+from tests.fixtures.tiny import sonique as tiny
+from v2m.generators.sonique import checkpoint
+from v2m.generators.sonique.options import SamplerName
+from v2m.mappings import stable_audio
+from v2m.pretrained.codecs.oobleck import Autoencoder
+from v2m.pretrained.safe_load import pickled, read_json
+from v2m.pretrained.text.clap import ClapText
 
 State = dict[str, Tensor]
 

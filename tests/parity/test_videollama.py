@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
-from bench.tiny.videollama import make_native, make_original
-from v2m.convert.videollama import config_to_native, to_native
+from tests.fixtures.tiny.videollama import make_native, make_original
+from v2m.mappings.videollama import config_to_native, to_native
 
 FRAMES, HIGH, WIDE, MERGE = 3, 4, 6, 2  # patches down and across
 

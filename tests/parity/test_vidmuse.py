@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from bench.tiny import musicgen as tiny
-from v2m.convert import vidmuse
+from tests.fixtures.tiny import musicgen as tiny
+from v2m.mappings import vidmuse
 from v2m.models import patterns
-from v2m.models.condition import Condition
-from v2m.models.music import MusicConfig, MusicModel
-from v2m.models.seen import Seen
+from v2m.models.conditioning import Condition
+from v2m.models.music_model import MusicConfig, MusicModel
+from v2m.models.visual.inputs import Seen
 
 State = dict[str, Tensor]
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import conv1d, conv_transpose1d, elu, pad
 from transformers import HubertConfig, HubertModel, XcodecConfig, XcodecModel
 
-from bench.tiny.xcodec import PUBLISHED, make
-from v2m.convert.xcodec import from_transformers
-from v2m.frozen.xcodec import XCodec
+from tests.fixtures.tiny.xcodec import PUBLISHED, make
+from v2m.mappings.xcodec import from_transformers
+from v2m.pretrained.codecs.xcodec import XCodec
 
 CPU = torch.device("cpu")
 TIE = 1e-5  # of a distance: two entries that are as near as that are told apart by rounding alone

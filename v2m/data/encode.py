@@ -13,27 +13,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from v2m.checkpoint.parts import NEEDED
+from v2m.analysis.visual_events import CHANNELS, rhythm
+from v2m.checkpoints.components import NEEDED
+from v2m.core.errors import RefusedError, UsageError
+from v2m.core.prompts import line
+from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
+from v2m.core.timing import sample_count, seconds_of, step_count, step_times
+from v2m.core.types import Audio, Tags, Video
 from v2m.data import filters
+from v2m.data.config import Settings
 from v2m.data.filters import DropError
-from v2m.data.rhythm import CHANNELS, rhythm
 from v2m.data.schema import CODES, FRAMES, RHYTHM, TEXT, WHOLE, Manifest, Meta
-from v2m.data.settings import Settings
 from v2m.data.sources import Source, read_tags
-from v2m.errors import RefusedError, UsageError
-from v2m.frozen import encodec, weights
-from v2m.frozen.clip import Vision
-from v2m.frozen.t5 import T5
-from v2m.generators.musicgen.prompt import line
-from v2m.interfaces import Codec, Tagger, TextEncoder, VisionEncoder
-from v2m.io import audio, video
-from v2m.io.ffmpeg import RESTARTING
-from v2m.io.video import Limits
-from v2m.timing import sample_count, seconds_of, step_count, step_times
-from v2m.types import Audio, Tags, Video
+from v2m.media import audio, video
+from v2m.media.ffmpeg import RESTARTING
+from v2m.media.video import Limits
+from v2m.pretrained import weights
+from v2m.pretrained.codecs import encodec
+from v2m.pretrained.text.t5 import T5
+from v2m.pretrained.vision import Vision
 
 if TYPE_CHECKING:
-    from v2m.frozen.demucs import Demucs
+    from v2m.pretrained.demucs import Demucs
 
 Arrays = dict[str, np.ndarray]
 Sample = tuple[Meta, Arrays]
@@ -67,7 +68,7 @@ class Encoder:
         codec = encodec.Stereo(codec) if settings.stereo else codec
         separator = None
         if "separator" in folders:
-            from v2m.frozen.demucs import Demucs
+            from v2m.pretrained.demucs import Demucs
 
             separator = Demucs.load(folders["separator"], device)
         return cls(settings, vision, codec, T5.load(folders["text_encoder"], device), tagger, separator)
@@ -178,7 +179,7 @@ def named(settings: Settings) -> dict[str, str]:
 def fetched(name: str, kind: str) -> weights.Weights:
     """Where the model is, downloaded if it must be. Raises MissingError."""
     if kind == "separator":
-        from v2m.frozen import demucs
+        from v2m.pretrained import demucs
 
         return demucs.fetch(name)
     return weights.fetch(name, NEEDED[kind])

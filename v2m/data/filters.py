@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.data.settings import Settings
-from v2m.timing import codec_frames, sample_count, seconds_of
-from v2m.types import Picture
+from v2m.core.timing import codec_frames, sample_count, seconds_of
+from v2m.core.types import Picture
+from v2m.data.config import Settings
 
 BLOCK = 0.1  # seconds in which sound is or is not silent
 QUIET = 1e-3  # −60 dBFS

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from v2m.data.batch import Batch, Clip, Cropper
-from v2m.data.order import Order, Place
+from v2m.core.errors import MissingError, UsageError
+from v2m.data.collate import Batch, Clip, Cropper
+from v2m.data.predict_data import Turns
+from v2m.data.sampler import Order, Place
 from v2m.data.samples import decode
 from v2m.data.schema import Manifest
 from v2m.data.shards import BadSampleError, Damaged, Shards
-from v2m.data.videos import Turns
-from v2m.errors import MissingError, UsageError
 
 MEANING = [each.name for each in fields(Manifest) if each.name not in {"tagger", "shards", "dropped", "version"}]
 RETRIES = 32  # other samples that are tried in the place of a bad one of training
@@ -142,7 +142,7 @@ class _Maker:
 
 
 class ShardData(lightning.LightningDataModule):
-    """Folders that `python -m v2m.data.prepare` made; for `predict`, videos as they are.
+    """Folders that `v2m prepare` made; for `predict`, videos as they are.
 
     Args:
         train: Folder to learn from; only `predict` does without.

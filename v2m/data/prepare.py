@@ -1,4 +1,4 @@
-"""Videos with their music → a folder of shards: `python -m v2m.data.prepare VIDEOS… OUT`.
+"""Videos with their music → a folder of shards: `v2m prepare VIDEOS… OUT`.
 
 The same inputs and settings give the same bytes, however often the work was interrupted and by however many processes
 it was done.
@@ -25,14 +25,14 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from v2m import errors
-from v2m.data import ledger, writer
-from v2m.data.ledger import Done
+from v2m.core import errors
+from v2m.core.errors import MissingError, RefusedError, UsageError
+from v2m.core.protocols import Tagger
+from v2m.data import progress_log, writer
+from v2m.data.config import Settings
+from v2m.data.progress_log import Done
 from v2m.data.schema import MANIFEST, Manifest
-from v2m.data.settings import Settings
 from v2m.data.sources import Source
-from v2m.errors import MissingError, RefusedError, UsageError
-from v2m.interfaces import Tagger
 
 if TYPE_CHECKING:
     from v2m.data.encode import Encoder
@@ -73,15 +73,15 @@ def prepare(sources: Sequence[Source], work: Work) -> tuple[Manifest, list[Done]
         RefusedError: Nothing is kept.
         MissingError: Weights are missing or broken.
     """
-    ledger.check(work.out)  # before gigabytes are fetched
+    progress_log.check(work.out)  # before gigabytes are fetched
     identity = _identity(work)
-    with ledger.locked(work.out):
-        ledger.claim(work.out, identity)
+    with progress_log.locked(work.out):
+        progress_log.claim(work.out, identity)
         writer.sweep(work.out)
-        known, held = ledger.read(work.out), set(writer.places(work.out))
-        new = [each for each in sources if not ledger.still_so(known.get(each.key), each, work.out, held)]
+        known, held = progress_log.read(work.out), set(writer.places(work.out))
+        new = [each for each in sources if not progress_log.still_so(known.get(each.key), each, work.out, held)]
         for done in _encoded(new, work):
-            ledger.add(work.out, done)
+            progress_log.add(work.out, done)
             known[done.key] = done
         every = [known[source.key] for source in sources]
         return _published(every, work), every
@@ -98,7 +98,7 @@ def _published(every: Sequence[Done], work: Work) -> Manifest:
     before = _manifest_in(work.out)
     known = {shard.file: shard for shard in before.shards} if before else {}
     shards = writer.assemble(work.out, parts, known, work.shard_samples, work.shard_mb)
-    ledger.replace(work.out, every)
+    progress_log.replace(work.out, every)
     manifest = before or _manifest_in(work.out / writer.PARTS) or _encoder(work).manifest()
     manifest = replace(manifest, shards=tuple(shards), dropped=dict(sorted(reasons.items())))
     if manifest != before:
@@ -130,10 +130,11 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
 def _identity(work: Work) -> dict[str, Any]:
     """What the samples depend on: settings, tagger, and the very weights."""
     from v2m.data.encode import fetched, named
-    from v2m.frozen import weights
+    from v2m.pretrained import weights
 
     models = {
-        kind: ledger.digest(weights.digests(fetched(name, kind).folder)) for kind, name in named(work.settings).items()
+        kind: progress_log.digest(weights.digests(fetched(name, kind).folder))
+        for kind, name in named(work.settings).items()
     }
     settings = asdict(work.settings)
     if work.settings.vocals == "keep":
@@ -142,8 +143,8 @@ def _identity(work: Work) -> dict[str, Any]:
 
 
 def _encoder(work: Work) -> Encoder:
+    from v2m.core.lazy_model import choose_device
     from v2m.data.encode import Encoder
-    from v2m.frozen.holder import choose_device
 
     encoder = Encoder.load(work.settings, work.tagger, choose_device(work.device))
     _write_manifest(encoder.manifest(), work.out / writer.PARTS)  # of no shards yet: whoever writes them need not load
@@ -244,9 +245,3 @@ def report(manifest: Manifest, every: Sequence[Done]) -> str:
         lines.append(f"{reason:<15} {count:>7}  such as {ascii(first.source)[1:-1]}: {detail}")
     size = sum(shard.size for shard in manifest.shards)
     return "\n".join([*lines, f"{len(manifest.shards)} shards, {size / 1e6:.1f} MB"])
-
-
-if __name__ == "__main__":
-    from v2m.data.command import main
-
-    sys.exit(main(sys.argv[1:]))

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from v2m.core.errors import MissingError
 from v2m.data.schema import CODES, FRAMES, META, RHYTHM, TEXT, TYPES, WHOLE, Manifest, Meta
 from v2m.data.shards import BadSampleError
-from v2m.errors import MissingError
 
 
 class Sample(NamedTuple):

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from v2m.errors import MissingError
-from v2m.timing import codec_frames, step_count
+from v2m.core.errors import MissingError
+from v2m.core.timing import codec_frames, step_count
 
 VERSION = 1
 MANIFEST = "dataset.json"
@@ -39,7 +39,7 @@ class Meta:
         begin: Where the stretch begins in the video, in seconds.
         duration: How long it is.
         video_duration: How long the whole video is.
-        tags: `v2m.types.Tags` as plain values.
+        tags: `v2m.core.types.Tags` as plain values.
         line: The words that the text encoder read.
     """
 
@@ -77,7 +77,7 @@ class Manifest:
         rhythm: Names of the C things measured, in their order.
         codec: Name of the codec.
         sample_rate, code_rate, codebooks, entries: Hz, codec frames a second, K, and entries of a codebook.
-        channels: 2 where codebooks are of the left and of the right in turn (`v2m.frozen.codec.Stereo`).
+        channels: 2 where codebooks are of the left and of the right in turn (`v2m.pretrained.codecs.base.Stereo`).
         separator: Name of the model that took voices out of the sound; "" left them in.
         text: Name of the text encoder; text_width is D.
         tagger: Who named the tags.
@@ -136,7 +136,7 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Raises MissingError where the folder has none, or one of another version; says which."""
         path = folder / MANIFEST
-        cure = "make it with python -m v2m.data.prepare"
+        cure = "make it with v2m prepare"
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from v2m.core.errors import MissingError
 from v2m.data.schema import MEMBERS, Manifest, Shard
-from v2m.errors import MissingError
 
 LARGEST = 256 << 20  # bytes of a member
 Damaged = Literal["refuse", "skip"]
@@ -44,7 +44,7 @@ class Shards:
     def __init__(self, folder: Path, *, damaged: Damaged = "refuse", hashes: bool = False) -> None:
         self.folder, self.manifest, self.damaged = folder, Manifest.read(folder), damaged
         if self.manifest.samples < 1:
-            raise MissingError(f"{str(folder)!r} holds no samples: prepare some videos with python -m v2m.data.prepare")
+            raise MissingError(f"{str(folder)!r} holds no samples: prepare some videos with v2m prepare")
         problems = [found for shard in self.manifest.shards if (found := _wrong(folder, shard, hashes))]
         if problems and damaged == "refuse":
             raise MissingError(f"{str(folder)!r}: {'; '.join(problems)}: copy or prepare it again")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from v2m.errors import RefusedError, UsageError
-from v2m.io.video import SUFFIXES
-from v2m.types import Tags
+from v2m.core.errors import RefusedError, UsageError
+from v2m.core.types import Tags
+from v2m.media.video import SUFFIXES
 
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 LISTS = (".jsonl", ".json")
@@ -25,7 +25,7 @@ SHOWN = 3  # problems in one line
 class Source:
     """One video: `name` is where it lies in its folder, `key` what its samples are named by.
 
-    `sound` takes the place of its own; `tags` is a file of what is known of its music: `v2m.types.Tags` as JSON.
+    `sound` takes the place of its own; `tags` is a file of what is known of its music: `v2m.core.types.Tags` as JSON.
     """
 
     name: str
@@ -69,7 +69,7 @@ def find(inputs: Sequence[Path]) -> list[Source]:
 
 
 def read_tags(path: Path) -> dict[str, Any]:
-    """Fields of `v2m.types.Tags` that a file holds. Raises RefusedError where it holds none, or others."""
+    """Fields of `v2m.core.types.Tags` that a file holds. Raises RefusedError where it holds none, or others."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         Tags(**held)

@@ -22,8 +22,8 @@ import numpy as np
 os.environ.setdefault("WDS_SECURE", "1")  # before it is imported: webdataset runs no command and unpickles nothing
 from webdataset.writer import TarWriter
 
+from v2m.core.errors import UsageError
 from v2m.data.schema import META, TYPES, Manifest, Meta, Shard
-from v2m.errors import UsageError
 
 PARTS = ".parts"
 TEMPORARY = ".unfinished-"

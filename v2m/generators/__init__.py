@@ -1,0 +1,1 @@
+"""Music generators: tags and video to music."""

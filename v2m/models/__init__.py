@@ -1,0 +1,1 @@
+"""Models that this project trains: language model, conditioners, adapters, losses."""

@@ -1,7 +1,7 @@
 """The music language model: a causal transformer over the codes of a neural codec, as in MusicGen and VidMuse.
 
 Copet et al., "Simple and Controllable Music Generation" (2023). Weights of the published models fit through
-`v2m.convert`; the fast way to write with it is `v2m.models.decoding`.
+`v2m.mappings`; the fast way to write with it is `v2m.models.inference.decoder`.
 
 B batch, K codebooks, T steps, S condition tokens, D width, H heads, V entries of a codebook.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from v2m.models.condition import Condition
+from v2m.models.conditioning import Condition
 
 PERIOD = 10_000.0  # of the slowest position wave (Vaswani et al., 2017)
 

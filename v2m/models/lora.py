@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from v2m.models.music import MusicModel
+from v2m.models.music_model import MusicModel
 
 TARGETS = ("query_key_value", "query", "key_value", "out", "expand", "contract")  # of every layer
 BASE, DOWN, UP = ".base_layer.", ".lora_A.default.", ".lora_B.default."  # in peft's names of weights

@@ -1,0 +1,1 @@
+"""Taggers: video to music tags."""

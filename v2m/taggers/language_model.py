@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from v2m.errors import UsageError
-from v2m.frozen.holder import Holder, choose_device
-from v2m.frozen.weights import fetch, show_licence
-from v2m.interfaces import Tagger
-from v2m.taggers import answer, lyrics
-from v2m.taggers.asking import COUNTED, Steps, completed, count, decided, quoted
+from v2m.core.errors import UsageError
+from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.protocols import Tagger
+from v2m.core.types import Progress, Tags, Video, Weights, without
+from v2m.pretrained.weights import fetch, show_licence
+from v2m.taggers import llm_output, lyrics
+from v2m.taggers.llm_common import COUNTED, Steps, completed, count, decided, quoted
 from v2m.taggers.videollama import VideoLLaMA3
-from v2m.types import Progress, Tags, Video, Weights, without
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class LanguageModel:
             prepare()
         repository, licence, size = MODELS.get(self.model.lower(), (self.model, None, None))
         self._own = (fetch(repository, FILES, licence=licence, size=size),)
-        from v2m.taggers.chat import check
+        from v2m.taggers.chat_model import check
 
         check(self._own[0].folder)
         show_licence(self._own[0])
@@ -161,7 +161,7 @@ class LanguageModel:
         self._free_captioner()
 
     def _load(self) -> Any:
-        from v2m.taggers.chat import load
+        from v2m.taggers.chat_model import load
 
         self.prepare()
         return load(self._own[0].folder, self.device, self.bits)
@@ -191,7 +191,7 @@ class LanguageModel:
         for _ in range(self.retries + 1):
             said = self._say(chat, turns, steps)
             first = first or said
-            found, wrong = answer.parse(said), problems(said)
+            found, wrong = llm_output.parse(said), problems(said)
             if not wrong:
                 return found
             best = max(best, found, key=count)
@@ -209,10 +209,10 @@ class LanguageModel:
 
 def problems(said: str) -> list[str]:
     """What an answer lacks of the form asked for: one JSON object with genres, instruments, moods and a tempo."""
-    loaded = answer.first_json(said)
+    loaded = llm_output.first_json(said)
     if not isinstance(loaded, dict):
         return ["That is no JSON object"]
-    found = answer.parse(said)
+    found = llm_output.parse(said)
     lacking = [name for name in ("genres", "instruments", "moods") if not getattr(found, name)]
     return [f"It names no {name}" for name in lacking] + (["It gives no tempo"] if found.tempo is None else [])
 

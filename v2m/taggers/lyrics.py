@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from v2m.taggers.lexicon import fold
+from v2m.taggers.keyword_matcher import fold
 
 LIMIT = 20_000  # characters read
 SECTIONS, LINES, WIDTH = 8, 8, 100  # at most so many sections, lines of a section, characters of a sung line

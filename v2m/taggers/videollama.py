@@ -15,14 +15,14 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from v2m.errors import UsageError
-from v2m.frozen.holder import Holder, choose_device
-from v2m.frozen.weights import fetch
-from v2m.taggers import answer, lyrics
-from v2m.taggers.asking import Steps, completed, count, decided, quoted
-from v2m.taggers.palette import Palette
-from v2m.timing import glances, sample_count, shown_at
-from v2m.types import Pixels, Progress, Tags, Video, Weights
+from v2m.core.errors import UsageError
+from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.timing import glances, sample_count, shown_at
+from v2m.core.types import Pixels, Progress, Tags, Video, Weights
+from v2m.pretrained.weights import fetch
+from v2m.taggers import llm_output, lyrics
+from v2m.taggers.heuristic import Palette
+from v2m.taggers.llm_common import Steps, completed, count, decided, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -170,11 +170,11 @@ class VideoLLaMA3:
         chosen = decided(hints)
         steps.span(0.4, 0.7)
         said = self._ask(loaded, seen, self.prompt + chosen, steps)
-        found = answer.parse(said)
+        found = llm_output.parse(said)
         if count(found) < ENOUGH:
             steps.span(0.7, 0.85)
             second = self._ask(loaded, seen, self.retry_prompt + chosen, steps)
-            again = answer.parse(second)
+            again = llm_output.parse(second)
             found = replace(max(found, again, key=count), caption=found.caption or again.caption)
             if not count(found):
                 logger.warning(

@@ -24,12 +24,12 @@ from transformers import (
 )
 from transformers.video_utils import VideoMetadata
 
-from v2m.convert.videollama import NATIVE, ORIGINAL, config_to_native, to_native
-from v2m.errors import MissingError
-from v2m.frozen import pretrained
-from v2m.frozen.files import read_json, state_dict
-from v2m.frozen.holder import choose_device
-from v2m.types import Pixels
+from v2m.core.errors import MissingError
+from v2m.core.lazy_model import choose_device
+from v2m.core.types import Pixels
+from v2m.mappings.videollama import NATIVE, ORIGINAL, config_to_native, to_native
+from v2m.pretrained import transformers_loader
+from v2m.pretrained.safe_load import read_json, state_dict
 
 VIDEO, IMAGE, END, PAD = "<|video_pad|>", "<|image_pad|>", "<|im_end|>", "<|endoftext|>"
 WHAT = "VideoLLaMA3"
@@ -189,7 +189,7 @@ def _model(
         config, state = config_to_native(config), to_native(state)
         config |= {"image_token_id": vocabulary[IMAGE], "video_token_id": vocabulary[VIDEO]}
     kind = VideoLlama3ForConditionalGeneration
-    return pretrained.load(kind, folder, device, bits=bits, what=WHAT, config=config, state=state, whole=WHOLE)
+    return transformers_loader.load(kind, folder, device, bits=bits, what=WHAT, config=config, state=state, whole=WHOLE)
 
 
 def _unreadable(folder: Path, what: str, error: Exception) -> MissingError:

@@ -21,7 +21,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from v2m.errors import FULL, NoRoomError
+from v2m.core.errors import FULL, NoRoomError
 
 RANDOM = "random"  # in a checkpoint: the states of the random numbers of each rank
 

@@ -10,8 +10,8 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from v2m.checkpoint.trained import AVERAGE
-from v2m.training.sharding import placed_as, whole
+from v2m.checkpoints.lightning_ckpt import AVERAGE
+from v2m.training.fsdp import placed_as, whole
 
 
 class Average(lightning.Callback):

@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from v2m.metrics.fit import HOPS_PER_SECOND, onset_strength
-from v2m.metrics.loudness import decibels
-from v2m.timing import every, sample_count, seconds_of
-from v2m.types import Audio, Floats, Picture
+from v2m.analysis.loudness import decibels
+from v2m.analysis.sync_score import HOPS_PER_SECOND, onset_strength
+from v2m.core.timing import every, sample_count, seconds_of
+from v2m.core.types import Audio, Floats, Picture
 
 LOWEST, BANDS = 40.0, 160  # Hz, and how many bands from there to half the sample rate, each as wide in octaves
 COLUMNS = 1200

@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from v2m.errors import UsageError
-from v2m.frozen.holder import Holder, choose_device
-from v2m.generators.musicgen import tune
-from v2m.generators.musicgen.settings import Precision, check_trained, check_windows, chosen
-from v2m.io import audio as sound_files
-from v2m.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
+from v2m.core.errors import UsageError
+from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
+from v2m.generators.musicgen.melody import alone, separator
+from v2m.generators.musicgen.options import Precision, check_trained, check_windows, chosen
+from v2m.media import audio as sound_files
 
 MELODY_MODELS = "facebook/musicgen-melody, -melody-large, -stereo-melody or -stereo-melody-large"
 CURE = "try --low-memory, --generator.precision int8 or a smaller --generator.model"
@@ -80,7 +80,7 @@ class MusicGen:
         with self._player.model() as player:
             self._check(player.follows_melody, player.trained_on, steering)
             self.weights = player.weights
-        self._separator = None if steering.melody is None else tune.separator()
+        self._separator = None if steering.melody is None else separator()
         self.weights += () if self._separator is None else (self._separator,)
 
     def release(self) -> None:
@@ -111,7 +111,7 @@ class MusicGen:
             melody, heard = None, None
             if steering.melody is not None:
                 melody = sound_files.load(steering.melody, player.sample_rate, max(video.duration, 1.0))
-                melody, heard = tune.alone(melody, self._separator, self._device)
+                melody, heard = alone(melody, self._separator, self._device)
             score = player.play(
                 video, tags, melody, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
                 progress=progress,
@@ -120,7 +120,7 @@ class MusicGen:
         return replace(score, facts={**score.facts, "melody": path, "melody_heard": heard})
 
     def _load(self) -> Any:
-        from v2m.generators.musicgen.player import Player
+        from v2m.generators.musicgen.engine import Player
 
         return Player.load(self.model, choose_device(self._device), self.precision)
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from v2m.frozen.holder import Holder, choose_device
-from v2m.generators.musicgen.settings import Precision, check_trained, check_windows, chosen
-from v2m.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
+from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
+from v2m.generators.musicgen.options import Precision, check_trained, check_windows, chosen
 
 CURE = "try --low-memory, --generator.precision int8 or a smaller --generator.checkpoint"
 
@@ -105,6 +105,6 @@ class VidMuse:
             )  # fmt: skip
 
     def _load(self) -> Any:
-        from v2m.generators.vidmuse.seer import Seer
+        from v2m.generators.vidmuse.engine import Seer
 
         return Seer.load(self.checkpoint, choose_device(self._device), self.precision)

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import fftconvolve, resample
 
-from v2m.frozen import bundle
-from v2m.frozen.pieces import in_pieces
-from v2m.frozen.vocos import Vocos
-from v2m.frozen.xcodec import XCodec
-from v2m.timing import hop_length, radians
+from v2m.core.timing import hop_length, radians
+from v2m.pretrained.codecs import xcodec_files
+from v2m.pretrained.codecs.chunking import in_pieces
+from v2m.pretrained.codecs.vocos import Vocos
+from v2m.pretrained.codecs.xcodec import XCodec
 
 SAMPLE_RATE = 44100
-DECODERS = {"vocals": bundle.VOCALS, "instrumental": bundle.INSTRUMENTAL}
+DECODERS = {"vocals": xcodec_files.VOCALS, "instrumental": xcodec_files.INSTRUMENTAL}
 CROSSOVER = 5500.0  # Hz, as in YuE's post-processing
 TAPS = 255  # odd, so that the filter's delay is a whole number of samples
 BLOCK = 1 << 16

@@ -11,22 +11,22 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from v2m.errors import MissingError
-from v2m.frozen import bundle
-from v2m.frozen.holder import Holder, choose_device
-from v2m.frozen.weights import fetch
+from v2m.core.errors import MissingError
+from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.types import Weights
 from v2m.generators.yue.tokens import CODEBOOKS, PIECES, first_id
-from v2m.types import Weights
+from v2m.pretrained.codecs import xcodec_files
+from v2m.pretrained.weights import fetch
 
 if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM
 
-    from v2m.frozen.xcodec import XCodec
+    from v2m.pretrained.codecs.xcodec import XCodec
 
 LICENCE = "apache-2.0"
 LM_FILES = ("config.json", "*.json", "*.safetensors|*.bin")
-FILES = {"stage1": LM_FILES, "stage1_reference": LM_FILES, "stage2": LM_FILES, "codec": bundle.FILES}
+FILES = {"stage1": LM_FILES, "stage1_reference": LM_FILES, "stage2": LM_FILES, "codec": xcodec_files.FILES}
 WHAT = {"stage1": "YuE's stage 1", "stage1_reference": "YuE's stage 1", "stage2": "YuE's stage 2"}
 SIZES = {"stage1": 12_440_000_000, "stage1_reference": 12_440_000_000, "stage2": 3_930_000_000, "codec": 1_900_000_000}
 CURE = "try --low-memory, --generator.bits 4 or a smaller --generator.section"
@@ -103,17 +103,17 @@ class Checkpoints:
         return {part: holder.loaded for part, holder in self._held.items()}
 
     def _codec(self) -> XCodec:
-        from v2m.frozen.xcodec import XCodec
+        from v2m.pretrained.codecs.xcodec import XCodec
 
         return XCodec.load(self.folder("codec"), self.device)
 
     def _language_model(self, part: str) -> LlamaForCausalLM:
         from transformers import LlamaForCausalLM
 
-        from v2m.frozen import pretrained
+        from v2m.pretrained import transformers_loader
 
         folder, what = self.folder(part), WHAT[part]
-        model = pretrained.load(LlamaForCausalLM, folder, self.device, bits=self.bits, what=what)
+        model = transformers_loader.load(LlamaForCausalLM, folder, self.device, bits=self.bits, what=what)
         rows = model.config.vocab_size
         if rows < max(PIECES, first_id(CODEBOOKS)):
             raise MissingError(f"{str(folder)!r} is not {what}: its vocabulary has {rows} tokens, not {PIECES} or more")

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from v2m.errors import MissingError
-from v2m.generators.yue.cache import Slab
+from v2m.core.errors import MissingError
+from v2m.generators.yue.kv_cache import Slab
 
 SLOW = (2, 3)  # vectors that MKL multiplies one after the other, reading the weights for each
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from v2m.errors import UsageError
+from v2m.core.errors import UsageError
 
 LABELS = ("verse", "chorus", "bridge", "intro", "outro")  # those that the model's authors name
 ALIASES = {

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from v2m.core.types import Tags, without
 from v2m.generators.yue import tokens
 from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.tokenizer import Tokenizer
-from v2m.types import Tags, without
 
 INSTRUCTION = "Generate music from the given lyrics segment by segment."
 SLOW, FAST = 76.0, 132.0  # BPM below and above which the genre line speaks of the tempo

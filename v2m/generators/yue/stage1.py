@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from v2m.errors import UsageError
+from v2m.core.errors import UsageError
+from v2m.core.types import Progress
 from v2m.generators.yue import tokens
-from v2m.generators.yue.cache import Slab, aligned
 from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
+from v2m.generators.yue.kv_cache import Slab, aligned
 from v2m.generators.yue.lyrics import Part
+from v2m.generators.yue.options import Settings
 from v2m.generators.yue.prompt import Prompt
-from v2m.generators.yue.settings import Settings
-from v2m.models.graph import Repeated
-from v2m.models.sampling import guide, penalise, sample
-from v2m.types import Progress
+from v2m.models.inference.cuda_graph import Repeated
+from v2m.models.inference.sampling import guide, penalise, sample
 
 VOICE, REST = 0, 1
 TOGETHER = 256  # tokens of a prompt read at once: what their attention needs stays small however long the prompt is

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from v2m.generators.yue.cache import Slab, aligned, row_bytes
+from v2m.core.types import Progress
 from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
+from v2m.generators.yue.kv_cache import Slab, aligned, row_bytes
 from v2m.generators.yue.tokens import CODEBOOKS, CODES, SOA, STAGE_1, STAGE_2, first_id
-from v2m.models.graph import Repeated
-from v2m.types import Progress
+from v2m.models.inference.cuda_graph import Repeated
 
 WINDOW = 300  # frames, as in training
 MARKS = 3  # tokens of the prompt that are no codes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from v2m.errors import MissingError
+from v2m.core.errors import MissingError
 from v2m.generators.yue import tokens
 
 FILE = "tokenizer.model"

@@ -13,16 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from v2m.errors import UsageError
-from v2m.frozen import bundle
+from v2m.core.errors import UsageError
+from v2m.core.timing import seconds_of
+from v2m.core.types import Audio, Progress, Score, Steering, Tags, Video, Weights
 from v2m.generators.yue import lyrics
 from v2m.generators.yue.checkpoints import Checkpoints
 from v2m.generators.yue.lyrics import Part
-from v2m.generators.yue.settings import Settings
+from v2m.generators.yue.options import Settings
 from v2m.generators.yue.tokenizer import FILE, Tokenizer
-from v2m.io import audio as sound_files
-from v2m.timing import seconds_of
-from v2m.types import Audio, Progress, Score, Steering, Tags, Video, Weights
+from v2m.media import audio as sound_files
+from v2m.pretrained.codecs import xcodec_files
 
 REFERENCE, REFERENCE_RATE = 30.0, 16_000  # seconds at most; Hz, as the codec hears
 LOW_BATCH = 4  # windows side by side in stage 2, as the published script has it
@@ -60,7 +60,7 @@ class YuE:
         stage1: str = "m-a-p/YuE-s1-7B-anneal-en-cot",
         stage1_reference: str = "m-a-p/YuE-s1-7B-anneal-en-icl",
         stage2: str = "m-a-p/YuE-s2-1B-general",
-        codec: str = bundle.REPOSITORY,
+        codec: str = xcodec_files.REPOSITORY,
         tokenizer: str | None = None,
         device: str = "auto",
         bits: Literal[4, 8] | None = None,
@@ -124,12 +124,12 @@ class YuE:
             MissingError: Weights are not here or are another model's.
             MemoryError: Says what to lower.
         """
-        from v2m.generators.yue import piece
+        from v2m.generators.yue import engine
 
         steering = steering or Steering()
         self.prepare(tags, steering)
         writer = _writer(steering)
-        player = piece.Player(
+        player = engine.Player(
             self._checkpoints, writer, self._tokenizer_of(writer), self.sampling, self.section, self.stage2_batch
         )
         score = player.play(video, tags, _sung(tags), _sounds(steering), seed=seed, progress=progress)

@@ -1,0 +1,56 @@
+"""Onsets that follow the motion of the picture are told from those that do not, and how late they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from v2m.analysis.motion import following
+from v2m.core.types import Audio, Picture
+
+RATE, SECONDS = 32000, 30
+
+
+def picture(moving: np.ndarray) -> Picture:
+    times = np.arange(len(moving)) / 10
+    flat = np.zeros(len(times))
+    return Picture(10.0, times, flat, flat, flat, moving, moving, np.zeros(12), 0.0, ())
+
+
+def bursts(seed: int = 0) -> np.ndarray:
+    """Motion at 10 steps a second: short bursts at random."""
+    rng = np.random.default_rng(seed)
+    moving = np.zeros(10 * SECONDS)
+    moving[rng.choice(np.arange(15, 10 * SECONDS - 20), 25, replace=False)] = rng.uniform(0.3, 1, 25)
+    return moving
+
+
+def struck(moving: np.ndarray, late: float) -> Audio:
+    """A noise for each burst, as strong, `late` seconds after it."""
+    rng = np.random.default_rng(1)
+    samples = 1e-3 * rng.standard_normal(RATE * SECONDS)
+    for step in np.flatnonzero(moving):
+        at = int((step / 10 + late) * RATE)
+        samples[at : at + 1600] += moving[step] * np.exp(-np.arange(1600) / 300) * rng.standard_normal(1600)
+    return Audio(samples[None].astype(np.float32), RATE)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.3, -0.4])
+def test_the_lag_is_found_at_which_onsets_follow_the_motion(late: float) -> None:
+    found = following(struck(bursts(), late), picture(bursts()))
+    assert found is not None
+    assert found.correlation > 0.5
+    assert found.correlation > found.chance + 0.3
+    assert found.lag == pytest.approx(late, abs=0.11)
+
+
+def test_onsets_of_another_picture_are_near_chance() -> None:
+    found = [following(struck(bursts(seed), 0.0), picture(bursts(seed + 50))) for seed in range(6)]
+    above = [each.correlation - each.chance for each in found if each is not None]
+    assert len(above) == 6
+    assert abs(np.mean(above)) < 0.08
+
+
+def test_a_still_picture_or_a_short_one_has_nothing_to_follow() -> None:
+    assert following(struck(bursts(), 0.0), picture(np.zeros(10 * SECONDS))) is None
+    assert following(Audio(np.zeros((1, RATE), np.float32), RATE), picture(bursts())) is None

@@ -1,0 +1,69 @@
+"""Takes are ranked by what is heard: accents on the cuts, loudness with the motion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from v2m.analysis.onsets import onset_strength
+from v2m.analysis.sync_score import fit
+from v2m.core.types import Audio, Cut, Picture
+
+RATE, SECONDS = 48000, 20
+CUTS = tuple(Cut(time, strength) for time, strength in [(2.31, 1.0), (5.87, 0.6), (9.42, 0.8), (15.03, 0.4)])
+
+
+def clicks(times: list[float], level: np.ndarray | None = None, seed: int = 0) -> Audio:
+    rng = np.random.default_rng(seed)
+    samples = 0.01 * rng.standard_normal(RATE * SECONDS) * (1 if level is None else level)
+    for time in times:
+        at = int(time * RATE)
+        samples[at : at + 4800] += 0.5 * np.exp(-np.arange(4800) / 800) * rng.standard_normal(4800)
+    return Audio(np.stack([samples, samples]).astype(np.float32), RATE)
+
+
+def picture(motion: np.ndarray | None = None, cuts: tuple[Cut, ...] = CUTS) -> Picture:
+    times = np.arange(0, SECONDS, 0.1)
+    flat = np.full(len(times), 0.5)
+    return Picture(10.0, times, flat, flat, flat, flat if motion is None else motion, flat, np.zeros(12), 0.0, cuts)
+
+
+def test_an_onset_is_found_within_two_hops_of_where_it_was_planted() -> None:
+    onsets = onset_strength(clicks([3.21, 7.0]))
+    assert len(onsets) == 100 * SECONDS
+    peaks = sorted(np.argsort(onsets)[-40:])
+    assert all(min(abs(peak - 321), abs(peak - 700)) <= 3 for peak in np.argsort(onsets)[-2:]), peaks
+
+
+def test_accents_on_the_cuts_rank_above_the_same_accents_elsewhere() -> None:
+    met = fit(clicks([cut.time for cut in CUTS]), picture())
+    shifts = (0.3, 0.45, 0.6, 0.75, 0.9, 1.05, 1.2, 1.35)
+    missed = [fit(clicks([cut.time + s for cut in CUTS], seed=n), picture()) for n, s in enumerate(shifts)]
+    assert met.accents == pytest.approx(1.0, abs=0.03)
+    assert np.mean([each.accents or 0.0 for each in missed]) == pytest.approx(0.5, abs=0.15)
+    assert all(met.total > each.total for each in missed)
+
+
+def test_an_accent_within_the_reach_counts_and_one_beyond_it_does_not() -> None:
+    near = fit(clicks([cut.time + 0.05 for cut in CUTS]), picture()).accents
+    far = fit(clicks([cut.time + 0.15 for cut in CUTS]), picture()).accents
+    assert near is not None
+    assert far is not None
+    assert near > 0.95 > far
+
+
+def test_loudness_that_follows_the_motion_ranks_above_loudness_against_it() -> None:
+    ramp = np.linspace(0.1, 1.0, RATE * SECONDS)
+    moving = picture(np.linspace(0, 1, 10 * SECONDS), ())
+    up, down = fit(clicks([], ramp), moving), fit(clicks([], ramp[::-1]), moving)
+    assert up.dynamics == pytest.approx(1.0, abs=0.05)
+    assert down.dynamics == pytest.approx(-1.0, abs=0.05)
+    assert up.accents is None
+    assert up.total > 0.5 > down.total
+
+
+@pytest.mark.parametrize("samples", [1, 480, 5000])
+def test_a_breath_of_sound_is_measured_without_failing(samples: int) -> None:
+    times = np.zeros(1)
+    still = Picture(10.0, times, times, times, times, times, times, np.zeros(12), 0.0, ())
+    assert fit(Audio(np.zeros((2, samples), np.float32), RATE), still).total == 0.5

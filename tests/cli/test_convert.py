@@ -1,0 +1,158 @@
+"""The convert command: there and back it loses nothing, and what it writes the others' own libraries read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.conftest import names
+from tests.fixtures.tiny import musicgen, t5
+from v2m.cli.convert import main
+from v2m.core.errors import ENVIRONMENT, OK, USAGE
+
+ROOT = Path(__file__).parents[2]
+SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "transformers": ("transformers", musicgen.transformers_folder),
+    "stereo": ("transformers", lambda folder: musicgen.transformers_folder(folder, stereo=True)),
+    "melody": ("transformers", lambda folder: musicgen.transformers_folder(folder, melody=True)),
+    "audiocraft": ("audiocraft", lambda folder: musicgen.audiocraft_folder(folder, whole=True)),
+    "audiocraft, melody": ("audiocraft", lambda folder: musicgen.audiocraft_folder(folder, melody=True)),
+    "vidmuse": ("vidmuse", musicgen.vidmuse_folder),
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No network; what T5 and EnCodec are called on the hub lies in a folder."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "checkpoints"))
+
+
+def contents(folder: Path) -> dict[str, Tensor]:
+    """All weights in a folder, by file and name."""
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".safetensors":
+            found |= {f"{path.name}: {name}": value for name, value in load_file(path).items()}
+        elif path.suffix == ".bin":
+            package = torch.load(path, weights_only=True)
+            found |= {f"{path.name}: {name}": value for name, value in package.get("best_state", {}).items()}
+    return found
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_there_and_back_every_weight_is_the_same_bit_for_bit(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout, make = SOURCES[name]
+    source = make(tmp_path / "source")
+    assert main([str(source), str(tmp_path / "ours")]) == OK
+    assert main([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", layout]) == OK
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"wrote {tmp_path / 'ours'} in the layout of v2m: ")
+    assert said[1].startswith(f"wrote {tmp_path / 'back'} in the layout of {layout}: ")
+    before, after = contents(source), contents(tmp_path / "back")
+    assert set(before) - set(after) <= {"model.safetensors: decoder.model.decoder.embed_positions.weights"}
+    assert set(after) <= set(before)
+    assert all(torch.equal(value, before[key]) for key, value in after.items())
+    assert set(names(tmp_path / "back")) >= set(names(source))
+
+
+def test_from_audiocraft_to_transformers_the_encoders_are_fetched_and_put_in(tmp_path: Path) -> None:
+    """transformers' own class reads it, and gives the logits of audiocraft's own model."""
+    from transformers import AutoTokenizer, MusicgenForConditionalGeneration
+
+    t5.write(tmp_path / "checkpoints" / "t5-base")
+    source = musicgen.audiocraft_folder(tmp_path / "source", whole=True)
+    assert main([str(source), str(tmp_path / "dest"), "--to", "transformers"]) == OK
+    kind: Any = MusicgenForConditionalGeneration
+    theirs, told = kind.from_pretrained(tmp_path / "dest", output_loading_info=True)
+    assert not any(told[each] for each in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert AutoTokenizer.from_pretrained(tmp_path / "dest")("calm piano").input_ids[-1] == 1
+    lm = musicgen.audiocraft_model(musicgen.audiocraft_settings())
+    codes, memory = torch.randint(musicgen.ENTRIES, (2, 4, 9)), torch.randn(2, 3, musicgen.WIDTH)
+    with torch.inference_mode():
+        expected = lm(codes, [], condition_tensors={"description": (memory, torch.ones(2, 3))})
+        given = theirs.eval().decoder(codes.flatten(0, 1), encoder_hidden_states=memory).logits
+    assert (given - expected.flatten(0, 1)).abs().max() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # audiocraft's
+@pytest.mark.parametrize("variant", [{}, {"stereo": True}])
+def test_from_transformers_to_audiocraft_its_own_builders_and_loader_read_it(
+    tmp_path: Path, variant: dict[str, bool]
+) -> None:
+    """But for T5, which audiocraft downloads by name when it builds a model that reads."""
+    import omegaconf
+    from audiocraft.models import builders, loaders
+
+    source = musicgen.transformers_folder(tmp_path / "source", **variant)
+    assert main([str(source), str(tmp_path / "dest"), "--to", "audiocraft"]) == OK
+    codec: Any = loaders.load_compression_model(str(tmp_path / "dest"), device="cpu")
+    assert (codec.sample_rate, codec.frame_rate, codec.cardinality, codec.num_codebooks) == (32000, 50, 64, 4)
+    package: Any = loaders.load_lm_model_ckpt(str(tmp_path / "dest"))
+    cfg: Any = omegaconf.OmegaConf.create(package["xp.cfg"])
+    assert cfg.conditioners.description.t5.name == "t5-base"
+    cfg.conditioners = {}
+    lm: Any = builders.get_lm_model(cfg)
+    told = lm.load_state_dict(package["best_state"], strict=False)
+    projection = "condition_provider.conditioners.description.output_proj"
+    assert (told.missing_keys, told.unexpected_keys) == ([], [f"{projection}.weight", f"{projection}.bias"])
+    assert (lm.num_codebooks, lm.card) == (8 if variant else 4, musicgen.ENTRIES)
+
+
+def test_settings_of_a_checkpoint_say_where_it_came_from(tmp_path: Path) -> None:
+    source = musicgen.transformers_folder(tmp_path / "musicgen-tiny")
+    assert main([str(source), str(tmp_path / "ours")]) == OK
+    settings = yaml.safe_load((tmp_path / "ours/config.yaml").read_text())
+    assert (settings["origin"], settings["licence"]) == ("musicgen-tiny", "cc-by-nc-4.0")
+    assert names(tmp_path / "ours") == ["README.md", "codec", "config.yaml", "model.safetensors", "text_encoder"]
+    assert {"spiece.model", "tokenizer.json"} <= set(names(tmp_path / "ours/text_encoder"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["{source}", "{full}"], USAGE, "exists already: give a new folder"),
+        (["{source}", "{file}"], USAGE, "exists already: give a new folder"),
+        (["{source}", "{new}", "--to", "vidmuse"], USAGE, "has no visual conditioner"),
+        (["{source}", "{new}", "--to", "onnx"], USAGE, "onnx"),
+        (["{source}"], USAGE, "dest"),
+        (["{new}", "{new}"], ENVIRONMENT, "there is no folder"),
+        (["{full}", "{new}"], ENVIRONMENT, "lacks config.yaml|config.json|state_dict.bin"),
+    ],
+)
+def test_a_command_that_cannot_be_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
+) -> None:
+    source = musicgen.transformers_folder(tmp_path / "source")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    before = names(tmp_path)
+    capsys.readouterr()
+    places = {"source": source, "full": tmp_path / "full", "file": tmp_path / "full/file", "new": tmp_path / "new"}
+    assert main([word.format(**places) for word in words]) == code
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith("v2m convert: ")
+    assert told in said.err
+    assert names(tmp_path) == before
+
+
+def test_its_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; from v2m.cli.convert import main; code = main(['--help'])\n"
+        "sys.exit(', '.join({'torch', 'transformers'} & set(sys.modules)) or code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "{v2m,transformers,audiocraft,vidmuse}" in done.stdout

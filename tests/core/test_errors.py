@@ -1,0 +1,59 @@
+"""Every kind of failure has its exit code, and they are told apart."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import torch
+
+from v2m.core.errors import MissingError, NoRoomError, RefusedError, UsageError, describe, exit_code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (FileExistsError("x"), 2),
+        (RefusedError("empty", "x"), 3),
+        (NotADirectoryError("x"), 2),
+        (MissingError("x"), 4),
+        (ModuleNotFoundError("x"), 4),
+        (MemoryError(), 5),
+        (OSError(errno.ENOMEM, "x"), 5),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), 5),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"), 5),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), 5),
+        (RuntimeError("x"), 1),
+        (MissingError("the notes say: out of memory"), 4),
+        (NoRoomError("x"), 6),
+        (OSError(errno.ENOSPC, "x"), 6),
+        (OSError(errno.EROFS, "x"), 6),
+        (PermissionError(errno.EACCES, "x"), 6),
+        (KeyboardInterrupt(), 130),
+        (SystemExit(143), 143),
+        (BrokenPipeError("x"), 141),
+        (ValueError("x"), 1),
+        (OSError(errno.EIO, "x"), 1),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int) -> None:
+    assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No room", "x"), "'x': the output cannot be written (No room): free some room, or give"),
+        (PermissionError(errno.EACCES, "Denied", "a\nb"), r"'a\nb': the output cannot be written (Denied): change the"),
+        (FileNotFoundError(errno.ENOENT, "Gone", "x"), "'x': Gone; check the name"),
+        (UsageError("two\nlines"), "two lines"),
+        (MemoryError(), "out of memory: MemoryError"),
+        (MemoryError("no room for 2 GiB; lower it"), "out of memory: no room for 2 GiB; lower it"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. Tried"),
+        (NoRoomError("9 GB of x are to go\nto y: free some"), "9 GB of x are to go to y: free some"),
+        (KeyError("x"), "a bug in v2m, please report it (KeyError: 'x'); --debug shows where"),
+    ],
+)
+def test_every_failure_is_one_line(error: BaseException, line: str) -> None:
+    assert describe(error).startswith(line)

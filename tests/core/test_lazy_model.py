@@ -1,0 +1,214 @@
+"""A model is there while it is needed, leaves when told to, and running out of memory is one line with the cure."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.lazy_model import Holder, choose_device, choose_dtype, quantisation
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_auto_takes_what_the_machine_has_and_a_name_is_taken_as_given() -> None:
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choose_device().type == choose_device("auto").type == best
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "cuda:99", "meta", "", "cpu:1", "xpu", "two words"])
+def test_a_device_that_is_not_there_is_refused_and_those_that_are_get_listed(wanted: str) -> None:
+    with pytest.raises(UsageError) as told:
+        choose_device(wanted)
+    assert str(told.value).startswith(f"device {wanted!r} is none of this machine's: give auto or ")
+    assert str(told.value).endswith("cpu")
+
+
+def test_the_cpu_computes_in_float32() -> None:
+    assert choose_dtype(torch.device("cpu")) == torch.float32
+
+
+def test_whole_weights_need_no_setting() -> None:
+    assert quantisation(None) is None
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_small_weights_are_refused_where_nothing_computes_with_them(bits: Literal[4, 8]) -> None:
+    with pytest.raises(UsageError, match=f"{bits}-bit weights do not run on mps"):
+        quantisation(bits, torch.device("mps"))
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(
+        MissingError, match="4-bit weights need bitsandbytes: `uv sync --group quantised`, or `pip inst"
+    ):
+        quantisation(4)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=96,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    folder = tmp_path_factory.mktemp("llama")
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("bits", "kind", "close"), [(8, "Linear8bitLt", 0.03), (4, "Linear4bit", 0.25)])
+def test_small_weights_compute_nearly_the_same_and_without_noise(
+    llama: Path, bits: Literal[4, 8], kind: str, close: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    cpu = torch.device("cpu")
+    ids = torch.arange(24)[None]
+    with torch.no_grad(), caplog.at_level(logging.WARNING):
+        whole = LlamaForCausalLM.from_pretrained(llama, dtype=torch.float32)(ids).logits
+        small = LlamaForCausalLM.from_pretrained(
+            llama, dtype=torch.float32, device_map={"": cpu}, quantization_config=quantisation(bits, cpu)
+        )
+        logits = small(ids).logits
+    assert type(small.get_submodule("model.layers.0.mlp.up_proj")).__name__ == kind
+    assert 0 < (logits - whole).norm() / whole.norm() < close
+    assert not [record for record in caplog.records if record.name.startswith("bitsandbytes")]
+
+
+def test_a_model_is_loaded_once_shared_by_nested_blocks_and_dies_on_release() -> None:
+    loads = []
+
+    def load() -> nn.Linear:
+        loads.append(1)
+        return nn.Linear(2, 2)
+
+    holder = Holder(load, "lower it")
+    assert not holder.loaded
+    with holder.model() as outer, holder.model() as inner:
+        assert inner is outer
+    assert holder.loaded
+    with holder.model() as again:
+        assert again is outer
+    last = weakref.ref(outer)
+    del outer, inner, again
+    holder.release()
+    assert last() is None
+    assert (len(loads), holder.loaded) == (1, False)
+    with holder.model() as fresh:
+        assert isinstance(fresh, nn.Linear)
+    assert len(loads) == 2
+
+
+def test_other_failures_pass_unchanged_and_keep_the_model() -> None:
+    holder = Holder(lambda: nn.Linear(2, 2), "lower it")
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2"), holder.model() as model:
+        model(torch.ones(1, 3))
+    assert holder.loaded
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …"),
+            "the CUDA device has no room for another 2.5 GiB; lower it",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1610612736 bytes."),
+            "this machine's memory has no room for another 1.5 GiB; lower it",
+        ),
+        (MemoryError(), "this machine's memory has no room left; lower it"),
+    ],
+)
+def test_the_line_says_how_much_was_wanted_where_and_the_cure_once(error: BaseException, line: str) -> None:
+    inner, outer = Holder(lambda: nn.Linear(2, 2), "lower it"), Holder(lambda: nn.Linear(2, 2), "another cure")
+
+    def fail() -> None:
+        with outer.model(), inner.model(), inner.model():
+            raise error
+
+    with pytest.raises(MemoryError) as told:
+        fail()
+    assert str(told.value) == line
+    assert not inner.loaded
+    assert not outer.loaded
+
+
+def test_an_error_about_memory_keeps_no_tensor_alive() -> None:
+    kept: list[weakref.ref[Tensor]] = []
+    holder = Holder(lambda: nn.Linear(2, 2), "lower it")
+
+    def deep(model: nn.Linear) -> Tensor:
+        big = model(torch.ones(3, 2))
+        kept.append(weakref.ref(big))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def work() -> None:
+        with holder.model() as model:
+            deep(model)
+
+    with pytest.raises(MemoryError, match="lower it") as told:
+        work()
+    assert kept[0]() is None, "while the error is still held"
+    assert told.value.__traceback__ is not None
+
+
+HUNGRY = """
+import resource, sys, weakref
+import torch
+from v2m import errors
+from v2m.core.lazy_model import Holder
+
+torch.set_num_threads(1)
+torch.ones(8) @ torch.ones(8)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
+
+
+def load(size):
+    return torch.nn.Parameter(torch.zeros(size << 18))  # MiB
+
+
+def use(holder, size):
+    with holder.model() as model:
+        return (model[:1] + torch.zeros(size << 18)).sum().item()
+
+
+for weights, activations in ((4000, 1), (90, 150), (90, 30)):
+    holder = Holder(lambda: load(weights), "lower --batch")
+    try:
+        print(use(holder, activations), holder.loaded)
+        holder.release()
+    except Exception as error:
+        print(errors.exit_code(error), errors.describe(error), holder.loaded)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are kept on Linux only")
+def test_a_full_machine_is_said_while_loading_and_computing_and_the_next_use_has_the_memory_again() -> None:
+    assert resource.RLIM_INFINITY in resource.getrlimit(resource.RLIMIT_AS)
+    command = [sys.executable, "-c", HUNGRY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "5 out of memory: this machine's memory has no room for another 3.91 GiB; lower --batch False",
+        "5 out of memory: this machine's memory has no room for another 150 MiB; lower --batch False",
+        "0.0 True",
+    ], done.stderr

@@ -1,0 +1,39 @@
+"""The line that MusicGen reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from v2m.core.prompts import line, unwanted
+from v2m.core.types import Tags
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        (
+            Tags(
+                caption="A kite flies.", genres="ambient, cinematic", instruments="piano, harp, strings",
+                moods="calm, warm", timbres="airy", tempo=96, key="F minor",
+            ),
+            "calm, warm ambient and cinematic music with piano, harp and strings, airy, 96 bpm, F minor",
+        ),
+        (Tags(genres="jazz"), "jazz music"),
+        (Tags(instruments="piano"), "music with piano"),
+        (Tags(tempo=72.5), "music, 72.5 bpm"),
+        (Tags(key="Bb"), "music, Bb"),
+        (Tags(caption="A kite\n flies."), "A kite flies."),
+        (Tags(caption="A kite flies.", moods="calm"), "calm music"),
+        (Tags(), ""),
+        (Tags(vocals=True, lyrics="[verse]\nla"), ""),
+    ],
+)  # fmt: skip
+def test_a_line_of_english(tags: Tags, said: str) -> None:
+    assert line(tags) == said
+
+
+def test_what_is_unwanted_is_left_out_and_said_elsewhere() -> None:
+    tags = Tags(genres="rock", instruments="electric guitar, drums, bass", negative="drum, guitars")
+    assert line(tags) == "rock music with bass"
+    assert unwanted(tags) == "drum, guitars"
+    assert line(Tags(instruments="drums", negative="drums", tempo=90)) == "music, 90 bpm"

@@ -1,0 +1,135 @@
+"""The records say no to what cannot be, and hints win."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from v2m.core.types import Cut, Picture, Tags, Video, without
+
+
+def picture(duration: float = 4.0, cuts: tuple[Cut, ...] = ()) -> Picture:
+    times = np.arange(0, duration, 0.1)
+    return Picture(10.0, times, times, times, times, times, times, np.zeros(12), 0.0, cuts)
+
+
+class Still:
+    """A frame source that knows one picture."""
+
+    def __init__(self, measured: Picture) -> None:
+        self.measured = measured
+        self.asked: list[float] = []
+
+    def at(self, times: Sequence[float], width: int | None = None) -> np.ndarray:
+        self.asked = list(times)
+        return np.zeros((len(times), 2, 2, 3), np.uint8)
+
+    def picture(self, progress: object = None) -> Picture:
+        return self.measured
+
+
+def video(duration: float = 4.0, cuts: tuple[Cut, ...] = ()) -> Video:
+    stamps = np.arange(0, duration, 0.1)
+    source = Still(picture(duration, cuts))
+    return Video(Path("a.mp4"), "mp4", "h264", 16, 9, 0, 10.0, duration, stamps, 0.0, (), (), source)
+
+
+@pytest.mark.parametrize("tempo", [0, 10000, 29.9, -90])
+def test_a_tempo_nobody_can_play_is_refused_with_its_value(tempo: float) -> None:
+    with pytest.raises(ValueError, match=f"tempo {tempo:g} is outside 30 to 300"):
+        Tags(tempo=tempo)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ValueError, match=r"tempo 0 .*; key 'H'"):
+        Tags(tempo=0, key="H")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("C", (0, "major")), ("Am", (9, "minor")), ("F# minor", (6, "minor")), ("bb major", (10, "major")),
+        ("E♭", (3, "major")), ("C-sharp minor", (1, "minor")), ("C blues", None), ("g min", (7, "minor")),
+        ("B", (11, "major")), ("Cb", (11, "major")),
+    ],
+)  # fmt: skip
+def test_keys_are_read_as_musicians_write_them(key: str, expected: tuple[int, str] | None) -> None:
+    if expected is None:
+        with pytest.raises(ValueError, match="is not a tonic and mode"):
+            Tags(key=key)
+    else:
+        assert Tags(key=key).tonic_and_mode == expected
+
+
+def test_words_come_as_a_list_or_with_commas() -> None:
+    assert Tags(genres="jazz, lo-fi,, jazz ").genres == Tags(genres=["jazz", "lo-fi"]).genres == ("jazz", "lo-fi")
+
+
+def test_hints_win_and_silence_does_not() -> None:
+    found = Tags(caption="a dog", genres=["rock"], tempo=120, key="E")
+    merged = found.merge(Tags(genres=["jazz"], tempo=90))
+    assert (merged.genres, merged.tempo, merged.key, merged.caption) == (("jazz",), 90, "E", "a dog")
+
+
+def test_tags_are_complete_when_a_tagger_has_nothing_to_add() -> None:
+    full = Tags(genres="jazz", instruments="piano", moods="calm", tempo=90, key="C")
+    assert full.complete
+    assert not any(
+        Tags(**{**full.as_dict(), name: None if name in {"tempo", "key"} else ()}).complete
+        for name in ("genres", "instruments", "moods", "tempo", "key")
+    )
+
+
+def test_a_span_counts_from_its_own_start() -> None:
+    whole = video(4.0, (Cut(1.0, 0.5), Cut(2.5, 1.0)))
+    span = whole.span(2.0, 3.0)
+    assert span.duration == 1.0
+    assert span.timestamps == pytest.approx(np.arange(0, 1.0, 0.1))
+    assert [(cut.time, cut.strength) for cut in span.picture().cuts] == [(0.5, 1.0)]
+    assert len(span.picture().times) == 10
+    span.frames([0.25])
+    assert isinstance(span.source, Still)
+    assert span.source.asked == [2.25]
+    assert span.span(0.5).start == 2.5
+
+
+def test_a_span_between_two_frames_shows_the_one_before() -> None:
+    span = video().span(1.03, 1.07)
+    assert span.timestamps.tolist() == [0.0]
+    assert video().span(1.03, 1.15).timestamps == pytest.approx([0.0, 0.07])
+
+
+def test_a_span_too_short_to_hear_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"from 3 to 3\.001 s is shorter than 0\.01 s"):
+        video().span(3.0, 3.001)
+
+
+@pytest.mark.parametrize(("start", "end"), [(5.0, None), (-1.0, None), (3.0, 2.0), (1.0, 1.0)])
+def test_an_empty_span_is_refused(start: float, end: float | None) -> None:
+    with pytest.raises(ValueError, match=f"{start:g} s"):
+        video().span(start, end)
+
+
+def test_the_whole_is_itself() -> None:
+    whole = video()
+    assert whole.span(None, 99.0) is whole
+
+
+@pytest.mark.parametrize(
+    ("unwanted", "kept"),
+    [
+        ("guitar", ["trap", "brushed drums", "bass"]),
+        ("Guitars", ["trap", "brushed drums", "bass"]),
+        ("rap", ["electric guitars", "trap", "brushed drums", "bass"]),
+        ("drum", ["electric guitars", "trap", "bass"]),
+        ("drums", ["electric guitars", "trap", "bass"]),
+        ("bass", ["electric guitars", "trap", "brushed drums"]),
+        (" ", ["electric guitars", "trap", "brushed drums", "bass"]),
+        ("(", ["electric guitars", "trap", "brushed drums", "bass"]),
+    ],
+)
+def test_what_is_unwanted_rules_out_whole_words_in_any_number(unwanted: str, kept: list[str]) -> None:
+    assert without(["electric guitars", "trap", "brushed drums", "bass"], [unwanted]) == kept

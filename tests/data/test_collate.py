@@ -1,0 +1,61 @@
+"""Crops in which codes, pictures and rhythm begin at the same instant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fixtures.tiny import shards as made
+from v2m.data.collate import Cropper
+from v2m.data.samples import Sample, decode
+
+
+def sample(number: int = 1, seconds: float = 8.0) -> Sample:
+    return decode(made.members(number, seconds), made.KEPT)
+
+
+@pytest.mark.parametrize("seconds", [8.0, 7.9, 5.03, 4.0])
+@pytest.mark.parametrize("where", [0.0, 0.37, 0.5, 0.999999])
+def test_a_crop_is_of_one_stretch_of_the_video(seconds: float, where: float) -> None:
+    """The samples carry their own second in the video: as a code, and in the first channel of what is seen."""
+    cropper = Cropper(made.KEPT, 3.0)
+    clip = cropper.crop(sample(1, seconds), where)
+    begins = {round(float(b), 9) for b in clip.near[:, 0, 0].astype(float) - clip.near_times}
+    assert (clip.codes.shape[1], len(clip.near), len(clip.rhythm)) == cropper.sizes == (150, 6, 60)
+    begin = np.mean(list(begins))
+    frame = round(begin * 50)
+    assert (clip.codes[0] == (np.arange(150) + frame + 1) % 64).all()
+    for curve, times in (
+        (clip.near[:, 0, 0], clip.near_times),
+        (clip.whole[:, 0, 0], clip.whole_times),
+        (clip.rhythm[:, 0], clip.rhythm_times),
+    ):
+        assert np.abs(curve.astype(float) - times - frame / 50).max() < 0.02  # half precision
+    assert abs(clip.near_times[0] - 0.25) < 0.27  # and what is seen begins where the codes do
+    assert abs(clip.rhythm_times[0] - 0.025) < 0.03
+
+
+def test_crops_begin_everywhere_and_on_whole_steps_of_pictures() -> None:
+    cropper = Cropper(made.KEPT, 3.0)
+    clips = [cropper.crop(sample(), where) for where in np.linspace(0, 0.9999, 200)]
+    begins = {round(float(clip.near[0, 0, 0] - clip.near_times[0] - 4.0), 3) for clip in clips}
+    assert begins == {k / 2 for k in range(11)}
+    assert all(abs(clip.near_times[0] - 0.25) < 1e-9 for clip in clips)
+
+
+def test_a_batch_is_filled_up_and_says_so() -> None:
+    cropper = Cropper(made.KEPT, 6.0)
+    clips = [cropper.crop(sample(1, 8.0), 0.5), cropper.crop(sample(3, 2.5), 0.5), cropper.blank()]
+    batch = cropper.batch(clips, skipped=1)
+    assert batch.codes.shape == (3, 4, 300)
+    assert batch.codes.dtype == torch.int64
+    assert batch.lengths.tolist() == [300, 125, 0]
+    assert not batch.codes[1, :, 125:].any()
+    assert batch.seen.near.shape == (3, 12, 5, 24)
+    assert batch.seen.near_mask.sum(1).tolist() == [12, 5, 0]
+    assert batch.seen.whole_mask.sum(1).tolist() == [6, 6, 0]
+    assert batch.seen.rhythm_mask.sum(1).tolist() == [120, 50, 0]
+    assert batch.text.mask.sum(1).tolist() == [3, 0, 0]
+    assert batch.keys == ["sample0001", "sample0003", ""]
+    assert batch.to("cpu").skipped == 1

@@ -1,0 +1,160 @@
+"""Which samples come when: the same whatever the number of workers, and from any step on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.fixtures.tiny import shards as made
+from v2m.core.errors import MissingError, UsageError
+from v2m.data.collate import Batch
+from v2m.data.module import Loader, ShardData
+from v2m.data.sampler import Order
+from v2m.data.schema import FRAMES
+
+
+def loader(
+    folder: Path, *, workers: int = 0, world: int = 1, rank: int = 0, batch: int = 2, endless: bool = True
+) -> Loader:
+    data = ShardData(folder, folder, batch=batch, window=3.0, workers=workers)
+    data.setup("fit")
+    found = data.train_dataloader() if endless else data.val_dataloader()
+    assert isinstance(found, Loader)
+    found.order = Order(found.order.samples, batch, 0, world, rank)
+    return found
+
+
+def same(one: Batch, two: Batch) -> bool:
+    tensors = [
+        (one.codes, two.codes),
+        *zip(one.seen, two.seen, strict=True),
+        *zip(one.text[:2], two.text[:2], strict=True),
+    ]
+    return one.keys == two.keys and all(torch.equal(a, b) for a, b in tensors)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.write(tmp_path_factory.mktemp("shards"), (5, 4, 3))
+
+
+def test_each_lap_holds_every_sample_once_in_an_order_of_its_own() -> None:
+    order = Order(12, 4, seed=3)
+    laps = [[place.sample for k in range(3) for place in order.endless(12 * lap + 4 * k)] for lap in range(3)]
+    assert all(sorted(lap) == list(range(12)) for lap in laps)
+    assert len({tuple(lap) for lap in laps}) == 3
+    assert laps[1] == [place.sample for k in range(3) for place in Order(12, 4, seed=3).endless(12 + 4 * k)]
+    assert laps[0] != [place.sample for k in range(3) for place in Order(12, 4, seed=4).endless(4 * k)]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_share_nothing_and_together_see_all(world: int) -> None:
+    orders = [Order(12, 2, 1, world, rank) for rank in range(world)]
+    step = orders[0].step
+    seen = [place.sample for begin in range(0, 12, step) for order in orders for place in order.endless(begin)]
+    assert sorted(seen) == list(range(12))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("samples", [1, 7, 12])
+def test_of_validation_each_sample_comes_exactly_once_and_ranks_go_on_as_long(world: int, samples: int) -> None:
+    ranks = [list(Order(samples, 2, 1, world, rank).once()) for rank in range(world)]
+    assert sorted(p.sample for rank in ranks for row in rank for p in row if p.sample >= 0) == list(range(samples))
+    assert len({len(rank) for rank in ranks}) == 1
+
+
+def test_workers_change_nothing(folder: Path) -> None:
+    for endless in (True, False):
+        plain = list(loader(folder, endless=endless))
+        assert len(plain) == 6
+        for workers in (1, 2):
+            for one, two in zip(plain, loader(folder, workers=workers, endless=endless), strict=True):
+                assert same(one, two)
+
+
+def test_validation_is_the_begin_of_each_sample(folder: Path) -> None:
+    keys = [key for batch in loader(folder, endless=False, workers=2) for key in batch.keys]
+    assert keys == [f"sample{k:04d}" for k in range(12)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [1, 5])
+def test_from_any_step_on_the_batches_are_those_of_a_run_that_never_stopped(
+    folder: Path, workers: int, stop: int
+) -> None:
+    first = loader(folder)
+    whole = [*first, *first]
+    assert first.state_dict()["position"] == 24
+    cut = loader(folder, workers=workers)
+    for _, _batch in zip(range(stop), cut, strict=False):
+        pass
+    state = cut.state_dict()
+    again = loader(folder, workers=workers)
+    again.load_state_dict(state)
+    gone_on = [*again, *again]
+    assert all(same(one, two) for one, two in zip(whole[stop:], gone_on, strict=False))
+
+
+def test_a_run_that_goes_on_otherwise_is_told(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    held = loader(folder)
+    next(iter(held))
+    other = loader(folder, batch=4)
+    with caplog.at_level(logging.WARNING, "v2m"):
+        other.load_state_dict({**held.state_dict(), "position": 8})
+        assert "another batch than before" in caplog.text
+        assert other.position == 8
+        loader(made.write(tmp_path, (3,), first=5)).load_state_dict(held.state_dict())
+    assert "other shards than before" in caplog.text
+
+
+def spoil(number: int, held: dict[str, bytes]) -> None:
+    if number in {2, 7}:
+        held[FRAMES] = b"\x93NUMPY no more"
+
+
+def test_a_bad_sample_is_counted_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = made.write(tmp_path, (6, 6), change=spoil)
+    with caplog.at_level(logging.WARNING, "v2m"):
+        batches = list(loader(folder))
+    assert sum(batch.skipped for batch in batches) >= 2
+    assert all((batch.lengths == 150).all() for batch in batches)
+    assert not {"sample0002", "sample0007"} & {key for batch in batches for key in batch.keys}
+    assert "skipped: sample 'sample0002': frames.npy" in caplog.text
+    once = list(loader(folder, endless=False))
+    assert sum(batch.skipped for batch in once) == 2
+    assert sorted(key for batch in once for key in batch.keys if key) == [
+        f"sample{k:04d}" for k in range(12) if k not in {2, 7}
+    ]
+
+
+def test_where_all_samples_are_bad_the_run_ends(tmp_path: Path) -> None:
+    def all_bad(number: int, held: dict[str, bytes]) -> None:
+        held[FRAMES] = b"no"
+
+    with pytest.raises(MissingError, match="are bad, the last"):
+        next(iter(loader(made.write(tmp_path, (3,), change=all_bad))))
+
+
+def test_the_random_numbers_of_training_are_left_alone(folder: Path) -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    for _ in loader(folder, workers=1):
+        pass
+    assert torch.equal(torch.rand(4), wanted)
+
+
+def test_settings_that_cannot_be_are_told_together(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"batch 0 .*window 0 .*workers -1"):
+        ShardData(tmp_path, batch=0, window=0.0, workers=-1)
+
+
+def test_validation_of_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    other = made.write(tmp_path, (1,), manifest=replace(made.KEPT, vision="other:grid"))
+    with pytest.raises(MissingError, match="another vision than"):
+        ShardData(folder, other).setup("fit")

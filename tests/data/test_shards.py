@@ -1,0 +1,147 @@
+"""Samples out of tars: the right bytes, and no damage that passes for the end."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fixtures.tiny import shards as made
+from v2m.core.errors import MissingError
+from v2m.data.samples import decode
+from v2m.data.schema import CODES, FRAMES, MANIFEST, META, TEXT, Manifest
+from v2m.data.shards import BadSampleError, Shards
+
+
+def change_manifest(folder: Path, **values: object) -> None:
+    path = folder / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_every_sample_is_found_by_its_number_as_it_was_written(tmp_path: Path) -> None:
+    shards = Shards(made.write(tmp_path, (3, 1, 2)), hashes=True)
+    assert len(shards) == 6
+    for number in (5, 0, 3, 2, 4, 1):
+        assert shards.raw(number) == made.members(number)
+
+
+def test_webdatasets_own_reader_finds_the_same_samples(tmp_path: Path) -> None:
+    from webdataset.tariterators import group_by_keys, tar_file_iterator
+
+    shards = Shards(made.write(tmp_path, (3,)))
+    with (tmp_path / "00000.tar").open("rb") as file:
+        opened: Any = file
+        files = [{"fname": name, "data": data} for name, data in tar_file_iterator(opened)]
+    for number, sample in enumerate(group_by_keys(iter(files))):
+        assert {name: sample[name] for name in shards.raw(number)} == shards.raw(number)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "empty", "missing", "longer"])
+def test_a_shard_of_another_size_is_refused_before_anything_is_read(tmp_path: Path, fault: str) -> None:
+    path = made.write(tmp_path, (4, 4)) / "00001.tar"
+    whole = path.read_bytes()
+    path.write_bytes({"truncated": whole[:9000], "empty": b"", "missing": b"", "longer": whole + b"x"}[fault])
+    if fault == "missing":
+        path.unlink()
+    with pytest.raises(MissingError, match=r"00001.tar (has \d+ bytes instead of|is missing)"):
+        Shards(tmp_path)
+
+
+@pytest.mark.parametrize("block", [bytes(4096), b"\xa5" * 4096])
+def test_garbage_amid_a_shard_does_not_end_it_silently(tmp_path: Path, block: bytes) -> None:
+    path = made.write(tmp_path, (6,)) / "00000.tar"
+    whole = bytearray(path.read_bytes())
+    header = whole.index(b"sample0003.")
+    whole[header : header + len(block)] = block
+    path.write_bytes(whole)
+    with pytest.raises(MissingError, match=r"damaged: [3-5] samples instead of 6.*damaged: skip"):
+        Shards(tmp_path).raw(0)
+    skipping = Shards(tmp_path, damaged="skip")
+    assert skipping.raw(2) == made.members(2)
+    with pytest.raises(BadSampleError, match="lacks"):
+        skipping.raw(5)
+    with pytest.raises(MissingError, match="SHA-256"):
+        Shards(tmp_path, hashes=True)
+
+
+def test_what_is_not_in_the_folder_is_never_opened(tmp_path: Path) -> None:
+    folder = made.write(tmp_path / "in", (1,))
+    shard = json.loads((folder / MANIFEST).read_text())["shards"][0]
+    for name in ("../out.tar", "pipe:touch ran", "/etc/passwd", "file:///etc/passwd"):
+        change_manifest(folder, shards=[{**shard, "file": name}])
+        with pytest.raises(MissingError, match="outside itself"):
+            Shards(folder)
+
+
+def test_a_compressed_tar_is_never_unpacked(tmp_path: Path) -> None:
+    """Which could hold far more than its size: even where the manifest says that it is as it should be."""
+    path = made.write(tmp_path, (2,)) / "00000.tar"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    shard = json.loads((tmp_path / MANIFEST).read_text())["shards"][0]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    change_manifest(tmp_path, shards=[{**shard, "size": path.stat().st_size, "sha256": digest}])
+    with pytest.raises(MissingError, match="damaged: 0 samples instead of 2"):
+        Shards(tmp_path, hashes=True).raw(0)
+
+
+def test_no_shards_and_no_samples_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"holds no dataset.*v2m.data.prepare"):
+        Shards(tmp_path)
+    made.write(tmp_path, (1,))
+    change_manifest(tmp_path, shards=[])
+    with pytest.raises(MissingError, match="holds no samples"):
+        Shards(tmp_path)
+    change_manifest(tmp_path, version=2)
+    with pytest.raises(MissingError, match="version 2"):
+        Shards(tmp_path)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemExit('it ran')",))
+
+
+def test_broken_members_make_a_bad_sample() -> None:
+    whole = made.members(1)
+    arrays = made.arrays(decode(whole, made.KEPT).meta, 1)
+    nan = arrays[FRAMES].copy()
+    nan[1, 0, 0] = np.nan
+    for name, held, said in (
+        (META, b"{", "description"),
+        (META, b'{"key": "a"}', "description"),
+        (CODES, b"", "no array"),
+        (CODES, whole[CODES][:60], "no array"),
+        (CODES, pickle.dumps(Bomb()), "no array"),
+        (CODES, made.saved(np.array([Bomb()], dtype=object)), "no array"),
+        (CODES, made.saved(arrays[CODES][:, :-20]), "shape"),
+        (CODES, made.saved(arrays[CODES] - 64), "codes outside"),
+        (CODES, made.saved(arrays[CODES] + 64), "codes outside"),
+        (FRAMES, made.saved(nan), "no numbers"),
+    ):
+        with pytest.raises(BadSampleError, match=said):
+            decode({**whole, name: held}, made.KEPT)
+
+
+def test_whole_samples_of_another_schema_stop_the_run() -> None:
+    whole = made.members(1)
+    arrays = made.arrays(decode(whole, made.KEPT).meta, 1)
+    for name, array in (
+        (CODES, arrays[CODES][:3]),
+        (CODES, arrays[CODES].astype("int32")),
+        (FRAMES, arrays[FRAMES][:, :, :8]),
+        (TEXT, arrays[TEXT].astype("float32")),
+    ):
+        with pytest.raises(MissingError, match="do not belong together"):
+            decode({**whole, name: made.saved(array)}, made.KEPT)
+
+
+def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made.write(tmp_path, (1, 2))
+    held = Manifest.read(tmp_path)
+    assert (held.samples, held.seconds, held.rhythm) == (3, 24.0, made.KEPT.rhythm)

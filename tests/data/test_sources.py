@@ -1,0 +1,89 @@
+"""Which pairs of picture and sound are found, and what they are called."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from v2m.core.errors import RefusedError, UsageError
+from v2m.data.sources import find
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_a_folder_gives_its_videos_by_name_and_their_sounds(tmp_path: Path) -> None:
+    touch(tmp_path, "b.mp4", "b.wav", "a.MKV", "deep/er/c.webm", "deep/er/c.tags.json", "lonely.wav", "notes.txt")
+    touch(tmp_path, ".hidden.mp4", ".cache/d.mp4", "a.v2m.mp4")
+    found = find([tmp_path])
+    assert [each.name for each in found] == ["a.MKV", "b.mp4", "deep/er/c.webm"]
+    assert [each.sound for each in found] == [None, tmp_path / "b.wav", None]
+    assert [each.tags for each in found] == [None, None, tmp_path / "deep/er/c.tags.json"]
+
+
+def test_keys_are_plain_and_differ_and_do_not_depend_on_where_the_folder_lies(tmp_path: Path) -> None:
+    names = ("one/clip.mp4", "two/clip.mp4", "Größe & Co. (final).mp4", "夜.mp4", "x" * 200 + ".mp4")
+    for place in ("here", "there"):
+        touch(tmp_path / place, *names)
+    here, there = ([each.key for each in find([tmp_path / place])] for place in ("here", "there"))
+    assert here == there
+    assert len(set(here)) == len(names)
+    assert all(key.replace("-", "").isalnum() and key.isascii() and len(key) <= 51 for key in here)
+    both = [each.key for each in find([tmp_path / "here", tmp_path / "there"])]
+    assert len(set(both)) == 2 * len(names), "two of the same name"
+    assert both[: len(names)] == here
+
+
+def test_the_same_video_is_taken_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    assert len(find([tmp_path, tmp_path / "a.mp4"])) == 1
+
+
+def test_vidmuses_lists_name_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the list, or from where the command is run, as theirs are."""
+    touch(tmp_path, "lists/near.mp4", "lists/near.wav", "far/far.mp4", "far/far.wav")
+    usual = {"duration": 30.0, "sample_rate": 32000, "amplitude": None, "weight": None, "info_path": None}
+    lines = [
+        {"path": f"{name}.wav", "video_path": f"{name}.mp4"} | usual
+        for name in ("near", "far/far", str(tmp_path / "no"))
+    ]
+    listing = tmp_path / "lists" / "data.jsonl"
+    listing.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    monkeypatch.chdir(tmp_path)
+    found = find([Path("lists/data.jsonl")])
+    assert [each.video for each in found] == [tmp_path / each for each in ("lists/near.mp4", "far/far.mp4", "no.mp4")]
+    assert [each.sound for each in found] == [tmp_path / each for each in ("lists/near.wav", "far/far.wav", "no.wav")]
+
+
+def test_wrong_lines_are_told_by_number(tmp_path: Path) -> None:
+    listing = tmp_path / "data.jsonl"
+    good = '{"video_path": "a.mp4"}'
+    listing.write_text("\n".join([good, "{", "[]", '{"path": "a.wav"}', '{"video_path": 3}', good]))
+    with pytest.raises(UsageError, match=r"line 2 .*line 3 .*line 4 .* and 1 more"):
+        find([listing])
+
+
+def test_nothing_to_find_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="no videos"):
+        find([tmp_path])
+    with pytest.raises(UsageError, match="no such file or folder"):
+        find([tmp_path / "nowhere"])
+
+
+def test_the_state_changes_with_each_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "a.wav", "a.tags.json")
+    before = find([tmp_path])[0].state()
+    assert find([tmp_path])[0].state() == before
+    for name in ("a.mp4", "a.wav", "a.tags.json"):
+        stat = (tmp_path / name).stat()
+        os.utime(tmp_path / name, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        after = find([tmp_path])[0].state()
+        assert after != before
+        before = after

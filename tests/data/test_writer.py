@@ -1,0 +1,169 @@
+"""Tars that are the same whenever the samples are, and that anybody reads."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from v2m.core.errors import UsageError
+from v2m.data import writer
+from v2m.data.schema import CODES, FRAMES, MEMBERS, META, RHYTHM, TEXT, TYPES, WHOLE, Manifest, Meta
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = Manifest(
+    vision="m:grid", tokens=5, width=8, aspect="squash", frame_rate=2.0, whole=6, rhythm_rate=20.0,
+    rhythm=("cut", "motion"), codec="c", sample_rate=32000, code_rate=50, codebooks=4, entries=64, text="t",
+    text_width=16, tagger="none",
+)  # fmt: skip
+
+
+def sample(key: str, number: int = 0, seconds: float = 3.0) -> writer.Sample:
+    meta = Meta(f"{key}_{number:04d}", f"{key}.mp4", 0.0, seconds, seconds, {"moods": ["calm"]}, "calm music")
+    random = np.random.default_rng(number)
+    arrays = {
+        name: random.random([2 if size is None else size for size in shape])
+        for name, shape in MANIFEST.shapes(meta).items()
+    }
+    return meta, arrays | {CODES: random.integers(0, 64, arrays[CODES].shape)}
+
+
+def part(out: Path, key: str, count: int = 1) -> writer.Part:
+    return writer.write_part(out, key, (sample(key, number) for number in range(count)), MANIFEST)
+
+
+def contents(out: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.glob("*.tar"))}
+
+
+def test_a_shard_holds_what_was_given_and_webdataset_reads_it(tmp_path: Path) -> None:
+    parts = [part(tmp_path, "a", 2), part(tmp_path, "b")]
+    [shard] = writer.assemble(tmp_path, parts, {}, 100, 100)
+    path = tmp_path / shard.file
+    assert (shard.samples, shard.seconds, shard.size) == (3, 9.0, path.stat().st_size)
+    assert shard.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        found = list(group_by_keys(tar_file_expander([{"url": path.name, "stream": file}])))  # type: ignore[arg-type]
+    assert [each["__key__"] for each in found] == ["a_0000", "a_0001", "b_0000"]
+    for each, (meta, arrays) in zip(found, (sample("a"), sample("a", 1), sample("b")), strict=True):
+        assert json.loads(each[META])["key"] == meta.key
+        for name in MEMBERS[1:]:
+            stored = np.load(io.BytesIO(each[name]), allow_pickle=False)
+            assert stored.dtype == TYPES[name]
+            np.testing.assert_array_equal(stored, arrays[name].astype(TYPES[name]))
+    assert not list((tmp_path / writer.PARTS).iterdir())
+    with tarfile.open(path) as tar:
+        assert {(member.mtime, member.mode, member.uid, member.uname) for member in tar} == {(0, 0o644, 0, "")}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files open
+def test_webdatasets_pipeline_decodes_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened, grouped and decoded by what other people's training has; in secure mode it opens no files."""
+    from webdataset import utils
+    from webdataset.compat import WebDataset
+
+    monkeypatch.setattr(utils, "enforce_security", False)
+    shards = writer.assemble(tmp_path, [part(tmp_path, "a", 2), part(tmp_path, "b")], {}, 2, 100)
+    urls = [str(tmp_path / shard.file) for shard in shards]
+    pipeline: Any = WebDataset(urls, shardshuffle=False).decode()
+    found = list(pipeline)
+    assert [each["__key__"] for each in found] == ["a_0000", "a_0001", "b_0000"]
+    for each, (meta, arrays) in zip(found, (sample("a"), sample("a", 1), sample("b")), strict=True):
+        assert Meta(**each[META]) == meta
+        for name in MEMBERS[1:]:
+            np.testing.assert_array_equal(each[name], arrays[name].astype(TYPES[name]))
+    gc.collect()
+
+
+def test_webdataset_is_in_secure_mode_where_we_bring_it_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In one file, and none that training has: it reads tars by itself."""
+    monkeypatch.delenv("WDS_SECURE", raising=False)
+    piped = f"import v2m.data.writer; from webdataset.gopen import gopen; gopen('pipe:touch {tmp_path / 'ran'}')"
+    done = subprocess.run([sys.executable, "-c", piped], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "cannot open pipe URLs" in done.stderr
+    assert not (tmp_path / "ran").exists()
+    files = [
+        path.name for path in (ROOT / "v2m").rglob("*.py") if re.search(r"(import|from) webdataset", path.read_text())
+    ]
+    assert files == ["writer.py"]
+
+
+def test_samples_and_megabytes_bound_a_shard(tmp_path: Path) -> None:
+    parts = [part(tmp_path, key, 2) for key in "abcde"]
+    assert [each.samples for each in writer.assemble(tmp_path, parts, {}, 5, 100)] == [4, 4, 2]
+    assert [each.samples for each in writer.assemble(tmp_path, parts, {}, 1, 100)] == [2] * 5
+    most = 2.5 * parts[0].size / 1e6
+    assert [each.samples for each in writer.assemble(tmp_path, parts, {}, 100, most)] == [4, 4, 2]
+
+
+def test_a_part_is_moved_from_shard_to_shard_when_others_come_before_it(tmp_path: Path) -> None:
+    """As if all had been written at once; what is there already is left as it is."""
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    parts = {key: part(whole, key) for key in "abcd"}
+    writer.assemble(whole, [parts[key] for key in "abcd"], {}, 2, 100)
+    for key in "bcd":
+        part(grown, key)
+    first = writer.assemble(grown, [parts[key] for key in "bcd"], {}, 2, 100)
+    before = {each.file: (grown / each.file).stat().st_mtime_ns for each in first}
+    known = {each.file: each for each in first}
+    assert writer.assemble(grown, [parts[key] for key in "bcd"], known, 2, 100) == first
+    assert {name: (grown / name).stat().st_mtime_ns for name in before} == before
+    part(grown, "a")
+    shards = writer.assemble(grown, [parts[key] for key in "abcd"], known, 2, 100)
+    assert {each.file: each.sha256 for each in shards} == contents(whole)
+    assert contents(whole).items() <= contents(grown).items()
+
+
+def test_a_shard_that_was_damaged_or_a_part_that_is_gone_is_told(tmp_path: Path) -> None:
+    parts = [part(tmp_path, "a"), part(tmp_path, "b")]
+    [shard] = writer.assemble(tmp_path, parts, {}, 100, 100)
+    content = bytearray((tmp_path / shard.file).read_bytes())
+    content[2000] ^= 1
+    (tmp_path / shard.file).write_bytes(content)
+    with pytest.raises(UsageError, match="'a' have been changed or removed"):
+        writer.assemble(tmp_path, parts, {}, 1, 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        (CODES, lambda x: x[:, :-1]),
+        (CODES, lambda x: x + 64),
+        (FRAMES, lambda x: x * np.inf),
+        (WHOLE, lambda x: x + 1e5),
+        (RHYTHM, lambda x: x[:, :1]),
+        (TEXT, lambda x: x[0]),
+    ],
+)
+def test_what_is_not_as_the_manifest_says_is_not_written(tmp_path: Path, name: str, spoil) -> None:
+    meta, arrays = sample("a")
+    with pytest.raises(AssertionError):
+        writer.write_part(tmp_path, "a", [(meta, arrays | {name: spoil(arrays[name])})], MANIFEST)
+    assert not list((tmp_path / writer.PARTS).iterdir())
+
+
+def test_what_was_left_unfinished_is_swept(tmp_path: Path) -> None:
+    part(tmp_path, "a")
+    for folder in (tmp_path, tmp_path / writer.PARTS):
+        (folder / f"{writer.TEMPORARY}1-x").write_bytes(b"")
+    writer.sweep(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == [writer.PARTS, "a.part"]
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    parts = [part(tmp_path, "a")]
+    manifest = replace(MANIFEST, shards=tuple(writer.assemble(tmp_path, parts, {}, 9, 9)), dropped={"silent": 2})
+    manifest.write(tmp_path)
+    assert Manifest.read(tmp_path) == manifest

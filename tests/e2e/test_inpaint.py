@@ -1,0 +1,86 @@
+"""Seconds of an output written anew by the default recipe, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from bench.default_recipe import packets
+from tests.conftest import EXAMPLE
+from v2m.cli.score import main
+
+BEGIN, END = 4.0, 9.0
+RATE = 48_000
+
+
+def score(out: Path, *flags: str) -> dict[str, Any]:
+    assert main([str(EXAMPLE), "-o", str(out), "--wav", "--quiet", *flags]) == 0
+    return json.loads(out.with_suffix(".json").read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("scored")
+    score(found / "old.mp4", "--seed", "1", "--candidates", "2")
+    return found
+
+
+def heard(path: Path) -> np.ndarray:
+    return soundfile.read(path, dtype="float32")[0].T
+
+
+def same_but_for_the_part(old: np.ndarray, new: np.ndarray) -> None:
+    low, high = (round(second * RATE) for second in (BEGIN, END))
+    np.testing.assert_array_equal(new[:, :low], old[:, :low])
+    np.testing.assert_array_equal(new[:, high:], old[:, high:])
+    assert np.abs(new - old)[:, low:high].max() > 0.05
+
+
+def test_the_rest_of_a_wav_stays_and_the_beats_go_on(folder: Path, tmp_path: Path) -> None:
+    flags = ("--regenerate", f"{BEGIN}:{END}", "--previous", str(folder / "old.wav"), "--stems", "--midi")
+    record = score(tmp_path / "new.mp4", *flags, "--seed", "5")
+    before = json.loads((folder / "old.json").read_text())
+    same_but_for_the_part(heard(folder / "old.wav"), heard(tmp_path / "new.wav"))
+    assert packets(tmp_path / "new.mp4") == packets(EXAMPLE)
+    for name in ("beats", "downbeats", "sections", "key", "style", "progressions"):
+        assert record["music"][name] == before["music"][name]
+    assert record["music"]["regenerated"] == [BEGIN, END]
+    assert [row["seed"] for row in record["music"]["written"]] == [before["seed"], 5]
+
+
+def test_a_take_that_was_not_the_best_is_known_by_its_seed(folder: Path, tmp_path: Path) -> None:
+    (take,) = folder.glob("old.seed*.wav")
+    flags = ("--regenerate", f"{BEGIN}:{END}", "--previous", str(take), "--seed", "5")
+    record = score(tmp_path / "new.mp4", *flags)
+    same_but_for_the_part(heard(take), heard(tmp_path / "new.wav"))
+    assert [row["seed"] for row in record["music"]["written"]] == [int(take.stem[-1]), 5]
+
+
+def test_the_output_itself_is_kept_and_replaced(folder: Path, tmp_path: Path) -> None:
+    for name in ("old.mp4", "old.json"):
+        shutil.copy(folder / name, tmp_path)
+    record = score(tmp_path / "old.mp4", "--regenerate", f"{BEGIN}:{END}", "--seed", "5", "--overwrite")
+    assert record["music"]["kept"] == str(tmp_path / "old.mp4")
+    old, new = heard(folder / "old.wav"), heard(tmp_path / "old.wav")
+    near = [
+        np.corrcoef(old[0, round(low * RATE) : round(high * RATE)], new[0, round(low * RATE) : round(high * RATE)])[
+            0, 1
+        ]
+        for low, high in ((1, BEGIN), (BEGIN + 0.7, END - 0.7), (END, 15))
+    ]
+    assert min(near[0], near[2]) > 0.97, "but for AAC and mastering"
+    assert near[1] < 0.8
+
+
+def test_a_wav_without_its_sidecar_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(folder / "old.wav", tmp_path)
+    flags = ["--regenerate", "4:9", "--previous", str(tmp_path / "old.wav"), "-o", str(tmp_path / "new.mp4")]
+    assert main([str(EXAMPLE), *flags]) == 2
+    assert "nothing beside 'old.wav' says that Sketch wrote it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["old.wav"]

@@ -1,0 +1,124 @@
+"""Distances against scipy, closed forms and definitions written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import linalg, stats
+
+from v2m.core.types import Floats
+from v2m.evaluation.distances import cosine, coverage, density, frechet, frechet_draws, kl, reflected
+
+
+def exactly(mean: Floats, covariance: Floats, count: int, seed: int) -> Floats:
+    """(count, D) with that very mean and covariance."""
+    x = np.random.default_rng(seed).normal(size=(count, len(mean)))
+    x -= x.mean(axis=0)
+    x = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False)).T)
+    return x @ np.linalg.cholesky(covariance).T + mean
+
+
+def by_scipy(a: Floats, b: Floats) -> float:
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = linalg.sqrtm(ca @ cb)
+    return float(np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + np.trace(ca + cb - 2 * np.real(root)))
+
+
+def test_the_distance_of_known_gaussians_is_that_of_the_closed_form() -> None:
+    """Of diagonal covariances: the squared distances of means and of standard deviations, summed."""
+    means, deviations = (
+        (np.array([0.0, 1.0, -2.0]), np.array([3.0, 1.0, 0.5])),
+        (
+            np.array([1.0, 2.0, 0.1]),
+            np.array([0.5, 2.5, 3.0]),
+        ),
+    )
+    a, b = (exactly(m, np.diag(d**2), n, n) for m, d, n in zip(means, deviations, (40, 70), strict=True))
+    expected = np.square(means[0] - means[1]).sum() + np.square(deviations[0] - deviations[1]).sum()
+    assert frechet(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 16), (60, 200, 64), (2000, 2000, 32)])
+def test_the_distance_is_scipys_of_any_covariances(n: int, m: int, d: int) -> None:
+    rng = np.random.default_rng(d)
+    a = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
+    b = rng.normal(size=(m, d)) @ rng.normal(size=(d, d))
+    assert frechet(a, b) == pytest.approx(by_scipy(a, b), rel=1e-6)
+    assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-9)
+
+
+def test_fewer_embeddings_than_numbers_in_them_give_the_distance_of_their_covariances() -> None:
+    """For which a root of a product of matrices that are not whole is no good: the eigenvalues tell it here."""
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(10, 64)), rng.normal(size=(12, 64)) + 0.3
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values = np.linalg.eigvals(ca @ cb).real
+    shared = np.sqrt(np.maximum(values, 0)).sum()
+    expected = np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + np.trace(ca + cb) - 2 * shared
+    assert frechet(a, b) == pytest.approx(expected, rel=1e-4)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_distance_of_too_few_or_of_other_widths_is_refused() -> None:
+    with pytest.raises(ValueError, match="two embeddings or more on each side, not 1 and 5"):
+        frechet(np.zeros((1, 4)), np.zeros((5, 4)))
+    with pytest.raises(ValueError, match="must be"):
+        frechet(np.zeros((3, 4)), np.zeros((3, 5)))
+
+
+def test_intervals_hold_the_true_distance_of_known_gaussians_about_as_often_as_they_say() -> None:
+    """30 clips of 3 embeddings, whose distance as it comes out is too high by about a fifth."""
+    rng, dimensions, moved = np.random.default_rng(5), 8, 0.6
+    true, held, percentile, values = dimensions * moved**2, [], [], []
+    for trial in range(80):
+        a = [rng.normal(size=(3, dimensions)) for _ in range(30)]
+        b = [rng.normal(size=(3, dimensions)) + moved for _ in range(30)]
+        value, draws = frechet(np.concatenate(a), np.concatenate(b)), frechet_draws(a, b, 100, seed=trial)
+        low, high = reflected(value, draws)
+        held.append(low <= true <= high)
+        values.append(value)
+        percentile.append(np.percentile(draws, 2.5) <= true)
+    assert np.mean(values) > true + 0.1
+    assert np.mean(held) >= 0.85
+    assert np.mean(percentile) < np.mean(held)  # the plain percentiles would be worse
+
+
+def neighbours(real: Floats, k: int) -> list[float]:
+    return [
+        sorted(float(np.linalg.norm(x - y)) for j, y in enumerate(real) if j != i)[k - 1] for i, x in enumerate(real)
+    ]
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_density_and_coverage_are_those_of_the_definition_written_out(k: int) -> None:
+    rng = np.random.default_rng(k)
+    real, made = rng.normal(size=(23, 3)), rng.normal(size=(31, 3)) * 1.3 + 0.4
+    radii = neighbours(real, k)
+    inside = [[float(np.linalg.norm(y - x)) <= radii[i] for i, x in enumerate(real)] for y in made]
+    assert density(real, made, k).mean() == pytest.approx(sum(map(sum, inside)) / (k * len(made)))
+    assert coverage(real, made, k).mean() == pytest.approx(sum(map(any, zip(*inside, strict=True))) / len(real))
+
+
+def test_density_and_coverage_of_one_distribution_are_as_the_paper_expects() -> None:
+    """Lemmas 1 and 2 of Naeem et al.: density 1, coverage 1 − (N − 1 … N − k) / (2N − 1 … 2N − k)."""
+    n, k = 400, 5
+    real, made = (np.random.default_rng(seed).normal(size=(n, 6)) for seed in (0, 1))
+    expected = 1 - np.prod([(n - i) / (2 * n - i) for i in range(1, k + 1)])
+    assert density(real, made, k).mean() == pytest.approx(1, abs=0.1)
+    assert coverage(real, made, k).mean() == pytest.approx(expected, abs=0.03)
+    assert coverage(real, real[:1].repeat(n, axis=0), k).mean() < 0.1  # one piece again and again covers little
+    with pytest.raises(ValueError, match="need 6 real embeddings or more, not 5"):
+        density(real[:5], made)
+
+
+def test_the_divergence_is_scipys_and_a_class_that_never_comes_does_not_make_it_infinite() -> None:
+    p, q = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.3, 0.1])
+    assert kl(p, q) == pytest.approx(float(stats.entropy(p, q)), rel=1e-6)
+    assert kl(p, q) != pytest.approx(kl(q, p), rel=1e-2)
+    assert kl(p, p) == pytest.approx(0, abs=1e-12)
+    assert 5 < kl(np.array([1.0, 0.0]), np.array([0.0, 1.0])) < 25
+
+
+def test_the_cosine_knows_neither_length_nor_silence() -> None:
+    assert cosine(np.array([1.0, 1.0]), np.array([5.0, 0.0])) == pytest.approx(np.sqrt(0.5))
+    assert cosine(np.zeros(2), np.ones(2)) == 0.0

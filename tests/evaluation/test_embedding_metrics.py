@@ -1,0 +1,221 @@
+"""Measures with weights, by an embedding whose answers are known."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from v2m.core.errors import UsageError
+from v2m.core.types import Audio, Floats, Video
+from v2m.evaluation import distances, tables
+from v2m.evaluation.bootstrap import others
+from v2m.evaluation.embedder import Heard
+from v2m.evaluation.embedding_metrics import Piece, Weighed, weigh
+
+RATE = 100
+
+
+class Plain:
+    """Hears windows of four samples as they are; a piece's tags and picture are the place (D = 4) that they name."""
+
+    name = "plain"
+
+    def __init__(self) -> None:
+        self.released = 0
+
+    def hear(self, audio: Audio) -> Heard:
+        found = audio.samples[0].reshape(-1, 4).astype(np.float64)
+        rates = np.exp(found)
+        return Heard(found, rates / rates.sum(axis=1, keepdims=True))
+
+    def read(self, texts: Sequence[str]) -> Floats:
+        return np.array([[float(word) for word in text.split()] for text in texts])
+
+    def watch(self, video: Video) -> Floats:
+        return np.array(video)  # what is given as a video here
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def sound(windows: Floats) -> Audio:
+    return Audio(windows.reshape(1, -1).astype(np.float32), RATE)
+
+
+def pieces(windows: Iterable[Floats], texts: Sequence[str] = (), seen: Sequence[Floats] = ()) -> dict[str, Piece]:
+    return {
+        f"clip{k}": Piece(
+            lambda each=each: sound(each),
+            (lambda k=k: seen[k]) if len(seen) else None,  # type: ignore[return-value, arg-type]
+            texts[k] if texts else "",
+        )
+        for k, each in enumerate(windows)
+    }
+
+
+@pytest.fixture(scope="module")
+def heard() -> tuple[list[Floats], list[Floats], list[str], Weighed]:
+    """Twelve clips of three windows: the truth, and music beside it; their tags and pictures are the truth's places."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(12, 1, 4)) * 3
+    true = [centre + rng.normal(size=(3, 4)) * 0.2 for centre in centres]
+    made = [each + rng.normal(size=(3, 4)) * 0.3 for each in true]
+    far = [each + 4.0 for each in true]
+    true, made, far = ([np.float32(x).astype(float) for x in each] for each in (true, made, far))
+    texts = [" ".join(map(str, centre[0])) for centre in centres]
+    model = Plain()
+    systems = {"near": pieces(made, texts, list(centres)), "far": pieces(far, texts, list(centres))}
+    found = weigh([model], systems, pieces(true))
+    assert model.released == 1
+    return true, made, texts, found
+
+
+def test_values_are_those_of_the_functions(heard: tuple[list[Floats], list[Floats], list[str], Weighed]) -> None:
+    true, made, texts, found = heard
+    whole = found.beside.whole["near"]["fad@plain"]
+    assert whole.value == pytest.approx(distances.frechet(np.concatenate(true), np.concatenate(made)))
+    assert whole.n == 12
+    assert whole.low <= whole.high
+    row = found.rows["near"]["clip3"]
+    softmax = [np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in (true[3], made[3])]
+    p, q = (each.mean(axis=0) for each in softmax)
+    assert row["kl@plain"] == pytest.approx(distances.kl(p, q))
+    assert row["kl_back@plain"] == pytest.approx(distances.kl(q, p))
+    direction = (made[3] / np.linalg.norm(made[3], axis=1, keepdims=True)).mean(axis=0)
+    tags = np.array([float(word) for word in texts[3].split()])
+    assert row["clap_score@plain"] == pytest.approx(distances.cosine(direction, tags))
+    assert row["av_similarity@plain"] == pytest.approx(row["clap_score@plain"])
+    assert set(row) == {f"{n}@plain" for n in ("kl", "kl_back", "clap_score", "av_similarity", "density", "coverage")}
+
+
+def test_near_music_is_better_than_far_and_both_than_that_of_other_clips(
+    heard: tuple[list[Floats], list[Floats], list[str], Weighed],
+) -> None:
+    found = heard[3]
+    beside, near, far = found.beside, tables.means(found.rows["near"]), tables.means(found.rows["far"])
+    shuffled = tables.means(beside.shuffled["near"])
+    assert beside.whole["near"]["fad@plain"].value < 1 < beside.whole["far"]["fad@plain"].value
+    assert near["coverage@plain"].value > far["coverage@plain"].value
+    assert near["density@plain"].value > far["density@plain"].value
+    for name in ("clap_score@plain", "av_similarity@plain"):
+        assert near[name].value > 0.9
+        assert near[name].value > shuffled[name].high
+    assert near["kl@plain"].value < shuffled["kl@plain"].low
+    assert not {"density@plain", "coverage@plain", "fad@plain"} & set(shuffled)
+
+
+def test_music_is_shuffled_to_other_clips_alone(heard: tuple[list[Floats], list[Floats], list[str], Weighed]) -> None:
+    """By hand: of each clip, the mean over the other clips whose music it was given."""
+    _, made, texts, found = heard
+    places = [(m / np.linalg.norm(m, axis=1, keepdims=True)).mean(axis=0) for m in made]
+    chosen = others(12, 4, 0)
+    for k in range(12):
+        tags = np.array([float(word) for word in texts[k].split()])
+        expected = np.mean([distances.cosine(places[j], tags) for j in chosen[:, k]])
+        assert found.beside.shuffled["near"][f"clip{k}"]["clap_score@plain"] == pytest.approx(expected)
+
+
+def test_the_truth_is_measured_against_itself(heard: tuple[list[Floats], list[Floats], list[str], Weighed]) -> None:
+    true, _, _, found = heard
+    truth = tables.means(found.beside.truth)
+    assert truth["clap_score@plain"].value > 0.98
+    assert truth["clap_score@plain"].n == 12
+    assert (truth["density@plain"].n, truth["coverage@plain"].n) == (6, 6)  # a half each
+    softmax = np.exp(true[0]) / np.exp(true[0]).sum(axis=1, keepdims=True)
+    expected = distances.kl(softmax[0], softmax[1:].mean(axis=0))
+    assert found.beside.truth["clip0"]["kl@plain"] == pytest.approx(expected)
+    assert found.beside.whole_truth["fad@plain"].n == 6
+
+
+def test_the_table_names_the_embedding_and_puts_truth_and_floor_beside(
+    heard: tuple[list[Floats], list[Floats], list[str], Weighed],
+) -> None:
+    found = heard[3]
+    lines = [
+        [c.strip() for c in line.split("|")[1:-1]] for line in tables.compared(found.rows, found.beside).splitlines()
+    ]
+    head = ["measure", "embedding", "near", "far", "far − near", "ground truth", "shuffled near", "shuffled far", "n"]
+    assert lines[0] == head
+    by = {line[0]: dict(zip(head, line, strict=True)) for line in lines[2:]}
+    assert by["fad"]["embedding"] == "plain"
+    assert by["fad"]["shuffled near"] == "–"
+    assert by["fad"]["n"] == "12"
+    value, low, high = (
+        float(x) for x in by["fad"]["far − near"].replace("[", "").replace("]", "").replace(",", "").split()
+    )
+    assert low <= value <= high
+    assert value == pytest.approx(
+        found.beside.whole["far"]["fad@plain"].value - found.beside.whole["near"]["fad@plain"].value, rel=0.01
+    )
+    assert all(cell != "–" for cell in by["kl"].values())
+    single = tables.markdown(found.rows["near"], found.beside).splitlines()
+    assert single[0].endswith("| clip9 | clip10 | clip11 | mean [95 %] | ground truth | shuffled | n |")
+
+
+def test_the_summary_and_the_values_of_clips_are_written_unrounded(
+    heard: tuple[list[Floats], list[Floats], list[str], Weighed],
+) -> None:
+    found = heard[3]
+    rows = list(csv.DictReader(io.StringIO(tables.summary_csv(found.rows, found.beside))))
+    assert list(rows[0]) == tables.SUMMARY
+    [row] = [row for row in rows if (row["measure"], row["system"]) == ("fad", "near")]
+    whole = found.beside.whole["near"]["fad@plain"]
+    assert (row["embedding"], row["n"]) == ("plain", "12")
+    assert [float(row[name]) for name in ("value", "low", "high")] == [whole.value, whole.low, whole.high]
+    assert {row["system"] for row in rows if row["measure"] == "kl"} == {
+        *("near", "far", "far − near", "ground truth", "shuffled near", "shuffled far")
+    }
+    clips = list(csv.DictReader(io.StringIO(tables.comma_separated(found.rows, found.beside))))
+    assert len(clips) == 12 * 5
+    assert float(clips[3]["kl@plain"]) == found.rows["near"]["clip3"]["kl@plain"]
+
+
+def test_few_clips_are_told_and_what_needs_more_is_left_out() -> None:
+    rng = np.random.default_rng(2)
+    one = weigh([Plain()], {"": pieces([rng.normal(size=(3, 4))])}, pieces([rng.normal(size=(3, 4))]))
+    assert one.beside.notes == [
+        "density@plain and coverage are left out: they need 6 clips or more",
+        "fad@plain is left out: a Fréchet distance needs two clips or more",
+    ]
+    assert one.beside.whole == {}
+    assert set(one.rows[""]["clip0"]) == {"kl@plain", "kl_back@plain"}
+    assert tables.means(one.beside.shuffled[""]) == {}
+    few = weigh([Plain()], {"": pieces(rng.normal(size=(2, 2, 4)))}, pieces(rng.normal(size=(2, 2, 4))))
+    assert "4 windows cannot tell how 4 numbers vary" in few.beside.notes[1]
+    assert few.beside.whole_truth == {}  # of halves of a clip each
+    assert few.beside.whole[""]["fad@plain"].value > 0
+    assert tables.markdown(few.rows[""], few.beside).count("\n") > 2
+
+
+def test_without_truth_tags_and_picture_are_measured_still_and_what_a_clip_lacks_counts_nowhere() -> None:
+    windows = np.random.default_rng(3).normal(size=(3, 1, 4))
+    given = pieces(windows, ["1 0 0 0", "", "0 1 0 0"])
+    found = weigh([Plain()], {"": given})
+    assert found.beside.truth == {}
+    assert tables.means(found.rows[""])["clap_score@plain"].n == 2
+    assert found.rows[""]["clip1"] == {}
+    assert "ground truth" not in tables.markdown(found.rows[""], found.beside)
+
+
+def test_the_same_seed_gives_the_same_and_another_other_halves() -> None:
+    rng = np.random.default_rng(4)
+    made, true = pieces(rng.normal(size=(8, 2, 4))), pieces(rng.normal(size=(8, 2, 4)))
+    one, two, other = (weigh([Plain()], {"": made}, true, seed=seed) for seed in (0, 0, 1))
+    assert one.beside.whole[""]["fad@plain"].low == two.beside.whole[""]["fad@plain"].low
+    assert one.beside.whole_truth["fad@plain"].value != other.beside.whole_truth["fad@plain"].value
+    assert one.beside.whole[""]["fad@plain"].value == other.beside.whole[""]["fad@plain"].value
+
+
+@pytest.mark.parametrize("windows", [np.zeros(4), np.zeros((0, 4)), np.full((1, 4), np.nan), None])
+def test_an_embedding_that_hears_something_else_is_told_in_a_line(windows: Any) -> None:
+    class Odd(Plain):
+        def hear(self, audio: Audio) -> Heard:
+            return Heard(windows)
+
+    with pytest.raises(UsageError, match=r"plain heard .* in clip0: \(windows, numbers\) are wanted, finite"):
+        weigh([Odd()], {"": pieces([np.zeros((1, 4))])})

@@ -1,0 +1,372 @@
+"""The generator on tiny pipelines in the published format: length, seeds, what steers it, parts written anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fixtures.tiny import pipelines as tiny
+from tests.pretrained.hub_server import serving
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.protocols import MusicGenerator
+from v2m.core.timing import sample_count
+from v2m.core.types import Audio, Progress, Regeneration, Score, Steering, Tags, Video
+from v2m.generators.diffusers import Pipeline, arguments
+from v2m.generators.diffusers.loading import load
+from v2m.generators.diffusers.pipeline_info import FILES, Card
+from v2m.media import audio as sound_files
+from v2m.media import video as opening
+from v2m.pipeline.score import score_video
+
+ROOT = Path(__file__).parents[3]
+KINDS = ("ace_step", "stable_audio", "stable_audio_3")
+TAGS = Tags(genres="ambient", instruments="piano", moods="calm", tempo=72.4, key="bb minor")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipelines")
+    for kind in KINDS:
+        getattr(tiny, kind)(folder / kind)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(media: Path) -> Video:
+    return replace(opening.open(media / "cuts.mp4"), duration=1.37)
+
+
+@pytest.fixture(scope="module")
+def tune(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tune") / "tune.wav"
+    wave = 0.3 * np.sin(2 * np.pi * 220 * np.arange(48000) / 48000) * (np.arange(48000) % 12000 < 6000)
+    sound_files.save(Audio(np.stack([wave, wave]).astype(np.float32), 48000), path)
+    return path
+
+
+def made(models: Path, kind: str, **settings: Any) -> Pipeline:
+    chosen: dict[str, Any] = {"steps": 2, "device": "cpu", "keep_loaded": True} | settings
+    return Pipeline(model=str(models / kind), **chosen)
+
+
+def differ(one: Score, other: Score) -> float:
+    return float(np.abs(one.audio.samples - other.audio.samples).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_as_long_as_the_video_and_a_take_is_the_same_alone_and_beside_others(
+    models: Path, clip: Video, kind: str
+) -> None:
+    generator = made(models, kind)
+    assert isinstance(generator, MusicGenerator)
+    seen: list[float] = []
+
+    def note(fraction: float) -> None:
+        seen.append(fraction)
+
+    first, second = generator.takes(clip, TAGS, [3, 4], progress=note)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    for take in (first, second):
+        assert take.audio.samples.shape == (2, sample_count(1.37, take.audio.sample_rate))
+        assert take.audio.samples.std() > 1e-3
+        assert np.abs(take.audio.samples).max() <= 1.0
+    assert differ(first, second) > 1e-2
+    assert differ(generator.generate(clip, TAGS, 4), second) < 1e-3  # rounding in a batch
+    alone = generator.generate(clip, TAGS, 4)
+    assert differ(alone, generator.generate(clip, TAGS, 4)) == 0.0
+    assert differ(alone, generator.generate(clip, replace(TAGS, genres=("rock",)), 4)) > 1e-5
+    assert generator.weights[0].licence in {"mit", "stable-audio-community", "stabilityai-community"}
+
+
+def test_ace_step_is_told_tempo_and_key_apart_and_sings_only_when_asked(models: Path, clip: Video) -> None:
+    generator = made(models, "ace_step", metre=3)
+    facts = generator.generate(clip, TAGS, 0).facts
+    wanted = {"bpm": 72, "keyscale": "Bb minor", "timesignature": "3", "lyrics": "[Instrumental]"}
+    assert wanted.items() <= facts.items()
+    assert facts["prompt"] == "calm ambient music with piano"
+    assert (facts["num_inference_steps"], facts["guidance_scale"], facts["goes"]) == (2, 1.0, [[0.0, 1.37]])
+    sung = arguments.ace_step(replace(TAGS, vocals=True, lyrics=" [verse]\nla "), generator.settings)
+    assert (sung["lyrics"], sung["vocal_language"]) == ("[verse]\nla", "en")
+    assert arguments.ace_step(replace(TAGS, lyrics="la"), generator.settings)["vocal_language"] == "unknown"
+    one, other = (generator.generate(clip, replace(TAGS, vocals=True, lyrics=text), 0) for text in ("la", "oh no"))
+    assert differ(one, other) > 1e-5
+    assert differ(generator.generate(clip, replace(TAGS, tempo=140), 0), generator.generate(clip, TAGS, 0)) > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("f# min", "F# minor"), ("Bb", "Bb major"), ("Cb dur", "Cb major"), ("A-flat minor", "Ab minor"), (None, None)],
+)
+def test_a_key_is_named_as_ace_step_learned_them(key: str | None, name: str | None) -> None:
+    assert arguments.key_name(Tags(key=key)) == name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_melody_is_followed_the_closer_the_stronger(models: Path, clip: Video, tune: Path, kind: str) -> None:
+    """What tells how close is how little the seed matters."""
+    steering = Steering(melody=tune)
+
+    def spread(strength: float) -> float:
+        generator = made(models, kind, melody_strength=strength)
+        one, other = generator.takes(clip, TAGS, [1, 2], steering=steering)
+        return differ(one, other)
+
+    plain = made(models, kind).generate(clip, TAGS, 1)
+    followed = made(models, kind, melody_strength=1.0).generate(clip, TAGS, 1, steering=steering)
+    assert differ(plain, followed) > 1e-3
+    assert followed.facts["melody"] == str(tune)
+    if kind != "ace_step":  # whose noise is the same: only what it hears of the tune changes
+        assert spread(1.0) < 0.7 * spread(0.0)
+    else:
+        weaker = made(models, kind, melody_strength=0.2).generate(clip, TAGS, 1, steering=steering)
+        assert differ(weaker, followed) > 1e-4
+
+
+def test_unwanted_words_lead_stable_audio_away_and_only_with_guidance(models: Path, clip: Video) -> None:
+    unwanted = replace(TAGS, negative=("drums",))
+    led = made(models, "stable_audio", guidance=6.0)
+    assert differ(led.generate(clip, TAGS, 0), led.generate(clip, unwanted, 0)) > 1e-3
+    assert led.generate(clip, unwanted, 0).facts["negative_prompt"] == "drums"
+    free = made(models, "stable_audio", guidance=1.0)
+    assert differ(free.generate(clip, TAGS, 0), free.generate(clip, unwanted, 0)) == 0.0
+
+
+def test_a_reference_gives_ace_step_its_style(models: Path, clip: Video, tune: Path) -> None:
+    generator = made(models, "ace_step")
+    plain, styled = (generator.generate(clip, TAGS, 0, steering=each) for each in (None, Steering(reference=(tune,))))
+    assert differ(plain, styled) > 1e-4
+    assert styled.facts["reference"] == [str(tune)]
+
+
+def rewritten(generator: Pipeline, clip: Video, before: Audio, folder: Path, seed: int) -> Score:
+    """With the seconds 0.4 to 0.9 new."""
+    sound_files.save(before, folder / "before.wav")
+    anew = Regeneration(0.4, 0.9, folder / "before.wav")
+    return generator.generate(clip, TAGS, seed, steering=Steering(regenerate=anew))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_is_written_anew_and_no_sample_outside_changes(
+    models: Path, clip: Video, tmp_path: Path, kind: str
+) -> None:
+    generator = made(models, kind)
+    before = generator.generate(clip, TAGS, 1).audio
+    after = rewritten(generator, clip, before, tmp_path, 5)
+    rate = before.sample_rate
+    low, high = sample_count(0.4, rate), sample_count(0.9, rate)
+    old, new = before.samples, after.audio.samples
+    assert after.audio.sample_rate == rate
+    np.testing.assert_array_equal(old[:, :low], new[:, :low])
+    np.testing.assert_array_equal(old[:, high:], new[:, high:])
+    assert np.abs(old - new)[:, low:high].max() > 1e-3
+    assert np.abs(np.diff(new, axis=1))[:, [low - 1, high - 1]].max() <= 2 * np.abs(np.diff(old, axis=1)).max()
+    assert differ(after, rewritten(generator, clip, before, tmp_path, 6)) > 1e-3
+    assert after.facts["regenerated"] == [0.4, 0.9]
+
+
+def test_music_of_another_rate_and_one_side_is_kept_as_it_is(models: Path, clip: Video, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    before = Audio(0.2 * random.uniform(-1, 1, (1, sample_count(clip.duration, 22050))).astype(np.float32), 22050)
+    after = rewritten(made(models, "stable_audio"), clip, before, tmp_path, 5).audio
+    assert (after.sample_rate, after.samples.shape) == (22050, before.samples.shape)
+    low, high = sample_count(0.4, 22050), sample_count(0.9, 22050)
+    np.testing.assert_array_equal(before.samples[:, :low], after.samples[:, :low])
+    np.testing.assert_array_equal(before.samples[:, high:], after.samples[:, high:])
+
+
+def test_more_than_can_be_written_anew_at_once_is_refused_before_any_work(models: Path, tmp_path: Path) -> None:
+    generator = made(models, "stable_audio")
+    most = 0.75 * Card.read(models / "stable_audio").longest
+    with pytest.raises(UsageError, match=f"give {most:g} s at most"):
+        generator.prepare(TAGS, Steering(regenerate=Regeneration(0.0, most + 1, tmp_path)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_to_stay_is_heard_while_a_part_is_written_anew(
+    models: Path, clip: Video, tmp_path: Path, kind: str
+) -> None:
+    generator = made(models, kind)
+    one, other = (score.audio for score in generator.takes(clip, TAGS, [1, 2]))
+    low, high = (sample_count(second, one.sample_rate) for second in (0.6, 0.8))
+    anew = [rewritten(generator, clip, each, tmp_path, 5).audio.samples[:, low:high] for each in (one, other)]
+    assert np.abs(anew[0] - anew[1]).max() > 1e-6  # the same seed: if nothing were heard, the same bits
+
+
+def test_stable_audio_keeps_the_latents_of_what_is_to_stay(models: Path) -> None:
+    from v2m.generators.diffusers.adapter import Job
+    from v2m.generators.diffusers.stable_audio import StableAudio
+
+    pipeline = load(models / "stable_audio", "StableAudioPipeline", torch.device("cpu"), low_memory=False)
+    hop = pipeline.vae.hop_length
+    kept = torch.randn(1, 2, 20 * hop, generator=torch.Generator().manual_seed(0)) * 0.1
+    caught: list[torch.Tensor] = []
+    pipeline.vae.decode = lambda z: caught.append(z) or type("D", (), {"sample": torch.zeros(1, 2, 20 * hop)})
+    words = {"prompt": "music", "negative_prompt": None, "num_inference_steps": 3, "guidance_scale": 2.0}
+    job = Job(20 * hop, (1,), kept=kept, span=(5 * hop, 9 * hop))
+    StableAudio(pipeline).write(words, job, 0.0, lambda fraction: None)
+    silence = torch.zeros(1, 2, 108 * hop)
+    known = pipeline.vae.encode(torch.cat([kept, silence], dim=-1)).latent_dist.mode()
+    same = (caught[0] - known).abs().amax((0, 1)) < 1e-4
+    assert same[:5].all()
+    assert same[9:20].all()
+    assert not same[5:9].any()
+
+
+def test_music_beyond_the_longest_go_goes_on_and_is_as_long_as_the_video(models: Path, clip: Video) -> None:
+    generator = made(models, "stable_audio", steps=1)
+    long = replace(clip, duration=9.0)
+    score = generator.generate(long, TAGS, 0)
+    assert score.audio.samples.shape == (2, 9 * 44100)
+    goes = score.facts["goes"]
+    assert len(goes) == 2
+    assert goes[0][0] == 0.0
+    assert goes[0][1] == goes[1][0]
+    assert goes[1][1] == 9.0
+    assert np.abs(score.audio.samples[:, -4410:]).max() > 1e-3
+    steps = np.abs(np.diff(score.audio.samples, axis=1)).max(axis=0)
+    seam = sample_count(goes[0][1], 44100)
+    assert steps[seam - 5 : seam + 5].max() <= steps.max()
+
+
+def test_a_melody_longer_than_a_go_is_refused_where_parts_cannot_follow_one(
+    tmp_path: Path, clip: Video, tune: Path
+) -> None:
+    tiny.stable_audio_3(tmp_path / "short", longest=1.0)
+    told = r"follows a melody for 1 s at most, and the video lasts (1.4|4.0) s: give --end 1"
+    generator, steering = made(tmp_path, "short"), Steering(melody=tune)
+    with pytest.raises(UsageError, match=told):
+        generator.generate(clip, TAGS, 0, steering=steering)
+    with pytest.raises(UsageError, match=told):  # before the tagger is asked
+        score_video(clip.path, tmp_path / "out.mp4", tagger=Untouched(), generator=generator, steering=steering)
+    generator.check(replace(clip, duration=1.0), steering)
+
+
+class Untouched:
+    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+        raise AssertionError("the tagger was asked")
+
+
+def test_what_a_model_cannot_do_is_told_before_it_is_loaded(
+    models: Path, tmp_path: Path, tune: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind in ("stable_audio", "stable_audio_3"):
+        with pytest.raises(UsageError, match="follows no style"):
+            made(models, kind).prepare(TAGS, Steering(reference=(tune,)))
+    with pytest.raises(UsageError, match="one recording"):
+        made(models, "ace_step").prepare(TAGS, Steering(reference=(tune, tune)))
+    tiny.ace_step(tmp_path / "deaf", covers=False)
+    with pytest.raises(UsageError, match="lacks what hears a tune"):
+        made(tmp_path, "deaf").prepare(TAGS, Steering(melody=tune))
+    unwanted = replace(TAGS, negative=("drums",), vocals=True)
+    for kind, words in (("ace_step", "no lyrics"), ("stable_audio_3", "plays instruments only")):
+        caplog.clear()
+        made(models, kind).prepare(unwanted, Steering())
+        assert "not led away from unwanted words" in caplog.text
+        assert words in caplog.text
+    with pytest.raises(UsageError, match=r"steps 0.*guidance -1.*melody_strength 2"):
+        Pipeline(steps=0, guidance=-1, melody_strength=2)
+
+
+def test_cards_say_what_the_files_say(models: Path, tmp_path: Path) -> None:
+    ace, open_, three = (Card.read(models / kind) for kind in KINDS)
+    assert (ace.sample_rate, ace.shortest, ace.longest, ace.guided, ace.follows_melody) == (48000, 10, 600, False, True)
+    assert (open_.sample_rate, round(open_.longest, 3), open_.guided) == (44100, 5.944, True)
+    assert (three.longest, three.guided) == (384.0, False)
+    tiny.ace_step(tmp_path / "base", turbo=False, covers=False)
+    base = Card.read(tmp_path / "base")
+    assert (base.guided, base.follows_melody) == (True, False)
+
+
+def test_memory_is_halved_on_the_cpu_and_the_model_freed(models: Path, clip: Video) -> None:
+    generator = made(models, "stable_audio_3", low_memory=True, keep_loaded=False)
+    assert generator.generate(clip, TAGS, 0).audio.samples.std() > 1e-3
+    with generator._pipeline.model() as pipeline:
+        assert {part.dtype for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder)} == {torch.bfloat16}
+    generator.release()
+    assert not generator._pipeline.loaded
+
+
+def settings(part: str, **change: Any) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        path = folder / part
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+    return spoil
+
+
+def cut(folder: Path) -> None:
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def foreign(folder: Path) -> None:
+    shutil.rmtree(folder / "vae")
+    shutil.copytree(folder / "transformer", folder / "vae")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (settings("model_index.json", _class_name="FluxPipeline"), "holds a FluxPipeline"),
+        (settings("model_index.json", vae=["os", "system"]), "names os.system as vae"),
+        (settings("model_index.json", vae=["diffusers", "StableAudioPipeline"]), "names diffusers.StableAudioPipeline"),
+        (settings("model_index.json", transformer=None), "names no transformer"),
+        (settings("transformer/config.json", num_layers=3), "does not fit transformer"),
+        (settings("transformer/config.json", sample_size="x"), "lack or misstate"),
+        (settings("text_encoder/config.json", model_type="llama"), "model_type 'llama'"),
+        (cut, "transformer"),
+        (foreign, "lack or misstate 'sampling_rate'"),
+        (lambda folder: (folder / "model_index.json").write_text("{"), "is not JSON"),
+        (lambda folder: shutil.rmtree(folder / "scheduler"), "lacks scheduler/scheduler_config.json"),
+        (lambda folder: (folder / "tokenizer" / "tokenizer.json").write_text("["), "tokenizer"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_one_line(
+    models: Path, clip: Video, tmp_path: Path, spoil: Callable[[Path], Any], words: str
+) -> None:
+    spoil(Path(shutil.copytree(models / "stable_audio", tmp_path / "spoilt")))
+    with pytest.raises(MissingError, match=words) as caught:
+        made(tmp_path, "spoilt").generate(clip, TAGS, 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gated_repository_says_what_to_accept(models: Path, media: Path, tmp_path: Path) -> None:
+    folder = models / "stable_audio"
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    clip = Path(shutil.copy(media / "cuts.mp4", tmp_path))
+    words = ["-m", "v2m", str(clip), "--recipe", "stableaudio", "--generator.model", "owner/gated"]
+    with serving(files) as hub:
+        places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "V2M_"))}
+        done = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, env=environment | places, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 4
+    [said] = [line for line in done.stderr.splitlines() if line.startswith("infer.py: ")]
+    assert "its licence must be accepted first" in said
+    assert f"{hub.url}/owner/gated, then `hf auth login`" in said
+
+
+def test_only_what_is_needed_is_fetched() -> None:
+    from v2m.pretrained.file_patterns import chosen
+
+    needed = [f"{part}/diffusion_pytorch_model.safetensors" for part in ("vae", "transformer", "projection_model")]
+    extra = ["model.ckpt", "model.safetensors", "transformer/diffusion_pytorch_model.fp16.safetensors", "vae/x.bin"]
+    assert chosen([*needed, *extra, "model_index.json"], FILES) == [*needed, "model_index.json"]

@@ -1,0 +1,78 @@
+"""What every solver must do, whatever its steps: follow the equation, and leave the data's own spread."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from v2m.generators.sonique.options import Denoising, SamplerName
+from v2m.generators.sonique.samplers import Run, sample, schedule
+
+NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
+SPREAD = 0.7  # standard deviation of the data
+
+
+def denoise(x: Tensor, sigma: float) -> Tensor:
+    """The best there is for normal data, for which the equation has a solution in closed form."""
+    return x * SPREAD**2 / (SPREAD**2 + sigma**2)
+
+
+def solved(name: SamplerName, steps: int, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
+    def draw() -> Tensor:
+        assert noise is not None, f"{name} draws noise"
+        return torch.randn(x.shape, generator=noise, dtype=x.dtype)
+
+    return sample(name, Run(denoise, draw, lambda _: None), x, schedule(steps, 0.02, 40.0))
+
+
+def test_the_noise_falls_evenly_in_its_logarithm_to_nothing() -> None:
+    sigmas = schedule(5, 0.01, 100.0)
+    np.testing.assert_allclose(sigmas, [100, 10, 1, 0.1, 0.01, 0])
+
+
+@pytest.mark.parametrize(("name", "order"), [("k-heun", 2), ("k-dpm-2", 2), ("k-lms", 3), ("k-dpm-fast", 3)])
+def test_the_error_falls_with_the_steps_as_fast_as_the_solver_promises(name: SamplerName, order: int) -> None:
+    x = torch.tensor([[40.0]], dtype=torch.float64)
+    ends = {"k-dpm-fast": 0.02}.get(name, 0.0)
+    scale = math.hypot(SPREAD, ends) / math.hypot(SPREAD, 40.0)
+    wanted = 40.0 * scale
+    near, far = (abs(float(solved(name, steps, x)) - wanted) for steps in (60, 30))
+    assert near < 2e-3
+    assert near < far / 2 ** (order - 0.7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_noise_becomes_data_of_the_right_spread(name: SamplerName) -> None:
+    random = torch.Generator().manual_seed(5)
+    x = 40.0 * torch.randn(40_000, generator=random, dtype=torch.float64)
+    found = solved(name, 60, x, random)
+    assert float(found.std()) == pytest.approx(SPREAD, rel=0.02)
+    assert float(found.mean()) == pytest.approx(0.0, abs=0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_few_steps_tell_how_far_they_are_and_stay_finite(name: SamplerName, steps: int) -> None:
+    told: list[float] = []
+    x = torch.full((3,), 40.0)
+    run = Run(denoise, lambda: torch.zeros(3), told.append)
+    assert sample(name, run, x, schedule(steps, 0.02, 40.0)).isfinite().all()
+    assert told == sorted(told)
+    assert told[-1:] == [1.0] or (name, steps) == ("k-dpm-fast", 1)
+
+
+def test_settings_tell_all_that_is_wrong_at_once() -> None:
+    with pytest.raises(ValueError, match=r"steps 0 .*guidance -1 .*rescale 2 .*sigma_min 3 must lie"):
+        Denoising(steps=0, guidance=-1, rescale=2, sigma_min=3, sigma_max=1)
+    with pytest.raises(ValueError, match="sigma_max"):
+        Denoising(sigma_max=math.nan)
+
+
+def test_a_melody_is_drowned_in_less_noise_the_closer_it_is_followed() -> None:
+    sampling = Denoising(sigma_min=0.03, sigma_max=30.0)
+    assert [round(sampling.noise_over(strength), 3) for strength in (0, 1 / 3, 1)] == [30.0, 3.0, 0.03]

@@ -1,0 +1,198 @@
+"""What steers SONIQUE, on a tiny model: words, a tune, what is kept, and takes side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fixtures.tiny import sonique as tiny
+from v2m.core.errors import UsageError
+from v2m.core.types import Audio, Regeneration, Score, Steering, Tags, Video
+from v2m.generators.inpaint import FADE, Kept
+from v2m.generators.sonique import Sonique, checkpoint
+from v2m.generators.sonique.denoiser import Guide, denoiser, guided, keeping
+from v2m.generators.sonique.options import Denoising
+from v2m.media import audio as sound_files
+from v2m.models.conditioning import Condition
+
+TAGS = Tags(instruments=["guitar", "drums"], genres=["rock"], tempo=140)
+FEW = Denoising(steps=6)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("sonique") / "model")
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> Sonique:
+    return Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", keep_loaded=True)
+
+
+@pytest.fixture
+def tune(tmp_path: Path) -> Path:
+    times = np.arange(tiny.SAMPLE_RATE * 3 // 2) / tiny.SAMPLE_RATE
+    sound_files.save(
+        Audio(0.4 * np.sin(2 * np.pi * 330 * times)[None].astype(np.float32), tiny.SAMPLE_RATE), tmp_path / "tune.wav"
+    )
+    return tmp_path / "tune.wav"
+
+
+def lasting(seconds: float) -> Video:
+    return Video(Path("clip.mp4"), "mp4", "h264", 16, 16, 0, 25.0, seconds, np.zeros(1), 0.0, ())
+
+
+def wave(score: Score) -> np.ndarray:
+    return score.audio.samples
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.024, 2.0, 2.60013])
+def test_the_music_is_as_long_as_the_video_to_the_sample(generator: Sonique, seconds: float) -> None:
+    score = generator.generate(lasting(seconds), TAGS, 3)
+    assert score.audio.samples.shape == (1, int(np.floor(seconds * tiny.SAMPLE_RATE + 0.5)))
+    assert 1e-3 < wave(score).std() < 1
+    windows = score.facts["windows"]
+    assert windows[-1][1] >= seconds - 1e-3
+    assert all(later[0] < earlier[1] for earlier, later in pairwise(windows))
+
+
+def test_the_seed_counts_and_nothing_else_is_random(generator: Sonique, folder: Path) -> None:
+    first = wave(generator.generate(lasting(1.5), TAGS, 3))
+    lean = Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", low_memory=True)
+    np.testing.assert_array_equal(wave(lean.generate(lasting(1.5), TAGS, 3)), first)
+    assert not np.allclose(wave(generator.generate(lasting(1.5), TAGS, 4)), first, atol=1e-2)
+
+
+def test_takes_side_by_side_are_those_one_by_one(generator: Sonique) -> None:
+    together = generator.takes(lasting(1.5), TAGS, [3, 4, 5, 6, 7])
+    assert [score.facts["pieces_at_once"] for score in together] == [4] * 5
+    assert np.abs(wave(together[0]) - wave(together[1])).mean() > 0.05
+    for seed, score in zip(range(3, 8), together, strict=True):  # guidance of a random model makes much of rounding
+        np.testing.assert_allclose(wave(score), wave(generator.generate(lasting(1.5), TAGS, seed)), atol=5e-3)
+
+
+def test_words_and_unwanted_words_are_heard_and_written_down(generator: Sonique) -> None:
+    plain = generator.generate(lasting(1.0), TAGS, 3)
+    other = generator.generate(lasting(1.0), replace(TAGS, genres=["classical"]), 3)
+    against = generator.generate(lasting(1.0), replace(TAGS, negative=["Noise"]), 3)
+    assert (plain.facts["prompt"], plain.facts["unwanted"]) == ("guitar, drums, rock, 140 bpm", "")
+    assert (against.facts["prompt"], against.facts["unwanted"]) == ("guitar, drums, rock, 140 bpm", "noise")
+    assert np.abs(wave(plain) - wave(other)).max() > 1e-3
+    assert np.abs(wave(plain) - wave(against)).max() > 1e-3
+
+
+def test_the_window_is_told_where_it_stands_and_how_long_the_whole_is(generator: Sonique) -> None:
+    short, long = (wave(generator.generate(lasting(seconds), TAGS, 3)) for seconds in (1.0, 1.01))  # 1 s, then 2
+    assert np.abs(short[:, :3500] - long[:, :3500]).max() > 1e-3
+
+
+def test_a_tune_is_followed_more_closely_with_more_strength(folder: Path, tune: Path) -> None:
+    away: list[float] = []
+    for strength in (0.3, 0.8, 1.0):
+        made = Sonique(
+            model=str(folder), sampling=FEW, overlap=0.3, device="cpu", melody_strength=strength, keep_loaded=True
+        )
+        score = made.generate(lasting(2.5), TAGS, 3, steering=Steering(melody=tune))
+        away.append(float((wave(score) - _through_the_autoencoder(folder, tune, 10_000)).std()))
+        assert score.facts["sigmas"][0] == pytest.approx(FEW.noise_over(strength))
+        assert score.facts["melody"] == str(tune)
+    assert away[0] > 2 * away[1] > 4 * away[2]
+
+
+def _through_the_autoencoder(folder: Path, tune: Path, samples: int) -> np.ndarray:
+    """The tune, again and again, as nothing but the autoencoder gives it back."""
+    sound = sound_files.load(tune, tiny.SAMPLE_RATE, 3.0).samples[0]
+    looped = np.take(sound, np.arange(-(-samples // tiny.HOP) * tiny.HOP) % len(sound))
+    both = checkpoint.load(str(folder), "none").autoencoder
+    return both.decode(both.encode(torch.from_numpy(looped)[None, None]))[0, :, :samples].numpy()
+
+
+@pytest.mark.parametrize("form", [(tiny.SAMPLE_RATE, 1), (6000, 2)])
+@pytest.mark.parametrize("part", [(0.9, 1.4), (0.0, 0.4), (2.1, 2.5), (0.35, 2.3)])
+def test_what_is_kept_stays_to_the_bit_and_the_part_is_new(
+    generator: Sonique, tmp_path: Path, form: tuple[int, int], part: tuple[float, float]
+) -> None:
+    (rate, sides), (begin, end) = form, part
+    earlier = (0.2 * np.random.default_rng(1).standard_normal((sides, int(2.5 * rate)))).astype(np.float32)
+    sound_files.save(Audio(earlier, rate), tmp_path / "earlier.wav")
+    anew = Regeneration(begin, end, tmp_path / "earlier.wav")
+    scores = [generator.generate(lasting(2.5), TAGS, seed, steering=Steering(regenerate=anew)) for seed in (3, 4)]
+    low, high = round(begin * rate), round(end * rate)
+    for score in scores:
+        assert (score.audio.sample_rate, score.audio.samples.shape) == (rate, earlier.shape)
+        np.testing.assert_array_equal(wave(score)[:, :low], earlier[:, :low])
+        np.testing.assert_array_equal(wave(score)[:, high:], earlier[:, high:])
+        assert score.facts["regenerated"] == [begin, end]
+    assert np.abs(wave(scores[0]) - earlier)[:, low:high].mean() > 0.02
+    assert np.abs(wave(scores[0]) - wave(scores[1]))[:, low:high].mean() > 1e-3
+
+
+def test_a_part_is_faded_in_and_out_inside_of_itself() -> None:
+    rate = 1000
+    kept = Kept(Audio(np.zeros((2, 1000), np.float32), rate), 0.3, 0.7)
+    share = kept.with_part(Audio(np.ones((1, 1000), np.float32), rate)).samples
+    fade = round(FADE * rate)
+    assert (share[:, :300] == 0).all()
+    assert (share[:, 700:] == 0).all()
+    assert (share[:, 300 + fade : 700 - fade] == 1).all()
+    assert np.abs(np.diff(share[0])).max() <= 1.01 / fade
+
+
+def test_known_frames_are_shown_with_the_noise_of_the_step_and_come_out_as_they_are() -> None:
+    shown: list[torch.Tensor] = []
+
+    def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        shown.append(x)
+        return x - sigma
+
+    kept, noise, x = (torch.randn(2, 3, 8) for _ in range(3))
+    keep = torch.arange(8) < 3
+    found = keeping(denoise, kept, keep, noise)(x, 2.0)
+    torch.testing.assert_close(shown[0][..., :3], (kept + 2 * noise)[..., :3])
+    torch.testing.assert_close(shown[0][..., 3:], x[..., 3:])
+    torch.testing.assert_close(found[..., :3], kept[..., :3])
+    torch.testing.assert_close(found[..., 3:], x[..., 3:] - 2)
+
+
+@torch.inference_mode()
+def test_guidance_leads_from_no_words_to_the_words_and_rescaling_gives_back_their_level() -> None:
+    unet = tiny.unet()
+    wanted, other = (Condition(torch.randn(1, 79, tiny.WIDTH), torch.arange(79)[None] < 40) for _ in range(2))
+    x, time = torch.randn(2, tiny.LATENT, 32), torch.tensor([0.5, 0.5])
+    mask = wanted.mask.expand(2, -1)
+    to = unet(x, time, wanted.tokens.expand(2, -1, -1), mask)
+    away = unet(x, time, unet.nothing[None].expand(2, -1, -1), mask)
+    torch.testing.assert_close(guided(unet, Guide(wanted, None, 1.0, 0.4))(x, time), to)
+    led = away + 4 * (to - away)
+    torch.testing.assert_close(guided(unet, Guide(wanted, None, 4.0, 0.0))(x, time), led, rtol=1e-4, atol=1e-4)
+    level = guided(unet, Guide(wanted, None, 4.0, 1.0))(x, time).std(dim=1)
+    torch.testing.assert_close(level, to.std(dim=1), rtol=1e-4, atol=1e-4)
+    tokens = torch.where(other.mask[..., None], other.tokens, unet.nothing)
+    away = unet(x, time, tokens.expand(2, -1, -1), mask)
+    led = away + 4 * (to - away)
+    torch.testing.assert_close(guided(unet, Guide(wanted, other, 4.0, 0.0))(x, time), led, rtol=1e-4, atol=1e-4)
+
+
+def test_the_model_s_velocity_becomes_the_clean_latent() -> None:
+    """v = α·ε − σ'·x₀ of a cosine schedule gives back the x₀ that it was made of."""
+    clean, noise, sigma = torch.randn(2, 3, 8), torch.randn(2, 3, 8), 2.5
+    angle = np.arctan(sigma)
+
+    def velocity(x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        torch.testing.assert_close(x, np.cos(angle) * clean + np.sin(angle) * noise)
+        torch.testing.assert_close(time, torch.full((2,), float(angle * 2 / np.pi)))
+        return np.cos(angle) * noise - np.sin(angle) * clean
+
+    torch.testing.assert_close(denoiser(velocity)(clean + sigma * noise, sigma), clean)
+
+
+def test_an_overlap_that_leaves_no_room_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"overlap 0.4 s is more than a third of the 1.02 s"):
+        Sonique(model=str(folder), overlap=0.4, device="cpu").prepare(TAGS, Steering())
+    with pytest.raises(UsageError, match=r"overlap 0 s must be .*; melody_strength 2 must .*; takes_at_once 0 must"):
+        Sonique(overlap=0, melody_strength=2, takes_at_once=0)

@@ -1,0 +1,157 @@
+"""The generator that sees, whole, on tiny checkpoints of VidMuse's layout and our own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from tests.fixtures.tiny import clip, encodec, t5
+from tests.fixtures.tiny import musicgen as tiny
+from v2m.analysis.visual_events import CHANNELS
+from v2m.checkpoints import V2M, Part, Shown
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.types import Sampling, Tags, Video
+from v2m.generators.vidmuse import VidMuse
+from v2m.media import video
+from v2m.models.lm import LMConfig
+from v2m.models.music_model import MusicConfig
+from v2m.models.visual.vidmuse import ConditionerConfig
+
+TAGS = Tags(genres=["jazz"], moods=["calm"], tempo=96)
+SIZES = ConditionerConfig(width=clip.WIDTH, tokens=5, layers=1, heads=2, head_width=8, feedforward=16)
+SHORT = {"window": 1.0, "stride": 0.5}
+
+
+def make(folder: Path, *, shown: Shown | None = None, text: int | None = 16, see: bool = True) -> Path:
+    """A random checkpoint of our own, on which what it sees and is told has a strong effect."""
+    lm = LMConfig(width=32, layers=2, heads=4, entries=encodec.ENTRIES)
+    parts = {
+        "codec": Part(folder=encodec.write(folder / "source" / "codec")),
+        "text_encoder": Part(folder=t5.write(folder / "source" / "t5")),
+        "vision_encoder": Part(folder=clip.write(folder / "source" / "clip")),
+    }
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = V2M(MusicConfig(lm, text, conditioner=SIZES if see else None), parts=parts, shown=shown)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.startswith(("text.weight", "lm.heads")) or "cross_attention" in name:
+                value.mul_(6)
+    model.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("trained"), shown=Shown(whole=4, rhythm=CHANNELS))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VidMuse's two files, and the codec that they name beside them."""
+    folder = tmp_path_factory.mktemp("published")
+    encodec.write(folder / "encodec_32khz")
+    return tiny.vidmuse_folder(folder / "model")
+
+
+@pytest.fixture(autouse=True)
+def named(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(published.parent))
+
+
+@pytest.fixture(scope="module")
+def cuts(media: Path) -> Video:
+    return video.open(media / "cuts.mp4")
+
+
+def vidmuse(folder: Path, **settings: Any) -> VidMuse:
+    return VidMuse(**{"checkpoint": str(folder), "device": "cpu", "precision": "fp32", **settings})
+
+
+def sound(generator: VidMuse, shown: Video, tags: Tags = TAGS, seed: int = 3) -> NDArray[np.float32]:
+    return generator.generate(shown, tags, seed).audio.samples
+
+
+@pytest.mark.parametrize("kind", ["trained", "published"])
+def test_music_of_the_videos_length_that_is_led_by_its_pictures(
+    kind: str, request: pytest.FixtureRequest, cuts: Video
+) -> None:
+    """The same twice; another with other pictures, another seed, or led by them more."""
+    folder = request.getfixturevalue(kind)
+    generator = vidmuse(folder, keep_loaded=True, **SHORT)
+    first, other = cuts.span(0.0, 1.21), cuts.span(2.7, 3.91)
+    found = sound(generator, first)
+    assert found.shape == (1, round(1.21 * encodec.SAMPLE_RATE))
+    assert np.array_equal(found, sound(generator, first))
+    assert np.array_equal(found, sound(vidmuse(folder, **SHORT), first))
+    assert not np.array_equal(found, sound(generator, other))
+    assert not np.array_equal(found, sound(generator, first, seed=4))
+    for sampling in (Sampling(guidance=7.0), Sampling(video_guidance=7.0)):
+        assert not np.array_equal(found, sound(vidmuse(folder, sampling=sampling, **SHORT), first))
+
+
+def test_vidmuse_is_led_away_from_black_and_a_trained_model_from_what_it_learned(
+    trained: Path, published: Path, cuts: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [sound(vidmuse(each), cuts.span(0.0, 0.3)) for each in (published, trained)]
+    monkeypatch.setattr("v2m.generators.vidmuse.engine.Seer._nothing", lambda _: None)
+    after = [sound(vidmuse(each), cuts.span(0.0, 0.3)) for each in (published, trained)]
+    same = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert same == [False, True]
+
+
+def test_words_lead_a_model_that_reads_them_alone(trained: Path, published: Path, cuts: Video) -> None:
+    clip_, other = cuts.span(0.0, 0.4), replace(TAGS, genres=["metal"], negative=["drums"])
+    for folder, same in ((trained, False), (published, True)):
+        generator = vidmuse(folder, keep_loaded=True)
+        assert np.array_equal(sound(generator, clip_), sound(generator, clip_, other)) == same
+    facts = vidmuse(trained).generate(clip_, other, 3).facts
+    assert "metal" in facts["prompt"]
+    assert facts["unwanted"] == "drums"
+    assert facts["shown"]["rhythm"] == list(CHANNELS)
+
+
+def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
+    trained: Path, published: Path, cuts: Video, tmp_path: Path
+) -> None:
+    assert V2M.from_pretrained(str(trained)).shown == Shown(whole=4, rhythm=CHANNELS)
+    V2M.from_pretrained(str(published)).save_pretrained(tmp_path / "own")
+    again = V2M.from_pretrained(str(tmp_path / "own"))
+    assert again.shown == Shown(pool="all")
+    assert not again.config.nulls
+    theirs, ours = (sound(vidmuse(each), cuts.span(0.0, 0.3)) for each in (published, tmp_path / "own"))
+    assert np.array_equal(theirs, ours)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"shown": None}, "does not say how it was shown videos"),
+        ({"shown": Shown(rhythm=("cut", "noise"))}, "was shown a rhythm of cut, noise, and this v2m measures cut, mot"),
+        ({"shown": Shown(pool="all", rhythm=CHANNELS)}, "17 tokens a frame instead of 5"),
+    ],
+)
+def test_eyes_that_do_not_fit_are_told(tmp_path: Path, cuts: Video, change: dict[str, Any], told: str) -> None:
+    with pytest.raises(MissingError, match=told):
+        sound(vidmuse(make(tmp_path, **change)), cuts)
+
+
+def test_what_a_config_says_of_it_that_cannot_be_is_told(trained: Path, tmp_path: Path) -> None:
+    folder = make(tmp_path, shown=Shown(rhythm=CHANNELS))
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    for wrong, told in (({"whole": 0}, "whole 0 must be above 0"), ({"hole": 1}, "hole"), (3, "shown")):
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings | {"shown": wrong}))
+        with pytest.raises(MissingError, match=told):
+            V2M.from_pretrained(str(folder))
+
+
+def test_a_model_that_does_not_see_is_refused(tmp_path: Path, cuts: Video) -> None:
+    with pytest.raises(UsageError, match="does not see: give it to the recipe musicgen"):
+        sound(vidmuse(make(tmp_path, see=False)), cuts)

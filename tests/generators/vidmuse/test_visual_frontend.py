@@ -1,0 +1,90 @@
+"""What is shown of a video in each window: its own pictures, at their times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.fixtures.tiny import musicgen as tiny
+from tests.sketch.pictures import Drawn, video
+from v2m.analysis.visual_events import CHANNELS
+from v2m.checkpoints import V2M, Shown
+from v2m.core.types import Pixels
+from v2m.generators.vidmuse.visual_frontend import Eyes
+
+
+class Dated(Drawn):
+    """A frame source whose frames say when they are shown, a fifth of a second to a level."""
+
+    def at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+        levels = np.round(np.array(times) * 5).astype(np.uint8)
+        return np.broadcast_to(levels[:, None, None, None], (len(levels), 2, 2, 3)).copy()
+
+
+class Plain:
+    """A vision encoder that gives the seconds that `Dated` frames say."""
+
+    name, tokens, width, aspect = "plain", 2, 3, "squash"
+
+    def encode(self, frames: Any) -> Tensor:
+        return torch.from_numpy(frames[:, 0, 0, 0] / 5).float()[:, None, None].expand(-1, 2, 3)
+
+    def reading_width(self, width: int, height: int) -> int:
+        return 2
+
+
+def clip(seconds: float) -> Any:
+    drawn = video(seconds, cuts=((5.2, 0.6), (31.0, 0.9)))
+    assert isinstance(drawn.source, Drawn)
+    return replace(drawn, source=Dated(drawn.source.measured))
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0.0, 30.0), (15.0, 45.0)])
+def test_each_window_is_shown_its_own_pictures_the_last_one_too(begin: float, end: float) -> None:
+    """Of 45 s the second window is shown 15 s to 45 s, and of all of it frames from before it begins."""
+    seen = Eyes(Plain(), Shown(whole=9)).open(clip(45.0))(begin, end)
+    assert seen.near.shape == (1, 60, 2, 3)
+    assert seen.near_times[0].tolist() == pytest.approx([0.25 + 0.5 * k for k in range(60)])
+    assert torch.allclose(seen.near[0, :, 0, 0], begin + seen.near_times[0], atol=0.11)
+    assert seen.whole_times[0].tolist() == pytest.approx([2.5 + 5 * k - begin for k in range(9)])
+    assert torch.allclose(seen.whole[0, :, 1, 2], begin + seen.whole_times[0], atol=0.11)
+    assert seen.near_mask.all()
+    assert seen.whole_mask.all()
+    assert seen.rhythm.shape == (1, 0, 0)
+
+
+def test_a_window_that_reaches_beyond_the_video_ends_with_it() -> None:
+    seen = Eyes(Plain(), Shown(whole=2)).open(clip(7.01))(0.0, 7.02)
+    assert seen.near_times[0].tolist() == pytest.approx([(k + 0.5) * 7.01 / 14 for k in range(14)])
+
+
+def test_a_cut_is_in_the_rhythm_when_it_is_seen() -> None:
+    shown = Shown(whole=2, rhythm=CHANNELS)
+    for begin, cut, strength in ((4.0, 1.2, 0.6), (15.0, 16.0, 0.9)):
+        seen = Eyes(Plain(), shown).open(clip(45.0))(begin, begin + 30.0)
+        assert seen.rhythm.shape == (1, 600, len(CHANNELS))
+        cuts = seen.rhythm[0, :, 0]
+        assert cuts[cuts > 0].tolist() == pytest.approx([strength] + [0.9] * (begin < 5))
+        assert seen.rhythm_times[0, cuts.nonzero()[0, 0]] == pytest.approx(cut, abs=0.05)
+
+
+@torch.inference_mode()
+def test_one_black_frame_stands_for_all_of_a_black_video(tmp_path: Path) -> None:
+    """What VidMuse is led away from is the same attended to, whether there is one of it or sixty."""
+    model = V2M.from_pretrained(str(tiny.vidmuse_folder(tmp_path)))
+    eyes = Eyes.load(model, "tiny", torch.device("cpu"))
+    one = eyes.nothing()
+    many = one._replace(
+        **{name: getattr(one, name).repeat_interleave(7, 1) for name in one._fields if not name.startswith("rhythm")}
+    )
+    codes = torch.randint(tiny.ENTRIES, (1, tiny.CODEBOOKS, 9))
+    expected = model.lm(codes, model.see(many))
+    assert torch.allclose(model.lm(codes, model.see(one)), expected, atol=1e-5)
+    assert not torch.allclose(model.lm(codes), expected, atol=1e-2)

@@ -1,0 +1,56 @@
+"""The layers passed through by hand give what transformers' own forward gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.generators.yue.tiny_llama import load
+from v2m.generators.yue.decoder import Decoder, grouped, product, spread
+from v2m.generators.yue.kv_cache import Slab
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.1)])
+def test_steps_of_any_length_give_what_transformers_gives_at_once(
+    tmp_path: Path, dtype: torch.dtype, tolerance: float
+) -> None:
+    model = load(tmp_path, dtype)
+    ids = torch.randint(45334, 53526, (3, 40), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        step = Decoder(model, Slab(model.config, 3, 40, model.device, dtype))
+        end = 0
+        for count in (17, 1, 2, 1, 3, 16):
+            end += count
+            torch.testing.assert_close(
+                step(ids[:, end - count : end]), expected[:, end - 1], atol=tolerance, rtol=tolerance
+            )
+    assert step.slab.filled == 40
+
+
+@pytest.mark.parametrize("new", [1, 2, 5])
+def test_grouped_attention_is_that_of_repeated_keys(new: int) -> None:
+    random = torch.Generator().manual_seed(new)
+    query, key, value = (torch.randn(3, heads, n, 8, generator=random) for heads, n in ((8, new), (2, 9), (2, 9)))
+    mask = torch.zeros(3, 1, new, 9).masked_fill(torch.rand(3, 1, new, 9, generator=random) < 0.4, -torch.inf)
+    mask[..., 0] = 0.0
+    keys, values = key.repeat_interleave(4, dim=1), value.repeat_interleave(4, dim=1)
+    expected = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=0.3)
+    torch.testing.assert_close(grouped(query, key, value, spread(mask, 4), 0.3), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 2), (3, 1), (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_product_of_few_vectors_is_the_linear_layers(
+    shape: tuple[int, int], dtype: torch.dtype, biased: bool
+) -> None:
+    random = torch.Generator().manual_seed(sum(shape))
+    x, weight = (torch.randn(*each, 24, generator=random).to(dtype) for each in (shape, (7,)))
+    bias = torch.randn(7, generator=random).to(dtype) if biased else None
+    found = product(x, weight, bias)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, functional.linear(x, weight, bias))

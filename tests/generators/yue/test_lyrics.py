@@ -1,0 +1,95 @@
+"""Lyrics as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from v2m.core.errors import UsageError
+from v2m.generators.yue.lyrics import LABELS, Part, blank, parse
+
+
+def test_sections_keep_their_order_and_their_lines() -> None:
+    text = "[verse]\nOne line\n\n  Another line  \n\n[chorus]\nLa la\n\n[verse]\nMore\n"
+    assert parse(text) == [Part("verse", "One line\n\nAnother line"), Part("chorus", "La la"), Part("verse", "More")]
+
+
+@pytest.mark.parametrize(
+    ("header", "label"),
+    [
+        ("[Verse 2]", "verse"),
+        ("[VERSE]", "verse"),
+        ("  [ chorus ]  ", "chorus"),
+        ("[pre-chorus]", "verse"),
+        ("[Pre Chorus 1]", "verse"),
+        ("[pre_chorus]", "verse"),
+        ("[hook]", "chorus"),
+        ("[Interlude]", "bridge"),
+        ("[inst]", "bridge"),
+        ("[Solo]", "bridge"),
+        ("[guitar solo]", "bridge"),
+        ("[Intro]", "intro"),
+        ("[Outro #2]", "outro"),
+        ("[verse ii]", "verse"),
+        ("[Verse 1: Anna]", "verse"),
+        ("【verse】", "verse"),
+        ("［Chorus］", "chorus"),
+    ],
+)
+def test_a_header_becomes_a_label_that_the_model_knows(header: str, label: str) -> None:
+    assert parse(f"{header}\nwords") == [Part(label, "words")]
+    assert label in LABELS
+
+
+def test_words_may_stand_behind_a_header() -> None:
+    assert parse("[verse] One\nTwo") == [Part("verse", "One\nTwo")]
+
+
+def test_a_bracket_inside_a_line_is_words() -> None:
+    """And turns round: square ones are for headers."""
+    assert parse("[verse]\nOh [softly] my\n[unclosed\nend") == [Part("verse", "Oh (softly) my\n(unclosed\nend")]
+
+
+def test_words_before_the_first_header_are_a_verse() -> None:
+    assert parse("\n\nOh my\nDear\n[chorus]\nLa") == [Part("verse", "Oh my\nDear"), Part("chorus", "La")]
+    assert parse("Just words") == [Part("verse", "Just words")]
+    assert parse("\n \n[chorus]\nLa") == [Part("chorus", "La")]
+
+
+def test_a_section_may_have_no_words_beside_others_that_do() -> None:
+    assert parse("[intro]\n[verse]\nLa\n[outro]") == [Part("intro"), Part("verse", "La"), Part("outro")]
+
+
+def test_files_from_other_systems_read_the_same() -> None:
+    plain = "[verse]\nOh my\nDear\n\n[chorus]\nLa"
+    assert parse("\ufeff" + plain.replace("\n", "\r\n")) == parse(plain) == parse(plain.replace("\n", "\r"))
+    assert parse("[verse]\nOh\tmy\x00 dear") == [Part("verse", "Oh my  dear")]
+
+
+def test_long_lyrics_are_kept_whole() -> None:
+    words = "\n".join(f"line {k}" for k in range(5000))
+    assert parse(f"[verse]\n{words}") == [Part("verse", words)]
+
+
+@pytest.mark.parametrize("text", ["", " \r\n\t\n", "\ufeff", "[verse]\n\n[chorus]\n"])
+def test_lyrics_without_words_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="the lyrics hold no words"):
+        parse(text)
+
+
+def test_unknown_headers_are_named_with_their_lines() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("[verse]\nLa\n[x2]\nLa\n[" + "z" * 300 + "]\n[]")
+    message = str(caught.value)
+    assert "line 3 has [x2]; line 5 has [zzzz" in message
+    assert "line 6 has []" in message
+    assert "write one of [verse], [chorus], [bridge], [intro], [outro], [pre-chorus]" in message
+    assert len(message) < 300
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("count", "labels"),
+    [(1, "verse"), (2, "verse chorus"), (3, "verse chorus outro"), (5, "verse chorus verse chorus outro")],
+)
+def test_blank_sections_begin_with_a_verse_and_end_with_an_outro(count: int, labels: str) -> None:
+    assert blank(count) == [Part(label) for label in labels.split()]

@@ -1,0 +1,362 @@
+"""Stage 1 against the plainest way to write the same: the whole context again for every token, two passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    LlamaForCausalLM,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from tests.fixtures.tiny import yue_lm, yue_tokenizer
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.types import Tags
+from v2m.generators.yue import stage1, tokens
+from v2m.generators.yue.lyrics import Part, blank
+from v2m.generators.yue.prompt import Prompt
+from v2m.generators.yue.stage1 import Passage, Settings, write
+from v2m.generators.yue.tokenizer import Tokenizer
+from v2m.models.inference.sampling import draw
+
+ALLOWED = [*range(tokens.FIRST_CODE, tokens.FIRST_CODE + 1024)]
+SILENCE = 321
+TAGS = Tags(genres=["pop"], instruments=["piano"], moods=["calm"])
+PARTS = [Part("verse", "Staring at the sunset"), Part("chorus"), Part("outro")]
+GREEDY = Settings(temperature=0.0)
+CLOSING = 1 + 7  # EOA and [end_of_segment]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def prompt(tmp_path_factory: pytest.TempPathFactory) -> Prompt:
+    return Prompt(Tokenizer(yue_tokenizer.make(tmp_path_factory.mktemp("yue") / "tokenizer.model")))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return yue_lm.make(tmp_path_factory.mktemp("lm"))
+
+
+@pytest.fixture
+def model(folder: Path) -> LlamaForCausalLM:
+    return LlamaForCausalLM.from_pretrained(folder).eval()
+
+
+def log_probs(model: LlamaForCausalLM, ids: Sequence[int]) -> Tensor:
+    """(1, 1024) of what follows `ids`, among what is allowed."""
+    return model(torch.tensor([ids]), logits_to_keep=1).logits[0, :, ALLOWED].log_softmax(-1)
+
+
+@torch.no_grad()
+def choose(  # the plain way: every token of every context is read again
+    model: LlamaForCausalLM,
+    context: Sequence[int],
+    alone: Sequence[int],
+    *,
+    scale: float,
+    settings: Settings,
+    generator: torch.Generator,
+) -> int:
+    """The id after `context`, of which the unconditional branch sees `alone`."""
+    cond, uncond = log_probs(model, context), log_probs(model, alone)
+    scores = torch.full((1, 83968), -1e9)
+    scores[:, ALLOWED] = uncond + scale * (cond - uncond)
+    ids = torch.LongTensor([context])
+    scores = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)(ids, scores)
+    if settings.temperature == 0:
+        return int(scores.argmax())
+    for step in (
+        TemperatureLogitsWarper(settings.temperature),
+        TopKLogitsWarper(settings.top_k),
+        TopPLogitsWarper(settings.top_p),
+    ):
+        scores = step(ids, scores)
+    return ALLOWED[int(draw(scores[:, ALLOWED], generator))]
+
+
+def slowly(
+    model: LlamaForCausalLM,
+    context: list[int],
+    passage: Passage,
+    *,
+    number: int,
+    seed: int,
+    settings: Settings,
+    silence: int | None,
+) -> list[int]:
+    """The ids of one passage's codes after `context`."""
+    generator = stage1._generator(seed, number, torch.device("cpu"))
+    written: list[int] = []
+
+    def following() -> int:
+        return choose(
+            model,
+            context + written,
+            [tokens.XCODEC, *written],
+            scale=settings.guidance[min(number, 1)],
+            settings=settings,
+            generator=generator,
+        )
+
+    for _ in range(passage.frames):
+        written.append(following() if silence is None else tokens.FIRST_CODE + silence)
+        written.append(following())
+    return written
+
+
+def all_slowly(
+    model: LlamaForCausalLM,
+    prompt: Prompt,
+    head: list[int],
+    passages: list[Passage],
+    *,
+    seed: int,
+    settings: Settings,
+    silence: int | None,
+) -> list[list[int]]:
+    context, found = list(head), []
+    for number, passage in enumerate(passages):
+        context += prompt.section(passage.part)
+        ids = slowly(model, context, passage, number=number, seed=seed, settings=settings, silence=silence)
+        context += [*ids, tokens.EOA, *prompt.end_of_segment]
+        found.append(ids)
+    return found
+
+
+def ids_of(codes: Tensor) -> list[int]:
+    return (codes.T.flatten() + tokens.FIRST_CODE).tolist()
+
+
+SETTINGS = {
+    "as published": Settings(),
+    "everything else": Settings(temperature=1.3, top_k=200, top_p=0.8, repetition_penalty=1.5, guidance=(3.0, 0.5)),
+    "guidance in some sections": Settings(guidance=(1.5, 1.0)),
+    "no guidance": Settings(guidance=(1.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_codes_are_those_of_reading_everything_again_for_each_whether_shapes_are_kept_or_not(
+    model: LlamaForCausalLM, prompt: Prompt, settings: Settings, silence: int | None
+) -> None:
+    """Over sections of unequal lengths, behind a reference; kept shapes are what a CUDA graph asks for."""
+    head = prompt.head(TAGS, PARTS, torch.arange(0, 1000, 50).reshape(2, 10))
+    passages = [Passage(PARTS[0], 14), Passage(PARTS[1], 9), Passage(PARTS[2], 12)]
+    slow = all_slowly(model, prompt, head, passages, seed=3, settings=settings, silence=silence)
+    for graph in (False, True):
+        fast = write(model, prompt, head, passages, seed=3, settings=settings, silence=silence, graph=graph)
+        assert [ids_of(codes) for codes in fast] == slow, graph
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
+def test_on_cuda_captured_steps_write_the_likeliest_codes(
+    model: LlamaForCausalLM, prompt: Prompt, silence: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Over sections, of which the first alone is guided."""
+    passages = [Passage(part, 12) for part in PARTS]
+    settings = Settings(temperature=0.0, guidance=(1.5, 1.0))
+    expected = write(model, prompt, [1], passages, seed=0, settings=settings, silence=silence)
+    torch.nn.Module.to(model, "cuda")
+    found = write(model, prompt, [1], passages, seed=0, settings=settings, silence=silence)
+    assert not caplog.records
+    assert [ids_of(codes) for codes in found] == [ids_of(codes) for codes in expected]
+
+
+class Blocking(nn.Module):
+    """An output layer that gives no mass to what is not allowed."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.inner = inner
+        self.bias = torch.full((83968,), -1e9).index_fill(0, torch.tensor(ALLOWED), 0.0)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.inner(hidden) + self.bias
+
+
+def test_the_likeliest_codes_are_those_of_transformers_own_generation(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    """Its guidance runs each branch by itself; its penalty is over the text too."""
+    head = prompt.head(TAGS, PARTS)
+    (codes,) = write(model, prompt, head, [Passage(PARTS[0], 32)], seed=0, settings=GREEDY)
+    model.lm_head = Blocking(model.lm_head)  # pyright: ignore[reportAttributeAccessIssue]
+    context = torch.tensor([head + prompt.section(PARTS[0])])
+    out = model.generate(  # pyright: ignore[reportAttributeAccessIssue] - its protocol is narrower than the class
+        context,
+        attention_mask=torch.ones_like(context),
+        do_sample=False,
+        max_new_tokens=64,
+        guidance_scale=1.5,
+        repetition_penalty=1.1,
+        eos_token_id=tokens.EOA,
+        pad_token_id=tokens.EOA,
+        logits_processor=LogitsProcessorList([SuppressTokensLogitsProcessor([tokens.EOA])]),
+    )
+    assert ids_of(codes) == out[0, context.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
+def test_every_section_is_written_in_full_and_in_codes_of_the_first_codebook(
+    model: LlamaForCausalLM, prompt: Prompt, silence: int | None
+) -> None:
+    parts = blank(4)
+    passages = [Passage(part, 5 + k) for k, part in enumerate(parts)]
+    written = write(model, prompt, prompt.head(TAGS, parts), passages, seed=0, silence=silence)
+    assert [tuple(codes.shape) for codes in written] == [(2, 5), (2, 6), (2, 7), (2, 8)]
+    codes = torch.cat(written, 1)
+    assert int(codes.min()) >= 0
+    assert int(codes.max()) < 1024
+    assert len(codes[stage1.REST].unique()) > 10, "these are no draws"
+    assert bool((codes[stage1.VOICE] == SILENCE).all()) == (silence is not None)
+
+
+def limited(model: LlamaForCausalLM, tokens_at_most: int) -> LlamaForCausalLM:
+    model.config.max_position_embeddings = tokens_at_most
+    return model
+
+
+class Told(list[float]):
+    def __call__(self, fraction: float) -> None:
+        self.append(fraction)
+
+
+def size(prompt: Prompt, passage: Passage) -> int:
+    return len(prompt.section(passage.part)) + 2 * passage.frames + CLOSING
+
+
+@pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
+def test_the_oldest_sections_are_forgotten_and_the_head_never(
+    model: LlamaForCausalLM, prompt: Prompt, silence: int | None
+) -> None:
+    """There is room for the head and two sections: the third sees the second, the fourth the third."""
+    head = prompt.head(TAGS, PARTS)
+    passages = [Passage(part, 16) for part in [*PARTS, Part("verse")]]
+    room = len(head) + max(size(prompt, a) + size(prompt, b) for a, b in pairwise(passages))
+    assert room < len(head) + sum(size(prompt, each) for each in passages[:3])
+    written = write(limited(model, room), prompt, head, passages, seed=5, silence=silence)
+    for number in (2, 3):
+        before = passages[number - 1]
+        seen = [*prompt.section(before.part), *ids_of(written[number - 1]), tokens.EOA, *prompt.end_of_segment]
+        context = [*head, *seen, *prompt.section(passages[number].part)]
+        expected = slowly(model, context, passages[number], number=number, seed=5, settings=Settings(), silence=silence)
+        assert ids_of(written[number]) == expected, number
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_written(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    head = prompt.head(TAGS, PARTS)
+    passages = [Passage(PARTS[1], 10), Passage(PARTS[2], 50)]
+    room = len(head) + size(prompt, passages[1])
+    told = Told()
+    with pytest.raises(UsageError, match=rf"{len(head)} tokens and the longest section {room - len(head)}, of 1?\d\d "):
+        write(limited(model, room - 1), prompt, head, passages, seed=0, progress=told)
+    assert not told
+    assert len(write(limited(model, room), prompt, head, passages, seed=0)) == 2
+
+
+def test_the_same_seed_writes_the_same_and_another_something_else(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    passages = [Passage(part, 6) for part in PARTS[:2]]
+    head = prompt.head(TAGS, PARTS)
+    one, again, other = (
+        [ids_of(codes) for codes in write(model, prompt, head, passages, seed=seed)] for seed in (1, 1, 2)
+    )
+    assert one == again
+    assert all(a != b for a, b in zip(one, other, strict=True))
+    assert one[0] != one[1]
+
+
+def test_a_section_does_not_depend_on_how_many_draws_came_before(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    """The first section, of one length or another, is forgotten before the second."""
+    head = prompt.head(TAGS, PARTS)
+    limited(model, len(head) + size(prompt, Passage(PARTS[1], 30)))
+    seconds = {
+        frames: ids_of(write(model, prompt, head, [Passage(PARTS[0], frames), Passage(PARTS[1], 30)], seed=4)[1])
+        for frames in (5, 12)
+    }
+    assert seconds[5] == seconds[12]
+
+
+def test_progress_rises_to_1(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    told = Told()
+    write(model, prompt, [1], [Passage(part, 4) for part in PARTS], seed=0, progress=told)
+    assert told == pytest.approx([k / 12 for k in range(1, 13)])
+
+
+@pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
+def test_each_token_is_read_once_and_both_branches_in_one_forward(
+    model: LlamaForCausalLM, prompt: Prompt, silence: int | None
+) -> None:
+    seen: list[tuple[int, int]] = []
+    hook = model.get_submodule("model.layers.0.mlp.act_fn").register_forward_hook(
+        lambda _, given, out: seen.append(tuple(out.shape[:2]))
+    )
+    head = prompt.head(TAGS, PARTS)
+    try:
+        write(model, prompt, head, [Passage(part, 5) for part in PARTS[:2]], seed=0, silence=silence)
+    finally:
+        hook.remove()
+    step, count = ((2, 1), 10) if silence is None else ((2, 2), 5)
+    again = 1 + CLOSING + len(prompt.section(PARTS[1])) - 1
+    first = len(head) + len(prompt.section(PARTS[0])) - 1
+    assert seen == [(1, first), *[step] * count, (1, again), *[step] * count]
+
+
+def test_a_long_prompt_is_read_a_part_at_a_time(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    seen: list[int] = []
+    hook = model.get_submodule("model.layers.0.mlp.act_fn").register_forward_hook(
+        lambda _, given, out: seen.append(out.shape[1])
+    )
+    head = prompt.head(TAGS, PARTS, torch.arange(600).reshape(2, 300))
+    try:
+        (codes,) = write(model, prompt, head, [Passage(PARTS[0], 3)], seed=0, settings=GREEDY)
+    finally:
+        hook.remove()
+    assert max(seen) == stage1.TOGETHER
+    assert sum(seen) == len(head) + len(prompt.section(PARTS[0])) - 1 + 6
+    (slow,) = all_slowly(model, prompt, head, [Passage(PARTS[0], 3)], seed=0, settings=GREEDY, silence=None)
+    assert ids_of(codes) == slow
+
+
+def test_an_output_layer_without_logits_of_its_own_is_refused(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    packed = torch.zeros(83968 * 32 // 2, 1, dtype=torch.uint8)  # as 4-bit kernels keep it
+    model.lm_head.weight = nn.Parameter(packed, requires_grad=False)
+    with pytest.raises(MissingError, match="output layer is quantised"):
+        write(model, prompt, [1], [Passage(PARTS[0], 3)], seed=0)
+
+
+def test_the_silent_voice_counts_as_heard(model: LlamaForCausalLM, prompt: Prompt) -> None:
+    """A code that would come next does not where the penalty on what was there is high."""
+    with torch.no_grad():
+        model.lm_head.weight[tokens.FIRST_CODE + SILENCE] *= -8
+    drawn = []
+    for penalty in (1.0, 1e3):
+        settings = Settings(temperature=0.0, repetition_penalty=penalty, guidance=(1.0, 1.0))
+        (codes,) = write(model, prompt, [1], [Passage(PARTS[0], 1)], seed=0, settings=settings, silence=SILENCE)
+        drawn.append(int(codes[stage1.REST, 0]))
+    assert drawn[0] == SILENCE, "it would come next"
+    assert drawn[1] != SILENCE
+
+
+def test_of_a_context_the_codes_of_the_first_codebook_alone_are_seen() -> None:
+    first, last = tokens.FIRST_CODE, tokens.FIRST_CODE + 1023
+    ids = torch.tensor([1, tokens.EOA, first - 1, first + 5, first + 5, last - 1, last + 1, 83967])
+    assert stage1._seen(ids).nonzero().tolist() == [[0, 5], [0, 1022]]

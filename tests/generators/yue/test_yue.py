@@ -1,0 +1,221 @@
+"""The whole generator on tiny checkpoints in the published formats."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fixtures.tiny import v2b, yue_lm
+from tests.sketch.pictures import video
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.types import Audio, Score, Steering, Tags
+from v2m.generators.yue import YuE
+from v2m.generators.yue.audio import SAMPLE_RATE
+from v2m.media.audio import save
+
+SONG = "[verse]\nhappy sun\n\n[chorus]\nthe music from the sun\n"
+
+
+@pytest.fixture(scope="module")
+def folder(v2b_weights: Path) -> Path:
+    return v2b_weights
+
+
+def yue(folder: Path, **settings: Any) -> YuE:
+    return YuE(**{**v2b.yue_arguments(folder), "device": "cpu", **settings})
+
+
+@pytest.fixture(scope="module")
+def instrumental(folder: Path) -> Score:
+    return yue(folder, section=1.0).generate(video(2.337, ((0.8, 1.0),)), Tags(genres=["jazz"]), 3, stems=True)
+
+
+@pytest.fixture(scope="module")
+def song(folder: Path) -> Score:
+    tags = Tags(genres=["pop"], vocals=True, lyrics=SONG)
+    return yue(folder, section=1.0).generate(video(1.5), tags, 3, stems=True)
+
+
+def test_the_music_is_exactly_as_long_as_the_video(instrumental: Score, song: Score) -> None:
+    assert instrumental.audio.samples.shape == (1, round(2.337 * SAMPLE_RATE))
+    assert song.audio.samples.shape == (1, round(1.5 * SAMPLE_RATE))
+    assert instrumental.audio.samples.any()
+
+
+def test_sections_follow_each_other_to_the_end_and_one_begins_on_the_cut(instrumental: Score) -> None:
+    sections = instrumental.sections
+    assert [section.name for section in sections] == ["verse", "chorus", "outro"]
+    assert sections[0].start == 0
+    assert [a.end for a in sections[:-1]] == [b.start for b in sections[1:]]
+    assert sections[-1].end == pytest.approx(2.337)
+    assert sections[0].end == pytest.approx(0.8)
+
+
+def test_without_vocals_there_is_no_voice_stem_and_the_rest_is_the_mix(instrumental: Score) -> None:
+    assert list(instrumental.stems) == ["instrumental"]
+    np.testing.assert_array_equal(instrumental.audio.samples, instrumental.stems["instrumental"].samples)
+    assert instrumental.facts["genre_line"].startswith("instrumental jazz")
+
+
+def test_a_song_keeps_its_stems_which_sum_to_the_mix(song: Score) -> None:
+    assert sorted(song.stems) == ["instrumental", "vocals"]
+    summed = song.stems["vocals"].samples + song.stems["instrumental"].samples
+    np.testing.assert_allclose(song.audio.samples, summed, atol=1e-6)
+    assert np.sqrt((song.stems["vocals"].samples ** 2).mean()) > 1e-4
+    assert song.facts["lyrics"] == ["happy sun", "the music from the sun"]
+
+
+def test_the_seed_decides(folder: Path) -> None:
+    first, second = (yue(folder, keep_loaded=True) for _ in range(2))
+    clip, tags = video(0.2), Tags(genres=["jazz"])
+    music = [
+        generator.generate(clip, tags, seed).audio.samples for generator, seed in ((first, 3), (second, 3), (first, 4))
+    ]
+    np.testing.assert_array_equal(music[0], music[1])
+    assert not np.array_equal(music[0], music[2])
+
+
+def test_one_model_at_a_time_unless_they_are_to_stay(folder: Path) -> None:
+    for keep in (False, True):
+        generator = yue(folder, keep_loaded=keep)
+        generator.generate(video(0.1), Tags(), 0)
+        generator.release()
+        assert list(generator._checkpoints.loaded.values()) == [keep] * 3
+
+
+def test_lyrics_that_do_not_fit_lose_their_end_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    score = yue(folder).generate(video(0.4), Tags(vocals=True, lyrics=SONG), 0)
+    assert score.facts["lyrics"] == ["happy sun"]
+    assert "room for 1 of the lyrics' 2 sections" in caplog.text
+
+
+def test_after_the_last_words_the_music_goes_on_without(folder: Path) -> None:
+    score = yue(folder, section=1.0).generate(video(2.5), Tags(vocals=True, lyrics=SONG), 0)
+    assert score.facts["lyrics"] == ["happy sun", "the music from the sun", ""]
+
+
+def test_vocals_without_words_are_a_warning_and_nobody_sings(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    score = yue(folder).generate(video(0.2), Tags(vocals=True), 0, stems=True)
+    assert list(score.stems) == ["instrumental"]
+    assert "there are no lyrics" in caplog.text
+
+
+def test_a_reference_takes_the_other_checkpoint_and_changes_the_music(folder: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.2, (2, 16_800)).astype(np.float32)
+    save(Audio(noise, 16_000), tmp_path / "noise.wav")
+    shutil.copytree(folder / "stage1", tmp_path / "icl")
+    found = []
+    for files in ((), ("noise.wav",), ("noise.wav", "noise.wav")):
+        generator = yue(folder, stage1_reference=str(tmp_path / "icl"))
+        steering = Steering(reference=tuple(tmp_path / name for name in files))
+        found.append(generator.generate(video(0.5), Tags(), 0, steering=steering).audio.samples)
+        assert generator.weights[0].name.endswith("icl" if files else "stage1")
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[1], found[2])
+
+
+def test_a_reference_that_is_too_short_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
+    save(Audio(np.ones((2, 8_000), np.float32), 16_000), tmp_path / "blip.wav")
+    with pytest.raises(UsageError, match="a second or more"):
+        yue(folder).prepare(Tags(), Steering(reference=(tmp_path / "blip.wav",)))
+
+
+@pytest.mark.parametrize(
+    ("lyrics", "words"), [("[verse]\n\n", "no words"), ("[verse]\nla\n[yodel]\nlo", r"line 3 has \[yodel\]")]
+)
+def test_lyrics_that_cannot_be_sung_are_refused_before_any_work(folder: Path, lyrics: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        yue(folder).prepare(Tags(vocals=True, lyrics=lyrics), Steering())
+
+
+def test_low_memory_makes_weights_of_4_bits_and_small_batches(folder: Path, tmp_path: Path) -> None:
+    for part, vocab in (("stage1", yue_lm.STAGE_1), ("stage2", yue_lm.STAGE_2)):  # as wide as 4-bit kernels ask for
+        yue_lm.make(tmp_path / part, vocab, hidden=64, layers=1, heads=2, kv_heads=1, ffn=64)
+    shutil.copy(folder / "stage1" / "tokenizer.model", tmp_path / "stage1")
+    shutil.copytree(folder / "codec", tmp_path / "codec")
+    generator = yue(tmp_path, low_memory=True, keep_loaded=True)
+    score = generator.generate(video(0.2), Tags(), 0)
+    assert (generator._checkpoints.bits, generator.stage2_batch) == (4, 4)
+    assert len(score.audio) == round(0.2 * SAMPLE_RATE)
+    with generator._checkpoints.model("stage2") as model:
+        assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+
+
+def test_progress_rises_to_one(folder: Path) -> None:
+    told: list[float] = []
+    yue(folder).generate(video(0.4), Tags(), 0, progress=lambda fraction: told.append(fraction))  # noqa: PLW0108 - a bound method has no keyword
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (0.0, 1.0)
+    assert len(told) > 30
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _shorten_vocabulary(folder: Path) -> None:
+    v2b.make_stage(folder, 4000)
+
+
+class _Hostile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("part", "spoil", "words"),
+    [
+        ("stage1", lambda f: _truncate(f / "model.safetensors"), "is truncated or no safetensors file"),
+        ("stage2", lambda f: _truncate(f / "model.safetensors"), "is truncated or no safetensors file"),
+        ("stage1", _shorten_vocabulary, "vocabulary has 4000 tokens"),
+        (
+            "stage2",
+            lambda f: (f / "config.json").write_text('{"model_type": "bert"}'),
+            "model_type 'bert', not 'llama'",
+        ),
+        ("stage2", lambda f: (f / "config.json").write_text("<html>"), "web page"),
+        ("stage1", lambda f: (f / "tokenizer.model").write_bytes(b"\x00" * 99), "SentencePiece"),
+        ("stage1", lambda f: (f / "tokenizer.model").unlink(), "lacks tokenizer.model"),
+        ("stage2", lambda f: (f / "model.safetensors").unlink(), "lacks"),
+        ("codec", lambda f: _truncate(f / "final_ckpt" / "ckpt_00360000.pth"), "ckpt_00360000.pth"),
+        ("codec", lambda f: (f / "decoders" / "decoder_151000.pth").unlink(), "decoder_151000.pth"),
+    ],
+)
+def test_a_wrong_checkpoint_is_one_line_that_names_it(
+    folder: Path, tmp_path: Path, part: str, spoil: Any, words: str
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "weights"))
+    spoil(copy / part)
+    with pytest.raises(MissingError) as error:
+        yue(copy).generate(video(0.1), Tags(), 0)
+    assert words in str(error.value)
+    assert str(copy / part) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "weights"))
+    torch.save({"codec_model": _Hostile(tmp_path / "owned")}, copy / "codec" / "final_ckpt" / "ckpt_00360000.pth")
+    with pytest.raises(MissingError, match="holds code and is refused"):
+        yue(copy).generate(video(0.1), Tags(), 0)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("section", 0.5), ("section", 31.0), ("stage2_batch", 0)])
+def test_a_setting_out_of_range_is_refused_with_its_value(folder: Path, name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=str(value).removesuffix(".0")):
+        yue(folder, **{name: value})
+
+
+def test_an_unknown_device_is_refused_before_weights_are_looked_for() -> None:
+    generator = YuE(stage1="no/such/folder/at/all", device="tpu")
+    with pytest.raises(UsageError, match="device 'tpu' is none of this machine's"):
+        generator.prepare(Tags(), Steering())

@@ -1,0 +1,16 @@
+"""A small Llama of YuE's, read through the door that the real ones come in by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import LlamaForCausalLM
+
+from tests.fixtures.tiny.yue_lm import STAGE_2, make
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32, vocab: int = STAGE_2) -> LlamaForCausalLM:
+    model = LlamaForCausalLM.from_pretrained(make(folder, vocab, heads=8, kv_heads=2, dtype=dtype), dtype=dtype)
+    assert isinstance(model, LlamaForCausalLM)
+    return model.eval()

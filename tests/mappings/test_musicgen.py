@@ -1,0 +1,96 @@
+"""MusicGen in transformers' layout across the border, both ways."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.fixtures.tiny import musicgen as tiny
+from v2m.core.errors import MissingError, UsageError
+from v2m.mappings.musicgen import check, config_from_v2m, config_to_v2m, from_v2m, merge, split, to_v2m
+from v2m.models.music_model import MusicConfig, MusicModel
+
+POSITIONS = "decoder.model.decoder.embed_positions.weights"
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return read(tiny.transformers_folder(tmp_path_factory.mktemp("musicgen")))
+
+
+@pytest.mark.parametrize("kind", [{}, {"stereo": True}, {"melody": True}])
+def test_there_and_back_bit_for_bit(kind: dict[str, bool], tmp_path: Path) -> None:
+    config, state = read(tiny.transformers_folder(tmp_path, **kind))
+    parts = split(state)
+    plain, own = config_to_v2m(config, parts.own), to_v2m(parts.own)
+    assert {name: value.shape for name, value in own.items()} == {
+        name: value.shape for name, value in MusicModel(MusicConfig.of(plain)).state_dict().items()
+    }
+    back = merge(from_v2m(own), parts.text_encoder, parts.audio_encoder)
+    assert back.keys() == state.keys() - {POSITIONS}
+    assert all(torch.equal(back[name], state[name]) for name in back)
+    again = config_from_v2m(plain, text_encoder=config["text_encoder"], audio_encoder=config["audio_encoder"])
+    assert config_to_v2m(again, parts.own) == plain
+    same = {name: value for name, value in again["decoder"].items() if not name.endswith("dropout")}
+    assert {name: config["decoder"][name] for name in same} == same
+
+
+def test_a_decoder_alone(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+    config, state = published
+    alone = {name.removeprefix("decoder."): value for name, value in state.items() if name.startswith("decoder.")}
+    plain = config_to_v2m(config["decoder"], split(alone).own)
+    assert plain["text"] is None
+    back = from_v2m(to_v2m(alone), composite=False)
+    assert back.keys() == alone.keys() - {POSITIONS.removeprefix("decoder.")}
+    assert config_from_v2m(plain)["architectures"] == ["MusicgenForCausalLM"]
+
+
+def test_another_family_is_told(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+    config, state = published
+    own = split(state).own
+    with pytest.raises(MissingError, match="model_type 'llama', which is no MusicGen"):
+        check({"model_type": "llama"})
+    with pytest.raises(MissingError, match=r"config.json of musicgen lacks decoder, audio_encoder"):
+        check({"model_type": "musicgen", "text_encoder": {}})
+    with pytest.raises(MissingError, match="scale_embedding True"):
+        config_to_v2m(config | {"decoder": config["decoder"] | {"scale_embedding": True}}, own)
+    with pytest.raises(MissingError, match="codebooks is 8 but 4 by the weights"):
+        config_to_v2m(config | {"decoder": config["decoder"] | {"num_codebooks": 8}}, own)
+    with pytest.raises(MissingError, match="cross_attention is False but True by the weights"):
+        config_to_v2m(config | {"model_type": "musicgen_melody"}, own)
+    with pytest.raises(MissingError, match=r"hold no enc_to_dec_proj.weight"):
+        config_to_v2m(config, {name: value for name, value in own.items() if "enc_to" not in name})
+    with pytest.raises(MissingError, match=r"embed_tokens.0.weight is missing"):
+        config_to_v2m(config, {})
+
+
+def test_weights_of_another_model_are_told(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+    own = split(published[1]).own
+    with pytest.raises(MissingError, match=r"it has no model.embed_tokens.weight, model.layers.0.mlp.up_proj.weight"):
+        to_v2m({"model.embed_tokens.weight": torch.zeros(1), "model.layers.0.mlp.up_proj.weight": torch.zeros(1)})
+    name = "decoder.model.decoder.layers.1.self_attn.k_proj.weight"
+    with pytest.raises(MissingError, match=r"lm.layers.1.self_attention.key.weight is not"):
+        to_v2m({key: value for key, value in own.items() if key != name})
+
+
+def test_what_transformers_cannot_be_is_refused() -> None:
+    plain = MusicConfig().plain
+    lm = plain["lm"]
+    for given, told in (
+        (plain | {"lm": lm | {"delays": [0, 0, 1, 2]}}, r"its delays are not \[0, 0, 1, 2\]"),
+        (plain | {"conditioner": {"kind": "vidmuse"}}, "no model that sees"),
+        (plain | {"chroma": 12}, "its layers do not attend to melodies"),
+        (plain | {"text": 1024}, "no projection of 1024 wide tokens"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            config_from_v2m(given)

@@ -1,0 +1,185 @@
+"""Sound in and out of files: positions, levels, lengths, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.conftest import ffmpeg, names
+from tests.media.audio_checks import RATE, click_time, clicks, drums, tone
+from v2m.core.errors import UsageError
+from v2m.core.types import Audio
+from v2m.media.audio import load, read_track, resample, save
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000))", "OSError: [Errno 27]"),  # as a full disk does
+        ("signal.setitimer(signal.ITIMER_REAL, 0.05)", "Stop"),
+    ],
+)
+def test_what_stops_the_writing_is_said_and_leaves_nothing(tmp_path: Path, run: str, said: str) -> None:
+    """libsndfile calls back into Python to write to a file object; what is raised there is lost."""
+    code = f"""
+import resource, signal, sys
+import os
+import subprocess
+import sys
+from pathlib import Path
+import numpy as np, soundfile
+from v2m.media.audio import save
+from v2m.core.types import Audio
+
+class Stop(BaseException): ...
+def stop(*_): raise Stop
+signal.signal(signal.SIGALRM, stop)
+sound = Audio(np.zeros((2, 20_000_000), np.float32), 48_000)
+{run}
+save(sound, Path("x.wav"))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert said in done.stderr.splitlines()[-1]
+    assert "callback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("suffix", "error"), [(".wav", 0), (".flac", 2e-7), (".WAV", 0)])
+def test_what_is_saved_comes_back(suffix: str, error: float, tmp_path: Path) -> None:
+    audio = tone(0.5, 0.7, rate=44_100)
+    save(audio, tmp_path / f"take{suffix}")
+    samples, rate = soundfile.read(tmp_path / f"take{suffix}", dtype="float32", always_2d=True)
+    assert rate == 44_100
+    np.testing.assert_allclose(samples.T, audio.samples, atol=error)
+    assert names(tmp_path) == [f"take{suffix}"]
+
+
+def test_wav_keeps_what_lies_above_full_scale(tmp_path: Path) -> None:
+    """A stem may pass full scale where the sum does not."""
+    save(tone(0.1, 3.0), tmp_path / "stem.wav")
+    assert np.abs(soundfile.read(tmp_path / "stem.wav")[0]).max() > 2.9
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"take\.mp3: .*\.wav"):
+        save(tone(0.1), tmp_path / "take.mp3")
+    (tmp_path / "take.wav").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        save(tone(0.1), tmp_path / "take.wav")
+    assert names(tmp_path) == ["take.wav"]
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 96_000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_resampling_keeps_time_level_and_length(rate: int, channels: int) -> None:
+    """A tone of 1 kHz is the same tone at the other rate, to −90 dB, but for the first and last moment."""
+    given = tone(1.7, 0.5, 1000, rate)
+    out = resample(Audio(given.samples[:channels], rate), RATE)
+    assert out.samples.shape == (2, round(1.7 * RATE))
+    error = out.samples - tone(1.7, 0.5, 1000).samples
+    assert np.abs(error[:, 500:-500]).max() < 0.5 * 10 ** (-90 / 20)
+
+
+def sounding(path: Path, source: Audio, *options: str, codec: tuple[str, ...] = ("-c:a", "pcm_s16le")) -> Path:
+    """A file with `source` as its only stream."""
+    raw = path.with_suffix(".src.wav")
+    save(source, raw)
+    ffmpeg(*options, "-i", raw, *codec, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("pcm.mkv", ("-c:a", "pcm_s16le")),
+        ("aac.mp4", ("-c:a", "aac")),
+        ("aac.ts", ("-c:a", "aac")),
+        ("opus.webm", ("-c:a", "libopus")),
+        ("mp3.mkv", ("-c:a", "libmp3lame")),
+        ("down.mp4", ("-c:a", "aac", "-ar", "22050")),
+    ],
+)
+def test_a_sound_is_read_at_its_true_position(name: str, codec: tuple[str, ...], tmp_path: Path) -> None:
+    """Encoders start late and say so; the reader must believe them. 1.44 s is where ffmpeg starts an MPEG-TS."""
+    path = sounding(tmp_path / name, clicks(2, [0.6]), codec=codec)
+    zero = 1.4 if name.endswith(".ts") else 0.0
+    with_priming = 1024 / RATE if name.endswith(".ts") else 0.0  # it starts the stream, not the sound, at 1.4 s
+    out, whole = read_track(path, 0, zero, 2, RATE)
+    assert whole
+    assert len(out) == 2 * RATE
+    assert click_time(out.samples[0], 0) == pytest.approx(0.6 + with_priming, abs=0.001)
+
+
+def test_zero_and_duration_cut_or_fill(tmp_path: Path) -> None:
+    path = sounding(tmp_path / "late.mkv", clicks(1, [0.5]), "-itsoffset", "1.5")
+    early, _ = read_track(path, 0, 0, 4, RATE)
+    late, _ = read_track(path, 0, 1.9, 0.5, RATE)
+    assert len(early) == 4 * RATE
+    assert click_time(early.samples[0], 0) == pytest.approx(2.0, abs=0.001)
+    assert len(late) == RATE // 2
+    assert click_time(late.samples[0], 0) == pytest.approx(0.1, abs=0.001)
+
+
+def test_a_gap_stays_a_gap(tmp_path: Path) -> None:
+    """What a recorder dropped is silence: the sound after it does not move up."""
+    graph = "asetpts='N/SR/TB+if(gte(N,48000),2/TB,0)'"
+    save(clicks(2, [0.5, 1.5]), tmp_path / "b.wav")
+    ffmpeg("-i", tmp_path / "b.wav", "-af", graph, "-c:a", "pcm_s16le", tmp_path / "gap.mkv")
+    out, _ = read_track(tmp_path / "gap.mkv", 0, 0, 4, RATE)
+    loud = np.flatnonzero(np.abs(out.samples[0]) > 0.4) / RATE
+    assert loud.min() == pytest.approx(0.5, abs=0.01)
+    assert loud.max() == pytest.approx(3.5, abs=0.01)
+
+
+def test_mono_keeps_its_level_on_both_sides(tmp_path: Path) -> None:
+    mono = Audio(tone(1, 0.5).samples[:1], RATE)
+    out, _ = read_track(sounding(tmp_path / "mono.mkv", mono), 0, 0, 1, RATE)
+    assert np.abs(out.samples).max(axis=1) == pytest.approx([0.5, 0.5], abs=0.001)
+
+
+def test_damage_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
+    sound = clicks(4, [3.5]).samples + 0.2 * drums(4).samples
+    source = Audio(sound.astype(np.float32), RATE)
+    path = sounding(tmp_path / "whole.mp4", source, codec=("-c:a", "aac"))
+    data = bytearray(path.read_bytes())
+    start = data.find(b"mdat") + 2000
+    data[start : start + 3000] = np.random.default_rng(0).bytes(3000)
+    path.write_bytes(data)
+    out, whole = read_track(path, 0, 0, 4, RATE)
+    assert not whole
+    assert click_time(out.samples[0][3 * RATE :], 3) == pytest.approx(3.5, abs=0.001)
+
+
+@pytest.mark.parametrize("name", ["tone.wav", "tone.mp3", "tone.flac", "tone.m4a", "tone.ogg", "film.mp4"])
+def test_any_sound_file_is_loaded_and_only_as_much_as_is_asked(name: str, tmp_path: Path) -> None:
+    picture = ["-f", "lavfi", "-i", "color=s=64x64:d=2"] if name == "film.mp4" else []
+    ffmpeg("-f", "lavfi", "-i", "sine=440:d=2:sample_rate=44100", *picture, tmp_path / name)
+    audio = load(tmp_path / name, 16_000, 1.5)
+    assert audio.samples.shape == (2, 24_000)
+    spectrum = np.abs(np.fft.rfft(audio.samples[0] * np.hanning(24_000)))
+    assert np.argmax(spectrum) * 16_000 / 24_000 == pytest.approx(440, abs=1)
+    assert len(load(tmp_path / name, 16_000, 30.0)) == pytest.approx(32_000, abs=1_600)
+
+
+def test_what_is_no_sound_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.wav").write_text("not a sound")
+    (tmp_path / "list.mp3").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")
+    ffmpeg("-f", "lavfi", "-i", "color=s=64x64:d=1", tmp_path / "silent_film.mp4")
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=d=1", tmp_path / "nothing.wav")
+    said = {}
+    for name in ("gone.wav", "notes.wav", "list.mp3", "silent_film.mp4", "nothing.wav"):
+        with pytest.raises(UsageError, match=name) as error:
+            load(tmp_path / name, 16_000, 30.0)
+        said[name] = str(error.value)
+    assert "no such sound file" in said["gone.wav"]
+    assert "holds no sound" in said["silent_film.mp4"]
+    assert "is silent" in said["nothing.wav"]

@@ -1,0 +1,185 @@
+"""The decoding process: kept to its limits, gone when it should be, silent."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.robustness.media_makers import Maker, number_in
+from v2m.media import video
+from v2m.media.decoder_process import Child, ChildError
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+
+
+@pytest.fixture(scope="module")
+def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    return Maker(tmp_path_factory.mktemp("child"))
+
+
+@pytest.fixture(scope="module")
+def hanging(maker: Maker) -> Path:
+    """An edit list that hides more frames than decord can skip: it seeks in it for ever."""
+    maker.ffmpeg("numbers:320x240:30:300 X -g 1000 O", maker.folder / "long.mp4")
+    maker.ffmpeg("-ss 6 -i long.mp4 -c copy O", maker.folder / "cut.mp4")
+    return maker.folder / "cut.mp4"
+
+
+def children(parent: int) -> list[int]:
+    """The processes, zombies too, that `parent` started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def script(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Python in a process group of its own, which has written `ready`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; from v2m.media import video\n{code}", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=Path(video.__file__).parents[2],
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def hang(path: Path | str) -> dict[str, object]:
+    """A request to seek in the file without the check that would have refused it."""
+    return {"task": "seek", "path": str(path), "codec": "h264", "indices": [299], "size": [320, 240], "count": 300}
+
+
+HANG = (
+    "from v2m.media.decoder_process import Child\n"
+    "child = Child(4_000_000_000)\n"
+    "list(child.ask({'task': 'probe', 'path': sys.argv[1], 'limits': vars(video.LIMITS)}, 20))\n"
+    "print('ready', flush=True)\n"
+    "try: list(child.ask(eval(sys.argv[2]), 60))\n"
+    "except KeyboardInterrupt: sys.exit(130)"
+)
+
+
+def test_a_decoder_that_hangs_is_killed_at_the_limit(hanging: Path) -> None:
+    child = Child(4_000_000_000)
+    before, begin = children(os.getpid()), time.monotonic()
+    with pytest.raises(ChildError, match="was not done after 2 s"):
+        list(child.ask(hang(hanging), 2.0))
+    assert 2 <= time.monotonic() - begin < 10
+    assert children(os.getpid()) == before
+
+
+def test_a_decoder_that_fails_is_replaced(hanging: Path) -> None:
+    """decord counts the frames that the edit list hides as well."""
+    clip = video.open(hanging, decoder="decord")
+    assert [number_in(image) for image in clip.frames([1.0, 3.9])] == [210, 297]
+    assert video.warnings(clip) == ("decoder: decord found 300 frames instead of 120; read in sequence instead",)
+
+
+def test_a_decoder_that_crashes_is_reported_and_replaced(hanging: Path) -> None:
+    child = Child(4_000_000_000)
+    before = set(children(os.getpid()))
+    replies = child.ask(hang(hanging), 20.0)
+    killer = threading.Timer(1.0, lambda: os.kill((set(children(os.getpid())) - before).pop(), signal.SIGSEGV))
+    killer.start()
+    with pytest.raises(ChildError, match=r"ended the decoder \(status -11\)"):
+        next(replies)
+    killer.join()
+    assert set(children(os.getpid())) == before
+    limits = {"duration": 60, "pixels": 1e6, "frames": 1e3, "total_pixels": 1e9}
+    assert len(list(child.ask({"task": "probe", "path": str(hanging), "limits": limits}, 20.0))) == 1
+
+
+def test_the_process_goes_with_the_video(hanging: Path) -> None:
+    before = set(children(os.getpid()))
+    clip = video.open(hanging)
+    assert len(set(children(os.getpid())) - before) == 1
+    del clip
+    gc.collect()
+    assert set(children(os.getpid())) <= before
+
+
+def test_a_scan_left_early_ends_the_process_and_the_next_one_works(maker: Maker) -> None:
+    path = maker.folder / "wide.mp4"
+    maker.ffmpeg("V X O", path)
+    clip = video.open(path)
+    assert isinstance(clip.source, video.Frames)
+    scan = iter(clip.source.scan(320, 30))
+    next(scan)
+    del scan
+    assert number_in(clip.frames([2.0])[0]) == 60
+
+
+def test_ctrl_c_stops_both_without_a_word(hanging: Path) -> None:
+    process = script(HANG, hanging, repr(hang(hanging)))
+    [child] = children(process.pid)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=10)
+    assert (process.returncode, output, errors) == (130, "", "")
+    wait_until_gone(child)
+
+
+def test_a_hanging_decoder_dies_with_its_parent(hanging: Path) -> None:
+    process = script(HANG, hanging, repr(hang(hanging)))
+    [child] = children(process.pid)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate()
+    wait_until_gone(child)
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_its_memory_is_limited(hanging: Path) -> None:
+    before = children(os.getpid())
+    clip = video.open(hanging, video.Limits(memory=1_500_000_000))
+    [child] = set(children(os.getpid())) - set(before)
+    [line] = [line for line in Path(f"/proc/{child}/limits").read_text().splitlines() if "address space" in line]
+    assert line.split()[3:5] == ["1500000000", "1500000000"]
+    assert clip.warnings == ()
+
+
+def test_modules_in_the_current_folder_are_not_taken_for_libraries(
+    hanging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "av.py").write_text("raise SystemExit('taken from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    assert video.open(hanging).duration == pytest.approx(4)
+
+
+def test_a_decoder_killed_from_outside_is_a_lack_of_memory(maker: Maker) -> None:
+    """That is what the kernel does when memory runs out; the exit code is 5."""
+    path = maker.folder / "long.mp4"
+    maker.ffmpeg("numbers:320x240:30:900 X O", path)
+    before = set(children(os.getpid()))
+    clip = video.open(path)
+    [child] = set(children(os.getpid())) - before
+    assert isinstance(clip.source, video.Frames)
+    scan = iter(clip.source.scan(320, 30))
+    next(scan)
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(MemoryError, match="the system ended the decoder"):
+        list(scan)

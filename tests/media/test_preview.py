@@ -1,0 +1,37 @@
+"""A small copy shows the same at the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import EXAMPLE
+from v2m.media import video
+from v2m.media.ffmpeg import FFmpegError
+from v2m.media.preview import HEIGHT, preview
+
+
+def test_it_is_small_silent_and_as_long_as_what_is_taken(tmp_path: Path) -> None:
+    whole = video.open(EXAMPLE)
+    part = whole.span(0.0, 3.0)
+    preview(part, tmp_path / "small.mp4")
+    made = video.open(tmp_path / "small.mp4")
+    assert made.height == min(HEIGHT, whole.height)
+    assert abs(made.width / made.height - whole.width / whole.height) < 0.02
+    assert [stream.kind for stream in made.streams] == ["video"]
+    assert made.duration == pytest.approx(3.0, abs=1 / whole.fps)
+    one, two = (each.frames([0.5, 2.5], 64).astype(int) for each in (part, made))
+    assert np.abs(one - two).mean() < 8 < np.abs(one[0] - two[1]).mean()
+
+
+def test_what_is_no_video_leaves_nothing(tmp_path: Path) -> None:
+    whole = video.open(EXAMPLE)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no film")
+    from dataclasses import replace
+
+    with pytest.raises(FFmpegError):
+        preview(replace(whole, path=broken), tmp_path / "small.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.mp4"]

@@ -1,0 +1,194 @@
+"""Long music is one sequence: windows cover it, go on from each other, and each sees its own part of the video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import EncodecConfig, EncodecModel
+
+from v2m.core.types import Progress, Sampling
+from v2m.models import patterns
+from v2m.models.conditioning import Condition
+from v2m.models.inference import windows
+from v2m.models.lm import LM, LMConfig
+from v2m.models.music_model import Branch
+
+CONFIG = LMConfig(width=16, layers=2, heads=2, codebooks=2, entries=32)
+WINDOW, STRIDE = 20, 12
+
+
+class Plain:
+    """The slow and obvious way to write: the whole model anew for each step. Keeps what it was asked."""
+
+    def __init__(self, lm: LM | None = None) -> None:
+        torch.manual_seed(0)
+        self.lm = lm or LM(CONFIG).eval().requires_grad_(False)
+        self.prompts: list[Tensor | None] = []
+        self.given: list[list[int]] = []
+
+    def generate(
+        self,
+        branches: Sequence[Branch],
+        frames: int,
+        *,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        prompt: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        self.prompts.append(prompt)
+        self.given.append(list(seeds))
+        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+        codes = torch.full((len(seeds), CONFIG.codebooks, frames), CONFIG.special)
+        begun = 0 if prompt is None else prompt.shape[2]
+        if prompt is not None:
+            codes[..., :begun] = prompt
+        for step in range(begun, patterns.steps(frames, CONFIG.pattern) - 1):
+            sequence = patterns.build(codes, CONFIG.pattern, CONFIG.special)[..., : step + 1]
+            said = torch.stack([share * self.lm(sequence, condition)[:, :, -1] for share, condition in branches]).sum(0)
+            for k, delay in enumerate(CONFIG.pattern):
+                if begun <= step - delay < frames:
+                    chances = (said[:, k] / sampling.temperature).softmax(-1)
+                    drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(chances, noise, strict=True)]
+                    codes[:, k, step - delay] = torch.cat(drawn)
+            if progress is not None:
+                progress(min(1.0, (step + 1) / frames))
+        return codes
+
+
+def unconditioned(begin: int, end: int) -> list[Branch]:
+    return [(1.0, None)]
+
+
+def written(frames: int, seeds: Sequence[int] = (0,), decoder: Plain | None = None) -> Tensor:
+    return windows.write(
+        decoder or Plain(), frames, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=Sampling(),
+        seeds=seeds,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stride", [1, 12, 19])
+@pytest.mark.parametrize("frames", [1, 2, 19, 20, 21, 31, 32, 33, 44, 45, 200, 1001])
+def test_windows_cover_all_frames_once_and_the_last_ends_with_the_music(frames: int, stride: int) -> None:
+    found = windows.plan(frames, WINDOW, stride)
+    assert [n for begin, end, prompt in found for n in range(begin + prompt, end)] == list(range(frames))
+    assert all(end - begin == min(WINDOW, frames) for begin, end, _ in found)
+    assert found[0].prompt == 0
+    assert all(prompt >= WINDOW - stride for _, _, prompt in found[1:])
+    assert all(after.begin - before.begin == stride for before, after in pairwise(found[:-1]))
+    assert len(found) == 1 + -(-max(frames - WINDOW, 0) // stride)
+
+
+def test_the_published_window_and_stride_on_45_seconds() -> None:
+    """The second window hears and sees 15–45 s; VidMuse's would be shown 15–30.5 s."""
+    assert windows.plan(45 * 50, 30 * 50, 18 * 50) == [(0, 1500, 0), (750, 2250, 750)]
+
+
+@pytest.mark.parametrize("frames", [1, 20, 21, 55])
+def test_each_window_goes_on_from_the_codes_before_it_and_is_asked_for_its_own_part(frames: int) -> None:
+    decoder, asked = Plain(), []
+
+    def branches(begin: int, end: int) -> list[Branch]:
+        asked.append((begin, end))
+        return [(1.0, None)]
+
+    codes = windows.write(
+        decoder, frames, window=WINDOW, stride=STRIDE, branches=branches, sampling=Sampling(), seeds=[0, 1]
+    )
+    assert codes.shape == (2, CONFIG.codebooks, frames)
+    assert int(codes.max()) < CONFIG.entries
+    plan = windows.plan(frames, WINDOW, STRIDE)
+    assert asked == [(begin, end) for begin, end, _ in plan]
+    for (begin, _, prompt), heard in zip(plan, decoder.prompts, strict=True):
+        assert (heard is None) == (prompt == 0)
+        assert heard is None or torch.equal(heard, codes[..., begin : begin + prompt])
+
+
+def test_what_a_window_is_shown_changes_it_and_what_follows_but_nothing_before() -> None:
+    plan, plain = windows.plan(55, WINDOW, STRIDE), written(55)
+    shown = Condition.whole(5 * torch.randn(1, 3, CONFIG.width, generator=torch.Generator().manual_seed(1)))
+
+    def branches(begin: int, end: int) -> list[Branch]:
+        return [(1.0, shown if begin == plan[2].begin else None)]
+
+    codes = windows.write(Plain(), 55, window=WINDOW, stride=STRIDE, branches=branches, sampling=Sampling(), seeds=[0])
+    new = plan[2].begin + plan[2].prompt
+    assert torch.equal(codes[..., :new], plain[..., :new])
+    assert not torch.equal(codes[..., new : plan[2].end], plain[..., new : plan[2].end])
+
+
+def test_no_two_windows_draw_the_same_noise_and_the_seed_decides() -> None:
+    decoder = Plain()
+    codes = written(80, (7, 8), decoder)
+    drawn = [seed for given in decoder.given for seed in given]
+    assert len(set(drawn)) == len(drawn) == 2 * len(windows.plan(80, WINDOW, STRIDE))
+    assert all(0 <= seed < 2**63 for seed in drawn)
+    new = [codes[:1, :, begin + prompt : end] for begin, end, prompt in windows.plan(80, WINDOW, STRIDE)[1:-1]]
+    assert len(new) > 3
+    assert all(float((a == b).double().mean()) < 0.5 for n, a in enumerate(new) for b in new[:n])
+    assert torch.equal(codes, written(80, (7, 8)))
+    assert torch.equal(codes[1:], written(80, (8,)))
+    assert not torch.equal(codes[0], codes[1])
+
+
+def steady() -> LM:
+    """A model whose music moves on slowly: each code is nine times in ten the one before it in its codebook."""
+    entries, codebooks = CONFIG.entries, CONFIG.codebooks
+    width = entries * codebooks
+    lm = LM(LMConfig(width=width, layers=1, heads=1, feedforward=1, codebooks=codebooks, entries=entries))
+    parts: Any = lm.requires_grad_(False)
+    for weight in lm.layers.parameters():
+        weight.zero_()
+    for k in range(codebooks):
+        own = torch.eye(width)[entries * k : entries * (k + 1)]
+        parts.embeddings[k].weight.copy_(torch.cat([100 * own, torch.zeros(1, width)]))
+        parts.heads[k].weight.copy_(own)
+    return lm.eval()
+
+
+def test_the_sound_has_no_seam_where_windows_meet() -> None:
+    """Neighbouring frames differ at the joins as they do elsewhere; with windows that know nothing of each other, the
+    sound turns there."""
+    torch.manual_seed(0)
+    sizes = {"num_filters": 4, "hidden_size": 8, "codebook_dim": 8, "codebook_size": CONFIG.entries}
+    kernels = {"kernel_size": 1, "last_kernel_size": 1, "residual_kernel_size": 1}  # so that a frame is heard at once
+    rates = {"upsampling_ratios": [4, 2], "sampling_rate": 3200, "target_bandwidths": [4.0]}
+    codec: Any = EncodecModel(EncodecConfig(**sizes, **kernels, **rates)).eval().requires_grad_(False)
+    for layer in codec.quantizer.layers:  # which begin as zeros
+        layer.codebook.embed.normal_()
+    frames, hop = 400, 8
+    plan = windows.plan(frames, WINDOW, STRIDE)
+    joins = torch.tensor([begin + prompt for begin, _, prompt in plan[1:]])
+    elsewhere = torch.tensor(sorted(set(range(1, frames)) - set(joins.tolist())))
+    decoder = Plain(steady())
+
+    def turns(codes: Tensor) -> tuple[float, float]:
+        """How far a frame's sound is from that of the frame before it, as a share of its level: joins, elsewhere."""
+        wave = codec.decode(codes[None], [None])[0][0, 0, : frames * hop].view(frames, hop)
+        change = wave.diff(dim=0).square().mean(-1).sqrt() / wave.square().mean().sqrt()
+        return float(change[joins - 1].mean()), float(change[elsewhere - 1].mean())
+
+    at, between = turns(written(frames, decoder=decoder))
+    assert at < 1.5 * between
+    apart = [
+        decoder.generate(unconditioned(0, 0), end - begin - prompt, sampling=Sampling(), seeds=[n])
+        for n, (begin, end, prompt) in enumerate(plan)
+    ]
+    at, between = turns(torch.cat(apart, dim=-1))
+    assert at > 2 * between
+
+
+def test_progress_counts_each_frame_once_and_never_falls() -> None:
+    told: list[float] = []
+    windows.write(
+        Plain(), 55, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=Sampling(), seeds=[0],
+        progress=cast(Progress, told.append),
+    )  # fmt: skip
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
+    assert len(told) > 50

@@ -1,0 +1,129 @@
+"""Music without beats of its own is measured, moved onto the cuts and told about; other music is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.analysis.bars import bars
+from v2m.analysis.beats import pulse
+from v2m.analysis.cut_alignment import nearest
+from v2m.core.types import Audio, Cut, Picture, Score, Section, Video
+from v2m.media.ffmpeg import FFmpegError
+from v2m.pipeline.alignment import align, time_stretch
+from v2m.pipeline.alignment.align import retimed
+
+SECONDS = 24.0
+BEATS = np.arange(0.35, SECONDS - 0.3, 0.6)
+OPENS = np.arange(len(BEATS)) % 4 == 0
+CUTS = tuple(Cut(float(time), strength) for time, strength in [(4.05, 0.5), (7.0, 0.4), (10.6, 1.0), (18.55, 0.6)])
+
+
+class Shown:
+    """The frames of a video of which only the measured picture matters."""
+
+    def __init__(self, cuts: tuple[Cut, ...]) -> None:
+        self.cuts = cuts
+
+    def picture(self, progress: object = None) -> Picture:
+        times = np.arange(0, SECONDS, 0.1)
+        flat = np.zeros(len(times))
+        return Picture(10.0, times, flat, flat, flat, flat, flat, np.zeros(12), 0.0, self.cuts)
+
+    def at(self, times: object, width: int | None = None) -> np.ndarray:
+        raise AssertionError("no frame is looked at")
+
+
+def video(cuts: tuple[Cut, ...] = CUTS) -> Video:
+    stamps = np.arange(0, SECONDS, 0.04)
+    return Video(
+        Path("x.mp4"), "mp4", "h264", 16, 16, 0, 25.0, SECONDS, stamps, 0.0, (), source=Shown(cuts)
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def music() -> Audio:
+    return bars(BEATS, OPENS, SECONDS)
+
+
+def test_more_cuts_are_met_the_strongest_by_a_downbeat_and_the_sound_says_so_too(music: Audio) -> None:
+    result = retimed(Score(music, sections=(Section("A", 0, 12), Section("B", 12, SECONDS))), video(), 100)
+    told = result.facts["retime"]
+    assert told["moved"]
+    assert told["before"]["hits"] <= 0.5
+    assert told["after"]["hits"] >= 0.75
+    assert told["after"]["strongest_on_downbeat"]
+    assert told["max_stretch"] <= 0.04
+    assert result.facts["alignment"] == told["after"]
+    assert len(result.facts["hits"]) == round(told["after"]["hits"] * len(CUTS))
+    assert len(result.audio) == len(music)
+    again = pulse(result.audio, 100)
+    assert again is not None
+    assert result.beats is not None
+    assert np.median(nearest(result.beats, again.beats)) < 0.02
+    assert result.sections[0].start == 0
+    assert result.sections[1].end == SECONDS
+    assert abs(result.sections[1].start - 12) < 2
+
+
+def test_the_stems_go_along_and_sum_to_the_mix(music: Audio) -> None:
+    half = Audio(music.samples * np.float32(0.5), music.sample_rate)
+    result = retimed(Score(music, stems={"one": half, "two": half}), video(), 100)
+    assert result.facts["retime"]["moved"]
+    assert list(result.stems) == ["one", "two"]
+    summed = result.stems["one"].samples + result.stems["two"].samples
+    assert np.abs(summed - result.audio.samples).max() < 1e-6
+    whole = retimed(Score(music), video(), 100)
+    assert np.abs(whole.audio.samples - summed).max() < 1e-5
+
+
+def test_what_knows_its_beats_is_left_alone(music: Audio) -> None:
+    known = Score(music, beats=BEATS, downbeats=BEATS[OPENS])
+    assert retimed(known, video()) is known
+    written = Score(music, midi=b"MThd")
+    assert retimed(written, video()) is written
+
+
+def test_without_cuts_the_beats_are_told_and_the_sound_stays(music: Audio) -> None:
+    result = retimed(Score(music), video(()), 100)
+    assert result.audio is music
+    assert result.facts["retime"]["reason"] == "no cuts"
+    assert result.beats is not None
+    assert np.median(nearest(BEATS, result.beats)) < 0.03
+
+
+def test_without_a_beat_nothing_is_done() -> None:
+    silence = Score(Audio(np.zeros((2, 32000), np.float32), 32000))
+    result = retimed(silence, video())
+    assert result.audio is silence.audio
+    assert result.beats is None
+    assert result.facts["retime"] == {"moved": False, "reason": "no steady beat is heard"}
+
+
+def test_an_ffmpeg_that_cannot_stretch_costs_a_warning_and_not_the_music(
+    music: Audio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(time_stretch, "FILTER", "nosuchfilter")
+    result = retimed(Score(music), video(), 100)
+    assert result.audio is music
+    assert result.facts["retime"]["reason"] == "ffmpeg cannot"
+    assert "not_retimed" in caplog.text
+    with pytest.raises(FFmpegError):
+        time_stretch.stretched(music, align.TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1.0])), 1.0)
+
+
+def test_a_beginning_or_end_that_is_cut_into_is_eased(music: Audio) -> None:
+    course = align.TimeMap(np.array([0.0, SECONDS]), np.array([-0.4, SECONDS + 0.5]))
+    steady = replace(music, samples=np.full_like(music.samples, 0.0) + np.float32(0.3) * noise(music))
+    eased = align._stretched(steady, course, SECONDS)
+    level = np.sqrt(np.square(eased.samples[0].reshape(-1, 320)).mean(axis=1))  # every 10 ms
+    assert level[0] < 0.3 * np.median(level)
+    assert level[5:15].mean() == pytest.approx(np.median(level), rel=0.3)
+    assert level[-1] < 0.1 * np.median(level)
+
+
+def noise(music: Audio) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(music.samples.shape).astype(np.float32)

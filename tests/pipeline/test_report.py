@@ -1,0 +1,86 @@
+"""The report picture can be drawn of anything that can be scored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from v2m.core.types import Audio, Score, Section
+from v2m.media import video as videos
+from v2m.pipeline import report
+
+NOISE = np.random.default_rng(0).normal(0, 0.1, (2, 4 * 48_000)).astype(np.float32)
+BARE = Score(Audio(NOISE, 48_000))  # all that a generator must give
+FULL = replace(
+    BARE,
+    beats=np.arange(0, 4, 0.5),
+    downbeats=np.arange(0, 4, 2.0),
+    sections=(Section("intro", 0.0, 2.0), Section("A", 2.0, 4.0)),
+    facts={"style": "jazz", "key": "F minor", "alignment": {"n": 2, "hits": 0.5, "chance": 0.2}},
+)
+
+
+def drawn(path: Path) -> np.ndarray:
+    import matplotlib.image
+
+    return matplotlib.image.imread(path)[..., :3]
+
+
+def colour(image: np.ndarray, wanted: str) -> int:
+    """How many pixels have it."""
+    rgb = np.array([int(wanted[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    return int((np.abs(image - rgb).max(axis=2) < 0.02).sum())
+
+
+def test_a_bare_score_and_a_full_one(clip: Path) -> None:
+    video = videos.open(clip)
+    for score, name in ((BARE, "bare.png"), (FULL, "full.png")):
+        report.draw(clip.with_name(name), video, score)
+    bare, full = drawn(clip.with_name("bare.png")), drawn(clip.with_name("full.png"))
+    assert bare.shape == full.shape
+    assert colour(bare, report.MUSIC) > 1000
+    assert colour(full, report.BEAT) > colour(bare, report.BEAT) + 30
+
+
+@pytest.mark.parametrize("name", [r"a$\\x$.mp4", "음악.mp4", "new\nline.mp4"])
+def test_odd_names_are_drawn(clip: Path, name: str) -> None:
+    video = videos.open(clip.rename(clip.with_name(name)))
+    report.draw(clip.with_name("report.png"), video, FULL)
+    assert drawn(clip.with_name("report.png")).std() > 0.1
+
+
+@pytest.mark.parametrize("start", [None, 1.0])
+def test_the_file_says_where_each_second_is(clip: Path, start: float | None) -> None:
+    """Cuts, at 1.2 and 2.6 s of the video, are drawn in their colour in the columns that the file tells."""
+    span = videos.open(clip).span(start, None)
+    path = clip.with_name("report.png")
+    report.draw(path, span, Score(Audio(NOISE[:, : round(48_000 * span.duration)], 48_000)))
+    axis, image = report.Axis.of(path), drawn(path)
+    assert (axis.begin, axis.end) == (start or 0.0, pytest.approx(4.0, abs=0.01))
+    rgb = np.array([int(report.CUT[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    marked = (np.abs(image - rgb).max(axis=2) < 0.15).sum(axis=0)
+    columns = np.flatnonzero(marked > 150)
+    assert sorted({round(axis.second(column + 0.5), 1) for column in columns}) == [1.2, 2.6]
+    for second in (1.2, 2.6):
+        assert axis.second(axis.column(second)) == pytest.approx(second)
+        assert np.abs(columns + 0.5 - axis.column(second)).min() < 2
+    assert axis.second(-5) == axis.begin
+    assert axis.second(1e6) == axis.end
+
+
+def test_another_picture_is_no_report(tmp_path: Path) -> None:
+    import matplotlib.image
+
+    matplotlib.image.imsave(tmp_path / "other.png", np.zeros((4, 4, 3)))
+    with pytest.raises(ValueError, match=r"other.png is no report"):
+        report.Axis.of(tmp_path / "other.png")
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.3])
+def test_hardly_any_music_is_drawn(clip: Path, seconds: float) -> None:
+    span = videos.open(clip).span(1.0, 1.0 + seconds)
+    report.draw(clip.with_name("report.png"), span, Score(Audio(NOISE[:, : round(48_000 * seconds)], 48_000)))
+    assert drawn(clip.with_name("report.png")).std() > 0.05

@@ -1,0 +1,276 @@
+"""The codec by itself: pieces, chunks, what its numbers mean, and what happens to wrong files."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from encodec.model import EncodecModel as Package
+from torch import Tensor
+
+from tests.fixtures.tiny import encodec as tiny
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.protocols import Codec
+from v2m.core.types import CodecSpec
+from v2m.mappings.encodec import from_transformers
+from v2m.pretrained.codecs import encodec
+from v2m.pretrained.codecs.base import MARGIN, OVERLAP, EnCodec, Stereo
+from v2m.pretrained.safe_load import state_dict
+
+CPU = torch.device("cpu")
+STEP = 20
+LONG = 2 * STEP + 3 * MARGIN + 7  # frames: pieces with and without ends, the last one short
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> EnCodec:
+    return encodec.load(tiny.write(tmp_path_factory.mktemp("encodec")), CPU)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("v2m.pretrained.codecs.base.STEP", STEP)
+
+
+def noise(samples: int, channels: int = 1) -> Tensor:
+    return 0.2 * torch.randn(1, channels, samples, generator=torch.Generator().manual_seed(samples))
+
+
+def codes(frames: int) -> Tensor:
+    return torch.randint(0, tiny.ENTRIES, (1, 4, frames), generator=torch.Generator().manual_seed(frames))
+
+
+def test_it_says_what_its_numbers_mean(codec: EnCodec) -> None:
+    assert codec.spec == CodecSpec(32000, 50, 4, 64, 1)
+    assert codec.hop == 640
+    assert isinstance(codec, Codec)
+    stereo = Stereo(codec)
+    assert isinstance(stereo, Codec)
+    assert stereo.spec == CodecSpec(32000, 50, 8, 64, 2)
+
+
+@pytest.mark.parametrize("rest", [0, 1, 200, 639])
+def test_in_pieces_it_is_as_of_the_whole(codec: EnCodec, monkeypatch: pytest.MonkeyPatch, rest: int) -> None:
+    wave, long = noise(LONG * 640 + rest), codes(LONG)
+    whole, sound = codec.encode(wave), codec.decode(long)
+    pieces: list[int] = []
+    split = encodec.EnCodec._piecewise
+
+    def counted(self: EnCodec, apply: Callable[[Tensor], Tensor], x: Tensor, **lengths: int) -> Tensor:
+        def one(piece: Tensor) -> Tensor:
+            pieces.append(piece.shape[-1])
+            return apply(piece)
+
+        return split(self, one, x, **lengths)
+
+    monkeypatch.setattr("v2m.pretrained.codecs.base.STEP", STEP)
+    monkeypatch.setattr("v2m.pretrained.codecs.base.EnCodec._piecewise", counted)
+    found, heard = codec.encode(wave), codec.decode(long)
+    assert len(pieces) > 6, "it was in pieces at all"
+    assert found.shape == whole.shape == (1, 4, LONG + (rest > 0))
+    assert torch.equal(found, whole)
+    assert heard.shape == (1, 1, LONG * 640)
+    assert (heard - sound).abs().max() <= 1e-5
+
+
+@torch.inference_mode()
+def test_the_convolutions_hear_within_the_margin_only(codec: EnCodec) -> None:
+    from v2m.pretrained.codecs.base import _split
+
+    far, _ = _split(codec._network.encoder, 0)
+    one = noise(4 * MARGIN * 640)
+    other = one.clone()
+    other[..., 2 * MARGIN * 640 : (2 * MARGIN + 1) * 640] += 0.5
+    reached = (far(one) != far(other))[0].any(0).nonzero() - 2 * MARGIN
+    assert -MARGIN < reached.min() < 0 < reached.max() < MARGIN
+    _, far = _split(codec._network.decoder, 1)
+    states = torch.randn(1, 64, 4 * MARGIN)
+    others = states.clone()
+    others[..., 2 * MARGIN] += 1
+    heard = (far(states) != far(others))[0, 0].nonzero() / 640 - 2 * MARGIN
+    assert -MARGIN < heard.min() < 0 < heard.max() < MARGIN + 1
+
+
+def test_the_first_code_is_remembered_long_after_it(codec: EnCodec) -> None:
+    """Or else the recurrent layer would do nothing, and running it over the whole would prove nothing."""
+    one, other = codes(3 * MARGIN), codes(3 * MARGIN)
+    other[..., 0] = (other[..., 0] + 7) % tiny.ENTRIES
+    later = (codec.decode(one) - codec.decode(other))[..., 2 * MARGIN * 640 :]
+    assert later.abs().max() > 1e-6
+
+
+def test_left_and_right_take_turns_and_keep_apart(codec: EnCodec) -> None:
+    stereo, wave = Stereo(codec), noise(6400, channels=2)
+    found = stereo.encode(wave)
+    assert torch.equal(found[:, 0::2], codec.encode(wave[:, :1]))
+    assert torch.equal(found[:, 1::2], codec.encode(wave[:, 1:]))
+    sound = stereo.decode(found)
+    torch.testing.assert_close(sound[:, 1:], codec.decode(found[:, 1::2]), rtol=0, atol=1e-5)
+    assert (sound[:, 1:] - sound[:, :1]).abs().max() > 0.05
+
+
+def test_what_cannot_be_is_a_bug(codec: EnCodec) -> None:
+    with pytest.raises(AssertionError, match="no such code"):
+        codec.decode(codes(4) + tiny.ENTRIES)
+    with pytest.raises(AssertionError, match="no such code"):
+        codec.decode(codes(4) - tiny.ENTRIES)
+    with pytest.raises(AssertionError, match="5 of 4 codebooks"):
+        codec.decode(torch.zeros(1, 5, 3, dtype=torch.long))
+    with pytest.raises(AssertionError, match="1 channels, not 2"):
+        codec.encode(noise(640, channels=2))
+    with pytest.raises(AssertionError, match="no sound"):
+        codec.encode(torch.zeros(1, 1, 0))
+    with pytest.raises(AssertionError, match="expected"):
+        codec.decode(codes(3)[0])
+    with pytest.raises(AssertionError, match="7 codebooks"):
+        Stereo(codec).decode(torch.zeros(1, 7, 3, dtype=torch.long))
+
+
+def test_a_chunk_model_s_sound_of_any_length_is_covered_once() -> None:
+    """`facebook/encodec_48khz` in transformers' layout, narrower: a second at a time, of 15 frames here."""
+    settings = tiny.config(
+        sample_rate=4800,
+        upsampling_ratios=[8, 5, 4, 2],
+        norm_type="time_group_norm",
+        use_conv_shortcut=True,
+        normalize=True,
+        chunk_length_s=1.0,
+        overlap=0.01,
+        audio_channels=2,
+        target_bandwidths=[15 * 6 * 4 / 1000],
+    )
+    model: Any = tiny.model(settings)
+    codec = encodec.load(Path("given"), CPU, config=settings.to_dict(), state=model.state_dict())
+    assert codec.spec == CodecSpec(4800, 15, 4, 64, 2)
+    for frames in (1, 14, 15, 16, 17, 28, 29, 40, 41):
+        wave = noise(frames * 320 - 100, channels=2)
+        found, scales = codec.encode_scaled(wave)
+        assert found.shape == (1, 4, frames)
+        chunks = codec._chunks(frames)
+        assert scales.shape == (1, len(chunks))
+        assert codec.decode(found, scales).shape == (1, 2, frames * 320)
+        assert all(end - start == 15 for start, _, end in chunks) or frames < 15
+        joins = [start + skip for start, skip, _ in chunks]
+        assert joins == [0, *(end - OVERLAP for _, _, end in chunks[:-1])]
+        assert chunks[-1][2] == frames
+    one = model.encode(noise(4800, channels=2), return_dict=True)
+    assert torch.equal(codec.encode(noise(4800, channels=2)), one.audio_codes[0])
+
+
+@pytest.mark.parametrize(("name", "channels", "frames"), [("encodec_24khz", 1, 75), ("encodec_48khz", 2, 150)])
+def test_a_file_of_the_package_is_loaded_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, channels: int, frames: int
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(0)
+        make = Package.encodec_model_24khz if channels == 1 else Package.encodec_model_48khz
+        reference = make(pretrained=False)
+    path = tmp_path / "hub" / "checkpoints" / f"{name}-01234567.th"
+    path.parent.mkdir(parents=True)
+    torch.save(reference.state_dict(), path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    reference.set_target_bandwidth(6.0)
+    wave = noise(2000, channels=channels)
+    with torch.inference_mode():
+        ((wanted, _),) = reference.encode(wave)
+    for place in (path, path.parent, Path(name)):
+        codec = encodec.load(place, CPU, bandwidth=6.0)
+        assert codec.spec == CodecSpec(320 * frames, frames, wanted.shape[1], 1024, channels)
+    assert torch.equal(codec.encode(wave), wanted)
+    with pytest.raises(UsageError, match="6, 12, 24 kbit/s, not 7"):
+        encodec.load(path, CPU, bandwidth=7)
+    other = {"encodec_24khz": "encodec_48khz", "encodec_48khz": "encodec_24khz"}[name]
+    with pytest.raises(MissingError, match=f"not the weights of {other}"):
+        encodec.load(path.rename(path.with_name(f"{other}-01234567.th")), CPU)
+    with pytest.raises(MissingError, match=f"'{name}' is not in .*download"):
+        encodec.load(Path(name), CPU)
+
+
+def test_audiocrafts_file_may_only_name_the_codec(tmp_path: Path) -> None:
+    named = tiny.write(tmp_path / "codec", seed=5)
+    tiny.audiocraft_reference(tmp_path / "m" / encodec.AUDIOCRAFT, str(named))
+    wave = noise(3200)
+    assert torch.equal(encodec.load(tmp_path / "m", CPU).encode(wave), encodec.load(named, CPU).encode(wave))
+
+
+def test_a_bandwidth_that_is_not_offered_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"offers 1\.2 kbit/s, not 6"):
+        encodec.load(tiny.write(tmp_path), CPU, bandwidth=6)
+
+
+def _state(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    from safetensors.torch import save_file
+
+    state = {key: value.clone() for key, value in state_dict(folder).items()}
+    change(state)
+    save_file(state, folder / "model.safetensors")
+
+
+def _config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def _audiocraft(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    state = from_transformers(state_dict(folder))
+    for path in folder.iterdir():
+        path.unlink()
+    held = {"best_state": state, "xp.cfg": tiny.audiocraft_config()}
+    change(held)
+    if isinstance(held.get("xp.cfg"), dict):
+        held["xp.cfg"] = yaml.safe_dump(held["xp.cfg"])
+    torch.save(held, folder / encodec.AUDIOCRAFT)
+
+
+class Code:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (Path.touch, (Path("ran"),))
+
+
+BIAS = "decoder.layers.0.conv.bias"
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another family": (lambda f: _config(f, model_type="llama"), "model_type 'llama', not 'encodec'"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
+    "truncated": (lambda f: (f / "model.safetensors").write_bytes(b"0" * 99), "truncated"),
+    "nothing": (lambda f: [path.unlink() for path in f.iterdir()], "holds no codec"),
+    "a weight missing": (lambda f: _state(f, lambda s: s.pop(BIAS)), BIAS),
+    "a weight too many": (lambda f: _state(f, lambda s: s.update(extra=torch.zeros(1))), "extra"),
+    "another shape": (lambda f: _state(f, lambda s: s.update({BIAS: torch.zeros(3)})), BIAS),
+    "no numbers": (lambda f: _state(f, lambda s: s[BIAS].fill_(torch.nan)), BIAS),
+    "entries that are no power of 2": (lambda f: _config(f, codebook_size=65), "power of 2"),
+    "fewer codebooks than weights": (lambda f: _config(f, target_bandwidths=[0.6]), "quantizer.layers.2"),
+    "no whole frames": (lambda f: _config(f, sampling_rate=32001, target_bandwidths=[1.224]), "32001 Hz"),
+    "hostile": (lambda f: _audiocraft(f, lambda h: h.update(best_state=Code())), "refused"),
+    "another codec's name": (lambda f: _audiocraft(f, lambda h: h.update(pretrained="dac_44khz")), "dac_44khz"),
+    "a language model": (lambda f: _audiocraft(f, lambda h: h["xp.cfg"].pop("compression_model")), "not an EnCodec"),
+    "without settings": (lambda f: _audiocraft(f, lambda h: h.pop("xp.cfg")), "lacks best_state or xp.cfg"),
+    "settings that are no YAML": (lambda f: _audiocraft(f, lambda h: h.update({"xp.cfg": "a: [1"})), "not YAML"),
+    "an unknown weight": (
+        lambda f: _audiocraft(f, lambda h: h["best_state"].update(odd=torch.zeros(1))),
+        "unknown weights, the first is 'odd'",
+    ),
+    "entries that contradict": (
+        lambda f: _audiocraft(f, lambda h: h["xp.cfg"]["rvq"].update(bins=128)),
+        "settings of 4 codebooks of 128 entries go with weights of 4 codebooks of 64 entries",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_files_are_told_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spoil, word = WRONG[kind]
+    folder = tiny.write(tmp_path / "codec")
+    spoil(folder)
+    with pytest.raises(MissingError) as caught:
+        encodec.load(folder, CPU)
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()

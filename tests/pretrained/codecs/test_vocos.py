@@ -1,0 +1,167 @@
+"""The 44.1 kHz decoders against a slow version of their own: sums over cosines, frames added one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from tests.fixtures.tiny.xcodec import make
+from v2m.core.errors import MissingError
+from v2m.pretrained.codecs import xcodec_files
+from v2m.pretrained.codecs.vocos import MARGIN, Vocos
+
+CPU = torch.device("cpu")
+WIDTH = 40  # of an embedding in the tiny bundle
+STEP = 40
+LONG = 2 * STEP + 3 * MARGIN + 7  # frames: pieces with and without ends, the last one short
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("vocos"))
+
+
+@pytest.fixture(scope="module")
+def decoder(folder: Path) -> Vocos:
+    return Vocos.load(folder, xcodec_files.VOCALS, CPU)
+
+
+def embeddings(frames: int, batch: int = 1) -> Tensor:
+    return torch.randn(batch, WIDTH, frames, generator=torch.Generator().manual_seed(frames))
+
+
+def slow(state: dict[str, Tensor], x: Tensor) -> np.ndarray:
+    """(D, T) → (T · 882,) in float64."""
+    weights = {key: value.double().numpy() for key, value in state.items()}
+
+    def convolved(x: np.ndarray, name: str) -> np.ndarray:
+        kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        padded = np.pad(x, ((0, 0), (3, 3)))
+        windows = np.stack([padded[:, t : t + 7] for t in range(x.shape[1])])  # (T, C, 7)
+        if kernel.shape[1] == 1:  # each channel by itself
+            return np.einsum("tck,ck->ct", windows, kernel[:, 0]) + bias[:, None]
+        return np.einsum("tck,ock->ot", windows, kernel) + bias[:, None]
+
+    def normalised(x: np.ndarray, name: str) -> np.ndarray:
+        y = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-6)
+        return y * weights[f"{name}.weight"][:, None] + weights[f"{name}.bias"][:, None]
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return weights[f"{name}.weight"] @ x + weights[f"{name}.bias"][:, None]
+
+    y = normalised(convolved(x.double().numpy(), "backbone.embed"), "backbone.norm")
+    for n in range(2):
+        block = f"backbone.convnext.{n}"
+        inner = linear(normalised(convolved(y, f"{block}.dwconv"), f"{block}.norm"), f"{block}.pwconv1")
+        bent = inner * 0.5 * (1 + torch.erf(torch.from_numpy(inner) / 2**0.5).numpy())
+        y = y + weights[f"{block}.gamma"][:, None] * linear(bent, f"{block}.pwconv2")
+    out = linear(normalised(y, "backbone.final_layer_norm"), "head.out")
+    return _summed(out, weights["head.istft.window"])
+
+
+def _summed(out: np.ndarray, window: np.ndarray) -> np.ndarray:
+    size, hop, frames = 3528, 882, out.shape[1]
+    bins = size // 2 + 1
+    magnitude, phase = np.minimum(np.exp(out[:bins]), 100.0), out[bins:]
+    angles = 2 * np.pi * np.outer(np.arange(bins), np.arange(size)) / size
+    cosines, sines = np.cos(angles), np.sin(angles)
+    twice = np.where((np.arange(bins) == 0) | (np.arange(bins) == size // 2), 1.0, 2.0)[:, None]
+    wave, power = np.zeros((frames - 1) * hop + size), np.zeros((frames - 1) * hop + size)
+    for t in range(frames):
+        a, b = (twice[:, 0] * magnitude[:, t] * f(phase[:, t]) for f in (np.cos, np.sin))
+        frame = (a @ cosines - b @ sines) / size
+        wave[t * hop : t * hop + size] += frame * window
+        power[t * hop : t * hop + size] += window**2
+    cut = (size - hop) // 2
+    return wave[cut : cut + frames * hop] / power[cut : cut + frames * hop]
+
+
+@pytest.mark.parametrize("name", [xcodec_files.VOCALS, xcodec_files.INSTRUMENTAL])
+@pytest.mark.parametrize("frames", [1, 9])
+def test_the_sound_is_that_of_the_slow_version(folder: Path, name: str, frames: int) -> None:
+    x = embeddings(frames, batch=2)
+    found = Vocos.load(folder, name, CPU).decode(x)
+    assert found.shape == (2, 1, frames * 882)
+    state = torch.load(folder / name, weights_only=True)
+    for row in range(2):
+        expected = slow(state, x[row])
+        assert expected.std() > 0.005
+        np.testing.assert_allclose(found[row, 0].numpy(), expected, rtol=0, atol=1e-6)
+
+
+def test_magnitudes_are_held_below_a_hundred(folder: Path, tmp_path: Path) -> None:
+    state = torch.load(make(tmp_path) / xcodec_files.VOCALS, weights_only=True)
+    state["head.out.bias"][:1765] += 5
+    torch.save(state, tmp_path / xcodec_files.VOCALS)
+    x = embeddings(3)
+    found = Vocos.load(tmp_path, xcodec_files.VOCALS, CPU).decode(x)[0, 0].numpy()
+    expected = slow(state, x[0])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_sound_in_pieces_is_that_of_the_whole(decoder: Vocos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("v2m.pretrained.codecs.vocos.STEP", STEP)
+    x = embeddings(LONG)
+    whole, found = decoder(x), decoder.decode(x)
+    assert found.shape == (1, 1, LONG * 882)
+    assert (found - whole).abs().max() <= 1e-5
+
+
+def test_a_decoder_of_the_published_depth_hears_no_further_than_the_margin(folder: Path) -> None:
+    reach = 9 * 3 + (3528 - 882) / 2 / 882
+    assert reach <= MARGIN
+    decoder = Vocos.load(folder, xcodec_files.VOCALS, CPU)
+    one = embeddings(4 * MARGIN)
+    other = one.clone()
+    other[..., 2 * MARGIN] += 1
+    heard = (decoder(one) != decoder(other))[0, 0].nonzero() / 882 - 2 * MARGIN
+    own = 3 * 3 + (3528 - 882) / 2 / 882  # two blocks in the tiny one
+    assert -own <= heard.min() < -own + 1
+    assert own < heard.max() < own + 1
+
+
+def _weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    state = torch.load(folder / xcodec_files.VOCALS, weights_only=True)
+    change(state)
+    torch.save(state, folder / xcodec_files.VOCALS)
+
+
+def _head(folder: Path, **changes: object) -> None:
+    held = yaml.safe_load((folder / xcodec_files.DECODERS).read_text())
+    held["head"]["init_args"] |= changes
+    (folder / xcodec_files.DECODERS).write_text(yaml.safe_dump(held))
+
+
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no decoder": (lambda f: (f / xcodec_files.VOCALS).unlink(), f"lacks {xcodec_files.VOCALS}"),
+    "no settings": (lambda f: (f / xcodec_files.DECODERS).unlink(), f"lacks {xcodec_files.DECODERS}"),
+    "settings without a head": (lambda f: (f / xcodec_files.DECODERS).write_text("backbone: {}"), "'head'"),
+    "settings of another kind": (lambda f: (f / xcodec_files.DECODERS).write_text("head: 3"), "no Vocos decoder"),
+    "other padding": (lambda f: _head(f, padding="center"), "'center'"),
+    "hop that is none": (lambda f: _head(f, hop_length=0), "hop 0"),
+    "no window": (lambda f: _weights(f, lambda s: s.pop("head.istft.window")), "head.istft.window"),
+    "a weight missing": (lambda f: _weights(f, lambda s: s.pop("backbone.norm.bias")), "backbone.norm.bias"),
+    "a weight too many": (lambda f: _weights(f, lambda s: s.update(extra=torch.zeros(1))), "extra"),
+    "another shape": (lambda f: _weights(f, lambda s: s.update({"head.out.bias": torch.zeros(3)})), "head.out.bias"),
+    "truncated": (
+        lambda f: (f / xcodec_files.VOCALS).write_bytes((f / xcodec_files.VOCALS).read_bytes()[:9999]),
+        "decoder_131000.pth",
+    ),
+    "a whole checkpoint": (lambda f: torch.save({"state": {}}, f / xcodec_files.VOCALS), "no plain state dict"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_decoder_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
+    spoil, word = WRONG[kind]
+    spoil(make(tmp_path))
+    with pytest.raises(MissingError) as caught:
+        Vocos.load(tmp_path, xcodec_files.VOCALS, CPU)
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,194 @@
+"""The codec by itself: pieces, silence, and what happens to a wrong folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from tests.fixtures.tiny.xcodec import make
+from v2m.core.errors import MissingError
+from v2m.pretrained.codecs import xcodec_files
+from v2m.pretrained.codecs.chunking import in_pieces
+from v2m.pretrained.codecs.xcodec import MARGIN, XCodec
+
+CPU = torch.device("cpu")
+CODES = (0, 1024)
+STEP = 40
+LONG = 2 * STEP + 3 * MARGIN + 7  # frames: pieces with and without ends, the last one short
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> XCodec:
+    return XCodec.load(make(tmp_path_factory.mktemp("xcodec")), CPU)
+
+
+def codes(frames: int, codebooks: int = 8) -> Tensor:
+    return torch.randint(*CODES, (1, codebooks, frames), generator=torch.Generator().manual_seed(frames))
+
+
+def noise(samples: int) -> Tensor:
+    return 0.2 * torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(samples))
+
+
+def test_the_codec_says_what_its_numbers_mean(codec: XCodec) -> None:
+    spec = codec.spec
+    found = (spec.sample_rate, spec.frame_rate, spec.codebooks, spec.entries, spec.channels, codec.hop)
+    assert found == (16000, 50, 12, 1024, 1, 320)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("v2m.pretrained.codecs.xcodec.STEP", STEP)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@torch.inference_mode()
+def test_sound_decoded_in_pieces_is_that_of_the_whole(codec: XCodec) -> None:
+    long = codes(LONG)
+    whole = codec.model.decode(long).audio_values
+    found = codec.decode(long)
+    assert found.shape == (1, 1, LONG * 320)
+    assert (found - whole).abs().max() <= 1e-5
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("rest", [0, 60, 200, 315])
+@torch.inference_mode()
+def test_sound_encoded_in_pieces_gives_the_codes_of_the_whole(codec: XCodec, rest: int) -> None:
+    wave = noise(LONG * 320 + rest)
+    found, whole = codec.encode(wave), codec.model.encode(wave, 4).audio_codes
+    assert found.shape == whole.shape
+    other = (found != whole).any(dim=1).sum()
+    assert other <= 1, "but for one frame: two entries may be as near, and rounding decides"
+
+
+@torch.inference_mode()
+def test_a_code_is_heard_within_the_margin_only(codec: XCodec) -> None:
+    one = codes(4 * MARGIN)
+    other = one.clone()
+    other[..., 2 * MARGIN] = (other[..., 2 * MARGIN] + 1) % 1024
+    heard = (codec.decode(one) != codec.decode(other))[0, 0].nonzero() / 320 - 2 * MARGIN
+    assert -MARGIN < heard.min() < 0 < heard.max() < MARGIN + 1
+
+
+@torch.inference_mode()
+def test_a_sample_reaches_the_acoustic_half_within_the_margin_only(codec: XCodec) -> None:
+    one = noise(4 * MARGIN * 320)
+    other = one.clone()
+    other[..., 2 * MARGIN * 320 : (2 * MARGIN + 1) * 320] += 0.5
+    encoder = codec.model.acoustic_encoder
+    reached = (encoder(one) != encoder(other))[0].any(0).nonzero() - 2 * MARGIN
+    assert -MARGIN < reached.min() < 0 < reached.max() < MARGIN
+
+
+def test_pieces_of_any_length_meet_without_gap_or_overlap() -> None:
+    for total in (1, 9, 10, 14, 15, 23, 40, 41):
+        x = torch.arange(3 * total - 2).float()  # the last frame is not whole
+        once = in_pieces(lambda piece: piece.repeat_interleave(2), x, step=5, margin=2, taken=3, given=6)
+        assert torch.equal(once, x.repeat_interleave(2)), total
+
+
+def test_silence_is_what_steady_zeros_are_encoded_to(codec: XCodec) -> None:
+    silence = codec.silence(8)
+    steady = codec.encode(torch.zeros(1, 1, 16000 * 3))[0, :, 50:100]
+    assert silence.dtype == torch.int64
+    assert torch.equal(silence[:, None].expand_as(steady), steady)
+    assert torch.equal(codec.silence(1), silence[:1])
+
+
+def test_the_same_sound_gives_the_same_codes(codec: XCodec) -> None:
+    wave = noise(9600)
+    assert torch.equal(codec.encode(wave), codec.encode(wave))
+
+
+def test_codes_that_do_not_exist_are_a_bug(codec: XCodec) -> None:
+    with pytest.raises(AssertionError, match="no such code"):
+        codec.decode(codes(4) + 1024)
+    with pytest.raises(AssertionError, match="codebooks"):
+        codec.embed(codes(4, codebooks=13))
+    with pytest.raises(AssertionError, match="less than a frame"):
+        codec.encode(noise(300))
+
+
+class Code:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (Path.touch, (Path("ran"),))
+
+
+def rewritten(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    path = folder / xcodec_files.CHECKPOINT
+    held = torch.load(path, weights_only=True)
+    change(held["codec_model"])
+    torch.save(held, path)
+
+
+def _hostile(folder: Path) -> None:
+    torch.save({"codec_model": Code()}, folder / xcodec_files.CHECKPOINT)
+
+
+def _truncated(folder: Path) -> None:
+    path = folder / xcodec_files.CHECKPOINT
+    path.write_bytes(path.read_bytes()[:100000])
+
+
+def _without_codec(folder: Path) -> None:
+    torch.save({"generator": {}}, folder / xcodec_files.CHECKPOINT)
+
+
+def _generator(folder: Path, **changes: object) -> None:
+    path = folder / xcodec_files.CONFIG
+    held = yaml.safe_load(path.read_text())
+    held["generator"]["config"] |= changes
+    path.write_text(yaml.safe_dump(held))
+
+
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "hostile": (_hostile, "refused"),
+    "truncated": (_truncated, "ckpt_00360000.pth"),
+    "without the codec": (_without_codec, "no 'codec_model'"),
+    "a weight missing": (lambda f: rewritten(f, lambda s: s.pop("fc_prior.bias")), "fc.bias"),
+    "a weight too many": (lambda f: rewritten(f, lambda s: s.update(extra=torch.zeros(1))), "'extra'"),
+    "a weight of another shape": (
+        lambda f: rewritten(f, lambda s: s.update({"fc_post1.bias": torch.zeros(3)})),
+        "fc1.bias",
+    ),
+    "another codec's ratios": (lambda f: _generator(f, ratios=[8, 8, 4, 2]), "ratios"),
+    "fewer codebooks": (lambda f: _generator(f, target_bandwidths=[0.5, 4]), "quantizers.8"),
+    "bandwidths that are words": (lambda f: _generator(f, target_bandwidths=["x"]), "settings"),
+    "settings of nothing": (lambda f: (f / xcodec_files.CONFIG).write_text("generator: 3"), "generator.config"),
+    "settings that are no YAML": (lambda f: (f / xcodec_files.CONFIG).write_text("a: [1"), "not YAML"),
+    "settings that are a list": (lambda f: (f / xcodec_files.CONFIG).write_text("- 1"), "no settings"),
+    "HuBERT's settings broken": (lambda f: (f / xcodec_files.SEMANTIC).write_text("{"), "config.json"),
+    "HuBERT's settings odd": (lambda f: (f / xcodec_files.SEMANTIC).write_text('{"hidden_size": "a"}'), "settings"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_bundle_is_told_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spoil, word = WRONG[kind]
+    spoil(make(tmp_path))
+    with pytest.raises(MissingError) as caught:
+        XCodec.load(tmp_path, CPU)
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", [xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC])
+def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
+    (make(tmp_path) / name).unlink()
+    with pytest.raises(MissingError, match=f"lacks {name}"):
+        XCodec.load(tmp_path, CPU)
+
+
+def test_a_folder_of_something_else_is_told_which_it_should_be(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(MissingError, match="m-a-p/xcodec_mini_infer"):
+            XCodec.load(folder, CPU)

@@ -1,0 +1,172 @@
+"""Frames to tokens: as the published models give them, as datasets keep them, and what happens to wrong files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPImageProcessorPil
+
+from tests.fixtures.tiny import clip as tiny
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.protocols import VisionEncoder
+from v2m.core.types import Pixels
+from v2m.pretrained.safe_load import state_dict
+from v2m.pretrained.vision import BATCH, Vision
+
+CPU = torch.device("cpu")
+KINDS: tuple[tiny.Kind, ...] = ("clip", "tower", "siglip", "dinov2")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("vision")
+    return {kind: tiny.write(root / kind, kind) for kind in KINDS}
+
+
+def pictures(count: int, height: int = 32, width: int = 32) -> Pixels:
+    """Smooth, so that how they are scaled hardly matters."""
+    random = np.random.default_rng(count)
+    small = random.integers(0, 256, (count, 3, 4, 3), np.uint8)
+    images = [Image.fromarray(each).resize((width, height), Image.Resampling.BICUBIC) for each in small]
+    return np.stack([np.asarray(each) for each in images])
+
+
+def published(kind: tiny.Kind, pixels: Tensor) -> Tensor:
+    """What transformers' own model gives for (F, 3, S, S)."""
+    made = tiny.model(kind)
+    with torch.inference_mode():
+        return getattr(made, "vision_model", made)(pixel_values=pixels).last_hidden_state
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_tokens_are_those_of_the_published_model(kind: tiny.Kind, folders: dict[str, Path]) -> None:
+    vision = Vision.load(folders[kind], CPU, name="some/model", pool="all")
+    frames = pictures(3)
+    means = {"siglip": (0.5, 0.5), "dinov2": (0.485, 0.229)}.get(kind, (0.48145466, 0.26862954))
+    found = vision.encode(frames)
+    pixels = (torch.as_tensor(frames).permute(0, 3, 1, 2) / 255 - vision._mean) / vision._std
+    assert pixels[0, 0, 0, 0] == pytest.approx((frames[0, 0, 0, 0] / 255 - means[0]) / means[1])
+    torch.testing.assert_close(found, published(kind, pixels), rtol=0, atol=1e-4)
+    assert isinstance(vision, VisionEncoder)
+    assert found.shape == (3, vision.tokens, vision.width) == (3, 16 if kind == "siglip" else 17, tiny.WIDTH)
+    assert vision.name == "some/model:all"
+
+
+def test_a_cropped_frame_is_what_clips_own_processor_makes_of_it(folders: dict[str, Path]) -> None:
+    vision = Vision.load(folders["clip"], CPU, name="m", pool="all", aspect="crop")
+    frames = pictures(2, 48, 90)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    wanted = torch.as_tensor(np.stack(processor([Image.fromarray(each) for each in frames])["pixel_values"]))
+    found = (vision._square(torch.as_tensor(frames)) - vision._mean) / vision._std
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.03)  # it rounds to 8 bits between
+
+
+def test_squashed_and_padded_frames_show_all_of_the_picture(folders: dict[str, Path]) -> None:
+    """A frame of twice the width whose left half is red, and whose right edge is blue."""
+    frame = np.zeros((1, 32, 64, 3), np.uint8)
+    frame[:, :, :32, 0] = frame[:, :, -8:, 2] = 255
+    squashed, padded, cropped = (
+        Vision.load(folders["clip"], CPU, name="m", aspect=aspect)._square(torch.as_tensor(frame))[0]
+        for aspect in ("squash", "pad", "crop")
+    )
+    assert squashed[0, :, :15].min() > 0.9
+    assert squashed[2, :, -3:].min() > 0.9
+    assert padded[0, 9:23, :15].min() > 0.9
+    assert padded[2, 9:23, -3:].min() > 0.9
+    torch.testing.assert_close(padded[:, 0, 0], torch.tensor([0.48145466, 0.4578275, 0.40821073]))
+    assert cropped[2].max() < 0.1
+    assert cropped[0, :, :15].min() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_the_grid_tells_where_in_the_frame(kind: tiny.Kind, folders: dict[str, Path]) -> None:
+    """The frame's token (or the mean where there is none), then top left, top right, bottom left, bottom right."""
+    every = Vision.load(folders[kind], CPU, name="m", pool="all").encode(pictures(2))
+    vision = Vision.load(folders[kind], CPU, name="m", pool="grid")
+    grid = vision.encode(pictures(2))
+    assert grid.shape == (2, vision.tokens, vision.width) == (2, 5, tiny.WIDTH)
+    patches = every[:, -16:].reshape(2, 4, 4, tiny.WIDTH)  # rows, columns
+    torch.testing.assert_close(grid[:, 0], every[:, 0] if kind == "clip" else every.mean(1))
+    for place, (row, column) in enumerate([(0, 0), (0, 2), (2, 0), (2, 2)], start=1):
+        torch.testing.assert_close(grid[:, place], patches[:, row : row + 2, column : column + 2].mean((1, 2)))
+
+
+def test_many_frames_are_as_each_by_itself(folders: dict[str, Path]) -> None:
+    vision = Vision.load(folders["clip"], CPU, name="m")
+    frames = pictures(BATCH + 3, 36, 64)
+    alone = torch.cat([vision.encode(frame[None]) for frame in frames])
+    torch.testing.assert_close(vision.encode(frames), alone, rtol=0, atol=1e-4)
+    assert vision.encode(frames[:0]).shape == (0, 5, tiny.WIDTH)
+
+
+def test_frames_are_read_no_larger_than_is_needed(folders: dict[str, Path]) -> None:
+    squash = Vision.load(folders["clip"], CPU, name="m")
+    assert [squash.reading_width(*size) for size in ((640, 320), (320, 640), (20, 10))] == [64, 32, 20]
+    padded = Vision.load(folders["clip"], CPU, name="m", aspect="pad")
+    assert [padded.reading_width(*size) for size in ((640, 320), (320, 640))] == [32, 16]
+
+
+def test_a_tower_may_come_from_inside_another_model(folders: dict[str, Path]) -> None:
+    """As VidMuse carries it: no folder, and positions as a buffer."""
+    state = state_dict(folders["tower"]) | {"vision_model.embeddings.position_ids": torch.arange(17)[None]}
+    config = json.loads((folders["tower"] / "config.json").read_text())
+    given = Vision.load(Path("nowhere"), CPU, name="m", config=config, state=state)
+    assert torch.equal(given.encode(pictures(1)), Vision.load(folders["tower"], CPU, name="m").encode(pictures(1)))
+
+
+def test_what_is_done_to_pictures_is_what_the_folder_says(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["dinov2"], tmp_path / "dino"))
+    said = {"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "crop_size": {"height": 64, "width": 64}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    vision = Vision.load(folder, CPU, name="m", pool="all")
+    assert (vision.side, vision.tokens) == (64, 65)  # whose positions are drawn out
+    assert vision._std.flatten().tolist() == pytest.approx([0.2] * 3)
+    assert vision.encode(pictures(1)).shape == (1, 65, tiny.WIDTH)
+
+
+def _changed(path: Path, **settings: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def _spoiled(folder: Path) -> None:
+    state = {name: value.clone() for name, value in state_dict(folder).items()}
+    state["vision_model.pre_layrnorm.weight"][3] = torch.nan
+    tiny.save(folder, state)
+
+
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another family": (lambda f: _changed(f / "config.json", model_type="bert"), "model_type 'bert', not one of clip,"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
+    "no numbers": (_spoiled, "pre_layrnorm.weight"),
+    "another width": (lambda f: _changed(f / "config.json", hidden_size=48), "instead of"),
+    "a mean of nothing": (
+        lambda f: _changed(f / "preprocessor_config.json", image_mean=[1]),
+        "no mean, deviation and size",
+    ),
+    "no deviation": (lambda f: _changed(f / "preprocessor_config.json", image_std=[0, 0, 0]), "above 0"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_files_are_told_in_one_line(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    spoil, word = WRONG[kind]
+    copy = Path(shutil.copytree(folders["tower"], tmp_path / "clip"))
+    spoil(copy)
+    with pytest.raises(MissingError) as caught:
+        Vision.load(copy, CPU, name="m")
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pool_that_is_none_is_told(folders: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="all or grid"):
+        Vision.load(folders["clip"], CPU, name="m", pool="mean")  # type: ignore[arg-type]

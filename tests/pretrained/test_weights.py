@@ -1,0 +1,282 @@
+"""Weights are found where they were put, fetched once if they were put nowhere, and named exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pretrained.hub_server import COMMIT, OLDER, Hub, serving
+from v2m.core.errors import MissingError
+from v2m.pretrained.weights import digests, fetch
+
+ROOT = Path(__file__).parents[2]
+FILES = {
+    "config.json": b'{"A": 1}',
+    "model.safetensors": bytes(range(65, 91)) * 40_000,
+    "decoders/large.pth": bytes(range(65, 91)) * 900_000,  # more than the 10 MiB that the hub writes at a time
+    "README.md": b"---\nlicense: apache-2.0\n---\n# Tiny",
+    "notes.txt": b"not asked for",
+}
+NEEDED = ["*.json", "*.safetensors|*.bin"]
+CLIENT = """
+import json, sys
+from v2m import errors
+from v2m.pretrained.weights import digests, fetch
+for name, files in json.loads(sys.argv[1]):
+    try:
+        got = fetch(name, files, licence="MIT", size=12_400_000_000)
+        row = [str(got.folder), got.revision, got.licence, digests(got.folder)]
+    except Exception as error:
+        row = [errors.exit_code(error), errors.describe(error)]
+    print(json.dumps(row))
+"""
+
+Client = Callable[..., tuple[list[Any], str]]
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with serving(FILES) as served:
+        yield served
+
+
+@pytest.fixture
+def client(hub: Hub, tmp_path: Path) -> Client:
+    """Fetches names in a process of its own, where the hub is the loopback server and the caches are empty."""
+    hub.requests.clear()
+
+    def run(*wanted: str | tuple[str, list[str]], **settings: str) -> tuple[list[Any], str]:
+        pairs = [(each, NEEDED) if isinstance(each, str) else each for each in wanted]
+        places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "V2M_"))}
+        done = subprocess.run(
+            [sys.executable, "-c", CLIENT, json.dumps(pairs)],
+            cwd=ROOT,
+            env={**environment, **places, **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+    return run
+
+
+def folder_with(path: Path, *names: str) -> Path:
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(b"{}")
+    return path
+
+
+def test_a_download_is_announced_survives_a_cut_line_and_is_never_repeated(hub: Hub, client: Client) -> None:
+    hub.cut = "decoders/large.pth"
+    wanted = ("owner/tiny", ["*.json", "decoders/"])
+    ((folder, revision, licence, found),), said = client(wanted)
+    assert (revision, licence) == (COMMIT, "apache-2.0")
+    assert Path(folder, "decoders/large.pth").read_bytes() == FILES["decoders/large.pth"]
+    assert found == {"decoders/large.pth": hashlib.sha256(FILES["decoders/large.pth"]).hexdigest()}
+    assert said.splitlines()[0].startswith("fetching owner/tiny (23.4 MB); licence: apache-2.0; into ")
+    assert ("large.pth", f"bytes={10 << 20}-") in hub.transfers(), "goes on where it was cut"
+    assert {name for name, _ in hub.transfers()} == {"config.json", "large.pth", "README.md"}
+
+    hub.requests.clear()
+    (again,), said = client(wanted)
+    (offline,), _ = client(wanted, HF_HUB_OFFLINE="1")
+    assert again == offline == [folder, revision, licence, found]
+    assert (hub.requests, said) == ([], "")
+
+
+def test_a_snapshot_with_a_file_missing_is_completed_and_not_taken_for_whole(hub: Hub, client: Client) -> None:
+    wanted = ("owner/tiny", ["[cmn]*.*"])  # matched by others still when notes.txt is gone
+    ((folder, *_),), _ = client(wanted)
+    Path(folder, "notes.txt").unlink()
+    ((code, line),), _ = client(wanted, HF_HUB_OFFLINE="1")
+    assert code == 4
+    assert "HF_HUB_OFFLINE is set and they are not, or not all, in the hub's cache" in line
+    hub.requests.clear()
+    client(wanted)
+    assert Path(folder, "notes.txt").read_bytes() == FILES["notes.txt"]
+    assert {name for name, _ in hub.transfers()} <= {"notes.txt"}
+
+
+def test_what_the_hub_refuses_is_one_line_with_the_reason_the_size_and_the_place(client: Client) -> None:
+    rows, _ = client("owner/none", "owner/gated", "owner/tiny@nope", ("owner/tiny", ["*.json", "vocoder.pth"]))
+    assert [code for code, _ in rows] == [4, 4, 4, 4]
+    sizes = {"none": "12.4 GB", "gated": "1.0 MB", "tiny": "12.4 GB"}  # the hint where the hub tells none
+    for (name, size), (_, line) in zip(sizes.items(), rows, strict=False):
+        assert line.startswith(f"weights owner/{name} ({size}) cannot be fetched: ")
+        assert line.endswith(f"or put its files into {ROOT / 'checkpoints' / name}, or give the folder that has them")
+    assert "has no such repository, or it is private" in rows[0][1]
+    assert "licence must be accepted first" in rows[1][1]
+    assert "`hf auth login`" in rows[1][1]
+    assert "it has no revision 'nope'" in rows[2][1]
+    assert "owner/tiny has no vocoder.pth at revision main" in rows[3][1]
+
+
+def test_no_network_is_told_from_a_hub_that_refuses(client: Client) -> None:
+    ((code, line),), _ = client("owner/tiny", HF_ENDPOINT="http://127.0.0.1:9")
+    assert (code, "http://127.0.0.1:9 cannot be reached" in line) == (4, True)
+
+
+def test_a_revision_pins_the_bytes_and_no_room_is_said_before_anything_moves(hub: Hub, client: Client) -> None:
+    ((code, line), (folder, revision, *_)), _ = client(("owner/tiny", ["*.bin"]), f"owner/tiny@{OLDER}")
+    assert code == 6
+    assert line.startswith("1000000000.0 GB of owner/tiny are to go into ")
+    assert "free some room, or set HF_HOME to a folder on another disk" in line
+    assert "huge.bin" not in {name for name, _ in hub.transfers()}
+    assert revision == OLDER
+    assert Path(folder, "model.safetensors").read_bytes() == FILES["model.safetensors"].lower()
+
+
+def test_a_cache_that_cannot_be_written_to_is_said(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ((code, line),), _ = client("owner/tiny", HF_HOME=str(tmp_path / "file"))
+    assert (code, "cannot be written to: set HF_HOME to a folder that can" in line) == (4, True)
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "mine", "config.json", "sub/model.safetensors")
+    got = fetch(str(folder), NEEDED, licence="MIT")
+    assert (got.name, got.folder, got.revision, got.licence) == (str(folder), folder, None, "MIT")
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: cc-by-nc-4.0\n---\ntext", "cc-by-nc-4.0"),
+        ("---\nlicense: other\nlicense_name: own-terms\n---\n", "own-terms"),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", "mit, apache-2.0"),
+        ("no front matter\nlicense: gpl\n", "MIT"),
+        ("---\n: [\n---\n", "MIT"),
+    ],
+)
+def test_the_model_card_has_the_last_word_on_the_licence(tmp_path: Path, card: str, licence: str) -> None:
+    (folder_with(tmp_path, "config.json") / "README.md").write_text(card)
+    assert fetch(str(tmp_path), ["*.json"], licence="MIT").licence == licence
+
+
+def test_a_folder_that_lacks_a_needed_file_names_the_pattern(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "mine", "config.json", ".cache/model.safetensors")
+    with pytest.raises(MissingError, match=r"mine' lacks \*\.safetensors\|\*\.bin, \*\.model: complete that folder"):
+        fetch(str(folder), [*NEEDED, "*.model"])
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_shard_that_the_index_lists_must_be_there(tmp_path: Path, other: bool) -> None:
+    names = ["a-1.safetensors", "model.safetensors.index.json"] + ["pytorch_model.bin"] * other
+    folder = folder_with(tmp_path, *names)
+    (folder / names[1]).write_text(json.dumps({"weight_map": {"x": "a-1.safetensors", "y": "a-2.safetensors"}}))
+    with pytest.raises(MissingError, match=r"lacks a-2\.safetensors"):
+        fetch(str(folder), NEEDED)
+    folder_with(tmp_path, "a-2.safetensors")
+    assert fetch(str(folder), NEEDED).folder == folder
+
+
+def test_shards_of_a_format_that_is_not_used_need_not_be_there(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "model.safetensors", "pytorch_model.bin.index.json")
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"x": "pytorch_model-1.bin"}}))
+    assert fetch(str(folder), NEEDED).folder == folder
+
+
+def test_what_may_be_missing_is_fetched_where_it_is_and_only_as_the_last_choice(hub: Hub, client: Client) -> None:
+    wanted = ("owner/tiny", ["*.json", "*.safetensors|*.txt|", "*.model|", "decoders/*.bin|notes.txt|"])
+    client(wanted)
+    assert {name for name, _ in hub.transfers()} == {"config.json", "model.safetensors", "notes.txt", "README.md"}
+    hub.requests.clear()
+    ((folder, *_),), _ = client(wanted, HF_HUB_OFFLINE="1")
+    assert (COMMIT in folder, hub.requests) == (True, [])
+
+
+def test_shards_of_what_may_be_missing_must_be_there_once_their_index_is(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "config.json", "part/model.safetensors.index.json")
+    (folder / "part/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
+    with pytest.raises(MissingError, match=r"lacks part/a\.safetensors"):
+        fetch(str(folder), ["config.json", "part/|"])
+    assert fetch(str(folder), ["config.json", "other/|"]).folder == folder
+
+
+@pytest.mark.parametrize("where", ["tiny", "owner/tiny"])
+@pytest.mark.parametrize("name", ["owner/tiny", f"owner/tiny@{OLDER}"])
+def test_checkpoints_come_before_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, name: str
+) -> None:
+    monkeypatch.delenv("V2M_CHECKPOINTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = folder_with(tmp_path / "checkpoints" / where, "config.json")
+    assert fetch(name, ["*.json"]).folder == folder
+    other = folder_with(tmp_path / "elsewhere" / where, "config.json")
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "elsewhere"))
+    assert fetch(name, ["*.json"]).folder == other
+
+
+def test_another_revision_in_checkpoints_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
+    folder = folder_with(tmp_path / "tiny", "config.json")
+    notes = folder / ".cache/huggingface/download/config.json.metadata"
+    notes.parent.mkdir(parents=True)
+    notes.write_text(f"{COMMIT}\netag\n1.0\n")
+    with caplog.at_level(logging.WARNING, "v2m"):
+        assert fetch(f"owner/tiny@{COMMIT}", ["*.json"]).revision == COMMIT
+        assert caplog.messages == []
+        fetch(f"owner/tiny@{OLDER}", ["*.json"])
+    assert caplog.messages == [f"{folder} holds revision {COMMIT}, not {OLDER} as asked for"]
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./none", "none", "", "../up", "a/b/c"])
+def test_a_name_that_is_neither_folder_nor_repository_is_said(name: str) -> None:
+    with pytest.raises(MissingError, match="there is no folder"):
+        fetch(name, ["*.json"])
+
+
+def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    folder = folder_with(tmp_path / "mine", "a.pth", "sub/b.safetensors", "config.json", ".git/lfs/c.pth")
+    first = digests(folder)
+    assert first == dict.fromkeys(("a.pth", "sub/b.safetensors"), hashlib.sha256(b"{}").hexdigest())
+    stamp = (folder / "a.pth").stat().st_mtime_ns
+    (folder / "a.pth").write_bytes(b"[]")
+    os.utime(folder / "a.pth", ns=(stamp, stamp))
+    assert digests(folder) == first, "same size and time: not read again"
+    os.utime(folder / "a.pth", ns=(stamp, stamp + 1))
+    assert digests(folder)["a.pth"] == hashlib.sha256(b"[]").hexdigest()
+
+
+@pytest.mark.parametrize("state", ["file", "garbage"])
+def test_digests_do_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    if state == "file":
+        (tmp_path / "xdg").touch()
+    else:
+        (folder_with(tmp_path / "xdg/v2m", "digests.json") / "digests.json").write_text('{"a": ')
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    folder = folder_with(tmp_path / "mine", "a.pth")
+    assert digests(folder) == digests(folder) == {"a.pth": hashlib.sha256(b"{}").hexdigest()}
+
+
+def test_the_name_of_a_blob_in_the_hubs_cache_is_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / COMMIT
+    folder_with(blobs, "a" * 64, "b" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "large.pth").symlink_to(blobs / ("a" * 64))
+    (snapshot / "small.pth").symlink_to(blobs / ("b" * 40))  # of a small file it is the git hash
+    assert digests(snapshot) == {"large.pth": "a" * 64, "small.pth": hashlib.sha256(b"{}").hexdigest()}
+
+
+def test_naming_weights_for_the_sidecar_loads_nothing_heavy() -> None:
+    heavy = {"torch", "huggingface_hub", "yaml"}
+    code = f"import sys, v2m.pretrained.weights; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

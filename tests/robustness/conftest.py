@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.robustness.media_makers import Maker
+
+
+@pytest.fixture(scope="session")
+def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Makes each file of the corpus when it is first asked for, in a folder of the session."""
+    return Maker(Path(tmp_path_factory.mktemp("corpus")))

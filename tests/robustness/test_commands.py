@@ -1,0 +1,268 @@
+"""What people get wrong at the command line: one clear line, the right exit code, nothing left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ffmpeg, names
+from v2m.cli.score import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str]:
+    code = main([str(word) for word in words])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--recipe", "nope"], "unknown recipe 'nope': give one of acestep, musicgen, sketch, sonique"),
+        (["--recipe", "gone.yaml"], "unknown recipe 'gone.yaml'"),
+        (["--recipe"], "--recipe"),
+        (["--tags.tmpo", "90"], "unknown option --tags.tmpo: did you mean --tags.tempo"),
+        (["--tags.tempo", "0"], "tempo 0 is outside 30 to 300"),
+        (["--tags.tempo", "10000"], "tempo 10000 is outside 30 to 300"),
+        (["--tags.tempo", "fast"], "fast"),
+        (["--tags.key", "H"], "key 'H' is not a tonic and mode"),
+        (["--start", "3", "--end", "2"], "end 2 s must lie after start 3 s"),
+        (["--start", "3.9999999"], "is shorter than 0.01 s"),
+        (["--config", "binary.yaml"], "not UTF-8 text"),
+        (["--recipe", "binary.yaml"], "not UTF-8 text"),
+        (["--config", "other.yaml"], "recipe 'other' in a configuration has no effect: give --recipe other"),
+        (["--start", "99"], "start 99 s lies outside the video"),
+        (["--start", "-1"], "start -1 s lies before the video"),
+        (["--candidates", "0"], "candidates must be 1 or more"),
+        (["--retime", "perhaps"], "perhaps"),
+        (["--mix.original", "drop"], "drop"),
+        (["--mix.lufs", "3"], "lufs"),
+        (["--markers", "xml"], "xml"),
+        (["--generator", "v2m.taggers.heuristic.Palette"], "does not implement protocol MusicGenerator"),
+        (["--generator", "no.such.Class"], "no.such.Class"),
+        (["--reference", "gone.wav"], "reference 'gone.wav': no such file"),
+        (["--reference", "other.yaml"], "the generator Sketch cannot do --reference"),
+        (["--reference", "other.yaml"] * 3, "takes one sound file, or two"),
+        (["--low-memory"], "recipe 'sketch' has nothing to lower"),
+        (["--lyrics", "gone.txt"], "'gone.txt': No such file"),
+        (["--lyrics", "binary.yaml"], "not UTF-8 text"),
+        (["--lyrics", "empty.yaml"], "empty.yaml' holds no words"),
+        (["--lyrics", "other.yaml", "--tags.lyrics", "la"], "not both"),
+        (["--seed", "one"], "one"),
+        (["--seed", "-1"], "seed"),
+        (["-o", "no/such/folder/out.mp4"], "no/such/folder"),
+        (["-o", "out.xyz"], "out.xyz"),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(
+    clip: Path, media: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+) -> None:
+    (media / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (media / "other.yaml").write_text("recipe: other")
+    (media / "empty.yaml").write_text(" \n\n")
+    flags = [str(media / flag) if flag.endswith(("y.yaml", "r.yaml")) else flag for flag in flags]
+    code, err = run(capsys, clip, *flags)
+    said = [line for line in err.splitlines() if "100% |" not in line]
+    assert (code, len(said)) == (2, 1), err
+    assert words in said[0]
+    assert names(clip.parent) == ["cuts.mp4"]
+
+
+def test_no_video_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = run(capsys)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "videos" in err
+
+
+def test_missing_files_and_folders_without_videos_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (tmp_path / "gone.mp4", tmp_path):
+        code, err = run(capsys, path)
+        assert (code, len(err.splitlines())) == (3, 1), err
+        assert path.name in err
+
+
+@pytest.mark.parametrize("kind", ["itself", "symlink", "hard link"])
+def test_the_input_is_never_the_output(clip: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    before = hashlib.sha256(clip.read_bytes()).hexdigest()
+    out = clip if kind == "itself" else clip.with_name("other.mp4")
+    if kind == "symlink":
+        out.symlink_to(clip)
+    elif kind == "hard link":
+        out.hardlink_to(clip)
+    code, err = run(capsys, clip, "-o", out, "--overwrite")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert hashlib.sha256(clip.read_bytes()).hexdigest() == before
+
+
+def test_what_exists_stays(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = clip.with_name("cuts.v2m.mp4")
+    out.write_bytes(b"mine")
+    code, err = run(capsys, clip)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "--overwrite" in err
+    assert out.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["-y.mp4", "two words.mp4", "qu'ote\".mp4", "new\nline.mp4", "음악🎵.mp4", "$(touch x).mp4"]
+)
+def test_odd_names_are_scored(clip: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    clip.rename(clip.with_name(name))
+    monkeypatch.chdir(clip.parent)
+    assert main([name]) == 0
+    stem = name.removesuffix(".mp4")
+    assert names(Path()) == sorted([name, f"{stem}.v2m.mp4", f"{stem}.v2m.json"])
+
+
+def start(clip: Path, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "v2m", str(clip), *flags]
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background it is ignored
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heard,  # noqa: PLW1509 - there are none
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_midway_leaves_nothing_and_says_so(media: Path, tmp_path: Path, number: int, code: int) -> None:
+    clip = tmp_path / "long.mp4"
+    ffmpeg("-stream_loop", "20", "-i", media / "cuts.mp4", "-c", "copy", clip)
+    process = start(clip, "--candidates", "50")
+    assert process.stderr is not None
+    assert "Looking at the picture" in process.stderr.readline()
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "no unfinished file is left behind" in err
+    assert "Traceback" not in err
+    assert names(tmp_path) == ["long.mp4"]
+
+
+@pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="a tiny file system needs root to mount")
+def test_a_full_disk_is_exit_code_6_and_leaves_nothing(clip: Path, tmp_path: Path) -> None:
+    tiny = tmp_path / "tiny"
+    tiny.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", tiny], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("this machine does not allow mounting")
+    try:
+        process = start(clip, "-o", str(tiny / "out.mp4"))
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 6, err
+        assert "Traceback" not in err
+        assert names(tiny) == []
+    finally:
+        subprocess.run(["umount", tiny], check=True)
+
+
+def test_a_folder_that_cannot_be_written_is_exit_code_6_or_2(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = run(capsys, clip, "-o", "/proc/out.mp4")
+    assert code in {2, 6}
+    assert len([line for line in err.splitlines() if "100% |" not in line]) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs another's files, and no rights")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["shut/cuts.mp4"], 3, "may not be read"),
+        (["shut"], 3, "may not be read"),
+        (["ours/cuts.mp4", "-o", "shut/x.mp4"], 6, "cannot be written"),
+        (["ours/cuts.mp4", "-o", "shown/x.mp4"], 6, "cannot be written"),
+        (["shown/cuts.mp4"], 6, "cannot be written"),
+    ],
+)
+def test_what_the_user_has_no_rights_to(clip: Path, words: list[str], code: int, said: str) -> None:
+    for name, mode in (("shut", 0o700), ("shown", 0o755), ("ours", 0o755)):
+        folder = clip.with_name(name)
+        folder.mkdir(mode)
+        shutil.copy(clip, folder)
+        if name != "ours":
+            os.chown(folder, 65534, 65534)
+    command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", sys.executable, str(ROOT / "infer.py")]
+    done = subprocess.run([*command, *words], cwd=clip.parent, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+    assert said in done.stderr
+    assert {str(path.relative_to(clip.parent)) for path in clip.parent.glob("*/*")} == {
+        "ours/cuts.mp4", "shown/cuts.mp4", "shut/cuts.mp4",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("program", ["/nowhere/ffmpeg", "true", "false"])
+def test_no_ffmpeg_is_exit_code_4(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], program: str
+) -> None:
+    monkeypatch.setenv("V2M_FFMPEG", program)
+    code, err = run(capsys, clip)
+    assert code == 4
+    assert "V2M_FFMPEG" in err
+    assert names(clip.parent) == ["cuts.mp4"]
+
+
+def in_a_shell(clip: Path, line: str) -> subprocess.CompletedProcess[str]:
+    """`line` run beside `clip`, with `v2m` for the command."""
+    line = line.replace("v2m", f"{sys.executable} {ROOT / 'infer.py'}", 1)
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], cwd=clip.parent, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "written"),
+    [
+        ("v2m cuts.mp4 --quiet >&-", 0, True),
+        ("v2m cuts.mp4 2>&-", 0, True),
+        ("v2m cuts.mp4 <&- >&- 2>&-", 0, True),
+        ("v2m gone.mp4 2>&-", 3, False),
+        ("v2m cuts.mp4 --quiet | head -c 0", 141, True),
+        ("v2m cuts.mp4 2>&1 >/dev/null | head -c 0", 141, False),
+    ],
+)
+def test_streams_that_nobody_holds(clip: Path, line: str, code: int, written: bool) -> None:
+    done = in_a_shell(clip, line)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert names(clip.parent) == (["cuts.mp4", "cuts.v2m.json", "cuts.v2m.mp4"] if written else ["cuts.mp4"])
+
+
+def test_a_deleted_current_folder_is_said(clip: Path) -> None:
+    done = in_a_shell(clip, f"mkdir gone; cd gone; rmdir ../gone; v2m {clip}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "current folder has been deleted" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["infer", "v2m"])
+def test_ctrl_c_while_starting_shows_no_traceback(module: str) -> None:
+    code = "import runpy, sys; sys.modules['v2m.cli.score'] = type('Stop', (), {'__getattr__': stop})()"
+    code = f"def stop(*_): raise KeyboardInterrupt\n{code}; runpy.run_module('{module}', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_memory_that_is_not_there_is_exit_code_5(clip: Path) -> None:
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (260 << 20, 260 << 20)); "
+    limited += "from v2m.cli.score import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", limited, str(clip)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in {3, 5}, done.stderr
+    assert "Traceback" not in done.stderr
+    assert names(clip.parent) == ["cuts.mp4"]

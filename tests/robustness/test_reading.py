@@ -1,0 +1,112 @@
+"""Every file of the corpus: readable ones come out exact, damaged ones with a named warning, the rest refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.robustness.corpus import ROWS
+from tests.robustness.media_makers import OK, WARNED, Maker, Row, Shown, number_in
+from v2m.core.errors import RefusedError
+from v2m.core.types import Video
+from v2m.media import video
+
+DAMAGE = {"truncated", "damaged", "no_keyframe_start", "one_frame", "short"}
+
+
+def width_of(clip: Video) -> int:
+    """Small, but with pixels enough to read the numbers."""
+    return 160 if min(clip.width, clip.height) > 120 else clip.width
+
+
+def fingerprint(path: Path) -> str | None:
+    """What must not change of a file: its bytes and its times."""
+    if not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest() + str(path.stat().st_mtime_ns)
+
+
+def check_at_two_a_second(clip: Video, shown: Shown) -> None:
+    """What is returned for k / 2 s carries the number of the frame on screen then, give or take half a frame."""
+    times = np.arange(int(2 * clip.duration) + 1) / 2
+    times = times[times < clip.duration]
+    starts, half = np.array(shown.times), 0.5 / clip.fps
+    ends = np.append(starts[1:], np.inf)
+    for time_, image in zip(times, clip.frames(times.tolist(), width_of(clip)), strict=True):
+        fitting = (starts - half <= time_) & (time_ < ends + half)
+        assert number_in(shown.turn(image)) in np.array(shown.numbers)[fitting], f"at {time_} s"
+
+
+def check_in_sequence(clip: Video, shown: Shown, whole: bool) -> None:
+    """Every frame comes once, in order, at its time."""
+    assert clip.source is not None
+    chunks = list(clip.source.scan(width_of(clip), 1000))  # type: ignore[attr-defined]
+    times = np.concatenate([times for times, _ in chunks])
+    numbers = [number_in(shown.turn(image)) for _, images in chunks for image in images]
+    assert len(times) == len(shown.numbers) if whole else len(times) > 0
+    assert numbers == list(shown.numbers[: len(numbers)])
+    half = 0.5 / clip.fps
+    assert np.abs(times - shown.times[: len(times)]).max() <= half
+    assert np.abs(clip.timestamps[: len(times)] - shown.times[: len(times)]).max() <= half
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_verdict(row: Row, maker: Maker) -> None:
+    if row.verdict == "permission" and os.geteuid() == 0:
+        pytest.skip("nothing is unreadable to root; see the test below")
+    path = row.build(maker)
+    before, begin = fingerprint(path), time.monotonic()
+    if row.verdict not in {OK, WARNED}:
+        with pytest.raises(RefusedError) as refused:
+            video.open(path)
+        assert refused.value.reason == row.verdict
+        message = str(refused.value)
+        assert "\n" not in message
+        assert repr(str(path)) in message
+        assert "status" not in message, "the decoder died of it"
+    else:
+        clip = video.open(path)
+        assert clip.source is not None
+        if row.shown is not None:
+            check_at_two_a_second(clip, row.shown)
+            check_in_sequence(clip, row.shown, whole=row.verdict == OK or len(row.shown.numbers) < 100)
+        else:
+            assert sum(len(times) for times, _ in clip.source.scan(96, 30)) > 0  # type: ignore[attr-defined]
+        words = {warning.partition(":")[0] for warning in video.warnings(clip)}
+        assert words & DAMAGE if row.verdict == WARNED else not words, words
+    assert time.monotonic() - begin < 30
+    assert fingerprint(path) == before
+
+
+def test_no_decoder_took_four_gigabytes() -> None:
+    """Runs after the files above; counts the ffmpeg processes that made them as well."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit < 4e9
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; others run the row itself")
+def test_unreadable_file_is_refused_to_somebody_who_is_not_root() -> None:
+    """As nobody, with a readable file beside it to show that it is the file's own mode that refuses."""
+    code = (
+        "import os, sys; from v2m.core.errors import RefusedError; from v2m.media import video; os.setuid(65534)\n"
+        "open(sys.argv[1], 'rb').close()\n"
+        "try: video.open(sys.argv[2])\n"
+        "except RefusedError as error: print(error.reason)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        files = [Path(folder, name) for name in ("readable.mp4", "locked.mp4")]
+        for file, mode in zip(files, (0o644, 0), strict=True):
+            file.write_bytes(b"x")
+            file.chmod(mode)
+        done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
+    assert done.stdout == "permission\n"

@@ -1,0 +1,241 @@
+"""What people get wrong with train.py: one line each, and the exit code that says whose fault it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import wandb
+
+from bench import wandb_away
+from tests.conftest import names
+from tests.e2e.test_train import words
+from tests.fixtures.tiny import shards as made
+from tests.fixtures.tiny.training import ended
+from tests.fixtures.tiny.wandb_server import Manner, serving
+from tests.robustness.full_disk import bounded, mounted
+from v2m.cli.train import main
+from v2m.core.errors import DISK, ENVIRONMENT, OK, USAGE
+from v2m.data.schema import FRAMES, MANIFEST
+from v2m.training.wandb_logger import Wandb, unreachable
+
+
+def line(capsys: pytest.CaptureFixture[str]) -> str:
+    said = [row for row in capsys.readouterr().err.splitlines() if row.startswith("train.py: ")]
+    assert len(said) == 1, said
+    return said[0]
+
+
+def fit(folder: Path, root: Path, *more: str) -> int:
+    return main(words(folder, root, "--trainer.max_steps", "1", *more))
+
+
+def test_no_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(tmp_path / "none", tmp_path) == ENVIRONMENT
+    said = line(capsys)
+    assert "holds no dataset" in said
+    assert "v2m prepare" in said
+
+
+@pytest.mark.parametrize("left", [0, 5000])
+def test_an_empty_or_truncated_tar(tmp_path: Path, capsys: pytest.CaptureFixture[str], left: int) -> None:
+    path = made.write(tmp_path / "in", (2,)) / "00000.tar"
+    path.write_bytes(path.read_bytes()[:left])
+    assert fit(tmp_path / "in", tmp_path) == ENVIRONMENT
+    assert f"00000.tar has {left} bytes instead of" in line(capsys)
+
+
+def test_another_version_of_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = made.write(tmp_path / "in", (2,)) / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+    assert fit(tmp_path / "in", tmp_path) == ENVIRONMENT
+    assert "version 99" in line(capsys)
+
+
+def test_validation_from_another_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made.write(tmp_path / "in", (2,))
+    made.write(tmp_path / "other", (2,), manifest=replace(made.KEPT, codec="other"))
+    assert fit(tmp_path / "in", tmp_path, "--data.validation", str(tmp_path / "other")) == ENVIRONMENT
+    assert "prepared with another codec" in line(capsys)
+
+
+def test_features_that_are_no_numbers_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def spoil(number: int, held: dict[str, bytes]) -> None:
+        if number == 0:
+            held[FRAMES] = made.saved(np.full((16, 5, 24), np.nan, dtype="float16"))
+
+    made.write(tmp_path / "in", (3,), change=spoil)
+    assert fit(tmp_path / "in", tmp_path) == OK
+    assert "skipped: sample 'sample0000': frames.npy holds values that are no numbers" in caplog.text
+
+
+def test_sound_shorter_than_the_crop_is_learned_as_far_as_it_goes(tmp_path: Path) -> None:
+    assert fit(made.write(tmp_path / "in", (2,), seconds=0.4), tmp_path) == OK
+
+
+def test_an_unknown_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made.write(tmp_path / "in", (2,))
+    assert fit(tmp_path / "in", tmp_path, "--data.bach", "3") == USAGE
+    assert "bach" in capsys.readouterr().err
+
+
+def test_nothing_to_learn_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["fit", "--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]) == USAGE
+    )
+    assert "there is nothing to learn from: give --data.train" in line(capsys)
+
+
+def test_music_by_what_has_not_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.mp4").touch()
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    (tmp_path / "broken.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:200])
+    sees = ["--model.start", "facebook/musicgen-small", "--model.conditioner.layers", "1"]
+    videos = ["--data.videos", str(tmp_path / "a.mp4")]
+    for given, code, told in (
+        ([], USAGE, "name the videos: give --data.videos"),
+        (videos, USAGE, "nothing has been learned yet: give --ckpt_path"),
+        ([*videos, *sees], USAGE, "nothing has been learned yet: give --ckpt_path"),
+        ([*videos, "--ckpt_path", str(tmp_path / "none.ckpt")], USAGE, "none.ckpt"),
+        ([*videos, "--ckpt_path", str(tmp_path / "broken.ckpt")], ENVIRONMENT, "broken.ckpt"),
+        ([*videos, "--ckpt_path", str(tmp_path / "other.ckpt")], ENVIRONMENT, "is no training checkpoint of v2m"),
+    ):
+        assert main(["predict", "--trainer.accelerator", "cpu", *given]) == code
+        assert told in line(capsys)
+    assert not list(tmp_path.glob("*.v2m.*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--trainer.strategy fsdp", "`fsdp` requires a GPU"),
+        ("--trainer.strategy nonsense", "invalid strategy name: `strategy='nonsense'`"),
+        ("--trainer.devices 0", "not a valid input using cpu"),
+        ("--trainer.precision bf16-true", "give --trainer.precision bf16-mixed"),
+        ("--model.lora.rank 4", "lora adapts a model that there is: give start"),
+        ("--model.lora.rank 0", "lora: rank 0 must be 1 or more"),
+        ("--model.lm.width -2", "width -2 must be 1 or more"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, said: str) -> None:
+    made.write(tmp_path / "in", (2,))
+    assert fit(tmp_path / "in", tmp_path, *more.split()) == USAGE
+    assert said in line(capsys)
+
+
+def test_without_a_key_or_a_server_records_are_kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert unreachable("http://127.0.0.1:9") == "there is no key"
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert unreachable("http://127.0.0.1:9") == "127.0.0.1 does not answer"
+    assert Wandb(save_dir=str(tmp_path))._offline
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those before it are whole, nothing of it is left, and with room the same command goes on."""
+    folder, root = made.write(tmp_path / "in", (2,)), tmp_path / "run"
+    assert fit(folder, root, "--trainer.max_steps", "2") == OK
+    with bounded(100_000):
+        assert fit(folder, root, "--trainer.max_steps", "4") == DISK
+    assert "too full for the checkpoint" in line(capsys)
+    assert names(root / "checkpoints") == ["step00000002.ckpt"]
+    assert fit(folder, root, "--trainer.max_steps", "4") == OK
+    assert names(root / "checkpoints") == ["step00000002.ckpt", "step00000004.ckpt"]
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made.write(tmp_path / "in", (2,))
+    with mounted(tmp_path / "disk", "200k") as disk:
+        assert fit(folder, disk) == DISK
+        assert "No space left on device" in line(capsys)
+        assert names(disk / "checkpoints") == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("every", "-1", "every -1 must be 0 or more"),
+        ("videos", "nowhere.mp4", "'nowhere.mp4': no such file or folder"),
+        ("sampling.top_p", "2", "top_p 2 must lie above 0"),
+    ],
+)
+def test_listening_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, told: str
+) -> None:
+    made.write(tmp_path / "in", (2,))
+    assert fit(tmp_path / "in", tmp_path, "--listening.every", "1", f"--listening.{flag}", value) == USAGE
+    assert told in capsys.readouterr().err
+
+
+def test_a_server_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("v2m.training.wandb_logger.PATIENCE", 0.3)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    with serving("silent") as (address, _):
+        assert unreachable(address) == "127.0.0.1 does not answer"
+    with serving("refuses") as (address, _):  # it is there: what it does is seen later
+        assert unreachable(address) is None
+    assert unreachable("ftp://127.0.0.1") == "127.0.0.1 does not answer"
+
+
+def test_a_slow_machine_is_not_taken_for_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no server, W&B's own process may take long to begin."""
+
+    def patience(**given: Any) -> float:
+        return Wandb(save_dir=str(tmp_path), **given)._wandb_init["settings"]["init_timeout"]
+
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    with serving("refuses") as (address, _):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert patience() == 8.0
+        assert patience(offline=True) == 120.0
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        assert patience() == 120.0
+
+
+def test_a_configuration_that_was_not_taken_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    init, asked = wandb.init, list[int]()
+
+    def slow(**given: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 1:
+            raise TimeoutError("not yet")
+        return init(**given)
+
+    monkeypatch.setattr("wandb.init", slow)
+    logger = Wandb(save_dir=str(tmp_path), offline=True)
+    logger.log_hyperparams({"width": 32})
+    logger.log_metrics({"loss": 1.0}, 0)
+    logger.experiment.finish()
+    told = [item for each in ended(tmp_path) for item in (*each.run.config.update, *each.config.update)]
+    assert [item.value_json for item in told if item.key == "width"] == ["32"]
+    warned = [each.getMessage() for each in caplog.records if each.name == "v2m.training.wandb_logger"]
+    assert [text.partition(" (")[0] for text in warned] == ["W&B records no more"]
+
+
+@pytest.mark.parametrize(("manner", "told"), [("refuses", "W&B does not take the run")])
+def test_a_server_that_makes_wandb_fail_ends_nothing(tmp_path: Path, manner: Manner, told: str) -> None:
+    """W&B raises where it is refused; on answers without sense its own process crashes, and what it is given next."""
+    with serving(manner) as (address, _):
+        done = subprocess.run(
+            [sys.executable, "-c", wandb_away.ALONE, str(tmp_path)],
+            env=wandb_away.environment(address),
+            cwd=wandb_away.ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count(told) == 1
+    assert "seconds " in done.stdout

@@ -1,0 +1,244 @@
+"""A part of a Sketch piece written anew: what stays, what changes, and what both stand on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import mido
+import numpy as np
+import pytest
+
+from tests.sketch.pictures import video
+from v2m.core.errors import UsageError
+from v2m.core.types import Audio, Regeneration, Score, Steering, Tags
+from v2m.generators.inpaint import FADE
+from v2m.generators.sketch import Sketch
+from v2m.media import audio as sound_files
+from v2m.sketch.compose.arrange import Piece, compose, vary
+from v2m.sketch.compose.inpaint import spliced
+from v2m.sketch.compose.lead_sheet import Note
+from v2m.sketch.plan.plan import for_style
+from v2m.sketch.styles import STYLES
+
+RATE, SECONDS = 48_000, 22.0
+TAGS = Tags(genres=["jazz"], tempo=112.0)
+BEGIN, END = 8.0, 13.0
+
+
+@lru_cache
+def before() -> Score:
+    return Sketch().generate(video(SECONDS), TAGS, 3, stems=True)
+
+
+def record(score: Score, seed: int, tags: Tags = TAGS) -> dict[str, Any]:
+    """What a sidecar says, as it is read."""
+    beats = [round(float(beat), 3) for beat in score.beats if score.beats is not None]  # type: ignore[union-attr]
+    told = {"seed": seed, "tags": tags.as_dict(), "span": {"start": 0.0, "end": SECONDS}}
+    return json.loads(json.dumps({**told, "music": {**score.facts, "beats": beats}}))
+
+
+def rewrite(
+    folder: Path,
+    old: Score,
+    said: Mapping[str, Any] | None,
+    seed: int,
+    *,
+    tags: Tags = TAGS,
+    part: tuple[float, float] = (BEGIN, END),
+) -> Score:
+    sound_files.save(old.audio, folder / "old.wav")
+    asked = Regeneration(part[0], part[1], folder / "old.wav", 0.0, said)
+    steering = Steering(regenerate=asked)
+    sketch = Sketch()
+    sketch.prepare(tags, steering)
+    return sketch.generate(video(SECONDS), tags, seed, stems=True, steering=steering)
+
+
+def cut(audio: Audio, begin: float, end: float) -> np.ndarray:
+    return audio.samples[:, round(begin * RATE) : round(end * RATE)]
+
+
+def onsets(midi: bytes | None) -> dict[float, set[tuple[str, int]]]:
+    """Seconds → (player, key) struck there."""
+    file, found = mido.MidiFile(file=BytesIO(midi or b"")), {}
+    tempi = [(0, 500_000)]
+    clock = 0
+    for message in file.tracks[0]:
+        clock += message.time
+        if message.type == "set_tempo":
+            tempi.append((clock, message.tempo))
+    for track in file.tracks[1:]:
+        tick, name = 0, ""
+        for message in track:
+            tick += message.time
+            name = message.name if message.type == "track_name" else name
+            if message.type == "note_on":
+                found.setdefault(round(_seconds(tick, tempi), 3), set()).add((name, message.note))
+    return found
+
+
+def _seconds(tick: int, tempi: list[tuple[int, int]]) -> float:
+    total, (at, tempo) = 0.0, tempi[0]
+    for start, following in tempi[1:]:
+        if start >= tick:
+            break
+        total, at, tempo = total + mido.tick2second(start - at, 960, tempo), start, following
+    return total + mido.tick2second(tick - at, 960, tempo)
+
+
+def test_outside_nothing_changes_and_inside_other_music_goes_on(tmp_path: Path) -> None:
+    old = before()
+    one, other = (rewrite(tmp_path, old, record(old, 3), seed) for seed in (5, 6))
+    for score in (one, other):
+        np.testing.assert_array_equal(cut(score.audio, 0, BEGIN), cut(old.audio, 0, BEGIN))
+        np.testing.assert_array_equal(cut(score.audio, END, SECONDS), cut(old.audio, END, SECONDS))
+        inside, was = cut(score.audio, BEGIN + 0.6, END - 0.6), cut(old.audio, BEGIN + 0.6, END - 0.6)
+        assert np.corrcoef(inside.mean(0), was.mean(0))[0, 1] < 0.8
+        assert 0.5 < np.std(inside) / np.std(was) < 2.0, "neither louder nor softer than a musician would be"
+        assert (score.facts["key"], score.facts["progressions"]) == (old.facts["key"], old.facts["progressions"])
+        np.testing.assert_array_equal(score.beats, old.beats)
+        assert set(score.facts["instruments"]) == set(old.facts["instruments"]), "the same band"
+    assert np.abs(cut(one.audio, BEGIN, END) - cut(other.audio, BEGIN, END)).max() > 0.02
+    again = rewrite(tmp_path, old, record(old, 3), 5)
+    np.testing.assert_array_equal(again.audio.samples, one.audio.samples)
+
+
+def test_the_score_says_so_too_and_its_beats_go_on(tmp_path: Path) -> None:
+    old = before()
+    new = rewrite(tmp_path, old, record(old, 3), 5)
+    was, now = onsets(old.midi), onsets(new.midi)
+    outside = [time for time in was if time < BEGIN - 0.3 or time > END + 0.3]
+    assert len(outside) > 30
+    assert all(now[time] == was[time] for time in outside)
+    inside = [time for time in now if BEGIN + 0.3 < time < END - 0.3]
+    fresh = [time for time in inside if now[time] != was.get(time)]
+    assert len(fresh) > 5
+    assert old.beats is not None
+    beats = old.beats[(old.beats > BEGIN + 0.3) & (old.beats < END - 0.3)]
+    near = [np.abs(np.array(inside) - beat).min() for beat in beats]
+    assert max(near) < 0.05, "something is struck on every beat of the grid that was there"
+    grid = np.interp(np.arange(0, len(old.beats) - 1, 1 / 3), np.arange(len(old.beats)), old.beats)
+    off = [np.abs(grid - time).min() for time in fresh]
+    assert np.mean(off) < 0.03, "jazz swings in triplets of the beats"
+
+
+def test_the_seams_are_no_jumps(tmp_path: Path) -> None:
+    """A wave that stopped and began would have a step there: the steps are none that the music has not elsewhere."""
+    old = before()
+    new = rewrite(tmp_path, old, record(old, 3), 5)
+    step = np.abs(np.diff(new.audio.samples, axis=1)).max(0)
+    for second in (BEGIN, END - FADE, END):
+        near = step[round((second - 0.005) * RATE) : round((second + FADE + 0.005) * RATE)]
+        assert near.max() <= step.max()
+    first = round(BEGIN * RATE)
+    drift = np.abs(new.audio.samples - old.audio.samples)[:, first : first + round(0.01 * RATE)].max()
+    assert drift < 0.3 * np.abs(cut(old.audio, BEGIN, END)).max()
+
+
+def test_stems_sum_to_the_music(tmp_path: Path) -> None:
+    old = before()
+    new = rewrite(tmp_path, old, record(old, 3), 5)
+    off = sum(stem.samples for stem in new.stems.values()) - new.audio.samples
+    assert np.sqrt((off**2).mean()) < 0.05 * np.sqrt((new.audio.samples**2).mean())
+
+
+def test_tags_say_who_plays_there(tmp_path: Path) -> None:
+    old = before()
+    assert any(name == "drums" for name in old.stems)
+    tags = replace(TAGS, negative=("drums",))
+    new = rewrite(tmp_path, old, record(old, 3), 5, tags=tags)
+    drums = new.stems["drums"]
+    assert np.abs(cut(drums, BEGIN + 2.5, END - 0.7)).max() < 0.02 * np.abs(drums.samples).max()
+    assert np.abs(cut(drums, END + 0.5, END + 4)).max() > 0.3 * np.abs(drums.samples).max()
+
+
+def test_a_part_of_what_was_already_written_anew_knows_both(tmp_path: Path) -> None:
+    old = before()
+    once = rewrite(tmp_path, old, record(old, 3), 5)
+    twice = rewrite(tmp_path, once, record(once, 5), 7, part=(15.0, 19.0))
+    np.testing.assert_array_equal(cut(twice.audio, 0, 15), cut(once.audio, 0, 15))
+    assert np.abs(cut(twice.audio, 15, 19) - cut(once.audio, 15, 19)).max() > 0.02
+    assert [row["seed"] for row in twice.facts["written"]] == [3, 5, 7]
+    first, second = onsets(once.midi), onsets(twice.midi)
+    kept = [time for time in first if BEGIN + 0.3 < time < END - 0.3]
+    assert kept
+    assert all(second[time] == first[time] for time in kept)
+
+
+def test_from_the_first_and_to_the_last_second(tmp_path: Path) -> None:
+    old = before()
+    begun = rewrite(tmp_path, old, record(old, 3), 5, part=(0.0, 4.0))
+    ended = rewrite(tmp_path, old, record(old, 3), 5, part=(18.0, SECONDS))
+    whole = rewrite(tmp_path, old, record(old, 3), 5, part=(0.0, SECONDS))
+    np.testing.assert_array_equal(cut(begun.audio, 4, SECONDS), cut(old.audio, 4, SECONDS))
+    np.testing.assert_array_equal(cut(ended.audio, 0, 18), cut(old.audio, 0, 18))
+    for score in (begun, ended, whole):
+        assert len(score.audio) == len(old.audio)
+        assert np.abs(score.audio.samples - old.audio.samples).max() > 0.02
+        assert np.abs(score.audio.samples[:, -RATE // 100 :]).max() < 0.01, "it ends in silence"
+
+
+@pytest.mark.parametrize("change", ["nothing", "another generator", "other beats", "no tags"])
+def test_music_that_sketch_did_not_write_for_this_is_told(tmp_path: Path, change: str) -> None:
+    old = before()
+    said = record(old, 3)
+    wrong: dict[str, dict[str, Any] | None] = {
+        "nothing": None,
+        "another generator": {**said, "music": {"beats": said["music"]["beats"]}},
+        "other beats": {**said, "music": {**said["music"], "beats": [beat + 0.1 for beat in said["music"]["beats"]]}},
+        "no tags": {**said, "tags": None},
+    }
+    told = (
+        "beats of the music to keep" if change == "other beats" else "nothing beside 'old.wav' says that Sketch wrote"
+    )
+    with pytest.raises(UsageError, match=told):
+        rewrite(tmp_path, old, wrong[change], 5)
+
+
+@pytest.mark.parametrize("style", list(STYLES))
+def test_a_variation_is_another_piece_on_the_same_chords(style: str) -> None:
+    chosen = STYLES[style]
+    plan = for_style(chosen, video(30.0).picture(), 30.0, Tags(), 2)
+    first = compose(plan, chosen, Tags(), 2)
+    other, third = (vary(first, plan, chosen, Tags(), number=2, anew=seed) for seed in (2, 4))
+    assert other.sheet.spans == first.sheet.spans
+    assert struck(other) != struck(first), "even where the new seed is the old one"
+    assert struck(third) != struck(other)
+    common = len(struck(first) & struck(third)) / len(struck(first) | struck(third))
+    assert common < 0.7
+
+
+@pytest.mark.parametrize("style", list(STYLES))
+def test_no_player_strikes_a_key_that_is_held_at_a_seam(style: str) -> None:
+    chosen = STYLES[style]
+    plan = for_style(chosen, video(30.0).picture(), 30.0, Tags(), 2)
+    first = compose(plan, chosen, Tags(), 2)
+    made = spliced(first, vary(first, plan, chosen, Tags(), number=2, anew=4), 12.0, 19.0)
+    assert struck(made, 0, 12) == struck(first, 0, 12)
+    for part in made.parts:
+        held: dict[int, float] = {}
+        for note in part.notes:
+            assert note.length > 0
+            assert note.beat >= held.get(note.pitch, 0.0) - 1e-6, (part.name, note)
+            held[note.pitch] = note.beat + note.length
+        if not part.drums:
+            crossing = [n for n in part.notes if n.beat < 11.9 and n.beat + n.length > 12.3]
+            old = {
+                n.pitch for p in first.parts if p.name == part.name for n in p.notes if n.beat < 12 < n.beat + n.length
+            }
+            assert {note.pitch for note in crossing} <= old, "only what sounded there is tied over"
+
+
+def struck(piece: Piece, begin: float = 0.0, end: float = np.inf) -> set[tuple[str, float, int]]:
+    def when(note: Note) -> float:
+        return round(note.beat * 4) / 4
+
+    return {
+        (part.name, when(note), note.pitch) for part in piece.parts for note in part.notes if begin <= when(note) < end
+    }

@@ -1,0 +1,194 @@
+"""How the players of Sketch get along: little friction, few peaks, and the sounds that no SoundFont has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.sketch.pictures import SECONDS, Cuts, piece, score, video
+from v2m.analysis.loudness import integrated_loudness, true_peak
+from v2m.core.types import Floats, Tags
+from v2m.generators.sketch import Sketch
+from v2m.sketch.compose.arrange import Piece
+from v2m.sketch.compose.lead_sheet import Note, Part
+from v2m.sketch.perform.compressor import compress
+from v2m.sketch.perform.noise_effects import Noises, riser
+from v2m.sketch.perform.soundfont import default_soundfont, provenance
+from v2m.sketch.perform.synthesizer import render
+from v2m.sketch.styles import STYLES
+
+ALL = list(STYLES)
+RATE = 48000
+CUTS: Cuts = ((5.2, 0.6), (9.9, 0.9), (19.7, 1.0), (31.0, 0.5), (38.3, 0.95), (56.1, 1.0))
+
+
+def rubs(music: Piece) -> float:
+    """Share of the time in which two players of chords sound a semitone or a minor ninth apart."""
+    instants = np.arange(0.1, music.sheet.end, 0.25)
+    clashing = np.zeros(len(instants), bool)
+    parts = [part for part in music.parts if part.stem in {"pads", "harmony"}]
+    for one, other in combinations(parts, 2):
+        for a in one.notes:
+            for b in other.notes:
+                if abs(a.pitch - b.pitch) in {1, 13}:
+                    begin, end = max(a.beat, b.beat), min(a.beat + a.length, b.beat + b.length)
+                    clashing |= (instants >= begin) & (instants < end)
+    return float(clashing.mean())
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_players_of_chords_do_not_rub_against_each_other(style: str) -> None:
+    assert np.mean([rubs(piece(style, seed, duration=60.0, cuts=CUTS)) for seed in range(4)]) < 0.06
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_tones_that_a_melody_holds_belong_to_the_harmony(style: str) -> None:
+    fits: list[bool] = []
+    for seed in range(4):
+        music = piece(style, seed, duration=60.0, cuts=CUTS)
+        for note in (note for part in music.parts if part.stem == "melody" for note in part.notes):
+            if note.length >= 1:
+                heard = [music.sheet.chord_at(beat) for beat in (note.beat + 0.1, note.beat + note.length - 0.15)]
+                fits.append(all(note.pitch % 12 in chord.pcs for chord in heard))
+    assert all(fits)
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_the_low_register_is_left_to_the_bass(style: str) -> None:
+    """Below F3 no third tone sounds for long: it would be mud. (A rock band's guitars are meant to.)"""
+    if style == "rock":
+        return
+    music = piece(style, 1, duration=60.0, cuts=CUTS)
+    instants = np.arange(0.1, music.sheet.end, 0.25)
+    low = [note for part in music.parts if not part.drums for note in part.notes if note.pitch < 53]
+    count = sum(((instants >= n.beat) & (instants < n.beat + n.length)).astype(int) for n in low)
+    assert np.mean(count > 2) < 0.25
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_few_peaks_stand_out(style: str) -> None:
+    """At −14 LUFS nothing, or next to nothing, is left to a limiter at −1 dBTP."""
+    audio = score(style, 1).audio
+    assert 8.0 < true_peak(audio) - integrated_loudness(audio) < 14.0
+
+
+def tone(levels: list[float]) -> np.ndarray:
+    """Stereo noise of 4 s at each of `levels`."""
+    noise = np.random.default_rng(1).uniform(-1, 1, (2, 4 * RATE * len(levels)))
+    return (noise * np.repeat(levels, 4 * RATE)).astype(np.float32)
+
+
+def power(sound: np.ndarray) -> float:
+    return float(10 * np.log10((sound.astype(float) ** 2).mean()))
+
+
+def test_the_compressor_bends_peaks_and_leaves_the_shape() -> None:
+    music = tone([0.02, 0.2])
+    clicks = np.zeros_like(music)
+    clicks[:, RATE // 2 :: RATE] = 1.0
+    mix, stems = music + clicks, [music.copy(), clicks.copy()]
+    compress(mix, stems, RATE)
+    assert np.abs(sum(stems) - mix).max() < 1e-6, "the stems get the same gain"
+    assert np.abs(mix).max() < 0.62, "a click 15 dB above the loud half is bent"
+    assert np.abs(mix[:, : 2 * RATE]).max() < 0.15, "and further in the quiet half"
+    soft, loud = mix[:, RATE + RATE : RATE * 2 + RATE // 3], mix[:, 5 * RATE : 5 * RATE + RATE // 3]
+    assert power(loud) - power(soft) == pytest.approx(20.0, abs=1.0), "the distance between the halves stays"
+    calm = tone([0.2])
+    compress(calm, [], RATE)
+    assert np.array_equal(calm, tone([0.2])), "what has no peaks is not touched"
+
+
+@pytest.mark.parametrize("count", [1, 47, 48, 49, 49153])
+def test_the_compressor_takes_any_length(count: int) -> None:
+    sound = np.full((2, count), 0.5, np.float32)
+    compress(sound, [], RATE)
+    assert np.abs(sound - 0.5).max() < 1e-6
+
+
+def test_lofi_crackles_from_the_first_sample_on_and_others_do_not() -> None:
+    crackle = score("lo-fi", 1).stems["effects"].samples
+    quiet = np.abs(crackle[:, : int(0.9 * SECONDS) * RATE]).reshape(2, -1, RATE // 2).max((0, 2))
+    assert quiet.min() > 1e-3
+    other = score("funk", 1).stems["effects"].samples
+    assert np.abs(other[:, : RATE // 2]).max() < 1e-6
+
+
+def pitches(cents: float) -> Floats:
+    """Frequencies, in cents around their mean, of an organ's long A4 on a tape that wavers by `cents`."""
+    music = piece("lo-fi", 1, duration=8.0)
+    sheet = replace(music.sheet, style=replace(music.sheet.style, wobble=cents))
+    part = Part("organ", "melody", 19, notes=[Note(0.0, sheet.end, 69, 100)])
+    _, stems = render(
+        sheet, [part], 8 * RATE, soundfont=default_soundfont(), sample_rate=RATE, reverb=0.0, stems=True,
+        progress=lambda fraction: None,
+    )  # fmt: skip
+    found = []
+    for start in range(RATE, 5 * RATE, RATE // 4):
+        sound = stems["melody"].mean(0)[start : start + RATE // 4] * np.hanning(RATE // 4)
+        size = 1 << 19
+        band = slice(int(420 * size / RATE), int(460 * size / RATE))
+        found.append((int(np.argmax(np.abs(np.fft.rfft(sound, size))[band])) + band.start) * RATE / size)
+    return 1200 * np.log2(np.array(found) / np.mean(found))
+
+
+def test_the_worn_tape_wavers() -> None:
+    assert np.ptp(pitches(0.0)) + 4 < np.ptp(pitches(7.0)) < 20
+
+
+def test_a_riser_climbs_swells_and_stops_at_the_louder_passage() -> None:
+    sound = riser(2 * RATE, RATE)
+    parts = np.split(sound[0], 4)
+    loud = [power(part) for part in parts]
+    assert loud == sorted(loud)
+    centres = [
+        float((np.abs(np.fft.rfft(part)) ** 2 @ np.fft.rfftfreq(len(part))) / (np.abs(np.fft.rfft(part)) ** 2).sum())
+        for part in parts
+    ]
+    assert centres == sorted(centres)
+    music = piece("electronic", 1)
+    noises = Noises(music.sheet, RATE)
+    whole = noises.between(0, 30 * RATE)
+    bars, louder = music.sheet.plan.bars, [bar.start + bar.beats for bar in music.sheet.rises()]
+    assert louder
+    assert {b.start for b in bars} >= set(louder)
+    for beat in louder:
+        at = round(float(music.sheet.plan.tempo_map.time(beat)) * RATE)
+        assert np.abs(whole[:, at - 200 : at - 2]).max() > 0.01
+        assert not whole[:, at + 2 : at + 2000].any()
+    pieces = [noises.between(start, start + RATE) for start in range(0, 30 * RATE, RATE)]
+    assert np.array_equal(np.concatenate(pieces, axis=1), whole), "the same in blocks of any size"
+
+
+def test_folk_has_no_drums_unless_they_are_asked_for() -> None:
+    assert not [part for part in piece("acoustic folk", 1).parts if part.drums]
+    asked = piece("acoustic folk", 1, Tags(instruments=["percussion"]))
+    assert [part for part in asked.parts if part.stem == "drums"]
+
+
+def test_the_third_statement_of_a_theme_has_other_chords() -> None:
+    changed = 0
+    for seed in range(4):
+        music = piece("rock", seed, duration=300.0, cuts=())
+        statements = {p.variant: p for p in music.sheet.plan.passages if p.name == "A" and p.last - p.first >= 4}
+        symbols = {
+            variant: [span.chord.symbol for span in music.sheet.between(p.first, p.first + 4)]
+            for variant, p in statements.items()
+        }
+        assert symbols[0] == symbols[1]
+        changed += symbols[2] != symbols[0]
+    assert changed >= 3
+
+
+def test_facts_name_the_soundfont_and_its_licence(tmp_path: Path) -> None:
+    told = Sketch("ambient").generate(video(2.0), Tags(), 1).facts["soundfont"]
+    digest = sha256(default_soundfont().read_bytes()).hexdigest()
+    assert (told["file"], told["sha256"]) == ("TimGM6mb.sf2", digest)
+    assert "GPL" in told["licence"]
+    other = tmp_path / "own.sf2"
+    other.write_bytes(b"RIFF")
+    assert provenance(other) == {"file": "own.sf2", "sha256": sha256(b"RIFF").hexdigest(), "licence": None}

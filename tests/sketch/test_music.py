@@ -1,0 +1,295 @@
+"""The notes of Sketch, before they are played: what a musician would check on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from tests.sketch.pictures import CUTS, piece
+from v2m.core.timing import TempoMap
+from v2m.core.types import Tags
+from v2m.sketch.compose.accompaniment import Player
+from v2m.sketch.compose.arrange import Piece, compose
+from v2m.sketch.compose.chords import Key, chord
+from v2m.sketch.compose.lead_sheet import Note, Part, stream
+from v2m.sketch.compose.voicing import Voicing, movement, parallels
+from v2m.sketch.instruments import INSTRUMENTS
+from v2m.sketch.plan.plan import Bar, Hit, Passage, Plan
+from v2m.sketch.style import Attack, attacks
+from v2m.sketch.styles import STYLES, style_for
+
+ALL = list(STYLES)
+MANY_CUTS = tuple((round(4 + 3.7 * k + (k * k) % 5 / 3, 2), 0.3 + (k * 3 % 7) / 10) for k in range(24))
+
+
+def part_of(music: Piece, stem: str) -> list[Part]:
+    return [part for part in music.parts if part.stem == stem]
+
+
+def sections(music: Piece, name: str) -> list[tuple[float, float]]:
+    """(first beat, end beat) of each passage called `name`."""
+    bars = music.sheet.plan.bars
+    found = [passage for passage in music.sheet.plan.passages if passage.name == name]
+    return [(bars[p.first].start, bars[p.last - 1].start + bars[p.last - 1].beats) for p in found]
+
+
+def tune(music: Piece, span: tuple[float, float], beats: int = 8) -> dict[float, int]:
+    """The opening of the busier melody in a passage: onset (in eighths from its start) → pitch against the first."""
+    windows = [
+        [note for note in part.notes if span[0] - 0.1 <= note.beat < span[0] + beats - 0.1]
+        for part in part_of(music, "melody")
+    ]
+    notes = max(windows, key=len)
+    return {round(2 * (n.beat - span[0])) / 2: n.pitch - notes[0].pitch for n in reversed(notes)}
+
+
+def likeness(one: dict[float, int], other: dict[float, int]) -> float:
+    """Share of onsets in common, counting an onset fully where the contour is within a tone there too."""
+    if not one or not other:
+        return 0.0
+    both = set(one) & set(other)
+    return sum(0.5 + 0.5 * (abs(one[o] - other[o]) <= 2) for o in both) / len(set(one) | set(other))
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_every_note_can_be_played_and_lies_inside_the_file(style: str) -> None:
+    for seed in range(4):
+        music = piece(style, seed)
+        end = music.sheet.end
+        assert {part.stem for part in music.parts} >= {"melody", "harmony", "bass"}
+        for part in music.parts:
+            low, high = (27, 87) if part.drums else INSTRUMENTS[part.program][1:]
+            for note in part.notes:
+                assert low <= note.pitch <= high, (part.name, note)
+                assert 0 <= note.beat < end, (part.name, note)
+                assert note.length > 0, (part.name, note)
+                assert note.beat + note.length <= end + 1e-6, (part.name, note)
+                assert 1 <= note.velocity <= 127, (part.name, note)
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_no_part_strikes_a_key_that_it_still_holds(style: str) -> None:
+    for part in piece(style, 3).parts:
+        held: dict[int, float] = {}
+        for note in sorted(part.notes):
+            assert note.beat >= held.get(note.pitch, 0.0) - 1e-6, (part.name, note)
+            held[note.pitch] = note.beat + note.length
+
+
+def voicings(style: str, seed: int) -> Iterator[list[Voicing]]:
+    music = piece(style, seed, duration=90.0, cuts=MANY_CUTS)
+    for layer in music.sheet.style.layers:
+        if layer.kind in {"pad", "comp", "arp"}:
+            player = Player(music.sheet, layer, stream("0", "test"))
+            yield [player.voicing(span) for span in music.sheet.spans]
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_voices_move_little_and_never_cross(style: str) -> None:
+    moves: list[float] = []
+    for hands in (hands for seed in range(3) for hands in voicings(style, seed)):
+        assert all(list(hand) == sorted(set(hand)) for hand in hands)
+        moves += [movement(a, b) for a, b in pairwise(hands)]
+    assert np.mean(moves) < 2.2, "semitones a voice and chord change"
+
+
+@pytest.mark.parametrize("style", [name for name in ALL if STYLES[name].strict])
+def test_strict_styles_keep_their_outer_voices_out_of_parallel_fifths_and_octaves(style: str) -> None:
+    pairs = [(a, b) for seed in range(3) for hands in voicings(style, seed) for a, b in pairwise(hands) if a != b]
+    assert sum(parallels(a, b) for a, b in pairs) <= 0.01 * len(pairs)
+
+
+def test_a_theme_comes_back_recognisable_and_changed_and_unlike_the_other_theme() -> None:
+    returns: list[float] = []
+    others: list[float] = []
+    for style in ALL:
+        for seed in range(8):
+            music = piece(style, seed, duration=60.0, cuts=((8.0, 0.9), (24.0, 1.0), (40.0, 0.9)))
+            first, *again = sections(music, "A")
+            opening = tune(music, first)
+            for span in again[:1]:
+                returned = tune(music, span)
+                if len(opening) > 2 and len(returned) > 2:
+                    returns.append(likeness(opening, returned))
+            others += [likeness(opening, tune(music, span)) for span in sections(music, "B")[:1]]
+    assert len(returns) > 20
+    assert np.mean(returns) > np.mean(others) + 0.2
+    assert np.mean([likeness < 1 for likeness in returns]) > 0.05, "some returns are varied"
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_it_ends_on_the_tonic(style: str) -> None:
+    for seed in range(4):
+        music = piece(style, seed)
+        last, key = music.sheet.last.start, music.sheet.key
+        closing = music.sheet.spans[-1].chord
+        assert closing.root == key.tonic
+
+        def at_the_end(stem: str, music: Piece = music, last: int = last) -> list[Note]:
+            return [note for part in part_of(music, stem) for note in part.notes if note.beat >= last - 0.02]
+
+        assert {note.pitch % 12 for note in at_the_end("bass")} == {key.tonic}
+        final = at_the_end("melody")
+        assert {note.pitch % 12 for note in final} <= set(closing.pcs[:2]), "the tonic or the third"
+        assert final
+        assert all(abs(note.beat + note.length - music.sheet.end) < 0.1 for note in final), "rings to the end"
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_another_seed_is_another_piece(style: str) -> None:
+    pieces = [piece(style, seed) for seed in range(5)]
+    tunes = {tuple(sorted(tune(music, sections(music, "A")[0]).items())) for music in pieces}
+    assert len(tunes) == 5
+    assert len({tuple(music.progressions.items()) for music in pieces}) >= 3
+    assert len({tuple(part.program for part in music.parts) for music in pieces}) >= 2
+    assert len({music.sheet.key.name for music in pieces}) >= 3
+
+
+def odd_plan() -> Plan:
+    """Bars of 4 3 5 2 6 4 4 3 and a last one, at 100 beats a minute."""
+    lengths = (4, 3, 5, 2, 6, 4, 4, 3, 4)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
+    passages = (Passage("A", 0, 0, 4, 0.5), Passage("B", 0, 4, 7, 0.9), Passage("ending", 0, 7, 9, 0.4))
+    section = (0, 0, 0, 0, 1, 1, 1, 2, 2)
+    bars = tuple(Bar(*row) for row in zip(starts, lengths, section, strict=True))
+    tempo_map = TempoMap.steady(100.0, start=0.3)
+    hits = tuple(Hit(float(tempo_map.time(b)), s, b, 0.0, True) for b, s in ((7, 0.8), (14, 1.0)))
+    energy = np.array([0.4, 0.5, 0.5, 0.6, 0.9, 0.9, 0.8, 0.4, 0.3])
+    return Plan(float(tempo_map.time(35)), 100.0, tempo_map, bars, passages, hits, energy)
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_bars_of_any_length_are_filled_and_every_bar_line_is_heard(style: str) -> None:
+    plan = odd_plan()
+    music = compose(plan, STYLES[style], Tags(), 1)
+    struck = np.array(sorted(note.beat for part in music.parts for note in part.notes))
+    for bar in plan.bars:
+        assert np.abs(struck - bar.start).min() < 0.06, bar
+    for part in part_of(music, "bass"):
+        onsets = np.array([note.beat for note in part.notes])
+        assert all(np.abs(onsets - bar.start).min() < 0.06 for bar in plan.bars if bar.section != 2 or bar.start > 30)
+
+
+@pytest.mark.parametrize(
+    ("rhythm", "beats", "expected"),
+    [
+        ("8-5.", 4, [Attack(0, 2, 8), Attack(2, 1, 5)]),
+        ("8-5.", 3, [Attack(0, 2, 8), Attack(2, 1, 5)]),
+        ("8-5.", 2, [Attack(0, 2, 8)]),
+        ("8-5.", 6, [Attack(0, 2, 8), Attack(2, 1, 5), Attack(4, 2, 8)]),
+    ],
+)
+def test_a_rhythm_is_cut_or_begun_again_to_fit_its_bar(rhythm: str, beats: int, expected: list[Attack]) -> None:
+    assert list(attacks(rhythm, 4, 0, beats)) == expected
+
+
+@pytest.mark.parametrize(
+    ("symbol", "tonic", "pcs", "bass"),
+    [
+        ("I", 0, {0, 4, 7}, 0),
+        ("V7", 9, {4, 8, 11, 2}, 4),
+        ("bVImaj7", 0, {8, 0, 3, 7}, 8),
+        ("iiø7", 9, {11, 2, 5, 9}, 11),
+        ("V/3", 0, {7, 11, 2}, 11),
+        ("iv6", 0, {5, 8, 0, 2}, 5),
+        ("Vsus4", 2, {9, 2, 4}, 9),
+        ("i9", 4, {4, 7, 11, 2, 6}, 4),
+    ],
+)
+def test_roman_numerals(symbol: str, tonic: int, pcs: set[int], bass: int) -> None:
+    read = chord(symbol, tonic)
+    assert (set(read.pcs), read.bass) == (pcs, bass)
+
+
+def test_the_scale_bends_to_the_chord() -> None:
+    key = Key(9, "minor", "minor")
+    assert key.pitch(35) == 69
+    assert key.pitch(34) == 67
+    assert key.pitch(34, chord("V", 9)) == 68, "the leading tone over the dominant"
+
+
+def test_the_key_that_is_asked_for() -> None:
+    for name, tonic, mode in (("F# minor", 6, "minor"), ("Bb major", 10, "major")):
+        key = piece("jazz", 1, Tags(key=name)).sheet.key
+        assert (key.tonic, key.mode) == (tonic, mode)
+
+
+def test_moods_choose_the_mode_where_no_key_does() -> None:
+    modes = [piece("cinematic", s, Tags(moods=["happy"])).sheet.key.mode for s in range(4)]
+    modes += [piece("acoustic folk", s, Tags(moods=["melancholic"])).sheet.key.mode for s in range(4)]
+    assert modes == ["major"] * 4 + ["minor"] * 4
+
+
+def test_calm_music_is_softer_than_epic_music() -> None:
+    soft, loud = (
+        np.mean([n.velocity for p in piece("cinematic", 2, Tags(moods=[mood])).parts for n in p.notes])
+        for mood in ("calm", "epic")
+    )
+    assert soft < loud - 3
+
+
+@pytest.mark.parametrize("style", ALL)
+@pytest.mark.parametrize(
+    ("word", "programs"),
+    [
+        ("piano", {0, 1, 2}),
+        ("solo violin", {40, 110}),
+        ("strings", {48, 49, 44, 50, 51}),
+        ("flute", {73, 75, 77}),
+        ("choir", {52, 53}),
+        ("bass guitar", {33, 34, 35, 36}),
+        ("warm synth", {89, 95, 90, 88, 50, 51, 81, 80, 62, 63, 38, 39}),
+    ],
+)
+def test_an_instrument_that_is_asked_for_plays(style: str, word: str, programs: set[int]) -> None:
+    music = piece(style, 1, Tags(instruments=[word]))
+    playing = [part for part in music.parts if part.program in programs and not part.drums and part.stem != "effects"]
+    assert any(len(part.notes) > 4 for part in playing)
+
+
+def test_drums_can_be_asked_for_in_a_style_without_any() -> None:
+    assert not part_of(piece("ambient", 1), "drums")
+    assert len(part_of(piece("ambient", 1, Tags(instruments=["drums"])), "drums")[0].notes) > 20
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_what_is_ruled_out_does_not_play(style: str) -> None:
+    music = piece(style, 2, Tags(negative=["no drums", "piano", "guitars"]))
+    assert not any(part.drums for part in music.parts)
+    assert not {part.program for part in music.parts} & {0, 1, 2, 24, 25, 26, 27, 28, 29, 30}
+    assert not part_of(piece(style, 2, Tags(negative=["bass"])), "bass")
+
+
+@pytest.mark.parametrize(
+    ("tags", "style"),
+    [
+        (Tags(genres=["techno"]), "electronic"),
+        (Tags(genres=["synthwave", "jazz"]), "electronic"),
+        (Tags(genres=["hip hop"]), "lo-fi"),
+        (Tags(genres=["epic trailer"]), "cinematic"),
+        (Tags(genres=["indie folk"]), "acoustic folk"),
+        (Tags(genres=["indie rock"]), "rock"),
+        (Tags(genres=["bossa nova"]), "jazz"),
+        (Tags(genres=["Classical"]), "orchestral"),
+        (Tags(genres=["drone"]), "ambient"),
+        (Tags(genres=["unheard of"], moods=["peaceful"]), "ambient"),
+        (Tags(genres=["jazz", "rock"], negative=["jazz"]), "rock"),
+        (Tags(), "cinematic"),
+        *((Tags(genres=[name]), name) for name in ALL),
+    ],
+)
+def test_genres_and_then_moods_choose_the_style(tags: Tags, style: str) -> None:
+    assert style_for(tags).name == style
+
+
+def test_cuts_are_struck() -> None:
+    """Every cut on a downbeat has an accent at its very beat, and one on another beat a lighter stroke."""
+    for style in ALL:
+        music = piece(style, 1, cuts=CUTS)
+        struck = {round(note.beat, 3) for part in part_of(music, "effects") for note in part.notes}
+        downbeats = [hit.beat for hit in music.sheet.plan.hits if hit.downbeat]
+        assert downbeats
+        assert set(map(float, downbeats)) <= struck, style

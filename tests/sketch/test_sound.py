@@ -1,0 +1,233 @@
+"""What Sketch sounds like: exact lengths, the same bytes again, cuts heard on time, an ending that dies away."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.sketch.pictures import SECONDS, piece, score, video
+from v2m.core.errors import UsageError
+from v2m.core.protocols import MusicGenerator
+from v2m.core.types import Floats, Score, Tags
+from v2m.generators.sketch import Sketch
+from v2m.sketch.instruments import STEMS
+from v2m.sketch.styles import STYLES
+
+ALL = list(STYLES)
+RATE = 48000
+ROOT = Path(__file__).parents[2]
+STEP = 120  # samples: 2.5 ms
+
+
+def level(sound: np.ndarray, window: int) -> Floats:
+    """Power of consecutive windows of (2, N) sound."""
+    mono = sound.mean(0)[: sound.shape[1] // window * window]
+    return (mono.reshape(-1, window).astype(float) ** 2).mean(1)
+
+
+def digest(result: Score) -> str:
+    return hashlib.sha256(result.audio.samples.tobytes() + (result.midi or b"")).hexdigest()
+
+
+def test_it_is_a_music_generator() -> None:
+    assert isinstance(Sketch(), MusicGenerator)
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process_too() -> None:
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('pictures', {str(Path(__file__).with_name('pictures.py'))!r})\n"
+        "pictures = sys.modules['pictures'] = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(pictures)\n"
+        "result = pictures.Sketch('jazz').generate(pictures.video(9.0), pictures.Tags(), 5)\n"
+        "import hashlib; print(hashlib.sha256(result.audio.samples.tobytes() + result.midi).hexdigest())"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    here = Sketch("jazz").generate(video(9.0), Tags(), 5)
+    assert done.stdout.strip() == digest(here)
+    assert digest(here) != digest(Sketch("jazz").generate(video(9.0), Tags(), 6))
+
+
+@pytest.mark.parametrize("duration", [0.03, 0.2, 0.77, 1.99, 3.337, 7.123456])
+@pytest.mark.parametrize("style", ["ambient", "rock", "waltz"])
+def test_the_music_is_as_long_as_the_video_to_the_sample(style: str, duration: float) -> None:
+    result = Sketch(style).generate(video(duration, ((duration / 2, 0.8),)), Tags(), 1)
+    assert result.audio.samples.shape == (2, int(np.floor(duration * RATE + 0.5)))
+    assert result.audio.samples.dtype == np.float32
+    assert 0.1 < np.abs(result.audio.samples).max() <= 0.71
+
+
+def test_another_sample_rate_gives_the_same_music() -> None:
+    result = Sketch("rock", sample_rate=44100).generate(video(6.0), Tags(), 1)
+    assert result.audio.samples.shape == (2, 6 * 44100)
+    other = Sketch("rock").generate(video(6.0), Tags(), 1)
+    ours, theirs = level(result.audio.samples, 4410), level(other.audio.samples, 4800)
+    assert np.corrcoef(np.log(ours[:-5] + 1e-9), np.log(theirs[:-5] + 1e-9))[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("tempo", [30.0, 300.0])
+def test_the_slowest_and_the_fastest_tempo_can_be_asked_for(tempo: float) -> None:
+    for style in ("ambient", "jazz", "waltz"):
+        result = Sketch(style).generate(video(7.0), Tags(tempo=tempo), 1)
+        low, high = result.facts["tempo_range"]
+        assert 0.92 * tempo - 0.1 <= low <= high <= 1.08 * tempo + 0.1
+        assert np.isfinite(result.audio.samples).all()
+
+
+def test_stems_sum_to_the_mix() -> None:
+    result = score("cinematic", 1, 10.0)
+    assert 4 <= len(result.stems) <= 7
+    assert set(result.stems) <= set(STEMS)
+    total = np.sum([stem.samples for stem in result.stems.values()], axis=0)
+    assert np.abs(total - result.audio.samples).max() < 1e-5
+    plain = Sketch("cinematic").generate(video(10.0), Tags(), 1)
+    assert np.array_equal(plain.audio.samples, result.audio.samples), "asking for stems changes nothing"
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_a_cut_on_a_downbeat_is_heard_within_15_ms(style: str) -> None:
+    result = score(style, 1)
+    offsets = []
+    for hit in result.facts["hits"]:
+        if hit["downbeat"]:
+            beat = hit["time"] + hit["offset"]
+            start = int((beat - 0.08) * RATE)
+            power = level(np.diff(result.audio.samples[:, start : start + int(0.16 * RATE)]), STEP)
+            rise = np.convolve(power, [1, 1, -1, -1], "valid")
+            offsets.append((start + (int(np.argmax(rise)) + 2) * STEP) / RATE - beat)
+    assert offsets
+    assert np.abs(offsets).max() <= 0.015
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_it_grows_and_falls_with_the_picture(style: str) -> None:
+    result = score(style, 1)
+    bars = [section.energy for section in result.sections]
+    loud = []
+    for section in result.sections:
+        sound = result.audio.samples[:, int(section.start * RATE) : int(section.end * RATE)]
+        loud.append(10 * np.log10(level(sound, sound.shape[1])[0]))
+    assert np.corrcoef(bars, loud)[0, 1] > 0.7, list(zip(bars, loud, strict=True))
+    assert max(loud) - loud[0] > 3, "the intro is softer than the height of the piece"
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_the_ending_rings_and_dies_away(style: str) -> None:
+    """The last chord is struck, sounds on, falls without a step, and is silent at the last sample."""
+    result = score(style, 1)
+    assert result.downbeats is not None
+    last = float(result.downbeats[-1])
+    assert 1.0 < SECONDS - last < 6.0
+    tail = 10 * np.log10(level(result.audio.samples[:, int(last * RATE) :], 2400) + 1e-12)
+    whole = 10 * np.log10(level(result.audio.samples, 2400).mean())
+    assert tail[:4].max() > whole - 12, "it is heard"
+    assert tail[len(tail) // 3] > whole - 26, "and rings"
+    assert (np.diff(tail[len(tail) // 2 : -2]) < 4).all(), "nothing new is struck after it"
+    assert tail[-1] < whole - 35
+    assert np.abs(result.audio.samples[:, -1]).max() < 1e-4
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_there_is_no_hole_and_no_clipping(style: str) -> None:
+    result = score(style, 1)
+    assert result.beats is not None
+    sound = result.audio.samples[:, int(result.beats[0] * RATE) : int((SECONDS - 1.5) * RATE)]
+    loud = 10 * np.log10(level(sound, RATE // 2) + 1e-12)
+    assert loud.min() > loud.max() - 40
+    assert np.abs(result.audio.samples).max() == pytest.approx(10 ** (-3 / 20), abs=1e-3)
+    left, right = (float((side.astype(float) ** 2).mean()) for side in result.audio.samples)
+    assert abs(10 * np.log10(left / right)) < 3, "neither side is heavier"
+    assert np.corrcoef(*result.audio.samples)[0, 1] < 0.99, "it is stereo"
+
+
+@pytest.mark.parametrize("style", ALL)
+def test_the_melody_is_in_front_and_the_bass_is_there(style: str) -> None:
+    result = score(style, 1)
+    powers = {stem: 10 * np.log10(float((sound.samples**2).mean())) for stem, sound in result.stems.items()}
+    whole = 10 * np.log10(float((result.audio.samples**2).mean()))
+    assert powers["melody"] > whole - 16
+    assert powers["bass"] > whole - 14
+    assert powers.get("drums", -99.0) < whole - 1
+
+
+def test_the_midi_file_says_what_is_played() -> None:
+    import pretty_midi
+
+    for style in ("cinematic", "waltz", "electronic"):
+        result, music = score(style, 1), piece(style, 1, duration=SECONDS)
+        assert result.midi is not None
+        assert result.downbeats is not None
+        read = pretty_midi.PrettyMIDI(io.BytesIO(result.midi))
+        assert [(i.program, i.is_drum) for i in read.instruments if not i.is_drum] == [
+            (part.program, False) for part in music.parts if not part.drums
+        ]
+        ours = sorted(
+            (float(music.sheet.plan.tempo_map.time(note.beat)), note.pitch)
+            for part in music.parts
+            for note in part.notes
+        )
+        theirs = sorted((note.start, note.pitch) for instrument in read.instruments for note in instrument.notes)
+        assert len(ours) == len(theirs)
+        assert np.abs(np.array(sorted(t for t, _ in ours)) - sorted(t for t, _ in theirs)).max() < 0.002
+        bars = read.get_downbeats()
+        assert all(np.abs(bars - downbeat).min() < 0.002 for downbeat in result.downbeats)
+        assert read.key_signature_changes[0].key_number % 12 == music.sheet.key.tonic
+        names = {instrument.name for instrument in read.instruments}
+        assert set(result.facts["instruments"]) >= names
+
+
+def test_facts_name_what_was_chosen() -> None:
+    result = Sketch().generate(video(8.0), Tags(genres=["jazz"], key="Eb major", vocals=True), 3)
+    assert (result.facts["style"], result.facts["key"]) == ("jazz", "Eb major")
+    assert result.facts["progressions"]["A"]
+    assert "vocals" in result.facts["note"]
+    assert [section.name for section in result.sections] == result.facts["form"]
+    assert json.loads(json.dumps(result.facts)) == result.facts, "plain values"
+    assert result.sections[0].start == pytest.approx(float(result.downbeats[0]))  # type: ignore[index]
+    assert result.sections[-1].end == 8.0
+
+
+def test_progress_rises_to_one() -> None:
+    told: list[float] = []
+
+    def tell(fraction: float) -> None:
+        told.append(fraction)
+
+    Sketch("ambient").generate(video(12.0), Tags(), 1, progress=tell)
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (0.0, 1.0)
+    assert len(told) > 3
+
+
+def test_more_reverb_fills_the_gaps_between_the_drums() -> None:
+    def gaps(reverb: float) -> float:
+        drums = Sketch("funk", reverb=reverb).generate(video(8.0), Tags(), 1, stems=True).stems["drums"].samples
+        powers = level(drums[:, RATE * 3 : RATE * 5], 480)
+        return float(10 * np.log10(np.percentile(powers, 20) / powers.mean()))
+
+    assert gaps(2.0) > gaps(0.0) + 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"style": "polka"}, "polka"), ({"soundfont": "nowhere.sf2"}, "nowhere.sf2"), ({"reverb": 9.0}, "9")],
+)
+def test_a_setting_that_cannot_be_is_named(settings: dict[str, str], word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        Sketch(**settings)  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_no_soundfont_is_refused(tmp_path: Path) -> None:
+    fake = tmp_path / "fake.sf2"
+    fake.write_text("not a bank")
+    with pytest.raises(UsageError, match=r"fake\.sf2"):
+        Sketch("jazz", soundfont=str(fake)).generate(video(3.0), Tags(), 1)

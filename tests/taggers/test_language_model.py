@@ -1,0 +1,315 @@
+"""The tagger of two models, with tiny chat models in the published formats that have learnt an answer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.fixtures.tiny import chat as tiny
+from tests.fixtures.tiny import yue_lm
+from v2m.cli.score import main
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.protocols import Tagger
+from v2m.core.types import Progress, Tags, Video
+from v2m.media import video as opening
+from v2m.taggers import chat_model
+from v2m.taggers.heuristic import Palette
+from v2m.taggers.language_model import LanguageModel, merged, problems
+from v2m.taggers.videollama import VideoLLaMA3
+
+SMALL: dict[str, Any] = {"device": "cpu", "max_new_tokens": 80}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of each family that answers in the form asked for, and three of Qwen2's that do not."""
+    folder = tmp_path_factory.mktemp("chat")
+    for family in ("mistral", "qwen2", "gemma"):
+        tiny.write(folder / family, family)
+    for name, text in (("prose", tiny.PROSE), ("nonsense", tiny.NONSENSE), ("empty", "")):
+        tiny.write(folder / name, answer=text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(media: Path) -> Video:
+    return opening.open(media / "cuts.mp4")
+
+
+@dataclass
+class Says:
+    """A captioner without a model."""
+
+    caption: str = "A kite flies over a hill."
+    released: int = 0
+    seen: list[str] = field(default_factory=list)
+
+    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+        return Tags(caption=self.caption, genres="polka").merge(hints)
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@dataclass
+class Scripted:
+    """A chat model that gives answers in turn and keeps what it was asked."""
+
+    answers: list[str]
+    asked: list[list[str]] = field(default_factory=list)
+
+    def answer(self, role: str, turns: list[str], most: int, streamer: Any = None) -> str:
+        self.asked.append(list(turns))
+        return self.answers[len(self.asked) - 1]
+
+
+def scripted(*answers: str, **settings: Any) -> tuple[LanguageModel, Scripted]:
+    model = Scripted(list(answers))
+    tagger = LanguageModel(Says(), model="none", **settings)
+    tagger._holder._load = lambda: model
+    return tagger, model
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "gemma"])
+def test_each_familys_json_becomes_tags_in_its_own_template(models: Path, clip: Video, family: str) -> None:
+    tagger = LanguageModel(Says(), model=str(models / family), **SMALL)
+    assert isinstance(tagger, Tagger)
+    seen: list[float] = []
+
+    def note(fraction: float) -> None:
+        seen.append(fraction)
+
+    tags = tagger.tag(clip, Tags(), note)
+    assert tags.caption == "A kite flies over a hill."
+    assert (tags.genres, tags.instruments, tags.moods) == (("ambient",), ("piano", "harp"), ("calm",))
+    assert (tags.timbres, tags.tempo) == (("warm",), 72.0)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert [(each.folder, each.licence) for each in tagger.weights] == [(models / family, "apache-2.0")]
+    assert tagger.tag(clip, Tags()) == tags
+    tagger.release()
+    assert not tagger._holder.loaded
+
+
+def test_templates_say_the_role_whether_they_know_a_system_or_not(models: Path) -> None:
+    turns = ["First?", "No.", "Again?"]
+    read = {}
+    for family in ("mistral", "qwen2", "gemma"):
+        model = chat_model.load(models / family, "cpu", None)
+        read[family] = model.tokenizer.decode(model._read("A composer.", turns)["input_ids"][0])
+    opening = "<start_of_turn>user\nA composer.\n\nFirst?<end_of_turn>\n<start_of_turn>model\nNo.<end_of_turn>\n"
+    assert read["gemma"] == f"<bos>{opening}<start_of_turn>user\nAgain?<end_of_turn>\n<start_of_turn>model\n"
+    assert read["qwen2"].startswith("<|im_start|>system\nA composer.<|im_end|>\n<|im_start|>user\nFirst?<|im_end|>")
+    assert read["mistral"] == "<s>[INST] First?[/INST]No.</s>[INST] A composer.\n\nAgain?[/INST]"
+
+
+def test_prose_is_read_after_all_retries(models: Path, clip: Video) -> None:
+    tags = LanguageModel(Says(), model=str(models / "prose"), retries=1, **SMALL).tag(clip, Tags())
+    assert (tags.genres, tags.instruments, tags.moods, tags.tempo) == (("ambient",), ("piano", "harp"), ("calm",), 72.0)
+
+
+@pytest.mark.parametrize("what", ["nonsense", "empty"])
+def test_nonsense_gives_the_palettes_tags_and_a_warning(
+    models: Path, clip: Video, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    hints = Tags(tempo=90, instruments="Kazoo")
+    with caplog.at_level(logging.WARNING, "v2m"):
+        tags = LanguageModel(Says(), model=str(models / what), **SMALL).tag(clip, hints)
+    assert tags == Palette().tag(clip, hints)
+    assert "answers could not be read" in caplog.text
+    assert ("it said nothing" if what == "empty" else "it said 'Qx zzv") in caplog.text
+
+
+def test_an_answer_in_another_form_is_asked_for_again_with_what_it_lacks(clip: Video) -> None:
+    half = '{"genres": ["jazz"], "instruments": ["piano"]}'
+    tagger, model = scripted("Sure! Jazz.", half, tiny.ANSWER)
+    assert tagger.tag(clip, Tags(negative="drums", tempo=90)).genres == ("ambient",)
+    assert [len(turns) for turns in model.asked] == [1, 3, 5]
+    first = "The video shows: A kite flies over a hill.\nThis is decided already: tempo: 90 BPM; avoid: drums."
+    assert model.asked[0] == [first]
+    assert model.asked[2][1:] == [
+        "Sure! Jazz.",
+        "That is no JSON object. Answer only with the JSON object.",
+        half,
+        "It names no moods; It gives no tempo. Answer only with the JSON object.",
+    ]
+    tagger, model = scripted("no", half, "maybe")
+    assert tagger.tag(clip, Tags()).genres == ("jazz",)  # the one that says most
+    tagger, model = scripted("no", retries=0)
+    tagger.tag(clip, Tags())
+    assert len(model.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        (tiny.ANSWER, []),
+        (f"Sure:\n```json\n{tiny.ANSWER}\n```", []),
+        (tiny.ANSWER.replace("72", '"72 BPM"'), []),
+        (tiny.ANSWER.replace("72", "7200"), ["It gives no tempo"]),
+        (tiny.ANSWER.replace('["calm"]', "[]"), ["It names no moods"]),
+        ("[1, 2]", ["That is no JSON object"]),
+        (tiny.PROSE, ["That is no JSON object"]),
+        ("", ["That is no JSON object"]),
+    ],
+)
+def test_an_answer_is_checked(said: str, wrong: list[str]) -> None:
+    assert problems(said) == wrong
+
+
+def test_the_users_words_come_first_and_win_whatever_their_case() -> None:
+    found = Tags(genres="ambient, jazz", instruments="piano, harp, drums", moods="calm", tempo=72, key="C major")
+    hints = Tags(genres="Jazz", instruments="PIANO,  Grand   piano", tempo=140, negative="Drums")
+    tags = merged(found.merge(hints), found, hints)
+    assert tags.genres == ("Jazz", "ambient")
+    assert tags.instruments == ("PIANO", "Grand   piano", "harp")
+    assert (tags.moods, tags.tempo, tags.key, tags.negative) == (("calm",), 140, "C major", ("Drums",))
+
+
+def test_one_model_is_in_memory_at_a_time(clip: Video) -> None:
+    tagger, model = scripted(tiny.ANSWER, tiny.ANSWER)
+    says = tagger.captioner
+    assert isinstance(says, Says)
+    loads: list[int] = []
+
+    def load() -> Scripted:
+        loads.append(says.released)
+        return model
+
+    tagger._holder._load = load
+    tagger.tag(clip, Tags())
+    assert loads == [1]
+    assert tagger._holder.loaded
+    tell = says.tag
+
+    def look(*arguments: Any) -> Tags:
+        assert not tagger._holder.loaded
+        return tell(*arguments)
+
+    says.tag = look  # type: ignore[method-assign]
+    tagger.tag(clip, Tags())
+
+
+def test_what_is_seen_is_the_users_caption_where_there_is_one_and_a_describers_own_words(clip: Video) -> None:
+    tagger, model = scripted(tiny.ANSWER, tiny.ANSWER)
+    tagger.tag(clip, Tags(caption="Two dogs."))
+    assert model.asked[0][0].startswith("The video shows: Two dogs.\n")
+
+    class Describes(Says):
+        def describe(self, video: Video, question: str, progress: Progress | None = None) -> str:
+            return f"{question} A\nlong   tale."
+
+    tagger.captioner = Describes()
+    assert tagger.tag(clip, Tags()).caption == "Describe the scene in detail. A long tale."
+
+
+def test_videollama_describes_for_it(v2b_weights: Path, clip: Video) -> None:
+    asked: dict[str, Any] = {"prompt": "?", "retry_prompt": "?", "lyrics_prompt": "?", "max_new_tokens": 90}
+    captioner = VideoLLaMA3(str(v2b_weights / "tagger"), **asked, device="cpu", max_frames=2, pixels=4 * 784)
+    assert captioner.describe(clip, "What is seen?").startswith("Caption: A kite flies over a hill.")
+    assert isinstance(LanguageModel().captioner, VideoLLaMA3)
+
+
+def test_vocals_without_lyrics_are_written_by_the_chat_model(clip: Video) -> None:
+    song = "[verse]\nOver the hill we fly\nUnder the open sky"
+    tagger, model = scripted(tiny.ANSWER, song)
+    assert tagger.tag(clip, Tags(vocals=True)).lyrics == song
+    assert "Write the lyrics" in model.asked[1][0]
+    tagger, model = scripted(tiny.ANSWER)
+    assert tagger.tag(clip, Tags(vocals=True, lyrics="la la")).lyrics == "la la"
+
+
+def test_four_bits_really_are_fewer(models: Path) -> None:
+    model = chat_model.load(models / "mistral", "cpu", 4).model
+    assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
+
+
+def test_short_names_are_repositories(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(models / "mistral", tmp_path / "Mistral-7B-Instruct-v0.3")
+    shutil.copytree(models / "gemma", tmp_path / "google" / "gemma-7b-it")
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
+    for name, repository in (
+        ("Mistral-7B", "mistralai/Mistral-7B-Instruct-v0.3"),
+        ("gemma-7b", "google/gemma-7b-it"),
+    ):
+        tagger = LanguageModel(Says(), model=name)
+        tagger.prepare()
+        assert [each.name for each in tagger.weights] == [repository]
+
+
+def test_what_is_no_chat_model_is_one_line(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def spoilt(name: str, change: Any) -> str:
+        folder = Path(shutil.copytree(models / "qwen2", tmp_path / name))
+        change(folder)
+        return str(folder)
+
+    def settings(file: str, **change: Any) -> Any:
+        def apply(folder: Path) -> None:
+            path = folder / file
+            path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+        return apply
+
+    def mute(folder: Path) -> None:
+        (folder / "chat_template.jinja").unlink()
+
+    def cut(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1000])
+
+    def garble(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text("{")
+
+    llama = yue_lm.make(tmp_path / "llama", 300, hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
+    (llama / "tokenizer_config.json").write_text("{}")
+    for folder, told in [
+        (spoilt("t5", settings("config.json", model_type="t5")), "model_type 't5'"),
+        (spoilt("own", settings("config.json", model_type="mine")), "model_type 'mine'"),
+        (spoilt("mute", mute), "no chat template"),
+        (spoilt("cut", cut), "safetensors"),
+        (spoilt("garbled", garble), "tokenizer"),
+        (str(llama), "lacks tokenizer"),
+    ]:
+        with pytest.raises(MissingError, match=told) as caught:
+            LanguageModel(Says(), model=folder)._load()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_question_longer_than_the_model_reads_is_one_line(models: Path) -> None:
+    model = chat_model.load(models / "qwen2", "cpu", None)
+    with pytest.raises(UsageError, match="more than the model can read"):
+        model.answer("A composer.", ["Hello?"], 9000)
+
+
+def test_wrong_settings_are_told_together() -> None:
+    with pytest.raises(UsageError, match=r"role must not be empty.*retries.*max_new_tokens"):
+        LanguageModel(Says(), role=" ", retries=11, max_new_tokens=0)
+
+
+def test_from_the_command_line_with_a_captioner_by_class_path(
+    models: Path, tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("v2m.pretrained.weights._shown", set())  # each is shown once
+    clip = Path(shutil.copy(media / "cuts.mp4", tmp_path))
+    flags = ["--tagger", "v2m.taggers.language_model.LanguageModel", "--tagger.model", str(models / "gemma")]
+    flags += ["--tagger.captioner", "v2m.taggers.heuristic.Palette", "--tagger.max_new_tokens", "80"]
+    assert main([str(clip), *flags, "--tags.instruments", "Harp,Flute", "--quiet"]) == 0
+    record = json.loads(clip.with_name("cuts.v2m.json").read_text())
+    assert record["tags"]["instruments"] == ["Harp", "Flute", "piano"]
+    assert (record["tags"]["genres"], record["tags"]["tempo"]) == (["ambient"], 72.0)
+    assert record["tags"]["caption"].endswith("cuts")
+    assert [each["licence"] for each in record["weights"]] == ["apache-2.0"]
+    assert record["measured"]["cuts"]
+    assert "licence: apache-2.0" in capsys.readouterr().err

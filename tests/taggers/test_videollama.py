@@ -1,0 +1,311 @@
+"""The tagger with tiny models in the published formats: one that has learnt an answer, one that says nonsense."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tests.fixtures.tiny.videollama import BOTH, SONG, make_native, make_original, split_tokenizer
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.protocols import Tagger
+from v2m.core.timing import glances
+from v2m.core.types import Tags, Video
+from v2m.media import video as opening
+from v2m.taggers.heuristic import Palette
+from v2m.taggers.llm_common import completed
+from v2m.taggers.videollama import VideoLLaMA3
+from v2m.taggers.videollama_model import load
+
+ROOT = Path(__file__).parents[2]
+RECIPE = yaml.safe_load((ROOT / "configs" / "infer" / "v2b.yaml").read_text())["tagger"]["init_args"]
+PROMPTS: dict[str, Any] = {name: RECIPE[name] for name in ("prompt", "retry_prompt", "lyrics_prompt")}
+SMALL: dict[str, Any] = PROMPTS | {"device": "cpu", "max_frames": 3, "pixels": 4 * 784, "max_new_tokens": 90}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def taught(v2b_weights: Path) -> Path:
+    return v2b_weights / "tagger"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_original(tmp_path_factory.mktemp("tiny") / "original", shards=2)
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_native(tmp_path_factory.mktemp("tiny") / "native")
+
+
+@pytest.fixture(scope="module")
+def clip(media: Path) -> Video:
+    return opening.open(media / "cuts.mp4")
+
+
+def test_a_taught_models_answer_becomes_tags_and_hints_win(taught: Path, clip: Video) -> None:
+    tagger = VideoLLaMA3(str(taught), **SMALL)
+    seen: list[float] = []
+
+    def note(fraction: float) -> None:
+        seen.append(fraction)
+
+    assert isinstance(tagger, Tagger)
+    tags = tagger.tag(clip, Tags(moods="tense", negative="harp"), note)
+    assert tags.caption == "A kite flies over a hill."
+    assert (tags.genres, tags.instruments, tags.moods) == (("ambient", "cinematic"), ("piano",), ("tense",))
+    assert (tags.timbres, tags.tempo, tags.key) == (("warm", "airy"), 72.0, None)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert len(seen) > 10
+    assert [each.folder for each in tagger.weights] == [taught]
+    assert tagger.tag(clip, Tags(moods="tense", negative="harp")) == tags
+    tagger.release()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_fewer_bits_give_the_taught_answer_and_really_are_fewer(taught: Path, clip: Video, bits: Any) -> None:
+    tagger = VideoLLaMA3(str(taught), bits=bits, **SMALL)
+    assert tagger.tag(clip, Tags()).tempo == 72.0
+    with tagger._holder.model() as held:
+        model: Any = held
+        parts = model.model.model
+    assert parts.language_model.layers[0].mlp.up_proj.weight.dtype in {torch.int8, torch.uint8}
+    assert parts.vision_model.encoder.layers[0].mlp.fc1.weight.dtype == torch.float32
+    assert parts.projector.readout[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_nonsense_twice_gives_the_palettes_tags_and_a_warning(
+    original: Path, clip: Video, caplog: pytest.LogCaptureFixture, bits: Any
+) -> None:
+    brief: dict[str, Any] = SMALL | {"max_new_tokens": 4}
+    with caplog.at_level(logging.WARNING, "v2m"):
+        tags = VideoLLaMA3(str(original), bits=bits, **brief).tag(clip, Tags(tempo=90))
+    assert tags == Palette().tag(clip, Tags(tempo=90))
+    assert "could not be read" in caplog.text
+
+
+def test_lyrics_are_asked_for_where_there_shall_be_vocals(tmp_path: Path, clip: Video) -> None:
+    folder = make_original(tmp_path / "singer", answer=BOTH)
+    tagger = VideoLLaMA3(str(folder), **SMALL)
+    full = Tags(genres="pop", instruments="piano", moods="calm", tempo=90, key="C major")
+    assert tagger.tag(clip, replace(full, vocals=True)).lyrics == SONG
+    assert tagger.tag(clip, replace(full, vocals=True, lyrics="la")).lyrics == "la"
+    assert tagger.tag(clip, full).lyrics == ""
+
+
+def test_memory_that_runs_out_is_told_with_what_to_lower_and_the_model_is_dropped(taught: Path, clip: Video) -> None:
+    tagger = VideoLLaMA3(str(taught), **SMALL)
+
+    def hoard(fraction: float) -> None:
+        if fraction > 0.45:  # it is writing its answer
+            torch.empty(2**48)
+
+    with pytest.raises(MemoryError, match=r"--tagger\.bits 4.*--tagger\.max_frames.*--tagger\.pixels.*--low-memory"):
+        tagger.tag(clip, Tags(), hoard)
+    assert not tagger._holder.loaded
+    assert tagger.tag(clip, Tags()).tempo == 72.0
+
+
+def test_a_video_too_narrow_for_the_model_is_measured_instead(
+    clip: Video, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    tagger = VideoLLaMA3(str(tmp_path / "no weights"), **SMALL)
+    for width, height in ((4000, 20), (20, 4000)):
+        caplog.clear()
+        ribbon = replace(clip, width=width, height=height)
+        assert tagger.tag(ribbon, Tags(tempo=90)) == Palette().tag(ribbon, Tags(tempo=90))
+        assert "too narrow" in caplog.text
+    with pytest.raises(MissingError, match="no weights"):
+        tagger.tag(replace(clip, width=3980, height=20), Tags())
+
+
+def test_what_the_model_would_avoid_is_kept_unless_somebody_has_chosen_it(clip: Video) -> None:
+    found = Tags(
+        genres="jazz, trap", instruments="piano, electric guitars", moods="calm", negative="drums, piano, harp, organ"
+    )
+    assert completed(clip, found, Tags(), "VideoLLaMA3").negative == ("drums", "harp", "organ")
+    assert completed(clip, found, Tags(instruments="Harp"), "VideoLLaMA3").negative == ("drums", "piano", "organ")
+    avoided = completed(clip, found, Tags(negative="guitar, rap"), "VideoLLaMA3")
+    assert avoided.negative == ("guitar", "rap")
+    assert (avoided.genres, avoided.instruments) == (("jazz", "trap"), ("piano",))
+
+
+def test_what_the_model_leaves_open_is_measured_without_what_is_to_be_avoided(
+    clip: Video, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = Tags(caption="A hill.", genres="jazz", timbres="warm", tempo=70, negative="piano", lyrics="la la")
+    tags = completed(clip, found, Tags(), "VideoLLaMA3")
+    measured = Palette().tag(clip, Tags(genres="jazz", negative="piano"))
+    assert (tags.instruments, tags.moods) == (measured.instruments, measured.moods)
+    assert "piano" in Palette().tag(clip, Tags(genres="jazz")).instruments
+    assert "piano" not in tags.instruments
+    assert (tags.caption, tags.genres, tags.timbres, tags.tempo) == ("A hill.", ("jazz",), ("warm",), 70)
+    assert tags.lyrics == "la la"
+    assert "named no instruments and no moods" in caplog.text
+
+
+def test_few_tags_are_asked_for_once_more_and_the_better_answer_is_used(clip: Video) -> None:
+    answers = {
+        PROMPTS["prompt"]: "Caption: A hill.\nMood: calm",
+        PROMPTS["retry_prompt"]: "jazz, piano, harp, warm, calm",
+    }
+    asked: list[str] = []
+
+    class Scripted:
+        room = 9000
+
+        def inputs(self, frames: Any, ticks: list[int], clock: int, question: str, pixels: int) -> dict[str, Any]:
+            assert (len(frames), len(ticks), clock, pixels) == (3, 3, 1000, 4 * 784)
+            asked.append(question)
+            return {"input_ids": torch.zeros(1, 5)}
+
+        def answer(self, inputs: Any, most: int, streamer: Any = None) -> str:
+            return answers[asked[-1].partition("\nThis is decided")[0]]
+
+    tagger = VideoLLaMA3("none", **SMALL)
+    tagger._load = Scripted  # type: ignore[method-assign]
+    tagger._holder._load = Scripted
+    tags = tagger.tag(clip, Tags(tempo=90, key="C major", negative="drums", lyrics="la", caption="Seen."))
+    assert asked == [
+        prompt + "\nThis is decided already: caption: Seen.; tempo: 90 BPM; key: C major; avoid: drums."
+        for prompt in answers
+    ]
+    assert (tags.genres, tags.instruments, tags.moods) == (("jazz",), ("piano", "harp"), ("calm",))
+    answers |= {PROMPTS["prompt"]: "Genre: jazz\nInstruments: piano, harp\nMood: calm", PROMPTS["retry_prompt"]: "rock"}
+    asked.clear()
+    assert tagger.tag(clip, Tags(vocals=True, lyrics="la")).genres == ("jazz",)  # four are not, and one is worse
+    assert asked == [PROMPTS["prompt"], PROMPTS["retry_prompt"]]  # no words to sing, which are there
+    answers[PROMPTS["prompt"]] = "Genre: jazz\nInstruments: piano, harp\nMood: calm, warm"
+    asked.clear()
+    tagger.tag(clip, Tags())
+    assert asked == [PROMPTS["prompt"]]  # five are enough
+
+
+def test_a_vocabulary_in_two_files_reads_as_the_one_in_one(original: Path, tmp_path: Path) -> None:
+    split = split_tokenizer(Path(shutil.copytree(original, tmp_path / "split")))
+    there, here = (load(folder, "cpu", None) for folder in (original, split))
+    frames = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
+    texts = [each.inputs(frames, [0, 1000], 1000, "Music, 90 BPM?", 3136)["input_ids"] for each in (there, here)]
+    assert torch.equal(*texts)
+    assert here.processor.tokenizer.get_vocab() == there.processor.tokenizer.get_vocab()
+    (split / "merges.txt").unlink()
+    with pytest.raises(MissingError, match="cannot be read") as caught:
+        load(split, "cpu", None)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_model_is_told_when_each_frame_is_shown(native: Path, clip: Video) -> None:
+    loaded = load(native, "cpu", None)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 56, 84, 3), np.uint8)
+    inputs = loaded.inputs(frames, [0, 1240, 61000], 1000, "What?", 100_352)
+    text = loaded.processor.tokenizer.decode(inputs["input_ids"][0])
+    parts = [part.strip(",\n").split("s:")[0] for part in text.split("Time ")[1:]]
+    assert parts == ["0.0", "1.2", "61.0"]
+    assert text.count("<|video_pad|>") == int(inputs["video_compression_mask"].sum())
+    assert text.endswith("What?<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_pixels_bound_the_tokens_of_a_frame(native: Path) -> None:
+    loaded = load(native, "cpu", None)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 360, 640, 3), np.uint8)
+    for pixels in (784, 12_544, 50_176):
+        grid = loaded.inputs(frames, [0, 1000], 1000, "?", pixels)["video_grid_thw"][0]
+        assert int(grid[1] * grid[2]) // 4 <= pixels // 784
+
+
+def test_frames_change_what_an_untaught_model_says(native: Path) -> None:
+    loaded = load(native, "cpu", None)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
+    said = {loaded.answer(loaded.inputs(each, [0, 1000], 1000, "?", 3136), 12) for each in (frames, frames // 4)}
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("duration", "rate", "limit", "expected"),
+    [
+        (4.0, 1.0, 32, [0.5, 1.5, 2.5, 3.5]),
+        (0.4, 1.0, 32, [0.2]),
+        (0.04, 1.0, 1, [0.02]),
+        (100.0, 1.0, 1, [50.0]),
+        (90.0, 1.0, 4, [0.0, 30.0, 60.0, 90.0]),
+        (4.0, 1.0, 4, [0.0, 4 / 3, 8 / 3, 4.0]),
+    ],
+)
+def test_glances_are_the_middles_of_blocks_or_evenly_spread(
+    duration: float, rate: float, limit: int, expected: list[float]
+) -> None:
+    assert glances(duration, rate, limit) == pytest.approx(expected)
+
+
+def test_weights_that_are_not_the_models_are_told(native: Path, original: Path, tmp_path: Path) -> None:
+    def broken(folder: Path, change: str) -> Path:
+        copy = Path(shutil.copytree(folder, tmp_path / f"{folder.name} {change}"))
+        config = json.loads((copy / "config.json").read_text())
+        if change == "other type":
+            (copy / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+        elif change == "no config":
+            (copy / "config.json").unlink()
+        elif change == "no pads":
+            text = (copy / "tokenizer.json").read_text()
+            (copy / "tokenizer.json").write_text(text.replace("<|video_pad|>", "<|other_pad|>"))
+        else:
+            path = sorted(copy.glob("*.safetensors"))[0]
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        return copy
+
+    for folder, change, told in [
+        (native, "other type", "model_type 'llama'"),
+        (native, "no config", "config.json"),
+        (original, "no pads", r"<\|video_pad\|>"),
+        (native, "cut", "safetensors"),
+        (original, "cut", "safetensors"),
+    ]:
+        tagger = VideoLLaMA3(str(broken(folder, change)), **SMALL)
+        with pytest.raises(MissingError, match=told) as caught:
+            tagger._load()
+        assert "\n" not in str(caught.value)
+
+
+def test_settings_that_cannot_be_are_told_together() -> None:
+    with pytest.raises(UsageError, match=r"fps.*pixels.*max_frames"):
+        VideoLLaMA3(**PROMPTS, fps=0, pixels=3, max_frames=0)
+
+
+def test_prompts_are_the_recipes_and_none_may_be_empty() -> None:
+    with pytest.raises(TypeError, match="lyrics_prompt"):
+        VideoLLaMA3(prompt="a", retry_prompt="b")  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"^retry_prompt must not be empty$"):
+        VideoLLaMA3(**dict[str, Any](PROMPTS, retry_prompt=" \n"))
+
+
+def test_an_unknown_device_is_refused_before_weights_are_looked_for() -> None:
+    with pytest.raises(UsageError, match="device 'tpu' is none of this machine's"):
+        VideoLLaMA3("no/such/folder/at/all", **PROMPTS, device="tpu").prepare()
+
+
+def test_low_memory_means_four_bits_and_less_to_see() -> None:
+    low = VideoLLaMA3(**PROMPTS, low_memory=True)
+    assert (low.bits, low.max_frames, low.pixels) == (4, 16, 50_176)
+    assert VideoLLaMA3(**PROMPTS, low_memory=True, bits=8).bits == 8
+
+
+def test_more_than_the_model_can_read_is_told(native: Path, clip: Video) -> None:
+    long: dict[str, Any] = SMALL | {"max_new_tokens": 9000}
+    tagger = VideoLLaMA3(str(native), **long)
+    with pytest.raises(UsageError, match="more than the model can read"):
+        tagger.tag(clip, Tags())

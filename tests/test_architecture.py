@@ -1,0 +1,121 @@
+"""Contracts between packages: who may import whom, and what the default recipe may load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "v2m"
+# Each package of v2m/ and exactly the packages that its files import, lazy imports and type hints included.
+MAY_IMPORT: dict[str, set[str]] = {}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def imports(module: str) -> set[str]:
+    """Modules of v2m that the file imports anywhere: at the top, in functions, for type hints."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} uses a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                names.add(full if full in MODULES else str(node.module))
+    return names & MODULES.keys() - {module}
+
+
+GRAPH = {module: imports(module) for module in MODULES if module not in {"v2m", "v2m.__main__"}}
+
+
+def package(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Strongly connected components of more than one node (Tarjan)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    result: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in sorted(graph.get(node, ())):
+            if target not in index:
+                visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in stack:
+                low[node] = min(low[node], index[target])
+        if low[node] == index[node]:
+            component = [stack.pop()]
+            while component[-1] != node:
+                component.append(stack.pop())
+            if len(component) > 1:
+                result.append(sorted(component))
+
+    for node in sorted(graph):
+        if node not in index:
+            visit(node)
+    return result
+
+
+def package_graph() -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = defaultdict(set)
+    for module, targets in GRAPH.items():
+        graph[package(module)] |= {package(target) for target in targets} - {package(module), ""}
+    return dict(graph)
+
+
+def test_each_package_imports_exactly_what_the_table_says() -> None:
+    actual = {name: set(targets) for name, targets in package_graph().items()}
+    assert actual == MAY_IMPORT
+
+
+def test_no_package_and_no_module_is_in_an_import_cycle() -> None:
+    assert cycles(package_graph()) == []
+    assert cycles(GRAPH) == []
+
+
+def test_a_cycle_would_be_found() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_no_loose_module_and_no_drawer() -> None:
+    assert {path.name for path in PACKAGE.iterdir() if path.is_file()} == {"__init__.py", "__main__.py", "py.typed"}
+    assert not [path for path in PACKAGE.rglob("*.py") if path.stem in {"utils", "common", "helpers", "misc"}]
+
+
+def heavy_after(statement: str) -> Iterator[str]:
+    code = (
+        f"import sys; {statement}\n"
+        "heavy = {'torch', 'transformers', 'lightning', 'matplotlib', 'wandb', 'scipy', 'librosa'} & set(sys.modules)\n"
+        "sys.stdout.write(' '.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    yield from done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "statement", ["import v2m; v2m.score_video; v2m.Tags", "from v2m.cli.score import parse; parse(['clip.mp4'])"]
+)
+def test_the_api_and_the_command_line_load_no_heavy_library(statement: str) -> None:
+    assert not list(heavy_after(statement))
+
+
+def test_the_eight_packages_import_together() -> None:
+    names = "torch, lightning, audiocraft, transformers, decord, wandb, webdataset, encodec"
+    code = f"import {names}; from audiocraft.models import lm; print(lm.LMModel.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("LMModel"), done.stderr

@@ -1,0 +1,187 @@
+"""A run is listened to without its noticing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.fixtures.tiny import shards
+from tests.fixtures.tiny.training import prepared
+from tests.training.test_checkpoints import LM, SEES, alike, state
+from v2m.core.errors import RefusedError, UsageError
+from v2m.data.module import ShardData
+from v2m.media import video as files
+from v2m.models.inference.decoder import Decoder
+from v2m.training.audio_samples import Listening
+from v2m.training.checkpoints import Checkpoints
+from v2m.training.ema import Average
+from v2m.training.eval_clips import How
+from v2m.training.module import V2M
+from v2m.training.optim import Learning
+
+END = 6  # steps, of 9 batches: a pass has 3, and its last is a step by itself
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared(tmp_path_factory.mktemp("prepared"))
+
+
+class Drawing(Listening):
+    """Draws from all the random numbers that there are while it listens."""
+
+    def _write(self, trainer: Any, module: Any) -> None:
+        super()._write(trainer, module)
+        _ = torch.rand(3), np.random.rand(3), random.random()
+
+
+def run(
+    folder: Path, root: Path, *more: lightning.Callback, validate: bool = True, max_steps: int = END
+) -> lightning.Trainer:
+    torch.manual_seed(1)
+    trainer = lightning.Trainer(
+        default_root_dir=root,
+        max_steps=max_steps,
+        callbacks=[Average(0.9), Checkpoints(END), *more],
+        val_check_interval=4,
+        check_val_every_n_epoch=None,
+        accumulate_grad_batches=2,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        devices=1,
+        num_sanity_val_steps=0,
+    )
+    model = V2M(lm=LM, conditioner=SEES, learning=Learning(rate=3e-3, lm_share=0.5, warmup=3), window=1.0)
+    trainer.fit(model, ShardData(folder, folder if validate else None, batch=2, window=1.0, workers=0))
+    return trainer
+
+
+def figures(root: Path) -> dict[int, Any]:
+    found = [json.loads(path.read_text()) for path in sorted(root.glob("listening/step*/figures.json"))]
+    return {each["step"]: each for each in found}
+
+
+def test_training_goes_on_bit_for_bit_and_the_averaged_weights_are_heard(folder: Path, tmp_path: Path) -> None:
+    """Amid the batches of a step, too, as behind the fourth. The last listening is that of the end, whose averaged
+    weights are those of the checkpoint."""
+    run(folder, tmp_path / "without")
+    run(folder, tmp_path / "with", Drawing(every=1, clips=1, seed=7))
+    one, two = state(tmp_path / "without", END), state(tmp_path / "with", END)
+    for name in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "random", "v2m"):
+        assert alike(one[name], two[name]), name
+    assert list(figures(tmp_path / "with")) == [2, 5, END]
+    heard, rate = soundfile.read(tmp_path / f"with/listening/step{END:08d}/sample0000.flac")
+    assert (len(heard), rate) == (32000, 32000)
+    assert heard.std() > 1e-3
+
+    trainer = run(folder, tmp_path / "other", max_steps=1)
+    model: Any = trainer.lightning_module
+    again = {}
+    for name in ("ema", "state_dict"):
+        model.load_state_dict(two[name])
+        own = Listening(every=1, clips=1, seed=7)
+        model.eval()
+        own._clips = own._found(trainer, model)
+        how = How(Decoder(model.made.lm), own.sampling, own.seed, lambda fraction: None)
+        again[name] = own._clips[0].write(model.made, how).audio.samples[0]
+    assert np.abs(again["ema"] - heard).max() < 1e-4  # FLAC has 24 bits
+    assert np.abs(again["state_dict"] - heard).max() > 1e-2
+
+
+def test_videos_get_their_music_in_a_small_film(folder: Path, tmp_path: Path, media: Path) -> None:
+    """At the end alone, for there is no validation."""
+    run(folder, tmp_path, Listening(every=1, clips=3, videos=media, seconds=2.5), validate=False)
+    place = tmp_path / f"listening/step{END:08d}"
+    assert sorted(path.name for path in place.iterdir()) == ["cuts.flac", "cuts.mp4", "cuts.png", "figures.json"]
+    film = files.open(place / "cuts.mp4")
+    assert (film.width, film.height) == (160, 90)
+    assert film.duration == pytest.approx(2.5, abs=0.05)
+    assert [stream.kind for stream in film.streams] == ["video", "audio"]
+    held = figures(tmp_path)[END]["clips"]["cuts"]
+    assert {"accents", "lufs", "cut_to_beat_ms", "hits_above_chance"} <= held.keys()
+    assert (place / "cuts.png").read_bytes()[1:4] == b"PNG"
+
+
+class Failing(Listening):
+    def __init__(self, error: BaseException, **given: Any) -> None:
+        super().__init__(every=1, clips=1, **given)
+        self.error = error
+
+    def _write(self, trainer: Any, module: Any) -> None:
+        raise self.error
+
+
+def test_what_fails_is_a_warning(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "v2m"):
+        trainer = run(folder, tmp_path, Failing(torch.OutOfMemoryError("CUDA out of memory")))
+    assert trainer.global_step == END
+    assert "listening at step 2 failed, training goes on: CUDA out of memory" in caplog.text
+
+
+class Asking(Listening):
+    """A signal comes while it listens."""
+
+    def _write(self, trainer: Any, module: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        super()._write(trainer, module)
+
+
+def test_a_signal_ends_it_so_that_the_run_can_end(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "v2m"), pytest.raises(SystemExit) as caught:
+        run(folder, tmp_path, Asking(every=1, clips=1))
+    assert caught.value.code == 143
+    assert "listening at step 2 is left undone" in caplog.text
+    assert not figures(tmp_path)
+    assert state(tmp_path, 3)["global_step"] == 3
+
+
+def test_a_second_ctrl_c_is_not_taken_for_a_failure(folder: Path, tmp_path: Path) -> None:
+    """Lightning ends the run as it does on any."""
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(folder, tmp_path, Failing(KeyboardInterrupt()))
+
+
+@pytest.mark.parametrize("lacking", ["codec", "film"])
+def test_what_cannot_be_had_is_told_in_a_line_and_training_goes_on(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, lacking: str
+) -> None:
+    given: dict[str, Any] = {"videos": tmp_path / "nothere.mp4"}
+    told = "nothere.mp4' is not a video"
+    (tmp_path / "nothere.mp4").write_text("no film")
+    if lacking == "codec":
+        told, given = "there is no folder 'tiny'", {}
+        folder = shards.write(tmp_path / "in", (2,), seconds=1.0)
+    with caplog.at_level(logging.WARNING, "v2m"):
+        trainer = run(folder, tmp_path / "run", Listening(every=1, **given))
+    assert trainer.global_step == END
+    said = [each.getMessage() for each in caplog.records if "nothing to listen to" in each.getMessage()]
+    assert len(said) == 1
+    assert told in said[0]
+    assert not list(tmp_path.glob("run/listening/step*"))
+
+
+def test_videos_that_are_not_there_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.mp4': no such file or folder"):
+        run(folder, tmp_path, Listening(every=1, videos=[Path("none.mp4")]))
+    with pytest.raises(RefusedError, match="no videos"):
+        run(folder, tmp_path, Listening(every=1, videos=tmp_path))
+
+
+def test_settings_that_cannot_be_are_told_together() -> None:
+    with pytest.raises(UsageError, match=r"every -1 must be 0 or more; clips 0 must be 1 or more; seconds 0"):
+        Listening(every=-1, clips=0, seconds=0.0)

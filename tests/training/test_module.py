@@ -1,0 +1,297 @@
+"""What learns, on shards, under Lightning's own trainer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from torch import nn
+
+from tests.fixtures.tiny import shards as made
+from tests.taggers.test_videollama import SMALL
+from v2m import checkpoints
+from v2m.checkpoints import Part
+from v2m.core.errors import UsageError
+from v2m.core.protocols import Tagger
+from v2m.core.types import Progress, Tags, Video
+from v2m.data.collate import Batch
+from v2m.data.module import ShardData
+from v2m.data.predict_data import Turn, Turns
+from v2m.media import video
+from v2m.models import losses, patterns
+from v2m.models.lm import LMConfig
+from v2m.models.music_model import MusicConfig
+from v2m.models.visual.inputs import Seen
+from v2m.models.visual.temporal import TimedFrames
+from v2m.models.visual.vidmuse import ConditionerConfig
+from v2m.pipeline.batch import Row
+from v2m.taggers.videollama import VideoLLaMA3
+from v2m.training.compatibility import check
+from v2m.training.ema import Average
+from v2m.training.module import V2M
+from v2m.training.optim import Learning
+
+LM = LMConfig(width=32, layers=2, heads=4)
+SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
+FAST = Learning(rate=3e-3, lm_share=1.0, warmup=5)
+
+
+def trainer(**given: Any) -> lightning.Trainer:
+    """Without any file, and silent."""
+    quiet: Any = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "devices": 1,
+        "num_sanity_val_steps": 0,
+    }
+    return lightning.Trainer(**(quiet | given))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.write(tmp_path_factory.mktemp("shards"), (4, 4), seconds=4.0)
+
+
+def data(folder: Path, batch: int = 2, window: float = 1.0) -> ShardData:
+    return ShardData(folder, folder, batch=batch, window=window, workers=0)
+
+
+def module(**given: Any) -> V2M:
+    torch.manual_seed(0)
+    return V2M(**({"lm": LM, "conditioner": SEES, "learning": FAST, "window": 1.0} | given))
+
+
+@pytest.mark.parametrize(("precision", "last"), [("32-true", 0.05), ("bf16-mixed", 0.1)])
+def test_one_batch_is_learned_by_heart(tmp_path: Path, precision: str, last: float) -> None:
+    """From about ln 64 = 4.16."""
+    one = made.write(tmp_path, (2,), seconds=1.0)
+    model = module(drop_text=0.0, drop_video=0.0)
+    run = trainer(max_steps=250, precision=precision)
+    run.fit(model, data(one))
+    assert float(run.callback_metrics["train/loss"]) < last
+    assert all(value.dtype == torch.float32 for value in model.parameters())
+    begin = module()
+    begin.trainer = run
+    begin.setup("fit")
+    batch = next(iter(data(one).val_dataloader()))
+    assert isinstance(batch, Batch)
+    first = losses.loss(begin(batch), batch.codes, batch.lengths, begin.made.config.lm.pattern)[0]
+    assert abs(float(first.detach()) - math.log(64)) < 1.5
+
+
+def test_times_keep_their_digits_in_mixed_precision(folder: Path) -> None:
+    """At 29 s bfloat16 knows eighths of a second, and the language model's clock counts fiftieths."""
+    seen: list[Seen] = []
+    model = module()
+    run = trainer(max_steps=1, precision="bf16-mixed")
+    run.fit(model, data(folder))
+    conditioner = model.made.conditioner
+    assert isinstance(conditioner, TimedFrames)
+    conditioner.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    run.validate(model, data(folder), verbose=False)
+    assert {each.dtype for each in seen[0] if each.dtype != torch.bool} == {torch.float32}
+    told = [
+        conditioner._when(torch.tensor([[at]]), torch.zeros(1, dtype=torch.bfloat16)[None].expand(1, 32))
+        for at in (29.0, 29.02)
+    ]
+    assert (told[0] - told[1]).abs().max() > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # which the compiler looks at
+def test_layers_may_be_compiled_and_computed_anew(folder: Path) -> None:
+    """Neither changes what is learned, nor the names of weights."""
+    found: list[dict[str, torch.Tensor]] = []
+    for given in ({}, {"recompute": True}, {"compile": True}):
+        model = module(**given)
+        run = trainer(max_steps=3, gradient_clip_val=1.0)
+        run.fit(model, data(folder))
+        found.append(model.made.state_dict())
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        assert all(torch.allclose(value, other[name], atol=1e-4) for name, value in found[0].items())
+
+
+def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
+    model = module()
+    trainer(fast_dev_run=1).fit(model, data(folder))
+    config = model.made.config
+    assert (config.lm.codebooks, config.lm.entries, config.text) == (4, 64, 16)
+    assert config.conditioner is not None
+    assert (config.conditioner.tokens, config.conditioner.width) == (5, 24)
+    assert {kind: part.name for kind, part in model.made.parts.items()} == {
+        "vision_encoder": "tiny",
+        "codec": "tiny",
+        "text_encoder": "tiny",
+    }
+
+
+def test_shards_of_other_encoders_are_refused_with_all_that_differs() -> None:
+    config = MusicConfig(replace(LM, entries=64), 16, conditioner=replace(SEES, tokens=5, width=24))
+    check(config, made.KEPT)
+    other = replace(made.KEPT, width=32, codebooks=8, text_width=17)
+    with pytest.raises(UsageError, match=r"8 codebooks where the model has 4, 17 numbers .* 32 numbers"):
+        check(config, other)
+
+
+def test_text_and_video_are_dropped_as_often_as_asked(folder: Path) -> None:
+    model = module(drop_text=0.1, drop_video=0.4)
+    run = trainer(max_steps=1)
+    run.fit(model, data(folder))
+    seen: list[torch.Tensor] = []
+
+    def forward(batch: Batch, drop_text: Any = None, drop_video: Any = None) -> torch.Tensor:
+        seen.append(torch.stack([drop_text, drop_video]).float())
+        return torch.zeros(len(batch.codes), 4, patterns.steps(50, (0, 1, 2, 3)) - 1, 64)
+
+    model.forward = forward  # type: ignore[method-assign]
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]
+    batch = next(iter(data(folder).train_dataloader()))
+    many = batch._replace(codes=batch.codes.repeat(2000, 1, 1), lengths=batch.lengths.repeat(2000))
+    model.training_step(many, 0)
+    text, video = seen[0].mean(1).tolist()
+    both = float(seen[0].prod(0).mean())
+    assert abs(text - 0.1) < 0.02
+    assert abs(video - 0.4) < 0.03
+    assert abs(both - 0.04) < 0.015  # each by itself
+
+
+def test_what_is_new_learns_at_the_full_rate_and_the_rest_slower(folder: Path) -> None:
+    model = module(learning=Learning(rate=1e-3, lm_share=0.1))
+    run = trainer(max_steps=1)
+    run.fit(model, data(folder))
+    found = {group["name"]: (group["initial_lr"], group["weight_decay"]) for group in run.optimizers[0].param_groups}
+    assert found == {
+        "lm": (1e-4, 0.1),
+        "lm, undecayed": (1e-4, 0.0),
+        "conditioner": (1e-3, 0.1),
+        "conditioner, undecayed": (1e-3, 0.0),
+    }
+    held = [value for group in run.optimizers[0].param_groups for value in group["params"]]
+    assert len({id(value) for value in held}) == len(held) == len(list(model.parameters()))
+
+
+def test_the_rate_rises_then_falls_along_a_cosine() -> None:
+    how = Learning(warmup=10, floor=0.1)
+    assert [how.share(step, 110) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
+    assert abs(how.share(60, 110) - 0.55) < 1e-9
+    assert abs(how.share(110, 110) - 0.1) < 1e-9
+    assert how.share(500, 110) == how.share(110, 110)
+
+
+def test_validation_does_not_depend_on_how_clips_are_batched(tmp_path: Path) -> None:
+    folder = made.write(tmp_path, (5,), seconds=4.0)
+    model = module()
+    run = trainer(max_steps=1)
+    run.fit(model, data(folder))
+    figures = [trainer().validate(model, data(folder, batch=batch), verbose=False)[0] for batch in (1, 2, 5)]
+    for figure in figures:
+        assert figure["validation/loss"] == pytest.approx(figures[0]["validation/loss"], abs=1e-5)
+    assert set(figures[0]) == {"validation/loss", *(f"validation/loss_{k}" for k in range(4))}
+
+
+def test_settings_that_cannot_be_are_told_together() -> None:
+    with pytest.raises(UsageError, match=r"drop_text 2 .*drop_video -1 .*not both"):
+        V2M("a", lm=LM, drop_text=2.0, drop_video=-1.0)
+
+
+def test_a_schedule_without_an_end_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="max_steps"):
+        trainer(max_epochs=1).fit(module(), data(folder))
+
+
+def test_a_start_that_learned_from_other_frozen_models_is_refused(folder: Path, tmp_path: Path) -> None:
+    """By name; of the vision encoder only where the conditioner that learned from it is kept."""
+    about = replace(SEES, tokens=5, width=24)
+    for kind, name in (("codec", "owner/other"), ("text_encoder", "/other"), ("vision_encoder", "other@main")):
+        start = checkpoints.V2M(MusicConfig(replace(LM, entries=64), 16, conditioner=about, window=1.0))
+        start.parts = {each: Part("somewhere/tiny/") for each in ("codec", "text_encoder", "vision_encoder")}
+        start.save_pretrained(tmp_path / "same")
+        trainer(fast_dev_run=1).fit(module(start=str(tmp_path / "same"), lm=None, conditioner=None), data(folder))
+        start.parts[kind] = Part(name)
+        start.save_pretrained(tmp_path / kind)
+        told = f"{kind.replace('_', ' ')} 'tiny', the start with '{name}': prepare with the start's"
+        with pytest.raises(UsageError, match=told):
+            trainer(fast_dev_run=1).fit(module(start=str(tmp_path / kind), lm=None, conditioner=None), data(folder))
+    anew = module(start=str(tmp_path / "vision_encoder"), lm=None, conditioner=replace(SEES, layers=2))
+    trainer(fast_dev_run=1).fit(anew, data(folder))
+    assert anew.made.parts["vision_encoder"] == Part("tiny")
+
+
+class Linear(nn.Linear):
+    """A tagger that is a module itself."""
+
+    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+        return hints
+
+
+@pytest.mark.parametrize("kind", ["videollama3", "a module"])
+def test_a_tagger_is_no_part_of_what_learns_moves_or_is_saved(
+    kind: str, folder: Path, v2b_weights: Path, media: Path, tmp_path: Path
+) -> None:
+    tagger: Tagger = Linear(3, 3)
+    weights: nn.Module = Linear(3, 3)
+    if kind == "videollama3":
+        tagger = VideoLLaMA3(str(v2b_weights / "tagger"), **SMALL)
+        tagger.tag(video.open(media / "cuts.mp4"), Tags())
+        with tagger._holder.model() as loaded:
+            weights = loaded.model  # type: ignore[attr-defined]
+    else:
+        assert isinstance(tagger, nn.Module)
+        weights = tagger
+    model, plain = module(tagger=tagger), module()
+    assert model.tagger is tagger
+    run = trainer(max_steps=1)
+    run.fit(model, data(folder))
+    trainer(max_steps=1).fit(plain, data(folder))
+    own = {id(value) for value in weights.parameters()}
+    learning = [value for group in run.optimizers[0].param_groups for value in group["params"]]
+    assert own
+    assert not own & {id(value) for value in [*model.parameters(), *learning]}
+    assert weights not in list(model.modules())
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    run.save_checkpoint(tmp_path / "made.ckpt")
+    held = torch.load(tmp_path / "made.ckpt", weights_only=True)
+    assert held["state_dict"].keys() == plain.state_dict().keys()
+    state = weights.training
+    model.train(not state).to("meta")
+    assert weights.training == state
+    assert {value.device.type for value in weights.parameters()} == {"cpu"}
+
+
+def test_what_plays_and_what_is_measured_is_the_average(folder: Path, tmp_path: Path) -> None:
+    class Seen(V2M):
+        def on_predict_start(self) -> None:
+            self.seen = [value.clone() for value in self.parameters()]
+
+        def predict_step(self, batch: list[Turn], _: int) -> list[Row]:
+            return []
+
+    torch.manual_seed(0)
+    model, average = Seen(lm=LM, conditioner=SEES, learning=FAST, window=1.0), Average(0.9)
+    run = trainer(max_steps=6, callbacks=[average])
+    run.fit(model, data(folder))
+    trained, wanted = ([value.clone() for value in each] for each in (model.parameters(), average._average.values()))
+    run.predict(model, Turns((Turn(Path("a.mp4"), Path()),)))
+    assert all(map(torch.equal, model.seen, wanted))
+    assert not all(map(torch.equal, model.seen, trained))
+    assert all(map(torch.equal, model.parameters(), trained))
+    run.save_checkpoint(tmp_path / "made.ckpt")
+    again = module()
+    trainer().validate(again, data(folder), ckpt_path=tmp_path / "made.ckpt", weights_only=True, verbose=False)
+    assert all(map(torch.equal, again.parameters(), wanted))
+
+
+def test_a_strategy_that_shares_the_weights_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer()
+    monkeypatch.setattr(type(run.strategy), "restore_checkpoint_after_setup", True)
+    with pytest.raises(UsageError, match="predict shares videos among devices, not weights"):
+        run.predict(module(), Turns((Turn(Path("a.mp4"), Path()),)))

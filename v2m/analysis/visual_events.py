@@ -1,0 +1,79 @@
+"""When something happens in the picture: what was measured of it, in equal steps. The same in training and in use.
+
+R steps, C things measured at each, F frames of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from v2m.core.timing import mean_rate, step_count, step_times
+from v2m.core.types import Cut, Floats, Picture
+
+RATE = 20.0  # steps a second
+CHANNELS = ("cut", "motion", "motion_rise", "flow", "brightness", "flash", "contrast", "saturation")
+HALF_MOTION = 0.25  # luma change per second that counts as 0.5: a walk past a still camera
+HALF_FLOW = 0.1  # widths of the frame per second that count as 0.5
+
+
+def rhythm(picture: Picture, begin: float, duration: float, rate: float = RATE) -> NDArray[np.float32]:
+    """(R, C) of the `duration` seconds from `begin` on, each of CHANNELS within 0–1.
+
+    cut: strength of the strongest cut in the step, else 0. motion: compressed, so that 1 is never reached; motion_rise:
+    how much it grew since the step before, 0 where it fell. flow: compressed likewise. flash: how much brightness
+    changed since the step before, up or down. contrast: of full black and white it is 1. A frame counts in a step for
+    as long as it is shown in it.
+    """
+    count = step_count(duration, rate)
+    step = duration / count
+    edges = np.linspace(begin - step, begin + duration, count + 2)  # and the step before
+    moving = _means(picture.times, picture.motion / (picture.motion + HALF_MOTION), edges)
+    light = _means(picture.times, picture.brightness, edges)
+    others = picture.flow / (picture.flow + HALF_FLOW), 2 * picture.contrast, picture.saturation
+    flow, contrast, saturation = (_means(picture.times, curve, edges)[1:] for curve in others)
+    rise, flash = np.diff(moving).clip(min=0), np.abs(np.diff(light))
+    found = [_cuts(picture, edges[1:]), moving[1:], rise, flow, light[1:], flash, contrast, saturation]
+    return np.stack(found, axis=1).clip(0, 1).astype(np.float32)
+
+
+def picture(rhythm: NDArray[np.floating], names: Sequence[str], duration: float) -> Picture:
+    """What a rhythm (R, C) of `duration` seconds still says of its picture: motion, light, and cuts, each in the middle
+    of its step. `names` are those of the C things; what is not among them, and the colours, are 0."""
+    times = step_times(duration, len(rhythm))
+    curves = {name: rhythm[:, column].astype(float) for column, name in enumerate(names)}
+    none = np.zeros(len(rhythm))
+    moving, flow = (curves.get(name, none).clip(0, 0.999) for name in ("motion", "flow"))
+    cuts = curves.get("cut", none)
+    return Picture(
+        fps=mean_rate(len(rhythm), duration),
+        times=times,
+        brightness=curves.get("brightness", none),
+        saturation=curves.get("saturation", none),
+        contrast=curves.get("contrast", none) / 2,
+        motion=HALF_MOTION * moving / (1 - moving),
+        flow=HALF_FLOW * flow / (1 - flow),
+        hues=np.zeros(12),
+        warmth=0.0,
+        cuts=tuple(Cut(float(times[step]), float(cuts[step])) for step in np.flatnonzero(cuts > 0)),
+    )
+
+
+def _means(times: Floats, curve: Floats, edges: Floats) -> Floats:
+    """Means between `edges` of a curve that keeps each value until the next of `times`, and beyond both ends."""
+    ends = np.array([min(edges[0], times[0]) - 1.0, max(edges[-1], times[-1]) + 1.0])
+    knots = np.concatenate([ends[:1], times, ends[1:]])
+    held = np.concatenate([curve[:1], curve])
+    area = np.concatenate([[0.0], np.cumsum(held * np.diff(knots))])
+    return np.diff(np.interp(edges, knots, area)) / np.diff(edges)
+
+
+def _cuts(picture: Picture, edges: Floats) -> Floats:
+    found = np.zeros(len(edges) - 1)
+    for cut in picture.cuts:
+        place = int(np.searchsorted(edges, cut.time + 1e-6, side="right")) - 1  # times are rounded
+        if 0 <= place < len(found):
+            found[place] = max(found[place], cut.strength)
+    return found

@@ -1,1 +1,0 @@
-"""The web page: a video in, the same video with music out, in a browser. Run it with `python -m v2m.app`."""

@@ -1,7 +1,0 @@
-"""The model that learns with where it came from: read from and written to any of the layouts it is published in."""
-
-from v2m.checkpoint.model import V2M
-from v2m.checkpoint.parts import Part
-from v2m.checkpoint.shown import Shown
-
-__all__ = ["V2M", "Part", "Shown"]

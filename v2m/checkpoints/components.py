@@ -1,0 +1,61 @@
+"""The frozen models that go with a music model: carried by its checkpoint, or named and fetched later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from v2m.pretrained import safe_load
+
+_WEIGHTS = ("model*.safetensors|pytorch_model*.bin", "model.safetensors.index.json|pytorch_model.bin.index.json|")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model", "added_tokens.json")
+PREPROCESSOR = "preprocessor_config.json"
+NEEDED: dict[str, tuple[str, ...]] = {  # by kind of part: what is fetched of a repository that has it
+    "text_encoder": (
+        "config.json",
+        *_WEIGHTS,
+        "tokenizer.json|spiece.model",
+        "spiece.model|",
+        *(f"{name}|" for name in TOKENIZER[1:3]),
+    ),
+    "codec": (
+        "config.json|compression_state_dict.bin",
+        "model*.safetensors|pytorch_model*.bin|compression_state_dict.bin",
+        _WEIGHTS[1],
+        f"{PREPROCESSOR}|",
+    ),
+    "vision_encoder": ("config.json", *_WEIGHTS, f"{PREPROCESSOR}|"),
+}
+KINDS = tuple(NEEDED)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A frozen model in transformers' format. Either it has a `name`, or its checkpoint carries it.
+
+    Args:
+        name: A folder or a repository of the hub that it is to be fetched from; None where it is carried.
+        folder: Where its files lie: a tokenizer's, and config.json and weights unless they are given here.
+        config: What stands for its config.json.
+        state: Its weights.
+    """
+
+    name: str | None = None
+    folder: Path | None = None
+    config: Mapping[str, Any] | None = None
+    state: Mapping[str, Tensor] | None = None
+
+    def read(self) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+        """Its configuration and weights, from its folder where they are not given.
+
+        Raises:
+            MissingError: A file is missing or broken; it is named.
+        """
+        if self.config is not None and self.state is not None:
+            return self.config, self.state
+        assert self.folder is not None, f"{self.name} has not been fetched"
+        return safe_load.read_json(self.folder / "config.json"), safe_load.state_dict(self.folder)

@@ -1,0 +1,118 @@
+"""A checkpoint in the layouts of others, so that their own libraries load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from v2m.checkpoints import lightning_ckpt, save
+from v2m.checkpoints.components import PREPROCESSOR, TOKENIZER
+from v2m.checkpoints.load import COMPRESSION, STATE
+from v2m.checkpoints.model import V2M
+from v2m.core.errors import UsageError
+from v2m.mappings import audiocraft, encodec, hf_processor_config, musicgen, vidmuse
+
+VERSION = "1.3.0"  # of audiocraft, whose layout it is
+UNREAD = ("decoder.", "lm_head.")  # of a whole T5
+HOME = "google-t5/"  # the T5s that audiocraft calls by their bare names
+
+
+def rewrite(source: str, dest: Path, layout: str) -> str:
+    """Reads the checkpoint `source`, or a training checkpoint (.ckpt), and writes it into `dest` in a layout.
+
+    Returns one line on what was written.
+
+    Raises:
+        MissingError: The source, or a frozen model that the layout has to hold, cannot be read or fetched.
+        UsageError: There is something in `dest`, or the layout has no room for what the model is.
+    """
+    model = lightning_ckpt.read(Path(source)) if source.endswith(".ckpt") else V2M.from_pretrained(source)
+    fill = {"transformers": _transformers, "audiocraft": _audiocraft, "vidmuse": _vidmuse}.get(layout)
+    if fill is None:
+        model.save_pretrained(dest)
+    else:
+        _refuse(model, layout)
+        save.write_whole(dest, lambda folder: fill(model, folder))
+    count, size = (sum(each(value) for value in model.parameters()) for each in (Tensor.numel, _bytes))
+    lm = model.config.lm
+    return (
+        f"wrote {dest} in the layout of {layout}: {count:,} weights ({size / 1e6:.1f} MB), {lm.layers} layers of width "
+        f"{lm.width}, {lm.codebooks} codebooks; licence: {model.licence or 'not stated'}"
+    )
+
+
+def _bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()
+
+
+def _refuse(model: V2M, layout: str) -> None:
+    """Raises UsageError where the layout has no place for something that the model has."""
+    sees = model.config.conditioner is not None
+    if sees != (layout == "vidmuse"):
+        has = "a visual conditioner, which only the layouts v2m and vidmuse hold" if sees else "no visual conditioner"
+        raise UsageError(f"{model.origin or 'the model'} has {has}: it cannot be written with --to {layout}")
+
+
+def _transformers(model: V2M, folder: Path) -> None:
+    lm, text, codec = model.config.lm, model.part("text_encoder"), model.part("codec")
+    (text_config, words), (codec_config, sounds) = text.read(), codec.read()
+    words = {name: value for name, value in words.items() if not name.startswith(UNREAD)}
+    config = musicgen.config_from_v2m(model.config.plain, text_encoder=text_config, audio_encoder=codec_config)
+    state = musicgen.merge(musicgen.from_v2m(model.state_dict()), words, sounds)
+    save.write_json(folder / "config.json", config)
+    save.write_json(folder / "generation_config.json", hf_processor_config.generation(lm.special))
+    heard = hf_processor_config.preprocessor(lm.channels, model.sample_rate, model.config.chroma)
+    save.write_json(folder / PREPROCESSOR, heard)
+    save.write_weights(folder / save.WEIGHTS, state)
+    save.copy_files(text, folder, TOKENIZER)
+    _card(model, folder)
+
+
+def _audiocraft(model: V2M, folder: Path) -> None:
+    own = model.state_dict()
+    _export(folder / STATE, audiocraft.config_from_v2m(model.config.plain, **_frozen(model)), audiocraft.from_v2m(own))
+    _compression(model, folder / COMPRESSION)
+    _card(model, folder)
+
+
+def _vidmuse(model: V2M, folder: Path) -> None:
+    _, clip = model.part("vision_encoder").read()
+    state = vidmuse.from_v2m(model.state_dict(), clip)
+    _export(folder / STATE, vidmuse.config_from_v2m(model.config.plain, **_frozen(model)), state)
+    _compression(model, folder / COMPRESSION)
+    _card(model, folder)
+
+
+def _frozen(model: V2M) -> dict[str, Any]:
+    """What audiocraft is to know of the frozen models. It carries no text encoder: of ours it fetches one as wide."""
+    part = model.parts.get("text_encoder")
+    known = {512: "t5-small", 1024: "t5-large"}.get(model.config.text or 0, "t5-base")
+    name = known if part is None or part.name is None else part.name.removeprefix(HOME)
+    return {"sample_rate": model.sample_rate, "text_encoder": name}
+
+
+def _compression(model: V2M, path: Path) -> None:
+    part = model.parts.get("codec")
+    if part is not None and part.name is not None:
+        torch.save({"pretrained": part.name, "exported": True, "version": VERSION}, path)
+        return
+    config, state = model.part("codec").read()
+    _export(path, encodec.config_from_transformers(config), encodec.from_transformers(state))
+
+
+def _export(path: Path, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    plain = {name: value.detach().clone() for name, value in state.items()}
+    text = yaml.safe_dump(dict(settings), sort_keys=False)
+    torch.save({"best_state": plain, "xp.cfg": text, "version": VERSION, "exported": True}, path)
+
+
+def _card(model: V2M, folder: Path) -> None:
+    """The licence has to go along."""
+    front = f"license: {model.licence}\n" if model.licence else ""
+    said = f"---\n{front}tags:\n- musicgen\n---\n\nConverted by v2m from {model.origin or 'a checkpoint'}.\n"
+    (folder / save.CARD).write_text(said, encoding="utf-8")

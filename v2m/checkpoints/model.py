@@ -1,0 +1,158 @@
+"""`V2M`: everything that learns, with the frozen models that go with it and where all of it came from."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from v2m.checkpoints import load, save
+from v2m.checkpoints.components import NEEDED, PREPROCESSOR, TOKENIZER, Part
+from v2m.checkpoints.model_card import card
+from v2m.checkpoints.visual_input_config import Shown
+from v2m.core.errors import MissingError
+from v2m.core.lazy_model import choose_dtype
+from v2m.core.types import CodecSpec, Weights
+from v2m.models.music_model import MusicConfig, MusicModel
+from v2m.pretrained import safe_load, weights
+
+
+class V2M(MusicModel):
+    """A music model that knows its checkpoint.
+
+    Args:
+        config: Sizes of the model.
+        parts: The frozen models that go with it: "text_encoder", "codec", "vision_encoder".
+        weights: What the model was read from, for the sidecar.
+        sample_rate: Of the music, in Hz.
+        licence: Of the weights, as their authors name it.
+        origin: What they were made from: a name, with the revision where it is known.
+        shown: How videos are shown to it, if it sees.
+    """
+
+    def __init__(
+        self,
+        config: MusicConfig,
+        *,
+        parts: Mapping[str, Part] | None = None,
+        weights: tuple[Weights, ...] = (),
+        sample_rate: int = 32000,
+        licence: str | None = None,
+        origin: str | None = None,
+        shown: Shown | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.parts = dict(parts or {})
+        self.weights = weights
+        self.sample_rate, self.licence, self.origin = sample_rate, licence, origin
+        self.shown = shown
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> V2M:
+        """Reads a checkpoint of our own, of transformers' MusicGen, of audiocraft or of VidMuse.
+
+        Args:
+            name: Its folder, or its repository on the hub (see `v2m.pretrained.weights.fetch`).
+            device: Where it is to be.
+            dtype: Of the weights; None keeps the checkpoint's on the CPU, but for float16, with which few CPUs compute,
+                and takes the device's elsewhere.
+
+        Raises:
+            MissingError: The checkpoint is not there, broken, of another kind, or holds values that are no numbers.
+        """
+        found = load.fetch(name)
+        source = load.read(found)
+        safe_load.check_finite(source.state, f"{name!r}")
+        with torch.device("meta"):
+            model = cls(
+                source.config,
+                parts=source.parts,
+                weights=(replace(found, licence=source.licence),),
+                sample_rate=source.sample_rate,
+                licence=source.licence,
+                origin=source.origin,
+                shown=source.shown,
+            )
+        safe_load.load_strictly(model, source.state, f"the music model that {name!r} describes", assign=True)
+        place = torch.device(device)
+        stored = next(iter(model.parameters())).dtype
+        own = torch.float32 if stored == torch.float16 else stored
+        return model.to(place, dtype or (own if place.type == "cpu" else choose_dtype(place))).eval()
+
+    def part(self, kind: str) -> Part:
+        """A frozen model with its files on this machine; the first call fetches one that is only named.
+
+        Raises:
+            MissingError: No such part goes with the model, or it cannot be fetched.
+        """
+        part = self.parts.get(kind)
+        if part is None:
+            raise MissingError(f"{self.origin or 'this model'} names no {kind.replace('_', ' ')}")
+        if part.name is not None and part.folder is None:
+            found = weights.fetch(part.name, NEEDED[kind])
+            part = self.parts[kind] = replace(part, folder=found.folder)
+            self.weights = (*self.weights, found)
+        return part
+
+    def check_codec(self, spec: CodecSpec) -> None:
+        """Raises MissingError where the codec's codes are not those that the model writes.
+
+        Of stereo models `spec` is that of the codec for both sides, with twice the codebooks.
+        """
+        lm = self.config.lm
+        wanted = {"codebooks": lm.codebooks, "entries a codebook": lm.entries, "Hz": self.sample_rate}
+        has = {"codebooks": spec.codebooks, "entries a codebook": spec.entries, "Hz": spec.sample_rate}
+        differing = [f"{has[what]} {what} instead of {wanted[what]}" for what in wanted if has[what] != wanted[what]]
+        if differing:
+            raise MissingError(
+                f"the codec does not fit the music model {self.origin or ''}: it has {', '.join(differing)}; "
+                "use the codec that the model was trained with"
+            )
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes a checkpoint of our own, whole or not at all: what is read back gives the same music bit for bit.
+
+        Parts that the source carried go along; the others stay names.
+
+        Args:
+            folder: New, empty, or a checkpoint of our own, which is replaced.
+
+        Raises:
+            UsageError: Something else is in the folder.
+        """
+        save.write_whole(Path(folder), self._fill, replace=True)
+
+    def push_to_hub(self, repository: str, *, private: bool = False) -> str:
+        """Uploads what `save_pretrained` writes, in one commit; returns its address.
+
+        Args:
+            repository: "owner/name", which is made if it is not there.
+            private: Whether a new one is.
+
+        Raises:
+            MissingError: The hub cannot be reached or does not allow it; says why.
+        """
+        from v2m.pretrained import hub
+
+        with tempfile.TemporaryDirectory(prefix="v2m-") as parent:
+            folder = Path(parent) / "checkpoint"
+            self.save_pretrained(folder)
+            return hub.upload(folder, repository, private=private)
+
+    def _fill(self, folder: Path) -> None:
+        named = {kind: kind if part.name is None else part.name for kind, part in self.parts.items()}
+        settings = {"model": self.config.plain, **{kind: named.get(kind) for kind in NEEDED}}
+        about = {"sample_rate": self.sample_rate, "licence": self.licence, "origin": self.origin}
+        shown = {} if self.shown is None else {"shown": self.shown.plain}
+        save.write_settings(folder, {**settings, **about, **shown})
+        save.write_weights(folder / save.WEIGHTS, self.state_dict(), v2m_format=str(save.FORMAT))
+        for kind, part in self.parts.items():
+            if part.name is None:
+                names = TOKENIZER if kind == "text_encoder" else (PREPROCESSOR,)
+                save.write_part(folder / kind, part, names)
+        count = sum(value.numel() for value in self.parameters())
+        text = card(self.config, count, self.parts, **about)
+        (folder / save.CARD).write_text(text, encoding="utf-8")

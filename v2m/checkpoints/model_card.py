@@ -1,0 +1,69 @@
+"""The README.md of a checkpoint: its licence, where it came from, its sizes, and how it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import yaml
+
+from v2m.checkpoints.components import Part
+from v2m.models.music_model import MusicConfig
+
+
+def card(
+    config: MusicConfig,
+    parameters: int,
+    parts: Mapping[str, Part],
+    *,
+    sample_rate: int,
+    licence: str | None,
+    origin: str | None,
+) -> str:
+    """Markdown, with the front matter that the hub reads.
+
+    Args:
+        config: Sizes of the model.
+        parameters: How many numbers it has learned.
+        parts: What goes with it.
+        sample_rate: Of the music, in Hz.
+        licence: Of the weights, as their authors name it.
+        origin: What they were made from.
+    """
+    lm = config.lm
+    front = {"license": licence, "library_name": "v2m", "tags": ["v2m", "music", "video-to-music"]}
+    shown = yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()
+    reads = [
+        *["text"] * (config.text is not None),
+        *["a melody"] * (config.chroma is not None),
+        *["video"] * (config.conditioner is not None),
+    ]
+    rows = {
+        "parameters": f"{parameters:,}",
+        "layers, width, heads": f"{lm.layers}, {lm.width}, {lm.heads}",
+        "codebooks, entries": f"{lm.codebooks} × {lm.entries}{', left and right in turn' if lm.channels == 2 else ''}",
+        "sample rate": f"{sample_rate} Hz",
+        "trained on": f"{config.window:g} s at a time",
+        "is told by": " and ".join(reads) or "nothing",
+        **{kind.replace("_", " "): part.name or f"in the folder `{kind}`" for kind, part in parts.items()},
+    }
+    recipe = "vidmuse --generator.checkpoint" if config.conditioner is not None else "musicgen --generator.model"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""---
+{shown}
+---
+
+# A music model for v2m
+
+Origin: {origin or "not stated"}. Licence of the weights: {licence or "not stated"}.
+
+| | |
+|---|---|
+{table}
+
+With FOLDER for this folder, or for its repository on the hub:
+
+```
+uv run infer.py clip.mp4 --recipe {recipe} FOLDER
+uv run v2m convert FOLDER NEW_FOLDER --to transformers
+```
+"""

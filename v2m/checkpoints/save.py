@@ -1,0 +1,95 @@
+"""A checkpoint folder of our own, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from v2m.checkpoints.components import KINDS, Part
+from v2m.core.errors import UsageError
+
+FORMAT = 1
+SETTINGS, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
+OURS = {SETTINGS, WEIGHTS, CARD, *KINDS}
+
+
+def write_whole(folder: Path, fill: Callable[[Path], None], *, replace: bool = False) -> None:
+    """Makes `folder` by letting `fill` write into a temporary one beside it.
+
+    Args:
+        folder: New or empty.
+        fill: Writes the files.
+        replace: A checkpoint of our own may be there, and is replaced.
+
+    Raises:
+        UsageError: Something else is there; it stays as it is.
+    """
+    _check(folder, replace)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}" for _ in range(2))
+    temporary.mkdir()
+    try:
+        fill(temporary)
+        _check(folder, replace)  # it took a while
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
+    """A safetensors file as transformers reads it."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    places = [value.untyped_storage().data_ptr() for value in plain.values()]
+    shared = {place for place in places if places.count(place) > 1} if len(set(places)) < len(places) else set()
+    plain = {name: v.clone() if v.untyped_storage().data_ptr() in shared else v for name, v in plain.items()}
+    save_file(plain, path, metadata={"format": "pt", **metadata})
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """`config.yaml`, in the order given."""
+    text = yaml.safe_dump({"format": FORMAT, **settings}, sort_keys=False, allow_unicode=True)
+    (folder / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def write_part(folder: Path, part: Part, names: tuple[str, ...]) -> None:
+    """A part that its source carried, as transformers' `save_pretrained` would leave it, with its files of `names`."""
+    folder.mkdir()
+    config, state = part.read()
+    write_json(folder / "config.json", config)
+    write_weights(folder / WEIGHTS, state)
+    copy_files(part, folder, names)
+
+
+def copy_files(part: Part, folder: Path, names: tuple[str, ...]) -> None:
+    """Those of the files that lie beside a part."""
+    for name in names:
+        if part.folder is not None and (part.folder / name).is_file():
+            shutil.copyfile(part.folder / name, folder / name)
+
+
+def _check(folder: Path, replace: bool) -> None:
+    if folder.is_file() or (folder.is_symlink() and not folder.exists()):
+        raise UsageError(f"{str(folder)!r} is a file: give a new folder")
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if there and not (replace and SETTINGS in there and there <= OURS):
+        raise UsageError(f"{str(folder)!r} holds something already ({min(there)}): give a new folder")

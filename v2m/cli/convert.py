@@ -1,0 +1,45 @@
+"""The command that writes a checkpoint in another layout: `v2m convert SOURCE DEST --to LAYOUT`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from v2m.cli import runner
+from v2m.core.errors import UsageError
+
+LAYOUTS = ("v2m", "transformers", "audiocraft", "vidmuse")
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Raises UsageError for a command that cannot be."""
+    parser = runner.Parser(
+        prog="v2m convert",
+        description="Writes a checkpoint of a music model again, in another layout.",
+    )
+    parser.add_argument(
+        "source",
+        type=str,
+        help="a folder, or a repository of the hub, in any of the layouts; or a training checkpoint (.ckpt)",
+    )
+    parser.add_argument("dest", type=str, help="the folder to write, a new one")
+    parser.add_argument("--to", choices=LAYOUTS, default="v2m", help="the layout to write")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser.parse_args(list(argv))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
+    return runner.run(lambda given: convert(parse(given)), argv, name="v2m convert", place="DEST")
+
+
+def convert(asked: Namespace) -> str:
+    """Does it; one line on what was written."""
+    dest = Path(asked.dest).expanduser()
+    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+        raise UsageError(f"{asked.dest!r} exists already: give a new folder")
+    from v2m.checkpoints import export  # torch, only now
+
+    return export.rewrite(asked.source, dest, asked.to)

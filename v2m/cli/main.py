@@ -1,0 +1,39 @@
+"""The command `v2m`: `v2m clip.mp4`, or one of the subcommands."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import v2m
+
+COMMANDS = {
+    "score": "write each video again with background music (the default)",
+    "tag": "write the music tags of each video of a corpus",
+    "prepare": "encode videos with their music into WebDataset shards",
+    "synthesize": "make synthetic training clips offline",
+    "train": "train the music model: fit, validate, test, predict",
+    "evaluate": "measure the music of finished videos",
+    "convert": "write a checkpoint in another layout",
+    "app": "open the web page",
+}
+
+
+def usage() -> str:
+    """The overview that `v2m --help` prints."""
+    rows = [f"  {name:<11} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["usage: v2m [COMMAND] ...", "", *rows, "", "v2m COMMAND --help lists the options of a command."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names, or `score`; return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in {"-h", "--help"}:
+        sys.stdout.write(usage() + "\n")
+        return 0
+    if words[0] in {"-V", "--version"}:
+        sys.stdout.write(f"v2m {v2m.__version__}\n")
+        return 0
+    name, rest = (words[0], words[1:]) if words[0] in COMMANDS else ("score", words)
+    return importlib.import_module(f"v2m.cli.{name}").main(rest)

@@ -1,0 +1,334 @@
+"""The command line of `infer.py`: recipe and flags in, one line and an exit code out."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+import v2m
+from v2m.cli.runner import Parser, one_line, plain
+from v2m.core import errors
+from v2m.core.errors import UsageError
+from v2m.core.protocols import MusicGenerator, Tagger
+from v2m.core.types import Regeneration, Steering
+
+_asked = threading.Event()  # to end
+
+EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
+5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted,
+141 nobody reads the output any more, 143 terminated"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A parsed command: the videos, where to write, and what `score_video` gets."""
+
+    videos: tuple[Path, ...]
+    out: Path | None
+    overwrite: bool
+    quiet: bool
+    debug: bool
+    recipe: str
+    settings: dict[str, Any]  # every value that the output depends on
+    arguments: dict[str, Any]
+
+
+def recipes() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    package = Path(v2m.__file__).parent
+    folder = next(each for each in (package / "configs", package.parent / "configs") if each.is_dir()) / "infer"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe given by name or as a path.
+
+    Raises:
+        UsageError: There is no such recipe.
+    """
+    shipped = recipes()
+    if name in shipped:
+        return shipped[name]
+    if name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        return Path(name)
+    raise UsageError(f"unknown recipe {name!r}: give one of {', '.join(shipped)}, or the path of a YAML file")
+
+
+def build_parser(recipe: str = "sketch") -> ArgumentParser:
+    """The parser, with the recipe's values as defaults."""
+    from v2m.core.types import Tags
+    from v2m.media.video import Limits
+    from v2m.mixing.mixer import Mix
+
+    parser = Parser(
+        prog="infer.py",
+        description="Writes each video again with background music that fits it.",
+        epilog=EXIT_CODES,
+        print_config=None,  # its own would name videos, and a configuration has none
+        default_config_files=[str(recipe_path(recipe))],
+    )
+    add = parser.add_argument
+    add("videos", nargs="*", default=[], type=str, help="videos, or folders of videos")
+    add("-o", "--out", type=str, default=None, help="file to write, or a folder; default: beside the video")
+    add("--recipe", type=str, default=recipe, help="a name from configs/infer, or a YAML file")
+    add("--config", action="config", help="a YAML file with any of these values")
+    add("--print_config", action="store_true", help="print every value as YAML, and end")
+    add("--seed", type=int, default=0, help="the same seed gives the same music")
+    add("--candidates", type=int, default=1, help="takes to write: the best is used, the others' audio kept")
+    add("--retime", type=bool, default=True, help="move music that was written without an ear for cuts onto them")
+    add("--start", type=float | None, default=None, help="second of the video where the music begins")
+    add("--end", type=float | None, default=None, help="second of the video where the music ends")
+    add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
+    add("--melody", type=str, default=None, help="sound whose tune the music is to follow")
+    add("--regenerate", type=str, default=None, help="a:b, seconds of the video whose music is written anew")
+    add("--previous", type=str, default=None, help="with --regenerate: the music to keep; default: the output itself")
+    add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
+    add("--low-memory", action="store_true", help="smaller models and batches, where the recipe has them")
+    add("--wav", action="store_true", help="also write the music by itself, before it is mixed and mastered")
+    add("--stems", action="store_true", help="also write the parts of the music as WAV files")
+    add("--midi", action="store_true", help="also write the score as a Standard MIDI File")
+    add("--markers", nargs="?", const="edl", choices=["edl", "otio"], help="also write sections and hits for an editor")
+    add("--report", action="store_true", help="also draw thumbnails, waveform, cuts, beats, sections and loudness")
+    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--quiet", action="store_true", help="show no progress")
+    add("--debug", action="store_true", help="show where an error came from")
+    parser.add_subclass_arguments(Tagger, "tagger", required=True)
+    parser.add_subclass_arguments(MusicGenerator, "generator", required=True)
+    parser.add_class_arguments(Tags, "tags")
+    parser.add_class_arguments(Mix, "mix", skip={"start", "end"})
+    parser.add_class_arguments(Limits, "limits")
+    return parser
+
+
+def parse(argv: Sequence[str]) -> Request:
+    """Raises UsageError for a command that cannot be; SystemExit after `--print_config`."""
+    from v2m.pipeline.score import Extras
+    from v2m.pipeline.sidecar import digest
+
+    named = [f"./{word}" if word.startswith("-") and Path(word).is_file() else word for word in argv]
+    recipe = _recipe_of(named)
+    parser = build_parser(recipe)
+    try:
+        config = parser.parse_args(named)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a configuration or recipe is not UTF-8 text: {error}") from None
+    if config.recipe != recipe:
+        raise UsageError(f"recipe {config.recipe!r} in a configuration has no effect: give --recipe {config.recipe}")
+    _read_lyrics(config)
+    if config.low_memory:
+        _lower_memory(config)
+    choices = config.clone(with_meta=False)
+    for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe", "lyrics"):
+        choices.pop(key, None)
+    if config.print_config:
+        sys.stdout.write(parser.dump(choices, skip_validation=True))
+        raise SystemExit(errors.OK)
+    if not config.videos:
+        raise UsageError("name one or more videos, or folders of videos (see --help)")
+    try:
+        made = parser.instantiate(config)
+    except (ValueError, TypeError) as error:
+        raise UsageError(one_line(str(error))) from error
+    extras = Extras(made.stems, made.midi, made.markers, made.report, made.wav)
+    keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "retime", "start", "end")
+    steering = _steering(made.reference or [], made.melody, _regeneration(made.regenerate, made.previous))
+    arguments = {"extras": extras, "steering": steering, **{key: made[key] for key in keys}}
+    out = Path(made.out) if made.out else None
+    videos, settings = tuple(map(Path, made.videos)), plain(choices)
+    settings["reference_sha256"] = [digest(path) for path in steering.reference]
+    settings["melody_sha256"] = digest(steering.melody) if steering.melody else None
+    settings["previous_sha256"] = digest(Path(made.previous)) if made.previous else None
+    return Request(videos, out, made.overwrite, made.quiet, made.debug, recipe, settings, arguments)
+
+
+def _recipe_of(argv: Sequence[str]) -> str:
+    """The recipe must be known before the other flags can be read, for it sets their defaults."""
+    for place, word in enumerate(argv):
+        if word == "--recipe" and place + 1 < len(argv):
+            return argv[place + 1]
+        if word.startswith("--recipe="):
+            return word.partition("=")[2]
+    return "sketch"
+
+
+def _read_lyrics(config: Namespace) -> None:
+    """The words stand in the settings, not the file's name: an output is stale when they change."""
+    if config.lyrics is None:
+        return
+    if config.tags.lyrics:
+        raise UsageError("give the words with --lyrics or with --tags.lyrics, not both")
+    try:
+        config.tags.lyrics = Path(config.lyrics).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{config.lyrics!r} is not UTF-8 text: {error}") from None
+    if not config.tags.lyrics.strip():
+        raise UsageError(f"{config.lyrics!r} holds no words")
+    config.tags.vocals = True
+
+
+def _lower_memory(config: Namespace) -> None:
+    """Sets `low_memory` of those of tagger and generator that have it."""
+    able = [part for part in (config.tagger, config.generator) if "low_memory" in part.get("init_args", {})]
+    if not able:
+        raise UsageError(f"recipe {config.recipe!r} has nothing to lower: leave out --low-memory")
+    for part in able:
+        part.init_args.low_memory = True
+
+
+def _steering(reference: Sequence[str], melody: str | None, regenerate: Regeneration | None) -> Steering:
+    if len(reference) > 2:
+        raise UsageError(f"--reference takes one sound file, or two (the voice, and the rest), not {len(reference)}")
+    named = [("reference", name) for name in reference] + [("melody", melody)] * (melody is not None)
+    for what, name in named:
+        if not Path(name or "").is_file():
+            raise UsageError(f"{what} {name!r}: no such file")
+    return Steering(tuple(map(Path, reference)), None if melody is None else Path(melody), regenerate)
+
+
+def _regeneration(seconds: str | None, previous: str | None) -> Regeneration | None:
+    if seconds is None and previous is not None:
+        raise UsageError("--previous is the music to keep: say with --regenerate a:b which seconds to write anew")
+    if previous is not None and not Path(previous).is_file():
+        raise UsageError(f"previous {previous!r}: no such file")
+    if seconds is None:
+        return None
+    begin, _, end = seconds.partition(":")
+    try:
+        asked = Regeneration(float(begin), float(end), None if previous is None else Path(previous))
+    except ValueError:
+        asked = None
+    if asked is None or not 0 <= asked.begin < asked.end < math.inf:
+        raise UsageError(f"--regenerate {seconds!r}: give two rising seconds of the video, such as 8:12.5")
+    return asked
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code; every error is one line."""
+    _asked.clear()
+    signal.signal(signal.SIGTERM, _terminate)
+    _open_standard_streams()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it speaks of its caches
+    try:
+        _refuse_a_lost_folder()
+        code = _run(parse(argv))
+        sys.stdout.flush()
+        return code
+    except BaseException as error:
+        code = errors.exit_code(error)
+        if code == errors.OK:
+            return code
+        if code == errors.SIGPIPE:
+            _drop_standard_streams()
+            return code
+        if "--debug" in argv:
+            traceback.print_exc()
+        sys.stderr.write(f"infer.py: {errors.describe(error)}\n")
+        return code
+
+
+def _open_standard_streams() -> None:
+    """Where one of the three was closed, the next file opened would take its number, and get what libraries print."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
+
+
+def _drop_standard_streams() -> None:
+    """What is still in their buffers would raise once more when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _refuse_a_lost_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder has been deleted: change to another one") from None
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a signal handler
+    _asked.set()
+    raise SystemExit(errors.SIGTERM)
+
+
+def _run(request: Request) -> int:
+    from v2m.core import progress
+    from v2m.pipeline.batch import is_folder, videos_in
+
+    stages = progress.silent if request.quiet else progress.bars
+    provenance = {"recipe": request.recipe, "settings": request.settings}
+    first, *more = request.videos
+    if more or is_folder(first):
+        return _run_batch(request, videos_in(request.videos), provenance)
+    from v2m.pipeline.score import score_video
+
+    record = score_video(
+        first, request.out, overwrite=request.overwrite, provenance=provenance, stages=stages,
+        **request.arguments,
+    )  # fmt: skip
+    for warning in record["warnings"]:
+        sys.stderr.write(f"warning: {warning}\n")
+    sys.stdout.write(_line(record) + "\n")
+    return errors.OK
+
+
+def _line(record: dict[str, Any]) -> str:
+    from v2m.pipeline.outputs import printable
+
+    out = Path(record["output"]["file"])
+    shown = min(os.path.relpath(out), str(out), key=len)
+    span = record["span"]["end"] - record["span"]["start"]
+    facts = [f"{span:.1f} s of music", f"{record['mix']['loudness']:.1f} LUFS"] if record["mix"]["loudness"] else []
+    met = record["alignment"]
+    if met:
+        chance = met["chance"] * met["n"]
+        facts.append(f"{round(met['hits'] * met['n'])} of {met['n']} cuts on a beat ({chance:.1f} by chance)")
+    facts.append(f"in {sum(record['seconds'].values()):.1f} s")
+    return f"wrote {printable(shown)} and {printable(out.with_suffix('.json').name)}: {', '.join(facts)}"
+
+
+def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, Any]) -> int:
+    from tqdm import tqdm
+
+    from v2m.pipeline import batch
+
+    rows: list[batch.Row] = []
+    work = batch.score_all(
+        paths, request.out, request.settings, request.overwrite, provenance=provenance, **request.arguments
+    )
+    try:
+        for row in tqdm(work, total=len(paths), desc="videos", unit="video", disable=request.quiet or None):
+            rows.append(row)
+            if request.debug:
+                sys.stderr.write(row.trace)
+            if _asked.is_set():  # what a signal raised is lost where it came while something was tidied up
+                raise SystemExit(errors.SIGTERM)
+    finally:
+        if rows:
+            rows += [batch.Row(path, "not done") for path in paths[len(rows) :]]
+            sys.stdout.write(batch.table(rows) + "\n")
+    codes = {row.code for row in rows}
+    if errors.DISK in codes:
+        return errors.DISK
+    return errors.BATCH if codes != {errors.OK} else errors.OK

@@ -1,0 +1,35 @@
+"""The command `v2m synthesize`: synthetic training clips, made offline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from v2m.cli import runner
+from v2m.data.synthetic.clips import make_all
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Parse the options; raise UsageError for a command that cannot be run."""
+    parser = runner.Parser(prog="v2m synthesize", description="Makes videos with music that follows them.")
+    parser.add_argument("out", type=str, help="a new folder, or one that was begun")
+    parser.add_argument("--count", type=int, default=100, help="how many clips")
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long each is")
+    parser.add_argument("--seed", type=int, default=0, help="another gives other clips")
+    parser.add_argument("--processes", type=int | None, default=None, help="that work side by side")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    return parser.parse_args(list(argv))
+
+
+def synthesize(argv: Sequence[str]) -> str:
+    """Make the clips that the options ask for; return one line with their number."""
+    args = parse(argv)
+    count = make_all(Path(args.out), args.count, args.seconds, args.seed, args.processes, quiet=False)
+    return f"{count} new clips of {args.count} in {args.out}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    return runner.run(synthesize, argv, name="v2m synthesize", place="OUT")

@@ -1,0 +1,1 @@
+"""Types, contracts, timing, errors and the mechanisms that every package shares."""

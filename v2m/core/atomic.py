@@ -1,0 +1,71 @@
+"""Where an output may go, and how it gets there: whole or not at all, and never over the input."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from v2m.core.errors import UsageError
+
+NAME_MAX = 255  # bytes, on every usual file system
+
+
+def check_output(video: Path, out: Path, overwrite: bool) -> None:
+    """Says before any long work what would go wrong at its end.
+
+    Raises:
+        UsageError: `out` is the input (also by a link), exists and may not be replaced, is a folder, lies in a folder
+            that does not exist, or has a name that is too long.
+        OSError: The disk has no room for a copy of the video.
+        PermissionError: The folder cannot be written to.
+    """
+    folder = out.parent
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: create it, or give another output")
+    if len(os.fsencode(out.name)) > NAME_MAX:
+        raise UsageError(f"{out.name[:40]}… is longer than {NAME_MAX} bytes: give a shorter output name")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder: give a file name in it")
+    if out.exists() and out.samefile(video):
+        raise UsageError(f"{out} is the input itself: give another output, the input is never changed")
+    if os.path.lexists(out) and not overwrite:
+        raise UsageError(f"{out} exists already: give --overwrite, or another output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "this folder cannot be written to", str(folder))
+    if shutil.disk_usage(folder).free < video.stat().st_size:
+        raise no_space()
+
+
+def no_space() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def hidden(out: Path) -> Iterator[Path]:
+    """A new empty file beside `out`, which is gone when the block ends unless `commit` has moved it."""
+    path = out.with_name(f".{out.stem[:40]}.v2m-{uuid.uuid4().hex[:8]}{out.suffix}")
+    path.open("xb").close()
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def commit(path: Path, out: Path) -> None:
+    """Moves `path` to `out` once its bytes are on the disk."""
+    _sync(path)
+    path.replace(out)
+    _sync(out.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,140 @@
+"""What has been done of a dataset, on the disk before it counts: so that a run that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from v2m.core.errors import UsageError
+from v2m.data.sources import Source
+from v2m.data.writer import TEMPORARY, Part, part_path, whole
+
+LEDGER, SETTINGS, LOCK = "prepared.jsonl", "settings.json", ".lock"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How one video ended: as a part, or left out for a reason. `state` is that of its files."""
+
+    source: str
+    key: str
+    state: list[Any]
+    part: Part | None = None
+    dropped: str = ""
+    detail: str = ""
+
+
+def check(out: Path) -> None:
+    """Raises UsageError for what is no folder, or one of other things."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{str(out)!r} is a file: give a folder")
+    if (out / SETTINGS).is_file():
+        return
+    if any(each.name != LOCK and not each.name.startswith(TEMPORARY) for each in out.iterdir()):
+        raise UsageError(f"{str(out)!r} holds something else than a dataset: give a new folder")
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Makes the folder if need be. Raises UsageError while another run writes to it, and as `check` does."""
+    check(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another run is writing to {str(out)!r}: let it end, or give another folder") from None
+        yield
+
+
+def claim(out: Path, settings: Mapping[str, Any]) -> None:
+    """Says in a folder that is `locked` what it is made with, or makes sure that it was made with the same.
+
+    Raises:
+        UsageError: It was not; names the differences.
+    """
+    path = out / SETTINGS
+    if not path.is_file():
+        with whole(path) as file:
+            file.write(json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
+        return
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        names = sorted(held.keys() | settings.keys())
+    except (ValueError, AttributeError):
+        raise UsageError(f"{str(path)!r} cannot be read: give a new folder") from None
+    wanted = json.loads(json.dumps(settings))
+    other = [
+        f"{name} {held.get(name)!r}, not {wanted.get(name)!r}" for name in names if held.get(name) != wanted.get(name)
+    ]
+    if other:
+        raise UsageError(f"{str(out)!r} was prepared with {'; '.join(other)}: give the same, or a new folder")
+
+
+def read(out: Path) -> dict[str, Done]:
+    """What is done, by key; the last word counts. A line that was not written to its end does not."""
+    found: dict[str, Done] = {}
+    try:
+        lines = (out / LEDGER).read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return found
+    for line in lines:
+        try:
+            held = json.loads(line)
+            part = None if held["part"] is None else Part(**held["part"])
+            done = Done(**{**held, "part": part})
+        except (ValueError, KeyError, TypeError):
+            continue
+        found[done.key] = done
+    return found
+
+
+def still_so(done: Done | None, source: Source, out: Path, held: set[str]) -> bool:
+    """Whether that is how `source` would end again: its files are the same, and its part is there. `held` are the keys
+    of the parts that lie in shards."""
+    if done is None or done.state != source.state() or done.source != source.name or done.dropped == "failed":
+        return False
+    return done.part is None or done.key in held or part_path(out, done.key).is_file()
+
+
+def add(out: Path, done: Done) -> None:
+    """Writes its line, on the disk when this returns."""
+    with (out / LEDGER).open("ab") as file:
+        if file.tell() and not _ends_well(out / LEDGER):
+            file.write(b"\n")
+        file.write(_line(done))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace(out: Path, every: Iterable[Done]) -> None:
+    """Writes the ledger anew with these lines alone, where it is not so already."""
+    content = b"".join(map(_line, every))
+    path = out / LEDGER
+    if not path.is_file() or path.read_bytes() != content:
+        with whole(path) as file:
+            file.write(content)
+
+
+def digest(values: Any) -> str:
+    """SHA-256 of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _line(done: Done) -> bytes:
+    return json.dumps(asdict(done), sort_keys=True).encode() + b"\n"
+
+
+def _ends_well(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

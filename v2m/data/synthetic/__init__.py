@@ -1,0 +1,1 @@
+"""Synthetic training clips whose music follows the picture."""

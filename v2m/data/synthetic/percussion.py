@@ -1,0 +1,33 @@
+"""What is struck where the picture cuts or flashes: a drum, a cymbal; so that when it does so can be heard and learned.
+
+N samples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from v2m.core.timing import every, sample_count
+from v2m.core.types import Floats
+from v2m.data.synthetic.scenes import Scene
+
+LEVEL = 6.0  # a stroke's peak, over the root mean square of the music
+LASTS, PITCH = 0.4, 70.0  # seconds; Hz of the drum
+DRUM, SKIN, CYMBAL = 0.09, 0.012, 0.07  # seconds in which each fades to a third
+
+
+def struck(music: Floats, scene: Scene, sample_rate: int) -> Floats:
+    """Music (N,) with a drum on each cut and a cymbal on each flash, within ±1 as a whole."""
+    random = np.random.default_rng(scene.seed)
+    time = every(sample_rate, LASTS)
+    drum = np.sin(2 * np.pi * PITCH * time) * np.exp(-time / DRUM)
+    drum += 0.5 * random.uniform(-1, 1, len(time)) * np.exp(-time / SKIN)
+    cymbal = np.diff(random.uniform(-1, 1, len(time) + 1)) / 2 * np.exp(-time / CYMBAL)
+    level = LEVEL * np.sqrt(np.mean(np.square(music)))
+    out = music.copy()
+    for stroke, instants in ((drum, scene.cuts), (cymbal, scene.flashes)):
+        for instant in instants:
+            begin = sample_count(instant, sample_rate)
+            end = min(len(out), begin + len(stroke))
+            out[begin:end] += level * stroke[: end - begin]
+    return out / max(1.0, float(np.abs(out).max()))

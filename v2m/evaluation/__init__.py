@@ -1,0 +1,1 @@
+"""Measures of finished music: per clip, per set, with and without embeddings."""

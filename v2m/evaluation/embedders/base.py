@@ -1,0 +1,71 @@
+"""What the models of transformers that hear have in common: how their files are read and their numbers given back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from v2m.core.errors import MissingError
+from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.types import Floats, Weights
+from v2m.evaluation.embedder import Heard
+from v2m.pretrained import transformers_loader, weights
+
+CPU = torch.device("cpu")
+BATCH = 8  # windows at a time
+
+
+class Pretrained:
+    """A model in transformers' layout, whose weights load on first use.
+
+    Args:
+        source: A repository of the hub, or a folder.
+        device: As `choose_device` takes it.
+    """
+
+    files: ClassVar[tuple[str, ...]]
+    licence: ClassVar[str]
+    cure: ClassVar[str] = "measure fewer things at a time"
+
+    def __init__(self, source: str, device: str = "auto") -> None:
+        self.name, self._source, self._device = Path(source).name, source, device
+        self._held: Holder[Any] = Holder(lambda: self._load(self._fetched().folder), self.cure)
+
+    def prepare(self) -> None:
+        """Raises MissingError where the weights cannot be had."""
+        weights.show_licence(self._fetched())
+
+    def release(self) -> None:
+        self._held.release()
+
+    def _fetched(self) -> Weights:
+        return weights.fetch(self._source, self.files, licence=self.licence)
+
+    def _load(self, folder: Path) -> Any:
+        """What `_held` gives: the model, and what makes sound, words or pictures ready for it."""
+        raise NotImplementedError
+
+
+def exact(model: Any, device: str) -> Any:
+    """A model that was loaded where its weights keep all their digits, on the device that was asked for, in float32."""
+    return model.to(device=choose_device(device), dtype=torch.float32)
+
+
+def extractor(kind: Any, folder: Path, what: str) -> Any:
+    """How sound or pictures are made into what the model takes, as the folder says. Raises MissingError."""
+    return transformers_loader.settled(kind, folder, f"{str(folder)!r} does not say what {what} takes")
+
+
+def array(value: Tensor) -> Floats:
+    return value.detach().cpu().double().numpy()
+
+
+def heard(found: Floats, name: str, classes: Floats | None = None) -> Heard:
+    """Raises MissingError where weights give what are no numbers."""
+    if not np.isfinite(found).all() or (classes is not None and not np.isfinite(classes).all()):
+        raise MissingError(f"{name} hears what are no numbers: its weights are broken; fetch them again")
+    return Heard(found, classes)

@@ -1,0 +1,40 @@
+"""One go of a pipeline: what is to be written, and what stands already.
+
+B takes, C channels, N samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from v2m.core.types import Progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """N = `samples` at the pipeline's rate for each of the B = len(`seeds`) takes.
+
+    melody, reference: (C, N) and (C, any length). kept: (B, C, N), of which all but the samples `span` is to stay.
+    """
+
+    samples: int
+    seeds: tuple[int, ...]
+    melody: Tensor | None = None
+    reference: Tensor | None = None
+    kept: Tensor | None = None
+    span: tuple[int, int] = (0, 0)
+
+
+class Writer(Protocol):
+    """A pipeline with what it must be told."""
+
+    def defaults(self) -> dict[str, Any]:
+        """Steps and guidance that the pipeline's authors recommend."""
+        ...
+
+    def write(self, told: dict[str, Any], job: Job, strength: float, progress: Progress) -> Tensor:
+        """Sound (B, C, N) float32 on the CPU, not limited to ±1. `told` are the pipeline's own arguments."""
+        ...

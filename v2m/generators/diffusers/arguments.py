@@ -1,0 +1,62 @@
+"""What each pipeline is told of the tags, in its own words and arguments.
+
+ACE-Step takes tempo, key, metre and lyrics apart from its line of text, and no negative prompt; Stable Audio takes a
+line of text, and one that it is led away from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from v2m.core import prompts
+from v2m.core.types import Tags
+
+INSTRUMENTAL = {"lyrics": "[Instrumental]", "vocal_language": "unknown"}  # as ACE-Step was trained to leave voices out
+_NATURAL = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user sets besides the tags. None is what the pipeline's authors recommend.
+
+    steps: how often the noise is taken away. guidance: how many times stronger the words lead, 1 is no guidance.
+    melody_strength: 0–1. metre: beats of a bar. language: of the lyrics, as "en".
+    """
+
+    steps: int | None
+    guidance: float | None
+    melody_strength: float
+    metre: Literal[2, 3, 4, 6] | None
+    language: str
+
+
+def ace_step(tags: Tags, settings: Settings) -> dict[str, Any]:
+    """Arguments of `AceStepPipeline`."""
+    sung = tags.vocals and bool(tags.lyrics.strip())
+    return {
+        "prompt": prompts.line(replace(tags, tempo=None, key=None)),
+        **({"lyrics": tags.lyrics.strip(), "vocal_language": settings.language} if sung else INSTRUMENTAL),
+        "bpm": None if tags.tempo is None else round(tags.tempo),
+        "keyscale": key_name(tags),
+        "timesignature": None if settings.metre is None else str(settings.metre),
+    }
+
+
+def stable_audio(tags: Tags, settings: Settings) -> dict[str, Any]:
+    """Arguments of `StableAudioPipeline` and `StableAudio3Pipeline`."""
+    line = prompts.line(tags)
+    metre = "" if settings.metre is None else f"{settings.metre}/{8 if settings.metre == 6 else 4} time"
+    return {
+        "prompt": ", ".join(filter(None, [line, metre, "instrumental"])),
+        "negative_prompt": prompts.unwanted(tags) or None,
+    }
+
+
+def key_name(tags: Tags) -> str | None:
+    """The key as "F# minor", whichever way it was written."""
+    if tags.key is None or tags.tonic_and_mode is None:
+        return None
+    letter = tags.key.strip()[0].upper()
+    tonic, mode = tags.tonic_and_mode
+    return f"{letter}{ {0: '', 1: '#', 11: 'b'}[(tonic - _NATURAL[letter]) % 12] } {mode}"

@@ -1,0 +1,237 @@
+"""The generator that runs diffusers' pipelines: what a user sets, and what is refused before any work.
+
+Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+jsonargparse runs those of the modules whose classes a recipe names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from v2m.core.errors import UsageError
+from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.timing import seconds_of
+from v2m.core.types import Audio, Progress, Score, Steering, Tags, Video, Weights
+from v2m.generators.diffusers.arguments import Settings, ace_step, stable_audio
+from v2m.media import audio as sound_files
+from v2m.pretrained.weights import fetch, show_licence
+
+CURE = "try --low-memory, fewer --candidates or a smaller --generator.model"
+STABILITY = "stabilityai community license: commercial use up to a yearly revenue, see its page"
+LICENCES = {"ace-step/": "mit", "stabilityai/": STABILITY}  # where a folder has no card
+TRIED_RATE, SHORTEST_SOUND = 16_000, 1.0  # Hz at which a sound is read to see whether it can be; seconds
+MOST_HEARD = 240.0  # seconds of a style
+WINDOW = 0.75  # of the longest that a model writes in one go may be new, so that it hears what is around it
+
+logger = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """ACE-Step 1.5, Stable Audio Open or Stable Audio 3, as diffusers runs them. Instrumental unless asked otherwise.
+
+    ACE-Step (MIT) is told tempo and key apart from the words, sings lyrics, follows the style of a recording and its
+    tune. Stable Audio (Stability AI's community licence) is led away from unwanted words, and follows a tune.
+
+    Args:
+        model: A folder in diffusers' layout or a repository of the Hugging Face hub: ACE-Step/acestep-v15-xl-turbo-
+            diffusers, ACE-Step/acestep-v15-xl-base-diffusers, stabilityai/stable-audio-open-1.0 (its licence must be
+            accepted there first), or what diffusers' converter makes of stabilityai/stable-audio-3-medium.
+        steps: How often noise is taken away; None is what the model was made for, 8 to 100.
+        guidance: How many times stronger the words lead than they would by themselves, 1 is no guidance; None is what
+            the model was made for. Without effect on distilled ones (ACE-Step turbo, Stable Audio 3).
+        melody_strength: How closely a melody is followed, 0 to 1.
+        metre: Beats of a bar: 2, 3, 4 or 6.
+        language: Of the lyrics, as two letters.
+        device: auto, cuda, cuda:1, mps or cpu.
+        low_memory: Each part is on the device only while it works; on the CPU, weights in bfloat16.
+        keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
+    """
+
+    steers = frozenset({"melody", "reference", "regenerate", "vocals"})
+
+    def __init__(
+        self,
+        *,
+        model: str = "ACE-Step/acestep-v15-xl-turbo-diffusers",
+        steps: int | None = None,
+        guidance: float | None = None,
+        melody_strength: float = 0.7,
+        metre: Literal[2, 3, 4, 6] | None = None,
+        language: str = "en",
+        device: str = "auto",
+        low_memory: bool = False,
+        keep_loaded: bool = False,
+    ) -> None:
+        problems = [] if steps is None or 1 <= steps <= 1000 else [f"steps {steps} must lie between 1 and 1000"]
+        problems += [] if guidance is None or 0 <= guidance <= 100 else [f"guidance {guidance:g} must be 0 to 100"]
+        problems += [] if 0 <= melody_strength <= 1 else [f"melody_strength {melody_strength:g} must lie in 0 to 1"]
+        if problems:
+            raise UsageError("; ".join(problems))
+        self.model = model
+        self.settings = Settings(steps, guidance, melody_strength, metre, language)
+        self.weights: tuple[Weights, ...] = ()
+        self._device, self._low_memory, self._keep = device, low_memory, keep_loaded
+        self._pipeline: Holder[Any] = Holder(self._load, CURE)
+
+    def prepare(self, tags: Tags, steering: Steering) -> None:
+        """Makes sure that all weights are on this machine, downloading what is not, and that the model can do what is
+        asked; one line on stderr says their licence.
+
+        Raises:
+            MissingError: Weights are not here and cannot be fetched, or are another model's.
+            UsageError: A melody or reference is no sound, or the model follows none; or there is no such device.
+        """
+        choose_device(self._device)
+        card = self._card()
+        ace = card.kind == "AceStepPipeline"
+        if steering.reference and not ace:
+            raise UsageError(f"{self.model!r} follows no style: give ACE-Step, or the recording as --melody")
+        if len(steering.reference) > 1:
+            raise UsageError("ACE-Step follows the style of one recording: give --reference once")
+        if steering.melody is not None and not card.follows_melody:
+            raise UsageError(f"{self.model!r} lacks what hears a tune (audio_tokenizer): --melody cannot be followed")
+        for path in (*steering.reference, *filter(None, [steering.melody])):
+            _try(path)
+        anew, most = steering.regenerate, WINDOW * card.longest
+        if anew is not None and anew.end - anew.begin > most:
+            raise UsageError(
+                f"{anew.end - anew.begin:g} s are more than {self.model!r} can write anew at once: "
+                f"give {most:g} s at most"
+            )
+        if tags.vocals and not ace:
+            logger.warning("vocals were asked for: %r plays instruments only", self.model)
+        if tags.vocals and ace and not tags.lyrics.strip():
+            logger.warning("vocals were asked for but there are no lyrics: the music is instrumental; give --lyrics")
+        if self.settings.guidance not in {None, 1.0} and not card.guided and ace:
+            logger.warning("guidance has no effect: it is built into the weights of %r", self.model)
+        if tags.negative and (ace or not (card.guided or (self.settings.guidance or 1) > 1)):
+            logger.warning("%r is not led away from unwanted words: they are left out of what it is told", self.model)
+        show_licence(self.weights[0])
+
+    def check(self, video: Video, steering: Steering) -> None:
+        """Raises UsageError where the video is too long for a melody to be followed, which is done in one go."""
+        card, seconds = self._card(), video.duration
+        if steering.melody is None or card.kind == "StableAudioPipeline":
+            return
+        if steering.regenerate is None and seconds > card.longest:
+            raise UsageError(
+                f"{self.model!r} follows a melody for {card.longest:g} s at most, and the video lasts {seconds:.1f} s: "
+                f"give --end {card.longest:g}, or no --melody"
+            )
+
+    def release(self) -> None:
+        """Frees the model, unless it is to be kept."""
+        if not self._keep:
+            self._pipeline.release()
+
+    def generate(
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Music of exactly `video.duration` at the model's rate; the same arguments give the same bytes on one machine.
+
+        `facts` says what the model was told.
+
+        Raises:
+            UsageError, MissingError: As in `prepare` and `check`.
+            MemoryError: Says what to lower.
+        """
+        return self.takes(video, tags, [seed], steering=steering, progress=progress)[0]
+
+    def takes(
+        self,
+        video: Video,
+        tags: Tags,
+        seeds: Sequence[int],
+        *,
+        stems: bool = False,  # noqa: ARG002 - as in generate
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> list[Score]:
+        """A piece for each seed, side by side in one batch; otherwise as `generate`."""
+        from v2m.generators.inpaint import Kept
+
+        steering = steering or Steering()
+        anew = steering.regenerate
+        kept = None if anew is None else Kept.load(anew, video.duration)
+        seconds = video.duration
+        self.prepare(tags, steering)
+        self.check(video, steering)
+        card = self._card()
+        with self._piece(tags, steering, seconds if kept is None else min(seconds, card.longest)) as (piece, device):
+            facts = {
+                **{name: value for name, value in piece.told.items() if value is not None},
+                "pipeline": card.kind,
+                "melody": None if steering.melody is None else str(steering.melody),
+                "reference": [str(path) for path in steering.reference],
+                "device": device,
+            }
+            if kept is None:
+                sounds = piece.write(seconds, seeds, progress or _silent)
+                facts |= {"goes": piece.goes(seconds)}
+            else:
+                heard = sound_files.resample(kept.audio, card.sample_rate)
+                made = piece.rewrite(heard, (kept.begin, kept.end), seeds, progress or _silent)
+                sounds = [kept.with_part(each) for each in made]
+                facts |= {"regenerated": [kept.begin, kept.end], "kept": str(anew and anew.previous)}
+        return [Score(sound, facts=facts) for sound in sounds]
+
+    def _card(self) -> Any:
+        """What the model can do; its files are here afterwards."""
+        from v2m.generators.diffusers.pipeline_info import FILES, Card
+
+        licence = next((text for owner, text in LICENCES.items() if self.model.lower().startswith(owner)), None)
+        self.weights = (fetch(self.model, FILES, licence=licence),)
+        return Card.read(self.weights[0].folder)
+
+    @contextmanager
+    def _piece(self, tags: Tags, steering: Steering, seconds: float) -> Iterator[tuple[Any, str]]:
+        """A `piece.Piece` with the model in memory, and what it runs on."""
+        for name in ("xformers", "bitsandbytes"):  # diffusers imports them; they tell of kernels that they do without
+            logging.getLogger(name).setLevel(logging.ERROR)
+        from v2m.generators.diffusers.long_form import Piece, Sounds
+
+        card = self._card()
+        write = ace_step if card.kind == "AceStepPipeline" else stable_audio
+        arguments = {
+            **write(tags, self.settings),
+            "num_inference_steps": self.settings.steps,
+            "guidance_scale": self.settings.guidance if card.guided or card.kind != "AceStepPipeline" else None,
+        }
+        if not arguments["prompt"]:
+            logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
+
+        def load(path: Path | None, most: float) -> Audio | None:
+            return None if path is None else sound_files.load(path, card.sample_rate, most)
+
+        reference = steering.reference[0] if steering.reference else None
+        sounds = Sounds(load(steering.melody, max(seconds, 1.0)), load(reference, MOST_HEARD))
+        with self._pipeline.model() as pipeline:
+            strength = self.settings.melody_strength
+            yield Piece(pipeline, card, arguments, strength, sounds), choose_device(self._device).type
+
+    def _load(self) -> Any:
+        from v2m.generators.diffusers.loading import load
+
+        device = choose_device(self._device)
+        return load(self.weights[0].folder, self._card().kind, device, low_memory=self._low_memory)
+
+
+def _try(path: Path) -> None:
+    sound = sound_files.load(path, TRIED_RATE, SHORTEST_SOUND)
+    if seconds_of(len(sound), sound.sample_rate) < SHORTEST_SOUND:
+        raise UsageError(f"{str(path)!r}: a melody or reference must last a second or more")
+
+
+def _silent(fraction: float) -> None:
+    pass

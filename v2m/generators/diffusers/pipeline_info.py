@@ -1,0 +1,97 @@
+"""What a folder of a pipeline says of itself in its JSON files: which pipeline, how long it can write.
+
+So that what cannot be is refused before any weights are loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from v2m.core.errors import MissingError
+from v2m.core.timing import seconds_of
+from v2m.pretrained.safe_load import read_json
+
+Kind = Literal["AceStepPipeline", "StableAudioPipeline", "StableAudio3Pipeline"]
+
+WEIGHTS = "diffusion_pytorch_model.safetensors|diffusion_pytorch_model-*.safetensors"
+ALWAYS = ("vae", "transformer")
+SOMETIMES = ("condition_encoder", "projection_model", "duration_embedder", "audio_tokenizer", "audio_token_detokenizer")
+FILES = (  # of any of the three; safetensors only, and none of the copies in other formats or types
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/*",
+    "text_encoder/*.json",
+    "text_encoder/model.safetensors|text_encoder/model-*.safetensors",
+    *(f"{part}/*.json" for part in ALWAYS),
+    *("|".join(f"{part}/{name}" for name in WEIGHTS.split("|")) for part in ALWAYS),
+    *(f"{part}/*.json|" for part in SOMETIMES),
+    *("|".join(f"{part}/{name}" for name in WEIGHTS.split("|")) + "|" for part in SOMETIMES),
+)
+ACE_RANGE = (10.0, 600.0)  # seconds that ACE-Step 1.5 was trained to write
+COVERS = ("audio_tokenizer", "audio_token_detokenizer")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A pipeline that is known here.
+
+    shortest, longest: seconds that it writes in one go. guided: whether guidance has an effect, for it is not built
+    into the weights already. follows_melody: whether it can take up a recording's tune.
+    """
+
+    kind: Kind
+    sample_rate: int
+    channels: int
+    shortest: float
+    longest: float
+    guided: bool
+    follows_melody: bool
+
+    @classmethod
+    def read(cls, folder: Path) -> Card:
+        """Raises MissingError for a folder that holds another pipeline, or whose settings cannot be read."""
+        index = read_json(folder / "model_index.json")
+        kind = index.get("_class_name")
+        readers = {
+            "AceStepPipeline": _ace_step,
+            "StableAudioPipeline": _stable_audio,
+            "StableAudio3Pipeline": _stable_audio_3,
+        }
+        if kind not in readers:
+            raise MissingError(
+                f"{str(folder)!r} holds a {kind}, which is not known here: give one of {', '.join(readers)}"
+            )
+        try:
+            return readers[kind](folder, index)
+        except (KeyError, TypeError, ValueError) as error:
+            raise MissingError(f"the settings in {str(folder)!r} lack or misstate {error}: fetch it again") from error
+
+
+def _ace_step(folder: Path, index: dict[str, Any]) -> Card:
+    vae, transformer = _settings(folder, "vae"), _settings(folder, "transformer")
+    turbo = bool(transformer.get("is_turbo")) or transformer.get("model_version") == "turbo"
+    return Card(
+        "AceStepPipeline", int(vae["sampling_rate"]), int(vae["audio_channels"]), *ACE_RANGE,
+        guided=not turbo, follows_melody=all((index.get(name) or [None])[0] for name in COVERS),
+    )  # fmt: skip
+
+
+def _stable_audio(folder: Path, index: dict[str, Any]) -> Card:  # noqa: ARG001 - the shape of a reader
+    vae, transformer = _settings(folder, "vae"), _settings(folder, "transformer")
+    rate = int(vae["sampling_rate"])
+    longest = seconds_of(int(transformer["sample_size"]) * math.prod(vae["downsampling_ratios"]), rate)
+    return Card("StableAudioPipeline", rate, int(vae["audio_channels"]), 0.0, longest, True, True)
+
+
+def _stable_audio_3(folder: Path, index: dict[str, Any]) -> Card:  # noqa: ARG001 - the shape of a reader
+    vae, duration = _settings(folder, "vae"), _settings(folder, "duration_embedder")
+    distilled = bool(read_json(folder / "scheduler" / "scheduler_config.json").get("stochastic_sampling"))
+    rate, channels = int(vae["sampling_rate"]), int(vae["audio_channels"])
+    return Card("StableAudio3Pipeline", rate, channels, 0.0, float(duration["max_val"]), not distilled, True)
+
+
+def _settings(folder: Path, part: str) -> dict[str, Any]:
+    return read_json(folder / part / "config.json")

@@ -1,5 +1,0 @@
-"""Tags → music by latent diffusion: a piece is made out of noise, all of a window at once."""
-
-from v2m.generators.diffusion.sonique import Sonique
-
-__all__ = ["Sonique"]

@@ -1,0 +1,282 @@
+"""A piece from begin to end: what the model is told, the codes it writes in windows, and the sound they stand for.
+
+C channels, K codebooks, T frames, N samples, L text tokens, D width of the language model.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from v2m.checkpoints import V2M
+from v2m.core import prompts
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.protocols import Codec
+from v2m.core.timing import codec_frames, mean_rate, sample_count, seconds_of
+from v2m.core.types import Audio, Progress, Sampling, Score, Tags, Video, Weights
+from v2m.models.conditioning import Condition
+from v2m.models.inference import windows
+from v2m.models.inference.decoder import Decoder, suited
+from v2m.models.inference.fast_linear import Precision
+from v2m.models.lora import woven
+from v2m.models.music_model import Branch
+from v2m.pretrained.chroma import Chroma
+from v2m.pretrained.codecs import encodec
+from v2m.pretrained.text.t5 import T5
+
+SHARES = (0.02, 0.95)  # of the work done when the codes are begun, and when they stand
+
+logger = logging.getLogger(__name__)
+
+
+class Player:
+    """The model with its frozen parts, which plays one piece after the other.
+
+    Args:
+        model: What learns, on the CPU; its language model is taken over by the decoder when the first piece is played.
+            With `keep` it is on `device`, and stays as it is.
+        text: Encodes the words, for models that read any.
+        codec: Of the codes that the model writes; of stereo models the one for both sides.
+        chroma: Hears a melody, for models that follow one.
+        device: Where the work is done.
+        precision: Of the language model's weights; None is what suits the device.
+        keep: Whether the model is still needed by others.
+    """
+
+    def __init__(
+        self,
+        model: V2M,
+        text: T5 | None,
+        codec: Codec,
+        chroma: Chroma | None,
+        *,
+        device: torch.device,
+        precision: Precision | None,
+        keep: bool = False,
+    ) -> None:
+        self._model, self._text, self._codec, self._chroma = model, text, codec, chroma
+        self._device, self._keep = device, keep
+        self._precision: Precision = precision or suited(device)
+        self._decoder: Decoder | None = None
+
+    @classmethod
+    def load(cls, name: str, device: torch.device, precision: Precision | None) -> Player:
+        """From a checkpoint of any layout, a folder or a repository of the hub.
+
+        Raises:
+            MissingError: Weights are missing, broken, or do not belong together; says which.
+            UsageError: The model is one that is not told by words alone.
+        """
+        model = V2M.from_pretrained(name)
+        if model.config.conditioner is not None and not model.config.nulls:
+            raise UsageError(f"{name!r} writes to what it sees, which this generator does not show it: give a MusicGen")
+        if model.config.text is None:
+            raise UsageError(f"{name!r} reads no text: give a MusicGen")
+        return cls.of(model, name, device, precision)
+
+    @classmethod
+    def of(
+        cls,
+        model: V2M,
+        name: str,
+        device: torch.device,
+        precision: Precision | None,
+        *,
+        keep: bool = False,
+        words: bool = True,
+    ) -> Player:
+        """Of a model that has been read, with the parts it names or carries. Without `words` it can only `perform`.
+
+        Raises:
+            MissingError: As in `load`.
+        """
+        text = _text(model, name, device) if words and model.config.reads_text else None
+        codes = model.part("codec")
+        assert codes.folder is not None, "a part that was asked for has been fetched"
+        codec: Codec = encodec.load(codes.folder, device, config=codes.config, state=codes.state)
+        codec = encodec.Stereo(codec) if model.config.lm.channels == 2 else codec
+        model.check_codec(codec.spec)
+        chroma = None if model.config.chroma is None else Chroma.load(codes.folder)
+        return cls(model, text, codec, chroma, device=device, precision=precision, keep=keep)
+
+    def lent(self, decoder: Decoder) -> Player:
+        """The same, that writes with a decoder of the model's weights as they are now and takes nothing over."""
+        found = copy(self)
+        found._decoder = decoder
+        return found
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        return self._model.weights
+
+    @property
+    def sample_rate(self) -> int:
+        return self._codec.spec.sample_rate
+
+    @property
+    def follows_melody(self) -> bool:
+        return self._chroma is not None
+
+    @property
+    def trained_on(self) -> float:
+        """Seconds of music that the model learned to write in one go."""
+        return self._model.config.window
+
+    @property
+    def code_rate(self) -> int:
+        """Codec frames a second."""
+        return self._codec.spec.frame_rate
+
+    @torch.inference_mode()
+    def play(
+        self,
+        video: Video,
+        tags: Tags,
+        melody: Audio | None,
+        *,
+        sampling: Sampling,
+        window: float,
+        stride: float,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Music of exactly `video.duration`, (C, N) at the codec's rate.
+
+        Args:
+            video: What it is for.
+            tags: What it should be.
+            melody: A tune to follow, at the codec's rate; it begins anew where the video is longer.
+            sampling: How codes are drawn.
+            window, stride: Seconds.
+            seed: The same gives the same piece.
+            progress: Told how much is done.
+        """
+        line, unwanted = prompts.line(tags), prompts.unwanted(tags)
+        if not line:
+            logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
+        text, without = self.read(line, unwanted)
+
+        def branches(begin: int, end: int) -> Sequence[Branch]:
+            tune = self._hear(melody, begin, end)
+            return self._model.branches(sampling, text=text, melody=tune, without=without)
+
+        score = self.perform(
+            video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
+        )
+        return replace(score, facts={"prompt": line, "unwanted": unwanted, **score.facts})
+
+    @torch.inference_mode()
+    def perform(
+        self,
+        seconds: float,
+        branches: Callable[[int, int], Sequence[Branch]],
+        *,
+        sampling: Sampling,
+        window: float,
+        stride: float,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Music of exactly `seconds`; `branches` are what the codec frames from one to another are conditioned on."""
+        tell: Callable[[float], None] = progress or (lambda _: None)
+        tell(0.0)
+        decoder, rate = self._writer(), self._codec.spec.frame_rate
+        frames = codec_frames(seconds, rate)
+        long, far = (codec_frames(seconds, rate) for seconds in (window, stride))
+        begun = time.perf_counter()
+        codes = windows.write(
+            decoder, frames, window=long, stride=far, branches=branches, sampling=sampling, seeds=[seed],
+            progress=_between(tell, *SHARES),
+        )  # fmt: skip
+        took = time.perf_counter() - begun
+        sound = self.sound(codes, sample_count(seconds, self.sample_rate))
+        tell(1.0)
+        plan = windows.plan(frames, long, far)
+        return Score(
+            audio=Audio(sound, self.sample_rate),
+            facts={
+                "windows": [[seconds_of(begin, rate), seconds_of(end, rate)] for begin, end, _ in plan],
+                "window_seeds": [windows.window_seed(seed, number) for number in range(len(plan))],
+                "precision": decoder.precision,
+                "device": self._device.type,
+                "frames_per_second": round(mean_rate(frames, took), 2),
+            },
+        )
+
+    def settle(self) -> V2M:
+        """The model where the work is done, its language model in the decoder. Before the first piece it is on the CPU,
+        where it is only mapped into memory, unless others need it."""
+        self._writer()
+        return self._model
+
+    def _writer(self) -> Decoder:
+        if self._decoder is None:
+            if not self._keep:
+                on_cpu = self._device.type == "cpu" or self._precision == "fp32"
+                self._model.to(self._device, None if on_cpu else torch.bfloat16)
+            with woven(self._model):  # with adapters that have learned beside its matrices
+                self._decoder = Decoder(self._model.lm, precision=self._precision)
+            if not self._keep:
+                del self._model.lm  # its weights are in the decoder now, as they multiply fastest
+        return self._decoder
+
+    @torch.inference_mode()
+    def read(self, line: str, unwanted: str) -> tuple[Condition | None, Condition | None]:
+        """(1, L, D) of what the music should be and of what it is to be led away from.
+
+        An empty line beside unwanted words is a text without tokens, to be led towards; alone it is no text at all.
+        """
+        assert self._text is not None, "this model reads no text"
+        encoder, model = self._text, self.settle()
+        wanted, barred = line or (None if not unwanted else ""), unwanted or None
+        text, without = (
+            None if words is None else model.read(encoder.encode([words]).to(self._device))
+            for words in (wanted, barred)
+        )
+        return text, without
+
+    def _hear(self, melody: Audio | None, begin: int, end: int) -> Condition | None:
+        """What of the melody stands at those frames; of none, what models that follow one were trained to hear."""
+        if self._chroma is None:
+            return None
+        if melody is None:
+            return self._model.hear(self._chroma.none().to(self._device))
+        rate = self._codec.spec.frame_rate
+        low, high = (sample_count(seconds_of(frame, rate), melody.sample_rate) for frame in (begin, end))
+        places = np.arange(low, high) % len(melody)
+        heard = Audio(np.take(melody.samples, places, axis=1), melody.sample_rate)
+        return self._model.hear(self._chroma.of(heard).to(self._device))
+
+    def sound(self, codes: torch.Tensor, samples: int) -> NDArray[np.float32]:
+        """What codes (1, K, T) stand for: (C, `samples`), within ±1."""
+        wave = self._codec.decode(codes)[0, :, :samples].float().cpu().numpy()
+        assert wave.shape[1] == samples, f"the codes are shorter than {samples} samples"
+        peak = float(np.abs(wave).max(initial=0.0))
+        if peak > 1.0:
+            logger.info("the music peaked at %.2f and was made quieter", peak)
+        return (wave / max(peak, 1.0)).astype(np.float32)
+
+
+def _text(model: V2M, name: str, device: torch.device) -> T5:
+    words = model.part("text_encoder")
+    assert words.folder is not None, "a part that was asked for has been fetched"
+    text = T5.load(words.folder, device, config=words.config, state=words.state)
+    if text.width != model.config.text:
+        raise MissingError(
+            f"the text encoder of {name!r} gives {text.width} numbers a token, the model reads {model.config.text}"
+        )
+    return text
+
+
+def _between(tell: Callable[[float], None], low: float, high: float) -> Progress:
+    def progress(fraction: float) -> None:
+        tell(low + (high - low) * fraction)
+
+    return progress

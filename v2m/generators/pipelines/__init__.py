@@ -1,5 +1,0 @@
-"""Diffusion pipelines of diffusers: ACE-Step 1.5, Stable Audio Open and Stable Audio 3."""
-
-from v2m.generators.pipelines.pipeline import Pipeline
-
-__all__ = ["Pipeline"]

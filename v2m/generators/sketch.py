@@ -1,0 +1,184 @@
+"""The Sketch generator: an arranger that writes a piece for the picture and plays it, without weights or network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.timing import sample_count
+from v2m.core.types import Audio, Progress, Regeneration, Score, Section, Steering, Tags, Video
+from v2m.generators.inpaint import Kept, level
+from v2m.sketch.compose.arrange import Piece, compose
+from v2m.sketch.compose.inpaint import Origin, Written, rewritten
+from v2m.sketch.compose.lead_sheet import title
+from v2m.sketch.instruments import STEMS
+from v2m.sketch.perform.midi import midi_file
+from v2m.sketch.perform.soundfont import default_soundfont, provenance
+from v2m.sketch.perform.synthesizer import render
+from v2m.sketch.plan import plan as planning
+from v2m.sketch.styles import STYLES, style_for
+
+PLAYING_FROM = 0.1  # share of the work done when the first sound is rendered
+
+
+class Sketch:
+    """Plans beats on the cuts, composes in a style, plays through a SoundFont in a synthetic room.
+
+    Args:
+        style: ambient, cinematic, lo-fi, acoustic folk, electronic, rock, jazz, orchestral, waltz or funk; None takes
+            what the tags' genres and moods ask for.
+        soundfont: A General MIDI bank (.sf2 or .sf3); None is the small one that pretty_midi carries.
+        sample_rate: Of the music, in Hz.
+        reverb: The room's level against the style's own, 0 (dry) to 2.
+    """
+
+    def __init__(
+        self, style: str | None = None, soundfont: str | None = None, sample_rate: int = 48000, reverb: float = 1.0
+    ) -> None:
+        if style is not None and style not in STYLES:
+            raise UsageError(f"style {style!r} is not one of: {', '.join(STYLES)}")
+        if soundfont is not None and not Path(soundfont).is_file():
+            raise UsageError(f"soundfont {soundfont} is not a file; leave it out to use the built-in bank")
+        if not 0 <= reverb <= 2:
+            raise UsageError(f"reverb {reverb:g} must lie between 0 and 2")
+        if find_spec("tinysoundfont") is None:
+            raise MissingError("the synthesiser tinysoundfont is missing: pip install --no-deps tinysoundfont")
+        self.style = style
+        self.soundfont = soundfont
+        self.sample_rate = sample_rate
+        self.reverb = reverb
+
+    steers = frozenset({"stems", "midi", "regenerate"})
+
+    def prepare(self, tags: Tags, steering: Steering) -> None:  # noqa: ARG002 - any tags will do
+        """Raises UsageError where a part is to be written anew of music that Sketch cannot go on with."""
+        if steering.regenerate is not None:
+            Origin.of(steering.regenerate)
+
+    def generate(
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Music of exactly `video.duration`. The same arguments give the same bytes.
+
+        Of earlier music a part is written anew on its beats, in its key and over its chords, by the players and moods
+        that `tags` ask for; the rest stays sample for sample, at the file's own rate, and in the stems, too, up to what
+        was done to that music after it was played.
+
+        `facts` says what was chosen: style, key, progressions, instruments, the SoundFont with its licence where that
+        is known, and how the plan met the cuts.
+
+        Raises:
+            UsageError: What is to be kept is not Sketch's own music for this picture.
+        """
+        tell: Callable[[float], None] = progress or (lambda _: None)
+        tell(0.0)
+        if steering is not None and steering.regenerate is not None:
+            return self._rewrite(video, Written.of(steering.regenerate, seed, tags), steering.regenerate, stems, tell)
+        style = STYLES[self.style] if self.style else style_for(tags)
+        piece = compose(planning.for_style(style, video.picture(), video.duration, tags, seed), style, tags, seed)
+        tell(PLAYING_FROM)
+        audio, split = self._play(piece, stems, _part(tell, PLAYING_FROM, 1.0))
+        return self._score(piece, tags, audio, split)
+
+    def _rewrite(
+        self, video: Video, part: Written, asked: Regeneration, stems: bool, tell: Callable[[float], None]
+    ) -> Score:
+        origin = Origin.of(asked)
+        old, new = rewritten(origin, video.picture(), video.duration, part)
+        kept = Kept.load(asked, video.duration)
+        tell(PLAYING_FROM)
+        between = (1.0 + PLAYING_FROM) / 2 if stems else 1.0
+        audio, split = self._play(new, stems, _part(tell, PLAYING_FROM, between))
+        gain = level(kept, audio)
+        if stems:
+            _, before = self._play(old, True, _part(tell, between, 1.0))
+            silence = replace(audio, samples=np.zeros_like(audio.samples))
+            split = {
+                stem: replace(kept, audio=_louder(before.get(stem, silence), gain)).with_part(
+                    _louder(split.get(stem, silence), gain)
+                )
+                for stem in {**before, **split}
+            }
+        told = {"regenerated": [asked.begin, asked.end], "kept": str(asked.previous)}
+        told["written"] = [each.as_dict() for each in (*origin.written, part)]
+        return self._score(new, part.tags, kept.with_part(_louder(audio, gain)), split, told)
+
+    def _play(self, piece: Piece, stems: bool, tell: Callable[[float], None]) -> tuple[Audio, Mapping[str, Audio]]:
+        """The sound of `piece`, and with `stems` its parts."""
+        mix, split = render(
+            piece.sheet,
+            piece.parts,
+            sample_count(piece.sheet.plan.duration, self.sample_rate),
+            soundfont=self._bank,
+            sample_rate=self.sample_rate,
+            reverb=self.reverb,
+            stems=stems,
+            progress=tell,
+        )
+        return Audio(mix, self.sample_rate), {stem: Audio(sound, self.sample_rate) for stem, sound in split.items()}
+
+    @property
+    def _bank(self) -> Path:
+        return Path(self.soundfont) if self.soundfont else default_soundfont()
+
+    def _score(
+        self,
+        piece: Piece,
+        tags: Tags,
+        audio: Audio,
+        split: Mapping[str, Audio],
+        told: Mapping[str, Any] | None = None,
+    ) -> Score:
+        plan = piece.sheet.plan
+        return Score(
+            audio=audio,
+            stems={stem: split[stem] for stem in STEMS if stem in split},
+            midi=midi_file(piece.sheet, piece.parts, f"{piece.sheet.style.name} in {piece.sheet.key.name}"),
+            beats=plan.beats,
+            downbeats=plan.downbeats,
+            sections=_sections(plan),
+            facts={**_facts(piece, tags), "soundfont": provenance(self._bank), **(told or {})},
+        )
+
+
+def _part(tell: Callable[[float], None], begin: float, end: float) -> Callable[[float], None]:
+    return lambda fraction: tell(begin + (end - begin) * fraction)
+
+
+def _louder(audio: Audio, gain: float) -> Audio:
+    return replace(audio, samples=audio.samples * np.float32(gain))
+
+
+def _sections(plan: planning.Plan) -> tuple[Section, ...]:
+    starts = [float(plan.tempo_map.time(plan.bars[passage.first].start)) for passage in plan.passages]
+    ends = [*starts[1:], plan.duration]
+    return tuple(
+        Section(title(passage), start, end, passage.energy)
+        for passage, start, end in zip(plan.passages, starts, ends, strict=True)
+    )
+
+
+def _facts(piece: Piece, tags: Tags) -> Mapping[str, Any]:
+    facts: dict[str, Any] = {
+        "style": piece.sheet.style.name,
+        "key": piece.sheet.key.name,
+        "progressions": dict(piece.progressions),
+        "instruments": list(dict.fromkeys(part.name for part in piece.parts)),
+        **planning.facts(piece.sheet.plan),
+    }
+    if tags.vocals:
+        facts["note"] = "vocals were asked for; this generator plays instruments only"
+    return facts

@@ -1,5 +1,0 @@
-"""Sketch: the built-in arranger, the default generator."""
-
-from v2m.generators.sketch.sketch import Sketch
-
-__all__ = ["Sketch"]

@@ -1,0 +1,125 @@
+"""SONIQUE's weights, as its author's archive unpacks into a copy of the project: which files, and what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from v2m.core.errors import MissingError
+from v2m.core.types import Weights
+from v2m.generators.sonique.unet import UNet, UNetSizes
+from v2m.mappings import stable_audio
+from v2m.mappings.stable_audio import Settings
+from v2m.pretrained.codecs.oobleck import Autoencoder
+from v2m.pretrained.file_patterns import checkpoint_folders
+from v2m.pretrained.safe_load import check_finite, load_strictly, pickled, read_json
+from v2m.pretrained.text.clap import ClapText
+from v2m.pretrained.weights import fetch
+
+JSON, FOLDER, CLAP = "best_model.json", "ckpts", "ckpts/clap/clap.ckpt"
+DEFAULT = "sonique"
+PAGE = "github.com/zxxwxyyy/sonique"
+LICENCE = "MIT (of the repository; the archive of weights names none)"
+CLAP_LICENCE = "CC0-1.0"
+TOKENIZER_FILES = ("tokenizer.json|vocab.json", "tokenizer.json|merges.txt")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The model in its parts, on the CPU; `tables` (numbers, D) are what the seconds are told by."""
+
+    settings: Settings
+    unet: UNet
+    autoencoder: Autoencoder
+    text: ClapText
+    tables: Mapping[str, Tensor]
+    weights: tuple[Weights, ...]
+
+
+def load(name: str, tokenizer: str) -> Parts:
+    """From a folder; the tokenizer from the same, or as it is named.
+
+    Raises:
+        MissingError: Weights are missing, broken, or do not belong together; says which.
+    """
+    found = _folder(name)
+    folder = found.folder
+    settings = stable_audio.settings(read_json(folder / JSON))
+    path = _checkpoint(folder)
+    state = pickled(path).get("state_dict")
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise MissingError(f"{str(path)!r} holds no 'state_dict' of tensors: it is no checkpoint of this model")
+    state, what = stable_audio.unwrapped(state), f"the model in {str(path)!r}"
+    check_finite(state, what)
+    unet = _unet(settings, stable_audio.unet(state), what)
+    autoencoder = Autoencoder.load(settings.autoencoder, stable_audio.autoencoder(state, settings.autoencoder), what)
+    tables = {each: _table(state, each, settings, what) for each in settings.seconds}
+    clap = folder / _inside(settings.clap or CLAP, folder)
+    words = folder if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file() else None
+    words = words or fetch(tokenizer, TOKENIZER_FILES, licence="MIT", size=1_400_000).folder
+    text = ClapText.load(clap, words, layer=settings.layer)
+    _check(settings, unet, text, what)
+    weights = (found, Weights("CLAP (text branch)", clap.parent, licence=CLAP_LICENCE))
+    return Parts(settings, unet, autoencoder, text, tables, weights)
+
+
+def _folder(name: str) -> Weights:
+    places = [Path(name).expanduser(), *(root / name for root in checkpoint_folders())]
+    if name == DEFAULT and not any(place.is_dir() for place in places):
+        raise MissingError(
+            f"SONIQUE's weights are not here: unpack the archive that {PAGE} links to, and put its {JSON} beside, "
+            f"in {str(places[1])!r}, or name another folder with --generator.model"
+        )
+    return fetch(name, (JSON,), licence=LICENCE)
+
+
+def _checkpoint(folder: Path) -> Path:
+    there = sorted((folder / FOLDER).glob("*.ckpt")) or sorted(folder.glob("*.ckpt"))
+    if len(there) != 1:
+        names = ", ".join(path.name for path in there) or "none"
+        raise MissingError(f"{str(folder / FOLDER)!r} must hold the one checkpoint (.ckpt) of the model, not {names}")
+    return there[0]
+
+
+def _inside(name: str, folder: Path) -> PurePosixPath:
+    inner = PurePosixPath(name)
+    if inner.is_absolute() or ".." in inner.parts:
+        raise MissingError(f"{str(folder / JSON)!r} names a file outside its folder and is refused: {name!r}")
+    return inner
+
+
+def _unet(settings: Settings, state: Mapping[str, Tensor], what: str) -> UNet:
+    try:
+        sizes = UNetSizes(**settings.unet)
+        problems = sizes.problems()
+    except TypeError as error:
+        raise MissingError(f"the settings of {what} make no U-Net ({error})") from error
+    if problems:
+        raise MissingError(f"the settings of {what} make no U-Net: {'; '.join(problems)}")
+    with torch.device("meta"):
+        made = UNet(sizes)
+    load_strictly(made, state, what, assign=True)
+    return made.eval().requires_grad_(False)
+
+
+def _table(state: Mapping[str, Tensor], name: str, settings: Settings, what: str) -> Tensor:
+    low, high = settings.seconds[name]
+    found = stable_audio.seconds(state, name).get("weight")
+    wanted = (high - low + 1, settings.unet["context"])
+    if found is None or found.shape != wanted:
+        raise MissingError(f"{what} has no table {wanted} for {name}")
+    return found
+
+
+def _check(settings: Settings, unet: UNet, text: ClapText, what: str) -> None:
+    told, sizes = text.longest + len(settings.seconds), unet.sizes
+    if (text.width, told) != (sizes.context, sizes.tokens):
+        raise MissingError(
+            f"{what} reads {sizes.tokens} tokens of {sizes.context} numbers, its conditions are {told} of {text.width}"
+        )
+    if settings.samples % (settings.hop * sizes.frames):
+        raise MissingError(f"{what} cannot make windows of {settings.samples} samples")

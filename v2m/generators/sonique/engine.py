@@ -1,0 +1,246 @@
+"""A piece from begin to end: words and a tune to what the model is told, latents in windows, and their sound.
+
+B pieces, C latent channels, T latent frames, N samples, S condition tokens, D their width.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from v2m.core.lazy_model import choose_dtype
+from v2m.core.timing import mean_rate, sample_count, seconds_of
+from v2m.core.types import Audio, Progress, Score, Tags, Video, Weights
+from v2m.generators.inpaint import Kept
+from v2m.generators.sonique import checkpoint, prompt, sampling_loop, windows
+from v2m.generators.sonique.denoiser import Guide, Velocity, guided
+from v2m.generators.sonique.options import Denoising, Precision
+from v2m.generators.sonique.samplers import Told
+from v2m.generators.sonique.windows import Window
+from v2m.models.conditioning import Condition
+from v2m.models.inference.windows import window_seed
+from v2m.pretrained.codecs.oobleck import MARGIN
+
+SHARES = (0.03, 0.95)  # of the work done when the latents are begun, and when they stand
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Velocities = Callable[[Window], Velocity]
+
+logger = logging.getLogger(__name__)
+
+
+class Player:
+    """The model in its parts, which plays one piece after the other, or several at once.
+
+    Args:
+        parts: On the CPU.
+        device: Where the work is done.
+        precision: Of the U-Net; the rest is small and stays in float32. None is what suits the device.
+        low_memory: Whether each part is on the device only while it works.
+    """
+
+    def __init__(
+        self, parts: checkpoint.Parts, device: torch.device, precision: Precision | None, low_memory: bool
+    ) -> None:
+        self._parts, self._device, self._low = parts, device, low_memory
+        self.settings, self.weights = parts.settings, parts.weights
+        self._unet = parts.unet.to(choose_dtype(device) if precision is None else DTYPES[precision])
+        self._read: dict[str, Condition] = {}
+
+    @classmethod
+    def load(
+        cls, name: str, tokenizer: str, device: torch.device, precision: Precision | None, low_memory: bool
+    ) -> Player:
+        """From a folder in SONIQUE's layout.
+
+        Raises:
+            MissingError: Weights are missing, broken, or do not belong together; says which.
+        """
+        return cls(checkpoint.load(name, tokenizer), device, precision, low_memory)
+
+    weights: tuple[Weights, ...]
+
+    @property
+    def sample_rate(self) -> int:
+        return self.settings.sample_rate
+
+    @property
+    def window(self) -> float:
+        """Seconds that the model makes in one go."""
+        return seconds_of(self.settings.samples, self.sample_rate)
+
+    @torch.inference_mode()
+    def play(
+        self,
+        video: Video,
+        tags: Tags,
+        seeds: Sequence[int],
+        *,
+        sampling: Denoising,
+        overlap: float,
+        melody: Audio | None = None,
+        strength: float = 0.0,
+        kept: Kept | None = None,
+        at_once: int = 1,
+        progress: Progress | None = None,
+    ) -> list[Score]:
+        """Music of exactly `video.duration` for each of `seeds`: (1, N) at the model's rate, or what is kept with a
+        part of it anew, at its own.
+
+        Args:
+            video: What it is for.
+            tags: What it should be.
+            seeds: The same gives the same piece, up to the rounding of sums that depends on how many are at once.
+            sampling: How noise becomes music.
+            overlap: Seconds of what stands that a window is shown on either side.
+            melody: A tune to follow, at the model's rate; it begins anew where the video is longer.
+            strength: How closely, 0 to 1.
+            kept: Earlier music of which a part is to be written anew.
+            at_once: Pieces that are made side by side.
+            progress: Told how much is done.
+        """
+        tell: Callable[[float], None] = progress or (lambda _: None)
+        tell(0.0)
+        line, unwanted = prompt.line(tags), prompt.unwanted(tags)
+        if not line:
+            logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
+        total = -(-sample_count(video.duration, self.sample_rate) // self.settings.hop)
+        tune = None if melody is None else self._latents(_looped(melody, total * self.settings.hop), total)
+        work = self._work(total, kept, tune, sampling=sampling, overlap=overlap, noise=sampling.noise_over(strength))
+        groups = [seeds[start : start + at_once] for start in range(0, len(seeds), at_once)]
+        begun, pieces = time.perf_counter(), []
+        with self._placed(self._unet):
+            velocity = self._velocities(line, unwanted, sampling, video.duration)
+            for number, group in enumerate(groups):
+                pieces.append(sampling_loop.write(work, group, velocity, _between(tell, *SHARES, number, len(groups))))
+        took = time.perf_counter() - begun
+        passes = sampling.steps * len(work.plan) * len(groups)
+        facts = {
+            "prompt": line,
+            "unwanted": unwanted,
+            **self._said(work, sampling),
+            "pieces_at_once": len(groups[0]),
+            "steps_per_second": round(mean_rate(passes, took), 3),
+        }
+        with self._placed(self._parts.autoencoder):
+            scores = [
+                Score(
+                    self._sound(latents, video.duration, work.plan, kept),
+                    facts={**facts, "window_seeds": [window_seed(seed, number) for number in range(len(work.plan))]},
+                )
+                for seed, latents in zip(seeds, torch.cat(pieces), strict=True)
+            ]
+        tell(1.0)
+        return scores
+
+    def _work(
+        self, total: int, kept: Kept | None, melody: Tensor | None, *, sampling: Denoising, overlap: float, noise: float
+    ) -> sampling_loop.Work:
+        frames = self.settings.samples // self.settings.hop
+        if kept is None:
+            low, high = 0, total
+            latents = torch.zeros(self.settings.autoencoder.latent, total, device=self._device)
+        else:
+            low, high = self._places(kept, total)
+            latents = self._latents(kept.mono(self.sample_rate), total)
+        keep = torch.ones(total, dtype=torch.bool, device=self._device)
+        keep[low:high] = False
+        around = min(sample_count(overlap, self.sample_rate) // self.settings.hop, frames // 3)
+        plan = windows.plan(low, high, total=total, window=frames, overlap=around)
+        return sampling_loop.Work(plan, frames, latents, keep, melody, noise, sampling)
+
+    def _places(self, kept: Kept, total: int) -> tuple[int, int]:
+        """The latent frames in which the part lies that is written anew."""
+        begin, end = (sample_count(second, self.sample_rate) for second in (kept.begin, kept.end))
+        return begin // self.settings.hop, min(-(-end // self.settings.hop), total)
+
+    def _latents(self, sound: NDArray[np.float32], total: int) -> Tensor:
+        """(N,) → (C, `total`), of silence where the sound is over."""
+        filled = np.zeros(total * self.settings.hop, np.float32)
+        filled[: len(sound)] = sound[: len(filled)]
+        with self._placed(self._parts.autoencoder):
+            return self._parts.autoencoder.encode(torch.from_numpy(filled).to(self._device)[None, None])[0]
+
+    def _velocities(self, line: str, unwanted: str, sampling: Denoising, seconds: float) -> Velocities:
+        """What the model says in a window: it is told when the window begins, and how long the whole is."""
+
+        def velocity(window: Window) -> Velocity:
+            begin = seconds_of(window.begin * self.settings.hop, self.sample_rate)
+            wanted = self._condition(line, begin, seconds)
+            against = self._condition(unwanted, begin, seconds) if unwanted else None
+            return guided(self._unet, Guide(wanted, against, sampling.guidance, sampling.rescale))
+
+        return velocity
+
+    def _condition(self, words: str, begin: float, seconds: float) -> Condition:
+        """(1, S, D): the words, the second at which the window begins, and how many the piece has."""
+        if words not in self._read:
+            with self._placed(self._parts.text.model):
+                self._read[words] = self._parts.text.encode([words]).to("cpu")
+        tokens, mask, _ = self._read[words]
+        numbers = dict(zip(self.settings.seconds, (math.floor(begin), math.ceil(seconds)), strict=False))
+        told = {self.settings.words: tokens}
+        for name, (low, high) in self.settings.seconds.items():
+            told[name] = self._parts.tables[name][min(max(numbers.get(name, 0), low), high)][None, None].float()
+        masks = {name: mask if name == self.settings.words else torch.ones(1, 1, dtype=torch.bool) for name in told}
+        order = self.settings.order
+        whole = Condition(torch.cat([told[name] for name in order], 1), torch.cat([masks[name] for name in order], 1))
+        return whole.to(self._device)
+
+    def _sound(self, latents: Tensor, seconds: float, plan: Sequence[Window], kept: Kept | None) -> Audio:
+        hop, samples = self.settings.hop, sample_count(seconds, self.sample_rate)
+        low = 0 if kept is None else max(plan[0].first - MARGIN, 0)
+        high = latents.shape[-1] if kept is None else plan[-1].last + MARGIN
+        wave = self._parts.autoencoder.decode(latents[None, :, low:high])[0].cpu().numpy()
+        if kept is None:
+            return Audio(wave[:, :samples], self.sample_rate)
+        whole = np.zeros((1, latents.shape[-1] * hop), np.float32)
+        whole[:, low * hop : low * hop + wave.shape[1]] = wave
+        return kept.with_part(Audio(whole[:, :samples], self.sample_rate))
+
+    def _said(self, work: sampling_loop.Work, sampling: Denoising) -> dict[str, Any]:
+        hop, rate = self.settings.hop, self.sample_rate
+        return {
+            "sampler": sampling.sampler,
+            "steps": sampling.steps,
+            "sigmas": [sampling.sigma_max if work.melody is None else work.noise, sampling.sigma_min],
+            "guidance": sampling.guidance,
+            "rescale": sampling.rescale,
+            "windows": [
+                [round(seconds_of(frame * hop, rate), 3) for frame in (window.begin, window.begin + work.frames)]
+                for window in work.plan
+            ],
+            "precision": next(name for name, dtype in DTYPES.items() if dtype == self._unet.nothing.dtype),
+            "device": self._device.type,
+        }
+
+    @contextmanager
+    def _placed(self, part: nn.Module) -> Iterator[None]:
+        """`part` on the device: for as long as it is used where memory is short, else for good."""
+        part.to(self._device)
+        try:
+            yield
+        finally:
+            if self._low:
+                part.to("cpu")
+
+
+def _looped(melody: Audio, samples: int) -> NDArray[np.float32]:
+    """(`samples`,) in mono, from the start again where it is over."""
+    return np.take(melody.samples.mean(axis=0), np.arange(samples) % len(melody))
+
+
+def _between(tell: Callable[[float], None], low: float, high: float, number: int, count: int) -> Told:
+    def progress(fraction: float) -> None:
+        tell(low + (high - low) * (number + fraction) / count)
+
+    return progress

@@ -1,0 +1,144 @@
+"""The SONIQUE generator: what a user sets, and what is refused before any work. The work itself is in `player`.
+
+Zhang and Fuentes, "SONIQUE: Video Background Music Generation Using Unpaired Audio-Visual Data" (2024).
+
+Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+jsonargparse runs those of the modules whose classes a recipe names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from v2m.core.errors import UsageError
+from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.types import Progress, Score, Steering, Tags, Video, Weights
+from v2m.generators.sonique.options import Denoising, Precision
+from v2m.media import audio as sound_files
+
+CURE = "try --low-memory, a smaller --generator.takes_at_once or --generator.precision bf16"
+
+
+class Sonique:
+    """SONIQUE, or a model in its layout. Instrumental; told by tags, and led away from those that are unwanted.
+
+    Args:
+        model: A folder in the layout of SONIQUE's repository, looked for in `checkpoints/` too.
+        tokenizer: RoBERTa's, a folder or a repository of the hub, where `model` holds none.
+        device: auto, cuda, cuda:1, mps or cpu.
+        precision: Of the U-Net's weights; None is what suits the device.
+        low_memory: Each part is on the device only while it works, and takes are made one by one.
+        keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
+        sampling: How noise becomes music.
+        overlap: Seconds of the music beside it that a window is shown; a third of a window at most.
+        melody_strength: How closely a melody is followed, 0 to 1: how little noise it is drowned in.
+        takes_at_once: Takes that are made side by side.
+    """
+
+    steers = frozenset({"melody", "regenerate"})
+
+    def __init__(
+        self,
+        *,
+        model: str = "sonique",
+        tokenizer: str = "FacebookAI/roberta-base",
+        device: str = "auto",
+        precision: Precision | None = None,
+        low_memory: bool = False,
+        keep_loaded: bool = False,
+        sampling: Denoising | None = None,
+        overlap: float = 6.0,
+        melody_strength: float = 0.4,
+        takes_at_once: int = 4,
+    ) -> None:
+        problems = [] if overlap >= 0.1 else [f"overlap {overlap:g} s must be 0.1 or more"]
+        problems += [] if 0 <= melody_strength <= 1 else [f"melody_strength {melody_strength:g} must be 0 to 1"]
+        problems += [] if takes_at_once >= 1 else [f"takes_at_once {takes_at_once} must be 1 or more"]
+        if problems:
+            raise UsageError("; ".join(problems))
+        self.sampling = sampling or Denoising()
+        self.model, self.tokenizer, self.overlap, self.melody_strength = model, tokenizer, overlap, melody_strength
+        self.precision: Precision | None = precision
+        self.low_memory, self.takes_at_once = low_memory, 1 if low_memory else takes_at_once
+        self.weights: tuple[Weights, ...] = ()
+        self._device, self._keep = device, keep_loaded
+        self._player: Holder[Any] = Holder(self._load, CURE)
+
+    def prepare(self, tags: Tags, steering: Steering) -> None:  # noqa: ARG002 - any tags will do
+        """Makes sure that all weights are on this machine, and that device, overlap and melody can be used.
+
+        Raises:
+            MissingError: Weights are not here, or are another model's.
+            UsageError: The melody is no sound, the overlap is too long, or there is no such device.
+            MemoryError: Says what to lower.
+        """
+        choose_device(self._device)
+        if steering.melody is not None:
+            sound_files.check_melody(steering.melody)
+        with self._player.model() as player:
+            if self.overlap > player.window / 3:
+                raise UsageError(
+                    f"overlap {self.overlap:g} s is more than a third of the {player.window:.2f} s that the model "
+                    f"makes in one go: give --generator.overlap {player.window / 4:.2g}"
+                )
+            self.weights = player.weights
+
+    def release(self) -> None:
+        """Frees the model, unless it is to be kept."""
+        if not self._keep:
+            self._player.release()
+
+    def generate(
+        self,
+        video: Video,
+        tags: Tags,
+        seed: int,
+        *,
+        stems: bool = False,
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Music of exactly `video.duration` at the model's rate, in mono; the same arguments give the same bytes on one
+        machine. Where a part of earlier music is written anew, the rest of it sample for sample, at its own rate.
+        `facts` says what the model was told.
+
+        Raises:
+            UsageError, MissingError: As in `prepare`.
+            MemoryError: Says what to lower.
+        """
+        return self.takes(video, tags, [seed], stems=stems, steering=steering, progress=progress)[0]
+
+    def takes(
+        self,
+        video: Video,
+        tags: Tags,
+        seeds: Sequence[int],
+        *,
+        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
+        steering: Steering | None = None,
+        progress: Progress | None = None,
+    ) -> list[Score]:
+        """What `generate` gives for each of `seeds`, up to rounding; `takes_at_once` of them are made side by side."""
+        from v2m.generators.inpaint import Kept
+
+        steering = steering or Steering()
+        self.prepare(tags, steering)
+        with self._player.model() as player:
+            melody, anew = steering.melody, steering.regenerate
+            tune = None if melody is None else sound_files.load(melody, player.sample_rate, max(video.duration, 1.0))
+            kept = None if anew is None else Kept.load(anew, video.duration)
+            scores = player.play(
+                video, tags, seeds, sampling=self.sampling, overlap=self.overlap, melody=tune,
+                strength=self.melody_strength, kept=kept, at_once=self.takes_at_once, progress=progress,
+            )  # fmt: skip
+        told = {"melody": None if melody is None else str(melody)}
+        told |= {"melody_strength": self.melody_strength} if melody else {}
+        told |= {"regenerated": [anew.begin, anew.end], "kept": str(anew.previous)} if anew else {}
+        return [replace(score, facts={**score.facts, **told}) for score in scores]
+
+    def _load(self) -> Any:
+        from v2m.generators.sonique.engine import Player
+
+        return Player.load(self.model, self.tokenizer, choose_device(self._device), self.precision, self.low_memory)

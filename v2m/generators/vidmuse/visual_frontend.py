@@ -1,0 +1,105 @@
+"""What a model that sees is shown of a video, window by window, as it was in training.
+
+F frames, P tokens a frame, W their width, G frames of the whole video, R instants of rhythm, C what is measured
+at each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from v2m.analysis.visual_events import CHANNELS, rhythm
+from v2m.checkpoints import V2M, Shown
+from v2m.core.errors import MissingError
+from v2m.core.protocols import VisionEncoder
+from v2m.core.timing import step_count, step_times
+from v2m.core.types import Floats, Video
+from v2m.models.visual.inputs import Seen
+from v2m.pretrained.vision import Vision
+
+AT_ONCE = 256  # frames in memory
+
+
+class Eyes:
+    """The vision encoder on its device, and how frames are chosen for it."""
+
+    def __init__(self, vision: VisionEncoder, shown: Shown) -> None:
+        self._vision, self.shown = vision, shown
+
+    @classmethod
+    def load(cls, model: V2M, name: str, device: torch.device) -> Eyes:
+        """Those of the model that was read as `name`.
+
+        Raises:
+            MissingError: The encoder is missing, broken, or gives other tokens than the model was trained on.
+        """
+        sizes, shown = model.config.conditioner, model.shown
+        assert sizes is not None, "this model does not see"
+        if shown is None:
+            raise MissingError(f"{name!r} does not say how it was shown videos (no section shown in its config.yaml)")
+        if shown.rhythm and shown.rhythm != CHANNELS:
+            raise MissingError(
+                f"{name!r} was shown a rhythm of {', '.join(shown.rhythm)}, and this v2m measures "
+                f"{', '.join(CHANNELS)}: use the v2m that it was trained with"
+            )
+        part = model.part("vision_encoder")
+        assert part.folder is not None, "a part that was asked for has been fetched"
+        given = {"pool": shown.pool, "aspect": shown.aspect, "config": part.config, "state": part.state}
+        vision = Vision.load(part.folder, device, name=part.name or name, **given)  # type: ignore[arg-type]
+        wanted = {"tokens a frame": sizes.tokens, "numbers a token": sizes.width}
+        has = {"tokens a frame": vision.tokens, "numbers a token": vision.width}
+        if sizes.kind != "vidmuse":
+            wanted["things measured of the rhythm"], has["things measured of the rhythm"] = sizes.rhythm, len(CHANNELS)
+        differing = [f"{has[what]} {what} instead of {wanted[what]}" for what in wanted if has[what] != wanted[what]]
+        if differing:
+            raise MissingError(f"the eyes of {name!r} do not fit it: they give {', '.join(differing)}")
+        return cls(vision, shown)
+
+    def open(self, video: Video) -> Callable[[float, float], Seen]:
+        """What is shown of the window of `video` from one second to another; the whole video is looked at once."""
+        whole = self._look(video, step_times(video.duration, self.shown.whole))
+
+        def seen(begin: float, end: float) -> Seen:
+            end = min(end, video.duration)  # the last codec frame may reach beyond it
+            near = self._look(video, begin + step_times(end - begin, step_count(end - begin, self.shown.frame_rate)))
+            beats = _of_rhythm(video, begin, end, self.shown)
+            return Seen(*near.since(begin), *whole.since(begin), *beats.since(begin))
+
+        return seen
+
+    def nothing(self) -> Seen:
+        """A black frame, which VidMuse is led away from. Where all frames are alike, one is as good as sixty: none
+        says when it is shown."""
+        black = _Shown(self._vision.encode(np.zeros((1, 32, 32, 3), np.uint8)), np.zeros(1))
+        return Seen(*black.since(0.0), *black.since(0.0), *_Shown(torch.zeros(0, 0), np.zeros(0)).since(0.0))
+
+    def _look(self, video: Video, times: Floats) -> _Shown:
+        width = self._vision.reading_width(video.width, video.height)
+        parts = [times[start : start + AT_ONCE] for start in range(0, len(times), AT_ONCE)]
+        found = [self._vision.encode(video.frames(part.tolist(), width)) for part in parts]
+        return _Shown(torch.cat(found), times)
+
+
+class _Shown(NamedTuple):
+    """Something (N, …) with the seconds of the video that it is of."""
+
+    values: Tensor
+    times: Floats
+
+    def since(self, begin: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(1, N, …), its seconds from `begin` (1, N), and a mask (1, N) of all of it."""
+        device = self.values.device
+        times = torch.tensor(self.times - begin, dtype=torch.float32, device=device)[None]
+        return self.values[None], times, torch.ones_like(times, dtype=torch.bool)
+
+
+def _of_rhythm(video: Video, begin: float, end: float, shown: Shown) -> _Shown:
+    if not shown.rhythm:
+        return _Shown(torch.zeros(0, 0), np.zeros(0))
+    values = torch.from_numpy(rhythm(video.picture(), begin, end - begin, shown.rhythm_rate))
+    return _Shown(values, begin + step_times(end - begin, len(values)))

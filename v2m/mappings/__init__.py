@@ -1,0 +1,1 @@
+"""State-dict and config mappings between published formats and ours, both ways."""

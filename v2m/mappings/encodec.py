@@ -1,0 +1,242 @@
+"""EnCodec between audiocraft's layout (`best_state` and `xp.cfg` of a codec) and that of transformers' `EncodecModel`.
+
+Pure functions of dicts, both ways; nothing is dropped. The original package's names are audiocraft's. Weight norm keeps
+its two halves: `weight_g` and `weight_v` as published, which transformers calls the originals of a parametrization.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from v2m.core.errors import MissingError
+
+# name in xp.cfg, name in transformers' config.json
+_SEANET = {
+    "dimension": "hidden_size",
+    "channels": "audio_channels",
+    "causal": "use_causal_conv",
+    "n_filters": "num_filters",
+    "n_residual_layers": "num_residual_layers",
+    "ratios": "upsampling_ratios",
+    "norm": "norm_type",
+    "kernel_size": "kernel_size",
+    "last_kernel_size": "last_kernel_size",
+    "residual_kernel_size": "residual_kernel_size",
+    "dilation_base": "dilation_growth_rate",
+    "pad_mode": "pad_mode",
+    "compress": "compress",
+    "lstm": "num_lstm_layers",
+}
+# what transformers' model always has
+_FIXED = {"activation": "ELU", "activation_params": {"alpha": 1.0}, "norm_params": {}, "disable_norm_outer_blocks": 0}
+_ENDING = {"final_activation": None, "final_activation_params": None}
+_NORMED = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+_PLAIN = {name: old for old, name in _NORMED.items()}
+_CONVOLUTION = r"(?P<leaf>weight|bias|weight_g|weight_v|parametrizations\.weight\.original[01])"
+_BOOK = r"(?P<leaf>inited|cluster_size|embed|embed_avg)"
+_RECURRENT = r"lstm\.(?:weight|bias)_[ih]h_l\d+"
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with each reference to another of them, "${section.name}", replaced by what it stands for.
+
+    Raises:
+        MissingError: A reference leads nowhere, or round in a circle.
+    """
+
+    def value(given: Any, depth: int = 0) -> Any:
+        if isinstance(given, Mapping):
+            return {key: value(each, depth) for key, each in given.items()}
+        if isinstance(given, list | tuple):
+            return [value(each, depth) for each in given]
+        named = _REFERENCE.fullmatch(given) if isinstance(given, str) else None
+        if named is None:
+            return given
+        found: Any = settings
+        for part in named[1].split("."):
+            if not isinstance(found, Mapping) or part not in found or depth > 8:
+                raise MissingError(f"the settings refer to {given}, which they do not hold")
+            found = found[part]
+        return value(found, depth + 1)
+
+    return value(settings)
+
+
+def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    """`xp.cfg`, parsed → transformers' config.json.
+
+    Args:
+        settings: May refer to one another, as omegaconf's do.
+        state: The weights that go with it, `best_state`, for their codebooks to be compared.
+
+    Raises:
+        MissingError: They are another model's, one is missing, or is one that transformers' model cannot have; named.
+    """
+    kind = settings.get("compression_model")
+    if kind != "encodec":
+        raise MissingError(f"not an EnCodec of audiocraft: its compression_model is {kind!r}")
+    sections = {name: settings.get(name) for name in ("seanet", "rvq", "encodec", "sample_rate", "channels")}
+    whole = resolved(settings)
+    try:
+        codec, quantiser = whole["encodec"], whole["rvq"]
+        network = {**_FIXED, **whole["seanet"]}
+        decoder = {**_ENDING, "trim_right_ratio": 1.0, **(network.get("decoder") or {})}
+        _check(network, decoder, codec)
+        out = {name: network[old] for old, name in _SEANET.items()}
+        entries, rate, codebooks = int(quantiser["bins"]), int(codec["sample_rate"]), int(quantiser["n_q"])
+        frame_rate = -(-rate // math.prod(out["upsampling_ratios"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        absent = [name for name, section in sections.items() if section is None]
+        what = f"its settings lack {', '.join(absent)}" if absent else f"its settings lack or confuse {error}"
+        raise MissingError(f"not an EnCodec of audiocraft: {what}") from error
+    _compare(codebooks, entries, state or {})
+    return out | {
+        "model_type": "encodec",
+        "architectures": ["EncodecModel"],
+        "sampling_rate": rate,
+        "normalize": bool(codec.get("renormalize", False)),
+        "use_conv_shortcut": not network["true_skip"],
+        "trim_right_ratio": float(decoder["trim_right_ratio"]),
+        "codebook_size": entries,
+        "codebook_dim": out["hidden_size"],
+        "target_bandwidths": [_bandwidth(codebooks, frame_rate * math.ceil(math.log2(entries)))],
+        "chunk_length_s": None,
+        "overlap": None,
+    }
+
+
+def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """transformers' config.json, whole → what audiocraft's loader reads of `xp.cfg`.
+
+    Raises:
+        MissingError: audiocraft has no such model, as the one that works second by second.
+    """
+    if config.get("model_type") != "encodec":
+        raise MissingError(f"not an EnCodec of transformers: its model_type is {config.get('model_type')!r}")
+    if config.get("chunk_length_s") is not None:
+        raise MissingError("audiocraft has no EnCodec that works in chunks (chunk_length_s), as this one does")
+    try:
+        network = {old: config[name] for old, name in _SEANET.items()}
+        rate, entries = config["sampling_rate"], config["codebook_size"]
+        bits = -(-rate // math.prod(config["upsampling_ratios"])) * math.ceil(math.log2(entries))
+        ending = {**_ENDING, "trim_right_ratio": config["trim_right_ratio"]}
+        shared = {"sample_rate": rate, "channels": config["audio_channels"]}
+        return {
+            "solver": "compression",
+            "device": "cpu",
+            "compression_model": "encodec",
+            **shared,
+            "seanet": network
+            | _FIXED
+            | {"ratios": list(network["ratios"]), "true_skip": not config["use_conv_shortcut"]}
+            | {"encoder": {}, "decoder": ending},
+            "rvq": {"n_q": int(1000 * config["target_bandwidths"][-1] // bits), "bins": entries},
+            "encodec": {"autoencoder": "seanet", "quantizer": "rvq", **shared}
+            | {"causal": config["use_causal_conv"], "renormalize": bool(config["normalize"])},
+        }
+    except KeyError as error:
+        raise MissingError(f"not an EnCodec of transformers: its config.json lacks {error}") from error
+
+
+def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`best_state` → the state dict of `EncodecModel`.
+
+    Raises:
+        MissingError: A key is none of this codec's; it is named.
+    """
+    return _renamed(state, _to_transformers)
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of `EncodecModel`, with either name of weight norm → `best_state`.
+
+    Raises:
+        MissingError: A key is none of this codec's; it is named.
+    """
+    numbers = [int(key.split(".")[2]) for key in state if re.match(r"decoder\.layers\.\d+\.", key)]
+    last = max(numbers, default=0)
+
+    def name(key: str) -> str | None:
+        return _from_transformers(key, last)
+
+    return _renamed(state, name)
+
+
+def _to_transformers(key: str) -> str | None:
+    half = r"(?P<half>encoder|decoder)\.model\.(?P<n>\d+)"
+    found = re.fullmatch(rf"quantizer\.vq\.layers\.(?P<n>\d+)\._codebook\.{_BOOK}", key)
+    if found:
+        return f"quantizer.layers.{found['n']}.codebook.{found['leaf']}"
+    found = re.fullmatch(rf"{half}\.(?P<leaf>{_RECURRENT})", key)
+    if found:
+        return f"{found['half']}.layers.{found['n']}.{found['leaf']}"
+    inner = r"(?P<inner>\.block\.\d+|\.shortcut|)"
+    found = re.fullmatch(rf"{half}{inner}\.(?:conv\.conv|convtr\.convtr)\.{_CONVOLUTION}", key)
+    if found:
+        return f"{found['half']}.layers.{found['n']}{found['inner']}.conv.{_NORMED.get(found['leaf'], found['leaf'])}"
+    found = re.fullmatch(rf"{half}{inner}\.(?:conv|convtr)\.norm\.(?P<leaf>weight|bias)", key)
+    return f"{found['half']}.layers.{found['n']}{found['inner']}.norm.{found['leaf']}" if found else None
+
+
+def _from_transformers(key: str, last: int) -> str | None:
+    half = r"(?P<half>encoder|decoder)\.layers\.(?P<n>\d+)"
+    found = re.fullmatch(rf"quantizer\.layers\.(?P<n>\d+)\.codebook\.{_BOOK}", key)
+    if found:
+        return f"quantizer.vq.layers.{found['n']}._codebook.{found['leaf']}"
+    found = re.fullmatch(rf"{half}\.(?P<leaf>{_RECURRENT})", key)
+    if found:
+        return f"{found['half']}.model.{found['n']}.{found['leaf']}"
+    inner = r"(?P<inner>\.block\.\d+|\.shortcut|)"
+    found = re.fullmatch(rf"{half}{inner}\.(?P<kind>conv|norm)\.{_CONVOLUTION}", key)
+    if found is None:
+        return None
+    # between its first and last layer the decoder's own convolutions are transposed
+    turned = found["half"] == "decoder" and not found["inner"] and 0 < int(found["n"]) < last
+    name = "convtr" if turned else "conv"
+    kind = name if found["kind"] == "conv" else "norm"
+    return (
+        f"{found['half']}.model.{found['n']}{found['inner']}.{name}.{kind}.{_PLAIN.get(found['leaf'], found['leaf'])}"
+    )
+
+
+def _renamed(state: Mapping[str, Tensor], rename: Any) -> dict[str, Tensor]:
+    names = {key: rename(key) for key in state}
+    unknown = [key for key, name in names.items() if name is None]
+    if unknown:
+        raise MissingError(f"not an EnCodec: {len(unknown)} unknown weights, the first is {unknown[0]!r}")
+    return {names[key]: value for key, value in state.items()}
+
+
+def _check(network: Mapping[str, Any], decoder: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
+    """Refuses by name what transformers' model has no setting for."""
+    odd = [f"seanet.{name} {network[name]!r}" for name, only in _FIXED.items() if network[name] != only]
+    odd += [f"seanet.decoder.{name} {decoder[name]!r}" for name, only in _ENDING.items() if decoder[name] != only]
+    known = {*_ENDING, "trim_right_ratio"}
+    odd += [f"seanet.decoder.{name} {value!r}" for name, value in decoder.items() if name not in known]
+    odd += [f"seanet.encoder.{name} {value!r}" for name, value in (network.get("encoder") or {}).items()]
+    odd += [f"seanet.{name} {network[name]!r}" for name in ("lstm",) if not network[name]]
+    norms = ("weight_norm", "time_group_norm")
+    odd += [f"seanet.norm {network['norm']!r}"] * (network["norm"] not in norms)
+    kinds = {"autoencoder": "seanet", "quantizer": "rvq"}
+    odd += [f"encodec.{name} {codec[name]!r}" for name, only in kinds.items() if codec[name] != only]
+    if odd:
+        raise MissingError(f"an EnCodec of audiocraft that transformers' model cannot be: {', '.join(odd)}")
+
+
+def _compare(codebooks: int, entries: int, state: Mapping[str, Tensor]) -> None:
+    books = [value for key, value in state.items() if key.endswith("._codebook.embed")]
+    if books and (len(books), len(books[0])) != (codebooks, entries):
+        there = f"{len(books)} codebooks of {len(books[0])} entries"
+        raise MissingError(f"settings of {codebooks} codebooks of {entries} entries go with weights of {there}")
+
+
+def _bandwidth(codebooks: int, bits: int) -> float:
+    """Thousands of bits a second, such that transformers, which rounds downwards, finds so many codebooks in it."""
+    found = codebooks * bits / 1000
+    return found if 1000 * found // bits == codebooks else math.nextafter(found, math.inf)

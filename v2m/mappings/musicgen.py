@@ -1,0 +1,228 @@
+"""MusicGen between transformers' layout and v2m's: the composite model, and its decoder alone (`MusicgenForCausalLM`).
+
+The composite carries T5 and EnCodec: `split` and `merge` part them from what is ours. Both MusicGen, whose layers
+attend to the condition, and MusicGen Melody, where it stands before the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from v2m.core.errors import MissingError, UsageError
+from v2m.mappings.state_dict_map import contradictions, count, inverse, joined, parted, renamed, some
+
+MODEL = "transformers' MusicGen"
+KINDS = {"musicgen": True, "musicgen_melody": False}  # model_type: whether the layers attend to the condition
+DECODERS = {f"{kind}_decoder": crossing for kind, crossing in KINDS.items()}
+CHROMA_FRAMES = 235  # of a melody, in `WINDOW` seconds
+WINDOW = 30.0
+_BOTH = ("weight", "bias")
+_ATTENTIONS = {"self_attn": "self_attention", "encoder_attn": "cross_attention"}
+_PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
+_NORMS = {
+    "self_attn_layer_norm": "norm_self",
+    "encoder_attn_layer_norm": "norm_cross",
+    "final_layer_norm": "norm_feedforward",
+}
+_LAYER = {
+    **{
+        f"{there}.{old}.weight": f"{here}.{new}.weight"
+        for there, here in _ATTENTIONS.items()
+        for old, new in _PROJECTIONS.items()
+    },
+    "fc1.weight": "expand.weight",
+    "fc2.weight": "contract.weight",
+    **{f"{there}.{each}": f"{here}.{each}" for there, here in _NORMS.items() for each in _BOTH},
+}
+RENAMES: dict[str, str | None] = {
+    "model.decoder.embed_tokens.N.weight": "lm.embeddings.N.weight",
+    "model.decoder.embed_positions.weights": None,  # sines and cosines, which the published files hold
+    **{f"model.decoder.layers.N.{there}": f"lm.layers.N.{here}" for there, here in _LAYER.items()},
+    **{f"model.decoder.layer_norm.{each}": f"lm.norm.{each}" for each in _BOTH},
+    "lm_heads.N.weight": "lm.heads.N.weight",
+    **{f"enc_to_dec_proj.{each}": f"text.{each}" for each in _BOTH},
+    **{f"audio_enc_to_dec_proj.{each}": f"chroma.{each}" for each in _BOTH},
+}
+_SELF = tuple(f".self_attention.{each}.weight" for each in ("query", "key", "value"))
+_CROSS = tuple(f".cross_attention.{each}.weight" for each in ("key", "value"))
+_SELF_WHOLE, _CROSS_WHOLE = ".self_attention.query_key_value.weight", ".cross_attention.key_value.weight"
+_FIXED = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": False}
+
+
+class Parts(NamedTuple):
+    """A composite's weights: `own` are the language model and what leads conditions into it, the others frozen."""
+
+    own: dict[str, Tensor]
+    text_encoder: dict[str, Tensor]
+    audio_encoder: dict[str, Tensor]
+
+
+def split(state: Mapping[str, Tensor]) -> Parts:
+    """The composite's weights parted, each under its own model's names; those of a decoder alone are all `own`."""
+    parts = Parts({}, {}, {})
+    for name, value in state.items():
+        prefix, _, rest = name.partition(".")
+        if prefix == "text_encoder":
+            parts.text_encoder[rest] = value
+        elif prefix == "audio_encoder":
+            parts.audio_encoder[rest] = value
+        else:
+            parts.own[name] = value
+    return parts
+
+
+def merge(
+    own: Mapping[str, Tensor], text_encoder: Mapping[str, Tensor], audio_encoder: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The inverse of `split`."""
+    text = {f"text_encoder.{name}": value for name, value in text_encoder.items()}
+    return text | {f"audio_encoder.{name}": value for name, value in audio_encoder.items()} | dict(own)
+
+
+def to_v2m(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The composite's own weights (see `split`), or a decoder's → the state of `v2m.models.music_model.MusicModel`.
+
+    Raises:
+        MissingError: A name is not one of the model's; the first of them are told.
+    """
+    state = renamed({name.removeprefix("decoder."): value for name, value in own.items()}, RENAMES, MODEL)
+    return joined(joined(state, _SELF, _SELF_WHOLE), _CROSS, _CROSS_WHOLE)
+
+
+def from_v2m(state: Mapping[str, Tensor], *, composite: bool = True) -> dict[str, Tensor]:
+    """The inverse of `to_v2m`: the composite's own weights, or those of the decoder alone, without projections."""
+    state = parted(state, _SELF_WHOLE, dict.fromkeys(_SELF, 1))
+    state = parted(state, _CROSS_WHOLE, dict.fromkeys(_CROSS, 1))
+    out = renamed(state, inverse(RENAMES), "a MusicGen that transformers can run")
+    if not composite:
+        return {name: value for name, value in out.items() if "_to_dec_proj." not in name}
+    return {name if "_to_dec_proj." in name else f"decoder.{name}": value for name, value in out.items()}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises MissingError where config.json is of another family, or lacks a section."""
+    kind = config.get("model_type")
+    if kind not in KINDS | DECODERS:
+        raise MissingError(
+            f"config.json says model_type {kind!r}, which is no MusicGen ({', '.join(KINDS | DECODERS)})"
+        )
+    sections = ("decoder", "text_encoder", "audio_encoder") if kind in KINDS else ()
+    lacking = [name for name in sections if not isinstance(config.get(name), Mapping)]
+    if lacking:
+        raise MissingError(f"config.json of {kind} lacks {', '.join(lacking)}: fetch it again")
+
+
+def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
+    """config.json as `MusicConfig.plain`. Dropout, which says how to train and not what the weights are, becomes 0.
+
+    Args:
+        config: Of a composite or a decoder, as `json` reads it.
+        own: The weights, without the encoders'.
+
+    Raises:
+        MissingError: Another family, a shape that v2m does not have, or other sizes than the weights'.
+    """
+    check(config)
+    kind = config["model_type"]
+    decoder = config["decoder"] if kind in KINDS else config
+    strange = [f"{name} {decoder[name]!r}" for name, value in _FIXED.items() if decoder.get(name, value) != value]
+    if strange:
+        raise MissingError(f"this MusicGen is none that v2m can run: {'; '.join(strange)}")
+    lm = {
+        "width": decoder.get("hidden_size", 1024),
+        "layers": decoder.get("num_hidden_layers", 24),
+        "heads": decoder.get("num_attention_heads", 16),
+        "feedforward": decoder.get("ffn_dim", 4096),
+        "codebooks": decoder.get("num_codebooks", 4),
+        "entries": decoder.get("vocab_size", 2048),
+        "channels": decoder.get("audio_channels", 1),
+        "delays": None,
+        "cross_attention": (KINDS | DECODERS)[kind],
+        "dropout": 0.0,
+    }
+    own = {name.removeprefix("decoder."): value for name, value in own.items()}
+    contradictions(lm, _sizes(own))
+    projections = {"text": "enc_to_dec_proj.weight", "chroma": "audio_enc_to_dec_proj.weight"}
+    widths = {here: own[name].shape[1] if name in own else None for here, name in projections.items()}
+    wanted = ({"text"} | ({"chroma"} if not lm["cross_attention"] else set())) if kind in KINDS else set()
+    lacking = [projections[here] for here in sorted(wanted) if widths[here] is None]
+    if lacking:
+        raise MissingError(f"the weights hold no {some(lacking)}: v2m has no MusicGen without")
+    return {"lm": lm, **widths, "conditioner": None, "window": WINDOW}
+
+
+def config_from_v2m(
+    plain: Mapping[str, Any],
+    *,
+    text_encoder: Mapping[str, Any] | None = None,
+    audio_encoder: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """config.json of the composite, or of the decoder alone where its encoders are not given.
+
+    Args:
+        plain: `MusicConfig.plain`.
+        text_encoder: config.json of its T5.
+        audio_encoder: Of its EnCodec.
+
+    Raises:
+        UsageError: transformers has no such model.
+    """
+    lm = plain["lm"]
+    problems = []
+    if plain.get("conditioner") is not None:
+        problems.append("it has no model that sees")
+    if lm["delays"] is not None and list(lm["delays"]) != [k // lm["channels"] for k in range(lm["codebooks"])]:
+        problems.append(f"its delays are not {list(lm['delays'])}")
+    if lm["cross_attention"] and plain.get("chroma") is not None:
+        problems.append("its layers do not attend to melodies")
+    if lm["width"] in (plain.get("text"), plain.get("chroma")):
+        problems.append(f"it has no projection of {lm['width']} wide tokens, where it is as wide")
+    kind = next(name for name, crossing in KINDS.items() if crossing == lm["cross_attention"])
+    if problems:
+        raise UsageError(f"transformers' MusicGen cannot be this model: {'; '.join(problems)}")
+    decoder = {
+        "model_type": f"{kind}_decoder",
+        "vocab_size": lm["entries"],
+        "hidden_size": lm["width"],
+        "num_hidden_layers": lm["layers"],
+        "num_attention_heads": lm["heads"],
+        "ffn_dim": 4 * lm["width"] if lm["feedforward"] is None else lm["feedforward"],
+        "num_codebooks": lm["codebooks"],
+        "audio_channels": lm["channels"],
+        "dropout": lm["dropout"],
+        "attention_dropout": lm["dropout"],
+        "activation_dropout": lm["dropout"],
+        "pad_token_id": lm["entries"],
+        "bos_token_id": lm["entries"],
+        **_FIXED,
+    }
+    if text_encoder is None or audio_encoder is None:
+        name = "MusicgenForCausalLM" if lm["cross_attention"] else "MusicgenMelodyForCausalLM"
+        return {"architectures": [name]} | decoder
+    name = "MusicgenForConditionalGeneration" if lm["cross_attention"] else "MusicgenMelodyForConditionalGeneration"
+    melody = {} if plain.get("chroma") is None else {"num_chroma": plain["chroma"], "chroma_length": CHROMA_FRAMES}
+    return {
+        "architectures": [name],
+        "model_type": kind,
+        "is_encoder_decoder": True,
+        "text_encoder": dict(text_encoder),
+        "audio_encoder": dict(audio_encoder),
+        "decoder": decoder,
+        **melody,
+    }
+
+
+def _sizes(own: Mapping[str, Tensor]) -> dict[str, object]:
+    table = own.get("model.decoder.embed_tokens.0.weight")
+    if table is None:
+        raise MissingError(f"these are not the weights of {MODEL}: model.decoder.embed_tokens.0.weight is missing")
+    found: dict[str, object] = {"width": table.shape[1], "entries": table.shape[0] - 1}
+    found["codebooks"] = count(own, "model.decoder.embed_tokens.N.weight")
+    found["layers"] = count(own, "model.decoder.layers.N.self_attn_layer_norm.weight")
+    found["cross_attention"] = "model.decoder.layers.0.encoder_attn_layer_norm.weight" in own
+    if (first := own.get("model.decoder.layers.0.fc1.weight")) is not None:
+        found["feedforward"] = first.shape[0]
+    return found

@@ -1,0 +1,116 @@
+"""Parameters under other names: what the converters of this folder share.
+
+A table maps a name to the other layout's, or to None where it is dropped on purpose. The first number in a name (a
+layer's, a codebook's) is written N.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from v2m.core.errors import MissingError
+
+SHOWN = 3  # names in one line
+_NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")
+
+
+def renamed(state: Mapping[str, Tensor], table: Mapping[str, str | None], what: str) -> dict[str, Tensor]:
+    """`state` under the names that `table` gives.
+
+    Raises:
+        MissingError: Names are not in the table; `what` does not have them. The first three are told.
+    """
+    out: dict[str, Tensor] = {}
+    unknown = []
+    for name, value in state.items():
+        number = _NUMBER.search(name)
+        if place(name) not in table or (number is None and ".N." in name):
+            unknown.append(name)
+            continue
+        new = table[place(name)]
+        if new is not None:
+            out[new.replace(".N.", f".{number.group()}.", 1) if number else new] = value
+    if unknown:
+        raise MissingError(f"these are not the weights of {what}: it has no {some(unknown)}")
+    return out
+
+
+def place(name: str) -> str:
+    """`name` with its first number written N."""
+    return _NUMBER.sub("N", name, count=1)
+
+
+def inverse(table: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The table of the way back."""
+    return {new: old for old, new in table.items() if new is not None}
+
+
+def joined(state: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> dict[str, Tensor]:
+    """Matrices of one module put one below the other: `a.query.weight` and `a.key.weight` as `a.query_key.weight`.
+
+    Args:
+        state: Left as it is.
+        parts: Ends of their names, such as ".query.weight"; from the upper rows to the lower ones.
+        whole: End of the name of what they become.
+
+    Raises:
+        MissingError: A module has some of them but not all; the missing one is told.
+    """
+    out: dict[str, Tensor] = {}
+    for name, value in state.items():
+        part = next((each for each in parts if name.endswith(each)), None)
+        if part is None:
+            out[name] = value
+            continue
+        module = name.removesuffix(part)
+        lacking = [module + each for each in parts if module + each not in state]
+        if lacking:
+            raise MissingError(f"the weights are not complete: {name} is there, {some(lacking)} is not")
+        if part == parts[0]:
+            out[module + whole] = torch.cat([state[module + each] for each in parts])
+    return out
+
+
+def parted(state: Mapping[str, Tensor], whole: str, parts: Mapping[str, int]) -> dict[str, Tensor]:
+    """The inverse of `joined`; `parts` says how many shares of the rows each has.
+
+    Raises:
+        MissingError: The rows cannot be shared out so.
+    """
+    out: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not name.endswith(whole):
+            out[name] = value
+            continue
+        rows, left = divmod(value.shape[0], sum(parts.values()))
+        if left:
+            raise MissingError(
+                f"{name} has {value.shape[0]} rows, which {sum(parts.values())} projections cannot share"
+            )
+        pieces = value.split([share * rows for share in parts.values()])
+        out |= {name.removesuffix(whole) + end: piece for end, piece in zip(parts, pieces, strict=True)}
+    return out
+
+
+def count(state: Iterable[str], where: str) -> int:
+    """How many numbers N there are in names such as `where`, "layers.N.norm.weight"."""
+    pattern = re.compile(re.escape(where).replace(r"\.N\.", r"\.(\d+)\."))
+    return len({found[1] for name in state if (found := pattern.fullmatch(name))})
+
+
+def contradictions(said: Mapping[str, object], found: Mapping[str, object]) -> None:
+    """Raises MissingError where the settings say something else than the shapes of the weights."""
+    differing = [
+        f"{name} is {said[name]} but {found[name]} by the weights" for name in found if said[name] != found[name]
+    ]
+    if differing:
+        raise MissingError(f"settings and weights are not of the same model: {'; '.join(differing)}")
+
+
+def some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

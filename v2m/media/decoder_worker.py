@@ -1,0 +1,105 @@
+"""The child process that demuxes and decodes: `python -m v2m.media.decoder_worker`, started and stopped by `v2m.media.decoder_process`.
+
+Requests come one a line as JSON on stdin. Each is answered on stdout by one or more replies, a line of JSON that may
+announce `bytes` of payload after it; the last reply to a request holds `done`, or what went wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+
+from v2m.core.errors import RefusedError
+
+Reply = tuple[dict[str, Any], np.ndarray | None]
+
+
+def answer(request: dict[str, Any]) -> Iterator[Reply]:
+    """Replies to one request; what goes wrong is raised."""
+    import av.logging  # heavy, so imported when the limits are set and the parent is watched
+
+    from v2m.media.decord_reader import seek
+    from v2m.media.probe import probe
+    from v2m.media.pyav_reader import Tally, read
+
+    av.logging.set_level(None)
+    task = request.pop("task")
+    if task == "probe":
+        facts = probe(**request)
+        yield {key: value for key, value in facts.items() if key != "timestamps"}, facts["timestamps"]
+    elif task == "read":
+        tally = Tally()
+        for times, images in read(**request, tally=tally):
+            yield {"times": times, "shape": images.shape}, images
+        yield {"tally": asdict(tally)}, None
+    elif task == "seek":
+        for images in seek(**request):
+            yield {"shape": images.shape}, images
+    yield {"done": True}, None
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """The last reply where `error` ended a request."""
+    from v2m.media.decord_reader import SeekError
+
+    if isinstance(error, RefusedError):
+        return {"refused": [error.reason, str(error)]}
+    if isinstance(error, SeekError):
+        return {"unsought": str(error)}
+    if isinstance(error, MemoryError):
+        return {"refused": ["too_large", "needs more memory to decode than is allowed; scale it down"]}
+    return {"bug": "".join(traceback.format_exception(error))}
+
+
+def send(out: BinaryIO, header: dict[str, Any], payload: np.ndarray | None = None) -> None:
+    data = None if payload is None else np.ascontiguousarray(payload).data.cast("B")
+    out.write(json.dumps(header | {"bytes": 0 if data is None else len(data)}).encode() + b"\n")
+    if data is not None:
+        out.write(data)
+    out.flush()
+
+
+def serve(requests: queue.SimpleQueue[bytes], out: BinaryIO) -> NoReturn:
+    while True:
+        request = json.loads(requests.get())
+        try:
+            for header, payload in answer(request):
+                send(out, header, payload)
+        except BrokenPipeError:
+            os._exit(0)
+        except Exception as error:
+            send(out, failure(error))
+
+
+def listen(requests: queue.SimpleQueue[bytes]) -> None:
+    """Passes requests on; when the parent is gone, ends the process in the middle of whatever it decodes."""
+    for line in sys.stdin.buffer:
+        requests.put(line)
+    os._exit(0)
+
+
+def main(memory: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with suppress(ValueError, OSError):  # not every system has this limit
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what native libraries print must not get among the replies
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=listen, args=(requests,), daemon=True).start()
+    serve(requests, out)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

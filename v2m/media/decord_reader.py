@@ -1,0 +1,41 @@
+"""Sparse reading with decord, for the files in which `probe` found its seeking exact. Runs in the child."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from v2m.core.types import Pixels
+from v2m.media.pyav_reader import CHUNK_BYTES, THREADS
+
+FRAGILE = {"vp9"}  # fails with more than one thread
+
+
+class SeekError(Exception):
+    """decord cannot read this file, or not rightly."""
+
+
+def seek(path: str, codec: str, indices: Sequence[int], size: Sequence[int], count: int) -> Iterator[Pixels]:
+    """The frames of rising `indices` in display order, in chunks (F, H, W, 3); `size` is W, H.
+
+    Raises SeekError where decord fails or does not find `count` frames. A file outside its envelope may also keep it
+    busy for ever: the parent's time limit is the only cure.
+    """
+    width, height = size
+    try:
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        threads = 1 if codec in FRAGILE else THREADS
+        reader = decord.VideoReader(path, width=width, height=height, num_threads=threads)
+        if len(reader) != count:
+            raise SeekError(f"found {len(reader)} frames instead of {count}")
+        step = max(1, CHUNK_BYTES // (3 * width * height))
+        for first in range(0, len(indices), step):
+            images = reader.get_batch(list(indices[first : first + step])).asnumpy()
+            if images.shape[1:] != (height, width, 3):
+                raise SeekError(f"gave frames of shape {images.shape[1:]} instead of {(height, width, 3)}")
+            yield images
+    except SeekError:
+        raise
+    except Exception as error:  # decord's own are no closer kind, and their text is a stack of C++ calls
+        raise SeekError(f"failed on it ({type(error).__name__})") from error

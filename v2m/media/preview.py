@@ -1,0 +1,27 @@
+"""A small copy of a video, to be looked at beside others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from v2m.core.atomic import commit, hidden
+from v2m.core.types import Video
+from v2m.media.ffmpeg import address, input_arguments, run
+
+HEIGHT = 240  # pixels at most
+ENCODING = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "28", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough")
+
+
+def preview(video: Video, out: Path) -> None:
+    """Writes the pictures of `video`, as long as it is, to `out`, an MP4; whole or not at all, over an older one.
+
+    Raises:
+        FFmpegError, OSError: See `v2m.media.ffmpeg.run`.
+    """
+    assert video.start == 0, "a span is taken from the begin"
+    size = f"scale=-2:'min({HEIGHT},trunc(ih/2)*2)',setsar=1"  # 4:2:0 needs even sides
+    wanted = ["-map", "0:V:0", "-t", f"{video.duration:.6f}", "-vf", size, *ENCODING, "-movflags", "+faststart"]
+    with hidden(out) as temporary:
+        command = [*input_arguments(video.path), *wanted, "-f", "mp4", address(temporary)]
+        run(command, (), timeout=120 + 30 * video.duration)
+        commit(temporary, out)

@@ -1,0 +1,175 @@
+"""Decoding: the frames on screen at given instants, upright and scaled, from a file in sequence. Runs in the child.
+
+F frames, H height, W width as shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from av.codec.context import ThreadType
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from v2m.core.errors import RefusedError
+from v2m.core.timing import clock_seconds
+from v2m.core.types import Pixels
+from v2m.media.demux import demuxed, open_media, video_packets
+
+LEAST_SHARE = 0.25  # of the packets must decode; encrypted or misnamed streams give a few frames of noise
+CHUNK_BYTES = 1 << 20
+THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds pictures: 8K on 16 of them would need gigabytes
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How a coded picture is brought upright: first swap its axes, then mirror left-right and top-bottom."""
+
+    transpose: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    @property
+    def rotation(self) -> int:
+        """Degrees clockwise; 0 where the picture is (also) mirrored."""
+        turns = {(False, True, True): 180, (True, True, False): 90, (True, False, True): 270}
+        return turns.get((self.transpose, self.mirror_x, self.mirror_y), 0)
+
+    def apply(self, image: Pixels) -> Pixels:
+        image = image.transpose(1, 0, 2) if self.transpose else image
+        return image[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+
+
+@dataclass
+class Tally:
+    """How decoding went, to the end of the file if `complete`. The decoder itself calls `corrupt` frames broken."""
+
+    packets: int = 0
+    frames: int = 0
+    errors: int = 0
+    corrupt: int = 0
+    complete: bool = False
+
+    @property
+    def decodable(self) -> bool:
+        return self.frames > 0 and self.frames >= LEAST_SHARE * self.packets
+
+
+def decode(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
+    """Every frame that can be decoded, packet by packet: a bad one costs itself, not the rest."""
+    context = stream.codec_context
+    context.thread_type, context.thread_count = ThreadType.AUTO, THREADS
+    context.options = {"max_pixels": container.options["max_pixels"]}
+    for packet in video_packets(demuxed(container, stream), stream):
+        tally.packets += not packet.is_discard
+        yield from _decoded(stream, packet, tally)
+    yield from _decoded(stream, None, tally)
+    tally.complete = True
+
+
+def _decoded(stream: VideoStream, packet: Packet | None, tally: Tally) -> list[VideoFrame]:
+    try:
+        frames = stream.codec_context.decode(packet)
+    except FFmpegError:
+        tally.errors += 1
+        return []
+    tally.frames += len(frames)
+    tally.corrupt += sum(frame.is_corrupt for frame in frames)
+    return frames
+
+
+def read(
+    path: str,
+    *,
+    stream: int,
+    max_pixels: int,
+    start: float,
+    size: Sequence[int],
+    orientation: Sequence[bool],
+    times: Sequence[float] | None,
+    order: Sequence[float] | None,
+    tally: Tally,
+) -> Iterator[tuple[list[float], Pixels]]:
+    """Frames with their times in chunks of (F,) and (F, H, W, 3): those on screen at the rising `times`, or all.
+
+    `size` is W, H. Seconds count from `start` on the stream's clock; where that cannot be trusted, `order` gives the
+    time of each frame in turn. Raises RefusedError `undecodable` at the end where hardly anything decoded.
+    """
+    paint = _Painter(size, Orientation(*orientation))
+    most = max(1, CHUNK_BYTES // (3 * size[0] * size[1]))
+    with open_media(path, max_pixels) as container:
+        video = container.streams[stream]
+        assert isinstance(video, VideoStream)
+        frames = _timed(decode(container, video, tally), video.time_base, start, order)
+        seconds: list[float] = []
+        images: list[Pixels] = []
+        given = 0
+        for time, frame in frames if times is None else _shown(frames, times):
+            given += 1
+            seconds.append(time)
+            images.append(paint(frame))
+            if len(images) >= most:
+                yield seconds, np.stack(images)
+                seconds, images = [], []
+        if images:
+            yield seconds, np.stack(images)
+    if tally.complete and not (given and tally.decodable):
+        raise RefusedError("undecodable", "can hardly be decoded; is it encrypted or damaged?")
+
+
+def _timed(
+    frames: Iterable[VideoFrame], time_base: Fraction | None, start: float, order: Sequence[float] | None
+) -> Iterator[tuple[float, VideoFrame]]:
+    """Frames with rising times from 0; what comes before or out of turn is never on screen."""
+    if order is not None:
+        for frame, time in zip(frames, order, strict=False):
+            yield time, frame
+        return
+    latest = -1e-4
+    for frame in frames:
+        time = None if frame.pts is None else clock_seconds(frame.pts, time_base) - start
+        if time is not None and time > latest:
+            yield time, frame
+            latest = time
+
+
+def _shown(frames: Iterable[tuple[float, VideoFrame]], times: Sequence[float]) -> Iterator[tuple[float, VideoFrame]]:
+    """For each instant the last frame that is not after it (or the first one), as `timing.shown_at` has it."""
+    instants = iter(times)
+    instant = next(instants, None)
+    shown = None
+    for time, frame in frames:
+        while shown is not None and instant is not None and instant + 1e-6 < time:
+            yield instant, shown
+            instant = next(instants, None)
+        if instant is None:
+            return
+        shown = frame
+    while shown is not None and instant is not None:
+        yield instant, shown
+        instant = next(instants, None)
+
+
+class _Painter:
+    """Frames to upright RGB arrays of one size; a frame asked for again is not converted again."""
+
+    def __init__(self, size: Sequence[int], orientation: Orientation) -> None:
+        self._size = (size[1], size[0]) if orientation.transpose else (size[0], size[1])
+        self._orientation = orientation
+        self._reformatter = VideoReformatter()
+        self._last: tuple[VideoFrame, Pixels] | None = None
+
+    def __call__(self, frame: VideoFrame) -> Pixels:
+        if self._last is None or self._last[0] is not frame:
+            width, height = self._size
+            scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
+            self._last = frame, self._orientation.apply(scaled.to_ndarray())  # type: ignore[arg-type]
+        return self._last[1]

@@ -1,0 +1,1 @@
+"""The mix: ducking, limiting, mastering and the output file."""

@@ -1,0 +1,1 @@
+"""Fast decoding, shared by MusicGen, VidMuse and YuE."""

@@ -1,0 +1,105 @@
+"""Music longer than a language model's window: windows that overlap, each going on from the codes of the one before.
+
+All lengths and places are codec frames. B batch, K codebooks, T frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from v2m.core.types import Progress, Sampling
+from v2m.models.music_model import Branch
+
+
+class Window(NamedTuple):
+    """Frames `begin` to `end`, of which the first `prompt` stand already when it is written."""
+
+    begin: int
+    end: int
+    prompt: int
+
+
+class Writes(Protocol):
+    """What `v2m.models.inference.decoder.Decoder` does."""
+
+    def generate(
+        self,
+        branches: Sequence[Branch],
+        frames: int,
+        *,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        prompt: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor: ...
+
+
+def plan(frames: int, window: int, stride: int) -> list[Window]:
+    """Windows that together cover `frames`, at least one, each beginning `stride` after the one before it.
+
+    The last is moved back so that it ends with the music: it is as long as the others and hears more of what went
+    before. Music shorter than a window is a single shorter one.
+    """
+    assert 0 < stride < window, f"a stride of {stride} frames leaves no overlap in windows of {window}"
+    assert frames > 0, "there is nothing to write"
+    found = [Window(0, min(frames, window), 0)]
+    while (written := found[-1].end) < frames:
+        begin = min(found[-1].begin + stride, frames - window)
+        found.append(Window(begin, begin + window, written - begin))
+    return found
+
+
+def window_seed(seed: int, number: int) -> int:
+    """What the noise of window `number` of a piece begins with: no two windows or pieces share theirs."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def write(
+    decoder: Writes,
+    frames: int,
+    *,
+    window: int,
+    stride: int,
+    branches: Callable[[int, int], Sequence[Branch]],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+) -> Tensor:
+    """Codes (B, K, T) of `frames` = T frames, B = len(`seeds`): one sequence without a seam.
+
+    Args:
+        decoder: Writes a window.
+        frames: T.
+        window, stride: As in `plan`.
+        branches: What the frames from `begin` to `end` are conditioned on; asked for each window in turn.
+        sampling: How codes are drawn.
+        seeds: Of each piece.
+        progress: Told how much of all frames is there.
+    """
+    written: list[Tensor] = []
+    for number, (begin, end, prompt) in enumerate(plan(frames, window, stride)):
+        before = torch.cat(written, dim=-1)[..., begin:] if prompt else None
+        codes = decoder.generate(
+            branches(begin, end),
+            end - begin,
+            sampling=sampling,
+            seeds=[window_seed(seed, number) for seed in seeds],
+            prompt=before,
+            progress=None if progress is None else part(progress, (begin + prompt) / frames, end / frames),
+        )
+        written.append(codes[..., prompt:])
+    return torch.cat(written, dim=-1)
+
+
+def part(progress: Progress, low: float, high: float) -> Progress:
+    """What tells `progress` of a part of the work, that from `low` to `high`."""
+
+    def told(fraction: float) -> None:
+        progress(low + (high - low) * fraction)
+
+    return told

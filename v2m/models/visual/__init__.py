@@ -1,0 +1,1 @@
+"""Visual conditioners of the language model."""

@@ -1,0 +1,1 @@
+"""Scoring of videos from input file to finished output."""

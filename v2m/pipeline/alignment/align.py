@@ -1,0 +1,135 @@
+"""A finished piece, moved onto the cuts: measured, routed, stretched, and what that brought."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from v2m.analysis.beats import Pulse, pulse
+from v2m.analysis.cut_alignment import cut_alignment, nearest
+from v2m.core import timing
+from v2m.core.timing import TimeMap
+from v2m.core.types import Audio, Cut, Floats, Score, Section, Video
+from v2m.media.ffmpeg import FFmpegError
+from v2m.pipeline.alignment.time_stretch import stretched
+from v2m.pipeline.alignment.time_warp import route
+
+logger = logging.getLogger(__name__)
+
+NEAR = 0.07
+CUT_IN = 0.03  # seconds over which music begins that had begun before
+CUT_OUT = 0.4  # and over which it ends where its end is given up
+
+
+def retimed(score: Score, video: Video, tempo: float | None = None) -> Score:
+    """`score` with its beats measured and, where that lets more cuts be met, moved onto the cuts of `video`.
+
+    Only what does not know its own beats is measured. `tempo` is what the music was asked for. `facts` says what was
+    done under `retime`, and how the cuts are met under `alignment` and `hits`. Stems go along, and sum to the mix.
+    """
+    if score.beats is not None or score.midi is not None:
+        return score
+    heard = pulse(score.audio, tempo)
+    if heard is None:
+        return replace(score, facts={**score.facts, "retime": {"moved": False, "reason": "no steady beat is heard"}})
+    cuts = video.picture().cuts
+    course = route(heard, cuts, video.duration, [part.start for part in score.sections[1:]])
+    before = _met(heard.beats, heard.downbeats, cuts, video.duration)
+    if course is not None:
+        try:
+            moved = _along(score, course, video.duration)
+        except FFmpegError as error:
+            logger.warning("not_retimed: this ffmpeg cannot stretch music (%s): unset V2M_FFMPEG", error)
+        else:
+            beats, opens = _carried(heard, course, video.duration)
+            after = _met(beats, beats[opens], cuts, video.duration)
+            told = {"moved": True, **_told(heard, course, video.duration), "before": before, "after": after}
+            return _with_beats(moved, beats, beats[opens], cuts, told)
+    reason = "no cuts" if not cuts else "no better place was found" if course is None else "ffmpeg cannot"
+    told = {"moved": False, "reason": reason, "before": before}
+    return _with_beats(score, heard.beats, heard.downbeats, cuts, told)
+
+
+def _along(score: Score, course: TimeMap, duration: float) -> Score:
+    """Sound and sections along `course`. Where there are stems, their sum is the mix."""
+    stems = {name: _stretched(stem, course, duration) for name, stem in score.stems.items()}
+    mix = np.sum([stem.samples for stem in stems.values()], axis=0)
+    return replace(
+        score,
+        audio=Audio(mix, score.audio.sample_rate) if stems else _stretched(score.audio, course, duration),
+        stems=stems,
+        sections=_carried_sections(score.sections, course, duration),
+    )
+
+
+def _carried_sections(sections: Sequence[Section], course: TimeMap, duration: float) -> tuple[Section, ...]:
+    """They still begin with the piece and end with it."""
+    inner = np.clip(course.to([part.start for part in sections[1:]]), 0.0, duration).tolist()
+    starts, ends = [0.0, *inner], [*inner, duration]
+    moved = [replace(part, start=a, end=b) for part, a, b in zip(sections, starts, ends, strict=False)]
+    return tuple(part for part in moved if part.end > part.start)
+
+
+def _stretched(sound: Audio, course: TimeMap, duration: float) -> Audio:
+    """With fades where the music is cut into: at its beginning, and at its end."""
+    audio = stretched(sound, course, duration)
+    lead, over = float(course.to(0.0)), float(course.to(duration)) - duration
+    begin = timing.sample_count(max(lead, 0.0), audio.sample_rate)
+    rise = timing.sample_count(CUT_IN if abs(lead) > 1e-3 else 0.0, audio.sample_rate)
+    fall = timing.sample_count(CUT_OUT if over > CUT_OUT / 4 else 0.0, audio.sample_rate)
+    for view, length in ((audio.samples[:, begin:], rise), (audio.samples[:, ::-1], fall)):
+        length = min(length, view.shape[1])  # noqa: PLW2901 - of very short music
+        view[:, :length] *= np.square(np.sin(np.linspace(0, np.pi / 2, length, endpoint=False))).astype(np.float32)
+    return audio
+
+
+def _carried(heard: Pulse, course: TimeMap, duration: float) -> tuple[Floats, np.ndarray]:
+    """The beats that are still heard, where they are now, and which of them open bars."""
+    beats = course.to(heard.beats)
+    inside = (beats >= 0) & (beats < duration)
+    return beats[inside], heard.opens[inside]
+
+
+def _met(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], duration: float) -> dict[str, Any]:
+    times = [cut.time for cut in cuts]
+    found = cut_alignment(times, beats, downbeats, duration=duration).as_dict()
+    if cuts and len(downbeats):
+        strongest = max(cuts, key=lambda cut: cut.strength)
+        found["strongest_on_downbeat"] = bool(nearest([strongest.time], downbeats)[0] <= NEAR)
+    return found
+
+
+def _told(heard: Pulse, course: TimeMap, duration: float) -> Mapping[str, Any]:
+    """shift: seconds by which the first beat moved; begins: where the music begins, before 0 what is lost of it."""
+    return {
+        "max_stretch": round(float(np.abs(course.stretches - 1).max()), 4),
+        "mean_stretch": round(float(course.to(duration) - course.to(0.0)) / duration - 1, 4),
+        "shift": round(float(course.to(heard.beats[0]) - heard.beats[0]), 3),
+        "begins": round(float(course.to(0.0)), 3),
+        "lost_at_the_end": round(float(course.to(duration)) - duration, 3),
+    }
+
+
+def _with_beats(
+    score: Score, beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], told: Mapping[str, Any]
+) -> Score:
+    """`score` with what markers and the report show."""
+    hits = []
+    for cut in cuts:
+        beat = float(beats[np.argmin(np.abs(beats - cut.time))])
+        if abs(beat - cut.time) <= NEAR:
+            hits.append(
+                {
+                    "time": round(cut.time, 3),
+                    "strength": round(cut.strength, 3),
+                    "offset": round(beat - cut.time, 3),
+                    "downbeat": bool(np.isin(beat, downbeats)),
+                }
+            )
+    alignment = {**told.get("after", told["before"])}
+    facts = {**score.facts, "retime": dict(told), "alignment": alignment, "hits": hits}
+    return replace(score, beats=beats, downbeats=downbeats, facts=facts)

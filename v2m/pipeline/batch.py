@@ -1,0 +1,140 @@
+"""Many videos, each scored by itself: what is done is left alone, and what fails does not stop the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from v2m.core import errors
+from v2m.core.errors import RefusedError, UsageError
+from v2m.media.video import SUFFIXES
+from v2m.pipeline import sidecar
+from v2m.pipeline.outputs import printable
+from v2m.pipeline.score import score_video
+
+
+class Row(NamedTuple):
+    """How one video ended. `status`: done, unchanged, failed or not done."""
+
+    path: Path
+    status: str
+    detail: str = ""
+    code: int = errors.OK
+    seconds: float = 0.0
+    trace: str = ""  # where it failed
+
+
+def videos_in(paths: Iterable[Path]) -> list[Path]:
+    """The files named and, for each folder, the videos directly in it by name, v2m's own outputs left out.
+
+    Raises:
+        RefusedError: A folder holds no video, or may not be read.
+    """
+    found: list[Path] = []
+    for path in paths:
+        try:
+            inside = sorted(each for each in path.iterdir() if _is_video(each)) if is_folder(path) else [path]
+        except PermissionError:
+            raise RefusedError("permission", f"{str(path)!r} may not be read; change its permissions") from None
+        if not inside:
+            raise RefusedError("no_videos", f"{str(path)!r} holds no videos ({', '.join(sorted(SUFFIXES))})")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def is_folder(path: Path) -> bool:
+    """Not so where that cannot be known: `io.video.open` says why."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises in a folder that may not be entered
+
+
+def _is_video(path: Path) -> bool:
+    own = ".v2m" in path.suffixes[-2:] or path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and not own and not path.is_dir()
+
+
+def score_all(
+    paths: Sequence[Path], out: Path | None, settings: Mapping[str, Any], overwrite: bool, **arguments: Any
+) -> Iterator[Row]:
+    """Scores each of `paths` and yields its row when it has ended; a full disk ends the whole.
+
+    out: a folder for all outputs (made if missing), or None for beside each video. settings: what the outputs depend
+    on; an output is done when its sidecar names the same settings and the same input. arguments: for `score_video`.
+    """
+    if out is not None:
+        if not out.is_dir() and (out.exists() or out.suffix.lower() in SUFFIXES):
+            raise UsageError(f"--out {str(out)!r} names a file: several videos need a folder")
+        out.mkdir(parents=True, exist_ok=True)
+    first: dict[Path, Path] = {}
+    for path in paths:
+        folder = out or path.parent
+        twin = first.setdefault(_sidecar(path, folder), path)
+        row = score_one(path, folder, settings, overwrite, None if twin == path else twin.name, **arguments)
+        yield row
+        if row.code == errors.DISK:
+            return
+
+
+def score_one(
+    path: Path, folder: Path, settings: Mapping[str, Any], overwrite: bool, twin: str | None, **arguments: Any
+) -> Row:
+    """Scores `path` into `folder`; arguments as of `score_all`.
+
+    twin: a video before it whose output has the same name.
+    """
+    begun = time.perf_counter()
+    status, detail, code, trace = "done", "", errors.OK, ""
+    try:
+        if twin is not None:
+            raise UsageError(f"its output would have the name of {twin!r}'s: rename one of the two")
+        state = _state(path, _sidecar(path, folder), sidecar.settings_digest(settings))
+        if state == "unchanged" and not overwrite:
+            status = state
+        else:
+            record = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
+            warned = (f"warning: {warning}" for warning in record["warnings"])
+            detail = "; ".join([printable(Path(record["output"]["file"]).name), *warned])
+    except Exception as error:  # one bad video never stops the others
+        status, detail, code = "failed", errors.describe(error), errors.exit_code(error)
+        trace = "".join(traceback.format_exception(error))  # the error itself would keep the decoder alive
+    return Row(path, status, detail, code, time.perf_counter() - begun, trace)
+
+
+def _sidecar(path: Path, folder: Path) -> Path:
+    return folder / f"{path.stem}.v2m.json"
+
+
+def _state(path: Path, sidecar_path: Path, settings_sha256: str) -> str:
+    """ "new"; "unchanged"; or "stale": v2m's own untouched output, of another input or other settings."""
+    try:
+        record = json.loads(sidecar_path.read_text())
+        made = Path(record["output"]["file"])
+        made = sidecar_path.parent / made.name
+        if made.stat().st_size != record["output"]["bytes"] or sidecar.digest(made) != record["output"]["sha256"]:
+            return "new"
+        same_input = _same_input(path, record["input"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "new"
+    return "unchanged" if same_input and record["settings_sha256"] == settings_sha256 else "stale"
+
+
+def _same_input(path: Path, recorded: Mapping[str, Any]) -> bool:
+    stat = path.stat()
+    if (stat.st_size, stat.st_mtime_ns) == (recorded["bytes"], recorded["modified_ns"]):
+        return True
+    return stat.st_size == recorded["bytes"] and sidecar.digest(path) == recorded["sha256"]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text, failures with their reason."""
+    width = max(len(printable(row.path.name)) for row in rows)
+    lines = [
+        f"{printable(row.path.name):<{width}}  {row.status:<9}  {row.seconds:6.1f} s  {row.detail}" for row in rows
+    ]
+    counts = Counter(row.status for row in rows)
+    return "\n".join([*lines, ", ".join(f"{count} {status}" for status, count in counts.items())])

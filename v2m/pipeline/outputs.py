@@ -1,0 +1,149 @@
+"""Where a run writes: every file of one video, which appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from v2m.core.errors import UsageError
+from v2m.core.types import Video
+from v2m.mixing import mixer
+
+if TYPE_CHECKING:
+    from v2m.pipeline.score import Extras
+
+
+def printable(name: str) -> str:
+    """A file name on one line: control characters and undecodable bytes as escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of one run: the video, and what lies beside it under the same stem."""
+
+    folder: Path
+    name: str  # of the video
+    markers_kind: str = "edl"
+    overwrite: bool = False
+
+    @classmethod
+    def plan(cls, clip: Video, out: Path, extras: Extras, overwrite: bool, seeds: Iterable[int] = ()) -> Outputs:
+        """Checks that all of it can be written, before any long work. `seeds` are those of all takes, if several.
+
+        Raises:
+            UsageError: A file exists and `overwrite` is off, a file is the input, the folder is missing, or the
+                container of `out` does not hold the clip's pictures.
+            MissingError: There is no ffmpeg.
+        """
+        mixer.check(clip, out, overwrite)
+        outputs = cls(out.parent.resolve(), out.name, extras.markers or "edl", overwrite)
+        asked = {
+            outputs.sidecar: True,
+            outputs.stems: extras.stems,
+            outputs.midi: extras.midi,
+            outputs.markers: extras.markers is not None,
+            outputs.report: extras.report,
+            outputs.wav: extras.wav,
+            **{outputs.take(seed): True for seed in seeds},
+            **{outputs.take_report(seed): extras.report for seed in seeds},
+        }
+        wanted = [path for path in asked if asked[path]]
+        outputs._refuse_taken(wanted)
+        for path in wanted:
+            if path.exists() and path.samefile(clip.path):
+                raise UsageError(f"{path} is the input itself: give another --out, the input is never changed")
+            if path.exists() and path.is_dir() != (path == outputs.stems):
+                raise UsageError(f"{path} is {'a' if path.is_dir() else 'no'} folder: give another --out")
+        return outputs
+
+    def _refuse_taken(self, paths: Iterable[Path]) -> None:
+        taken = [path.name for path in paths if os.path.lexists(path)]
+        if taken and not self.overwrite:
+            raise UsageError(f"{', '.join(taken)} exists already: give --overwrite or another --out")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.folder / (Path(self.name).stem + suffix)
+
+    @property
+    def video(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def sidecar(self) -> Path:
+        return self._beside(".json")
+
+    @property
+    def midi(self) -> Path:
+        return self._beside(".mid")
+
+    @property
+    def report(self) -> Path:
+        return self._beside(".png")
+
+    @property
+    def wav(self) -> Path:
+        return self._beside(".wav")
+
+    @property
+    def markers(self) -> Path:
+        return self._beside(f".{self.markers_kind}")
+
+    @property
+    def stems(self) -> Path:
+        return self._beside(".stems")
+
+    def stem(self, name: str) -> Path:
+        self.stems.mkdir(exist_ok=True)
+        return self.stems / f"{name}.wav"
+
+    def take(self, seed: int) -> Path:
+        return self._beside(f".seed{seed}.wav")
+
+    def take_report(self, seed: int) -> Path:
+        return self._beside(f".seed{seed}.png")
+
+    @contextmanager
+    def staged(self) -> Iterator[Outputs]:
+        """The same names in a hidden folder beside the video, moved into place when the block ends well.
+
+        Raises:
+            UsageError: Something else has written one of them in the meantime, and `overwrite` is off.
+            OSError: The folder cannot be written to.
+        """
+        self._sweep()
+        stage = Path(tempfile.mkdtemp(prefix=f".v2m-{os.getpid()}@{platform.node()}-", dir=self.folder))
+        try:
+            yield replace(self, folder=stage)
+            made = sorted(stage.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
+            self._refuse_taken(self.folder / path.name for path in made)
+            for path in made:
+                _move(path, self.folder / path.name)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Removes what runs on this machine left here that were killed and could not tidy up themselves."""
+        for left in self.folder.glob(".v2m-*@*-*"):
+            owner, _, machine = left.name.removeprefix(".v2m-").rpartition("-")[0].partition("@")
+            here = machine == platform.node() and Path("/proc/self").exists()
+            if here and owner.isdigit() and not Path("/proc", owner).exists():
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _move(made: Path, final: Path) -> None:
+    """Into place. New parts take the place of the WAV files in their folder; what else lies in it stays."""
+    if not (made.is_dir() and final.is_dir()):
+        made.replace(final)
+        return
+    for old in final.glob("*.wav"):
+        old.unlink()
+    for part in made.iterdir():
+        part.replace(final / part.name)

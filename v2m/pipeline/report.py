@@ -1,0 +1,139 @@
+"""The report picture: what is seen and what is heard, on one time axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from v2m.analysis.loudness import loudness, weighted_power
+from v2m.core import timing
+from v2m.core.types import Floats, Score, Video
+
+THUMBNAILS = 10
+AXIS = "v2m-axis"  # the chunk of the PNG that says what its time axis spans
+DPI = 110
+INK, CUT, BEAT, MUSIC = "#222222", "#d1495b", "#9aa5b1", "#2e6f95"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Pixel columns `left` to `right` of a report show the seconds from `begin` to `end` of the video."""
+
+    left: float
+    right: float
+    begin: float
+    end: float
+
+    @classmethod
+    def of(cls, path: Path) -> Axis:
+        """That of a report that `draw` wrote; raises ValueError where it is none."""
+        from PIL import Image
+
+        with Image.open(path) as image:
+            words = str(getattr(image, "text", {}).get(AXIS, "")).split()
+        if len(words) != 4:
+            raise ValueError(f"{path.name} is no report of v2m")
+        return cls(*map(float, words))
+
+    def second(self, column: float) -> float:
+        """What a column shows; beside the axis its nearest end."""
+        share = (column - self.left) / (self.right - self.left)
+        return self.begin + min(max(share, 0.0), 1.0) * (self.end - self.begin)
+
+    def column(self, second: float) -> float:
+        return self.left + (second - self.begin) / (self.end - self.begin) * (self.right - self.left)
+
+
+def draw(path: Path, video: Video, score: Score, size: tuple[float, float] = (14.0, 7.0)) -> None:
+    """Writes a PNG: thumbnails; waveform with cuts, beats and sections; motion of the picture against loudness.
+
+    Seconds are those of the whole video; a chunk of the file says which column shows which (`Axis`).
+    """
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=size, layout="constrained", dpi=DPI)
+        strip, wave, curves = figure.subplots(3, 1, sharex=True, height_ratios=[1.3, 2, 1.4])
+        _thumbnails(strip, video)
+        _waveform(wave, video, score)
+        _curves(curves, video, score)
+        curves.set_xlim(0, video.duration)
+        curves.set_xlabel("seconds")
+        _count_from(curves, video)
+        met = score.facts.get("alignment") or {}
+        line = f"{video.path.name}   {video.duration:.1f} s"
+        if score.facts.get("style"):
+            line += f"   {score.facts['style']}, {score.facts.get('key', '')}"
+        if met.get("n"):
+            line += f"   cuts on a beat: {met['hits']:.0%}, by chance {met['chance']:.0%}"
+        figure.suptitle(line.encode("ascii", "replace").decode(), x=0.01, ha="left", color=INK, parse_math=False)
+        figure.draw_without_rendering()  # which lays it out
+        where = curves.get_window_extent()
+        axis = f"{where.x0:.2f} {where.x1:.2f} {video.start:.4f} {video.start + video.duration:.4f}"
+        figure.savefig(path, dpi=DPI, format="png", metadata={AXIS: axis})
+
+
+def _count_from(axes: Axes, video: Video) -> None:
+    """Marks the seconds of the whole video, where a span of it begins later."""
+    if video.start:
+        ticks = np.array(MaxNLocator(nbins=9).tick_values(video.start, video.start + video.duration))
+        ticks = ticks[(ticks >= video.start) & (ticks <= video.start + video.duration)]
+        axes.set_xticks(ticks - video.start, [f"{tick:g}" for tick in ticks.round(3)])
+
+
+def _thumbnails(axes: Axes, video: Video) -> None:
+    count = min(THUMBNAILS, len(video.timestamps))
+    width = video.duration / count
+    middles = [(number + 0.5) * width for number in range(count)]
+    shape = axes.get_window_extent()
+    wanted = 0.96 * shape.width / count / shape.height
+    for middle, frame in zip(middles, video.frames(middles, width=240), strict=True):
+        height, across = frame.shape[:2]
+        side = max(0, round(across - height * wanted) // 2)  # cropped to the room there is, not squeezed
+        shown = frame[:, side : across - side]
+        axes.imshow(shown, extent=(middle - 0.48 * width, middle + 0.48 * width, 0, 1), aspect="auto")
+    axes.set_ylim(0, 1)
+    axes.axis("off")
+
+
+def _waveform(axes: Axes, video: Video, score: Score) -> None:
+    times, low, high = _envelope(score)
+    axes.fill_between(times, low, high, color=MUSIC, linewidth=0)
+    axes.set_ylabel("waveform")
+    top = max(1e-3, float(np.abs([low, high]).max()))
+    axes.set_ylim(-1.25 * top, 1.45 * top)
+    for beats, height in ((score.beats, 0.08), (score.downbeats, 0.2)):
+        if beats is not None:
+            axes.vlines(beats, -1.25 * top, (-1.25 + height) * top, color=BEAT, linewidth=0.8)
+    for cut in video.picture().cuts:
+        axes.axvline(cut.time, color=CUT, linewidth=0.6 + 1.6 * cut.strength, alpha=0.85)
+    for section in score.sections:
+        axes.text(section.start + 0.004 * video.duration, 1.2 * top, section.name, color=INK, weight="bold")
+        axes.axvline(section.start, ymin=0.86, color=INK, linewidth=0.8)
+
+
+def _envelope(score: Score) -> tuple[Floats, Floats, Floats]:
+    mono = score.audio.samples.mean(axis=0)
+    edges = np.linspace(0, len(mono), min(1600, len(mono)) + 1).astype(int)[:-1]
+    low, high = np.minimum.reduceat(mono, edges), np.maximum.reduceat(mono, edges)
+    return np.array([timing.seconds_of(int(edge), score.audio.sample_rate) for edge in edges]), low, high
+
+
+def _curves(axes: Axes, video: Video, score: Score) -> None:
+    picture = video.picture()
+    rate = score.audio.sample_rate
+    hop = timing.sample_count(0.1, rate)
+    power = np.pad(weighted_power(score.audio.samples, rate, hop), 2, mode="edge")
+    momentary = loudness(np.convolve(power, np.full(5, 0.2), "valid") + 1e-9)
+    middles = [timing.seconds_of(int((number + 0.5) * hop), rate) for number in range(len(momentary))]
+    axes.plot(middles, momentary, color=MUSIC, linewidth=1.4)
+    axes.set_ylabel("music, LUFS", color=MUSIC)
+    axes.set_ylim(float(momentary.max()) - 40, float(momentary.max()) + 3)
+    other = axes.twinx()
+    other.fill_between(picture.times, picture.motion, color=CUT, alpha=0.25, linewidth=0)
+    other.set_ylabel("motion", color=CUT)
+    other.set_ylim(0, 1.1 * max(1e-3, float(picture.motion.max())))

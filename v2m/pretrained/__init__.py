@@ -1,0 +1,1 @@
+"""Frozen pretrained models: hub access, safe loading, encoders and codecs."""

@@ -1,0 +1,86 @@
+"""The two models of EnCodec's own package (`encodec`): 24 kHz mono and 48 kHz stereo, one file of weights each."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from encodec.model import EncodecModel
+from torch import Tensor
+
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.types import CodecSpec
+from v2m.pretrained.codecs.base import EnCodec, Network, fuse
+from v2m.pretrained.safe_load import check_finite, load_strictly, tensors
+
+NAMES = ("encodec_24khz", "encodec_48khz")
+HOME = "https://dl.fbaipublicfiles.com/encodec/v0"
+
+
+def file(place: Path) -> Path | None:
+    """The package's file that `place` is, or holds; or None where it has nothing to do with the package.
+
+    A name alone, "encodec_24khz" or "encodec_48khz", is looked for where torch.hub keeps what it downloaded.
+
+    Raises:
+        MissingError: The name is one of the package's, and the file is not here.
+    """
+    if place.is_file():
+        return place if place.name.startswith(NAMES) else None
+    if place.is_dir():
+        found = [path for name in NAMES for path in sorted(place.glob(f"{name}*.th"))]
+        return found[0] if found and not (place / "config.json").is_file() else None
+    if str(place) not in NAMES:
+        return None
+    kept = Path(torch.hub.get_dir()) / "checkpoints"
+    found = sorted(kept.glob(f"{place}-*.th"))
+    if not found:
+        raise MissingError(f"the codec {str(place)!r} is not in {str(kept)!r}: download its file from {HOME} into it")
+    return found[0]
+
+
+def load(path: Path, device: torch.device, *, bandwidth: float | None = None) -> EnCodec:
+    """The package's model of which `path` holds the weights, and whose name begins with the model's.
+
+    Args:
+        path: Such as `encodec_24khz-d7cc33bc.th`.
+        device: Where it is to run.
+        bandwidth: Thousands of bits a second; None is the most that the model offers.
+
+    Raises:
+        MissingError: The file is missing, broken, or of another model.
+        UsageError: The model does not offer `bandwidth`.
+    """
+    state = tensors(path)
+    check_finite(state, f"EnCodec ({str(path)!r})")
+    make = getattr(EncodecModel, path.name[: len("encodec_")] + "model_" + path.name[len("encodec_") :][:5])
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the weight norm that the package is built with
+        model: Any = make(pretrained=False)
+    load_strictly(model, state, f"{path.name[:13]} of the encodec package ({str(path)!r})", assign=True)
+    model.requires_grad_(False)
+    fuse(model)
+    return wrapped(model.to(device=device, dtype=torch.float32), bandwidth, path.name)
+
+
+def wrapped(model: Any, bandwidth: float | None, name: str) -> EnCodec:
+    """A model of the package, of whatever size."""
+    offered = list(model.target_bandwidths)
+    if bandwidth is not None and bandwidth not in offered:
+        raise UsageError(
+            f"the codec {name!r} offers {', '.join(f'{each:g}' for each in offered)} kbit/s, not {bandwidth:g}"
+        )
+    quantizer, rate = model.quantizer, model.frame_rate
+    codebooks = quantizer.get_num_quantizers_for_bandwidth(rate, bandwidth)
+    hop = math.prod(model.encoder.ratios)
+    spec = CodecSpec(model.sample_rate, rate, codebooks, quantizer.bins, model.channels)
+
+    def quantise(embeddings: Tensor) -> Tensor:
+        return quantizer.encode(embeddings, rate, bandwidth)
+
+    chunk = None if model.segment_length is None else model.segment_length // hop
+    network = Network(model.encoder.model, model.decoder.model, quantise, quantizer.decode, chunk, model.normalize)
+    return EnCodec(spec, hop, network)

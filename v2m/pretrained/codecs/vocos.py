@@ -1,0 +1,165 @@
+"""The two Vocos decoders that YuE renders with: codec embeddings at 50 frames a second → 44.1 kHz sound.
+
+Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders" (2023): a ConvNeXt that keeps
+the frame rate, then one spectrum a frame and the inverse Fourier transform. The modules are named so that the
+published state dict loads as it is.
+
+B batch, D width of an embedding (1024), W width of the network (512), T frames, F bins of the spectrum (1765), N
+samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import fold, gelu
+
+from v2m.core.errors import MissingError
+from v2m.pretrained.codecs import xcodec_files
+from v2m.pretrained.codecs.chunking import in_pieces
+from v2m.pretrained.safe_load import load_strictly, read_yaml, tensors
+
+STEP = 500  # frames rendered at a time
+MARGIN = 32  # frames: nine kernels of 7 and the window of the inverse transform reach 29
+LOUDEST = 100.0  # of a magnitude
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """D, W, the width inside a block, how many blocks, samples of a window and from one frame to the next."""
+
+    embedding: int
+    width: int
+    inner: int
+    blocks: int
+    window: int
+    hop: int
+
+
+class Vocos(nn.Module):
+    """One decoder."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.hop = sizes.hop
+        self.backbone = _Backbone(sizes)
+        self.head = _Head(sizes)
+
+    @classmethod
+    def load(cls, folder: Path, name: str, device: torch.device) -> Vocos:
+        """Reads `name` (as `bundle.VOCALS`) of a copy of `m-a-p/xcodec_mini_infer`, always in float32.
+
+        Raises:
+            MissingError: Files are missing, broken, or of another model; says which.
+        """
+        xcodec_files.check(folder, (xcodec_files.DECODERS, name))
+        path = folder / name
+        state = tensors(path)
+        with torch.device("meta"):
+            decoder = cls(_sizes(state, read_yaml(folder / xcodec_files.DECODERS), path))
+        load_strictly(decoder, state, f"a Vocos decoder of YuE ({str(path)!r})", assign=True)
+        return decoder.eval().requires_grad_(False).to(device=device, dtype=torch.float32)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(B, D, T) → (B, 1, T · hop)."""
+        return self.head(self.backbone(embeddings))[:, None]
+
+    @torch.inference_mode()
+    def decode(self, embeddings: Tensor) -> Tensor:
+        """(B, D, T) → sound (B, 1, T · hop), about ±1; frame t is heard from t · hop on. Memory is bounded."""
+        return in_pieces(self, embeddings, step=STEP, margin=MARGIN, given=self.hop)
+
+
+class _Backbone(nn.Module):
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.embed = nn.Conv1d(sizes.embedding, sizes.width, kernel_size=7, padding=3)
+        self.norm = nn.LayerNorm(sizes.width, eps=1e-6)
+        self.convnext = nn.ModuleList(_Block(sizes) for _ in range(sizes.blocks))
+        self.final_layer_norm = nn.LayerNorm(sizes.width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.embed(x).mT).mT  # (B, W, T)
+        for block in self.convnext:
+            x = block(x)
+        return self.final_layer_norm(x.mT)  # (B, T, W)
+
+
+class _Block(nn.Module):
+    """Liu et al., "A ConvNet for the 2020s" (2022), in one dimension."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv1d(sizes.width, sizes.width, kernel_size=7, padding=3, groups=sizes.width)
+        self.norm = nn.LayerNorm(sizes.width, eps=1e-6)
+        self.pwconv1 = nn.Linear(sizes.width, sizes.inner)
+        self.pwconv2 = nn.Linear(sizes.inner, sizes.width)
+        self.gamma = nn.Parameter(torch.ones(sizes.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = self.norm(self.dwconv(x).mT)  # (B, T, W)
+        return x + (self.gamma * self.pwconv2(gelu(self.pwconv1(change)))).mT
+
+
+class _Head(nn.Module):
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.out = nn.Linear(sizes.width, sizes.window + 2)
+        self.istft = _InverseTransform(sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        magnitude, phase = self.out(x).mT.chunk(2, dim=1)  # (B, F, T) each
+        return self.istft(torch.polar(magnitude.exp().clamp(max=LOUDEST), phase))
+
+
+class _InverseTransform(nn.Module):
+    """Spectra (B, F, T) → (B, N = T · hop): windowed frames overlapped, added, and divided by the windows' power.
+
+    (window − hop) / 2 samples are cut off at each end, so that frame t is centred on samples t · hop to (t + 1) · hop.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.hop = sizes.hop
+        self.register_buffer("window", torch.hann_window(sizes.window))
+
+    def forward(self, spectra: Tensor) -> Tensor:
+        window = self.window
+        assert isinstance(window, Tensor)
+        # the transform of a real signal has no imaginary part at either end: not every FFT library ignores one there
+        ends = torch.zeros_like(spectra.real)
+        ends[:, [0, -1]] = spectra.imag[:, [0, -1]]
+        frames = torch.fft.irfft(torch.complex(spectra.real, spectra.imag - ends), len(window), dim=1)
+        power = window.square()[None, :, None].expand(1, -1, spectra.shape[2])
+        return self._overlapped(frames * window[:, None]) / self._overlapped(power)
+
+    def _overlapped(self, frames: Tensor) -> Tensor:
+        """(B, window, T) → (B, T · hop)."""
+        width, count = frames.shape[1:]
+        shape = (1, (count - 1) * self.hop + width)
+        whole = fold(frames, shape, kernel_size=(1, width), stride=(1, self.hop))[:, 0, 0]
+        cut = (width - self.hop) // 2
+        return whole[:, cut : cut + count * self.hop]
+
+
+def _sizes(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> Sizes:
+    """Shapes tell all but the hop, which the settings give."""
+    try:
+        head = config["head"]["init_args"]
+        hop, padding = int(head["hop_length"]), head.get("padding", "same")
+        width, embedding, _ = state["backbone.embed.weight"].shape
+        inner = state["backbone.convnext.0.pwconv1.weight"].shape[0]
+        window = len(state["head.istft.window"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MissingError(
+            f"{str(path)!r} or its {xcodec_files.DECODERS} is no Vocos decoder of YuE ({error})"
+        ) from error
+    if padding != "same" or not 0 < hop <= window or (window - hop) % 2:
+        raise MissingError(f"{xcodec_files.DECODERS}: window {window}, hop {hop}, padding {padding!r} are not YuE's")
+    blocks = sum(key.endswith(".gamma") for key in state)
+    return Sizes(embedding, width, inner, blocks, window, hop)

@@ -1,0 +1,128 @@
+"""X-Codec, the codec that YuE speaks: 16 kHz mono sound ↔ 50 frames a second of 12 residual codebooks.
+
+Ye et al., "Codec Does Matter" (2024), as fine-tuned for YuE: a convolutional encoder and HuBERT side by side, one
+residual quantiser, a convolutional decoder. transformers has the model; the weights are read as YuE published them.
+
+B batch, N samples, K codebooks, T frames, D width of an embedding (1024).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import XcodecConfig, XcodecModel
+
+from v2m.core.errors import MissingError
+from v2m.core.timing import hop_length, sample_count
+from v2m.core.types import CodecSpec
+from v2m.mappings import xcodec as convert
+from v2m.pretrained.codecs import xcodec_files
+from v2m.pretrained.codecs.chunking import in_pieces
+from v2m.pretrained.safe_load import load_strictly, pickled, read_json, read_yaml
+
+STEP = 500  # frames decoded at a time
+MARGIN = 32  # frames: the encoder hears 28 to each side, the decoder 11
+SILENCE = 4.0  # seconds
+
+
+class XCodec:
+    """The codec, transformers' `XcodecModel`, on a device. Frame t of the codes stands for 320 samples from 320·t."""
+
+    def __init__(self, model: Any) -> None:
+        config = model.config
+        self.spec = CodecSpec(
+            config.sample_rate, config.frame_rate, config.num_quantizers, config.codebook_size, channels=1
+        )
+        self.hop = hop_length(self.spec.sample_rate, self.spec.frame_rate)  # samples a frame
+        self.model = model
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> XCodec:
+        """Reads a copy of `m-a-p/xcodec_mini_infer`.
+
+        Raises:
+            MissingError: Files are missing, broken, or of another model; says which.
+        """
+        xcodec_files.check(folder, (xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC))
+        path = folder / xcodec_files.CHECKPOINT
+        state = pickled(path).get("codec_model")  # what is beside it is training's, and larger: it stays on the disk
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise MissingError(f"{str(path)!r} holds no 'codec_model': it is not the one of {xcodec_files.REPOSITORY}")
+        generator = read_yaml(folder / xcodec_files.CONFIG).get("generator")
+        config = generator.get("config") if isinstance(generator, dict) else None
+        if not isinstance(config, dict):
+            raise MissingError(f"{str(folder / xcodec_files.CONFIG)!r} holds no generator.config: download it again")
+        model = _built(convert.settings(config, read_json(folder / xcodec_files.SEMANTIC), state))
+        load_strictly(model, convert.to_transformers(state), f"YuE's X-Codec ({str(path)!r})", assign=True)
+        return cls(model.eval().requires_grad_(False).to(device=device, dtype=dtype))
+
+    @torch.inference_mode()
+    def encode(self, wave: Tensor, codebooks: int = 8) -> Tensor:
+        """(B, 1, N) at 16 kHz, ±1, N ≥ 320 → codes (B, K, T) int64 of the first `codebooks`, T = N / 320.
+
+        Where 320 does not divide N, a rest of at least 80 samples makes one more frame, and the acoustic half then
+        hears the sound 160 samples late, as the authors' code does: give whole frames for the best result. Memory
+        grows with N, since HuBERT attends to all of it; the acoustic half is done in pieces.
+        """
+        assert wave.ndim == 3, f"expected (B, 1, N), not {tuple(wave.shape)}"
+        assert wave.shape[1] == 1, f"expected (B, 1, N), not {tuple(wave.shape)}"
+        assert wave.shape[2] >= self.hop, f"{wave.shape[2]} samples are less than a frame"
+        assert 1 <= codebooks <= self.spec.codebooks, f"{codebooks} of {self.spec.codebooks} codebooks"
+        model, half = self.model, self.hop // 2
+        wave = wave.to(model.device, model.dtype)
+        padded = pad(wave, (half, half))
+        states = model.semantic_model(padded[:, 0], output_hidden_states=True).hidden_states
+        semantic = model.encoder_semantic(torch.stack(states, dim=1).mean(dim=1).mT)  # (B, D_semantic, T)
+        heard = wave if self._frames(wave.shape[2]) == semantic.shape[2] else padded
+        acoustic = in_pieces(model.acoustic_encoder, heard, step=STEP, margin=MARGIN, taken=self.hop)
+        rest = model.fc(torch.cat([acoustic, semantic], dim=1).mT).mT  # (B, D, T)
+        codes = []
+        for quantizer in model.quantizer.quantizers[:codebooks]:
+            codes.append(quantizer.encode(rest))
+            rest = rest - quantizer.decode(codes[-1])
+        return torch.stack(codes, dim=1)
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, K, T) of the first K codebooks → sound (B, 1, T · 320) at 16 kHz, float32, about ±1."""
+        return in_pieces(self._decode, codes, step=STEP, margin=MARGIN, given=self.hop)
+
+    @torch.inference_mode()
+    def embed(self, codes: Tensor) -> Tensor:
+        """Codes (B, K, T) → the sum of their codebook vectors (B, D, T), which the Vocos decoders read."""
+        return self._embed(codes).float()
+
+    def silence(self, codebooks: int = 8) -> Tensor:
+        """(K,) int64: the code of each codebook that digital silence is most often encoded to."""
+        zeros = torch.zeros(1, 1, sample_count(SILENCE, self.spec.sample_rate))
+        return self.encode(zeros, codebooks)[0].cpu().mode(dim=1).values
+
+    def _frames(self, samples: int) -> int:
+        """How many frames the acoustic encoder makes of `samples`."""
+        for stride in convert.RATIOS:
+            samples = (samples + 2 * ((stride + 1) // 2) - 2 * stride) // stride + 1
+        return samples
+
+    def _embed(self, codes: Tensor) -> Tensor:
+        assert codes.ndim == 3, f"expected (B, K, T), not {tuple(codes.shape)}"
+        assert codes.shape[1] <= self.spec.codebooks, f"{codes.shape[1]} of {self.spec.codebooks} codebooks"
+        assert codes.numel() == 0 or 0 <= int(codes.min()) <= int(codes.max()) < self.spec.entries, "no such code"
+        return self.model.quantizer.decode(codes.to(self.model.device).transpose(0, 1))
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        return self.model.acoustic_decoder(self.model.fc2(self._embed(codes).mT).mT).float()
+
+
+def _built(settings: dict[str, Any]) -> Any:
+    """The model without weights. (Of type Any: pyright takes the modules of transformers' models for tensors.)"""
+    try:
+        with torch.device("meta"):
+            return XcodecModel(XcodecConfig(**settings))
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError, StrictDataclassError) as error:
+        said = " ".join(str(error).split())
+        raise MissingError(f"the settings of YuE's X-Codec make no model ({said}): download them again") from error

@@ -1,0 +1,22 @@
+"""The folder `xcodec_mini_infer` as its authors published it: which files it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from v2m.core.errors import MissingError
+
+REPOSITORY = "m-a-p/xcodec_mini_infer"
+CONFIG, CHECKPOINT = "final_ckpt/config.yaml", "final_ckpt/ckpt_00360000.pth"
+SEMANTIC = "semantic_ckpts/hf_1_325000/config.json"  # HuBERT's weights are in the checkpoint as well
+DECODERS = "decoders/config.yaml"
+VOCALS, INSTRUMENTAL = "decoders/decoder_131000.pth", "decoders/decoder_151000.pth"
+FILES = (CONFIG, CHECKPOINT, SEMANTIC, DECODERS, VOCALS, INSTRUMENTAL)
+
+
+def check(folder: Path, names: Sequence[str]) -> None:
+    """Raises MissingError, naming them, where `folder` lacks some of the files."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise MissingError(f"{str(folder)!r} lacks {', '.join(missing)}: it should be a copy of {REPOSITORY}")

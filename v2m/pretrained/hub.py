@@ -1,0 +1,165 @@
+"""The Hugging Face hub: what of a repository is in its cache, and the download with what must be said before it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sys
+from collections.abc import Sequence
+from glob import escape
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, errors, get_cached_repo_tree, snapshot_download
+from tqdm import tqdm
+
+from v2m.core.errors import MissingError, NoRoomError
+from v2m.pretrained.file_patterns import COMMIT, checkpoint_folders, chosen, contents, lacking, named_licence, unmatched
+
+CARD = "README.md"  # taken along where there is one: it names the licence
+ATTEMPTS = 3  # each keeps the files that are complete; cuts within a file are the hub's own to mend
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+
+
+def cached(repo: str, revision: str, files: Sequence[str]) -> Path | None:
+    """The snapshot in the hub's cache, if it holds every file that is needed; the network is not asked."""
+    home = _home(repo)
+    commit = revision
+    if not COMMIT.fullmatch(revision):
+        try:
+            commit = (home / "refs" / revision).read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+    folder = home / "snapshots" / commit
+    if not commit or not folder.is_dir() or lacking(folder, files):
+        return None
+    try:  # an interrupted download: some files that match a pattern are there, others are not
+        tree = [each.path for each in get_cached_repo_tree(repo, revision=commit)]
+    except errors.CachedRepoTreeNotFoundError:
+        return folder  # put there by a program that fetches file by file
+    return folder if set(chosen(tree, files)) <= set(contents(folder)) else None
+
+
+def download(
+    repo: str, revision: str, files: Sequence[str], *, licence: str | None = None, size: int | None = None
+) -> Path:
+    """The snapshot, fetched from the hub but for the files that are here already; one line on stderr says what comes.
+
+    Raises:
+        MissingError: It cannot be fetched; says why, how large it is and where to put it.
+        NoRoomError: The disk has no room for it.
+    """
+    try:
+        names, size = _announce(repo, revision, files, licence)
+        patterns = [escape(name) for name in names]
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+            except Exception as error:
+                if not _transport(error):
+                    raise
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except (MissingError, NoRoomError, MemoryError):
+        raise
+    except Exception as error:  # whatever the transport raises: none of it is a bug of the caller
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise _no_room(repo, size, "the disk is full") from error
+        where = f"or put its files into {checkpoint_folders()[0] / Path(repo).name}, or give the folder that has them"
+        raise MissingError(
+            f"weights {repo}{_large(size)} cannot be fetched: {_reason(error, repo, revision)}; {where}", repo
+        ) from error
+
+
+def upload(folder: Path, repo: str, *, private: bool = False) -> str:
+    """Puts all of `folder` into `repo` in one commit; makes it, `private` or not, if it is not there. Its address.
+
+    Raises:
+        MissingError: It cannot be put there; says why.
+    """
+    try:
+        api = HfApi()
+        made = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Uploaded by v2m")
+        return str(made)
+    except MemoryError:
+        raise
+    except Exception as error:  # as in download
+        raise MissingError(f"{repo!r} cannot be uploaded to: {_reason(error, repo, 'main')}") from error
+
+
+def _announce(repo: str, revision: str, files: Sequence[str], licence: str | None) -> tuple[list[str], int]:
+    """Names of the files to fetch and the bytes of all that are needed, said on stderr; refuses what has no room."""
+    info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
+    sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
+    absent = unmatched(sizes, files)
+    if absent:
+        raise MissingError(f"the repository {repo} has no {', '.join(absent)} at revision {revision}: check the name")
+    names = chosen(sizes, [*files, CARD])
+    size = sum(sizes[name] for name in names)
+    folder = _home(repo) / "snapshots" / str(info.sha)
+    left = sum(sizes[name] for name in names if not (folder / name).is_file())
+    card = info.card_data.to_dict() if info.card_data else {}
+    terms = named_licence(card) or licence or "not stated: see its page"
+    rest = "" if left == size else f", {_human(left)} of it still to come"
+    cache = Path(constants.HF_HUB_CACHE)
+    tqdm.write(f"fetching {repo}{_large(size)}{rest}; licence: {terms}; into {cache}", file=sys.stderr)
+    free = shutil.disk_usage(next(each for each in (cache.absolute(), *cache.absolute().parents) if each.exists())).free
+    if free < left:
+        raise _no_room(repo, left, f"only {_human(free)} are free")
+    return names, size
+
+
+def _reason(error: BaseException, repo: str, revision: str) -> str:
+    """Why the hub gave nothing, and what to do about it."""
+    place = constants.ENDPOINT
+    kinds = {
+        errors.GatedRepoError: f"its licence must be accepted first: do so at {place}/{repo}, then `hf auth login`",
+        errors.RevisionNotFoundError: f"it has no revision {revision!r}",
+        errors.RepositoryNotFoundError: f"{place} has no such repository, or it is private (then `hf auth login`)",
+        errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set and they are not, or not all, in the hub's cache",
+    }
+    known = next((said for kind, said in kinds.items() if isinstance(error, kind)), None)
+    if known is not None:
+        return known
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        return _reason(error.__cause__, repo, revision)
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        cure = "`hf auth login` with a token that may read it" if status in {401, 403} else "try again later"
+        return f"{place} answered {status}: {cure}"
+    said = " ".join(str(error).split())[:160] or type(error).__name__
+    if _transport(error):
+        return f"{place} cannot be reached ({said}): check the network; files that are complete are kept"
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return f"{constants.HF_HUB_CACHE} cannot be written to: set HF_HOME to a folder that can"
+    return f"{type(error).__name__}: {said}"
+
+
+def _transport(error: BaseException | None) -> bool:
+    """Whether the connection failed, rather than the hub refused."""
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return _transport(error.__cause__)
+    if isinstance(error, (errors.HfHubHTTPError, errors.OfflineModeIsEnabled)):
+        return False
+    return isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith("http")
+
+
+def _home(repo: str) -> Path:
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
+def _no_room(repo: str, size: int | None, state: str) -> NoRoomError:
+    what = "the files" if size is None else _human(size)
+    cure = "free some room, or set HF_HOME to a folder on another disk"
+    return NoRoomError(f"{what} of {repo} are to go into {constants.HF_HUB_CACHE}, but {state}: {cure}")
+
+
+def _large(size: int | None) -> str:
+    return "" if size is None else f" ({_human(size)})"
+
+
+def _human(size: int) -> str:
+    """Bytes as people read them: 12.4 GB, 1.8 MB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"

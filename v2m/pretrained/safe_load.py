@@ -1,0 +1,245 @@
+"""Checkpoint files, opened so that a wrong or hostile one gives one line and runs nothing."""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import pickle
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+
+from v2m.core.errors import MissingError, out_of_memory
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+SHOWN = 3  # names of parameters in one line
+
+
+def _dictionary(*_: object) -> collections.OrderedDict[Any, Any]:
+    """Stands for a defaultdict, which torch's restricted unpickler makes but does not fill."""
+    return collections.OrderedDict()
+
+
+# What training code leaves beside the tensors: numbers and arrays of numpy, counters. None of it can run anything.
+PLAIN = [
+    *((np.float64().__reduce__()[0], f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")),
+    *((np.zeros(0).__reduce__()[0], f"{core}.multiarray._reconstruct") for core in ("numpy.core", "numpy._core")),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "uint8", "bool")),
+    (_dictionary, "collections.defaultdict"),
+    dict,
+    int,
+    float,
+    list,
+]
+
+
+def state_dict(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder's `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
+
+    They are mapped into memory, not read. A folder without either may hold `pytorch_model.bin`, or its shards.
+
+    Raises:
+        MissingError: A file is missing, truncated or not what its name says; it is named.
+    """
+    if (folder / SINGLE).is_file():
+        return _safetensors(folder / SINGLE)
+    if (folder / INDEX).is_file():
+        return _sharded(folder / INDEX)
+    if (folder / PICKLED).is_file():
+        return tensors(folder / PICKLED)
+    if (folder / PICKLED_INDEX).is_file():
+        return _sharded(folder / PICKLED_INDEX)
+    raise MissingError(f"{str(folder)!r} holds no weights: neither {SINGLE} nor {INDEX}")
+
+
+def pickled(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
+    """The contents of a PyTorch pickle, mapped into memory if it can be: it may hold tensors, plain values and the
+    classes that are `allowed`, nothing else.
+
+    Raises:
+        MissingError: The file is missing, truncated, no PyTorch file, no dictionary, or holds code (which is not run).
+    """
+    _check(path)
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    try:
+        with torch.serialization.safe_globals([*PLAIN, *allowed]):
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        raise MissingError(_refusal(path, str(error))) from error
+    except Exception as error:
+        if out_of_memory(error) or isinstance(error, PermissionError):
+            raise
+        raise MissingError(_broken(path, "PyTorch", error)) from error  # of any kind: the file decides which
+    if not isinstance(found, dict):
+        raise MissingError(f"{str(path)!r} holds a {type(found).__name__}, not the dictionary of a checkpoint")
+    return found
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a PyTorch pickle that is a plain state dict.
+
+    Raises:
+        MissingError: As in `pickled`; or something else than tensors by name is in it.
+    """
+    found = pickled(path)
+    strange = [name for name, value in found.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise MissingError(f"{str(path)!r} is no plain state dict: {_some(map(str, strange))} are no tensors")
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        MissingError: The file is missing, or holds no JSON object.
+    """
+    _check(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too
+        raise MissingError(f"{str(path)!r} is not JSON ({' '.join(str(error).split())}): download it again") from error
+    if not isinstance(found, dict):
+        raise MissingError(f"{str(path)!r} holds a JSON {type(found).__name__}, not an object")
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        MissingError: The file is missing, or holds something else.
+    """
+    _check(path)
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise MissingError(f"{str(path)!r} is not YAML ({' '.join(str(error).split())}): download it again") from error
+    if not isinstance(found, dict):
+        raise MissingError(f"{str(path)!r} holds no settings: download it again")
+    return found
+
+
+def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], what: str) -> None:
+    """Says in one line how `state` differs from the names and shapes that `what` has.
+
+    Raises:
+        MissingError: Names are missing or unknown, or shapes differ.
+    """
+    missing = [name for name in expected if name not in state]
+    unknown = [name for name in state if name not in expected]
+    other = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != tuple(shape)
+    ]
+    parts = (("missing", missing), ("unknown", unknown), ("of another shape", other))
+    problems = [f"{len(names)} {word}: {_some(names)}" for word, names in parts if names]
+    if problems:
+        raise MissingError(f"these are not the weights of {what}: {'; '.join(problems)}")
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, *, assign: bool = False) -> None:
+    """Loads `state`, which must have every parameter and buffer of `module` and nothing else.
+
+    With `assign` the module takes the tensors themselves, with their dtype and device, and copies nothing.
+
+    Raises:
+        MissingError: Names or shapes differ; nothing has been loaded then.
+    """
+    check_keys(state, {name: value.shape for name, value in module.state_dict().items()}, what)
+    module.load_state_dict(state, assign=assign)
+
+
+def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Raises MissingError, naming them, where weights of `what` are infinite or no numbers."""
+    wrong = [name for name, value in state.items() if value.is_floating_point() and not _finite(value)]
+    if wrong:
+        raise MissingError(f"{what} holds weights that are infinite or no numbers: {_some(wrong)}; fetch it again")
+
+
+def _finite(value: Tensor) -> bool:
+    if value.numel() == 0:
+        return True
+    low, high = value.aminmax()  # one pass; both are NaN where any is
+    return math.isfinite(low.item()) and math.isfinite(high.item())
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _check(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
+        raise MissingError(_broken(path, "safetensors", error)) from error
+
+
+def _sharded(index: Path) -> dict[str, Tensor]:
+    homes = read_json(index).get("weight_map")
+    if not isinstance(homes, dict) or not homes or not all(isinstance(name, str) for name in homes.values()):
+        raise MissingError(f"{str(index)!r} lists no shards (no weight_map)")
+    read = _safetensors if index.name == INDEX else tensors
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(homes.values())):
+        # by its name alone: in the hub's cache every shard is a link that leads out of the folder
+        inner = PurePosixPath(name)
+        if inner.is_absolute() or ".." in inner.parts or "\\" in name or ":" in name:
+            raise MissingError(f"{str(index)!r} names a shard outside its folder and is refused: {name!r}")
+        state |= read(index.parent / inner)
+    absent = [name for name in homes if name not in state]
+    if absent:
+        raise MissingError(f"{str(index)!r} lists tensors that its shards do not hold: {_some(absent)}")
+    return state
+
+
+def _check(path: Path) -> None:
+    """Refuses what is no checkpoint file at all, by its first bytes, with the likely reason."""
+    try:
+        if not path.is_file():
+            kind = "is a folder, not a file" if path.is_dir() else "is missing"
+            raise MissingError(f"{str(path)!r} {kind}: download it again")
+        with path.open("rb") as file:
+            start = file.read(512).lstrip()
+    except PermissionError:
+        raise MissingError(f"{str(path)!r} may not be read: change its permissions") from None
+    if not start:
+        raise MissingError(f"{str(path)!r} is empty: download it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise MissingError(f"{str(path)!r} is a Git LFS pointer, not the file: `git lfs pull`, or download it again")
+    if start[:1] == b"<" and re.match(rb"<(!doctype|html|\?xml|head)", start, re.IGNORECASE):
+        raise MissingError(f"{str(path)!r} is a web page, not the file (a failed download?): download it again")
+
+
+def _broken(path: Path, form: str, error: Exception) -> str:
+    said = " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__
+    return f"{str(path)!r} is truncated or no {form} file ({said}): download it again"
+
+
+def _refusal(path: Path, said: str) -> str:
+    """Why torch's restricted unpickler gave up: code in the file, or a file that is no pickle."""
+    code = re.search(r"GLOBAL (\S+)", said)
+    if code:
+        return f"{str(path)!r} holds code and is refused (nothing was run): it asks for {code[1]}"
+    why = said.partition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+    return f"{str(path)!r} is truncated or no PyTorch file{f' ({why[:120]})' * bool(why)}: download it again"
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - SHOWN
+    return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")

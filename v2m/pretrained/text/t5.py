@@ -1,0 +1,91 @@
+"""T5's encoder, which reads the words that MusicGen is conditioned on.
+
+Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2019); MusicGen's is
+`t5-base`. transformers has the model.
+
+B batch, L tokens of the longest text, W width of a token.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import T5EncoderModel, T5Tokenizer
+
+from v2m.core.errors import MissingError
+from v2m.models.conditioning import Condition
+from v2m.pretrained import transformers_loader
+from v2m.pretrained.safe_load import check_finite, state_dict
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 512  # tokens, as T5 was trained on
+
+
+class T5:
+    """The encoder on a device, in float32: in float16 T5 overflows. `width` is that of its tokens."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.width: int = model.config.d_model
+        self._model = model
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device,
+        *,
+        tokenizer: Path | None = None,
+        config: Mapping[str, Any] | None = None,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> T5:
+        """Reads a folder in transformers' layout: the encoder alone, or the whole of T5, of which only it is loaded.
+
+        Args:
+            folder: Holds config.json, weights and the tokenizer.
+            device: Where it is to run.
+            tokenizer: The folder of the tokenizer, where that is another one.
+            config, state: Take the place of the files, of an encoder that came inside another model's.
+
+        Raises:
+            MissingError: The folder holds another kind of model, or files are missing, broken or do not fit.
+        """
+        state = state_dict(folder) if state is None else state
+        state = {name: value for name, value in state.items() if not name.startswith(("decoder.", "lm_head."))}
+        check_finite(state, f"T5 ({str(folder)!r})")
+        cpu = torch.device("cpu")  # where weights keep all their digits
+        model: Any = transformers_loader.load(
+            T5EncoderModel, folder, cpu, what="T5 encoder", config=config, state=state
+        )
+        words = transformers_loader.tokenizer(
+            T5Tokenizer, tokenizer or folder, ("tokenizer.json", "spiece.model"), "T5"
+        )
+        rows = model.get_input_embeddings().num_embeddings
+        if len(words) > rows:
+            raise MissingError(f"the tokenizer in {str(tokenizer or folder)!r} has {len(words)} tokens, T5 only {rows}")
+        return cls(model.to(device=device, dtype=torch.float32), words)
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> Condition:
+        """What the encoder says of each text: tokens (B, L, W), zeros where the mask says there is none.
+
+        The end of a text is a token, too; a text of nothing but white space has none at all, as in MusicGen. A text of
+        more than 512 tokens is cut, with a warning.
+        """
+        assert texts, "there are no texts"
+        lengths = [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
+        for length in lengths:
+            if length > LONGEST:
+                logger.warning("a text of %d tokens is cut to the %d that T5 reads", length, LONGEST)
+        read = self._tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+        read = read.to(self._model.device)
+        tokens = self._model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).last_hidden_state
+        said = torch.tensor([bool(text.strip()) for text in texts], device=tokens.device)
+        mask = read["attention_mask"].bool() & said[:, None]
+        return Condition(tokens * mask[..., None], mask)

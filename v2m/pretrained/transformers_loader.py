@@ -1,0 +1,133 @@
+"""Models in transformers' own format, loaded so that a wrong folder gives one line and nothing stays random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from v2m.core.errors import MissingError, out_of_memory
+from v2m.core.lazy_model import choose_dtype, quantisation
+from v2m.pretrained.safe_load import read_json, state_dict
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def load(
+    kind: type[Model],
+    folder: Path,
+    device: torch.device,
+    *,
+    bits: Literal[4, 8] | None = None,
+    what: str,
+    config: Mapping[str, Any] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    whole: Sequence[str] = (),
+) -> Model:
+    """The model in `folder` on `device`, ready to run: attention by PyTorch's own kernels, no gradients.
+
+    Weights keep the checkpoint's type on the CPU, where it decides what fits, and take the device's elsewhere.
+
+    Args:
+        kind: The model's class.
+        folder: Holds config.json and weights (see `files.state_dict`).
+        device: Where it is to run.
+        bits: Makes the weights smaller, while they are loaded.
+        what: Names the model in errors.
+        config: Takes the place of config.json, where that is not in transformers' layout.
+        state: Takes the place of the folder's weights, likewise.
+        whole: Modules that `bits` leaves as they are; none leaves that to transformers.
+
+    Raises:
+        MissingError: The folder holds another kind of model, or files are missing, broken or do not fit; says which.
+        UsageError: The device has no kernels for `bits`.
+    """
+    config = read_json(folder / "config.json") if config is None else config
+    found, wanted = config.get("model_type"), getattr(kind.config_class, "model_type", None)
+    if found != wanted:
+        raise MissingError(f"{str(folder)!r} is no {what}: its config.json says model_type {found!r}, not {wanted!r}")
+    quantised = quantisation(bits, device)
+    if quantised is not None and whole:
+        quantised.llm_int8_skip_modules = list(whole)  # of 4 bits too
+    state = state_dict(folder) if state is None else state
+    stored = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
+    try:
+        with _quiet():
+            made: Any = kind.from_pretrained(
+                None,
+                config=cast(Any, kind.config_class).from_dict(dict(config)),
+                state_dict=dict(state),
+                dtype=stored if device.type == "cpu" else choose_dtype(device),
+                attn_implementation="sdpa" if kind._supports_sdpa else None,  # of which a codec has none
+                quantization_config=quantised,
+                device_map={"": device} if bits else None,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below, by name
+            )
+    except Exception as error:  # of any kind: the files decide which
+        if out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise MissingError(f"{str(folder)!r} cannot be loaded as {what} ({said}): fetch it again") from error
+    model, told = made
+    _check(told, folder, what)
+    if not bits:  # which are placed while they are loaded
+        model.to(device)
+    return model.eval().requires_grad_(False)
+
+
+def tokenizer(kind: Any, folder: Path, files: Sequence[str], what: str) -> Any:
+    """The tokenizer of `what` in `folder`, of transformers' class `kind`, which can read any one of `files`.
+
+    Raises:
+        MissingError: None of them is there, or what is cannot be read.
+    """
+    if not any((folder / name).is_file() for name in files):
+        raise MissingError(f"{str(folder)!r} holds no tokenizer of {what}: neither {' nor '.join(files)}")
+    return settled(kind, folder, f"the tokenizer in {str(folder)!r} cannot be read")
+
+
+def settled(kind: Any, folder: Path, what: str) -> Any:
+    """What transformers' class `kind` makes of a folder that holds no weights for it. Raises MissingError: `what`, and
+    why."""
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # of any kind: the files decide which
+        if out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise MissingError(f"{what} ({said}): fetch it again") from error
+
+
+def _check(told: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Raises MissingError where something stayed random or was left over, as transformers tells."""
+    kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
+    lacking = [f"{len(told[each])} {each.replace('_', ' ')}" for each in kinds if told[each]]
+    if lacking:
+        first = min(_name(key) for key in next(told[each] for each in kinds if told[each]))
+        raise MissingError(f"{str(folder)!r} does not fit {what}: {', '.join(lacking)}, such as {first}")
+
+
+def _name(key: Any) -> str:
+    """Of a parameter, or of (parameter, shape in the file, shape in the model)."""
+    return key if isinstance(key, str) else f"{key[0]} {tuple(key[1])} instead of {tuple(key[2])}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar and its report, which know nothing of what is shown here."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,211 @@
+"""What a frozen vision model sees in frames: CLIP, SigLIP or DINOv2, in transformers' published format.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021); Zhai et al., "Sigmoid
+Loss for Language Image Pre-Training" (2023); Oquab et al., "DINOv2" (2023).
+
+F frames, H height, W width of a frame or of a token, P tokens a frame, S the side of the square that the model sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, pad
+from transformers import CLIPVisionModel, Dinov2Model, PreTrainedModel, SiglipVisionModel
+
+from v2m.core.errors import MissingError, UsageError
+from v2m.core.types import Pixels
+from v2m.pretrained import transformers_loader
+from v2m.pretrained.safe_load import check_finite, read_json, state_dict
+
+FILES = ("config.json", "model.safetensors|pytorch_model.bin", "preprocessor_config.json|")
+Pool = Literal["all", "grid"]
+Aspect = Literal["squash", "crop", "pad"]
+GRID = 2  # rows and columns of means
+BATCH = 32  # frames at a time
+_ASIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_")  # what is not of the tower
+
+
+@dataclass(frozen=True)
+class _Family:
+    """A kind of model: `side` is S where its files do not say; `first` tells whether token 0 stands for the frame."""
+
+    model: type[PreTrainedModel]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    first: bool
+    side: int | None = None
+
+
+_CLIP = _Family(CLIPVisionModel, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), first=True)
+_SIGLIP = _Family(SiglipVisionModel, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), first=False)
+_DINO = _Family(Dinov2Model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), first=True, side=224)
+FAMILIES = {  # by model_type
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+    "siglip": _SIGLIP,
+    "siglip_vision_model": _SIGLIP,
+    "dinov2": _DINO,
+}
+
+
+class Vision:
+    """One tower on a device, in float32. `name` tells which tokens it gives: NAME:POOL.
+
+    Pool "all" gives the frame's token, where the model has one, and those of all patches, as the last layer leaves them
+    (of CLIP: before its closing norm, as VidMuse reads it). Pool "grid" gives 5: the frame's token, or the mean of all
+    patches where there is none, and the means over a grid of 2×2, row by row.
+    """
+
+    def __init__(self, model: Any, family: _Family, side: int, *, name: str, pool: Pool, aspect: Aspect) -> None:
+        self.name = f"{name}:{pool}"
+        self.side = side
+        self.aspect: str = aspect
+        self.width: int = model.config.hidden_size
+        self._model = model
+        self._family = family
+        self._pool = pool
+        self._mean = torch.tensor(family.mean, device=model.device)[:, None, None]
+        self._std = torch.tensor(family.std, device=model.device)[:, None, None]
+        self._patches = side // model.config.patch_size  # along one side
+        self.tokens = 1 + GRID**2 if pool == "grid" else self._patches**2 + family.first
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device,
+        *,
+        name: str,
+        pool: Pool = "grid",
+        aspect: Aspect = "squash",
+        config: Mapping[str, Any] | None = None,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Vision:
+        """Reads a folder in transformers' layout: the tower alone, or with the model of words that it came with.
+
+        Args:
+            folder: Holds config.json and weights; mean, deviation and size are those of preprocessor_config.json.
+            device: Where it is to run.
+            name: What it is called in datasets and checkpoints.
+            pool: Which tokens of a frame are given.
+            aspect: How a frame becomes a square: squashed; its middle cropped; or padded with the mean colour.
+            config, state: Take the place of the files, of a tower that came inside another model's.
+
+        Raises:
+            MissingError: The folder holds another kind of model, or files are missing, broken or do not fit.
+            UsageError: There is no such pool or aspect.
+        """
+        if pool not in get_args(Pool) or aspect not in get_args(Aspect):
+            known = f"{' or '.join(get_args(Pool))}, and {', '.join(get_args(Aspect))}"
+            raise UsageError(f"pool {pool!r} and aspect {aspect!r} must be of {known}")
+        config = read_json(folder / "config.json") if config is None else config
+        kind = config.get("model_type")
+        family = FAMILIES.get(str(kind))
+        if family is None:
+            raise MissingError(
+                f"{str(folder)!r} is no vision model that is known: its config.json says model_type {kind!r}, "
+                f"not one of {', '.join(FAMILIES)}"
+            )
+        state = _tower(state_dict(folder) if state is None else state)
+        check_finite(state, f"the vision model ({str(folder)!r})")
+        config = _tower_config(config, family)
+        cpu = torch.device("cpu")  # where weights keep all their digits
+        model: Any = transformers_loader.load(
+            family.model, folder, cpu, what="vision model", config=config, state=state
+        )
+        family, side = _prepared(folder, family)
+        side = side if family.side else model.config.image_size
+        patch = model.config.patch_size
+        if side % patch or side < GRID * patch:
+            raise MissingError(f"{str(folder)!r}: pictures of {side} pixels are no whole number of patches of {patch}")
+        return cls(model.to(device=device, dtype=torch.float32), family, side, name=name, pool=pool, aspect=aspect)
+
+    def reading_width(self, width: int, height: int) -> int:
+        """How wide frames of `width` × `height` should be read: no larger than is needed, never enlarged."""
+        shown = max(width, height) if self.aspect == "pad" else min(width, height)
+        return min(width, max(1, round(width * self.side / shown)))
+
+    @torch.inference_mode()
+    def encode(self, frames: Pixels | Tensor) -> Tensor:
+        """(F, H, W, 3) uint8, upright RGB → tokens (F, P, W) float32 on the model's device."""
+        assert frames.ndim == 4, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
+        assert frames.shape[-1] == 3, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
+        found = [self._encoded(torch.as_tensor(part)) for part in _batches(frames)]
+        return torch.cat(found) if found else torch.zeros(0, self.tokens, self.width, device=self._model.device)
+
+    def _encoded(self, frames: Tensor) -> Tensor:
+        x = (self._square(frames.to(self._model.device)) - self._mean) / self._std  # (F, 3, S, S)
+        tokens = self._model(pixel_values=x).last_hidden_state
+        if self._pool == "all":
+            return tokens
+        patches = tokens[:, int(self._family.first) :]
+        whole = tokens[:, :1] if self._family.first else patches.mean(dim=1, keepdim=True)
+        grid = adaptive_avg_pool2d(patches.mT.unflatten(2, (self._patches, self._patches)), GRID)  # (F, W, 2, 2)
+        return torch.cat([whole, grid.flatten(2).mT], dim=1)
+
+    def _square(self, frames: Tensor) -> Tensor:
+        """(F, H, W, 3) uint8 → (F, 3, S, S), 0–1."""
+        x = frames.permute(0, 3, 1, 2).float() / 255
+        height, width = x.shape[2:]
+        side = self.side
+        if self.aspect == "squash":
+            return _resized(x, side, side)
+        scale = side / (min(height, width) if self.aspect == "crop" else max(height, width))
+        high, wide = max(1, round(height * scale)), max(1, round(width * scale))
+        x = _resized(x, high, wide)
+        if self.aspect == "crop":
+            top, left = (high - side) // 2, (wide - side) // 2
+            return x[..., top : top + side, left : left + side]
+        top, left = (side - high) // 2, (side - wide) // 2
+        return pad(x - self._mean, (left, side - wide - left, top, side - high - top)) + self._mean
+
+
+def _batches(frames: Pixels | Tensor) -> list[Any]:
+    return [frames[start : start + BATCH] for start in range(0, len(frames), BATCH)]
+
+
+def _resized(x: Tensor, height: int, width: int) -> Tensor:
+    """Bicubic, without aliasing, as PIL does it."""
+    if x.shape[2:] == (height, width):
+        return x
+    return interpolate(x, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _tower(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the model of words, the projections, and the positions that older libraries saved."""
+    return {
+        name.removeprefix("vision_model."): value
+        for name, value in state.items()
+        if not name.startswith(_ASIDE) and not name.endswith("embeddings.position_ids")
+    }
+
+
+def _tower_config(config: Mapping[str, Any], family: _Family) -> dict[str, Any]:
+    wanted = family.model.config_class.model_type  # type: ignore[union-attr]
+    if config.get("model_type") == wanted:
+        return dict(config)
+    return {**config.get("vision_config", {}), "model_type": wanted}  # of the whole: words and pictures
+
+
+def _prepared(folder: Path, family: _Family) -> tuple[_Family, int]:
+    """The family with the mean and deviation of preprocessor_config.json, where there is one, and S as it says."""
+    path, side = folder / "preprocessor_config.json", family.side or 0
+    if not path.is_file():
+        return family, side
+    said = read_json(path)
+    mean, std = (said.get(key, usual) for key, usual in (("image_mean", family.mean), ("image_std", family.std)))
+    size = said.get("crop_size") or said.get("size") or side
+    size = next(iter(size.values()), side) if isinstance(size, dict) else size
+    try:
+        (r, g, b), (dr, dg, db), side = map(float, mean), map(float, std), int(size)
+    except (TypeError, ValueError) as error:
+        raise MissingError(f"{str(path)!r} holds no mean, deviation and size of pictures ({error})") from error
+    if not (min(dr, dg, db) > 0 and side > 0):
+        raise MissingError(f"{str(path)!r}: deviation {[dr, dg, db]} and size {side} must be above 0")
+    return _Family(family.model, (r, g, b), (dr, dg, db), family.first, family.side and side), side

@@ -1,0 +1,1 @@
+"""The Sketch composer: arranges and plays music without weights."""

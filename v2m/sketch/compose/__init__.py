@@ -1,0 +1,1 @@
+"""Notes: chords, melody, accompaniment and drums."""

@@ -1,0 +1,1 @@
+"""Sound: SoundFont synthesis, effects, reverb and MIDI export."""

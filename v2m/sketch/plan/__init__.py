@@ -1,0 +1,1 @@
+"""Form, tempo and beat grid, planned so that beats fall on cuts."""

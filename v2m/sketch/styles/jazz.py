@@ -1,0 +1,97 @@
+"""Jazz: a walking bass, a ride cymbal, shell voicings and a swinging horn."""
+
+from v2m.sketch.style import Accent, Figure, Kit, Layer, Room, Style
+
+JAZZ = Style(
+    name="jazz",
+    tempo=(92, 126, 168),
+    steadiness=0.6,
+    minor=0.35,
+    scales={"minor": "dorian"},
+    progressions={
+        "major": (
+            "ii9 | V13 | Imaj9 | VI7b9",
+            "Imaj7 vi7 | ii9 V13 | iii7 VI7b9 | ii9 V13",
+            "Imaj9 | IV9 | iii7 VI7b9 | ii9 V13",
+            "IVmaj7 | iv6 | iii7 VI7 | ii9 V13",
+            "I69 | ii9 V13 | I69 | ii9 V7b9",
+        ),
+        "minor": (
+            "i69 | iiø7 V7b9 | i69 | iiø7 V7b9",
+            "i7 | iv9 | iiø7 | V7b9",
+            "iv9 | bVII13 | bIIImaj9 | bVImaj7",
+            "i69 | bVI7 V7b9 | i69 | V7b9",
+        ),
+    },
+    cadences={"major": ("ii9 | V13 | I69", "ii9 V13 | I69"), "minor": ("iiø7 | V7b9 | i69", "bVI7 V7b9 | i69")},
+    layers=(
+        Layer(
+            "harmony",
+            "comp",
+            (0, 26),
+            (
+                Figure("6-----------....|..5-----5-------"),
+                Figure("6---..5-........|..6-....5---..5-"),
+                Figure("7-..6---..6-..5-|..6-..6---..7-6-"),
+            ),
+            level=-6,
+            low=50,
+            high=72,
+            voices=4,
+            pan=-0.3,
+            gate=0.8,
+        ),
+        Layer("bass", "walk", (32,), level=1, low=28, high=50, gate=0.95),
+        Layer("melody", "lead", (66, 59, 11), level=0, low=58, high=82, pan=0.1),
+        Layer("melody", "answer", (26, 57, 0), enters=0.3, level=-3, low=57, high=79, pan=0.4),
+        Layer(
+            "pads",
+            "comp",
+            (61, 57),
+            (Figure("..........7.....|......7-......7-"),),
+            enters=0.72,
+            level=-6,
+            low=53,
+            high=74,
+            voices=3,
+            pan=0.25,
+            gate=0.6,
+        ),
+    ),
+    kit=Kit(
+        (32,),
+        (
+            {"pedal hat": "....6.......6...", "ride": "7...7.5.7...7.5."},
+            {"ride": "7...6.5.7...6.5.", "pedal hat": "....6.......6...", "kick": "3...3...3...3..."},
+            {
+                "ride": "8...7.6.8...7.6.",
+                "pedal hat": "....7.......7...",
+                "kick": "4...3...4...3...",
+                "snare": "......3......4..|..3.....4.....3.",
+            },
+        ),
+        (
+            {"snare": "........4.5...6.", "kick": "............6..."},
+            {"snare": "........5.5.....", "high tom": "............6...", "low tom": "..............6."},
+        ),
+        enters=0.1,
+        level=3,
+    ),
+    cells=(
+        "..6-5-6-7---....",
+        "7---5-6-..5-6---",
+        "6-5-6-7-5-4-5---",
+        "..5-6-5-....6-7-",
+        "7-----6-5---....",
+        "....6-5-6---7-5-",
+        "6---7-------5-6-",
+    ),
+    accent=Accent(("crash", "kick"), high=0),
+    room=Room(seconds=1.2, damping=0.6, predelay=14, wet=0.14),
+    transition="none",
+    swing=0.64,
+    rootless=True,
+    restless=0.3,
+    silences=0.25,
+    looseness=0.01,
+)

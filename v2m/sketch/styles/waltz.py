@@ -1,0 +1,73 @@
+"""Waltz: three in a bar, oom-pah-pah, an accordion or a violin."""
+
+from v2m.sketch.style import Accent, Figure, Kit, Layer, Room, Style
+
+WALTZ = Style(
+    name="waltz",
+    meter=3,
+    tempo=(96, 132, 172),
+    steadiness=0.35,
+    minor=0.5,
+    progressions={
+        "major": ("I | I | V7 | V7", "I | vi | ii | V7", "I | VI7 | ii | V7", "IV | I | V7 | I"),
+        "minor": ("i | i | V7 | V7", "i | iv | V7 | i", "i | bVI | iv | V7", "iv | i | V7 | i"),
+    },
+    cadences={"major": ("ii | V7 | I", "IV | V7 | I"), "minor": ("iv | V7 | i", "iiø7 | V7 | i")},
+    layers=(
+        Layer(
+            "bass",
+            "bass",
+            (32, 43),
+            (Figure("7--...", "r"), Figure("8--...|7--...", "r"), Figure("8--...|7--...", "r")),
+            level=-3,
+            low=28,
+            high=48,
+            gate=0.8,
+        ),
+        Layer(
+            "harmony",
+            "comp",
+            (24, 45),
+            (Figure("..5-4-"), Figure("..6-5-|..6-5.")),
+            level=-4,
+            low=52,
+            high=74,
+            voices=3,
+            pan=-0.25,
+            gate=0.7,
+        ),
+        Layer("pads", "pad", (48, 49), enters=0.4, level=-6, low=52, high=77, voices=4, pan=0.15),
+        Layer(
+            "harmony",
+            "arp",
+            (46, 8, 10),
+            (Figure("444444", "012345"), Figure("545454", "024531")),
+            enters=0.6,
+            level=-7,
+            low=60,
+            high=91,
+            pan=0.35,
+        ),
+        Layer("melody", "lead", (21, 40), level=2, low=60, high=86, pan=0.05),
+        Layer("melody", "answer", (71, 42, 73), enters=0.25, level=-3, low=57, high=79, pan=0.3),
+    ),
+    kit=Kit(
+        (40, 48),
+        (
+            {"triangle": "4....."},
+            {"pedal hat": "..5.5."},
+            {"kick": "6.....", "pedal hat": "..5.5.", "snare": "..3.3.|..3.34"},
+        ),
+        ({"snare": "..3445"}, {"snare": "..4.55", "kick": "6....."}),
+        enters=0.5,
+        level=-7,
+    ),
+    cells=("7---5-", "7-----", "7-6-5-", "5-6-7-", "7---..", "..5-6-"),
+    accent=Accent(("crash", "kick"), high=8),
+    room=Room(seconds=1.6, damping=0.55, predelay=18, wet=0.2),
+    transition="gliss",
+    restless=0.2,
+    silences=0.12,
+    looseness=0.01,
+    strict=True,
+)

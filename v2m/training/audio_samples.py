@@ -1,0 +1,188 @@
+"""Listening to a run: the same clips with the same seeds, time and again, by the averaged weights."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from v2m.core.errors import BUG, MissingError, UsageError, exit_code
+from v2m.core.types import Sampling
+from v2m.data.module import Loader
+from v2m.training.checkpoints import Checkpoints, random_kept
+from v2m.training.ema import Average
+
+logger = logging.getLogger(__name__)
+
+
+class Listening(lightning.Callback):
+    """Writes music for a few fixed clips while training, and logs it: sound, spectrogram, the video with its music, and
+    how well it meets the cuts. All of it is kept under listening/ in the trainer's default_root_dir, too.
+
+    Only the first rank works. Training goes on bit for bit as without it, and whatever fails here is a warning.
+
+    Args:
+        every: Validations from one listening to the next, with one more at the end of training; 0 is never.
+        clips: How many clips.
+        videos: Video files, or folders of them; None takes the first samples of validation, which have no pictures.
+        seconds: What is heard of each at most; of a sample of validation never more than a window.
+        seed: The same for all times; that of a clip is as much higher as clips stand before it.
+        sampling: How codes are drawn.
+    """
+
+    def __init__(
+        self,
+        every: int = 0,
+        clips: int = 2,
+        videos: list[Path] | Path | None = None,
+        *,
+        seconds: float = 30.0,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+    ) -> None:
+        bounds = {"every": (every, 0), "clips": (clips, 1), "seconds": (seconds, 1), "seed": (seed, 0)}
+        problems = [f"{name} {value:g} must be {low} or more" for name, (value, low) in bounds.items() if value < low]
+        if problems:
+            raise UsageError("listening: " + "; ".join(problems))
+        self.every, self.clips, self.seconds, self.seed = every, clips, seconds, seed
+        self.sampling = sampling or Sampling()
+        self.videos = [Path(videos)] if isinstance(videos, str | Path) else videos
+        self._clips: Sequence[Any] = ()
+        self._validations = 0
+        self._heard = -1  # the step at which it listened last
+        self._referred = False
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Raises UsageError or RefusedError where `videos` are none."""
+        if self.every and stage == "fit" and self.videos is not None:
+            from v2m.data.sources import find
+
+            find(self.videos)
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self.every or not trainer.is_global_zero:
+            return
+        try:
+            with random_kept():
+                self._clips = self._found(trainer, pl_module)
+        except Exception as error:
+            logger.warning("there will be nothing to listen to: %s", _line(error))
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self.every or trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self._validations += 1
+        if self._validations % self.every == 0:  # the averaged weights are in place by now
+            self._listen(trainer, pl_module)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self._clips or trainer.global_step == self._heard:
+            return
+        average = next((each for each in trainer.callbacks if isinstance(each, Average)), None)  # type: ignore[attr-defined]
+        modes = {module: module.training for module in pl_module.modules()}
+        with nullcontext() if average is None else average.shown(pl_module):
+            pl_module.eval()
+            self._listen(trainer, pl_module)
+        for module, mode in modes.items():
+            module.training = mode
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._validations = int(state_dict["validations"])
+
+    def _found(self, trainer: Any, module: Any) -> Sequence[Any]:
+        from v2m.training.eval_clips import kept, watched
+
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            raise MissingError(f"{type(trainer.strategy).__name__} parts the weights among ranks")
+        if self.videos is not None:
+            films = _home(trainer) / "videos"
+            return watched(self.videos, self.clips, self.seconds, module.made, module.device, films=films)
+        loader = None if trainer.datamodule is None else trainer.datamodule.val_dataloader()
+        if not isinstance(loader, Loader):
+            raise MissingError("give --listening.videos, or --data.validation, whose samples can be listened to")
+        return kept(loader, self.clips, self.seconds, module.made, module.device)
+
+    def _listen(self, trainer: Any, module: Any) -> None:
+        self._heard = trainer.global_step
+        if not self._clips:
+            return
+        try:
+            with random_kept():
+                self._write(trainer, module)
+        except _AskedToEndError:
+            logger.warning("the run is to end: listening at step %d is left undone", trainer.global_step)
+        except Exception as error:
+            logger.warning("listening at step %d failed, training goes on: %s", trainer.global_step, _line(error))
+
+    def _write(self, trainer: Any, module: Any) -> None:
+        from v2m.models.inference.decoder import Decoder
+        from v2m.models.lora import woven
+        from v2m.training.artifacts import keep, means, tell, write_figures
+        from v2m.training.eval_clips import How
+
+        begun, step = time.perf_counter(), trainer.global_step
+        folder = _home(trainer) / f"step{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        stop = _Stop(trainer)
+        with woven(module.made):
+            decoder = Decoder(module.made.lm)
+        heard = []
+        for number, clip in enumerate(self._clips):
+            score = clip.write(module.made, How(decoder, self.sampling, self.seed + number, stop))
+            title = f"{clip.name}   step {step}"
+            heard.append(keep(folder, clip.name, score.audio, clip.picture, clip.film, title=title))
+        figures = means([each.figures for each in heard])
+        write_figures(folder, step, heard, figures)
+        if not self._referred:
+            references = self._references(trainer)
+            heard += references
+            figures |= {f"reference_{name}": value for name, value in means([r.figures for r in references]).items()}
+        figures["seconds_taken"] = time.perf_counter() - begun
+        tell(trainer.loggers, heard, figures, max(0, step - 1))  # as Lightning counts them
+        self._referred = True
+
+    def _references(self, trainer: Any) -> list[Any]:
+        """The music that the clips had, once a run, to hear what the codec can do and to read the figures by."""
+        from v2m.training.artifacts import keep
+
+        folder = _home(trainer) / "reference"
+        folder.mkdir(exist_ok=True)
+        there = [clip for clip in self._clips if clip.reference is not None]
+        return [
+            keep(folder, f"{clip.name}_reference", clip.reference, clip.picture, None, title=f"{clip.name}   as it was")
+            for clip in there
+        ]
+
+
+class _AskedToEndError(Exception):
+    """A signal came."""
+
+
+class _Stop:
+    """Told how far a piece is; ends it where a signal asks the run to end."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._asked = [each for each in trainer.callbacks if isinstance(each, Checkpoints)]
+
+    def __call__(self, fraction: float) -> None:  # noqa: ARG002
+        if any(each.signal is not None for each in self._asked):
+            raise _AskedToEndError
+
+
+def _home(trainer: lightning.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "listening"
+
+
+def _line(error: BaseException) -> str:
+    """What went wrong; of what nobody foresaw its kind, too."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if exit_code(error) == BUG else said

@@ -1,0 +1,59 @@
+"""Whether shards are for a model: what they hold, and the frozen models that they were made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from v2m.checkpoints import Part, Shown
+from v2m.core.errors import UsageError
+from v2m.data.schema import Manifest
+from v2m.models.music_model import MusicConfig
+
+
+def check(config: MusicConfig, manifest: Manifest) -> None:
+    """Raises UsageError where shards hold something else than a model of `config` reads and writes."""
+    lm, seen = config.lm, config.conditioner
+    wanted = {"codebooks": (lm.codebooks, manifest.codebooks), "entries a codebook": (lm.entries, manifest.entries)}
+    wanted["channels of codes"] = lm.channels, manifest.channels
+    if config.text is not None:
+        wanted["numbers a token of text"] = config.text, manifest.text_width
+    if seen is not None:
+        wanted["tokens a frame"] = seen.tokens, manifest.tokens
+        wanted["numbers a token of pictures"] = seen.width, manifest.width
+    if seen is not None and seen.kind != "vidmuse":
+        wanted["things measured of the rhythm"] = seen.rhythm, len(manifest.rhythm)
+        wanted["codec frames a second"] = seen.code_rate, manifest.code_rate
+    differing = [f"{has} {what} where the model has {own}" for what, (own, has) in wanted.items() if own != has]
+    if differing:
+        raise UsageError(
+            f"the shards (vision {manifest.vision}, codec {manifest.codec}, text {manifest.text}) are not for this "
+            f"model: {', '.join(differing)}; change the model's settings, or prepare with other encoders"
+        )
+
+
+def check_parts(learned: Mapping[str, Part], made: Mapping[str, Part]) -> None:
+    """Raises UsageError where a model has learned from other frozen models than shards are `made` with, by their last
+    names: so that a folder may stand for a repository. What a checkpoint carries has no name."""
+    differing = [
+        f"{kind.replace('_', ' ')} {made[kind].name!r}, the start with {part.name!r}"
+        for kind, part in learned.items()
+        if part.name is not None and kind in made and _last(part) != _last(made[kind])
+    ]
+    if differing:
+        raise UsageError(f"the shards were made with the {', the '.join(differing)}: prepare with the start's")
+
+
+def _last(part: Part) -> str:
+    return (part.name or "").partition("@")[0].rstrip("/").rpartition("/")[2]
+
+
+def parts(manifest: Manifest) -> dict[str, Part]:
+    """The frozen models that the shards were made with."""
+    named = {"vision_encoder": manifest.vision.rpartition(":")[0] or manifest.vision, "codec": manifest.codec}
+    return {kind: Part(name) for kind, name in {**named, "text_encoder": manifest.text}.items()}
+
+
+def shown(manifest: Manifest) -> Shown:
+    """How the videos of the shards are seen."""
+    kept = {name: getattr(manifest, name) for name in ("aspect", "frame_rate", "whole", "rhythm_rate", "rhythm")}
+    return Shown(pool=manifest.vision.rpartition(":")[2], **kept)

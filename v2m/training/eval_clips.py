@@ -1,0 +1,161 @@
+"""The fixed clips that training is listened to by: videos, shown as in use, or samples of validation, as their shards
+hold them. Each writes music with the weights as they are at that moment.
+
+K codebooks, T codec frames, R instants of rhythm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from v2m.analysis.visual_events import picture as picture_of
+from v2m.checkpoints import V2M
+from v2m.core.errors import MissingError
+from v2m.core.timing import sample_count, seconds_of
+from v2m.core.types import Audio, Picture, Progress, Sampling, Score, Tags, Video
+from v2m.data.collate import Batch, Cropper
+from v2m.data.module import Loader
+from v2m.data.samples import decode
+from v2m.data.shards import BadSampleError
+from v2m.data.sources import find
+from v2m.generators.musicgen.engine import Player
+from v2m.models.inference.decoder import Decoder
+
+STRIDE = 0.6  # of a window, to the next one: as in use
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class How:
+    """How music is written: with what, and from what seed."""
+
+    decoder: Decoder
+    sampling: Sampling
+    seed: int
+    progress: Progress
+
+    def given(self, model: V2M) -> dict[str, Any]:
+        """What a player is told."""
+        window = model.config.window
+        about = {"sampling": self.sampling, "seed": self.seed, "progress": self.progress}
+        return {"window": window, "stride": STRIDE * window, **about}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A video, with a small copy of its pictures. Models that see need eyes."""
+
+    name: str
+    video: Video
+    tags: Tags
+    film: Video
+    player: Player
+    eyes: Any
+    reference: None = None
+
+    @property
+    def picture(self) -> Picture:
+        return self.video.picture()
+
+    def write(self, model: V2M, how: How) -> Score:
+        player = self.player.lent(how.decoder)
+        if self.eyes is None:
+            return player.play(self.video, self.tags, None, **how.given(model))
+        from v2m.generators.vidmuse.engine import Seer
+
+        device = next(model.parameters()).device
+        return Seer(model, player, self.eyes, device).play(self.video, self.tags, **how.given(model))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A sample: one row, on the model's device, with the music that it had."""
+
+    name: str
+    batch: Batch
+    duration: float
+    picture: Picture
+    player: Player
+    reference: Audio
+    film: None = None
+
+    @torch.inference_mode()
+    def write(self, model: V2M, how: How) -> Score:
+        """A model without nulls has never seen what it would be led away from, so it is not led."""
+        told = model.config.reads_text and bool(self.batch.text.mask.any())
+        text = model.read(self.batch.text) if told else None
+        sees, sampling = model.conditioner is not None, how.sampling
+        if sees and not model.config.nulls:
+            sampling = replace(sampling, guidance=1.0, video_guidance=None)
+        branches = model.branches(sampling, text=text, video=model.see(self.batch.seen) if sees else None)
+        given: dict[str, Any] = how.given(model) | {"sampling": sampling}
+        return self.player.lent(how.decoder).perform(self.duration, lambda *_: branches, **given)
+
+
+Clip = Watched | Kept
+
+
+def watched(
+    videos: Sequence[Path], count: int, seconds: float, model: V2M, device: torch.device, *, films: Path
+) -> list[Clip]:
+    """The first `seconds` of the first `count` videos; their small copies go to the folder `films`.
+
+    Raises:
+        MissingError: The frozen models cannot be had.
+        RefusedError, UsageError: A video cannot be read.
+    """
+    from v2m.media import video
+    from v2m.media.preview import preview
+    from v2m.taggers.heuristic import Palette
+
+    player = Player.of(model, "the model", device, None)
+    eyes = None
+    if model.config.conditioner is not None:
+        from v2m.generators.vidmuse.visual_frontend import Eyes
+
+        eyes = Eyes.load(model, "the model", device)
+    films.mkdir(parents=True, exist_ok=True)
+    found: list[Clip] = []
+    sources = find(videos)[:count]
+    stems = [source.video.stem for source in sources]
+    for source, stem in zip(sources, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else source.key
+        shown, film = video.open(source.video).span(0.0, seconds), films / f"{name}.mp4"
+        preview(shown, film)
+        found.append(Watched(name, shown, Palette().tag(shown, Tags()), video.open(film), player, eyes))
+    return found
+
+
+def kept(loader: Loader, count: int, seconds: float, model: V2M, device: torch.device) -> list[Clip]:
+    """The first `count` samples of validation that can be used, each from its begin and at most a window long.
+
+    Raises:
+        MissingError: The codec, or a shard, cannot be had.
+    """
+    manifest = loader.shards.manifest
+    player = Player.of(model, manifest.codec, device, None, words=False)
+    cropper = Cropper(manifest, min(seconds, model.config.window))
+    found: list[Clip] = []
+    for number in range(len(loader.shards)):
+        if len(found) == count:
+            break
+        try:
+            clip = cropper.crop(decode(loader.shards.raw(number), manifest), 0.0)
+        except BadSampleError as error:
+            logger.warning("skipped: %s", error)
+            continue
+        duration = seconds_of(clip.codes.shape[1], manifest.code_rate)
+        batch = cropper.batch([clip]).to(device)
+        sound = player.sound(batch.codes[..., : clip.codes.shape[1]], sample_count(duration, player.sample_rate))
+        seen = picture_of(clip.rhythm, manifest.rhythm, duration)
+        found.append(Kept(clip.key, batch, duration, seen, player, Audio(sound, player.sample_rate)))
+    if not found:
+        raise MissingError("no sample of validation can be used")
+    return found

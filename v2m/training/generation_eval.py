@@ -1,0 +1,166 @@
+"""What `test` measures besides losses: the music that the averaged weights write for a few fixed clips."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from v2m.core.errors import MissingError, RefusedError, UsageError
+from v2m.core.prompts import line
+from v2m.core.types import Audio, Sampling
+from v2m.evaluation import tables
+from v2m.evaluation.embedding_metrics import Piece, weigh
+from v2m.evaluation.ground_truth import true_sound
+from v2m.evaluation.per_clip import Row, row
+from v2m.evaluation.tables import Beside
+
+logger = logging.getLogger(__name__)
+
+
+class Measuring(lightning.Callback):
+    """Lets `test` write music for fixed clips with fixed seeds, and measures it as `v2m evaluate` does.
+
+    Table, sound, spectrograms and, of videos, films go to test/ in the trainer's default_root_dir, and to its loggers.
+    Only the first rank works. The truth is the music that a clip had: that of the shards as their codec gives it back,
+    or the sound of the videos.
+
+    Args:
+        clips: How many; 0 measures losses alone.
+        videos: Video files, or folders of them; None takes the first samples of the test, which have no pictures and
+            no tags in words.
+        embedding: Measures with weights: clap, ast, pe-av, vggish, imagebind, each alone or with =WEIGHTS, or the path
+            of a class of yours.
+        seconds: What is heard of each clip at most; of a sample of the test never more than a window.
+        seed: That of a clip is as much higher as clips stand before it.
+        sampling: How codes are drawn.
+    """
+
+    def __init__(
+        self,
+        clips: int = 0,
+        videos: list[Path] | Path | None = None,
+        embedding: list[str] | None = None,
+        *,
+        seconds: float = 30.0,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+    ) -> None:
+        bounds = {"clips": (clips, 0), "seconds": (seconds, 1), "seed": (seed, 0)}
+        problems = [f"{name} {value:g} must be {low} or more" for name, (value, low) in bounds.items() if value < low]
+        problems += ["embedding needs clips to measure: give --measuring.clips"] * bool(embedding and not clips)
+        if problems:
+            raise UsageError("measuring: " + "; ".join(problems))
+        self.clips, self.embedding, self.seconds, self.seed = clips, embedding or [], seconds, seed
+        self.sampling = sampling or Sampling()
+        self.videos = [Path(videos)] if isinstance(videos, str | Path) else videos
+        self._embeddings: Sequence[Any] = ()
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Raises UsageError, RefusedError or MissingError where what is asked for cannot be had."""
+        if stage != "test" or not self.clips:
+            return
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            raise UsageError("measuring needs whole weights on a device: give --trainer.strategy auto or ddp")
+        if self.videos is not None:
+            from v2m.data.sources import find
+
+            find(self.videos)
+        if self.embedding and trainer.is_global_zero:
+            from v2m.evaluation import embedders
+
+            self._embeddings = embedders.find(self.embedding)
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self.clips or not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir) / "test"
+        folder.mkdir(parents=True, exist_ok=True)
+        clips = self._found(trainer, pl_module, folder)
+        music = self._written(clips, pl_module, folder)
+        systems: dict[str, dict[str, Row]] = {"": {name: _row(clips[name], audio) for name, audio in music.items()}}
+        truth = _truth(clips)
+        beside = self._weighed(clips, music, truth, systems)
+        made = tables.markdown(systems[""], beside)
+        _keep(folder, made, systems, beside)
+        sys.stdout.write("\n".join([made, *(f"* {note}" for note in beside.notes)]) + "\n")
+        if trainer.loggers:
+            from v2m.training.log_tables import tell
+
+            tell(trainer.loggers, systems, beside, room="test", step=trainer.global_step)
+
+    def _found(self, trainer: Any, module: Any, folder: Path) -> dict[str, Any]:
+        from v2m.training.eval_clips import kept, watched
+
+        if self.videos is not None:
+            given = self.videos, self.clips, self.seconds, module.made, module.device
+            found = watched(*given, films=folder / "videos")
+        else:
+            loader = trainer.datamodule.test_dataloader()
+            found = kept(loader, self.clips, self.seconds, module.made, module.device)
+        return {clip.name: clip for clip in found}
+
+    def _written(self, clips: Mapping[str, Any], module: Any, folder: Path) -> dict[str, Audio]:
+        from v2m.models.inference.decoder import Decoder
+        from v2m.models.lora import woven
+        from v2m.training.artifacts import keep
+        from v2m.training.eval_clips import How
+
+        found = {}
+        with woven(module.made):
+            decoder = Decoder(module.made.lm)
+        for number, (name, clip) in enumerate(clips.items()):
+            how = How(decoder, self.sampling, self.seed + number, lambda fraction: None)  # noqa: ARG005
+            found[name] = clip.write(module.made, how).audio
+            keep(folder, name, found[name], clip.picture, clip.film, title=name)
+        return found
+
+    def _weighed(
+        self, clips: Mapping[str, Any], music: Mapping[str, Audio], truth: Mapping[str, Audio] | None, systems: Any
+    ) -> Beside:
+        """Adds measures with weights to `systems`."""
+        true = None if truth is None else {name: Piece(lambda each=each: each) for name, each in truth.items()}
+        pieces = {name: _piece(clips[name], audio) for name, audio in music.items()}
+        found = weigh(self._embeddings, {"": pieces}, true, seed=self.seed)
+        for name, values in found.rows.get("", {}).items():
+            systems[""][name] = {**systems[""][name], **values}
+        for name, sound in (truth or {}).items():
+            found.beside.truth[name] = {**_row(clips[name], sound), **found.beside.truth.get(name, {})}
+        return found.beside
+
+
+def _truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
+    """The music that the clips had; None, with a warning, where one had none."""
+    found = {}
+    for name, clip in clips.items():
+        try:
+            sound = clip.reference or true_sound(clip.video.path, clip.video.duration)
+        except (UsageError, RefusedError, MissingError) as error:
+            logger.warning("there is no ground truth: %s", error)
+            return None
+        found[name] = sound
+    return found
+
+
+def _row(clip: Any, audio: Audio) -> Row:
+    return row(audio, clip.picture, _seconds(clip), getattr(clip, "tags", None))
+
+
+def _seconds(clip: Any) -> float:
+    return clip.video.duration if hasattr(clip, "video") else clip.duration
+
+
+def _piece(clip: Any, audio: Audio) -> Piece:
+    watched = hasattr(clip, "video")
+    return Piece(lambda: audio, (lambda: clip.video) if watched else None, line(clip.tags) if watched else "")
+
+
+def _keep(folder: Path, made: str, systems: Mapping[str, Mapping[str, Row]], beside: Beside) -> None:
+    (folder / "table.md").write_text(made + "\n", encoding="utf-8")
+    (folder / "clips.csv").write_text(tables.comma_separated(systems, beside), encoding="utf-8")
+    (folder / "summary.csv").write_text(tables.summary_csv(systems, beside), encoding="utf-8")

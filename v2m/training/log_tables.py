@@ -1,0 +1,44 @@
+"""Tables of measures, for those loggers that know tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from v2m.evaluation import tables
+from v2m.evaluation.per_clip import Row
+from v2m.evaluation.tables import Beside
+from v2m.training.wandb_logger import Wandb
+
+logger = logging.getLogger(__name__)
+Systems = Mapping[str, Mapping[str, Row]]
+
+
+def send(project: str, systems: Systems, beside: Beside) -> None:
+    """A run of W&B of its own, kept in ./wandb where it cannot be sent."""
+    here = str(Path.cwd())  # W&B's own process may have begun in another folder
+    to = Wandb(project=project, save_dir=here, job_type="metrics")
+    tell([to], systems, beside, room="metrics")
+    to.experiment.finish()
+
+
+def tell(loggers: Sequence[Logger], systems: Systems, beside: Beside, *, room: str, step: int | None = None) -> None:
+    """Each logger what it can take: both tables, and the values of one system by `room`/measure; one that fails does
+    not stop the others."""
+    values = {}
+    for name, columns in tables.summary(systems, beside).items():
+        for system, found in columns.items():
+            kind = "" if len(systems) == 1 and system in systems else f"/{system}"
+            values[f"{room}/{name}{kind}"] = found.value
+    for each in loggers:
+        try:
+            each.log_metrics(values, step)
+            if isinstance(each, WandbLogger):
+                columns, lines = tables.clip_rows(systems, beside)
+                each.log_table(f"{room}/clips", columns, lines, step=step)
+                each.log_table(f"{room}/summary", tables.SUMMARY, tables.summary_rows(systems, beside), step=step)
+        except Exception as error:
+            logger.warning("%s did not take the tables (%s: %s)", type(each).__name__, type(error).__name__, error)

@@ -1,0 +1,88 @@
+"""The tagger alone, for a corpus on as many devices and nodes as there are: `v2m tag` (see `--help`).
+
+What it writes is what `v2m prepare` reads as known tags.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from dataclasses import fields
+
+import lightning
+import torch
+
+from v2m.core import errors
+from v2m.core.errors import UsageError
+from v2m.core.protocols import Tagger
+from v2m.core.types import Tags
+from v2m.data import sources, writer
+from v2m.data.predict_data import Turn
+from v2m.media import video
+from v2m.media.video import Limits
+from v2m.pipeline.batch import Row
+from v2m.taggers.heuristic import Palette
+from v2m.training.predict import ready
+
+ALL = {field.name for field in fields(Tags)}
+
+
+class TagVideos(lightning.LightningModule):
+    """A tagger, which is frozen and no part of this module: it has no weights, and no checkpoint.
+
+    `NAME.tags.json` is written for each video. One that is there and says everything is left alone; what one of a
+    person's hand says wins, and the tagger fills in the rest.
+
+    Args:
+        tagger: Says what music would fit a video; None measures the picture.
+        limits: What input to accept.
+        overwrite: Whether tags that are there are made anew.
+    """
+
+    def __init__(self, tagger: Tagger | None = None, *, limits: Limits | None = None, overwrite: bool = False) -> None:
+        super().__init__()
+        self._aside = (tagger or Palette(),)  # in a tuple, a tagger that is a module does not become a part of this one
+        self.limits, self.overwrite = limits or Limits(), overwrite
+
+    @property
+    def tagger(self) -> Tagger:
+        return self._aside[0]
+
+    def on_predict_start(self) -> None:
+        """Raises MissingError where the tagger's weights are."""
+        ready(self.tagger, self.device)
+
+    def predict_step(self, batch: list[Turn], _: int) -> list[Row]:
+        """How each video ended. What is wrong with it alone does not stop the others."""
+        return [self._row(turn) for turn in batch]
+
+    def on_predict_end(self) -> None:
+        if release := getattr(self.tagger, "release", None):
+            release()
+
+    def _row(self, turn: Turn) -> Row:
+        begun = time.perf_counter()
+        status, detail, code, trace = "done", "", errors.OK, ""
+        try:
+            status, detail = self._tag(turn)
+        except Exception as error:
+            status, detail, code = "failed", errors.describe(error), errors.exit_code(error)
+            trace = "".join(traceback.format_exception(error))
+        return Row(turn.video, status, detail, code, time.perf_counter() - begun, trace)
+
+    def _tag(self, turn: Turn) -> tuple[str, str]:
+        if turn.twin is not None:
+            raise UsageError(f"its tags would have the name of {turn.twin!r}'s: rename one of the two")
+        path = turn.folder / f"{turn.video.stem}{sources.TAGS}"
+        made = sources.read_tags(path) if path.is_file() else {}
+        if made.keys() >= ALL and not self.overwrite:
+            return "unchanged", ""
+        known = made if turn.tags is None else sources.read_tags(turn.tags)
+        hints = Tags() if known.keys() >= ALL else Tags(**known)
+        clip = video.open(turn.video, self.limits)
+        with torch.autocast(self.device.type, enabled=False):
+            tags = self.tagger.tag(clip, hints).merge(hints)
+        with writer.whole(path) as file:
+            file.write(json.dumps(tags.as_dict(), indent=2).encode() + b"\n")
+        return "done", path.name

@@ -1,0 +1,75 @@
+"""Which recipes can be used as they are: those whose weights are on this machine. And what they can be asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+from v2m.generators.sketch import Sketch
+
+PATIENCE = 120.0  # seconds for one recipe
+ALWAYS = "sketch"
+
+
+@dataclass(frozen=True)
+class Looked:
+    """lack: what a recipe lacks, in one line; None where nothing. steers: what its generator can do."""
+
+    lack: str | None = None
+    steers: frozenset[str] = frozenset()
+
+
+READY = Looked(None, Sketch.steers)  # the recipe that needs nothing
+
+
+def look_at(recipe: str) -> Looked:
+    """Asks nothing of any network.
+
+    It is found out in a process of its own, which takes along what its libraries hold in memory.
+    """
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_look, args=(recipe, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv() if ours.poll(PATIENCE) else Looked("it could not be looked at in time")
+    except EOFError:
+        return Looked("it cannot be looked at on this machine")
+    finally:
+        process.kill()
+        process.join()
+
+
+def look_at_all() -> Iterator[tuple[str, Looked]]:
+    """Each shipped recipe and what was found."""
+    from v2m.cli import score
+
+    for recipe in score.recipes():
+        yield recipe, READY if recipe == ALWAYS else look_at(recipe)
+
+
+def _look(recipe: str, pipe: Connection) -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.nice(19)  # whoever is at work comes first
+    from v2m.cli import score
+    from v2m.core import errors
+    from v2m.core.types import Steering, Tags
+
+    try:
+        request = score.parse(["clip.mp4", "--recipe", recipe])
+        tagger, generator = request.arguments["tagger"], request.arguments["generator"]
+        if prepare := getattr(tagger, "prepare", None):
+            prepare()
+        if prepare := getattr(generator, "prepare", None):
+            prepare(Tags(), Steering())
+        pipe.send(Looked(None, frozenset(getattr(generator, "steers", ()))))
+    except errors.MissingError as error:
+        repository = error.repository
+        cure = f"fetch the weights with `hf download {repository}`" if repository else errors.describe(error)
+        pipe.send(Looked(cure))
+    except Exception as error:
+        pipe.send(Looked(errors.describe(error)))

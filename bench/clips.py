@@ -140,7 +140,7 @@ def _shots(materials: list[Pixels], lengths: list[int], weak: float, random: np.
 
 
 def _shot(material: Pixels, length: int, random: np.random.Generator) -> Pixels:
-    """`length` frames of `material`, to and fro from a random frame, through a drifting window and coloured light."""
+    """`length` frames of `material`, to and fro from a random frame, through a drifting window and colored light."""
     around = 2 * len(material) - 2
     index = (int(random.integers(around)) + np.arange(length)) % around
     index = np.minimum(index, around - index)

@@ -58,11 +58,13 @@ def score(path: Path, cuts: Sequence[float] | None, seed: int) -> Row:
     tags = Palette().tag(clip, Tags())
     music = Sketch().generate(clip, tags, seed)
     assert music.beats is not None
-    times = [cut.time for cut in clip.picture().cuts] if cuts is None else cuts
+    times = [cut.time for cut in clip.visual_features().cuts] if cuts is None else cuts
     found = cut_alignment(times, music.beats, music.downbeats, duration=clip.duration)
-    low, high = music.facts["tempo_range"]
+    low, high = music.metadata["tempo_range"]
     distances = nearest(times, music.beats) if len(times) else np.zeros(0)
-    return Row(path.stem, clip.duration, found, distances, music.facts["style"], music.facts["tempo"], (low, high))
+    return Row(
+        path.stem, clip.duration, found, distances, music.metadata["style"], music.metadata["tempo"], (low, high)
+    )
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from v2m.media import video
 
 
 def ours(path: Path) -> list[float]:
-    return [cut.time for cut in video.open(path).picture().cuts]
+    return [cut.time for cut in video.open(path).visual_features().cuts]
 
 
 def scenes(detector: type[AdaptiveDetector | ContentDetector]) -> Callable[[Path], list[float]]:

@@ -23,7 +23,7 @@ import torch
 
 from tests.fixtures.tiny import solvers
 from tests.fixtures.tiny import sonique as tiny
-from v2m.core.types import Regeneration, Steering, Tags, Video
+from v2m.core.types import Controls, InpaintRequest, Tags, Video
 from v2m.generators.sonique import Sonique
 from v2m.generators.sonique.denoiser import Guide, denoiser, guided
 from v2m.generators.sonique.options import Denoising, SamplerName
@@ -86,8 +86,8 @@ def outside(folder: Path) -> float:
     save(earlier, folder / "earlier.wav")
     worst = 0.0
     for begin, end in ((0.0, 0.7), (1.3, 1.9), (0.4, 3.5), (3.2, 4.0)):
-        asked = Steering(regenerate=Regeneration(begin, end, folder / "earlier.wav"))
-        made = generator.generate(video, Tags(genres=["rock"]), 2, steering=asked).audio
+        asked = Controls(inpaint=InpaintRequest(begin, end, folder / "earlier.wav"))
+        made = generator.generate(video, Tags(genres=["rock"]), 2, controls=asked).audio
         change = np.abs(made.samples - earlier.samples)[0]
         low, high = (round(second * earlier.sample_rate) for second in (begin, end))
         assert change[low:high].max() > 0.01, "the part is not new"

@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, MusicgenDecoderConfig, MusicgenForCausalLM
 
 from tests.fixtures.tiny import musicgen as tiny
-from v2m.core.types import Sampling
+from v2m.core.types import SamplingConfig
 from v2m.mappings import audiocraft, musicgen
 from v2m.models.conditioning import Condition
 from v2m.models.inference.decoder import Decoder
@@ -124,7 +124,7 @@ def by_us(
     decoder: Decoder, branches: Sequence[Branch], *, clips: int = 1, prompt: Tensor | None = None
 ) -> Callable[[int], Tensor]:
     seeds = range(clips)
-    return lambda frames: decoder.generate(branches, frames, sampling=Sampling(), seeds=seeds, prompt=prompt)
+    return lambda frames: decoder.generate(branches, frames, sampling=SamplingConfig(), seeds=seeds, prompt=prompt)
 
 
 def clock() -> float:

@@ -22,7 +22,7 @@ from transformers import MusicgenForCausalLM, StaticCache
 
 from bench.lm_decoding import Way, by_transformers, by_us, bytes_read, clock, model, step_ms, theirs
 from tests.fixtures.tiny import encodec as tiny
-from v2m.core.types import Sampling
+from v2m.core.types import SamplingConfig
 from v2m.models.conditioning import Condition
 from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LMConfig
@@ -89,7 +89,7 @@ def half_minute(decoder: Decoder, device: torch.device) -> float:
     took = 0.0
     for seed in (0, 1):
         begun = clock()
-        codes = decoder.generate(words, SECONDS * FRAME_RATE, sampling=Sampling(), seeds=[seed])
+        codes = decoder.generate(words, SECONDS * FRAME_RATE, sampling=SamplingConfig(), seeds=[seed])
         sound = codec.decode(codes).cpu()
         took = clock() - begun
         assert sound.shape[-1] == SECONDS * codec.spec.sample_rate

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 
 from bench.lm_decoding import Way, by_us, model, step_ms
-from v2m.core.types import Sampling
+from v2m.core.types import SamplingConfig
 from v2m.models.conditioning import Condition
 from v2m.models.inference import windows
 from v2m.models.inference.decoder import Decoder
@@ -51,7 +51,7 @@ def piece(decoder: Decoder, seconds: int, tokens: int) -> float:
         window=WINDOW,
         stride=STRIDE,
         branches=branches,
-        sampling=Sampling(),
+        sampling=SamplingConfig(),
         seeds=[0],
     )
     took = time.perf_counter() - begun

@@ -32,7 +32,7 @@ RATE = 48_000
 
 def reordered(clip: Video, rng: np.random.Generator) -> Video:
     """`clip` as if its shots came in another order."""
-    cuts = clip.picture().cuts
+    cuts = clip.visual_features().cuts
     lengths = np.diff([0.0, *(cut.time for cut in cuts), clip.duration])
     times = np.cumsum(rng.permutation(lengths))[:-1]
     strengths = rng.permutation([cut.strength for cut in cuts]) if cuts else []

@@ -23,7 +23,7 @@ import numpy as np
 from bench.clips import Clip, make
 from v2m.analysis.beats import Pulse, pulse
 from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, nearest
-from v2m.core.types import Audio, Cut, Floats, Picture, Score, Tags, Video
+from v2m.core.types import Audio, Cut, Floats, Soundtrack, Tags, Video, VisualFeatures
 from v2m.generators.sketch import Sketch
 from v2m.media import video
 from v2m.pipeline.alignment.align import retimed
@@ -38,13 +38,13 @@ TOLERANCE = 0.07
 class Seen:
     """A video's frames with another measured picture."""
 
-    shown: Picture
+    shown: VisualFeatures
     video: Video
 
-    def picture(self, progress: Any = None) -> Picture:  # noqa: ARG002 - the shape of FrameSource
+    def visual_features(self, progress: Any = None) -> VisualFeatures:  # noqa: ARG002 - the shape of FrameSource
         return self.shown
 
-    def at(self, times: Any, width: int | None = None) -> Any:
+    def frames_at(self, times: Any, width: int | None = None) -> Any:
         return self.video.frames(times, width)
 
 
@@ -81,7 +81,7 @@ HEADER = (
 
 
 def shown_with(clip: Video, cuts: tuple[Cut, ...]) -> Video:
-    return replace(clip, source=Seen(replace(clip.picture(), cuts=cuts), clip))
+    return replace(clip, source=Seen(replace(clip.visual_features(), cuts=cuts), clip))
 
 
 def others_cuts(clip: Clip, other: Clip, rng: np.random.Generator) -> tuple[Cut, ...]:
@@ -92,7 +92,7 @@ def others_cuts(clip: Clip, other: Clip, rng: np.random.Generator) -> tuple[Cut,
 
 def true_cuts(clip: Clip, opened: Video) -> tuple[Cut, ...]:
     """With the strengths of the detected cuts beside them, and 0.3 where none was detected."""
-    found = opened.picture().cuts
+    found = opened.visual_features().cuts
 
     def strength(time: float) -> float:
         return max((cut.strength for cut in found if abs(cut.time - time) < 0.06), default=0.3)
@@ -141,24 +141,24 @@ def quiet(audio: Audio) -> tuple[float, float]:
     return heard[0] / audio.sample_rate, (len(level) - 1 - heard[-1]) / audio.sample_rate
 
 
-def measure(kind: str, clip: Clip, shown: Video, score: Score, tempo: float) -> Row:
+def measure(kind: str, clip: Clip, shown: Video, score: Soundtrack, tempo: float) -> Row:
     """Moves music of which only the sound is known; `score.beats`, where there are some, are for checking alone.
 
     Music in which no beat is heard meets no cut, before and after.
     """
     heard = pulse(score.audio, tempo)
     begun = time.perf_counter()
-    result = retimed(Score(score.audio), shown, tempo)
+    result = retimed(Soundtrack(score.audio), shown, tempo)
     took = time.perf_counter() - begun
     again = pulse(result.audio, tempo)
     assert len(result.audio) == len(score.audio), "the length stays"
     known, f = None, None
     if score.beats is not None and score.downbeats is not None and heard is not None:
-        course = route(heard, shown.picture().cuts, clip.duration)
-        carried = score.beats if course is None else course.to(score.beats)
+        course = route(heard, shown.visual_features().cuts, clip.duration)
+        carried = score.beats if course is None else course.forward(score.beats)
         known = share_met(clip, score.beats), share_met(clip, carried)
         f = f_measure(heard.beats, score.beats), f_measure(heard.downbeats, score.downbeats)
-    facts = dict(result.facts["retime"])
+    facts = dict(result.metadata["retime"])
     return Row(kind, clip.path.stem, met(clip, heard), met(clip, again), facts, known, quiet(result.audio), took, f)
 
 
@@ -181,7 +181,7 @@ def rows_of(clips: list[Clip], seed: int) -> list[Row]:
         rows.append(measure("sketch", clip, shown, score, tempo))
         print(rows[-1], style, flush=True)
         sound, tempo = loop(clip.duration, rng)
-        rows.append(measure("loop", clip, shown, Score(sound), tempo))
+        rows.append(measure("loop", clip, shown, Soundtrack(sound), tempo))
         print(rows[-1], flush=True)
     return rows
 

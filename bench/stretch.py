@@ -58,7 +58,7 @@ def off_by(seed: int) -> Floats:
     sound = np.abs(time_stretch.stretched(impulses(), plan, SECONDS).samples[0])
     loud = np.flatnonzero(sound > 0.15)
     found = loud[np.diff(loud, prepend=-RATE) > 0.2 * RATE] / RATE
-    expected = plan.to(PLANTED)
+    expected = plan.forward(PLANTED)
     return 1000 * (found[: len(expected)] - expected[: len(found)])
 
 

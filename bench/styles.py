@@ -54,7 +54,7 @@ def mel(power: Floats) -> Floats:
 
 
 def percussive_share(power: Floats, width: int = 17) -> float:
-    """Energy share of bins that stand out from their neighbours in frequency less than from those in time."""
+    """Energy share of bins that stand out from their neighbors in frequency less than from those in time."""
     trimmed = power[:, :400]
     in_time = np.median(sliding_window_view(trimmed, width, axis=0), axis=-1)[:, width // 2 : -(width // 2)]
     in_pitch = np.median(sliding_window_view(trimmed, width, axis=1), axis=-1)[width // 2 : -(width // 2)]

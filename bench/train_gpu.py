@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from bench import flops, stepping
-from v2m.core.errors import out_of_memory
+from v2m.core.errors import is_out_of_memory
 from v2m.data.collate import Batch
 from v2m.data.module import ShardData
 from v2m.models import losses
@@ -63,7 +63,7 @@ def variant(folder: Path, asked: argparse.Namespace, batch: int, recompute: bool
     try:
         stepping.trainer(WARMING + asked.steps, asked.device, "bf16-mixed", clock).fit(model, data)
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return {**about, "tokens_s": 0.0, "mfu": None}
     seconds = median(clock.seconds[WARMING - 1 :])

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from v2m.checkpoints import V2M
-    from v2m.core.types import Audio, Score, Tags, Video
+    from v2m.core.types import Audio, Soundtrack, Tags, Video
     from v2m.pipeline.score import score_video
 
 __version__ = "0.1.0"
-__all__ = ["V2M", "Audio", "Score", "Tags", "Video", "score_video"]
+__all__ = ["V2M", "Audio", "Soundtrack", "Tags", "Video", "score_video"]
 _HOMES = {"V2M": "v2m.checkpoints", "score_video": "v2m.pipeline.score"}  # of the others v2m.core.types
 
 

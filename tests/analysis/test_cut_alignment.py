@@ -52,12 +52,12 @@ def test_the_control_takes_the_phase_away_from_perfect_hits() -> None:
 
 
 def test_no_cuts_or_no_beats_say_nothing_rather_than_zero() -> None:
-    assert cut_alignment([], [1.0, 2.0], duration=3.0).as_dict() == {
+    assert cut_alignment([], [1.0, 2.0], duration=3.0).to_dict() == {
         "n": 0, "hits": None, "hits_100ms": None, "on_downbeats": None, "chance": None, "chance_100ms": None,
         "chance_downbeats": None, "shuffled": None, "median_ms": None,
     }  # fmt: skip
     assert cut_alignment([1.0], [], duration=3.0).hits is None
-    json.dumps(cut_alignment([1.0], [1.02], duration=3.0).as_dict(), allow_nan=False)
+    json.dumps(cut_alignment([1.0], [1.02], duration=3.0).to_dict(), allow_nan=False)
 
 
 def test_nearest_looks_both_ways_and_beyond_the_ends() -> None:

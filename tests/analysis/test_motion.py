@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from v2m.analysis.motion import following
-from v2m.core.types import Audio, Picture
+from v2m.core.types import Audio, VisualFeatures
 
 RATE, SECONDS = 32000, 30
 
 
-def picture(moving: np.ndarray) -> Picture:
+def picture(moving: np.ndarray) -> VisualFeatures:
     times = np.arange(len(moving)) / 10
     flat = np.zeros(len(times))
-    return Picture(10.0, times, flat, flat, flat, moving, moving, np.zeros(12), 0.0, ())
+    return VisualFeatures(10.0, times, flat, flat, flat, moving, moving, np.zeros(12), 0.0, ())
 
 
 def bursts(seed: int = 0) -> np.ndarray:

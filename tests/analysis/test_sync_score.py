@@ -7,7 +7,7 @@ import pytest
 
 from v2m.analysis.onsets import onset_strength
 from v2m.analysis.sync_score import fit
-from v2m.core.types import Audio, Cut, Picture
+from v2m.core.types import Audio, Cut, VisualFeatures
 
 RATE, SECONDS = 48000, 20
 CUTS = tuple(Cut(time, strength) for time, strength in [(2.31, 1.0), (5.87, 0.6), (9.42, 0.8), (15.03, 0.4)])
@@ -22,10 +22,12 @@ def clicks(times: list[float], level: np.ndarray | None = None, seed: int = 0) -
     return Audio(np.stack([samples, samples]).astype(np.float32), RATE)
 
 
-def picture(motion: np.ndarray | None = None, cuts: tuple[Cut, ...] = CUTS) -> Picture:
+def picture(motion: np.ndarray | None = None, cuts: tuple[Cut, ...] = CUTS) -> VisualFeatures:
     times = np.arange(0, SECONDS, 0.1)
     flat = np.full(len(times), 0.5)
-    return Picture(10.0, times, flat, flat, flat, flat if motion is None else motion, flat, np.zeros(12), 0.0, cuts)
+    return VisualFeatures(
+        10.0, times, flat, flat, flat, flat if motion is None else motion, flat, np.zeros(12), 0.0, cuts
+    )
 
 
 def test_an_onset_is_found_within_two_hops_of_where_it_was_planted() -> None:
@@ -65,5 +67,5 @@ def test_loudness_that_follows_the_motion_ranks_above_loudness_against_it() -> N
 @pytest.mark.parametrize("samples", [1, 480, 5000])
 def test_a_breath_of_sound_is_measured_without_failing(samples: int) -> None:
     times = np.zeros(1)
-    still = Picture(10.0, times, times, times, times, times, times, np.zeros(12), 0.0, ())
+    still = VisualFeatures(10.0, times, times, times, times, times, times, np.zeros(12), 0.0, ())
     assert fit(Audio(np.zeros((2, samples), np.float32), RATE), still).total == 0.5

@@ -11,17 +11,17 @@ import pytest
 from v2m.analysis.visual_events import CHANNELS, rhythm
 from v2m.analysis.visual_events import picture as picture_of
 from v2m.core.timing import step_count, step_times
-from v2m.core.types import Cut, Picture
+from v2m.core.types import Cut, VisualFeatures
 from v2m.media import video
 
 NAMES = {name: number for number, name in enumerate(CHANNELS)}
 
 
-def picture(fps: float, seconds: float = 4.0) -> Picture:
-    """Grey and still, but for what a test changes."""
+def picture(fps: float, seconds: float = 4.0) -> VisualFeatures:
+    """Gray and still, but for what a test changes."""
     times = np.arange(round(seconds * fps)) / fps
     still = {name: np.full(len(times), 0.2) for name in ("brightness", "saturation", "contrast")}
-    return Picture(
+    return VisualFeatures(
         fps,
         times,
         **still,
@@ -103,7 +103,7 @@ def test_a_stretch_may_end_behind_the_last_frame() -> None:
 
 
 def test_the_cuts_of_a_real_file_stand_where_it_was_cut(media: Path) -> None:
-    found = channel(rhythm(video.open(media / "cuts.mp4").picture(), 0, 4), "cut")
+    found = channel(rhythm(video.open(media / "cuts.mp4").visual_features(), 0, 4), "cut")
     assert np.flatnonzero(found).tolist() == [24, 52]  # 1.2 s and 2.6 s
 
 

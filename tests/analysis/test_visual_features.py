@@ -1,4 +1,4 @@
-"""The measured picture against frames whose light, colour, motion and cuts are known by construction."""
+"""The measured picture against frames whose light, color, motion and cuts are known by construction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from v2m.analysis.visual_features import measure
-from v2m.core.types import Floats, Picture, Pixels
+from v2m.core.types import Floats, Pixels, VisualFeatures
 from v2m.media import video
 
 EXAMPLES = Path(__file__).parents[2] / "data" / "examples"
@@ -34,7 +34,7 @@ class Frames:
             yield times[first : first + self.chunk], frames[first : first + self.chunk]
 
 
-def measured(frames: np.ndarray, fps: float = 25.0) -> Picture:
+def measured(frames: np.ndarray, fps: float = 25.0) -> VisualFeatures:
     return measure(Frames(frames, fps), len(frames) / fps)
 
 
@@ -43,7 +43,7 @@ def cut_frames(frames: np.ndarray, fps: float = 25.0) -> list[int]:
 
 
 def scenery(seed: int, width: int = 594) -> np.ndarray:
-    """A wide still: hills and trees of random colour at several scales, (H, width, 3) in 20–235."""
+    """A wide still: hills and trees of random color at several scales, (H, width, 3) in 20–235."""
     random = np.random.default_rng(seed)
     image = np.zeros((H, width, 3))
     for size, weight in ((18, 0.5), (6, 0.3), (2, 0.2)):
@@ -267,4 +267,4 @@ def test_progress_rises_to_the_end() -> None:
 def test_the_example_clip_has_the_cuts_that_its_readme_lists() -> None:
     listed = re.findall(r"\d+\.\d\d", (EXAMPLES / "README.md").read_text().rsplit("shown:", 1)[1])
     with_cuts = video.open(EXAMPLES / "bunny_wakes.mp4")
-    assert [f"{cut.time:.2f}" for cut in with_cuts.picture().cuts] == listed
+    assert [f"{cut.time:.2f}" for cut in with_cuts.visual_features().cuts] == listed

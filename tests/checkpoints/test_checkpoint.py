@@ -22,7 +22,7 @@ from tests.conftest import names
 from tests.fixtures.tiny import encodec, musicgen, t5
 from tests.pretrained.hub_server import COMMIT, serving
 from v2m.checkpoints import V2M, Part, load, save
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import CodecSpec
 from v2m.models.conditioning import Condition
 from v2m.models.lm import LMConfig
@@ -38,7 +38,7 @@ def model(tmp_path: Path) -> V2M:
     """A tiny model of random weights, which carries a codec and names a text encoder."""
     torch.manual_seed(0)
     parts = {"codec": Part(folder=encodec.write(tmp_path / "source")), "text_encoder": Part("google-t5/t5-base")}
-    return V2M(CONFIG, parts=parts, licence="cc-by-nc-4.0", origin="owner/tiny@0123")
+    return V2M(CONFIG, parts=parts, license="cc-by-nc-4.0", origin="owner/tiny@0123")
 
 
 @torch.inference_mode()
@@ -55,7 +55,7 @@ def test_what_was_saved_gives_the_same_logits_bit_for_bit(model: V2M, tmp_path: 
     model.save_pretrained(tmp_path / "saved")
     read = v2m.V2M.from_pretrained(str(tmp_path / "saved"))
     assert torch.equal(logits(read), logits(model))
-    assert (read.config, read.licence, read.origin) == (CONFIG, "cc-by-nc-4.0", "owner/tiny@0123")
+    assert (read.config, read.license, read.origin) == (CONFIG, "cc-by-nc-4.0", "owner/tiny@0123")
     assert read.sample_rate == 32000
     assert not read.training
     assert all(value.requires_grad for value in read.parameters())
@@ -74,7 +74,7 @@ def test_a_checkpoint_holds_what_the_source_carried_and_names_the_rest(model: V2
     assert card.startswith("---\nlicense: cc-by-nc-4.0\n")
     assert "owner/tiny@0123" in card
     (weights,) = V2M.from_pretrained(str(tmp_path / "saved")).weights
-    assert (weights.folder, weights.licence) == (tmp_path / "saved", "cc-by-nc-4.0")
+    assert (weights.folder, weights.license) == (tmp_path / "saved", "cc-by-nc-4.0")
 
 
 def test_a_part_that_is_only_named_is_fetched_when_it_is_asked_for(
@@ -88,7 +88,7 @@ def test_a_part_that_is_only_named_is_fetched_when_it_is_asked_for(
     assert read.part("text_encoder").folder == home
     assert read.part("codec").folder == tmp_path / "saved" / "codec"
     assert [each.name for each in read.weights] == [str(tmp_path / "saved"), "google-t5/t5-base"]
-    with pytest.raises(MissingError, match="names no vision encoder"):
+    with pytest.raises(DependencyError, match="names no vision encoder"):
         read.part("vision_encoder")
 
 
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_old_one(model: V2M
     expected = logits(model)
     torch.nn.init.ones_(model.lm.norm.bias)
     os.truncate(tmp_path / "source/model.safetensors", 100)  # of the part that is written after the weights
-    with pytest.raises(MissingError, match="truncated"):
+    with pytest.raises(DependencyError, match="truncated"):
         model.save_pretrained(folder)
     with pytest.raises(FileNotFoundError):  # when the old one is out of the way already
         save.write_whole(folder, shutil.rmtree, replace=True)
@@ -145,23 +145,24 @@ def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_old_one(model: V2M
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"codebooks": 8}, "8 codebooks instead of 4"),
-        ({"entries": 1024}, "1024 entries a codebook instead of 64"),
+        ({"num_codebooks": 8}, "8 codebooks instead of 4"),
+        ({"codebook_size": 1024}, "1024 entries a codebook instead of 64"),
         ({"sample_rate": 24000}, "24000 Hz instead of 32000"),
     ],
 )
 def test_another_codec_than_the_models_is_told(model: V2M, change: dict[str, int], told: str) -> None:
-    fitting = {"sample_rate": 32000, "frame_rate": 50, "codebooks": 4, "entries": 64, "channels": 1}
+    fitting = {"sample_rate": 32000, "frame_rate": 50, "num_codebooks": 4, "codebook_size": 64, "channels": 1}
     model.check_codec(CodecSpec(**fitting))
-    with pytest.raises(MissingError, match=told):
+    with pytest.raises(DependencyError, match=told):
         model.check_codec(CodecSpec(**{**fitting, **change}))
 
 
 CLIENT = """
-from v2m import V2M, errors
+from v2m import V2M
+from v2m.core import errors
 V2M.from_pretrained("owner/tiny")
 model = V2M.from_pretrained("owner/tiny")
-print(model.origin, model.weights[0].revision, model.weights[0].licence, sorted(model.parts))
+print(model.origin, model.weights[0].revision, model.weights[0].license, sorted(model.parts))
 print(model.push_to_hub("owner/new", private=True))
 try:
     model.push_to_hub("owner/gated")
@@ -222,7 +223,7 @@ def test_transformers_decoder_alone_is_a_model_that_reads_no_text(tmp_path: Path
     codes = torch.randint(musicgen.ENTRIES, (2, ours.config.lm.codebooks, 9))
     assert (ours.lm(codes).flatten(0, 1) - theirs(codes.flatten(0, 1)).logits).abs().max() < 1e-5
     assert ours.config.text is None
-    with pytest.raises(MissingError, match="names no codec"):
+    with pytest.raises(DependencyError, match="names no codec"):
         ours.part("codec")
 
 

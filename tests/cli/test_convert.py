@@ -114,7 +114,7 @@ def test_settings_of_a_checkpoint_say_where_it_came_from(tmp_path: Path) -> None
     source = musicgen.transformers_folder(tmp_path / "musicgen-tiny")
     assert main([str(source), str(tmp_path / "ours")]) == OK
     settings = yaml.safe_load((tmp_path / "ours/config.yaml").read_text())
-    assert (settings["origin"], settings["licence"]) == ("musicgen-tiny", "cc-by-nc-4.0")
+    assert (settings["origin"], settings["license"]) == ("musicgen-tiny", "cc-by-nc-4.0")
     assert names(tmp_path / "ours") == ["README.md", "codec", "config.yaml", "model.safetensors", "text_encoder"]
     assert {"spiece.model", "tokenizer.json"} <= set(names(tmp_path / "ours/text_encoder"))
 

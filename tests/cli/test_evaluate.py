@@ -69,9 +69,9 @@ def test_systems_are_compared_on_the_same_videos_and_every_value_is_in_the_csv(
         (["on", "off"], errors.USAGE, "more than one video of that name"),
         (["on", "--csv", "on/cuts.v2m.json"], errors.USAGE, "exists already"),
         (["--compare", "on", "other"], errors.USAGE, "no video of the same name"),
-        (["empty"], errors.REFUSED, "holds no videos"),
-        (["silent.mp4"], errors.REFUSED, "has no sound"),
-        (["on/cuts.v2m.json"], errors.REFUSED, "cuts.v2m.json"),
+        (["empty"], errors.INPUT_REFUSED, "holds no videos"),
+        (["silent.mp4"], errors.INPUT_REFUSED, "has no sound"),
+        (["on/cuts.v2m.json"], errors.INPUT_REFUSED, "cuts.v2m.json"),
         (["--cmpare", "on"], errors.USAGE, "did you mean --compare"),
     ],
 )

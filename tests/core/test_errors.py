@@ -7,7 +7,7 @@ import errno
 import pytest
 import torch
 
-from v2m.core.errors import MissingError, NoRoomError, RefusedError, UsageError, describe, exit_code
+from v2m.core.errors import DependencyError, DiskFullError, InvalidInputError, UsageError, exit_code, format_error
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,9 @@ from v2m.core.errors import MissingError, NoRoomError, RefusedError, UsageError,
     [
         (UsageError("x"), 2),
         (FileExistsError("x"), 2),
-        (RefusedError("empty", "x"), 3),
+        (InvalidInputError("empty", "x"), 3),
         (NotADirectoryError("x"), 2),
-        (MissingError("x"), 4),
+        (DependencyError("x"), 4),
         (ModuleNotFoundError("x"), 4),
         (MemoryError(), 5),
         (OSError(errno.ENOMEM, "x"), 5),
@@ -25,8 +25,8 @@ from v2m.core.errors import MissingError, NoRoomError, RefusedError, UsageError,
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"), 5),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), 5),
         (RuntimeError("x"), 1),
-        (MissingError("the notes say: out of memory"), 4),
-        (NoRoomError("x"), 6),
+        (DependencyError("the notes say: out of memory"), 4),
+        (DiskFullError("x"), 6),
         (OSError(errno.ENOSPC, "x"), 6),
         (OSError(errno.EROFS, "x"), 6),
         (PermissionError(errno.EACCES, "x"), 6),
@@ -51,9 +51,9 @@ def test_exit_codes(error: BaseException, code: int) -> None:
         (MemoryError(), "out of memory: MemoryError"),
         (MemoryError("no room for 2 GiB; lower it"), "out of memory: no room for 2 GiB; lower it"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. Tried"),
-        (NoRoomError("9 GB of x are to go\nto y: free some"), "9 GB of x are to go to y: free some"),
+        (DiskFullError("9 GB of x are to go\nto y: free some"), "9 GB of x are to go to y: free some"),
         (KeyError("x"), "a bug in v2m, please report it (KeyError: 'x'); --debug shows where"),
     ],
 )
 def test_every_failure_is_one_line(error: BaseException, line: str) -> None:
-    assert describe(error).startswith(line)
+    assert format_error(error).startswith(line)

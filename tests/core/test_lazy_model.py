@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from v2m.core.errors import MissingError, UsageError
-from v2m.core.lazy_model import Holder, choose_device, choose_dtype, quantisation
+from v2m.core.errors import DependencyError, UsageError
+from v2m.core.lazy_model import LazyModel, choose_device, choose_dtype, quantization_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,21 +39,21 @@ def test_the_cpu_computes_in_float32() -> None:
 
 
 def test_whole_weights_need_no_setting() -> None:
-    assert quantisation(None) is None
+    assert quantization_config(None) is None
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_small_weights_are_refused_where_nothing_computes_with_them(bits: Literal[4, 8]) -> None:
     with pytest.raises(UsageError, match=f"{bits}-bit weights do not run on mps"):
-        quantisation(bits, torch.device("mps"))
+        quantization_config(bits, torch.device("mps"))
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(
-        MissingError, match="4-bit weights need bitsandbytes: `uv sync --group quantised`, or `pip inst"
+        DependencyError, match="4-bit weights need bitsandbytes: `uv sync --group quantized`, or `pip inst"
     ):
-        quantisation(4)
+        quantization_config(4)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_small_weights_compute_nearly_the_same_and_without_noise(
     with torch.no_grad(), caplog.at_level(logging.WARNING):
         whole = LlamaForCausalLM.from_pretrained(llama, dtype=torch.float32)(ids).logits
         small = LlamaForCausalLM.from_pretrained(
-            llama, dtype=torch.float32, device_map={"": cpu}, quantization_config=quantisation(bits, cpu)
+            llama, dtype=torch.float32, device_map={"": cpu}, quantization_config=quantization_config(bits, cpu)
         )
         logits = small(ids).logits
     assert type(small.get_submodule("model.layers.0.mlp.up_proj")).__name__ == kind
@@ -100,7 +100,7 @@ def test_a_model_is_loaded_once_shared_by_nested_blocks_and_dies_on_release() ->
         loads.append(1)
         return nn.Linear(2, 2)
 
-    holder = Holder(load, "lower it")
+    holder = LazyModel(load, "lower it")
     assert not holder.loaded
     with holder.model() as outer, holder.model() as inner:
         assert inner is outer
@@ -118,7 +118,7 @@ def test_a_model_is_loaded_once_shared_by_nested_blocks_and_dies_on_release() ->
 
 
 def test_other_failures_pass_unchanged_and_keep_the_model() -> None:
-    holder = Holder(lambda: nn.Linear(2, 2), "lower it")
+    holder = LazyModel(lambda: nn.Linear(2, 2), "lower it")
     with pytest.raises(RuntimeError, match=r"^mat1 and mat2"), holder.model() as model:
         model(torch.ones(1, 3))
     assert holder.loaded
@@ -139,7 +139,7 @@ def test_other_failures_pass_unchanged_and_keep_the_model() -> None:
     ],
 )
 def test_the_line_says_how_much_was_wanted_where_and_the_cure_once(error: BaseException, line: str) -> None:
-    inner, outer = Holder(lambda: nn.Linear(2, 2), "lower it"), Holder(lambda: nn.Linear(2, 2), "another cure")
+    inner, outer = LazyModel(lambda: nn.Linear(2, 2), "lower it"), LazyModel(lambda: nn.Linear(2, 2), "another cure")
 
     def fail() -> None:
         with outer.model(), inner.model(), inner.model():
@@ -154,7 +154,7 @@ def test_the_line_says_how_much_was_wanted_where_and_the_cure_once(error: BaseEx
 
 def test_an_error_about_memory_keeps_no_tensor_alive() -> None:
     kept: list[weakref.ref[Tensor]] = []
-    holder = Holder(lambda: nn.Linear(2, 2), "lower it")
+    holder = LazyModel(lambda: nn.Linear(2, 2), "lower it")
 
     def deep(model: nn.Linear) -> Tensor:
         big = model(torch.ones(3, 2))
@@ -174,7 +174,7 @@ def test_an_error_about_memory_keeps_no_tensor_alive() -> None:
 HUNGRY = """
 import resource, sys, weakref
 import torch
-from v2m import errors
+from v2m.core import errors
 from v2m.core.lazy_model import Holder
 
 torch.set_num_threads(1)

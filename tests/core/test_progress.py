@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from v2m.core.progress import bars
+from v2m.core.progress import tqdm_progress
 
 ROOT = Path(__file__).parents[2]
-STAGE = "from v2m.core.progress import bars\nwith bars('Cooking') as progress:\n    progress(0.5)\n"
+STAGE = "from v2m.core.progress import tqdm_progress\nwith tqdm_progress('Cooking') as progress:\n    progress(0.5)\n"
 
 
 @pytest.mark.parametrize("size", [(24, 100), (0, 0)])
@@ -32,10 +32,10 @@ def test_a_terminal_shows_the_bar_moving(size: tuple[int, int]) -> None:
 
 
 def test_a_file_gets_one_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    with bars("Cooking") as progress:
+    with tqdm_progress("Cooking") as progress:
         for step in range(5):
             progress(step / 5)
     assert capsys.readouterr().err.startswith("Cooking")
-    with bars("Cooking"):
+    with tqdm_progress("Cooking"):
         pass
     assert len(capsys.readouterr().err.splitlines()) == 1

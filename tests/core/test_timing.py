@@ -33,14 +33,14 @@ def test_the_frame_shown_is_the_last_one_begun() -> None:
 def test_a_tempo_map_inverts_itself_inside_and_beyond_its_ends() -> None:
     tempo = TempoMap(np.array([0.0, 8.0, 20.0]), np.array([0.5, 4.5, 10.0]))
     beats = np.linspace(-2, 30, 65)
-    assert tempo.beat(tempo.time(beats)) == pytest.approx(beats)
-    assert tempo.time(8.0) == 4.5
+    assert tempo.time_to_beat(tempo.beat_to_time(beats)) == pytest.approx(beats)
+    assert tempo.beat_to_time(8.0) == 4.5
     assert tempo.tempo(2.0) == pytest.approx(120.0)
     assert tempo.tempo(10.0) == pytest.approx(60 * 12 / 5.5)
 
 
 def test_a_steady_map_keeps_its_tempo() -> None:
-    assert TempoMap.steady(90.0, start=1.0).time([0, 3]) == pytest.approx([1.0, 3.0])
+    assert TempoMap.constant(90.0, start=1.0).beat_to_time([0, 3]) == pytest.approx([1.0, 3.0])
 
 
 @pytest.mark.parametrize(

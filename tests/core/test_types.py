@@ -8,26 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from v2m.core.types import Cut, Picture, Tags, Video, without
+from v2m.core.types import Cut, Tags, Video, VisualFeatures, filter_unwanted
 
 
-def picture(duration: float = 4.0, cuts: tuple[Cut, ...] = ()) -> Picture:
+def picture(duration: float = 4.0, cuts: tuple[Cut, ...] = ()) -> VisualFeatures:
     times = np.arange(0, duration, 0.1)
-    return Picture(10.0, times, times, times, times, times, times, np.zeros(12), 0.0, cuts)
+    return VisualFeatures(10.0, times, times, times, times, times, times, np.zeros(12), 0.0, cuts)
 
 
 class Still:
     """A frame source that knows one picture."""
 
-    def __init__(self, measured: Picture) -> None:
+    def __init__(self, measured: VisualFeatures) -> None:
         self.measured = measured
         self.asked: list[float] = []
 
-    def at(self, times: Sequence[float], width: int | None = None) -> np.ndarray:
+    def frames_at(self, times: Sequence[float], width: int | None = None) -> np.ndarray:
         self.asked = list(times)
         return np.zeros((len(times), 2, 2, 3), np.uint8)
 
-    def picture(self, progress: object = None) -> Picture:
+    def visual_features(self, progress: object = None) -> VisualFeatures:
         return self.measured
 
 
@@ -70,52 +70,52 @@ def test_words_come_as_a_list_or_with_commas() -> None:
 
 def test_hints_win_and_silence_does_not() -> None:
     found = Tags(caption="a dog", genres=["rock"], tempo=120, key="E")
-    merged = found.merge(Tags(genres=["jazz"], tempo=90))
+    merged = found.overridden_by(Tags(genres=["jazz"], tempo=90))
     assert (merged.genres, merged.tempo, merged.key, merged.caption) == (("jazz",), 90, "E", "a dog")
 
 
 def test_tags_are_complete_when_a_tagger_has_nothing_to_add() -> None:
     full = Tags(genres="jazz", instruments="piano", moods="calm", tempo=90, key="C")
-    assert full.complete
+    assert full.is_complete
     assert not any(
-        Tags(**{**full.as_dict(), name: None if name in {"tempo", "key"} else ()}).complete
+        Tags(**{**full.to_dict(), name: None if name in {"tempo", "key"} else ()}).is_complete
         for name in ("genres", "instruments", "moods", "tempo", "key")
     )
 
 
 def test_a_span_counts_from_its_own_start() -> None:
     whole = video(4.0, (Cut(1.0, 0.5), Cut(2.5, 1.0)))
-    span = whole.span(2.0, 3.0)
+    span = whole.crop(2.0, 3.0)
     assert span.duration == 1.0
     assert span.timestamps == pytest.approx(np.arange(0, 1.0, 0.1))
-    assert [(cut.time, cut.strength) for cut in span.picture().cuts] == [(0.5, 1.0)]
-    assert len(span.picture().times) == 10
+    assert [(cut.time, cut.strength) for cut in span.visual_features().cuts] == [(0.5, 1.0)]
+    assert len(span.visual_features().times) == 10
     span.frames([0.25])
     assert isinstance(span.source, Still)
     assert span.source.asked == [2.25]
-    assert span.span(0.5).start == 2.5
+    assert span.crop(0.5).start == 2.5
 
 
 def test_a_span_between_two_frames_shows_the_one_before() -> None:
-    span = video().span(1.03, 1.07)
+    span = video().crop(1.03, 1.07)
     assert span.timestamps.tolist() == [0.0]
-    assert video().span(1.03, 1.15).timestamps == pytest.approx([0.0, 0.07])
+    assert video().crop(1.03, 1.15).timestamps == pytest.approx([0.0, 0.07])
 
 
 def test_a_span_too_short_to_hear_is_refused() -> None:
     with pytest.raises(ValueError, match=r"from 3 to 3\.001 s is shorter than 0\.01 s"):
-        video().span(3.0, 3.001)
+        video().crop(3.0, 3.001)
 
 
 @pytest.mark.parametrize(("start", "end"), [(5.0, None), (-1.0, None), (3.0, 2.0), (1.0, 1.0)])
 def test_an_empty_span_is_refused(start: float, end: float | None) -> None:
     with pytest.raises(ValueError, match=f"{start:g} s"):
-        video().span(start, end)
+        video().crop(start, end)
 
 
 def test_the_whole_is_itself() -> None:
     whole = video()
-    assert whole.span(None, 99.0) is whole
+    assert whole.crop(None, 99.0) is whole
 
 
 @pytest.mark.parametrize(
@@ -132,4 +132,4 @@ def test_the_whole_is_itself() -> None:
     ],
 )
 def test_what_is_unwanted_rules_out_whole_words_in_any_number(unwanted: str, kept: list[str]) -> None:
-    assert without(["electric guitars", "trap", "brushed drums", "bass"], [unwanted]) == kept
+    assert filter_unwanted(["electric guitars", "trap", "brushed drums", "bass"], [unwanted]) == kept

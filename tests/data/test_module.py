@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.fixtures.tiny import shards as made
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch
 from v2m.data.module import Loader, ShardData
 from v2m.data.sampler import Order
@@ -134,7 +134,7 @@ def test_where_all_samples_are_bad_the_run_ends(tmp_path: Path) -> None:
     def all_bad(number: int, held: dict[str, bytes]) -> None:
         held[FRAMES] = b"no"
 
-    with pytest.raises(MissingError, match="are bad, the last"):
+    with pytest.raises(DependencyError, match="are bad, the last"):
         next(iter(loader(made.write(tmp_path, (3,), change=all_bad))))
 
 
@@ -156,5 +156,5 @@ def test_validation_of_another_encoder_is_refused(folder: Path, tmp_path: Path) 
     from dataclasses import replace
 
     other = made.write(tmp_path, (1,), manifest=replace(made.KEPT, vision="other:grid"))
-    with pytest.raises(MissingError, match="another vision than"):
+    with pytest.raises(DependencyError, match="another vision than"):
         ShardData(folder, other).setup("fit")

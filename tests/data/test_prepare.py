@@ -166,7 +166,7 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
     for sample in prepared.samples.values():
         meta, count = sample[META], len(sample[FRAMES])
         clip = encode.video.open(videos / meta.source)
-        width = vision.reading_width(clip.width, clip.height)
+        width = vision.decode_width(clip.width, clip.height)
         for name, begin, step in ((FRAMES, meta.begin, meta.duration / count), (WHOLE, 0.0, meta.video_duration / 4)):
             times = [begin + (number + 0.5) * step for number in range(len(sample[name]))]
             wanted = vision.encode(clip.frames(times, width))

@@ -16,7 +16,7 @@ from tests.data.test_prepare import X264, arguments, digests, noise, read, weigh
 from tests.fixtures.tiny import demucs as tiny_demucs
 from tests.fixtures.tiny import encodec as tiny_encodec
 from v2m.cli.prepare import main
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio
 from v2m.data.config import Settings
 from v2m.data.encode import Encoder
@@ -136,5 +136,5 @@ def test_train_and_validation_must_have_heard_the_same(tmp_path: Path) -> None:
     train = made.write(tmp_path / "train", (2,))
     for name, value in (("separator", "adefossez/HTDemucs"), ("channels", 2)):
         other = made.write(tmp_path / name, (2,), manifest=replace(made.KEPT, **{name: value}))
-        with pytest.raises(MissingError, match=f"another {name} than"):
+        with pytest.raises(DependencyError, match=f"another {name} than"):
             ShardData(train, other).setup("fit")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.tiny import shards as made
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.data.samples import decode
 from v2m.data.schema import CODES, FRAMES, MANIFEST, META, TEXT, Manifest
 from v2m.data.shards import BadSampleError, Shards
@@ -49,7 +49,7 @@ def test_a_shard_of_another_size_is_refused_before_anything_is_read(tmp_path: Pa
     path.write_bytes({"truncated": whole[:9000], "empty": b"", "missing": b"", "longer": whole + b"x"}[fault])
     if fault == "missing":
         path.unlink()
-    with pytest.raises(MissingError, match=r"00001.tar (has \d+ bytes instead of|is missing)"):
+    with pytest.raises(DependencyError, match=r"00001.tar (has \d+ bytes instead of|is missing)"):
         Shards(tmp_path)
 
 
@@ -60,13 +60,13 @@ def test_garbage_amid_a_shard_does_not_end_it_silently(tmp_path: Path, block: by
     header = whole.index(b"sample0003.")
     whole[header : header + len(block)] = block
     path.write_bytes(whole)
-    with pytest.raises(MissingError, match=r"damaged: [3-5] samples instead of 6.*damaged: skip"):
+    with pytest.raises(DependencyError, match=r"damaged: [3-5] samples instead of 6.*damaged: skip"):
         Shards(tmp_path).raw(0)
     skipping = Shards(tmp_path, damaged="skip")
     assert skipping.raw(2) == made.members(2)
     with pytest.raises(BadSampleError, match="lacks"):
         skipping.raw(5)
-    with pytest.raises(MissingError, match="SHA-256"):
+    with pytest.raises(DependencyError, match="SHA-256"):
         Shards(tmp_path, hashes=True)
 
 
@@ -75,7 +75,7 @@ def test_what_is_not_in_the_folder_is_never_opened(tmp_path: Path) -> None:
     shard = json.loads((folder / MANIFEST).read_text())["shards"][0]
     for name in ("../out.tar", "pipe:touch ran", "/etc/passwd", "file:///etc/passwd"):
         change_manifest(folder, shards=[{**shard, "file": name}])
-        with pytest.raises(MissingError, match="outside itself"):
+        with pytest.raises(DependencyError, match="outside itself"):
             Shards(folder)
 
 
@@ -86,19 +86,19 @@ def test_a_compressed_tar_is_never_unpacked(tmp_path: Path) -> None:
     shard = json.loads((tmp_path / MANIFEST).read_text())["shards"][0]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     change_manifest(tmp_path, shards=[{**shard, "size": path.stat().st_size, "sha256": digest}])
-    with pytest.raises(MissingError, match="damaged: 0 samples instead of 2"):
+    with pytest.raises(DependencyError, match="damaged: 0 samples instead of 2"):
         Shards(tmp_path, hashes=True).raw(0)
 
 
 def test_no_shards_and_no_samples_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"holds no dataset.*v2m.data.prepare"):
+    with pytest.raises(DependencyError, match=r"holds no dataset.*v2m.data.prepare"):
         Shards(tmp_path)
     made.write(tmp_path, (1,))
     change_manifest(tmp_path, shards=[])
-    with pytest.raises(MissingError, match="holds no samples"):
+    with pytest.raises(DependencyError, match="holds no samples"):
         Shards(tmp_path)
     change_manifest(tmp_path, version=2)
-    with pytest.raises(MissingError, match="version 2"):
+    with pytest.raises(DependencyError, match="version 2"):
         Shards(tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_whole_samples_of_another_schema_stop_the_run() -> None:
         (FRAMES, arrays[FRAMES][:, :, :8]),
         (TEXT, arrays[TEXT].astype("float32")),
     ):
-        with pytest.raises(MissingError, match="do not belong together"):
+        with pytest.raises(DependencyError, match="do not belong together"):
             decode({**whole, name: made.saved(array)}, made.KEPT)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from v2m.core.errors import RefusedError, UsageError
+from v2m.core.errors import InvalidInputError, UsageError
 from v2m.data.sources import find
 
 
@@ -71,7 +71,7 @@ def test_wrong_lines_are_told_by_number(tmp_path: Path) -> None:
 
 
 def test_nothing_to_find_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="no videos"):
+    with pytest.raises(InvalidInputError, match="no videos"):
         find([tmp_path])
     with pytest.raises(UsageError, match="no such file or folder"):
         find([tmp_path / "nowhere"])

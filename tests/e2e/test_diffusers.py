@@ -31,18 +31,18 @@ def score(clip: Path, models: Path, recipe: str, *flags: str) -> dict[str, Any]:
 
 @pytest.fixture
 def nothing_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A licence is shown once in a process: as if none had been."""
+    """A license is shown once in a process: as if none had been."""
     monkeypatch.setattr("v2m.pretrained.weights._shown", set())
 
 
 @pytest.mark.usefixtures("nothing_shown")
-@pytest.mark.parametrize(("recipe", "licence"), [("acestep", "mit"), ("stableaudio", "stable-audio-community")])
-def test_a_clip_gets_music_as_long_as_itself_with_weights_and_licence_on_record(
-    clip: Path, models: Path, capsys: pytest.CaptureFixture[str], recipe: str, licence: str
+@pytest.mark.parametrize(("recipe", "license"), [("acestep", "mit"), ("stableaudio", "stable-audio-community")])
+def test_a_clip_gets_music_as_long_as_itself_with_weights_and_license_on_record(
+    clip: Path, models: Path, capsys: pytest.CaptureFixture[str], recipe: str, license: str
 ) -> None:
     record = score(clip, models, recipe, "--tags.tempo", "96")
     said = capsys.readouterr().err.splitlines()
-    assert f"weights {models / recipe}; licence: {licence}" in said
+    assert f"weights {models / recipe}; license: {license}" in said
     out = clip.with_name("cuts.v2m.mp4")
     assert packets(out) == packets(clip)
     with av.open(str(out)) as container:
@@ -50,7 +50,7 @@ def test_a_clip_gets_music_as_long_as_itself_with_weights_and_licence_on_record(
         length = sum(frame.samples for frame in container.decode(stream)) / stream.rate
     assert length == pytest.approx(record["input"]["seconds"], abs=0.025)
     [used] = record["weights"]
-    assert used["licence"] == licence
+    assert used["license"] == license
     assert len(used["sha256"]["transformer/diffusion_pytorch_model.safetensors"]) == 64
     music = record["music"]
     assert ("96 bpm" in music["prompt"]) == (recipe == "stableaudio")

@@ -128,7 +128,7 @@ def test_hints_that_say_everything_skip_the_tagger(clip: Path) -> None:
             raise AssertionError("the tagger was asked")
 
     hints = Tags(genres="rock", instruments="electric guitar", moods="wild", tempo=120, key="E minor")
-    assert score_video(clip, tagger=Asked(), tags=hints)["tags"] == hints.as_dict()
+    assert score_video(clip, tagger=Asked(), tags=hints)["tags"] == hints.to_dict()
     with pytest.raises(AssertionError, match="was asked"):
         score_video(clip, tagger=Asked(), overwrite=True)
 

@@ -74,7 +74,7 @@ def test_the_sidecar_says_what_was_told_and_by_which_weights(
     assert music["windows"] == [[0, 2], [1, 3], [2, 4]]
     assert music["device"] == "cpu"
     [used] = record["weights"]
-    assert (used["name"], used["licence"]) == (str(weights / "transformers"), "cc-by-nc-4.0")
+    assert (used["name"], used["license"]) == (str(weights / "transformers"), "cc-by-nc-4.0")
     assert len(used["sha256"]["model.safetensors"]) == 64
     assert record["warnings"] == []
 
@@ -126,7 +126,7 @@ def test_drums_and_bass_are_left_out_of_a_tune_where_that_can_be(
         music.append(heard(clip.with_name("cuts.v2m.mp4"))[0])
         demucs.write_pickled(tmp_path / "HTDemucs")
     used = record["weights"][-1]
-    assert (used["name"], used["licence"]) == ("adefossez/HTDemucs", "MIT")
+    assert (used["name"], used["license"]) == ("adefossez/HTDemucs", "MIT")
     assert not np.array_equal(*music)
     assert score(clip, weights / "melody", "--end", "0.8")["music"]["melody_heard"] is None
 

@@ -55,7 +55,7 @@ def test_a_video_goes_in_and_comes_out_with_its_music(visitor: Visitor, tmp_path
 def test_takes_are_compared_in_place(visitor: Visitor) -> None:
     visitor.upload(EXAMPLE)
     visitor.until_status("tags were found")
-    visitor.browser.execute_script("arguments[0].click()", visitor.find("#steering button"))
+    visitor.browser.execute_script("arguments[0].click()", visitor.find("#controls button"))
     count = visitor.find("#count input[type=number]")
     visitor.browser.execute_script("arguments[0].select()", count)
     count.send_keys("2")

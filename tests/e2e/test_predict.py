@@ -27,7 +27,7 @@ from v2m.cli.convert import main as convert
 from v2m.cli.prepare import main as prepare
 from v2m.cli.train import main
 from v2m.core.protocols import MusicGenerator
-from v2m.core.types import Sampling, Tags
+from v2m.core.types import SamplingConfig, Tags
 from v2m.data.module import ShardData
 from v2m.data.predict_data import Videos
 from v2m.data.schema import META, Manifest
@@ -153,14 +153,18 @@ def test_one_checkpoint_is_led_by_words_by_pictures_or_by_both(made: Made, media
     """By words alone it is the recipe musicgen, whatever the video shows; by pictures alone, whatever the tags say."""
     how: Any = {"device": "cpu", "precision": "fp32", "window": 1.0, "stride": 0.5, "keep_loaded": True}
     clip, name = video.open(media / "cuts.mp4"), str(made.exported)
-    clips, tags = (clip.span(0.0, 1.2), clip.span(2.7, 3.9)), (Tags(genres="jazz"), Tags(genres="folk"))
+    clips, tags = (clip.crop(0.0, 1.2), clip.crop(2.7, 3.9)), (Tags(genres="jazz"), Tags(genres="folk"))
 
     def played(generator: MusicGenerator) -> list[bytes]:
         return [generator.generate(each, said, 3).audio.samples.tobytes() for each in clips for said in tags]
 
     both, words, pictures = (
         played(VidMuse(checkpoint=name, sampling=sampling, **how))
-        for sampling in (Sampling(), Sampling(video_guidance=0.0), Sampling(guidance=0.0, video_guidance=3.0))
+        for sampling in (
+            SamplingConfig(),
+            SamplingConfig(video_cfg_scale=0.0),
+            SamplingConfig(cfg_scale=0.0, video_cfg_scale=3.0),
+        )
     )
     assert len(set(both)) == 4
     assert words[:2] == words[2:]
@@ -206,7 +210,7 @@ def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_
     )
     run.fit(module, ShardData(made.shards, batch=2, window=1.5, workers=0))
     run.save_checkpoint(tmp_path / "made.ckpt")
-    clip = video.open(media / "cuts.mp4").span(0.0, 1.2)
+    clip = video.open(media / "cuts.mp4").crop(0.0, 1.2)
     plain, start = lightning_ckpt.read(tmp_path / "made.ckpt"), V2M.from_pretrained(str(made.exported))
     tags, device = Tags(genres="jazz"), torch.device("cpu")
     own, merged, before = (

@@ -64,8 +64,8 @@ def test_the_sidecar_says_what_was_told_and_by_which_weights(
     assert (music["windows"][0], music["windows"][-1][1]) == ([0, 1.024], pytest.approx(4, abs=0.02))
     assert len(music["window_seeds"]) == len(music["windows"]) == 6
     model, clap = record["weights"]
-    assert (model["folder"], clap["name"], clap["licence"]) == (str(weights), "CLAP (text branch)", "CC0-1.0")
-    assert model["licence"].startswith("MIT")
+    assert (model["folder"], clap["name"], clap["license"]) == (str(weights), "CLAP (text branch)", "CC0-1.0")
+    assert model["license"].startswith("MIT")
     assert len(model["sha256"]["ckpts/stable_ep=220.ckpt"]) == len(clap["sha256"]["clap.ckpt"]) == 64
     assert record["warnings"] == []
 

@@ -71,7 +71,7 @@ def test_what_is_there_is_left_alone_and_what_a_person_said_wins(
     corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (corpus / "a.tags.json").write_text('{"genres": ["polka"], "tempo": 133}')
-    (corpus / "b.tags.json").write_text('{"genres": 5, "colour": "red"}')
+    (corpus / "b.tags.json").write_text('{"genres": 5, "color": "red"}')
     command = ["--data.videos", str(corpus), *CPU]
     assert main(command) == errors.BATCH
     assert "b.tags.json holds no tags" in capsys.readouterr().out
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_the_whole_is_one_line(
     gone = [*config, "--model.tagger.init_args.model", "./gone", "--data.videos", str(corpus)]
     for given, code, told in (
         (["--data.videos", str(tmp_path / "none")], errors.USAGE, "no such file or folder"),
-        (["--data.videos", str(tmp_path / "empty")], errors.REFUSED, "no videos"),
+        (["--data.videos", str(tmp_path / "empty")], errors.INPUT_REFUSED, "no videos"),
         (["--data.videos", str(corpus), "--data.out", str(corpus / "a.mp4")], errors.USAGE, "names a file"),
         (gone, errors.ENVIRONMENT, "there is no folder './gone'"),
     ):

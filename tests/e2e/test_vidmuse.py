@@ -60,7 +60,7 @@ def test_a_video_gets_music_of_its_length_by_the_official_files_in_their_place(c
         (["--generator.checkpoint", "no/such/folder/at/all"], (4, "there is no folder 'no/such/folder/at/all'")),
         (["--generator.window", "40"], (2, "window 40 s is longer than the 30 s")),
         (["--generator.stride", "30"], (2, "stride 30 s must lie between 0.5 and 29.5")),
-        (["--generator.sampling.video_guidance", "-1"], (2, "video_guidance -1 must be 0 or more")),
+        (["--generator.sampling.video_cfg_scale", "-1"], (2, "video_cfg_scale -1 must be 0 or more")),
         (["--generator.device", "tpu"], (2, "device 'tpu' is none of this machine's")),
         (["--melody", "README.md"], (2, "melody")),
         (["--stems"], (2, "cannot do --stems")),

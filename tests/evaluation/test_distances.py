@@ -83,7 +83,7 @@ def test_intervals_hold_the_true_distance_of_known_gaussians_about_as_often_as_t
     assert np.mean(percentile) < np.mean(held)  # the plain percentiles would be worse
 
 
-def neighbours(real: Floats, k: int) -> list[float]:
+def neighbors(real: Floats, k: int) -> list[float]:
     return [
         sorted(float(np.linalg.norm(x - y)) for j, y in enumerate(real) if j != i)[k - 1] for i, x in enumerate(real)
     ]
@@ -93,7 +93,7 @@ def neighbours(real: Floats, k: int) -> list[float]:
 def test_density_and_coverage_are_those_of_the_definition_written_out(k: int) -> None:
     rng = np.random.default_rng(k)
     real, made = rng.normal(size=(23, 3)), rng.normal(size=(31, 3)) * 1.3 + 0.4
-    radii = neighbours(real, k)
+    radii = neighbors(real, k)
     inside = [[float(np.linalg.norm(y - x)) <= radii[i] for i, x in enumerate(real)] for y in made]
     assert density(real, made, k).mean() == pytest.approx(sum(map(sum, inside)) / (k * len(made)))
     assert coverage(real, made, k).mean() == pytest.approx(sum(map(any, zip(*inside, strict=True))) / len(real))

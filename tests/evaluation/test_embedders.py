@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import ASTForAudioClassification, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from tests.fixtures.tiny import hearing
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio
 from v2m.evaluation import embedders
 from v2m.evaluation.embedder import Embedding, Reads, Watches, spans, windows
@@ -182,11 +182,11 @@ def test_vggish_hears_bands_as_they_are_defined_and_loads_what_is_published(tmp_
         ("json.Nothing", UsageError, "'json' has no class 'Nothing'"),
         ("json.JSONDecoder", UsageError, "must have a name and a method hear"),
         ("fractions.Fraction=a,b", UsageError, "cannot be made so"),
-        ("clap=/nowhere", MissingError, "there is no folder '/nowhere'"),
-        ("clap=owner/name", MissingError, "weights owner/name cannot be fetched: HF_HUB_OFFLINE is set"),
-        ("ast=.", MissingError, "'.' lacks config.json"),
-        ("vggish", MissingError, "put vggish-10086976.pth of torchvggish's release v0.1 into"),
-        ("imagebind", MissingError, "ImageBind needs its package"),
+        ("clap=/nowhere", DependencyError, "there is no folder '/nowhere'"),
+        ("clap=owner/name", DependencyError, "weights owner/name cannot be fetched: HF_HUB_OFFLINE is set"),
+        ("ast=.", DependencyError, "'.' lacks config.json"),
+        ("vggish", DependencyError, "put vggish-10086976.pth of torchvggish's release v0.1 into"),
+        ("imagebind", DependencyError, "ImageBind needs its package"),
     ],
 )
 def test_what_cannot_be_had_is_one_line_before_any_work(
@@ -203,17 +203,17 @@ def test_what_cannot_be_had_is_one_line_before_any_work(
 
 
 def test_another_model_than_was_asked_for_and_broken_weights_are_told(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="is no audio classifier"):
+    with pytest.raises(DependencyError, match="is no audio classifier"):
         Ast(str(weights / "clap")).hear(noise(1))
     shutil.copytree(weights / "ast", tmp_path / "ast")
     path = tmp_path / "ast" / "model.safetensors"
     state = load_file(path)
     state["classifier.dense.weight"] = state["classifier.dense.weight"] * float("nan")
     save_file(state, path, {"format": "pt"})
-    with pytest.raises(MissingError, match="no numbers"):
+    with pytest.raises(DependencyError, match="no numbers"):
         Ast(str(tmp_path / "ast")).hear(noise(1))
     (tmp_path / "ast" / "preprocessor_config.json").write_text("{")
-    with pytest.raises(MissingError, match="does not say what the audio classifier takes"):
+    with pytest.raises(DependencyError, match="does not say what the audio classifier takes"):
         Ast(str(tmp_path / "ast")).hear(noise(1))
 
 
@@ -232,12 +232,12 @@ def test_an_embedding_of_ones_own_is_given_what_stands_behind_the_sign(monkeypat
         embedders.find(["somewhere.Own", "somewhere.Own=usual"])
 
 
-def test_the_licence_is_said_before_work(
+def test_the_license_is_said_before_work(
     weights: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     embedders.find([f"ast={weights / 'ast'}"])
-    assert "licence: bsd-3-clause" in capsys.readouterr().err
+    assert "license: bsd-3-clause" in capsys.readouterr().err
     assert json.loads((weights / "ast" / "config.json").read_text())["model_type"] == "audio-spectrogram-transformer"
 
 
@@ -250,5 +250,5 @@ def test_imagebinds_package_is_taken_without_its_readers_and_what_it_lacks_is_to
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(sys.modules, "imagebind", None)  # so that it is gone again afterwards
     monkeypatch.delitem(sys.modules, "imagebind")
-    with pytest.raises(MissingError, match="ImageBind's package needs nothing_of_the_kind, too"):
+    with pytest.raises(DependencyError, match="ImageBind's package needs nothing_of_the_kind, too"):
         embedders.find(["imagebind"])

@@ -62,14 +62,14 @@ def pieces(windows: Iterable[Floats], texts: Sequence[str] = (), seen: Sequence[
 def heard() -> tuple[list[Floats], list[Floats], list[str], Weighed]:
     """Twelve clips of three windows: the truth, and music beside it; their tags and pictures are the truth's places."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(12, 1, 4)) * 3
-    true = [centre + rng.normal(size=(3, 4)) * 0.2 for centre in centres]
+    centers = rng.normal(size=(12, 1, 4)) * 3
+    true = [center + rng.normal(size=(3, 4)) * 0.2 for center in centers]
     made = [each + rng.normal(size=(3, 4)) * 0.3 for each in true]
     far = [each + 4.0 for each in true]
     true, made, far = ([np.float32(x).astype(float) for x in each] for each in (true, made, far))
-    texts = [" ".join(map(str, centre[0])) for centre in centres]
+    texts = [" ".join(map(str, center[0])) for center in centers]
     model = Plain()
-    systems = {"near": pieces(made, texts, list(centres)), "far": pieces(far, texts, list(centres))}
+    systems = {"near": pieces(made, texts, list(centers)), "far": pieces(far, texts, list(centers))}
     found = weigh([model], systems, pieces(true))
     assert model.released == 1
     return true, made, texts, found

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.fixtures.tiny import musicgen as tiny
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings.audiocraft import config_from_v2m, config_to_v2m, from_v2m, text_encoder, to_v2m
 from v2m.models.music_model import MusicConfig, MusicModel
 
@@ -81,19 +81,19 @@ def test_delays_of_its_own_are_kept() -> None:
 )
 def test_settings_of_another_model_are_told(places: dict[str, Any], told: str) -> None:
     state = tiny.audiocraft_model(tiny.audiocraft_settings()).state_dict()
-    with pytest.raises(MissingError, match=told) as error:
+    with pytest.raises(DependencyError, match=told) as error:
         config_to_v2m(changed(**places), state)
     assert "\n" not in str(error.value)
 
 
 def test_weights_of_another_model_are_told() -> None:
-    with pytest.raises(MissingError, match=r"audiocraft's MusicGen: it has no encoder.model.0.bias, x.00.y"):
+    with pytest.raises(DependencyError, match=r"audiocraft's MusicGen: it has no encoder.model.0.bias, x.00.y"):
         to_v2m({"encoder.model.0.bias": torch.zeros(1), "x.00.y": torch.zeros(1)})
-    with pytest.raises(MissingError, match=r"it has no emb.N.weight"):
+    with pytest.raises(DependencyError, match=r"it has no emb.N.weight"):
         to_v2m({"emb.N.weight": torch.zeros(1)})
-    with pytest.raises(MissingError, match=r"emb.0.weight is missing"):
+    with pytest.raises(DependencyError, match=r"emb.0.weight is missing"):
         config_to_v2m(tiny.audiocraft_settings(), {})
-    with pytest.raises(MissingError, match=r"has 32 rows, which 3 projections cannot share"):
+    with pytest.raises(DependencyError, match=r"has 32 rows, which 3 projections cannot share"):
         to_v2m({"transformer.layers.0.cross_attention.in_proj_weight": torch.zeros(32, 32)})
 
 

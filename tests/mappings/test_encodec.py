@@ -9,7 +9,7 @@ import torch
 from transformers import EncodecConfig, EncodecModel
 
 from tests.fixtures.tiny import encodec as tiny
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.mappings.encodec import (
     config_from_transformers,
     config_to_transformers,
@@ -76,9 +76,9 @@ def test_shortcuts_and_group_norms_have_their_names_too() -> None:
 )
 def test_an_unknown_weight_is_refused_by_name(key: str) -> None:
     state = EncodecModel(tiny.config()).state_dict()
-    with pytest.raises(MissingError, match=key):
+    with pytest.raises(DependencyError, match=key):
         to_transformers(from_transformers(state) | {key: torch.zeros(1)})
-    with pytest.raises(MissingError, match=key):
+    with pytest.raises(DependencyError, match=key):
         from_transformers(state | {key: torch.zeros(1)})
 
 
@@ -117,7 +117,7 @@ def test_settings_that_refer_to_one_another_are_followed() -> None:
     assert resolved(settings)["encodec"]["channels"] == 1
     for wrong in ("${nowhere}", "${encodec.sample_rate}"):
         settings["encodec"]["sample_rate"] = wrong
-        with pytest.raises(MissingError, match="refer to"):
+        with pytest.raises(DependencyError, match="refer to"):
             config_to_transformers(settings)
 
 
@@ -136,7 +136,7 @@ def test_settings_that_refer_to_one_another_are_followed() -> None:
 def test_what_transformers_cannot_be_is_named(section: str, name: str, value: object) -> None:
     settings = tiny.audiocraft_config()
     settings[section][name] = value
-    with pytest.raises(MissingError, match=next(iter(value)) if isinstance(value, dict) else name):
+    with pytest.raises(DependencyError, match=next(iter(value)) if isinstance(value, dict) else name):
         config_to_transformers(settings)
 
 
@@ -144,16 +144,16 @@ def test_what_transformers_cannot_be_is_named(section: str, name: str, value: ob
 def test_missing_settings_are_named(section: str) -> None:
     settings = tiny.audiocraft_config()
     del settings[section]
-    with pytest.raises(MissingError, match=f"lack {section}"):
+    with pytest.raises(DependencyError, match=f"lack {section}"):
         config_to_transformers(settings)
 
 
 def test_another_model_s_settings_are_refused() -> None:
-    with pytest.raises(MissingError, match="compression_model is None"):
+    with pytest.raises(DependencyError, match="compression_model is None"):
         config_to_transformers({"lm_model": "transformer_lm"})
-    with pytest.raises(MissingError, match="model_type is 'dac'"):
+    with pytest.raises(DependencyError, match="model_type is 'dac'"):
         config_from_transformers({"model_type": "dac"})
-    with pytest.raises(MissingError, match="chunks"):
+    with pytest.raises(DependencyError, match="chunks"):
         config_from_transformers(tiny.config().to_dict() | {"chunk_length_s": 1.0})
-    with pytest.raises(MissingError, match="num_filters"):
+    with pytest.raises(DependencyError, match="num_filters"):
         config_from_transformers({k: v for k, v in tiny.config().to_dict().items() if k != "num_filters"})

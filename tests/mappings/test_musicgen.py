@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.fixtures.tiny import musicgen as tiny
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings.musicgen import check, config_from_v2m, config_to_v2m, from_v2m, merge, split, to_v2m
 from v2m.models.music_model import MusicConfig, MusicModel
 
@@ -58,28 +58,30 @@ def test_a_decoder_alone(published: tuple[dict[str, Any], dict[str, Tensor]]) ->
 def test_another_family_is_told(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
     config, state = published
     own = split(state).own
-    with pytest.raises(MissingError, match="model_type 'llama', which is no MusicGen"):
+    with pytest.raises(DependencyError, match="model_type 'llama', which is no MusicGen"):
         check({"model_type": "llama"})
-    with pytest.raises(MissingError, match=r"config.json of musicgen lacks decoder, audio_encoder"):
+    with pytest.raises(DependencyError, match=r"config.json of musicgen lacks decoder, audio_encoder"):
         check({"model_type": "musicgen", "text_encoder": {}})
-    with pytest.raises(MissingError, match="scale_embedding True"):
+    with pytest.raises(DependencyError, match="scale_embedding True"):
         config_to_v2m(config | {"decoder": config["decoder"] | {"scale_embedding": True}}, own)
-    with pytest.raises(MissingError, match="codebooks is 8 but 4 by the weights"):
+    with pytest.raises(DependencyError, match="codebooks is 8 but 4 by the weights"):
         config_to_v2m(config | {"decoder": config["decoder"] | {"num_codebooks": 8}}, own)
-    with pytest.raises(MissingError, match="cross_attention is False but True by the weights"):
+    with pytest.raises(DependencyError, match="cross_attention is False but True by the weights"):
         config_to_v2m(config | {"model_type": "musicgen_melody"}, own)
-    with pytest.raises(MissingError, match=r"hold no enc_to_dec_proj.weight"):
+    with pytest.raises(DependencyError, match=r"hold no enc_to_dec_proj.weight"):
         config_to_v2m(config, {name: value for name, value in own.items() if "enc_to" not in name})
-    with pytest.raises(MissingError, match=r"embed_tokens.0.weight is missing"):
+    with pytest.raises(DependencyError, match=r"embed_tokens.0.weight is missing"):
         config_to_v2m(config, {})
 
 
 def test_weights_of_another_model_are_told(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
     own = split(published[1]).own
-    with pytest.raises(MissingError, match=r"it has no model.embed_tokens.weight, model.layers.0.mlp.up_proj.weight"):
+    with pytest.raises(
+        DependencyError, match=r"it has no model.embed_tokens.weight, model.layers.0.mlp.up_proj.weight"
+    ):
         to_v2m({"model.embed_tokens.weight": torch.zeros(1), "model.layers.0.mlp.up_proj.weight": torch.zeros(1)})
     name = "decoder.model.decoder.layers.1.self_attn.k_proj.weight"
-    with pytest.raises(MissingError, match=r"lm.layers.1.self_attention.key.weight is not"):
+    with pytest.raises(DependencyError, match=r"lm.layers.1.self_attention.key.weight is not"):
         to_v2m({key: value for key, value in own.items() if key != name})
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.fixtures.tiny import sonique as tiny
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.mappings import stable_audio
 
 Spoil = Callable[[dict[str, Any]], Any]
@@ -44,21 +44,21 @@ def test_the_published_parts_are_understood() -> None:
 def test_another_model_is_told_from_it(spoil: Spoil, told: str) -> None:
     config = tiny.settings()
     spoil(config)
-    with pytest.raises(MissingError, match=told):
+    with pytest.raises(DependencyError, match=told):
         stable_audio.settings(config)
 
 
 def test_all_that_is_strange_is_told_at_once() -> None:
     config = tiny.settings(use_nearest_upsample=True) | {"audio_channels": 2}
-    with pytest.raises(MissingError, match=r"audio_channels is 2.*use_nearest_upsample is True"):
+    with pytest.raises(DependencyError, match=r"audio_channels is 2.*use_nearest_upsample is True"):
         stable_audio.settings(config)
 
 
 def test_half_of_a_weight_norm_and_foreign_weights_are_told() -> None:
     settings, state = stable_audio.settings(tiny.settings()), tiny.state()
     lame = {name: value for name, value in state.items() if not name.endswith("block.0.weight_g")}
-    with pytest.raises(MissingError, match="lacks its weight_g"):
+    with pytest.raises(DependencyError, match="lacks its weight_g"):
         stable_audio.autoencoder(lame, settings.autoencoder)
     foreign = state | {"pretransform.model.bottleneck.codebook": torch.zeros(1)}
-    with pytest.raises(MissingError, match=r"has no bottleneck\.codebook"):
+    with pytest.raises(DependencyError, match=r"has no bottleneck\.codebook"):
         stable_audio.autoencoder(foreign, settings.autoencoder)

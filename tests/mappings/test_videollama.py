@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
 from tests.fixtures.tiny.videollama import make_native, make_original
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.mappings.videollama import config_to_native, config_to_original, to_native, to_original
 
 
@@ -70,13 +70,13 @@ def test_layers_keep_their_numbers() -> None:
     ],
 )
 def test_an_unknown_name_is_told(name: str) -> None:
-    with pytest.raises(MissingError, match="does not have") as caught:
+    with pytest.raises(DependencyError, match="does not have") as caught:
         to_native({"model.norm.weight": 0, name: 1})
     assert repr(name) in str(caught.value)
 
 
 def test_many_unknown_names_stay_one_line() -> None:
-    with pytest.raises(MissingError, match="and 97 more"):
+    with pytest.raises(DependencyError, match="and 97 more"):
         to_native({f"a{number}": 0 for number in range(100)})
 
 
@@ -122,5 +122,5 @@ def test_placeholders_are_those_of_qwen(original: Path) -> None:
     ],
 )
 def test_settings_that_cannot_be_read_are_told(original: Path, change: dict[str, Any], told: str) -> None:
-    with pytest.raises(MissingError, match=told):
+    with pytest.raises(DependencyError, match=told):
         config_to_native(config(original) | change)

@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from tests.fixtures.tiny import musicgen as tiny
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings.vidmuse import config_from_v2m, config_to_v2m, from_v2m, is_vidmuse, to_v2m
 from v2m.models.music_model import MusicConfig, MusicModel
 
@@ -48,13 +48,13 @@ def test_it_is_told_from_musicgen(published: Published) -> None:
 
 def test_what_does_not_fit_is_told(published: Published) -> None:
     settings, state = published
-    with pytest.raises(MissingError, match="visual_encoder 'videomae' is not the published VidMuse's"):
+    with pytest.raises(DependencyError, match="visual_encoder 'videomae' is not the published VidMuse's"):
         config_to_v2m(settings | {"video": {"visual_encoder": "videomae"}}, state)
-    with pytest.raises(MissingError, match="lack global_pos_embedding: "):
+    with pytest.raises(DependencyError, match="lack global_pos_embedding: "):
         config_to_v2m(settings, {name: value for name, value in state.items() if not name.startswith("global")})
-    with pytest.raises(MissingError, match=r"VidMuse's CLIP: it has no visual_encoder_model.text_model.x"):
+    with pytest.raises(DependencyError, match=r"VidMuse's CLIP: it has no visual_encoder_model.text_model.x"):
         to_v2m(state | {"visual_encoder_model.text_model.x": torch.zeros(1)})
-    with pytest.raises(MissingError, match=r"it has no local_temporal_transformer.layers.0.2.norm.weight"):
+    with pytest.raises(DependencyError, match=r"it has no local_temporal_transformer.layers.0.2.norm.weight"):
         to_v2m(state | {"local_temporal_transformer.layers.0.2.norm.weight": torch.zeros(1)})
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import XcodecConfig, XcodecModel
 
 from tests.fixtures.tiny.xcodec import TINY, make
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.mappings.xcodec import from_transformers, settings, to_transformers
 
 POSITIONS = "semantic_model.encoder.pos_conv_embed.conv"
@@ -108,9 +108,9 @@ def test_names_of_the_newer_weight_norm_are_taken_for_hubert(published: dict[str
     ["quantizer.vq.layers.12._codebook.embed_avg", "encoder.block.7.bias", "fc_prior.alpha", "decoder.layers.0.weight"],
 )
 def test_an_unknown_weight_is_refused_by_name(published: dict[str, Tensor], key: str) -> None:
-    with pytest.raises(MissingError, match=key):
+    with pytest.raises(DependencyError, match=key):
         to_transformers(published | {key: torch.zeros(1)})
-    with pytest.raises(MissingError, match=key):
+    with pytest.raises(DependencyError, match=key):
         from_transformers(to_transformers(published) | {key: torch.zeros(1)})
 
 
@@ -118,13 +118,13 @@ def test_an_unknown_weight_is_refused_by_name(published: dict[str, Tensor], key:
 def test_half_a_weight_norm_is_refused_by_name(published: dict[str, Tensor], kept: str, lost: str) -> None:
     name = "decoder_2.model.0"
     state = {key: value for key, value in published.items() if key != f"{name}.{lost}"}
-    with pytest.raises(MissingError, match=rf"'{name}.{kept}' lacks its {lost}"):
+    with pytest.raises(DependencyError, match=rf"'{name}.{kept}' lacks its {lost}"):
         to_transformers(state)
 
 
 @pytest.mark.parametrize("wrong", [{"ratios": [8, 8, 4, 2]}, {"bins": 2048}])
 def test_another_codecs_settings_are_refused(published: dict[str, Tensor], wrong: dict[str, object]) -> None:
-    with pytest.raises(MissingError, match="not YuE's X-Codec"):
+    with pytest.raises(DependencyError, match="not YuE's X-Codec"):
         settings({"target_bandwidths": [0.5, 6], **wrong}, {}, published)
-    with pytest.raises(MissingError, match="target_bandwidths"):
+    with pytest.raises(DependencyError, match="target_bandwidths"):
         settings({}, {}, published)

@@ -15,7 +15,7 @@ from v2m.media.preview import HEIGHT, preview
 
 def test_it_is_small_silent_and_as_long_as_what_is_taken(tmp_path: Path) -> None:
     whole = video.open(EXAMPLE)
-    part = whole.span(0.0, 3.0)
+    part = whole.crop(0.0, 3.0)
     preview(part, tmp_path / "small.mp4")
     made = video.open(tmp_path / "small.mp4")
     assert made.height == min(HEIGHT, whole.height)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.robustness.corpus import resolution_change
 from tests.robustness.media_makers import Maker, number_in
-from v2m.core.errors import RefusedError
+from v2m.core.errors import InvalidInputError
 from v2m.core.types import Video
 from v2m.media import video
 
@@ -57,7 +57,7 @@ def test_frames_come_for_any_times_in_any_order(maker: Maker, decoder: video.Dec
 
 
 def test_a_span_counts_from_its_start(maker: Maker) -> None:
-    clip = video.open(made(maker, "plain.mp4", "V X -g 30 O")).span(1.0, 2.0)
+    clip = video.open(made(maker, "plain.mp4", "V X -g 30 O")).crop(1.0, 2.0)
     assert numbers_at(clip, [0.0, 0.5]) == [30, 45]
 
 
@@ -171,7 +171,7 @@ def test_a_stream_that_appears_on_the_way_does_no_harm(maker: Maker) -> None:
 def test_limits_are_kept_with_and_without_a_header_that_tells(
     maker: Maker, limits: video.Limits, reason: str, name: str
 ) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(InvalidInputError) as refused:
         video.open(made(maker, name, "V X -g 30 O"), limits)
     assert refused.value.reason == reason
 
@@ -185,7 +185,7 @@ def test_a_header_that_declares_too_much_is_refused_at_once(maker: Maker) -> Non
     """A day at one frame a second, the packets of which are not read."""
     path = made(maker, "day.mp4", "-f lavfi -i color=black:s=64x64:r=1:d=86400 X -g 100000 O")
     begin = time.monotonic()
-    with pytest.raises(RefusedError, match="86400 s"):
+    with pytest.raises(InvalidInputError, match="86400 s"):
         video.open(path)
     assert time.monotonic() - begin < 10
 
@@ -202,7 +202,7 @@ def zeroed(maker: Maker, begin: float, end: float) -> Path:
 
 def test_a_video_that_hardly_decodes_is_refused_at_the_end_of_reading(maker: Maker) -> None:
     clip = video.open(zeroed(maker, 0.2, 0.95))
-    with pytest.raises(RefusedError, match="can hardly be decoded") as refused:
+    with pytest.raises(InvalidInputError, match="can hardly be decoded") as refused:
         scanned(clip, 30)
     assert refused.value.reason == "undecodable"
 
@@ -234,6 +234,6 @@ def test_damage_is_told_once_it_is_met(maker: Maker, begin: float, end: float) -
 
 def test_the_picture_is_measured_once(maker: Maker) -> None:
     clip = video.open(made(maker, "plain.mp4", "V X -g 30 O"))
-    picture = clip.picture()
+    picture = clip.visual_features()
     assert len(picture.times) == 120
-    assert clip.picture() is picture
+    assert clip.visual_features() is picture

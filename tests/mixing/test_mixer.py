@@ -65,7 +65,7 @@ def test_the_file_has_the_loudness_and_the_peaks_that_were_asked_for(name: str, 
     assert report.loudness == pytest.approx(loud, abs=0.15)
     assert report.true_peak == pytest.approx(peak, abs=0.7)  # the meters differ on noise up to 24 kHz
     assert report.warnings == ()
-    assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["tracks"] == 1
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["tracks"] == 1
 
 
 def test_an_encoder_that_overshoots_is_given_less(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_silence_stays_silence(seconds: float, tmp_path: Path) -> None:
     assert report.loudness is None
     assert report.true_peak is None
     assert "silent_music" in " ".join(report.warnings)
-    json.dumps(report.as_dict(), allow_nan=False)
+    json.dumps(report.to_dict(), allow_nan=False)
 
 
 def test_music_too_short_to_measure_is_left_alone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.conftest import FFMPEG, ffmpeg, names
 from tests.media.audio_checks import drums, tone
 from v2m.core import atomic
 from v2m.core.atomic import check_output
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Video
 from v2m.media import video as videos
 from v2m.media.ffmpeg import FFmpegError, run
@@ -178,11 +178,11 @@ def test_progress_rises_to_one(clip: Video, out: Path) -> None:
 
 def test_missing_ffmpeg_is_said(clip: Video, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("V2M_FFMPEG", str(tmp_path / "none"))
-    with pytest.raises(MissingError, match="V2M_FFMPEG is"):
+    with pytest.raises(DependencyError, match="V2M_FFMPEG is"):
         mix(clip, tone(1), out)
     stub(tmp_path, monkeypatch, "")
     (tmp_path / "ffmpeg-stub").write_text("#!/nowhere\n")
-    with pytest.raises(MissingError, match="does not run"):
+    with pytest.raises(DependencyError, match="does not run"):
         mix(clip, tone(1), out)
     assert names(out.parent) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from v2m.core.types import Sampling
+from v2m.core.types import SamplingConfig
 from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LMConfig
 from v2m.models.lora import BASE, LoRA, adapt, fingerprint, learns, merged, own, woven
@@ -94,12 +94,12 @@ def test_a_decoder_that_reads_weights_writes_what_the_adapted_model_expects() ->
     base = {name.replace(BASE, "."): value.float() for name, value in before.items() if not learns(name)}
     plain.load_state_dict(merged(base, own(before), LoRA(rank=4).scale))
     found, wanted = (
-        each.generate([(1.0, None)], 20, sampling=Sampling(top_k=1), seeds=[0])
+        each.generate([(1.0, None)], 20, sampling=SamplingConfig(top_k=1), seeds=[0])
         for each in (decoder, Decoder(plain.lm, precision="fp32"))
     )
     assert torch.equal(found, wanted)
     other = Decoder(model.lm.to(torch.float32), precision="fp32").generate(
-        [(1.0, None)], 20, sampling=Sampling(top_k=1), seeds=[0]
+        [(1.0, None)], 20, sampling=SamplingConfig(top_k=1), seeds=[0]
     )
     assert not torch.equal(other, wanted)  # of what was adapted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from v2m.core.types import Sampling
+from v2m.core.types import SamplingConfig
 from v2m.models.conditioning import Condition
 from v2m.models.lm import LMConfig
 from v2m.models.music_model import NULLS, Branch, MusicConfig, MusicModel
@@ -47,7 +47,7 @@ def test_guidance_weighs_nothing_the_video_and_both(t: float, v: float | None) -
     model = MusicModel(MusicConfig(LM_))
     text, video = Condition.whole(torch.ones(1, 1, 16)), Condition.whole(torch.ones(1, 2, 16))
     value = {0: 0.5, 1: 10.0, 2: 7.0, 3: -2.0}
-    sampling = Sampling(guidance=t, video_guidance=v)
+    sampling = SamplingConfig(cfg_scale=t, video_cfg_scale=v)
     strength = t if v is None else v
     found = model.branches(sampling, text=text, video=video)
     assert sum(share for share, _ in found) == pytest.approx(1)
@@ -61,12 +61,12 @@ def test_guidance_weighs_nothing_the_video_and_both(t: float, v: float | None) -
 
 def test_without_guidance_there_is_one_branch() -> None:
     text = Condition.whole(torch.ones(1, 1, 16))
-    assert len(MusicModel(MusicConfig(LM_)).branches(Sampling(guidance=1.0), text=text)) == 1
+    assert len(MusicModel(MusicConfig(LM_)).branches(SamplingConfig(cfg_scale=1.0), text=text)) == 1
 
 
 def test_what_is_unwanted_alone_is_led_away_from() -> None:
     unwanted = Condition.whole(torch.ones(1, 2, 16))
-    found = MusicModel(MusicConfig(LM_)).branches(Sampling(guidance=3.0), without=unwanted)
+    found = MusicModel(MusicConfig(LM_)).branches(SamplingConfig(cfg_scale=3.0), without=unwanted)
     assert found == [(-2.0, unwanted), (3.0, None)]
 
 
@@ -77,7 +77,7 @@ def test_what_stands_before_the_codes_keeps_its_places(unwanted: int) -> None:
     text, melody = Condition.whole(torch.ones(1, 3, 16)), model.hear(torch.rand(1, 4, 12))
     silence = model.hear(torch.eye(12)[:1].expand(1, 4, 12)).tokens
     without = Condition.whole(torch.full((1, unwanted, 16), 2.0)) if unwanted else None
-    (_, nothing), (_, both) = model.branches(Sampling(guidance=3.0), text=text, melody=melody, without=without)
+    (_, nothing), (_, both) = model.branches(SamplingConfig(cfg_scale=3.0), text=text, melody=melody, without=without)
     assert nothing is not None
     assert both is not None
     words = max(unwanted, 3)
@@ -92,7 +92,7 @@ def test_what_stands_before_the_codes_keeps_its_places(unwanted: int) -> None:
 def test_a_video_before_the_codes_has_zeros_for_its_opposite() -> None:
     model = MusicModel(MusicConfig(PREFIXED))
     text, video = Condition.whole(torch.ones(1, 3, 16)), Condition.whole(torch.full((1, 2, 16), 5.0))
-    found = model.branches(Sampling(guidance=3.0, video_guidance=2.0), text=text, video=video)
+    found = model.branches(SamplingConfig(cfg_scale=3.0, video_cfg_scale=2.0), text=text, video=video)
     heard = [None if each is None else each.tokens[0, :, 0].tolist() for _, each in found]
     assert heard == [[0, 0, 0, 0, 0], [0, 0, 0, 5, 5], [1, 1, 1, 5, 5]]
 
@@ -154,17 +154,17 @@ def test_guidance_leads_away_from_the_learned_nulls() -> None:
     assert model.null_text is not None
     assert model.null_video is not None
     none, blind = model.null_text[0], model.null_video[0]
-    sampling = Sampling(guidance=3.0, video_guidance=2.0)
+    sampling = SamplingConfig(cfg_scale=3.0, video_cfg_scale=2.0)
     shares, conditions = zip(*model.branches(sampling, text=text, video=video), strict=True)
     assert shares == (-1.0, -1.0, 3.0)
     wanted = [[none, blind], [none, video.tokens[0]], [text.tokens[0], video.tokens[0]]]
     assert all(same(heard(each)[0], torch.cat(parts)) for each, parts in zip(conditions, wanted, strict=True))
-    (_, nothing), (_, both) = model.branches(Sampling(guidance=3.0), text=text)
+    (_, nothing), (_, both) = model.branches(SamplingConfig(cfg_scale=3.0), text=text)
     assert same(heard(nothing)[0], torch.cat([none, blind]))
     assert same(heard(both)[0], torch.cat([text.tokens[0], blind]))
-    (_, nothing), _ = model.branches(Sampling(guidance=3.0), video=video, without=text)
+    (_, nothing), _ = model.branches(SamplingConfig(cfg_scale=3.0), video=video, without=text)
     assert same(heard(nothing)[0], torch.cat([text.tokens[0], blind]))
-    ((share, alone),) = model.branches(Sampling())
+    ((share, alone),) = model.branches(SamplingConfig())
     assert share == 1
     assert same(heard(alone)[0], torch.cat([none, blind]))
     assert NULLS == len(none) == len(blind)

@@ -37,7 +37,7 @@ def agree(codec: EnCodec, wave: Tensor, codes: Tensor, sound: Tensor) -> None:
     assert torch.equal(found, codes)
     assert all(len(found[:, k].unique()) > 4 for k in range(found.shape[1]))
     heard = codec.decode(codes)
-    assert heard.shape == (*wave.shape[:2], codes.shape[2] * codec.hop)
+    assert heard.shape == (*wave.shape[:2], codes.shape[2] * codec.hop_length)
     assert sound.std() > 0.01
     assert (heard - sound[..., : heard.shape[2]]).abs().max() <= TOLERANCE
 
@@ -70,7 +70,7 @@ def test_a_causal_codec_of_many_bandwidths_is_transformers_model_at_each(tmp_pat
         codec = encodec.load(
             tmp_path, CPU, config=settings.to_dict(), state=reference.state_dict(), bandwidth=bandwidth
         )
-        assert codec.spec.codebooks == codes.shape[1] == codebooks
+        assert codec.spec.num_codebooks == codes.shape[1] == codebooks
         agree(codec, wave, codes, reference.decode(codes[None], [None]).audio_values)
 
 
@@ -103,7 +103,7 @@ def test_transformers_model_through_the_converter_is_audiocrafts() -> None:
 
 
 @torch.inference_mode()
-def test_renormalised_sound_is_audiocrafts_with_its_loudness(tmp_path: Path) -> None:
+def test_renormalized_sound_is_audiocrafts_with_its_loudness(tmp_path: Path) -> None:
     settings = tiny.audiocraft_config()
     settings["encodec"]["renormalize"] = True
     reference = tiny.audiocraft_model(settings)
@@ -128,7 +128,7 @@ def test_stereo_is_audiocrafts_interleaving(tmp_path: Path) -> None:
     codec, wave = Stereo(encodec.load(path.parent, CPU)), noise(16000, channels=2, batch=3)
     codes = reference.encode(wave)[0]
     assert codec.spec.channels == 2
-    assert codec.spec.codebooks == codes.shape[1] == 8
+    assert codec.spec.num_codebooks == codes.shape[1] == 8
     assert torch.equal(codec.encode(wave), codes)
     assert (codec.decode(codes) - reference.decode(codes)).abs().max() <= TOLERANCE
 
@@ -161,7 +161,7 @@ def test_the_package_gives_the_same_codes_and_sound(*, chunked: bool) -> None:
     ((codes, scale),) = reference.encode(wave)
     sound = reference.decode([(codes, scale)])
     found, scales = codec.encode_scaled(wave)
-    assert codec.spec.codebooks == codes.shape[1] == 2
+    assert codec.spec.num_codebooks == codes.shape[1] == 2
     assert torch.equal(found, codes)
     assert (codec.decode(codes, scales) - sound).abs().max() <= TOLERANCE
     assert torch.allclose(scales, torch.ones(2, 1) if scale is None else scale)
@@ -200,7 +200,7 @@ def test_t5_is_transformers_and_a_batch_is_its_rows(tmp_path: Path) -> None:
     texts = ["A calm ambient piece, 96 bpm", "funk", "Dark cinematic strings and a solo flute in D minor"]
     encoder = T5.load(tmp_path, CPU)
     tokens, mask, _ = encoder.encode(texts)
-    assert tokens.shape == (*mask.shape, encoder.width)
+    assert tokens.shape == (*mask.shape, encoder.dim)
     for row, text in enumerate(texts):
         alone = reference(**words(text, return_tensors="pt")).last_hidden_state[0]
         assert mask[row].tolist() == [True] * len(alone) + [False] * (mask.shape[1] - len(alone))

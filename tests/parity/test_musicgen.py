@@ -26,7 +26,7 @@ from transformers import (
 
 from tests.fixtures.tiny import musicgen as tiny
 from tests.reference.slow_models import greedy
-from v2m.core.types import Sampling
+from v2m.core.types import SamplingConfig
 from v2m.mappings import audiocraft, musicgen
 from v2m.models import patterns
 from v2m.models.conditioning import Condition, join
@@ -136,7 +136,7 @@ def test_logits_and_guidance_are_those_of_audiocraft(original: tuple[Any, MusicM
     both, none = (theirs(codes, conditions=[], condition_tensors=each) for each in (tensors, null))
     assert_close(model.lm(codes, join(*heard)), both)
     extra = {} if len(heard) == 1 else {"melody": heard[0]}
-    branches = model.branches(Sampling(guidance=3.0), text=text, **extra)
+    branches = model.branches(SamplingConfig(cfg_scale=3.0), text=text, **extra)
     assert [share for share, _ in branches] == [-2.0, 3.0]
     ours = torch.stack([share * model.lm(codes, each) for share, each in branches]).sum(0)
     assert_close(ours, none + (both - none) * 3.0)
@@ -153,7 +153,7 @@ def test_the_likeliest_codes_are_those_of_audiocraft(original: tuple[Any, MusicM
     said = [ConditioningAttributes(text={"description": "calm"})]
     expected = theirs.generate(conditions=said, max_gen_len=FRAMES, use_sampling=False, cfg_coef=3.0)
     theirs.condition_provider = kept
-    found = greedy(model.lm, model.branches(Sampling(guidance=3.0), text=Condition.whole(memory)), FRAMES)
+    found = greedy(model.lm, model.branches(SamplingConfig(cfg_scale=3.0), text=Condition.whole(memory)), FRAMES)
     assert torch.equal(found, expected)
     assert len(expected.unique()) > 10, "the codes vary, so that being equal says something"
 
@@ -181,7 +181,7 @@ def test_the_likeliest_codes_are_those_of_transformers(composite: tuple[Any, Mus
         decoder_start_token_id=tiny.ENTRIES,
     )
     expected = out.reshape(1, count, -1)
-    found = greedy(model.lm, model.branches(Sampling(guidance=3.0), text=Condition.whole(memory)), FRAMES)
+    found = greedy(model.lm, model.branches(SamplingConfig(cfg_scale=3.0), text=Condition.whole(memory)), FRAMES)
     assert torch.equal(found, expected)
     assert len(expected.unique()) > 10, "the codes vary, so that being equal says something"
 

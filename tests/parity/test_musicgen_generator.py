@@ -20,13 +20,13 @@ from transformers import (
 from tests.fixtures.tiny import musicgen as tiny
 from tests.sketch.pictures import video
 from v2m.core.prompts import line
-from v2m.core.types import Audio, Sampling, Steering, Tags
+from v2m.core.types import Audio, Controls, SamplingConfig, Tags
 from v2m.generators.musicgen import MusicGen
 from v2m.media import audio
 
 FRAMES = 60  # at 50 a second
 TAGS = Tags(genres=["ambient"], instruments=["piano", "strings"], tempo=72)
-LIKELIEST = Sampling(temperature=0.0)
+LIKELIEST = SamplingConfig(temperature=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_words_become_the_same_sound_as_in_transformers(tmp_path: Path, tune: Pa
     folder = tiny.transformers_folder(tmp_path / "model", stereo=kind == "stereo", melody=kind.startswith("melody"))
     given = tune if kind == "melody" else None
     generator = MusicGen(model=str(folder), device="cpu", precision="fp32", sampling=LIKELIEST)
-    ours = generator.generate(video(FRAMES / 50), TAGS, 0, steering=Steering(melody=given)).audio.samples
+    ours = generator.generate(video(FRAMES / 50), TAGS, 0, controls=Controls(melody=given)).audio.samples
     wanted = theirs(folder, given)
     assert wanted.shape == ours.shape
     assert np.abs(wanted).max() > 0.01

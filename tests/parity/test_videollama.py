@@ -32,8 +32,8 @@ class Slow:
         return product + self.state[f"{name}.bias"] if f"{name}.bias" in self.state else product
 
     def layer_norm(self, x: Tensor, name: str) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        scaled = centred / torch.sqrt(centred.square().mean(-1, keepdim=True) + 1e-6)
+        centerd = x - x.mean(-1, keepdim=True)
+        scaled = centerd / torch.sqrt(centerd.square().mean(-1, keepdim=True) + 1e-6)
         return scaled * self.state[f"{name}.weight"] + self.state[f"{name}.bias"]
 
     def rms_norm(self, x: Tensor, name: str) -> Tensor:

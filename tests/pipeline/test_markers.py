@@ -9,14 +9,14 @@ import numpy as np
 import opentimelineio as otio
 import pytest
 
-from v2m.core.types import Audio, Score, Section, Video
+from v2m.core.types import Audio, Section, Soundtrack, Video
 from v2m.pipeline import markers
 
 CLIP = Video(Path("/videos/two words.mp4"), "mp4", "h264", 64, 36, 0, 25.0, 8.0, np.arange(200) / 25, 0.0, ())
-SCORE = Score(
+SCORE = Soundtrack(
     Audio(np.zeros((2, 10), np.float32), 48000),
     sections=(Section("intro", 0.0, 2.0), Section("A", 2.0, 8.0)),
-    facts={"hits": [{"time": 2.0, "strength": 0.75}, {"time": 3.28, "strength": 0.5}]},
+    metadata={"hits": [{"time": 2.0, "strength": 0.75}, {"time": 3.28, "strength": 0.5}]},
 )
 
 

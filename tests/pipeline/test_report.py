@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from v2m.core.types import Audio, Score, Section
+from v2m.core.types import Audio, Section, Soundtrack
 from v2m.media import video as videos
 from v2m.pipeline import report
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, (2, 4 * 48_000)).astype(np.float32)
-BARE = Score(Audio(NOISE, 48_000))  # all that a generator must give
+BARE = Soundtrack(Audio(NOISE, 48_000))  # all that a generator must give
 FULL = replace(
     BARE,
     beats=np.arange(0, 4, 0.5),
     downbeats=np.arange(0, 4, 2.0),
     sections=(Section("intro", 0.0, 2.0), Section("A", 2.0, 4.0)),
-    facts={"style": "jazz", "key": "F minor", "alignment": {"n": 2, "hits": 0.5, "chance": 0.2}},
+    metadata={"style": "jazz", "key": "F minor", "alignment": {"n": 2, "hits": 0.5, "chance": 0.2}},
 )
 
 
@@ -29,7 +29,7 @@ def drawn(path: Path) -> np.ndarray:
     return matplotlib.image.imread(path)[..., :3]
 
 
-def colour(image: np.ndarray, wanted: str) -> int:
+def color(image: np.ndarray, wanted: str) -> int:
     """How many pixels have it."""
     rgb = np.array([int(wanted[k : k + 2], 16) for k in (1, 3, 5)]) / 255
     return int((np.abs(image - rgb).max(axis=2) < 0.02).sum())
@@ -41,8 +41,8 @@ def test_a_bare_score_and_a_full_one(clip: Path) -> None:
         report.draw(clip.with_name(name), video, score)
     bare, full = drawn(clip.with_name("bare.png")), drawn(clip.with_name("full.png"))
     assert bare.shape == full.shape
-    assert colour(bare, report.MUSIC) > 1000
-    assert colour(full, report.BEAT) > colour(bare, report.BEAT) + 30
+    assert color(bare, report.MUSIC) > 1000
+    assert color(full, report.BEAT) > color(bare, report.BEAT) + 30
 
 
 @pytest.mark.parametrize("name", [r"a$\\x$.mp4", "음악.mp4", "new\nline.mp4"])
@@ -54,10 +54,10 @@ def test_odd_names_are_drawn(clip: Path, name: str) -> None:
 
 @pytest.mark.parametrize("start", [None, 1.0])
 def test_the_file_says_where_each_second_is(clip: Path, start: float | None) -> None:
-    """Cuts, at 1.2 and 2.6 s of the video, are drawn in their colour in the columns that the file tells."""
-    span = videos.open(clip).span(start, None)
+    """Cuts, at 1.2 and 2.6 s of the video, are drawn in their color in the columns that the file tells."""
+    span = videos.open(clip).crop(start, None)
     path = clip.with_name("report.png")
-    report.draw(path, span, Score(Audio(NOISE[:, : round(48_000 * span.duration)], 48_000)))
+    report.draw(path, span, Soundtrack(Audio(NOISE[:, : round(48_000 * span.duration)], 48_000)))
     axis, image = report.Axis.of(path), drawn(path)
     assert (axis.begin, axis.end) == (start or 0.0, pytest.approx(4.0, abs=0.01))
     rgb = np.array([int(report.CUT[k : k + 2], 16) for k in (1, 3, 5)]) / 255
@@ -81,6 +81,6 @@ def test_another_picture_is_no_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.02, 0.3])
 def test_hardly_any_music_is_drawn(clip: Path, seconds: float) -> None:
-    span = videos.open(clip).span(1.0, 1.0 + seconds)
-    report.draw(clip.with_name("report.png"), span, Score(Audio(NOISE[:, : round(48_000 * seconds)], 48_000)))
+    span = videos.open(clip).crop(1.0, 1.0 + seconds)
+    report.draw(clip.with_name("report.png"), span, Soundtrack(Audio(NOISE[:, : round(48_000 * seconds)], 48_000)))
     assert drawn(clip.with_name("report.png")).std() > 0.05

@@ -15,8 +15,8 @@ import soundfile
 
 from tests.analysis.bars import bars
 from tests.conftest import names
-from v2m.core.errors import MissingError, UsageError
-from v2m.core.types import Progress, Score, Steering, Tags, Video, Weights
+from v2m.core.errors import DependencyError, UsageError
+from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.sketch import Sketch
 from v2m.media import video
 from v2m.pipeline.score import Extras, score_video
@@ -31,7 +31,7 @@ class Diary:
 
 
 class WatchedPalette(Palette):
-    def __init__(self, diary: Diary, weights: tuple[Weights, ...] = ()) -> None:
+    def __init__(self, diary: Diary, weights: tuple[WeightsInfo, ...] = ()) -> None:
         super().__init__()
         self.diary, self.weights = diary, weights
 
@@ -41,7 +41,7 @@ class WatchedPalette(Palette):
     def release(self) -> None:
         self.diary.lines.append("tagger released")
 
-    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         self.diary.lines.append("tagged")
         logging.getLogger("v2m.taggers.watched").warning("the picture is %s", "odd")
         return super().tag(video, hints, progress)
@@ -53,9 +53,9 @@ class WatchedSketch:
     def __init__(self, diary: Diary, missing: bool = False) -> None:
         self.diary, self.missing, self.sketch = diary, missing, Sketch()
 
-    def prepare(self, tags: Tags, steering: Steering) -> None:
+    def prepare(self, tags: Tags, controls: Controls) -> None:
         if self.missing:
-            raise MissingError("no weights")
+            raise DependencyError("no weights")
         self.diary.lines.append("generator prepared")
 
     def generate(
@@ -65,9 +65,9 @@ class WatchedSketch:
         seed: int,
         *,
         stems: bool = False,
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         self.diary.lines.append("written")
         return self.sketch.generate(video, tags, seed, stems=stems, progress=progress)
 
@@ -80,7 +80,7 @@ def test_weights_are_made_sure_of_first_and_the_tagger_is_gone_before_the_music(
 
 def test_a_missing_model_stops_the_work_before_the_picture_is_looked_at(clip: Path) -> None:
     diary = Diary()
-    with pytest.raises(MissingError, match="no weights"):
+    with pytest.raises(DependencyError, match="no weights"):
         score_video(clip, tagger=WatchedPalette(diary), generator=WatchedSketch(diary, missing=True))
     assert diary.lines == []
     assert names(clip.parent) == ["cuts.mp4"]
@@ -94,20 +94,20 @@ def test_what_a_part_warns_of_is_in_the_sidecar_once(clip: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extras", "steering", "words"),
+    ("extras", "controls", "words"),
     [
         (Extras(stems=True), None, "cannot do --stems"),
         (Extras(midi=True), None, "cannot do --midi"),
-        (None, Steering(reference=(Path("a.wav"),)), "cannot do --reference"),
+        (None, Controls(reference=(Path("a.wav"),)), "cannot do --reference"),
     ],
 )
 def test_what_a_generator_cannot_do_is_refused_before_any_work(
-    clip: Path, extras: Extras | None, steering: Steering | None, words: str
+    clip: Path, extras: Extras | None, controls: Controls | None, words: str
 ) -> None:
     diary = Diary()
     generator = WatchedSketch(diary)
     with pytest.raises(UsageError, match=words):
-        score_video(clip, tagger=WatchedPalette(diary), generator=generator, extras=extras, steering=steering)
+        score_video(clip, tagger=WatchedPalette(diary), generator=generator, extras=extras, controls=controls)
     assert diary.lines == []
 
 
@@ -116,21 +116,21 @@ def test_singing_asked_of_a_player_is_a_warning(clip: Path) -> None:
     assert record["warnings"] == ["vocals were asked for: this generator plays instruments only"]
 
 
-def test_the_sidecar_names_each_model_with_its_licence_and_hashes(clip: Path, tmp_path: Path) -> None:
+def test_the_sidecar_names_each_model_with_its_license_and_hashes(clip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"not really")
-    weights = Weights("someone/model", folder, "0123abc", "apache-2.0")
+    weights = WeightsInfo("someone/model", folder, "0123abc", "apache-2.0")
     score_video(clip, tagger=WatchedPalette(Diary(), (weights,)))
     (named,) = json.loads(clip.with_name("cuts.v2m.json").read_text())["weights"]
     assert named["name"] == "someone/model"
-    assert (named["revision"], named["licence"]) == ("0123abc", "apache-2.0")
+    assert (named["revision"], named["license"]) == ("0123abc", "apache-2.0")
     assert named["sha256"] == {"model.safetensors": hashlib.sha256(b"not really").hexdigest()}
 
 
 def test_takes_are_made_together_where_the_generator_can(clip: Path) -> None:
     class Together(WatchedSketch):
-        def takes(self, video: Video, tags: Tags, seeds: Sequence[int], **more: Any) -> list[Score]:
+        def takes(self, video: Video, tags: Tags, seeds: Sequence[int], **more: Any) -> list[Soundtrack]:
             self.diary.lines.append(f"together {list(seeds)}")
             return [self.sketch.generate(video, tags, seed) for seed in seeds]
 
@@ -154,12 +154,12 @@ class Deaf:
         seed: int,
         *,
         stems: bool = False,
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         beats = np.arange(0.05 + 0.07 * seed, video.duration - 0.1, 0.4)
         music = bars(beats, np.arange(len(beats)) % 4 == 0, video.duration)
-        return Score(music, stems={"all": music} if stems else {})
+        return Soundtrack(music, stems={"all": music} if stems else {})
 
 
 def test_music_that_is_deaf_to_the_cuts_is_moved_onto_them_before_takes_are_ranked(clip: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.types import Audio
 from v2m.pretrained.chroma import SETTINGS, Chroma
 
@@ -83,5 +83,5 @@ def test_settings_of_the_folder_are_taken_and_those_of_a_codec_are_not(tmp_path:
     assert (shorter.frames, shorter.sample_rate) == (40, 16000)
     codecs = written(feature_extractor_type="EncodecFeatureExtractor", sampling_rate=16000)
     assert (codecs.frames, codecs.sample_rate) == (235, 32000)
-    with pytest.raises(MissingError, match="makes no chroma"):
+    with pytest.raises(DependencyError, match="makes no chroma"):
         written(feature_extractor_type="MusicgenMelodyFeatureExtractor", hop_length="long")

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.fixtures.tiny import demucs as tiny
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.pretrained import demucs
 from v2m.pretrained.demucs import Demucs
 
@@ -61,7 +61,7 @@ FAULTS: dict[str, tuple[Callable[..., None], str]] = {
         lambda about, _: about.update(kwargs='{"segment": {"_type": "fraction", "numerator": 1, "denominator": 0}}'),
         "is no Demucs",
     ),
-    "quantised": (lambda about, _: about.update(structure="{}"), "holds quantised weights"),
+    "quantized": (lambda about, _: about.update(structure="{}"), "holds quantized weights"),
     "no numbers": (_nan, "infinite or no numbers"),
     "no voice": (_sources(["drums", "bass", "other", "noise"]), "and no voice"),
     "a tensor too few": (lambda _, state: state.pop(next(iter(state))), "1 missing"),
@@ -73,7 +73,7 @@ def test_a_file_that_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     change, said = FAULTS[fault]
     rewritten(tmp_path / "model", change)
-    with pytest.raises(MissingError, match=said):
+    with pytest.raises(DependencyError, match=said):
         Demucs.load(tmp_path / "model", CPU)
     assert not (tmp_path / "ran").exists()
 
@@ -97,7 +97,7 @@ def test_a_pickle_may_name_the_model_and_nothing_else(tmp_path: Path) -> None:
         other = tmp_path / "other" / "00000000.th"
         other.parent.mkdir(exist_ok=True)
         torch.save({**held, **more}, other)
-        with pytest.raises(MissingError, match=said):
+        with pytest.raises(DependencyError, match=said):
             Demucs.load(other.parent, CPU)
 
 
@@ -106,7 +106,7 @@ def test_a_pickle_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> N
     assert Demucs.load(tmp_path, CPU).sources == tiny.SOURCES
     with path.open("ab") as file:
         file.write(b"more")
-    with pytest.raises(MissingError, match="another SHA-256"):
+    with pytest.raises(DependencyError, match="another SHA-256"):
         Demucs.load(tmp_path, CPU)
 
 
@@ -123,12 +123,12 @@ def test_a_yaml_that_is_wrong_is_told(tmp_path: Path) -> None:
         ("{", "is not YAML"),
     ):
         about.write_text(text)
-        with pytest.raises(MissingError, match=said):
+        with pytest.raises(DependencyError, match=said):
             Demucs.load(tmp_path, CPU)
     (tmp_path / "second.yaml").write_text("models: []")
-    with pytest.raises(MissingError, match="not 2 and 1"):
+    with pytest.raises(DependencyError, match="not 2 and 1"):
         Demucs.load(tmp_path, CPU)
-    with pytest.raises(MissingError, match="not 0 and 0"):
+    with pytest.raises(DependencyError, match="not 0 and 0"):
         Demucs.load(tmp_path / "nowhere", CPU)
 
 
@@ -136,7 +136,7 @@ def test_a_yaml_that_is_wrong_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["safetensors", "th"])
 def test_what_is_no_checkpoint_is_told(tmp_path: Path, content: bytes, suffix: str) -> None:
     (tmp_path / f"0.{suffix}").write_bytes(content)
-    with pytest.raises(MissingError, match=rf"0\.{suffix}.*(is|holds)"):
+    with pytest.raises(DependencyError, match=rf"0\.{suffix}.*(is|holds)"):
         Demucs.load(tmp_path, CPU)
 
 
@@ -146,10 +146,10 @@ def test_where_there_are_none_it_says_which_files_go_where(tmp_path: Path, monke
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert demucs.here() is None
-    with pytest.raises(MissingError, match=r"adefossez/HTDemucs.*HTDemucs.*955717e8-8726e21a\.th alone"):
+    with pytest.raises(DependencyError, match=r"adefossez/HTDemucs.*HTDemucs.*955717e8-8726e21a\.th alone"):
         demucs.fetch()
     tiny.write_pickled(tmp_path / "HTDemucs")
     found = demucs.here()
     assert found == demucs.fetch()
     assert found is not None
-    assert (found.folder, found.licence) == (tmp_path / "HTDemucs", "MIT")
+    assert (found.folder, found.license) == (tmp_path / "HTDemucs", "MIT")

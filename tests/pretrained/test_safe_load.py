@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.pretrained.safe_load import check_finite, check_keys, load_strictly, pickled, read_json, state_dict, tensors
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
@@ -69,7 +69,7 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, name: str) -> Non
     folder.mkdir()
     save_file(some(), tmp_path / "secret.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
-    with pytest.raises(MissingError, match="names a shard outside its folder and is refused"):
+    with pytest.raises(DependencyError, match="names a shard outside its folder and is refused"):
         state_dict(folder)
 
 
@@ -79,25 +79,25 @@ def test_a_shard_that_is_missing_truncated_or_not_what_the_index_says_is_named(t
     first, second = sorted(tmp_path.glob("*-of-*"))
     whole = second.read_bytes()
     second.write_bytes(whole[:-3])
-    with pytest.raises(MissingError, match=rf"{second.name}' is truncated or no \w+ file"):
+    with pytest.raises(DependencyError, match=rf"{second.name}' is truncated or no \w+ file"):
         state_dict(tmp_path)
     second.write_bytes(first.read_bytes())
-    with pytest.raises(MissingError, match=r"lists tensors that its shards do not hold: b\.c"):
+    with pytest.raises(DependencyError, match=r"lists tensors that its shards do not hold: b\.c"):
         state_dict(tmp_path)
     second.unlink()
-    with pytest.raises(MissingError, match=f"{second.name}' is missing"):
+    with pytest.raises(DependencyError, match=f"{second.name}' is missing"):
         state_dict(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {}}'])
 def test_an_index_without_shards_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(MissingError, match="lists no shards"):
+    with pytest.raises(DependencyError, match="lists no shards"):
         state_dict(tmp_path)
 
 
 def test_a_folder_without_weights_is_said(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"holds no weights: neither model\.safetensors nor"):
+    with pytest.raises(DependencyError, match=r"holds no weights: neither model\.safetensors nor"):
         state_dict(tmp_path)
 
 
@@ -138,7 +138,9 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path, form: str) -> Non
         path.write_bytes(pickle.dumps({"b": Hostile(marker)}, protocol=2))
     else:
         torch.save(found, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(MissingError, match=r"a\.pth' holds code and is refused \(nothing was run\): it asks for exec$"):
+    with pytest.raises(
+        DependencyError, match=r"a\.pth' holds code and is refused \(nothing was run\): it asks for exec$"
+    ):
         pickled(path)
     assert not marker.exists()
     if form == "bare":  # it is what it pretends to be
@@ -164,7 +166,7 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: bytes, reason: s
         folder = tmp_path / name.partition(".")[2]
         folder.mkdir()
         (folder / name).write_bytes(content)
-        with pytest.raises(MissingError) as told:
+        with pytest.raises(DependencyError) as told:
             load(folder)
         assert str(told.value).startswith(f"{str(folder / name)!r} {reason}")
         assert "\n" not in str(told.value)
@@ -176,16 +178,16 @@ def test_a_truncated_torch_file_is_said(tmp_path: Path, zipped: bool, kept: floa
     buffer = io.BytesIO()
     torch.save({"a": torch.ones(5000)}, buffer, _use_new_zipfile_serialization=zipped)
     (tmp_path / "a.pth").write_bytes(buffer.getvalue()[: int(kept * len(buffer.getvalue()))])
-    with pytest.raises(MissingError, match="is truncated or no PyTorch file"):
+    with pytest.raises(DependencyError, match="is truncated or no PyTorch file"):
         pickled(tmp_path / "a.pth")
 
 
 def test_a_pickle_of_something_else_is_said(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "a.pth")
-    with pytest.raises(MissingError, match="holds a list, not the dictionary of a checkpoint"):
+    with pytest.raises(DependencyError, match="holds a list, not the dictionary of a checkpoint"):
         pickled(tmp_path / "a.pth")
     torch.save({"a": torch.ones(1), "step": 3}, tmp_path / "a.pth")
-    with pytest.raises(MissingError, match="is no plain state dict: step are no tensors"):
+    with pytest.raises(DependencyError, match="is no plain state dict: step are no tensors"):
         tensors(tmp_path / "a.pth")
 
 
@@ -206,7 +208,7 @@ def test_a_config_that_is_none_is_said(tmp_path: Path, content: bytes | None, re
     path = tmp_path / "config.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(MissingError, match=f"config.json' .*{reason}"):
+    with pytest.raises(DependencyError, match=f"config.json' .*{reason}"):
         read_json(path)
     path.write_text('{"a": "é"}', encoding="utf-8")
     assert read_json(path) == {"a": "é"}
@@ -216,7 +218,7 @@ def test_weights_of_another_model_are_told_apart_in_one_line_and_not_loaded() ->
     module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     before = module.state_dict()["0.weight"].clone()
     state = {"0.weight": torch.zeros(3, 2), "0.bias": torch.zeros(4), **{f"x{k}": torch.zeros(1) for k in range(5)}}
-    with pytest.raises(MissingError) as told:
+    with pytest.raises(DependencyError) as told:
         load_strictly(module, state, "the tiny net")
     assert str(told.value) == (
         "these are not the weights of the tiny net: 2 missing: 1.weight, 1.bias; "
@@ -242,5 +244,5 @@ def test_a_single_value_that_is_no_number_is_found_and_named(bad: float, dtype: 
     check_finite(state, "this")
     state["b.c"] = torch.ones(3, 3, dtype=dtype)
     state["b.c"][1, 2] = bad
-    with pytest.raises(MissingError, match=r"^this holds weights that are infinite or no numbers: b\.c; fetch"):
+    with pytest.raises(DependencyError, match=r"^this holds weights that are infinite or no numbers: b\.c; fetch"):
         check_finite(state, "this")

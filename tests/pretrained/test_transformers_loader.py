@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 from transformers.utils import logging
 
 from tests.fixtures.tiny import yue_lm
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.pretrained.transformers_loader import load
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def test_a_given_state_takes_the_place_of_the_folders_with_its_own_precision(fol
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-def test_modules_to_be_kept_whole_are_not_quantised(folder: Path) -> None:
+def test_modules_to_be_kept_whole_are_not_quantized(folder: Path) -> None:
     model = load(LlamaForCausalLM, folder, CPU, bits=4, what="a Llama", whole=["model.layers.0.mlp", "lm_head"])
     layer: Any = model.model.layers[0]
     assert type(layer.self_attn.q_proj).__name__ == "Linear4bit"
@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_one_line_that_names_it(
     state = load_file(folder / "model.safetensors")
     spoil(state)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(MissingError) as error:
+    with pytest.raises(DependencyError) as error:
         load(LlamaForCausalLM, folder, CPU, bits=bits, what="a Llama")
     assert words in str(error.value)
     assert capfd.readouterr().err == ""
@@ -80,6 +80,6 @@ def test_what_does_not_fit_is_one_line_that_names_it(
 def test_settings_that_make_no_model_are_one_line(folder: Path) -> None:
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"num_attention_heads": 4', '"num_attention_heads": "four"'))
-    with pytest.raises(MissingError, match="cannot be loaded as a Llama") as error:
+    with pytest.raises(DependencyError, match="cannot be loaded as a Llama") as error:
         load(LlamaForCausalLM, folder, CPU, what="a Llama")
     assert "\n" not in str(error.value)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
 from tests.fixtures.tiny import clip as tiny
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import VisionEncoder
 from v2m.core.types import Pixels
 from v2m.pretrained.safe_load import state_dict
@@ -57,7 +57,7 @@ def test_all_tokens_are_those_of_the_published_model(kind: tiny.Kind, folders: d
     assert pixels[0, 0, 0, 0] == pytest.approx((frames[0, 0, 0, 0] / 255 - means[0]) / means[1])
     torch.testing.assert_close(found, published(kind, pixels), rtol=0, atol=1e-4)
     assert isinstance(vision, VisionEncoder)
-    assert found.shape == (3, vision.tokens, vision.width) == (3, 16 if kind == "siglip" else 17, tiny.WIDTH)
+    assert found.shape == (3, vision.num_tokens, vision.dim) == (3, 16 if kind == "siglip" else 17, tiny.WIDTH)
     assert vision.name == "some/model:all"
 
 
@@ -93,7 +93,7 @@ def test_the_grid_tells_where_in_the_frame(kind: tiny.Kind, folders: dict[str, P
     every = Vision.load(folders[kind], CPU, name="m", pool="all").encode(pictures(2))
     vision = Vision.load(folders[kind], CPU, name="m", pool="grid")
     grid = vision.encode(pictures(2))
-    assert grid.shape == (2, vision.tokens, vision.width) == (2, 5, tiny.WIDTH)
+    assert grid.shape == (2, vision.num_tokens, vision.dim) == (2, 5, tiny.WIDTH)
     patches = every[:, -16:].reshape(2, 4, 4, tiny.WIDTH)  # rows, columns
     torch.testing.assert_close(grid[:, 0], every[:, 0] if kind == "clip" else every.mean(1))
     for place, (row, column) in enumerate([(0, 0), (0, 2), (2, 0), (2, 2)], start=1):
@@ -110,9 +110,9 @@ def test_many_frames_are_as_each_by_itself(folders: dict[str, Path]) -> None:
 
 def test_frames_are_read_no_larger_than_is_needed(folders: dict[str, Path]) -> None:
     squash = Vision.load(folders["clip"], CPU, name="m")
-    assert [squash.reading_width(*size) for size in ((640, 320), (320, 640), (20, 10))] == [64, 32, 20]
+    assert [squash.decode_width(*size) for size in ((640, 320), (320, 640), (20, 10))] == [64, 32, 20]
     padded = Vision.load(folders["clip"], CPU, name="m", aspect="pad")
-    assert [padded.reading_width(*size) for size in ((640, 320), (320, 640))] == [32, 16]
+    assert [padded.decode_width(*size) for size in ((640, 320), (320, 640))] == [32, 16]
 
 
 def test_a_tower_may_come_from_inside_another_model(folders: dict[str, Path]) -> None:
@@ -128,7 +128,7 @@ def test_what_is_done_to_pictures_is_what_the_folder_says(folders: dict[str, Pat
     said = {"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "crop_size": {"height": 64, "width": 64}}
     (folder / "preprocessor_config.json").write_text(json.dumps(said))
     vision = Vision.load(folder, CPU, name="m", pool="all")
-    assert (vision.side, vision.tokens) == (64, 65)  # whose positions are drawn out
+    assert (vision.side, vision.num_tokens) == (64, 65)  # whose positions are drawn out
     assert vision._std.flatten().tolist() == pytest.approx([0.2] * 3)
     assert vision.encode(pictures(1)).shape == (1, 65, tiny.WIDTH)
 
@@ -161,7 +161,7 @@ def test_wrong_files_are_told_in_one_line(kind: str, folders: dict[str, Path], t
     spoil, word = WRONG[kind]
     copy = Path(shutil.copytree(folders["tower"], tmp_path / "clip"))
     spoil(copy)
-    with pytest.raises(MissingError) as caught:
+    with pytest.raises(DependencyError) as caught:
         Vision.load(copy, CPU, name="m")
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)

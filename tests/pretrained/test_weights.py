@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.pretrained.hub_server import COMMIT, OLDER, Hub, serving
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.pretrained.weights import digests, fetch
 
 ROOT = Path(__file__).parents[2]
@@ -29,12 +29,12 @@ FILES = {
 NEEDED = ["*.json", "*.safetensors|*.bin"]
 CLIENT = """
 import json, sys
-from v2m import errors
+from v2m.core import errors
 from v2m.pretrained.weights import digests, fetch
 for name, files in json.loads(sys.argv[1]):
     try:
-        got = fetch(name, files, licence="MIT", size=12_400_000_000)
-        row = [str(got.folder), got.revision, got.licence, digests(got.folder)]
+        got = fetch(name, files, license="MIT", size=12_400_000_000)
+        row = [str(got.folder), got.revision, got.license, digests(got.folder)]
     except Exception as error:
         row = [errors.exit_code(error), errors.describe(error)]
     print(json.dumps(row))
@@ -82,18 +82,18 @@ def folder_with(path: Path, *names: str) -> Path:
 def test_a_download_is_announced_survives_a_cut_line_and_is_never_repeated(hub: Hub, client: Client) -> None:
     hub.cut = "decoders/large.pth"
     wanted = ("owner/tiny", ["*.json", "decoders/"])
-    ((folder, revision, licence, found),), said = client(wanted)
-    assert (revision, licence) == (COMMIT, "apache-2.0")
+    ((folder, revision, license, found),), said = client(wanted)
+    assert (revision, license) == (COMMIT, "apache-2.0")
     assert Path(folder, "decoders/large.pth").read_bytes() == FILES["decoders/large.pth"]
     assert found == {"decoders/large.pth": hashlib.sha256(FILES["decoders/large.pth"]).hexdigest()}
-    assert said.splitlines()[0].startswith("fetching owner/tiny (23.4 MB); licence: apache-2.0; into ")
+    assert said.splitlines()[0].startswith("fetching owner/tiny (23.4 MB); license: apache-2.0; into ")
     assert ("large.pth", f"bytes={10 << 20}-") in hub.transfers(), "goes on where it was cut"
     assert {name for name, _ in hub.transfers()} == {"config.json", "large.pth", "README.md"}
 
     hub.requests.clear()
     (again,), said = client(wanted)
     (offline,), _ = client(wanted, HF_HUB_OFFLINE="1")
-    assert again == offline == [folder, revision, licence, found]
+    assert again == offline == [folder, revision, license, found]
     assert (hub.requests, said) == ([], "")
 
 
@@ -118,7 +118,7 @@ def test_what_the_hub_refuses_is_one_line_with_the_reason_the_size_and_the_place
         assert line.startswith(f"weights owner/{name} ({size}) cannot be fetched: ")
         assert line.endswith(f"or put its files into {ROOT / 'checkpoints' / name}, or give the folder that has them")
     assert "has no such repository, or it is private" in rows[0][1]
-    assert "licence must be accepted first" in rows[1][1]
+    assert "license must be accepted first" in rows[1][1]
     assert "`hf auth login`" in rows[1][1]
     assert "it has no revision 'nope'" in rows[2][1]
     assert "owner/tiny has no vocoder.pth at revision main" in rows[3][1]
@@ -147,12 +147,12 @@ def test_a_cache_that_cannot_be_written_to_is_said(client: Client, tmp_path: Pat
 
 def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "mine", "config.json", "sub/model.safetensors")
-    got = fetch(str(folder), NEEDED, licence="MIT")
-    assert (got.name, got.folder, got.revision, got.licence) == (str(folder), folder, None, "MIT")
+    got = fetch(str(folder), NEEDED, license="MIT")
+    assert (got.name, got.folder, got.revision, got.license) == (str(folder), folder, None, "MIT")
 
 
 @pytest.mark.parametrize(
-    ("card", "licence"),
+    ("card", "license"),
     [
         ("---\nlicense: cc-by-nc-4.0\n---\ntext", "cc-by-nc-4.0"),
         ("---\nlicense: other\nlicense_name: own-terms\n---\n", "own-terms"),
@@ -161,14 +161,14 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
         ("---\n: [\n---\n", "MIT"),
     ],
 )
-def test_the_model_card_has_the_last_word_on_the_licence(tmp_path: Path, card: str, licence: str) -> None:
+def test_the_model_card_has_the_last_word_on_the_license(tmp_path: Path, card: str, license: str) -> None:
     (folder_with(tmp_path, "config.json") / "README.md").write_text(card)
-    assert fetch(str(tmp_path), ["*.json"], licence="MIT").licence == licence
+    assert fetch(str(tmp_path), ["*.json"], license="MIT").license == license
 
 
 def test_a_folder_that_lacks_a_needed_file_names_the_pattern(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "mine", "config.json", ".cache/model.safetensors")
-    with pytest.raises(MissingError, match=r"mine' lacks \*\.safetensors\|\*\.bin, \*\.model: complete that folder"):
+    with pytest.raises(DependencyError, match=r"mine' lacks \*\.safetensors\|\*\.bin, \*\.model: complete that folder"):
         fetch(str(folder), [*NEEDED, "*.model"])
 
 
@@ -177,7 +177,7 @@ def test_a_shard_that_the_index_lists_must_be_there(tmp_path: Path, other: bool)
     names = ["a-1.safetensors", "model.safetensors.index.json"] + ["pytorch_model.bin"] * other
     folder = folder_with(tmp_path, *names)
     (folder / names[1]).write_text(json.dumps({"weight_map": {"x": "a-1.safetensors", "y": "a-2.safetensors"}}))
-    with pytest.raises(MissingError, match=r"lacks a-2\.safetensors"):
+    with pytest.raises(DependencyError, match=r"lacks a-2\.safetensors"):
         fetch(str(folder), NEEDED)
     folder_with(tmp_path, "a-2.safetensors")
     assert fetch(str(folder), NEEDED).folder == folder
@@ -201,7 +201,7 @@ def test_what_may_be_missing_is_fetched_where_it_is_and_only_as_the_last_choice(
 def test_shards_of_what_may_be_missing_must_be_there_once_their_index_is(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "config.json", "part/model.safetensors.index.json")
     (folder / "part/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
-    with pytest.raises(MissingError, match=r"lacks part/a\.safetensors"):
+    with pytest.raises(DependencyError, match=r"lacks part/a\.safetensors"):
         fetch(str(folder), ["config.json", "part/|"])
     assert fetch(str(folder), ["config.json", "other/|"]).folder == folder
 
@@ -237,7 +237,7 @@ def test_another_revision_in_checkpoints_is_said(
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none", "none", "", "../up", "a/b/c"])
 def test_a_name_that_is_neither_folder_nor_repository_is_said(name: str) -> None:
-    with pytest.raises(MissingError, match="there is no folder"):
+    with pytest.raises(DependencyError, match="there is no folder"):
         fetch(name, ["*.json"])
 
 

@@ -103,11 +103,11 @@ class Maker:
         if not path.exists():
             width, height = map(int, size.split("x"))
             fraction = Fraction(rate)
-            grey = bytes([128]) * (2 * ((width + 1) // 2) * ((height + 1) // 2))
+            gray = bytes([128]) * (2 * ((width + 1) // 2) * ((height + 1) // 2))
             with path.open("wb") as file:
                 file.write(b"YUV4MPEG2 W%d H%d F%d:%d Ip C420jpeg\n" % (width, height, *fraction.as_integer_ratio()))
                 for number in range(int(count)):
-                    file.write(b"FRAME\n" + numbered(number, width, height).tobytes() + grey)
+                    file.write(b"FRAME\n" + numbered(number, width, height).tobytes() + gray)
         return path
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.fixtures.tiny import encodec, musicgen, yue_lm
 from v2m.checkpoints import V2M
-from v2m.core.errors import MissingError, describe
+from v2m.core.errors import DependencyError, format_error
 
 EMBEDDING = "decoder.model.decoder.embed_tokens.0.weight"
 LAYOUTS = ("ours", "transformers", "audiocraft")
@@ -156,9 +156,9 @@ def test_the_problem_is_named_in_one_line_with_the_folder(whole: Path, tmp_path:
     layout, spoil, told = CASES[case]
     folder = Path(shutil.copytree(whole / layout, tmp_path / "spoilt"))
     spoil(folder)
-    with pytest.raises(MissingError) as caught:
+    with pytest.raises(DependencyError) as caught:
         V2M.from_pretrained(str(folder))
-    line = describe(caught.value)
+    line = format_error(caught.value)
     assert told in line
     assert str(folder) in line
     assert "\n" not in str(caught.value)
@@ -167,5 +167,5 @@ def test_the_problem_is_named_in_one_line_with_the_folder(whole: Path, tmp_path:
 
 def test_a_real_llama_is_no_music_model(tmp_path: Path) -> None:
     yue_lm.make(tmp_path, vocab=64)
-    with pytest.raises(MissingError, match="model_type 'llama', which is no MusicGen"):
+    with pytest.raises(DependencyError, match="model_type 'llama', which is no MusicGen"):
         V2M.from_pretrained(str(tmp_path))

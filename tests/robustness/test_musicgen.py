@@ -129,7 +129,7 @@ def test_a_checkpoint_that_cannot_be_is_one_line(
         (["--generator.stride", "30"], (2, "stride 30 s must lie between 0.5 and 29.5")),
         (["--generator.precision", "int4"], (2, "int4")),
         (["--generator.sampling.top_p", "0"], (2, "top_p 0 must lie above 0")),
-        (["--generator.sampling.video_guidance", "2"], (2, "video_guidance has no effect")),
+        (["--generator.sampling.video_cfg_scale", "2"], (2, "video_cfg_scale has no effect")),
         (["--generator.device", "tpu"], (2, "device 'tpu' is none of this machine's")),
         (["--generator.model", "no/such/folder/at/all"], (4, "there is no folder 'no/such/folder/at/all'")),
     ],

@@ -16,7 +16,7 @@ import pytest
 
 from tests.robustness.corpus import ROWS
 from tests.robustness.media_makers import OK, WARNED, Maker, Row, Shown, number_in
-from v2m.core.errors import RefusedError
+from v2m.core.errors import InvalidInputError
 from v2m.core.types import Video
 from v2m.media import video
 
@@ -66,7 +66,7 @@ def test_verdict(row: Row, maker: Maker) -> None:
     path = row.build(maker)
     before, begin = fingerprint(path), time.monotonic()
     if row.verdict not in {OK, WARNED}:
-        with pytest.raises(RefusedError) as refused:
+        with pytest.raises(InvalidInputError) as refused:
             video.open(path)
         assert refused.value.reason == row.verdict
         message = str(refused.value)

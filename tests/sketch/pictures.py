@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from v2m.core.types import Cut, Picture, Pixels, Progress, Score, Tags, Video
+from v2m.core.types import Cut, Pixels, ProgressFn, Soundtrack, Tags, Video, VisualFeatures
 from v2m.generators.sketch import Sketch
 from v2m.sketch.compose.arrange import Piece, compose
 from v2m.sketch.plan.plan import plan
@@ -24,12 +24,12 @@ Cuts = tuple[tuple[float, float], ...]
 class Drawn:
     """A frame source that has a picture and no frames."""
 
-    measured: Picture
+    measured: VisualFeatures
 
-    def at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+    def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
         raise AssertionError("Sketch works from what was measured, not from frames")
 
-    def picture(self, progress: Progress | None = None) -> Picture:
+    def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
         return self.measured
 
 
@@ -38,7 +38,7 @@ def video(duration: float = 30.0, cuts: Cuts = CUTS) -> Video:
     motion = np.interp(times / duration, [0, 0.15, 0.35, 0.65, 0.85, 1], [0.1, 0.3, 0.5, 0.9, 0.7, 0.2])
     flat = np.full(len(times), 0.4)
     inside = tuple(Cut(time, strength) for time, strength in cuts if time < duration)
-    picture = Picture(10.0, times, flat, flat, flat / 2, motion, motion, np.ones(12) / 12, 0.1, inside)
+    picture = VisualFeatures(10.0, times, flat, flat, flat / 2, motion, motion, np.ones(12) / 12, 0.1, inside)
     frames = np.arange(max(1, int(duration * 25))) / 25
     return Video(Path("drawn.mp4"), "mp4", "h264", 640, 360, 0, 25.0, duration, frames, 0.0, (), source=Drawn(picture))
 
@@ -47,7 +47,7 @@ def piece(style: str, seed: int, tags: Tags | None = None, *, duration: float = 
     """The composed music, unplayed."""
     chosen = STYLES[style]
     laid = plan(
-        video(duration, cuts).picture(),
+        video(duration, cuts).visual_features(),
         duration,
         chosen.tempo[1],
         seed,
@@ -58,6 +58,6 @@ def piece(style: str, seed: int, tags: Tags | None = None, *, duration: float = 
 
 
 @lru_cache(maxsize=32)
-def score(style: str, seed: int, duration: float = SECONDS) -> Score:
+def score(style: str, seed: int, duration: float = SECONDS) -> Soundtrack:
     """The played music with its stems."""
     return Sketch(style).generate(video(duration), Tags(), seed, stems=True)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.sketch.pictures import video
 from v2m.core.errors import UsageError
-from v2m.core.types import Audio, Regeneration, Score, Steering, Tags
+from v2m.core.types import Audio, Controls, InpaintRequest, Soundtrack, Tags
 from v2m.generators.inpaint import FADE
 from v2m.generators.sketch import Sketch
 from v2m.media import audio as sound_files
@@ -32,32 +32,32 @@ BEGIN, END = 8.0, 13.0
 
 
 @lru_cache
-def before() -> Score:
+def before() -> Soundtrack:
     return Sketch().generate(video(SECONDS), TAGS, 3, stems=True)
 
 
-def record(score: Score, seed: int, tags: Tags = TAGS) -> dict[str, Any]:
+def record(score: Soundtrack, seed: int, tags: Tags = TAGS) -> dict[str, Any]:
     """What a sidecar says, as it is read."""
     beats = [round(float(beat), 3) for beat in score.beats if score.beats is not None]  # type: ignore[union-attr]
-    told = {"seed": seed, "tags": tags.as_dict(), "span": {"start": 0.0, "end": SECONDS}}
-    return json.loads(json.dumps({**told, "music": {**score.facts, "beats": beats}}))
+    told = {"seed": seed, "tags": tags.to_dict(), "span": {"start": 0.0, "end": SECONDS}}
+    return json.loads(json.dumps({**told, "music": {**score.metadata, "beats": beats}}))
 
 
 def rewrite(
     folder: Path,
-    old: Score,
+    old: Soundtrack,
     said: Mapping[str, Any] | None,
     seed: int,
     *,
     tags: Tags = TAGS,
     part: tuple[float, float] = (BEGIN, END),
-) -> Score:
+) -> Soundtrack:
     sound_files.save(old.audio, folder / "old.wav")
-    asked = Regeneration(part[0], part[1], folder / "old.wav", 0.0, said)
-    steering = Steering(regenerate=asked)
+    asked = InpaintRequest(part[0], part[1], folder / "old.wav", 0.0, said)
+    controls = Controls(inpaint=asked)
     sketch = Sketch()
-    sketch.prepare(tags, steering)
-    return sketch.generate(video(SECONDS), tags, seed, stems=True, steering=steering)
+    sketch.prepare(tags, controls)
+    return sketch.generate(video(SECONDS), tags, seed, stems=True, controls=controls)
 
 
 def cut(audio: Audio, begin: float, end: float) -> np.ndarray:
@@ -101,9 +101,12 @@ def test_outside_nothing_changes_and_inside_other_music_goes_on(tmp_path: Path) 
         inside, was = cut(score.audio, BEGIN + 0.6, END - 0.6), cut(old.audio, BEGIN + 0.6, END - 0.6)
         assert np.corrcoef(inside.mean(0), was.mean(0))[0, 1] < 0.8
         assert 0.5 < np.std(inside) / np.std(was) < 2.0, "neither louder nor softer than a musician would be"
-        assert (score.facts["key"], score.facts["progressions"]) == (old.facts["key"], old.facts["progressions"])
+        assert (score.metadata["key"], score.metadata["progressions"]) == (
+            old.metadata["key"],
+            old.metadata["progressions"],
+        )
         np.testing.assert_array_equal(score.beats, old.beats)
-        assert set(score.facts["instruments"]) == set(old.facts["instruments"]), "the same band"
+        assert set(score.metadata["instruments"]) == set(old.metadata["instruments"]), "the same band"
     assert np.abs(cut(one.audio, BEGIN, END) - cut(other.audio, BEGIN, END)).max() > 0.02
     again = rewrite(tmp_path, old, record(old, 3), 5)
     np.testing.assert_array_equal(again.audio.samples, one.audio.samples)
@@ -164,7 +167,7 @@ def test_a_part_of_what_was_already_written_anew_knows_both(tmp_path: Path) -> N
     twice = rewrite(tmp_path, once, record(once, 5), 7, part=(15.0, 19.0))
     np.testing.assert_array_equal(cut(twice.audio, 0, 15), cut(once.audio, 0, 15))
     assert np.abs(cut(twice.audio, 15, 19) - cut(once.audio, 15, 19)).max() > 0.02
-    assert [row["seed"] for row in twice.facts["written"]] == [3, 5, 7]
+    assert [row["seed"] for row in twice.metadata["written"]] == [3, 5, 7]
     first, second = onsets(once.midi), onsets(twice.midi)
     kept = [time for time in first if BEGIN + 0.3 < time < END - 0.3]
     assert kept
@@ -204,7 +207,7 @@ def test_music_that_sketch_did_not_write_for_this_is_told(tmp_path: Path, change
 @pytest.mark.parametrize("style", list(STYLES))
 def test_a_variation_is_another_piece_on_the_same_chords(style: str) -> None:
     chosen = STYLES[style]
-    plan = for_style(chosen, video(30.0).picture(), 30.0, Tags(), 2)
+    plan = for_style(chosen, video(30.0).visual_features(), 30.0, Tags(), 2)
     first = compose(plan, chosen, Tags(), 2)
     other, third = (vary(first, plan, chosen, Tags(), number=2, anew=seed) for seed in (2, 4))
     assert other.sheet.spans == first.sheet.spans
@@ -217,7 +220,7 @@ def test_a_variation_is_another_piece_on_the_same_chords(style: str) -> None:
 @pytest.mark.parametrize("style", list(STYLES))
 def test_no_player_strikes_a_key_that_is_held_at_a_seam(style: str) -> None:
     chosen = STYLES[style]
-    plan = for_style(chosen, video(30.0).picture(), 30.0, Tags(), 2)
+    plan = for_style(chosen, video(30.0).visual_features(), 30.0, Tags(), 2)
     first = compose(plan, chosen, Tags(), 2)
     made = spliced(first, vary(first, plan, chosen, Tags(), number=2, anew=4), 12.0, 19.0)
     assert struck(made, 0, 12) == struck(first, 0, 12)

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.generators.sketch import Sketch
 
 
 def test_a_missing_synthesiser_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "tinysoundfont", raising=False)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
-    with pytest.raises(MissingError, match="pip install --no-deps tinysoundfont"):
+    with pytest.raises(DependencyError, match="pip install --no-deps tinysoundfont"):
         Sketch()

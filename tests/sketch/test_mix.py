@@ -157,7 +157,7 @@ def test_a_riser_climbs_swells_and_stops_at_the_louder_passage() -> None:
     assert louder
     assert {b.start for b in bars} >= set(louder)
     for beat in louder:
-        at = round(float(music.sheet.plan.tempo_map.time(beat)) * RATE)
+        at = round(float(music.sheet.plan.tempo_map.beat_to_time(beat)) * RATE)
         assert np.abs(whole[:, at - 200 : at - 2]).max() > 0.01
         assert not whole[:, at + 2 : at + 2000].any()
     pieces = [noises.between(start, start + RATE) for start in range(0, 30 * RATE, RATE)]
@@ -184,11 +184,11 @@ def test_the_third_statement_of_a_theme_has_other_chords() -> None:
     assert changed >= 3
 
 
-def test_facts_name_the_soundfont_and_its_licence(tmp_path: Path) -> None:
-    told = Sketch("ambient").generate(video(2.0), Tags(), 1).facts["soundfont"]
+def test_facts_name_the_soundfont_and_its_license(tmp_path: Path) -> None:
+    told = Sketch("ambient").generate(video(2.0), Tags(), 1).metadata["soundfont"]
     digest = sha256(default_soundfont().read_bytes()).hexdigest()
     assert (told["file"], told["sha256"]) == ("TimGM6mb.sf2", digest)
-    assert "GPL" in told["licence"]
+    assert "GPL" in told["license"]
     other = tmp_path / "own.sf2"
     other.write_bytes(b"RIFF")
-    assert provenance(other) == {"file": "own.sf2", "sha256": sha256(b"RIFF").hexdigest(), "licence": None}
+    assert provenance(other) == {"file": "own.sf2", "sha256": sha256(b"RIFF").hexdigest(), "license": None}

@@ -155,10 +155,10 @@ def odd_plan() -> Plan:
     passages = (Passage("A", 0, 0, 4, 0.5), Passage("B", 0, 4, 7, 0.9), Passage("ending", 0, 7, 9, 0.4))
     section = (0, 0, 0, 0, 1, 1, 1, 2, 2)
     bars = tuple(Bar(*row) for row in zip(starts, lengths, section, strict=True))
-    tempo_map = TempoMap.steady(100.0, start=0.3)
-    hits = tuple(Hit(float(tempo_map.time(b)), s, b, 0.0, True) for b, s in ((7, 0.8), (14, 1.0)))
+    tempo_map = TempoMap.constant(100.0, start=0.3)
+    hits = tuple(Hit(float(tempo_map.beat_to_time(b)), s, b, 0.0, True) for b, s in ((7, 0.8), (14, 1.0)))
     energy = np.array([0.4, 0.5, 0.5, 0.6, 0.9, 0.9, 0.8, 0.4, 0.3])
-    return Plan(float(tempo_map.time(35)), 100.0, tempo_map, bars, passages, hits, energy)
+    return Plan(float(tempo_map.beat_to_time(35)), 100.0, tempo_map, bars, passages, hits, energy)
 
 
 @pytest.mark.parametrize("style", ALL)

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from v2m.analysis.cut_alignment import cut_alignment
-from v2m.core.types import Cut, Floats, Picture
+from v2m.core.types import Cut, Floats, VisualFeatures
 from v2m.sketch.plan import variable_tempo
 from v2m.sketch.plan.plan import Plan, facts, plan
 
 ROUNDING = 0.005 + 1e-9  # of a change of tempo: beats last a whole number of hundredths of the tag's
 
 
-def picture(cuts: list[Cut], duration: float, motion: Floats | None = None) -> Picture:
+def picture(cuts: list[Cut], duration: float, motion: Floats | None = None) -> VisualFeatures:
     times = np.arange(max(1, int(np.ceil(duration * 10)))) / 10
     flat = np.zeros_like(times)
-    return Picture(
+    return VisualFeatures(
         10.0, times, flat, flat, flat, flat if motion is None else motion, flat, np.zeros(12), 0.0, tuple(cuts)
     )
 
@@ -41,7 +41,7 @@ def check(made: Plan, steadiness: float, beats_per_bar: int) -> None:
     """All that holds for every plan."""
     duration = made.duration
     assert (np.abs(tempi(made) / made.tempo - 1) <= 0.08 + 1e-9).all(), "tempo leaves its bounds"
-    lengths = np.diff(made.tempo_map.time(np.arange(made.bars[-1].start + made.bars[-1].beats + 1)))
+    lengths = np.diff(made.tempo_map.beat_to_time(np.arange(made.bars[-1].start + made.bars[-1].beats + 1)))
     changes = np.abs(np.diff(lengths)) * made.tempo / 60
     opens = np.isin(np.arange(1, len(lengths)), [bar.start for bar in made.bars])
     free = np.sqrt(1 - steadiness)
@@ -57,8 +57,10 @@ def check(made: Plan, steadiness: float, beats_per_bar: int) -> None:
     starts = [bar.start for bar in made.bars]
     assert starts == [0, *np.cumsum([bar.beats for bar in made.bars])[:-1]], "bars leave a gap"
     last = made.bars[-1]
-    within = made.tempo_map.time(np.arange(last.start, last.start + last.beats))
-    assert within[-1] < duration <= made.tempo_map.time(last.start + last.beats) + 1e-6, "the last bar ends elsewhere"
+    within = made.tempo_map.beat_to_time(np.arange(last.start, last.start + last.beats))
+    assert within[-1] < duration <= made.tempo_map.beat_to_time(last.start + last.beats) + 1e-6, (
+        "the last bar ends elsewhere"
+    )
     for index, bar in enumerate(made.bars[:-1]):
         assert bar.beats >= 2
         assert abs(bar.beats - beats_per_bar) <= 2
@@ -79,7 +81,7 @@ def check(made: Plan, steadiness: float, beats_per_bar: int) -> None:
     assert ((made.energy >= 0) & (made.energy <= 1)).all()
     for hit in made.hits:
         assert abs(hit.offset) <= 0.07
-        assert hit.offset == pytest.approx(float(made.tempo_map.time(hit.beat)) - hit.time)
+        assert hit.offset == pytest.approx(float(made.tempo_map.beat_to_time(hit.beat)) - hit.time)
         assert hit.downbeat == (hit.beat in starts)
 
 

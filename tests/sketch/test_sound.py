@@ -16,7 +16,7 @@ import pytest
 from tests.sketch.pictures import SECONDS, piece, score, video
 from v2m.core.errors import UsageError
 from v2m.core.protocols import MusicGenerator
-from v2m.core.types import Floats, Score, Tags
+from v2m.core.types import Floats, Soundtrack, Tags
 from v2m.generators.sketch import Sketch
 from v2m.sketch.instruments import STEMS
 from v2m.sketch.styles import STYLES
@@ -33,7 +33,7 @@ def level(sound: np.ndarray, window: int) -> Floats:
     return (mono.reshape(-1, window).astype(float) ** 2).mean(1)
 
 
-def digest(result: Score) -> str:
+def digest(result: Soundtrack) -> str:
     return hashlib.sha256(result.audio.samples.tobytes() + (result.midi or b"")).hexdigest()
 
 
@@ -78,7 +78,7 @@ def test_another_sample_rate_gives_the_same_music() -> None:
 def test_the_slowest_and_the_fastest_tempo_can_be_asked_for(tempo: float) -> None:
     for style in ("ambient", "jazz", "waltz"):
         result = Sketch(style).generate(video(7.0), Tags(tempo=tempo), 1)
-        low, high = result.facts["tempo_range"]
+        low, high = result.metadata["tempo_range"]
         assert 0.92 * tempo - 0.1 <= low <= high <= 1.08 * tempo + 0.1
         assert np.isfinite(result.audio.samples).all()
 
@@ -97,7 +97,7 @@ def test_stems_sum_to_the_mix() -> None:
 def test_a_cut_on_a_downbeat_is_heard_within_15_ms(style: str) -> None:
     result = score(style, 1)
     offsets = []
-    for hit in result.facts["hits"]:
+    for hit in result.metadata["hits"]:
         if hit["downbeat"]:
             beat = hit["time"] + hit["offset"]
             start = int((beat - 0.08) * RATE)
@@ -171,7 +171,7 @@ def test_the_midi_file_says_what_is_played() -> None:
             (part.program, False) for part in music.parts if not part.drums
         ]
         ours = sorted(
-            (float(music.sheet.plan.tempo_map.time(note.beat)), note.pitch)
+            (float(music.sheet.plan.tempo_map.beat_to_time(note.beat)), note.pitch)
             for part in music.parts
             for note in part.notes
         )
@@ -182,16 +182,16 @@ def test_the_midi_file_says_what_is_played() -> None:
         assert all(np.abs(bars - downbeat).min() < 0.002 for downbeat in result.downbeats)
         assert read.key_signature_changes[0].key_number % 12 == music.sheet.key.tonic
         names = {instrument.name for instrument in read.instruments}
-        assert set(result.facts["instruments"]) >= names
+        assert set(result.metadata["instruments"]) >= names
 
 
 def test_facts_name_what_was_chosen() -> None:
     result = Sketch().generate(video(8.0), Tags(genres=["jazz"], key="Eb major", vocals=True), 3)
-    assert (result.facts["style"], result.facts["key"]) == ("jazz", "Eb major")
-    assert result.facts["progressions"]["A"]
-    assert "vocals" in result.facts["note"]
-    assert [section.name for section in result.sections] == result.facts["form"]
-    assert json.loads(json.dumps(result.facts)) == result.facts, "plain values"
+    assert (result.metadata["style"], result.metadata["key"]) == ("jazz", "Eb major")
+    assert result.metadata["progressions"]["A"]
+    assert "vocals" in result.metadata["note"]
+    assert [section.name for section in result.sections] == result.metadata["form"]
+    assert json.loads(json.dumps(result.metadata)) == result.metadata, "plain values"
     assert result.sections[0].start == pytest.approx(float(result.downbeats[0]))  # type: ignore[index]
     assert result.sections[-1].end == 8.0
 

@@ -13,7 +13,7 @@ import pytest
 
 from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
-from v2m.core.types import Cut, Picture, Pixels, Progress, Tags, Video
+from v2m.core.types import Cut, Pixels, ProgressFn, Tags, Video, VisualFeatures
 from v2m.media import video as opening
 from v2m.taggers.genres import GENRES
 from v2m.taggers.heuristic import Palette
@@ -26,12 +26,12 @@ SECONDS = 60.0
 class Seen:
     """A frame source that has been measured already."""
 
-    result: Picture
+    result: VisualFeatures
 
-    def at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+    def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
         raise AssertionError("the palette tagger reads no frames of its own")
 
-    def picture(self, progress: Progress | None = None) -> Picture:
+    def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
         return self.result
 
 
@@ -50,7 +50,7 @@ def look(
     values = {"brightness": brightness, "saturation": saturation, "contrast": contrast, "motion": motion, "flow": 0}
     curves = {name: np.full(len(times), value) for name, value in values.items()}
     spread = tuple(Cut(SECONDS * (n + 1) / (cuts + 1), 0.5) for n in range(round(cuts)))
-    picture = Picture(10.0, times, **curves, hues=np.eye(12)[hue], warmth=warmth, cuts=spread)
+    picture = VisualFeatures(10.0, times, **curves, hues=np.eye(12)[hue], warmth=warmth, cuts=spread)
     container = Video(Path("film.mp4"), "mp4", "h264", 640, 360, 0, 10.0, SECONDS, times, 0.0, ())
     return replace(container, source=Seen(picture))
 

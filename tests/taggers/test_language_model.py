@@ -15,9 +15,9 @@ import torch
 from tests.fixtures.tiny import chat as tiny
 from tests.fixtures.tiny import yue_lm
 from v2m.cli.score import main
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Tagger
-from v2m.core.types import Progress, Tags, Video
+from v2m.core.types import ProgressFn, Tags, Video
 from v2m.media import video as opening
 from v2m.taggers import chat_model
 from v2m.taggers.heuristic import Palette
@@ -56,8 +56,8 @@ class Says:
     released: int = 0
     seen: list[str] = field(default_factory=list)
 
-    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
-        return Tags(caption=self.caption, genres="polka").merge(hints)
+    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
+        return Tags(caption=self.caption, genres="polka").overridden_by(hints)
 
     def release(self) -> None:
         self.released += 1
@@ -97,7 +97,7 @@ def test_each_familys_json_becomes_tags_in_its_own_template(models: Path, clip: 
     assert (tags.timbres, tags.tempo) == (("warm",), 72.0)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
-    assert [(each.folder, each.licence) for each in tagger.weights] == [(models / family, "apache-2.0")]
+    assert [(each.folder, each.license) for each in tagger.weights] == [(models / family, "apache-2.0")]
     assert tagger.tag(clip, Tags()) == tags
     tagger.release()
     assert not tagger._holder.loaded
@@ -172,7 +172,7 @@ def test_an_answer_is_checked(said: str, wrong: list[str]) -> None:
 def test_the_users_words_come_first_and_win_whatever_their_case() -> None:
     found = Tags(genres="ambient, jazz", instruments="piano, harp, drums", moods="calm", tempo=72, key="C major")
     hints = Tags(genres="Jazz", instruments="PIANO,  Grand   piano", tempo=140, negative="Drums")
-    tags = merged(found.merge(hints), found, hints)
+    tags = merged(found.overridden_by(hints), found, hints)
     assert tags.genres == ("Jazz", "ambient")
     assert tags.instruments == ("PIANO", "Grand   piano", "harp")
     assert (tags.moods, tags.tempo, tags.key, tags.negative) == (("calm",), 140, "C major", ("Drums",))
@@ -208,7 +208,7 @@ def test_what_is_seen_is_the_users_caption_where_there_is_one_and_a_describers_o
     assert model.asked[0][0].startswith("The video shows: Two dogs.\n")
 
     class Describes(Says):
-        def describe(self, video: Video, question: str, progress: Progress | None = None) -> str:
+        def describe(self, video: Video, question: str, progress: ProgressFn | None = None) -> str:
             return f"{question} A\nlong   tale."
 
     tagger.captioner = Describes()
@@ -282,7 +282,7 @@ def test_what_is_no_chat_model_is_one_line(models: Path, tmp_path: Path, capsys:
         (spoilt("garbled", garble), "tokenizer"),
         (str(llama), "lacks tokenizer"),
     ]:
-        with pytest.raises(MissingError, match=told) as caught:
+        with pytest.raises(DependencyError, match=told) as caught:
             LanguageModel(Says(), model=folder)._load()
         assert "\n" not in str(caught.value)
 
@@ -310,6 +310,6 @@ def test_from_the_command_line_with_a_captioner_by_class_path(
     assert record["tags"]["instruments"] == ["Harp", "Flute", "piano"]
     assert (record["tags"]["genres"], record["tags"]["tempo"]) == (["ambient"], 72.0)
     assert record["tags"]["caption"].endswith("cuts")
-    assert [each["licence"] for each in record["weights"]] == ["apache-2.0"]
+    assert [each["license"] for each in record["weights"]] == ["apache-2.0"]
     assert record["measured"]["cuts"]
-    assert "licence: apache-2.0" in capsys.readouterr().err
+    assert "license: apache-2.0" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from tests.fixtures.tiny.videollama import BOTH, SONG, make_native, make_original, split_tokenizer
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Tagger
 from v2m.core.timing import glances
 from v2m.core.types import Tags, Video
@@ -130,7 +130,7 @@ def test_a_video_too_narrow_for_the_model_is_measured_instead(
         ribbon = replace(clip, width=width, height=height)
         assert tagger.tag(ribbon, Tags(tempo=90)) == Palette().tag(ribbon, Tags(tempo=90))
         assert "too narrow" in caplog.text
-    with pytest.raises(MissingError, match="no weights"):
+    with pytest.raises(DependencyError, match="no weights"):
         tagger.tag(replace(clip, width=3980, height=20), Tags())
 
 
@@ -204,7 +204,7 @@ def test_a_vocabulary_in_two_files_reads_as_the_one_in_one(original: Path, tmp_p
     assert torch.equal(*texts)
     assert here.processor.tokenizer.get_vocab() == there.processor.tokenizer.get_vocab()
     (split / "merges.txt").unlink()
-    with pytest.raises(MissingError, match="cannot be read") as caught:
+    with pytest.raises(DependencyError, match="cannot be read") as caught:
         load(split, "cpu", None)
     assert "\n" not in str(caught.value)
 
@@ -276,7 +276,7 @@ def test_weights_that_are_not_the_models_are_told(native: Path, original: Path, 
         (original, "cut", "safetensors"),
     ]:
         tagger = VideoLLaMA3(str(broken(folder, change)), **SMALL)
-        with pytest.raises(MissingError, match=told) as caught:
+        with pytest.raises(DependencyError, match=told) as caught:
             tagger._load()
         assert "\n" not in str(caught.value)
 

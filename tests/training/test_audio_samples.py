@@ -19,7 +19,7 @@ import torch
 from tests.fixtures.tiny import shards
 from tests.fixtures.tiny.training import prepared
 from tests.training.test_checkpoints import LM, SEES, alike, state
-from v2m.core.errors import RefusedError, UsageError
+from v2m.core.errors import InvalidInputError, UsageError
 from v2m.data.module import ShardData
 from v2m.media import video as files
 from v2m.models.inference.decoder import Decoder
@@ -178,7 +178,7 @@ def test_what_cannot_be_had_is_told_in_a_line_and_training_goes_on(
 def test_videos_that_are_not_there_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.mp4': no such file or folder"):
         run(folder, tmp_path, Listening(every=1, videos=[Path("none.mp4")]))
-    with pytest.raises(RefusedError, match="no videos"):
+    with pytest.raises(InvalidInputError, match="no videos"):
         run(folder, tmp_path, Listening(every=1, videos=tmp_path))
 
 

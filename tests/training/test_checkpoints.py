@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.fixtures.tiny import shards as made
-from v2m.core.errors import DISK, NoRoomError, exit_code
+from v2m.core.errors import DISK, DiskFullError, exit_code
 from v2m.data.module import ShardData
 from v2m.models.lm import LMConfig
 from v2m.models.visual.vidmuse import ConditionerConfig
@@ -187,7 +187,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
         for step in (1, 2):
-            with pytest.raises(NoRoomError, match="too full for the checkpoint") as caught:
+            with pytest.raises(DiskFullError, match="too full for the checkpoint") as caught:
                 WholeFiles().save_checkpoint({"w": torch.zeros(1_000_000)}, tmp_path / f"step{step:08d}.ckpt")
             assert exit_code(caught.value) == DISK
     finally:

@@ -14,7 +14,7 @@ from tests.training.test_checkpoints import Ending, alike, data, state
 from tests.training.test_checkpoints import run as training
 from v2m import checkpoints
 from v2m.checkpoints import lightning_ckpt
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch
 from v2m.models.lm import LMConfig
 from v2m.models.lora import DOWN, UP, LoRA, learns
@@ -113,7 +113,7 @@ def test_another_base_is_refused_when_the_run_goes_on_and_when_it_is_exported(
     checkpoints.V2M(MusicConfig(LM, 16)).save_pretrained(start)  # other random weights
     with pytest.raises(UsageError, match=r"trained with other the weights of the start: give"):
         run(folder, tmp_path, start)
-    with pytest.raises(MissingError, match=r"has other weights than .* was trained from"):
+    with pytest.raises(DependencyError, match=r"has other weights than .* was trained from"):
         lightning_ckpt.read(tmp_path / "checkpoints/step00000009.ckpt")
 
 

@@ -18,7 +18,7 @@ from v2m import checkpoints
 from v2m.checkpoints import Part
 from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
-from v2m.core.types import Progress, Tags, Video
+from v2m.core.types import ProgressFn, Tags, Video
 from v2m.data.collate import Batch
 from v2m.data.module import ShardData
 from v2m.data.predict_data import Turn, Turns
@@ -229,7 +229,7 @@ def test_a_start_that_learned_from_other_frozen_models_is_refused(folder: Path, 
 class Linear(nn.Linear):
     """A tagger that is a module itself."""
 
-    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         return hints
 
 

@@ -13,7 +13,7 @@ import lightning
 import pytest
 
 from v2m.core import errors
-from v2m.core.errors import NoRoomError
+from v2m.core.errors import DiskFullError
 from v2m.pipeline.batch import Row
 from v2m.training.predict_results import Outcome
 
@@ -63,7 +63,7 @@ def test_where_a_bug_was_met_is_told(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_full_disk_ends_the_run() -> None:
-    with pytest.raises(NoRoomError, match=r"'6': why") as found:
+    with pytest.raises(DiskFullError, match=r"'6': why") as found:
         run(0, errors.DISK, 0)
     assert errors.exit_code(found.value) == errors.DISK
 

@@ -37,7 +37,7 @@ def test_all_that_is_filled_in_arrives(tmp_path: Path) -> None:
     assert isinstance(tags, Tags)
     assert (tags.caption, tags.genres, tags.tempo) == ("- a dog: it runs", ("lo-fi", "jazz"), 90.5)
     assert (tags.key, tags.negative, tags.vocals, tags.lyrics) == ("F# minor", ("drums",), True, "[verse]\nla, la: la")
-    assert given["steering"].melody == tune  # type: ignore[attr-defined]
+    assert given["controls"].melody == tune  # type: ignore[attr-defined]
     assert (given["seed"], given["candidates"], given["start"], given["end"]) == (7, 4, 1.5, 3.0)
     assert (given["mix"].original, given["mix"].lufs) == ("duck", None)  # type: ignore[attr-defined]
 
@@ -49,7 +49,7 @@ def test_whatever_is_typed_is_words(text: str) -> None:
 
 def test_tags_come_back_as_fields_that_say_the_same() -> None:
     tags = Tags(caption="x", genres=("a", "b"), tempo=100.0, key="C major", negative=("drums",))
-    fields = shown(tags.as_dict())
+    fields = shown(tags.to_dict())
     known = {field.name for field in dataclasses.fields(Form)}
     assert parsed(Form(**{name: value for name, value in fields.items() if name in known}))["tags"] == tags
 

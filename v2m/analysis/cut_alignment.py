@@ -39,7 +39,7 @@ class CutAlignment:
     shuffled: float | None = None
     median_ms: float | None = None
 
-    def as_dict(self) -> dict[str, int | float | None]:
+    def to_dict(self) -> dict[str, int | float | None]:
         return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 

@@ -70,7 +70,7 @@ def ending_level(audio: Audio) -> float | None:
 def loop(audio: Audio) -> tuple[float, float]:
     """How exactly the sound repeats itself, and after how many seconds (1 s to half the piece).
 
-    The highest normalised autocorrelation of the waveform below 2 kHz: 1 where the same recording is played again, near
+    The highest normalized autocorrelation of the waveform below 2 kHz: 1 where the same recording is played again, near
     0 in music that is played anew, since phases never meet. (0, 0) for silence or less than two seconds.
     """
     step = max(1, audio.sample_rate // COARSE)

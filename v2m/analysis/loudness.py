@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.core.timing import radians, sample_count
+from v2m.core.timing import angular_frequency, sample_count
 from v2m.core.types import Audio, Floats
 
 BLOCK = 1 << 16
@@ -96,12 +96,12 @@ def _k_weighting(sample_rate: int) -> NDArray[np.complex64]:
     through the bilinear transform, as in De Man, "Evaluation of implementations of the EBU R128 loudness measurement".
     """
     delay = np.exp(-2j * np.pi * np.arange(BLOCK // 2 + 1) / BLOCK)
-    k, q = np.tan(radians(1681.974450955533, sample_rate) / 2), 0.7071752369554196
+    k, q = np.tan(angular_frequency(1681.974450955533, sample_rate) / 2), 0.7071752369554196
     high = 10 ** (3.999843853973347 / 20)
     band = high**0.4996667741545416
     shelf = np.polyval([high - band * k / q + k * k, 2 * (k * k - high), high + band * k / q + k * k], delay)
     shelf /= np.polyval([1 - k / q + k * k, 2 * (k * k - 1), 1 + k / q + k * k], delay)
-    k, q = np.tan(radians(38.13547087602444, sample_rate) / 2), 0.5003270373238773
+    k, q = np.tan(angular_frequency(38.13547087602444, sample_rate) / 2), 0.5003270373238773
     scale = 1 + k / q + k * k
     pass_high = (1 - delay) ** 2 / np.polyval([(1 - k / q + k * k) / scale, 2 * (k * k - 1) / scale, 1], delay)
     return (shelf * pass_high).astype(np.complex64)

@@ -11,7 +11,7 @@ import numpy as np
 
 from v2m.analysis.onsets import HOPS_PER_SECOND, onset_strength
 from v2m.core.timing import seconds_of
-from v2m.core.types import Audio, Floats, Picture
+from v2m.core.types import Audio, Floats, VisualFeatures
 
 STEPS_PER_SECOND = 10
 LONGEST_LAG = 1.0  # seconds
@@ -31,7 +31,7 @@ class Following:
     chance: float
 
 
-def following(audio: Audio, picture: Picture) -> Following | None:
+def following(audio: Audio, picture: VisualFeatures) -> Following | None:
     """None where the music is shorter than 4 s, or sound or motion is flat."""
     onsets = onset_strength(audio)
     hops = HOPS_PER_SECOND // STEPS_PER_SECOND

@@ -3,7 +3,7 @@
 A cut is the only change that parts *all* frames just before it from *all* frames just after it, and does so more than
 anything around it. A flash or a blink comes back, a pan or a zoom changes as much in the next frame, a dissolve never
 changes much at once, grain has no share in a coarse picture. Two descriptions of a frame are compared in that way: its
-coarse grid of colours, and its colour histogram, which does not see movement and so finds the cuts in and out of
+coarse grid of colors, and its color histogram, which does not see movement and so finds the cuts in and out of
 restless shots. Fades from black are read from the brightness instead.
 
 n frames of a chunk, F all frames, H height, W width, R rows and C columns of the grid, G gaps of 1 to G frames.
@@ -30,7 +30,7 @@ COLOUR_CHANGE, COLOUR_RATIO, COLOUR_NOISE = 0.2, 3.0, 0.01
 BLOCK = 10_000  # frames whose surroundings are in memory at once
 BLACK = 0.02  # mean and deviation of luma under which a frame shows nothing
 PAUSE = 0.5  # seconds of black that make the picture after it an event, however the black began
-FULL_STRENGTH = 0.15  # mean colour difference; a video whose strongest cuts stay below has none of strength 1
+FULL_STRENGTH = 0.15  # mean color difference; a video whose strongest cuts stay below has none of strength 1
 
 
 class CutFinder:
@@ -66,17 +66,17 @@ class CutFinder:
         around = max(reach, round(AROUND / step))
         relative = np.stack([row / (_pair_mean(deviation, gap + 1) + FLOOR) for gap, row in enumerate(change)])
         grid = _across(relative, reach)
-        colour = _across(np.concatenate(self._histogram_gaps, 1), reach)
+        color = _across(np.concatenate(self._histogram_gaps, 1), reach)
         grid_excess = grid / (GRID_RATIO * (_rival(grid, around) + GRID_NOISE))
-        colour_excess = colour / (COLOUR_RATIO * (_rival(colour, around) + COLOUR_NOISE))
-        score = np.maximum(grid_excess * (grid > GRID_CHANGE), colour_excess * (colour > COLOUR_CHANGE))
+        color_excess = color / (COLOUR_RATIO * (_rival(color, around) + COLOUR_NOISE))
+        score = np.maximum(grid_excess * (grid > GRID_CHANGE), color_excess * (color > COLOUR_CHANGE))
         distance = _across(change, reach)
         strength = {n: float(distance[n]) for n in _peaks(score, reach)} | _fades(times, brightness, contrast)
-        return _normalised(times, strength)
+        return _normalized(times, strength)
 
 
 def coarse(frames: Pixels) -> Array:
-    """Mean colours 0–1 of R × C blocks (fewer in a smaller frame), (n, R, C, 3)."""
+    """Mean colors 0–1 of R × C blocks (fewer in a smaller frame), (n, R, C, 3)."""
     rows, columns = (
         np.linspace(0, size, min(size, parts) + 1).astype(int)
         for size, parts in zip(frames.shape[1:3], (ROWS, COLUMNS), strict=True)
@@ -88,9 +88,9 @@ def coarse(frames: Pixels) -> Array:
 
 def _histogram(frames: Pixels) -> Array:
     """Shares of luma, R − luma and B − luma, (n, 3·BINS); linear between bins, so that a drift of light stays small."""
-    colours = frames.reshape(len(frames), -1, 3).astype(np.float32) / 255
-    luma = colours @ np.array([0.2126, 0.7152, 0.0722], np.float32)
-    axes = (luma, np.clip(colours[..., 0] - luma + 0.5, 0, 1), np.clip(colours[..., 2] - luma + 0.5, 0, 1))
+    colors = frames.reshape(len(frames), -1, 3).astype(np.float32) / 255
+    luma = colors @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+    axes = (luma, np.clip(colors[..., 0] - luma + 0.5, 0, 1), np.clip(colors[..., 2] - luma + 0.5, 0, 1))
     first = np.arange(len(frames))[:, None] * BINS
     parts = []
     for values in axes:
@@ -134,7 +134,7 @@ def _across(change: Array, reach: int) -> Floats:
 
 
 def _rival(values: Floats, around: int) -> Floats:
-    """The `RIVALS`-th largest value within `around` frames of each, itself and its next neighbours left out, (F,)."""
+    """The `RIVALS`-th largest value within `around` frames of each, itself and its next neighbors left out, (F,)."""
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, around), 2 * around + 1)
     out = np.empty_like(values)
     for first in range(0, len(values), BLOCK):
@@ -170,7 +170,7 @@ def _fades(times: Floats, brightness: Floats, contrast: Floats) -> dict[int, flo
     return fades
 
 
-def _normalised(times: Floats, strength: dict[int, float]) -> tuple[Cut, ...]:
+def _normalized(times: Floats, strength: dict[int, float]) -> tuple[Cut, ...]:
     """Strengths relative to the strong cuts of this video (their ninth decile)."""
     if not strength:
         return ()

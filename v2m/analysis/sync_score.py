@@ -13,7 +13,7 @@ import numpy as np
 from v2m.analysis.loudness import loudness, weighted_power
 from v2m.analysis.onsets import HOPS_PER_SECOND, onset_strength
 from v2m.core import timing
-from v2m.core.types import Audio, Cut, Floats, Picture
+from v2m.core.types import Audio, Cut, Floats, VisualFeatures
 
 REACH_S = 0.07  # a cut and an onset this near are seen and heard as one
 
@@ -29,11 +29,11 @@ class Fit:
     dynamics: float | None
     total: float
 
-    def as_dict(self) -> dict[str, float | None]:
+    def to_dict(self) -> dict[str, float | None]:
         return {name: None if value is None else round(value, 4) for name, value in asdict(self).items()}
 
 
-def fit(audio: Audio, picture: Picture) -> Fit:
+def fit(audio: Audio, picture: VisualFeatures) -> Fit:
     """`total` = 0.7 · accents + 0.3 · (1 + dynamics) / 2, a missing part standing at its chance level of 0.5."""
     accents = _accents(onset_strength(audio), picture.cuts)
     dynamics = _dynamics(audio, picture)
@@ -52,7 +52,7 @@ def _accents(onsets: Floats, cuts: Sequence[Cut]) -> float | None:
     return float(np.average(below / (2 * len(order)), weights=[cut.strength + 1e-3 for cut in cuts]))
 
 
-def _dynamics(audio: Audio, picture: Picture) -> float | None:
+def _dynamics(audio: Audio, picture: VisualFeatures) -> float | None:
     power = weighted_power(audio.samples, audio.sample_rate, timing.sample_count(0.1, audio.sample_rate))
     seconds = min(len(power) // 10, int(picture.times[-1]))
     if seconds < 4:

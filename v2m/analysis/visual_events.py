@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.core.timing import mean_rate, step_count, step_times
-from v2m.core.types import Cut, Floats, Picture
+from v2m.core.types import Cut, Floats, VisualFeatures
 
 RATE = 20.0  # steps a second
 CHANNELS = ("cut", "motion", "motion_rise", "flow", "brightness", "flash", "contrast", "saturation")
@@ -19,7 +19,7 @@ HALF_MOTION = 0.25  # luma change per second that counts as 0.5: a walk past a s
 HALF_FLOW = 0.1  # widths of the frame per second that count as 0.5
 
 
-def rhythm(picture: Picture, begin: float, duration: float, rate: float = RATE) -> NDArray[np.float32]:
+def rhythm(picture: VisualFeatures, begin: float, duration: float, rate: float = RATE) -> NDArray[np.float32]:
     """(R, C) of the `duration` seconds from `begin` on, each of CHANNELS within 0–1.
 
     cut: strength of the strongest cut in the step, else 0. motion: compressed, so that 1 is never reached; motion_rise:
@@ -39,15 +39,15 @@ def rhythm(picture: Picture, begin: float, duration: float, rate: float = RATE) 
     return np.stack(found, axis=1).clip(0, 1).astype(np.float32)
 
 
-def picture(rhythm: NDArray[np.floating], names: Sequence[str], duration: float) -> Picture:
+def picture(rhythm: NDArray[np.floating], names: Sequence[str], duration: float) -> VisualFeatures:
     """What a rhythm (R, C) of `duration` seconds still says of its picture: motion, light, and cuts, each in the middle
-    of its step. `names` are those of the C things; what is not among them, and the colours, are 0."""
+    of its step. `names` are those of the C things; what is not among them, and the colors, are 0."""
     times = step_times(duration, len(rhythm))
     curves = {name: rhythm[:, column].astype(float) for column, name in enumerate(names)}
     none = np.zeros(len(rhythm))
     moving, flow = (curves.get(name, none).clip(0, 0.999) for name in ("motion", "flow"))
     cuts = curves.get("cut", none)
-    return Picture(
+    return VisualFeatures(
         fps=mean_rate(len(rhythm), duration),
         times=times,
         brightness=curves.get("brightness", none),
@@ -70,7 +70,7 @@ def _means(times: Floats, curve: Floats, edges: Floats) -> Floats:
     return np.diff(np.interp(edges, knots, area)) / np.diff(edges)
 
 
-def _cuts(picture: Picture, edges: Floats) -> Floats:
+def _cuts(picture: VisualFeatures, edges: Floats) -> Floats:
     found = np.zeros(len(edges) - 1)
     for cut in picture.cuts:
         place = int(np.searchsorted(edges, cut.time + 1e-6, side="right")) - 1  # times are rounded

@@ -1,4 +1,4 @@
-"""Measuring the picture in one pass over small frames: light, colour, motion, cuts.
+"""Measuring the picture in one pass over small frames: light, color, motion, cuts.
 
 n frames of a chunk, F all frames, H height, W width.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from v2m.analysis.shots import CutFinder, coarse
 from v2m.core.timing import mean_rate
-from v2m.core.types import Floats, Picture, Pixels, Progress
+from v2m.core.types import Floats, Pixels, ProgressFn, VisualFeatures
 
 WIDTH = 96  # pixels; what is measured here does not change with more
 FPS = 60.0  # a cut is placed to the frame in everything up to this rate
@@ -31,7 +31,7 @@ class Scanned(Protocol):
         ...
 
 
-def measure(source: Scanned, duration: float, progress: Progress | None = None) -> Picture:
+def measure(source: Scanned, duration: float, progress: ProgressFn | None = None) -> VisualFeatures:
     """What `source` shows in its `duration` seconds, at every frame up to 60 per second.
 
     Motion is taken on a coarse grid, so that grain is none; at a cut it is that of the frame after. Memory: less
@@ -39,7 +39,7 @@ def measure(source: Scanned, duration: float, progress: Progress | None = None) 
     """
     finder = CutFinder()
     times, light, moves, flows = [], [], [], []
-    colours = np.zeros(1 << 15)
+    colors = np.zeros(1 << 15)
     last: np.ndarray | None = None
     fine: np.ndarray | None = None
     for chunk_times, frames in source.scan(WIDTH, FPS):
@@ -53,16 +53,16 @@ def measure(source: Scanned, duration: float, progress: Progress | None = None) 
         fine = smooth[-1:]
         times.append(chunk_times)
         light.append(_light(frames))
-        colours += _colours(frames)
+        colors += _colours(frames)
         if progress is not None:
             progress(min(1.0, float(chunk_times[-1]) / duration))
     assert times, "a video without frames is refused before it is measured"
     stamps = np.concatenate(times).astype(float)
     brightness, contrast, saturation = np.concatenate(light, 1).astype(float)
     cuts = finder.cuts(stamps, brightness, contrast)
-    hues, warmth = _palette(colours)
+    hues, warmth = _palette(colors)
     cut_times = [cut.time for cut in cuts]
-    return Picture(
+    return VisualFeatures(
         fps=mean_rate(1, float(np.median(np.diff(stamps)))) if len(stamps) > 1 else FPS,
         times=stamps,
         brightness=brightness,
@@ -116,21 +116,21 @@ def _per_second(times: Floats, moves: Floats, cuts: list[float]) -> Floats:
 
 
 def _colours(frames: Pixels) -> np.ndarray:
-    """How many pixels have each of the 2¹⁵ colours of 5 bits a channel."""
+    """How many pixels have each of the 2¹⁵ colors of 5 bits a channel."""
     red, green, blue = (frames[..., channel].astype(np.int32) >> 3 for channel in range(3))
     return np.bincount(((red << 10) | (green << 5) | blue).ravel(), minlength=1 << 15)
 
 
 def _palette(count: np.ndarray) -> tuple[Floats, float]:
-    """Hue shares (12,), the first centred on red, and warmth: how far the chroma leans to orange (1) or blue (−1)."""
+    """Hue shares (12,), the first centerd on red, and warmth: how far the chroma leans to orange (1) or blue (−1)."""
     code = np.arange(1 << 15)
     rgb = np.stack([code >> 10, (code >> 5) & 31, code & 31]) / 31
     red, green, blue = rgb
     chroma = rgb.max(0) - rgb.min(0)
     hue = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)
     bins = np.round(hue / np.deg2rad(30)).astype(int) % 12
-    coloured = count * (chroma >= COLOURED)
-    hues = np.bincount(bins, coloured, 12) / max(1, coloured.sum())
+    colored = count * (chroma >= COLOURED)
+    hues = np.bincount(bins, colored, 12) / max(1, colored.sum())
     weight = count * chroma
     warmth = (weight * np.cos(hue - ORANGE)).sum() / (weight.sum() + COLOURED / 2 * count.sum())
     return hues, float(warmth)

@@ -42,7 +42,7 @@ def rewrite(source: str, dest: Path, layout: str) -> str:
     lm = model.config.lm
     return (
         f"wrote {dest} in the layout of {layout}: {count:,} weights ({size / 1e6:.1f} MB), {lm.layers} layers of width "
-        f"{lm.width}, {lm.codebooks} codebooks; licence: {model.licence or 'not stated'}"
+        f"{lm.width}, {lm.codebooks} codebooks; license: {model.license or 'not stated'}"
     )
 
 
@@ -112,7 +112,7 @@ def _export(path: Path, settings: Mapping[str, Any], state: Mapping[str, Tensor]
 
 
 def _card(model: V2M, folder: Path) -> None:
-    """The licence has to go along."""
-    front = f"license: {model.licence}\n" if model.licence else ""
+    """The license has to go along."""
+    front = f"license: {model.license}\n" if model.license else ""
     said = f"---\n{front}tags:\n- musicgen\n---\n\nConverted by v2m from {model.origin or 'a checkpoint'}.\n"
     (folder / save.CARD).write_text(said, encoding="utf-8")

@@ -12,7 +12,7 @@ from v2m.checkpoints import lora
 from v2m.checkpoints.components import Part
 from v2m.checkpoints.model import V2M
 from v2m.checkpoints.visual_input_config import Shown
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.models.music_model import MusicConfig
 from v2m.pretrained import safe_load
 
@@ -23,7 +23,7 @@ PREFIX = "model."  # of its weights' names
 def described(model: V2M) -> dict[str, Any]:
     """What a training checkpoint says of its model: plain values."""
     named = {kind: part.name for kind, part in model.parts.items() if part.name is not None}
-    about = {"sample_rate": model.sample_rate, "licence": model.licence, "origin": model.origin}
+    about = {"sample_rate": model.sample_rate, "license": model.license, "origin": model.origin}
     return {"model": model.config.plain, "parts": named, "shown": model.shown and model.shown.plain, **about}
 
 
@@ -42,7 +42,7 @@ def read(path: Path) -> V2M:
 def check(held: Mapping[str, Any], name: str) -> None:
     """Raises MissingError for what training has not saved."""
     if not all(isinstance(held.get(each), Mapping) for each in (EXPORT, "state_dict")):
-        raise MissingError(f"{name} is no training checkpoint of v2m")
+        raise DependencyError(f"{name} is no training checkpoint of v2m")
 
 
 def averaged(held: Mapping[str, Any], name: str) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ def averaged(held: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     check(held, name)
     state = {**held["state_dict"], **held.get(AVERAGE, {})}
     if not all(isinstance(value, Tensor) for value in state.values()):
-        raise MissingError(f"{name} holds weights that are no tensors")
+        raise DependencyError(f"{name} holds weights that are no tensors")
     safe_load.check_finite(state, name)
     return state
 
@@ -76,9 +76,9 @@ def made(held: Mapping[str, Any], name: str) -> V2M:
             config,
             parts={kind: Part(name) for kind, name in about["parts"].items()},
             sample_rate=about["sample_rate"],
-            licence=about["licence"],
+            license=about["license"],
             origin=about["origin"],
             shown=None if shown is None else Shown.of(shown),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise MissingError(f"{name} describes a model that cannot be ({error})") from None
+        raise DependencyError(f"{name} describes a model that cannot be ({error})") from None

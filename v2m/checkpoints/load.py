@@ -13,14 +13,14 @@ from torch import Tensor
 from v2m.checkpoints.components import KINDS, PREPROCESSOR, TOKENIZER, Part
 from v2m.checkpoints.save import FORMAT, SETTINGS
 from v2m.checkpoints.visual_input_config import VIDMUSE, Shown
-from v2m.core.errors import MissingError
-from v2m.core.types import Weights
+from v2m.core.errors import DependencyError
+from v2m.core.types import WeightsInfo
 from v2m.mappings import audiocraft, musicgen, vidmuse
 from v2m.models.music_model import MusicConfig
 from v2m.pretrained import safe_load, weights
 
 STATE, COMPRESSION = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's names
-LICENCE = "cc-by-nc-4.0"  # of the weights of facebook/musicgen-*
+LICENSE = "cc-by-nc-4.0"  # of the weights of facebook/musicgen-*
 SAFE, PICKLES = "model*.safetensors", "pytorch_model*.bin"
 NEEDED = (  # our own layout before transformers' before audiocraft's, of which a repository may hold several
     f"{SETTINGS}|config.json|{STATE}",
@@ -41,21 +41,21 @@ class Source:
     parts: dict[str, Part]
     sample_rate: int
     origin: str | None
-    licence: str | None
+    license: str | None
     layout: str = field(default="v2m")
     shown: Shown | None = None
 
 
-def fetch(name: str) -> Weights:
+def fetch(name: str) -> WeightsInfo:
     """The checkpoint's folder on this machine, downloaded in one layout if need be (see `v2m.pretrained.weights.fetch`).
 
     Raises:
         MissingError: There is none, or it holds no checkpoint of a known layout.
     """
-    return weights.fetch(name, NEEDED, licence=LICENCE if name.startswith("facebook/musicgen-") else None)
+    return weights.fetch(name, NEEDED, license=LICENSE if name.startswith("facebook/musicgen-") else None)
 
 
-def read(found: Weights) -> Source:
+def read(found: WeightsInfo) -> Source:
     """Raises MissingError for what is broken, or no music model; one line says what."""
     folder = found.folder
     if (folder / SETTINGS).is_file():
@@ -65,25 +65,25 @@ def read(found: Weights) -> Source:
     origin += f"@{found.revision}" if found.revision else ""
     try:
         if any(folder.glob(SAFE)) or any(folder.glob(PICKLES)):
-            return _transformers(folder, origin, found.licence)
-        return _audiocraft(folder, origin, found.licence)
-    except MissingError as error:
+            return _transformers(folder, origin, found.license)
+        return _audiocraft(folder, origin, found.license)
+    except DependencyError as error:
         if str(folder) in str(error):
             raise
-        raise MissingError(f"{str(folder)!r}: {error}") from error
+        raise DependencyError(f"{str(folder)!r}: {error}") from error
 
 
-def _own(found: Weights) -> Source:
+def _own(found: WeightsInfo) -> Source:
     folder = found.folder
     settings = safe_load.read_yaml(folder / SETTINGS)
     if settings.get("format") != FORMAT:
-        raise MissingError(
+        raise DependencyError(
             f"{str(folder / SETTINGS)!r} has format {settings.get('format')!r}, and this version of v2m reads "
             f"{FORMAT}: a newer one may read it"
         )
     rate = settings.get("sample_rate")
     if not isinstance(rate, int) or rate <= 0:
-        raise MissingError(f"{str(folder / SETTINGS)!r} has sample_rate {rate!r}, not a number of Hz")
+        raise DependencyError(f"{str(folder / SETTINGS)!r} has sample_rate {rate!r}, not a number of Hz")
     parts = {kind: _part(folder, kind, settings[kind]) for kind in KINDS if settings.get(kind) is not None}
     return Source(
         _config(settings.get("model"), folder / SETTINGS),
@@ -91,7 +91,7 @@ def _own(found: Weights) -> Source:
         parts,
         rate,
         settings.get("origin"),
-        settings.get("licence") or found.licence,
+        settings.get("license") or found.license,
         shown=_shown(settings.get("shown"), folder / SETTINGS),
     )
 
@@ -99,15 +99,15 @@ def _own(found: Weights) -> Source:
 def _part(folder: Path, kind: str, name: Any) -> Part:
     """Of our own layout: the subfolder of that name, or what is to be fetched."""
     if not isinstance(name, str):
-        raise MissingError(f"{str(folder / SETTINGS)!r} has {kind} {name!r}, which is no name")
+        raise DependencyError(f"{str(folder / SETTINGS)!r} has {kind} {name!r}, which is no name")
     if name != kind:
         return Part(name)
     if not (folder / kind / "config.json").is_file():
-        raise MissingError(f"{str(folder)!r} lacks {kind}/config.json: complete that folder")
+        raise DependencyError(f"{str(folder)!r} lacks {kind}/config.json: complete that folder")
     return Part(folder=folder / kind)
 
 
-def _transformers(folder: Path, origin: str, licence: str | None) -> Source:
+def _transformers(folder: Path, origin: str, license: str | None) -> Source:
     """A composite MusicGen or MusicGen Melody, or its decoder alone."""
     config = safe_load.read_json(folder / "config.json")
     musicgen.check(config)  # before gigabytes of another family are read
@@ -120,11 +120,11 @@ def _transformers(folder: Path, origin: str, licence: str | None) -> Source:
     plain = musicgen.config_to_v2m(config, own)
     rate = config.get("audio_encoder", {}).get("sampling_rate", 32000)
     return Source(
-        _config(plain, folder / "config.json"), musicgen.to_v2m(own), parts, rate, origin, licence, "transformers"
+        _config(plain, folder / "config.json"), musicgen.to_v2m(own), parts, rate, origin, license, "transformers"
     )
 
 
-def _audiocraft(folder: Path, origin: str, licence: str | None) -> Source:
+def _audiocraft(folder: Path, origin: str, license: str | None) -> Source:
     """audiocraft's exported pair of files, which VidMuse's are as well."""
     path = folder / STATE
     cfg, state = _package(path)
@@ -143,7 +143,7 @@ def _audiocraft(folder: Path, origin: str, licence: str | None) -> Source:
     if (folder / COMPRESSION).is_file():
         parts["codec"] = _codec(folder)
     rate = int(cfg.get("sample_rate", 32000))
-    return Source(_config(plain, path), own, parts, rate, origin, licence, layout, shown)
+    return Source(_config(plain, path), own, parts, rate, origin, license, layout, shown)
 
 
 def _codec(folder: Path) -> Part:
@@ -161,13 +161,15 @@ def _package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     found = safe_load.pickled(path)
     state, text = found.get("best_state"), found.get("xp.cfg")
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MissingError(f"{str(path)!r} holds no weights as audiocraft exports them (no best_state)")
+        raise DependencyError(f"{str(path)!r} holds no weights as audiocraft exports them (no best_state)")
     try:
         cfg = yaml.safe_load(text) if isinstance(text, str) else text
     except yaml.YAMLError as error:
-        raise MissingError(f"{str(path)!r} has settings that are not YAML ({' '.join(str(error).split())})") from error
+        raise DependencyError(
+            f"{str(path)!r} has settings that are not YAML ({' '.join(str(error).split())})"
+        ) from error
     if not isinstance(cfg, Mapping):
-        raise MissingError(f"{str(path)!r} holds no settings as audiocraft exports them (no xp.cfg)")
+        raise DependencyError(f"{str(path)!r} holds no settings as audiocraft exports them (no xp.cfg)")
     return dict(cfg), dict(state)
 
 
@@ -178,14 +180,14 @@ def _shown(plain: Any, path: Path) -> Shown | None:
         return Shown.of(plain)
     except (ValueError, TypeError) as error:
         said = " ".join(str(error).split())
-        raise MissingError(f"{str(path)!r} has a section shown that cannot be ({said}): fetch it again") from error
+        raise DependencyError(f"{str(path)!r} has a section shown that cannot be ({said}): fetch it again") from error
 
 
 def _config(plain: Any, path: Path) -> MusicConfig:
     if not isinstance(plain, Mapping):
-        raise MissingError(f"{str(path)!r} describes no model (no section model)")
+        raise DependencyError(f"{str(path)!r} describes no model (no section model)")
     try:
         return MusicConfig.of(plain)
     except (ValueError, TypeError) as error:
         said = " ".join(str(error).split())
-        raise MissingError(f"{str(path)!r} describes a model that cannot be ({said}): fetch it again") from error
+        raise DependencyError(f"{str(path)!r} describes a model that cannot be ({said}): fetch it again") from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from v2m.checkpoints.model import V2M
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.models import lora
 from v2m.models.lora import LoRA
 
@@ -46,11 +46,11 @@ def merged(about: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> 
     try:
         start, base, scale = str(about["start"]), about["base"], LoRA(about["rank"], about["alpha"]).scale
     except (KeyError, TypeError, ValueError) as error:
-        raise MissingError(f"{name} describes adapters that cannot be ({error})") from None
+        raise DependencyError(f"{name} describes adapters that cannot be ({error})") from None
     whole = V2M.from_pretrained(start, dtype=torch.float32).state_dict()
     if lora.fingerprint(whole) != base:
-        raise MissingError(f"{start!r} has other weights than {name} was trained from: put those there")
+        raise DependencyError(f"{start!r} has other weights than {name} was trained from: put those there")
     try:
         return lora.merged(whole, state, scale)
     except KeyError as error:
-        raise MissingError(f"{name} holds adapters that {start!r} has no weights for ({error})") from None
+        raise DependencyError(f"{name} holds adapters that {start!r} has no weights for ({error})") from None

@@ -13,9 +13,9 @@ from v2m.checkpoints import load, save
 from v2m.checkpoints.components import NEEDED, PREPROCESSOR, TOKENIZER, Part
 from v2m.checkpoints.model_card import card
 from v2m.checkpoints.visual_input_config import Shown
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import choose_dtype
-from v2m.core.types import CodecSpec, Weights
+from v2m.core.types import CodecSpec, WeightsInfo
 from v2m.models.music_model import MusicConfig, MusicModel
 from v2m.pretrained import safe_load, weights
 
@@ -28,7 +28,7 @@ class V2M(MusicModel):
         parts: The frozen models that go with it: "text_encoder", "codec", "vision_encoder".
         weights: What the model was read from, for the sidecar.
         sample_rate: Of the music, in Hz.
-        licence: Of the weights, as their authors name it.
+        license: Of the weights, as their authors name it.
         origin: What they were made from: a name, with the revision where it is known.
         shown: How videos are shown to it, if it sees.
     """
@@ -38,16 +38,16 @@ class V2M(MusicModel):
         config: MusicConfig,
         *,
         parts: Mapping[str, Part] | None = None,
-        weights: tuple[Weights, ...] = (),
+        weights: tuple[WeightsInfo, ...] = (),
         sample_rate: int = 32000,
-        licence: str | None = None,
+        license: str | None = None,
         origin: str | None = None,
         shown: Shown | None = None,
     ) -> None:
         super().__init__(config)
         self.parts = dict(parts or {})
         self.weights = weights
-        self.sample_rate, self.licence, self.origin = sample_rate, licence, origin
+        self.sample_rate, self.license, self.origin = sample_rate, license, origin
         self.shown = shown
 
     @classmethod
@@ -70,9 +70,9 @@ class V2M(MusicModel):
             model = cls(
                 source.config,
                 parts=source.parts,
-                weights=(replace(found, licence=source.licence),),
+                weights=(replace(found, license=source.license),),
                 sample_rate=source.sample_rate,
-                licence=source.licence,
+                license=source.license,
                 origin=source.origin,
                 shown=source.shown,
             )
@@ -90,7 +90,7 @@ class V2M(MusicModel):
         """
         part = self.parts.get(kind)
         if part is None:
-            raise MissingError(f"{self.origin or 'this model'} names no {kind.replace('_', ' ')}")
+            raise DependencyError(f"{self.origin or 'this model'} names no {kind.replace('_', ' ')}")
         if part.name is not None and part.folder is None:
             found = weights.fetch(part.name, NEEDED[kind])
             part = self.parts[kind] = replace(part, folder=found.folder)
@@ -104,10 +104,10 @@ class V2M(MusicModel):
         """
         lm = self.config.lm
         wanted = {"codebooks": lm.codebooks, "entries a codebook": lm.entries, "Hz": self.sample_rate}
-        has = {"codebooks": spec.codebooks, "entries a codebook": spec.entries, "Hz": spec.sample_rate}
+        has = {"codebooks": spec.num_codebooks, "entries a codebook": spec.codebook_size, "Hz": spec.sample_rate}
         differing = [f"{has[what]} {what} instead of {wanted[what]}" for what in wanted if has[what] != wanted[what]]
         if differing:
-            raise MissingError(
+            raise DependencyError(
                 f"the codec does not fit the music model {self.origin or ''}: it has {', '.join(differing)}; "
                 "use the codec that the model was trained with"
             )
@@ -145,7 +145,7 @@ class V2M(MusicModel):
     def _fill(self, folder: Path) -> None:
         named = {kind: kind if part.name is None else part.name for kind, part in self.parts.items()}
         settings = {"model": self.config.plain, **{kind: named.get(kind) for kind in NEEDED}}
-        about = {"sample_rate": self.sample_rate, "licence": self.licence, "origin": self.origin}
+        about = {"sample_rate": self.sample_rate, "license": self.license, "origin": self.origin}
         shown = {} if self.shown is None else {"shown": self.shown.plain}
         save.write_settings(folder, {**settings, **about, **shown})
         save.write_weights(folder / save.WEIGHTS, self.state_dict(), v2m_format=str(save.FORMAT))

@@ -1,4 +1,4 @@
-"""The README.md of a checkpoint: its licence, where it came from, its sizes, and how it is used."""
+"""The README.md of a checkpoint: its license, where it came from, its sizes, and how it is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def card(
     parts: Mapping[str, Part],
     *,
     sample_rate: int,
-    licence: str | None,
+    license: str | None,
     origin: str | None,
 ) -> str:
     """Markdown, with the front matter that the hub reads.
@@ -26,11 +26,11 @@ def card(
         parameters: How many numbers it has learned.
         parts: What goes with it.
         sample_rate: Of the music, in Hz.
-        licence: Of the weights, as their authors name it.
+        license: Of the weights, as their authors name it.
         origin: What they were made from.
     """
     lm = config.lm
-    front = {"license": licence, "library_name": "v2m", "tags": ["v2m", "music", "video-to-music"]}
+    front = {"license": license, "library_name": "v2m", "tags": ["v2m", "music", "video-to-music"]}
     shown = yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()
     reads = [
         *["text"] * (config.text is not None),
@@ -54,7 +54,7 @@ def card(
 
 # A music model for v2m
 
-Origin: {origin or "not stated"}. Licence of the weights: {licence or "not stated"}.
+Origin: {origin or "not stated"}. License of the weights: {license or "not stated"}.
 
 | | |
 |---|---|

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from v2m.cli import runner
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.webapp import recipe_status
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -66,7 +66,7 @@ def _open(asked: Namespace, rooms: Any, desk: Any) -> None:
         from v2m.webapp import ui
         from v2m.webapp.handlers import Page
     except ImportError as error:
-        raise MissingError(
+        raise DependencyError(
             f"the page needs the package gradio ({error}): uv sync --group app, or pip install gradio"
         ) from error
     if asked.host not in LOCAL and not asked.user:

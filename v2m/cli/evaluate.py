@@ -111,7 +111,7 @@ def _true_row(path: Path, sound: Path) -> Row:
     from v2m.media import video
 
     clip = video.open(path)
-    found = row(true_sound(sound, clip.duration), clip.picture(), clip.duration, tags_beside(path))
+    found = row(true_sound(sound, clip.duration), clip.visual_features(), clip.duration, tags_beside(path))
     return {**found, "length_error_ms": None}  # it is cut to the picture
 
 

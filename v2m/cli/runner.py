@@ -58,7 +58,7 @@ def run(work: Callable[[Sequence[str]], str], argv: Sequence[str], *, name: str,
             return code
         if "--debug" in argv:
             traceback.print_exc()
-        sys.stderr.write(f"{name}: {errors.describe(error).replace('another --out', f'another {place}')}\n")
+        sys.stderr.write(f"{name}: {errors.format_error(error).replace('another --out', f'another {place}')}\n")
         return code
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

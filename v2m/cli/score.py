@@ -23,7 +23,7 @@ from v2m.cli.runner import Parser, one_line, plain
 from v2m.core import errors
 from v2m.core.errors import UsageError
 from v2m.core.protocols import MusicGenerator, Tagger
-from v2m.core.types import Regeneration, Steering
+from v2m.core.types import Controls, InpaintRequest
 
 _asked = threading.Event()  # to end
 
@@ -144,12 +144,12 @@ def parse(argv: Sequence[str]) -> Request:
         raise UsageError(one_line(str(error))) from error
     extras = Extras(made.stems, made.midi, made.markers, made.report, made.wav)
     keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "retime", "start", "end")
-    steering = _steering(made.reference or [], made.melody, _regeneration(made.regenerate, made.previous))
-    arguments = {"extras": extras, "steering": steering, **{key: made[key] for key in keys}}
+    controls = _steering(made.reference or [], made.melody, _regeneration(made.regenerate, made.previous))
+    arguments = {"extras": extras, "controls": controls, **{key: made[key] for key in keys}}
     out = Path(made.out) if made.out else None
     videos, settings = tuple(map(Path, made.videos)), plain(choices)
-    settings["reference_sha256"] = [digest(path) for path in steering.reference]
-    settings["melody_sha256"] = digest(steering.melody) if steering.melody else None
+    settings["reference_sha256"] = [digest(path) for path in controls.reference]
+    settings["melody_sha256"] = digest(controls.melody) if controls.melody else None
     settings["previous_sha256"] = digest(Path(made.previous)) if made.previous else None
     return Request(videos, out, made.overwrite, made.quiet, made.debug, recipe, settings, arguments)
 
@@ -188,17 +188,17 @@ def _lower_memory(config: Namespace) -> None:
         part.init_args.low_memory = True
 
 
-def _steering(reference: Sequence[str], melody: str | None, regenerate: Regeneration | None) -> Steering:
+def _steering(reference: Sequence[str], melody: str | None, regenerate: InpaintRequest | None) -> Controls:
     if len(reference) > 2:
         raise UsageError(f"--reference takes one sound file, or two (the voice, and the rest), not {len(reference)}")
     named = [("reference", name) for name in reference] + [("melody", melody)] * (melody is not None)
     for what, name in named:
         if not Path(name or "").is_file():
             raise UsageError(f"{what} {name!r}: no such file")
-    return Steering(tuple(map(Path, reference)), None if melody is None else Path(melody), regenerate)
+    return Controls(tuple(map(Path, reference)), None if melody is None else Path(melody), regenerate)
 
 
-def _regeneration(seconds: str | None, previous: str | None) -> Regeneration | None:
+def _regeneration(seconds: str | None, previous: str | None) -> InpaintRequest | None:
     if seconds is None and previous is not None:
         raise UsageError("--previous is the music to keep: say with --regenerate a:b which seconds to write anew")
     if previous is not None and not Path(previous).is_file():
@@ -207,10 +207,10 @@ def _regeneration(seconds: str | None, previous: str | None) -> Regeneration | N
         return None
     begin, _, end = seconds.partition(":")
     try:
-        asked = Regeneration(float(begin), float(end), None if previous is None else Path(previous))
+        asked = InpaintRequest(float(begin), float(end), None if previous is None else Path(previous))
     except ValueError:
         asked = None
-    if asked is None or not 0 <= asked.begin < asked.end < math.inf:
+    if asked is None or not 0 <= asked.start < asked.end < math.inf:
         raise UsageError(f"--regenerate {seconds!r}: give two rising seconds of the video, such as 8:12.5")
     return asked
 
@@ -235,7 +235,7 @@ def main(argv: Sequence[str]) -> int:
             return code
         if "--debug" in argv:
             traceback.print_exc()
-        sys.stderr.write(f"infer.py: {errors.describe(error)}\n")
+        sys.stderr.write(f"infer.py: {errors.format_error(error)}\n")
         return code
 
 
@@ -276,7 +276,7 @@ def _run(request: Request) -> int:
     from v2m.core import progress
     from v2m.pipeline.batch import is_folder, videos_in
 
-    stages = progress.silent if request.quiet else progress.bars
+    stages = progress.no_progress if request.quiet else progress.tqdm_progress
     provenance = {"recipe": request.recipe, "settings": request.settings}
     first, *more = request.videos
     if more or is_folder(first):

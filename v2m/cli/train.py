@@ -137,7 +137,7 @@ def ended(make: Callable[[Sequence[str]], Any], argv: Sequence[str], name: str) 
         if code == errors.BUG and not isinstance(error, SystemExit):
             traceback.print_exc()
         if not isinstance(error, SystemExit):
-            sys.stderr.write(f"{name}: {errors.describe(_plain(error))}\n")
+            sys.stderr.write(f"{name}: {errors.format_error(_plain(error))}\n")
         return code
 
 

@@ -46,7 +46,7 @@ def no_space() -> OSError:
 
 
 @contextmanager
-def hidden(out: Path) -> Iterator[Path]:
+def temporary_sibling(out: Path) -> Iterator[Path]:
     """A new empty file beside `out`, which is gone when the block ends unless `commit` has moved it."""
     path = out.with_name(f".{out.stem[:40]}.v2m-{uuid.uuid4().hex[:8]}{out.suffix}")
     path.open("xb").close()
@@ -56,14 +56,14 @@ def hidden(out: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def commit(path: Path, out: Path) -> None:
+def publish(path: Path, out: Path) -> None:
     """Moves `path` to `out` once its bytes are on the disk."""
-    _sync(path)
+    fsync(path)
     path.replace(out)
-    _sync(out.parent)
+    fsync(out.parent)
 
 
-def _sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

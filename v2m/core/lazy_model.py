@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from v2m.core.errors import MissingError, UsageError, out_of_memory
+from v2m.core.errors import DependencyError, UsageError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
 
-Model = TypeVar("Model")
+ModelT = TypeVar("ModelT")
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -51,7 +51,7 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
-def quantisation(bits: Literal[4, 8] | None, device: torch.device | None = None) -> Any:
+def quantization_config(bits: Literal[4, 8] | None, device: torch.device | None = None) -> Any:
     """transformers' setting for weights of so many bits (bitsandbytes), or None; what computes has the device's dtype.
 
     Raises:
@@ -65,7 +65,7 @@ def quantisation(bits: Literal[4, 8] | None, device: torch.device | None = None)
     absent = [name for name in ("bitsandbytes", "accelerate") if importlib.util.find_spec(name) is None]
     if absent:
         what = " and ".join(absent)
-        raise MissingError(f"{bits}-bit weights need {what}: `uv sync --group quantised`, or `pip install {what}`")
+        raise DependencyError(f"{bits}-bit weights need {what}: `uv sync --group quantized`, or `pip install {what}`")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of kernels it does without, of casts at every call
     import torch
     from transformers import BitsAndBytesConfig
@@ -76,7 +76,7 @@ def quantisation(bits: Literal[4, 8] | None, device: torch.device | None = None)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-class Holder(Generic[Model]):
+class LazyModel(Generic[ModelT]):
     """Loads a model on first use and frees it on `release`.
 
     Args:
@@ -84,17 +84,17 @@ class Holder(Generic[Model]):
         cure: What to lower when memory runs out; becomes the end of the error's line.
     """
 
-    def __init__(self, load: Callable[[], Model], cure: str) -> None:
+    def __init__(self, load: Callable[[], ModelT], cure: str) -> None:
         self._load = load
         self._cure = cure
-        self._model: Model | None = None
+        self._model: ModelT | None = None
 
     @property
     def loaded(self) -> bool:
         return self._model is not None
 
     @contextmanager
-    def model(self) -> Iterator[Model]:
+    def model(self) -> Iterator[ModelT]:
         """The model; blocks may be nested.
 
         Raises:
@@ -107,22 +107,24 @@ class Holder(Generic[Model]):
             yield self._model
             return
         except BaseException as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            told = str(error) if isinstance(error, _ToldError) else f"{_shortage(error)}; {self._cure}"
-            _forget(error)
+            told = str(error) if isinstance(error, _ReportedOOMError) else f"{_format_shortage(error)}; {self._cure}"
+            _clear_traceback_frames(error)
         self._model = None
-        _give_back()
-        raise _ToldError(told)  # outside of the handler, so that it carries none of the frames that hold the memory
+        empty_cache()
+        raise _ReportedOOMError(
+            told
+        )  # outside of the handler, so that it carries none of the frames that hold the memory
 
     def release(self) -> None:
         """Gives the memory back, to the driver too. Who still holds the model keeps it alive."""
         if self._model is not None:  # collecting takes a good part of a second
             self._model = None
-            _give_back()
+            empty_cache()
 
 
-def _give_back() -> None:
+def empty_cache() -> None:
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is None:  # nothing has been loaded, and importing it takes seconds
@@ -133,11 +135,11 @@ def _give_back() -> None:
         torch.mps.empty_cache()
 
 
-class _ToldError(MemoryError):
+class _ReportedOOMError(MemoryError):
     """Names the cure already: an outer block adds none of its own."""
 
 
-def _shortage(error: BaseException) -> str:
+def _format_shortage(error: BaseException) -> str:
     """What there was no room for, as far as the allocator says, in place of its paragraph of advice."""
     size = re.search(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)", str(error))
     where = next((word for word in ("CUDA", "MPS") if word in str(error)), None)
@@ -149,7 +151,7 @@ def _shortage(error: BaseException) -> str:
     return f"{place} has no room for another {amount / UNITS[unit]:.3g} {unit}"
 
 
-def _forget(error: BaseException | None) -> None:
+def _clear_traceback_frames(error: BaseException | None) -> None:
     """Empties the frames behind an error and what led to it: their locals would keep the model and its tensors."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class _Keeper(logging.Handler):
+class _ListHandler(logging.Handler):
     def __init__(self, kept: list[str]) -> None:
         super().__init__(logging.WARNING)
         self.kept = kept
@@ -19,10 +19,10 @@ class _Keeper(logging.Handler):
 
 
 @contextmanager
-def collected() -> Iterator[list[str]]:
+def capture_warnings() -> Iterator[list[str]]:
     """The warnings logged below the logger `v2m` inside the block: one line each, and each once."""
     kept: list[str] = []
-    handler, logger = _Keeper(kept), logging.getLogger("v2m")
+    handler, logger = _ListHandler(kept), logging.getLogger("v2m")
     logger.addHandler(handler)
     try:
         yield kept

@@ -8,28 +8,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from v2m.core.types import Progress
+from v2m.core.types import ProgressFn
 
-Stages = Callable[[str], AbstractContextManager[Progress]]  # `with stages("name of the stage") as progress: …`
+StageProgress = Callable[[str], AbstractContextManager[ProgressFn]]  # `with stages("name of the stage") as progress: …`
 
 
 @contextmanager
-def silent(name: str) -> Iterator[Progress]:  # noqa: ARG001 - the shape of Stages
+def no_progress(name: str) -> Iterator[ProgressFn]:  # noqa: ARG001 - the shape of Stages
     """Shows nothing."""
-    yield _unseen
+    yield ignore_progress
 
 
-def _unseen(fraction: float) -> None:
+def ignore_progress(fraction: float) -> None:
     pass
 
 
 @contextmanager
-def bars(name: str) -> Iterator[Progress]:
+def tqdm_progress(name: str) -> Iterator[ProgressFn]:
     """A tqdm bar on standard error with the time left."""
     from tqdm import tqdm
 
     live = sys.stderr.isatty()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     layout = "{desc:<24} {percentage:3.0f}% |{bar:24}| {elapsed}<{remaining}"
     room = shutil.get_terminal_size()  # never 0, which some terminals say and where tqdm would draw nothing
     bar = tqdm(total=1.0, desc=name, bar_format=layout, disable=not live, ncols=room.columns, nrows=room.lines)
@@ -41,5 +41,5 @@ def bars(name: str) -> Iterator[Progress]:
         yield progress
         progress(1.0)
     if not live:
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         sys.stderr.write(f"{name:<24} 100% |{'█' * 24}| {seconds:.1f} s\n")

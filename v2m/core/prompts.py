@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from v2m.core.types import Tags, without
+from v2m.core.types import Tags, filter_unwanted
 
 
 def line(tags: Tags) -> str:
@@ -15,7 +15,7 @@ def line(tags: Tags) -> str:
     only where nothing else does; vocals are not among what the model was trained on.
     """
     moods, genres, instruments, timbres = (
-        without(words, tags.negative) for words in (tags.moods, tags.genres, tags.instruments, tags.timbres)
+        filter_unwanted(words, tags.negative) for words in (tags.moods, tags.genres, tags.instruments, tags.timbres)
     )
     players = f"with {_listed(instruments)}" if instruments else ""
     measures = [f"{tags.tempo:g} bpm" if tags.tempo else "", tags.key or ""]

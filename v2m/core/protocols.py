@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from v2m.core.types import CodecSpec, Progress, Score, Steering, Tags, Video
+from v2m.core.types import CodecSpec, Controls, ProgressFn, Soundtrack, Tags, Video
 
 
 @runtime_checkable
@@ -19,7 +19,7 @@ class Tagger(Protocol):
     `hints` sets takes the place of what they found.
     """
 
-    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         """Tags for `video`; every field that `hints` sets is returned as given."""
         ...
 
@@ -28,10 +28,10 @@ class Tagger(Protocol):
 class MusicGenerator(Protocol):
     """Writes the music.
 
-    It may also have `release()` and `weights`, as a tagger; `prepare(tags, steering)`, which makes sure before any work
-    that its weights are here and that it can do what the user asks for; `check(video, steering)`, which then refuses
+    It may also have `release()` and `weights`, as a tagger; `prepare(tags, controls)`, which makes sure before any work
+    that its weights are here and that it can do what the user asks for; `check(video, controls)`, which then refuses
     what cannot be done for a video of that length; and `steers`, a set of what it can do out of "stems", "midi",
-    "vocals" and the fields of `Steering`: what is asked of it beyond that is refused before any work. Where several
+    "vocals" and the fields of `Controls`: what is asked of it beyond that is refused before any work. Where several
     takes cost less together than one by one, `takes(video, tags, seeds, ...)`, with seeds in place of the seed, gives a
     list of scores.
     """
@@ -43,9 +43,9 @@ class MusicGenerator(Protocol):
         seed: int,
         *,
         stems: bool = False,
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration` (to the sample). The same arguments give the same bytes.
 
         With `stems` the score also carries the parts that sum to it.
@@ -58,7 +58,7 @@ class Codec(Protocol):
     """Sound ↔ codes. `spec` says what the codes mean, `hop` how many samples a frame has; tensors are PyTorch's."""
 
     spec: CodecSpec
-    hop: int
+    hop_length: int
 
     def encode(self, wave: Any) -> Any:
         """Sound (B, C, N) at the codec's rate, ±1 → codes (B, K, T) int64."""
@@ -73,7 +73,7 @@ class Codec(Protocol):
 class TextEncoder(Protocol):
     """Words → what a language model attends to. `width` is that of its tokens."""
 
-    width: int
+    dim: int
 
     def encode(self, texts: Sequence[str]) -> Any:
         """One `v2m.models.conditioning.Condition` (B, L, `width`) for all; an empty text is a row without tokens."""
@@ -88,14 +88,14 @@ class VisionEncoder(Protocol):
     """
 
     name: str
-    tokens: int
-    width: int
+    num_tokens: int
+    dim: int
     aspect: str
 
     def encode(self, frames: Any) -> Any:
         """(F, H, W, 3) uint8, upright RGB → (F, `tokens`, `width`) float32."""
         ...
 
-    def reading_width(self, width: int, height: int) -> int:
+    def decode_width(self, width: int, height: int) -> int:
         """How wide frames of `width` × `height` should be read to be encoded."""
         ...

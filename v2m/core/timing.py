@@ -46,7 +46,7 @@ def shown_at(timestamps: Floats, times: ArrayLike) -> np.ndarray:
     return np.clip(np.searchsorted(timestamps, np.asarray(times) + 1e-6, side="right") - 1, 0, len(timestamps) - 1)
 
 
-def radians(frequency: float, sample_rate: int) -> float:
+def angular_frequency(frequency: float, sample_rate: int) -> float:
     """Angle that `frequency` (Hz) turns through in one sample."""
     return 2.0 * np.pi * frequency / sample_rate
 
@@ -73,21 +73,21 @@ class TempoMap:
         assert (np.diff(self.times) > 0).all(), "times must rise"
 
     @classmethod
-    def steady(cls, tempo: float, start: float = 0.0) -> TempoMap:
+    def constant(cls, tempo: float, start: float = 0.0) -> TempoMap:
         """One tempo (beats per minute) throughout; beat 0 at `start` seconds."""
         return cls(np.array([0.0, 1.0]), np.array([start, start + 60.0 / tempo]))
 
-    def time(self, beat: ArrayLike) -> Floats:
+    def beat_to_time(self, beat: ArrayLike) -> Floats:
         """Seconds of `beat`; beyond the ends the outermost tempo goes on."""
-        return _through(np.asarray(beat, float), self.beats, self.times)
+        return _piecewise_linear(np.asarray(beat, float), self.beats, self.times)
 
-    def beat(self, time: ArrayLike) -> Floats:
+    def time_to_beat(self, time: ArrayLike) -> Floats:
         """Beats at `time` seconds; the inverse of `time`."""
-        return _through(np.asarray(time, float), self.times, self.beats)
+        return _piecewise_linear(np.asarray(time, float), self.times, self.beats)
 
     def tempo(self, beat: float) -> float:
         """Beats per minute just after `beat`."""
-        span = self.time([beat, beat + 1e-6])
+        span = self.beat_to_time([beat, beat + 1e-6])
         return 60.0 * 1e-6 / float(span[1] - span[0])
 
 
@@ -103,21 +103,21 @@ class TimeMap:
         assert (np.diff(self.source) > 0).all(), "source times must rise"
         assert (np.diff(self.target) > 0).all(), "target times must rise"
 
-    def to(self, time: ArrayLike) -> Floats:
+    def forward(self, time: ArrayLike) -> Floats:
         """Where `time` of the recording lies in the copy; beyond the ends the outermost rate goes on."""
-        return _through(np.asarray(time, float), self.source, self.target)
+        return _piecewise_linear(np.asarray(time, float), self.source, self.target)
 
-    def back(self, time: ArrayLike) -> Floats:
+    def inverse(self, time: ArrayLike) -> Floats:
         """The inverse of `to`."""
-        return _through(np.asarray(time, float), self.target, self.source)
+        return _piecewise_linear(np.asarray(time, float), self.target, self.source)
 
     @property
-    def stretches(self) -> Floats:
+    def stretch_factors(self) -> Floats:
         """(B − 1,) how many times as long each piece is in the copy."""
         return np.diff(self.target) / np.diff(self.source)
 
 
-def _through(x: Floats, xs: Floats, ys: Floats) -> Floats:
+def _piecewise_linear(x: Floats, xs: Floats, ys: Floats) -> Floats:
     slopes = np.diff(ys) / np.diff(xs)
     piece = np.clip(np.searchsorted(xs, x, side="right") - 1, 0, len(slopes) - 1)
     return ys[piece] + (x - xs[piece]) * slopes[piece]

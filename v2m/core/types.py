@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 TEMPO_RANGE = (30.0, 300.0)
-SHORTEST = 0.01  # seconds of music
+MIN_SPAN_S = 0.01  # seconds of music
 _KEY = re.compile(r"^([A-Ga-g])[-\s]*(#|b|♯|♭|sharp|flat)?[-\s]*(major|minor|maj|min|dur|moll|m)?$", re.IGNORECASE)
 
 
@@ -50,14 +50,14 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Picture:
+class VisualFeatures:
     """What was measured from the frames at `fps` ≥ 10 per second; every curve is (F,) along `times`.
 
     brightness, saturation: means of luma and HSV saturation, 0–1. contrast: standard deviation of luma, 0–0.5.
     motion: mean absolute luma difference to the previous measured frame, per second of video, with cuts taken out
     (a cut is not motion). flow: how fast what is seen moves, in widths of the frame per second, whatever its contrast,
-    with cuts taken out. hues: (12,) share of coloured pixels per 30° of hue starting at red, sums to 1, or all 0 for
-    a grey video. warmth: −1 (all blue) to 1 (all orange).
+    with cuts taken out. hues: (12,) share of colored pixels per 30° of hue starting at red, sums to 1, or all 0 for
+    a gray video. warmth: −1 (all blue) to 1 (all orange).
     """
 
     fps: float
@@ -71,7 +71,7 @@ class Picture:
     warmth: float
     cuts: tuple[Cut, ...]
 
-    def span(self, start: float, end: float) -> Picture:
+    def crop(self, start: float, end: float) -> VisualFeatures:
         """The part in [start, end), with times counted from `start`. `hues` and `warmth` stay those of the whole."""
         keep = (self.times >= start) & (self.times < end)
         keep[int(np.argmin(np.abs(self.times - start)))] |= not keep.any()
@@ -85,11 +85,11 @@ class Picture:
 class FrameSource(Protocol):
     """How a `Video` reads its pixels; `io.video` supplies it. Frames come upright, RGB, uint8."""
 
-    def at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+    def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
         """The frames shown at `times`, (F, H, W, 3); `width` scales, keeping the aspect ratio."""
         ...
 
-    def picture(self, progress: Progress | None = None) -> Picture:
+    def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
         """The measured picture; computed once."""
         ...
 
@@ -138,19 +138,19 @@ class Video:
     def frames(self, times: Sequence[float], width: int | None = None) -> Pixels:
         """The frames shown at `times` (seconds in this span), upright RGB (F, H, W, 3)."""
         assert self.source is not None, "this Video was made without a frame source"
-        return self.source.at([self.start + time for time in times], width)
+        return self.source.frames_at([self.start + time for time in times], width)
 
-    def picture(self, progress: Progress | None = None) -> Picture:
-        """Brightness, colour, motion and cuts of this span, measured on first use."""
+    def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
+        """Brightness, color, motion and cuts of this span, measured on first use."""
         assert self.source is not None, "this Video was made without a frame source"
-        picture = self.source.picture(progress)
+        picture = self.source.visual_features(progress)
         return (
             picture
             if self.start == 0 and picture.times[-1] < self.duration
-            else picture.span(self.start, self.start + self.duration)
+            else picture.crop(self.start, self.start + self.duration)
         )
 
-    def span(self, start: float | None = None, end: float | None = None) -> Video:
+    def crop(self, start: float | None = None, end: float | None = None) -> Video:
         """The same video seen between `start` and `end` seconds, the frame on screen at `start` first.
 
         Raises ValueError for a span outside the video, or of less than 0.01 s.
@@ -162,19 +162,19 @@ class Video:
             raise ValueError(f"end {high:g} s must lie after start {low:g} s")
         if (low, high) == (0.0, self.duration):
             return self
-        if high - low < SHORTEST:
-            raise ValueError(f"the span from {low:g} to {high:g} s is shorter than {SHORTEST:g} s: widen it")
+        if high - low < MIN_SPAN_S:
+            raise ValueError(f"the span from {low:g} to {high:g} s is shorter than {MIN_SPAN_S:g} s: widen it")
         first, last = np.searchsorted(self.timestamps, [low + 1e-6, high])
         stamps = np.maximum(self.timestamps[max(first - 1, 0) : last] - low, 0.0)
         return replace(self, timestamps=stamps, duration=high - low, start=self.start + low)
 
 
-def _words(value: Any) -> tuple[str, ...]:
+def _split_words(value: Any) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value or ()
     return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
 
 
-def without(words: Iterable[str], unwanted: Iterable[str]) -> list[str]:
+def filter_unwanted(words: Iterable[str], unwanted: Iterable[str]) -> list[str]:
     """`words` but those that hold an unwanted one as a whole word, singular or plural: "guitar" and "guitars" rule out
     "electric guitars", "rap" does not rule out "trap"."""
     stems = [" ".join(each.casefold().split()) for each in unwanted]
@@ -212,7 +212,7 @@ class Tags:
 
     def __post_init__(self) -> None:
         for name in ("genres", "instruments", "moods", "timbres", "negative"):
-            object.__setattr__(self, name, _words(getattr(self, name)))
+            object.__setattr__(self, name, _split_words(getattr(self, name)))
         problems: list[str] = []
         if self.tempo is not None and not TEMPO_RANGE[0] <= self.tempo <= TEMPO_RANGE[1]:
             problems.append(
@@ -235,24 +235,24 @@ class Tags:
         return tonic, "minor" if (mode or "").lower() in {"minor", "min", "moll"} or mode == "m" else "major"
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing is left for a tagger to find."""
         words = self.lyrics or not self.vocals
         return bool(self.genres and self.instruments and self.moods and self.tempo and self.key and words)
 
-    def merge(self, hints: Tags) -> Tags:
+    def overridden_by(self, hints: Tags) -> Tags:
         """These tags with every field that `hints` sets taking its place."""
         given = {
             f.name: getattr(hints, f.name) for f in fields(hints) if getattr(hints, f.name) not in (None, "", (), False)
         }
         return replace(self, **given)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
-class Regeneration:
+class InpaintRequest:
     """A part of earlier music to be written anew, while the rest stays as it is.
 
     begin, end: seconds of the video where a user gives them, of the span where a generator gets them.
@@ -261,15 +261,15 @@ class Regeneration:
     record: what the sidecar beside it says, if there is one; its seed is that of the take which the file holds.
     """
 
-    begin: float
+    start: float
     end: float
-    previous: Path | None = None
-    offset: float = 0.0
-    record: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    source_path: Path | None = None
+    source_offset: float = 0.0
+    source_metadata: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Steering:
+class Controls:
     """What steers the music besides the tags; a generator names in `steers` which of these it can do.
 
     reference: sound files whose style to follow: one, or two for the voice alone and the rest alone.
@@ -279,37 +279,37 @@ class Steering:
 
     reference: tuple[Path, ...] = ()
     melody: Path | None = None
-    regenerate: Regeneration | None = None
+    inpaint: InpaintRequest | None = None
 
     @property
-    def asked(self) -> frozenset[str]:
+    def requested(self) -> frozenset[str]:
         """The names of those that are set."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name))
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingConfig:
     """How a language model's next code is drawn. The defaults are MusicGen's.
 
     Args:
         temperature: Above 1 more adventurous, below 1 less; 0 takes the likeliest.
         top_k: Codes that may be drawn; 0 for all.
         top_p: Share of the probability that may be drawn from, from the likeliest on; 1 for all.
-        guidance: How many times stronger the text leads than it would by itself; 1 is no guidance, 0 no text.
-        video_guidance: Likewise the picture; None is as the text. With 0 a model that reads text does not look.
+        cfg_scale: How many times stronger the text leads than it would by itself; 1 is no guidance, 0 no text.
+        video_cfg_scale: Likewise the picture; None is as the text. With 0 a model that reads text does not look.
     """
 
     temperature: float = 1.0
     top_k: int = 250
     top_p: float = 1.0
-    guidance: float = 3.0
-    video_guidance: float | None = None
+    cfg_scale: float = 3.0
+    video_cfg_scale: float | None = None
 
     def __post_init__(self) -> None:
         problems = [] if self.temperature >= 0 else [f"temperature {self.temperature:g} must be 0 or more"]
         problems += [] if self.top_k >= 0 else [f"top_k {self.top_k} must be 0 (all) or more"]
         problems += [] if 0 < self.top_p <= 1 else [f"top_p {self.top_p:g} must lie above 0 and up to 1 (all)"]
-        weights = {"guidance": self.guidance, "video_guidance": self.video_guidance}
+        weights = {"cfg_scale": self.cfg_scale, "video_cfg_scale": self.video_cfg_scale}
         problems += [f"{name} {value:g} must be 0 or more" for name, value in weights.items() if (value or 0) < 0]
         if problems:
             raise ValueError("; ".join(problems))
@@ -321,19 +321,19 @@ class CodecSpec:
 
     sample_rate: int
     frame_rate: int
-    codebooks: int
-    entries: int
+    num_codebooks: int
+    codebook_size: int
     channels: int
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A model that took part: `name` as asked for; `revision` the hub's commit; `licence` as its authors name it."""
+class WeightsInfo:
+    """A model that took part: `name` as asked for; `revision` the hub's commit; `license` as its authors name it."""
 
     name: str
     folder: Path
     revision: str | None = None
-    licence: str | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True)
@@ -347,7 +347,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Score:
+class Soundtrack:
     """What a generator returns: music exactly as long as the video, and what it knows about it.
 
     stems sum to the mix before mastering. beats, downbeats: (B,) seconds. midi: a Standard MIDI File. facts: plain
@@ -360,10 +360,10 @@ class Score:
     beats: Floats | None = None
     downbeats: Floats | None = None
     sections: tuple[Section, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Progress(Protocol):
+class ProgressFn(Protocol):
     """Told how far a stage is: `fraction` 0–1, never falling."""
 
     def __call__(self, fraction: float) -> None: ...

@@ -15,7 +15,7 @@ import torch
 
 from v2m.analysis.visual_events import CHANNELS, rhythm
 from v2m.checkpoints.components import NEEDED
-from v2m.core.errors import RefusedError, UsageError
+from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.prompts import line
 from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
 from v2m.core.timing import sample_count, seconds_of, step_count, step_times
@@ -78,8 +78,8 @@ class Encoder:
         spec, settings = self.codec.spec, self.settings
         return Manifest(
             vision=self.vision.name,
-            tokens=self.vision.tokens,
-            width=self.vision.width,
+            tokens=self.vision.num_tokens,
+            width=self.vision.dim,
             aspect=self.vision.aspect,
             frame_rate=settings.frame_rate,
             whole=settings.whole,
@@ -88,10 +88,10 @@ class Encoder:
             codec=settings.codec,
             sample_rate=spec.sample_rate,
             code_rate=spec.frame_rate,
-            codebooks=spec.codebooks,
-            entries=spec.entries,
+            codebooks=spec.num_codebooks,
+            entries=spec.codebook_size,
             text=settings.text,
-            text_width=self.text.width,
+            text_width=self.text.dim,
             tagger=type(self.tagger).__name__,
             channels=2 if settings.stereo else 1,
             separator="" if self.separator is None else settings.separator,
@@ -105,17 +105,17 @@ class Encoder:
             sound = self._sound(source, clip)
             duration = min(clip.duration, seconds_of(len(sound), sound.sample_rate))
             filters.check_length(duration, self.settings)
-            filters.check_picture(clip.picture(), self.settings)
+            filters.check_picture(clip.visual_features(), self.settings)
             tags = self._tags(source, clip)
             whole = self._seen(clip, step_times(clip.duration, self.settings.whole))
-        except RefusedError as error:
+        except InvalidInputError as error:
             raise _dropped(error) from error
         said = line(tags)
         text = _numbers(self.text.encode([said]))
         stretches = filters.stretches(duration, self.codec.spec.frame_rate, self.settings.piece)
         for number, (begin, seconds) in enumerate(stretches):
             key = f"{source.key}_{number:04d}"
-            meta = Meta(key, source.name, begin, seconds, clip.duration, tags.as_dict(), said)
+            meta = Meta(key, source.name, begin, seconds, clip.duration, tags.to_dict(), said)
             yield meta, self._stretch(clip, sound, meta) | {WHOLE: whole, TEXT: text}
 
     def _stretch(self, clip: Video, sound: Audio, meta: Meta) -> Arrays:
@@ -126,14 +126,14 @@ class Encoder:
         try:
             times = meta.begin + step_times(meta.duration, step_count(meta.duration, settings.frame_rate))
             frames = self._seen(clip, times)
-        except RefusedError as error:
+        except InvalidInputError as error:
             raise _dropped(error) from error
-        beats = rhythm(clip.picture(), meta.begin, meta.duration, settings.rhythm_rate)
+        beats = rhythm(clip.visual_features(), meta.begin, meta.duration, settings.rhythm_rate)
         return {CODES: codes.cpu().numpy(), FRAMES: frames, RHYTHM: beats}
 
     def _seen(self, clip: Video, times: np.ndarray) -> np.ndarray:
         """Tokens (F, P, W) of the frames shown at `times`."""
-        width = self.vision.reading_width(clip.width, clip.height)
+        width = self.vision.decode_width(clip.width, clip.height)
         parts = [times[start : start + READ_AT_ONCE] for start in range(0, len(times), READ_AT_ONCE)]
         found = [self.vision.encode(clip.frames(part.tolist(), width)).cpu().numpy() for part in parts]
         return np.concatenate(found)
@@ -167,7 +167,7 @@ class Encoder:
 
     def _tags(self, source: Source, clip: Video) -> Tags:
         known = Tags() if source.tags is None else Tags(**read_tags(source.tags))
-        return known if known.complete else self.tagger.tag(clip, known).merge(known)
+        return known if known.is_complete else self.tagger.tag(clip, known).overridden_by(known)
 
 
 def named(settings: Settings) -> dict[str, str]:
@@ -176,7 +176,7 @@ def named(settings: Settings) -> dict[str, str]:
     return usual | ({"separator": settings.separator} if settings.vocals == "remove" else {})
 
 
-def fetched(name: str, kind: str) -> weights.Weights:
+def fetched(name: str, kind: str) -> weights.WeightsInfo:
     """Where the model is, downloaded if it must be. Raises MissingError."""
     if kind == "separator":
         from v2m.pretrained import demucs
@@ -185,7 +185,7 @@ def fetched(name: str, kind: str) -> weights.Weights:
     return weights.fetch(name, NEEDED[kind])
 
 
-def _dropped(error: RefusedError) -> DropError:
+def _dropped(error: InvalidInputError) -> DropError:
     return DropError(error.reason if error.reason == "too_long" else "unreadable", f"{error.reason}: {error}")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.core.timing import codec_frames, sample_count, seconds_of
-from v2m.core.types import Picture
+from v2m.core.types import VisualFeatures
 from v2m.data.config import Settings
 
 BLOCK = 0.1  # seconds in which sound is or is not silent
@@ -49,7 +49,7 @@ def check_sound(wave: NDArray[np.float32], sample_rate: int, settings: Settings)
         raise DropError("silent", f"{quiet:.0%} of the sound is silent")
 
 
-def check_picture(picture: Picture, settings: Settings) -> None:
+def check_picture(picture: VisualFeatures, settings: Settings) -> None:
     moving = float(np.quantile(picture.motion, 0.95))
     if not picture.cuts and moving < settings.still and np.ptp(picture.brightness) < DARKENING:
         raise DropError("static", f"no cut, and at most {moving:.4f} of motion")

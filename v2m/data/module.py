@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch, Clip, Cropper
 from v2m.data.predict_data import Turns
 from v2m.data.sampler import Order, Place
@@ -135,7 +135,7 @@ class _Maker:
                 said = str(error)
                 logger.warning("skipped: %s", said)
                 number = int(random.integers(len(self.shards)))
-        raise MissingError(f"{RETRIES} samples one after the other are bad, the last: {said}; prepare them again")
+        raise DependencyError(f"{RETRIES} samples one after the other are bad, the last: {said}; prepare them again")
 
     def _read(self, number: int, where: float) -> Clip:
         return self.cropper.crop(decode(self.shards.raw(number), self.shards.manifest), where)
@@ -203,7 +203,7 @@ class ShardData(lightning.LightningDataModule):
             other = self._open(folder).manifest
             differing = [name for name in MEANING if getattr(own, name) != getattr(other, name)]
             if differing:
-                raise MissingError(
+                raise DependencyError(
                     f"{str(folder)!r} was prepared with another {', '.join(differing)} than "
                     f"{str(self._folders['fit'])!r}: prepare both alike"
                 )

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v2m.core import errors
-from v2m.core.errors import MissingError, RefusedError, UsageError
+from v2m.core.errors import DependencyError, InvalidInputError, UsageError
 from v2m.core.protocols import Tagger
 from v2m.data import progress_log, writer
 from v2m.data.config import Settings
@@ -94,7 +94,7 @@ def _published(every: Sequence[Done], work: Work) -> Manifest:
     if not parts:
         said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         first = next(done for done in every)
-        raise RefusedError("nothing_kept", f"no video can be learnt from: {said}; {first.source}: {first.detail}")
+        raise InvalidInputError("nothing_kept", f"no video can be learnt from: {said}; {first.source}: {first.detail}")
     before = _manifest_in(work.out)
     known = {shard.file: shard for shard in before.shards} if before else {}
     shards = writer.assemble(work.out, parts, known, work.shard_samples, work.shard_mb)
@@ -117,7 +117,7 @@ def _published(every: Sequence[Done], work: Work) -> Manifest:
 def _manifest_in(folder: Path) -> Manifest | None:
     try:
         return Manifest.read(folder)
-    except MissingError:
+    except DependencyError:
         return None
 
 
@@ -230,7 +230,7 @@ def _one(source: Source, encoder: Encoder, out: Path) -> Done:
     except Exception as error:
         if errors.exit_code(error) != errors.BUG:
             raise
-        logger.warning("%s: %s", source.name, errors.describe(error))
+        logger.warning("%s: %s", source.name, errors.format_error(error))
         detail = "".join(traceback.format_exception(error))[-2000:]
         return Done(source.name, source.key, state, dropped="failed", detail=detail)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.data.schema import CODES, FRAMES, META, RHYTHM, TEXT, TYPES, WHOLE, Manifest, Meta
 from v2m.data.shards import BadSampleError
 
@@ -59,7 +59,7 @@ def _array(name: str, held: bytes, key: str) -> np.ndarray:
     except (ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise BadSampleError(f"sample {key!r}: {name} is no array ({' '.join(str(error).split())[:100]})") from None
     if found.dtype.name != TYPES[name]:
-        raise MissingError(f"sample {key!r}: {name} holds {found.dtype.name}, not {TYPES[name]}: {CURE}")
+        raise DependencyError(f"sample {key!r}: {name} holds {found.dtype.name}, not {TYPES[name]}: {CURE}")
     if found.dtype.kind == "f" and not np.isfinite(found).all():
         raise BadSampleError(f"sample {key!r}: {name} holds values that are no numbers")
     return found
@@ -74,7 +74,7 @@ def _check(name: str, found: np.ndarray, shape: tuple[int | None, ...], key: str
     fixed = [size for axis, size in enumerate(shape) if axis != time or name == WHOLE]
     own = [size for axis, size in enumerate(found.shape) if axis != time or name == WHOLE]
     if found.ndim != len(shape) or own != fixed:
-        raise MissingError(f"sample {key!r}: {name} has the shape {found.shape} instead of {_shown(shape)}: {CURE}")
+        raise DependencyError(f"sample {key!r}: {name} has the shape {found.shape} instead of {_shown(shape)}: {CURE}")
     wanted = shape[time]
     if wanted is not None and found.shape[time] != wanted:
         raise BadSampleError(f"sample {key!r}: {name} has the shape {found.shape} instead of {_shown(shape)}")

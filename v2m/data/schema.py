@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.timing import codec_frames, step_count
 
 VERSION = 1
@@ -140,14 +140,14 @@ class Manifest:
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise MissingError(f"{str(folder)!r} holds no dataset (no {MANIFEST}): {cure}") from None
+            raise DependencyError(f"{str(folder)!r} holds no dataset (no {MANIFEST}): {cure}") from None
         except ValueError as error:
-            raise MissingError(f"{str(path)!r} is not JSON ({error}): {cure} again") from None
+            raise DependencyError(f"{str(path)!r} is not JSON ({error}): {cure} again") from None
         version = held.get("version") if isinstance(held, dict) else None
         if version != VERSION:
-            raise MissingError(f"{str(path)!r} has version {version!r}, and this v2m reads {VERSION}: {cure} again")
+            raise DependencyError(f"{str(path)!r} has version {version!r}, and this v2m reads {VERSION}: {cure} again")
         try:
             shards = tuple(Shard(**shard) for shard in held.pop("shards"))
             return cls(**{**held, "rhythm": tuple(held["rhythm"]), "shards": shards})
         except (KeyError, TypeError) as error:
-            raise MissingError(f"{str(path)!r} is no manifest ({error}): {cure} again") from None
+            raise DependencyError(f"{str(path)!r} is no manifest ({error}): {cure} again") from None

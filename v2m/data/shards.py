@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.data.schema import MEMBERS, Manifest, Shard
 
 LARGEST = 256 << 20  # bytes of a member
@@ -44,10 +44,10 @@ class Shards:
     def __init__(self, folder: Path, *, damaged: Damaged = "refuse", hashes: bool = False) -> None:
         self.folder, self.manifest, self.damaged = folder, Manifest.read(folder), damaged
         if self.manifest.samples < 1:
-            raise MissingError(f"{str(folder)!r} holds no samples: prepare some videos with v2m prepare")
+            raise DependencyError(f"{str(folder)!r} holds no samples: prepare some videos with v2m prepare")
         problems = [found for shard in self.manifest.shards if (found := _wrong(folder, shard, hashes))]
         if problems and damaged == "refuse":
-            raise MissingError(f"{str(folder)!r}: {'; '.join(problems)}: copy or prepare it again")
+            raise DependencyError(f"{str(folder)!r}: {'; '.join(problems)}: copy or prepare it again")
         for problem in problems:
             logger.warning("%s: %s", folder, problem)
         self._ends = list(accumulate(shard.samples for shard in self.manifest.shards))
@@ -89,11 +89,11 @@ class Shards:
             try:
                 places = scan(self.folder / shard.file)
             except OSError as error:
-                raise MissingError(f"{str(self.folder / shard.file)!r} cannot be read ({error.strerror})") from error
+                raise DependencyError(f"{str(self.folder / shard.file)!r} cannot be read ({error.strerror})") from error
             if len(places) != shard.samples:
                 said = f"{str(self.folder / shard.file)!r} is damaged: {len(places)} samples instead of {shard.samples}"
                 if self.damaged == "refuse":
-                    raise MissingError(f"{said}; copy or prepare it again, or go on without them: damaged: skip")
+                    raise DependencyError(f"{said}; copy or prepare it again, or go on without them: damaged: skip")
                 logger.warning(said)
             self._places[which] = places
         return self._places[which]
@@ -124,7 +124,7 @@ def scan(path: Path) -> np.ndarray:
 def _wrong(folder: Path, shard: Shard, hashes: bool) -> str | None:
     path = folder / shard.file
     if Path(shard.file).name != shard.file or ":" in shard.file:
-        raise MissingError(f"{str(folder)!r} names a shard outside itself and is refused: {shard.file!r}")
+        raise DependencyError(f"{str(folder)!r} names a shard outside itself and is refused: {shard.file!r}")
     if not path.is_file():
         return f"{shard.file} is missing"
     size = path.stat().st_size

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from v2m.core.errors import RefusedError, UsageError
+from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.types import Tags
 from v2m.media.video import SUFFIXES
 
@@ -60,7 +60,9 @@ def find(inputs: Sequence[Path]) -> list[Source]:
         for name, video, sound in pairs:
             found.setdefault(video, (name, sound))
     if not found:
-        raise RefusedError("no_videos", f"{', '.join(map(str, inputs))}: no videos ({', '.join(sorted(SUFFIXES))})")
+        raise InvalidInputError(
+            "no_videos", f"{', '.join(map(str, inputs))}: no videos ({', '.join(sorted(SUFFIXES))})"
+        )
     names = [name for name, _ in found.values()]
     return [
         Source(name, _key(name, names[:number].count(name)), video, sound or _beside(video, SOUNDS), _tags(video))
@@ -75,7 +77,7 @@ def read_tags(path: Path) -> dict[str, Any]:
         Tags(**held)
     except (OSError, ValueError, TypeError) as error:
         said = " ".join(str(error).split())
-        raise RefusedError("tags", f"{path.name} holds no tags ({said})") from error
+        raise InvalidInputError("tags", f"{path.name} holds no tags ({said})") from error
     return held
 
 

@@ -21,7 +21,7 @@ def frechet(a: Floats, b: Floats) -> float:
     """Between the normal distributions of `a` (N, D) and `b` (M, D): |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½).
 
     Dowson and Landau, "The Fréchet Distance between Multivariate Normal Distributions" (1982), with covariances of
-    N − 1. With the centred embeddings A and B, tr (Σa Σb)^½ is the sum of the singular values of A Bᵀ over
+    N − 1. With the centerd embeddings A and B, tr (Σa Σb)^½ is the sum of the singular values of A Bᵀ over
     √((N − 1)(M − 1)): nothing is squared, no root of a matrix is taken, and no N is too small. With few embeddings the
     value is too high: below D + 1 of them the covariances are not whole.
 
@@ -42,8 +42,8 @@ def _root(x: Floats) -> tuple[Floats, Floats]:
     """The mean (D,), and R (min(N, D), D) of which RᵀR is the covariance."""
     x = np.asarray(x, np.float64)
     mean = x.mean(axis=0)
-    centred = (x - mean) / np.sqrt(len(x) - 1)
-    return mean, np.asarray(np.linalg.qr(centred, mode="r")) if len(x) > x.shape[1] else centred
+    centerd = (x - mean) / np.sqrt(len(x) - 1)
+    return mean, np.asarray(np.linalg.qr(centerd, mode="r")) if len(x) > x.shape[1] else centerd
 
 
 def frechet_draws(

@@ -25,7 +25,7 @@ MEASURES = {
     "clips, with its bias taken off: of few windows the value is too high, and may lie above it",
     "density": f"how many spheres of the truth's pieces one lies in, over {NEIGHBOURS} (Naeem et al., 2020); a piece "
     "is the mean of its windows",
-    "coverage": "share of the truth's pieces with one of the music's among their neighbours, 0–1",
+    "coverage": "share of the truth's pieces with one of the music's among their neighbors, 0–1",
     "kl": "divergence of the classes heard in the truth from those in the music, KL(truth ‖ music), softmax, in nats",
     "kl_back": "the other way round, KL(music ‖ truth)",
     "clap_score": "cosine of the music and its tags, −1 to 1",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from v2m.core.errors import RefusedError, UsageError
+from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Tags, Video
 from v2m.evaluation.per_clip import Row, row
@@ -28,7 +28,7 @@ def measured(path: Path) -> Row:
 
     clip = video.open(path)
     sound = sound_of(clip)
-    found = row(sound, clip.picture(), clip.duration, tags_beside(path))
+    found = row(sound, clip.visual_features(), clip.duration, tags_beside(path))
     return {
         **found,
         "length_error_ms": found["length_error_ms"] if clip.audio_streams[0].duration is not None else None,
@@ -41,7 +41,7 @@ def sound_of(clip: Video) -> Audio:
     from v2m.media.ffmpeg import RESTARTING
 
     if not clip.audio_streams:
-        raise RefusedError("no_sound", f"{str(clip.path)!r} has no sound: there is no music to measure")
+        raise InvalidInputError("no_sound", f"{str(clip.path)!r} has no sound: there is no music to measure")
     stream = clip.audio_streams[0]
     length = clip.duration if stream.duration is None else stream.duration
     restarting = not RESTARTING.isdisjoint(clip.container.split(","))
@@ -127,5 +127,5 @@ def _found(place: Path, suffixes: Iterable[str]) -> list[Path]:
         return [place]
     found = sorted(each for each in place.iterdir() if each.suffix.lower() in suffixes and each.name[0] != ".")
     if not found:
-        raise RefusedError("no_videos", f"{str(place)!r} holds no videos ({', '.join(sorted(suffixes))})")
+        raise InvalidInputError("no_videos", f"{str(place)!r} holds no videos ({', '.join(sorted(suffixes))})")
     return found

@@ -11,7 +11,7 @@ from v2m.analysis.cut_alignment import cut_alignment
 from v2m.analysis.loudness import integrated_loudness, true_peak
 from v2m.analysis.motion import following
 from v2m.analysis.sync_score import fit
-from v2m.core.types import Audio, Picture, Tags
+from v2m.core.types import Audio, Tags, VisualFeatures
 
 Row = Mapping[str, float | None]
 
@@ -47,7 +47,7 @@ COLUMNS = {
 }
 
 
-def row(audio: Audio, picture: Picture, seconds: float, tags: Tags | None = None) -> Row:
+def row(audio: Audio, picture: VisualFeatures, seconds: float, tags: Tags | None = None) -> Row:
     """The measures of COLUMNS for music `audio` under a picture that lasts `seconds`; None where one has no meaning.
 
     `tags` are what was asked for. Beats are measured from the sound, whoever wrote it, so that systems compare.
@@ -73,7 +73,7 @@ def row(audio: Audio, picture: Picture, seconds: float, tags: Tags | None = None
     return {name: value if value is not None and math.isfinite(value) else None for name, value in found.items()}
 
 
-def _timing(audio: Audio, picture: Picture, seconds: float, tags: Tags) -> dict[str, float | None]:
+def _timing(audio: Audio, picture: VisualFeatures, seconds: float, tags: Tags) -> dict[str, float | None]:
     """Music without a beat meets no cut: its hits and chance are 0."""
     heard = pulse(audio, tags.tempo)
     beats, downbeats = ([], []) if heard is None else (heard.beats, heard.downbeats)

@@ -6,7 +6,7 @@ import torch
 
 from v2m.checkpoints import V2M
 from v2m.core.errors import UsageError
-from v2m.core.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
+from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.musicgen.engine import Player
 from v2m.generators.musicgen.options import Precision, check_trained, check_windows
 from v2m.generators.vidmuse.engine import Seer
@@ -40,7 +40,7 @@ class Trained:
         name: str,
         device: torch.device,
         *,
-        sampling: Sampling | None = None,
+        sampling: SamplingConfig | None = None,
         window: float | None = None,
         stride: float | None = None,
         precision: Precision | None = None,
@@ -52,13 +52,13 @@ class Trained:
         check_trained(window, longest)
         if not sees and not model.config.reads_text:
             raise UsageError(f"{name!r} neither sees nor reads: there is nothing by which to write music for a video")
-        self._how = {"sampling": sampling or Sampling(), "window": window, "stride": stride}
+        self._how = {"sampling": sampling or SamplingConfig(), "window": window, "stride": stride}
         eyes = Eyes.load(model, name, device) if sees else None
         self._player = Player.of(model, name, device, precision, keep=True)
         self._seer = None if eyes is None else Seer(model, self._player, eyes, device)
 
     @property
-    def weights(self) -> tuple[Weights, ...]:
+    def weights(self) -> tuple[WeightsInfo, ...]:
         return self._player.weights
 
     def generate(
@@ -68,9 +68,9 @@ class Trained:
         seed: int,
         *,
         stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
-        steering: Steering | None = None,  # noqa: ARG002 - likewise
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,  # noqa: ARG002 - likewise
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration` at the codec's rate; the same arguments give the same bytes on one
         machine."""
         if self._seer is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.core.timing import sample_count
-from v2m.core.types import Audio, Regeneration
+from v2m.core.types import Audio, InpaintRequest
 from v2m.media import audio as sound_files
 
 FADE = 0.05  # seconds over which old and new change places, inside of the part; a quarter of it where it is short
@@ -28,21 +28,21 @@ class Kept:
     end: float
 
     @classmethod
-    def load(cls, asked: Regeneration, seconds: float) -> Kept:
+    def load(cls, asked: InpaintRequest, seconds: float) -> Kept:
         """The music of `asked`, at its file's own rate; of two sides that are the same, one.
 
         Raises:
             UsageError: The file cannot be read as sound.
         """
-        assert asked.previous is not None, "the file has not been looked for"
-        rate = sound_files.rate_of(asked.previous)
-        read = sound_files.load(asked.previous, rate, asked.offset + seconds).samples
+        assert asked.source_path is not None, "the file has not been looked for"
+        rate = sound_files.rate_of(asked.source_path)
+        read = sound_files.load(asked.source_path, rate, asked.source_offset + seconds).samples
         sides = read[:1] if np.array_equal(read[0], read[1]) else read
-        start, count = sample_count(asked.offset, rate), sample_count(seconds, rate)
+        start, count = sample_count(asked.source_offset, rate), sample_count(seconds, rate)
         whole = np.zeros((len(sides), count), np.float32)
         there = sides[:, start : start + count]
         whole[:, : there.shape[1]] = there
-        return cls(Audio(whole, rate), asked.begin, asked.end)
+        return cls(Audio(whole, rate), asked.start, asked.end)
 
     def mono(self, rate: int) -> NDArray[np.float32]:
         """(N,) at `rate`."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.timing import sample_count
-from v2m.core.types import Audio, Progress, Regeneration, Score, Section, Steering, Tags, Video
+from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Section, Soundtrack, Tags, Video
 from v2m.generators.inpaint import Kept, level
 from v2m.sketch.compose.arrange import Piece, compose
 from v2m.sketch.compose.inpaint import Origin, Written, rewritten
@@ -48,7 +48,7 @@ class Sketch:
         if not 0 <= reverb <= 2:
             raise UsageError(f"reverb {reverb:g} must lie between 0 and 2")
         if find_spec("tinysoundfont") is None:
-            raise MissingError("the synthesiser tinysoundfont is missing: pip install --no-deps tinysoundfont")
+            raise DependencyError("the synthesizer tinysoundfont is missing: pip install --no-deps tinysoundfont")
         self.style = style
         self.soundfont = soundfont
         self.sample_rate = sample_rate
@@ -56,10 +56,10 @@ class Sketch:
 
     steers = frozenset({"stems", "midi", "regenerate"})
 
-    def prepare(self, tags: Tags, steering: Steering) -> None:  # noqa: ARG002 - any tags will do
+    def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
         """Raises UsageError where a part is to be written anew of music that Sketch cannot go on with."""
-        if steering.regenerate is not None:
-            Origin.of(steering.regenerate)
+        if controls.inpaint is not None:
+            Origin.of(controls.inpaint)
 
     def generate(
         self,
@@ -68,16 +68,16 @@ class Sketch:
         seed: int,
         *,
         stems: bool = False,
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration`. The same arguments give the same bytes.
 
         Of earlier music a part is written anew on its beats, in its key and over its chords, by the players and moods
         that `tags` ask for; the rest stays sample for sample, at the file's own rate, and in the stems, too, up to what
         was done to that music after it was played.
 
-        `facts` says what was chosen: style, key, progressions, instruments, the SoundFont with its licence where that
+        `facts` says what was chosen: style, key, progressions, instruments, the SoundFont with its license where that
         is known, and how the plan met the cuts.
 
         Raises:
@@ -85,19 +85,21 @@ class Sketch:
         """
         tell: Callable[[float], None] = progress or (lambda _: None)
         tell(0.0)
-        if steering is not None and steering.regenerate is not None:
-            return self._rewrite(video, Written.of(steering.regenerate, seed, tags), steering.regenerate, stems, tell)
+        if controls is not None and controls.inpaint is not None:
+            return self._rewrite(video, Written.of(controls.inpaint, seed, tags), controls.inpaint, stems, tell)
         style = STYLES[self.style] if self.style else style_for(tags)
-        piece = compose(planning.for_style(style, video.picture(), video.duration, tags, seed), style, tags, seed)
+        piece = compose(
+            planning.for_style(style, video.visual_features(), video.duration, tags, seed), style, tags, seed
+        )
         tell(PLAYING_FROM)
         audio, split = self._play(piece, stems, _part(tell, PLAYING_FROM, 1.0))
         return self._score(piece, tags, audio, split)
 
     def _rewrite(
-        self, video: Video, part: Written, asked: Regeneration, stems: bool, tell: Callable[[float], None]
-    ) -> Score:
+        self, video: Video, part: Written, asked: InpaintRequest, stems: bool, tell: Callable[[float], None]
+    ) -> Soundtrack:
         origin = Origin.of(asked)
-        old, new = rewritten(origin, video.picture(), video.duration, part)
+        old, new = rewritten(origin, video.visual_features(), video.duration, part)
         kept = Kept.load(asked, video.duration)
         tell(PLAYING_FROM)
         between = (1.0 + PLAYING_FROM) / 2 if stems else 1.0
@@ -112,8 +114,8 @@ class Sketch:
                 )
                 for stem in {**before, **split}
             }
-        told = {"regenerated": [asked.begin, asked.end], "kept": str(asked.previous)}
-        told["written"] = [each.as_dict() for each in (*origin.written, part)]
+        told = {"regenerated": [asked.start, asked.end], "kept": str(asked.source_path)}
+        told["written"] = [each.to_dict() for each in (*origin.written, part)]
         return self._score(new, part.tags, kept.with_part(_louder(audio, gain)), split, told)
 
     def _play(self, piece: Piece, stems: bool, tell: Callable[[float], None]) -> tuple[Audio, Mapping[str, Audio]]:
@@ -141,16 +143,16 @@ class Sketch:
         audio: Audio,
         split: Mapping[str, Audio],
         told: Mapping[str, Any] | None = None,
-    ) -> Score:
+    ) -> Soundtrack:
         plan = piece.sheet.plan
-        return Score(
+        return Soundtrack(
             audio=audio,
             stems={stem: split[stem] for stem in STEMS if stem in split},
             midi=midi_file(piece.sheet, piece.parts, f"{piece.sheet.style.name} in {piece.sheet.key.name}"),
             beats=plan.beats,
             downbeats=plan.downbeats,
             sections=_sections(plan),
-            facts={**_facts(piece, tags), "soundfont": provenance(self._bank), **(told or {})},
+            metadata={**_facts(piece, tags), "soundfont": provenance(self._bank), **(told or {})},
         )
 
 
@@ -163,7 +165,7 @@ def _louder(audio: Audio, gain: float) -> Audio:
 
 
 def _sections(plan: planning.Plan) -> tuple[Section, ...]:
-    starts = [float(plan.tempo_map.time(plan.bars[passage.first].start)) for passage in plan.passages]
+    starts = [float(plan.tempo_map.beat_to_time(plan.bars[passage.first].start)) for passage in plan.passages]
     ends = [*starts[1:], plan.duration]
     return tuple(
         Section(title(passage), start, end, passage.energy)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings.state_dict_map import contradictions, count, inverse, joined, parted, renamed
 
 MODEL = "audiocraft's MusicGen"
@@ -91,7 +91,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     kind = cfg.get("lm_model")
     if kind != "transformer_lm":
         known = {"transformer_lm_magnet": "MAGNeT, which does not write from left to right"}
-        raise MissingError(f"lm_model {kind!r} is not MusicGen's ({known.get(str(kind), 'a codec?')})")
+        raise DependencyError(f"lm_model {kind!r} is not MusicGen's ({known.get(str(kind), 'a codec?')})")
     sizes, fuser = _section(cfg, "transformer_lm"), _section(cfg, "fuser")
     _refuse(_strange(cfg, sizes, fuser))
     channels = 2 if (cfg.get("interleave_stereo_codebooks") or {}).get("use") else 1
@@ -99,7 +99,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
         name for name in ("n_q", "card", "dim", "num_heads", "num_layers") if not isinstance(sizes.get(name), int)
     ]
     if missing:
-        raise MissingError(f"xp.cfg says no transformer_lm.{', transformer_lm.'.join(missing)}")
+        raise DependencyError(f"xp.cfg says no transformer_lm.{', transformer_lm.'.join(missing)}")
     lm = {
         "width": sizes["dim"],
         "layers": sizes["num_layers"],
@@ -113,7 +113,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
         "dropout": float(sizes.get("dropout", 0.1)),
     }
     if "emb.0.weight" not in state:
-        raise MissingError(f"these are not the weights of {MODEL}: emb.0.weight is missing")
+        raise DependencyError(f"these are not the weights of {MODEL}: emb.0.weight is missing")
     contradictions(lm, _sizes(state))
     widths = {
         here: state[name].shape[1]
@@ -209,7 +209,7 @@ def text_encoder(cfg: Mapping[str, Any]) -> str | None:
 def _section(cfg: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = cfg.get(name)
     if not isinstance(found, Mapping):
-        raise MissingError(f"xp.cfg has no section {name}: not the settings of {MODEL}")
+        raise DependencyError(f"xp.cfg has no section {name}: not the settings of {MODEL}")
     return found
 
 
@@ -243,7 +243,7 @@ def _per_timestep(cfg: Mapping[str, Any]) -> bool:
 
 def _refuse(strange: list[str]) -> None:
     if strange:
-        raise MissingError(f"this model of audiocraft's is none that v2m can run: {'; '.join(strange)}")
+        raise DependencyError(f"this model of audiocraft's is none that v2m can run: {'; '.join(strange)}")
 
 
 def _delays(cfg: Mapping[str, Any], codebooks: int, channels: int) -> list[int] | None:

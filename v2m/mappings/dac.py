@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 
 _UNITS = {"0": "snake1", "1": "conv1", "2": "snake2", "3": "conv2"}
 
@@ -51,7 +51,7 @@ def plain(state: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
         if leaf in {"weight_g", "weight_v"}:
             other = f"{module}.{'weight_v' if leaf == 'weight_g' else 'weight_g'}"
             if other not in state:
-                raise MissingError(f"not {what}: {key!r} lacks its {other.rpartition('.')[2]}")
+                raise DependencyError(f"not {what}: {key!r} lacks its {other.rpartition('.')[2]}")
             if leaf == "weight_v":
                 out[f"{module}.weight"] = value * (state[other] / row_norm(value))
         else:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 
 # name in xp.cfg, name in transformers' config.json
 _SEANET = {
@@ -61,7 +61,7 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
         found: Any = settings
         for part in named[1].split("."):
             if not isinstance(found, Mapping) or part not in found or depth > 8:
-                raise MissingError(f"the settings refer to {given}, which they do not hold")
+                raise DependencyError(f"the settings refer to {given}, which they do not hold")
             found = found[part]
         return value(found, depth + 1)
 
@@ -80,7 +80,7 @@ def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tens
     """
     kind = settings.get("compression_model")
     if kind != "encodec":
-        raise MissingError(f"not an EnCodec of audiocraft: its compression_model is {kind!r}")
+        raise DependencyError(f"not an EnCodec of audiocraft: its compression_model is {kind!r}")
     sections = {name: settings.get(name) for name in ("seanet", "rvq", "encodec", "sample_rate", "channels")}
     whole = resolved(settings)
     try:
@@ -94,7 +94,7 @@ def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tens
     except (KeyError, TypeError, AttributeError) as error:
         absent = [name for name, section in sections.items() if section is None]
         what = f"its settings lack {', '.join(absent)}" if absent else f"its settings lack or confuse {error}"
-        raise MissingError(f"not an EnCodec of audiocraft: {what}") from error
+        raise DependencyError(f"not an EnCodec of audiocraft: {what}") from error
     _compare(codebooks, entries, state or {})
     return out | {
         "model_type": "encodec",
@@ -118,9 +118,9 @@ def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
         MissingError: audiocraft has no such model, as the one that works second by second.
     """
     if config.get("model_type") != "encodec":
-        raise MissingError(f"not an EnCodec of transformers: its model_type is {config.get('model_type')!r}")
+        raise DependencyError(f"not an EnCodec of transformers: its model_type is {config.get('model_type')!r}")
     if config.get("chunk_length_s") is not None:
-        raise MissingError("audiocraft has no EnCodec that works in chunks (chunk_length_s), as this one does")
+        raise DependencyError("audiocraft has no EnCodec that works in chunks (chunk_length_s), as this one does")
     try:
         network = {old: config[name] for old, name in _SEANET.items()}
         rate, entries = config["sampling_rate"], config["codebook_size"]
@@ -141,7 +141,7 @@ def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
             | {"causal": config["use_causal_conv"], "renormalize": bool(config["normalize"])},
         }
     except KeyError as error:
-        raise MissingError(f"not an EnCodec of transformers: its config.json lacks {error}") from error
+        raise DependencyError(f"not an EnCodec of transformers: its config.json lacks {error}") from error
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -209,7 +209,7 @@ def _renamed(state: Mapping[str, Tensor], rename: Any) -> dict[str, Tensor]:
     names = {key: rename(key) for key in state}
     unknown = [key for key, name in names.items() if name is None]
     if unknown:
-        raise MissingError(f"not an EnCodec: {len(unknown)} unknown weights, the first is {unknown[0]!r}")
+        raise DependencyError(f"not an EnCodec: {len(unknown)} unknown weights, the first is {unknown[0]!r}")
     return {names[key]: value for key, value in state.items()}
 
 
@@ -226,14 +226,14 @@ def _check(network: Mapping[str, Any], decoder: Mapping[str, Any], codec: Mappin
     kinds = {"autoencoder": "seanet", "quantizer": "rvq"}
     odd += [f"encodec.{name} {codec[name]!r}" for name, only in kinds.items() if codec[name] != only]
     if odd:
-        raise MissingError(f"an EnCodec of audiocraft that transformers' model cannot be: {', '.join(odd)}")
+        raise DependencyError(f"an EnCodec of audiocraft that transformers' model cannot be: {', '.join(odd)}")
 
 
 def _compare(codebooks: int, entries: int, state: Mapping[str, Tensor]) -> None:
     books = [value for key, value in state.items() if key.endswith("._codebook.embed")]
     if books and (len(books), len(books[0])) != (codebooks, entries):
         there = f"{len(books)} codebooks of {len(books[0])} entries"
-        raise MissingError(f"settings of {codebooks} codebooks of {entries} entries go with weights of {there}")
+        raise DependencyError(f"settings of {codebooks} codebooks of {entries} entries go with weights of {there}")
 
 
 def _bandwidth(codebooks: int, bits: int) -> float:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings.state_dict_map import contradictions, count, inverse, joined, parted, renamed, some
 
 MODEL = "transformers' MusicGen"
@@ -106,13 +106,13 @@ def check(config: Mapping[str, Any]) -> None:
     """Raises MissingError where config.json is of another family, or lacks a section."""
     kind = config.get("model_type")
     if kind not in KINDS | DECODERS:
-        raise MissingError(
+        raise DependencyError(
             f"config.json says model_type {kind!r}, which is no MusicGen ({', '.join(KINDS | DECODERS)})"
         )
     sections = ("decoder", "text_encoder", "audio_encoder") if kind in KINDS else ()
     lacking = [name for name in sections if not isinstance(config.get(name), Mapping)]
     if lacking:
-        raise MissingError(f"config.json of {kind} lacks {', '.join(lacking)}: fetch it again")
+        raise DependencyError(f"config.json of {kind} lacks {', '.join(lacking)}: fetch it again")
 
 
 def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[
     decoder = config["decoder"] if kind in KINDS else config
     strange = [f"{name} {decoder[name]!r}" for name, value in _FIXED.items() if decoder.get(name, value) != value]
     if strange:
-        raise MissingError(f"this MusicGen is none that v2m can run: {'; '.join(strange)}")
+        raise DependencyError(f"this MusicGen is none that v2m can run: {'; '.join(strange)}")
     lm = {
         "width": decoder.get("hidden_size", 1024),
         "layers": decoder.get("num_hidden_layers", 24),
@@ -150,7 +150,7 @@ def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[
     wanted = ({"text"} | ({"chroma"} if not lm["cross_attention"] else set())) if kind in KINDS else set()
     lacking = [projections[here] for here in sorted(wanted) if widths[here] is None]
     if lacking:
-        raise MissingError(f"the weights hold no {some(lacking)}: v2m has no MusicGen without")
+        raise DependencyError(f"the weights hold no {some(lacking)}: v2m has no MusicGen without")
     return {"lm": lm, **widths, "conditioner": None, "window": WINDOW}
 
 
@@ -218,7 +218,7 @@ def config_from_v2m(
 def _sizes(own: Mapping[str, Tensor]) -> dict[str, object]:
     table = own.get("model.decoder.embed_tokens.0.weight")
     if table is None:
-        raise MissingError(f"these are not the weights of {MODEL}: model.decoder.embed_tokens.0.weight is missing")
+        raise DependencyError(f"these are not the weights of {MODEL}: model.decoder.embed_tokens.0.weight is missing")
     found: dict[str, object] = {"width": table.shape[1], "entries": table.shape[0] - 1}
     found["codebooks"] = count(own, "model.decoder.embed_tokens.N.weight")
     found["layers"] = count(own, "model.decoder.layers.N.self_attn_layer_norm.weight")

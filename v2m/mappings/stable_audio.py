@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.mappings import dac
 from v2m.mappings.state_dict_map import some
 
@@ -86,9 +86,9 @@ def settings(config: Mapping[str, Any]) -> Settings:
         found = _read(config)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         said = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise MissingError(f"these are not the settings of {WHAT} ({said})") from error
+        raise DependencyError(f"these are not the settings of {WHAT} ({said})") from error
     if found.problems:
-        raise MissingError(f"this model is not known here: {'; '.join(found.problems)}")
+        raise DependencyError(f"this model is not known here: {'; '.join(found.problems)}")
     return found
 
 
@@ -123,7 +123,7 @@ def autoencoder(state: Mapping[str, Tensor], sizes: AutoencoderSizes) -> dict[st
         else:
             unknown.append(key)
     if unknown:
-        raise MissingError(f"these are not the weights of {WHAT}: its autoencoder has no {some(unknown)}")
+        raise DependencyError(f"these are not the weights of {WHAT}: its autoencoder has no {some(unknown)}")
     return out
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 
 SHOWN = 3  # names in one line
 _NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")
@@ -35,7 +35,7 @@ def renamed(state: Mapping[str, Tensor], table: Mapping[str, str | None], what: 
         if new is not None:
             out[new.replace(".N.", f".{number.group()}.", 1) if number else new] = value
     if unknown:
-        raise MissingError(f"these are not the weights of {what}: it has no {some(unknown)}")
+        raise DependencyError(f"these are not the weights of {what}: it has no {some(unknown)}")
     return out
 
 
@@ -69,7 +69,7 @@ def joined(state: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> dic
         module = name.removesuffix(part)
         lacking = [module + each for each in parts if module + each not in state]
         if lacking:
-            raise MissingError(f"the weights are not complete: {name} is there, {some(lacking)} is not")
+            raise DependencyError(f"the weights are not complete: {name} is there, {some(lacking)} is not")
         if part == parts[0]:
             out[module + whole] = torch.cat([state[module + each] for each in parts])
     return out
@@ -88,7 +88,7 @@ def parted(state: Mapping[str, Tensor], whole: str, parts: Mapping[str, int]) ->
             continue
         rows, left = divmod(value.shape[0], sum(parts.values()))
         if left:
-            raise MissingError(
+            raise DependencyError(
                 f"{name} has {value.shape[0]} rows, which {sum(parts.values())} projections cannot share"
             )
         pieces = value.split([share * rows for share in parts.values()])
@@ -108,7 +108,7 @@ def contradictions(said: Mapping[str, object], found: Mapping[str, object]) -> N
         f"{name} is {said[name]} but {found[name]} by the weights" for name in found if said[name] != found[name]
     ]
     if differing:
-        raise MissingError(f"settings and weights are not of the same model: {'; '.join(differing)}")
+        raise DependencyError(f"settings and weights are not of the same model: {'; '.join(differing)}")
 
 
 def some(names: Sequence[str]) -> str:

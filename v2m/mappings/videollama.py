@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 
 Value = TypeVar("Value")
 
@@ -94,7 +94,7 @@ def _renamed(state: Mapping[str, Value], table: Mapping[str, str], layout: str) 
         renamed[table[place].replace(".N.", f".{number.group()}.") if number else table[place]] = value
     if unknown:
         named = ", ".join(map(repr, unknown[:3])) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
-        raise MissingError(f"the weights hold {named}, which {layout} does not have: give a VideoLLaMA3 checkpoint")
+        raise DependencyError(f"the weights hold {named}, which {layout} does not have: give a VideoLLaMA3 checkpoint")
     return renamed
 
 
@@ -106,9 +106,11 @@ def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
     """
     _check(original, ORIGINAL, "vision_encoder_config")
     if original.get("vision_encoder"):
-        raise MissingError(f"the vision encoder lies apart, in {original['vision_encoder']!r}: give a finished model")
+        raise DependencyError(
+            f"the vision encoder lies apart, in {original['vision_encoder']!r}: give a finished model"
+        )
     if (kind := original.get("mm_projector_type", "mlp2x_gelu")) != "mlp2x_gelu":
-        raise MissingError(f"mm_projector_type {kind!r}: only mlp2x_gelu can be read")
+        raise DependencyError(f"mm_projector_type {kind!r}: only mlp2x_gelu can be read")
     tied = bool(original.get("tie_word_embeddings", False))
     text = {"model_type": "qwen2", "tie_word_embeddings": tied} | _picked(original, TEXT_FIELDS)
     scaling = original.get("rope_scaling") or {}
@@ -153,7 +155,7 @@ def _picked(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, An
 
 def _check(settings: Mapping[str, Any], layout: str, vision: str) -> None:
     if settings.get("model_type") != layout:
-        raise MissingError(
+        raise DependencyError(
             f"model_type {settings.get('model_type')!r} is not {layout!r}: give a VideoLLaMA3 checkpoint"
         )
     flat = settings.get("text_config") if layout == NATIVE else settings
@@ -161,4 +163,4 @@ def _check(settings: Mapping[str, Any], layout: str, vision: str) -> None:
     lacking = [vision] if not isinstance(settings.get(vision), Mapping) else []
     lacking += [name for name in sizes if not isinstance(flat, Mapping) or not isinstance(flat.get(name), int)]
     if lacking:
-        raise MissingError(f"config.json of {layout} lacks {', '.join(lacking)}: fetch it again")
+        raise DependencyError(f"config.json of {layout} lacks {', '.join(lacking)}: fetch it again")

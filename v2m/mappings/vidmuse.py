@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings import audiocraft
 from v2m.mappings.state_dict_map import count, inverse, place, renamed, some
 
@@ -116,7 +116,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     """
     encoder = (cfg.get("video") or {}).get("visual_encoder", "clip")
     if encoder != "clip":
-        raise MissingError(f"video.visual_encoder {encoder!r} is not the published VidMuse's, 'clip'")
+        raise DependencyError(f"video.visual_encoder {encoder!r} is not the published VidMuse's, 'clip'")
     first = "local_temporal_transformer.layers.0"
     needed = (
         "local_pos_embedding",
@@ -126,11 +126,13 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     )
     lacking = [name for name in needed if name not in state]
     if lacking:
-        raise MissingError(f"these weights of VidMuse lack {some(lacking)}: v2m reads its published shape alone")
+        raise DependencyError(f"these weights of VidMuse lack {some(lacking)}: v2m reads its published shape alone")
     plain = audiocraft.config_to_v2m(cfg, state)
     heads, inner = plain["lm"]["heads"], state[needed[2]].shape[0] // 3
     if inner % heads:
-        raise MissingError(f"transformer_lm.num_heads is {heads}, which {needed[2]} with {3 * inner} rows cannot have")
+        raise DependencyError(
+            f"transformer_lm.num_heads is {heads}, which {needed[2]} with {3 * inner} rows cannot have"
+        )
     plain["conditioner"] = {
         "kind": "vidmuse",
         "width": state[needed[0]].shape[2],
@@ -179,7 +181,7 @@ def clip_config(clip: Mapping[str, Tensor]) -> dict[str, Any]:
         inner = clip["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
         projection = clip["visual_projection.weight"].shape[0]
     except KeyError as error:
-        raise MissingError(f"these weights of VidMuse lack CLIP's {error}: fetch them again") from error
+        raise DependencyError(f"these weights of VidMuse lack CLIP's {error}: fetch them again") from error
     width, patch = patches.shape[0], patches.shape[-1]
     return {
         "architectures": ["CLIPVisionModelWithProjection"],

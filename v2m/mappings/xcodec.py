@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.mappings import dac
 
 RATIOS = (8, 5, 4, 2)  # the decoder pads the output of stride 5, in second place, and that alone
@@ -35,7 +35,7 @@ def settings(generator: Mapping[str, Any], semantic: Mapping[str, Any], state: M
     """
     ratios, entries = tuple(generator.get("ratios", RATIOS)), generator.get("bins", ENTRIES)
     if ratios != RATIOS or entries != ENTRIES:
-        raise MissingError(
+        raise DependencyError(
             f"not YuE's X-Codec: ratios {list(ratios)} and {entries} entries a codebook, "
             f"where {list(RATIOS)} and {ENTRIES} are expected"
         )
@@ -54,7 +54,7 @@ def settings(generator: Mapping[str, Any], semantic: Mapping[str, Any], state: M
             "semantic_model_config": dict(semantic),
         }
     except KeyError as error:
-        raise MissingError(f"not YuE's X-Codec: {error} is missing") from error
+        raise DependencyError(f"not YuE's X-Codec: {error} is missing") from error
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif leaf not in {"weight_g", "weight_v"}:
             out[f"{modules[module]}.{leaf}"] = value
         elif f"{module}.{_other(leaf)}" not in state:
-            raise MissingError(f"not YuE's X-Codec: {key!r} lacks its {_other(leaf)}")
+            raise DependencyError(f"not YuE's X-Codec: {key!r} lacks its {_other(leaf)}")
     _refuse(unknown)
     return out
 
@@ -141,4 +141,4 @@ def _other(leaf: str) -> str:
 
 def _refuse(unknown: list[str]) -> None:
     if unknown:
-        raise MissingError(f"not YuE's X-Codec: {len(unknown)} unknown weights, the first is {unknown[0]!r}")
+        raise DependencyError(f"not YuE's X-Codec: {len(unknown)} unknown weights, the first is {unknown[0]!r}")

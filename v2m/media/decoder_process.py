@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import v2m
-from v2m.core.errors import RefusedError
+from v2m.core.errors import InvalidInputError
 
 
 class ChildError(Exception):
@@ -48,7 +48,7 @@ class Child:
                 payload = pipe.exactly(header["bytes"])
                 complete = bool(header.keys() & {"done", "refused", "unsought", "bug"})
                 if "refused" in header:
-                    raise RefusedError(*header["refused"])
+                    raise InvalidInputError(*header["refused"])
                 if "unsought" in header:
                     raise ChildError(header["unsought"])
                 if "bug" in header:

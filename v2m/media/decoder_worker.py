@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from v2m.core.errors import RefusedError
+from v2m.core.errors import InvalidInputError
 
 Reply = tuple[dict[str, Any], np.ndarray | None]
 
@@ -54,7 +54,7 @@ def failure(error: Exception) -> dict[str, Any]:
     """The last reply where `error` ended a request."""
     from v2m.media.decord_reader import SeekError
 
-    if isinstance(error, RefusedError):
+    if isinstance(error, InvalidInputError):
         return {"refused": [error.reason, str(error)]}
     if isinstance(error, SeekError):
         return {"unsought": str(error)}

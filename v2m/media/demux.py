@@ -11,7 +11,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from v2m.core.errors import RefusedError
+from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds
 from v2m.media.ffmpeg import RESTARTING
 
@@ -33,22 +33,22 @@ def open_media(path: str, max_pixels: int) -> InputContainer:
     try:
         return av.open(f"file:{path}", "r", options=options, metadata_errors="replace", timeout=(10, 10))
     except FFmpegError as error:
-        raise RefusedError("not_media", "is not a video, or its index is missing or broken") from error
+        raise InvalidInputError("not_media", "is not a video, or its index is missing or broken") from error
 
 
 def main_video(container: InputContainer) -> VideoStream:
     """The first video stream that is not cover art. Raises RefusedError where there is none that can be played."""
     name = container.format.name
     if name.endswith("_pipe"):
-        raise RefusedError("image", f"is a still image ({name.removesuffix('_pipe')}); give a video")
+        raise InvalidInputError("image", f"is a still image ({name.removesuffix('_pipe')}); give a video")
     if not set(name.split(",")) & {*VIDEOS, *SOUNDS}:
-        raise RefusedError("container", f"is a bare {name} stream; put it into mp4, mov, mkv or webm first")
+        raise InvalidInputError("container", f"is a bare {name} stream; put it into mp4, mov, mkv or webm first")
     streams = [stream for stream in container.streams if isinstance(stream, VideoStream)]
     moving = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
     if not moving:
-        raise RefusedError("no_video", "holds no video stream; give a video")
+        raise InvalidInputError("no_video", "holds no video stream; give a video")
     if moving[0].codec_context is None:
-        raise RefusedError("codec", "holds video in an unknown codec; convert it to H.264 first")
+        raise InvalidInputError("codec", "holds video in an unknown codec; convert it to H.264 first")
     return moving[0]
 
 

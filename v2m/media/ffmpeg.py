@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -63,7 +63,7 @@ def executable() -> str:
     if named:
         found = shutil.which(named)
         if found is None:
-            raise MissingError(f"V2M_FFMPEG is {named!r}, which is not a program: unset it or give ffmpeg's path")
+            raise DependencyError(f"V2M_FFMPEG is {named!r}, which is not a program: unset it or give ffmpeg's path")
         return found
     with contextlib.suppress(ImportError):
         import imageio_ffmpeg
@@ -72,7 +72,7 @@ def executable() -> str:
             return imageio_ffmpeg.get_ffmpeg_exe()
     found = shutil.which("ffmpeg")
     if found is None:
-        raise MissingError("ffmpeg was not found: install imageio-ffmpeg, or set V2M_FFMPEG to its path")
+        raise DependencyError("ffmpeg was not found: install imageio-ffmpeg, or set V2M_FFMPEG to its path")
     return found
 
 
@@ -86,10 +86,10 @@ def _version(program: str) -> str:
     try:
         said = subprocess.run([program, "-version"], capture_output=True, timeout=20, check=True, text=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise MissingError(f"{program} does not run ({error}): set V2M_FFMPEG to a working ffmpeg") from error
+        raise DependencyError(f"{program} does not run ({error}): set V2M_FFMPEG to a working ffmpeg") from error
     words = said.split()
     if words[:2] != ["ffmpeg", "version"]:
-        raise MissingError(f"{program} is not ffmpeg: set V2M_FFMPEG to a working one, or unset it")
+        raise DependencyError(f"{program} is not ffmpeg: set V2M_FFMPEG to a working one, or unset it")
     return words[2]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from v2m.core.audio_ops import apply_gain
 from v2m.core.errors import UsageError
 from v2m.core.timing import clock_seconds, sample_count
-from v2m.core.types import Audio, Floats, Progress, Video
+from v2m.core.types import Audio, Floats, ProgressFn, Video
 from v2m.media.ffmpeg import RESTARTING, address, input_arguments, open_media, run
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Job:
         return same_kind(self.video, self.container) or self.container.subtitles is not None
 
 
-def write(job: Job, out: Path, timeout: float, progress: Progress | None = None) -> None:
+def write(job: Job, out: Path, timeout: float, progress: ProgressFn | None = None) -> None:
     """Writes `out` with ffmpeg; `progress` is told how much of the sound it has taken.
 
     Raises:
@@ -213,7 +213,7 @@ def _tags(job: Job, present: Mapping[str, str]) -> list[str]:
     return words
 
 
-def _feed(job: Job, progress: Progress | None) -> Iterator[bytes]:
+def _feed(job: Job, progress: ProgressFn | None) -> Iterator[bytes]:
     yield bytes(8 * sample_count(job.lead, job.sound.sample_rate))  # two floats a sample
     for start in range(0, len(job.sound), BLOCK):
         piece = job.sound.samples[:, start : start + BLOCK].copy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from v2m.core.atomic import commit, hidden
+from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.types import Video
 from v2m.media.ffmpeg import address, input_arguments, run
 
@@ -21,7 +21,7 @@ def preview(video: Video, out: Path) -> None:
     assert video.start == 0, "a span is taken from the begin"
     size = f"scale=-2:'min({HEIGHT},trunc(ih/2)*2)',setsar=1"  # 4:2:0 needs even sides
     wanted = ["-map", "0:V:0", "-t", f"{video.duration:.6f}", "-vf", size, *ENCODING, "-movflags", "+faststart"]
-    with hidden(out) as temporary:
+    with temporary_sibling(out) as temporary:
         command = [*input_arguments(video.path), *wanted, "-f", "mp4", address(temporary)]
         run(command, (), timeout=120 + 30 * video.duration)
-        commit(temporary, out)
+        publish(temporary, out)

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from v2m.core import types
-from v2m.core.errors import RefusedError
+from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds, mean_rate
 from v2m.media.demux import demuxed, main_video, open_media, video_packets
 from v2m.media.ffmpeg import RESTARTING
@@ -59,7 +59,7 @@ def probe(path: str, limits: dict[str, float]) -> dict[str, Any]:
         walk = _walk(container, stream, limits["frames"])
         if not walk.ticks:
             reason, what = ("undecodable", "no frame that can be shown") if walk.met else ("not_media", "no frames")
-            raise RefusedError(reason, f"declares a video stream but holds {what}")
+            raise InvalidInputError(reason, f"declares a video stream but holds {what}")
         facts = _timing(stream, walk)
         _check_length(facts["duration"], limits["duration"])
         _check_total(len(facts["timestamps"]) * width * height, limits["total_pixels"])
@@ -84,7 +84,7 @@ def _declared_size(container: InputContainer, stream: VideoStream, path: str) ->
 
 def _check_header(container: InputContainer, stream: VideoStream, pixels: int, limits: dict[str, float]) -> None:
     if pixels > limits["pixels"]:
-        raise RefusedError(
+        raise InvalidInputError(
             "too_large",
             f"has frames of {pixels / 1e6:.1f} million pixels, more than {limits['pixels'] / 1e6:.1f}; scale it down",
         )
@@ -98,21 +98,21 @@ def _check_header(container: InputContainer, stream: VideoStream, pixels: int, l
 
 def _check_length(seconds: float, most: float) -> None:
     if seconds > most:
-        raise RefusedError(
+        raise InvalidInputError(
             "too_long", f"lasts {seconds:.0f} s, more than {most:g} s; cut it into parts or raise limits.duration"
         )
 
 
 def _check_count(frames: int, most: float) -> None:
     if frames > most:
-        raise RefusedError(
+        raise InvalidInputError(
             "too_many_frames", f"has {frames} frames or more, over {most:g}; cut it into parts or raise limits.frames"
         )
 
 
 def _check_total(pixels: int, most: float) -> None:
     if pixels > most:
-        raise RefusedError(
+        raise InvalidInputError(
             "too_large", f"has {pixels:.1e} pixels in all, more than {most:.1e}; scale it down or cut it"
         )
 
@@ -227,7 +227,9 @@ def _first_frame(path: str, stream: int, limits: dict[str, float]) -> VideoFrame
             if tally.frames >= TRIAL_FRAMES and tally.decodable:
                 break
     if first is None or not tally.decodable:
-        raise RefusedError("undecodable", f"{tally.frames} of {tally.packets} packets decode; encrypted or damaged?")
+        raise InvalidInputError(
+            "undecodable", f"{tally.frames} of {tally.packets} packets decode; encrypted or damaged?"
+        )
     return first
 
 

@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from v2m.core.errors import RefusedError
+from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds
 from v2m.core.types import Pixels
 from v2m.media.demux import demuxed, open_media, video_packets
@@ -122,7 +122,7 @@ def read(
         if images:
             yield seconds, np.stack(images)
     if tally.complete and not (given and tally.decodable):
-        raise RefusedError("undecodable", "can hardly be decoded; is it encrypted or damaged?")
+        raise InvalidInputError("undecodable", "can hardly be decoded; is it encrypted or damaged?")
 
 
 def _timed(

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from v2m.core.errors import RefusedError
+from v2m.core.errors import InvalidInputError
 from v2m.core.timing import every, shown_at
-from v2m.core.types import Floats, FrameSource, Picture, Pixels, Progress, Stream, Video
+from v2m.core.types import Floats, FrameSource, Pixels, ProgressFn, Stream, Video, VisualFeatures
 from v2m.media.decoder_process import Child, ChildError
 
 Decoder = Literal["auto", "decord", "pyav"]
@@ -72,7 +72,7 @@ def open(path: str | Path, limits: Limits = LIMITS, decoder: Decoder = "auto") -
     request = {"task": "probe", "path": str(absolute), "limits": asdict(limits)}
     try:
         [(facts, payload)] = child.ask(request, limits.probing + size / _READING)
-    except RefusedError as error:
+    except InvalidInputError as error:
         raise _refused(absolute, error.reason, str(error)) from None
     except ChildError as error:
         raise _refused(absolute, "undecodable", f"cannot be probed: the prober {error}") from None
@@ -109,9 +109,9 @@ class Frames(FrameSource):
         pixels = len(timestamps) * facts["width"] * facts["height"]
         self._seconds = max(limits.reading, 2 * self.duration, pixels / _SLOWEST)
         self._seek = decoder == "decord" or (decoder == "auto" and facts["seekable"])
-        self._picture: Picture | None = None
+        self._picture: VisualFeatures | None = None
 
-    def at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+    def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
         """The frames shown at `times` in any order, (F, H, W, 3); a time before 0 or past the end gets the nearest.
 
         Raises RefusedError `undecodable`.
@@ -141,7 +141,7 @@ class Frames(FrameSource):
         times = None if 1.01 * fps >= self.fps else every(fps, self.duration).tolist()
         return self._read(self._size(width), times)
 
-    def picture(self, progress: Progress | None = None) -> Picture:
+    def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
         if self._picture is None:
             from v2m.analysis.visual_features import measure
 
@@ -171,7 +171,7 @@ class Frames(FrameSource):
                     self._note(header["tally"])
                 else:
                     yield np.array(header["times"]), _pixels(header, payload)
-        except RefusedError as error:
+        except InvalidInputError as error:
             raise _refused(self._path, error.reason, str(error)) from None
         except ChildError as error:
             raise _refused(self._path, "undecodable", f"cannot be decoded: the decoder {error}") from None
@@ -212,8 +212,8 @@ def _pixels(header: dict[str, Any], payload: bytearray) -> Pixels:
     return np.frombuffer(payload, np.uint8).reshape(header["shape"])
 
 
-def _refused(path: Path, reason: str, what: str) -> RefusedError:
-    return RefusedError(reason, f"{str(path)!r} {what}")
+def _refused(path: Path, reason: str, what: str) -> InvalidInputError:
+    return InvalidInputError(reason, f"{str(path)!r} {what}")
 
 
 def _gate(path: Path) -> int:

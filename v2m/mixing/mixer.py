@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from v2m.analysis.loudness import decibels, integrated_loudness, peak_envelope
-from v2m.core.atomic import check_output, commit, hidden, no_space
+from v2m.core.atomic import check_output, no_space, publish, temporary_sibling
 from v2m.core.audio_ops import HOP
 from v2m.core.errors import UsageError
 from v2m.core.timing import db_to_gain, seconds_of
-from v2m.core.types import Audio, Progress, Video
+from v2m.core.types import Audio, ProgressFn, Video
 from v2m.media.audio import read_track
 from v2m.media.ffmpeg import FFmpegError, version
 from v2m.media.mux import Job, container_of, encoded_anew, same_kind, usual_suffix, write
@@ -58,7 +58,7 @@ class MixReport:
     tracks: int
     warnings: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
@@ -90,7 +90,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     settings: Mix | None = None,
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> MixReport:
     """Writes `video`, its pictures copied bit for bit, with `music` to `out`.
 
@@ -124,9 +124,9 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     kept = video.audio_streams if settings.original != "replace" and container.several_tracks else ()
     tracks = tuple(stream.index for stream in kept)
     job = Job(video, container, blended.audio, np.ones(0), tracks, metadata or {})
-    with hidden(out) as temporary:
+    with temporary_sibling(out) as temporary:
         mastering, heard, peak = _settled(job, blended.target, settings.true_peak, temporary, progress)
-        commit(temporary, out)
+        publish(temporary, out)
     loud = integrated_loudness(heard)
     return MixReport(
         seconds=seconds_of(len(heard), SAMPLE_RATE),
@@ -155,7 +155,7 @@ def _check_music(music: Audio) -> None:
 
 
 def _settled(
-    job: Job, target: float | None, ceiling: float, temporary: Path, progress: Progress | None
+    job: Job, target: float | None, ceiling: float, temporary: Path, progress: ProgressFn | None
 ) -> tuple[Mastering, Audio, float]:
     """Writes `temporary` until the peaks of its decoded sound fit under `ceiling`: codecs add to them.
 
@@ -176,7 +176,7 @@ def _settled(
         levels = levels.raised(peaks / db_to_gain(ceiling - 2 * EXTRA))
 
 
-def _written(job: Job, given: Fingerprint, temporary: Path, progress: Progress | None) -> Fingerprint:
+def _written(job: Job, given: Fingerprint, temporary: Path, progress: ProgressFn | None) -> Fingerprint:
     """Raises UsageError for streams the container does not hold, OSError for a full disk, RuntimeError otherwise."""
     from av.error import FFmpegError as UnreadableError
 

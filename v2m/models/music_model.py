@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from v2m.core.types import Sampling
+from v2m.core.types import SamplingConfig
 from v2m.models.conditioning import Condition, join
 from v2m.models.lm import LM, LMConfig
 from v2m.models.visual.inputs import Seen
@@ -149,7 +149,7 @@ class MusicModel(nn.Module):
 
     def branches(
         self,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         *,
         text: Condition | None = None,
         video: Condition | None = None,
@@ -169,8 +169,8 @@ class MusicModel(nn.Module):
         told = any(each is not None for each in (text, melody, without))
         if not told and video is None:  # nothing to be guided by
             return [(1.0, join(_or_null(None, self.null_text, 1), _or_null(None, self.null_video, 1)))]
-        t = sampling.guidance
-        v = t if video is None or sampling.video_guidance is None else sampling.video_guidance
+        t = sampling.cfg_scale
+        v = t if video is None or sampling.video_cfg_scale is None else sampling.video_cfg_scale
         t = t if told else v
         if self.config.lm.cross_attention:
             rows = next(len(each.tokens) for each in (text, video, melody, without) if each is not None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from v2m.core import errors
-from v2m.core.errors import RefusedError, UsageError
+from v2m.core.errors import InvalidInputError, UsageError
 from v2m.media.video import SUFFIXES
 from v2m.pipeline import sidecar
 from v2m.pipeline.outputs import printable
@@ -41,9 +41,9 @@ def videos_in(paths: Iterable[Path]) -> list[Path]:
         try:
             inside = sorted(each for each in path.iterdir() if _is_video(each)) if is_folder(path) else [path]
         except PermissionError:
-            raise RefusedError("permission", f"{str(path)!r} may not be read; change its permissions") from None
+            raise InvalidInputError("permission", f"{str(path)!r} may not be read; change its permissions") from None
         if not inside:
-            raise RefusedError("no_videos", f"{str(path)!r} holds no videos ({', '.join(sorted(SUFFIXES))})")
+            raise InvalidInputError("no_videos", f"{str(path)!r} holds no videos ({', '.join(sorted(SUFFIXES))})")
         found += inside
     return list(dict.fromkeys(found))
 
@@ -100,7 +100,7 @@ def score_one(
             warned = (f"warning: {warning}" for warning in record["warnings"])
             detail = "; ".join([printable(Path(record["output"]["file"]).name), *warned])
     except Exception as error:  # one bad video never stops the others
-        status, detail, code = "failed", errors.describe(error), errors.exit_code(error)
+        status, detail, code = "failed", errors.format_error(error), errors.exit_code(error)
         trace = "".join(traceback.format_exception(error))  # the error itself would keep the decoder alive
     return Row(path, status, detail, code, time.perf_counter() - begun, trace)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_of
-from v2m.core.types import Regeneration, Video
+from v2m.core.types import InpaintRequest, Video
 from v2m.media import audio
 from v2m.media.video import SUFFIXES
 from v2m.pipeline import sidecar
@@ -21,7 +21,7 @@ TAKE = re.compile(r"(.+)\.seed(\d+)")  # the stem of a take that is not the best
 CURE = "give its music as a WAV with --previous"
 
 
-def found(asked: Regeneration, clip: Video, span: Video, out: Path) -> Regeneration:
+def found(asked: InpaintRequest, clip: Video, span: Video, out: Path) -> InpaintRequest:
     """`asked` in seconds of `span`, with the file, which has been read, and where the span begins in it.
 
     A sound file begins with the span, as takes that were kept do; a video's sound track with the video. Of videos, only
@@ -37,12 +37,12 @@ def found(asked: Regeneration, clip: Video, span: Video, out: Path) -> Regenerat
         UsageError: The seconds lie outside of the span, or there is no music that can be kept.
     """
     low, high = span.start, span.start + span.duration
-    if not low <= asked.begin < asked.end <= high + 0.01:
+    if not low <= asked.start < asked.end <= high + 0.01:
         raise UsageError(
-            f"--regenerate {asked.begin:g}:{asked.end:g} lies outside of the {'span' if span is not clip else 'video'} "
+            f"--regenerate {asked.start:g}:{asked.end:g} lies outside of the {'span' if span is not clip else 'video'} "
             f"that is scored ({low:g} to {high:.2f} s)"
         )
-    path = asked.previous or out
+    path = asked.source_path or out
     if not path.is_file():
         raise UsageError(f"there is no earlier music {str(path)!r} to keep: give --previous FILE")
     moving = path.suffix.lower() in SUFFIXES
@@ -55,8 +55,8 @@ def found(asked: Regeneration, clip: Video, span: Video, out: Path) -> Regenerat
         raise UsageError(
             f"{str(path)!r} holds {lasts:.2f} s of music, and {span.duration:.2f} s are needed: it is another video's"
         )
-    begin, end = asked.begin - low, min(asked.end - low, span.duration)
-    return replace(asked, begin=begin, end=end, previous=path, offset=offset, record=record_of(path))
+    begin, end = asked.start - low, min(asked.end - low, span.duration)
+    return replace(asked, start=begin, end=end, source_path=path, source_offset=offset, source_metadata=record_of(path))
 
 
 def record_of(path: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from v2m.core import timing
-from v2m.core.types import Score, Video
+from v2m.core.types import Soundtrack, Video
 
 COLOURS = {"section": "Blue", "hit": "Red"}
 
@@ -20,10 +20,10 @@ class Marker:
     kind: str
 
 
-def markers(video: Video, score: Score) -> list[Marker]:
+def markers(video: Video, score: Soundtrack) -> list[Marker]:
     """The section starts of `score` and the cuts its beats meet, in order of time."""
     found = [Marker(video.start + section.start, f"section {section.name}", "section") for section in score.sections]
-    for hit in score.facts.get("hits", ()):
+    for hit in score.metadata.get("hits", ()):
         found.append(Marker(video.start + hit["time"], f"hit {hit['strength']:.2f}", "hit"))
     return sorted(found, key=lambda marker: (marker.time, marker.kind))
 
@@ -43,7 +43,7 @@ def edl(title: str, found: list[Marker], fps: float) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, video: Video, score: Score) -> None:
+def write(path: Path, video: Video, score: Soundtrack) -> None:
     """Writes `path` as EDL or OTIO, by its suffix."""
     found = markers(video, score)
     if path.suffix == ".edl":

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from v2m.analysis.loudness import loudness, weighted_power
 from v2m.core import timing
-from v2m.core.types import Floats, Score, Video
+from v2m.core.types import Floats, Soundtrack, Video
 
 THUMBNAILS = 10
 AXIS = "v2m-axis"  # the chunk of the PNG that says what its time axis spans
@@ -50,7 +50,7 @@ class Axis:
         return self.left + (second - self.begin) / (self.end - self.begin) * (self.right - self.left)
 
 
-def draw(path: Path, video: Video, score: Score, size: tuple[float, float] = (14.0, 7.0)) -> None:
+def draw(path: Path, video: Video, score: Soundtrack, size: tuple[float, float] = (14.0, 7.0)) -> None:
     """Writes a PNG: thumbnails; waveform with cuts, beats and sections; motion of the picture against loudness.
 
     Seconds are those of the whole video; a chunk of the file says which column shows which (`Axis`).
@@ -64,10 +64,10 @@ def draw(path: Path, video: Video, score: Score, size: tuple[float, float] = (14
         curves.set_xlim(0, video.duration)
         curves.set_xlabel("seconds")
         _count_from(curves, video)
-        met = score.facts.get("alignment") or {}
+        met = score.metadata.get("alignment") or {}
         line = f"{video.path.name}   {video.duration:.1f} s"
-        if score.facts.get("style"):
-            line += f"   {score.facts['style']}, {score.facts.get('key', '')}"
+        if score.metadata.get("style"):
+            line += f"   {score.metadata['style']}, {score.metadata.get('key', '')}"
         if met.get("n"):
             line += f"   cuts on a beat: {met['hits']:.0%}, by chance {met['chance']:.0%}"
         figure.suptitle(line.encode("ascii", "replace").decode(), x=0.01, ha="left", color=INK, parse_math=False)
@@ -100,7 +100,7 @@ def _thumbnails(axes: Axes, video: Video) -> None:
     axes.axis("off")
 
 
-def _waveform(axes: Axes, video: Video, score: Score) -> None:
+def _waveform(axes: Axes, video: Video, score: Soundtrack) -> None:
     times, low, high = _envelope(score)
     axes.fill_between(times, low, high, color=MUSIC, linewidth=0)
     axes.set_ylabel("waveform")
@@ -109,22 +109,22 @@ def _waveform(axes: Axes, video: Video, score: Score) -> None:
     for beats, height in ((score.beats, 0.08), (score.downbeats, 0.2)):
         if beats is not None:
             axes.vlines(beats, -1.25 * top, (-1.25 + height) * top, color=BEAT, linewidth=0.8)
-    for cut in video.picture().cuts:
+    for cut in video.visual_features().cuts:
         axes.axvline(cut.time, color=CUT, linewidth=0.6 + 1.6 * cut.strength, alpha=0.85)
     for section in score.sections:
         axes.text(section.start + 0.004 * video.duration, 1.2 * top, section.name, color=INK, weight="bold")
         axes.axvline(section.start, ymin=0.86, color=INK, linewidth=0.8)
 
 
-def _envelope(score: Score) -> tuple[Floats, Floats, Floats]:
+def _envelope(score: Soundtrack) -> tuple[Floats, Floats, Floats]:
     mono = score.audio.samples.mean(axis=0)
     edges = np.linspace(0, len(mono), min(1600, len(mono)) + 1).astype(int)[:-1]
     low, high = np.minimum.reduceat(mono, edges), np.maximum.reduceat(mono, edges)
     return np.array([timing.seconds_of(int(edge), score.audio.sample_rate) for edge in edges]), low, high
 
 
-def _curves(axes: Axes, video: Video, score: Score) -> None:
-    picture = video.picture()
+def _curves(axes: Axes, video: Video, score: Soundtrack) -> None:
+    picture = video.visual_features()
     rate = score.audio.sample_rate
     hop = timing.sample_count(0.1, rate)
     power = np.pad(weighted_power(score.audio.samples, rate, hop), 2, mode="edge")

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from v2m.core import log_capture
 from v2m.core.errors import UsageError
-from v2m.core.progress import Stages, silent
+from v2m.core.progress import StageProgress, no_progress
 from v2m.core.protocols import MusicGenerator, Tagger
-from v2m.core.types import Progress, Score, Steering, Tags, Video
+from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video
 from v2m.media import audio, video
 from v2m.media.video import Limits
 from v2m.mixing import mixer
@@ -48,7 +48,7 @@ class Take:
     """One piece of music for the video and how well it fits, 0–1 (`v2m.analysis.sync_score`)."""
 
     seed: int
-    score: Score
+    score: Soundtrack
     fit: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -59,7 +59,7 @@ def score_video(
     tagger: Tagger | None = None,
     generator: MusicGenerator | None = None,
     tags: Tags | None = None,
-    steering: Steering | None = None,
+    controls: Controls | None = None,
     mix: Mix | None = None,
     extras: Extras | None = None,
     limits: Limits | None = None,
@@ -70,7 +70,7 @@ def score_video(
     end: float | None = None,
     overwrite: bool = False,
     provenance: Mapping[str, Any] | None = None,
-    stages: Stages = silent,
+    stages: StageProgress = no_progress,
 ) -> dict[str, Any]:
     """Writes `path` with music to `out`, and a sidecar JSON beside it.
 
@@ -80,7 +80,7 @@ def score_video(
         tagger: Says what music would fit; measured from the picture if not given.
         generator: Writes the music; Sketch if not given.
         tags: Hints: every field set here wins over the tagger's. Where they are complete, the tagger is not asked.
-        steering: What steers the music besides the tags.
+        controls: What steers the music besides the tags.
         mix: How the music meets the clip's own sound, and how loud; its start and end are those below.
         extras: What else to write.
         limits: What input to accept.
@@ -109,25 +109,25 @@ def score_video(
     hints, mix, extras = tags or Tags(), replace(mix or Mix(), start=start, end=end), extras or Extras()
     if candidates < 1 or seed < 0:
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {candidates} and {seed}")
-    _refuse_what_it_cannot(generator, extras, steering or Steering())
+    _refuse_what_it_cannot(generator, extras, controls or Controls())
     seeds = range(seed, seed + candidates)
     clock = Clock()
     clip = video.open(path, limits or Limits())
     outputs = Outputs.plan(clip, _target(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     span = _span(clip, start, end)
-    if steering is not None and steering.regenerate is not None:
-        steering = replace(steering, regenerate=inpaint_source.found(steering.regenerate, clip, span, outputs.video))
-    with log_capture.collected() as said:
-        _prepare(tagger, generator, span, hints, steering)
+    if controls is not None and controls.inpaint is not None:
+        controls = replace(controls, regenerate=inpaint_source.found(controls.inpaint, clip, span, outputs.video))
+    with log_capture.capture_warnings() as said:
+        _prepare(tagger, generator, span, hints, controls)
         with stages("Looking at the picture") as progress:
-            found = hints if hints.complete else _tagged(tagger, span, hints, progress)
+            found = hints if hints.is_complete else _tagged(tagger, span, hints, progress)
         _release(tagger)
         clock.lap("look")
         if found.vocals and "vocals" not in _abilities(generator):
             logger.warning("vocals were asked for: this generator plays instruments only")
         with stages("Writing the music") as progress:
             takes = _takes(
-                generator, span, found, seeds, steering, stems=extras.stems, retime=retime, progress=progress
+                generator, span, found, seeds, controls, stems=extras.stems, retime=retime, progress=progress
             )
         _release(generator)
     best = takes[0]
@@ -166,8 +166,8 @@ def _abilities(generator: MusicGenerator) -> frozenset[str]:
     return frozenset(getattr(generator, "steers", ()))
 
 
-def _refuse_what_it_cannot(generator: MusicGenerator, extras: Extras, steering: Steering) -> None:
-    wanted = steering.asked | {name for name in ("stems", "midi") if getattr(extras, name)}
+def _refuse_what_it_cannot(generator: MusicGenerator, extras: Extras, controls: Controls) -> None:
+    wanted = controls.requested | {name for name in ("stems", "midi") if getattr(extras, name)}
     lacking = sorted(wanted - _abilities(generator))
     if lacking:
         able = sorted(_abilities(generator) - {"vocals"})
@@ -177,19 +177,19 @@ def _refuse_what_it_cannot(generator: MusicGenerator, extras: Extras, steering: 
         )
 
 
-def _prepare(tagger: Tagger, generator: MusicGenerator, span: Video, hints: Tags, steering: Steering | None) -> None:
+def _prepare(tagger: Tagger, generator: MusicGenerator, span: Video, hints: Tags, controls: Controls | None) -> None:
     """What is missing is told before minutes of work, not after."""
     if prepare := getattr(generator, "prepare", None):
-        prepare(hints, steering or Steering())
+        prepare(hints, controls or Controls())
     if check := getattr(generator, "check", None):
-        check(span, steering or Steering())
-    if not hints.complete and (prepare := getattr(tagger, "prepare", None)):
+        check(span, controls or Controls())
+    if not hints.is_complete and (prepare := getattr(tagger, "prepare", None)):
         prepare()
 
 
-def _tagged(tagger: Tagger, span: Video, hints: Tags, progress: Progress) -> Tags:
+def _tagged(tagger: Tagger, span: Video, hints: Tags, progress: ProgressFn) -> Tags:
     found = tagger.tag(span, hints, progress)
-    return found if getattr(tagger, "keeps_hints", False) else found.merge(hints)
+    return found if getattr(tagger, "keeps_hints", False) else found.overridden_by(hints)
 
 
 def _release(part: Tagger | MusicGenerator) -> None:
@@ -207,7 +207,7 @@ def _target(clip: Video, out: Path | str | None) -> Path:
 
 def _span(clip: Video, start: float | None, end: float | None) -> Video:
     try:
-        return clip.span(start, end)
+        return clip.crop(start, end)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -217,38 +217,38 @@ def _takes(
     span: Video,
     tags: Tags,
     seeds: Sequence[int],
-    steering: Steering | None,
+    controls: Controls | None,
     *,
     stems: bool,
     retime: bool,
-    progress: Progress,
+    progress: ProgressFn,
 ) -> list[Take]:
     """A take for each seed, the best first; a single one is not measured. Those without beats are moved before that."""
     from v2m.analysis.sync_score import fit
 
-    def write(number: int, seed: int) -> Score:
+    def write(number: int, seed: int) -> Soundtrack:
         def part(fraction: float) -> None:
             progress((number + fraction) / len(seeds))
 
-        return generator.generate(span, tags, seed, stems=stems, steering=steering, progress=part)
+        return generator.generate(span, tags, seed, stems=stems, controls=controls, progress=part)
 
     together = getattr(generator, "takes", None)
     if len(seeds) > 1 and together is not None:
-        scores = together(span, tags, seeds, stems=stems, steering=steering, progress=progress)
+        scores = together(span, tags, seeds, stems=stems, controls=controls, progress=progress)
     else:
         scores = [write(number, seed) for number, seed in enumerate(seeds)]
-    if retime and (steering is None or steering.regenerate is None):  # what is kept of earlier music stays in place
+    if retime and (controls is None or controls.inpaint is None):  # what is kept of earlier music stays in place
         from v2m.pipeline.alignment.align import retimed
 
         scores = [retimed(score, span, tags.tempo) for score in scores]
     takes = [
-        Take(seed, score, fit(score.audio, span.picture()).as_dict() if len(seeds) > 1 else {})
+        Take(seed, score, fit(score.audio, span.visual_features()).to_dict() if len(seeds) > 1 else {})
         for seed, score in zip(seeds, scores, strict=True)
     ]
     return sorted(takes, key=lambda take: -(take.fit.get("total") or 0.0))
 
 
-def _write_extras(staged: Outputs, extras: Extras, span: Video, music: Score) -> None:
+def _write_extras(staged: Outputs, extras: Extras, span: Video, music: Soundtrack) -> None:
     if extras.stems:
         for name, stem in music.stems.items():
             audio.save(stem, staged.stem(name))
@@ -265,7 +265,7 @@ def _write_extras(staged: Outputs, extras: Extras, span: Video, music: Score) ->
         _draw(staged.report, span, music)
 
 
-def _draw(path: Path, span: Video, music: Score) -> None:
+def _draw(path: Path, span: Video, music: Soundtrack) -> None:
     from v2m.pipeline import report
 
     report.draw(path, span, music)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import v2m
 from v2m.core.protocols import MusicGenerator, Tagger
-from v2m.core.types import Score, Tags, Video, Weights
+from v2m.core.types import Soundtrack, Tags, Video, WeightsInfo
 from v2m.media import video
 
 if TYPE_CHECKING:
@@ -92,13 +92,13 @@ def build(
         "settings_sha256": settings_digest(settings),
         "seed": best.seed,
         "takes": [{"seed": take.seed, **take.fit} for take in takes],
-        "hints": hints.as_dict(),
-        "tags": tags.as_dict(),
+        "hints": hints.to_dict(),
+        "tags": tags.to_dict(),
         "measured": measured(span) if (measured := getattr(tagger, "measured", None)) else None,
         "music": _music(best.score),
         "weights": _weights(tagger, generator),
         "alignment": _alignment(best.score, span),
-        "mix": mixed.as_dict(),
+        "mix": mixed.to_dict(),
         "seconds": dict(seconds),
         "warnings": [*video.warnings(clip), *warnings, *mixed.warnings],
         "versions": {
@@ -112,10 +112,10 @@ def write(record: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="ascii")
 
 
-def _music(score: Score) -> dict[str, Any]:
+def _music(score: Soundtrack) -> dict[str, Any]:
     sections = [[part.name, round(part.start, 3), round(part.end, 3), round(part.energy, 3)] for part in score.sections]
     return {
-        **score.facts,
+        **score.metadata,
         "sections": sections,
         "beats": [] if score.beats is None else [round(float(beat), 3) for beat in score.beats],
         "downbeats": [] if score.downbeats is None else [round(float(beat), 3) for beat in score.downbeats],
@@ -124,8 +124,8 @@ def _music(score: Score) -> dict[str, Any]:
 
 
 def _weights(*parts: Tagger | MusicGenerator) -> list[dict[str, Any]]:
-    """Every model that took part, with its licence and what identifies its files."""
-    used: list[Weights] = [each for part in parts for each in getattr(part, "weights", ())]
+    """Every model that took part, with its license and what identifies its files."""
+    used: list[WeightsInfo] = [each for part in parts for each in getattr(part, "weights", ())]
     if not used:
         return []
     from v2m.pretrained.weights import digests
@@ -135,20 +135,20 @@ def _weights(*parts: Tagger | MusicGenerator) -> list[dict[str, Any]]:
             "name": each.name,
             "folder": str(each.folder),
             "revision": each.revision,
-            "licence": each.licence,
+            "license": each.license,
             "sha256": digests(each.folder),
         }
         for each in used
     ]
 
 
-def _alignment(score: Score, span: Video) -> dict[str, Any] | None:
+def _alignment(score: Soundtrack, span: Video) -> dict[str, Any] | None:
     from v2m.analysis.cut_alignment import cut_alignment
 
-    cuts = span.picture().cuts
+    cuts = span.visual_features().cuts
     if not cuts or score.beats is None:
         return None
-    return cut_alignment([cut.time for cut in cuts], score.beats, score.downbeats, duration=span.duration).as_dict()
+    return cut_alignment([cut.time for cut in cuts], score.beats, score.downbeats, duration=span.duration).to_dict()
 
 
 def _versions(*names: str) -> dict[str, str]:

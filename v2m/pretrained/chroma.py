@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import MusicgenMelodyFeatureExtractor
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.types import Audio
 from v2m.pretrained.safe_load import read_json
 
@@ -53,7 +53,7 @@ class Chroma:
             return cls(MusicgenMelodyFeatureExtractor(**chosen))
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
             said = " ".join(str(error).split())
-            raise MissingError(f"{str(folder / SETTINGS)!r} makes no chroma ({said}): download it again") from error
+            raise DependencyError(f"{str(folder / SETTINGS)!r} makes no chroma ({said}): download it again") from error
 
     @torch.inference_mode()
     def of(self, *melodies: Audio) -> Tensor:

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from v2m.core.errors import MissingError
-from v2m.core.types import Audio, Weights
+from v2m.core.errors import DependencyError
+from v2m.core.types import Audio, WeightsInfo
 from v2m.media.audio import resample
 from v2m.pretrained import weights
 from v2m.pretrained.safe_load import check_finite, load_strictly, pickled, read_yaml
@@ -32,9 +32,9 @@ try:
     from demucs.hdemucs import HDemucs
     from demucs.htdemucs import HTDemucs
 except ImportError as error:
-    raise MissingError(f"voices are told from music by the package demucs ({error}): pip install demucs") from error
+    raise DependencyError(f"voices are told from music by the package demucs ({error}): pip install demucs") from error
 
-NAME, LICENCE, SIZE = "adefossez/HTDemucs", "MIT", 84_000_000
+NAME, LICENSE, SIZE = "adefossez/HTDemucs", "MIT", 84_000_000
 FILES = ("*.yaml|", "*.safetensors|*.th")
 PUBLISHED = "they are htdemucs.yaml and 955717e8.safetensors; or, from older days, 955717e8-8726e21a.th alone"
 VOCALS = "vocals"
@@ -42,19 +42,19 @@ KINDS: dict[str, Any] = {f"{kind.__module__}.{kind.__qualname__}": kind for kind
 OVERLAP = 0.25  # of a segment with the next, as published
 
 
-def fetch(name: str = NAME) -> Weights:
+def fetch(name: str = NAME) -> WeightsInfo:
     """The folder of such models. Raises MissingError where they are not here and cannot be fetched."""
     if name != NAME:
         return weights.fetch(name, FILES)
     try:
-        return weights.fetch(name, FILES, licence=LICENCE, size=SIZE)
-    except MissingError as error:
-        raise MissingError(f"{error} ({PUBLISHED})") from error
+        return weights.fetch(name, FILES, license=LICENSE, size=SIZE)
+    except DependencyError as error:
+        raise DependencyError(f"{error} ({PUBLISHED})") from error
 
 
-def here() -> Weights | None:
+def here() -> WeightsInfo | None:
     """The published ones, if they are on this machine."""
-    return weights.here(NAME, FILES, licence=LICENCE)
+    return weights.here(NAME, FILES, license=LICENSE)
 
 
 class Demucs:
@@ -73,7 +73,7 @@ class Demucs:
         told = sorted(folder.glob("*.yaml"))
         files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.th")])
         if len(told) > 1 or (not told and len(files) != 1):
-            raise MissingError(
+            raise DependencyError(
                 f"{str(folder)!r} must hold one .yaml that names its models, or one .safetensors or .th file, not "
                 f"{len(told)} and {len(files)}: copy {NAME} there"
             )
@@ -82,10 +82,10 @@ class Demucs:
             models = [_model(_file(folder, str(name))) for name in about["models"]]
             bag = BagOfModels(models, about.get("weights"), about.get("segment"))
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise MissingError(f"{str(folder)!r}: its models do not go together ({_said(error)})") from error
+            raise DependencyError(f"{str(folder)!r}: its models do not go together ({_said(error)})") from error
         found = cls(bag, device)
         if VOCALS not in found.sources or bag.audio_channels != 2:
-            raise MissingError(f"{str(folder)!r} tells {', '.join(found.sources)} apart, and no voice in stereo")
+            raise DependencyError(f"{str(folder)!r} tells {', '.join(found.sources)} apart, and no voice in stereo")
         return found
 
     @property
@@ -119,7 +119,7 @@ def _file(folder: Path, name: str) -> Path:
     plain = [folder / f"{name}{suffix}" for suffix in (".safetensors", ".th")]
     found = next((each for each in [*plain, *sorted(folder.glob(f"{name}-*.th"))] if each.is_file()), None)
     if found is None or found.parent != folder:
-        raise MissingError(f"{str(folder)!r} lacks {name}.safetensors: copy {NAME} there again")
+        raise DependencyError(f"{str(folder)!r} lacks {name}.safetensors: copy {NAME} there again")
     return found
 
 
@@ -127,14 +127,16 @@ def _model(path: Path) -> Any:
     held = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     kind, state = KINDS.get(held["klass"]), held["state"]
     if kind is None:
-        raise MissingError(f"{str(path)!r} asks for {held['klass']!r} and is refused: only {', '.join(KINDS)} are read")
+        raise DependencyError(
+            f"{str(path)!r} asks for {held['klass']!r} and is refused: only {', '.join(KINDS)} are read"
+        )
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise MissingError(f"{str(path)!r} holds quantised weights, which are not read: give {NAME}")
+        raise DependencyError(f"{str(path)!r} holds quantized weights, which are not read: give {NAME}")
     known = inspect.signature(kind).parameters  # the package too leaves out what it no longer knows
     try:
         model = kind(*held["args"], **{name: value for name, value in held["kwargs"].items() if name in known})
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise MissingError(f"{str(path)!r} describes a model that cannot be ({_said(error)})") from error
+        raise DependencyError(f"{str(path)!r} describes a model that cannot be ({_said(error)})") from error
     check_finite(state, f"Demucs ({str(path)!r})")
     load_strictly(model, state, f"the Demucs that {str(path)!r} describes")
     return model
@@ -148,17 +150,19 @@ def _safetensors(path: Path) -> dict[str, Any]:
         made = {name: json.loads(about[name], object_hook=_fraction) for name in ("args", "kwargs")}
         return {"klass": about["klass"], "state": state, **made}
     except (SafetensorError, KeyError, OSError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise MissingError(f"{str(path)!r} is no Demucs ({_said(error)}): download it again") from error
+        raise DependencyError(f"{str(path)!r} is no Demucs ({_said(error)}): download it again") from error
 
 
 def _pickled(path: Path) -> dict[str, Any]:
     sign = path.stem.partition("-")[2]
     with path.open("rb") as file:
         if sign and not hashlib.file_digest(file, "sha256").hexdigest().startswith(sign):
-            raise MissingError(f"{str(path)!r} is not the file that its name says (another SHA-256): download it again")
+            raise DependencyError(
+                f"{str(path)!r} is not the file that its name says (another SHA-256): download it again"
+            )
     held = pickled(path, [*KINDS.values(), Fraction])
     if not {"klass", "args", "kwargs", "state"} <= held.keys():
-        raise MissingError(f"{str(path)!r} is no Demucs: it lacks klass, args, kwargs or state")
+        raise DependencyError(f"{str(path)!r} is no Demucs: it lacks klass, args, kwargs or state")
     return {**held, "klass": next((name for name, kind in KINDS.items() if held["klass"] is kind), str(held["klass"]))}
 
 

@@ -1,4 +1,4 @@
-"""What a folder of weights holds: the files that patterns ask for, its licence, its revision."""
+"""What a folder of weights holds: the files that patterns ask for, its license, its revision."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def lacking(folder: Path, files: Sequence[str]) -> list[str]:
     return unmatched(here, files) + chosen(sorted(listed - set(here)), _decided(here, files))
 
 
-def card_licence(folder: Path) -> str | None:
-    """The licence that the model card (README.md) names in its front matter, or None."""
+def card_license(folder: Path) -> str | None:
+    """The license that the model card (README.md) names in its front matter, or None."""
     import yaml
 
     try:
@@ -62,17 +62,17 @@ def card_licence(folder: Path) -> str | None:
         card = yaml.safe_load(front[1]) if front else None
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return named_licence(card) if isinstance(card, dict) else None
+    return named_license(card) if isinstance(card, dict) else None
 
 
-def named_licence(card: dict[str, Any]) -> str | None:
-    """The licence in a model card's data; "other" stands for a name of the authors' own."""
-    licence = card.get("license")
-    if licence == "other":
-        licence = card.get("license_name") or licence
-    if isinstance(licence, list):
-        licence = ", ".join(map(str, licence))
-    return str(licence) if licence else None
+def named_license(card: dict[str, Any]) -> str | None:
+    """The license in a model card's data; "other" stands for a name of the authors' own."""
+    license = card.get("license")
+    if license == "other":
+        license = card.get("license_name") or license
+    if isinstance(license, list):
+        license = ", ".join(map(str, license))
+    return str(license) if license else None
 
 
 def revision(folder: Path) -> str | None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, errors, get_cached_repo_tree, snapshot_download
 from tqdm import tqdm
 
-from v2m.core.errors import MissingError, NoRoomError
-from v2m.pretrained.file_patterns import COMMIT, checkpoint_folders, chosen, contents, lacking, named_licence, unmatched
+from v2m.core.errors import DependencyError, DiskFullError
+from v2m.pretrained.file_patterns import COMMIT, checkpoint_folders, chosen, contents, lacking, named_license, unmatched
 
-CARD = "README.md"  # taken along where there is one: it names the licence
+CARD = "README.md"  # taken along where there is one: it names the license
 ATTEMPTS = 3  # each keeps the files that are complete; cuts within a file are the hub's own to mend
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
@@ -40,7 +40,7 @@ def cached(repo: str, revision: str, files: Sequence[str]) -> Path | None:
 
 
 def download(
-    repo: str, revision: str, files: Sequence[str], *, licence: str | None = None, size: int | None = None
+    repo: str, revision: str, files: Sequence[str], *, license: str | None = None, size: int | None = None
 ) -> Path:
     """The snapshot, fetched from the hub but for the files that are here already; one line on stderr says what comes.
 
@@ -49,7 +49,7 @@ def download(
         NoRoomError: The disk has no room for it.
     """
     try:
-        names, size = _announce(repo, revision, files, licence)
+        names, size = _announce(repo, revision, files, license)
         patterns = [escape(name) for name in names]
         for _ in range(ATTEMPTS - 1):
             try:
@@ -58,13 +58,13 @@ def download(
                 if not _transport(error):
                     raise
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except (MissingError, NoRoomError, MemoryError):
+    except (DependencyError, DiskFullError, MemoryError):
         raise
     except Exception as error:  # whatever the transport raises: none of it is a bug of the caller
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise _no_room(repo, size, "the disk is full") from error
         where = f"or put its files into {checkpoint_folders()[0] / Path(repo).name}, or give the folder that has them"
-        raise MissingError(
+        raise DependencyError(
             f"weights {repo}{_large(size)} cannot be fetched: {_reason(error, repo, revision)}; {where}", repo
         ) from error
 
@@ -83,25 +83,27 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
     except MemoryError:
         raise
     except Exception as error:  # as in download
-        raise MissingError(f"{repo!r} cannot be uploaded to: {_reason(error, repo, 'main')}") from error
+        raise DependencyError(f"{repo!r} cannot be uploaded to: {_reason(error, repo, 'main')}") from error
 
 
-def _announce(repo: str, revision: str, files: Sequence[str], licence: str | None) -> tuple[list[str], int]:
+def _announce(repo: str, revision: str, files: Sequence[str], license: str | None) -> tuple[list[str], int]:
     """Names of the files to fetch and the bytes of all that are needed, said on stderr; refuses what has no room."""
     info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
     absent = unmatched(sizes, files)
     if absent:
-        raise MissingError(f"the repository {repo} has no {', '.join(absent)} at revision {revision}: check the name")
+        raise DependencyError(
+            f"the repository {repo} has no {', '.join(absent)} at revision {revision}: check the name"
+        )
     names = chosen(sizes, [*files, CARD])
     size = sum(sizes[name] for name in names)
     folder = _home(repo) / "snapshots" / str(info.sha)
     left = sum(sizes[name] for name in names if not (folder / name).is_file())
     card = info.card_data.to_dict() if info.card_data else {}
-    terms = named_licence(card) or licence or "not stated: see its page"
+    terms = named_license(card) or license or "not stated: see its page"
     rest = "" if left == size else f", {_human(left)} of it still to come"
     cache = Path(constants.HF_HUB_CACHE)
-    tqdm.write(f"fetching {repo}{_large(size)}{rest}; licence: {terms}; into {cache}", file=sys.stderr)
+    tqdm.write(f"fetching {repo}{_large(size)}{rest}; license: {terms}; into {cache}", file=sys.stderr)
     free = shutil.disk_usage(next(each for each in (cache.absolute(), *cache.absolute().parents) if each.exists())).free
     if free < left:
         raise _no_room(repo, left, f"only {_human(free)} are free")
@@ -112,7 +114,7 @@ def _reason(error: BaseException, repo: str, revision: str) -> str:
     """Why the hub gave nothing, and what to do about it."""
     place = constants.ENDPOINT
     kinds = {
-        errors.GatedRepoError: f"its licence must be accepted first: do so at {place}/{repo}, then `hf auth login`",
+        errors.GatedRepoError: f"its license must be accepted first: do so at {place}/{repo}, then `hf auth login`",
         errors.RevisionNotFoundError: f"it has no revision {revision!r}",
         errors.RepositoryNotFoundError: f"{place} has no such repository, or it is private (then `hf auth login`)",
         errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set and they are not, or not all, in the hub's cache",
@@ -147,10 +149,10 @@ def _home(repo: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
 
-def _no_room(repo: str, size: int | None, state: str) -> NoRoomError:
+def _no_room(repo: str, size: int | None, state: str) -> DiskFullError:
     what = "the files" if size is None else _human(size)
     cure = "free some room, or set HF_HOME to a folder on another disk"
-    return NoRoomError(f"{what} of {repo} are to go into {constants.HF_HUB_CACHE}, but {state}: {cure}")
+    return DiskFullError(f"{what} of {repo} are to go into {constants.HF_HUB_CACHE}, but {state}: {cure}")
 
 
 def _large(size: int | None) -> str:

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from v2m.core.errors import MissingError, out_of_memory
+from v2m.core.errors import DependencyError, is_out_of_memory
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -59,7 +59,7 @@ def state_dict(folder: Path) -> dict[str, Tensor]:
         return tensors(folder / PICKLED)
     if (folder / PICKLED_INDEX).is_file():
         return _sharded(folder / PICKLED_INDEX)
-    raise MissingError(f"{str(folder)!r} holds no weights: neither {SINGLE} nor {INDEX}")
+    raise DependencyError(f"{str(folder)!r} holds no weights: neither {SINGLE} nor {INDEX}")
 
 
 def pickled(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
@@ -76,13 +76,13 @@ def pickled(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
         with torch.serialization.safe_globals([*PLAIN, *allowed]):
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        raise MissingError(_refusal(path, str(error))) from error
+        raise DependencyError(_refusal(path, str(error))) from error
     except Exception as error:
-        if out_of_memory(error) or isinstance(error, PermissionError):
+        if is_out_of_memory(error) or isinstance(error, PermissionError):
             raise
-        raise MissingError(_broken(path, "PyTorch", error)) from error  # of any kind: the file decides which
+        raise DependencyError(_broken(path, "PyTorch", error)) from error  # of any kind: the file decides which
     if not isinstance(found, dict):
-        raise MissingError(f"{str(path)!r} holds a {type(found).__name__}, not the dictionary of a checkpoint")
+        raise DependencyError(f"{str(path)!r} holds a {type(found).__name__}, not the dictionary of a checkpoint")
     return found
 
 
@@ -95,7 +95,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
     found = pickled(path)
     strange = [name for name, value in found.items() if not isinstance(value, Tensor)]
     if strange:
-        raise MissingError(f"{str(path)!r} is no plain state dict: {_some(map(str, strange))} are no tensors")
+        raise DependencyError(f"{str(path)!r} is no plain state dict: {_some(map(str, strange))} are no tensors")
     return found
 
 
@@ -109,9 +109,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too
-        raise MissingError(f"{str(path)!r} is not JSON ({' '.join(str(error).split())}): download it again") from error
+        raise DependencyError(
+            f"{str(path)!r} is not JSON ({' '.join(str(error).split())}): download it again"
+        ) from error
     if not isinstance(found, dict):
-        raise MissingError(f"{str(path)!r} holds a JSON {type(found).__name__}, not an object")
+        raise DependencyError(f"{str(path)!r} holds a JSON {type(found).__name__}, not an object")
     return found
 
 
@@ -125,9 +127,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise MissingError(f"{str(path)!r} is not YAML ({' '.join(str(error).split())}): download it again") from error
+        raise DependencyError(
+            f"{str(path)!r} is not YAML ({' '.join(str(error).split())}): download it again"
+        ) from error
     if not isinstance(found, dict):
-        raise MissingError(f"{str(path)!r} holds no settings: download it again")
+        raise DependencyError(f"{str(path)!r} holds no settings: download it again")
     return found
 
 
@@ -147,7 +151,7 @@ def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]
     parts = (("missing", missing), ("unknown", unknown), ("of another shape", other))
     problems = [f"{len(names)} {word}: {_some(names)}" for word, names in parts if names]
     if problems:
-        raise MissingError(f"these are not the weights of {what}: {'; '.join(problems)}")
+        raise DependencyError(f"these are not the weights of {what}: {'; '.join(problems)}")
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, *, assign: bool = False) -> None:
@@ -166,7 +170,7 @@ def check_finite(state: Mapping[str, Tensor], what: str) -> None:
     """Raises MissingError, naming them, where weights of `what` are infinite or no numbers."""
     wrong = [name for name, value in state.items() if value.is_floating_point() and not _finite(value)]
     if wrong:
-        raise MissingError(f"{what} holds weights that are infinite or no numbers: {_some(wrong)}; fetch it again")
+        raise DependencyError(f"{what} holds weights that are infinite or no numbers: {_some(wrong)}; fetch it again")
 
 
 def _finite(value: Tensor) -> bool:
@@ -184,26 +188,26 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
-        raise MissingError(_broken(path, "safetensors", error)) from error
+        raise DependencyError(_broken(path, "safetensors", error)) from error
 
 
 def _sharded(index: Path) -> dict[str, Tensor]:
     homes = read_json(index).get("weight_map")
     if not isinstance(homes, dict) or not homes or not all(isinstance(name, str) for name in homes.values()):
-        raise MissingError(f"{str(index)!r} lists no shards (no weight_map)")
+        raise DependencyError(f"{str(index)!r} lists no shards (no weight_map)")
     read = _safetensors if index.name == INDEX else tensors
     state: dict[str, Tensor] = {}
     for name in sorted(set(homes.values())):
         # by its name alone: in the hub's cache every shard is a link that leads out of the folder
         inner = PurePosixPath(name)
         if inner.is_absolute() or ".." in inner.parts or "\\" in name or ":" in name:
-            raise MissingError(f"{str(index)!r} names a shard outside its folder and is refused: {name!r}")
+            raise DependencyError(f"{str(index)!r} names a shard outside its folder and is refused: {name!r}")
         state |= read(index.parent / inner)
     absent = [name for name in homes if name not in state]
     if absent:
-        raise MissingError(f"{str(index)!r} lists tensors that its shards do not hold: {_some(absent)}")
+        raise DependencyError(f"{str(index)!r} lists tensors that its shards do not hold: {_some(absent)}")
     return state
 
 
@@ -212,17 +216,17 @@ def _check(path: Path) -> None:
     try:
         if not path.is_file():
             kind = "is a folder, not a file" if path.is_dir() else "is missing"
-            raise MissingError(f"{str(path)!r} {kind}: download it again")
+            raise DependencyError(f"{str(path)!r} {kind}: download it again")
         with path.open("rb") as file:
             start = file.read(512).lstrip()
     except PermissionError:
-        raise MissingError(f"{str(path)!r} may not be read: change its permissions") from None
+        raise DependencyError(f"{str(path)!r} may not be read: change its permissions") from None
     if not start:
-        raise MissingError(f"{str(path)!r} is empty: download it again")
+        raise DependencyError(f"{str(path)!r} is empty: download it again")
     if start.startswith(b"version https://git-lfs"):
-        raise MissingError(f"{str(path)!r} is a Git LFS pointer, not the file: `git lfs pull`, or download it again")
+        raise DependencyError(f"{str(path)!r} is a Git LFS pointer, not the file: `git lfs pull`, or download it again")
     if start[:1] == b"<" and re.match(rb"<(!doctype|html|\?xml|head)", start, re.IGNORECASE):
-        raise MissingError(f"{str(path)!r} is a web page, not the file (a failed download?): download it again")
+        raise DependencyError(f"{str(path)!r} is a web page, not the file (a failed download?): download it again")
 
 
 def _broken(path: Path, form: str, error: Exception) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from v2m.core.errors import MissingError, out_of_memory
-from v2m.core.lazy_model import choose_dtype, quantisation
+from v2m.core.errors import DependencyError, is_out_of_memory
+from v2m.core.lazy_model import choose_dtype, quantization_config
 from v2m.pretrained.safe_load import read_json, state_dict
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -51,10 +51,12 @@ def load(
     config = read_json(folder / "config.json") if config is None else config
     found, wanted = config.get("model_type"), getattr(kind.config_class, "model_type", None)
     if found != wanted:
-        raise MissingError(f"{str(folder)!r} is no {what}: its config.json says model_type {found!r}, not {wanted!r}")
-    quantised = quantisation(bits, device)
-    if quantised is not None and whole:
-        quantised.llm_int8_skip_modules = list(whole)  # of 4 bits too
+        raise DependencyError(
+            f"{str(folder)!r} is no {what}: its config.json says model_type {found!r}, not {wanted!r}"
+        )
+    quantized = quantization_config(bits, device)
+    if quantized is not None and whole:
+        quantized.llm_int8_skip_modules = list(whole)  # of 4 bits too
     state = state_dict(folder) if state is None else state
     stored = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
     try:
@@ -65,16 +67,16 @@ def load(
                 state_dict=dict(state),
                 dtype=stored if device.type == "cpu" else choose_dtype(device),
                 attn_implementation="sdpa" if kind._supports_sdpa else None,  # of which a codec has none
-                quantization_config=quantised,
+                quantization_config=quantized,
                 device_map={"": device} if bits else None,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # told below, by name
             )
     except Exception as error:  # of any kind: the files decide which
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:300]
-        raise MissingError(f"{str(folder)!r} cannot be loaded as {what} ({said}): fetch it again") from error
+        raise DependencyError(f"{str(folder)!r} cannot be loaded as {what} ({said}): fetch it again") from error
     model, told = made
     _check(told, folder, what)
     if not bits:  # which are placed while they are loaded
@@ -89,7 +91,7 @@ def tokenizer(kind: Any, folder: Path, files: Sequence[str], what: str) -> Any:
         MissingError: None of them is there, or what is cannot be read.
     """
     if not any((folder / name).is_file() for name in files):
-        raise MissingError(f"{str(folder)!r} holds no tokenizer of {what}: neither {' nor '.join(files)}")
+        raise DependencyError(f"{str(folder)!r} holds no tokenizer of {what}: neither {' nor '.join(files)}")
     return settled(kind, folder, f"the tokenizer in {str(folder)!r} cannot be read")
 
 
@@ -99,10 +101,10 @@ def settled(kind: Any, folder: Path, what: str) -> Any:
     try:
         return kind.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of any kind: the files decide which
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:200]
-        raise MissingError(f"{what} ({said}): fetch it again") from error
+        raise DependencyError(f"{what} ({said}): fetch it again") from error
 
 
 def _check(told: Mapping[str, Any], folder: Path, what: str) -> None:
@@ -111,7 +113,7 @@ def _check(told: Mapping[str, Any], folder: Path, what: str) -> None:
     lacking = [f"{len(told[each])} {each.replace('_', ' ')}" for each in kinds if told[each]]
     if lacking:
         first = min(_name(key) for key in next(told[each] for each in kinds if told[each]))
-        raise MissingError(f"{str(folder)!r} does not fit {what}: {', '.join(lacking)}, such as {first}")
+        raise DependencyError(f"{str(folder)!r} does not fit {what}: {', '.join(lacking)}, such as {first}")
 
 
 def _name(key: Any) -> str:

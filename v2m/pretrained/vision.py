@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, pad
 from transformers import CLIPVisionModel, Dinov2Model, PreTrainedModel, SiglipVisionModel
 
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Pixels
 from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import check_finite, read_json, state_dict
@@ -66,14 +66,14 @@ class Vision:
         self.name = f"{name}:{pool}"
         self.side = side
         self.aspect: str = aspect
-        self.width: int = model.config.hidden_size
+        self.dim: int = model.config.hidden_size
         self._model = model
         self._family = family
         self._pool = pool
         self._mean = torch.tensor(family.mean, device=model.device)[:, None, None]
         self._std = torch.tensor(family.std, device=model.device)[:, None, None]
         self._patches = side // model.config.patch_size  # along one side
-        self.tokens = 1 + GRID**2 if pool == "grid" else self._patches**2 + family.first
+        self.num_tokens = 1 + GRID**2 if pool == "grid" else self._patches**2 + family.first
 
     @classmethod
     def load(
@@ -94,7 +94,7 @@ class Vision:
             device: Where it is to run.
             name: What it is called in datasets and checkpoints.
             pool: Which tokens of a frame are given.
-            aspect: How a frame becomes a square: squashed; its middle cropped; or padded with the mean colour.
+            aspect: How a frame becomes a square: squashed; its middle cropped; or padded with the mean color.
             config, state: Take the place of the files, of a tower that came inside another model's.
 
         Raises:
@@ -108,7 +108,7 @@ class Vision:
         kind = config.get("model_type")
         family = FAMILIES.get(str(kind))
         if family is None:
-            raise MissingError(
+            raise DependencyError(
                 f"{str(folder)!r} is no vision model that is known: its config.json says model_type {kind!r}, "
                 f"not one of {', '.join(FAMILIES)}"
             )
@@ -123,10 +123,12 @@ class Vision:
         side = side if family.side else model.config.image_size
         patch = model.config.patch_size
         if side % patch or side < GRID * patch:
-            raise MissingError(f"{str(folder)!r}: pictures of {side} pixels are no whole number of patches of {patch}")
+            raise DependencyError(
+                f"{str(folder)!r}: pictures of {side} pixels are no whole number of patches of {patch}"
+            )
         return cls(model.to(device=device, dtype=torch.float32), family, side, name=name, pool=pool, aspect=aspect)
 
-    def reading_width(self, width: int, height: int) -> int:
+    def decode_width(self, width: int, height: int) -> int:
         """How wide frames of `width` × `height` should be read: no larger than is needed, never enlarged."""
         shown = max(width, height) if self.aspect == "pad" else min(width, height)
         return min(width, max(1, round(width * self.side / shown)))
@@ -137,7 +139,7 @@ class Vision:
         assert frames.ndim == 4, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
         assert frames.shape[-1] == 3, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
         found = [self._encoded(torch.as_tensor(part)) for part in _batches(frames)]
-        return torch.cat(found) if found else torch.zeros(0, self.tokens, self.width, device=self._model.device)
+        return torch.cat(found) if found else torch.zeros(0, self.num_tokens, self.dim, device=self._model.device)
 
     def _encoded(self, frames: Tensor) -> Tensor:
         x = (self._square(frames.to(self._model.device)) - self._mean) / self._std  # (F, 3, S, S)
@@ -205,7 +207,7 @@ def _prepared(folder: Path, family: _Family) -> tuple[_Family, int]:
     try:
         (r, g, b), (dr, dg, db), side = map(float, mean), map(float, std), int(size)
     except (TypeError, ValueError) as error:
-        raise MissingError(f"{str(path)!r} holds no mean, deviation and size of pictures ({error})") from error
+        raise DependencyError(f"{str(path)!r} holds no mean, deviation and size of pictures ({error})") from error
     if not (min(dr, dg, db) > 0 and side > 0):
-        raise MissingError(f"{str(path)!r}: deviation {[dr, dg, db]} and size {side} must be above 0")
+        raise DependencyError(f"{str(path)!r}: deviation {[dr, dg, db]} and size {side} must be above 0")
     return _Family(family.model, (r, g, b), (dr, dg, db), family.first, family.side and side), side

@@ -15,9 +15,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from v2m.core.errors import MissingError
-from v2m.core.types import Weights
-from v2m.pretrained.file_patterns import COMMIT, card_licence, checkpoint_folders, contents, lacking, revision
+from v2m.core.errors import DependencyError
+from v2m.core.types import WeightsInfo
+from v2m.pretrained.file_patterns import COMMIT, card_license, checkpoint_folders, contents, lacking, revision
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _shown: set[str] = set()
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?")
 
 
-def fetch(name: str, files: Sequence[str], *, licence: str | None = None, size: int | None = None) -> Weights:
+def fetch(name: str, files: Sequence[str], *, license: str | None = None, size: int | None = None) -> WeightsInfo:
     """The folder that holds `name`.
 
     Args:
@@ -35,24 +35,24 @@ def fetch(name: str, files: Sequence[str], *, licence: str | None = None, size: 
             looked for in `checkpoints/name`, then in the hub's cache, and is downloaded if it is in neither.
         files: Patterns of the files that are needed; the others are not downloaded. "a|b" means b where there is no a,
             "a|" nothing where there is no a.
-        licence: The weights' licence, as far as the caller knows: said where the model card does not say it.
+        license: The weights' license, as far as the caller knows: said where the model card does not say it.
         size: Bytes of those files, as far as the caller knows: said where the hub cannot be asked.
 
     Raises:
         MissingError: The weights are not here and cannot be fetched; says which, how large, where to put them.
         NoRoomError: The disk has no room for them.
     """
-    found = here(name, files, licence=licence)
+    found = here(name, files, license=license)
     if found is not None:
         return found
     from v2m.pretrained import hub
 
     repo, _, pinned = name.partition("@")
-    folder = hub.download(repo, pinned or "main", files, licence=licence, size=size)
-    return Weights(name, folder, folder.name, card_licence(folder) or licence)
+    folder = hub.download(repo, pinned or "main", files, license=license, size=size)
+    return WeightsInfo(name, folder, folder.name, card_license(folder) or license)
 
 
-def here(name: str, files: Sequence[str], *, licence: str | None = None) -> Weights | None:
+def here(name: str, files: Sequence[str], *, license: str | None = None) -> WeightsInfo | None:
     """As `fetch`, but downloads nothing: None where the weights are not on this machine.
 
     Raises:
@@ -62,22 +62,22 @@ def here(name: str, files: Sequence[str], *, licence: str | None = None) -> Weig
     if folder is not None:
         absent = lacking(folder, files)
         if absent:
-            raise MissingError(f"{str(folder)!r} lacks {', '.join(absent)}: complete that folder, or move it away")
-        return Weights(name, folder, revision(folder), card_licence(folder) or licence)
+            raise DependencyError(f"{str(folder)!r} lacks {', '.join(absent)}: complete that folder, or move it away")
+        return WeightsInfo(name, folder, revision(folder), card_license(folder) or license)
     if not REPOSITORY.fullmatch(name):
-        raise MissingError(
+        raise DependencyError(
             f"there is no folder {name!r}: give a folder that exists, or a repository of the hub as owner/name"
         )
     from v2m.pretrained import hub
 
     repo, _, pinned = name.partition("@")
     folder = hub.cached(repo, pinned or "main", files)
-    return folder and Weights(name, folder, folder.name, card_licence(folder) or licence)
+    return folder and WeightsInfo(name, folder, folder.name, card_license(folder) or license)
 
 
-def show_licence(weights: Weights) -> None:
-    """One line on stderr, once for each, that says under which licence the weights are."""
-    line = f"weights {weights.name}; licence: {weights.licence or 'not stated: see their page'}"
+def show_license(weights: WeightsInfo) -> None:
+    """One line on stderr, once for each, that says under which license the weights are."""
+    line = f"weights {weights.name}; license: {weights.license or 'not stated: see their page'}"
     if line not in _shown:
         from tqdm import tqdm
 
@@ -131,7 +131,7 @@ def _open(path: Path) -> BufferedReader:
     try:
         return path.open("rb")
     except PermissionError:
-        raise MissingError(f"{str(path)!r} may not be read: change its permissions") from None
+        raise DependencyError(f"{str(path)!r} may not be read: change its permissions") from None
 
 
 def _notebook() -> Path:

@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from torch import Tensor
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer, GenerationConfig
 
-from v2m.core.errors import MissingError, UsageError, out_of_memory
+from v2m.core.errors import DependencyError, UsageError, is_out_of_memory
 from v2m.core.lazy_model import choose_device
 from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import read_json
@@ -69,7 +69,7 @@ def check(folder: Path) -> type[Any]:
     """
     name = str(read_json(folder / "config.json").get("model_type"))
     if name not in CONFIG_MAPPING or CONFIG_MAPPING[name] not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise MissingError(f"{str(folder)!r} is no chat model: its config.json says model_type {name!r}")
+        raise DependencyError(f"{str(folder)!r} is no chat model: its config.json says model_type {name!r}")
     return cast("type[Any]", MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[name]])
 
 
@@ -84,12 +84,14 @@ def load(folder: Path, device: str, bits: Literal[4, 8] | None) -> Chat:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of any kind: the files decide which
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:200]
-        raise MissingError(f"the tokenizer in {str(folder)!r} cannot be read ({said}): fetch it again") from error
+        raise DependencyError(f"the tokenizer in {str(folder)!r} cannot be read ({said}): fetch it again") from error
     if not tokenizer.chat_template:
-        raise MissingError(f"{str(folder)!r} has no chat template: give a model that chats, an -Instruct or -Chat one")
+        raise DependencyError(
+            f"{str(folder)!r} has no chat template: give a model that chats, an -Instruct or -Chat one"
+        )
     model: Any = transformers_loader.load(kind, folder, place, bits=bits, what="a chat model")
     ends = _ends(folder, tokenizer)
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
@@ -104,5 +106,5 @@ def _ends(folder: Path, tokenizer: Any) -> list[int]:
     listed = told if isinstance(told, list) else [told]
     found = {*listed, tokenizer.eos_token_id, *(vocabulary[name] for name in ENDS if name in vocabulary)} - {None}
     if not found:
-        raise MissingError(f"nothing in {str(folder)!r} says which token ends an answer: fetch it again")
+        raise DependencyError(f"nothing in {str(folder)!r} says which token ends an answer: fetch it again")
     return sorted(found)

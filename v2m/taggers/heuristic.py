@@ -22,7 +22,7 @@ import numpy as np
 
 from v2m.core.errors import UsageError
 from v2m.core.timing import mean_rate
-from v2m.core.types import Picture, Progress, Tags, Video, without
+from v2m.core.types import ProgressFn, Tags, Video, VisualFeatures, filter_unwanted
 from v2m.taggers.genres import GENRES, HUES, MOOD_BOUNDS, MOODS, TONICS, Genre
 
 HALF_MOTION = 0.25  # luma change per second that is half way to the most arousing motion: a walk past a still camera
@@ -43,7 +43,7 @@ class Impression:
     cuts_per_minute: float
 
     @classmethod
-    def of(cls, picture: Picture, duration: float) -> Impression:
+    def of(cls, picture: VisualFeatures, duration: float) -> Impression:
         return cls(
             brightness=float(picture.brightness.mean()),
             saturation=float(picture.saturation.mean()),
@@ -82,26 +82,26 @@ class Palette:
             raise UsageError(f"genres {list(genres)!r}: the palette tagger chooses from {', '.join(GENRES)}")
         self.genres = tuple(genres)
 
-    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         """Tags from the picture. Those left open by `hints` follow the hinted genre, where it is known here."""
-        picture = video.picture(progress)
+        picture = video.visual_features(progress)
         seen = Impression.of(picture, video.duration)
         hinted = [name for name in (_known(word) for word in hints.genres) if name is not None]
         names = (hinted or ([] if hints.genres else self._nearest(seen, hints.negative)))[:2]
         tags = Tags(
             caption=_caption(seen, len(picture.cuts)),
             genres=names,
-            moods=without(_moods(seen), hints.negative),
-            timbres=without(_timbres(seen), hints.negative),
+            moods=filter_unwanted(_moods(seen), hints.negative),
+            timbres=filter_unwanted(_timbres(seen), hints.negative),
             key=f"{_tonic(picture)} {'major' if seen.valence >= 0.45 else 'minor'}",
         )
         if names:
             tags = _like(tags, GENRES[names[0]], seen, hints.negative)
-        return tags.merge(hints)
+        return tags.overridden_by(hints)
 
     def measured(self, video: Video) -> dict[str, Any]:
         """What was seen, in plain rounded values: 0–1 but warmth −1 to 1, motion (luma change per second) and cuts."""
-        picture = video.picture()
+        picture = video.visual_features()
         seen = Impression.of(picture, video.duration)
         values = {name: getattr(seen, name) for name in (*Impression.__annotations__, "arousal", "valence")}
         cuts = [{"time": round(cut.time, 3), "strength": round(cut.strength, 2)} for cut in picture.cuts]
@@ -109,7 +109,7 @@ class Palette:
 
     def _nearest(self, seen: Impression, negative: Iterable[str]) -> list[str]:
         """The genre that suits the picture best, and the next one if it is nearly as near."""
-        distance = {name: _distance(seen, GENRES[name]) for name in without(self.genres, negative)}
+        distance = {name: _distance(seen, GENRES[name]) for name in filter_unwanted(self.genres, negative)}
         order = sorted(distance, key=distance.__getitem__)
         return [name for name in order if distance[name] <= NEAR * distance[order[0]]]
 
@@ -132,8 +132,8 @@ def _like(tags: Tags, genre: Genre, seen: Impression, negative: Iterable[str]) -
     low, high = genre.tempo
     return replace(
         tags,
-        instruments=without(genre.instruments, negative),
-        timbres=without((*genre.timbres, *tags.timbres), negative),
+        instruments=filter_unwanted(genre.instruments, negative),
+        timbres=filter_unwanted((*genre.timbres, *tags.timbres), negative),
         tempo=round(low + (high - low) * seen.arousal, 1),
     )
 
@@ -152,11 +152,11 @@ def _moods(seen: Impression) -> tuple[str, ...]:
     return MOODS[row][column]
 
 
-def _tonic(picture: Picture) -> str:
+def _tonic(picture: VisualFeatures) -> str:
     return TONICS[int(np.argmax(picture.hues))]
 
 
-def _hues(picture: Picture) -> list[str]:
+def _hues(picture: VisualFeatures) -> list[str]:
     """Names of the hues that take a good share of the coloured pixels, the largest first."""
     order = np.argsort(-picture.hues, kind="stable")
     return [HUES[hue] for hue in order if picture.hues[hue] >= WORTH_NAMING]

@@ -14,17 +14,17 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from v2m.core.errors import UsageError
-from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.protocols import Tagger
-from v2m.core.types import Progress, Tags, Video, Weights, without
-from v2m.pretrained.weights import fetch, show_licence
+from v2m.core.types import ProgressFn, Tags, Video, WeightsInfo, filter_unwanted
+from v2m.pretrained.weights import fetch, show_license
 from v2m.taggers import llm_output, lyrics
 from v2m.taggers.llm_common import COUNTED, Steps, completed, count, decided, quoted
 from v2m.taggers.videollama import VideoLLaMA3
 
 logger = logging.getLogger(__name__)
 
-MODELS = {  # short name → repository of the hub, licence, bytes of its weights by the number of parameters
+MODELS = {  # short name → repository of the hub, license, bytes of its weights by the number of parameters
     "mistral-7b": ("mistralai/Mistral-7B-Instruct-v0.3", "apache-2.0", 14_500_000_000),
     "qwen-14b": ("Qwen/Qwen1.5-14B-Chat", "tongyi-qianwen", 28_300_000_000),
     "gemma-7b": ("google/gemma-7b-it", "gemma", 17_100_000_000),
@@ -61,7 +61,7 @@ class LanguageModel:
         captioner: Says what is seen: VideoLLaMA3 (if not given) in detail, Palette in a sentence of measured light,
             colour and cuts.
         captioner_model: VideoLLaMA3's weights, where no captioner is given: a repository of the hub or a folder.
-        model: mistral-7b, qwen-14b, gemma-7b (its licence must be accepted on the hub first), qwen-1.5b, qwen-0.5b; or
+        model: mistral-7b, qwen-14b, gemma-7b (its license must be accepted on the hub first), qwen-1.5b, qwen-0.5b; or
             any chat model of the hub, or a folder, in transformers' layout and with a chat template.
         question: What the captioner is asked, if it answers questions.
         role: What the chat model is told it is, and the form of its answer.
@@ -103,16 +103,16 @@ class LanguageModel:
         self.question, self.role, self.lyrics_prompt = question, role, lyrics_prompt
         self.retries, self.max_new_tokens = retries, max_new_tokens
         self.bits: Literal[4, 8] | None = bits or (4 if low_memory else None)
-        self._own: tuple[Weights, ...] = ()
-        self._holder: Holder[Any] = Holder(self._load, CURE)
+        self._own: tuple[WeightsInfo, ...] = ()
+        self._holder: LazyModel[Any] = LazyModel(self._load, CURE)
 
     @property
-    def weights(self) -> tuple[Weights, ...]:
+    def weights(self) -> tuple[WeightsInfo, ...]:
         """Those of both models."""
         return (*getattr(self.captioner, "weights", ()), *self._own)
 
     def prepare(self) -> None:
-        """Sees to it that the weights of both models are here; one line on stderr says the chat model's licence.
+        """Sees to it that the weights of both models are here; one line on stderr says the chat model's license.
 
         Raises:
             MissingError: They are not and cannot be fetched, or are of no chat model.
@@ -121,14 +121,14 @@ class LanguageModel:
         choose_device(self.device)
         if prepare := getattr(self.captioner, "prepare", None):
             prepare()
-        repository, licence, size = MODELS.get(self.model.lower(), (self.model, None, None))
-        self._own = (fetch(repository, FILES, licence=licence, size=size),)
+        repository, license, size = MODELS.get(self.model.lower(), (self.model, None, None))
+        self._own = (fetch(repository, FILES, license=license, size=size),)
         from v2m.taggers.chat_model import check
 
         check(self._own[0].folder)
-        show_licence(self._own[0])
+        show_license(self._own[0])
 
-    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         """Tags, and lyrics where `hints` asks for vocals and has none. One model is in memory at a time.
 
         Raises:
@@ -226,7 +226,7 @@ def merged(tags: Tags, found: Tags, hints: Tags) -> Tags:
     for name in COUNTED:
         if given := getattr(hints, name):
             known = {_plain(word) for word in given}
-            more = [word for word in without(getattr(found, name), hints.negative) if _plain(word) not in known]
+            more = [word for word in filter_unwanted(getattr(found, name), hints.negative) if _plain(word) not in known]
             lists[name] = (*given, *more)
     return replace(tags, **lists)
 

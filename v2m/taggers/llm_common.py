@@ -6,7 +6,7 @@ import logging
 from dataclasses import fields, replace
 from typing import Any
 
-from v2m.core.types import Progress, Tags, Video, without
+from v2m.core.types import ProgressFn, Tags, Video, filter_unwanted
 from v2m.taggers.heuristic import Palette
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ COUNTED = (*NEEDED, "timbres")
 class Steps:
     """Progress over the parts of the work; never falls."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: ProgressFn | None) -> None:
         self._progress, self._low, self._high, self._last = progress, 0.0, 1.0, 0.0
 
     def span(self, low: float, high: float) -> None:
@@ -69,11 +69,11 @@ def completed(video: Video, found: Tags, hints: Tags, who: str) -> Tags:
     """`found` under `hints`, without what they do not want, and with what is lacking measured from the picture."""
     if not count(found):
         return replace(Palette().tag(video, hints), lyrics=hints.lyrics or found.lyrics)
-    kept = {name: without(getattr(found, name), hints.negative) for name in COUNTED}
-    tags = replace(found, **kept).merge(hints)
+    kept = {name: filter_unwanted(getattr(found, name), hints.negative) for name in COUNTED}
+    tags = replace(found, **kept).overridden_by(hints)
     if not hints.negative:  # what the model would avoid, unless it or the user has chosen it
         chosen = [word for name in COUNTED for word in getattr(tags, name)]
-        tags = replace(tags, negative=[word for word in found.negative if without(chosen, [word]) == chosen])
+        tags = replace(tags, negative=[word for word in found.negative if filter_unwanted(chosen, [word]) == chosen])
     lacking = [name for name in NEEDED if not getattr(tags, name)]
     if not lacking:
         return tags

@@ -16,9 +16,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from v2m.core.errors import UsageError
-from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.timing import glances, sample_count, shown_at
-from v2m.core.types import Pixels, Progress, Tags, Video, Weights
+from v2m.core.types import Pixels, ProgressFn, Tags, Video, WeightsInfo
 from v2m.pretrained.weights import fetch
 from v2m.taggers import llm_output, lyrics
 from v2m.taggers.heuristic import Palette
@@ -34,7 +34,7 @@ ENOUGH = 5  # tags; below that the model is asked once more
 TOKEN = 28 * 28  # pixels of a frame that become one token: patches of 14 × 14, merged 2 × 2
 CLOCK = 1000  # ticks a second of the times that the model is told
 FLATTEST = 200  # the most extreme aspect ratio that the model's processor takes
-LICENCE = "apache-2.0"
+LICENSE = "apache-2.0"
 SIZES = {"2b": 3_920_000_000, "7b": 16_090_000_000}  # bytes, from the parameters' number in bfloat16
 CURE = "give --tagger.bits 4, fewer --tagger.max_frames or --tagger.pixels, or --low-memory"
 
@@ -90,8 +90,8 @@ class VideoLLaMA3:
         self.pixels = min(pixels, 50_176) if low_memory else pixels
         self.prompt, self.retry_prompt, self.lyrics_prompt = prompt, retry_prompt, lyrics_prompt
         self.max_new_tokens = max_new_tokens
-        self.weights: tuple[Weights, ...] = ()
-        self._holder = Holder(self._load, CURE)
+        self.weights: tuple[WeightsInfo, ...] = ()
+        self._holder = LazyModel(self._load, CURE)
 
     def prepare(self) -> None:
         """Sees to it that the weights are here.
@@ -102,12 +102,12 @@ class VideoLLaMA3:
         """
         choose_device(self.device)
         size = next((size for name, size in SIZES.items() if f"-{name}" in self.model.lower()), None)
-        self.weights = (fetch(self.model, FILES, licence=LICENCE, size=size),)
+        self.weights = (fetch(self.model, FILES, license=LICENSE, size=size),)
         from v2m.taggers.videollama_model import check
 
         check(self.weights[0].folder)
 
-    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         """Tags, and lyrics where `hints` asks for vocals and has none; what `hints` sets is returned as given.
 
         Raises:
@@ -124,7 +124,7 @@ class VideoLLaMA3:
         with self._holder.model() as loaded:
             steps.reach(0.4)
             found = Tags()
-            if not hints.complete:
+            if not hints.is_complete:
                 found = self._ask_for_tags(loaded, (frames, times), hints, steps)
             if hints.vocals and not hints.lyrics:
                 steps.span(0.85, 1.0)
@@ -133,9 +133,9 @@ class VideoLLaMA3:
                 if not found.lyrics:
                     logger.warning("VideoLLaMA3 wrote no lyrics that can be sung (%s)", quoted(said))
         steps.reach(1.0)
-        return found.merge(hints) if hints.complete else completed(video, found, hints, "VideoLLaMA3")
+        return found.overridden_by(hints) if hints.is_complete else completed(video, found, hints, "VideoLLaMA3")
 
-    def describe(self, video: Video, question: str, progress: Progress | None = None) -> str:
+    def describe(self, video: Video, question: str, progress: ProgressFn | None = None) -> str:
         """What the model says to `question` on the video, word for word; what is measured of one too narrow for it.
 
         Raises:

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.video_utils import VideoMetadata
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import choose_device
 from v2m.core.types import Pixels
 from v2m.mappings.videollama import NATIVE, ORIGINAL, config_to_native, to_native
@@ -106,7 +106,7 @@ def check(folder: Path) -> str:
     """
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in {NATIVE, ORIGINAL}:
-        raise MissingError(f"{str(folder)!r} is no {WHAT}: its config.json says model_type {kind!r}")
+        raise DependencyError(f"{str(folder)!r} is no {WHAT}: its config.json says model_type {kind!r}")
     return kind
 
 
@@ -122,10 +122,10 @@ def load(folder: Path, device: str, bits: Literal[4, 8] | None) -> Loaded:
     vocabulary = processor.tokenizer.get_vocab()
     absent = [name for name in (VIDEO, IMAGE, END) if name not in vocabulary]
     if absent:
-        raise MissingError(f"the tokenizer in {str(folder)!r} has no {' or '.join(absent)}: it is not {WHAT}'s")
+        raise DependencyError(f"the tokenizer in {str(folder)!r} has no {' or '.join(absent)}: it is not {WHAT}'s")
     model = _model(folder, layout, place, bits, vocabulary)
     if model.config.video_token_id != vocabulary[VIDEO]:
-        raise MissingError(f"config.json and tokenizer in {str(folder)!r} disagree on {VIDEO}: fetch them again")
+        raise DependencyError(f"config.json and tokenizer in {str(folder)!r} disagree on {VIDEO}: fetch them again")
     ends = sorted({vocabulary[name] for name in (END, PAD) if name in vocabulary})
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
     return Loaded(model, processor)
@@ -137,7 +137,7 @@ def _processor(folder: Path) -> VideoLlama3Processor:
     except Exception as error:  # of any kind: the files decide which
         raise _unreadable(folder, "processor", error) from error
     if not isinstance(processor, VideoLlama3Processor):
-        raise MissingError(f"{str(folder)!r} lacks the processor's files of {WHAT}: fetch it again")
+        raise DependencyError(f"{str(folder)!r} lacks the processor's files of {WHAT}: fetch it again")
     return processor
 
 
@@ -156,7 +156,7 @@ def _made_processor(folder: Path) -> VideoLlama3Processor:
             video_processor=videos,
             chat_template=TEMPLATE,
         )
-    except MissingError:
+    except DependencyError:
         raise
     except Exception as error:  # of any kind: the files decide which
         raise _unreadable(folder, "tokenizer", error) from error
@@ -176,7 +176,7 @@ def _made_tokenizer(folder: Path) -> Any:
         core = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     known = core.get_vocab()
     if VIDEO not in known or IMAGE not in known:
-        raise MissingError(f"the tokenizer in {str(folder)!r} has no {VIDEO} or {IMAGE}: it is not {WHAT}'s")
+        raise DependencyError(f"the tokenizer in {str(folder)!r} has no {VIDEO} or {IMAGE}: it is not {WHAT}'s")
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=PAD, extra_special_tokens=names)
 
 
@@ -192,6 +192,6 @@ def _model(
     return transformers_loader.load(kind, folder, device, bits=bits, what=WHAT, config=config, state=state, whole=WHOLE)
 
 
-def _unreadable(folder: Path, what: str, error: Exception) -> MissingError:
+def _unreadable(folder: Path, what: str, error: Exception) -> DependencyError:
     said = " ".join(str(error).split())[:200]
-    return MissingError(f"the {what} of {WHAT} in {str(folder)!r} cannot be read ({said}): fetch it again")
+    return DependencyError(f"the {what} of {WHAT} in {str(folder)!r} cannot be read ({said}): fetch it again")

@@ -18,7 +18,7 @@ from v2m.analysis.cut_alignment import cut_alignment
 from v2m.analysis.loudness import integrated_loudness
 from v2m.analysis.sync_score import fit
 from v2m.core.timing import seconds_of
-from v2m.core.types import Audio, Picture, Video
+from v2m.core.types import Audio, Video, VisualFeatures
 from v2m.media import audio as sound_files
 from v2m.mixing import mixer
 from v2m.pipeline.sidecar import mark
@@ -42,7 +42,7 @@ class Heard:
     film: Path | None
 
 
-def keep(folder: Path, name: str, audio: Audio, picture: Picture, film: Video | None, *, title: str) -> Heard:
+def keep(folder: Path, name: str, audio: Audio, picture: VisualFeatures, film: Video | None, *, title: str) -> Heard:
     """Measures a piece and writes its files, over older ones of the same name."""
     heard = pulse(audio)
     beats = np.zeros(0) if heard is None else heard.beats
@@ -55,7 +55,7 @@ def keep(folder: Path, name: str, audio: Audio, picture: Picture, film: Video | 
     return Heard(name, audio, found, paths["flac"], paths["png"], None if film is None else paths["mp4"])
 
 
-def alignment(audio: Audio, picture: Picture, beats: Any) -> Figures:
+def alignment(audio: Audio, picture: VisualFeatures, beats: Any) -> Figures:
     """How a piece fits its picture; what cannot be said of it is left out.
 
     accents, dynamics: as in `v2m.analysis.sync_score`; 0.5 and 0 are chance. hits_above_chance, hits_100ms_above_chance: share

@@ -12,8 +12,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from v2m.core.errors import BUG, MissingError, UsageError, exit_code
-from v2m.core.types import Sampling
+from v2m.core.errors import BUG, DependencyError, UsageError, exit_code
+from v2m.core.types import SamplingConfig
 from v2m.data.module import Loader
 from v2m.training.checkpoints import Checkpoints, random_kept
 from v2m.training.ema import Average
@@ -44,14 +44,14 @@ class Listening(lightning.Callback):
         *,
         seconds: float = 30.0,
         seed: int = 0,
-        sampling: Sampling | None = None,
+        sampling: SamplingConfig | None = None,
     ) -> None:
         bounds = {"every": (every, 0), "clips": (clips, 1), "seconds": (seconds, 1), "seed": (seed, 0)}
         problems = [f"{name} {value:g} must be {low} or more" for name, (value, low) in bounds.items() if value < low]
         if problems:
             raise UsageError("listening: " + "; ".join(problems))
         self.every, self.clips, self.seconds, self.seed = every, clips, seconds, seed
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or SamplingConfig()
         self.videos = [Path(videos)] if isinstance(videos, str | Path) else videos
         self._clips: Sequence[Any] = ()
         self._validations = 0
@@ -102,13 +102,13 @@ class Listening(lightning.Callback):
         from v2m.training.eval_clips import kept, watched
 
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
-            raise MissingError(f"{type(trainer.strategy).__name__} parts the weights among ranks")
+            raise DependencyError(f"{type(trainer.strategy).__name__} parts the weights among ranks")
         if self.videos is not None:
             films = _home(trainer) / "videos"
             return watched(self.videos, self.clips, self.seconds, module.made, module.device, films=films)
         loader = None if trainer.datamodule is None else trainer.datamodule.val_dataloader()
         if not isinstance(loader, Loader):
-            raise MissingError("give --listening.videos, or --data.validation, whose samples can be listened to")
+            raise DependencyError("give --listening.videos, or --data.validation, whose samples can be listened to")
         return kept(loader, self.clips, self.seconds, module.made, module.device)
 
     def _listen(self, trainer: Any, module: Any) -> None:

@@ -21,7 +21,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from v2m.core.errors import FULL, NoRoomError
+from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError
 
 RANDOM = "random"  # in a checkpoint: the states of the random numbers of each rank
 
@@ -48,8 +48,8 @@ class WholeFiles(TorchCheckpointIO):
             part.replace(path)
             _sync(path.parent)
         except OSError as error:
-            if error.errno in FULL - {errno.EROFS}:
-                raise NoRoomError(
+            if error.errno in DISK_FULL_ERRNOS - {errno.EROFS}:
+                raise DiskFullError(
                     f"the disk is too full for the checkpoint {str(path)!r} ({error.strerror}): those before it are "
                     "whole; free some room and give the same command again"
                 ) from None

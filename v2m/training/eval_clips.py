@@ -16,9 +16,9 @@ import torch
 
 from v2m.analysis.visual_events import picture as picture_of
 from v2m.checkpoints import V2M
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.timing import sample_count, seconds_of
-from v2m.core.types import Audio, Picture, Progress, Sampling, Score, Tags, Video
+from v2m.core.types import Audio, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, VisualFeatures
 from v2m.data.collate import Batch, Cropper
 from v2m.data.module import Loader
 from v2m.data.samples import decode
@@ -37,9 +37,9 @@ class How:
     """How music is written: with what, and from what seed."""
 
     decoder: Decoder
-    sampling: Sampling
+    sampling: SamplingConfig
     seed: int
-    progress: Progress
+    progress: ProgressFn
 
     def given(self, model: V2M) -> dict[str, Any]:
         """What a player is told."""
@@ -61,10 +61,10 @@ class Watched:
     reference: None = None
 
     @property
-    def picture(self) -> Picture:
-        return self.video.picture()
+    def picture(self) -> VisualFeatures:
+        return self.video.visual_features()
 
-    def write(self, model: V2M, how: How) -> Score:
+    def write(self, model: V2M, how: How) -> Soundtrack:
         player = self.player.lent(how.decoder)
         if self.eyes is None:
             return player.play(self.video, self.tags, None, **how.given(model))
@@ -81,19 +81,19 @@ class Kept:
     name: str
     batch: Batch
     duration: float
-    picture: Picture
+    picture: VisualFeatures
     player: Player
     reference: Audio
     film: None = None
 
     @torch.inference_mode()
-    def write(self, model: V2M, how: How) -> Score:
+    def write(self, model: V2M, how: How) -> Soundtrack:
         """A model without nulls has never seen what it would be led away from, so it is not led."""
         told = model.config.reads_text and bool(self.batch.text.mask.any())
         text = model.read(self.batch.text) if told else None
         sees, sampling = model.conditioner is not None, how.sampling
         if sees and not model.config.nulls:
-            sampling = replace(sampling, guidance=1.0, video_guidance=None)
+            sampling = replace(sampling, cfg_scale=1.0, video_cfg_scale=None)
         branches = model.branches(sampling, text=text, video=model.see(self.batch.seen) if sees else None)
         given: dict[str, Any] = how.given(model) | {"sampling": sampling}
         return self.player.lent(how.decoder).perform(self.duration, lambda *_: branches, **given)
@@ -127,7 +127,7 @@ def watched(
     stems = [source.video.stem for source in sources]
     for source, stem in zip(sources, stems, strict=True):
         name = stem if stems.count(stem) == 1 else source.key
-        shown, film = video.open(source.video).span(0.0, seconds), films / f"{name}.mp4"
+        shown, film = video.open(source.video).crop(0.0, seconds), films / f"{name}.mp4"
         preview(shown, film)
         found.append(Watched(name, shown, Palette().tag(shown, Tags()), video.open(film), player, eyes))
     return found
@@ -157,5 +157,5 @@ def kept(loader: Loader, count: int, seconds: float, model: V2M, device: torch.d
         seen = picture_of(clip.rhythm, manifest.rhythm, duration)
         found.append(Kept(clip.key, batch, duration, seen, player, Audio(sound, player.sample_rate)))
     if not found:
-        raise MissingError("no sample of validation can be used")
+        raise DependencyError("no sample of validation can be used")
     return found

@@ -11,9 +11,9 @@ from typing import Any
 import lightning
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from v2m.core.errors import MissingError, RefusedError, UsageError
+from v2m.core.errors import DependencyError, InvalidInputError, UsageError
 from v2m.core.prompts import line
-from v2m.core.types import Audio, Sampling
+from v2m.core.types import Audio, SamplingConfig
 from v2m.evaluation import tables
 from v2m.evaluation.embedding_metrics import Piece, weigh
 from v2m.evaluation.ground_truth import true_sound
@@ -49,7 +49,7 @@ class Measuring(lightning.Callback):
         *,
         seconds: float = 30.0,
         seed: int = 0,
-        sampling: Sampling | None = None,
+        sampling: SamplingConfig | None = None,
     ) -> None:
         bounds = {"clips": (clips, 0), "seconds": (seconds, 1), "seed": (seed, 0)}
         problems = [f"{name} {value:g} must be {low} or more" for name, (value, low) in bounds.items() if value < low]
@@ -57,7 +57,7 @@ class Measuring(lightning.Callback):
         if problems:
             raise UsageError("measuring: " + "; ".join(problems))
         self.clips, self.embedding, self.seconds, self.seed = clips, embedding or [], seconds, seed
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or SamplingConfig()
         self.videos = [Path(videos)] if isinstance(videos, str | Path) else videos
         self._embeddings: Sequence[Any] = ()
 
@@ -140,7 +140,7 @@ def _truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
     for name, clip in clips.items():
         try:
             sound = clip.reference or true_sound(clip.video.path, clip.video.duration)
-        except (UsageError, RefusedError, MissingError) as error:
+        except (UsageError, InvalidInputError, DependencyError) as error:
             logger.warning("there is no ground truth: %s", error)
             return None
         found[name] = sound

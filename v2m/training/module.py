@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from v2m import checkpoints
 from v2m.checkpoints import lightning_ckpt
 from v2m.checkpoints.lora import check as check_adapters
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Tagger
 from v2m.data.collate import Batch
 from v2m.data.predict_data import Turn
@@ -157,12 +157,12 @@ class V2M(lightning.LightningModule):
         if self._conditioner is None or self._conditioner == config.conditioner:
             return source.train()
         heard = {kind: part for kind, part in source.parts.items() if kind != "vision_encoder"}
-        about = {"parts": heard, "licence": source.licence, "origin": source.origin}
+        about = {"parts": heard, "license": source.license, "origin": source.origin}
         model = checkpoints.V2M(replace(config, conditioner=self._conditioner), **about, sample_rate=source.sample_rate)
         kept = {name: value for name, value in source.state_dict().items() if not name.startswith("conditioner.")}
         unknown = model.load_state_dict(kept, strict=False).unexpected_keys
         if unknown:
-            raise MissingError(f"{self._start!r} has weights that the model has no place for: {', '.join(unknown)}")
+            raise DependencyError(f"{self._start!r} has weights that the model has no place for: {', '.join(unknown)}")
         return model
 
     @property

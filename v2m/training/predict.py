@@ -11,7 +11,7 @@ import torch
 
 from v2m.checkpoints import V2M
 from v2m.core.protocols import Tagger
-from v2m.core.types import Progress, Sampling, Tags, Video
+from v2m.core.types import ProgressFn, SamplingConfig, Tags, Video
 from v2m.data.predict_data import Turn
 from v2m.generators.in_memory import Trained
 from v2m.generators.musicgen.options import Precision
@@ -40,7 +40,7 @@ class Scoring:
 
     seed: int = 0
     tags: Tags = field(default_factory=Tags)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     window: float | None = None
     stride: float | None = None
     precision: Precision | None = None
@@ -71,7 +71,7 @@ def scorer(
     ready(tagger, device)
     kept = _Kept(tagger) if how.keep_tagger else tagger
     about = {key: value for key, value in asdict(how).items() if key not in {"overwrite", "keep_tagger"}}
-    about |= {"tagger": chosen, "weights_sha256": digest(model), "origin": model.origin, "licence": model.licence}
+    about |= {"tagger": chosen, "weights_sha256": digest(model), "origin": model.origin, "license": model.license}
     arguments = {"tags": how.tags, "mix": how.mix, "start": how.mix.start, "end": how.mix.end, "limits": how.limits}
 
     def score(turn: Turn) -> Row:
@@ -115,7 +115,7 @@ class _Kept:
     def __init__(self, tagger: Tagger) -> None:
         self._tagger = tagger
 
-    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         return self._tagger.tag(video, hints, progress)
 
     def __getattr__(self, name: str) -> Any:

@@ -13,7 +13,7 @@ import lightning
 from torch import distributed
 
 from v2m.core import errors
-from v2m.core.errors import NoRoomError
+from v2m.core.errors import DiskFullError
 from v2m.pipeline import batch
 from v2m.pipeline.batch import Row
 
@@ -74,7 +74,7 @@ class Outcome(lightning.Callback):
         self._end_if_asked()
         full = next((row for row in outputs if row.code == errors.DISK), None)
         if full is not None:
-            raise NoRoomError(f"{full.path.name!r}: {full.detail}")
+            raise DiskFullError(f"{full.path.name!r}: {full.detail}")
 
     def on_predict_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         if self._group is not None:

@@ -42,7 +42,7 @@ class Configuration(SaveConfigCallback):
         about: dict[str, Any] = {"world_size": trainer.world_size}
         if made is not None:
             weights = list(made.parameters())
-            about |= {"model": made.config.plain, "origin": made.origin, "licence": made.licence}
+            about |= {"model": made.config.plain, "origin": made.origin, "license": made.license}
             about["weights"] = sum(value.numel() for value in weights)
             about["weights_that_learn"] = sum(value.numel() for value in weights if value.requires_grad)
         manifest = getattr(getattr(trainer, "datamodule", None), "manifest", None)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from v2m.analysis.loudness import decibels
 from v2m.analysis.sync_score import HOPS_PER_SECOND, onset_strength
 from v2m.core.timing import every, sample_count, seconds_of
-from v2m.core.types import Audio, Floats, Picture
+from v2m.core.types import Audio, Floats, VisualFeatures
 
 LOWEST, BANDS = 40.0, 160  # Hz, and how many bands from there to half the sample rate, each as wide in octaves
 COLUMNS = 1200
@@ -23,7 +23,7 @@ RANGE = 80.0  # dB below the loudest
 INK, CUT, BEAT = "#222222", "#4cc9f0", "#e9c46a"
 
 
-def draw(path: Path, audio: Audio, picture: Picture, beats: Floats | None, title: str) -> None:
+def draw(path: Path, audio: Audio, picture: VisualFeatures, beats: Floats | None, title: str) -> None:
     """Writes a PNG. Cuts are blue lines, as wide as they are strong; beats are ticks between the two parts."""
     seconds = seconds_of(len(audio), audio.sample_rate)
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -56,8 +56,8 @@ def _levels(axes: Axes, audio: Audio, seconds: float) -> None:
     marks = [hertz for hertz in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000) if edges[0] <= hertz <= edges[-1]]
     axes.set_yticks(np.log2(marks), [f"{hertz}" for hertz in marks])
     axes.set_ylabel("Hz")
-    colours = axes.figure.colorbar(shown, ax=axes, pad=0.01)
-    colours.set_label("dB below the loudest")
+    colors = axes.figure.colorbar(shown, ax=axes, pad=0.01)
+    colors.set_label("dB below the loudest")
 
 
 def bands(audio: Audio) -> tuple[Floats, Floats]:

@@ -67,7 +67,7 @@ class TagVideos(lightning.LightningModule):
         try:
             status, detail = self._tag(turn)
         except Exception as error:
-            status, detail, code = "failed", errors.describe(error), errors.exit_code(error)
+            status, detail, code = "failed", errors.format_error(error), errors.exit_code(error)
             trace = "".join(traceback.format_exception(error))
         return Row(turn.video, status, detail, code, time.perf_counter() - begun, trace)
 
@@ -82,7 +82,7 @@ class TagVideos(lightning.LightningModule):
         hints = Tags() if known.keys() >= ALL else Tags(**known)
         clip = video.open(turn.video, self.limits)
         with torch.autocast(self.device.type, enabled=False):
-            tags = self.tagger.tag(clip, hints).merge(hints)
+            tags = self.tagger.tag(clip, hints).overridden_by(hints)
         with writer.whole(path) as file:
-            file.write(json.dumps(tags.as_dict(), indent=2).encode() + b"\n")
+            file.write(json.dumps(tags.to_dict(), indent=2).encode() + b"\n")
         return "done", path.name

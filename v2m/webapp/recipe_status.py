@@ -57,7 +57,7 @@ def _look(recipe: str, pipe: Connection) -> None:
     os.nice(19)  # whoever is at work comes first
     from v2m.cli import score
     from v2m.core import errors
-    from v2m.core.types import Steering, Tags
+    from v2m.core.types import Controls, Tags
 
     try:
         request = score.parse(["clip.mp4", "--recipe", recipe])
@@ -65,11 +65,11 @@ def _look(recipe: str, pipe: Connection) -> None:
         if prepare := getattr(tagger, "prepare", None):
             prepare()
         if prepare := getattr(generator, "prepare", None):
-            prepare(Tags(), Steering())
+            prepare(Tags(), Controls())
         pipe.send(Looked(None, frozenset(getattr(generator, "steers", ()))))
-    except errors.MissingError as error:
+    except errors.DependencyError as error:
         repository = error.repository
-        cure = f"fetch the weights with `hf download {repository}`" if repository else errors.describe(error)
+        cure = f"fetch the weights with `hf download {repository}`" if repository else errors.format_error(error)
         pipe.send(Looked(cure))
     except Exception as error:
-        pipe.send(Looked(errors.describe(error)))
+        pipe.send(Looked(errors.format_error(error)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from v2m.pipeline.report import Axis
 
 NEAR = 0.3  # seconds within which a click means the beat
-BAND, EDGE = (255, 190, 60, 70), (214, 120, 0, 255)  # colours of the part, with how much they cover
+BAND, EDGE = (255, 190, 60, 70), (214, 120, 0, 255)  # colors of the part, with how much they cover
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 KEYS = [f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor")]
 LOUDNESS = [("−14 LUFS, social media", -14.0), ("−16, podcast", -16.0), ("−23, EBU R128", -23.0), ("as it is", None)]
 ORIGINAL = [("only the music", "replace"), ("both", "keep"), ("both, music lower under speech", "duck")]
-REPORT = "Cuts (red), beats (grey), sections, loudness and motion"
+REPORT = "Cuts (red), beats (gray), sections, loudness and motion"
 SWEEP = 600  # seconds between two looks at what Gradio keeps
 # Its last line: of a press that was taken back while it waited, Gradio now and then says "Error" in each place.
 CSS = """
@@ -106,7 +106,7 @@ def _fields() -> dict[str, Any]:
             found["tempo"] = gr.Number(label="Tempo, beats a minute", elem_id="tempo", value=None)
             found["key"] = gr.Dropdown(KEYS, label="Key", elem_id="key", value=None, allow_custom_value=True)
         found["negative"] = gr.Textbox(label="Without", elem_id="negative", placeholder="drums")
-    with gr.Accordion("Steering", open=False, elem_id="steering"):
+    with gr.Accordion("Controls", open=False, elem_id="controls"):
         with gr.Row():
             found["seed"] = gr.Number(label="Seed", value=0, precision=0, minimum=0, elem_id="seed")
             found["takes"] = gr.Slider(1, form.MOST_TAKES, 1, step=1, label="Takes", elem_id="count")

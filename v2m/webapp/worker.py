@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from v2m.core.types import Progress
+from v2m.core.types import ProgressFn
 
 STEP = 0.005  # of a stage: less is not told
 Event = tuple[str, Any]  # ("stage", its name), ("progress", 0–1), then ("done", Done) or ("failed", one line)
@@ -75,7 +75,7 @@ def serve(pipe: Connection) -> None:
 
             if errors.exit_code(error) == errors.BUG:
                 logging.getLogger(__name__).exception("while working on %s", task.video.name)
-            pipe.send(("failed", public(errors.describe(error), task)))
+            pipe.send(("failed", public(errors.format_error(error), task)))
 
 
 def public(line: str, task: Task) -> str:
@@ -117,10 +117,10 @@ class _Bench:
         tagger, hints = request.arguments["tagger"], request.arguments["tags"]
         clip = video.open(task.video, request.arguments["limits"])
         with self._stages("Looking at the picture") as progress:
-            found = tagger.tag(clip, hints, progress).merge(hints)
+            found = tagger.tag(clip, hints, progress).overridden_by(hints)
         if release := getattr(tagger, "release", None):
             release()
-        return Done(found.as_dict())
+        return Done(found.to_dict())
 
     def score(self, task: Task) -> Done:
         """The video with its music, every extra that the generator can give, and each other take in the video, too."""
@@ -163,7 +163,7 @@ class _Bench:
         return self._kept[1]
 
     @contextmanager
-    def _stages(self, name: str) -> Iterator[Progress]:
+    def _stages(self, name: str) -> Iterator[ProgressFn]:
         self._pipe.send(("stage", name))
         told = 0.0
 

@@ -36,14 +36,14 @@ def test_each_clip_is_a_pair_as_prepare_reads_it(made: Path) -> None:
         clip, sound = video.open(each.video), audio.load(each.sound, 32000, 60.0)
         assert clip.duration == pytest.approx(SECONDS, abs=0.01)
         assert len(sound) / 32000 == pytest.approx(SECONDS, abs=0.01)
-        assert Tags(**json.loads(each.tags.read_text())).complete
+        assert Tags(**json.loads(each.tags.read_text())).is_complete
 
 
 def test_cuts_are_seen_where_they_were_drawn(made: Path) -> None:
     found, drawn_there = 0, 0
     for number in range(COUNT):
         wanted = scene_of(0, number, SECONDS).cuts
-        seen = [cut.time for cut in video.open(made / f"{number:05d}.mp4").picture().cuts]
+        seen = [cut.time for cut in video.open(made / f"{number:05d}.mp4").visual_features().cuts]
         drawn_there += len(wanted)
         found += sum(min(abs(cut - each) for each in seen or [99]) < 1.5 / FPS for cut in wanted)
     assert drawn_there >= 2

@@ -25,12 +25,12 @@ def test_only_what_is_seen_is_struck() -> None:
 
 def test_a_cut_is_low_and_a_flash_is_high_and_both_are_loud() -> None:
     found = [struck(MUSIC, replace(QUIET, **{what: (1.0,)}), RATE) - MUSIC for what in ("cuts", "flashes")]
-    centres = []
+    centers = []
     for each in found:
         power = np.abs(np.fft.rfft(each)) ** 2
-        centres.append(float((power * np.fft.rfftfreq(len(each), 1 / RATE)).sum() / power.sum()))
+        centers.append(float((power * np.fft.rfftfreq(len(each), 1 / RATE)).sum() / power.sum()))
         assert np.abs(each).max() > 3 * MUSIC.std()
-    assert centres[0] < 0.5 * centres[1]
+    assert centers[0] < 0.5 * centers[1]
 
 
 def test_many_strokes_stay_within_bounds_and_one_at_the_end_is_cut_off() -> None:

@@ -18,10 +18,10 @@ import torch
 
 from tests.fixtures.tiny import pipelines as tiny
 from tests.pretrained.hub_server import serving
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import MusicGenerator
 from v2m.core.timing import sample_count
-from v2m.core.types import Audio, Progress, Regeneration, Score, Steering, Tags, Video
+from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.diffusers import Pipeline, arguments
 from v2m.generators.diffusers.loading import load
 from v2m.generators.diffusers.pipeline_info import FILES, Card
@@ -65,7 +65,7 @@ def made(models: Path, kind: str, **settings: Any) -> Pipeline:
     return Pipeline(model=str(models / kind), **chosen)
 
 
-def differ(one: Score, other: Score) -> float:
+def differ(one: Soundtrack, other: Soundtrack) -> float:
     return float(np.abs(one.audio.samples - other.audio.samples).max())
 
 
@@ -92,12 +92,12 @@ def test_it_is_as_long_as_the_video_and_a_take_is_the_same_alone_and_beside_othe
     alone = generator.generate(clip, TAGS, 4)
     assert differ(alone, generator.generate(clip, TAGS, 4)) == 0.0
     assert differ(alone, generator.generate(clip, replace(TAGS, genres=("rock",)), 4)) > 1e-5
-    assert generator.weights[0].licence in {"mit", "stable-audio-community", "stabilityai-community"}
+    assert generator.weights[0].license in {"mit", "stable-audio-community", "stabilityai-community"}
 
 
 def test_ace_step_is_told_tempo_and_key_apart_and_sings_only_when_asked(models: Path, clip: Video) -> None:
     generator = made(models, "ace_step", metre=3)
-    facts = generator.generate(clip, TAGS, 0).facts
+    facts = generator.generate(clip, TAGS, 0).metadata
     wanted = {"bpm": 72, "keyscale": "Bb minor", "timesignature": "3", "lyrics": "[Instrumental]"}
     assert wanted.items() <= facts.items()
     assert facts["prompt"] == "calm ambient music with piano"
@@ -121,21 +121,21 @@ def test_a_key_is_named_as_ace_step_learned_them(key: str | None, name: str | No
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_melody_is_followed_the_closer_the_stronger(models: Path, clip: Video, tune: Path, kind: str) -> None:
     """What tells how close is how little the seed matters."""
-    steering = Steering(melody=tune)
+    controls = Controls(melody=tune)
 
     def spread(strength: float) -> float:
         generator = made(models, kind, melody_strength=strength)
-        one, other = generator.takes(clip, TAGS, [1, 2], steering=steering)
+        one, other = generator.takes(clip, TAGS, [1, 2], controls=controls)
         return differ(one, other)
 
     plain = made(models, kind).generate(clip, TAGS, 1)
-    followed = made(models, kind, melody_strength=1.0).generate(clip, TAGS, 1, steering=steering)
+    followed = made(models, kind, melody_strength=1.0).generate(clip, TAGS, 1, controls=controls)
     assert differ(plain, followed) > 1e-3
-    assert followed.facts["melody"] == str(tune)
+    assert followed.metadata["melody"] == str(tune)
     if kind != "ace_step":  # whose noise is the same: only what it hears of the tune changes
         assert spread(1.0) < 0.7 * spread(0.0)
     else:
-        weaker = made(models, kind, melody_strength=0.2).generate(clip, TAGS, 1, steering=steering)
+        weaker = made(models, kind, melody_strength=0.2).generate(clip, TAGS, 1, controls=controls)
         assert differ(weaker, followed) > 1e-4
 
 
@@ -143,23 +143,23 @@ def test_unwanted_words_lead_stable_audio_away_and_only_with_guidance(models: Pa
     unwanted = replace(TAGS, negative=("drums",))
     led = made(models, "stable_audio", guidance=6.0)
     assert differ(led.generate(clip, TAGS, 0), led.generate(clip, unwanted, 0)) > 1e-3
-    assert led.generate(clip, unwanted, 0).facts["negative_prompt"] == "drums"
+    assert led.generate(clip, unwanted, 0).metadata["negative_prompt"] == "drums"
     free = made(models, "stable_audio", guidance=1.0)
     assert differ(free.generate(clip, TAGS, 0), free.generate(clip, unwanted, 0)) == 0.0
 
 
 def test_a_reference_gives_ace_step_its_style(models: Path, clip: Video, tune: Path) -> None:
     generator = made(models, "ace_step")
-    plain, styled = (generator.generate(clip, TAGS, 0, steering=each) for each in (None, Steering(reference=(tune,))))
+    plain, styled = (generator.generate(clip, TAGS, 0, controls=each) for each in (None, Controls(reference=(tune,))))
     assert differ(plain, styled) > 1e-4
-    assert styled.facts["reference"] == [str(tune)]
+    assert styled.metadata["reference"] == [str(tune)]
 
 
-def rewritten(generator: Pipeline, clip: Video, before: Audio, folder: Path, seed: int) -> Score:
+def rewritten(generator: Pipeline, clip: Video, before: Audio, folder: Path, seed: int) -> Soundtrack:
     """With the seconds 0.4 to 0.9 new."""
     sound_files.save(before, folder / "before.wav")
-    anew = Regeneration(0.4, 0.9, folder / "before.wav")
-    return generator.generate(clip, TAGS, seed, steering=Steering(regenerate=anew))
+    anew = InpaintRequest(0.4, 0.9, folder / "before.wav")
+    return generator.generate(clip, TAGS, seed, controls=Controls(inpaint=anew))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,7 +178,7 @@ def test_a_part_is_written_anew_and_no_sample_outside_changes(
     assert np.abs(old - new)[:, low:high].max() > 1e-3
     assert np.abs(np.diff(new, axis=1))[:, [low - 1, high - 1]].max() <= 2 * np.abs(np.diff(old, axis=1)).max()
     assert differ(after, rewritten(generator, clip, before, tmp_path, 6)) > 1e-3
-    assert after.facts["regenerated"] == [0.4, 0.9]
+    assert after.metadata["regenerated"] == [0.4, 0.9]
 
 
 def test_music_of_another_rate_and_one_side_is_kept_as_it_is(models: Path, clip: Video, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_more_than_can_be_written_anew_at_once_is_refused_before_any_work(models
     generator = made(models, "stable_audio")
     most = 0.75 * Card.read(models / "stable_audio").longest
     with pytest.raises(UsageError, match=f"give {most:g} s at most"):
-        generator.prepare(TAGS, Steering(regenerate=Regeneration(0.0, most + 1, tmp_path)))
+        generator.prepare(TAGS, Controls(inpaint=InpaintRequest(0.0, most + 1, tmp_path)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -234,7 +234,7 @@ def test_music_beyond_the_longest_go_goes_on_and_is_as_long_as_the_video(models:
     long = replace(clip, duration=9.0)
     score = generator.generate(long, TAGS, 0)
     assert score.audio.samples.shape == (2, 9 * 44100)
-    goes = score.facts["goes"]
+    goes = score.metadata["goes"]
     assert len(goes) == 2
     assert goes[0][0] == 0.0
     assert goes[0][1] == goes[1][0]
@@ -250,16 +250,16 @@ def test_a_melody_longer_than_a_go_is_refused_where_parts_cannot_follow_one(
 ) -> None:
     tiny.stable_audio_3(tmp_path / "short", longest=1.0)
     told = r"follows a melody for 1 s at most, and the video lasts (1.4|4.0) s: give --end 1"
-    generator, steering = made(tmp_path, "short"), Steering(melody=tune)
+    generator, controls = made(tmp_path, "short"), Controls(melody=tune)
     with pytest.raises(UsageError, match=told):
-        generator.generate(clip, TAGS, 0, steering=steering)
+        generator.generate(clip, TAGS, 0, controls=controls)
     with pytest.raises(UsageError, match=told):  # before the tagger is asked
-        score_video(clip.path, tmp_path / "out.mp4", tagger=Untouched(), generator=generator, steering=steering)
-    generator.check(replace(clip, duration=1.0), steering)
+        score_video(clip.path, tmp_path / "out.mp4", tagger=Untouched(), generator=generator, controls=controls)
+    generator.check(replace(clip, duration=1.0), controls)
 
 
 class Untouched:
-    def tag(self, video: Video, hints: Tags, progress: Progress | None = None) -> Tags:
+    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         raise AssertionError("the tagger was asked")
 
 
@@ -268,16 +268,16 @@ def test_what_a_model_cannot_do_is_told_before_it_is_loaded(
 ) -> None:
     for kind in ("stable_audio", "stable_audio_3"):
         with pytest.raises(UsageError, match="follows no style"):
-            made(models, kind).prepare(TAGS, Steering(reference=(tune,)))
+            made(models, kind).prepare(TAGS, Controls(reference=(tune,)))
     with pytest.raises(UsageError, match="one recording"):
-        made(models, "ace_step").prepare(TAGS, Steering(reference=(tune, tune)))
+        made(models, "ace_step").prepare(TAGS, Controls(reference=(tune, tune)))
     tiny.ace_step(tmp_path / "deaf", covers=False)
     with pytest.raises(UsageError, match="lacks what hears a tune"):
-        made(tmp_path, "deaf").prepare(TAGS, Steering(melody=tune))
+        made(tmp_path, "deaf").prepare(TAGS, Controls(melody=tune))
     unwanted = replace(TAGS, negative=("drums",), vocals=True)
     for kind, words in (("ace_step", "no lyrics"), ("stable_audio_3", "plays instruments only")):
         caplog.clear()
-        made(models, kind).prepare(unwanted, Steering())
+        made(models, kind).prepare(unwanted, Controls())
         assert "not led away from unwanted words" in caplog.text
         assert words in caplog.text
     with pytest.raises(UsageError, match=r"steps 0.*guidance -1.*melody_strength 2"):
@@ -342,7 +342,7 @@ def test_a_folder_that_cannot_be_is_one_line(
     models: Path, clip: Video, tmp_path: Path, spoil: Callable[[Path], Any], words: str
 ) -> None:
     spoil(Path(shutil.copytree(models / "stable_audio", tmp_path / "spoilt")))
-    with pytest.raises(MissingError, match=words) as caught:
+    with pytest.raises(DependencyError, match=words) as caught:
         made(tmp_path, "spoilt").generate(clip, TAGS, 0)
     assert "\n" not in str(caught.value)
 
@@ -360,7 +360,7 @@ def test_a_gated_repository_says_what_to_accept(models: Path, media: Path, tmp_p
         )
     assert done.returncode == 4
     [said] = [line for line in done.stderr.splitlines() if line.startswith("infer.py: ")]
-    assert "its licence must be accepted first" in said
+    assert "its license must be accepted first" in said
     assert f"{hub.url}/owner/gated, then `hf auth login`" in said
 
 

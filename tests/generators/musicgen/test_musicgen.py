@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tests.fixtures.tiny import encodec, t5
 from tests.sketch.pictures import video
 from v2m.checkpoints import V2M, Part
-from v2m.core.errors import MissingError, UsageError
-from v2m.core.types import Audio, Sampling, Score, Steering, Tags
+from v2m.core.errors import DependencyError, UsageError
+from v2m.core.types import Audio, Controls, SamplingConfig, Soundtrack, Tags
 from v2m.generators.musicgen import MusicGen
 from v2m.media.audio import save
 from v2m.models.lm import LMConfig
@@ -65,20 +65,20 @@ def sound(generator: MusicGen, seconds: float, tags: Tags = TAGS, seed: int = 3,
     return generator.generate(video(seconds), tags, seed, **more).audio.samples
 
 
-def tune(path: Path, *hertz: float, seconds: float = 1.0) -> Steering:
+def tune(path: Path, *hertz: float, seconds: float = 1.0) -> Controls:
     """Notes of so many seconds each, as a melody."""
     times = np.arange(round(seconds * RATE)) / RATE
     wave = np.concatenate([0.5 * np.sin(2 * np.pi * each * times) for each in hertz]).astype(np.float32)
     save(Audio(np.stack([wave, wave]), RATE), path)
-    return Steering(melody=path)
+    return Controls(melody=path)
 
 
 @pytest.fixture(scope="module")
-def long(plain: Path) -> Score:
+def long(plain: Path) -> Soundtrack:
     return musicgen(plain, **SHORT).generate(video(2.337), TAGS, 3)
 
 
-def test_the_music_is_exactly_as_long_as_the_video(plain: Path, long: Score) -> None:
+def test_the_music_is_exactly_as_long_as_the_video(plain: Path, long: Soundtrack) -> None:
     generator = musicgen(plain, keep_loaded=True)
     assert long.audio.samples.shape == (1, round(2.337 * RATE))
     assert long.audio.sample_rate == RATE
@@ -94,8 +94,8 @@ def test_a_stereo_model_plays_two_sides(tmp_path: Path) -> None:
     assert not np.allclose(left, right, atol=1e-3)
 
 
-def test_the_sidecar_is_told_what_the_model_was_told(long: Score) -> None:
-    facts = long.facts
+def test_the_sidecar_is_told_what_the_model_was_told(long: Soundtrack) -> None:
+    facts = long.metadata
     assert facts["prompt"] == "calm jazz music, 96 bpm"
     assert facts["windows"] == [[0.0, 1.0], [0.5, 1.5], [1.0, 2.0], [1.34, 2.34]]
     assert len(set(facts["window_seeds"])) == 4
@@ -103,7 +103,7 @@ def test_the_sidecar_is_told_what_the_model_was_told(long: Score) -> None:
     assert facts["frames_per_second"] > 0
 
 
-def test_no_window_repeats_another(long: Score) -> None:
+def test_no_window_repeats_another(long: Soundtrack) -> None:
     frames = long.audio.samples[0, : 115 * 640].astype(np.float64).reshape(115, 640)
     wave = (frames - frames.mean(axis=0)).ravel()  # a random codec hums at its frame rate
     half = RATE // 2
@@ -122,14 +122,14 @@ def test_the_seed_decides_and_the_words_count(plain: Path) -> None:
 
 
 def test_what_is_unwanted_leads_away_with_guidance_and_not_without(plain: Path) -> None:
-    strong, none = (musicgen(plain, sampling=Sampling(guidance=g), keep_loaded=True) for g in (3.0, 1.0))
+    strong, none = (musicgen(plain, sampling=SamplingConfig(cfg_scale=g), keep_loaded=True) for g in (3.0, 1.0))
     unwanted = Tags(genres=["jazz"], moods=["calm"], tempo=96, negative=["drums"])
     assert not np.array_equal(sound(strong, 0.5), sound(strong, 0.5, unwanted))
     np.testing.assert_array_equal(sound(none, 0.5), sound(none, 0.5, unwanted))
 
 
 def test_no_tags_at_all_are_told_and_the_music_is_unconditioned(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
-    strong, none = (musicgen(plain, sampling=Sampling(guidance=g), keep_loaded=True) for g in (3.0, 1.0))
+    strong, none = (musicgen(plain, sampling=SamplingConfig(cfg_scale=g), keep_loaded=True) for g in (3.0, 1.0))
     free = sound(none, 0.5, Tags())
     assert "no tag says what the music should be" in caplog.text
     np.testing.assert_array_equal(free, sound(strong, 0.5, Tags()))
@@ -139,7 +139,7 @@ def test_no_tags_at_all_are_told_and_the_music_is_unconditioned(plain: Path, cap
 
 
 def test_unwanted_words_alone_are_led_away_from_and_never_towards(plain: Path) -> None:
-    strong, none = (musicgen(plain, sampling=Sampling(guidance=g), keep_loaded=True) for g in (3.0, 1.0))
+    strong, none = (musicgen(plain, sampling=SamplingConfig(cfg_scale=g), keep_loaded=True) for g in (3.0, 1.0))
     unwanted = Tags(negative=["drums"])
     np.testing.assert_array_equal(sound(none, 0.5, Tags()), sound(none, 0.5, unwanted))
     assert not np.array_equal(sound(strong, 0.5, Tags()), sound(strong, 0.5, unwanted))
@@ -150,10 +150,10 @@ def test_each_window_hears_its_own_part_of_the_melody(tuneful: Path, tmp_path: P
     one = tune(tmp_path / "one.wav", 220, 220, 220, 330, 330, seconds=0.5)
     two = tune(tmp_path / "two.wav", 220, 220, 220, 440, 440, seconds=0.5)
     generator = musicgen(tuneful, keep_loaded=True, **SHORT)
-    score = generator.generate(video(2.0), TAGS, 0, steering=one)
-    a, b = score.audio.samples[0], sound(generator, 2.0, seed=0, steering=two)[0]
-    assert score.facts["windows"] == [[0.0, 1.0], [0.5, 1.5], [1.0, 2.0]]
-    assert score.facts["melody"] == str(tmp_path / "one.wav")
+    score = generator.generate(video(2.0), TAGS, 0, controls=one)
+    a, b = score.audio.samples[0], sound(generator, 2.0, seed=0, controls=two)[0]
+    assert score.metadata["windows"] == [[0.0, 1.0], [0.5, 1.5], [1.0, 2.0]]
+    assert score.metadata["melody"] == str(tmp_path / "one.wav")
     apart = np.flatnonzero(np.abs(a - b) > 1e-6)[0] / RATE
     assert 1.35 < apart < 1.75  # the codec hears a little around each frame
 
@@ -161,8 +161,8 @@ def test_each_window_hears_its_own_part_of_the_melody(tuneful: Path, tmp_path: P
 def test_a_melody_begins_anew_where_the_video_is_longer(tuneful: Path, tmp_path: Path) -> None:
     generator = musicgen(tuneful, keep_loaded=True, **SHORT)
     music = [
-        sound(generator, 2.2, steering=steering)
-        for steering in (tune(tmp_path / "a.wav", 220, 330), tune(tmp_path / "b.wav", *[220, 330] * 2))
+        sound(generator, 2.2, controls=controls)
+        for controls in (tune(tmp_path / "a.wav", 220, 330), tune(tmp_path / "b.wav", *[220, 330] * 2))
     ]
     np.testing.assert_array_equal(music[0], music[1])
     assert not np.array_equal(music[0], sound(generator, 2.2))
@@ -186,24 +186,24 @@ def test_a_melody_that_is_too_short_or_no_sound_is_refused(tuneful: Path, tmp_pa
         musicgen(tuneful).prepare(TAGS, tune(tmp_path / "a.wav", 220, seconds=0.9))
     (tmp_path / "b.wav").write_text("la la")
     with pytest.raises(UsageError, match="cannot be read as sound"):
-        musicgen(tuneful).prepare(TAGS, Steering(melody=tmp_path / "b.wav"))
+        musicgen(tuneful).prepare(TAGS, Controls(melody=tmp_path / "b.wav"))
 
 
 def test_windows_longer_than_the_model_was_trained_on_are_refused(tmp_path: Path) -> None:
     folder = make(tmp_path, window=2.0)
     with pytest.raises(UsageError, match=r"window 30 s is longer than the 2 s .* give window 2"):
-        musicgen(folder).prepare(TAGS, Steering())
-    musicgen(folder, window=2.0, stride=1.0).prepare(TAGS, Steering())
+        musicgen(folder).prepare(TAGS, Controls())
+    musicgen(folder, window=2.0, stride=1.0).prepare(TAGS, Controls())
 
 
 def test_a_text_encoder_of_another_width_is_told(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="gives 16 numbers a token, the model reads 24"):
-        musicgen(make(tmp_path, text=24)).prepare(TAGS, Steering())
+    with pytest.raises(DependencyError, match="gives 16 numbers a token, the model reads 24"):
+        musicgen(make(tmp_path, text=24)).prepare(TAGS, Controls())
 
 
 def test_low_memory_makes_8_bit_weights_unless_told_otherwise(plain: Path) -> None:
     found = [
-        musicgen(plain, low_memory=True, precision=precision).generate(video(0.1), TAGS, 0).facts["precision"]
+        musicgen(plain, low_memory=True, precision=precision).generate(video(0.1), TAGS, 0).metadata["precision"]
         for precision in (None, "bf16")
     ]
     assert found == ["int8", "bf16"]
@@ -249,10 +249,10 @@ def test_progress_rises_to_one(plain: Path) -> None:
         ({"window": float("nan")}, "window nan s"),
         ({"stride": 30.0}, "stride 30 s must lie between 0.5 and 29.5"),
         ({"stride": 0.0}, "stride 0 s"),
-        ({"sampling": Sampling(video_guidance=2.0)}, "video_guidance has no effect"),
+        ({"sampling": SamplingConfig(video_cfg_scale=2.0)}, "video_cfg_scale has no effect"),
         ({"device": "tpu"}, "device 'tpu' is none of this machine's"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(plain: Path, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        musicgen(plain, **settings).prepare(TAGS, Steering())
+        musicgen(plain, **settings).prepare(TAGS, Controls())

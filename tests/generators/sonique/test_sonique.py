@@ -12,7 +12,7 @@ import torch
 
 from tests.fixtures.tiny import sonique as tiny
 from v2m.core.errors import UsageError
-from v2m.core.types import Audio, Regeneration, Score, Steering, Tags, Video
+from v2m.core.types import Audio, Controls, InpaintRequest, Soundtrack, Tags, Video
 from v2m.generators.inpaint import FADE, Kept
 from v2m.generators.sonique import Sonique, checkpoint
 from v2m.generators.sonique.denoiser import Guide, denoiser, guided, keeping
@@ -47,7 +47,7 @@ def lasting(seconds: float) -> Video:
     return Video(Path("clip.mp4"), "mp4", "h264", 16, 16, 0, 25.0, seconds, np.zeros(1), 0.0, ())
 
 
-def wave(score: Score) -> np.ndarray:
+def wave(score: Soundtrack) -> np.ndarray:
     return score.audio.samples
 
 
@@ -56,7 +56,7 @@ def test_the_music_is_as_long_as_the_video_to_the_sample(generator: Sonique, sec
     score = generator.generate(lasting(seconds), TAGS, 3)
     assert score.audio.samples.shape == (1, int(np.floor(seconds * tiny.SAMPLE_RATE + 0.5)))
     assert 1e-3 < wave(score).std() < 1
-    windows = score.facts["windows"]
+    windows = score.metadata["windows"]
     assert windows[-1][1] >= seconds - 1e-3
     assert all(later[0] < earlier[1] for earlier, later in pairwise(windows))
 
@@ -70,7 +70,7 @@ def test_the_seed_counts_and_nothing_else_is_random(generator: Sonique, folder: 
 
 def test_takes_side_by_side_are_those_one_by_one(generator: Sonique) -> None:
     together = generator.takes(lasting(1.5), TAGS, [3, 4, 5, 6, 7])
-    assert [score.facts["pieces_at_once"] for score in together] == [4] * 5
+    assert [score.metadata["pieces_at_once"] for score in together] == [4] * 5
     assert np.abs(wave(together[0]) - wave(together[1])).mean() > 0.05
     for seed, score in zip(range(3, 8), together, strict=True):  # guidance of a random model makes much of rounding
         np.testing.assert_allclose(wave(score), wave(generator.generate(lasting(1.5), TAGS, seed)), atol=5e-3)
@@ -80,8 +80,8 @@ def test_words_and_unwanted_words_are_heard_and_written_down(generator: Sonique)
     plain = generator.generate(lasting(1.0), TAGS, 3)
     other = generator.generate(lasting(1.0), replace(TAGS, genres=["classical"]), 3)
     against = generator.generate(lasting(1.0), replace(TAGS, negative=["Noise"]), 3)
-    assert (plain.facts["prompt"], plain.facts["unwanted"]) == ("guitar, drums, rock, 140 bpm", "")
-    assert (against.facts["prompt"], against.facts["unwanted"]) == ("guitar, drums, rock, 140 bpm", "noise")
+    assert (plain.metadata["prompt"], plain.metadata["unwanted"]) == ("guitar, drums, rock, 140 bpm", "")
+    assert (against.metadata["prompt"], against.metadata["unwanted"]) == ("guitar, drums, rock, 140 bpm", "noise")
     assert np.abs(wave(plain) - wave(other)).max() > 1e-3
     assert np.abs(wave(plain) - wave(against)).max() > 1e-3
 
@@ -97,10 +97,10 @@ def test_a_tune_is_followed_more_closely_with_more_strength(folder: Path, tune: 
         made = Sonique(
             model=str(folder), sampling=FEW, overlap=0.3, device="cpu", melody_strength=strength, keep_loaded=True
         )
-        score = made.generate(lasting(2.5), TAGS, 3, steering=Steering(melody=tune))
+        score = made.generate(lasting(2.5), TAGS, 3, controls=Controls(melody=tune))
         away.append(float((wave(score) - _through_the_autoencoder(folder, tune, 10_000)).std()))
-        assert score.facts["sigmas"][0] == pytest.approx(FEW.noise_over(strength))
-        assert score.facts["melody"] == str(tune)
+        assert score.metadata["sigmas"][0] == pytest.approx(FEW.noise_over(strength))
+        assert score.metadata["melody"] == str(tune)
     assert away[0] > 2 * away[1] > 4 * away[2]
 
 
@@ -120,14 +120,14 @@ def test_what_is_kept_stays_to_the_bit_and_the_part_is_new(
     (rate, sides), (begin, end) = form, part
     earlier = (0.2 * np.random.default_rng(1).standard_normal((sides, int(2.5 * rate)))).astype(np.float32)
     sound_files.save(Audio(earlier, rate), tmp_path / "earlier.wav")
-    anew = Regeneration(begin, end, tmp_path / "earlier.wav")
-    scores = [generator.generate(lasting(2.5), TAGS, seed, steering=Steering(regenerate=anew)) for seed in (3, 4)]
+    anew = InpaintRequest(begin, end, tmp_path / "earlier.wav")
+    scores = [generator.generate(lasting(2.5), TAGS, seed, controls=Controls(inpaint=anew)) for seed in (3, 4)]
     low, high = round(begin * rate), round(end * rate)
     for score in scores:
         assert (score.audio.sample_rate, score.audio.samples.shape) == (rate, earlier.shape)
         np.testing.assert_array_equal(wave(score)[:, :low], earlier[:, :low])
         np.testing.assert_array_equal(wave(score)[:, high:], earlier[:, high:])
-        assert score.facts["regenerated"] == [begin, end]
+        assert score.metadata["regenerated"] == [begin, end]
     assert np.abs(wave(scores[0]) - earlier)[:, low:high].mean() > 0.02
     assert np.abs(wave(scores[0]) - wave(scores[1]))[:, low:high].mean() > 1e-3
 
@@ -193,6 +193,6 @@ def test_the_model_s_velocity_becomes_the_clean_latent() -> None:
 
 def test_an_overlap_that_leaves_no_room_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"overlap 0.4 s is more than a third of the 1.02 s"):
-        Sonique(model=str(folder), overlap=0.4, device="cpu").prepare(TAGS, Steering())
+        Sonique(model=str(folder), overlap=0.4, device="cpu").prepare(TAGS, Controls())
     with pytest.raises(UsageError, match=r"overlap 0 s must be .*; melody_strength 2 must .*; takes_at_once 0 must"):
         Sonique(overlap=0, melody_strength=2, takes_at_once=0)

@@ -16,8 +16,8 @@ from tests.fixtures.tiny import clip, encodec, t5
 from tests.fixtures.tiny import musicgen as tiny
 from v2m.analysis.visual_events import CHANNELS
 from v2m.checkpoints import V2M, Part, Shown
-from v2m.core.errors import MissingError, UsageError
-from v2m.core.types import Sampling, Tags, Video
+from v2m.core.errors import DependencyError, UsageError
+from v2m.core.types import SamplingConfig, Tags, Video
 from v2m.generators.vidmuse import VidMuse
 from v2m.media import video
 from v2m.models.lm import LMConfig
@@ -86,33 +86,33 @@ def test_music_of_the_videos_length_that_is_led_by_its_pictures(
     """The same twice; another with other pictures, another seed, or led by them more."""
     folder = request.getfixturevalue(kind)
     generator = vidmuse(folder, keep_loaded=True, **SHORT)
-    first, other = cuts.span(0.0, 1.21), cuts.span(2.7, 3.91)
+    first, other = cuts.crop(0.0, 1.21), cuts.crop(2.7, 3.91)
     found = sound(generator, first)
     assert found.shape == (1, round(1.21 * encodec.SAMPLE_RATE))
     assert np.array_equal(found, sound(generator, first))
     assert np.array_equal(found, sound(vidmuse(folder, **SHORT), first))
     assert not np.array_equal(found, sound(generator, other))
     assert not np.array_equal(found, sound(generator, first, seed=4))
-    for sampling in (Sampling(guidance=7.0), Sampling(video_guidance=7.0)):
+    for sampling in (SamplingConfig(cfg_scale=7.0), SamplingConfig(video_cfg_scale=7.0)):
         assert not np.array_equal(found, sound(vidmuse(folder, sampling=sampling, **SHORT), first))
 
 
 def test_vidmuse_is_led_away_from_black_and_a_trained_model_from_what_it_learned(
     trained: Path, published: Path, cuts: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = [sound(vidmuse(each), cuts.span(0.0, 0.3)) for each in (published, trained)]
+    before = [sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, trained)]
     monkeypatch.setattr("v2m.generators.vidmuse.engine.Seer._nothing", lambda _: None)
-    after = [sound(vidmuse(each), cuts.span(0.0, 0.3)) for each in (published, trained)]
+    after = [sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, trained)]
     same = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
     assert same == [False, True]
 
 
 def test_words_lead_a_model_that_reads_them_alone(trained: Path, published: Path, cuts: Video) -> None:
-    clip_, other = cuts.span(0.0, 0.4), replace(TAGS, genres=["metal"], negative=["drums"])
+    clip_, other = cuts.crop(0.0, 0.4), replace(TAGS, genres=["metal"], negative=["drums"])
     for folder, same in ((trained, False), (published, True)):
         generator = vidmuse(folder, keep_loaded=True)
         assert np.array_equal(sound(generator, clip_), sound(generator, clip_, other)) == same
-    facts = vidmuse(trained).generate(clip_, other, 3).facts
+    facts = vidmuse(trained).generate(clip_, other, 3).metadata
     assert "metal" in facts["prompt"]
     assert facts["unwanted"] == "drums"
     assert facts["shown"]["rhythm"] == list(CHANNELS)
@@ -126,7 +126,7 @@ def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
     again = V2M.from_pretrained(str(tmp_path / "own"))
     assert again.shown == Shown(pool="all")
     assert not again.config.nulls
-    theirs, ours = (sound(vidmuse(each), cuts.span(0.0, 0.3)) for each in (published, tmp_path / "own"))
+    theirs, ours = (sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, tmp_path / "own"))
     assert np.array_equal(theirs, ours)
 
 
@@ -139,7 +139,7 @@ def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
     ],
 )
 def test_eyes_that_do_not_fit_are_told(tmp_path: Path, cuts: Video, change: dict[str, Any], told: str) -> None:
-    with pytest.raises(MissingError, match=told):
+    with pytest.raises(DependencyError, match=told):
         sound(vidmuse(make(tmp_path, **change)), cuts)
 
 
@@ -148,7 +148,7 @@ def test_what_a_config_says_of_it_that_cannot_be_is_told(trained: Path, tmp_path
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     for wrong, told in (({"whole": 0}, "whole 0 must be above 0"), ({"hole": 1}, "hole"), (3, "shown")):
         (folder / "config.yaml").write_text(yaml.safe_dump(settings | {"shown": wrong}))
-        with pytest.raises(MissingError, match=told):
+        with pytest.raises(DependencyError, match=told):
             V2M.from_pretrained(str(folder))
 
 

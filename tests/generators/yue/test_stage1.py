@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from tests.fixtures.tiny import yue_lm, yue_tokenizer
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Tags
 from v2m.generators.yue import stage1, tokens
 from v2m.generators.yue.lyrics import Part, blank
@@ -339,7 +339,7 @@ def test_a_long_prompt_is_read_a_part_at_a_time(model: LlamaForCausalLM, prompt:
 def test_an_output_layer_without_logits_of_its_own_is_refused(model: LlamaForCausalLM, prompt: Prompt) -> None:
     packed = torch.zeros(83968 * 32 // 2, 1, dtype=torch.uint8)  # as 4-bit kernels keep it
     model.lm_head.weight = nn.Parameter(packed, requires_grad=False)
-    with pytest.raises(MissingError, match="output layer is quantised"):
+    with pytest.raises(DependencyError, match="output layer is quantized"):
         write(model, prompt, [1], [Passage(PARTS[0], 3)], seed=0)
 
 

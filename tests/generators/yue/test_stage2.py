@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 
 from bench.yue_stage2 import slow
 from tests.generators.yue.tiny_llama import load
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.generators.yue.kv_cache import Slab
 from v2m.generators.yue.stage2 import _batches, length, refine
 from v2m.generators.yue.tokens import CODEBOOKS, CODES
@@ -115,7 +115,7 @@ def test_bfloat16_weights_and_memory_give_the_tokens_of_the_same_weights_nearly_
 
 
 def test_a_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="of YuE: 32000 tokens, not 53526"):
+    with pytest.raises(DependencyError, match="of YuE: 32000 tokens, not 53526"):
         refine(load(tmp_path, vocab=32000), [torch.zeros(3, dtype=torch.long)])
 
 

@@ -8,7 +8,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
 from tests.fixtures.tiny import yue_tokenizer
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.generators.yue.tokenizer import Tokenizer
 
 
@@ -45,12 +45,12 @@ def test_a_folder_is_searched_for_the_file(path: Path) -> None:
 def test_a_damaged_file_is_named(path: Path, tmp_path: Path, content: bytes | None) -> None:
     damaged = tmp_path / "tokenizer.model"
     damaged.write_bytes(path.read_bytes()[:500_001] if content is None else content)
-    with pytest.raises(MissingError, match=rf"{damaged}' is no whole SentencePiece model: fetch it again"):
+    with pytest.raises(DependencyError, match=rf"{damaged}' is no whole SentencePiece model: fetch it again"):
         Tokenizer(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"tokenizer.model' cannot be read \(No such file or directory\)"):
+    with pytest.raises(DependencyError, match=r"tokenizer.model' cannot be read \(No such file or directory\)"):
         Tokenizer(tmp_path)
 
 
@@ -67,5 +67,5 @@ def test_the_tokenizer_of_another_model_is_refused(path: Path, tmp_path: Path, c
     other = tmp_path / "tokenizer.model"
     other.write_bytes(model.SerializeToString())
     assert SentencePieceProcessor(model_file=str(other)).GetPieceSize() >= 83733, "it must load"
-    with pytest.raises(MissingError, match=r"is not YuE's tokenizer: it has 8373[34] pieces"):
+    with pytest.raises(DependencyError, match=r"is not YuE's tokenizer: it has 8373[34] pieces"):
         Tokenizer(other)

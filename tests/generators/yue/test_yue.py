@@ -12,8 +12,8 @@ import torch
 
 from tests.fixtures.tiny import v2b, yue_lm
 from tests.sketch.pictures import video
-from v2m.core.errors import MissingError, UsageError
-from v2m.core.types import Audio, Score, Steering, Tags
+from v2m.core.errors import DependencyError, UsageError
+from v2m.core.types import Audio, Controls, Soundtrack, Tags
 from v2m.generators.yue import YuE
 from v2m.generators.yue.audio import SAMPLE_RATE
 from v2m.media.audio import save
@@ -31,23 +31,23 @@ def yue(folder: Path, **settings: Any) -> YuE:
 
 
 @pytest.fixture(scope="module")
-def instrumental(folder: Path) -> Score:
+def instrumental(folder: Path) -> Soundtrack:
     return yue(folder, section=1.0).generate(video(2.337, ((0.8, 1.0),)), Tags(genres=["jazz"]), 3, stems=True)
 
 
 @pytest.fixture(scope="module")
-def song(folder: Path) -> Score:
+def song(folder: Path) -> Soundtrack:
     tags = Tags(genres=["pop"], vocals=True, lyrics=SONG)
     return yue(folder, section=1.0).generate(video(1.5), tags, 3, stems=True)
 
 
-def test_the_music_is_exactly_as_long_as_the_video(instrumental: Score, song: Score) -> None:
+def test_the_music_is_exactly_as_long_as_the_video(instrumental: Soundtrack, song: Soundtrack) -> None:
     assert instrumental.audio.samples.shape == (1, round(2.337 * SAMPLE_RATE))
     assert song.audio.samples.shape == (1, round(1.5 * SAMPLE_RATE))
     assert instrumental.audio.samples.any()
 
 
-def test_sections_follow_each_other_to_the_end_and_one_begins_on_the_cut(instrumental: Score) -> None:
+def test_sections_follow_each_other_to_the_end_and_one_begins_on_the_cut(instrumental: Soundtrack) -> None:
     sections = instrumental.sections
     assert [section.name for section in sections] == ["verse", "chorus", "outro"]
     assert sections[0].start == 0
@@ -56,18 +56,18 @@ def test_sections_follow_each_other_to_the_end_and_one_begins_on_the_cut(instrum
     assert sections[0].end == pytest.approx(0.8)
 
 
-def test_without_vocals_there_is_no_voice_stem_and_the_rest_is_the_mix(instrumental: Score) -> None:
+def test_without_vocals_there_is_no_voice_stem_and_the_rest_is_the_mix(instrumental: Soundtrack) -> None:
     assert list(instrumental.stems) == ["instrumental"]
     np.testing.assert_array_equal(instrumental.audio.samples, instrumental.stems["instrumental"].samples)
-    assert instrumental.facts["genre_line"].startswith("instrumental jazz")
+    assert instrumental.metadata["genre_line"].startswith("instrumental jazz")
 
 
-def test_a_song_keeps_its_stems_which_sum_to_the_mix(song: Score) -> None:
+def test_a_song_keeps_its_stems_which_sum_to_the_mix(song: Soundtrack) -> None:
     assert sorted(song.stems) == ["instrumental", "vocals"]
     summed = song.stems["vocals"].samples + song.stems["instrumental"].samples
     np.testing.assert_allclose(song.audio.samples, summed, atol=1e-6)
     assert np.sqrt((song.stems["vocals"].samples ** 2).mean()) > 1e-4
-    assert song.facts["lyrics"] == ["happy sun", "the music from the sun"]
+    assert song.metadata["lyrics"] == ["happy sun", "the music from the sun"]
 
 
 def test_the_seed_decides(folder: Path) -> None:
@@ -90,13 +90,13 @@ def test_one_model_at_a_time_unless_they_are_to_stay(folder: Path) -> None:
 
 def test_lyrics_that_do_not_fit_lose_their_end_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     score = yue(folder).generate(video(0.4), Tags(vocals=True, lyrics=SONG), 0)
-    assert score.facts["lyrics"] == ["happy sun"]
+    assert score.metadata["lyrics"] == ["happy sun"]
     assert "room for 1 of the lyrics' 2 sections" in caplog.text
 
 
 def test_after_the_last_words_the_music_goes_on_without(folder: Path) -> None:
     score = yue(folder, section=1.0).generate(video(2.5), Tags(vocals=True, lyrics=SONG), 0)
-    assert score.facts["lyrics"] == ["happy sun", "the music from the sun", ""]
+    assert score.metadata["lyrics"] == ["happy sun", "the music from the sun", ""]
 
 
 def test_vocals_without_words_are_a_warning_and_nobody_sings(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -112,8 +112,8 @@ def test_a_reference_takes_the_other_checkpoint_and_changes_the_music(folder: Pa
     found = []
     for files in ((), ("noise.wav",), ("noise.wav", "noise.wav")):
         generator = yue(folder, stage1_reference=str(tmp_path / "icl"))
-        steering = Steering(reference=tuple(tmp_path / name for name in files))
-        found.append(generator.generate(video(0.5), Tags(), 0, steering=steering).audio.samples)
+        controls = Controls(reference=tuple(tmp_path / name for name in files))
+        found.append(generator.generate(video(0.5), Tags(), 0, controls=controls).audio.samples)
         assert generator.weights[0].name.endswith("icl" if files else "stage1")
     assert not np.array_equal(found[0], found[1])
     assert not np.array_equal(found[1], found[2])
@@ -122,7 +122,7 @@ def test_a_reference_takes_the_other_checkpoint_and_changes_the_music(folder: Pa
 def test_a_reference_that_is_too_short_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
     save(Audio(np.ones((2, 8_000), np.float32), 16_000), tmp_path / "blip.wav")
     with pytest.raises(UsageError, match="a second or more"):
-        yue(folder).prepare(Tags(), Steering(reference=(tmp_path / "blip.wav",)))
+        yue(folder).prepare(Tags(), Controls(reference=(tmp_path / "blip.wav",)))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_reference_that_is_too_short_is_refused_before_any_work(folder: Path, 
 )
 def test_lyrics_that_cannot_be_sung_are_refused_before_any_work(folder: Path, lyrics: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        yue(folder).prepare(Tags(vocals=True, lyrics=lyrics), Steering())
+        yue(folder).prepare(Tags(vocals=True, lyrics=lyrics), Controls())
 
 
 def test_low_memory_makes_weights_of_4_bits_and_small_batches(folder: Path, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_wrong_checkpoint_is_one_line_that_names_it(
 ) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "weights"))
     spoil(copy / part)
-    with pytest.raises(MissingError) as error:
+    with pytest.raises(DependencyError) as error:
         yue(copy).generate(video(0.1), Tags(), 0)
     assert words in str(error.value)
     assert str(copy / part) in str(error.value)
@@ -204,7 +204,7 @@ def test_a_wrong_checkpoint_is_one_line_that_names_it(
 def test_a_pickle_with_code_in_it_is_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "weights"))
     torch.save({"codec_model": _Hostile(tmp_path / "owned")}, copy / "codec" / "final_ckpt" / "ckpt_00360000.pth")
-    with pytest.raises(MissingError, match="holds code and is refused"):
+    with pytest.raises(DependencyError, match="holds code and is refused"):
         yue(copy).generate(video(0.1), Tags(), 0)
     assert not (tmp_path / "owned").exists()
 
@@ -218,4 +218,4 @@ def test_a_setting_out_of_range_is_refused_with_its_value(folder: Path, name: st
 def test_an_unknown_device_is_refused_before_weights_are_looked_for() -> None:
     generator = YuE(stage1="no/such/folder/at/all", device="tpu")
     with pytest.raises(UsageError, match="device 'tpu' is none of this machine's"):
-        generator.prepare(Tags(), Steering())
+        generator.prepare(Tags(), Controls())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.reference import slow_models
-from v2m.core.types import Sampling
+from v2m.core.types import SamplingConfig
 from v2m.models import patterns
 from v2m.models.conditioning import Condition, Cues
 from v2m.models.inference import fast_linear
@@ -21,7 +21,7 @@ from v2m.models.inference.kv_cache import Past, gathered
 from v2m.models.lm import LM, LMConfig, positions
 from v2m.models.music_model import Branch
 
-GREEDY = Sampling(temperature=0.0)
+GREEDY = SamplingConfig(temperature=0.0)
 D, V = 32, 40
 
 
@@ -81,7 +81,7 @@ def test_a_prompt_is_kept_and_gone_on_from(cross: bool) -> None:
 @pytest.mark.parametrize("cross", [True, False])
 def test_a_clip_does_not_depend_on_those_beside_it(cross: bool) -> None:
     decoder = Decoder(model(cross_attention=cross), precision="fp32")
-    drawn = Sampling(top_k=20, top_p=0.95)
+    drawn = SamplingConfig(top_k=20, top_p=0.95)
     both = decoder.generate(branches(), 120, sampling=drawn, seeds=[5, 6])
     for clip, seed in enumerate([5, 6]):
         alone = decoder.generate(one(branches(), clip), 120, sampling=drawn, seeds=[seed])
@@ -91,7 +91,7 @@ def test_a_clip_does_not_depend_on_those_beside_it(cross: bool) -> None:
 
 def test_seeds_decide() -> None:
     decoder = Decoder(model(), precision="fp32")
-    codes = decoder.generate([(1.0, None)], 60, sampling=Sampling(), seeds=[3, 3, 4])
+    codes = decoder.generate([(1.0, None)], 60, sampling=SamplingConfig(), seeds=[3, 3, 4])
     assert torch.equal(codes[0], codes[1])
     assert not torch.equal(codes[0], codes[2])
     assert int(codes.max()) < V
@@ -102,7 +102,7 @@ def test_one_choice_is_the_likeliest_and_shares_add_up() -> None:
     decoder = Decoder(model(), precision="fp32")
     heard = branches()[2][1]
     likeliest = decoder.generate([(1.0, heard)], 60, sampling=GREEDY, seeds=[1, 2])
-    only = decoder.generate([(1.0, heard)], 60, sampling=Sampling(top_k=1), seeds=[1, 2])
+    only = decoder.generate([(1.0, heard)], 60, sampling=SamplingConfig(top_k=1), seeds=[1, 2])
     split = decoder.generate([(0.25, heard), (0.75, heard)], 60, sampling=GREEDY, seeds=[1, 2])
     assert torch.equal(likeliest, only)
     assert torch.equal(likeliest, split)
@@ -111,7 +111,9 @@ def test_one_choice_is_the_likeliest_and_shares_add_up() -> None:
 def test_codes_are_drawn_by_their_probabilities() -> None:
     """The first code of 4000 clips against the model's own softmax: χ² with 39 degrees of freedom, 99.9 % point."""
     lm, clips = model(), 4000
-    codes = Decoder(lm, precision="fp32").generate([(1.0, None)], 1, sampling=Sampling(top_k=0), seeds=range(clips))
+    codes = Decoder(lm, precision="fp32").generate(
+        [(1.0, None)], 1, sampling=SamplingConfig(top_k=0), seeds=range(clips)
+    )
     expected = clips * lm(torch.full((1, 4, 1), V))[0, 0, 0].softmax(-1)
     counts = torch.bincount(codes[:, 0, 0], minlength=V)
     common = expected > 5
@@ -208,6 +210,7 @@ def test_captured_steps_write_what_the_same_steps_do() -> None:
     decoder = Decoder(model().cuda(), precision="fp32")
     there = [(share, heard and heard.to("cuda")) for share, heard in branches()]
     one_by_one, captured = (
-        decoder.generate(there, 300, sampling=Sampling(), seeds=[1, 2], capture=capture) for capture in (False, True)
+        decoder.generate(there, 300, sampling=SamplingConfig(), seeds=[1, 2], capture=capture)
+        for capture in (False, True)
     )
     assert torch.equal(one_by_one, captured)

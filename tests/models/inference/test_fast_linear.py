@@ -31,7 +31,7 @@ def test_all_give_the_same(kind: Any, rows: int, inputs: int) -> None:
         assert float(error) < (1e-6 if kind in (Plain, Packed) else 0.02)
 
 
-def test_a_rounded_vector_does_not_depend_on_its_neighbours() -> None:
+def test_a_rounded_vector_does_not_depend_on_its_neighbors() -> None:
     if not rounding(CPU):
         pytest.skip("this PyTorch has no FBGEMM, or this processor no VNNI")
     weight, x = torch.randn(40, 16), torch.randn(3, 16) * torch.tensor([[1.0], [100.0], [0.0]])

@@ -16,7 +16,7 @@ from transformers import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
-from v2m.models.inference.sampling import draw, guide, narrow, penalise, sample
+from v2m.models.inference.sampling import draw, guide, narrow, penalize, sample
 
 B, V = 3, 200
 UNREAD = torch.LongTensor([[0]] * B)
@@ -50,7 +50,7 @@ def test_the_penalty_is_that_of_transformers(penalty: float) -> None:
     ids = torch.LongTensor(torch.randint(0, V, (B, 50), generator=generator()).tolist())
     seen = torch.zeros(B, V, dtype=torch.bool).scatter(1, ids, True)
     theirs = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits())
-    assert torch.equal(penalise(logits(), seen, penalty), theirs)
+    assert torch.equal(penalize(logits(), seen, penalty), theirs)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
@@ -70,7 +70,7 @@ def test_narrowing_is_that_of_transformers(temperature: float, top_k: int, top_p
 def test_nothing_is_changed_in_place() -> None:
     scores, seen = logits(), torch.ones(B, V, dtype=torch.bool)
     guide(scores, scores, 2.0)
-    penalise(scores, seen, 2.0)
+    penalize(scores, seen, 2.0)
     sample(scores, top_k=5, top_p=0.5, generator=generator())
     assert torch.equal(scores, logits())
 
@@ -85,7 +85,7 @@ def test_tokens_are_drawn_by_their_probabilities() -> None:
     assert float(((counts[:6] - expected) ** 2 / expected).sum()) < 20.5
 
 
-def test_a_draw_needs_no_normalised_logits_and_rows_are_independent() -> None:
+def test_a_draw_needs_no_normalized_logits_and_rows_are_independent() -> None:
     scores = torch.tensor([0.0, 1.0, 2.0]).expand(20_000, -1)
     assert torch.equal(draw(scores, generator()), draw(scores + 40, generator()))
     first, second = draw(scores, generator()).split(10_000)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import EncodecConfig, EncodecModel
 
-from v2m.core.types import Progress, Sampling
+from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models import patterns
 from v2m.models.conditioning import Condition
 from v2m.models.inference import windows
@@ -36,10 +36,10 @@ class Plain:
         branches: Sequence[Branch],
         frames: int,
         *,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         seeds: Sequence[int],
         prompt: Tensor | None = None,
-        progress: Progress | None = None,
+        progress: ProgressFn | None = None,
     ) -> Tensor:
         self.prompts.append(prompt)
         self.given.append(list(seeds))
@@ -67,7 +67,7 @@ def unconditioned(begin: int, end: int) -> list[Branch]:
 
 def written(frames: int, seeds: Sequence[int] = (0,), decoder: Plain | None = None) -> Tensor:
     return windows.write(
-        decoder or Plain(), frames, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=Sampling(),
+        decoder or Plain(), frames, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=SamplingConfig(),
         seeds=seeds,
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ def test_each_window_goes_on_from_the_codes_before_it_and_is_asked_for_its_own_p
         return [(1.0, None)]
 
     codes = windows.write(
-        decoder, frames, window=WINDOW, stride=STRIDE, branches=branches, sampling=Sampling(), seeds=[0, 1]
+        decoder, frames, window=WINDOW, stride=STRIDE, branches=branches, sampling=SamplingConfig(), seeds=[0, 1]
     )
     assert codes.shape == (2, CONFIG.codebooks, frames)
     assert int(codes.max()) < CONFIG.entries
@@ -116,7 +116,9 @@ def test_what_a_window_is_shown_changes_it_and_what_follows_but_nothing_before()
     def branches(begin: int, end: int) -> list[Branch]:
         return [(1.0, shown if begin == plan[2].begin else None)]
 
-    codes = windows.write(Plain(), 55, window=WINDOW, stride=STRIDE, branches=branches, sampling=Sampling(), seeds=[0])
+    codes = windows.write(
+        Plain(), 55, window=WINDOW, stride=STRIDE, branches=branches, sampling=SamplingConfig(), seeds=[0]
+    )
     new = plan[2].begin + plan[2].prompt
     assert torch.equal(codes[..., :new], plain[..., :new])
     assert not torch.equal(codes[..., new : plan[2].end], plain[..., new : plan[2].end])
@@ -152,7 +154,7 @@ def steady() -> LM:
 
 
 def test_the_sound_has_no_seam_where_windows_meet() -> None:
-    """Neighbouring frames differ at the joins as they do elsewhere; with windows that know nothing of each other, the
+    """Neighboring frames differ at the joins as they do elsewhere; with windows that know nothing of each other, the
     sound turns there."""
     torch.manual_seed(0)
     sizes = {"num_filters": 4, "hidden_size": 8, "codebook_dim": 8, "codebook_size": CONFIG.entries}
@@ -176,7 +178,7 @@ def test_the_sound_has_no_seam_where_windows_meet() -> None:
     at, between = turns(written(frames, decoder=decoder))
     assert at < 1.5 * between
     apart = [
-        decoder.generate(unconditioned(0, 0), end - begin - prompt, sampling=Sampling(), seeds=[n])
+        decoder.generate(unconditioned(0, 0), end - begin - prompt, sampling=SamplingConfig(), seeds=[n])
         for n, (begin, end, prompt) in enumerate(plan)
     ]
     at, between = turns(torch.cat(apart, dim=-1))
@@ -186,8 +188,8 @@ def test_the_sound_has_no_seam_where_windows_meet() -> None:
 def test_progress_counts_each_frame_once_and_never_falls() -> None:
     told: list[float] = []
     windows.write(
-        Plain(), 55, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=Sampling(), seeds=[0],
-        progress=cast(Progress, told.append),
+        Plain(), 55, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=SamplingConfig(), seeds=[0],
+        progress=cast(ProgressFn, told.append),
     )  # fmt: skip
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1.0)

@@ -52,7 +52,7 @@ def test_what_happens_when_is_told_by_the_language_models_own_clock(model: Timed
     assert torch.allclose(moved[0], positions(places + 10, 16) - positions(places, 16), atol=1e-4)
 
 
-def test_a_frame_is_read_with_all_others_and_the_rhythm_by_its_neighbours(model: TimedFrames) -> None:
+def test_a_frame_is_read_with_all_others_and_the_rhythm_by_its_neighbors(model: TimedFrames) -> None:
     before = seen(rhythm=40)
     frames, beats = model(before).tokens.split((4 * POOLED, 20), dim=1)
     near, rhythm = before.near.clone(), before.rhythm.clone()

@@ -11,7 +11,7 @@ import pytest
 from tests.analysis.bars import bars
 from v2m.analysis.beats import pulse
 from v2m.analysis.cut_alignment import nearest
-from v2m.core.types import Audio, Cut, Picture, Score, Section, Video
+from v2m.core.types import Audio, Cut, Section, Soundtrack, Video, VisualFeatures
 from v2m.media.ffmpeg import FFmpegError
 from v2m.pipeline.alignment import align, time_stretch
 from v2m.pipeline.alignment.align import retimed
@@ -28,12 +28,12 @@ class Shown:
     def __init__(self, cuts: tuple[Cut, ...]) -> None:
         self.cuts = cuts
 
-    def picture(self, progress: object = None) -> Picture:
+    def visual_features(self, progress: object = None) -> VisualFeatures:
         times = np.arange(0, SECONDS, 0.1)
         flat = np.zeros(len(times))
-        return Picture(10.0, times, flat, flat, flat, flat, flat, np.zeros(12), 0.0, self.cuts)
+        return VisualFeatures(10.0, times, flat, flat, flat, flat, flat, np.zeros(12), 0.0, self.cuts)
 
-    def at(self, times: object, width: int | None = None) -> np.ndarray:
+    def frames_at(self, times: object, width: int | None = None) -> np.ndarray:
         raise AssertionError("no frame is looked at")
 
 
@@ -50,15 +50,15 @@ def music() -> Audio:
 
 
 def test_more_cuts_are_met_the_strongest_by_a_downbeat_and_the_sound_says_so_too(music: Audio) -> None:
-    result = retimed(Score(music, sections=(Section("A", 0, 12), Section("B", 12, SECONDS))), video(), 100)
-    told = result.facts["retime"]
+    result = retimed(Soundtrack(music, sections=(Section("A", 0, 12), Section("B", 12, SECONDS))), video(), 100)
+    told = result.metadata["retime"]
     assert told["moved"]
     assert told["before"]["hits"] <= 0.5
     assert told["after"]["hits"] >= 0.75
     assert told["after"]["strongest_on_downbeat"]
     assert told["max_stretch"] <= 0.04
-    assert result.facts["alignment"] == told["after"]
-    assert len(result.facts["hits"]) == round(told["after"]["hits"] * len(CUTS))
+    assert result.metadata["alignment"] == told["after"]
+    assert len(result.metadata["hits"]) == round(told["after"]["hits"] * len(CUTS))
     assert len(result.audio) == len(music)
     again = pulse(result.audio, 100)
     assert again is not None
@@ -71,45 +71,45 @@ def test_more_cuts_are_met_the_strongest_by_a_downbeat_and_the_sound_says_so_too
 
 def test_the_stems_go_along_and_sum_to_the_mix(music: Audio) -> None:
     half = Audio(music.samples * np.float32(0.5), music.sample_rate)
-    result = retimed(Score(music, stems={"one": half, "two": half}), video(), 100)
-    assert result.facts["retime"]["moved"]
+    result = retimed(Soundtrack(music, stems={"one": half, "two": half}), video(), 100)
+    assert result.metadata["retime"]["moved"]
     assert list(result.stems) == ["one", "two"]
     summed = result.stems["one"].samples + result.stems["two"].samples
     assert np.abs(summed - result.audio.samples).max() < 1e-6
-    whole = retimed(Score(music), video(), 100)
+    whole = retimed(Soundtrack(music), video(), 100)
     assert np.abs(whole.audio.samples - summed).max() < 1e-5
 
 
 def test_what_knows_its_beats_is_left_alone(music: Audio) -> None:
-    known = Score(music, beats=BEATS, downbeats=BEATS[OPENS])
+    known = Soundtrack(music, beats=BEATS, downbeats=BEATS[OPENS])
     assert retimed(known, video()) is known
-    written = Score(music, midi=b"MThd")
+    written = Soundtrack(music, midi=b"MThd")
     assert retimed(written, video()) is written
 
 
 def test_without_cuts_the_beats_are_told_and_the_sound_stays(music: Audio) -> None:
-    result = retimed(Score(music), video(()), 100)
+    result = retimed(Soundtrack(music), video(()), 100)
     assert result.audio is music
-    assert result.facts["retime"]["reason"] == "no cuts"
+    assert result.metadata["retime"]["reason"] == "no cuts"
     assert result.beats is not None
     assert np.median(nearest(BEATS, result.beats)) < 0.03
 
 
 def test_without_a_beat_nothing_is_done() -> None:
-    silence = Score(Audio(np.zeros((2, 32000), np.float32), 32000))
+    silence = Soundtrack(Audio(np.zeros((2, 32000), np.float32), 32000))
     result = retimed(silence, video())
     assert result.audio is silence.audio
     assert result.beats is None
-    assert result.facts["retime"] == {"moved": False, "reason": "no steady beat is heard"}
+    assert result.metadata["retime"] == {"moved": False, "reason": "no steady beat is heard"}
 
 
 def test_an_ffmpeg_that_cannot_stretch_costs_a_warning_and_not_the_music(
     music: Audio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(time_stretch, "FILTER", "nosuchfilter")
-    result = retimed(Score(music), video(), 100)
+    result = retimed(Soundtrack(music), video(), 100)
     assert result.audio is music
-    assert result.facts["retime"]["reason"] == "ffmpeg cannot"
+    assert result.metadata["retime"]["reason"] == "ffmpeg cannot"
     assert "not_retimed" in caplog.text
     with pytest.raises(FFmpegError):
         time_stretch.stretched(music, align.TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1.0])), 1.0)

@@ -42,7 +42,7 @@ def test_impulses_arrive_within_10_ms_of_where_the_course_puts_them(seed: int, b
     plan = course(seed, begin)
     result = stretched(clicks(), plan, SECONDS)
     assert result.samples.shape == (2, int(SECONDS * RATE))
-    expected = plan.to(PLANTED)
+    expected = plan.forward(PLANTED)
     expected = expected[(expected > 0) & (expected < SECONDS - 0.01)]
     found = heard(result.samples[0])
     assert len(found) == len(expected)

@@ -26,7 +26,7 @@ def random_cuts(seed: int, count: int = 14) -> list[Cut]:
 
 
 def met(pulse: Pulse, course: TimeMap | None, cuts: list[Cut]) -> float:
-    beats = pulse.beats if course is None else course.to(pulse.beats)
+    beats = pulse.beats if course is None else course.forward(pulse.beats)
     return float(np.mean(nearest([cut.time for cut in cuts], beats) <= 0.07))
 
 
@@ -37,11 +37,11 @@ def test_more_cuts_are_met_within_the_bounds_of_stretch_change_and_ends(tempo: f
         pulse, cuts = steady(tempo), random_cuts(seed)
         course = route(pulse, cuts, SECONDS)
         assert course is not None
-        rates = course.stretches
+        rates = course.stretch_factors
         assert np.abs(rates - 1).max() <= BOUND + 1e-9
         assert np.abs(np.diff(rates)).max() <= CHANGE + 1e-9
-        assert -LOST - 1e-6 <= course.to(0.0) <= LATEST + 1e-6
-        assert 0 <= course.to(SECONDS) - SECONDS + 1e-6 <= LOST + 2e-6
+        assert -LOST - 1e-6 <= course.forward(0.0) <= LATEST + 1e-6
+        assert 0 <= course.forward(SECONDS) - SECONDS + 1e-6 <= LOST + 2e-6
         gains.append(met(pulse, course, cuts) - met(pulse, None, cuts))
     assert np.mean(gains) > 0.15
     assert min(gains) >= 0
@@ -53,7 +53,7 @@ def test_a_downbeat_meets_the_strongest_cut_before_beats_meet_any_number_of_othe
     cuts = [Cut(float(time), 0.3) for time in beats[:40:3]] + [Cut(15.6, 1.0)]  # 0.9 s after one
     course = route(pulse, cuts, SECONDS)
     assert course is not None
-    assert nearest([15.6], course.to(pulse.beats[pulse.opens]))[0] <= 0.07
+    assert nearest([15.6], course.forward(pulse.beats[pulse.opens]))[0] <= 0.07
     weak = [Cut(cut.time, min(cut.strength, 0.3)) for cut in cuts]
     assert met(pulse, route(pulse, [*weak[:-1], Cut(8.0, 0.31)], SECONDS), weak[:-1]) > 0.4
 
@@ -67,7 +67,7 @@ def test_the_stronger_of_two_downbeats_that_can_reach_the_strongest_cut_meets_it
         accents[opens[strong]] = 1.0
         course = route(Pulse(pulse.beats, pulse.opens, accents, 4, 150.0), [Cut(between, 1.0)], SECONDS)
         assert course is not None
-        assert course.to(pulse.beats[opens[strong]]) == pytest.approx(between, abs=0.07)
+        assert course.forward(pulse.beats[opens[strong]]) == pytest.approx(between, abs=0.07)
 
 
 def test_music_that_meets_its_cuts_stays_as_it_is() -> None:
@@ -82,5 +82,5 @@ def test_a_section_that_begins_on_a_cut_keeps_it() -> None:
     pulse, others = steady(), [Cut(2.69, 1.0), Cut(19.8, 0.9), Cut(20.4, 0.9)]  # the first on a downbeat
     free, held = (route(pulse, [*others, Cut(20.1, 0.2)], SECONDS, sections) for sections in ((), (20.1, 31.0)))
     assert free is not None
-    assert nearest([20.1], free.to(pulse.beats))[0] > 0.1
-    assert held is None or abs(held.to(20.1) - 20.1) <= 0.07
+    assert nearest([20.1], free.forward(pulse.beats))[0] > 0.1
+    assert held is None or abs(held.forward(20.1) - 20.1) <= 0.07

@@ -15,7 +15,7 @@ from encodec.model import EncodecModel as Package
 from torch import Tensor
 
 from tests.fixtures.tiny import encodec as tiny
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Codec
 from v2m.core.types import CodecSpec
 from v2m.mappings.encodec import from_transformers
@@ -48,7 +48,7 @@ def codes(frames: int) -> Tensor:
 
 def test_it_says_what_its_numbers_mean(codec: EnCodec) -> None:
     assert codec.spec == CodecSpec(32000, 50, 4, 64, 1)
-    assert codec.hop == 640
+    assert codec.hop_length == 640
     assert isinstance(codec, Codec)
     stereo = Stereo(codec)
     assert isinstance(stereo, Codec)
@@ -187,9 +187,9 @@ def test_a_file_of_the_package_is_loaded_by_its_name(
     with pytest.raises(UsageError, match="6, 12, 24 kbit/s, not 7"):
         encodec.load(path, CPU, bandwidth=7)
     other = {"encodec_24khz": "encodec_48khz", "encodec_48khz": "encodec_24khz"}[name]
-    with pytest.raises(MissingError, match=f"not the weights of {other}"):
+    with pytest.raises(DependencyError, match=f"not the weights of {other}"):
         encodec.load(path.rename(path.with_name(f"{other}-01234567.th")), CPU)
-    with pytest.raises(MissingError, match=f"'{name}' is not in .*download"):
+    with pytest.raises(DependencyError, match=f"'{name}' is not in .*download"):
         encodec.load(Path(name), CPU)
 
 
@@ -269,7 +269,7 @@ def test_wrong_files_are_told_in_one_line(kind: str, tmp_path: Path, monkeypatch
     spoil, word = WRONG[kind]
     folder = tiny.write(tmp_path / "codec")
     spoil(folder)
-    with pytest.raises(MissingError) as caught:
+    with pytest.raises(DependencyError) as caught:
         encodec.load(folder, CPU)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from tests.fixtures.tiny.xcodec import make
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.vocos import MARGIN, Vocos
 
@@ -48,20 +48,20 @@ def slow(state: dict[str, Tensor], x: Tensor) -> np.ndarray:
             return np.einsum("tck,ck->ct", windows, kernel[:, 0]) + bias[:, None]
         return np.einsum("tck,ock->ot", windows, kernel) + bias[:, None]
 
-    def normalised(x: np.ndarray, name: str) -> np.ndarray:
+    def normalized(x: np.ndarray, name: str) -> np.ndarray:
         y = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-6)
         return y * weights[f"{name}.weight"][:, None] + weights[f"{name}.bias"][:, None]
 
     def linear(x: np.ndarray, name: str) -> np.ndarray:
         return weights[f"{name}.weight"] @ x + weights[f"{name}.bias"][:, None]
 
-    y = normalised(convolved(x.double().numpy(), "backbone.embed"), "backbone.norm")
+    y = normalized(convolved(x.double().numpy(), "backbone.embed"), "backbone.norm")
     for n in range(2):
         block = f"backbone.convnext.{n}"
-        inner = linear(normalised(convolved(y, f"{block}.dwconv"), f"{block}.norm"), f"{block}.pwconv1")
+        inner = linear(normalized(convolved(y, f"{block}.dwconv"), f"{block}.norm"), f"{block}.pwconv1")
         bent = inner * 0.5 * (1 + torch.erf(torch.from_numpy(inner) / 2**0.5).numpy())
         y = y + weights[f"{block}.gamma"][:, None] * linear(bent, f"{block}.pwconv2")
-    out = linear(normalised(y, "backbone.final_layer_norm"), "head.out")
+    out = linear(normalized(y, "backbone.final_layer_norm"), "head.out")
     return _summed(out, weights["head.istft.window"])
 
 
@@ -161,7 +161,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_wrong_decoder_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
     spoil, word = WRONG[kind]
     spoil(make(tmp_path))
-    with pytest.raises(MissingError) as caught:
+    with pytest.raises(DependencyError) as caught:
         Vocos.load(tmp_path, xcodec_files.VOCALS, CPU)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)

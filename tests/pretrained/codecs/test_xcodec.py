@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from tests.fixtures.tiny.xcodec import make
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.chunking import in_pieces
 from v2m.pretrained.codecs.xcodec import MARGIN, XCodec
@@ -38,7 +38,7 @@ def noise(samples: int) -> Tensor:
 
 def test_the_codec_says_what_its_numbers_mean(codec: XCodec) -> None:
     spec = codec.spec
-    found = (spec.sample_rate, spec.frame_rate, spec.codebooks, spec.entries, spec.channels, codec.hop)
+    found = (spec.sample_rate, spec.frame_rate, spec.num_codebooks, spec.codebook_size, spec.channels, codec.hop_length)
     assert found == (16000, 50, 12, 1024, 1, 320)
 
 
@@ -174,7 +174,7 @@ def test_a_wrong_bundle_is_told_in_one_line(kind: str, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     spoil, word = WRONG[kind]
     spoil(make(tmp_path))
-    with pytest.raises(MissingError) as caught:
+    with pytest.raises(DependencyError) as caught:
         XCodec.load(tmp_path, CPU)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -184,11 +184,11 @@ def test_a_wrong_bundle_is_told_in_one_line(kind: str, tmp_path: Path, monkeypat
 @pytest.mark.parametrize("name", [xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC])
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     (make(tmp_path) / name).unlink()
-    with pytest.raises(MissingError, match=f"lacks {name}"):
+    with pytest.raises(DependencyError, match=f"lacks {name}"):
         XCodec.load(tmp_path, CPU)
 
 
 def test_a_folder_of_something_else_is_told_which_it_should_be(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(MissingError, match="m-a-p/xcodec_mini_infer"):
+        with pytest.raises(DependencyError, match="m-a-p/xcodec_mini_infer"):
             XCodec.load(folder, CPU)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import T5ForConditionalGeneration
 
 from tests.fixtures.tiny import t5 as tiny
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.protocols import TextEncoder
 from v2m.pretrained.safe_load import state_dict
 from v2m.pretrained.text.t5 import T5
@@ -121,7 +121,7 @@ def test_wrong_files_are_told_in_one_line(kind: str, folder: Path, tmp_path: Pat
     spoil, word = WRONG[kind]
     copy = Path(shutil.copytree(folder, tmp_path / "t5"))
     spoil(copy)
-    with pytest.raises(MissingError) as caught:
+    with pytest.raises(DependencyError) as caught:
         T5.load(copy, CPU)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -130,5 +130,5 @@ def test_wrong_files_are_told_in_one_line(kind: str, folder: Path, tmp_path: Pat
 def test_a_tokenizer_of_more_tokens_than_the_model_has_is_told(folder: Path) -> None:
     small = {name: value[:100] if name == "shared.weight" else value for name, value in state_dict(folder).items()}
     small = {name: value for name, value in small.items() if "embed_tokens" not in name}
-    with pytest.raises(MissingError, match="has 228 tokens, T5 only 100"):
+    with pytest.raises(DependencyError, match="has 228 tokens, T5 only 100"):
         T5.load(folder, CPU, config=tiny.config().to_dict() | {"vocab_size": 100}, state=small)

@@ -48,7 +48,7 @@ def make(out: Path, number: int, seconds: float, seed: int) -> str:
     mono = struck(score.audio.samples.mean(axis=0), scene, SAMPLE_RATE)
     audio.save(Audio(mono[None].astype(np.float32), SAMPLE_RATE), out / f"{name}.wav")
     temporary = final.with_name(f".{final.name}")
-    temporary.write_text(json.dumps(tags.as_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(tags.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(final)
     return name
 

@@ -1,4 +1,4 @@
-"""Short animated pictures that differ in what music can follow: cuts, motion, light, colour.
+"""Short animated pictures that differ in what music can follow: cuts, motion, light, color.
 
 H height, W width of a frame.
 """
@@ -24,14 +24,14 @@ class Scene:
     """What decides the music of one clip.
 
     tempo: beats per minute, on which cuts and flashes lie; speed: widths of the frame that things move in a second;
-    light: 0–1; hue: degrees; colour: saturation 0–1; cuts, flashes: seconds.
+    light: 0–1; hue: degrees; color: saturation 0–1; cuts, flashes: seconds.
     """
 
     tempo: float
     speed: float
     light: float
     hue: float
-    colour: float
+    color: float
     cuts: tuple[float, ...]
     flashes: tuple[float, ...]
     seed: int
@@ -54,13 +54,13 @@ def frames(scene: Scene, seconds: float) -> Iterator[Pixels]:
             level = level + tones[number] * np.exp(-away / size[number] ** 2)
         flash = max((1 - (time - at) * 6 for at in scene.flashes if at - 1e-6 <= time < at + 1 / 6), default=0.0)
         turned = scene.hue + 40 * tones[shot % 7]
-        yield _painted(np.clip(scene.light + 0.35 * level + 0.4 * flash, 0, 1), turned, scene.colour)
+        yield _painted(np.clip(scene.light + 0.35 * level + 0.4 * flash, 0, 1), turned, scene.color)
 
 
-def _painted(light: NDArray, hue: float, colour: float) -> Pixels:
-    """Luma (H, W) in one colour."""
+def _painted(light: NDArray, hue: float, color: float) -> Pixels:
+    """Luma (H, W) in one color."""
     angles = np.deg2rad([hue, hue - 120, hue - 240])
-    tint = 1 + colour * np.cos(angles)
+    tint = 1 + color * np.cos(angles)
     return (255 * np.clip(light[..., None] * tint / (tint @ LUMA), 0, 1)).astype(np.uint8)
 
 
@@ -80,7 +80,7 @@ def drawn(seed: int, seconds: float, tempos: Sequence[float] = (60, 160)) -> Sce
         speed=float(0.02 + 0.5 * arousal**2),
         light=float(0.12 + 0.6 * valence),
         hue=float((30 if valence > 0.5 else 210) + random.uniform(-40, 40)),
-        colour=float(random.uniform(0.1, 0.9)),
+        color=float(random.uniform(0.1, 0.9)),
         cuts=_on_frames(cuts, seconds),
         flashes=_on_frames(np.array(flashes), seconds),
         seed=seed,

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.evaluation.embedder import Embedding
 
 KNOWN = {
@@ -58,7 +58,7 @@ def _class(path: str, asked: str) -> Any:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         if error.name and not module.startswith(error.name):
-            raise MissingError(f"--embedding {asked} needs the package {error.name}: install it") from error
+            raise DependencyError(f"--embedding {asked} needs the package {error.name}: install it") from error
         raise UsageError(f"--embedding {asked}: there is no module {module!r}") from error
     if not isinstance(found, type):
         raise UsageError(f"--embedding {asked}: {module!r} has no class {name!r}")

@@ -19,7 +19,7 @@ from v2m.media.audio import resample
 from v2m.pretrained import transformers_loader
 
 FILES = ("config.json", "model.safetensors|pytorch_model.bin", "preprocessor_config.json")
-LICENCE = "bsd-3-clause"
+LICENSE = "bsd-3-clause"
 HOP = 0.01  # seconds from one frame of its spectrogram to the next, of which a window has max_length
 SHORTEST = 0.025  # seconds of one
 
@@ -27,7 +27,7 @@ SHORTEST = 0.025  # seconds of one
 class Ast(Pretrained):
     """Hears, and tells classes apart."""
 
-    files, licence = FILES, LICENCE
+    files, license = FILES, LICENSE
 
     def __init__(self, source: str = "MIT/ast-finetuned-audioset-10-10-0.4593", device: str = "auto") -> None:
         super().__init__(source, device)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v2m.core.errors import MissingError
-from v2m.core.lazy_model import Holder, choose_device
-from v2m.core.types import Floats, Weights
+from v2m.core.errors import DependencyError
+from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.types import Floats, WeightsInfo
 from v2m.evaluation.embedder import Heard
 from v2m.pretrained import transformers_loader, weights
 
@@ -28,22 +28,22 @@ class Pretrained:
     """
 
     files: ClassVar[tuple[str, ...]]
-    licence: ClassVar[str]
+    license: ClassVar[str]
     cure: ClassVar[str] = "measure fewer things at a time"
 
     def __init__(self, source: str, device: str = "auto") -> None:
         self.name, self._source, self._device = Path(source).name, source, device
-        self._held: Holder[Any] = Holder(lambda: self._load(self._fetched().folder), self.cure)
+        self._held: LazyModel[Any] = LazyModel(lambda: self._load(self._fetched().folder), self.cure)
 
     def prepare(self) -> None:
         """Raises MissingError where the weights cannot be had."""
-        weights.show_licence(self._fetched())
+        weights.show_license(self._fetched())
 
     def release(self) -> None:
         self._held.release()
 
-    def _fetched(self) -> Weights:
-        return weights.fetch(self._source, self.files, licence=self.licence)
+    def _fetched(self) -> WeightsInfo:
+        return weights.fetch(self._source, self.files, license=self.license)
 
     def _load(self, folder: Path) -> Any:
         """What `_held` gives: the model, and what makes sound, words or pictures ready for it."""
@@ -67,5 +67,5 @@ def array(value: Tensor) -> Floats:
 def heard(found: Floats, name: str, classes: Floats | None = None) -> Heard:
     """Raises MissingError where weights give what are no numbers."""
     if not np.isfinite(found).all() or (classes is not None and not np.isfinite(classes).all()):
-        raise MissingError(f"{name} hears what are no numbers: its weights are broken; fetch them again")
+        raise DependencyError(f"{name} hears what are no numbers: its weights are broken; fetch them again")
     return Heard(found, classes)

@@ -24,13 +24,13 @@ from v2m.pretrained.safe_load import read_json, state_dict
 
 FILES = ("config.json", "model.safetensors|pytorch_model.bin", "preprocessor_config.json|processor_config.json")
 WORDS = ("tokenizer.json|vocab.json", "merges.txt|", "tokenizer_config.json|", "special_tokens_map.json|")
-LICENCE = "apache-2.0"
+LICENSE = "apache-2.0"
 
 
 class Clap(Pretrained):
     """Hears, and reads words."""
 
-    files, licence = FILES + WORDS, LICENCE
+    files, license = FILES + WORDS, LICENSE
 
     def __init__(self, source: str = "laion/larger_clap_music_and_speech", device: str = "auto") -> None:
         super().__init__(source, device)

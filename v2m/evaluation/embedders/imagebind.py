@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from torchaudio.compliance.kaldi import fbank
 
-from v2m.core.errors import MissingError
-from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.errors import DependencyError
+from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation.embedder import Heard, mono, spans, windows
@@ -46,7 +46,7 @@ class ImageBind:
 
     def __init__(self, source: str = "imagebind", device: str = "auto") -> None:
         self.name, self._source, self._device = Path(source).name, source, device
-        self._held: Holder[Any] = Holder(self._load, "measure fewer things at a time")
+        self._held: LazyModel[Any] = LazyModel(self._load, "measure fewer things at a time")
 
     def prepare(self) -> None:
         """Raises MissingError where the package or the weights are not here."""
@@ -80,10 +80,10 @@ class ImageBind:
         where = f"put {FILE} into {checkpoint_folders()[0] / 'imagebind'}, or give imagebind=FOLDER"
         try:
             found = weights.here(self._source, [FILE])
-        except MissingError as error:
-            raise MissingError(f"ImageBind's weights are not in {self._source!r}: {where}") from error
+        except DependencyError as error:
+            raise DependencyError(f"ImageBind's weights are not in {self._source!r}: {where}") from error
         if found is None:
-            raise MissingError(f"ImageBind is in no repository that is known: {where}")
+            raise DependencyError(f"ImageBind is in no repository that is known: {where}")
         return found.folder
 
     def _load(self) -> Any:
@@ -99,7 +99,7 @@ def _package() -> Any:
     """
     spec = importlib.util.find_spec("imagebind")
     if spec is None:
-        raise MissingError(
+        raise DependencyError(
             "ImageBind needs its package, which is not for commercial use: install imagebind from its repository "
             "(facebookresearch/ImageBind), or take pe-av"
         )
@@ -107,7 +107,7 @@ def _package() -> Any:
     try:
         return importlib.import_module("imagebind.models.imagebind_model")
     except ImportError as error:
-        raise MissingError(f"ImageBind's package needs {error.name}, too: `pip install {error.name}`") from error
+        raise DependencyError(f"ImageBind's package needs {error.name}, too: `pip install {error.name}`") from error
 
 
 def _spectrogram(samples: Tensor) -> Tensor:

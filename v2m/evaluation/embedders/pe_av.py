@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import PeAudioFeatureExtractor, PeAudioVideoModel, PeVideoVideoProcessor
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation.embedder import Heard, mono, spans, windows
@@ -29,7 +29,7 @@ FILES = (
     "preprocessor_config.json|processor_config.json",
     "video_preprocessor_config.json|processor_config.json",
 )
-LICENCE = "apache-2.0"
+LICENSE = "apache-2.0"
 WINDOW = 10.0  # seconds
 _TIED: Any = PeAudioVideoModel._tied_weights_keys
 _ROTARY = r"rope\.pos_embed", r"rope\."
@@ -47,7 +47,7 @@ class _Model(PeAudioVideoModel):
 class PeAv(Pretrained):
     """Hears and watches."""
 
-    files, licence = FILES, LICENCE
+    files, license = FILES, LICENSE
     cure = "take a smaller pe-av=REPOSITORY"
 
     def __init__(self, source: str = "facebook/pe-av-small-16-frame", device: str = "auto") -> None:
@@ -83,7 +83,7 @@ class PeAv(Pretrained):
 
     def _load(self, folder: Path) -> tuple[Any, Any, Any]:
         if not _timm():
-            raise MissingError("PE-AV needs the package timm: `uv sync`, or `pip install timm`")
+            raise DependencyError("PE-AV needs the package timm: `uv sync`, or `pip install timm`")
         with contextlib.redirect_stdout(io.StringIO()):  # to which transformers writes of its own docstrings
             model = exact(transformers_loader.load(_Model, folder, CPU, what="PE-AV"), self._device)
         sound = extractor(PeAudioFeatureExtractor, folder, "PE-AV")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
-from v2m.core.errors import MissingError
-from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.errors import DependencyError
+from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Audio, Floats
 from v2m.evaluation.embedder import Heard, mono
 from v2m.evaluation.embedders.base import array, heard
@@ -65,7 +65,7 @@ class Vggish:
 
     def __init__(self, source: str = "vggish", device: str = "auto") -> None:
         self.name, self._source, self._device = Path(source).name, source, device
-        self._held: Holder[Any] = Holder(self._load, "measure fewer things at a time")
+        self._held: LazyModel[Any] = LazyModel(self._load, "measure fewer things at a time")
 
     def prepare(self) -> None:
         """Raises MissingError where the weights are not here."""
@@ -87,16 +87,16 @@ class Vggish:
     def _folder(self) -> Path:
         try:
             found = weights.here(self._source, [FILE])
-        except MissingError as error:
+        except DependencyError as error:
             if Path(self._source).is_dir():
                 raise
             where = checkpoint_folders()[0] / "vggish"
-            raise MissingError(
+            raise DependencyError(
                 f"VGGish: there is no folder {self._source!r}; put {FILE} of torchvggish's release v0.1 into {where}, "
                 "or give vggish=FOLDER"
             ) from error
         if found is None:
-            raise MissingError(f"VGGish is in no repository that is known: give vggish=FOLDER, which holds {FILE}")
+            raise DependencyError(f"VGGish is in no repository that is known: give vggish=FOLDER, which holds {FILE}")
         return found.folder
 
     def _load(self) -> Any:

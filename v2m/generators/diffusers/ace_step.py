@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from v2m.core.timing import seconds_of
-from v2m.core.types import Progress
+from v2m.core.types import ProgressFn
 from v2m.generators.diffusers.adapter import Job
 from v2m.generators.diffusers.runtime import decoded, frames_of, generators, placed, seeded, telling
 
@@ -28,7 +28,7 @@ class AceStep:
         turbo = self._pipeline.is_turbo  # distilled to few steps, its guidance built in
         return {"num_inference_steps": 8 if turbo else 50, "guidance_scale": 1.0 if turbo else 7.0}
 
-    def write(self, told: dict[str, Any], job: Job, strength: float, progress: Progress) -> Tensor:
+    def write(self, told: dict[str, Any], job: Job, strength: float, progress: ProgressFn) -> Tensor:
         pipeline, count = self._pipeline, len(job.seeds)
         frames = frames_of(job.samples, pipeline.vae.hop_length) + 1
         shape = (count, frames, pipeline.transformer.config.audio_acoustic_hidden_dim)

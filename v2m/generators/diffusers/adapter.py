@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from v2m.core.types import Progress
+from v2m.core.types import ProgressFn
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,6 @@ class Writer(Protocol):
         """Steps and guidance that the pipeline's authors recommend."""
         ...
 
-    def write(self, told: dict[str, Any], job: Job, strength: float, progress: Progress) -> Tensor:
+    def write(self, told: dict[str, Any], job: Job, strength: float, progress: ProgressFn) -> Tensor:
         """Sound (B, C, N) float32 on the CPU, not limited to ±1. `told` are the pipeline's own arguments."""
         ...

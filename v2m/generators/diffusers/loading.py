@@ -22,7 +22,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from v2m.core.errors import MissingError, out_of_memory
+from v2m.core.errors import DependencyError, is_out_of_memory
 from v2m.core.lazy_model import choose_dtype
 from v2m.generators.diffusers.pipeline_info import Kind
 from v2m.pretrained import transformers_loader
@@ -86,7 +86,7 @@ def _component(folder: Path, name: str, named: Any, dtype: torch.dtype, *, neede
     """The component that model_index.json calls `name`, from its subfolder; None where it is not needed and absent."""
     if not isinstance(named, list) or len(named) != 2 or named[0] is None:
         if needed:
-            raise MissingError(f"the model_index.json in {str(folder)!r} names no {name}: fetch it again")
+            raise DependencyError(f"the model_index.json in {str(folder)!r} names no {name}: fetch it again")
         return None
     kind = _class(folder, name, *named)
     here, what = folder / name, f"{name} ({kind.__name__})"
@@ -98,13 +98,13 @@ def _component(folder: Path, name: str, named: Any, dtype: torch.dtype, *, neede
         if issubclass(kind, ModelMixin):
             return _model(kind, here, what, dtype)
         return kind.from_pretrained(here, local_files_only=True)
-    except MissingError:
+    except DependencyError:
         raise
     except Exception as error:  # of any kind: the files decide which
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:200]
-        raise MissingError(f"{str(here)!r} cannot be loaded as {what} ({said}): fetch it again") from error
+        raise DependencyError(f"{str(here)!r} cannot be loaded as {what} ({said}): fetch it again") from error
 
 
 def _class(folder: Path, name: str, library: Any, called: Any) -> type[Any]:
@@ -113,7 +113,7 @@ def _class(folder: Path, name: str, library: Any, called: Any) -> type[Any]:
     if kind is None and library == "transformers":  # which had two of each tokenizer before its version 5
         kind = getattr(transformers, str(called).removesuffix("Fast"), None)
     if not isinstance(kind, type) or not issubclass(kind, COMPONENTS):
-        raise MissingError(
+        raise DependencyError(
             f"the model_index.json in {str(folder)!r} names {library}.{called} as {name}, which is no component that "
             "diffusers or transformers has: nothing of it was run"
         )
@@ -128,6 +128,6 @@ def _model(kind: Any, here: Path, what: str, dtype: torch.dtype) -> Any:
     lacking = [f"{len(told[each])} {each.replace('_', ' ')}" for each in kinds if told.get(each)]
     if lacking:
         first = next(str(told[each][0]) for each in kinds if told.get(each))
-        raise MissingError(f"{str(here)!r} does not fit {what}: {', '.join(lacking)}, such as {first}")
+        raise DependencyError(f"{str(here)!r} does not fit {what}: {', '.join(lacking)}, such as {first}")
     check_finite(made.state_dict(), f"{what} in {str(here.parent)!r}")
     return made.eval().requires_grad_(False)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from v2m.core.timing import sample_count, seconds_of
-from v2m.core.types import Audio, Progress
+from v2m.core.types import Audio, ProgressFn
 from v2m.generators.diffusers.ace_step import AceStep
 from v2m.generators.diffusers.adapter import Job, Writer
 from v2m.generators.diffusers.pipeline_info import Card, Kind
@@ -61,7 +61,7 @@ class Piece:
         self.told = {**told, **self._writer.defaults(), **chosen}
         self._card, self._strength, self._sounds = card, strength, sounds
 
-    def write(self, seconds: float, seeds: Sequence[int], progress: Progress) -> list[Audio]:
+    def write(self, seconds: float, seeds: Sequence[int], progress: ProgressFn) -> list[Audio]:
         """A piece of exactly `seconds` for each seed."""
         card, rate = self._card, self._card.sample_rate
         whole = sample_count(seconds, rate)
@@ -94,7 +94,7 @@ class Piece:
         return [[seconds_of(low, rate), seconds_of(high, rate)] for low, high in zip(begins, ends, strict=True)]
 
     def rewrite(
-        self, previous: Audio, span: tuple[float, float], seeds: Sequence[int], progress: Progress
+        self, previous: Audio, span: tuple[float, float], seeds: Sequence[int], progress: ProgressFn
     ) -> list[Audio]:
         """`previous` with the seconds from one to another of `span` written anew, once for each seed.
 
@@ -112,7 +112,7 @@ class Piece:
         inside = inside / inside.abs().amax((1, 2), keepdim=True).clamp(min=1.0)
         return [Audio(each.numpy(), rate) for each in _between(sound, inside, first, sample_count(FADE, rate))]
 
-    def _run(self, job: Job, progress: Progress) -> Tensor:
+    def _run(self, job: Job, progress: ProgressFn) -> Tensor:
         return self._writer.write(self.told, job, self._strength, progress)
 
     def _job(self, begin: int, samples: int, seeds: Sequence[int], number: int) -> Job:

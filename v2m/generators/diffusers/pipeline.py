@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from v2m.core.errors import UsageError
-from v2m.core.lazy_model import Holder, choose_device
+from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.timing import seconds_of
-from v2m.core.types import Audio, Progress, Score, Steering, Tags, Video, Weights
+from v2m.core.types import Audio, Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.diffusers.arguments import Settings, ace_step, stable_audio
 from v2m.media import audio as sound_files
-from v2m.pretrained.weights import fetch, show_licence
+from v2m.pretrained.weights import fetch, show_license
 
 CURE = "try --low-memory, fewer --candidates or a smaller --generator.model"
 STABILITY = "stabilityai community license: commercial use up to a yearly revenue, see its page"
-LICENCES = {"ace-step/": "mit", "stabilityai/": STABILITY}  # where a folder has no card
+LICENSES = {"ace-step/": "mit", "stabilityai/": STABILITY}  # where a folder has no card
 TRIED_RATE, SHORTEST_SOUND = 16_000, 1.0  # Hz at which a sound is read to see whether it can be; seconds
 MOST_HEARD = 240.0  # seconds of a style
 WINDOW = 0.75  # of the longest that a model writes in one go may be new, so that it hears what is around it
@@ -34,11 +34,11 @@ class Pipeline:
     """ACE-Step 1.5, Stable Audio Open or Stable Audio 3, as diffusers runs them. Instrumental unless asked otherwise.
 
     ACE-Step (MIT) is told tempo and key apart from the words, sings lyrics, follows the style of a recording and its
-    tune. Stable Audio (Stability AI's community licence) is led away from unwanted words, and follows a tune.
+    tune. Stable Audio (Stability AI's community license) is led away from unwanted words, and follows a tune.
 
     Args:
         model: A folder in diffusers' layout or a repository of the Hugging Face hub: ACE-Step/acestep-v15-xl-turbo-
-            diffusers, ACE-Step/acestep-v15-xl-base-diffusers, stabilityai/stable-audio-open-1.0 (its licence must be
+            diffusers, ACE-Step/acestep-v15-xl-base-diffusers, stabilityai/stable-audio-open-1.0 (its license must be
             accepted there first), or what diffusers' converter makes of stabilityai/stable-audio-3-medium.
         steps: How often noise is taken away; None is what the model was made for, 8 to 100.
         guidance: How many times stronger the words lead than they would by themselves, 1 is no guidance; None is what
@@ -73,13 +73,13 @@ class Pipeline:
             raise UsageError("; ".join(problems))
         self.model = model
         self.settings = Settings(steps, guidance, melody_strength, metre, language)
-        self.weights: tuple[Weights, ...] = ()
+        self.weights: tuple[WeightsInfo, ...] = ()
         self._device, self._low_memory, self._keep = device, low_memory, keep_loaded
-        self._pipeline: Holder[Any] = Holder(self._load, CURE)
+        self._pipeline: LazyModel[Any] = LazyModel(self._load, CURE)
 
-    def prepare(self, tags: Tags, steering: Steering) -> None:
+    def prepare(self, tags: Tags, controls: Controls) -> None:
         """Makes sure that all weights are on this machine, downloading what is not, and that the model can do what is
-        asked; one line on stderr says their licence.
+        asked; one line on stderr says their license.
 
         Raises:
             MissingError: Weights are not here and cannot be fetched, or are another model's.
@@ -88,18 +88,18 @@ class Pipeline:
         choose_device(self._device)
         card = self._card()
         ace = card.kind == "AceStepPipeline"
-        if steering.reference and not ace:
+        if controls.reference and not ace:
             raise UsageError(f"{self.model!r} follows no style: give ACE-Step, or the recording as --melody")
-        if len(steering.reference) > 1:
+        if len(controls.reference) > 1:
             raise UsageError("ACE-Step follows the style of one recording: give --reference once")
-        if steering.melody is not None and not card.follows_melody:
+        if controls.melody is not None and not card.follows_melody:
             raise UsageError(f"{self.model!r} lacks what hears a tune (audio_tokenizer): --melody cannot be followed")
-        for path in (*steering.reference, *filter(None, [steering.melody])):
+        for path in (*controls.reference, *filter(None, [controls.melody])):
             _try(path)
-        anew, most = steering.regenerate, WINDOW * card.longest
-        if anew is not None and anew.end - anew.begin > most:
+        anew, most = controls.inpaint, WINDOW * card.longest
+        if anew is not None and anew.end - anew.start > most:
             raise UsageError(
-                f"{anew.end - anew.begin:g} s are more than {self.model!r} can write anew at once: "
+                f"{anew.end - anew.start:g} s are more than {self.model!r} can write anew at once: "
                 f"give {most:g} s at most"
             )
         if tags.vocals and not ace:
@@ -110,14 +110,14 @@ class Pipeline:
             logger.warning("guidance has no effect: it is built into the weights of %r", self.model)
         if tags.negative and (ace or not (card.guided or (self.settings.guidance or 1) > 1)):
             logger.warning("%r is not led away from unwanted words: they are left out of what it is told", self.model)
-        show_licence(self.weights[0])
+        show_license(self.weights[0])
 
-    def check(self, video: Video, steering: Steering) -> None:
+    def check(self, video: Video, controls: Controls) -> None:
         """Raises UsageError where the video is too long for a melody to be followed, which is done in one go."""
         card, seconds = self._card(), video.duration
-        if steering.melody is None or card.kind == "StableAudioPipeline":
+        if controls.melody is None or card.kind == "StableAudioPipeline":
             return
-        if steering.regenerate is None and seconds > card.longest:
+        if controls.inpaint is None and seconds > card.longest:
             raise UsageError(
                 f"{self.model!r} follows a melody for {card.longest:g} s at most, and the video lasts {seconds:.1f} s: "
                 f"give --end {card.longest:g}, or no --melody"
@@ -135,9 +135,9 @@ class Pipeline:
         seed: int,
         *,
         stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration` at the model's rate; the same arguments give the same bytes on one machine.
 
         `facts` says what the model was told.
@@ -146,7 +146,7 @@ class Pipeline:
             UsageError, MissingError: As in `prepare` and `check`.
             MemoryError: Says what to lower.
         """
-        return self.takes(video, tags, [seed], steering=steering, progress=progress)[0]
+        return self.takes(video, tags, [seed], controls=controls, progress=progress)[0]
 
     def takes(
         self,
@@ -155,25 +155,25 @@ class Pipeline:
         seeds: Sequence[int],
         *,
         stems: bool = False,  # noqa: ARG002 - as in generate
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> list[Score]:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> list[Soundtrack]:
         """A piece for each seed, side by side in one batch; otherwise as `generate`."""
         from v2m.generators.inpaint import Kept
 
-        steering = steering or Steering()
-        anew = steering.regenerate
+        controls = controls or Controls()
+        anew = controls.inpaint
         kept = None if anew is None else Kept.load(anew, video.duration)
         seconds = video.duration
-        self.prepare(tags, steering)
-        self.check(video, steering)
+        self.prepare(tags, controls)
+        self.check(video, controls)
         card = self._card()
-        with self._piece(tags, steering, seconds if kept is None else min(seconds, card.longest)) as (piece, device):
+        with self._piece(tags, controls, seconds if kept is None else min(seconds, card.longest)) as (piece, device):
             facts = {
                 **{name: value for name, value in piece.told.items() if value is not None},
                 "pipeline": card.kind,
-                "melody": None if steering.melody is None else str(steering.melody),
-                "reference": [str(path) for path in steering.reference],
+                "melody": None if controls.melody is None else str(controls.melody),
+                "reference": [str(path) for path in controls.reference],
                 "device": device,
             }
             if kept is None:
@@ -183,19 +183,19 @@ class Pipeline:
                 heard = sound_files.resample(kept.audio, card.sample_rate)
                 made = piece.rewrite(heard, (kept.begin, kept.end), seeds, progress or _silent)
                 sounds = [kept.with_part(each) for each in made]
-                facts |= {"regenerated": [kept.begin, kept.end], "kept": str(anew and anew.previous)}
-        return [Score(sound, facts=facts) for sound in sounds]
+                facts |= {"regenerated": [kept.begin, kept.end], "kept": str(anew and anew.source_path)}
+        return [Soundtrack(sound, metadata=facts) for sound in sounds]
 
     def _card(self) -> Any:
         """What the model can do; its files are here afterwards."""
         from v2m.generators.diffusers.pipeline_info import FILES, Card
 
-        licence = next((text for owner, text in LICENCES.items() if self.model.lower().startswith(owner)), None)
-        self.weights = (fetch(self.model, FILES, licence=licence),)
+        license = next((text for owner, text in LICENSES.items() if self.model.lower().startswith(owner)), None)
+        self.weights = (fetch(self.model, FILES, license=license),)
         return Card.read(self.weights[0].folder)
 
     @contextmanager
-    def _piece(self, tags: Tags, steering: Steering, seconds: float) -> Iterator[tuple[Any, str]]:
+    def _piece(self, tags: Tags, controls: Controls, seconds: float) -> Iterator[tuple[Any, str]]:
         """A `piece.Piece` with the model in memory, and what it runs on."""
         for name in ("xformers", "bitsandbytes"):  # diffusers imports them; they tell of kernels that they do without
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -214,8 +214,8 @@ class Pipeline:
         def load(path: Path | None, most: float) -> Audio | None:
             return None if path is None else sound_files.load(path, card.sample_rate, most)
 
-        reference = steering.reference[0] if steering.reference else None
-        sounds = Sounds(load(steering.melody, max(seconds, 1.0)), load(reference, MOST_HEARD))
+        reference = controls.reference[0] if controls.reference else None
+        sounds = Sounds(load(controls.melody, max(seconds, 1.0)), load(reference, MOST_HEARD))
         with self._pipeline.model() as pipeline:
             strength = self.settings.melody_strength
             yield Piece(pipeline, card, arguments, strength, sounds), choose_device(self._device).type

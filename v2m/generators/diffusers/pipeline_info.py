@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.timing import seconds_of
 from v2m.pretrained.safe_load import read_json
 
@@ -61,13 +61,15 @@ class Card:
             "StableAudio3Pipeline": _stable_audio_3,
         }
         if kind not in readers:
-            raise MissingError(
+            raise DependencyError(
                 f"{str(folder)!r} holds a {kind}, which is not known here: give one of {', '.join(readers)}"
             )
         try:
             return readers[kind](folder, index)
         except (KeyError, TypeError, ValueError) as error:
-            raise MissingError(f"the settings in {str(folder)!r} lack or misstate {error}: fetch it again") from error
+            raise DependencyError(
+                f"the settings in {str(folder)!r} lack or misstate {error}: fetch it again"
+            ) from error
 
 
 def _ace_step(folder: Path, index: dict[str, Any]) -> Card:

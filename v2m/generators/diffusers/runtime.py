@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from v2m.core.types import Progress
+from v2m.core.types import ProgressFn
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -49,7 +49,7 @@ def decoded(pipeline: Any, latents: Tensor, samples: int) -> Tensor:
     return torch.cat(sound)
 
 
-def telling(progress: Progress, steps: int) -> Callable[..., dict[str, Any]]:
+def telling(progress: ProgressFn, steps: int) -> Callable[..., dict[str, Any]]:
     """What a pipeline calls at the end of each of `steps`."""
 
     def told(pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001

@@ -18,7 +18,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from v2m.core.timing import seconds_of
-from v2m.core.types import Progress
+from v2m.core.types import ProgressFn
 from v2m.generators.diffusers.adapter import Job
 from v2m.generators.diffusers.runtime import decoded, frames_of, generators, placed
 
@@ -32,7 +32,7 @@ class StableAudio:
     def defaults(self) -> dict[str, Any]:
         return {"num_inference_steps": 100, "guidance_scale": 7.0}
 
-    def write(self, told: dict[str, Any], job: Job, strength: float, progress: Progress) -> Tensor:
+    def write(self, told: dict[str, Any], job: Job, strength: float, progress: ProgressFn) -> Tensor:
         pipeline, count = self._pipeline, len(job.seeds)
         hop, rate = pipeline.vae.hop_length, pipeline.vae.config.sampling_rate
         whole = pipeline.transformer.config.sample_size * hop
@@ -68,7 +68,7 @@ class StableAudio:
 
     @torch.inference_mode()
     def _at_each_step(
-        self, job: Job, noise: list[torch.Generator], whole: int, progress: Progress
+        self, job: Job, noise: list[torch.Generator], whole: int, progress: ProgressFn
     ) -> Callable[[int, Any, Tensor], None]:
         pipeline, hop = self._pipeline, self._pipeline.vae.hop_length
         known: Tensor | None = None

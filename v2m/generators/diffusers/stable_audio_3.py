@@ -15,7 +15,7 @@ from diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3_inpaint import S
 from torch import Tensor
 
 from v2m.core.timing import seconds_of
-from v2m.core.types import Progress
+from v2m.core.types import ProgressFn
 from v2m.generators.diffusers.adapter import Job
 from v2m.generators.diffusers.runtime import decoded, frames_of, generators, placed, seeded, telling
 
@@ -32,7 +32,7 @@ class StableAudio3:
         distilled = self._pipeline.scheduler.config.stochastic_sampling
         return {"num_inference_steps": 8 if distilled else 100, "guidance_scale": 1.0 if distilled else 7.0}
 
-    def write(self, told: dict[str, Any], job: Job, strength: float, progress: Progress) -> Tensor:
+    def write(self, told: dict[str, Any], job: Job, strength: float, progress: ProgressFn) -> Tensor:
         pipeline, count = self._pipeline, len(job.seeds)
         run, given = self._of(job, strength)
         names = ("prompt", "negative_prompt")

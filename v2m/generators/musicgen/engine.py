@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from v2m.checkpoints import V2M
 from v2m.core import prompts
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Codec
 from v2m.core.timing import codec_frames, mean_rate, sample_count, seconds_of
-from v2m.core.types import Audio, Progress, Sampling, Score, Tags, Video, Weights
+from v2m.core.types import Audio, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.models.conditioning import Condition
 from v2m.models.inference import windows
 from v2m.models.inference.decoder import Decoder, suited
@@ -113,7 +113,7 @@ class Player:
         return found
 
     @property
-    def weights(self) -> tuple[Weights, ...]:
+    def weights(self) -> tuple[WeightsInfo, ...]:
         return self._model.weights
 
     @property
@@ -141,12 +141,12 @@ class Player:
         tags: Tags,
         melody: Audio | None,
         *,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         window: float,
         stride: float,
         seed: int,
-        progress: Progress | None = None,
-    ) -> Score:
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration`, (C, N) at the codec's rate.
 
         Args:
@@ -170,7 +170,7 @@ class Player:
         score = self.perform(
             video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
         )
-        return replace(score, facts={"prompt": line, "unwanted": unwanted, **score.facts})
+        return replace(score, metadata={"prompt": line, "unwanted": unwanted, **score.metadata})
 
     @torch.inference_mode()
     def perform(
@@ -178,12 +178,12 @@ class Player:
         seconds: float,
         branches: Callable[[int, int], Sequence[Branch]],
         *,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         window: float,
         stride: float,
         seed: int,
-        progress: Progress | None = None,
-    ) -> Score:
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `seconds`; `branches` are what the codec frames from one to another are conditioned on."""
         tell: Callable[[float], None] = progress or (lambda _: None)
         tell(0.0)
@@ -199,9 +199,9 @@ class Player:
         sound = self.sound(codes, sample_count(seconds, self.sample_rate))
         tell(1.0)
         plan = windows.plan(frames, long, far)
-        return Score(
+        return Soundtrack(
             audio=Audio(sound, self.sample_rate),
-            facts={
+            metadata={
                 "windows": [[seconds_of(begin, rate), seconds_of(end, rate)] for begin, end, _ in plan],
                 "window_seeds": [windows.window_seed(seed, number) for number in range(len(plan))],
                 "precision": decoder.precision,
@@ -268,14 +268,14 @@ def _text(model: V2M, name: str, device: torch.device) -> T5:
     words = model.part("text_encoder")
     assert words.folder is not None, "a part that was asked for has been fetched"
     text = T5.load(words.folder, device, config=words.config, state=words.state)
-    if text.width != model.config.text:
-        raise MissingError(
-            f"the text encoder of {name!r} gives {text.width} numbers a token, the model reads {model.config.text}"
+    if text.dim != model.config.text:
+        raise DependencyError(
+            f"the text encoder of {name!r} gives {text.dim} numbers a token, the model reads {model.config.text}"
         )
     return text
 
 
-def _between(tell: Callable[[float], None], low: float, high: float) -> Progress:
+def _between(tell: Callable[[float], None], low: float, high: float) -> ProgressFn:
     def progress(fraction: float) -> None:
         tell(low + (high - low) * fraction)
 

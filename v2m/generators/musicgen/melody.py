@@ -9,12 +9,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from v2m.core.lazy_model import choose_device
-from v2m.core.types import Audio, Weights
+from v2m.core.types import Audio, WeightsInfo
 
 STEMS = ("vocals", "other")
 
 
-def separator() -> Weights | None:
+def separator() -> WeightsInfo | None:
     """The weights that tell stems apart, if they and their package are here."""
     if find_spec("demucs") is None:
         return None
@@ -23,7 +23,7 @@ def separator() -> Weights | None:
     return demucs.here()
 
 
-def alone(melody: Audio, weights: Weights | None, device: str) -> tuple[Audio, str]:
+def alone(melody: Audio, weights: WeightsInfo | None, device: str) -> tuple[Audio, str]:
     """The tune of a sound, and what it is of that sound, for the sidecar."""
     if weights is None:
         return melody, "the whole sound"

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from v2m.core.errors import UsageError
-from v2m.core.lazy_model import Holder, choose_device
-from v2m.core.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
+from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.musicgen.melody import alone, separator
 from v2m.generators.musicgen.options import Precision, check_trained, check_windows, chosen
 from v2m.media import audio as sound_files
@@ -49,22 +49,22 @@ class MusicGen:
         precision: Precision | None = None,
         low_memory: bool = False,
         keep_loaded: bool = False,
-        sampling: Sampling | None = None,
+        sampling: SamplingConfig | None = None,
         window: float = 30.0,
         stride: float = 18.0,
     ) -> None:
         check_windows(window, stride)
-        self.sampling = sampling or Sampling()
-        if self.sampling.video_guidance is not None:
-            raise UsageError("video_guidance has no effect: this generator is told by words; give guidance")
+        self.sampling = sampling or SamplingConfig()
+        if self.sampling.video_cfg_scale is not None:
+            raise UsageError("video_cfg_scale has no effect: this generator is told by words; give guidance")
         self.model, self.window, self.stride = model, window, stride
         self.precision: Precision | None = chosen(precision, low_memory)
-        self.weights: tuple[Weights, ...] = ()
-        self._separator: Weights | None = None  # of the melody's stems
+        self.weights: tuple[WeightsInfo, ...] = ()
+        self._separator: WeightsInfo | None = None  # of the melody's stems
         self._device, self._keep = device, keep_loaded
-        self._player: Holder[Any] = Holder(self._load, CURE)
+        self._player: LazyModel[Any] = LazyModel(self._load, CURE)
 
-    def prepare(self, tags: Tags, steering: Steering) -> None:  # noqa: ARG002 - any tags will do
+    def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
         """Makes sure that all weights are on this machine, downloading what is not, and that device, window and melody
         can be used.
 
@@ -75,12 +75,12 @@ class MusicGen:
             MemoryError: Says what to lower.
         """
         choose_device(self._device)
-        if steering.melody is not None:
-            sound_files.check_melody(steering.melody)
+        if controls.melody is not None:
+            sound_files.check_melody(controls.melody)
         with self._player.model() as player:
-            self._check(player.follows_melody, player.trained_on, steering)
+            self._check(player.follows_melody, player.trained_on, controls)
             self.weights = player.weights
-        self._separator = None if steering.melody is None else separator()
+        self._separator = None if controls.melody is None else separator()
         self.weights += () if self._separator is None else (self._separator,)
 
     def release(self) -> None:
@@ -95,9 +95,9 @@ class MusicGen:
         seed: int,
         *,
         stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration` at the codec's rate, mono or, by a stereo model, stereo; the same arguments
         give the same bytes on one machine. `facts` says what the model was told.
 
@@ -105,26 +105,26 @@ class MusicGen:
             UsageError, MissingError: As in `prepare`.
             MemoryError: Says what to lower.
         """
-        steering = steering or Steering()
-        self.prepare(tags, steering)
+        controls = controls or Controls()
+        self.prepare(tags, controls)
         with self._player.model() as player:
             melody, heard = None, None
-            if steering.melody is not None:
-                melody = sound_files.load(steering.melody, player.sample_rate, max(video.duration, 1.0))
+            if controls.melody is not None:
+                melody = sound_files.load(controls.melody, player.sample_rate, max(video.duration, 1.0))
                 melody, heard = alone(melody, self._separator, self._device)
             score = player.play(
                 video, tags, melody, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
                 progress=progress,
             )  # fmt: skip
-        path = None if steering.melody is None else str(steering.melody)
-        return replace(score, facts={**score.facts, "melody": path, "melody_heard": heard})
+        path = None if controls.melody is None else str(controls.melody)
+        return replace(score, metadata={**score.metadata, "melody": path, "melody_heard": heard})
 
     def _load(self) -> Any:
         from v2m.generators.musicgen.engine import Player
 
         return Player.load(self.model, choose_device(self._device), self.precision)
 
-    def _check(self, follows_melody: bool, trained_on: float, steering: Steering) -> None:
-        if steering.melody is not None and not follows_melody:
+    def _check(self, follows_melody: bool, trained_on: float, controls: Controls) -> None:
+        if controls.melody is not None and not follows_melody:
             raise UsageError(f"{self.model!r} follows no melody: give {MELODY_MODELS} as --generator.model")
         check_trained(self.window, trained_on)

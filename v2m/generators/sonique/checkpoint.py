@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from v2m.core.errors import MissingError
-from v2m.core.types import Weights
+from v2m.core.errors import DependencyError
+from v2m.core.types import WeightsInfo
 from v2m.generators.sonique.unet import UNet, UNetSizes
 from v2m.mappings import stable_audio
 from v2m.mappings.stable_audio import Settings
@@ -23,8 +23,8 @@ from v2m.pretrained.weights import fetch
 JSON, FOLDER, CLAP = "best_model.json", "ckpts", "ckpts/clap/clap.ckpt"
 DEFAULT = "sonique"
 PAGE = "github.com/zxxwxyyy/sonique"
-LICENCE = "MIT (of the repository; the archive of weights names none)"
-CLAP_LICENCE = "CC0-1.0"
+LICENSE = "MIT (of the repository; the archive of weights names none)"
+CLAP_LICENSE = "CC0-1.0"
 TOKENIZER_FILES = ("tokenizer.json|vocab.json", "tokenizer.json|merges.txt")
 
 
@@ -37,7 +37,7 @@ class Parts:
     autoencoder: Autoencoder
     text: ClapText
     tables: Mapping[str, Tensor]
-    weights: tuple[Weights, ...]
+    weights: tuple[WeightsInfo, ...]
 
 
 def load(name: str, tokenizer: str) -> Parts:
@@ -52,7 +52,7 @@ def load(name: str, tokenizer: str) -> Parts:
     path = _checkpoint(folder)
     state = pickled(path).get("state_dict")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MissingError(f"{str(path)!r} holds no 'state_dict' of tensors: it is no checkpoint of this model")
+        raise DependencyError(f"{str(path)!r} holds no 'state_dict' of tensors: it is no checkpoint of this model")
     state, what = stable_audio.unwrapped(state), f"the model in {str(path)!r}"
     check_finite(state, what)
     unet = _unet(settings, stable_audio.unet(state), what)
@@ -60,35 +60,37 @@ def load(name: str, tokenizer: str) -> Parts:
     tables = {each: _table(state, each, settings, what) for each in settings.seconds}
     clap = folder / _inside(settings.clap or CLAP, folder)
     words = folder if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file() else None
-    words = words or fetch(tokenizer, TOKENIZER_FILES, licence="MIT", size=1_400_000).folder
+    words = words or fetch(tokenizer, TOKENIZER_FILES, license="MIT", size=1_400_000).folder
     text = ClapText.load(clap, words, layer=settings.layer)
     _check(settings, unet, text, what)
-    weights = (found, Weights("CLAP (text branch)", clap.parent, licence=CLAP_LICENCE))
+    weights = (found, WeightsInfo("CLAP (text branch)", clap.parent, license=CLAP_LICENSE))
     return Parts(settings, unet, autoencoder, text, tables, weights)
 
 
-def _folder(name: str) -> Weights:
+def _folder(name: str) -> WeightsInfo:
     places = [Path(name).expanduser(), *(root / name for root in checkpoint_folders())]
     if name == DEFAULT and not any(place.is_dir() for place in places):
-        raise MissingError(
+        raise DependencyError(
             f"SONIQUE's weights are not here: unpack the archive that {PAGE} links to, and put its {JSON} beside, "
             f"in {str(places[1])!r}, or name another folder with --generator.model"
         )
-    return fetch(name, (JSON,), licence=LICENCE)
+    return fetch(name, (JSON,), license=LICENSE)
 
 
 def _checkpoint(folder: Path) -> Path:
     there = sorted((folder / FOLDER).glob("*.ckpt")) or sorted(folder.glob("*.ckpt"))
     if len(there) != 1:
         names = ", ".join(path.name for path in there) or "none"
-        raise MissingError(f"{str(folder / FOLDER)!r} must hold the one checkpoint (.ckpt) of the model, not {names}")
+        raise DependencyError(
+            f"{str(folder / FOLDER)!r} must hold the one checkpoint (.ckpt) of the model, not {names}"
+        )
     return there[0]
 
 
 def _inside(name: str, folder: Path) -> PurePosixPath:
     inner = PurePosixPath(name)
     if inner.is_absolute() or ".." in inner.parts:
-        raise MissingError(f"{str(folder / JSON)!r} names a file outside its folder and is refused: {name!r}")
+        raise DependencyError(f"{str(folder / JSON)!r} names a file outside its folder and is refused: {name!r}")
     return inner
 
 
@@ -97,9 +99,9 @@ def _unet(settings: Settings, state: Mapping[str, Tensor], what: str) -> UNet:
         sizes = UNetSizes(**settings.unet)
         problems = sizes.problems()
     except TypeError as error:
-        raise MissingError(f"the settings of {what} make no U-Net ({error})") from error
+        raise DependencyError(f"the settings of {what} make no U-Net ({error})") from error
     if problems:
-        raise MissingError(f"the settings of {what} make no U-Net: {'; '.join(problems)}")
+        raise DependencyError(f"the settings of {what} make no U-Net: {'; '.join(problems)}")
     with torch.device("meta"):
         made = UNet(sizes)
     load_strictly(made, state, what, assign=True)
@@ -111,15 +113,15 @@ def _table(state: Mapping[str, Tensor], name: str, settings: Settings, what: str
     found = stable_audio.seconds(state, name).get("weight")
     wanted = (high - low + 1, settings.unet["context"])
     if found is None or found.shape != wanted:
-        raise MissingError(f"{what} has no table {wanted} for {name}")
+        raise DependencyError(f"{what} has no table {wanted} for {name}")
     return found
 
 
 def _check(settings: Settings, unet: UNet, text: ClapText, what: str) -> None:
     told, sizes = text.longest + len(settings.seconds), unet.sizes
-    if (text.width, told) != (sizes.context, sizes.tokens):
-        raise MissingError(
-            f"{what} reads {sizes.tokens} tokens of {sizes.context} numbers, its conditions are {told} of {text.width}"
+    if (text.dim, told) != (sizes.context, sizes.tokens):
+        raise DependencyError(
+            f"{what} reads {sizes.tokens} tokens of {sizes.context} numbers, its conditions are {told} of {text.dim}"
         )
     if settings.samples % (settings.hop * sizes.frames):
-        raise MissingError(f"{what} cannot make windows of {settings.samples} samples")
+        raise DependencyError(f"{what} cannot make windows of {settings.samples} samples")

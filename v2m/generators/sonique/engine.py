@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from v2m.core.lazy_model import choose_dtype
 from v2m.core.timing import mean_rate, sample_count, seconds_of
-from v2m.core.types import Audio, Progress, Score, Tags, Video, Weights
+from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.inpaint import Kept
 from v2m.generators.sonique import checkpoint, prompt, sampling_loop, windows
 from v2m.generators.sonique.denoiser import Guide, Velocity, guided
@@ -67,7 +67,7 @@ class Player:
         """
         return cls(checkpoint.load(name, tokenizer), device, precision, low_memory)
 
-    weights: tuple[Weights, ...]
+    weights: tuple[WeightsInfo, ...]
 
     @property
     def sample_rate(self) -> int:
@@ -91,8 +91,8 @@ class Player:
         strength: float = 0.0,
         kept: Kept | None = None,
         at_once: int = 1,
-        progress: Progress | None = None,
-    ) -> list[Score]:
+        progress: ProgressFn | None = None,
+    ) -> list[Soundtrack]:
         """Music of exactly `video.duration` for each of `seeds`: (1, N) at the model's rate, or what is kept with a
         part of it anew, at its own.
 
@@ -133,9 +133,9 @@ class Player:
         }
         with self._placed(self._parts.autoencoder):
             scores = [
-                Score(
+                Soundtrack(
                     self._sound(latents, video.duration, work.plan, kept),
-                    facts={**facts, "window_seeds": [window_seed(seed, number) for number in range(len(work.plan))]},
+                    metadata={**facts, "window_seeds": [window_seed(seed, number) for number in range(len(work.plan))]},
                 )
                 for seed, latents in zip(seeds, torch.cat(pieces), strict=True)
             ]

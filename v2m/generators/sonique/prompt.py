@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from v2m.core.types import Tags, without
+from v2m.core.types import Tags, filter_unwanted
 
 
 def line(tags: Tags) -> str:
@@ -10,7 +10,7 @@ def line(tags: Tags) -> str:
 
     What `tags.negative` names is left out. The caption says what is seen, and stands only where nothing else does.
     """
-    words = without([*tags.instruments, *tags.genres, *tags.moods, *tags.timbres], tags.negative)
+    words = filter_unwanted([*tags.instruments, *tags.genres, *tags.moods, *tags.timbres], tags.negative)
     words += [tags.key] if tags.key else []
     words += [f"{tags.tempo:g} BPM"] if tags.tempo else []
     return ", ".join(dict.fromkeys(word.lower() for word in words)) or " ".join(tags.caption.lower().split())

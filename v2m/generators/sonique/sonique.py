@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from v2m.core.errors import UsageError
-from v2m.core.lazy_model import Holder, choose_device
-from v2m.core.types import Progress, Score, Steering, Tags, Video, Weights
+from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.sonique.options import Denoising, Precision
 from v2m.media import audio as sound_files
 
@@ -62,11 +62,11 @@ class Sonique:
         self.model, self.tokenizer, self.overlap, self.melody_strength = model, tokenizer, overlap, melody_strength
         self.precision: Precision | None = precision
         self.low_memory, self.takes_at_once = low_memory, 1 if low_memory else takes_at_once
-        self.weights: tuple[Weights, ...] = ()
+        self.weights: tuple[WeightsInfo, ...] = ()
         self._device, self._keep = device, keep_loaded
-        self._player: Holder[Any] = Holder(self._load, CURE)
+        self._player: LazyModel[Any] = LazyModel(self._load, CURE)
 
-    def prepare(self, tags: Tags, steering: Steering) -> None:  # noqa: ARG002 - any tags will do
+    def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
         """Makes sure that all weights are on this machine, and that device, overlap and melody can be used.
 
         Raises:
@@ -75,8 +75,8 @@ class Sonique:
             MemoryError: Says what to lower.
         """
         choose_device(self._device)
-        if steering.melody is not None:
-            sound_files.check_melody(steering.melody)
+        if controls.melody is not None:
+            sound_files.check_melody(controls.melody)
         with self._player.model() as player:
             if self.overlap > player.window / 3:
                 raise UsageError(
@@ -97,9 +97,9 @@ class Sonique:
         seed: int,
         *,
         stems: bool = False,
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration` at the model's rate, in mono; the same arguments give the same bytes on one
         machine. Where a part of earlier music is written anew, the rest of it sample for sample, at its own rate.
         `facts` says what the model was told.
@@ -108,7 +108,7 @@ class Sonique:
             UsageError, MissingError: As in `prepare`.
             MemoryError: Says what to lower.
         """
-        return self.takes(video, tags, [seed], stems=stems, steering=steering, progress=progress)[0]
+        return self.takes(video, tags, [seed], stems=stems, controls=controls, progress=progress)[0]
 
     def takes(
         self,
@@ -117,16 +117,16 @@ class Sonique:
         seeds: Sequence[int],
         *,
         stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> list[Score]:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> list[Soundtrack]:
         """What `generate` gives for each of `seeds`, up to rounding; `takes_at_once` of them are made side by side."""
         from v2m.generators.inpaint import Kept
 
-        steering = steering or Steering()
-        self.prepare(tags, steering)
+        controls = controls or Controls()
+        self.prepare(tags, controls)
         with self._player.model() as player:
-            melody, anew = steering.melody, steering.regenerate
+            melody, anew = controls.melody, controls.inpaint
             tune = None if melody is None else sound_files.load(melody, player.sample_rate, max(video.duration, 1.0))
             kept = None if anew is None else Kept.load(anew, video.duration)
             scores = player.play(
@@ -135,8 +135,8 @@ class Sonique:
             )  # fmt: skip
         told = {"melody": None if melody is None else str(melody)}
         told |= {"melody_strength": self.melody_strength} if melody else {}
-        told |= {"regenerated": [anew.begin, anew.end], "kept": str(anew.previous)} if anew else {}
-        return [replace(score, facts={**score.facts, **told}) for score in scores]
+        told |= {"regenerated": [anew.start, anew.end], "kept": str(anew.source_path)} if anew else {}
+        return [replace(score, metadata={**score.metadata, **told}) for score in scores]
 
     def _load(self) -> Any:
         from v2m.generators.sonique.engine import Player

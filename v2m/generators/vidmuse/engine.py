@@ -11,7 +11,7 @@ from v2m.checkpoints import V2M
 from v2m.core import prompts
 from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_of
-from v2m.core.types import Progress, Sampling, Score, Tags, Video
+from v2m.core.types import ProgressFn, SamplingConfig, Soundtrack, Tags, Video
 from v2m.generators.musicgen.engine import Player
 from v2m.generators.vidmuse.visual_frontend import Eyes
 from v2m.models.conditioning import Condition
@@ -57,17 +57,17 @@ class Seer:
         video: Video,
         tags: Tags,
         *,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         window: float,
         stride: float,
         seed: int,
-        progress: Progress | None = None,
-    ) -> Score:
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration`; arguments as of `v2m.generators.musicgen.engine.Player.play`."""
         model, rate = self.player.settle(), self.player.code_rate
         line, unwanted = (prompts.line(tags), prompts.unwanted(tags)) if self.reads_text else ("", "")
         text, without = self.player.read(line, unwanted) if line or unwanted else (None, None)
-        look = None if sampling.video_guidance == 0 and text is not None else self._eyes.open(video)
+        look = None if sampling.video_cfg_scale == 0 and text is not None else self._eyes.open(video)
         if look is not None and not model.config.nulls and without is None:
             without = self._nothing()
 
@@ -79,7 +79,7 @@ class Seer:
             video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
         )
         shown = look and self._eyes.shown.plain
-        return replace(score, facts={"prompt": line, "unwanted": unwanted, "shown": shown, **score.facts})
+        return replace(score, metadata={"prompt": line, "unwanted": unwanted, "shown": shown, **score.metadata})
 
     def _nothing(self) -> Condition:
         """What VidMuse is led away from, made once."""

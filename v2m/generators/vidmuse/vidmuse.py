@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from v2m.core.lazy_model import Holder, choose_device
-from v2m.core.types import Progress, Sampling, Score, Steering, Tags, Video, Weights
+from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.musicgen.options import Precision, check_trained, check_windows, chosen
 
 CURE = "try --low-memory, --generator.precision int8 or a smaller --generator.checkpoint"
@@ -31,7 +31,7 @@ class VidMuse:
         precision: Of the language model's weights; None is what suits the device.
         low_memory: int8, unless precision says otherwise.
         keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
-        sampling: How the codes are drawn; its `video_guidance` says how strongly the picture leads.
+        sampling: How the codes are drawn; its `video_cfg_scale` says how strongly the picture leads.
         window: Seconds that are written in one go, at most what the model was trained on.
         stride: Seconds from one window to the next, which goes on from what the two have in common.
     """
@@ -46,19 +46,19 @@ class VidMuse:
         precision: Precision | None = None,
         low_memory: bool = False,
         keep_loaded: bool = False,
-        sampling: Sampling | None = None,
+        sampling: SamplingConfig | None = None,
         window: float = 30.0,
         stride: float = 18.0,
     ) -> None:
         check_windows(window, stride)
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or SamplingConfig()
         self.checkpoint, self.window, self.stride = checkpoint, window, stride
         self.precision: Precision | None = chosen(precision, low_memory)
-        self.weights: tuple[Weights, ...] = ()
+        self.weights: tuple[WeightsInfo, ...] = ()
         self._device, self._keep = device, keep_loaded
-        self._seer: Holder[Any] = Holder(self._load, CURE)
+        self._seer: LazyModel[Any] = LazyModel(self._load, CURE)
 
-    def prepare(self, tags: Tags, steering: Steering) -> None:  # noqa: ARG002 - it steers nothing
+    def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - it steers nothing
         """Makes sure that all weights are on this machine, downloading what is not, and that device and window can be
         used.
 
@@ -87,9 +87,9 @@ class VidMuse:
         seed: int,
         *,
         stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration` at the codec's rate; the same arguments give the same bytes on one machine.
         `facts` says what the model was shown and told.
 
@@ -97,7 +97,7 @@ class VidMuse:
             UsageError, MissingError: As in `prepare`.
             MemoryError: Says what to lower.
         """
-        self.prepare(tags, steering or Steering())
+        self.prepare(tags, controls or Controls())
         with self._seer.model() as seer:
             return seer.play(
                 video, tags, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,

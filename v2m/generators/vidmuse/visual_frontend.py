@@ -15,7 +15,7 @@ from torch import Tensor
 
 from v2m.analysis.visual_events import CHANNELS, rhythm
 from v2m.checkpoints import V2M, Shown
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.protocols import VisionEncoder
 from v2m.core.timing import step_count, step_times
 from v2m.core.types import Floats, Video
@@ -41,9 +41,11 @@ class Eyes:
         sizes, shown = model.config.conditioner, model.shown
         assert sizes is not None, "this model does not see"
         if shown is None:
-            raise MissingError(f"{name!r} does not say how it was shown videos (no section shown in its config.yaml)")
+            raise DependencyError(
+                f"{name!r} does not say how it was shown videos (no section shown in its config.yaml)"
+            )
         if shown.rhythm and shown.rhythm != CHANNELS:
-            raise MissingError(
+            raise DependencyError(
                 f"{name!r} was shown a rhythm of {', '.join(shown.rhythm)}, and this v2m measures "
                 f"{', '.join(CHANNELS)}: use the v2m that it was trained with"
             )
@@ -52,12 +54,12 @@ class Eyes:
         given = {"pool": shown.pool, "aspect": shown.aspect, "config": part.config, "state": part.state}
         vision = Vision.load(part.folder, device, name=part.name or name, **given)  # type: ignore[arg-type]
         wanted = {"tokens a frame": sizes.tokens, "numbers a token": sizes.width}
-        has = {"tokens a frame": vision.tokens, "numbers a token": vision.width}
+        has = {"tokens a frame": vision.num_tokens, "numbers a token": vision.dim}
         if sizes.kind != "vidmuse":
             wanted["things measured of the rhythm"], has["things measured of the rhythm"] = sizes.rhythm, len(CHANNELS)
         differing = [f"{has[what]} {what} instead of {wanted[what]}" for what in wanted if has[what] != wanted[what]]
         if differing:
-            raise MissingError(f"the eyes of {name!r} do not fit it: they give {', '.join(differing)}")
+            raise DependencyError(f"the eyes of {name!r} do not fit it: they give {', '.join(differing)}")
         return cls(vision, shown)
 
     def open(self, video: Video) -> Callable[[float, float], Seen]:
@@ -79,7 +81,7 @@ class Eyes:
         return Seen(*black.since(0.0), *black.since(0.0), *_Shown(torch.zeros(0, 0), np.zeros(0)).since(0.0))
 
     def _look(self, video: Video, times: Floats) -> _Shown:
-        width = self._vision.reading_width(video.width, video.height)
+        width = self._vision.decode_width(video.width, video.height)
         parts = [times[start : start + AT_ONCE] for start in range(0, len(times), AT_ONCE)]
         found = [self._vision.encode(video.frames(part.tolist(), width)) for part in parts]
         return _Shown(torch.cat(found), times)
@@ -101,5 +103,5 @@ class _Shown(NamedTuple):
 def _of_rhythm(video: Video, begin: float, end: float, shown: Shown) -> _Shown:
     if not shown.rhythm:
         return _Shown(torch.zeros(0, 0), np.zeros(0))
-    values = torch.from_numpy(rhythm(video.picture(), begin, end - begin, shown.rhythm_rate))
+    values = torch.from_numpy(rhythm(video.visual_features(), begin, end - begin, shown.rhythm_rate))
     return _Shown(values, begin + step_times(end - begin, len(values)))

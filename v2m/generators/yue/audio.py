@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import fftconvolve, resample
 
-from v2m.core.timing import hop_length, radians
+from v2m.core.timing import angular_frequency, hop_length
 from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.chunking import in_pieces
 from v2m.pretrained.codecs.vocos import Vocos
@@ -105,6 +105,6 @@ def _low_pass(wave: Tensor) -> Tensor:
 def _kernel() -> Tensor:
     """(TAPS,) of a windowed sinc whose sum is 1 (constant offsets pass whole)."""
     ramp = np.arange(TAPS) - TAPS // 2
-    angle = radians(CROSSOVER, SAMPLE_RATE)
+    angle = angular_frequency(CROSSOVER, SAMPLE_RATE)
     taps = np.sinc(ramp * angle / np.pi) * np.kaiser(TAPS, 8.0)
     return torch.from_numpy((taps / taps.sum()).astype(np.float32))

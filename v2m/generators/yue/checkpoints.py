@@ -11,9 +11,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from v2m.core.errors import MissingError
-from v2m.core.lazy_model import Holder, choose_device
-from v2m.core.types import Weights
+from v2m.core.errors import DependencyError
+from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.types import WeightsInfo
 from v2m.generators.yue.tokens import CODEBOOKS, PIECES, first_id
 from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.weights import fetch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from v2m.pretrained.codecs.xcodec import XCodec
 
-LICENCE = "apache-2.0"
+LICENSE = "apache-2.0"
 LM_FILES = ("config.json", "*.json", "*.safetensors|*.bin")
 FILES = {"stage1": LM_FILES, "stage1_reference": LM_FILES, "stage2": LM_FILES, "codec": xcodec_files.FILES}
 WHAT = {"stage1": "YuE's stage 1", "stage1_reference": "YuE's stage 1", "stage2": "YuE's stage 2"}
@@ -49,8 +49,8 @@ class Checkpoints:
         self._names, self._keep = names, keep
         self._wanted, self._low_memory = device, low_memory
         self._bits: Literal[4, 8] | None = bits
-        self._found: dict[str, Weights] = {}
-        self._held: dict[str, Holder[Any]] = {}
+        self._found: dict[str, WeightsInfo] = {}
+        self._held: dict[str, LazyModel[Any]] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -66,14 +66,14 @@ class Checkpoints:
         """Bits of the language models' weights; None leaves them as they are."""
         return self._bits or (4 if self._low_memory and self.device.type in {"cuda", "cpu"} else None)
 
-    def fetch(self, part: str, more: Sequence[str] = ()) -> Weights:
+    def fetch(self, part: str, more: Sequence[str] = ()) -> WeightsInfo:
         """Where the weights of `part` lie, downloaded if need be, with the files `more` beside those of the model.
 
         Raises:
             MissingError: They are not here and cannot be fetched.
         """
         if part not in self._found:
-            self._found[part] = fetch(self._names[part], (*FILES[part], *more), licence=LICENCE, size=SIZES[part])
+            self._found[part] = fetch(self._names[part], (*FILES[part], *more), license=LICENSE, size=SIZES[part])
         return self._found[part]
 
     def folder(self, part: str) -> Path:
@@ -89,7 +89,7 @@ class Checkpoints:
         """
         if part not in self._held:
             load = self._codec if part == "codec" else partial(self._language_model, part)
-            self._held[part] = Holder(load, CURE)
+            self._held[part] = LazyModel(load, CURE)
         return self._held[part].model()
 
     def done_with(self, *parts: str) -> None:
@@ -116,5 +116,7 @@ class Checkpoints:
         model = transformers_loader.load(LlamaForCausalLM, folder, self.device, bits=self.bits, what=what)
         rows = model.config.vocab_size
         if rows < max(PIECES, first_id(CODEBOOKS)):
-            raise MissingError(f"{str(folder)!r} is not {what}: its vocabulary has {rows} tokens, not {PIECES} or more")
+            raise DependencyError(
+                f"{str(folder)!r} is not {what}: its vocabulary has {rows} tokens, not {PIECES} or more"
+            )
         return model

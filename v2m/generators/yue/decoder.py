@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.generators.yue.kv_cache import Slab
 
 SLOW = (2, 3)  # vectors that MKL multiplies one after the other, reading the weights for each
 
 
 class Decoder:
-    """`model` (a `LlamaForCausalLM`, quantised or not) writing its memory to `slab`. The modules stay the model's."""
+    """`model` (a `LlamaForCausalLM`, quantized or not) writing its memory to `slab`. The modules stay the model's."""
 
     def __init__(self, model: PreTrainedModel, slab: Slab) -> None:
         body: Any = model.get_decoder()
@@ -101,13 +101,15 @@ def output_rows(model: PreTrainedModel, begin: int, end: int) -> Tensor:
     """(end − begin, D) float32: what of the output layer gives the logits of these tokens, whatever the layers are in.
 
     Raises:
-        MissingError: There are fewer tokens, or the output layer is quantised.
+        MissingError: There are fewer tokens, or the output layer is quantized.
     """
     weight = model.get_parameter("lm_head.weight")
     if not weight.is_floating_point() or weight.shape[1] != model.config.hidden_size:
-        raise MissingError(f"the model's output layer is quantised ({weight.dtype}): take weights that leave it whole")
+        raise DependencyError(
+            f"the model's output layer is quantized ({weight.dtype}): take weights that leave it whole"
+        )
     if weight.shape[0] < end:
-        raise MissingError(f"these are not the weights of YuE: {weight.shape[0]} tokens, not {end} or more")
+        raise DependencyError(f"these are not the weights of YuE: {weight.shape[0]} tokens, not {end} or more")
     with torch.inference_mode():
         return weight[begin:end].float()
 

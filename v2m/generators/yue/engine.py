@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from v2m.core.timing import codec_frames, sample_count, seconds_of
-from v2m.core.types import Audio, Progress, Score, Section, Tags, Video
+from v2m.core.types import Audio, ProgressFn, Section, Soundtrack, Tags, Video
 from v2m.generators.yue import audio, lyrics, stage1, stage2
 from v2m.generators.yue.checkpoints import Checkpoints
 from v2m.generators.yue.lyrics import Part
@@ -61,8 +61,8 @@ class Player:
         sounds: Sequence[Audio],
         *,
         seed: int,
-        progress: Progress | None = None,
-    ) -> Score:
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration`, mono at 44.1 kHz, with its stems.
 
         Args:
@@ -89,11 +89,11 @@ class Player:
             decoders = audio.vocoders(self.checkpoints.folder("codec"), codes, self.checkpoints.device)
             rendered = audio.render(codes, codec, decoders, sample_count(video.duration, audio.SAMPLE_RATE))
         tell(1.0)
-        return Score(
+        return Soundtrack(
             audio=Audio(np.stack(list(rendered.values())).sum(axis=0), audio.SAMPLE_RATE),
             stems={name: Audio(wave, audio.SAMPLE_RATE) for name, wave in rendered.items()},
             sections=_sections(passages, video.duration),
-            facts={
+            metadata={
                 "genre_line": genre_line(tags),
                 "instrumental": not parts,
                 "silence_code": silence,
@@ -106,7 +106,7 @@ class Player:
     def _plan(self, video: Video, parts: Sequence[Part]) -> list[Passage]:
         """Sections that are together as long as the video, those without words labelled by their place."""
         total = codec_frames(video.duration, FRAME_RATE)
-        cuts = [(float(sample_count(cut.time, FRAME_RATE)), cut.strength) for cut in video.picture().cuts]
+        cuts = [(float(sample_count(cut.time, FRAME_RATE)), cut.strength) for cut in video.visual_features().cuts]
         longest, shortest = (codec_frames(seconds, FRAME_RATE) for seconds in (self.section, SHORTEST_SUNG))
         frames = lengths(total, cuts, longest, len(parts) or None, shortest)
         if len(parts) > len(frames):
@@ -149,7 +149,7 @@ def _reference(codec: XCodec, sounds: Sequence[Audio]) -> Tensor | None:
     """First codes (1, T) or (2, T) of the sound to follow; the longer of two is cut."""
     if not sounds:
         return None
-    count = min(map(len, sounds)) // codec.hop * codec.hop
+    count = min(map(len, sounds)) // codec.hop_length * codec.hop_length
     waves = torch.stack([torch.from_numpy(sound.samples[:, :count].mean(axis=0)) for sound in sounds])
     return codec.encode(waves[:, None], codebooks=1)[:, 0]
 
@@ -163,7 +163,7 @@ def _sections(passages: Sequence[Passage], duration: float) -> tuple[Section, ..
     return tuple(found)
 
 
-def _between(tell: Callable[[float], None], first: int, last: int) -> Progress:
+def _between(tell: Callable[[float], None], first: int, last: int) -> ProgressFn:
     low, high = SHARES[first], SHARES[last]
 
     def progress(fraction: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from v2m.core.types import Tags, without
+from v2m.core.types import Tags, filter_unwanted
 from v2m.generators.yue import tokens
 from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.tokenizer import Tokenizer
@@ -37,7 +37,9 @@ def genre_line(tags: Tags) -> str:
     not said. What `tags.negative` names is left out: the model knows no "not".
     """
     timbres = [f"{timbre} vocal" for timbre in tags.timbres] if tags.vocals else tags.timbres
-    wanted = without((*tags.genres, *tags.instruments, *tags.moods, *_pace(tags.tempo), *timbres), tags.negative)
+    wanted = filter_unwanted(
+        (*tags.genres, *tags.instruments, *tags.moods, *_pace(tags.tempo), *timbres), tags.negative
+    )
     words = [_clean(tag) for tag in wanted]
     if tags.vocals:
         words = [re.sub(r"\bvocals? vocal$", "vocal", word) for word in words]

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from v2m.core.errors import UsageError
-from v2m.core.types import Progress
+from v2m.core.types import ProgressFn
 from v2m.generators.yue import tokens
 from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
 from v2m.generators.yue.kv_cache import Slab, aligned
@@ -25,7 +25,7 @@ from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.options import Settings
 from v2m.generators.yue.prompt import Prompt
 from v2m.models.inference.cuda_graph import Repeated
-from v2m.models.inference.sampling import guide, penalise, sample
+from v2m.models.inference.sampling import guide, penalize, sample
 
 VOICE, REST = 0, 1
 TOGETHER = 256  # tokens of a prompt read at once: what their attention needs stays small however long the prompt is
@@ -50,7 +50,7 @@ def write(
     settings: Settings | None = None,
     silence: int | None = None,
     graph: bool | None = None,
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> list[Tensor]:
     """Codebook 0 of each passage, (2, T) on the model's device: the voice, then the rest.
 
@@ -76,7 +76,7 @@ def write(
 
     Raises:
         UsageError: The head and one passage are longer than the model's context.
-        MissingError: The model's vocabulary is not that of YuE, or its output layer is quantised.
+        MissingError: The model's vocabulary is not that of YuE, or its output layer is quantized.
     """
     settings = settings or Settings()
     device = model.device
@@ -122,7 +122,7 @@ def _check(head: int, sizes: Sequence[int], limit: int) -> None:
 
 
 def _generator(seed: int, number: int, device: torch.device) -> torch.Generator:
-    """For section `number` of a piece with this seed; unrelated to those of its neighbours and of other seeds."""
+    """For section `number` of a piece with this seed; unrelated to those of its neighbors and of other seeds."""
     state = int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(state >> 1)  # which takes 63 bits everywhere
 
@@ -135,7 +135,7 @@ def _seen(context: Tensor) -> Tensor:
     return seen.index_fill_(1, codes.masked_fill(beyond, tokens.CODES), True)[:, :-1].clone()
 
 
-def _tick(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
+def _tick(progress: ProgressFn | None, before: int, total: int) -> Callable[[int], None]:
     def tick(frame: int) -> None:
         if progress is not None:
             progress((before + frame) / total)
@@ -171,7 +171,7 @@ class _Picker:
         settings = self._settings
         logits = guide(scores[:1], scores[-1:], self._guidance)  # with one row and guidance 1: its log-probabilities
         choice = sample(
-            penalise(logits, self._seen, settings.repetition_penalty),
+            penalize(logits, self._seen, settings.repetition_penalty),
             temperature=settings.temperature,
             top_k=settings.top_k,
             top_p=settings.top_p,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from v2m.core.types import Progress
+from v2m.core.types import ProgressFn
 from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
 from v2m.generators.yue.kv_cache import Slab, aligned, row_bytes
 from v2m.generators.yue.tokens import CODEBOOKS, CODES, SOA, STAGE_1, STAGE_2, first_id
@@ -35,7 +35,7 @@ def refine(
     window: int = WINDOW,
     batch: int | None = None,
     graph: bool | None = None,
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> list[Tensor]:
     """(T,) first codes 0–1023 of each stem → (8, T) codes of each on the CPU, int64, the first codes on top.
 
@@ -48,7 +48,7 @@ def refine(
             CPU the same steps run one by one, which is slower than without.
 
     Raises:
-        MissingError: The model's vocabulary is not that of YuE, or its output layer is quantised.
+        MissingError: The model's vocabulary is not that of YuE, or its output layer is quantized.
     """
     assert window >= 1
     assert batch is None or batch >= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.generators.yue import tokens
 
 FILE = "tokenizer.model"
@@ -36,15 +36,17 @@ class Tokenizer:
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise MissingError(f"YuE's tokenizer {str(file)!r} cannot be read ({error.strerror}): fetch it") from error
+            raise DependencyError(
+                f"YuE's tokenizer {str(file)!r} cannot be read ({error.strerror}): fetch it"
+            ) from error
         self._pieces = SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(content)
             count = self._pieces.GetPieceSize()
         except RuntimeError as error:
-            raise MissingError(f"{str(file)!r} is no whole SentencePiece model: fetch it again") from error
+            raise DependencyError(f"{str(file)!r} is no whole SentencePiece model: fetch it again") from error
         if count < tokens.PIECES or any(self._pieces.IdToPiece(at) != mark for mark, at in LANDMARKS.items()):
-            raise MissingError(
+            raise DependencyError(
                 f"{str(file)!r} is not YuE's tokenizer: it has {count} pieces, or its marks are not where the model's "
                 "are; take tokenizer.model from the model's own repository"
             )

@@ -15,7 +15,7 @@ from typing import Literal
 
 from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_of
-from v2m.core.types import Audio, Progress, Score, Steering, Tags, Video, Weights
+from v2m.core.types import Audio, Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.yue import lyrics
 from v2m.generators.yue.checkpoints import Checkpoints
 from v2m.generators.yue.lyrics import Part
@@ -77,12 +77,12 @@ class YuE:
         self.section = section
         self.sampling = sampling or Settings()
         self.stage2_batch = stage2_batch or (LOW_BATCH if low_memory else None)
-        self.weights: tuple[Weights, ...] = ()
+        self.weights: tuple[WeightsInfo, ...] = ()
         names = {"stage1": stage1, "stage1_reference": stage1_reference, "stage2": stage2, "codec": codec}
         self._checkpoints = Checkpoints(names, device=device, bits=bits, low_memory=low_memory, keep=keep_loaded)
         self._tokenizer = tokenizer
 
-    def prepare(self, tags: Tags, steering: Steering) -> None:
+    def prepare(self, tags: Tags, controls: Controls) -> None:
         """Makes sure that all weights are on this machine, downloading what is not, and that device, lyrics and
         reference can be used.
 
@@ -93,9 +93,9 @@ class YuE:
         """
         if tags.lyrics:
             lyrics.parse(tags.lyrics)
-        _sounds(steering)
+        _sounds(controls)
         _ = self._checkpoints.device
-        writer = _writer(steering)
+        writer = _writer(controls)
         found = self._checkpoints.fetch(writer, () if self._tokenizer else (FILE,))
         self.weights = (found, self._checkpoints.fetch("stage2"), self._checkpoints.fetch("codec"))
         self._tokenizer_of(writer)
@@ -111,9 +111,9 @@ class YuE:
         seed: int,
         *,
         stems: bool = False,
-        steering: Steering | None = None,
-        progress: Progress | None = None,
-    ) -> Score:
+        controls: Controls | None = None,
+        progress: ProgressFn | None = None,
+    ) -> Soundtrack:
         """Music of exactly `video.duration`, mono at 44.1 kHz; the same arguments give the same bytes on one machine.
 
         Stems are "instrumental" and, where the tags ask for vocals and hold lyrics, "vocals". `facts` says what the
@@ -126,15 +126,15 @@ class YuE:
         """
         from v2m.generators.yue import engine
 
-        steering = steering or Steering()
-        self.prepare(tags, steering)
-        writer = _writer(steering)
+        controls = controls or Controls()
+        self.prepare(tags, controls)
+        writer = _writer(controls)
         player = engine.Player(
             self._checkpoints, writer, self._tokenizer_of(writer), self.sampling, self.section, self.stage2_batch
         )
-        score = player.play(video, tags, _sung(tags), _sounds(steering), seed=seed, progress=progress)
-        facts = {**score.facts, "reference": [str(path) for path in steering.reference]}
-        return replace(score, stems=score.stems if stems else {}, facts=facts)
+        score = player.play(video, tags, _sung(tags), _sounds(controls), seed=seed, progress=progress)
+        facts = {**score.metadata, "reference": [str(path) for path in controls.reference]}
+        return replace(score, stems=score.stems if stems else {}, metadata=facts)
 
     def _tokenizer_of(self, writer: str) -> Tokenizer:
         return Tokenizer(Path(self._tokenizer) if self._tokenizer else self._checkpoints.folder(writer))
@@ -150,13 +150,13 @@ def _sung(tags: Tags) -> list[Part]:
     return lyrics.parse(tags.lyrics)
 
 
-def _writer(steering: Steering) -> str:
-    return "stage1_reference" if steering.reference else "stage1"
+def _writer(controls: Controls) -> str:
+    return "stage1_reference" if controls.reference else "stage1"
 
 
-def _sounds(steering: Steering) -> list[Audio]:
+def _sounds(controls: Controls) -> list[Audio]:
     """The reference's files at the codec's rate, as much of them as is used."""
-    sounds = [sound_files.load(path, REFERENCE_RATE, REFERENCE) for path in steering.reference]
+    sounds = [sound_files.load(path, REFERENCE_RATE, REFERENCE) for path in controls.reference]
     if any(seconds_of(len(sound), sound.sample_rate) < 1 for sound in sounds):
         raise UsageError("a reference must last a second or more; 30 s of a chorus do best")
     return sounds

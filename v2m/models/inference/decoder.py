@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from v2m.core.types import Progress, Sampling
+from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models import patterns
 from v2m.models.conditioning import Condition
 from v2m.models.inference.cuda_graph import Repeated
@@ -48,10 +48,10 @@ class Decoder:
         branches: Sequence[Branch],
         frames: int,
         *,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         seeds: Sequence[int],
         prompt: Tensor | None = None,
-        progress: Progress | None = None,
+        progress: ProgressFn | None = None,
         capture: bool | None = None,
     ) -> Tensor:
         """Codes (B, K, `frames`) int64 on the model's device.
@@ -78,7 +78,7 @@ class Decoder:
     def next_logits(self, branches: Sequence[Branch], prompt: Tensor) -> Tensor:
         """Guided logits (B, K, V) float32 of the first step after the codes `prompt` (B, K, T₀), for measuring."""
         with torch.inference_mode():
-            given = {"sampling": Sampling(), "seeds": range(len(prompt)), "prompt": prompt}
+            given = {"sampling": SamplingConfig(), "seeds": range(len(prompt)), "prompt": prompt}
             piece = _Piece(self._stack, branches, prompt.shape[2] + 1, **given)
             piece.read()
             return piece.pass_on()
@@ -100,7 +100,7 @@ class _Piece:
         branches: Sequence[Branch],
         frames: int,
         *,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         seeds: Sequence[int],
         prompt: Tensor | None,
         capture: bool = False,
@@ -190,7 +190,7 @@ class _Piece:
                 self.stack(part, self.past, heard)
         self.across = [[each.settled() for each in heard.pop(0)] for _ in self.stack.layers]  # no second copy of all
 
-    def write(self, progress: Progress | None) -> None:
+    def write(self, progress: ProgressFn | None) -> None:
         """The steps that are drawn."""
         config, device = self.stack.config, self.stack.device
         total = self.sequence.shape[2] - self.first
@@ -213,7 +213,7 @@ class _Piece:
         if progress is not None:
             self._tell(progress, 1.0)
 
-    def _tell(self, progress: Progress, fraction: float) -> None:
+    def _tell(self, progress: ProgressFn, fraction: float) -> None:
         if self.stack.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
         progress(fraction)

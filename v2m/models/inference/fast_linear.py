@@ -99,14 +99,14 @@ class Rounded(Product):
     with a scale for each; what it takes and gives is float32.
 
     FBGEMM's kernel knows one scale for all vectors. They are brought to one length before, so that what a vector gives
-    does not depend on its neighbours. It needs VNNI: older instructions saturate in between.
+    does not depend on its neighbors. It needs VNNI: older instructions saturate in between.
     """
 
     def __init__(self, weight: Tensor) -> None:
         whole, scale = eighth(weight)
         none = torch.zeros_like(scale, dtype=torch.int64)
-        quantised = torch.ops.aten._make_per_channel_quantized_tensor(whole, scale.double(), none, 0)
-        self.weight: Any = torch.ops.quantized.linear_prepack(quantised, None)
+        quantized = torch.ops.aten._make_per_channel_quantized_tensor(whole, scale.double(), none, 0)
+        self.weight: Any = torch.ops.quantized.linear_prepack(quantized, None)
         self._linear: Any = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
 
     def __call__(self, x: Tensor) -> Tensor:

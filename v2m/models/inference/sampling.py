@@ -1,6 +1,6 @@
 """From a language model's logits to the next token. Nothing here waits for the device.
 
-B rows, V tokens. The order in which transformers applies these: `guide`, `penalise`, then temperature, top-k, top-p.
+B rows, V tokens. The order in which transformers applies these: `guide`, `penalize`, then temperature, top-k, top-p.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def guide(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     return uncond + scale * (cond - uncond)
 
 
-def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Makes tokens that were `seen` (B, V; bool) less likely: CTRL (Keskar et al., 2019), equation 4, as transformers
     reads it: positive logits are divided by `penalty` ≥ 1, negative ones multiplied."""
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)

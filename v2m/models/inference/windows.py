@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v2m.core.types import Progress, Sampling
+from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models.music_model import Branch
 
 
@@ -32,10 +32,10 @@ class Writes(Protocol):
         branches: Sequence[Branch],
         frames: int,
         *,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         seeds: Sequence[int],
         prompt: Tensor | None = None,
-        progress: Progress | None = None,
+        progress: ProgressFn | None = None,
     ) -> Tensor: ...
 
 
@@ -66,9 +66,9 @@ def write(
     window: int,
     stride: int,
     branches: Callable[[int, int], Sequence[Branch]],
-    sampling: Sampling,
+    sampling: SamplingConfig,
     seeds: Sequence[int],
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> Tensor:
     """Codes (B, K, T) of `frames` = T frames, B = len(`seeds`): one sequence without a seam.
 
@@ -96,7 +96,7 @@ def write(
     return torch.cat(written, dim=-1)
 
 
-def part(progress: Progress, low: float, high: float) -> Progress:
+def part(progress: ProgressFn, low: float, high: float) -> ProgressFn:
     """What tells `progress` of a part of the work, that from `low` to `high`."""
 
     def told(fraction: float) -> None:

@@ -13,7 +13,7 @@ from v2m.analysis.beats import Pulse, pulse
 from v2m.analysis.cut_alignment import cut_alignment, nearest
 from v2m.core import timing
 from v2m.core.timing import TimeMap
-from v2m.core.types import Audio, Cut, Floats, Score, Section, Video
+from v2m.core.types import Audio, Cut, Floats, Section, Soundtrack, Video
 from v2m.media.ffmpeg import FFmpegError
 from v2m.pipeline.alignment.time_stretch import stretched
 from v2m.pipeline.alignment.time_warp import route
@@ -25,7 +25,7 @@ CUT_IN = 0.03  # seconds over which music begins that had begun before
 CUT_OUT = 0.4  # and over which it ends where its end is given up
 
 
-def retimed(score: Score, video: Video, tempo: float | None = None) -> Score:
+def retimed(score: Soundtrack, video: Video, tempo: float | None = None) -> Soundtrack:
     """`score` with its beats measured and, where that lets more cuts be met, moved onto the cuts of `video`.
 
     Only what does not know its own beats is measured. `tempo` is what the music was asked for. `facts` says what was
@@ -35,8 +35,10 @@ def retimed(score: Score, video: Video, tempo: float | None = None) -> Score:
         return score
     heard = pulse(score.audio, tempo)
     if heard is None:
-        return replace(score, facts={**score.facts, "retime": {"moved": False, "reason": "no steady beat is heard"}})
-    cuts = video.picture().cuts
+        return replace(
+            score, metadata={**score.metadata, "retime": {"moved": False, "reason": "no steady beat is heard"}}
+        )
+    cuts = video.visual_features().cuts
     course = route(heard, cuts, video.duration, [part.start for part in score.sections[1:]])
     before = _met(heard.beats, heard.downbeats, cuts, video.duration)
     if course is not None:
@@ -54,7 +56,7 @@ def retimed(score: Score, video: Video, tempo: float | None = None) -> Score:
     return _with_beats(score, heard.beats, heard.downbeats, cuts, told)
 
 
-def _along(score: Score, course: TimeMap, duration: float) -> Score:
+def _along(score: Soundtrack, course: TimeMap, duration: float) -> Soundtrack:
     """Sound and sections along `course`. Where there are stems, their sum is the mix."""
     stems = {name: _stretched(stem, course, duration) for name, stem in score.stems.items()}
     mix = np.sum([stem.samples for stem in stems.values()], axis=0)
@@ -68,7 +70,7 @@ def _along(score: Score, course: TimeMap, duration: float) -> Score:
 
 def _carried_sections(sections: Sequence[Section], course: TimeMap, duration: float) -> tuple[Section, ...]:
     """They still begin with the piece and end with it."""
-    inner = np.clip(course.to([part.start for part in sections[1:]]), 0.0, duration).tolist()
+    inner = np.clip(course.forward([part.start for part in sections[1:]]), 0.0, duration).tolist()
     starts, ends = [0.0, *inner], [*inner, duration]
     moved = [replace(part, start=a, end=b) for part, a, b in zip(sections, starts, ends, strict=False)]
     return tuple(part for part in moved if part.end > part.start)
@@ -77,7 +79,7 @@ def _carried_sections(sections: Sequence[Section], course: TimeMap, duration: fl
 def _stretched(sound: Audio, course: TimeMap, duration: float) -> Audio:
     """With fades where the music is cut into: at its beginning, and at its end."""
     audio = stretched(sound, course, duration)
-    lead, over = float(course.to(0.0)), float(course.to(duration)) - duration
+    lead, over = float(course.forward(0.0)), float(course.forward(duration)) - duration
     begin = timing.sample_count(max(lead, 0.0), audio.sample_rate)
     rise = timing.sample_count(CUT_IN if abs(lead) > 1e-3 else 0.0, audio.sample_rate)
     fall = timing.sample_count(CUT_OUT if over > CUT_OUT / 4 else 0.0, audio.sample_rate)
@@ -89,14 +91,14 @@ def _stretched(sound: Audio, course: TimeMap, duration: float) -> Audio:
 
 def _carried(heard: Pulse, course: TimeMap, duration: float) -> tuple[Floats, np.ndarray]:
     """The beats that are still heard, where they are now, and which of them open bars."""
-    beats = course.to(heard.beats)
+    beats = course.forward(heard.beats)
     inside = (beats >= 0) & (beats < duration)
     return beats[inside], heard.opens[inside]
 
 
 def _met(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], duration: float) -> dict[str, Any]:
     times = [cut.time for cut in cuts]
-    found = cut_alignment(times, beats, downbeats, duration=duration).as_dict()
+    found = cut_alignment(times, beats, downbeats, duration=duration).to_dict()
     if cuts and len(downbeats):
         strongest = max(cuts, key=lambda cut: cut.strength)
         found["strongest_on_downbeat"] = bool(nearest([strongest.time], downbeats)[0] <= NEAR)
@@ -106,17 +108,17 @@ def _met(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], duration: floa
 def _told(heard: Pulse, course: TimeMap, duration: float) -> Mapping[str, Any]:
     """shift: seconds by which the first beat moved; begins: where the music begins, before 0 what is lost of it."""
     return {
-        "max_stretch": round(float(np.abs(course.stretches - 1).max()), 4),
-        "mean_stretch": round(float(course.to(duration) - course.to(0.0)) / duration - 1, 4),
-        "shift": round(float(course.to(heard.beats[0]) - heard.beats[0]), 3),
-        "begins": round(float(course.to(0.0)), 3),
-        "lost_at_the_end": round(float(course.to(duration)) - duration, 3),
+        "max_stretch": round(float(np.abs(course.stretch_factors - 1).max()), 4),
+        "mean_stretch": round(float(course.forward(duration) - course.forward(0.0)) / duration - 1, 4),
+        "shift": round(float(course.forward(heard.beats[0]) - heard.beats[0]), 3),
+        "begins": round(float(course.forward(0.0)), 3),
+        "lost_at_the_end": round(float(course.forward(duration)) - duration, 3),
     }
 
 
 def _with_beats(
-    score: Score, beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], told: Mapping[str, Any]
-) -> Score:
+    score: Soundtrack, beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], told: Mapping[str, Any]
+) -> Soundtrack:
     """`score` with what markers and the report show."""
     hits = []
     for cut in cuts:
@@ -131,5 +133,5 @@ def _with_beats(
                 }
             )
     alignment = {**told.get("after", told["before"])}
-    facts = {**score.facts, "retime": dict(told), "alignment": alignment, "hits": hits}
-    return replace(score, beats=beats, downbeats=downbeats, facts=facts)
+    facts = {**score.metadata, "retime": dict(told), "alignment": alignment, "hits": hits}
+    return replace(score, beats=beats, downbeats=downbeats, metadata=facts)

@@ -34,7 +34,7 @@ def stretched(sound: Audio, course: TimeMap, duration: float) -> Audio:
     """
     assert sound.channels <= 2, "the filter keeps two channels together, not more"
     rate = sound.sample_rate
-    begin, first = max(0.0, float(course.back(0.0))), max(0.0, float(course.to(0.0)))
+    begin, first = max(0.0, float(course.inverse(0.0))), max(0.0, float(course.forward(0.0)))
     samples = sound.samples[:, sample_count(begin, rate) :]
     tail = np.zeros((sound.channels, sample_count(TAIL, rate)), np.float32)
     source = np.concatenate([samples, tail], axis=1)
@@ -47,7 +47,7 @@ def stretched(sound: Audio, course: TimeMap, duration: float) -> Audio:
 
 def _chain(course: TimeMap, begin: float) -> str:
     """The filters that play what follows `begin` of the recording along `course`."""
-    tempi = 1 / course.stretches
+    tempi = 1 / course.stretch_factors
     current = int(np.clip(np.searchsorted(course.source, begin, side="right") - 1, 0, len(tempi) - 1))
     commands, last = [], tempi[current]
     for knot, tempo in zip(course.source[current + 1 : -1] - begin, tempi[current + 1 :], strict=True):

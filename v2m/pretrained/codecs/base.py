@@ -33,18 +33,18 @@ class Network:
 
     Args:
         encoder, decoder: Layers in their order.
-        quantise: Embeddings (B, D, T) → codes (K, B, T).
+        quantize: Embeddings (B, D, T) → codes (K, B, T).
         embed: Codes (K, B, T) → embeddings (B, D, T).
         chunk: Frames that the model works on at a time; None for all.
-        normalise: Whether each chunk is brought to one loudness before.
+        normalize: Whether each chunk is brought to one loudness before.
     """
 
     encoder: Sequence[nn.Module]
     decoder: Sequence[nn.Module]
-    quantise: Callable[[Tensor], Tensor]
+    quantize: Callable[[Tensor], Tensor]
     embed: Callable[[Tensor], Tensor]
     chunk: int | None = None
-    normalise: bool = False
+    normalize: bool = False
 
 
 class EnCodec:
@@ -57,7 +57,7 @@ class EnCodec:
 
     def __init__(self, spec: CodecSpec, hop: int, network: Network) -> None:
         self.spec = spec
-        self.hop = hop
+        self.hop_length = hop
         self._network = network
         modules = [*network.encoder, *network.decoder]
         self._device = next(value.device for each in modules for value in each.parameters())
@@ -79,12 +79,12 @@ class EnCodec:
         assert wave.shape[2] > 0, "there is no sound"
         wave = wave.to(self._device, torch.float32)
         codes, scales, known = [], [], 0
-        for start, skip, end in self._chunks(-(-wave.shape[2] // self.hop)):
-            part = wave[..., start * self.hop : end * self.hop]
+        for start, skip, end in self._chunks(-(-wave.shape[2] // self.hop_length)):
+            part = wave[..., start * self.hop_length : end * self.hop_length]
             scale = torch.ones(len(wave), device=self._device)
-            if self._network.normalise:
+            if self._network.normalize:
                 scale = part.mean(dim=1).square().mean(dim=1).sqrt() + 1e-8
-            found = self._network.quantise(self._embedded(part / scale[:, None, None])).transpose(0, 1)
+            found = self._network.quantize(self._embedded(part / scale[:, None, None])).transpose(0, 1)
             if codes:
                 codes[-1] = codes[-1][..., : codes[-1].shape[2] - (known - start - skip)]
             codes.append(found[..., skip:])
@@ -103,14 +103,14 @@ class EnCodec:
         codes = codes.to(self._device)
         chunks = self._chunks(codes.shape[2])
         if scales is None:
-            level = LEVEL if self._network.normalise else 1.0
+            level = LEVEL if self._network.normalize else 1.0
             scales = torch.full((len(codes), len(chunks)), level)
         assert scales.shape == (len(codes), len(chunks)), f"{tuple(scales.shape)} scales for {len(chunks)} chunks"
         scales = scales.to(self._device)
         out = torch.zeros(len(codes), self.spec.channels, 0, device=self._device)
         for number, (start, skip, end) in enumerate(chunks):
             found = self._heard(codes[..., start:end]) * scales[:, number, None, None]
-            out = _faded(out, found[..., skip * self.hop :], (start + skip) * self.hop)
+            out = _faded(out, found[..., skip * self.hop_length :], (start + skip) * self.hop_length)
         return out
 
     def _chunks(self, total: int) -> list[tuple[int, int, int]]:
@@ -128,12 +128,12 @@ class EnCodec:
     def _embedded(self, wave: Tensor) -> Tensor:
         """(B, C, N) → (B, D, T)."""
         far, near = _split(self._network.encoder, 0)
-        return near(self._piecewise(far, wave, taken=self.hop))
+        return near(self._piecewise(far, wave, taken=self.hop_length))
 
     def _heard(self, codes: Tensor) -> Tensor:
         """(B, K, T) → (B, C, T · hop)."""
         near, far = _split(self._network.decoder, 1)
-        return self._piecewise(far, near(self._network.embed(codes.transpose(0, 1))), given=self.hop)
+        return self._piecewise(far, near(self._network.embed(codes.transpose(0, 1))), given=self.hop_length)
 
     def _piecewise(self, apply: Callable[[Tensor], Tensor], x: Tensor, *, taken: int = 1, given: int = 1) -> Tensor:
         if not self._local:  # each frame depends on the loudness of all
@@ -142,9 +142,11 @@ class EnCodec:
 
     def _check(self, codes: Tensor) -> None:
         assert codes.ndim == 3, f"expected (B, K, T), not {tuple(codes.shape)}"
-        assert 1 <= codes.shape[1] <= self.spec.codebooks, f"{codes.shape[1]} of {self.spec.codebooks} codebooks"
+        assert 1 <= codes.shape[1] <= self.spec.num_codebooks, (
+            f"{codes.shape[1]} of {self.spec.num_codebooks} codebooks"
+        )
         assert codes.shape[2] > 0, "there are no codes"
-        assert 0 <= int(codes.min()) <= int(codes.max()) < self.spec.entries, "no such code"
+        assert 0 <= int(codes.min()) <= int(codes.max()) < self.spec.codebook_size, "no such code"
 
 
 class Stereo:
@@ -157,8 +159,8 @@ class Stereo:
         mono = codec.spec
         assert mono.channels == 1, f"a codec of {mono.channels} channels is no mono codec"
         self.codec = codec
-        self.spec = CodecSpec(mono.sample_rate, mono.frame_rate, 2 * mono.codebooks, mono.entries, channels=2)
-        self.hop = codec.hop
+        self.spec = CodecSpec(mono.sample_rate, mono.frame_rate, 2 * mono.num_codebooks, mono.codebook_size, channels=2)
+        self.hop_length = codec.hop_length
 
     def encode(self, wave: Tensor) -> Tensor:
         """(B, 2, N) → codes (B, 2K, T)."""

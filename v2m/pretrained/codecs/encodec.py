@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 from transformers import EncodecModel
 
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.timing import sample_count
 from v2m.core.types import CodecSpec
 from v2m.mappings import encodec as convert
@@ -62,7 +62,7 @@ def load(
                 return load(weights.fetch(found, FILES).folder, device, bandwidth=bandwidth)
             config, state = found
         elif not (folder / "config.json").is_file():
-            raise MissingError(f"{str(folder)!r} holds no codec: neither config.json nor {AUDIOCRAFT}")
+            raise DependencyError(f"{str(folder)!r} holds no codec: neither config.json nor {AUDIOCRAFT}")
     state = state_dict(folder) if state is None else state
     check_finite(state, f"EnCodec ({str(folder)!r})")
     cpu = torch.device("cpu")  # where weights keep all their digits
@@ -81,19 +81,19 @@ def compression(path: Path) -> str | tuple[dict[str, Any], dict[str, Tensor]]:
     name = held.get("pretrained")
     if isinstance(name, str):
         if name.startswith("dac_"):
-            raise MissingError(f"{str(path)!r} asks for the codec {name!r}, which is no EnCodec: it is not read")
+            raise DependencyError(f"{str(path)!r} asks for the codec {name!r}, which is no EnCodec: it is not read")
         return name
     state, text = held.get("best_state"), held.get("xp.cfg")
     if not isinstance(state, dict) or not isinstance(text, str):
-        raise MissingError(f"{str(path)!r} is no compression model of audiocraft: it lacks best_state or xp.cfg")
+        raise DependencyError(f"{str(path)!r} is no compression model of audiocraft: it lacks best_state or xp.cfg")
     if not all(isinstance(value, Tensor) for value in state.values()):
-        raise MissingError(f"{str(path)!r}: its best_state is no plain state dict")
+        raise DependencyError(f"{str(path)!r}: its best_state is no plain state dict")
     try:
         settings = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise MissingError(f"{str(path)!r}: its xp.cfg is not YAML ({' '.join(str(error).split())})") from error
+        raise DependencyError(f"{str(path)!r}: its xp.cfg is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(settings, dict):
-        raise MissingError(f"{str(path)!r}: its xp.cfg holds no settings")
+        raise DependencyError(f"{str(path)!r}: its xp.cfg holds no settings")
     return convert.config_to_transformers(settings, state), convert.to_transformers(state)
 
 
@@ -108,14 +108,16 @@ def _wrapped(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     codebooks = model.quantizer.get_num_quantizers_for_bandwidth(bandwidth)
     rate, hop = config.sampling_rate, config.hop_length
     if sample_count(1.0, rate) != config.frame_rate * hop:
-        raise MissingError(f"the codec {name!r} has no whole number of frames a second: {rate} Hz, {hop} samples each")
+        raise DependencyError(
+            f"the codec {name!r} has no whole number of frames a second: {rate} Hz, {hop} samples each"
+        )
     spec = CodecSpec(rate, config.frame_rate, codebooks, config.codebook_size, config.audio_channels)
     chunk = None if config.chunk_length is None else config.chunk_length // hop
 
-    def quantise(embeddings: Tensor) -> Tensor:
+    def quantize(embeddings: Tensor) -> Tensor:
         return model.quantizer.encode(embeddings, bandwidth)
 
     network = Network(
-        model.encoder.layers, model.decoder.layers, quantise, model.quantizer.decode, chunk, config.normalize
+        model.encoder.layers, model.decoder.layers, quantize, model.quantizer.decode, chunk, config.normalize
     )
     return EnCodec(spec, hop, network)

@@ -11,7 +11,7 @@ import torch
 from encodec.model import EncodecModel
 from torch import Tensor
 
-from v2m.core.errors import MissingError, UsageError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import CodecSpec
 from v2m.pretrained.codecs.base import EnCodec, Network, fuse
 from v2m.pretrained.safe_load import check_finite, load_strictly, tensors
@@ -38,7 +38,9 @@ def file(place: Path) -> Path | None:
     kept = Path(torch.hub.get_dir()) / "checkpoints"
     found = sorted(kept.glob(f"{place}-*.th"))
     if not found:
-        raise MissingError(f"the codec {str(place)!r} is not in {str(kept)!r}: download its file from {HOME} into it")
+        raise DependencyError(
+            f"the codec {str(place)!r} is not in {str(kept)!r}: download its file from {HOME} into it"
+        )
     return found[0]
 
 
@@ -78,9 +80,9 @@ def wrapped(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     hop = math.prod(model.encoder.ratios)
     spec = CodecSpec(model.sample_rate, rate, codebooks, quantizer.bins, model.channels)
 
-    def quantise(embeddings: Tensor) -> Tensor:
+    def quantize(embeddings: Tensor) -> Tensor:
         return quantizer.encode(embeddings, rate, bandwidth)
 
     chunk = None if model.segment_length is None else model.segment_length // hop
-    network = Network(model.encoder.model, model.decoder.model, quantise, quantizer.decode, chunk, model.normalize)
+    network = Network(model.encoder.model, model.decoder.model, quantize, quantizer.decode, chunk, model.normalize)
     return EnCodec(spec, hop, network)

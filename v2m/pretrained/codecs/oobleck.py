@@ -29,7 +29,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, sizes: AutoencoderSizes, frames_at_once: int = STEP) -> None:
         super().__init__()
-        self.hop, self._step = math.prod(sizes.strides), frames_at_once
+        self.hop_length, self._step = math.prod(sizes.strides), frames_at_once
         hearing = DacConfig(encoder_hidden_size=sizes.encoder_width, downsampling_ratios=list(sizes.strides))
         telling = DacConfig(decoder_hidden_size=sizes.decoder_width, downsampling_ratios=list(sizes.rates[::-1]))
         telling.hidden_size = sizes.latent
@@ -53,9 +53,9 @@ class Autoencoder(nn.Module):
     @torch.inference_mode()
     def encode(self, wave: Tensor) -> Tensor:
         """(B, 1, N) → (B, C, T), T = N / `hop` rounded up; the mean of what the encoder gives, not a draw from it."""
-        lacking = -wave.shape[-1] % self.hop
+        lacking = -wave.shape[-1] % self.hop_length
         wave = nn.functional.pad(wave, (0, lacking)).to(self.project.weight)
-        heard = in_pieces(self._encoded, wave, step=self._step, margin=MARGIN, taken=self.hop)
+        heard = in_pieces(self._encoded, wave, step=self._step, margin=MARGIN, taken=self.hop_length)
         return heard.float().chunk(2, dim=1)[0]
 
     @torch.inference_mode()
@@ -63,7 +63,8 @@ class Autoencoder(nn.Module):
         """(B, C, T) → (B, 1, T · `hop`) float32, within ±1; one after the other, since each fills the device."""
         latents = latents.to(self.project.weight)
         parts = [
-            in_pieces(self.decoder, each, step=self._step, margin=MARGIN, given=self.hop) for each in latents.split(1)
+            in_pieces(self.decoder, each, step=self._step, margin=MARGIN, given=self.hop_length)
+            for each in latents.split(1)
         ]
         return torch.cat(parts).float()
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import fold, gelu
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.chunking import in_pieces
 from v2m.pretrained.safe_load import load_strictly, read_yaml, tensors
@@ -120,7 +120,7 @@ class _Head(nn.Module):
 class _InverseTransform(nn.Module):
     """Spectra (B, F, T) → (B, N = T · hop): windowed frames overlapped, added, and divided by the windows' power.
 
-    (window − hop) / 2 samples are cut off at each end, so that frame t is centred on samples t · hop to (t + 1) · hop.
+    (window − hop) / 2 samples are cut off at each end, so that frame t is centerd on samples t · hop to (t + 1) · hop.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -156,10 +156,10 @@ def _sizes(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -
         inner = state["backbone.convnext.0.pwconv1.weight"].shape[0]
         window = len(state["head.istft.window"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MissingError(
+        raise DependencyError(
             f"{str(path)!r} or its {xcodec_files.DECODERS} is no Vocos decoder of YuE ({error})"
         ) from error
     if padding != "same" or not 0 < hop <= window or (window - hop) % 2:
-        raise MissingError(f"{xcodec_files.DECODERS}: window {window}, hop {hop}, padding {padding!r} are not YuE's")
+        raise DependencyError(f"{xcodec_files.DECODERS}: window {window}, hop {hop}, padding {padding!r} are not YuE's")
     blocks = sum(key.endswith(".gamma") for key in state)
     return Sizes(embedding, width, inner, blocks, window, hop)

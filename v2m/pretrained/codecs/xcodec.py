@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import XcodecConfig, XcodecModel
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.core.timing import hop_length, sample_count
 from v2m.core.types import CodecSpec
 from v2m.mappings import xcodec as convert
@@ -38,7 +38,7 @@ class XCodec:
         self.spec = CodecSpec(
             config.sample_rate, config.frame_rate, config.num_quantizers, config.codebook_size, channels=1
         )
-        self.hop = hop_length(self.spec.sample_rate, self.spec.frame_rate)  # samples a frame
+        self.hop_length = hop_length(self.spec.sample_rate, self.spec.frame_rate)  # samples a frame
         self.model = model
 
     @classmethod
@@ -52,11 +52,13 @@ class XCodec:
         path = folder / xcodec_files.CHECKPOINT
         state = pickled(path).get("codec_model")  # what is beside it is training's, and larger: it stays on the disk
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise MissingError(f"{str(path)!r} holds no 'codec_model': it is not the one of {xcodec_files.REPOSITORY}")
+            raise DependencyError(
+                f"{str(path)!r} holds no 'codec_model': it is not the one of {xcodec_files.REPOSITORY}"
+            )
         generator = read_yaml(folder / xcodec_files.CONFIG).get("generator")
         config = generator.get("config") if isinstance(generator, dict) else None
         if not isinstance(config, dict):
-            raise MissingError(f"{str(folder / xcodec_files.CONFIG)!r} holds no generator.config: download it again")
+            raise DependencyError(f"{str(folder / xcodec_files.CONFIG)!r} holds no generator.config: download it again")
         model = _built(convert.settings(config, read_json(folder / xcodec_files.SEMANTIC), state))
         load_strictly(model, convert.to_transformers(state), f"YuE's X-Codec ({str(path)!r})", assign=True)
         return cls(model.eval().requires_grad_(False).to(device=device, dtype=dtype))
@@ -71,15 +73,15 @@ class XCodec:
         """
         assert wave.ndim == 3, f"expected (B, 1, N), not {tuple(wave.shape)}"
         assert wave.shape[1] == 1, f"expected (B, 1, N), not {tuple(wave.shape)}"
-        assert wave.shape[2] >= self.hop, f"{wave.shape[2]} samples are less than a frame"
-        assert 1 <= codebooks <= self.spec.codebooks, f"{codebooks} of {self.spec.codebooks} codebooks"
-        model, half = self.model, self.hop // 2
+        assert wave.shape[2] >= self.hop_length, f"{wave.shape[2]} samples are less than a frame"
+        assert 1 <= codebooks <= self.spec.num_codebooks, f"{codebooks} of {self.spec.num_codebooks} codebooks"
+        model, half = self.model, self.hop_length // 2
         wave = wave.to(model.device, model.dtype)
         padded = pad(wave, (half, half))
         states = model.semantic_model(padded[:, 0], output_hidden_states=True).hidden_states
         semantic = model.encoder_semantic(torch.stack(states, dim=1).mean(dim=1).mT)  # (B, D_semantic, T)
         heard = wave if self._frames(wave.shape[2]) == semantic.shape[2] else padded
-        acoustic = in_pieces(model.acoustic_encoder, heard, step=STEP, margin=MARGIN, taken=self.hop)
+        acoustic = in_pieces(model.acoustic_encoder, heard, step=STEP, margin=MARGIN, taken=self.hop_length)
         rest = model.fc(torch.cat([acoustic, semantic], dim=1).mT).mT  # (B, D, T)
         codes = []
         for quantizer in model.quantizer.quantizers[:codebooks]:
@@ -90,7 +92,7 @@ class XCodec:
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, K, T) of the first K codebooks → sound (B, 1, T · 320) at 16 kHz, float32, about ±1."""
-        return in_pieces(self._decode, codes, step=STEP, margin=MARGIN, given=self.hop)
+        return in_pieces(self._decode, codes, step=STEP, margin=MARGIN, given=self.hop_length)
 
     @torch.inference_mode()
     def embed(self, codes: Tensor) -> Tensor:
@@ -110,8 +112,8 @@ class XCodec:
 
     def _embed(self, codes: Tensor) -> Tensor:
         assert codes.ndim == 3, f"expected (B, K, T), not {tuple(codes.shape)}"
-        assert codes.shape[1] <= self.spec.codebooks, f"{codes.shape[1]} of {self.spec.codebooks} codebooks"
-        assert codes.numel() == 0 or 0 <= int(codes.min()) <= int(codes.max()) < self.spec.entries, "no such code"
+        assert codes.shape[1] <= self.spec.num_codebooks, f"{codes.shape[1]} of {self.spec.num_codebooks} codebooks"
+        assert codes.numel() == 0 or 0 <= int(codes.min()) <= int(codes.max()) < self.spec.codebook_size, "no such code"
         return self.model.quantizer.decode(codes.to(self.model.device).transpose(0, 1))
 
     def _decode(self, codes: Tensor) -> Tensor:
@@ -125,4 +127,4 @@ def _built(settings: dict[str, Any]) -> Any:
             return XcodecModel(XcodecConfig(**settings))
     except (ValueError, TypeError, AttributeError, ZeroDivisionError, StrictDataclassError) as error:
         said = " ".join(str(error).split())
-        raise MissingError(f"the settings of YuE's X-Codec make no model ({said}): download them again") from error
+        raise DependencyError(f"the settings of YuE's X-Codec make no model ({said}): download them again") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 
 REPOSITORY = "m-a-p/xcodec_mini_infer"
 CONFIG, CHECKPOINT = "final_ckpt/config.yaml", "final_ckpt/ckpt_00360000.pth"
@@ -19,4 +19,4 @@ def check(folder: Path, names: Sequence[str]) -> None:
     """Raises MissingError, naming them, where `folder` lacks some of the files."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise MissingError(f"{str(folder)!r} lacks {', '.join(missing)}: it should be a copy of {REPOSITORY}")
+        raise DependencyError(f"{str(folder)!r} lacks {', '.join(missing)}: it should be a copy of {REPOSITORY}")

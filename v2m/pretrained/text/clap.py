@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import RobertaModel, RobertaTokenizer
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.mappings.state_dict_map import count
 from v2m.models.conditioning import Condition
 from v2m.pretrained import transformers_loader
@@ -36,7 +36,7 @@ class ClapText:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self._tokenizer = model, tokenizer
-        self.width: int = model.config.hidden_size
+        self.dim: int = model.config.hidden_size
         self.longest = LONGEST
 
     @classmethod
@@ -57,7 +57,7 @@ class ClapText:
         layers = count(branch, "encoder.layer.N.output.dense.weight")
         kept = layer if layer >= 0 else layers + 1 + layer
         if not 1 <= kept <= layers:
-            raise MissingError(f"the text branch in {str(path)!r} has {layers} layers, and no hidden state {layer}")
+            raise DependencyError(f"the text branch in {str(path)!r} has {layers} layers, and no hidden state {layer}")
         unused = (UNUSED, *(f"encoder.layer.{n}." for n in range(kept, layers)))
         branch = {name: value for name, value in branch.items() if not name.startswith(unused)}
         check_finite(branch, f"CLAP's text branch ({str(path)!r})")
@@ -68,7 +68,7 @@ class ClapText:
         words = transformers_loader.tokenizer(RobertaTokenizer, tokenizer, ("tokenizer.json", "vocab.json"), "RoBERTa")
         rows = model.config.vocab_size
         if len(words) > rows:
-            raise MissingError(f"the tokenizer in {str(tokenizer)!r} has {len(words)} tokens, CLAP only {rows}")
+            raise DependencyError(f"the tokenizer in {str(tokenizer)!r} has {len(words)} tokens, CLAP only {rows}")
         return cls(model.float(), words)
 
     @torch.inference_mode()
@@ -88,11 +88,11 @@ class ClapText:
 
 def _branch(state: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MissingError(f"{str(path)!r} holds no state dict: it is not a checkpoint of CLAP")
+        raise DependencyError(f"{str(path)!r} holds no state dict: it is not a checkpoint of CLAP")
     plain = {name.removeprefix(WRAPPED): value for name, value in state.items()}
     branch = {name.removeprefix(BRANCH): value for name, value in plain.items() if name.startswith(BRANCH)}
     if not branch:
-        raise MissingError(f"{str(path)!r} has no text branch: it is not a checkpoint of CLAP")
+        raise DependencyError(f"{str(path)!r} has no text branch: it is not a checkpoint of CLAP")
     return branch
 
 
@@ -112,4 +112,4 @@ def _settings(branch: dict[str, Tensor], layers: int, path: Path) -> dict[str, A
             "layer_norm_eps": 1e-5,
         }
     except (KeyError, ValueError) as error:
-        raise MissingError(f"the text branch in {str(path)!r} is no RoBERTa (it lacks {error})") from error
+        raise DependencyError(f"the text branch in {str(path)!r} is no RoBERTa (it lacks {error})") from error

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
-from v2m.core.errors import MissingError
+from v2m.core.errors import DependencyError
 from v2m.models.conditioning import Condition
 from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import check_finite, state_dict
@@ -31,7 +31,7 @@ class T5:
     """The encoder on a device, in float32: in float16 T5 overflows. `width` is that of its tokens."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.width: int = model.config.d_model
+        self.dim: int = model.config.d_model
         self._model = model
         self._tokenizer = tokenizer
 
@@ -68,7 +68,9 @@ class T5:
         )
         rows = model.get_input_embeddings().num_embeddings
         if len(words) > rows:
-            raise MissingError(f"the tokenizer in {str(tokenizer or folder)!r} has {len(words)} tokens, T5 only {rows}")
+            raise DependencyError(
+                f"the tokenizer in {str(tokenizer or folder)!r} has {len(words)} tokens, T5 only {rows}"
+            )
         return cls(model.to(device=device, dtype=torch.float32), words)
 
     @torch.inference_mode()

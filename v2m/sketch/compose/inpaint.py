@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from v2m.core.errors import UsageError
-from v2m.core.types import Picture, Regeneration, Tags
+from v2m.core.types import InpaintRequest, Tags, VisualFeatures
 from v2m.sketch.compose.arrange import Piece, compose, vary
 from v2m.sketch.compose.lead_sheet import Note, Part
 from v2m.sketch.plan import plan as planning
@@ -33,11 +33,11 @@ class Written:
     tags: Tags
 
     @classmethod
-    def of(cls, asked: Regeneration, seed: int, tags: Tags) -> Written:
-        return cls(asked.begin, asked.end, seed, tags)
+    def of(cls, asked: InpaintRequest, seed: int, tags: Tags) -> Written:
+        return cls(asked.start, asked.end, seed, tags)
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"begin": self.begin, "end": self.end, "seed": self.seed, "tags": self.tags.as_dict()}
+    def to_dict(self) -> dict[str, Any]:
+        return {"begin": self.begin, "end": self.end, "seed": self.seed, "tags": self.tags.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Origin:
     beats: tuple[float, ...]
 
     @classmethod
-    def of(cls, asked: Regeneration) -> Origin:
+    def of(cls, asked: InpaintRequest) -> Origin:
         """Raises UsageError where the sidecar beside the music does not say it, or says that another made it."""
-        record, name = asked.record, asked.previous.name if asked.previous else "it"
+        record, name = asked.source_metadata, asked.source_path.name if asked.source_path else "it"
         try:
             assert record is not None
             music, span = record["music"], record["span"]
@@ -73,7 +73,7 @@ def _row(row: Mapping[str, Any]) -> Written:
     return Written(float(row["begin"]), float(row["end"]), int(row["seed"]), Tags(**row["tags"]))
 
 
-def rewritten(origin: Origin, picture: Picture, duration: float, part: Written) -> tuple[Piece, Piece]:
+def rewritten(origin: Origin, picture: VisualFeatures, duration: float, part: Written) -> tuple[Piece, Piece]:
     """The piece of `origin`, and the same with `part` over it, on its beats, in its key and over its chords.
 
     Raises:
@@ -97,7 +97,7 @@ def rewritten(origin: Origin, picture: Picture, duration: float, part: Written) 
 
 def inside(plan: Plan, begin: float, end: float) -> tuple[float, float]:
     """The beats from which to which the seconds from `begin` to `end` are written: whole ones, if one lies inside."""
-    low, high = (float(beat) for beat in plan.tempo_map.beat([begin, end]))
+    low, high = (float(beat) for beat in plan.tempo_map.time_to_beat([begin, end]))
     first, last = float(np.ceil(low - EDGE)), float(np.floor(high + EDGE))
     if end >= plan.duration - SAME:
         last = np.inf

@@ -95,7 +95,7 @@ class Sheet:
     @cached_property
     def end(self) -> float:
         """The beat at which the file ends."""
-        return float(self.plan.tempo_map.beat(self.plan.duration))
+        return float(self.plan.tempo_map.time_to_beat(self.plan.duration))
 
     def index_at(self, beat: float) -> int:
         return max(0, bisect_right(self._starts, beat + 1e-6) - 1)

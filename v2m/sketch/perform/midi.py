@@ -24,7 +24,7 @@ def midi_file(sheet: Sheet, parts: tuple[Part, ...], heading: str) -> bytes:
     """The file's bytes. Where beat 0 lies after the first frame, one beat of rest as long as that stands before it."""
     import mido
 
-    lead_in = float(sheet.plan.tempo_map.time(0.0))
+    lead_in = float(sheet.plan.tempo_map.beat_to_time(0.0))
     shift = TICKS if lead_in > 1e-4 else 0
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS)
     file.tracks.append(_conductor(sheet, heading, shift, lead_in))
@@ -73,7 +73,7 @@ def _track(sheet: Sheet, part: Part, channel: int, shift: int) -> MidiTrack:
         (0, Message("control_change", channel=channel, control=10, value=round(63.5 + 63.5 * part.pan))),
     ]
     for time, value in expression(sheet, part):
-        beat = float(sheet.plan.tempo_map.beat(time))
+        beat = float(sheet.plan.tempo_map.time_to_beat(time))
         tick = shift + round(max(0.0, beat) * TICKS)
         events.append((tick, Message("control_change", channel=channel, control=11, value=value)))
     for note in part.notes:

@@ -24,7 +24,7 @@ class Noises:
         self.rate = sample_rate
         self.crackles = sheet.style.crackle
         rises = sheet.rises() if sheet.style.transition == "riser" else ()
-        edges = sheet.plan.tempo_map.time([(bar.start, bar.start + bar.beats) for bar in rises]).reshape(-1, 2)
+        edges = sheet.plan.tempo_map.beat_to_time([(bar.start, bar.start + bar.beats) for bar in rises]).reshape(-1, 2)
         self.risers = [(sample_count(a, sample_rate), sample_count(b, sample_rate)) for a, b in edges.tolist()]
 
     def __bool__(self) -> bool:

@@ -122,7 +122,7 @@ def render(
 
 def _ending(sheet: Sheet, count: int, sample_rate: int) -> NDArray[np.float32]:
     """The fade of the last chord: untouched while it speaks, then a raised cosine to silence at the last sample."""
-    last = float(sheet.plan.tempo_map.time(sheet.last.start))
+    last = float(sheet.plan.tempo_map.beat_to_time(sheet.last.start))
     spoken = min(sample_count(last + 0.3 * (sheet.plan.duration - last), sample_rate), count - 1)
     return (0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, count - max(0, spoken)))).astype(np.float32)
 
@@ -159,7 +159,7 @@ def _events(sheet: Sheet, part: Part, channel: int, player: Player, soundfont: P
     synth.control_change(channel, 7, round(127 * gain ** (1 / 3)))  # TinySoundFont cubes volume and expression
     synth.control_change(channel, 10, round(63.5 + 63.5 * part.pan))
     ahead = 0.0 if part.drums else min(attack, EARLIEST)
-    times = sheet.plan.tempo_map.time([(note.beat, note.beat + note.length) for note in part.notes])
+    times = sheet.plan.tempo_map.beat_to_time([(note.beat, note.beat + note.length) for note in part.notes])
     for note, (on, off) in zip(part.notes, times, strict=True):
         # TinySoundFont's level is linear in velocity; General MIDI's is nearer to the square
         velocity = max(1, round(127 * (note.velocity / 127) ** 1.7))
@@ -184,7 +184,7 @@ def expression(sheet: Sheet, part: Part) -> Iterator[tuple[float, int]]:
     grid = np.arange(0.0, sheet.end, GRAIN)
     levels = np.round(127 * np.interp(grid, beats, values)).astype(int)
     before = -1
-    for time, level in zip(sheet.plan.tempo_map.time(grid), levels, strict=True):
+    for time, level in zip(sheet.plan.tempo_map.beat_to_time(grid), levels, strict=True):
         if level != before:
             yield max(0.0, float(time)), int(level)
             before = level

@@ -149,7 +149,7 @@ def bends(cuts: Sequence[Cut], times: Floats, pickup: float) -> np.ndarray:
 
 def chord(brief: Brief) -> Bars:
     """One bar from 0 s to the end, for a piece that is its final chord."""
-    return Bars((beats_to(brief.duration, brief.period),), TempoMap.steady(brief.tempo))
+    return Bars((beats_to(brief.duration, brief.period),), TempoMap.constant(brief.tempo))
 
 
 def beats_to(seconds: float, period: float) -> int:

@@ -89,4 +89,4 @@ def _bar(brief: Brief, period: float, phase: float) -> tuple[float, Bars]:
         beats.append(int(length[at]))
         at -= beats[-1]
     drift = float(drift_cost(period / brief.period)) * line
-    return float(worth[line]) - drift, Bars(tuple(beats[::-1]), TempoMap.steady(timing.beat_seconds(period), phase))
+    return float(worth[line]) - drift, Bars(tuple(beats[::-1]), TempoMap.constant(timing.beat_seconds(period), phase))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from v2m.core.types import Cut, Floats, Picture
+from v2m.core.types import Cut, Floats, VisualFeatures
 
 # A, B and C are themes. Pieces with more passages than the longest form go through rounds of four first.
 FORMS: dict[int, tuple[str, ...]] = {
@@ -63,7 +63,7 @@ def shaped(parts: Sequence[Part], energy: Floats) -> Floats:
     return np.clip(energy, 0.1, 1.0)
 
 
-def energies(picture: Picture, cuts: Sequence[Cut], edges: Floats) -> Floats:
+def energies(picture: VisualFeatures, cuts: Sequence[Cut], edges: Floats) -> Floats:
     """(B,) how much each bar's picture moves and cuts against the rest of the video, 0.1–0.9; 0.5 where all is alike.
 
     edges: (B + 1,) bar lines in seconds.

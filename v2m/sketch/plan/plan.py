@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from v2m.core import timing
 from v2m.core.timing import TempoMap
-from v2m.core.types import Cut, Floats, Picture, Tags
+from v2m.core.types import Cut, Floats, Tags, VisualFeatures
 from v2m.sketch.plan import beat_grid, constant_tempo, form, tempo_smoothing, variable_tempo
 from v2m.sketch.style import Style
 
@@ -72,16 +72,16 @@ class Plan:
     @property
     def beats(self) -> Floats:
         """Seconds of every beat up to the final chord's; the grid goes on, but after it nothing new sounds."""
-        return self.tempo_map.time(np.arange(self.bars[-1].start + 1))
+        return self.tempo_map.beat_to_time(np.arange(self.bars[-1].start + 1))
 
     @property
     def downbeats(self) -> Floats:
         """Seconds of every bar line, the last of them the final chord's."""
-        return self.tempo_map.time([bar.start for bar in self.bars])
+        return self.tempo_map.beat_to_time([bar.start for bar in self.bars])
 
 
 def plan(
-    picture: Picture,
+    picture: VisualFeatures,
     duration: float,
     tempo: float,
     seed: int,
@@ -117,7 +117,7 @@ def plan(
         if hit.downbeat:
             bar = int(np.searchsorted(openings, hit.beat))
             accents[bar] = max(accents[bar], hit.strength)
-    moved = form.energies(picture, cuts, np.minimum(laid.tempo_map.time(openings), duration))
+    moved = form.energies(picture, cuts, np.minimum(laid.tempo_map.beat_to_time(openings), duration))
     parts = form.outline(accents, moved, seed)
     energy = form.shaped(parts, moved)
     section = np.repeat(np.arange(len(parts)), [part.last - part.first for part in parts])
@@ -125,7 +125,7 @@ def plan(
     return Plan(duration, tempo, laid.tempo_map, bars, _passages(parts, energy), hits, energy, missed)
 
 
-def for_style(style: Style, picture: Picture, duration: float, tags: Tags, seed: int) -> Plan:
+def for_style(style: Style, picture: VisualFeatures, duration: float, tags: Tags, seed: int) -> Plan:
     """The plan of a piece in `style`, at the tempo that the tags name or that is usual in it."""
     tempo = tags.tempo or style.tempo[1]
     return plan(picture, duration, tempo, seed, beats_per_bar=style.meter, steadiness=style.steadiness)
@@ -149,8 +149,8 @@ def _meet(
     """The cuts that meet a beat up to the last downbeat, and those that do not."""
     hits, missed = [], []
     for cut in cuts:
-        beat = int(np.clip(np.rint(tempo_map.beat(cut.time)), 0, downbeats[-1]))
-        offset = float(tempo_map.time(beat)) - cut.time
+        beat = int(np.clip(np.rint(tempo_map.time_to_beat(cut.time)), 0, downbeats[-1]))
+        offset = float(tempo_map.beat_to_time(beat)) - cut.time
         if abs(offset) <= beat_grid.TOLERANCE:
             hits.append(Hit(cut.time, cut.strength, beat, offset, bool(np.isin(beat, downbeats))))
         else:
@@ -174,7 +174,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "bars": len(plan.bars),
         "irregular_bars": sum(count != regular for count in counts),
         "form": [f"{passage.name}{passage.variant + 1 if passage.variant else ''}" for passage in plan.passages],
-        "alignment": cut_alignment(cuts, plan.beats, plan.downbeats, duration=plan.duration).as_dict(),
+        "alignment": cut_alignment(cuts, plan.beats, plan.downbeats, duration=plan.duration).to_dict(),
         "hits": [
             {
                 "time": round(h.time, 3),

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v2m.data.collate import Batch, Cropper
+from v2m.data.collate import Batch, CropCollator
 from v2m.data.samples import decode
-from v2m.data.shards import Shards
+from v2m.data.shards import ShardReader
 from v2m.models import losses
 from v2m.models.conditioning import Condition
 from v2m.models.music_model import MusicModel
@@ -25,8 +25,8 @@ AT_ONCE = 16
 
 def windows(folder: Path, seconds: float, places: Sequence[float]) -> list[Batch]:
     """All N clips of prepared shards side by side, once for each of `places` (0–1) that their crops begin at."""
-    shards = Shards(folder)
-    cropper = Cropper(shards.manifest, seconds)
+    shards = ShardReader(folder)
+    cropper = CropCollator(shards.manifest, seconds)
     samples = [decode(shards.raw(number), shards.manifest) for number in range(len(shards))]
     return [cropper.batch([cropper.crop(sample, place) for sample in samples]) for place in places]
 

@@ -40,7 +40,7 @@ from v2m.data.collate import Batch
 from v2m.evaluation.bootstrap import interval, others
 from v2m.models.conditioning import Condition
 from v2m.models.visual.inputs import Seen
-from v2m.training.checkpoints import newest
+from v2m.training.checkpoints import latest_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -150,7 +150,7 @@ def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], 
     found: dict[str, dict[str, np.ndarray]] = {}
     counts = {}
     for name in CONDITIONERS:
-        path = newest(home / name / "checkpoints")
+        path = latest_checkpoint(home / name / "checkpoints")
         assert path is not None, f"{name} has no checkpoint"
         model = lightning_ckpt.read(path)
         counts[name] = sum(value.numel() for value in model.parameters())

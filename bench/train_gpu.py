@@ -28,14 +28,14 @@ from v2m.core.errors import is_out_of_memory
 from v2m.data.collate import Batch
 from v2m.data.module import ShardData
 from v2m.models import losses
-from v2m.training.module import V2M
+from v2m.training.module import LitMusicLM
 
 ROOT = Path(__file__).parents[1]
 
 WARMING = 5  # steps that do not count: compiling, caches
 
 
-class Measuring(V2M):
+class Measuring(LitMusicLM):
     """Notes how long what the language model reads is."""
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
@@ -44,7 +44,7 @@ class Measuring(V2M):
         return super().training_step(batch, _)
 
 
-def tokens(model: V2M, batch: Batch) -> int:
+def tokens(model: LitMusicLM, batch: Batch) -> int:
     """S: of condition that each step attends to."""
     with torch.no_grad():
         found = model.made.condition(batch.text, batch.seen)

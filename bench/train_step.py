@@ -34,7 +34,7 @@ from bench.prepare import videos
 from v2m.data.collate import Batch
 from v2m.data.module import ShardData
 from v2m.pretrained.vision import Vision
-from v2m.training.module import V2M
+from v2m.training.module import LitMusicLM
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +42,7 @@ SIDE = 224  # pixels that CLIP sees
 COUNT = 2  # videos, which take turns
 
 
-class TakingTurns(V2M):
+class TakingTurns(LitMusicLM):
     """Trains on prepared features, then on ones made in the step, and so on."""
 
     def __init__(self, eyes: Vision, folder: Path, now: Callable[[], float], **given: Any) -> None:

@@ -26,9 +26,9 @@ LONGEST = 900.0
 ALONE = """
 import sys, time
 import wandb
-from v2m.training.wandb_logger import Wandb
+from v2m.training.wandb_logger import ResilientWandbLogger
 begun = time.perf_counter()
-logger = Wandb(save_dir=sys.argv[1])
+logger = ResilientWandbLogger(save_dir=sys.argv[1])
 logger.experiment
 begin = time.perf_counter() - begun
 for step in range(3):
@@ -63,7 +63,12 @@ def run(folder: Path, root: Path, address: str) -> dict[str, float]:
     words = ["--config", "configs/train/tiny.yaml", "--data.train", str(folder), "--trainer.max_steps", str(STEPS)]
     words += ["--trainer.default_root_dir", str(root), "--data.window", "1", "--data.batch", "2"]
     words += ["--checkpoints.every", "1", "--checkpoints.keep", "100", "--trainer.log_every_n_steps", "1"]
-    words += ["--trainer.logger", "v2m.training.wandb_logger.Wandb", "--trainer.logger.init_args.save_dir", str(root)]
+    words += [
+        "--trainer.logger",
+        "v2m.training.wandb_logger.ResilientWandbLogger",
+        "--trainer.logger.init_args.save_dir",
+        str(root),
+    ]
     done = subprocess.run(
         [sys.executable, "train.py", "fit", *words], cwd=ROOT, env=environment(address), capture_output=True,
         timeout=LONGEST, check=False,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.fixtures.tiny import shards as made
-from v2m.data.collate import Cropper
+from v2m.data.collate import CropCollator
 from v2m.data.samples import Sample, decode
 
 
@@ -19,7 +19,7 @@ def sample(number: int = 1, seconds: float = 8.0) -> Sample:
 @pytest.mark.parametrize("where", [0.0, 0.37, 0.5, 0.999999])
 def test_a_crop_is_of_one_stretch_of_the_video(seconds: float, where: float) -> None:
     """The samples carry their own second in the video: as a code, and in the first channel of what is seen."""
-    cropper = Cropper(made.KEPT, 3.0)
+    cropper = CropCollator(made.KEPT, 3.0)
     clip = cropper.crop(sample(1, seconds), where)
     begins = {round(float(b), 9) for b in clip.near[:, 0, 0].astype(float) - clip.near_times}
     assert (clip.codes.shape[1], len(clip.near), len(clip.rhythm)) == cropper.sizes == (150, 6, 60)
@@ -37,7 +37,7 @@ def test_a_crop_is_of_one_stretch_of_the_video(seconds: float, where: float) -> 
 
 
 def test_crops_begin_everywhere_and_on_whole_steps_of_pictures() -> None:
-    cropper = Cropper(made.KEPT, 3.0)
+    cropper = CropCollator(made.KEPT, 3.0)
     clips = [cropper.crop(sample(), where) for where in np.linspace(0, 0.9999, 200)]
     begins = {round(float(clip.near[0, 0, 0] - clip.near_times[0] - 4.0), 3) for clip in clips}
     assert begins == {k / 2 for k in range(11)}
@@ -45,7 +45,7 @@ def test_crops_begin_everywhere_and_on_whole_steps_of_pictures() -> None:
 
 
 def test_a_batch_is_filled_up_and_says_so() -> None:
-    cropper = Cropper(made.KEPT, 6.0)
+    cropper = CropCollator(made.KEPT, 6.0)
     clips = [cropper.crop(sample(1, 8.0), 0.5), cropper.crop(sample(3, 2.5), 0.5), cropper.blank()]
     batch = cropper.batch(clips, skipped=1)
     assert batch.codes.shape == (3, 4, 300)

@@ -11,19 +11,19 @@ import torch
 from tests.fixtures.tiny import shards as made
 from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch
-from v2m.data.module import Loader, ShardData
-from v2m.data.sampler import Order
+from v2m.data.module import ResumableLoader, ShardData
+from v2m.data.sampler import ResumableSampler
 from v2m.data.schema import FRAMES
 
 
 def loader(
     folder: Path, *, workers: int = 0, world: int = 1, rank: int = 0, batch: int = 2, endless: bool = True
-) -> Loader:
+) -> ResumableLoader:
     data = ShardData(folder, folder, batch=batch, window=3.0, workers=workers)
     data.setup("fit")
     found = data.train_dataloader() if endless else data.val_dataloader()
-    assert isinstance(found, Loader)
-    found.order = Order(found.order.samples, batch, 0, world, rank)
+    assert isinstance(found, ResumableLoader)
+    found.order = ResumableSampler(found.order.samples, batch, 0, world, rank)
     return found
 
 
@@ -42,17 +42,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_lap_holds_every_sample_once_in_an_order_of_its_own() -> None:
-    order = Order(12, 4, seed=3)
+    order = ResumableSampler(12, 4, seed=3)
     laps = [[place.sample for k in range(3) for place in order.endless(12 * lap + 4 * k)] for lap in range(3)]
     assert all(sorted(lap) == list(range(12)) for lap in laps)
     assert len({tuple(lap) for lap in laps}) == 3
-    assert laps[1] == [place.sample for k in range(3) for place in Order(12, 4, seed=3).endless(12 + 4 * k)]
-    assert laps[0] != [place.sample for k in range(3) for place in Order(12, 4, seed=4).endless(4 * k)]
+    assert laps[1] == [place.sample for k in range(3) for place in ResumableSampler(12, 4, seed=3).endless(12 + 4 * k)]
+    assert laps[0] != [place.sample for k in range(3) for place in ResumableSampler(12, 4, seed=4).endless(4 * k)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_share_nothing_and_together_see_all(world: int) -> None:
-    orders = [Order(12, 2, 1, world, rank) for rank in range(world)]
+    orders = [ResumableSampler(12, 2, 1, world, rank) for rank in range(world)]
     step = orders[0].step
     seen = [place.sample for begin in range(0, 12, step) for order in orders for place in order.endless(begin)]
     assert sorted(seen) == list(range(12))
@@ -61,7 +61,7 @@ def test_ranks_share_nothing_and_together_see_all(world: int) -> None:
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 @pytest.mark.parametrize("samples", [1, 7, 12])
 def test_of_validation_each_sample_comes_exactly_once_and_ranks_go_on_as_long(world: int, samples: int) -> None:
-    ranks = [list(Order(samples, 2, 1, world, rank).once()) for rank in range(world)]
+    ranks = [list(ResumableSampler(samples, 2, 1, world, rank).once()) for rank in range(world)]
     assert sorted(p.sample for rank in ranks for row in rank for p in row if p.sample >= 0) == list(range(samples))
     assert len({len(rank) for rank in ranks}) == 1
 

@@ -31,10 +31,10 @@ from v2m.core.prompts import line
 from v2m.core.timing import codec_frames
 from v2m.core.types import Tags
 from v2m.data import encode, filters, prepare, progress_log, writer
-from v2m.data.config import Settings
-from v2m.data.filters import DropError
-from v2m.data.schema import CODES, FRAMES, META, RHYTHM, TEXT, WHOLE, Manifest, Meta
-from v2m.data.sources import Source, find
+from v2m.data.config import PrepareConfig
+from v2m.data.filters import FilteredOutError
+from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, META, TEXT, Manifest, Meta
+from v2m.data.sources import VideoSource, discover_videos
 from v2m.taggers.heuristic import Palette
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac")
@@ -147,7 +147,7 @@ def test_a_long_video_is_parted_evenly_and_nothing_of_it_is_lost(prepared: Prepa
     assert (first[META].begin, first[META].duration, second[META].begin) == (0.0, 3.24, 3.24)
     assert second[META].begin + second[META].duration == pytest.approx(6.5, abs=0.02)
     assert first[META].video_duration == second[META].video_duration == 6.5
-    np.testing.assert_array_equal(first[WHOLE], second[WHOLE])
+    np.testing.assert_array_equal(first[LONG_TERM], second[LONG_TERM])
 
 
 def test_sound_picture_and_rhythm_lie_where_they_were(
@@ -160,14 +160,17 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
         wave = torch.from_numpy(noise()[first : first + round(sample[META].duration * 32000)])
         np.testing.assert_array_equal(sample[CODES], codec.encode(wave[None, None])[0])
     a = prepared.samples[next(iter(prepared.samples))]
-    cuts = a[RHYTHM][:, CHANNELS.index("cut")]
+    cuts = a[EVENTS][:, CHANNELS.index("cut")]
     assert np.flatnonzero(cuts).tolist() == [24, 52]
     vision = encode.Vision.load(Path(weights["vision"]), torch.device("cpu"), name="m")
     for sample in prepared.samples.values():
         meta, count = sample[META], len(sample[FRAMES])
         clip = encode.video.open(videos / meta.source)
         width = vision.decode_width(clip.width, clip.height)
-        for name, begin, step in ((FRAMES, meta.begin, meta.duration / count), (WHOLE, 0.0, meta.video_duration / 4)):
+        for name, begin, step in (
+            (FRAMES, meta.begin, meta.duration / count),
+            (LONG_TERM, 0.0, meta.video_duration / 4),
+        ):
             times = [begin + (number + 0.5) * step for number in range(len(sample[name]))]
             wanted = vision.encode(clip.frames(times, width))
             np.testing.assert_allclose(sample[name], wanted.numpy(), rtol=2e-3, atol=2e-2)
@@ -195,7 +198,7 @@ def test_the_same_command_again_does_nothing(
     prepared: Prepared, weights: dict[str, str], videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in prepared.out.iterdir() if path.name != progress_log.LOCK}
-    monkeypatch.setattr(encode.Encoder, "load", lambda *_: pytest.fail("nothing is to be encoded"))
+    monkeypatch.setattr(encode.SampleEncoder, "load", lambda *_: pytest.fail("nothing is to be encoded"))
     assert main(arguments(weights, videos, prepared.out)) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -243,9 +246,9 @@ class Drawn:
     def manifest(self) -> Manifest:
         return self._manifest
 
-    def samples(self, source: Source) -> Iterator[writer.Sample]:
+    def samples(self, source: VideoSource) -> Iterator[writer.Sample]:
         if source.name.startswith("b"):
-            raise DropError("silent", "as the name says")
+            raise FilteredOutError("silent", "as the name says")
         for number in range(2):
             meta = Meta(f"{source.key}_{number:04d}", source.name, 2.0 * number, 2.0, 4.0)
             yield (
@@ -265,9 +268,9 @@ def test_killed_at_any_moment_it_ends_the_same(
     folder.mkdir()
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         (folder / name).write_bytes(b"x")
-    sources = find([folder])
+    sources = discover_videos([folder])
     manifest = replace(Manifest.read(prepared.out), shards=(), dropped={})
-    monkeypatch.setattr(prepare, "_encoder", lambda _: Drawn(manifest))
+    monkeypatch.setattr(prepare, "_load_encoder", lambda _: Drawn(manifest))
     prepare.prepare(sources, _work(weights, tmp_path / "whole", shard_samples=2))
     wanted, moments = digests(tmp_path / "whole"), 0
     assert len([name for name in wanted if name.endswith(".tar")]) == 2
@@ -284,7 +287,7 @@ def test_killed_at_any_moment_it_ends_the_same(
     for moment in range(1, 100):
         out, left = tmp_path / str(moment), [moment]
         with monkeypatch.context() as patch:
-            for place, name in ((os, "fsync"), (writer, "settle"), (Path, "unlink"), (Path, "replace")):
+            for place, name in ((os, "fsync"), (writer, "fsync_dir"), (Path, "unlink"), (Path, "replace")):
                 patch.setattr(place, name, dying(getattr(place, name), left))
             with suppress(Killed):
                 prepare.prepare(sources, _work(weights, out, shard_samples=2))
@@ -292,7 +295,7 @@ def test_killed_at_any_moment_it_ends_the_same(
             break
         moments += 1
         out.mkdir(exist_ok=True)
-        (out / f"{writer.TEMPORARY}1-of-another-process").touch()
+        (out / f"{writer.PARTIAL_PREFIX}1-of-another-process").touch()
         prepare.prepare(sources, _work(weights, out, shard_samples=2))
         assert digests(out) == wanted, f"killed at moment {moment}"
     assert moments > 20
@@ -301,26 +304,26 @@ def test_killed_at_any_moment_it_ends_the_same(
     assert digests(tmp_path / "1") == wanted, "a shard that was lost is made again"
 
 
-def _work(weights: dict[str, str], out: Path, **more: Any) -> prepare.Work:
-    settings = Settings(**weights, **TINY)  # type: ignore[arg-type]
-    return prepare.Work(out, settings, Palette(), "palette", "cpu", 1, quiet=True, **more)
+def _work(weights: dict[str, str], out: Path, **more: Any) -> prepare.PrepareJob:
+    settings = PrepareConfig(**weights, **TINY)  # type: ignore[arg-type]
+    return prepare.PrepareJob(out, settings, Palette(), "palette", "cpu", 1, quiet=True, **more)
 
 
 def test_a_torn_line_of_the_ledger_is_no_line(tmp_path: Path) -> None:
-    one, two = (progress_log.Done(f"{key}.mp4", key, [None], dropped="silent") for key in "ab")
-    progress_log.add(tmp_path, one)
-    with (tmp_path / progress_log.LEDGER).open("ab") as file:
+    one, two = (progress_log.PrepareRecord(f"{key}.mp4", key, [None], dropped="silent") for key in "ab")
+    progress_log.append_record(tmp_path, one)
+    with (tmp_path / progress_log.RECORDS).open("ab") as file:
         file.write(b'{"key": "b", "sour')
-    assert progress_log.read(tmp_path) == {"a": one}
-    progress_log.add(tmp_path, two)
-    assert progress_log.read(tmp_path) == {"a": one, "b": two}
+    assert progress_log.read_records(tmp_path) == {"a": one}
+    progress_log.append_record(tmp_path, two)
+    assert progress_log.read_records(tmp_path) == {"a": one, "b": two}
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     with (
-        progress_log.locked(tmp_path),
+        progress_log.lock_output_dir(tmp_path),
         pytest.raises(UsageError, match="another run is writing"),
-        progress_log.locked(tmp_path),
+        progress_log.lock_output_dir(tmp_path),
     ):
         pass
 
@@ -341,17 +344,17 @@ def test_one_bad_video_does_not_stop_the_others(
 
     with monkeypatch.context() as patch:
         patch.setattr(Palette, "tag", tag)
-        manifest, _ = prepare.prepare(find([folder]), _work(weights, out))
+        manifest, _ = prepare.prepare(discover_videos([folder]), _work(weights, out))
     assert manifest.dropped == {"failed": 1}
     assert "a bug" in caplog.text
-    manifest, _ = prepare.prepare(find([folder]), _work(weights, out))
+    manifest, _ = prepare.prepare(discover_videos([folder]), _work(weights, out))
     assert (manifest.dropped, manifest.samples) == ({}, 3)
 
 
 @pytest.mark.parametrize("seconds", [2.0, 3.999999, 4.0, 4.01, 119.99, 120.0, 1e3 + 1 / 3])
 @pytest.mark.parametrize("rate", [25, 50, 75])
 def test_stretches_are_whole_frames_side_by_side(seconds: float, rate: int) -> None:
-    found = filters.stretches(seconds, rate, 4.0)
+    found = filters.split_into_segments(seconds, rate, 4.0)
     assert found[0][0] == 0
     for (begin, duration), (after, _) in pairwise(found):
         assert begin + duration == pytest.approx(after, abs=1e-9)
@@ -365,8 +368,8 @@ def test_stretches_are_whole_frames_side_by_side(seconds: float, rate: int) -> N
 
 def test_a_quiet_piece_is_not_silent_but_one_that_is_half_missing_is() -> None:
     tone = 0.005 * np.sin(np.arange(320_000) / 20).astype(np.float32)[None]
-    filters.check_sound(tone, 32000, Settings())
+    filters.check_silence(tone, 32000, PrepareConfig())
     gap = tone * (np.arange(320_000) < 150_000)
-    with pytest.raises(DropError, match="silent"):
-        filters.check_sound(gap, 32000, Settings())
-    filters.check_sound(gap, 32000, Settings(silence=0.6))
+    with pytest.raises(FilteredOutError, match="silent"):
+        filters.check_silence(gap, 32000, PrepareConfig())
+    filters.check_silence(gap, 32000, PrepareConfig(silence=0.6))

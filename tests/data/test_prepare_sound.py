@@ -18,11 +18,11 @@ from tests.fixtures.tiny import encodec as tiny_encodec
 from v2m.cli.prepare import main
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio
-from v2m.data.config import Settings
-from v2m.data.encode import Encoder
-from v2m.data.filters import DropError
+from v2m.data.config import PrepareConfig
+from v2m.data.encode import SampleEncoder
+from v2m.data.filters import FilteredOutError
 from v2m.data.schema import CODES, META, Manifest
-from v2m.data.sources import find
+from v2m.data.sources import discover_videos
 from v2m.media import audio
 from v2m.pretrained.codecs import encodec
 from v2m.pretrained.demucs import Demucs
@@ -94,10 +94,10 @@ def test_a_video_of_nothing_but_voice_is_silent(weights: dict[str, str], videos:
             assert stems == ("drums",)
             return Audio(np.zeros_like(sound.samples), sound.sample_rate)
 
-    settings = Settings(**weights, shortest=2.0, whole=4)  # type: ignore[arg-type]
-    encoder = replace(Encoder.load(settings, Palette(), CPU), separator=Speech())
-    for source in find([videos]):
-        with pytest.raises(DropError, match="silent"):
+    settings = PrepareConfig(**weights, shortest=2.0, whole=4)  # type: ignore[arg-type]
+    encoder = replace(SampleEncoder.load(settings, Palette(), CPU), separator=Speech())
+    for source in discover_videos([videos]):
+        with pytest.raises(FilteredOutError, match="silent"):
             next(encoder.samples(source))
 
 
@@ -124,9 +124,9 @@ def test_left_and_right_are_encoded_each_by_itself(
 def test_a_codec_that_is_stereo_by_itself_needs_no_asking(weights: dict[str, str], tmp_path: Path) -> None:
     config = tiny_encodec.config(audio_channels=2)
     tiny_encodec.model(config).save_pretrained(tmp_path / "codec")
-    settings = Settings(**{**weights, "codec": str(tmp_path / "codec")}, stereo=True)  # type: ignore[arg-type]
+    settings = PrepareConfig(**{**weights, "codec": str(tmp_path / "codec")}, stereo=True)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is stereo by itself: leave out --stereo"):
-        Encoder.load(settings, Palette(), CPU)
+        SampleEncoder.load(settings, Palette(), CPU)
 
 
 def test_train_and_validation_must_have_heard_the_same(tmp_path: Path) -> None:

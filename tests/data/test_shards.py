@@ -16,7 +16,7 @@ from tests.fixtures.tiny import shards as made
 from v2m.core.errors import DependencyError
 from v2m.data.samples import decode
 from v2m.data.schema import CODES, FRAMES, MANIFEST, META, TEXT, Manifest
-from v2m.data.shards import BadSampleError, Shards
+from v2m.data.shards import CorruptSampleError, ShardReader
 
 
 def change_manifest(folder: Path, **values: object) -> None:
@@ -25,7 +25,7 @@ def change_manifest(folder: Path, **values: object) -> None:
 
 
 def test_every_sample_is_found_by_its_number_as_it_was_written(tmp_path: Path) -> None:
-    shards = Shards(made.write(tmp_path, (3, 1, 2)), hashes=True)
+    shards = ShardReader(made.write(tmp_path, (3, 1, 2)), hashes=True)
     assert len(shards) == 6
     for number in (5, 0, 3, 2, 4, 1):
         assert shards.raw(number) == made.members(number)
@@ -34,7 +34,7 @@ def test_every_sample_is_found_by_its_number_as_it_was_written(tmp_path: Path) -
 def test_webdatasets_own_reader_finds_the_same_samples(tmp_path: Path) -> None:
     from webdataset.tariterators import group_by_keys, tar_file_iterator
 
-    shards = Shards(made.write(tmp_path, (3,)))
+    shards = ShardReader(made.write(tmp_path, (3,)))
     with (tmp_path / "00000.tar").open("rb") as file:
         opened: Any = file
         files = [{"fname": name, "data": data} for name, data in tar_file_iterator(opened)]
@@ -50,7 +50,7 @@ def test_a_shard_of_another_size_is_refused_before_anything_is_read(tmp_path: Pa
     if fault == "missing":
         path.unlink()
     with pytest.raises(DependencyError, match=r"00001.tar (has \d+ bytes instead of|is missing)"):
-        Shards(tmp_path)
+        ShardReader(tmp_path)
 
 
 @pytest.mark.parametrize("block", [bytes(4096), b"\xa5" * 4096])
@@ -61,13 +61,13 @@ def test_garbage_amid_a_shard_does_not_end_it_silently(tmp_path: Path, block: by
     whole[header : header + len(block)] = block
     path.write_bytes(whole)
     with pytest.raises(DependencyError, match=r"damaged: [3-5] samples instead of 6.*damaged: skip"):
-        Shards(tmp_path).raw(0)
-    skipping = Shards(tmp_path, damaged="skip")
+        ShardReader(tmp_path).raw(0)
+    skipping = ShardReader(tmp_path, damaged="skip")
     assert skipping.raw(2) == made.members(2)
-    with pytest.raises(BadSampleError, match="lacks"):
+    with pytest.raises(CorruptSampleError, match="lacks"):
         skipping.raw(5)
     with pytest.raises(DependencyError, match="SHA-256"):
-        Shards(tmp_path, hashes=True)
+        ShardReader(tmp_path, hashes=True)
 
 
 def test_what_is_not_in_the_folder_is_never_opened(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_is_not_in_the_folder_is_never_opened(tmp_path: Path) -> None:
     for name in ("../out.tar", "pipe:touch ran", "/etc/passwd", "file:///etc/passwd"):
         change_manifest(folder, shards=[{**shard, "file": name}])
         with pytest.raises(DependencyError, match="outside itself"):
-            Shards(folder)
+            ShardReader(folder)
 
 
 def test_a_compressed_tar_is_never_unpacked(tmp_path: Path) -> None:
@@ -87,19 +87,19 @@ def test_a_compressed_tar_is_never_unpacked(tmp_path: Path) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     change_manifest(tmp_path, shards=[{**shard, "size": path.stat().st_size, "sha256": digest}])
     with pytest.raises(DependencyError, match="damaged: 0 samples instead of 2"):
-        Shards(tmp_path, hashes=True).raw(0)
+        ShardReader(tmp_path, hashes=True).raw(0)
 
 
 def test_no_shards_and_no_samples_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match=r"holds no dataset.*v2m.data.prepare"):
-        Shards(tmp_path)
+        ShardReader(tmp_path)
     made.write(tmp_path, (1,))
     change_manifest(tmp_path, shards=[])
     with pytest.raises(DependencyError, match="holds no samples"):
-        Shards(tmp_path)
+        ShardReader(tmp_path)
     change_manifest(tmp_path, version=2)
     with pytest.raises(DependencyError, match="version 2"):
-        Shards(tmp_path)
+        ShardReader(tmp_path)
 
 
 class Bomb:
@@ -124,7 +124,7 @@ def test_broken_members_make_a_bad_sample() -> None:
         (CODES, made.saved(arrays[CODES] + 64), "codes outside"),
         (FRAMES, made.saved(nan), "no numbers"),
     ):
-        with pytest.raises(BadSampleError, match=said):
+        with pytest.raises(CorruptSampleError, match=said):
             decode({**whole, name: held}, made.KEPT)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from v2m.core.errors import InvalidInputError, UsageError
-from v2m.data.sources import find
+from v2m.data.sources import discover_videos
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -22,7 +22,7 @@ def touch(folder: Path, *names: str) -> None:
 def test_a_folder_gives_its_videos_by_name_and_their_sounds(tmp_path: Path) -> None:
     touch(tmp_path, "b.mp4", "b.wav", "a.MKV", "deep/er/c.webm", "deep/er/c.tags.json", "lonely.wav", "notes.txt")
     touch(tmp_path, ".hidden.mp4", ".cache/d.mp4", "a.v2m.mp4")
-    found = find([tmp_path])
+    found = discover_videos([tmp_path])
     assert [each.name for each in found] == ["a.MKV", "b.mp4", "deep/er/c.webm"]
     assert [each.sound for each in found] == [None, tmp_path / "b.wav", None]
     assert [each.tags for each in found] == [None, None, tmp_path / "deep/er/c.tags.json"]
@@ -32,18 +32,18 @@ def test_keys_are_plain_and_differ_and_do_not_depend_on_where_the_folder_lies(tm
     names = ("one/clip.mp4", "two/clip.mp4", "Größe & Co. (final).mp4", "夜.mp4", "x" * 200 + ".mp4")
     for place in ("here", "there"):
         touch(tmp_path / place, *names)
-    here, there = ([each.key for each in find([tmp_path / place])] for place in ("here", "there"))
+    here, there = ([each.key for each in discover_videos([tmp_path / place])] for place in ("here", "there"))
     assert here == there
     assert len(set(here)) == len(names)
     assert all(key.replace("-", "").isalnum() and key.isascii() and len(key) <= 51 for key in here)
-    both = [each.key for each in find([tmp_path / "here", tmp_path / "there"])]
+    both = [each.key for each in discover_videos([tmp_path / "here", tmp_path / "there"])]
     assert len(set(both)) == 2 * len(names), "two of the same name"
     assert both[: len(names)] == here
 
 
 def test_the_same_video_is_taken_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
-    assert len(find([tmp_path, tmp_path / "a.mp4"])) == 1
+    assert len(discover_videos([tmp_path, tmp_path / "a.mp4"])) == 1
 
 
 def test_vidmuses_lists_name_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_vidmuses_lists_name_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     listing = tmp_path / "lists" / "data.jsonl"
     listing.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     monkeypatch.chdir(tmp_path)
-    found = find([Path("lists/data.jsonl")])
+    found = discover_videos([Path("lists/data.jsonl")])
     assert [each.video for each in found] == [tmp_path / each for each in ("lists/near.mp4", "far/far.mp4", "no.mp4")]
     assert [each.sound for each in found] == [tmp_path / each for each in ("lists/near.wav", "far/far.wav", "no.wav")]
 
@@ -67,23 +67,23 @@ def test_wrong_lines_are_told_by_number(tmp_path: Path) -> None:
     good = '{"video_path": "a.mp4"}'
     listing.write_text("\n".join([good, "{", "[]", '{"path": "a.wav"}', '{"video_path": 3}', good]))
     with pytest.raises(UsageError, match=r"line 2 .*line 3 .*line 4 .* and 1 more"):
-        find([listing])
+        discover_videos([listing])
 
 
 def test_nothing_to_find_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no videos"):
-        find([tmp_path])
+        discover_videos([tmp_path])
     with pytest.raises(UsageError, match="no such file or folder"):
-        find([tmp_path / "nowhere"])
+        discover_videos([tmp_path / "nowhere"])
 
 
 def test_the_state_changes_with_each_file(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "a.wav", "a.tags.json")
-    before = find([tmp_path])[0].state()
-    assert find([tmp_path])[0].state() == before
+    before = discover_videos([tmp_path])[0].state()
+    assert discover_videos([tmp_path])[0].state() == before
     for name in ("a.mp4", "a.wav", "a.tags.json"):
         stat = (tmp_path / name).stat()
         os.utime(tmp_path / name, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-        after = find([tmp_path])[0].state()
+        after = discover_videos([tmp_path])[0].state()
         assert after != before
         before = after

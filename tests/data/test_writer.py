@@ -20,7 +20,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from v2m.core.errors import UsageError
 from v2m.data import writer
-from v2m.data.schema import CODES, FRAMES, MEMBERS, META, RHYTHM, TEXT, TYPES, WHOLE, Manifest, Meta
+from v2m.data.schema import CODES, DTYPES, EVENTS, FRAMES, LONG_TERM, MEMBERS, META, TEXT, Manifest, Meta
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = Manifest(
@@ -40,7 +40,7 @@ def sample(key: str, number: int = 0, seconds: float = 3.0) -> writer.Sample:
     return meta, arrays | {CODES: random.integers(0, 64, arrays[CODES].shape)}
 
 
-def part(out: Path, key: str, count: int = 1) -> writer.Part:
+def part(out: Path, key: str, count: int = 1) -> writer.VideoPart:
     return writer.write_part(out, key, (sample(key, number) for number in range(count)), MANIFEST)
 
 
@@ -50,7 +50,7 @@ def contents(out: Path) -> dict[str, str]:
 
 def test_a_shard_holds_what_was_given_and_webdataset_reads_it(tmp_path: Path) -> None:
     parts = [part(tmp_path, "a", 2), part(tmp_path, "b")]
-    [shard] = writer.assemble(tmp_path, parts, {}, 100, 100)
+    [shard] = writer.assemble_shards(tmp_path, parts, {}, 100, 100)
     path = tmp_path / shard.file
     assert (shard.samples, shard.seconds, shard.size) == (3, 9.0, path.stat().st_size)
     assert shard.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -61,9 +61,9 @@ def test_a_shard_holds_what_was_given_and_webdataset_reads_it(tmp_path: Path) ->
         assert json.loads(each[META])["key"] == meta.key
         for name in MEMBERS[1:]:
             stored = np.load(io.BytesIO(each[name]), allow_pickle=False)
-            assert stored.dtype == TYPES[name]
-            np.testing.assert_array_equal(stored, arrays[name].astype(TYPES[name]))
-    assert not list((tmp_path / writer.PARTS).iterdir())
+            assert stored.dtype == DTYPES[name]
+            np.testing.assert_array_equal(stored, arrays[name].astype(DTYPES[name]))
+    assert not list((tmp_path / writer.PARTS_DIR).iterdir())
     with tarfile.open(path) as tar:
         assert {(member.mtime, member.mode, member.uid, member.uname) for member in tar} == {(0, 0o644, 0, "")}
 
@@ -75,7 +75,7 @@ def test_webdatasets_pipeline_decodes_what_was_given(tmp_path: Path, monkeypatch
     from webdataset.compat import WebDataset
 
     monkeypatch.setattr(utils, "enforce_security", False)
-    shards = writer.assemble(tmp_path, [part(tmp_path, "a", 2), part(tmp_path, "b")], {}, 2, 100)
+    shards = writer.assemble_shards(tmp_path, [part(tmp_path, "a", 2), part(tmp_path, "b")], {}, 2, 100)
     urls = [str(tmp_path / shard.file) for shard in shards]
     pipeline: Any = WebDataset(urls, shardshuffle=False).decode()
     found = list(pipeline)
@@ -83,7 +83,7 @@ def test_webdatasets_pipeline_decodes_what_was_given(tmp_path: Path, monkeypatch
     for each, (meta, arrays) in zip(found, (sample("a"), sample("a", 1), sample("b")), strict=True):
         assert Meta(**each[META]) == meta
         for name in MEMBERS[1:]:
-            np.testing.assert_array_equal(each[name], arrays[name].astype(TYPES[name]))
+            np.testing.assert_array_equal(each[name], arrays[name].astype(DTYPES[name]))
     gc.collect()
 
 
@@ -102,38 +102,38 @@ def test_webdataset_is_in_secure_mode_where_we_bring_it_in(monkeypatch: pytest.M
 
 def test_samples_and_megabytes_bound_a_shard(tmp_path: Path) -> None:
     parts = [part(tmp_path, key, 2) for key in "abcde"]
-    assert [each.samples for each in writer.assemble(tmp_path, parts, {}, 5, 100)] == [4, 4, 2]
-    assert [each.samples for each in writer.assemble(tmp_path, parts, {}, 1, 100)] == [2] * 5
+    assert [each.samples for each in writer.assemble_shards(tmp_path, parts, {}, 5, 100)] == [4, 4, 2]
+    assert [each.samples for each in writer.assemble_shards(tmp_path, parts, {}, 1, 100)] == [2] * 5
     most = 2.5 * parts[0].size / 1e6
-    assert [each.samples for each in writer.assemble(tmp_path, parts, {}, 100, most)] == [4, 4, 2]
+    assert [each.samples for each in writer.assemble_shards(tmp_path, parts, {}, 100, most)] == [4, 4, 2]
 
 
 def test_a_part_is_moved_from_shard_to_shard_when_others_come_before_it(tmp_path: Path) -> None:
     """As if all had been written at once; what is there already is left as it is."""
     whole, grown = tmp_path / "whole", tmp_path / "grown"
     parts = {key: part(whole, key) for key in "abcd"}
-    writer.assemble(whole, [parts[key] for key in "abcd"], {}, 2, 100)
+    writer.assemble_shards(whole, [parts[key] for key in "abcd"], {}, 2, 100)
     for key in "bcd":
         part(grown, key)
-    first = writer.assemble(grown, [parts[key] for key in "bcd"], {}, 2, 100)
+    first = writer.assemble_shards(grown, [parts[key] for key in "bcd"], {}, 2, 100)
     before = {each.file: (grown / each.file).stat().st_mtime_ns for each in first}
     known = {each.file: each for each in first}
-    assert writer.assemble(grown, [parts[key] for key in "bcd"], known, 2, 100) == first
+    assert writer.assemble_shards(grown, [parts[key] for key in "bcd"], known, 2, 100) == first
     assert {name: (grown / name).stat().st_mtime_ns for name in before} == before
     part(grown, "a")
-    shards = writer.assemble(grown, [parts[key] for key in "abcd"], known, 2, 100)
+    shards = writer.assemble_shards(grown, [parts[key] for key in "abcd"], known, 2, 100)
     assert {each.file: each.sha256 for each in shards} == contents(whole)
     assert contents(whole).items() <= contents(grown).items()
 
 
 def test_a_shard_that_was_damaged_or_a_part_that_is_gone_is_told(tmp_path: Path) -> None:
     parts = [part(tmp_path, "a"), part(tmp_path, "b")]
-    [shard] = writer.assemble(tmp_path, parts, {}, 100, 100)
+    [shard] = writer.assemble_shards(tmp_path, parts, {}, 100, 100)
     content = bytearray((tmp_path / shard.file).read_bytes())
     content[2000] ^= 1
     (tmp_path / shard.file).write_bytes(content)
     with pytest.raises(UsageError, match="'a' have been changed or removed"):
-        writer.assemble(tmp_path, parts, {}, 1, 100)
+        writer.assemble_shards(tmp_path, parts, {}, 1, 100)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_a_shard_that_was_damaged_or_a_part_that_is_gone_is_told(tmp_path: Path)
         (CODES, lambda x: x[:, :-1]),
         (CODES, lambda x: x + 64),
         (FRAMES, lambda x: x * np.inf),
-        (WHOLE, lambda x: x + 1e5),
-        (RHYTHM, lambda x: x[:, :1]),
+        (LONG_TERM, lambda x: x + 1e5),
+        (EVENTS, lambda x: x[:, :1]),
         (TEXT, lambda x: x[0]),
     ],
 )
@@ -151,19 +151,19 @@ def test_what_is_not_as_the_manifest_says_is_not_written(tmp_path: Path, name: s
     meta, arrays = sample("a")
     with pytest.raises(AssertionError):
         writer.write_part(tmp_path, "a", [(meta, arrays | {name: spoil(arrays[name])})], MANIFEST)
-    assert not list((tmp_path / writer.PARTS).iterdir())
+    assert not list((tmp_path / writer.PARTS_DIR).iterdir())
 
 
 def test_what_was_left_unfinished_is_swept(tmp_path: Path) -> None:
     part(tmp_path, "a")
-    for folder in (tmp_path, tmp_path / writer.PARTS):
-        (folder / f"{writer.TEMPORARY}1-x").write_bytes(b"")
-    writer.sweep(tmp_path)
-    assert [path.name for path in tmp_path.rglob("*")] == [writer.PARTS, "a.part"]
+    for folder in (tmp_path, tmp_path / writer.PARTS_DIR):
+        (folder / f"{writer.PARTIAL_PREFIX}1-x").write_bytes(b"")
+    writer.remove_partial(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == [writer.PARTS_DIR, "a.part"]
 
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     parts = [part(tmp_path, "a")]
-    manifest = replace(MANIFEST, shards=tuple(writer.assemble(tmp_path, parts, {}, 9, 9)), dropped={"silent": 2})
+    manifest = replace(MANIFEST, shards=tuple(writer.assemble_shards(tmp_path, parts, {}, 9, 9)), dropped={"silent": 2})
     manifest.write(tmp_path)
     assert Manifest.read(tmp_path) == manifest

@@ -20,7 +20,7 @@ from v2m.core import errors
 from v2m.core.types import Audio
 from v2m.media import audio, video
 from v2m.mixing import mixer
-from v2m.training.checkpoints import saved
+from v2m.training.checkpoints import list_checkpoints
 
 ROOT = Path(__file__).parents[2]
 TAGS = {"genres": ["ambient"], "instruments": ["piano"], "moods": ["calm"], "tempo": 96}
@@ -165,7 +165,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     home = ["--trainer.default_root_dir", str(root / "run")]
     words = ["--config", str(ROOT / "configs/train/tiny.yaml"), *sizes, *given, *home, *QUIET]
     assert train.main(["fit", *words, "--trainer.logger", "false", "--checkpoints.every", "4"]) == 0
-    [path] = saved(root / "run/checkpoints")
+    [path] = list_checkpoints(root / "run/checkpoints")
     return root, ["test", *words, "--ckpt_path", str(path)]
 
 

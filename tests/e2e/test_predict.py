@@ -29,7 +29,7 @@ from v2m.cli.train import main
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import SamplingConfig, Tags
 from v2m.data.module import ShardData
-from v2m.data.predict_data import Videos
+from v2m.data.predict_data import VideoDataModule
 from v2m.data.schema import META, Manifest
 from v2m.generators.in_memory import Trained
 from v2m.generators.musicgen import MusicGen
@@ -37,7 +37,7 @@ from v2m.generators.vidmuse import VidMuse
 from v2m.media import video
 from v2m.models.lora import LoRA
 from v2m.training import module as training_module
-from v2m.training.checkpoints import saved
+from v2m.training.checkpoints import list_checkpoints
 
 ROOT = Path(__file__).parents[2]
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
@@ -73,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, v2b_weights: Path, media: Pat
     more = ["--data.train", str(shards), "--trainer.max_steps", "60", "--listening.every", "0"]
     root_dir = ["--trainer.default_root_dir", str(root / "run"), "--ema.decay", "0.9", "--trainer.logger", "false"]
     assert main(["fit", "--config", str(ROOT / "configs/train/tiny.yaml"), *sizes, *more, *root_dir, *QUIET]) == 0
-    path = saved(root / "run/checkpoints")[0]
+    path = list_checkpoints(root / "run/checkpoints")[0]
     assert convert([str(path), str(root / "exported")]) == 0
     return Made(root / "tagger.yaml", root / "model.yaml", shards, path, root / "exported")
 
@@ -188,9 +188,9 @@ def test_a_start_without_a_conditioner_is_told_by_words_untrained(clip: Path, tm
 
 def test_after_it_has_played_the_model_is_what_it_was(made: Made, clip: Path) -> None:
     """The averaged weights, bit for bit, which can be measured and trained on."""
-    module, averaged = training_module.V2M(), V2M.from_pretrained(str(made.exported)).state_dict()
+    module, averaged = training_module.LitMusicLM(), V2M.from_pretrained(str(made.exported)).state_dict()
     run = trainer()
-    [[row]] = run.predict(module, Videos(clip), ckpt_path=made.trained, weights_only=True) or []
+    [[row]] = run.predict(module, VideoDataModule(clip), ckpt_path=made.trained, weights_only=True) or []
     assert (row.status, row.detail) == ("done", "cuts.v2m.mp4")
     own = module.made.state_dict()
     assert own.keys() == averaged.keys()
@@ -203,9 +203,9 @@ def test_after_it_has_played_the_model_is_what_it_was(made: Made, clip: Path) ->
 
 
 def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_path: Path) -> None:
-    learning = training_module.Learning(rate=0.05, warmup=0)
+    learning = training_module.OptimConfig(rate=0.05, warmup=0)
     module, run = (
-        training_module.V2M(str(made.exported), lora=LoRA(rank=4), window=1.5, learning=learning),
+        training_module.LitMusicLM(str(made.exported), lora=LoRA(rank=4), window=1.5, learning=learning),
         trainer(max_steps=5),
     )
     run.fit(module, ShardData(made.shards, batch=2, window=1.5, workers=0))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from v2m.cli.train import Command
+from v2m.cli.train import TrainCLI
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "configs/sweep").glob("*.yaml"))
@@ -44,7 +44,7 @@ def test_the_command_of_a_sweep_is_parsed(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_SWEEP_ID", "search")
     monkeypatch.setenv("WANDB_RUN_ID", "run7")
-    command = Command(words, run=False)
+    command = TrainCLI(words, run=False)
     said = yaml.safe_load(command.parser.dump(command.config, skip_none=False))
     for name, about in held["parameters"].items():
         if "value" in about and name != "trainer.default_root_dir":
@@ -69,4 +69,4 @@ def test_a_parameter_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: p
     words = composed(held, 0)
     words[words.index("--config") + 1] = str(ROOT / words[words.index("--config") + 1])
     with pytest.raises(SystemExit):
-        Command(words, run=False)
+        TrainCLI(words, run=False)

@@ -19,8 +19,8 @@ from tests.taggers.test_videollama import SMALL
 from v2m.cli.tag import TagCLI, main
 from v2m.core import errors
 from v2m.core.types import Tags
-from v2m.data.sources import find, read_tags
-from v2m.training.tagging import ALL, TagVideos
+from v2m.data.sources import discover_videos, read_tags
+from v2m.training.tagging import TAG_FIELDS, LitTagger
 
 ROOT = Path(__file__).parents[2]
 CPU = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
@@ -60,7 +60,7 @@ def test_every_video_gets_the_tags_that_prepare_reads(
     ]
     found = tags(corpus)
     assert sorted(found) == [f"{name}.tags.json" for name in ("a", "b", "deep/a", "deep/c")]
-    for source in find([corpus]):
+    for source in discover_videos([corpus]):
         if source.video.name != "d.mp4":
             assert source.tags is not None
             assert Tags(**read_tags(source.tags)).instruments == ("piano", "harp")
@@ -78,7 +78,7 @@ def test_what_is_there_is_left_alone_and_what_a_person_said_wins(
     found = tags(corpus)
     assert (found["a.tags.json"]["genres"], found["a.tags.json"]["tempo"]) == (["polka"], 133)
     assert found["a.tags.json"]["moods"]
-    assert found["a.tags.json"].keys() == found["deep/c.tags.json"].keys() == ALL
+    assert found["a.tags.json"].keys() == found["deep/c.tags.json"].keys() == TAG_FIELDS
     (corpus / "b.tags.json").unlink()
     (corpus / "d.mp4").unlink()
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*.json")}
@@ -125,13 +125,13 @@ def test_what_is_wrong_with_the_whole_is_one_line(
 def test_the_tagger_works_where_the_rank_does_and_is_no_part_of_the_module(
     corpus: Path, config: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    modules: list[TagVideos] = []
-    usual = TagVideos.on_predict_end
+    modules: list[LitTagger] = []
+    usual = LitTagger.on_predict_end
 
-    def note(self: TagVideos) -> None:
+    def note(self: LitTagger) -> None:
         modules.append(self)
 
-    monkeypatch.setattr(TagVideos, "on_predict_end", note)
+    monkeypatch.setattr(LitTagger, "on_predict_end", note)
     TagCLI([*config, "--data.videos", str(corpus / "a.mp4"), *CPU])
     [module] = modules
     tagger: Any = module.tagger
@@ -159,7 +159,7 @@ def test_ended_by_a_signal_the_same_command_goes_on(corpus: Path, media: Path) -
     assert process.returncode == errors.SIGTERM, said
     there = {path: path.stat().st_mtime_ns for path in tags_there(corpus)}
     assert 2 <= len(there) < 8
-    assert all(json.loads(path.read_text()).keys() == ALL for path in there)
+    assert all(json.loads(path.read_text()).keys() == TAG_FIELDS for path in there)
     assert not [name for name in names(corpus) if name.startswith(".")]
     assert main(command[3:]) == errors.OK
     assert len(tags_there(corpus)) == 8

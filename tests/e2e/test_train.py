@@ -15,8 +15,8 @@ import torch
 from tests.fixtures.tiny import shards as made
 from v2m.checkpoints import V2M
 from v2m.cli.convert import main as convert
-from v2m.cli.train import Command, main
-from v2m.training.checkpoints import saved
+from v2m.cli.train import TrainCLI, main
+from v2m.training.checkpoints import list_checkpoints
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs/train").glob("*.yaml"))
@@ -35,7 +35,7 @@ def test_every_config_is_parsed_and_opens_with_its_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    command = Command(["--config", str(path)], run=False)
+    command = TrainCLI(["--config", str(path)], run=False)
     assert command.trainer.max_steps > 0
     head = path.read_text().partition("\nmodel:")[0]
     assert f"uv run train.py fit --config configs/train/{path.name}" in head
@@ -48,7 +48,7 @@ def test_trained_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.Capt
     validated = ["--data.validation", str(folder), "--checkpoints.every", "2", "--trainer.max_steps"]
     assert main(words(folder, tmp_path / "run", *validated, "4")) == 0
     assert main(words(folder, tmp_path / "run", *validated, "6")) == 0  # goes on
-    paths = saved(tmp_path / "run/checkpoints")
+    paths = list_checkpoints(tmp_path / "run/checkpoints")
     assert [path.name for path in paths] == [f"step{step:08d}.ckpt" for step in (6, 4, 2)]
     assert convert([str(paths[0]), str(tmp_path / "made")]) == 0
     held = torch.load(paths[0], weights_only=True)

@@ -47,7 +47,7 @@ def with_logger(folder: Path, root: Path, name: str, **init: Any) -> list[str]:
 
 def test_all_of_a_run_is_in_wandbs_file_and_no_secret(folder: Path, tmp_path: Path, media: Path) -> None:
     """Offline, with keys in the environment, as a user who has them runs it."""
-    line = with_logger(folder, tmp_path, "v2m.training.wandb_logger.Wandb", offline=True)
+    line = with_logger(folder, tmp_path, "v2m.training.wandb_logger.ResilientWandbLogger", offline=True)
     line += ["--listening.videos", str(media / "cuts.mp4")]
     keys = {"WANDB_API_KEY": KEY, "HF_TOKEN": TOKEN}
     done = subprocess.run(

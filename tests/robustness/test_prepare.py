@@ -15,7 +15,7 @@ from tests.fixtures.tiny import encodec as tiny_encodec
 from tests.fixtures.tiny import t5 as tiny_t5
 from v2m.cli.prepare import build_parser, main
 from v2m.core import errors
-from v2m.data.config import Settings
+from v2m.data.config import PrepareConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,8 +117,8 @@ def test_other_settings_or_weights_are_refused_by_name(
 def test_the_shipped_configuration_is_that_of_the_signature() -> None:
     path = ROOT / "configs" / "data" / "prepare.yaml"
     found = build_parser().parse_args([f"--config={path}", "videos", "out"])
-    usual = Settings()
-    assert all(found[name] == getattr(usual, name) for name in Settings.__dataclass_fields__)
+    usual = PrepareConfig()
+    assert all(found[name] == getattr(usual, name) for name in PrepareConfig.__dataclass_fields__)
     assert "v2m prepare --config configs/data/prepare.yaml" in path.read_text().splitlines()[0]
 
 

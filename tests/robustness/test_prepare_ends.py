@@ -21,7 +21,7 @@ from tests.robustness.test_prepare import ROOT, command, weights
 from v2m.cli.prepare import main
 from v2m.core import errors
 from v2m.data import progress_log
-from v2m.data.writer import PARTS, TEMPORARY
+from v2m.data.writer import PARTIAL_PREFIX, PARTS_DIR
 
 __all__ = ["weights"]
 
@@ -43,7 +43,7 @@ def wanted(weights: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def unfinished(out: Path) -> list[Path]:
-    return [*out.glob(f"{TEMPORARY}*"), *(out / PARTS).glob(f"{TEMPORARY}*"), *out.glob("*.tar")]
+    return [*out.glob(f"{PARTIAL_PREFIX}*"), *(out / PARTS_DIR).glob(f"{PARTIAL_PREFIX}*"), *out.glob("*.tar")]
 
 
 def test_a_disk_that_is_full(
@@ -59,7 +59,7 @@ def test_a_disk_that_is_full(
         assert said.count("\n") == 1
         assert "free some room, or give another OUT" in said
         assert not unfinished(out)
-    assert len(list((out / PARTS).glob("*.part"))) == 3
+    assert len(list((out / PARTS_DIR).glob("*.part"))) == 3
     assert main(command(weights, videos, out)) == 0
     assert digests(out) == wanted
 
@@ -97,7 +97,7 @@ def test_a_run_that_is_ended_by_a_signal_goes_on(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - as in test_commands
         start_new_session=True,
     )
-    wait(lambda: (out / progress_log.LEDGER).is_file() or process.poll() is not None)
+    wait(lambda: (out / progress_log.RECORDS).is_file() or process.poll() is not None)
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number, said
@@ -126,7 +126,7 @@ def alive(group: int) -> bool:
 
 
 def test_two_runs_at_once(weights: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress_log.locked(tmp_path / "out"):
+    with progress_log.lock_output_dir(tmp_path / "out"):
         assert main(command(weights, videos, tmp_path / "out")) == errors.USAGE
     assert f"another run is writing to '{tmp_path / 'out'}'" in capsys.readouterr().err
 

@@ -24,7 +24,7 @@ from tests.robustness.full_disk import bounded, mounted
 from v2m.cli.train import main
 from v2m.core.errors import DISK, ENVIRONMENT, OK, USAGE
 from v2m.data.schema import FRAMES, MANIFEST
-from v2m.training.wandb_logger import Wandb, unreachable
+from v2m.training.wandb_logger import ResilientWandbLogger, unreachable
 
 
 def line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -138,7 +138,7 @@ def test_without_a_key_or_a_server_records_are_kept_here(tmp_path: Path, monkeyp
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert unreachable("http://127.0.0.1:9") == "127.0.0.1 does not answer"
-    assert Wandb(save_dir=str(tmp_path))._offline
+    assert ResilientWandbLogger(save_dir=str(tmp_path))._offline
 
 
 def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +178,7 @@ def test_listening_that_cannot_be(
 
 
 def test_a_server_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("v2m.training.wandb_logger.PATIENCE", 0.3)
+    monkeypatch.setattr("v2m.training.wandb_logger.REACH_TIMEOUT_S", 0.3)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     with serving("silent") as (address, _):
         assert unreachable(address) == "127.0.0.1 does not answer"
@@ -191,7 +191,7 @@ def test_a_slow_machine_is_not_taken_for_a_server_that_is_away(tmp_path: Path, m
     """Where there is no server, W&B's own process may take long to begin."""
 
     def patience(**given: Any) -> float:
-        return Wandb(save_dir=str(tmp_path), **given)._wandb_init["settings"]["init_timeout"]
+        return ResilientWandbLogger(save_dir=str(tmp_path), **given)._wandb_init["settings"]["init_timeout"]
 
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     with serving("refuses") as (address, _):
@@ -214,7 +214,7 @@ def test_a_configuration_that_was_not_taken_is_told_again(
         return init(**given)
 
     monkeypatch.setattr("wandb.init", slow)
-    logger = Wandb(save_dir=str(tmp_path), offline=True)
+    logger = ResilientWandbLogger(save_dir=str(tmp_path), offline=True)
     logger.log_hyperparams({"width": 32})
     logger.log_metrics({"loss": 1.0}, 0)
     logger.experiment.finish()

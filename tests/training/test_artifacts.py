@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from v2m.analysis.visual_events import picture
 from v2m.core.types import Audio
-from v2m.training.artifacts import Heard, alignment, means, tell
+from v2m.training.artifacts import GeneratedClip, alignment_metrics, log_artifacts, mean_metrics
 
 RATE = 16000
 
@@ -29,17 +29,17 @@ def test_music_on_the_cuts_is_above_chance_and_beside_them_below() -> None:
     seen = picture(cut, ("cut",), 6.0)
     for shift, sign in ((0.0, 1), (0.25, -1)):
         beats = [k / 2 + shift for k in range(12)]
-        found = alignment(clicks(6.0, beats), seen, beats)
+        found = alignment_metrics(clicks(6.0, beats), seen, beats)
         chance = found["hits_above_chance"]
         assert np.sign(chance) == sign
         assert (found["accents"] > 0.8) == (sign > 0)
         assert found["cut_to_beat_ms"] == pytest.approx(25 if sign > 0 else 225)
-    assert "hits_above_chance" not in alignment(clicks(6.0, beats), picture(0 * cut, ("cut",), 6.0), beats)
-    assert alignment(clicks(6.0, []), seen, [])["lufs"] == -70.0
+    assert "hits_above_chance" not in alignment_metrics(clicks(6.0, beats), picture(0 * cut, ("cut",), 6.0), beats)
+    assert alignment_metrics(clicks(6.0, []), seen, [])["lufs"] == -70.0
 
 
 def test_a_mean_is_over_the_clips_that_have_the_figure() -> None:
-    assert means([{"a": 1.0, "b": 4.0}, {"a": 3.0}]) == {"a": 2.0, "b": 4.0}
+    assert mean_metrics([{"a": 1.0, "b": 4.0}, {"a": 3.0}]) == {"a": 2.0, "b": 4.0}
 
 
 class Broken(CSVLogger):
@@ -49,7 +49,7 @@ class Broken(CSVLogger):
 
 def test_a_logger_that_fails_leaves_the_others_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = CSVLogger(str(tmp_path))
-    heard = [Heard("a", clicks(1.0, [0.5]), {"accents": 1.0}, tmp_path, tmp_path, None)]
-    tell([Broken(str(tmp_path / "b")), other], heard, {"accents": 1.0}, 7)
+    heard = [GeneratedClip("a", clicks(1.0, [0.5]), {"accents": 1.0}, tmp_path, tmp_path, None)]
+    log_artifacts([Broken(str(tmp_path / "b")), other], heard, {"accents": 1.0}, 7)
     assert other.experiment.metrics == [{"listening/accents": 1.0, "step": 7}]
     assert "Broken did not take what was heard (RuntimeError: away)" in caplog.text

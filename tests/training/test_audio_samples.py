@@ -23,12 +23,12 @@ from v2m.core.errors import InvalidInputError, UsageError
 from v2m.data.module import ShardData
 from v2m.media import video as files
 from v2m.models.inference.decoder import Decoder
-from v2m.training.audio_samples import Listening
-from v2m.training.checkpoints import Checkpoints
-from v2m.training.ema import Average
-from v2m.training.eval_clips import How
-from v2m.training.module import V2M
-from v2m.training.optim import Learning
+from v2m.training.audio_samples import LogAudioSamples
+from v2m.training.checkpoints import CheckpointCallback
+from v2m.training.ema import EMACallback
+from v2m.training.eval_clips import GenerateOptions
+from v2m.training.module import LitMusicLM
+from v2m.training.optim import OptimConfig
 
 END = 6  # steps, of 9 batches: a pass has 3, and its last is a step by itself
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepared(tmp_path_factory.mktemp("prepared"))
 
 
-class Drawing(Listening):
+class Drawing(LogAudioSamples):
     """Draws from all the random numbers that there are while it listens."""
 
     def _write(self, trainer: Any, module: Any) -> None:
@@ -53,7 +53,7 @@ def run(
     trainer = lightning.Trainer(
         default_root_dir=root,
         max_steps=max_steps,
-        callbacks=[Average(0.9), Checkpoints(END), *more],
+        callbacks=[EMACallback(0.9), CheckpointCallback(END), *more],
         val_check_interval=4,
         check_val_every_n_epoch=None,
         accumulate_grad_batches=2,
@@ -64,7 +64,7 @@ def run(
         devices=1,
         num_sanity_val_steps=0,
     )
-    model = V2M(lm=LM, conditioner=SEES, learning=Learning(rate=3e-3, lm_share=0.5, warmup=3), window=1.0)
+    model = LitMusicLM(lm=LM, conditioner=SEES, learning=OptimConfig(rate=3e-3, lm_share=0.5, warmup=3), window=1.0)
     trainer.fit(model, ShardData(folder, folder if validate else None, batch=2, window=1.0, workers=0))
     return trainer
 
@@ -92,10 +92,10 @@ def test_training_goes_on_bit_for_bit_and_the_averaged_weights_are_heard(folder:
     again = {}
     for name in ("ema", "state_dict"):
         model.load_state_dict(two[name])
-        own = Listening(every=1, clips=1, seed=7)
+        own = LogAudioSamples(every=1, clips=1, seed=7)
         model.eval()
         own._clips = own._found(trainer, model)
-        how = How(Decoder(model.made.lm), own.sampling, own.seed, lambda fraction: None)
+        how = GenerateOptions(Decoder(model.made.lm), own.sampling, own.seed, lambda fraction: None)
         again[name] = own._clips[0].write(model.made, how).audio.samples[0]
     assert np.abs(again["ema"] - heard).max() < 1e-4  # FLAC has 24 bits
     assert np.abs(again["state_dict"] - heard).max() > 1e-2
@@ -103,7 +103,7 @@ def test_training_goes_on_bit_for_bit_and_the_averaged_weights_are_heard(folder:
 
 def test_videos_get_their_music_in_a_small_film(folder: Path, tmp_path: Path, media: Path) -> None:
     """At the end alone, for there is no validation."""
-    run(folder, tmp_path, Listening(every=1, clips=3, videos=media, seconds=2.5), validate=False)
+    run(folder, tmp_path, LogAudioSamples(every=1, clips=3, videos=media, seconds=2.5), validate=False)
     place = tmp_path / f"listening/step{END:08d}"
     assert sorted(path.name for path in place.iterdir()) == ["cuts.flac", "cuts.mp4", "cuts.png", "figures.json"]
     film = files.open(place / "cuts.mp4")
@@ -115,7 +115,7 @@ def test_videos_get_their_music_in_a_small_film(folder: Path, tmp_path: Path, me
     assert (place / "cuts.png").read_bytes()[1:4] == b"PNG"
 
 
-class Failing(Listening):
+class Failing(LogAudioSamples):
     def __init__(self, error: BaseException, **given: Any) -> None:
         super().__init__(every=1, clips=1, **given)
         self.error = error
@@ -131,7 +131,7 @@ def test_what_fails_is_a_warning(folder: Path, tmp_path: Path, caplog: pytest.Lo
     assert "listening at step 2 failed, training goes on: CUDA out of memory" in caplog.text
 
 
-class Asking(Listening):
+class Asking(LogAudioSamples):
     """A signal comes while it listens."""
 
     def _write(self, trainer: Any, module: Any) -> None:
@@ -167,7 +167,7 @@ def test_what_cannot_be_had_is_told_in_a_line_and_training_goes_on(
         told, given = "there is no folder 'tiny'", {}
         folder = shards.write(tmp_path / "in", (2,), seconds=1.0)
     with caplog.at_level(logging.WARNING, "v2m"):
-        trainer = run(folder, tmp_path / "run", Listening(every=1, **given))
+        trainer = run(folder, tmp_path / "run", LogAudioSamples(every=1, **given))
     assert trainer.global_step == END
     said = [each.getMessage() for each in caplog.records if "nothing to listen to" in each.getMessage()]
     assert len(said) == 1
@@ -177,11 +177,11 @@ def test_what_cannot_be_had_is_told_in_a_line_and_training_goes_on(
 
 def test_videos_that_are_not_there_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.mp4': no such file or folder"):
-        run(folder, tmp_path, Listening(every=1, videos=[Path("none.mp4")]))
+        run(folder, tmp_path, LogAudioSamples(every=1, videos=[Path("none.mp4")]))
     with pytest.raises(InvalidInputError, match="no videos"):
-        run(folder, tmp_path, Listening(every=1, videos=tmp_path))
+        run(folder, tmp_path, LogAudioSamples(every=1, videos=tmp_path))
 
 
 def test_settings_that_cannot_be_are_told_together() -> None:
     with pytest.raises(UsageError, match=r"every -1 must be 0 or more; clips 0 must be 1 or more; seconds 0"):
-        Listening(every=-1, clips=0, seconds=0.0)
+        LogAudioSamples(every=-1, clips=0, seconds=0.0)

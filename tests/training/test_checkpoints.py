@@ -19,10 +19,10 @@ from v2m.core.errors import DISK, DiskFullError, exit_code
 from v2m.data.module import ShardData
 from v2m.models.lm import LMConfig
 from v2m.models.visual.vidmuse import ConditionerConfig
-from v2m.training.checkpoints import Checkpoints, WholeFiles, newest, saved
-from v2m.training.ema import Average
-from v2m.training.module import V2M
-from v2m.training.optim import Learning
+from v2m.training.checkpoints import AtomicCheckpointIO, CheckpointCallback, latest_checkpoint, list_checkpoints
+from v2m.training.ema import EMACallback
+from v2m.training.module import LitMusicLM
+from v2m.training.optim import OptimConfig
 
 LM = LMConfig(width=32, layers=1, heads=4, dropout=0.1)
 SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
@@ -60,7 +60,7 @@ def run(
     workers: int = 0,
     every: int = 3,
     batch: int = 2,
-    model: V2M | None = None,
+    model: LitMusicLM | None = None,
     **given: Any,
 ) -> None:
     """The same command, as often as it is given."""
@@ -70,7 +70,7 @@ def run(
         "max_steps": END,
         "accumulate_grad_batches": accumulate,
         "gradient_clip_val": 1.0,
-        "callbacks": [Average(0.9), ending, Checkpoints(every)],
+        "callbacks": [EMACallback(0.9), ending, CheckpointCallback(every)],
         "val_check_interval": 2,
         "check_val_every_n_epoch": None,
         "logger": False,
@@ -82,8 +82,10 @@ def run(
         "use_distributed_sampler": False,
     }
     trainer = lightning.Trainer(**(settings | given))
-    model = model or V2M(lm=LM, conditioner=SEES, learning=Learning(rate=3e-3, lm_share=0.5, warmup=3), window=1.0)
-    found = newest(root / "checkpoints")
+    model = model or LitMusicLM(
+        lm=LM, conditioner=SEES, learning=OptimConfig(rate=3e-3, lm_share=0.5, warmup=3), window=1.0
+    )
+    found = latest_checkpoint(root / "checkpoints")
     trainer.fit(model, data(folder, workers, batch), ckpt_path=found and str(found), weights_only=True)
 
 
@@ -123,7 +125,7 @@ def test_a_run_that_lost_its_last_steps_takes_them_again(folder: Path, tmp_path:
     """As after kill −9, with a last checkpoint that is broken besides."""
     run(folder, tmp_path, Ending(0))
     wanted = state(tmp_path)
-    paths = saved(tmp_path / "checkpoints")
+    paths = list_checkpoints(tmp_path / "checkpoints")
     assert [path.name for path in paths] == [f"step{step:08d}.ckpt" for step in (9, 6, 3)]
     paths[0].write_bytes(paths[0].read_bytes()[:20_000])
     again = Ending(0)
@@ -136,7 +138,7 @@ def test_interrupting_saves_and_ends_with_130(folder: Path, tmp_path: Path) -> N
     with pytest.raises(SystemExit) as caught:
         run(folder, tmp_path, Ending(4, signal.SIGINT), every=100)
     assert caught.value.code == 130
-    assert [path.name for path in saved(tmp_path / "checkpoints")] == ["step00000004.ckpt"]
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step00000004.ckpt"]
 
 
 def test_slurm_is_asked_for_another_turn(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,20 +150,20 @@ def test_slurm_is_asked_for_another_turn(folder: Path, tmp_path: Path, monkeypat
     with pytest.raises(SystemExit):
         run(folder, tmp_path, Ending(2, signal.SIGUSR1), every=100)
     assert told.read_text() == "requeue 123\n"
-    assert newest(tmp_path / "checkpoints") is not None
+    assert latest_checkpoint(tmp_path / "checkpoints") is not None
 
 
 def test_what_cannot_be_read_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert newest(tmp_path / "none") is None
+    assert latest_checkpoint(tmp_path / "none") is None
     for step in (1, 2, 3, 4):
-        WholeFiles().save_checkpoint({"step": step, "w": torch.zeros(5000)}, tmp_path / f"step{step:08d}.ckpt")
+        AtomicCheckpointIO().save_checkpoint({"step": step, "w": torch.zeros(5000)}, tmp_path / f"step{step:08d}.ckpt")
     held = (tmp_path / "step00000004.ckpt").read_bytes()
     (tmp_path / "step00000004.ckpt").write_bytes(held[: len(held) // 2])
     (tmp_path / "step00000003.ckpt").write_bytes(b"")
     (tmp_path / ".step00000009.ckpt.abc").write_bytes(held)
     (tmp_path / "step00000005.ckpt").mkdir()  # as others shard checkpoints
     with caplog.at_level(logging.WARNING, "v2m"):
-        assert newest(tmp_path) == tmp_path / "step00000002.ckpt"
+        assert latest_checkpoint(tmp_path) == tmp_path / "step00000002.ckpt"
     assert "step00000005.ckpt cannot be read ([Errno 21] Is a directory" in caplog.text
     assert "step00000004.ckpt cannot be read" in caplog.text
     assert "step00000003.ckpt cannot be read" in caplog.text
@@ -175,26 +177,26 @@ class Bomb:
 def test_code_in_a_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
     torch.save({"a": Bomb()}, tmp_path / "step00000001.ckpt")
-    assert newest(tmp_path) is None
+    assert latest_checkpoint(tmp_path) is None
     with pytest.raises(Exception, match="Weights only load failed"):
-        WholeFiles().load_checkpoint(tmp_path / "step00000001.ckpt")
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "step00000001.ckpt")
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk."""
-    WholeFiles().save_checkpoint({"w": torch.zeros(10)}, tmp_path / "step00000001.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"w": torch.zeros(10)}, tmp_path / "step00000001.ckpt")
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
         for step in (1, 2):
             with pytest.raises(DiskFullError, match="too full for the checkpoint") as caught:
-                WholeFiles().save_checkpoint({"w": torch.zeros(1_000_000)}, tmp_path / f"step{step:08d}.ckpt")
+                AtomicCheckpointIO().save_checkpoint({"w": torch.zeros(1_000_000)}, tmp_path / f"step{step:08d}.ckpt")
             assert exit_code(caught.value) == DISK
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == ["step00000001.ckpt"]
-    assert newest(tmp_path) is not None
+    assert latest_checkpoint(tmp_path) is not None
 
 
 def test_the_average_is_what_is_measured_and_the_weights_come_back(folder: Path, tmp_path: Path) -> None:
@@ -203,7 +205,7 @@ def test_the_average_is_what_is_measured_and_the_weights_come_back(folder: Path,
     weights, average = held["state_dict"], held["ema"]
     assert weights.keys() == average.keys()
     assert not alike(weights, average)
-    own, trainer = Average(0.9), SimpleNamespace(global_step=0)
+    own, trainer = EMACallback(0.9), SimpleNamespace(global_step=0)
     at: Any = trainer
     layer: Any = torch.nn.Linear(2, 1)
     own.on_train_start(at, layer)

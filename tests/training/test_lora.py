@@ -20,13 +20,13 @@ from v2m.models.lm import LMConfig
 from v2m.models.lora import DOWN, UP, LoRA, learns
 from v2m.models.music_model import MusicConfig
 from v2m.models.visual.vidmuse import ConditionerConfig
-from v2m.training.module import V2M
-from v2m.training.optim import Learning
+from v2m.training.module import LitMusicLM
+from v2m.training.optim import OptimConfig
 
 LM = LMConfig(width=32, layers=1, heads=4, entries=64)
 SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
 FEW = LoRA(4, 8.0, 0.1)
-RATES = Learning(rate=1e-2, lm_share=0.0, warmup=1)
+RATES = OptimConfig(rate=1e-2, lm_share=0.0, warmup=1)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,11 @@ def start(tmp_path: Path) -> Path:
     return tmp_path / "start"
 
 
-def adapted(start: Path, lora: LoRA | None) -> V2M:
-    return V2M(str(start), conditioner=SEES, learning=RATES, window=1.0, lora=lora)
+def adapted(start: Path, lora: LoRA | None) -> LitMusicLM:
+    return LitMusicLM(str(start), conditioner=SEES, learning=RATES, window=1.0, lora=lora)
 
 
-def run(folder: Path, root: Path, start: Path, ending: Ending | None = None, lora: LoRA | None = FEW) -> V2M:
+def run(folder: Path, root: Path, start: Path, ending: Ending | None = None, lora: LoRA | None = FEW) -> LitMusicLM:
     model = adapted(start, lora)
     training(folder, root, ending or Ending(0), model=model)
     return model
@@ -127,7 +127,7 @@ def test_measured_and_played_are_the_averages(folder: Path, tmp_path: Path, star
     lightning.Trainer(**quiet).validate(measured, data(folder), ckpt_path=str(path), weights_only=True, verbose=False)
     held = measured.state_dict()
     assert all(torch.equal(value, held[name]) for name, value in average.items())
-    played = V2M()
+    played = LitMusicLM()
     checkpoint_of: dict[str, Any] = torch.load(path, weights_only=True)
     played.on_load_checkpoint(checkpoint_of)
     played.load_state_dict(checkpoint_of["state_dict"])
@@ -136,4 +136,4 @@ def test_measured_and_played_are_the_averages(folder: Path, tmp_path: Path, star
 
 def test_there_must_be_something_to_adapt() -> None:
     with pytest.raises(UsageError, match="lora adapts a model that there is: give start"):
-        V2M(lm=LM, lora=LoRA())
+        LitMusicLM(lm=LM, lora=LoRA())

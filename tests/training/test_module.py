@@ -21,7 +21,7 @@ from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, Tags, Video
 from v2m.data.collate import Batch
 from v2m.data.module import ShardData
-from v2m.data.predict_data import Turn, Turns
+from v2m.data.predict_data import VideoJob, VideoJobs
 from v2m.media import video
 from v2m.models import losses, patterns
 from v2m.models.lm import LMConfig
@@ -31,14 +31,14 @@ from v2m.models.visual.temporal import TimedFrames
 from v2m.models.visual.vidmuse import ConditionerConfig
 from v2m.pipeline.batch import Row
 from v2m.taggers.videollama import VideoLLaMA3
-from v2m.training.compatibility import check
-from v2m.training.ema import Average
-from v2m.training.module import V2M
-from v2m.training.optim import Learning
+from v2m.training.compatibility import check_manifest
+from v2m.training.ema import EMACallback
+from v2m.training.module import LitMusicLM
+from v2m.training.optim import OptimConfig
 
 LM = LMConfig(width=32, layers=2, heads=4)
 SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
-FAST = Learning(rate=3e-3, lm_share=1.0, warmup=5)
+FAST = OptimConfig(rate=3e-3, lm_share=1.0, warmup=5)
 
 
 def trainer(**given: Any) -> lightning.Trainer:
@@ -64,9 +64,9 @@ def data(folder: Path, batch: int = 2, window: float = 1.0) -> ShardData:
     return ShardData(folder, folder, batch=batch, window=window, workers=0)
 
 
-def module(**given: Any) -> V2M:
+def module(**given: Any) -> LitMusicLM:
     torch.manual_seed(0)
-    return V2M(**({"lm": LM, "conditioner": SEES, "learning": FAST, "window": 1.0} | given))
+    return LitMusicLM(**({"lm": LM, "conditioner": SEES, "learning": FAST, "window": 1.0} | given))
 
 
 @pytest.mark.parametrize(("precision", "last"), [("32-true", 0.05), ("bf16-mixed", 0.1)])
@@ -136,10 +136,10 @@ def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
 
 def test_shards_of_other_encoders_are_refused_with_all_that_differs() -> None:
     config = MusicConfig(replace(LM, entries=64), 16, conditioner=replace(SEES, tokens=5, width=24))
-    check(config, made.KEPT)
+    check_manifest(config, made.KEPT)
     other = replace(made.KEPT, width=32, codebooks=8, text_width=17)
     with pytest.raises(UsageError, match=r"8 codebooks where the model has 4, 17 numbers .* 32 numbers"):
-        check(config, other)
+        check_manifest(config, other)
 
 
 def test_text_and_video_are_dropped_as_often_as_asked(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_text_and_video_are_dropped_as_often_as_asked(folder: Path) -> None:
 
 
 def test_what_is_new_learns_at_the_full_rate_and_the_rest_slower(folder: Path) -> None:
-    model = module(learning=Learning(rate=1e-3, lm_share=0.1))
+    model = module(learning=OptimConfig(rate=1e-3, lm_share=0.1))
     run = trainer(max_steps=1)
     run.fit(model, data(folder))
     found = {group["name"]: (group["initial_lr"], group["weight_decay"]) for group in run.optimizers[0].param_groups}
@@ -180,7 +180,7 @@ def test_what_is_new_learns_at_the_full_rate_and_the_rest_slower(folder: Path) -
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
-    how = Learning(warmup=10, floor=0.1)
+    how = OptimConfig(warmup=10, floor=0.1)
     assert [how.share(step, 110) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
     assert abs(how.share(60, 110) - 0.55) < 1e-9
     assert abs(how.share(110, 110) - 0.1) < 1e-9
@@ -200,7 +200,7 @@ def test_validation_does_not_depend_on_how_clips_are_batched(tmp_path: Path) -> 
 
 def test_settings_that_cannot_be_are_told_together() -> None:
     with pytest.raises(UsageError, match=r"drop_text 2 .*drop_video -1 .*not both"):
-        V2M("a", lm=LM, drop_text=2.0, drop_video=-1.0)
+        LitMusicLM("a", lm=LM, drop_text=2.0, drop_video=-1.0)
 
 
 def test_a_schedule_without_an_end_is_refused(folder: Path) -> None:
@@ -268,19 +268,19 @@ def test_a_tagger_is_no_part_of_what_learns_moves_or_is_saved(
 
 
 def test_what_plays_and_what_is_measured_is_the_average(folder: Path, tmp_path: Path) -> None:
-    class Seen(V2M):
+    class Seen(LitMusicLM):
         def on_predict_start(self) -> None:
             self.seen = [value.clone() for value in self.parameters()]
 
-        def predict_step(self, batch: list[Turn], _: int) -> list[Row]:
+        def predict_step(self, batch: list[VideoJob], _: int) -> list[Row]:
             return []
 
     torch.manual_seed(0)
-    model, average = Seen(lm=LM, conditioner=SEES, learning=FAST, window=1.0), Average(0.9)
+    model, average = Seen(lm=LM, conditioner=SEES, learning=FAST, window=1.0), EMACallback(0.9)
     run = trainer(max_steps=6, callbacks=[average])
     run.fit(model, data(folder))
     trained, wanted = ([value.clone() for value in each] for each in (model.parameters(), average._average.values()))
-    run.predict(model, Turns((Turn(Path("a.mp4"), Path()),)))
+    run.predict(model, VideoJobs((VideoJob(Path("a.mp4"), Path()),)))
     assert all(map(torch.equal, model.seen, wanted))
     assert not all(map(torch.equal, model.seen, trained))
     assert all(map(torch.equal, model.parameters(), trained))
@@ -294,4 +294,4 @@ def test_a_strategy_that_shares_the_weights_out_is_refused(monkeypatch: pytest.M
     run = trainer()
     monkeypatch.setattr(type(run.strategy), "restore_checkpoint_after_setup", True)
     with pytest.raises(UsageError, match="predict shares videos among devices, not weights"):
-        run.predict(module(), Turns((Turn(Path("a.mp4"), Path()),)))
+        run.predict(module(), VideoJobs((VideoJob(Path("a.mp4"), Path()),)))

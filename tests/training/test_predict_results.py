@@ -15,7 +15,7 @@ import pytest
 from v2m.core import errors
 from v2m.core.errors import DiskFullError
 from v2m.pipeline.batch import Row
-from v2m.training.predict_results import Outcome
+from v2m.training.predict_results import PredictResults
 
 
 class Ends(lightning.LightningModule):
@@ -42,8 +42,8 @@ class Codes:
         yield []
 
 
-def run(*codes: int) -> Outcome:
-    outcome = Outcome()
+def run(*codes: int) -> PredictResults:
+    outcome = PredictResults()
     quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = lightning.Trainer(**quiet, enable_model_summary=False, accelerator="cpu", devices=1, callbacks=[outcome])
     trainer.predict(Ends(), Codes(*codes))

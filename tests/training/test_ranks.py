@@ -26,10 +26,10 @@ from v2m.core.errors import UsageError, exit_code
 from v2m.models.lm import LMConfig
 from v2m.models.lora import LoRA
 from v2m.models.music_model import MusicConfig
-from v2m.training.checkpoints import saved
-from v2m.training.fsdp import NAMES, Sharded, check
-from v2m.training.module import V2M
-from v2m.training.optim import Learning
+from v2m.training.checkpoints import list_checkpoints
+from v2m.training.fsdp import STRATEGY_NAMES, FSDP2Strategy, check_strategy
+from v2m.training.module import LitMusicLM
+from v2m.training.optim import OptimConfig
 
 LM = LMConfig(width=32, layers=2, heads=4, entries=64)
 ALWAYS = {"drop_text": 0.0, "drop_video": 0.0}  # one rank draws other random numbers than two
@@ -53,10 +53,10 @@ class Noting(Ending):
         self.teardown(trainer, pl_module, "fit")
 
 
-def model(**given: Any) -> V2M:
-    learning = Learning(rate=3e-3, lm_share=0.5, warmup=3)
+def model(**given: Any) -> LitMusicLM:
+    learning = OptimConfig(rate=3e-3, lm_share=0.5, warmup=3)
     sizes = {} if "start" in given else {"lm": LM}
-    return V2M(**sizes, conditioner=SEES, window=1.0, learning=learning, **given)
+    return LitMusicLM(**sizes, conditioner=SEES, window=1.0, learning=learning, **given)
 
 
 def ranks(folder: Path, root: Path, strategy: str, how: dict[str, Any] | None = None, **end: Any) -> list[int]:
@@ -139,7 +139,7 @@ def test_sharded_ranks_learn_what_unsharded_ones_do_and_keep_one_whole_file(whol
         assert one[name].keys() == two[name].keys()
         assert all(type(value) is torch.Tensor for value in two[name].values())
         assert all(torch.allclose(value, two[name][key], atol=1e-5) for key, value in one[name].items())
-    held = lightning_ckpt.read(saved(whole["fsdp2"] / "checkpoints")[0]).state_dict()
+    held = lightning_ckpt.read(list_checkpoints(whole["fsdp2"] / "checkpoints")[0]).state_dict()
     assert all(torch.equal(value, two["ema"][f"model.{name}"]) for name, value in held.items())
 
 
@@ -152,7 +152,7 @@ def test_two_ranks_go_on_bit_for_bit(
     """After a signal to the second alone: both end after the step, or, where one is killed, the other does in time."""
     codes = ranks(folder, tmp_path, strategy, batch=5, number=number, rank=1)
     assert codes == ([143, 143] if number == signal.SIGTERM else [1, -signal.SIGKILL])
-    last = saved(tmp_path / "checkpoints")[0].name
+    last = list_checkpoints(tmp_path / "checkpoints")[0].name
     assert last == f"step{5 if number == signal.SIGTERM else 3:08d}.ckpt"
     assert ranks(folder, tmp_path, strategy) == [0, 0]
     same(whole[strategy], tmp_path)
@@ -179,14 +179,14 @@ def test_adapters_of_another_rank_are_no_riddle_of_shapes(folder: Path, tmp_path
 
 
 def test_what_would_not_leave_whole_checkpoints_or_whole_numbers_is_refused() -> None:
-    for name in NAMES:
-        assert isinstance(StrategyRegistry.get(name), Sharded)
+    for name in STRATEGY_NAMES:
+        assert isinstance(StrategyRegistry.get(name), FSDP2Strategy)
     for strategy, precision, said in (
         (ModelParallelStrategy(), "32-true", "ModelParallelStrategy keeps .*give --trainer.strategy fsdp2"),
         (StrategyRegistry.get("fsdp_cpu_offload"), "32-true", "FSDPStrategy keeps"),
-        (Sharded(), "16-mixed", "16-mixed is not for sharded weights: give 32-true or bf16-mixed"),
+        (FSDP2Strategy(), "16-mixed", "16-mixed is not for sharded weights: give 32-true or bf16-mixed"),
         (DDPStrategy(), "bf16-true", "bf16-true would round"),
     ):
         trainer: Any = SimpleNamespace(strategy=strategy, precision=precision)
         with pytest.raises(UsageError, match=said):
-            check(trainer)
+            check_strategy(trainer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from v2m.training.save_config import HIDDEN, without_secrets
+from v2m.training.save_config import REDACTED, redact_secrets
 
 
 def test_keys_and_passwords_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,8 +15,8 @@ def test_keys_and_passwords_are_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
         "logger": [{"api_key": "1234", "settings": {"hf_token": "x", "password": None, "n": 1.5}}],
         "data": ("https://me:pw@example.org/a", "run-abcdefgh12345"),
     }
-    assert without_secrets(given) == {
+    assert redact_secrets(given) == {
         "model": {"tokens": 5, "text_key": "small", "start": "small"},
-        "logger": [{"api_key": HIDDEN, "settings": {"hf_token": HIDDEN, "password": None, "n": 1.5}}],
-        "data": ["https://example.org/a", f"run-{HIDDEN}"],
+        "logger": [{"api_key": REDACTED, "settings": {"hf_token": REDACTED, "password": None, "n": 1.5}}],
+        "data": ["https://example.org/a", f"run-{REDACTED}"],
     }

@@ -160,9 +160,9 @@ def _write(asked: Namespace, systems: Mapping[str, Mapping[str, Row]], beside: B
     if asked.summary:
         Path(asked.summary).write_text(tables.summary_csv(systems, beside), encoding="utf-8")
     if asked.wandb:
-        from v2m.training.log_tables import send
+        from v2m.training.log_tables import log_to_wandb
 
-        send(asked.wandb, systems, beside)
+        log_to_wandb(asked.wandb, systems, beside)
 
 
 def main(argv: Sequence[str]) -> int:

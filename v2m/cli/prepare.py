@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from v2m.cli import runner
 from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
-from v2m.data.config import Settings
+from v2m.data.config import PrepareConfig
 
 PALETTE = {"class_path": "v2m.taggers.heuristic.Palette"}
 
@@ -36,7 +36,7 @@ def build_parser() -> ArgumentParser:
     add("--shard_mb", type=float, default=256.0, help="most megabytes of a shard")
     add("--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show where an error came from")
-    parser.add_class_arguments(Settings)
+    parser.add_class_arguments(PrepareConfig)
     parser.add_subclass_arguments(Tagger, "tagger", default=PALETTE)
     return parser
 
@@ -51,19 +51,19 @@ def run(asked: Namespace) -> str:
     from v2m.data import prepare, sources
 
     try:
-        settings = Settings(**{each.name: asked[each.name] for each in fields(Settings)})
+        settings = PrepareConfig(**{each.name: asked[each.name] for each in fields(PrepareConfig)})
         chosen = runner.plain(asked.tagger)
         tagger = build_parser().instantiate(asked).tagger
     except (ValueError, TypeError) as error:
         raise UsageError(runner.one_line(str(error))) from error
     out = Path(asked.out)
-    found = sources.find([Path(each) for each in asked.inputs])
-    work = prepare.Work(
+    found = sources.discover_videos([Path(each) for each in asked.inputs])
+    work = prepare.PrepareJob(
         out, settings, tagger, chosen, asked.device, asked.processes, asked.shard_samples, asked.shard_mb, asked.quiet
     )
     if prepared := getattr(tagger, "prepare", None):
         prepared()
-    return prepare.report(*prepare.prepare(found, work))
+    return prepare.format_report(*prepare.prepare(found, work))
 
 
 def main(argv: Sequence[str]) -> int:

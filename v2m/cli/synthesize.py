@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from v2m.cli import runner
-from v2m.data.synthetic.clips import make_all
+from v2m.data.synthetic.clips import make_clips
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -26,7 +26,7 @@ def parse(argv: Sequence[str]) -> Namespace:
 def synthesize(argv: Sequence[str]) -> str:
     """Make the clips that the options ask for; return one line with their number."""
     args = parse(argv)
-    count = make_all(Path(args.out), args.count, args.seconds, args.seed, args.processes, quiet=False)
+    count = make_clips(Path(args.out), args.count, args.seconds, args.seed, args.processes, quiet=False)
     return f"{count} new clips of {args.count} in {args.out}"
 
 

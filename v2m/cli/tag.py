@@ -10,21 +10,21 @@ from collections.abc import Sequence
 
 from lightning.pytorch.cli import LightningCLI
 
-from v2m.cli.train import ended, told
-from v2m.data.predict_data import Videos
-from v2m.training.predict_results import Outcome
-from v2m.training.tagging import TagVideos
+from v2m.cli.train import print_results, run_cli
+from v2m.data.predict_data import VideoDataModule
+from v2m.training.predict_results import PredictResults
+from v2m.training.tagging import LitTagger
 
 
 class TagCLI(LightningCLI):
     """Lightning's trainer over the videos."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
-        self.outcome = Outcome()
+        self.outcome = PredictResults()
         quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
         super().__init__(
-            TagVideos,
-            Videos,
+            LitTagger,
+            VideoDataModule,
             args=None if args is None or list(args) == sys.argv[1:] else list(args),
             run=False,
             save_config_callback=None,
@@ -34,9 +34,9 @@ class TagCLI(LightningCLI):
             trainer_defaults={"use_distributed_sampler": False, "callbacks": [self.outcome], **quiet},
         )
         self.trainer.predict(self.model, self.datamodule, return_predictions=False)
-        self.code = told(self)
+        self.code = print_results(self)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code, as infer.py's."""
-    return ended(TagCLI, argv, "v2m tag")
+    return run_cli(TagCLI, argv, "v2m tag")

@@ -18,30 +18,30 @@ from v2m.cli import runner
 from v2m.core import errors
 from v2m.data.module import ShardData
 from v2m.pretrained import safe_load
-from v2m.training.audio_samples import Listening
-from v2m.training.checkpoints import Checkpoints, newest
-from v2m.training.ema import Average
-from v2m.training.generation_eval import Measuring
-from v2m.training.module import V2M
-from v2m.training.predict_results import Outcome
-from v2m.training.save_config import Configuration
-from v2m.training.throughput import Meter
+from v2m.training.audio_samples import LogAudioSamples
+from v2m.training.checkpoints import CheckpointCallback, latest_checkpoint
+from v2m.training.ema import EMACallback
+from v2m.training.generation_eval import GenerationEval
+from v2m.training.module import LitMusicLM
+from v2m.training.predict_results import PredictResults
+from v2m.training.save_config import SaveConfig
+from v2m.training.throughput import ThroughputLogger
 
 logger = logging.getLogger(__name__)
 
 
-class Command(LightningCLI):
+class TrainCLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`, with one window for data and model."""
 
     def __init__(self, args: Sequence[str] | None = None, *, run: bool = True) -> None:
-        self.outcome, self.code = Outcome(), errors.OK
+        self.outcome, self.code = PredictResults(), errors.OK
         super().__init__(
-            V2M,
+            LitMusicLM,
             ShardData,
             args=None if args is None or list(args) == sys.argv[1:] else list(args),
             run=run,
             seed_everything_default=0,
-            save_config_callback=Configuration,
+            save_config_callback=SaveConfig,
             parser_kwargs={"prog": "train.py"},
             trainer_defaults={
                 "use_distributed_sampler": False,
@@ -52,11 +52,11 @@ class Command(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.window", "model.window")
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")
-        parser.add_lightning_class_args(Average, "ema")
-        parser.add_lightning_class_args(Meter, "meter")
-        parser.add_lightning_class_args(Listening, "listening")
-        parser.add_lightning_class_args(Measuring, "measuring")
+        parser.add_lightning_class_args(CheckpointCallback, "checkpoints")
+        parser.add_lightning_class_args(EMACallback, "ema")
+        parser.add_lightning_class_args(ThroughputLogger, "meter")
+        parser.add_lightning_class_args(LogAudioSamples, "listening")
+        parser.add_lightning_class_args(GenerationEval, "measuring")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would read all of the checkpoint here for settings of the model, and there are none in it.
@@ -88,7 +88,7 @@ class Command(LightningCLI):
         self.model.chosen = self.model.chosen if chosen is None else runner.plain(chosen)
 
     def after_predict(self) -> None:
-        self.code = told(self)
+        self.code = print_results(self)
 
     def instantiate_classes(self) -> None:
         """Raises UsageError for settings that cannot be, of which Lightning and jsonargparse tell otherwise."""
@@ -104,14 +104,14 @@ class Command(LightningCLI):
         given: Any = self.config_init["fit"]
         given["weights_only"] = True
         if given.get("ckpt_path") is None:
-            own = next(each for each in self.trainer.callbacks if isinstance(each, Checkpoints))  # type: ignore[attr-defined]
-            found = newest(own.home(self.trainer))
+            own = next(each for each in self.trainer.callbacks if isinstance(each, CheckpointCallback))  # type: ignore[attr-defined]
+            found = latest_checkpoint(own.home(self.trainer))
             if found is not None:
                 logger.warning("going on from %s", found)
                 given["ckpt_path"] = str(found)
 
 
-def told(command: Any) -> int:
+def print_results(command: Any) -> int:
     """Says how each video ended, once for all ranks; gives the exit code.
 
     A rank that Lightning has started ends well: with another code it would end the others.
@@ -124,10 +124,10 @@ def told(command: Any) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code, as infer.py's; what a user got wrong is one line."""
-    return ended(Command, argv, "train.py")
+    return run_cli(TrainCLI, argv, "train.py")
 
 
-def ended(make: Callable[[Sequence[str]], Any], argv: Sequence[str], name: str) -> int:
+def run_cli(make: Callable[[Sequence[str]], Any], argv: Sequence[str], name: str) -> int:
     """Makes a command of Lightning, which does its work, and returns the exit code."""
     logging.basicConfig(format="%(message)s")
     try:
@@ -137,11 +137,11 @@ def ended(make: Callable[[Sequence[str]], Any], argv: Sequence[str], name: str) 
         if code == errors.BUG and not isinstance(error, SystemExit):
             traceback.print_exc()
         if not isinstance(error, SystemExit):
-            sys.stderr.write(f"{name}: {errors.format_error(_plain(error))}\n")
+            sys.stderr.write(f"{name}: {errors.format_error(_strip_worker_traceback(error))}\n")
         return code
 
 
-def _plain(error: BaseException) -> BaseException:
+def _strip_worker_traceback(error: BaseException) -> BaseException:
     """Without the traceback that a reading process put before what it said."""
     text = str(error)
     if "Original Traceback" not in text:

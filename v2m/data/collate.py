@@ -49,7 +49,7 @@ class Clip(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cropper:
+class CropCollator:
     """Crops of `window` seconds of the samples that a manifest describes, and batches of them."""
 
     manifest: Manifest
@@ -102,24 +102,24 @@ class Cropper:
         """Side by side, filled up with 0 to the length of a whole crop."""
         t, f, r = self.sizes
         codes = [clip.codes.astype(np.int64).T for clip in clips]
-        near, near_mask = _padded([clip.near for clip in clips], f)
-        whole, whole_mask = _padded([clip.whole for clip in clips], self.manifest.whole)
-        rhythm, rhythm_mask = _padded([clip.rhythm for clip in clips], r)
-        text, text_mask = _padded([clip.text for clip in clips], max(1, *(len(clip.text) for clip in clips)))
+        near, near_mask = pad_stack([clip.near for clip in clips], f)
+        whole, whole_mask = pad_stack([clip.whole for clip in clips], self.manifest.whole)
+        rhythm, rhythm_mask = pad_stack([clip.rhythm for clip in clips], r)
+        text, text_mask = pad_stack([clip.text for clip in clips], max(1, *(len(clip.text) for clip in clips)))
         seen = Seen(
             near,
-            _padded([clip.near_times for clip in clips], f)[0],
+            pad_stack([clip.near_times for clip in clips], f)[0],
             near_mask,
             whole,
-            _padded([clip.whole_times for clip in clips], self.manifest.whole)[0],
+            pad_stack([clip.whole_times for clip in clips], self.manifest.whole)[0],
             whole_mask,
             rhythm,
-            _padded([clip.rhythm_times for clip in clips], r)[0],
+            pad_stack([clip.rhythm_times for clip in clips], r)[0],
             rhythm_mask,
         )
         return Batch(
             [clip.key for clip in clips],
-            _padded(codes, t, np.int64)[0].transpose(1, 2).contiguous(),
+            pad_stack(codes, t, np.int64)[0].transpose(1, 2).contiguous(),
             torch.tensor([len(each) for each in codes]),
             seen,
             Condition(text, text_mask),
@@ -127,7 +127,7 @@ class Cropper:
         )
 
 
-def _padded(parts: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> tuple[Tensor, Tensor]:
+def pad_stack(parts: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> tuple[Tensor, Tensor]:
     """(N, …) each → (B, `length`, …), and (B, `length`) True where there is something."""
     full = np.zeros((len(parts), length, *parts[0].shape[1:]), dtype)
     there = np.zeros((len(parts), length), bool)

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Settings:
+class PrepareConfig:
     """How videos become samples.
 
     Args:

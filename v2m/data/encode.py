@@ -21,10 +21,10 @@ from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
 from v2m.core.timing import sample_count, seconds_of, step_count, step_times
 from v2m.core.types import Audio, Tags, Video
 from v2m.data import filters
-from v2m.data.config import Settings
-from v2m.data.filters import DropError
-from v2m.data.schema import CODES, FRAMES, RHYTHM, TEXT, WHOLE, Manifest, Meta
-from v2m.data.sources import Source, read_tags
+from v2m.data.config import PrepareConfig
+from v2m.data.filters import FilteredOutError
+from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, TEXT, Manifest, Meta
+from v2m.data.sources import VideoSource, read_tags
 from v2m.media import audio, video
 from v2m.media.ffmpeg import RESTARTING
 from v2m.media.video import Limits
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 Sample = tuple[Meta, Arrays]
-READ_AT_ONCE = 256  # frames in memory
+FRAMES_PER_READ = 256  # frames in memory
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Encoder:
+class SampleEncoder:
     """The frozen models that videos go through, and the settings."""
 
-    settings: Settings
+    settings: PrepareConfig
     vision: VisionEncoder
     codec: Codec
     text: TextEncoder
@@ -55,10 +55,10 @@ class Encoder:
     separator: Demucs | None = None
 
     @classmethod
-    def load(cls, settings: Settings, tagger: Tagger, device: torch.device) -> Encoder:
+    def load(cls, settings: PrepareConfig, tagger: Tagger, device: torch.device) -> SampleEncoder:
         """Raises MissingError where weights are missing, broken, or of another kind; UsageError where a codec that is
         stereo by itself is to be made so."""
-        folders = {kind: fetched(name, kind).folder for kind, name in named(settings).items()}
+        folders = {kind: fetch_component(name, kind).folder for kind, name in component_names(settings).items()}
         vision = Vision.load(
             folders["vision_encoder"], device, name=settings.vision, pool=settings.pool, aspect=settings.aspect
         )
@@ -97,26 +97,26 @@ class Encoder:
             separator="" if self.separator is None else settings.separator,
         )
 
-    def samples(self, source: Source) -> Iterator[Sample]:
+    def samples(self, source: VideoSource) -> Iterator[Sample]:
         """Of each stretch of the video in turn. Raises DropError, before the first."""
         try:
             clip = video.open(source.video, Limits(duration=max(self.settings.longest, Limits.duration)))
-            filters.check_length(clip.duration, self.settings)
+            filters.check_duration(clip.duration, self.settings)
             sound = self._sound(source, clip)
             duration = min(clip.duration, seconds_of(len(sound), sound.sample_rate))
-            filters.check_length(duration, self.settings)
-            filters.check_picture(clip.visual_features(), self.settings)
+            filters.check_duration(duration, self.settings)
+            filters.check_motion(clip.visual_features(), self.settings)
             tags = self._tags(source, clip)
             whole = self._seen(clip, step_times(clip.duration, self.settings.whole))
         except InvalidInputError as error:
-            raise _dropped(error) from error
+            raise _as_filtered(error) from error
         said = line(tags)
-        text = _numbers(self.text.encode([said]))
-        stretches = filters.stretches(duration, self.codec.spec.frame_rate, self.settings.piece)
+        text = _to_numpy(self.text.encode([said]))
+        stretches = filters.split_into_segments(duration, self.codec.spec.frame_rate, self.settings.piece)
         for number, (begin, seconds) in enumerate(stretches):
             key = f"{source.key}_{number:04d}"
             meta = Meta(key, source.name, begin, seconds, clip.duration, tags.to_dict(), said)
-            yield meta, self._stretch(clip, sound, meta) | {WHOLE: whole, TEXT: text}
+            yield meta, self._stretch(clip, sound, meta) | {LONG_TERM: whole, TEXT: text}
 
     def _stretch(self, clip: Video, sound: Audio, meta: Meta) -> Arrays:
         settings, rate = self.settings, sound.sample_rate
@@ -127,30 +127,30 @@ class Encoder:
             times = meta.begin + step_times(meta.duration, step_count(meta.duration, settings.frame_rate))
             frames = self._seen(clip, times)
         except InvalidInputError as error:
-            raise _dropped(error) from error
+            raise _as_filtered(error) from error
         beats = rhythm(clip.visual_features(), meta.begin, meta.duration, settings.rhythm_rate)
-        return {CODES: codes.cpu().numpy(), FRAMES: frames, RHYTHM: beats}
+        return {CODES: codes.cpu().numpy(), FRAMES: frames, EVENTS: beats}
 
     def _seen(self, clip: Video, times: np.ndarray) -> np.ndarray:
         """Tokens (F, P, W) of the frames shown at `times`."""
         width = self.vision.decode_width(clip.width, clip.height)
-        parts = [times[start : start + READ_AT_ONCE] for start in range(0, len(times), READ_AT_ONCE)]
+        parts = [times[start : start + FRAMES_PER_READ] for start in range(0, len(times), FRAMES_PER_READ)]
         found = [self.vision.encode(clip.frames(part.tolist(), width)).cpu().numpy() for part in parts]
         return np.concatenate(found)
 
-    def _sound(self, source: Source, clip: Video) -> Audio:
+    def _sound(self, source: VideoSource, clip: Video) -> Audio:
         """At the codec's rate and in its channels, from the first shown frame on; without voices if they are to go."""
         spec, separator = self.codec.spec, self.separator
         rate = spec.sample_rate if separator is None else separator.sample_rate
         found = self._loaded(source, clip, rate)
         if separator is not None:
-            filters.check_sound(found.samples, rate, self.settings)
+            filters.check_silence(found.samples, rate, self.settings)
             found = audio.resample(separator.only(found, separator.others), spec.sample_rate)
         wave = found.samples.mean(axis=0, keepdims=True) if spec.channels == 1 else found.samples
-        filters.check_sound(wave, spec.sample_rate, self.settings)
+        filters.check_silence(wave, spec.sample_rate, self.settings)
         return Audio(wave, spec.sample_rate)
 
-    def _loaded(self, source: Source, clip: Video, rate: int) -> Audio:
+    def _loaded(self, source: VideoSource, clip: Video, rate: int) -> Audio:
         """The sound that goes with the picture, in stereo."""
         seconds = clip.duration
         if source.sound is not None:
@@ -158,25 +158,25 @@ class Encoder:
                 longest = 1 + seconds / max(self.settings.overlap, 0.01)
                 found = audio.load(source.sound, rate, longest)
             except UsageError as error:
-                raise DropError("silent" if "is silent" in str(error) else "unreadable", str(error)) from error
-            filters.check_lengths(seconds, seconds_of(len(found), rate), self.settings)
+                raise FilteredOutError("silent" if "is silent" in str(error) else "unreadable", str(error)) from error
+            filters.check_overlap(seconds, seconds_of(len(found), rate), self.settings)
             return Audio(found.samples[:, : sample_count(seconds, rate)], rate)
         if not clip.audio_streams:
-            raise DropError("no_sound", "it has no sound, nor is there a file of the same name with it")
-        return _own_sound(clip, rate, self.settings)
+            raise FilteredOutError("no_sound", "it has no sound, nor is there a file of the same name with it")
+        return _video_audio(clip, rate, self.settings)
 
-    def _tags(self, source: Source, clip: Video) -> Tags:
+    def _tags(self, source: VideoSource, clip: Video) -> Tags:
         known = Tags() if source.tags is None else Tags(**read_tags(source.tags))
         return known if known.is_complete else self.tagger.tag(clip, known).overridden_by(known)
 
 
-def named(settings: Settings) -> dict[str, str]:
+def component_names(settings: PrepareConfig) -> dict[str, str]:
     """The models that are fetched, by kind of part."""
     usual = {"vision_encoder": settings.vision, "codec": settings.codec, "text_encoder": settings.text}
     return usual | ({"separator": settings.separator} if settings.vocals == "remove" else {})
 
 
-def fetched(name: str, kind: str) -> weights.WeightsInfo:
+def fetch_component(name: str, kind: str) -> weights.WeightsInfo:
     """Where the model is, downloaded if it must be. Raises MissingError."""
     if kind == "separator":
         from v2m.pretrained import demucs
@@ -185,11 +185,11 @@ def fetched(name: str, kind: str) -> weights.WeightsInfo:
     return weights.fetch(name, NEEDED[kind])
 
 
-def _dropped(error: InvalidInputError) -> DropError:
-    return DropError(error.reason if error.reason == "too_long" else "unreadable", f"{error.reason}: {error}")
+def _as_filtered(error: InvalidInputError) -> FilteredOutError:
+    return FilteredOutError(error.reason if error.reason == "too_long" else "unreadable", f"{error.reason}: {error}")
 
 
-def _own_sound(clip: Video, sample_rate: int, settings: Settings) -> Audio:
+def _video_audio(clip: Video, sample_rate: int, settings: PrepareConfig) -> Audio:
     from av.error import FFmpegError
 
     track = clip.audio_streams[0]
@@ -199,13 +199,13 @@ def _own_sound(clip: Video, sample_rate: int, settings: Settings) -> Audio:
             clip.path, track.index, clip.offset, clip.duration, sample_rate, restarting=restarting
         )
     except (FFmpegError, OSError) as error:
-        raise DropError("unreadable", f"its sound cannot be read ({error.strerror or error})") from error
+        raise FilteredOutError("unreadable", f"its sound cannot be read ({error.strerror or error})") from error
     if track.duration is None or track.duration >= clip.duration:
         return found
-    filters.check_lengths(clip.duration, track.duration, settings)
+    filters.check_overlap(clip.duration, track.duration, settings)
     return Audio(found.samples[:, : sample_count(track.duration, sample_rate)], sample_rate)
 
 
-def _numbers(condition: Any) -> np.ndarray:
+def _to_numpy(condition: Any) -> np.ndarray:
     """The tokens (L, D) that are there of a condition of one text."""
     return condition.tokens[0][condition.mask[0]].cpu().numpy()

@@ -15,20 +15,22 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from v2m.core.errors import DependencyError, UsageError
-from v2m.data.collate import Batch, Clip, Cropper
-from v2m.data.predict_data import Turns
-from v2m.data.sampler import Order, Place
+from v2m.data.collate import Batch, Clip, CropCollator
+from v2m.data.predict_data import VideoJobs
+from v2m.data.sampler import ResumableSampler, SampleIndex
 from v2m.data.samples import decode
 from v2m.data.schema import Manifest
-from v2m.data.shards import BadSampleError, Damaged, Shards
+from v2m.data.shards import CorruptSampleError, OnCorrupt, ShardReader
 
-MEANING = [each.name for each in fields(Manifest) if each.name not in {"tagger", "shards", "dropped", "version"}]
-RETRIES = 32  # other samples that are tried in the place of a bad one of training
+COMPARED_FIELDS = [
+    each.name for each in fields(Manifest) if each.name not in {"tagger", "shards", "dropped", "version"}
+]
+MAX_RETRIES = 32  # other samples that are tried in the place of a bad one of training
 
 logger = logging.getLogger(__name__)
 
 
-class _Batches(IterableDataset[Batch]):
+class _BatchDataset(IterableDataset[Batch]):
     """Batches `begin` to `end`, those of this worker: DataLoader puts them in order again."""
 
     def __init__(self, make: Callable[[int], Batch], begin: int, end: int) -> None:
@@ -42,7 +44,7 @@ class _Batches(IterableDataset[Batch]):
 
 
 @dataclass
-class Loader:
+class ResumableLoader:
     """Batches of one rank. With `endless` each pass goes on where the last ended, `passes` batches further on.
 
     Args:
@@ -54,9 +56,9 @@ class Loader:
         pin: Whether batches are put where a GPU copies them from quickest.
     """
 
-    shards: Shards
-    cropper: Cropper
-    order: Order
+    shards: ShardReader
+    cropper: CropCollator
+    order: ResumableSampler
     endless: bool
     workers: int = 0
     pin: bool = False
@@ -70,7 +72,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         begin = self.position // self.order.step if self.endless else 0
         once = None if self.endless else list(self.order.once())
-        dataset = _Batches(_Maker(self.shards, self.cropper, self.order, once), begin, begin + len(self))
+        dataset = _BatchDataset(_BatchBuilder(self.shards, self.cropper, self.order, once), begin, begin + len(self))
         loader = DataLoader(
             dataset,
             batch_size=None,
@@ -103,11 +105,11 @@ class Loader:
 
 
 @dataclass(frozen=True)
-class _Maker:
-    shards: Shards
-    cropper: Cropper
-    order: Order
-    once: list[list[Place]] | None  # None makes batches of training
+class _BatchBuilder:
+    shards: ShardReader
+    cropper: CropCollator
+    order: ResumableSampler
+    once: list[list[SampleIndex]] | None  # None makes batches of training
 
     def __call__(self, k: int) -> Batch:
         if self.once is not None:
@@ -116,26 +118,28 @@ class _Maker:
             found = [self._some_clip(place) for place in self.order.endless(k * self.order.step)]
         return self.cropper.batch([clip for clip, _ in found], sum(bad for _, bad in found))
 
-    def _clip(self, place: Place) -> tuple[Clip, int]:
+    def _clip(self, place: SampleIndex) -> tuple[Clip, int]:
         """From the begin; of a bad sample nothing."""
         try:
             return (self._read(place.sample, 0.0) if place.sample >= 0 else self.cropper.blank()), 0
-        except BadSampleError as error:
+        except CorruptSampleError as error:
             logger.warning("skipped: %s", error)
             return self.cropper.blank(), 1
 
-    def _some_clip(self, place: Place) -> tuple[Clip, int]:
+    def _some_clip(self, place: SampleIndex) -> tuple[Clip, int]:
         """From anywhere; in the place of a bad sample another one."""
         random = np.random.default_rng((self.order.seed, place.lap, place.sample, 1))
         number, said = place.sample, ""
-        for bad in range(RETRIES):
+        for bad in range(MAX_RETRIES):
             try:
                 return self._read(number, float(random.random())), bad
-            except BadSampleError as error:
+            except CorruptSampleError as error:
                 said = str(error)
                 logger.warning("skipped: %s", said)
                 number = int(random.integers(len(self.shards)))
-        raise DependencyError(f"{RETRIES} samples one after the other are bad, the last: {said}; prepare them again")
+        raise DependencyError(
+            f"{MAX_RETRIES} samples one after the other are bad, the last: {said}; prepare them again"
+        )
 
     def _read(self, number: int, where: float) -> Clip:
         return self.cropper.crop(decode(self.shards.raw(number), self.shards.manifest), where)
@@ -169,7 +173,7 @@ class ShardData(lightning.LightningDataModule):
         window: float = 30.0,
         workers: int = 4,
         seed: int = 0,
-        damaged: Damaged = "refuse",
+        damaged: OnCorrupt = "refuse",
         hashes: bool = False,
         videos: list[Path] | Path | None = None,
         out: Path | None = None,
@@ -184,7 +188,7 @@ class ShardData(lightning.LightningDataModule):
         self._folders = {stage: folder and Path(folder) for stage, folder in folders.items()}
         self.batch, self.window, self.workers, self.seed = batch, window, workers, seed
         self._reading = {"damaged": damaged, "hashes": hashes}
-        self._shards: dict[Path, Shards] = {}
+        self._shards: dict[Path, ShardReader] = {}
         self._videos, self._out = videos, out
 
     @property
@@ -201,44 +205,44 @@ class ShardData(lightning.LightningDataModule):
         own = self.manifest
         for folder in {each for each in self._folders.values() if each is not None}:
             other = self._open(folder).manifest
-            differing = [name for name in MEANING if getattr(own, name) != getattr(other, name)]
+            differing = [name for name in COMPARED_FIELDS if getattr(own, name) != getattr(other, name)]
             if differing:
                 raise DependencyError(
                     f"{str(folder)!r} was prepared with another {', '.join(differing)} than "
                     f"{str(self._folders['fit'])!r}: prepare both alike"
                 )
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> ResumableLoader:
         return self._loader(self._folders["fit"], endless=True)
 
-    def val_dataloader(self) -> Loader | list[Any]:
+    def val_dataloader(self) -> ResumableLoader | list[Any]:
         folder = self._folders["validate"]
         return [] if folder is None else self._loader(folder, endless=False)
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> ResumableLoader:
         folder = self._folders["test"]
         if folder is None:
             raise UsageError("there is nothing to test on: give --data.test, the folder of prepared videos")
         return self._loader(folder, endless=False)
 
-    def predict_dataloader(self) -> Turns:
-        return Turns.of(self._videos, self._out, self.trainer)
+    def predict_dataloader(self) -> VideoJobs:
+        return VideoJobs.of(self._videos, self._out, self.trainer)
 
-    def _loader(self, folder: Path | None, *, endless: bool) -> Loader:
+    def _loader(self, folder: Path | None, *, endless: bool) -> ResumableLoader:
         shards, trainer = self._open(folder), self.trainer
         world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        order = Order(len(shards), self.batch, self.seed, world, rank)
-        return Loader(
+        order = ResumableSampler(len(shards), self.batch, self.seed, world, rank)
+        return ResumableLoader(
             shards,
-            Cropper(shards.manifest, self.window),
+            CropCollator(shards.manifest, self.window),
             order,
             endless,
             self.workers,
             pin=torch.cuda.is_available(),
         )
 
-    def _open(self, folder: Path | None) -> Shards:
+    def _open(self, folder: Path | None) -> ShardReader:
         assert folder is not None
         if folder not in self._shards:
-            self._shards[folder] = Shards(folder, **self._reading)
+            self._shards[folder] = ShardReader(folder, **self._reading)
         return self._shards[folder]

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import lightning
 
 from v2m.core.errors import UsageError
-from v2m.data.sources import find
+from v2m.data.sources import discover_videos
 from v2m.media.video import SUFFIXES
 
 
-class Turn(NamedTuple):
+class VideoJob(NamedTuple):
     """A video; `tags` is a file of what is known of its music, `folder` where what is made of it goes.
 
     `twin` is a video before it by whose name that would be called as well.
@@ -28,15 +28,15 @@ class Turn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Turns:
+class VideoJobs:
     """Those of one rank: as many batches on every rank, each of one video or, at the end, of none."""
 
-    every: tuple[Turn, ...]
+    every: tuple[VideoJob, ...]
     world: int = 1
     rank: int = 0
 
     @classmethod
-    def of(cls, videos: Path | Sequence[Path] | None, out: Path | None, trainer: lightning.Trainer | None) -> Turns:
+    def of(cls, videos: Path | Sequence[Path] | None, out: Path | None, trainer: lightning.Trainer | None) -> VideoJobs:
         """Of all videos in folders, in those below them, and in VidMuse's lists.
 
         With `out`, what is made of them goes there, into folders like theirs; else beside each.
@@ -50,24 +50,26 @@ class Turns:
         if out is not None and not out.is_dir() and (out.exists() or out.suffix.lower() in SUFFIXES):
             raise UsageError(f"--data.out {str(out)!r} names a file: give a folder")
         first: dict[tuple[Path, str], str] = {}
-        turns: list[Turn] = []
-        for source in find([Path(each) for each in ([videos] if isinstance(videos, str | Path) else videos)]):
-            folder = source.video.parent if out is None else out / _inside(source.name)
+        turns: list[VideoJob] = []
+        for source in discover_videos(
+            [Path(each) for each in ([videos] if isinstance(videos, str | Path) else videos)]
+        ):
+            folder = source.video.parent if out is None else out / _relative_folder(source.name)
             own = str(source.video)
             twin = first.setdefault((folder, source.video.stem), own)
-            turns.append(Turn(source.video, folder, source.tags, None if twin == own else Path(twin).name))
+            turns.append(VideoJob(source.video, folder, source.tags, None if twin == own else Path(twin).name))
         world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
         return cls(tuple(turns), world, rank)
 
     def __len__(self) -> int:
         return math.ceil(len(self.every) / self.world)
 
-    def __iter__(self) -> Iterator[list[Turn]]:
+    def __iter__(self) -> Iterator[list[VideoJob]]:
         for place in range(self.rank, len(self) * self.world, self.world):
             yield list(self.every[place : place + 1])
 
 
-class Videos(lightning.LightningDataModule):
+class VideoDataModule(lightning.LightningDataModule):
     """Videos as they are.
 
     Args:
@@ -79,10 +81,10 @@ class Videos(lightning.LightningDataModule):
         super().__init__()
         self._videos, self._out = videos, out
 
-    def predict_dataloader(self) -> Turns:
-        return Turns.of(self._videos, self._out, self.trainer)
+    def predict_dataloader(self) -> VideoJobs:
+        return VideoJobs.of(self._videos, self._out, self.trainer)
 
 
-def _inside(name: str) -> Path:
+def _relative_folder(name: str) -> Path:
     """The folder in which a video lies, as one below another; a list may name one anywhere."""
     return Path(*(part for part in Path(name).parent.parts if part not in {"/", ".."}))

@@ -29,26 +29,29 @@ from v2m.core import errors
 from v2m.core.errors import DependencyError, InvalidInputError, UsageError
 from v2m.core.protocols import Tagger
 from v2m.data import progress_log, writer
-from v2m.data.config import Settings
-from v2m.data.progress_log import Done
+from v2m.data.config import PrepareConfig
+from v2m.data.progress_log import PrepareRecord
 from v2m.data.schema import MANIFEST, Manifest
-from v2m.data.sources import Source
+from v2m.data.sources import VideoSource
 
 if TYPE_CHECKING:
-    from v2m.data.encode import Encoder
+    from v2m.data.encode import SampleEncoder
 
-LOGGED = 60.0  # seconds between two lines of progress that nobody watches
-MOST, CORES = 4, 4  # processes that are started unasked, and cores for each: it holds all encoders, and uses threads
+LOG_INTERVAL_S = 60.0  # seconds between two lines of progress that nobody watches
+MAX_PROCESSES, CORES_PER_PROCESS = (
+    4,
+    4,
+)  # processes that are started unasked, and cores for each: it holds all encoders, and uses threads
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Work:
+class PrepareJob:
     """What is to be done: `tagger` names music by the picture, `chosen` is how that is said in the settings."""
 
     out: Path
-    settings: Settings
+    settings: PrepareConfig
     tagger: Tagger
     chosen: Any
     device: str = "auto"
@@ -65,7 +68,7 @@ class Work:
             raise UsageError("; ".join(problems))
 
 
-def prepare(sources: Sequence[Source], work: Work) -> tuple[Manifest, list[Done]]:
+def prepare(sources: Sequence[VideoSource], work: PrepareJob) -> tuple[Manifest, list[PrepareRecord]]:
     """Encodes what is new and writes shards and manifest anew where that changes them; the latter comes last.
 
     Raises:
@@ -73,21 +76,21 @@ def prepare(sources: Sequence[Source], work: Work) -> tuple[Manifest, list[Done]
         RefusedError: Nothing is kept.
         MissingError: Weights are missing or broken.
     """
-    progress_log.check(work.out)  # before gigabytes are fetched
-    identity = _identity(work)
-    with progress_log.locked(work.out):
-        progress_log.claim(work.out, identity)
-        writer.sweep(work.out)
-        known, held = progress_log.read(work.out), set(writer.places(work.out))
-        new = [each for each in sources if not progress_log.still_so(known.get(each.key), each, work.out, held)]
-        for done in _encoded(new, work):
-            progress_log.add(work.out, done)
+    progress_log.check_output_dir(work.out)  # before gigabytes are fetched
+    identity = _dataset_settings(work)
+    with progress_log.lock_output_dir(work.out):
+        progress_log.record_settings(work.out, identity)
+        writer.remove_partial(work.out)
+        known, held = progress_log.read_records(work.out), set(writer.locate_parts(work.out))
+        new = [each for each in sources if not progress_log.is_up_to_date(known.get(each.key), each, work.out, held)]
+        for done in _encode_all(new, work):
+            progress_log.append_record(work.out, done)
             known[done.key] = done
         every = [known[source.key] for source in sources]
-        return _published(every, work), every
+        return _finalize(every, work), every
 
 
-def _published(every: Sequence[Done], work: Work) -> Manifest:
+def _finalize(every: Sequence[PrepareRecord], work: PrepareJob) -> Manifest:
     """Shards, ledger, and last the manifest; then what none of them names any more is removed."""
     parts = [done.part for done in every if done.part is not None]
     reasons = Counter(done.dropped for done in every if done.part is None)
@@ -95,11 +98,11 @@ def _published(every: Sequence[Done], work: Work) -> Manifest:
         said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         first = next(done for done in every)
         raise InvalidInputError("nothing_kept", f"no video can be learnt from: {said}; {first.source}: {first.detail}")
-    before = _manifest_in(work.out)
+    before = _read_manifest(work.out)
     known = {shard.file: shard for shard in before.shards} if before else {}
-    shards = writer.assemble(work.out, parts, known, work.shard_samples, work.shard_mb)
-    progress_log.replace(work.out, every)
-    manifest = before or _manifest_in(work.out / writer.PARTS) or _encoder(work).manifest()
+    shards = writer.assemble_shards(work.out, parts, known, work.shard_samples, work.shard_mb)
+    progress_log.replace_records(work.out, every)
+    manifest = before or _read_manifest(work.out / writer.PARTS_DIR) or _load_encoder(work).manifest()
     manifest = replace(manifest, shards=tuple(shards), dropped=dict(sorted(reasons.items())))
     if manifest != before:
         _write_manifest(manifest, work.out)
@@ -107,14 +110,14 @@ def _published(every: Sequence[Done], work: Work) -> Manifest:
     for path in work.out.glob("*.tar"):
         if path.name not in kept:
             path.unlink()
-    for path in (work.out / writer.PARTS).glob("*"):
+    for path in (work.out / writer.PARTS_DIR).glob("*"):
         path.unlink()
     with suppress(OSError):
-        (work.out / writer.PARTS).rmdir()
+        (work.out / writer.PARTS_DIR).rmdir()
     return manifest
 
 
-def _manifest_in(folder: Path) -> Manifest | None:
+def _read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest.read(folder)
     except DependencyError:
@@ -123,18 +126,18 @@ def _manifest_in(folder: Path) -> Manifest | None:
 
 def _write_manifest(manifest: Manifest, folder: Path) -> None:
     """Whole or not at all."""
-    with writer.whole(folder / MANIFEST) as file:
+    with writer.atomic_write(folder / MANIFEST) as file:
         file.write(manifest.as_json().encode())
 
 
-def _identity(work: Work) -> dict[str, Any]:
+def _dataset_settings(work: PrepareJob) -> dict[str, Any]:
     """What the samples depend on: settings, tagger, and the very weights."""
-    from v2m.data.encode import fetched, named
+    from v2m.data.encode import component_names, fetch_component
     from v2m.pretrained import weights
 
     models = {
-        kind: progress_log.digest(weights.digests(fetched(name, kind).folder))
-        for kind, name in named(work.settings).items()
+        kind: progress_log.sha256_json(weights.digests(fetch_component(name, kind).folder))
+        for kind, name in component_names(work.settings).items()
     }
     settings = asdict(work.settings)
     if work.settings.vocals == "keep":
@@ -142,42 +145,44 @@ def _identity(work: Work) -> dict[str, Any]:
     return {**settings, "tagger": work.chosen, **{f"{kind}_sha256": each for kind, each in models.items()}}
 
 
-def _encoder(work: Work) -> Encoder:
+def _load_encoder(work: PrepareJob) -> SampleEncoder:
     from v2m.core.lazy_model import choose_device
-    from v2m.data.encode import Encoder
+    from v2m.data.encode import SampleEncoder
 
-    encoder = Encoder.load(work.settings, work.tagger, choose_device(work.device))
-    _write_manifest(encoder.manifest(), work.out / writer.PARTS)  # of no shards yet: whoever writes them need not load
+    encoder = SampleEncoder.load(work.settings, work.tagger, choose_device(work.device))
+    _write_manifest(
+        encoder.manifest(), work.out / writer.PARTS_DIR
+    )  # of no shards yet: whoever writes them need not load
     return encoder
 
 
-def _encoded(new: Sequence[Source], work: Work) -> Iterator[Done]:
+def _encode_all(new: Sequence[VideoSource], work: PrepareJob) -> Iterator[PrepareRecord]:
     """How each of them ended, in any order."""
     from tqdm import tqdm
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(work.processes or max(1, min(MOST, cores // CORES)), len(new))
+    count = min(work.processes or max(1, min(MAX_PROCESSES, cores // CORES_PER_PROCESS)), len(new))
     room = shutil.get_terminal_size()  # never 0, which some terminals say and where tqdm would draw nothing
-    often = 0.1 if sys.stderr.isatty() else LOGGED
+    often = 0.1 if sys.stderr.isatty() else LOG_INTERVAL_S
     shown = {"ncols": room.columns, "nrows": room.lines, "mininterval": often, "maxinterval": max(10.0, often)}
     with tqdm(total=len(new), desc="videos", unit="video", disable=work.quiet or not new, **shown) as bar:
-        for done in _alone(new, work) if count <= 1 else _together(new, work, count, max(1, cores // count)):
+        for done in _run_serial(new, work) if count <= 1 else _run_pool(new, work, count, max(1, cores // count)):
             bar.update()
             yield done
 
 
-def _alone(new: Sequence[Source], work: Work) -> Iterator[Done]:
+def _run_serial(new: Sequence[VideoSource], work: PrepareJob) -> Iterator[PrepareRecord]:
     if new:
-        encoder = _encoder(work)
+        encoder = _load_encoder(work)
         for source in new:
-            yield _one(source, encoder, work.out)
+            yield _encode_video(source, encoder, work.out)
 
 
-def _together(new: Sequence[Source], work: Work, count: int, threads: int) -> Iterator[Done]:
+def _run_pool(new: Sequence[VideoSource], work: PrepareJob, count: int, threads: int) -> Iterator[PrepareRecord]:
     context = multiprocessing.get_context("spawn")  # forked, torch's threads would be lost
-    pool = ProcessPoolExecutor(count, context, _begin, (work, threads))
+    pool = ProcessPoolExecutor(count, context, _init_worker, (work, threads))
     try:
-        for future in as_completed([pool.submit(_in_worker, source) for source in new]):
+        for future in as_completed([pool.submit(_encode_in_worker, source) for source in new]):
             yield future.result()
     except BrokenProcessPool:
         raise MemoryError(
@@ -191,51 +196,51 @@ def _together(new: Sequence[Source], work: Work, count: int, threads: int) -> It
     pool.shutdown()
 
 
-_here: Callable[[], tuple[Encoder, Path]] | None = None  # of a worker
+_worker_state: Callable[[], tuple[SampleEncoder, Path]] | None = None  # of a worker
 
 
-def _begin(work: Work, threads: int) -> None:
+def _init_worker(work: PrepareJob, threads: int) -> None:
     """Makes a worker, which ends when its parent does; what it lacks is told by its first video."""
-    global _here  # noqa: PLW0603 - what a worker of a pool has is there alone
+    global _worker_state  # noqa: PLW0603 - what a worker of a pool has is there alone
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted as well, and ends this
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _here = functools.cache(lambda: (_encoder(work), work.out))
+    _worker_state = functools.cache(lambda: (_load_encoder(work), work.out))
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
     os._exit(errors.SIGTERM)
 
 
-def _in_worker(source: Source) -> Done:
-    assert _here is not None
-    return _one(source, *_here())
+def _encode_in_worker(source: VideoSource) -> PrepareRecord:
+    assert _worker_state is not None
+    return _encode_video(source, *_worker_state())
 
 
-def _one(source: Source, encoder: Encoder, out: Path) -> Done:
+def _encode_video(source: VideoSource, encoder: SampleEncoder, out: Path) -> PrepareRecord:
     """Encodes and writes one video. What is wrong with it alone never stops the others."""
-    from v2m.data.filters import DropError
+    from v2m.data.filters import FilteredOutError
 
     state = source.state()
     try:
         part = writer.write_part(out, source.key, encoder.samples(source), encoder.manifest())
-        return Done(source.name, source.key, state, part)
-    except DropError as error:
-        return Done(source.name, source.key, state, dropped=error.reason, detail=error.detail)
+        return PrepareRecord(source.name, source.key, state, part)
+    except FilteredOutError as error:
+        return PrepareRecord(source.name, source.key, state, dropped=error.reason, detail=error.detail)
     except Exception as error:
         if errors.exit_code(error) != errors.BUG:
             raise
         logger.warning("%s: %s", source.name, errors.format_error(error))
         detail = "".join(traceback.format_exception(error))[-2000:]
-        return Done(source.name, source.key, state, dropped="failed", detail=detail)
+        return PrepareRecord(source.name, source.key, state, dropped="failed", detail=detail)
 
 
-def report(manifest: Manifest, every: Sequence[Done]) -> str:
+def format_report(manifest: Manifest, every: Sequence[PrepareRecord]) -> str:
     """What was kept and what was left out, with an example of each reason, as a table."""
     kept = [done for done in every if done.part is not None]
     lines = [f"{'kept':<15} {len(kept):>7}  {manifest.samples} samples, {manifest.seconds / 3600:.2f} h"]

@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from v2m.core.errors import UsageError
-from v2m.data.sources import Source
-from v2m.data.writer import TEMPORARY, Part, part_path, whole
+from v2m.data.sources import VideoSource
+from v2m.data.writer import PARTIAL_PREFIX, VideoPart, atomic_write, part_path
 
-LEDGER, SETTINGS, LOCK = "prepared.jsonl", "settings.json", ".lock"
+RECORDS, SETTINGS, LOCK = "prepared.jsonl", "settings.json", ".lock"
 
 
 @dataclass(frozen=True)
-class Done:
+class PrepareRecord:
     """How one video ended: as a part, or left out for a reason. `state` is that of its files."""
 
     source: str
     key: str
     state: list[Any]
-    part: Part | None = None
+    part: VideoPart | None = None
     dropped: str = ""
     detail: str = ""
 
 
-def check(out: Path) -> None:
+def check_output_dir(out: Path) -> None:
     """Raises UsageError for what is no folder, or one of other things."""
     if not out.exists():
         return
@@ -39,14 +39,14 @@ def check(out: Path) -> None:
         raise UsageError(f"{str(out)!r} is a file: give a folder")
     if (out / SETTINGS).is_file():
         return
-    if any(each.name != LOCK and not each.name.startswith(TEMPORARY) for each in out.iterdir()):
+    if any(each.name != LOCK and not each.name.startswith(PARTIAL_PREFIX) for each in out.iterdir()):
         raise UsageError(f"{str(out)!r} holds something else than a dataset: give a new folder")
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
+def lock_output_dir(out: Path) -> Iterator[None]:
     """Makes the folder if need be. Raises UsageError while another run writes to it, and as `check` does."""
-    check(out)
+    check_output_dir(out)
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("w") as file:
         try:
@@ -56,7 +56,7 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def claim(out: Path, settings: Mapping[str, Any]) -> None:
+def record_settings(out: Path, settings: Mapping[str, Any]) -> None:
     """Says in a folder that is `locked` what it is made with, or makes sure that it was made with the same.
 
     Raises:
@@ -64,7 +64,7 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
     """
     path = out / SETTINGS
     if not path.is_file():
-        with whole(path) as file:
+        with atomic_write(path) as file:
             file.write(json.dumps(settings, indent=1, sort_keys=True).encode() + b"\n")
         return
     try:
@@ -80,25 +80,25 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
         raise UsageError(f"{str(out)!r} was prepared with {'; '.join(other)}: give the same, or a new folder")
 
 
-def read(out: Path) -> dict[str, Done]:
+def read_records(out: Path) -> dict[str, PrepareRecord]:
     """What is done, by key; the last word counts. A line that was not written to its end does not."""
-    found: dict[str, Done] = {}
+    found: dict[str, PrepareRecord] = {}
     try:
-        lines = (out / LEDGER).read_bytes().split(b"\n")[:-1]
+        lines = (out / RECORDS).read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return found
     for line in lines:
         try:
             held = json.loads(line)
-            part = None if held["part"] is None else Part(**held["part"])
-            done = Done(**{**held, "part": part})
+            part = None if held["part"] is None else VideoPart(**held["part"])
+            done = PrepareRecord(**{**held, "part": part})
         except (ValueError, KeyError, TypeError):
             continue
         found[done.key] = done
     return found
 
 
-def still_so(done: Done | None, source: Source, out: Path, held: set[str]) -> bool:
+def is_up_to_date(done: PrepareRecord | None, source: VideoSource, out: Path, held: set[str]) -> bool:
     """Whether that is how `source` would end again: its files are the same, and its part is there. `held` are the keys
     of the parts that lie in shards."""
     if done is None or done.state != source.state() or done.source != source.name or done.dropped == "failed":
@@ -106,35 +106,35 @@ def still_so(done: Done | None, source: Source, out: Path, held: set[str]) -> bo
     return done.part is None or done.key in held or part_path(out, done.key).is_file()
 
 
-def add(out: Path, done: Done) -> None:
+def append_record(out: Path, done: PrepareRecord) -> None:
     """Writes its line, on the disk when this returns."""
-    with (out / LEDGER).open("ab") as file:
-        if file.tell() and not _ends_well(out / LEDGER):
+    with (out / RECORDS).open("ab") as file:
+        if file.tell() and not _ends_with_newline(out / RECORDS):
             file.write(b"\n")
-        file.write(_line(done))
+        file.write(_to_line(done))
         file.flush()
         os.fsync(file.fileno())
 
 
-def replace(out: Path, every: Iterable[Done]) -> None:
+def replace_records(out: Path, every: Iterable[PrepareRecord]) -> None:
     """Writes the ledger anew with these lines alone, where it is not so already."""
-    content = b"".join(map(_line, every))
-    path = out / LEDGER
+    content = b"".join(map(_to_line, every))
+    path = out / RECORDS
     if not path.is_file() or path.read_bytes() != content:
-        with whole(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
 
 
-def digest(values: Any) -> str:
+def sha256_json(values: Any) -> str:
     """SHA-256 of plain values, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _line(done: Done) -> bytes:
+def _to_line(done: PrepareRecord) -> bytes:
     return json.dumps(asdict(done), sort_keys=True).encode() + b"\n"
 
 
-def _ends_well(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Place(NamedTuple):
+class SampleIndex(NamedTuple):
     """A sample of the dataset, and in which lap it comes up. Sample −1 only fills a batch."""
 
     sample: int
@@ -22,7 +22,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Order:
+class ResumableSampler:
     """Of `samples` samples, in batches of `batch` for each of `world` ranks."""
 
     samples: int
@@ -41,22 +41,22 @@ class Order:
         """How many positions one batch of every rank takes."""
         return self.batch * self.world
 
-    def endless(self, position: int) -> list[Place]:
+    def endless(self, position: int) -> list[SampleIndex]:
         """The batch of this rank where all ranks' batches begin at `position`; ranks share no position."""
         first = position + self.rank * self.batch
         return [self._place(first + k) for k in range(self.batch)]
 
-    def once(self) -> Iterator[list[Place]]:
+    def once(self) -> Iterator[list[SampleIndex]]:
         """Batches of this rank in which, over all ranks, each sample comes once, in order; as many on every rank."""
         for begin in range(0, self.samples, self.step):
             own = range(begin + self.rank, begin + self.step, self.world)
-            yield [Place(k if k < self.samples else -1, 0) for k in own]
+            yield [SampleIndex(k if k < self.samples else -1, 0) for k in own]
 
-    def _place(self, position: int) -> Place:
+    def _place(self, position: int) -> SampleIndex:
         lap, k = divmod(position, self.samples)
-        return Place(int(_lap(self.samples, self.seed, lap)[k]) if self.shuffled else k, lap)
+        return SampleIndex(int(_permutation(self.samples, self.seed, lap)[k]) if self.shuffled else k, lap)
 
 
 @lru_cache(maxsize=2)  # a batch may reach from one lap into the next
-def _lap(samples: int, seed: int, lap: int) -> np.ndarray:
+def _permutation(samples: int, seed: int, lap: int) -> np.ndarray:
     return np.random.default_rng((seed, lap)).permutation(samples)

@@ -22,11 +22,11 @@ MANIFEST = "dataset.json"
 META = "json"  # what `Meta` says
 CODES = "codes.npy"  # (K, T) int16
 FRAMES = "frames.npy"  # (F, P, W) float16: those shown in the middle of each of F equal steps from the begin
-WHOLE = "whole.npy"  # (G, P, W) float16: likewise of the whole video, in G steps
-RHYTHM = "rhythm.npy"  # (R, C) float16: of R steps from the begin
+LONG_TERM = "whole.npy"  # (G, P, W) float16: likewise of the whole video, in G steps
+EVENTS = "rhythm.npy"  # (R, C) float16: of R steps from the begin
 TEXT = "text.npy"  # (L, D) float16: what the text encoder says of the tags; L is 0 where there are none
-MEMBERS = (META, CODES, FRAMES, WHOLE, RHYTHM, TEXT)
-TYPES = {CODES: "int16", FRAMES: "float16", WHOLE: "float16", RHYTHM: "float16", TEXT: "float16"}
+MEMBERS = (META, CODES, FRAMES, LONG_TERM, EVENTS, TEXT)
+DTYPES = {CODES: "int16", FRAMES: "float16", LONG_TERM: "float16", EVENTS: "float16", TEXT: "float16"}
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class Manifest:
         return {
             CODES: (self.codebooks, codec_frames(meta.duration, self.code_rate)),
             FRAMES: (step_count(meta.duration, self.frame_rate), self.tokens, self.width),
-            WHOLE: (self.whole, self.tokens, self.width),
-            RHYTHM: (step_count(meta.duration, self.rhythm_rate), len(self.rhythm)),
+            LONG_TERM: (self.whole, self.tokens, self.width),
+            EVENTS: (step_count(meta.duration, self.rhythm_rate), len(self.rhythm)),
             TEXT: (None, self.text_width),
         }
 

@@ -19,17 +19,17 @@ import numpy as np
 from v2m.core.errors import DependencyError
 from v2m.data.schema import MEMBERS, Manifest, Shard
 
-LARGEST = 256 << 20  # bytes of a member
-Damaged = Literal["refuse", "skip"]
+MAX_MEMBER_BYTES = 256 << 20  # bytes of a member
+OnCorrupt = Literal["refuse", "skip"]
 
 logger = logging.getLogger(__name__)
 
 
-class BadSampleError(ValueError):
+class CorruptSampleError(ValueError):
     """One sample cannot be used; the line says why."""
 
 
-class Shards:
+class ShardReader:
     """The samples of a folder, by number.
 
     Args:
@@ -41,11 +41,11 @@ class Shards:
         MissingError: There is no dataset, or it is damaged; all that is wrong is told.
     """
 
-    def __init__(self, folder: Path, *, damaged: Damaged = "refuse", hashes: bool = False) -> None:
+    def __init__(self, folder: Path, *, damaged: OnCorrupt = "refuse", hashes: bool = False) -> None:
         self.folder, self.manifest, self.damaged = folder, Manifest.read(folder), damaged
         if self.manifest.samples < 1:
             raise DependencyError(f"{str(folder)!r} holds no samples: prepare some videos with v2m prepare")
-        problems = [found for shard in self.manifest.shards if (found := _wrong(folder, shard, hashes))]
+        problems = [found for shard in self.manifest.shards if (found := _shard_problem(folder, shard, hashes))]
         if problems and damaged == "refuse":
             raise DependencyError(f"{str(folder)!r}: {'; '.join(problems)}: copy or prepare it again")
         for problem in problems:
@@ -69,25 +69,25 @@ class Shards:
         inside = number - (self._ends[which] - shard.samples)
         places = self._of(which)
         if inside >= len(places):
-            raise BadSampleError(f"{shard.file} lacks sample {inside}")
+            raise CorruptSampleError(f"{shard.file} lacks sample {inside}")
         found: dict[str, bytes] = {}
         with (self.folder / shard.file).open("rb") as file:
             for name, (begin, size) in zip(MEMBERS, places[inside].tolist(), strict=True):
-                if begin < 0 or size > LARGEST:
-                    raise BadSampleError(
+                if begin < 0 or size > MAX_MEMBER_BYTES:
+                    raise CorruptSampleError(
                         f"sample {inside} of {shard.file} has {'no' if begin < 0 else 'a huge'} {name}"
                     )
                 file.seek(begin)
                 found[name] = file.read(size)
                 if len(found[name]) < size:
-                    raise BadSampleError(f"sample {inside} of {shard.file} ends early, in {name}")
+                    raise CorruptSampleError(f"sample {inside} of {shard.file} ends early, in {name}")
         return found
 
     def _of(self, which: int) -> np.ndarray:
         if which not in self._places:
             shard = self.manifest.shards[which]
             try:
-                places = scan(self.folder / shard.file)
+                places = index_tar(self.folder / shard.file)
             except OSError as error:
                 raise DependencyError(f"{str(self.folder / shard.file)!r} cannot be read ({error.strerror})") from error
             if len(places) != shard.samples:
@@ -99,7 +99,7 @@ class Shards:
         return self._places[which]
 
 
-def scan(path: Path) -> np.ndarray:
+def index_tar(path: Path) -> np.ndarray:
     """(N, M, 2) begin and size in bytes of each of the M `MEMBERS` of the N samples of a tar, −1 where there is none.
 
     As in WebDataset a sample is what follows each other with the same name up to the first dot.
@@ -121,7 +121,7 @@ def scan(path: Path) -> np.ndarray:
     return np.array(rows, dtype=np.int64).reshape(-1, len(MEMBERS), 2)
 
 
-def _wrong(folder: Path, shard: Shard, hashes: bool) -> str | None:
+def _shard_problem(folder: Path, shard: Shard, hashes: bool) -> str | None:
     path = folder / shard.file
     if Path(shard.file).name != shard.file or ":" in shard.file:
         raise DependencyError(f"{str(folder)!r} names a shard outside itself and is refused: {shard.file!r}")

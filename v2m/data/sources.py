@@ -15,14 +15,14 @@ from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.types import Tags
 from v2m.media.video import SUFFIXES
 
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
-LISTS = (".jsonl", ".json")
-TAGS = ".tags.json"
-SHOWN = 3  # problems in one line
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
+LIST_SUFFIXES = (".jsonl", ".json")
+TAGS_SUFFIX = ".tags.json"
+MAX_PROBLEMS = 3  # problems in one line
 
 
 @dataclass(frozen=True)
-class Source:
+class VideoSource:
     """One video: `name` is where it lies in its folder, `key` what its samples are named by.
 
     `sound` takes the place of its own; `tags` is a file of what is known of its music: `v2m.core.types.Tags` as JSON.
@@ -36,10 +36,10 @@ class Source:
 
     def state(self) -> list[Any]:
         """What changes when one of its files does."""
-        return [_state(path) for path in (self.video, self.sound, self.tags)]
+        return [_file_state(path) for path in (self.video, self.sound, self.tags)]
 
 
-def find(inputs: Sequence[Path]) -> list[Source]:
+def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
     """The videos below each folder by name, those of each list in its order, and single files; each once.
 
     Raises:
@@ -50,11 +50,11 @@ def find(inputs: Sequence[Path]) -> list[Source]:
     for given in inputs:
         path = Path(os.path.abspath(given))  # noqa: PTH100 (symlinks stay: the name is shown to the user)
         if path.is_dir():
-            pairs = [(each.relative_to(path).as_posix(), each, None) for each in _below(path)]
+            pairs = [(each.relative_to(path).as_posix(), each, None) for each in _walk(path)]
         elif not path.is_file():
             raise UsageError(f"{str(given)!r}: no such file or folder")
-        elif path.suffix.lower() in LISTS:
-            pairs = _listed(path)
+        elif path.suffix.lower() in LIST_SUFFIXES:
+            pairs = _read_list(path)
         else:
             pairs = [(path.name, path, None)]
         for name, video, sound in pairs:
@@ -65,7 +65,13 @@ def find(inputs: Sequence[Path]) -> list[Source]:
         )
     names = [name for name, _ in found.values()]
     return [
-        Source(name, _key(name, names[:number].count(name)), video, sound or _beside(video, SOUNDS), _tags(video))
+        VideoSource(
+            name,
+            _make_key(name, names[:number].count(name)),
+            video,
+            sound or _sibling(video, AUDIO_SUFFIXES),
+            _tags_file(video),
+        )
         for number, (video, (name, sound)) in enumerate(found.items())
     ]
 
@@ -81,7 +87,7 @@ def read_tags(path: Path) -> dict[str, Any]:
     return held
 
 
-def _below(folder: Path) -> list[Path]:
+def _walk(folder: Path) -> list[Path]:
     every = (each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES)
     return sorted(
         each
@@ -92,7 +98,7 @@ def _below(folder: Path) -> list[Path]:
     )
 
 
-def _listed(path: Path) -> list[tuple[str, Path, Path | None]]:
+def _read_list(path: Path) -> list[tuple[str, Path, Path | None]]:
     """Lines of JSON: `video_path` and `path` (the sound), from the list's folder, or else from the current one."""
     problems, pairs = [], []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
@@ -106,38 +112,38 @@ def _listed(path: Path) -> list[tuple[str, Path, Path | None]]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"line {number} ({type(error).__name__}: {error})")
             continue
-        pairs.append((video, _placed(path, video), None if sound is None else _placed(path, sound)))
+        pairs.append((video, _resolve(path, video), None if sound is None else _resolve(path, sound)))
     if problems:
-        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        more = f" and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
         raise UsageError(
             f"{str(path)!r} must hold a JSON object with video_path on each line; "
-            f"wrong are {', '.join(problems[:SHOWN])}{more}"
+            f"wrong are {', '.join(problems[:MAX_PROBLEMS])}{more}"
         )
     return pairs
 
 
-def _placed(listing: Path, name: str) -> Path:
+def _resolve(listing: Path, name: str) -> Path:
     near = listing.parent / name
     return Path(os.path.abspath(near if near.exists() else name))  # noqa: PTH100
 
 
-def _beside(video: Path, suffixes: Sequence[str]) -> Path | None:
+def _sibling(video: Path, suffixes: Sequence[str]) -> Path | None:
     return next((path for path in map(video.with_suffix, suffixes) if path.is_file()), None)
 
 
-def _tags(video: Path) -> Path | None:
-    path = video.with_name(video.stem + TAGS)
+def _tags_file(video: Path) -> Path | None:
+    path = video.with_name(video.stem + TAGS_SUFFIX)
     return path if path.is_file() else None
 
 
-def _key(name: str, before: int) -> str:
+def _make_key(name: str, before: int) -> str:
     """Letters and numbers of the name, then what tells it from others like it; `before` counts those just like it."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-")[:40] or "video"
     said = name if not before else f"{before}:{name}"
     return f"{plain}-{hashlib.sha256(said.encode(errors='surrogateescape')).hexdigest()[:10]}"
 
 
-def _state(path: Path | None) -> list[Any] | None:
+def _file_state(path: Path | None) -> list[Any] | None:
     if path is None:
         return None
     try:

@@ -23,17 +23,17 @@ os.environ.setdefault("WDS_SECURE", "1")  # before it is imported: webdataset ru
 from webdataset.writer import TarWriter
 
 from v2m.core.errors import UsageError
-from v2m.data.schema import META, TYPES, Manifest, Meta, Shard
+from v2m.data.schema import DTYPES, META, Manifest, Meta, Shard
 
-PARTS = ".parts"
-TEMPORARY = ".unfinished-"
-END = bytes(2 * tarfile.BLOCKSIZE)
-CHUNK = 1 << 20
+PARTS_DIR = ".parts"
+PARTIAL_PREFIX = ".unfinished-"
+TAR_END = bytes(2 * tarfile.BLOCKSIZE)
+CHUNK_BYTES = 1 << 20
 Sample = tuple[Meta, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Part:
+class VideoPart:
     """What is written of one video: `key` is that of its source."""
 
     key: str
@@ -44,22 +44,22 @@ class Part:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name when the block ends well, and is on the disk then."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{PARTIAL_PREFIX}{os.getpid()}-{path.name}")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        settle(path.parent)
+        fsync_dir(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def settle(folder: Path) -> None:
+def fsync_dir(folder: Path) -> None:
     """What has its name in `folder` keeps it when the power fails."""
     number = os.open(folder, os.O_RDONLY)
     try:
@@ -68,35 +68,35 @@ def settle(folder: Path) -> None:
         os.close(number)
 
 
-def sweep(folder: Path) -> None:
+def remove_partial(folder: Path) -> None:
     """Removes what a run that was killed left unfinished."""
-    for left in [*folder.glob(f"{TEMPORARY}*"), *(folder / PARTS).glob(f"{TEMPORARY}*")]:
+    for left in [*folder.glob(f"{PARTIAL_PREFIX}*"), *(folder / PARTS_DIR).glob(f"{PARTIAL_PREFIX}*")]:
         left.unlink()
 
 
 def part_path(out: Path, key: str) -> Path:
-    return out / PARTS / f"{key}.part"
+    return out / PARTS_DIR / f"{key}.part"
 
 
-def write_part(out: Path, key: str, samples: Iterable[Sample], manifest: Manifest) -> Part:
+def write_part(out: Path, key: str, samples: Iterable[Sample], manifest: Manifest) -> VideoPart:
     """Writes the samples of the source `key` below `out`. They must be as the manifest says."""
     count, seconds, size, digest = 0, 0.0, 0, hashlib.sha256()
-    with whole(part_path(out, key)) as file:
+    with atomic_write(part_path(out, key)) as file:
         for meta, arrays in samples:
-            blocks = _blocks(meta, arrays, manifest)
+            blocks = _tar_blocks(meta, arrays, manifest)
             file.write(blocks)
             digest.update(blocks)
             size += len(blocks)
             count, seconds = count + 1, seconds + meta.duration
-    return Part(key, count, round(seconds, 6), size, digest.hexdigest())
+    return VideoPart(key, count, round(seconds, 6), size, digest.hexdigest())
 
 
-def _blocks(meta: Meta, arrays: dict[str, np.ndarray], manifest: Manifest) -> bytes:
+def _tar_blocks(meta: Meta, arrays: dict[str, np.ndarray], manifest: Manifest) -> bytes:
     """One sample as WebDataset writes it, without the end of a tar: the same sample gives the same bytes."""
     shapes = manifest.shapes(meta)
     assert set(arrays) == set(shapes), f"{sorted(arrays)} are not the members of a sample"
     said = json.dumps(asdict(meta), ensure_ascii=False, sort_keys=True).encode(errors="backslashreplace")
-    members = {META: said, **{name: _npy(arrays[name], name, shapes[name], manifest) for name in shapes}}
+    members = {META: said, **{name: _npy_bytes(arrays[name], name, shapes[name], manifest) for name in shapes}}
     file = io.BytesIO()
     with TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False) as tar:
         tar.write({"__key__": meta.key, **members})
@@ -104,10 +104,10 @@ def _blocks(meta: Meta, arrays: dict[str, np.ndarray], manifest: Manifest) -> by
     return file.getvalue()[:end]
 
 
-def _npy(array: np.ndarray, name: str, shape: Sequence[int | None], manifest: Manifest) -> bytes:
+def _npy_bytes(array: np.ndarray, name: str, shape: Sequence[int | None], manifest: Manifest) -> bytes:
     fits = len(shape) == array.ndim and all(want in (None, has) for want, has in zip(shape, array.shape, strict=True))
     assert fits, f"{name} is {array.shape}, not {shape}"
-    kind = np.dtype(TYPES[name])
+    kind = np.dtype(DTYPES[name])
     if kind.kind == "i":
         assert 0 <= array.min() <= array.max() < manifest.entries, f"{name} has codes beyond {manifest.entries}"
     with np.errstate(over="ignore"):
@@ -118,49 +118,51 @@ def _npy(array: np.ndarray, name: str, shape: Sequence[int | None], manifest: Ma
     return buffer.getvalue()
 
 
-def assemble(out: Path, parts: Sequence[Part], known: dict[str, Shard], samples: int, megabytes: float) -> list[Shard]:
+def assemble_shards(
+    out: Path, parts: Sequence[VideoPart], known: dict[str, Shard], samples: int, megabytes: float
+) -> list[Shard]:
     """Shards of all `parts` in their order, at most so many samples or megabytes in each (but for a larger part).
 
     A shard is named by its place and by what is in it, so that one that is there already is left as it is. `known` are
     those that have been described before, by name.
     """
-    groups: list[list[Part]] = []
+    groups: list[list[VideoPart]] = []
     for part in parts:
         size = sum(each.size for each in groups[-1]) + part.size if groups else 0
         count = sum(each.samples for each in groups[-1]) + part.samples if groups else 0
         if not groups or count > samples or size > megabytes * 1e6:
             groups.append([])
         groups[-1].append(part)
-    names = [_name(number, group) for number, group in enumerate(groups)]
+    names = [_shard_name(number, group) for number, group in enumerate(groups)]
     there = [
-        (out / name).is_file() and (out / name).stat().st_size == _size(group)
+        (out / name).is_file() and (out / name).stat().st_size == _shard_bytes(group)
         for name, group in zip(names, groups, strict=True)
     ]
-    homes = {} if all(there) else places(out)
+    homes = {} if all(there) else locate_parts(out)
     shards = []
     for name, group, is_there in zip(names, groups, there, strict=True):
         path = out / name
         if not is_there:
-            _write(path, group, out, homes)
+            _write_shard(path, group, out, homes)
         shard = known.get(name) if is_there else None
-        if shard is None or shard.size != _size(group):
-            shard = _described(path, group)
+        if shard is None or shard.size != _shard_bytes(group):
+            shard = _describe_shard(path, group)
         for part in group:
             part_path(out, part.key).unlink(missing_ok=True)
         shards.append(shard)
     return shards
 
 
-def _name(number: int, group: Sequence[Part]) -> str:
+def _shard_name(number: int, group: Sequence[VideoPart]) -> str:
     held = hashlib.sha256("".join(part.sha256 for part in group).encode()).hexdigest()
     return f"{number:06d}-{held[:10]}.tar"
 
 
-def _size(group: Sequence[Part]) -> int:
-    return sum(part.size for part in group) + len(END)
+def _shard_bytes(group: Sequence[VideoPart]) -> int:
+    return sum(part.size for part in group) + len(TAR_END)
 
 
-def places(out: Path) -> dict[str, list[tuple[Path, int]]]:
+def locate_parts(out: Path) -> dict[str, list[tuple[Path, int]]]:
     """Where parts begin that lie in shards already, by the key of their source; of damaged shards as far as they go."""
     found: dict[str, list[tuple[Path, int]]] = {}
     for path in sorted(out.glob("*.tar")):
@@ -174,38 +176,38 @@ def places(out: Path) -> dict[str, list[tuple[Path, int]]]:
     return found
 
 
-def _write(path: Path, group: Sequence[Part], out: Path, homes: dict[str, list[tuple[Path, int]]]) -> None:
-    with whole(path) as file:
+def _write_shard(path: Path, group: Sequence[VideoPart], out: Path, homes: dict[str, list[tuple[Path, int]]]) -> None:
+    with atomic_write(path) as file:
         for part in group:
-            places = [(part_path(out, part.key), 0), *homes.get(part.key, [])]
-            place = next((each for each in places if _holds(*each, part)), None)
+            candidates = [(part_path(out, part.key), 0), *homes.get(part.key, [])]
+            place = next((each for each in candidates if _contains(*each, part)), None)
             if place is None:
                 raise UsageError(
                     f"{str(out)!r}: the samples {part.key!r} have been changed or removed: give a new folder"
                 )
-            for chunk in _chunks(*place, part.size):
+            for chunk in _read_chunks(*place, part.size):
                 file.write(chunk)
-        file.write(END)
+        file.write(TAR_END)
 
 
-def _holds(path: Path, start: int, part: Part) -> bool:
+def _contains(path: Path, start: int, part: VideoPart) -> bool:
     if not path.is_file():
         return False
     digest = hashlib.sha256()
-    for chunk in _chunks(path, start, part.size):
+    for chunk in _read_chunks(path, start, part.size):
         digest.update(chunk)
     return digest.hexdigest() == part.sha256
 
 
-def _chunks(path: Path, start: int, size: int) -> Iterator[bytes]:
+def _read_chunks(path: Path, start: int, size: int) -> Iterator[bytes]:
     with path.open("rb") as source:
         source.seek(start)
-        while size > 0 and (chunk := source.read(min(CHUNK, size))):
+        while size > 0 and (chunk := source.read(min(CHUNK_BYTES, size))):
             size -= len(chunk)
             yield chunk
 
 
-def _described(path: Path, group: Sequence[Part]) -> Shard:
+def _describe_shard(path: Path, group: Sequence[VideoPart]) -> Shard:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     seconds = round(sum(part.seconds for part in group), 6)

@@ -24,38 +24,40 @@ from v2m.mixing import mixer
 from v2m.pipeline.sidecar import mark
 from v2m.training import spectrogram
 
-ROOM = "listening"
-Figures = dict[str, float]
+LOG_PREFIX = "listening"
+Metrics = dict[str, float]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Heard:
+class GeneratedClip:
     """One piece with its files; a film where there are pictures."""
 
     name: str
     audio: Audio
-    figures: Figures
+    figures: Metrics
     sound: Path
     spectrogram: Path
     film: Path | None
 
 
-def keep(folder: Path, name: str, audio: Audio, picture: VisualFeatures, film: Video | None, *, title: str) -> Heard:
+def write_artifacts(
+    folder: Path, name: str, audio: Audio, picture: VisualFeatures, film: Video | None, *, title: str
+) -> GeneratedClip:
     """Measures a piece and writes its files, over older ones of the same name."""
     heard = pulse(audio)
     beats = np.zeros(0) if heard is None else heard.beats
     paths = {kind: folder / f"{name}.{kind}" for kind in ("flac", "png", "mp4")}
     sound_files.save(audio, paths["flac"])
-    spectrogram.draw(paths["png"], audio, picture, beats, title)
+    spectrogram.plot_spectrogram(paths["png"], audio, picture, beats, title)
     if film is not None:
         mixer.mix(film, audio, paths["mp4"], metadata=mark({"recipe": "training"}), overwrite=True)
-    found = alignment(audio, picture, beats)
-    return Heard(name, audio, found, paths["flac"], paths["png"], None if film is None else paths["mp4"])
+    found = alignment_metrics(audio, picture, beats)
+    return GeneratedClip(name, audio, found, paths["flac"], paths["png"], None if film is None else paths["mp4"])
 
 
-def alignment(audio: Audio, picture: VisualFeatures, beats: Any) -> Figures:
+def alignment_metrics(audio: Audio, picture: VisualFeatures, beats: Any) -> Metrics:
     """How a piece fits its picture; what cannot be said of it is left out.
 
     accents, dynamics: as in `v2m.analysis.sync_score`; 0.5 and 0 are chance. hits_above_chance, hits_100ms_above_chance: share
@@ -68,38 +70,40 @@ def alignment(audio: Audio, picture: VisualFeatures, beats: Any) -> Figures:
     figures = {
         "accents": how.accents,
         "dynamics": how.dynamics,
-        "hits_above_chance": _less(met.hits, met.chance),
-        "hits_100ms_above_chance": _less(met.hits_100ms, met.chance_100ms),
-        "hits_above_shuffled": _less(met.hits, met.shuffled),
+        "hits_above_chance": _difference(met.hits, met.chance),
+        "hits_100ms_above_chance": _difference(met.hits_100ms, met.chance_100ms),
+        "hits_above_shuffled": _difference(met.hits, met.shuffled),
         "cut_to_beat_ms": met.median_ms,
         "lufs": max(integrated_loudness(audio), -70.0),
     }
     return {name: float(value) for name, value in figures.items() if value is not None}
 
 
-def means(figures: Sequence[Figures]) -> Figures:
+def mean_metrics(figures: Sequence[Metrics]) -> Metrics:
     """Of each figure, over the clips that have it."""
     every = dict.fromkeys(name for each in figures for name in each)
     return {name: float(np.mean([each[name] for each in figures if name in each])) for name in every}
 
 
-def write_figures(folder: Path, step: int, heard: Sequence[Heard], mean: Mapping[str, float]) -> None:
+def write_metrics(folder: Path, step: int, heard: Sequence[GeneratedClip], mean: Mapping[str, float]) -> None:
     held = {"step": step, "mean": dict(mean), "clips": {each.name: each.figures for each in heard}}
     (folder / "figures.json").write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
 
 
-def tell(loggers: Sequence[Logger], heard: Sequence[Heard], figures: Mapping[str, float], step: int) -> None:
+def log_artifacts(
+    loggers: Sequence[Logger], heard: Sequence[GeneratedClip], figures: Mapping[str, float], step: int
+) -> None:
     """Each logger what it can take; one that fails does not stop the others."""
     for each in loggers:
         try:
-            _tell(each, heard, {f"{ROOM}/{name}": value for name, value in figures.items()}, step)
+            _log_to(each, heard, {f"{LOG_PREFIX}/{name}": value for name, value in figures.items()}, step)
         except Exception as error:
             logger.warning("%s did not take what was heard (%s: %s)", type(each).__name__, type(error).__name__, error)
 
 
-def _tell(to: Logger, heard: Sequence[Heard], figures: Mapping[str, float], step: int) -> None:
+def _log_to(to: Logger, heard: Sequence[GeneratedClip], figures: Mapping[str, float], step: int) -> None:
     if isinstance(to, WandbLogger):
-        to.log_metrics({**figures, **_media(heard)}, step)
+        to.log_metrics({**figures, **_wandb_media(heard)}, step)
         return
     to.log_metrics(dict(figures), step)
     writer: Any = getattr(to, "experiment", None)
@@ -107,18 +111,18 @@ def _tell(to: Logger, heard: Sequence[Heard], figures: Mapping[str, float], step
         from matplotlib.image import imread
 
         for each in heard:
-            place, wave = f"{ROOM}/{each.name}", torch.from_numpy(each.audio.samples.mean(axis=0, keepdims=True))
+            place, wave = f"{LOG_PREFIX}/{each.name}", torch.from_numpy(each.audio.samples.mean(axis=0, keepdims=True))
             writer.add_audio(f"{place}/sound", wave, step, each.audio.sample_rate)
             writer.add_image(f"{place}/spectrogram", imread(each.spectrogram)[..., :3], step, dataformats="HWC")
 
 
-def _media(heard: Sequence[Heard]) -> dict[str, Any]:
+def _wandb_media(heard: Sequence[GeneratedClip]) -> dict[str, Any]:
     """W&B's own records, which take the files as they are."""
     import wandb
 
     found: dict[str, Any] = {}
     for each in heard:
-        place = f"{ROOM}/{each.name}"
+        place = f"{LOG_PREFIX}/{each.name}"
         found[f"{place}/sound"] = wandb.Audio(str(each.sound), caption=each.name)
         found[f"{place}/spectrogram"] = wandb.Image(str(each.spectrogram), caption=each.name)
         if each.film is not None:
@@ -126,5 +130,5 @@ def _media(heard: Sequence[Heard]) -> dict[str, Any]:
     return found
 
 
-def _less(value: float | None, other: float | None) -> float | None:
+def _difference(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other

@@ -14,14 +14,14 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from v2m.core.errors import BUG, DependencyError, UsageError, exit_code
 from v2m.core.types import SamplingConfig
-from v2m.data.module import Loader
-from v2m.training.checkpoints import Checkpoints, random_kept
-from v2m.training.ema import Average
+from v2m.data.module import ResumableLoader
+from v2m.training.checkpoints import CheckpointCallback, preserve_rng_state
+from v2m.training.ema import EMACallback
 
 logger = logging.getLogger(__name__)
 
 
-class Listening(lightning.Callback):
+class LogAudioSamples(lightning.Callback):
     """Writes music for a few fixed clips while training, and logs it: sound, spectrogram, the video with its music, and
     how well it meets the cuts. All of it is kept under listening/ in the trainer's default_root_dir, too.
 
@@ -61,18 +61,18 @@ class Listening(lightning.Callback):
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
         """Raises UsageError or RefusedError where `videos` are none."""
         if self.every and stage == "fit" and self.videos is not None:
-            from v2m.data.sources import find
+            from v2m.data.sources import discover_videos
 
-            find(self.videos)
+            discover_videos(self.videos)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not self.every or not trainer.is_global_zero:
             return
         try:
-            with random_kept():
+            with preserve_rng_state():
                 self._clips = self._found(trainer, pl_module)
         except Exception as error:
-            logger.warning("there will be nothing to listen to: %s", _line(error))
+            logger.warning("there will be nothing to listen to: %s", _describe_error(error))
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not self.every or trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -84,7 +84,7 @@ class Listening(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not self._clips or trainer.global_step == self._heard:
             return
-        average = next((each for each in trainer.callbacks if isinstance(each, Average)), None)  # type: ignore[attr-defined]
+        average = next((each for each in trainer.callbacks if isinstance(each, EMACallback)), None)  # type: ignore[attr-defined]
         modes = {module: module.training for module in pl_module.modules()}
         with nullcontext() if average is None else average.shown(pl_module):
             pl_module.eval()
@@ -99,90 +99,96 @@ class Listening(lightning.Callback):
         self._validations = int(state_dict["validations"])
 
     def _found(self, trainer: Any, module: Any) -> Sequence[Any]:
-        from v2m.training.eval_clips import kept, watched
+        from v2m.training.eval_clips import load_shard_clips, load_video_clips
 
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise DependencyError(f"{type(trainer.strategy).__name__} parts the weights among ranks")
         if self.videos is not None:
-            films = _home(trainer) / "videos"
-            return watched(self.videos, self.clips, self.seconds, module.made, module.device, films=films)
+            films = _output_dir(trainer) / "videos"
+            return load_video_clips(self.videos, self.clips, self.seconds, module.made, module.device, films=films)
         loader = None if trainer.datamodule is None else trainer.datamodule.val_dataloader()
-        if not isinstance(loader, Loader):
+        if not isinstance(loader, ResumableLoader):
             raise DependencyError("give --listening.videos, or --data.validation, whose samples can be listened to")
-        return kept(loader, self.clips, self.seconds, module.made, module.device)
+        return load_shard_clips(loader, self.clips, self.seconds, module.made, module.device)
 
     def _listen(self, trainer: Any, module: Any) -> None:
         self._heard = trainer.global_step
         if not self._clips:
             return
         try:
-            with random_kept():
+            with preserve_rng_state():
                 self._write(trainer, module)
-        except _AskedToEndError:
+        except _StopRequestedError:
             logger.warning("the run is to end: listening at step %d is left undone", trainer.global_step)
         except Exception as error:
-            logger.warning("listening at step %d failed, training goes on: %s", trainer.global_step, _line(error))
+            logger.warning(
+                "listening at step %d failed, training goes on: %s", trainer.global_step, _describe_error(error)
+            )
 
     def _write(self, trainer: Any, module: Any) -> None:
         from v2m.models.inference.decoder import Decoder
         from v2m.models.lora import woven
-        from v2m.training.artifacts import keep, means, tell, write_figures
-        from v2m.training.eval_clips import How
+        from v2m.training.artifacts import log_artifacts, mean_metrics, write_artifacts, write_metrics
+        from v2m.training.eval_clips import GenerateOptions
 
         begun, step = time.perf_counter(), trainer.global_step
-        folder = _home(trainer) / f"step{step:08d}"
+        folder = _output_dir(trainer) / f"step{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        stop = _Stop(trainer)
+        stop = _StopCheck(trainer)
         with woven(module.made):
             decoder = Decoder(module.made.lm)
         heard = []
         for number, clip in enumerate(self._clips):
-            score = clip.write(module.made, How(decoder, self.sampling, self.seed + number, stop))
+            score = clip.write(module.made, GenerateOptions(decoder, self.sampling, self.seed + number, stop))
             title = f"{clip.name}   step {step}"
-            heard.append(keep(folder, clip.name, score.audio, clip.picture, clip.film, title=title))
-        figures = means([each.figures for each in heard])
-        write_figures(folder, step, heard, figures)
+            heard.append(write_artifacts(folder, clip.name, score.audio, clip.picture, clip.film, title=title))
+        figures = mean_metrics([each.figures for each in heard])
+        write_metrics(folder, step, heard, figures)
         if not self._referred:
             references = self._references(trainer)
             heard += references
-            figures |= {f"reference_{name}": value for name, value in means([r.figures for r in references]).items()}
+            figures |= {
+                f"reference_{name}": value for name, value in mean_metrics([r.figures for r in references]).items()
+            }
         figures["seconds_taken"] = time.perf_counter() - begun
-        tell(trainer.loggers, heard, figures, max(0, step - 1))  # as Lightning counts them
+        log_artifacts(trainer.loggers, heard, figures, max(0, step - 1))  # as Lightning counts them
         self._referred = True
 
     def _references(self, trainer: Any) -> list[Any]:
         """The music that the clips had, once a run, to hear what the codec can do and to read the figures by."""
-        from v2m.training.artifacts import keep
+        from v2m.training.artifacts import write_artifacts
 
-        folder = _home(trainer) / "reference"
+        folder = _output_dir(trainer) / "reference"
         folder.mkdir(exist_ok=True)
         there = [clip for clip in self._clips if clip.reference is not None]
         return [
-            keep(folder, f"{clip.name}_reference", clip.reference, clip.picture, None, title=f"{clip.name}   as it was")
+            write_artifacts(
+                folder, f"{clip.name}_reference", clip.reference, clip.picture, None, title=f"{clip.name}   as it was"
+            )
             for clip in there
         ]
 
 
-class _AskedToEndError(Exception):
+class _StopRequestedError(Exception):
     """A signal came."""
 
 
-class _Stop:
+class _StopCheck:
     """Told how far a piece is; ends it where a signal asks the run to end."""
 
     def __init__(self, trainer: Any) -> None:
-        self._asked = [each for each in trainer.callbacks if isinstance(each, Checkpoints)]
+        self._asked = [each for each in trainer.callbacks if isinstance(each, CheckpointCallback)]
 
     def __call__(self, fraction: float) -> None:  # noqa: ARG002
         if any(each.signal is not None for each in self._asked):
-            raise _AskedToEndError
+            raise _StopRequestedError
 
 
-def _home(trainer: lightning.Trainer) -> Path:
+def _output_dir(trainer: lightning.Trainer) -> Path:
     return Path(trainer.default_root_dir) / "listening"
 
 
-def _line(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     """What went wrong; of what nobody foresaw its kind, too."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said}" if exit_code(error) == BUG else said

@@ -23,12 +23,12 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError
 
-RANDOM = "random"  # in a checkpoint: the states of the random numbers of each rank
+RNG_STATE = "random"  # in a checkpoint: the states of the random numbers of each rank
 
 logger = logging.getLogger(__name__)
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the file and renames, so that its name never stands for a part of it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
@@ -46,7 +46,7 @@ class WholeFiles(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-            _sync(path.parent)
+            _fsync_dir(path.parent)
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS - {errno.EROFS}:
                 raise DiskFullError(
@@ -79,7 +79,7 @@ class _Sink:
         self.file.flush()
 
 
-class Checkpoints(Checkpoint):
+class CheckpointCallback(Checkpoint):
     """Saves every so many steps, at the end, and where a signal asks the run to end: after the step that is under way.
 
     SIGTERM, SIGINT and, in a job of SLURM, SIGUSR1 end it; after the last the job is put in its queue again. A second
@@ -103,7 +103,7 @@ class Checkpoints(Checkpoint):
         return self.folder or Path(trainer.default_root_dir) / "checkpoints"
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
-        trainer.strategy.checkpoint_io = WholeFiles()
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         self._saved = self._step = trainer.global_step
@@ -114,7 +114,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         if self._random is not None:  # as late as can be: what Lightning does before the first step draws some
-            restore_random(self._random[trainer.global_rank % len(self._random)])
+            restore_rng_state(self._random[trainer.global_rank % len(self._random)])
             self._random = None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
@@ -140,21 +140,21 @@ class Checkpoints(Checkpoint):
         self._leave()
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        own = random_state()
+        own = rng_state()
         every = [own]
         if trainer.world_size > 1:
             every = [{} for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(every, own)
-        checkpoint[RANDOM] = every
+        checkpoint[RNG_STATE] = every
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        self._random = checkpoint.get(RANDOM)
+        self._random = checkpoint.get(RNG_STATE)
 
     def _save(self, trainer: lightning.Trainer) -> None:
         self._saved = trainer.global_step
         trainer.save_checkpoint(self.home(trainer) / f"step{trainer.global_step:08d}.ckpt")
         if trainer.is_global_zero:
-            for path in saved(self.home(trainer))[self.keep :]:
+            for path in list_checkpoints(self.home(trainer))[self.keep :]:
                 trainer.strategy.remove_checkpoint(path)
 
     def _ask(self, number: int, _: Any) -> None:
@@ -169,15 +169,15 @@ class Checkpoints(Checkpoint):
         self._handlers = {}
 
 
-def saved(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest first."""
     found = folder.glob("step*.ckpt") if folder.is_dir() else ()
     return sorted((path for path in found if re.fullmatch(r"step\d+\.ckpt", path.name)), reverse=True)
 
 
-def newest(folder: Path) -> Path | None:
+def latest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that can be read; those that cannot are passed over with a warning."""
-    for path in saved(folder):
+    for path in list_checkpoints(folder):
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return path
@@ -187,7 +187,7 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
-def random_state() -> dict[str, Any]:
+def rng_state() -> dict[str, Any]:
     """Of Python, NumPy, PyTorch and each CUDA device, as plain values and tensors."""
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
@@ -199,7 +199,7 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def restore_random(state: dict[str, Any]) -> None:
+def restore_rng_state(state: dict[str, Any]) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     keys, position, has_gauss, cached = state["numpy"]
@@ -210,13 +210,13 @@ def restore_random(state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def random_kept() -> Iterator[None]:
+def preserve_rng_state() -> Iterator[None]:
     """Whatever is drawn in the block, what is drawn after it is as if nothing had been."""
-    state = random_state()
+    state = rng_state()
     try:
         yield
     finally:
-        restore_random(state)
+        restore_rng_state(state)
 
 
 def _requeue() -> None:
@@ -228,7 +228,7 @@ def _requeue() -> None:
         logger.warning("SLURM did not requeue job %s: submit it again, and it goes on", job)
 
 
-def _sync(folder: Path) -> None:
+def _fsync_dir(folder: Path) -> None:
     """So that the new name outlives a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:

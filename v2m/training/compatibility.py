@@ -10,7 +10,7 @@ from v2m.data.schema import Manifest
 from v2m.models.music_model import MusicConfig
 
 
-def check(config: MusicConfig, manifest: Manifest) -> None:
+def check_manifest(config: MusicConfig, manifest: Manifest) -> None:
     """Raises UsageError where shards hold something else than a model of `config` reads and writes."""
     lm, seen = config.lm, config.conditioner
     wanted = {"codebooks": (lm.codebooks, manifest.codebooks), "entries a codebook": (lm.entries, manifest.entries)}
@@ -31,29 +31,29 @@ def check(config: MusicConfig, manifest: Manifest) -> None:
         )
 
 
-def check_parts(learned: Mapping[str, Part], made: Mapping[str, Part]) -> None:
+def check_components(learned: Mapping[str, Part], made: Mapping[str, Part]) -> None:
     """Raises UsageError where a model has learned from other frozen models than shards are `made` with, by their last
     names: so that a folder may stand for a repository. What a checkpoint carries has no name."""
     differing = [
         f"{kind.replace('_', ' ')} {made[kind].name!r}, the start with {part.name!r}"
         for kind, part in learned.items()
-        if part.name is not None and kind in made and _last(part) != _last(made[kind])
+        if part.name is not None and kind in made and _base_name(part) != _base_name(made[kind])
     ]
     if differing:
         raise UsageError(f"the shards were made with the {', the '.join(differing)}: prepare with the start's")
 
 
-def _last(part: Part) -> str:
+def _base_name(part: Part) -> str:
     return (part.name or "").partition("@")[0].rstrip("/").rpartition("/")[2]
 
 
-def parts(manifest: Manifest) -> dict[str, Part]:
+def manifest_components(manifest: Manifest) -> dict[str, Part]:
     """The frozen models that the shards were made with."""
     named = {"vision_encoder": manifest.vision.rpartition(":")[0] or manifest.vision, "codec": manifest.codec}
     return {kind: Part(name) for kind, name in {**named, "text_encoder": manifest.text}.items()}
 
 
-def shown(manifest: Manifest) -> Shown:
+def visual_input_config(manifest: Manifest) -> Shown:
     """How the videos of the shards are seen."""
     kept = {name: getattr(manifest, name) for name in ("aspect", "frame_rate", "whole", "rhythm_rate", "rhythm")}
     return Shown(pool=manifest.vision.rpartition(":")[2], **kept)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from v2m.checkpoints.lightning_ckpt import AVERAGE
-from v2m.training.fsdp import placed_as, whole
+from v2m.training.fsdp import distribute_like, full_tensor
 
 
-class Average(lightning.Callback):
+class EMACallback(lightning.Callback):
     """Exponential moving average of all weights that learn.
 
     In its first steps it averages over fewer, so that it does not remember what training began with.
@@ -34,9 +34,9 @@ class Average(lightning.Callback):
         """Only now are weights, step and average those of the checkpoint under every strategy."""
         self._last = trainer.global_step
         held, self._read = self._read or {}, None
-        for name, value in _named(pl_module) if self.decay > 0 else ():
+        for name, value in _trainable_parameters(pl_module) if self.decay > 0 else ():
             own = value.detach()
-            self._average[name] = placed_as(held[name], own) if name in held else own.clone()
+            self._average[name] = distribute_like(held[name], own) if name in held else own.clone()
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
@@ -44,7 +44,7 @@ class Average(lightning.Callback):
         if not self._average or step == self._last or step % self.every:
             return
         self._last, share = step, 1 - min(self.decay, (1 + step) / (10 + step))
-        for name, value in _named(pl_module):
+        for name, value in _trainable_parameters(pl_module):
             self._average[name].lerp_(value.detach(), share)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
@@ -55,7 +55,7 @@ class Average(lightning.Callback):
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         if self._average:
-            found = {name: whole(value) for name, value in self._average.items()}  # by all ranks together
+            found = {name: full_tensor(value) for name, value in self._average.items()}  # by all ranks together
             checkpoint[AVERAGE] = found if trainer.is_global_zero else {}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
@@ -75,11 +75,11 @@ class Average(lightning.Callback):
 
     @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:
-        for name, value in _named(module) if self._average else ():
+        for name, value in _trainable_parameters(module) if self._average else ():
             own = value.detach().clone()
             value.copy_(self._average[name])
             self._average[name].copy_(own)
 
 
-def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def _trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, value) for name, value in module.named_parameters() if value.requires_grad]

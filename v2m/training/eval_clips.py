@@ -19,11 +19,11 @@ from v2m.checkpoints import V2M
 from v2m.core.errors import DependencyError
 from v2m.core.timing import sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, VisualFeatures
-from v2m.data.collate import Batch, Cropper
-from v2m.data.module import Loader
+from v2m.data.collate import Batch, CropCollator
+from v2m.data.module import ResumableLoader
 from v2m.data.samples import decode
-from v2m.data.shards import BadSampleError
-from v2m.data.sources import find
+from v2m.data.shards import CorruptSampleError
+from v2m.data.sources import discover_videos
 from v2m.generators.musicgen.engine import Player
 from v2m.models.inference.decoder import Decoder
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class How:
+class GenerateOptions:
     """How music is written: with what, and from what seed."""
 
     decoder: Decoder
@@ -49,7 +49,7 @@ class How:
 
 
 @dataclass(frozen=True)
-class Watched:
+class VideoClip:
     """A video, with a small copy of its pictures. Models that see need eyes."""
 
     name: str
@@ -64,7 +64,7 @@ class Watched:
     def picture(self) -> VisualFeatures:
         return self.video.visual_features()
 
-    def write(self, model: V2M, how: How) -> Soundtrack:
+    def write(self, model: V2M, how: GenerateOptions) -> Soundtrack:
         player = self.player.lent(how.decoder)
         if self.eyes is None:
             return player.play(self.video, self.tags, None, **how.given(model))
@@ -75,7 +75,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Kept:
+class ShardClip:
     """A sample: one row, on the model's device, with the music that it had."""
 
     name: str
@@ -87,7 +87,7 @@ class Kept:
     film: None = None
 
     @torch.inference_mode()
-    def write(self, model: V2M, how: How) -> Soundtrack:
+    def write(self, model: V2M, how: GenerateOptions) -> Soundtrack:
         """A model without nulls has never seen what it would be led away from, so it is not led."""
         told = model.config.reads_text and bool(self.batch.text.mask.any())
         text = model.read(self.batch.text) if told else None
@@ -99,12 +99,12 @@ class Kept:
         return self.player.lent(how.decoder).perform(self.duration, lambda *_: branches, **given)
 
 
-Clip = Watched | Kept
+EvalClip = VideoClip | ShardClip
 
 
-def watched(
+def load_video_clips(
     videos: Sequence[Path], count: int, seconds: float, model: V2M, device: torch.device, *, films: Path
-) -> list[Clip]:
+) -> list[EvalClip]:
     """The first `seconds` of the first `count` videos; their small copies go to the folder `films`.
 
     Raises:
@@ -122,18 +122,20 @@ def watched(
 
         eyes = Eyes.load(model, "the model", device)
     films.mkdir(parents=True, exist_ok=True)
-    found: list[Clip] = []
-    sources = find(videos)[:count]
+    found: list[EvalClip] = []
+    sources = discover_videos(videos)[:count]
     stems = [source.video.stem for source in sources]
     for source, stem in zip(sources, stems, strict=True):
         name = stem if stems.count(stem) == 1 else source.key
         shown, film = video.open(source.video).crop(0.0, seconds), films / f"{name}.mp4"
         preview(shown, film)
-        found.append(Watched(name, shown, Palette().tag(shown, Tags()), video.open(film), player, eyes))
+        found.append(VideoClip(name, shown, Palette().tag(shown, Tags()), video.open(film), player, eyes))
     return found
 
 
-def kept(loader: Loader, count: int, seconds: float, model: V2M, device: torch.device) -> list[Clip]:
+def load_shard_clips(
+    loader: ResumableLoader, count: int, seconds: float, model: V2M, device: torch.device
+) -> list[EvalClip]:
     """The first `count` samples of validation that can be used, each from its begin and at most a window long.
 
     Raises:
@@ -141,21 +143,21 @@ def kept(loader: Loader, count: int, seconds: float, model: V2M, device: torch.d
     """
     manifest = loader.shards.manifest
     player = Player.of(model, manifest.codec, device, None, words=False)
-    cropper = Cropper(manifest, min(seconds, model.config.window))
-    found: list[Clip] = []
+    cropper = CropCollator(manifest, min(seconds, model.config.window))
+    found: list[EvalClip] = []
     for number in range(len(loader.shards)):
         if len(found) == count:
             break
         try:
             clip = cropper.crop(decode(loader.shards.raw(number), manifest), 0.0)
-        except BadSampleError as error:
+        except CorruptSampleError as error:
             logger.warning("skipped: %s", error)
             continue
         duration = seconds_of(clip.codes.shape[1], manifest.code_rate)
         batch = cropper.batch([clip]).to(device)
         sound = player.sound(batch.codes[..., : clip.codes.shape[1]], sample_count(duration, player.sample_rate))
         seen = picture_of(clip.rhythm, manifest.rhythm, duration)
-        found.append(Kept(clip.key, batch, duration, seen, player, Audio(sound, player.sample_rate)))
+        found.append(ShardClip(clip.key, batch, duration, seen, player, Audio(sound, player.sample_rate)))
     if not found:
         raise DependencyError("no sample of validation can be used")
     return found

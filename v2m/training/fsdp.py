@@ -22,11 +22,11 @@ from v2m.checkpoints import lightning_ckpt
 from v2m.core.errors import UsageError
 from v2m.models.music_model import MusicModel
 
-NAMES = ("fsdp2", "fsdp")  # in --trainer.strategy; of the second Lightning sees that it is for CUDA alone
+STRATEGY_NAMES = ("fsdp2", "fsdp")  # in --trainer.strategy; of the second Lightning sees that it is for CUDA alone
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
-class Sharded(ModelParallelStrategy):
+class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's, over all ranks alike, with whole checkpoints."""
 
     def __init__(self) -> None:
@@ -40,11 +40,11 @@ class Sharded(ModelParallelStrategy):
         """With numbers for weights in the order of the groups, as any optimizer has them; on the first rank alone."""
         assert self.model is not None
         held: dict[str, Any] = states.get_optimizer_state_dict(
-            self.model, optimizer, options=_options(cpu_offload=True)
+            self.model, optimizer, options=_state_dict_options(cpu_offload=True)
         )
         if not held:
             return held
-        numbers = {name: number for number, name in enumerate(_names(self.model, optimizer))}
+        numbers = {name: number for number, name in enumerate(_parameter_names(self.model, optimizer))}
         groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in held["param_groups"]]
         return {"state": {numbers[name]: value for name, value in held["state"].items()}, "param_groups": groups}
 
@@ -62,20 +62,20 @@ class Sharded(ModelParallelStrategy):
             check_adapters(held)
         fitting, strict = self.lightning_module.trainer.state.fn == "fit", self.lightning_module.strict_loading
         weights: Any = held["state_dict"] if fitting else lightning_ckpt.averaged(held, repr(str(path)))
-        states.set_model_state_dict(self.model, weights, options=_options(strict=strict))
+        states.set_model_state_dict(self.model, weights, options=_state_dict_options(strict=strict))
         for optimizer, state in zip(self.optimizers, held.get("optimizer_states", []), strict=False):
-            names = _names(self.model, optimizer)
+            names = _parameter_names(self.model, optimizer)
             groups = [{**group, "params": [names[n] for n in group["params"]]} for group in state["param_groups"]]
             named = {"state": {names[n]: value for n, value in state["state"].items()}, "param_groups": groups}
-            states.set_optimizer_state_dict(self.model, optimizer, named, options=_options())  # type: ignore[arg-type]
+            states.set_optimizer_state_dict(self.model, optimizer, named, options=_state_dict_options())  # type: ignore[arg-type]
         return held
 
 
-for _name in NAMES:
-    StrategyRegistry.register(_name, Sharded, "v2m's FSDP2, with whole checkpoints", override=True)
+for _name in STRATEGY_NAMES:
+    StrategyRegistry.register(_name, FSDP2Strategy, "v2m's FSDP2, with whole checkpoints", override=True)
 
 
-def check(trainer: lightning.Trainer) -> None:
+def check_strategy(trainer: lightning.Trainer) -> None:
     """Raises UsageError for strategies and precisions with which the training would be another."""
     strategy, precision = trainer.strategy, str(trainer.precision)
     if precision in {"bf16-true", "16-true"}:
@@ -83,19 +83,19 @@ def check(trainer: lightning.Trainer) -> None:
             f"precision {precision} would round weights and times to few digits, so that small steps of learning and "
             "the instants of frames are lost: give --trainer.precision bf16-mixed"
         )
-    if isinstance(strategy, Sharded) and precision not in PRECISIONS:
+    if isinstance(strategy, FSDP2Strategy) and precision not in PRECISIONS:
         raise UsageError(f"precision {precision} is not for sharded weights: give {' or '.join(PRECISIONS)}")
     others = ModelParallelStrategy, FSDPStrategy, DeepSpeedStrategy
-    if isinstance(strategy, others) and not isinstance(strategy, Sharded):
+    if isinstance(strategy, others) and not isinstance(strategy, FSDP2Strategy):
         raise UsageError(
             f"the strategy {type(strategy).__name__} keeps checkpoints that are not one whole file: give "
             "--trainer.strategy fsdp2, which shards weights among ranks, or ddp"
         )
 
 
-def shard(model: MusicModel, strategy: Any) -> None:
+def apply_fsdp(model: MusicModel, strategy: Any) -> None:
     """Shares out a model's layers, then the rest of it; nothing where weights are not to be, or are already."""
-    if not isinstance(strategy, Sharded) or any(isinstance(value, DTensor) for value in model.parameters()):
+    if not isinstance(strategy, FSDP2Strategy) or any(isinstance(value, DTensor) for value in model.parameters()):
         return
     mesh = strategy.device_mesh["data_parallel"]
     units: Iterable[nn.Module] = (*model.lm.layers, model)
@@ -103,12 +103,12 @@ def shard(model: MusicModel, strategy: Any) -> None:
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
 
 
-def whole(value: Tensor) -> Tensor:
+def full_tensor(value: Tensor) -> Tensor:
     """Of a shard all, on the CPU: every rank has to ask. What is no shard comes back as it is."""
     return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
 
-def placed_as(value: Tensor, like: Tensor) -> Tensor:
+def distribute_like(value: Tensor, like: Tensor) -> Tensor:
     """A copy of a whole value where and as `like` is; of a shard this rank's share."""
     value = value.to(like.device, like.dtype)
     if isinstance(like, DTensor):
@@ -116,11 +116,11 @@ def placed_as(value: Tensor, like: Tensor) -> Tensor:
     return value.clone()
 
 
-def _options(**given: Any) -> states.StateDictOptions:
+def _state_dict_options(**given: Any) -> states.StateDictOptions:
     return states.StateDictOptions(full_state_dict=True, **given)
 
 
-def _names(model: nn.Module, optimizer: Any) -> list[str]:
+def _parameter_names(model: nn.Module, optimizer: Any) -> list[str]:
     """Of the weights in the order of the optimizer's groups."""
     of = {id(value): name for name, value in model.named_parameters()}
     return [of[id(value)] for group in optimizer.param_groups for value in group["params"]]

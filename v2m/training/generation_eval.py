@@ -23,7 +23,7 @@ from v2m.evaluation.tables import Beside
 logger = logging.getLogger(__name__)
 
 
-class Measuring(lightning.Callback):
+class GenerationEval(lightning.Callback):
     """Lets `test` write music for fixed clips with fixed seeds, and measures it as `v2m evaluate` does.
 
     Table, sound, spectrograms and, of videos, films go to test/ in the trainer's default_root_dir, and to its loggers.
@@ -68,9 +68,9 @@ class Measuring(lightning.Callback):
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise UsageError("measuring needs whole weights on a device: give --trainer.strategy auto or ddp")
         if self.videos is not None:
-            from v2m.data.sources import find
+            from v2m.data.sources import discover_videos
 
-            find(self.videos)
+            discover_videos(self.videos)
         if self.embedding and trainer.is_global_zero:
             from v2m.evaluation import embedders
 
@@ -83,41 +83,43 @@ class Measuring(lightning.Callback):
         folder.mkdir(parents=True, exist_ok=True)
         clips = self._found(trainer, pl_module, folder)
         music = self._written(clips, pl_module, folder)
-        systems: dict[str, dict[str, Row]] = {"": {name: _row(clips[name], audio) for name, audio in music.items()}}
-        truth = _truth(clips)
+        systems: dict[str, dict[str, Row]] = {
+            "": {name: _clip_row(clips[name], audio) for name, audio in music.items()}
+        }
+        truth = _ground_truth(clips)
         beside = self._weighed(clips, music, truth, systems)
         made = tables.markdown(systems[""], beside)
-        _keep(folder, made, systems, beside)
+        _write_tables(folder, made, systems, beside)
         sys.stdout.write("\n".join([made, *(f"* {note}" for note in beside.notes)]) + "\n")
         if trainer.loggers:
-            from v2m.training.log_tables import tell
+            from v2m.training.log_tables import log_tables
 
-            tell(trainer.loggers, systems, beside, room="test", step=trainer.global_step)
+            log_tables(trainer.loggers, systems, beside, room="test", step=trainer.global_step)
 
     def _found(self, trainer: Any, module: Any, folder: Path) -> dict[str, Any]:
-        from v2m.training.eval_clips import kept, watched
+        from v2m.training.eval_clips import load_shard_clips, load_video_clips
 
         if self.videos is not None:
             given = self.videos, self.clips, self.seconds, module.made, module.device
-            found = watched(*given, films=folder / "videos")
+            found = load_video_clips(*given, films=folder / "videos")
         else:
             loader = trainer.datamodule.test_dataloader()
-            found = kept(loader, self.clips, self.seconds, module.made, module.device)
+            found = load_shard_clips(loader, self.clips, self.seconds, module.made, module.device)
         return {clip.name: clip for clip in found}
 
     def _written(self, clips: Mapping[str, Any], module: Any, folder: Path) -> dict[str, Audio]:
         from v2m.models.inference.decoder import Decoder
         from v2m.models.lora import woven
-        from v2m.training.artifacts import keep
-        from v2m.training.eval_clips import How
+        from v2m.training.artifacts import write_artifacts
+        from v2m.training.eval_clips import GenerateOptions
 
         found = {}
         with woven(module.made):
             decoder = Decoder(module.made.lm)
         for number, (name, clip) in enumerate(clips.items()):
-            how = How(decoder, self.sampling, self.seed + number, lambda fraction: None)  # noqa: ARG005
+            how = GenerateOptions(decoder, self.sampling, self.seed + number, lambda fraction: None)  # noqa: ARG005
             found[name] = clip.write(module.made, how).audio
-            keep(folder, name, found[name], clip.picture, clip.film, title=name)
+            write_artifacts(folder, name, found[name], clip.picture, clip.film, title=name)
         return found
 
     def _weighed(
@@ -130,11 +132,11 @@ class Measuring(lightning.Callback):
         for name, values in found.rows.get("", {}).items():
             systems[""][name] = {**systems[""][name], **values}
         for name, sound in (truth or {}).items():
-            found.beside.truth[name] = {**_row(clips[name], sound), **found.beside.truth.get(name, {})}
+            found.beside.truth[name] = {**_clip_row(clips[name], sound), **found.beside.truth.get(name, {})}
         return found.beside
 
 
-def _truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
+def _ground_truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
     """The music that the clips had; None, with a warning, where one had none."""
     found = {}
     for name, clip in clips.items():
@@ -147,20 +149,20 @@ def _truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
     return found
 
 
-def _row(clip: Any, audio: Audio) -> Row:
-    return row(audio, clip.picture, _seconds(clip), getattr(clip, "tags", None))
+def _clip_row(clip: Any, audio: Audio) -> Row:
+    return row(audio, clip.picture, _duration(clip), getattr(clip, "tags", None))
 
 
-def _seconds(clip: Any) -> float:
+def _duration(clip: Any) -> float:
     return clip.video.duration if hasattr(clip, "video") else clip.duration
 
 
 def _piece(clip: Any, audio: Audio) -> Piece:
-    watched = hasattr(clip, "video")
-    return Piece(lambda: audio, (lambda: clip.video) if watched else None, line(clip.tags) if watched else "")
+    has_video = hasattr(clip, "video")
+    return Piece(lambda: audio, (lambda: clip.video) if has_video else None, line(clip.tags) if has_video else "")
 
 
-def _keep(folder: Path, made: str, systems: Mapping[str, Mapping[str, Row]], beside: Beside) -> None:
+def _write_tables(folder: Path, made: str, systems: Mapping[str, Mapping[str, Row]], beside: Beside) -> None:
     (folder / "table.md").write_text(made + "\n", encoding="utf-8")
     (folder / "clips.csv").write_text(tables.comma_separated(systems, beside), encoding="utf-8")
     (folder / "summary.csv").write_text(tables.summary_csv(systems, beside), encoding="utf-8")

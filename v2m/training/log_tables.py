@@ -11,21 +11,23 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from v2m.evaluation import tables
 from v2m.evaluation.per_clip import Row
 from v2m.evaluation.tables import Beside
-from v2m.training.wandb_logger import Wandb
+from v2m.training.wandb_logger import ResilientWandbLogger
 
 logger = logging.getLogger(__name__)
 Systems = Mapping[str, Mapping[str, Row]]
 
 
-def send(project: str, systems: Systems, beside: Beside) -> None:
+def log_to_wandb(project: str, systems: Systems, beside: Beside) -> None:
     """A run of W&B of its own, kept in ./wandb where it cannot be sent."""
     here = str(Path.cwd())  # W&B's own process may have begun in another folder
-    to = Wandb(project=project, save_dir=here, job_type="metrics")
-    tell([to], systems, beside, room="metrics")
+    to = ResilientWandbLogger(project=project, save_dir=here, job_type="metrics")
+    log_tables([to], systems, beside, room="metrics")
     to.experiment.finish()
 
 
-def tell(loggers: Sequence[Logger], systems: Systems, beside: Beside, *, room: str, step: int | None = None) -> None:
+def log_tables(
+    loggers: Sequence[Logger], systems: Systems, beside: Beside, *, room: str, step: int | None = None
+) -> None:
     """Each logger what it can take: both tables, and the values of one system by `room`/measure; one that fails does
     not stop the others."""
     values = {}

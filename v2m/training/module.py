@@ -23,7 +23,7 @@ from v2m.checkpoints.lora import check as check_adapters
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Tagger
 from v2m.data.collate import Batch
-from v2m.data.predict_data import Turn
+from v2m.data.predict_data import VideoJob
 from v2m.data.schema import Manifest
 from v2m.models import lora as adapters
 from v2m.models import losses
@@ -34,12 +34,12 @@ from v2m.models.visual.vidmuse import ConditionerConfig
 from v2m.pipeline.batch import Row
 from v2m.taggers.heuristic import Palette
 from v2m.training import fsdp
-from v2m.training.compatibility import check, check_parts, parts, shown
-from v2m.training.optim import Learning, groups
-from v2m.training.predict import Scoring, scorer
+from v2m.training.compatibility import check_components, check_manifest, manifest_components, visual_input_config
+from v2m.training.optim import OptimConfig, param_groups
+from v2m.training.predict import PredictConfig, build_predictor
 
 
-class V2M(lightning.LightningModule):
+class LitMusicLM(lightning.LightningModule):
     """Trains the language model and the visual conditioner on shards, and writes music for videos: by what they show,
     by their tags, or by both. A start without a conditioner is told by tags alone, trained or not.
 
@@ -68,14 +68,14 @@ class V2M(lightning.LightningModule):
         conditioner: ConditionerConfig | None = None,
         text: int | None = 768,
         window: float = 30.0,
-        learning: Learning = Learning(),
+        learning: OptimConfig = OptimConfig(),
         drop_text: float = 0.2,
         drop_video: float = 0.2,
         lora: LoRA | None = None,
         recompute: bool = False,
         compile: bool = False,
         tagger: Tagger | None = None,
-        scoring: Scoring | None = None,
+        scoring: PredictConfig | None = None,
     ) -> None:
         super().__init__()
         rates = {"drop_text": drop_text, "drop_video": drop_video}
@@ -93,8 +93,8 @@ class V2M(lightning.LightningModule):
         self.model: checkpoints.V2M | None = None
         self._aside = (tagger or Palette(),)  # in a tuple, a tagger that is a module does not become a part of this one
         self.chosen: Any = f"{type(self.tagger).__module__}.{type(self.tagger).__qualname__}"
-        self.scoring = scoring or Scoring()
-        self._score: Callable[[Turn], Row] | None = None
+        self.scoring = scoring or PredictConfig()
+        self._score: Callable[[VideoJob], Row] | None = None
 
     @property
     def tagger(self) -> Tagger:
@@ -112,7 +112,7 @@ class V2M(lightning.LightningModule):
             if self.trainer.strategy.restore_checkpoint_after_setup:
                 raise UsageError("predict shares videos among devices, not weights: give --trainer.strategy ddp")
             return
-        fsdp.check(self.trainer)
+        fsdp.check_strategy(self.trainer)
         manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
         if self.model is None:
             if manifest is not None:
@@ -126,15 +126,15 @@ class V2M(lightning.LightningModule):
             for layer in self.model.lm.layers if self.compiled else ():
                 layer.compile()
         if manifest is not None:
-            check(self.model.config, manifest)
-            check_parts(self.model.parts, parts(manifest))
-            self.model.parts |= parts(manifest)
+            check_manifest(self.model.config, manifest)
+            check_components(self.model.parts, manifest_components(manifest))
+            self.model.parts |= manifest_components(manifest)
             self.model.sample_rate = manifest.sample_rate
-            self.model.shown = None if self.model.config.conditioner is None else shown(manifest)
+            self.model.shown = None if self.model.config.conditioner is None else visual_input_config(manifest)
 
     def configure_model(self) -> None:
         if self.model is not None:
-            fsdp.shard(self.model, self.trainer.strategy)
+            fsdp.apply_fsdp(self.model, self.trainer.strategy)
 
     def _fit_to(self, manifest: Manifest) -> None:
         """Sizes of what begins anew that the shards decide."""
@@ -207,7 +207,7 @@ class V2M(lightning.LightningModule):
         if steps < 1:
             raise UsageError("how long the cosine of the learning rate is must be known: give --trainer.max_steps")
         how = self.learning
-        adam = AdamW(groups(self.made, how), lr=how.rate, betas=how.betas, eps=how.eps)
+        adam = AdamW(param_groups(self.made, how), lr=how.rate, betas=how.betas, eps=how.eps)
         schedule = LambdaLR(adam, lambda step: how.share(step, steps))
         return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -254,9 +254,11 @@ class V2M(lightning.LightningModule):
                 raise UsageError("nothing has been learned yet: give --ckpt_path, a checkpoint that training has saved")
             self.model = checkpoints.V2M.from_pretrained(self._start, device=self.device, dtype=torch.float32)
         name = Path(path).name if path else self._start or "in memory"
-        self._score = scorer(self.made.eval(), name, self.tagger, self.scoring, device=self.device, chosen=self.chosen)
+        self._score = build_predictor(
+            self.made.eval(), name, self.tagger, self.scoring, device=self.device, chosen=self.chosen
+        )
 
-    def predict_step(self, batch: list[Turn], _: int) -> list[Row]:
+    def predict_step(self, batch: list[VideoJob], _: int) -> list[Row]:
         """Each video with music in its folder, as `v2m.pipeline.batch.score_one` has it."""
         assert self._score is not None, "on_predict_start has made it"
         return [self._score(turn) for turn in batch]

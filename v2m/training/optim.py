@@ -12,7 +12,7 @@ from v2m.models import lora as adapters
 
 
 @dataclass(frozen=True)
-class Learning:
+class OptimConfig:
     """AdamW (Loshchilov and Hutter, 2019) with a warm-up and then a cosine down to `floor`.
 
     Args:
@@ -41,7 +41,7 @@ class Learning:
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def groups(model: nn.Module, how: Learning) -> list[dict[str, Any]]:
+def param_groups(model: nn.Module, how: OptimConfig) -> list[dict[str, Any]]:
     """Of the optimizer: what is new and what was there before, matrices and the rest."""
     found: dict[str, dict[str, Any]] = {}
     for name, value in model.named_parameters():

@@ -12,7 +12,7 @@ import torch
 from v2m.checkpoints import V2M
 from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, SamplingConfig, Tags, Video
-from v2m.data.predict_data import Turn
+from v2m.data.predict_data import VideoJob
 from v2m.generators.in_memory import Trained
 from v2m.generators.musicgen.options import Precision
 from v2m.media.video import Limits
@@ -22,7 +22,7 @@ from v2m.pipeline.batch import Row
 
 
 @dataclass(frozen=True)
-class Scoring:
+class PredictConfig:
     """What of it can be chosen.
 
     Args:
@@ -50,9 +50,9 @@ class Scoring:
     keep_tagger: bool = True
 
 
-def scorer(
-    model: V2M, name: str, tagger: Tagger, how: Scoring, *, device: torch.device, chosen: Any
-) -> Callable[[Turn], Row]:
+def build_predictor(
+    model: V2M, name: str, tagger: Tagger, how: PredictConfig, *, device: torch.device, chosen: Any
+) -> Callable[[VideoJob], Row]:
     """Gives a video music, and says how that ended.
 
     Args:
@@ -68,13 +68,13 @@ def scorer(
     """
     given = {"sampling": how.sampling, "window": how.window, "stride": how.stride, "precision": how.precision}
     generator = Trained(model, name, device, **given)
-    ready(tagger, device)
-    kept = _Kept(tagger) if how.keep_tagger else tagger
+    place_tagger(tagger, device)
+    kept = _KeptTagger(tagger) if how.keep_tagger else tagger
     about = {key: value for key, value in asdict(how).items() if key not in {"overwrite", "keep_tagger"}}
-    about |= {"tagger": chosen, "weights_sha256": digest(model), "origin": model.origin, "license": model.license}
+    about |= {"tagger": chosen, "weights_sha256": model_sha256(model), "origin": model.origin, "license": model.license}
     arguments = {"tags": how.tags, "mix": how.mix, "start": how.mix.start, "end": how.mix.end, "limits": how.limits}
 
-    def score(turn: Turn) -> Row:
+    def score(turn: VideoJob) -> Row:
         turn.folder.mkdir(parents=True, exist_ok=True)
         with torch.autocast(device.type, enabled=False):  # training's would make other music than infer.py's
             row = batch.score_one(
@@ -87,20 +87,20 @@ def scorer(
     return score
 
 
-def ready(tagger: Tagger, device: torch.device) -> None:
+def place_tagger(tagger: Tagger, device: torch.device) -> None:
     """Puts a tagger that may work anywhere on this rank's device, and makes sure that its weights are here."""
     if getattr(tagger, "device", None) == "auto":
-        tagger.device = place(device)  # type: ignore[attr-defined]
+        tagger.device = device_string(device)  # type: ignore[attr-defined]
     if prepare := getattr(tagger, "prepare", None):
         prepare()
 
 
-def place(device: torch.device) -> str:
+def device_string(device: torch.device) -> str:
     """As `v2m.core.lazy_model.choose_device` takes it."""
     return str(device) if device.type == "cuda" else device.type
 
 
-def digest(model: V2M) -> str:
+def model_sha256(model: V2M) -> str:
     """SHA-256 of all weights with their names, and of the sizes."""
     found = hashlib.sha256(repr(model.config.plain).encode())
     for name, value in sorted(model.state_dict().items()):
@@ -109,7 +109,7 @@ def digest(model: V2M) -> str:
     return found.hexdigest()
 
 
-class _Kept:
+class _KeptTagger:
     """A tagger that is not freed between two videos."""
 
     def __init__(self, tagger: Tagger) -> None:

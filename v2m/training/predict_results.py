@@ -17,12 +17,12 @@ from v2m.core.errors import DiskFullError
 from v2m.pipeline import batch
 from v2m.pipeline.batch import Row
 
-LONG = timedelta(days=365)  # that a rank waits for the others: the longest video decides
+GATHER_TIMEOUT = timedelta(days=365)  # that a rank waits for the others: the longest video decides
 
 logger = logging.getLogger(__name__)
 
 
-class Outcome(lightning.Callback):
+class PredictResults(lightning.Callback):
     """Collects what `predict_step` gives: a row for each video of its batch, which is one or none.
 
     SIGTERM and SIGINT end the run at once, on every rank that it has started.
@@ -47,7 +47,7 @@ class Outcome(lightning.Callback):
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         self.rows, self._asked = [], None
         if trainer.world_size > 1:
-            self._group = distributed.new_group(backend="gloo", timeout=LONG)
+            self._group = distributed.new_group(backend="gloo", timeout=GATHER_TIMEOUT)
         launcher, parent = trainer.strategy.launcher, os.getppid()
 
         def end(number: int, _: Any) -> None:

@@ -17,19 +17,19 @@ from v2m.analysis.sync_score import HOPS_PER_SECOND, onset_strength
 from v2m.core.timing import every, sample_count, seconds_of
 from v2m.core.types import Audio, Floats, VisualFeatures
 
-LOWEST, BANDS = 40.0, 160  # Hz, and how many bands from there to half the sample rate, each as wide in octaves
-COLUMNS = 1200
-RANGE = 80.0  # dB below the loudest
+MIN_HZ, NUM_BANDS = 40.0, 160  # Hz, and how many bands from there to half the sample rate, each as wide in octaves
+MAX_COLUMNS = 1200
+RANGE_DB = 80.0  # dB below the loudest
 INK, CUT, BEAT = "#222222", "#4cc9f0", "#e9c46a"
 
 
-def draw(path: Path, audio: Audio, picture: VisualFeatures, beats: Floats | None, title: str) -> None:
+def plot_spectrogram(path: Path, audio: Audio, picture: VisualFeatures, beats: Floats | None, title: str) -> None:
     """Writes a PNG. Cuts are blue lines, as wide as they are strong; beats are ticks between the two parts."""
     seconds = seconds_of(len(audio), audio.sample_rate)
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(11.0, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        _levels(above, audio, seconds)
+        _plot_levels(above, audio, seconds)
         onsets = onset_strength(audio)
         times = every(HOPS_PER_SECOND, seconds)[: len(onsets)]
         below.fill_between(times, onsets[: len(times)], color=INK, linewidth=0)
@@ -47,10 +47,10 @@ def draw(path: Path, audio: Audio, picture: VisualFeatures, beats: Floats | None
         figure.savefig(path, dpi=100, format="png")
 
 
-def _levels(axes: Axes, audio: Audio, seconds: float) -> None:
-    levels, edges = bands(audio)
+def _plot_levels(axes: Axes, audio: Audio, seconds: float) -> None:
+    levels, edges = band_levels(audio)
     shown = axes.imshow(
-        levels.T, origin="lower", aspect="auto", cmap="magma", vmin=-RANGE, vmax=0.0, interpolation="nearest",
+        levels.T, origin="lower", aspect="auto", cmap="magma", vmin=-RANGE_DB, vmax=0.0, interpolation="nearest",
         extent=(0.0, seconds, float(np.log2(edges[0])), float(np.log2(edges[-1]))),
     )  # fmt: skip
     marks = [hertz for hertz in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000) if edges[0] <= hertz <= edges[-1]]
@@ -60,11 +60,11 @@ def _levels(axes: Axes, audio: Audio, seconds: float) -> None:
     colors.set_label("dB below the loudest")
 
 
-def bands(audio: Audio) -> tuple[Floats, Floats]:
+def band_levels(audio: Audio) -> tuple[Floats, Floats]:
     """(T, K) dB below the loudest, at least −RANGE, of bands between (K + 1,) edges in Hz; T is at most COLUMNS."""
     size = sample_count(0.064, audio.sample_rate)
     mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
-    starts = np.linspace(0, len(audio), min(COLUMNS, max(1, len(audio) // (size // 8))), endpoint=False).astype(int)
+    starts = np.linspace(0, len(audio), min(MAX_COLUMNS, max(1, len(audio) // (size // 8))), endpoint=False).astype(int)
     window = np.hanning(size).astype(np.float32)
     power = np.concatenate(
         [
@@ -72,7 +72,7 @@ def bands(audio: Audio) -> tuple[Floats, Floats]:
             for part in np.array_split(starts, max(1, len(starts) // 200))
         ]
     )  # (T, F)
-    edges = np.geomspace(LOWEST, audio.sample_rate / 2, BANDS + 1)
+    edges = np.geomspace(MIN_HZ, audio.sample_rate / 2, NUM_BANDS + 1)
     middles = np.sqrt(edges[1:] * edges[:-1])
     bins = np.fft.rfftfreq(size, 1 / audio.sample_rate)
     total = np.cumsum(np.pad(power, ((0, 0), (1, 0))), axis=1)
@@ -81,4 +81,4 @@ def bands(audio: Audio) -> tuple[Floats, Floats]:
     wide = high > low
     mean = np.where(wide, (total[:, high] - total[:, low]) / np.maximum(high - low, 1), power[:, nearest])
     levels = decibels(np.sqrt(mean / max(float(mean.max()), 1e-12)))
-    return np.maximum(levels, -RANGE), edges
+    return np.maximum(levels, -RANGE_DB), edges

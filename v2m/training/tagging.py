@@ -18,17 +18,17 @@ from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
 from v2m.core.types import Tags
 from v2m.data import sources, writer
-from v2m.data.predict_data import Turn
+from v2m.data.predict_data import VideoJob
 from v2m.media import video
 from v2m.media.video import Limits
 from v2m.pipeline.batch import Row
 from v2m.taggers.heuristic import Palette
-from v2m.training.predict import ready
+from v2m.training.predict import place_tagger
 
-ALL = {field.name for field in fields(Tags)}
+TAG_FIELDS = {field.name for field in fields(Tags)}
 
 
-class TagVideos(lightning.LightningModule):
+class LitTagger(lightning.LightningModule):
     """A tagger, which is frozen and no part of this module: it has no weights, and no checkpoint.
 
     `NAME.tags.json` is written for each video. One that is there and says everything is left alone; what one of a
@@ -51,9 +51,9 @@ class TagVideos(lightning.LightningModule):
 
     def on_predict_start(self) -> None:
         """Raises MissingError where the tagger's weights are."""
-        ready(self.tagger, self.device)
+        place_tagger(self.tagger, self.device)
 
-    def predict_step(self, batch: list[Turn], _: int) -> list[Row]:
+    def predict_step(self, batch: list[VideoJob], _: int) -> list[Row]:
         """How each video ended. What is wrong with it alone does not stop the others."""
         return [self._row(turn) for turn in batch]
 
@@ -61,7 +61,7 @@ class TagVideos(lightning.LightningModule):
         if release := getattr(self.tagger, "release", None):
             release()
 
-    def _row(self, turn: Turn) -> Row:
+    def _row(self, turn: VideoJob) -> Row:
         begun = time.perf_counter()
         status, detail, code, trace = "done", "", errors.OK, ""
         try:
@@ -71,18 +71,18 @@ class TagVideos(lightning.LightningModule):
             trace = "".join(traceback.format_exception(error))
         return Row(turn.video, status, detail, code, time.perf_counter() - begun, trace)
 
-    def _tag(self, turn: Turn) -> tuple[str, str]:
+    def _tag(self, turn: VideoJob) -> tuple[str, str]:
         if turn.twin is not None:
             raise UsageError(f"its tags would have the name of {turn.twin!r}'s: rename one of the two")
-        path = turn.folder / f"{turn.video.stem}{sources.TAGS}"
+        path = turn.folder / f"{turn.video.stem}{sources.TAGS_SUFFIX}"
         made = sources.read_tags(path) if path.is_file() else {}
-        if made.keys() >= ALL and not self.overwrite:
+        if made.keys() >= TAG_FIELDS and not self.overwrite:
             return "unchanged", ""
         known = made if turn.tags is None else sources.read_tags(turn.tags)
-        hints = Tags() if known.keys() >= ALL else Tags(**known)
+        hints = Tags() if known.keys() >= TAG_FIELDS else Tags(**known)
         clip = video.open(turn.video, self.limits)
         with torch.autocast(self.device.type, enabled=False):
             tags = self.tagger.tag(clip, hints).overridden_by(hints)
-        with writer.whole(path) as file:
+        with writer.atomic_write(path) as file:
             file.write(json.dumps(tags.to_dict(), indent=2).encode() + b"\n")
         return "done", path.name

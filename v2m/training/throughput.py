@@ -12,10 +12,10 @@ import torch
 
 from v2m.core.timing import mean_rate
 from v2m.data.collate import Batch
-from v2m.training.fsdp import whole
+from v2m.training.fsdp import full_tensor
 
 
-class Meter(lightning.Callback):
+class ThroughputLogger(lightning.Callback):
     """Logs learning rates, the norm of the gradient before it is clipped, samples and codes a second, hours of music
     heard so far, and the peaks of the process's memory and of the GPU's. Validation does not count as time.
 
@@ -30,7 +30,7 @@ class Meter(lightning.Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
         gradients = [value.grad for value in pl_module.parameters() if value.grad is not None]
-        pl_module.log("step/gradient_norm", whole(torch.nn.utils.get_total_norm(gradients)))
+        pl_module.log("step/gradient_norm", full_tensor(torch.nn.utils.get_total_norm(gradients)))
         for group in optimizer.param_groups:
             pl_module.log(f"rate/{group['name']}", group["lr"])
 
@@ -52,7 +52,7 @@ class Meter(lightning.Callback):
             pl_module.log("speed/samples_a_second", mean_rate(samples, now - began), batch_size=1)
             pl_module.log("speed/codes_a_second", mean_rate(codes, now - began), batch_size=1)
             pl_module.log("speed/hours_of_music", self._hours, batch_size=1)
-            pl_module.log("speed/peak_gigabytes_of_process", _resident() / 1e9, batch_size=1)
+            pl_module.log("speed/peak_gigabytes_of_process", _peak_rss() / 1e9, batch_size=1)
             if torch.cuda.is_available():
                 pl_module.log("speed/peak_gigabytes", torch.cuda.max_memory_allocated() / 1e9, batch_size=1)
             self._since = now, 0, 0, 0
@@ -64,7 +64,7 @@ class Meter(lightning.Callback):
         self._hours = float(state_dict["hours"])
 
 
-def _resident() -> int:
+def _peak_rss() -> int:
     """Bytes that this process has held at most."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

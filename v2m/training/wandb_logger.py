@@ -16,15 +16,17 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 
-HOME = "https://api.wandb.ai"
-PATIENCE = 8.0  # seconds in which the server must answer, and then take the run
-LEAVE = 120.0  # seconds at the end for what is still to be sent
-ALONE = 120.0  # in which W&B's own process must have begun where there is no server: a busy machine is slow
+DEFAULT_URL = "https://api.wandb.ai"
+REACH_TIMEOUT_S = 8.0  # seconds in which the server must answer, and then take the run
+FINISH_TIMEOUT_S = 120.0  # seconds at the end for what is still to be sent
+OFFLINE_INIT_TIMEOUT_S = (
+    120.0  # in which W&B's own process must have begun where there is no server: a busy machine is slow
+)
 
 logger = logging.getLogger(__name__)
 
 
-class Wandb(WandbLogger):
+class ResilientWandbLogger(WandbLogger):
     """Lightning's logger, offline where it cannot be online: `wandb sync` sends what was kept.
 
     Args:
@@ -37,7 +39,7 @@ class Wandb(WandbLogger):
     def __init__(
         self, project: str = "v2m", name: str | None = None, save_dir: str = "checkpoints", **given: Any
     ) -> None:
-        address = os.environ.get("WANDB_BASE_URL", HOME)
+        address = os.environ.get("WANDB_BASE_URL", DEFAULT_URL)
         why = None if given.get("offline") or os.environ.get("WANDB_MODE") else unreachable(address)
         if why:
             logger.warning("W&B keeps its records in %s (%s); `wandb sync` sends them", save_dir, why)
@@ -46,8 +48,8 @@ class Wandb(WandbLogger):
         settings = given.get("settings") or {}
         if isinstance(settings, Mapping):
             alone = given.get("offline") or os.environ.get("WANDB_MODE", "online") != "online"
-            wait = ALONE if alone else PATIENCE
-            given["settings"] = {"init_timeout": wait, "finish_timeout": LEAVE, **settings}
+            wait = OFFLINE_INIT_TIMEOUT_S if alone else REACH_TIMEOUT_S
+            given["settings"] = {"init_timeout": wait, "finish_timeout": FINISH_TIMEOUT_S, **settings}
         super().__init__(project=project, name=name, save_dir=save_dir, **given)
         if self._wandb_init.get("anonymous") is None:  # what is no longer there is warned of even so
             self._wandb_init.pop("anonymous", None)
@@ -66,8 +68,8 @@ class Wandb(WandbLogger):
             self._offline = True
             self._wandb_init["mode"] = "offline"
             settings = self._wandb_init.get("settings")
-            if isinstance(settings, dict) and settings["init_timeout"] == PATIENCE:
-                settings["init_timeout"] = ALONE
+            if isinstance(settings, dict) and settings["init_timeout"] == REACH_TIMEOUT_S:
+                settings["init_timeout"] = OFFLINE_INIT_TIMEOUT_S
             return super().experiment
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -100,7 +102,7 @@ def unreachable(address: str) -> str | None:
 
     def reach() -> None:
         try:
-            urllib.request.urlopen(address, timeout=PATIENCE).close()  # noqa: S310 - where W&B itself would go
+            urllib.request.urlopen(address, timeout=REACH_TIMEOUT_S).close()  # noqa: S310 - where W&B itself would go
         except urllib.error.HTTPError:  # an answer as well
             pass
         except (OSError, ValueError, HTTPException):
@@ -109,7 +111,7 @@ def unreachable(address: str) -> str | None:
 
     thread = threading.Thread(target=reach, daemon=True)  # names can take longer to look up than any limit
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(REACH_TIMEOUT_S)
     return None if found else f"{host} does not answer"
 
 

@@ -12,9 +12,9 @@ import pytest
 from v2m.cli.synthesize import main
 from v2m.core.timing import every
 from v2m.core.types import Tags
-from v2m.data.sources import find
-from v2m.data.synthetic.clips import make_all, scene_of
-from v2m.data.synthetic.scenes import FPS, drawn, frames
+from v2m.data.sources import discover_videos
+from v2m.data.synthetic.clips import make_clips, scene_of
+from v2m.data.synthetic.scenes import FPS, render_frames, sample_scene
 from v2m.media import audio, video
 
 SECONDS, COUNT = 4.0, 3
@@ -23,12 +23,12 @@ SECONDS, COUNT = 4.0, 3
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synthetic") / "clips"
-    assert make_all(out, COUNT, SECONDS, 0, 1) == COUNT
+    assert make_clips(out, COUNT, SECONDS, 0, 1) == COUNT
     return out
 
 
 def test_each_clip_is_a_pair_as_prepare_reads_it(made: Path) -> None:
-    found = find([made])
+    found = discover_videos([made])
     assert [each.name for each in found] == ["00000.mp4", "00001.mp4", "00002.mp4"]
     for each in found:
         assert each.sound is not None
@@ -52,7 +52,7 @@ def test_cuts_are_seen_where_they_were_drawn(made: Path) -> None:
 
 def test_measures_go_together_over_many_scenes() -> None:
     """Tempo with speed, and all of the range is there."""
-    scenes = [drawn(seed, 8.0) for seed in range(200)]
+    scenes = [sample_scene(seed, 8.0) for seed in range(200)]
     tempo, speed, light, cuts = np.array([(s.tempo, s.speed, s.light, len(s.cuts)) for s in scenes]).T
     assert np.corrcoef(tempo, speed)[0, 1] > 0.9
     assert np.corrcoef(tempo, cuts)[0, 1] > 0.5
@@ -65,32 +65,38 @@ def test_measures_go_together_over_many_scenes() -> None:
 
 def test_cuts_and_flashes_lie_on_beats() -> None:
     for seed in range(20):
-        scene = drawn(seed, 8.0)
+        scene = sample_scene(seed, 8.0)
         beats = every(scene.tempo / 60, 8.0)
         for time in (*scene.cuts, *scene.flashes):
             assert 0 <= min(time - beats[beats <= time + 1e-6]) < 1 / FPS + 1e-6
 
 
 def test_light_flashes_and_motion_are_drawn() -> None:
-    scene = next(each for each in (drawn(seed, 4.0) for seed in range(50)) if each.flashes and each.flashes[0] > 0.5)
-    images = np.stack(list(frames(scene, 4.0))).astype(float)
+    scene = next(
+        each for each in (sample_scene(seed, 4.0) for seed in range(50)) if each.flashes and each.flashes[0] > 0.5
+    )
+    images = np.stack(list(render_frames(scene, 4.0))).astype(float)
     light = images.mean((1, 2, 3))
     at = round(scene.flashes[0] * FPS)
     assert light[at] > light[at - 1] + 10
-    still, quick = (np.stack(list(frames(drawn(seed, 1.0), 1.0))).astype(float) for seed in _slow_and_fast())
+    still, quick = (
+        np.stack(list(render_frames(sample_scene(seed, 1.0), 1.0))).astype(float) for seed in _slow_and_fast()
+    )
     assert np.abs(np.diff(quick, axis=0)).mean() > 2 * np.abs(np.diff(still, axis=0)).mean()
 
 
 def _slow_and_fast() -> tuple[int, int]:
-    order = sorted((each for each in range(60) if not drawn(each, 1.0).cuts), key=lambda seed: drawn(seed, 1.0).speed)
+    order = sorted(
+        (each for each in range(60) if not sample_scene(each, 1.0).cuts), key=lambda seed: sample_scene(seed, 1.0).speed
+    )
     return order[0], order[-1]
 
 
 def test_the_same_seed_gives_the_same_and_what_is_there_is_left(made: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in made.iterdir()}
-    assert make_all(made, COUNT, SECONDS, 0, 1) == 0
+    assert make_clips(made, COUNT, SECONDS, 0, 1) == 0
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == before
-    make_all(tmp_path / "again", 1, SECONDS, 0, 1)
+    make_clips(tmp_path / "again", 1, SECONDS, 0, 1)
     one, two = (audio.load(folder / "00000.wav", 32000, 60.0).samples for folder in (made, tmp_path / "again"))
     np.testing.assert_array_equal(one, two)  # the file also says when it was written
     for name in ("00000.mp4", "00000.tags.json"):

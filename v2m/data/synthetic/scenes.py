@@ -37,7 +37,7 @@ class Scene:
     seed: int
 
 
-def frames(scene: Scene, seconds: float) -> Iterator[Pixels]:
+def render_frames(scene: Scene, seconds: float) -> Iterator[Pixels]:
     """Upright RGB (H, W, 3), FPS of them a second: blobs that drift over a gradient, anew in each shot."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     columns, rows = columns / WIDTH, rows / HEIGHT
@@ -54,17 +54,17 @@ def frames(scene: Scene, seconds: float) -> Iterator[Pixels]:
             level = level + tones[number] * np.exp(-away / size[number] ** 2)
         flash = max((1 - (time - at) * 6 for at in scene.flashes if at - 1e-6 <= time < at + 1 / 6), default=0.0)
         turned = scene.hue + 40 * tones[shot % 7]
-        yield _painted(np.clip(scene.light + 0.35 * level + 0.4 * flash, 0, 1), turned, scene.color)
+        yield _tint(np.clip(scene.light + 0.35 * level + 0.4 * flash, 0, 1), turned, scene.color)
 
 
-def _painted(light: NDArray, hue: float, color: float) -> Pixels:
+def _tint(light: NDArray, hue: float, color: float) -> Pixels:
     """Luma (H, W) in one color."""
     angles = np.deg2rad([hue, hue - 120, hue - 240])
     tint = 1 + color * np.cos(angles)
     return (255 * np.clip(light[..., None] * tint / (tint @ LUMA), 0, 1)).astype(np.uint8)
 
 
-def drawn(seed: int, seconds: float, tempos: Sequence[float] = (60, 160)) -> Scene:
+def sample_scene(seed: int, seconds: float, tempos: Sequence[float] = (60, 160)) -> Scene:
     """A scene whose measures go together: fast ones are bright, quick and often cut."""
     random = np.random.default_rng(seed)
     arousal, valence = random.random(2)
@@ -81,13 +81,13 @@ def drawn(seed: int, seconds: float, tempos: Sequence[float] = (60, 160)) -> Sce
         light=float(0.12 + 0.6 * valence),
         hue=float((30 if valence > 0.5 else 210) + random.uniform(-40, 40)),
         color=float(random.uniform(0.1, 0.9)),
-        cuts=_on_frames(cuts, seconds),
-        flashes=_on_frames(np.array(flashes), seconds),
+        cuts=_snap_to_frames(cuts, seconds),
+        flashes=_snap_to_frames(np.array(flashes), seconds),
         seed=seed,
     )
 
 
-def _on_frames(times: Floats, seconds: float) -> tuple[float, ...]:
+def _snap_to_frames(times: Floats, seconds: float) -> tuple[float, ...]:
     """The instants of the frames that are the first to show what happens at `times`."""
     stamps = every(FPS, seconds)
     places = np.unique(np.searchsorted(stamps, np.asarray(times, float) - 1e-6))

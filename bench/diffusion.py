@@ -31,19 +31,19 @@ from v2m.generators.sonique.unet import UNet, UNetSizes
 from v2m.mappings import stable_audio
 from v2m.media.audio import save
 from v2m.models.conditioning import Condition
-from v2m.pretrained.codecs.oobleck import Autoencoder
+from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
 
 STEPS = (2, 5, 20, 60)
 SIGMA = 3.0
 
 
-def real(device: torch.device) -> tuple[UNet, Autoencoder, stable_audio.Settings]:
+def real(device: torch.device) -> tuple[UNet, OobleckAutoencoder, stable_audio.Settings]:
     """The published sizes with random weights."""
     settings = stable_audio.settings(tiny.published())
     torch.manual_seed(0)
     with torch.device(device):
         network = UNet(UNetSizes(**settings.unet)).eval().requires_grad_(False)
-        autoencoder = Autoencoder(settings.autoencoder).eval().requires_grad_(False)
+        autoencoder = OobleckAutoencoder(settings.autoencoder).eval().requires_grad_(False)
     return network, autoencoder, settings
 
 

@@ -29,7 +29,7 @@ from v2m.generators.sonique.options import SamplerName
 from v2m.generators.sonique.unet import UNet, UNetSizes
 from v2m.mappings import stable_audio
 from v2m.models.conditioning import Condition
-from v2m.pretrained.codecs.oobleck import Autoencoder
+from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
 
 STEPS = 20
 FUNCTIONS = {
@@ -87,7 +87,7 @@ def autoencoders(dac: Any, config: dict[str, Any]) -> dict[str, float]:
         for name, part in parts.items()
         for key, value in part.state_dict().items()
     }
-    ours = Autoencoder.load(settings.autoencoder, stable_audio.autoencoder(state, settings.autoencoder), "")
+    ours = OobleckAutoencoder.load(settings.autoencoder, stable_audio.autoencoder(state, settings.autoencoder), "")
     wave = 0.3 * torch.randn(2, 1, settings.hop * 150)
     mean = project(encoder(wave)).chunk(2, dim=1)[0]
     sound = decoder(mean)

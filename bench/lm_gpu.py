@@ -84,7 +84,7 @@ def half_minute(decoder: Decoder, device: torch.device) -> float:
     with tempfile.TemporaryDirectory() as name:
         settings = tiny.config(entries=decoder.config.entries, hidden_size=128, num_filters=64)
         tiny.model(settings).save_pretrained(name)
-        codec = encodec.load(Path(name), device)
+        codec = encodec.load_encodec(Path(name), device)
     words = guided(torch.randn(1, WORDS, decoder.config.width, device=device))
     took = 0.0
     for seed in (0, 1):

@@ -33,7 +33,7 @@ from bench import stepping
 from bench.prepare import videos
 from v2m.data.collate import Batch
 from v2m.data.module import ShardData
-from v2m.pretrained.vision import Vision
+from v2m.pretrained.vision import FrozenVisionEncoder
 from v2m.training.module import LitMusicLM
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ COUNT = 2  # videos, which take turns
 class TakingTurns(LitMusicLM):
     """Trains on prepared features, then on ones made in the step, and so on."""
 
-    def __init__(self, eyes: Vision, folder: Path, now: Callable[[], float], **given: Any) -> None:
+    def __init__(self, eyes: FrozenVisionEncoder, folder: Path, now: Callable[[], float], **given: Any) -> None:
         super().__init__(**given)
         self.eyes, self.videos = eyes, sorted(folder.iterdir())
         self.decoding, self.encoding, self.now, self.turn = list[float](), list[float](), now, 0
@@ -74,18 +74,18 @@ class TakingTurns(LitMusicLM):
         return tokens[:near], tokens[near:]
 
 
-def eyes(folder: Path, device: str) -> Vision:
+def eyes(folder: Path, device: str) -> FrozenVisionEncoder:
     """CLIP ViT-B/32 with random weights."""
     torch.manual_seed(0)
     CLIPVisionModel(CLIPVisionConfig()).save_pretrained(folder)
-    return Vision.load(folder, torch.device(device), name="random")
+    return FrozenVisionEncoder.load(folder, torch.device(device), name="random")
 
 
 def clock(device: str) -> Callable[[], float]:
     return time.perf_counter if device == "cuda" else time.process_time
 
 
-def measured(size: str, asked: argparse.Namespace, folder: Path, seer: Vision) -> dict[str, float]:
+def measured(size: str, asked: argparse.Namespace, folder: Path, seer: FrozenVisionEncoder) -> dict[str, float]:
     """Medians of a size, in seconds and steps a second."""
     config = stepping.SIZES[size]
     given: dict[str, Any] = {"lm": config, "conditioner": stepping.CONDITIONER, "window": asked.window}

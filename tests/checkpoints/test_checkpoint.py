@@ -27,7 +27,7 @@ from v2m.core.types import CodecSpec
 from v2m.models.conditioning import Condition
 from v2m.models.lm import LMConfig
 from v2m.models.music_model import MusicConfig
-from v2m.pretrained.file_patterns import chosen, unmatched
+from v2m.pretrained.file_patterns import match_files, unmatched
 
 ROOT = Path(__file__).parents[2]
 CONFIG = MusicConfig(lm=LMConfig(width=32, layers=2, heads=4, entries=64, delays=(0, 1, 2, 4)), text=16)
@@ -254,7 +254,7 @@ OURS = ["config.yaml", "model.safetensors", "text_encoder/model.safetensors", "c
     ],
 )
 def test_of_what_is_published_one_layout_is_taken_whole(needed: list[str], more: list[str]) -> None:
-    assert sorted(chosen([*needed, *more], load.NEEDED)) == sorted(needed)
+    assert sorted(match_files([*needed, *more], load.NEEDED)) == sorted(needed)
     assert unmatched(needed, load.NEEDED) == []
 
 

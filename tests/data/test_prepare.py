@@ -154,7 +154,7 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
     prepared: Prepared, videos: Path, weights: dict[str, str]
 ) -> None:
     """Noise from sample to sample, frames by the second, cuts at 1.2 s and 2.6 s."""
-    codec = encode.encodec.load(Path(weights["codec"]), torch.device("cpu"))
+    codec = encode.encodec.load_encodec(Path(weights["codec"]), torch.device("cpu"))
     for sample in (each for each in prepared.samples.values() if each[META].source == "b.mp4"):
         first = round(sample[META].begin * 32000)
         wave = torch.from_numpy(noise()[first : first + round(sample[META].duration * 32000)])
@@ -162,7 +162,7 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
     a = prepared.samples[next(iter(prepared.samples))]
     cuts = a[EVENTS][:, CHANNELS.index("cut")]
     assert np.flatnonzero(cuts).tolist() == [24, 52]
-    vision = encode.Vision.load(Path(weights["vision"]), torch.device("cpu"), name="m")
+    vision = encode.FrozenVisionEncoder.load(Path(weights["vision"]), torch.device("cpu"), name="m")
     for sample in prepared.samples.values():
         meta, count = sample[META], len(sample[FRAMES])
         clip = encode.video.open(videos / meta.source)
@@ -180,7 +180,7 @@ def test_the_words_are_those_that_the_generator_would_be_told(prepared: Prepared
     for sample in prepared.samples.values():
         meta = sample[META]
         assert meta.line == line(Tags(**meta.tags)) != ""
-        wanted = encode.T5.load(Path(weights["text"]), torch.device("cpu")).encode([meta.line]).tokens[0]
+        wanted = encode.T5TextEncoder.load(Path(weights["text"]), torch.device("cpu")).encode([meta.line]).tokens[0]
         np.testing.assert_allclose(sample[TEXT], wanted.numpy(), rtol=2e-3, atol=1e-3)
 
 

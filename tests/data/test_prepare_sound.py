@@ -57,8 +57,8 @@ def test_voices_are_taken_out_before_the_codec_hears_anything(
     manifest, told = Manifest.read(out), json.loads((out / "settings.json").read_text())
     assert (manifest.separator, told["vocals"], told["separator"]) == (str(separator), "remove", str(separator))
     assert len(told["separator_sha256"]) == 64
-    found, codec = Demucs.load(separator, CPU), encodec.load(Path(weights["codec"]), CPU)
-    music = found.only(audio.load(videos / "b.wav", 44100, 4.1), found.others)
+    found, codec = Demucs.load(separator, CPU), encodec.load_encodec(Path(weights["codec"]), CPU)
+    music = found.extract_stems(audio.load(videos / "b.wav", 44100, 4.1), found.non_vocal_stems)
     wave = audio.resample(music, 32000).samples.mean(axis=0)
     for meta, codes in ((each[META], each[CODES]) for each in read(out).values() if each[META].source == "b.mp4"):
         part = wave[round(meta.begin * 32000) : round((meta.begin + meta.duration) * 32000)]
@@ -109,7 +109,7 @@ def test_left_and_right_are_encoded_each_by_itself(
     assert main([*arguments(weights, videos, out), "--stereo=true"]) == 0
     manifest = Manifest.read(out)
     assert (manifest.channels, manifest.codebooks) == (2, 8)
-    codec = encodec.load(Path(weights["codec"]), CPU)
+    codec = encodec.load_encodec(Path(weights["codec"]), CPU)
     wave = audio.load(videos / "b.wav", 32000, 4.1).samples
     for meta, codes in ((each[META], each[CODES]) for each in read(out).values() if each[META].source == "b.mp4"):
         part = wave[:, round(meta.begin * 32000) : round((meta.begin + meta.duration) * 32000)]

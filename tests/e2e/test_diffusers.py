@@ -32,7 +32,7 @@ def score(clip: Path, models: Path, recipe: str, *flags: str) -> dict[str, Any]:
 @pytest.fixture
 def nothing_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A license is shown once in a process: as if none had been."""
-    monkeypatch.setattr("v2m.pretrained.weights._shown", set())
+    monkeypatch.setattr("v2m.pretrained.weights._announced", set())
 
 
 @pytest.mark.usefixtures("nothing_shown")

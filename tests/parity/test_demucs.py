@@ -38,10 +38,10 @@ def test_any_length_is_the_packages_sum_of_the_stems(tmp_path: Path, seconds: fl
     """Shorter than a segment of 0.3 s, as long, and several."""
     found = Demucs.load(tiny.write(tmp_path), CPU)
     sound = noise(seconds)
-    music = found.only(sound, found.others)
+    music = found.extract_stems(sound, found.non_vocal_stems)
     assert (music.sample_rate, music.samples.shape) == (RATE, sound.samples.shape)
     np.testing.assert_allclose(music.samples, wanted(tiny.model(), sound, [0, 1, 2]), atol=1e-6)
-    voice = found.only(sound, ["vocals"]).samples
+    voice = found.extract_stems(sound, ["vocals"]).samples
     np.testing.assert_allclose(voice, wanted(tiny.model(), sound, [3]), atol=1e-6)
     assert np.abs(voice - music.samples).max() > 1e-4
 
@@ -54,7 +54,7 @@ def test_both_formats_give_the_model_that_the_package_reads_from_them(tmp_path: 
         ours = Demucs.load(folder, CPU)
         sound = noise(0.5)
         np.testing.assert_allclose(
-            ours.only(sound, ours.sources).samples, wanted(model.eval(), sound, [0, 1, 2, 3]), atol=1e-6
+            ours.extract_stems(sound, ours.sources).samples, wanted(model.eval(), sound, [0, 1, 2, 3]), atol=1e-6
         )
 
 
@@ -70,14 +70,14 @@ def test_models_of_a_bag_count_for_what_each_is_best_at(tmp_path: Path, segment:
     ours, sound = Demucs.load(folder, CPU), noise(0.8)
     theirs = BagOfModels([tiny.model(1), tiny.model(2)], weights, segment).eval()
     for stems in ([0, 1, 2], [3]):
-        found = ours.only(sound, [tiny.SOURCES[each] for each in stems]).samples
+        found = ours.extract_stems(sound, [tiny.SOURCES[each] for each in stems]).samples
         np.testing.assert_allclose(found, wanted(theirs, sound, stems), atol=1e-6)
 
 
 def test_sound_of_another_rate_or_one_channel_is_brought_to_the_models(tmp_path: Path) -> None:
     found = Demucs.load(tiny.write(tmp_path), CPU)
     for sound in (noise(0.7, 32000, 1), noise(0.7, 48000)):
-        music = found.only(sound, found.others)
+        music = found.extract_stems(sound, found.non_vocal_stems)
         assert music.samples.shape == (2, round(0.7 * RATE))
         np.testing.assert_allclose(music.samples, wanted(tiny.model(), resample(sound, RATE), [0, 1, 2]), atol=1e-6)
         assert len(resample(music, sound.sample_rate)) == len(sound)
@@ -85,5 +85,5 @@ def test_sound_of_another_rate_or_one_channel_is_brought_to_the_models(tmp_path:
 
 def test_the_same_sound_gives_the_same(tmp_path: Path) -> None:
     found = Demucs.load(tiny.write(tmp_path), CPU)
-    one, two = (found.only(noise(0.8), found.others).samples for _ in range(2))
+    one, two = (found.extract_stems(noise(0.8), found.non_vocal_stems).samples for _ in range(2))
     np.testing.assert_array_equal(one, two)

@@ -18,8 +18,8 @@ from tests.fixtures.tiny import encodec as tiny
 from tests.fixtures.tiny import t5 as tiny_t5
 from v2m.mappings import encodec as convert
 from v2m.pretrained.codecs import encodec, encodec_package
-from v2m.pretrained.codecs.base import LEVEL, EnCodec, Stereo
-from v2m.pretrained.text.t5 import T5
+from v2m.pretrained.codecs.base import DEFAULT_RMS, EnCodec, InterleavedStereoCodec
+from v2m.pretrained.text.t5 import T5TextEncoder
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-5
@@ -48,7 +48,7 @@ def test_32_khz_is_transformers_model(tmp_path: Path, samples: int) -> None:
     reference: Any = EncodecModel.from_pretrained(tiny.write(tmp_path))
     wave = noise(samples)
     codes = reference.encode(wave, bandwidth=1.2).audio_codes[0]
-    codec, sound = encodec.load(tmp_path, CPU), reference.decode(codes[None], [None]).audio_values
+    codec, sound = encodec.load_encodec(tmp_path, CPU), reference.decode(codes[None], [None]).audio_values
     assert torch.equal(codec.encode(wave), codes)
     assert (codec.decode(codes) - sound).abs().max() <= TOLERANCE
 
@@ -67,7 +67,7 @@ def test_a_causal_codec_of_many_bandwidths_is_transformers_model_at_each(tmp_pat
     wave = noise(12000)
     for bandwidth, codebooks in ((0.9, 2), (1.8, 4), (None, 8)):
         codes = reference.encode(wave, bandwidth=bandwidth or 3.6).audio_codes[0]
-        codec = encodec.load(
+        codec = encodec.load_encodec(
             tmp_path, CPU, config=settings.to_dict(), state=reference.state_dict(), bandwidth=bandwidth
         )
         assert codec.spec.num_codebooks == codes.shape[1] == codebooks
@@ -81,12 +81,12 @@ def test_a_causal_codec_of_many_bandwidths_is_transformers_model_at_each(tmp_pat
 )
 @torch.inference_mode()
 def test_audiocrafts_model_through_the_converter(tmp_path: Path, sizes: dict[str, Any]) -> None:
-    path = tiny.audiocraft_compression(tmp_path / encodec.AUDIOCRAFT, **sizes)
+    path = tiny.audiocraft_compression(tmp_path / encodec.AUDIOCRAFT_FILE, **sizes)
     reference = tiny.audiocraft_model(tiny.audiocraft_config(**sizes))
     wave = noise(16000, channels=sizes.get("channels", 1))
     codes, scale = reference.encode(wave)
     assert scale is None
-    agree(encodec.load(path.parent, CPU), wave, codes, reference.decode(codes))
+    agree(encodec.load_encodec(path.parent, CPU), wave, codes, reference.decode(codes))
 
 
 @torch.inference_mode()
@@ -108,14 +108,14 @@ def test_renormalized_sound_is_audiocrafts_with_its_loudness(tmp_path: Path) -> 
     settings["encodec"]["renormalize"] = True
     reference = tiny.audiocraft_model(settings)
     state = convert.to_transformers(reference.state_dict())
-    codec = encodec.load(tmp_path, CPU, config=convert.config_to_transformers(settings), state=state)
+    codec = encodec.load_encodec(tmp_path, CPU, config=convert.config_to_transformers(settings), state=state)
     wave = noise(16000)
     codes, scale = reference.encode(wave)
     found, scales = codec.encode_scaled(wave)
     assert torch.equal(found, codes)
     torch.testing.assert_close(scales, scale)
     assert (codec.decode(codes, scales) - reference.decode(codes, scale)).abs().max() <= TOLERANCE
-    level = torch.full((2, 1), LEVEL)
+    level = torch.full((2, 1), DEFAULT_RMS)
     torch.testing.assert_close(codec.decode(codes), codec.decode(codes, level))
 
 
@@ -123,9 +123,9 @@ def test_renormalized_sound_is_audiocrafts_with_its_loudness(tmp_path: Path) -> 
 def test_stereo_is_audiocrafts_interleaving(tmp_path: Path) -> None:
     from audiocraft.models.encodec import InterleaveStereoCompressionModel
 
-    path = tiny.audiocraft_compression(tmp_path / encodec.AUDIOCRAFT)
+    path = tiny.audiocraft_compression(tmp_path / encodec.AUDIOCRAFT_FILE)
     reference = InterleaveStereoCompressionModel(tiny.audiocraft_model(tiny.audiocraft_config()))
-    codec, wave = Stereo(encodec.load(path.parent, CPU)), noise(16000, channels=2, batch=3)
+    codec, wave = InterleavedStereoCodec(encodec.load_encodec(path.parent, CPU)), noise(16000, channels=2, batch=3)
     codes = reference.encode(wave)[0]
     assert codec.spec.channels == 2
     assert codec.spec.num_codebooks == codes.shape[1] == 8
@@ -155,7 +155,7 @@ def package(*, chunked: bool) -> Any:
 def test_the_package_gives_the_same_codes_and_sound(*, chunked: bool) -> None:
     reference = package(chunked=chunked)
     bandwidth = reference.target_bandwidths[0]
-    codec = encodec_package.wrapped(reference, bandwidth, "tiny")
+    codec = encodec_package.wrap_model(reference, bandwidth, "tiny")
     reference.set_target_bandwidth(bandwidth)
     wave = noise(33333, channels=reference.channels)
     ((codes, scale),) = reference.encode(wave)
@@ -171,7 +171,7 @@ def test_the_package_gives_the_same_codes_and_sound(*, chunked: bool) -> None:
 def test_the_package_agrees_on_every_second_of_a_longer_sound() -> None:
     """Each chunk by itself is the package's; what stands between two is a fade of a hundredth of a second or so."""
     reference = package(chunked=True)
-    codec = encodec_package.wrapped(reference, None, "tiny")
+    codec = encodec_package.wrap_model(reference, None, "tiny")
     wave = noise(48000 * 5 // 2, channels=2)
     starts = [0, 47360, 72000]  # two frames before the end of the one before; a second before the end of all
     single = [reference._encode_frame(wave[..., start : start + 48000]) for start in starts]
@@ -198,7 +198,7 @@ def test_t5_is_transformers_and_a_batch_is_its_rows(tmp_path: Path) -> None:
     reference: Any = T5EncoderModel.from_pretrained(tmp_path)
     words: Any = T5Tokenizer.from_pretrained(tmp_path, local_files_only=True)
     texts = ["A calm ambient piece, 96 bpm", "funk", "Dark cinematic strings and a solo flute in D minor"]
-    encoder = T5.load(tmp_path, CPU)
+    encoder = T5TextEncoder.load(tmp_path, CPU)
     tokens, mask, _ = encoder.encode(texts)
     assert tokens.shape == (*mask.shape, encoder.dim)
     for row, text in enumerate(texts):

@@ -18,9 +18,9 @@ from tests.fixtures.tiny import sonique as tiny
 from v2m.generators.sonique import checkpoint
 from v2m.generators.sonique.options import SamplerName
 from v2m.mappings import stable_audio
-from v2m.pretrained.codecs.oobleck import Autoencoder
-from v2m.pretrained.safe_load import pickled, read_json
-from v2m.pretrained.text.clap import ClapText
+from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
+from v2m.pretrained.safe_load import read_json, read_pickle
+from v2m.pretrained.text.clap import ClapTextEncoder
 
 State = dict[str, Tensor]
 
@@ -142,7 +142,7 @@ def test_the_published_settings_make_models_of_the_published_size() -> None:
     settings = stable_audio.settings(tiny.published())
     with torch.device("meta"):
         network = checkpoint.UNet(checkpoint.UNetSizes(**settings.unet))
-        autoencoder = Autoencoder(settings.autoencoder)
+        autoencoder = OobleckAutoencoder(settings.autoencoder)
     sizes = [round(sum(value.numel() for value in each.parameters()) / 1e6, 1) for each in (network, autoencoder)]
     assert sizes == [906.7, 133.4]
     assert (len(network.state_dict()), settings.samples // settings.hop) == (806, 1024)
@@ -162,7 +162,7 @@ def test_the_autoencoder_is_the_published_one(folder: Path) -> None:
 @torch.inference_mode()
 def test_the_words_are_told_as_the_published_layer_of_clap(folder: Path) -> None:
     texts = ["piano, classical, calm, 61 bpm", ""]
-    found = ClapText.load(folder / tiny.CLAP, folder, layer=-2).encode(texts)
+    found = ClapTextEncoder.load(folder / tiny.CLAP, folder, layer=-2).encode(texts)
     read: Any = RobertaTokenizer.from_pretrained(folder)(
         texts, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
     )
@@ -182,7 +182,7 @@ def test_a_checkpoint_in_training_gives_the_averaged_unet(tmp_path: Path, folder
 
 def test_the_tiny_settings_are_read_whole(folder: Path) -> None:
     settings = stable_audio.settings(read_json(folder / tiny.JSON))
-    state = pickled(folder / tiny.CHECKPOINT)["state_dict"]
+    state = read_pickle(folder / tiny.CHECKPOINT)["state_dict"]
     taken = {f"{stable_audio.UNET}{name}" for name in stable_audio.unet(state)}
     taken |= {name for name in state if name.startswith((stable_audio.AUTOENCODER, stable_audio.CONDITIONS))}
     assert taken == set(state)

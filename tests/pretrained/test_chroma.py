@@ -11,7 +11,7 @@ import torch
 
 from v2m.core.errors import DependencyError
 from v2m.core.types import Audio
-from v2m.pretrained.chroma import SETTINGS, Chroma
+from v2m.pretrained.chroma import CONFIG_FILE, Chroma
 
 SCALE = (0, 2, 4, 5, 7, 9, 11, 0)  # C major
 NOTE = 3.75  # seconds: 8 of them are 30
@@ -41,8 +41,8 @@ def expected(notes: tuple[int, ...]) -> list[int]:
 
 @pytest.mark.parametrize(("rate", "channels"), [(32000, 1), (44100, 2)])
 def test_a_scale_is_heard_note_by_note(chroma: Chroma, rate: int, channels: int) -> None:
-    found = chroma.of(tune(SCALE, rate, channels))
-    assert found.shape == (1, chroma.frames, chroma.classes) == (1, 235, 12)
+    found = chroma.extract(tune(SCALE, rate, channels))
+    assert found.shape == (1, chroma.num_frames, chroma.num_classes) == (1, 235, 12)
     assert torch.equal(found.sum(dim=-1), torch.ones(1, 235))
     assert set(found.unique().tolist()) == {0.0, 1.0}
     wrong = [at for at, (a, b) in enumerate(zip(found[0].argmax(-1).tolist(), expected(SCALE), strict=True)) if a != b]
@@ -53,8 +53,8 @@ def test_a_scale_is_heard_note_by_note(chroma: Chroma, rate: int, channels: int)
 
 def test_a_batch_is_its_melodies_and_a_short_one_begins_anew(chroma: Chroma) -> None:
     long, short = tune(SCALE), tune((7, 4))
-    both = chroma.of(long, short)
-    assert torch.equal(both[:1], chroma.of(long))
+    both = chroma.extract(long, short)
+    assert torch.equal(both[:1], chroma.extract(long))
     once = 1 + len(short.samples[0]) // 4096
     assert torch.equal(both[1, once : 2 * once], both[1, :once])
     assert both[1, 5].argmax() == 7
@@ -63,25 +63,25 @@ def test_a_batch_is_its_melodies_and_a_short_one_begins_anew(chroma: Chroma) -> 
 
 def test_only_the_first_thirty_seconds_are_heard(chroma: Chroma) -> None:
     longer = tune((*SCALE, 6, 6, 6, 6))
-    assert not chroma.of(longer)[0, :, 6].any()
+    assert not chroma.extract(longer)[0, :, 6].any()
 
 
 def test_a_blink_and_silence_are_melodies_too(chroma: Chroma) -> None:
     blink = Audio(tune((9,)).samples[:, :500], RATE)
-    assert chroma.of(blink).shape == (1, 235, 12)
-    silence = chroma.of(Audio(np.zeros((1, 30 * RATE), np.float32), RATE))
-    assert torch.equal(silence, chroma.none())
-    assert chroma.none(3).shape == (3, 235, 12)
+    assert chroma.extract(blink).shape == (1, 235, 12)
+    silence = chroma.extract(Audio(np.zeros((1, 30 * RATE), np.float32), RATE))
+    assert torch.equal(silence, chroma.null())
+    assert chroma.null(3).shape == (3, 235, 12)
 
 
 def test_settings_of_the_folder_are_taken_and_those_of_a_codec_are_not(tmp_path: Path) -> None:
     def written(**settings: object) -> Chroma:
-        (tmp_path / SETTINGS).write_text(json.dumps(settings))
+        (tmp_path / CONFIG_FILE).write_text(json.dumps(settings))
         return Chroma.load(tmp_path)
 
     shorter = written(feature_extractor_type="MusicgenMelodyFeatureExtractor", chunk_length=10, sampling_rate=16000)
-    assert (shorter.frames, shorter.sample_rate) == (40, 16000)
+    assert (shorter.num_frames, shorter.sample_rate) == (40, 16000)
     codecs = written(feature_extractor_type="EncodecFeatureExtractor", sampling_rate=16000)
-    assert (codecs.frames, codecs.sample_rate) == (235, 32000)
+    assert (codecs.num_frames, codecs.sample_rate) == (235, 32000)
     with pytest.raises(DependencyError, match="makes no chroma"):
         written(feature_extractor_type="MusicgenMelodyFeatureExtractor", hop_length="long")

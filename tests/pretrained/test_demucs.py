@@ -145,11 +145,11 @@ def test_where_there_are_none_it_says_which_files_go_where(tmp_path: Path, monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    assert demucs.here() is None
+    assert demucs.find_local() is None
     with pytest.raises(DependencyError, match=r"adefossez/HTDemucs.*HTDemucs.*955717e8-8726e21a\.th alone"):
         demucs.fetch()
     tiny.write_pickled(tmp_path / "HTDemucs")
-    found = demucs.here()
+    found = demucs.find_local()
     assert found == demucs.fetch()
     assert found is not None
     assert (found.folder, found.license) == (tmp_path / "HTDemucs", "MIT")

@@ -16,7 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from v2m.core.errors import DependencyError
-from v2m.pretrained.safe_load import check_finite, check_keys, load_strictly, pickled, read_json, state_dict, tensors
+from v2m.pretrained.safe_load import (
+    check_finite,
+    check_keys,
+    load_strict,
+    read_json,
+    read_pickle,
+    read_state_dict,
+    read_tensors,
+)
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 PAGE = b"\n<!DOCTYPE html><html>404</html>"
@@ -50,7 +58,7 @@ def test_one_file_and_shards_of_either_format_give_the_same_tensors(tmp_path: Pa
     torch.save(some(), folders[2] / "pytorch_model.bin")
     shard(folders[3], pickles=True)
     for folder in folders:
-        assert same(state_dict(folder), some()), folder
+        assert same(read_state_dict(folder), some()), folder
 
 
 def test_shards_may_be_links_out_of_the_folder_as_in_the_hubs_cache(tmp_path: Path) -> None:
@@ -60,7 +68,7 @@ def test_shards_may_be_links_out_of_the_folder_as_in_the_hubs_cache(tmp_path: Pa
     shard(blobs)
     for path in blobs.iterdir():
         (snapshot / path.name).symlink_to(Path("..") / "blobs" / path.name)
-    assert same(state_dict(snapshot), some())
+    assert same(read_state_dict(snapshot), some())
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../x", "..\\x", "c:x"])
@@ -70,7 +78,7 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, name: str) -> Non
     save_file(some(), tmp_path / "secret.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(DependencyError, match="names a shard outside its folder and is refused"):
-        state_dict(folder)
+        read_state_dict(folder)
 
 
 @pytest.mark.parametrize("pickles", [False, True])
@@ -80,25 +88,25 @@ def test_a_shard_that_is_missing_truncated_or_not_what_the_index_says_is_named(t
     whole = second.read_bytes()
     second.write_bytes(whole[:-3])
     with pytest.raises(DependencyError, match=rf"{second.name}' is truncated or no \w+ file"):
-        state_dict(tmp_path)
+        read_state_dict(tmp_path)
     second.write_bytes(first.read_bytes())
     with pytest.raises(DependencyError, match=r"lists tensors that its shards do not hold: b\.c"):
-        state_dict(tmp_path)
+        read_state_dict(tmp_path)
     second.unlink()
     with pytest.raises(DependencyError, match=f"{second.name}' is missing"):
-        state_dict(tmp_path)
+        read_state_dict(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {}}'])
 def test_an_index_without_shards_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text)
     with pytest.raises(DependencyError, match="lists no shards"):
-        state_dict(tmp_path)
+        read_state_dict(tmp_path)
 
 
 def test_a_folder_without_weights_is_said(tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match=r"holds no weights: neither model\.safetensors nor"):
-        state_dict(tmp_path)
+        read_state_dict(tmp_path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -114,7 +122,7 @@ def test_both_forms_of_a_torch_file_load_with_the_plain_values_that_training_lea
         "sizes": torch.Size([1, 2]),
     }
     torch.save({"model": some(), **extra}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-    found = pickled(tmp_path / "a.pth")
+    found = read_pickle(tmp_path / "a.pth")
     assert same(found["model"], some())
     assert (found["step"], found["loss"], found["seen"], found["counts"]["x"]) == (3, 0.5, 7, 2)
     assert found["curve"].tolist() == [0.0, 1.0, 2.0]
@@ -141,7 +149,7 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path, form: str) -> Non
     with pytest.raises(
         DependencyError, match=r"a\.pth' holds code and is refused \(nothing was run\): it asks for exec$"
     ):
-        pickled(path)
+        read_pickle(path)
     assert not marker.exists()
     if form == "bare":  # it is what it pretends to be
         pickle.loads(path.read_bytes())
@@ -162,7 +170,7 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path, form: str) -> Non
     ],
 )
 def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: bytes, reason: str) -> None:
-    for name, load in (("model.safetensors", state_dict), ("pytorch_model.bin", state_dict)):
+    for name, load in (("model.safetensors", read_state_dict), ("pytorch_model.bin", read_state_dict)):
         folder = tmp_path / name.partition(".")[2]
         folder.mkdir()
         (folder / name).write_bytes(content)
@@ -179,16 +187,16 @@ def test_a_truncated_torch_file_is_said(tmp_path: Path, zipped: bool, kept: floa
     torch.save({"a": torch.ones(5000)}, buffer, _use_new_zipfile_serialization=zipped)
     (tmp_path / "a.pth").write_bytes(buffer.getvalue()[: int(kept * len(buffer.getvalue()))])
     with pytest.raises(DependencyError, match="is truncated or no PyTorch file"):
-        pickled(tmp_path / "a.pth")
+        read_pickle(tmp_path / "a.pth")
 
 
 def test_a_pickle_of_something_else_is_said(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "a.pth")
     with pytest.raises(DependencyError, match="holds a list, not the dictionary of a checkpoint"):
-        pickled(tmp_path / "a.pth")
+        read_pickle(tmp_path / "a.pth")
     torch.save({"a": torch.ones(1), "step": 3}, tmp_path / "a.pth")
     with pytest.raises(DependencyError, match="is no plain state dict: step are no tensors"):
-        tensors(tmp_path / "a.pth")
+        read_tensors(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +227,7 @@ def test_weights_of_another_model_are_told_apart_in_one_line_and_not_loaded() ->
     before = module.state_dict()["0.weight"].clone()
     state = {"0.weight": torch.zeros(3, 2), "0.bias": torch.zeros(4), **{f"x{k}": torch.zeros(1) for k in range(5)}}
     with pytest.raises(DependencyError) as told:
-        load_strictly(module, state, "the tiny net")
+        load_strict(module, state, "the tiny net")
     assert str(told.value) == (
         "these are not the weights of the tiny net: 2 missing: 1.weight, 1.bias; "
         "5 unknown: x0, x1, x2 and 2 more; 1 of another shape: 0.bias (4,) instead of (3,)"
@@ -231,7 +239,7 @@ def test_weights_of_another_model_are_told_apart_in_one_line_and_not_loaded() ->
 def test_weights_of_the_model_are_loaded(assign: bool) -> None:
     source, module = nn.Linear(2, 3), nn.Linear(2, 3)
     state = source.state_dict()
-    load_strictly(module, state, "a layer", assign=assign)
+    load_strict(module, state, "a layer", assign=assign)
     assert torch.equal(module.weight, source.weight)
     assert (module.weight.data_ptr() == state["weight"].data_ptr()) == assign
     check_keys(state, {"weight": (3, 2), "bias": [3]}, "a layer")

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from tests.fixtures.tiny import yue_lm
 from v2m.core.errors import DependencyError
-from v2m.pretrained.transformers_loader import load
+from v2m.pretrained.transformers_loader import load_model
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_models_numbers_are_the_files_and_transformers_shows_its_progress_again(folder: Path) -> None:
     logging.enable_progress_bar()
     verbosity = logging.get_verbosity()
-    model = load(LlamaForCausalLM, folder, CPU, what="a Llama")
+    model = load_model(LlamaForCausalLM, folder, CPU, description="a Llama")
     assert logging.is_progress_bar_enabled()
     assert logging.get_verbosity() == verbosity
     there = load_file(folder / "model.safetensors")
@@ -40,12 +40,19 @@ def test_the_models_numbers_are_the_files_and_transformers_shows_its_progress_ag
 def test_a_given_state_takes_the_place_of_the_folders_with_its_own_precision(folder: Path) -> None:
     state = {name: (value * 2).bfloat16() for name, value in load_file(folder / "model.safetensors").items()}
     (folder / "model.safetensors").unlink()
-    model = load(LlamaForCausalLM, folder, CPU, what="a Llama", state=state)
+    model = load_model(LlamaForCausalLM, folder, CPU, description="a Llama", state=state)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 def test_modules_to_be_kept_whole_are_not_quantized(folder: Path) -> None:
-    model = load(LlamaForCausalLM, folder, CPU, bits=4, what="a Llama", whole=["model.layers.0.mlp", "lm_head"])
+    model = load_model(
+        LlamaForCausalLM,
+        folder,
+        CPU,
+        bits=4,
+        description="a Llama",
+        skip_quantization=["model.layers.0.mlp", "lm_head"],
+    )
     layer: Any = model.model.layers[0]
     assert type(layer.self_attn.q_proj).__name__ == "Linear4bit"
     assert type(layer.mlp.up_proj).__name__ == type(model.lm_head).__name__ == "Linear"
@@ -70,7 +77,7 @@ def test_what_does_not_fit_is_one_line_that_names_it(
     spoil(state)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DependencyError) as error:
-        load(LlamaForCausalLM, folder, CPU, bits=bits, what="a Llama")
+        load_model(LlamaForCausalLM, folder, CPU, bits=bits, description="a Llama")
     assert words in str(error.value)
     assert capfd.readouterr().err == ""
     assert str(folder) in str(error.value)
@@ -81,5 +88,5 @@ def test_settings_that_make_no_model_are_one_line(folder: Path) -> None:
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"num_attention_heads": 4', '"num_attention_heads": "four"'))
     with pytest.raises(DependencyError, match="cannot be loaded as a Llama") as error:
-        load(LlamaForCausalLM, folder, CPU, what="a Llama")
+        load_model(LlamaForCausalLM, folder, CPU, description="a Llama")
     assert "\n" not in str(error.value)

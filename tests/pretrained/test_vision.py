@@ -19,8 +19,8 @@ from tests.fixtures.tiny import clip as tiny
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import VisionEncoder
 from v2m.core.types import Pixels
-from v2m.pretrained.safe_load import state_dict
-from v2m.pretrained.vision import BATCH, Vision
+from v2m.pretrained.safe_load import read_state_dict
+from v2m.pretrained.vision import BATCH_SIZE, FrozenVisionEncoder
 
 CPU = torch.device("cpu")
 KINDS: tuple[tiny.Kind, ...] = ("clip", "tower", "siglip", "dinov2")
@@ -49,7 +49,7 @@ def published(kind: tiny.Kind, pixels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_tokens_are_those_of_the_published_model(kind: tiny.Kind, folders: dict[str, Path]) -> None:
-    vision = Vision.load(folders[kind], CPU, name="some/model", pool="all")
+    vision = FrozenVisionEncoder.load(folders[kind], CPU, name="some/model", pooling="all")
     frames = pictures(3)
     means = {"siglip": (0.5, 0.5), "dinov2": (0.485, 0.229)}.get(kind, (0.48145466, 0.26862954))
     found = vision.encode(frames)
@@ -62,11 +62,11 @@ def test_all_tokens_are_those_of_the_published_model(kind: tiny.Kind, folders: d
 
 
 def test_a_cropped_frame_is_what_clips_own_processor_makes_of_it(folders: dict[str, Path]) -> None:
-    vision = Vision.load(folders["clip"], CPU, name="m", pool="all", aspect="crop")
+    vision = FrozenVisionEncoder.load(folders["clip"], CPU, name="m", pooling="all", aspect="crop")
     frames = pictures(2, 48, 90)
     processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     wanted = torch.as_tensor(np.stack(processor([Image.fromarray(each) for each in frames])["pixel_values"]))
-    found = (vision._square(torch.as_tensor(frames)) - vision._mean) / vision._std
+    found = (vision._to_square(torch.as_tensor(frames)) - vision._mean) / vision._std
     torch.testing.assert_close(found, wanted, rtol=0, atol=0.03)  # it rounds to 8 bits between
 
 
@@ -75,7 +75,7 @@ def test_squashed_and_padded_frames_show_all_of_the_picture(folders: dict[str, P
     frame = np.zeros((1, 32, 64, 3), np.uint8)
     frame[:, :, :32, 0] = frame[:, :, -8:, 2] = 255
     squashed, padded, cropped = (
-        Vision.load(folders["clip"], CPU, name="m", aspect=aspect)._square(torch.as_tensor(frame))[0]
+        FrozenVisionEncoder.load(folders["clip"], CPU, name="m", aspect=aspect)._to_square(torch.as_tensor(frame))[0]
         for aspect in ("squash", "pad", "crop")
     )
     assert squashed[0, :, :15].min() > 0.9
@@ -90,8 +90,8 @@ def test_squashed_and_padded_frames_show_all_of_the_picture(folders: dict[str, P
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_the_grid_tells_where_in_the_frame(kind: tiny.Kind, folders: dict[str, Path]) -> None:
     """The frame's token (or the mean where there is none), then top left, top right, bottom left, bottom right."""
-    every = Vision.load(folders[kind], CPU, name="m", pool="all").encode(pictures(2))
-    vision = Vision.load(folders[kind], CPU, name="m", pool="grid")
+    every = FrozenVisionEncoder.load(folders[kind], CPU, name="m", pooling="all").encode(pictures(2))
+    vision = FrozenVisionEncoder.load(folders[kind], CPU, name="m", pooling="grid")
     grid = vision.encode(pictures(2))
     assert grid.shape == (2, vision.num_tokens, vision.dim) == (2, 5, tiny.WIDTH)
     patches = every[:, -16:].reshape(2, 4, 4, tiny.WIDTH)  # rows, columns
@@ -101,34 +101,36 @@ def test_the_grid_tells_where_in_the_frame(kind: tiny.Kind, folders: dict[str, P
 
 
 def test_many_frames_are_as_each_by_itself(folders: dict[str, Path]) -> None:
-    vision = Vision.load(folders["clip"], CPU, name="m")
-    frames = pictures(BATCH + 3, 36, 64)
+    vision = FrozenVisionEncoder.load(folders["clip"], CPU, name="m")
+    frames = pictures(BATCH_SIZE + 3, 36, 64)
     alone = torch.cat([vision.encode(frame[None]) for frame in frames])
     torch.testing.assert_close(vision.encode(frames), alone, rtol=0, atol=1e-4)
     assert vision.encode(frames[:0]).shape == (0, 5, tiny.WIDTH)
 
 
 def test_frames_are_read_no_larger_than_is_needed(folders: dict[str, Path]) -> None:
-    squash = Vision.load(folders["clip"], CPU, name="m")
+    squash = FrozenVisionEncoder.load(folders["clip"], CPU, name="m")
     assert [squash.decode_width(*size) for size in ((640, 320), (320, 640), (20, 10))] == [64, 32, 20]
-    padded = Vision.load(folders["clip"], CPU, name="m", aspect="pad")
+    padded = FrozenVisionEncoder.load(folders["clip"], CPU, name="m", aspect="pad")
     assert [padded.decode_width(*size) for size in ((640, 320), (320, 640))] == [32, 16]
 
 
 def test_a_tower_may_come_from_inside_another_model(folders: dict[str, Path]) -> None:
     """As VidMuse carries it: no folder, and positions as a buffer."""
-    state = state_dict(folders["tower"]) | {"vision_model.embeddings.position_ids": torch.arange(17)[None]}
+    state = read_state_dict(folders["tower"]) | {"vision_model.embeddings.position_ids": torch.arange(17)[None]}
     config = json.loads((folders["tower"] / "config.json").read_text())
-    given = Vision.load(Path("nowhere"), CPU, name="m", config=config, state=state)
-    assert torch.equal(given.encode(pictures(1)), Vision.load(folders["tower"], CPU, name="m").encode(pictures(1)))
+    given = FrozenVisionEncoder.load(Path("nowhere"), CPU, name="m", config=config, state=state)
+    assert torch.equal(
+        given.encode(pictures(1)), FrozenVisionEncoder.load(folders["tower"], CPU, name="m").encode(pictures(1))
+    )
 
 
 def test_what_is_done_to_pictures_is_what_the_folder_says(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["dinov2"], tmp_path / "dino"))
     said = {"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "crop_size": {"height": 64, "width": 64}}
     (folder / "preprocessor_config.json").write_text(json.dumps(said))
-    vision = Vision.load(folder, CPU, name="m", pool="all")
-    assert (vision.side, vision.num_tokens) == (64, 65)  # whose positions are drawn out
+    vision = FrozenVisionEncoder.load(folder, CPU, name="m", pooling="all")
+    assert (vision.image_size, vision.num_tokens) == (64, 65)  # whose positions are drawn out
     assert vision._std.flatten().tolist() == pytest.approx([0.2] * 3)
     assert vision.encode(pictures(1)).shape == (1, 65, tiny.WIDTH)
 
@@ -138,7 +140,7 @@ def _changed(path: Path, **settings: Any) -> None:
 
 
 def _spoiled(folder: Path) -> None:
-    state = {name: value.clone() for name, value in state_dict(folder).items()}
+    state = {name: value.clone() for name, value in read_state_dict(folder).items()}
     state["vision_model.pre_layrnorm.weight"][3] = torch.nan
     tiny.save(folder, state)
 
@@ -162,11 +164,11 @@ def test_wrong_files_are_told_in_one_line(kind: str, folders: dict[str, Path], t
     copy = Path(shutil.copytree(folders["tower"], tmp_path / "clip"))
     spoil(copy)
     with pytest.raises(DependencyError) as caught:
-        Vision.load(copy, CPU, name="m")
+        FrozenVisionEncoder.load(copy, CPU, name="m")
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_pool_that_is_none_is_told(folders: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="all or grid"):
-        Vision.load(folders["clip"], CPU, name="m", pool="mean")  # type: ignore[arg-type]
+        FrozenVisionEncoder.load(folders["clip"], CPU, name="m", pooling="mean")  # type: ignore[arg-type]

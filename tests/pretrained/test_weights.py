@@ -16,7 +16,7 @@ import pytest
 
 from tests.pretrained.hub_server import COMMIT, OLDER, Hub, serving
 from v2m.core.errors import DependencyError
-from v2m.pretrained.weights import digests, fetch
+from v2m.pretrained.weights import fetch, sha256_files
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -244,14 +244,14 @@ def test_a_name_that_is_neither_folder_nor_repository_is_said(name: str) -> None
 def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     folder = folder_with(tmp_path / "mine", "a.pth", "sub/b.safetensors", "config.json", ".git/lfs/c.pth")
-    first = digests(folder)
+    first = sha256_files(folder)
     assert first == dict.fromkeys(("a.pth", "sub/b.safetensors"), hashlib.sha256(b"{}").hexdigest())
     stamp = (folder / "a.pth").stat().st_mtime_ns
     (folder / "a.pth").write_bytes(b"[]")
     os.utime(folder / "a.pth", ns=(stamp, stamp))
-    assert digests(folder) == first, "same size and time: not read again"
+    assert sha256_files(folder) == first, "same size and time: not read again"
     os.utime(folder / "a.pth", ns=(stamp, stamp + 1))
-    assert digests(folder)["a.pth"] == hashlib.sha256(b"[]").hexdigest()
+    assert sha256_files(folder)["a.pth"] == hashlib.sha256(b"[]").hexdigest()
 
 
 @pytest.mark.parametrize("state", ["file", "garbage"])
@@ -262,7 +262,7 @@ def test_digests_do_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (folder_with(tmp_path / "xdg/v2m", "digests.json") / "digests.json").write_text('{"a": ')
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     folder = folder_with(tmp_path / "mine", "a.pth")
-    assert digests(folder) == digests(folder) == {"a.pth": hashlib.sha256(b"{}").hexdigest()}
+    assert sha256_files(folder) == sha256_files(folder) == {"a.pth": hashlib.sha256(b"{}").hexdigest()}
 
 
 def test_the_name_of_a_blob_in_the_hubs_cache_is_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +272,7 @@ def test_the_name_of_a_blob_in_the_hubs_cache_is_its_digest(tmp_path: Path, monk
     snapshot.mkdir(parents=True)
     (snapshot / "large.pth").symlink_to(blobs / ("a" * 64))
     (snapshot / "small.pth").symlink_to(blobs / ("b" * 40))  # of a small file it is the git hash
-    assert digests(snapshot) == {"large.pth": "a" * 64, "small.pth": hashlib.sha256(b"{}").hexdigest()}
+    assert sha256_files(snapshot) == {"large.pth": "a" * 64, "small.pth": hashlib.sha256(b"{}").hexdigest()}
 
 
 def test_naming_weights_for_the_sidecar_loads_nothing_heavy() -> None:

@@ -301,7 +301,7 @@ def test_wrong_settings_are_told_together() -> None:
 def test_from_the_command_line_with_a_captioner_by_class_path(
     models: Path, tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("v2m.pretrained.weights._shown", set())  # each is shown once
+    monkeypatch.setattr("v2m.pretrained.weights._announced", set())  # each is shown once
     clip = Path(shutil.copy(media / "cuts.mp4", tmp_path))
     flags = ["--tagger", "v2m.taggers.language_model.LanguageModel", "--tagger.model", str(models / "gemma")]
     flags += ["--tagger.captioner", "v2m.taggers.heuristic.Palette", "--tagger.max_new_tokens", "80"]

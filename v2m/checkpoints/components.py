@@ -58,4 +58,4 @@ class Part:
         if self.config is not None and self.state is not None:
             return self.config, self.state
         assert self.folder is not None, f"{self.name} has not been fetched"
-        return safe_load.read_json(self.folder / "config.json"), safe_load.state_dict(self.folder)
+        return safe_load.read_json(self.folder / "config.json"), safe_load.read_state_dict(self.folder)

@@ -33,9 +33,9 @@ def read(path: Path) -> V2M:
     Raises:
         MissingError: It is broken, or no training checkpoint.
     """
-    held = safe_load.pickled(path)
+    held = safe_load.read_pickle(path)
     model, state = made(held, f"{str(path)!r}"), plain(held, f"{str(path)!r}")
-    safe_load.load_strictly(model, state, f"the model that {str(path)!r} describes")
+    safe_load.load_strict(model, state, f"the model that {str(path)!r} describes")
     return model.eval()
 
 

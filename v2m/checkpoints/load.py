@@ -26,7 +26,7 @@ NEEDED = (  # our own layout before transformers' before audiocraft's, of which 
     f"{SETTINGS}|config.json|{STATE}",
     f"{SAFE}|{PICKLES}|{STATE}",
     f"{SAFE}|{PICKLES}|{COMPRESSION}|",
-    f"{safe_load.INDEX}|{safe_load.PICKLED_INDEX}|",
+    f"{safe_load.SAFETENSORS_INDEX}|{safe_load.PICKLE_INDEX}|",
     *(f"{SETTINGS}|{name}|" for name in ("generation_config.json", PREPROCESSOR, *TOKENIZER)),
     *(f"{kind}/|" for kind in KINDS),
 )
@@ -87,7 +87,7 @@ def _own(found: WeightsInfo) -> Source:
     parts = {kind: _part(folder, kind, settings[kind]) for kind in KINDS if settings.get(kind) is not None}
     return Source(
         _config(settings.get("model"), folder / SETTINGS),
-        safe_load.state_dict(folder),
+        safe_load.read_state_dict(folder),
         parts,
         rate,
         settings.get("origin"),
@@ -111,7 +111,7 @@ def _transformers(folder: Path, origin: str, license: str | None) -> Source:
     """A composite MusicGen or MusicGen Melody, or its decoder alone."""
     config = safe_load.read_json(folder / "config.json")
     musicgen.check(config)  # before gigabytes of another family are read
-    own, text, codec = musicgen.split(safe_load.state_dict(folder))
+    own, text, codec = musicgen.split(safe_load.read_state_dict(folder))
     parts: dict[str, Part] = {}
     if text:
         parts["text_encoder"] = Part(folder=folder, config=config["text_encoder"], state=text)
@@ -147,9 +147,9 @@ def _audiocraft(folder: Path, origin: str, license: str | None) -> Source:
 
 
 def _codec(folder: Path) -> Part:
-    from v2m.pretrained.codecs.encodec import compression
+    from v2m.pretrained.codecs.encodec import read_compression_file
 
-    found = compression(folder / COMPRESSION)
+    found = read_compression_file(folder / COMPRESSION)
     if isinstance(found, str):
         return Part(found)
     config, state = found
@@ -158,7 +158,7 @@ def _codec(folder: Path) -> Part:
 
 def _package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The settings and the weights in a file that audiocraft exported."""
-    found = safe_load.pickled(path)
+    found = safe_load.read_pickle(path)
     state, text = found.get("best_state"), found.get("xp.cfg")
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds no weights as audiocraft exports them (no best_state)")

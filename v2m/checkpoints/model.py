@@ -76,7 +76,7 @@ class V2M(MusicModel):
                 origin=source.origin,
                 shown=source.shown,
             )
-        safe_load.load_strictly(model, source.state, f"the music model that {name!r} describes", assign=True)
+        safe_load.load_strict(model, source.state, f"the music model that {name!r} describes", assign=True)
         place = torch.device(device)
         stored = next(iter(model.parameters())).dtype
         own = torch.float32 if stored == torch.float16 else stored

@@ -30,8 +30,8 @@ from v2m.media.ffmpeg import RESTARTING
 from v2m.media.video import Limits
 from v2m.pretrained import weights
 from v2m.pretrained.codecs import encodec
-from v2m.pretrained.text.t5 import T5
-from v2m.pretrained.vision import Vision
+from v2m.pretrained.text.t5 import T5TextEncoder
+from v2m.pretrained.vision import FrozenVisionEncoder
 
 if TYPE_CHECKING:
     from v2m.pretrained.demucs import Demucs
@@ -59,19 +59,19 @@ class SampleEncoder:
         """Raises MissingError where weights are missing, broken, or of another kind; UsageError where a codec that is
         stereo by itself is to be made so."""
         folders = {kind: fetch_component(name, kind).folder for kind, name in component_names(settings).items()}
-        vision = Vision.load(
-            folders["vision_encoder"], device, name=settings.vision, pool=settings.pool, aspect=settings.aspect
+        vision = FrozenVisionEncoder.load(
+            folders["vision_encoder"], device, name=settings.vision, pooling=settings.pool, aspect=settings.aspect
         )
-        codec: Codec = encodec.load(folders["codec"], device)
+        codec: Codec = encodec.load_encodec(folders["codec"], device)
         if settings.stereo and codec.spec.channels != 1:
             raise UsageError(f"the codec {settings.codec!r} is stereo by itself: leave out --stereo")
-        codec = encodec.Stereo(codec) if settings.stereo else codec
+        codec = encodec.InterleavedStereoCodec(codec) if settings.stereo else codec
         separator = None
         if "separator" in folders:
             from v2m.pretrained.demucs import Demucs
 
             separator = Demucs.load(folders["separator"], device)
-        return cls(settings, vision, codec, T5.load(folders["text_encoder"], device), tagger, separator)
+        return cls(settings, vision, codec, T5TextEncoder.load(folders["text_encoder"], device), tagger, separator)
 
     def manifest(self) -> Manifest:
         """What all samples have in common; no shards yet."""
@@ -145,7 +145,7 @@ class SampleEncoder:
         found = self._loaded(source, clip, rate)
         if separator is not None:
             filters.check_silence(found.samples, rate, self.settings)
-            found = audio.resample(separator.only(found, separator.others), spec.sample_rate)
+            found = audio.resample(separator.extract_stems(found, separator.non_vocal_stems), spec.sample_rate)
         wave = found.samples.mean(axis=0, keepdims=True) if spec.channels == 1 else found.samples
         filters.check_silence(wave, spec.sample_rate, self.settings)
         return Audio(wave, spec.sample_rate)

@@ -136,7 +136,7 @@ def _dataset_settings(work: PrepareJob) -> dict[str, Any]:
     from v2m.pretrained import weights
 
     models = {
-        kind: progress_log.sha256_json(weights.digests(fetch_component(name, kind).folder))
+        kind: progress_log.sha256_json(weights.sha256_files(fetch_component(name, kind).folder))
         for kind, name in component_names(work.settings).items()
     }
     settings = asdict(work.settings)

@@ -128,7 +128,7 @@ def _weights(*parts: Tagger | MusicGenerator) -> list[dict[str, Any]]:
     used: list[WeightsInfo] = [each for part in parts for each in getattr(part, "weights", ())]
     if not used:
         return []
-    from v2m.pretrained.weights import digests
+    from v2m.pretrained.weights import sha256_files
 
     return [
         {
@@ -136,7 +136,7 @@ def _weights(*parts: Tagger | MusicGenerator) -> list[dict[str, Any]]:
             "folder": str(each.folder),
             "revision": each.revision,
             "license": each.license,
-            "sha256": digests(each.folder),
+            "sha256": sha256_files(each.folder),
         }
         for each in used
     ]

@@ -18,8 +18,8 @@ from v2m.core.errors import DependencyError
 from v2m.core.types import Audio
 from v2m.pretrained.safe_load import read_json
 
-SETTINGS = "preprocessor_config.json"
-KIND = "MusicgenMelodyFeatureExtractor"
+CONFIG_FILE = "preprocessor_config.json"
+EXTRACTOR_TYPE = "MusicgenMelodyFeatureExtractor"
 
 
 class Chroma:
@@ -31,8 +31,8 @@ class Chroma:
 
     def __init__(self, extractor: MusicgenMelodyFeatureExtractor) -> None:
         self.sample_rate: int = extractor.sampling_rate
-        self.classes: int = extractor.feature_size
-        self.frames = 1 + extractor.n_samples // extractor.hop_length
+        self.num_classes: int = extractor.feature_size
+        self.num_frames = 1 + extractor.n_samples // extractor.hop_length
         self._extractor = extractor
 
     @classmethod
@@ -42,10 +42,12 @@ class Chroma:
         Raises:
             MissingError: The file is broken, or holds settings that make no such transform.
         """
-        if folder is None or not (folder / SETTINGS).is_file():
+        if folder is None or not (folder / CONFIG_FILE).is_file():
             return cls(MusicgenMelodyFeatureExtractor())
-        settings = read_json(folder / SETTINGS)
-        if settings.get("feature_extractor_type") != KIND:  # a codec's, which stands beside models without melody
+        settings = read_json(folder / CONFIG_FILE)
+        if (
+            settings.get("feature_extractor_type") != EXTRACTOR_TYPE
+        ):  # a codec's, which stands beside models without melody
             return cls(MusicgenMelodyFeatureExtractor())
         names = ("feature_size", "sampling_rate", "hop_length", "chunk_length", "n_fft", "num_chroma")
         try:
@@ -53,26 +55,28 @@ class Chroma:
             return cls(MusicgenMelodyFeatureExtractor(**chosen))
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
             said = " ".join(str(error).split())
-            raise DependencyError(f"{str(folder / SETTINGS)!r} makes no chroma ({said}): download it again") from error
+            raise DependencyError(
+                f"{str(folder / CONFIG_FILE)!r} makes no chroma ({said}): download it again"
+            ) from error
 
     @torch.inference_mode()
-    def of(self, *melodies: Audio) -> Tensor:
+    def extract(self, *melodies: Audio) -> Tensor:
         """(B, `frames`, P) float32, one 1 in each frame: of sounds of any rate and any channels.
 
         30 s are heard; a shorter sound begins anew until they are full, as in transformers. A silent frame gives the
         first class, since none is stronger.
         """
         assert melodies, "there is no melody"
-        return torch.stack([self._one(each) for each in melodies])
+        return torch.stack([self._extract_one(each) for each in melodies])
 
-    def none(self, batch: int = 1) -> Tensor:
+    def null(self, batch_size: int = 1) -> Tensor:
         """(B, `frames`, P) that stands for no melody: the first class throughout, as of silence, as in transformers."""
-        found = torch.zeros(batch, self.frames, self.classes)
+        found = torch.zeros(batch_size, self.num_frames, self.num_classes)
         found[..., 0] = 1
         return found
 
-    def _one(self, melody: Audio) -> Tensor:
+    def _extract_one(self, melody: Audio) -> Tensor:
         assert len(melody) > 0, "the melody has no samples"
         mono: Any = torch.from_numpy(melody.samples.mean(axis=0))  # a tensor it resamples itself
         found = self._extractor(mono, sampling_rate=melody.sample_rate, return_tensors="pt")["input_features"][0]
-        return found.repeat(-(-self.frames // len(found)), 1)[: self.frames]
+        return found.repeat(-(-self.num_frames // len(found)), 1)[: self.num_frames]

@@ -25,7 +25,7 @@ from v2m.core.errors import DependencyError
 from v2m.core.types import Audio, WeightsInfo
 from v2m.media.audio import resample
 from v2m.pretrained import weights
-from v2m.pretrained.safe_load import check_finite, load_strictly, pickled, read_yaml
+from v2m.pretrained.safe_load import check_finite, load_strict, read_pickle, read_yaml
 
 try:
     from demucs.apply import BagOfModels, TensorChunk, apply_model
@@ -34,27 +34,27 @@ try:
 except ImportError as error:
     raise DependencyError(f"voices are told from music by the package demucs ({error}): pip install demucs") from error
 
-NAME, LICENSE, SIZE = "adefossez/HTDemucs", "MIT", 84_000_000
+REPOSITORY, LICENSE, DOWNLOAD_SIZE = "adefossez/HTDemucs", "MIT", 84_000_000
 FILES = ("*.yaml|", "*.safetensors|*.th")
-PUBLISHED = "they are htdemucs.yaml and 955717e8.safetensors; or, from older days, 955717e8-8726e21a.th alone"
+PUBLISHED_FILES = "they are htdemucs.yaml and 955717e8.safetensors; or, from older days, 955717e8-8726e21a.th alone"
 VOCALS = "vocals"
-KINDS: dict[str, Any] = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (HTDemucs, HDemucs)}
+MODEL_CLASSES: dict[str, Any] = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (HTDemucs, HDemucs)}
 OVERLAP = 0.25  # of a segment with the next, as published
 
 
-def fetch(name: str = NAME) -> WeightsInfo:
+def fetch(name: str = REPOSITORY) -> WeightsInfo:
     """The folder of such models. Raises MissingError where they are not here and cannot be fetched."""
-    if name != NAME:
+    if name != REPOSITORY:
         return weights.fetch(name, FILES)
     try:
-        return weights.fetch(name, FILES, license=LICENSE, size=SIZE)
+        return weights.fetch(name, FILES, license=LICENSE, download_size=DOWNLOAD_SIZE)
     except DependencyError as error:
-        raise DependencyError(f"{error} ({PUBLISHED})") from error
+        raise DependencyError(f"{error} ({PUBLISHED_FILES})") from error
 
 
-def here() -> WeightsInfo | None:
+def find_local() -> WeightsInfo | None:
     """The published ones, if they are on this machine."""
-    return weights.here(NAME, FILES, license=LICENSE)
+    return weights.find_local(REPOSITORY, FILES, license=LICENSE)
 
 
 class Demucs:
@@ -65,7 +65,9 @@ class Demucs:
         self.sample_rate: int = bag.samplerate
         self._bag, self._device = bag.to(device).eval().requires_grad_(False), device
         models: Any = bag.models
-        self._segment = min(int(each.segment * each.samplerate) for each in models)  # samples, as the package counts
+        self._segment_samples = min(
+            int(each.segment * each.samplerate) for each in models
+        )  # samples, as the package counts
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Demucs:
@@ -75,34 +77,34 @@ class Demucs:
         if len(told) > 1 or (not told and len(files) != 1):
             raise DependencyError(
                 f"{str(folder)!r} must hold one .yaml that names its models, or one .safetensors or .th file, not "
-                f"{len(told)} and {len(files)}: copy {NAME} there"
+                f"{len(told)} and {len(files)}: copy {REPOSITORY} there"
             )
         about: dict[str, Any] = read_yaml(told[0]) if told else {"models": [files[0].stem]}
         try:
-            models = [_model(_file(folder, str(name))) for name in about["models"]]
+            models = [_load_model(_find_file(folder, str(name))) for name in about["models"]]
             bag = BagOfModels(models, about.get("weights"), about.get("segment"))
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DependencyError(f"{str(folder)!r}: its models do not go together ({_said(error)})") from error
+            raise DependencyError(f"{str(folder)!r}: its models do not go together ({_one_line(error)})") from error
         found = cls(bag, device)
         if VOCALS not in found.sources or bag.audio_channels != 2:
             raise DependencyError(f"{str(folder)!r} tells {', '.join(found.sources)} apart, and no voice in stereo")
         return found
 
     @property
-    def others(self) -> tuple[str, ...]:
+    def non_vocal_stems(self) -> tuple[str, ...]:
         """All stems but the voice."""
         return tuple(each for each in self.sources if each != VOCALS)
 
     @torch.inference_mode()
-    def only(self, sound: Audio, stems: Sequence[str]) -> Audio:
+    def extract_stems(self, audio: Audio, stems: Sequence[str]) -> Audio:
         """The sum of `stems` in a sound of any rate and length: stereo at the model's rate, of the same duration.
 
         Segments overlap and fade into each other as in the package's `apply_model` without random shifts, so that the
         same sound gives the same. Besides twice the sound only one segment is in memory at a time.
         """
-        mix = torch.from_numpy(resample(sound, self.sample_rate).samples)[None]  # (1, C, N)
+        mix = torch.from_numpy(resample(audio, self.sample_rate).samples)[None]  # (1, C, N)
         wanted = [self.sources.index(each) for each in stems]
-        total, long = mix.shape[2], self._segment
+        total, long = mix.shape[2], self._segment_samples
         ramp = torch.minimum(torch.arange(1, long + 1), torch.arange(long, 0, -1)) / ((long + 1) // 2)
         kept, weight = torch.zeros(mix.shape[1:]), torch.zeros(total)
         for start in range(0, total, int((1 - OVERLAP) * long)):
@@ -114,61 +116,64 @@ class Demucs:
         return Audio(np.ascontiguousarray(kept.div_(weight).numpy()), self.sample_rate)
 
 
-def _file(folder: Path, name: str) -> Path:
+def _find_file(folder: Path, name: str) -> Path:
     """Of the model that a YAML calls `name`."""
     plain = [folder / f"{name}{suffix}" for suffix in (".safetensors", ".th")]
     found = next((each for each in [*plain, *sorted(folder.glob(f"{name}-*.th"))] if each.is_file()), None)
     if found is None or found.parent != folder:
-        raise DependencyError(f"{str(folder)!r} lacks {name}.safetensors: copy {NAME} there again")
+        raise DependencyError(f"{str(folder)!r} lacks {name}.safetensors: copy {REPOSITORY} there again")
     return found
 
 
-def _model(path: Path) -> Any:
-    held = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    kind, state = KINDS.get(held["klass"]), held["state"]
+def _load_model(path: Path) -> Any:
+    held = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    kind, state = MODEL_CLASSES.get(held["klass"]), held["state"]
     if kind is None:
         raise DependencyError(
-            f"{str(path)!r} asks for {held['klass']!r} and is refused: only {', '.join(KINDS)} are read"
+            f"{str(path)!r} asks for {held['klass']!r} and is refused: only {', '.join(MODEL_CLASSES)} are read"
         )
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DependencyError(f"{str(path)!r} holds quantized weights, which are not read: give {NAME}")
+        raise DependencyError(f"{str(path)!r} holds quantized weights, which are not read: give {REPOSITORY}")
     known = inspect.signature(kind).parameters  # the package too leaves out what it no longer knows
     try:
         model = kind(*held["args"], **{name: value for name, value in held["kwargs"].items() if name in known})
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise DependencyError(f"{str(path)!r} describes a model that cannot be ({_said(error)})") from error
+        raise DependencyError(f"{str(path)!r} describes a model that cannot be ({_one_line(error)})") from error
     check_finite(state, f"Demucs ({str(path)!r})")
-    load_strictly(model, state, f"the Demucs that {str(path)!r} describes")
+    load_strict(model, state, f"the Demucs that {str(path)!r} describes")
     return model
 
 
-def _safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             state = None if "structure" in about else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
-        made = {name: json.loads(about[name], object_hook=_fraction) for name in ("args", "kwargs")}
+        made = {name: json.loads(about[name], object_hook=_parse_fraction) for name in ("args", "kwargs")}
         return {"klass": about["klass"], "state": state, **made}
     except (SafetensorError, KeyError, OSError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise DependencyError(f"{str(path)!r} is no Demucs ({_said(error)}): download it again") from error
+        raise DependencyError(f"{str(path)!r} is no Demucs ({_one_line(error)}): download it again") from error
 
 
-def _pickled(path: Path) -> dict[str, Any]:
+def _read_pickle(path: Path) -> dict[str, Any]:
     sign = path.stem.partition("-")[2]
     with path.open("rb") as file:
         if sign and not hashlib.file_digest(file, "sha256").hexdigest().startswith(sign):
             raise DependencyError(
                 f"{str(path)!r} is not the file that its name says (another SHA-256): download it again"
             )
-    held = pickled(path, [*KINDS.values(), Fraction])
+    held = read_pickle(path, [*MODEL_CLASSES.values(), Fraction])
     if not {"klass", "args", "kwargs", "state"} <= held.keys():
         raise DependencyError(f"{str(path)!r} is no Demucs: it lacks klass, args, kwargs or state")
-    return {**held, "klass": next((name for name, kind in KINDS.items() if held["klass"] is kind), str(held["klass"]))}
+    return {
+        **held,
+        "klass": next((name for name, kind in MODEL_CLASSES.items() if held["klass"] is kind), str(held["klass"])),
+    }
 
 
-def _fraction(held: Mapping[str, Any]) -> Any:
-    return Fraction(held["numerator"], held["denominator"]) if held.get("_type") == "fraction" else held
+def _parse_fraction(value: Mapping[str, Any]) -> Any:
+    return Fraction(value["numerator"], value["denominator"]) if value.get("_type") == "fraction" else value
 
 
-def _said(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -22,34 +22,34 @@ def checkpoint_folders() -> list[Path]:
     return list(dict.fromkeys([Path.cwd() / "checkpoints", Path(__file__).parents[2] / "checkpoints"]))
 
 
-def contents(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     """Names of all files below, relative, with "/" between; nothing of hidden folders."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in names if not _hidden(name))
+    return sorted(name for name in names if not _is_hidden(name))
 
 
-def chosen(names: Iterable[str], files: Sequence[str]) -> list[str]:
+def match_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """Those of `names` that the patterns `files` ask for; of alternatives, "a|b", the first that matches any; "a|"
     is done without where there is no a."""
-    names = [name for name in names if not _hidden(name)]
+    names = [name for name in names if not _is_hidden(name)]
     wanted: set[str] = set()
-    for pattern in files:
+    for pattern in patterns:
         matches = ([name for name in names if _matches(name, each)] for each in pattern.split("|"))
         wanted |= set(next((each for each in matches if each), []))
     return [name for name in names if name in wanted]
 
 
-def unmatched(names: Iterable[str], files: Sequence[str]) -> list[str]:
+def unmatched(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """The patterns that no name matches."""
     names = list(names)
-    return [pattern for pattern in files if not pattern.endswith("|") and not chosen(names, [pattern])]
+    return [pattern for pattern in patterns if not pattern.endswith("|") and not match_files(names, [pattern])]
 
 
-def lacking(folder: Path, files: Sequence[str]) -> list[str]:
+def missing_files(folder: Path, patterns: Sequence[str]) -> list[str]:
     """What is needed and not in `folder`: patterns that no file matches, and shards that an index lists."""
-    here = contents(folder)
-    listed = {shard for name in here if name.endswith(".index.json") for shard in _shards(folder, name)}
-    return unmatched(here, files) + chosen(sorted(listed - set(here)), _decided(here, files))
+    here = list_files(folder)
+    listed = {shard for name in here if name.endswith(".index.json") for shard in _listed_shards(folder, name)}
+    return unmatched(here, patterns) + match_files(sorted(listed - set(here)), _resolve_alternatives(here, patterns))
 
 
 def card_license(folder: Path) -> str | None:
@@ -75,7 +75,7 @@ def named_license(card: dict[str, Any]) -> str | None:
     return str(license) if license else None
 
 
-def revision(folder: Path) -> str | None:
+def folder_revision(folder: Path) -> str | None:
     """The hub's commit that a folder holds, or None: a snapshot's name says it, or the notes of `hf download`."""
     resolved = folder.resolve()
     if resolved.parent.name == "snapshots" and COMMIT.fullmatch(resolved.name):
@@ -88,7 +88,7 @@ def revision(folder: Path) -> str | None:
     return only if COMMIT.fullmatch(only) else None
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in PurePosixPath(name).parts[:-1])
 
 
@@ -96,15 +96,15 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, f"{pattern}*" if pattern.endswith("/") else pattern)
 
 
-def _decided(here: Sequence[str], files: Sequence[str]) -> list[str]:
+def _resolve_alternatives(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The patterns with their alternatives decided by what is here: weights in two formats need to be whole in one."""
     return [
-        next((each for each in pattern.split("|") if chosen(here, [each])), pattern.partition("|")[0])
-        for pattern in files
+        next((each for each in pattern.split("|") if match_files(names, [each])), pattern.partition("|")[0])
+        for pattern in patterns
     ]
 
 
-def _shards(folder: Path, index: str) -> list[str]:
+def _listed_shards(folder: Path, index: str) -> list[str]:
     """The files that an index lists, by their names in `folder`; nothing of a wrong index: reading it tells more."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         homes = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]

@@ -13,16 +13,24 @@ from huggingface_hub import HfApi, constants, errors, get_cached_repo_tree, snap
 from tqdm import tqdm
 
 from v2m.core.errors import DependencyError, DiskFullError
-from v2m.pretrained.file_patterns import COMMIT, checkpoint_folders, chosen, contents, lacking, named_license, unmatched
+from v2m.pretrained.file_patterns import (
+    COMMIT,
+    checkpoint_folders,
+    list_files,
+    match_files,
+    missing_files,
+    named_license,
+    unmatched,
+)
 
-CARD = "README.md"  # taken along where there is one: it names the license
-ATTEMPTS = 3  # each keeps the files that are complete; cuts within a file are the hub's own to mend
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+MODEL_CARD = "README.md"  # taken along where there is one: it names the license
+MAX_ATTEMPTS = 3  # each keeps the files that are complete; cuts within a file are the hub's own to mend
+UNWRITABLE_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
-def cached(repo: str, revision: str, files: Sequence[str]) -> Path | None:
+def find_cached(repo: str, revision: str, patterns: Sequence[str]) -> Path | None:
     """The snapshot in the hub's cache, if it holds every file that is needed; the network is not asked."""
-    home = _home(repo)
+    home = _cache_dir(repo)
     commit = revision
     if not COMMIT.fullmatch(revision):
         try:
@@ -30,17 +38,17 @@ def cached(repo: str, revision: str, files: Sequence[str]) -> Path | None:
         except OSError:
             return None
     folder = home / "snapshots" / commit
-    if not commit or not folder.is_dir() or lacking(folder, files):
+    if not commit or not folder.is_dir() or missing_files(folder, patterns):
         return None
     try:  # an interrupted download: some files that match a pattern are there, others are not
         tree = [each.path for each in get_cached_repo_tree(repo, revision=commit)]
     except errors.CachedRepoTreeNotFoundError:
         return folder  # put there by a program that fetches file by file
-    return folder if set(chosen(tree, files)) <= set(contents(folder)) else None
+    return folder if set(match_files(tree, patterns)) <= set(list_files(folder)) else None
 
 
 def download(
-    repo: str, revision: str, files: Sequence[str], *, license: str | None = None, size: int | None = None
+    repo: str, revision: str, patterns: Sequence[str], *, license: str | None = None, download_size: int | None = None
 ) -> Path:
     """The snapshot, fetched from the hub but for the files that are here already; one line on stderr says what comes.
 
@@ -49,23 +57,24 @@ def download(
         NoRoomError: The disk has no room for it.
     """
     try:
-        names, size = _announce(repo, revision, files, license)
+        names, download_size = _announce_download(repo, revision, patterns, license)
         patterns = [escape(name) for name in names]
-        for _ in range(ATTEMPTS - 1):
+        for _ in range(MAX_ATTEMPTS - 1):
             try:
                 return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
             except Exception as error:
-                if not _transport(error):
+                if not _is_network_error(error):
                     raise
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except (DependencyError, DiskFullError, MemoryError):
         raise
     except Exception as error:  # whatever the transport raises: none of it is a bug of the caller
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise _no_room(repo, size, "the disk is full") from error
+            raise _disk_full_error(repo, download_size, "the disk is full") from error
         where = f"or put its files into {checkpoint_folders()[0] / Path(repo).name}, or give the folder that has them"
         raise DependencyError(
-            f"weights {repo}{_large(size)} cannot be fetched: {_reason(error, repo, revision)}; {where}", repo
+            f"weights {repo}{_size_suffix(download_size)} cannot be fetched: {_explain_failure(error, repo, revision)}; {where}",
+            repo,
         ) from error
 
 
@@ -83,34 +92,34 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
     except MemoryError:
         raise
     except Exception as error:  # as in download
-        raise DependencyError(f"{repo!r} cannot be uploaded to: {_reason(error, repo, 'main')}") from error
+        raise DependencyError(f"{repo!r} cannot be uploaded to: {_explain_failure(error, repo, 'main')}") from error
 
 
-def _announce(repo: str, revision: str, files: Sequence[str], license: str | None) -> tuple[list[str], int]:
+def _announce_download(repo: str, revision: str, patterns: Sequence[str], license: str | None) -> tuple[list[str], int]:
     """Names of the files to fetch and the bytes of all that are needed, said on stderr; refuses what has no room."""
     info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
-    absent = unmatched(sizes, files)
+    absent = unmatched(sizes, patterns)
     if absent:
         raise DependencyError(
             f"the repository {repo} has no {', '.join(absent)} at revision {revision}: check the name"
         )
-    names = chosen(sizes, [*files, CARD])
+    names = match_files(sizes, [*patterns, MODEL_CARD])
     size = sum(sizes[name] for name in names)
-    folder = _home(repo) / "snapshots" / str(info.sha)
+    folder = _cache_dir(repo) / "snapshots" / str(info.sha)
     left = sum(sizes[name] for name in names if not (folder / name).is_file())
     card = info.card_data.to_dict() if info.card_data else {}
     terms = named_license(card) or license or "not stated: see its page"
-    rest = "" if left == size else f", {_human(left)} of it still to come"
+    rest = "" if left == size else f", {_format_bytes(left)} of it still to come"
     cache = Path(constants.HF_HUB_CACHE)
-    tqdm.write(f"fetching {repo}{_large(size)}{rest}; license: {terms}; into {cache}", file=sys.stderr)
+    tqdm.write(f"fetching {repo}{_size_suffix(size)}{rest}; license: {terms}; into {cache}", file=sys.stderr)
     free = shutil.disk_usage(next(each for each in (cache.absolute(), *cache.absolute().parents) if each.exists())).free
     if free < left:
-        raise _no_room(repo, left, f"only {_human(free)} are free")
+        raise _disk_full_error(repo, left, f"only {_format_bytes(free)} are free")
     return names, size
 
 
-def _reason(error: BaseException, repo: str, revision: str) -> str:
+def _explain_failure(error: BaseException, repo: str, revision: str) -> str:
     """Why the hub gave nothing, and what to do about it."""
     place = constants.ENDPOINT
     kinds = {
@@ -123,43 +132,43 @@ def _reason(error: BaseException, repo: str, revision: str) -> str:
     if known is not None:
         return known
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        return _reason(error.__cause__, repo, revision)
+        return _explain_failure(error.__cause__, repo, revision)
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         cure = "`hf auth login` with a token that may read it" if status in {401, 403} else "try again later"
         return f"{place} answered {status}: {cure}"
     said = " ".join(str(error).split())[:160] or type(error).__name__
-    if _transport(error):
+    if _is_network_error(error):
         return f"{place} cannot be reached ({said}): check the network; files that are complete are kept"
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+    if isinstance(error, OSError) and error.errno in UNWRITABLE_ERRNOS:
         return f"{constants.HF_HUB_CACHE} cannot be written to: set HF_HOME to a folder that can"
     return f"{type(error).__name__}: {said}"
 
 
-def _transport(error: BaseException | None) -> bool:
+def _is_network_error(error: BaseException | None) -> bool:
     """Whether the connection failed, rather than the hub refused."""
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return _transport(error.__cause__)
+        return _is_network_error(error.__cause__)
     if isinstance(error, (errors.HfHubHTTPError, errors.OfflineModeIsEnabled)):
         return False
     return isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith("http")
 
 
-def _home(repo: str) -> Path:
+def _cache_dir(repo: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
 
-def _no_room(repo: str, size: int | None, state: str) -> DiskFullError:
-    what = "the files" if size is None else _human(size)
+def _disk_full_error(repo: str, size: int | None, state: str) -> DiskFullError:
+    what = "the files" if size is None else _format_bytes(size)
     cure = "free some room, or set HF_HOME to a folder on another disk"
     return DiskFullError(f"{what} of {repo} are to go into {constants.HF_HUB_CACHE}, but {state}: {cure}")
 
 
-def _large(size: int | None) -> str:
-    return "" if size is None else f" ({_human(size)})"
+def _size_suffix(size: int | None) -> str:
+    return "" if size is None else f" ({_format_bytes(size)})"
 
 
-def _human(size: int) -> str:
+def _format_bytes(size: int) -> str:
     """Bytes as people read them: 12.4 GB, 1.8 MB."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:

@@ -18,24 +18,24 @@ from torch import Tensor, nn
 
 from v2m.core.errors import DependencyError, is_out_of_memory
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-SHOWN = 3  # names of parameters in one line
+SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+MAX_NAMES = 3  # names of parameters in one line
 
 
-def _dictionary(*_: object) -> collections.OrderedDict[Any, Any]:
+def _empty_ordered_dict(*_: object) -> collections.OrderedDict[Any, Any]:
     """Stands for a defaultdict, which torch's restricted unpickler makes but does not fill."""
     return collections.OrderedDict()
 
 
 # What training code leaves beside the tensors: numbers and arrays of numpy, counters. None of it can run anything.
-PLAIN = [
+SAFE_GLOBALS = [
     *((np.float64().__reduce__()[0], f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")),
     *((np.zeros(0).__reduce__()[0], f"{core}.multiarray._reconstruct") for core in ("numpy.core", "numpy._core")),
     np.ndarray,
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "uint8", "bool")),
-    (_dictionary, "collections.defaultdict"),
+    (_empty_ordered_dict, "collections.defaultdict"),
     dict,
     int,
     float,
@@ -43,7 +43,7 @@ PLAIN = [
 ]
 
 
-def state_dict(folder: Path) -> dict[str, Tensor]:
+def read_state_dict(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder's `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
 
     They are mapped into memory, not read. A folder without either may hold `pytorch_model.bin`, or its shards.
@@ -51,51 +51,55 @@ def state_dict(folder: Path) -> dict[str, Tensor]:
     Raises:
         MissingError: A file is missing, truncated or not what its name says; it is named.
     """
-    if (folder / SINGLE).is_file():
-        return _safetensors(folder / SINGLE)
-    if (folder / INDEX).is_file():
-        return _sharded(folder / INDEX)
-    if (folder / PICKLED).is_file():
-        return tensors(folder / PICKLED)
-    if (folder / PICKLED_INDEX).is_file():
-        return _sharded(folder / PICKLED_INDEX)
-    raise DependencyError(f"{str(folder)!r} holds no weights: neither {SINGLE} nor {INDEX}")
+    if (folder / SAFETENSORS).is_file():
+        return _read_safetensors(folder / SAFETENSORS)
+    if (folder / SAFETENSORS_INDEX).is_file():
+        return _read_shards(folder / SAFETENSORS_INDEX)
+    if (folder / PICKLE).is_file():
+        return read_tensors(folder / PICKLE)
+    if (folder / PICKLE_INDEX).is_file():
+        return _read_shards(folder / PICKLE_INDEX)
+    raise DependencyError(f"{str(folder)!r} holds no weights: neither {SAFETENSORS} nor {SAFETENSORS_INDEX}")
 
 
-def pickled(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
+def read_pickle(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
     """The contents of a PyTorch pickle, mapped into memory if it can be: it may hold tensors, plain values and the
     classes that are `allowed`, nothing else.
 
     Raises:
         MissingError: The file is missing, truncated, no PyTorch file, no dictionary, or holds code (which is not run).
     """
-    _check(path)
+    _check_file(path)
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
     try:
-        with torch.serialization.safe_globals([*PLAIN, *allowed]):
+        with torch.serialization.safe_globals([*SAFE_GLOBALS, *allowed]):
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        raise DependencyError(_refusal(path, str(error))) from error
+        raise DependencyError(_unpickling_message(path, str(error))) from error
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, PermissionError):
             raise
-        raise DependencyError(_broken(path, "PyTorch", error)) from error  # of any kind: the file decides which
+        raise DependencyError(
+            _broken_file_message(path, "PyTorch", error)
+        ) from error  # of any kind: the file decides which
     if not isinstance(found, dict):
         raise DependencyError(f"{str(path)!r} holds a {type(found).__name__}, not the dictionary of a checkpoint")
     return found
 
 
-def tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a PyTorch pickle that is a plain state dict.
 
     Raises:
         MissingError: As in `pickled`; or something else than tensors by name is in it.
     """
-    found = pickled(path)
+    found = read_pickle(path)
     strange = [name for name, value in found.items() if not isinstance(value, Tensor)]
     if strange:
-        raise DependencyError(f"{str(path)!r} is no plain state dict: {_some(map(str, strange))} are no tensors")
+        raise DependencyError(
+            f"{str(path)!r} is no plain state dict: {_truncate_list(map(str, strange))} are no tensors"
+        )
     return found
 
 
@@ -105,7 +109,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         MissingError: The file is missing, or holds no JSON object.
     """
-    _check(path)
+    _check_file(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too
@@ -123,7 +127,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         MissingError: The file is missing, or holds something else.
     """
-    _check(path)
+    _check_file(path)
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -135,7 +139,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found
 
 
-def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], what: str) -> None:
+def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], description: str) -> None:
     """Says in one line how `state` differs from the names and shapes that `what` has.
 
     Raises:
@@ -149,12 +153,12 @@ def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]
         if name in state and tuple(state[name].shape) != tuple(shape)
     ]
     parts = (("missing", missing), ("unknown", unknown), ("of another shape", other))
-    problems = [f"{len(names)} {word}: {_some(names)}" for word, names in parts if names]
+    problems = [f"{len(names)} {word}: {_truncate_list(names)}" for word, names in parts if names]
     if problems:
-        raise DependencyError(f"these are not the weights of {what}: {'; '.join(problems)}")
+        raise DependencyError(f"these are not the weights of {description}: {'; '.join(problems)}")
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, *, assign: bool = False) -> None:
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], description: str, *, assign: bool = False) -> None:
     """Loads `state`, which must have every parameter and buffer of `module` and nothing else.
 
     With `assign` the module takes the tensors themselves, with their dtype and device, and copies nothing.
@@ -162,42 +166,44 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, *, 
     Raises:
         MissingError: Names or shapes differ; nothing has been loaded then.
     """
-    check_keys(state, {name: value.shape for name, value in module.state_dict().items()}, what)
+    check_keys(state, {name: value.shape for name, value in module.state_dict().items()}, description)
     module.load_state_dict(state, assign=assign)
 
 
-def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+def check_finite(state: Mapping[str, Tensor], description: str) -> None:
     """Raises MissingError, naming them, where weights of `what` are infinite or no numbers."""
-    wrong = [name for name, value in state.items() if value.is_floating_point() and not _finite(value)]
+    wrong = [name for name, value in state.items() if value.is_floating_point() and not _is_finite(value)]
     if wrong:
-        raise DependencyError(f"{what} holds weights that are infinite or no numbers: {_some(wrong)}; fetch it again")
+        raise DependencyError(
+            f"{description} holds weights that are infinite or no numbers: {_truncate_list(wrong)}; fetch it again"
+        )
 
 
-def _finite(value: Tensor) -> bool:
+def _is_finite(value: Tensor) -> bool:
     if value.numel() == 0:
         return True
     low, high = value.aminmax()  # one pass; both are NaN where any is
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    _check(path)
+    _check_file(path)
     try:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
-        raise DependencyError(_broken(path, "safetensors", error)) from error
+        raise DependencyError(_broken_file_message(path, "safetensors", error)) from error
 
 
-def _sharded(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path) -> dict[str, Tensor]:
     homes = read_json(index).get("weight_map")
     if not isinstance(homes, dict) or not homes or not all(isinstance(name, str) for name in homes.values()):
         raise DependencyError(f"{str(index)!r} lists no shards (no weight_map)")
-    read = _safetensors if index.name == INDEX else tensors
+    read = _read_safetensors if index.name == SAFETENSORS_INDEX else read_tensors
     state: dict[str, Tensor] = {}
     for name in sorted(set(homes.values())):
         # by its name alone: in the hub's cache every shard is a link that leads out of the folder
@@ -207,11 +213,11 @@ def _sharded(index: Path) -> dict[str, Tensor]:
         state |= read(index.parent / inner)
     absent = [name for name in homes if name not in state]
     if absent:
-        raise DependencyError(f"{str(index)!r} lists tensors that its shards do not hold: {_some(absent)}")
+        raise DependencyError(f"{str(index)!r} lists tensors that its shards do not hold: {_truncate_list(absent)}")
     return state
 
 
-def _check(path: Path) -> None:
+def _check_file(path: Path) -> None:
     """Refuses what is no checkpoint file at all, by its first bytes, with the likely reason."""
     try:
         if not path.is_file():
@@ -229,21 +235,21 @@ def _check(path: Path) -> None:
         raise DependencyError(f"{str(path)!r} is a web page, not the file (a failed download?): download it again")
 
 
-def _broken(path: Path, form: str, error: Exception) -> str:
+def _broken_file_message(path: Path, file_format: str, error: Exception) -> str:
     said = " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__
-    return f"{str(path)!r} is truncated or no {form} file ({said}): download it again"
+    return f"{str(path)!r} is truncated or no {file_format} file ({said}): download it again"
 
 
-def _refusal(path: Path, said: str) -> str:
+def _unpickling_message(path: Path, message: str) -> str:
     """Why torch's restricted unpickler gave up: code in the file, or a file that is no pickle."""
-    code = re.search(r"GLOBAL (\S+)", said)
+    code = re.search(r"GLOBAL (\S+)", message)
     if code:
         return f"{str(path)!r} holds code and is refused (nothing was run): it asks for {code[1]}"
-    why = said.partition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+    why = message.partition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
     return f"{str(path)!r} is truncated or no PyTorch file{f' ({why[:120]})' * bool(why)}: download it again"
 
 
-def _some(names: Iterable[str]) -> str:
+def _truncate_list(names: Iterable[str]) -> str:
     listed = list(names)
-    more = len(listed) - SHOWN
-    return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(listed) - MAX_NAMES
+    return ", ".join(listed[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

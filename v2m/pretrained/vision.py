@@ -21,31 +21,33 @@ from transformers import CLIPVisionModel, Dinov2Model, PreTrainedModel, SiglipVi
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Pixels
 from v2m.pretrained import transformers_loader
-from v2m.pretrained.safe_load import check_finite, read_json, state_dict
+from v2m.pretrained.safe_load import check_finite, read_json, read_state_dict
 
 FILES = ("config.json", "model.safetensors|pytorch_model.bin", "preprocessor_config.json|")
-Pool = Literal["all", "grid"]
+Pooling = Literal["all", "grid"]
 Aspect = Literal["squash", "crop", "pad"]
-GRID = 2  # rows and columns of means
-BATCH = 32  # frames at a time
-_ASIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_")  # what is not of the tower
+POOL_GRID = 2  # rows and columns of means
+BATCH_SIZE = 32  # frames at a time
+_NON_VISION_PREFIXES = ("text_model.", "text_projection.", "visual_projection.", "logit_")  # what is not of the tower
 
 
 @dataclass(frozen=True)
-class _Family:
+class _ModelFamily:
     """A kind of model: `side` is S where its files do not say; `first` tells whether token 0 stands for the frame."""
 
     model: type[PreTrainedModel]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    first: bool
-    side: int | None = None
+    has_class_token: bool
+    image_size: int | None = None
 
 
-_CLIP = _Family(CLIPVisionModel, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), first=True)
-_SIGLIP = _Family(SiglipVisionModel, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), first=False)
-_DINO = _Family(Dinov2Model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), first=True, side=224)
-FAMILIES = {  # by model_type
+_CLIP = _ModelFamily(
+    CLIPVisionModel, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), has_class_token=True
+)
+_SIGLIP = _ModelFamily(SiglipVisionModel, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), has_class_token=False)
+_DINO = _ModelFamily(Dinov2Model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), has_class_token=True, image_size=224)
+MODEL_FAMILIES = {  # by model_type
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
     "siglip": _SIGLIP,
@@ -54,7 +56,7 @@ FAMILIES = {  # by model_type
 }
 
 
-class Vision:
+class FrozenVisionEncoder:
     """One tower on a device, in float32. `name` tells which tokens it gives: NAME:POOL.
 
     Pool "all" gives the frame's token, where the model has one, and those of all patches, as the last layer leaves them
@@ -62,18 +64,20 @@ class Vision:
     patches where there is none, and the means over a grid of 2×2, row by row.
     """
 
-    def __init__(self, model: Any, family: _Family, side: int, *, name: str, pool: Pool, aspect: Aspect) -> None:
-        self.name = f"{name}:{pool}"
-        self.side = side
+    def __init__(
+        self, model: Any, family: _ModelFamily, image_size: int, *, name: str, pooling: Pooling, aspect: Aspect
+    ) -> None:
+        self.name = f"{name}:{pooling}"
+        self.image_size = image_size
         self.aspect: str = aspect
         self.dim: int = model.config.hidden_size
         self._model = model
         self._family = family
-        self._pool = pool
+        self._pooling = pooling
         self._mean = torch.tensor(family.mean, device=model.device)[:, None, None]
         self._std = torch.tensor(family.std, device=model.device)[:, None, None]
-        self._patches = side // model.config.patch_size  # along one side
-        self.num_tokens = 1 + GRID**2 if pool == "grid" else self._patches**2 + family.first
+        self._patches = image_size // model.config.patch_size  # along one side
+        self.num_tokens = 1 + POOL_GRID**2 if pooling == "grid" else self._patches**2 + family.has_class_token
 
     @classmethod
     def load(
@@ -82,11 +86,11 @@ class Vision:
         device: torch.device,
         *,
         name: str,
-        pool: Pool = "grid",
+        pooling: Pooling = "grid",
         aspect: Aspect = "squash",
         config: Mapping[str, Any] | None = None,
         state: Mapping[str, Tensor] | None = None,
-    ) -> Vision:
+    ) -> FrozenVisionEncoder:
         """Reads a folder in transformers' layout: the tower alone, or with the model of words that it came with.
 
         Args:
@@ -101,66 +105,68 @@ class Vision:
             MissingError: The folder holds another kind of model, or files are missing, broken or do not fit.
             UsageError: There is no such pool or aspect.
         """
-        if pool not in get_args(Pool) or aspect not in get_args(Aspect):
-            known = f"{' or '.join(get_args(Pool))}, and {', '.join(get_args(Aspect))}"
-            raise UsageError(f"pool {pool!r} and aspect {aspect!r} must be of {known}")
+        if pooling not in get_args(Pooling) or aspect not in get_args(Aspect):
+            known = f"{' or '.join(get_args(Pooling))}, and {', '.join(get_args(Aspect))}"
+            raise UsageError(f"pool {pooling!r} and aspect {aspect!r} must be of {known}")
         config = read_json(folder / "config.json") if config is None else config
         kind = config.get("model_type")
-        family = FAMILIES.get(str(kind))
+        family = MODEL_FAMILIES.get(str(kind))
         if family is None:
             raise DependencyError(
                 f"{str(folder)!r} is no vision model that is known: its config.json says model_type {kind!r}, "
-                f"not one of {', '.join(FAMILIES)}"
+                f"not one of {', '.join(MODEL_FAMILIES)}"
             )
-        state = _tower(state_dict(folder) if state is None else state)
+        state = _vision_state(read_state_dict(folder) if state is None else state)
         check_finite(state, f"the vision model ({str(folder)!r})")
-        config = _tower_config(config, family)
+        config = _vision_config(config, family)
         cpu = torch.device("cpu")  # where weights keep all their digits
-        model: Any = transformers_loader.load(
-            family.model, folder, cpu, what="vision model", config=config, state=state
+        model: Any = transformers_loader.load_model(
+            family.model, folder, cpu, description="vision model", config=config, state=state
         )
-        family, side = _prepared(folder, family)
-        side = side if family.side else model.config.image_size
+        family, side = _read_preprocessor(folder, family)
+        side = side if family.image_size else model.config.image_size
         patch = model.config.patch_size
-        if side % patch or side < GRID * patch:
+        if side % patch or side < POOL_GRID * patch:
             raise DependencyError(
                 f"{str(folder)!r}: pictures of {side} pixels are no whole number of patches of {patch}"
             )
-        return cls(model.to(device=device, dtype=torch.float32), family, side, name=name, pool=pool, aspect=aspect)
+        return cls(
+            model.to(device=device, dtype=torch.float32), family, side, name=name, pooling=pooling, aspect=aspect
+        )
 
     def decode_width(self, width: int, height: int) -> int:
         """How wide frames of `width` × `height` should be read: no larger than is needed, never enlarged."""
         shown = max(width, height) if self.aspect == "pad" else min(width, height)
-        return min(width, max(1, round(width * self.side / shown)))
+        return min(width, max(1, round(width * self.image_size / shown)))
 
     @torch.inference_mode()
     def encode(self, frames: Pixels | Tensor) -> Tensor:
         """(F, H, W, 3) uint8, upright RGB → tokens (F, P, W) float32 on the model's device."""
         assert frames.ndim == 4, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
         assert frames.shape[-1] == 3, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
-        found = [self._encoded(torch.as_tensor(part)) for part in _batches(frames)]
+        found = [self._encode_batch(torch.as_tensor(part)) for part in _batches(frames)]
         return torch.cat(found) if found else torch.zeros(0, self.num_tokens, self.dim, device=self._model.device)
 
-    def _encoded(self, frames: Tensor) -> Tensor:
-        x = (self._square(frames.to(self._model.device)) - self._mean) / self._std  # (F, 3, S, S)
+    def _encode_batch(self, frames: Tensor) -> Tensor:
+        x = (self._to_square(frames.to(self._model.device)) - self._mean) / self._std  # (F, 3, S, S)
         tokens = self._model(pixel_values=x).last_hidden_state
-        if self._pool == "all":
+        if self._pooling == "all":
             return tokens
-        patches = tokens[:, int(self._family.first) :]
-        whole = tokens[:, :1] if self._family.first else patches.mean(dim=1, keepdim=True)
-        grid = adaptive_avg_pool2d(patches.mT.unflatten(2, (self._patches, self._patches)), GRID)  # (F, W, 2, 2)
+        patches = tokens[:, int(self._family.has_class_token) :]
+        whole = tokens[:, :1] if self._family.has_class_token else patches.mean(dim=1, keepdim=True)
+        grid = adaptive_avg_pool2d(patches.mT.unflatten(2, (self._patches, self._patches)), POOL_GRID)  # (F, W, 2, 2)
         return torch.cat([whole, grid.flatten(2).mT], dim=1)
 
-    def _square(self, frames: Tensor) -> Tensor:
+    def _to_square(self, frames: Tensor) -> Tensor:
         """(F, H, W, 3) uint8 → (F, 3, S, S), 0–1."""
         x = frames.permute(0, 3, 1, 2).float() / 255
         height, width = x.shape[2:]
-        side = self.side
+        side = self.image_size
         if self.aspect == "squash":
-            return _resized(x, side, side)
+            return _resize(x, side, side)
         scale = side / (min(height, width) if self.aspect == "crop" else max(height, width))
         high, wide = max(1, round(height * scale)), max(1, round(width * scale))
-        x = _resized(x, high, wide)
+        x = _resize(x, high, wide)
         if self.aspect == "crop":
             top, left = (high - side) // 2, (wide - side) // 2
             return x[..., top : top + side, left : left + side]
@@ -169,35 +175,35 @@ class Vision:
 
 
 def _batches(frames: Pixels | Tensor) -> list[Any]:
-    return [frames[start : start + BATCH] for start in range(0, len(frames), BATCH)]
+    return [frames[start : start + BATCH_SIZE] for start in range(0, len(frames), BATCH_SIZE)]
 
 
-def _resized(x: Tensor, height: int, width: int) -> Tensor:
+def _resize(x: Tensor, height: int, width: int) -> Tensor:
     """Bicubic, without aliasing, as PIL does it."""
     if x.shape[2:] == (height, width):
         return x
     return interpolate(x, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def _tower(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the model of words, the projections, and the positions that older libraries saved."""
     return {
         name.removeprefix("vision_model."): value
         for name, value in state.items()
-        if not name.startswith(_ASIDE) and not name.endswith("embeddings.position_ids")
+        if not name.startswith(_NON_VISION_PREFIXES) and not name.endswith("embeddings.position_ids")
     }
 
 
-def _tower_config(config: Mapping[str, Any], family: _Family) -> dict[str, Any]:
+def _vision_config(config: Mapping[str, Any], family: _ModelFamily) -> dict[str, Any]:
     wanted = family.model.config_class.model_type  # type: ignore[union-attr]
     if config.get("model_type") == wanted:
         return dict(config)
     return {**config.get("vision_config", {}), "model_type": wanted}  # of the whole: words and pictures
 
 
-def _prepared(folder: Path, family: _Family) -> tuple[_Family, int]:
+def _read_preprocessor(folder: Path, family: _ModelFamily) -> tuple[_ModelFamily, int]:
     """The family with the mean and deviation of preprocessor_config.json, where there is one, and S as it says."""
-    path, side = folder / "preprocessor_config.json", family.side or 0
+    path, side = folder / "preprocessor_config.json", family.image_size or 0
     if not path.is_file():
         return family, side
     said = read_json(path)
@@ -210,4 +216,4 @@ def _prepared(folder: Path, family: _Family) -> tuple[_Family, int]:
         raise DependencyError(f"{str(path)!r} holds no mean, deviation and size of pictures ({error})") from error
     if not (min(dr, dg, db) > 0 and side > 0):
         raise DependencyError(f"{str(path)!r}: deviation {[dr, dg, db]} and size {side} must be above 0")
-    return _Family(family.model, (r, g, b), (dr, dg, db), family.first, family.side and side), side
+    return _ModelFamily(family.model, (r, g, b), (dr, dg, db), family.has_class_token, family.image_size and side), side

@@ -17,17 +17,26 @@ from typing import Any
 
 from v2m.core.errors import DependencyError
 from v2m.core.types import WeightsInfo
-from v2m.pretrained.file_patterns import COMMIT, card_license, checkpoint_folders, contents, lacking, revision
+from v2m.pretrained.file_patterns import (
+    COMMIT,
+    card_license,
+    checkpoint_folders,
+    folder_revision,
+    list_files,
+    missing_files,
+)
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th"}
+WEIGHT_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th"}
 SHA256 = re.compile(r"[0-9a-f]{64}")
-_shown: set[str] = set()
+_announced: set[str] = set()
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?")
 
 
-def fetch(name: str, files: Sequence[str], *, license: str | None = None, size: int | None = None) -> WeightsInfo:
+def fetch(
+    name: str, patterns: Sequence[str], *, license: str | None = None, download_size: int | None = None
+) -> WeightsInfo:
     """The folder that holds `name`.
 
     Args:
@@ -42,28 +51,28 @@ def fetch(name: str, files: Sequence[str], *, license: str | None = None, size: 
         MissingError: The weights are not here and cannot be fetched; says which, how large, where to put them.
         NoRoomError: The disk has no room for them.
     """
-    found = here(name, files, license=license)
+    found = find_local(name, patterns, license=license)
     if found is not None:
         return found
     from v2m.pretrained import hub
 
     repo, _, pinned = name.partition("@")
-    folder = hub.download(repo, pinned or "main", files, license=license, size=size)
+    folder = hub.download(repo, pinned or "main", patterns, license=license, download_size=download_size)
     return WeightsInfo(name, folder, folder.name, card_license(folder) or license)
 
 
-def here(name: str, files: Sequence[str], *, license: str | None = None) -> WeightsInfo | None:
+def find_local(name: str, patterns: Sequence[str], *, license: str | None = None) -> WeightsInfo | None:
     """As `fetch`, but downloads nothing: None where the weights are not on this machine.
 
     Raises:
         MissingError: A folder of that name is here and lacks files, or `name` is neither a folder nor a repository.
     """
-    folder = _local(name)
+    folder = _find_folder(name)
     if folder is not None:
-        absent = lacking(folder, files)
+        absent = missing_files(folder, patterns)
         if absent:
             raise DependencyError(f"{str(folder)!r} lacks {', '.join(absent)}: complete that folder, or move it away")
-        return WeightsInfo(name, folder, revision(folder), card_license(folder) or license)
+        return WeightsInfo(name, folder, folder_revision(folder), card_license(folder) or license)
     if not REPOSITORY.fullmatch(name):
         raise DependencyError(
             f"there is no folder {name!r}: give a folder that exists, or a repository of the hub as owner/name"
@@ -71,29 +80,29 @@ def here(name: str, files: Sequence[str], *, license: str | None = None) -> Weig
     from v2m.pretrained import hub
 
     repo, _, pinned = name.partition("@")
-    folder = hub.cached(repo, pinned or "main", files)
+    folder = hub.find_cached(repo, pinned or "main", patterns)
     return folder and WeightsInfo(name, folder, folder.name, card_license(folder) or license)
 
 
 def show_license(weights: WeightsInfo) -> None:
     """One line on stderr, once for each, that says under which license the weights are."""
     line = f"weights {weights.name}; license: {weights.license or 'not stated: see their page'}"
-    if line not in _shown:
+    if line not in _announced:
         from tqdm import tqdm
 
-        _shown.add(line)
+        _announced.add(line)
         tqdm.write(line, file=sys.stderr)
 
 
-def digests(folder: Path) -> dict[str, str]:
+def sha256_files(folder: Path) -> dict[str, str]:
     """SHA-256 of each weight file in `folder`, by its name relative to it.
 
     A file is hashed once: what was found is kept in the user's cache, until its size or time changes.
     """
-    known = _remembered()
+    known = _read_hash_cache()
     found: dict[str, str] = {}
     fresh: dict[str, list[Any]] = {}
-    for name in (each for each in contents(folder) if Path(each).suffix in SUFFIXES):
+    for name in (each for each in list_files(folder) if Path(each).suffix in WEIGHT_SUFFIXES):
         path = (folder / name).resolve()
         if path.parent.name == "blobs" and SHA256.fullmatch(path.name):  # the hub's cache names large files so
             found[name] = path.name
@@ -101,16 +110,16 @@ def digests(folder: Path) -> dict[str, str]:
         state = path.stat()
         entry = known.get(str(path))
         if not (isinstance(entry, list) and len(entry) == 3 and entry[:2] == [state.st_size, state.st_mtime_ns]):
-            with _open(path) as file:
+            with _open_readable(path) as file:
                 entry = [state.st_size, state.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()]
             fresh[str(path)] = entry
         found[name] = entry[2]
     if fresh:
-        _remember(fresh)
+        _write_hash_cache(fresh)
     return found
 
 
-def _local(name: str) -> Path | None:
+def _find_folder(name: str) -> Path | None:
     """The folder on this machine that `name` means, or None."""
     plain = Path(name).expanduser()
     if name and plain.is_dir():
@@ -120,37 +129,37 @@ def _local(name: str) -> Path | None:
         return None
     for folder in (root / each for root in checkpoint_folders() for each in (repo, Path(repo).name)):
         if folder.is_dir():
-            there = revision(folder)
+            there = folder_revision(folder)
             if COMMIT.fullmatch(pinned) and there not in {None, pinned}:
                 logger.warning("%s holds revision %s, not %s as asked for", folder, there, pinned)
             return folder
     return None
 
 
-def _open(path: Path) -> BufferedReader:
+def _open_readable(path: Path) -> BufferedReader:
     try:
         return path.open("rb")
     except PermissionError:
         raise DependencyError(f"{str(path)!r} may not be read: change its permissions") from None
 
 
-def _notebook() -> Path:
+def _hash_cache_path() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "v2m" / "digests.json"
 
 
-def _remembered() -> dict[str, Any]:
+def _read_hash_cache() -> dict[str, Any]:
     with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: no home folder
-        known = json.loads(_notebook().read_text(encoding="utf-8"))
+        known = json.loads(_hash_cache_path().read_text(encoding="utf-8"))
         return known if isinstance(known, dict) else {}
     return {}
 
 
-def _remember(fresh: dict[str, list[Any]]) -> None:
+def _write_hash_cache(entries: dict[str, list[Any]]) -> None:
     """Adds to what is remembered, whole or not at all; a cache that cannot be written to is done without."""
     with suppress(OSError, RuntimeError):
-        path = _notebook()
+        path = _hash_cache_path()
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {name: entry for name, entry in _remembered().items() if Path(name).is_file()} | fresh
+        kept = {name: entry for name, entry in _read_hash_cache().items() if Path(name).is_file()} | entries
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
             temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")

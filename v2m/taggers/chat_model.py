@@ -92,7 +92,7 @@ def load(folder: Path, device: str, bits: Literal[4, 8] | None) -> Chat:
         raise DependencyError(
             f"{str(folder)!r} has no chat template: give a model that chats, an -Instruct or -Chat one"
         )
-    model: Any = transformers_loader.load(kind, folder, place, bits=bits, what="a chat model")
+    model: Any = transformers_loader.load_model(kind, folder, place, bits=bits, description="a chat model")
     ends = _ends(folder, tokenizer)
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
     return Chat(model, tokenizer)

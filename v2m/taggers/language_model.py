@@ -122,7 +122,7 @@ class LanguageModel:
         if prepare := getattr(self.captioner, "prepare", None):
             prepare()
         repository, license, size = MODELS.get(self.model.lower(), (self.model, None, None))
-        self._own = (fetch(repository, FILES, license=license, size=size),)
+        self._own = (fetch(repository, FILES, license=license, download_size=size),)
         from v2m.taggers.chat_model import check
 
         check(self._own[0].folder)

@@ -102,7 +102,7 @@ class VideoLLaMA3:
         """
         choose_device(self.device)
         size = next((size for name, size in SIZES.items() if f"-{name}" in self.model.lower()), None)
-        self.weights = (fetch(self.model, FILES, license=LICENSE, size=size),)
+        self.weights = (fetch(self.model, FILES, license=LICENSE, download_size=size),)
         from v2m.taggers.videollama_model import check
 
         check(self.weights[0].folder)

@@ -29,7 +29,7 @@ from v2m.core.lazy_model import choose_device
 from v2m.core.types import Pixels
 from v2m.mappings.videollama import NATIVE, ORIGINAL, config_to_native, to_native
 from v2m.pretrained import transformers_loader
-from v2m.pretrained.safe_load import read_json, state_dict
+from v2m.pretrained.safe_load import read_json, read_state_dict
 
 VIDEO, IMAGE, END, PAD = "<|video_pad|>", "<|image_pad|>", "<|im_end|>", "<|endoftext|>"
 WHAT = "VideoLLaMA3"
@@ -184,12 +184,14 @@ def _model(
     folder: Path, layout: str, device: torch.device, bits: Literal[4, 8] | None, vocabulary: dict[str, int]
 ) -> VideoLlama3ForConditionalGeneration:
     """The weights of either layout; nothing is written."""
-    config, state = read_json(folder / "config.json"), state_dict(folder)
+    config, state = read_json(folder / "config.json"), read_state_dict(folder)
     if layout == ORIGINAL:
         config, state = config_to_native(config), to_native(state)
         config |= {"image_token_id": vocabulary[IMAGE], "video_token_id": vocabulary[VIDEO]}
     kind = VideoLlama3ForConditionalGeneration
-    return transformers_loader.load(kind, folder, device, bits=bits, what=WHAT, config=config, state=state, whole=WHOLE)
+    return transformers_loader.load_model(
+        kind, folder, device, bits=bits, description=WHAT, config=config, state=state, skip_quantization=WHOLE
+    )
 
 
 def _unreadable(folder: Path, what: str, error: Exception) -> DependencyError:

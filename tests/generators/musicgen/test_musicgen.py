@@ -172,7 +172,7 @@ def test_without_a_melody_a_model_that_follows_one_hears_none(tuneful: Path, mon
     generator = musicgen(tuneful, keep_loaded=True)
     music = sound(generator, 0.3)
     assert music.any()
-    monkeypatch.setattr(Chroma, "none", lambda self: torch.zeros(1, self.frames, self.classes))
+    monkeypatch.setattr(Chroma, "null", lambda self: torch.zeros(1, self.num_frames, self.num_classes))
     assert not np.array_equal(music, sound(generator, 0.3))
 
 

@@ -139,7 +139,7 @@ def test_codes_that_are_too_few_are_a_bug(codec: XCodec, decoders: dict[str, Voc
 
 
 def test_only_the_stems_given_are_rendered_each_by_its_own_decoder(folder: Path, codec: XCodec) -> None:
-    assert DECODERS == {"vocals": xcodec_files.VOCALS, "instrumental": xcodec_files.INSTRUMENTAL}
+    assert DECODERS == {"vocals": xcodec_files.VOCALS_VOCODER, "instrumental": xcodec_files.INSTRUMENTAL_VOCODER}
     both = vocoders(folder, DECODERS, CPU)
     alone = vocoders(folder, ["instrumental"], CPU)
     assert list(alone) == ["instrumental"]

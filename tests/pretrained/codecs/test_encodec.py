@@ -20,22 +20,22 @@ from v2m.core.protocols import Codec
 from v2m.core.types import CodecSpec
 from v2m.mappings.encodec import from_transformers
 from v2m.pretrained.codecs import encodec
-from v2m.pretrained.codecs.base import MARGIN, OVERLAP, EnCodec, Stereo
-from v2m.pretrained.safe_load import state_dict
+from v2m.pretrained.codecs.base import MARGIN_FRAMES, OVERLAP_FRAMES, EnCodec, InterleavedStereoCodec
+from v2m.pretrained.safe_load import read_state_dict
 
 CPU = torch.device("cpu")
 STEP = 20
-LONG = 2 * STEP + 3 * MARGIN + 7  # frames: pieces with and without ends, the last one short
+LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: pieces with and without ends, the last one short
 
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> EnCodec:
-    return encodec.load(tiny.write(tmp_path_factory.mktemp("encodec")), CPU)
+    return encodec.load_encodec(tiny.write(tmp_path_factory.mktemp("encodec")), CPU)
 
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("v2m.pretrained.codecs.base.STEP", STEP)
+    monkeypatch.setattr("v2m.pretrained.codecs.base.CHUNK_FRAMES", STEP)
 
 
 def noise(samples: int, channels: int = 1) -> Tensor:
@@ -50,7 +50,7 @@ def test_it_says_what_its_numbers_mean(codec: EnCodec) -> None:
     assert codec.spec == CodecSpec(32000, 50, 4, 64, 1)
     assert codec.hop_length == 640
     assert isinstance(codec, Codec)
-    stereo = Stereo(codec)
+    stereo = InterleavedStereoCodec(codec)
     assert isinstance(stereo, Codec)
     assert stereo.spec == CodecSpec(32000, 50, 8, 64, 2)
 
@@ -60,7 +60,7 @@ def test_in_pieces_it_is_as_of_the_whole(codec: EnCodec, monkeypatch: pytest.Mon
     wave, long = noise(LONG * 640 + rest), codes(LONG)
     whole, sound = codec.encode(wave), codec.decode(long)
     pieces: list[int] = []
-    split = encodec.EnCodec._piecewise
+    split = encodec.EnCodec._apply_chunked
 
     def counted(self: EnCodec, apply: Callable[[Tensor], Tensor], x: Tensor, **lengths: int) -> Tensor:
         def one(piece: Tensor) -> Tensor:
@@ -69,8 +69,8 @@ def test_in_pieces_it_is_as_of_the_whole(codec: EnCodec, monkeypatch: pytest.Mon
 
         return split(self, one, x, **lengths)
 
-    monkeypatch.setattr("v2m.pretrained.codecs.base.STEP", STEP)
-    monkeypatch.setattr("v2m.pretrained.codecs.base.EnCodec._piecewise", counted)
+    monkeypatch.setattr("v2m.pretrained.codecs.base.CHUNK_FRAMES", STEP)
+    monkeypatch.setattr("v2m.pretrained.codecs.base.EnCodec._apply_chunked", counted)
     found, heard = codec.encode(wave), codec.decode(long)
     assert len(pieces) > 6, "it was in pieces at all"
     assert found.shape == whole.shape == (1, 4, LONG + (rest > 0))
@@ -81,32 +81,32 @@ def test_in_pieces_it_is_as_of_the_whole(codec: EnCodec, monkeypatch: pytest.Mon
 
 @torch.inference_mode()
 def test_the_convolutions_hear_within_the_margin_only(codec: EnCodec) -> None:
-    from v2m.pretrained.codecs.base import _split
+    from v2m.pretrained.codecs.base import _split_at_lstm
 
-    far, _ = _split(codec._network.encoder, 0)
-    one = noise(4 * MARGIN * 640)
+    far, _ = _split_at_lstm(codec._modules.encoder, 0)
+    one = noise(4 * MARGIN_FRAMES * 640)
     other = one.clone()
-    other[..., 2 * MARGIN * 640 : (2 * MARGIN + 1) * 640] += 0.5
-    reached = (far(one) != far(other))[0].any(0).nonzero() - 2 * MARGIN
-    assert -MARGIN < reached.min() < 0 < reached.max() < MARGIN
-    _, far = _split(codec._network.decoder, 1)
-    states = torch.randn(1, 64, 4 * MARGIN)
+    other[..., 2 * MARGIN_FRAMES * 640 : (2 * MARGIN_FRAMES + 1) * 640] += 0.5
+    reached = (far(one) != far(other))[0].any(0).nonzero() - 2 * MARGIN_FRAMES
+    assert -MARGIN_FRAMES < reached.min() < 0 < reached.max() < MARGIN_FRAMES
+    _, far = _split_at_lstm(codec._modules.decoder, 1)
+    states = torch.randn(1, 64, 4 * MARGIN_FRAMES)
     others = states.clone()
-    others[..., 2 * MARGIN] += 1
-    heard = (far(states) != far(others))[0, 0].nonzero() / 640 - 2 * MARGIN
-    assert -MARGIN < heard.min() < 0 < heard.max() < MARGIN + 1
+    others[..., 2 * MARGIN_FRAMES] += 1
+    heard = (far(states) != far(others))[0, 0].nonzero() / 640 - 2 * MARGIN_FRAMES
+    assert -MARGIN_FRAMES < heard.min() < 0 < heard.max() < MARGIN_FRAMES + 1
 
 
 def test_the_first_code_is_remembered_long_after_it(codec: EnCodec) -> None:
     """Or else the recurrent layer would do nothing, and running it over the whole would prove nothing."""
-    one, other = codes(3 * MARGIN), codes(3 * MARGIN)
+    one, other = codes(3 * MARGIN_FRAMES), codes(3 * MARGIN_FRAMES)
     other[..., 0] = (other[..., 0] + 7) % tiny.ENTRIES
-    later = (codec.decode(one) - codec.decode(other))[..., 2 * MARGIN * 640 :]
+    later = (codec.decode(one) - codec.decode(other))[..., 2 * MARGIN_FRAMES * 640 :]
     assert later.abs().max() > 1e-6
 
 
 def test_left_and_right_take_turns_and_keep_apart(codec: EnCodec) -> None:
-    stereo, wave = Stereo(codec), noise(6400, channels=2)
+    stereo, wave = InterleavedStereoCodec(codec), noise(6400, channels=2)
     found = stereo.encode(wave)
     assert torch.equal(found[:, 0::2], codec.encode(wave[:, :1]))
     assert torch.equal(found[:, 1::2], codec.encode(wave[:, 1:]))
@@ -129,7 +129,7 @@ def test_what_cannot_be_is_a_bug(codec: EnCodec) -> None:
     with pytest.raises(AssertionError, match="expected"):
         codec.decode(codes(3)[0])
     with pytest.raises(AssertionError, match="7 codebooks"):
-        Stereo(codec).decode(torch.zeros(1, 7, 3, dtype=torch.long))
+        InterleavedStereoCodec(codec).decode(torch.zeros(1, 7, 3, dtype=torch.long))
 
 
 def test_a_chunk_model_s_sound_of_any_length_is_covered_once() -> None:
@@ -146,7 +146,7 @@ def test_a_chunk_model_s_sound_of_any_length_is_covered_once() -> None:
         target_bandwidths=[15 * 6 * 4 / 1000],
     )
     model: Any = tiny.model(settings)
-    codec = encodec.load(Path("given"), CPU, config=settings.to_dict(), state=model.state_dict())
+    codec = encodec.load_encodec(Path("given"), CPU, config=settings.to_dict(), state=model.state_dict())
     assert codec.spec == CodecSpec(4800, 15, 4, 64, 2)
     for frames in (1, 14, 15, 16, 17, 28, 29, 40, 41):
         wave = noise(frames * 320 - 100, channels=2)
@@ -157,7 +157,7 @@ def test_a_chunk_model_s_sound_of_any_length_is_covered_once() -> None:
         assert codec.decode(found, scales).shape == (1, 2, frames * 320)
         assert all(end - start == 15 for start, _, end in chunks) or frames < 15
         joins = [start + skip for start, skip, _ in chunks]
-        assert joins == [0, *(end - OVERLAP for _, _, end in chunks[:-1])]
+        assert joins == [0, *(end - OVERLAP_FRAMES for _, _, end in chunks[:-1])]
         assert chunks[-1][2] == frames
     one = model.encode(noise(4800, channels=2), return_dict=True)
     assert torch.equal(codec.encode(noise(4800, channels=2)), one.audio_codes[0])
@@ -181,34 +181,36 @@ def test_a_file_of_the_package_is_loaded_by_its_name(
     with torch.inference_mode():
         ((wanted, _),) = reference.encode(wave)
     for place in (path, path.parent, Path(name)):
-        codec = encodec.load(place, CPU, bandwidth=6.0)
+        codec = encodec.load_encodec(place, CPU, bandwidth=6.0)
         assert codec.spec == CodecSpec(320 * frames, frames, wanted.shape[1], 1024, channels)
     assert torch.equal(codec.encode(wave), wanted)
     with pytest.raises(UsageError, match="6, 12, 24 kbit/s, not 7"):
-        encodec.load(path, CPU, bandwidth=7)
+        encodec.load_encodec(path, CPU, bandwidth=7)
     other = {"encodec_24khz": "encodec_48khz", "encodec_48khz": "encodec_24khz"}[name]
     with pytest.raises(DependencyError, match=f"not the weights of {other}"):
-        encodec.load(path.rename(path.with_name(f"{other}-01234567.th")), CPU)
+        encodec.load_encodec(path.rename(path.with_name(f"{other}-01234567.th")), CPU)
     with pytest.raises(DependencyError, match=f"'{name}' is not in .*download"):
-        encodec.load(Path(name), CPU)
+        encodec.load_encodec(Path(name), CPU)
 
 
 def test_audiocrafts_file_may_only_name_the_codec(tmp_path: Path) -> None:
     named = tiny.write(tmp_path / "codec", seed=5)
-    tiny.audiocraft_reference(tmp_path / "m" / encodec.AUDIOCRAFT, str(named))
+    tiny.audiocraft_reference(tmp_path / "m" / encodec.AUDIOCRAFT_FILE, str(named))
     wave = noise(3200)
-    assert torch.equal(encodec.load(tmp_path / "m", CPU).encode(wave), encodec.load(named, CPU).encode(wave))
+    assert torch.equal(
+        encodec.load_encodec(tmp_path / "m", CPU).encode(wave), encodec.load_encodec(named, CPU).encode(wave)
+    )
 
 
 def test_a_bandwidth_that_is_not_offered_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"offers 1\.2 kbit/s, not 6"):
-        encodec.load(tiny.write(tmp_path), CPU, bandwidth=6)
+        encodec.load_encodec(tiny.write(tmp_path), CPU, bandwidth=6)
 
 
 def _state(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     from safetensors.torch import save_file
 
-    state = {key: value.clone() for key, value in state_dict(folder).items()}
+    state = {key: value.clone() for key, value in read_state_dict(folder).items()}
     change(state)
     save_file(state, folder / "model.safetensors")
 
@@ -219,14 +221,14 @@ def _config(folder: Path, **changes: object) -> None:
 
 
 def _audiocraft(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    state = from_transformers(state_dict(folder))
+    state = from_transformers(read_state_dict(folder))
     for path in folder.iterdir():
         path.unlink()
     held = {"best_state": state, "xp.cfg": tiny.audiocraft_config()}
     change(held)
     if isinstance(held.get("xp.cfg"), dict):
         held["xp.cfg"] = yaml.safe_dump(held["xp.cfg"])
-    torch.save(held, folder / encodec.AUDIOCRAFT)
+    torch.save(held, folder / encodec.AUDIOCRAFT_FILE)
 
 
 class Code:
@@ -270,7 +272,7 @@ def test_wrong_files_are_told_in_one_line(kind: str, tmp_path: Path, monkeypatch
     folder = tiny.write(tmp_path / "codec")
     spoil(folder)
     with pytest.raises(DependencyError) as caught:
-        encodec.load(folder, CPU)
+        encodec.load_encodec(folder, CPU)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from v2m.mappings.stable_audio import AutoencoderSizes
-from v2m.pretrained.codecs.oobleck import MARGIN, Autoencoder
+from v2m.pretrained.codecs.oobleck import MARGIN_FRAMES, OobleckAutoencoder
 
 SIZES = AutoencoderSizes(
     latent=4, encoded=8, encoder_width=2, strides=(4, 4, 8, 8), decoder_width=32, rates=(8, 8, 4, 4)
@@ -13,9 +13,9 @@ SIZES = AutoencoderSizes(
 
 
 @torch.inference_mode()
-def both() -> tuple[Autoencoder, Autoencoder]:
+def both() -> tuple[OobleckAutoencoder, OobleckAutoencoder]:
     torch.manual_seed(0)
-    pieces, whole = (Autoencoder(SIZES, frames_at_once=step).eval() for step in (8, 1000))
+    pieces, whole = (OobleckAutoencoder(SIZES, chunk_frames=step).eval() for step in (8, 1000))
     for name, value in pieces.named_parameters():
         value.mul_(1 if "alpha" in name or "bias" in name else 1.5)  # so that what is far away is heard, too
     whole.load_state_dict(pieces.state_dict())
@@ -44,4 +44,4 @@ def test_neither_half_hears_beyond_the_margin() -> None:
     other[..., 30] += 10
     moved = (whole.decode(other) - whole.decode(coded))[0, 0].abs().nonzero()
     reach += [30 - int(moved.min()) // 1024, int(moved.max()) // 1024 - 30]
-    assert 2 <= max(reach) <= MARGIN
+    assert 2 <= max(reach) <= MARGIN_FRAMES

@@ -14,13 +14,13 @@ from torch import Tensor
 from tests.fixtures.tiny.xcodec import make
 from v2m.core.errors import DependencyError
 from v2m.pretrained.codecs import xcodec_files
-from v2m.pretrained.codecs.chunking import in_pieces
-from v2m.pretrained.codecs.xcodec import MARGIN, XCodec
+from v2m.pretrained.codecs.chunking import apply_chunked
+from v2m.pretrained.codecs.xcodec import MARGIN_FRAMES, XCodec
 
 CPU = torch.device("cpu")
 CODES = (0, 1024)
 STEP = 40
-LONG = 2 * STEP + 3 * MARGIN + 7  # frames: pieces with and without ends, the last one short
+LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: pieces with and without ends, the last one short
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_codec_says_what_its_numbers_mean(codec: XCodec) -> None:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("v2m.pretrained.codecs.xcodec.STEP", STEP)
+    monkeypatch.setattr("v2m.pretrained.codecs.xcodec.CHUNK_FRAMES", STEP)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -70,36 +70,36 @@ def test_sound_encoded_in_pieces_gives_the_codes_of_the_whole(codec: XCodec, res
 
 @torch.inference_mode()
 def test_a_code_is_heard_within_the_margin_only(codec: XCodec) -> None:
-    one = codes(4 * MARGIN)
+    one = codes(4 * MARGIN_FRAMES)
     other = one.clone()
-    other[..., 2 * MARGIN] = (other[..., 2 * MARGIN] + 1) % 1024
-    heard = (codec.decode(one) != codec.decode(other))[0, 0].nonzero() / 320 - 2 * MARGIN
-    assert -MARGIN < heard.min() < 0 < heard.max() < MARGIN + 1
+    other[..., 2 * MARGIN_FRAMES] = (other[..., 2 * MARGIN_FRAMES] + 1) % 1024
+    heard = (codec.decode(one) != codec.decode(other))[0, 0].nonzero() / 320 - 2 * MARGIN_FRAMES
+    assert -MARGIN_FRAMES < heard.min() < 0 < heard.max() < MARGIN_FRAMES + 1
 
 
 @torch.inference_mode()
 def test_a_sample_reaches_the_acoustic_half_within_the_margin_only(codec: XCodec) -> None:
-    one = noise(4 * MARGIN * 320)
+    one = noise(4 * MARGIN_FRAMES * 320)
     other = one.clone()
-    other[..., 2 * MARGIN * 320 : (2 * MARGIN + 1) * 320] += 0.5
+    other[..., 2 * MARGIN_FRAMES * 320 : (2 * MARGIN_FRAMES + 1) * 320] += 0.5
     encoder = codec.model.acoustic_encoder
-    reached = (encoder(one) != encoder(other))[0].any(0).nonzero() - 2 * MARGIN
-    assert -MARGIN < reached.min() < 0 < reached.max() < MARGIN
+    reached = (encoder(one) != encoder(other))[0].any(0).nonzero() - 2 * MARGIN_FRAMES
+    assert -MARGIN_FRAMES < reached.min() < 0 < reached.max() < MARGIN_FRAMES
 
 
 def test_pieces_of_any_length_meet_without_gap_or_overlap() -> None:
     for total in (1, 9, 10, 14, 15, 23, 40, 41):
         x = torch.arange(3 * total - 2).float()  # the last frame is not whole
-        once = in_pieces(lambda piece: piece.repeat_interleave(2), x, step=5, margin=2, taken=3, given=6)
+        once = apply_chunked(lambda piece: piece.repeat_interleave(2), x, step=5, margin=2, in_stride=3, out_stride=6)
         assert torch.equal(once, x.repeat_interleave(2)), total
 
 
 def test_silence_is_what_steady_zeros_are_encoded_to(codec: XCodec) -> None:
-    silence = codec.silence(8)
+    silence = codec.silence_codes(8)
     steady = codec.encode(torch.zeros(1, 1, 16000 * 3))[0, :, 50:100]
     assert silence.dtype == torch.int64
     assert torch.equal(silence[:, None].expand_as(steady), steady)
-    assert torch.equal(codec.silence(1), silence[:1])
+    assert torch.equal(codec.silence_codes(1), silence[:1])
 
 
 def test_the_same_sound_gives_the_same_codes(codec: XCodec) -> None:
@@ -164,8 +164,11 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "settings of nothing": (lambda f: (f / xcodec_files.CONFIG).write_text("generator: 3"), "generator.config"),
     "settings that are no YAML": (lambda f: (f / xcodec_files.CONFIG).write_text("a: [1"), "not YAML"),
     "settings that are a list": (lambda f: (f / xcodec_files.CONFIG).write_text("- 1"), "no settings"),
-    "HuBERT's settings broken": (lambda f: (f / xcodec_files.SEMANTIC).write_text("{"), "config.json"),
-    "HuBERT's settings odd": (lambda f: (f / xcodec_files.SEMANTIC).write_text('{"hidden_size": "a"}'), "settings"),
+    "HuBERT's settings broken": (lambda f: (f / xcodec_files.SEMANTIC_CONFIG).write_text("{"), "config.json"),
+    "HuBERT's settings odd": (
+        lambda f: (f / xcodec_files.SEMANTIC_CONFIG).write_text('{"hidden_size": "a"}'),
+        "settings",
+    ),
 }
 
 
@@ -181,7 +184,7 @@ def test_a_wrong_bundle_is_told_in_one_line(kind: str, tmp_path: Path, monkeypat
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", [xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC])
+@pytest.mark.parametrize("name", [xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC_CONFIG])
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     (make(tmp_path) / name).unlink()
     with pytest.raises(DependencyError, match=f"lacks {name}"):

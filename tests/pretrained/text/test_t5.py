@@ -16,8 +16,8 @@ from transformers import T5ForConditionalGeneration
 from tests.fixtures.tiny import t5 as tiny
 from v2m.core.errors import DependencyError
 from v2m.core.protocols import TextEncoder
-from v2m.pretrained.safe_load import state_dict
-from v2m.pretrained.text.t5 import T5
+from v2m.pretrained.safe_load import read_state_dict
+from v2m.pretrained.text.t5 import T5TextEncoder
 
 CPU = torch.device("cpu")
 
@@ -28,11 +28,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(folder: Path) -> T5:
-    return T5.load(folder, CPU)
+def encoder(folder: Path) -> T5TextEncoder:
+    return T5TextEncoder.load(folder, CPU)
 
 
-def test_an_empty_text_has_no_tokens_and_disturbs_no_other(encoder: T5) -> None:
+def test_an_empty_text_has_no_tokens_and_disturbs_no_other(encoder: T5TextEncoder) -> None:
     assert isinstance(encoder, TextEncoder)
     tokens, mask, _ = encoder.encode(["", "a calm piano", "  \n"])
     assert mask.any(dim=1).tolist() == [False, True, False]
@@ -44,12 +44,12 @@ def test_an_empty_text_has_no_tokens_and_disturbs_no_other(encoder: T5) -> None:
     assert not none.mask.any()
 
 
-def test_other_words_and_another_order_are_said_otherwise(encoder: T5) -> None:
+def test_other_words_and_another_order_are_said_otherwise(encoder: T5TextEncoder) -> None:
     one, other = encoder.encode(["calm piano", "piano calm"]).tokens
     assert (one - other).abs().max() > 0.1
 
 
-def test_an_endless_text_is_cut_with_a_warning(encoder: T5, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_endless_text_is_cut_with_a_warning(encoder: T5TextEncoder, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         tokens, mask, _ = encoder.encode(["drums " * 600, "drums"])
     assert tokens.shape[1] == mask[0].sum() == 512
@@ -58,11 +58,13 @@ def test_an_endless_text_is_cut_with_a_warning(encoder: T5, caplog: pytest.LogCa
 
 
 def test_weights_may_come_from_inside_another_model_and_the_tokenizer_from_elsewhere(
-    folder: Path, encoder: T5, tmp_path: Path
+    folder: Path, encoder: T5TextEncoder, tmp_path: Path
 ) -> None:
     words = tiny.write_tokenizer(tmp_path)
     (words / "tokenizer.json").unlink()  # spiece.model alone will do
-    given = T5.load(Path("nowhere"), CPU, tokenizer=words, config=tiny.config().to_dict(), state=state_dict(folder))
+    given = T5TextEncoder.load(
+        Path("nowhere"), CPU, tokenizer=words, config=tiny.config().to_dict(), state=read_state_dict(folder)
+    )
     assert torch.equal(given.encode(["a solo harp"]).tokens, encoder.encode(["a solo harp"]).tokens)
 
 
@@ -74,7 +76,7 @@ def test_of_a_whole_t5_the_encoder_alone_is_loaded(folder: Path, tmp_path: Path)
     whole = T5ForConditionalGeneration(settings).eval()
     whole.save_pretrained(tmp_path)
     tiny.write_tokenizer(tmp_path)
-    found = T5.load(tmp_path, CPU)
+    found = T5TextEncoder.load(tmp_path, CPU)
     ids = torch.tensor([found._tokenizer("a solo harp")["input_ids"]])
     with torch.inference_mode():
         wanted = whole.get_encoder()(ids).last_hidden_state
@@ -82,8 +84,8 @@ def test_of_a_whole_t5_the_encoder_alone_is_loaded(folder: Path, tmp_path: Path)
 
 
 def test_half_weights_are_computed_with_in_float32(folder: Path, tmp_path: Path) -> None:
-    state = {name: value.half() for name, value in state_dict(folder).items()}
-    found = T5.load(folder, CPU, state=state)
+    state = {name: value.half() for name, value in read_state_dict(folder).items()}
+    found = T5TextEncoder.load(folder, CPU, state=state)
     assert found.encode(["funk"]).tokens.dtype == torch.float32
 
 
@@ -93,7 +95,7 @@ def _changed(folder: Path, **settings: object) -> None:
 
 
 def _spoiled(folder: Path) -> None:
-    state = {name: value.clone() for name, value in state_dict(folder).items()}
+    state = {name: value.clone() for name, value in read_state_dict(folder).items()}
     state["shared.weight"][3, 2] = torch.inf
     save_file(state, folder / "model.safetensors")
 
@@ -122,13 +124,13 @@ def test_wrong_files_are_told_in_one_line(kind: str, folder: Path, tmp_path: Pat
     copy = Path(shutil.copytree(folder, tmp_path / "t5"))
     spoil(copy)
     with pytest.raises(DependencyError) as caught:
-        T5.load(copy, CPU)
+        T5TextEncoder.load(copy, CPU)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_of_more_tokens_than_the_model_has_is_told(folder: Path) -> None:
-    small = {name: value[:100] if name == "shared.weight" else value for name, value in state_dict(folder).items()}
+    small = {name: value[:100] if name == "shared.weight" else value for name, value in read_state_dict(folder).items()}
     small = {name: value for name, value in small.items() if "embed_tokens" not in name}
     with pytest.raises(DependencyError, match="has 228 tokens, T5 only 100"):
-        T5.load(folder, CPU, config=tiny.config().to_dict() | {"vocab_size": 100}, state=small)
+        T5TextEncoder.load(folder, CPU, config=tiny.config().to_dict() | {"vocab_size": 100}, state=small)

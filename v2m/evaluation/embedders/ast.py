@@ -50,5 +50,5 @@ class Ast(Pretrained):
             return heard(np.concatenate(states), self.name, np.concatenate(classes))
 
     def _load(self, folder: Path) -> tuple[Any, Any]:
-        model = transformers_loader.load(ASTForAudioClassification, folder, CPU, what="audio classifier")
+        model = transformers_loader.load_model(ASTForAudioClassification, folder, CPU, description="audio classifier")
         return exact(model, self._device), extractor(ASTFeatureExtractor, folder, "the audio classifier")

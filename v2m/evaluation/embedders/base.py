@@ -57,7 +57,7 @@ def exact(model: Any, device: str) -> Any:
 
 def extractor(kind: Any, folder: Path, what: str) -> Any:
     """How sound or pictures are made into what the model takes, as the folder says. Raises MissingError."""
-    return transformers_loader.settled(kind, folder, f"{str(folder)!r} does not say what {what} takes")
+    return transformers_loader.load_processor(kind, folder, f"{str(folder)!r} does not say what {what} takes")
 
 
 def array(value: Tensor) -> Floats:

@@ -20,7 +20,7 @@ from v2m.evaluation.embedder import Heard, mono, windows
 from v2m.evaluation.embedders.base import BATCH, CPU, Pretrained, array, exact, extractor, heard
 from v2m.media.audio import resample
 from v2m.pretrained import transformers_loader
-from v2m.pretrained.safe_load import read_json, state_dict
+from v2m.pretrained.safe_load import read_json, read_state_dict
 
 FILES = ("config.json", "model.safetensors|pytorch_model.bin", "preprocessor_config.json|processor_config.json")
 WORDS = ("tokenizer.json|vocab.json", "merges.txt|", "tokenizer_config.json|", "special_tokens_map.json|")
@@ -63,9 +63,10 @@ class Clap(Pretrained):
 
     def _load(self, folder: Path) -> tuple[Any, Any, Any]:
         model = exact(
-            transformers_loader.load(ClapModel, folder, CPU, what="CLAP", state=_counted(folder)), self._device
+            transformers_loader.load_model(ClapModel, folder, CPU, description="CLAP", state=_counted(folder)),
+            self._device,
         )
-        words = transformers_loader.tokenizer(RobertaTokenizer, folder, ("tokenizer.json", "vocab.json"), "CLAP")
+        words = transformers_loader.load_tokenizer(RobertaTokenizer, folder, ("tokenizer.json", "vocab.json"), "CLAP")
         return model, extractor(ClapFeatureExtractor, folder, "CLAP"), words
 
 
@@ -74,4 +75,4 @@ def _counted(folder: Path) -> dict[str, Tensor]:
     text = read_json(folder / "config.json").get("text_config") or {}
     places = int(text.get("max_position_embeddings", 514))
     counted = {"position_ids": torch.arange(places)[None], "token_type_ids": torch.zeros(1, places, dtype=torch.long)}
-    return {f"text_model.embeddings.{name}": value for name, value in counted.items()} | state_dict(folder)
+    return {f"text_model.embeddings.{name}": value for name, value in counted.items()} | read_state_dict(folder)

@@ -28,7 +28,7 @@ from v2m.evaluation.embedders.base import BATCH, array, heard
 from v2m.media.audio import resample
 from v2m.pretrained import weights
 from v2m.pretrained.file_patterns import checkpoint_folders
-from v2m.pretrained.safe_load import load_strictly, tensors
+from v2m.pretrained.safe_load import load_strict, read_tensors
 
 FILE = "imagebind_huge.pth"
 WINDOW, FRAMES, SIDE = 2.0, 2, 224  # seconds, frames and pixels of a window
@@ -79,7 +79,7 @@ class ImageBind:
     def _folder(self) -> Path:
         where = f"put {FILE} into {checkpoint_folders()[0] / 'imagebind'}, or give imagebind=FOLDER"
         try:
-            found = weights.here(self._source, [FILE])
+            found = weights.find_local(self._source, [FILE])
         except DependencyError as error:
             raise DependencyError(f"ImageBind's weights are not in {self._source!r}: {where}") from error
         if found is None:
@@ -88,7 +88,7 @@ class ImageBind:
 
     def _load(self) -> Any:
         model, device = _package().imagebind_huge(pretrained=False), choose_device(self._device)
-        load_strictly(model, tensors(self._folder() / FILE), "ImageBind", assign=True)
+        load_strict(model, read_tensors(self._folder() / FILE), "ImageBind", assign=True)
         return model.eval().requires_grad_(False).to(device), device
 
 

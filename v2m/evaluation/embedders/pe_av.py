@@ -85,7 +85,7 @@ class PeAv(Pretrained):
         if not _timm():
             raise DependencyError("PE-AV needs the package timm: `uv sync`, or `pip install timm`")
         with contextlib.redirect_stdout(io.StringIO()):  # to which transformers writes of its own docstrings
-            model = exact(transformers_loader.load(_Model, folder, CPU, what="PE-AV"), self._device)
+            model = exact(transformers_loader.load_model(_Model, folder, CPU, description="PE-AV"), self._device)
         sound = extractor(PeAudioFeatureExtractor, folder, "PE-AV")
         return model, sound, extractor(PeVideoVideoProcessor, folder, "PE-AV")
 

@@ -22,7 +22,7 @@ from v2m.evaluation.embedders.base import array, heard
 from v2m.media.audio import resample
 from v2m.pretrained import weights
 from v2m.pretrained.file_patterns import checkpoint_folders
-from v2m.pretrained.safe_load import check_finite, load_strictly, tensors
+from v2m.pretrained.safe_load import check_finite, load_strict, read_tensors
 
 FILE = "vggish-10086976.pth"
 RATE, FRAME, HOP, FFT = 16_000, 400, 160, 512  # Hz, samples
@@ -86,7 +86,7 @@ class Vggish:
 
     def _folder(self) -> Path:
         try:
-            found = weights.here(self._source, [FILE])
+            found = weights.find_local(self._source, [FILE])
         except DependencyError as error:
             if Path(self._source).is_dir():
                 raise
@@ -101,10 +101,10 @@ class Vggish:
 
     def _load(self) -> Any:
         path = self._folder() / FILE
-        state = tensors(path)
+        state = read_tensors(path)
         check_finite(state, f"VGGish ({str(path)!r})")
         model = network()
-        load_strictly(model, state, "VGGish", assign=True)
+        load_strict(model, state, "VGGish", assign=True)
         return model.eval().requires_grad_(False).to(choose_device(self._device)), _bands()
 
 

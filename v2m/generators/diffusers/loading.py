@@ -91,7 +91,7 @@ def _component(folder: Path, name: str, named: Any, dtype: torch.dtype, *, neede
     kind = _class(folder, name, *named)
     here, what = folder / name, f"{name} ({kind.__name__})"
     if issubclass(kind, PreTrainedModel):
-        model: Any = transformers_loader.load(kind, here, CPU, what=what)
+        model: Any = transformers_loader.load_model(kind, here, CPU, description=what)
         check_finite(model.state_dict(), f"{what} in {str(folder)!r}")
         return model.to(dtype)
     try:

@@ -29,7 +29,7 @@ from v2m.models.lora import woven
 from v2m.models.music_model import Branch
 from v2m.pretrained.chroma import Chroma
 from v2m.pretrained.codecs import encodec
-from v2m.pretrained.text.t5 import T5
+from v2m.pretrained.text.t5 import T5TextEncoder
 
 SHARES = (0.02, 0.95)  # of the work done when the codes are begun, and when they stand
 
@@ -53,7 +53,7 @@ class Player:
     def __init__(
         self,
         model: V2M,
-        text: T5 | None,
+        text: T5TextEncoder | None,
         codec: Codec,
         chroma: Chroma | None,
         *,
@@ -100,8 +100,8 @@ class Player:
         text = _text(model, name, device) if words and model.config.reads_text else None
         codes = model.part("codec")
         assert codes.folder is not None, "a part that was asked for has been fetched"
-        codec: Codec = encodec.load(codes.folder, device, config=codes.config, state=codes.state)
-        codec = encodec.Stereo(codec) if model.config.lm.channels == 2 else codec
+        codec: Codec = encodec.load_encodec(codes.folder, device, config=codes.config, state=codes.state)
+        codec = encodec.InterleavedStereoCodec(codec) if model.config.lm.channels == 2 else codec
         model.check_codec(codec.spec)
         chroma = None if model.config.chroma is None else Chroma.load(codes.folder)
         return cls(model, text, codec, chroma, device=device, precision=precision, keep=keep)
@@ -247,12 +247,12 @@ class Player:
         if self._chroma is None:
             return None
         if melody is None:
-            return self._model.hear(self._chroma.none().to(self._device))
+            return self._model.hear(self._chroma.null().to(self._device))
         rate = self._codec.spec.frame_rate
         low, high = (sample_count(seconds_of(frame, rate), melody.sample_rate) for frame in (begin, end))
         places = np.arange(low, high) % len(melody)
         heard = Audio(np.take(melody.samples, places, axis=1), melody.sample_rate)
-        return self._model.hear(self._chroma.of(heard).to(self._device))
+        return self._model.hear(self._chroma.extract(heard).to(self._device))
 
     def sound(self, codes: torch.Tensor, samples: int) -> NDArray[np.float32]:
         """What codes (1, K, T) stand for: (C, `samples`), within ±1."""
@@ -264,10 +264,10 @@ class Player:
         return (wave / max(peak, 1.0)).astype(np.float32)
 
 
-def _text(model: V2M, name: str, device: torch.device) -> T5:
+def _text(model: V2M, name: str, device: torch.device) -> T5TextEncoder:
     words = model.part("text_encoder")
     assert words.folder is not None, "a part that was asked for has been fetched"
-    text = T5.load(words.folder, device, config=words.config, state=words.state)
+    text = T5TextEncoder.load(words.folder, device, config=words.config, state=words.state)
     if text.dim != model.config.text:
         raise DependencyError(
             f"the text encoder of {name!r} gives {text.dim} numbers a token, the model reads {model.config.text}"

@@ -20,7 +20,7 @@ def separator() -> WeightsInfo | None:
         return None
     from v2m.pretrained import demucs
 
-    return demucs.here()
+    return demucs.find_local()
 
 
 def alone(melody: Audio, weights: WeightsInfo | None, device: str) -> tuple[Audio, str]:
@@ -29,5 +29,5 @@ def alone(melody: Audio, weights: WeightsInfo | None, device: str) -> tuple[Audi
         return melody, "the whole sound"
     from v2m.pretrained.demucs import Demucs
 
-    found = Demucs.load(weights.folder, choose_device(device)).only(melody, STEMS)
+    found = Demucs.load(weights.folder, choose_device(device)).extract_stems(melody, STEMS)
     return found, f"{' and '.join(STEMS)}, told apart by {weights.name}"

@@ -14,10 +14,10 @@ from v2m.core.types import WeightsInfo
 from v2m.generators.sonique.unet import UNet, UNetSizes
 from v2m.mappings import stable_audio
 from v2m.mappings.stable_audio import Settings
-from v2m.pretrained.codecs.oobleck import Autoencoder
+from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
 from v2m.pretrained.file_patterns import checkpoint_folders
-from v2m.pretrained.safe_load import check_finite, load_strictly, pickled, read_json
-from v2m.pretrained.text.clap import ClapText
+from v2m.pretrained.safe_load import check_finite, load_strict, read_json, read_pickle
+from v2m.pretrained.text.clap import ClapTextEncoder
 from v2m.pretrained.weights import fetch
 
 JSON, FOLDER, CLAP = "best_model.json", "ckpts", "ckpts/clap/clap.ckpt"
@@ -34,8 +34,8 @@ class Parts:
 
     settings: Settings
     unet: UNet
-    autoencoder: Autoencoder
-    text: ClapText
+    autoencoder: OobleckAutoencoder
+    text: ClapTextEncoder
     tables: Mapping[str, Tensor]
     weights: tuple[WeightsInfo, ...]
 
@@ -50,18 +50,20 @@ def load(name: str, tokenizer: str) -> Parts:
     folder = found.folder
     settings = stable_audio.settings(read_json(folder / JSON))
     path = _checkpoint(folder)
-    state = pickled(path).get("state_dict")
+    state = read_pickle(path).get("state_dict")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds no 'state_dict' of tensors: it is no checkpoint of this model")
     state, what = stable_audio.unwrapped(state), f"the model in {str(path)!r}"
     check_finite(state, what)
     unet = _unet(settings, stable_audio.unet(state), what)
-    autoencoder = Autoencoder.load(settings.autoencoder, stable_audio.autoencoder(state, settings.autoencoder), what)
+    autoencoder = OobleckAutoencoder.load(
+        settings.autoencoder, stable_audio.autoencoder(state, settings.autoencoder), what
+    )
     tables = {each: _table(state, each, settings, what) for each in settings.seconds}
     clap = folder / _inside(settings.clap or CLAP, folder)
     words = folder if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file() else None
-    words = words or fetch(tokenizer, TOKENIZER_FILES, license="MIT", size=1_400_000).folder
-    text = ClapText.load(clap, words, layer=settings.layer)
+    words = words or fetch(tokenizer, TOKENIZER_FILES, license="MIT", download_size=1_400_000).folder
+    text = ClapTextEncoder.load(clap, words, layer=settings.layer)
     _check(settings, unet, text, what)
     weights = (found, WeightsInfo("CLAP (text branch)", clap.parent, license=CLAP_LICENSE))
     return Parts(settings, unet, autoencoder, text, tables, weights)
@@ -104,7 +106,7 @@ def _unet(settings: Settings, state: Mapping[str, Tensor], what: str) -> UNet:
         raise DependencyError(f"the settings of {what} make no U-Net: {'; '.join(problems)}")
     with torch.device("meta"):
         made = UNet(sizes)
-    load_strictly(made, state, what, assign=True)
+    load_strict(made, state, what, assign=True)
     return made.eval().requires_grad_(False)
 
 
@@ -117,8 +119,8 @@ def _table(state: Mapping[str, Tensor], name: str, settings: Settings, what: str
     return found
 
 
-def _check(settings: Settings, unet: UNet, text: ClapText, what: str) -> None:
-    told, sizes = text.longest + len(settings.seconds), unet.sizes
+def _check(settings: Settings, unet: UNet, text: ClapTextEncoder, what: str) -> None:
+    told, sizes = text.max_tokens + len(settings.seconds), unet.sizes
     if (text.dim, told) != (sizes.context, sizes.tokens):
         raise DependencyError(
             f"{what} reads {sizes.tokens} tokens of {sizes.context} numbers, its conditions are {told} of {text.dim}"

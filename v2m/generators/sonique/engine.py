@@ -28,7 +28,7 @@ from v2m.generators.sonique.samplers import Told
 from v2m.generators.sonique.windows import Window
 from v2m.models.conditioning import Condition
 from v2m.models.inference.windows import window_seed
-from v2m.pretrained.codecs.oobleck import MARGIN
+from v2m.pretrained.codecs.oobleck import MARGIN_FRAMES
 
 SHARES = (0.03, 0.95)  # of the work done when the latents are begun, and when they stand
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -198,8 +198,8 @@ class Player:
 
     def _sound(self, latents: Tensor, seconds: float, plan: Sequence[Window], kept: Kept | None) -> Audio:
         hop, samples = self.settings.hop, sample_count(seconds, self.sample_rate)
-        low = 0 if kept is None else max(plan[0].first - MARGIN, 0)
-        high = latents.shape[-1] if kept is None else plan[-1].last + MARGIN
+        low = 0 if kept is None else max(plan[0].first - MARGIN_FRAMES, 0)
+        high = latents.shape[-1] if kept is None else plan[-1].last + MARGIN_FRAMES
         wave = self._parts.autoencoder.decode(latents[None, :, low:high])[0].cpu().numpy()
         if kept is None:
             return Audio(wave[:, :samples], self.sample_rate)

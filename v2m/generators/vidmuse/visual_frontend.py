@@ -20,7 +20,7 @@ from v2m.core.protocols import VisionEncoder
 from v2m.core.timing import step_count, step_times
 from v2m.core.types import Floats, Video
 from v2m.models.visual.inputs import Seen
-from v2m.pretrained.vision import Vision
+from v2m.pretrained.vision import FrozenVisionEncoder
 
 AT_ONCE = 256  # frames in memory
 
@@ -51,8 +51,8 @@ class Eyes:
             )
         part = model.part("vision_encoder")
         assert part.folder is not None, "a part that was asked for has been fetched"
-        given = {"pool": shown.pool, "aspect": shown.aspect, "config": part.config, "state": part.state}
-        vision = Vision.load(part.folder, device, name=part.name or name, **given)  # type: ignore[arg-type]
+        given = {"pooling": shown.pool, "aspect": shown.aspect, "config": part.config, "state": part.state}
+        vision = FrozenVisionEncoder.load(part.folder, device, name=part.name or name, **given)  # type: ignore[arg-type]
         wanted = {"tokens a frame": sizes.tokens, "numbers a token": sizes.width}
         has = {"tokens a frame": vision.num_tokens, "numbers a token": vision.dim}
         if sizes.kind != "vidmuse":

@@ -22,12 +22,12 @@ from torchaudio.functional import fftconvolve, resample
 
 from v2m.core.timing import angular_frequency, hop_length
 from v2m.pretrained.codecs import xcodec_files
-from v2m.pretrained.codecs.chunking import in_pieces
+from v2m.pretrained.codecs.chunking import apply_chunked
 from v2m.pretrained.codecs.vocos import Vocos
 from v2m.pretrained.codecs.xcodec import XCodec
 
 SAMPLE_RATE = 44100
-DECODERS = {"vocals": xcodec_files.VOCALS, "instrumental": xcodec_files.INSTRUMENTAL}
+DECODERS = {"vocals": xcodec_files.VOCALS_VOCODER, "instrumental": xcodec_files.INSTRUMENTAL_VOCODER}
 CROSSOVER = 5500.0  # Hz, as in YuE's post-processing
 TAPS = 255  # odd, so that the filter's delay is a whole number of samples
 BLOCK = 1 << 16
@@ -72,7 +72,9 @@ def render(
 def _stem(codes: Tensor, codec: XCodec, decoder: Vocos) -> NDArray[np.float32]:
     """(K, T) → (T · 882,)."""
     spec = codec.spec
-    assert decoder.hop == hop_length(SAMPLE_RATE, spec.frame_rate), f"a hop of {decoder.hop} is not 44.1 kHz"
+    assert decoder.hop_length == hop_length(SAMPLE_RATE, spec.frame_rate), (
+        f"a hop of {decoder.hop_length} is not 44.1 kHz"
+    )
     narrow = codec.decode(codes[None])[0, 0]
     low = resample(narrow, spec.sample_rate, SAMPLE_RATE, lowpass_filter_width=ZERO_CROSSINGS)
     high = decoder.decode(codec.embed(codes[None]))[0, 0]
@@ -98,7 +100,7 @@ def _level(wave: Tensor, wanted: Tensor) -> float:
 def _low_pass(wave: Tensor) -> Tensor:
     """(N,) → (N,), not delayed; beyond the ends `wave` is 0."""
     kernel = _kernel().to(wave.device)
-    return in_pieces(lambda piece: fftconvolve(piece, kernel, mode="same"), wave, step=BLOCK, margin=TAPS // 2)
+    return apply_chunked(lambda piece: fftconvolve(piece, kernel, mode="same"), wave, step=BLOCK, margin=TAPS // 2)
 
 
 @lru_cache(maxsize=1)

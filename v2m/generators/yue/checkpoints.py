@@ -73,7 +73,9 @@ class Checkpoints:
             MissingError: They are not here and cannot be fetched.
         """
         if part not in self._found:
-            self._found[part] = fetch(self._names[part], (*FILES[part], *more), license=LICENSE, size=SIZES[part])
+            self._found[part] = fetch(
+                self._names[part], (*FILES[part], *more), license=LICENSE, download_size=SIZES[part]
+            )
         return self._found[part]
 
     def folder(self, part: str) -> Path:
@@ -113,7 +115,7 @@ class Checkpoints:
         from v2m.pretrained import transformers_loader
 
         folder, what = self.folder(part), WHAT[part]
-        model = transformers_loader.load(LlamaForCausalLM, folder, self.device, bits=self.bits, what=what)
+        model = transformers_loader.load_model(LlamaForCausalLM, folder, self.device, bits=self.bits, description=what)
         rows = model.config.vocab_size
         if rows < max(PIECES, first_id(CODEBOOKS)):
             raise DependencyError(

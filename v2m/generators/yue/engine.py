@@ -82,7 +82,7 @@ class Player:
         passages = self._plan(video, parts)
         tell(0.0)
         with self.checkpoints.model("codec") as codec:
-            silence = int(codec.silence(1)[0])
+            silence = int(codec.silence_codes(1)[0])
             reference = _reference(codec, sounds)
         codes = self._codes(tags, passages, reference, tell, seed=seed, silence=None if parts else silence)
         with self.checkpoints.model("codec") as codec:
@@ -151,7 +151,7 @@ def _reference(codec: XCodec, sounds: Sequence[Audio]) -> Tensor | None:
         return None
     count = min(map(len, sounds)) // codec.hop_length * codec.hop_length
     waves = torch.stack([torch.from_numpy(sound.samples[:, :count].mean(axis=0)) for sound in sounds])
-    return codec.encode(waves[:, None], codebooks=1)[:, 0]
+    return codec.encode(waves[:, None], num_codebooks=1)[:, 0]
 
 
 def _sections(passages: Sequence[Passage], duration: float) -> tuple[Section, ...]:

@@ -19,16 +19,16 @@ from torch.nn.utils import parametrize, remove_weight_norm
 
 from v2m.core.protocols import Codec
 from v2m.core.types import CodecSpec
-from v2m.pretrained.codecs.chunking import in_pieces
+from v2m.pretrained.codecs.chunking import apply_chunked
 
-STEP = 100  # frames at a time
-MARGIN = 8  # frames: the published convolutions hear less than 2 to each side
-OVERLAP = 2  # frames that chunks share
-LEVEL = 0.1  # root mean square at which sound comes back whose loudness is not told: −20 dBFS
+CHUNK_FRAMES = 100  # frames at a time
+MARGIN_FRAMES = 8  # frames: the published convolutions hear less than 2 to each side
+OVERLAP_FRAMES = 2  # frames that chunks share
+DEFAULT_RMS = 0.1  # root mean square at which sound comes back whose loudness is not told: −20 dBFS
 
 
 @dataclass(frozen=True)
-class Network:
+class CodecModules:
     """The parts of a model, on one device.
 
     Args:
@@ -43,7 +43,7 @@ class Network:
     decoder: Sequence[nn.Module]
     quantize: Callable[[Tensor], Tensor]
     embed: Callable[[Tensor], Tensor]
-    chunk: int | None = None
+    chunk_frames: int | None = None
     normalize: bool = False
 
 
@@ -55,13 +55,13 @@ class EnCodec:
     last chunk ends where the sound does. Where two meet, the later one's codes are kept, and their sounds cross-fade.
     """
 
-    def __init__(self, spec: CodecSpec, hop: int, network: Network) -> None:
+    def __init__(self, spec: CodecSpec, hop_length: int, codec_modules: CodecModules) -> None:
         self.spec = spec
-        self.hop_length = hop
-        self._network = network
-        modules = [*network.encoder, *network.decoder]
+        self.hop_length = hop_length
+        self._modules = codec_modules
+        modules = [*codec_modules.encoder, *codec_modules.decoder]
         self._device = next(value.device for each in modules for value in each.parameters())
-        self._local = not any(isinstance(each, nn.GroupNorm) for module in modules for each in module.modules())
+        self._is_local = not any(isinstance(each, nn.GroupNorm) for module in modules for each in module.modules())
 
     @torch.inference_mode()
     def encode(self, wave: Tensor) -> Tensor:
@@ -82,9 +82,9 @@ class EnCodec:
         for start, skip, end in self._chunks(-(-wave.shape[2] // self.hop_length)):
             part = wave[..., start * self.hop_length : end * self.hop_length]
             scale = torch.ones(len(wave), device=self._device)
-            if self._network.normalize:
+            if self._modules.normalize:
                 scale = part.mean(dim=1).square().mean(dim=1).sqrt() + 1e-8
-            found = self._network.quantize(self._embedded(part / scale[:, None, None])).transpose(0, 1)
+            found = self._modules.quantize(self._encode_chunk(part / scale[:, None, None])).transpose(0, 1)
             if codes:
                 codes[-1] = codes[-1][..., : codes[-1].shape[2] - (known - start - skip)]
             codes.append(found[..., skip:])
@@ -99,48 +99,52 @@ class EnCodec:
         `scales` (B, S) are those of `encode_scaled`; without them each chunk of a model that brings sound to one
         loudness comes back at −20 dBFS.
         """
-        self._check(codes)
+        self._check_codes(codes)
         codes = codes.to(self._device)
         chunks = self._chunks(codes.shape[2])
         if scales is None:
-            level = LEVEL if self._network.normalize else 1.0
+            level = DEFAULT_RMS if self._modules.normalize else 1.0
             scales = torch.full((len(codes), len(chunks)), level)
         assert scales.shape == (len(codes), len(chunks)), f"{tuple(scales.shape)} scales for {len(chunks)} chunks"
         scales = scales.to(self._device)
         out = torch.zeros(len(codes), self.spec.channels, 0, device=self._device)
         for number, (start, skip, end) in enumerate(chunks):
-            found = self._heard(codes[..., start:end]) * scales[:, number, None, None]
-            out = _faded(out, found[..., skip * self.hop_length :], (start + skip) * self.hop_length)
+            found = self._decode_chunk(codes[..., start:end]) * scales[:, number, None, None]
+            out = _crossfade(out, found[..., skip * self.hop_length :], (start + skip) * self.hop_length)
         return out
 
     def _chunks(self, total: int) -> list[tuple[int, int, int]]:
         """(start, skip, end) in frames of each chunk of `total` ones; from start + skip on it is used."""
-        length = self._network.chunk
+        length = self._modules.chunk_frames
         if length is None or total <= length:
             return [(0, 0, total)]
         found, end = [(0, 0, length)], length
         while end < total:
-            start = min(end - OVERLAP, total - length)
-            found.append((start, end - OVERLAP - start, start + length))
+            start = min(end - OVERLAP_FRAMES, total - length)
+            found.append((start, end - OVERLAP_FRAMES - start, start + length))
             end = start + length
         return found
 
-    def _embedded(self, wave: Tensor) -> Tensor:
+    def _encode_chunk(self, wave: Tensor) -> Tensor:
         """(B, C, N) → (B, D, T)."""
-        far, near = _split(self._network.encoder, 0)
-        return near(self._piecewise(far, wave, taken=self.hop_length))
+        far, near = _split_at_lstm(self._modules.encoder, 0)
+        return near(self._apply_chunked(far, wave, in_stride=self.hop_length))
 
-    def _heard(self, codes: Tensor) -> Tensor:
+    def _decode_chunk(self, codes: Tensor) -> Tensor:
         """(B, K, T) → (B, C, T · hop)."""
-        near, far = _split(self._network.decoder, 1)
-        return self._piecewise(far, near(self._network.embed(codes.transpose(0, 1))), given=self.hop_length)
+        near, far = _split_at_lstm(self._modules.decoder, 1)
+        return self._apply_chunked(far, near(self._modules.embed(codes.transpose(0, 1))), out_stride=self.hop_length)
 
-    def _piecewise(self, apply: Callable[[Tensor], Tensor], x: Tensor, *, taken: int = 1, given: int = 1) -> Tensor:
-        if not self._local:  # each frame depends on the loudness of all
+    def _apply_chunked(
+        self, apply: Callable[[Tensor], Tensor], x: Tensor, *, in_stride: int = 1, out_stride: int = 1
+    ) -> Tensor:
+        if not self._is_local:  # each frame depends on the loudness of all
             return apply(x)
-        return in_pieces(apply, x, step=STEP, margin=MARGIN, taken=taken, given=given)
+        return apply_chunked(
+            apply, x, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, in_stride=in_stride, out_stride=out_stride
+        )
 
-    def _check(self, codes: Tensor) -> None:
+    def _check_codes(self, codes: Tensor) -> None:
         assert codes.ndim == 3, f"expected (B, K, T), not {tuple(codes.shape)}"
         assert 1 <= codes.shape[1] <= self.spec.num_codebooks, (
             f"{codes.shape[1]} of {self.spec.num_codebooks} codebooks"
@@ -149,7 +153,7 @@ class EnCodec:
         assert 0 <= int(codes.min()) <= int(codes.max()) < self.spec.codebook_size, "no such code"
 
 
-class Stereo:
+class InterleavedStereoCodec:
     """A mono codec used for the left and the right: its first codebook of the left, of the right, its second, …
 
     As MusicGen's stereo models have it (audiocraft's `InterleaveStereoCompressionModel`).
@@ -177,7 +181,7 @@ class Stereo:
         return self.codec.decode(sides).unflatten(0, (-1, 2)).flatten(1, 2)
 
 
-def fuse(model: nn.Module) -> None:
+def fuse_weight_norm(model: nn.Module) -> None:
     """Computes weights under weight norm once and for all, instead of at each call."""
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):
@@ -186,13 +190,13 @@ def fuse(model: nn.Module) -> None:
             remove_weight_norm(module)
 
 
-def _split(layers: Sequence[nn.Module], after: int) -> tuple[nn.Sequential, nn.Sequential]:
+def _split_at_lstm(layers: Sequence[nn.Module], after: int) -> tuple[nn.Sequential, nn.Sequential]:
     """Before and behind the recurrent layer, which belongs to the first part with `after` 1, to the second with 0."""
     at = next(index for index, layer in enumerate(layers) if hasattr(layer, "lstm")) + after
     return nn.Sequential(*layers[:at]), nn.Sequential(*layers[at:])
 
 
-def _faded(before: Tensor, after: Tensor, start: int) -> Tensor:
+def _crossfade(before: Tensor, after: Tensor, start: int) -> Tensor:
     """`after` from `start` on, into which `before` fades over what they share."""
     shared = before.shape[2] - start
     ramp = (torch.arange(shared, device=before.device) + 0.5) / max(shared, 1)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 
-def in_pieces(
-    apply: Callable[[Tensor], Tensor], x: Tensor, *, step: int, margin: int, taken: int = 1, given: int = 1
+def apply_chunked(
+    apply: Callable[[Tensor], Tensor], x: Tensor, *, step: int, margin: int, in_stride: int = 1, out_stride: int = 1
 ) -> Tensor:
     """`apply(x)` along the last dimension, computed from pieces of `step` frames.
 
@@ -20,12 +20,12 @@ def in_pieces(
         step, margin: Frames.
         taken, given: Length of a frame in the input and in the output.
     """
-    total = -(-x.shape[-1] // taken)
+    total = -(-x.shape[-1] // in_stride)
     if total <= step + 2 * margin:
         return apply(x)
     parts = []
     for start in range(0, total, step):
         low, end = max(start - margin, 0), start + step
-        out = apply(x[..., low * taken : (end + margin) * taken])
-        parts.append(out[..., (start - low) * given : None if end >= total else (end - low) * given])
+        out = apply(x[..., low * in_stride : (end + margin) * in_stride])
+        parts.append(out[..., (start - low) * out_stride : None if end >= total else (end - low) * out_stride])
     return torch.cat(parts, dim=-1)

@@ -20,16 +20,16 @@ from v2m.core.timing import sample_count
 from v2m.core.types import CodecSpec
 from v2m.mappings import encodec as convert
 from v2m.pretrained import transformers_loader, weights
-from v2m.pretrained.codecs.base import EnCodec, Network, Stereo, fuse
-from v2m.pretrained.safe_load import check_finite, pickled, state_dict
+from v2m.pretrained.codecs.base import CodecModules, EnCodec, InterleavedStereoCodec, fuse_weight_norm
+from v2m.pretrained.safe_load import check_finite, read_pickle, read_state_dict
 
-__all__ = ["AUDIOCRAFT", "FILES", "EnCodec", "Stereo", "compression", "load"]
+__all__ = ["AUDIOCRAFT_FILE", "FILES", "EnCodec", "InterleavedStereoCodec", "load_encodec", "read_compression_file"]
 
-AUDIOCRAFT = "compression_state_dict.bin"
+AUDIOCRAFT_FILE = "compression_state_dict.bin"
 FILES = ("config.json", "model.safetensors|pytorch_model.bin")  # of a repository in transformers' layout
 
 
-def load(
+def load_encodec(
     folder: Path,
     device: torch.device,
     *,
@@ -53,31 +53,33 @@ def load(
     from v2m.pretrained.codecs import encodec_package
 
     if config is None:
-        file = encodec_package.file(folder)
+        file = encodec_package.find_file(folder)
         if file is not None:
-            return encodec_package.load(file, device, bandwidth=bandwidth)
-        if not (folder / "config.json").is_file() and (folder / AUDIOCRAFT).is_file():
-            found = compression(folder / AUDIOCRAFT)
+            return encodec_package.load_package_model(file, device, bandwidth=bandwidth)
+        if not (folder / "config.json").is_file() and (folder / AUDIOCRAFT_FILE).is_file():
+            found = read_compression_file(folder / AUDIOCRAFT_FILE)
             if isinstance(found, str):
-                return load(weights.fetch(found, FILES).folder, device, bandwidth=bandwidth)
+                return load_encodec(weights.fetch(found, FILES).folder, device, bandwidth=bandwidth)
             config, state = found
         elif not (folder / "config.json").is_file():
-            raise DependencyError(f"{str(folder)!r} holds no codec: neither config.json nor {AUDIOCRAFT}")
-    state = state_dict(folder) if state is None else state
+            raise DependencyError(f"{str(folder)!r} holds no codec: neither config.json nor {AUDIOCRAFT_FILE}")
+    state = read_state_dict(folder) if state is None else state
     check_finite(state, f"EnCodec ({str(folder)!r})")
     cpu = torch.device("cpu")  # where weights keep all their digits
-    model: Any = transformers_loader.load(EncodecModel, folder, cpu, what="EnCodec", config=config, state=state)
-    fuse(model)
-    return _wrapped(model.to(device=device, dtype=torch.float32), bandwidth, str(folder))
+    model: Any = transformers_loader.load_model(
+        EncodecModel, folder, cpu, description="EnCodec", config=config, state=state
+    )
+    fuse_weight_norm(model)
+    return _wrap_model(model.to(device=device, dtype=torch.float32), bandwidth, str(folder))
 
 
-def compression(path: Path) -> str | tuple[dict[str, Any], dict[str, Tensor]]:
+def read_compression_file(path: Path) -> str | tuple[dict[str, Any], dict[str, Tensor]]:
     """audiocraft's `compression_state_dict.bin` → the name that it only gives; or config and state for `load`.
 
     Raises:
         MissingError: The file is missing, broken, or none of these.
     """
-    held = pickled(path)
+    held = read_pickle(path)
     name = held.get("pretrained")
     if isinstance(name, str):
         if name.startswith("dac_"):
@@ -97,7 +99,7 @@ def compression(path: Path) -> str | tuple[dict[str, Any], dict[str, Tensor]]:
     return convert.config_to_transformers(settings, state), convert.to_transformers(state)
 
 
-def _wrapped(model: Any, bandwidth: float | None, name: str) -> EnCodec:
+def _wrap_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     """(Of type Any: pyright takes the modules of transformers' models for tensors.)"""
     config = model.config
     offered = list(config.target_bandwidths)
@@ -117,7 +119,7 @@ def _wrapped(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     def quantize(embeddings: Tensor) -> Tensor:
         return model.quantizer.encode(embeddings, bandwidth)
 
-    network = Network(
+    network = CodecModules(
         model.encoder.layers, model.decoder.layers, quantize, model.quantizer.decode, chunk, config.normalize
     )
     return EnCodec(spec, hop, network)

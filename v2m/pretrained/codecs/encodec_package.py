@@ -13,14 +13,14 @@ from torch import Tensor
 
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import CodecSpec
-from v2m.pretrained.codecs.base import EnCodec, Network, fuse
-from v2m.pretrained.safe_load import check_finite, load_strictly, tensors
+from v2m.pretrained.codecs.base import CodecModules, EnCodec, fuse_weight_norm
+from v2m.pretrained.safe_load import check_finite, load_strict, read_tensors
 
-NAMES = ("encodec_24khz", "encodec_48khz")
-HOME = "https://dl.fbaipublicfiles.com/encodec/v0"
+MODEL_NAMES = ("encodec_24khz", "encodec_48khz")
+DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/encodec/v0"
 
 
-def file(place: Path) -> Path | None:
+def find_file(place: Path) -> Path | None:
     """The package's file that `place` is, or holds; or None where it has nothing to do with the package.
 
     A name alone, "encodec_24khz" or "encodec_48khz", is looked for where torch.hub keeps what it downloaded.
@@ -29,22 +29,22 @@ def file(place: Path) -> Path | None:
         MissingError: The name is one of the package's, and the file is not here.
     """
     if place.is_file():
-        return place if place.name.startswith(NAMES) else None
+        return place if place.name.startswith(MODEL_NAMES) else None
     if place.is_dir():
-        found = [path for name in NAMES for path in sorted(place.glob(f"{name}*.th"))]
+        found = [path for name in MODEL_NAMES for path in sorted(place.glob(f"{name}*.th"))]
         return found[0] if found and not (place / "config.json").is_file() else None
-    if str(place) not in NAMES:
+    if str(place) not in MODEL_NAMES:
         return None
     kept = Path(torch.hub.get_dir()) / "checkpoints"
     found = sorted(kept.glob(f"{place}-*.th"))
     if not found:
         raise DependencyError(
-            f"the codec {str(place)!r} is not in {str(kept)!r}: download its file from {HOME} into it"
+            f"the codec {str(place)!r} is not in {str(kept)!r}: download its file from {DOWNLOAD_URL} into it"
         )
     return found[0]
 
 
-def load(path: Path, device: torch.device, *, bandwidth: float | None = None) -> EnCodec:
+def load_package_model(path: Path, device: torch.device, *, bandwidth: float | None = None) -> EnCodec:
     """The package's model of which `path` holds the weights, and whose name begins with the model's.
 
     Args:
@@ -56,19 +56,19 @@ def load(path: Path, device: torch.device, *, bandwidth: float | None = None) ->
         MissingError: The file is missing, broken, or of another model.
         UsageError: The model does not offer `bandwidth`.
     """
-    state = tensors(path)
+    state = read_tensors(path)
     check_finite(state, f"EnCodec ({str(path)!r})")
     make = getattr(EncodecModel, path.name[: len("encodec_")] + "model_" + path.name[len("encodec_") :][:5])
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the weight norm that the package is built with
         model: Any = make(pretrained=False)
-    load_strictly(model, state, f"{path.name[:13]} of the encodec package ({str(path)!r})", assign=True)
+    load_strict(model, state, f"{path.name[:13]} of the encodec package ({str(path)!r})", assign=True)
     model.requires_grad_(False)
-    fuse(model)
-    return wrapped(model.to(device=device, dtype=torch.float32), bandwidth, path.name)
+    fuse_weight_norm(model)
+    return wrap_model(model.to(device=device, dtype=torch.float32), bandwidth, path.name)
 
 
-def wrapped(model: Any, bandwidth: float | None, name: str) -> EnCodec:
+def wrap_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     """A model of the package, of whatever size."""
     offered = list(model.target_bandwidths)
     if bandwidth is not None and bandwidth not in offered:
@@ -84,5 +84,5 @@ def wrapped(model: Any, bandwidth: float | None, name: str) -> EnCodec:
         return quantizer.encode(embeddings, rate, bandwidth)
 
     chunk = None if model.segment_length is None else model.segment_length // hop
-    network = Network(model.encoder.model, model.decoder.model, quantize, quantizer.decode, chunk, model.normalize)
+    network = CodecModules(model.encoder.model, model.decoder.model, quantize, quantizer.decode, chunk, model.normalize)
     return EnCodec(spec, hop, network)

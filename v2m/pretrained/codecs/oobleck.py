@@ -17,19 +17,19 @@ from transformers import DacConfig
 from transformers.models.dac.modeling_dac import DacDecoder, DacEncoder
 
 from v2m.mappings.stable_audio import AutoencoderSizes
-from v2m.pretrained.codecs.chunking import in_pieces
-from v2m.pretrained.safe_load import load_strictly
+from v2m.pretrained.codecs.chunking import apply_chunked
+from v2m.pretrained.safe_load import load_strict
 
-STEP = 128  # latent frames encoded or decoded at a time
-MARGIN = 16  # latent frames: each half hears fewer than 12 to each side
+CHUNK_FRAMES = 128  # latent frames encoded or decoded at a time
+MARGIN_FRAMES = 16  # latent frames: each half hears fewer than 12 to each side
 
 
-class Autoencoder(nn.Module):
+class OobleckAutoencoder(nn.Module):
     """Both halves, without weights. `frames_at_once` bounds the memory, which is some 5 MB a frame at full size."""
 
-    def __init__(self, sizes: AutoencoderSizes, frames_at_once: int = STEP) -> None:
+    def __init__(self, sizes: AutoencoderSizes, chunk_frames: int = CHUNK_FRAMES) -> None:
         super().__init__()
-        self.hop_length, self._step = math.prod(sizes.strides), frames_at_once
+        self.hop_length, self._chunk_frames = math.prod(sizes.strides), chunk_frames
         hearing = DacConfig(encoder_hidden_size=sizes.encoder_width, downsampling_ratios=list(sizes.strides))
         telling = DacConfig(decoder_hidden_size=sizes.decoder_width, downsampling_ratios=list(sizes.rates[::-1]))
         telling.hidden_size = sizes.latent
@@ -39,7 +39,7 @@ class Autoencoder(nn.Module):
         self.decoder: nn.Module = DacDecoder(telling)
 
     @classmethod
-    def load(cls, sizes: AutoencoderSizes, state: Mapping[str, Tensor], what: str) -> Autoencoder:
+    def load(cls, sizes: AutoencoderSizes, state: Mapping[str, Tensor], description: str) -> OobleckAutoencoder:
         """With the weights `state` of `v2m.mappings.stable_audio.autoencoder`.
 
         Raises:
@@ -47,7 +47,7 @@ class Autoencoder(nn.Module):
         """
         with torch.device("meta"):
             made = cls(sizes)
-        load_strictly(made, state, what, assign=True)
+        load_strict(made, state, description, assign=True)
         return made.eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -55,7 +55,9 @@ class Autoencoder(nn.Module):
         """(B, 1, N) → (B, C, T), T = N / `hop` rounded up; the mean of what the encoder gives, not a draw from it."""
         lacking = -wave.shape[-1] % self.hop_length
         wave = nn.functional.pad(wave, (0, lacking)).to(self.project.weight)
-        heard = in_pieces(self._encoded, wave, step=self._step, margin=MARGIN, taken=self.hop_length)
+        heard = apply_chunked(
+            self._encode_chunk, wave, step=self._chunk_frames, margin=MARGIN_FRAMES, in_stride=self.hop_length
+        )
         return heard.float().chunk(2, dim=1)[0]
 
     @torch.inference_mode()
@@ -63,10 +65,10 @@ class Autoencoder(nn.Module):
         """(B, C, T) → (B, 1, T · `hop`) float32, within ±1; one after the other, since each fills the device."""
         latents = latents.to(self.project.weight)
         parts = [
-            in_pieces(self.decoder, each, step=self._step, margin=MARGIN, given=self.hop_length)
+            apply_chunked(self.decoder, each, step=self._chunk_frames, margin=MARGIN_FRAMES, out_stride=self.hop_length)
             for each in latents.split(1)
         ]
         return torch.cat(parts).float()
 
-    def _encoded(self, wave: Tensor) -> Tensor:
+    def _encode_chunk(self, wave: Tensor) -> Tensor:
         return self.project(self.encoder(wave))

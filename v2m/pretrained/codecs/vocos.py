@@ -21,34 +21,34 @@ from torch.nn.functional import fold, gelu
 
 from v2m.core.errors import DependencyError
 from v2m.pretrained.codecs import xcodec_files
-from v2m.pretrained.codecs.chunking import in_pieces
-from v2m.pretrained.safe_load import load_strictly, read_yaml, tensors
+from v2m.pretrained.codecs.chunking import apply_chunked
+from v2m.pretrained.safe_load import load_strict, read_tensors, read_yaml
 
-STEP = 500  # frames rendered at a time
-MARGIN = 32  # frames: nine kernels of 7 and the window of the inverse transform reach 29
-LOUDEST = 100.0  # of a magnitude
+CHUNK_FRAMES = 500  # frames rendered at a time
+MARGIN_FRAMES = 32  # frames: nine kernels of 7 and the window of the inverse transform reach 29
+MAX_MAGNITUDE = 100.0  # of a magnitude
 
 
 @dataclass(frozen=True)
-class Sizes:
+class VocosConfig:
     """D, W, the width inside a block, how many blocks, samples of a window and from one frame to the next."""
 
-    embedding: int
-    width: int
-    inner: int
-    blocks: int
-    window: int
-    hop: int
+    input_dim: int
+    dim: int
+    hidden_dim: int
+    num_blocks: int
+    n_fft: int
+    hop_length: int
 
 
 class Vocos(nn.Module):
     """One decoder."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, config: VocosConfig) -> None:
         super().__init__()
-        self.hop = sizes.hop
-        self.backbone = _Backbone(sizes)
-        self.head = _Head(sizes)
+        self.hop_length = config.hop_length
+        self.backbone = VocosBackbone(config)
+        self.head = ISTFTHead(config)
 
     @classmethod
     def load(cls, folder: Path, name: str, device: torch.device) -> Vocos:
@@ -57,12 +57,12 @@ class Vocos(nn.Module):
         Raises:
             MissingError: Files are missing, broken, or of another model; says which.
         """
-        xcodec_files.check(folder, (xcodec_files.DECODERS, name))
+        xcodec_files.check_files(folder, (xcodec_files.VOCODER_CONFIG, name))
         path = folder / name
-        state = tensors(path)
+        state = read_tensors(path)
         with torch.device("meta"):
-            decoder = cls(_sizes(state, read_yaml(folder / xcodec_files.DECODERS), path))
-        load_strictly(decoder, state, f"a Vocos decoder of YuE ({str(path)!r})", assign=True)
+            decoder = cls(_read_config(state, read_yaml(folder / xcodec_files.VOCODER_CONFIG), path))
+        load_strict(decoder, state, f"a Vocos decoder of YuE ({str(path)!r})", assign=True)
         return decoder.eval().requires_grad_(False).to(device=device, dtype=torch.float32)
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -72,16 +72,16 @@ class Vocos(nn.Module):
     @torch.inference_mode()
     def decode(self, embeddings: Tensor) -> Tensor:
         """(B, D, T) → sound (B, 1, T · hop), about ±1; frame t is heard from t · hop on. Memory is bounded."""
-        return in_pieces(self, embeddings, step=STEP, margin=MARGIN, given=self.hop)
+        return apply_chunked(self, embeddings, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, out_stride=self.hop_length)
 
 
-class _Backbone(nn.Module):
-    def __init__(self, sizes: Sizes) -> None:
+class VocosBackbone(nn.Module):
+    def __init__(self, config: VocosConfig) -> None:
         super().__init__()
-        self.embed = nn.Conv1d(sizes.embedding, sizes.width, kernel_size=7, padding=3)
-        self.norm = nn.LayerNorm(sizes.width, eps=1e-6)
-        self.convnext = nn.ModuleList(_Block(sizes) for _ in range(sizes.blocks))
-        self.final_layer_norm = nn.LayerNorm(sizes.width, eps=1e-6)
+        self.embed = nn.Conv1d(config.input_dim, config.dim, kernel_size=7, padding=3)
+        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.convnext = nn.ModuleList(ConvNeXtBlock(config) for _ in range(config.num_blocks))
+        self.final_layer_norm = nn.LayerNorm(config.dim, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.embed(x).mT).mT  # (B, W, T)
@@ -90,43 +90,43 @@ class _Backbone(nn.Module):
         return self.final_layer_norm(x.mT)  # (B, T, W)
 
 
-class _Block(nn.Module):
+class ConvNeXtBlock(nn.Module):
     """Liu et al., "A ConvNet for the 2020s" (2022), in one dimension."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, config: VocosConfig) -> None:
         super().__init__()
-        self.dwconv = nn.Conv1d(sizes.width, sizes.width, kernel_size=7, padding=3, groups=sizes.width)
-        self.norm = nn.LayerNorm(sizes.width, eps=1e-6)
-        self.pwconv1 = nn.Linear(sizes.width, sizes.inner)
-        self.pwconv2 = nn.Linear(sizes.inner, sizes.width)
-        self.gamma = nn.Parameter(torch.ones(sizes.width))
+        self.dwconv = nn.Conv1d(config.dim, config.dim, kernel_size=7, padding=3, groups=config.dim)
+        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(config.dim, config.hidden_dim)
+        self.pwconv2 = nn.Linear(config.hidden_dim, config.dim)
+        self.gamma = nn.Parameter(torch.ones(config.dim))
 
     def forward(self, x: Tensor) -> Tensor:
         change = self.norm(self.dwconv(x).mT)  # (B, T, W)
         return x + (self.gamma * self.pwconv2(gelu(self.pwconv1(change)))).mT
 
 
-class _Head(nn.Module):
-    def __init__(self, sizes: Sizes) -> None:
+class ISTFTHead(nn.Module):
+    def __init__(self, config: VocosConfig) -> None:
         super().__init__()
-        self.out = nn.Linear(sizes.width, sizes.window + 2)
-        self.istft = _InverseTransform(sizes)
+        self.out = nn.Linear(config.dim, config.n_fft + 2)
+        self.istft = ISTFT(config)
 
     def forward(self, x: Tensor) -> Tensor:
         magnitude, phase = self.out(x).mT.chunk(2, dim=1)  # (B, F, T) each
-        return self.istft(torch.polar(magnitude.exp().clamp(max=LOUDEST), phase))
+        return self.istft(torch.polar(magnitude.exp().clamp(max=MAX_MAGNITUDE), phase))
 
 
-class _InverseTransform(nn.Module):
+class ISTFT(nn.Module):
     """Spectra (B, F, T) → (B, N = T · hop): windowed frames overlapped, added, and divided by the windows' power.
 
     (window − hop) / 2 samples are cut off at each end, so that frame t is centerd on samples t · hop to (t + 1) · hop.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, config: VocosConfig) -> None:
         super().__init__()
-        self.hop = sizes.hop
-        self.register_buffer("window", torch.hann_window(sizes.window))
+        self.hop_length = config.hop_length
+        self.register_buffer("window", torch.hann_window(config.n_fft))
 
     def forward(self, spectra: Tensor) -> Tensor:
         window = self.window
@@ -136,18 +136,18 @@ class _InverseTransform(nn.Module):
         ends[:, [0, -1]] = spectra.imag[:, [0, -1]]
         frames = torch.fft.irfft(torch.complex(spectra.real, spectra.imag - ends), len(window), dim=1)
         power = window.square()[None, :, None].expand(1, -1, spectra.shape[2])
-        return self._overlapped(frames * window[:, None]) / self._overlapped(power)
+        return self._overlap_add(frames * window[:, None]) / self._overlap_add(power)
 
-    def _overlapped(self, frames: Tensor) -> Tensor:
+    def _overlap_add(self, frames: Tensor) -> Tensor:
         """(B, window, T) → (B, T · hop)."""
         width, count = frames.shape[1:]
-        shape = (1, (count - 1) * self.hop + width)
-        whole = fold(frames, shape, kernel_size=(1, width), stride=(1, self.hop))[:, 0, 0]
-        cut = (width - self.hop) // 2
-        return whole[:, cut : cut + count * self.hop]
+        shape = (1, (count - 1) * self.hop_length + width)
+        whole = fold(frames, shape, kernel_size=(1, width), stride=(1, self.hop_length))[:, 0, 0]
+        cut = (width - self.hop_length) // 2
+        return whole[:, cut : cut + count * self.hop_length]
 
 
-def _sizes(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> Sizes:
+def _read_config(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> VocosConfig:
     """Shapes tell all but the hop, which the settings give."""
     try:
         head = config["head"]["init_args"]
@@ -157,9 +157,11 @@ def _sizes(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -
         window = len(state["head.istft.window"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DependencyError(
-            f"{str(path)!r} or its {xcodec_files.DECODERS} is no Vocos decoder of YuE ({error})"
+            f"{str(path)!r} or its {xcodec_files.VOCODER_CONFIG} is no Vocos decoder of YuE ({error})"
         ) from error
     if padding != "same" or not 0 < hop <= window or (window - hop) % 2:
-        raise DependencyError(f"{xcodec_files.DECODERS}: window {window}, hop {hop}, padding {padding!r} are not YuE's")
+        raise DependencyError(
+            f"{xcodec_files.VOCODER_CONFIG}: window {window}, hop {hop}, padding {padding!r} are not YuE's"
+        )
     blocks = sum(key.endswith(".gamma") for key in state)
-    return Sizes(embedding, width, inner, blocks, window, hop)
+    return VocosConfig(embedding, width, inner, blocks, window, hop)

@@ -22,12 +22,12 @@ from v2m.core.timing import hop_length, sample_count
 from v2m.core.types import CodecSpec
 from v2m.mappings import xcodec as convert
 from v2m.pretrained.codecs import xcodec_files
-from v2m.pretrained.codecs.chunking import in_pieces
-from v2m.pretrained.safe_load import load_strictly, pickled, read_json, read_yaml
+from v2m.pretrained.codecs.chunking import apply_chunked
+from v2m.pretrained.safe_load import load_strict, read_json, read_pickle, read_yaml
 
-STEP = 500  # frames decoded at a time
-MARGIN = 32  # frames: the encoder hears 28 to each side, the decoder 11
-SILENCE = 4.0  # seconds
+CHUNK_FRAMES = 500  # frames decoded at a time
+MARGIN_FRAMES = 32  # frames: the encoder hears 28 to each side, the decoder 11
+SILENCE_S = 4.0  # seconds
 
 
 class XCodec:
@@ -48,9 +48,11 @@ class XCodec:
         Raises:
             MissingError: Files are missing, broken, or of another model; says which.
         """
-        xcodec_files.check(folder, (xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC))
+        xcodec_files.check_files(folder, (xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC_CONFIG))
         path = folder / xcodec_files.CHECKPOINT
-        state = pickled(path).get("codec_model")  # what is beside it is training's, and larger: it stays on the disk
+        state = read_pickle(path).get(
+            "codec_model"
+        )  # what is beside it is training's, and larger: it stays on the disk
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise DependencyError(
                 f"{str(path)!r} holds no 'codec_model': it is not the one of {xcodec_files.REPOSITORY}"
@@ -59,12 +61,12 @@ class XCodec:
         config = generator.get("config") if isinstance(generator, dict) else None
         if not isinstance(config, dict):
             raise DependencyError(f"{str(folder / xcodec_files.CONFIG)!r} holds no generator.config: download it again")
-        model = _built(convert.settings(config, read_json(folder / xcodec_files.SEMANTIC), state))
-        load_strictly(model, convert.to_transformers(state), f"YuE's X-Codec ({str(path)!r})", assign=True)
+        model = _build_model(convert.settings(config, read_json(folder / xcodec_files.SEMANTIC_CONFIG), state))
+        load_strict(model, convert.to_transformers(state), f"YuE's X-Codec ({str(path)!r})", assign=True)
         return cls(model.eval().requires_grad_(False).to(device=device, dtype=dtype))
 
     @torch.inference_mode()
-    def encode(self, wave: Tensor, codebooks: int = 8) -> Tensor:
+    def encode(self, wave: Tensor, num_codebooks: int = 8) -> Tensor:
         """(B, 1, N) at 16 kHz, ±1, N ≥ 320 → codes (B, K, T) int64 of the first `codebooks`, T = N / 320.
 
         Where 320 does not divide N, a rest of at least 80 samples makes one more frame, and the acoustic half then
@@ -74,17 +76,19 @@ class XCodec:
         assert wave.ndim == 3, f"expected (B, 1, N), not {tuple(wave.shape)}"
         assert wave.shape[1] == 1, f"expected (B, 1, N), not {tuple(wave.shape)}"
         assert wave.shape[2] >= self.hop_length, f"{wave.shape[2]} samples are less than a frame"
-        assert 1 <= codebooks <= self.spec.num_codebooks, f"{codebooks} of {self.spec.num_codebooks} codebooks"
+        assert 1 <= num_codebooks <= self.spec.num_codebooks, f"{num_codebooks} of {self.spec.num_codebooks} codebooks"
         model, half = self.model, self.hop_length // 2
         wave = wave.to(model.device, model.dtype)
         padded = pad(wave, (half, half))
         states = model.semantic_model(padded[:, 0], output_hidden_states=True).hidden_states
         semantic = model.encoder_semantic(torch.stack(states, dim=1).mean(dim=1).mT)  # (B, D_semantic, T)
-        heard = wave if self._frames(wave.shape[2]) == semantic.shape[2] else padded
-        acoustic = in_pieces(model.acoustic_encoder, heard, step=STEP, margin=MARGIN, taken=self.hop_length)
+        heard = wave if self._acoustic_frames(wave.shape[2]) == semantic.shape[2] else padded
+        acoustic = apply_chunked(
+            model.acoustic_encoder, heard, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, in_stride=self.hop_length
+        )
         rest = model.fc(torch.cat([acoustic, semantic], dim=1).mT).mT  # (B, D, T)
         codes = []
-        for quantizer in model.quantizer.quantizers[:codebooks]:
+        for quantizer in model.quantizer.quantizers[:num_codebooks]:
             codes.append(quantizer.encode(rest))
             rest = rest - quantizer.decode(codes[-1])
         return torch.stack(codes, dim=1)
@@ -92,19 +96,19 @@ class XCodec:
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, K, T) of the first K codebooks → sound (B, 1, T · 320) at 16 kHz, float32, about ±1."""
-        return in_pieces(self._decode, codes, step=STEP, margin=MARGIN, given=self.hop_length)
+        return apply_chunked(self._decode, codes, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, out_stride=self.hop_length)
 
     @torch.inference_mode()
     def embed(self, codes: Tensor) -> Tensor:
         """Codes (B, K, T) → the sum of their codebook vectors (B, D, T), which the Vocos decoders read."""
         return self._embed(codes).float()
 
-    def silence(self, codebooks: int = 8) -> Tensor:
+    def silence_codes(self, num_codebooks: int = 8) -> Tensor:
         """(K,) int64: the code of each codebook that digital silence is most often encoded to."""
-        zeros = torch.zeros(1, 1, sample_count(SILENCE, self.spec.sample_rate))
-        return self.encode(zeros, codebooks)[0].cpu().mode(dim=1).values
+        zeros = torch.zeros(1, 1, sample_count(SILENCE_S, self.spec.sample_rate))
+        return self.encode(zeros, num_codebooks)[0].cpu().mode(dim=1).values
 
-    def _frames(self, samples: int) -> int:
+    def _acoustic_frames(self, samples: int) -> int:
         """How many frames the acoustic encoder makes of `samples`."""
         for stride in convert.RATIOS:
             samples = (samples + 2 * ((stride + 1) // 2) - 2 * stride) // stride + 1
@@ -120,7 +124,7 @@ class XCodec:
         return self.model.acoustic_decoder(self.model.fc2(self._embed(codes).mT).mT).float()
 
 
-def _built(settings: dict[str, Any]) -> Any:
+def _build_model(settings: dict[str, Any]) -> Any:
     """The model without weights. (Of type Any: pyright takes the modules of transformers' models for tensors.)"""
     try:
         with torch.device("meta"):

@@ -9,13 +9,13 @@ from v2m.core.errors import DependencyError
 
 REPOSITORY = "m-a-p/xcodec_mini_infer"
 CONFIG, CHECKPOINT = "final_ckpt/config.yaml", "final_ckpt/ckpt_00360000.pth"
-SEMANTIC = "semantic_ckpts/hf_1_325000/config.json"  # HuBERT's weights are in the checkpoint as well
-DECODERS = "decoders/config.yaml"
-VOCALS, INSTRUMENTAL = "decoders/decoder_131000.pth", "decoders/decoder_151000.pth"
-FILES = (CONFIG, CHECKPOINT, SEMANTIC, DECODERS, VOCALS, INSTRUMENTAL)
+SEMANTIC_CONFIG = "semantic_ckpts/hf_1_325000/config.json"  # HuBERT's weights are in the checkpoint as well
+VOCODER_CONFIG = "decoders/config.yaml"
+VOCALS_VOCODER, INSTRUMENTAL_VOCODER = "decoders/decoder_131000.pth", "decoders/decoder_151000.pth"
+FILES = (CONFIG, CHECKPOINT, SEMANTIC_CONFIG, VOCODER_CONFIG, VOCALS_VOCODER, INSTRUMENTAL_VOCODER)
 
 
-def check(folder: Path, names: Sequence[str]) -> None:
+def check_files(folder: Path, names: Sequence[str]) -> None:
     """Raises MissingError, naming them, where `folder` lacks some of the files."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:

@@ -21,26 +21,26 @@ from v2m.core.errors import DependencyError
 from v2m.mappings.state_dict_map import count
 from v2m.models.conditioning import Condition
 from v2m.pretrained import transformers_loader
-from v2m.pretrained.safe_load import check_finite, pickled
+from v2m.pretrained.safe_load import check_finite, read_pickle
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 77  # tokens, to which every text is filled up
-HEAD = 64  # width of a head of every RoBERTa
-WRAPPED, BRANCH = "module.", "text_branch."
-UNUSED = "embeddings.position_ids"  # of older libraries; and the layers above the one that is read
+MAX_TOKENS = 77  # tokens, to which every text is filled up
+HEAD_DIM = 64  # width of a head of every RoBERTa
+WRAPPER_PREFIX, BRANCH_PREFIX = "module.", "text_branch."
+UNUSED_BUFFER = "embeddings.position_ids"  # of older libraries; and the layers above the one that is read
 
 
-class ClapText:
+class ClapTextEncoder:
     """The branch on a device, in float32. `width` is D, `longest` S."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self._tokenizer = model, tokenizer
         self.dim: int = model.config.hidden_size
-        self.longest = LONGEST
+        self.max_tokens = MAX_TOKENS
 
     @classmethod
-    def load(cls, path: Path, tokenizer: Path, *, layer: int) -> ClapText:
+    def load(cls, path: Path, tokenizer: Path, *, layer: int) -> ClapTextEncoder:
         """Reads a checkpoint as laion_clap writes them, of which only the layers up to `layer` are kept.
 
         Args:
@@ -51,21 +51,23 @@ class ClapText:
         Raises:
             MissingError: Files are missing, broken, or of another model; says which.
         """
-        state = pickled(path)
+        state = read_pickle(path)
         state = state.get("state_dict", state)
-        branch = _branch(state, path)
+        branch = _text_branch(state, path)
         layers = count(branch, "encoder.layer.N.output.dense.weight")
         kept = layer if layer >= 0 else layers + 1 + layer
         if not 1 <= kept <= layers:
             raise DependencyError(f"the text branch in {str(path)!r} has {layers} layers, and no hidden state {layer}")
-        unused = (UNUSED, *(f"encoder.layer.{n}." for n in range(kept, layers)))
+        unused = (UNUSED_BUFFER, *(f"encoder.layer.{n}." for n in range(kept, layers)))
         branch = {name: value for name, value in branch.items() if not name.startswith(unused)}
         check_finite(branch, f"CLAP's text branch ({str(path)!r})")
-        settings, cpu = _settings(branch, kept, path), torch.device("cpu")
-        model: Any = transformers_loader.load(
-            RobertaModel, path, cpu, what="text branch of CLAP", config=settings, state=branch
+        settings, cpu = _roberta_config(branch, kept, path), torch.device("cpu")
+        model: Any = transformers_loader.load_model(
+            RobertaModel, path, cpu, description="text branch of CLAP", config=settings, state=branch
         )
-        words = transformers_loader.tokenizer(RobertaTokenizer, tokenizer, ("tokenizer.json", "vocab.json"), "RoBERTa")
+        words = transformers_loader.load_tokenizer(
+            RobertaTokenizer, tokenizer, ("tokenizer.json", "vocab.json"), "RoBERTa"
+        )
         rows = model.config.vocab_size
         if len(words) > rows:
             raise DependencyError(f"the tokenizer in {str(tokenizer)!r} has {len(words)} tokens, CLAP only {rows}")
@@ -77,26 +79,28 @@ class ClapText:
         that read them were trained on. A text of more than 77 tokens is cut, with a warning."""
         device = self.model.device
         for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]:
-            if len(ids) > LONGEST:
-                logger.warning("a prompt of %d tokens is cut to the %d that CLAP reads", len(ids), LONGEST)
+            if len(ids) > MAX_TOKENS:
+                logger.warning("a prompt of %d tokens is cut to the %d that CLAP reads", len(ids), MAX_TOKENS)
         read = self._tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=LONGEST, return_tensors="pt"
+            list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         ).to(device)
         states = self.model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).last_hidden_state
         return Condition(states, read["attention_mask"].bool())
 
 
-def _branch(state: Any, path: Path) -> dict[str, Tensor]:
+def _text_branch(state: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds no state dict: it is not a checkpoint of CLAP")
-    plain = {name.removeprefix(WRAPPED): value for name, value in state.items()}
-    branch = {name.removeprefix(BRANCH): value for name, value in plain.items() if name.startswith(BRANCH)}
+    plain = {name.removeprefix(WRAPPER_PREFIX): value for name, value in state.items()}
+    branch = {
+        name.removeprefix(BRANCH_PREFIX): value for name, value in plain.items() if name.startswith(BRANCH_PREFIX)
+    }
     if not branch:
         raise DependencyError(f"{str(path)!r} has no text branch: it is not a checkpoint of CLAP")
     return branch
 
 
-def _settings(branch: dict[str, Tensor], layers: int, path: Path) -> dict[str, Any]:
+def _roberta_config(branch: dict[str, Tensor], layers: int, path: Path) -> dict[str, Any]:
     """transformers' of RoBERTa, by the shapes: a checkpoint says nothing else."""
     try:
         rows, width = branch["embeddings.word_embeddings.weight"].shape
@@ -105,7 +109,7 @@ def _settings(branch: dict[str, Tensor], layers: int, path: Path) -> dict[str, A
             "vocab_size": rows,
             "hidden_size": width,
             "num_hidden_layers": layers,
-            "num_attention_heads": max(width // HEAD, 1),
+            "num_attention_heads": max(width // HEAD_DIM, 1),
             "intermediate_size": branch["encoder.layer.0.intermediate.dense.weight"].shape[0],
             "max_position_embeddings": branch["embeddings.position_embeddings.weight"].shape[0],
             "type_vocab_size": branch["embeddings.token_type_embeddings.weight"].shape[0],

@@ -20,14 +20,14 @@ from transformers import T5EncoderModel, T5Tokenizer
 from v2m.core.errors import DependencyError
 from v2m.models.conditioning import Condition
 from v2m.pretrained import transformers_loader
-from v2m.pretrained.safe_load import check_finite, state_dict
+from v2m.pretrained.safe_load import check_finite, read_state_dict
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 512  # tokens, as T5 was trained on
+MAX_TOKENS = 512  # tokens, as T5 was trained on
 
 
-class T5:
+class T5TextEncoder:
     """The encoder on a device, in float32: in float16 T5 overflows. `width` is that of its tokens."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -44,7 +44,7 @@ class T5:
         tokenizer: Path | None = None,
         config: Mapping[str, Any] | None = None,
         state: Mapping[str, Tensor] | None = None,
-    ) -> T5:
+    ) -> T5TextEncoder:
         """Reads a folder in transformers' layout: the encoder alone, or the whole of T5, of which only it is loaded.
 
         Args:
@@ -56,14 +56,14 @@ class T5:
         Raises:
             MissingError: The folder holds another kind of model, or files are missing, broken or do not fit.
         """
-        state = state_dict(folder) if state is None else state
+        state = read_state_dict(folder) if state is None else state
         state = {name: value for name, value in state.items() if not name.startswith(("decoder.", "lm_head."))}
         check_finite(state, f"T5 ({str(folder)!r})")
         cpu = torch.device("cpu")  # where weights keep all their digits
-        model: Any = transformers_loader.load(
-            T5EncoderModel, folder, cpu, what="T5 encoder", config=config, state=state
+        model: Any = transformers_loader.load_model(
+            T5EncoderModel, folder, cpu, description="T5 encoder", config=config, state=state
         )
-        words = transformers_loader.tokenizer(
+        words = transformers_loader.load_tokenizer(
             T5Tokenizer, tokenizer or folder, ("tokenizer.json", "spiece.model"), "T5"
         )
         rows = model.get_input_embeddings().num_embeddings
@@ -83,9 +83,9 @@ class T5:
         assert texts, "there are no texts"
         lengths = [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
         for length in lengths:
-            if length > LONGEST:
-                logger.warning("a text of %d tokens is cut to the %d that T5 reads", length, LONGEST)
-        read = self._tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+            if length > MAX_TOKENS:
+                logger.warning("a text of %d tokens is cut to the %d that T5 reads", length, MAX_TOKENS)
+        read = self._tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         read = read.to(self._model.device)
         tokens = self._model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).last_hidden_state
         said = torch.tensor([bool(text.strip()) for text in texts], device=tokens.device)

@@ -27,12 +27,12 @@ PEAK = {  # 10¹² operations a second in bfloat16, dense, by the makers' data s
 
 def forward(config: LMConfig, clips: int, steps: int, tokens: int) -> int:
     """Operations of B clips of T steps, each with S tokens of condition across."""
-    width, inner = config.width, config.inner
+    width, inner = config.dim, config.inner_dim
     own = 2 * steps * width * (3 * width + width) + 4 * steps * steps * width
     across = 2 * steps * width * 2 * width + 2 * tokens * width * 2 * width + 4 * steps * tokens * width
     through = 2 * steps * width * inner * 2
-    heads = config.codebooks * 2 * steps * width * config.entries
-    return clips * (config.layers * (own + (across if config.cross_attention else 0) + through) + heads)
+    heads = config.num_codebooks * 2 * steps * width * config.codebook_size
+    return clips * (config.num_layers * (own + (across if config.cross_attention else 0) + through) + heads)
 
 
 def training(config: LMConfig, clips: int, steps: int, tokens: int) -> int:

@@ -18,7 +18,7 @@ from v2m.data.shards import ShardReader
 from v2m.models import losses
 from v2m.models.conditioning import Condition
 from v2m.models.music_model import MusicModel
-from v2m.models.visual.inputs import Seen
+from v2m.models.visual.inputs import VisualInputs
 
 AT_ONCE = 16
 
@@ -31,38 +31,38 @@ def windows(folder: Path, seconds: float, places: Sequence[float]) -> list[Batch
     return [cropper.batch([cropper.crop(sample, place) for sample in samples]) for place in places]
 
 
-def given(seen: Seen, rows: np.ndarray) -> Seen:
+def given(seen: VisualInputs, rows: np.ndarray) -> VisualInputs:
     """Each clip's video is that of the clip that `rows` (N,) names."""
-    return Seen(*(each[torch.from_numpy(rows)] for each in seen))
+    return VisualInputs(*(each[torch.from_numpy(rows)] for each in seen))
 
 
 def told(text: Condition, rows: np.ndarray) -> Condition:
     """Likewise the words."""
-    return text.picked(torch.from_numpy(rows))
+    return text.select(torch.from_numpy(rows))
 
 
-def beating(seen: Seen, rows: np.ndarray) -> Seen:
+def beating(seen: VisualInputs, rows: np.ndarray) -> VisualInputs:
     """Likewise the rhythm alone."""
     other = given(seen, rows)
-    return seen._replace(rhythm=other.rhythm, rhythm_times=other.rhythm_times, rhythm_mask=other.rhythm_mask)
+    return seen._replace(events=other.events, event_times=other.event_times, event_mask=other.event_mask)
 
 
-def late(seen: Seen, seconds: float) -> Seen:
+def late(seen: VisualInputs, seconds: float) -> VisualInputs:
     """The same video, of which everything in the window is said to come later."""
-    return seen._replace(near_times=seen.near_times + seconds, rhythm_times=seen.rhythm_times + seconds)
+    return seen._replace(short_term_times=seen.short_term_times + seconds, event_times=seen.event_times + seconds)
 
 
 @torch.inference_mode()
-def entropies(model: MusicModel, batch: Batch, seen: Seen | None, text: Condition | None) -> np.ndarray:
+def entropies(model: MusicModel, batch: Batch, seen: VisualInputs | None, text: Condition | None) -> np.ndarray:
     """(N, K) nats a code of each clip's music; what is None is not there, and the learned null stands for it."""
     found = []
     for begin in range(0, len(batch.codes), AT_ONCE):
         rows = slice(begin, begin + AT_ONCE)
         codes, lengths = batch.codes[rows], batch.lengths[rows]
         nothing = torch.ones(len(codes), dtype=torch.bool)
-        condition = model.condition(
-            (text or batch.text).picked(rows),
-            Seen(*(each[rows] for each in seen or batch.seen)),
+        condition = model.build_condition(
+            (text or batch.text).select(rows),
+            VisualInputs(*(each[rows] for each in seen or batch.seen)),
             nothing if text is None else None,
             nothing if seen is None else None,
         )
@@ -72,6 +72,8 @@ def entropies(model: MusicModel, batch: Batch, seen: Seen | None, text: Conditio
 
 def _each(model: MusicModel, codes: Tensor, lengths: Tensor, condition: Condition | None) -> Tensor:
     lm = model.config.lm
-    logits = model.lm(losses.inputs(codes, lengths, lm.pattern, lm.special), condition)
+    logits = model.lm(losses.model_inputs(codes, lengths, lm.delay_pattern, lm.special_token_id), condition)
     rows = (slice(n, n + 1) for n in range(len(codes)))
-    return torch.stack([losses.loss(logits[n], codes[n], lengths[n], lm.pattern).codebooks for n in rows])
+    return torch.stack(
+        [losses.codebook_cross_entropy(logits[n], codes[n], lengths[n], lm.delay_pattern).per_codebook for n in rows]
+    )

@@ -39,7 +39,7 @@ from v2m.checkpoints import lightning_ckpt
 from v2m.data.collate import Batch
 from v2m.evaluation.bootstrap import interval, others
 from v2m.models.conditioning import Condition
-from v2m.models.visual.inputs import Seen
+from v2m.models.visual.inputs import VisualInputs
 from v2m.training.checkpoints import latest_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -51,8 +51,8 @@ ROUNDS = 3  # other clips that each is paired with
 TIMES = "minutes.json"
 FITTED = 60  # clips to whose music the codec is fitted
 CONDITIONERS = {
-    "v2m": {"layers": 1, "heads": 2, "head_width": 32, "feedforward": 128, "rhythm_layers": 2},
-    "vidmuse": {"layers": 2, "heads": 2, "head_width": 32, "feedforward": 256, "fusion_heads": 4},
+    "v2m": {"num_layers": 1, "num_heads": 2, "head_dim": 32, "ffn_dim": 128, "num_event_layers": 2},
+    "vidmuse": {"num_layers": 2, "num_heads": 2, "head_dim": 32, "ffn_dim": 256, "num_fusion_heads": 4},
 }
 
 
@@ -103,7 +103,7 @@ def shards(home: Path, size: Size, processes: int) -> None:
 
 def train(home: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
     """Begins the training of the shape `name`, on one core."""
-    lm = {"width": size.width, "layers": size.layers, "heads": 4}
+    lm = {"dim": size.width, "num_layers": size.layers, "num_heads": 4}
     learning = {"rate": 2e-3, "lm_share": 1.0, "warmup": size.steps // 20, "floor": 0.05}
     given = {
         "seed_everything": size.seed,
@@ -127,7 +127,7 @@ def train(home: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
     return run("train.py", "fit", "--config", "configs/train/tiny.yaml", *words, threads=1)
 
 
-Way = Callable[[Batch, np.ndarray], tuple[Seen | None, Condition | None]]
+Way = Callable[[Batch, np.ndarray], tuple[VisualInputs | None, Condition | None]]
 WAYS: dict[str, Way] = {  # what a clip is given of its own and, by `rows`, of another
     "nothing": lambda *_: (None, None),
     "video": lambda batch, _: (batch.seen, None),

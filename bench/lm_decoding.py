@@ -33,7 +33,7 @@ from v2m.models.conditioning import Condition
 from v2m.models.inference.decoder import Decoder
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.lm import LM, LMConfig
-from v2m.models.music_model import Branch
+from v2m.models.music_model import CFGBranch
 
 SHORT, LONG = 8, 40  # frames
 Way = tuple[Callable[[int], object], int, int]  # what writes so many frames, and how many in a shorter and a longer run
@@ -45,21 +45,21 @@ def model(config: LMConfig) -> LM:
     lm = LM(config).eval().requires_grad_(False)
     for name, weight in lm.named_parameters():
         if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=1.0 if "embeddings" in name else config.width**-0.5)
+            torch.nn.init.normal_(weight, std=1.0 if "embeddings" in name else config.dim**-0.5)
     return lm
 
 
 def theirs(lm: LM) -> Any:
     """transformers' decoder with the weights of `lm`."""
     config = lm.config
-    special: dict[str, Any] = {"pad_token_id": config.special, "bos_token_id": config.special}
+    special: dict[str, Any] = {"pad_token_id": config.special_token_id, "bos_token_id": config.special_token_id}
     sizes: dict[str, Any] = {
-        "vocab_size": config.entries,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "ffn_dim": config.inner,
-        "num_codebooks": config.codebooks,
+        "vocab_size": config.codebook_size,
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "ffn_dim": config.inner_dim,
+        "num_codebooks": config.num_codebooks,
         "max_position_embeddings": 2048,
     }
     found: Any = MusicgenForCausalLM(MusicgenDecoderConfig(**sizes, **special)).eval()
@@ -105,8 +105,8 @@ def by_audiocraft(lm: LM, memory: Tensor) -> Callable[[int], object]:
 
     config = lm.config
     settings = tiny.audiocraft_settings()
-    sizes = {"n_q": config.codebooks, "card": config.entries, "dim": config.width}
-    settings["transformer_lm"] |= {**sizes, "num_heads": config.heads, "num_layers": config.layers}
+    sizes = {"n_q": config.num_codebooks, "card": config.codebook_size, "dim": config.dim}
+    settings["transformer_lm"] |= {**sizes, "num_heads": config.num_heads, "num_layers": config.num_layers}
     found = tiny.audiocraft_model(settings)
     state = {f"lm.{name}": value for name, value in lm.state_dict().items()}
     missing = found.load_state_dict(audiocraft.from_v2m(state), strict=False)
@@ -121,7 +121,7 @@ def by_audiocraft(lm: LM, memory: Tensor) -> Callable[[int], object]:
 
 
 def by_us(
-    decoder: Decoder, branches: Sequence[Branch], *, clips: int = 1, prompt: Tensor | None = None
+    decoder: Decoder, branches: Sequence[CFGBranch], *, clips: int = 1, prompt: Tensor | None = None
 ) -> Callable[[int], Tensor]:
     seeds = range(clips)
     return lambda frames: decoder.generate(branches, frames, sampling=SamplingConfig(), seeds=seeds, prompt=prompt)
@@ -162,16 +162,16 @@ def bandwidth() -> float:
 
 def bytes_read(config: LMConfig, tokens: int, frames: float, rows: int, size: int) -> float:
     """Of a step with `rows` rows after `frames` frames, of which one attends to `tokens`; `size` of a number."""
-    area = config.width**2
-    layer = (4 + 2) * area + 2 * config.width * config.inner
-    weights = config.layers * layer + config.codebooks * config.entries * config.width
-    return size * (weights + 2 * config.layers * config.width * (tokens + rows * frames))
+    area = config.dim**2
+    layer = (4 + 2) * area + 2 * config.dim * config.inner_dim
+    weights = config.num_layers * layer + config.num_codebooks * config.codebook_size * config.dim
+    return size * (weights + 2 * config.num_layers * config.dim * (tokens + rows * frames))
 
 
 @torch.inference_mode()
 def logit_error(lm: LM) -> float:
     """Of the first code drawn after a prompt: 8-bit weights against float32."""
-    codes = torch.randint(lm.config.entries, (1, lm.config.codebooks, 16))
+    codes = torch.randint(lm.config.codebook_size, (1, lm.config.num_codebooks, 16))
     exact, rounded = (
         Decoder(lm, precision=precision).next_logits([(1.0, None)], codes) for precision in ("fp32", "int8")
     )
@@ -187,12 +187,12 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--without-audiocraft", action="store_true")
     options = parser.parse_args()
-    config = LMConfig(width=options.width, layers=options.layers, heads=options.heads)
+    config = LMConfig(dim=options.width, num_layers=options.layers, num_heads=options.heads)
     lm = model(config)
     memory, null = torch.randn(2, 1, options.tokens, options.width).unbind(0)
     found = theirs(lm)
     rate = bandwidth()
-    heard, unheard = Condition.whole(memory), Condition.whole(null)
+    heard, unheard = Condition.from_tokens(memory), Condition.from_tokens(null)
     ways: dict[str, Way] = {
         "transformers_fp32": (by_transformers(found, memory), SHORT, LONG),
     }

@@ -26,7 +26,7 @@ from v2m.core.types import SamplingConfig
 from v2m.models.conditioning import Condition
 from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LMConfig
-from v2m.models.music_model import Branch
+from v2m.models.music_model import CFGBranch
 from v2m.pretrained.codecs import encodec
 
 SECONDS = 30
@@ -49,8 +49,8 @@ def bandwidth(device: torch.device) -> float:
     return best
 
 
-def guided(heard: Tensor) -> list[Branch]:
-    return [(1 - GUIDANCE, None), (GUIDANCE, Condition.whole(heard))]
+def guided(heard: Tensor) -> list[CFGBranch]:
+    return [(1 - GUIDANCE, None), (GUIDANCE, Condition.from_tokens(heard))]
 
 
 def fixed(found: Any, tokens: int) -> tuple[StaticCache, StaticCache]:
@@ -82,10 +82,10 @@ def all_ways(decoder: Decoder, found: Any, memory: Tensor) -> dict[str, Way]:
 def half_minute(decoder: Decoder, device: torch.device) -> float:
     """Seconds from what a text encoder gives to samples: the second of two runs."""
     with tempfile.TemporaryDirectory() as name:
-        settings = tiny.config(entries=decoder.config.entries, hidden_size=128, num_filters=64)
+        settings = tiny.config(entries=decoder.config.codebook_size, hidden_size=128, num_filters=64)
         tiny.model(settings).save_pretrained(name)
         codec = encodec.load_encodec(Path(name), device)
-    words = guided(torch.randn(1, WORDS, decoder.config.width, device=device))
+    words = guided(torch.randn(1, WORDS, decoder.config.dim, device=device))
     took = 0.0
     for seed in (0, 1):
         begun = clock()
@@ -108,7 +108,7 @@ def main() -> None:
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device")
-    config = LMConfig(width=options.width, layers=options.layers, heads=options.heads)
+    config = LMConfig(dim=options.width, num_layers=options.layers, num_heads=options.heads)
     lm = model(config).to(torch.bfloat16)
     found = theirs(lm).to(device, torch.bfloat16)
     decoder = Decoder(lm.to(device), precision="bf16")

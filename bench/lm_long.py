@@ -22,17 +22,17 @@ from v2m.models.conditioning import Condition
 from v2m.models.inference import windows
 from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LMConfig
-from v2m.models.music_model import Branch
+from v2m.models.music_model import CFGBranch
 
 FRAME_RATE = 50
 WINDOW, STRIDE = 30 * FRAME_RATE, 18 * FRAME_RATE
 STEPS = 25  # that are timed
 
 
-def after(decoder: Decoder, branches: Sequence[Branch], seconds: float) -> Way:
+def after(decoder: Decoder, branches: Sequence[CFGBranch], seconds: float) -> Way:
     """Writes a few frames more or fewer after codes of so many seconds."""
     config = decoder.config
-    prompt = torch.randint(config.entries, (1, config.codebooks, round(seconds * FRAME_RATE)))
+    prompt = torch.randint(config.codebook_size, (1, config.num_codebooks, round(seconds * FRAME_RATE)))
     given = prompt.shape[2]
     return by_us(decoder, branches, prompt=prompt), given + 1, given + 1 + STEPS
 
@@ -40,12 +40,12 @@ def after(decoder: Decoder, branches: Sequence[Branch], seconds: float) -> Way:
 def piece(decoder: Decoder, seconds: int, tokens: int) -> float:
     """Seconds of work for each second of a piece."""
 
-    def branches(begin: int, end: int) -> list[Branch]:
+    def branches(begin: int, end: int) -> list[CFGBranch]:
         torch.manual_seed(begin + end)
-        return [(-2.0, None), (3.0, Condition.whole(torch.randn(1, tokens, decoder.config.width)))]
+        return [(-2.0, None), (3.0, Condition.from_tokens(torch.randn(1, tokens, decoder.config.dim)))]
 
     begun = time.perf_counter()
-    codes = windows.write(
+    codes = windows.generate_long(
         decoder,
         seconds * FRAME_RATE,
         window=WINDOW,
@@ -68,10 +68,10 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="bf16")
     options = parser.parse_args()
-    config = LMConfig(width=options.width, layers=options.layers, heads=options.heads)
+    config = LMConfig(dim=options.width, num_layers=options.layers, num_heads=options.heads)
     decoder = Decoder(model(config), precision=options.precision)
-    heard = Condition.whole(torch.randn(1, options.tokens, options.width))
-    branches: list[Branch] = [(-2.0, None), (3.0, heard)]
+    heard = Condition.from_tokens(torch.randn(1, options.tokens, options.width))
+    branches: list[CFGBranch] = [(-2.0, None), (3.0, heard)]
     ways = {f"{seconds}s": after(decoder, branches, seconds - STEPS / FRAME_RATE) for seconds in (1, 5, 15, 30)}
     figures: dict[str, float | str] = {}
     for name, ms in step_ms(ways, options.times).items():

@@ -19,8 +19,8 @@ from v2m.models.visual.vidmuse import ConditionerConfig
 KEPT = replace(shards.KEPT, vision="random:grid", width=768, whole=32, entries=2048, text_width=768)
 CONDITIONER = ConditionerConfig()
 SIZES = {
-    "tiny": LMConfig(width=64, layers=2, heads=4),
-    "middle": LMConfig(width=512, layers=8, heads=8),
+    "tiny": LMConfig(dim=64, num_layers=2, num_heads=4),
+    "middle": LMConfig(dim=512, num_layers=8, num_heads=8),
     "small": LMConfig(),  # MusicGen-small's
 }
 

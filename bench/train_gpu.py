@@ -40,14 +40,14 @@ class Measuring(LitMusicLM):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         lm = self.made.config.lm
-        self.steps = losses.inputs(batch.codes, batch.lengths, lm.pattern, lm.special).shape[2]
+        self.steps = losses.model_inputs(batch.codes, batch.lengths, lm.delay_pattern, lm.special_token_id).shape[2]
         return super().training_step(batch, _)
 
 
 def tokens(model: LitMusicLM, batch: Batch) -> int:
     """S: of condition that each step attends to."""
     with torch.no_grad():
-        found = model.made.condition(batch.text, batch.seen)
+        found = model.made.build_condition(batch.text, batch.seen)
     assert found is not None
     return found.tokens.shape[1]
 

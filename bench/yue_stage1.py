@@ -43,7 +43,7 @@ from v2m.generators.yue.lyrics import blank
 from v2m.generators.yue.prompt import Prompt
 from v2m.generators.yue.stage1 import Passage, Settings
 from v2m.generators.yue.tokenizer import Tokenizer
-from v2m.models.inference.sampling import draw
+from v2m.models.inference.sampling import gumbel_argmax
 
 ALLOWED = torch.arange(tokens.FIRST_CODE, tokens.first_id(1))
 SILENCE = 0
@@ -96,7 +96,7 @@ def separately(
             scores = penalty(chosen, guidance(last, out.logits[:, -1]))  # pyright: ignore[reportArgumentType]
             for step in narrowing:
                 scores = step(chosen, scores)  # pyright: ignore[reportArgumentType]
-            choice = draw(scores, generator)
+            choice = gumbel_argmax(scores, generator)
             written.append(int(choice))
             chosen = torch.cat([chosen, choice[None]], dim=1)
             ids = ALLOWED[choice][None]

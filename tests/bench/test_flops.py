@@ -14,9 +14,9 @@ from v2m.models.lm import LM, LMConfig
 
 @pytest.mark.parametrize(("clips", "steps", "tokens"), [(1, 10, 7), (3, 25, 12)])
 def test_the_count_is_that_of_every_product(clips: int, steps: int, tokens: int) -> None:
-    config = LMConfig(width=32, layers=3, heads=4, feedforward=96, codebooks=4, entries=50)
+    config = LMConfig(dim=32, num_layers=3, num_heads=4, ffn_dim=96, num_codebooks=4, codebook_size=50)
     lm = LM(config)
-    heard = Condition.whole(torch.randn(clips, tokens, 32, requires_grad=True))
+    heard = Condition.from_tokens(torch.randn(clips, tokens, 32, requires_grad=True))
     codes = torch.randint(50, (clips, 4, steps))
     with sdpa_kernel(SDPBackend.MATH):  # of products that can be counted
         with FlopCounterMode(display=False) as forth:

@@ -12,7 +12,7 @@ from v2m.data.collate import Batch
 from v2m.models import losses
 from v2m.models.lm import LMConfig
 from v2m.models.music_model import MusicConfig, MusicModel
-from v2m.models.visual.vidmuse import ConditionerConfig, Kind
+from v2m.models.visual.vidmuse import ConditionerConfig, ConditionerKind
 
 OTHERS = np.array([1, 2, 0, 4, 3])
 
@@ -22,18 +22,26 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     return held.windows(shards.write(tmp_path_factory.mktemp("shards"), (3, 2), seconds=2.0), 1.0, (1.0,))[0]
 
 
-def model(kind: Kind = "v2m") -> MusicModel:
+def model(kind: ConditionerKind = "v2m") -> MusicModel:
     torch.manual_seed(0)
-    sees = ConditionerConfig(kind, width=24, tokens=5, layers=1, heads=2, head_width=16, feedforward=32, fusion_heads=4)
-    return MusicModel(MusicConfig(LMConfig(32, 2, 4, entries=64), 16, conditioner=sees, window=1.0)).eval()
+    sees = ConditionerConfig(
+        kind, vision_dim=24, num_tokens=5, num_layers=1, num_heads=2, head_dim=16, ffn_dim=32, num_fusion_heads=4
+    )
+    return MusicModel(
+        MusicConfig(LMConfig(32, 2, 4, codebook_size=64), 16, conditioner=sees, segment_duration=1.0)
+    ).eval()
 
 
 def test_the_mean_over_clips_is_the_loss_of_training(batch: Batch) -> None:
     music = model()
     found = held.entropies(music, batch, batch.seen, batch.text)
-    read = losses.inputs(batch.codes, batch.lengths, music.config.lm.pattern, music.config.lm.special)
-    logits = music.lm(read, music.condition(batch.text, batch.seen))
-    wanted = losses.loss(logits, batch.codes, batch.lengths, music.config.lm.pattern).codebooks
+    read = losses.model_inputs(
+        batch.codes, batch.lengths, music.config.lm.delay_pattern, music.config.lm.special_token_id
+    )
+    logits = music.lm(read, music.build_condition(batch.text, batch.seen))
+    wanted = losses.codebook_cross_entropy(
+        logits, batch.codes, batch.lengths, music.config.lm.delay_pattern
+    ).per_codebook
     assert found.shape == (5, 4)
     assert found.mean(axis=0) == pytest.approx(wanted.detach().numpy(), abs=1e-5)
 
@@ -58,7 +66,9 @@ def test_without_video_and_words_nothing_of_them_counts(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize(("kind", "knows"), [("v2m", True), ("vidmuse", False)])
-def test_only_the_shape_that_knows_the_time_hears_of_rhythm_and_lateness(batch: Batch, kind: Kind, knows: bool) -> None:
+def test_only_the_shape_that_knows_the_time_hears_of_rhythm_and_lateness(
+    batch: Batch, kind: ConditionerKind, knows: bool
+) -> None:
     music = model(kind)
     own = held.entropies(music, batch, batch.seen, None)
     for other in (held.beating(batch.seen, OTHERS), held.late(batch.seen, 0.5)):

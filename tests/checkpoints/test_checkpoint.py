@@ -30,7 +30,7 @@ from v2m.models.music_model import MusicConfig
 from v2m.pretrained.file_patterns import match_files, unmatched
 
 ROOT = Path(__file__).parents[2]
-CONFIG = MusicConfig(lm=LMConfig(width=32, layers=2, heads=4, entries=64, delays=(0, 1, 2, 4)), text=16)
+CONFIG = MusicConfig(lm=LMConfig(dim=32, num_layers=2, num_heads=4, codebook_size=64, delays=(0, 1, 2, 4)), text_dim=16)
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def logits(model: V2M) -> Tensor:
     """Of some fixed codes and words."""
     lm = model.config.lm
     generator = torch.Generator().manual_seed(5)
-    codes = torch.randint(lm.entries + 1, (2, lm.codebooks, 9), generator=generator)
-    words = torch.randn(2, 3, model.config.text or 1, generator=generator)
-    return model.eval().lm(codes, model.read(Condition.whole(words)))
+    codes = torch.randint(lm.codebook_size + 1, (2, lm.num_codebooks, 9), generator=generator)
+    words = torch.randn(2, 3, model.config.text_dim or 1, generator=generator)
+    return model.eval().lm(codes, model.project_text(Condition.from_tokens(words)))
 
 
 def test_what_was_saved_gives_the_same_logits_bit_for_bit(model: V2M, tmp_path: Path) -> None:
@@ -204,10 +204,10 @@ def test_from_the_hub_in_one_layout_and_once_and_to_the_hub_as_it_would_have_bee
 def test_transformers_own_model_gives_the_same_logits(tmp_path: Path, variant: dict[str, bool]) -> None:
     folder = musicgen.transformers_folder(tmp_path / "published", **variant)
     ours, theirs = V2M.from_pretrained(str(folder)), published(folder)
-    codes = torch.randint(musicgen.ENTRIES, (2, ours.config.lm.codebooks, 9))
+    codes = torch.randint(musicgen.ENTRIES, (2, ours.config.lm.num_codebooks, 9))
     words = torch.randn(2, 3, musicgen.TEXT)
     expected = theirs.decoder(codes.flatten(0, 1), encoder_hidden_states=theirs.enc_to_dec_proj(words)).logits
-    given = ours.lm(codes, ours.read(Condition.whole(words))).flatten(0, 1)
+    given = ours.lm(codes, ours.project_text(Condition.from_tokens(words))).flatten(0, 1)
     assert (given - expected[..., -9:, :]).abs().max() < 1e-5
     config, state = ours.part("codec").read()
     sounds = encodec.published(theirs.audio_encoder.state_dict())  # weight norm under its older names
@@ -220,9 +220,9 @@ def test_transformers_decoder_alone_is_a_model_that_reads_no_text(tmp_path: Path
     theirs: Any = published(musicgen.transformers_folder(tmp_path / "published")).decoder
     theirs.save_pretrained(tmp_path / "alone")
     ours = V2M.from_pretrained(str(tmp_path / "alone"))
-    codes = torch.randint(musicgen.ENTRIES, (2, ours.config.lm.codebooks, 9))
+    codes = torch.randint(musicgen.ENTRIES, (2, ours.config.lm.num_codebooks, 9))
     assert (ours.lm(codes).flatten(0, 1) - theirs(codes.flatten(0, 1)).logits).abs().max() < 1e-5
-    assert ours.config.text is None
+    assert ours.config.text_dim is None
     with pytest.raises(DependencyError, match="names no codec"):
         ours.part("codec")
 

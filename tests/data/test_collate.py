@@ -52,10 +52,10 @@ def test_a_batch_is_filled_up_and_says_so() -> None:
     assert batch.codes.dtype == torch.int64
     assert batch.lengths.tolist() == [300, 125, 0]
     assert not batch.codes[1, :, 125:].any()
-    assert batch.seen.near.shape == (3, 12, 5, 24)
-    assert batch.seen.near_mask.sum(1).tolist() == [12, 5, 0]
-    assert batch.seen.whole_mask.sum(1).tolist() == [6, 6, 0]
-    assert batch.seen.rhythm_mask.sum(1).tolist() == [120, 50, 0]
+    assert batch.seen.short_term.shape == (3, 12, 5, 24)
+    assert batch.seen.short_term_mask.sum(1).tolist() == [12, 5, 0]
+    assert batch.seen.long_term_mask.sum(1).tolist() == [6, 6, 0]
+    assert batch.seen.event_mask.sum(1).tolist() == [120, 50, 0]
     assert batch.text.mask.sum(1).tolist() == [3, 0, 0]
     assert batch.keys == ["sample0001", "sample0003", ""]
     assert batch.to("cpu").skipped == 1

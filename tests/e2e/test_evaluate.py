@@ -160,7 +160,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Shards with what they name, and the words with which a model that has learned from them is tested."""
     root = tmp_path_factory.mktemp("run")
     shards = prepared(root)
-    sizes = ["--model.lm.width", "32", "--model.lm.layers", "1", "--data.window", "1", "--data.batch", "2"]
+    sizes = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1", "--data.batch", "2"]
     given = ["--data.train", str(shards), "--data.test", str(shards), "--trainer.max_steps", "4"]
     home = ["--trainer.default_root_dir", str(root / "run")]
     words = ["--config", str(ROOT / "configs/train/tiny.yaml"), *sizes, *given, *home, *QUIET]

@@ -35,7 +35,7 @@ from v2m.generators.in_memory import Trained
 from v2m.generators.musicgen import MusicGen
 from v2m.generators.vidmuse import VidMuse
 from v2m.media import video
-from v2m.models.lora import LoRA
+from v2m.models.lora import LoRAConfig
 from v2m.training import module as training_module
 from v2m.training.checkpoints import list_checkpoints
 
@@ -69,7 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, v2b_weights: Path, media: Pat
     settings = [*(f"--{name}={value}" for name, value in named.items()), f"--config={root}/tagger.yaml"]
     shards = root / "shards"
     assert prepare([*settings, "--device=cpu", "--quiet", str(root / "videos"), str(shards)]) == 0
-    sizes = ["--model.lm.width", "32", "--model.lm.layers", "1", "--data.window", "1.5", "--data.batch", "4"]
+    sizes = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1.5", "--data.batch", "4"]
     more = ["--data.train", str(shards), "--trainer.max_steps", "60", "--listening.every", "0"]
     root_dir = ["--trainer.default_root_dir", str(root / "run"), "--ema.decay", "0.9", "--trainer.logger", "false"]
     assert main(["fit", "--config", str(ROOT / "configs/train/tiny.yaml"), *sizes, *more, *root_dir, *QUIET]) == 0
@@ -205,7 +205,7 @@ def test_after_it_has_played_the_model_is_what_it_was(made: Made, clip: Path) ->
 def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_path: Path) -> None:
     learning = training_module.OptimConfig(rate=0.05, warmup=0)
     module, run = (
-        training_module.LitMusicLM(str(made.exported), lora=LoRA(rank=4), window=1.5, learning=learning),
+        training_module.LitMusicLM(str(made.exported), lora=LoRAConfig(rank=4), window=1.5, learning=learning),
         trainer(max_steps=5),
     )
     run.fit(module, ShardData(made.shards, batch=2, window=1.5, workers=0))

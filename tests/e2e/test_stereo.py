@@ -53,7 +53,7 @@ def test_a_stereo_model_is_learned_exported_and_played(
     assert losses[1] < 0.6 * losses[0]
     assert convert([newest, str(tmp_path / "made")]) == 0
     lm = V2M.from_pretrained(str(tmp_path / "made")).config.lm
-    assert (lm.channels, lm.codebooks, lm.pattern) == (2, 8, (0, 0, 1, 1, 2, 2, 3, 3))
+    assert (lm.channels, lm.num_codebooks, lm.delay_pattern) == (2, 8, (0, 0, 1, 1, 2, 2, 3, 3))
     windows = ["--generator.window", "1", "--generator.stride", "0.5", "--quiet", "--end", "1.5"]
     assert infer([str(clip), "--recipe", "vidmuse", "--generator.checkpoint", str(tmp_path / "made"), *windows]) == 0
     music, _ = heard(clip.with_name("cuts.v2m.mp4"))
@@ -67,9 +67,9 @@ def test_mono_and_stereo_do_not_mix(prepared: Path, tmp_path: Path, capsys: pyte
 
     torch.manual_seed(0)
     for codebooks, said in ((8, "2 channels of codes where the model has 1"), (4, "8 codebooks where the model has 4")):
-        lm = LMConfig(width=32, layers=1, heads=4, codebooks=codebooks, entries=64)
+        lm = LMConfig(dim=32, num_layers=1, num_heads=4, num_codebooks=codebooks, codebook_size=64)
         shutil.rmtree(tmp_path / "mono", ignore_errors=True)
-        V2M(MusicConfig(lm, 16, window=1.0)).save_pretrained(tmp_path / "mono")
+        V2M(MusicConfig(lm, 16, segment_duration=1.0)).save_pretrained(tmp_path / "mono")
         start = ["--model.start", str(tmp_path / "mono"), "--model.lm", "null", "--model.conditioner", "null"]
         assert train(words(prepared, tmp_path / "run", *start)) == USAGE
         assert said in capsys.readouterr().err

@@ -20,7 +20,7 @@ from v2m.training.checkpoints import list_checkpoints
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs/train").glob("*.yaml"))
-SMALL = ["--model.lm.width", "32", "--model.lm.layers", "1", "--data.window", "1", "--data.batch", "2"]
+SMALL = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1", "--data.batch", "2"]
 
 
 def words(folder: Path, root: Path, *more: str) -> list[str]:
@@ -60,7 +60,7 @@ def test_trained_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.Capt
     assert {kind: part.name for kind, part in model.parts.items()} == dict.fromkeys(model.parts, "tiny")
     assert model.shown is not None
     assert (model.shown.pool, model.shown.rhythm, model.shown.whole) == ("grid", made.KEPT.rhythm, 6)
-    assert model.config.window == 1.0
+    assert model.config.segment_duration == 1.0
     assert main(["validate", *words(folder, tmp_path / "run", *validated, "6")[1:], "--ckpt_path", str(paths[0])]) == 0
     assert "validation/loss" in capsys.readouterr().out
 

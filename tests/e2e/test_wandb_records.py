@@ -62,11 +62,11 @@ def test_all_of_a_run_is_in_wandbs_file_and_no_secret(folder: Path, tmp_path: Pa
     config, figures, files = _read(tmp_path / "kept")
     [path] = (tmp_path / "kept").rglob("*.wandb")
     assert "model" in config, done.stderr[-3000:]
-    assert config["model"]["lm"]["width"] == 32
+    assert config["model"]["lm"]["dim"] == 32
     assert config["data"] == config["data"] | {"train": str(folder), "batch": 2, "window": 1.0}
     assert config["trainer"]["max_steps"] == STEPS
     assert config["listening"]["seed"] == 0
-    assert config["made"]["model"]["conditioner"]["width"] == 32  # what only the shards decide
+    assert config["made"]["model"]["conditioner"]["vision_dim"] == 32  # what only the shards decide
     assert config["made"]["shards"]["codec"].endswith("encodec")
     assert config["made"]["weights_that_learn"] > 50_000
 

@@ -33,7 +33,7 @@ def test_there_and_back_bit_for_bit(kind: dict[str, bool]) -> None:
     state = tiny.audiocraft_model(settings).state_dict()
     plain, own = config_to_v2m(settings, state), to_v2m(state)
     assert {name: value.shape for name, value in own.items()} == {
-        name: value.shape for name, value in MusicModel(MusicConfig.of(plain)).state_dict().items()
+        name: value.shape for name, value in MusicModel(MusicConfig.from_dict(plain)).state_dict().items()
     }
     back = from_v2m(own)
     assert back.keys() == state.keys()
@@ -73,9 +73,9 @@ def test_delays_of_its_own_are_kept() -> None:
         ({"fuser__prepend": ["self_wav"]}, "both fuser.cross and fuser.prepend"),
         ({"conditioners__style": {"model": "style"}}, r"conditioners.style \(style\)"),
         ({"interleave_stereo_codebooks": {"use": True, "per_timestep": True}}, "per_timestep"),
-        ({"transformer_lm__dim": 64}, "width is 64 but 32 by the weights; feedforward"),
-        ({"transformer_lm__num_layers": 3}, "layers is 3 but 2 by the weights"),
-        ({"transformer_lm__card": 2048}, "entries is 2048 but 64 by the weights"),
+        ({"transformer_lm__dim": 64}, "dim is 64 but 32 by the weights; ffn_dim"),
+        ({"transformer_lm__num_layers": 3}, "num_layers is 3 but 2 by the weights"),
+        ({"transformer_lm__card": 2048}, "codebook_size is 2048 but 64 by the weights"),
         ({"transformer_lm__n_q": None}, "xp.cfg says no transformer_lm.n_q"),
     ],
 )
@@ -98,6 +98,6 @@ def test_weights_of_another_model_are_told() -> None:
 
 
 def test_what_audiocraft_cannot_be_is_refused() -> None:
-    plain = MusicConfig().plain | {"conditioner": {"kind": "vidmuse"}}
+    plain = MusicConfig().to_dict() | {"conditioner": {"kind": "vidmuse"}}
     with pytest.raises(UsageError, match="no model that sees"):
         config_from_v2m(plain)

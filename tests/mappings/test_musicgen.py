@@ -34,7 +34,7 @@ def test_there_and_back_bit_for_bit(kind: dict[str, bool], tmp_path: Path) -> No
     parts = split(state)
     plain, own = config_to_v2m(config, parts.own), to_v2m(parts.own)
     assert {name: value.shape for name, value in own.items()} == {
-        name: value.shape for name, value in MusicModel(MusicConfig.of(plain)).state_dict().items()
+        name: value.shape for name, value in MusicModel(MusicConfig.from_dict(plain)).state_dict().items()
     }
     back = merge(from_v2m(own), parts.text_encoder, parts.audio_encoder)
     assert back.keys() == state.keys() - {POSITIONS}
@@ -49,7 +49,7 @@ def test_a_decoder_alone(published: tuple[dict[str, Any], dict[str, Tensor]]) ->
     config, state = published
     alone = {name.removeprefix("decoder."): value for name, value in state.items() if name.startswith("decoder.")}
     plain = config_to_v2m(config["decoder"], split(alone).own)
-    assert plain["text"] is None
+    assert plain["text_dim"] is None
     back = from_v2m(to_v2m(alone), composite=False)
     assert back.keys() == alone.keys() - {POSITIONS.removeprefix("decoder.")}
     assert config_from_v2m(plain)["architectures"] == ["MusicgenForCausalLM"]
@@ -64,7 +64,7 @@ def test_another_family_is_told(published: tuple[dict[str, Any], dict[str, Tenso
         check({"model_type": "musicgen", "text_encoder": {}})
     with pytest.raises(DependencyError, match="scale_embedding True"):
         config_to_v2m(config | {"decoder": config["decoder"] | {"scale_embedding": True}}, own)
-    with pytest.raises(DependencyError, match="codebooks is 8 but 4 by the weights"):
+    with pytest.raises(DependencyError, match="num_codebooks is 8 but 4 by the weights"):
         config_to_v2m(config | {"decoder": config["decoder"] | {"num_codebooks": 8}}, own)
     with pytest.raises(DependencyError, match="cross_attention is False but True by the weights"):
         config_to_v2m(config | {"model_type": "musicgen_melody"}, own)
@@ -86,13 +86,13 @@ def test_weights_of_another_model_are_told(published: tuple[dict[str, Any], dict
 
 
 def test_what_transformers_cannot_be_is_refused() -> None:
-    plain = MusicConfig().plain
+    plain = MusicConfig().to_dict()
     lm = plain["lm"]
     for given, told in (
         (plain | {"lm": lm | {"delays": [0, 0, 1, 2]}}, r"its delays are not \[0, 0, 1, 2\]"),
         (plain | {"conditioner": {"kind": "vidmuse"}}, "no model that sees"),
-        (plain | {"chroma": 12}, "its layers do not attend to melodies"),
-        (plain | {"text": 1024}, "no projection of 1024 wide tokens"),
+        (plain | {"num_chroma": 12}, "its layers do not attend to melodies"),
+        (plain | {"text_dim": 1024}, "no projection of 1024 wide tokens"),
     ):
         with pytest.raises(UsageError, match=told):
             config_from_v2m(given)

@@ -33,7 +33,7 @@ def test_there_and_back_bit_for_bit(published: Published) -> None:
     settings, state = published
     plain, (own, clip) = config_to_v2m(settings, state), to_v2m(state)
     assert {name: value.shape for name, value in own.items()} == {
-        name: value.shape for name, value in MusicModel(MusicConfig.of(plain)).state_dict().items()
+        name: value.shape for name, value in MusicModel(MusicConfig.from_dict(plain)).state_dict().items()
     }
     back = from_v2m(own, clip)
     assert back.keys() == state.keys() - {POSITIONS}
@@ -63,6 +63,6 @@ def test_what_it_cannot_be_is_refused(published: Published) -> None:
     with pytest.raises(UsageError, match="models with its conditioner alone"):
         config_from_v2m(plain | {"conditioner": None})
     with pytest.raises(UsageError, match="no place for learned nulls"):
-        config_from_v2m(plain | {"conditioner": plain["conditioner"] | {"nulls": True}})
+        config_from_v2m(plain | {"conditioner": plain["conditioner"] | {"null_tokens": True}})
     with pytest.raises(UsageError, match="not 2 and 3"):
-        config_from_v2m(plain | {"conditioner": plain["conditioner"] | {"heads": 2}})
+        config_from_v2m(plain | {"conditioner": plain["conditioner"] | {"num_heads": 2}})

@@ -6,32 +6,32 @@ import numpy as np
 import pytest
 import torch
 
-from v2m.models.conditioning import Condition, Cues, join
+from v2m.models.conditioning import Condition, StepBias, concat
 
 
 def test_side_by_side() -> None:
-    one, two = Condition.whole(torch.ones(2, 3, 4)), Condition(torch.zeros(2, 1, 4), torch.zeros(2, 1).bool())
-    both = join(one, None, two)
+    one, two = Condition.from_tokens(torch.ones(2, 3, 4)), Condition(torch.zeros(2, 1, 4), torch.zeros(2, 1).bool())
+    both = concat(one, None, two)
     assert both is not None
     assert torch.equal(both.tokens, torch.cat([one.tokens, two.tokens], 1))
     assert both.mask.tolist() == [[True, True, True, False]] * 2
-    assert join(None, None) is None
+    assert concat(None, None) is None
 
 
 def test_another_type_leaves_the_mask() -> None:
-    moved = Condition.whole(torch.ones(1, 2, 3)).to("cpu", torch.bfloat16)
+    moved = Condition.from_tokens(torch.ones(1, 2, 3)).to("cpu", torch.bfloat16)
     assert (moved.tokens.dtype, moved.mask.dtype) == (torch.bfloat16, torch.bool)
 
 
-def cues() -> Cues:
+def cues() -> StepBias:
     """Two rows, of which the second has its last cue not there."""
     tokens = torch.tensor([[0.0, 10.0, 30.0], [5.0, 7.0, 1000.0]])[..., None]
-    return Cues(tokens, torch.tensor([[1.5, 3.5, 5.5]] * 2), torch.tensor([[True] * 3, [True, True, False]]))
+    return StepBias(tokens, torch.tensor([[1.5, 3.5, 5.5]] * 2), torch.tensor([[True] * 3, [True, True, False]]))
 
 
 def test_cues_are_lines_between_their_places_and_stand_before_and_after() -> None:
     steps = torch.arange(8.0)
-    found = cues().spread(8)[..., 0]
+    found = cues().interpolate(8)[..., 0]
     np.testing.assert_allclose(found[0], np.interp(steps, [1.5, 3.5, 5.5], [0, 10, 30]), rtol=1e-6)
     np.testing.assert_allclose(found[1], np.interp(steps, [1.5, 3.5], [5, 7]), rtol=1e-6)
 
@@ -39,21 +39,21 @@ def test_cues_are_lines_between_their_places_and_stand_before_and_after() -> Non
 def test_a_row_without_cues_is_told_nothing_and_one_alone_stands_for_all_steps() -> None:
     given = cues()
     given.mask[0], given.mask[1, 1:] = False, False
-    found = given.spread(4)[..., 0]
+    found = given.interpolate(4)[..., 0]
     assert found.tolist() == [[0.0] * 4, [5.0] * 4]
-    emptied = Condition(torch.zeros(2, 1, 1), torch.ones(2, 1) > 0, cues()).without(torch.tensor([True, False]))
+    emptied = Condition(torch.zeros(2, 1, 1), torch.ones(2, 1) > 0, cues()).drop(torch.tensor([True, False]))
     assert emptied.mask.tolist() == [[False], [True]]
-    assert emptied.cues is not None
-    assert emptied.cues.spread(3)[:, 0, 0].tolist() == [0.0, 5.0]
+    assert emptied.step_bias is not None
+    assert emptied.step_bias.interpolate(3)[:, 0, 0].tolist() == [0.0, 5.0]
 
 
 def test_cues_go_with_their_rows_and_through_joining() -> None:
     with_cues = Condition(torch.zeros(2, 1, 1), torch.ones(2, 1) > 0, cues())
-    joined = join(Condition.whole(torch.ones(2, 2, 1)), with_cues)
+    joined = concat(Condition.from_tokens(torch.ones(2, 2, 1)), with_cues)
     assert joined is not None
-    assert joined.cues is with_cues.cues
-    last = joined.picked(slice(1, 2)).to("cpu", torch.bfloat16)
-    assert last.cues is not None
-    assert torch.equal(last.cues.spread(4).float(), cues().spread(4)[1:])
+    assert joined.step_bias is with_cues.step_bias
+    last = joined.select(slice(1, 2)).to("cpu", torch.bfloat16)
+    assert last.step_bias is not None
+    assert torch.equal(last.step_bias.interpolate(4).float(), cues().interpolate(4)[1:])
     with pytest.raises(AssertionError):
-        join(with_cues, with_cues)
+        concat(with_cues, with_cues)

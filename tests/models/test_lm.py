@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from v2m.models.conditioning import Condition, join
+from v2m.models.conditioning import Condition, concat
 from v2m.models.lm import LM, LMConfig
 
-TINY = {"width": 16, "layers": 2, "heads": 2, "codebooks": 2, "entries": 24}
+TINY = {"dim": 16, "num_layers": 2, "num_heads": 2, "num_codebooks": 2, "codebook_size": 24}
 
 
 def made(seed: int = 0, **settings: object) -> LM:
@@ -25,7 +25,7 @@ def codes(steps: int = 9) -> Tensor:
 
 
 def memory(tokens: int = 5, seed: int = 2) -> Condition:
-    return Condition.whole(torch.randn(2, tokens, 16, generator=torch.Generator().manual_seed(seed)))
+    return Condition.from_tokens(torch.randn(2, tokens, 16, generator=torch.Generator().manual_seed(seed)))
 
 
 @pytest.mark.parametrize("crossing", [True, False])
@@ -71,7 +71,7 @@ def test_what_is_masked_does_not_matter(crossing: bool) -> None:
 @torch.inference_mode()
 def test_memory_has_no_order() -> None:
     model, text, video = made().eval(), memory(3, 4), memory(5, 5)
-    assert torch.allclose(model(codes(), join(text, video)), model(codes(), join(video, text)), atol=1e-5)
+    assert torch.allclose(model(codes(), concat(text, video)), model(codes(), concat(video, text)), atol=1e-5)
 
 
 def trained(model: LM, run: object = None) -> tuple[Tensor, list[Tensor]]:
@@ -91,7 +91,7 @@ def test_checkpointing_changes_no_gradient(crossing: bool, dropout: float) -> No
     model = made(cross_attention=crossing, dropout=dropout)
     torch.manual_seed(6)
     loss, grads = trained(model)
-    model.checkpointing = True
+    model.gradient_checkpointing = True
     torch.manual_seed(6)
     again, same = trained(model)
     assert torch.equal(loss, again)
@@ -118,7 +118,7 @@ def test_a_training_step_compiles_whole() -> None:
 def test_it_starts_where_it_can_learn() -> None:
     """Knowing nothing, its loss is near ln V, in the deep as in the shallow; and a few steps learn a short piece."""
     for layers in (2, 12):
-        model = made(layers=layers).eval()
+        model = made(num_layers=layers).eval()
         logits = model(codes(), memory()).detach()
         loss = cross_entropy(logits.flatten(0, 2), codes().flatten() % 24)
         assert abs(float(loss) - math.log(24)) < 1.0
@@ -132,11 +132,11 @@ def test_it_starts_where_it_can_learn() -> None:
 
 
 def test_sizes_that_cannot_be_are_told_together() -> None:
-    with pytest.raises(ValueError, match="layers 0 must be 1 or more"):
-        LMConfig(layers=0)
-    with pytest.raises(ValueError, match=r"width 30 must be even and a multiple of the 16 heads.*dropout 1 must"):
-        LMConfig(width=30, dropout=1.0)
+    with pytest.raises(ValueError, match="num_layers 0 must be 1 or more"):
+        LMConfig(num_layers=0)
+    with pytest.raises(ValueError, match=r"dim 30 must be even and a multiple of the 16 heads.*dropout 1 must"):
+        LMConfig(dim=30, dropout=1.0)
     with pytest.raises(ValueError, match=r"delays \[0, 1\] must be 4 numbers"):
         LMConfig(delays=(0, 1))
     with pytest.raises(ValueError, match="3 codebooks cannot be shared by 2 channels"):
-        LMConfig(codebooks=3, channels=2)
+        LMConfig(num_codebooks=3, channels=2)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from v2m.models import patterns
-from v2m.models.losses import inputs, loss
+from v2m.models.losses import codebook_cross_entropy, model_inputs
 
 DELAYS, ENTRIES = (0, 1, 2, 3), 8
 
@@ -36,23 +36,23 @@ def test_it_is_audiocrafts_where_all_is_there() -> None:
 
     torch.manual_seed(0)
     codes, lengths = torch.randint(ENTRIES, (3, 4, 12)), torch.full((3,), 12)
-    given = inputs(codes, lengths, DELAYS, ENTRIES)[:, :, :12]
+    given = model_inputs(codes, lengths, DELAYS, ENTRIES)[:, :, :12]
     pattern = DelayedPatternProvider(4, list(DELAYS)).get_pattern(12)
     theirs, _, _ = pattern.build_pattern_sequence(codes, ENTRIES, keep_only_valid_steps=True)
     assert torch.equal(given, theirs[:, :, :12])  # of its 13 steps the last predicts nothing
     logits = torch.randn(3, 4, 12, ENTRIES)
-    found = loss(logits, codes, lengths, DELAYS)
-    assert torch.allclose(found.codebooks, audiocrafts(logits, codes), atol=1e-6)
-    assert found.mean == pytest.approx(float(found.codebooks.mean()))
+    found = codebook_cross_entropy(logits, codes, lengths, DELAYS)
+    assert torch.allclose(found.per_codebook, audiocrafts(logits, codes), atol=1e-6)
+    assert found.mean == pytest.approx(float(found.per_codebook.mean()))
 
 
 def test_each_code_is_held_against_what_was_said_of_it_the_step_before() -> None:
     """Logits that know what comes next lose nothing; one step later they lose all."""
     codes, lengths = torch.randint(ENTRIES, (2, 4, 9)), torch.tensor([9, 9])
-    sequence = patterns.build(codes, DELAYS, 0)
+    sequence = patterns.apply_delays(codes, DELAYS, 0)
     knowing = 100.0 * torch.nn.functional.one_hot(sequence[:, :, 1:], ENTRIES).float()
-    assert loss(knowing, codes, lengths, DELAYS).mean < 1e-6
-    assert loss(knowing.roll(1, 2), codes, lengths, DELAYS).codebooks.min() > 20
+    assert codebook_cross_entropy(knowing, codes, lengths, DELAYS).mean < 1e-6
+    assert codebook_cross_entropy(knowing.roll(1, 2), codes, lengths, DELAYS).per_codebook.min() > 20
 
 
 def test_what_is_behind_the_end_of_a_short_clip_counts_nowhere() -> None:
@@ -61,14 +61,16 @@ def test_what_is_behind_the_end_of_a_short_clip_counts_nowhere() -> None:
     codes, lengths = torch.randint(ENTRIES, (2, 4, 10)), torch.tensor([10, 4])
     other = codes.clone()
     other[1, :, 4:] = torch.randint(ENTRIES, (4, 6))
-    given = inputs(codes, lengths, DELAYS, ENTRIES)
-    assert torch.equal(given, inputs(other, lengths, DELAYS, ENTRIES))
-    assert torch.equal(given[1:, :, :8], patterns.build(codes[1:, :, :4], DELAYS, ENTRIES))
+    given = model_inputs(codes, lengths, DELAYS, ENTRIES)
+    assert torch.equal(given, model_inputs(other, lengths, DELAYS, ENTRIES))
+    assert torch.equal(given[1:, :, :8], patterns.apply_delays(codes[1:, :, :4], DELAYS, ENTRIES))
     logits = torch.randn(2, 4, given.shape[2], ENTRIES)
-    found = loss(logits, codes, lengths, DELAYS).codebooks
-    assert torch.equal(found, loss(logits, other, lengths, DELAYS).codebooks)
+    found = codebook_cross_entropy(logits, codes, lengths, DELAYS).per_codebook
+    assert torch.equal(found, codebook_cross_entropy(logits, other, lengths, DELAYS).per_codebook)
     whole, short = (
-        loss(logits[row : row + 1], codes[row : row + 1, :, :count], lengths[row : row + 1], DELAYS).codebooks
+        codebook_cross_entropy(
+            logits[row : row + 1], codes[row : row + 1, :, :count], lengths[row : row + 1], DELAYS
+        ).per_codebook
         for row, count in ((0, 10), (1, 4))
     )
     assert torch.allclose(found, (10 * whole + 4 * short) / 14)
@@ -76,5 +78,5 @@ def test_what_is_behind_the_end_of_a_short_clip_counts_nowhere() -> None:
 
 def test_of_too_short_a_clip_no_codebook_is_no_number() -> None:
     codes = torch.randint(ENTRIES, (1, 4, 2))
-    found = loss(torch.zeros(1, 4, 2, ENTRIES), codes, torch.tensor([2]), DELAYS)
-    assert found.codebooks.tolist() == pytest.approx([math.log(ENTRIES)] * 2 + [0, 0])
+    found = codebook_cross_entropy(torch.zeros(1, 4, 2, ENTRIES), codes, torch.tensor([2]), DELAYS)
+    assert found.per_codebook.tolist() == pytest.approx([math.log(ENTRIES)] * 2 + [0, 0])

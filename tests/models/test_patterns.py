@@ -15,21 +15,21 @@ DELAYS = [(0,), (0, 1, 2, 3), (0, 0, 1, 1, 2, 2, 3, 3), (0, 2, 1), (1, 1)]
 @pytest.mark.parametrize("delays", DELAYS)
 def test_every_code_is_at_its_delay_and_comes_back(delays: tuple[int, ...], frames: int) -> None:
     codes = torch.randint(64, (2, len(delays), frames))
-    built = patterns.build(codes, delays, 64)
-    assert built.shape[2] == patterns.steps(frames, delays) == frames + max(delays) + 1
+    built = patterns.apply_delays(codes, delays, 64)
+    assert built.shape[2] == patterns.num_steps(frames, delays) == frames + max(delays) + 1
     for k, delay in enumerate(delays):
         for step in range(built.shape[2]):
             frame = step - 1 - delay
             expected = codes[:, k, frame] if 0 <= frame < frames else torch.tensor([64, 64])
             assert torch.equal(built[:, k, step], expected)
-    assert torch.equal(patterns.revert(built, delays), codes)
+    assert torch.equal(patterns.revert_delays(built, delays), codes)
 
 
 @pytest.mark.parametrize("delays", DELAYS)
 def test_what_a_step_says_is_about_the_next(delays: tuple[int, ...]) -> None:
     """Outputs that name the code of the next step become those codes, frame by frame; with entries behind, too."""
     codes = torch.randint(64, (2, len(delays), 9))
-    built = patterns.build(codes, delays, 64)
+    built = patterns.apply_delays(codes, delays, 64)
     assert torch.equal(patterns.predicted(built[:, :, 1:], delays), codes)
     wide = torch.nn.functional.one_hot(built[:, :, 1:])
     assert torch.equal(patterns.predicted(wide, delays).argmax(-1), codes)
@@ -40,13 +40,13 @@ def test_what_a_step_says_is_about_the_next(delays: tuple[int, ...]) -> None:
 def test_sequences_are_those_of_audiocraft(channels: int, codebooks: int, frames: int) -> None:
     from audiocraft.modules.codebooks_patterns import DelayedPatternProvider
 
-    delays = LMConfig(codebooks=codebooks, channels=channels, entries=64).pattern
+    delays = LMConfig(num_codebooks=codebooks, channels=channels, codebook_size=64).delay_pattern
     theirs = DelayedPatternProvider(codebooks, delays=list(delays)).get_pattern(frames)
     codes = torch.randint(64, (2, codebooks, frames))
     expected, *_ = theirs.build_pattern_sequence(codes, 64)
-    built = patterns.build(codes, delays, 64)
+    built = patterns.apply_delays(codes, delays, 64)
     assert torch.equal(built, expected)
-    assert torch.equal(patterns.revert(built, delays), theirs.revert_pattern_sequence(expected, -1)[0])
+    assert torch.equal(patterns.revert_delays(built, delays), theirs.revert_pattern_sequence(expected, -1)[0])
     logits = torch.randn(2, codebooks, built.shape[2], 5)
     back, _, mask = theirs.revert_pattern_logits(logits.permute(0, 3, 1, 2), float("nan"))
     assert mask.all()

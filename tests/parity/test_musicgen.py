@@ -29,7 +29,7 @@ from tests.reference.slow_models import greedy
 from v2m.core.types import SamplingConfig
 from v2m.mappings import audiocraft, musicgen
 from v2m.models import patterns
-from v2m.models.conditioning import Condition, join
+from v2m.models.conditioning import Condition, concat
 from v2m.models.music_model import MusicConfig, MusicModel
 
 KINDS: dict[str, dict[str, bool]] = {"mono": {}, "stereo": {"stereo": True}, "melody": {"melody": True}}
@@ -40,7 +40,7 @@ HEARD = (TEXT != 0).long()
 
 
 def built(plain: dict[str, Any], state: dict[str, Tensor]) -> MusicModel:
-    model = MusicModel(MusicConfig.of(plain)).eval().requires_grad_(False)
+    model = MusicModel(MusicConfig.from_dict(plain)).eval().requires_grad_(False)
     model.load_state_dict(state)
     return model
 
@@ -72,8 +72,10 @@ def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def some_codes(model: MusicModel, frames: int = 60) -> Tensor:
     """(2, K, S), delayed."""
     config = model.config.lm
-    codes = torch.randint(config.entries, (2, config.codebooks, frames), generator=torch.Generator().manual_seed(3))
-    return patterns.build(codes, config.pattern, config.special)
+    codes = torch.randint(
+        config.codebook_size, (2, config.num_codebooks, frames), generator=torch.Generator().manual_seed(3)
+    )
+    return patterns.apply_delays(codes, config.delay_pattern, config.special_token_id)
 
 
 def one_hot(frames: int) -> Tensor:
@@ -93,12 +95,14 @@ def test_logits_are_those_of_the_whole_composite(composite: tuple[Any, MusicMode
     codes = some_codes(model)
     encoded = Condition(theirs.text_encoder(TEXT, attention_mask=HEARD).last_hidden_state, HEARD.bool())
     given: dict[str, Any] = {"input_ids": TEXT, "attention_mask": HEARD, "decoder_input_ids": codes.flatten(0, 1)}
-    heard: Condition | None = model.read(encoded)
+    heard: Condition | None = model.project_text(encoded)
     if model.chroma is not None:
         chroma = one_hot(100)
         given["input_features"] = chroma
         assert heard is not None
-        heard = join(model.hear(chroma.repeat(1, 3, 1)[:, : tiny.CHROMA_FRAMES]), Condition.whole(heard.tokens))
+        heard = concat(
+            model.project_melody(chroma.repeat(1, 3, 1)[:, : tiny.CHROMA_FRAMES]), Condition.from_tokens(heard.tokens)
+        )
     logits = theirs(**given).logits.unflatten(0, (2, -1))[:, :, -codes.shape[2] :]
     assert_close(model.lm(codes, heard), logits)
     alone = theirs.decoder(codes.flatten(0, 1)).logits.unflatten(0, (2, -1))
@@ -122,21 +126,21 @@ def test_logits_and_guidance_are_those_of_audiocraft(original: tuple[Any, MusicM
     theirs, model = original
     codes = some_codes(model)
     encoded = torch.randn(2, 5, tiny.TEXT, generator=torch.Generator().manual_seed(6))
-    text = model.read(Condition(encoded, HEARD.bool()))
-    text = Condition.whole(text.tokens)
+    text = model.project_text(Condition(encoded, HEARD.bool()))
+    text = Condition.from_tokens(text.tokens)
     tensors, heard = {"description": (text.tokens, HEARD)}, [text]
     if model.chroma is not None:
-        melody = model.hear(one_hot(20))
+        melody = model.project_melody(one_hot(20))
         tensors["self_wav"] = (melody.tokens, melody.mask)
         heard = [melody, text]
     null = {name: (torch.zeros_like(tokens), torch.zeros_like(mask)) for name, (tokens, mask) in tensors.items()}
     if model.chroma is not None:  # audiocraft does not mask melodies that it repeats to one length, nor silence
-        silence = model.hear(torch.eye(tiny.CHROMA)[:1].expand(2, 20, -1))
+        silence = model.project_melody(torch.eye(tiny.CHROMA)[:1].expand(2, 20, -1))
         null["self_wav"] = (silence.tokens, silence.mask)
     both, none = (theirs(codes, conditions=[], condition_tensors=each) for each in (tensors, null))
-    assert_close(model.lm(codes, join(*heard)), both)
+    assert_close(model.lm(codes, concat(*heard)), both)
     extra = {} if len(heard) == 1 else {"melody": heard[0]}
-    branches = model.branches(SamplingConfig(cfg_scale=3.0), text=text, **extra)
+    branches = model.cfg_branches(SamplingConfig(cfg_scale=3.0), text=text, **extra)
     assert [share for share, _ in branches] == [-2.0, 3.0]
     ours = torch.stack([share * model.lm(codes, each) for share, each in branches]).sum(0)
     assert_close(ours, none + (both - none) * 3.0)
@@ -153,7 +157,9 @@ def test_the_likeliest_codes_are_those_of_audiocraft(original: tuple[Any, MusicM
     said = [ConditioningAttributes(text={"description": "calm"})]
     expected = theirs.generate(conditions=said, max_gen_len=FRAMES, use_sampling=False, cfg_coef=3.0)
     theirs.condition_provider = kept
-    found = greedy(model.lm, model.branches(SamplingConfig(cfg_scale=3.0), text=Condition.whole(memory)), FRAMES)
+    found = greedy(
+        model.lm, model.cfg_branches(SamplingConfig(cfg_scale=3.0), text=Condition.from_tokens(memory)), FRAMES
+    )
     assert torch.equal(found, expected)
     assert len(expected.unique()) > 10, "the codes vary, so that being equal says something"
 
@@ -164,9 +170,9 @@ def test_the_likeliest_codes_are_those_of_transformers(composite: tuple[Any, Mus
     """Without its cache: with it, transformers 5.23 writes other codes than its own logits say. Nor may it be left to
     find out what is masked: it takes the code at the start for padding."""
     theirs, model = composite
-    count = model.config.lm.codebooks
+    count = model.config.lm.num_codebooks
     memory = torch.randn(1, 6, tiny.WIDTH, generator=torch.Generator().manual_seed(7))
-    last = max(model.config.lm.pattern)
+    last = max(model.config.lm.delay_pattern)
     out = theirs.decoder.generate(
         inputs=torch.full((count, 1), tiny.ENTRIES),
         encoder_hidden_states=torch.cat([memory, torch.zeros_like(memory)]),
@@ -181,7 +187,9 @@ def test_the_likeliest_codes_are_those_of_transformers(composite: tuple[Any, Mus
         decoder_start_token_id=tiny.ENTRIES,
     )
     expected = out.reshape(1, count, -1)
-    found = greedy(model.lm, model.branches(SamplingConfig(cfg_scale=3.0), text=Condition.whole(memory)), FRAMES)
+    found = greedy(
+        model.lm, model.cfg_branches(SamplingConfig(cfg_scale=3.0), text=Condition.from_tokens(memory)), FRAMES
+    )
     assert torch.equal(found, expected)
     assert len(expected.unique()) > 10, "the codes vary, so that being equal says something"
 
@@ -192,11 +200,16 @@ def test_ours_in_their_layouts_is_the_same_model(kind: str, tmp_path: Path) -> N
     """A model that began here: our settings make their model, our weights fill it, the logits are the same."""
     melody, stereo = kind == "melody", kind == "stereo"
     torch.manual_seed(8)
-    lm = {"width": 24, "layers": 2, "heads": 2, "entries": 32, "channels": 1 + stereo, "codebooks": 4 + 4 * stereo}
-    plain = {"lm": lm | {"cross_attention": not melody}, "text": tiny.TEXT, "chroma": tiny.CHROMA if melody else None}
-    model = MusicModel(MusicConfig.of(plain)).eval()
-    plain, codes = model.config.plain, some_codes(model, 20)
-    memory = Condition.whole(torch.randn(2, 5, 24))
+    lm = {"dim": 24, "num_layers": 2, "num_heads": 2, "codebook_size": 32, "channels": 1 + stereo}
+    lm["num_codebooks"] = 4 + 4 * stereo
+    plain = {
+        "lm": lm | {"cross_attention": not melody},
+        "text_dim": tiny.TEXT,
+        "num_chroma": tiny.CHROMA if melody else None,
+    }
+    model = MusicModel(MusicConfig.from_dict(plain)).eval()
+    plain, codes = model.config.to_dict(), some_codes(model, 20)
+    memory = Condition.from_tokens(torch.randn(2, 5, 24))
     ours = model.lm(codes, memory)
 
     settings = audiocraft.config_from_v2m(plain)
@@ -205,7 +218,7 @@ def test_ours_in_their_layouts_is_the_same_model(kind: str, tmp_path: Path) -> N
     said = {"description": (memory.tokens, memory.mask)}
     assert_close(ours, theirs(codes, conditions=[], condition_tensors=said))
     again = audiocraft.config_to_v2m(settings, audiocraft.from_v2m(model.state_dict()))
-    assert MusicConfig.of(again).plain == plain | {"lm": plain["lm"] | {"feedforward": 96}}
+    assert MusicConfig.from_dict(again).to_dict() == plain | {"lm": plain["lm"] | {"ffn_dim": 96}}
 
     config = musicgen.config_from_v2m(plain)
     family: Any = MusicgenMelodyForCausalLM if melody else MusicgenForCausalLM

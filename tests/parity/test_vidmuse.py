@@ -20,7 +20,7 @@ from v2m.mappings import vidmuse
 from v2m.models import patterns
 from v2m.models.conditioning import Condition
 from v2m.models.music_model import MusicConfig, MusicModel
-from v2m.models.visual.inputs import Seen
+from v2m.models.visual.inputs import VisualInputs
 
 State = dict[str, Tensor]
 
@@ -92,11 +92,11 @@ def written(state: State, sequence: Tensor, memory: Tensor, heads: int) -> Tenso
     return torch.stack([lined(state, f"linears.{k}", x) for k in range(count)], 1)
 
 
-def shown(near: Tensor, whole: Tensor) -> Seen:
+def shown(near: Tensor, whole: Tensor) -> VisualInputs:
     """All of it is there; the published shape knows neither times nor rhythm."""
     times = [torch.zeros(each.shape[:2]) for each in (near, whole)]
     masks = [torch.ones(each.shape[:2], dtype=torch.bool) for each in (near, whole)]
-    return Seen(near, times[0], masks[0], whole, times[1], masks[1], near[..., 0], times[0], masks[0])
+    return VisualInputs(near, times[0], masks[0], whole, times[1], masks[1], near[..., 0], times[0], masks[0])
 
 
 @pytest.fixture(scope="module")
@@ -111,23 +111,23 @@ def test_from_frames_to_logits_as_published(package: dict[str, Any]) -> None:
     state, settings = package["best_state"], yaml.safe_load(package["xp.cfg"])
     heads = settings["transformer_lm"]["num_heads"]
     own, _ = vidmuse.to_v2m(state)
-    model = MusicModel(MusicConfig.of(vidmuse.config_to_v2m(settings, state))).eval()
+    model = MusicModel(MusicConfig.from_dict(vidmuse.config_to_v2m(settings, state))).eval()
     model.load_state_dict(own)
     generator = torch.Generator().manual_seed(2)
     near, whole = (torch.randn(2, frames, tiny.TOKENS, tiny.SEEN, generator=generator) for frames in (3, 4))
     codes = torch.randint(tiny.ENTRIES, (2, tiny.CODEBOOKS, 30), generator=generator)
-    sequence = patterns.build(codes, model.config.lm.pattern, model.config.lm.special)
-    memory = model.see(shown(near, whole))
+    sequence = patterns.apply_delays(codes, model.config.lm.delay_pattern, model.config.lm.special_token_id)
+    memory = model.encode_video(shown(near, whole))
     expected = seen(state, near, whole, heads)
     assert memory.mask.all()
     assert memory.tokens.shape == (2, 3 * tiny.TOKENS, tiny.WIDTH)
     assert torch.allclose(memory.tokens, expected, rtol=0, atol=1e-4)
-    other = model.see(shown(near, whole.flip(0))).tokens
+    other = model.encode_video(shown(near, whole.flip(0))).tokens
     assert (other - memory.tokens).abs().max() > 0.01, "the whole video is looked at"
     logits = written(state, sequence, expected, heads)
     assert logits.std() > 0.3
     assert torch.allclose(model.lm(sequence, memory), logits, rtol=0, atol=1e-4)
-    assert (model.lm(sequence, Condition.whole(memory.tokens.flip(0))) - logits).abs().max() > 0.01
+    assert (model.lm(sequence, Condition.from_tokens(memory.tokens.flip(0))) - logits).abs().max() > 0.01
 
 
 def test_its_clip_is_a_model_of_transformers(package: dict[str, Any]) -> None:

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from v2m.models.lm import LM
-from v2m.models.music_model import Branch
+from v2m.models.music_model import CFGBranch
 
 
 @torch.inference_mode()
-def greedy(lm: LM, branches: Sequence[Branch], frames: int, *, clips: int = 1) -> Tensor:
+def greedy(lm: LM, branches: Sequence[CFGBranch], frames: int, *, clips: int = 1) -> Tensor:
     """The likeliest codes (B, K, T) for B = `clips`: the whole model anew for each step and each branch."""
     config = lm.config
-    total = 1 + frames + max(config.pattern)
-    sequence = torch.full((clips, config.codebooks, total), config.special)
+    total = 1 + frames + max(config.delay_pattern)
+    sequence = torch.full((clips, config.num_codebooks, total), config.special_token_id)
     for step in range(1, total):
         logits = torch.stack([share * lm(sequence[:, :, :step], heard)[:, :, -1] for share, heard in branches]).sum(0)
-        for k, delay in enumerate(config.pattern):
+        for k, delay in enumerate(config.delay_pattern):
             if delay < step <= delay + frames:
                 sequence[:, k, step] = logits[:, k].argmax(dim=-1)
-    rows = [sequence[:, k, delay + 1 : delay + 1 + frames] for k, delay in enumerate(config.pattern)]
+    rows = [sequence[:, k, delay + 1 : delay + 1 + frames] for k, delay in enumerate(config.delay_pattern)]
     return torch.stack(rows, dim=1)

@@ -97,7 +97,7 @@ def test_music_by_what_has_not_learned(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "a.mp4").touch()
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     (tmp_path / "broken.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:200])
-    sees = ["--model.start", "facebook/musicgen-small", "--model.conditioner.layers", "1"]
+    sees = ["--model.start", "facebook/musicgen-small", "--model.conditioner.num_layers", "1"]
     videos = ["--data.videos", str(tmp_path / "a.mp4")]
     for given, code, told in (
         ([], USAGE, "name the videos: give --data.videos"),
@@ -121,7 +121,7 @@ def test_music_by_what_has_not_learned(tmp_path: Path, capsys: pytest.CaptureFix
         ("--trainer.precision bf16-true", "give --trainer.precision bf16-mixed"),
         ("--model.lora.rank 4", "lora adapts a model that there is: give start"),
         ("--model.lora.rank 0", "lora: rank 0 must be 1 or more"),
-        ("--model.lm.width -2", "width -2 must be 1 or more"),
+        ("--model.lm.dim -2", "dim -2 must be 1 or more"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, said: str) -> None:

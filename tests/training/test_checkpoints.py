@@ -24,8 +24,8 @@ from v2m.training.ema import EMACallback
 from v2m.training.module import LitMusicLM
 from v2m.training.optim import OptimConfig
 
-LM = LMConfig(width=32, layers=1, heads=4, dropout=0.1)
-SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
+LM = LMConfig(dim=32, num_layers=1, num_heads=4, dropout=0.1)
+SEES = ConditionerConfig(num_layers=1, num_heads=2, head_dim=16, ffn_dim=32)
 END = 9  # steps
 
 

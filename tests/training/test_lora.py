@@ -17,15 +17,15 @@ from v2m.checkpoints import lightning_ckpt
 from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch
 from v2m.models.lm import LMConfig
-from v2m.models.lora import DOWN, UP, LoRA, learns
+from v2m.models.lora import LORA_A, LORA_B, LoRAConfig, is_trainable
 from v2m.models.music_model import MusicConfig
 from v2m.models.visual.vidmuse import ConditionerConfig
 from v2m.training.module import LitMusicLM
 from v2m.training.optim import OptimConfig
 
-LM = LMConfig(width=32, layers=1, heads=4, entries=64)
-SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
-FEW = LoRA(4, 8.0, 0.1)
+LM = LMConfig(dim=32, num_layers=1, num_heads=4, codebook_size=64)
+SEES = ConditionerConfig(num_layers=1, num_heads=2, head_dim=16, ffn_dim=32)
+FEW = LoRAConfig(4, 8.0, 0.1)
 RATES = OptimConfig(rate=1e-2, lm_share=0.0, warmup=1)
 
 
@@ -41,11 +41,13 @@ def start(tmp_path: Path) -> Path:
     return tmp_path / "start"
 
 
-def adapted(start: Path, lora: LoRA | None) -> LitMusicLM:
+def adapted(start: Path, lora: LoRAConfig | None) -> LitMusicLM:
     return LitMusicLM(str(start), conditioner=SEES, learning=RATES, window=1.0, lora=lora)
 
 
-def run(folder: Path, root: Path, start: Path, ending: Ending | None = None, lora: LoRA | None = FEW) -> LitMusicLM:
+def run(
+    folder: Path, root: Path, start: Path, ending: Ending | None = None, lora: LoRAConfig | None = FEW
+) -> LitMusicLM:
     model = adapted(start, lora)
     training(folder, root, ending or Ending(0), model=model)
     return model
@@ -60,12 +62,12 @@ def test_only_what_is_new_learns_and_only_that_is_kept(folder: Path, tmp_path: P
         for n, value in base.items()
     )
     held = state(tmp_path)
-    names = {f"model.{name}" for name in own if learns(name)}
+    names = {f"model.{name}" for name in own if is_trainable(name)}
     assert held["state_dict"].keys() == held["ema"].keys() == names
     assert {name.split(".")[1] for name in names} == {"lm", "conditioner", "null_text", "null_video"}
     assert len(held["optimizer_states"][0]["state"]) == len(names)
     assert {group["name"].partition(",")[0] for group in held["optimizer_states"][0]["param_groups"]} == {"conditioner"}
-    assert all(held["state_dict"][name].abs().max() > 0 for name in names if UP in name)  # they began at 0
+    assert all(held["state_dict"][name].abs().max() > 0 for name in names if LORA_B in name)  # they began at 0
 
 
 def test_a_run_goes_on_bit_for_bit(folder: Path, tmp_path: Path, start: Path) -> None:
@@ -86,7 +88,7 @@ def test_what_is_exported_does_what_was_trained(folder: Path, tmp_path: Path, st
     model = run(folder, tmp_path, start)
     path = tmp_path / "checkpoints/step00000009.ckpt"
     plain = lightning_ckpt.read(path)
-    assert not [name for name in plain.state_dict() if DOWN in name or ".base_layer." in name]
+    assert not [name for name in plain.state_dict() if LORA_A in name or ".base_layer." in name]
     average = {name.removeprefix("model."): value for name, value in state(tmp_path)["ema"].items()}
     assert model.made.load_state_dict(average, strict=False).unexpected_keys == []
     model.made.eval()
@@ -107,7 +109,7 @@ def test_another_base_is_refused_when_the_run_goes_on_and_when_it_is_exported(
 ) -> None:
     run(folder, tmp_path, start)
     with pytest.raises(UsageError, match=r"trained with other lora.rank: give those \(start .*, rank 4, alpha 8"):
-        run(folder, tmp_path, start, lora=LoRA(2, 8.0))
+        run(folder, tmp_path, start, lora=LoRAConfig(2, 8.0))
     with pytest.raises(UsageError, match=r"trained with other the weights of the start, lora.rank, lora.alpha"):
         run(folder, tmp_path, start, lora=None)
     checkpoints.V2M(MusicConfig(LM, 16)).save_pretrained(start)  # other random weights
@@ -136,4 +138,4 @@ def test_measured_and_played_are_the_averages(folder: Path, tmp_path: Path, star
 
 def test_there_must_be_something_to_adapt() -> None:
     with pytest.raises(UsageError, match="lora adapts a model that there is: give start"):
-        LitMusicLM(lm=LM, lora=LoRA())
+        LitMusicLM(lm=LM, lora=LoRAConfig())

@@ -26,8 +26,8 @@ from v2m.media import video
 from v2m.models import losses, patterns
 from v2m.models.lm import LMConfig
 from v2m.models.music_model import MusicConfig
-from v2m.models.visual.inputs import Seen
-from v2m.models.visual.temporal import TimedFrames
+from v2m.models.visual.inputs import VisualInputs
+from v2m.models.visual.temporal import TemporalConditioner
 from v2m.models.visual.vidmuse import ConditionerConfig
 from v2m.pipeline.batch import Row
 from v2m.taggers.videollama import VideoLLaMA3
@@ -36,8 +36,8 @@ from v2m.training.ema import EMACallback
 from v2m.training.module import LitMusicLM
 from v2m.training.optim import OptimConfig
 
-LM = LMConfig(width=32, layers=2, heads=4)
-SEES = ConditionerConfig(layers=1, heads=2, head_width=16, feedforward=32)
+LM = LMConfig(dim=32, num_layers=2, num_heads=4)
+SEES = ConditionerConfig(num_layers=1, num_heads=2, head_dim=16, ffn_dim=32)
 FAST = OptimConfig(rate=3e-3, lm_share=1.0, warmup=5)
 
 
@@ -83,23 +83,25 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path, precision: str, last: flo
     begin.setup("fit")
     batch = next(iter(data(one).val_dataloader()))
     assert isinstance(batch, Batch)
-    first = losses.loss(begin(batch), batch.codes, batch.lengths, begin.made.config.lm.pattern)[0]
+    first = losses.codebook_cross_entropy(begin(batch), batch.codes, batch.lengths, begin.made.config.lm.delay_pattern)[
+        0
+    ]
     assert abs(float(first.detach()) - math.log(64)) < 1.5
 
 
 def test_times_keep_their_digits_in_mixed_precision(folder: Path) -> None:
     """At 29 s bfloat16 knows eighths of a second, and the language model's clock counts fiftieths."""
-    seen: list[Seen] = []
+    seen: list[VisualInputs] = []
     model = module()
     run = trainer(max_steps=1, precision="bf16-mixed")
     run.fit(model, data(folder))
     conditioner = model.made.conditioner
-    assert isinstance(conditioner, TimedFrames)
+    assert isinstance(conditioner, TemporalConditioner)
     conditioner.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     run.validate(model, data(folder), verbose=False)
     assert {each.dtype for each in seen[0] if each.dtype != torch.bool} == {torch.float32}
     told = [
-        conditioner._when(torch.tensor([[at]]), torch.zeros(1, dtype=torch.bfloat16)[None].expand(1, 32))
+        conditioner._time_embedding(torch.tensor([[at]]), torch.zeros(1, dtype=torch.bfloat16)[None].expand(1, 32))
         for at in (29.0, 29.02)
     ]
     assert (told[0] - told[1]).abs().max() > 0.1
@@ -124,9 +126,9 @@ def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
     model = module()
     trainer(fast_dev_run=1).fit(model, data(folder))
     config = model.made.config
-    assert (config.lm.codebooks, config.lm.entries, config.text) == (4, 64, 16)
+    assert (config.lm.num_codebooks, config.lm.codebook_size, config.text_dim) == (4, 64, 16)
     assert config.conditioner is not None
-    assert (config.conditioner.tokens, config.conditioner.width) == (5, 24)
+    assert (config.conditioner.num_tokens, config.conditioner.vision_dim) == (5, 24)
     assert {kind: part.name for kind, part in model.made.parts.items()} == {
         "vision_encoder": "tiny",
         "codec": "tiny",
@@ -135,7 +137,7 @@ def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
 
 
 def test_shards_of_other_encoders_are_refused_with_all_that_differs() -> None:
-    config = MusicConfig(replace(LM, entries=64), 16, conditioner=replace(SEES, tokens=5, width=24))
+    config = MusicConfig(replace(LM, codebook_size=64), 16, conditioner=replace(SEES, num_tokens=5, vision_dim=24))
     check_manifest(config, made.KEPT)
     other = replace(made.KEPT, width=32, codebooks=8, text_width=17)
     with pytest.raises(UsageError, match=r"8 codebooks where the model has 4, 17 numbers .* 32 numbers"):
@@ -150,7 +152,7 @@ def test_text_and_video_are_dropped_as_often_as_asked(folder: Path) -> None:
 
     def forward(batch: Batch, drop_text: Any = None, drop_video: Any = None) -> torch.Tensor:
         seen.append(torch.stack([drop_text, drop_video]).float())
-        return torch.zeros(len(batch.codes), 4, patterns.steps(50, (0, 1, 2, 3)) - 1, 64)
+        return torch.zeros(len(batch.codes), 4, patterns.num_steps(50, (0, 1, 2, 3)) - 1, 64)
 
     model.forward = forward  # type: ignore[method-assign]
     model.log = lambda *_, **__: None  # type: ignore[method-assign]
@@ -210,9 +212,9 @@ def test_a_schedule_without_an_end_is_refused(folder: Path) -> None:
 
 def test_a_start_that_learned_from_other_frozen_models_is_refused(folder: Path, tmp_path: Path) -> None:
     """By name; of the vision encoder only where the conditioner that learned from it is kept."""
-    about = replace(SEES, tokens=5, width=24)
+    about = replace(SEES, num_tokens=5, vision_dim=24)
     for kind, name in (("codec", "owner/other"), ("text_encoder", "/other"), ("vision_encoder", "other@main")):
-        start = checkpoints.V2M(MusicConfig(replace(LM, entries=64), 16, conditioner=about, window=1.0))
+        start = checkpoints.V2M(MusicConfig(replace(LM, codebook_size=64), 16, conditioner=about, segment_duration=1.0))
         start.parts = {each: Part("somewhere/tiny/") for each in ("codec", "text_encoder", "vision_encoder")}
         start.save_pretrained(tmp_path / "same")
         trainer(fast_dev_run=1).fit(module(start=str(tmp_path / "same"), lm=None, conditioner=None), data(folder))
@@ -221,7 +223,7 @@ def test_a_start_that_learned_from_other_frozen_models_is_refused(folder: Path, 
         told = f"{kind.replace('_', ' ')} 'tiny', the start with '{name}': prepare with the start's"
         with pytest.raises(UsageError, match=told):
             trainer(fast_dev_run=1).fit(module(start=str(tmp_path / kind), lm=None, conditioner=None), data(folder))
-    anew = module(start=str(tmp_path / "vision_encoder"), lm=None, conditioner=replace(SEES, layers=2))
+    anew = module(start=str(tmp_path / "vision_encoder"), lm=None, conditioner=replace(SEES, num_layers=2))
     trainer(fast_dev_run=1).fit(anew, data(folder))
     assert anew.made.parts["vision_encoder"] == Part("tiny")
 

@@ -24,14 +24,14 @@ from v2m.checkpoints import lightning_ckpt
 from v2m.core import errors
 from v2m.core.errors import UsageError, exit_code
 from v2m.models.lm import LMConfig
-from v2m.models.lora import LoRA
+from v2m.models.lora import LoRAConfig
 from v2m.models.music_model import MusicConfig
 from v2m.training.checkpoints import list_checkpoints
 from v2m.training.fsdp import STRATEGY_NAMES, FSDP2Strategy, check_strategy
 from v2m.training.module import LitMusicLM
 from v2m.training.optim import OptimConfig
 
-LM = LMConfig(width=32, layers=2, heads=4, entries=64)
+LM = LMConfig(dim=32, num_layers=2, num_heads=4, codebook_size=64)
 ALWAYS = {"drop_text": 0.0, "drop_video": 0.0}  # one rank draws other random numbers than two
 
 
@@ -174,7 +174,7 @@ def test_shards_or_not_may_change_between_two_runs(
 def test_adapters_of_another_rank_are_no_riddle_of_shapes(folder: Path, tmp_path: Path) -> None:
     checkpoints.V2M(MusicConfig(LM, 16)).save_pretrained(tmp_path / "start")
     for rank, code in ((4, errors.OK), (2, errors.USAGE)):
-        how = {"start": str(tmp_path / "start"), "lora": LoRA(rank, 8.0)}
+        how = {"start": str(tmp_path / "start"), "lora": LoRAConfig(rank, 8.0)}
         assert ranks(folder, tmp_path, "fsdp2", how) == [code, code]
 
 

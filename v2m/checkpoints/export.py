@@ -41,8 +41,8 @@ def rewrite(source: str, dest: Path, layout: str) -> str:
     count, size = (sum(each(value) for value in model.parameters()) for each in (Tensor.numel, _bytes))
     lm = model.config.lm
     return (
-        f"wrote {dest} in the layout of {layout}: {count:,} weights ({size / 1e6:.1f} MB), {lm.layers} layers of width "
-        f"{lm.width}, {lm.codebooks} codebooks; license: {model.license or 'not stated'}"
+        f"wrote {dest} in the layout of {layout}: {count:,} weights ({size / 1e6:.1f} MB), {lm.num_layers} layers of width "
+        f"{lm.dim}, {lm.num_codebooks} codebooks; license: {model.license or 'not stated'}"
     )
 
 
@@ -62,11 +62,11 @@ def _transformers(model: V2M, folder: Path) -> None:
     lm, text, codec = model.config.lm, model.part("text_encoder"), model.part("codec")
     (text_config, words), (codec_config, sounds) = text.read(), codec.read()
     words = {name: value for name, value in words.items() if not name.startswith(UNREAD)}
-    config = musicgen.config_from_v2m(model.config.plain, text_encoder=text_config, audio_encoder=codec_config)
+    config = musicgen.config_from_v2m(model.config.to_dict(), text_encoder=text_config, audio_encoder=codec_config)
     state = musicgen.merge(musicgen.from_v2m(model.state_dict()), words, sounds)
     save.write_json(folder / "config.json", config)
-    save.write_json(folder / "generation_config.json", hf_processor_config.generation(lm.special))
-    heard = hf_processor_config.preprocessor(lm.channels, model.sample_rate, model.config.chroma)
+    save.write_json(folder / "generation_config.json", hf_processor_config.generation(lm.special_token_id))
+    heard = hf_processor_config.preprocessor(lm.channels, model.sample_rate, model.config.num_chroma)
     save.write_json(folder / PREPROCESSOR, heard)
     save.write_weights(folder / save.WEIGHTS, state)
     save.copy_files(text, folder, TOKENIZER)
@@ -75,7 +75,9 @@ def _transformers(model: V2M, folder: Path) -> None:
 
 def _audiocraft(model: V2M, folder: Path) -> None:
     own = model.state_dict()
-    _export(folder / STATE, audiocraft.config_from_v2m(model.config.plain, **_frozen(model)), audiocraft.from_v2m(own))
+    _export(
+        folder / STATE, audiocraft.config_from_v2m(model.config.to_dict(), **_frozen(model)), audiocraft.from_v2m(own)
+    )
     _compression(model, folder / COMPRESSION)
     _card(model, folder)
 
@@ -83,7 +85,7 @@ def _audiocraft(model: V2M, folder: Path) -> None:
 def _vidmuse(model: V2M, folder: Path) -> None:
     _, clip = model.part("vision_encoder").read()
     state = vidmuse.from_v2m(model.state_dict(), clip)
-    _export(folder / STATE, vidmuse.config_from_v2m(model.config.plain, **_frozen(model)), state)
+    _export(folder / STATE, vidmuse.config_from_v2m(model.config.to_dict(), **_frozen(model)), state)
     _compression(model, folder / COMPRESSION)
     _card(model, folder)
 
@@ -91,7 +93,7 @@ def _vidmuse(model: V2M, folder: Path) -> None:
 def _frozen(model: V2M) -> dict[str, Any]:
     """What audiocraft is to know of the frozen models. It carries no text encoder: of ours it fetches one as wide."""
     part = model.parts.get("text_encoder")
-    known = {512: "t5-small", 1024: "t5-large"}.get(model.config.text or 0, "t5-base")
+    known = {512: "t5-small", 1024: "t5-large"}.get(model.config.text_dim or 0, "t5-base")
     name = known if part is None or part.name is None else part.name.removeprefix(HOME)
     return {"sample_rate": model.sample_rate, "text_encoder": name}
 

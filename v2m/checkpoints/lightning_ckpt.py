@@ -24,7 +24,7 @@ def described(model: V2M) -> dict[str, Any]:
     """What a training checkpoint says of its model: plain values."""
     named = {kind: part.name for kind, part in model.parts.items() if part.name is not None}
     about = {"sample_rate": model.sample_rate, "license": model.license, "origin": model.origin}
-    return {"model": model.config.plain, "parts": named, "shown": model.shown and model.shown.plain, **about}
+    return {"model": model.config.to_dict(), "parts": named, "shown": model.shown and model.shown.plain, **about}
 
 
 def read(path: Path) -> V2M:
@@ -71,7 +71,7 @@ def made(held: Mapping[str, Any], name: str) -> V2M:
     check(held, name)
     about = held[EXPORT]
     try:
-        config, shown = MusicConfig.of(about["model"]), about["shown"]
+        config, shown = MusicConfig.from_dict(about["model"]), about["shown"]
         return V2M(
             config,
             parts={kind: Part(name) for kind, name in about["parts"].items()},

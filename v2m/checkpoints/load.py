@@ -138,7 +138,7 @@ def _audiocraft(folder: Path, origin: str, license: str | None) -> Source:
         plain, layout = audiocraft.config_to_v2m(cfg, state), "audiocraft"
         own = audiocraft.to_v2m(state)
     name = audiocraft.text_encoder(cfg)
-    if name is not None and plain["text"] is not None:
+    if name is not None and plain["text_dim"] is not None:
         parts["text_encoder"] = Part(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
     if (folder / COMPRESSION).is_file():
         parts["codec"] = _codec(folder)
@@ -187,7 +187,7 @@ def _config(plain: Any, path: Path) -> MusicConfig:
     if not isinstance(plain, Mapping):
         raise DependencyError(f"{str(path)!r} describes no model (no section model)")
     try:
-        return MusicConfig.of(plain)
+        return MusicConfig.from_dict(plain)
     except (ValueError, TypeError) as error:
         said = " ".join(str(error).split())
         raise DependencyError(f"{str(path)!r} describes a model that cannot be ({said}): fetch it again") from error

@@ -11,7 +11,7 @@ from torch import Tensor
 from v2m.checkpoints.model import V2M
 from v2m.core.errors import DependencyError, UsageError
 from v2m.models import lora
-from v2m.models.lora import LoRA
+from v2m.models.lora import LoRAConfig
 
 
 def check(held: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> None:
@@ -44,13 +44,13 @@ def merged(about: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> 
         MissingError: What was adapted is not there any more, or is another; or the adapters cannot be.
     """
     try:
-        start, base, scale = str(about["start"]), about["base"], LoRA(about["rank"], about["alpha"]).scale
+        start, base, scale = str(about["start"]), about["base"], LoRAConfig(about["rank"], about["alpha"]).scale
     except (KeyError, TypeError, ValueError) as error:
         raise DependencyError(f"{name} describes adapters that cannot be ({error})") from None
     whole = V2M.from_pretrained(start, dtype=torch.float32).state_dict()
-    if lora.fingerprint(whole) != base:
+    if lora.base_sha256(whole) != base:
         raise DependencyError(f"{start!r} has other weights than {name} was trained from: put those there")
     try:
-        return lora.merged(whole, state, scale)
+        return lora.merge_state(whole, state, scale)
     except KeyError as error:
         raise DependencyError(f"{name} holds adapters that {start!r} has no weights for ({error})") from None

@@ -103,7 +103,7 @@ class V2M(MusicModel):
         Of stereo models `spec` is that of the codec for both sides, with twice the codebooks.
         """
         lm = self.config.lm
-        wanted = {"codebooks": lm.codebooks, "entries a codebook": lm.entries, "Hz": self.sample_rate}
+        wanted = {"codebooks": lm.num_codebooks, "entries a codebook": lm.codebook_size, "Hz": self.sample_rate}
         has = {"codebooks": spec.num_codebooks, "entries a codebook": spec.codebook_size, "Hz": spec.sample_rate}
         differing = [f"{has[what]} {what} instead of {wanted[what]}" for what in wanted if has[what] != wanted[what]]
         if differing:
@@ -144,7 +144,7 @@ class V2M(MusicModel):
 
     def _fill(self, folder: Path) -> None:
         named = {kind: kind if part.name is None else part.name for kind, part in self.parts.items()}
-        settings = {"model": self.config.plain, **{kind: named.get(kind) for kind in NEEDED}}
+        settings = {"model": self.config.to_dict(), **{kind: named.get(kind) for kind in NEEDED}}
         about = {"sample_rate": self.sample_rate, "license": self.license, "origin": self.origin}
         shown = {} if self.shown is None else {"shown": self.shown.plain}
         save.write_settings(folder, {**settings, **about, **shown})

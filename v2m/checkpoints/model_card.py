@@ -33,16 +33,16 @@ def card(
     front = {"license": license, "library_name": "v2m", "tags": ["v2m", "music", "video-to-music"]}
     shown = yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()
     reads = [
-        *["text"] * (config.text is not None),
-        *["a melody"] * (config.chroma is not None),
+        *["text"] * (config.text_dim is not None),
+        *["a melody"] * (config.num_chroma is not None),
         *["video"] * (config.conditioner is not None),
     ]
     rows = {
         "parameters": f"{parameters:,}",
-        "layers, width, heads": f"{lm.layers}, {lm.width}, {lm.heads}",
-        "codebooks, entries": f"{lm.codebooks} × {lm.entries}{', left and right in turn' if lm.channels == 2 else ''}",
+        "layers, width, heads": f"{lm.num_layers}, {lm.dim}, {lm.num_heads}",
+        "codebooks, entries": f"{lm.num_codebooks} × {lm.codebook_size}{', left and right in turn' if lm.channels == 2 else ''}",
         "sample rate": f"{sample_rate} Hz",
-        "trained on": f"{config.window:g} s at a time",
+        "trained on": f"{config.segment_duration:g} s at a time",
         "is told by": " and ".join(reads) or "nothing",
         **{kind.replace("_", " "): part.name or f"in the folder `{kind}`" for kind, part in parts.items()},
     }

@@ -18,14 +18,14 @@ from v2m.core.timing import codec_frames, sample_count, seconds_of, step_at, ste
 from v2m.data.samples import Sample
 from v2m.data.schema import Manifest
 from v2m.models.conditioning import Condition
-from v2m.models.visual.inputs import Seen
+from v2m.models.visual.inputs import VisualInputs
 
 
 class Batch(NamedTuple):
     keys: list[str]
     codes: Tensor  # (B, K, T) int64; 0 behind the end of a short clip
     lengths: Tensor  # (B,) int64 codec frames that are there; 0 for a row that only fills a batch of validation
-    seen: Seen
+    seen: VisualInputs
     text: Condition  # (B, L, D); a row without tokens = no text
     skipped: int = 0  # samples that could not be used
 
@@ -106,7 +106,7 @@ class CropCollator:
         whole, whole_mask = pad_stack([clip.whole for clip in clips], self.manifest.whole)
         rhythm, rhythm_mask = pad_stack([clip.rhythm for clip in clips], r)
         text, text_mask = pad_stack([clip.text for clip in clips], max(1, *(len(clip.text) for clip in clips)))
-        seen = Seen(
+        seen = VisualInputs(
             near,
             pad_stack([clip.near_times for clip in clips], f)[0],
             near_mask,

@@ -45,12 +45,12 @@ class Trained:
         stride: float | None = None,
         precision: Precision | None = None,
     ) -> None:
-        longest, sees = model.config.window, model.config.conditioner is not None
+        longest, sees = model.config.segment_duration, model.config.conditioner is not None
         window = longest if window is None else window
         stride = max(0.5, min(STRIDE * window, window - 0.5)) if stride is None else stride
         check_windows(window, stride)
         check_trained(window, longest)
-        if not sees and not model.config.reads_text:
+        if not sees and not model.config.uses_text:
             raise UsageError(f"{name!r} neither sees nor reads: there is nothing by which to write music for a video")
         self._how = {"sampling": sampling or SamplingConfig(), "window": window, "stride": stride}
         eyes = Eyes.load(model, name, device) if sees else None

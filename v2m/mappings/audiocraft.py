@@ -101,12 +101,12 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     if missing:
         raise DependencyError(f"xp.cfg says no transformer_lm.{', transformer_lm.'.join(missing)}")
     lm = {
-        "width": sizes["dim"],
-        "layers": sizes["num_layers"],
-        "heads": sizes["num_heads"],
-        "feedforward": int(sizes.get("hidden_scale", 4) * sizes["dim"]),
-        "codebooks": sizes["n_q"],
-        "entries": sizes["card"],
+        "dim": sizes["dim"],
+        "num_layers": sizes["num_layers"],
+        "num_heads": sizes["num_heads"],
+        "ffn_dim": int(sizes.get("hidden_scale", 4) * sizes["dim"]),
+        "num_codebooks": sizes["n_q"],
+        "codebook_size": sizes["card"],
         "channels": channels,
         "delays": _delays(cfg, sizes["n_q"], channels),
         "cross_attention": bool(fuser.get("cross") or sizes.get("cross_attention")),
@@ -122,10 +122,10 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     }
     return {
         "lm": lm,
-        "text": widths.get("text"),
-        "chroma": widths.get("chroma"),
+        "text_dim": widths.get("text"),
+        "num_chroma": widths.get("chroma"),
         "conditioner": None,
-        "window": float((cfg.get("dataset") or {}).get("segment_duration", 30)),
+        "segment_duration": float((cfg.get("dataset") or {}).get("segment_duration", 30)),
     }
 
 
@@ -145,14 +145,14 @@ def config_from_v2m(
     lm = plain["lm"]
     if plain.get("conditioner") is not None:
         raise UsageError("audiocraft has no model that sees: write it in another layout")
-    stereo, count_ = lm["channels"] == 2, lm["codebooks"]
-    inner = 4 * lm["width"] if lm["feedforward"] is None else lm["feedforward"]
+    stereo, count_ = lm["channels"] == 2, lm["num_codebooks"]
+    inner = 4 * lm["dim"] if lm["ffn_dim"] is None else lm["ffn_dim"]
     conditioners: dict[str, Any] = {}
-    if plain["text"] is not None:
+    if plain["text_dim"] is not None:
         t5 = {"name": text_encoder, "finetune": False, "word_dropout": 0.3, "normalize_text": False}
         conditioners["description"] = {"model": "t5", "t5": t5}
-    if plain["chroma"] is not None:
-        chroma = {"sample_rate": sample_rate, "n_chroma": plain["chroma"], "radix2_exp": RADIX, "argmax": True}
+    if plain["num_chroma"] is not None:
+        chroma = {"sample_rate": sample_rate, "n_chroma": plain["num_chroma"], "radix2_exp": RADIX, "argmax": True}
         conditioners["self_wav"] = {"model": "chroma_stem", "chroma_stem": chroma | {"match_len_on_eval": True}}
     cross = list(conditioners) if lm["cross_attention"] else []
     fixed = {name: value for name, (value, _) in _FIXED.items()}
@@ -175,11 +175,11 @@ def config_from_v2m(
         },
         "transformer_lm": {
             "n_q": count_,
-            "card": lm["entries"],
-            "dim": lm["width"],
-            "num_heads": lm["heads"],
-            "num_layers": lm["layers"],
-            "hidden_scale": inner // lm["width"] if inner % lm["width"] == 0 else inner / lm["width"],
+            "card": lm["codebook_size"],
+            "dim": lm["dim"],
+            "num_heads": lm["num_heads"],
+            "num_layers": lm["num_layers"],
+            "hidden_scale": inner // lm["dim"] if inner % lm["dim"] == 0 else inner / lm["dim"],
             "dropout": lm["dropout"],
             "memory_efficient": True,
             "cross_attention": bool(lm["cross_attention"]),
@@ -196,7 +196,7 @@ def config_from_v2m(
             "cross": cross,
             "input_interpolate": [],
         },
-        "dataset": {"segment_duration": plain["window"]},
+        "dataset": {"segment_duration": plain["segment_duration"]},
     }
 
 
@@ -255,9 +255,13 @@ def _delays(cfg: Mapping[str, Any], codebooks: int, channels: int) -> list[int] 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, object]:
     entries, width = state["emb.0.weight"].shape
-    found: dict[str, object] = {"width": width, "entries": entries - 1, "codebooks": count(state, "emb.N.weight")}
-    found["layers"] = count(state, "transformer.layers.N.norm1.weight")
+    found: dict[str, object] = {
+        "dim": width,
+        "codebook_size": entries - 1,
+        "num_codebooks": count(state, "emb.N.weight"),
+    }
+    found["num_layers"] = count(state, "transformer.layers.N.norm1.weight")
     found["cross_attention"] = "transformer.layers.0.norm_cross.weight" in state
     if (first := state.get("transformer.layers.0.linear1.weight")) is not None:
-        found["feedforward"] = first.shape[0]
+        found["ffn_dim"] = first.shape[0]
     return found

@@ -132,12 +132,12 @@ def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[
     if strange:
         raise DependencyError(f"this MusicGen is none that v2m can run: {'; '.join(strange)}")
     lm = {
-        "width": decoder.get("hidden_size", 1024),
-        "layers": decoder.get("num_hidden_layers", 24),
-        "heads": decoder.get("num_attention_heads", 16),
-        "feedforward": decoder.get("ffn_dim", 4096),
-        "codebooks": decoder.get("num_codebooks", 4),
-        "entries": decoder.get("vocab_size", 2048),
+        "dim": decoder.get("hidden_size", 1024),
+        "num_layers": decoder.get("num_hidden_layers", 24),
+        "num_heads": decoder.get("num_attention_heads", 16),
+        "ffn_dim": decoder.get("ffn_dim", 4096),
+        "num_codebooks": decoder.get("num_codebooks", 4),
+        "codebook_size": decoder.get("vocab_size", 2048),
         "channels": decoder.get("audio_channels", 1),
         "delays": None,
         "cross_attention": (KINDS | DECODERS)[kind],
@@ -145,13 +145,13 @@ def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[
     }
     own = {name.removeprefix("decoder."): value for name, value in own.items()}
     contradictions(lm, _sizes(own))
-    projections = {"text": "enc_to_dec_proj.weight", "chroma": "audio_enc_to_dec_proj.weight"}
+    projections = {"text_dim": "enc_to_dec_proj.weight", "num_chroma": "audio_enc_to_dec_proj.weight"}
     widths = {here: own[name].shape[1] if name in own else None for here, name in projections.items()}
-    wanted = ({"text"} | ({"chroma"} if not lm["cross_attention"] else set())) if kind in KINDS else set()
+    wanted = ({"text_dim"} | ({"num_chroma"} if not lm["cross_attention"] else set())) if kind in KINDS else set()
     lacking = [projections[here] for here in sorted(wanted) if widths[here] is None]
     if lacking:
         raise DependencyError(f"the weights hold no {some(lacking)}: v2m has no MusicGen without")
-    return {"lm": lm, **widths, "conditioner": None, "window": WINDOW}
+    return {"lm": lm, **widths, "conditioner": None, "segment_duration": WINDOW}
 
 
 def config_from_v2m(
@@ -174,36 +174,38 @@ def config_from_v2m(
     problems = []
     if plain.get("conditioner") is not None:
         problems.append("it has no model that sees")
-    if lm["delays"] is not None and list(lm["delays"]) != [k // lm["channels"] for k in range(lm["codebooks"])]:
+    if lm["delays"] is not None and list(lm["delays"]) != [k // lm["channels"] for k in range(lm["num_codebooks"])]:
         problems.append(f"its delays are not {list(lm['delays'])}")
-    if lm["cross_attention"] and plain.get("chroma") is not None:
+    if lm["cross_attention"] and plain.get("num_chroma") is not None:
         problems.append("its layers do not attend to melodies")
-    if lm["width"] in (plain.get("text"), plain.get("chroma")):
+    if lm["dim"] in (plain.get("text_dim"), plain.get("num_chroma")):
         problems.append(f"it has no projection of {lm['width']} wide tokens, where it is as wide")
     kind = next(name for name, crossing in KINDS.items() if crossing == lm["cross_attention"])
     if problems:
         raise UsageError(f"transformers' MusicGen cannot be this model: {'; '.join(problems)}")
     decoder = {
         "model_type": f"{kind}_decoder",
-        "vocab_size": lm["entries"],
-        "hidden_size": lm["width"],
-        "num_hidden_layers": lm["layers"],
-        "num_attention_heads": lm["heads"],
-        "ffn_dim": 4 * lm["width"] if lm["feedforward"] is None else lm["feedforward"],
-        "num_codebooks": lm["codebooks"],
+        "vocab_size": lm["codebook_size"],
+        "hidden_size": lm["dim"],
+        "num_hidden_layers": lm["num_layers"],
+        "num_attention_heads": lm["num_heads"],
+        "ffn_dim": 4 * lm["dim"] if lm["ffn_dim"] is None else lm["ffn_dim"],
+        "num_codebooks": lm["num_codebooks"],
         "audio_channels": lm["channels"],
         "dropout": lm["dropout"],
         "attention_dropout": lm["dropout"],
         "activation_dropout": lm["dropout"],
-        "pad_token_id": lm["entries"],
-        "bos_token_id": lm["entries"],
+        "pad_token_id": lm["codebook_size"],
+        "bos_token_id": lm["codebook_size"],
         **_FIXED,
     }
     if text_encoder is None or audio_encoder is None:
         name = "MusicgenForCausalLM" if lm["cross_attention"] else "MusicgenMelodyForCausalLM"
         return {"architectures": [name]} | decoder
     name = "MusicgenForConditionalGeneration" if lm["cross_attention"] else "MusicgenMelodyForConditionalGeneration"
-    melody = {} if plain.get("chroma") is None else {"num_chroma": plain["chroma"], "chroma_length": CHROMA_FRAMES}
+    melody = (
+        {} if plain.get("num_chroma") is None else {"num_chroma": plain["num_chroma"], "chroma_length": CHROMA_FRAMES}
+    )
     return {
         "architectures": [name],
         "model_type": kind,
@@ -219,10 +221,10 @@ def _sizes(own: Mapping[str, Tensor]) -> dict[str, object]:
     table = own.get("model.decoder.embed_tokens.0.weight")
     if table is None:
         raise DependencyError(f"these are not the weights of {MODEL}: model.decoder.embed_tokens.0.weight is missing")
-    found: dict[str, object] = {"width": table.shape[1], "entries": table.shape[0] - 1}
-    found["codebooks"] = count(own, "model.decoder.embed_tokens.N.weight")
-    found["layers"] = count(own, "model.decoder.layers.N.self_attn_layer_norm.weight")
+    found: dict[str, object] = {"dim": table.shape[1], "codebook_size": table.shape[0] - 1}
+    found["num_codebooks"] = count(own, "model.decoder.embed_tokens.N.weight")
+    found["num_layers"] = count(own, "model.decoder.layers.N.self_attn_layer_norm.weight")
     found["cross_attention"] = "model.decoder.layers.0.encoder_attn_layer_norm.weight" in own
     if (first := own.get("model.decoder.layers.0.fc1.weight")) is not None:
-        found["feedforward"] = first.shape[0]
+        found["ffn_dim"] = first.shape[0]
     return found

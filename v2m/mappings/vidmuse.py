@@ -128,21 +128,21 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     if lacking:
         raise DependencyError(f"these weights of VidMuse lack {some(lacking)}: v2m reads its published shape alone")
     plain = audiocraft.config_to_v2m(cfg, state)
-    heads, inner = plain["lm"]["heads"], state[needed[2]].shape[0] // 3
+    heads, inner = plain["lm"]["num_heads"], state[needed[2]].shape[0] // 3
     if inner % heads:
         raise DependencyError(
             f"transformer_lm.num_heads is {heads}, which {needed[2]} with {3 * inner} rows cannot have"
         )
     plain["conditioner"] = {
         "kind": "vidmuse",
-        "width": state[needed[0]].shape[2],
-        "tokens": state[needed[0]].shape[1],
-        "layers": count(state, "local_temporal_transformer.layers.N.0.norm.weight"),
-        "heads": heads,
-        "head_width": inner // heads,
-        "feedforward": state[needed[3]].shape[0],
-        "nulls": False,
-        "fusion_heads": FUSION_HEADS,
+        "vision_dim": state[needed[0]].shape[2],
+        "num_tokens": state[needed[0]].shape[1],
+        "num_layers": count(state, "local_temporal_transformer.layers.N.0.norm.weight"),
+        "num_heads": heads,
+        "head_dim": inner // heads,
+        "ffn_dim": state[needed[3]].shape[0],
+        "null_tokens": False,
+        "num_fusion_heads": FUSION_HEADS,
     }
     return plain
 
@@ -156,9 +156,9 @@ def config_from_v2m(plain: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
     seen = plain.get("conditioner")
     if seen is None or seen["kind"] != "vidmuse":
         raise UsageError("VidMuse's layout holds models with its conditioner alone: write this one in another")
-    if seen.get("nulls"):
+    if seen.get("null_tokens"):
         raise UsageError("VidMuse's layout has no place for learned nulls: write this model in another")
-    if seen["heads"] != plain["lm"]["heads"] or seen["fusion_heads"] != FUSION_HEADS:
+    if seen["num_heads"] != plain["lm"]["num_heads"] or seen["num_fusion_heads"] != FUSION_HEADS:
         raise UsageError(
             f"VidMuse's conditioner has as many heads as the language model and {FUSION_HEADS} to fuse, "
             f"not {seen['heads']} and {seen['fusion_heads']}: write this model in another layout"

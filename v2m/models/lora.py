@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from v2m.models.music_model import MusicModel
 
-TARGETS = ("query_key_value", "query", "key_value", "out", "expand", "contract")  # of every layer
-BASE, DOWN, UP = ".base_layer.", ".lora_A.default.", ".lora_B.default."  # in peft's names of weights
+TARGET_MODULES = ("query_key_value", "query", "key_value", "out", "expand", "contract")  # of every layer
+BASE_LAYER, LORA_A, LORA_B = ".base_layer.", ".lora_A.default.", ".lora_B.default."  # in peft's names of weights
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRAConfig:
     """Low-rank adapters; what is new (the conditioner, and what stands for nothing) learns whole beside them.
 
     Args:
@@ -47,12 +47,12 @@ class LoRA:
         return self.alpha / self.rank
 
 
-def learns(name: str) -> bool:
+def is_trainable(name: str) -> bool:
     """Whether the weight of that name learns beside a frozen base."""
-    return name.startswith(("conditioner.", "null_")) or DOWN in name or UP in name
+    return name.startswith(("conditioner.", "null_")) or LORA_A in name or LORA_B in name
 
 
-def adapt(model: MusicModel, lora: LoRA, dtype: torch.dtype | None = None) -> None:
+def inject_lora(model: MusicModel, config: LoRAConfig, dtype: torch.dtype | None = None) -> None:
     """Puts adapters into the language model and freezes what was there, the projections of text and melody included.
 
     Args:
@@ -64,16 +64,16 @@ def adapt(model: MusicModel, lora: LoRA, dtype: torch.dtype | None = None) -> No
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft loads it, and it tells of 4-bit kernels
     from peft import LoraConfig, inject_adapter_in_model
 
-    given: Any = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
-    inject_adapter_in_model(LoraConfig(**given, target_modules=list(TARGETS)), model.lm)
+    given: Any = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
+    inject_adapter_in_model(LoraConfig(**given, target_modules=list(TARGET_MODULES)), model.lm)
     for name, value in model.named_parameters():
-        value.requires_grad_(learns(name))
-        if dtype is not None and BASE in name:
+        value.requires_grad_(is_trainable(name))
+        if dtype is not None and BASE_LAYER in name:
             value.data = value.data.to(dtype)
 
 
 @contextmanager
-def woven(model: nn.Module) -> Iterator[None]:
+def merged_weights(model: nn.Module) -> Iterator[None]:
     """While the block lasts `weight` of an adapted layer is the merged matrix, for what reads weights and does not call
     layers. What was there before comes back bit for bit."""
     layers: list[Any] = [each for each in model.modules() if hasattr(each, "get_delta_weight")]
@@ -87,12 +87,12 @@ def woven(model: nn.Module) -> Iterator[None]:
             each.weight.data = before
 
 
-def own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def trainable_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of a state, what learns: adapters, conditioner, what stands for nothing."""
-    return {name: value for name, value in state.items() if learns(name)}
+    return {name: value for name, value in state.items() if is_trainable(name)}
 
 
-def merged(base: Mapping[str, Tensor], learned: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+def merge_state(base: Mapping[str, Tensor], trainable: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     """The state of a plain model that does what the adapted one does.
 
     Args:
@@ -103,20 +103,20 @@ def merged(base: Mapping[str, Tensor], learned: Mapping[str, Tensor], scale: flo
     Raises:
         KeyError: A matrix that was adapted is not in the base, or an adapter is half.
     """
-    found = {name: value for name, value in base.items() if not learns(name)}
-    found |= {name: value for name, value in learned.items() if DOWN not in name and UP not in name}
-    for name, down in learned.items():
-        if DOWN in name:
-            plain, up = name.replace(DOWN, "."), learned[name.replace(DOWN, UP)]
+    found = {name: value for name, value in base.items() if not is_trainable(name)}
+    found |= {name: value for name, value in trainable.items() if LORA_A not in name and LORA_B not in name}
+    for name, down in trainable.items():
+        if LORA_A in name:
+            plain, up = name.replace(LORA_A, "."), trainable[name.replace(LORA_A, LORA_B)]
             found[plain] = base[plain] + scale * (up.to(base[plain]) @ down.to(base[plain]))
     return found
 
 
-def fingerprint(state: Mapping[str, Tensor]) -> str:
+def base_sha256(state: Mapping[str, Tensor]) -> str:
     """SHA-256 of what stays frozen in the state of a model that is to be adapted: names and float32 numbers."""
     found = hashlib.sha256()
     for name, value in sorted(state.items()):
-        if not learns(name):
+        if not is_trainable(name):
             found.update(f"{name} {tuple(value.shape)} ".encode())
             found.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return found.hexdigest()

@@ -127,7 +127,7 @@ class LogAudioSamples(lightning.Callback):
 
     def _write(self, trainer: Any, module: Any) -> None:
         from v2m.models.inference.decoder import Decoder
-        from v2m.models.lora import woven
+        from v2m.models.lora import merged_weights
         from v2m.training.artifacts import log_artifacts, mean_metrics, write_artifacts, write_metrics
         from v2m.training.eval_clips import GenerateOptions
 
@@ -135,7 +135,7 @@ class LogAudioSamples(lightning.Callback):
         folder = _output_dir(trainer) / f"step{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         stop = _StopCheck(trainer)
-        with woven(module.made):
+        with merged_weights(module.made):
             decoder = Decoder(module.made.lm)
         heard = []
         for number, clip in enumerate(self._clips):

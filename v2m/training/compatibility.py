@@ -13,16 +13,19 @@ from v2m.models.music_model import MusicConfig
 def check_manifest(config: MusicConfig, manifest: Manifest) -> None:
     """Raises UsageError where shards hold something else than a model of `config` reads and writes."""
     lm, seen = config.lm, config.conditioner
-    wanted = {"codebooks": (lm.codebooks, manifest.codebooks), "entries a codebook": (lm.entries, manifest.entries)}
+    wanted = {
+        "codebooks": (lm.num_codebooks, manifest.codebooks),
+        "entries a codebook": (lm.codebook_size, manifest.entries),
+    }
     wanted["channels of codes"] = lm.channels, manifest.channels
-    if config.text is not None:
-        wanted["numbers a token of text"] = config.text, manifest.text_width
+    if config.text_dim is not None:
+        wanted["numbers a token of text"] = config.text_dim, manifest.text_width
     if seen is not None:
-        wanted["tokens a frame"] = seen.tokens, manifest.tokens
-        wanted["numbers a token of pictures"] = seen.width, manifest.width
+        wanted["tokens a frame"] = seen.num_tokens, manifest.tokens
+        wanted["numbers a token of pictures"] = seen.vision_dim, manifest.width
     if seen is not None and seen.kind != "vidmuse":
-        wanted["things measured of the rhythm"] = seen.rhythm, len(manifest.rhythm)
-        wanted["codec frames a second"] = seen.code_rate, manifest.code_rate
+        wanted["things measured of the rhythm"] = seen.num_event_channels, len(manifest.rhythm)
+        wanted["codec frames a second"] = seen.codec_frame_rate, manifest.code_rate
     differing = [f"{has} {what} where the model has {own}" for what, (own, has) in wanted.items() if own != has]
     if differing:
         raise UsageError(

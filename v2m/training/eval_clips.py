@@ -43,7 +43,7 @@ class GenerateOptions:
 
     def given(self, model: V2M) -> dict[str, Any]:
         """What a player is told."""
-        window = model.config.window
+        window = model.config.segment_duration
         about = {"sampling": self.sampling, "seed": self.seed, "progress": self.progress}
         return {"window": window, "stride": STRIDE * window, **about}
 
@@ -89,12 +89,12 @@ class ShardClip:
     @torch.inference_mode()
     def write(self, model: V2M, how: GenerateOptions) -> Soundtrack:
         """A model without nulls has never seen what it would be led away from, so it is not led."""
-        told = model.config.reads_text and bool(self.batch.text.mask.any())
-        text = model.read(self.batch.text) if told else None
+        told = model.config.uses_text and bool(self.batch.text.mask.any())
+        text = model.project_text(self.batch.text) if told else None
         sees, sampling = model.conditioner is not None, how.sampling
-        if sees and not model.config.nulls:
+        if sees and not model.config.has_null_tokens:
             sampling = replace(sampling, cfg_scale=1.0, video_cfg_scale=None)
-        branches = model.branches(sampling, text=text, video=model.see(self.batch.seen) if sees else None)
+        branches = model.cfg_branches(sampling, text=text, video=model.encode_video(self.batch.seen) if sees else None)
         given: dict[str, Any] = how.given(model) | {"sampling": sampling}
         return self.player.lent(how.decoder).perform(self.duration, lambda *_: branches, **given)
 
@@ -143,7 +143,7 @@ def load_shard_clips(
     """
     manifest = loader.shards.manifest
     player = Player.of(model, manifest.codec, device, None, words=False)
-    cropper = CropCollator(manifest, min(seconds, model.config.window))
+    cropper = CropCollator(manifest, min(seconds, model.config.segment_duration))
     found: list[EvalClip] = []
     for number in range(len(loader.shards)):
         if len(found) == count:

@@ -109,12 +109,12 @@ class GenerationEval(lightning.Callback):
 
     def _written(self, clips: Mapping[str, Any], module: Any, folder: Path) -> dict[str, Audio]:
         from v2m.models.inference.decoder import Decoder
-        from v2m.models.lora import woven
+        from v2m.models.lora import merged_weights
         from v2m.training.artifacts import write_artifacts
         from v2m.training.eval_clips import GenerateOptions
 
         found = {}
-        with woven(module.made):
+        with merged_weights(module.made):
             decoder = Decoder(module.made.lm)
         for number, (name, clip) in enumerate(clips.items()):
             how = GenerateOptions(decoder, self.sampling, self.seed + number, lambda fraction: None)  # noqa: ARG005

@@ -28,7 +28,7 @@ from v2m.data.schema import Manifest
 from v2m.models import lora as adapters
 from v2m.models import losses
 from v2m.models.lm import LMConfig
-from v2m.models.lora import LoRA
+from v2m.models.lora import LoRAConfig
 from v2m.models.music_model import MusicConfig
 from v2m.models.visual.vidmuse import ConditionerConfig
 from v2m.pipeline.batch import Row
@@ -71,7 +71,7 @@ class LitMusicLM(lightning.LightningModule):
         learning: OptimConfig = OptimConfig(),
         drop_text: float = 0.2,
         drop_video: float = 0.2,
-        lora: LoRA | None = None,
+        lora: LoRAConfig | None = None,
         recompute: bool = False,
         compile: bool = False,
         tagger: Tagger | None = None,
@@ -85,7 +85,7 @@ class LitMusicLM(lightning.LightningModule):
         if problems:
             raise UsageError("model: " + "; ".join(problems))
         self._start, self._conditioner, self._window = start, conditioner, window
-        self._config = MusicConfig(lm or LMConfig(), text, conditioner=conditioner, window=window)
+        self._config = MusicConfig(lm or LMConfig(), text, conditioner=conditioner, segment_duration=window)
         self.learning, self.recompute, self.compiled = learning, recompute, compile
         self.lora, self.base = lora, ""
         self.strict_loading = lora is None  # the frozen base is in no checkpoint
@@ -118,11 +118,11 @@ class LitMusicLM(lightning.LightningModule):
             if manifest is not None:
                 self._fit_to(manifest)
             self.model = self._begun() if self._start else checkpoints.V2M(self._config)
-            self.model.lm.checkpointing = self.recompute
+            self.model.lm.gradient_checkpointing = self.recompute
             if self.lora is not None:
                 mixed = self.trainer.precision == "bf16-mixed"
-                self.base = adapters.fingerprint(self.model.state_dict())
-                adapters.adapt(self.model, self.lora, torch.bfloat16 if mixed else None)
+                self.base = adapters.base_sha256(self.model.state_dict())
+                adapters.inject_lora(self.model, self.lora, torch.bfloat16 if mixed else None)
             for layer in self.model.lm.layers if self.compiled else ():
                 layer.compile()
         if manifest is not None:
@@ -139,21 +139,23 @@ class LitMusicLM(lightning.LightningModule):
     def _fit_to(self, manifest: Manifest) -> None:
         """Sizes of what begins anew that the shards decide."""
         if self._conditioner is not None:
-            about = {"rhythm": len(manifest.rhythm), "code_rate": manifest.code_rate}
-            self._conditioner = replace(self._conditioner, tokens=manifest.tokens, width=manifest.width, **about)
-        sizes = {name: getattr(manifest, name) for name in ("codebooks", "entries", "channels")}
+            about = {"num_event_channels": len(manifest.rhythm), "codec_frame_rate": manifest.code_rate}
+            self._conditioner = replace(
+                self._conditioner, num_tokens=manifest.tokens, vision_dim=manifest.width, **about
+            )
+        sizes = {"num_codebooks": manifest.codebooks, "codebook_size": manifest.entries, "channels": manifest.channels}
         try:
             lm = replace(self._config.lm, **sizes)
         except ValueError as error:
             raise UsageError(f"model.lm does not go with {manifest.codebooks} codebooks: {error}") from error
-        text = None if self._config.text is None else manifest.text_width
-        self._config = replace(self._config, lm=lm, text=text, conditioner=self._conditioner)
+        text = None if self._config.text_dim is None else manifest.text_width
+        self._config = replace(self._config, lm=lm, text_dim=text, conditioner=self._conditioner)
 
     def _begun(self) -> checkpoints.V2M:
         """With the start's weights, and a conditioner of its own or a new one."""
         assert self._start is not None
         source = checkpoints.V2M.from_pretrained(self._start, dtype=torch.float32)
-        config = replace(source.config, window=self._window)
+        config = replace(source.config, segment_duration=self._window)
         if self._conditioner is None or self._conditioner == config.conditioner:
             return source.train()
         heard = {kind: part for kind, part in source.parts.items() if kind != "vision_encoder"}
@@ -173,14 +175,14 @@ class LitMusicLM(lightning.LightningModule):
     def forward(self, batch: Batch, drop_text: Tensor | None = None, drop_video: Tensor | None = None) -> Tensor:
         """Logits (B, K, S − 1, V) of what comes after each step but the last."""
         lm = self.made.config.lm
-        codes = losses.inputs(batch.codes, batch.lengths, lm.pattern, lm.special)
+        codes = losses.model_inputs(batch.codes, batch.lengths, lm.delay_pattern, lm.special_token_id)
         return self.made(codes, batch.text, batch.seen, drop_text, drop_video)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         drops = torch.rand(2, len(batch.codes)) < torch.tensor([[self.drop_text], [self.drop_video]])
         drop_text, drop_video = drops.to(batch.codes.device)
-        mean, each = losses.loss(
-            self(batch, drop_text, drop_video), batch.codes, batch.lengths, self.made.config.lm.pattern
+        mean, each = losses.codebook_cross_entropy(
+            self(batch, drop_text, drop_video), batch.codes, batch.lengths, self.made.config.lm.delay_pattern
         )
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch.codes))
         for k, value in enumerate(each):
@@ -196,7 +198,9 @@ class LitMusicLM(lightning.LightningModule):
 
     def _measure(self, stage: str, batch: Batch) -> None:
         """Means over all codec frames, whatever the batches and ranks that they came in."""
-        mean, each = losses.loss(self(batch), batch.codes, batch.lengths, self.made.config.lm.pattern)
+        mean, each = losses.codebook_cross_entropy(
+            self(batch), batch.codes, batch.lengths, self.made.config.lm.delay_pattern
+        )
         weight: Any = {"batch_size": int(batch.lengths.sum()), "on_epoch": True, "sync_dist": True}
         self.log(f"{stage}/loss", mean, prog_bar=True, **weight)
         for k, value in enumerate(each):
@@ -218,7 +222,7 @@ class LitMusicLM(lightning.LightningModule):
             checkpoint["state_dict"] = {
                 name: value
                 for name, value in checkpoint["state_dict"].items()
-                if adapters.learns(name.removeprefix(lightning_ckpt.PREFIX))
+                if adapters.is_trainable(name.removeprefix(lightning_ckpt.PREFIX))
             }
 
     def check_adapters(self, checkpoint: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ def param_groups(model: nn.Module, how: OptimConfig) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, value in model.named_parameters():
         if value.requires_grad:
-            new, matrix = adapters.learns(name), value.ndim > 1
+            new, matrix = adapters.is_trainable(name), value.ndim > 1
             kind = f"{'conditioner' if new else 'lm'}{'' if matrix else ', undecayed'}"
             rate, decay = how.rate * (1.0 if new else how.lm_share), how.decay if matrix else 0.0
             found.setdefault(kind, {"name": kind, "params": [], "lr": rate, "weight_decay": decay})["params"].append(

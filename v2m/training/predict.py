@@ -102,7 +102,7 @@ def device_string(device: torch.device) -> str:
 
 def model_sha256(model: V2M) -> str:
     """SHA-256 of all weights with their names, and of the sizes."""
-    found = hashlib.sha256(repr(model.config.plain).encode())
+    found = hashlib.sha256(repr(model.config.to_dict()).encode())
     for name, value in sorted(model.state_dict().items()):
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

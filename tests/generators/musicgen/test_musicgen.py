@@ -29,7 +29,7 @@ SHORT = {"window": 1.0, "stride": 0.5}
 def make(folder: Path, *, stereo: bool = False, melody: bool = False, window: float = 30.0, text: int = 16) -> Path:
     """A random checkpoint, on which what it is told has a strong effect."""
     lm = LMConfig(
-        width=32, layers=2, heads=4, entries=encodec.ENTRIES, codebooks=8 if stereo else 4,
+        dim=32, num_layers=2, num_heads=4, codebook_size=encodec.ENTRIES, num_codebooks=8 if stereo else 4,
         channels=2 if stereo else 1, cross_attention=not melody,
     )  # fmt: skip
     parts = {
@@ -38,7 +38,9 @@ def make(folder: Path, *, stereo: bool = False, melody: bool = False, window: fl
     }
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        model = V2M(MusicConfig(lm, text=text, chroma=12 if melody else None, window=window), parts=parts)
+        model = V2M(
+            MusicConfig(lm, text_dim=text, num_chroma=12 if melody else None, segment_duration=window), parts=parts
+        )
     with torch.no_grad():
         for name, value in model.named_parameters():
             if name.startswith(("text.weight", "chroma.weight", "lm.heads")) or "cross_attention" in name:

@@ -25,13 +25,13 @@ from v2m.models.music_model import MusicConfig
 from v2m.models.visual.vidmuse import ConditionerConfig
 
 TAGS = Tags(genres=["jazz"], moods=["calm"], tempo=96)
-SIZES = ConditionerConfig(width=clip.WIDTH, tokens=5, layers=1, heads=2, head_width=8, feedforward=16)
+SIZES = ConditionerConfig(vision_dim=clip.WIDTH, num_tokens=5, num_layers=1, num_heads=2, head_dim=8, ffn_dim=16)
 SHORT = {"window": 1.0, "stride": 0.5}
 
 
 def make(folder: Path, *, shown: Shown | None = None, text: int | None = 16, see: bool = True) -> Path:
     """A random checkpoint of our own, on which what it sees and is told has a strong effect."""
-    lm = LMConfig(width=32, layers=2, heads=4, entries=encodec.ENTRIES)
+    lm = LMConfig(dim=32, num_layers=2, num_heads=4, codebook_size=encodec.ENTRIES)
     parts = {
         "codec": Part(folder=encodec.write(folder / "source" / "codec")),
         "text_encoder": Part(folder=t5.write(folder / "source" / "t5")),
@@ -125,7 +125,7 @@ def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
     V2M.from_pretrained(str(published)).save_pretrained(tmp_path / "own")
     again = V2M.from_pretrained(str(tmp_path / "own"))
     assert again.shown == Shown(pool="all")
-    assert not again.config.nulls
+    assert not again.config.has_null_tokens
     theirs, ours = (sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, tmp_path / "own"))
     assert np.array_equal(theirs, ours)
 

@@ -50,29 +50,29 @@ def clip(seconds: float) -> Any:
 def test_each_window_is_shown_its_own_pictures_the_last_one_too(begin: float, end: float) -> None:
     """Of 45 s the second window is shown 15 s to 45 s, and of all of it frames from before it begins."""
     seen = Eyes(Plain(), Shown(whole=9)).open(clip(45.0))(begin, end)
-    assert seen.near.shape == (1, 60, 2, 3)
-    assert seen.near_times[0].tolist() == pytest.approx([0.25 + 0.5 * k for k in range(60)])
-    assert torch.allclose(seen.near[0, :, 0, 0], begin + seen.near_times[0], atol=0.11)
-    assert seen.whole_times[0].tolist() == pytest.approx([2.5 + 5 * k - begin for k in range(9)])
-    assert torch.allclose(seen.whole[0, :, 1, 2], begin + seen.whole_times[0], atol=0.11)
-    assert seen.near_mask.all()
-    assert seen.whole_mask.all()
-    assert seen.rhythm.shape == (1, 0, 0)
+    assert seen.short_term.shape == (1, 60, 2, 3)
+    assert seen.short_term_times[0].tolist() == pytest.approx([0.25 + 0.5 * k for k in range(60)])
+    assert torch.allclose(seen.short_term[0, :, 0, 0], begin + seen.short_term_times[0], atol=0.11)
+    assert seen.long_term_times[0].tolist() == pytest.approx([2.5 + 5 * k - begin for k in range(9)])
+    assert torch.allclose(seen.long_term[0, :, 1, 2], begin + seen.long_term_times[0], atol=0.11)
+    assert seen.short_term_mask.all()
+    assert seen.long_term_mask.all()
+    assert seen.events.shape == (1, 0, 0)
 
 
 def test_a_window_that_reaches_beyond_the_video_ends_with_it() -> None:
     seen = Eyes(Plain(), Shown(whole=2)).open(clip(7.01))(0.0, 7.02)
-    assert seen.near_times[0].tolist() == pytest.approx([(k + 0.5) * 7.01 / 14 for k in range(14)])
+    assert seen.short_term_times[0].tolist() == pytest.approx([(k + 0.5) * 7.01 / 14 for k in range(14)])
 
 
 def test_a_cut_is_in_the_rhythm_when_it_is_seen() -> None:
     shown = Shown(whole=2, rhythm=CHANNELS)
     for begin, cut, strength in ((4.0, 1.2, 0.6), (15.0, 16.0, 0.9)):
         seen = Eyes(Plain(), shown).open(clip(45.0))(begin, begin + 30.0)
-        assert seen.rhythm.shape == (1, 600, len(CHANNELS))
-        cuts = seen.rhythm[0, :, 0]
+        assert seen.events.shape == (1, 600, len(CHANNELS))
+        cuts = seen.events[0, :, 0]
         assert cuts[cuts > 0].tolist() == pytest.approx([strength] + [0.9] * (begin < 5))
-        assert seen.rhythm_times[0, cuts.nonzero()[0, 0]] == pytest.approx(cut, abs=0.05)
+        assert seen.event_times[0, cuts.nonzero()[0, 0]] == pytest.approx(cut, abs=0.05)
 
 
 @torch.inference_mode()
@@ -82,9 +82,9 @@ def test_one_black_frame_stands_for_all_of_a_black_video(tmp_path: Path) -> None
     eyes = Eyes.load(model, "tiny", torch.device("cpu"))
     one = eyes.nothing()
     many = one._replace(
-        **{name: getattr(one, name).repeat_interleave(7, 1) for name in one._fields if not name.startswith("rhythm")}
+        **{name: getattr(one, name).repeat_interleave(7, 1) for name in one._fields if not name.startswith("event")}
     )
     codes = torch.randint(tiny.ENTRIES, (1, tiny.CODEBOOKS, 9))
-    expected = model.lm(codes, model.see(many))
-    assert torch.allclose(model.lm(codes, model.see(one)), expected, atol=1e-5)
+    expected = model.lm(codes, model.encode_video(many))
+    assert torch.allclose(model.lm(codes, model.encode_video(one)), expected, atol=1e-5)
     assert not torch.allclose(model.lm(codes), expected, atol=1e-2)

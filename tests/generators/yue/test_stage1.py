@@ -27,7 +27,7 @@ from v2m.generators.yue.lyrics import Part, blank
 from v2m.generators.yue.prompt import Prompt
 from v2m.generators.yue.stage1 import Passage, Settings, write
 from v2m.generators.yue.tokenizer import Tokenizer
-from v2m.models.inference.sampling import draw
+from v2m.models.inference.sampling import gumbel_argmax
 
 ALLOWED = [*range(tokens.FIRST_CODE, tokens.FIRST_CODE + 1024)]
 SILENCE = 321
@@ -89,7 +89,7 @@ def choose(  # the plain way: every token of every context is read again
         TopPLogitsWarper(settings.top_p),
     ):
         scores = step(ids, scores)
-    return ALLOWED[int(draw(scores[:, ALLOWED], generator))]
+    return ALLOWED[int(gumbel_argmax(scores[:, ALLOWED], generator))]
 
 
 def slowly(

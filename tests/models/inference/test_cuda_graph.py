@@ -7,14 +7,14 @@ import logging
 import pytest
 import torch
 
-from v2m.models.inference.cuda_graph import WARM, Repeated
+from v2m.models.inference.cuda_graph import WARMUP_CALLS, CapturedStep
 
-CALLS = WARM + 4
+CALLS = WARMUP_CALLS + 4
 
 
 def test_without_capture_each_call_is_a_step() -> None:
     count = torch.zeros(1)
-    step = Repeated(lambda: count.add_(1), capture=False)  # type: ignore[arg-type, return-value]
+    step = CapturedStep(lambda: count.add_(1), capture=False)  # type: ignore[arg-type, return-value]
     for _ in range(CALLS):
         step()
     assert count.item() == CALLS
@@ -25,7 +25,7 @@ def test_where_nothing_can_be_captured_every_step_is_taken_and_one_warning_says_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     count = torch.zeros(1)
-    step = Repeated(lambda: count.add_(1), capture=True)  # type: ignore[arg-type, return-value]
+    step = CapturedStep(lambda: count.add_(1), capture=True)  # type: ignore[arg-type, return-value]
     with caplog.at_level(logging.WARNING, logger="v2m"):
         for _ in range(CALLS):
             step()
@@ -44,8 +44,8 @@ def test_on_cuda_a_captured_step_goes_on_where_the_steps_before_it_ended() -> No
         launched.append(1)
         count.add_(1)
 
-    repeated = Repeated(step, capture=True)
+    repeated = CapturedStep(step, capture=True)
     for _ in range(CALLS):
         repeated()
     assert count.item() == CALLS
-    assert len(launched) == WARM + 1
+    assert len(launched) == WARMUP_CALLS + 1

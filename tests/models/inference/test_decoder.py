@@ -12,14 +12,14 @@ from torch.nn import functional
 from tests.reference import slow_models
 from v2m.core.types import SamplingConfig
 from v2m.models import patterns
-from v2m.models.conditioning import Condition, Cues
+from v2m.models.conditioning import Condition, StepBias
 from v2m.models.inference import fast_linear
-from v2m.models.inference.cross_kv import LONG, Across, Settled
+from v2m.models.inference.cross_kv import MIN_PACKED_TOKENS, CrossKV, PackedCrossKV
 from v2m.models.inference.decoder import Decoder
-from v2m.models.inference.inference_lm import Stack
-from v2m.models.inference.kv_cache import Past, gathered
-from v2m.models.lm import LM, LMConfig, positions
-from v2m.models.music_model import Branch
+from v2m.models.inference.inference_lm import InferenceLM
+from v2m.models.inference.kv_cache import KVCache, pack_masked_tokens
+from v2m.models.lm import LM, LMConfig, sinusoidal_embedding
+from v2m.models.music_model import CFGBranch
 
 GREEDY = SamplingConfig(temperature=0.0)
 D, V = 32, 40
@@ -28,29 +28,29 @@ D, V = 32, 40
 def model(**changes: Any) -> LM:
     """Weights large enough for what is heard and what was written to decide the codes."""
     torch.manual_seed(0)
-    lm = LM(LMConfig(width=D, layers=2, heads=4, entries=V, **changes)).eval().requires_grad_(False)
+    lm = LM(LMConfig(dim=D, num_layers=2, num_heads=4, codebook_size=V, **changes)).eval().requires_grad_(False)
     for weight in lm.parameters():
         if weight.ndim > 1:
             nn.init.normal_(weight, std=0.3)
     return lm
 
 
-def branches(clips: int = 2) -> list[Branch]:
+def branches(clips: int = 2) -> list[CFGBranch]:
     """Three of them: nothing, a short one, of which the second clip has none, and a longer one with gaps and cues."""
     torch.manual_seed(1)
-    short = Condition.whole(torch.randn(clips, 3, D))
+    short = Condition.from_tokens(torch.randn(clips, 3, D))
     short.mask[1:2] = False
     long = Condition(torch.randn(clips, 7, D), torch.rand(clips, 7) > 0.4)
-    cues = Cues(torch.randn(clips, 9, D), 2.5 + 20 * torch.arange(9).expand(clips, -1), torch.ones(clips, 9) > 0)
+    cues = StepBias(torch.randn(clips, 9, D), 2.5 + 20 * torch.arange(9).expand(clips, -1), torch.ones(clips, 9) > 0)
     cues.mask[1:2, 3:] = False
-    return [(-2.0, None), (0.5, short), (2.5, long._replace(cues=cues))]
+    return [(-2.0, None), (0.5, short), (2.5, long._replace(step_bias=cues))]
 
 
-def one(all_of_them: list[Branch], clip: int) -> list[Branch]:
-    return [(share, heard and heard.picked(slice(clip, clip + 1))) for share, heard in all_of_them]
+def one(all_of_them: list[CFGBranch], clip: int) -> list[CFGBranch]:
+    return [(share, heard and heard.select(slice(clip, clip + 1))) for share, heard in all_of_them]
 
 
-STEREO = {"codebooks": 8, "channels": 2}
+STEREO = {"num_codebooks": 8, "channels": 2}
 
 
 @pytest.mark.parametrize("changes", [{}, STEREO, {"cross_attention": False}], ids=["mono", "stereo", "prefix"])
@@ -122,13 +122,13 @@ def test_codes_are_drawn_by_their_probabilities() -> None:
 
 def logits(lm: LM, precision: fast_linear.Precision) -> tuple[Tensor, Tensor]:
     """Of the step after a sequence, by the decoder's layers and by the model's own."""
-    stack = Stack(lm, precision)
+    stack = InferenceLM(lm, precision)
     codes = torch.randint(V, (2, 4, 20), generator=torch.Generator().manual_seed(0))
-    past = Past(2, (2, 4, 24, D // 4), stack.remembered, torch.device("cpu"))
-    x = stack.embed(codes) + positions(torch.arange(20), D).to(stack.dtype)
+    past = KVCache(2, (2, 4, 24, D // 4), stack.cache_dtype, torch.device("cpu"))
+    x = stack.embed(codes) + sinusoidal_embedding(torch.arange(20), D).to(stack.dtype)
     out = x
     for part in x.split([13, 1, 1, 5], dim=1):
-        out = stack(part, past, stack.hear([]))
+        out = stack(part, past, stack.project_condition([]))
     return stack.logits(out[:, -1]), lm(codes)[:, :, -1].flatten(1)
 
 
@@ -143,9 +143,9 @@ def test_logits_are_the_models_within_rounding(precision: fast_linear.Precision,
 def test_without_the_libraries_kernels_the_logits_are_the_same(
     monkeypatch: pytest.MonkeyPatch, precision: fast_linear.Precision
 ) -> None:
-    monkeypatch.setattr(fast_linear, "packing", lambda: None)
-    monkeypatch.setattr(fast_linear, "rounding", lambda device: False)
-    monkeypatch.setattr(fast_linear, "weighing", lambda device: False)
+    monkeypatch.setattr(fast_linear, "onednn_ops", lambda: None)
+    monkeypatch.setattr(fast_linear, "has_int8_dynamic_kernel", lambda device: False)
+    monkeypatch.setattr(fast_linear, "has_int8_weight_kernel", lambda device: False)
     found, expected = logits(model(), precision)
     assert float((found - expected).abs().max() / expected.abs().max()) < 0.05
 
@@ -153,26 +153,32 @@ def test_without_the_libraries_kernels_the_logits_are_the_same(
 def test_tokens_that_are_there_come_first_and_no_more_room_is_kept() -> None:
     mask = torch.tensor([[False, True, False, True], [True, False, False, False], [False] * 4])
     tokens = torch.arange(12.0).view(3, 4, 1)
-    found, there = gathered(Condition(tokens, mask), [0, 1])
+    found, there = pack_masked_tokens(Condition(tokens, mask), [0, 1])
     assert found[..., 0].tolist()[0] == [1.0, 3.0]
     assert found[1, 0, 0] == 4.0
     assert there is not None
     assert there[:, 0, 0].tolist() == [[True, True], [True, False]]
-    assert gathered(Condition(tokens, mask), [0])[1] is None
+    assert pack_masked_tokens(Condition(tokens, mask), [0])[1] is None
 
 
-@pytest.mark.skipif(fast_linear.packing() is None, reason="PyTorch is built without oneDNN")
+@pytest.mark.skipif(fast_linear.onednn_ops() is None, reason="PyTorch is built without oneDNN")
 @pytest.mark.parametrize("heads", [6, 8, 16])
 @pytest.mark.parametrize("masked", [False, True])
 def test_settled_attention_finds_what_attention_finds(heads: int, masked: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    keys, values = torch.randn(2, 3, heads, LONG, 8, generator=generator).bfloat16()
-    mask = torch.zeros(3, 1, 1, LONG).masked_fill_(torch.arange(LONG) > 99, -torch.inf).bfloat16() if masked else None
-    across = Across(0, 3, keys, values, mask)
+    keys, values = torch.randn(2, 3, heads, MIN_PACKED_TOKENS, 8, generator=generator).bfloat16()
+    mask = (
+        torch.zeros(3, 1, 1, MIN_PACKED_TOKENS)
+        .masked_fill_(torch.arange(MIN_PACKED_TOKENS) > 99, -torch.inf)
+        .bfloat16()
+        if masked
+        else None
+    )
+    across = CrossKV(0, 3, keys, values, mask)
     query = torch.randn(3, heads, 1, 8, generator=generator)
-    settled = across.settled()
-    assert isinstance(settled, Settled)
-    assert isinstance(Across(0, 3, keys[:, :, 1:], values[:, :, 1:], mask).settled(), Across), "it does not pay"
+    settled = across.pack()
+    assert isinstance(settled, PackedCrossKV)
+    assert isinstance(CrossKV(0, 3, keys[:, :, 1:], values[:, :, 1:], mask).pack(), CrossKV), "it does not pay"
     expected = functional.scaled_dot_product_attention(
         query, keys.float(), values.float(), attn_mask=None if mask is None else mask.float(), scale=1.0
     )
@@ -184,11 +190,11 @@ def test_settled_attention_finds_what_attention_finds(heads: int, masked: bool) 
 def test_much_that_is_heard_is_heard_right(precision: fast_linear.Precision) -> None:
     """Two clips, of which one hears a part of it."""
     lm = model()
-    heard = Condition.whole(torch.randn(2, LONG + 9, D))
+    heard = Condition.from_tokens(torch.randn(2, MIN_PACKED_TOKENS + 9, D))
     heard.mask[1, 100:] = False
     prompt = torch.randint(V, (2, 4, 5))
     found = Decoder(lm, precision=precision).next_logits([(-1.0, None), (2.0, heard)], prompt)
-    sequence = patterns.build(prompt, lm.config.pattern, lm.config.special)[..., :6]
+    sequence = patterns.apply_delays(prompt, lm.config.delay_pattern, lm.config.special_token_id)[..., :6]
     expected = 2 * lm(sequence, heard)[:, :, -1] - lm(sequence)[:, :, -1]
     assert (found - expected).abs().max() / expected.abs().max() < 0.05
 

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from v2m.models.lm import LMConfig
-from v2m.models.losses import inputs, loss
+from v2m.models.losses import codebook_cross_entropy, model_inputs
 from v2m.models.music_model import MusicConfig, MusicModel
-from v2m.models.visual.inputs import Seen
-from v2m.models.visual.vidmuse import ConditionerConfig, Kind
+from v2m.models.visual.inputs import VisualInputs
+from v2m.models.visual.vidmuse import ConditionerConfig, ConditionerKind
 
 RATE, FRAMES, CLIPS = 10, 24, 32
 RARE = 0.15  # share of frames at which there is a cut
 UNKNOWING = 0.42  # nats a code of who knows that share alone
 
 
-def marked(generator: torch.Generator) -> tuple[Tensor, Seen]:
+def marked(generator: torch.Generator) -> tuple[Tensor, VisualInputs]:
     """Codes (B, 1, T) that are 1 where there is a cut; pictures that show which of two shots is on."""
     cuts = torch.rand(CLIPS, FRAMES, generator=generator) < RARE
     shots = cuts.cumsum(1) % 2
@@ -25,26 +25,28 @@ def marked(generator: torch.Generator) -> tuple[Tensor, Seen]:
     pictures[..., 1] = shots[:, 2::4, None] * 2.0 - 1
     near = pictures, (torch.arange(FRAMES // 4) * 0.4 + 0.2).expand(CLIPS, -1), torch.ones(CLIPS, FRAMES // 4) > 0
     instants = ((torch.arange(FRAMES) + 0.5) / RATE).expand(CLIPS, -1), torch.ones(CLIPS, FRAMES) > 0
-    return cuts.long()[:, None], Seen(*near, *near, cuts[..., None].float(), *instants)
+    return cuts.long()[:, None], VisualInputs(*near, *near, cuts[..., None].float(), *instants)
 
 
-def learned(kind: Kind, steps: int = 250) -> float:
+def learned(kind: ConditionerKind, steps: int = 250) -> float:
     """The mean loss of the last ten steps."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     sizes = ConditionerConfig(
-        kind=kind, width=4, tokens=1, layers=1, heads=2, head_width=8, feedforward=16, fusion_heads=2, rhythm=1,
-        rhythm_layers=1, rhythm_stride=2, code_rate=RATE,
+        kind=kind, vision_dim=4, num_tokens=1, num_layers=1, num_heads=2, head_dim=8, ffn_dim=16, num_fusion_heads=2, num_event_channels=1,
+        num_event_layers=1, event_stride=2, codec_frame_rate=RATE,
     )  # fmt: skip
-    lm = LMConfig(width=32, layers=1, heads=2, codebooks=1, entries=2, feedforward=64)
-    model = MusicModel(MusicConfig(lm, text=None, conditioner=sizes))
+    lm = LMConfig(dim=32, num_layers=1, num_heads=2, num_codebooks=1, codebook_size=2, ffn_dim=64)
+    model = MusicModel(MusicConfig(lm, text_dim=None, conditioner=sizes))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(steps):
         codes, seen = marked(generator)
         lengths = torch.full((CLIPS,), FRAMES)
-        logits = model.lm(inputs(codes, lengths, lm.pattern, lm.special), model.condition(None, seen))
-        found = loss(logits, codes, lengths, lm.pattern).mean
+        logits = model.lm(
+            model_inputs(codes, lengths, lm.delay_pattern, lm.special_token_id), model.build_condition(None, seen)
+        )
+        found = codebook_cross_entropy(logits, codes, lengths, lm.delay_pattern).mean
         optimizer.zero_grad()
         found.backward()
         optimizer.step()

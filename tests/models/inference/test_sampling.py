@@ -16,7 +16,13 @@ from transformers import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 
-from v2m.models.inference.sampling import draw, guide, narrow, penalize, sample
+from v2m.models.inference.sampling import (
+    apply_cfg,
+    apply_repetition_penalty,
+    filter_logits,
+    gumbel_argmax,
+    sample_token,
+)
 
 B, V = 3, 200
 UNREAD = torch.LongTensor([[0]] * B)
@@ -38,11 +44,11 @@ def test_guidance_is_that_of_transformers(scale: float) -> None:
         return type("Out", (SimpleNamespace,), {"get": lambda *_: None})(logits=uncond[:, None])
 
     theirs = UnbatchedClassifierFreeGuidanceLogitsProcessor(scale, model)(UNREAD, cond)
-    assert torch.equal(guide(cond, uncond, scale), theirs)
+    assert torch.equal(apply_cfg(cond, uncond, scale), theirs)
 
 
 def test_guidance_of_1_is_none() -> None:
-    torch.testing.assert_close(guide(logits(1), logits(2), 1.0), logits(1).log_softmax(-1))
+    torch.testing.assert_close(apply_cfg(logits(1), logits(2), 1.0), logits(1).log_softmax(-1))
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.1, 2.0])
@@ -50,7 +56,7 @@ def test_the_penalty_is_that_of_transformers(penalty: float) -> None:
     ids = torch.LongTensor(torch.randint(0, V, (B, 50), generator=generator()).tolist())
     seen = torch.zeros(B, V, dtype=torch.bool).scatter(1, ids, True)
     theirs = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits())
-    assert torch.equal(penalize(logits(), seen, penalty), theirs)
+    assert torch.equal(apply_repetition_penalty(logits(), seen, penalty), theirs)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
@@ -64,21 +70,21 @@ def test_narrowing_is_that_of_transformers(temperature: float, top_k: int, top_p
     theirs = TemperatureLogitsWarper(temperature)(UNREAD, scores)
     theirs = TopKLogitsWarper(top_k)(UNREAD, theirs) if top_k else theirs
     theirs = TopPLogitsWarper(top_p)(UNREAD, theirs)
-    assert torch.equal(narrow(scores, temperature=temperature, top_k=top_k, top_p=top_p), theirs)
+    assert torch.equal(filter_logits(scores, temperature=temperature, top_k=top_k, top_p=top_p), theirs)
 
 
 def test_nothing_is_changed_in_place() -> None:
     scores, seen = logits(), torch.ones(B, V, dtype=torch.bool)
-    guide(scores, scores, 2.0)
-    penalize(scores, seen, 2.0)
-    sample(scores, top_k=5, top_p=0.5, generator=generator())
+    apply_cfg(scores, scores, 2.0)
+    apply_repetition_penalty(scores, seen, 2.0)
+    sample_token(scores, top_k=5, top_p=0.5, generator=generator())
     assert torch.equal(scores, logits())
 
 
 def test_tokens_are_drawn_by_their_probabilities() -> None:
     """100 000 draws: χ² with 5 degrees of freedom stays below its 99.9 % point."""
     shares = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.04, 0.01, 0.0])
-    drawn = draw(shares.log().expand(100_000, -1), generator())
+    drawn = gumbel_argmax(shares.log().expand(100_000, -1), generator())
     counts = torch.bincount(drawn, minlength=7)
     assert counts[6] == 0
     expected = 100_000 * shares[:6]
@@ -87,27 +93,27 @@ def test_tokens_are_drawn_by_their_probabilities() -> None:
 
 def test_a_draw_needs_no_normalized_logits_and_rows_are_independent() -> None:
     scores = torch.tensor([0.0, 1.0, 2.0]).expand(20_000, -1)
-    assert torch.equal(draw(scores, generator()), draw(scores + 40, generator()))
-    first, second = draw(scores, generator()).split(10_000)
+    assert torch.equal(gumbel_argmax(scores, generator()), gumbel_argmax(scores + 40, generator()))
+    first, second = gumbel_argmax(scores, generator()).split(10_000)
     assert 0.45 < float((first == second).float().mean()) < 0.55  # Σ p² = 0.511
 
 
 def test_draws_follow_the_seed() -> None:
-    one, again, other = (sample(logits(spread=0.1), generator=generator(seed)) for seed in (1, 1, 2))
+    one, again, other = (sample_token(logits(spread=0.1), generator=generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
 
 def test_temperature_0_takes_the_likeliest_and_draws_nothing() -> None:
     state = generator()
-    assert torch.equal(sample(logits(), temperature=0.0, top_k=7, generator=state), logits().argmax(-1))
+    assert torch.equal(sample_token(logits(), temperature=0.0, top_k=7, generator=state), logits().argmax(-1))
     assert torch.equal(state.get_state(), generator().get_state())
 
 
 def test_a_sample_is_one_of_those_that_stay() -> None:
     scores = logits().repeat(500, 1)
-    drawn = sample(scores, temperature=2.0, top_k=4, top_p=0.9, generator=generator())
-    kept = narrow(logits(), temperature=2.0, top_k=4, top_p=0.9).isfinite()
+    drawn = sample_token(scores, temperature=2.0, top_k=4, top_p=0.9, generator=generator())
+    kept = filter_logits(logits(), temperature=2.0, top_k=4, top_p=0.9).isfinite()
     assert kept.repeat(500, 1).gather(1, drawn[:, None]).all()
     for row in range(B):
         assert set(drawn[row::B].tolist()) == set(kept[row].nonzero().flatten().tolist())

@@ -16,9 +16,9 @@ from v2m.models import patterns
 from v2m.models.conditioning import Condition
 from v2m.models.inference import windows
 from v2m.models.lm import LM, LMConfig
-from v2m.models.music_model import Branch
+from v2m.models.music_model import CFGBranch
 
-CONFIG = LMConfig(width=16, layers=2, heads=2, codebooks=2, entries=32)
+CONFIG = LMConfig(dim=16, num_layers=2, num_heads=2, num_codebooks=2, codebook_size=32)
 WINDOW, STRIDE = 20, 12
 
 
@@ -33,8 +33,8 @@ class Plain:
 
     def generate(
         self,
-        branches: Sequence[Branch],
-        frames: int,
+        branches: Sequence[CFGBranch],
+        num_frames: int,
         *,
         sampling: SamplingConfig,
         seeds: Sequence[int],
@@ -44,29 +44,29 @@ class Plain:
         self.prompts.append(prompt)
         self.given.append(list(seeds))
         noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-        codes = torch.full((len(seeds), CONFIG.codebooks, frames), CONFIG.special)
+        codes = torch.full((len(seeds), CONFIG.num_codebooks, num_frames), CONFIG.special_token_id)
         begun = 0 if prompt is None else prompt.shape[2]
         if prompt is not None:
             codes[..., :begun] = prompt
-        for step in range(begun, patterns.steps(frames, CONFIG.pattern) - 1):
-            sequence = patterns.build(codes, CONFIG.pattern, CONFIG.special)[..., : step + 1]
+        for step in range(begun, patterns.num_steps(num_frames, CONFIG.delay_pattern) - 1):
+            sequence = patterns.apply_delays(codes, CONFIG.delay_pattern, CONFIG.special_token_id)[..., : step + 1]
             said = torch.stack([share * self.lm(sequence, condition)[:, :, -1] for share, condition in branches]).sum(0)
-            for k, delay in enumerate(CONFIG.pattern):
-                if begun <= step - delay < frames:
+            for k, delay in enumerate(CONFIG.delay_pattern):
+                if begun <= step - delay < num_frames:
                     chances = (said[:, k] / sampling.temperature).softmax(-1)
                     drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(chances, noise, strict=True)]
                     codes[:, k, step - delay] = torch.cat(drawn)
             if progress is not None:
-                progress(min(1.0, (step + 1) / frames))
+                progress(min(1.0, (step + 1) / num_frames))
         return codes
 
 
-def unconditioned(begin: int, end: int) -> list[Branch]:
+def unconditioned(begin: int, end: int) -> list[CFGBranch]:
     return [(1.0, None)]
 
 
 def written(frames: int, seeds: Sequence[int] = (0,), decoder: Plain | None = None) -> Tensor:
-    return windows.write(
+    return windows.generate_long(
         decoder or Plain(), frames, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=SamplingConfig(),
         seeds=seeds,
     )  # fmt: skip
@@ -75,34 +75,34 @@ def written(frames: int, seeds: Sequence[int] = (0,), decoder: Plain | None = No
 @pytest.mark.parametrize("stride", [1, 12, 19])
 @pytest.mark.parametrize("frames", [1, 2, 19, 20, 21, 31, 32, 33, 44, 45, 200, 1001])
 def test_windows_cover_all_frames_once_and_the_last_ends_with_the_music(frames: int, stride: int) -> None:
-    found = windows.plan(frames, WINDOW, stride)
+    found = windows.plan_windows(frames, WINDOW, stride)
     assert [n for begin, end, prompt in found for n in range(begin + prompt, end)] == list(range(frames))
     assert all(end - begin == min(WINDOW, frames) for begin, end, _ in found)
     assert found[0].prompt == 0
     assert all(prompt >= WINDOW - stride for _, _, prompt in found[1:])
-    assert all(after.begin - before.begin == stride for before, after in pairwise(found[:-1]))
+    assert all(after.start - before.start == stride for before, after in pairwise(found[:-1]))
     assert len(found) == 1 + -(-max(frames - WINDOW, 0) // stride)
 
 
 def test_the_published_window_and_stride_on_45_seconds() -> None:
     """The second window hears and sees 15–45 s; VidMuse's would be shown 15–30.5 s."""
-    assert windows.plan(45 * 50, 30 * 50, 18 * 50) == [(0, 1500, 0), (750, 2250, 750)]
+    assert windows.plan_windows(45 * 50, 30 * 50, 18 * 50) == [(0, 1500, 0), (750, 2250, 750)]
 
 
 @pytest.mark.parametrize("frames", [1, 20, 21, 55])
 def test_each_window_goes_on_from_the_codes_before_it_and_is_asked_for_its_own_part(frames: int) -> None:
     decoder, asked = Plain(), []
 
-    def branches(begin: int, end: int) -> list[Branch]:
+    def branches(begin: int, end: int) -> list[CFGBranch]:
         asked.append((begin, end))
         return [(1.0, None)]
 
-    codes = windows.write(
+    codes = windows.generate_long(
         decoder, frames, window=WINDOW, stride=STRIDE, branches=branches, sampling=SamplingConfig(), seeds=[0, 1]
     )
-    assert codes.shape == (2, CONFIG.codebooks, frames)
-    assert int(codes.max()) < CONFIG.entries
-    plan = windows.plan(frames, WINDOW, STRIDE)
+    assert codes.shape == (2, CONFIG.num_codebooks, frames)
+    assert int(codes.max()) < CONFIG.codebook_size
+    plan = windows.plan_windows(frames, WINDOW, STRIDE)
     assert asked == [(begin, end) for begin, end, _ in plan]
     for (begin, _, prompt), heard in zip(plan, decoder.prompts, strict=True):
         assert (heard is None) == (prompt == 0)
@@ -110,16 +110,16 @@ def test_each_window_goes_on_from_the_codes_before_it_and_is_asked_for_its_own_p
 
 
 def test_what_a_window_is_shown_changes_it_and_what_follows_but_nothing_before() -> None:
-    plan, plain = windows.plan(55, WINDOW, STRIDE), written(55)
-    shown = Condition.whole(5 * torch.randn(1, 3, CONFIG.width, generator=torch.Generator().manual_seed(1)))
+    plan, plain = windows.plan_windows(55, WINDOW, STRIDE), written(55)
+    shown = Condition.from_tokens(5 * torch.randn(1, 3, CONFIG.dim, generator=torch.Generator().manual_seed(1)))
 
-    def branches(begin: int, end: int) -> list[Branch]:
-        return [(1.0, shown if begin == plan[2].begin else None)]
+    def branches(begin: int, end: int) -> list[CFGBranch]:
+        return [(1.0, shown if begin == plan[2].start else None)]
 
-    codes = windows.write(
+    codes = windows.generate_long(
         Plain(), 55, window=WINDOW, stride=STRIDE, branches=branches, sampling=SamplingConfig(), seeds=[0]
     )
-    new = plan[2].begin + plan[2].prompt
+    new = plan[2].start + plan[2].prompt
     assert torch.equal(codes[..., :new], plain[..., :new])
     assert not torch.equal(codes[..., new : plan[2].end], plain[..., new : plan[2].end])
 
@@ -128,9 +128,9 @@ def test_no_two_windows_draw_the_same_noise_and_the_seed_decides() -> None:
     decoder = Plain()
     codes = written(80, (7, 8), decoder)
     drawn = [seed for given in decoder.given for seed in given]
-    assert len(set(drawn)) == len(drawn) == 2 * len(windows.plan(80, WINDOW, STRIDE))
+    assert len(set(drawn)) == len(drawn) == 2 * len(windows.plan_windows(80, WINDOW, STRIDE))
     assert all(0 <= seed < 2**63 for seed in drawn)
-    new = [codes[:1, :, begin + prompt : end] for begin, end, prompt in windows.plan(80, WINDOW, STRIDE)[1:-1]]
+    new = [codes[:1, :, begin + prompt : end] for begin, end, prompt in windows.plan_windows(80, WINDOW, STRIDE)[1:-1]]
     assert len(new) > 3
     assert all(float((a == b).double().mean()) < 0.5 for n, a in enumerate(new) for b in new[:n])
     assert torch.equal(codes, written(80, (7, 8)))
@@ -140,9 +140,9 @@ def test_no_two_windows_draw_the_same_noise_and_the_seed_decides() -> None:
 
 def steady() -> LM:
     """A model whose music moves on slowly: each code is nine times in ten the one before it in its codebook."""
-    entries, codebooks = CONFIG.entries, CONFIG.codebooks
+    entries, codebooks = CONFIG.codebook_size, CONFIG.num_codebooks
     width = entries * codebooks
-    lm = LM(LMConfig(width=width, layers=1, heads=1, feedforward=1, codebooks=codebooks, entries=entries))
+    lm = LM(LMConfig(dim=width, num_layers=1, num_heads=1, ffn_dim=1, num_codebooks=codebooks, codebook_size=entries))
     parts: Any = lm.requires_grad_(False)
     for weight in lm.layers.parameters():
         weight.zero_()
@@ -157,14 +157,14 @@ def test_the_sound_has_no_seam_where_windows_meet() -> None:
     """Neighboring frames differ at the joins as they do elsewhere; with windows that know nothing of each other, the
     sound turns there."""
     torch.manual_seed(0)
-    sizes = {"num_filters": 4, "hidden_size": 8, "codebook_dim": 8, "codebook_size": CONFIG.entries}
+    sizes = {"num_filters": 4, "hidden_size": 8, "codebook_dim": 8, "codebook_size": CONFIG.codebook_size}
     kernels = {"kernel_size": 1, "last_kernel_size": 1, "residual_kernel_size": 1}  # so that a frame is heard at once
     rates = {"upsampling_ratios": [4, 2], "sampling_rate": 3200, "target_bandwidths": [4.0]}
     codec: Any = EncodecModel(EncodecConfig(**sizes, **kernels, **rates)).eval().requires_grad_(False)
     for layer in codec.quantizer.layers:  # which begin as zeros
         layer.codebook.embed.normal_()
     frames, hop = 400, 8
-    plan = windows.plan(frames, WINDOW, STRIDE)
+    plan = windows.plan_windows(frames, WINDOW, STRIDE)
     joins = torch.tensor([begin + prompt for begin, _, prompt in plan[1:]])
     elsewhere = torch.tensor(sorted(set(range(1, frames)) - set(joins.tolist())))
     decoder = Plain(steady())
@@ -187,7 +187,7 @@ def test_the_sound_has_no_seam_where_windows_meet() -> None:
 
 def test_progress_counts_each_frame_once_and_never_falls() -> None:
     told: list[float] = []
-    windows.write(
+    windows.generate_long(
         Plain(), 55, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=SamplingConfig(), seeds=[0],
         progress=cast(ProgressFn, told.append),
     )  # fmt: skip

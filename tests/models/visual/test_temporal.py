@@ -8,25 +8,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from v2m.models.lm import positions
-from v2m.models.visual.inputs import Seen
-from v2m.models.visual.temporal import KERNEL, TimedFrames
+from v2m.models.lm import sinusoidal_embedding
+from v2m.models.visual.inputs import VisualInputs
+from v2m.models.visual.temporal import EVENT_KERNEL, TemporalConditioner
 from v2m.models.visual.vidmuse import ConditionerConfig
 
 SIZES = ConditionerConfig(
-    width=12, tokens=5, layers=1, heads=2, head_width=4, feedforward=24, pooled=2, rhythm=3, rhythm_layers=2,
-    code_rate=10,
+    vision_dim=12, num_tokens=5, num_layers=1, num_heads=2, head_dim=4, ffn_dim=24, num_pooled_tokens=2, num_event_channels=3, num_event_layers=2,
+    codec_frame_rate=10,
 )  # fmt: skip
-POOLED, STRIDE = SIZES.pooled, SIZES.rhythm_stride
+POOLED, STRIDE = SIZES.num_pooled_tokens, SIZES.event_stride
 
 
 @pytest.fixture
-def model() -> TimedFrames:
+def model() -> TemporalConditioner:
     torch.manual_seed(0)
-    return TimedFrames(SIZES, 16).eval()
+    return TemporalConditioner(SIZES, 16).eval()
 
 
-def seen(near: int = 4, whole: int = 3, rhythm: int = 12, *, seed: int = 0) -> Seen:
+def seen(near: int = 4, whole: int = 3, rhythm: int = 12, *, seed: int = 0) -> VisualInputs:
     """Two clips of 2 s: their near frames, those of the whole video of 6 s from 1.5 s before, and the rhythm."""
     random = torch.Generator().manual_seed(seed)
 
@@ -34,73 +34,81 @@ def seen(near: int = 4, whole: int = 3, rhythm: int = 12, *, seed: int = 0) -> S
         times = begin + (torch.arange(count) + 0.5) * seconds / count
         return times.expand(2, -1), torch.ones(2, count, dtype=torch.bool)
 
-    return Seen(
+    return VisualInputs(
         torch.randn(2, near, 5, 12, generator=random), *steps(near, 2.0),
         torch.randn(2, whole, 5, 12, generator=random), *steps(whole, 6.0, -1.5),
         torch.rand(2, rhythm, 3, generator=random), *steps(rhythm, 2.0),
     )  # fmt: skip
 
 
-def test_what_happens_when_is_told_by_the_language_models_own_clock(model: TimedFrames) -> None:
+def test_what_happens_when_is_told_by_the_language_models_own_clock(model: TemporalConditioner) -> None:
     """The same shown a second later differs by the waves of ten steps, where nothing is made of frames."""
     plain = seen()
     torch.nn.init.zeros_(model.out.weight)
-    later = {name: getattr(plain, name) + 1.0 for name in ("near_times", "rhythm_times")}
+    later = {name: getattr(plain, name) + 1.0 for name in ("short_term_times", "event_times")}
     moved = model(plain._replace(**later)).tokens - model(plain).tokens
-    halves = plain.rhythm_times.unflatten(1, (-1, STRIDE)).mean(-1)
-    places = 10 * torch.cat([plain.near_times.repeat_interleave(POOLED, 1), halves], dim=1)[0]
-    assert torch.allclose(moved[0], positions(places + 10, 16) - positions(places, 16), atol=1e-4)
+    halves = plain.event_times.unflatten(1, (-1, STRIDE)).mean(-1)
+    places = 10 * torch.cat([plain.short_term_times.repeat_interleave(POOLED, 1), halves], dim=1)[0]
+    assert torch.allclose(moved[0], sinusoidal_embedding(places + 10, 16) - sinusoidal_embedding(places, 16), atol=1e-4)
 
 
-def test_a_frame_is_read_with_all_others_and_the_rhythm_by_its_neighbors(model: TimedFrames) -> None:
+def test_a_frame_is_read_with_all_others_and_the_rhythm_by_its_neighbors(model: TemporalConditioner) -> None:
     before = seen(rhythm=40)
     frames, beats = model(before).tokens.split((4 * POOLED, 20), dim=1)
-    near, rhythm = before.near.clone(), before.rhythm.clone()
+    near, rhythm = before.short_term.clone(), before.events.clone()
     near[:, 1] += 1.0 + torch.randn(2, 5, 12)
     rhythm[:, 20] += 1.0
-    other_frames, other_beats = model(before._replace(near=near, rhythm=rhythm)).tokens.split((4 * POOLED, 20), dim=1)
+    other_frames, other_beats = model(before._replace(short_term=near, events=rhythm)).tokens.split(
+        (4 * POOLED, 20), dim=1
+    )
     assert ((other_frames - frames).abs().amax(-1) > 1e-4).all()
     changed = (other_beats - beats).abs().amax(dim=(0, 2)) > 1e-6
     assert changed.nonzero().flatten().tolist() == [8, 9, 10, 11, 12]  # instants 16 to 24: two kernels of 5
-    whole = model(before._replace(whole=torch.randn_like(before.whole))).tokens
+    whole = model(before._replace(long_term=torch.randn_like(before.long_term))).tokens
     assert ((whole[:, : 4 * POOLED] - frames).abs().amax(-1) > 1e-4).all()
     assert torch.equal(whole[:, 4 * POOLED :], beats)
 
 
 @pytest.mark.parametrize("garbage", [7.0, float("nan")])
-def test_what_is_not_there_changes_nothing(model: TimedFrames, garbage: float) -> None:
+def test_what_is_not_there_changes_nothing(model: TemporalConditioner, garbage: float) -> None:
     """A clip that ends early, with anything behind its end, is as if there were nothing behind it."""
     given = seen(near=4, whole=3, rhythm=12)
-    masks = {"near_mask": 3, "whole_mask": 2, "rhythm_mask": 9}
+    lengths = {"short_term": 3, "long_term": 2, "event": 9}
     short = {name: getattr(given, name).clone() for name in given._fields}
-    for name, count in masks.items():
-        short[name][:, count:] = False
-        short[name.removesuffix("_mask")][:, count:] = garbage
-    found = model(Seen(**short))
-    cut = {name: value[:, : masks[f"{name.split('_')[0]}_mask"]] for name, value in given._asdict().items()}
-    wanted = model(Seen(**cut))
+    for name, count in lengths.items():
+        short[f"{name}_mask"][:, count:] = False
+        short["events" if name == "event" else name][:, count:] = garbage
+    found = model(VisualInputs(**short))
+    cut = {
+        field: value[:, : next(count for name, count in lengths.items() if field.startswith(name))]
+        for field, value in given._asdict().items()
+    }
+    wanted = model(VisualInputs(**cut))
     assert found.mask.tolist() == [[True] * 6 + [False] * 2 + [True] * 5 + [False]] * 2
     assert torch.allclose(found.tokens[found.mask], wanted.tokens[wanted.mask], atol=1e-5)
     assert not found.tokens[~found.mask].any()
 
 
-def test_a_clip_of_which_nothing_is_shown_is_no_number_nowhere(model: TimedFrames) -> None:
+def test_a_clip_of_which_nothing_is_shown_is_no_number_nowhere(model: TemporalConditioner) -> None:
     given = seen()
-    masks = {f"{each}_mask": torch.zeros_like(getattr(given, f"{each}_mask")) for each in ("near", "whole", "rhythm")}
+    masks = {
+        f"{each}_mask": torch.zeros_like(getattr(given, f"{each}_mask"))
+        for each in ("short_term", "long_term", "event")
+    }
     found = model(given._replace(**masks))
     assert not found.mask.any()
     assert not found.tokens.any()
 
 
-def test_of_a_whole_video_that_is_not_there_nothing_is_seen(model: TimedFrames) -> None:
-    given = seen()._replace(whole_mask=torch.zeros(2, 3, dtype=torch.bool))
-    other = given._replace(whole=given.whole + 5.0, whole_times=given.whole_times + 9.0)
+def test_of_a_whole_video_that_is_not_there_nothing_is_seen(model: TemporalConditioner) -> None:
+    given = seen()._replace(long_term_mask=torch.zeros(2, 3, dtype=torch.bool))
+    other = given._replace(long_term=given.long_term + 5.0, long_term_times=given.long_term_times + 9.0)
     assert torch.equal(model(given).tokens, model(other).tokens)
 
 
 @pytest.mark.parametrize("pooled", [2, 5])
 def test_all_of_it_learns(pooled: int) -> None:
-    model = TimedFrames(replace(SIZES, pooled=pooled), 16)
+    model = TemporalConditioner(replace(SIZES, num_pooled_tokens=pooled), 16)
     found = model(seen())
     assert found.tokens.shape == (2, 4 * pooled + 12 // STRIDE, 16)
     assert found.cues is not None
@@ -110,26 +118,26 @@ def test_all_of_it_learns(pooled: int) -> None:
     assert not [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
 
 
-def test_an_event_is_told_at_the_steps_that_sound_then_and_not_far_from_them(model: TimedFrames) -> None:
+def test_an_event_is_told_at_the_steps_that_sound_then_and_not_far_from_them(model: TemporalConditioner) -> None:
     """What a cue says of an instant reaches as far as the convolutions and the line to the next instant."""
     torch.nn.init.normal_(model.rhythm.cue.weight)
     given = seen()
-    changed = given._replace(rhythm=given.rhythm.clone())
-    changed.rhythm[0, 3] += 5
+    changed = given._replace(events=given.events.clone())
+    changed.events[0, 3] += 5
     before, after = (model(each).cues for each in (given, changed))
     assert before is not None
     assert after is not None
-    steps = int(given.rhythm_times.max() * SIZES.code_rate)
+    steps = int(given.event_times.max() * SIZES.codec_frame_rate)
     moved = (after.spread(steps) - before.spread(steps)).abs().amax(-1)
-    place = given.rhythm_times[0] * SIZES.code_rate
-    reach = SIZES.rhythm_layers * (KERNEL // 2) + 1
+    place = given.event_times[0] * SIZES.codec_frame_rate
+    reach = SIZES.num_event_layers * (EVENT_KERNEL // 2) + 1
     assert moved[0].argmax().item() == pytest.approx(place[3].item(), abs=(place[1] - place[0]).item() * reach)
     assert not moved[0, int(place[3 + reach]) + 1 :].any()
     assert not moved[1].any()
 
 
-def test_where_in_the_video_the_window_lies_is_told(model: TimedFrames) -> None:
+def test_where_in_the_video_the_window_lies_is_told(model: TemporalConditioner) -> None:
     """The same window of a longer video, of which the frames look alike."""
     given = seen()
-    longer = given._replace(whole_times=given.whole_times * 2, whole=given.whole.clone())
+    longer = given._replace(long_term_times=given.long_term_times * 2, long_term=given.long_term.clone())
     assert ((model(longer).tokens - model(given).tokens).abs().amax(-1)[:, : 4 * POOLED] > 1e-4).all()

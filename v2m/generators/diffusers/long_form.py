@@ -21,7 +21,7 @@ from v2m.generators.diffusers.adapter import Job, Writer
 from v2m.generators.diffusers.pipeline_info import Card, Kind
 from v2m.generators.diffusers.stable_audio import StableAudio
 from v2m.generators.diffusers.stable_audio_3 import StableAudio3
-from v2m.models.inference.windows import Window, part, plan, window_seed
+from v2m.models.inference.windows import Window, plan_windows, sub_progress, window_seed
 
 WRITERS: dict[Kind, Any] = {
     "AceStepPipeline": AceStep,
@@ -76,7 +76,7 @@ class Piece:
             if number:
                 kept = torch.nn.functional.pad(written[..., begin:], (0, tail + end - begin - stands))
                 job = replace(job, kept=kept, span=(stands, job.samples))
-            sound = self._run(job, part(progress, number / len(goes), (number + 1) / len(goes)))
+            sound = self._run(job, sub_progress(progress, number / len(goes), (number + 1) / len(goes)))
             used = sound if end == whole - tail else sound[..., : end - begin]
             written = _over(written, used, begin, sample_count(FADE, rate))
         return self._audio(written)
@@ -89,7 +89,7 @@ class Piece:
             return [[0.0, seconds]]
         windows, tail = _goes(whole, longest)
         ends = [*(window.end for window in windows[:-1]), whole]
-        begins = [window.begin + window.prompt for window in windows]
+        begins = [window.start + window.prompt for window in windows]
         assert ends[-1] == windows[-1].end + tail, "the last go ends with the piece"
         return [[seconds_of(low, rate), seconds_of(high, rate)] for low, high in zip(begins, ends, strict=True)]
 
@@ -141,7 +141,7 @@ class Piece:
 def _goes(whole: int, longest: int) -> tuple[list[Window], int]:
     """What each go adds to a piece of `whole` samples, and how many more it writes, of no use but in the last."""
     tail = int(longest * ENDING)
-    return plan(whole - tail, longest - tail, int(longest * (1 - IN_COMMON)) - tail), tail
+    return plan_windows(whole - tail, longest - tail, int(longest * (1 - IN_COMMON)) - tail), tail
 
 
 def _over(before: Tensor, part: Tensor, begin: int, fade: int) -> Tensor:

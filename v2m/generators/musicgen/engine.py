@@ -23,10 +23,10 @@ from v2m.core.timing import codec_frames, mean_rate, sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.models.conditioning import Condition
 from v2m.models.inference import windows
-from v2m.models.inference.decoder import Decoder, suited
+from v2m.models.inference.decoder import Decoder, default_precision
 from v2m.models.inference.fast_linear import Precision
-from v2m.models.lora import woven
-from v2m.models.music_model import Branch
+from v2m.models.lora import merged_weights
+from v2m.models.music_model import CFGBranch
 from v2m.pretrained.chroma import Chroma
 from v2m.pretrained.codecs import encodec
 from v2m.pretrained.text.t5 import T5TextEncoder
@@ -63,7 +63,7 @@ class Player:
     ) -> None:
         self._model, self._text, self._codec, self._chroma = model, text, codec, chroma
         self._device, self._keep = device, keep
-        self._precision: Precision = precision or suited(device)
+        self._precision: Precision = precision or default_precision(device)
         self._decoder: Decoder | None = None
 
     @classmethod
@@ -75,9 +75,9 @@ class Player:
             UsageError: The model is one that is not told by words alone.
         """
         model = V2M.from_pretrained(name)
-        if model.config.conditioner is not None and not model.config.nulls:
+        if model.config.conditioner is not None and not model.config.has_null_tokens:
             raise UsageError(f"{name!r} writes to what it sees, which this generator does not show it: give a MusicGen")
-        if model.config.text is None:
+        if model.config.text_dim is None:
             raise UsageError(f"{name!r} reads no text: give a MusicGen")
         return cls.of(model, name, device, precision)
 
@@ -97,13 +97,13 @@ class Player:
         Raises:
             MissingError: As in `load`.
         """
-        text = _text(model, name, device) if words and model.config.reads_text else None
+        text = _text(model, name, device) if words and model.config.uses_text else None
         codes = model.part("codec")
         assert codes.folder is not None, "a part that was asked for has been fetched"
         codec: Codec = encodec.load_encodec(codes.folder, device, config=codes.config, state=codes.state)
         codec = encodec.InterleavedStereoCodec(codec) if model.config.lm.channels == 2 else codec
         model.check_codec(codec.spec)
-        chroma = None if model.config.chroma is None else Chroma.load(codes.folder)
+        chroma = None if model.config.num_chroma is None else Chroma.load(codes.folder)
         return cls(model, text, codec, chroma, device=device, precision=precision, keep=keep)
 
     def lent(self, decoder: Decoder) -> Player:
@@ -127,7 +127,7 @@ class Player:
     @property
     def trained_on(self) -> float:
         """Seconds of music that the model learned to write in one go."""
-        return self._model.config.window
+        return self._model.config.segment_duration
 
     @property
     def code_rate(self) -> int:
@@ -163,9 +163,9 @@ class Player:
             logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
         text, without = self.read(line, unwanted)
 
-        def branches(begin: int, end: int) -> Sequence[Branch]:
+        def branches(begin: int, end: int) -> Sequence[CFGBranch]:
             tune = self._hear(melody, begin, end)
-            return self._model.branches(sampling, text=text, melody=tune, without=without)
+            return self._model.cfg_branches(sampling, text=text, melody=tune, negative=without)
 
         score = self.perform(
             video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
@@ -176,7 +176,7 @@ class Player:
     def perform(
         self,
         seconds: float,
-        branches: Callable[[int, int], Sequence[Branch]],
+        branches: Callable[[int, int], Sequence[CFGBranch]],
         *,
         sampling: SamplingConfig,
         window: float,
@@ -191,14 +191,14 @@ class Player:
         frames = codec_frames(seconds, rate)
         long, far = (codec_frames(seconds, rate) for seconds in (window, stride))
         begun = time.perf_counter()
-        codes = windows.write(
+        codes = windows.generate_long(
             decoder, frames, window=long, stride=far, branches=branches, sampling=sampling, seeds=[seed],
             progress=_between(tell, *SHARES),
         )  # fmt: skip
         took = time.perf_counter() - begun
         sound = self.sound(codes, sample_count(seconds, self.sample_rate))
         tell(1.0)
-        plan = windows.plan(frames, long, far)
+        plan = windows.plan_windows(frames, long, far)
         return Soundtrack(
             audio=Audio(sound, self.sample_rate),
             metadata={
@@ -221,7 +221,7 @@ class Player:
             if not self._keep:
                 on_cpu = self._device.type == "cpu" or self._precision == "fp32"
                 self._model.to(self._device, None if on_cpu else torch.bfloat16)
-            with woven(self._model):  # with adapters that have learned beside its matrices
+            with merged_weights(self._model):  # with adapters that have learned beside its matrices
                 self._decoder = Decoder(self._model.lm, precision=self._precision)
             if not self._keep:
                 del self._model.lm  # its weights are in the decoder now, as they multiply fastest
@@ -237,7 +237,7 @@ class Player:
         encoder, model = self._text, self.settle()
         wanted, barred = line or (None if not unwanted else ""), unwanted or None
         text, without = (
-            None if words is None else model.read(encoder.encode([words]).to(self._device))
+            None if words is None else model.project_text(encoder.encode([words]).to(self._device))
             for words in (wanted, barred)
         )
         return text, without
@@ -247,12 +247,12 @@ class Player:
         if self._chroma is None:
             return None
         if melody is None:
-            return self._model.hear(self._chroma.null().to(self._device))
+            return self._model.project_melody(self._chroma.null().to(self._device))
         rate = self._codec.spec.frame_rate
         low, high = (sample_count(seconds_of(frame, rate), melody.sample_rate) for frame in (begin, end))
         places = np.arange(low, high) % len(melody)
         heard = Audio(np.take(melody.samples, places, axis=1), melody.sample_rate)
-        return self._model.hear(self._chroma.extract(heard).to(self._device))
+        return self._model.project_melody(self._chroma.extract(heard).to(self._device))
 
     def sound(self, codes: torch.Tensor, samples: int) -> NDArray[np.float32]:
         """What codes (1, K, T) stand for: (C, `samples`), within ±1."""
@@ -268,9 +268,9 @@ def _text(model: V2M, name: str, device: torch.device) -> T5TextEncoder:
     words = model.part("text_encoder")
     assert words.folder is not None, "a part that was asked for has been fetched"
     text = T5TextEncoder.load(words.folder, device, config=words.config, state=words.state)
-    if text.dim != model.config.text:
+    if text.dim != model.config.text_dim:
         raise DependencyError(
-            f"the text encoder of {name!r} gives {text.dim} numbers a token, the model reads {model.config.text}"
+            f"the text encoder of {name!r} gives {text.dim} numbers a token, the model reads {model.config.text_dim}"
         )
     return text
 

@@ -16,7 +16,7 @@ from v2m.generators.musicgen.engine import Player
 from v2m.generators.vidmuse.visual_frontend import Eyes
 from v2m.models.conditioning import Condition
 from v2m.models.inference.fast_linear import Precision
-from v2m.models.music_model import Branch
+from v2m.models.music_model import CFGBranch
 
 
 class Seer:
@@ -49,7 +49,7 @@ class Seer:
 
     @property
     def reads_text(self) -> bool:
-        return self._model.config.reads_text
+        return self._model.config.uses_text
 
     @torch.inference_mode()
     def play(
@@ -68,12 +68,12 @@ class Seer:
         line, unwanted = (prompts.line(tags), prompts.unwanted(tags)) if self.reads_text else ("", "")
         text, without = self.player.read(line, unwanted) if line or unwanted else (None, None)
         look = None if sampling.video_cfg_scale == 0 and text is not None else self._eyes.open(video)
-        if look is not None and not model.config.nulls and without is None:
+        if look is not None and not model.config.has_null_tokens and without is None:
             without = self._nothing()
 
-        def branches(begin: int, end: int) -> Sequence[Branch]:
-            seen = look and model.see(look(seconds_of(begin, rate), seconds_of(end, rate)).to(self._device))
-            return model.branches(sampling, text=text, video=seen, without=without)
+        def branches(begin: int, end: int) -> Sequence[CFGBranch]:
+            seen = look and model.encode_video(look(seconds_of(begin, rate), seconds_of(end, rate)).to(self._device))
+            return model.cfg_branches(sampling, text=text, video=seen, negative=without)
 
         score = self.player.perform(
             video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
@@ -84,5 +84,5 @@ class Seer:
     def _nothing(self) -> Condition:
         """What VidMuse is led away from, made once."""
         if self._black is None:
-            self._black = self._model.see(self._eyes.nothing().to(self._device))
+            self._black = self._model.encode_video(self._eyes.nothing().to(self._device))
         return self._black

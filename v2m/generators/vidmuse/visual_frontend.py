@@ -19,7 +19,7 @@ from v2m.core.errors import DependencyError
 from v2m.core.protocols import VisionEncoder
 from v2m.core.timing import step_count, step_times
 from v2m.core.types import Floats, Video
-from v2m.models.visual.inputs import Seen
+from v2m.models.visual.inputs import VisualInputs
 from v2m.pretrained.vision import FrozenVisionEncoder
 
 AT_ONCE = 256  # frames in memory
@@ -53,32 +53,35 @@ class Eyes:
         assert part.folder is not None, "a part that was asked for has been fetched"
         given = {"pooling": shown.pool, "aspect": shown.aspect, "config": part.config, "state": part.state}
         vision = FrozenVisionEncoder.load(part.folder, device, name=part.name or name, **given)  # type: ignore[arg-type]
-        wanted = {"tokens a frame": sizes.tokens, "numbers a token": sizes.width}
+        wanted = {"tokens a frame": sizes.num_tokens, "numbers a token": sizes.vision_dim}
         has = {"tokens a frame": vision.num_tokens, "numbers a token": vision.dim}
         if sizes.kind != "vidmuse":
-            wanted["things measured of the rhythm"], has["things measured of the rhythm"] = sizes.rhythm, len(CHANNELS)
+            wanted["things measured of the rhythm"], has["things measured of the rhythm"] = (
+                sizes.num_event_channels,
+                len(CHANNELS),
+            )
         differing = [f"{has[what]} {what} instead of {wanted[what]}" for what in wanted if has[what] != wanted[what]]
         if differing:
             raise DependencyError(f"the eyes of {name!r} do not fit it: they give {', '.join(differing)}")
         return cls(vision, shown)
 
-    def open(self, video: Video) -> Callable[[float, float], Seen]:
+    def open(self, video: Video) -> Callable[[float, float], VisualInputs]:
         """What is shown of the window of `video` from one second to another; the whole video is looked at once."""
         whole = self._look(video, step_times(video.duration, self.shown.whole))
 
-        def seen(begin: float, end: float) -> Seen:
+        def seen(begin: float, end: float) -> VisualInputs:
             end = min(end, video.duration)  # the last codec frame may reach beyond it
             near = self._look(video, begin + step_times(end - begin, step_count(end - begin, self.shown.frame_rate)))
             beats = _of_rhythm(video, begin, end, self.shown)
-            return Seen(*near.since(begin), *whole.since(begin), *beats.since(begin))
+            return VisualInputs(*near.since(begin), *whole.since(begin), *beats.since(begin))
 
         return seen
 
-    def nothing(self) -> Seen:
+    def nothing(self) -> VisualInputs:
         """A black frame, which VidMuse is led away from. Where all frames are alike, one is as good as sixty: none
         says when it is shown."""
         black = _Shown(self._vision.encode(np.zeros((1, 32, 32, 3), np.uint8)), np.zeros(1))
-        return Seen(*black.since(0.0), *black.since(0.0), *_Shown(torch.zeros(0, 0), np.zeros(0)).since(0.0))
+        return VisualInputs(*black.since(0.0), *black.since(0.0), *_Shown(torch.zeros(0, 0), np.zeros(0)).since(0.0))
 
     def _look(self, video: Video, times: Floats) -> _Shown:
         width = self._vision.decode_width(video.width, video.height)

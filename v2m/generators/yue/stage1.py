@@ -24,8 +24,8 @@ from v2m.generators.yue.kv_cache import Slab, aligned
 from v2m.generators.yue.lyrics import Part
 from v2m.generators.yue.options import Settings
 from v2m.generators.yue.prompt import Prompt
-from v2m.models.inference.cuda_graph import Repeated
-from v2m.models.inference.sampling import guide, penalize, sample
+from v2m.models.inference.cuda_graph import CapturedStep
+from v2m.models.inference.sampling import apply_cfg, apply_repetition_penalty, sample_token
 
 VOICE, REST = 0, 1
 TOGETHER = 256  # tokens of a prompt read at once: what their attention needs stays small however long the prompt is
@@ -169,9 +169,11 @@ class _Picker:
     def pick(self, scores: Tensor) -> Tensor:
         """(R, V) → (1,)."""
         settings = self._settings
-        logits = guide(scores[:1], scores[-1:], self._guidance)  # with one row and guidance 1: its log-probabilities
-        choice = sample(
-            penalize(logits, self._seen, settings.repetition_penalty),
+        logits = apply_cfg(
+            scores[:1], scores[-1:], self._guidance
+        )  # with one row and guidance 1: its log-probabilities
+        choice = sample_token(
+            apply_repetition_penalty(logits, self._seen, settings.repetition_penalty),
             temperature=settings.temperature,
             top_k=settings.top_k,
             top_p=settings.top_p,
@@ -204,7 +206,7 @@ class _Reader:
         self._still, self._guided = still, False
         self._given = torch.zeros(new, dtype=torch.long, device=self.device)
         self._scores = torch.zeros(rows, tokens.CODES, device=self.device)
-        self._steps: dict[bool, Repeated] = {}  # guided or not
+        self._steps: dict[bool, CapturedStep] = {}  # guided or not
 
     def forget(self) -> None:
         self._decoder.slab.grow(0)
@@ -240,7 +242,7 @@ class _Reader:
         self._given.copy_(ids)
         if self._guided not in self._steps:
             step = partial(_step, self._decoder, self._out, self._given, self._scores[rows])
-            self._steps[self._guided] = Repeated(step, capture=self.device.type == "cuda")
+            self._steps[self._guided] = CapturedStep(step, capture=self.device.type == "cuda")
         self._steps[self._guided]()
         return self._scores[rows]
 

@@ -20,7 +20,7 @@ from v2m.core.types import ProgressFn
 from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
 from v2m.generators.yue.kv_cache import Slab, aligned, row_bytes
 from v2m.generators.yue.tokens import CODEBOOKS, CODES, SOA, STAGE_1, STAGE_2, first_id
-from v2m.models.inference.cuda_graph import Repeated
+from v2m.models.inference.cuda_graph import CapturedStep
 
 WINDOW = 300  # frames, as in training
 MARKS = 3  # tokens of the prompt that are no codes
@@ -122,7 +122,7 @@ class _Frames:
             self.slab.fix()
         self._finish(codes)
         yield
-        step = Repeated(self._next, capture=self.still and self.first.device.type == "cuda")
+        step = CapturedStep(self._next, capture=self.still and self.first.device.type == "cuda")
         for frame in range(1, self.longest):
             if not self.still:
                 self._narrow(sum(size > frame for size in self.lengths))

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from v2m.models.inference.fast_linear import Packed, packing
+from v2m.models.inference.fast_linear import OneDNNLinear, onednn_ops
 
-TOGETHER = 8  # heads
-LONG = 256  # tokens from which `Settled` is the faster
+HEADS_PER_PRODUCT = 8  # heads
+MIN_PACKED_TOKENS = 256  # tokens from which `Settled` is the faster
 
 
-class Across(NamedTuple):
+class CrossKV(NamedTuple):
     """What the rows `begin` to `end` attend to in one layer, (R, H, S, d) each; `mask` (R, 1, 1, S) is added to
     the scores."""
 
-    begin: int
+    start: int
     end: int
     keys: Tensor
     values: Tensor
@@ -30,15 +30,19 @@ class Across(NamedTuple):
 
     def __call__(self, query: Tensor) -> Tensor:
         """(R, H, q, d), already divided by √d → the same with what was found."""
-        return attend(query, self.keys, self.values, self.mask)
+        return attention(query, self.keys, self.values, self.mask)
 
-    def settled(self) -> Across | Settled:
+    def pack(self) -> CrossKV | PackedCrossKV:
         """What answers single steps fastest."""
-        pays = self.keys.device.type == "cpu" and self.keys.dtype == torch.bfloat16 and self.keys.shape[2] >= LONG
-        return Settled(self) if pays and packing() is not None else self
+        pays = (
+            self.keys.device.type == "cpu"
+            and self.keys.dtype == torch.bfloat16
+            and self.keys.shape[2] >= MIN_PACKED_TOKENS
+        )
+        return PackedCrossKV(self) if pays and onednn_ops() is not None else self
 
 
-class Settled:
+class PackedCrossKV:
     """An `Across` for one step at a time, its keys and values as weights of linear layers.
 
     oneDNN reads those as fast as the memory gives, and the operands of a product of a batch at a third of that, in
@@ -46,15 +50,19 @@ class Settled:
     matrix.
     """
 
-    def __init__(self, across: Across) -> None:
-        self.begin, self.end, self._mask = across.begin, across.end, across.mask
-        rows, heads, _, width = across.keys.shape
-        h = math.gcd(heads, TOGETHER)
+    def __init__(self, cross_kv: CrossKV) -> None:
+        self.start, self.end, self._mask = cross_kv.start, cross_kv.end, cross_kv.mask
+        rows, heads, _, width = cross_kv.keys.shape
+        h = math.gcd(heads, HEADS_PER_PRODUCT)
         self._shape = rows, heads // h, h, width
-        own = torch.eye(h, dtype=across.keys.dtype)
+        own = torch.eye(h, dtype=cross_kv.keys.dtype)
         self._own = own[:, :, None]  # (h, h, 1)
-        self._keys = [Packed(part.transpose(0, 1).flatten(1), h) for row in across.keys for part in row.split(h)]
-        self._values = [Packed(part.transpose(1, 2).flatten(0, 1), h) for row in across.values for part in row.split(h)]
+        self._keys = [
+            OneDNNLinear(part.transpose(0, 1).flatten(1), h) for row in cross_kv.keys for part in row.split(h)
+        ]
+        self._values = [
+            OneDNNLinear(part.transpose(1, 2).flatten(0, 1), h) for row in cross_kv.values for part in row.split(h)
+        ]
 
     def __call__(self, query: Tensor) -> Tensor:
         """(R, H, 1, d), already divided by √d → the same with what was found."""
@@ -69,7 +77,7 @@ class Settled:
         return found.transpose(1, 2).reshape(query.shape).to(query.dtype)
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """(R, H, q, d) queries, already divided by √d, over (R, H, e, d) → (R, H, q, d); `mask` is added to the scores."""
     asked = query.to(keys.dtype)
     if query.shape[2] > 1 or query.device.type != "cpu":

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import torch
 
-WARM = 2  # steps taken as they are: libraries choose their kernels and take their workspaces
+WARMUP_CALLS = 2  # steps taken as they are: libraries choose their kernels and take their workspaces
 
 
-class Repeated:
+class CapturedStep:
     """Calls `step`; with `capture`, from call `WARM` + 1 on as a replay of what one call launches.
 
     Args:
@@ -27,17 +27,17 @@ class Repeated:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        if self._capture and self._graph is None and self._calls in {0, WARM}:
-            self._prepare()
+        if self._capture and self._graph is None and self._calls in {0, WARMUP_CALLS}:
+            self._try_capture()
         self._calls += 1
         if self._graph is not None:
             self._graph.replay()
         elif self._capture:
-            self._aside()
+            self._run_on_side_stream()
         else:
             self._step()
 
-    def _aside(self) -> None:
+    def _run_on_side_stream(self) -> None:
         """The step on a stream of its own, as capturing demands of what runs before it."""
         assert self._stream is not None
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -45,7 +45,7 @@ class Repeated:
             self._step()
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def _prepare(self) -> None:
+    def _try_capture(self) -> None:
         """The stream before the first call, the graph after the last that is taken as it is."""
         try:
             if self._stream is None:

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from v2m.models.conditioning import Condition
 
-ROUNDED = 64
+GROWTH = 64
 
 
-class Past:
+class KVCache:
     """Keys and values of `layers` layers for `shape` = (R, H, L, d), written into place.
 
     `filled` positions are there. Room grows by `ROUNDED` positions at a time, all of which are attended to, those not
@@ -35,75 +35,75 @@ class Past:
         dtype: torch.dtype,
         device: torch.device,
         *,
-        there: Tensor | None = None,
-        whole: bool = False,
+        prefix_mask: Tensor | None = None,
+        preallocate: bool = False,
     ) -> None:
         rows, heads, length, width = shape
-        self.length = length
-        self.filled = 0
-        self.fixed: int | None = None
-        self.at = torch.zeros(1, dtype=torch.long, device=device)
-        room = length if whole else 0
+        self.max_length = length
+        self.seq_length = 0
+        self.attended_length: int | None = None
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
+        room = length if preallocate else 0
         # zeros: what is hidden must still be a number
-        self.slots = [torch.zeros(2, rows, heads, room, width, dtype=dtype, device=device) for _ in range(layers)]
+        self.buffers = [torch.zeros(2, rows, heads, room, width, dtype=dtype, device=device) for _ in range(layers)]
         self._index = torch.arange(length, device=device)
-        self._there: Tensor | None = None
-        if there is not None and not bool(there.all()):
-            self._there = torch.ones(rows, 1, 1, length, dtype=torch.bool, device=device)
-            self._there[:, 0, 0, : there.shape[1]] = there
+        self._valid: Tensor | None = None
+        if prefix_mask is not None and not bool(prefix_mask.all()):
+            self._valid = torch.ones(rows, 1, 1, length, dtype=torch.bool, device=device)
+            self._valid[:, 0, 0, : prefix_mask.shape[1]] = prefix_mask
 
-    def write(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+    def update(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
         """New keys and values (2, R, H, q, d) → all that are attended to, (R, H, e, d) each, views."""
-        slots, count = self.slots[layer], new.shape[3]
-        if self.fixed is not None:
-            slots.index_copy_(3, self.at, new.to(slots.dtype))
+        slots, count = self.buffers[layer], new.shape[3]
+        if self.attended_length is not None:
+            slots.index_copy_(3, self.position, new.to(slots.dtype))
         else:
-            slots[:, :, :, self.filled : self.filled + count] = new
-        return slots[0, :, :, : self._seen(count)], slots[1, :, :, : self._seen(count)]
+            slots[:, :, :, self.seq_length : self.seq_length + count] = new
+        return slots[0, :, :, : self._attended(count)], slots[1, :, :, : self._attended(count)]
 
     def mask(self, new: int) -> Tensor:
         """(R or 1, 1, q, e) for the next `new` steps, to be added to their scores: −inf where they may not look.
 
         To be asked for before they are written: this makes room for them.
         """
-        self._grow(self.filled + new)
-        here = self.at[:, None] + self._index[:new, None]  # (q, 1)
-        index = self._index[: self._seen(new)]
+        self._reserve(self.seq_length + new)
+        here = self.position[:, None] + self._index[:new, None]  # (q, 1)
+        index = self._index[: self._attended(new)]
         may = (index <= here)[None, None]
-        if self._there is not None:
-            may = (may & self._there[..., : len(index)]) | (index == here)  # of nothing a softmax would be no number
-        return torch.zeros((), dtype=self.slots[0].dtype, device=may.device).where(may, -torch.inf)
+        if self._valid is not None:
+            may = (may & self._valid[..., : len(index)]) | (index == here)  # of nothing a softmax would be no number
+        return torch.zeros((), dtype=self.buffers[0].dtype, device=may.device).where(may, -torch.inf)
 
     def advance(self, new: int) -> None:
         """After `new` steps; while `fixed`, `filled` stands still."""
-        self.at += new
-        if self.fixed is None:
-            self.filled += new
+        self.position += new
+        if self.attended_length is None:
+            self.seq_length += new
 
-    def _grow(self, end: int) -> None:
-        room = self.slots[0].shape[3]
-        if self.fixed is None and end > room:
-            more = min(-(-end // ROUNDED) * ROUNDED, self.length) - room
-            for layer, slots in enumerate(self.slots):  # one after the other: no second copy of all
-                self.slots[layer] = functional.pad(slots, (0, 0, 0, more))
+    def _reserve(self, end: int) -> None:
+        room = self.buffers[0].shape[3]
+        if self.attended_length is None and end > room:
+            more = min(-(-end // GROWTH) * GROWTH, self.max_length) - room
+            for layer, slots in enumerate(self.buffers):  # one after the other: no second copy of all
+                self.buffers[layer] = functional.pad(slots, (0, 0, 0, more))
 
-    def _seen(self, new: int) -> int:
-        if self.fixed is not None:
-            return self.fixed
-        return self.slots[0].shape[3] if new == 1 else self.filled + new
+    def _attended(self, new: int) -> int:
+        if self.attended_length is not None:
+            return self.attended_length
+        return self.buffers[0].shape[3] if new == 1 else self.seq_length + new
 
 
 @dataclass(frozen=True)
-class Heard:
+class CrossAttentionInput:
     """Conditions of the rows `begin` to `end`: `tokens` (R, S, D), and `there` (R, 1, 1, S) where not all are."""
 
-    begin: int
+    start: int
     end: int
     tokens: Tensor
-    there: Tensor | None
+    mask: Tensor | None
 
 
-def gathered(condition: Condition, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+def pack_masked_tokens(condition: Condition, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
     """These rows of a condition with the tokens that are there in front and no more room than the fullest needs.
 
     Attention has no order, so that (R, S, D) tokens mean the same wherever they stand. The mask (R, 1, 1, S) is None

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 
-def guide(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+def apply_cfg(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance (Ho & Salimans, 2022) on logits (B, V): log-probabilities u + `scale` · (c − u)."""
     cond, uncond = cond.log_softmax(-1), uncond.log_softmax(-1)
     return uncond + scale * (cond - uncond)
 
 
-def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+def apply_repetition_penalty(logits: Tensor, present: Tensor, penalty: float) -> Tensor:
     """Makes tokens that were `seen` (B, V; bool) less likely: CTRL (Keskar et al., 2019), equation 4, as transformers
     reads it: positive logits are divided by `penalty` ≥ 1, negative ones multiplied."""
-    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    return torch.where(present, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def narrow(logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+def filter_logits(logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Logits (B, V) at a `temperature` > 0 with the unlikely ones at −inf.
 
     `top_k` tokens stay (and those equal to the last of them), 0 for all; then the likeliest that together have a
@@ -38,7 +38,7 @@ def narrow(logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: f
     return logits
 
 
-def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+def gumbel_argmax(logits: Tensor, generator: torch.Generator) -> Tensor:
     """One token of each row (B, V) by its probability → (B,); from the generator's device and state alone.
 
     Exponential races: the first arrival among rates p is token i with probability pᵢ.
@@ -47,10 +47,10 @@ def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
     return (logits - arrivals.log()).argmax(-1)
 
 
-def sample(
+def sample_token(
     logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, generator: torch.Generator
 ) -> Tensor:
     """(B, V) → (B,): the next tokens; a `temperature` of 0 takes the likeliest and draws nothing."""
     if temperature == 0:
         return logits.argmax(-1)
-    return draw(narrow(logits, temperature=temperature, top_k=top_k, top_p=top_p), generator)
+    return gumbel_argmax(filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p), generator)

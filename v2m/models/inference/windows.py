@@ -13,24 +13,24 @@ import torch
 from torch import Tensor
 
 from v2m.core.types import ProgressFn, SamplingConfig
-from v2m.models.music_model import Branch
+from v2m.models.music_model import CFGBranch
 
 
 class Window(NamedTuple):
     """Frames `begin` to `end`, of which the first `prompt` stand already when it is written."""
 
-    begin: int
+    start: int
     end: int
     prompt: int
 
 
-class Writes(Protocol):
+class CodeGenerator(Protocol):
     """What `v2m.models.inference.decoder.Decoder` does."""
 
     def generate(
         self,
-        branches: Sequence[Branch],
-        frames: int,
+        branches: Sequence[CFGBranch],
+        num_frames: int,
         *,
         sampling: SamplingConfig,
         seeds: Sequence[int],
@@ -39,17 +39,17 @@ class Writes(Protocol):
     ) -> Tensor: ...
 
 
-def plan(frames: int, window: int, stride: int) -> list[Window]:
+def plan_windows(num_frames: int, window: int, stride: int) -> list[Window]:
     """Windows that together cover `frames`, at least one, each beginning `stride` after the one before it.
 
     The last is moved back so that it ends with the music: it is as long as the others and hears more of what went
     before. Music shorter than a window is a single shorter one.
     """
     assert 0 < stride < window, f"a stride of {stride} frames leaves no overlap in windows of {window}"
-    assert frames > 0, "there is nothing to write"
-    found = [Window(0, min(frames, window), 0)]
-    while (written := found[-1].end) < frames:
-        begin = min(found[-1].begin + stride, frames - window)
+    assert num_frames > 0, "there is nothing to write"
+    found = [Window(0, min(num_frames, window), 0)]
+    while (written := found[-1].end) < num_frames:
+        begin = min(found[-1].start + stride, num_frames - window)
         found.append(Window(begin, begin + window, written - begin))
     return found
 
@@ -59,13 +59,13 @@ def window_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def write(
-    decoder: Writes,
-    frames: int,
+def generate_long(
+    decoder: CodeGenerator,
+    num_frames: int,
     *,
     window: int,
     stride: int,
-    branches: Callable[[int, int], Sequence[Branch]],
+    branches: Callable[[int, int], Sequence[CFGBranch]],
     sampling: SamplingConfig,
     seeds: Sequence[int],
     progress: ProgressFn | None = None,
@@ -82,7 +82,7 @@ def write(
         progress: Told how much of all frames is there.
     """
     written: list[Tensor] = []
-    for number, (begin, end, prompt) in enumerate(plan(frames, window, stride)):
+    for number, (begin, end, prompt) in enumerate(plan_windows(num_frames, window, stride)):
         before = torch.cat(written, dim=-1)[..., begin:] if prompt else None
         codes = decoder.generate(
             branches(begin, end),
@@ -90,13 +90,15 @@ def write(
             sampling=sampling,
             seeds=[window_seed(seed, number) for seed in seeds],
             prompt=before,
-            progress=None if progress is None else part(progress, (begin + prompt) / frames, end / frames),
+            progress=None
+            if progress is None
+            else sub_progress(progress, (begin + prompt) / num_frames, end / num_frames),
         )
         written.append(codes[..., prompt:])
     return torch.cat(written, dim=-1)
 
 
-def part(progress: ProgressFn, low: float, high: float) -> ProgressFn:
+def sub_progress(progress: ProgressFn, low: float, high: float) -> ProgressFn:
     """What tells `progress` of a part of the work, that from `low` to `high`."""
 
     def told(fraction: float) -> None:

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 
-class Seen(NamedTuple):
+class VisualInputs(NamedTuple):
     """Times are seconds from the window's begin: of the whole video some are negative. A mask is True where there is
     something."""
 
-    near: Tensor  # (B, F, P, W)
-    near_times: Tensor  # (B, F)
-    near_mask: Tensor  # (B, F) bool
-    whole: Tensor  # (B, G, P, W)
-    whole_times: Tensor  # (B, G)
-    whole_mask: Tensor  # (B, G) bool
-    rhythm: Tensor  # (B, R, C)
-    rhythm_times: Tensor  # (B, R)
-    rhythm_mask: Tensor  # (B, R) bool
+    short_term: Tensor  # (B, F, P, W)
+    short_term_times: Tensor  # (B, F)
+    short_term_mask: Tensor  # (B, F) bool
+    long_term: Tensor  # (B, G, P, W)
+    long_term_times: Tensor  # (B, G)
+    long_term_mask: Tensor  # (B, G) bool
+    events: Tensor  # (B, R, C)
+    event_times: Tensor  # (B, R)
+    event_mask: Tensor  # (B, R) bool
 
-    def to(self, device: torch.device | str) -> Seen:
-        return Seen(*(each.to(device) for each in self))
+    def to(self, device: torch.device | str) -> VisualInputs:
+        return VisualInputs(*(each.to(device) for each in self))

@@ -19,69 +19,71 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from v2m.core.timing import place_at
-from v2m.models.conditioning import Condition, Cues, join
-from v2m.models.lm import positions
-from v2m.models.visual.inputs import Seen
-from v2m.models.visual.vidmuse import ConditionerConfig, attended
+from v2m.models.conditioning import Condition, StepBias, concat
+from v2m.models.lm import sinusoidal_embedding
+from v2m.models.visual.inputs import VisualInputs
+from v2m.models.visual.vidmuse import ConditionerConfig, masked_attention
 
-KERNEL = 5  # instants of rhythm that a convolution spans
-WAVES = 4  # that say where in the video a frame is, each twice as fast as the one before
+EVENT_KERNEL = 5  # instants of rhythm that a convolution spans
+NUM_POSITION_WAVES = 4  # that say where in the video a frame is, each twice as fast as the one before
 
 
-class TimedFrames(nn.Module):
+class TemporalConditioner(nn.Module):
     """Near frames look at each other, across time, and at the whole video; the rhythm is told beside them."""
 
-    def __init__(self, config: ConditionerConfig, width: int) -> None:
+    def __init__(self, config: ConditionerConfig, dim: int) -> None:
         super().__init__()
-        inner, self.code_rate = config.inner, config.code_rate
-        self.pool = Pool(config)
-        self.story = nn.Linear(2 * WAVES, inner)
+        inner, self.codec_frame_rate = config.inner_dim, config.codec_frame_rate
+        self.pool = TokenPooling(config)
+        self.story = nn.Linear(2 * NUM_POSITION_WAVES, inner)
         self.near, self.whole = (nn.Parameter(0.5 * torch.randn(inner)) for _ in range(2))
-        self.layers = nn.ModuleList(TimeLayer(config) for _ in range(config.layers))
-        self.out, self.norm = nn.Linear(inner, width), nn.LayerNorm(width)
-        self.rhythm = Rhythm(config, width)
+        self.layers = nn.ModuleList(TemporalLayer(config) for _ in range(config.num_layers))
+        self.out, self.norm = nn.Linear(inner, dim), nn.LayerNorm(dim)
+        self.rhythm = EventEncoder(config, dim)
 
-    def forward(self, seen: Seen) -> Condition:
+    def forward(self, visual: VisualInputs) -> Condition:
         """(B, F · Q + N, D): of the window's frames, then of its rhythm; and a cue for each of its R instants."""
-        near, near_mask = self._dated(seen.near, seen.near_times, seen.near_mask, seen)
-        whole, whole_mask = self._dated(seen.whole, seen.whole_times, seen.whole_mask, seen)
+        near, near_mask = self._with_time(visual.short_term, visual.short_term_times, visual.short_term_mask, visual)
+        whole, whole_mask = self._with_time(visual.long_term, visual.long_term_times, visual.long_term_mask, visual)
         x, whole = near + self.near, whole + self.whole
         for layer in self.layers:
             x = layer(x, near_mask, whole, whole_mask)
         x = self.norm(self.out(x))
-        x = x + self._when(seen.near_times, x).repeat_interleave(self.pool.count, 1)
-        felt = self.rhythm.feel(seen.rhythm, seen.rhythm_mask)
-        beats, times, mask = self.rhythm(felt, seen.rhythm_times, seen.rhythm_mask)
-        cues = Cues(self.rhythm.cue(felt), place_at(seen.rhythm_times.float(), self.code_rate), seen.rhythm_mask)
+        x = x + self._time_embedding(visual.short_term_times, x).repeat_interleave(self.pool.num_tokens, 1)
+        felt = self.rhythm.encode(visual.events, visual.event_mask)
+        beats, times, mask = self.rhythm(felt, visual.event_times, visual.event_mask)
+        cues = StepBias(
+            self.rhythm.cue(felt), place_at(visual.event_times.float(), self.codec_frame_rate), visual.event_mask
+        )
         frames = Condition(x * near_mask[..., None], near_mask)
-        joined = join(frames, Condition((beats + self._when(times, beats)) * mask[..., None], mask, cues))
+        joined = concat(frames, Condition((beats + self._time_embedding(times, beats)) * mask[..., None], mask, cues))
         assert joined is not None
         return joined
 
-    def _dated(self, frames: Tensor, times: Tensor, mask: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
+    def _with_time(self, frames: Tensor, times: Tensor, mask: Tensor, seen: VisualInputs) -> tuple[Tensor, Tensor]:
         """Tokens (B, F, P, W) → (B, F · Q, I) that say when and where in the video they are, and which are there."""
         x = self.pool(frames.masked_fill(~mask[..., None, None], 0.0))  # (B, F, Q, I)
-        told = self._when(times, x) + self.story(_story(times, seen).to(x.dtype))
-        return (x + told[:, :, None]).flatten(1, 2), mask.repeat_interleave(self.pool.count, 1)
+        told = self._time_embedding(times, x) + self.story(_relative_position(times, seen).to(x.dtype))
+        return (x + told[:, :, None]).flatten(1, 2), mask.repeat_interleave(self.pool.num_tokens, 1)
 
-    def _when(self, times: Tensor, like: Tensor) -> Tensor:
+    def _time_embedding(self, times: Tensor, like: Tensor) -> Tensor:
         """Seconds (B, S) → (B, S, width of `like`): the language model's waves at the codec frame of that instant."""
-        places = place_at(times.float(), self.code_rate)
-        return positions(places.flatten(), like.shape[-1]).unflatten(0, places.shape).to(like.dtype)
+        places = place_at(times.float(), self.codec_frame_rate)
+        return sinusoidal_embedding(places.flatten(), like.shape[-1]).unflatten(0, places.shape).to(like.dtype)
 
 
-class Pool(nn.Module):
+class TokenPooling(nn.Module):
     """A frame's tokens, brought to the width inside, and to few if there are many."""
 
     def __init__(self, config: ConditionerConfig) -> None:
         super().__init__()
-        inner, self.heads = config.inner, config.heads
-        self.norm, self.lead = nn.LayerNorm(config.width), nn.Linear(config.width, inner)
-        self.places = nn.Parameter(0.5 * torch.randn(config.tokens, inner))
-        self.count = min(config.tokens, config.pooled)  # Q
+        inner, self.heads = config.inner_dim, config.num_heads
+        self.norm, self.lead = nn.LayerNorm(config.vision_dim), nn.Linear(config.vision_dim, inner)
+        self.places = nn.Parameter(0.5 * torch.randn(config.num_tokens, inner))
+        self.num_tokens = min(config.num_tokens, config.num_pooled_tokens)  # Q
         self.query = self.key_value = None
-        if config.tokens > config.pooled:
-            self.query = nn.Parameter(torch.randn(config.pooled, inner))
+        if config.num_tokens > config.num_pooled_tokens:
+            self.query = nn.Parameter(torch.randn(config.num_pooled_tokens, inner))
             self.key_value = nn.Linear(inner, 2 * inner, bias=False)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -92,62 +94,62 @@ class Pool(nn.Module):
         flat = x.flatten(0, 1)  # (B · F, P, I)
         key, value = self.key_value(flat).chunk(2, dim=-1)
         query = self.query.to(key.dtype).expand(len(flat), -1, -1)
-        return attended(query, key, value, self.heads).unflatten(0, x.shape[:2])
+        return masked_attention(query, key, value, self.heads).unflatten(0, x.shape[:2])
 
 
-class TimeLayer(nn.Module):
+class TemporalLayer(nn.Module):
     """Attention among the near tokens, attention to the whole video's, feed-forward; each normed before."""
 
     def __init__(self, config: ConditionerConfig) -> None:
         super().__init__()
-        inner, self.heads = config.inner, config.heads
+        inner, self.heads = config.inner_dim, config.num_heads
         self.norm_own, self.norm_whole, self.norm_feedforward = (nn.LayerNorm(inner) for _ in range(3))
         self.query_key_value, self.own = nn.Linear(inner, 3 * inner, bias=False), nn.Linear(inner, inner)
         self.query, self.key_value = nn.Linear(inner, inner, bias=False), nn.Linear(inner, 2 * inner, bias=False)
         self.found = nn.Linear(inner, inner)
-        self.expand, self.contract = nn.Linear(inner, config.feedforward), nn.Linear(config.feedforward, inner)
+        self.expand, self.contract = nn.Linear(inner, config.ffn_dim), nn.Linear(config.ffn_dim, inner)
 
     def forward(self, x: Tensor, there: Tensor, whole: Tensor, whole_there: Tensor) -> Tensor:
         """(B, S, I), of which those of `there` (B, S) are, and the whole video's (B, S', I) likewise → (B, S, I)."""
         query, key, value = self.query_key_value(self.norm_own(x)).chunk(3, dim=-1)
-        x = x + self.own(attended(query, key, value, self.heads, there))
+        x = x + self.own(masked_attention(query, key, value, self.heads, there))
         key, value = self.key_value(whole).chunk(2, dim=-1)
         query = self.query(self.norm_whole(x))
-        x = x + self.found(attended(query, key, value, self.heads, whole_there))
+        x = x + self.found(masked_attention(query, key, value, self.heads, whole_there))
         return x + self.contract(functional.gelu(self.expand(self.norm_feedforward(x))))
 
 
-class Rhythm(nn.Module):
+class EventEncoder(nn.Module):
     """Convolutions over what is measured many times a second, then a token for every few instants."""
 
-    def __init__(self, config: ConditionerConfig, width: int) -> None:
+    def __init__(self, config: ConditionerConfig, dim: int) -> None:
         super().__init__()
-        inner, self.stride = config.inner, config.rhythm_stride
-        widths = [config.rhythm, *[inner] * config.rhythm_layers]
+        inner, self.stride = config.inner_dim, config.event_stride
+        widths = [config.num_event_channels, *[inner] * config.num_event_layers]
         self.layers = nn.ModuleList(
-            nn.Conv1d(before, after, KERNEL, padding=KERNEL // 2) for before, after in pairwise(widths)
+            nn.Conv1d(before, after, EVENT_KERNEL, padding=EVENT_KERNEL // 2) for before, after in pairwise(widths)
         )
-        self.out, self.norm = nn.Linear(self.stride * inner, width), nn.LayerNorm(width)
-        self.stream = nn.Parameter(0.5 * torch.randn(width))
-        self.cue = nn.Linear(inner, width, bias=False)
+        self.out, self.norm = nn.Linear(self.stride * inner, dim), nn.LayerNorm(dim)
+        self.stream = nn.Parameter(0.5 * torch.randn(dim))
+        self.cue = nn.Linear(inner, dim, bias=False)
         nn.init.zeros_(self.cue.weight)  # a language model that was trained before hears nothing strange at first
 
-    def feel(self, rhythm: Tensor, mask: Tensor) -> Tensor:
+    def encode(self, events: Tensor, mask: Tensor) -> Tensor:
         """(B, R, C), of which those of `mask` (B, R) are there → (B, R, I), each instant with those around it."""
-        x = rhythm.masked_fill(~mask[..., None], 0.0).to(self.out.weight.dtype).mT  # (B, C, R)
+        x = events.masked_fill(~mask[..., None], 0.0).to(self.out.weight.dtype).mT  # (B, C, R)
         for n, layer in enumerate(self.layers):
             inner = functional.gelu(layer(x)) * mask[:, None]
             x = x + inner if n else inner
         return x.mT
 
-    def forward(self, felt: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, encoded: Tensor, times: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, R, I), (B, R) and (B, R) → tokens (B, N, D) without their time, their times and mask (B, N).
 
         A token's time is the mean of its instants' that are there.
         """
-        rest = -felt.shape[1] % self.stride
+        rest = -encoded.shape[1] % self.stride
         mask = functional.pad(mask, (0, rest))
-        x = functional.pad(felt, (0, 0, 0, rest))
+        x = functional.pad(encoded, (0, 0, 0, rest))
         tokens = self.norm(self.out(x.unflatten(1, (-1, self.stride)).flatten(2))) + self.stream
         shares = mask.unflatten(1, (-1, self.stride)).float()  # (B, N, stride)
         dates = functional.pad(times.float(), (0, rest)).unflatten(1, (-1, self.stride))
@@ -155,12 +157,12 @@ class Rhythm(nn.Module):
         return tokens, middle, shares.any(-1)
 
 
-def _story(times: Tensor, seen: Seen) -> Tensor:
+def _relative_position(times: Tensor, seen: VisualInputs) -> Tensor:
     """Where in the video `times` (B, F) are, from the first frame of the whole to the last → waves (B, F, 2 · WAVES);
     the middle where no more than one frame of it is there."""
-    whole, there = seen.whole_times.float(), seen.whole_mask
+    whole, there = seen.long_term_times.float(), seen.long_term_mask
     first = whole.masked_fill(~there, torch.inf).amin(dim=1, keepdim=True)
     span = whole.masked_fill(~there, -torch.inf).amax(dim=1, keepdim=True) - first
     share = torch.where(span > 0, (times.float() - first) / span, 0.5).clamp(-1, 2)
-    angles = share[..., None] * math.pi * 2.0 ** torch.arange(WAVES, device=times.device)
+    angles = share[..., None] * math.pi * 2.0 ** torch.arange(NUM_POSITION_WAVES, device=times.device)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

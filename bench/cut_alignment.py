@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from bench.clips import EXAMPLE, make
-from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, nearest
+from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, distance_to_nearest
 from v2m.core.types import Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.media import video
 from v2m.media.video import Limits
 from v2m.taggers.heuristic import Palette
 
-SHARES = ("hits", "hits_100ms", "on_downbeats", "chance", "chance_100ms", "chance_downbeats", "shuffled")
+SHARES = ("hits", "hits_100ms", "downbeat_hits", "chance", "chance_100ms", "chance_downbeats", "shuffled")
 HEADER = f"{'clip':<24}{'s':>6}{'cuts':>6}{'style':>15}{'BPM':>5}{'range':>13}" + "".join(
     f"{title:>10}" for title in ("hits", "chance", "shuffled", "median ms", "downbeats", "chance")
 )
@@ -47,7 +47,7 @@ class Row:
         low, high = self.tempi
         start = f"{self.name:<24}{self.seconds:>6.1f}{self.found.n:>6}{self.style:>15}{self.tempo:>5.0f}"
         figures = (self.found.hits, self.found.chance, self.found.shuffled, self.found.median_ms)
-        bars = (self.found.on_downbeats, self.found.chance_downbeats)
+        bars = (self.found.downbeat_hits, self.found.chance_downbeats)
         shown = [f"{'–' if value is None else f'{value:.2f}':>10}" for value in (*figures, *bars)]
         return f"{start}{f'{low:.1f}–{high:.1f}':>13}{''.join(shown)}"
 
@@ -61,7 +61,7 @@ def score(path: Path, cuts: Sequence[float] | None, seed: int) -> Row:
     times = [cut.time for cut in clip.visual_features().cuts] if cuts is None else cuts
     found = cut_alignment(times, music.beats, music.downbeats, duration=clip.duration)
     low, high = music.metadata["tempo_range"]
-    distances = nearest(times, music.beats) if len(times) else np.zeros(0)
+    distances = distance_to_nearest(times, music.beats) if len(times) else np.zeros(0)
     return Row(
         path.stem, clip.duration, found, distances, music.metadata["style"], music.metadata["tempo"], (low, high)
     )

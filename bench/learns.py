@@ -37,7 +37,7 @@ from bench import held
 from tests.fixtures.tiny import clip, fitted, t5
 from v2m.checkpoints import lightning_ckpt
 from v2m.data.collate import Batch
-from v2m.evaluation.bootstrap import interval, others
+from v2m.evaluation.bootstrap import bootstrap_ci, derangements
 from v2m.models.conditioning import Condition
 from v2m.models.visual.inputs import VisualInputs
 from v2m.training.checkpoints import latest_checkpoint
@@ -146,7 +146,7 @@ def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], 
     """Of each shape, for each of `WAYS`, (N, K) nats a code of each held-out clip: means over its windows and the
     other clips. And each shape's parameters."""
     batches = held.windows(home / "held", WINDOW, PLACES)
-    rounds = others(len(batches[0].codes), ROUNDS, size.seed)
+    rounds = derangements(len(batches[0].codes), ROUNDS, size.seed)
     found: dict[str, dict[str, np.ndarray]] = {}
     counts = {}
     for name in CONDITIONERS:
@@ -165,7 +165,7 @@ def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], 
 def margin(worse: np.ndarray, better: np.ndarray) -> dict[str, float]:
     """Of (N, K) entropies: the mean difference, its bounds, and the share of clips in which it has that sign."""
     each = (worse - better).mean(axis=1)
-    low, high = interval(each)
+    low, high = bootstrap_ci(each)
     return {"mean": float(each.mean()), "low": low, "high": high, "share": float((each > 0).mean())}
 
 

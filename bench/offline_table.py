@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.clips import EXAMPLE, make
 from bench.retime import loop, shown_with
-from v2m.cli.evaluate import rows_in
+from v2m.cli.evaluate import evaluate_paths
 from v2m.core.types import Audio, Cut, Tags, Video
 from v2m.evaluation import tables
 from v2m.generators.sketch import Sketch
@@ -72,10 +72,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = [clip.path for clip in make(folder / "clips", args.count, args.seed)] + [EXAMPLE, *args.more]
-        systems = {system: rows_in([place]) for system, place in score_all(paths, folder, args.seed).items()}
-    print(tables.compared(systems))
+        systems = {system: evaluate_paths([place]) for system, place in score_all(paths, folder, args.seed).items()}
+    print(tables.comparison_markdown(systems))
     shown = {
-        system: {name: round(mean.value, 4) for name, mean in tables.means(rows).items()}
+        system: {name: round(mean.value, 4) for name, mean in tables.column_means(rows).items()}
         for system, rows in systems.items()
     }
     print(json.dumps({"clips": len(paths), **shown}))

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from bench.clips import Clip, make
-from v2m.analysis.beats import Pulse, pulse
-from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, nearest
+from v2m.analysis.beats import BeatTrack, track_beats
+from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, distance_to_nearest
 from v2m.core.types import Audio, Cut, Floats, Soundtrack, Tags, Video, VisualFeatures
 from v2m.generators.sketch import Sketch
 from v2m.media import video
@@ -131,7 +131,7 @@ def f_measure(found: Floats, true: Floats) -> float:
 
 
 def share_met(clip: Clip, beats: Floats) -> float:
-    return float(np.mean(nearest(list(clip.cuts), beats) <= TOLERANCE))
+    return float(np.mean(distance_to_nearest(list(clip.cuts), beats) <= TOLERANCE))
 
 
 def quiet(audio: Audio) -> tuple[float, float]:
@@ -146,11 +146,11 @@ def measure(kind: str, clip: Clip, shown: Video, score: Soundtrack, tempo: float
 
     Music in which no beat is heard meets no cut, before and after.
     """
-    heard = pulse(score.audio, tempo)
+    heard = track_beats(score.audio, tempo)
     begun = time.perf_counter()
     result = retimed(Soundtrack(score.audio), shown, tempo)
     took = time.perf_counter() - begun
-    again = pulse(result.audio, tempo)
+    again = track_beats(result.audio, tempo)
     assert len(result.audio) == len(score.audio), "the length stays"
     known, f = None, None
     if score.beats is not None and score.downbeats is not None and heard is not None:
@@ -162,7 +162,7 @@ def measure(kind: str, clip: Clip, shown: Video, score: Soundtrack, tempo: float
     return Row(kind, clip.path.stem, met(clip, heard), met(clip, again), facts, known, quiet(result.audio), took, f)
 
 
-def met(clip: Clip, heard: Pulse | None) -> CutAlignment:
+def met(clip: Clip, heard: BeatTrack | None) -> CutAlignment:
     if heard is None:
         return CutAlignment(len(clip.cuts), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     return cut_alignment(clip.cuts, heard.beats, heard.downbeats, duration=clip.duration)

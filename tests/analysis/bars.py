@@ -11,18 +11,18 @@ from v2m.core.types import Audio, Floats
 CHORDS = ((60, 64, 67), (57, 60, 64), (53, 57, 60), (55, 59, 62))
 
 
-def bars(beats: Floats, opens: np.ndarray, seconds: float, rate: int = 32000, seed: int = 0) -> Audio:
+def bars(beats: Floats, is_downbeat: np.ndarray, seconds: float, rate: int = 32000, seed: int = 0) -> Audio:
     """`opens` (B,) says which of `beats` (B,) open a bar."""
     random = np.random.default_rng(seed)
     sound = 1e-3 * random.standard_normal(round(seconds * rate))
-    starts, change = np.append(beats[opens], seconds), np.arange(round(seconds * rate)) / rate
+    starts, change = np.append(beats[is_downbeat], seconds), np.arange(round(seconds * rate)) / rate
     for number, (low, high) in enumerate(pairwise(starts)):
         span = slice(round(low * rate), round(high * rate))
         for pitch in CHORDS[number % len(CHORDS)]:
             sound[span] += 0.05 * np.sin(2 * np.pi * _hertz(pitch) * change[span])
-        _add(sound, low, 0.5 * _fading(0.25, rate) * np.sin(2 * np.pi * 65 * np.arange(rate // 4) / rate), rate)
+        _add(sound, low, 0.5 * _decay(0.25, rate) * np.sin(2 * np.pi * 65 * np.arange(rate // 4) / rate), rate)
     for beat in beats:
-        _add(sound, beat, 0.2 * _fading(0.05, rate) * random.standard_normal(rate // 20), rate)
+        _add(sound, beat, 0.2 * _decay(0.05, rate) * random.standard_normal(rate // 20), rate)
     return Audio(np.stack([sound, sound]).astype(np.float32), rate)
 
 
@@ -30,7 +30,7 @@ def _hertz(pitch: int) -> float:
     return 440 * 2 ** ((pitch - 69) / 12)
 
 
-def _fading(seconds: float, rate: int) -> Floats:
+def _decay(seconds: float, rate: int) -> Floats:
     return np.exp(-5 * np.linspace(0, 1, int(seconds * rate)))
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.analysis.bars import bars
-from v2m.analysis.beats import pulse
-from v2m.analysis.cut_alignment import nearest
+from v2m.analysis.beats import track_beats
+from v2m.analysis.cut_alignment import distance_to_nearest
 from v2m.core.types import Audio
 
 SECONDS = 24.0
@@ -17,14 +17,14 @@ SECONDS = 24.0
 def test_planted_beats_bars_and_meter_are_found(meter: int, tempo: float, first: int) -> None:
     beats = np.arange(0.4, SECONDS - 0.5, 60 / tempo)
     opens = np.arange(len(beats)) % meter == first
-    found = pulse(bars(beats, opens, SECONDS))
+    found = track_beats(bars(beats, opens, SECONDS))
     assert found is not None
     assert found.meter == meter
     assert found.tempo == pytest.approx(tempo, rel=0.02)
-    assert np.mean(nearest(beats, found.beats) <= 0.03) > 0.9
-    assert np.mean(nearest(found.beats, beats) <= 0.03) > 0.9
-    assert np.mean(nearest(beats[opens], found.downbeats) <= 0.03) > 0.8
-    assert np.mean(nearest(found.downbeats, beats[opens]) <= 0.03) > 0.8
+    assert np.mean(distance_to_nearest(beats, found.beats) <= 0.03) > 0.9
+    assert np.mean(distance_to_nearest(found.beats, beats) <= 0.03) > 0.9
+    assert np.mean(distance_to_nearest(beats[opens], found.downbeats) <= 0.03) > 0.8
+    assert np.mean(distance_to_nearest(found.downbeats, beats[opens]) <= 0.03) > 0.8
 
 
 def test_accents_halfway_between_the_beats_are_not_taken_for_beats_where_the_harmony_says_otherwise() -> None:
@@ -37,15 +37,15 @@ def test_accents_halfway_between_the_beats_are_not_taken_for_beats_where_the_har
         music.samples[:, at : at + 1600] += (0.5 * np.exp(-np.arange(1600) / 300) * rng.standard_normal(1600)).astype(
             "f"
         )
-    found = pulse(music, tempo=120)
+    found = track_beats(music, tempo=120)
     assert found is not None
-    assert np.median(nearest(found.beats, beats)) < 0.03
+    assert np.median(distance_to_nearest(found.beats, beats)) < 0.03
 
 
 def test_the_tempo_asked_for_settles_which_of_two_grids_is_meant() -> None:
     beats = np.arange(0.4, SECONDS - 0.5, 60 / 170)
     music = bars(beats, np.arange(len(beats)) % 4 == 0, SECONDS)
-    slow, fast = pulse(music, tempo=85), pulse(music, tempo=170)
+    slow, fast = track_beats(music, tempo=85), track_beats(music, tempo=170)
     assert slow is not None
     assert fast is not None
     assert (slow.tempo, fast.tempo) == (pytest.approx(85, rel=0.03), pytest.approx(170, rel=0.03))
@@ -54,17 +54,17 @@ def test_the_tempo_asked_for_settles_which_of_two_grids_is_meant() -> None:
 def test_accents_say_how_strong_a_beat_is_among_the_others() -> None:
     beats = np.arange(0.4, SECONDS - 0.5, 0.5)
     opens = np.arange(len(beats)) % 4 == 0
-    found = pulse(bars(beats, opens, SECONDS), 120)
+    found = track_beats(bars(beats, opens, SECONDS), 120)
     assert found is not None
     assert found.accents.max() < 1
-    assert np.median(found.accents[nearest(found.beats, beats[opens]) < 0.05]) > 0.7
-    assert np.median(found.accents[nearest(found.beats, beats[~opens]) < 0.05]) < 0.5
+    assert np.median(found.accents[distance_to_nearest(found.beats, beats[opens]) < 0.05]) > 0.7
+    assert np.median(found.accents[distance_to_nearest(found.beats, beats[~opens]) < 0.05]) < 0.5
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.4, 2.0, 10.0])
 def test_in_silence_and_in_a_breath_of_sound_there_is_no_beat(seconds: float) -> None:
     count = int(seconds * 32000)
-    assert pulse(Audio(np.zeros((2, count), np.float32), 32000)) is None
+    assert track_beats(Audio(np.zeros((2, count), np.float32), 32000)) is None
     if seconds < 1:
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, (1, count)).astype("f")
-        assert pulse(Audio(noise, 32000)) is None
+        assert track_beats(Audio(noise, 32000)) is None

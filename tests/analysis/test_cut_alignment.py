@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from v2m.analysis.cut_alignment import covered, cut_alignment, nearest
+from v2m.analysis.cut_alignment import covered_share, cut_alignment, distance_to_nearest
 
 
 def test_hits_are_counted_within_the_tolerance_and_not_beyond() -> None:
@@ -15,7 +15,7 @@ def test_hits_are_counted_within_the_tolerance_and_not_beyond() -> None:
     assert found.n == 4
     assert found.hits == 0.5  # 0 and 60 ms; not 90 and 250 ms
     assert found.hits_100ms == 0.75
-    assert found.on_downbeats == 0.25
+    assert found.downbeat_hits == 0.25
     assert found.median_ms == pytest.approx(75.0)
 
 
@@ -30,8 +30,8 @@ def test_chance_of_a_steady_beat_is_the_formula(tempo: int) -> None:
 
 
 def test_overlapping_windows_and_the_ends_count_once() -> None:
-    assert covered(np.array([0.0, 1.0, 1.05, 3.98]), 0.1, 4.0) == pytest.approx((0.1 + 0.25 + 0.12) / 4)
-    assert covered(np.array([1.0, 1.01, 1.02]), 5.0, 4.0) == 1.0
+    assert covered_share(np.array([0.0, 1.0, 1.05, 3.98]), 0.1, 4.0) == pytest.approx((0.1 + 0.25 + 0.12) / 4)
+    assert covered_share(np.array([1.0, 1.01, 1.02]), 5.0, 4.0) == 1.0
 
 
 def test_cuts_that_fall_anywhere_score_chance_and_the_control_agrees() -> None:
@@ -53,7 +53,7 @@ def test_the_control_takes_the_phase_away_from_perfect_hits() -> None:
 
 def test_no_cuts_or_no_beats_say_nothing_rather_than_zero() -> None:
     assert cut_alignment([], [1.0, 2.0], duration=3.0).to_dict() == {
-        "n": 0, "hits": None, "hits_100ms": None, "on_downbeats": None, "chance": None, "chance_100ms": None,
+        "n": 0, "hits": None, "hits_100ms": None, "downbeat_hits": None, "chance": None, "chance_100ms": None,
         "chance_downbeats": None, "shuffled": None, "median_ms": None,
     }  # fmt: skip
     assert cut_alignment([1.0], [], duration=3.0).hits is None
@@ -61,4 +61,6 @@ def test_no_cuts_or_no_beats_say_nothing_rather_than_zero() -> None:
 
 
 def test_nearest_looks_both_ways_and_beyond_the_ends() -> None:
-    assert nearest([-1.0, 0.4, 0.6, 9.0], np.array([0.0, 1.0])).tolist() == pytest.approx([1.0, 0.4, 0.4, 8.0])
+    assert distance_to_nearest([-1.0, 0.4, 0.6, 9.0], np.array([0.0, 1.0])).tolist() == pytest.approx(
+        [1.0, 0.4, 0.4, 8.0]
+    )

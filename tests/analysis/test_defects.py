@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.bars import bars
-from v2m.analysis.defects import click, clipped, ending_level, loop, silence
+from v2m.analysis.defects import clipped_share, ending_level, find_click, find_loop, measure_silence
 from v2m.core.types import Audio
 
 RATE = 32000
@@ -28,21 +28,21 @@ def tune(seconds: float = 12.0) -> Audio:
 def test_silence_is_told_in_the_middle_and_at_either_end() -> None:
     samples = noise(10)
     samples[: RATE // 2] = samples[3 * RATE : 5 * RATE] = samples[-RATE:] = 0
-    found = silence(sound(samples))
-    assert (found.share, found.begin, found.end) == (
+    found = measure_silence(sound(samples))
+    assert (found.share, found.leading, found.trailing) == (
         pytest.approx(0.35, abs=0.01), pytest.approx(0.5, abs=0.011), pytest.approx(1.0, abs=0.011)
     )  # fmt: skip
-    assert silence(sound(np.zeros(RATE))) == type(found)(1.0, 1.0, 1.0)
+    assert measure_silence(sound(np.zeros(RATE))) == type(found)(1.0, 1.0, 1.0)
     faint, loud = (sound(noise(2) / 0.173 * 10 ** (level / 20)) for level in (-62, -58))
-    assert (silence(faint).share, silence(loud).share) == (1.0, 0.0)
+    assert (measure_silence(faint).share, measure_silence(loud).share) == (1.0, 0.0)
 
 
 def test_clipping_takes_three_samples_in_a_row_at_full_scale() -> None:
     samples = noise(1)
     samples[[100, 101, 500]] = 1.0
-    assert clipped(sound(samples)) == 0
+    assert clipped_share(sound(samples)) == 0
     samples[2000:2010] = -1.0
-    assert clipped(sound(samples)) == pytest.approx(10 / RATE)
+    assert clipped_share(sound(samples)) == pytest.approx(10 / RATE)
 
 
 def test_an_ending_that_rings_out_lies_far_below_one_that_is_cut_off() -> None:
@@ -58,21 +58,21 @@ def test_an_ending_that_rings_out_lies_far_below_one_that_is_cut_off() -> None:
 
 def test_a_loop_is_found_with_its_length_and_music_played_anew_is_none() -> None:
     phrase = noise(3.1)
-    looped, after = loop(sound(np.tile(phrase, 4)))
+    looped, after = find_loop(sound(np.tile(phrase, 4)))
     assert looped > 0.98
     assert after in (pytest.approx(3.1, abs=0.01), pytest.approx(6.2, abs=0.01))
-    assert loop(sound(noise(12.4)))[0] < 0.1
-    half, _ = loop(sound(np.tile(phrase, 4) + noise(12.4, seed=1)))
+    assert find_loop(sound(noise(12.4)))[0] < 0.1
+    half, _ = find_loop(sound(np.tile(phrase, 4) + noise(12.4, seed=1)))
     assert half == pytest.approx(0.5, abs=0.1)
-    assert loop(sound(np.zeros(5 * RATE))) == (0.0, 0.0)
+    assert find_loop(sound(np.zeros(5 * RATE))) == (0.0, 0.0)
 
 
 def test_pieces_joined_without_a_fade_click_and_music_does_not() -> None:
     music = tune()
-    usual, _ = click(music)
+    usual, _ = find_click(music)
     tone = 0.4 * np.sin(2 * np.pi * 220 * np.arange(4 * RATE) / RATE)
     joined = np.concatenate([tone, 0.9 * tone[33:] + 0.05])
-    worst, when = click(sound(joined))
+    worst, when = find_click(sound(joined))
     assert worst > 10 > 3 * usual
     assert when == pytest.approx(4.0, abs=0.002)
-    assert click(sound(tone))[0] < 3
+    assert find_click(sound(tone))[0] < 3

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from v2m.analysis.key_tempo import Key, key_of, key_score, tempo_off
+from v2m.analysis.key_tempo import Key, estimate_key, key_score, tempo_error
 from v2m.core.types import Audio
 
 RATE = 32000
@@ -32,11 +32,11 @@ def cadence(tonic: int, mode: str) -> Audio:
 @pytest.mark.parametrize("mode", ["major", "minor"])
 @pytest.mark.parametrize("tonic", [0, 3, 6, 10])
 def test_the_key_of_a_cadence_is_found(tonic: int, mode: str) -> None:
-    assert key_of(cadence(tonic, mode)) == (tonic, mode)
+    assert estimate_key(cadence(tonic, mode)) == (tonic, mode)
 
 
 def test_silence_has_no_key() -> None:
-    assert key_of(Audio(np.zeros((2, RATE), np.float32), RATE)) is None
+    assert estimate_key(Audio(np.zeros((2, RATE), np.float32), RATE)) is None
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,16 @@ def test_keys_are_scored_as_in_mirex(found: Key, asked: Key, score: float) -> No
 
 
 def test_a_tempo_counts_by_its_nearest_multiple() -> None:
-    assert tempo_off(100, 100) == 0
-    assert tempo_off(103, 100) == pytest.approx(0.03)
-    assert tempo_off(204, 100) == pytest.approx(0.02)
-    assert tempo_off(49, 100) == pytest.approx(0.02)
-    assert tempo_off(150, 100) == pytest.approx(0.25)
+    assert tempo_error(100, 100) == 0
+    assert tempo_error(103, 100) == pytest.approx(0.03)
+    assert tempo_error(204, 100) == pytest.approx(0.02)
+    assert tempo_error(49, 100) == pytest.approx(0.02)
+    assert tempo_error(150, 100) == pytest.approx(0.25)
 
 
 def test_a_whistle_above_all_pitches_warns_of_nothing() -> None:
     whistle = 0.5 * np.sin(2 * np.pi * 10_000 * np.arange(48_000) / 48_000)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        key_of(Audio(np.array([whistle], np.float32), 48_000))
+        estimate_key(Audio(np.array([whistle], np.float32), 48_000))
     assert said == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2m.analysis.motion import following
+from v2m.analysis.motion import motion_correlation
 from v2m.core.types import Audio, VisualFeatures
 
 RATE, SECONDS = 32000, 30
@@ -37,7 +37,7 @@ def struck(moving: np.ndarray, late: float) -> Audio:
 
 @pytest.mark.parametrize("late", [0.0, 0.3, -0.4])
 def test_the_lag_is_found_at_which_onsets_follow_the_motion(late: float) -> None:
-    found = following(struck(bursts(), late), picture(bursts()))
+    found = motion_correlation(struck(bursts(), late), picture(bursts()))
     assert found is not None
     assert found.correlation > 0.5
     assert found.correlation > found.chance + 0.3
@@ -45,12 +45,12 @@ def test_the_lag_is_found_at_which_onsets_follow_the_motion(late: float) -> None
 
 
 def test_onsets_of_another_picture_are_near_chance() -> None:
-    found = [following(struck(bursts(seed), 0.0), picture(bursts(seed + 50))) for seed in range(6)]
+    found = [motion_correlation(struck(bursts(seed), 0.0), picture(bursts(seed + 50))) for seed in range(6)]
     above = [each.correlation - each.chance for each in found if each is not None]
     assert len(above) == 6
     assert abs(np.mean(above)) < 0.08
 
 
 def test_a_still_picture_or_a_short_one_has_nothing_to_follow() -> None:
-    assert following(struck(bursts(), 0.0), picture(np.zeros(10 * SECONDS))) is None
-    assert following(Audio(np.zeros((1, RATE), np.float32), RATE), picture(bursts())) is None
+    assert motion_correlation(struck(bursts(), 0.0), picture(np.zeros(10 * SECONDS))) is None
+    assert motion_correlation(Audio(np.zeros((1, RATE), np.float32), RATE), picture(bursts())) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from v2m.analysis.onsets import onset_strength
-from v2m.analysis.sync_score import fit
+from v2m.analysis.sync_score import sync_score
 from v2m.core.types import Audio, Cut, VisualFeatures
 
 RATE, SECONDS = 48000, 20
@@ -38,17 +38,17 @@ def test_an_onset_is_found_within_two_hops_of_where_it_was_planted() -> None:
 
 
 def test_accents_on_the_cuts_rank_above_the_same_accents_elsewhere() -> None:
-    met = fit(clicks([cut.time for cut in CUTS]), picture())
+    met = sync_score(clicks([cut.time for cut in CUTS]), picture())
     shifts = (0.3, 0.45, 0.6, 0.75, 0.9, 1.05, 1.2, 1.35)
-    missed = [fit(clicks([cut.time + s for cut in CUTS], seed=n), picture()) for n, s in enumerate(shifts)]
+    missed = [sync_score(clicks([cut.time + s for cut in CUTS], seed=n), picture()) for n, s in enumerate(shifts)]
     assert met.accents == pytest.approx(1.0, abs=0.03)
     assert np.mean([each.accents or 0.0 for each in missed]) == pytest.approx(0.5, abs=0.15)
     assert all(met.total > each.total for each in missed)
 
 
 def test_an_accent_within_the_reach_counts_and_one_beyond_it_does_not() -> None:
-    near = fit(clicks([cut.time + 0.05 for cut in CUTS]), picture()).accents
-    far = fit(clicks([cut.time + 0.15 for cut in CUTS]), picture()).accents
+    near = sync_score(clicks([cut.time + 0.05 for cut in CUTS]), picture()).accents
+    far = sync_score(clicks([cut.time + 0.15 for cut in CUTS]), picture()).accents
     assert near is not None
     assert far is not None
     assert near > 0.95 > far
@@ -57,7 +57,7 @@ def test_an_accent_within_the_reach_counts_and_one_beyond_it_does_not() -> None:
 def test_loudness_that_follows_the_motion_ranks_above_loudness_against_it() -> None:
     ramp = np.linspace(0.1, 1.0, RATE * SECONDS)
     moving = picture(np.linspace(0, 1, 10 * SECONDS), ())
-    up, down = fit(clicks([], ramp), moving), fit(clicks([], ramp[::-1]), moving)
+    up, down = sync_score(clicks([], ramp), moving), sync_score(clicks([], ramp[::-1]), moving)
     assert up.dynamics == pytest.approx(1.0, abs=0.05)
     assert down.dynamics == pytest.approx(-1.0, abs=0.05)
     assert up.accents is None
@@ -68,4 +68,4 @@ def test_loudness_that_follows_the_motion_ranks_above_loudness_against_it() -> N
 def test_a_breath_of_sound_is_measured_without_failing(samples: int) -> None:
     times = np.zeros(1)
     still = VisualFeatures(10.0, times, times, times, times, times, times, np.zeros(12), 0.0, ())
-    assert fit(Audio(np.zeros((2, samples), np.float32), RATE), still).total == 0.5
+    assert sync_score(Audio(np.zeros((2, samples), np.float32), RATE), still).total == 0.5

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from v2m.analysis.visual_events import CHANNELS, rhythm
-from v2m.analysis.visual_events import picture as picture_of
+from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
+from v2m.analysis.visual_events import features_from_events as picture_of
 from v2m.core.timing import step_count, step_times
 from v2m.core.types import Cut, VisualFeatures
 from v2m.media import video
 
-NAMES = {name: number for number, name in enumerate(CHANNELS)}
+NAMES = {name: number for number, name in enumerate(EVENT_CHANNELS)}
 
 
 def picture(fps: float, seconds: float = 4.0) -> VisualFeatures:
@@ -41,7 +41,7 @@ def channel(found: np.ndarray, name: str) -> np.ndarray:
 @pytest.mark.parametrize("at", [1.0, 1.23, 2.999])
 def test_a_cut_stands_in_its_step(begin: float, at: float) -> None:
     shown = replace(picture(60), cuts=(Cut(at, 0.8), Cut(3.7, 0.4)))
-    cuts = channel(rhythm(shown, begin, 3.0), "cut")
+    cuts = channel(visual_event_features(shown, begin, 3.0), "cut")
     assert len(cuts) == step_count(3.0, 20) == 60
     [found] = np.flatnonzero(cuts == np.float32(0.8))
     assert found == int((at - begin) * 20 + 1e-6)
@@ -51,14 +51,14 @@ def test_a_cut_stands_in_its_step(begin: float, at: float) -> None:
 
 def test_of_two_cuts_in_a_step_the_stronger_counts() -> None:
     shown = replace(picture(60), cuts=(Cut(1.01, 0.8), Cut(1.04, 0.4)))
-    assert channel(rhythm(shown, 0, 4), "cut")[20] == pytest.approx(0.8)
+    assert channel(visual_event_features(shown, 0, 4), "cut")[20] == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("fps", [10, 23.976, 25, 60])
 def test_a_change_of_light_is_a_flash_where_it_happens_at_any_rate_of_frames(fps: float) -> None:
     shown = picture(fps)
     late = shown.times >= 2.0
-    light = rhythm(replace(shown, brightness=np.where(late, 0.7, 0.2)), 0, 4)
+    light = visual_event_features(replace(shown, brightness=np.where(late, 0.7, 0.2)), 0, 4)
     first = shown.times[late][0]
     flash = channel(light, "flash")
     assert flash.sum() == pytest.approx(0.5, abs=1e-3)
@@ -70,7 +70,7 @@ def test_a_change_of_light_is_a_flash_where_it_happens_at_any_rate_of_frames(fps
 def test_motion_is_compressed_and_its_rise_is_no_fall() -> None:
     shown = picture(60)
     busy = (shown.times > 1.999) & (shown.times < 2.999)
-    found = rhythm(replace(shown, motion=np.where(busy, 0.25, 0.0)), 0, 4)
+    found = visual_event_features(replace(shown, motion=np.where(busy, 0.25, 0.0)), 0, 4)
     assert channel(found, "motion")[[39, 40, 59, 60]] == pytest.approx([0, 0.5, 0.5, 0], abs=1e-6)
     assert channel(found, "motion_rise")[40] == pytest.approx(0.5, abs=1e-6)
     assert channel(found, "motion_rise").sum() == pytest.approx(0.5, abs=1e-5)
@@ -79,7 +79,7 @@ def test_motion_is_compressed_and_its_rise_is_no_fall() -> None:
 def test_flow_is_compressed() -> None:
     shown = picture(60)
     late = shown.times > 1.999
-    found = channel(rhythm(replace(shown, flow=np.where(late, 0.1, 0.0)), 0, 4), "flow")
+    found = channel(visual_event_features(replace(shown, flow=np.where(late, 0.1, 0.0)), 0, 4), "flow")
     assert found[[39, 40, 79]] == pytest.approx([0, 0.5, 0.5], abs=1e-6)
 
 
@@ -91,19 +91,19 @@ def test_a_stretch_is_that_part_of_the_whole() -> None:
         name: random.random(len(shown.times)) / 2 for name in ("brightness", "contrast", "motion", "flow", "saturation")
     }
     shown = replace(shown, **curves, cuts=(Cut(2.0, 0.5),))
-    whole = rhythm(shown, 0, 4)
-    np.testing.assert_allclose(rhythm(shown, 1.5, 1.0), whole[30:50], atol=1e-6)
-    assert whole.shape == (80, len(CHANNELS))
+    whole = visual_event_features(shown, 0, 4)
+    np.testing.assert_allclose(visual_event_features(shown, 1.5, 1.0), whole[30:50], atol=1e-6)
+    assert whole.shape == (80, len(EVENT_CHANNELS))
     assert 0 <= whole.min() <= whole.max() <= 1
 
 
 def test_a_stretch_may_end_behind_the_last_frame() -> None:
-    found = rhythm(picture(10, seconds=1.0), 0, 1.5)
+    found = visual_event_features(picture(10, seconds=1.0), 0, 1.5)
     assert channel(found, "brightness") == pytest.approx(np.full(30, 0.2))
 
 
 def test_the_cuts_of_a_real_file_stand_where_it_was_cut(media: Path) -> None:
-    found = channel(rhythm(video.open(media / "cuts.mp4").visual_features(), 0, 4), "cut")
+    found = channel(visual_event_features(video.open(media / "cuts.mp4").visual_features(), 0, 4), "cut")
     assert np.flatnonzero(found).tolist() == [24, 52]  # 1.2 s and 2.6 s
 
 
@@ -112,7 +112,7 @@ def test_a_picture_is_had_back_from_its_rhythm_as_far_as_it_goes() -> None:
     shown = picture(20)
     moving = np.where(shown.times < 2, 0.1, 0.4)
     shown = replace(shown, motion=moving, flow=moving / 2, brightness=moving, cuts=(Cut(1.0, 0.8), Cut(3.7, 0.4)))
-    found = picture_of(rhythm(shown, 0.0, 4.0), CHANNELS, 4.0)
+    found = picture_of(visual_event_features(shown, 0.0, 4.0), EVENT_CHANNELS, 4.0)
     for name in ("motion", "flow", "brightness", "saturation", "contrast"):
         assert getattr(found, name) == pytest.approx(getattr(shown, name), rel=1e-5), name
     assert [cut.strength for cut in found.cuts] == pytest.approx([0.8, 0.4])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from v2m.analysis.visual_features import measure
+from v2m.analysis.visual_features import extract_features
 from v2m.core.types import Floats, Pixels, VisualFeatures
 from v2m.media import video
 
@@ -35,7 +35,7 @@ class Frames:
 
 
 def measured(frames: np.ndarray, fps: float = 25.0) -> VisualFeatures:
-    return measure(Frames(frames, fps), len(frames) / fps)
+    return extract_features(Frames(frames, fps), len(frames) / fps)
 
 
 def cut_frames(frames: np.ndarray, fps: float = 25.0) -> list[int]:
@@ -91,14 +91,14 @@ def test_cuts_are_at_the_first_frame_of_the_new_shot(fps: float) -> None:
 
 def test_cut_times_are_the_timestamps_given_however_uneven() -> None:
     times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.07, 100)) + 3.0
-    picture = measure(Frames(np.concatenate([shot(1, 40), shot(2, 60)]), times=times), 10.0)
+    picture = extract_features(Frames(np.concatenate([shot(1, 40), shot(2, 60)]), times=times), 10.0)
     assert [cut.time for cut in picture.cuts] == [times[40]]
     assert (picture.times == times).all()
 
 
 def test_the_size_of_the_chunks_changes_nothing() -> None:
     frames = grain(np.concatenate([shot(1, 40), shot(2, 33), shot(3, 40)]), 5)
-    one, many = (measure(Frames(frames, chunk=size), 5.0) for size in (1000, 1))
+    one, many = (extract_features(Frames(frames, chunk=size), 5.0) for size in (1000, 1))
     assert [cut.time for cut in one.cuts] == [cut.time for cut in many.cuts]
     for curve in ("brightness", "saturation", "contrast", "motion", "flow", "hues"):
         assert np.allclose(getattr(one, curve), getattr(many, curve), atol=1e-5), curve
@@ -258,7 +258,7 @@ def test_progress_rises_to_the_end() -> None:
     def note(fraction: float) -> None:
         seen.append(fraction)
 
-    measure(Frames(shot(1, 100), chunk=30), 4.0, note)
+    extract_features(Frames(shot(1, 100), chunk=30), 4.0, note)
     assert seen == sorted(seen)
     assert len(seen) == 4
     assert 0.98 < seen[-1] <= 1

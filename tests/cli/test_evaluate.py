@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.analysis.bars import bars
-from v2m.cli.evaluate import main, measured
+from v2m.cli.evaluate import evaluate_file, main
 from v2m.core import errors
-from v2m.evaluation.per_clip import COLUMNS
+from v2m.evaluation.per_clip import METRICS
 from v2m.media import video
 from v2m.mixing import mixer
 
@@ -34,16 +34,16 @@ def systems(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_row_has_every_column_and_what_was_built_in(systems: Path) -> None:
-    on, off = (measured(systems / name / "cuts.v2m.mp4") for name in ("on", "off"))
-    assert list(on) == list(COLUMNS)
+    on, off = (evaluate_file(systems / name / "cuts.v2m.mp4") for name in ("on", "off"))
+    assert list(on) == list(METRICS)
     assert on["cuts"] == 2
     assert on["hits_70ms"] == 1
     assert off["hits_70ms"] == 0
     assert on["gain_70ms"] == pytest.approx(1 - (on["chance_70ms"] or 0))
-    assert on["tempo_off"] == pytest.approx(0, abs=0.03)
+    assert on["tempo_error"] == pytest.approx(0, abs=0.03)
     assert on["lufs"] == pytest.approx(-14, abs=0.5)
     assert on["length_error_ms"] == pytest.approx(0, abs=25)
-    assert on["silent"] == pytest.approx(0, abs=0.05)
+    assert on["silence"] == pytest.approx(0, abs=0.05)
 
 
 def test_systems_are_compared_on_the_same_videos_and_every_value_is_in_the_csv(
@@ -54,7 +54,7 @@ def test_systems_are_compared_on_the_same_videos_and_every_value_is_in_the_csv(
     printed = capsys.readouterr().out
     line = next(line for line in printed.splitlines() if line.startswith("| hits_70ms"))
     assert "| -1 [-1, -1] | 1 |" in line
-    assert all(f"* {name}: " in printed for name in COLUMNS)
+    assert all(f"* {name}: " in printed for name in METRICS)
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert [(Path(row["system"]).name, row["video"]) for row in rows] == [("on", "cuts"), ("off", "cuts")]
 
@@ -102,4 +102,4 @@ def test_wrong_use_is_one_line(  # noqa: PLR0917 - a row, and where it is tried
 def test_a_sidecar_that_cannot_be_read_is_passed_over(systems: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(systems / "on" / "cuts.v2m.mp4", tmp_path))
     path.with_suffix(".json").write_text('{"tags": {"tempo": "fast"')
-    assert measured(path)["tempo_off"] is None
+    assert evaluate_file(path)["tempo_error"] is None

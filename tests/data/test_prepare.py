@@ -24,7 +24,7 @@ from tests.conftest import ffmpeg
 from tests.fixtures.tiny import clip as tiny_clip
 from tests.fixtures.tiny import encodec as tiny_encodec
 from tests.fixtures.tiny import t5 as tiny_t5
-from v2m.analysis.visual_events import CHANNELS
+from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.cli.prepare import main
 from v2m.core.errors import UsageError
 from v2m.core.prompts import line
@@ -160,7 +160,7 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
         wave = torch.from_numpy(noise()[first : first + round(sample[META].duration * 32000)])
         np.testing.assert_array_equal(sample[CODES], codec.encode(wave[None, None])[0])
     a = prepared.samples[next(iter(prepared.samples))]
-    cuts = a[EVENTS][:, CHANNELS.index("cut")]
+    cuts = a[EVENTS][:, EVENT_CHANNELS.index("cut")]
     assert np.flatnonzero(cuts).tolist() == [24, 52]
     vision = encode.FrozenVisionEncoder.load(Path(weights["vision"]), torch.device("cpu"), name="m")
     for sample in prepared.samples.values():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import names
-from tests.fixtures.tiny import hearing
+from tests.fixtures.tiny import embedders as tiny_embedders
 from tests.fixtures.tiny.training import ended, prepared
 from v2m.cli import train
 from v2m.cli.evaluate import main
@@ -30,8 +30,8 @@ QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summa
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hearing")
-    for name, make in (("clap", hearing.clap), ("ast", hearing.ast), ("pe-av", hearing.pe_av)):
+    folder = tmp_path_factory.mktemp("embedders")
+    for name, make in (("clap", tiny_embedders.clap), ("ast", tiny_embedders.ast), ("pe-av", tiny_embedders.pe_av)):
         make(folder / name)
     return folder
 
@@ -62,7 +62,7 @@ def corpus(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(corpus: Path, weights: Path, *more: str) -> list[str]:
     models = [f"{name}={weights / name}" for name in ("clap", "ast", "pe-av")]
-    folders = ["--compare", str(corpus / "a"), str(corpus / "b"), "--truth", str(corpus / "truth")]
+    folders = ["--compare", str(corpus / "a"), str(corpus / "b"), "--ground-truth", str(corpus / "truth")]
     return [*folders, "--embedding", *models, *more]
 
 
@@ -119,16 +119,16 @@ def test_one_systems_table_has_a_column_for_each_clip_and_needs_no_truth(
     ("words", "code", "said"),
     [
         (
-            ["b", "--truth", "truth"],
+            ["b", "--ground-truth", "truth"],
             errors.USAGE,
             "'truth' lacks the true music of four: put files",
         ),
-        (["a", "--truth", "gone"], errors.USAGE, "'gone' is no folder: --truth takes one"),
-        (["a", "--truth", "twice"], errors.USAGE, "'twice' has more than one file for one"),
+        (["a", "--ground-truth", "gone"], errors.USAGE, "'gone' is no folder: --ground-truth takes one"),
+        (["a", "--ground-truth", "twice"], errors.USAGE, "'twice' has more than one file for one"),
         (["a", "--embedding", "clap=owner/name"], errors.ENVIRONMENT, "weights owner/name cannot be fetched"),
         (["a", "--embedding", "clapp"], errors.USAGE, "give clap, ast, pe-av, vggish, imagebind"),
         (["a", "--summary", "a/one.v2m.json"], errors.USAGE, "exists already"),
-        (["a", "--truth", "broken"], errors.USAGE, "cannot be read as sound"),
+        (["a", "--ground-truth", "broken"], errors.USAGE, "cannot be read as sound"),
     ],
 )
 def test_what_cannot_be_weighed_is_one_line(  # noqa: PLR0917 - a row, and where it is tried

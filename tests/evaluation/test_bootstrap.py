@@ -5,27 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2m.evaluation.bootstrap import interval, others
+from v2m.evaluation.bootstrap import bootstrap_ci, derangements
 
 
 @pytest.mark.parametrize(("count", "rounds"), [(2, 1), (5, 4), (48, 4)])
 def test_each_clip_meets_other_clips_alone_and_none_twice(count: int, rounds: int) -> None:
-    found = others(count, rounds)
+    found = derangements(count, rounds)
     assert found.shape == (rounds, count)
     assert (np.sort(found, axis=1) == np.arange(count)).all()  # as often given as taken
     assert all(len({own, *column}) == rounds + 1 for own, column in enumerate(found.T.tolist()))
-    assert (others(count, rounds) == found).all()
+    assert (derangements(count, rounds) == found).all()
 
 
 def test_more_rounds_than_other_clips_are_refused() -> None:
     with pytest.raises(ValueError, match="5 rounds need at least 6 clips, not 5"):
-        others(5, 5)
+        derangements(5, 5)
 
 
 def test_bounds_are_those_of_the_mean() -> None:
     """Of many values about as far from it as 1.96 standard errors."""
     values = np.random.default_rng(0).normal(3.0, 2.0, 400)
-    low, high = interval(values)
+    low, high = bootstrap_ci(values)
     error = values.std(ddof=1) / np.sqrt(len(values))
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
@@ -33,5 +33,7 @@ def test_bounds_are_those_of_the_mean() -> None:
 
 def test_bounds_hold_the_truth_about_as_often_as_they_say() -> None:
     random = np.random.default_rng(1)
-    held = [low <= 0.5 <= high for low, high in (interval(random.random(40), draws=500) for _ in range(300))]
+    held = [
+        low <= 0.5 <= high for low, high in (bootstrap_ci(random.random(40), num_resamples=500) for _ in range(300))
+    ]
     assert 0.90 <= np.mean(held) <= 0.98

@@ -7,7 +7,15 @@ import pytest
 from scipy import linalg, stats
 
 from v2m.core.types import Floats
-from v2m.evaluation.distances import cosine, coverage, density, frechet, frechet_draws, kl, reflected
+from v2m.evaluation.distances import (
+    basic_bootstrap_ci,
+    bootstrap_frechet,
+    cosine_similarity,
+    coverage,
+    density,
+    frechet_distance,
+    kl_divergence,
+)
 
 
 def exactly(mean: Floats, covariance: Floats, count: int, seed: int) -> Floats:
@@ -35,7 +43,7 @@ def test_the_distance_of_known_gaussians_is_that_of_the_closed_form() -> None:
     )
     a, b = (exactly(m, np.diag(d**2), n, n) for m, d, n in zip(means, deviations, (40, 70), strict=True))
     expected = np.square(means[0] - means[1]).sum() + np.square(deviations[0] - deviations[1]).sum()
-    assert frechet(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 16), (60, 200, 64), (2000, 2000, 32)])
@@ -43,8 +51,8 @@ def test_the_distance_is_scipys_of_any_covariances(n: int, m: int, d: int) -> No
     rng = np.random.default_rng(d)
     a = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
     b = rng.normal(size=(m, d)) @ rng.normal(size=(d, d))
-    assert frechet(a, b) == pytest.approx(by_scipy(a, b), rel=1e-6)
-    assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(by_scipy(a, b), rel=1e-6)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
 
 
 def test_fewer_embeddings_than_numbers_in_them_give_the_distance_of_their_covariances() -> None:
@@ -55,15 +63,15 @@ def test_fewer_embeddings_than_numbers_in_them_give_the_distance_of_their_covari
     values = np.linalg.eigvals(ca @ cb).real
     shared = np.sqrt(np.maximum(values, 0)).sum()
     expected = np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + np.trace(ca + cb) - 2 * shared
-    assert frechet(a, b) == pytest.approx(expected, rel=1e-4)
-    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_distance_of_too_few_or_of_other_widths_is_refused() -> None:
     with pytest.raises(ValueError, match="two embeddings or more on each side, not 1 and 5"):
-        frechet(np.zeros((1, 4)), np.zeros((5, 4)))
+        frechet_distance(np.zeros((1, 4)), np.zeros((5, 4)))
     with pytest.raises(ValueError, match="must be"):
-        frechet(np.zeros((3, 4)), np.zeros((3, 5)))
+        frechet_distance(np.zeros((3, 4)), np.zeros((3, 5)))
 
 
 def test_intervals_hold_the_true_distance_of_known_gaussians_about_as_often_as_they_say() -> None:
@@ -73,8 +81,8 @@ def test_intervals_hold_the_true_distance_of_known_gaussians_about_as_often_as_t
     for trial in range(80):
         a = [rng.normal(size=(3, dimensions)) for _ in range(30)]
         b = [rng.normal(size=(3, dimensions)) + moved for _ in range(30)]
-        value, draws = frechet(np.concatenate(a), np.concatenate(b)), frechet_draws(a, b, 100, seed=trial)
-        low, high = reflected(value, draws)
+        value, draws = frechet_distance(np.concatenate(a), np.concatenate(b)), bootstrap_frechet(a, b, 100, seed=trial)
+        low, high = basic_bootstrap_ci(value, draws)
         held.append(low <= true <= high)
         values.append(value)
         percentile.append(np.percentile(draws, 2.5) <= true)
@@ -113,12 +121,12 @@ def test_density_and_coverage_of_one_distribution_are_as_the_paper_expects() -> 
 
 def test_the_divergence_is_scipys_and_a_class_that_never_comes_does_not_make_it_infinite() -> None:
     p, q = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.3, 0.1])
-    assert kl(p, q) == pytest.approx(float(stats.entropy(p, q)), rel=1e-6)
-    assert kl(p, q) != pytest.approx(kl(q, p), rel=1e-2)
-    assert kl(p, p) == pytest.approx(0, abs=1e-12)
-    assert 5 < kl(np.array([1.0, 0.0]), np.array([0.0, 1.0])) < 25
+    assert kl_divergence(p, q) == pytest.approx(float(stats.entropy(p, q)), rel=1e-6)
+    assert kl_divergence(p, q) != pytest.approx(kl_divergence(q, p), rel=1e-2)
+    assert kl_divergence(p, p) == pytest.approx(0, abs=1e-12)
+    assert 5 < kl_divergence(np.array([1.0, 0.0]), np.array([0.0, 1.0])) < 25
 
 
 def test_the_cosine_knows_neither_length_nor_silence() -> None:
-    assert cosine(np.array([1.0, 1.0]), np.array([5.0, 0.0])) == pytest.approx(np.sqrt(0.5))
-    assert cosine(np.zeros(2), np.ones(2)) == 0.0
+    assert cosine_similarity(np.array([1.0, 1.0]), np.array([5.0, 0.0])) == pytest.approx(np.sqrt(0.5))
+    assert cosine_similarity(np.zeros(2), np.ones(2)) == 0.0

@@ -16,24 +16,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import ASTForAudioClassification, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
-from tests.fixtures.tiny import hearing
+from tests.fixtures.tiny import embedders as tiny_embedders
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio
 from v2m.evaluation import embedders
-from v2m.evaluation.embedder import Embedding, Reads, Watches, spans, windows
-from v2m.evaluation.embedders.ast import Ast
-from v2m.evaluation.embedders.clap import Clap
-from v2m.evaluation.embedders.pe_av import PeAv
-from v2m.evaluation.embedders.vggish import Vggish, _bands, _log_mel
+from v2m.evaluation.embedder import Embedder, TextEmbedder, VideoEmbedder, split_windows, window_times
+from v2m.evaluation.embedders.ast import AstEmbedder
+from v2m.evaluation.embedders.clap import ClapEmbedder
+from v2m.evaluation.embedders.pe_av import PeAvEmbedder
+from v2m.evaluation.embedders.vggish import VggishEmbedder, _log_mel, _mel_filters
 from v2m.media import video
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hearing")
-    for name, make in (("clap", hearing.clap), ("ast", hearing.ast), ("pe-av", hearing.pe_av)):
+    folder = tmp_path_factory.mktemp("embedders")
+    for name, make in (("clap", tiny_embedders.clap), ("ast", tiny_embedders.ast), ("pe-av", tiny_embedders.pe_av)):
         make(folder / name)
-    hearing.clap(folder / "fused", fused=True)
+    tiny_embedders.clap(folder / "fused", fused=True)
     return folder
 
 
@@ -45,25 +45,25 @@ def noise(seconds: float, rate: int = 48_000, seed: int = 0) -> Audio:
 @pytest.mark.parametrize(("count", "expected"), [(5, [5]), (10, [10]), (14, [10]), (15, [10, 10]), (31, [10, 10, 10])])
 def test_windows_follow_each_other_and_a_last_half_is_heard_too(count: int, expected: list[int]) -> None:
     samples = np.arange(count, dtype=np.float32)
-    found = windows(samples, 10)
+    found = split_windows(samples, 10)
     assert [len(each) for each in found] == expected
     assert found[0][0] == 0
     if count == 15:
         assert found[-1].tolist() == samples[-10:].tolist()
-    assert len(spans(count, 10)) == len(found)
-    assert spans(count, 10)[-1][1] == pytest.approx(min(count, count if count == 15 else 10 * len(expected)))
+    assert len(window_times(count, 10)) == len(found)
+    assert window_times(count, 10)[-1][1] == pytest.approx(min(count, count if count == 15 else 10 * len(expected)))
 
 
 def test_nothing_at_all_is_heard_as_a_moment_of_silence() -> None:
-    assert [each.tolist() for each in windows(np.zeros(0, np.float32), 10)] == [[0.0]]
+    assert [each.tolist() for each in split_windows(np.zeros(0, np.float32), 10)] == [[0.0]]
 
 
 def test_clap_hears_and_reads_as_transformers_does(weights: Path) -> None:
     audio, texts = noise(17), ["calm ambient music", "loud rock with drums"]
-    found = Clap(str(weights / "clap"))
-    assert isinstance(found, Embedding)
-    assert isinstance(found, Reads)
-    assert not isinstance(found, Watches)
+    found = ClapEmbedder(str(weights / "clap"))
+    assert isinstance(found, Embedder)
+    assert isinstance(found, TextEmbedder)
+    assert not isinstance(found, VideoEmbedder)
     model: Any = ClapModel.from_pretrained(weights / "clap").eval()
     prepared = ClapFeatureExtractor.from_pretrained(weights / "clap")
     sound = audio.samples.mean(axis=0)
@@ -73,15 +73,15 @@ def test_clap_hears_and_reads_as_transformers_does(weights: Path) -> None:
     with torch.inference_mode():
         expected = model.get_audio_features(**given).pooler_output.numpy()
         read = model.get_text_features(**{k: words[k] for k in ("input_ids", "attention_mask")}).pooler_output.numpy()
-    assert found.hear(audio).windows == pytest.approx(expected, abs=1e-5)
-    assert found.read(texts) == pytest.approx(read, abs=1e-5)
-    assert found.read(["drums " * 400]).shape == (1, 12)  # cut to what it has room for
+    assert found.embed_audio(audio).embeddings == pytest.approx(expected, abs=1e-5)
+    assert found.embed_text(texts) == pytest.approx(read, abs=1e-5)
+    assert found.embed_text(["drums " * 400]).shape == (1, 12)  # cut to what it has room for
 
 
 def test_clap_of_either_kind_hears_the_same_twice(weights: Path) -> None:
     """The feature extractor of the fused one draws at random which piece of a batch is said to be longer."""
     audio = noise(17)
-    one, two = (Clap(str(weights / "fused")).hear(audio).windows for _ in range(2))
+    one, two = (ClapEmbedder(str(weights / "fused")).embed_audio(audio).embeddings for _ in range(2))
     assert (one == two).all()
     assert one.shape == (2, 12)
 
@@ -93,13 +93,15 @@ def test_clap_reads_checkpoints_with_and_without_the_numbers_of_places(weights: 
     assert len(kept) < len(state)
     save_file(kept, tmp_path / "clap" / "model.safetensors", {"format": "pt"})
     texts = ["calm"]
-    assert Clap(str(tmp_path / "clap")).read(texts) == pytest.approx(Clap(str(weights / "clap")).read(texts))
+    assert ClapEmbedder(str(tmp_path / "clap")).embed_text(texts) == pytest.approx(
+        ClapEmbedder(str(weights / "clap")).embed_text(texts)
+    )
 
 
 def test_ast_tells_classes_as_transformers_does_and_hears_sound_of_any_length(weights: Path) -> None:
-    found, audio = Ast(str(weights / "ast")), noise(1.0, 16_000)
-    heard = found.hear(audio)
-    assert heard.classes is not None
+    found, audio = AstEmbedder(str(weights / "ast")), noise(1.0, 16_000)
+    heard = found.embed_audio(audio)
+    assert heard.class_probs is not None
     model = ASTForAudioClassification.from_pretrained(weights / "ast").eval()
     from transformers import ASTFeatureExtractor
 
@@ -107,33 +109,33 @@ def test_ast_tells_classes_as_transformers_does_and_hears_sound_of_any_length(we
     given = prepared(audio.samples.mean(axis=0), sampling_rate=16_000, return_tensors="pt")
     with torch.inference_mode():
         expected = model(**given).logits.softmax(dim=-1).numpy()
-    assert heard.classes == pytest.approx(expected, abs=1e-5)
-    assert heard.classes.sum(axis=1) == pytest.approx(1)
-    assert found.hear(Audio(np.zeros((1, 3), np.float32), 16_000)).windows.shape == (1, 16)
+    assert heard.class_probs == pytest.approx(expected, abs=1e-5)
+    assert heard.class_probs.sum(axis=1) == pytest.approx(1)
+    assert found.embed_audio(Audio(np.zeros((1, 3), np.float32), 16_000)).embeddings.shape == (1, 16)
 
 
 def test_pe_av_hears_and_sees_as_the_model_does_when_given_both(weights: Path, media: Path) -> None:
-    found, clip = PeAv(str(weights / "pe-av")), video.open(media / "cuts.mp4")
+    found, clip = PeAvEmbedder(str(weights / "pe-av")), video.open(media / "cuts.mp4")
     audio = noise(clip.duration)
-    with found._held.model() as (model, prepared, shown):
+    with found._lazy_model.model() as (model, prepared, shown):
         times = np.linspace(0, clip.duration - 1 / clip.fps, 16).tolist()
         pixels = torch.as_tensor(clip.frames(times)).permute(0, 3, 1, 2)
         seen = shown([pixels], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
         given = prepared(audio.samples.mean(axis=0), sampling_rate=48_000, return_tensors="pt")["input_values"]
         with torch.inference_mode():
             both = model(input_values=given, pixel_values_videos=seen)
-    assert seen.shape[1:] == (16, 3, hearing.SIDE, hearing.SIDE)
-    assert found.hear(audio).windows == pytest.approx(both.audio_embeds.numpy(), abs=1e-5)
-    assert found.watch(clip) == pytest.approx(both.video_embeds.numpy(), abs=0.02)  # which reads smaller frames
+    assert seen.shape[1:] == (16, 3, tiny_embedders.SIDE, tiny_embedders.SIDE)
+    assert found.embed_audio(audio).embeddings == pytest.approx(both.audio_embeds.numpy(), abs=1e-5)
+    assert found.embed_video(clip) == pytest.approx(both.video_embeds.numpy(), abs=0.02)  # which reads smaller frames
 
 
 def test_pe_av_keeps_its_weights_and_what_it_makes_anew_when_loaded(tmp_path: Path, monkeypatch: Any) -> None:
     """Of a rotary embedding nothing is in the file, and what is tied is there once."""
     made: list[Any] = []
-    save = hearing._save
-    monkeypatch.setattr(hearing, "_save", lambda model, folder: (made.append(model), save(model, folder)))
-    found = PeAv(str(hearing.pe_av(tmp_path / "pe-av", seed=3)))
-    with found._held.model() as (model, _, _):
+    save = tiny_embedders._save
+    monkeypatch.setattr(tiny_embedders, "_save", lambda model, folder: (made.append(model), save(model, folder)))
+    found = PeAvEmbedder(str(tiny_embedders.pe_av(tmp_path / "pe-av", seed=3)))
+    with found._lazy_model.model() as (model, _, _):
         for kept in ("state_dict", "named_buffers"):
             first, second = (dict(getattr(each, kept)()) for each in (made[0], model))
             assert first.keys() <= second.keys()
@@ -143,7 +145,7 @@ def test_pe_av_keeps_its_weights_and_what_it_makes_anew_when_loaded(tmp_path: Pa
 def test_vggish_hears_bands_as_they_are_defined_and_loads_what_is_published(tmp_path: Path) -> None:
     """The log-mel against its definition written out, for a frame; the network against its layers one by one."""
     sound = noise(2.0, 16_000).samples[0].astype(np.float64)
-    found = _log_mel(sound, _bands())
+    found = _log_mel(sound, _mel_filters())
     assert found.shape == (1 + (32_000 - 400) // 160, 64)
     window = [0.5 - 0.5 * np.cos(2 * np.pi * n / 400) for n in range(400)]
     magnitudes = np.abs(np.fft.rfft(sound[320:720] * window, 512))
@@ -155,14 +157,14 @@ def test_vggish_hears_bands_as_they_are_defined_and_loads_what_is_published(tmp_
         bands.append(sum(max(0.0, min(pair)) * x for pair, x in zip(sides, magnitudes, strict=True)))
     assert found[2] == pytest.approx(np.log(np.array(bands) + 0.01), abs=1e-6)
 
-    hearing.vggish(tmp_path / "vggish")
-    model = Vggish(str(tmp_path / "vggish"))
-    heard = model.hear(noise(2.0, 16_000)).windows
+    tiny_embedders.vggish(tmp_path / "vggish")
+    model = VggishEmbedder(str(tmp_path / "vggish"))
+    heard = model.embed_audio(noise(2.0, 16_000)).embeddings
     assert heard.shape == (2, 128)
     assert (heard < 0).any()  # before the last activation
     state = torch.load(tmp_path / "vggish" / "vggish-10086976.pth", weights_only=True)
     assert list(state)[:3] == ["features.0.weight", "features.0.bias", "features.3.weight"]
-    frames = _log_mel(noise(2.0, 16_000).samples.mean(axis=0), _bands())[:96]
+    frames = _log_mel(noise(2.0, 16_000).samples.mean(axis=0), _mel_filters())[:96]
     x = torch.as_tensor(frames, dtype=torch.float32)[None, None]
     for k, pooled in zip((0, 3, 6, 8, 11, 13), (1, 1, 0, 1, 0, 1), strict=True):
         x = torch.conv2d(x, state[f"features.{k}.weight"], state[f"features.{k}.bias"], padding=1).relu()
@@ -180,7 +182,7 @@ def test_vggish_hears_bands_as_they_are_defined_and_loads_what_is_published(tmp_
         ("nonsense", UsageError, "give clap, ast, pe-av, vggish, imagebind"),
         ("no.such.Thing", UsageError, "there is no module 'no.such'"),
         ("json.Nothing", UsageError, "'json' has no class 'Nothing'"),
-        ("json.JSONDecoder", UsageError, "must have a name and a method hear"),
+        ("json.JSONDecoder", UsageError, "must have a name and a method embed_audio"),
         ("fractions.Fraction=a,b", UsageError, "cannot be made so"),
         ("clap=/nowhere", DependencyError, "there is no folder '/nowhere'"),
         ("clap=owner/name", DependencyError, "weights owner/name cannot be fetched: HF_HUB_OFFLINE is set"),
@@ -197,24 +199,24 @@ def test_what_cannot_be_had_is_one_line_before_any_work(
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind) as caught:
-        embedders.find([asked])
+        embedders.build_embedders([asked])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_another_model_than_was_asked_for_and_broken_weights_are_told(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match="is no audio classifier"):
-        Ast(str(weights / "clap")).hear(noise(1))
+        AstEmbedder(str(weights / "clap")).embed_audio(noise(1))
     shutil.copytree(weights / "ast", tmp_path / "ast")
     path = tmp_path / "ast" / "model.safetensors"
     state = load_file(path)
     state["classifier.dense.weight"] = state["classifier.dense.weight"] * float("nan")
     save_file(state, path, {"format": "pt"})
     with pytest.raises(DependencyError, match="no numbers"):
-        Ast(str(tmp_path / "ast")).hear(noise(1))
+        AstEmbedder(str(tmp_path / "ast")).embed_audio(noise(1))
     (tmp_path / "ast" / "preprocessor_config.json").write_text("{")
     with pytest.raises(DependencyError, match="does not say what the audio classifier takes"):
-        Ast(str(tmp_path / "ast")).hear(noise(1))
+        AstEmbedder(str(tmp_path / "ast")).embed_audio(noise(1))
 
 
 def test_an_embedding_of_ones_own_is_given_what_stands_behind_the_sign(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,21 +224,24 @@ def test_an_embedding_of_ones_own_is_given_what_stands_behind_the_sign(monkeypat
         def __init__(self, source: str = "usual") -> None:
             self.name = source
 
-        def hear(self, audio: Audio) -> Any: ...
+        def embed_audio(self, audio: Audio) -> Any: ...
 
     module = types.ModuleType("somewhere")
     module.Own = Own  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "somewhere", module)
-    assert [each.name for each in embedders.find(["somewhere.Own", "somewhere.Own=other"])] == ["usual", "other"]
+    assert [each.name for each in embedders.build_embedders(["somewhere.Own", "somewhere.Own=other"])] == [
+        "usual",
+        "other",
+    ]
     with pytest.raises(UsageError, match="two embeddings are named usual"):
-        embedders.find(["somewhere.Own", "somewhere.Own=usual"])
+        embedders.build_embedders(["somewhere.Own", "somewhere.Own=usual"])
 
 
 def test_the_license_is_said_before_work(
     weights: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    embedders.find([f"ast={weights / 'ast'}"])
+    embedders.build_embedders([f"ast={weights / 'ast'}"])
     assert "license: bsd-3-clause" in capsys.readouterr().err
     assert json.loads((weights / "ast" / "config.json").read_text())["model_type"] == "audio-spectrogram-transformer"
 
@@ -251,4 +256,4 @@ def test_imagebinds_package_is_taken_without_its_readers_and_what_it_lacks_is_to
     monkeypatch.setitem(sys.modules, "imagebind", None)  # so that it is gone again afterwards
     monkeypatch.delitem(sys.modules, "imagebind")
     with pytest.raises(DependencyError, match="ImageBind's package needs nothing_of_the_kind, too"):
-        embedders.find(["imagebind"])
+        embedders.build_embedders(["imagebind"])

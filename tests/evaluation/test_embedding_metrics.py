@@ -13,14 +13,14 @@ import pytest
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation import distances, tables
-from v2m.evaluation.bootstrap import others
-from v2m.evaluation.embedder import Heard
-from v2m.evaluation.embedding_metrics import Piece, Weighed, weigh
+from v2m.evaluation.bootstrap import derangements
+from v2m.evaluation.embedder import AudioEmbedding
+from v2m.evaluation.embedding_metrics import EmbeddingResults, EvalClip, evaluate_embeddings
 
 RATE = 100
 
 
-class Plain:
+class PlainEmbedder:
     """Hears windows of four samples as they are; a piece's tags and picture are the place (D = 4) that they name."""
 
     name = "plain"
@@ -28,15 +28,15 @@ class Plain:
     def __init__(self) -> None:
         self.released = 0
 
-    def hear(self, audio: Audio) -> Heard:
+    def embed_audio(self, audio: Audio) -> AudioEmbedding:
         found = audio.samples[0].reshape(-1, 4).astype(np.float64)
         rates = np.exp(found)
-        return Heard(found, rates / rates.sum(axis=1, keepdims=True))
+        return AudioEmbedding(found, rates / rates.sum(axis=1, keepdims=True))
 
-    def read(self, texts: Sequence[str]) -> Floats:
+    def embed_text(self, texts: Sequence[str]) -> Floats:
         return np.array([[float(word) for word in text.split()] for text in texts])
 
-    def watch(self, video: Video) -> Floats:
+    def embed_video(self, video: Video) -> Floats:
         return np.array(video)  # what is given as a video here
 
     def release(self) -> None:
@@ -47,9 +47,9 @@ def sound(windows: Floats) -> Audio:
     return Audio(windows.reshape(1, -1).astype(np.float32), RATE)
 
 
-def pieces(windows: Iterable[Floats], texts: Sequence[str] = (), seen: Sequence[Floats] = ()) -> dict[str, Piece]:
+def pieces(windows: Iterable[Floats], texts: Sequence[str] = (), seen: Sequence[Floats] = ()) -> dict[str, EvalClip]:
     return {
-        f"clip{k}": Piece(
+        f"clip{k}": EvalClip(
             lambda each=each: sound(each),
             (lambda k=k: seen[k]) if len(seen) else None,  # type: ignore[return-value, arg-type]
             texts[k] if texts else "",
@@ -59,7 +59,7 @@ def pieces(windows: Iterable[Floats], texts: Sequence[str] = (), seen: Sequence[
 
 
 @pytest.fixture(scope="module")
-def heard() -> tuple[list[Floats], list[Floats], list[str], Weighed]:
+def heard() -> tuple[list[Floats], list[Floats], list[str], EmbeddingResults]:
     """Twelve clips of three windows: the truth, and music beside it; their tags and pictures are the truth's places."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(12, 1, 4)) * 3
@@ -68,38 +68,42 @@ def heard() -> tuple[list[Floats], list[Floats], list[str], Weighed]:
     far = [each + 4.0 for each in true]
     true, made, far = ([np.float32(x).astype(float) for x in each] for each in (true, made, far))
     texts = [" ".join(map(str, center[0])) for center in centers]
-    model = Plain()
+    model = PlainEmbedder()
     systems = {"near": pieces(made, texts, list(centers)), "far": pieces(far, texts, list(centers))}
-    found = weigh([model], systems, pieces(true))
+    found = evaluate_embeddings([model], systems, pieces(true))
     assert model.released == 1
     return true, made, texts, found
 
 
-def test_values_are_those_of_the_functions(heard: tuple[list[Floats], list[Floats], list[str], Weighed]) -> None:
+def test_values_are_those_of_the_functions(
+    heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
+) -> None:
     true, made, texts, found = heard
-    whole = found.beside.whole["near"]["fad@plain"]
-    assert whole.value == pytest.approx(distances.frechet(np.concatenate(true), np.concatenate(made)))
+    whole = found.baselines.set_metrics["near"]["fad@plain"]
+    assert whole.value == pytest.approx(distances.frechet_distance(np.concatenate(true), np.concatenate(made)))
     assert whole.n == 12
     assert whole.low <= whole.high
     row = found.rows["near"]["clip3"]
     softmax = [np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in (true[3], made[3])]
     p, q = (each.mean(axis=0) for each in softmax)
-    assert row["kl@plain"] == pytest.approx(distances.kl(p, q))
-    assert row["kl_back@plain"] == pytest.approx(distances.kl(q, p))
+    assert row["kl@plain"] == pytest.approx(distances.kl_divergence(p, q))
+    assert row["kl_reverse@plain"] == pytest.approx(distances.kl_divergence(q, p))
     direction = (made[3] / np.linalg.norm(made[3], axis=1, keepdims=True)).mean(axis=0)
     tags = np.array([float(word) for word in texts[3].split()])
-    assert row["clap_score@plain"] == pytest.approx(distances.cosine(direction, tags))
+    assert row["clap_score@plain"] == pytest.approx(distances.cosine_similarity(direction, tags))
     assert row["av_similarity@plain"] == pytest.approx(row["clap_score@plain"])
-    assert set(row) == {f"{n}@plain" for n in ("kl", "kl_back", "clap_score", "av_similarity", "density", "coverage")}
+    assert set(row) == {
+        f"{n}@plain" for n in ("kl", "kl_reverse", "clap_score", "av_similarity", "density", "coverage")
+    }
 
 
 def test_near_music_is_better_than_far_and_both_than_that_of_other_clips(
-    heard: tuple[list[Floats], list[Floats], list[str], Weighed],
+    heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
 ) -> None:
     found = heard[3]
-    beside, near, far = found.beside, tables.means(found.rows["near"]), tables.means(found.rows["far"])
-    shuffled = tables.means(beside.shuffled["near"])
-    assert beside.whole["near"]["fad@plain"].value < 1 < beside.whole["far"]["fad@plain"].value
+    beside, near, far = found.baselines, tables.column_means(found.rows["near"]), tables.column_means(found.rows["far"])
+    shuffled = tables.column_means(beside.shuffled["near"])
+    assert beside.set_metrics["near"]["fad@plain"].value < 1 < beside.set_metrics["far"]["fad@plain"].value
     assert near["coverage@plain"].value > far["coverage@plain"].value
     assert near["density@plain"].value > far["density@plain"].value
     for name in ("clap_score@plain", "av_similarity@plain"):
@@ -109,35 +113,40 @@ def test_near_music_is_better_than_far_and_both_than_that_of_other_clips(
     assert not {"density@plain", "coverage@plain", "fad@plain"} & set(shuffled)
 
 
-def test_music_is_shuffled_to_other_clips_alone(heard: tuple[list[Floats], list[Floats], list[str], Weighed]) -> None:
+def test_music_is_shuffled_to_other_clips_alone(
+    heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
+) -> None:
     """By hand: of each clip, the mean over the other clips whose music it was given."""
     _, made, texts, found = heard
     places = [(m / np.linalg.norm(m, axis=1, keepdims=True)).mean(axis=0) for m in made]
-    chosen = others(12, 4, 0)
+    chosen = derangements(12, 4, 0)
     for k in range(12):
         tags = np.array([float(word) for word in texts[k].split()])
-        expected = np.mean([distances.cosine(places[j], tags) for j in chosen[:, k]])
-        assert found.beside.shuffled["near"][f"clip{k}"]["clap_score@plain"] == pytest.approx(expected)
+        expected = np.mean([distances.cosine_similarity(places[j], tags) for j in chosen[:, k]])
+        assert found.baselines.shuffled["near"][f"clip{k}"]["clap_score@plain"] == pytest.approx(expected)
 
 
-def test_the_truth_is_measured_against_itself(heard: tuple[list[Floats], list[Floats], list[str], Weighed]) -> None:
+def test_the_truth_is_measured_against_itself(
+    heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
+) -> None:
     true, _, _, found = heard
-    truth = tables.means(found.beside.truth)
+    truth = tables.column_means(found.baselines.ground_truth)
     assert truth["clap_score@plain"].value > 0.98
     assert truth["clap_score@plain"].n == 12
     assert (truth["density@plain"].n, truth["coverage@plain"].n) == (6, 6)  # a half each
     softmax = np.exp(true[0]) / np.exp(true[0]).sum(axis=1, keepdims=True)
-    expected = distances.kl(softmax[0], softmax[1:].mean(axis=0))
-    assert found.beside.truth["clip0"]["kl@plain"] == pytest.approx(expected)
-    assert found.beside.whole_truth["fad@plain"].n == 6
+    expected = distances.kl_divergence(softmax[0], softmax[1:].mean(axis=0))
+    assert found.baselines.ground_truth["clip0"]["kl@plain"] == pytest.approx(expected)
+    assert found.baselines.ground_truth_set["fad@plain"].n == 6
 
 
 def test_the_table_names_the_embedding_and_puts_truth_and_floor_beside(
-    heard: tuple[list[Floats], list[Floats], list[str], Weighed],
+    heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
 ) -> None:
     found = heard[3]
     lines = [
-        [c.strip() for c in line.split("|")[1:-1]] for line in tables.compared(found.rows, found.beside).splitlines()
+        [c.strip() for c in line.split("|")[1:-1]]
+        for line in tables.comparison_markdown(found.rows, found.baselines).splitlines()
     ]
     head = ["measure", "embedding", "near", "far", "far − near", "ground truth", "shuffled near", "shuffled far", "n"]
     assert lines[0] == head
@@ -150,72 +159,77 @@ def test_the_table_names_the_embedding_and_puts_truth_and_floor_beside(
     )
     assert low <= value <= high
     assert value == pytest.approx(
-        found.beside.whole["far"]["fad@plain"].value - found.beside.whole["near"]["fad@plain"].value, rel=0.01
+        found.baselines.set_metrics["far"]["fad@plain"].value - found.baselines.set_metrics["near"]["fad@plain"].value,
+        rel=0.01,
     )
     assert all(cell != "–" for cell in by["kl"].values())
-    single = tables.markdown(found.rows["near"], found.beside).splitlines()
+    single = tables.to_markdown(found.rows["near"], found.baselines).splitlines()
     assert single[0].endswith("| clip9 | clip10 | clip11 | mean [95 %] | ground truth | shuffled | n |")
 
 
 def test_the_summary_and_the_values_of_clips_are_written_unrounded(
-    heard: tuple[list[Floats], list[Floats], list[str], Weighed],
+    heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
 ) -> None:
     found = heard[3]
-    rows = list(csv.DictReader(io.StringIO(tables.summary_csv(found.rows, found.beside))))
-    assert list(rows[0]) == tables.SUMMARY
+    rows = list(csv.DictReader(io.StringIO(tables.summary_csv(found.rows, found.baselines))))
+    assert list(rows[0]) == tables.SUMMARY_HEADER
     [row] = [row for row in rows if (row["measure"], row["system"]) == ("fad", "near")]
-    whole = found.beside.whole["near"]["fad@plain"]
+    whole = found.baselines.set_metrics["near"]["fad@plain"]
     assert (row["embedding"], row["n"]) == ("plain", "12")
     assert [float(row[name]) for name in ("value", "low", "high")] == [whole.value, whole.low, whole.high]
     assert {row["system"] for row in rows if row["measure"] == "kl"} == {
         *("near", "far", "far − near", "ground truth", "shuffled near", "shuffled far")
     }
-    clips = list(csv.DictReader(io.StringIO(tables.comma_separated(found.rows, found.beside))))
+    clips = list(csv.DictReader(io.StringIO(tables.to_csv(found.rows, found.baselines))))
     assert len(clips) == 12 * 5
     assert float(clips[3]["kl@plain"]) == found.rows["near"]["clip3"]["kl@plain"]
 
 
 def test_few_clips_are_told_and_what_needs_more_is_left_out() -> None:
     rng = np.random.default_rng(2)
-    one = weigh([Plain()], {"": pieces([rng.normal(size=(3, 4))])}, pieces([rng.normal(size=(3, 4))]))
-    assert one.beside.notes == [
+    one = evaluate_embeddings(
+        [PlainEmbedder()], {"": pieces([rng.normal(size=(3, 4))])}, pieces([rng.normal(size=(3, 4))])
+    )
+    assert one.baselines.notes == [
         "density@plain and coverage are left out: they need 6 clips or more",
         "fad@plain is left out: a Fréchet distance needs two clips or more",
     ]
-    assert one.beside.whole == {}
-    assert set(one.rows[""]["clip0"]) == {"kl@plain", "kl_back@plain"}
-    assert tables.means(one.beside.shuffled[""]) == {}
-    few = weigh([Plain()], {"": pieces(rng.normal(size=(2, 2, 4)))}, pieces(rng.normal(size=(2, 2, 4))))
-    assert "4 windows cannot tell how 4 numbers vary" in few.beside.notes[1]
-    assert few.beside.whole_truth == {}  # of halves of a clip each
-    assert few.beside.whole[""]["fad@plain"].value > 0
-    assert tables.markdown(few.rows[""], few.beside).count("\n") > 2
+    assert one.baselines.set_metrics == {}
+    assert set(one.rows[""]["clip0"]) == {"kl@plain", "kl_reverse@plain"}
+    assert tables.column_means(one.baselines.shuffled[""]) == {}
+    few = evaluate_embeddings(
+        [PlainEmbedder()], {"": pieces(rng.normal(size=(2, 2, 4)))}, pieces(rng.normal(size=(2, 2, 4)))
+    )
+    assert "4 windows cannot tell how 4 numbers vary" in few.baselines.notes[1]
+    assert few.baselines.ground_truth_set == {}  # of halves of a clip each
+    assert few.baselines.set_metrics[""]["fad@plain"].value > 0
+    assert tables.to_markdown(few.rows[""], few.baselines).count("\n") > 2
 
 
 def test_without_truth_tags_and_picture_are_measured_still_and_what_a_clip_lacks_counts_nowhere() -> None:
     windows = np.random.default_rng(3).normal(size=(3, 1, 4))
     given = pieces(windows, ["1 0 0 0", "", "0 1 0 0"])
-    found = weigh([Plain()], {"": given})
-    assert found.beside.truth == {}
-    assert tables.means(found.rows[""])["clap_score@plain"].n == 2
+    found = evaluate_embeddings([PlainEmbedder()], {"": given})
+    assert found.baselines.ground_truth == {}
+    assert tables.column_means(found.rows[""])["clap_score@plain"].n == 2
     assert found.rows[""]["clip1"] == {}
-    assert "ground truth" not in tables.markdown(found.rows[""], found.beside)
+    assert "ground truth" not in tables.to_markdown(found.rows[""], found.baselines)
 
 
 def test_the_same_seed_gives_the_same_and_another_other_halves() -> None:
     rng = np.random.default_rng(4)
     made, true = pieces(rng.normal(size=(8, 2, 4))), pieces(rng.normal(size=(8, 2, 4)))
-    one, two, other = (weigh([Plain()], {"": made}, true, seed=seed) for seed in (0, 0, 1))
-    assert one.beside.whole[""]["fad@plain"].low == two.beside.whole[""]["fad@plain"].low
-    assert one.beside.whole_truth["fad@plain"].value != other.beside.whole_truth["fad@plain"].value
-    assert one.beside.whole[""]["fad@plain"].value == other.beside.whole[""]["fad@plain"].value
+    one, two, other = (evaluate_embeddings([PlainEmbedder()], {"": made}, true, seed=seed) for seed in (0, 0, 1))
+    assert one.baselines.set_metrics[""]["fad@plain"].low == two.baselines.set_metrics[""]["fad@plain"].low
+    assert one.baselines.ground_truth_set["fad@plain"].value != other.baselines.ground_truth_set["fad@plain"].value
+    assert one.baselines.set_metrics[""]["fad@plain"].value == other.baselines.set_metrics[""]["fad@plain"].value
 
 
 @pytest.mark.parametrize("windows", [np.zeros(4), np.zeros((0, 4)), np.full((1, 4), np.nan), None])
 def test_an_embedding_that_hears_something_else_is_told_in_a_line(windows: Any) -> None:
-    class Odd(Plain):
-        def hear(self, audio: Audio) -> Heard:
-            return Heard(windows)
+    class Odd(PlainEmbedder):
+        def embed_audio(self, audio: Audio) -> AudioEmbedding:
+            return AudioEmbedding(windows)
 
     with pytest.raises(UsageError, match=r"plain heard .* in clip0: \(windows, numbers\) are wanted, finite"):
-        weigh([Odd()], {"": pieces([np.zeros((1, 4))])})
+        evaluate_embeddings([Odd()], {"": pieces([np.zeros((1, 4))])})

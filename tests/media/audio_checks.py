@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.conftest import FFMPEG
 from v2m.core.types import Audio
 
-RATE = 48_000
+SAMPLE_RATE = 48_000
 
 
 def ebur128(path: Path) -> tuple[float, float]:
@@ -28,7 +28,7 @@ def ebur128(path: Path) -> tuple[float, float]:
     return float(found[0][1]), float(found[1][1])
 
 
-def heard(path: Path, track: int = 0) -> tuple[NDArray[np.float32], float]:
+def decode_track(path: Path, track: int = 0) -> tuple[NDArray[np.float32], float]:
     """(N,) left channel at its own rate of an audio track, and the second of its first sample after the first picture.
 
     Reads frame by frame by the stream's own times, and so shares no code with v2m.
@@ -54,15 +54,15 @@ def heard(path: Path, track: int = 0) -> tuple[NDArray[np.float32], float]:
     return out, first - zero
 
 
-def stereo(left: NDArray, rate: int = RATE) -> Audio:
+def stereo(left: NDArray, rate: int = SAMPLE_RATE) -> Audio:
     return Audio(np.stack([left, left]).astype(np.float32), rate)
 
 
-def tone(seconds: float, level: float = 0.1, hertz: float = 997.0, rate: int = RATE) -> Audio:
+def tone(seconds: float, level: float = 0.1, hertz: float = 997.0, rate: int = SAMPLE_RATE) -> Audio:
     return stereo(level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate), rate)
 
 
-def drums(seconds: float, rate: int = RATE) -> Audio:
+def drums(seconds: float, rate: int = SAMPLE_RATE) -> Audio:
     """Very peaky: bursts of noise that die within 50 ms, over a quiet hum."""
     random, time = np.random.default_rng(1), np.arange(round(seconds * rate)) / rate
     hum = 0.02 * np.sin(2 * np.pi * 110 * time)
@@ -71,7 +71,7 @@ def drums(seconds: float, rate: int = RATE) -> Audio:
 
 def bursts(seconds: float, spans: list[tuple[float, float]], level: float, hiss: float = 0.0) -> Audio:
     """Speech-like: noise that swells five times a second inside `spans`, over a hiss."""
-    random, time = np.random.default_rng(2), np.arange(round(seconds * RATE)) / RATE
+    random, time = np.random.default_rng(2), np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     inside = np.zeros(len(time))
     for start, end in spans:
         inside[(time >= start) & (time < end)] = 1
@@ -79,19 +79,19 @@ def bursts(seconds: float, spans: list[tuple[float, float]], level: float, hiss:
     return stereo((level * inside * syllables + hiss) * random.standard_normal(len(time)))
 
 
-CLICK = 0.5 * np.cos(2 * np.pi * 2000 * np.arange(-240, 240) / RATE) * np.hanning(480)
+CLICK = 0.5 * np.cos(2 * np.pi * 2000 * np.arange(-240, 240) / SAMPLE_RATE) * np.hanning(480)
 
 
 def clicks(seconds: float, times: list[float], level: float = 1.0) -> Audio:
     """Silence with a 10 ms burst around each of `times`."""
-    left = np.zeros(round(seconds * RATE))
+    left = np.zeros(round(seconds * SAMPLE_RATE))
     for time in times:
-        middle = round(time * RATE)
+        middle = round(time * SAMPLE_RATE)
         left[middle - 240 : middle + 240] += level * CLICK
     return stereo(left)
 
 
-def click_time(samples: NDArray[np.float32], start: float, rate: int = RATE) -> float:
+def click_time(samples: NDArray[np.float32], start: float, rate: int = SAMPLE_RATE) -> float:
     """The second at which the burst lies that fits best."""
-    assert rate == RATE
+    assert rate == SAMPLE_RATE
     return start + (int(np.argmax(np.correlate(samples, CLICK.astype(np.float32), "valid"))) + 240) / rate

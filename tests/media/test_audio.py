@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from tests.conftest import ffmpeg, names
-from tests.media.audio_checks import RATE, click_time, clicks, drums, tone
+from tests.media.audio_checks import SAMPLE_RATE, click_time, clicks, drums, tone
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio
 from v2m.media.audio import load, read_track, resample, save
@@ -83,8 +83,8 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 def test_resampling_keeps_time_level_and_length(rate: int, channels: int) -> None:
     """A tone of 1 kHz is the same tone at the other rate, to −90 dB, but for the first and last moment."""
     given = tone(1.7, 0.5, 1000, rate)
-    out = resample(Audio(given.samples[:channels], rate), RATE)
-    assert out.samples.shape == (2, round(1.7 * RATE))
+    out = resample(Audio(given.samples[:channels], rate), SAMPLE_RATE)
+    assert out.samples.shape == (2, round(1.7 * SAMPLE_RATE))
     error = out.samples - tone(1.7, 0.5, 1000).samples
     assert np.abs(error[:, 500:-500]).max() < 0.5 * 10 ** (-90 / 20)
 
@@ -112,20 +112,20 @@ def test_a_sound_is_read_at_its_true_position(name: str, codec: tuple[str, ...],
     """Encoders start late and say so; the reader must believe them. 1.44 s is where ffmpeg starts an MPEG-TS."""
     path = sounding(tmp_path / name, clicks(2, [0.6]), codec=codec)
     zero = 1.4 if name.endswith(".ts") else 0.0
-    with_priming = 1024 / RATE if name.endswith(".ts") else 0.0  # it starts the stream, not the sound, at 1.4 s
-    out, whole = read_track(path, 0, zero, 2, RATE)
+    with_priming = 1024 / SAMPLE_RATE if name.endswith(".ts") else 0.0  # it starts the stream, not the sound, at 1.4 s
+    out, whole = read_track(path, 0, zero, 2, SAMPLE_RATE)
     assert whole
-    assert len(out) == 2 * RATE
+    assert len(out) == 2 * SAMPLE_RATE
     assert click_time(out.samples[0], 0) == pytest.approx(0.6 + with_priming, abs=0.001)
 
 
 def test_zero_and_duration_cut_or_fill(tmp_path: Path) -> None:
     path = sounding(tmp_path / "late.mkv", clicks(1, [0.5]), "-itsoffset", "1.5")
-    early, _ = read_track(path, 0, 0, 4, RATE)
-    late, _ = read_track(path, 0, 1.9, 0.5, RATE)
-    assert len(early) == 4 * RATE
+    early, _ = read_track(path, 0, 0, 4, SAMPLE_RATE)
+    late, _ = read_track(path, 0, 1.9, 0.5, SAMPLE_RATE)
+    assert len(early) == 4 * SAMPLE_RATE
     assert click_time(early.samples[0], 0) == pytest.approx(2.0, abs=0.001)
-    assert len(late) == RATE // 2
+    assert len(late) == SAMPLE_RATE // 2
     assert click_time(late.samples[0], 0) == pytest.approx(0.1, abs=0.001)
 
 
@@ -134,29 +134,29 @@ def test_a_gap_stays_a_gap(tmp_path: Path) -> None:
     graph = "asetpts='N/SR/TB+if(gte(N,48000),2/TB,0)'"
     save(clicks(2, [0.5, 1.5]), tmp_path / "b.wav")
     ffmpeg("-i", tmp_path / "b.wav", "-af", graph, "-c:a", "pcm_s16le", tmp_path / "gap.mkv")
-    out, _ = read_track(tmp_path / "gap.mkv", 0, 0, 4, RATE)
-    loud = np.flatnonzero(np.abs(out.samples[0]) > 0.4) / RATE
+    out, _ = read_track(tmp_path / "gap.mkv", 0, 0, 4, SAMPLE_RATE)
+    loud = np.flatnonzero(np.abs(out.samples[0]) > 0.4) / SAMPLE_RATE
     assert loud.min() == pytest.approx(0.5, abs=0.01)
     assert loud.max() == pytest.approx(3.5, abs=0.01)
 
 
 def test_mono_keeps_its_level_on_both_sides(tmp_path: Path) -> None:
-    mono = Audio(tone(1, 0.5).samples[:1], RATE)
-    out, _ = read_track(sounding(tmp_path / "mono.mkv", mono), 0, 0, 1, RATE)
+    mono = Audio(tone(1, 0.5).samples[:1], SAMPLE_RATE)
+    out, _ = read_track(sounding(tmp_path / "mono.mkv", mono), 0, 0, 1, SAMPLE_RATE)
     assert np.abs(out.samples).max(axis=1) == pytest.approx([0.5, 0.5], abs=0.001)
 
 
 def test_damage_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
     sound = clicks(4, [3.5]).samples + 0.2 * drums(4).samples
-    source = Audio(sound.astype(np.float32), RATE)
+    source = Audio(sound.astype(np.float32), SAMPLE_RATE)
     path = sounding(tmp_path / "whole.mp4", source, codec=("-c:a", "aac"))
     data = bytearray(path.read_bytes())
     start = data.find(b"mdat") + 2000
     data[start : start + 3000] = np.random.default_rng(0).bytes(3000)
     path.write_bytes(data)
-    out, whole = read_track(path, 0, 0, 4, RATE)
+    out, whole = read_track(path, 0, 0, 4, SAMPLE_RATE)
     assert not whole
-    assert click_time(out.samples[0][3 * RATE :], 3) == pytest.approx(3.5, abs=0.001)
+    assert click_time(out.samples[0][3 * SAMPLE_RATE :], 3) == pytest.approx(3.5, abs=0.001)
 
 
 @pytest.mark.parametrize("name", ["tone.wav", "tone.mp3", "tone.flac", "tone.m4a", "tone.ogg", "film.mp4"])

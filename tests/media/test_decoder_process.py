@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.robustness.media_makers import Maker, number_in
+from tests.robustness.media_makers import MediaMaker, read_number
 from v2m.media import video
-from v2m.media.decoder_process import Child, ChildError
+from v2m.media.decoder_process import DecoderProcess, DecoderProcessError
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
 
 
 @pytest.fixture(scope="module")
-def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
-    return Maker(tmp_path_factory.mktemp("child"))
+def maker(tmp_path_factory: pytest.TempPathFactory) -> MediaMaker:
+    return MediaMaker(tmp_path_factory.mktemp("child"))
 
 
 @pytest.fixture(scope="module")
-def hanging(maker: Maker) -> Path:
+def hanging(maker: MediaMaker) -> Path:
     """An edit list that hides more frames than decord can skip: it seeks in it for ever."""
     maker.ffmpeg("numbers:320x240:30:300 X -g 1000 O", maker.folder / "long.mp4")
     maker.ffmpeg("-ss 6 -i long.mp4 -c copy O", maker.folder / "cut.mp4")
@@ -74,20 +74,20 @@ def hang(path: Path | str) -> dict[str, object]:
 
 
 HANG = (
-    "from v2m.media.decoder_process import Child\n"
-    "child = Child(4_000_000_000)\n"
-    "list(child.ask({'task': 'probe', 'path': sys.argv[1], 'limits': vars(video.LIMITS)}, 20))\n"
+    "from v2m.media.decoder_process import DecoderProcess\n"
+    "child = DecoderProcess(4_000_000_000)\n"
+    "list(child.request({'task': 'probe', 'path': sys.argv[1], 'limits': vars(video.DEFAULT_LIMITS)}, 20))\n"
     "print('ready', flush=True)\n"
-    "try: list(child.ask(eval(sys.argv[2]), 60))\n"
+    "try: list(child.request(eval(sys.argv[2]), 60))\n"
     "except KeyboardInterrupt: sys.exit(130)"
 )
 
 
 def test_a_decoder_that_hangs_is_killed_at_the_limit(hanging: Path) -> None:
-    child = Child(4_000_000_000)
+    child = DecoderProcess(4_000_000_000)
     before, begin = children(os.getpid()), time.monotonic()
-    with pytest.raises(ChildError, match="was not done after 2 s"):
-        list(child.ask(hang(hanging), 2.0))
+    with pytest.raises(DecoderProcessError, match="was not done after 2 s"):
+        list(child.request(hang(hanging), 2.0))
     assert 2 <= time.monotonic() - begin < 10
     assert children(os.getpid()) == before
 
@@ -95,22 +95,24 @@ def test_a_decoder_that_hangs_is_killed_at_the_limit(hanging: Path) -> None:
 def test_a_decoder_that_fails_is_replaced(hanging: Path) -> None:
     """decord counts the frames that the edit list hides as well."""
     clip = video.open(hanging, decoder="decord")
-    assert [number_in(image) for image in clip.frames([1.0, 3.9])] == [210, 297]
-    assert video.warnings(clip) == ("decoder: decord found 300 frames instead of 120; read in sequence instead",)
+    assert [read_number(image) for image in clip.frames([1.0, 3.9])] == [210, 297]
+    assert video.current_warnings(clip) == (
+        "decoder: decord found 300 frames instead of 120; read in sequence instead",
+    )
 
 
 def test_a_decoder_that_crashes_is_reported_and_replaced(hanging: Path) -> None:
-    child = Child(4_000_000_000)
+    child = DecoderProcess(4_000_000_000)
     before = set(children(os.getpid()))
-    replies = child.ask(hang(hanging), 20.0)
+    replies = child.request(hang(hanging), 20.0)
     killer = threading.Timer(1.0, lambda: os.kill((set(children(os.getpid())) - before).pop(), signal.SIGSEGV))
     killer.start()
-    with pytest.raises(ChildError, match=r"ended the decoder \(status -11\)"):
+    with pytest.raises(DecoderProcessError, match=r"ended the decoder \(status -11\)"):
         next(replies)
     killer.join()
     assert set(children(os.getpid())) == before
     limits = {"duration": 60, "pixels": 1e6, "frames": 1e3, "total_pixels": 1e9}
-    assert len(list(child.ask({"task": "probe", "path": str(hanging), "limits": limits}, 20.0))) == 1
+    assert len(list(child.request({"task": "probe", "path": str(hanging), "limits": limits}, 20.0))) == 1
 
 
 def test_the_process_goes_with_the_video(hanging: Path) -> None:
@@ -122,15 +124,15 @@ def test_the_process_goes_with_the_video(hanging: Path) -> None:
     assert set(children(os.getpid())) <= before
 
 
-def test_a_scan_left_early_ends_the_process_and_the_next_one_works(maker: Maker) -> None:
+def test_a_scan_left_early_ends_the_process_and_the_next_one_works(maker: MediaMaker) -> None:
     path = maker.folder / "wide.mp4"
     maker.ffmpeg("V X O", path)
     clip = video.open(path)
-    assert isinstance(clip.source, video.Frames)
+    assert isinstance(clip.source, video.FileFrameSource)
     scan = iter(clip.source.scan(320, 30))
     next(scan)
     del scan
-    assert number_in(clip.frames([2.0])[0]) == 60
+    assert read_number(clip.frames([2.0])[0]) == 60
 
 
 def test_ctrl_c_stops_both_without_a_word(hanging: Path) -> None:
@@ -170,14 +172,14 @@ def test_modules_in_the_current_folder_are_not_taken_for_libraries(
     assert video.open(hanging).duration == pytest.approx(4)
 
 
-def test_a_decoder_killed_from_outside_is_a_lack_of_memory(maker: Maker) -> None:
+def test_a_decoder_killed_from_outside_is_a_lack_of_memory(maker: MediaMaker) -> None:
     """That is what the kernel does when memory runs out; the exit code is 5."""
     path = maker.folder / "long.mp4"
     maker.ffmpeg("numbers:320x240:30:900 X O", path)
     before = set(children(os.getpid()))
     clip = video.open(path)
     [child] = set(children(os.getpid())) - before
-    assert isinstance(clip.source, video.Frames)
+    assert isinstance(clip.source, video.FileFrameSource)
     scan = iter(clip.source.scan(320, 30))
     next(scan)
     os.kill(child, signal.SIGKILL)

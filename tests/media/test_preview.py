@@ -10,15 +10,15 @@ import pytest
 from tests.conftest import EXAMPLE
 from v2m.media import video
 from v2m.media.ffmpeg import FFmpegError
-from v2m.media.preview import HEIGHT, preview
+from v2m.media.preview import MAX_HEIGHT, write_preview
 
 
 def test_it_is_small_silent_and_as_long_as_what_is_taken(tmp_path: Path) -> None:
     whole = video.open(EXAMPLE)
     part = whole.crop(0.0, 3.0)
-    preview(part, tmp_path / "small.mp4")
+    write_preview(part, tmp_path / "small.mp4")
     made = video.open(tmp_path / "small.mp4")
-    assert made.height == min(HEIGHT, whole.height)
+    assert made.height == min(MAX_HEIGHT, whole.height)
     assert abs(made.width / made.height - whole.width / whole.height) < 0.02
     assert [stream.kind for stream in made.streams] == ["video"]
     assert made.duration == pytest.approx(3.0, abs=1 / whole.fps)
@@ -33,5 +33,5 @@ def test_what_is_no_video_leaves_nothing(tmp_path: Path) -> None:
     from dataclasses import replace
 
     with pytest.raises(FFmpegError):
-        preview(replace(whole, path=broken), tmp_path / "small.mp4")
+        write_preview(replace(whole, path=broken), tmp_path / "small.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.mp4"]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.media.audio_checks import RATE, bursts, drums, stereo, tone
+from tests.media.audio_checks import SAMPLE_RATE, bursts, drums, stereo, tone
 from v2m.analysis.loudness import integrated_loudness, peak_envelope, true_peak
 from v2m.core.audio_ops import HOP, apply_gain
 from v2m.core.types import Audio
-from v2m.mixing.ducking import Ducking, ducking, foreground
-from v2m.mixing.limiter import limiting, ramped
+from v2m.mixing.ducking import DuckingConfig, detect_foreground, ducking_gain
+from v2m.mixing.limiter import limiter_gain, slew_limit
 from v2m.mixing.mastering import Levels
 
 
 def limited(audio: Audio, ceiling: float) -> Audio:
     out = Audio(audio.samples.copy(), audio.sample_rate)
-    apply_gain(out.samples, limiting(peak_envelope(out.samples, HOP), ceiling))
+    apply_gain(out.samples, limiter_gain(peak_envelope(out.samples, HOP), ceiling))
     return out
 
 
@@ -24,7 +24,7 @@ def limited(audio: Audio, ceiling: float) -> Audio:
 def test_nothing_passes_the_limiter(seed: int) -> None:
     """Random spikes, steps and tones of up to +20 dB: the true peak ends under the ceiling, within 0.05 dB."""
     random = np.random.default_rng(seed)
-    wild = random.standard_normal(2 * RATE) * np.repeat(random.exponential(0.3, 200), 2 * RATE // 200)
+    wild = random.standard_normal(2 * SAMPLE_RATE) * np.repeat(random.exponential(0.3, 200), 2 * SAMPLE_RATE // 200)
     wild[random.integers(0, len(wild), 20)] += random.uniform(-10, 10, 20)
     assert true_peak(stereo(wild)) > 6
     assert true_peak(limited(stereo(wild), -1.0)) <= -0.95
@@ -37,18 +37,18 @@ def test_the_limiter_leaves_alone_what_fits() -> None:
 
 def test_the_limiter_is_done_before_the_peak_and_lets_go_after_it() -> None:
     """Back at full level 0.2 s after a peak 6 dB over, untouched 20 ms before it."""
-    signal = np.full(RATE, 0.1)
-    signal[RATE // 2] = 2.0
+    signal = np.full(SAMPLE_RATE, 0.1)
+    signal[SAMPLE_RATE // 2] = 2.0
     gain = limited(stereo(signal), 0.0).samples[0] / signal
-    assert gain[RATE // 2] == pytest.approx(0.5, abs=0.03)
-    assert gain[: RATE // 2 - RATE // 50].min() == pytest.approx(1, abs=1e-6)
-    assert gain[RATE // 2 + RATE // 5 :].min() == pytest.approx(1, abs=1e-6)
-    assert np.abs(np.diff(np.delete(gain, RATE // 2))).max() < 0.01
+    assert gain[SAMPLE_RATE // 2] == pytest.approx(0.5, abs=0.03)
+    assert gain[: SAMPLE_RATE // 2 - SAMPLE_RATE // 50].min() == pytest.approx(1, abs=1e-6)
+    assert gain[SAMPLE_RATE // 2 + SAMPLE_RATE // 5 :].min() == pytest.approx(1, abs=1e-6)
+    assert np.abs(np.diff(np.delete(gain, SAMPLE_RATE // 2))).max() < 0.01
 
 
 def test_a_ramp_is_the_highest_curve_that_keeps_the_slopes() -> None:
     level = np.array([0.0, 0, 0, -6, 0, 0, 0, 0])
-    np.testing.assert_allclose(ramped(level, rise=2, fall=3), [0, 0, -3, -6, -4, -2, 0, 0])
+    np.testing.assert_allclose(slew_limit(level, rise=2, fall=3), [0, 0, -3, -6, -4, -2, 0, 0])
 
 
 @pytest.mark.parametrize("pieces", [1, 7])
@@ -72,8 +72,8 @@ def test_gain_in_pieces_is_gain_in_one(pieces: int) -> None:
 @pytest.mark.parametrize("target", [-14.0, -23.0])
 def test_mastering_reaches_the_loudness_under_the_ceiling(signal: Audio, target: float) -> None:
     """And what it predicts from its curves is what comes out."""
-    mastering = Levels.of(signal).master(target, -1.0)
-    out = Audio(signal.samples.copy(), RATE)
+    mastering = Levels.from_audio(signal).master(target, -1.0)
+    out = Audio(signal.samples.copy(), SAMPLE_RATE)
     mastering.apply(out)
     assert integrated_loudness(out) == pytest.approx(target, abs=0.2)
     assert mastering.loudness == pytest.approx(integrated_loudness(out), abs=0.1)
@@ -82,17 +82,17 @@ def test_mastering_reaches_the_loudness_under_the_ceiling(signal: Audio, target:
 
 def test_mastering_gives_up_rather_than_crush() -> None:
     """One click in silence cannot be made loud: the drive stops 24 dB above what the loudness asked for."""
-    click = np.zeros(RATE)
-    click[RATE // 2] = 1.0
-    levels = Levels.of(stereo(click))
+    click = np.zeros(SAMPLE_RATE)
+    click[SAMPLE_RATE // 2] = 1.0
+    levels = Levels.from_audio(stereo(click))
     mastering = levels.master(-5.0, -1.0)
     assert mastering.gain <= -5.0 - levels.loudness() + 24.001
     assert mastering.loudness < -6
 
 
 def test_without_a_target_only_peaks_change() -> None:
-    assert Levels.of(tone(2, 0.1)).master(None, -1.0).gain == 0
-    assert Levels.of(tone(2, 0.1)).master(None, -30.0).reduction == pytest.approx(10.1, abs=0.2)
+    assert Levels.from_audio(tone(2, 0.1)).master(None, -1.0).gain == 0
+    assert Levels.from_audio(tone(2, 0.1)).master(None, -30.0).max_reduction == pytest.approx(10.1, abs=0.2)
 
 
 def at(curve: np.ndarray, second: float) -> float:
@@ -102,7 +102,7 @@ def at(curve: np.ndarray, second: float) -> float:
 def test_the_music_gives_way_to_speech_and_comes_back() -> None:
     """At least 8 dB under the whole of a phrase and its pauses, there before it begins, back within a second."""
     phrases = bursts(12, [(3.0, 3.9), (4.3, 5.5), (8.0, 9.0)], 0.2, 0.001)
-    curve = ducking(foreground(phrases), Ducking())
+    curve = ducking_gain(detect_foreground(phrases), DuckingConfig())
     assert curve[:270].max() == curve[:270].min() == 0
     assert curve[296:550].max() == -12
     assert at(curve, 6.5) == at(curve, 7.5) == 0
@@ -113,7 +113,7 @@ def test_the_music_gives_way_to_speech_and_comes_back() -> None:
 def test_ramps_take_the_time_they_are_given() -> None:
     active = np.zeros(400, bool)
     active[200:250] = True
-    curve = ducking(active, Ducking(depth=-20, pre_roll=0.2, attack=0.1, release=1.0))
+    curve = ducking_gain(active, DuckingConfig(depth=-20, pre_roll=0.2, attack=0.1, release=1.0))
     assert at(curve, 1.79) == 0 > at(curve, 1.81)
     assert at(curve, 1.9) == -20 == at(curve, 2.49)
     assert at(curve, 3.48) < -0.1
@@ -122,20 +122,20 @@ def test_ramps_take_the_time_they_are_given() -> None:
 
 @pytest.mark.parametrize("level", [0.0005, 0.005, 0.3], ids=["hiss", "wind", "traffic"])
 def test_steady_sound_does_not_duck(level: float) -> None:
-    assert not foreground(bursts(20, [], 0, level)).any()
+    assert not detect_foreground(bursts(20, [], 0, level)).any()
 
 
 def test_a_voice_over_traffic_ducks() -> None:
-    active = foreground(bursts(20, [(8, 10)], 0.6, 0.05))
+    active = detect_foreground(bursts(20, [(8, 10)], 0.6, 0.05))
     assert active[805:995].all()
     assert not active[:780].any()
     assert not active[1020:].any()
 
 
 def test_a_click_does_not_duck() -> None:
-    assert not foreground(bursts(6, [(3, 3.02)], 0.2, 0.001)).any()
+    assert not detect_foreground(bursts(6, [(3, 3.02)], 0.2, 0.001)).any()
 
 
 def test_silence_does_not_duck() -> None:
-    assert not foreground(stereo(np.zeros(3 * RATE))).any()
-    assert not foreground(stereo(np.zeros(100))).any()
+    assert not detect_foreground(stereo(np.zeros(3 * SAMPLE_RATE))).any()
+    assert not detect_foreground(stereo(np.zeros(100))).any()

@@ -20,7 +20,7 @@ from v2m.core.atomic import check_output
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Video
 from v2m.media import video as videos
-from v2m.media.ffmpeg import FFmpegError, run
+from v2m.media.ffmpeg import FFmpegError, run_ffmpeg
 from v2m.mixing.mixer import mix
 
 
@@ -143,7 +143,7 @@ def test_an_ffmpeg_that_hangs_is_stopped_with_all_its_children(tmp_path: Path, m
     stub(tmp_path, monkeypatch, f"sleep 60 & echo $! > {tmp_path}/child; wait")
     begun = time.monotonic()
     with pytest.raises(FFmpegError, match="did not finish within 1 s and"):
-        run(["x"], iter([bytes(1 << 20)] * 4), timeout=1)
+        run_ffmpeg(["x"], iter([bytes(1 << 20)] * 4), timeout=1)
     assert time.monotonic() - begun < 10
     child = int((tmp_path / "child").read_text())
     deadline = time.monotonic() + 5

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.robustness.media_makers import Maker
+from tests.robustness.media_makers import MediaMaker
 
 
 @pytest.fixture(scope="session")
-def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+def maker(tmp_path_factory: pytest.TempPathFactory) -> MediaMaker:
     """Makes each file of the corpus when it is first asked for, in a folder of the session."""
-    return Maker(Path(tmp_path_factory.mktemp("corpus")))
+    return MediaMaker(Path(tmp_path_factory.mktemp("corpus")))

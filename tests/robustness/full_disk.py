@@ -15,7 +15,7 @@ import pytest
 
 
 @contextmanager
-def bounded(size: int) -> Iterator[None]:
+def file_size_limit(size: int) -> Iterator[None]:
     """No file grows beyond `size` bytes."""
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
@@ -27,7 +27,7 @@ def bounded(size: int) -> Iterator[None]:
 
 
 @contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A disk of `size`, where mounting is allowed; else the test is skipped."""
     folder.mkdir()
     if shutil.which("mount") is None or os.geteuid() != 0:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 OK, WARNED = "ok", "warned"
 X264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
 X265 = "-c:v libx265 -preset ultrafast -tag:v hvc1 -x265-params log-level=error"
-WORDS = {  # what stands for what in a recipe; `numbers:WxH:rate:count` is an input as well, and O the output
+RECIPE_WORDS = {  # what stands for what in a recipe; `numbers:WxH:rate:count` is an input as well, and O the output
     "V": "numbers:320x240:30:120",
     "A": "-f lavfi -i sine=440:d=4:sample_rate=44100",
     "X": X264,
@@ -28,7 +28,7 @@ WORDS = {  # what stands for what in a recipe; `numbers:WxH:rate:count` is an in
 }
 
 
-def numbered(number: int, width: int, height: int) -> NDArray[np.uint8]:
+def draw_number(number: int, width: int, height: int) -> NDArray[np.uint8]:
     """The luma (height, width) of frame `number`."""
     texture = np.random.default_rng(0).integers(60, 120, (height, width), np.uint8)
     luma = np.roll(texture, 3 * number, axis=1)
@@ -41,7 +41,7 @@ def numbered(number: int, width: int, height: int) -> NDArray[np.uint8]:
     return luma
 
 
-def number_in(image: NDArray[np.uint8]) -> int:
+def read_number(image: NDArray[np.uint8]) -> int:
     """The number that a frame (H, W, 3) carries, from the middle of each block."""
     height, width = image.shape[0] / 4, image.shape[1] / 8
     middle = [
@@ -51,19 +51,19 @@ def number_in(image: NDArray[np.uint8]) -> int:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExpectedFrames:
     """The frames that a file shows: their numbers, from when (seconds), and how a shown picture is turned back."""
 
     numbers: Sequence[int]
     times: Sequence[float]
-    turn: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = field(default=lambda image: image)
+    undo: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = field(default=lambda image: image)
 
 
-def steady(numbers: Sequence[int], rate: float, **turn: Callable) -> Shown:
-    return Shown(numbers, [n / rate for n in range(len(numbers))], **turn)
+def constant_rate(numbers: Sequence[int], rate: float, **turn: Callable) -> ExpectedFrames:
+    return ExpectedFrames(numbers, [n / rate for n in range(len(numbers))], **turn)
 
 
-class Maker:
+class MediaMaker:
     """Makes files in `folder`, and the numbered inputs and the plain base file that they are made of."""
 
     def __init__(self, folder: Path) -> None:
@@ -76,7 +76,7 @@ class Maker:
 
     def ffmpeg(self, recipe: str, out: Path) -> None:
         """Runs `recipe`, in which the names of WORDS stand for their arguments and O for `out`."""
-        words = " ".join(WORDS.get(word, word) for word in recipe.split()).split()
+        words = " ".join(RECIPE_WORDS.get(word, word) for word in recipe.split()).split()
         arguments: list[str] = []
         for word in words:
             if word.startswith("numbers:"):
@@ -107,27 +107,27 @@ class Maker:
             with path.open("wb") as file:
                 file.write(b"YUV4MPEG2 W%d H%d F%d:%d Ip C420jpeg\n" % (width, height, *fraction.as_integer_ratio()))
                 for number in range(int(count)):
-                    file.write(b"FRAME\n" + numbered(number, width, height).tobytes() + gray)
+                    file.write(b"FRAME\n" + draw_number(number, width, height).tobytes() + gray)
         return path
 
 
-Make = Callable[[Maker, Path], object]
+MakeFile = Callable[[MediaMaker, Path], object]
 
 
 @dataclass(frozen=True)
-class Row:
+class MediaCase:
     """One file. `verdict` is OK, WARNED, or why it is refused. `shown` is None where pictures have no number."""
 
     name: str | bytes
     verdict: str
-    make: Make
-    shown: Shown | None = None
+    make: MakeFile
+    expected: ExpectedFrames | None = None
 
     @property
     def id(self) -> str:
         return ascii(self.name)[:40]
 
-    def build(self, maker: Maker) -> Path:
+    def build(self, maker: MediaMaker) -> Path:
         """The file, made where it is not there yet."""
         path = maker.folder / os.fsdecode(self.name)
         if not os.path.lexists(path):
@@ -135,29 +135,31 @@ class Row:
         return path
 
 
-def encoded(name: str, verdict: str, recipe: str, shown: Shown | None = None) -> Row:
+def encode_case(name: str, verdict: str, recipe: str, shown: ExpectedFrames | None = None) -> MediaCase:
     """A row that ffmpeg makes; unless `shown` says otherwise, it shows the whole of its first numbered input."""
-    words = " ".join(WORDS.get(word, word) for word in recipe.split()).split()
-    inputs = [word for word in words if word.startswith("numbers:")] or [WORDS["V"]] * ("BASE" in words)
+    words = " ".join(RECIPE_WORDS.get(word, word) for word in recipe.split()).split()
+    inputs = [word for word in words if word.startswith("numbers:")] or [RECIPE_WORDS["V"]] * ("BASE" in words)
     if shown is None and inputs:
         _, _, rate, count = inputs[0].split(":")
-        shown = steady(range(int(count)), float(Fraction(rate)))
-    return Row(name, verdict, lambda maker, out: maker.ffmpeg(recipe, out), shown)
+        shown = constant_rate(range(int(count)), float(Fraction(rate)))
+    return MediaCase(name, verdict, lambda maker, out: maker.ffmpeg(recipe, out), shown)
 
 
-def edited(name: str, verdict: str, edit: Callable[[bytearray], bytes | bytearray], shown: Shown | None = None) -> Row:
+def edit_case(
+    name: str, verdict: str, edit: Callable[[bytearray], bytes | bytearray], shown: ExpectedFrames | None = None
+) -> MediaCase:
     """A row made by changing the bytes of the base file."""
-    return Row(name, verdict, lambda maker, out: out.write_bytes(edit(maker.base())), shown)
+    return MediaCase(name, verdict, lambda maker, out: out.write_bytes(edit(maker.base())), shown)
 
 
-def written(name: str, verdict: str, content: bytes) -> Row:
-    return Row(name, verdict, lambda _, out: out.write_bytes(content))
+def content_case(name: str, verdict: str, content: bytes) -> MediaCase:
+    return MediaCase(name, verdict, lambda _, out: out.write_bytes(content))
 
 
-def then(recipe: str, suffix: str, change: Callable[[bytes], bytes | bytearray]) -> Make:
+def transcode_then(recipe: str, suffix: str, change: Callable[[bytes], bytes | bytearray]) -> MakeFile:
     """First `recipe` into a file with `suffix`, then its changed bytes."""
 
-    def make(maker: Maker, out: Path) -> None:
+    def make(maker: MediaMaker, out: Path) -> None:
         whole = out.with_name(out.name + suffix)
         maker.ffmpeg(recipe, whole)
         out.write_bytes(change(whole.read_bytes()))

@@ -10,14 +10,14 @@ import av
 import pytest
 
 from tests.conftest import names
-from tests.robustness.corpus import ROWS
-from tests.robustness.media_makers import OK, WARNED, Maker, Row
+from tests.robustness.corpus import CASES
+from tests.robustness.media_makers import OK, WARNED, MediaCase, MediaMaker
 from tests.robustness.test_reading import fingerprint
 from v2m.cli.score import main
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_row(row: Row, maker: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("row", CASES, ids=lambda row: row.id)
+def test_row(row: MediaCase, maker: MediaMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if row.verdict == "permission" and os.geteuid() == 0:
         pytest.skip("nothing is unreadable to root")
     path = row.build(maker)

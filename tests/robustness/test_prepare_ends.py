@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.data.test_prepare import digests
-from tests.robustness.full_disk import bounded, mounted
+from tests.robustness.full_disk import file_size_limit, small_disk
 from tests.robustness.test_prepare import ROOT, command, weights
 from v2m.cli.prepare import main
 from v2m.core import errors
@@ -53,7 +53,7 @@ def test_a_disk_that_is_full(
     out = tmp_path / "out"
     part = 20_000  # a bound that parts do not keep to
     for size in (part, 3 * part):
-        with bounded(size):
+        with file_size_limit(size):
             assert main(command(weights, videos, out)) == errors.DISK
         said = capsys.readouterr().err
         assert said.count("\n") == 1
@@ -68,7 +68,7 @@ def test_a_disk_that_is_really_full(
     weights: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The room of one video is left."""
-    with mounted(tmp_path / "disk", "60k") as disk:
+    with small_disk(tmp_path / "disk", "60k") as disk:
         assert main(command(weights, videos, disk / "out")) == errors.DISK
         said = capsys.readouterr().err
         assert said.count("\n") == 1

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.robustness.corpus import ROWS
-from tests.robustness.media_makers import OK, WARNED, Maker, Row, Shown, number_in
+from tests.robustness.corpus import CASES
+from tests.robustness.media_makers import OK, WARNED, ExpectedFrames, MediaCase, MediaMaker, read_number
 from v2m.core.errors import InvalidInputError
 from v2m.core.types import Video
 from v2m.media import video
@@ -35,7 +35,7 @@ def fingerprint(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() + str(path.stat().st_mtime_ns)
 
 
-def check_at_two_a_second(clip: Video, shown: Shown) -> None:
+def check_at_two_a_second(clip: Video, shown: ExpectedFrames) -> None:
     """What is returned for k / 2 s carries the number of the frame on screen then, give or take half a frame."""
     times = np.arange(int(2 * clip.duration) + 1) / 2
     times = times[times < clip.duration]
@@ -43,15 +43,15 @@ def check_at_two_a_second(clip: Video, shown: Shown) -> None:
     ends = np.append(starts[1:], np.inf)
     for time_, image in zip(times, clip.frames(times.tolist(), width_of(clip)), strict=True):
         fitting = (starts - half <= time_) & (time_ < ends + half)
-        assert number_in(shown.turn(image)) in np.array(shown.numbers)[fitting], f"at {time_} s"
+        assert read_number(shown.undo(image)) in np.array(shown.numbers)[fitting], f"at {time_} s"
 
 
-def check_in_sequence(clip: Video, shown: Shown, whole: bool) -> None:
+def check_in_sequence(clip: Video, shown: ExpectedFrames, whole: bool) -> None:
     """Every frame comes once, in order, at its time."""
     assert clip.source is not None
     chunks = list(clip.source.scan(width_of(clip), 1000))  # type: ignore[attr-defined]
     times = np.concatenate([times for times, _ in chunks])
-    numbers = [number_in(shown.turn(image)) for _, images in chunks for image in images]
+    numbers = [read_number(shown.undo(image)) for _, images in chunks for image in images]
     assert len(times) == len(shown.numbers) if whole else len(times) > 0
     assert numbers == list(shown.numbers[: len(numbers)])
     half = 0.5 / clip.fps
@@ -59,8 +59,8 @@ def check_in_sequence(clip: Video, shown: Shown, whole: bool) -> None:
     assert np.abs(clip.timestamps[: len(times)] - shown.times[: len(times)]).max() <= half
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_verdict(row: Row, maker: Maker) -> None:
+@pytest.mark.parametrize("row", CASES, ids=lambda row: row.id)
+def test_verdict(row: MediaCase, maker: MediaMaker) -> None:
     if row.verdict == "permission" and os.geteuid() == 0:
         pytest.skip("nothing is unreadable to root; see the test below")
     path = row.build(maker)
@@ -76,12 +76,12 @@ def test_verdict(row: Row, maker: Maker) -> None:
     else:
         clip = video.open(path)
         assert clip.source is not None
-        if row.shown is not None:
-            check_at_two_a_second(clip, row.shown)
-            check_in_sequence(clip, row.shown, whole=row.verdict == OK or len(row.shown.numbers) < 100)
+        if row.expected is not None:
+            check_at_two_a_second(clip, row.expected)
+            check_in_sequence(clip, row.expected, whole=row.verdict == OK or len(row.expected.numbers) < 100)
         else:
             assert sum(len(times) for times, _ in clip.source.scan(96, 30)) > 0  # type: ignore[attr-defined]
-        words = {warning.partition(":")[0] for warning in video.warnings(clip)}
+        words = {warning.partition(":")[0] for warning in video.current_warnings(clip)}
         assert words & DAMAGE if row.verdict == WARNED else not words, words
     assert time.monotonic() - begin < 30
     assert fingerprint(path) == before

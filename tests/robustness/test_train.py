@@ -20,7 +20,7 @@ from tests.e2e.test_train import words
 from tests.fixtures.tiny import shards as made
 from tests.fixtures.tiny.training import ended
 from tests.fixtures.tiny.wandb_server import Manner, serving
-from tests.robustness.full_disk import bounded, mounted
+from tests.robustness.full_disk import file_size_limit, small_disk
 from v2m.cli.train import main
 from v2m.core.errors import DISK, ENVIRONMENT, OK, USAGE
 from v2m.data.schema import FRAMES, MANIFEST
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path, capsy
     """Those before it are whole, nothing of it is left, and with room the same command goes on."""
     folder, root = made.write(tmp_path / "in", (2,)), tmp_path / "run"
     assert fit(folder, root, "--trainer.max_steps", "2") == OK
-    with bounded(100_000):
+    with file_size_limit(100_000):
         assert fit(folder, root, "--trainer.max_steps", "4") == DISK
     assert "too full for the checkpoint" in line(capsys)
     assert names(root / "checkpoints") == ["step00000002.ckpt"]
@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path, capsy
 
 def test_a_disk_that_is_really_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = made.write(tmp_path / "in", (2,))
-    with mounted(tmp_path / "disk", "200k") as disk:
+    with small_disk(tmp_path / "disk", "200k") as disk:
         assert fit(folder, disk) == DISK
         assert "No space left on device" in line(capsys)
         assert names(disk / "checkpoints") == []

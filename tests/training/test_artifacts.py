@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from v2m.analysis.visual_events import picture
+from v2m.analysis.visual_events import features_from_events
 from v2m.core.types import Audio
 from v2m.training.artifacts import GeneratedClip, alignment_metrics, log_artifacts, mean_metrics
 
@@ -26,7 +26,7 @@ def clicks(seconds: float, times: list[float]) -> Audio:
 def test_music_on_the_cuts_is_above_chance_and_beside_them_below() -> None:
     cut = np.zeros((120, 1))
     cut[[40, 60, 80], 0] = 1.0  # at 2.025, 3.025 and 4.025 s
-    seen = picture(cut, ("cut",), 6.0)
+    seen = features_from_events(cut, ("cut",), 6.0)
     for shift, sign in ((0.0, 1), (0.25, -1)):
         beats = [k / 2 + shift for k in range(12)]
         found = alignment_metrics(clicks(6.0, beats), seen, beats)
@@ -34,7 +34,9 @@ def test_music_on_the_cuts_is_above_chance_and_beside_them_below() -> None:
         assert np.sign(chance) == sign
         assert (found["accents"] > 0.8) == (sign > 0)
         assert found["cut_to_beat_ms"] == pytest.approx(25 if sign > 0 else 225)
-    assert "hits_above_chance" not in alignment_metrics(clicks(6.0, beats), picture(0 * cut, ("cut",), 6.0), beats)
+    assert "hits_above_chance" not in alignment_metrics(
+        clicks(6.0, beats), features_from_events(0 * cut, ("cut",), 6.0), beats
+    )
     assert alignment_metrics(clicks(6.0, []), seen, [])["lufs"] == -70.0
 
 

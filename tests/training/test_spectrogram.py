@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread
 
-from v2m.analysis.visual_events import picture
+from v2m.analysis.visual_events import features_from_events
 from v2m.core.types import Audio
 from v2m.training.spectrogram import RANGE_DB, band_levels, plot_spectrogram
 
@@ -29,7 +29,7 @@ def test_a_tone_lies_in_its_band_while_it_lasts() -> None:
 
 def test_a_picture_is_drawn_of_anything(tmp_path: Path) -> None:
     """Of silence, of a moment; with a cut, with a name that fonts lack."""
-    seen = picture(np.eye(7)[:1].repeat(4, 0) * [[0], [1], [0], [0]], ("cut", "motion"), 0.2)
+    seen = features_from_events(np.eye(7)[:1].repeat(4, 0) * [[0], [1], [0], [0]], ("cut", "motion"), 0.2)
     for seconds in (0.02, 2.0):
         wave = np.zeros((2, int(seconds * RATE)), np.float32)
         plot_spectrogram(tmp_path / "a.png", Audio(wave, RATE), seen, np.array([0.1]), "日本 $x$")

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from v2m.analysis.loudness import decibels
+from v2m.analysis.loudness import amplitude_to_db
 from v2m.core import timing
 from v2m.core.types import Audio, Floats
 
-HOP = 0.01  # seconds
-SILENT = -60.0  # dB of full scale, root mean square of a hop
-FULL = 0.999
-RUN = 3  # samples in a row at full scale that no music reaches by itself
-ENDING = 0.25  # seconds
-FADE = 0.06  # seconds at the end that the mixer's own fade takes
-SHORTEST_LOOP = 1.0  # seconds
-COARSE = 8000  # Hz at which repetitions are looked for
-QUIET = 1e-3  # of full scale: below it no bend is a click
-NEXT = 3  # samples to either side that belong to it
+HOP_S = 0.01  # seconds
+SILENCE_DB = -60.0  # dB of full scale, root mean square of a hop
+FULL_SCALE = 0.999
+MIN_CLIPPED_RUN = 3  # samples in a row at full scale that no music reaches by itself
+ENDING_S = 0.25  # seconds
+MIXER_FADE_S = 0.06  # seconds at the end that the mixer's own fade takes
+MIN_LOOP_S = 1.0  # seconds
+LOOP_RATE = 8000  # Hz at which repetitions are looked for
+MIN_BEND = 1e-3  # of full scale: below it no bend is a click
+CLICK_REACH = 3  # samples to either side that belong to it
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,27 @@ class Silence:
     """share: of the time below −60 dBFS, 0–1. begin, end: seconds of it before the first and after the last sound."""
 
     share: float
-    begin: float
-    end: float
+    leading: float
+    trailing: float
 
 
-def silence(audio: Audio) -> Silence:
+def measure_silence(audio: Audio) -> Silence:
     """Of music without a sound all of it, `begin` and `end` both its length."""
-    heard = _levels(audio) > SILENT
+    heard = _rms_levels(audio) > SILENCE_DB
     length = timing.seconds_of(len(audio), audio.sample_rate)
     if not heard.any():
         return Silence(1.0, length, length)
     first, last = (int(place) for place in np.flatnonzero(heard)[[0, -1]])
-    return Silence(float(1 - heard.mean()), first * HOP, max(0.0, length - (last + 1) * HOP))
+    return Silence(float(1 - heard.mean()), first * HOP_S, max(0.0, length - (last + 1) * HOP_S))
 
 
-def clipped(audio: Audio) -> float:
+def clipped_share(audio: Audio) -> float:
     """Share of the samples, 0–1, that stand at full scale for three in a row or more."""
-    full = np.abs(audio.samples) >= FULL
-    runs = np.lib.stride_tricks.sliding_window_view(np.pad(full, ((0, 0), (RUN - 1, RUN - 1))), RUN, axis=1).all(axis=2)
-    inside = np.lib.stride_tricks.sliding_window_view(runs, RUN, axis=1).any(axis=2)
+    full = np.abs(audio.samples) >= FULL_SCALE
+    runs = np.lib.stride_tricks.sliding_window_view(
+        np.pad(full, ((0, 0), (MIN_CLIPPED_RUN - 1, MIN_CLIPPED_RUN - 1))), MIN_CLIPPED_RUN, axis=1
+    ).all(axis=2)
+    inside = np.lib.stride_tricks.sliding_window_view(runs, MIN_CLIPPED_RUN, axis=1).any(axis=2)
     return float(inside.mean()) if inside.size else 0.0
 
 
@@ -57,26 +59,26 @@ def ending_level(audio: Audio) -> float | None:
 
     About 0 where music is cut off, −20 and below where it has rung out; None for silence or less than a second.
     """
-    end = len(audio) - timing.sample_count(FADE, audio.sample_rate)
-    begin = end - timing.sample_count(ENDING, audio.sample_rate)
+    end = len(audio) - timing.sample_count(MIXER_FADE_S, audio.sample_rate)
+    begin = end - timing.sample_count(ENDING_S, audio.sample_rate)
     if len(audio) < audio.sample_rate or not audio.samples.any():
         return None
     whole, last = (
         np.sqrt(np.mean(np.square(part, dtype=float))) for part in (audio.samples, audio.samples[:, begin:end])
     )
-    return float(max(decibels(last / whole), SILENT - 40))
+    return float(max(amplitude_to_db(last / whole), SILENCE_DB - 40))
 
 
-def loop(audio: Audio) -> tuple[float, float]:
+def find_loop(audio: Audio) -> tuple[float, float]:
     """How exactly the sound repeats itself, and after how many seconds (1 s to half the piece).
 
     The highest normalized autocorrelation of the waveform below 2 kHz: 1 where the same recording is played again, near
     0 in music that is played anew, since phases never meet. (0, 0) for silence or less than two seconds.
     """
-    step = max(1, audio.sample_rate // COARSE)
+    step = max(1, audio.sample_rate // LOOP_RATE)
     mono = audio.samples.mean(axis=0)
     coarse = np.add.reduceat(mono, np.arange(0, len(mono), step)).astype(float) if len(mono) else mono.astype(float)
-    first, last = (timing.sample_count(s, audio.sample_rate) // step for s in (SHORTEST_LOOP, 0.0))
+    first, last = (timing.sample_count(s, audio.sample_rate) // step for s in (MIN_LOOP_S, 0.0))
     last = len(coarse) // 2
     if last <= first or not coarse.any():
         return 0.0, 0.0
@@ -90,7 +92,7 @@ def loop(audio: Audio) -> tuple[float, float]:
     return float(np.clip(repeats[best], 0, 1)), timing.seconds_of(int(lags[best]) * step, audio.sample_rate)
 
 
-def click(audio: Audio) -> tuple[float, float]:
+def find_click(audio: Audio) -> tuple[float, float]:
     """The worst seam: how many times the bend of the waveform there is the sharpest within 5 ms around it, and when.
 
     The bend is the second difference of the samples; the three samples next to it are left out. A note that is struck
@@ -98,21 +100,21 @@ def click(audio: Audio) -> tuple[float, float]:
     (0, 0) for silence.
     """
     bend = np.abs(np.diff(audio.samples, 2, axis=1)).max(axis=0, initial=0.0)
-    reach, size = (timing.sample_count(part * HOP, audio.sample_rate) for part in (0.5, 2.0))
-    if len(bend) < size + 2 * reach or bend.max() < QUIET:
+    reach, size = (timing.sample_count(part * HOP_S, audio.sample_rate) for part in (0.5, 2.0))
+    if len(bend) < size + 2 * reach or bend.max() < MIN_BEND:
         return 0.0, 0.0
     blocks = bend[reach:-reach][: (len(bend) - 2 * reach) // size * size].reshape(-1, size)
     places = reach + np.arange(len(blocks)) * size + blocks.argmax(axis=1)
-    apart = np.concatenate([np.arange(-reach, -NEXT), np.arange(NEXT + 1, reach)])
-    around = np.maximum(bend[places[:, None] + apart].max(axis=1), QUIET / 10)
-    ratio = np.where(bend[places] > QUIET, bend[places] / around, 0.0)
+    apart = np.concatenate([np.arange(-reach, -CLICK_REACH), np.arange(CLICK_REACH + 1, reach)])
+    around = np.maximum(bend[places[:, None] + apart].max(axis=1), MIN_BEND / 10)
+    ratio = np.where(bend[places] > MIN_BEND, bend[places] / around, 0.0)
     worst = int(ratio.argmax())
     return float(ratio[worst]), timing.seconds_of(int(places[worst]) + 1, audio.sample_rate)
 
 
-def _levels(audio: Audio) -> Floats:
+def _rms_levels(audio: Audio) -> Floats:
     """(H,) dB of full scale, root mean square over all channels."""
-    hop = timing.sample_count(HOP, audio.sample_rate)
+    hop = timing.sample_count(HOP_S, audio.sample_rate)
     count = max(1, len(audio) // hop)
     power = np.square(audio.samples[:, : count * hop], dtype=float).mean(axis=0)
-    return decibels(np.sqrt(np.pad(power, (0, count * hop - len(power))).reshape(count, -1).mean(axis=1)))
+    return amplitude_to_db(np.sqrt(np.pad(power, (0, count * hop - len(power))).reshape(count, -1).mean(axis=1)))

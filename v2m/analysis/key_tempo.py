@@ -10,39 +10,41 @@ from v2m.core.types import Audio, Floats
 
 Key = tuple[int, str]  # pitch class 0–11 with C = 0, "major" or "minor": as Tags.tonic_and_mode
 # Krumhansl & Kessler (1982), Krumhansl, "Cognitive Foundations of Musical Pitch" (1990), table 2.1: from the tonic on
-PROFILES = {
+KEY_PROFILES = {
     "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
-SIZE = 1 << 14
+FFT_SIZE = 1 << 14
 WITHIN = 0.04  # of a tempo: the tolerance of MIREX's audio tempo estimation
-OCTAVES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
+TEMPO_MULTIPLES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 
-def key_of(audio: Audio) -> Key | None:
+def estimate_key(audio: Audio) -> Key | None:
     """The key whose profile correlates most with the pitch classes of the whole piece; None in silence."""
     import librosa
 
     mono = audio.samples.mean(axis=0)
-    if len(mono) < SIZE or not mono.any():
+    if len(mono) < FFT_SIZE or not mono.any():
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Trying to estimate tuning")  # of noise, which has none
-        heard = librosa.feature.chroma_stft(y=mono, sr=audio.sample_rate, n_fft=SIZE, hop_length=SIZE // 4, norm=None)
+        heard = librosa.feature.chroma_stft(
+            y=mono, sr=audio.sample_rate, n_fft=FFT_SIZE, hop_length=FFT_SIZE // 4, norm=None
+        )
     classes = np.sqrt(heard).mean(axis=1)
     if classes.std() < 1e-9:
         return None
     fits = {
         (tonic, mode): float(np.corrcoef(classes, np.roll(profile, tonic))[0, 1])
-        for mode, profile in PROFILES.items()
+        for mode, profile in KEY_PROFILES.items()
         for tonic in range(12)
     }
     return max(fits, key=lambda key: fits[key])
 
 
-def key_score(found: Key, asked: Key) -> float:
+def key_score(estimate: Key, reference: Key) -> float:
     """MIREX's score of a key, 0–1: 1 the same, 0.5 a fifth apart, 0.3 relative, 0.2 parallel, else 0."""
-    (tonic, mode), (wanted, other) = found, asked
+    (tonic, mode), (wanted, other) = estimate, reference
     apart = (tonic - wanted) % 12
     if mode == other:
         return {0: 1.0, 5: 0.5, 7: 0.5}.get(apart, 0.0)
@@ -51,10 +53,10 @@ def key_score(found: Key, asked: Key) -> float:
     return 0.3 if apart == (9 if mode == "minor" else 3) else 0.0
 
 
-def tempo_off(found: float, asked: float) -> float:
+def tempo_error(estimate: float, reference: float) -> float:
     """By what share, 0 upwards, `found` (BPM) misses `asked`, its double, half, triple or third, whichever is nearest.
 
     What counts as met is ≤ 0.04 (MIREX's accuracy 2); a third counts as in Gouyon et al. (2006).
     """
-    ratios: Floats = np.array([found / (asked * octave) for octave in OCTAVES])
+    ratios: Floats = np.array([estimate / (reference * octave) for octave in TEMPO_MULTIPLES])
     return float(np.abs(ratios - 1).min())

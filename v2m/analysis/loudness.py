@@ -14,7 +14,9 @@ from v2m.core.timing import angular_frequency, sample_count
 from v2m.core.types import Audio, Floats
 
 BLOCK = 1 << 16
-SETTLED = 1 << 13  # samples after which the K-weighting has forgotten what came before (below −80 dB at 192 kHz)
+SETTLING_SAMPLES = (
+    1 << 13
+)  # samples after which the K-weighting has forgotten what came before (below −80 dB at 192 kHz)
 PEAK_BLOCK, PEAK_MARGIN = 1 << 13, 1 << 10
 OVERSAMPLING = 4
 ABSOLUTE_GATE, RELATIVE_GATE = -70.0, -10.0
@@ -23,21 +25,21 @@ ABSOLUTE_GATE, RELATIVE_GATE = -70.0, -10.0
 def integrated_loudness(audio: Audio) -> float:
     """Loudness in LUFS, gated as in BS.1770-4; −inf for silence and for anything shorter than 0.4 s."""
     hop = sample_count(0.1, audio.sample_rate)
-    return gated_loudness(weighted_power(audio.samples, audio.sample_rate, hop)[: len(audio) // hop])
+    return gated_loudness(k_weighted_power(audio.samples, audio.sample_rate, hop)[: len(audio) // hop])
 
 
 def true_peak(audio: Audio) -> float:
     """The highest level on and between the samples, in dBTP (4 × oversampled, as in BS.1770-4); −inf for silence."""
-    return float(decibels(peak_envelope(audio.samples, 1024).max(initial=0.0)))
+    return float(amplitude_to_db(peak_envelope(audio.samples, 1024).max(initial=0.0)))
 
 
-def decibels(amplitude: float | Floats) -> Floats:
+def amplitude_to_db(amplitude: float | Floats) -> Floats:
     """20·log10, with −inf for 0."""
     with np.errstate(divide="ignore"):
         return 20.0 * np.log10(np.asarray(amplitude, float))
 
 
-def loudness(power: float | Floats) -> Floats:
+def power_to_lufs(power: float | Floats) -> Floats:
     """LUFS of a K-weighted mean square, summed over the channels."""
     with np.errstate(divide="ignore"):
         return -0.691 + 10.0 * np.log10(np.asarray(power, float))
@@ -48,24 +50,27 @@ def gated_loudness(power: Floats) -> float:
     if len(power) < 4:
         return float("-inf")
     blocks = np.convolve(power, np.full(4, 0.25), "valid")
-    heard = blocks[loudness(blocks) > ABSOLUTE_GATE]
+    heard = blocks[power_to_lufs(blocks) > ABSOLUTE_GATE]
     if not len(heard):
         return float("-inf")
-    return float(loudness(heard[loudness(heard) > loudness(heard.mean()) + RELATIVE_GATE].mean()))
+    return float(power_to_lufs(heard[power_to_lufs(heard) > power_to_lufs(heard.mean()) + RELATIVE_GATE].mean()))
 
 
-def weighted_power(samples: NDArray[np.float32], sample_rate: int, hop: int) -> Floats:
+def k_weighted_power(samples: NDArray[np.float32], sample_rate: int, hop: int) -> Floats:
     """(C, N) → (H,): mean square after K-weighting of every `hop` samples, summed over channels; H = ⌈N / hop⌉."""
     assert samples.shape[0] <= 2, "surround channels have weights of their own in BS.1770"
-    response = _k_weighting(sample_rate)
-    step = (BLOCK - SETTLED) // hop * hop
+    response = _k_weighting_response(sample_rate)
+    step = (BLOCK - SETTLING_SAMPLES) // hop * hop
     assert step > 0, f"hop {hop} exceeds a block"
     power = [
-        np.square(np.fft.irfft(np.fft.rfft(block) * response, BLOCK)[:, SETTLED : SETTLED + step], dtype=np.float32)
+        np.square(
+            np.fft.irfft(np.fft.rfft(block) * response, BLOCK)[:, SETTLING_SAMPLES : SETTLING_SAMPLES + step],
+            dtype=np.float32,
+        )
         .sum(axis=0, dtype=np.float32)
         .reshape(-1, hop)
         .mean(axis=1, dtype=np.float64)
-        for block in _blocks(samples, step, SETTLED, BLOCK)
+        for block in _overlapping_blocks(samples, step, SETTLING_SAMPLES, BLOCK)
     ]
     return np.concatenate(power)[: -(-samples.shape[1] // hop)] if power else np.zeros(0)
 
@@ -75,21 +80,21 @@ def peak_envelope(samples: NDArray[np.float32], hop: int) -> Floats:
     step = (PEAK_BLOCK - 2 * PEAK_MARGIN) // hop * hop
     size, shown = OVERSAMPLING * PEAK_BLOCK, slice(OVERSAMPLING * PEAK_MARGIN, OVERSAMPLING * (PEAK_MARGIN + step))
     peaks = []
-    for block in _blocks(samples, step, PEAK_MARGIN, PEAK_BLOCK):
+    for block in _overlapping_blocks(samples, step, PEAK_MARGIN, PEAK_BLOCK):
         between = OVERSAMPLING * np.fft.irfft(np.fft.rfft(block), size)[:, shown]
         peaks.append(np.abs(between).max(axis=0).reshape(step // hop, -1).max(axis=1))
     return np.concatenate(peaks)[: -(-samples.shape[1] // hop)].astype(float) if peaks else np.zeros(0)
 
 
-def _blocks(samples: NDArray[np.float32], step: int, before: int, size: int) -> Iterator[NDArray[np.float32]]:
+def _overlapping_blocks(samples: NDArray[np.float32], step: int, lead: int, size: int) -> Iterator[NDArray[np.float32]]:
     """Pieces of (C, `size`), `step` apart, the first one starting `before` samples early; zeros beyond the ends."""
     for start in range(0, samples.shape[1], step):
-        low, high = start - before, start - before + size
+        low, high = start - lead, start - lead + size
         piece = samples[:, max(low, 0) : high]
         yield np.pad(piece, ((0, 0), (max(-low, 0), size - max(-low, 0) - piece.shape[1])))
 
 
-def _k_weighting(sample_rate: int) -> NDArray[np.complex64]:
+def _k_weighting_response(sample_rate: int) -> NDArray[np.complex64]:
     """The filter's response at the bins of a real FFT of `BLOCK`.
 
     BS.1770-4 gives coefficients for 48 kHz only; these are its two analogue prototypes (head shelf and RLB high-pass)

@@ -11,10 +11,10 @@ from v2m.core import timing
 from v2m.core.types import Audio, Floats
 
 HOPS_PER_SECOND = 100
-BANDS = 40
+NUM_BANDS = 40
 
 
-def band_rises(audio: Audio) -> tuple[Floats, Floats]:
+def spectral_flux(audio: Audio) -> tuple[Floats, Floats]:
     """(T, K) rise of log band energy per 10 ms hop, 0 where it falls, and (K,) the lower edges of the bands in Hz.
 
     The spectral flux of Böck & Widmer, "Maximum filter vibrato suppression for onset detection" (2013), without the
@@ -25,7 +25,7 @@ def band_rises(audio: Audio) -> tuple[Floats, Floats]:
     mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
     starts = np.arange(0, len(audio), hop)
     window = np.hanning(size).astype(np.float32)
-    edges = np.unique(np.geomspace(2, size // 2, BANDS + 1).astype(int))
+    edges = np.unique(np.geomspace(2, size // 2, NUM_BANDS + 1).astype(int))
     bands = np.concatenate(
         [
             np.add.reduceat(np.abs(np.fft.rfft(mono[block[:, None] + np.arange(size)] * window)), edges[:-1], axis=1)
@@ -38,4 +38,4 @@ def band_rises(audio: Audio) -> tuple[Floats, Floats]:
 
 def onset_strength(audio: Audio) -> Floats:
     """(T,) the rises of all bands together."""
-    return band_rises(audio)[0].sum(axis=1)
+    return spectral_flux(audio)[0].sum(axis=1)

@@ -18,99 +18,103 @@ from v2m.core.types import Cut, Floats, Pixels
 
 Array = NDArray[np.float32]
 
-ROWS, COLUMNS = 14, 24
-BINS = 9  # on each of three axes
-GAPS = 25
-FLASH = 0.2  # seconds; a change that is gone after that long is a flash
-AROUND = 0.5  # seconds to each side in which a cut must stand out
-RIVALS = 3  # as many larger changes around make it movement; fewer may be cuts too
-FLOOR = 0.03  # mean absolute deviation of a picture that counts as flat, so that noise in the dark is no change
+GRID_ROWS, GRID_COLUMNS = 14, 24
+HISTOGRAM_BINS = 9  # on each of three axes
+MAX_GAP = 25
+FLASH_S = 0.2  # seconds; a change that is gone after that long is a flash
+CONTEXT_S = 0.5  # seconds to each side in which a cut must stand out
+NUM_RIVALS = 3  # as many larger changes around make it movement; fewer may be cuts too
+FLAT_DEVIATION = (
+    0.03  # mean absolute deviation of a picture that counts as flat, so that noise in the dark is no change
+)
 GRID_CHANGE, GRID_RATIO, GRID_NOISE = 0.22, 2.5, 0.03
-COLOUR_CHANGE, COLOUR_RATIO, COLOUR_NOISE = 0.2, 3.0, 0.01
-BLOCK = 10_000  # frames whose surroundings are in memory at once
-BLACK = 0.02  # mean and deviation of luma under which a frame shows nothing
-PAUSE = 0.5  # seconds of black that make the picture after it an event, however the black began
+HISTOGRAM_CHANGE, HISTOGRAM_RATIO, HISTOGRAM_NOISE = 0.2, 3.0, 0.01
+BLOCK_FRAMES = 10_000  # frames whose surroundings are in memory at once
+BLACK_LEVEL = 0.02  # mean and deviation of luma under which a frame shows nothing
+MIN_BLACK_S = 0.5  # seconds of black that make the picture after it an event, however the black began
 FULL_STRENGTH = 0.15  # mean color difference; a video whose strongest cuts stay below has none of strength 1
 
 
-class CutFinder:
+class ShotDetector:
     """Fed with every frame once; keeps some fifty numbers of each."""
 
     def __init__(self) -> None:
         self._grids = np.zeros((0, 0, 0, 3), np.float32)
-        self._histograms = np.zeros((0, 3 * BINS), np.float32)
+        self._histograms = np.zeros((0, 3 * HISTOGRAM_BINS), np.float32)
         self._deviations: list[Array] = []
-        self._grid_gaps: list[Array] = []
-        self._histogram_gaps: list[Array] = []
+        self._grid_differences: list[Array] = []
+        self._histogram_differences: list[Array] = []
 
     def add(self, frames: Pixels, grids: Array) -> None:
         """The next frames, (n, H, W, 3) RGB, and their `coarse` grids."""
-        histograms = _histogram(frames)
+        histograms = _color_histogram(frames)
         spread = np.abs(grids - grids.mean((1, 2), keepdims=True))
         self._deviations.append(spread.mean((1, 2, 3)).astype(np.float32))
         if len(self._grids):
             grids = np.concatenate([self._grids, grids])
             histograms = np.concatenate([self._histograms, histograms])
         new = len(frames)
-        self._grid_gaps.append(_gaps(grids.reshape(len(grids), -1), new) / np.float32(grids[0].size))
-        self._histogram_gaps.append(_gaps(histograms, new) / np.float32(6))
-        self._grids, self._histograms = grids[-GAPS:], histograms[-GAPS:]
+        self._grid_differences.append(
+            _lagged_differences(grids.reshape(len(grids), -1), new) / np.float32(grids[0].size)
+        )
+        self._histogram_differences.append(_lagged_differences(histograms, new) / np.float32(6))
+        self._grids, self._histograms = grids[-MAX_GAP:], histograms[-MAX_GAP:]
 
-    def cuts(self, times: Floats, brightness: Floats, contrast: Floats) -> tuple[Cut, ...]:
+    def find_cuts(self, times: Floats, brightness: Floats, contrast: Floats) -> tuple[Cut, ...]:
         """The cuts among all frames so far; `times`, `brightness` and `contrast` are theirs, (F,)."""
         if len(times) < 2:
             return ()
-        change, deviation = np.concatenate(self._grid_gaps, 1), np.concatenate(self._deviations)
+        change, deviation = np.concatenate(self._grid_differences, 1), np.concatenate(self._deviations)
         step = float(np.median(np.diff(times)))
-        reach = min(1 + round(FLASH / step), (GAPS + 1) // 2)
-        around = max(reach, round(AROUND / step))
-        relative = np.stack([row / (_pair_mean(deviation, gap + 1) + FLOOR) for gap, row in enumerate(change)])
-        grid = _across(relative, reach)
-        color = _across(np.concatenate(self._histogram_gaps, 1), reach)
-        grid_excess = grid / (GRID_RATIO * (_rival(grid, around) + GRID_NOISE))
-        color_excess = color / (COLOUR_RATIO * (_rival(color, around) + COLOUR_NOISE))
-        score = np.maximum(grid_excess * (grid > GRID_CHANGE), color_excess * (color > COLOUR_CHANGE))
-        distance = _across(change, reach)
-        strength = {n: float(distance[n]) for n in _peaks(score, reach)} | _fades(times, brightness, contrast)
+        reach = min(1 + round(FLASH_S / step), (MAX_GAP + 1) // 2)
+        around = max(reach, round(CONTEXT_S / step))
+        relative = np.stack([row / (_pair_mean(deviation, gap + 1) + FLAT_DEVIATION) for gap, row in enumerate(change)])
+        grid = _min_across_boundary(relative, reach)
+        color = _min_across_boundary(np.concatenate(self._histogram_differences, 1), reach)
+        grid_excess = grid / (GRID_RATIO * (_kth_largest_nearby(grid, around) + GRID_NOISE))
+        color_excess = color / (HISTOGRAM_RATIO * (_kth_largest_nearby(color, around) + HISTOGRAM_NOISE))
+        score = np.maximum(grid_excess * (grid > GRID_CHANGE), color_excess * (color > HISTOGRAM_CHANGE))
+        distance = _min_across_boundary(change, reach)
+        strength = {n: float(distance[n]) for n in _pick_peaks(score, reach)} | _find_fades(times, brightness, contrast)
         return _normalized(times, strength)
 
 
-def coarse(frames: Pixels) -> Array:
+def coarse_grid(frames: Pixels) -> Array:
     """Mean colors 0–1 of R × C blocks (fewer in a smaller frame), (n, R, C, 3)."""
     rows, columns = (
         np.linspace(0, size, min(size, parts) + 1).astype(int)
-        for size, parts in zip(frames.shape[1:3], (ROWS, COLUMNS), strict=True)
+        for size, parts in zip(frames.shape[1:3], (GRID_ROWS, GRID_COLUMNS), strict=True)
     )
     sums = np.add.reduceat(np.add.reduceat(frames.astype(np.float32), rows[:-1], 1), columns[:-1], 2)
     pixels = np.diff(rows)[:, None, None] * np.diff(columns)[:, None]
     return (sums / (255 * pixels)).astype(np.float32)
 
 
-def _histogram(frames: Pixels) -> Array:
+def _color_histogram(frames: Pixels) -> Array:
     """Shares of luma, R − luma and B − luma, (n, 3·BINS); linear between bins, so that a drift of light stays small."""
     colors = frames.reshape(len(frames), -1, 3).astype(np.float32) / 255
     luma = colors @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     axes = (luma, np.clip(colors[..., 0] - luma + 0.5, 0, 1), np.clip(colors[..., 2] - luma + 0.5, 0, 1))
-    first = np.arange(len(frames))[:, None] * BINS
+    first = np.arange(len(frames))[:, None] * HISTOGRAM_BINS
     parts = []
     for values in axes:
-        position = values * (BINS - 1)
-        low = np.minimum(position.astype(np.int32), BINS - 2)
+        position = values * (HISTOGRAM_BINS - 1)
+        low = np.minimum(position.astype(np.int32), HISTOGRAM_BINS - 2)
         share = position - low
-        count = len(frames) * BINS
+        count = len(frames) * HISTOGRAM_BINS
         bins = np.bincount((low + first).ravel(), (1 - share).ravel(), count)
         bins += np.bincount((low + first + 1).ravel(), share.ravel(), count)
-        parts.append(bins.reshape(len(frames), BINS) / luma.shape[1])
+        parts.append(bins.reshape(len(frames), HISTOGRAM_BINS) / luma.shape[1])
     return np.concatenate(parts, 1).astype(np.float32)
 
 
-def _gaps(vectors: Array, new: int) -> Array:
+def _lagged_differences(vectors: Array, num_new: int) -> Array:
     """Summed absolute differences of the last `new` vectors to those 1 … G before, (G, new); ∞ before the first."""
     total = len(vectors)
-    out = np.full((GAPS, new), np.inf, np.float32)
-    for gap in range(1, min(GAPS, total - 1) + 1):
-        first = max(total - new, gap)
-        out[gap - 1, new - (total - first) :] = np.abs(vectors[first:] - vectors[first - gap : total - gap]).sum(1)
+    out = np.full((MAX_GAP, num_new), np.inf, np.float32)
+    for gap in range(1, min(MAX_GAP, total - 1) + 1):
+        first = max(total - num_new, gap)
+        out[gap - 1, num_new - (total - first) :] = np.abs(vectors[first:] - vectors[first - gap : total - gap]).sum(1)
     return out
 
 
@@ -121,7 +125,7 @@ def _pair_mean(values: Array, gap: int) -> Array:
     return out
 
 
-def _across(change: Array, reach: int) -> Floats:
+def _min_across_boundary(change: Array, reach: int) -> Floats:
     """The least change between any of the `reach` frames before n and any of the `reach` from n on, (F,)."""
     frames = change.shape[1]
     out = np.full(frames, np.inf)
@@ -133,18 +137,18 @@ def _across(change: Array, reach: int) -> Floats:
     return out
 
 
-def _rival(values: Floats, around: int) -> Floats:
+def _kth_largest_nearby(values: Floats, reach: int) -> Floats:
     """The `RIVALS`-th largest value within `around` frames of each, itself and its next neighbors left out, (F,)."""
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, around), 2 * around + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, reach), 2 * reach + 1)
     out = np.empty_like(values)
-    for first in range(0, len(values), BLOCK):
-        block = windows[first : first + BLOCK].copy()
-        block[:, around - 1 : around + 2] = 0
-        out[first : first + BLOCK] = np.partition(block, -RIVALS, 1)[:, -RIVALS]
+    for first in range(0, len(values), BLOCK_FRAMES):
+        block = windows[first : first + BLOCK_FRAMES].copy()
+        block[:, reach - 1 : reach + 2] = 0
+        out[first : first + BLOCK_FRAMES] = np.partition(block, -NUM_RIVALS, 1)[:, -NUM_RIVALS]
     return out
 
 
-def _peaks(score: Floats, reach: int) -> list[int]:
+def _pick_peaks(score: Floats, reach: int) -> list[int]:
     """Frames whose score is above 1; of several within `reach` the first good one, as a flash blurs what follows."""
     peaks: list[int] = []
     for n in np.flatnonzero(score > 1):
@@ -153,19 +157,19 @@ def _peaks(score: Floats, reach: int) -> list[int]:
     return peaks
 
 
-def _fades(times: Floats, brightness: Floats, contrast: Floats) -> dict[int, float]:
+def _find_fades(times: Floats, brightness: Floats, contrast: Floats) -> dict[int, float]:
     """First visible frame after each fade through black, with half the brightness that it reaches: it comes softly."""
-    black = (brightness < BLACK) & (contrast < BLACK)
+    black = (brightness < BLACK_LEVEL) & (contrast < BLACK_LEVEL)
     edges = np.flatnonzero(np.diff(np.r_[False, black, False].astype(int)))
     fades = {}
     for start, end in edges.reshape(-1, 2):
         if end == len(times):
             break
-        before = brightness[(times > times[start] - AROUND) & (times < times[start])]
-        after = brightness[(times >= times[end]) & (times < times[end] + 2 * AROUND)].max()
+        before = brightness[(times > times[start] - CONTEXT_S) & (times < times[start])]
+        after = brightness[(times >= times[end]) & (times < times[end] + 2 * CONTEXT_S)].max()
         faded_out = start > 0 and brightness[start - 1] < before.max() / 2
-        faded_in = after > 4 * BLACK and brightness[end] < after / 2
-        if faded_in and (faded_out or times[end] - times[start] >= PAUSE):
+        faded_in = after > 4 * BLACK_LEVEL and brightness[end] < after / 2
+        if faded_in and (faded_out or times[end] - times[start] >= MIN_BLACK_S):
             fades[int(end)] = float(after) / 2
     return fades
 

@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from v2m.analysis.loudness import loudness, weighted_power
+from v2m.analysis.loudness import k_weighted_power, power_to_lufs
 from v2m.analysis.onsets import HOPS_PER_SECOND, onset_strength
 from v2m.core import timing
 from v2m.core.types import Audio, Cut, Floats, VisualFeatures
 
-REACH_S = 0.07  # a cut and an onset this near are seen and heard as one
+TOLERANCE_S = 0.07  # a cut and an onset this near are seen and heard as one
 
 
 @dataclass(frozen=True)
-class Fit:
+class SyncScore:
     """accents: mean percentile of the onset strength near the cuts among all instants of the piece, weighted by the
     cuts' strength; 0.5 is chance, None where the video has no cuts. dynamics: rank correlation, −1 to 1, of loudness
     and motion over seconds, None where either is flat. total: what takes are ranked by, 0–1.
@@ -33,18 +33,18 @@ class Fit:
         return {name: None if value is None else round(value, 4) for name, value in asdict(self).items()}
 
 
-def fit(audio: Audio, picture: VisualFeatures) -> Fit:
+def sync_score(audio: Audio, features: VisualFeatures) -> SyncScore:
     """`total` = 0.7 · accents + 0.3 · (1 + dynamics) / 2, a missing part standing at its chance level of 0.5."""
-    accents = _accents(onset_strength(audio), picture.cuts)
-    dynamics = _dynamics(audio, picture)
+    accents = _accent_percentile(onset_strength(audio), features.cuts)
+    dynamics = _dynamics_correlation(audio, features)
     total = 0.7 * (0.5 if accents is None else accents) + 0.3 * (0.5 if dynamics is None else (1 + dynamics) / 2)
-    return Fit(accents, dynamics, total)
+    return SyncScore(accents, dynamics, total)
 
 
-def _accents(onsets: Floats, cuts: Sequence[Cut]) -> float | None:
+def _accent_percentile(onsets: Floats, cuts: Sequence[Cut]) -> float | None:
     if not cuts or len(onsets) < 2:
         return None
-    reach = timing.frame_number(REACH_S, HOPS_PER_SECOND)
+    reach = timing.frame_number(TOLERANCE_S, HOPS_PER_SECOND)
     near = np.lib.stride_tricks.sliding_window_view(np.pad(onsets, reach), 2 * reach + 1).max(axis=1)  # (T,)
     order = np.sort(near)
     hops = [min(timing.frame_number(cut.time, HOPS_PER_SECOND), len(near) - 1) for cut in cuts]
@@ -52,14 +52,14 @@ def _accents(onsets: Floats, cuts: Sequence[Cut]) -> float | None:
     return float(np.average(below / (2 * len(order)), weights=[cut.strength + 1e-3 for cut in cuts]))
 
 
-def _dynamics(audio: Audio, picture: VisualFeatures) -> float | None:
-    power = weighted_power(audio.samples, audio.sample_rate, timing.sample_count(0.1, audio.sample_rate))
-    seconds = min(len(power) // 10, int(picture.times[-1]))
+def _dynamics_correlation(audio: Audio, features: VisualFeatures) -> float | None:
+    power = k_weighted_power(audio.samples, audio.sample_rate, timing.sample_count(0.1, audio.sample_rate))
+    seconds = min(len(power) // 10, int(features.times[-1]))
     if seconds < 4:
         return None
-    loud = np.maximum(loudness(power[: 10 * seconds].reshape(seconds, 10).mean(axis=1)), -70.0)
-    edges = np.searchsorted(picture.times, np.arange(seconds + 1))
-    total = np.append(0.0, np.cumsum(picture.motion))
+    loud = np.maximum(power_to_lufs(power[: 10 * seconds].reshape(seconds, 10).mean(axis=1)), -70.0)
+    edges = np.searchsorted(features.times, np.arange(seconds + 1))
+    total = np.append(0.0, np.cumsum(features.motion))
     moving = np.diff(total[edges]) / np.maximum(np.diff(edges), 1)
     if np.ptp(loud) < 0.1 or np.ptp(moving) < 1e-4:
         return None

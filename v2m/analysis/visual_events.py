@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from v2m.core.timing import mean_rate, step_count, step_times
 from v2m.core.types import Cut, Floats, VisualFeatures
 
-RATE = 20.0  # steps a second
-CHANNELS = ("cut", "motion", "motion_rise", "flow", "brightness", "flash", "contrast", "saturation")
+EVENT_RATE = 20.0  # steps a second
+EVENT_CHANNELS = ("cut", "motion", "motion_rise", "flow", "brightness", "flash", "contrast", "saturation")
 HALF_MOTION = 0.25  # luma change per second that counts as 0.5: a walk past a still camera
 HALF_FLOW = 0.1  # widths of the frame per second that count as 0.5
 
 
-def rhythm(picture: VisualFeatures, begin: float, duration: float, rate: float = RATE) -> NDArray[np.float32]:
+def visual_event_features(
+    features: VisualFeatures, start: float, duration: float, rate: float = EVENT_RATE
+) -> NDArray[np.float32]:
     """(R, C) of the `duration` seconds from `begin` on, each of CHANNELS within 0–1.
 
     cut: strength of the strongest cut in the step, else 0. motion: compressed, so that 1 is never reached; motion_rise:
@@ -29,26 +31,26 @@ def rhythm(picture: VisualFeatures, begin: float, duration: float, rate: float =
     """
     count = step_count(duration, rate)
     step = duration / count
-    edges = np.linspace(begin - step, begin + duration, count + 2)  # and the step before
-    moving = _means(picture.times, picture.motion / (picture.motion + HALF_MOTION), edges)
-    light = _means(picture.times, picture.brightness, edges)
-    others = picture.flow / (picture.flow + HALF_FLOW), 2 * picture.contrast, picture.saturation
-    flow, contrast, saturation = (_means(picture.times, curve, edges)[1:] for curve in others)
+    edges = np.linspace(start - step, start + duration, count + 2)  # and the step before
+    moving = _interval_means(features.times, features.motion / (features.motion + HALF_MOTION), edges)
+    light = _interval_means(features.times, features.brightness, edges)
+    others = features.flow / (features.flow + HALF_FLOW), 2 * features.contrast, features.saturation
+    flow, contrast, saturation = (_interval_means(features.times, curve, edges)[1:] for curve in others)
     rise, flash = np.diff(moving).clip(min=0), np.abs(np.diff(light))
-    found = [_cuts(picture, edges[1:]), moving[1:], rise, flow, light[1:], flash, contrast, saturation]
+    found = [_cut_strengths(features, edges[1:]), moving[1:], rise, flow, light[1:], flash, contrast, saturation]
     return np.stack(found, axis=1).clip(0, 1).astype(np.float32)
 
 
-def picture(rhythm: NDArray[np.floating], names: Sequence[str], duration: float) -> VisualFeatures:
+def features_from_events(events: NDArray[np.floating], names: Sequence[str], duration: float) -> VisualFeatures:
     """What a rhythm (R, C) of `duration` seconds still says of its picture: motion, light, and cuts, each in the middle
     of its step. `names` are those of the C things; what is not among them, and the colors, are 0."""
-    times = step_times(duration, len(rhythm))
-    curves = {name: rhythm[:, column].astype(float) for column, name in enumerate(names)}
-    none = np.zeros(len(rhythm))
+    times = step_times(duration, len(events))
+    curves = {name: events[:, column].astype(float) for column, name in enumerate(names)}
+    none = np.zeros(len(events))
     moving, flow = (curves.get(name, none).clip(0, 0.999) for name in ("motion", "flow"))
     cuts = curves.get("cut", none)
     return VisualFeatures(
-        fps=mean_rate(len(rhythm), duration),
+        fps=mean_rate(len(events), duration),
         times=times,
         brightness=curves.get("brightness", none),
         saturation=curves.get("saturation", none),
@@ -61,7 +63,7 @@ def picture(rhythm: NDArray[np.floating], names: Sequence[str], duration: float)
     )
 
 
-def _means(times: Floats, curve: Floats, edges: Floats) -> Floats:
+def _interval_means(times: Floats, curve: Floats, edges: Floats) -> Floats:
     """Means between `edges` of a curve that keeps each value until the next of `times`, and beyond both ends."""
     ends = np.array([min(edges[0], times[0]) - 1.0, max(edges[-1], times[-1]) + 1.0])
     knots = np.concatenate([ends[:1], times, ends[1:]])
@@ -70,9 +72,9 @@ def _means(times: Floats, curve: Floats, edges: Floats) -> Floats:
     return np.diff(np.interp(edges, knots, area)) / np.diff(edges)
 
 
-def _cuts(picture: VisualFeatures, edges: Floats) -> Floats:
+def _cut_strengths(features: VisualFeatures, edges: Floats) -> Floats:
     found = np.zeros(len(edges) - 1)
-    for cut in picture.cuts:
+    for cut in features.cuts:
         place = int(np.searchsorted(edges, cut.time + 1e-6, side="right")) - 1  # times are rounded
         if 0 <= place < len(found):
             found[place] = max(found[place], cut.strength)

@@ -10,20 +10,20 @@ from typing import Protocol
 
 import numpy as np
 
-from v2m.analysis.shots import CutFinder, coarse
+from v2m.analysis.shots import ShotDetector, coarse_grid
 from v2m.core.timing import mean_rate
 from v2m.core.types import Floats, Pixels, ProgressFn, VisualFeatures
 
-WIDTH = 96  # pixels; what is measured here does not change with more
-FPS = 60.0  # a cut is placed to the frame in everything up to this rate
-LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
-COLOURED = 0.1  # chroma (largest − smallest of R, G, B) from which a pixel has a hue
-GRAIN = 0.01  # slope of luma a pixel under which a place is too flat to tell how it moves
-DARK = 16  # of 255; below, saturation falls to 0 with the light, since noise in black has any hue
-ORANGE = np.deg2rad(30.0)  # the warmest hue; blue, the coldest, lies opposite
+SCAN_WIDTH = 96  # pixels; what is measured here does not change with more
+SCAN_FPS = 60.0  # a cut is placed to the frame in everything up to this rate
+LUMA_WEIGHTS = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
+MIN_CHROMA = 0.1  # chroma (largest − smallest of R, G, B) from which a pixel has a hue
+MIN_GRADIENT = 0.01  # slope of luma a pixel under which a place is too flat to tell how it moves
+DARK_LEVEL = 16  # of 255; below, saturation falls to 0 with the light, since noise in black has any hue
+WARMEST_HUE = np.deg2rad(30.0)  # the warmest hue; blue, the coldest, lies opposite
 
 
-class Scanned(Protocol):
+class FrameScanner(Protocol):
     """What can be measured: chunks of upright RGB frames with their times in seconds, in order."""
 
     def scan(self, width: int, fps: float) -> Iterator[tuple[Floats, Pixels]]:
@@ -31,69 +31,69 @@ class Scanned(Protocol):
         ...
 
 
-def measure(source: Scanned, duration: float, progress: ProgressFn | None = None) -> VisualFeatures:
+def extract_features(source: FrameScanner, duration: float, progress: ProgressFn | None = None) -> VisualFeatures:
     """What `source` shows in its `duration` seconds, at every frame up to 60 per second.
 
     Motion is taken on a coarse grid, so that grain is none; at a cut it is that of the frame after. Memory: less
     than 1 kB a frame.
     """
-    finder = CutFinder()
+    finder = ShotDetector()
     times, light, moves, flows = [], [], [], []
     colors = np.zeros(1 << 15)
     last: np.ndarray | None = None
     fine: np.ndarray | None = None
-    for chunk_times, frames in source.scan(WIDTH, FPS):
-        grids = coarse(frames)
+    for chunk_times, frames in source.scan(SCAN_WIDTH, SCAN_FPS):
+        grids = coarse_grid(frames)
         finder.add(frames, grids)
-        luma = grids @ LUMA
+        luma = grids @ LUMA_WEIGHTS
         moves.append(np.abs(np.diff(luma, axis=0, prepend=luma[:1] if last is None else last)).mean((1, 2)))
         last = luma[-1:]
-        smooth = _smooth(frames)
-        flows.append(_flow(smooth, smooth[:1] if fine is None else fine))
+        smooth = _downsample_luma(frames)
+        flows.append(_normal_flow(smooth, smooth[:1] if fine is None else fine))
         fine = smooth[-1:]
         times.append(chunk_times)
-        light.append(_light(frames))
-        colors += _colours(frames)
+        light.append(_luma_statistics(frames))
+        colors += _count_colors(frames)
         if progress is not None:
             progress(min(1.0, float(chunk_times[-1]) / duration))
     assert times, "a video without frames is refused before it is measured"
     stamps = np.concatenate(times).astype(float)
     brightness, contrast, saturation = np.concatenate(light, 1).astype(float)
-    cuts = finder.cuts(stamps, brightness, contrast)
-    hues, warmth = _palette(colors)
+    cuts = finder.find_cuts(stamps, brightness, contrast)
+    hues, warmth = _hues_and_warmth(colors)
     cut_times = [cut.time for cut in cuts]
     return VisualFeatures(
-        fps=mean_rate(1, float(np.median(np.diff(stamps)))) if len(stamps) > 1 else FPS,
+        fps=mean_rate(1, float(np.median(np.diff(stamps)))) if len(stamps) > 1 else SCAN_FPS,
         times=stamps,
         brightness=brightness,
         saturation=saturation,
         contrast=contrast,
-        motion=_per_second(stamps, np.concatenate(moves).astype(float), cut_times),
-        flow=_per_second(stamps, np.concatenate(flows).astype(float), cut_times),
+        motion=_to_rate(stamps, np.concatenate(moves).astype(float), cut_times),
+        flow=_to_rate(stamps, np.concatenate(flows).astype(float), cut_times),
         hues=hues,
         warmth=warmth,
         cuts=cuts,
     )
 
 
-def _light(frames: Pixels) -> np.ndarray:
+def _luma_statistics(frames: Pixels) -> np.ndarray:
     """Mean and standard deviation of luma and mean saturation of each frame, (3, n)."""
-    luma = frames.reshape(len(frames), -1, 3).astype(np.float32) @ (LUMA / 255)
+    luma = frames.reshape(len(frames), -1, 3).astype(np.float32) @ (LUMA_WEIGHTS / 255)
     high, low = frames.max(-1), frames.min(-1)
-    saturation = (high - low) / np.maximum(high, DARK).astype(np.float32)
+    saturation = (high - low) / np.maximum(high, DARK_LEVEL).astype(np.float32)
     return np.stack([luma.mean(1), luma.std(1), saturation.mean((1, 2))])
 
 
-def _smooth(frames: Pixels) -> np.ndarray:
+def _downsample_luma(frames: Pixels) -> np.ndarray:
     """Luma 0–1 of blocks of 2 × 2 pixels, so that grain has half its share, (n, H / 2, W / 2)."""
-    luma = frames.astype(np.float32) @ (LUMA / 255)
+    luma = frames.astype(np.float32) @ (LUMA_WEIGHTS / 255)
     n, height, width = luma.shape
     if min(height, width) < 4:
         return luma
     return luma[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2).mean((2, 4))
 
 
-def _flow(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
+def _normal_flow(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
     """How far what is seen has moved from one frame to the next, in widths of the frame, (n,); `before` (1, H, W).
 
     The mean speed along the slope of luma, which is what a frame difference tells of it (Horn and Schunck,
@@ -104,10 +104,10 @@ def _flow(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
     change -= change.mean((1, 2), keepdims=True)
     down, across = (np.gradient(luma, axis=axis) if luma.shape[axis] > 1 else np.zeros_like(luma) for axis in (1, 2))
     steep = down**2 + across**2
-    return (np.abs(change) * np.sqrt(steep)).mean((1, 2)) / (steep.mean((1, 2)) + GRAIN**2) / luma.shape[2]
+    return (np.abs(change) * np.sqrt(steep)).mean((1, 2)) / (steep.mean((1, 2)) + MIN_GRADIENT**2) / luma.shape[2]
 
 
-def _per_second(times: Floats, moves: Floats, cuts: list[float]) -> Floats:
+def _to_rate(times: Floats, moves: Floats, cuts: list[float]) -> Floats:
     """What changed per second, (F,), with the first frame and those at `cuts` taking the value that follows."""
     motion = moves / np.maximum(np.diff(times, prepend=times[0] - 1), 1e-3)
     for n in reversed([0, *np.searchsorted(times, cuts)]):
@@ -115,13 +115,13 @@ def _per_second(times: Floats, moves: Floats, cuts: list[float]) -> Floats:
     return motion
 
 
-def _colours(frames: Pixels) -> np.ndarray:
+def _count_colors(frames: Pixels) -> np.ndarray:
     """How many pixels have each of the 2¹⁵ colors of 5 bits a channel."""
     red, green, blue = (frames[..., channel].astype(np.int32) >> 3 for channel in range(3))
     return np.bincount(((red << 10) | (green << 5) | blue).ravel(), minlength=1 << 15)
 
 
-def _palette(count: np.ndarray) -> tuple[Floats, float]:
+def _hues_and_warmth(count: np.ndarray) -> tuple[Floats, float]:
     """Hue shares (12,), the first centerd on red, and warmth: how far the chroma leans to orange (1) or blue (−1)."""
     code = np.arange(1 << 15)
     rgb = np.stack([code >> 10, (code >> 5) & 31, code & 31]) / 31
@@ -129,8 +129,8 @@ def _palette(count: np.ndarray) -> tuple[Floats, float]:
     chroma = rgb.max(0) - rgb.min(0)
     hue = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)
     bins = np.round(hue / np.deg2rad(30)).astype(int) % 12
-    colored = count * (chroma >= COLOURED)
+    colored = count * (chroma >= MIN_CHROMA)
     hues = np.bincount(bins, colored, 12) / max(1, colored.sum())
     weight = count * chroma
-    warmth = (weight * np.cos(hue - ORANGE)).sum() / (weight.sum() + COLOURED / 2 * count.sum())
+    warmth = (weight * np.cos(hue - WARMEST_HUE)).sum() / (weight.sum() + MIN_CHROMA / 2 * count.sum())
     return hues, float(warmth)

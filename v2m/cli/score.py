@@ -71,7 +71,7 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     """The parser, with the recipe's values as defaults."""
     from v2m.core.types import Tags
     from v2m.media.video import Limits
-    from v2m.mixing.mixer import Mix
+    from v2m.mixing.mixer import MixConfig
 
     parser = Parser(
         prog="infer.py",
@@ -108,7 +108,7 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     parser.add_subclass_arguments(Tagger, "tagger", required=True)
     parser.add_subclass_arguments(MusicGenerator, "generator", required=True)
     parser.add_class_arguments(Tags, "tags")
-    parser.add_class_arguments(Mix, "mix", skip={"start", "end"})
+    parser.add_class_arguments(MixConfig, "mix", skip={"start", "end"})
     parser.add_class_arguments(Limits, "limits")
     return parser
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from v2m.analysis.visual_events import CHANNELS, rhythm
+from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
 from v2m.checkpoints.components import NEEDED
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.prompts import line
@@ -26,7 +26,7 @@ from v2m.data.filters import FilteredOutError
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, TEXT, Manifest, Meta
 from v2m.data.sources import VideoSource, read_tags
 from v2m.media import audio, video
-from v2m.media.ffmpeg import RESTARTING
+from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS
 from v2m.media.video import Limits
 from v2m.pretrained import weights
 from v2m.pretrained.codecs import encodec
@@ -84,7 +84,7 @@ class SampleEncoder:
             frame_rate=settings.frame_rate,
             whole=settings.whole,
             rhythm_rate=settings.rhythm_rate,
-            rhythm=CHANNELS,
+            rhythm=EVENT_CHANNELS,
             codec=settings.codec,
             sample_rate=spec.sample_rate,
             code_rate=spec.frame_rate,
@@ -128,7 +128,7 @@ class SampleEncoder:
             frames = self._seen(clip, times)
         except InvalidInputError as error:
             raise _as_filtered(error) from error
-        beats = rhythm(clip.visual_features(), meta.begin, meta.duration, settings.rhythm_rate)
+        beats = visual_event_features(clip.visual_features(), meta.begin, meta.duration, settings.rhythm_rate)
         return {CODES: codes.cpu().numpy(), FRAMES: frames, EVENTS: beats}
 
     def _seen(self, clip: Video, times: np.ndarray) -> np.ndarray:
@@ -193,10 +193,10 @@ def _video_audio(clip: Video, sample_rate: int, settings: PrepareConfig) -> Audi
     from av.error import FFmpegError
 
     track = clip.audio_streams[0]
-    restarting = not RESTARTING.isdisjoint(clip.container.split(","))
+    restarting = not DISCONTINUOUS_FORMATS.isdisjoint(clip.container.split(","))
     try:
         found, _ = audio.read_track(
-            clip.path, track.index, clip.offset, clip.duration, sample_rate, restarting=restarting
+            clip.path, track.index, clip.offset, clip.duration, sample_rate, discontinuous=restarting
         )
     except (FFmpegError, OSError) as error:
         raise FilteredOutError("unreadable", f"its sound cannot be read ({error.strerror or error})") from error

@@ -12,7 +12,7 @@ import lightning
 
 from v2m.core.errors import UsageError
 from v2m.data.sources import discover_videos
-from v2m.media.video import SUFFIXES
+from v2m.media.video import VIDEO_SUFFIXES
 
 
 class VideoJob(NamedTuple):
@@ -47,7 +47,7 @@ class VideoJobs:
         """
         if not videos:
             raise UsageError("name the videos: give --data.videos, a folder, a file or a list of them")
-        if out is not None and not out.is_dir() and (out.exists() or out.suffix.lower() in SUFFIXES):
+        if out is not None and not out.is_dir() and (out.exists() or out.suffix.lower() in VIDEO_SUFFIXES):
             raise UsageError(f"--data.out {str(out)!r} names a file: give a folder")
         first: dict[tuple[Path, str], str] = {}
         turns: list[VideoJob] = []

@@ -13,7 +13,7 @@ from typing import Any
 
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.types import Tags
-from v2m.media.video import SUFFIXES
+from v2m.media.video import VIDEO_SUFFIXES
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 LIST_SUFFIXES = (".jsonl", ".json")
@@ -61,7 +61,7 @@ def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
             found.setdefault(video, (name, sound))
     if not found:
         raise InvalidInputError(
-            "no_videos", f"{', '.join(map(str, inputs))}: no videos ({', '.join(sorted(SUFFIXES))})"
+            "no_videos", f"{', '.join(map(str, inputs))}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
         )
     names = [name for name, _ in found.values()]
     return [
@@ -88,7 +88,7 @@ def read_tags(path: Path) -> dict[str, Any]:
 
 
 def _walk(folder: Path) -> list[Path]:
-    every = (each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES)
+    every = (each for each in folder.rglob("*") if each.suffix.lower() in VIDEO_SUFFIXES)
     return sorted(
         each
         for each in every

@@ -16,46 +16,46 @@ from v2m.core.types import Audio, Floats, Video
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioEmbedding:
     """What a model heard in a piece: an embedding of each window (W, D), and, of one that tells classes apart, their
     probabilities (W, K)."""
 
-    windows: Floats
-    classes: Floats | None = None
+    embeddings: Floats
+    class_probs: Floats | None = None
 
 
 @runtime_checkable
-class Embedding(Protocol):
+class Embedder(Protocol):
     """`name` is what stands in tables: the weights'.
 
-    It may also have `read(texts) -> (T, D)` and `watch(video) -> (W, D)`, whose embeddings are to be near those of
+    It may also have `embed_text(texts) -> (T, D)` and `embed_video(video) -> (W, D)`, whose embeddings are to be near those of
     sound that fits; `prepare()`, which makes sure before any work that the weights are on this machine; and
     `release()`, which frees them. Made from a class path, it is given the source that stands behind a "=", if any.
     """
 
     name: str
 
-    def hear(self, audio: Audio) -> Any:
-        """`Heard`, or anything with its fields."""
+    def embed_audio(self, audio: Audio) -> Any:
+        """`AudioEmbedding`, or anything with its fields."""
         ...
 
 
 @runtime_checkable
-class Reads(Protocol):
-    def read(self, texts: Sequence[str]) -> Floats: ...
+class TextEmbedder(Protocol):
+    def embed_text(self, texts: Sequence[str]) -> Floats: ...
 
 
 @runtime_checkable
-class Watches(Protocol):
-    def watch(self, video: Video) -> Floats: ...
+class VideoEmbedder(Protocol):
+    def embed_video(self, video: Video) -> Floats: ...
 
 
-def mono(audio: Audio) -> NDArray[np.float32]:
+def to_mono(audio: Audio) -> NDArray[np.float32]:
     """(N,) the mean of the channels."""
     return audio.samples.mean(axis=0, dtype=np.float32)
 
 
-def windows(samples: NDArray[np.float32], length: int) -> list[NDArray[np.float32]]:
+def split_windows(samples: NDArray[np.float32], length: int) -> list[NDArray[np.float32]]:
     """`samples` (N,) in windows of `length`, one after the other.
 
     What is left at the end is heard in a window that ends with it, if it is half a window or more. What is shorter than
@@ -68,9 +68,9 @@ def windows(samples: NDArray[np.float32], length: int) -> list[NDArray[np.float3
     return found + [samples[-length:]] * (left >= length / 2)
 
 
-def spans(seconds: float, length: float) -> list[tuple[float, float]]:
+def window_times(duration: float, length: float) -> list[tuple[float, float]]:
     """The begin and end of each window of `length` seconds of a video of `seconds`, as in `windows`."""
-    if seconds <= length:
-        return [(0.0, seconds)]
-    found = [(k * length, (k + 1) * length) for k in range(int(seconds // length))]
-    return found + [(seconds - length, seconds)] * (seconds % length >= length / 2)
+    if duration <= length:
+        return [(0.0, duration)]
+    found = [(k * length, (k + 1) * length) for k in range(int(duration // length))]
+    return found + [(duration - length, duration)] * (duration % length >= length / 2)

@@ -14,34 +14,34 @@ import numpy as np
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation import distances
-from v2m.evaluation.bootstrap import others
-from v2m.evaluation.distances import NEIGHBOURS, cosine
-from v2m.evaluation.embedder import Embedding, Reads, Watches
-from v2m.evaluation.tables import SHUFFLED, TRUTH, Beside, Whole
+from v2m.evaluation.bootstrap import derangements
+from v2m.evaluation.distances import NUM_NEIGHBORS, cosine_similarity
+from v2m.evaluation.embedder import Embedder, TextEmbedder, VideoEmbedder
+from v2m.evaluation.tables import GROUND_TRUTH, SHUFFLED, Baselines, SetMetric
 
 # What stands in a line, before the "@" and the embedding's name. All but fad are of a clip each.
-MEASURES = {
+EMBEDDING_METRICS = {
     "fad": "Fréchet distance of the windows of all clips to those of the truth; the interval is a bootstrap's over "
     "clips, with its bias taken off: of few windows the value is too high, and may lie above it",
-    "density": f"how many spheres of the truth's pieces one lies in, over {NEIGHBOURS} (Naeem et al., 2020); a piece "
+    "density": f"how many spheres of the truth's pieces one lies in, over {NUM_NEIGHBORS} (Naeem et al., 2020); a piece "
     "is the mean of its windows",
     "coverage": "share of the truth's pieces with one of the music's among their neighbors, 0–1",
     "kl": "divergence of the classes heard in the truth from those in the music, KL(truth ‖ music), softmax, in nats",
-    "kl_back": "the other way round, KL(music ‖ truth)",
+    "kl_reverse": "the other way round, KL(music ‖ truth)",
     "clap_score": "cosine of the music and its tags, −1 to 1",
     "av_similarity": "cosine of the music and its picture, −1 to 1; hardly hears whether they meet in time",
 }
-COLUMNS = {
-    TRUTH: "the true music in the music's place; of fad, density and coverage one half of its clips against the other, "
+BASELINE_COLUMNS = {
+    GROUND_TRUTH: "the true music in the music's place; of fad, density and coverage one half of its clips against the other, "
     "of kl the halves of each piece",
     SHUFFLED: "the music of other clips in the place of each; fad, density and coverage do not ask whose music it is",
 }
-ROUNDS = 4  # other clips whose music each is given
+MAX_SHUFFLES = 4  # other clips whose music each is given
 Rows = dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
-class Piece:
+class EvalClip:
     """A clip's music: what is read when it is heard; its picture; its tags in words, "" where there are none."""
 
     audio: Callable[[], Audio]
@@ -50,136 +50,134 @@ class Piece:
 
 
 @dataclass
-class Weighed:
+class EmbeddingResults:
     """By `measure@embedding`: the rows of each system's clips, and what stands beside them."""
 
     rows: dict[str, Rows] = field(default_factory=dict)
-    beside: Beside = field(default_factory=Beside)
+    baselines: Baselines = field(default_factory=Baselines)
 
 
 @dataclass(frozen=True)
-class _Known:
+class _ClipEmbedding:
     """One piece: `windows` (W, D), their mean direction (D,), classes (W, K)."""
 
-    windows: Floats
-    classes: Floats | None
+    embeddings: Floats
+    class_probs: Floats | None
 
     @property
-    def place(self) -> Floats:
-        return _direction(self.windows)
+    def direction(self) -> Floats:
+        return _direction(self.embeddings)
 
     @property
-    def likely(self) -> Floats:
-        assert self.classes is not None
-        return self.classes.mean(axis=0)
+    def mean_class_probs(self) -> Floats:
+        assert self.class_probs is not None
+        return self.class_probs.mean(axis=0)
 
 
-def weigh(
-    embeddings: Sequence[Embedding],
-    systems: Mapping[str, Mapping[str, Piece]],
-    truth: Mapping[str, Piece] | None = None,
+def evaluate_embeddings(
+    embedders: Sequence[Embedder],
+    systems: Mapping[str, Mapping[str, EvalClip]],
+    ground_truth: Mapping[str, EvalClip] | None = None,
     *,
     seed: int = 0,
-    told: Callable[[], object] = lambda: None,
-) -> Weighed:
+    on_progress: Callable[[], object] = lambda: None,
+) -> EmbeddingResults:
     """All measures that `embeddings` can tell, of systems with the same clips, and of `truth` with those too.
 
     Embeddings are loaded one after the other. `seed` decides whose music is whose when it is shuffled, what the halves
     of the truth are and what the bootstrap draws. `told` is called after each piece.
     """
-    found = Weighed()
-    for each in embeddings:
-        _Weighing(each, systems, truth, seed, told).into(found)
+    found = EmbeddingResults()
+    for each in embedders:
+        _Evaluator(each, systems, ground_truth, seed, on_progress).into(found)
         if release := getattr(each, "release", None):
             release()
     return found
 
 
-class _Weighing:
+class _Evaluator:
     """By one embedding."""
 
     def __init__(
-        self, embedding: Embedding, systems: Any, truth: Mapping[str, Piece] | None, seed: int, told: Any
+        self, embedding: Embedder, systems: Any, truth: Mapping[str, EvalClip] | None, seed: int, told: Any
     ) -> None:
-        self.embedding, self.seed = embedding, seed
+        self.embedder, self.seed = embedding, seed
         first = next(iter(systems.values()))
         self.clips = list(first)
         heard = {name: self._heard(pieces, told) for name, pieces in systems.items()}
-        self.truth = None if truth is None else self._heard({clip: truth[clip] for clip in self.clips}, told)
+        self.ground_truth = None if truth is None else self._heard({clip: truth[clip] for clip in self.clips}, told)
         self.systems = heard
         self.texts, self.seen = self._read(first), self._seen(first)
         count = len(self.clips)
-        rounds = min(ROUNDS, count - 1)
-        self.others = others(count, rounds, seed) if rounds else np.zeros((0, count), np.intp)
+        rounds = min(MAX_SHUFFLES, count - 1)
+        self.derangements = derangements(count, rounds, seed) if rounds else np.zeros((0, count), np.intp)
 
-    def into(self, found: Weighed) -> None:
-        if self.truth is not None:
-            _merge(found.beside.truth, self._truth_rows())
-            self._whole(found.beside)
+    def into(self, found: EmbeddingResults) -> None:
+        if self.ground_truth is not None:
+            _merge(found.baselines.ground_truth, self._truth_rows())
+            self._whole(found.baselines)
         for name, known in self.systems.items():
             _merge(found.rows.setdefault(name, {}), self._rows(known))
-            _merge(found.beside.shuffled.setdefault(name, {}), self._shuffled(known))
+            _merge(found.baselines.shuffled.setdefault(name, {}), self._shuffled(known))
 
-    def _heard(self, pieces: Mapping[str, Piece], told: Any) -> dict[str, _Known]:
+    def _heard(self, pieces: Mapping[str, EvalClip], told: Any) -> dict[str, _ClipEmbedding]:
         found = {}
         for clip, piece in pieces.items():
-            what = self.embedding.hear(piece.audio())
+            what = self.embedder.embed_audio(piece.audio())
             heard, classes = (None if x is None else np.asarray(x, np.float64) for x in (what.windows, what.classes))
             if heard is None or heard.ndim != 2 or not heard.size or not np.isfinite(heard).all():
                 shape = None if heard is None else heard.shape
-                raise UsageError(
-                    f"{self.embedding.name} heard {shape} in {clip}: (windows, numbers) are wanted, finite"
-                )
-            found[clip] = _Known(heard, classes)
+                raise UsageError(f"{self.embedder.name} heard {shape} in {clip}: (windows, numbers) are wanted, finite")
+            found[clip] = _ClipEmbedding(heard, classes)
             told()
         return found
 
-    def _read(self, pieces: Mapping[str, Piece]) -> dict[str, Floats]:
+    def _read(self, pieces: Mapping[str, EvalClip]) -> dict[str, Floats]:
         said = {clip: piece.text for clip, piece in pieces.items() if piece.text}
-        if not said or not isinstance(self.embedding, Reads):
+        if not said or not isinstance(self.embedder, TextEmbedder):
             return {}
-        return dict(zip(said, np.asarray(self.embedding.read(list(said.values()))), strict=True))
+        return dict(zip(said, np.asarray(self.embedder.embed_text(list(said.values()))), strict=True))
 
-    def _seen(self, pieces: Mapping[str, Piece]) -> dict[str, Floats]:
-        if not isinstance(self.embedding, Watches):
+    def _seen(self, pieces: Mapping[str, EvalClip]) -> dict[str, Floats]:
+        if not isinstance(self.embedder, VideoEmbedder):
             return {}
         shown = {clip: piece.video for clip, piece in pieces.items() if piece.video is not None}
-        return {clip: _direction(self.embedding.watch(video())) for clip, video in shown.items()}
+        return {clip: _direction(self.embedder.embed_video(video())) for clip, video in shown.items()}
 
-    def _pair(self, clip: str, music: _Known, true: _Known | None) -> Iterator[tuple[str, float]]:
+    def _pair(self, clip: str, music: _ClipEmbedding, true: _ClipEmbedding | None) -> Iterator[tuple[str, float]]:
         """What can be said of a clip with some music."""
-        if true is not None and true.classes is not None:
-            yield "kl", distances.kl(true.likely, music.likely)
-            yield "kl_back", distances.kl(music.likely, true.likely)
+        if true is not None and true.class_probs is not None:
+            yield "kl", distances.kl_divergence(true.mean_class_probs, music.mean_class_probs)
+            yield "kl_reverse", distances.kl_divergence(music.mean_class_probs, true.mean_class_probs)
         if clip in self.texts:
-            yield "clap_score", cosine(music.place, self.texts[clip])
+            yield "clap_score", cosine_similarity(music.direction, self.texts[clip])
         if clip in self.seen:
-            yield "av_similarity", cosine(music.place, self.seen[clip])
+            yield "av_similarity", cosine_similarity(music.direction, self.seen[clip])
 
-    def _true(self, clip: str) -> _Known | None:
-        return None if self.truth is None else self.truth[clip]
+    def _true(self, clip: str) -> _ClipEmbedding | None:
+        return None if self.ground_truth is None else self.ground_truth[clip]
 
-    def _rows(self, known: Mapping[str, _Known]) -> Rows:
+    def _rows(self, known: Mapping[str, _ClipEmbedding]) -> Rows:
         found: dict[str, dict[str, float]] = {}
         for clip in self.clips:
             found[clip] = dict(self._pair(clip, known[clip], self._true(clip)))
-        if self.truth is not None and len(self.clips) > NEIGHBOURS:
-            self._spread(found, self.clips, self.truth, self.clips, known)
+        if self.ground_truth is not None and len(self.clips) > NUM_NEIGHBORS:
+            self._spread(found, self.clips, self.ground_truth, self.clips, known)
         return self._named(found)
 
     def _truth_rows(self) -> Rows:
-        assert self.truth is not None
+        assert self.ground_truth is not None
         found: dict[str, dict[str, float]] = {}
-        for clip, known in self.truth.items():
+        for clip, known in self.ground_truth.items():
             row = dict(self._pair(clip, known, None))
-            half = len(known.windows) // 2
-            if known.classes is not None and half:
-                begin, end = known.classes[:half].mean(axis=0), known.classes[half:].mean(axis=0)
-                row |= {"kl": distances.kl(begin, end), "kl_back": distances.kl(end, begin)}
+            half = len(known.embeddings) // 2
+            if known.class_probs is not None and half:
+                begin, end = known.class_probs[:half].mean(axis=0), known.class_probs[half:].mean(axis=0)
+                row |= {"kl": distances.kl_divergence(begin, end), "kl_reverse": distances.kl_divergence(end, begin)}
             found[clip] = row
         one, other = self._halves()
-        if len(one) > NEIGHBOURS and other:
-            self._spread(found, one, self.truth, other, self.truth)
+        if len(one) > NUM_NEIGHBORS and other:
+            self._spread(found, one, self.ground_truth, other, self.ground_truth)
         return self._named(found)
 
     def _spread(self, found: Any, real_clips: Sequence[str], real: Any, made_clips: Sequence[str], made: Any) -> None:
@@ -193,44 +191,46 @@ class _Weighing:
         for clip, value in zip(real_clips, distances.coverage(a, b), strict=True):
             found[clip]["coverage"] = float(value)
 
-    def _shuffled(self, known: Mapping[str, _Known]) -> Rows:
+    def _shuffled(self, known: Mapping[str, _ClipEmbedding]) -> Rows:
         """Means over the rounds."""
-        if not len(self.others):
+        if not len(self.derangements):
             return {}
         found = {}
         for k, clip in enumerate(self.clips):
-            rounds = [dict(self._pair(clip, known[self.clips[other]], self._true(clip))) for other in self.others[:, k]]
+            rounds = [
+                dict(self._pair(clip, known[self.clips[other]], self._true(clip))) for other in self.derangements[:, k]
+            ]
             found[clip] = {name: float(np.mean([each[name] for each in rounds])) for name in rounds[0]}
         return self._named(found)
 
-    def _whole(self, found: Beside) -> None:
-        assert self.truth is not None
-        name, true = self.embedding.name, [self.truth[clip].windows for clip in self.clips]
+    def _whole(self, found: Baselines) -> None:
+        assert self.ground_truth is not None
+        name, true = self.embedder.name, [self.ground_truth[clip].embeddings for clip in self.clips]
         key, width = f"fad@{name}", true[0].shape[1]
-        if len(self.clips) <= NEIGHBOURS:
-            found.notes.append(f"density@{name} and coverage are left out: they need {NEIGHBOURS + 1} clips or more")
+        if len(self.clips) <= NUM_NEIGHBORS:
+            found.notes.append(f"density@{name} and coverage are left out: they need {NUM_NEIGHBORS + 1} clips or more")
         if len(self.clips) < 2:
             found.notes.append(f"{key} is left out: a Fréchet distance needs two clips or more")
             return
-        every = (self.truth, *self.systems.values())
-        count = min(sum(len(known[clip].windows) for clip in self.clips) for known in every)
+        every = (self.ground_truth, *self.systems.values())
+        count = min(sum(len(known[clip].embeddings) for clip in self.clips) for known in every)
         if count <= width:
             found.notes.append(
                 f"{key} is too high: {count} windows cannot tell how {width} numbers vary; compare systems by it on "
                 "the same clips alone, or take more clips"
             )
         for system, known in self.systems.items():
-            made = [known[clip].windows for clip in self.clips]
-            found.whole.setdefault(system, {})[key] = self._frechet(true, made, paired=True)
-        one, other = ([self.truth[clip].windows for clip in half] for half in self._halves())
+            made = [known[clip].embeddings for clip in self.clips]
+            found.set_metrics.setdefault(system, {})[key] = self._frechet(true, made, paired=True)
+        one, other = ([self.ground_truth[clip].embeddings for clip in half] for half in self._halves())
         if len(other) > 1:
-            found.whole_truth[key] = self._frechet(one, other, paired=False)
+            found.ground_truth_set[key] = self._frechet(one, other, paired=False)
 
-    def _frechet(self, a: Sequence[Floats], b: Sequence[Floats], *, paired: bool) -> Whole:
-        value = distances.frechet(np.concatenate(a), np.concatenate(b))
-        draws = distances.frechet_draws(a, b, seed=self.seed, paired=paired)
-        low, high = distances.reflected(value, draws)
-        return Whole(len(b), value, max(0.0, low), max(0.0, high), draws)
+    def _frechet(self, a: Sequence[Floats], b: Sequence[Floats], *, paired: bool) -> SetMetric:
+        value = distances.frechet_distance(np.concatenate(a), np.concatenate(b))
+        draws = distances.bootstrap_frechet(a, b, seed=self.seed, paired=paired)
+        low, high = distances.basic_bootstrap_ci(value, draws)
+        return SetMetric(len(b), value, max(0.0, low), max(0.0, high), draws)
 
     def _halves(self) -> tuple[list[str], list[str]]:
         mixed = [self.clips[k] for k in np.random.default_rng(self.seed).permutation(len(self.clips))]
@@ -239,7 +239,7 @@ class _Weighing:
 
     def _named(self, found: Mapping[str, Mapping[str, float]]) -> Rows:
         return {
-            clip: {f"{name}@{self.embedding.name}": value for name, value in row.items()} for clip, row in found.items()
+            clip: {f"{name}@{self.embedder.name}": value for name, value in row.items()} for clip, row in found.items()
         }
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Tags, Video
-from v2m.evaluation.per_clip import Row, row
+from v2m.evaluation.per_clip import Row, clip_metrics
 
 SAMPLE_RATE = 48_000
-SOUNDS = {".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
+AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
 
 
-def measured(path: Path) -> Row:
+def evaluate_file(path: Path) -> Row:
     """The measures of a video's first sound; no length error where the container does not tell how long that is.
 
     The tags are those of the sidecar beside it, if there is one.
@@ -27,38 +27,38 @@ def measured(path: Path) -> Row:
     from v2m.media import video
 
     clip = video.open(path)
-    sound = sound_of(clip)
-    found = row(sound, clip.visual_features(), clip.duration, tags_beside(path))
+    sound = video_audio(clip)
+    found = clip_metrics(sound, clip.visual_features(), clip.duration, sidecar_tags(path))
     return {
         **found,
         "length_error_ms": found["length_error_ms"] if clip.audio_streams[0].duration is not None else None,
     }
 
 
-def sound_of(clip: Video) -> Audio:
+def video_audio(clip: Video) -> Audio:
     """The first sound of a video. Raises RefusedError where it has none."""
     from v2m.media import audio
-    from v2m.media.ffmpeg import RESTARTING
+    from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS
 
     if not clip.audio_streams:
         raise InvalidInputError("no_sound", f"{str(clip.path)!r} has no sound: there is no music to measure")
     stream = clip.audio_streams[0]
     length = clip.duration if stream.duration is None else stream.duration
-    restarting = not RESTARTING.isdisjoint(clip.container.split(","))
-    return audio.read_track(clip.path, stream.index, clip.offset, length, SAMPLE_RATE, restarting=restarting)[0]
+    restarting = not DISCONTINUOUS_FORMATS.isdisjoint(clip.container.split(","))
+    return audio.read_track(clip.path, stream.index, clip.offset, length, SAMPLE_RATE, discontinuous=restarting)[0]
 
 
-def true_sound(path: Path, seconds: float) -> Audio:
+def ground_truth_audio(path: Path, max_duration: float) -> Audio:
     """The first `seconds` of the music in a sound file, or in a video. Raises UsageError or RefusedError."""
     from v2m.media import audio, video
 
-    if path.suffix.lower() not in video.SUFFIXES:
-        return audio.load(path, SAMPLE_RATE, seconds)
-    sound = sound_of(video.open(path))
-    return Audio(sound.samples[:, : sample_count(seconds, SAMPLE_RATE)], SAMPLE_RATE)
+    if path.suffix.lower() not in video.VIDEO_SUFFIXES:
+        return audio.load(path, SAMPLE_RATE, max_duration)
+    sound = video_audio(video.open(path))
+    return Audio(sound.samples[:, : sample_count(max_duration, SAMPLE_RATE)], SAMPLE_RATE)
 
 
-def tags_beside(path: Path) -> Tags | None:
+def sidecar_tags(path: Path) -> Tags | None:
     """The tags of the sidecar of a video that v2m has written; None where there is none that can be read."""
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -68,12 +68,12 @@ def tags_beside(path: Path) -> Tags | None:
         return None
 
 
-def named(places: Sequence[str]) -> dict[str, Path]:
+def videos_by_name(places: Sequence[str]) -> dict[str, Path]:
     """The videos named, or in folders named, by their names without `.v2m` and suffix."""
-    from v2m.media.video import SUFFIXES
+    from v2m.media.video import VIDEO_SUFFIXES
 
-    paths = [path for place in places for path in _found(Path(place), SUFFIXES)]
-    names = [name_of(path) for path in paths]
+    paths = [path for place in places for path in _list_files(Path(place), VIDEO_SUFFIXES)]
+    names = [clip_name(path) for path in paths]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(
@@ -82,19 +82,19 @@ def named(places: Sequence[str]) -> dict[str, Path]:
     return dict(zip(names, paths, strict=True))
 
 
-def true_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+def ground_truth_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     """The true music of each of `names`: a sound file or a video in `folder`.
 
     Raises:
         UsageError: It is no folder, or lacks one, or has two of a name.
     """
-    from v2m.media.video import SUFFIXES
+    from v2m.media.video import VIDEO_SUFFIXES
 
     if not folder.is_dir():
-        raise UsageError(f"{str(folder)!r} is no folder: --truth takes one with the true music of each video")
+        raise UsageError(f"{str(folder)!r} is no folder: --ground-truth takes one with the true music of each video")
     found: dict[str, list[Path]] = {}
-    for path in _found(folder, SUFFIXES | SOUNDS):
-        found.setdefault(name_of(path), []).append(path)
+    for path in _list_files(folder, VIDEO_SUFFIXES | AUDIO_SUFFIXES):
+        found.setdefault(clip_name(path), []).append(path)
     names = list(names)
     lacking = [name for name in names if name not in found]
     if lacking:
@@ -106,23 +106,23 @@ def true_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     return {name: found[name][0] for name in names}
 
 
-def rows_in(places: Sequence[str]) -> dict[str, Row]:
+def evaluate_paths(places: Sequence[str]) -> dict[str, Row]:
     """A row for each video named or in a folder named, by its name."""
-    return rows_of(named(places))
+    return evaluate_files(videos_by_name(places))
 
 
-def rows_of(paths: Mapping[str, Path]) -> dict[str, Row]:
+def evaluate_files(paths: Mapping[str, Path]) -> dict[str, Row]:
     from tqdm import tqdm
 
     work = tqdm(paths.items(), total=len(paths), desc="videos", unit="video", disable=None)
-    return {name: measured(path) for name, path in work}
+    return {name: evaluate_file(path) for name, path in work}
 
 
-def name_of(path: Path) -> str:
+def clip_name(path: Path) -> str:
     return path.name.split(".v2m.")[0] if ".v2m." in path.name else path.stem
 
 
-def _found(place: Path, suffixes: Iterable[str]) -> list[Path]:
+def _list_files(place: Path, suffixes: Iterable[str]) -> list[Path]:
     if not place.is_dir():
         return [place]
     found = sorted(each for each in place.iterdir() if each.suffix.lower() in suffixes and each.name[0] != ".")

@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping
 
 from v2m.analysis import defects, key_tempo
-from v2m.analysis.beats import pulse
+from v2m.analysis.beats import track_beats
 from v2m.analysis.cut_alignment import cut_alignment
 from v2m.analysis.loudness import integrated_loudness, true_peak
-from v2m.analysis.motion import following
-from v2m.analysis.sync_score import fit
+from v2m.analysis.motion import motion_correlation
+from v2m.analysis.sync_score import sync_score
 from v2m.core.types import Audio, Tags, VisualFeatures
 
 Row = Mapping[str, float | None]
 
 # What stands in a column, and its unit. Shares are 0–1.
-COLUMNS = {
+METRICS = {
     "seconds": "of the picture",
     "length_error_ms": "sound longer (+) or shorter (−) than the picture, as the container tells",
     "cuts": "detected",
@@ -32,13 +32,13 @@ COLUMNS = {
     "onset_motion": "correlation of onsets and motion at the best lag within ±1 s, above that of shuffled motion",
     "onset_motion_lag_s": "that lag; above 0 the music comes after the picture",
     "tempo": "measured, beats per minute",
-    "tempo_off": "share by which it misses the tags' tempo or a multiple of it",
+    "tempo_error": "share by which it misses the tags' tempo or a multiple of it",
     "key_score": "MIREX's, measured key against the tags', 0–1",
     "lufs": "integrated loudness",
     "true_peak": "dBTP",
-    "silent": "share of the time below −60 dBFS",
-    "silent_begin_s": "before the first sound",
-    "silent_end_s": "after the last",
+    "silence": "share of the time below −60 dBFS",
+    "leading_silence_s": "before the first sound",
+    "trailing_silence_s": "after the last",
     "clipped": "share of samples at full scale, three in a row or more",
     "ending_db": "level of the last quarter of a second against the piece; about 0 where it is cut off",
     "loop": "how exactly the sound repeats, 0–1",
@@ -47,62 +47,62 @@ COLUMNS = {
 }
 
 
-def row(audio: Audio, picture: VisualFeatures, seconds: float, tags: Tags | None = None) -> Row:
+def clip_metrics(audio: Audio, features: VisualFeatures, duration: float, tags: Tags | None = None) -> Row:
     """The measures of COLUMNS for music `audio` under a picture that lasts `seconds`; None where one has no meaning.
 
     `tags` are what was asked for. Beats are measured from the sound, whoever wrote it, so that systems compare.
     """
     tags = tags or Tags()
-    still, (repeat, after) = defects.silence(audio), defects.loop(audio)
+    still, (repeat, after) = defects.measure_silence(audio), defects.find_loop(audio)
     found: dict[str, float | None] = {
-        "seconds": seconds,
-        "length_error_ms": 1000 * (len(audio) / audio.sample_rate - seconds),
-        **_timing(audio, picture, seconds, tags),
-        **_key(audio, tags),
+        "seconds": duration,
+        "length_error_ms": 1000 * (len(audio) / audio.sample_rate - duration),
+        **_timing_metrics(audio, features, duration, tags),
+        **_key_metrics(audio, tags),
         "lufs": integrated_loudness(audio),
         "true_peak": true_peak(audio),
-        "silent": still.share,
-        "silent_begin_s": still.begin,
-        "silent_end_s": still.end,
-        "clipped": defects.clipped(audio),
+        "silence": still.share,
+        "leading_silence_s": still.leading,
+        "trailing_silence_s": still.trailing,
+        "clipped": defects.clipped_share(audio),
         "ending_db": defects.ending_level(audio),
         "loop": repeat,
         "loop_s": after,
-        "click": defects.click(audio)[0],
+        "click": defects.find_click(audio)[0],
     }
     return {name: value if value is not None and math.isfinite(value) else None for name, value in found.items()}
 
 
-def _timing(audio: Audio, picture: VisualFeatures, seconds: float, tags: Tags) -> dict[str, float | None]:
+def _timing_metrics(audio: Audio, features: VisualFeatures, duration: float, tags: Tags) -> dict[str, float | None]:
     """Music without a beat meets no cut: its hits and chance are 0."""
-    heard = pulse(audio, tags.tempo)
+    heard = track_beats(audio, tags.tempo)
     beats, downbeats = ([], []) if heard is None else (heard.beats, heard.downbeats)
-    met = cut_alignment([cut.time for cut in picture.cuts], beats, downbeats, duration=seconds)
-    fitting, moved = fit(audio, picture), following(audio, picture)
-    nothing = 0.0 if picture.cuts and heard is None else None
+    met = cut_alignment([cut.time for cut in features.cuts], beats, downbeats, duration=duration)
+    fitting, moved = sync_score(audio, features), motion_correlation(audio, features)
+    nothing = 0.0 if features.cuts and heard is None else None
     return {
         "cuts": float(met.n),
         "hits_70ms": nothing if met.hits is None else met.hits,
         "chance_70ms": nothing if met.chance is None else met.chance,
         "shuffled_70ms": nothing if met.shuffled is None else met.shuffled,
-        "gain_70ms": _above(met.hits, met.chance, nothing),
-        "gain_100ms": _above(met.hits_100ms, met.chance_100ms, nothing),
-        "downbeat_gain_70ms": _above(met.on_downbeats, met.chance_downbeats, nothing),
+        "gain_70ms": _above_chance(met.hits, met.chance, nothing),
+        "gain_100ms": _above_chance(met.hits_100ms, met.chance_100ms, nothing),
+        "downbeat_gain_70ms": _above_chance(met.downbeat_hits, met.chance_downbeats, nothing),
         "median_ms": met.median_ms,
         "accents": fitting.accents,
         "dynamics": fitting.dynamics,
         "onset_motion": None if moved is None else moved.correlation - moved.chance,
         "onset_motion_lag_s": None if moved is None else moved.lag,
         "tempo": None if heard is None else heard.tempo,
-        "tempo_off": None if heard is None or tags.tempo is None else key_tempo.tempo_off(heard.tempo, tags.tempo),
+        "tempo_error": None if heard is None or tags.tempo is None else key_tempo.tempo_error(heard.tempo, tags.tempo),
     }
 
 
-def _key(audio: Audio, tags: Tags) -> dict[str, float | None]:
+def _key_metrics(audio: Audio, tags: Tags) -> dict[str, float | None]:
     asked = tags.tonic_and_mode
-    found = key_tempo.key_of(audio) if asked else None
+    found = key_tempo.estimate_key(audio) if asked else None
     return {"key_score": key_tempo.key_score(found, asked) if found and asked else None}
 
 
-def _above(hits: float | None, chance: float | None, nothing: float | None) -> float | None:
+def _above_chance(hits: float | None, chance: float | None, nothing: float | None) -> float | None:
     return nothing if hits is None or chance is None else hits - chance

@@ -35,7 +35,7 @@ class Kept:
             UsageError: The file cannot be read as sound.
         """
         assert asked.source_path is not None, "the file has not been looked for"
-        rate = sound_files.rate_of(asked.source_path)
+        rate = sound_files.probe_sample_rate(asked.source_path)
         read = sound_files.load(asked.source_path, rate, asked.source_offset + seconds).samples
         sides = read[:1] if np.array_equal(read[0], read[1]) else read
         start, count = sample_count(asked.source_offset, rate), sample_count(seconds, rate)

@@ -22,10 +22,10 @@ from v2m.media.ffmpeg import open_media
 if TYPE_CHECKING:
     import av
 
-TRIED_RATE = 16_000  # Hz at which a melody is read to see whether it can be
-SHORTEST_MELODY = 1.0  # seconds
-GAP = 0.02  # seconds between where a frame should start and where it says it does that count as a gap
-FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+PROBE_RATE = 16_000  # Hz at which a melody is read to see whether it can be
+MIN_MELODY_S = 1.0  # seconds
+GAP_TOLERANCE_S = 0.02  # seconds between where a frame should start and where it says it does that count as a gap
+SOUNDFILE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
 
 def save(audio: Audio, path: Path) -> None:
@@ -37,10 +37,10 @@ def save(audio: Audio, path: Path) -> None:
     """
     import soundfile
 
-    form = FORMATS.get(path.suffix.lower())
+    form = SOUNDFILE_FORMATS.get(path.suffix.lower())
     if form is None:
         raise UsageError(
-            f"{path.name}: sound is written as {' or '.join(FORMATS)}, not {path.suffix or 'without suffix'}"
+            f"{path.name}: sound is written as {' or '.join(SOUNDFILE_FORMATS)}, not {path.suffix or 'without suffix'}"
         )
     temporary = path.with_name(f".{path.stem[:40]}.v2m-{uuid.uuid4().hex[:8]}{path.suffix}")
     subtype = "FLOAT" if form == "WAV" else "PCM_24"
@@ -67,17 +67,17 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
     count = sample_count(seconds_of(len(audio), audio.sample_rate), sample_rate)
     out = np.zeros((2, count), np.float32)
     layout = "mono" if audio.channels == 1 else "stereo"
-    sink = _Sink(out, sample_rate)
+    sink = _TrackAssembler(out, sample_rate)
     for start in range(0, len(audio), audio.sample_rate):
         piece = np.ascontiguousarray(audio.samples[:2, start : start + audio.sample_rate], np.float32)
         frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=layout)
         frame.sample_rate = audio.sample_rate
-        sink.put(frame, None)
+        sink.add(frame, None)
     sink.flush()
     return Audio(out, sample_rate)
 
 
-def load(path: Path, sample_rate: int, seconds: float) -> Audio:
+def load(path: Path, sample_rate: int, max_duration: float) -> Audio:
     """The first `seconds` of a sound file, or of a video's first audio track, in stereo; less where it is shorter.
 
     Raises:
@@ -88,13 +88,13 @@ def load(path: Path, sample_rate: int, seconds: float) -> Audio:
     if not path.is_file():
         raise UsageError(f"{str(path)!r}: no such sound file")
     try:
-        with open_media(path, ffmpeg.SOUND) as container:
+        with open_media(path, ffmpeg.AUDIO_FORMATS) as container:
             if not container.streams.audio:
                 raise UsageError(f"{str(path)!r} holds no sound")
             stream = container.streams.audio[0]
             index, zero = stream.index, clock_seconds(stream.start_time or 0, stream.time_base)
-            length = seconds if stream.duration is None else clock_seconds(stream.duration, stream.time_base)
-        audio, _ = read_track(path, index, zero, min(seconds, length), sample_rate, formats=ffmpeg.SOUND)
+            length = max_duration if stream.duration is None else clock_seconds(stream.duration, stream.time_base)
+        audio, _ = read_track(path, index, zero, min(max_duration, length), sample_rate, formats=ffmpeg.AUDIO_FORMATS)
     except (FFmpegError, OSError) as error:
         raise UsageError(f"{str(path)!r} cannot be read as sound ({error.strerror or error})") from error
     if not audio.samples.any():
@@ -102,28 +102,28 @@ def load(path: Path, sample_rate: int, seconds: float) -> Audio:
     return audio
 
 
-def check_melody(path: Path) -> None:
+def validate_melody(path: Path) -> None:
     """Raises UsageError where a tune cannot be read as sound, or lasts less than a second."""
-    sound = load(path, TRIED_RATE, SHORTEST_MELODY)
-    if seconds_of(len(sound), sound.sample_rate) < SHORTEST_MELODY:
+    sound = load(path, PROBE_RATE, MIN_MELODY_S)
+    if seconds_of(len(sound), sound.sample_rate) < MIN_MELODY_S:
         raise UsageError(f"{str(path)!r}: a melody must last a second or more")
 
 
-def rate_of(path: Path) -> int:
+def probe_sample_rate(path: Path) -> int:
     """The rate in Hz of the first audio track of a file that `load` can read."""
-    with open_media(path, ffmpeg.SOUND) as container:
+    with open_media(path, ffmpeg.AUDIO_FORMATS) as container:
         return container.streams.audio[0].rate
 
 
 def read_track(
     path: Path,
-    index: int,
-    zero: float,
+    stream_index: int,
+    start_time: float,
     duration: float,
     sample_rate: int,
     *,
-    restarting: bool = False,
-    formats: str = ffmpeg.FORMATS,
+    discontinuous: bool = False,
+    formats: str = ffmpeg.CONTAINER_FORMATS,
 ) -> tuple[Audio, bool]:
     """The audio stream number `index` of a container, in stereo, and whether all of it could be decoded.
 
@@ -134,17 +134,17 @@ def read_track(
     from av.error import FFmpegError
 
     out = np.zeros((2, sample_count(duration, sample_rate)), np.float32)
-    sink, whole = _Sink(out, sample_rate, restarting), True
+    sink, whole = _TrackAssembler(out, sample_rate, discontinuous), True
     with open_media(path, formats) as container:
         try:
-            for packet in container.demux(container.streams[index]):
+            for packet in container.demux(container.streams[stream_index]):
                 try:
                     for frame in packet.decode():
                         assert isinstance(frame, av.AudioFrame)
-                        sink.put(frame, None if frame.time is None else frame.time - zero)
+                        sink.add(frame, None if frame.time is None else frame.time - start_time)
                 except FFmpegError:
                     whole = False
-                if sink.full:
+                if sink.is_full:
                     break
         except FFmpegError:  # a truncated file ends so
             whole = False
@@ -152,48 +152,54 @@ def read_track(
     return Audio(out, sample_rate), whole
 
 
-class _Sink:
+class _TrackAssembler:
     """Places decoded frames in `out` (2, N) by their times, resampling runs without gaps in one go."""
 
-    def __init__(self, out: NDArray[np.float32], sample_rate: int, restarting: bool = False) -> None:
-        self.out, self.rate, self.restarting = out, sample_rate, restarting
-        self.shift = 0.0  # seconds by which the clock has restarted
-        self.at = 0  # where the next resampled sample goes
-        self.expected: float | None = None  # seconds at which the next frame begins if there is no gap
-        self.form: tuple[str, str, int] | None = None
+    def __init__(self, out: NDArray[np.float32], sample_rate: int, discontinuous: bool = False) -> None:
+        self.out, self.sample_rate, self.discontinuous = out, sample_rate, discontinuous
+        self.clock_shift = 0.0  # seconds by which the clock has restarted
+        self.position = 0  # where the next resampled sample goes
+        self.next_time: float | None = None  # seconds at which the next frame begins if there is no gap
+        self.frame_format: tuple[str, str, int] | None = None
         self.resampler: av.AudioResampler | None = None
 
     @property
-    def full(self) -> bool:
-        return self.at >= self.out.shape[1]
+    def is_full(self) -> bool:
+        return self.position >= self.out.shape[1]
 
-    def put(self, frame: av.AudioFrame, time: float | None) -> None:
+    def add(self, frame: av.AudioFrame, time: float | None) -> None:
         import av
 
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        start = (self.expected or 0.0) if time is None else time + self.shift
-        if self.restarting and self.expected is not None and not -1 <= start - self.expected <= 10:
-            self.shift += self.expected - start
-            start = self.expected
-        if self.resampler is None or form != self.form or abs(start - (self.expected or 0.0)) > GAP:
+        start = (self.next_time or 0.0) if time is None else time + self.clock_shift
+        if self.discontinuous and self.next_time is not None and not -1 <= start - self.next_time <= 10:
+            self.clock_shift += self.next_time - start
+            start = self.next_time
+        if (
+            self.resampler is None
+            or form != self.frame_format
+            or abs(start - (self.next_time or 0.0)) > GAP_TOLERANCE_S
+        ):
             self.flush()
-            self.form, self.at = form, sample_count(start, self.rate)
+            self.frame_format, self.position = form, sample_count(start, self.sample_rate)
             # mono is spread below: swresample would make each side 3 dB quieter than the one channel was
-            self.resampler = av.AudioResampler("fltp", "mono" if frame.layout.nb_channels == 1 else "stereo", self.rate)
+            self.resampler = av.AudioResampler(
+                "fltp", "mono" if frame.layout.nb_channels == 1 else "stereo", self.sample_rate
+            )
         else:
-            start = self.expected or 0.0
-        self.expected = start + seconds_of(frame.samples, frame.sample_rate)
+            start = self.next_time or 0.0
+        self.next_time = start + seconds_of(frame.samples, frame.sample_rate)
         frame.pts = None  # the resampler would fill or cut by it
-        self._place(self.resampler.resample(frame))
+        self._write(self.resampler.resample(frame))
 
     def flush(self) -> None:
         if self.resampler is not None:
-            self._place(self.resampler.resample(None))
+            self._write(self.resampler.resample(None))
             self.resampler = None
 
-    def _place(self, frames: list[av.AudioFrame]) -> None:
+    def _write(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
-            low, high = max(self.at, 0), min(self.at + frame.samples, self.out.shape[1])
+            low, high = max(self.position, 0), min(self.position + frame.samples, self.out.shape[1])
             if high > low:
-                self.out[:, low:high] = frame.to_ndarray()[:, low - self.at : high - self.at]
-            self.at += frame.samples
+                self.out[:, low:high] = frame.to_ndarray()[:, low - self.position : high - self.position]
+            self.position += frame.samples

@@ -26,13 +26,13 @@ from v2m.core.errors import InvalidInputError
 Reply = tuple[dict[str, Any], np.ndarray | None]
 
 
-def answer(request: dict[str, Any]) -> Iterator[Reply]:
+def handle_request(request: dict[str, Any]) -> Iterator[Reply]:
     """Replies to one request; what goes wrong is raised."""
     import av.logging  # heavy, so imported when the limits are set and the parent is watched
 
-    from v2m.media.decord_reader import seek
+    from v2m.media.decord_reader import seek_frames
     from v2m.media.probe import probe
-    from v2m.media.pyav_reader import Tally, read
+    from v2m.media.pyav_reader import DecodeStats, read_frames
 
     av.logging.set_level(None)
     task = request.pop("task")
@@ -40,17 +40,17 @@ def answer(request: dict[str, Any]) -> Iterator[Reply]:
         facts = probe(**request)
         yield {key: value for key, value in facts.items() if key != "timestamps"}, facts["timestamps"]
     elif task == "read":
-        tally = Tally()
-        for times, images in read(**request, tally=tally):
+        tally = DecodeStats()
+        for times, images in read_frames(**request, tally=tally):
             yield {"times": times, "shape": images.shape}, images
         yield {"tally": asdict(tally)}, None
     elif task == "seek":
-        for images in seek(**request):
+        for images in seek_frames(**request):
             yield {"shape": images.shape}, images
     yield {"done": True}, None
 
 
-def failure(error: Exception) -> dict[str, Any]:
+def error_reply(error: Exception) -> dict[str, Any]:
     """The last reply where `error` ended a request."""
     from v2m.media.decord_reader import SeekError
 
@@ -63,7 +63,7 @@ def failure(error: Exception) -> dict[str, Any]:
     return {"bug": "".join(traceback.format_exception(error))}
 
 
-def send(out: BinaryIO, header: dict[str, Any], payload: np.ndarray | None = None) -> None:
+def send_reply(out: BinaryIO, header: dict[str, Any], payload: np.ndarray | None = None) -> None:
     data = None if payload is None else np.ascontiguousarray(payload).data.cast("B")
     out.write(json.dumps(header | {"bytes": 0 if data is None else len(data)}).encode() + b"\n")
     if data is not None:
@@ -75,29 +75,29 @@ def serve(requests: queue.SimpleQueue[bytes], out: BinaryIO) -> NoReturn:
     while True:
         request = json.loads(requests.get())
         try:
-            for header, payload in answer(request):
-                send(out, header, payload)
+            for header, payload in handle_request(request):
+                send_reply(out, header, payload)
         except BrokenPipeError:
             os._exit(0)
         except Exception as error:
-            send(out, failure(error))
+            send_reply(out, error_reply(error))
 
 
-def listen(requests: queue.SimpleQueue[bytes]) -> None:
+def read_requests(requests: queue.SimpleQueue[bytes]) -> None:
     """Passes requests on; when the parent is gone, ends the process in the middle of whatever it decodes."""
     for line in sys.stdin.buffer:
         requests.put(line)
     os._exit(0)
 
 
-def main(memory: int) -> None:
+def main(memory_limit: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with suppress(ValueError, OSError):  # not every system has this limit
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print must not get among the replies
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=listen, args=(requests,), daemon=True).start()
+    threading.Thread(target=read_requests, args=(requests,), daemon=True).start()
     serve(requests, out)
 
 

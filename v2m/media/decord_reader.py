@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from v2m.core.types import Pixels
-from v2m.media.pyav_reader import CHUNK_BYTES, THREADS
+from v2m.media.pyav_reader import CHUNK_BYTES, NUM_THREADS
 
-FRAGILE = {"vp9"}  # fails with more than one thread
+SINGLE_THREADED_CODECS = {"vp9"}  # fails with more than one thread
 
 
 class SeekError(Exception):
     """decord cannot read this file, or not rightly."""
 
 
-def seek(path: str, codec: str, indices: Sequence[int], size: Sequence[int], count: int) -> Iterator[Pixels]:
+def seek_frames(path: str, codec: str, indices: Sequence[int], size: Sequence[int], count: int) -> Iterator[Pixels]:
     """The frames of rising `indices` in display order, in chunks (F, H, W, 3); `size` is W, H.
 
     Raises SeekError where decord fails or does not find `count` frames. A file outside its envelope may also keep it
@@ -25,7 +25,7 @@ def seek(path: str, codec: str, indices: Sequence[int], size: Sequence[int], cou
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
-        threads = 1 if codec in FRAGILE else THREADS
+        threads = 1 if codec in SINGLE_THREADED_CODECS else NUM_THREADS
         reader = decord.VideoReader(path, width=width, height=height, num_threads=threads)
         if len(reader) != count:
             raise SeekError(f"found {len(reader)} frames instead of {count}")

@@ -13,14 +13,29 @@ from av.video.stream import VideoStream
 
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds
-from v2m.media.ffmpeg import RESTARTING
+from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS
 
-VIDEOS = ("mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "gif", "apng", "mxf")
+VIDEO_FORMATS = ("mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "gif", "apng", "mxf")
 # Known only so that a refusal can say what the file is. A format in neither list is not opened at all: a playlist,
 # above all, would read other files.
-SOUNDS = ("mp3", "wav", "w64", "flac", "aac", "aiff", "ac3", "eac3", "amr", "ape", "caf", "au", "tta", "wv")
-IMAGES = ("png", "jpeg", "webp", "bmp", "tiff", "gif", "jpegxl", "ppm", "qoi", "exr", "psd", "svg", "dds", "sgi")
-BARE = ("dv", "h264", "hevc", "vvc", "av1", "obu", "ivf", "m4v", "mpegvideo", "yuv4mpegpipe", "vc1", "nut", "rm", "wtv")
+AUDIO_FORMATS = ("mp3", "wav", "w64", "flac", "aac", "aiff", "ac3", "eac3", "amr", "ape", "caf", "au", "tta", "wv")
+IMAGE_FORMATS = ("png", "jpeg", "webp", "bmp", "tiff", "gif", "jpegxl", "ppm", "qoi", "exr", "psd", "svg", "dds", "sgi")
+ELEMENTARY_FORMATS = (
+    "dv",
+    "h264",
+    "hevc",
+    "vvc",
+    "av1",
+    "obu",
+    "ivf",
+    "m4v",
+    "mpegvideo",
+    "yuv4mpegpipe",
+    "vc1",
+    "nut",
+    "rm",
+    "wtv",
+)
 
 
 def open_media(path: str, max_pixels: int) -> InputContainer:
@@ -28,7 +43,9 @@ def open_media(path: str, max_pixels: int) -> InputContainer:
 
     Raises RefusedError `not_media` where FFmpeg makes nothing of it.
     """
-    formats = ",".join((*VIDEOS, *SOUNDS, *(f"{name}_pipe" for name in IMAGES), *BARE))
+    formats = ",".join(
+        (*VIDEO_FORMATS, *AUDIO_FORMATS, *(f"{name}_pipe" for name in IMAGE_FORMATS), *ELEMENTARY_FORMATS)
+    )
     options = {"protocol_whitelist": "file", "format_whitelist": formats, "max_pixels": str(max_pixels)}
     try:
         return av.open(f"file:{path}", "r", options=options, metadata_errors="replace", timeout=(10, 10))
@@ -36,12 +53,12 @@ def open_media(path: str, max_pixels: int) -> InputContainer:
         raise InvalidInputError("not_media", "is not a video, or its index is missing or broken") from error
 
 
-def main_video(container: InputContainer) -> VideoStream:
+def select_video_stream(container: InputContainer) -> VideoStream:
     """The first video stream that is not cover art. Raises RefusedError where there is none that can be played."""
     name = container.format.name
     if name.endswith("_pipe"):
         raise InvalidInputError("image", f"is a still image ({name.removesuffix('_pipe')}); give a video")
-    if not set(name.split(",")) & {*VIDEOS, *SOUNDS}:
+    if not set(name.split(",")) & {*VIDEO_FORMATS, *AUDIO_FORMATS}:
         raise InvalidInputError("container", f"is a bare {name} stream; put it into mp4, mov, mkv or webm first")
     streams = [stream for stream in container.streams if isinstance(stream, VideoStream)]
     moving = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
@@ -52,7 +69,7 @@ def main_video(container: InputContainer) -> VideoStream:
     return moving[0]
 
 
-def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
+def demux_packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
     """The packets of `streams` (all without any) until the file ends or cannot be read on."""
     try:
         yield from container.demux(*streams)
@@ -65,7 +82,7 @@ def video_packets(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Pa
 
     What lies before the first key frame cannot be decoded; players and a stream copy leave it out as well.
     """
-    restarting = stream.container.format.name in RESTARTING
+    restarting = stream.container.format.name in DISCONTINUOUS_FORMATS
     started, shift, expected = False, 0, None
     for packet in packets:
         if packet.stream_index != stream.index or packet.size == 0:

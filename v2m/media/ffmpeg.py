@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 # A playlist renamed .mp4 would read other files in spite of the protocol list; the format list stops it.
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,mxf"
-SOUND = FORMATS + ",wav,w64,mp3,flac,aac,aiff,caf,au"
-GUARD = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-RESTARTING = {"mpegts", "mpeg"}  # containers whose clock may jump in the middle, as where two recordings were joined
-DISK_WORDS = {
+CONTAINER_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,mxf"
+AUDIO_FORMATS = CONTAINER_FORMATS + ",wav,w64,mp3,flac,aac,aiff,caf,au"
+SAFE_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINER_FORMATS}
+DISCONTINUOUS_FORMATS = {
+    "mpegts",
+    "mpeg",
+}  # containers whose clock may jump in the middle, as where two recordings were joined
+DISK_ERRORS = {
     "No space left on device": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,
     "File too large": errno.EFBIG,
@@ -37,23 +40,23 @@ class FFmpegError(RuntimeError):
     """ffmpeg ended with an error; the message is the last thing it said."""
 
 
-def address(path: Path) -> str:
+def file_url(path: Path) -> str:
     """`path` as ffmpeg and PyAV take it whatever characters it holds."""
     return "file:" + os.path.abspath(path)  # noqa: PTH100 - links stay as they are
 
 
-def open_media(path: Path, formats: str = FORMATS) -> InputContainer:
+def open_media(path: Path, formats: str = CONTAINER_FORMATS) -> InputContainer:
     """Opens a media file for reading. Raises av.error.FFmpegError where it is none, or of no format that is allowed."""
     import av
 
-    return av.open(address(path), options={**GUARD, "format_whitelist": formats}, metadata_errors="ignore")
+    return av.open(file_url(path), options={**SAFE_OPTIONS, "format_whitelist": formats}, metadata_errors="ignore")
 
 
 def input_arguments(path: Path) -> list[str]:
-    return [*(word for name, value in GUARD.items() for word in (f"-{name}", value)), "-i", address(path)]
+    return [*(word for name, value in SAFE_OPTIONS.items() for word in (f"-{name}", value)), "-i", file_url(path)]
 
 
-def executable() -> str:
+def find_executable() -> str:
     """ffmpeg: `V2M_FFMPEG`, else the one in the imageio-ffmpeg wheel, else the one on PATH.
 
     Raises:
@@ -76,13 +79,13 @@ def executable() -> str:
     return found
 
 
-def version() -> str:
+def ffmpeg_version() -> str:
     """The version that ffmpeg gives of itself, such as "7.1"."""
-    return _version(executable())
+    return _query_version(find_executable())
 
 
 @functools.cache
-def _version(program: str) -> str:
+def _query_version(program: str) -> str:
     try:
         said = subprocess.run([program, "-version"], capture_output=True, timeout=20, check=True, text=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
@@ -93,7 +96,7 @@ def _version(program: str) -> str:
     return words[2]
 
 
-def run(arguments: list[str], feed: Iterable[bytes], timeout: float) -> None:
+def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: float) -> None:
     """Runs ffmpeg, writing `feed` to its standard input; nothing of it is left running, whatever happens.
 
     Raises:
@@ -101,7 +104,7 @@ def run(arguments: list[str], feed: Iterable[bytes], timeout: float) -> None:
         OSError: It said that the disk is full, a quota is used up or the file system is read-only.
         MemoryError: Something else killed it, as the kernel does when memory is short.
     """
-    command = [executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments]
+    command = [find_executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -114,7 +117,7 @@ def run(arguments: list[str], feed: Iterable[bytes], timeout: float) -> None:
     listener.start()
     timer.start()
     try:
-        _write(process.stdin, feed)
+        _feed_stdin(process.stdin, input_chunks)
         process.wait()
     finally:
         timer.cancel()
@@ -125,12 +128,12 @@ def run(arguments: list[str], feed: Iterable[bytes], timeout: float) -> None:
     if late.is_set():
         raise FFmpegError(f"ffmpeg did not finish within {timeout:.0f} s and was stopped")
     if process.returncode != 0:
-        _raise(process.returncode, b"".join(said).decode(errors="replace"))
+        _raise_failure(process.returncode, b"".join(said).decode(errors="replace"))
 
 
-def _write(pipe: IO[bytes], feed: Iterable[bytes]) -> None:
+def _feed_stdin(pipe: IO[bytes], input_chunks: Iterable[bytes]) -> None:
     try:
-        for block in feed:
+        for block in input_chunks:
             pipe.write(block)
     except BrokenPipeError:
         pass  # it stopped reading: its exit status says why
@@ -145,8 +148,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _raise(status: int, said: str) -> None:
-    for words, number in DISK_WORDS.items():
+def _raise_failure(status: int, said: str) -> None:
+    for words, number in DISK_ERRORS.items():
         if words in said:
             raise OSError(number, os.strerror(number))
     if status == -signal.SIGKILL:

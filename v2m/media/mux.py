@@ -12,15 +12,15 @@ from v2m.core.audio_ops import apply_gain
 from v2m.core.errors import UsageError
 from v2m.core.timing import clock_seconds, sample_count
 from v2m.core.types import Audio, Floats, ProgressFn, Video
-from v2m.media.ffmpeg import RESTARTING, address, input_arguments, open_media, run
+from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS, file_url, input_arguments, open_media, run_ffmpeg
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-BLOCK = 1 << 16
-PICTURES = {"gif", "apng"}  # hold no sound: their pictures are encoded anew
+BLOCK_SAMPLES = 1 << 16
+VIDEO_ONLY_FORMATS = {"gif", "apng"}  # hold no sound: their pictures are encoded anew
 # 4:2:0 needs even sides
-H264 = (*("-c:v", "libx264", "-crf", "16", "-preset", "fast", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough"),
+H264_ARGUMENTS = (*("-c:v", "libx264", "-crf", "16", "-preset", "fast", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough"),
         *("-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"))  # fmt: skip
 
 
@@ -30,40 +30,48 @@ class Container:
 
     demuxer: str
     muxer: str
-    encoder: tuple[str, ...]
-    subtitles: str | None = None
-    several_tracks: bool = True
+    audio_encoder: tuple[str, ...]
+    subtitle_codec: str | None = None
+    multiple_audio_tracks: bool = True
 
 
 # The fast coder takes half the time, and at this rate lies nearer to its input (measured: 35 dB against 31 at 192k).
-AAC = ("aac", "-aac_coder", "fast", "-b:a:0", "256k")
-OPUS, MP3 = ("libopus", "-b:a:0", "160k"), ("libmp3lame", "-b:a:0", "192k")
-MP4 = Container("mov", "mp4", AAC, "mov_text")
-MPEG_TS = Container("mpegts", "mpegts", AAC)
+AAC_ARGUMENTS = ("aac", "-aac_coder", "fast", "-b:a:0", "256k")
+OPUS_ARGUMENTS, MP3_ARGUMENTS = ("libopus", "-b:a:0", "160k"), ("libmp3lame", "-b:a:0", "192k")
+MP4 = Container("mov", "mp4", AAC_ARGUMENTS, "mov_text")
+MPEG_TS = Container("mpegts", "mpegts", AAC_ARGUMENTS)
 MPEG_PS = Container("mpeg", "mpeg", ("mp2", "-b:a:0", "256k"))
 CONTAINERS = {
     ".mp4": MP4,
     ".m4v": MP4,
-    ".mov": Container("mov", "mov", AAC, "mov_text"),
-    ".3gp": Container("mov", "3gp", AAC, "mov_text"),
-    ".mkv": Container("matroska", "matroska", AAC, "srt"),
-    ".webm": Container("matroska", "webm", OPUS, "webvtt"),
+    ".mov": Container("mov", "mov", AAC_ARGUMENTS, "mov_text"),
+    ".3gp": Container("mov", "3gp", AAC_ARGUMENTS, "mov_text"),
+    ".mkv": Container("matroska", "matroska", AAC_ARGUMENTS, "srt"),
+    ".webm": Container("matroska", "webm", OPUS_ARGUMENTS, "webvtt"),
     # AVI cannot say that a codec starts late (23 ms for MP3), so only PCM would be in time
     ".avi": Container("avi", "avi", ("pcm_s16le",)),
     ".ts": MPEG_TS,
     ".mts": MPEG_TS,
-    ".m2ts": Container("mpegts", "mpegts", (*AAC, "-mpegts_m2ts_mode", "1")),
+    ".m2ts": Container("mpegts", "mpegts", (*AAC_ARGUMENTS, "-mpegts_m2ts_mode", "1")),
     ".mpg": MPEG_PS,
     ".mpeg": MPEG_PS,
-    ".flv": Container("flv", "flv", AAC, several_tracks=False),
-    ".wmv": Container("asf", "asf", MP3),
-    ".ogv": Container("ogg", "ogg", OPUS),
+    ".flv": Container("flv", "flv", AAC_ARGUMENTS, multiple_audio_tracks=False),
+    ".wmv": Container("asf", "asf", MP3_ARGUMENTS),
+    ".ogv": Container("ogg", "ogg", OPUS_ARGUMENTS),
 }
-USUAL = {"mov": ".mp4", "gif": ".mp4", "apng": ".mp4", "mpegts": ".ts", "mpeg": ".mpg", "flv": ".flv", "asf": ".wmv"}
-USUAL |= {"avi": ".avi", "ogg": ".ogv"}
+DEFAULT_SUFFIXES = {
+    "mov": ".mp4",
+    "gif": ".mp4",
+    "apng": ".mp4",
+    "mpegts": ".ts",
+    "mpeg": ".mpg",
+    "flv": ".flv",
+    "asf": ".wmv",
+}
+DEFAULT_SUFFIXES |= {"avi": ".avi", "ogg": ".ogv"}
 
 
-def container_of(out: Path) -> Container:
+def container_for(out: Path) -> Container:
     """Raises UsageError where the suffix of `out` is none that can hold a video with music."""
     found = CONTAINERS.get(out.suffix.lower())
     if found is None:
@@ -73,26 +81,26 @@ def container_of(out: Path) -> Container:
     return found
 
 
-def usual_suffix(video: Video) -> str:
+def default_suffix(video: Video) -> str:
     """The suffix of `video` where that says what it is and can hold music, otherwise one that can."""
     names = video.container.split(",")
     own = CONTAINERS.get(video.path.suffix.lower())
     if own is not None and own.demuxer in names:
         return video.path.suffix
-    return next((USUAL[name] for name in names if name in USUAL), ".mkv")
+    return next((DEFAULT_SUFFIXES[name] for name in names if name in DEFAULT_SUFFIXES), ".mkv")
 
 
-def same_kind(video: Video, container: Container) -> bool:
+def is_same_format(video: Video, container: Container) -> bool:
     return container.demuxer in video.container.split(",")
 
 
-def encoded_anew(video: Video) -> bool:
+def needs_reencode(video: Video) -> bool:
     """Whether the pictures cannot be copied, as nothing that holds them holds sound."""
-    return bool(PICTURES & set(video.container.split(",")))
+    return bool(VIDEO_ONLY_FORMATS & set(video.container.split(",")))
 
 
 @dataclass(frozen=True)
-class Job:
+class MuxJob:
     """One file to write: `sound` times `gain` (one value per `audio_ops.HOP`) becomes the first and default track.
 
     `kept` are the audio streams of the input that go along.
@@ -100,22 +108,24 @@ class Job:
 
     video: Video
     container: Container
-    sound: Audio
+    audio: Audio
     gain: Floats
-    kept: Sequence[int]
+    kept_tracks: Sequence[int]
     metadata: Mapping[str, str]
 
     @property
-    def lead(self) -> float:
+    def leading_silence(self) -> float:
         """Seconds of silence before the sound: AVI has no times but counts, so that nothing in it can start late."""
-        return self.video.offset if self.container.demuxer == "avi" and same_kind(self.video, self.container) else 0.0
+        return (
+            self.video.offset if self.container.demuxer == "avi" and is_same_format(self.video, self.container) else 0.0
+        )
 
     @property
-    def keeps_subtitles(self) -> bool:
-        return same_kind(self.video, self.container) or self.container.subtitles is not None
+    def copies_subtitles(self) -> bool:
+        return is_same_format(self.video, self.container) or self.container.subtitle_codec is not None
 
 
-def write(job: Job, out: Path, timeout: float, progress: ProgressFn | None = None) -> None:
+def mux(job: MuxJob, out: Path, timeout: float, progress: ProgressFn | None = None) -> None:
     """Writes `out` with ffmpeg; `progress` is told how much of the sound it has taken.
 
     Raises:
@@ -123,29 +133,29 @@ def write(job: Job, out: Path, timeout: float, progress: ProgressFn | None = Non
     """
     with open_media(job.video.path) as media, tempfile.TemporaryDirectory(prefix="v2m-") as folder:
         # ffmpeg joins the parts of a clock that restarts, but only without -copyts, and then its 0 is elsewhere
-        joined = bool(RESTARTING & set(job.video.container.split(",")))
-        start = _start(media, job) if joined else 0.0
+        joined = bool(DISCONTINUOUS_FORMATS & set(job.video.container.split(",")))
+        start = _earliest_start(media, job) if joined else 0.0
         command = [
             *([] if joined else ["-copyts"]),
-            *("-itsoffset", f"{start - job.video.offset + job.lead:.6f}", *input_arguments(job.video.path)),
-            *("-f", "f32le", "-ar", str(job.sound.sample_rate), "-ch_layout", "stereo"),
+            *("-itsoffset", f"{start - job.video.offset + job.leading_silence:.6f}", *input_arguments(job.video.path)),
+            *("-f", "f32le", "-ar", str(job.audio.sample_rate), "-ch_layout", "stereo"),
             *("-protocol_whitelist", "pipe", "-i", "pipe:0"),
-            *_streams(job, Tracks.of(media), Path(folder)),
-            *_tags(job, media.metadata),
-            *("-f", job.container.muxer, address(out)),
+            *_stream_arguments(job, VideoTracks.from_container(media), Path(folder)),
+            *_metadata_arguments(job, media.metadata),
+            *("-f", job.container.muxer, file_url(out)),
         ]
-        run(command, _feed(job, progress), timeout)
+        run_ffmpeg(command, _pcm_chunks(job, progress), timeout)
 
 
 @dataclass(frozen=True)
-class Tracks:
+class VideoTracks:
     """Which streams of a container hold moving pictures, and the covers (still pictures) in it."""
 
-    moving: tuple[int, ...]
+    video: tuple[int, ...]
     covers: tuple[int, ...]
 
     @classmethod
-    def of(cls, media: InputContainer) -> Tracks:
+    def from_container(cls, media: InputContainer) -> VideoTracks:
         from av.stream import Disposition
 
         still = Disposition.attached_pic
@@ -153,58 +163,58 @@ class Tracks:
         return cls(tuple(stream.index for stream in media.streams.video if stream.index not in covers), covers)
 
 
-def _start(media: InputContainer, job: Job) -> float:
+def _earliest_start(media: InputContainer, job: MuxJob) -> float:
     """The first time stamp in the streams that are used, in seconds."""
-    used = [stream for stream in media.streams if stream.type != "audio" or stream.index in job.kept]
+    used = [stream for stream in media.streams if stream.type != "audio" or stream.index in job.kept_tracks]
     times = [clock_seconds(stream.start_time, stream.time_base) for stream in used if stream.start_time is not None]
     return min(times, default=0.0)
 
 
-def _streams(job: Job, tracks: Tracks, folder: Path) -> list[str]:
-    same = same_kind(job.video, job.container)
-    chosen = [f"0:{index}" for index in tracks.moving]
-    words = ["-c", "copy", *(H264 if encoded_anew(job.video) else ())]
+def _stream_arguments(job: MuxJob, tracks: VideoTracks, folder: Path) -> list[str]:
+    same = is_same_format(job.video, job.container)
+    chosen = [f"0:{index}" for index in tracks.video]
+    words = ["-c", "copy", *(H264_ARGUMENTS if needs_reencode(job.video) else ())]
     if job.container.muxer == "mp4":
         chosen += [f"0:{index}" for index in tracks.covers]
-    chosen += ["1:a", *(f"0:{index}" for index in job.kept)]
-    if job.keeps_subtitles:
+    chosen += ["1:a", *(f"0:{index}" for index in job.kept_tracks)]
+    if job.copies_subtitles:
         chosen.append("0:s?")
-        if job.container.subtitles and (not same or job.container.muxer == "webm"):
-            words += ["-c:s", job.container.subtitles]
+        if job.container.subtitle_codec and (not same or job.container.muxer == "webm"):
+            words += ["-c:s", job.container.subtitle_codec]
     if job.container.muxer == "matroska":
         chosen += ["0:t?"] if same else []
         present = sum(stream.kind == "attachment" for stream in job.video.streams) if same else 0
-        words += _attach(job.video.path, tracks.covers, folder, present)
-    kept = [word for number in range(1, len(job.kept) + 1) for word in (f"-disposition:a:{number}", "-default")]
+        words += _cover_arguments(job.video.path, tracks.covers, folder, present)
+    kept = [word for number in range(1, len(job.kept_tracks) + 1) for word in (f"-disposition:a:{number}", "-default")]
     maps = [word for stream in chosen for word in ("-map", stream)]
-    return [*maps, *words, "-c:a:0", *job.container.encoder, "-disposition:a:0", "default", *kept]
+    return [*maps, *words, "-c:a:0", *job.container.audio_encoder, "-disposition:a:0", "default", *kept]
 
 
-def _attach(path: Path, covers: Sequence[int], folder: Path, present: int) -> list[str]:
+def _cover_arguments(path: Path, covers: Sequence[int], folder: Path, num_attachments: int) -> list[str]:
     """Matroska holds covers as attachments: copied as streams they would turn into further videos.
 
     `present` attachments stand before them.
     """
     words: list[str] = []
-    for number, index in enumerate(covers, present):
+    for number, index in enumerate(covers, num_attachments):
         with open_media(path) as media:
             stream = media.streams.video[[video.index for video in media.streams.video].index(index)]
             kind = "jpeg" if stream.codec_context.name == "mjpeg" else stream.codec_context.name
             picture = folder / f"cover{index}.{kind}"
             picture.write_bytes(bytes(next(media.demux(stream))))
-        words += ["-attach", address(picture), f"-metadata:s:t:{number}", f"mimetype=image/{kind}"]
+        words += ["-attach", file_url(picture), f"-metadata:s:t:{number}", f"mimetype=image/{kind}"]
         words += [f"-metadata:s:t:{number}", f"filename={'cover' if index == covers[0] else picture.stem}.{kind}"]
     return words
 
 
-def _tags(job: Job, present: Mapping[str, str]) -> list[str]:
+def _metadata_arguments(job: MuxJob, source_metadata: Mapping[str, str]) -> list[str]:
     words = ["-map_metadata", "0", "-map_chapters", "0"]
-    old = {name.lower(): value for name, value in present.items()}
+    old = {name.lower(): value for name, value in source_metadata.items()}
     for name, value in job.metadata.items():
         before = old.get(name.lower(), "")
         words += ["-metadata", f"{name}={value if not before or value in before else f'{before}; {value}'}"]
     language = next((stream.language for stream in job.video.audio_streams), None)
-    if job.kept and language:
+    if job.kept_tracks and language:
         words += ["-metadata:s:a:0", f"language={language}"]
     if job.container.demuxer == "mov":
         # without the second flag, what a phone says of itself (com.apple.quicktime.make, location …) would be lost
@@ -213,11 +223,11 @@ def _tags(job: Job, present: Mapping[str, str]) -> list[str]:
     return words
 
 
-def _feed(job: Job, progress: ProgressFn | None) -> Iterator[bytes]:
-    yield bytes(8 * sample_count(job.lead, job.sound.sample_rate))  # two floats a sample
-    for start in range(0, len(job.sound), BLOCK):
-        piece = job.sound.samples[:, start : start + BLOCK].copy()
+def _pcm_chunks(job: MuxJob, progress: ProgressFn | None) -> Iterator[bytes]:
+    yield bytes(8 * sample_count(job.leading_silence, job.audio.sample_rate))  # two floats a sample
+    for start in range(0, len(job.audio), BLOCK_SAMPLES):
+        piece = job.audio.samples[:, start : start + BLOCK_SAMPLES].copy()
         apply_gain(piece, job.gain, start)
         yield piece.T.tobytes()
         if progress is not None:
-            progress(min(1.0, (start + BLOCK) / len(job.sound)))
+            progress(min(1.0, (start + BLOCK_SAMPLES) / len(job.audio)))

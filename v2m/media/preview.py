@@ -6,22 +6,43 @@ from pathlib import Path
 
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.types import Video
-from v2m.media.ffmpeg import address, input_arguments, run
+from v2m.media.ffmpeg import file_url, input_arguments, run_ffmpeg
 
-HEIGHT = 240  # pixels at most
-ENCODING = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "28", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough")
+MAX_HEIGHT = 240  # pixels at most
+ENCODER_ARGUMENTS = (
+    "-c:v",
+    "libx264",
+    "-preset",
+    "veryfast",
+    "-crf",
+    "28",
+    "-pix_fmt",
+    "yuv420p",
+    "-fps_mode",
+    "passthrough",
+)
 
 
-def preview(video: Video, out: Path) -> None:
+def write_preview(video: Video, out: Path) -> None:
     """Writes the pictures of `video`, as long as it is, to `out`, an MP4; whole or not at all, over an older one.
 
     Raises:
         FFmpegError, OSError: See `v2m.media.ffmpeg.run`.
     """
     assert video.start == 0, "a span is taken from the begin"
-    size = f"scale=-2:'min({HEIGHT},trunc(ih/2)*2)',setsar=1"  # 4:2:0 needs even sides
-    wanted = ["-map", "0:V:0", "-t", f"{video.duration:.6f}", "-vf", size, *ENCODING, "-movflags", "+faststart"]
+    size = f"scale=-2:'min({MAX_HEIGHT},trunc(ih/2)*2)',setsar=1"  # 4:2:0 needs even sides
+    wanted = [
+        "-map",
+        "0:V:0",
+        "-t",
+        f"{video.duration:.6f}",
+        "-vf",
+        size,
+        *ENCODER_ARGUMENTS,
+        "-movflags",
+        "+faststart",
+    ]
     with temporary_sibling(out) as temporary:
-        command = [*input_arguments(video.path), *wanted, "-f", "mp4", address(temporary)]
-        run(command, (), timeout=120 + 30 * video.duration)
+        command = [*input_arguments(video.path), *wanted, "-f", "mp4", file_url(temporary)]
+        run_ffmpeg(command, (), timeout=120 + 30 * video.duration)
         publish(temporary, out)

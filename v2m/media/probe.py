@@ -20,59 +20,61 @@ from av.video.stream import VideoStream
 from v2m.core import types
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds, mean_rate
-from v2m.media.demux import demuxed, main_video, open_media, video_packets
-from v2m.media.ffmpeg import RESTARTING
-from v2m.media.pyav_reader import Orientation, Tally, decode
+from v2m.media.demux import demux_packets, open_media, select_video_stream, video_packets
+from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS
+from v2m.media.pyav_reader import DecodeStats, Orientation, decode_frames
 
 # Where decord's seeking was found exact; AVI's clock counts packets in coding order and says nothing of B-frames.
-SEEKABLE, UNSEEKABLE_CODECS = {"mov", "matroska", "flv"}, {"av1", "gif", "apng", "vvc"}
-SMALLEST_SEEKABLE = 33  # pixels a side
-COUNTING = {"avi"}
-MICROSECONDS = Fraction(1, av.time_base)
-CUT_OFF = 0.5  # seconds that a file may end before its header says
-LONE_FRAME = 0.04  # seconds that a frame stays where nothing says how long
-SHORT = 0.1  # seconds below which there is hardly a video
+SEEKABLE_FORMATS, UNSEEKABLE_CODECS = {"mov", "matroska", "flv"}, {"av1", "gif", "apng", "vvc"}
+MIN_SEEKABLE_SIDE = 33  # pixels a side
+FORMATS_WITHOUT_PTS = {"avi"}
+AV_TIME_BASE = Fraction(1, av.time_base)
+TRUNCATION_TOLERANCE_S = 0.5  # seconds that a file may end before its header says
+SINGLE_FRAME_S = 0.04  # seconds that a frame stays where nothing says how long
+SHORT_VIDEO_S = 0.1  # seconds below which there is hardly a video
 TRIAL_FRAMES = 8
 
 
 @dataclass
-class Walk:
+class PacketScan:
     """What one pass over the packets found. `ticks`: the shown frames' times on the stream's clock, in file order."""
 
     ticks: list[int] = field(default_factory=list)
     last_duration: int = 0
-    discarded: int = 0  # by an edit list
-    untimed: int = 0
-    leading: int = 0  # shown before the key frame that they follow in the file, which marks an open GOP
-    met: int = 0  # all video packets, also those before the first key frame
-    from_start: bool = True
-    end: float = 0.0  # of any stream, seconds on the container's clock
-    torn: bool = False  # the last packet is not whole
+    num_discarded: int = 0  # by an edit list
+    num_without_pts: int = 0
+    num_leading: int = 0  # shown before the key frame that they follow in the file, which marks an open GOP
+    num_packets: int = 0  # all video packets, also those before the first key frame
+    starts_with_keyframe: bool = True
+    end_time: float = 0.0  # of any stream, seconds on the container's clock
+    truncated: bool = False  # the last packet is not whole
 
 
 def probe(path: str, limits: dict[str, float]) -> dict[str, Any]:
     """The facts of a `Video` as plain values, its timestamps an array. Raises RefusedError."""
     with open_media(path, int(limits["pixels"])) as container:
-        stream = main_video(container)
+        stream = select_video_stream(container)
         width, height = _declared_size(container, stream, path)
         _check_header(container, stream, width * height, limits)
-        walk = _walk(container, stream, limits["frames"])
+        walk = _scan_packets(container, stream, limits["frames"])
         if not walk.ticks:
-            reason, what = ("undecodable", "no frame that can be shown") if walk.met else ("not_media", "no frames")
+            reason, what = (
+                ("undecodable", "no frame that can be shown") if walk.num_packets else ("not_media", "no frames")
+            )
             raise InvalidInputError(reason, f"declares a video stream but holds {what}")
-        facts = _timing(stream, walk)
-        _check_length(facts["duration"], limits["duration"])
-        _check_total(len(facts["timestamps"]) * width * height, limits["total_pixels"])
+        facts = _frame_times(stream, walk)
+        _check_duration(facts["duration"], limits["duration"])
+        _check_total_pixels(len(facts["timestamps"]) * width * height, limits["total_pixels"])
         facts |= {
             "container": container.format.name,
             "codec": stream.codec_context.codec.canonical_name,
-            "streams": [asdict(each) for each in _streams(container)],
+            "streams": [asdict(each) for each in _list_streams(container)],
             "stream": stream.index,
-            "warnings": _warnings(container, walk, facts),
-            "ordered": bool(walk.untimed) or container.format.name in COUNTING,
+            "warnings": _find_warnings(container, walk, facts),
+            "ordered": bool(walk.num_without_pts) or container.format.name in FORMATS_WITHOUT_PTS,
         }
-        seekable = _seekable(container, walk, facts) and _is_text(path)
-    return facts | _geometry(_first_frame(path, facts["stream"], limits), (width, height), seekable)
+        seekable = _is_seekable(container, walk, facts) and _is_utf8(path)
+    return facts | _geometry(_decode_first_frame(path, facts["stream"], limits), (width, height), seekable)
 
 
 def _declared_size(container: InputContainer, stream: VideoStream, path: str) -> tuple[int, int]:
@@ -89,74 +91,76 @@ def _check_header(container: InputContainer, stream: VideoStream, pixels: int, l
             f"has frames of {pixels / 1e6:.1f} million pixels, more than {limits['pixels'] / 1e6:.1f}; scale it down",
         )
     if stream.duration is not None:
-        _check_length(clock_seconds(stream.duration, stream.time_base), limits["duration"])
+        _check_duration(clock_seconds(stream.duration, stream.time_base), limits["duration"])
     elif container.duration is not None:
-        _check_length(clock_seconds(container.duration, MICROSECONDS), limits["duration"])
-    _check_count(stream.frames, limits["frames"])
-    _check_total(stream.frames * pixels, limits["total_pixels"])
+        _check_duration(clock_seconds(container.duration, AV_TIME_BASE), limits["duration"])
+    _check_num_frames(stream.frames, limits["frames"])
+    _check_total_pixels(stream.frames * pixels, limits["total_pixels"])
 
 
-def _check_length(seconds: float, most: float) -> None:
-    if seconds > most:
+def _check_duration(duration: float, max_duration: float) -> None:
+    if duration > max_duration:
         raise InvalidInputError(
-            "too_long", f"lasts {seconds:.0f} s, more than {most:g} s; cut it into parts or raise limits.duration"
+            "too_long",
+            f"lasts {duration:.0f} s, more than {max_duration:g} s; cut it into parts or raise limits.duration",
         )
 
 
-def _check_count(frames: int, most: float) -> None:
-    if frames > most:
+def _check_num_frames(num_frames: int, max_frames: float) -> None:
+    if num_frames > max_frames:
         raise InvalidInputError(
-            "too_many_frames", f"has {frames} frames or more, over {most:g}; cut it into parts or raise limits.frames"
+            "too_many_frames",
+            f"has {num_frames} frames or more, over {max_frames:g}; cut it into parts or raise limits.frames",
         )
 
 
-def _check_total(pixels: int, most: float) -> None:
-    if pixels > most:
+def _check_total_pixels(pixels: int, max_pixels: float) -> None:
+    if pixels > max_pixels:
         raise InvalidInputError(
-            "too_large", f"has {pixels:.1e} pixels in all, more than {most:.1e}; scale it down or cut it"
+            "too_large", f"has {pixels:.1e} pixels in all, more than {max_pixels:.1e}; scale it down or cut it"
         )
 
 
-def _walk(container: InputContainer, stream: VideoStream, most: float) -> Walk:
-    walk = Walk()
+def _scan_packets(container: InputContainer, stream: VideoStream, max_frames: float) -> PacketScan:
+    walk = PacketScan()
     key = latest = None
-    for packet in video_packets(_watched(container, stream, walk), stream):
-        walk.torn = packet.is_corrupt
-        walk.untimed += packet.pts is None
+    for packet in video_packets(_count_packets(container, stream, walk), stream):
+        walk.truncated = packet.is_corrupt
+        walk.num_without_pts += packet.pts is None
         ticks = packet.dts if packet.pts is None else packet.pts
         if packet.is_discard or ticks is None:
-            walk.discarded += packet.is_discard
+            walk.num_discarded += packet.is_discard
             continue
         walk.ticks.append(ticks)
-        _check_count(len(walk.ticks), most)
+        _check_num_frames(len(walk.ticks), max_frames)
         if packet.is_keyframe:
             key = ticks
-        walk.leading += key is not None and ticks < key
+        walk.num_leading += key is not None and ticks < key
         if latest is None or ticks > latest:
             latest, walk.last_duration = ticks, packet.duration or 0
-    if walk.torn and len(walk.ticks) > 1:
+    if walk.truncated and len(walk.ticks) > 1:
         walk.ticks.pop()
     return walk
 
 
-def _watched(container: InputContainer, stream: VideoStream, walk: Walk) -> Iterator[Packet]:
+def _count_packets(container: InputContainer, stream: VideoStream, walk: PacketScan) -> Iterator[Packet]:
     """All packets of the file; notes what `video_packets` does not pass on."""
-    for packet in demuxed(container):
+    for packet in demux_packets(container):
         if packet.stream_index == stream.index and packet.size:
-            walk.from_start &= walk.met > 0 or packet.is_keyframe
-            walk.met += 1
+            walk.starts_with_keyframe &= walk.num_packets > 0 or packet.is_keyframe
+            walk.num_packets += 1
         if packet.pts is not None:
-            walk.end = max(walk.end, clock_seconds(packet.pts + (packet.duration or 0), packet.time_base))
+            walk.end_time = max(walk.end_time, clock_seconds(packet.pts + (packet.duration or 0), packet.time_base))
         yield packet
 
 
-def _timing(stream: VideoStream, walk: Walk) -> dict[str, Any]:
+def _frame_times(stream: VideoStream, walk: PacketScan) -> dict[str, Any]:
     ticks = np.unique(walk.ticks)
     timestamps = clock_seconds(ticks - ticks[0], stream.time_base)
     if walk.last_duration:
         last = clock_seconds(walk.last_duration, stream.time_base)
     else:
-        last = float(np.median(np.diff(timestamps))) if len(ticks) > 1 else LONE_FRAME
+        last = float(np.median(np.diff(timestamps))) if len(ticks) > 1 else SINGLE_FRAME_S
     duration = float(timestamps[-1]) + last
     return {
         "timestamps": timestamps,
@@ -166,7 +170,7 @@ def _timing(stream: VideoStream, walk: Walk) -> dict[str, Any]:
     }
 
 
-def _streams(container: InputContainer) -> Iterator[types.Stream]:
+def _list_streams(container: InputContainer) -> Iterator[types.Stream]:
     for stream in container.streams:
         sound = stream.codec_context if isinstance(stream, AudioStream) else None
         yield types.Stream(
@@ -180,34 +184,36 @@ def _streams(container: InputContainer) -> Iterator[types.Stream]:
         )
 
 
-def _warnings(container: InputContainer, walk: Walk, facts: dict[str, Any]) -> list[str]:
+def _find_warnings(container: InputContainer, walk: PacketScan, facts: dict[str, Any]) -> list[str]:
     found = []
-    declared = clock_seconds(container.duration or 0, MICROSECONDS)
-    ends_early = container.format.name not in RESTARTING and declared > walk.end + CUT_OFF
-    if walk.torn or ends_early:
+    declared = clock_seconds(container.duration or 0, AV_TIME_BASE)
+    ends_early = (
+        container.format.name not in DISCONTINUOUS_FORMATS and declared > walk.end_time + TRUNCATION_TOLERANCE_S
+    )
+    if walk.truncated or ends_early:
         found.append(f"truncated: the file breaks off; {facts['duration']:.2f} s of video can be read")
-    if not walk.from_start:
+    if not walk.starts_with_keyframe:
         found.append("no_keyframe_start: the first frames lack their key frame and are left out")
     if len(facts["timestamps"]) == 1:
         found.append("one_frame: the video is a single frame")
-    elif facts["duration"] < SHORT:
+    elif facts["duration"] < SHORT_VIDEO_S:
         found.append(f"short: the video lasts only {facts['duration']:.3f} s")
     return found
 
 
-def _seekable(container: InputContainer, walk: Walk, facts: dict[str, Any]) -> bool:
+def _is_seekable(container: InputContainer, walk: PacketScan, facts: dict[str, Any]) -> bool:
     """Whether decord's index of this file can be trusted: every packet a frame, every key frame a clean start."""
     return (
-        bool(set(container.format.name.split(",")) & SEEKABLE)
+        bool(set(container.format.name.split(",")) & SEEKABLE_FORMATS)
         and facts["codec"] not in UNSEEKABLE_CODECS
         and len(container.streams.video) == 1
-        and walk.from_start
-        and not (walk.discarded or walk.untimed or walk.leading or walk.torn)
-        and len(facts["timestamps"]) == walk.met
+        and walk.starts_with_keyframe
+        and not (walk.num_discarded or walk.num_without_pts or walk.num_leading or walk.truncated)
+        and len(facts["timestamps"]) == walk.num_packets
     )
 
 
-def _is_text(path: str) -> bool:
+def _is_utf8(path: str) -> bool:
     """Whether the name is valid UTF-8, as decord wants it."""
     try:
         path.encode()
@@ -216,19 +222,19 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def _first_frame(path: str, stream: int, limits: dict[str, float]) -> VideoFrame:
+def _decode_first_frame(path: str, stream: int, limits: dict[str, float]) -> VideoFrame:
     """Raises RefusedError `undecodable` unless the first frames come at a rate that promises the rest."""
-    tally, first = Tally(), None
+    tally, first = DecodeStats(), None
     with open_media(path, int(limits["pixels"])) as container:
         video = container.streams[stream]
         assert isinstance(video, VideoStream)
-        for frame in decode(container, video, tally):
+        for frame in decode_frames(container, video, tally):
             first = first or frame
-            if tally.frames >= TRIAL_FRAMES and tally.decodable:
+            if tally.num_frames >= TRIAL_FRAMES and tally.is_decodable:
                 break
-    if first is None or not tally.decodable:
+    if first is None or not tally.is_decodable:
         raise InvalidInputError(
-            "undecodable", f"{tally.frames} of {tally.packets} packets decode; encrypted or damaged?"
+            "undecodable", f"{tally.num_frames} of {tally.num_packets} packets decode; encrypted or damaged?"
         )
     return first
 
@@ -248,7 +254,7 @@ def _geometry(frame: VideoFrame, declared: tuple[int, int], seekable: bool) -> d
         "height": height,
         "rotation": orientation.rotation,
         "orientation": astuple(orientation),
-        "seekable": seekable and upright and min(coded) >= SMALLEST_SEEKABLE,
+        "seekable": seekable and upright and min(coded) >= MIN_SEEKABLE_SIDE,
     }
 
 

@@ -22,11 +22,11 @@ from av.video.stream import VideoStream
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds
 from v2m.core.types import Pixels
-from v2m.media.demux import demuxed, open_media, video_packets
+from v2m.media.demux import demux_packets, open_media, video_packets
 
-LEAST_SHARE = 0.25  # of the packets must decode; encrypted or misnamed streams give a few frames of noise
+MIN_DECODABLE_RATIO = 0.25  # of the packets must decode; encrypted or misnamed streams give a few frames of noise
 CHUNK_BYTES = 1 << 20
-THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds pictures: 8K on 16 of them would need gigabytes
+NUM_THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds pictures: 8K on 16 of them would need gigabytes
 
 
 @dataclass(frozen=True)
@@ -49,44 +49,44 @@ class Orientation:
 
 
 @dataclass
-class Tally:
+class DecodeStats:
     """How decoding went, to the end of the file if `complete`. The decoder itself calls `corrupt` frames broken."""
 
-    packets: int = 0
-    frames: int = 0
-    errors: int = 0
-    corrupt: int = 0
+    num_packets: int = 0
+    num_frames: int = 0
+    num_errors: int = 0
+    num_corrupt: int = 0
     complete: bool = False
 
     @property
-    def decodable(self) -> bool:
-        return self.frames > 0 and self.frames >= LEAST_SHARE * self.packets
+    def is_decodable(self) -> bool:
+        return self.num_frames > 0 and self.num_frames >= MIN_DECODABLE_RATIO * self.num_packets
 
 
-def decode(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
+def decode_frames(container: InputContainer, stream: VideoStream, stats: DecodeStats) -> Iterator[VideoFrame]:
     """Every frame that can be decoded, packet by packet: a bad one costs itself, not the rest."""
     context = stream.codec_context
-    context.thread_type, context.thread_count = ThreadType.AUTO, THREADS
+    context.thread_type, context.thread_count = ThreadType.AUTO, NUM_THREADS
     context.options = {"max_pixels": container.options["max_pixels"]}
-    for packet in video_packets(demuxed(container, stream), stream):
-        tally.packets += not packet.is_discard
-        yield from _decoded(stream, packet, tally)
-    yield from _decoded(stream, None, tally)
-    tally.complete = True
+    for packet in video_packets(demux_packets(container, stream), stream):
+        stats.num_packets += not packet.is_discard
+        yield from _decode_packet(stream, packet, stats)
+    yield from _decode_packet(stream, None, stats)
+    stats.complete = True
 
 
-def _decoded(stream: VideoStream, packet: Packet | None, tally: Tally) -> list[VideoFrame]:
+def _decode_packet(stream: VideoStream, packet: Packet | None, stats: DecodeStats) -> list[VideoFrame]:
     try:
         frames = stream.codec_context.decode(packet)
     except FFmpegError:
-        tally.errors += 1
+        stats.num_errors += 1
         return []
-    tally.frames += len(frames)
-    tally.corrupt += sum(frame.is_corrupt for frame in frames)
+    stats.num_frames += len(frames)
+    stats.num_corrupt += sum(frame.is_corrupt for frame in frames)
     return frames
 
 
-def read(
+def read_frames(
     path: str,
     *,
     stream: int,
@@ -96,23 +96,23 @@ def read(
     orientation: Sequence[bool],
     times: Sequence[float] | None,
     order: Sequence[float] | None,
-    tally: Tally,
+    tally: DecodeStats,
 ) -> Iterator[tuple[list[float], Pixels]]:
     """Frames with their times in chunks of (F,) and (F, H, W, 3): those on screen at the rising `times`, or all.
 
     `size` is W, H. Seconds count from `start` on the stream's clock; where that cannot be trusted, `order` gives the
     time of each frame in turn. Raises RefusedError `undecodable` at the end where hardly anything decoded.
     """
-    paint = _Painter(size, Orientation(*orientation))
+    paint = _FrameConverter(size, Orientation(*orientation))
     most = max(1, CHUNK_BYTES // (3 * size[0] * size[1]))
     with open_media(path, max_pixels) as container:
         video = container.streams[stream]
         assert isinstance(video, VideoStream)
-        frames = _timed(decode(container, video, tally), video.time_base, start, order)
+        frames = _with_times(decode_frames(container, video, tally), video.time_base, start, order)
         seconds: list[float] = []
         images: list[Pixels] = []
         given = 0
-        for time, frame in frames if times is None else _shown(frames, times):
+        for time, frame in frames if times is None else _frames_at(frames, times):
             given += 1
             seconds.append(time)
             images.append(paint(frame))
@@ -121,11 +121,11 @@ def read(
                 seconds, images = [], []
         if images:
             yield seconds, np.stack(images)
-    if tally.complete and not (given and tally.decodable):
+    if tally.complete and not (given and tally.is_decodable):
         raise InvalidInputError("undecodable", "can hardly be decoded; is it encrypted or damaged?")
 
 
-def _timed(
+def _with_times(
     frames: Iterable[VideoFrame], time_base: Fraction | None, start: float, order: Sequence[float] | None
 ) -> Iterator[tuple[float, VideoFrame]]:
     """Frames with rising times from 0; what comes before or out of turn is never on screen."""
@@ -141,7 +141,9 @@ def _timed(
             latest = time
 
 
-def _shown(frames: Iterable[tuple[float, VideoFrame]], times: Sequence[float]) -> Iterator[tuple[float, VideoFrame]]:
+def _frames_at(
+    frames: Iterable[tuple[float, VideoFrame]], times: Sequence[float]
+) -> Iterator[tuple[float, VideoFrame]]:
     """For each instant the last frame that is not after it (or the first one), as `timing.shown_at` has it."""
     instants = iter(times)
     instant = next(instants, None)
@@ -158,7 +160,7 @@ def _shown(frames: Iterable[tuple[float, VideoFrame]], times: Sequence[float]) -
         instant = next(instants, None)
 
 
-class _Painter:
+class _FrameConverter:
     """Frames to upright RGB arrays of one size; a frame asked for again is not converted again."""
 
     def __init__(self, size: Sequence[int], orientation: Orientation) -> None:

@@ -19,17 +19,17 @@ import numpy as np
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import every, shown_at
 from v2m.core.types import Floats, FrameSource, Pixels, ProgressFn, Stream, Video, VisualFeatures
-from v2m.media.decoder_process import Child, ChildError
+from v2m.media.decoder_process import DecoderProcess, DecoderProcessError
 
 Decoder = Literal["auto", "decord", "pyav"]
-SUFFIXES = frozenset({
+VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ts", ".m2ts", ".mts",
     ".mpg", ".mpeg", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".gif", ".apng",
 })  # fmt: skip
 
-_SLOWEST = 2e7  # pixels that even a slow machine decodes in a second
-_READING = 5e7  # bytes that even a slow disk gives in a second
-_HLS = (b"#EXT-X-STREAM-INF:", b"#EXT-X-TARGETDURATION:", b"#EXT-X-MEDIA-SEQUENCE:")
+_MIN_DECODE_RATE = 2e7  # pixels that even a slow machine decodes in a second
+_MIN_READ_RATE = 5e7  # bytes that even a slow disk gives in a second
+_HLS_TAGS = (b"#EXT-X-STREAM-INF:", b"#EXT-X-TARGETDURATION:", b"#EXT-X-MEDIA-SEQUENCE:")
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Limits:
     frames: int = 500_000
     total_pixels: float = 1e12
     memory: int = 4_000_000_000
-    probing: float = 20.0
-    reading: float = 60.0
+    probe_timeout: float = 20.0
+    read_timeout: float = 60.0
 
 
-LIMITS = Limits()
+DEFAULT_LIMITS = Limits()
 
 
-def open(path: str | Path, limits: Limits = LIMITS, decoder: Decoder = "auto") -> Video:
+def open(path: str | Path, limits: Limits = DEFAULT_LIMITS, decoder: Decoder = "auto") -> Video:
     """Probes a video file, decodes its first frames and leaves the rest for later.
 
     `decoder` says who seeks the frames that `Video.frames` asks for: decord only where it was found exact ("auto"),
@@ -67,17 +67,17 @@ def open(path: str | Path, limits: Limits = LIMITS, decoder: Decoder = "auto") -
     too_many_frames, undecodable.
     """
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 (symlinks stay: the name is shown to the user)
-    size = _gate(absolute)
-    child = Child(limits.memory)
+    size = _check_file(absolute)
+    child = DecoderProcess(limits.memory)
     request = {"task": "probe", "path": str(absolute), "limits": asdict(limits)}
     try:
-        [(facts, payload)] = child.ask(request, limits.probing + size / _READING)
+        [(facts, payload)] = child.request(request, limits.probe_timeout + size / _MIN_READ_RATE)
     except InvalidInputError as error:
-        raise _refused(absolute, error.reason, str(error)) from None
-    except ChildError as error:
-        raise _refused(absolute, "undecodable", f"cannot be probed: the prober {error}") from None
+        raise _input_error(absolute, error.reason, str(error)) from None
+    except DecoderProcessError as error:
+        raise _input_error(absolute, "undecodable", f"cannot be probed: the prober {error}") from None
     timestamps = np.frombuffer(payload, np.float64)
-    source = Frames(absolute, facts, timestamps, limits=limits, decoder=decoder, child=child)
+    source = FileFrameSource(absolute, facts, timestamps, limits=limits, decoder=decoder, process=child)
     names = ("container", "codec", "width", "height", "rotation", "fps", "duration", "offset")
     return Video(
         path=absolute,
@@ -89,45 +89,52 @@ def open(path: str | Path, limits: Limits = LIMITS, decoder: Decoder = "auto") -
     )
 
 
-def warnings(video: Video) -> tuple[str, ...]:
+def current_warnings(video: Video) -> tuple[str, ...]:
     """What is known to be wrong with the file by now: reading finds damage that opening does not."""
-    return video.source.warnings if isinstance(video.source, Frames) else video.warnings
+    return video.source.warnings if isinstance(video.source, FileFrameSource) else video.warnings
 
 
-class Frames(FrameSource):
+class FileFrameSource(FrameSource):
     """The frames of one opened file; `decoder` is who read last, `warnings` grow as damage is met."""
 
     def __init__(
-        self, path: Path, facts: dict[str, Any], timestamps: Floats, *, limits: Limits, decoder: Decoder, child: Child
+        self,
+        path: Path,
+        info: dict[str, Any],
+        timestamps: Floats,
+        *,
+        limits: Limits,
+        decoder: Decoder,
+        process: DecoderProcess,
     ) -> None:
-        self.warnings: tuple[str, ...] = tuple(facts["warnings"])
+        self.warnings: tuple[str, ...] = tuple(info["warnings"])
         self.decoder = "pyav"
-        self.duration: float = facts["duration"]
-        self.fps: float = facts["fps"]
-        self._path, self._facts, self._timestamps, self._child = path, facts, timestamps, child
-        self._pixels = limits.pixels
-        pixels = len(timestamps) * facts["width"] * facts["height"]
-        self._seconds = max(limits.reading, 2 * self.duration, pixels / _SLOWEST)
-        self._seek = decoder == "decord" or (decoder == "auto" and facts["seekable"])
-        self._picture: VisualFeatures | None = None
+        self.duration: float = info["duration"]
+        self.fps: float = info["fps"]
+        self._path, self._info, self._timestamps, self._process = path, info, timestamps, process
+        self._max_pixels = limits.pixels
+        pixels = len(timestamps) * info["width"] * info["height"]
+        self._timeout = max(limits.read_timeout, 2 * self.duration, pixels / _MIN_DECODE_RATE)
+        self._use_decord = decoder == "decord" or (decoder == "auto" and info["seekable"])
+        self._visual_features: VisualFeatures | None = None
 
     def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
         """The frames shown at `times` in any order, (F, H, W, 3); a time before 0 or past the end gets the nearest.
 
         Raises RefusedError `undecodable`.
         """
-        size = self._size(width)
+        size = self._output_size(width)
         frames = np.empty((len(times), size[1], size[0], 3), np.uint8)
         wanted, places = np.unique(np.asarray(times, float), return_inverse=True)
-        if self._seek and len(times):
+        if self._use_decord and len(times):
             try:
-                self._sought(wanted, size, places, frames)
+                self._seek_frames(wanted, size, places, frames)
                 return frames
-            except ChildError as error:
-                self._seek = False
-                self._warn(f"decoder: decord {error}; read in sequence instead")
+            except DecoderProcessError as error:
+                self._use_decord = False
+                self._add_warning(f"decoder: decord {error}; read in sequence instead")
         first = 0
-        for _, images in self._read(size, wanted.tolist()):
+        for _, images in self._read_sequence(size, wanted.tolist()):
             self._fill(frames, places, first, images)
             first += len(images)
         return frames
@@ -139,56 +146,56 @@ class Frames(FrameSource):
         at k / fps instead. Raises RefusedError `undecodable`, at the end if hardly anything could be decoded.
         """
         times = None if 1.01 * fps >= self.fps else every(fps, self.duration).tolist()
-        return self._read(self._size(width), times)
+        return self._read_sequence(self._output_size(width), times)
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
-        if self._picture is None:
-            from v2m.analysis.visual_features import measure
+        if self._visual_features is None:
+            from v2m.analysis.visual_features import extract_features
 
-            self._picture = measure(self, self.duration, progress)
-        return self._picture
+            self._visual_features = extract_features(self, self.duration, progress)
+        return self._visual_features
 
-    def _size(self, width: int | None) -> tuple[int, int]:
-        shown, height = self._facts["width"], self._facts["height"]
+    def _output_size(self, width: int | None) -> tuple[int, int]:
+        shown, height = self._info["width"], self._info["height"]
         return (shown, height) if width is None else (width, max(1, round(height * width / shown)))
 
-    def _read(self, size: tuple[int, int], times: list[float] | None) -> Iterator[tuple[Floats, Pixels]]:
+    def _read_sequence(self, size: tuple[int, int], times: list[float] | None) -> Iterator[tuple[Floats, Pixels]]:
         self.decoder = "pyav"
         request = {
             "task": "read",
             "path": str(self._path),
-            "stream": self._facts["stream"],
-            "max_pixels": self._pixels,
-            "start": self._facts["offset"],
+            "stream": self._info["stream"],
+            "max_pixels": self._max_pixels,
+            "start": self._info["offset"],
             "size": size,
-            "orientation": self._facts["orientation"],
+            "orientation": self._info["orientation"],
             "times": times,
-            "order": self._timestamps.tolist() if self._facts["ordered"] else None,
+            "order": self._timestamps.tolist() if self._info["ordered"] else None,
         }
         try:
-            for header, payload in self._child.ask(request, self._seconds):
+            for header, payload in self._process.request(request, self._timeout):
                 if "tally" in header:
-                    self._note(header["tally"])
+                    self._record_stats(header["tally"])
                 else:
-                    yield np.array(header["times"]), _pixels(header, payload)
+                    yield np.array(header["times"]), _to_pixels(header, payload)
         except InvalidInputError as error:
-            raise _refused(self._path, error.reason, str(error)) from None
-        except ChildError as error:
-            raise _refused(self._path, "undecodable", f"cannot be decoded: the decoder {error}") from None
+            raise _input_error(self._path, error.reason, str(error)) from None
+        except DecoderProcessError as error:
+            raise _input_error(self._path, "undecodable", f"cannot be decoded: the decoder {error}") from None
 
-    def _sought(self, wanted: Floats, size: tuple[int, int], places: np.ndarray, frames: Pixels) -> None:
+    def _seek_frames(self, wanted: Floats, size: tuple[int, int], places: np.ndarray, frames: Pixels) -> None:
         indices, again = np.unique(shown_at(self._timestamps, wanted), return_inverse=True)
         request = {
             "task": "seek",
             "path": str(self._path),
-            "codec": self._facts["codec"],
+            "codec": self._info["codec"],
             "indices": indices.tolist(),
             "size": size,
             "count": len(self._timestamps),
         }
         first = 0
-        for header, payload in self._child.ask(request, self._seconds):
-            images = _pixels(header, payload)
+        for header, payload in self._process.request(request, self._timeout):
+            images = _to_pixels(header, payload)
             self._fill(frames, again[places], first, images)
             first += len(images)
         self.decoder = "decord"
@@ -198,52 +205,56 @@ class Frames(FrameSource):
         here = (places >= first) & (places < first + len(images))
         frames[here] = images[places[here] - first]
 
-    def _note(self, tally: dict[str, int]) -> None:
-        if tally["errors"] or tally["corrupt"]:
-            lost = "of {packets} packets {errors} cannot be decoded, and {corrupt} frames are broken".format(**tally)
-            self._warn(f"damaged: {lost}")
+    def _record_stats(self, tally: dict[str, int]) -> None:
+        if tally["num_errors"] or tally["num_corrupt"]:
+            lost = (
+                "of {num_packets} packets {num_errors} cannot be decoded, and {num_corrupt} frames are broken".format(
+                    **tally
+                )
+            )
+            self._add_warning(f"damaged: {lost}")
 
-    def _warn(self, warning: str) -> None:
+    def _add_warning(self, warning: str) -> None:
         word = warning.partition(":")[0] + ":"
         self.warnings = (*(known for known in self.warnings if not known.startswith(word)), warning)
 
 
-def _pixels(header: dict[str, Any], payload: bytearray) -> Pixels:
+def _to_pixels(header: dict[str, Any], payload: bytearray) -> Pixels:
     return np.frombuffer(payload, np.uint8).reshape(header["shape"])
 
 
-def _refused(path: Path, reason: str, what: str) -> InvalidInputError:
-    return InvalidInputError(reason, f"{str(path)!r} {what}")
+def _input_error(path: Path, reason: str, problem: str) -> InvalidInputError:
+    return InvalidInputError(reason, f"{str(path)!r} {problem}")
 
 
-def _gate(path: Path) -> int:
+def _check_file(path: Path) -> int:
     """The size of a readable regular file that is no playlist. Nothing else is opened: a FIFO would block for ever."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
-        head, size = _head(path) if regular else (b"", 0)
+        head, size = _read_head(path) if regular else (b"", 0)
     except PermissionError:
-        raise _refused(path, "permission", "may not be read; change its permissions") from None
+        raise _input_error(path, "permission", "may not be read; change its permissions") from None
     except (OSError, ValueError):  # also a name that is too long or holds a zero byte
-        raise _refused(path, "missing", "does not exist; check the name") from None
+        raise _input_error(path, "missing", "does not exist; check the name") from None
     if not regular:
-        raise _refused(path, "not_regular", "is not a regular file; give a video file")
+        raise _input_error(path, "not_regular", "is not a regular file; give a video file")
     if not head:
-        raise _refused(path, "empty", "is empty (0 bytes); fetch or copy it again")
-    kind = _playlist(head)
+        raise _input_error(path, "empty", "is empty (0 bytes); fetch or copy it again")
+    kind = _detect_playlist(head)
     if kind:
-        raise _refused(path, "playlist", f"is a playlist ({kind}) that names other files; give the video itself")
+        raise _input_error(path, "playlist", f"is a playlist ({kind}) that names other files; give the video itself")
     return size
 
 
-def _head(path: Path) -> tuple[bytes, int]:
+def _read_head(path: Path) -> tuple[bytes, int]:
     """The first bytes of the file, and how many there are in all."""
     with path.open("rb") as file:
         return file.read(4096), os.fstat(file.fileno()).st_size
 
 
-def _playlist(head: bytes) -> str | None:
+def _detect_playlist(head: bytes) -> str | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"#EXTM3U") and any(tag in text for tag in _HLS):
+    if text.startswith(b"#EXTM3U") and any(tag in text for tag in _HLS_TAGS):
         return "HLS"
     if text.startswith(b"ffconcat version"):
         return "ffconcat"

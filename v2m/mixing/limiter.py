@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from v2m.analysis.loudness import decibels
+from v2m.analysis.loudness import amplitude_to_db
 from v2m.core.types import Floats
 
-REACH = 3  # hops: one for the interpolation between hops, two for the moving average of five
+REACH_HOPS = 3  # hops: one for the interpolation between hops, two for the moving average of five
 
 
-def ramped(level: Floats, rise: float, fall: float) -> Floats:
+def slew_limit(level: Floats, rise: float, fall: float) -> Floats:
     """The highest curve nowhere above `level` that rises by at most `rise` a step and falls by at most `fall`."""
     steps = np.arange(len(level), dtype=np.float64)
     rising = np.minimum.accumulate(level - rise * steps) + rise * steps
     return (np.minimum.accumulate(rising[::-1] - fall * steps) + fall * steps)[::-1]
 
 
-def limiting(peaks: Floats, ceiling: float, attack: float = 1.5, release: float = 0.04) -> Floats:
+def limiter_gain(peaks: Floats, ceiling: float, attack: float = 1.5, release: float = 0.04) -> Floats:
     """Gain (H,) that keeps peaks (H,) at or below `ceiling` (dB); at most 1, straight in dB on the way there and back.
 
     `attack` and `release` are dB a hop; as the whole envelope is known, the attack happens before the peak. At 48 kHz
     the defaults are 2.25 dB/ms and 60 dB/s.
     """
-    needed = np.minimum(ceiling - decibels(peaks), 0.0)
-    padded = np.pad(needed, REACH, constant_values=0.0)
-    lowest = np.lib.stride_tricks.sliding_window_view(padded, 2 * REACH + 1).min(axis=1)
-    gain = 10.0 ** (ramped(lowest, release, attack) / 20.0)
+    needed = np.minimum(ceiling - amplitude_to_db(peaks), 0.0)
+    padded = np.pad(needed, REACH_HOPS, constant_values=0.0)
+    lowest = np.lib.stride_tricks.sliding_window_view(padded, 2 * REACH_HOPS + 1).min(axis=1)
+    gain = 10.0 ** (slew_limit(lowest, release, attack) / 20.0)
     return np.convolve(np.pad(gain, 2, mode="edge"), np.full(5, 0.2), "valid")

@@ -17,17 +17,17 @@ from v2m.core.errors import UsageError
 from v2m.core.timing import db_to_gain, sample_count, seconds_of
 from v2m.core.types import Audio, Floats, Video
 from v2m.media.audio import read_track, resample
-from v2m.media.ffmpeg import RESTARTING
-from v2m.mixing.ducking import STEP, Ducking, ducking, foreground
+from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS
+from v2m.mixing.ducking import HOP_S, DuckingConfig, detect_foreground, ducking_gain
 from v2m.mixing.mastering import Levels
 
 SAMPLE_RATE = 48_000
-JOIN = 0.05  # seconds over which the clip's own sound gives way at the ends of a span
-FAINT = -30.0  # LUFS: the music is never set lower than this under a quieter clip
+SPLICE_FADE_S = 0.05  # seconds over which the clip's own sound gives way at the ends of a span
+MIN_REFERENCE_LUFS = -30.0  # LUFS: the music is never set lower than this under a quieter clip
 
 
 @dataclass(frozen=True)
-class Mix:
+class MixConfig:
     """How the music meets the clip's own sound, and how loud the result is.
 
     Args:
@@ -51,7 +51,7 @@ class Mix:
     true_peak: float = -1.0
     fade_in: float = 0.01
     fade_out: float = 0.05
-    duck: Ducking = field(default_factory=Ducking)
+    duck: DuckingConfig = field(default_factory=DuckingConfig)
     start: float | None = None
     end: float | None = None
 
@@ -79,72 +79,72 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Blend:
+class Mixdown:
     """`audio` as long as the video; `target` is the loudness it still has to be brought to, None for none."""
 
     audio: Audio
-    target: float | None
+    target_loudness: float | None
     music_loudness: float
     original_loudness: float | None = None
-    ducked: float | None = None  # share of the time with music in which it gives way
+    ducked_share: float | None = None  # share of the time with music in which it gives way
     warnings: tuple[str, ...] = ()
 
 
-def blend(video: Video, music: Audio, settings: Mix) -> Blend:
+def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
     """Puts `music` on the video's time line, with the clip's own sound as `settings` want it.
 
     Raises:
         UsageError: The span lies outside the video.
     """
     count = sample_count(video.duration, SAMPLE_RATE)
-    low, high = _span(video, settings, count)
-    bed, warnings = _bed(music, high - low, settings)
+    low, high = _music_range(video, config, count)
+    bed, warnings = _prepare_music(music, high - low, config)
     loud = integrated_loudness(bed)
-    target = settings.lufs
+    target = config.lufs
     if not np.isfinite(loud):
         warnings.append("silent_music: the music is silent or shorter than 0.4 s, so loudness was left alone")
         target = None
     partial = (low, high) != (0, count)
     original = None
-    if video.audio_streams and (partial or settings.original != "replace"):
-        original, whole = _own_sound(video)
+    if video.audio_streams and (partial or config.original != "replace"):
+        original, whole = _original_audio(video)
         if not whole:
             warnings.append("original_sound_damaged: parts of the clip's own sound could not be decoded")
     if original is None:
-        return Blend(_placed(bed, low, count), target, loud, warnings=tuple(warnings))
-    if settings.original == "replace":
-        Levels.of(bed).master(target, settings.true_peak).apply(bed)
-        _give_way(original.samples, low, high)
+        return Mixdown(_place_at(bed, low, count), target, loud, warnings=tuple(warnings))
+    if config.original == "replace":
+        Levels.from_audio(bed).master(target, config.true_peak).apply(bed)
+        _crossfade_out(original.samples, low, high)
         original.samples[:, low:high] += bed.samples
-        return Blend(original, None, loud, integrated_loudness(original), warnings=tuple(warnings))
+        return Mixdown(original, None, loud, integrated_loudness(original), warnings=tuple(warnings))
     own = integrated_loudness(original)
     if np.isfinite(loud):
-        _scale(bed, max(own, FAINT) + settings.music_gain - loud)
+        _apply_gain_db(bed, max(own, MIN_REFERENCE_LUFS) + config.music_gain - loud)
     ducked = None
-    if settings.original == "duck":
-        active = foreground(original)
-        hop = sample_count(STEP, SAMPLE_RATE)
+    if config.original == "duck":
+        active = detect_foreground(original)
+        hop = sample_count(HOP_S, SAMPLE_RATE)
         ducked = float(active[low // hop : -(-high // hop)].mean())
-        apply_gain(bed.samples, _in_hops(ducking(active, settings.duck), count), low)
+        apply_gain(bed.samples, _to_limiter_hops(ducking_gain(active, config.duck), count), low)
     original.samples[:, low:high] += bed.samples
-    return Blend(original, target, loud, own, ducked, tuple(warnings))
+    return Mixdown(original, target, loud, own, ducked, tuple(warnings))
 
 
-def _own_sound(video: Video) -> tuple[Audio, bool]:
+def _original_audio(video: Video) -> tuple[Audio, bool]:
     """The clip's first audio track along its pictures, and whether all of it could be decoded."""
-    index, restarting = video.audio_streams[0].index, not RESTARTING.isdisjoint(video.container.split(","))
-    return read_track(video.path, index, video.offset, video.duration, SAMPLE_RATE, restarting=restarting)
+    index, restarting = video.audio_streams[0].index, not DISCONTINUOUS_FORMATS.isdisjoint(video.container.split(","))
+    return read_track(video.path, index, video.offset, video.duration, SAMPLE_RATE, discontinuous=restarting)
 
 
-def _span(video: Video, settings: Mix, count: int) -> tuple[int, int]:
-    low = sample_count(settings.start or 0.0, SAMPLE_RATE)
-    high = count if settings.end is None else min(sample_count(settings.end, SAMPLE_RATE), count)
+def _music_range(video: Video, config: MixConfig, count: int) -> tuple[int, int]:
+    low = sample_count(config.start or 0.0, SAMPLE_RATE)
+    high = count if config.end is None else min(sample_count(config.end, SAMPLE_RATE), count)
     if low >= high:
-        raise UsageError(f"mix: start {settings.start:g} s lies outside the video (0 to {video.duration:.2f} s)")
+        raise UsageError(f"mix: start {config.start:g} s lies outside the video (0 to {video.duration:.2f} s)")
     return low, high
 
 
-def _bed(music: Audio, count: int, settings: Mix) -> tuple[Audio, list[str]]:
+def _prepare_music(music: Audio, count: int, config: MixConfig) -> tuple[Audio, list[str]]:
     """A copy of the music in stereo of exactly `count` samples, faded and with its gain."""
     warnings: list[str] = []
     ready = resample(music, SAMPLE_RATE).samples[:, :count]
@@ -153,39 +153,39 @@ def _bed(music: Audio, count: int, settings: Mix) -> tuple[Audio, list[str]]:
         warnings.append(f"short_music: the music ends {missing:.2f} s before its part of the video does")
     bed = np.zeros((2, count), np.float32)
     bed[:, : ready.shape[1]] = ready
-    _fade(bed[:, : ready.shape[1]], settings.fade_in, settings.fade_out)
+    _apply_fades(bed[:, : ready.shape[1]], config.fade_in, config.fade_out)
     audio = Audio(bed, SAMPLE_RATE)
-    _scale(audio, settings.music_gain)
+    _apply_gain_db(audio, config.music_gain)
     return audio, warnings
 
 
-def _fade(samples: NDArray[np.float32], seconds_in: float, seconds_out: float) -> None:
+def _apply_fades(samples: NDArray[np.float32], seconds_in: float, seconds_out: float) -> None:
     """A raised cosine at either end, in place."""
     for view, seconds in ((samples, seconds_in), (samples[:, ::-1], seconds_out)):
         length = min(sample_count(seconds, SAMPLE_RATE), view.shape[1])
-        view[:, :length] *= _rise(length)
+        view[:, :length] *= _raised_cosine(length)
 
 
-def _rise(length: int) -> NDArray[np.float32]:
+def _raised_cosine(length: int) -> NDArray[np.float32]:
     return np.square(np.sin(np.linspace(0, np.pi / 2, length, endpoint=False))).astype(np.float32)
 
 
-def _give_way(samples: NDArray[np.float32], low: int, high: int) -> None:
+def _crossfade_out(samples: NDArray[np.float32], low: int, high: int) -> None:
     """Silences [low, high) in place, over a moment at the ends where sound goes on outside."""
-    join = min(sample_count(JOIN, SAMPLE_RATE), (high - low) // 2)
+    join = min(sample_count(SPLICE_FADE_S, SAMPLE_RATE), (high - low) // 2)
     before = join if low > 0 else 0
     after = join if high < samples.shape[1] else 0
-    samples[:, low : low + before] *= 1 - _rise(before)
+    samples[:, low : low + before] *= 1 - _raised_cosine(before)
     samples[:, low + before : high - after] = 0
-    samples[:, high - after : high] *= _rise(after)
+    samples[:, high - after : high] *= _raised_cosine(after)
 
 
-def _scale(audio: Audio, decibels: float) -> None:
-    if decibels:
-        np.multiply(audio.samples, np.float32(db_to_gain(decibels)), out=audio.samples)
+def _apply_gain_db(audio: Audio, gain_db: float) -> None:
+    if gain_db:
+        np.multiply(audio.samples, np.float32(db_to_gain(gain_db)), out=audio.samples)
 
 
-def _placed(bed: Audio, low: int, count: int) -> Audio:
+def _place_at(bed: Audio, low: int, count: int) -> Audio:
     if len(bed) == count:
         return bed
     out = np.zeros((2, count), np.float32)
@@ -193,7 +193,7 @@ def _placed(bed: Audio, low: int, count: int) -> Audio:
     return Audio(out, SAMPLE_RATE)
 
 
-def _in_hops(decibels: Floats, count: int) -> Floats:
+def _to_limiter_hops(decibels: Floats, count: int) -> Floats:
     """A curve of one value per 10 ms as gains, one per hop of the limiter."""
-    middles = (np.arange(-(-count // HOP)) + 0.5) * HOP / sample_count(STEP, SAMPLE_RATE) - 0.5
+    middles = (np.arange(-(-count // HOP)) + 0.5) * HOP / sample_count(HOP_S, SAMPLE_RATE) - 0.5
     return 10.0 ** (np.interp(middles, np.arange(len(decibels)), decibels) / 20.0)

@@ -11,27 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from v2m.analysis.loudness import decibels, integrated_loudness, peak_envelope
+from v2m.analysis.loudness import amplitude_to_db, integrated_loudness, peak_envelope
 from v2m.core.atomic import check_output, no_space, publish, temporary_sibling
 from v2m.core.audio_ops import HOP
 from v2m.core.errors import UsageError
 from v2m.core.timing import db_to_gain, seconds_of
 from v2m.core.types import Audio, ProgressFn, Video
 from v2m.media.audio import read_track
-from v2m.media.ffmpeg import FFmpegError, version
-from v2m.media.mux import Job, container_of, encoded_anew, same_kind, usual_suffix, write
-from v2m.media.verify import Fingerprint, differences, fingerprint
+from v2m.media.ffmpeg import FFmpegError, ffmpeg_version
+from v2m.media.mux import MuxJob, container_for, default_suffix, is_same_format, mux, needs_reencode
+from v2m.media.verify import StreamFingerprint, diff_streams, fingerprint_streams
 from v2m.mixing.mastering import Levels, Mastering
-from v2m.mixing.mixdown import SAMPLE_RATE, Blend, Mix, blend
+from v2m.mixing.mixdown import SAMPLE_RATE, MixConfig, Mixdown, mix_tracks
 
-__all__ = ["Mix", "MixReport", "check", "default_output", "mix"]
+__all__ = ["MixConfig", "MixReport", "default_output", "mix", "validate_output"]
 
-HEADROOM = 0.7  # dB: what a codec usually adds to the peaks, or another meter's filter reads more near 20 kHz
-FULL = 1 << 20  # bytes; with less left the disk is taken to be full
-ROUNDS = 4  # of writing, each limited harder where the decoded peaks did not fit
-EXTRA = 0.2  # dB that the decoded peaks have to stay below the ceiling by this meter
-NEAR = 1.0  # LU
-WEBM = {"av1", "vp8", "vp9"}
+CODEC_HEADROOM_DB = 0.7  # dB: what a codec usually adds to the peaks, or another meter's filter reads more near 20 kHz
+DISK_FULL_BYTES = 1 << 20  # bytes; with less left the disk is taken to be full
+MAX_ATTEMPTS = 4  # of writing, each limited harder where the decoded peaks did not fit
+METER_MARGIN_DB = 0.2  # dB that the decoded peaks have to stay below the ceiling by this meter
+LOUDNESS_WARNING_LU = 1.0  # LU
+WEBM_CODECS = {"av1", "vp8", "vp9"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class MixReport:
     ducked: share of the time in which the music gave way, None without ducking. tracks: audio streams of the file.
     """
 
-    seconds: float
+    duration: float
     sample_rate: int
     container: str
     codec: str
@@ -53,9 +53,9 @@ class MixReport:
     loudness: float | None
     true_peak: float | None
     gain: float
-    limited: float
-    ducked: float | None
-    tracks: int
+    limiter_reduction: float
+    ducked_share: float | None
+    num_audio_tracks: int
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,10 +64,10 @@ class MixReport:
 
 def default_output(video: Video, suffix: str = ".v2m") -> Path:
     """The file beside `video` with `suffix` in its name, in a container that holds music."""
-    return video.path.with_name(f"{video.path.stem}{suffix}{usual_suffix(video)}")
+    return video.path.with_name(f"{video.path.stem}{suffix}{default_suffix(video)}")
 
 
-def check(video: Video, out: Path, overwrite: bool) -> None:
+def validate_output(video: Video, out: Path, overwrite: bool) -> None:
     """Says before any long work what would go wrong at its end.
 
     Raises:
@@ -75,19 +75,21 @@ def check(video: Video, out: Path, overwrite: bool) -> None:
         MissingError: There is no ffmpeg.
     """
     check_output(video.path, out, overwrite)
-    container = container_of(out)
-    if encoded_anew(video) and container.muxer not in {"mp4", "mov", "matroska"}:
+    container = container_for(out)
+    if needs_reencode(video) and container.muxer not in {"mp4", "mov", "matroska"}:
         raise UsageError(f"{out.name}: pictures of a {video.container} are written to mp4, mov or mkv")
-    if container.muxer == "webm" and video.codec not in WEBM:
-        raise UsageError(f"{out.name}: webm holds {', '.join(sorted(WEBM))} and not {video.codec}: give a .mkv output")
-    version()
+    if container.muxer == "webm" and video.codec not in WEBM_CODECS:
+        raise UsageError(
+            f"{out.name}: webm holds {', '.join(sorted(WEBM_CODECS))} and not {video.codec}: give a .mkv output"
+        )
+    ffmpeg_version()
 
 
 def mix(  # noqa: PLR0917 - what, with what, where to, how
     video: Video,
     music: Audio,
     out: Path,
-    settings: Mix | None = None,
+    config: MixConfig | None = None,
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
     progress: ProgressFn | None = None,
@@ -116,34 +118,36 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         RuntimeError: ffmpeg failed, or the file it wrote is not what was asked for. Nothing is left behind then.
     """
     assert video.start == 0, "the mixer takes the whole video; settings.start and settings.end choose a span"
-    settings = settings or Mix()
-    check(video, out, overwrite)
-    container = container_of(out)
+    config = config or MixConfig()
+    validate_output(video, out, overwrite)
+    container = container_for(out)
     _check_music(music)
-    blended = blend(video, music, settings)
-    kept = video.audio_streams if settings.original != "replace" and container.several_tracks else ()
+    blended = mix_tracks(video, music, config)
+    kept = video.audio_streams if config.original != "replace" and container.multiple_audio_tracks else ()
     tracks = tuple(stream.index for stream in kept)
-    job = Job(video, container, blended.audio, np.ones(0), tracks, metadata or {})
+    job = MuxJob(video, container, blended.audio, np.ones(0), tracks, metadata or {})
     with temporary_sibling(out) as temporary:
-        mastering, heard, peak = _settled(job, blended.target, settings.true_peak, temporary, progress)
+        mastering, heard, peak = _write_below_ceiling(
+            job, blended.target_loudness, config.true_peak, temporary, progress
+        )
         publish(temporary, out)
     loud = integrated_loudness(heard)
     return MixReport(
-        seconds=seconds_of(len(heard), SAMPLE_RATE),
+        duration=seconds_of(len(heard), SAMPLE_RATE),
         sample_rate=SAMPLE_RATE,
         container=container.muxer,
-        codec=container.encoder[0].removeprefix("lib"),
-        ffmpeg=version(),
-        original=settings.original,
-        music_loudness=_finite(blended.music_loudness),
-        original_loudness=_finite(blended.original_loudness),
-        loudness=_finite(loud),
-        true_peak=_finite(peak),
+        codec=container.audio_encoder[0].removeprefix("lib"),
+        ffmpeg=ffmpeg_version(),
+        original=config.original,
+        music_loudness=_round_finite(blended.music_loudness),
+        original_loudness=_round_finite(blended.original_loudness),
+        loudness=_round_finite(loud),
+        true_peak=_round_finite(peak),
         gain=round(mastering.gain, 2),
-        limited=round(mastering.reduction, 2),
-        ducked=None if blended.ducked is None else round(blended.ducked, 4),
-        tracks=1 + len(kept),
-        warnings=(*blended.warnings, *_warnings(job, settings, blended, loud)),
+        limiter_reduction=round(mastering.max_reduction, 2),
+        ducked_share=None if blended.ducked_share is None else round(blended.ducked_share, 4),
+        num_audio_tracks=1 + len(kept),
+        warnings=(*blended.warnings, *_mix_warnings(job, config, blended, loud)),
     )
 
 
@@ -154,67 +158,71 @@ def _check_music(music: Audio) -> None:
         raise ValueError("music holds NaN or infinite samples")
 
 
-def _settled(
-    job: Job, target: float | None, ceiling: float, temporary: Path, progress: ProgressFn | None
+def _write_below_ceiling(
+    job: MuxJob, target: float | None, ceiling: float, temporary: Path, progress: ProgressFn | None
 ) -> tuple[Mastering, Audio, float]:
     """Writes `temporary` until the peaks of its decoded sound fit under `ceiling`: codecs add to them.
 
     Returns what the mastering was, the decoded sound and its true peak.
     """
-    given = fingerprint(job.video.path, units=not same_kind(job.video, job.container))
-    levels, rounds = Levels.of(job.sound), 0
+    given = fingerprint_streams(job.video.path, nal_units=not is_same_format(job.video, job.container))
+    levels, rounds = Levels.from_audio(job.audio), 0
     while True:
-        mastering = levels.master(target, ceiling - HEADROOM)
-        gain = mastering.curve * db_to_gain(mastering.gain)
-        made = _written(replace(job, gain=gain), given, temporary, progress)
-        heard, _ = read_track(temporary, made.sounds[0], made.zero, job.video.duration, SAMPLE_RATE)
+        mastering = levels.master(target, ceiling - CODEC_HEADROOM_DB)
+        gain = mastering.limiter_curve * db_to_gain(mastering.gain)
+        made = _mux_and_verify(replace(job, gain=gain), given, temporary, progress)
+        heard, _ = read_track(temporary, made.audio_streams[0], made.first_pts, job.video.duration, SAMPLE_RATE)
         peaks = peak_envelope(heard.samples, HOP)
-        peak = float(decibels(peaks.max()))
+        peak = float(amplitude_to_db(peaks.max()))
         rounds += 1
-        if peak <= ceiling - EXTRA or rounds == ROUNDS:
+        if peak <= ceiling - METER_MARGIN_DB or rounds == MAX_ATTEMPTS:
             return mastering, heard, peak
-        levels = levels.raised(peaks / db_to_gain(ceiling - 2 * EXTRA))
+        levels = levels.with_peak_margin(peaks / db_to_gain(ceiling - 2 * METER_MARGIN_DB))
 
 
-def _written(job: Job, given: Fingerprint, temporary: Path, progress: ProgressFn | None) -> Fingerprint:
+def _mux_and_verify(
+    job: MuxJob, given: StreamFingerprint, temporary: Path, progress: ProgressFn | None
+) -> StreamFingerprint:
     """Raises UsageError for streams the container does not hold, OSError for a full disk, RuntimeError otherwise."""
     from av.error import FFmpegError as UnreadableError
 
-    same = same_kind(job.video, job.container)
-    timeout = 120 + job.video.duration * (30 if encoded_anew(job.video) else 4) + job.video.path.stat().st_size / 1e6
+    same = is_same_format(job.video, job.container)
+    timeout = 120 + job.video.duration * (30 if needs_reencode(job.video) else 4) + job.video.path.stat().st_size / 1e6
     try:
-        write(job, temporary, timeout, progress)
-        made = fingerprint(temporary, units=not same)
-        found = differences(job, given, made)
+        mux(job, temporary, timeout, progress)
+        made = fingerprint_streams(temporary, nal_units=not same)
+        found = diff_streams(job, given, made)
     except UnreadableError as error:
         made, found = given, [f"cannot be read back ({error})"]
     except FFmpegError as error:
         if job.container.muxer == "matroska":  # which holds everything
             raise
-        others = ".mkv" if same else f"{usual_suffix(job.video)} or .mkv"
+        others = ".mkv" if same else f"{default_suffix(job.video)} or .mkv"
         raise UsageError(
             f"{job.video.path.name} cannot be written as {temporary.suffix} ({error}): give a {others} output"
         ) from error
-    if found and shutil.disk_usage(temporary.parent).free < FULL:  # ffmpeg has been seen to end well on a full disk
+    if (
+        found and shutil.disk_usage(temporary.parent).free < DISK_FULL_BYTES
+    ):  # ffmpeg has been seen to end well on a full disk
         raise no_space()
     if found:
         raise RuntimeError(f"the video was not written: what ffmpeg made {'; '.join(found)}")
     return made
 
 
-def _warnings(job: Job, settings: Mix, blended: Blend, loud: float) -> list[str]:
+def _mix_warnings(job: MuxJob, config: MixConfig, blended: Mixdown, loud: float) -> list[str]:
     found = []
-    if encoded_anew(job.video):
+    if needs_reencode(job.video):
         found.append(f"pictures_encoded: {job.video.container} holds no sound, so the pictures were encoded as H.264")
-    left = len(job.video.audio_streams) - len(job.kept)
-    if left > (1 if settings.original == "replace" else 0):
+    left = len(job.video.audio_streams) - len(job.kept_tracks)
+    if left > (1 if config.original == "replace" else 0):
         found.append(f"tracks_left_out: {left} audio tracks of the clip are not in the result")
-    if not job.keeps_subtitles and any(stream.kind == "subtitle" for stream in job.video.streams):
+    if not job.copies_subtitles and any(stream.kind == "subtitle" for stream in job.video.streams):
         found.append(f"subtitles_left_out: {job.container.muxer} holds no text subtitles")
-    if blended.target is not None and not abs(loud - blended.target) <= NEAR:
-        found.append(f"loudness_not_reached: {loud:.1f} LUFS instead of {blended.target:g}")
+    if blended.target_loudness is not None and not abs(loud - blended.target_loudness) <= LOUDNESS_WARNING_LU:
+        found.append(f"loudness_not_reached: {loud:.1f} LUFS instead of {blended.target_loudness:g}")
     return found
 
 
-def _finite(value: float | None) -> float | None:
+def _round_finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 2)

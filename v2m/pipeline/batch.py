@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from v2m.core import errors
 from v2m.core.errors import InvalidInputError, UsageError
-from v2m.media.video import SUFFIXES
+from v2m.media.video import VIDEO_SUFFIXES
 from v2m.pipeline import sidecar
 from v2m.pipeline.outputs import printable
 from v2m.pipeline.score import score_video
@@ -43,7 +43,7 @@ def videos_in(paths: Iterable[Path]) -> list[Path]:
         except PermissionError:
             raise InvalidInputError("permission", f"{str(path)!r} may not be read; change its permissions") from None
         if not inside:
-            raise InvalidInputError("no_videos", f"{str(path)!r} holds no videos ({', '.join(sorted(SUFFIXES))})")
+            raise InvalidInputError("no_videos", f"{str(path)!r} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
         found += inside
     return list(dict.fromkeys(found))
 
@@ -55,7 +55,7 @@ def is_folder(path: Path) -> bool:
 
 def _is_video(path: Path) -> bool:
     own = ".v2m" in path.suffixes[-2:] or path.name.startswith(".")
-    return path.suffix.lower() in SUFFIXES and not own and not path.is_dir()
+    return path.suffix.lower() in VIDEO_SUFFIXES and not own and not path.is_dir()
 
 
 def score_all(
@@ -67,7 +67,7 @@ def score_all(
     on; an output is done when its sidecar names the same settings and the same input. arguments: for `score_video`.
     """
     if out is not None:
-        if not out.is_dir() and (out.exists() or out.suffix.lower() in SUFFIXES):
+        if not out.is_dir() and (out.exists() or out.suffix.lower() in VIDEO_SUFFIXES):
             raise UsageError(f"--out {str(out)!r} names a file: several videos need a folder")
         out.mkdir(parents=True, exist_ok=True)
     first: dict[Path, Path] = {}

@@ -12,7 +12,7 @@ from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_of
 from v2m.core.types import InpaintRequest, Video
 from v2m.media import audio
-from v2m.media.video import SUFFIXES
+from v2m.media.video import VIDEO_SUFFIXES
 from v2m.pipeline import sidecar
 
 TRIED_RATE = 8000  # Hz at which music is read to see how long it is
@@ -45,7 +45,7 @@ def found(asked: InpaintRequest, clip: Video, span: Video, out: Path) -> Inpaint
     path = asked.source_path or out
     if not path.is_file():
         raise UsageError(f"there is no earlier music {str(path)!r} to keep: give --previous FILE")
-    moving = path.suffix.lower() in SUFFIXES
+    moving = path.suffix.lower() in VIDEO_SUFFIXES
     if moving:
         _check_output(path, clip, span)
     offset = span.start if moving else 0.0

@@ -43,7 +43,7 @@ class Outputs:
                 container of `out` does not hold the clip's pictures.
             MissingError: There is no ffmpeg.
         """
-        mixer.check(clip, out, overwrite)
+        mixer.validate_output(clip, out, overwrite)
         outputs = cls(out.parent.resolve(), out.name, extras.markers or "edl", overwrite)
         asked = {
             outputs.sidecar: True,

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from v2m.analysis.loudness import loudness, weighted_power
+from v2m.analysis.loudness import k_weighted_power, power_to_lufs
 from v2m.core import timing
 from v2m.core.types import Floats, Soundtrack, Video
 
@@ -127,8 +127,8 @@ def _curves(axes: Axes, video: Video, score: Soundtrack) -> None:
     picture = video.visual_features()
     rate = score.audio.sample_rate
     hop = timing.sample_count(0.1, rate)
-    power = np.pad(weighted_power(score.audio.samples, rate, hop), 2, mode="edge")
-    momentary = loudness(np.convolve(power, np.full(5, 0.2), "valid") + 1e-9)
+    power = np.pad(k_weighted_power(score.audio.samples, rate, hop), 2, mode="edge")
+    momentary = power_to_lufs(np.convolve(power, np.full(5, 0.2), "valid") + 1e-9)
     middles = [timing.seconds_of(int((number + 0.5) * hop), rate) for number in range(len(momentary))]
     axes.plot(middles, momentary, color=MUSIC, linewidth=1.4)
     axes.set_ylabel("music, LUFS", color=MUSIC)

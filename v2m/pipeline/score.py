@@ -17,7 +17,7 @@ from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video
 from v2m.media import audio, video
 from v2m.media.video import Limits
 from v2m.mixing import mixer
-from v2m.mixing.mixer import Mix
+from v2m.mixing.mixer import MixConfig
 from v2m.pipeline import inpaint_source, sidecar
 from v2m.pipeline.outputs import Outputs
 
@@ -60,7 +60,7 @@ def score_video(
     generator: MusicGenerator | None = None,
     tags: Tags | None = None,
     controls: Controls | None = None,
-    mix: Mix | None = None,
+    mix: MixConfig | None = None,
     extras: Extras | None = None,
     limits: Limits | None = None,
     seed: int = 0,
@@ -106,7 +106,7 @@ def score_video(
     from v2m.taggers.heuristic import Palette
 
     tagger, generator = tagger or Palette(), generator or Sketch()
-    hints, mix, extras = tags or Tags(), replace(mix or Mix(), start=start, end=end), extras or Extras()
+    hints, mix, extras = tags or Tags(), replace(mix or MixConfig(), start=start, end=end), extras or Extras()
     if candidates < 1 or seed < 0:
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {candidates} and {seed}")
     _refuse_what_it_cannot(generator, extras, controls or Controls())
@@ -224,7 +224,7 @@ def _takes(
     progress: ProgressFn,
 ) -> list[Take]:
     """A take for each seed, the best first; a single one is not measured. Those without beats are moved before that."""
-    from v2m.analysis.sync_score import fit
+    from v2m.analysis.sync_score import sync_score
 
     def write(number: int, seed: int) -> Soundtrack:
         def part(fraction: float) -> None:
@@ -242,7 +242,7 @@ def _takes(
 
         scores = [retimed(score, span, tags.tempo) for score in scores]
     takes = [
-        Take(seed, score, fit(score.audio, span.visual_features()).to_dict() if len(seeds) > 1 else {})
+        Take(seed, score, sync_score(score.audio, span.visual_features()).to_dict() if len(seeds) > 1 else {})
         for seed, score in zip(seeds, scores, strict=True)
     ]
     return sorted(takes, key=lambda take: -(take.fit.get("total") or 0.0))

@@ -100,7 +100,7 @@ def build(
         "alignment": _alignment(best.score, span),
         "mix": mixed.to_dict(),
         "seconds": dict(seconds),
-        "warnings": [*video.warnings(clip), *warnings, *mixed.warnings],
+        "warnings": [*video.current_warnings(clip), *warnings, *mixed.warnings],
         "versions": {
             "python": platform.python_version(),
             **_versions("numpy", "av", "tinysoundfont", "torch", "transformers"),

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from v2m.analysis.beats import pulse
+from v2m.analysis.beats import track_beats
 from v2m.analysis.cut_alignment import cut_alignment
 from v2m.analysis.loudness import integrated_loudness
-from v2m.analysis.sync_score import fit
+from v2m.analysis.sync_score import sync_score
 from v2m.core.timing import seconds_of
 from v2m.core.types import Audio, Video, VisualFeatures
 from v2m.media import audio as sound_files
@@ -46,7 +46,7 @@ def write_artifacts(
     folder: Path, name: str, audio: Audio, picture: VisualFeatures, film: Video | None, *, title: str
 ) -> GeneratedClip:
     """Measures a piece and writes its files, over older ones of the same name."""
-    heard = pulse(audio)
+    heard = track_beats(audio)
     beats = np.zeros(0) if heard is None else heard.beats
     paths = {kind: folder / f"{name}.{kind}" for kind in ("flac", "png", "mp4")}
     sound_files.save(audio, paths["flac"])
@@ -64,7 +64,7 @@ def alignment_metrics(audio: Audio, picture: VisualFeatures, beats: Any) -> Metr
     of cuts with a beat within ±70 and ±100 ms, less what chance would give. hits_above_shuffled: less that of the same
     beats moved round. cut_to_beat_ms: the median distance. lufs: loudness, −70 for silence.
     """
-    how = fit(audio, picture)
+    how = sync_score(audio, picture)
     cuts = [cut.time for cut in picture.cuts]
     met = cut_alignment(cuts, beats, duration=seconds_of(len(audio), audio.sample_rate))
     figures = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from v2m.analysis.visual_events import picture as picture_of
+from v2m.analysis.visual_events import features_from_events as picture_of
 from v2m.checkpoints import V2M
 from v2m.core.errors import DependencyError
 from v2m.core.timing import sample_count, seconds_of
@@ -112,7 +112,7 @@ def load_video_clips(
         RefusedError, UsageError: A video cannot be read.
     """
     from v2m.media import video
-    from v2m.media.preview import preview
+    from v2m.media.preview import write_preview
     from v2m.taggers.heuristic import Palette
 
     player = Player.of(model, "the model", device, None)
@@ -128,7 +128,7 @@ def load_video_clips(
     for source, stem in zip(sources, stems, strict=True):
         name = stem if stems.count(stem) == 1 else source.key
         shown, film = video.open(source.video).crop(0.0, seconds), films / f"{name}.mp4"
-        preview(shown, film)
+        write_preview(shown, film)
         found.append(VideoClip(name, shown, Palette().tag(shown, Tags()), video.open(film), player, eyes))
     return found
 

@@ -15,10 +15,10 @@ from v2m.core.errors import DependencyError, InvalidInputError, UsageError
 from v2m.core.prompts import line
 from v2m.core.types import Audio, SamplingConfig
 from v2m.evaluation import tables
-from v2m.evaluation.embedding_metrics import Piece, weigh
-from v2m.evaluation.ground_truth import true_sound
-from v2m.evaluation.per_clip import Row, row
-from v2m.evaluation.tables import Beside
+from v2m.evaluation.embedding_metrics import EvalClip, evaluate_embeddings
+from v2m.evaluation.ground_truth import ground_truth_audio
+from v2m.evaluation.per_clip import Row, clip_metrics
+from v2m.evaluation.tables import Baselines
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class GenerationEval(lightning.Callback):
         if self.embedding and trainer.is_global_zero:
             from v2m.evaluation import embedders
 
-            self._embeddings = embedders.find(self.embedding)
+            self._embeddings = embedders.build_embedders(self.embedding)
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not self.clips or not trainer.is_global_zero:
@@ -88,7 +88,7 @@ class GenerationEval(lightning.Callback):
         }
         truth = _ground_truth(clips)
         beside = self._weighed(clips, music, truth, systems)
-        made = tables.markdown(systems[""], beside)
+        made = tables.to_markdown(systems[""], beside)
         _write_tables(folder, made, systems, beside)
         sys.stdout.write("\n".join([made, *(f"* {note}" for note in beside.notes)]) + "\n")
         if trainer.loggers:
@@ -124,16 +124,19 @@ class GenerationEval(lightning.Callback):
 
     def _weighed(
         self, clips: Mapping[str, Any], music: Mapping[str, Audio], truth: Mapping[str, Audio] | None, systems: Any
-    ) -> Beside:
+    ) -> Baselines:
         """Adds measures with weights to `systems`."""
-        true = None if truth is None else {name: Piece(lambda each=each: each) for name, each in truth.items()}
+        true = None if truth is None else {name: EvalClip(lambda each=each: each) for name, each in truth.items()}
         pieces = {name: _piece(clips[name], audio) for name, audio in music.items()}
-        found = weigh(self._embeddings, {"": pieces}, true, seed=self.seed)
+        found = evaluate_embeddings(self._embeddings, {"": pieces}, true, seed=self.seed)
         for name, values in found.rows.get("", {}).items():
             systems[""][name] = {**systems[""][name], **values}
         for name, sound in (truth or {}).items():
-            found.beside.truth[name] = {**_clip_row(clips[name], sound), **found.beside.truth.get(name, {})}
-        return found.beside
+            found.baselines.ground_truth[name] = {
+                **_clip_row(clips[name], sound),
+                **found.baselines.ground_truth.get(name, {}),
+            }
+        return found.baselines
 
 
 def _ground_truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
@@ -141,7 +144,7 @@ def _ground_truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
     found = {}
     for name, clip in clips.items():
         try:
-            sound = clip.reference or true_sound(clip.video.path, clip.video.duration)
+            sound = clip.reference or ground_truth_audio(clip.video.path, clip.video.duration)
         except (UsageError, InvalidInputError, DependencyError) as error:
             logger.warning("there is no ground truth: %s", error)
             return None
@@ -150,19 +153,19 @@ def _ground_truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
 
 
 def _clip_row(clip: Any, audio: Audio) -> Row:
-    return row(audio, clip.picture, _duration(clip), getattr(clip, "tags", None))
+    return clip_metrics(audio, clip.picture, _duration(clip), getattr(clip, "tags", None))
 
 
 def _duration(clip: Any) -> float:
     return clip.video.duration if hasattr(clip, "video") else clip.duration
 
 
-def _piece(clip: Any, audio: Audio) -> Piece:
+def _piece(clip: Any, audio: Audio) -> EvalClip:
     has_video = hasattr(clip, "video")
-    return Piece(lambda: audio, (lambda: clip.video) if has_video else None, line(clip.tags) if has_video else "")
+    return EvalClip(lambda: audio, (lambda: clip.video) if has_video else None, line(clip.tags) if has_video else "")
 
 
-def _write_tables(folder: Path, made: str, systems: Mapping[str, Mapping[str, Row]], beside: Beside) -> None:
+def _write_tables(folder: Path, made: str, systems: Mapping[str, Mapping[str, Row]], beside: Baselines) -> None:
     (folder / "table.md").write_text(made + "\n", encoding="utf-8")
-    (folder / "clips.csv").write_text(tables.comma_separated(systems, beside), encoding="utf-8")
+    (folder / "clips.csv").write_text(tables.to_csv(systems, beside), encoding="utf-8")
     (folder / "summary.csv").write_text(tables.summary_csv(systems, beside), encoding="utf-8")

@@ -16,7 +16,7 @@ from v2m.data.predict_data import VideoJob
 from v2m.generators.in_memory import Trained
 from v2m.generators.musicgen.options import Precision
 from v2m.media.video import Limits
-from v2m.mixing.mixer import Mix
+from v2m.mixing.mixer import MixConfig
 from v2m.pipeline import batch
 from v2m.pipeline.batch import Row
 
@@ -44,7 +44,9 @@ class PredictConfig:
     window: float | None = None
     stride: float | None = None
     precision: Precision | None = None
-    mix: Mix = field(default_factory=lambda: Mix(fade_out=1.5))  # the music does not know where the video ends
+    mix: MixConfig = field(
+        default_factory=lambda: MixConfig(fade_out=1.5)
+    )  # the music does not know where the video ends
     limits: Limits = field(default_factory=Limits)
     overwrite: bool = False
     keep_tagger: bool = True

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from v2m.analysis.loudness import decibels
+from v2m.analysis.loudness import amplitude_to_db
 from v2m.analysis.sync_score import HOPS_PER_SECOND, onset_strength
 from v2m.core.timing import every, sample_count, seconds_of
 from v2m.core.types import Audio, Floats, VisualFeatures
@@ -80,5 +80,5 @@ def band_levels(audio: Audio) -> tuple[Floats, Floats]:
     nearest = np.clip(np.searchsorted(bins, middles), 0, len(bins) - 1)  # where a band is narrower than a bin
     wide = high > low
     mean = np.where(wide, (total[:, high] - total[:, low]) / np.maximum(high - low, 1), power[:, nearest])
-    levels = decibels(np.sqrt(mean / max(float(mean.max()), 1e-12)))
+    levels = amplitude_to_db(np.sqrt(mean / max(float(mean.max()), 1e-12)))
     return np.maximum(levels, -RANGE_DB), edges

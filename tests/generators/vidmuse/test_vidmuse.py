@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.fixtures.tiny import clip, encodec, t5
 from tests.fixtures.tiny import musicgen as tiny
-from v2m.analysis.visual_events import CHANNELS
+from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.checkpoints import V2M, Part, Shown
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import SamplingConfig, Tags, Video
@@ -50,7 +50,7 @@ def make(folder: Path, *, shown: Shown | None = None, text: int | None = 16, see
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("trained"), shown=Shown(whole=4, rhythm=CHANNELS))
+    return make(tmp_path_factory.mktemp("trained"), shown=Shown(whole=4, rhythm=EVENT_CHANNELS))
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +115,13 @@ def test_words_lead_a_model_that_reads_them_alone(trained: Path, published: Path
     facts = vidmuse(trained).generate(clip_, other, 3).metadata
     assert "metal" in facts["prompt"]
     assert facts["unwanted"] == "drums"
-    assert facts["shown"]["rhythm"] == list(CHANNELS)
+    assert facts["shown"]["rhythm"] == list(EVENT_CHANNELS)
 
 
 def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
     trained: Path, published: Path, cuts: Video, tmp_path: Path
 ) -> None:
-    assert V2M.from_pretrained(str(trained)).shown == Shown(whole=4, rhythm=CHANNELS)
+    assert V2M.from_pretrained(str(trained)).shown == Shown(whole=4, rhythm=EVENT_CHANNELS)
     V2M.from_pretrained(str(published)).save_pretrained(tmp_path / "own")
     again = V2M.from_pretrained(str(tmp_path / "own"))
     assert again.shown == Shown(pool="all")
@@ -135,7 +135,7 @@ def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
     [
         ({"shown": None}, "does not say how it was shown videos"),
         ({"shown": Shown(rhythm=("cut", "noise"))}, "was shown a rhythm of cut, noise, and this v2m measures cut, mot"),
-        ({"shown": Shown(pool="all", rhythm=CHANNELS)}, "17 tokens a frame instead of 5"),
+        ({"shown": Shown(pool="all", rhythm=EVENT_CHANNELS)}, "17 tokens a frame instead of 5"),
     ],
 )
 def test_eyes_that_do_not_fit_are_told(tmp_path: Path, cuts: Video, change: dict[str, Any], told: str) -> None:
@@ -144,7 +144,7 @@ def test_eyes_that_do_not_fit_are_told(tmp_path: Path, cuts: Video, change: dict
 
 
 def test_what_a_config_says_of_it_that_cannot_be_is_told(trained: Path, tmp_path: Path) -> None:
-    folder = make(tmp_path, shown=Shown(rhythm=CHANNELS))
+    folder = make(tmp_path, shown=Shown(rhythm=EVENT_CHANNELS))
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     for wrong, told in (({"whole": 0}, "whole 0 must be above 0"), ({"hole": 1}, "hole"), (3, "shown")):
         (folder / "config.yaml").write_text(yaml.safe_dump(settings | {"shown": wrong}))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.fixtures.tiny import musicgen as tiny
 from tests.sketch.pictures import Drawn, video
-from v2m.analysis.visual_events import CHANNELS
+from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.checkpoints import V2M, Shown
 from v2m.core.types import Pixels
 from v2m.generators.vidmuse.visual_frontend import Eyes
@@ -66,10 +66,10 @@ def test_a_window_that_reaches_beyond_the_video_ends_with_it() -> None:
 
 
 def test_a_cut_is_in_the_rhythm_when_it_is_seen() -> None:
-    shown = Shown(whole=2, rhythm=CHANNELS)
+    shown = Shown(whole=2, rhythm=EVENT_CHANNELS)
     for begin, cut, strength in ((4.0, 1.2, 0.6), (15.0, 16.0, 0.9)):
         seen = Eyes(Plain(), shown).open(clip(45.0))(begin, begin + 30.0)
-        assert seen.events.shape == (1, 600, len(CHANNELS))
+        assert seen.events.shape == (1, 600, len(EVENT_CHANNELS))
         cuts = seen.events[0, :, 0]
         assert cuts[cuts > 0].tolist() == pytest.approx([strength] + [0.9] * (begin < 5))
         assert seen.event_times[0, cuts.nonzero()[0, 0]] == pytest.approx(cut, abs=0.05)

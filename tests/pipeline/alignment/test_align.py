@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.analysis.bars import bars
-from v2m.analysis.beats import pulse
-from v2m.analysis.cut_alignment import nearest
+from v2m.analysis.beats import track_beats
+from v2m.analysis.cut_alignment import distance_to_nearest
 from v2m.core.types import Audio, Cut, Section, Soundtrack, Video, VisualFeatures
 from v2m.media.ffmpeg import FFmpegError
 from v2m.pipeline.alignment import align, time_stretch
@@ -60,10 +60,10 @@ def test_more_cuts_are_met_the_strongest_by_a_downbeat_and_the_sound_says_so_too
     assert result.metadata["alignment"] == told["after"]
     assert len(result.metadata["hits"]) == round(told["after"]["hits"] * len(CUTS))
     assert len(result.audio) == len(music)
-    again = pulse(result.audio, 100)
+    again = track_beats(result.audio, 100)
     assert again is not None
     assert result.beats is not None
-    assert np.median(nearest(result.beats, again.beats)) < 0.02
+    assert np.median(distance_to_nearest(result.beats, again.beats)) < 0.02
     assert result.sections[0].start == 0
     assert result.sections[1].end == SECONDS
     assert abs(result.sections[1].start - 12) < 2
@@ -92,7 +92,7 @@ def test_without_cuts_the_beats_are_told_and_the_sound_stays(music: Audio) -> No
     assert result.audio is music
     assert result.metadata["retime"]["reason"] == "no cuts"
     assert result.beats is not None
-    assert np.median(nearest(BEATS, result.beats)) < 0.03
+    assert np.median(distance_to_nearest(BEATS, result.beats)) < 0.03
 
 
 def test_without_a_beat_nothing_is_done() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2m.analysis.beats import Pulse
-from v2m.analysis.cut_alignment import nearest
+from v2m.analysis.beats import BeatTrack
+from v2m.analysis.cut_alignment import distance_to_nearest
 from v2m.core.timing import TimeMap
 from v2m.core.types import Cut
 from v2m.pipeline.alignment.time_warp import BOUND, CHANGE, LATEST, LOST, route
@@ -14,10 +14,10 @@ from v2m.pipeline.alignment.time_warp import BOUND, CHANGE, LATEST, LOST, route
 SECONDS = 40.0
 
 
-def steady(tempo: float = 100.0, meter: int = 4, first: float = 0.3) -> Pulse:
+def steady(tempo: float = 100.0, meter: int = 4, first: float = 0.3) -> BeatTrack:
     beats = np.arange(first, SECONDS, 60 / tempo)
     opens = np.arange(len(beats)) % meter == 0
-    return Pulse(beats, opens, np.full(len(beats), 0.5), meter, tempo)
+    return BeatTrack(beats, opens, np.full(len(beats), 0.5), meter, tempo)
 
 
 def random_cuts(seed: int, count: int = 14) -> list[Cut]:
@@ -25,9 +25,9 @@ def random_cuts(seed: int, count: int = 14) -> list[Cut]:
     return [Cut(float(t), float(s)) for t, s in zip(rng.uniform(1, 39, count), rng.uniform(0, 1, count), strict=True)]
 
 
-def met(pulse: Pulse, course: TimeMap | None, cuts: list[Cut]) -> float:
+def met(pulse: BeatTrack, course: TimeMap | None, cuts: list[Cut]) -> float:
     beats = pulse.beats if course is None else course.forward(pulse.beats)
-    return float(np.mean(nearest([cut.time for cut in cuts], beats) <= 0.07))
+    return float(np.mean(distance_to_nearest([cut.time for cut in cuts], beats) <= 0.07))
 
 
 @pytest.mark.parametrize("tempo", [60.0, 100.0, 175.0])
@@ -49,23 +49,23 @@ def test_more_cuts_are_met_within_the_bounds_of_stretch_change_and_ends(tempo: f
 
 def test_a_downbeat_meets_the_strongest_cut_before_beats_meet_any_number_of_others() -> None:
     pulse = steady()  # a downbeat every 2.4 s from 0.3 s on
-    beats = pulse.beats[~pulse.opens]
+    beats = pulse.beats[~pulse.is_downbeat]
     cuts = [Cut(float(time), 0.3) for time in beats[:40:3]] + [Cut(15.6, 1.0)]  # 0.9 s after one
     course = route(pulse, cuts, SECONDS)
     assert course is not None
-    assert nearest([15.6], course.forward(pulse.beats[pulse.opens]))[0] <= 0.07
+    assert distance_to_nearest([15.6], course.forward(pulse.beats[pulse.is_downbeat]))[0] <= 0.07
     weak = [Cut(cut.time, min(cut.strength, 0.3)) for cut in cuts]
     assert met(pulse, route(pulse, [*weak[:-1], Cut(8.0, 0.31)], SECONDS), weak[:-1]) > 0.4
 
 
 def test_the_stronger_of_two_downbeats_that_can_reach_the_strongest_cut_meets_it() -> None:
     pulse = steady(150.0)
-    opens = np.flatnonzero(pulse.opens)
+    opens = np.flatnonzero(pulse.is_downbeat)
     between = float(pulse.beats[opens[6:8]].mean())
     for strong in (6, 7):
         accents = np.full(len(pulse.beats), 0.1)
         accents[opens[strong]] = 1.0
-        course = route(Pulse(pulse.beats, pulse.opens, accents, 4, 150.0), [Cut(between, 1.0)], SECONDS)
+        course = route(BeatTrack(pulse.beats, pulse.is_downbeat, accents, 4, 150.0), [Cut(between, 1.0)], SECONDS)
         assert course is not None
         assert course.forward(pulse.beats[opens[strong]]) == pytest.approx(between, abs=0.07)
 
@@ -82,5 +82,5 @@ def test_a_section_that_begins_on_a_cut_keeps_it() -> None:
     pulse, others = steady(), [Cut(2.69, 1.0), Cut(19.8, 0.9), Cut(20.4, 0.9)]  # the first on a downbeat
     free, held = (route(pulse, [*others, Cut(20.1, 0.2)], SECONDS, sections) for sections in ((), (20.1, 31.0)))
     assert free is not None
-    assert nearest([20.1], free.forward(pulse.beats))[0] > 0.1
+    assert distance_to_nearest([20.1], free.forward(pulse.beats))[0] > 0.1
     assert held is None or abs(held.forward(20.1) - 20.1) <= 0.07

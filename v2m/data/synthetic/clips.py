@@ -112,4 +112,6 @@ def _clip_seed(seed: int, number: int) -> int:
 def _encode_video(images: Iterable[Pixels], path: Path) -> None:
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(FPS), "-i", "pipe:0"]
     code = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", "-threads", "1"]
-    ffmpeg.run([*raw, *code, "-y", f"file:{path.absolute()}"], (image.tobytes() for image in images), ENCODE_TIMEOUT_S)
+    ffmpeg.run_ffmpeg(
+        [*raw, *code, "-y", f"file:{path.absolute()}"], (image.tobytes() for image in images), ENCODE_TIMEOUT_S
+    )

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from v2m.core.errors import DependencyError, UsageError
-from v2m.evaluation.embedder import Embedding
+from v2m.evaluation.embedder import Embedder
 
-KNOWN = {
-    "clap": "v2m.evaluation.embedders.clap.Clap",
-    "ast": "v2m.evaluation.embedders.ast.Ast",
-    "pe-av": "v2m.evaluation.embedders.pe_av.PeAv",
-    "vggish": "v2m.evaluation.embedders.vggish.Vggish",
-    "imagebind": "v2m.evaluation.embedders.imagebind.ImageBind",
+EMBEDDERS = {
+    "clap": "v2m.evaluation.embedders.clap.ClapEmbedder",
+    "ast": "v2m.evaluation.embedders.ast.AstEmbedder",
+    "pe-av": "v2m.evaluation.embedders.pe_av.PeAvEmbedder",
+    "vggish": "v2m.evaluation.embedders.vggish.VggishEmbedder",
+    "imagebind": "v2m.evaluation.embedders.imagebind.ImageBindEmbedder",
 }
 
 
-def find(asked: Sequence[str]) -> list[Embedding]:
+def build_embedders(specs: Sequence[str]) -> list[Embedder]:
     """Those asked for, each ready to be loaded: `clap`, `clap=REPOSITORY_OR_FOLDER`, `my.module.MyEmbedding`.
 
     Raises:
         UsageError: There is none of that name, its class has not what is needed, or two have one name.
         MissingError: The package or the weights are not on this machine and cannot be fetched.
     """
-    made = [_made(each) for each in dict.fromkeys(asked)]
+    made = [_build_embedder(each) for each in dict.fromkeys(specs)]
     names = [each.name for each in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -36,30 +36,30 @@ def find(asked: Sequence[str]) -> list[Embedding]:
     return made
 
 
-def _made(asked: str) -> Embedding:
-    word, _, source = asked.partition("=")
-    kind: Any = _class(KNOWN.get(word, word), asked)
+def _build_embedder(spec: str) -> Embedder:
+    word, _, source = spec.partition("=")
+    kind: Any = _import_class(EMBEDDERS.get(word, word), spec)
     try:
         made = kind(source) if source else kind()
     except (TypeError, ValueError) as error:
-        raise UsageError(f"--embedding {asked}: it cannot be made so ({error})") from error
-    if not isinstance(made, Embedding):
-        raise UsageError(f"--embedding {asked}: {kind.__name__} must have a name and a method hear(audio)")
+        raise UsageError(f"--embedding {spec}: it cannot be made so ({error})") from error
+    if not isinstance(made, Embedder):
+        raise UsageError(f"--embedding {spec}: {kind.__name__} must have a name and a method embed_audio(audio)")
     return made
 
 
-def _class(path: str, asked: str) -> Any:
+def _import_class(path: str, spec: str) -> Any:
     module, _, name = path.rpartition(".")
     if not module:
         raise UsageError(
-            f"--embedding {asked}: give {', '.join(KNOWN)}, each alone or with =WEIGHTS, or the path of a class"
+            f"--embedding {spec}: give {', '.join(EMBEDDERS)}, each alone or with =WEIGHTS, or the path of a class"
         )
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         if error.name and not module.startswith(error.name):
-            raise DependencyError(f"--embedding {asked} needs the package {error.name}: install it") from error
-        raise UsageError(f"--embedding {asked}: there is no module {module!r}") from error
+            raise DependencyError(f"--embedding {spec} needs the package {error.name}: install it") from error
+        raise UsageError(f"--embedding {spec}: there is no module {module!r}") from error
     if not isinstance(found, type):
-        raise UsageError(f"--embedding {asked}: {module!r} has no class {name!r}")
+        raise UsageError(f"--embedding {spec}: {module!r} has no class {name!r}")
     return found

@@ -12,14 +12,14 @@ from torch import Tensor
 from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Floats, WeightsInfo
-from v2m.evaluation.embedder import Heard
+from v2m.evaluation.embedder import AudioEmbedding
 from v2m.pretrained import transformers_loader, weights
 
 CPU = torch.device("cpu")
-BATCH = 8  # windows at a time
+BATCH_SIZE = 8  # windows at a time
 
 
-class Pretrained:
+class HFEmbedder:
     """A model in transformers' layout, whose weights load on first use.
 
     Args:
@@ -29,20 +29,20 @@ class Pretrained:
 
     files: ClassVar[tuple[str, ...]]
     license: ClassVar[str]
-    cure: ClassVar[str] = "measure fewer things at a time"
+    oom_hint: ClassVar[str] = "measure fewer things at a time"
 
     def __init__(self, source: str, device: str = "auto") -> None:
         self.name, self._source, self._device = Path(source).name, source, device
-        self._held: LazyModel[Any] = LazyModel(lambda: self._load(self._fetched().folder), self.cure)
+        self._lazy_model: LazyModel[Any] = LazyModel(lambda: self._load(self._fetch_weights().folder), self.oom_hint)
 
     def prepare(self) -> None:
         """Raises MissingError where the weights cannot be had."""
-        weights.show_license(self._fetched())
+        weights.show_license(self._fetch_weights())
 
     def release(self) -> None:
-        self._held.release()
+        self._lazy_model.release()
 
-    def _fetched(self) -> WeightsInfo:
+    def _fetch_weights(self) -> WeightsInfo:
         return weights.fetch(self._source, self.files, license=self.license)
 
     def _load(self, folder: Path) -> Any:
@@ -50,22 +50,22 @@ class Pretrained:
         raise NotImplementedError
 
 
-def exact(model: Any, device: str) -> Any:
+def to_float32(model: Any, device: str) -> Any:
     """A model that was loaded where its weights keep all their digits, on the device that was asked for, in float32."""
     return model.to(device=choose_device(device), dtype=torch.float32)
 
 
-def extractor(kind: Any, folder: Path, what: str) -> Any:
+def load_extractor(kind: Any, folder: Path, what: str) -> Any:
     """How sound or pictures are made into what the model takes, as the folder says. Raises MissingError."""
     return transformers_loader.load_processor(kind, folder, f"{str(folder)!r} does not say what {what} takes")
 
 
-def array(value: Tensor) -> Floats:
+def to_numpy(value: Tensor) -> Floats:
     return value.detach().cpu().double().numpy()
 
 
-def heard(found: Floats, name: str, classes: Floats | None = None) -> Heard:
+def to_audio_embedding(found: Floats, name: str, classes: Floats | None = None) -> AudioEmbedding:
     """Raises MissingError where weights give what are no numbers."""
     if not np.isfinite(found).all() or (classes is not None and not np.isfinite(classes).all()):
         raise DependencyError(f"{name} hears what are no numbers: its weights are broken; fetch them again")
-    return Heard(found, classes)
+    return AudioEmbedding(found, classes)

@@ -23,20 +23,20 @@ from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Floats, Video
-from v2m.evaluation.embedder import Heard, mono, spans, windows
-from v2m.evaluation.embedders.base import BATCH, array, heard
+from v2m.evaluation.embedder import AudioEmbedding, split_windows, to_mono, window_times
+from v2m.evaluation.embedders.base import BATCH_SIZE, to_audio_embedding, to_numpy
 from v2m.media.audio import resample
 from v2m.pretrained import weights
 from v2m.pretrained.file_patterns import checkpoint_folders
 from v2m.pretrained.safe_load import load_strict, read_tensors
 
-FILE = "imagebind_huge.pth"
-WINDOW, FRAMES, SIDE = 2.0, 2, 224  # seconds, frames and pixels of a window
-RATE, BANDS, LONG, MEAN, DEVIATION = 16_000, 128, 204, -4.268, 9.138  # of the spectrogram
-COLOURS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+WEIGHTS_FILE = "imagebind_huge.pth"
+WINDOW_S, FRAMES_PER_WINDOW, SIDE = 2.0, 2, 224  # seconds, frames and pixels of a window
+SAMPLE_RATE, NUM_MELS, NUM_FRAMES, MEAN, DEVIATION = 16_000, 128, 204, -4.268, 9.138  # of the spectrogram
+PIXEL_MEAN_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class ImageBind:
+class ImageBindEmbedder:
     """Weights load on first use.
 
     Args:
@@ -46,40 +46,40 @@ class ImageBind:
 
     def __init__(self, source: str = "imagebind", device: str = "auto") -> None:
         self.name, self._source, self._device = Path(source).name, source, device
-        self._held: LazyModel[Any] = LazyModel(self._load, "measure fewer things at a time")
+        self._lazy_model: LazyModel[Any] = LazyModel(self._load, "measure fewer things at a time")
 
     def prepare(self) -> None:
         """Raises MissingError where the package or the weights are not here."""
-        _package()
-        self._folder()
+        _import_package()
+        self._weights_folder()
 
     def release(self) -> None:
-        self._held.release()
+        self._lazy_model.release()
 
     @torch.inference_mode()
-    def hear(self, audio: Audio) -> Heard:
+    def embed_audio(self, audio: Audio) -> AudioEmbedding:
         """(W, D)"""
-        with self._held.model() as (model, device):
-            pieces = windows(mono(resample(audio, RATE)), sample_count(WINDOW, RATE))
+        with self._lazy_model.model() as (model, device):
+            pieces = split_windows(to_mono(resample(audio, SAMPLE_RATE)), sample_count(WINDOW_S, SAMPLE_RATE))
             spectra = torch.stack([_spectrogram(torch.as_tensor(np.array(each))) for each in pieces])[:, None, None]
-            found = [array(model({"audio": part.to(device)})["audio"]) for part in spectra.split(BATCH)]
-            return heard(np.concatenate(found), self.name)
+            found = [to_numpy(model({"audio": part.to(device)})["audio"]) for part in spectra.split(BATCH_SIZE)]
+            return to_audio_embedding(np.concatenate(found), self.name)
 
     @torch.inference_mode()
-    def watch(self, video: Video) -> Floats:
+    def embed_video(self, video: Video) -> Floats:
         """(W, D) of the middle of two frames a window."""
-        with self._held.model() as (model, device):
+        with self._lazy_model.model() as (model, device):
             found = []
-            for begin, end in spans(video.duration, WINDOW):
-                times = np.linspace(begin, max(begin, end - 1 / max(video.fps, 1.0)), FRAMES).tolist()
+            for begin, end in window_times(video.duration, WINDOW_S):
+                times = np.linspace(begin, max(begin, end - 1 / max(video.fps, 1.0)), FRAMES_PER_WINDOW).tolist()
                 given = _pixels(torch.as_tensor(video.frames(times))).transpose(0, 1)[None, None]  # (1, 1, 3, F, S, S)
-                found.append(array(model({"vision": given.to(device)})["vision"]))
-            return heard(np.concatenate(found), self.name).windows
+                found.append(to_numpy(model({"vision": given.to(device)})["vision"]))
+            return to_audio_embedding(np.concatenate(found), self.name).embeddings
 
-    def _folder(self) -> Path:
-        where = f"put {FILE} into {checkpoint_folders()[0] / 'imagebind'}, or give imagebind=FOLDER"
+    def _weights_folder(self) -> Path:
+        where = f"put {WEIGHTS_FILE} into {checkpoint_folders()[0] / 'imagebind'}, or give imagebind=FOLDER"
         try:
-            found = weights.find_local(self._source, [FILE])
+            found = weights.find_local(self._source, [WEIGHTS_FILE])
         except DependencyError as error:
             raise DependencyError(f"ImageBind's weights are not in {self._source!r}: {where}") from error
         if found is None:
@@ -87,12 +87,12 @@ class ImageBind:
         return found.folder
 
     def _load(self) -> Any:
-        model, device = _package().imagebind_huge(pretrained=False), choose_device(self._device)
-        load_strict(model, read_tensors(self._folder() / FILE), "ImageBind", assign=True)
+        model, device = _import_package().imagebind_huge(pretrained=False), choose_device(self._device)
+        load_strict(model, read_tensors(self._weights_folder() / WEIGHTS_FILE), "ImageBind", assign=True)
         return model.eval().requires_grad_(False).to(device), device
 
 
-def _package() -> Any:
+def _import_package() -> Any:
     """The package's module with the model, without its readers of videos, which current releases of torchvision broke.
 
     Raises MissingError where it or what it imports is not installed.
@@ -112,11 +112,11 @@ def _package() -> Any:
 
 def _spectrogram(samples: Tensor) -> Tensor:
     """(N,) → (128, 204)"""
-    least = RATE // 40  # of a frame
+    least = SAMPLE_RATE // 40  # of a frame
     samples = pad(samples, (0, max(0, least - len(samples))))
     how: dict[str, Any] = {"htk_compat": True, "use_energy": False, "window_type": "hanning", "dither": 0.0}
-    found = fbank((samples - samples.mean())[None], sample_frequency=RATE, num_mel_bins=BANDS, **how).T
-    return (pad(found, (0, max(0, LONG - found.shape[1])))[:, :LONG] - MEAN) / DEVIATION
+    found = fbank((samples - samples.mean())[None], sample_frequency=SAMPLE_RATE, num_mel_bins=NUM_MELS, **how).T
+    return (pad(found, (0, max(0, NUM_FRAMES - found.shape[1])))[:, :NUM_FRAMES] - MEAN) / DEVIATION
 
 
 def _pixels(frames: Tensor) -> Tensor:
@@ -127,5 +127,5 @@ def _pixels(frames: Tensor) -> Tensor:
     high, wide = max(SIDE, round(height * scale)), max(SIDE, round(width * scale))
     x = interpolate(x, (high, wide), mode="bilinear", align_corners=False, antialias=True)
     top, left = (high - SIDE) // 2, (wide - SIDE) // 2
-    mean, deviation = (torch.tensor(each)[:, None, None] for each in COLOURS)
+    mean, deviation = (torch.tensor(each)[:, None, None] for each in PIXEL_MEAN_STD)
     return (x[..., top : top + SIDE, left : left + SIDE] - mean) / deviation

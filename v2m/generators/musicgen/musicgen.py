@@ -76,7 +76,7 @@ class MusicGen:
         """
         choose_device(self._device)
         if controls.melody is not None:
-            sound_files.check_melody(controls.melody)
+            sound_files.validate_melody(controls.melody)
         with self._player.model() as player:
             self._check(player.follows_melody, player.trained_on, controls)
             self.weights = player.weights

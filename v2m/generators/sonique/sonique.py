@@ -76,7 +76,7 @@ class Sonique:
         """
         choose_device(self._device)
         if controls.melody is not None:
-            sound_files.check_melody(controls.melody)
+            sound_files.validate_melody(controls.melody)
         with self._player.model() as player:
             if self.overlap > player.window / 3:
                 raise UsageError(

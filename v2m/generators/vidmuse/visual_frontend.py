@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v2m.analysis.visual_events import CHANNELS, rhythm
+from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
 from v2m.checkpoints import V2M, Shown
 from v2m.core.errors import DependencyError
 from v2m.core.protocols import VisionEncoder
@@ -44,10 +44,10 @@ class Eyes:
             raise DependencyError(
                 f"{name!r} does not say how it was shown videos (no section shown in its config.yaml)"
             )
-        if shown.rhythm and shown.rhythm != CHANNELS:
+        if shown.rhythm and shown.rhythm != EVENT_CHANNELS:
             raise DependencyError(
                 f"{name!r} was shown a rhythm of {', '.join(shown.rhythm)}, and this v2m measures "
-                f"{', '.join(CHANNELS)}: use the v2m that it was trained with"
+                f"{', '.join(EVENT_CHANNELS)}: use the v2m that it was trained with"
             )
         part = model.part("vision_encoder")
         assert part.folder is not None, "a part that was asked for has been fetched"
@@ -58,7 +58,7 @@ class Eyes:
         if sizes.kind != "vidmuse":
             wanted["things measured of the rhythm"], has["things measured of the rhythm"] = (
                 sizes.num_event_channels,
-                len(CHANNELS),
+                len(EVENT_CHANNELS),
             )
         differing = [f"{has[what]} {what} instead of {wanted[what]}" for what in wanted if has[what] != wanted[what]]
         if differing:
@@ -106,5 +106,5 @@ class _Shown(NamedTuple):
 def _of_rhythm(video: Video, begin: float, end: float, shown: Shown) -> _Shown:
     if not shown.rhythm:
         return _Shown(torch.zeros(0, 0), np.zeros(0))
-    values = torch.from_numpy(rhythm(video.visual_features(), begin, end - begin, shown.rhythm_rate))
+    values = torch.from_numpy(visual_event_features(video.visual_features(), begin, end - begin, shown.rhythm_rate))
     return _Shown(values, begin + step_times(end - begin, len(values)))

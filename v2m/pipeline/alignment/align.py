@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from v2m.analysis.beats import Pulse, pulse
-from v2m.analysis.cut_alignment import cut_alignment, nearest
+from v2m.analysis.beats import BeatTrack, track_beats
+from v2m.analysis.cut_alignment import cut_alignment, distance_to_nearest
 from v2m.core import timing
 from v2m.core.timing import TimeMap
 from v2m.core.types import Audio, Cut, Floats, Section, Soundtrack, Video
@@ -33,7 +33,7 @@ def retimed(score: Soundtrack, video: Video, tempo: float | None = None) -> Soun
     """
     if score.beats is not None or score.midi is not None:
         return score
-    heard = pulse(score.audio, tempo)
+    heard = track_beats(score.audio, tempo)
     if heard is None:
         return replace(
             score, metadata={**score.metadata, "retime": {"moved": False, "reason": "no steady beat is heard"}}
@@ -89,11 +89,11 @@ def _stretched(sound: Audio, course: TimeMap, duration: float) -> Audio:
     return audio
 
 
-def _carried(heard: Pulse, course: TimeMap, duration: float) -> tuple[Floats, np.ndarray]:
+def _carried(heard: BeatTrack, course: TimeMap, duration: float) -> tuple[Floats, np.ndarray]:
     """The beats that are still heard, where they are now, and which of them open bars."""
     beats = course.forward(heard.beats)
     inside = (beats >= 0) & (beats < duration)
-    return beats[inside], heard.opens[inside]
+    return beats[inside], heard.is_downbeat[inside]
 
 
 def _met(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], duration: float) -> dict[str, Any]:
@@ -101,11 +101,11 @@ def _met(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], duration: floa
     found = cut_alignment(times, beats, downbeats, duration=duration).to_dict()
     if cuts and len(downbeats):
         strongest = max(cuts, key=lambda cut: cut.strength)
-        found["strongest_on_downbeat"] = bool(nearest([strongest.time], downbeats)[0] <= NEAR)
+        found["strongest_on_downbeat"] = bool(distance_to_nearest([strongest.time], downbeats)[0] <= NEAR)
     return found
 
 
-def _told(heard: Pulse, course: TimeMap, duration: float) -> Mapping[str, Any]:
+def _told(heard: BeatTrack, course: TimeMap, duration: float) -> Mapping[str, Any]:
     """shift: seconds by which the first beat moved; begins: where the music begins, before 0 what is lost of it."""
     return {
         "max_stretch": round(float(np.abs(course.stretch_factors - 1).max()), 4),

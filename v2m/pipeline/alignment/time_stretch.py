@@ -66,7 +66,7 @@ def _filtered(samples: NDArray[np.float32], sample_rate: int, chain: str) -> NDA
         source, out = Path(folder) / "in.wav", Path(folder) / "out.f32"
         audio.save(Audio(samples, sample_rate), source)
         graph = f"amovie={_quoted(str(source))},{chain}"
-        ffmpeg.run(
+        ffmpeg.run_ffmpeg(
             ["-f", "lavfi", "-i", graph, "-f", "f32le", f"file:{out}"],
             (),
             timeout=60 + 2 * seconds_of(count, sample_rate),

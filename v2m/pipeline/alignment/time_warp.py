@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from v2m.analysis.beats import Pulse
+from v2m.analysis.beats import BeatTrack
 from v2m.core import timing
 from v2m.core.timing import TimeMap
 from v2m.core.types import Cut, Floats
@@ -48,7 +48,7 @@ class _Moves:
         return cls(steps, np.asarray(steps * GRID / gap, float))
 
 
-def route(pulse: Pulse, cuts: Sequence[Cut], duration: float, sections: Sequence[float] = ()) -> TimeMap | None:
+def route(pulse: BeatTrack, cuts: Sequence[Cut], duration: float, sections: Sequence[float] = ()) -> TimeMap | None:
     """The map that lets most cuts be met, music of `duration` becoming at least as long; None where none is better.
 
     First of all a downbeat meets the strongest cut, the stronger the better, where one can be brought there; then the
@@ -74,7 +74,7 @@ def route(pulse: Pulse, cuts: Sequence[Cut], duration: float, sections: Sequence
     return TimeMap(beats, beats + shift * GRID)
 
 
-def _gains(pulse: Pulse, beats: Floats, cuts: Sequence[Cut], shifts: Floats) -> Floats:
+def _gains(pulse: BeatTrack, beats: Floats, cuts: Sequence[Cut], shifts: Floats) -> Floats:
     """(B, S): what each beat earns where a shift puts it."""
     times = np.arange(-REACH, beats[-1] + 2 * REACH, GRID)
     met, opening = rewards(cuts, times)
@@ -83,7 +83,7 @@ def _gains(pulse: Pulse, beats: Floats, cuts: Sequence[Cut], shifts: Floats) -> 
     top = rewards([strongest], times)[0] > 0
     begin = np.rint(timing.place_at(beats, 1 / GRID)).astype(int)
     places = begin[:, None] + np.arange(len(shifts))  # of each beat and shift in `times`
-    opens, accents = pulse.opens[: len(beats), None], pulse.accents[: len(beats), None]
+    opens, accents = pulse.is_downbeat[: len(beats), None], pulse.accents[: len(beats), None]
     return met[places] + opens * (opening[places] + top[places] * (above_all + accents))
 
 

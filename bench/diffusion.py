@@ -37,9 +37,9 @@ STEPS = (2, 5, 20, 60)
 SIGMA = 3.0
 
 
-def real(device: torch.device) -> tuple[UNet, OobleckAutoencoder, stable_audio.Settings]:
+def real(device: torch.device) -> tuple[UNet, OobleckAutoencoder, stable_audio.StableAudioConfig]:
     """The published sizes with random weights."""
-    settings = stable_audio.settings(tiny.published())
+    settings = stable_audio.parse_config(tiny.published())
     torch.manual_seed(0)
     with torch.device(device):
         network = UNet(UNetSizes(**settings.unet)).eval().requires_grad_(False)
@@ -47,9 +47,11 @@ def real(device: torch.device) -> tuple[UNet, OobleckAutoencoder, stable_audio.S
     return network, autoencoder, settings
 
 
-def step(network: UNet, settings: stable_audio.Settings, takes: int, device: torch.device) -> Callable[[], Any]:
+def step(
+    network: UNet, settings: stable_audio.StableAudioConfig, takes: int, device: torch.device
+) -> Callable[[], Any]:
     """One guided question to the model."""
-    sizes, frames = network.sizes, settings.samples // settings.hop
+    sizes, frames = network.sizes, settings.window_samples // settings.hop_length
     mask = torch.arange(sizes.tokens, device=device)[None] < 20
     words = Condition(torch.randn(1, sizes.tokens, sizes.context, device=device), mask)
     denoise = denoiser(guided(network, Guide(words, None, 6.0, 0.4)))
@@ -114,9 +116,9 @@ def main() -> None:
     one, four = (fastest(step(network, settings, takes, cpu), options.times) for takes in (1, 4))
     for takes, (passed, worked) in ((1, one), (4, four)):
         print(f"a guided step, {takes} takes side by side: {passed:.2f} s, {worked:.2f} s of the cores' time")
-    latents = torch.randn(1, settings.autoencoder.latent, settings.samples // settings.hop)
+    latents = torch.randn(1, settings.autoencoder.latent_dim, settings.window_samples // settings.hop_length)
     sound, _ = fastest(lambda: autoencoder.decode(latents), 1)
-    seconds = settings.samples / settings.sample_rate
+    seconds = settings.window_samples / settings.sample_rate
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{sound:.1f} s for the sound of a window of {seconds:.2f} s; peak {peak:.1f} GiB")
     figures = {

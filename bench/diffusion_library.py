@@ -69,13 +69,13 @@ def network(adp: Any, config: dict[str, Any]) -> tuple[Any, UNet]:
     with torch.no_grad():
         for value in there.parameters():
             value.add_(0.02 * torch.randn_like(value))
-    ours = UNet(UNetSizes(**stable_audio.settings(config).unet)).eval()
+    ours = UNet(UNetSizes(**stable_audio.parse_config(config).unet)).eval()
     ours.load_state_dict(there.state_dict())
     return there, ours
 
 
 def autoencoders(dac: Any, config: dict[str, Any]) -> dict[str, float]:
-    halves, settings = config["model"]["pretransform"]["config"], stable_audio.settings(config)
+    halves, settings = config["model"]["pretransform"]["config"], stable_audio.parse_config(config)
     hearing, telling = (halves[half]["config"] for half in ("encoder", "decoder"))
     inner = hearing["d_model"] * 2 ** len(hearing["strides"])
     encoder = dac.Encoder(hearing["d_model"], hearing["strides"], inner).eval()
@@ -83,12 +83,14 @@ def autoencoders(dac: Any, config: dict[str, Any]) -> dict[str, float]:
     project = nn.Conv1d(inner, hearing["latent_dim"], 1)
     parts = {"encoder.encoder": encoder, "encoder.proj_out": project, "decoder.decoder": decoder}
     state = {
-        f"{stable_audio.AUTOENCODER}{name}.{key}": value
+        f"{stable_audio.AUTOENCODER_PREFIX}{name}.{key}": value
         for name, part in parts.items()
         for key, value in part.state_dict().items()
     }
-    ours = OobleckAutoencoder.load(settings.autoencoder, stable_audio.autoencoder(state, settings.autoencoder), "")
-    wave = 0.3 * torch.randn(2, 1, settings.hop * 150)
+    ours = OobleckAutoencoder.load(
+        settings.autoencoder, stable_audio.autoencoder_state(state, settings.autoencoder), ""
+    )
+    wave = 0.3 * torch.randn(2, 1, settings.hop_length * 150)
     mean = project(encoder(wave)).chunk(2, dim=1)[0]
     sound = decoder(mean)
     return {"encoder": apart(ours.encode(wave), mean), "decoder": apart(ours.decode(mean), sound)}
@@ -156,7 +158,7 @@ def main() -> None:
     with torch.device("meta"):
         published = tiny.published()
         whole = found["adp"].UNetCFG1d(**published["model"]["diffusion"]["config"]).state_dict()
-        mine = UNet(UNetSizes(**stable_audio.settings(published).unet)).state_dict()
+        mine = UNet(UNetSizes(**stable_audio.parse_config(published).unet)).state_dict()
     same = {name: value.shape for name, value in whole.items()} == {name: value.shape for name, value in mine.items()}
     for name, value in differences.items():
         print(f"{name:24} {value:.1e}")

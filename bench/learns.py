@@ -152,7 +152,7 @@ def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], 
     for name in CONDITIONERS:
         path = latest_checkpoint(home / name / "checkpoints")
         assert path is not None, f"{name} has no checkpoint"
-        model = lightning_ckpt.read(path)
+        model = lightning_ckpt.load_training_checkpoint(path)
         counts[name] = sum(value.numel() for value in model.parameters())
         found[name] = {}
         for label, way in WAYS.items():

@@ -104,14 +104,14 @@ def by_audiocraft(lm: LM, memory: Tensor) -> Callable[[int], object]:
     from audiocraft.modules.conditioners import ConditioningAttributes  # noqa: PLC0415 (it takes seconds)
 
     config = lm.config
-    settings = tiny.audiocraft_settings()
+    settings = tiny.audiocraft_config()
     sizes = {"n_q": config.num_codebooks, "card": config.codebook_size, "dim": config.dim}
     settings["transformer_lm"] |= {**sizes, "num_heads": config.num_heads, "num_layers": config.num_layers}
     found = tiny.audiocraft_model(settings)
     state = {f"lm.{name}": value for name, value in lm.state_dict().items()}
     missing = found.load_state_dict(audiocraft.from_v2m(state), strict=False)
     assert not missing.unexpected_keys, missing.unexpected_keys
-    found.condition_provider = tiny.Given(memory)
+    found.condition_provider = tiny.FixedTextConditioner(memory)
     said = [ConditioningAttributes(text={"description": "calm"})]
 
     def write(frames: int) -> object:

@@ -82,8 +82,8 @@ def all_ways(decoder: Decoder, found: Any, memory: Tensor) -> dict[str, Way]:
 def half_minute(decoder: Decoder, device: torch.device) -> float:
     """Seconds from what a text encoder gives to samples: the second of two runs."""
     with tempfile.TemporaryDirectory() as name:
-        settings = tiny.config(entries=decoder.config.codebook_size, hidden_size=128, num_filters=64)
-        tiny.model(settings).save_pretrained(name)
+        settings = tiny.make_config(codebook_size=decoder.config.codebook_size, hidden_size=128, num_filters=64)
+        tiny.make_model(settings).save_pretrained(name)
         codec = encodec.load_encodec(Path(name), device)
     words = guided(torch.randn(1, WORDS, decoder.config.dim, device=device))
     took = 0.0

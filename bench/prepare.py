@@ -51,7 +51,7 @@ def encoders(folder: Path, real: bool) -> dict[str, Path]:
     CLIPVisionModelWithProjection(CLIPVisionConfig()).save_pretrained(homes["vision"])
     sizes = {"hidden_size": 128, "num_filters": 64, "codebook_size": 2048}
     made = encodec.EncodecModel(
-        encodec.config(entries=2048, **{k: v for k, v in sizes.items() if k != "codebook_size"})
+        encodec.make_config(codebook_size=2048, **{k: v for k, v in sizes.items() if k != "codebook_size"})
     )
     made.save_pretrained(homes["codec"])
     words = T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, architectures=["T5EncoderModel"])

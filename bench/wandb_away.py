@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fixtures.tiny import shards
-from tests.fixtures.tiny.training import records
+from tests.fixtures.tiny.training import read_wandb_records
 from tests.fixtures.tiny.wandb_server import MANNERS, Manner, serving
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,7 @@ def run(folder: Path, root: Path, address: str) -> dict[str, float]:
         [sys.executable, "train.py", "fit", *words], cwd=ROOT, env=environment(address), capture_output=True,
         timeout=LONGEST, check=False,
     )  # fmt: skip
-    kept = [each for path in root.rglob("*.wandb") for each in records(path) if each.HasField("history")]
+    kept = [each for path in root.rglob("*.wandb") for each in read_wandb_records(path) if each.HasField("history")]
     steps = len(list((root / "checkpoints").glob("step*.ckpt")))
     return {"exit": done.returncode, "steps": steps, "kept": len(kept)}
 

@@ -21,7 +21,7 @@ import v2m
 from tests.conftest import names
 from tests.fixtures.tiny import encodec, musicgen, t5
 from tests.pretrained.hub_server import COMMIT, serving
-from v2m.checkpoints import V2M, Part, load, save
+from v2m.checkpoints import V2M, Component, load, save
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import CodecSpec
 from v2m.models.conditioning import Condition
@@ -37,8 +37,11 @@ CONFIG = MusicConfig(lm=LMConfig(dim=32, num_layers=2, num_heads=4, codebook_siz
 def model(tmp_path: Path) -> V2M:
     """A tiny model of random weights, which carries a codec and names a text encoder."""
     torch.manual_seed(0)
-    parts = {"codec": Part(folder=encodec.write(tmp_path / "source")), "text_encoder": Part("google-t5/t5-base")}
-    return V2M(CONFIG, parts=parts, license="cc-by-nc-4.0", origin="owner/tiny@0123")
+    parts = {
+        "codec": Component(folder=encodec.write(tmp_path / "source")),
+        "text_encoder": Component("google-t5/t5-base"),
+    }
+    return V2M(CONFIG, components=parts, license="cc-by-nc-4.0", origin="owner/tiny@0123")
 
 
 @torch.inference_mode()
@@ -85,11 +88,11 @@ def test_a_part_that_is_only_named_is_fetched_when_it_is_asked_for(
     model.save_pretrained(tmp_path / "saved")
     read = V2M.from_pretrained(str(tmp_path / "saved"))
     home = t5.write(tmp_path / "google-t5" / "t5-base")
-    assert read.part("text_encoder").folder == home
-    assert read.part("codec").folder == tmp_path / "saved" / "codec"
+    assert read.component("text_encoder").folder == home
+    assert read.component("codec").folder == tmp_path / "saved" / "codec"
     assert [each.name for each in read.weights] == [str(tmp_path / "saved"), "google-t5/t5-base"]
     with pytest.raises(DependencyError, match="names no vision encoder"):
-        read.part("vision_encoder")
+        read.component("vision_encoder")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_old_one(model: V2M
     with pytest.raises(DependencyError, match="truncated"):
         model.save_pretrained(folder)
     with pytest.raises(FileNotFoundError):  # when the old one is out of the way already
-        save.write_whole(folder, shutil.rmtree, replace=True)
+        save.atomic_directory(folder, shutil.rmtree, replace=True)
     assert names(tmp_path) == ["saved", "source"]
     assert torch.equal(logits(V2M.from_pretrained(str(folder))), expected)
 
@@ -162,17 +165,17 @@ from v2m import V2M
 from v2m.core import errors
 V2M.from_pretrained("owner/tiny")
 model = V2M.from_pretrained("owner/tiny")
-print(model.origin, model.weights[0].revision, model.weights[0].license, sorted(model.parts))
+print(model.origin, model.weights[0].revision, model.weights[0].license, sorted(model.components))
 print(model.push_to_hub("owner/new", private=True))
 try:
     model.push_to_hub("owner/gated")
-except errors.MissingError as error:
-    print(errors.describe(error))
+except errors.DependencyError as error:
+    print(errors.format_error(error))
 """
 
 
 def test_from_the_hub_in_one_layout_and_once_and_to_the_hub_as_it_would_have_been_saved(tmp_path: Path) -> None:
-    folder = musicgen.transformers_folder(tmp_path / "published")
+    folder = musicgen.write_transformers(tmp_path / "published")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     others = ("state_dict.bin", "compression_state_dict.bin", "pytorch_model.bin", "flax_model.msgpack")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "V2M_"))}
@@ -202,29 +205,29 @@ def test_from_the_hub_in_one_layout_and_once_and_to_the_hub_as_it_would_have_bee
 @torch.inference_mode()
 @pytest.mark.parametrize("variant", [{}, {"stereo": True}, {"melody": True}])
 def test_transformers_own_model_gives_the_same_logits(tmp_path: Path, variant: dict[str, bool]) -> None:
-    folder = musicgen.transformers_folder(tmp_path / "published", **variant)
+    folder = musicgen.write_transformers(tmp_path / "published", **variant)
     ours, theirs = V2M.from_pretrained(str(folder)), published(folder)
-    codes = torch.randint(musicgen.ENTRIES, (2, ours.config.lm.num_codebooks, 9))
-    words = torch.randn(2, 3, musicgen.TEXT)
+    codes = torch.randint(musicgen.CODEBOOK_SIZE, (2, ours.config.lm.num_codebooks, 9))
+    words = torch.randn(2, 3, musicgen.TEXT_DIM)
     expected = theirs.decoder(codes.flatten(0, 1), encoder_hidden_states=theirs.enc_to_dec_proj(words)).logits
     given = ours.lm(codes, ours.project_text(Condition.from_tokens(words))).flatten(0, 1)
     assert (given - expected[..., -9:, :]).abs().max() < 1e-5
-    config, state = ours.part("codec").read()
-    sounds = encodec.published(theirs.audio_encoder.state_dict())  # weight norm under its older names
+    config, state = ours.component("codec").load()
+    sounds = encodec.old_weight_norm_keys(theirs.audio_encoder.state_dict())  # weight norm under its older names
     assert config["sampling_rate"] == ours.sample_rate == 32000
     assert all(torch.equal(state[name], value) for name, value in sounds.items())
 
 
 @torch.inference_mode()
 def test_transformers_decoder_alone_is_a_model_that_reads_no_text(tmp_path: Path) -> None:
-    theirs: Any = published(musicgen.transformers_folder(tmp_path / "published")).decoder
+    theirs: Any = published(musicgen.write_transformers(tmp_path / "published")).decoder
     theirs.save_pretrained(tmp_path / "alone")
     ours = V2M.from_pretrained(str(tmp_path / "alone"))
-    codes = torch.randint(musicgen.ENTRIES, (2, ours.config.lm.num_codebooks, 9))
+    codes = torch.randint(musicgen.CODEBOOK_SIZE, (2, ours.config.lm.num_codebooks, 9))
     assert (ours.lm(codes).flatten(0, 1) - theirs(codes.flatten(0, 1)).logits).abs().max() < 1e-5
     assert ours.config.text_dim is None
     with pytest.raises(DependencyError, match="names no codec"):
-        ours.part("codec")
+        ours.component("codec")
 
 
 def published(folder: Path) -> Any:
@@ -254,12 +257,12 @@ OURS = ["config.yaml", "model.safetensors", "text_encoder/model.safetensors", "c
     ],
 )
 def test_of_what_is_published_one_layout_is_taken_whole(needed: list[str], more: list[str]) -> None:
-    assert sorted(match_files([*needed, *more], load.NEEDED)) == sorted(needed)
-    assert unmatched(needed, load.NEEDED) == []
+    assert sorted(match_files([*needed, *more], load.REQUIRED_FILES)) == sorted(needed)
+    assert unmatched(needed, load.REQUIRED_FILES) == []
 
 
 def test_shards_are_read_as_one_file_is(tmp_path: Path) -> None:
-    folder = musicgen.transformers_folder(tmp_path / "whole")
+    folder = musicgen.write_transformers(tmp_path / "whole")
     shards = Path(shutil.copytree(folder, tmp_path / "shards"))
     state = load_file(folder / "model.safetensors")
     (shards / "model.safetensors").unlink()

@@ -21,12 +21,12 @@ from v2m.core.errors import ENVIRONMENT, OK, USAGE
 
 ROOT = Path(__file__).parents[2]
 SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "transformers": ("transformers", musicgen.transformers_folder),
-    "stereo": ("transformers", lambda folder: musicgen.transformers_folder(folder, stereo=True)),
-    "melody": ("transformers", lambda folder: musicgen.transformers_folder(folder, melody=True)),
-    "audiocraft": ("audiocraft", lambda folder: musicgen.audiocraft_folder(folder, whole=True)),
-    "audiocraft, melody": ("audiocraft", lambda folder: musicgen.audiocraft_folder(folder, melody=True)),
-    "vidmuse": ("vidmuse", musicgen.vidmuse_folder),
+    "transformers": ("transformers", musicgen.write_transformers),
+    "stereo": ("transformers", lambda folder: musicgen.write_transformers(folder, stereo=True)),
+    "melody": ("transformers", lambda folder: musicgen.write_transformers(folder, melody=True)),
+    "audiocraft": ("audiocraft", lambda folder: musicgen.write_audiocraft(folder, with_codec=True)),
+    "audiocraft, melody": ("audiocraft", lambda folder: musicgen.write_audiocraft(folder, melody=True)),
+    "vidmuse": ("vidmuse", musicgen.write_vidmuse),
 }
 
 
@@ -72,14 +72,14 @@ def test_from_audiocraft_to_transformers_the_encoders_are_fetched_and_put_in(tmp
     from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
     t5.write(tmp_path / "checkpoints" / "t5-base")
-    source = musicgen.audiocraft_folder(tmp_path / "source", whole=True)
+    source = musicgen.write_audiocraft(tmp_path / "source", with_codec=True)
     assert main([str(source), str(tmp_path / "dest"), "--to", "transformers"]) == OK
     kind: Any = MusicgenForConditionalGeneration
     theirs, told = kind.from_pretrained(tmp_path / "dest", output_loading_info=True)
     assert not any(told[each] for each in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert AutoTokenizer.from_pretrained(tmp_path / "dest")("calm piano").input_ids[-1] == 1
-    lm = musicgen.audiocraft_model(musicgen.audiocraft_settings())
-    codes, memory = torch.randint(musicgen.ENTRIES, (2, 4, 9)), torch.randn(2, 3, musicgen.WIDTH)
+    lm = musicgen.audiocraft_model(musicgen.audiocraft_config())
+    codes, memory = torch.randint(musicgen.CODEBOOK_SIZE, (2, 4, 9)), torch.randn(2, 3, musicgen.DIM)
     with torch.inference_mode():
         expected = lm(codes, [], condition_tensors={"description": (memory, torch.ones(2, 3))})
         given = theirs.eval().decoder(codes.flatten(0, 1), encoder_hidden_states=memory).logits
@@ -95,7 +95,7 @@ def test_from_transformers_to_audiocraft_its_own_builders_and_loader_read_it(
     import omegaconf
     from audiocraft.models import builders, loaders
 
-    source = musicgen.transformers_folder(tmp_path / "source", **variant)
+    source = musicgen.write_transformers(tmp_path / "source", **variant)
     assert main([str(source), str(tmp_path / "dest"), "--to", "audiocraft"]) == OK
     codec: Any = loaders.load_compression_model(str(tmp_path / "dest"), device="cpu")
     assert (codec.sample_rate, codec.frame_rate, codec.cardinality, codec.num_codebooks) == (32000, 50, 64, 4)
@@ -107,11 +107,11 @@ def test_from_transformers_to_audiocraft_its_own_builders_and_loader_read_it(
     told = lm.load_state_dict(package["best_state"], strict=False)
     projection = "condition_provider.conditioners.description.output_proj"
     assert (told.missing_keys, told.unexpected_keys) == ([], [f"{projection}.weight", f"{projection}.bias"])
-    assert (lm.num_codebooks, lm.card) == (8 if variant else 4, musicgen.ENTRIES)
+    assert (lm.num_codebooks, lm.card) == (8 if variant else 4, musicgen.CODEBOOK_SIZE)
 
 
 def test_settings_of_a_checkpoint_say_where_it_came_from(tmp_path: Path) -> None:
-    source = musicgen.transformers_folder(tmp_path / "musicgen-tiny")
+    source = musicgen.write_transformers(tmp_path / "musicgen-tiny")
     assert main([str(source), str(tmp_path / "ours")]) == OK
     settings = yaml.safe_load((tmp_path / "ours/config.yaml").read_text())
     assert (settings["origin"], settings["license"]) == ("musicgen-tiny", "cc-by-nc-4.0")
@@ -134,7 +134,7 @@ def test_settings_of_a_checkpoint_say_where_it_came_from(tmp_path: Path) -> None
 def test_a_command_that_cannot_be_is_one_line_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
 ) -> None:
-    source = musicgen.transformers_folder(tmp_path / "source")
+    source = musicgen.write_transformers(tmp_path / "source")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     before = names(tmp_path)

@@ -134,7 +134,7 @@ def test_a_sample_is_what_its_manifest_says(prepared: Prepared, weights: dict[st
         weights["codec"],
         weights["text"],
     )
-    assert (manifest.tokens, manifest.width, manifest.text_width) == (5, tiny_clip.WIDTH, 16)
+    assert (manifest.tokens, manifest.width, manifest.text_width) == (5, tiny_clip.DIM, 16)
     assert (manifest.code_rate, manifest.codebooks, manifest.tagger) == (50, 4, "Palette")
     for sample in prepared.samples.values():
         for name, shape in manifest.shapes(sample[META]).items():

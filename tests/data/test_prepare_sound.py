@@ -122,8 +122,8 @@ def test_left_and_right_are_encoded_each_by_itself(
 
 
 def test_a_codec_that_is_stereo_by_itself_needs_no_asking(weights: dict[str, str], tmp_path: Path) -> None:
-    config = tiny_encodec.config(audio_channels=2)
-    tiny_encodec.model(config).save_pretrained(tmp_path / "codec")
+    config = tiny_encodec.make_config(audio_channels=2)
+    tiny_encodec.make_model(config).save_pretrained(tmp_path / "codec")
     settings = PrepareConfig(**{**weights, "codec": str(tmp_path / "codec")}, stereo=True)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is stereo by itself: leave out --stereo"):
         SampleEncoder.load(settings, Palette(), CPU)

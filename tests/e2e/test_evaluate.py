@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import names
 from tests.fixtures.tiny import embedders as tiny_embedders
-from tests.fixtures.tiny.training import ended, prepared
+from tests.fixtures.tiny.training import wait_for_run_end, write_dataset
 from v2m.cli import train
 from v2m.cli.evaluate import main
 from v2m.core import errors
@@ -97,7 +97,7 @@ def test_systems_are_weighed_against_the_truth_on_the_same_clips(
     assert [row["video"] for row in clips] == sorted(CLIPS) * 5
     [run] = (tmp_path / "wandb").glob("offline-run-*")
     assert len(list(run.glob("files/media/table/metrics/*.table.json"))) == 2
-    history = [item for record in ended(run) for item in record.history.item]
+    history = [item for record in wait_for_run_end(run) for item in record.history.item]
     keys = {item.key or "/".join(item.nested_key) for item in history}
     assert f"metrics/fad@clap/{corpus / 'b'}" in keys
 
@@ -159,7 +159,7 @@ def test_what_cannot_be_weighed_is_one_line(  # noqa: PLR0917 - a row, and where
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Shards with what they name, and the words with which a model that has learned from them is tested."""
     root = tmp_path_factory.mktemp("run")
-    shards = prepared(root)
+    shards = write_dataset(root)
     sizes = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1", "--data.batch", "2"]
     given = ["--data.train", str(shards), "--data.test", str(shards), "--trainer.max_steps", "4"]
     home = ["--trainer.default_root_dir", str(root / "run")]

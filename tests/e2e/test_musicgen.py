@@ -25,12 +25,12 @@ WINDOWS = ("--generator.window", "2", "--generator.stride", "1")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`transformers`, `v2m` made from it, `audiocraft` with what it names, and `melody`, of stereo too."""
     folder = tmp_path_factory.mktemp("weights")
-    tiny.transformers_folder(folder / "transformers")
+    tiny.write_transformers(folder / "transformers")
     V2M.from_pretrained(str(folder / "transformers")).save_pretrained(folder / "v2m")
-    tiny.audiocraft_folder(folder / "audiocraft")
+    tiny.write_audiocraft(folder / "audiocraft")
     t5.write(folder / "named" / "t5-base")
     encodec.write(folder / "named" / "encodec_32khz")
-    tiny.transformers_folder(folder / "melody", melody=True, stereo=True)
+    tiny.write_transformers(folder / "melody", melody=True, stereo=True)
     return folder
 
 

@@ -176,7 +176,7 @@ def test_one_checkpoint_is_led_by_words_by_pictures_or_by_both(made: Made, media
 
 
 def test_a_start_without_a_conditioner_is_told_by_words_untrained(clip: Path, tmp_path: Path) -> None:
-    start = tiny.transformers_folder(tmp_path / "musicgen")
+    start = tiny.write_transformers(tmp_path / "musicgen")
     given = ["--model.start", str(start), "--data.videos", str(clip), "--data.out", str(tmp_path / "out")]
     windows = ["--model.scoring.window", "2", "--model.scoring.stride", "1", "--trainer.accelerator", "cpu"]
     assert main(["predict", *given, *windows, *QUIET]) == 0
@@ -211,7 +211,10 @@ def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_
     run.fit(module, ShardData(made.shards, batch=2, window=1.5, workers=0))
     run.save_checkpoint(tmp_path / "made.ckpt")
     clip = video.open(media / "cuts.mp4").crop(0.0, 1.2)
-    plain, start = lightning_ckpt.read(tmp_path / "made.ckpt"), V2M.from_pretrained(str(made.exported))
+    plain, start = (
+        lightning_ckpt.load_training_checkpoint(tmp_path / "made.ckpt"),
+        V2M.from_pretrained(str(made.exported)),
+    )
     tags, device = Tags(genres="jazz"), torch.device("cpu")
     own, merged, before = (
         Trained(each, "a model", device, precision="fp32").generate(clip, tags, 3).audio.samples

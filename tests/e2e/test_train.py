@@ -57,9 +57,13 @@ def test_trained_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.Capt
     assert {f"model.{name}" for name in own} == set(held["ema"]) == set(held["state_dict"])
     assert all(torch.equal(value, held["ema"][f"model.{name}"]) for name, value in own.items())
     assert any(not torch.equal(value, held["state_dict"][f"model.{name}"]) for name, value in own.items())
-    assert {kind: part.name for kind, part in model.parts.items()} == dict.fromkeys(model.parts, "tiny")
-    assert model.shown is not None
-    assert (model.shown.pool, model.shown.rhythm, model.shown.whole) == ("grid", made.KEPT.rhythm, 6)
+    assert {kind: part.name for kind, part in model.components.items()} == dict.fromkeys(model.components, "tiny")
+    assert model.visual_input is not None
+    assert (model.visual_input.pooling, model.visual_input.event_channels, model.visual_input.num_long_term_frames) == (
+        "grid",
+        made.KEPT.rhythm,
+        6,
+    )
     assert model.config.segment_duration == 1.0
     assert main(["validate", *words(folder, tmp_path / "run", *validated, "6")[1:], "--ckpt_path", str(paths[0])]) == 0
     assert "validation/loss" in capsys.readouterr().out

@@ -22,10 +22,10 @@ WINDOWS = ("--generator.window", "2", "--generator.stride", "1")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`VidMuse` and the codec that it names, `own` made from it, and a `musicgen`."""
     folder = tmp_path_factory.mktemp("weights")
-    tiny.vidmuse_folder(folder / "VidMuse")
+    tiny.write_vidmuse(folder / "VidMuse")
     encodec.write(folder / "encodec_32khz")
     V2M.from_pretrained(str(folder / "VidMuse")).save_pretrained(folder / "own")
-    tiny.transformers_folder(folder / "musicgen")
+    tiny.write_transformers(folder / "musicgen")
     return folder
 
 
@@ -44,7 +44,7 @@ def test_a_video_gets_music_of_its_length_by_the_official_files_in_their_place(c
     music = record["music"]
     assert packets(clip.with_name("cuts.v2m.mp4")) == packets(clip)
     assert music["windows"] == [[0, 2], [1, 3], [2, 4]]
-    assert (music["prompt"], music["shown"]["frame_rate"], music["shown"]["pool"]) == ("", 2, "all")
+    assert (music["prompt"], music["visual_input"]["fps"], music["visual_input"]["pooling"]) == ("", 2, "all")
     assert [each["name"] for each in record["weights"]] == ["Zeyue7/VidMuse", "facebook/encodec_32khz"]
     assert {"state_dict.bin"} <= record["weights"][0]["sha256"].keys()
     written = clip.with_name("cuts.v2m.mp4").read_bytes()

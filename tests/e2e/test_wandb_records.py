@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_train import words
-from tests.fixtures.tiny.training import ended, prepared
+from tests.fixtures.tiny.training import wait_for_run_end, write_dataset
 from v2m.cli.train import main
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ MEDIA = {"sound": "audio-file", "spectrogram": "image-file", "video": "video-fil
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared(tmp_path_factory.mktemp("prepared"))
+    return write_dataset(tmp_path_factory.mktemp("prepared"))
 
 
 def arguments(folder: Path, root: Path, *more: str) -> list[str]:
@@ -90,7 +90,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]], set[str]]
     config: dict[str, Any] = {}
     figures: dict[str, list[Any]] = {}
     files: set[str] = set()
-    for each in ended(folder):
+    for each in wait_for_run_end(folder):
         for item in (*each.run.config.update, *each.config.update):
             config[item.key] = json.loads(item.value_json)
         for item in each.history.item:

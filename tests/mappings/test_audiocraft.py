@@ -9,7 +9,7 @@ import torch
 
 from tests.fixtures.tiny import musicgen as tiny
 from v2m.core.errors import DependencyError, UsageError
-from v2m.mappings.audiocraft import config_from_v2m, config_to_v2m, from_v2m, text_encoder, to_v2m
+from v2m.mappings.audiocraft import config_from_v2m, config_to_v2m, from_v2m, text_encoder_name, to_v2m
 from v2m.models.music_model import MusicConfig, MusicModel
 
 KINDS: tuple[dict[str, bool], ...] = ({}, {"stereo": True}, {"melody": True})
@@ -17,7 +17,7 @@ KINDS: tuple[dict[str, bool], ...] = ({}, {"stereo": True}, {"melody": True})
 
 def changed(**places: Any) -> dict[str, Any]:
     """Settings with others at `section__name`."""
-    settings = tiny.audiocraft_settings()
+    settings = tiny.audiocraft_config()
     for name, value in places.items():
         *sections, last = name.split("__")
         at = settings
@@ -29,7 +29,7 @@ def changed(**places: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_there_and_back_bit_for_bit(kind: dict[str, bool]) -> None:
-    settings = tiny.audiocraft_settings(**kind)
+    settings = tiny.audiocraft_config(**kind)
     state = tiny.audiocraft_model(settings).state_dict()
     plain, own = config_to_v2m(settings, state), to_v2m(state)
     assert {name: value.shape for name, value in own.items()} == {
@@ -39,11 +39,11 @@ def test_there_and_back_bit_for_bit(kind: dict[str, bool]) -> None:
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], state[name]) for name in state)
     assert config_to_v2m(config_from_v2m(plain), state) == plain
-    assert text_encoder(settings) == text_encoder(config_from_v2m(plain)) == "t5-base"
+    assert text_encoder_name(settings) == text_encoder_name(config_from_v2m(plain)) == "t5-base"
 
 
 def test_attention_as_pytorch_names_it() -> None:
-    state = tiny.audiocraft_model(tiny.audiocraft_settings()).state_dict()
+    state = tiny.audiocraft_model(tiny.audiocraft_config()).state_dict()
     old = {name.replace("_attn.", "_attn.mha.").replace("tion.", "tion.mha."): value for name, value in state.items()}
     old = {name if "layers" in name else name.replace(".mha", ""): value for name, value in old.items()}
     assert old.keys() != state.keys()
@@ -51,7 +51,7 @@ def test_attention_as_pytorch_names_it() -> None:
 
 
 def test_delays_of_its_own_are_kept() -> None:
-    state = tiny.audiocraft_model(tiny.audiocraft_settings()).state_dict()
+    state = tiny.audiocraft_model(tiny.audiocraft_config()).state_dict()
     plain = config_to_v2m(changed(codebooks_pattern__delay__delays=[0, 0, 1, 2]), state)
     assert plain["lm"]["delays"] == [0, 0, 1, 2]
     assert config_from_v2m(plain)["codebooks_pattern"]["delay"]["delays"] == [0, 0, 1, 2]
@@ -80,7 +80,7 @@ def test_delays_of_its_own_are_kept() -> None:
     ],
 )
 def test_settings_of_another_model_are_told(places: dict[str, Any], told: str) -> None:
-    state = tiny.audiocraft_model(tiny.audiocraft_settings()).state_dict()
+    state = tiny.audiocraft_model(tiny.audiocraft_config()).state_dict()
     with pytest.raises(DependencyError, match=told) as error:
         config_to_v2m(changed(**places), state)
     assert "\n" not in str(error.value)
@@ -92,7 +92,7 @@ def test_weights_of_another_model_are_told() -> None:
     with pytest.raises(DependencyError, match=r"it has no emb.N.weight"):
         to_v2m({"emb.N.weight": torch.zeros(1)})
     with pytest.raises(DependencyError, match=r"emb.0.weight is missing"):
-        config_to_v2m(tiny.audiocraft_settings(), {})
+        config_to_v2m(tiny.audiocraft_config(), {})
     with pytest.raises(DependencyError, match=r"has 32 rows, which 3 projections cannot share"):
         to_v2m({"transformer.layers.0.cross_attention.in_proj_weight": torch.zeros(32, 32)})
 

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from tests.fixtures.tiny import musicgen as tiny
 from v2m.core.errors import DependencyError, UsageError
-from v2m.mappings.musicgen import check, config_from_v2m, config_to_v2m, from_v2m, merge, split, to_v2m
+from v2m.mappings.musicgen import (
+    check_config,
+    config_from_v2m,
+    config_to_v2m,
+    from_v2m,
+    merge_state,
+    split_state,
+    to_v2m,
+)
 from v2m.models.music_model import MusicConfig, MusicModel
 
 POSITIONS = "decoder.model.decoder.embed_positions.weights"
@@ -25,22 +33,22 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    return read(tiny.transformers_folder(tmp_path_factory.mktemp("musicgen")))
+    return read(tiny.write_transformers(tmp_path_factory.mktemp("musicgen")))
 
 
 @pytest.mark.parametrize("kind", [{}, {"stereo": True}, {"melody": True}])
 def test_there_and_back_bit_for_bit(kind: dict[str, bool], tmp_path: Path) -> None:
-    config, state = read(tiny.transformers_folder(tmp_path, **kind))
-    parts = split(state)
-    plain, own = config_to_v2m(config, parts.own), to_v2m(parts.own)
+    config, state = read(tiny.write_transformers(tmp_path, **kind))
+    parts = split_state(state)
+    plain, own = config_to_v2m(config, parts.music_model), to_v2m(parts.music_model)
     assert {name: value.shape for name, value in own.items()} == {
         name: value.shape for name, value in MusicModel(MusicConfig.from_dict(plain)).state_dict().items()
     }
-    back = merge(from_v2m(own), parts.text_encoder, parts.audio_encoder)
+    back = merge_state(from_v2m(own), parts.text_encoder, parts.audio_encoder)
     assert back.keys() == state.keys() - {POSITIONS}
     assert all(torch.equal(back[name], state[name]) for name in back)
     again = config_from_v2m(plain, text_encoder=config["text_encoder"], audio_encoder=config["audio_encoder"])
-    assert config_to_v2m(again, parts.own) == plain
+    assert config_to_v2m(again, parts.music_model) == plain
     same = {name: value for name, value in again["decoder"].items() if not name.endswith("dropout")}
     assert {name: config["decoder"][name] for name in same} == same
 
@@ -48,7 +56,7 @@ def test_there_and_back_bit_for_bit(kind: dict[str, bool], tmp_path: Path) -> No
 def test_a_decoder_alone(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
     config, state = published
     alone = {name.removeprefix("decoder."): value for name, value in state.items() if name.startswith("decoder.")}
-    plain = config_to_v2m(config["decoder"], split(alone).own)
+    plain = config_to_v2m(config["decoder"], split_state(alone).music_model)
     assert plain["text_dim"] is None
     back = from_v2m(to_v2m(alone), composite=False)
     assert back.keys() == alone.keys() - {POSITIONS.removeprefix("decoder.")}
@@ -57,11 +65,11 @@ def test_a_decoder_alone(published: tuple[dict[str, Any], dict[str, Tensor]]) ->
 
 def test_another_family_is_told(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
     config, state = published
-    own = split(state).own
+    own = split_state(state).music_model
     with pytest.raises(DependencyError, match="model_type 'llama', which is no MusicGen"):
-        check({"model_type": "llama"})
+        check_config({"model_type": "llama"})
     with pytest.raises(DependencyError, match=r"config.json of musicgen lacks decoder, audio_encoder"):
-        check({"model_type": "musicgen", "text_encoder": {}})
+        check_config({"model_type": "musicgen", "text_encoder": {}})
     with pytest.raises(DependencyError, match="scale_embedding True"):
         config_to_v2m(config | {"decoder": config["decoder"] | {"scale_embedding": True}}, own)
     with pytest.raises(DependencyError, match="num_codebooks is 8 but 4 by the weights"):
@@ -75,7 +83,7 @@ def test_another_family_is_told(published: tuple[dict[str, Any], dict[str, Tenso
 
 
 def test_weights_of_another_model_are_told(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
-    own = split(published[1]).own
+    own = split_state(published[1]).music_model
     with pytest.raises(
         DependencyError, match=r"it has no model.embed_tokens.weight, model.layers.0.mlp.up_proj.weight"
     ):

@@ -16,9 +16,14 @@ Spoil = Callable[[dict[str, Any]], Any]
 
 
 def test_the_published_parts_are_understood() -> None:
-    found = stable_audio.settings(tiny.settings())
-    assert (found.hop, found.samples, found.layer, found.clap) == (64, 4096, -2, "./ckpts/clap/clap.ckpt")
-    assert found.seconds == {"seconds_start": (0, 512), "seconds_total": (0, 512)}
+    found = stable_audio.parse_config(tiny.settings())
+    assert (found.hop_length, found.window_samples, found.clap_layer, found.clap_path) == (
+        64,
+        4096,
+        -2,
+        "./ckpts/clap/clap.ckpt",
+    )
+    assert found.number_ranges == {"seconds_start": (0, 512), "seconds_total": (0, 512)}
     assert found.unet["groups"] == 16
 
 
@@ -45,20 +50,20 @@ def test_another_model_is_told_from_it(spoil: Spoil, told: str) -> None:
     config = tiny.settings()
     spoil(config)
     with pytest.raises(DependencyError, match=told):
-        stable_audio.settings(config)
+        stable_audio.parse_config(config)
 
 
 def test_all_that_is_strange_is_told_at_once() -> None:
     config = tiny.settings(use_nearest_upsample=True) | {"audio_channels": 2}
     with pytest.raises(DependencyError, match=r"audio_channels is 2.*use_nearest_upsample is True"):
-        stable_audio.settings(config)
+        stable_audio.parse_config(config)
 
 
 def test_half_of_a_weight_norm_and_foreign_weights_are_told() -> None:
-    settings, state = stable_audio.settings(tiny.settings()), tiny.state()
+    settings, state = stable_audio.parse_config(tiny.settings()), tiny.state()
     lame = {name: value for name, value in state.items() if not name.endswith("block.0.weight_g")}
     with pytest.raises(DependencyError, match="lacks its weight_g"):
-        stable_audio.autoencoder(lame, settings.autoencoder)
+        stable_audio.autoencoder_state(lame, settings.autoencoder)
     foreign = state | {"pretransform.model.bottleneck.codebook": torch.zeros(1)}
     with pytest.raises(DependencyError, match=r"has no bottleneck\.codebook"):
-        stable_audio.autoencoder(foreign, settings.autoencoder)
+        stable_audio.autoencoder_state(foreign, settings.autoencoder)

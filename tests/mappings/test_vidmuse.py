@@ -26,7 +26,7 @@ def read(folder: Path) -> Published:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return read(tiny.vidmuse_folder(tmp_path_factory.mktemp("vidmuse"), positions=True))
+    return read(tiny.write_vidmuse(tmp_path_factory.mktemp("vidmuse"), position_ids=True))
 
 
 def test_there_and_back_bit_for_bit(published: Published) -> None:
@@ -43,7 +43,7 @@ def test_there_and_back_bit_for_bit(published: Published) -> None:
 
 def test_it_is_told_from_musicgen(published: Published) -> None:
     assert is_vidmuse(published[1])
-    assert not is_vidmuse(tiny.audiocraft_model(tiny.audiocraft_settings()).state_dict())
+    assert not is_vidmuse(tiny.audiocraft_model(tiny.audiocraft_config()).state_dict())
 
 
 def test_what_does_not_fit_is_told(published: Published) -> None:

@@ -12,7 +12,7 @@ from transformers import XcodecConfig, XcodecModel
 
 from tests.fixtures.tiny.xcodec import TINY, make
 from v2m.core.errors import DependencyError
-from v2m.mappings.xcodec import from_transformers, settings, to_transformers
+from v2m.mappings.xcodec import config_to_transformers, from_transformers, to_transformers
 
 POSITIONS = "semantic_model.encoder.pos_conv_embed.conv"
 RENAMED = {
@@ -77,7 +77,9 @@ def test_weight_norm_is_fused_row_by_row_of_the_transposed_convolutions_too(publ
 
 def test_the_names_are_all_of_the_models_and_no_others(folder: Path, published: dict[str, Tensor]) -> None:
     semantic = json.loads((folder / "semantic_ckpts/hf_1_325000/config.json").read_text())
-    wanted = settings({"target_bandwidths": [0.5, 1, 1.5, 2, 4, 6], "D": TINY.latent}, semantic, published)
+    wanted = config_to_transformers(
+        {"target_bandwidths": [0.5, 1, 1.5, 2, 4, 6], "D": TINY.latent}, semantic, published
+    )
     with torch.device("meta"):
         model = XcodecModel(XcodecConfig(**wanted))
     found = to_transformers(published)
@@ -125,6 +127,6 @@ def test_half_a_weight_norm_is_refused_by_name(published: dict[str, Tensor], kep
 @pytest.mark.parametrize("wrong", [{"ratios": [8, 8, 4, 2]}, {"bins": 2048}])
 def test_another_codecs_settings_are_refused(published: dict[str, Tensor], wrong: dict[str, object]) -> None:
     with pytest.raises(DependencyError, match="not YuE's X-Codec"):
-        settings({"target_bandwidths": [0.5, 6], **wrong}, {}, published)
+        config_to_transformers({"target_bandwidths": [0.5, 6], **wrong}, {}, published)
     with pytest.raises(DependencyError, match="target_bandwidths"):
-        settings({}, {}, published)
+        config_to_transformers({}, {}, published)

@@ -56,14 +56,14 @@ def test_32_khz_is_transformers_model(tmp_path: Path, samples: int) -> None:
 @torch.inference_mode()
 def test_a_causal_codec_of_many_bandwidths_is_transformers_model_at_each(tmp_path: Path) -> None:
     """As `facebook/encodec_24khz` is."""
-    settings = tiny.config(
+    settings = tiny.make_config(
         sample_rate=24000,
         upsampling_ratios=[8, 5, 4, 2],
         use_causal_conv=True,
         use_conv_shortcut=True,
         target_bandwidths=[0.9, 1.8, 3.6],
     )
-    reference: Any = tiny.model(settings)
+    reference: Any = tiny.make_model(settings)
     wave = noise(12000)
     for bandwidth, codebooks in ((0.9, 2), (1.8, 4), (None, 8)):
         codes = reference.encode(wave, bandwidth=bandwidth or 3.6).audio_codes[0]
@@ -81,7 +81,7 @@ def test_a_causal_codec_of_many_bandwidths_is_transformers_model_at_each(tmp_pat
 )
 @torch.inference_mode()
 def test_audiocrafts_model_through_the_converter(tmp_path: Path, sizes: dict[str, Any]) -> None:
-    path = tiny.audiocraft_compression(tmp_path / encodec.AUDIOCRAFT_FILE, **sizes)
+    path = tiny.write_audiocraft_codec(tmp_path / encodec.AUDIOCRAFT_FILE, **sizes)
     reference = tiny.audiocraft_model(tiny.audiocraft_config(**sizes))
     wave = noise(16000, channels=sizes.get("channels", 1))
     codes, scale = reference.encode(wave)
@@ -91,8 +91,8 @@ def test_audiocrafts_model_through_the_converter(tmp_path: Path, sizes: dict[str
 
 @torch.inference_mode()
 def test_transformers_model_through_the_converter_is_audiocrafts() -> None:
-    settings = tiny.config(pad_mode="constant", num_residual_layers=2, use_conv_shortcut=True)
-    mine: Any = tiny.model(settings, seed=3)
+    settings = tiny.make_config(pad_mode="constant", num_residual_layers=2, use_conv_shortcut=True)
+    mine: Any = tiny.make_model(settings, seed=3)
     theirs = tiny.audiocraft_model(convert.config_from_transformers(settings.to_dict()))
     theirs.load_state_dict(convert.from_transformers(mine.state_dict()))
     wave = noise(16000)
@@ -123,7 +123,7 @@ def test_renormalized_sound_is_audiocrafts_with_its_loudness(tmp_path: Path) -> 
 def test_stereo_is_audiocrafts_interleaving(tmp_path: Path) -> None:
     from audiocraft.models.encodec import InterleaveStereoCompressionModel
 
-    path = tiny.audiocraft_compression(tmp_path / encodec.AUDIOCRAFT_FILE)
+    path = tiny.write_audiocraft_codec(tmp_path / encodec.AUDIOCRAFT_FILE)
     reference = InterleaveStereoCompressionModel(tiny.audiocraft_model(tiny.audiocraft_config()))
     codec, wave = InterleavedStereoCodec(encodec.load_encodec(path.parent, CPU)), noise(16000, channels=2, batch=3)
     codes = reference.encode(wave)[0]
@@ -146,7 +146,7 @@ def package(*, chunked: bool) -> Any:
         quantizer = ResidualVectorQuantizer(dimension=16, n_q=8, bins=64)
         chunks: Any = {"normalize": True, "segment": 1.0} if chunked else {}
         model = Package(encoder, decoder, quantizer, [2 * bits, 4 * bits], rate, shape["channels"], **chunks).eval()
-        tiny.liven(encoder, decoder, quantizer.vq.layers, shape["channels"])
+        tiny.randomize(encoder, decoder, quantizer.vq.layers, shape["channels"])
     return model
 
 

@@ -49,9 +49,9 @@ def built(plain: dict[str, Any], state: dict[str, Tensor]) -> MusicModel:
 def composite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, MusicModel]:
     """transformers' own model, and ours."""
     kind = KINDS[request.param]
-    folder = tiny.transformers_folder(tmp_path_factory.mktemp("composite"), **kind)
+    folder = tiny.write_transformers(tmp_path_factory.mktemp("composite"), **kind)
     family = MusicgenMelodyForConditionalGeneration if kind.get("melody") else MusicgenForConditionalGeneration
-    own = musicgen.split(load_file(folder / "model.safetensors")).own
+    own = musicgen.split_state(load_file(folder / "model.safetensors")).music_model
     plain = musicgen.config_to_v2m(json.loads((folder / "config.json").read_text()), own)
     return family.from_pretrained(folder).eval(), built(plain, musicgen.to_v2m(own))
 
@@ -61,7 +61,7 @@ def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """audiocraft's unedited `LMModel`, and ours."""
     kind = KINDS[request.param]
     package = torch.load(
-        tiny.audiocraft_folder(tmp_path_factory.mktemp("pair"), **kind) / "state_dict.bin", weights_only=True
+        tiny.write_audiocraft(tmp_path_factory.mktemp("pair"), **kind) / "state_dict.bin", weights_only=True
     )
     settings, state = yaml.safe_load(package["xp.cfg"]), package["best_state"]
     theirs = tiny.audiocraft_model(settings, seed=1)
@@ -79,8 +79,8 @@ def some_codes(model: MusicModel, frames: int = 60) -> Tensor:
 
 
 def one_hot(frames: int) -> Tensor:
-    notes = torch.randint(tiny.CHROMA, (2, frames), generator=torch.Generator().manual_seed(4))
-    return torch.nn.functional.one_hot(notes, tiny.CHROMA).float()
+    notes = torch.randint(tiny.NUM_CHROMA, (2, frames), generator=torch.Generator().manual_seed(4))
+    return torch.nn.functional.one_hot(notes, tiny.NUM_CHROMA).float()
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:
@@ -113,7 +113,7 @@ def test_logits_are_those_of_the_whole_composite(composite: tuple[Any, MusicMode
 @torch.inference_mode()
 def test_what_is_masked_of_a_prefix_is_not_there(composite: tuple[Any, MusicModel]) -> None:
     theirs, model = composite
-    memory, mask = torch.randn(2, 9, tiny.WIDTH, generator=torch.Generator().manual_seed(5)), torch.ones(2, 9).bool()
+    memory, mask = torch.randn(2, 9, tiny.DIM, generator=torch.Generator().manual_seed(5)), torch.ones(2, 9).bool()
     mask[1, :4] = False
     codes = some_codes(model)
     given = {"encoder_hidden_states": memory, "encoder_attention_mask": mask.long()}
@@ -125,7 +125,7 @@ def test_what_is_masked_of_a_prefix_is_not_there(composite: tuple[Any, MusicMode
 def test_logits_and_guidance_are_those_of_audiocraft(original: tuple[Any, MusicModel]) -> None:
     theirs, model = original
     codes = some_codes(model)
-    encoded = torch.randn(2, 5, tiny.TEXT, generator=torch.Generator().manual_seed(6))
+    encoded = torch.randn(2, 5, tiny.TEXT_DIM, generator=torch.Generator().manual_seed(6))
     text = model.project_text(Condition(encoded, HEARD.bool()))
     text = Condition.from_tokens(text.tokens)
     tensors, heard = {"description": (text.tokens, HEARD)}, [text]
@@ -135,7 +135,7 @@ def test_logits_and_guidance_are_those_of_audiocraft(original: tuple[Any, MusicM
         heard = [melody, text]
     null = {name: (torch.zeros_like(tokens), torch.zeros_like(mask)) for name, (tokens, mask) in tensors.items()}
     if model.chroma is not None:  # audiocraft does not mask melodies that it repeats to one length, nor silence
-        silence = model.project_melody(torch.eye(tiny.CHROMA)[:1].expand(2, 20, -1))
+        silence = model.project_melody(torch.eye(tiny.NUM_CHROMA)[:1].expand(2, 20, -1))
         null["self_wav"] = (silence.tokens, silence.mask)
     both, none = (theirs(codes, conditions=[], condition_tensors=each) for each in (tensors, null))
     assert_close(model.lm(codes, concat(*heard)), both)
@@ -152,8 +152,8 @@ def test_the_likeliest_codes_are_those_of_audiocraft(original: tuple[Any, MusicM
     from audiocraft.modules.conditioners import ConditioningAttributes
 
     theirs, model = original
-    memory = torch.randn(1, 6, tiny.WIDTH, generator=torch.Generator().manual_seed(7))
-    kept, theirs.condition_provider = theirs.condition_provider, tiny.Given(memory)
+    memory = torch.randn(1, 6, tiny.DIM, generator=torch.Generator().manual_seed(7))
+    kept, theirs.condition_provider = theirs.condition_provider, tiny.FixedTextConditioner(memory)
     said = [ConditioningAttributes(text={"description": "calm"})]
     expected = theirs.generate(conditions=said, max_gen_len=FRAMES, use_sampling=False, cfg_coef=3.0)
     theirs.condition_provider = kept
@@ -171,10 +171,10 @@ def test_the_likeliest_codes_are_those_of_transformers(composite: tuple[Any, Mus
     find out what is masked: it takes the code at the start for padding."""
     theirs, model = composite
     count = model.config.lm.num_codebooks
-    memory = torch.randn(1, 6, tiny.WIDTH, generator=torch.Generator().manual_seed(7))
+    memory = torch.randn(1, 6, tiny.DIM, generator=torch.Generator().manual_seed(7))
     last = max(model.config.lm.delay_pattern)
     out = theirs.decoder.generate(
-        inputs=torch.full((count, 1), tiny.ENTRIES),
+        inputs=torch.full((count, 1), tiny.CODEBOOK_SIZE),
         encoder_hidden_states=torch.cat([memory, torch.zeros_like(memory)]),
         attention_mask=torch.ones(1, 1, dtype=torch.long),
         guidance_scale=3.0,
@@ -182,9 +182,9 @@ def test_the_likeliest_codes_are_those_of_transformers(composite: tuple[Any, Mus
         use_cache=False,
         num_return_sequences=1,
         max_new_tokens=FRAMES + last,
-        pad_token_id=tiny.ENTRIES,
-        bos_token_id=tiny.ENTRIES,
-        decoder_start_token_id=tiny.ENTRIES,
+        pad_token_id=tiny.CODEBOOK_SIZE,
+        bos_token_id=tiny.CODEBOOK_SIZE,
+        decoder_start_token_id=tiny.CODEBOOK_SIZE,
     )
     expected = out.reshape(1, count, -1)
     found = greedy(
@@ -204,8 +204,8 @@ def test_ours_in_their_layouts_is_the_same_model(kind: str, tmp_path: Path) -> N
     lm["num_codebooks"] = 4 + 4 * stereo
     plain = {
         "lm": lm | {"cross_attention": not melody},
-        "text_dim": tiny.TEXT,
-        "num_chroma": tiny.CHROMA if melody else None,
+        "text_dim": tiny.TEXT_DIM,
+        "num_chroma": tiny.NUM_CHROMA if melody else None,
     }
     model = MusicModel(MusicConfig.from_dict(plain)).eval()
     plain, codes = model.config.to_dict(), some_codes(model, 20)
@@ -227,9 +227,9 @@ def test_ours_in_their_layouts_is_the_same_model(kind: str, tmp_path: Path) -> N
     logits = decoder(codes.flatten(0, 1), encoder_hidden_states=memory.tokens).logits
     assert_close(ours, logits.unflatten(0, (2, -1))[:, :, -codes.shape[2] :])
 
-    encoders = {"text_encoder": T5Config(d_model=tiny.TEXT).to_dict(), "audio_encoder": EncodecConfig().to_dict()}
+    encoders = {"text_encoder": T5Config(d_model=tiny.TEXT_DIM).to_dict(), "audio_encoder": EncodecConfig().to_dict()}
     whole: Any = MusicgenMelodyForConditionalGeneration if melody else MusicgenForConditionalGeneration
     (tmp_path / "config.json").write_text(json.dumps(musicgen.config_from_v2m(plain, **encoders)))
     with torch.device("meta"):
         names = whole(whole.config_class.from_pretrained(tmp_path)).state_dict()
-    assert set(musicgen.from_v2m(model.state_dict())) == set(musicgen.split(names).own)
+    assert set(musicgen.from_v2m(model.state_dict())) == set(musicgen.split_state(names).music_model)

@@ -49,7 +49,7 @@ def theirs(folder: Path, tune: Path | None) -> NDArray[np.float32]:
         wave = audio.load(tune, tiny.SAMPLE_RATE, FRAMES / 50)
         extractor = MusicgenMelodyFeatureExtractor.from_pretrained(folder)
         inputs |= extractor(wave.samples.mean(axis=0), sampling_rate=tiny.SAMPLE_RATE, return_tensors="pt")
-    steps = FRAMES + tiny.CODEBOOKS - 1
+    steps = FRAMES + tiny.NUM_CODEBOOKS - 1
     with torch.inference_mode():
         found = model.generate(**inputs, do_sample=False, guidance_scale=3.0, max_new_tokens=steps)
     return found[0].numpy()
@@ -57,7 +57,7 @@ def theirs(folder: Path, tune: Path | None) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("kind", ["plain", "stereo", "melody", "melody without one"])
 def test_words_become_the_same_sound_as_in_transformers(tmp_path: Path, tune: Path, kind: str) -> None:
-    folder = tiny.transformers_folder(tmp_path / "model", stereo=kind == "stereo", melody=kind.startswith("melody"))
+    folder = tiny.write_transformers(tmp_path / "model", stereo=kind == "stereo", melody=kind.startswith("melody"))
     given = tune if kind == "melody" else None
     generator = MusicGen(model=str(folder), device="cpu", precision="fp32", sampling=LIKELIEST)
     ours = generator.generate(video(FRAMES / 50), TAGS, 0, controls=Controls(melody=given)).audio.samples

@@ -139,13 +139,13 @@ def test_the_unet_is_the_published_one(attentions: list[int]) -> None:
 
 
 def test_the_published_settings_make_models_of_the_published_size() -> None:
-    settings = stable_audio.settings(tiny.published())
+    settings = stable_audio.parse_config(tiny.published())
     with torch.device("meta"):
         network = checkpoint.UNet(checkpoint.UNetSizes(**settings.unet))
         autoencoder = OobleckAutoencoder(settings.autoencoder)
     sizes = [round(sum(value.numel() for value in each.parameters()) / 1e6, 1) for each in (network, autoencoder)]
     assert sizes == [906.7, 133.4]
-    assert (len(network.state_dict()), settings.samples // settings.hop) == (806, 1024)
+    assert (len(network.state_dict()), settings.window_samples // settings.hop_length) == (806, 1024)
 
 
 @torch.inference_mode()
@@ -181,12 +181,14 @@ def test_a_checkpoint_in_training_gives_the_averaged_unet(tmp_path: Path, folder
 
 
 def test_the_tiny_settings_are_read_whole(folder: Path) -> None:
-    settings = stable_audio.settings(read_json(folder / tiny.JSON))
+    settings = stable_audio.parse_config(read_json(folder / tiny.JSON))
     state = read_pickle(folder / tiny.CHECKPOINT)["state_dict"]
-    taken = {f"{stable_audio.UNET}{name}" for name in stable_audio.unet(state)}
-    taken |= {name for name in state if name.startswith((stable_audio.AUTOENCODER, stable_audio.CONDITIONS))}
+    taken = {f"{stable_audio.UNET_PREFIX}{name}" for name in stable_audio.unet_state(state)}
+    taken |= {
+        name for name in state if name.startswith((stable_audio.AUTOENCODER_PREFIX, stable_audio.CONDITIONER_PREFIX))
+    }
     assert taken == set(state)
-    assert settings.order == ("prompt", "seconds_start", "seconds_total")
+    assert settings.cond_order == ("prompt", "seconds_start", "seconds_total")
 
 
 @pytest.mark.parametrize("name", solvers.WRITTEN_OUT)

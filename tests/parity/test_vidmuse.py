@@ -77,7 +77,7 @@ def written(state: State, sequence: Tensor, memory: Tensor, heads: int) -> Tenso
     half = width // 2
     angles = torch.arange(x.shape[1])[:, None] / 10000 ** (torch.arange(half) / (half - 1))
     x = x + torch.cat([angles.cos(), angles.sin()], -1)
-    for n in range(tiny.LAYERS):
+    for n in range(tiny.NUM_LAYERS):
         layer = f"transformer.layers.{n}"
         own = linear(normed(state, f"{layer}.norm1", x), state[f"{layer}.self_attn.in_proj_weight"])
         x = x + lined(state, f"{layer}.self_attn.out_proj", attended(*own.chunk(3, -1), heads, causal=True))
@@ -101,7 +101,7 @@ def shown(near: Tensor, whole: Tensor) -> VisualInputs:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder: Path = tiny.vidmuse_folder(tmp_path_factory.mktemp("vidmuse"), positions=True)
+    folder: Path = tiny.write_vidmuse(tmp_path_factory.mktemp("vidmuse"), position_ids=True)
     return torch.load(folder / "state_dict.bin", weights_only=True)
 
 
@@ -114,13 +114,13 @@ def test_from_frames_to_logits_as_published(package: dict[str, Any]) -> None:
     model = MusicModel(MusicConfig.from_dict(vidmuse.config_to_v2m(settings, state))).eval()
     model.load_state_dict(own)
     generator = torch.Generator().manual_seed(2)
-    near, whole = (torch.randn(2, frames, tiny.TOKENS, tiny.SEEN, generator=generator) for frames in (3, 4))
-    codes = torch.randint(tiny.ENTRIES, (2, tiny.CODEBOOKS, 30), generator=generator)
+    near, whole = (torch.randn(2, frames, tiny.NUM_TOKENS, tiny.VISION_DIM, generator=generator) for frames in (3, 4))
+    codes = torch.randint(tiny.CODEBOOK_SIZE, (2, tiny.NUM_CODEBOOKS, 30), generator=generator)
     sequence = patterns.apply_delays(codes, model.config.lm.delay_pattern, model.config.lm.special_token_id)
     memory = model.encode_video(shown(near, whole))
     expected = seen(state, near, whole, heads)
     assert memory.mask.all()
-    assert memory.tokens.shape == (2, 3 * tiny.TOKENS, tiny.WIDTH)
+    assert memory.tokens.shape == (2, 3 * tiny.NUM_TOKENS, tiny.DIM)
     assert torch.allclose(memory.tokens, expected, rtol=0, atol=1e-4)
     other = model.encode_video(shown(near, whole.flip(0))).tokens
     assert (other - memory.tokens).abs().max() > 0.01, "the whole video is looked at"
@@ -137,4 +137,4 @@ def test_its_clip_is_a_model_of_transformers(package: dict[str, Any]) -> None:
     model.load_state_dict(clip)
     expected = tiny.clip_config().to_dict()
     assert {name: value for name, value in config.items() if name != "architectures"}.items() <= expected.items()
-    assert model(torch.zeros(1, 3, 224, 224)).last_hidden_state.shape == (1, tiny.TOKENS, tiny.SEEN)
+    assert model(torch.zeros(1, 3, 224, 224)).last_hidden_state.shape == (1, tiny.NUM_TOKENS, tiny.VISION_DIM)

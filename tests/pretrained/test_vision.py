@@ -42,7 +42,7 @@ def pictures(count: int, height: int = 32, width: int = 32) -> Pixels:
 
 def published(kind: tiny.Kind, pixels: Tensor) -> Tensor:
     """What transformers' own model gives for (F, 3, S, S)."""
-    made = tiny.model(kind)
+    made = tiny.make_model(kind)
     with torch.inference_mode():
         return getattr(made, "vision_model", made)(pixel_values=pixels).last_hidden_state
 
@@ -57,7 +57,7 @@ def test_all_tokens_are_those_of_the_published_model(kind: tiny.Kind, folders: d
     assert pixels[0, 0, 0, 0] == pytest.approx((frames[0, 0, 0, 0] / 255 - means[0]) / means[1])
     torch.testing.assert_close(found, published(kind, pixels), rtol=0, atol=1e-4)
     assert isinstance(vision, VisionEncoder)
-    assert found.shape == (3, vision.num_tokens, vision.dim) == (3, 16 if kind == "siglip" else 17, tiny.WIDTH)
+    assert found.shape == (3, vision.num_tokens, vision.dim) == (3, 16 if kind == "siglip" else 17, tiny.DIM)
     assert vision.name == "some/model:all"
 
 
@@ -93,8 +93,8 @@ def test_the_grid_tells_where_in_the_frame(kind: tiny.Kind, folders: dict[str, P
     every = FrozenVisionEncoder.load(folders[kind], CPU, name="m", pooling="all").encode(pictures(2))
     vision = FrozenVisionEncoder.load(folders[kind], CPU, name="m", pooling="grid")
     grid = vision.encode(pictures(2))
-    assert grid.shape == (2, vision.num_tokens, vision.dim) == (2, 5, tiny.WIDTH)
-    patches = every[:, -16:].reshape(2, 4, 4, tiny.WIDTH)  # rows, columns
+    assert grid.shape == (2, vision.num_tokens, vision.dim) == (2, 5, tiny.DIM)
+    patches = every[:, -16:].reshape(2, 4, 4, tiny.DIM)  # rows, columns
     torch.testing.assert_close(grid[:, 0], every[:, 0] if kind == "clip" else every.mean(1))
     for place, (row, column) in enumerate([(0, 0), (0, 2), (2, 0), (2, 2)], start=1):
         torch.testing.assert_close(grid[:, place], patches[:, row : row + 2, column : column + 2].mean((1, 2)))
@@ -105,7 +105,7 @@ def test_many_frames_are_as_each_by_itself(folders: dict[str, Path]) -> None:
     frames = pictures(BATCH_SIZE + 3, 36, 64)
     alone = torch.cat([vision.encode(frame[None]) for frame in frames])
     torch.testing.assert_close(vision.encode(frames), alone, rtol=0, atol=1e-4)
-    assert vision.encode(frames[:0]).shape == (0, 5, tiny.WIDTH)
+    assert vision.encode(frames[:0]).shape == (0, 5, tiny.DIM)
 
 
 def test_frames_are_read_no_larger_than_is_needed(folders: dict[str, Path]) -> None:
@@ -132,7 +132,7 @@ def test_what_is_done_to_pictures_is_what_the_folder_says(folders: dict[str, Pat
     vision = FrozenVisionEncoder.load(folder, CPU, name="m", pooling="all")
     assert (vision.image_size, vision.num_tokens) == (64, 65)  # whose positions are drawn out
     assert vision._std.flatten().tolist() == pytest.approx([0.2] * 3)
-    assert vision.encode(pictures(1)).shape == (1, 65, tiny.WIDTH)
+    assert vision.encode(pictures(1)).shape == (1, 65, tiny.DIM)
 
 
 def _changed(path: Path, **settings: Any) -> None:

@@ -26,8 +26,8 @@ LAYOUTS = ("ours", "transformers", "audiocraft")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A good checkpoint in each layout."""
     folder = tmp_path_factory.mktemp("whole")
-    musicgen.transformers_folder(folder / "transformers")
-    musicgen.audiocraft_folder(folder / "audiocraft", whole=True)
+    musicgen.write_transformers(folder / "transformers")
+    musicgen.write_audiocraft(folder / "audiocraft", with_codec=True)
     V2M.from_pretrained(str(folder / "transformers")).save_pretrained(folder / "ours")
     yield folder
     for name in LAYOUTS:
@@ -90,7 +90,7 @@ def package(change: dict[str, Any]) -> Callable[[Path], None]:
 
 
 def magnet(folder: Path) -> None:
-    cfg = musicgen.audiocraft_settings() | {"lm_model": "transformer_lm_magnet"}
+    cfg = musicgen.audiocraft_config() | {"lm_model": "transformer_lm_magnet"}
     package({"xp.cfg": yaml.safe_dump(cfg)})(folder)
 
 
@@ -104,7 +104,7 @@ def not_finite(folder: Path) -> None:
     save_file(state, folder / "model.safetensors")
 
 
-NORM = torch.ones(musicgen.WIDTH)
+NORM = torch.ones(musicgen.DIM)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "a name is missing": ("ours", weights(lm__norm__weight=None), "1 missing: lm.norm.weight"),

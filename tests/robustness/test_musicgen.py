@@ -29,7 +29,7 @@ class Bomb:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.transformers_folder(tmp_path_factory.mktemp("model") / "model")
+    return tiny.write_transformers(tmp_path_factory.mktemp("model") / "model")
 
 
 def another_family(folder: Path, model: Path) -> None:
@@ -44,7 +44,7 @@ def other_codec(folder: Path, model: Path) -> None:
     """Our own layout, with a codec of more entries than the model writes."""
     V2M.from_pretrained(str(model)).save_pretrained(folder)
     shutil.rmtree(folder / "codec")
-    encodec.write(folder / "codec", entries=128)
+    encodec.write(folder / "codec", codebook_size=128)
 
 
 def not_a_number(folder: Path, model: Path) -> None:
@@ -77,7 +77,7 @@ def truncated(folder: Path, model: Path) -> None:
 
 
 def sees(folder: Path, model: Path) -> None:
-    tiny.vidmuse_folder(folder)
+    tiny.write_vidmuse(folder)
 
 
 def another_size(folder: Path, model: Path) -> None:

@@ -18,7 +18,7 @@ from bench import wandb_away
 from tests.conftest import names
 from tests.e2e.test_train import words
 from tests.fixtures.tiny import shards as made
-from tests.fixtures.tiny.training import ended
+from tests.fixtures.tiny.training import wait_for_run_end
 from tests.fixtures.tiny.wandb_server import Manner, serving
 from tests.robustness.full_disk import file_size_limit, small_disk
 from v2m.cli.train import main
@@ -218,7 +218,7 @@ def test_a_configuration_that_was_not_taken_is_told_again(
     logger.log_hyperparams({"width": 32})
     logger.log_metrics({"loss": 1.0}, 0)
     logger.experiment.finish()
-    told = [item for each in ended(tmp_path) for item in (*each.run.config.update, *each.config.update)]
+    told = [item for each in wait_for_run_end(tmp_path) for item in (*each.run.config.update, *each.config.update)]
     assert [item.value_json for item in told if item.key == "width"] == ["32"]
     warned = [each.getMessage() for each in caplog.records if each.name == "v2m.training.wandb_logger"]
     assert [text.partition(" (")[0] for text in warned] == ["W&B records no more"]

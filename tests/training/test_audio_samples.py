@@ -17,7 +17,7 @@ import soundfile
 import torch
 
 from tests.fixtures.tiny import shards
-from tests.fixtures.tiny.training import prepared
+from tests.fixtures.tiny.training import write_dataset
 from tests.training.test_checkpoints import LM, SEES, alike, state
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.data.module import ShardData
@@ -35,7 +35,7 @@ END = 6  # steps, of 9 batches: a pass has 3, and its last is a step by itself
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared(tmp_path_factory.mktemp("prepared"))
+    return write_dataset(tmp_path_factory.mktemp("prepared"))
 
 
 class Drawing(LogAudioSamples):

@@ -87,7 +87,7 @@ def test_what_is_exported_does_what_was_trained(folder: Path, tmp_path: Path, st
     """The averages, merged."""
     model = run(folder, tmp_path, start)
     path = tmp_path / "checkpoints/step00000009.ckpt"
-    plain = lightning_ckpt.read(path)
+    plain = lightning_ckpt.load_training_checkpoint(path)
     assert not [name for name in plain.state_dict() if LORA_A in name or ".base_layer." in name]
     average = {name.removeprefix("model."): value for name, value in state(tmp_path)["ema"].items()}
     assert model.made.load_state_dict(average, strict=False).unexpected_keys == []
@@ -108,7 +108,7 @@ def test_another_base_is_refused_when_the_run_goes_on_and_when_it_is_exported(
     folder: Path, tmp_path: Path, start: Path
 ) -> None:
     run(folder, tmp_path, start)
-    with pytest.raises(UsageError, match=r"trained with other lora.rank: give those \(start .*, rank 4, alpha 8"):
+    with pytest.raises(UsageError, match=r"trained with other lora.rank: give those \(init_from .*, rank 4, alpha 8"):
         run(folder, tmp_path, start, lora=LoRAConfig(2, 8.0))
     with pytest.raises(UsageError, match=r"trained with other the weights of the start, lora.rank, lora.alpha"):
         run(folder, tmp_path, start, lora=None)
@@ -116,7 +116,7 @@ def test_another_base_is_refused_when_the_run_goes_on_and_when_it_is_exported(
     with pytest.raises(UsageError, match=r"trained with other the weights of the start: give"):
         run(folder, tmp_path, start)
     with pytest.raises(DependencyError, match=r"has other weights than .* was trained from"):
-        lightning_ckpt.read(tmp_path / "checkpoints/step00000009.ckpt")
+        lightning_ckpt.load_training_checkpoint(tmp_path / "checkpoints/step00000009.ckpt")
 
 
 def test_measured_and_played_are_the_averages(folder: Path, tmp_path: Path, start: Path) -> None:
@@ -133,7 +133,7 @@ def test_measured_and_played_are_the_averages(folder: Path, tmp_path: Path, star
     checkpoint_of: dict[str, Any] = torch.load(path, weights_only=True)
     played.on_load_checkpoint(checkpoint_of)
     played.load_state_dict(checkpoint_of["state_dict"])
-    assert alike(played.made.state_dict(), lightning_ckpt.read(path).state_dict())
+    assert alike(played.made.state_dict(), lightning_ckpt.load_training_checkpoint(path).state_dict())
 
 
 def test_there_must_be_something_to_adapt() -> None:

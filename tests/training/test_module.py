@@ -15,7 +15,7 @@ from torch import nn
 from tests.fixtures.tiny import shards as made
 from tests.taggers.test_videollama import SMALL
 from v2m import checkpoints
-from v2m.checkpoints import Part
+from v2m.checkpoints import Component
 from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, Tags, Video
@@ -129,7 +129,7 @@ def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
     assert (config.lm.num_codebooks, config.lm.codebook_size, config.text_dim) == (4, 64, 16)
     assert config.conditioner is not None
     assert (config.conditioner.num_tokens, config.conditioner.vision_dim) == (5, 24)
-    assert {kind: part.name for kind, part in model.made.parts.items()} == {
+    assert {kind: part.name for kind, part in model.made.components.items()} == {
         "vision_encoder": "tiny",
         "codec": "tiny",
         "text_encoder": "tiny",
@@ -215,17 +215,17 @@ def test_a_start_that_learned_from_other_frozen_models_is_refused(folder: Path, 
     about = replace(SEES, num_tokens=5, vision_dim=24)
     for kind, name in (("codec", "owner/other"), ("text_encoder", "/other"), ("vision_encoder", "other@main")):
         start = checkpoints.V2M(MusicConfig(replace(LM, codebook_size=64), 16, conditioner=about, segment_duration=1.0))
-        start.parts = {each: Part("somewhere/tiny/") for each in ("codec", "text_encoder", "vision_encoder")}
+        start.components = {each: Component("somewhere/tiny/") for each in ("codec", "text_encoder", "vision_encoder")}
         start.save_pretrained(tmp_path / "same")
         trainer(fast_dev_run=1).fit(module(start=str(tmp_path / "same"), lm=None, conditioner=None), data(folder))
-        start.parts[kind] = Part(name)
+        start.components[kind] = Component(name)
         start.save_pretrained(tmp_path / kind)
         told = f"{kind.replace('_', ' ')} 'tiny', the start with '{name}': prepare with the start's"
         with pytest.raises(UsageError, match=told):
             trainer(fast_dev_run=1).fit(module(start=str(tmp_path / kind), lm=None, conditioner=None), data(folder))
     anew = module(start=str(tmp_path / "vision_encoder"), lm=None, conditioner=replace(SEES, num_layers=2))
     trainer(fast_dev_run=1).fit(anew, data(folder))
-    assert anew.made.parts["vision_encoder"] == Part("tiny")
+    assert anew.made.components["vision_encoder"] == Component("tiny")
 
 
 class Linear(nn.Linear):

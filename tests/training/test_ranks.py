@@ -139,7 +139,7 @@ def test_sharded_ranks_learn_what_unsharded_ones_do_and_keep_one_whole_file(whol
         assert one[name].keys() == two[name].keys()
         assert all(type(value) is torch.Tensor for value in two[name].values())
         assert all(torch.allclose(value, two[name][key], atol=1e-5) for key, value in one[name].items())
-    held = lightning_ckpt.read(list_checkpoints(whole["fsdp2"] / "checkpoints")[0]).state_dict()
+    held = lightning_ckpt.load_training_checkpoint(list_checkpoints(whole["fsdp2"] / "checkpoints")[0]).state_dict()
     assert all(torch.equal(value, two["ema"][f"model.{name}"]) for name, value in held.items())
 
 

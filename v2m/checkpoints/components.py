@@ -11,30 +11,36 @@ from torch import Tensor
 
 from v2m.pretrained import safe_load
 
-_WEIGHTS = ("model*.safetensors|pytorch_model*.bin", "model.safetensors.index.json|pytorch_model.bin.index.json|")
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model", "added_tokens.json")
-PREPROCESSOR = "preprocessor_config.json"
-NEEDED: dict[str, tuple[str, ...]] = {  # by kind of part: what is fetched of a repository that has it
+_WEIGHT_FILES = ("model*.safetensors|pytorch_model*.bin", "model.safetensors.index.json|pytorch_model.bin.index.json|")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "spiece.model",
+    "added_tokens.json",
+)
+PREPROCESSOR_CONFIG = "preprocessor_config.json"
+REQUIRED_FILES: dict[str, tuple[str, ...]] = {  # by kind of part: what is fetched of a repository that has it
     "text_encoder": (
         "config.json",
-        *_WEIGHTS,
+        *_WEIGHT_FILES,
         "tokenizer.json|spiece.model",
         "spiece.model|",
-        *(f"{name}|" for name in TOKENIZER[1:3]),
+        *(f"{name}|" for name in TOKENIZER_FILES[1:3]),
     ),
     "codec": (
         "config.json|compression_state_dict.bin",
         "model*.safetensors|pytorch_model*.bin|compression_state_dict.bin",
-        _WEIGHTS[1],
-        f"{PREPROCESSOR}|",
+        _WEIGHT_FILES[1],
+        f"{PREPROCESSOR_CONFIG}|",
     ),
-    "vision_encoder": ("config.json", *_WEIGHTS, f"{PREPROCESSOR}|"),
+    "vision_encoder": ("config.json", *_WEIGHT_FILES, f"{PREPROCESSOR_CONFIG}|"),
 }
-KINDS = tuple(NEEDED)
+COMPONENT_KINDS = tuple(REQUIRED_FILES)
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """A frozen model in transformers' format. Either it has a `name`, or its checkpoint carries it.
 
     Args:
@@ -49,7 +55,7 @@ class Part:
     config: Mapping[str, Any] | None = None
     state: Mapping[str, Tensor] | None = None
 
-    def read(self) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    def load(self) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
         """Its configuration and weights, from its folder where they are not given.
 
         Raises:

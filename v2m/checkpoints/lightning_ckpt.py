@@ -9,76 +9,84 @@ from typing import Any
 from torch import Tensor
 
 from v2m.checkpoints import lora
-from v2m.checkpoints.components import Part
+from v2m.checkpoints.components import Component
 from v2m.checkpoints.model import V2M
-from v2m.checkpoints.visual_input_config import Shown
+from v2m.checkpoints.visual_input_config import VisualInputConfig
 from v2m.core.errors import DependencyError
 from v2m.models.music_model import MusicConfig
 from v2m.pretrained import safe_load
 
-EXPORT, AVERAGE = "v2m", "ema"  # in a training checkpoint: what the model is, and its weights averaged over the steps
-PREFIX = "model."  # of its weights' names
+EXPORT_KEY, EMA_KEY = (
+    "v2m",
+    "ema",
+)  # in a training checkpoint: what the model is, and its weights averaged over the steps
+MODEL_PREFIX = "model."  # of its weights' names
 
 
-def described(model: V2M) -> dict[str, Any]:
+def describe_model(model: V2M) -> dict[str, Any]:
     """What a training checkpoint says of its model: plain values."""
-    named = {kind: part.name for kind, part in model.parts.items() if part.name is not None}
+    named = {kind: part.name for kind, part in model.components.items() if part.name is not None}
     about = {"sample_rate": model.sample_rate, "license": model.license, "origin": model.origin}
-    return {"model": model.config.to_dict(), "parts": named, "shown": model.shown and model.shown.plain, **about}
+    return {
+        "model": model.config.to_dict(),
+        "components": named,
+        "visual_input": model.visual_input and model.visual_input.to_dict(),
+        **about,
+    }
 
 
-def read(path: Path) -> V2M:
+def load_training_checkpoint(path: Path) -> V2M:
     """The model of a training checkpoint, with the averaged weights where it has some.
 
     Raises:
         MissingError: It is broken, or no training checkpoint.
     """
     held = safe_load.read_pickle(path)
-    model, state = made(held, f"{str(path)!r}"), plain(held, f"{str(path)!r}")
+    model, state = build_model(held, f"{str(path)!r}"), model_state(held, f"{str(path)!r}")
     safe_load.load_strict(model, state, f"the model that {str(path)!r} describes")
     return model.eval()
 
 
-def check(held: Mapping[str, Any], name: str) -> None:
+def check_training_checkpoint(checkpoint: Mapping[str, Any], name: str) -> None:
     """Raises MissingError for what training has not saved."""
-    if not all(isinstance(held.get(each), Mapping) for each in (EXPORT, "state_dict")):
+    if not all(isinstance(checkpoint.get(each), Mapping) for each in (EXPORT_KEY, "state_dict")):
         raise DependencyError(f"{name} is no training checkpoint of v2m")
 
 
-def averaged(held: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+def ema_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """The weights in a training checkpoint, averaged where they were; `name` is that of the checkpoint in errors.
 
     Raises:
         MissingError: There are none, or values that are no numbers.
     """
-    check(held, name)
-    state = {**held["state_dict"], **held.get(AVERAGE, {})}
+    check_training_checkpoint(checkpoint, name)
+    state = {**checkpoint["state_dict"], **checkpoint.get(EMA_KEY, {})}
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise DependencyError(f"{name} holds weights that are no tensors")
     safe_load.check_finite(state, name)
     return state
 
 
-def plain(held: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+def model_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """The averaged weights by the names that `made`'s model has for them, adapters merged. Raises MissingError."""
-    state = {key.removeprefix(PREFIX): value for key, value in averaged(held, name).items()}
-    about = held[EXPORT].get("lora")
-    return state if about is None else lora.merged(about, state, name)
+    state = {key.removeprefix(MODEL_PREFIX): value for key, value in ema_state(checkpoint, name).items()}
+    about = checkpoint[EXPORT_KEY].get("lora")
+    return state if about is None else lora.merge_adapters(about, state, name)
 
 
-def made(held: Mapping[str, Any], name: str) -> V2M:
+def build_model(checkpoint: Mapping[str, Any], name: str) -> V2M:
     """The model that a training checkpoint describes, without its weights. Raises MissingError."""
-    check(held, name)
-    about = held[EXPORT]
+    check_training_checkpoint(checkpoint, name)
+    about = checkpoint[EXPORT_KEY]
     try:
-        config, shown = MusicConfig.from_dict(about["model"]), about["shown"]
+        config, shown = MusicConfig.from_dict(about["model"]), about["visual_input"]
         return V2M(
             config,
-            parts={kind: Part(name) for kind, name in about["parts"].items()},
+            components={kind: Component(name) for kind, name in about["components"].items()},
             sample_rate=about["sample_rate"],
             license=about["license"],
             origin=about["origin"],
-            shown=None if shown is None else Shown.of(shown),
+            visual_input=None if shown is None else VisualInputConfig.from_dict(shown),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DependencyError(f"{name} describes a model that cannot be ({error})") from None

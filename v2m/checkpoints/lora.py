@@ -14,7 +14,7 @@ from v2m.models import lora
 from v2m.models.lora import LoRAConfig
 
 
-def check(held: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> None:
+def check_adapters(held: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> None:
     """Raises UsageError where a checkpoint's adapters are not those of the model that is to go on from it.
 
     Args:
@@ -22,17 +22,17 @@ def check(held: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> None
         own: What the model's own checkpoint would say.
     """
     held, own = held or {}, own or {}
-    told = {"base": "the weights of the start", "rank": "lora.rank", "alpha": "lora.alpha"}
+    told = {"base_sha256": "the weights of the start", "rank": "lora.rank", "alpha": "lora.alpha"}
     differing = [said for name, said in told.items() if held.get(name) != own.get(name)]
     if differing:
-        about = ", ".join(f"{name} {held[name]}" for name in ("start", "rank", "alpha") if name in held)
+        about = ", ".join(f"{name} {held[name]}" for name in ("init_from", "rank", "alpha") if name in held)
         raise UsageError(
             f"the checkpoint to go on from was trained with other {', '.join(differing)}: give those "
             f"({about or 'without lora'}), or another --trainer.default_root_dir"
         )
 
 
-def merged(about: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def merge_adapters(about: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The state of a plain model: with adapters put into what they were trained beside, which is read anew.
 
     Args:
@@ -44,7 +44,11 @@ def merged(about: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> 
         MissingError: What was adapted is not there any more, or is another; or the adapters cannot be.
     """
     try:
-        start, base, scale = str(about["start"]), about["base"], LoRAConfig(about["rank"], about["alpha"]).scale
+        start, base, scale = (
+            str(about["init_from"]),
+            about["base_sha256"],
+            LoRAConfig(about["rank"], about["alpha"]).scale,
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DependencyError(f"{name} describes adapters that cannot be ({error})") from None
     whole = V2M.from_pretrained(start, dtype=torch.float32).state_dict()

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from v2m.checkpoints import load, save
-from v2m.checkpoints.components import NEEDED, PREPROCESSOR, TOKENIZER, Part
-from v2m.checkpoints.model_card import card
-from v2m.checkpoints.visual_input_config import Shown
+from v2m.checkpoints.components import PREPROCESSOR_CONFIG, REQUIRED_FILES, TOKENIZER_FILES, Component
+from v2m.checkpoints.model_card import render_card
+from v2m.checkpoints.visual_input_config import VisualInputConfig
 from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import choose_dtype
 from v2m.core.types import CodecSpec, WeightsInfo
@@ -37,18 +37,18 @@ class V2M(MusicModel):
         self,
         config: MusicConfig,
         *,
-        parts: Mapping[str, Part] | None = None,
+        components: Mapping[str, Component] | None = None,
         weights: tuple[WeightsInfo, ...] = (),
         sample_rate: int = 32000,
         license: str | None = None,
         origin: str | None = None,
-        shown: Shown | None = None,
+        visual_input: VisualInputConfig | None = None,
     ) -> None:
         super().__init__(config)
-        self.parts = dict(parts or {})
+        self.components = dict(components or {})
         self.weights = weights
         self.sample_rate, self.license, self.origin = sample_rate, license, origin
-        self.shown = shown
+        self.visual_input = visual_input
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> V2M:
@@ -64,17 +64,17 @@ class V2M(MusicModel):
             MissingError: The checkpoint is not there, broken, of another kind, or holds values that are no numbers.
         """
         found = load.fetch(name)
-        source = load.read(found)
+        source = load.load_checkpoint(found)
         safe_load.check_finite(source.state, f"{name!r}")
         with torch.device("meta"):
             model = cls(
                 source.config,
-                parts=source.parts,
+                components=source.components,
                 weights=(replace(found, license=source.license),),
                 sample_rate=source.sample_rate,
                 license=source.license,
                 origin=source.origin,
-                shown=source.shown,
+                visual_input=source.visual_input,
             )
         safe_load.load_strict(model, source.state, f"the music model that {name!r} describes", assign=True)
         place = torch.device(device)
@@ -82,18 +82,18 @@ class V2M(MusicModel):
         own = torch.float32 if stored == torch.float16 else stored
         return model.to(place, dtype or (own if place.type == "cpu" else choose_dtype(place))).eval()
 
-    def part(self, kind: str) -> Part:
+    def component(self, kind: str) -> Component:
         """A frozen model with its files on this machine; the first call fetches one that is only named.
 
         Raises:
             MissingError: No such part goes with the model, or it cannot be fetched.
         """
-        part = self.parts.get(kind)
+        part = self.components.get(kind)
         if part is None:
             raise DependencyError(f"{self.origin or 'this model'} names no {kind.replace('_', ' ')}")
         if part.name is not None and part.folder is None:
-            found = weights.fetch(part.name, NEEDED[kind])
-            part = self.parts[kind] = replace(part, folder=found.folder)
+            found = weights.fetch(part.name, REQUIRED_FILES[kind])
+            part = self.components[kind] = replace(part, folder=found.folder)
             self.weights = (*self.weights, found)
         return part
 
@@ -123,7 +123,7 @@ class V2M(MusicModel):
         Raises:
             UsageError: Something else is in the folder.
         """
-        save.write_whole(Path(folder), self._fill, replace=True)
+        save.atomic_directory(Path(folder), self._write_files, replace=True)
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
         """Uploads what `save_pretrained` writes, in one commit; returns its address.
@@ -142,17 +142,17 @@ class V2M(MusicModel):
             self.save_pretrained(folder)
             return hub.upload(folder, repository, private=private)
 
-    def _fill(self, folder: Path) -> None:
-        named = {kind: kind if part.name is None else part.name for kind, part in self.parts.items()}
-        settings = {"model": self.config.to_dict(), **{kind: named.get(kind) for kind in NEEDED}}
+    def _write_files(self, folder: Path) -> None:
+        named = {kind: kind if part.name is None else part.name for kind, part in self.components.items()}
+        settings = {"model": self.config.to_dict(), **{kind: named.get(kind) for kind in REQUIRED_FILES}}
         about = {"sample_rate": self.sample_rate, "license": self.license, "origin": self.origin}
-        shown = {} if self.shown is None else {"shown": self.shown.plain}
-        save.write_settings(folder, {**settings, **about, **shown})
-        save.write_weights(folder / save.WEIGHTS, self.state_dict(), v2m_format=str(save.FORMAT))
-        for kind, part in self.parts.items():
+        shown = {} if self.visual_input is None else {"visual_input": self.visual_input.to_dict()}
+        save.write_config(folder, {**settings, **about, **shown})
+        save.write_weights(folder / save.WEIGHTS_FILE, self.state_dict(), v2m_format=str(save.FORMAT_VERSION))
+        for kind, part in self.components.items():
             if part.name is None:
-                names = TOKENIZER if kind == "text_encoder" else (PREPROCESSOR,)
-                save.write_part(folder / kind, part, names)
+                names = TOKENIZER_FILES if kind == "text_encoder" else (PREPROCESSOR_CONFIG,)
+                save.write_component(folder / kind, part, names)
         count = sum(value.numel() for value in self.parameters())
-        text = card(self.config, count, self.parts, **about)
-        (folder / save.CARD).write_text(text, encoding="utf-8")
+        text = render_card(self.config, count, self.components, **about)
+        (folder / save.CARD_FILE).write_text(text, encoding="utf-8")

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import yaml
 
-from v2m.checkpoints.components import Part
+from v2m.checkpoints.components import Component
 from v2m.models.music_model import MusicConfig
 
 
-def card(
+def render_card(
     config: MusicConfig,
     parameters: int,
-    parts: Mapping[str, Part],
+    components: Mapping[str, Component],
     *,
     sample_rate: int,
     license: str | None,
@@ -44,7 +44,7 @@ def card(
         "sample rate": f"{sample_rate} Hz",
         "trained on": f"{config.segment_duration:g} s at a time",
         "is told by": " and ".join(reads) or "nothing",
-        **{kind.replace("_", " "): part.name or f"in the folder `{kind}`" for kind, part in parts.items()},
+        **{kind.replace("_", " "): part.name or f"in the folder `{kind}`" for kind, part in components.items()},
     }
     recipe = "vidmuse --generator.checkpoint" if config.conditioner is not None else "musicgen --generator.model"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())

@@ -13,15 +13,15 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from v2m.checkpoints.components import KINDS, Part
+from v2m.checkpoints.components import COMPONENT_KINDS, Component
 from v2m.core.errors import UsageError
 
-FORMAT = 1
-SETTINGS, WEIGHTS, CARD = "config.yaml", "model.safetensors", "README.md"
-OURS = {SETTINGS, WEIGHTS, CARD, *KINDS}
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "model.safetensors", "README.md"
+OWN_FILES = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, *COMPONENT_KINDS}
 
 
-def write_whole(folder: Path, fill: Callable[[Path], None], *, replace: bool = False) -> None:
+def atomic_directory(folder: Path, writer: Callable[[Path], None], *, replace: bool = False) -> None:
     """Makes `folder` by letting `fill` write into a temporary one beside it.
 
     Args:
@@ -32,13 +32,13 @@ def write_whole(folder: Path, fill: Callable[[Path], None], *, replace: bool = F
     Raises:
         UsageError: Something else is there; it stays as it is.
     """
-    _check(folder, replace)
+    _check_target(folder, replace)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}" for _ in range(2))
     temporary.mkdir()
     try:
-        fill(temporary)
-        _check(folder, replace)  # it took a while
+        writer(temporary)
+        _check_target(folder, replace)  # it took a while
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)
@@ -65,31 +65,31 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def write_config(folder: Path, settings: Mapping[str, Any]) -> None:
     """`config.yaml`, in the order given."""
-    text = yaml.safe_dump({"format": FORMAT, **settings}, sort_keys=False, allow_unicode=True)
-    (folder / SETTINGS).write_text(text, encoding="utf-8")
+    text = yaml.safe_dump({"format": FORMAT_VERSION, **settings}, sort_keys=False, allow_unicode=True)
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
-def write_part(folder: Path, part: Part, names: tuple[str, ...]) -> None:
+def write_component(folder: Path, component: Component, names: tuple[str, ...]) -> None:
     """A part that its source carried, as transformers' `save_pretrained` would leave it, with its files of `names`."""
     folder.mkdir()
-    config, state = part.read()
+    config, state = component.load()
     write_json(folder / "config.json", config)
-    write_weights(folder / WEIGHTS, state)
-    copy_files(part, folder, names)
+    write_weights(folder / WEIGHTS_FILE, state)
+    copy_files(component, folder, names)
 
 
-def copy_files(part: Part, folder: Path, names: tuple[str, ...]) -> None:
+def copy_files(component: Component, folder: Path, names: tuple[str, ...]) -> None:
     """Those of the files that lie beside a part."""
     for name in names:
-        if part.folder is not None and (part.folder / name).is_file():
-            shutil.copyfile(part.folder / name, folder / name)
+        if component.folder is not None and (component.folder / name).is_file():
+            shutil.copyfile(component.folder / name, folder / name)
 
 
-def _check(folder: Path, replace: bool) -> None:
+def _check_target(folder: Path, replace: bool) -> None:
     if folder.is_file() or (folder.is_symlink() and not folder.exists()):
         raise UsageError(f"{str(folder)!r} is a file: give a new folder")
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if there and not (replace and SETTINGS in there and there <= OURS):
+    if there and not (replace and CONFIG_FILE in there and there <= OWN_FILES):
         raise UsageError(f"{str(folder)!r} holds something already ({min(there)}): give a new folder")

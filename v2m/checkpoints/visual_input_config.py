@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Shown:
+class VisualInputConfig:
     """Of the shards that it was trained on (`v2m.data.schema.Manifest`), or as its authors published.
 
     Args:
@@ -20,33 +20,34 @@ class Shown:
         rhythm: Names of what is measured at each; none for a model that does not look at it.
     """
 
-    pool: str = "grid"
+    pooling: str = "grid"
     aspect: str = "squash"
-    frame_rate: float = 2.0
-    whole: int = 64
-    rhythm_rate: float = 20.0
-    rhythm: tuple[str, ...] = ()
+    fps: float = 2.0
+    num_long_term_frames: int = 64
+    event_rate: float = 20.0
+    event_channels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rhythm", tuple(self.rhythm))  # a YAML gives a list
-        numbers = {name: getattr(self, name) for name in ("frame_rate", "whole", "rhythm_rate")}
+        object.__setattr__(self, "event_channels", tuple(self.event_channels))  # a YAML gives a list
+        numbers = {name: getattr(self, name) for name in ("fps", "num_long_term_frames", "event_rate")}
         problems = [f"{name} {value!r} must be above 0" for name, value in numbers.items() if not _positive(value)]
         if problems:
-            raise ValueError("shown: " + "; ".join(problems))
+            raise ValueError("visual_input: " + "; ".join(problems))
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Shown:
+    def from_dict(cls, values: Mapping[str, Any]) -> VisualInputConfig:
         """From what a YAML holds; the opposite of `plain`. Raises ValueError or TypeError for what cannot be."""
-        return cls(**plain)
+        return cls(**values)
 
-    @property
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists only."""
-        return asdict(self) | {"rhythm": list(self.rhythm)}
+        return asdict(self) | {"event_channels": list(self.event_channels)}
 
 
 def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
-VIDMUSE = Shown(pool="all")  # as published: 2 frames a second, squashed to a square; 64 of the whole video in training
+VIDMUSE_VISUAL_INPUT = VisualInputConfig(
+    pooling="all"
+)  # as published: 2 frames a second, squashed to a square; 64 of the whole video in training

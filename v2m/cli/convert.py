@@ -42,4 +42,4 @@ def convert(asked: Namespace) -> str:
         raise UsageError(f"{asked.dest!r} exists already: give a new folder")
     from v2m.checkpoints import export  # torch, only now
 
-    return export.rewrite(asked.source, dest, asked.to)
+    return export.convert_checkpoint(asked.source, dest, asked.to)

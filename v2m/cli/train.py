@@ -66,7 +66,7 @@ class TrainCLI(LightningCLI):
         """
         path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
         if path is not None and Path(path).is_file():
-            lightning_ckpt.check(safe_load.read_pickle(Path(path)), repr(str(path)))
+            lightning_ckpt.check_training_checkpoint(safe_load.read_pickle(Path(path)), repr(str(path)))
 
     def before_instantiate_classes(self) -> None:
         """The settings of a run are those of its training, and music for videos is nothing to record.

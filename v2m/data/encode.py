@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
-from v2m.checkpoints.components import NEEDED
+from v2m.checkpoints.components import REQUIRED_FILES
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.prompts import line
 from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
@@ -182,7 +182,7 @@ def fetch_component(name: str, kind: str) -> weights.WeightsInfo:
         from v2m.pretrained import demucs
 
         return demucs.fetch(name)
-    return weights.fetch(name, NEEDED[kind])
+    return weights.fetch(name, REQUIRED_FILES[kind])
 
 
 def _as_filtered(error: InvalidInputError) -> FilteredOutError:

@@ -12,14 +12,21 @@ import torch
 from torch import Tensor
 
 from v2m.core.errors import DependencyError, UsageError
-from v2m.mappings.state_dict_map import contradictions, count, inverse, joined, parted, renamed
+from v2m.mappings.state_dict_map import (
+    check_sizes_match,
+    count_indices,
+    invert,
+    merge_projections,
+    rename_keys,
+    split_projections,
+)
 
-MODEL = "audiocraft's MusicGen"
-WINDOW = "condition_provider.conditioners.self_wav.chroma.spec.window"
-RADIX = 14  # the chroma's Fourier transform has 2 to this many samples
+MODEL_NAME = "audiocraft's MusicGen"
+CHROMA_WINDOW_KEY = "condition_provider.conditioners.self_wav.chroma.spec.window"
+CHROMA_RADIX2_EXP = 14  # the chroma's Fourier transform has 2 to this many samples
 _BOTH = ("weight", "bias")
 _CONDITIONERS = {"description": "text", "self_wav": "chroma"}
-_LAYER = {
+_LAYER_KEYS = {
     **{f"self_attn.{mha}in_proj_weight": "self_attention.query_key_value.weight" for mha in ("mha.", "")},
     **{f"self_attn.{mha}out_proj.weight": "self_attention.out.weight" for mha in ("mha.", "")},
     **{f"cross_attention.{mha}in_proj_weight": "cross_attention.query_key_value.weight" for mha in ("mha.", "")},
@@ -30,9 +37,9 @@ _LAYER = {
     **{f"norm_cross.{each}": f"norm_cross.{each}" for each in _BOTH},
     **{f"norm2.{each}": f"norm_feedforward.{each}" for each in _BOTH},
 }
-RENAMES: dict[str, str | None] = {
+KEY_MAP: dict[str, str | None] = {
     "emb.N.weight": "lm.embeddings.N.weight",
-    **{f"transformer.layers.N.{there}": f"lm.layers.N.{here}" for there, here in _LAYER.items()},
+    **{f"transformer.layers.N.{there}": f"lm.layers.N.{here}" for there, here in _LAYER_KEYS.items()},
     **{f"out_norm.{each}": f"lm.norm.{each}" for each in _BOTH},
     "linears.N.weight": "lm.heads.N.weight",
     **{
@@ -40,13 +47,13 @@ RENAMES: dict[str, str | None] = {
         for there, here in _CONDITIONERS.items()
         for each in _BOTH
     },
-    WINDOW: None,  # a Hann window, made anew
+    CHROMA_WINDOW_KEY: None,  # a Hann window, made anew
 }
-_WHOLE, _PARTS = ".cross_attention.query_key_value.weight", (".query.weight", ".key_value.weight")
-_SHARES = {f".cross_attention{end}": share for end, share in zip(_PARTS, (1, 2), strict=True)}
+_CROSS_FUSED, _CROSS_SPLIT = ".cross_attention.query_key_value.weight", (".query.weight", ".key_value.weight")
+_CROSS_SHARES = {f".cross_attention{end}": share for end, share in zip(_CROSS_SPLIT, (1, 2), strict=True)}
 
 # settings of the transformer that make this model: what they must be, and what audiocraft takes where they are not said
-_FIXED: dict[str, tuple[Any, Any]] = {
+_REQUIRED_SETTINGS: dict[str, tuple[Any, Any]] = {
     "norm_first": (True, False),
     "norm": ("layer_norm", "layer_norm"),
     "activation": ("gelu", "relu"),
@@ -71,14 +78,18 @@ def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         MissingError: A name is not one of the model's; the first of them are told.
     """
-    return parted(renamed(state, RENAMES, MODEL), _WHOLE, _SHARES)
+    return split_projections(rename_keys(state, KEY_MAP, MODEL_NAME), _CROSS_FUSED, _CROSS_SHARES)
 
 
 def from_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `to_v2m`; what it drops is made anew."""
-    out = renamed(joined(state, tuple(_SHARES), _WHOLE), inverse(RENAMES), "a MusicGen that audiocraft can run")
+    out = rename_keys(
+        merge_projections(state, tuple(_CROSS_SHARES), _CROSS_FUSED),
+        invert(KEY_MAP),
+        "a MusicGen that audiocraft can run",
+    )
     if "chroma.weight" in state:
-        out[WINDOW] = torch.hann_window(2**RADIX)
+        out[CHROMA_WINDOW_KEY] = torch.hann_window(2**CHROMA_RADIX2_EXP)
     return out
 
 
@@ -93,7 +104,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
         known = {"transformer_lm_magnet": "MAGNeT, which does not write from left to right"}
         raise DependencyError(f"lm_model {kind!r} is not MusicGen's ({known.get(str(kind), 'a codec?')})")
     sizes, fuser = _section(cfg, "transformer_lm"), _section(cfg, "fuser")
-    _refuse(_strange(cfg, sizes, fuser))
+    _check_supported(_unsupported_settings(cfg, sizes, fuser))
     channels = 2 if (cfg.get("interleave_stereo_codebooks") or {}).get("use") else 1
     missing = [
         name for name in ("n_q", "card", "dim", "num_heads", "num_layers") if not isinstance(sizes.get(name), int)
@@ -108,13 +119,13 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
         "num_codebooks": sizes["n_q"],
         "codebook_size": sizes["card"],
         "channels": channels,
-        "delays": _delays(cfg, sizes["n_q"], channels),
+        "delays": _custom_delays(cfg, sizes["n_q"], channels),
         "cross_attention": bool(fuser.get("cross") or sizes.get("cross_attention")),
         "dropout": float(sizes.get("dropout", 0.1)),
     }
     if "emb.0.weight" not in state:
-        raise DependencyError(f"these are not the weights of {MODEL}: emb.0.weight is missing")
-    contradictions(lm, _sizes(state))
+        raise DependencyError(f"these are not the weights of {MODEL_NAME}: emb.0.weight is missing")
+    check_sizes_match(lm, _sizes_of_weights(state))
     widths = {
         here: state[name].shape[1]
         for there, here in _CONDITIONERS.items()
@@ -130,7 +141,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
 
 
 def config_from_v2m(
-    plain: Mapping[str, Any], *, sample_rate: int = 32000, text_encoder: str = "t5-base"
+    config: Mapping[str, Any], *, sample_rate: int = 32000, text_encoder: str = "t5-base"
 ) -> dict[str, Any]:
     """Settings with which audiocraft's own loader makes the model of `MusicConfig.plain`.
 
@@ -142,20 +153,25 @@ def config_from_v2m(
     Raises:
         UsageError: audiocraft has no such model.
     """
-    lm = plain["lm"]
-    if plain.get("conditioner") is not None:
+    lm = config["lm"]
+    if config.get("conditioner") is not None:
         raise UsageError("audiocraft has no model that sees: write it in another layout")
     stereo, count_ = lm["channels"] == 2, lm["num_codebooks"]
     inner = 4 * lm["dim"] if lm["ffn_dim"] is None else lm["ffn_dim"]
     conditioners: dict[str, Any] = {}
-    if plain["text_dim"] is not None:
+    if config["text_dim"] is not None:
         t5 = {"name": text_encoder, "finetune": False, "word_dropout": 0.3, "normalize_text": False}
         conditioners["description"] = {"model": "t5", "t5": t5}
-    if plain["num_chroma"] is not None:
-        chroma = {"sample_rate": sample_rate, "n_chroma": plain["num_chroma"], "radix2_exp": RADIX, "argmax": True}
+    if config["num_chroma"] is not None:
+        chroma = {
+            "sample_rate": sample_rate,
+            "n_chroma": config["num_chroma"],
+            "radix2_exp": CHROMA_RADIX2_EXP,
+            "argmax": True,
+        }
         conditioners["self_wav"] = {"model": "chroma_stem", "chroma_stem": chroma | {"match_len_on_eval": True}}
     cross = list(conditioners) if lm["cross_attention"] else []
-    fixed = {name: value for name, (value, _) in _FIXED.items()}
+    fixed = {name: value for name, (value, _) in _REQUIRED_SETTINGS.items()}
     return {
         "solver": "musicgen",
         "device": "cpu",
@@ -196,11 +212,11 @@ def config_from_v2m(
             "cross": cross,
             "input_interpolate": [],
         },
-        "dataset": {"segment_duration": plain["segment_duration"]},
+        "dataset": {"segment_duration": config["segment_duration"]},
     }
 
 
-def text_encoder(cfg: Mapping[str, Any]) -> str | None:
+def text_encoder_name(cfg: Mapping[str, Any]) -> str | None:
     """audiocraft's name of the T5 that reads for the model, as t5-base; None where it reads no text."""
     said = (cfg.get("conditioners") or {}).get("description") or {}
     return (said.get("t5") or {}).get("name")
@@ -209,15 +225,15 @@ def text_encoder(cfg: Mapping[str, Any]) -> str | None:
 def _section(cfg: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = cfg.get(name)
     if not isinstance(found, Mapping):
-        raise DependencyError(f"xp.cfg has no section {name}: not the settings of {MODEL}")
+        raise DependencyError(f"xp.cfg has no section {name}: not the settings of {MODEL_NAME}")
     return found
 
 
-def _strange(cfg: Mapping[str, Any], sizes: Mapping[str, Any], fuser: Mapping[str, Any]) -> list[str]:
+def _unsupported_settings(cfg: Mapping[str, Any], sizes: Mapping[str, Any], fuser: Mapping[str, Any]) -> list[str]:
     """The settings that v2m's model does not have."""
     found = [
         f"transformer_lm.{name} {sizes.get(name, default)!r}"
-        for name, (wanted, default) in _FIXED.items()
+        for name, (wanted, default) in _REQUIRED_SETTINGS.items()
         if sizes.get(name, default) != wanted
     ]
     pattern = cfg.get("codebooks_pattern") or {}
@@ -241,26 +257,26 @@ def _per_timestep(cfg: Mapping[str, Any]) -> bool:
     return bool(stereo.get("use") and stereo.get("per_timestep"))
 
 
-def _refuse(strange: list[str]) -> None:
+def _check_supported(strange: list[str]) -> None:
     if strange:
         raise DependencyError(f"this model of audiocraft's is none that v2m can run: {'; '.join(strange)}")
 
 
-def _delays(cfg: Mapping[str, Any], codebooks: int, channels: int) -> list[int] | None:
+def _custom_delays(cfg: Mapping[str, Any], codebooks: int, channels: int) -> list[int] | None:
     """None where they are as ours by default."""
     delays = ((cfg.get("codebooks_pattern") or {}).get("delay") or {}).get("delays")
     found = list(range(codebooks)) if delays is None else list(delays)
     return None if found == [k // channels for k in range(codebooks)] else found
 
 
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, object]:
+def _sizes_of_weights(state: Mapping[str, Tensor]) -> dict[str, object]:
     entries, width = state["emb.0.weight"].shape
     found: dict[str, object] = {
         "dim": width,
         "codebook_size": entries - 1,
-        "num_codebooks": count(state, "emb.N.weight"),
+        "num_codebooks": count_indices(state, "emb.N.weight"),
     }
-    found["num_layers"] = count(state, "transformer.layers.N.norm1.weight")
+    found["num_layers"] = count_indices(state, "transformer.layers.N.norm1.weight")
     found["cross_attention"] = "transformer.layers.0.norm_cross.weight" in state
     if (first := state.get("transformer.layers.0.linear1.weight")) is not None:
         found["ffn_dim"] = first.shape[0]

@@ -13,33 +13,33 @@ from torch import Tensor
 
 from v2m.core.errors import DependencyError
 
-_UNITS = {"0": "snake1", "1": "conv1", "2": "snake2", "3": "conv2"}
+_UNIT_LAYERS = {"0": "snake1", "1": "conv1", "2": "snake2", "3": "conv2"}
 
 
-def encoder(published: str, here: str, stages: int) -> dict[str, str]:
+def encoder_key_map(published: str, here: str, stages: int) -> dict[str, str]:
     """Published name of every module of an encoder → transformers' name.
 
     Args:
         published, here: What stands before the modules' own names.
         stages: How many times it shrinks the length.
     """
-    names = _ends(published, here, stages)
+    names = _outer_layers(published, here, stages)
     for n in range(1, stages + 1):
         old, new = f"{published}.{n}.block", f"{here}.block.{n - 1}"
-        names |= {f"{old}.3": f"{new}.snake1", f"{old}.4": f"{new}.conv1"} | _units(old, new, first=0)
+        names |= {f"{old}.3": f"{new}.snake1", f"{old}.4": f"{new}.conv1"} | _residual_units(old, new, first=0)
     return names
 
 
-def decoder(published: str, here: str, stages: int) -> dict[str, str]:
+def decoder_key_map(published: str, here: str, stages: int) -> dict[str, str]:
     """Likewise of a decoder."""
-    names = _ends(published, here, stages)
+    names = _outer_layers(published, here, stages)
     for n in range(1, stages + 1):
         old, new = f"{published}.{n}.block", f"{here}.block.{n - 1}"
-        names |= {f"{old}.0": f"{new}.snake1", f"{old}.1": f"{new}.conv_t1"} | _units(old, new, first=2)
+        names |= {f"{old}.0": f"{new}.snake1", f"{old}.1": f"{new}.conv_t1"} | _residual_units(old, new, first=2)
     return names
 
 
-def plain(state: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+def fuse_weight_norm(state: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
     """`state` without weight norm in its old form.
 
     Raises:
@@ -53,19 +53,19 @@ def plain(state: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
             if other not in state:
                 raise DependencyError(f"not {what}: {key!r} lacks its {other.rpartition('.')[2]}")
             if leaf == "weight_v":
-                out[f"{module}.weight"] = value * (state[other] / row_norm(value))
+                out[f"{module}.weight"] = value * (state[other] / weight_norm_g(value))
         else:
             out[key] = value
     return out
 
 
-def row_norm(weight: Tensor) -> Tensor:
+def weight_norm_g(weight: Tensor) -> Tensor:
     """The `weight_g` of a plain weight: Salimans and Kingma, "Weight Normalization", w = g · v / |v| for each index of
     the first dimension."""
     return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
 
 
-def _ends(published: str, here: str, stages: int) -> dict[str, str]:
+def _outer_layers(published: str, here: str, stages: int) -> dict[str, str]:
     first, snake, last = 0, stages + 1, stages + 2
     return {
         f"{published}.{first}": f"{here}.conv1",
@@ -74,10 +74,10 @@ def _ends(published: str, here: str, stages: int) -> dict[str, str]:
     }
 
 
-def _units(published: str, here: str, *, first: int) -> dict[str, str]:
+def _residual_units(published: str, here: str, *, first: int) -> dict[str, str]:
     """The three residual units of a stage, which begin at number `first`."""
     return {
         f"{published}.{first + unit}.block.{old}": f"{here}.res_unit{unit + 1}.{new}"
         for unit in range(3)
-        for old, new in _UNITS.items()
+        for old, new in _UNIT_LAYERS.items()
     }

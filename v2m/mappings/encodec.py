@@ -16,7 +16,7 @@ from torch import Tensor
 from v2m.core.errors import DependencyError
 
 # name in xp.cfg, name in transformers' config.json
-_SEANET = {
+_SEANET_KEYS = {
     "dimension": "hidden_size",
     "channels": "audio_channels",
     "causal": "use_causal_conv",
@@ -33,17 +33,22 @@ _SEANET = {
     "lstm": "num_lstm_layers",
 }
 # what transformers' model always has
-_FIXED = {"activation": "ELU", "activation_params": {"alpha": 1.0}, "norm_params": {}, "disable_norm_outer_blocks": 0}
-_ENDING = {"final_activation": None, "final_activation_params": None}
-_NORMED = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
-_PLAIN = {name: old for old, name in _NORMED.items()}
+_REQUIRED_SETTINGS = {
+    "activation": "ELU",
+    "activation_params": {"alpha": 1.0},
+    "norm_params": {},
+    "disable_norm_outer_blocks": 0,
+}
+_REQUIRED_DECODER_SETTINGS = {"final_activation": None, "final_activation_params": None}
+_WEIGHT_NORM_KEYS = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+_OLD_WEIGHT_NORM_KEYS = {name: old for old, name in _WEIGHT_NORM_KEYS.items()}
 _CONVOLUTION = r"(?P<leaf>weight|bias|weight_g|weight_v|parametrizations\.weight\.original[01])"
 _BOOK = r"(?P<leaf>inited|cluster_size|embed|embed_avg)"
 _RECURRENT = r"lstm\.(?:weight|bias)_[ih]h_l\d+"
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
-def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_references(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` with each reference to another of them, "${section.name}", replaced by what it stands for.
 
     Raises:
@@ -82,20 +87,20 @@ def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tens
     if kind != "encodec":
         raise DependencyError(f"not an EnCodec of audiocraft: its compression_model is {kind!r}")
     sections = {name: settings.get(name) for name in ("seanet", "rvq", "encodec", "sample_rate", "channels")}
-    whole = resolved(settings)
+    whole = resolve_references(settings)
     try:
         codec, quantiser = whole["encodec"], whole["rvq"]
-        network = {**_FIXED, **whole["seanet"]}
-        decoder = {**_ENDING, "trim_right_ratio": 1.0, **(network.get("decoder") or {})}
-        _check(network, decoder, codec)
-        out = {name: network[old] for old, name in _SEANET.items()}
+        network = {**_REQUIRED_SETTINGS, **whole["seanet"]}
+        decoder = {**_REQUIRED_DECODER_SETTINGS, "trim_right_ratio": 1.0, **(network.get("decoder") or {})}
+        _check_supported(network, decoder, codec)
+        out = {name: network[old] for old, name in _SEANET_KEYS.items()}
         entries, rate, codebooks = int(quantiser["bins"]), int(codec["sample_rate"]), int(quantiser["n_q"])
         frame_rate = -(-rate // math.prod(out["upsampling_ratios"]))
     except (KeyError, TypeError, AttributeError) as error:
         absent = [name for name, section in sections.items() if section is None]
         what = f"its settings lack {', '.join(absent)}" if absent else f"its settings lack or confuse {error}"
         raise DependencyError(f"not an EnCodec of audiocraft: {what}") from error
-    _compare(codebooks, entries, state or {})
+    _check_codebooks(codebooks, entries, state or {})
     return out | {
         "model_type": "encodec",
         "architectures": ["EncodecModel"],
@@ -122,10 +127,10 @@ def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("chunk_length_s") is not None:
         raise DependencyError("audiocraft has no EnCodec that works in chunks (chunk_length_s), as this one does")
     try:
-        network = {old: config[name] for old, name in _SEANET.items()}
+        network = {old: config[name] for old, name in _SEANET_KEYS.items()}
         rate, entries = config["sampling_rate"], config["codebook_size"]
         bits = -(-rate // math.prod(config["upsampling_ratios"])) * math.ceil(math.log2(entries))
-        ending = {**_ENDING, "trim_right_ratio": config["trim_right_ratio"]}
+        ending = {**_REQUIRED_DECODER_SETTINGS, "trim_right_ratio": config["trim_right_ratio"]}
         shared = {"sample_rate": rate, "channels": config["audio_channels"]}
         return {
             "solver": "compression",
@@ -133,7 +138,7 @@ def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
             "compression_model": "encodec",
             **shared,
             "seanet": network
-            | _FIXED
+            | _REQUIRED_SETTINGS
             | {"ratios": list(network["ratios"]), "true_skip": not config["use_conv_shortcut"]}
             | {"encoder": {}, "decoder": ending},
             "rvq": {"n_q": int(1000 * config["target_bandwidths"][-1] // bits), "bins": entries},
@@ -150,7 +155,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         MissingError: A key is none of this codec's; it is named.
     """
-    return _renamed(state, _to_transformers)
+    return _rename_keys(state, _to_transformers_key)
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -163,12 +168,12 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     last = max(numbers, default=0)
 
     def name(key: str) -> str | None:
-        return _from_transformers(key, last)
+        return _from_transformers_key(key, last)
 
-    return _renamed(state, name)
+    return _rename_keys(state, name)
 
 
-def _to_transformers(key: str) -> str | None:
+def _to_transformers_key(key: str) -> str | None:
     half = r"(?P<half>encoder|decoder)\.model\.(?P<n>\d+)"
     found = re.fullmatch(rf"quantizer\.vq\.layers\.(?P<n>\d+)\._codebook\.{_BOOK}", key)
     if found:
@@ -179,12 +184,12 @@ def _to_transformers(key: str) -> str | None:
     inner = r"(?P<inner>\.block\.\d+|\.shortcut|)"
     found = re.fullmatch(rf"{half}{inner}\.(?:conv\.conv|convtr\.convtr)\.{_CONVOLUTION}", key)
     if found:
-        return f"{found['half']}.layers.{found['n']}{found['inner']}.conv.{_NORMED.get(found['leaf'], found['leaf'])}"
+        return f"{found['half']}.layers.{found['n']}{found['inner']}.conv.{_WEIGHT_NORM_KEYS.get(found['leaf'], found['leaf'])}"
     found = re.fullmatch(rf"{half}{inner}\.(?:conv|convtr)\.norm\.(?P<leaf>weight|bias)", key)
     return f"{found['half']}.layers.{found['n']}{found['inner']}.norm.{found['leaf']}" if found else None
 
 
-def _from_transformers(key: str, last: int) -> str | None:
+def _from_transformers_key(key: str, last: int) -> str | None:
     half = r"(?P<half>encoder|decoder)\.layers\.(?P<n>\d+)"
     found = re.fullmatch(rf"quantizer\.layers\.(?P<n>\d+)\.codebook\.{_BOOK}", key)
     if found:
@@ -200,12 +205,10 @@ def _from_transformers(key: str, last: int) -> str | None:
     turned = found["half"] == "decoder" and not found["inner"] and 0 < int(found["n"]) < last
     name = "convtr" if turned else "conv"
     kind = name if found["kind"] == "conv" else "norm"
-    return (
-        f"{found['half']}.model.{found['n']}{found['inner']}.{name}.{kind}.{_PLAIN.get(found['leaf'], found['leaf'])}"
-    )
+    return f"{found['half']}.model.{found['n']}{found['inner']}.{name}.{kind}.{_OLD_WEIGHT_NORM_KEYS.get(found['leaf'], found['leaf'])}"
 
 
-def _renamed(state: Mapping[str, Tensor], rename: Any) -> dict[str, Tensor]:
+def _rename_keys(state: Mapping[str, Tensor], rename: Any) -> dict[str, Tensor]:
     names = {key: rename(key) for key in state}
     unknown = [key for key, name in names.items() if name is None]
     if unknown:
@@ -213,11 +216,15 @@ def _renamed(state: Mapping[str, Tensor], rename: Any) -> dict[str, Tensor]:
     return {names[key]: value for key, value in state.items()}
 
 
-def _check(network: Mapping[str, Any], decoder: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
+def _check_supported(network: Mapping[str, Any], decoder: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
     """Refuses by name what transformers' model has no setting for."""
-    odd = [f"seanet.{name} {network[name]!r}" for name, only in _FIXED.items() if network[name] != only]
-    odd += [f"seanet.decoder.{name} {decoder[name]!r}" for name, only in _ENDING.items() if decoder[name] != only]
-    known = {*_ENDING, "trim_right_ratio"}
+    odd = [f"seanet.{name} {network[name]!r}" for name, only in _REQUIRED_SETTINGS.items() if network[name] != only]
+    odd += [
+        f"seanet.decoder.{name} {decoder[name]!r}"
+        for name, only in _REQUIRED_DECODER_SETTINGS.items()
+        if decoder[name] != only
+    ]
+    known = {*_REQUIRED_DECODER_SETTINGS, "trim_right_ratio"}
     odd += [f"seanet.decoder.{name} {value!r}" for name, value in decoder.items() if name not in known]
     odd += [f"seanet.encoder.{name} {value!r}" for name, value in (network.get("encoder") or {}).items()]
     odd += [f"seanet.{name} {network[name]!r}" for name in ("lstm",) if not network[name]]
@@ -229,7 +236,7 @@ def _check(network: Mapping[str, Any], decoder: Mapping[str, Any], codec: Mappin
         raise DependencyError(f"an EnCodec of audiocraft that transformers' model cannot be: {', '.join(odd)}")
 
 
-def _compare(codebooks: int, entries: int, state: Mapping[str, Tensor]) -> None:
+def _check_codebooks(codebooks: int, entries: int, state: Mapping[str, Tensor]) -> None:
     books = [value for key, value in state.items() if key.endswith("._codebook.embed")]
     if books and (len(books), len(books[0])) != (codebooks, entries):
         there = f"{len(books)} codebooks of {len(books[0])} entries"

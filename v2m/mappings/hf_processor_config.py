@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 
-def generation(special: int) -> dict[str, Any]:
+def generation_config(special_token_id: int) -> dict[str, Any]:
     """generation_config.json as published; `special` is the code that means "none"."""
-    codes = dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id"), special)
+    codes = dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id"), special_token_id)
     return {**codes, "do_sample": True, "guidance_scale": 3.0, "max_length": 1500}
 
 
-def preprocessor(channels: int, sample_rate: int, chroma: int | None) -> dict[str, Any]:
+def preprocessor_config(channels: int, sample_rate: int, num_chroma: int | None) -> dict[str, Any]:
     """preprocessor_config.json: of EnCodec's sound, or of a melody's `chroma` pitch classes."""
     shared = {
         "feature_size": channels,
@@ -22,9 +22,15 @@ def preprocessor(channels: int, sample_rate: int, chroma: int | None) -> dict[st
         "chunk_length_s": None,
         "overlap": None,
     }
-    if chroma is None:
+    if num_chroma is None:
         return {**shared, "feature_extractor_type": "EncodecFeatureExtractor", "processor_class": "MusicgenProcessor"}
-    melody = {"num_chroma": chroma, "n_fft": 16384, "hop_length": 4096, "chunk_length": 30, "feature_size": chroma}
+    melody = {
+        "num_chroma": num_chroma,
+        "n_fft": 16384,
+        "hop_length": 4096,
+        "chunk_length": 30,
+        "feature_size": num_chroma,
+    }
     kinds = {
         "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
         "processor_class": "MusicgenMelodyProcessor",

@@ -12,13 +12,21 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from v2m.core.errors import DependencyError, UsageError
-from v2m.mappings.state_dict_map import contradictions, count, inverse, joined, parted, renamed, some
+from v2m.mappings.state_dict_map import (
+    check_sizes_match,
+    count_indices,
+    invert,
+    merge_projections,
+    rename_keys,
+    split_projections,
+    truncate_list,
+)
 
-MODEL = "transformers' MusicGen"
-KINDS = {"musicgen": True, "musicgen_melody": False}  # model_type: whether the layers attend to the condition
-DECODERS = {f"{kind}_decoder": crossing for kind, crossing in KINDS.items()}
+MODEL_NAME = "transformers' MusicGen"
+MODEL_TYPES = {"musicgen": True, "musicgen_melody": False}  # model_type: whether the layers attend to the condition
+DECODER_TYPES = {f"{kind}_decoder": crossing for kind, crossing in MODEL_TYPES.items()}
 CHROMA_FRAMES = 235  # of a melody, in `WINDOW` seconds
-WINDOW = 30.0
+SEGMENT_DURATION = 30.0
 _BOTH = ("weight", "bias")
 _ATTENTIONS = {"self_attn": "self_attention", "encoder_attn": "cross_attention"}
 _PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
@@ -27,7 +35,7 @@ _NORMS = {
     "encoder_attn_layer_norm": "norm_cross",
     "final_layer_norm": "norm_feedforward",
 }
-_LAYER = {
+_LAYER_KEYS = {
     **{
         f"{there}.{old}.weight": f"{here}.{new}.weight"
         for there, here in _ATTENTIONS.items()
@@ -37,32 +45,32 @@ _LAYER = {
     "fc2.weight": "contract.weight",
     **{f"{there}.{each}": f"{here}.{each}" for there, here in _NORMS.items() for each in _BOTH},
 }
-RENAMES: dict[str, str | None] = {
+KEY_MAP: dict[str, str | None] = {
     "model.decoder.embed_tokens.N.weight": "lm.embeddings.N.weight",
     "model.decoder.embed_positions.weights": None,  # sines and cosines, which the published files hold
-    **{f"model.decoder.layers.N.{there}": f"lm.layers.N.{here}" for there, here in _LAYER.items()},
+    **{f"model.decoder.layers.N.{there}": f"lm.layers.N.{here}" for there, here in _LAYER_KEYS.items()},
     **{f"model.decoder.layer_norm.{each}": f"lm.norm.{each}" for each in _BOTH},
     "lm_heads.N.weight": "lm.heads.N.weight",
     **{f"enc_to_dec_proj.{each}": f"text.{each}" for each in _BOTH},
     **{f"audio_enc_to_dec_proj.{each}": f"chroma.{each}" for each in _BOTH},
 }
-_SELF = tuple(f".self_attention.{each}.weight" for each in ("query", "key", "value"))
-_CROSS = tuple(f".cross_attention.{each}.weight" for each in ("key", "value"))
-_SELF_WHOLE, _CROSS_WHOLE = ".self_attention.query_key_value.weight", ".cross_attention.key_value.weight"
-_FIXED = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": False}
+_SELF_SPLIT = tuple(f".self_attention.{each}.weight" for each in ("query", "key", "value"))
+_CROSS_SPLIT = tuple(f".cross_attention.{each}.weight" for each in ("key", "value"))
+_SELF_FUSED, _CROSS_FUSED = ".self_attention.query_key_value.weight", ".cross_attention.key_value.weight"
+_REQUIRED_SETTINGS = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": False}
 
 
-class Parts(NamedTuple):
+class SplitState(NamedTuple):
     """A composite's weights: `own` are the language model and what leads conditions into it, the others frozen."""
 
-    own: dict[str, Tensor]
+    music_model: dict[str, Tensor]
     text_encoder: dict[str, Tensor]
     audio_encoder: dict[str, Tensor]
 
 
-def split(state: Mapping[str, Tensor]) -> Parts:
+def split_state(state: Mapping[str, Tensor]) -> SplitState:
     """The composite's weights parted, each under its own model's names; those of a decoder alone are all `own`."""
-    parts = Parts({}, {}, {})
+    parts = SplitState({}, {}, {})
     for name, value in state.items():
         prefix, _, rest = name.partition(".")
         if prefix == "text_encoder":
@@ -70,46 +78,46 @@ def split(state: Mapping[str, Tensor]) -> Parts:
         elif prefix == "audio_encoder":
             parts.audio_encoder[rest] = value
         else:
-            parts.own[name] = value
+            parts.music_model[name] = value
     return parts
 
 
-def merge(
-    own: Mapping[str, Tensor], text_encoder: Mapping[str, Tensor], audio_encoder: Mapping[str, Tensor]
+def merge_state(
+    music_model: Mapping[str, Tensor], text_encoder: Mapping[str, Tensor], audio_encoder: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The inverse of `split`."""
     text = {f"text_encoder.{name}": value for name, value in text_encoder.items()}
-    return text | {f"audio_encoder.{name}": value for name, value in audio_encoder.items()} | dict(own)
+    return text | {f"audio_encoder.{name}": value for name, value in audio_encoder.items()} | dict(music_model)
 
 
-def to_v2m(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The composite's own weights (see `split`), or a decoder's → the state of `v2m.models.music_model.MusicModel`.
 
     Raises:
         MissingError: A name is not one of the model's; the first of them are told.
     """
-    state = renamed({name.removeprefix("decoder."): value for name, value in own.items()}, RENAMES, MODEL)
-    return joined(joined(state, _SELF, _SELF_WHOLE), _CROSS, _CROSS_WHOLE)
+    state = rename_keys({name.removeprefix("decoder."): value for name, value in state.items()}, KEY_MAP, MODEL_NAME)
+    return merge_projections(merge_projections(state, _SELF_SPLIT, _SELF_FUSED), _CROSS_SPLIT, _CROSS_FUSED)
 
 
 def from_v2m(state: Mapping[str, Tensor], *, composite: bool = True) -> dict[str, Tensor]:
     """The inverse of `to_v2m`: the composite's own weights, or those of the decoder alone, without projections."""
-    state = parted(state, _SELF_WHOLE, dict.fromkeys(_SELF, 1))
-    state = parted(state, _CROSS_WHOLE, dict.fromkeys(_CROSS, 1))
-    out = renamed(state, inverse(RENAMES), "a MusicGen that transformers can run")
+    state = split_projections(state, _SELF_FUSED, dict.fromkeys(_SELF_SPLIT, 1))
+    state = split_projections(state, _CROSS_FUSED, dict.fromkeys(_CROSS_SPLIT, 1))
+    out = rename_keys(state, invert(KEY_MAP), "a MusicGen that transformers can run")
     if not composite:
         return {name: value for name, value in out.items() if "_to_dec_proj." not in name}
     return {name if "_to_dec_proj." in name else f"decoder.{name}": value for name, value in out.items()}
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check_config(config: Mapping[str, Any]) -> None:
     """Raises MissingError where config.json is of another family, or lacks a section."""
     kind = config.get("model_type")
-    if kind not in KINDS | DECODERS:
+    if kind not in MODEL_TYPES | DECODER_TYPES:
         raise DependencyError(
-            f"config.json says model_type {kind!r}, which is no MusicGen ({', '.join(KINDS | DECODERS)})"
+            f"config.json says model_type {kind!r}, which is no MusicGen ({', '.join(MODEL_TYPES | DECODER_TYPES)})"
         )
-    sections = ("decoder", "text_encoder", "audio_encoder") if kind in KINDS else ()
+    sections = ("decoder", "text_encoder", "audio_encoder") if kind in MODEL_TYPES else ()
     lacking = [name for name in sections if not isinstance(config.get(name), Mapping)]
     if lacking:
         raise DependencyError(f"config.json of {kind} lacks {', '.join(lacking)}: fetch it again")
@@ -125,10 +133,12 @@ def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[
     Raises:
         MissingError: Another family, a shape that v2m does not have, or other sizes than the weights'.
     """
-    check(config)
+    check_config(config)
     kind = config["model_type"]
-    decoder = config["decoder"] if kind in KINDS else config
-    strange = [f"{name} {decoder[name]!r}" for name, value in _FIXED.items() if decoder.get(name, value) != value]
+    decoder = config["decoder"] if kind in MODEL_TYPES else config
+    strange = [
+        f"{name} {decoder[name]!r}" for name, value in _REQUIRED_SETTINGS.items() if decoder.get(name, value) != value
+    ]
     if strange:
         raise DependencyError(f"this MusicGen is none that v2m can run: {'; '.join(strange)}")
     lm = {
@@ -140,22 +150,22 @@ def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[
         "codebook_size": decoder.get("vocab_size", 2048),
         "channels": decoder.get("audio_channels", 1),
         "delays": None,
-        "cross_attention": (KINDS | DECODERS)[kind],
+        "cross_attention": (MODEL_TYPES | DECODER_TYPES)[kind],
         "dropout": 0.0,
     }
     own = {name.removeprefix("decoder."): value for name, value in own.items()}
-    contradictions(lm, _sizes(own))
+    check_sizes_match(lm, _sizes_of_weights(own))
     projections = {"text_dim": "enc_to_dec_proj.weight", "num_chroma": "audio_enc_to_dec_proj.weight"}
     widths = {here: own[name].shape[1] if name in own else None for here, name in projections.items()}
-    wanted = ({"text_dim"} | ({"num_chroma"} if not lm["cross_attention"] else set())) if kind in KINDS else set()
+    wanted = ({"text_dim"} | ({"num_chroma"} if not lm["cross_attention"] else set())) if kind in MODEL_TYPES else set()
     lacking = [projections[here] for here in sorted(wanted) if widths[here] is None]
     if lacking:
-        raise DependencyError(f"the weights hold no {some(lacking)}: v2m has no MusicGen without")
-    return {"lm": lm, **widths, "conditioner": None, "segment_duration": WINDOW}
+        raise DependencyError(f"the weights hold no {truncate_list(lacking)}: v2m has no MusicGen without")
+    return {"lm": lm, **widths, "conditioner": None, "segment_duration": SEGMENT_DURATION}
 
 
 def config_from_v2m(
-    plain: Mapping[str, Any],
+    values: Mapping[str, Any],
     *,
     text_encoder: Mapping[str, Any] | None = None,
     audio_encoder: Mapping[str, Any] | None = None,
@@ -170,17 +180,17 @@ def config_from_v2m(
     Raises:
         UsageError: transformers has no such model.
     """
-    lm = plain["lm"]
+    lm = values["lm"]
     problems = []
-    if plain.get("conditioner") is not None:
+    if values.get("conditioner") is not None:
         problems.append("it has no model that sees")
     if lm["delays"] is not None and list(lm["delays"]) != [k // lm["channels"] for k in range(lm["num_codebooks"])]:
         problems.append(f"its delays are not {list(lm['delays'])}")
-    if lm["cross_attention"] and plain.get("num_chroma") is not None:
+    if lm["cross_attention"] and values.get("num_chroma") is not None:
         problems.append("its layers do not attend to melodies")
-    if lm["dim"] in (plain.get("text_dim"), plain.get("num_chroma")):
+    if lm["dim"] in (values.get("text_dim"), values.get("num_chroma")):
         problems.append(f"it has no projection of {lm['width']} wide tokens, where it is as wide")
-    kind = next(name for name, crossing in KINDS.items() if crossing == lm["cross_attention"])
+    kind = next(name for name, crossing in MODEL_TYPES.items() if crossing == lm["cross_attention"])
     if problems:
         raise UsageError(f"transformers' MusicGen cannot be this model: {'; '.join(problems)}")
     decoder = {
@@ -197,14 +207,14 @@ def config_from_v2m(
         "activation_dropout": lm["dropout"],
         "pad_token_id": lm["codebook_size"],
         "bos_token_id": lm["codebook_size"],
-        **_FIXED,
+        **_REQUIRED_SETTINGS,
     }
     if text_encoder is None or audio_encoder is None:
         name = "MusicgenForCausalLM" if lm["cross_attention"] else "MusicgenMelodyForCausalLM"
         return {"architectures": [name]} | decoder
     name = "MusicgenForConditionalGeneration" if lm["cross_attention"] else "MusicgenMelodyForConditionalGeneration"
     melody = (
-        {} if plain.get("num_chroma") is None else {"num_chroma": plain["num_chroma"], "chroma_length": CHROMA_FRAMES}
+        {} if values.get("num_chroma") is None else {"num_chroma": values["num_chroma"], "chroma_length": CHROMA_FRAMES}
     )
     return {
         "architectures": [name],
@@ -217,13 +227,15 @@ def config_from_v2m(
     }
 
 
-def _sizes(own: Mapping[str, Tensor]) -> dict[str, object]:
+def _sizes_of_weights(own: Mapping[str, Tensor]) -> dict[str, object]:
     table = own.get("model.decoder.embed_tokens.0.weight")
     if table is None:
-        raise DependencyError(f"these are not the weights of {MODEL}: model.decoder.embed_tokens.0.weight is missing")
+        raise DependencyError(
+            f"these are not the weights of {MODEL_NAME}: model.decoder.embed_tokens.0.weight is missing"
+        )
     found: dict[str, object] = {"dim": table.shape[1], "codebook_size": table.shape[0] - 1}
-    found["num_codebooks"] = count(own, "model.decoder.embed_tokens.N.weight")
-    found["num_layers"] = count(own, "model.decoder.layers.N.self_attn_layer_norm.weight")
+    found["num_codebooks"] = count_indices(own, "model.decoder.embed_tokens.N.weight")
+    found["num_layers"] = count_indices(own, "model.decoder.layers.N.self_attn_layer_norm.weight")
     found["cross_attention"] = "model.decoder.layers.0.encoder_attn_layer_norm.weight" in own
     if (first := own.get("model.decoder.layers.0.fc1.weight")) is not None:
         found["ffn_dim"] = first.shape[0]

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from v2m.core.errors import DependencyError
 from v2m.mappings import dac
-from v2m.mappings.state_dict_map import some
+from v2m.mappings.state_dict_map import truncate_list
 
-WHAT = "a latent diffusion model in the layout of stable-audio-tools"
-WRAPPED, AVERAGE = "diffusion.", "diffusion_ema.ema_model."
-UNET, AUTOENCODER, CONDITIONS = "model.model.", "pretransform.model.", "conditioner.conditioners."
+MODEL_NAME = "a latent diffusion model in the layout of stable-audio-tools"
+TRAINING_PREFIX, EMA_PREFIX = "diffusion.", "diffusion_ema.ema_model."
+UNET_PREFIX, AUTOENCODER_PREFIX, CONDITIONER_PREFIX = "model.model.", "pretransform.model.", "conditioner.conditioners."
 
 # settings of the U-Net: theirs → of `v2m.generators.sonique.unet.UNetSizes`
-_UNET = {
+_UNET_KEYS = {
     "in_channels": "latent",
     "context_embedding_features": "context",
     "context_embedding_max_length": "tokens",
@@ -37,25 +37,30 @@ _UNET = {
     "resnet_groups": "groups",
     "kernel_multiplier_downsample": "kernel_multiplier",
 }
-_OPTIONAL = {"resnet_groups", "kernel_multiplier_downsample"}
-_FIXED = {"use_nearest_upsample": False, "use_skip_scale": True, "use_context_time": True, "patch_size": 1}
+_OPTIONAL_UNET_KEYS = {"resnet_groups", "kernel_multiplier_downsample"}
+_REQUIRED_UNET_SETTINGS = {
+    "use_nearest_upsample": False,
+    "use_skip_scale": True,
+    "use_context_time": True,
+    "patch_size": 1,
+}
 
 
 @dataclass(frozen=True)
-class AutoencoderSizes:
+class AutoencoderConfig:
     """`width` of the outermost layers and by how much each stage shrinks or stretches, of both halves; `encoded` is
     twice `latent`: mean and scale."""
 
-    latent: int
-    encoded: int
-    encoder_width: int
-    strides: tuple[int, ...]
-    decoder_width: int
-    rates: tuple[int, ...]
+    latent_dim: int
+    encoder_dim: int
+    encoder_channels: int
+    encoder_strides: tuple[int, ...]
+    decoder_channels: int
+    decoder_strides: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Settings:
+class StableAudioConfig:
     """What a JSON says.
 
     `samples` are those of a window; `unet` are arguments of `UNetSizes`; `words` is the name of the condition that is
@@ -64,79 +69,83 @@ class Settings:
     """
 
     sample_rate: int
-    samples: int
-    hop: int
+    window_samples: int
+    hop_length: int
     unet: Mapping[str, Any]
-    autoencoder: AutoencoderSizes
-    words: str
-    clap: str
-    layer: int
-    seconds: Mapping[str, tuple[int, int]]
-    order: tuple[str, ...]
+    autoencoder: AutoencoderConfig
+    text_cond: str
+    clap_path: str
+    clap_layer: int
+    number_ranges: Mapping[str, tuple[int, int]]
+    cond_order: tuple[str, ...]
     problems: tuple[str, ...] = field(default=(), compare=False)
 
 
-def settings(config: Mapping[str, Any]) -> Settings:
+def parse_config(config: Mapping[str, Any]) -> StableAudioConfig:
     """What a model's JSON says.
 
     Raises:
         MissingError: It is no such model's, or one with parts that are not known here; says all of them.
     """
     try:
-        found = _read(config)
+        found = _parse(config)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         said = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise DependencyError(f"these are not the settings of {WHAT} ({said})") from error
+        raise DependencyError(f"these are not the settings of {MODEL_NAME} ({said})") from error
     if found.problems:
         raise DependencyError(f"this model is not known here: {'; '.join(found.problems)}")
     return found
 
 
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unwrap_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model of a checkpoint: as it is, or out of what trains it, where the U-Net is the averaged one."""
-    if not any(name.startswith(WRAPPED) for name in state):
+    if not any(name.startswith(TRAINING_PREFIX) for name in state):
         return dict(state)
-    out = {name.removeprefix(WRAPPED): value for name, value in state.items() if name.startswith(WRAPPED)}
-    averaged = {name: value for name, value in state.items() if name.startswith(AVERAGE)}
-    return out | {f"model.{name.removeprefix(AVERAGE)}": value for name, value in averaged.items()}
+    out = {
+        name.removeprefix(TRAINING_PREFIX): value for name, value in state.items() if name.startswith(TRAINING_PREFIX)
+    }
+    averaged = {name: value for name, value in state.items() if name.startswith(EMA_PREFIX)}
+    return out | {f"model.{name.removeprefix(EMA_PREFIX)}": value for name, value in averaged.items()}
 
 
-def unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of an unwrapped checkpoint that is `v2m.generators.sonique.unet.UNet`'s, whose names are the published ones."""
-    return _below(UNET, state)
+    return _strip_prefix(UNET_PREFIX, state)
 
 
-def autoencoder(state: Mapping[str, Tensor], sizes: AutoencoderSizes) -> dict[str, Tensor]:
+def autoencoder_state(state: Mapping[str, Tensor], config: AutoencoderConfig) -> dict[str, Tensor]:
     """The part of an unwrapped checkpoint that is `v2m.pretrained.codecs.oobleck.Autoencoder`'s.
 
     Raises:
         MissingError: It holds what that has not, or half of a weight norm.
     """
-    names = dac.encoder("encoder.encoder.block", "encoder", len(sizes.strides))
-    names |= dac.decoder("decoder.decoder.model", "decoder", len(sizes.rates))
+    names = dac.encoder_key_map("encoder.encoder.block", "encoder", len(config.encoder_strides))
+    names |= dac.decoder_key_map("decoder.decoder.model", "decoder", len(config.decoder_strides))
     names["encoder.proj_out"] = "project"
     out, unknown = {}, []
-    for key, value in dac.plain(_below(AUTOENCODER, state), WHAT).items():
+    for key, value in dac.fuse_weight_norm(_strip_prefix(AUTOENCODER_PREFIX, state), MODEL_NAME).items():
         module, _, leaf = key.rpartition(".")
         if module in names:
             out[f"{names[module]}.{leaf}"] = value
         else:
             unknown.append(key)
     if unknown:
-        raise DependencyError(f"these are not the weights of {WHAT}: its autoencoder has no {some(unknown)}")
+        raise DependencyError(
+            f"these are not the weights of {MODEL_NAME}: its autoencoder has no {truncate_list(unknown)}"
+        )
     return out
 
 
-def seconds(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def number_embedding_state(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The part of an unwrapped checkpoint that is the table of the numbers `name`."""
-    return _below(f"{CONDITIONS}{name}.int_embedder.", state)
+    return _strip_prefix(f"{CONDITIONER_PREFIX}{name}.int_embedder.", state)
 
 
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _read(config: Mapping[str, Any]) -> Settings:
+def _parse(config: Mapping[str, Any]) -> StableAudioConfig:
     model = config["model"]
     pretransform, conditioning, diffusion = model["pretransform"], model["conditioning"], model["diffusion"]
     halves, parts = pretransform["config"], conditioning["configs"]
@@ -162,34 +171,36 @@ def _read(config: Mapping[str, Any]) -> Settings:
         "latent channels of the encoder": (encoder["config"]["latent_dim"], 2 * halves["latent_dim"]),
         "latent channels of the decoder": (decoder["config"]["latent_dim"], halves["latent_dim"]),
         "latent channels of the U-Net": (network["in_channels"], halves["latent_dim"]),
-        **{name: (network.get(name, value), value) for name, value in _FIXED.items()},
+        **{name: (network.get(name, value), value) for name, value in _REQUIRED_UNET_SETTINGS.items()},
     }
     problems = [f"{name} is {found!r}, not {wanted!r}" for name, (found, wanted) in expected.items() if found != wanted]
-    strange = [name for name in network if name not in _UNET and name not in _FIXED]
-    problems += [f"its U-Net has the settings {some(strange)}"] if strange else []
+    strange = [name for name in network if name not in _UNET_KEYS and name not in _REQUIRED_UNET_SETTINGS]
+    problems += [f"its U-Net has the settings {truncate_list(strange)}"] if strange else []
     order = tuple(diffusion["cross_attention_cond_ids"])
     given = [part["id"] for part in parts]
     problems += [] if sorted(order) == sorted(given) else [f"the U-Net attends to {order}, the conditions are {given}"]
-    return Settings(
+    return StableAudioConfig(
         sample_rate=int(config["sample_rate"]),
-        samples=int(config["sample_size"]),
-        hop=hop,
-        unet={_UNET[name]: network[name] for name in _UNET if name in network or name not in _OPTIONAL},
-        autoencoder=AutoencoderSizes(
-            latent=int(halves["latent_dim"]),
-            encoded=int(encoder["config"]["latent_dim"]),
-            encoder_width=int(encoder["config"]["d_model"]),
-            strides=strides,
-            decoder_width=int(decoder["config"]["channels"]),
-            rates=rates,
+        window_samples=int(config["sample_size"]),
+        hop_length=hop,
+        unet={
+            _UNET_KEYS[name]: network[name] for name in _UNET_KEYS if name in network or name not in _OPTIONAL_UNET_KEYS
+        },
+        autoencoder=AutoencoderConfig(
+            latent_dim=int(halves["latent_dim"]),
+            encoder_dim=int(encoder["config"]["latent_dim"]),
+            encoder_channels=int(encoder["config"]["d_model"]),
+            encoder_strides=strides,
+            decoder_channels=int(decoder["config"]["channels"]),
+            decoder_strides=rates,
         ),
-        words=text["id"],
-        clap=str(text["config"].get("clap_ckpt_path", "")),
-        layer=int(text["config"].get("feature_layer_ix", -1)),
-        seconds={
+        text_cond=text["id"],
+        clap_path=str(text["config"].get("clap_ckpt_path", "")),
+        clap_layer=int(text["config"].get("feature_layer_ix", -1)),
+        number_ranges={
             part["id"]: (int(part["config"].get("min_val", 0)), int(part["config"].get("max_val", 512)))
             for part in numbers
         },
-        order=order,
+        cond_order=order,
         problems=tuple(problems),
     )

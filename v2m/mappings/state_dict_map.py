@@ -14,11 +14,11 @@ from torch import Tensor
 
 from v2m.core.errors import DependencyError
 
-SHOWN = 3  # names in one line
+MAX_LISTED_NAMES = 3  # names in one line
 _NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")
 
 
-def renamed(state: Mapping[str, Tensor], table: Mapping[str, str | None], what: str) -> dict[str, Tensor]:
+def rename_keys(state: Mapping[str, Tensor], table: Mapping[str, str | None], what: str) -> dict[str, Tensor]:
     """`state` under the names that `table` gives.
 
     Raises:
@@ -28,28 +28,28 @@ def renamed(state: Mapping[str, Tensor], table: Mapping[str, str | None], what: 
     unknown = []
     for name, value in state.items():
         number = _NUMBER.search(name)
-        if place(name) not in table or (number is None and ".N." in name):
+        if normalize_index(name) not in table or (number is None and ".N." in name):
             unknown.append(name)
             continue
-        new = table[place(name)]
+        new = table[normalize_index(name)]
         if new is not None:
             out[new.replace(".N.", f".{number.group()}.", 1) if number else new] = value
     if unknown:
-        raise DependencyError(f"these are not the weights of {what}: it has no {some(unknown)}")
+        raise DependencyError(f"these are not the weights of {what}: it has no {truncate_list(unknown)}")
     return out
 
 
-def place(name: str) -> str:
+def normalize_index(name: str) -> str:
     """`name` with its first number written N."""
     return _NUMBER.sub("N", name, count=1)
 
 
-def inverse(table: Mapping[str, str | None]) -> dict[str, str | None]:
+def invert(table: Mapping[str, str | None]) -> dict[str, str | None]:
     """The table of the way back."""
     return {new: old for old, new in table.items() if new is not None}
 
 
-def joined(state: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> dict[str, Tensor]:
+def merge_projections(state: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> dict[str, Tensor]:
     """Matrices of one module put one below the other: `a.query.weight` and `a.key.weight` as `a.query_key.weight`.
 
     Args:
@@ -69,13 +69,13 @@ def joined(state: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> dic
         module = name.removesuffix(part)
         lacking = [module + each for each in parts if module + each not in state]
         if lacking:
-            raise DependencyError(f"the weights are not complete: {name} is there, {some(lacking)} is not")
+            raise DependencyError(f"the weights are not complete: {name} is there, {truncate_list(lacking)} is not")
         if part == parts[0]:
             out[module + whole] = torch.cat([state[module + each] for each in parts])
     return out
 
 
-def parted(state: Mapping[str, Tensor], whole: str, parts: Mapping[str, int]) -> dict[str, Tensor]:
+def split_projections(state: Mapping[str, Tensor], whole: str, parts: Mapping[str, int]) -> dict[str, Tensor]:
     """The inverse of `joined`; `parts` says how many shares of the rows each has.
 
     Raises:
@@ -96,21 +96,23 @@ def parted(state: Mapping[str, Tensor], whole: str, parts: Mapping[str, int]) ->
     return out
 
 
-def count(state: Iterable[str], where: str) -> int:
+def count_indices(state: Iterable[str], template: str) -> int:
     """How many numbers N there are in names such as `where`, "layers.N.norm.weight"."""
-    pattern = re.compile(re.escape(where).replace(r"\.N\.", r"\.(\d+)\."))
+    pattern = re.compile(re.escape(template).replace(r"\.N\.", r"\.(\d+)\."))
     return len({found[1] for name in state if (found := pattern.fullmatch(name))})
 
 
-def contradictions(said: Mapping[str, object], found: Mapping[str, object]) -> None:
+def check_sizes_match(settings: Mapping[str, object], sizes: Mapping[str, object]) -> None:
     """Raises MissingError where the settings say something else than the shapes of the weights."""
     differing = [
-        f"{name} is {said[name]} but {found[name]} by the weights" for name in found if said[name] != found[name]
+        f"{name} is {settings[name]} but {sizes[name]} by the weights"
+        for name in sizes
+        if settings[name] != sizes[name]
     ]
     if differing:
         raise DependencyError(f"settings and weights are not of the same model: {'; '.join(differing)}")
 
 
-def some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+def truncate_list(names: Sequence[str]) -> str:
+    more = len(names) - MAX_LISTED_NAMES
+    return ", ".join(names[:MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -17,12 +17,12 @@ from v2m.core.errors import DependencyError
 Value = TypeVar("Value")
 
 ORIGINAL, NATIVE = "videollama3_qwen2", "video_llama_3"
-PLACEHOLDER = 151665  # <image>, in the original
-IMAGE_PAD, VIDEO_PAD = 151655, 151656  # of every Qwen2.5 vocabulary
+IMAGE_TOKEN_ID = 151665  # <image>, in the original
+IMAGE_PAD_ID, VIDEO_PAD_ID = 151655, 151656  # of every Qwen2.5 vocabulary
 
 # below `model.`, a row a module: there, here, and which parameters it has; N stands for a layer's number
 _BOTH, _WEIGHT = ("weight", "bias"), ("weight",)
-_VISION = (
+_VISION_MODULES = (
     ("embeddings.patch_embedding", _BOTH),
     ("encoder.layers.N.layer_norm1", _BOTH),
     ("encoder.layers.N.layer_norm2", _BOTH),
@@ -34,7 +34,7 @@ _VISION = (
     ("encoder.layers.N.mlp.fc2", _BOTH),
     ("post_layernorm", _BOTH),
 )
-_TEXT = (
+_TEXT_MODULES = (
     ("embed_tokens", _WEIGHT),
     ("layers.N.input_layernorm", _WEIGHT),
     ("layers.N.post_attention_layernorm", _WEIGHT),
@@ -48,12 +48,12 @@ _TEXT = (
     ("norm", _WEIGHT),
 )
 _MODULES = (
-    *((f"model.vision_encoder.{name}", f"model.vision_model.{name}", which) for name, which in _VISION),
+    *((f"model.vision_encoder.{name}", f"model.vision_model.{name}", which) for name, which in _VISION_MODULES),
     *((f"model.mm_projector.readout.{n}", f"model.projector.readout.{n}", _BOTH) for n in (0, 2)),
-    *((f"model.{name}", f"model.language_model.{name}", which) for name, which in _TEXT),
+    *((f"model.{name}", f"model.language_model.{name}", which) for name, which in _TEXT_MODULES),
     ("lm_head", "lm_head", _WEIGHT),
 )
-RENAMES = {f"{there}.{each}": f"{here}.{each}" for there, here, which in _MODULES for each in which}
+KEY_MAP = {f"{there}.{each}": f"{here}.{each}" for there, here, which in _MODULES for each in which}
 
 # settings of the language model, which lie flat in the original and in `text_config` here
 TEXT_FIELDS = (
@@ -66,7 +66,7 @@ VISION_FIELDS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels", "patch_size"),
     *("hidden_act", "layer_norm_eps", "attention_dropout"),
 )
-_VISION_TYPE = {ORIGINAL: "videollama3_vision_encoder", NATIVE: "video_llama_3_vision"}
+_VISION_MODEL_TYPE = {ORIGINAL: "videollama3_vision_encoder", NATIVE: "video_llama_3_vision"}
 
 
 def to_native(state: Mapping[str, Value]) -> dict[str, Value]:
@@ -75,15 +75,15 @@ def to_native(state: Mapping[str, Value]) -> dict[str, Value]:
     Raises:
         MissingError: A name is not one of the model's; all such names are told, the first three by name.
     """
-    return _renamed(state, RENAMES, ORIGINAL)
+    return _rename_keys(state, KEY_MAP, ORIGINAL)
 
 
 def to_original(state: Mapping[str, Value]) -> dict[str, Value]:
     """transformers' names → the authors'; the inverse of `to_native`."""
-    return _renamed(state, {here: there for there, here in RENAMES.items()}, NATIVE)
+    return _rename_keys(state, {here: there for there, here in KEY_MAP.items()}, NATIVE)
 
 
-def _renamed(state: Mapping[str, Value], table: Mapping[str, str], layout: str) -> dict[str, Value]:
+def _rename_keys(state: Mapping[str, Value], table: Mapping[str, str], layout: str) -> dict[str, Value]:
     renamed, unknown = {}, []
     for name, value in state.items():
         number = re.search(r"(?<=\.layers\.)(0|[1-9]\d*)(?=\.)", name)
@@ -104,7 +104,7 @@ def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MissingError: It is not theirs, lacks its sizes, keeps the vision encoder elsewhere, or has another projector.
     """
-    _check(original, ORIGINAL, "vision_encoder_config")
+    _check_config(original, ORIGINAL, "vision_encoder_config")
     if original.get("vision_encoder"):
         raise DependencyError(
             f"the vision encoder lies apart, in {original['vision_encoder']!r}: give a finished model"
@@ -112,7 +112,7 @@ def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
     if (kind := original.get("mm_projector_type", "mlp2x_gelu")) != "mlp2x_gelu":
         raise DependencyError(f"mm_projector_type {kind!r}: only mlp2x_gelu can be read")
     tied = bool(original.get("tie_word_embeddings", False))
-    text = {"model_type": "qwen2", "tie_word_embeddings": tied} | _picked(original, TEXT_FIELDS)
+    text = {"model_type": "qwen2", "tie_word_embeddings": tied} | _select(original, TEXT_FIELDS)
     scaling = original.get("rope_scaling") or {}
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": original.get("rope_theta", 10000.0)} | scaling
     vision = original["vision_encoder_config"]
@@ -120,40 +120,40 @@ def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
         "model_type": NATIVE,
         "architectures": ["VideoLlama3ForConditionalGeneration"],
         "text_config": text,
-        "vision_config": {"model_type": _VISION_TYPE[NATIVE]} | _picked(vision, VISION_FIELDS),
-        "image_token_id": IMAGE_PAD,
-        "video_token_id": VIDEO_PAD,
+        "vision_config": {"model_type": _VISION_MODEL_TYPE[NATIVE]} | _select(vision, VISION_FIELDS),
+        "image_token_id": IMAGE_PAD_ID,
+        "video_token_id": VIDEO_PAD_ID,
         "tie_word_embeddings": tied,
     }
 
 
 def config_to_original(native: Mapping[str, Any]) -> dict[str, Any]:
     """transformers' config.json as the authors' one; raises MissingError as `config_to_native`."""
-    _check(native, NATIVE, "vision_config")
+    _check_config(native, NATIVE, "vision_config")
     text = native["text_config"]
     rope = dict(text.get("rope_parameters") or {})
     theta = rope.pop("rope_theta", text.get("rope_theta", 10000.0))
     return {
         "model_type": ORIGINAL,
         "architectures": ["Videollama3Qwen2ForCausalLM"],
-        **_picked(text, TEXT_FIELDS),
+        **_select(text, TEXT_FIELDS),
         "rope_theta": theta,
         "rope_scaling": rope if rope.get("rope_type", "default") != "default" else None,
         "tie_word_embeddings": bool(native.get("tie_word_embeddings") or text.get("tie_word_embeddings")),
         "vision_encoder": None,
-        "vision_encoder_config": {"model_type": _VISION_TYPE[ORIGINAL]}
-        | _picked(native["vision_config"], VISION_FIELDS),
+        "vision_encoder_config": {"model_type": _VISION_MODEL_TYPE[ORIGINAL]}
+        | _select(native["vision_config"], VISION_FIELDS),
         "mm_projector_type": "mlp2x_gelu",
         "use_token_compression": True,
-        "image_token_index": PLACEHOLDER,
+        "image_token_index": IMAGE_TOKEN_ID,
     }
 
 
-def _picked(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _select(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: settings[name] for name in names if name in settings}
 
 
-def _check(settings: Mapping[str, Any], layout: str, vision: str) -> None:
+def _check_config(settings: Mapping[str, Any], layout: str, vision: str) -> None:
     if settings.get("model_type") != layout:
         raise DependencyError(
             f"model_type {settings.get('model_type')!r} is not {layout!r}: give a VideoLLaMA3 checkpoint"

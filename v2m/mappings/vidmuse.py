@@ -14,19 +14,19 @@ from torch import Tensor
 
 from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings import audiocraft
-from v2m.mappings.state_dict_map import count, inverse, place, renamed, some
+from v2m.mappings.state_dict_map import count_indices, invert, normalize_index, rename_keys, truncate_list
 
-MODEL = "VidMuse"
-CLIP = "visual_encoder_model."
+MODEL_NAME = "VidMuse"
+CLIP_PREFIX = "visual_encoder_model."
 CLIP_NAME = "openai/clip-vit-base-patch32"
-FUSION_HEADS = 3
-CLIP_HEAD = 64  # width of one head in every CLIP
-FPS, GLOBAL_FRAMES = 2, 64
+NUM_FUSION_HEADS = 3
+CLIP_HEAD_DIM = 64  # width of one head in every CLIP
+VIDEO_FPS, NUM_GLOBAL_FRAMES = 2, 64
 _BOTH = ("weight", "bias")
 _SIDES = {"local": "near", "global": "whole"}
-_FUSION = {"query": "query", "key": "key", "value": "value", "final_linear": "mix", "norm1": "norm_attention"}
-_FUSION |= {"norm2": "norm"}
-_LAYER = {
+_FUSION_KEYS = {"query": "query", "key": "key", "value": "value", "final_linear": "mix", "norm1": "norm_attention"}
+_FUSION_KEYS |= {"norm2": "norm"}
+_LAYER_KEYS = {
     **{f"0.norm.{each}": f"norm_attention.{each}" for each in _BOTH},
     "0.fn.to_qkv.weight": "query_key_value.weight",
     **{f"0.fn.to_out.0.{each}": f"out.{each}" for each in _BOTH},
@@ -34,7 +34,7 @@ _LAYER = {
     **{f"1.fn.net.0.{each}": f"expand.{each}" for each in _BOTH},
     **{f"1.fn.net.3.{each}": f"contract.{each}" for each in _BOTH},
 }
-RENAMES: dict[str, str | None] = {
+KEY_MAP: dict[str, str | None] = {
     **{f"{there}_pos_embedding": f"conditioner.{here}.positions" for there, here in _SIDES.items()},
     **{
         f"{there}_temporal_transformer.norm.{each}": f"conditioner.{here}.norm.{each}"
@@ -44,11 +44,11 @@ RENAMES: dict[str, str | None] = {
     **{
         f"{there}_temporal_transformer.layers.N.{old}": f"conditioner.{here}.layers.N.{new}"
         for there, here in _SIDES.items()
-        for old, new in _LAYER.items()
+        for old, new in _LAYER_KEYS.items()
     },
     **{
         f"multi_head_cross_attention.{old}.{each}": f"conditioner.fusion.{new}.{each}"
-        for old, new in _FUSION.items()
+        for old, new in _FUSION_KEYS.items()
         for each in _BOTH
     },
     **{f"visual_feature_proj.{each}": f"conditioner.out.{each}" for each in _BOTH},
@@ -65,10 +65,10 @@ _CLIP_MODULES = (
     "vision_model.pre_layrnorm",  # so misspelt
     "vision_model.post_layernorm",
 )
-CLIP_RENAMES: dict[str, str | None] = {
-    f"{CLIP}vision_model.embeddings.position_ids": None,  # 0, 1, 2, …, which older libraries saved
+CLIP_KEY_MAP: dict[str, str | None] = {
+    f"{CLIP_PREFIX}vision_model.embeddings.position_ids": None,  # 0, 1, 2, …, which older libraries saved
     **{
-        f"{CLIP}{name}": name
+        f"{CLIP_PREFIX}{name}": name
         for name in (
             "vision_model.embeddings.class_embedding",
             "vision_model.embeddings.patch_embedding.weight",
@@ -82,7 +82,7 @@ CLIP_RENAMES: dict[str, str | None] = {
 
 def is_vidmuse(state: Iterable[str]) -> bool:
     """Whether weights in audiocraft's layout have a visual conditioner."""
-    return any(name in RENAMES or name.startswith(CLIP) for name in state)
+    return any(name in KEY_MAP or name.startswith(CLIP_PREFIX) for name in state)
 
 
 def to_v2m(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -91,20 +91,22 @@ def to_v2m(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Te
     Raises:
         MissingError: A name is not one of the model's; the first of them are told.
     """
-    clip = {name: value for name, value in state.items() if name.startswith(CLIP)}
-    seen = {name: value for name, value in state.items() if place(name) in RENAMES}
+    clip = {name: value for name, value in state.items() if name.startswith(CLIP_PREFIX)}
+    seen = {name: value for name, value in state.items() if normalize_index(name) in KEY_MAP}
     rest = {name: value for name, value in state.items() if name not in clip and name not in seen}
-    return audiocraft.to_v2m(rest) | renamed(seen, RENAMES, MODEL), renamed(clip, CLIP_RENAMES, "VidMuse's CLIP")
+    return audiocraft.to_v2m(rest) | rename_keys(seen, KEY_MAP, MODEL_NAME), rename_keys(
+        clip, CLIP_KEY_MAP, "VidMuse's CLIP"
+    )
 
 
-def from_v2m(own: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_v2m(state: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `to_v2m`."""
-    seen = {name: value for name, value in own.items() if name.startswith("conditioner.")}
-    rest = {name: value for name, value in own.items() if name not in seen}
+    seen = {name: value for name, value in state.items() if name.startswith("conditioner.")}
+    rest = {name: value for name, value in state.items() if name not in seen}
     return (
         audiocraft.from_v2m(rest)
-        | renamed(seen, inverse(RENAMES), MODEL)
-        | renamed(clip, inverse(CLIP_RENAMES), "VidMuse's CLIP")
+        | rename_keys(seen, invert(KEY_MAP), MODEL_NAME)
+        | rename_keys(clip, invert(CLIP_KEY_MAP), "VidMuse's CLIP")
     )
 
 
@@ -126,7 +128,9 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     )
     lacking = [name for name in needed if name not in state]
     if lacking:
-        raise DependencyError(f"these weights of VidMuse lack {some(lacking)}: v2m reads its published shape alone")
+        raise DependencyError(
+            f"these weights of VidMuse lack {truncate_list(lacking)}: v2m reads its published shape alone"
+        )
     plain = audiocraft.config_to_v2m(cfg, state)
     heads, inner = plain["lm"]["num_heads"], state[needed[2]].shape[0] // 3
     if inner % heads:
@@ -137,35 +141,35 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
         "kind": "vidmuse",
         "vision_dim": state[needed[0]].shape[2],
         "num_tokens": state[needed[0]].shape[1],
-        "num_layers": count(state, "local_temporal_transformer.layers.N.0.norm.weight"),
+        "num_layers": count_indices(state, "local_temporal_transformer.layers.N.0.norm.weight"),
         "num_heads": heads,
         "head_dim": inner // heads,
         "ffn_dim": state[needed[3]].shape[0],
         "null_tokens": False,
-        "num_fusion_heads": FUSION_HEADS,
+        "num_fusion_heads": NUM_FUSION_HEADS,
     }
     return plain
 
 
-def config_from_v2m(plain: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
+def config_from_v2m(values: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
     """The inverse of `config_to_v2m`; `codec` as in `audiocraft.config_from_v2m`.
 
     Raises:
         UsageError: VidMuse has no such model.
     """
-    seen = plain.get("conditioner")
+    seen = values.get("conditioner")
     if seen is None or seen["kind"] != "vidmuse":
         raise UsageError("VidMuse's layout holds models with its conditioner alone: write this one in another")
     if seen.get("null_tokens"):
         raise UsageError("VidMuse's layout has no place for learned nulls: write this model in another")
-    if seen["num_heads"] != plain["lm"]["num_heads"] or seen["num_fusion_heads"] != FUSION_HEADS:
+    if seen["num_heads"] != values["lm"]["num_heads"] or seen["num_fusion_heads"] != NUM_FUSION_HEADS:
         raise UsageError(
-            f"VidMuse's conditioner has as many heads as the language model and {FUSION_HEADS} to fuse, "
+            f"VidMuse's conditioner has as many heads as the language model and {NUM_FUSION_HEADS} to fuse, "
             f"not {seen['heads']} and {seen['fusion_heads']}: write this model in another layout"
         )
-    everywhere = {"if_add_gobal": True, "mode": "average", "num_frames": GLOBAL_FRAMES, "global_feature_path": ""}
-    video = {"visual_encoder": "clip", "video_fps": FPS, "video_overlap": 0, "add_global": everywhere}
-    return audiocraft.config_from_v2m(dict(plain) | {"conditioner": None}, **codec) | {"video": video}
+    everywhere = {"if_add_gobal": True, "mode": "average", "num_frames": NUM_GLOBAL_FRAMES, "global_feature_path": ""}
+    video = {"visual_encoder": "clip", "video_fps": VIDEO_FPS, "video_overlap": 0, "add_global": everywhere}
+    return audiocraft.config_from_v2m(dict(values) | {"conditioner": None}, **codec) | {"video": video}
 
 
 def clip_config(clip: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -188,8 +192,8 @@ def clip_config(clip: Mapping[str, Tensor]) -> dict[str, Any]:
         "model_type": "clip_vision_model",
         "hidden_size": width,
         "intermediate_size": inner,
-        "num_hidden_layers": count(clip, "vision_model.encoder.layers.N.layer_norm1.weight"),
-        "num_attention_heads": max(width // CLIP_HEAD, 1),
+        "num_hidden_layers": count_indices(clip, "vision_model.encoder.layers.N.layer_norm1.weight"),
+        "num_attention_heads": max(width // CLIP_HEAD_DIM, 1),
         "image_size": math.isqrt(table.shape[0] - 1) * patch,
         "patch_size": patch,
         "projection_dim": projection,

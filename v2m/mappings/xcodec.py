@@ -15,14 +15,16 @@ from torch import Tensor
 from v2m.core.errors import DependencyError
 from v2m.mappings import dac
 
-RATIOS = (8, 5, 4, 2)  # the decoder pads the output of stride 5, in second place, and that alone
-ENTRIES = 1024
-SEMANTIC = "semantic_model."
-_POSITIONS = SEMANTIC + "encoder.pos_conv_embed.conv."
-_NORMED = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+STRIDES = (8, 5, 4, 2)  # the decoder pads the output of stride 5, in second place, and that alone
+CODEBOOK_SIZE = 1024
+SEMANTIC_PREFIX = "semantic_model."
+_POSITION_CONV_PREFIX = SEMANTIC_PREFIX + "encoder.pos_conv_embed.conv."
+_WEIGHT_NORM_KEYS = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 
 
-def settings(generator: Mapping[str, Any], semantic: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+def config_to_transformers(
+    generator: Mapping[str, Any], semantic: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """Keyword arguments of transformers' `XcodecConfig`.
 
     Args:
@@ -33,11 +35,11 @@ def settings(generator: Mapping[str, Any], semantic: Mapping[str, Any], state: M
     Raises:
         MissingError: The settings or the weights are not those of this codec.
     """
-    ratios, entries = tuple(generator.get("ratios", RATIOS)), generator.get("bins", ENTRIES)
-    if ratios != RATIOS or entries != ENTRIES:
+    ratios, entries = tuple(generator.get("ratios", STRIDES)), generator.get("bins", CODEBOOK_SIZE)
+    if ratios != STRIDES or entries != CODEBOOK_SIZE:
         raise DependencyError(
             f"not YuE's X-Codec: ratios {list(ratios)} and {entries} entries a codebook, "
-            f"where {list(RATIOS)} and {ENTRIES} are expected"
+            f"where {list(STRIDES)} and {CODEBOOK_SIZE} are expected"
         )
     try:
         return {
@@ -46,9 +48,9 @@ def settings(generator: Mapping[str, Any], semantic: Mapping[str, Any], state: M
             "codebook_size": entries,
             "acoustic_model_config": {
                 "encoder_hidden_size": state["encoder.block.0.weight_v"].shape[0],
-                "downsampling_ratios": list(RATIOS),
+                "downsampling_ratios": list(STRIDES),
                 "decoder_hidden_size": state["decoder_2.model.0.weight_v"].shape[0],
-                "upsampling_ratios": list(RATIOS),
+                "upsampling_ratios": list(STRIDES),
                 "hidden_size": state["fc_post2.weight"].shape[0],
             },
             "semantic_model_config": dict(semantic),
@@ -63,22 +65,27 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         MissingError: A key is none of this codec's, or one half of a weight norm is missing; it is named.
     """
-    modules, out, unknown = _modules(state), {}, []
+    modules, out, unknown = _module_map(state), {}, []
     for key, value in state.items():
         module, _, leaf = key.rpartition(".")
-        if key.startswith(_POSITIONS):
-            out[_POSITIONS + _NORMED.get(key.removeprefix(_POSITIONS), key.removeprefix(_POSITIONS))] = value
-        elif key.startswith(SEMANTIC):
+        if key.startswith(_POSITION_CONV_PREFIX):
+            out[
+                _POSITION_CONV_PREFIX
+                + _WEIGHT_NORM_KEYS.get(
+                    key.removeprefix(_POSITION_CONV_PREFIX), key.removeprefix(_POSITION_CONV_PREFIX)
+                )
+            ] = value
+        elif key.startswith(SEMANTIC_PREFIX):
             out[key] = value
-        elif module not in modules or leaf not in _leaves(modules[module], published=True):
+        elif module not in modules or leaf not in _parameter_names(modules[module], published=True):
             unknown.append(key)
         elif leaf == "weight_v" and f"{module}.weight_g" in state:
-            out[f"{modules[module]}.weight"] = value * (state[f"{module}.weight_g"] / dac.row_norm(value))
+            out[f"{modules[module]}.weight"] = value * (state[f"{module}.weight_g"] / dac.weight_norm_g(value))
         elif leaf not in {"weight_g", "weight_v"}:
             out[f"{modules[module]}.{leaf}"] = value
-        elif f"{module}.{_other(leaf)}" not in state:
-            raise DependencyError(f"not YuE's X-Codec: {key!r} lacks its {_other(leaf)}")
-    _refuse(unknown)
+        elif f"{module}.{_other_half(leaf)}" not in state:
+            raise DependencyError(f"not YuE's X-Codec: {key!r} lacks its {_other_half(leaf)}")
+    _check_unknown(unknown)
     return out
 
 
@@ -88,30 +95,33 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         MissingError: A key is none of this codec's; it is named.
     """
-    modules, out, unknown = {new: old for old, new in _modules(state).items()}, {}, []
-    normed = {new: old for old, new in _NORMED.items()}
+    modules, out, unknown = {new: old for old, new in _module_map(state).items()}, {}, []
+    normed = {new: old for old, new in _WEIGHT_NORM_KEYS.items()}
     for key, value in state.items():
         module, _, leaf = key.rpartition(".")
-        if key.startswith(_POSITIONS):
-            out[_POSITIONS + normed.get(key.removeprefix(_POSITIONS), key.removeprefix(_POSITIONS))] = value
-        elif key.startswith(SEMANTIC):
+        if key.startswith(_POSITION_CONV_PREFIX):
+            out[
+                _POSITION_CONV_PREFIX
+                + normed.get(key.removeprefix(_POSITION_CONV_PREFIX), key.removeprefix(_POSITION_CONV_PREFIX))
+            ] = value
+        elif key.startswith(SEMANTIC_PREFIX):
             out[key] = value
-        elif module not in modules or leaf not in _leaves(module, published=False):
+        elif module not in modules or leaf not in _parameter_names(module, published=False):
             unknown.append(key)
         elif leaf == "weight" and module.startswith("acoustic_"):
-            out[f"{modules[module]}.weight_g"] = dac.row_norm(value)
+            out[f"{modules[module]}.weight_g"] = dac.weight_norm_g(value)
             out[f"{modules[module]}.weight_v"] = value
         else:
             out[f"{modules[module]}.{leaf}"] = value
-    _refuse(unknown)
+    _check_unknown(unknown)
     return out
 
 
-def _modules(state: Mapping[str, Tensor]) -> dict[str, str]:
+def _module_map(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Published name of every module with weights → transformers' name; HuBERT's, which are the same, are left out."""
     names = {"fc_prior": "fc", "fc_post1": "fc1", "fc_post2": "fc2"}
-    names |= dac.encoder("encoder.block", "acoustic_encoder", len(RATIOS))
-    names |= dac.decoder("decoder_2.model", "acoustic_decoder", len(RATIOS))
+    names |= dac.encoder_key_map("encoder.block", "acoustic_encoder", len(STRIDES))
+    names |= dac.decoder_key_map("decoder_2.model", "acoustic_decoder", len(STRIDES))
     names["encoder_semantic.conv.conv"] = "encoder_semantic.conv"
     names |= {f"decoder_semantic.conv{n}.conv": f"decoder_semantic.conv{n}" for n in (1, 2)}
     for half in ("encoder_semantic", "decoder_semantic"):
@@ -126,7 +136,7 @@ def _modules(state: Mapping[str, Tensor]) -> dict[str, str]:
     return names
 
 
-def _leaves(module: str, published: bool) -> set[str]:
+def _parameter_names(module: str, published: bool) -> set[str]:
     """What the module of transformers' name `module` may hold."""
     if module.endswith(".codebook"):
         return {"inited", "cluster_size", "embed", "embed_avg"}
@@ -135,10 +145,10 @@ def _leaves(module: str, published: bool) -> set[str]:
     return {"weight_g", "weight_v", "bias"} if published and module.startswith("acoustic_") else {"weight", "bias"}
 
 
-def _other(leaf: str) -> str:
+def _other_half(leaf: str) -> str:
     return "weight_v" if leaf == "weight_g" else "weight_g"
 
 
-def _refuse(unknown: list[str]) -> None:
+def _check_unknown(unknown: list[str]) -> None:
     if unknown:
         raise DependencyError(f"not YuE's X-Codec: {len(unknown)} unknown weights, the first is {unknown[0]!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from v2m.checkpoints import Part, Shown
+from v2m.checkpoints import Component, VisualInputConfig
 from v2m.core.errors import UsageError
 from v2m.data.schema import Manifest
 from v2m.models.music_model import MusicConfig
@@ -34,7 +34,7 @@ def check_manifest(config: MusicConfig, manifest: Manifest) -> None:
         )
 
 
-def check_components(learned: Mapping[str, Part], made: Mapping[str, Part]) -> None:
+def check_components(learned: Mapping[str, Component], made: Mapping[str, Component]) -> None:
     """Raises UsageError where a model has learned from other frozen models than shards are `made` with, by their last
     names: so that a folder may stand for a repository. What a checkpoint carries has no name."""
     differing = [
@@ -46,17 +46,23 @@ def check_components(learned: Mapping[str, Part], made: Mapping[str, Part]) -> N
         raise UsageError(f"the shards were made with the {', the '.join(differing)}: prepare with the start's")
 
 
-def _base_name(part: Part) -> str:
+def _base_name(part: Component) -> str:
     return (part.name or "").partition("@")[0].rstrip("/").rpartition("/")[2]
 
 
-def manifest_components(manifest: Manifest) -> dict[str, Part]:
+def manifest_components(manifest: Manifest) -> dict[str, Component]:
     """The frozen models that the shards were made with."""
     named = {"vision_encoder": manifest.vision.rpartition(":")[0] or manifest.vision, "codec": manifest.codec}
-    return {kind: Part(name) for kind, name in {**named, "text_encoder": manifest.text}.items()}
+    return {kind: Component(name) for kind, name in {**named, "text_encoder": manifest.text}.items()}
 
 
-def visual_input_config(manifest: Manifest) -> Shown:
+def visual_input_config(manifest: Manifest) -> VisualInputConfig:
     """How the videos of the shards are seen."""
-    kept = {name: getattr(manifest, name) for name in ("aspect", "frame_rate", "whole", "rhythm_rate", "rhythm")}
-    return Shown(pool=manifest.vision.rpartition(":")[2], **kept)
+    return VisualInputConfig(
+        pooling=manifest.vision.rpartition(":")[2],
+        aspect=manifest.aspect,
+        fps=manifest.frame_rate,
+        num_long_term_frames=manifest.whole,
+        event_rate=manifest.rhythm_rate,
+        event_channels=manifest.rhythm,
+    )

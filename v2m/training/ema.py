@@ -10,7 +10,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from v2m.checkpoints.lightning_ckpt import AVERAGE
+from v2m.checkpoints.lightning_ckpt import EMA_KEY
 from v2m.training.fsdp import distribute_like, full_tensor
 
 
@@ -56,10 +56,10 @@ class EMACallback(lightning.Callback):
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         if self._average:
             found = {name: full_tensor(value) for name, value in self._average.items()}  # by all ranks together
-            checkpoint[AVERAGE] = found if trainer.is_global_zero else {}
+            checkpoint[EMA_KEY] = found if trainer.is_global_zero else {}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        self._read = checkpoint.get(AVERAGE)
+        self._read = checkpoint.get(EMA_KEY)
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end

@@ -61,7 +61,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         if check_adapters is not None:  # before shapes that differ make it a riddle
             check_adapters(held)
         fitting, strict = self.lightning_module.trainer.state.fn == "fit", self.lightning_module.strict_loading
-        weights: Any = held["state_dict"] if fitting else lightning_ckpt.averaged(held, repr(str(path)))
+        weights: Any = held["state_dict"] if fitting else lightning_ckpt.ema_state(held, repr(str(path)))
         states.set_model_state_dict(self.model, weights, options=_state_dict_options(strict=strict))
         for optimizer, state in zip(self.optimizers, held.get("optimizer_states", []), strict=False):
             names = _parameter_names(self.model, optimizer)

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from v2m import checkpoints
 from v2m.checkpoints import lightning_ckpt
-from v2m.checkpoints.lora import check as check_adapters
+from v2m.checkpoints.lora import check_adapters
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Tagger
 from v2m.data.collate import Batch
@@ -127,10 +127,10 @@ class LitMusicLM(lightning.LightningModule):
                 layer.compile()
         if manifest is not None:
             check_manifest(self.model.config, manifest)
-            check_components(self.model.parts, manifest_components(manifest))
-            self.model.parts |= manifest_components(manifest)
+            check_components(self.model.components, manifest_components(manifest))
+            self.model.components |= manifest_components(manifest)
             self.model.sample_rate = manifest.sample_rate
-            self.model.shown = None if self.model.config.conditioner is None else visual_input_config(manifest)
+            self.model.visual_input = None if self.model.config.conditioner is None else visual_input_config(manifest)
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -158,8 +158,8 @@ class LitMusicLM(lightning.LightningModule):
         config = replace(source.config, segment_duration=self._window)
         if self._conditioner is None or self._conditioner == config.conditioner:
             return source.train()
-        heard = {kind: part for kind, part in source.parts.items() if kind != "vision_encoder"}
-        about = {"parts": heard, "license": source.license, "origin": source.origin}
+        heard = {kind: part for kind, part in source.components.items() if kind != "vision_encoder"}
+        about = {"components": heard, "license": source.license, "origin": source.origin}
         model = checkpoints.V2M(replace(config, conditioner=self._conditioner), **about, sample_rate=source.sample_rate)
         kept = {name: value for name, value in source.state_dict().items() if not name.startswith("conditioner.")}
         unknown = model.load_state_dict(kept, strict=False).unexpected_keys
@@ -217,22 +217,22 @@ class LitMusicLM(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Of an adapted model without what it adapts, which is named and known by its hash."""
-        checkpoint[lightning_ckpt.EXPORT] = lightning_ckpt.described(self.made) | {"lora": self._adapted}
+        checkpoint[lightning_ckpt.EXPORT_KEY] = lightning_ckpt.describe_model(self.made) | {"lora": self._adapted}
         if self.lora is not None:
             checkpoint["state_dict"] = {
                 name: value
                 for name, value in checkpoint["state_dict"].items()
-                if adapters.is_trainable(name.removeprefix(lightning_ckpt.PREFIX))
+                if adapters.is_trainable(name.removeprefix(lightning_ckpt.MODEL_PREFIX))
             }
 
     def check_adapters(self, checkpoint: Mapping[str, Any]) -> None:
         """Raises UsageError where the checkpoint's adapters are not this model's."""
-        check_adapters(checkpoint.get(lightning_ckpt.EXPORT, {}).get("lora"), self._adapted)
+        check_adapters(checkpoint.get(lightning_ckpt.EXPORT_KEY, {}).get("lora"), self._adapted)
 
     @property
     def _adapted(self) -> dict[str, Any] | None:
         """What an export needs to put the adapters into the start."""
-        return None if self.lora is None else {"start": self._start, "base": self.base, **asdict(self.lora)}
+        return None if self.lora is None else {"init_from": self._start, "base_sha256": self.base, **asdict(self.lora)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Training goes on with the weights as they are; what is measured, and what plays, are the averaged ones.
@@ -242,13 +242,13 @@ class LitMusicLM(lightning.LightningModule):
             MissingError: It is none of training, or what it adapts is not there.
         """
         if self.model is None:
-            self.model = lightning_ckpt.made(checkpoint, "the checkpoint")
-            state = lightning_ckpt.plain(checkpoint, "the checkpoint")
-            checkpoint["state_dict"] = {f"{lightning_ckpt.PREFIX}{name}": value for name, value in state.items()}
+            self.model = lightning_ckpt.build_model(checkpoint, "the checkpoint")
+            state = lightning_ckpt.model_state(checkpoint, "the checkpoint")
+            checkpoint["state_dict"] = {f"{lightning_ckpt.MODEL_PREFIX}{name}": value for name, value in state.items()}
             return
         self.check_adapters(checkpoint)
         if self._trainer is None or self.trainer.state.fn != "fit":
-            checkpoint["state_dict"] = lightning_ckpt.averaged(checkpoint, "the checkpoint")
+            checkpoint["state_dict"] = lightning_ckpt.ema_state(checkpoint, "the checkpoint")
 
     def on_predict_start(self) -> None:
         """Raises UsageError where there is nothing to play, MissingError where a part or the tagger is missing."""

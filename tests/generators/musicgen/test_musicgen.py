@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tests.fixtures.tiny import encodec, t5
 from tests.sketch.pictures import video
-from v2m.checkpoints import V2M, Part
+from v2m.checkpoints import V2M, Component
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio, Controls, SamplingConfig, Soundtrack, Tags
 from v2m.generators.musicgen import MusicGen
@@ -29,17 +29,17 @@ SHORT = {"window": 1.0, "stride": 0.5}
 def make(folder: Path, *, stereo: bool = False, melody: bool = False, window: float = 30.0, text: int = 16) -> Path:
     """A random checkpoint, on which what it is told has a strong effect."""
     lm = LMConfig(
-        dim=32, num_layers=2, num_heads=4, codebook_size=encodec.ENTRIES, num_codebooks=8 if stereo else 4,
+        dim=32, num_layers=2, num_heads=4, codebook_size=encodec.CODEBOOK_SIZE, num_codebooks=8 if stereo else 4,
         channels=2 if stereo else 1, cross_attention=not melody,
     )  # fmt: skip
     parts = {
-        "codec": Part(folder=encodec.write(folder / "source" / "codec")),
-        "text_encoder": Part(folder=t5.write(folder / "source" / "t5")),
+        "codec": Component(folder=encodec.write(folder / "source" / "codec")),
+        "text_encoder": Component(folder=t5.write(folder / "source" / "t5")),
     }
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = V2M(
-            MusicConfig(lm, text_dim=text, num_chroma=12 if melody else None, segment_duration=window), parts=parts
+            MusicConfig(lm, text_dim=text, num_chroma=12 if melody else None, segment_duration=window), components=parts
         )
     with torch.no_grad():
         for name, value in model.named_parameters():

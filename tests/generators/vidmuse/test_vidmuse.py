@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests.fixtures.tiny import clip, encodec, t5
 from tests.fixtures.tiny import musicgen as tiny
 from v2m.analysis.visual_events import EVENT_CHANNELS
-from v2m.checkpoints import V2M, Part, Shown
+from v2m.checkpoints import V2M, Component, VisualInputConfig
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import SamplingConfig, Tags, Video
 from v2m.generators.vidmuse import VidMuse
@@ -25,21 +25,21 @@ from v2m.models.music_model import MusicConfig
 from v2m.models.visual.vidmuse import ConditionerConfig
 
 TAGS = Tags(genres=["jazz"], moods=["calm"], tempo=96)
-SIZES = ConditionerConfig(vision_dim=clip.WIDTH, num_tokens=5, num_layers=1, num_heads=2, head_dim=8, ffn_dim=16)
+SIZES = ConditionerConfig(vision_dim=clip.DIM, num_tokens=5, num_layers=1, num_heads=2, head_dim=8, ffn_dim=16)
 SHORT = {"window": 1.0, "stride": 0.5}
 
 
-def make(folder: Path, *, shown: Shown | None = None, text: int | None = 16, see: bool = True) -> Path:
+def make(folder: Path, *, shown: VisualInputConfig | None = None, text: int | None = 16, see: bool = True) -> Path:
     """A random checkpoint of our own, on which what it sees and is told has a strong effect."""
-    lm = LMConfig(dim=32, num_layers=2, num_heads=4, codebook_size=encodec.ENTRIES)
+    lm = LMConfig(dim=32, num_layers=2, num_heads=4, codebook_size=encodec.CODEBOOK_SIZE)
     parts = {
-        "codec": Part(folder=encodec.write(folder / "source" / "codec")),
-        "text_encoder": Part(folder=t5.write(folder / "source" / "t5")),
-        "vision_encoder": Part(folder=clip.write(folder / "source" / "clip")),
+        "codec": Component(folder=encodec.write(folder / "source" / "codec")),
+        "text_encoder": Component(folder=t5.write(folder / "source" / "t5")),
+        "vision_encoder": Component(folder=clip.write(folder / "source" / "clip")),
     }
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        model = V2M(MusicConfig(lm, text, conditioner=SIZES if see else None), parts=parts, shown=shown)
+        model = V2M(MusicConfig(lm, text, conditioner=SIZES if see else None), components=parts, visual_input=shown)
     with torch.no_grad():
         for name, value in model.named_parameters():
             if name.startswith(("text.weight", "lm.heads")) or "cross_attention" in name:
@@ -50,7 +50,10 @@ def make(folder: Path, *, shown: Shown | None = None, text: int | None = 16, see
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("trained"), shown=Shown(whole=4, rhythm=EVENT_CHANNELS))
+    return make(
+        tmp_path_factory.mktemp("trained"),
+        shown=VisualInputConfig(num_long_term_frames=4, event_channels=EVENT_CHANNELS),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """VidMuse's two files, and the codec that they name beside them."""
     folder = tmp_path_factory.mktemp("published")
     encodec.write(folder / "encodec_32khz")
-    return tiny.vidmuse_folder(folder / "model")
+    return tiny.write_vidmuse(folder / "model")
 
 
 @pytest.fixture(autouse=True)
@@ -115,16 +118,18 @@ def test_words_lead_a_model_that_reads_them_alone(trained: Path, published: Path
     facts = vidmuse(trained).generate(clip_, other, 3).metadata
     assert "metal" in facts["prompt"]
     assert facts["unwanted"] == "drums"
-    assert facts["shown"]["rhythm"] == list(EVENT_CHANNELS)
+    assert facts["visual_input"]["event_channels"] == list(EVENT_CHANNELS)
 
 
 def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
     trained: Path, published: Path, cuts: Video, tmp_path: Path
 ) -> None:
-    assert V2M.from_pretrained(str(trained)).shown == Shown(whole=4, rhythm=EVENT_CHANNELS)
+    assert V2M.from_pretrained(str(trained)).visual_input == VisualInputConfig(
+        num_long_term_frames=4, event_channels=EVENT_CHANNELS
+    )
     V2M.from_pretrained(str(published)).save_pretrained(tmp_path / "own")
     again = V2M.from_pretrained(str(tmp_path / "own"))
-    assert again.shown == Shown(pool="all")
+    assert again.visual_input == VisualInputConfig(pooling="all")
     assert not again.config.has_null_tokens
     theirs, ours = (sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, tmp_path / "own"))
     assert np.array_equal(theirs, ours)
@@ -134,8 +139,11 @@ def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
     ("change", "told"),
     [
         ({"shown": None}, "does not say how it was shown videos"),
-        ({"shown": Shown(rhythm=("cut", "noise"))}, "was shown a rhythm of cut, noise, and this v2m measures cut, mot"),
-        ({"shown": Shown(pool="all", rhythm=EVENT_CHANNELS)}, "17 tokens a frame instead of 5"),
+        (
+            {"shown": VisualInputConfig(event_channels=("cut", "noise"))},
+            "was shown a rhythm of cut, noise, and this v2m measures cut, mot",
+        ),
+        ({"shown": VisualInputConfig(pooling="all", event_channels=EVENT_CHANNELS)}, "17 tokens a frame instead of 5"),
     ],
 )
 def test_eyes_that_do_not_fit_are_told(tmp_path: Path, cuts: Video, change: dict[str, Any], told: str) -> None:
@@ -144,10 +152,14 @@ def test_eyes_that_do_not_fit_are_told(tmp_path: Path, cuts: Video, change: dict
 
 
 def test_what_a_config_says_of_it_that_cannot_be_is_told(trained: Path, tmp_path: Path) -> None:
-    folder = make(tmp_path, shown=Shown(rhythm=EVENT_CHANNELS))
+    folder = make(tmp_path, shown=VisualInputConfig(event_channels=EVENT_CHANNELS))
     settings = yaml.safe_load((folder / "config.yaml").read_text())
-    for wrong, told in (({"whole": 0}, "whole 0 must be above 0"), ({"hole": 1}, "hole"), (3, "shown")):
-        (folder / "config.yaml").write_text(yaml.safe_dump(settings | {"shown": wrong}))
+    for wrong, told in (
+        ({"num_long_term_frames": 0}, "num_long_term_frames 0 must be above 0"),
+        ({"hole": 1}, "hole"),
+        (3, "visual_input"),
+    ):
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings | {"visual_input": wrong}))
         with pytest.raises(DependencyError, match=told):
             V2M.from_pretrained(str(folder))
 

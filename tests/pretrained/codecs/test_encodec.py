@@ -43,7 +43,7 @@ def noise(samples: int, channels: int = 1) -> Tensor:
 
 
 def codes(frames: int) -> Tensor:
-    return torch.randint(0, tiny.ENTRIES, (1, 4, frames), generator=torch.Generator().manual_seed(frames))
+    return torch.randint(0, tiny.CODEBOOK_SIZE, (1, 4, frames), generator=torch.Generator().manual_seed(frames))
 
 
 def test_it_says_what_its_numbers_mean(codec: EnCodec) -> None:
@@ -100,7 +100,7 @@ def test_the_convolutions_hear_within_the_margin_only(codec: EnCodec) -> None:
 def test_the_first_code_is_remembered_long_after_it(codec: EnCodec) -> None:
     """Or else the recurrent layer would do nothing, and running it over the whole would prove nothing."""
     one, other = codes(3 * MARGIN_FRAMES), codes(3 * MARGIN_FRAMES)
-    other[..., 0] = (other[..., 0] + 7) % tiny.ENTRIES
+    other[..., 0] = (other[..., 0] + 7) % tiny.CODEBOOK_SIZE
     later = (codec.decode(one) - codec.decode(other))[..., 2 * MARGIN_FRAMES * 640 :]
     assert later.abs().max() > 1e-6
 
@@ -117,9 +117,9 @@ def test_left_and_right_take_turns_and_keep_apart(codec: EnCodec) -> None:
 
 def test_what_cannot_be_is_a_bug(codec: EnCodec) -> None:
     with pytest.raises(AssertionError, match="no such code"):
-        codec.decode(codes(4) + tiny.ENTRIES)
+        codec.decode(codes(4) + tiny.CODEBOOK_SIZE)
     with pytest.raises(AssertionError, match="no such code"):
-        codec.decode(codes(4) - tiny.ENTRIES)
+        codec.decode(codes(4) - tiny.CODEBOOK_SIZE)
     with pytest.raises(AssertionError, match="5 of 4 codebooks"):
         codec.decode(torch.zeros(1, 5, 3, dtype=torch.long))
     with pytest.raises(AssertionError, match="1 channels, not 2"):
@@ -134,7 +134,7 @@ def test_what_cannot_be_is_a_bug(codec: EnCodec) -> None:
 
 def test_a_chunk_model_s_sound_of_any_length_is_covered_once() -> None:
     """`facebook/encodec_48khz` in transformers' layout, narrower: a second at a time, of 15 frames here."""
-    settings = tiny.config(
+    settings = tiny.make_config(
         sample_rate=4800,
         upsampling_ratios=[8, 5, 4, 2],
         norm_type="time_group_norm",
@@ -145,7 +145,7 @@ def test_a_chunk_model_s_sound_of_any_length_is_covered_once() -> None:
         audio_channels=2,
         target_bandwidths=[15 * 6 * 4 / 1000],
     )
-    model: Any = tiny.model(settings)
+    model: Any = tiny.make_model(settings)
     codec = encodec.load_encodec(Path("given"), CPU, config=settings.to_dict(), state=model.state_dict())
     assert codec.spec == CodecSpec(4800, 15, 4, 64, 2)
     for frames in (1, 14, 15, 16, 17, 28, 29, 40, 41):
@@ -195,7 +195,7 @@ def test_a_file_of_the_package_is_loaded_by_its_name(
 
 def test_audiocrafts_file_may_only_name_the_codec(tmp_path: Path) -> None:
     named = tiny.write(tmp_path / "codec", seed=5)
-    tiny.audiocraft_reference(tmp_path / "m" / encodec.AUDIOCRAFT_FILE, str(named))
+    tiny.write_audiocraft_codec_name(tmp_path / "m" / encodec.AUDIOCRAFT_FILE, str(named))
     wave = noise(3200)
     assert torch.equal(
         encodec.load_encodec(tmp_path / "m", CPU).encode(wave), encodec.load_encodec(named, CPU).encode(wave)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from v2m.mappings.stable_audio import AutoencoderSizes
+from v2m.mappings.stable_audio import AutoencoderConfig
 from v2m.pretrained.codecs.oobleck import MARGIN_FRAMES, OobleckAutoencoder
 
-SIZES = AutoencoderSizes(
-    latent=4, encoded=8, encoder_width=2, strides=(4, 4, 8, 8), decoder_width=32, rates=(8, 8, 4, 4)
+SIZES = AutoencoderConfig(
+    latent_dim=4,
+    encoder_dim=8,
+    encoder_channels=2,
+    encoder_strides=(4, 4, 8, 8),
+    decoder_channels=32,
+    decoder_strides=(8, 8, 4, 4),
 )
 
 

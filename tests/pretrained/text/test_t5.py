@@ -63,7 +63,7 @@ def test_weights_may_come_from_inside_another_model_and_the_tokenizer_from_elsew
     words = tiny.write_tokenizer(tmp_path)
     (words / "tokenizer.json").unlink()  # spiece.model alone will do
     given = T5TextEncoder.load(
-        Path("nowhere"), CPU, tokenizer=words, config=tiny.config().to_dict(), state=read_state_dict(folder)
+        Path("nowhere"), CPU, tokenizer=words, config=tiny.make_config().to_dict(), state=read_state_dict(folder)
     )
     assert torch.equal(given.encode(["a solo harp"]).tokens, encoder.encode(["a solo harp"]).tokens)
 
@@ -71,7 +71,7 @@ def test_weights_may_come_from_inside_another_model_and_the_tokenizer_from_elsew
 def test_of_a_whole_t5_the_encoder_alone_is_loaded(folder: Path, tmp_path: Path) -> None:
     """As they are published, with a decoder."""
     torch.manual_seed(0)
-    settings = tiny.config()
+    settings = tiny.make_config()
     settings.tie_word_embeddings = False  # as of T5 1.1, whose weights hold a head, too
     whole = T5ForConditionalGeneration(settings).eval()
     whole.save_pretrained(tmp_path)
@@ -133,4 +133,4 @@ def test_a_tokenizer_of_more_tokens_than_the_model_has_is_told(folder: Path) -> 
     small = {name: value[:100] if name == "shared.weight" else value for name, value in read_state_dict(folder).items()}
     small = {name: value for name, value in small.items() if "embed_tokens" not in name}
     with pytest.raises(DependencyError, match="has 228 tokens, T5 only 100"):
-        T5TextEncoder.load(folder, CPU, config=tiny.config().to_dict() | {"vocab_size": 100}, state=small)
+        T5TextEncoder.load(folder, CPU, config=tiny.make_config().to_dict() | {"vocab_size": 100}, state=small)

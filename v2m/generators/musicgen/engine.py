@@ -98,7 +98,7 @@ class Player:
             MissingError: As in `load`.
         """
         text = _text(model, name, device) if words and model.config.uses_text else None
-        codes = model.part("codec")
+        codes = model.component("codec")
         assert codes.folder is not None, "a part that was asked for has been fetched"
         codec: Codec = encodec.load_encodec(codes.folder, device, config=codes.config, state=codes.state)
         codec = encodec.InterleavedStereoCodec(codec) if model.config.lm.channels == 2 else codec
@@ -265,7 +265,7 @@ class Player:
 
 
 def _text(model: V2M, name: str, device: torch.device) -> T5TextEncoder:
-    words = model.part("text_encoder")
+    words = model.component("text_encoder")
     assert words.folder is not None, "a part that was asked for has been fetched"
     text = T5TextEncoder.load(words.folder, device, config=words.config, state=words.state)
     if text.dim != model.config.text_dim:

@@ -13,7 +13,7 @@ from v2m.core.errors import DependencyError
 from v2m.core.types import WeightsInfo
 from v2m.generators.sonique.unet import UNet, UNetSizes
 from v2m.mappings import stable_audio
-from v2m.mappings.stable_audio import Settings
+from v2m.mappings.stable_audio import StableAudioConfig
 from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
 from v2m.pretrained.file_patterns import checkpoint_folders
 from v2m.pretrained.safe_load import check_finite, load_strict, read_json, read_pickle
@@ -32,7 +32,7 @@ TOKENIZER_FILES = ("tokenizer.json|vocab.json", "tokenizer.json|merges.txt")
 class Parts:
     """The model in its parts, on the CPU; `tables` (numbers, D) are what the seconds are told by."""
 
-    settings: Settings
+    settings: StableAudioConfig
     unet: UNet
     autoencoder: OobleckAutoencoder
     text: ClapTextEncoder
@@ -48,22 +48,22 @@ def load(name: str, tokenizer: str) -> Parts:
     """
     found = _folder(name)
     folder = found.folder
-    settings = stable_audio.settings(read_json(folder / JSON))
+    settings = stable_audio.parse_config(read_json(folder / JSON))
     path = _checkpoint(folder)
     state = read_pickle(path).get("state_dict")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds no 'state_dict' of tensors: it is no checkpoint of this model")
-    state, what = stable_audio.unwrapped(state), f"the model in {str(path)!r}"
+    state, what = stable_audio.unwrap_state(state), f"the model in {str(path)!r}"
     check_finite(state, what)
-    unet = _unet(settings, stable_audio.unet(state), what)
+    unet = _unet(settings, stable_audio.unet_state(state), what)
     autoencoder = OobleckAutoencoder.load(
-        settings.autoencoder, stable_audio.autoencoder(state, settings.autoencoder), what
+        settings.autoencoder, stable_audio.autoencoder_state(state, settings.autoencoder), what
     )
-    tables = {each: _table(state, each, settings, what) for each in settings.seconds}
-    clap = folder / _inside(settings.clap or CLAP, folder)
+    tables = {each: _table(state, each, settings, what) for each in settings.number_ranges}
+    clap = folder / _inside(settings.clap_path or CLAP, folder)
     words = folder if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file() else None
     words = words or fetch(tokenizer, TOKENIZER_FILES, license="MIT", download_size=1_400_000).folder
-    text = ClapTextEncoder.load(clap, words, layer=settings.layer)
+    text = ClapTextEncoder.load(clap, words, layer=settings.clap_layer)
     _check(settings, unet, text, what)
     weights = (found, WeightsInfo("CLAP (text branch)", clap.parent, license=CLAP_LICENSE))
     return Parts(settings, unet, autoencoder, text, tables, weights)
@@ -96,7 +96,7 @@ def _inside(name: str, folder: Path) -> PurePosixPath:
     return inner
 
 
-def _unet(settings: Settings, state: Mapping[str, Tensor], what: str) -> UNet:
+def _unet(settings: StableAudioConfig, state: Mapping[str, Tensor], what: str) -> UNet:
     try:
         sizes = UNetSizes(**settings.unet)
         problems = sizes.problems()
@@ -110,20 +110,20 @@ def _unet(settings: Settings, state: Mapping[str, Tensor], what: str) -> UNet:
     return made.eval().requires_grad_(False)
 
 
-def _table(state: Mapping[str, Tensor], name: str, settings: Settings, what: str) -> Tensor:
-    low, high = settings.seconds[name]
-    found = stable_audio.seconds(state, name).get("weight")
+def _table(state: Mapping[str, Tensor], name: str, settings: StableAudioConfig, what: str) -> Tensor:
+    low, high = settings.number_ranges[name]
+    found = stable_audio.number_embedding_state(state, name).get("weight")
     wanted = (high - low + 1, settings.unet["context"])
     if found is None or found.shape != wanted:
         raise DependencyError(f"{what} has no table {wanted} for {name}")
     return found
 
 
-def _check(settings: Settings, unet: UNet, text: ClapTextEncoder, what: str) -> None:
-    told, sizes = text.max_tokens + len(settings.seconds), unet.sizes
+def _check(settings: StableAudioConfig, unet: UNet, text: ClapTextEncoder, what: str) -> None:
+    told, sizes = text.max_tokens + len(settings.number_ranges), unet.sizes
     if (text.dim, told) != (sizes.context, sizes.tokens):
         raise DependencyError(
             f"{what} reads {sizes.tokens} tokens of {sizes.context} numbers, its conditions are {told} of {text.dim}"
         )
-    if settings.samples % (settings.hop * sizes.frames):
-        raise DependencyError(f"{what} cannot make windows of {settings.samples} samples")
+    if settings.window_samples % (settings.hop_length * sizes.frames):
+        raise DependencyError(f"{what} cannot make windows of {settings.window_samples} samples")

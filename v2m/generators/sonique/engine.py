@@ -76,7 +76,7 @@ class Player:
     @property
     def window(self) -> float:
         """Seconds that the model makes in one go."""
-        return seconds_of(self.settings.samples, self.sample_rate)
+        return seconds_of(self.settings.window_samples, self.sample_rate)
 
     @torch.inference_mode()
     def play(
@@ -113,8 +113,8 @@ class Player:
         line, unwanted = prompt.line(tags), prompt.unwanted(tags)
         if not line:
             logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
-        total = -(-sample_count(video.duration, self.sample_rate) // self.settings.hop)
-        tune = None if melody is None else self._latents(_looped(melody, total * self.settings.hop), total)
+        total = -(-sample_count(video.duration, self.sample_rate) // self.settings.hop_length)
+        tune = None if melody is None else self._latents(_looped(melody, total * self.settings.hop_length), total)
         work = self._work(total, kept, tune, sampling=sampling, overlap=overlap, noise=sampling.noise_over(strength))
         groups = [seeds[start : start + at_once] for start in range(0, len(seeds), at_once)]
         begun, pieces = time.perf_counter(), []
@@ -145,27 +145,27 @@ class Player:
     def _work(
         self, total: int, kept: Kept | None, melody: Tensor | None, *, sampling: Denoising, overlap: float, noise: float
     ) -> sampling_loop.Work:
-        frames = self.settings.samples // self.settings.hop
+        frames = self.settings.window_samples // self.settings.hop_length
         if kept is None:
             low, high = 0, total
-            latents = torch.zeros(self.settings.autoencoder.latent, total, device=self._device)
+            latents = torch.zeros(self.settings.autoencoder.latent_dim, total, device=self._device)
         else:
             low, high = self._places(kept, total)
             latents = self._latents(kept.mono(self.sample_rate), total)
         keep = torch.ones(total, dtype=torch.bool, device=self._device)
         keep[low:high] = False
-        around = min(sample_count(overlap, self.sample_rate) // self.settings.hop, frames // 3)
+        around = min(sample_count(overlap, self.sample_rate) // self.settings.hop_length, frames // 3)
         plan = windows.plan(low, high, total=total, window=frames, overlap=around)
         return sampling_loop.Work(plan, frames, latents, keep, melody, noise, sampling)
 
     def _places(self, kept: Kept, total: int) -> tuple[int, int]:
         """The latent frames in which the part lies that is written anew."""
         begin, end = (sample_count(second, self.sample_rate) for second in (kept.begin, kept.end))
-        return begin // self.settings.hop, min(-(-end // self.settings.hop), total)
+        return begin // self.settings.hop_length, min(-(-end // self.settings.hop_length), total)
 
     def _latents(self, sound: NDArray[np.float32], total: int) -> Tensor:
         """(N,) → (C, `total`), of silence where the sound is over."""
-        filled = np.zeros(total * self.settings.hop, np.float32)
+        filled = np.zeros(total * self.settings.hop_length, np.float32)
         filled[: len(sound)] = sound[: len(filled)]
         with self._placed(self._parts.autoencoder):
             return self._parts.autoencoder.encode(torch.from_numpy(filled).to(self._device)[None, None])[0]
@@ -174,7 +174,7 @@ class Player:
         """What the model says in a window: it is told when the window begins, and how long the whole is."""
 
         def velocity(window: Window) -> Velocity:
-            begin = seconds_of(window.begin * self.settings.hop, self.sample_rate)
+            begin = seconds_of(window.begin * self.settings.hop_length, self.sample_rate)
             wanted = self._condition(line, begin, seconds)
             against = self._condition(unwanted, begin, seconds) if unwanted else None
             return guided(self._unet, Guide(wanted, against, sampling.guidance, sampling.rescale))
@@ -187,17 +187,17 @@ class Player:
             with self._placed(self._parts.text.model):
                 self._read[words] = self._parts.text.encode([words]).to("cpu")
         tokens, mask, _ = self._read[words]
-        numbers = dict(zip(self.settings.seconds, (math.floor(begin), math.ceil(seconds)), strict=False))
-        told = {self.settings.words: tokens}
-        for name, (low, high) in self.settings.seconds.items():
+        numbers = dict(zip(self.settings.number_ranges, (math.floor(begin), math.ceil(seconds)), strict=False))
+        told = {self.settings.text_cond: tokens}
+        for name, (low, high) in self.settings.number_ranges.items():
             told[name] = self._parts.tables[name][min(max(numbers.get(name, 0), low), high)][None, None].float()
-        masks = {name: mask if name == self.settings.words else torch.ones(1, 1, dtype=torch.bool) for name in told}
-        order = self.settings.order
+        masks = {name: mask if name == self.settings.text_cond else torch.ones(1, 1, dtype=torch.bool) for name in told}
+        order = self.settings.cond_order
         whole = Condition(torch.cat([told[name] for name in order], 1), torch.cat([masks[name] for name in order], 1))
         return whole.to(self._device)
 
     def _sound(self, latents: Tensor, seconds: float, plan: Sequence[Window], kept: Kept | None) -> Audio:
-        hop, samples = self.settings.hop, sample_count(seconds, self.sample_rate)
+        hop, samples = self.settings.hop_length, sample_count(seconds, self.sample_rate)
         low = 0 if kept is None else max(plan[0].first - MARGIN_FRAMES, 0)
         high = latents.shape[-1] if kept is None else plan[-1].last + MARGIN_FRAMES
         wave = self._parts.autoencoder.decode(latents[None, :, low:high])[0].cpu().numpy()
@@ -208,7 +208,7 @@ class Player:
         return kept.with_part(Audio(whole[:, :samples], self.sample_rate))
 
     def _said(self, work: sampling_loop.Work, sampling: Denoising) -> dict[str, Any]:
-        hop, rate = self.settings.hop, self.sample_rate
+        hop, rate = self.settings.hop_length, self.sample_rate
         return {
             "sampler": sampling.sampler,
             "steps": sampling.steps,

@@ -78,8 +78,8 @@ class Seer:
         score = self.player.perform(
             video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
         )
-        shown = look and self._eyes.shown.plain
-        return replace(score, metadata={"prompt": line, "unwanted": unwanted, "shown": shown, **score.metadata})
+        shown = look and self._eyes.shown.to_dict()
+        return replace(score, metadata={"prompt": line, "unwanted": unwanted, "visual_input": shown, **score.metadata})
 
     def _nothing(self) -> Condition:
         """What VidMuse is led away from, made once."""

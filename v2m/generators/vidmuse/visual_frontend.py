@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
-from v2m.checkpoints import V2M, Shown
+from v2m.checkpoints import V2M, VisualInputConfig
 from v2m.core.errors import DependencyError
 from v2m.core.protocols import VisionEncoder
 from v2m.core.timing import step_count, step_times
@@ -28,7 +28,7 @@ AT_ONCE = 256  # frames in memory
 class Eyes:
     """The vision encoder on its device, and how frames are chosen for it."""
 
-    def __init__(self, vision: VisionEncoder, shown: Shown) -> None:
+    def __init__(self, vision: VisionEncoder, shown: VisualInputConfig) -> None:
         self._vision, self.shown = vision, shown
 
     @classmethod
@@ -38,20 +38,20 @@ class Eyes:
         Raises:
             MissingError: The encoder is missing, broken, or gives other tokens than the model was trained on.
         """
-        sizes, shown = model.config.conditioner, model.shown
+        sizes, shown = model.config.conditioner, model.visual_input
         assert sizes is not None, "this model does not see"
         if shown is None:
             raise DependencyError(
                 f"{name!r} does not say how it was shown videos (no section shown in its config.yaml)"
             )
-        if shown.rhythm and shown.rhythm != EVENT_CHANNELS:
+        if shown.event_channels and shown.event_channels != EVENT_CHANNELS:
             raise DependencyError(
-                f"{name!r} was shown a rhythm of {', '.join(shown.rhythm)}, and this v2m measures "
+                f"{name!r} was shown a rhythm of {', '.join(shown.event_channels)}, and this v2m measures "
                 f"{', '.join(EVENT_CHANNELS)}: use the v2m that it was trained with"
             )
-        part = model.part("vision_encoder")
+        part = model.component("vision_encoder")
         assert part.folder is not None, "a part that was asked for has been fetched"
-        given = {"pooling": shown.pool, "aspect": shown.aspect, "config": part.config, "state": part.state}
+        given = {"pooling": shown.pooling, "aspect": shown.aspect, "config": part.config, "state": part.state}
         vision = FrozenVisionEncoder.load(part.folder, device, name=part.name or name, **given)  # type: ignore[arg-type]
         wanted = {"tokens a frame": sizes.num_tokens, "numbers a token": sizes.vision_dim}
         has = {"tokens a frame": vision.num_tokens, "numbers a token": vision.dim}
@@ -67,11 +67,11 @@ class Eyes:
 
     def open(self, video: Video) -> Callable[[float, float], VisualInputs]:
         """What is shown of the window of `video` from one second to another; the whole video is looked at once."""
-        whole = self._look(video, step_times(video.duration, self.shown.whole))
+        whole = self._look(video, step_times(video.duration, self.shown.num_long_term_frames))
 
         def seen(begin: float, end: float) -> VisualInputs:
             end = min(end, video.duration)  # the last codec frame may reach beyond it
-            near = self._look(video, begin + step_times(end - begin, step_count(end - begin, self.shown.frame_rate)))
+            near = self._look(video, begin + step_times(end - begin, step_count(end - begin, self.shown.fps)))
             beats = _of_rhythm(video, begin, end, self.shown)
             return VisualInputs(*near.since(begin), *whole.since(begin), *beats.since(begin))
 
@@ -103,8 +103,8 @@ class _Shown(NamedTuple):
         return self.values[None], times, torch.ones_like(times, dtype=torch.bool)
 
 
-def _of_rhythm(video: Video, begin: float, end: float, shown: Shown) -> _Shown:
-    if not shown.rhythm:
+def _of_rhythm(video: Video, begin: float, end: float, shown: VisualInputConfig) -> _Shown:
+    if not shown.event_channels:
         return _Shown(torch.zeros(0, 0), np.zeros(0))
-    values = torch.from_numpy(visual_event_features(video.visual_features(), begin, end - begin, shown.rhythm_rate))
+    values = torch.from_numpy(visual_event_features(video.visual_features(), begin, end - begin, shown.event_rate))
     return _Shown(values, begin + step_times(end - begin, len(values)))

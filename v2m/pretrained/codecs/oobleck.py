@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import DacConfig
 from transformers.models.dac.modeling_dac import DacDecoder, DacEncoder
 
-from v2m.mappings.stable_audio import AutoencoderSizes
+from v2m.mappings.stable_audio import AutoencoderConfig
 from v2m.pretrained.codecs.chunking import apply_chunked
 from v2m.pretrained.safe_load import load_strict
 
@@ -27,19 +27,21 @@ MARGIN_FRAMES = 16  # latent frames: each half hears fewer than 12 to each side
 class OobleckAutoencoder(nn.Module):
     """Both halves, without weights. `frames_at_once` bounds the memory, which is some 5 MB a frame at full size."""
 
-    def __init__(self, sizes: AutoencoderSizes, chunk_frames: int = CHUNK_FRAMES) -> None:
+    def __init__(self, sizes: AutoencoderConfig, chunk_frames: int = CHUNK_FRAMES) -> None:
         super().__init__()
-        self.hop_length, self._chunk_frames = math.prod(sizes.strides), chunk_frames
-        hearing = DacConfig(encoder_hidden_size=sizes.encoder_width, downsampling_ratios=list(sizes.strides))
-        telling = DacConfig(decoder_hidden_size=sizes.decoder_width, downsampling_ratios=list(sizes.rates[::-1]))
-        telling.hidden_size = sizes.latent
+        self.hop_length, self._chunk_frames = math.prod(sizes.encoder_strides), chunk_frames
+        hearing = DacConfig(encoder_hidden_size=sizes.encoder_channels, downsampling_ratios=list(sizes.encoder_strides))
+        telling = DacConfig(
+            decoder_hidden_size=sizes.decoder_channels, downsampling_ratios=list(sizes.decoder_strides[::-1])
+        )
+        telling.hidden_size = sizes.latent_dim
         # of no type: pyright takes the modules of transformers' models for tensors
         self.encoder: nn.Module = DacEncoder(hearing)
-        self.project = nn.Conv1d(hearing.hidden_size, sizes.encoded, 1)
+        self.project = nn.Conv1d(hearing.hidden_size, sizes.encoder_dim, 1)
         self.decoder: nn.Module = DacDecoder(telling)
 
     @classmethod
-    def load(cls, sizes: AutoencoderSizes, state: Mapping[str, Tensor], description: str) -> OobleckAutoencoder:
+    def load(cls, sizes: AutoencoderConfig, state: Mapping[str, Tensor], description: str) -> OobleckAutoencoder:
         """With the weights `state` of `v2m.mappings.stable_audio.autoencoder`.
 
         Raises:

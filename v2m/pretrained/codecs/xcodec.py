@@ -61,7 +61,9 @@ class XCodec:
         config = generator.get("config") if isinstance(generator, dict) else None
         if not isinstance(config, dict):
             raise DependencyError(f"{str(folder / xcodec_files.CONFIG)!r} holds no generator.config: download it again")
-        model = _build_model(convert.settings(config, read_json(folder / xcodec_files.SEMANTIC_CONFIG), state))
+        model = _build_model(
+            convert.config_to_transformers(config, read_json(folder / xcodec_files.SEMANTIC_CONFIG), state)
+        )
         load_strict(model, convert.to_transformers(state), f"YuE's X-Codec ({str(path)!r})", assign=True)
         return cls(model.eval().requires_grad_(False).to(device=device, dtype=dtype))
 
@@ -110,7 +112,7 @@ class XCodec:
 
     def _acoustic_frames(self, samples: int) -> int:
         """How many frames the acoustic encoder makes of `samples`."""
-        for stride in convert.RATIOS:
+        for stride in convert.STRIDES:
             samples = (samples + 2 * ((stride + 1) // 2) - 2 * stride) // stride + 1
         return samples
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import RobertaModel, RobertaTokenizer
 
 from v2m.core.errors import DependencyError
-from v2m.mappings.state_dict_map import count
+from v2m.mappings.state_dict_map import count_indices
 from v2m.models.conditioning import Condition
 from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import check_finite, read_pickle
@@ -54,7 +54,7 @@ class ClapTextEncoder:
         state = read_pickle(path)
         state = state.get("state_dict", state)
         branch = _text_branch(state, path)
-        layers = count(branch, "encoder.layer.N.output.dense.weight")
+        layers = count_indices(branch, "encoder.layer.N.output.dense.weight")
         kept = layer if layer >= 0 else layers + 1 + layer
         if not 1 <= kept <= layers:
             raise DependencyError(f"the text branch in {str(path)!r} has {layers} layers, and no hidden state {layer}")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.clips import EXAMPLE, make
-from bench.retime import loop, shown_with
+from bench.retime import loop, with_cuts
 from v2m.cli.evaluate import evaluate_paths
 from v2m.core.types import Audio, Cut, Tags, Video
 from v2m.evaluation import tables
@@ -36,7 +36,7 @@ def reordered(clip: Video, rng: np.random.Generator) -> Video:
     lengths = np.diff([0.0, *(cut.time for cut in cuts), clip.duration])
     times = np.cumsum(rng.permutation(lengths))[:-1]
     strengths = rng.permutation([cut.strength for cut in cuts]) if cuts else []
-    return shown_with(clip, tuple(Cut(float(t), float(s)) for t, s in zip(times, strengths, strict=True)))
+    return with_cuts(clip, tuple(Cut(float(t), float(s)) for t, s in zip(times, strengths, strict=True)))
 
 
 def score_all(paths: list[Path], folder: Path, seed: int) -> dict[str, str]:

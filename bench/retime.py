@@ -26,8 +26,8 @@ from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, distance_to_
 from v2m.core.types import Audio, Cut, Floats, Soundtrack, Tags, Video, VisualFeatures
 from v2m.generators.sketch import Sketch
 from v2m.media import video
-from v2m.pipeline.alignment.align import retimed
-from v2m.pipeline.alignment.time_warp import route
+from v2m.pipeline.alignment.align import align_to_cuts
+from v2m.pipeline.alignment.time_warp import plan_time_warp
 from v2m.sketch.styles import STYLES
 
 RATE = 44100
@@ -35,7 +35,7 @@ TOLERANCE = 0.07
 
 
 @dataclass(frozen=True)
-class Seen:
+class FeatureOverride:
     """A video's frames with another measured picture."""
 
     shown: VisualFeatures
@@ -64,7 +64,7 @@ class Row:
 
     def __str__(self) -> str:
         known = f"{self.known[0]:>7.2f}{self.known[1]:>7.2f}" if self.known else f"{'–':>7}{'–':>7}"
-        told = [self.facts.get(name, 0.0) for name in ("max_stretch", "begins", "lost_at_the_end")]
+        told = [self.facts.get(name, 0.0) for name in ("max_stretch", "start", "trimmed_end")]
         strongest = self.facts.get("after", self.facts.get("before", {})).get("strongest_on_downbeat")
         return (
             f"{self.kind:<8}{self.name:<24}{self.before.n:>5}{self.before.hits or 0:>8.2f}{self.after.hits or 0:>7.2f}"
@@ -80,8 +80,8 @@ HEADER = (
 )
 
 
-def shown_with(clip: Video, cuts: tuple[Cut, ...]) -> Video:
-    return replace(clip, source=Seen(replace(clip.visual_features(), cuts=cuts), clip))
+def with_cuts(clip: Video, cuts: tuple[Cut, ...]) -> Video:
+    return replace(clip, source=FeatureOverride(replace(clip.visual_features(), cuts=cuts), clip))
 
 
 def others_cuts(clip: Clip, other: Clip, rng: np.random.Generator) -> tuple[Cut, ...]:
@@ -148,17 +148,17 @@ def measure(kind: str, clip: Clip, shown: Video, score: Soundtrack, tempo: float
     """
     heard = track_beats(score.audio, tempo)
     begun = time.perf_counter()
-    result = retimed(Soundtrack(score.audio), shown, tempo)
+    result = align_to_cuts(Soundtrack(score.audio), shown, tempo)
     took = time.perf_counter() - begun
     again = track_beats(result.audio, tempo)
     assert len(result.audio) == len(score.audio), "the length stays"
     known, f = None, None
     if score.beats is not None and score.downbeats is not None and heard is not None:
-        course = route(heard, shown.visual_features().cuts, clip.duration)
+        course = plan_time_warp(heard, shown.visual_features().cuts, clip.duration)
         carried = score.beats if course is None else course.forward(score.beats)
         known = share_met(clip, score.beats), share_met(clip, carried)
         f = f_measure(heard.beats, score.beats), f_measure(heard.downbeats, score.downbeats)
-    facts = dict(result.metadata["retime"])
+    facts = dict(result.metadata["align_to_cuts"])
     return Row(kind, clip.path.stem, met(clip, heard), met(clip, again), facts, known, quiet(result.audio), took, f)
 
 
@@ -173,8 +173,8 @@ def rows_of(clips: list[Clip], seed: int) -> list[Row]:
     for number, clip in enumerate(clips):
         rng = np.random.default_rng([seed, number])
         opened = video.open(clip.path)
-        shown = shown_with(opened, true_cuts(clip, opened))
-        other = shown_with(opened, others_cuts(clip, clips[(number + 5) % len(clips)], rng))
+        shown = with_cuts(opened, true_cuts(clip, opened))
+        other = with_cuts(opened, others_cuts(clip, clips[(number + 5) % len(clips)], rng))
         style = styles[number % len(styles)]
         tempo = STYLES[style].tempo[1] * rng.uniform(0.9, 1.1)
         score = Sketch(style=style, sample_rate=RATE).generate(other, Tags(tempo=tempo), seed)

@@ -55,7 +55,7 @@ def course(seed: int) -> TimeMap:
 def off_by(seed: int) -> Floats:
     """Milliseconds by which impulses come too late."""
     plan = course(seed)
-    sound = np.abs(time_stretch.stretched(impulses(), plan, SECONDS).samples[0])
+    sound = np.abs(time_stretch.stretch_audio(impulses(), plan, SECONDS).samples[0])
     loud = np.flatnonzero(sound > 0.15)
     found = loud[np.diff(loud, prepend=-RATE) > 0.2 * RATE] / RATE
     expected = plan.forward(PLANTED)
@@ -64,7 +64,7 @@ def off_by(seed: int) -> Floats:
 
 def purity(seed: int) -> float:
     """Share of a steady chord's power within 1.5 Hz of its tones."""
-    sound = time_stretch.stretched(chord(), course(seed), SECONDS).samples[0, 2 * RATE : 14 * RATE]
+    sound = time_stretch.stretch_audio(chord(), course(seed), SECONDS).samples[0, 2 * RATE : 14 * RATE]
     power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
     hertz = np.arange(len(power)) * RATE / len(sound)
     return float(power[np.any([np.abs(hertz - tone) <= 1.5 for tone in CHORD], axis=0)].sum() / power.sum())
@@ -72,7 +72,7 @@ def purity(seed: int) -> float:
 
 def kept(music: Audio) -> tuple[float, float]:
     """How strong the 60 strongest onsets are after against before, and how wide the stereo sound."""
-    copy = time_stretch.stretched(music, TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1 / 1.03])), SECONDS / 1.03)
+    copy = time_stretch.stretch_audio(music, TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1 / 1.03])), SECONDS / 1.03)
     onsets = [float(np.sort(onset_strength(each))[-60:].mean()) for each in (copy, music)]
     sides = [each.samples[0] - each.samples[1] for each in (copy, music)]
     middles = [each.samples[0] + each.samples[1] for each in (copy, music)]

@@ -51,7 +51,7 @@ def test_the_rest_of_a_wav_stays_and_the_beats_go_on(folder: Path, tmp_path: Pat
     for name in ("beats", "downbeats", "sections", "key", "style", "progressions"):
         assert record["music"][name] == before["music"][name]
     assert record["music"]["regenerated"] == [BEGIN, END]
-    assert [row["seed"] for row in record["music"]["written"]] == [before["seed"], 5]
+    assert [row["seed"] for row in record["music"]["takes"]] == [before["seed"], 5]
 
 
 def test_a_take_that_was_not_the_best_is_known_by_its_seed(folder: Path, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_take_that_was_not_the_best_is_known_by_its_seed(folder: Path, tmp_pat
     flags = ("--regenerate", f"{BEGIN}:{END}", "--previous", str(take), "--seed", "5")
     record = score(tmp_path / "new.mp4", *flags)
     same_but_for_the_part(heard(take), heard(tmp_path / "new.wav"))
-    assert [row["seed"] for row in record["music"]["written"]] == [int(take.stem[-1]), 5]
+    assert [row["seed"] for row in record["music"]["takes"]] == [int(take.stem[-1]), 5]
 
 
 def test_the_output_itself_is_kept_and_replaced(folder: Path, tmp_path: Path) -> None:

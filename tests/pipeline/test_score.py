@@ -167,7 +167,7 @@ def test_music_that_is_deaf_to_the_cuts_is_moved_onto_them_before_takes_are_rank
     record = score_video(
         clip, tags=Tags(tempo=150), generator=Deaf(), extras=extras, candidates=3, overwrite=True
     )  # fmt: skip
-    told = record["music"]["retime"]
+    told = record["music"]["align_to_cuts"]
     assert told["moved"]
     assert told["after"]["hits"] > told["before"]["hits"]
     assert 0 < told["max_stretch"] <= 0.04
@@ -181,7 +181,7 @@ def test_music_that_is_deaf_to_the_cuts_is_moved_onto_them_before_takes_are_rank
 
 def test_one_flag_leaves_the_music_as_it_was_written(clip: Path) -> None:
     record = score_video(clip, tags=Tags(tempo=150), generator=Deaf(), extras=Extras(stems=True), retime=False)
-    assert "retime" not in record["music"]
+    assert "align_to_cuts" not in record["music"]
     assert record["alignment"] is None
     written = Deaf().generate(video.open(clip), Tags(), 0).audio
     left, _ = soundfile.read(clip.parent / "cuts.v2m.stems" / "all.wav", dtype="float32")
@@ -189,4 +189,4 @@ def test_one_flag_leaves_the_music_as_it_was_written(clip: Path) -> None:
 
 
 def test_sketch_knows_its_beats_and_is_never_moved(clip: Path) -> None:
-    assert "retime" not in score_video(clip)["music"]
+    assert "align_to_cuts" not in score_video(clip)["music"]

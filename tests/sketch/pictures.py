@@ -12,7 +12,7 @@ import numpy as np
 from v2m.core.types import Cut, Pixels, ProgressFn, Soundtrack, Tags, Video, VisualFeatures
 from v2m.generators.sketch import Sketch
 from v2m.sketch.compose.arrange import Piece, compose
-from v2m.sketch.plan.plan import plan
+from v2m.sketch.plan.plan import plan_piece
 from v2m.sketch.styles import STYLES
 
 CUTS = ((5.2, 0.6), (9.9, 0.9), (14.1, 0.5), (19.7, 1.0), (24.3, 0.7))
@@ -21,7 +21,7 @@ Cuts = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class StubFrameSource:
     """A frame source that has a picture and no frames."""
 
     measured: VisualFeatures
@@ -40,24 +40,28 @@ def video(duration: float = 30.0, cuts: Cuts = CUTS) -> Video:
     inside = tuple(Cut(time, strength) for time, strength in cuts if time < duration)
     picture = VisualFeatures(10.0, times, flat, flat, flat / 2, motion, motion, np.ones(12) / 12, 0.1, inside)
     frames = np.arange(max(1, int(duration * 25))) / 25
-    return Video(Path("drawn.mp4"), "mp4", "h264", 640, 360, 0, 25.0, duration, frames, 0.0, (), source=Drawn(picture))
+    return Video(
+        Path("drawn.mp4"), "mp4", "h264", 640, 360, 0, 25.0, duration, frames, 0.0, (), source=StubFrameSource(picture)
+    )
 
 
-def piece(style: str, seed: int, tags: Tags | None = None, *, duration: float = 30.0, cuts: Cuts = CUTS) -> Piece:
+def compose_piece(
+    style: str, seed: int, tags: Tags | None = None, *, duration: float = 30.0, cuts: Cuts = CUTS
+) -> Piece:
     """The composed music, unplayed."""
     chosen = STYLES[style]
-    laid = plan(
+    laid = plan_piece(
         video(duration, cuts).visual_features(),
         duration,
         chosen.tempo[1],
         seed,
-        beats_per_bar=chosen.meter,
+        beats_per_bar=chosen.beats_per_bar,
         steadiness=chosen.steadiness,
     )
     return compose(laid, chosen, tags or Tags(), seed)
 
 
 @lru_cache(maxsize=32)
-def score(style: str, seed: int, duration: float = SECONDS) -> Soundtrack:
+def render_piece(style: str, seed: int, duration: float = SECONDS) -> Soundtrack:
     """The played music with its stems."""
     return Sketch(style).generate(video(duration), Tags(), seed, stems=True)

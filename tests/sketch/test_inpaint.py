@@ -20,10 +20,10 @@ from v2m.core.types import Audio, Controls, InpaintRequest, Soundtrack, Tags
 from v2m.generators.inpaint import FADE
 from v2m.generators.sketch import Sketch
 from v2m.media import audio as sound_files
-from v2m.sketch.compose.arrange import Piece, compose, vary
-from v2m.sketch.compose.inpaint import spliced
+from v2m.sketch.compose.arrange import Piece, compose, recompose
+from v2m.sketch.compose.inpaint import splice_parts
 from v2m.sketch.compose.lead_sheet import Note
-from v2m.sketch.plan.plan import for_style
+from v2m.sketch.plan.plan import plan_for_style
 from v2m.sketch.styles import STYLES
 
 RATE, SECONDS = 48_000, 22.0
@@ -167,7 +167,7 @@ def test_a_part_of_what_was_already_written_anew_knows_both(tmp_path: Path) -> N
     twice = rewrite(tmp_path, once, record(once, 5), 7, part=(15.0, 19.0))
     np.testing.assert_array_equal(cut(twice.audio, 0, 15), cut(once.audio, 0, 15))
     assert np.abs(cut(twice.audio, 15, 19) - cut(once.audio, 15, 19)).max() > 0.02
-    assert [row["seed"] for row in twice.metadata["written"]] == [3, 5, 7]
+    assert [row["seed"] for row in twice.metadata["takes"]] == [3, 5, 7]
     first, second = onsets(once.midi), onsets(twice.midi)
     kept = [time for time in first if BEGIN + 0.3 < time < END - 0.3]
     assert kept
@@ -207,9 +207,9 @@ def test_music_that_sketch_did_not_write_for_this_is_told(tmp_path: Path, change
 @pytest.mark.parametrize("style", list(STYLES))
 def test_a_variation_is_another_piece_on_the_same_chords(style: str) -> None:
     chosen = STYLES[style]
-    plan = for_style(chosen, video(30.0).visual_features(), 30.0, Tags(), 2)
+    plan = plan_for_style(chosen, video(30.0).visual_features(), 30.0, Tags(), 2)
     first = compose(plan, chosen, Tags(), 2)
-    other, third = (vary(first, plan, chosen, Tags(), number=2, anew=seed) for seed in (2, 4))
+    other, third = (recompose(first, plan, chosen, Tags(), seed=2, variation_seed=seed) for seed in (2, 4))
     assert other.sheet.spans == first.sheet.spans
     assert struck(other) != struck(first), "even where the new seed is the old one"
     assert struck(third) != struck(other)
@@ -220,9 +220,9 @@ def test_a_variation_is_another_piece_on_the_same_chords(style: str) -> None:
 @pytest.mark.parametrize("style", list(STYLES))
 def test_no_player_strikes_a_key_that_is_held_at_a_seam(style: str) -> None:
     chosen = STYLES[style]
-    plan = for_style(chosen, video(30.0).visual_features(), 30.0, Tags(), 2)
+    plan = plan_for_style(chosen, video(30.0).visual_features(), 30.0, Tags(), 2)
     first = compose(plan, chosen, Tags(), 2)
-    made = spliced(first, vary(first, plan, chosen, Tags(), number=2, anew=4), 12.0, 19.0)
+    made = splice_parts(first, recompose(first, plan, chosen, Tags(), seed=2, variation_seed=4), 12.0, 19.0)
     assert struck(made, 0, 12) == struck(first, 0, 12)
     for part in made.parts:
         held: dict[int, float] = {}
@@ -230,7 +230,7 @@ def test_no_player_strikes_a_key_that_is_held_at_a_seam(style: str) -> None:
             assert note.length > 0
             assert note.beat >= held.get(note.pitch, 0.0) - 1e-6, (part.name, note)
             held[note.pitch] = note.beat + note.length
-        if not part.drums:
+        if not part.is_drums:
             crossing = [n for n in part.notes if n.beat < 11.9 and n.beat + n.length > 12.3]
             old = {
                 n.pitch for p in first.parts if p.name == part.name for n in p.notes if n.beat < 12 < n.beat + n.length

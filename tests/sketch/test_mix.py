@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.sketch.pictures import SECONDS, Cuts, piece, score, video
+from tests.sketch.pictures import SECONDS, Cuts, compose_piece, render_piece, video
 from v2m.analysis.loudness import integrated_loudness, true_peak
 from v2m.core.types import Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.sketch.compose.arrange import Piece
 from v2m.sketch.compose.lead_sheet import Note, Part
 from v2m.sketch.perform.compressor import compress
-from v2m.sketch.perform.noise_effects import Noises, riser
+from v2m.sketch.perform.noise_effects import NoiseEffects, render_riser
 from v2m.sketch.perform.soundfont import default_soundfont, provenance
-from v2m.sketch.perform.synthesizer import render
+from v2m.sketch.perform.synthesizer import render_mix
 from v2m.sketch.styles import STYLES
 
 ALL = list(STYLES)
@@ -29,7 +29,7 @@ CUTS: Cuts = ((5.2, 0.6), (9.9, 0.9), (19.7, 1.0), (31.0, 0.5), (38.3, 0.95), (5
 
 def rubs(music: Piece) -> float:
     """Share of the time in which two players of chords sound a semitone or a minor ninth apart."""
-    instants = np.arange(0.1, music.sheet.end, 0.25)
+    instants = np.arange(0.1, music.sheet.end_beat, 0.25)
     clashing = np.zeros(len(instants), bool)
     parts = [part for part in music.parts if part.stem in {"pads", "harmony"}]
     for one, other in combinations(parts, 2):
@@ -43,18 +43,18 @@ def rubs(music: Piece) -> float:
 
 @pytest.mark.parametrize("style", ALL)
 def test_players_of_chords_do_not_rub_against_each_other(style: str) -> None:
-    assert np.mean([rubs(piece(style, seed, duration=60.0, cuts=CUTS)) for seed in range(4)]) < 0.06
+    assert np.mean([rubs(compose_piece(style, seed, duration=60.0, cuts=CUTS)) for seed in range(4)]) < 0.06
 
 
 @pytest.mark.parametrize("style", ALL)
 def test_tones_that_a_melody_holds_belong_to_the_harmony(style: str) -> None:
     fits: list[bool] = []
     for seed in range(4):
-        music = piece(style, seed, duration=60.0, cuts=CUTS)
+        music = compose_piece(style, seed, duration=60.0, cuts=CUTS)
         for note in (note for part in music.parts if part.stem == "melody" for note in part.notes):
             if note.length >= 1:
                 heard = [music.sheet.chord_at(beat) for beat in (note.beat + 0.1, note.beat + note.length - 0.15)]
-                fits.append(all(note.pitch % 12 in chord.pcs for chord in heard))
+                fits.append(all(note.pitch % 12 in chord.pitch_classes for chord in heard))
     assert all(fits)
 
 
@@ -63,9 +63,9 @@ def test_the_low_register_is_left_to_the_bass(style: str) -> None:
     """Below F3 no third tone sounds for long: it would be mud. (A rock band's guitars are meant to.)"""
     if style == "rock":
         return
-    music = piece(style, 1, duration=60.0, cuts=CUTS)
-    instants = np.arange(0.1, music.sheet.end, 0.25)
-    low = [note for part in music.parts if not part.drums for note in part.notes if note.pitch < 53]
+    music = compose_piece(style, 1, duration=60.0, cuts=CUTS)
+    instants = np.arange(0.1, music.sheet.end_beat, 0.25)
+    low = [note for part in music.parts if not part.is_drums for note in part.notes if note.pitch < 53]
     count = sum(((instants >= n.beat) & (instants < n.beat + n.length)).astype(int) for n in low)
     assert np.mean(count > 2) < 0.25
 
@@ -73,7 +73,7 @@ def test_the_low_register_is_left_to_the_bass(style: str) -> None:
 @pytest.mark.parametrize("style", ALL)
 def test_few_peaks_stand_out(style: str) -> None:
     """At −14 LUFS nothing, or next to nothing, is left to a limiter at −1 dBTP."""
-    audio = score(style, 1).audio
+    audio = render_piece(style, 1).audio
     assert 8.0 < true_peak(audio) - integrated_loudness(audio) < 14.0
 
 
@@ -111,19 +111,19 @@ def test_the_compressor_takes_any_length(count: int) -> None:
 
 
 def test_lofi_crackles_from_the_first_sample_on_and_others_do_not() -> None:
-    crackle = score("lo-fi", 1).stems["effects"].samples
+    crackle = render_piece("lo-fi", 1).stems["effects"].samples
     quiet = np.abs(crackle[:, : int(0.9 * SECONDS) * RATE]).reshape(2, -1, RATE // 2).max((0, 2))
     assert quiet.min() > 1e-3
-    other = score("funk", 1).stems["effects"].samples
+    other = render_piece("funk", 1).stems["effects"].samples
     assert np.abs(other[:, : RATE // 2]).max() < 1e-6
 
 
 def pitches(cents: float) -> Floats:
     """Frequencies, in cents around their mean, of an organ's long A4 on a tape that wavers by `cents`."""
-    music = piece("lo-fi", 1, duration=8.0)
+    music = compose_piece("lo-fi", 1, duration=8.0)
     sheet = replace(music.sheet, style=replace(music.sheet.style, wobble=cents))
-    part = Part("organ", "melody", 19, notes=[Note(0.0, sheet.end, 69, 100)])
-    _, stems = render(
+    part = Part("organ", "melody", 19, notes=[Note(0.0, sheet.end_beat, 69, 100)])
+    _, stems = render_mix(
         sheet, [part], 8 * RATE, soundfont=default_soundfont(), sample_rate=RATE, reverb=0.0, stems=True,
         progress=lambda fraction: None,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_the_worn_tape_wavers() -> None:
 
 
 def test_a_riser_climbs_swells_and_stops_at_the_louder_passage() -> None:
-    sound = riser(2 * RATE, RATE)
+    sound = render_riser(2 * RATE, RATE)
     parts = np.split(sound[0], 4)
     loud = [power(part) for part in parts]
     assert loud == sorted(loud)
@@ -150,33 +150,33 @@ def test_a_riser_climbs_swells_and_stops_at_the_louder_passage() -> None:
         for part in parts
     ]
     assert centres == sorted(centres)
-    music = piece("electronic", 1)
-    noises = Noises(music.sheet, RATE)
-    whole = noises.between(0, 30 * RATE)
-    bars, louder = music.sheet.plan.bars, [bar.start + bar.beats for bar in music.sheet.rises()]
+    music = compose_piece("electronic", 1)
+    noises = NoiseEffects(music.sheet, RATE)
+    whole = noises.render(0, 30 * RATE)
+    bars, louder = music.sheet.plan.bars, [bar.start + bar.beats for bar in music.sheet.crescendo_bars()]
     assert louder
     assert {b.start for b in bars} >= set(louder)
     for beat in louder:
         at = round(float(music.sheet.plan.tempo_map.beat_to_time(beat)) * RATE)
         assert np.abs(whole[:, at - 200 : at - 2]).max() > 0.01
         assert not whole[:, at + 2 : at + 2000].any()
-    pieces = [noises.between(start, start + RATE) for start in range(0, 30 * RATE, RATE)]
+    pieces = [noises.render(start, start + RATE) for start in range(0, 30 * RATE, RATE)]
     assert np.array_equal(np.concatenate(pieces, axis=1), whole), "the same in blocks of any size"
 
 
 def test_folk_has_no_drums_unless_they_are_asked_for() -> None:
-    assert not [part for part in piece("acoustic folk", 1).parts if part.drums]
-    asked = piece("acoustic folk", 1, Tags(instruments=["percussion"]))
+    assert not [part for part in compose_piece("acoustic folk", 1).parts if part.is_drums]
+    asked = compose_piece("acoustic folk", 1, Tags(instruments=["percussion"]))
     assert [part for part in asked.parts if part.stem == "drums"]
 
 
 def test_the_third_statement_of_a_theme_has_other_chords() -> None:
     changed = 0
     for seed in range(4):
-        music = piece("rock", seed, duration=300.0, cuts=())
-        statements = {p.variant: p for p in music.sheet.plan.passages if p.name == "A" and p.last - p.first >= 4}
+        music = compose_piece("rock", seed, duration=300.0, cuts=())
+        statements = {p.variant: p for p in music.sheet.plan.sections if p.name == "A" and p.last - p.first >= 4}
         symbols = {
-            variant: [span.chord.symbol for span in music.sheet.between(p.first, p.first + 4)]
+            variant: [span.chord.symbol for span in music.sheet.spans_in_bars(p.first, p.first + 4)]
             for variant, p in statements.items()
         }
         assert symbols[0] == symbols[1]

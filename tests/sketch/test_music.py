@@ -8,18 +8,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tests.sketch.pictures import CUTS, piece
+from tests.sketch.pictures import CUTS, compose_piece
 from v2m.core.timing import TempoMap
 from v2m.core.types import Tags
-from v2m.sketch.compose.accompaniment import Player
+from v2m.sketch.compose.accompaniment import Accompanist
 from v2m.sketch.compose.arrange import Piece, compose
-from v2m.sketch.compose.chords import Key, chord
-from v2m.sketch.compose.lead_sheet import Note, Part, stream
-from v2m.sketch.compose.voicing import Voicing, movement, parallels
+from v2m.sketch.compose.chords import Key, parse_chord
+from v2m.sketch.compose.lead_sheet import Note, Part, rng_for
+from v2m.sketch.compose.voicing import Voicing, has_parallels, mean_movement
 from v2m.sketch.instruments import INSTRUMENTS
-from v2m.sketch.plan.plan import Bar, Hit, Passage, Plan
-from v2m.sketch.style import Attack, attacks
-from v2m.sketch.styles import STYLES, style_for
+from v2m.sketch.plan.plan import Bar, FormSection, Hit, Plan
+from v2m.sketch.style import Attack, parse_rhythm
+from v2m.sketch.styles import STYLES, choose_style
 
 ALL = list(STYLES)
 MANY_CUTS = tuple((round(4 + 3.7 * k + (k * k) % 5 / 3, 2), 0.3 + (k * 3 % 7) / 10) for k in range(24))
@@ -32,7 +32,7 @@ def part_of(music: Piece, stem: str) -> list[Part]:
 def sections(music: Piece, name: str) -> list[tuple[float, float]]:
     """(first beat, end beat) of each passage called `name`."""
     bars = music.sheet.plan.bars
-    found = [passage for passage in music.sheet.plan.passages if passage.name == name]
+    found = [passage for passage in music.sheet.plan.sections if passage.name == name]
     return [(bars[p.first].start, bars[p.last - 1].start + bars[p.last - 1].beats) for p in found]
 
 
@@ -57,11 +57,11 @@ def likeness(one: dict[float, int], other: dict[float, int]) -> float:
 @pytest.mark.parametrize("style", ALL)
 def test_every_note_can_be_played_and_lies_inside_the_file(style: str) -> None:
     for seed in range(4):
-        music = piece(style, seed)
-        end = music.sheet.end
+        music = compose_piece(style, seed)
+        end = music.sheet.end_beat
         assert {part.stem for part in music.parts} >= {"melody", "harmony", "bass"}
         for part in music.parts:
-            low, high = (27, 87) if part.drums else INSTRUMENTS[part.program][1:]
+            low, high = (27, 87) if part.is_drums else INSTRUMENTS[part.program][1:]
             for note in part.notes:
                 assert low <= note.pitch <= high, (part.name, note)
                 assert 0 <= note.beat < end, (part.name, note)
@@ -72,7 +72,7 @@ def test_every_note_can_be_played_and_lies_inside_the_file(style: str) -> None:
 
 @pytest.mark.parametrize("style", ALL)
 def test_no_part_strikes_a_key_that_it_still_holds(style: str) -> None:
-    for part in piece(style, 3).parts:
+    for part in compose_piece(style, 3).parts:
         held: dict[int, float] = {}
         for note in sorted(part.notes):
             assert note.beat >= held.get(note.pitch, 0.0) - 1e-6, (part.name, note)
@@ -80,11 +80,11 @@ def test_no_part_strikes_a_key_that_it_still_holds(style: str) -> None:
 
 
 def voicings(style: str, seed: int) -> Iterator[list[Voicing]]:
-    music = piece(style, seed, duration=90.0, cuts=MANY_CUTS)
+    music = compose_piece(style, seed, duration=90.0, cuts=MANY_CUTS)
     for layer in music.sheet.style.layers:
         if layer.kind in {"pad", "comp", "arp"}:
-            player = Player(music.sheet, layer, stream("0", "test"))
-            yield [player.voicing(span) for span in music.sheet.spans]
+            player = Accompanist(music.sheet, layer, rng_for("0", "test"))
+            yield [player.voice_chord(span) for span in music.sheet.spans]
 
 
 @pytest.mark.parametrize("style", ALL)
@@ -92,14 +92,14 @@ def test_voices_move_little_and_never_cross(style: str) -> None:
     moves: list[float] = []
     for hands in (hands for seed in range(3) for hands in voicings(style, seed)):
         assert all(list(hand) == sorted(set(hand)) for hand in hands)
-        moves += [movement(a, b) for a, b in pairwise(hands)]
+        moves += [mean_movement(a, b) for a, b in pairwise(hands)]
     assert np.mean(moves) < 2.2, "semitones a voice and chord change"
 
 
-@pytest.mark.parametrize("style", [name for name in ALL if STYLES[name].strict])
+@pytest.mark.parametrize("style", [name for name in ALL if STYLES[name].avoid_parallels])
 def test_strict_styles_keep_their_outer_voices_out_of_parallel_fifths_and_octaves(style: str) -> None:
     pairs = [(a, b) for seed in range(3) for hands in voicings(style, seed) for a, b in pairwise(hands) if a != b]
-    assert sum(parallels(a, b) for a, b in pairs) <= 0.01 * len(pairs)
+    assert sum(has_parallels(a, b) for a, b in pairs) <= 0.01 * len(pairs)
 
 
 def test_a_theme_comes_back_recognisable_and_changed_and_unlike_the_other_theme() -> None:
@@ -107,7 +107,7 @@ def test_a_theme_comes_back_recognisable_and_changed_and_unlike_the_other_theme(
     others: list[float] = []
     for style in ALL:
         for seed in range(8):
-            music = piece(style, seed, duration=60.0, cuts=((8.0, 0.9), (24.0, 1.0), (40.0, 0.9)))
+            music = compose_piece(style, seed, duration=60.0, cuts=((8.0, 0.9), (24.0, 1.0), (40.0, 0.9)))
             first, *again = sections(music, "A")
             opening = tune(music, first)
             for span in again[:1]:
@@ -123,8 +123,8 @@ def test_a_theme_comes_back_recognisable_and_changed_and_unlike_the_other_theme(
 @pytest.mark.parametrize("style", ALL)
 def test_it_ends_on_the_tonic(style: str) -> None:
     for seed in range(4):
-        music = piece(style, seed)
-        last, key = music.sheet.last.start, music.sheet.key
+        music = compose_piece(style, seed)
+        last, key = music.sheet.last_bar.start, music.sheet.key
         closing = music.sheet.spans[-1].chord
         assert closing.root == key.tonic
 
@@ -133,14 +133,14 @@ def test_it_ends_on_the_tonic(style: str) -> None:
 
         assert {note.pitch % 12 for note in at_the_end("bass")} == {key.tonic}
         final = at_the_end("melody")
-        assert {note.pitch % 12 for note in final} <= set(closing.pcs[:2]), "the tonic or the third"
+        assert {note.pitch % 12 for note in final} <= set(closing.pitch_classes[:2]), "the tonic or the third"
         assert final
-        assert all(abs(note.beat + note.length - music.sheet.end) < 0.1 for note in final), "rings to the end"
+        assert all(abs(note.beat + note.length - music.sheet.end_beat) < 0.1 for note in final), "rings to the end"
 
 
 @pytest.mark.parametrize("style", ALL)
 def test_another_seed_is_another_piece(style: str) -> None:
-    pieces = [piece(style, seed) for seed in range(5)]
+    pieces = [compose_piece(style, seed) for seed in range(5)]
     tunes = {tuple(sorted(tune(music, sections(music, "A")[0]).items())) for music in pieces}
     assert len(tunes) == 5
     assert len({tuple(music.progressions.items()) for music in pieces}) >= 3
@@ -152,7 +152,7 @@ def odd_plan() -> Plan:
     """Bars of 4 3 5 2 6 4 4 3 and a last one, at 100 beats a minute."""
     lengths = (4, 3, 5, 2, 6, 4, 4, 3, 4)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
-    passages = (Passage("A", 0, 0, 4, 0.5), Passage("B", 0, 4, 7, 0.9), Passage("ending", 0, 7, 9, 0.4))
+    passages = (FormSection("A", 0, 0, 4, 0.5), FormSection("B", 0, 4, 7, 0.9), FormSection("ending", 0, 7, 9, 0.4))
     section = (0, 0, 0, 0, 1, 1, 1, 2, 2)
     bars = tuple(Bar(*row) for row in zip(starts, lengths, section, strict=True))
     tempo_map = TempoMap.constant(100.0, start=0.3)
@@ -183,7 +183,7 @@ def test_bars_of_any_length_are_filled_and_every_bar_line_is_heard(style: str) -
     ],
 )
 def test_a_rhythm_is_cut_or_begun_again_to_fit_its_bar(rhythm: str, beats: int, expected: list[Attack]) -> None:
-    assert list(attacks(rhythm, 4, 0, beats)) == expected
+    assert list(parse_rhythm(rhythm, 4, 0, beats)) == expected
 
 
 @pytest.mark.parametrize(
@@ -200,32 +200,32 @@ def test_a_rhythm_is_cut_or_begun_again_to_fit_its_bar(rhythm: str, beats: int, 
     ],
 )
 def test_roman_numerals(symbol: str, tonic: int, pcs: set[int], bass: int) -> None:
-    read = chord(symbol, tonic)
-    assert (set(read.pcs), read.bass) == (pcs, bass)
+    read = parse_chord(symbol, tonic)
+    assert (set(read.pitch_classes), read.bass) == (pcs, bass)
 
 
 def test_the_scale_bends_to_the_chord() -> None:
     key = Key(9, "minor", "minor")
     assert key.pitch(35) == 69
     assert key.pitch(34) == 67
-    assert key.pitch(34, chord("V", 9)) == 68, "the leading tone over the dominant"
+    assert key.pitch(34, parse_chord("V", 9)) == 68, "the leading tone over the dominant"
 
 
 def test_the_key_that_is_asked_for() -> None:
     for name, tonic, mode in (("F# minor", 6, "minor"), ("Bb major", 10, "major")):
-        key = piece("jazz", 1, Tags(key=name)).sheet.key
+        key = compose_piece("jazz", 1, Tags(key=name)).sheet.key
         assert (key.tonic, key.mode) == (tonic, mode)
 
 
 def test_moods_choose_the_mode_where_no_key_does() -> None:
-    modes = [piece("cinematic", s, Tags(moods=["happy"])).sheet.key.mode for s in range(4)]
-    modes += [piece("acoustic folk", s, Tags(moods=["melancholic"])).sheet.key.mode for s in range(4)]
+    modes = [compose_piece("cinematic", s, Tags(moods=["happy"])).sheet.key.mode for s in range(4)]
+    modes += [compose_piece("acoustic folk", s, Tags(moods=["melancholic"])).sheet.key.mode for s in range(4)]
     assert modes == ["major"] * 4 + ["minor"] * 4
 
 
 def test_calm_music_is_softer_than_epic_music() -> None:
     soft, loud = (
-        np.mean([n.velocity for p in piece("cinematic", 2, Tags(moods=[mood])).parts for n in p.notes])
+        np.mean([n.velocity for p in compose_piece("cinematic", 2, Tags(moods=[mood])).parts for n in p.notes])
         for mood in ("calm", "epic")
     )
     assert soft < loud - 3
@@ -245,22 +245,24 @@ def test_calm_music_is_softer_than_epic_music() -> None:
     ],
 )
 def test_an_instrument_that_is_asked_for_plays(style: str, word: str, programs: set[int]) -> None:
-    music = piece(style, 1, Tags(instruments=[word]))
-    playing = [part for part in music.parts if part.program in programs and not part.drums and part.stem != "effects"]
+    music = compose_piece(style, 1, Tags(instruments=[word]))
+    playing = [
+        part for part in music.parts if part.program in programs and not part.is_drums and part.stem != "effects"
+    ]
     assert any(len(part.notes) > 4 for part in playing)
 
 
 def test_drums_can_be_asked_for_in_a_style_without_any() -> None:
-    assert not part_of(piece("ambient", 1), "drums")
-    assert len(part_of(piece("ambient", 1, Tags(instruments=["drums"])), "drums")[0].notes) > 20
+    assert not part_of(compose_piece("ambient", 1), "drums")
+    assert len(part_of(compose_piece("ambient", 1, Tags(instruments=["drums"])), "drums")[0].notes) > 20
 
 
 @pytest.mark.parametrize("style", ALL)
 def test_what_is_ruled_out_does_not_play(style: str) -> None:
-    music = piece(style, 2, Tags(negative=["no drums", "piano", "guitars"]))
-    assert not any(part.drums for part in music.parts)
+    music = compose_piece(style, 2, Tags(negative=["no drums", "piano", "guitars"]))
+    assert not any(part.is_drums for part in music.parts)
     assert not {part.program for part in music.parts} & {0, 1, 2, 24, 25, 26, 27, 28, 29, 30}
-    assert not part_of(piece(style, 2, Tags(negative=["bass"])), "bass")
+    assert not part_of(compose_piece(style, 2, Tags(negative=["bass"])), "bass")
 
 
 @pytest.mark.parametrize(
@@ -282,13 +284,13 @@ def test_what_is_ruled_out_does_not_play(style: str) -> None:
     ],
 )
 def test_genres_and_then_moods_choose_the_style(tags: Tags, style: str) -> None:
-    assert style_for(tags).name == style
+    assert choose_style(tags).name == style
 
 
 def test_cuts_are_struck() -> None:
     """Every cut on a downbeat has an accent at its very beat, and one on another beat a lighter stroke."""
     for style in ALL:
-        music = piece(style, 1, cuts=CUTS)
+        music = compose_piece(style, 1, cuts=CUTS)
         struck = {round(note.beat, 3) for part in part_of(music, "effects") for note in part.notes}
         downbeats = [hit.beat for hit in music.sheet.plan.hits if hit.downbeat]
         assert downbeats

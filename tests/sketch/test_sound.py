@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.sketch.pictures import SECONDS, piece, score, video
+from tests.sketch.pictures import SECONDS, compose_piece, render_piece, video
 from v2m.core.errors import UsageError
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Floats, Soundtrack, Tags
@@ -84,7 +84,7 @@ def test_the_slowest_and_the_fastest_tempo_can_be_asked_for(tempo: float) -> Non
 
 
 def test_stems_sum_to_the_mix() -> None:
-    result = score("cinematic", 1, 10.0)
+    result = render_piece("cinematic", 1, 10.0)
     assert 4 <= len(result.stems) <= 7
     assert set(result.stems) <= set(STEMS)
     total = np.sum([stem.samples for stem in result.stems.values()], axis=0)
@@ -95,7 +95,7 @@ def test_stems_sum_to_the_mix() -> None:
 
 @pytest.mark.parametrize("style", ALL)
 def test_a_cut_on_a_downbeat_is_heard_within_15_ms(style: str) -> None:
-    result = score(style, 1)
+    result = render_piece(style, 1)
     offsets = []
     for hit in result.metadata["hits"]:
         if hit["downbeat"]:
@@ -110,7 +110,7 @@ def test_a_cut_on_a_downbeat_is_heard_within_15_ms(style: str) -> None:
 
 @pytest.mark.parametrize("style", ALL)
 def test_it_grows_and_falls_with_the_picture(style: str) -> None:
-    result = score(style, 1)
+    result = render_piece(style, 1)
     bars = [section.energy for section in result.sections]
     loud = []
     for section in result.sections:
@@ -123,7 +123,7 @@ def test_it_grows_and_falls_with_the_picture(style: str) -> None:
 @pytest.mark.parametrize("style", ALL)
 def test_the_ending_rings_and_dies_away(style: str) -> None:
     """The last chord is struck, sounds on, falls without a step, and is silent at the last sample."""
-    result = score(style, 1)
+    result = render_piece(style, 1)
     assert result.downbeats is not None
     last = float(result.downbeats[-1])
     assert 1.0 < SECONDS - last < 6.0
@@ -138,7 +138,7 @@ def test_the_ending_rings_and_dies_away(style: str) -> None:
 
 @pytest.mark.parametrize("style", ALL)
 def test_there_is_no_hole_and_no_clipping(style: str) -> None:
-    result = score(style, 1)
+    result = render_piece(style, 1)
     assert result.beats is not None
     sound = result.audio.samples[:, int(result.beats[0] * RATE) : int((SECONDS - 1.5) * RATE)]
     loud = 10 * np.log10(level(sound, RATE // 2) + 1e-12)
@@ -151,7 +151,7 @@ def test_there_is_no_hole_and_no_clipping(style: str) -> None:
 
 @pytest.mark.parametrize("style", ALL)
 def test_the_melody_is_in_front_and_the_bass_is_there(style: str) -> None:
-    result = score(style, 1)
+    result = render_piece(style, 1)
     powers = {stem: 10 * np.log10(float((sound.samples**2).mean())) for stem, sound in result.stems.items()}
     whole = 10 * np.log10(float((result.audio.samples**2).mean()))
     assert powers["melody"] > whole - 16
@@ -163,12 +163,12 @@ def test_the_midi_file_says_what_is_played() -> None:
     import pretty_midi
 
     for style in ("cinematic", "waltz", "electronic"):
-        result, music = score(style, 1), piece(style, 1, duration=SECONDS)
+        result, music = render_piece(style, 1), compose_piece(style, 1, duration=SECONDS)
         assert result.midi is not None
         assert result.downbeats is not None
         read = pretty_midi.PrettyMIDI(io.BytesIO(result.midi))
         assert [(i.program, i.is_drum) for i in read.instruments if not i.is_drum] == [
-            (part.program, False) for part in music.parts if not part.drums
+            (part.program, False) for part in music.parts if not part.is_drums
         ]
         ours = sorted(
             (float(music.sheet.plan.tempo_map.beat_to_time(note.beat)), note.pitch)

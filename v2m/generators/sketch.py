@@ -15,16 +15,16 @@ from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Section, Soundtrack, Tags, Video
 from v2m.generators.inpaint import Kept, level
 from v2m.sketch.compose.arrange import Piece, compose
-from v2m.sketch.compose.inpaint import Origin, Written, rewritten
-from v2m.sketch.compose.lead_sheet import title
+from v2m.sketch.compose.inpaint import TakeHistory, TakeRecord, recompose_range
+from v2m.sketch.compose.lead_sheet import section_label
 from v2m.sketch.instruments import STEMS
-from v2m.sketch.perform.midi import midi_file
+from v2m.sketch.perform.midi import encode_midi
 from v2m.sketch.perform.soundfont import default_soundfont, provenance
-from v2m.sketch.perform.synthesizer import render
+from v2m.sketch.perform.synthesizer import render_mix
 from v2m.sketch.plan import plan as planning
-from v2m.sketch.styles import STYLES, style_for
+from v2m.sketch.styles import STYLES, choose_style
 
-PLAYING_FROM = 0.1  # share of the work done when the first sound is rendered
+COMPOSE_SHARE = 0.1  # share of the work done when the first sound is rendered
 
 
 class Sketch:
@@ -59,7 +59,7 @@ class Sketch:
     def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
         """Raises UsageError where a part is to be written anew of music that Sketch cannot go on with."""
         if controls.inpaint is not None:
-            Origin.of(controls.inpaint)
+            TakeHistory.from_request(controls.inpaint)
 
     def generate(
         self,
@@ -86,45 +86,47 @@ class Sketch:
         tell: Callable[[float], None] = progress or (lambda _: None)
         tell(0.0)
         if controls is not None and controls.inpaint is not None:
-            return self._rewrite(video, Written.of(controls.inpaint, seed, tags), controls.inpaint, stems, tell)
-        style = STYLES[self.style] if self.style else style_for(tags)
+            return self._inpaint(
+                video, TakeRecord.from_request(controls.inpaint, seed, tags), controls.inpaint, stems, tell
+            )
+        style = STYLES[self.style] if self.style else choose_style(tags)
         piece = compose(
-            planning.for_style(style, video.visual_features(), video.duration, tags, seed), style, tags, seed
+            planning.plan_for_style(style, video.visual_features(), video.duration, tags, seed), style, tags, seed
         )
-        tell(PLAYING_FROM)
-        audio, split = self._play(piece, stems, _part(tell, PLAYING_FROM, 1.0))
-        return self._score(piece, tags, audio, split)
+        tell(COMPOSE_SHARE)
+        audio, split = self._render(piece, stems, _part(tell, COMPOSE_SHARE, 1.0))
+        return self._soundtrack(piece, tags, audio, split)
 
-    def _rewrite(
-        self, video: Video, part: Written, asked: InpaintRequest, stems: bool, tell: Callable[[float], None]
+    def _inpaint(
+        self, video: Video, part: TakeRecord, asked: InpaintRequest, stems: bool, tell: Callable[[float], None]
     ) -> Soundtrack:
-        origin = Origin.of(asked)
-        old, new = rewritten(origin, video.visual_features(), video.duration, part)
+        origin = TakeHistory.from_request(asked)
+        old, new = recompose_range(origin, video.visual_features(), video.duration, part)
         kept = Kept.load(asked, video.duration)
-        tell(PLAYING_FROM)
-        between = (1.0 + PLAYING_FROM) / 2 if stems else 1.0
-        audio, split = self._play(new, stems, _part(tell, PLAYING_FROM, between))
+        tell(COMPOSE_SHARE)
+        between = (1.0 + COMPOSE_SHARE) / 2 if stems else 1.0
+        audio, split = self._render(new, stems, _part(tell, COMPOSE_SHARE, between))
         gain = level(kept, audio)
         if stems:
-            _, before = self._play(old, True, _part(tell, between, 1.0))
+            _, before = self._render(old, True, _part(tell, between, 1.0))
             silence = replace(audio, samples=np.zeros_like(audio.samples))
             split = {
-                stem: replace(kept, audio=_louder(before.get(stem, silence), gain)).with_part(
-                    _louder(split.get(stem, silence), gain)
+                stem: replace(kept, audio=_apply_gain(before.get(stem, silence), gain)).with_part(
+                    _apply_gain(split.get(stem, silence), gain)
                 )
                 for stem in {**before, **split}
             }
         told = {"regenerated": [asked.start, asked.end], "kept": str(asked.source_path)}
-        told["written"] = [each.to_dict() for each in (*origin.written, part)]
-        return self._score(new, part.tags, kept.with_part(_louder(audio, gain)), split, told)
+        told["takes"] = [each.to_dict() for each in (*origin.takes, part)]
+        return self._soundtrack(new, part.tags, kept.with_part(_apply_gain(audio, gain)), split, told)
 
-    def _play(self, piece: Piece, stems: bool, tell: Callable[[float], None]) -> tuple[Audio, Mapping[str, Audio]]:
+    def _render(self, piece: Piece, stems: bool, tell: Callable[[float], None]) -> tuple[Audio, Mapping[str, Audio]]:
         """The sound of `piece`, and with `stems` its parts."""
-        mix, split = render(
+        mix, split = render_mix(
             piece.sheet,
             piece.parts,
             sample_count(piece.sheet.plan.duration, self.sample_rate),
-            soundfont=self._bank,
+            soundfont=self._soundfont_path,
             sample_rate=self.sample_rate,
             reverb=self.reverb,
             stems=stems,
@@ -133,10 +135,10 @@ class Sketch:
         return Audio(mix, self.sample_rate), {stem: Audio(sound, self.sample_rate) for stem, sound in split.items()}
 
     @property
-    def _bank(self) -> Path:
+    def _soundfont_path(self) -> Path:
         return Path(self.soundfont) if self.soundfont else default_soundfont()
 
-    def _score(
+    def _soundtrack(
         self,
         piece: Piece,
         tags: Tags,
@@ -148,11 +150,11 @@ class Sketch:
         return Soundtrack(
             audio=audio,
             stems={stem: split[stem] for stem in STEMS if stem in split},
-            midi=midi_file(piece.sheet, piece.parts, f"{piece.sheet.style.name} in {piece.sheet.key.name}"),
+            midi=encode_midi(piece.sheet, piece.parts, f"{piece.sheet.style.name} in {piece.sheet.key.name}"),
             beats=plan.beats,
             downbeats=plan.downbeats,
             sections=_sections(plan),
-            metadata={**_facts(piece, tags), "soundfont": provenance(self._bank), **(told or {})},
+            metadata={**_describe_piece(piece, tags), "soundfont": provenance(self._soundfont_path), **(told or {})},
         )
 
 
@@ -160,26 +162,26 @@ def _part(tell: Callable[[float], None], begin: float, end: float) -> Callable[[
     return lambda fraction: tell(begin + (end - begin) * fraction)
 
 
-def _louder(audio: Audio, gain: float) -> Audio:
+def _apply_gain(audio: Audio, gain: float) -> Audio:
     return replace(audio, samples=audio.samples * np.float32(gain))
 
 
 def _sections(plan: planning.Plan) -> tuple[Section, ...]:
-    starts = [float(plan.tempo_map.beat_to_time(plan.bars[passage.first].start)) for passage in plan.passages]
+    starts = [float(plan.tempo_map.beat_to_time(plan.bars[passage.first].start)) for passage in plan.sections]
     ends = [*starts[1:], plan.duration]
     return tuple(
-        Section(title(passage), start, end, passage.energy)
-        for passage, start, end in zip(plan.passages, starts, ends, strict=True)
+        Section(section_label(passage), start, end, passage.energy)
+        for passage, start, end in zip(plan.sections, starts, ends, strict=True)
     )
 
 
-def _facts(piece: Piece, tags: Tags) -> Mapping[str, Any]:
+def _describe_piece(piece: Piece, tags: Tags) -> Mapping[str, Any]:
     facts: dict[str, Any] = {
         "style": piece.sheet.style.name,
         "key": piece.sheet.key.name,
         "progressions": dict(piece.progressions),
         "instruments": list(dict.fromkeys(part.name for part in piece.parts)),
-        **planning.facts(piece.sheet.plan),
+        **planning.describe_plan(piece.sheet.plan),
     }
     if tags.vocals:
         facts["note"] = "vocals were asked for; this generator plays instruments only"

@@ -238,9 +238,9 @@ def _takes(
     else:
         scores = [write(number, seed) for number, seed in enumerate(seeds)]
     if retime and (controls is None or controls.inpaint is None):  # what is kept of earlier music stays in place
-        from v2m.pipeline.alignment.align import retimed
+        from v2m.pipeline.alignment.align import align_to_cuts
 
-        scores = [retimed(score, span, tags.tempo) for score in scores]
+        scores = [align_to_cuts(score, span, tags.tempo) for score in scores]
     takes = [
         Take(seed, score, sync_score(score.audio, span.visual_features()).to_dict() if len(seeds) > 1 else {})
         for seed, score in zip(seeds, scores, strict=True)

@@ -117,7 +117,7 @@ KITS = {
 
 # What people call it: the stem it belongs to, and its programs, the most typical first. Tried from the top, so that
 # the longer name comes before the shorter one within it.
-_WORDS: dict[str, tuple[str, tuple[int, ...]]] = {
+_INSTRUMENT_WORDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "electric piano|rhodes|wurlitzer|keys": ("harmony", (4, 5)),
     "piano": ("harmony", (0, 1, 2)),
     "keyboard": ("harmony", (4, 0, 5)),
@@ -177,10 +177,10 @@ _WORDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "timpani|taiko": ("drums", (47, 116)),
     "drum|drum kit|drum machine|808|percussion|beat|snare|kick|hi-?hat|cymbal|shaker|tambourine|clap": ("drums", ()),
 }
-_PATTERNS = [(re.compile(rf"\b(?:{words})s?\b", re.IGNORECASE), *part) for words, part in _WORDS.items()]
+_PATTERNS = [(re.compile(rf"\b(?:{words})s?\b", re.IGNORECASE), *part) for words, part in _INSTRUMENT_WORDS.items()]
 
 
-def parts_named(words: Iterable[str]) -> list[tuple[str, tuple[int, ...]]]:
+def find_instruments(words: Iterable[str]) -> list[tuple[str, tuple[int, ...]]]:
     """(stem, programs) for each of `words` that names an instrument; the others are passed over."""
     found = []
     for word in words:
@@ -190,7 +190,7 @@ def parts_named(words: Iterable[str]) -> list[tuple[str, tuple[int, ...]]]:
     return found
 
 
-def fold(pitch: int, low: int, high: int) -> int:
+def fit_octave(pitch: int, low: int, high: int) -> int:
     """`pitch` moved by octaves into [low, high], which spans at least an octave."""
     while pitch < low:
         pitch += 12

@@ -22,16 +22,16 @@ class Attack(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def attacks(rhythm: str, meter: int, bar: int, beats: int) -> tuple[Attack, ...]:
+def parse_rhythm(rhythm: str, beats_per_bar: int, bar_index: int, num_beats: int) -> tuple[Attack, ...]:
     """The attacks of `rhythm` in its bar number `bar` when that bar lasts `beats` instead of `meter`.
 
     A shorter bar loses the end of the pattern, a longer one begins it again.
     """
     bars = rhythm.replace(" ", "").split("|")
-    signs = bars[bar % len(bars)]
-    assert len(signs) % meter == 0, f"{signs!r} does not divide into {meter} beats"
-    steps = len(signs) // meter
-    signs = (signs * (beats // meter + 1))[: beats * steps]
+    signs = bars[bar_index % len(bars)]
+    assert len(signs) % beats_per_bar == 0, f"{signs!r} does not divide into {beats_per_bar} beats"
+    steps = len(signs) // beats_per_bar
+    signs = (signs * (num_beats // beats_per_bar + 1))[: num_beats * steps]
     found: list[Attack] = []
     for place, sign in enumerate(signs):
         if sign.isdigit():
@@ -49,10 +49,10 @@ class Figure:
     order: str = ""
 
 
-def by_energy(count: int, energy: float, turn: int = 0) -> int:
+def pattern_index(count: int, energy: float, offset: int = 0) -> int:
     """Which of `count` patterns, ordered by rising energy, is for `energy` 0–1; with a `turn` of ±1 its neighbour."""
     usual = min(int(energy * count), count - 1)
-    return next((place for place in (usual + turn, usual - turn) if 0 <= place < count), usual)
+    return next((place for place in (usual + offset, usual - offset) if 0 <= place < count), usual)
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Layer:
     kind: str  # pad, comp, strum, power, arp, bass, walk, lead, answer
     programs: tuple[int, ...]
     figures: tuple[Figure, ...] = ()
-    enters: float = 0.0
-    level: float = 0.0
+    min_energy: float = 0.0
+    level_db: float = 0.0
     low: int = 48
     high: int = 76
     pan: float = 0.0
@@ -83,8 +83,8 @@ class Kit:
     programs: tuple[int, ...]
     grooves: tuple[Groove, ...]
     fills: tuple[Groove, ...]
-    enters: float = 0.3
-    level: float = -1.0
+    min_energy: float = 0.3
+    level_db: float = -1.0
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,18 @@ class Accent:
     """What marks a strong cut, all struck at once: drums of the kit, and low and high pitched programs."""
 
     drums: tuple[str, ...] = ()
-    low: int | None = None
-    high: int | None = None
+    low_program: int | None = None
+    high_program: int | None = None
 
 
 @dataclass(frozen=True)
-class Room:
+class Reverb:
     """The hall: `seconds` to −60 dB in the lows, `damping` 0–1 of the highs, `predelay` in ms, `wet` level 0–1."""
 
-    seconds: float
+    rt60_s: float
     damping: float
-    predelay: float
-    wet: float
+    predelay_ms: float
+    wet_level: float
 
 
 @dataclass(frozen=True)
@@ -121,30 +121,30 @@ class Style:
     layers: tuple[Layer, ...]
     progressions: Mapping[str, tuple[str, ...]]
     cadences: Mapping[str, tuple[str, ...]]
-    cells: tuple[str, ...]
+    rhythm_cells: tuple[str, ...]
     accent: Accent
-    room: Room
+    reverb: Reverb
     transition: str  # swell, riser, gliss, none: how the next passage is announced besides the drum fill
     kit: Kit | None = None
-    meter: int = 4
-    minor: float = 0.5
+    beats_per_bar: int = 4
+    minor_probability: float = 0.5
     scales: Mapping[str, str] | None = None
     swing: float = 0.5  # where the off-beat lies in its unit: 0.5 straight, 0.67 triplets
     swing_unit: float = 1.0
-    restless: float = 0.15
-    silences: float = 0.15  # chance that the lead leaves a unit to the answer
-    looseness: float = 0.008
-    strict: bool = False
-    rootless: bool = False  # chords leave the root to the bass
-    pumping: float = 0.0  # how far the pads duck on each beat that the drums play, 0–1
-    dull: float = 20000.0  # Hz above which the whole band rolls off
-    wobble: float = 0.0  # cents by which a worn tape wavers
-    crackle: float = 0.0  # of a record, 0–1
+    leap_probability: float = 0.15
+    rest_probability: float = 0.15  # chance that the lead leaves a unit to the answer
+    timing_std_beats: float = 0.008
+    avoid_parallels: bool = False
+    rootless_voicings: bool = False  # chords leave the root to the bass
+    sidechain_depth: float = 0.0  # how far the pads duck on each beat that the drums play, 0–1
+    lowpass_hz: float = 20000.0  # Hz above which the whole band rolls off
+    wow_cents: float = 0.0  # cents by which a worn tape wavers
+    vinyl_noise: float = 0.0  # of a record, 0–1
 
-    def scale(self, mode: str) -> str:
+    def scale_name(self, mode: str) -> str:
         return (self.scales or {}).get(mode, mode)
 
 
-def read(progression: str) -> Iterator[list[str]]:
+def parse_progression(progression: str) -> Iterator[list[str]]:
     """The chord symbols of each bar."""
     return (bar.split() for bar in progression.split("|"))

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from tests.fixtures.tiny import musicgen as tiny
-from tests.sketch.pictures import Drawn, video
+from tests.sketch.pictures import StubFrameSource, video
 from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.checkpoints import V2M, VisualInputConfig
 from v2m.core.types import Pixels
 from v2m.generators.vidmuse.visual_frontend import Eyes
 
 
-class Dated(Drawn):
+class Dated(StubFrameSource):
     """A frame source whose frames say when they are shown, a fifth of a second to a level."""
 
     def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
@@ -42,7 +42,7 @@ class Plain:
 
 def clip(seconds: float) -> Any:
     drawn = video(seconds, cuts=((5.2, 0.6), (31.0, 0.9)))
-    assert isinstance(drawn.source, Drawn)
+    assert isinstance(drawn.source, StubFrameSource)
     return replace(drawn, source=Dated(drawn.source.measured))
 
 

@@ -14,7 +14,7 @@ from v2m.analysis.cut_alignment import distance_to_nearest
 from v2m.core.types import Audio, Cut, Section, Soundtrack, Video, VisualFeatures
 from v2m.media.ffmpeg import FFmpegError
 from v2m.pipeline.alignment import align, time_stretch
-from v2m.pipeline.alignment.align import retimed
+from v2m.pipeline.alignment.align import align_to_cuts
 
 SECONDS = 24.0
 BEATS = np.arange(0.35, SECONDS - 0.3, 0.6)
@@ -50,8 +50,8 @@ def music() -> Audio:
 
 
 def test_more_cuts_are_met_the_strongest_by_a_downbeat_and_the_sound_says_so_too(music: Audio) -> None:
-    result = retimed(Soundtrack(music, sections=(Section("A", 0, 12), Section("B", 12, SECONDS))), video(), 100)
-    told = result.metadata["retime"]
+    result = align_to_cuts(Soundtrack(music, sections=(Section("A", 0, 12), Section("B", 12, SECONDS))), video(), 100)
+    told = result.metadata["align_to_cuts"]
     assert told["moved"]
     assert told["before"]["hits"] <= 0.5
     assert told["after"]["hits"] >= 0.75
@@ -71,54 +71,54 @@ def test_more_cuts_are_met_the_strongest_by_a_downbeat_and_the_sound_says_so_too
 
 def test_the_stems_go_along_and_sum_to_the_mix(music: Audio) -> None:
     half = Audio(music.samples * np.float32(0.5), music.sample_rate)
-    result = retimed(Soundtrack(music, stems={"one": half, "two": half}), video(), 100)
-    assert result.metadata["retime"]["moved"]
+    result = align_to_cuts(Soundtrack(music, stems={"one": half, "two": half}), video(), 100)
+    assert result.metadata["align_to_cuts"]["moved"]
     assert list(result.stems) == ["one", "two"]
     summed = result.stems["one"].samples + result.stems["two"].samples
     assert np.abs(summed - result.audio.samples).max() < 1e-6
-    whole = retimed(Soundtrack(music), video(), 100)
+    whole = align_to_cuts(Soundtrack(music), video(), 100)
     assert np.abs(whole.audio.samples - summed).max() < 1e-5
 
 
 def test_what_knows_its_beats_is_left_alone(music: Audio) -> None:
     known = Soundtrack(music, beats=BEATS, downbeats=BEATS[OPENS])
-    assert retimed(known, video()) is known
+    assert align_to_cuts(known, video()) is known
     written = Soundtrack(music, midi=b"MThd")
-    assert retimed(written, video()) is written
+    assert align_to_cuts(written, video()) is written
 
 
 def test_without_cuts_the_beats_are_told_and_the_sound_stays(music: Audio) -> None:
-    result = retimed(Soundtrack(music), video(()), 100)
+    result = align_to_cuts(Soundtrack(music), video(()), 100)
     assert result.audio is music
-    assert result.metadata["retime"]["reason"] == "no cuts"
+    assert result.metadata["align_to_cuts"]["reason"] == "no cuts"
     assert result.beats is not None
     assert np.median(distance_to_nearest(BEATS, result.beats)) < 0.03
 
 
 def test_without_a_beat_nothing_is_done() -> None:
     silence = Soundtrack(Audio(np.zeros((2, 32000), np.float32), 32000))
-    result = retimed(silence, video())
+    result = align_to_cuts(silence, video())
     assert result.audio is silence.audio
     assert result.beats is None
-    assert result.metadata["retime"] == {"moved": False, "reason": "no steady beat is heard"}
+    assert result.metadata["align_to_cuts"] == {"moved": False, "reason": "no steady beat is heard"}
 
 
 def test_an_ffmpeg_that_cannot_stretch_costs_a_warning_and_not_the_music(
     music: Audio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(time_stretch, "FILTER", "nosuchfilter")
-    result = retimed(Soundtrack(music), video(), 100)
+    result = align_to_cuts(Soundtrack(music), video(), 100)
     assert result.audio is music
-    assert result.metadata["retime"]["reason"] == "ffmpeg cannot"
-    assert "not_retimed" in caplog.text
+    assert result.metadata["align_to_cuts"]["reason"] == "ffmpeg cannot"
+    assert "not_aligned" in caplog.text
     with pytest.raises(FFmpegError):
-        time_stretch.stretched(music, align.TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1.0])), 1.0)
+        time_stretch.stretch_audio(music, align.TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1.0])), 1.0)
 
 
 def test_a_beginning_or_end_that_is_cut_into_is_eased(music: Audio) -> None:
     course = align.TimeMap(np.array([0.0, SECONDS]), np.array([-0.4, SECONDS + 0.5]))
     steady = replace(music, samples=np.full_like(music.samples, 0.0) + np.float32(0.3) * noise(music))
-    eased = align._stretched(steady, course, SECONDS)
+    eased = align._stretch_with_fades(steady, course, SECONDS)
     level = np.sqrt(np.square(eased.samples[0].reshape(-1, 320)).mean(axis=1))  # every 10 ms
     assert level[0] < 0.3 * np.median(level)
     assert level[5:15].mean() == pytest.approx(np.median(level), rel=0.3)

@@ -15,60 +15,61 @@ from v2m.core import timing
 from v2m.core.timing import TimeMap
 from v2m.core.types import Audio, Cut, Floats, Section, Soundtrack, Video
 from v2m.media.ffmpeg import FFmpegError
-from v2m.pipeline.alignment.time_stretch import stretched
-from v2m.pipeline.alignment.time_warp import route
+from v2m.pipeline.alignment.time_stretch import stretch_audio
+from v2m.pipeline.alignment.time_warp import plan_time_warp
 
 logger = logging.getLogger(__name__)
 
-NEAR = 0.07
-CUT_IN = 0.03  # seconds over which music begins that had begun before
-CUT_OUT = 0.4  # and over which it ends where its end is given up
+HIT_TOLERANCE_S = 0.07
+FADE_IN_S = 0.03  # seconds over which music begins that had begun before
+FADE_OUT_S = 0.4  # and over which it ends where its end is given up
 
 
-def retimed(score: Soundtrack, video: Video, tempo: float | None = None) -> Soundtrack:
+def align_to_cuts(soundtrack: Soundtrack, video: Video, tempo: float | None = None) -> Soundtrack:
     """`score` with its beats measured and, where that lets more cuts be met, moved onto the cuts of `video`.
 
     Only what does not know its own beats is measured. `tempo` is what the music was asked for. `facts` says what was
-    done under `retime`, and how the cuts are met under `alignment` and `hits`. Stems go along, and sum to the mix.
+    done under `align_to_cuts`, and how the cuts are met under `alignment` and `hits`. Stems go along, and sum to the mix.
     """
-    if score.beats is not None or score.midi is not None:
-        return score
-    heard = track_beats(score.audio, tempo)
+    if soundtrack.beats is not None or soundtrack.midi is not None:
+        return soundtrack
+    heard = track_beats(soundtrack.audio, tempo)
     if heard is None:
         return replace(
-            score, metadata={**score.metadata, "retime": {"moved": False, "reason": "no steady beat is heard"}}
+            soundtrack,
+            metadata={**soundtrack.metadata, "align_to_cuts": {"moved": False, "reason": "no steady beat is heard"}},
         )
     cuts = video.visual_features().cuts
-    course = route(heard, cuts, video.duration, [part.start for part in score.sections[1:]])
-    before = _met(heard.beats, heard.downbeats, cuts, video.duration)
+    course = plan_time_warp(heard, cuts, video.duration, [part.start for part in soundtrack.sections[1:]])
+    before = _measure_alignment(heard.beats, heard.downbeats, cuts, video.duration)
     if course is not None:
         try:
-            moved = _along(score, course, video.duration)
+            moved = _apply_time_map(soundtrack, course, video.duration)
         except FFmpegError as error:
-            logger.warning("not_retimed: this ffmpeg cannot stretch music (%s): unset V2M_FFMPEG", error)
+            logger.warning("not_aligned: this ffmpeg cannot stretch music (%s): unset V2M_FFMPEG", error)
         else:
-            beats, opens = _carried(heard, course, video.duration)
-            after = _met(beats, beats[opens], cuts, video.duration)
-            told = {"moved": True, **_told(heard, course, video.duration), "before": before, "after": after}
-            return _with_beats(moved, beats, beats[opens], cuts, told)
+            beats, opens = _map_beats(heard, course, video.duration)
+            after = _measure_alignment(beats, beats[opens], cuts, video.duration)
+            told = {"moved": True, **_describe_map(heard, course, video.duration), "before": before, "after": after}
+            return _with_hits(moved, beats, beats[opens], cuts, told)
     reason = "no cuts" if not cuts else "no better place was found" if course is None else "ffmpeg cannot"
     told = {"moved": False, "reason": reason, "before": before}
-    return _with_beats(score, heard.beats, heard.downbeats, cuts, told)
+    return _with_hits(soundtrack, heard.beats, heard.downbeats, cuts, told)
 
 
-def _along(score: Soundtrack, course: TimeMap, duration: float) -> Soundtrack:
+def _apply_time_map(score: Soundtrack, course: TimeMap, duration: float) -> Soundtrack:
     """Sound and sections along `course`. Where there are stems, their sum is the mix."""
-    stems = {name: _stretched(stem, course, duration) for name, stem in score.stems.items()}
+    stems = {name: _stretch_with_fades(stem, course, duration) for name, stem in score.stems.items()}
     mix = np.sum([stem.samples for stem in stems.values()], axis=0)
     return replace(
         score,
-        audio=Audio(mix, score.audio.sample_rate) if stems else _stretched(score.audio, course, duration),
+        audio=Audio(mix, score.audio.sample_rate) if stems else _stretch_with_fades(score.audio, course, duration),
         stems=stems,
-        sections=_carried_sections(score.sections, course, duration),
+        sections=_map_sections(score.sections, course, duration),
     )
 
 
-def _carried_sections(sections: Sequence[Section], course: TimeMap, duration: float) -> tuple[Section, ...]:
+def _map_sections(sections: Sequence[Section], course: TimeMap, duration: float) -> tuple[Section, ...]:
     """They still begin with the piece and end with it."""
     inner = np.clip(course.forward([part.start for part in sections[1:]]), 0.0, duration).tolist()
     starts, ends = [0.0, *inner], [*inner, duration]
@@ -76,54 +77,54 @@ def _carried_sections(sections: Sequence[Section], course: TimeMap, duration: fl
     return tuple(part for part in moved if part.end > part.start)
 
 
-def _stretched(sound: Audio, course: TimeMap, duration: float) -> Audio:
+def _stretch_with_fades(sound: Audio, course: TimeMap, duration: float) -> Audio:
     """With fades where the music is cut into: at its beginning, and at its end."""
-    audio = stretched(sound, course, duration)
+    audio = stretch_audio(sound, course, duration)
     lead, over = float(course.forward(0.0)), float(course.forward(duration)) - duration
     begin = timing.sample_count(max(lead, 0.0), audio.sample_rate)
-    rise = timing.sample_count(CUT_IN if abs(lead) > 1e-3 else 0.0, audio.sample_rate)
-    fall = timing.sample_count(CUT_OUT if over > CUT_OUT / 4 else 0.0, audio.sample_rate)
+    rise = timing.sample_count(FADE_IN_S if abs(lead) > 1e-3 else 0.0, audio.sample_rate)
+    fall = timing.sample_count(FADE_OUT_S if over > FADE_OUT_S / 4 else 0.0, audio.sample_rate)
     for view, length in ((audio.samples[:, begin:], rise), (audio.samples[:, ::-1], fall)):
         length = min(length, view.shape[1])  # noqa: PLW2901 - of very short music
         view[:, :length] *= np.square(np.sin(np.linspace(0, np.pi / 2, length, endpoint=False))).astype(np.float32)
     return audio
 
 
-def _carried(heard: BeatTrack, course: TimeMap, duration: float) -> tuple[Floats, np.ndarray]:
+def _map_beats(heard: BeatTrack, course: TimeMap, duration: float) -> tuple[Floats, np.ndarray]:
     """The beats that are still heard, where they are now, and which of them open bars."""
     beats = course.forward(heard.beats)
     inside = (beats >= 0) & (beats < duration)
     return beats[inside], heard.is_downbeat[inside]
 
 
-def _met(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], duration: float) -> dict[str, Any]:
+def _measure_alignment(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], duration: float) -> dict[str, Any]:
     times = [cut.time for cut in cuts]
     found = cut_alignment(times, beats, downbeats, duration=duration).to_dict()
     if cuts and len(downbeats):
         strongest = max(cuts, key=lambda cut: cut.strength)
-        found["strongest_on_downbeat"] = bool(distance_to_nearest([strongest.time], downbeats)[0] <= NEAR)
+        found["strongest_on_downbeat"] = bool(distance_to_nearest([strongest.time], downbeats)[0] <= HIT_TOLERANCE_S)
     return found
 
 
-def _told(heard: BeatTrack, course: TimeMap, duration: float) -> Mapping[str, Any]:
+def _describe_map(heard: BeatTrack, course: TimeMap, duration: float) -> Mapping[str, Any]:
     """shift: seconds by which the first beat moved; begins: where the music begins, before 0 what is lost of it."""
     return {
         "max_stretch": round(float(np.abs(course.stretch_factors - 1).max()), 4),
         "mean_stretch": round(float(course.forward(duration) - course.forward(0.0)) / duration - 1, 4),
         "shift": round(float(course.forward(heard.beats[0]) - heard.beats[0]), 3),
-        "begins": round(float(course.forward(0.0)), 3),
-        "lost_at_the_end": round(float(course.forward(duration)) - duration, 3),
+        "start": round(float(course.forward(0.0)), 3),
+        "trimmed_end": round(float(course.forward(duration)) - duration, 3),
     }
 
 
-def _with_beats(
+def _with_hits(
     score: Soundtrack, beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], told: Mapping[str, Any]
 ) -> Soundtrack:
     """`score` with what markers and the report show."""
     hits = []
     for cut in cuts:
         beat = float(beats[np.argmin(np.abs(beats - cut.time))])
-        if abs(beat - cut.time) <= NEAR:
+        if abs(beat - cut.time) <= HIT_TOLERANCE_S:
             hits.append(
                 {
                     "time": round(cut.time, 3),
@@ -133,5 +134,5 @@ def _with_beats(
                 }
             )
     alignment = {**told.get("after", told["before"])}
-    facts = {**score.metadata, "retime": dict(told), "alignment": alignment, "hits": hits}
+    facts = {**score.metadata, "align_to_cuts": dict(told), "alignment": alignment, "hits": hits}
     return replace(score, beats=beats, downbeats=downbeats, metadata=facts)

@@ -19,11 +19,11 @@ from v2m.media import audio, ffmpeg
 # With "crisp" or "mixed" transients steady tones waver; apart, the sides of a stereo sound lose each other; a longer
 # window smears what begins (all measured: bench/README.md).
 FILTER = "rubberband=transients=smooth:window=short:channels=together"
-FRAME = 256  # samples: commands take effect at the first frame after their time
-TAIL = 1.0  # seconds of silence behind the sound, so that the filter gives all of it
+FRAME_SAMPLES = 256  # samples: commands take effect at the first frame after their time
+TAIL_S = 1.0  # seconds of silence behind the sound, so that the filter gives all of it
 
 
-def stretched(sound: Audio, course: TimeMap, duration: float) -> Audio:
+def stretch_audio(recording: Audio, time_map: TimeMap, duration: float) -> Audio:
     """`sound` along `course`, from 0 to `duration` seconds of the copy; silence where the course has no sound.
 
     What is added to or taken from a moment does not depend on the sound: stems stay in step.
@@ -32,20 +32,20 @@ def stretched(sound: Audio, course: TimeMap, duration: float) -> Audio:
         FFmpegError: This ffmpeg has no rubberband.
         OSError: The disk is full.
     """
-    assert sound.channels <= 2, "the filter keeps two channels together, not more"
-    rate = sound.sample_rate
-    begin, first = max(0.0, float(course.inverse(0.0))), max(0.0, float(course.forward(0.0)))
-    samples = sound.samples[:, sample_count(begin, rate) :]
-    tail = np.zeros((sound.channels, sample_count(TAIL, rate)), np.float32)
+    assert recording.channels <= 2, "the filter keeps two channels together, not more"
+    rate = recording.sample_rate
+    begin, first = max(0.0, float(time_map.inverse(0.0))), max(0.0, float(time_map.forward(0.0)))
+    samples = recording.samples[:, sample_count(begin, rate) :]
+    tail = np.zeros((recording.channels, sample_count(TAIL_S, rate)), np.float32)
     source = np.concatenate([samples, tail], axis=1)
-    out = np.zeros((sound.channels, sample_count(duration, rate)), np.float32)
+    out = np.zeros((recording.channels, sample_count(duration, rate)), np.float32)
     lead = sample_count(first, rate)
-    got = _filtered(source, rate, _chain(course, begin))[:, : out.shape[1] - lead]
+    got = _run_filter(source, rate, _filter_chain(time_map, begin))[:, : out.shape[1] - lead]
     out[:, lead : lead + got.shape[1]] = got
     return Audio(out, rate)
 
 
-def _chain(course: TimeMap, begin: float) -> str:
+def _filter_chain(course: TimeMap, begin: float) -> str:
     """The filters that play what follows `begin` of the recording along `course`."""
     tempi = 1 / course.stretch_factors
     current = int(np.clip(np.searchsorted(course.source, begin, side="right") - 1, 0, len(tempi) - 1))
@@ -55,17 +55,17 @@ def _chain(course: TimeMap, begin: float) -> str:
             commands.append(f"{knot:.3f} rubberband tempo {tempo:.6f}")
             last = tempo
     sent = f"asendcmd=c='{';'.join(commands)}'," if commands else ""
-    return f"asetnsamples=n={FRAME}:p=0,{sent}{FILTER}:tempo={tempi[current]:.6f}"
+    return f"asetnsamples=n={FRAME_SAMPLES}:p=0,{sent}{FILTER}:tempo={tempi[current]:.6f}"
 
 
-def _filtered(samples: NDArray[np.float32], sample_rate: int, chain: str) -> NDArray[np.float32]:
+def _run_filter(samples: NDArray[np.float32], sample_rate: int, chain: str) -> NDArray[np.float32]:
     """Read by the graph itself, frame after frame as they are wanted: fed from outside, frames queue before the filter,
     one time more than another, and commands come too early."""
     channels, count = samples.shape
     with tempfile.TemporaryDirectory(prefix="v2m-") as folder:
         source, out = Path(folder) / "in.wav", Path(folder) / "out.f32"
         audio.save(Audio(samples, sample_rate), source)
-        graph = f"amovie={_quoted(str(source))},{chain}"
+        graph = f"amovie={_escape_option(str(source))},{chain}"
         ffmpeg.run_ffmpeg(
             ["-f", "lavfi", "-i", graph, "-f", "f32le", f"file:{out}"],
             (),
@@ -74,7 +74,7 @@ def _filtered(samples: NDArray[np.float32], sample_rate: int, chain: str) -> NDA
         return np.fromfile(out, np.float32).reshape(-1, channels).T
 
 
-def _quoted(value: str) -> str:
+def _escape_option(value: str) -> str:
     """As ffmpeg reads a filter's option in a graph: escaped once for the one and once for the other."""
     option = re.sub(r"([\\':])", r"\\\1", value)
     return re.sub(r"([\\'\[\],; ])", r"\\\1", option)

@@ -20,7 +20,7 @@ NOTE_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 _NUMERAL = re.compile(r"^([b#]?)([IViv]+)([^/]*)(?:/([357]))?$")
 _NUMERALS = ("I", "II", "III", "IV", "V", "VI", "VII")
-_ALTERED = {
+_FIXED_INTERVALS = {
     "°": (0, 3, 6),
     "ø7": (0, 3, 6, 10),
     "°7": (0, 3, 6, 9),
@@ -29,7 +29,7 @@ _ALTERED = {
     "7sus4": (0, 5, 7, 10),
     "5": (0, 7),
 }
-_ADDED = {
+_ADDED_INTERVALS = {
     "": (),
     "6": (9,),
     "7": (10,),
@@ -41,7 +41,7 @@ _ADDED = {
     "7b9": (10, 13),
     "13": (10, 21),
 }
-_LETTERS = {0: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 9: 5, 10: 6, 11: 6, 13: 1, 14: 1, 21: 5}
+_DEGREE_OFFSETS = {0: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 9: 5, 10: 6, 11: 6, 13: 1, 14: 1, 21: 5}
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,23 @@ class Chord:
     """A chord in a key. `pcs`: pitch classes, root first; `degrees`: the scale degree (0–6) that each is spelled on."""
 
     symbol: str
-    pcs: tuple[int, ...]
+    pitch_classes: tuple[int, ...]
     degrees: tuple[int, ...]
     bass: int
 
     @property
     def root(self) -> int:
-        return self.pcs[0]
+        return self.pitch_classes[0]
 
     @property
-    def essential(self) -> tuple[int, ...]:
+    def essential_tones(self) -> tuple[int, ...]:
         """The tones that say what the chord is: all but the fifth, once there are more than three."""
-        if len(self.pcs) <= 3:
-            return self.pcs
-        return tuple(pc for pc in self.pcs if (pc - self.root) % 12 != 7)
+        if len(self.pitch_classes) <= 3:
+            return self.pitch_classes
+        return tuple(pc for pc in self.pitch_classes if (pc - self.root) % 12 != 7)
 
 
-def chord(symbol: str, tonic: int) -> Chord:
+def parse_chord(symbol: str, tonic: int) -> Chord:
     """The chord that a Roman numeral such as "bVImaj7" or "V/3" names above `tonic` (pitch class)."""
     match = _NUMERAL.match(symbol)
     assert match is not None, f"{symbol!r} is not a Roman numeral"
@@ -73,9 +73,9 @@ def chord(symbol: str, tonic: int) -> Chord:
     degree = _NUMERALS.index(numeral.upper())
     root = tonic + SCALES["major"][degree] + {"b": -1, "#": 1, "": 0}[accidental]
     third = 4 if numeral.isupper() else 3
-    intervals = _ALTERED[suffix] if suffix in _ALTERED else (0, third, 7, *_ADDED[suffix])
+    intervals = _FIXED_INTERVALS[suffix] if suffix in _FIXED_INTERVALS else (0, third, 7, *_ADDED_INTERVALS[suffix])
     pcs = tuple((root + interval) % 12 for interval in intervals)
-    degrees = tuple((degree + _LETTERS[interval]) % 7 for interval in intervals)
+    degrees = tuple((degree + _DEGREE_OFFSETS[interval]) % 7 for interval in intervals)
     bass = pcs[{"3": 1, "5": 2, "7": 3}[inversion]] if inversion else pcs[0]
     return Chord(symbol, pcs, degrees, bass)
 
@@ -92,7 +92,7 @@ class Key:
     def name(self) -> str:
         return f"{NOTE_NAMES[self.tonic]} {self.mode}"
 
-    def pitch(self, step: int, over: Chord | None = None) -> int:
+    def pitch(self, step: int, chord: Chord | None = None) -> int:
         """MIDI pitch of `step` (7 to the octave; step 35 is the tonic in C4–B4), bent to the chord's tones.
 
         A chord tone outside the scale takes the place of the scale's own tone on its degree, as the leading tone does
@@ -100,12 +100,12 @@ class Key:
         """
         octave, degree = divmod(step, 7)
         pitch = 12 * octave + self.tonic + SCALES[self.scale][degree]
-        if over is not None and degree in over.degrees:
-            target = over.pcs[over.degrees.index(degree)]
+        if chord is not None and degree in chord.degrees:
+            target = chord.pitch_classes[chord.degrees.index(degree)]
             pitch += (target - pitch + 6) % 12 - 6
         return pitch
 
-    def step_near(self, pitch: float) -> int:
+    def nearest_step(self, pitch: float) -> int:
         """The scale step whose pitch lies nearest to `pitch`."""
         guess = round((pitch - self.tonic) * 7 / 12)
         return min(range(guess - 2, guess + 3), key=lambda step: abs(self.pitch(step) - pitch))

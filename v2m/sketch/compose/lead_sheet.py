@@ -11,13 +11,13 @@ from random import Random
 from typing import NamedTuple
 
 from v2m.sketch.compose.chords import Chord, Key
-from v2m.sketch.plan.plan import Bar, Passage, Plan
+from v2m.sketch.plan.plan import Bar, FormSection, Plan
 from v2m.sketch.style import Style
 
-INTRO_SHARE = 0.75  # of the following passage's energy
+INTRO_ENERGY_SHARE = 0.75  # of the following passage's energy
 
 
-def stream(seed: str, purpose: str) -> Random:
+def rng_for(seed: str, purpose: str) -> Random:
     """Random choices for one purpose, the same in every process and apart from those for other purposes."""
     return Random(f"{seed} {purpose}")  # noqa: S311 (nothing here is a secret)
 
@@ -41,14 +41,14 @@ class Part:
     name: str
     stem: str
     program: int
-    drums: bool = False
-    level: float = 0.0
+    is_drums: bool = False
+    level_db: float = 0.0
     pan: float = 0.0
     notes: list[Note] = field(default_factory=list)
-    swell: list[tuple[float, float]] = field(default_factory=list)
+    expression: list[tuple[float, float]] = field(default_factory=list)
 
 
-class Span(NamedTuple):
+class ChordSpan(NamedTuple):
     """A chord and the beats it lasts; it never crosses a bar line."""
 
     start: float
@@ -57,26 +57,26 @@ class Span(NamedTuple):
     bar: int
 
 
-def title(passage: Passage) -> str:
+def section_label(passage: FormSection) -> str:
     """What a section is called to a reader: A, then A2 where it returns."""
     return f"{passage.name}{passage.variant + 1 if passage.variant else ''}"
 
 
 @dataclass(frozen=True)
-class Sheet:
+class LeadSheet:
     """`spans` follow each other without a gap over all the bars of `plan`."""
 
     plan: Plan
     style: Style
     key: Key
-    spans: tuple[Span, ...]
+    spans: tuple[ChordSpan, ...]
 
     @cached_property
-    def _starts(self) -> list[float]:
+    def _span_starts(self) -> list[float]:
         return [span.start for span in self.spans]
 
     @cached_property
-    def hits(self) -> dict[int, float]:
+    def hit_strengths(self) -> dict[int, float]:
         """Beat → strength of the strongest cut that falls on it (within 70 ms)."""
         found: dict[int, float] = {}
         for hit in self.plan.hits:
@@ -89,46 +89,46 @@ class Sheet:
         return frozenset(bar.start for bar in self.plan.bars)
 
     @property
-    def last(self) -> Bar:
+    def last_bar(self) -> Bar:
         return self.plan.bars[-1]
 
     @cached_property
-    def end(self) -> float:
+    def end_beat(self) -> float:
         """The beat at which the file ends."""
         return float(self.plan.tempo_map.time_to_beat(self.plan.duration))
 
-    def index_at(self, beat: float) -> int:
-        return max(0, bisect_right(self._starts, beat + 1e-6) - 1)
+    def span_index_at(self, beat: float) -> int:
+        return max(0, bisect_right(self._span_starts, beat + 1e-6) - 1)
 
-    def between(self, first: int, last: int) -> tuple[Span, ...]:
+    def spans_in_bars(self, first: int, last: int) -> tuple[ChordSpan, ...]:
         """The chords of the bars `first` ≤ bar < `last`; the last bar of the piece cannot be among them."""
         bars = self.plan.bars
-        return self.spans[self.index_at(bars[first].start) : self.index_at(bars[last].start)]
+        return self.spans[self.span_index_at(bars[first].start) : self.span_index_at(bars[last].start)]
 
     def chord_at(self, beat: float) -> Chord:
-        return self.spans[self.index_at(beat)].chord
+        return self.spans[self.span_index_at(beat)].chord
 
-    def passages(self) -> Iterator[tuple[int, Passage]]:
+    def sections(self) -> Iterator[tuple[int, FormSection]]:
         """(Place, passage), without the last bar, which belongs to the final chord; empty ones are left out.
 
         An intro is scored for more players than its own energy asks for, so that it leads up to what follows.
         """
         last = len(self.plan.bars) - 1
-        for index, passage in enumerate(self.plan.passages):
+        for index, passage in enumerate(self.plan.sections):
             if passage.first >= min(passage.last, last):
                 continue
             energy = passage.energy
-            if passage.name == "intro" and index + 1 < len(self.plan.passages):
-                energy = max(energy, INTRO_SHARE * self.plan.passages[index + 1].energy)
+            if passage.name == "intro" and index + 1 < len(self.plan.sections):
+                energy = max(energy, INTRO_ENERGY_SHARE * self.plan.sections[index + 1].energy)
             yield index, replace(passage, last=min(passage.last, last), energy=energy)
 
-    def bars(self, passage: Passage) -> Iterator[tuple[int, Bar]]:
+    def section_bars(self, passage: FormSection) -> Iterator[tuple[int, Bar]]:
         """(Place in the passage, bar)."""
         return enumerate(self.plan.bars[passage.first : passage.last])
 
-    def rises(self) -> Iterator[Bar]:
+    def crescendo_bars(self) -> Iterator[Bar]:
         """The bars that lead into a louder passage."""
-        for before, passage in pairwise(self.plan.passages):
+        for before, passage in pairwise(self.plan.sections):
             if passage.name != "ending" and passage.energy >= before.energy + 0.05:
                 yield self.plan.bars[passage.first - 1]
 

@@ -10,39 +10,37 @@ from v2m.sketch.compose.chords import Chord
 
 Voicing = tuple[int, ...]  # MIDI pitches, rising
 
-MISSING = 3.0  # semitones of movement that a tone is worth without which the chord is another
-RUB = 8.0  # semitones of movement that a semitone against another player is worth avoiding
-PARALLEL = 8.0  # semitones of movement that a parallel fifth or octave is worth avoiding
-WIDEST_GAP = 9
+MISSING_TONE_COST = 3.0  # semitones of movement that a tone is worth without which the chord is another
+CLASH_COST = 8.0  # semitones of movement that a semitone against another player is worth avoiding
+PARALLEL_COST = 8.0  # semitones of movement that a parallel fifth or octave is worth avoiding
+MAX_GAP = 9
 
 
 @lru_cache(maxsize=4096)
-def candidates(chord: Chord, voices: int, low: int, high: int, rootless: bool) -> tuple[Voicing, ...]:
+def candidate_voicings(chord: Chord, voices: int, low: int, high: int, rootless: bool) -> tuple[Voicing, ...]:
     """Every way to lay `voices` tones of `chord` between `low` and `high` without gaps wider than a sixth."""
-    tones = chord.pcs[1:] if rootless and len(chord.pcs) > voices else chord.pcs
+    tones = chord.pitch_classes[1:] if rootless and len(chord.pitch_classes) > voices else chord.pitch_classes
     ladder = [pitch for pitch in range(low, high + 1) if pitch % 12 in tones]
     return tuple(
         pick
         for pick in combinations(ladder, min(voices, len(ladder)))
-        if all(
-            3 <= above - below <= WIDEST_GAP or (above - below == 2 and below > 55) for below, above in pairwise(pick)
-        )
+        if all(3 <= above - below <= MAX_GAP or (above - below == 2 and below > 55) for below, above in pairwise(pick))
     )
 
 
-def movement(before: Voicing, after: Voicing) -> float:
+def mean_movement(before: Voicing, after: Voicing) -> float:
     """Mean semitones that each voice moves, the voices matched from the top."""
     paired = list(zip(reversed(before), reversed(after), strict=False))
     return sum(abs(a - b) for a, b in paired) / max(1, len(paired))
 
 
-def parallels(before: Voicing, after: Voicing) -> bool:
+def has_parallels(before: Voicing, after: Voicing) -> bool:
     """Whether the outer voices move together from one perfect fifth or octave to another."""
     first, second = (before[-1] - before[0]) % 12, (after[-1] - after[0]) % 12
     return first == second and first in {0, 7} and before[0] != after[0]
 
 
-def lead(
+def choose_voicing(
     chord: Chord,
     before: Voicing | None,
     *,
@@ -50,9 +48,9 @@ def lead(
     low: int,
     high: int,
     bass: int,
-    strict: bool,
+    avoid_parallels: bool,
     rootless: bool,
-    heard: Collection[int] = (),
+    occupied: Collection[int] = (),
 ) -> Voicing:
     """The voicing of `chord` in [low, high] nearest to the one `before` it.
 
@@ -61,23 +59,25 @@ def lead(
     players, against which semitones and minor ninths are avoided.
     """
     centre = (low + high) / 2
-    needed = frozenset(chord.essential) - ({chord.root} if rootless and len(chord.pcs) > voices else set())
-    rubbing = {pitch + interval for pitch in heard for interval in (-13, -1, 1, 13)}
-    choices = candidates(chord, voices, low, high, rootless)
+    needed = frozenset(chord.essential_tones) - (
+        {chord.root} if rootless and len(chord.pitch_classes) > voices else set()
+    )
+    rubbing = {pitch + interval for pitch in occupied for interval in (-13, -1, 1, 13)}
+    choices = candidate_voicings(chord, voices, low, high, rootless)
     while not choices:  # a narrow register holds too few tones of an open chord
         low, voices = low - 2, max(2, voices - 1)
-        choices = candidates(chord, voices, low, high, rootless)
+        choices = candidate_voicings(chord, voices, low, high, rootless)
 
     def cost(pick: Voicing) -> tuple[float, Voicing]:
         tones = {pitch % 12 for pitch in pick}
         doubled = voices - len(tones)
         total = 0.15 * abs(sum(pick) / len(pick) - centre) + 0.5 * doubled
         total += 2.0 * any(0 < pitch - bass < 3 for pitch in pick)
-        total += MISSING * len(needed - tones)
-        total += RUB * len(rubbing.intersection(pick))
+        total += MISSING_TONE_COST * len(needed - tones)
+        total += CLASH_COST * len(rubbing.intersection(pick))
         if before is not None:
-            total += 1.6 * movement(before, pick)
-            total += PARALLEL * (strict and parallels(before, pick))
+            total += 1.6 * mean_movement(before, pick)
+            total += PARALLEL_COST * (avoid_parallels and has_parallels(before, pick))
         else:
             total += 0.4 * abs(sum(pick) / len(pick) - centre)
         return total, pick

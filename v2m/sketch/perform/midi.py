@@ -6,84 +6,84 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from v2m.core.timing import beat_seconds
-from v2m.sketch.compose.lead_sheet import Part, Sheet, title
-from v2m.sketch.perform.synthesizer import expression
+from v2m.sketch.compose.lead_sheet import LeadSheet, Part, section_label
+from v2m.sketch.perform.synthesizer import expression_curve
 
 if TYPE_CHECKING:
     from mido import Message, MetaMessage, MidiTrack
 
-TICKS = 960  # per beat
+TICKS_PER_BEAT = 960  # per beat
 DRUM_CHANNEL = 9
-_SIGNATURES = {
+_KEY_SIGNATURES = {
     "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
     "minor": ("Cm", "C#m", "Dm", "Ebm", "Em", "Fm", "F#m", "Gm", "G#m", "Am", "Bbm", "Bm"),
 }
 
 
-def midi_file(sheet: Sheet, parts: tuple[Part, ...], heading: str) -> bytes:
+def encode_midi(sheet: LeadSheet, parts: tuple[Part, ...], title: str) -> bytes:
     """The file's bytes. Where beat 0 lies after the first frame, one beat of rest as long as that stands before it."""
     import mido
 
     lead_in = float(sheet.plan.tempo_map.beat_to_time(0.0))
-    shift = TICKS if lead_in > 1e-4 else 0
-    file = mido.MidiFile(type=1, ticks_per_beat=TICKS)
-    file.tracks.append(_conductor(sheet, heading, shift, lead_in))
+    shift = TICKS_PER_BEAT if lead_in > 1e-4 else 0
+    file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT)
+    file.tracks.append(_conductor_track(sheet, title, shift, lead_in))
     free = (channel for channel in range(16) if channel != DRUM_CHANNEL)
     for part in parts:
-        file.tracks.append(_track(sheet, part, DRUM_CHANNEL if part.drums else next(free), shift))
+        file.tracks.append(_part_track(sheet, part, DRUM_CHANNEL if part.is_drums else next(free), shift))
     out = BytesIO()
     file.save(file=out)
     return out.getvalue()
 
 
-def _conductor(sheet: Sheet, heading: str, shift: int, lead_in: float) -> MidiTrack:
+def _conductor_track(sheet: LeadSheet, heading: str, shift: int, lead_in: float) -> MidiTrack:
     from mido import MetaMessage
 
     events: list[tuple[int, Message | MetaMessage]] = [
         (0, MetaMessage("track_name", name=heading)),
-        (0, MetaMessage("key_signature", key=_SIGNATURES[sheet.key.mode][sheet.key.tonic])),
+        (0, MetaMessage("key_signature", key=_KEY_SIGNATURES[sheet.key.mode][sheet.key.tonic])),
     ]
     if shift:
         events.append((0, MetaMessage("set_tempo", tempo=round(lead_in * 1e6))))
         events.append((0, MetaMessage("time_signature", numerator=1)))
     tempo_map = sheet.plan.tempo_map
-    inside = [beat for beat in tempo_map.beats if 0 < beat < sheet.end]
+    inside = [beat for beat in tempo_map.beats if 0 < beat < sheet.end_beat]
     for beat in [0.0, *inside]:
         tempo = round(1e6 * beat_seconds(tempo_map.tempo(float(beat))))
-        events.append((shift + round(beat * TICKS), MetaMessage("set_tempo", tempo=tempo)))
+        events.append((shift + round(beat * TICKS_PER_BEAT), MetaMessage("set_tempo", tempo=tempo)))
     before = 0
     for bar in sheet.plan.bars:
         if bar.beats != before:
-            events.append((shift + bar.start * TICKS, MetaMessage("time_signature", numerator=bar.beats)))
+            events.append((shift + bar.start * TICKS_PER_BEAT, MetaMessage("time_signature", numerator=bar.beats)))
             before = bar.beats
-    for passage in sheet.plan.passages:
-        tick = shift + sheet.plan.bars[passage.first].start * TICKS
-        events.append((tick, MetaMessage("marker", text=title(passage))))
-    return _written(events)
+    for passage in sheet.plan.sections:
+        tick = shift + sheet.plan.bars[passage.first].start * TICKS_PER_BEAT
+        events.append((tick, MetaMessage("marker", text=section_label(passage))))
+    return _to_track(events)
 
 
-def _track(sheet: Sheet, part: Part, channel: int, shift: int) -> MidiTrack:
+def _part_track(sheet: LeadSheet, part: Part, channel: int, shift: int) -> MidiTrack:
     from mido import Message, MetaMessage
 
-    volume = round(100 * 10 ** (part.level / 40))
+    volume = round(100 * 10 ** (part.level_db / 40))
     events: list[tuple[int, Message | MetaMessage]] = [
         (0, MetaMessage("track_name", name=part.name)),
         (0, Message("program_change", channel=channel, program=part.program)),
         (0, Message("control_change", channel=channel, control=7, value=min(127, volume))),
         (0, Message("control_change", channel=channel, control=10, value=round(63.5 + 63.5 * part.pan))),
     ]
-    for time, value in expression(sheet, part):
+    for time, value in expression_curve(sheet, part):
         beat = float(sheet.plan.tempo_map.time_to_beat(time))
-        tick = shift + round(max(0.0, beat) * TICKS)
+        tick = shift + round(max(0.0, beat) * TICKS_PER_BEAT)
         events.append((tick, Message("control_change", channel=channel, control=11, value=value)))
     for note in part.notes:
-        on, off = shift + round(note.beat * TICKS), shift + round((note.beat + note.length) * TICKS)
+        on, off = shift + round(note.beat * TICKS_PER_BEAT), shift + round((note.beat + note.length) * TICKS_PER_BEAT)
         events.append((on, Message("note_on", channel=channel, note=note.pitch, velocity=note.velocity)))
         events.append((max(on + 1, off), Message("note_off", channel=channel, note=note.pitch)))
-    return _written(events)
+    return _to_track(events)
 
 
-def _written(events: list[tuple[int, Message | MetaMessage]]) -> MidiTrack:
+def _to_track(events: list[tuple[int, Message | MetaMessage]]) -> MidiTrack:
     """A track from (tick, message); at one tick releases come before attacks."""
     from mido import MidiTrack
 

@@ -23,12 +23,18 @@ FORMS: dict[int, tuple[str, ...]] = {
     5: ("ABACA", "AABCA", "AABBA"),
     6: ("ABACBA", "AABACA", "ABABCA"),
 }
-ROUNDS = ("ABAC", "AABC", "ABCB")
-LIFT = {"intro": -0.12, "A": 0.0, "B": 0.1, "C": -0.05, "ending": -0.1}  # of a theme's energy, whatever the picture
-RETURN_LIFT = 0.04  # of each return, up to the third
+ROUND_FORMS = ("ABAC", "AABC", "ABCB")
+SECTION_ENERGY_OFFSET = {
+    "intro": -0.12,
+    "A": 0.0,
+    "B": 0.1,
+    "C": -0.05,
+    "ending": -0.1,
+}  # of a theme's energy, whatever the picture
+RETURN_ENERGY_OFFSET = 0.04  # of each return, up to the third
 
 
-class Part(NamedTuple):
+class SectionBounds(NamedTuple):
     """Bars `first` ≤ bar < `last` under one name: "intro", a theme's letter, or "ending"."""
 
     name: str
@@ -36,55 +42,57 @@ class Part(NamedTuple):
     last: int
 
 
-def outline(accents: Floats, energy: Floats, seed: int) -> list[Part]:
+def choose_form(accents: Floats, energy: Floats, seed: int) -> list[SectionBounds]:
     """Parts that cover all bars, beginning at strong cuts where lengths stay musical.
 
     accents: (B,) strength of the cut that each bar's downbeat meets, 0 for none. energy: (B,) 0–1.
     """
     rng = np.random.default_rng(seed)
-    bounds, intro = _bounds(accents, energy)
+    bounds, intro = _section_bounds(accents, energy)
     body = len(bounds) - 2 - intro
-    letters = "".join(ROUNDS[rng.integers(len(ROUNDS))] for _ in range((body - 3) // 4 if body > 6 else 0))
+    letters = "".join(ROUND_FORMS[rng.integers(len(ROUND_FORMS))] for _ in range((body - 3) // 4 if body > 6 else 0))
     choices = FORMS[body - len(letters)]
     letters += choices[rng.integers(len(choices))]
     names = ["intro"] * intro + list(letters) + ["ending"]
-    return [Part(*part) for part in zip(names, bounds[:-1], bounds[1:], strict=True)]
+    return [SectionBounds(*part) for part in zip(names, bounds[:-1], bounds[1:], strict=True)]
 
 
-def shaped(parts: Sequence[Part], energy: Floats) -> Floats:
+def shape_energy(parts: Sequence[SectionBounds], energy: Floats) -> Floats:
     """(B,) energy with the form's own dynamics added: themes differ, returns grow, the ending winds down."""
     energy = energy.copy()
     returns: Counter[str] = Counter()
     for part in parts:
-        energy[part.first : part.last] += LIFT[part.name] + RETURN_LIFT * min(returns[part.name], 3)
+        energy[part.first : part.last] += SECTION_ENERGY_OFFSET[part.name] + RETURN_ENERGY_OFFSET * min(
+            returns[part.name], 3
+        )
         returns[part.name] += 1
     ending = parts[-1]
     energy[ending.first :] *= np.linspace(0.9, 0.6, ending.last - ending.first)
     return np.clip(energy, 0.1, 1.0)
 
 
-def energies(picture: VisualFeatures, cuts: Sequence[Cut], edges: Floats) -> Floats:
+def measure_bar_energy(features: VisualFeatures, cuts: Sequence[Cut], edges: Floats) -> Floats:
     """(B,) how much each bar's picture moves and cuts against the rest of the video, 0.1–0.9; 0.5 where all is alike.
 
     edges: (B + 1,) bar lines in seconds.
     """
     middles = (edges[:-1] + edges[1:]) / 2
-    total = np.concatenate([[0.0], np.cumsum(picture.motion)])
-    index = np.searchsorted(picture.times, edges)
-    low = np.minimum(index[:-1], len(picture.times) - 1)
+    total = np.concatenate([[0.0], np.cumsum(features.motion)])
+    index = np.searchsorted(features.times, edges)
+    low = np.minimum(index[:-1], len(features.times) - 1)
     high = np.maximum(index[1:], low + 1)
-    curves = [(_spread((total[high] - total[low]) / (high - low)), 0.7)]
+    curves = [(_normalize((total[high] - total[low]) / (high - low)), 0.7)]
     if cuts:
         reach = 1.5 * np.median(np.diff(edges))
         times = np.array([cut.time for cut in cuts])
         near = np.searchsorted(times, middles + reach) - np.searchsorted(times, middles - reach)
-        curves.append((_spread(near), 0.3))
+        curves.append((_normalize(near), 0.3))
     mixed = np.average([curve for curve, _ in curves], axis=0, weights=[share for _, share in curves])
     padded = np.pad(mixed, 2, mode="edge")
     return 0.1 + 0.8 * np.convolve(padded, np.array([1, 4, 6, 4, 1]) / 16, mode="valid")
 
 
-def _spread(curve: np.ndarray) -> Floats:
+def _normalize(curve: np.ndarray) -> Floats:
     """`curve` between its 5th and 95th percentile as 0–1; 0.5 throughout where it hardly changes."""
     low, high = np.percentile(curve, [5, 95])
     if high - low <= 0.1 * high:
@@ -92,7 +100,7 @@ def _spread(curve: np.ndarray) -> Floats:
     return np.clip((curve - low) / (high - low), 0.0, 1.0)
 
 
-def _bounds(accents: Floats, energy: Floats) -> tuple[list[int], bool]:
+def _section_bounds(accents: Floats, energy: Floats) -> tuple[list[int], bool]:
     """The bars at which passages open, with B at the end, and whether the first one is an intro."""
     B = len(accents)
     intro = B >= 7

@@ -26,7 +26,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Passage:
+class FormSection:
     """A section of the form: bars `first` ≤ bar < `last`.
 
     `name`: "intro", "A", "B", "C", "ending"; a theme's letter returns when the passage is a return of it, and then
@@ -64,7 +64,7 @@ class Plan:
     tempo: float
     tempo_map: TempoMap
     bars: tuple[Bar, ...]
-    passages: tuple[Passage, ...]
+    sections: tuple[FormSection, ...]
     hits: tuple[Hit, ...]
     energy: Floats
     missed: tuple[Cut, ...] = ()
@@ -80,8 +80,8 @@ class Plan:
         return self.tempo_map.beat_to_time([bar.start for bar in self.bars])
 
 
-def plan(
-    picture: VisualFeatures,
+def plan_piece(
+    features: VisualFeatures,
     duration: float,
     tempo: float,
     seed: int,
@@ -106,44 +106,50 @@ def plan(
             f"duration {duration:g} and tempo {tempo:g} must be positive, beats_per_bar {beats_per_bar} at least 2, "
             f"steadiness {steadiness:g} within 0 to 1"
         )
-    cuts = tuple(cut for cut in picture.cuts if 0 < cut.time < duration)
-    brief = beat_grid.Brief(cuts, duration, tempo, beats_per_bar, steadiness)
-    lay = beat_grid.chord if brief.too_short else constant_tempo.steady if steadiness == 1 else _rubato
+    cuts = tuple(cut for cut in features.cuts if 0 < cut.time < duration)
+    brief = beat_grid.PlanConstraints(cuts, duration, tempo, beats_per_bar, steadiness)
+    lay = (
+        beat_grid.final_chord_grid
+        if brief.is_too_short
+        else constant_tempo.plan_constant_tempo
+        if steadiness == 1
+        else _plan_smooth_tempo
+    )
     laid = lay(brief)
-    openings = np.concatenate([[0], np.cumsum(laid.beats)])
-    hits, missed = _meet(cuts, laid.tempo_map, openings[:-1])
-    accents = np.zeros(len(laid.beats))
+    openings = np.concatenate([[0], np.cumsum(laid.bar_lengths)])
+    hits, missed = _match_cuts(cuts, laid.tempo_map, openings[:-1])
+    accents = np.zeros(len(laid.bar_lengths))
     for hit in hits:
         if hit.downbeat:
             bar = int(np.searchsorted(openings, hit.beat))
             accents[bar] = max(accents[bar], hit.strength)
-    moved = form.energies(picture, cuts, np.minimum(laid.tempo_map.beat_to_time(openings), duration))
-    parts = form.outline(accents, moved, seed)
-    energy = form.shaped(parts, moved)
+    moved = form.measure_bar_energy(features, cuts, np.minimum(laid.tempo_map.beat_to_time(openings), duration))
+    parts = form.choose_form(accents, moved, seed)
+    energy = form.shape_energy(parts, moved)
     section = np.repeat(np.arange(len(parts)), [part.last - part.first for part in parts])
-    bars = tuple(Bar(*map(int, row)) for row in zip(openings, laid.beats, section, strict=False))
-    return Plan(duration, tempo, laid.tempo_map, bars, _passages(parts, energy), hits, energy, missed)
+    bars = tuple(Bar(*map(int, row)) for row in zip(openings, laid.bar_lengths, section, strict=False))
+    return Plan(duration, tempo, laid.tempo_map, bars, _form_sections(parts, energy), hits, energy, missed)
 
 
-def for_style(style: Style, picture: VisualFeatures, duration: float, tags: Tags, seed: int) -> Plan:
+def plan_for_style(style: Style, features: VisualFeatures, duration: float, tags: Tags, seed: int) -> Plan:
     """The plan of a piece in `style`, at the tempo that the tags name or that is usual in it."""
     tempo = tags.tempo or style.tempo[1]
-    return plan(picture, duration, tempo, seed, beats_per_bar=style.meter, steadiness=style.steadiness)
+    return plan_piece(features, duration, tempo, seed, beats_per_bar=style.beats_per_bar, steadiness=style.steadiness)
 
 
-def _rubato(brief: beat_grid.Brief) -> beat_grid.Bars:
-    return tempo_smoothing.ease(brief, variable_tempo.lay(brief))
+def _plan_smooth_tempo(brief: beat_grid.PlanConstraints) -> beat_grid.BarGrid:
+    return tempo_smoothing.smooth_tempo(brief, variable_tempo.plan_variable_tempo(brief))
 
 
-def _passages(parts: Sequence[form.Part], energy: Floats) -> tuple[Passage, ...]:
+def _form_sections(parts: Sequence[form.SectionBounds], energy: Floats) -> tuple[FormSection, ...]:
     names = [part.name for part in parts]
     return tuple(
-        Passage(name, names[:index].count(name), first, last, float(energy[first:last].mean()))
+        FormSection(name, names[:index].count(name), first, last, float(energy[first:last].mean()))
         for index, (name, first, last) in enumerate(parts)
     )
 
 
-def _meet(
+def _match_cuts(
     cuts: Sequence[Cut], tempo_map: TempoMap, downbeats: NDArray[np.integer]
 ) -> tuple[tuple[Hit, ...], tuple[Cut, ...]]:
     """The cuts that meet a beat up to the last downbeat, and those that do not."""
@@ -151,14 +157,14 @@ def _meet(
     for cut in cuts:
         beat = int(np.clip(np.rint(tempo_map.time_to_beat(cut.time)), 0, downbeats[-1]))
         offset = float(tempo_map.beat_to_time(beat)) - cut.time
-        if abs(offset) <= beat_grid.TOLERANCE:
+        if abs(offset) <= beat_grid.HIT_TOLERANCE_S:
             hits.append(Hit(cut.time, cut.strength, beat, offset, bool(np.isin(beat, downbeats))))
         else:
             missed.append(cut)
     return tuple(hits), tuple(missed)
 
 
-def facts(plan: Plan) -> dict[str, Any]:
+def describe_plan(plan: Plan) -> dict[str, Any]:
     """What the plan reached, as plain values for the sidecar; `alignment` is that of `metrics.rhythm`."""
     from v2m.analysis.cut_alignment import cut_alignment
 
@@ -173,7 +179,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "tempo_range": [round(min(tempi), 2), round(max(tempi), 2)],
         "bars": len(plan.bars),
         "irregular_bars": sum(count != regular for count in counts),
-        "form": [f"{passage.name}{passage.variant + 1 if passage.variant else ''}" for passage in plan.passages],
+        "form": [f"{passage.name}{passage.variant + 1 if passage.variant else ''}" for passage in plan.sections],
         "alignment": cut_alignment(cuts, plan.beats, plan.downbeats, duration=plan.duration).to_dict(),
         "hits": [
             {

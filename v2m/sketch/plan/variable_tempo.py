@@ -17,20 +17,20 @@ import numpy as np
 from v2m.core.timing import TempoMap
 from v2m.core.types import Floats
 from v2m.sketch.plan.beat_grid import (
-    LATE_COST,
-    LATEST,
-    RESOLUTION,
-    TURN_COST,
-    Bars,
-    Brief,
-    beats_to,
-    bends,
-    change_cost,
-    drift_cost,
-    rewards,
+    LATE_START_COST,
+    MAX_START_S,
+    STEPS_PER_BEAT,
+    TEMPO_REVERSAL_COST,
+    BarGrid,
+    PlanConstraints,
+    count_beats,
+    hit_rewards,
+    irregular_bar_mask,
+    tempo_change_cost,
+    tempo_deviation_cost,
 )
 
-WINDOW, OVERLAP = 240, 60  # beats searched at once, and of those the last ones that are searched again
+WINDOW_BEATS, OVERLAP_BEATS = 240, 60  # beats searched at once, and of those the last ones that are searched again
 
 
 class _Bar(NamedTuple):
@@ -40,55 +40,55 @@ class _Bar(NamedTuple):
     states: tuple[int, ...]
 
 
-def lay(brief: Brief) -> Bars:
+def plan_variable_tempo(brief: PlanConstraints) -> BarGrid:
     """The bars of a piece with room for at least one before the final chord."""
     bars: list[_Bar] = []
     origin, state = 0, None
     while True:
-        window = _Window(brief, origin, state)
+        window = _ViterbiWindow(brief, origin, state)
         found = window.best()
         if window.last:
             break
-        found = [bar for bar in found if bar.start < window.stop - OVERLAP * RESOLUTION]
+        found = [bar for bar in found if bar.start < window.stop - OVERLAP_BEATS * STEPS_PER_BEAT]
         bars += found[:-1]
         origin, state = found[-1].start, found[-2].states[-1]
-    return _bars(brief, bars + found)
+    return _to_bar_grid(brief, bars + found)
 
 
-def _bars(brief: Brief, bars: list[_Bar]) -> Bars:
+def _to_bar_grid(brief: PlanConstraints, bars: list[_Bar]) -> BarGrid:
     """`bars` with the last one, which has no beats yet, as the final chord at the tempo of the last beat before it."""
-    tempi = _tempi()
+    tempi = _beat_steps()
     steps = np.cumsum([bars[0].start, *(tempi[state % len(tempi)] for bar in bars for state in bar.states)])
-    times = steps * brief.step
-    last = beats_to(brief.duration - times[-1], times[-1] - times[-2])
+    times = steps * brief.step_s
+    last = count_beats(brief.duration - times[-1], times[-1] - times[-2])
     beats = (*(len(bar.states) for bar in bars[:-1]), last)
-    return Bars(beats, TempoMap(np.arange(len(times), dtype=float), times))
+    return BarGrid(beats, TempoMap(np.arange(len(times), dtype=float), times))
 
 
-def _tempi() -> np.ndarray:
+def _beat_steps() -> np.ndarray:
     """(P,) steps that a beat of each tempo lasts."""
-    low, high = Brief.bounds
-    return np.arange(int(np.ceil(RESOLUTION * low)), int(RESOLUTION * high) + 1)
+    low, high = PlanConstraints.beat_ratio_range
+    return np.arange(int(np.ceil(STEPS_PER_BEAT * low)), int(STEPS_PER_BEAT * high) + 1)
 
 
-class _Window:
+class _ViterbiWindow:
     """The search over one stretch of the piece; times are in steps from `origin`, where a bar line is.
 
     `state`: that of the beat before, None at the beginning of the piece.
     """
 
-    def __init__(self, brief: Brief, origin: int, state: int | None) -> None:
-        whole = int(brief.duration / brief.step)
+    def __init__(self, brief: PlanConstraints, origin: int, state: int | None) -> None:
+        whole = int(brief.duration / brief.step_s)
         self.brief, self.origin = brief, origin
-        self.stop = min(whole, origin + WINDOW * RESOLUTION)
+        self.stop = min(whole, origin + WINDOW_BEATS * STEPS_PER_BEAT)
         self.last = self.stop == whole
         self.size = self.stop - origin + 1
-        self.times = (origin + np.arange(self.size, dtype=float)) * brief.step
-        self.tempi = _tempi()
-        self.pad = max(brief.lengths) * int(self.tempi[-1])
+        self.times = (origin + np.arange(self.size, dtype=float)) * brief.step_s
+        self.tempi = _beat_steps()
+        self.pad = max(brief.allowed_bar_lengths) * int(self.tempi[-1])
         self.lasts = np.tile(self.tempi, 2)[:, None]  # (R, 1) steps
-        self.beat, self.down = rewards(brief.cuts, self.times)
-        self.bends = bends(brief.cuts, self.times, self.pad * brief.step if state is None else 0.0)
+        self.beat, self.down = hit_rewards(brief.cuts, self.times)
+        self.bends = irregular_bar_mask(brief.cuts, self.times, self.pad * brief.step_s if state is None else 0.0)
         self._search(state)
 
     def _search(self, state: int | None) -> None:
@@ -98,7 +98,7 @@ class _Window:
         self.before = np.full((M, R, T), -1, np.int8)  # state of the beat before the one that opens at a step
         ready = np.full((R, pad + T), -np.inf)  # best when a bar is about to open
         leave = np.full((M, R, pad + T), -np.inf)  # best when beat k of a bar has opened
-        drift = drift_cost(self.lasts / RESOLUTION)
+        drift = tempo_deviation_cost(self.lasts / STEPS_PER_BEAT)
         rows, block = np.arange(R)[:, None], int(self.tempi[0])
         for low in range(0, T, block):
             high = min(T, low + block)
@@ -110,10 +110,10 @@ class _Window:
             if low == 0:
                 ready[:, here] = self._openings(at, state)
             else:
-                opened, self.before[0, :, low:high] = self._change(self.value[:, low:high], self.brief.most_change)
+                opened, self.before[0, :, low:high] = self._change(self.value[:, low:high], self.brief.max_tempo_change)
                 ready[:, here] = opened
             leave[0, :, here] = ready[:, here] + self.beat[at] + self.down[at] - drift
-            inside, self.before[1:, :, low:high] = self._change(ended[:-1], self.brief.most_change_inside)
+            inside, self.before[1:, :, low:high] = self._change(ended[:-1], self.brief.max_tempo_change_in_bar)
             leave[1:, :, here] = inside + self.beat[at] - drift
 
     def _openings(self, at: np.ndarray, state: int | None) -> Floats:
@@ -121,11 +121,11 @@ class _Window:
         opening = np.full((len(self.lasts), len(at)), -np.inf)
         if state is None:
             late = self.times[at]
-            soon = late < min(LATEST, self.brief.periods[0])
-            opening[:, soon] = -LATE_COST * late[soon] / self.brief.period
+            soon = late < min(MAX_START_S, self.brief.beat_range_s[0])
+            opening[:, soon] = -LATE_START_COST * late[soon] / self.brief.beat_s
             return opening
         opening[state, 0] = 0.0
-        return self._change(opening, self.brief.most_change)[0]
+        return self._change(opening, self.brief.max_tempo_change)[0]
 
     def _bend(self, at: np.ndarray, ready: Floats) -> None:
         """Bars of irregular length that end at the steps `at`, at one tempo each, where they are better."""
@@ -134,9 +134,14 @@ class _Window:
         beat = np.concatenate([np.zeros(self.pad), self.beat])
         down = np.concatenate([np.zeros(self.pad), self.down])
         rows = np.arange(len(self.lasts))[:, None]
-        for m in self.brief.lengths[1:]:
+        for m in self.brief.allowed_bar_lengths[1:]:
             opens = self.pad + at - m * self.lasts
-            worth = ready[rows, opens] + down[opens] - self.brief.bend_cost(m) - m * drift_cost(self.lasts / RESOLUTION)
+            worth = (
+                ready[rows, opens]
+                + down[opens]
+                - self.brief.irregular_bar_cost(m)
+                - m * tempo_deviation_cost(self.lasts / STEPS_PER_BEAT)
+            )
             for k in range(m):
                 worth += beat[opens + k * self.lasts]
             better = worth > self.value[:, at]
@@ -150,11 +155,11 @@ class _Window:
         state = np.arange(2 * P, dtype=np.int8).reshape(2, P, 1)
         best, before = ways.copy(), np.repeat(np.broadcast_to(state, (*ways.shape[:-1], 1)), ways.shape[-1], axis=-1)
         for way, sign in ((0, -1), (1, 1)):
-            on, turned = ways[..., way, :, :], ways[..., 1 - way, :, :] - TURN_COST
+            on, turned = ways[..., way, :, :], ways[..., 1 - way, :, :] - TEMPO_REVERSAL_COST
             worth, came = np.maximum(on, turned), np.where(on >= turned, state[way], state[1 - way])
-            for jump in range(1, round(most * RESOLUTION) + 1):
+            for jump in range(1, round(most * STEPS_PER_BEAT) + 1):
                 here, there = (slice(jump, None), slice(None, -jump))[::sign]
-                paid = worth[..., there, :] - change_cost(jump / RESOLUTION)
+                paid = worth[..., there, :] - tempo_change_cost(jump / STEPS_PER_BEAT)
                 better = paid > best[..., way, here, :]
                 np.copyto(best[..., way, here, :], paid, where=better)
                 np.copyto(before[..., way, here, :], came[..., there, :], where=better)
@@ -163,7 +168,7 @@ class _Window:
     def best(self) -> list[_Bar]:
         """The bars of the best way through; the last one is only opened."""
         if self.last:
-            worth = self.value + self.beat + self.down - self.brief.ring_cost(self.brief.duration - self.times)
+            worth = self.value + self.beat + self.down - self.brief.final_chord_cost(self.brief.duration - self.times)
         else:
             worth = np.where(np.arange(self.size) >= self.size - self.pad, self.value, -np.inf)
         state, at = (int(i) for i in np.unravel_index(int(np.argmax(worth)), worth.shape))

@@ -50,11 +50,11 @@ _MOODS = {
 }
 
 
-def style_for(tags: Tags) -> Style:
+def choose_style(tags: Tags) -> Style:
     """The style that the genres name, or else the moods; cinematic where nothing does. `negative` rules styles out."""
-    barred = set(_matches(_GENRES, tags.negative))
+    barred = set(_matching_styles(_GENRES, tags.negative))
     for table, words in ((_GENRES, tags.genres), (_MOODS, tags.moods)):
-        name = next((name for name in _matches(table, words) if name not in barred), None)
+        name = next((name for name in _matching_styles(table, words) if name not in barred), None)
         if name is not None:
             return STYLES[name]
     return (
@@ -64,7 +64,7 @@ def style_for(tags: Tags) -> Style:
     )
 
 
-def _matches(table: dict[str, str], words: Iterable[str]) -> list[str]:
+def _matching_styles(table: dict[str, str], words: Iterable[str]) -> list[str]:
     """Style names for `words`, in their order; an exact style name counts before a synonym."""
     found: list[str] = []
     for word in words:

@@ -1,12 +1,12 @@
 """Cinematic: a pulse in the strings, a broad line above it, big drums as it grows."""
 
-from v2m.sketch.style import Accent, Figure, Kit, Layer, Room, Style
+from v2m.sketch.style import Accent, Figure, Kit, Layer, Reverb, Style
 
 CINEMATIC = Style(
     name="cinematic",
     tempo=(72, 94, 124),
     steadiness=0.35,
-    minor=0.75,
+    minor_probability=0.75,
     progressions={
         "major": (
             "I | V/3 | vi | IV",
@@ -26,14 +26,14 @@ CINEMATIC = Style(
     },
     cadences={"major": ("IV | Vsus4 V | I", "bVI | bVII | I"), "minor": ("bVI | bVII | i", "iv | Vsus4 V | i")},
     layers=(
-        Layer("pads", "pad", (48, 49), level=-6, low=50, high=71, voices=4, pan=-0.1),
+        Layer("pads", "pad", (48, 49), level_db=-6, low=50, high=71, voices=4, pan=-0.1),
         Layer(
             "bass",
             "bass",
             (43,),
             (Figure("7---------------", "r"), Figure("8-------6-------", "ro"), Figure("8-6-6-6-7-6-6-6-", "r")),
-            enters=0.12,
-            level=1,
+            min_energy=0.12,
+            level_db=1,
             low=31,
             high=45,
         ),
@@ -46,7 +46,7 @@ CINEMATIC = Style(
                 Figure("6-4-4-4-5-4-4-4-", "01324213"),
                 Figure("6343534353435343", "0213021402130254"),
             ),
-            level=-4,
+            level_db=-4,
             low=52,
             high=84,
             pan=0.25,
@@ -56,18 +56,18 @@ CINEMATIC = Style(
             "comp",
             (48,),
             (Figure("7...5...6...5..."), Figure("8.5.5.7.5.5.7.5."), Figure("85.585.585.585.7")),
-            enters=0.15,
-            level=-3,
+            min_energy=0.15,
+            level_db=-3,
             low=50,
             high=67,
             voices=2,
             gate=0.45,
             pan=-0.3,
         ),
-        Layer("pads", "pad", (60, 61), enters=0.66, level=-6, low=50, high=69, voices=3, pan=0.15),
-        Layer("pads", "pad", (52,), enters=0.8, level=-7, low=55, high=79, voices=3),
-        Layer("melody", "lead", (42, 60), level=4, low=60, high=79),
-        Layer("melody", "answer", (60, 73, 71), enters=0.35, level=-1, low=58, high=77, pan=0.3),
+        Layer("pads", "pad", (60, 61), min_energy=0.66, level_db=-6, low=50, high=69, voices=3, pan=0.15),
+        Layer("pads", "pad", (52,), min_energy=0.8, level_db=-7, low=55, high=79, voices=3),
+        Layer("melody", "lead", (42, 60), level_db=4, low=60, high=79),
+        Layer("melody", "answer", (60, 73, 71), min_energy=0.35, level_db=-1, low=58, high=77, pan=0.3),
     ),
     kit=Kit(
         (16,),
@@ -86,10 +86,10 @@ CINEMATIC = Style(
             {"high tom": "........66......", "mid tom": "..........77....", "low tom": "............8889"},
             {"snare": "........34455677", "kick": "........8...8..."},
         ),
-        enters=0.25,
-        level=-1,
+        min_energy=0.25,
+        level_db=-1,
     ),
-    cells=(
+    rhythm_cells=(
         "7-------6---5---",
         "7-----6-5-------",
         "7---6---7---5---",
@@ -97,11 +97,11 @@ CINEMATIC = Style(
         "7-------------5-",
         "....5---6---7---",
     ),
-    accent=Accent(("crash", "kick", "low tom"), low=57),
-    room=Room(seconds=2.6, damping=0.5, predelay=25, wet=0.3),
+    accent=Accent(("crash", "kick", "low tom"), low_program=57),
+    reverb=Reverb(rt60_s=2.6, damping=0.5, predelay_ms=25, wet_level=0.3),
     transition="swell",
-    restless=0.2,
-    silences=0.1,
-    looseness=0.008,
-    strict=True,
+    leap_probability=0.2,
+    rest_probability=0.1,
+    timing_std_beats=0.008,
+    avoid_parallels=True,
 )

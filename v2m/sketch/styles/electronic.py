@@ -1,12 +1,12 @@
 """Electronic: four on the floor, sequenced arpeggios, pads that breathe with the kick."""
 
-from v2m.sketch.style import Accent, Figure, Kit, Layer, Room, Style
+from v2m.sketch.style import Accent, Figure, Kit, Layer, Reverb, Style
 
 ELECTRONIC = Style(
     name="electronic",
     tempo=(106, 120, 136),
     steadiness=1.0,
-    minor=0.75,
+    minor_probability=0.75,
     progressions={
         "major": ("vi | IV | I | V", "I | V | vi | IV", "IV | V | vi | I/3", "IVadd9 | Iadd9 | V | vi7"),
         "minor": (
@@ -19,7 +19,7 @@ ELECTRONIC = Style(
     },
     cadences={"major": ("IV | V | I", "bVI | bVII | I"), "minor": ("bVI | bVII | i", "iv | bVII | i")},
     layers=(
-        Layer("pads", "pad", (95, 90, 50), level=-4, low=52, high=76, voices=4, pan=-0.1),
+        Layer("pads", "pad", (95, 90, 50), level_db=-4, low=52, high=76, voices=4, pan=-0.1),
         Layer(
             "bass",
             "bass",
@@ -30,8 +30,8 @@ ELECTRONIC = Style(
                 Figure("..88..88..88..88|..88..88..8.8.88", "ro"),
                 Figure("8.88.88.8.88.88.", "rrorro"),
             ),
-            enters=0.2,
-            level=-2,
+            min_energy=0.2,
+            level_db=-2,
             low=29,
             high=47,
             gate=0.8,
@@ -45,8 +45,8 @@ ELECTRONIC = Style(
                 Figure("5343534353435343", "0213024302130254"),
                 Figure("6446446446446446", "035142"),
             ),
-            enters=0.1,
-            level=-8,
+            min_energy=0.1,
+            level_db=-8,
             low=60,
             high=88,
             pan=0.35,
@@ -57,16 +57,16 @@ ELECTRONIC = Style(
             "comp",
             (90, 62, 81),
             (Figure("7..7..7...7..7.."), Figure("7..7..7.7..7..77")),
-            enters=0.6,
-            level=-7,
+            min_energy=0.6,
+            level_db=-7,
             low=55,
             high=79,
             voices=3,
             pan=-0.35,
             gate=0.6,
         ),
-        Layer("melody", "lead", (81, 80), level=-1, low=62, high=86, gate=0.9),
-        Layer("melody", "answer", (98, 10, 88), enters=0.3, level=-4, low=69, high=93, pan=-0.3),
+        Layer("melody", "lead", (81, 80), level_db=-1, low=62, high=86, gate=0.9),
+        Layer("melody", "answer", (98, 10, 88), min_energy=0.3, level_db=-4, low=69, high=93, pan=-0.3),
     ),
     kit=Kit(
         (24, 25),
@@ -85,10 +85,10 @@ ELECTRONIC = Style(
             {"clap": "........6..6..67", "kick": "........9......."},
             {"high tom": "........7..7....", "mid tom": "...........7..7.", "low tom": "..............78"},
         ),
-        enters=0.22,
-        level=0,
+        min_energy=0.22,
+        level_db=0,
     ),
-    cells=(
+    rhythm_cells=(
         "7--6--5-7--6--5-",
         "7-..5-6-..7-5---",
         "6-6-..7---5-6---",
@@ -96,11 +96,11 @@ ELECTRONIC = Style(
         "7-5-6-..7-5-6-..",
         "7-------5-6-7---",
     ),
-    accent=Accent(("crash", "kick", "clap"), low=39),
-    room=Room(seconds=1.7, damping=0.5, predelay=18, wet=0.18),
+    accent=Accent(("crash", "kick", "clap"), low_program=39),
+    reverb=Reverb(rt60_s=1.7, damping=0.5, predelay_ms=18, wet_level=0.18),
     transition="riser",
-    restless=0.3,
-    silences=0.2,
-    looseness=0.0,
-    pumping=0.7,
+    leap_probability=0.3,
+    rest_probability=0.2,
+    timing_std_beats=0.0,
+    sidechain_depth=0.7,
 )

@@ -1,12 +1,12 @@
 """Acoustic folk: a picked and a strummed guitar, an upright bass, a fiddle, a harmonica or a whistle; no drums."""
 
-from v2m.sketch.style import Accent, Figure, Layer, Room, Style
+from v2m.sketch.style import Accent, Figure, Layer, Reverb, Style
 
 FOLK = Style(
     name="acoustic folk",
     tempo=(80, 100, 126),
     steadiness=0.5,
-    minor=0.25,
+    minor_probability=0.25,
     scales={"minor": "dorian"},
     progressions={
         "major": (
@@ -35,7 +35,7 @@ FOLK = Style(
                 Figure("6-4-5-4-6-4-5-4-", "03213231"),
                 Figure("6-455-456-455-45", "032103230321"),
             ),
-            level=-1,
+            level_db=-1,
             low=48,
             high=76,
             voices=4,
@@ -47,8 +47,8 @@ FOLK = Style(
             "strum",
             (24, 25),
             (Figure("7---..5---5-6-5-"), Figure("8---5-57..575-57")),
-            enters=0.45,
-            level=-8,
+            min_energy=0.45,
+            level_db=-8,
             low=45,
             high=72,
             voices=5,
@@ -60,16 +60,16 @@ FOLK = Style(
             "bass",
             (32, 33),
             (Figure("7-------6-------", "r5"), Figure("8-----5-7---6---", "rr5a"), Figure("8---6---7---6-6-", "r5ra5")),
-            enters=0.2,
-            level=-5,
+            min_energy=0.2,
+            level_db=-5,
             low=28,
             high=48,
         ),
-        Layer("pads", "pad", (21,), enters=0.6, level=-11, low=52, high=74, voices=3, pan=0.1),
-        Layer("melody", "lead", (110, 22, 78), level=4, low=62, high=86, pan=0.1),
-        Layer("melody", "answer", (15, 105), enters=0.3, level=-1, low=60, high=81, pan=0.35),
+        Layer("pads", "pad", (21,), min_energy=0.6, level_db=-11, low=52, high=74, voices=3, pan=0.1),
+        Layer("melody", "lead", (110, 22, 78), level_db=4, low=62, high=86, pan=0.1),
+        Layer("melody", "answer", (15, 105), min_energy=0.3, level_db=-1, low=60, high=81, pan=0.35),
     ),
-    cells=(
+    rhythm_cells=(
         "7---6-5-6---5---",
         "7-5-6---7-6-5---",
         "6-6-7---5---....",
@@ -77,10 +77,10 @@ FOLK = Style(
         "..5-6-7-6---5---",
         "7---5---6-------",
     ),
-    accent=Accent(low=25, high=25),
-    room=Room(seconds=1.3, damping=0.6, predelay=14, wet=0.16),
+    accent=Accent(low_program=25, high_program=25),
+    reverb=Reverb(rt60_s=1.3, damping=0.6, predelay_ms=14, wet_level=0.16),
     transition="none",
-    restless=0.2,
-    silences=0.12,
-    looseness=0.01,
+    leap_probability=0.2,
+    rest_probability=0.12,
+    timing_std_beats=0.01,
 )

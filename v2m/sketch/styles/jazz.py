@@ -1,12 +1,12 @@
 """Jazz: a walking bass, a ride cymbal, shell voicings and a swinging horn."""
 
-from v2m.sketch.style import Accent, Figure, Kit, Layer, Room, Style
+from v2m.sketch.style import Accent, Figure, Kit, Layer, Reverb, Style
 
 JAZZ = Style(
     name="jazz",
     tempo=(92, 126, 168),
     steadiness=0.6,
-    minor=0.35,
+    minor_probability=0.35,
     scales={"minor": "dorian"},
     progressions={
         "major": (
@@ -34,23 +34,23 @@ JAZZ = Style(
                 Figure("6---..5-........|..6-....5---..5-"),
                 Figure("7-..6---..6-..5-|..6-..6---..7-6-"),
             ),
-            level=-6,
+            level_db=-6,
             low=50,
             high=72,
             voices=4,
             pan=-0.3,
             gate=0.8,
         ),
-        Layer("bass", "walk", (32,), level=1, low=28, high=50, gate=0.95),
-        Layer("melody", "lead", (66, 59, 11), level=0, low=58, high=82, pan=0.1),
-        Layer("melody", "answer", (26, 57, 0), enters=0.3, level=-3, low=57, high=79, pan=0.4),
+        Layer("bass", "walk", (32,), level_db=1, low=28, high=50, gate=0.95),
+        Layer("melody", "lead", (66, 59, 11), level_db=0, low=58, high=82, pan=0.1),
+        Layer("melody", "answer", (26, 57, 0), min_energy=0.3, level_db=-3, low=57, high=79, pan=0.4),
         Layer(
             "pads",
             "comp",
             (61, 57),
             (Figure("..........7.....|......7-......7-"),),
-            enters=0.72,
-            level=-6,
+            min_energy=0.72,
+            level_db=-6,
             low=53,
             high=74,
             voices=3,
@@ -74,10 +74,10 @@ JAZZ = Style(
             {"snare": "........4.5...6.", "kick": "............6..."},
             {"snare": "........5.5.....", "high tom": "............6...", "low tom": "..............6."},
         ),
-        enters=0.1,
-        level=3,
+        min_energy=0.1,
+        level_db=3,
     ),
-    cells=(
+    rhythm_cells=(
         "..6-5-6-7---....",
         "7---5-6-..5-6---",
         "6-5-6-7-5-4-5---",
@@ -86,12 +86,12 @@ JAZZ = Style(
         "....6-5-6---7-5-",
         "6---7-------5-6-",
     ),
-    accent=Accent(("crash", "kick"), high=0),
-    room=Room(seconds=1.2, damping=0.6, predelay=14, wet=0.14),
+    accent=Accent(("crash", "kick"), high_program=0),
+    reverb=Reverb(rt60_s=1.2, damping=0.6, predelay_ms=14, wet_level=0.14),
     transition="none",
     swing=0.64,
-    rootless=True,
-    restless=0.3,
-    silences=0.25,
-    looseness=0.01,
+    rootless_voicings=True,
+    leap_probability=0.3,
+    rest_probability=0.25,
+    timing_std_beats=0.01,
 )

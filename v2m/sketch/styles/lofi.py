@@ -1,12 +1,12 @@
 """Lo-fi: ninth chords on an electric piano, a lazy swung beat, everything a little dull, on a worn record."""
 
-from v2m.sketch.style import Accent, Figure, Kit, Layer, Room, Style
+from v2m.sketch.style import Accent, Figure, Kit, Layer, Reverb, Style
 
 LOFI = Style(
     name="lo-fi",
     tempo=(68, 78, 92),
     steadiness=0.7,
-    minor=0.5,
+    minor_probability=0.5,
     scales={"minor": "dorian"},
     progressions={
         "major": (
@@ -38,7 +38,7 @@ LOFI = Style(
                 Figure("6-----5---......|6-----..4-5-----"),
                 Figure("6--.5-..4---5-..|6-----5-..5-4---"),
             ),
-            level=-6,
+            level_db=-6,
             low=50,
             high=74,
             voices=4,
@@ -49,14 +49,14 @@ LOFI = Style(
             "bass",
             (35, 32, 33),
             (Figure("7-----..5-------", "r5"), Figure("8-----6-..5-6-5-|8---..6---5---5-", "rr5a")),
-            enters=0.15,
-            level=-2,
+            min_energy=0.15,
+            level_db=-2,
             low=28,
             high=48,
         ),
-        Layer("pads", "pad", (89, 51), enters=0.5, level=-9, low=57, high=79, voices=3, pan=0.2),
-        Layer("melody", "lead", (11, 24), level=1, low=62, high=84, pan=0.15),
-        Layer("melody", "answer", (26, 108, 5), enters=0.3, level=-2, low=60, high=81, pan=0.4),
+        Layer("pads", "pad", (89, 51), min_energy=0.5, level_db=-9, low=57, high=79, voices=3, pan=0.2),
+        Layer("melody", "lead", (11, 24), level_db=1, low=62, high=84, pan=0.15),
+        Layer("melody", "answer", (26, 108, 5), min_energy=0.3, level_db=-2, low=60, high=81, pan=0.4),
     ),
     kit=Kit(
         (8, 0),
@@ -78,10 +78,10 @@ LOFI = Style(
             {"snare": "........4.5.6.67", "kick": "........7......."},
             {"rim": "........5..5..5.", "kick": "........7......."},
         ),
-        enters=0.2,
-        level=0,
+        min_energy=0.2,
+        level_db=0,
     ),
-    cells=(
+    rhythm_cells=(
         "..6-5-6---..5---",
         "6---..5-6-------",
         "6-5-..6---5-....",
@@ -89,15 +89,15 @@ LOFI = Style(
         "6-----5-......5-",
         "..5-6---5-4-....",
     ),
-    accent=Accent(("kick", "crash"), high=11),
-    room=Room(seconds=1.2, damping=0.7, predelay=12, wet=0.16),
+    accent=Accent(("kick", "crash"), high_program=11),
+    reverb=Reverb(rt60_s=1.2, damping=0.7, predelay_ms=12, wet_level=0.16),
     transition="none",
     swing=0.6,
     swing_unit=0.5,
-    restless=0.25,
-    silences=0.25,
-    looseness=0.012,
-    dull=3600.0,
-    wobble=7.0,
-    crackle=1.0,
+    leap_probability=0.25,
+    rest_probability=0.25,
+    timing_std_beats=0.012,
+    lowpass_hz=3600.0,
+    wow_cents=7.0,
+    vinyl_noise=1.0,
 )

@@ -1,12 +1,12 @@
 """Orchestral: four-part strings, solo winds, horns and timpani; functional harmony with clean part-writing."""
 
-from v2m.sketch.style import Accent, Figure, Kit, Layer, Room, Style
+from v2m.sketch.style import Accent, Figure, Kit, Layer, Reverb, Style
 
 ORCHESTRAL = Style(
     name="orchestral",
     tempo=(76, 104, 138),
     steadiness=0.3,
-    minor=0.4,
+    minor_probability=0.4,
     progressions={
         "major": (
             "I | IV | V7 | I",
@@ -26,13 +26,13 @@ ORCHESTRAL = Style(
     },
     cadences={"major": ("ii/3 | V7 | I", "IV | I/5 V7 | I"), "minor": ("iv | V7 | i", "bVI | iiø7 V7 | i")},
     layers=(
-        Layer("pads", "pad", (48,), level=-7, low=53, high=74, voices=4, pan=-0.15),
+        Layer("pads", "pad", (48,), level_db=-7, low=53, high=74, voices=4, pan=-0.15),
         Layer(
             "bass",
             "bass",
             (43,),
             (Figure("6-------5-------", "r5"), Figure("7---5---6---5---", "r5ra"), Figure("7-5-5-5-6-5-5-5-", "rrr5")),
-            level=-1,
+            level_db=-1,
             low=33,
             high=48,
             pan=0.25,
@@ -47,8 +47,8 @@ ORCHESTRAL = Style(
                 Figure("6-4-5-4-5-4-5-4-", "01234321"),
                 Figure("6-4-5-456-4-5-45", "0213243521"),
             ),
-            enters=0.15,
-            level=-8,
+            min_energy=0.15,
+            level_db=-8,
             low=50,
             high=86,
             pan=0.3,
@@ -58,18 +58,18 @@ ORCHESTRAL = Style(
             "comp",
             (45,),
             (Figure("..5...5...5...5."), Figure("7.5.6.5.7.5.6.5.")),
-            enters=0.15,
-            level=-4,
+            min_energy=0.15,
+            level_db=-4,
             low=52,
             high=74,
             voices=3,
             pan=-0.35,
             gate=0.5,
         ),
-        Layer("pads", "pad", (60,), enters=0.55, level=-9, low=53, high=70, voices=3, pan=0.2),
-        Layer("pads", "pad", (61,), enters=0.78, level=-10, low=52, high=74, voices=3, pan=0.1),
-        Layer("melody", "lead", (68, 73, 71), level=4, low=65, high=86, pan=-0.05),
-        Layer("melody", "answer", (71, 73, 69, 42), enters=0.25, level=-2, low=55, high=79, pan=0.25),
+        Layer("pads", "pad", (60,), min_energy=0.55, level_db=-9, low=53, high=70, voices=3, pan=0.2),
+        Layer("pads", "pad", (61,), min_energy=0.78, level_db=-10, low=52, high=74, voices=3, pan=0.1),
+        Layer("melody", "lead", (68, 73, 71), level_db=4, low=65, high=86, pan=-0.05),
+        Layer("melody", "answer", (71, 73, 69, 42), min_energy=0.25, level_db=-2, low=55, high=79, pan=0.25),
     ),
     kit=Kit(
         (48,),
@@ -83,10 +83,10 @@ ORCHESTRAL = Style(
             },
         ),
         ({"snare": "........34455667"}, {"snare": "........4.4.5556", "bass drum": "........6...7..."}),
-        enters=0.5,
-        level=-5,
+        min_energy=0.5,
+        level_db=-5,
     ),
-    cells=(
+    rhythm_cells=(
         "7-----6-5---6---",
         "7---6-5-7-------",
         "6-6-6---7---5---",
@@ -94,11 +94,11 @@ ORCHESTRAL = Style(
         "6---7---6-5-4---",
         "..5-6-7-6-------",
     ),
-    accent=Accent(("cymbals", "bass drum"), low=47, high=None),
-    room=Room(seconds=2.2, damping=0.5, predelay=24, wet=0.28),
+    accent=Accent(("cymbals", "bass drum"), low_program=47, high_program=None),
+    reverb=Reverb(rt60_s=2.2, damping=0.5, predelay_ms=24, wet_level=0.28),
     transition="gliss",
-    restless=0.15,
-    silences=0.15,
-    looseness=0.008,
-    strict=True,
+    leap_probability=0.15,
+    rest_probability=0.15,
+    timing_std_beats=0.008,
+    avoid_parallels=True,
 )

@@ -18,6 +18,6 @@ PERCUSSION = Kit(
         {"snare": "........4.4.5.66", "kick": "........7......."},
         {"low tom": "........6...6.7.", "kick": "........7...7..."},
     ),
-    enters=0.4,
-    level=-9,
+    min_energy=0.4,
+    level_db=-9,
 )

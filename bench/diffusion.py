@@ -25,9 +25,9 @@ from tests.fixtures.tiny import solvers
 from tests.fixtures.tiny import sonique as tiny
 from v2m.core.types import Controls, InpaintRequest, Tags, Video
 from v2m.generators.sonique import Sonique
-from v2m.generators.sonique.denoiser import Guide, denoiser, guided
-from v2m.generators.sonique.options import Denoising, SamplerName
-from v2m.generators.sonique.unet import UNet, UNetSizes
+from v2m.generators.sonique.denoiser import CFGCondition, cfg_velocity, velocity_denoiser
+from v2m.generators.sonique.options import DiffusionSampling, SamplerName
+from v2m.generators.sonique.unet import UNet, UNetConfig
 from v2m.mappings import stable_audio
 from v2m.media.audio import save
 from v2m.models.conditioning import Condition
@@ -39,10 +39,10 @@ SIGMA = 3.0
 
 def real(device: torch.device) -> tuple[UNet, OobleckAutoencoder, stable_audio.StableAudioConfig]:
     """The published sizes with random weights."""
-    settings = stable_audio.parse_config(tiny.published())
+    settings = stable_audio.parse_config(tiny.published_config())
     torch.manual_seed(0)
     with torch.device(device):
-        network = UNet(UNetSizes(**settings.unet)).eval().requires_grad_(False)
+        network = UNet(UNetConfig(**settings.unet)).eval().requires_grad_(False)
         autoencoder = OobleckAutoencoder(settings.autoencoder).eval().requires_grad_(False)
     return network, autoencoder, settings
 
@@ -51,10 +51,10 @@ def step(
     network: UNet, settings: stable_audio.StableAudioConfig, takes: int, device: torch.device
 ) -> Callable[[], Any]:
     """One guided question to the model."""
-    sizes, frames = network.sizes, settings.window_samples // settings.hop_length
+    sizes, frames = network.config, settings.window_samples // settings.hop_length
     mask = torch.arange(sizes.tokens, device=device)[None] < 20
     words = Condition(torch.randn(1, sizes.tokens, sizes.context, device=device), mask)
-    denoise = denoiser(guided(network, Guide(words, None, 6.0, 0.4)))
+    denoise = velocity_denoiser(cfg_velocity(network, CFGCondition(words, None, 6.0, 0.4)))
     x = SIGMA * torch.randn(takes, sizes.latent, frames, device=device)
     return lambda: denoise(x, SIGMA)
 
@@ -75,14 +75,16 @@ def sampler_differences() -> dict[str, float]:
     found = {}
     names: tuple[SamplerName, ...] = get_args(SamplerName)
     for name in names:
-        pairs = [solvers.compared(name, steps) for steps in STEPS]
+        pairs = [solvers.compare_with_reference(name, steps) for steps in STEPS]
         found[name] = max(float(np.abs(ours - wanted).max() / np.abs(wanted).max()) for ours, wanted in pairs)
     return found
 
 
 def outside(folder: Path) -> float:
     """How much changes outside of parts that are written anew."""
-    generator = Sonique(model=str(tiny.write(folder / "model")), sampling=Denoising(steps=4), overlap=0.3, device="cpu")
+    generator = Sonique(
+        model=str(tiny.write(folder / "model")), sampling=DiffusionSampling(steps=4), overlap=0.3, device="cpu"
+    )
     video = Video(Path("clip.mp4"), "mp4", "h264", 16, 16, 0, 25.0, 4.0, np.zeros(1), 0.0, ())
     earlier = generator.generate(video, Tags(genres=["rock"]), 1).audio
     save(earlier, folder / "earlier.wav")

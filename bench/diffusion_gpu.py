@@ -20,7 +20,7 @@ import torch
 from tests.fixtures.tiny import sonique as tiny
 from v2m.core.types import Tags, Video
 from v2m.generators.sonique import Sonique
-from v2m.generators.sonique.options import Denoising
+from v2m.generators.sonique.options import DiffusionSampling
 
 SECONDS = 23.0
 TAGS = Tags(instruments=["piano", "strings"], genres=["ambient"], tempo=90)
@@ -29,7 +29,11 @@ TAGS = Tags(instruments=["piano", "strings"], genres=["ambient"], tempo=90)
 def measured(folder: Path, options: argparse.Namespace, takes: int, **settings: Any) -> tuple[float, float]:
     """Seconds of the second run, and GiB of the device at the peak of both."""
     generator = Sonique(
-        model=str(folder), sampling=Denoising(steps=options.steps), device=options.device, keep_loaded=True, **settings
+        model=str(folder),
+        sampling=DiffusionSampling(steps=options.steps),
+        device=options.device,
+        keep_loaded=True,
+        **settings,
     )
     video = Video(Path("clip.mp4"), "mp4", "h264", 16, 16, 0, 25.0, options.seconds, np.zeros(1), 0.0, ())
     gpu = options.device.startswith("cuda")
@@ -42,7 +46,7 @@ def measured(folder: Path, options: argparse.Namespace, takes: int, **settings: 
         scores = generator.takes(video, TAGS, [10 * run + take for take in range(takes)])
         took = time.perf_counter() - begun
         assert all(np.isfinite(score.audio.samples).all() for score in scores)
-    generator._player.release()
+    generator._engine.release()
     return took, torch.cuda.max_memory_allocated() / 2**30 if gpu else 0.0
 
 
@@ -56,7 +60,7 @@ def main() -> None:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device")
     with tempfile.TemporaryDirectory() as name:
-        folder = tiny.write(Path(name) / "model", tiny.settings() if options.tiny else tiny.published())
+        folder = tiny.write(Path(name) / "model", tiny.make_config() if options.tiny else tiny.published_config())
         given = {"overlap": 0.3} if options.tiny else {}
         ways = {"one": (1, {}), "four": (4, {}), "low_memory": (1, {"low_memory": True})}
         found = {way: measured(folder, options, takes, **given, **more) for way, (takes, more) in ways.items()}

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from tests.fixtures.tiny import sonique as tiny
 from v2m.generators.sonique import samplers
-from v2m.generators.sonique.denoiser import Guide, guided
+from v2m.generators.sonique.denoiser import CFGCondition, cfg_velocity
 from v2m.generators.sonique.options import SamplerName
-from v2m.generators.sonique.unet import UNet, UNetSizes
+from v2m.generators.sonique.unet import UNet, UNetConfig
 from v2m.mappings import stable_audio
 from v2m.models.conditioning import Condition
 from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
@@ -69,7 +69,7 @@ def network(adp: Any, config: dict[str, Any]) -> tuple[Any, UNet]:
     with torch.no_grad():
         for value in there.parameters():
             value.add_(0.02 * torch.randn_like(value))
-    ours = UNet(UNetSizes(**stable_audio.parse_config(config).unet)).eval()
+    ours = UNet(UNetConfig(**stable_audio.parse_config(config).unet)).eval()
     ours.load_state_dict(there.state_dict())
     return there, ours
 
@@ -102,7 +102,7 @@ def apart(ours: Tensor, there: Tensor) -> float:
 
 
 def guidance(there: Any, ours: UNet, given: dict[str, Any]) -> dict[str, float]:
-    x, time = torch.randn(2, ours.sizes.latent, 64), torch.tensor([0.3, 0.9])
+    x, time = torch.randn(2, ours.config.latent, 64), torch.tensor([0.3, 0.9])
     found = {"unet": apart(ours(x, time, given["embedding"], given["embedding_mask"]), there(x, time, **given))}
     more = {"embedding_scale": 6.0, "batch_cfg": True, "rescale_cfg": True, "scale_phi": 0.4}
     wanted, other = (
@@ -110,8 +110,10 @@ def guidance(there: Any, ours: UNet, given: dict[str, Any]) -> dict[str, float]:
         for which in ("", "negative_")
     )
     both = {name: value for name, value in given.items() if not name.startswith("negative_")}
-    found["guidance"] = apart(guided(ours, Guide(wanted, None, 6.0, 0.4))(x, time), there(x, time, **both, **more))
-    negative = guided(ours, Guide(wanted, other, 6.0, 0.4))
+    found["guidance"] = apart(
+        cfg_velocity(ours, CFGCondition(wanted, None, 6.0, 0.4))(x, time), there(x, time, **both, **more)
+    )
+    negative = cfg_velocity(ours, CFGCondition(wanted, other, 6.0, 0.4))
     return found | {"negative": apart(negative(x, time), there(x, time, **given, **more))}
 
 
@@ -144,9 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--packages", type=Path, required=True)
     found = libraries(parser.parse_args().packages)
-    config = tiny.settings()
+    config = tiny.make_config()
     there, ours = network(found["adp"], config)
-    width, tokens = ours.sizes.context, ours.sizes.tokens
+    width, tokens = ours.config.context, ours.config.tokens
     given = {f"{which}embedding": torch.randn(1, tokens, width).expand(2, -1, -1) for which in ("", "negative_")}
     given |= {
         f"{which}embedding_mask": (torch.arange(tokens) % 7 < many).float()[None].expand(2, -1)
@@ -156,9 +158,9 @@ def main() -> None:
     names: tuple[SamplerName, ...] = get_args(SamplerName)
     differences |= {name: sampled(found["sampling"], name) for name in names}
     with torch.device("meta"):
-        published = tiny.published()
+        published = tiny.published_config()
         whole = found["adp"].UNetCFG1d(**published["model"]["diffusion"]["config"]).state_dict()
-        mine = UNet(UNetSizes(**stable_audio.parse_config(published).unet)).state_dict()
+        mine = UNet(UNetConfig(**stable_audio.parse_config(published).unet)).state_dict()
     same = {name: value.shape for name, value in whole.items()} == {name: value.shape for name, value in mine.items()}
     for name, value in differences.items():
         print(f"{name:24} {value:.1e}")

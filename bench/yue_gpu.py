@@ -26,9 +26,9 @@ from tests.fixtures.tiny import xcodec, yue_tokenizer
 from v2m.core.timing import codec_frames, sample_count
 from v2m.core.types import Tags
 from v2m.generators.yue import audio, stage1, stage2
-from v2m.generators.yue.lyrics import Part, blank
-from v2m.generators.yue.prompt import Prompt
-from v2m.generators.yue.stage1 import Passage
+from v2m.generators.yue.lyrics import LyricsSection, instrumental_sections
+from v2m.generators.yue.prompt import PromptEncoder
+from v2m.generators.yue.stage1 import SectionPlan
 from v2m.generators.yue.tokenizer import Tokenizer
 from v2m.generators.yue.tokens import FRAME_RATE
 from v2m.pretrained.codecs.xcodec import XCodec
@@ -80,22 +80,22 @@ def in_memory(config: LlamaConfig) -> Iterator[LlamaForCausalLM]:
 def make_music(folder: Path, seconds: float, song: bool, graph: bool) -> dict[str, float]:
     """Seconds of each part of the work."""
     took: dict[str, float] = {}
-    prompt = Prompt(Tokenizer(folder / "tokenizer.model"))
+    prompt = PromptEncoder(Tokenizer(folder / "tokenizer.model"))
     frames = codec_frames(seconds, FRAME_RATE)
-    parts = [Part("verse", "happy sun\nthe music from the sun")] if song else blank(1)
+    parts = [LyricsSection("verse", "happy sun\nthe music from the sun")] if song else instrumental_sections(1)
     head = prompt.head(Tags(genres=["cinematic"], vocals=song), parts)
     with in_memory(STAGE_1) as model, timed(took, "stage1"):
         silence = None if song else 0
-        (written,) = stage1.write(
-            model, prompt, head, [Passage(parts[0], frames)], seed=0, silence=silence, graph=graph
+        (written,) = stage1.generate_codes(
+            model, prompt, head, [SectionPlan(parts[0], frames)], seed=0, silence_code=silence, use_graph=graph
         )
         tracks = written.cpu()
     stems: dict[str, Tensor] = {"vocals": tracks[0]} if song else {}
     stems["instrumental"] = tracks[1]
     with in_memory(STAGE_2) as model, timed(took, "stage2"):
-        codes = dict(zip(stems, stage2.refine(model, list(stems.values()), graph=graph), strict=True))
+        codes = dict(zip(stems, stage2.refine(model, list(stems.values()), use_graph=graph), strict=True))
     device = torch.device("cuda")
-    codec, decoders = XCodec.load(folder / "codec", device), audio.vocoders(folder / "codec", codes, device)
+    codec, decoders = XCodec.load(folder / "codec", device), audio.load_vocoders(folder / "codec", codes, device)
     with timed(took, "decoding"):
         audio.render(codes, codec, decoders, sample_count(seconds, audio.SAMPLE_RATE))
     return took
@@ -111,8 +111,8 @@ def main() -> None:
         raise SystemExit("this needs a CUDA device")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        yue_tokenizer.make(folder / "tokenizer.model")
-        xcodec.make(folder / "codec", sizes=FULL)
+        yue_tokenizer.write(folder / "tokenizer.model")
+        xcodec.write(folder / "codec", sizes=FULL)
         make_music(folder, 2.0, arguments.song, not arguments.eager)  # kernels are chosen and compiled
         torch.cuda.reset_peak_memory_stats()
         took = make_music(folder, arguments.seconds, arguments.song, not arguments.eager)

@@ -39,9 +39,9 @@ from tests.fixtures.tiny import yue_lm, yue_tokenizer
 from v2m.core.timing import codec_frames
 from v2m.core.types import Tags
 from v2m.generators.yue import stage1, tokens
-from v2m.generators.yue.lyrics import blank
-from v2m.generators.yue.prompt import Prompt
-from v2m.generators.yue.stage1 import Passage, Settings
+from v2m.generators.yue.lyrics import instrumental_sections
+from v2m.generators.yue.prompt import PromptEncoder
+from v2m.generators.yue.stage1 import SectionPlan, YuESampling
 from v2m.generators.yue.tokenizer import Tokenizer
 from v2m.models.inference.sampling import gumbel_argmax
 
@@ -71,10 +71,16 @@ class Output(SimpleNamespace):
 
 @torch.inference_mode()
 def separately(
-    model: LlamaForCausalLM, prompt: Prompt, head: Sequence[int], passages: Sequence[Passage], *, seed: int, whole: bool
+    model: LlamaForCausalLM,
+    prompt: PromptEncoder,
+    head: Sequence[int],
+    passages: Sequence[SectionPlan],
+    *,
+    seed: int,
+    whole: bool,
 ) -> list[Tensor]:
     """What `stage1.write` writes, each branch by itself."""
-    settings, branch = Settings(), Branch(model, whole)
+    settings, branch = YuESampling(), Branch(model, whole)
     penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
     narrowing = (
         TemperatureLogitsWarper(settings.temperature),
@@ -84,12 +90,12 @@ def separately(
     context, cache, found = list(head), None, list[Tensor]()
     for number, passage in enumerate(passages):
         unread = context[cache.get_seq_length() :] if cache is not None else context[:]
-        opening = prompt.section(passage.part)
-        guidance = UnbatchedClassifierFreeGuidanceLogitsProcessor(settings.guidance[min(number, 1)], branch)
-        generator = stage1._generator(seed, number, torch.device("cpu"))
+        opening = prompt.section(passage.lyrics)
+        guidance = UnbatchedClassifierFreeGuidanceLogitsProcessor(settings.cfg_scale[min(number, 1)], branch)
+        generator = stage1._section_generator(seed, number, torch.device("cpu"))
         ids, written = torch.tensor([unread + opening]), list[int]()
         chosen = choices([*context, *opening])
-        for _ in range(2 * passage.frames):
+        for _ in range(2 * passage.num_frames):
             out = branch(ids, cache)
             cache = out.past_key_values
             last = torch.tensor([[tokens.XCODEC]]) if not written else ids
@@ -126,28 +132,28 @@ def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return int((ids == others).long().cumprod(0).sum()) / len(ids)
 
 
-def measure(model: LlamaForCausalLM, prompt: Prompt, seconds: float, seed: int) -> dict[str, Any]:
+def measure(model: LlamaForCausalLM, prompt: PromptEncoder, seconds: float, seed: int) -> dict[str, Any]:
     """Prints the times; returns the last line's figures. `model` is in float32, and in bfloat16 when it returns."""
-    parts = blank(2)
-    passages = [Passage(part, codec_frames(seconds, tokens.FRAME_RATE)) for part in parts]
+    parts = instrumental_sections(2)
+    passages = [SectionPlan(part, codec_frames(seconds, tokens.FRAME_RATE)) for part in parts]
     head = prompt.head(Tags(genres=["cinematic"], instruments=["piano"]), parts)
 
     def ours(silence: int | None = None) -> list[Tensor]:
-        return stage1.write(model, prompt, head, passages, seed=seed, silence=silence)
+        return stage1.generate_codes(model, prompt, head, passages, seed=seed, silence_code=silence)
 
     def theirs(whole: bool = False) -> list[Tensor]:
         return separately(model, prompt, head, passages, seed=seed, whole=whole)
 
-    stage1.write(model, prompt, head, [Passage(parts[0], 5)], seed=0)  # a warming run
+    stage1.generate_codes(model, prompt, head, [SectionPlan(parts[0], 5)], seed=0)  # a warming run
     fast, fast_s = timed(ours, "one forward for both branches")
     _, instrumental_s = timed(lambda: ours(SILENCE), "the same, instrumental")
     slow, slow_s = timed(theirs, "two passes, the same 1024 logits")
     whole, whole_s = timed(lambda: theirs(whole=True), "two passes, the whole vocabulary")
     torch.nn.Module.to(model, torch.bfloat16)
-    stage1.write(model, prompt, head, [Passage(parts[0], 5)], seed=0)
+    stage1.generate_codes(model, prompt, head, [SectionPlan(parts[0], 5)], seed=0)
     half, half_s = timed(ours, "one forward, bfloat16")
     slow_half, slow_half_s = timed(theirs, "two passes, bfloat16")
-    count = sum(2 * each.frames for each in passages)
+    count = sum(2 * each.num_frames for each in passages)
     return {
         "speedup": round(slow_s / fast_s, 2),
         "identical": same(fast, slow) == same(fast, whole) == 1.0,
@@ -172,9 +178,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         shape = {"hidden": options.hidden, "heads": 16, "kv_heads": 2, "ffn": 11 * options.hidden // 4}
-        path = yue_lm.make(Path(folder), layers=options.layers, **shape)
+        path = yue_lm.write(Path(folder), layers=options.layers, **shape)
         model = LlamaForCausalLM.from_pretrained(path).eval()
-        prompt = Prompt(Tokenizer(yue_tokenizer.make(path / "tokenizer.model")))
+        prompt = PromptEncoder(Tokenizer(yue_tokenizer.write(path / "tokenizer.model")))
     figures = measure(model, prompt, options.seconds, options.seed)
     print(json.dumps(figures))
     sys.exit(0 if figures["identical"] else 1)

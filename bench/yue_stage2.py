@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from tests.fixtures.tiny import yue_lm
 from v2m.generators.yue.stage2 import refine
-from v2m.generators.yue.tokens import CODEBOOKS, CODES, EOA, FRAME_RATE, SOA, STAGE_1, STAGE_2, first_id
+from v2m.generators.yue.tokens import CODEBOOK_SIZE, EOA, FRAME_RATE, NUM_CODEBOOKS, SOA, STAGE_1, STAGE_2, first_id
 
 Result = TypeVar("Result")
 
@@ -38,7 +38,7 @@ class _Slots(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         low = first_id(1 + input_ids.shape[1] - self.begin)
         allowed = torch.full_like(scores, -torch.inf)
-        allowed[:, low : low + CODES] = scores[:, low : low + CODES]
+        allowed[:, low : low + CODEBOOK_SIZE] = scores[:, low : low + CODEBOOK_SIZE]
         return allowed
 
 
@@ -63,8 +63,8 @@ def _windows(model: Any, windows: Tensor) -> Tensor:
         found = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            min_new_tokens=CODEBOOKS - 1,
-            max_new_tokens=CODEBOOKS - 1,
+            min_new_tokens=NUM_CODEBOOKS - 1,
+            max_new_tokens=NUM_CODEBOOKS - 1,
             do_sample=False,
             eos_token_id=EOA,
             pad_token_id=EOA,
@@ -72,8 +72,8 @@ def _windows(model: Any, windows: Tensor) -> Tensor:
         )
         assert isinstance(found, Tensor)
         ids = found
-    offsets = torch.tensor([first_id(book) for book in range(CODEBOOKS)])
-    return ids[:, begin:].view(len(windows), -1, CODEBOOKS) - offsets
+    offsets = torch.tensor([first_id(book) for book in range(NUM_CODEBOOKS)])
+    return ids[:, begin:].view(len(windows), -1, NUM_CODEBOOKS) - offsets
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:
@@ -96,7 +96,7 @@ def main() -> None:
     logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         dims = {"hidden": given.hidden, "layers": given.layers, "heads": given.heads, "kv_heads": given.heads // 8}
-        made = yue_lm.make(Path(folder), yue_lm.STAGE_2, ffn=given.hidden * 11 // 4, **dims)
+        made = yue_lm.write(Path(folder), yue_lm.STAGE_2_VOCAB, ffn=given.hidden * 11 // 4, **dims)
         figures = measure(LlamaForCausalLM.from_pretrained(made), given.frames, given.windows, given.rows)
     print(json.dumps(figures))
     sys.exit(0 if figures["identical"] else 1)
@@ -106,7 +106,7 @@ def measure(model: Any, frames: int, windows: int, rows: int) -> dict[str, float
     """Prints the table; returns the last line's figures."""
     millions = sum(weight.numel() for weight in model.parameters()) / 1e6
     random = torch.Generator().manual_seed(1)
-    stream = torch.randint(CODES, (frames * max(windows, rows),), generator=random)
+    stream = torch.randint(CODEBOOK_SIZE, (frames * max(windows, rows),), generator=random)
     compared = stream[: frames * windows]
 
     def fast(given: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        weights = v2b.make_yue(folder / "weights")
+        weights = v2b.write_yue(folder / "weights")
         videollama.make_native(weights / "tagger", answer=videollama.BOTH)
         song = folder / "song.txt"
         song.write_text("[verse]\nhappy sun\n\n[chorus]\nthe music from the sun\n")

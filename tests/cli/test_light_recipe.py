@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
     ("recipe", "flags", "code"),
     [
         ("v2b", ["--help"], 0),
-        ("v2b", ["--generator.section", "40", "README.md"], 2),
+        ("v2b", ["--generator.max_section", "40", "README.md"], 2),
         ("v2b", ["README.md"], 3),  # which is no video
         ("musicgen", ["--generator.stride", "40", "README.md"], 2),
         ("musicgen", ["README.md"], 3),

@@ -18,8 +18,8 @@ from v2m.cli.score import main
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipelines")
-    tiny.ace_step(folder / "acestep")
-    tiny.stable_audio(folder / "stableaudio")
+    tiny.write_ace_step(folder / "acestep")
+    tiny.write_stable_audio(folder / "stableaudio")
     return folder
 
 
@@ -74,7 +74,7 @@ def test_a_tune_is_followed_and_takes_are_kept(clip: Path, models: Path) -> None
         ("acestep", ["--melody", "README.md"], 2, "cannot be read as sound"),
         ("acestep", ["--stems"], 2, "cannot do --stems"),
         ("acestep", ["--generator.steps", "0"], 2, "steps 0 must lie between 1 and 1000"),
-        ("acestep", ["--generator.metre", "5"], 2, "metre"),
+        ("acestep", ["--generator.meter", "5"], 2, "meter"),
         ("acestep", ["--generator.device", "tpu"], 2, "device 'tpu' is none of this machine's"),
         ("stableaudio", ["--generator.model", "no/such/folder/at/all"], 4, "there is no folder"),
         ("stableaudio", ["--generator.model", "tests"], 4, "lacks model_index.json"),

@@ -50,7 +50,7 @@ def test_the_rest_of_a_wav_stays_and_the_beats_go_on(folder: Path, tmp_path: Pat
     assert packets(tmp_path / "new.mp4") == packets(EXAMPLE)
     for name in ("beats", "downbeats", "sections", "key", "style", "progressions"):
         assert record["music"][name] == before["music"][name]
-    assert record["music"]["regenerated"] == [BEGIN, END]
+    assert record["music"]["inpainted"] == [BEGIN, END]
     assert [row["seed"] for row in record["music"]["takes"]] == [before["seed"], 5]
 
 
@@ -66,7 +66,7 @@ def test_the_output_itself_is_kept_and_replaced(folder: Path, tmp_path: Path) ->
     for name in ("old.mp4", "old.json"):
         shutil.copy(folder / name, tmp_path)
     record = score(tmp_path / "old.mp4", "--regenerate", f"{BEGIN}:{END}", "--seed", "5", "--overwrite")
-    assert record["music"]["kept"] == str(tmp_path / "old.mp4")
+    assert record["music"]["inpaint_source"] == str(tmp_path / "old.mp4")
     old, new = heard(folder / "old.wav"), heard(tmp_path / "old.wav")
     near = [
         np.corrcoef(old[0, round(low * RATE) : round(high * RATE)], new[0, round(low * RATE) : round(high * RATE)])[

@@ -122,13 +122,13 @@ def test_drums_and_bass_are_left_out_of_a_tune_where_that_can_be(
     music = []
     for told in ("the whole sound", "vocals and other, told apart by adefossez/HTDemucs"):
         record = score(clip, weights / "melody", "--end", "0.8", "--melody", str(tune))
-        assert record["music"]["melody_heard"] == told
+        assert record["music"]["melody_source"] == told
         music.append(heard(clip.with_name("cuts.v2m.mp4"))[0])
         demucs.write_pickled(tmp_path / "HTDemucs")
     used = record["weights"][-1]
     assert (used["name"], used["license"]) == ("adefossez/HTDemucs", "MIT")
     assert not np.array_equal(*music)
-    assert score(clip, weights / "melody", "--end", "0.8")["music"]["melody_heard"] is None
+    assert score(clip, weights / "melody", "--end", "0.8")["music"]["melody_source"] is None
 
 
 def test_takes_of_one_loaded_model_differ_and_the_best_is_used(clip: Path, weights: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_part_that_is_chosen_on_the_picture_is_written_anew(visitor: Visitor, 
     visitor.find("#files a[download$='.v2m.json']").click()
     found = tmp_path / "bunny_wakes.v2m.json"
     visitor.wait(found.is_file, "nothing was downloaded")
-    assert json.loads(found.read_text())["music"]["regenerated"] == [begin, end]
+    assert json.loads(found.read_text())["music"]["inpainted"] == [begin, end]
 
 
 def test_seconds_that_are_typed_choose_a_part_and_wrong_ones_are_told(visitor: Visitor) -> None:

@@ -31,7 +31,7 @@ from v2m.core.types import SamplingConfig, Tags
 from v2m.data.module import ShardData
 from v2m.data.predict_data import VideoDataModule
 from v2m.data.schema import META, Manifest
-from v2m.generators.in_memory import Trained
+from v2m.generators.in_memory import InMemoryGenerator
 from v2m.generators.musicgen import MusicGen
 from v2m.generators.vidmuse import VidMuse
 from v2m.media import video
@@ -130,7 +130,7 @@ def test_it_plays_what_its_exported_checkpoint_plays(
 
     other = Path(shutil.copy(media / "cuts.mp4", tmp_path / "other.mp4"))
     windows = ["--generator.window", "1.5", "--generator.stride", "0.9", "--generator.device", "cpu"]
-    recipe = ["--recipe", "vidmuse", "--generator.checkpoint", str(made.exported), "--config", str(made.tagger)]
+    recipe = ["--recipe", "vidmuse", "--generator.model", str(made.exported), "--config", str(made.tagger)]
     assert score.main([str(other), *recipe, *windows, "--seed", "3", "--quiet"]) == 0
     assert sound(tmp_path / "out/a.v2m.mp4") == sound(tmp_path / "other.v2m.mp4") == sound(tmp_path / "out/b/a.v2m.mp4")
 
@@ -159,7 +159,7 @@ def test_one_checkpoint_is_led_by_words_by_pictures_or_by_both(made: Made, media
         return [generator.generate(each, said, 3).audio.samples.tobytes() for each in clips for said in tags]
 
     both, words, pictures = (
-        played(VidMuse(checkpoint=name, sampling=sampling, **how))
+        played(VidMuse(model=name, sampling=sampling, **how))
         for sampling in (
             SamplingConfig(),
             SamplingConfig(video_cfg_scale=0.0),
@@ -217,7 +217,7 @@ def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_
     )
     tags, device = Tags(genres="jazz"), torch.device("cpu")
     own, merged, before = (
-        Trained(each, "a model", device, precision="fp32").generate(clip, tags, 3).audio.samples
+        InMemoryGenerator(each, "a model", device, precision="fp32").generate(clip, tags, 3).audio.samples
         for each in (module.made.eval(), plain, start)
     )
     assert np.array_equal(own, merged)

@@ -59,8 +59,8 @@ def test_the_sidecar_says_what_was_told_and_by_which_weights(
 ) -> None:
     _, record = scored
     music = record["music"]
-    assert (music["prompt"], music["unwanted"]) == ("guitar, drums, rock, calm, d major, 140 bpm", "noise")
-    assert (music["sampler"], music["steps"], music["sigmas"], music["guidance"]) == ("dpmpp-2m-sde", 4, [50, 0.03], 6)
+    assert (music["prompt"], music["negative_prompt"]) == ("guitar, drums, rock, calm, d major, 140 bpm", "noise")
+    assert (music["sampler"], music["steps"], music["sigmas"], music["cfg_scale"]) == ("dpmpp-2m-sde", 4, [50, 0.03], 6)
     assert (music["windows"][0], music["windows"][-1][1]) == ([0, 1.024], pytest.approx(4, abs=0.02))
     assert len(music["window_seeds"]) == len(music["windows"]) == 6
     model, clap = record["weights"]
@@ -90,7 +90,7 @@ def test_a_part_is_written_anew_from_a_take_that_was_kept(clip: Path, weights: P
     np.testing.assert_array_equal(made[:, :low], kept[:, :low])
     np.testing.assert_array_equal(made[:, high:], kept[:, high:])
     assert np.abs(made - kept)[:, low:high].mean() > 0.02
-    assert record["music"]["regenerated"] == [1.5, 2.5]
+    assert record["music"]["inpainted"] == [1.5, 2.5]
     assert len(record["settings"]["previous_sha256"]) == 64
 
 
@@ -99,7 +99,7 @@ def test_a_part_of_the_output_itself_is_written_anew(scored: tuple[Path, dict[st
     before = heard(clip.with_name("cuts.v2m.mp4"))
     record = score(clip, weights, "--regenerate", "1:2", "--seed", "5", "--mix.fade_out", "0")
     after, rate = heard(clip.with_name("cuts.v2m.mp4")), record["mix"]["sample_rate"]
-    assert record["music"]["kept"] == str(clip.with_name("cuts.v2m.mp4"))
+    assert record["music"]["inpaint_source"] == str(clip.with_name("cuts.v2m.mp4"))
     gain = float((after[0, : rate // 2] * before[0, : rate // 2]).sum() / (before[0, : rate // 2] ** 2).sum())
     likeness = [
         np.corrcoef(before[0, low:high], after[0, low:high])[0, 1]

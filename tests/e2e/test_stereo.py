@@ -55,7 +55,7 @@ def test_a_stereo_model_is_learned_exported_and_played(
     lm = V2M.from_pretrained(str(tmp_path / "made")).config.lm
     assert (lm.channels, lm.num_codebooks, lm.delay_pattern) == (2, 8, (0, 0, 1, 1, 2, 2, 3, 3))
     windows = ["--generator.window", "1", "--generator.stride", "0.5", "--quiet", "--end", "1.5"]
-    assert infer([str(clip), "--recipe", "vidmuse", "--generator.checkpoint", str(tmp_path / "made"), *windows]) == 0
+    assert infer([str(clip), "--recipe", "vidmuse", "--generator.model", str(tmp_path / "made"), *windows]) == 0
     music, _ = heard(clip.with_name("cuts.v2m.mp4"))
     assert not np.allclose(music[0], music[1], atol=1e-3)
 

@@ -32,7 +32,7 @@ def score(clip: Path, weights: Path, *flags: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def instrumental(media: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     clip = Path(shutil.copy(media / "cuts.mp4", tmp_path_factory.mktemp("scored")))
-    return clip, score(clip, weights, "--stems", "--generator.section", "2", "--seed", "4")
+    return clip, score(clip, weights, "--stems", "--generator.max_section", "2", "--seed", "4")
 
 
 def test_the_picture_is_untouched_and_the_music_as_long(instrumental: tuple[Path, dict[str, Any]]) -> None:
@@ -89,7 +89,7 @@ def test_without_words_the_taggers_own_are_sung_even_where_all_tags_are_given(cl
         "vocals": "true",
     }
     flags = [word for name, value in given.items() for word in (f"--tags.{name}", value)]
-    record = score(clip, weights, *flags, "--end", "1.0", "--stems", "--generator.section", "1")
+    record = score(clip, weights, *flags, "--end", "1.0", "--stems", "--generator.max_section", "1")
     assert record["tags"]["lyrics"] == SONG
     assert record["music"]["lyrics"] == ["Over the hill we fly\nUnder the open sky"]
     assert sorted(record["music"]["stems"]) == ["instrumental", "vocals"]
@@ -116,7 +116,7 @@ def test_the_clips_own_sound_serves_as_reference(clip: Path, weights: Path) -> N
     [
         (["--midi"], (2, "cannot do --midi; it can do --reference, --stems")),
         (["--tags.vocals", "true", "--tags.lyrics", "[yodel] la"], (2, "line 1 has [yodel]")),
-        (["--generator.section", "40"], (2, "section 40 s must lie between 1 and 30")),
+        (["--generator.max_section", "40"], (2, "max_section 40 s must lie between 1 and 30")),
         (["--generator.stage2", "no/such/folder/at/all"], (4, "there is no folder 'no/such/folder/at/all'")),
         (["--generator.bits", "3"], (2, "bits")),
         (["--generator.device", "tpu"], (2, "device 'tpu' is none of this machine's")),

@@ -48,7 +48,7 @@ def test_a_video_gets_music_of_its_length_by_the_official_files_in_their_place(c
     assert [each["name"] for each in record["weights"]] == ["Zeyue7/VidMuse", "facebook/encodec_32khz"]
     assert {"state_dict.bin"} <= record["weights"][0]["sha256"].keys()
     written = clip.with_name("cuts.v2m.mp4").read_bytes()
-    again = score(clip, "--generator.checkpoint", str(weights / "own"))
+    again = score(clip, "--generator.model", str(weights / "own"))
     assert again["music"]["windows"] == music["windows"]
     assert len(clip.with_name("cuts.v2m.mp4").read_bytes()) == pytest.approx(len(written), rel=0.01)
 
@@ -56,8 +56,8 @@ def test_a_video_gets_music_of_its_length_by_the_official_files_in_their_place(c
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--generator.checkpoint", "musicgen"], (2, "does not see: give it to the recipe musicgen")),
-        (["--generator.checkpoint", "no/such/folder/at/all"], (4, "there is no folder 'no/such/folder/at/all'")),
+        (["--generator.model", "musicgen"], (2, "does not see: give it to the recipe musicgen")),
+        (["--generator.model", "no/such/folder/at/all"], (4, "there is no folder 'no/such/folder/at/all'")),
         (["--generator.window", "40"], (2, "window 40 s is longer than the 30 s")),
         (["--generator.stride", "30"], (2, "stride 30 s must lie between 0.5 and 29.5")),
         (["--generator.sampling.video_cfg_scale", "-1"], (2, "video_cfg_scale -1 must be 0 or more")),

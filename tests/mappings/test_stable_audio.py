@@ -16,7 +16,7 @@ Spoil = Callable[[dict[str, Any]], Any]
 
 
 def test_the_published_parts_are_understood() -> None:
-    found = stable_audio.parse_config(tiny.settings())
+    found = stable_audio.parse_config(tiny.make_config())
     assert (found.hop_length, found.window_samples, found.clap_layer, found.clap_path) == (
         64,
         4096,
@@ -47,20 +47,20 @@ def test_the_published_parts_are_understood() -> None:
     ],
 )
 def test_another_model_is_told_from_it(spoil: Spoil, told: str) -> None:
-    config = tiny.settings()
+    config = tiny.make_config()
     spoil(config)
     with pytest.raises(DependencyError, match=told):
         stable_audio.parse_config(config)
 
 
 def test_all_that_is_strange_is_told_at_once() -> None:
-    config = tiny.settings(use_nearest_upsample=True) | {"audio_channels": 2}
+    config = tiny.make_config(use_nearest_upsample=True) | {"audio_channels": 2}
     with pytest.raises(DependencyError, match=r"audio_channels is 2.*use_nearest_upsample is True"):
         stable_audio.parse_config(config)
 
 
 def test_half_of_a_weight_norm_and_foreign_weights_are_told() -> None:
-    settings, state = stable_audio.parse_config(tiny.settings()), tiny.state()
+    settings, state = stable_audio.parse_config(tiny.make_config()), tiny.make_state_dict()
     lame = {name: value for name, value in state.items() if not name.endswith("block.0.weight_g")}
     with pytest.raises(DependencyError, match="lacks its weight_g"):
         stable_audio.autoencoder_state(lame, settings.autoencoder)

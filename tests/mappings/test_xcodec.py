@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import XcodecConfig, XcodecModel
 
-from tests.fixtures.tiny.xcodec import TINY, make
+from tests.fixtures.tiny.xcodec import TINY, write
 from v2m.core.errors import DependencyError
 from v2m.mappings.xcodec import config_to_transformers, from_transformers, to_transformers
 
@@ -50,7 +50,7 @@ RENAMED = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("xcodec"))
+    return write(tmp_path_factory.mktemp("xcodec"))
 
 
 @pytest.fixture(scope="module")

@@ -40,9 +40,9 @@ def test_any_length_is_the_packages_sum_of_the_stems(tmp_path: Path, seconds: fl
     sound = noise(seconds)
     music = found.extract_stems(sound, found.non_vocal_stems)
     assert (music.sample_rate, music.samples.shape) == (RATE, sound.samples.shape)
-    np.testing.assert_allclose(music.samples, wanted(tiny.model(), sound, [0, 1, 2]), atol=1e-6)
+    np.testing.assert_allclose(music.samples, wanted(tiny.make_model(), sound, [0, 1, 2]), atol=1e-6)
     voice = found.extract_stems(sound, ["vocals"]).samples
-    np.testing.assert_allclose(voice, wanted(tiny.model(), sound, [3]), atol=1e-6)
+    np.testing.assert_allclose(voice, wanted(tiny.make_model(), sound, [3]), atol=1e-6)
     assert np.abs(voice - music.samples).max() > 1e-4
 
 
@@ -68,7 +68,7 @@ def test_models_of_a_bag_count_for_what_each_is_best_at(tmp_path: Path, segment:
         f"models: ['00000001', '00000002']\nweights: {json.dumps(weights)}\nsegment: {json.dumps(segment)}"
     )
     ours, sound = Demucs.load(folder, CPU), noise(0.8)
-    theirs = BagOfModels([tiny.model(1), tiny.model(2)], weights, segment).eval()
+    theirs = BagOfModels([tiny.make_model(1), tiny.make_model(2)], weights, segment).eval()
     for stems in ([0, 1, 2], [3]):
         found = ours.extract_stems(sound, [tiny.SOURCES[each] for each in stems]).samples
         np.testing.assert_allclose(found, wanted(theirs, sound, stems), atol=1e-6)
@@ -79,7 +79,9 @@ def test_sound_of_another_rate_or_one_channel_is_brought_to_the_models(tmp_path:
     for sound in (noise(0.7, 32000, 1), noise(0.7, 48000)):
         music = found.extract_stems(sound, found.non_vocal_stems)
         assert music.samples.shape == (2, round(0.7 * RATE))
-        np.testing.assert_allclose(music.samples, wanted(tiny.model(), resample(sound, RATE), [0, 1, 2]), atol=1e-6)
+        np.testing.assert_allclose(
+            music.samples, wanted(tiny.make_model(), resample(sound, RATE), [0, 1, 2]), atol=1e-6
+        )
         assert len(resample(music, sound.sample_rate)) == len(sound)
 
 

@@ -128,8 +128,8 @@ def written_out(state: State, settings: dict[str, Any], x: Tensor, time: Tensor,
 @pytest.mark.parametrize("attentions", [[1, 2, 1, 1, 1], [0, 1, 0, 2, 1]])
 @torch.inference_mode()
 def test_the_unet_is_the_published_one(attentions: list[int]) -> None:
-    config = tiny.settings(attentions=attentions)
-    settings, ours = config["model"]["diffusion"]["config"], tiny.unet(config)
+    config = tiny.make_config(attentions=attentions)
+    settings, ours = config["model"]["diffusion"]["config"], tiny.make_unet(config)
     x, time = torch.randn(2, tiny.LATENT, 48), torch.tensor([0.1, 0.97])
     context, mask = torch.randn(2, 79, tiny.WIDTH), torch.rand(2, 79) > 0.4
     wanted = written_out(ours.state_dict(), settings, x, time, (context, mask.float()))
@@ -139,9 +139,9 @@ def test_the_unet_is_the_published_one(attentions: list[int]) -> None:
 
 
 def test_the_published_settings_make_models_of_the_published_size() -> None:
-    settings = stable_audio.parse_config(tiny.published())
+    settings = stable_audio.parse_config(tiny.published_config())
     with torch.device("meta"):
-        network = checkpoint.UNet(checkpoint.UNetSizes(**settings.unet))
+        network = checkpoint.UNet(checkpoint.UNetConfig(**settings.unet))
         autoencoder = OobleckAutoencoder(settings.autoencoder)
     sizes = [round(sum(value.numel() for value in each.parameters()) / 1e6, 1) for each in (network, autoencoder)]
     assert sizes == [906.7, 133.4]
@@ -150,8 +150,8 @@ def test_the_published_settings_make_models_of_the_published_size() -> None:
 
 @torch.inference_mode()
 def test_the_autoencoder_is_the_published_one(folder: Path) -> None:
-    parts = checkpoint.load(str(folder), "none")
-    there = tiny.autoencoder()
+    parts = checkpoint.load_components(str(folder), "none")
+    there = tiny.make_autoencoder()
     wave = 0.3 * torch.randn(2, 1, tiny.HOP * 200)
     mean, _ = there["project"](there["encoder"](wave)).chunk(2, dim=1)
     torch.testing.assert_close(parts.autoencoder.encode(wave), mean, rtol=1e-4, atol=1e-5)
@@ -166,7 +166,7 @@ def test_the_words_are_told_as_the_published_layer_of_clap(folder: Path) -> None
     read: Any = RobertaTokenizer.from_pretrained(folder)(
         texts, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
     )
-    states = tiny.clap()(read["input_ids"], attention_mask=read["attention_mask"], output_hidden_states=True)
+    states = tiny.make_clap()(read["input_ids"], attention_mask=read["attention_mask"], output_hidden_states=True)
     torch.testing.assert_close(found.tokens, states.hidden_states[-2])
     assert found.mask.sum(dim=1).tolist() == [len(read["input_ids"][0][read["attention_mask"][0] > 0]), 2]
     assert not torch.allclose(found.tokens[0, 1], found.tokens[1, 1])
@@ -174,14 +174,16 @@ def test_the_words_are_told_as_the_published_layer_of_clap(folder: Path) -> None
 
 def test_a_checkpoint_in_training_gives_the_averaged_unet(tmp_path: Path, folder: Path) -> None:
     tiny.write(tmp_path / "model", wrapped=True)
-    plain, wrapped = (checkpoint.load(str(each), "none") for each in (folder, tmp_path / "model"))
+    plain, wrapped = (checkpoint.load_components(str(each), "none") for each in (folder, tmp_path / "model"))
     for name, value in plain.unet.state_dict().items():
         torch.testing.assert_close(wrapped.unet.state_dict()[name], value, rtol=0, atol=0)
-    torch.testing.assert_close(wrapped.tables["seconds_total"], plain.tables["seconds_total"], rtol=0, atol=0)
+    torch.testing.assert_close(
+        wrapped.seconds_embeddings["seconds_total"], plain.seconds_embeddings["seconds_total"], rtol=0, atol=0
+    )
 
 
 def test_the_tiny_settings_are_read_whole(folder: Path) -> None:
-    settings = stable_audio.parse_config(read_json(folder / tiny.JSON))
+    settings = stable_audio.parse_config(read_json(folder / tiny.CONFIG_FILE))
     state = read_pickle(folder / tiny.CHECKPOINT)["state_dict"]
     taken = {f"{stable_audio.UNET_PREFIX}{name}" for name in stable_audio.unet_state(state)}
     taken |= {
@@ -191,8 +193,8 @@ def test_the_tiny_settings_are_read_whole(folder: Path) -> None:
     assert settings.cond_order == ("prompt", "seconds_start", "seconds_total")
 
 
-@pytest.mark.parametrize("name", solvers.WRITTEN_OUT)
+@pytest.mark.parametrize("name", solvers.REFERENCE_SAMPLERS)
 @pytest.mark.parametrize("steps", [2, 3, 4, 7, 30])
 def test_a_sampler_goes_step_by_step_as_it_is_written_out(name: SamplerName, steps: int) -> None:
-    found, wanted = solvers.compared(name, steps)
+    found, wanted = solvers.compare_with_reference(name, steps)
     np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)

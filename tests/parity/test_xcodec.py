@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d, conv_transpose1d, elu, pad
 from transformers import HubertConfig, HubertModel, XcodecConfig, XcodecModel
 
-from tests.fixtures.tiny.xcodec import PUBLISHED, make
+from tests.fixtures.tiny.xcodec import PUBLISHED, write
 from v2m.mappings.xcodec import from_transformers
 from v2m.pretrained.codecs.xcodec import XCodec
 
@@ -127,7 +127,7 @@ def same(found: Tensor, expected: tuple[Tensor, Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("xcodec"))
+    return write(tmp_path_factory.mktemp("xcodec"))
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_sound_and_embeddings_are_those_of_the_published_codec(
 @pytest.mark.slow
 @torch.inference_mode()
 def test_at_the_published_size_all_weights_find_their_place(tmp_path: Path) -> None:
-    folder = make(tmp_path, sizes=PUBLISHED)
+    folder = write(tmp_path, sizes=PUBLISHED)
     codec, reference = XCodec.load(folder, CPU), SoundStream(folder)
     wave = noise(1, 16200)
     codes, decided = reference.encode(wave, 8)
@@ -189,7 +189,7 @@ def test_at_the_published_size_all_weights_find_their_place(tmp_path: Path) -> N
 @pytest.mark.slow
 @torch.inference_mode()
 def test_a_transformers_model_of_the_published_size_survives_the_published_format(tmp_path: Path) -> None:
-    folder = make(tmp_path, sizes=PUBLISHED)
+    folder = write(tmp_path, sizes=PUBLISHED)
     torch.manual_seed(0)
     settings = json.loads((folder / "semantic_ckpts/hf_1_325000/config.json").read_text())
     bandwidths = [0.5, 1, 1.5, 2, 4, 6]

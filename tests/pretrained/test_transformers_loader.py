@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return yue_lm.make(tmp_path / "llama", 300, hidden=64, layers=1, ffn=128)
+    return yue_lm.write(tmp_path / "llama", 300, hidden=64, layers=1, ffn=128)
 
 
 def test_the_models_numbers_are_the_files_and_transformers_shows_its_progress_again(folder: Path) -> None:

@@ -174,6 +174,6 @@ def test_the_problem_is_named_in_one_line_with_the_folder(whole: Path, tmp_path:
 
 
 def test_a_real_llama_is_no_music_model(tmp_path: Path) -> None:
-    yue_lm.make(tmp_path, vocab=64)
+    yue_lm.write(tmp_path, vocab=64)
     with pytest.raises(DependencyError, match="model_type 'llama', which is no MusicGen"):
         V2M.from_pretrained(str(tmp_path))

@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def another_family(folder: Path, model: Path) -> None:
-    yue_lm.make(folder, 128, hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
+    yue_lm.write(folder, 128, hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
 
 
 def a_codec(folder: Path, model: Path) -> None:

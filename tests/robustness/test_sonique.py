@@ -32,21 +32,21 @@ def save(folder: Path, state: dict[str, torch.Tensor]) -> None:
 
 
 def another_model(folder: Path) -> None:
-    config = json.loads((folder / tiny.JSON).read_text())
+    config = json.loads((folder / tiny.CONFIG_FILE).read_text())
     config["model"]["diffusion"]["type"] = "dit"
-    (folder / tiny.JSON).write_text(json.dumps(config))
+    (folder / tiny.CONFIG_FILE).write_text(json.dumps(config))
 
 
 def more_layers(folder: Path) -> None:
-    (folder / tiny.JSON).write_text(json.dumps(tiny.settings(num_blocks=[2, 2, 2, 3])))
+    (folder / tiny.CONFIG_FILE).write_text(json.dumps(tiny.make_config(num_blocks=[2, 2, 2, 3])))
 
 
 def odd_groups(folder: Path) -> None:
-    (folder / tiny.JSON).write_text(json.dumps(tiny.settings(resnet_groups=24)))
+    (folder / tiny.CONFIG_FILE).write_text(json.dumps(tiny.make_config(resnet_groups=24)))
 
 
 def no_json(folder: Path) -> None:
-    (folder / tiny.JSON).unlink()
+    (folder / tiny.CONFIG_FILE).unlink()
 
 
 def no_checkpoint(folder: Path) -> None:
@@ -91,15 +91,15 @@ def another_clap(folder: Path) -> None:
 
 
 def clap_outside(folder: Path) -> None:
-    config = json.loads((folder / tiny.JSON).read_text())
+    config = json.loads((folder / tiny.CONFIG_FILE).read_text())
     config["model"]["conditioning"]["configs"][0]["config"]["clap_ckpt_path"] = "../clap.ckpt"
-    (folder / tiny.JSON).write_text(json.dumps(config))
+    (folder / tiny.CONFIG_FILE).write_text(json.dumps(config))
 
 
 def no_such_layer(folder: Path) -> None:
-    config = json.loads((folder / tiny.JSON).read_text())
+    config = json.loads((folder / tiny.CONFIG_FILE).read_text())
     config["model"]["conditioning"]["configs"][0]["config"]["feature_layer_ix"] = -9
-    (folder / tiny.JSON).write_text(json.dumps(config))
+    (folder / tiny.CONFIG_FILE).write_text(json.dumps(config))
 
 
 def broken_tokenizer(folder: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_checkpoint_that_cannot_be_is_one_line(
         (["--generator.sampling.sampler", "euler"], "euler"),
         (["--generator.sampling.steps", "0"], "steps 0 must be 1 to 1000"),
         (["--generator.sampling.sigma_max", "0.01"], "sigma_min 0.03 must lie above 0 and below sigma_max 0.01"),
-        (["--generator.sampling.guidance", "-1"], "guidance -1 must be 0 to 100"),
+        (["--generator.sampling.cfg_scale", "-1"], "cfg_scale -1 must be 0 to 100"),
         (["--generator.melody_strength", "2"], "melody_strength 2 must be 0 to 1"),
         (["--generator.overlap", "0.5"], "overlap 0.5 s is more than a third of the 1.02 s"),
         (["--generator.precision", "int8"], "int8"),

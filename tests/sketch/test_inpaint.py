@@ -17,7 +17,7 @@ import pytest
 from tests.sketch.pictures import video
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Controls, InpaintRequest, Soundtrack, Tags
-from v2m.generators.inpaint import FADE
+from v2m.generators.inpaint import FADE_S
 from v2m.generators.sketch import Sketch
 from v2m.media import audio as sound_files
 from v2m.sketch.compose.arrange import Piece, compose, recompose
@@ -136,8 +136,8 @@ def test_the_seams_are_no_jumps(tmp_path: Path) -> None:
     old = before()
     new = rewrite(tmp_path, old, record(old, 3), 5)
     step = np.abs(np.diff(new.audio.samples, axis=1)).max(0)
-    for second in (BEGIN, END - FADE, END):
-        near = step[round((second - 0.005) * RATE) : round((second + FADE + 0.005) * RATE)]
+    for second in (BEGIN, END - FADE_S, END):
+        near = step[round((second - 0.005) * RATE) : round((second + FADE_S + 0.005) * RATE)]
         assert near.max() <= step.max()
     first = round(BEGIN * RATE)
     drift = np.abs(new.audio.samples - old.audio.samples)[:, first : first + round(0.01 * RATE)].max()

@@ -272,7 +272,7 @@ def test_what_is_no_chat_model_is_one_line(models: Path, tmp_path: Path, capsys:
     def garble(folder: Path) -> None:
         (folder / "tokenizer.json").write_text("{")
 
-    llama = yue_lm.make(tmp_path / "llama", 300, hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
+    llama = yue_lm.write(tmp_path / "llama", 300, hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
     (llama / "tokenizer_config.json").write_text("{}")
     for folder, told in [
         (spoilt("t5", settings("config.json", model_type="t5")), "model_type 't5'"),

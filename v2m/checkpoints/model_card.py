@@ -46,7 +46,7 @@ def render_card(
         "is told by": " and ".join(reads) or "nothing",
         **{kind.replace("_", " "): part.name or f"in the folder `{kind}`" for kind, part in components.items()},
     }
-    recipe = "vidmuse --generator.checkpoint" if config.conditioner is not None else "musicgen --generator.model"
+    recipe = "vidmuse --generator.model" if config.conditioner is not None else "musicgen --generator.model"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
 {shown}

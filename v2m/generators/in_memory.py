@@ -7,15 +7,15 @@ import torch
 from v2m.checkpoints import V2M
 from v2m.core.errors import UsageError
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.musicgen.engine import Player
-from v2m.generators.musicgen.options import Precision, check_trained, check_windows
-from v2m.generators.vidmuse.engine import Seer
-from v2m.generators.vidmuse.visual_frontend import Eyes
+from v2m.generators.musicgen.engine import MusicGenEngine
+from v2m.generators.musicgen.options import Precision, check_window, check_window_length
+from v2m.generators.vidmuse.engine import VideoMusicEngine
+from v2m.generators.vidmuse.visual_frontend import VisualFrontend
 
-STRIDE = 0.6  # of the window, which is MusicGen's
+STRIDE_RATIO = 0.6  # of the window, which is MusicGen's
 
 
-class Trained:
+class InMemoryGenerator:
     """Told by the tags, by the video, or by both, as the model is. The model stays as it is, where it is.
 
     Args:
@@ -47,19 +47,19 @@ class Trained:
     ) -> None:
         longest, sees = model.config.segment_duration, model.config.conditioner is not None
         window = longest if window is None else window
-        stride = max(0.5, min(STRIDE * window, window - 0.5)) if stride is None else stride
-        check_windows(window, stride)
-        check_trained(window, longest)
+        stride = max(0.5, min(STRIDE_RATIO * window, window - 0.5)) if stride is None else stride
+        check_window(window, stride)
+        check_window_length(window, longest)
         if not sees and not model.config.uses_text:
             raise UsageError(f"{name!r} neither sees nor reads: there is nothing by which to write music for a video")
-        self._how = {"sampling": sampling or SamplingConfig(), "window": window, "stride": stride}
-        eyes = Eyes.load(model, name, device) if sees else None
-        self._player = Player.of(model, name, device, precision, keep=True)
-        self._seer = None if eyes is None else Seer(model, self._player, eyes, device)
+        self._options = {"sampling": sampling or SamplingConfig(), "window": window, "stride": stride}
+        eyes = VisualFrontend.load(model, name, device) if sees else None
+        self._engine = MusicGenEngine.from_model(model, name, device, precision, keep_model=True)
+        self._video_engine = None if eyes is None else VideoMusicEngine(model, self._engine, eyes, device)
 
     @property
     def weights(self) -> tuple[WeightsInfo, ...]:
-        return self._player.weights
+        return self._engine.weights
 
     def generate(
         self,
@@ -73,6 +73,6 @@ class Trained:
     ) -> Soundtrack:
         """Music of exactly `video.duration` at the codec's rate; the same arguments give the same bytes on one
         machine."""
-        if self._seer is not None:
-            return self._seer.play(video, tags, seed=seed, progress=progress, **self._how)
-        return self._player.play(video, tags, None, seed=seed, progress=progress, **self._how)
+        if self._video_engine is not None:
+            return self._video_engine.generate(video, tags, seed=seed, progress=progress, **self._options)
+        return self._engine.generate(video, tags, None, seed=seed, progress=progress, **self._options)

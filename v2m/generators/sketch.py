@@ -13,7 +13,7 @@ import numpy as np
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Section, Soundtrack, Tags, Video
-from v2m.generators.inpaint import Kept, level
+from v2m.generators.inpaint import InpaintSource, level_gain
 from v2m.sketch.compose.arrange import Piece, compose
 from v2m.sketch.compose.inpaint import TakeHistory, TakeRecord, recompose_range
 from v2m.sketch.compose.lead_sheet import section_label
@@ -102,23 +102,23 @@ class Sketch:
     ) -> Soundtrack:
         origin = TakeHistory.from_request(asked)
         old, new = recompose_range(origin, video.visual_features(), video.duration, part)
-        kept = Kept.load(asked, video.duration)
+        kept = InpaintSource.load(asked, video.duration)
         tell(COMPOSE_SHARE)
         between = (1.0 + COMPOSE_SHARE) / 2 if stems else 1.0
         audio, split = self._render(new, stems, _part(tell, COMPOSE_SHARE, between))
-        gain = level(kept, audio)
+        gain = level_gain(kept, audio)
         if stems:
             _, before = self._render(old, True, _part(tell, between, 1.0))
             silence = replace(audio, samples=np.zeros_like(audio.samples))
             split = {
-                stem: replace(kept, audio=_apply_gain(before.get(stem, silence), gain)).with_part(
+                stem: replace(kept, audio=_apply_gain(before.get(stem, silence), gain)).crossfade_in(
                     _apply_gain(split.get(stem, silence), gain)
                 )
                 for stem in {**before, **split}
             }
-        told = {"regenerated": [asked.start, asked.end], "kept": str(asked.source_path)}
+        told = {"inpainted": [asked.start, asked.end], "inpaint_source": str(asked.source_path)}
         told["takes"] = [each.to_dict() for each in (*origin.takes, part)]
-        return self._soundtrack(new, part.tags, kept.with_part(_apply_gain(audio, gain)), split, told)
+        return self._soundtrack(new, part.tags, kept.crossfade_in(_apply_gain(audio, gain)), split, told)
 
     def _render(self, piece: Piece, stems: bool, tell: Callable[[float], None]) -> tuple[Audio, Mapping[str, Audio]]:
         """The sound of `piece`, and with `stems` its parts."""

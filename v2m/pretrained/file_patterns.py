@@ -62,10 +62,10 @@ def card_license(folder: Path) -> str | None:
         card = yaml.safe_load(front[1]) if front else None
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return named_license(card) if isinstance(card, dict) else None
+    return license_name(card) if isinstance(card, dict) else None
 
 
-def named_license(card: dict[str, Any]) -> str | None:
+def license_name(card: dict[str, Any]) -> str | None:
     """The license in a model card's data; "other" stands for a name of the authors' own."""
     license = card.get("license")
     if license == "other":

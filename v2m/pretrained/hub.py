@@ -16,10 +16,10 @@ from v2m.core.errors import DependencyError, DiskFullError
 from v2m.pretrained.file_patterns import (
     COMMIT,
     checkpoint_folders,
+    license_name,
     list_files,
     match_files,
     missing_files,
-    named_license,
     unmatched,
 )
 
@@ -109,7 +109,7 @@ def _announce_download(repo: str, revision: str, patterns: Sequence[str], licens
     folder = _cache_dir(repo) / "snapshots" / str(info.sha)
     left = sum(sizes[name] for name in names if not (folder / name).is_file())
     card = info.card_data.to_dict() if info.card_data else {}
-    terms = named_license(card) or license or "not stated: see its page"
+    terms = license_name(card) or license or "not stated: see its page"
     rest = "" if left == size else f", {_format_bytes(left)} of it still to come"
     cache = Path(constants.HF_HUB_CACHE)
     tqdm.write(f"fetching {repo}{_size_suffix(size)}{rest}; license: {terms}; into {cache}", file=sys.stderr)

@@ -84,7 +84,7 @@ def find_local(name: str, patterns: Sequence[str], *, license: str | None = None
     return folder and WeightsInfo(name, folder, folder.name, card_license(folder) or license)
 
 
-def show_license(weights: WeightsInfo) -> None:
+def announce_license(weights: WeightsInfo) -> None:
     """One line on stderr, once for each, that says under which license the weights are."""
     line = f"weights {weights.name}; license: {weights.license or 'not stated: see their page'}"
     if line not in _announced:

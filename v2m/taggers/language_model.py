@@ -17,7 +17,7 @@ from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, Tags, Video, WeightsInfo, filter_unwanted
-from v2m.pretrained.weights import fetch, show_license
+from v2m.pretrained.weights import announce_license, fetch
 from v2m.taggers import llm_output, lyrics
 from v2m.taggers.llm_common import COUNTED, Steps, completed, count, decided, quoted
 from v2m.taggers.videollama import VideoLLaMA3
@@ -126,7 +126,7 @@ class LanguageModel:
         from v2m.taggers.chat_model import check
 
         check(self._own[0].folder)
-        show_license(self._own[0])
+        announce_license(self._own[0])
 
     def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         """Tags, and lyrics where `hints` asks for vocals and has none. One model is in memory at a time.

@@ -24,7 +24,7 @@ from v2m.data.module import ResumableLoader
 from v2m.data.samples import decode
 from v2m.data.shards import CorruptSampleError
 from v2m.data.sources import discover_videos
-from v2m.generators.musicgen.engine import Player
+from v2m.generators.musicgen.engine import MusicGenEngine
 from v2m.models.inference.decoder import Decoder
 
 STRIDE = 0.6  # of a window, to the next one: as in use
@@ -56,7 +56,7 @@ class VideoClip:
     video: Video
     tags: Tags
     film: Video
-    player: Player
+    player: MusicGenEngine
     eyes: Any
     reference: None = None
 
@@ -65,13 +65,13 @@ class VideoClip:
         return self.video.visual_features()
 
     def write(self, model: V2M, how: GenerateOptions) -> Soundtrack:
-        player = self.player.lent(how.decoder)
+        player = self.player.with_decoder(how.decoder)
         if self.eyes is None:
-            return player.play(self.video, self.tags, None, **how.given(model))
-        from v2m.generators.vidmuse.engine import Seer
+            return player.generate(self.video, self.tags, None, **how.given(model))
+        from v2m.generators.vidmuse.engine import VideoMusicEngine
 
         device = next(model.parameters()).device
-        return Seer(model, player, self.eyes, device).play(self.video, self.tags, **how.given(model))
+        return VideoMusicEngine(model, player, self.eyes, device).generate(self.video, self.tags, **how.given(model))
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ShardClip:
     batch: Batch
     duration: float
     picture: VisualFeatures
-    player: Player
+    player: MusicGenEngine
     reference: Audio
     film: None = None
 
@@ -96,7 +96,7 @@ class ShardClip:
             sampling = replace(sampling, cfg_scale=1.0, video_cfg_scale=None)
         branches = model.cfg_branches(sampling, text=text, video=model.encode_video(self.batch.seen) if sees else None)
         given: dict[str, Any] = how.given(model) | {"sampling": sampling}
-        return self.player.lent(how.decoder).perform(self.duration, lambda *_: branches, **given)
+        return self.player.with_decoder(how.decoder).generate_from_branches(self.duration, lambda *_: branches, **given)
 
 
 EvalClip = VideoClip | ShardClip
@@ -115,12 +115,12 @@ def load_video_clips(
     from v2m.media.preview import write_preview
     from v2m.taggers.heuristic import Palette
 
-    player = Player.of(model, "the model", device, None)
+    player = MusicGenEngine.from_model(model, "the model", device, None)
     eyes = None
     if model.config.conditioner is not None:
-        from v2m.generators.vidmuse.visual_frontend import Eyes
+        from v2m.generators.vidmuse.visual_frontend import VisualFrontend
 
-        eyes = Eyes.load(model, "the model", device)
+        eyes = VisualFrontend.load(model, "the model", device)
     films.mkdir(parents=True, exist_ok=True)
     found: list[EvalClip] = []
     sources = discover_videos(videos)[:count]
@@ -142,7 +142,7 @@ def load_shard_clips(
         MissingError: The codec, or a shard, cannot be had.
     """
     manifest = loader.shards.manifest
-    player = Player.of(model, manifest.codec, device, None, words=False)
+    player = MusicGenEngine.from_model(model, manifest.codec, device, None, with_text=False)
     cropper = CropCollator(manifest, min(seconds, model.config.segment_duration))
     found: list[EvalClip] = []
     for number in range(len(loader.shards)):
@@ -155,7 +155,7 @@ def load_shard_clips(
             continue
         duration = seconds_of(clip.codes.shape[1], manifest.code_rate)
         batch = cropper.batch([clip]).to(device)
-        sound = player.sound(batch.codes[..., : clip.codes.shape[1]], sample_count(duration, player.sample_rate))
+        sound = player.decode(batch.codes[..., : clip.codes.shape[1]], sample_count(duration, player.sample_rate))
         seen = picture_of(clip.rhythm, manifest.rhythm, duration)
         found.append(ShardClip(clip.key, batch, duration, seen, player, Audio(sound, player.sample_rate)))
     if not found:

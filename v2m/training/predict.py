@@ -13,7 +13,7 @@ from v2m.checkpoints import V2M
 from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, SamplingConfig, Tags, Video
 from v2m.data.predict_data import VideoJob
-from v2m.generators.in_memory import Trained
+from v2m.generators.in_memory import InMemoryGenerator
 from v2m.generators.musicgen.options import Precision
 from v2m.media.video import Limits
 from v2m.mixing.mixer import MixConfig
@@ -69,7 +69,7 @@ def build_predictor(
         UsageError, MissingError: As of `Trained`, and of the tagger's `prepare`.
     """
     given = {"sampling": how.sampling, "window": how.window, "stride": how.stride, "precision": how.precision}
-    generator = Trained(model, name, device, **given)
+    generator = InMemoryGenerator(model, name, device, **given)
     place_tagger(tagger, device)
     kept = _KeptTagger(tagger) if how.keep_tagger else tagger
     about = {key: value for key, value in asdict(how).items() if key not in {"overwrite", "keep_tagger"}}

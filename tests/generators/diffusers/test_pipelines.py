@@ -22,9 +22,9 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import MusicGenerator
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Soundtrack, Tags, Video
-from v2m.generators.diffusers import Pipeline, arguments
-from v2m.generators.diffusers.loading import load
-from v2m.generators.diffusers.pipeline_info import FILES, Card
+from v2m.generators.diffusers import DiffusersGenerator, arguments
+from v2m.generators.diffusers.loading import load_pipeline
+from v2m.generators.diffusers.pipeline_info import FILES, PipelineInfo
 from v2m.media import audio as sound_files
 from v2m.media import video as opening
 from v2m.pipeline.score import score_video
@@ -43,7 +43,7 @@ def _one_thread() -> None:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipelines")
     for kind in KINDS:
-        getattr(tiny, kind)(folder / kind)
+        getattr(tiny, f"write_{kind}")(folder / kind)
     return folder
 
 
@@ -60,9 +60,9 @@ def tune(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def made(models: Path, kind: str, **settings: Any) -> Pipeline:
+def made(models: Path, kind: str, **settings: Any) -> DiffusersGenerator:
     chosen: dict[str, Any] = {"steps": 2, "device": "cpu", "keep_loaded": True} | settings
-    return Pipeline(model=str(models / kind), **chosen)
+    return DiffusersGenerator(model=str(models / kind), **chosen)
 
 
 def differ(one: Soundtrack, other: Soundtrack) -> float:
@@ -96,15 +96,15 @@ def test_it_is_as_long_as_the_video_and_a_take_is_the_same_alone_and_beside_othe
 
 
 def test_ace_step_is_told_tempo_and_key_apart_and_sings_only_when_asked(models: Path, clip: Video) -> None:
-    generator = made(models, "ace_step", metre=3)
+    generator = made(models, "ace_step", meter=3)
     facts = generator.generate(clip, TAGS, 0).metadata
     wanted = {"bpm": 72, "keyscale": "Bb minor", "timesignature": "3", "lyrics": "[Instrumental]"}
     assert wanted.items() <= facts.items()
     assert facts["prompt"] == "calm ambient music with piano"
-    assert (facts["num_inference_steps"], facts["guidance_scale"], facts["goes"]) == (2, 1.0, [[0.0, 1.37]])
-    sung = arguments.ace_step(replace(TAGS, vocals=True, lyrics=" [verse]\nla "), generator.settings)
+    assert (facts["num_inference_steps"], facts["guidance_scale"], facts["windows"]) == (2, 1.0, [[0.0, 1.37]])
+    sung = arguments.ace_step_arguments(replace(TAGS, vocals=True, lyrics=" [verse]\nla "), generator.options)
     assert (sung["lyrics"], sung["vocal_language"]) == ("[verse]\nla", "en")
-    assert arguments.ace_step(replace(TAGS, lyrics="la"), generator.settings)["vocal_language"] == "unknown"
+    assert arguments.ace_step_arguments(replace(TAGS, lyrics="la"), generator.options)["vocal_language"] == "unknown"
     one, other = (generator.generate(clip, replace(TAGS, vocals=True, lyrics=text), 0) for text in ("la", "oh no"))
     assert differ(one, other) > 1e-5
     assert differ(generator.generate(clip, replace(TAGS, tempo=140), 0), generator.generate(clip, TAGS, 0)) > 1e-5
@@ -141,10 +141,10 @@ def test_a_melody_is_followed_the_closer_the_stronger(models: Path, clip: Video,
 
 def test_unwanted_words_lead_stable_audio_away_and_only_with_guidance(models: Path, clip: Video) -> None:
     unwanted = replace(TAGS, negative=("drums",))
-    led = made(models, "stable_audio", guidance=6.0)
+    led = made(models, "stable_audio", cfg_scale=6.0)
     assert differ(led.generate(clip, TAGS, 0), led.generate(clip, unwanted, 0)) > 1e-3
     assert led.generate(clip, unwanted, 0).metadata["negative_prompt"] == "drums"
-    free = made(models, "stable_audio", guidance=1.0)
+    free = made(models, "stable_audio", cfg_scale=1.0)
     assert differ(free.generate(clip, TAGS, 0), free.generate(clip, unwanted, 0)) == 0.0
 
 
@@ -155,7 +155,7 @@ def test_a_reference_gives_ace_step_its_style(models: Path, clip: Video, tune: P
     assert styled.metadata["reference"] == [str(tune)]
 
 
-def rewritten(generator: Pipeline, clip: Video, before: Audio, folder: Path, seed: int) -> Soundtrack:
+def rewritten(generator: DiffusersGenerator, clip: Video, before: Audio, folder: Path, seed: int) -> Soundtrack:
     """With the seconds 0.4 to 0.9 new."""
     sound_files.save(before, folder / "before.wav")
     anew = InpaintRequest(0.4, 0.9, folder / "before.wav")
@@ -178,7 +178,7 @@ def test_a_part_is_written_anew_and_no_sample_outside_changes(
     assert np.abs(old - new)[:, low:high].max() > 1e-3
     assert np.abs(np.diff(new, axis=1))[:, [low - 1, high - 1]].max() <= 2 * np.abs(np.diff(old, axis=1)).max()
     assert differ(after, rewritten(generator, clip, before, tmp_path, 6)) > 1e-3
-    assert after.metadata["regenerated"] == [0.4, 0.9]
+    assert after.metadata["inpainted"] == [0.4, 0.9]
 
 
 def test_music_of_another_rate_and_one_side_is_kept_as_it_is(models: Path, clip: Video, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_music_of_another_rate_and_one_side_is_kept_as_it_is(models: Path, clip:
 
 def test_more_than_can_be_written_anew_at_once_is_refused_before_any_work(models: Path, tmp_path: Path) -> None:
     generator = made(models, "stable_audio")
-    most = 0.75 * Card.read(models / "stable_audio").longest
+    most = 0.75 * PipelineInfo.from_folder(models / "stable_audio").max_duration
     with pytest.raises(UsageError, match=f"give {most:g} s at most"):
         generator.prepare(TAGS, Controls(inpaint=InpaintRequest(0.0, most + 1, tmp_path)))
 
@@ -210,17 +210,17 @@ def test_what_is_to_stay_is_heard_while_a_part_is_written_anew(
 
 
 def test_stable_audio_keeps_the_latents_of_what_is_to_stay(models: Path) -> None:
-    from v2m.generators.diffusers.adapter import Job
-    from v2m.generators.diffusers.stable_audio import StableAudio
+    from v2m.generators.diffusers.adapter import GenerationRequest
+    from v2m.generators.diffusers.stable_audio import StableAudioAdapter
 
-    pipeline = load(models / "stable_audio", "StableAudioPipeline", torch.device("cpu"), low_memory=False)
+    pipeline = load_pipeline(models / "stable_audio", "StableAudioPipeline", torch.device("cpu"), low_memory=False)
     hop = pipeline.vae.hop_length
     kept = torch.randn(1, 2, 20 * hop, generator=torch.Generator().manual_seed(0)) * 0.1
     caught: list[torch.Tensor] = []
     pipeline.vae.decode = lambda z: caught.append(z) or type("D", (), {"sample": torch.zeros(1, 2, 20 * hop)})
     words = {"prompt": "music", "negative_prompt": None, "num_inference_steps": 3, "guidance_scale": 2.0}
-    job = Job(20 * hop, (1,), kept=kept, span=(5 * hop, 9 * hop))
-    StableAudio(pipeline).write(words, job, 0.0, lambda fraction: None)
+    job = GenerationRequest(20 * hop, (1,), source=kept, inpaint_range=(5 * hop, 9 * hop))
+    StableAudioAdapter(pipeline).generate(words, job, 0.0, lambda fraction: None)
     silence = torch.zeros(1, 2, 108 * hop)
     known = pipeline.vae.encode(torch.cat([kept, silence], dim=-1)).latent_dist.mode()
     same = (caught[0] - known).abs().amax((0, 1)) < 1e-4
@@ -234,7 +234,7 @@ def test_music_beyond_the_longest_go_goes_on_and_is_as_long_as_the_video(models:
     long = replace(clip, duration=9.0)
     score = generator.generate(long, TAGS, 0)
     assert score.audio.samples.shape == (2, 9 * 44100)
-    goes = score.metadata["goes"]
+    goes = score.metadata["windows"]
     assert len(goes) == 2
     assert goes[0][0] == 0.0
     assert goes[0][1] == goes[1][0]
@@ -248,7 +248,7 @@ def test_music_beyond_the_longest_go_goes_on_and_is_as_long_as_the_video(models:
 def test_a_melody_longer_than_a_go_is_refused_where_parts_cannot_follow_one(
     tmp_path: Path, clip: Video, tune: Path
 ) -> None:
-    tiny.stable_audio_3(tmp_path / "short", longest=1.0)
+    tiny.write_stable_audio_3(tmp_path / "short", max_duration=1.0)
     told = r"follows a melody for 1 s at most, and the video lasts (1.4|4.0) s: give --end 1"
     generator, controls = made(tmp_path, "short"), Controls(melody=tune)
     with pytest.raises(UsageError, match=told):
@@ -271,7 +271,7 @@ def test_what_a_model_cannot_do_is_told_before_it_is_loaded(
             made(models, kind).prepare(TAGS, Controls(reference=(tune,)))
     with pytest.raises(UsageError, match="one recording"):
         made(models, "ace_step").prepare(TAGS, Controls(reference=(tune, tune)))
-    tiny.ace_step(tmp_path / "deaf", covers=False)
+    tiny.write_ace_step(tmp_path / "deaf", covers=False)
     with pytest.raises(UsageError, match="lacks what hears a tune"):
         made(tmp_path, "deaf").prepare(TAGS, Controls(melody=tune))
     unwanted = replace(TAGS, negative=("drums",), vocals=True)
@@ -280,18 +280,24 @@ def test_what_a_model_cannot_do_is_told_before_it_is_loaded(
         made(models, kind).prepare(unwanted, Controls())
         assert "not led away from unwanted words" in caplog.text
         assert words in caplog.text
-    with pytest.raises(UsageError, match=r"steps 0.*guidance -1.*melody_strength 2"):
-        Pipeline(steps=0, guidance=-1, melody_strength=2)
+    with pytest.raises(UsageError, match=r"steps 0.*cfg_scale -1.*melody_strength 2"):
+        DiffusersGenerator(steps=0, cfg_scale=-1, melody_strength=2)
 
 
 def test_cards_say_what_the_files_say(models: Path, tmp_path: Path) -> None:
-    ace, open_, three = (Card.read(models / kind) for kind in KINDS)
-    assert (ace.sample_rate, ace.shortest, ace.longest, ace.guided, ace.follows_melody) == (48000, 10, 600, False, True)
-    assert (open_.sample_rate, round(open_.longest, 3), open_.guided) == (44100, 5.944, True)
-    assert (three.longest, three.guided) == (384.0, False)
-    tiny.ace_step(tmp_path / "base", turbo=False, covers=False)
-    base = Card.read(tmp_path / "base")
-    assert (base.guided, base.follows_melody) == (True, False)
+    ace, open_, three = (PipelineInfo.from_folder(models / kind) for kind in KINDS)
+    assert (ace.sample_rate, ace.min_duration, ace.max_duration, ace.supports_cfg, ace.supports_melody) == (
+        48000,
+        10,
+        600,
+        False,
+        True,
+    )
+    assert (open_.sample_rate, round(open_.max_duration, 3), open_.supports_cfg) == (44100, 5.944, True)
+    assert (three.max_duration, three.supports_cfg) == (384.0, False)
+    tiny.write_ace_step(tmp_path / "base", turbo=False, covers=False)
+    base = PipelineInfo.from_folder(tmp_path / "base")
+    assert (base.supports_cfg, base.supports_melody) == (True, False)
 
 
 def test_memory_is_halved_on_the_cpu_and_the_model_freed(models: Path, clip: Video) -> None:

@@ -215,9 +215,9 @@ def test_the_model_is_freed_unless_it_is_to_stay(plain: Path) -> None:
     for keep in (False, True):
         generator = musicgen(plain, keep_loaded=keep)
         generator.generate(video(0.1), TAGS, 0)
-        assert generator._player.loaded
+        assert generator._engine.loaded
         generator.release()
-        assert generator._player.loaded == keep
+        assert generator._engine.loaded == keep
         assert [each.name for each in generator.weights] == [str(plain)]
 
 
@@ -226,7 +226,7 @@ def test_loud_music_is_made_quieter_as_a_whole(plain: Path, caplog: pytest.LogCa
     generator = musicgen(plain, keep_loaded=True)
     music = sound(generator, 0.3)
     assert np.abs(music).max() < 1
-    with generator._player.model() as player:
+    with generator._engine.model() as player:
         decode = player._codec.decode
         player._codec.decode = lambda codes: 30 * decode(codes)
     loud = sound(generator, 0.3)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from v2m.generators.sonique.options import Denoising, SamplerName
+from v2m.generators.sonique.options import DiffusionSampling, SamplerName
 from v2m.generators.sonique.samplers import Run, sample, schedule
 
 NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
@@ -67,12 +67,12 @@ def test_few_steps_tell_how_far_they_are_and_stay_finite(name: SamplerName, step
 
 
 def test_settings_tell_all_that_is_wrong_at_once() -> None:
-    with pytest.raises(ValueError, match=r"steps 0 .*guidance -1 .*rescale 2 .*sigma_min 3 must lie"):
-        Denoising(steps=0, guidance=-1, rescale=2, sigma_min=3, sigma_max=1)
+    with pytest.raises(ValueError, match=r"steps 0 .*cfg_scale -1 .*cfg_rescale 2 .*sigma_min 3 must lie"):
+        DiffusionSampling(steps=0, cfg_scale=-1, cfg_rescale=2, sigma_min=3, sigma_max=1)
     with pytest.raises(ValueError, match="sigma_max"):
-        Denoising(sigma_max=math.nan)
+        DiffusionSampling(sigma_max=math.nan)
 
 
 def test_a_melody_is_drowned_in_less_noise_the_closer_it_is_followed() -> None:
-    sampling = Denoising(sigma_min=0.03, sigma_max=30.0)
-    assert [round(sampling.noise_over(strength), 3) for strength in (0, 1 / 3, 1)] == [30.0, 3.0, 0.03]
+    sampling = DiffusionSampling(sigma_min=0.03, sigma_max=30.0)
+    assert [round(sampling.init_sigma(strength), 3) for strength in (0, 1 / 3, 1)] == [30.0, 3.0, 0.03]

@@ -13,15 +13,15 @@ import torch
 from tests.fixtures.tiny import sonique as tiny
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Controls, InpaintRequest, Soundtrack, Tags, Video
-from v2m.generators.inpaint import FADE, Kept
+from v2m.generators.inpaint import FADE_S, InpaintSource
 from v2m.generators.sonique import Sonique, checkpoint
-from v2m.generators.sonique.denoiser import Guide, denoiser, guided, keeping
-from v2m.generators.sonique.options import Denoising
+from v2m.generators.sonique.denoiser import CFGCondition, cfg_velocity, inpainting_denoiser, velocity_denoiser
+from v2m.generators.sonique.options import DiffusionSampling
 from v2m.media import audio as sound_files
 from v2m.models.conditioning import Condition
 
 TAGS = Tags(instruments=["guitar", "drums"], genres=["rock"], tempo=140)
-FEW = Denoising(steps=6)
+FEW = DiffusionSampling(steps=6)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_seed_counts_and_nothing_else_is_random(generator: Sonique, folder: 
 
 def test_takes_side_by_side_are_those_one_by_one(generator: Sonique) -> None:
     together = generator.takes(lasting(1.5), TAGS, [3, 4, 5, 6, 7])
-    assert [score.metadata["pieces_at_once"] for score in together] == [4] * 5
+    assert [score.metadata["batch_size"] for score in together] == [4] * 5
     assert np.abs(wave(together[0]) - wave(together[1])).mean() > 0.05
     for seed, score in zip(range(3, 8), together, strict=True):  # guidance of a random model makes much of rounding
         np.testing.assert_allclose(wave(score), wave(generator.generate(lasting(1.5), TAGS, seed)), atol=5e-3)
@@ -80,8 +80,11 @@ def test_words_and_unwanted_words_are_heard_and_written_down(generator: Sonique)
     plain = generator.generate(lasting(1.0), TAGS, 3)
     other = generator.generate(lasting(1.0), replace(TAGS, genres=["classical"]), 3)
     against = generator.generate(lasting(1.0), replace(TAGS, negative=["Noise"]), 3)
-    assert (plain.metadata["prompt"], plain.metadata["unwanted"]) == ("guitar, drums, rock, 140 bpm", "")
-    assert (against.metadata["prompt"], against.metadata["unwanted"]) == ("guitar, drums, rock, 140 bpm", "noise")
+    assert (plain.metadata["prompt"], plain.metadata["negative_prompt"]) == ("guitar, drums, rock, 140 bpm", "")
+    assert (against.metadata["prompt"], against.metadata["negative_prompt"]) == (
+        "guitar, drums, rock, 140 bpm",
+        "noise",
+    )
     assert np.abs(wave(plain) - wave(other)).max() > 1e-3
     assert np.abs(wave(plain) - wave(against)).max() > 1e-3
 
@@ -99,7 +102,7 @@ def test_a_tune_is_followed_more_closely_with_more_strength(folder: Path, tune: 
         )
         score = made.generate(lasting(2.5), TAGS, 3, controls=Controls(melody=tune))
         away.append(float((wave(score) - _through_the_autoencoder(folder, tune, 10_000)).std()))
-        assert score.metadata["sigmas"][0] == pytest.approx(FEW.noise_over(strength))
+        assert score.metadata["sigmas"][0] == pytest.approx(FEW.init_sigma(strength))
         assert score.metadata["melody"] == str(tune)
     assert away[0] > 2 * away[1] > 4 * away[2]
 
@@ -108,7 +111,7 @@ def _through_the_autoencoder(folder: Path, tune: Path, samples: int) -> np.ndarr
     """The tune, again and again, as nothing but the autoencoder gives it back."""
     sound = sound_files.load(tune, tiny.SAMPLE_RATE, 3.0).samples[0]
     looped = np.take(sound, np.arange(-(-samples // tiny.HOP) * tiny.HOP) % len(sound))
-    both = checkpoint.load(str(folder), "none").autoencoder
+    both = checkpoint.load_components(str(folder), "none").autoencoder
     return both.decode(both.encode(torch.from_numpy(looped)[None, None]))[0, :, :samples].numpy()
 
 
@@ -127,16 +130,16 @@ def test_what_is_kept_stays_to_the_bit_and_the_part_is_new(
         assert (score.audio.sample_rate, score.audio.samples.shape) == (rate, earlier.shape)
         np.testing.assert_array_equal(wave(score)[:, :low], earlier[:, :low])
         np.testing.assert_array_equal(wave(score)[:, high:], earlier[:, high:])
-        assert score.metadata["regenerated"] == [begin, end]
+        assert score.metadata["inpainted"] == [begin, end]
     assert np.abs(wave(scores[0]) - earlier)[:, low:high].mean() > 0.02
     assert np.abs(wave(scores[0]) - wave(scores[1]))[:, low:high].mean() > 1e-3
 
 
 def test_a_part_is_faded_in_and_out_inside_of_itself() -> None:
     rate = 1000
-    kept = Kept(Audio(np.zeros((2, 1000), np.float32), rate), 0.3, 0.7)
-    share = kept.with_part(Audio(np.ones((1, 1000), np.float32), rate)).samples
-    fade = round(FADE * rate)
+    kept = InpaintSource(Audio(np.zeros((2, 1000), np.float32), rate), 0.3, 0.7)
+    share = kept.crossfade_in(Audio(np.ones((1, 1000), np.float32), rate)).samples
+    fade = round(FADE_S * rate)
     assert (share[:, :300] == 0).all()
     assert (share[:, 700:] == 0).all()
     assert (share[:, 300 + fade : 700 - fade] == 1).all()
@@ -152,7 +155,7 @@ def test_known_frames_are_shown_with_the_noise_of_the_step_and_come_out_as_they_
 
     kept, noise, x = (torch.randn(2, 3, 8) for _ in range(3))
     keep = torch.arange(8) < 3
-    found = keeping(denoise, kept, keep, noise)(x, 2.0)
+    found = inpainting_denoiser(denoise, kept, keep, noise)(x, 2.0)
     torch.testing.assert_close(shown[0][..., :3], (kept + 2 * noise)[..., :3])
     torch.testing.assert_close(shown[0][..., 3:], x[..., 3:])
     torch.testing.assert_close(found[..., :3], kept[..., :3])
@@ -161,21 +164,25 @@ def test_known_frames_are_shown_with_the_noise_of_the_step_and_come_out_as_they_
 
 @torch.inference_mode()
 def test_guidance_leads_from_no_words_to_the_words_and_rescaling_gives_back_their_level() -> None:
-    unet = tiny.unet()
+    unet = tiny.make_unet()
     wanted, other = (Condition(torch.randn(1, 79, tiny.WIDTH), torch.arange(79)[None] < 40) for _ in range(2))
     x, time = torch.randn(2, tiny.LATENT, 32), torch.tensor([0.5, 0.5])
     mask = wanted.mask.expand(2, -1)
     to = unet(x, time, wanted.tokens.expand(2, -1, -1), mask)
-    away = unet(x, time, unet.nothing[None].expand(2, -1, -1), mask)
-    torch.testing.assert_close(guided(unet, Guide(wanted, None, 1.0, 0.4))(x, time), to)
+    away = unet(x, time, unet.null_tokens[None].expand(2, -1, -1), mask)
+    torch.testing.assert_close(cfg_velocity(unet, CFGCondition(wanted, None, 1.0, 0.4))(x, time), to)
     led = away + 4 * (to - away)
-    torch.testing.assert_close(guided(unet, Guide(wanted, None, 4.0, 0.0))(x, time), led, rtol=1e-4, atol=1e-4)
-    level = guided(unet, Guide(wanted, None, 4.0, 1.0))(x, time).std(dim=1)
+    torch.testing.assert_close(
+        cfg_velocity(unet, CFGCondition(wanted, None, 4.0, 0.0))(x, time), led, rtol=1e-4, atol=1e-4
+    )
+    level = cfg_velocity(unet, CFGCondition(wanted, None, 4.0, 1.0))(x, time).std(dim=1)
     torch.testing.assert_close(level, to.std(dim=1), rtol=1e-4, atol=1e-4)
-    tokens = torch.where(other.mask[..., None], other.tokens, unet.nothing)
+    tokens = torch.where(other.mask[..., None], other.tokens, unet.null_tokens)
     away = unet(x, time, tokens.expand(2, -1, -1), mask)
     led = away + 4 * (to - away)
-    torch.testing.assert_close(guided(unet, Guide(wanted, other, 4.0, 0.0))(x, time), led, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        cfg_velocity(unet, CFGCondition(wanted, other, 4.0, 0.0))(x, time), led, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_model_s_velocity_becomes_the_clean_latent() -> None:
@@ -188,11 +195,11 @@ def test_the_model_s_velocity_becomes_the_clean_latent() -> None:
         torch.testing.assert_close(time, torch.full((2,), float(angle * 2 / np.pi)))
         return np.cos(angle) * noise - np.sin(angle) * clean
 
-    torch.testing.assert_close(denoiser(velocity)(clean + sigma * noise, sigma), clean)
+    torch.testing.assert_close(velocity_denoiser(velocity)(clean + sigma * noise, sigma), clean)
 
 
 def test_an_overlap_that_leaves_no_room_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"overlap 0.4 s is more than a third of the 1.02 s"):
         Sonique(model=str(folder), overlap=0.4, device="cpu").prepare(TAGS, Controls())
-    with pytest.raises(UsageError, match=r"overlap 0 s must be .*; melody_strength 2 must .*; takes_at_once 0 must"):
-        Sonique(overlap=0, melody_strength=2, takes_at_once=0)
+    with pytest.raises(UsageError, match=r"overlap 0 s must be .*; melody_strength 2 must .*; batch_size 0 must"):
+        Sonique(overlap=0, melody_strength=2, batch_size=0)

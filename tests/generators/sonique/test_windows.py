@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from v2m.generators.sonique.windows import Window, plan
+from v2m.generators.sonique.windows import Window, plan_windows
 
 
 def test_a_short_piece_is_one_window_that_may_reach_beyond_it() -> None:
-    assert plan(0, 40, total=40, window=64, overlap=16) == [Window(0, 0, 40)]
-    assert plan(0, 64, total=64, window=64, overlap=16) == [Window(0, 0, 64)]
+    assert plan_windows(0, 40, total=40, window=64, overlap=16) == [Window(0, 0, 40)]
+    assert plan_windows(0, 64, total=64, window=64, overlap=16) == [Window(0, 0, 64)]
 
 
 def test_a_long_piece_goes_on_from_what_stands_and_ends_with_a_whole_window() -> None:
-    assert plan(0, 130, total=130, window=64, overlap=16) == [
+    assert plan_windows(0, 130, total=130, window=64, overlap=16) == [
         Window(0, 0, 64),
         Window(48, 64, 112),
         Window(66, 112, 130),
@@ -26,7 +26,7 @@ def test_every_frame_is_written_once_beside_enough_of_what_stands(total: int, pa
     window, overlap = 64, 20
     first, last = int(part[0] * total), min(int(part[1] * total), total)
     at = first
-    for begin, low, high in plan(first, last, total=total, window=window, overlap=overlap):
+    for begin, low, high in plan_windows(first, last, total=total, window=window, overlap=overlap):
         assert low == at < high
         assert begin <= low
         assert high <= begin + window
@@ -39,4 +39,4 @@ def test_every_frame_is_written_once_beside_enough_of_what_stands(total: int, pa
 
 
 def test_a_part_in_the_middle_has_as_much_on_both_sides() -> None:
-    assert plan(300, 320, total=1000, window=64, overlap=16) == [Window(278, 300, 320)]
+    assert plan_windows(300, 320, total=1000, window=64, overlap=16) == [Window(278, 300, 320)]

@@ -75,7 +75,7 @@ def cuts(media: Path) -> Video:
 
 
 def vidmuse(folder: Path, **settings: Any) -> VidMuse:
-    return VidMuse(**{"checkpoint": str(folder), "device": "cpu", "precision": "fp32", **settings})
+    return VidMuse(**{"model": str(folder), "device": "cpu", "precision": "fp32", **settings})
 
 
 def sound(generator: VidMuse, shown: Video, tags: Tags = TAGS, seed: int = 3) -> NDArray[np.float32]:
@@ -104,7 +104,7 @@ def test_vidmuse_is_led_away_from_black_and_a_trained_model_from_what_it_learned
     trained: Path, published: Path, cuts: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = [sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, trained)]
-    monkeypatch.setattr("v2m.generators.vidmuse.engine.Seer._nothing", lambda _: None)
+    monkeypatch.setattr("v2m.generators.vidmuse.engine.VideoMusicEngine._get_null_video", lambda _: None)
     after = [sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, trained)]
     same = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
     assert same == [False, True]
@@ -117,7 +117,7 @@ def test_words_lead_a_model_that_reads_them_alone(trained: Path, published: Path
         assert np.array_equal(sound(generator, clip_), sound(generator, clip_, other)) == same
     facts = vidmuse(trained).generate(clip_, other, 3).metadata
     assert "metal" in facts["prompt"]
-    assert facts["unwanted"] == "drums"
+    assert facts["negative_prompt"] == "drums"
     assert facts["visual_input"]["event_channels"] == list(EVENT_CHANNELS)
 
 

@@ -17,7 +17,7 @@ from tests.sketch.pictures import StubFrameSource, video
 from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.checkpoints import V2M, VisualInputConfig
 from v2m.core.types import Pixels
-from v2m.generators.vidmuse.visual_frontend import Eyes
+from v2m.generators.vidmuse.visual_frontend import VisualFrontend
 
 
 class Dated(StubFrameSource):
@@ -49,7 +49,7 @@ def clip(seconds: float) -> Any:
 @pytest.mark.parametrize(("begin", "end"), [(0.0, 30.0), (15.0, 45.0)])
 def test_each_window_is_shown_its_own_pictures_the_last_one_too(begin: float, end: float) -> None:
     """Of 45 s the second window is shown 15 s to 45 s, and of all of it frames from before it begins."""
-    seen = Eyes(Plain(), VisualInputConfig(num_long_term_frames=9)).open(clip(45.0))(begin, end)
+    seen = VisualFrontend(Plain(), VisualInputConfig(num_long_term_frames=9)).window_encoder(clip(45.0))(begin, end)
     assert seen.short_term.shape == (1, 60, 2, 3)
     assert seen.short_term_times[0].tolist() == pytest.approx([0.25 + 0.5 * k for k in range(60)])
     assert torch.allclose(seen.short_term[0, :, 0, 0], begin + seen.short_term_times[0], atol=0.11)
@@ -61,14 +61,14 @@ def test_each_window_is_shown_its_own_pictures_the_last_one_too(begin: float, en
 
 
 def test_a_window_that_reaches_beyond_the_video_ends_with_it() -> None:
-    seen = Eyes(Plain(), VisualInputConfig(num_long_term_frames=2)).open(clip(7.01))(0.0, 7.02)
+    seen = VisualFrontend(Plain(), VisualInputConfig(num_long_term_frames=2)).window_encoder(clip(7.01))(0.0, 7.02)
     assert seen.short_term_times[0].tolist() == pytest.approx([(k + 0.5) * 7.01 / 14 for k in range(14)])
 
 
 def test_a_cut_is_in_the_rhythm_when_it_is_seen() -> None:
     shown = VisualInputConfig(num_long_term_frames=2, event_channels=EVENT_CHANNELS)
     for begin, cut, strength in ((4.0, 1.2, 0.6), (15.0, 16.0, 0.9)):
-        seen = Eyes(Plain(), shown).open(clip(45.0))(begin, begin + 30.0)
+        seen = VisualFrontend(Plain(), shown).window_encoder(clip(45.0))(begin, begin + 30.0)
         assert seen.events.shape == (1, 600, len(EVENT_CHANNELS))
         cuts = seen.events[0, :, 0]
         assert cuts[cuts > 0].tolist() == pytest.approx([strength] + [0.9] * (begin < 5))
@@ -79,8 +79,8 @@ def test_a_cut_is_in_the_rhythm_when_it_is_seen() -> None:
 def test_one_black_frame_stands_for_all_of_a_black_video(tmp_path: Path) -> None:
     """What VidMuse is led away from is the same attended to, whether there is one of it or sixty."""
     model = V2M.from_pretrained(str(tiny.write_vidmuse(tmp_path)))
-    eyes = Eyes.load(model, "tiny", torch.device("cpu"))
-    one = eyes.nothing()
+    eyes = VisualFrontend.load(model, "tiny", torch.device("cpu"))
+    one = eyes.black_frame()
     many = one._replace(
         **{name: getattr(one, name).repeat_interleave(7, 1) for name in one._fields if not name.startswith("event")}
     )

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
-from tests.fixtures.tiny.xcodec import make
+from tests.fixtures.tiny.xcodec import write
 from v2m.core.timing import codec_frames, hop_length
-from v2m.generators.yue.audio import BLOCK, DECODERS, GAINS, join, render, vocoders
+from v2m.generators.yue.audio import BLOCK_SAMPLES, GAIN_RANGE, VOCODER_FILES, combine_bands, load_vocoders, render
 from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.vocos import Vocos
 from v2m.pretrained.codecs.xcodec import XCodec
@@ -39,7 +39,7 @@ def noise(samples: int, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("bundle"))
+    return write(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +49,23 @@ def codec(folder: Path) -> XCodec:
 
 @pytest.fixture(scope="module")
 def decoders(folder: Path) -> dict[str, Vocos]:
-    return vocoders(folder, DECODERS, CPU)
+    return load_vocoders(folder, VOCODER_FILES, CPU)
 
 
 def codes(frames: int, seed: int = 0) -> Tensor:
     return torch.randint(1024, (8, frames), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("samples", [100, 5000, 3 * BLOCK + 11])
+@pytest.mark.parametrize("samples", [100, 5000, 3 * BLOCK_SAMPLES + 11])
 def test_two_equal_inputs_come_back_as_they_were(samples: int) -> None:
     wave = noise(samples) + 0.1
-    assert (join(wave, wave) - wave).abs().max() <= 1e-6
+    assert (combine_bands(wave, wave) - wave).abs().max() <= 1e-6
 
 
 def test_the_low_band_is_the_codecs_and_the_high_band_is_vocos() -> None:
     low = sine(1000, 0.4, phase=0.5) + sine(9000, 0.4)
     high = sine(1000, 0.2, phase=2.0) + sine(9000, 0.1, phase=1.0)
-    joined = join(low, high)
+    joined = combine_bands(low, high)
     assert abs(found(joined, 1000) - 0.2 * np.exp(0.5j)) < 1e-4, "the codec's phase at Vocos' level"
     assert abs(found(joined, 9000) - 0.1 * np.exp(1.0j)) < 1e-4, "Vocos alone"
 
@@ -73,54 +73,54 @@ def test_the_low_band_is_the_codecs_and_the_high_band_is_vocos() -> None:
 def test_across_the_crossover_equal_parts_keep_their_level() -> None:
     for frequency in (5000, 5300, 5500, 5700, 6000):
         wave = sine(frequency, 0.5)
-        assert abs(found(join(wave, wave), frequency) - 0.5) < 1e-5
+        assert abs(found(combine_bands(wave, wave), frequency) - 0.5) < 1e-5
 
 
 def test_at_the_crossover_each_side_gives_half() -> None:
     base = sine(500, 0.5)
-    joined = join(base + sine(5500, 0.01), base)
+    joined = combine_bands(base + sine(5500, 0.01), base)
     assert abs(found(joined, 5500)) == pytest.approx(0.005, rel=0.02)
 
 
 def test_a_constant_offset_comes_from_the_codec_only() -> None:
     loud = (0.4**2 + 2 * 0.2**2) ** 0.5  # of a sine as strong as one of 0.4 with an offset of 0.2
-    assert found(join(sine(1000, 0.4) + 0.2, sine(1000, loud)), 0).real / 2 == pytest.approx(0.2, abs=1e-4)
-    assert abs(found(join(sine(1000, loud), sine(1000, 0.4) + 0.2), 0)) / 2 < 1e-4
+    assert found(combine_bands(sine(1000, 0.4) + 0.2, sine(1000, loud)), 0).real / 2 == pytest.approx(0.2, abs=1e-4)
+    assert abs(found(combine_bands(sine(1000, loud), sine(1000, 0.4) + 0.2), 0)) / 2 < 1e-4
 
 
 def test_the_filter_delays_nothing() -> None:
     click = torch.zeros(4000)
     click[1234] = 1.0
-    assert int(join(click, torch.zeros(4000)).abs().argmax()) == 1234
-    assert int(join(torch.zeros(4000), click).abs().argmax()) == 1234
+    assert int(combine_bands(click, torch.zeros(4000)).abs().argmax()) == 1234
+    assert int(combine_bands(torch.zeros(4000), click).abs().argmax()) == 1234
 
 
 def test_where_pieces_meet_the_filter_goes_on() -> None:
-    clicks = torch.zeros(2 * BLOCK + 777)
-    places = [3000, BLOCK - 1, BLOCK, BLOCK + 100, 2 * BLOCK - 60]
+    clicks = torch.zeros(2 * BLOCK_SAMPLES + 777)
+    places = [3000, BLOCK_SAMPLES - 1, BLOCK_SAMPLES, BLOCK_SAMPLES + 100, 2 * BLOCK_SAMPLES - 60]
     shapes = []
     for place in places:
         one = clicks.clone()
         one[place] = 1.0
-        shapes.append(join(torch.zeros_like(one), one)[place - 200 : place + 200])
+        shapes.append(combine_bands(torch.zeros_like(one), one)[place - 200 : place + 200])
     for shape in shapes[1:]:
         assert (shape - shapes[0]).abs().max() < 1e-6
 
 
 def test_silence_on_either_side_stays_finite() -> None:
     wave, nothing = sine(1000, 0.4) + sine(9000, 0.2), torch.zeros(RATE)
-    assert torch.equal(join(nothing, nothing), nothing)
-    only_high = join(nothing, wave)
+    assert torch.equal(combine_bands(nothing, nothing), nothing)
+    only_high = combine_bands(nothing, wave)
     assert abs(found(only_high, 9000) - 0.2) < 1e-4
     assert abs(found(only_high, 1000)) < 1e-4
-    only_low = join(wave, nothing)
-    assert abs(found(only_low, 1000) - GAINS[0] * 0.4) < 1e-4
+    only_low = combine_bands(wave, nothing)
+    assert abs(found(only_low, 1000) - GAIN_RANGE[0] * 0.4) < 1e-4
     assert abs(found(only_low, 9000)) < 1e-4
 
 
-@pytest.mark.parametrize(("level", "gain"), [(0.001, GAINS[1]), (0.25, 2.0), (1.0, 0.5), (4.0, GAINS[0])])
+@pytest.mark.parametrize(("level", "gain"), [(0.001, GAIN_RANGE[1]), (0.25, 2.0), (1.0, 0.5), (4.0, GAIN_RANGE[0])])
 def test_the_level_is_matched_within_limits(level: float, gain: float) -> None:
-    joined = join(sine(1000, level), sine(1000, 0.5, phase=1.0))
+    joined = combine_bands(sine(1000, level), sine(1000, 0.5, phase=1.0))
     assert abs(found(joined, 1000)) == pytest.approx(level * gain, rel=1e-3)
 
 
@@ -139,18 +139,18 @@ def test_codes_that_are_too_few_are_a_bug(codec: XCodec, decoders: dict[str, Voc
 
 
 def test_only_the_stems_given_are_rendered_each_by_its_own_decoder(folder: Path, codec: XCodec) -> None:
-    assert DECODERS == {"vocals": xcodec_files.VOCALS_VOCODER, "instrumental": xcodec_files.INSTRUMENTAL_VOCODER}
-    both = vocoders(folder, DECODERS, CPU)
-    alone = vocoders(folder, ["instrumental"], CPU)
+    assert VOCODER_FILES == {"vocals": xcodec_files.VOCALS_VOCODER, "instrumental": xcodec_files.INSTRUMENTAL_VOCODER}
+    both = load_vocoders(folder, VOCODER_FILES, CPU)
+    alone = load_vocoders(folder, ["instrumental"], CPU)
     assert list(alone) == ["instrumental"]
     sung, played = (codec.decode(codes(30, k)[None])[0, 0] for k in (0, 1))
     stems = render({"instrumental": codes(30, 1)}, codec, alone, 882 * 30)
     assert list(stems) == ["instrumental"]
     stems |= render({"vocals": codes(30, 0)}, codec, both, 882 * 30)
     for name, k, narrow in (("vocals", 0, sung), ("instrumental", 1, played)):
-        wide = Vocos.load(folder, DECODERS[name], CPU).decode(codec.embed(codes(30, k)[None]))[0, 0]
+        wide = Vocos.load(folder, VOCODER_FILES[name], CPU).decode(codec.embed(codes(30, k)[None]))[0, 0]
         low = resample(narrow, 16000, RATE, lowpass_filter_width=32)
-        expected = join(low, wide).numpy()
+        expected = combine_bands(low, wide).numpy()
         assert np.abs(expected).max() < 1.0
         np.testing.assert_allclose(stems[name][0], expected, atol=1e-6)
 
@@ -158,7 +158,7 @@ def test_only_the_stems_given_are_rendered_each_by_its_own_decoder(folder: Path,
 def test_a_mix_that_is_too_loud_is_made_quieter_as_a_whole(
     codec: XCodec, folder: Path, decoders: dict[str, Vocos]
 ) -> None:
-    loud = vocoders(folder, DECODERS, CPU)
+    loud = load_vocoders(folder, VOCODER_FILES, CPU)
     for decoder in loud.values():
         bias = decoder.head.out.bias
         bias[:1765] += 4.0
@@ -168,7 +168,7 @@ def test_a_mix_that_is_too_loud_is_made_quieter_as_a_whole(
     ratios = []
     for name, each in given.items():
         low = resample(codec.decode(each[None])[0, 0], 16000, RATE, lowpass_filter_width=32)
-        whole = join(low, loud[name].decode(codec.embed(each[None]))[0, 0]).numpy()
+        whole = combine_bands(low, loud[name].decode(codec.embed(each[None]))[0, 0]).numpy()
         ratio = float(np.dot(stems[name][0], whole) / np.dot(whole, whole))
         np.testing.assert_allclose(stems[name][0], ratio * whole, atol=1e-5)
         ratios.append(ratio)

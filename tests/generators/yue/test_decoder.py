@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from tests.generators.yue.tiny_llama import load
-from v2m.generators.yue.decoder import Decoder, grouped, product, spread
+from v2m.generators.yue.decoder import LlamaDecoder, expand_mask, gqa_attention, linear
 from v2m.generators.yue.kv_cache import Slab
 
 
@@ -21,14 +21,14 @@ def test_steps_of_any_length_give_what_transformers_gives_at_once(
     ids = torch.randint(45334, 53526, (3, 40), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        step = Decoder(model, Slab(model.config, 3, 40, model.device, dtype))
+        step = LlamaDecoder(model, Slab(model.config, 3, 40, model.device, dtype))
         end = 0
         for count in (17, 1, 2, 1, 3, 16):
             end += count
             torch.testing.assert_close(
                 step(ids[:, end - count : end]), expected[:, end - 1], atol=tolerance, rtol=tolerance
             )
-    assert step.slab.filled == 40
+    assert step.cache.filled == 40
 
 
 @pytest.mark.parametrize("new", [1, 2, 5])
@@ -39,7 +39,7 @@ def test_grouped_attention_is_that_of_repeated_keys(new: int) -> None:
     mask[..., 0] = 0.0
     keys, values = key.repeat_interleave(4, dim=1), value.repeat_interleave(4, dim=1)
     expected = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=0.3)
-    torch.testing.assert_close(grouped(query, key, value, spread(mask, 4), 0.3), expected)
+    torch.testing.assert_close(gqa_attention(query, key, value, expand_mask(mask, 4), 0.3), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 2), (3, 1), (2, 2)])
@@ -51,6 +51,6 @@ def test_a_product_of_few_vectors_is_the_linear_layers(
     random = torch.Generator().manual_seed(sum(shape))
     x, weight = (torch.randn(*each, 24, generator=random).to(dtype) for each in (shape, (7,)))
     bias = torch.randn(7, generator=random).to(dtype) if biased else None
-    found = product(x, weight, bias)
+    found = linear(x, weight, bias)
     assert found.is_contiguous()
     torch.testing.assert_close(found, functional.linear(x, weight, bias))

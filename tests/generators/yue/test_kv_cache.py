@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from tests.generators.yue.tiny_llama import load
-from v2m.generators.yue.decoder import Decoder
+from v2m.generators.yue.decoder import LlamaDecoder
 from v2m.generators.yue.kv_cache import Slab, row_bytes
 
 LENGTH = 24
@@ -43,7 +43,7 @@ def spoil(memory: Slab, rows: slice, places: slice) -> None:
 
 def test_narrowed_forwards_see_their_rows_and_leave_the_others(model: LlamaForCausalLM) -> None:
     ids, memory, alone = tokens(3, 8), slab(model), slab(model, rows=2)
-    step, only = Decoder(model, memory), Decoder(model, alone)
+    step, only = LlamaDecoder(model, memory), LlamaDecoder(model, alone)
     step(ids[:, :5])
     only(ids[:2, :5])
     before = [keys[2].clone() for keys in memory.keys]
@@ -56,7 +56,7 @@ def test_narrowed_forwards_see_their_rows_and_leave_the_others(model: LlamaForCa
 
 def test_setting_filled_lower_forgets_what_came_after(model: LlamaForCausalLM) -> None:
     memory, fresh = slab(model), slab(model)
-    step, other = Decoder(model, memory), Decoder(model, fresh)
+    step, other = LlamaDecoder(model, memory), LlamaDecoder(model, fresh)
     step(tokens(3, 6))
     other(tokens(3, 6))
     step(tokens(3, 9, seed=1))
@@ -67,7 +67,7 @@ def test_setting_filled_lower_forgets_what_came_after(model: LlamaForCausalLM) -
 @pytest.mark.parametrize("fixed", [False, True])
 def test_a_padded_row_gives_what_it_gives_alone(model: LlamaForCausalLM, fixed: bool) -> None:
     ids, memory, alone = tokens(2, 10), slab(model, 2, (0, 4)), slab(model, 1)
-    step, only = Decoder(model, memory), Decoder(model, alone)
+    step, only = LlamaDecoder(model, memory), LlamaDecoder(model, alone)
     step(ids[:, :7])
     only(ids[1:, 4:7])
     if fixed:
@@ -81,7 +81,7 @@ def test_what_lies_in_the_pad_or_ahead_does_not_count_at_all(model: LlamaForCaus
     found = []
     for spoilt in (False, True):
         memory = slab(model, 2, (0, 4))
-        step = Decoder(model, memory)
+        step = LlamaDecoder(model, memory)
         step(tokens(2, 7))
         if fixed:
             memory.fix()
@@ -95,7 +95,7 @@ def test_what_lies_in_the_pad_or_ahead_does_not_count_at_all(model: LlamaForCaus
 
 def test_a_fixed_slab_gives_what_a_growing_one_gives_and_counts_on_the_device(model: LlamaForCausalLM) -> None:
     growing, fixed = slab(model), slab(model)
-    step, other = Decoder(model, growing), Decoder(model, fixed)
+    step, other = LlamaDecoder(model, growing), LlamaDecoder(model, fixed)
     step(tokens(3, 7))
     other(tokens(3, 7))
     fixed.fix()
@@ -128,7 +128,7 @@ def test_a_row_counts_from_its_pad_and_sees_what_came_before_but_not_the_pad(
 def test_a_row_may_be_given_another_pad_again_and_again(model: LlamaForCausalLM, fixed: bool) -> None:
     """As the row without a prompt is, at each section; what the first row then reads alone is not for it."""
     memory = slab(model, 2)
-    step, places, begun = Decoder(model, memory), [], 0
+    step, places, begun = LlamaDecoder(model, memory), [], 0
     for seed, read in enumerate((5, 3)):
         memory.rows = slice(0, 1)
         step(tokens(1, read, seed))
@@ -138,7 +138,7 @@ def test_a_row_may_be_given_another_pad_again_and_again(model: LlamaForCausalLM,
         if fixed:
             memory.fix()
         places.append(memory.at)
-        ids, only = tokens(2, 4, seed + 7), Decoder(model, slab(model, 1))
+        ids, only = tokens(2, 4, seed + 7), LlamaDecoder(model, slab(model, 1))
         for part, own in zip(ids.split([1, 2, 1], dim=1), ids[1:].split([1, 2, 1], dim=1), strict=True):
             torch.testing.assert_close(step(part)[1:], only(own))
         begun += 4
@@ -149,7 +149,7 @@ def test_a_row_may_be_given_another_pad_again_and_again(model: LlamaForCausalLM,
 
 
 def test_a_slab_that_is_full_says_so(model: LlamaForCausalLM) -> None:
-    step = Decoder(model, full := slab(model))
+    step = LlamaDecoder(model, full := slab(model))
     step(tokens(3, LENGTH))
     assert full.filled == LENGTH
     with pytest.raises(AssertionError, match="25 positions in a slab of 24"):

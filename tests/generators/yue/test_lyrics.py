@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 
 from v2m.core.errors import UsageError
-from v2m.generators.yue.lyrics import LABELS, Part, blank, parse
+from v2m.generators.yue.lyrics import LABELS, LyricsSection, instrumental_sections, parse_lyrics
 
 
 def test_sections_keep_their_order_and_their_lines() -> None:
     text = "[verse]\nOne line\n\n  Another line  \n\n[chorus]\nLa la\n\n[verse]\nMore\n"
-    assert parse(text) == [Part("verse", "One line\n\nAnother line"), Part("chorus", "La la"), Part("verse", "More")]
+    assert parse_lyrics(text) == [
+        LyricsSection("verse", "One line\n\nAnother line"),
+        LyricsSection("chorus", "La la"),
+        LyricsSection("verse", "More"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -36,49 +40,62 @@ def test_sections_keep_their_order_and_their_lines() -> None:
     ],
 )
 def test_a_header_becomes_a_label_that_the_model_knows(header: str, label: str) -> None:
-    assert parse(f"{header}\nwords") == [Part(label, "words")]
+    assert parse_lyrics(f"{header}\nwords") == [LyricsSection(label, "words")]
     assert label in LABELS
 
 
 def test_words_may_stand_behind_a_header() -> None:
-    assert parse("[verse] One\nTwo") == [Part("verse", "One\nTwo")]
+    assert parse_lyrics("[verse] One\nTwo") == [LyricsSection("verse", "One\nTwo")]
 
 
 def test_a_bracket_inside_a_line_is_words() -> None:
     """And turns round: square ones are for headers."""
-    assert parse("[verse]\nOh [softly] my\n[unclosed\nend") == [Part("verse", "Oh (softly) my\n(unclosed\nend")]
+    assert parse_lyrics("[verse]\nOh [softly] my\n[unclosed\nend") == [
+        LyricsSection("verse", "Oh (softly) my\n(unclosed\nend")
+    ]
 
 
 def test_words_before_the_first_header_are_a_verse() -> None:
-    assert parse("\n\nOh my\nDear\n[chorus]\nLa") == [Part("verse", "Oh my\nDear"), Part("chorus", "La")]
-    assert parse("Just words") == [Part("verse", "Just words")]
-    assert parse("\n \n[chorus]\nLa") == [Part("chorus", "La")]
+    assert parse_lyrics("\n\nOh my\nDear\n[chorus]\nLa") == [
+        LyricsSection("verse", "Oh my\nDear"),
+        LyricsSection("chorus", "La"),
+    ]
+    assert parse_lyrics("Just words") == [LyricsSection("verse", "Just words")]
+    assert parse_lyrics("\n \n[chorus]\nLa") == [LyricsSection("chorus", "La")]
 
 
 def test_a_section_may_have_no_words_beside_others_that_do() -> None:
-    assert parse("[intro]\n[verse]\nLa\n[outro]") == [Part("intro"), Part("verse", "La"), Part("outro")]
+    assert parse_lyrics("[intro]\n[verse]\nLa\n[outro]") == [
+        LyricsSection("intro"),
+        LyricsSection("verse", "La"),
+        LyricsSection("outro"),
+    ]
 
 
 def test_files_from_other_systems_read_the_same() -> None:
     plain = "[verse]\nOh my\nDear\n\n[chorus]\nLa"
-    assert parse("\ufeff" + plain.replace("\n", "\r\n")) == parse(plain) == parse(plain.replace("\n", "\r"))
-    assert parse("[verse]\nOh\tmy\x00 dear") == [Part("verse", "Oh my  dear")]
+    assert (
+        parse_lyrics("\ufeff" + plain.replace("\n", "\r\n"))
+        == parse_lyrics(plain)
+        == parse_lyrics(plain.replace("\n", "\r"))
+    )
+    assert parse_lyrics("[verse]\nOh\tmy\x00 dear") == [LyricsSection("verse", "Oh my  dear")]
 
 
 def test_long_lyrics_are_kept_whole() -> None:
     words = "\n".join(f"line {k}" for k in range(5000))
-    assert parse(f"[verse]\n{words}") == [Part("verse", words)]
+    assert parse_lyrics(f"[verse]\n{words}") == [LyricsSection("verse", words)]
 
 
 @pytest.mark.parametrize("text", ["", " \r\n\t\n", "\ufeff", "[verse]\n\n[chorus]\n"])
 def test_lyrics_without_words_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="the lyrics hold no words"):
-        parse(text)
+        parse_lyrics(text)
 
 
 def test_unknown_headers_are_named_with_their_lines() -> None:
     with pytest.raises(UsageError) as caught:
-        parse("[verse]\nLa\n[x2]\nLa\n[" + "z" * 300 + "]\n[]")
+        parse_lyrics("[verse]\nLa\n[x2]\nLa\n[" + "z" * 300 + "]\n[]")
     message = str(caught.value)
     assert "line 3 has [x2]; line 5 has [zzzz" in message
     assert "line 6 has []" in message
@@ -92,4 +109,4 @@ def test_unknown_headers_are_named_with_their_lines() -> None:
     [(1, "verse"), (2, "verse chorus"), (3, "verse chorus outro"), (5, "verse chorus verse chorus outro")],
 )
 def test_blank_sections_begin_with_a_verse_and_end_with_an_outro(count: int, labels: str) -> None:
-    assert blank(count) == [Part(label) for label in labels.split()]
+    assert instrumental_sections(count) == [LyricsSection(label) for label in labels.split()]

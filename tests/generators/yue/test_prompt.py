@@ -10,13 +10,13 @@ from sentencepiece import SentencePieceProcessor
 
 from tests.fixtures.tiny import yue_tokenizer
 from v2m.core.types import Tags
-from v2m.generators.yue.lyrics import Part, blank
-from v2m.generators.yue.prompt import Prompt, genre_line, head
+from v2m.generators.yue.lyrics import LyricsSection, instrumental_sections
+from v2m.generators.yue.prompt import PromptEncoder, genre_line, head_text
 from v2m.generators.yue.tokenizer import Tokenizer
 
 SONG = Tags(genres=["pop"], instruments=["piano"], moods=["happy"], timbres=["warm"], vocals=True)
 SCORE = Tags(genres=["cinematic"], instruments=["piano", "strings"], moods=["calm"], timbres=["warm"])
-WORDS = Part("verse", "Staring at the sunset, colors paint the sky")
+WORDS = LyricsSection("verse", "Staring at the sunset, colors paint the sky")
 START = [518, 2962, 29918, 974, 29918, 28192, 29962]
 # Generate music from the given lyrics segment by segment.\n[Genre]
 INSTRUCTION = [3251, 403, 4696, 515, 278, 2183, 26627, 1199, 10768, 491, 10768, 29889, 13, 29961, 15462, 276, 29962]
@@ -25,37 +25,37 @@ SUNSET = [29962, 13, 855, 4362, 472, 278, 6575, 842, 29892, 11955, 10675, 278, 1
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return yue_tokenizer.make(tmp_path_factory.mktemp("yue") / "tokenizer.model")
+    return yue_tokenizer.write(tmp_path_factory.mktemp("yue") / "tokenizer.model")
 
 
 @pytest.fixture(scope="module")
-def prompt(path: Path) -> Prompt:
-    return Prompt(Tokenizer(path))
+def prompt(path: Path) -> PromptEncoder:
+    return PromptEncoder(Tokenizer(path))
 
 
-def test_the_head_of_a_song_has_the_published_ids(prompt: Prompt) -> None:
+def test_the_head_of_a_song_has_the_published_ids(prompt: PromptEncoder) -> None:
     assert prompt.head(SONG, [WORDS]) == [*INSTRUCTION, 1835, 11914, 9796, 14294, 20982, 13, 29961, 3901, *SUNSET]
 
 
-def test_the_head_of_an_instrumental_has_the_published_ids(prompt: Prompt) -> None:
+def test_the_head_of_an_instrumental_has_the_published_ids(prompt: PromptEncoder) -> None:
     """A section without words leaves three newlines in a row, and a fourth that joins it to the next."""
     tags = [11395, 284, 4670, 19217, 11914, 6031, 21732, 14294, 13]
     verse, chorus, outro = [29961, 3901, 29962], [29961, 8420, 375, 29962], [29961, 449, 307, 29962]
     gap = [13] * 3
     expected = [*INSTRUCTION, *tags, *verse, *gap, 13, *chorus, *gap, 13, *outro, *gap]
-    assert prompt.head(SCORE, blank(3)) == expected
+    assert prompt.head(SCORE, instrumental_sections(3)) == expected
 
 
-def test_a_section_opens_with_its_text_and_the_marks(prompt: Prompt) -> None:
+def test_a_section_opens_with_its_text_and_the_marks(prompt: PromptEncoder) -> None:
     assert prompt.section(WORDS) == [*START, 518, 3901, *SUNSET, 32001, 32016]
-    assert prompt.section(Part("chorus")) == [*START, 518, 8420, 375, 29962, 13, 13, 13, 32001, 32016]
+    assert prompt.section(LyricsSection("chorus")) == [*START, 518, 8420, 375, 29962, 13, 13, 13, 32001, 32016]
     assert prompt.end_of_segment == [518, 355, 29918, 974, 29918, 28192, 29962]
 
 
 BEGIN, END = [518, 2962, 29918, 974, 29918, 5679, 29962], [518, 355, 29918, 974, 29918, 5679, 29962]
 
 
-def test_a_reference_stands_between_its_marks_behind_the_head(prompt: Prompt) -> None:
+def test_a_reference_stands_between_its_marks_behind_the_head(prompt: PromptEncoder) -> None:
     """One track in its order; two of them by turns, the voice first."""
     one, two = torch.tensor([[0, 5, 1023]]), torch.tensor([[1, 2], [10, 20]])
     assert prompt.reference(one) == [*BEGIN, 32001, 32016, 45334, 45339, 46357, 32002, *END]
@@ -64,7 +64,7 @@ def test_a_reference_stands_between_its_marks_behind_the_head(prompt: Prompt) ->
 
 
 def test_the_head_says_all_sections() -> None:
-    assert head(SONG, [WORDS, Part("chorus", "La\nla")]) == (
+    assert head_text(SONG, [WORDS, LyricsSection("chorus", "La\nla")]) == (
         "Generate music from the given lyrics segment by segment.\n"
         "[Genre] pop piano happy warm vocal\n"
         "[verse]\nStaring at the sunset, colors paint the sky\n\n\n"
@@ -129,6 +129,6 @@ def test_tempo_is_a_word_and_key_is_not_said(tempo: float | None, word: str) -> 
 def test_text_in_the_tests_is_known_to_the_small_tokenizer(path: Path) -> None:
     """Else the ids above would prove nothing: none is a byte but the newline's."""
     pieces = SentencePieceProcessor(model_file=str(path))
-    prompt = Prompt(Tokenizer(path))
-    for ids in (prompt.head(SONG, [WORDS]), prompt.head(SCORE, blank(3))):
+    prompt = PromptEncoder(Tokenizer(path))
+    for ids in (prompt.head(SONG, [WORDS]), prompt.head(SCORE, instrumental_sections(3))):
         assert {pieces.IdToPiece(each) for each in ids if each < 259} == {"<0x0A>"}

@@ -23,17 +23,17 @@ from tests.fixtures.tiny import yue_lm, yue_tokenizer
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Tags
 from v2m.generators.yue import stage1, tokens
-from v2m.generators.yue.lyrics import Part, blank
-from v2m.generators.yue.prompt import Prompt
-from v2m.generators.yue.stage1 import Passage, Settings, write
+from v2m.generators.yue.lyrics import LyricsSection, instrumental_sections
+from v2m.generators.yue.prompt import PromptEncoder
+from v2m.generators.yue.stage1 import SectionPlan, YuESampling, generate_codes
 from v2m.generators.yue.tokenizer import Tokenizer
 from v2m.models.inference.sampling import gumbel_argmax
 
 ALLOWED = [*range(tokens.FIRST_CODE, tokens.FIRST_CODE + 1024)]
 SILENCE = 321
 TAGS = Tags(genres=["pop"], instruments=["piano"], moods=["calm"])
-PARTS = [Part("verse", "Staring at the sunset"), Part("chorus"), Part("outro")]
-GREEDY = Settings(temperature=0.0)
+PARTS = [LyricsSection("verse", "Staring at the sunset"), LyricsSection("chorus"), LyricsSection("outro")]
+GREEDY = YuESampling(temperature=0.0)
 CLOSING = 1 + 7  # EOA and [end_of_segment]
 
 
@@ -46,13 +46,13 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def prompt(tmp_path_factory: pytest.TempPathFactory) -> Prompt:
-    return Prompt(Tokenizer(yue_tokenizer.make(tmp_path_factory.mktemp("yue") / "tokenizer.model")))
+def prompt(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
+    return PromptEncoder(Tokenizer(yue_tokenizer.write(tmp_path_factory.mktemp("yue") / "tokenizer.model")))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return yue_lm.make(tmp_path_factory.mktemp("lm"))
+    return yue_lm.write(tmp_path_factory.mktemp("lm"))
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def choose(  # the plain way: every token of every context is read again
     alone: Sequence[int],
     *,
     scale: float,
-    settings: Settings,
+    settings: YuESampling,
     generator: torch.Generator,
 ) -> int:
     """The id after `context`, of which the unconditional branch sees `alone`."""
@@ -95,15 +95,15 @@ def choose(  # the plain way: every token of every context is read again
 def slowly(
     model: LlamaForCausalLM,
     context: list[int],
-    passage: Passage,
+    passage: SectionPlan,
     *,
     number: int,
     seed: int,
-    settings: Settings,
+    settings: YuESampling,
     silence: int | None,
 ) -> list[int]:
     """The ids of one passage's codes after `context`."""
-    generator = stage1._generator(seed, number, torch.device("cpu"))
+    generator = stage1._section_generator(seed, number, torch.device("cpu"))
     written: list[int] = []
 
     def following() -> int:
@@ -111,12 +111,12 @@ def slowly(
             model,
             context + written,
             [tokens.XCODEC, *written],
-            scale=settings.guidance[min(number, 1)],
+            scale=settings.cfg_scale[min(number, 1)],
             settings=settings,
             generator=generator,
         )
 
-    for _ in range(passage.frames):
+    for _ in range(passage.num_frames):
         written.append(following() if silence is None else tokens.FIRST_CODE + silence)
         written.append(following())
     return written
@@ -124,17 +124,17 @@ def slowly(
 
 def all_slowly(
     model: LlamaForCausalLM,
-    prompt: Prompt,
+    prompt: PromptEncoder,
     head: list[int],
-    passages: list[Passage],
+    passages: list[SectionPlan],
     *,
     seed: int,
-    settings: Settings,
+    settings: YuESampling,
     silence: int | None,
 ) -> list[list[int]]:
     context, found = list(head), []
     for number, passage in enumerate(passages):
-        context += prompt.section(passage.part)
+        context += prompt.section(passage.lyrics)
         ids = slowly(model, context, passage, number=number, seed=seed, settings=settings, silence=silence)
         context += [*ids, tokens.EOA, *prompt.end_of_segment]
         found.append(ids)
@@ -146,24 +146,26 @@ def ids_of(codes: Tensor) -> list[int]:
 
 
 SETTINGS = {
-    "as published": Settings(),
-    "everything else": Settings(temperature=1.3, top_k=200, top_p=0.8, repetition_penalty=1.5, guidance=(3.0, 0.5)),
-    "guidance in some sections": Settings(guidance=(1.5, 1.0)),
-    "no guidance": Settings(guidance=(1.0, 1.0)),
+    "as published": YuESampling(),
+    "everything else": YuESampling(temperature=1.3, top_k=200, top_p=0.8, repetition_penalty=1.5, cfg_scale=(3.0, 0.5)),
+    "guidance in some sections": YuESampling(cfg_scale=(1.5, 1.0)),
+    "no guidance": YuESampling(cfg_scale=(1.0, 1.0)),
 }
 
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_codes_are_those_of_reading_everything_again_for_each_whether_shapes_are_kept_or_not(
-    model: LlamaForCausalLM, prompt: Prompt, settings: Settings, silence: int | None
+    model: LlamaForCausalLM, prompt: PromptEncoder, settings: YuESampling, silence: int | None
 ) -> None:
     """Over sections of unequal lengths, behind a reference; kept shapes are what a CUDA graph asks for."""
     head = prompt.head(TAGS, PARTS, torch.arange(0, 1000, 50).reshape(2, 10))
-    passages = [Passage(PARTS[0], 14), Passage(PARTS[1], 9), Passage(PARTS[2], 12)]
+    passages = [SectionPlan(PARTS[0], 14), SectionPlan(PARTS[1], 9), SectionPlan(PARTS[2], 12)]
     slow = all_slowly(model, prompt, head, passages, seed=3, settings=settings, silence=silence)
     for graph in (False, True):
-        fast = write(model, prompt, head, passages, seed=3, settings=settings, silence=silence, graph=graph)
+        fast = generate_codes(
+            model, prompt, head, passages, seed=3, sampling=settings, silence_code=silence, use_graph=graph
+        )
         assert [ids_of(codes) for codes in fast] == slow, graph
 
 
@@ -171,14 +173,14 @@ def test_codes_are_those_of_reading_everything_again_for_each_whether_shapes_are
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
 def test_on_cuda_captured_steps_write_the_likeliest_codes(
-    model: LlamaForCausalLM, prompt: Prompt, silence: int | None, caplog: pytest.LogCaptureFixture
+    model: LlamaForCausalLM, prompt: PromptEncoder, silence: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Over sections, of which the first alone is guided."""
-    passages = [Passage(part, 12) for part in PARTS]
-    settings = Settings(temperature=0.0, guidance=(1.5, 1.0))
-    expected = write(model, prompt, [1], passages, seed=0, settings=settings, silence=silence)
+    passages = [SectionPlan(part, 12) for part in PARTS]
+    settings = YuESampling(temperature=0.0, cfg_scale=(1.5, 1.0))
+    expected = generate_codes(model, prompt, [1], passages, seed=0, sampling=settings, silence_code=silence)
     torch.nn.Module.to(model, "cuda")
-    found = write(model, prompt, [1], passages, seed=0, settings=settings, silence=silence)
+    found = generate_codes(model, prompt, [1], passages, seed=0, sampling=settings, silence_code=silence)
     assert not caplog.records
     assert [ids_of(codes) for codes in found] == [ids_of(codes) for codes in expected]
 
@@ -195,10 +197,12 @@ class Blocking(nn.Module):
         return self.inner(hidden) + self.bias
 
 
-def test_the_likeliest_codes_are_those_of_transformers_own_generation(model: LlamaForCausalLM, prompt: Prompt) -> None:
+def test_the_likeliest_codes_are_those_of_transformers_own_generation(
+    model: LlamaForCausalLM, prompt: PromptEncoder
+) -> None:
     """Its guidance runs each branch by itself; its penalty is over the text too."""
     head = prompt.head(TAGS, PARTS)
-    (codes,) = write(model, prompt, head, [Passage(PARTS[0], 32)], seed=0, settings=GREEDY)
+    (codes,) = generate_codes(model, prompt, head, [SectionPlan(PARTS[0], 32)], seed=0, sampling=GREEDY)
     model.lm_head = Blocking(model.lm_head)  # pyright: ignore[reportAttributeAccessIssue]
     context = torch.tensor([head + prompt.section(PARTS[0])])
     out = model.generate(  # pyright: ignore[reportAttributeAccessIssue] - its protocol is narrower than the class
@@ -217,17 +221,17 @@ def test_the_likeliest_codes_are_those_of_transformers_own_generation(model: Lla
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
 def test_every_section_is_written_in_full_and_in_codes_of_the_first_codebook(
-    model: LlamaForCausalLM, prompt: Prompt, silence: int | None
+    model: LlamaForCausalLM, prompt: PromptEncoder, silence: int | None
 ) -> None:
-    parts = blank(4)
-    passages = [Passage(part, 5 + k) for k, part in enumerate(parts)]
-    written = write(model, prompt, prompt.head(TAGS, parts), passages, seed=0, silence=silence)
+    parts = instrumental_sections(4)
+    passages = [SectionPlan(part, 5 + k) for k, part in enumerate(parts)]
+    written = generate_codes(model, prompt, prompt.head(TAGS, parts), passages, seed=0, silence_code=silence)
     assert [tuple(codes.shape) for codes in written] == [(2, 5), (2, 6), (2, 7), (2, 8)]
     codes = torch.cat(written, 1)
     assert int(codes.min()) >= 0
     assert int(codes.max()) < 1024
-    assert len(codes[stage1.REST].unique()) > 10, "these are no draws"
-    assert bool((codes[stage1.VOICE] == SILENCE).all()) == (silence is not None)
+    assert len(codes[stage1.INSTRUMENTAL].unique()) > 10, "these are no draws"
+    assert bool((codes[stage1.VOCALS] == SILENCE).all()) == (silence is not None)
 
 
 def limited(model: LlamaForCausalLM, tokens_at_most: int) -> LlamaForCausalLM:
@@ -240,70 +244,78 @@ class Told(list[float]):
         self.append(fraction)
 
 
-def size(prompt: Prompt, passage: Passage) -> int:
-    return len(prompt.section(passage.part)) + 2 * passage.frames + CLOSING
+def size(prompt: PromptEncoder, passage: SectionPlan) -> int:
+    return len(prompt.section(passage.lyrics)) + 2 * passage.num_frames + CLOSING
 
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
 def test_the_oldest_sections_are_forgotten_and_the_head_never(
-    model: LlamaForCausalLM, prompt: Prompt, silence: int | None
+    model: LlamaForCausalLM, prompt: PromptEncoder, silence: int | None
 ) -> None:
     """There is room for the head and two sections: the third sees the second, the fourth the third."""
     head = prompt.head(TAGS, PARTS)
-    passages = [Passage(part, 16) for part in [*PARTS, Part("verse")]]
+    passages = [SectionPlan(part, 16) for part in [*PARTS, LyricsSection("verse")]]
     room = len(head) + max(size(prompt, a) + size(prompt, b) for a, b in pairwise(passages))
     assert room < len(head) + sum(size(prompt, each) for each in passages[:3])
-    written = write(limited(model, room), prompt, head, passages, seed=5, silence=silence)
+    written = generate_codes(limited(model, room), prompt, head, passages, seed=5, silence_code=silence)
     for number in (2, 3):
         before = passages[number - 1]
-        seen = [*prompt.section(before.part), *ids_of(written[number - 1]), tokens.EOA, *prompt.end_of_segment]
-        context = [*head, *seen, *prompt.section(passages[number].part)]
-        expected = slowly(model, context, passages[number], number=number, seed=5, settings=Settings(), silence=silence)
+        seen = [*prompt.section(before.lyrics), *ids_of(written[number - 1]), tokens.EOA, *prompt.end_of_segment]
+        context = [*head, *seen, *prompt.section(passages[number].lyrics)]
+        expected = slowly(
+            model, context, passages[number], number=number, seed=5, settings=YuESampling(), silence=silence
+        )
         assert ids_of(written[number]) == expected, number
 
 
-def test_what_cannot_fit_is_refused_before_anything_is_written(model: LlamaForCausalLM, prompt: Prompt) -> None:
+def test_what_cannot_fit_is_refused_before_anything_is_written(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
     head = prompt.head(TAGS, PARTS)
-    passages = [Passage(PARTS[1], 10), Passage(PARTS[2], 50)]
+    passages = [SectionPlan(PARTS[1], 10), SectionPlan(PARTS[2], 50)]
     room = len(head) + size(prompt, passages[1])
     told = Told()
     with pytest.raises(UsageError, match=rf"{len(head)} tokens and the longest section {room - len(head)}, of 1?\d\d "):
-        write(limited(model, room - 1), prompt, head, passages, seed=0, progress=told)
+        generate_codes(limited(model, room - 1), prompt, head, passages, seed=0, progress=told)
     assert not told
-    assert len(write(limited(model, room), prompt, head, passages, seed=0)) == 2
+    assert len(generate_codes(limited(model, room), prompt, head, passages, seed=0)) == 2
 
 
-def test_the_same_seed_writes_the_same_and_another_something_else(model: LlamaForCausalLM, prompt: Prompt) -> None:
-    passages = [Passage(part, 6) for part in PARTS[:2]]
+def test_the_same_seed_writes_the_same_and_another_something_else(
+    model: LlamaForCausalLM, prompt: PromptEncoder
+) -> None:
+    passages = [SectionPlan(part, 6) for part in PARTS[:2]]
     head = prompt.head(TAGS, PARTS)
     one, again, other = (
-        [ids_of(codes) for codes in write(model, prompt, head, passages, seed=seed)] for seed in (1, 1, 2)
+        [ids_of(codes) for codes in generate_codes(model, prompt, head, passages, seed=seed)] for seed in (1, 1, 2)
     )
     assert one == again
     assert all(a != b for a, b in zip(one, other, strict=True))
     assert one[0] != one[1]
 
 
-def test_a_section_does_not_depend_on_how_many_draws_came_before(model: LlamaForCausalLM, prompt: Prompt) -> None:
+def test_a_section_does_not_depend_on_how_many_draws_came_before(
+    model: LlamaForCausalLM, prompt: PromptEncoder
+) -> None:
     """The first section, of one length or another, is forgotten before the second."""
     head = prompt.head(TAGS, PARTS)
-    limited(model, len(head) + size(prompt, Passage(PARTS[1], 30)))
+    limited(model, len(head) + size(prompt, SectionPlan(PARTS[1], 30)))
     seconds = {
-        frames: ids_of(write(model, prompt, head, [Passage(PARTS[0], frames), Passage(PARTS[1], 30)], seed=4)[1])
+        frames: ids_of(
+            generate_codes(model, prompt, head, [SectionPlan(PARTS[0], frames), SectionPlan(PARTS[1], 30)], seed=4)[1]
+        )
         for frames in (5, 12)
     }
     assert seconds[5] == seconds[12]
 
 
-def test_progress_rises_to_1(model: LlamaForCausalLM, prompt: Prompt) -> None:
+def test_progress_rises_to_1(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
     told = Told()
-    write(model, prompt, [1], [Passage(part, 4) for part in PARTS], seed=0, progress=told)
+    generate_codes(model, prompt, [1], [SectionPlan(part, 4) for part in PARTS], seed=0, progress=told)
     assert told == pytest.approx([k / 12 for k in range(1, 13)])
 
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
 def test_each_token_is_read_once_and_both_branches_in_one_forward(
-    model: LlamaForCausalLM, prompt: Prompt, silence: int | None
+    model: LlamaForCausalLM, prompt: PromptEncoder, silence: int | None
 ) -> None:
     seen: list[tuple[int, int]] = []
     hook = model.get_submodule("model.layers.0.mlp.act_fn").register_forward_hook(
@@ -311,7 +323,7 @@ def test_each_token_is_read_once_and_both_branches_in_one_forward(
     )
     head = prompt.head(TAGS, PARTS)
     try:
-        write(model, prompt, head, [Passage(part, 5) for part in PARTS[:2]], seed=0, silence=silence)
+        generate_codes(model, prompt, head, [SectionPlan(part, 5) for part in PARTS[:2]], seed=0, silence_code=silence)
     finally:
         hook.remove()
     step, count = ((2, 1), 10) if silence is None else ((2, 2), 5)
@@ -320,38 +332,40 @@ def test_each_token_is_read_once_and_both_branches_in_one_forward(
     assert seen == [(1, first), *[step] * count, (1, again), *[step] * count]
 
 
-def test_a_long_prompt_is_read_a_part_at_a_time(model: LlamaForCausalLM, prompt: Prompt) -> None:
+def test_a_long_prompt_is_read_a_part_at_a_time(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
     seen: list[int] = []
     hook = model.get_submodule("model.layers.0.mlp.act_fn").register_forward_hook(
         lambda _, given, out: seen.append(out.shape[1])
     )
     head = prompt.head(TAGS, PARTS, torch.arange(600).reshape(2, 300))
     try:
-        (codes,) = write(model, prompt, head, [Passage(PARTS[0], 3)], seed=0, settings=GREEDY)
+        (codes,) = generate_codes(model, prompt, head, [SectionPlan(PARTS[0], 3)], seed=0, sampling=GREEDY)
     finally:
         hook.remove()
-    assert max(seen) == stage1.TOGETHER
+    assert max(seen) == stage1.PREFILL_CHUNK
     assert sum(seen) == len(head) + len(prompt.section(PARTS[0])) - 1 + 6
-    (slow,) = all_slowly(model, prompt, head, [Passage(PARTS[0], 3)], seed=0, settings=GREEDY, silence=None)
+    (slow,) = all_slowly(model, prompt, head, [SectionPlan(PARTS[0], 3)], seed=0, settings=GREEDY, silence=None)
     assert ids_of(codes) == slow
 
 
-def test_an_output_layer_without_logits_of_its_own_is_refused(model: LlamaForCausalLM, prompt: Prompt) -> None:
+def test_an_output_layer_without_logits_of_its_own_is_refused(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
     packed = torch.zeros(83968 * 32 // 2, 1, dtype=torch.uint8)  # as 4-bit kernels keep it
     model.lm_head.weight = nn.Parameter(packed, requires_grad=False)
     with pytest.raises(DependencyError, match="output layer is quantized"):
-        write(model, prompt, [1], [Passage(PARTS[0], 3)], seed=0)
+        generate_codes(model, prompt, [1], [SectionPlan(PARTS[0], 3)], seed=0)
 
 
-def test_the_silent_voice_counts_as_heard(model: LlamaForCausalLM, prompt: Prompt) -> None:
+def test_the_silent_voice_counts_as_heard(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
     """A code that would come next does not where the penalty on what was there is high."""
     with torch.no_grad():
         model.lm_head.weight[tokens.FIRST_CODE + SILENCE] *= -8
     drawn = []
     for penalty in (1.0, 1e3):
-        settings = Settings(temperature=0.0, repetition_penalty=penalty, guidance=(1.0, 1.0))
-        (codes,) = write(model, prompt, [1], [Passage(PARTS[0], 1)], seed=0, settings=settings, silence=SILENCE)
-        drawn.append(int(codes[stage1.REST, 0]))
+        settings = YuESampling(temperature=0.0, repetition_penalty=penalty, cfg_scale=(1.0, 1.0))
+        (codes,) = generate_codes(
+            model, prompt, [1], [SectionPlan(PARTS[0], 1)], seed=0, sampling=settings, silence_code=SILENCE
+        )
+        drawn.append(int(codes[stage1.INSTRUMENTAL, 0]))
     assert drawn[0] == SILENCE, "it would come next"
     assert drawn[1] != SILENCE
 
@@ -359,4 +373,4 @@ def test_the_silent_voice_counts_as_heard(model: LlamaForCausalLM, prompt: Promp
 def test_of_a_context_the_codes_of_the_first_codebook_alone_are_seen() -> None:
     first, last = tokens.FIRST_CODE, tokens.FIRST_CODE + 1023
     ids = torch.tensor([1, tokens.EOA, first - 1, first + 5, first + 5, last - 1, last + 1, 83967])
-    assert stage1._seen(ids).nonzero().tolist() == [[0, 5], [0, 1022]]
+    assert stage1._code_mask(ids).nonzero().tolist() == [[0, 5], [0, 1022]]

@@ -15,8 +15,8 @@ from bench.yue_stage2 import slow
 from tests.generators.yue.tiny_llama import load
 from v2m.core.errors import DependencyError
 from v2m.generators.yue.kv_cache import Slab
-from v2m.generators.yue.stage2 import _batches, length, refine
-from v2m.generators.yue.tokens import CODEBOOKS, CODES
+from v2m.generators.yue.stage2 import _batches, cache_length, refine
+from v2m.generators.yue.tokens import CODEBOOK_SIZE, NUM_CODEBOOKS
 
 WINDOW = 12
 LENGTHS = (WINDOW * 2 + 5, WINDOW, 1, 11, 0, WINDOW + 1)  # tails of 5, 1, 11 and 1 frames, stems without one, and empty
@@ -30,13 +30,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LlamaForCausalLM:
 @pytest.fixture(scope="module")
 def streams() -> list[Tensor]:
     random = torch.Generator().manual_seed(7)
-    return [torch.randint(CODES, (count,), generator=random) for count in LENGTHS]
+    return [torch.randint(CODEBOOK_SIZE, (count,), generator=random) for count in LENGTHS]
 
 
 @pytest.fixture(scope="module")
 def published(model: LlamaForCausalLM, streams: list[Tensor]) -> list[Tensor]:
     return [
-        slow(model, stream, WINDOW) if len(stream) else torch.empty(CODEBOOKS, 0, dtype=torch.long)
+        slow(model, stream, WINDOW) if len(stream) else torch.empty(NUM_CODEBOOKS, 0, dtype=torch.long)
         for stream in streams
     ]
 
@@ -46,8 +46,8 @@ def published(model: LlamaForCausalLM, streams: list[Tensor]) -> list[Tensor]:
 def test_however_the_windows_are_batched_the_tokens_are_those_of_the_published_loop(
     model: LlamaForCausalLM, streams: list[Tensor], published: list[Tensor], batch: int | None, graph: bool
 ) -> None:
-    found = refine(model, streams, window=WINDOW, batch=batch, graph=graph)
-    assert [codes.shape for codes in found] == [(CODEBOOKS, count) for count in LENGTHS]
+    found = refine(model, streams, window=WINDOW, batch_size=batch, use_graph=graph)
+    assert [codes.shape for codes in found] == [(NUM_CODEBOOKS, count) for count in LENGTHS]
     for codes, expected in zip(found, published, strict=True):
         assert torch.equal(codes, expected)
 
@@ -57,7 +57,7 @@ def test_first_codes_are_kept_and_the_others_are_codes_that_differ(
 ) -> None:
     for stream, codes in zip(streams, refine(model, streams, window=WINDOW), strict=True):
         assert torch.equal(codes[0], stream)
-        assert ((codes >= 0) & (codes < CODES)).all()
+        assert ((codes >= 0) & (codes < CODEBOOK_SIZE)).all()
         assert len(stream) < WINDOW or len(codes[1:].unique()) > 3 * len(stream), "no test with few codes means much"
 
 
@@ -72,7 +72,7 @@ def test_each_token_passes_through_the_model_once_in_seven_forwards_a_frame(
     finally:
         hook.remove()
     assert len(seen) == 7 * WINDOW
-    assert sum(seen) == 3 + WINDOW + 8 * WINDOW - 1 <= length(WINDOW) < 3 + 9 * WINDOW + 7
+    assert sum(seen) == 3 + WINDOW + 8 * WINDOW - 1 <= cache_length(WINDOW) < 3 + 9 * WINDOW + 7
 
 
 def test_rows_whose_window_has_ended_are_dropped(model: LlamaForCausalLM, streams: list[Tensor]) -> None:
@@ -88,7 +88,7 @@ def test_rows_whose_window_has_ended_are_dropped(model: LlamaForCausalLM, stream
 
 def test_a_window_depends_on_nothing_outside_it(model: LlamaForCausalLM, streams: list[Tensor]) -> None:
     changed = streams[0].clone()
-    changed[WINDOW:] = (changed[WINDOW:] + 1) % CODES
+    changed[WINDOW:] = (changed[WINDOW:] + 1) % CODEBOOK_SIZE
     before, after = refine(model, [streams[0], changed], window=WINDOW)
     assert torch.equal(before[:, :WINDOW], after[:, :WINDOW])
     assert not torch.equal(before[1:, WINDOW:], after[1:, WINDOW:])
@@ -100,7 +100,7 @@ def test_progress_rises_to_one(model: LlamaForCausalLM, streams: list[Tensor]) -
     def tell(fraction: float) -> None:
         told.append(fraction)
 
-    refine(model, streams, window=WINDOW, batch=3, progress=tell)
+    refine(model, streams, window=WINDOW, batch_size=3, progress=tell)
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert 0 < told[0] < 0.1
@@ -139,7 +139,7 @@ def test_one_batch_is_forgotten_before_the_next_is_laid_out(model: LlamaForCausa
     gc.collect()
     gc.disable()
     try:
-        refine(model, [torch.arange(5)], window=2, batch=1, progress=look)
+        refine(model, [torch.arange(5)], window=2, batch_size=1, progress=look)
         left = sum(type(each) is Slab for each in gc.get_objects())
     finally:
         gc.enable()

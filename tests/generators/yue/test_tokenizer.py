@@ -14,7 +14,7 @@ from v2m.generators.yue.tokenizer import Tokenizer
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return yue_tokenizer.make(tmp_path_factory.mktemp("yue") / "tokenizer.model")
+    return yue_tokenizer.write(tmp_path_factory.mktemp("yue") / "tokenizer.model")
 
 
 # ids of the published tokenizer.model

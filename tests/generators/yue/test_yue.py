@@ -32,13 +32,13 @@ def yue(folder: Path, **settings: Any) -> YuE:
 
 @pytest.fixture(scope="module")
 def instrumental(folder: Path) -> Soundtrack:
-    return yue(folder, section=1.0).generate(video(2.337, ((0.8, 1.0),)), Tags(genres=["jazz"]), 3, stems=True)
+    return yue(folder, max_section=1.0).generate(video(2.337, ((0.8, 1.0),)), Tags(genres=["jazz"]), 3, stems=True)
 
 
 @pytest.fixture(scope="module")
 def song(folder: Path) -> Soundtrack:
     tags = Tags(genres=["pop"], vocals=True, lyrics=SONG)
-    return yue(folder, section=1.0).generate(video(1.5), tags, 3, stems=True)
+    return yue(folder, max_section=1.0).generate(video(1.5), tags, 3, stems=True)
 
 
 def test_the_music_is_exactly_as_long_as_the_video(instrumental: Soundtrack, song: Soundtrack) -> None:
@@ -85,7 +85,7 @@ def test_one_model_at_a_time_unless_they_are_to_stay(folder: Path) -> None:
         generator = yue(folder, keep_loaded=keep)
         generator.generate(video(0.1), Tags(), 0)
         generator.release()
-        assert list(generator._checkpoints.loaded.values()) == [keep] * 3
+        assert list(generator._components.loaded.values()) == [keep] * 3
 
 
 def test_lyrics_that_do_not_fit_lose_their_end_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -95,7 +95,7 @@ def test_lyrics_that_do_not_fit_lose_their_end_with_a_warning(folder: Path, capl
 
 
 def test_after_the_last_words_the_music_goes_on_without(folder: Path) -> None:
-    score = yue(folder, section=1.0).generate(video(2.5), Tags(vocals=True, lyrics=SONG), 0)
+    score = yue(folder, max_section=1.0).generate(video(2.5), Tags(vocals=True, lyrics=SONG), 0)
     assert score.metadata["lyrics"] == ["happy sun", "the music from the sun", ""]
 
 
@@ -134,15 +134,18 @@ def test_lyrics_that_cannot_be_sung_are_refused_before_any_work(folder: Path, ly
 
 
 def test_low_memory_makes_weights_of_4_bits_and_small_batches(folder: Path, tmp_path: Path) -> None:
-    for part, vocab in (("stage1", yue_lm.STAGE_1), ("stage2", yue_lm.STAGE_2)):  # as wide as 4-bit kernels ask for
-        yue_lm.make(tmp_path / part, vocab, hidden=64, layers=1, heads=2, kv_heads=1, ffn=64)
+    for part, vocab in (
+        ("stage1", yue_lm.STAGE_1_VOCAB),
+        ("stage2", yue_lm.STAGE_2_VOCAB),
+    ):  # as wide as 4-bit kernels ask for
+        yue_lm.write(tmp_path / part, vocab, hidden=64, layers=1, heads=2, kv_heads=1, ffn=64)
     shutil.copy(folder / "stage1" / "tokenizer.model", tmp_path / "stage1")
     shutil.copytree(folder / "codec", tmp_path / "codec")
     generator = yue(tmp_path, low_memory=True, keep_loaded=True)
     score = generator.generate(video(0.2), Tags(), 0)
-    assert (generator._checkpoints.bits, generator.stage2_batch) == (4, 4)
+    assert (generator._components.bits, generator.stage2_batch_size) == (4, 4)
     assert len(score.audio) == round(0.2 * SAMPLE_RATE)
-    with generator._checkpoints.model("stage2") as model:
+    with generator._components.model("stage2") as model:
         assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
 
 
@@ -159,7 +162,7 @@ def _truncate(path: Path) -> None:
 
 
 def _shorten_vocabulary(folder: Path) -> None:
-    v2b.make_stage(folder, 4000)
+    v2b.write_stage(folder, 4000)
 
 
 class _Hostile:
@@ -209,7 +212,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(folder: Path, tmp_path:
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize(("name", "value"), [("section", 0.5), ("section", 31.0), ("stage2_batch", 0)])
+@pytest.mark.parametrize(("name", "value"), [("max_section", 0.5), ("max_section", 31.0), ("stage2_batch_size", 0)])
 def test_a_setting_out_of_range_is_refused_with_its_value(folder: Path, name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=str(value).removesuffix(".0")):
         yue(folder, **{name: value})

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from tests.fixtures.tiny.xcodec import make
+from tests.fixtures.tiny.xcodec import write
 from v2m.core.errors import DependencyError
 from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.vocos import MARGIN_FRAMES, Vocos
@@ -24,7 +24,7 @@ LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: pieces with and without ends,
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("vocos"))
+    return write(tmp_path_factory.mktemp("vocos"))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_the_sound_is_that_of_the_slow_version(folder: Path, name: str, frames: 
 
 
 def test_magnitudes_are_held_below_a_hundred(folder: Path, tmp_path: Path) -> None:
-    state = torch.load(make(tmp_path) / xcodec_files.VOCALS_VOCODER, weights_only=True)
+    state = torch.load(write(tmp_path) / xcodec_files.VOCALS_VOCODER, weights_only=True)
     state["head.out.bias"][:1765] += 5
     torch.save(state, tmp_path / xcodec_files.VOCALS_VOCODER)
     x = embeddings(3)
@@ -160,7 +160,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_decoder_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
     spoil, word = WRONG[kind]
-    spoil(make(tmp_path))
+    spoil(write(tmp_path))
     with pytest.raises(DependencyError) as caught:
         Vocos.load(tmp_path, xcodec_files.VOCALS_VOCODER, CPU)
     assert word in str(caught.value)

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from tests.fixtures.tiny.xcodec import make
+from tests.fixtures.tiny.xcodec import write
 from v2m.core.errors import DependencyError
 from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.chunking import apply_chunked
@@ -25,7 +25,7 @@ LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: pieces with and without ends,
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> XCodec:
-    return XCodec.load(make(tmp_path_factory.mktemp("xcodec")), CPU)
+    return XCodec.load(write(tmp_path_factory.mktemp("xcodec")), CPU)
 
 
 def codes(frames: int, codebooks: int = 8) -> Tensor:
@@ -176,7 +176,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_wrong_bundle_is_told_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     spoil, word = WRONG[kind]
-    spoil(make(tmp_path))
+    spoil(write(tmp_path))
     with pytest.raises(DependencyError) as caught:
         XCodec.load(tmp_path, CPU)
     assert word in str(caught.value)
@@ -186,7 +186,7 @@ def test_a_wrong_bundle_is_told_in_one_line(kind: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("name", [xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC_CONFIG])
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
-    (make(tmp_path) / name).unlink()
+    (write(tmp_path) / name).unlink()
     with pytest.raises(DependencyError, match=f"lacks {name}"):
         XCodec.load(tmp_path, CPU)
 

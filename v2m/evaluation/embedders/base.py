@@ -37,7 +37,7 @@ class HFEmbedder:
 
     def prepare(self) -> None:
         """Raises MissingError where the weights cannot be had."""
-        weights.show_license(self._fetch_weights())
+        weights.announce_license(self._fetch_weights())
 
     def release(self) -> None:
         self._lazy_model.release()

@@ -14,11 +14,18 @@ from torch import Tensor
 
 from v2m.core.timing import seconds_of
 from v2m.core.types import ProgressFn
-from v2m.generators.diffusers.adapter import Job
-from v2m.generators.diffusers.runtime import decoded, frames_of, generators, placed, seeded, telling
+from v2m.generators.diffusers.adapter import GenerationRequest
+from v2m.generators.diffusers.runtime import (
+    decode_latents,
+    fixed_global_seed,
+    latent_frames,
+    seeded_generators,
+    step_progress,
+    to_encoder_input,
+)
 
 
-class AceStep:
+class AceStepAdapter:
     """Takes up a recording's tune as a "cover" of it, and writes a part anew as a "repaint"."""
 
     def __init__(self, pipeline: Any) -> None:
@@ -28,39 +35,41 @@ class AceStep:
         turbo = self._pipeline.is_turbo  # distilled to few steps, its guidance built in
         return {"num_inference_steps": 8 if turbo else 50, "guidance_scale": 1.0 if turbo else 7.0}
 
-    def write(self, told: dict[str, Any], job: Job, strength: float, progress: ProgressFn) -> Tensor:
-        pipeline, count = self._pipeline, len(job.seeds)
-        frames = frames_of(job.samples, pipeline.vae.hop_length) + 1
+    def generate(
+        self, arguments: dict[str, Any], request: GenerationRequest, melody_strength: float, progress: ProgressFn
+    ) -> Tensor:
+        pipeline, count = self._pipeline, len(request.seeds)
+        frames = latent_frames(request.num_samples, pipeline.vae.hop_length) + 1
         shape = (count, frames, pipeline.transformer.config.audio_acoustic_hidden_dim)
         device, dtype = pipeline._execution_device, pipeline.transformer.dtype
-        listed = {name: [told[name]] * count for name in ("prompt", "lyrics", "vocal_language")}
-        with seeded():
+        listed = {name: [arguments[name]] * count for name in ("prompt", "lyrics", "vocal_language")}
+        with fixed_global_seed():
             latents = pipeline(
-                **{**told, **listed},
-                **self._sounds(job, strength, frames),
+                **{**arguments, **listed},
+                **self._audio_arguments(request, melody_strength, frames),
                 # in the middle of a frame: at its edge, of 7 frames it would make noise for 8
                 audio_duration=seconds_of(int((frames - 0.5) * pipeline.vae.hop_length), pipeline.sample_rate),
-                latents=randn_tensor(shape, generators(job.seeds), device, dtype),
+                latents=randn_tensor(shape, seeded_generators(request.seeds), device, dtype),
                 output_type="latent",
-                callback_on_step_end=telling(progress, told["num_inference_steps"]),
+                callback_on_step_end=step_progress(progress, arguments["num_inference_steps"]),
             ).audios  # (B, T, W)
-        return decoded(pipeline, latents.transpose(1, 2), job.samples)
+        return decode_latents(pipeline, latents.transpose(1, 2), request.num_samples)
 
-    def _sounds(self, job: Job, strength: float, frames: int) -> dict[str, Any]:
+    def _audio_arguments(self, request: GenerationRequest, melody_strength: float, frames: int) -> dict[str, Any]:
         pipeline, hop, rate = self._pipeline, self._pipeline.vae.hop_length, self._pipeline.sample_rate
         whole = frames * hop
         given: dict[str, Any] = {}
-        if job.reference is not None:
-            given["reference_audio"] = placed(pipeline, job.reference, job.reference.shape[-1])
-        if job.kept is not None:
-            begin, end = job.span[0] // hop, frames_of(job.span[1], hop)
+        if request.reference is not None:
+            given["reference_audio"] = to_encoder_input(pipeline, request.reference, request.reference.shape[-1])
+        if request.source is not None:
+            begin, end = request.inpaint_range[0] // hop, latent_frames(request.inpaint_range[1], hop)
             given |= {
                 "task_type": "repaint",
-                "src_audio": placed(pipeline, job.kept, whole),
+                "src_audio": to_encoder_input(pipeline, request.source, whole),
                 "repainting_start": seconds_of(int((begin + 0.5) * hop), rate),
                 "repainting_end": seconds_of(int((end + 0.5) * hop), rate),
             }
-        elif job.melody is not None:
-            source = placed(pipeline, job.melody, whole)
-            given |= {"task_type": "cover", "src_audio": source, "audio_cover_strength": strength}
+        elif request.melody is not None:
+            source = to_encoder_input(pipeline, request.melody, whole)
+            given |= {"task_type": "cover", "src_audio": source, "audio_cover_strength": melody_strength}
         return given

@@ -14,27 +14,29 @@ from v2m.core.types import ProgressFn
 
 
 @dataclass(frozen=True)
-class Job:
+class GenerationRequest:
     """N = `samples` at the pipeline's rate for each of the B = len(`seeds`) takes.
 
     melody, reference: (C, N) and (C, any length). kept: (B, C, N), of which all but the samples `span` is to stay.
     """
 
-    samples: int
+    num_samples: int
     seeds: tuple[int, ...]
     melody: Tensor | None = None
     reference: Tensor | None = None
-    kept: Tensor | None = None
-    span: tuple[int, int] = (0, 0)
+    source: Tensor | None = None
+    inpaint_range: tuple[int, int] = (0, 0)
 
 
-class Writer(Protocol):
+class PipelineAdapter(Protocol):
     """A pipeline with what it must be told."""
 
     def defaults(self) -> dict[str, Any]:
         """Steps and guidance that the pipeline's authors recommend."""
         ...
 
-    def write(self, told: dict[str, Any], job: Job, strength: float, progress: ProgressFn) -> Tensor:
+    def generate(
+        self, arguments: dict[str, Any], request: GenerationRequest, melody_strength: float, progress: ProgressFn
+    ) -> Tensor:
         """Sound (B, C, N) float32 on the CPU, not limited to ±1. `told` are the pipeline's own arguments."""
         ...

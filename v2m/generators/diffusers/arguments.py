@@ -12,12 +12,15 @@ from typing import Any, Literal
 from v2m.core import prompts
 from v2m.core.types import Tags
 
-INSTRUMENTAL = {"lyrics": "[Instrumental]", "vocal_language": "unknown"}  # as ACE-Step was trained to leave voices out
-_NATURAL = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+INSTRUMENTAL_ARGUMENTS = {
+    "lyrics": "[Instrumental]",
+    "vocal_language": "unknown",
+}  # as ACE-Step was trained to leave voices out
+_NATURAL_PITCHES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 
 @dataclass(frozen=True)
-class Settings:
+class DiffusersOptions:
     """What a user sets besides the tags. None is what the pipeline's authors recommend.
 
     steps: how often the noise is taken away. guidance: how many times stronger the words lead, 1 is no guidance.
@@ -25,28 +28,32 @@ class Settings:
     """
 
     steps: int | None
-    guidance: float | None
+    cfg_scale: float | None
     melody_strength: float
-    metre: Literal[2, 3, 4, 6] | None
-    language: str
+    meter: Literal[2, 3, 4, 6] | None
+    vocal_language: str
 
 
-def ace_step(tags: Tags, settings: Settings) -> dict[str, Any]:
+def ace_step_arguments(tags: Tags, options: DiffusersOptions) -> dict[str, Any]:
     """Arguments of `AceStepPipeline`."""
     sung = tags.vocals and bool(tags.lyrics.strip())
     return {
         "prompt": prompts.line(replace(tags, tempo=None, key=None)),
-        **({"lyrics": tags.lyrics.strip(), "vocal_language": settings.language} if sung else INSTRUMENTAL),
+        **(
+            {"lyrics": tags.lyrics.strip(), "vocal_language": options.vocal_language}
+            if sung
+            else INSTRUMENTAL_ARGUMENTS
+        ),
         "bpm": None if tags.tempo is None else round(tags.tempo),
         "keyscale": key_name(tags),
-        "timesignature": None if settings.metre is None else str(settings.metre),
+        "timesignature": None if options.meter is None else str(options.meter),
     }
 
 
-def stable_audio(tags: Tags, settings: Settings) -> dict[str, Any]:
+def stable_audio_arguments(tags: Tags, options: DiffusersOptions) -> dict[str, Any]:
     """Arguments of `StableAudioPipeline` and `StableAudio3Pipeline`."""
     line = prompts.line(tags)
-    metre = "" if settings.metre is None else f"{settings.metre}/{8 if settings.metre == 6 else 4} time"
+    metre = "" if options.meter is None else f"{options.meter}/{8 if options.meter == 6 else 4} time"
     return {
         "prompt": ", ".join(filter(None, [line, metre, "instrumental"])),
         "negative_prompt": prompts.unwanted(tags) or None,
@@ -59,4 +66,4 @@ def key_name(tags: Tags) -> str | None:
         return None
     letter = tags.key.strip()[0].upper()
     tonic, mode = tags.tonic_and_mode
-    return f"{letter}{ {0: '', 1: '#', 11: 'b'}[(tonic - _NATURAL[letter]) % 12] } {mode}"
+    return f"{letter}{ {0: '', 1: '#', 11: 'b'}[(tonic - _NATURAL_PITCHES[letter]) % 12] } {mode}"

@@ -24,24 +24,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from v2m.core.errors import DependencyError, is_out_of_memory
 from v2m.core.lazy_model import choose_dtype
-from v2m.generators.diffusers.pipeline_info import Kind
+from v2m.generators.diffusers.pipeline_info import PipelineKind
 from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import check_finite, read_json
 
-HOMES = {  # whose classes a folder may name
+COMPONENT_MODULES = {  # whose classes a folder may name
     "diffusers": "diffusers",
     "transformers": "transformers",
     "ace_step": "diffusers.pipelines.ace_step",
     "stable_audio": "diffusers.pipelines.stable_audio",
     "stable_audio_3": "diffusers.pipelines.stable_audio_3",
 }
-COMPONENTS = (ModelMixin, PreTrainedModel, SchedulerMixin, PreTrainedTokenizerBase)
+COMPONENT_CLASSES = (ModelMixin, PreTrainedModel, SchedulerMixin, PreTrainedTokenizerBase)
 CPU = torch.device("cpu")
 
 logger = logging.getLogger(__name__)
 
 
-def load(folder: Path, kind: Kind, device: torch.device, *, low_memory: bool) -> Any:
+def load_pipeline(folder: Path, kind: PipelineKind, device: torch.device, *, low_memory: bool) -> Any:
     """The pipeline in `folder`, ready to run on `device` in the type that suits it.
 
     With `low_memory` each model is on the device only while it works; on the CPU the weights are held in bfloat16.
@@ -54,7 +54,7 @@ def load(folder: Path, kind: Kind, device: torch.device, *, low_memory: bool) ->
     dtype = torch.bfloat16 if low_memory and device.type == "cpu" else choose_dtype(device)
     with _quiet():
         parts = {
-            name: _component(folder, name, index.get(name), dtype, needed=parameter.default is Parameter.empty)
+            name: _load_component(folder, name, index.get(name), dtype, needed=parameter.default is Parameter.empty)
             for name, parameter in signature(made.__init__).parameters.items()
             if name != "self"
         }
@@ -82,13 +82,13 @@ def _quiet() -> Iterator[None]:
         diffusers_logging.set_verbosity(verbosity)
 
 
-def _component(folder: Path, name: str, named: Any, dtype: torch.dtype, *, needed: bool) -> Any:
+def _load_component(folder: Path, name: str, named: Any, dtype: torch.dtype, *, needed: bool) -> Any:
     """The component that model_index.json calls `name`, from its subfolder; None where it is not needed and absent."""
     if not isinstance(named, list) or len(named) != 2 or named[0] is None:
         if needed:
             raise DependencyError(f"the model_index.json in {str(folder)!r} names no {name}: fetch it again")
         return None
-    kind = _class(folder, name, *named)
+    kind = _component_class(folder, name, *named)
     here, what = folder / name, f"{name} ({kind.__name__})"
     if issubclass(kind, PreTrainedModel):
         model: Any = transformers_loader.load_model(kind, here, CPU, description=what)
@@ -96,7 +96,7 @@ def _component(folder: Path, name: str, named: Any, dtype: torch.dtype, *, neede
         return model.to(dtype)
     try:
         if issubclass(kind, ModelMixin):
-            return _model(kind, here, what, dtype)
+            return _load_model(kind, here, what, dtype)
         return kind.from_pretrained(here, local_files_only=True)
     except DependencyError:
         raise
@@ -107,12 +107,12 @@ def _component(folder: Path, name: str, named: Any, dtype: torch.dtype, *, neede
         raise DependencyError(f"{str(here)!r} cannot be loaded as {what} ({said}): fetch it again") from error
 
 
-def _class(folder: Path, name: str, library: Any, called: Any) -> type[Any]:
-    home = HOMES.get(library) if isinstance(library, str) else None
+def _component_class(folder: Path, name: str, library: Any, called: Any) -> type[Any]:
+    home = COMPONENT_MODULES.get(library) if isinstance(library, str) else None
     kind = getattr(importlib.import_module(home), str(called), None) if home else None
     if kind is None and library == "transformers":  # which had two of each tokenizer before its version 5
         kind = getattr(transformers, str(called).removesuffix("Fast"), None)
-    if not isinstance(kind, type) or not issubclass(kind, COMPONENTS):
+    if not isinstance(kind, type) or not issubclass(kind, COMPONENT_CLASSES):
         raise DependencyError(
             f"the model_index.json in {str(folder)!r} names {library}.{called} as {name}, which is no component that "
             "diffusers or transformers has: nothing of it was run"
@@ -120,7 +120,7 @@ def _class(folder: Path, name: str, library: Any, called: Any) -> type[Any]:
     return kind
 
 
-def _model(kind: Any, here: Path, what: str, dtype: torch.dtype) -> Any:
+def _load_model(kind: Any, here: Path, what: str, dtype: torch.dtype) -> Any:
     made, told = kind.from_pretrained(
         here, local_files_only=True, use_safetensors=True, output_loading_info=True, torch_dtype=dtype
     )

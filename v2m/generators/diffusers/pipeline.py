@@ -16,21 +16,21 @@ from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.timing import seconds_of
 from v2m.core.types import Audio, Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.diffusers.arguments import Settings, ace_step, stable_audio
+from v2m.generators.diffusers.arguments import DiffusersOptions, ace_step_arguments, stable_audio_arguments
 from v2m.media import audio as sound_files
-from v2m.pretrained.weights import fetch, show_license
+from v2m.pretrained.weights import announce_license, fetch
 
-CURE = "try --low-memory, fewer --candidates or a smaller --generator.model"
-STABILITY = "stabilityai community license: commercial use up to a yearly revenue, see its page"
-LICENSES = {"ace-step/": "mit", "stabilityai/": STABILITY}  # where a folder has no card
-TRIED_RATE, SHORTEST_SOUND = 16_000, 1.0  # Hz at which a sound is read to see whether it can be; seconds
-MOST_HEARD = 240.0  # seconds of a style
-WINDOW = 0.75  # of the longest that a model writes in one go may be new, so that it hears what is around it
+OOM_HINT = "try --low-memory, fewer --candidates or a smaller --generator.model"
+STABILITY_LICENSE = "stabilityai community license: commercial use up to a yearly revenue, see its page"
+LICENSES = {"ace-step/": "mit", "stabilityai/": STABILITY_LICENSE}  # where a folder has no info
+PROBE_RATE, MIN_AUDIO_S = 16_000, 1.0  # Hz at which a sound is read to see whether it can be; seconds
+MAX_REFERENCE_S = 240.0  # seconds of a style
+MAX_INPAINT_SHARE = 0.75  # of the longest that a model writes in one go may be new, so that it hears what is around it
 
 logger = logging.getLogger(__name__)
 
 
-class Pipeline:
+class DiffusersGenerator:
     """ACE-Step 1.5, Stable Audio Open or Stable Audio 3, as diffusers runs them. Instrumental unless asked otherwise.
 
     ACE-Step (MIT) is told tempo and key apart from the words, sings lyrics, follows the style of a recording and its
@@ -58,24 +58,24 @@ class Pipeline:
         *,
         model: str = "ACE-Step/acestep-v15-xl-turbo-diffusers",
         steps: int | None = None,
-        guidance: float | None = None,
+        cfg_scale: float | None = None,
         melody_strength: float = 0.7,
-        metre: Literal[2, 3, 4, 6] | None = None,
-        language: str = "en",
+        meter: Literal[2, 3, 4, 6] | None = None,
+        vocal_language: str = "en",
         device: str = "auto",
         low_memory: bool = False,
         keep_loaded: bool = False,
     ) -> None:
         problems = [] if steps is None or 1 <= steps <= 1000 else [f"steps {steps} must lie between 1 and 1000"]
-        problems += [] if guidance is None or 0 <= guidance <= 100 else [f"guidance {guidance:g} must be 0 to 100"]
+        problems += [] if cfg_scale is None or 0 <= cfg_scale <= 100 else [f"cfg_scale {cfg_scale:g} must be 0 to 100"]
         problems += [] if 0 <= melody_strength <= 1 else [f"melody_strength {melody_strength:g} must lie in 0 to 1"]
         if problems:
             raise UsageError("; ".join(problems))
         self.model = model
-        self.settings = Settings(steps, guidance, melody_strength, metre, language)
+        self.options = DiffusersOptions(steps, cfg_scale, melody_strength, meter, vocal_language)
         self.weights: tuple[WeightsInfo, ...] = ()
-        self._device, self._low_memory, self._keep = device, low_memory, keep_loaded
-        self._pipeline: LazyModel[Any] = LazyModel(self._load, CURE)
+        self._device, self._low_memory, self._keep_loaded = device, low_memory, keep_loaded
+        self._pipeline: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Makes sure that all weights are on this machine, downloading what is not, and that the model can do what is
@@ -86,17 +86,17 @@ class Pipeline:
             UsageError: A melody or reference is no sound, or the model follows none; or there is no such device.
         """
         choose_device(self._device)
-        card = self._card()
-        ace = card.kind == "AceStepPipeline"
+        info = self._read_info()
+        ace = info.kind == "AceStepPipeline"
         if controls.reference and not ace:
             raise UsageError(f"{self.model!r} follows no style: give ACE-Step, or the recording as --melody")
         if len(controls.reference) > 1:
             raise UsageError("ACE-Step follows the style of one recording: give --reference once")
-        if controls.melody is not None and not card.follows_melody:
+        if controls.melody is not None and not info.supports_melody:
             raise UsageError(f"{self.model!r} lacks what hears a tune (audio_tokenizer): --melody cannot be followed")
         for path in (*controls.reference, *filter(None, [controls.melody])):
-            _try(path)
-        anew, most = controls.inpaint, WINDOW * card.longest
+            _check_audio(path)
+        anew, most = controls.inpaint, MAX_INPAINT_SHARE * info.max_duration
         if anew is not None and anew.end - anew.start > most:
             raise UsageError(
                 f"{anew.end - anew.start:g} s are more than {self.model!r} can write anew at once: "
@@ -106,26 +106,26 @@ class Pipeline:
             logger.warning("vocals were asked for: %r plays instruments only", self.model)
         if tags.vocals and ace and not tags.lyrics.strip():
             logger.warning("vocals were asked for but there are no lyrics: the music is instrumental; give --lyrics")
-        if self.settings.guidance not in {None, 1.0} and not card.guided and ace:
-            logger.warning("guidance has no effect: it is built into the weights of %r", self.model)
-        if tags.negative and (ace or not (card.guided or (self.settings.guidance or 1) > 1)):
+        if self.options.cfg_scale not in {None, 1.0} and not info.supports_cfg and ace:
+            logger.warning("cfg_scale has no effect: it is built into the weights of %r", self.model)
+        if tags.negative and (ace or not (info.supports_cfg or (self.options.cfg_scale or 1) > 1)):
             logger.warning("%r is not led away from unwanted words: they are left out of what it is told", self.model)
-        show_license(self.weights[0])
+        announce_license(self.weights[0])
 
     def check(self, video: Video, controls: Controls) -> None:
         """Raises UsageError where the video is too long for a melody to be followed, which is done in one go."""
-        card, seconds = self._card(), video.duration
-        if controls.melody is None or card.kind == "StableAudioPipeline":
+        info, seconds = self._read_info(), video.duration
+        if controls.melody is None or info.kind == "StableAudioPipeline":
             return
-        if controls.inpaint is None and seconds > card.longest:
+        if controls.inpaint is None and seconds > info.max_duration:
             raise UsageError(
-                f"{self.model!r} follows a melody for {card.longest:g} s at most, and the video lasts {seconds:.1f} s: "
-                f"give --end {card.longest:g}, or no --melody"
+                f"{self.model!r} follows a melody for {info.max_duration:g} s at most, and the video lasts {seconds:.1f} s: "
+                f"give --end {info.max_duration:g}, or no --melody"
             )
 
     def release(self) -> None:
         """Frees the model, unless it is to be kept."""
-        if not self._keep:
+        if not self._keep_loaded:
             self._pipeline.release()
 
     def generate(
@@ -159,79 +159,82 @@ class Pipeline:
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
         """A piece for each seed, side by side in one batch; otherwise as `generate`."""
-        from v2m.generators.inpaint import Kept
+        from v2m.generators.inpaint import InpaintSource
 
         controls = controls or Controls()
         anew = controls.inpaint
-        kept = None if anew is None else Kept.load(anew, video.duration)
+        kept = None if anew is None else InpaintSource.load(anew, video.duration)
         seconds = video.duration
         self.prepare(tags, controls)
         self.check(video, controls)
-        card = self._card()
-        with self._piece(tags, controls, seconds if kept is None else min(seconds, card.longest)) as (piece, device):
+        info = self._read_info()
+        with self._long_form(tags, controls, seconds if kept is None else min(seconds, info.max_duration)) as (
+            piece,
+            device,
+        ):
             facts = {
-                **{name: value for name, value in piece.told.items() if value is not None},
-                "pipeline": card.kind,
+                **{name: value for name, value in piece.arguments.items() if value is not None},
+                "pipeline": info.kind,
                 "melody": None if controls.melody is None else str(controls.melody),
                 "reference": [str(path) for path in controls.reference],
                 "device": device,
             }
             if kept is None:
-                sounds = piece.write(seconds, seeds, progress or _silent)
-                facts |= {"goes": piece.goes(seconds)}
+                sounds = piece.generate(seconds, seeds, progress or _ignore_progress)
+                facts |= {"windows": piece.windows(seconds)}
             else:
-                heard = sound_files.resample(kept.audio, card.sample_rate)
-                made = piece.rewrite(heard, (kept.begin, kept.end), seeds, progress or _silent)
-                sounds = [kept.with_part(each) for each in made]
-                facts |= {"regenerated": [kept.begin, kept.end], "kept": str(anew and anew.source_path)}
+                heard = sound_files.resample(kept.audio, info.sample_rate)
+                made = piece.inpaint(heard, (kept.start, kept.end), seeds, progress or _ignore_progress)
+                sounds = [kept.crossfade_in(each) for each in made]
+                facts |= {"inpainted": [kept.start, kept.end], "inpaint_source": str(anew and anew.source_path)}
         return [Soundtrack(sound, metadata=facts) for sound in sounds]
 
-    def _card(self) -> Any:
+    def _read_info(self) -> Any:
         """What the model can do; its files are here afterwards."""
-        from v2m.generators.diffusers.pipeline_info import FILES, Card
+        from v2m.generators.diffusers.pipeline_info import FILES, PipelineInfo
 
         license = next((text for owner, text in LICENSES.items() if self.model.lower().startswith(owner)), None)
         self.weights = (fetch(self.model, FILES, license=license),)
-        return Card.read(self.weights[0].folder)
+        return PipelineInfo.from_folder(self.weights[0].folder)
 
     @contextmanager
-    def _piece(self, tags: Tags, controls: Controls, seconds: float) -> Iterator[tuple[Any, str]]:
-        """A `piece.Piece` with the model in memory, and what it runs on."""
+    def _long_form(self, tags: Tags, controls: Controls, duration: float) -> Iterator[tuple[Any, str]]:
+        """A `LongFormGenerator` with the model in memory, and what it runs on."""
         for name in ("xformers", "bitsandbytes"):  # diffusers imports them; they tell of kernels that they do without
             logging.getLogger(name).setLevel(logging.ERROR)
-        from v2m.generators.diffusers.long_form import Piece, Sounds
+        from v2m.generators.diffusers.long_form import AudioConditions, LongFormGenerator
 
-        card = self._card()
-        write = ace_step if card.kind == "AceStepPipeline" else stable_audio
+        info = self._read_info()
+        write = ace_step_arguments if info.kind == "AceStepPipeline" else stable_audio_arguments
         arguments = {
-            **write(tags, self.settings),
-            "num_inference_steps": self.settings.steps,
-            "guidance_scale": self.settings.guidance if card.guided or card.kind != "AceStepPipeline" else None,
+            **write(tags, self.options),
+            "num_inference_steps": self.options.steps,
+            "guidance_scale": self.options.cfg_scale if info.supports_cfg or info.kind != "AceStepPipeline" else None,
         }
         if not arguments["prompt"]:
             logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
 
         def load(path: Path | None, most: float) -> Audio | None:
-            return None if path is None else sound_files.load(path, card.sample_rate, most)
+            return None if path is None else sound_files.load(path, info.sample_rate, most)
 
         reference = controls.reference[0] if controls.reference else None
-        sounds = Sounds(load(controls.melody, max(seconds, 1.0)), load(reference, MOST_HEARD))
+        sounds = AudioConditions(load(controls.melody, max(duration, 1.0)), load(reference, MAX_REFERENCE_S))
         with self._pipeline.model() as pipeline:
-            strength = self.settings.melody_strength
-            yield Piece(pipeline, card, arguments, strength, sounds), choose_device(self._device).type
+            strength = self.options.melody_strength
+            yield LongFormGenerator(pipeline, info, arguments, strength, sounds), choose_device(self._device).type
 
     def _load(self) -> Any:
-        from v2m.generators.diffusers.loading import load
+        from v2m.generators.diffusers.loading import load_pipeline
 
         device = choose_device(self._device)
-        return load(self.weights[0].folder, self._card().kind, device, low_memory=self._low_memory)
+        return load_pipeline(self.weights[0].folder, self._read_info().kind, device, low_memory=self._low_memory)
 
 
-def _try(path: Path) -> None:
-    sound = sound_files.load(path, TRIED_RATE, SHORTEST_SOUND)
-    if seconds_of(len(sound), sound.sample_rate) < SHORTEST_SOUND:
+def _check_audio(path: Path) -> None:
+    sound = sound_files.load(path, PROBE_RATE, MIN_AUDIO_S)
+    if seconds_of(len(sound), sound.sample_rate) < MIN_AUDIO_S:
         raise UsageError(f"{str(path)!r}: a melody or reference must last a second or more")
 
 
-def _silent(fraction: float) -> None:
+def _ignore_progress(fraction: float) -> None:
     pass

@@ -14,51 +14,57 @@ from v2m.core.errors import DependencyError
 from v2m.core.timing import seconds_of
 from v2m.pretrained.safe_load import read_json
 
-Kind = Literal["AceStepPipeline", "StableAudioPipeline", "StableAudio3Pipeline"]
+PipelineKind = Literal["AceStepPipeline", "StableAudioPipeline", "StableAudio3Pipeline"]
 
-WEIGHTS = "diffusion_pytorch_model.safetensors|diffusion_pytorch_model-*.safetensors"
-ALWAYS = ("vae", "transformer")
-SOMETIMES = ("condition_encoder", "projection_model", "duration_embedder", "audio_tokenizer", "audio_token_detokenizer")
+WEIGHT_FILES = "diffusion_pytorch_model.safetensors|diffusion_pytorch_model-*.safetensors"
+REQUIRED_COMPONENTS = ("vae", "transformer")
+OPTIONAL_COMPONENTS = (
+    "condition_encoder",
+    "projection_model",
+    "duration_embedder",
+    "audio_tokenizer",
+    "audio_token_detokenizer",
+)
 FILES = (  # of any of the three; safetensors only, and none of the copies in other formats or types
     "model_index.json",
     "scheduler/scheduler_config.json",
     "tokenizer/*",
     "text_encoder/*.json",
     "text_encoder/model.safetensors|text_encoder/model-*.safetensors",
-    *(f"{part}/*.json" for part in ALWAYS),
-    *("|".join(f"{part}/{name}" for name in WEIGHTS.split("|")) for part in ALWAYS),
-    *(f"{part}/*.json|" for part in SOMETIMES),
-    *("|".join(f"{part}/{name}" for name in WEIGHTS.split("|")) + "|" for part in SOMETIMES),
+    *(f"{part}/*.json" for part in REQUIRED_COMPONENTS),
+    *("|".join(f"{part}/{name}" for name in WEIGHT_FILES.split("|")) for part in REQUIRED_COMPONENTS),
+    *(f"{part}/*.json|" for part in OPTIONAL_COMPONENTS),
+    *("|".join(f"{part}/{name}" for name in WEIGHT_FILES.split("|")) + "|" for part in OPTIONAL_COMPONENTS),
 )
-ACE_RANGE = (10.0, 600.0)  # seconds that ACE-Step 1.5 was trained to write
-COVERS = ("audio_tokenizer", "audio_token_detokenizer")
+ACE_STEP_RANGE_S = (10.0, 600.0)  # seconds that ACE-Step 1.5 was trained to write
+COVER_COMPONENTS = ("audio_tokenizer", "audio_token_detokenizer")
 
 
 @dataclass(frozen=True)
-class Card:
+class PipelineInfo:
     """A pipeline that is known here.
 
     shortest, longest: seconds that it writes in one go. guided: whether guidance has an effect, for it is not built
     into the weights already. follows_melody: whether it can take up a recording's tune.
     """
 
-    kind: Kind
+    kind: PipelineKind
     sample_rate: int
     channels: int
-    shortest: float
-    longest: float
-    guided: bool
-    follows_melody: bool
+    min_duration: float
+    max_duration: float
+    supports_cfg: bool
+    supports_melody: bool
 
     @classmethod
-    def read(cls, folder: Path) -> Card:
+    def from_folder(cls, folder: Path) -> PipelineInfo:
         """Raises MissingError for a folder that holds another pipeline, or whose settings cannot be read."""
         index = read_json(folder / "model_index.json")
         kind = index.get("_class_name")
         readers = {
-            "AceStepPipeline": _ace_step,
-            "StableAudioPipeline": _stable_audio,
-            "StableAudio3Pipeline": _stable_audio_3,
+            "AceStepPipeline": _read_ace_step,
+            "StableAudioPipeline": _read_stable_audio,
+            "StableAudio3Pipeline": _read_stable_audio_3,
         }
         if kind not in readers:
             raise DependencyError(
@@ -72,28 +78,28 @@ class Card:
             ) from error
 
 
-def _ace_step(folder: Path, index: dict[str, Any]) -> Card:
-    vae, transformer = _settings(folder, "vae"), _settings(folder, "transformer")
+def _read_ace_step(folder: Path, index: dict[str, Any]) -> PipelineInfo:
+    vae, transformer = _read_config(folder, "vae"), _read_config(folder, "transformer")
     turbo = bool(transformer.get("is_turbo")) or transformer.get("model_version") == "turbo"
-    return Card(
-        "AceStepPipeline", int(vae["sampling_rate"]), int(vae["audio_channels"]), *ACE_RANGE,
-        guided=not turbo, follows_melody=all((index.get(name) or [None])[0] for name in COVERS),
+    return PipelineInfo(
+        "AceStepPipeline", int(vae["sampling_rate"]), int(vae["audio_channels"]), *ACE_STEP_RANGE_S,
+        supports_cfg=not turbo, supports_melody=all((index.get(name) or [None])[0] for name in COVER_COMPONENTS),
     )  # fmt: skip
 
 
-def _stable_audio(folder: Path, index: dict[str, Any]) -> Card:  # noqa: ARG001 - the shape of a reader
-    vae, transformer = _settings(folder, "vae"), _settings(folder, "transformer")
+def _read_stable_audio(folder: Path, index: dict[str, Any]) -> PipelineInfo:  # noqa: ARG001 - the shape of a reader
+    vae, transformer = _read_config(folder, "vae"), _read_config(folder, "transformer")
     rate = int(vae["sampling_rate"])
     longest = seconds_of(int(transformer["sample_size"]) * math.prod(vae["downsampling_ratios"]), rate)
-    return Card("StableAudioPipeline", rate, int(vae["audio_channels"]), 0.0, longest, True, True)
+    return PipelineInfo("StableAudioPipeline", rate, int(vae["audio_channels"]), 0.0, longest, True, True)
 
 
-def _stable_audio_3(folder: Path, index: dict[str, Any]) -> Card:  # noqa: ARG001 - the shape of a reader
-    vae, duration = _settings(folder, "vae"), _settings(folder, "duration_embedder")
+def _read_stable_audio_3(folder: Path, index: dict[str, Any]) -> PipelineInfo:  # noqa: ARG001 - the shape of a reader
+    vae, duration = _read_config(folder, "vae"), _read_config(folder, "duration_embedder")
     distilled = bool(read_json(folder / "scheduler" / "scheduler_config.json").get("stochastic_sampling"))
     rate, channels = int(vae["sampling_rate"]), int(vae["audio_channels"])
-    return Card("StableAudio3Pipeline", rate, channels, 0.0, float(duration["max_val"]), not distilled, True)
+    return PipelineInfo("StableAudio3Pipeline", rate, channels, 0.0, float(duration["max_val"]), not distilled, True)
 
 
-def _settings(folder: Path, part: str) -> dict[str, Any]:
-    return read_json(folder / part / "config.json")
+def _read_config(folder: Path, component: str) -> dict[str, Any]:
+    return read_json(folder / component / "config.json")

@@ -16,40 +16,40 @@ from torch import Tensor
 from v2m.core.types import ProgressFn
 
 
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One for each take, so that a take is the same beside others as alone; on the CPU, so on every device."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 @contextmanager
-def seeded() -> Iterator[None]:
+def fixed_global_seed() -> Iterator[None]:
     """The global random numbers begin anew inside: some pipelines draw from them when they encode sound."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
 
 
-def frames_of(samples: int, hop: int) -> int:
+def latent_frames(num_samples: int, hop_length: int) -> int:
     """Latent frames that cover `samples`."""
-    return math.ceil(samples / hop)
+    return math.ceil(num_samples / hop_length)
 
 
-def placed(pipeline: Any, sound: Tensor, samples: int) -> Tensor:
+def to_encoder_input(pipeline: Any, audio: Tensor, num_samples: int) -> Tensor:
     """`sound` (…, N) cut to `samples` or with silence behind it, where the pipeline's encoder takes it."""
-    sound = sound[..., :samples]
-    sound = torch.nn.functional.pad(sound, (0, samples - sound.shape[-1]))
-    return sound.to(pipeline._execution_device, pipeline.vae.dtype)
+    audio = audio[..., :num_samples]
+    audio = torch.nn.functional.pad(audio, (0, num_samples - audio.shape[-1]))
+    return audio.to(pipeline._execution_device, pipeline.vae.dtype)
 
 
 @torch.inference_mode()
-def decoded(pipeline: Any, latents: Tensor, samples: int) -> Tensor:
+def decode_latents(pipeline: Any, latents: Tensor, num_samples: int) -> Tensor:
     """(B, W, T) → (B, C, `samples`) float32 on the CPU, take by take; what was on the device by turns is taken off."""
-    sound = [pipeline.vae.decode(each[None]).sample[..., :samples].float().cpu() for each in latents]
+    sound = [pipeline.vae.decode(each[None]).sample[..., :num_samples].float().cpu() for each in latents]
     pipeline.maybe_free_model_hooks()
     return torch.cat(sound)
 
 
-def telling(progress: ProgressFn, steps: int) -> Callable[..., dict[str, Any]]:
+def step_progress(progress: ProgressFn, steps: int) -> Callable[..., dict[str, Any]]:
     """What a pipeline calls at the end of each of `steps`."""
 
     def told(pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001

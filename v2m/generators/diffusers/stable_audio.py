@@ -19,11 +19,11 @@ from torch import Tensor
 
 from v2m.core.timing import seconds_of
 from v2m.core.types import ProgressFn
-from v2m.generators.diffusers.adapter import Job
-from v2m.generators.diffusers.runtime import decoded, frames_of, generators, placed
+from v2m.generators.diffusers.adapter import GenerationRequest
+from v2m.generators.diffusers.runtime import decode_latents, latent_frames, seeded_generators, to_encoder_input
 
 
-class StableAudio:
+class StableAudioAdapter:
     """Takes up a recording's tune by beginning from it, with as much noise as its strength leaves."""
 
     def __init__(self, pipeline: Any) -> None:
@@ -32,34 +32,39 @@ class StableAudio:
     def defaults(self) -> dict[str, Any]:
         return {"num_inference_steps": 100, "guidance_scale": 7.0}
 
-    def write(self, told: dict[str, Any], job: Job, strength: float, progress: ProgressFn) -> Tensor:
-        pipeline, count = self._pipeline, len(job.seeds)
+    def generate(
+        self, arguments: dict[str, Any], request: GenerationRequest, melody_strength: float, progress: ProgressFn
+    ) -> Tensor:
+        pipeline, count = self._pipeline, len(request.seeds)
         hop, rate = pipeline.vae.hop_length, pipeline.vae.config.sampling_rate
         whole = pipeline.transformer.config.sample_size * hop
-        noise = generators(job.seeds)
+        noise = seeded_generators(request.seeds)
         listed: dict[str, Any] = {
-            name: [told[name]] * count for name in ("prompt", "negative_prompt") if told[name] is not None
+            name: [arguments[name]] * count for name in ("prompt", "negative_prompt") if arguments[name] is not None
         }
-        if job.melody is not None:
-            listed["initial_audio_waveforms"] = placed(pipeline, job.melody, whole).expand(count, -1, -1)
+        if request.melody is not None:
+            listed["initial_audio_waveforms"] = to_encoder_input(pipeline, request.melody, whole).expand(count, -1, -1)
             listed["initial_audio_sampling_rate"] = rate
-        with self._noise(strength if job.melody is not None else 0.0), warnings.catch_warnings():
+        with (
+            self._initial_noise_level(melody_strength if request.melody is not None else 0.0),
+            warnings.catch_warnings(),
+        ):
             warnings.filterwarnings("ignore", module="torchsde")  # of the last digit of a noise level
             latents = pipeline(
-                **{**told, **listed},
-                audio_end_in_s=seconds_of(job.samples, rate),
+                **{**arguments, **listed},
+                audio_end_in_s=seconds_of(request.num_samples, rate),
                 generator=noise,
                 output_type="latent",
-                callback=self._at_each_step(job, noise, whole, progress),
+                callback=self._step_callback(request, noise, whole, progress),
             ).audios  # (B, W, T)
-        return decoded(pipeline, latents, job.samples)
+        return decode_latents(pipeline, latents, request.num_samples)
 
     @contextmanager
-    def _noise(self, strength: float) -> Iterator[None]:
+    def _initial_noise_level(self, melody_strength: float) -> Iterator[None]:
         """Inside, the noise begins lower the closer a melody is followed: from all (0) to twice the least (1)."""
         usual = self._pipeline.scheduler
         high, low = usual.config.sigma_max, 2 * usual.config.sigma_min
-        begin = high ** (1 - strength) * low**strength
+        begin = high ** (1 - melody_strength) * low**melody_strength
         self._pipeline.scheduler = type(usual).from_config(usual.config, sigma_max=begin)
         try:
             yield
@@ -67,16 +72,18 @@ class StableAudio:
             self._pipeline.scheduler = usual
 
     @torch.inference_mode()
-    def _at_each_step(
-        self, job: Job, noise: list[torch.Generator], whole: int, progress: ProgressFn
+    def _step_callback(
+        self, request: GenerationRequest, noise: list[torch.Generator], whole: int, progress: ProgressFn
     ) -> Callable[[int, Any, Tensor], None]:
         pipeline, hop = self._pipeline, self._pipeline.vae.hop_length
         known: Tensor | None = None
         stays = torch.ones(whole // hop, dtype=torch.bool)
-        if job.kept is not None:
-            known = pipeline.vae.encode(placed(pipeline, job.kept, whole)).latent_dist.mode()  # (B, W, T)
-            stays[job.span[0] // hop : frames_of(job.span[1], hop)] = False
-            stays[frames_of(job.samples, hop) :] = False
+        if request.source is not None:
+            known = pipeline.vae.encode(
+                to_encoder_input(pipeline, request.source, whole)
+            ).latent_dist.mode()  # (B, W, T)
+            stays[request.inpaint_range[0] // hop : latent_frames(request.inpaint_range[1], hop)] = False
+            stays[latent_frames(request.num_samples, hop) :] = False
 
         def step_done(step: int, time: Any, latents: Tensor) -> None:  # noqa: ARG001 - diffusers' signature
             left = pipeline.scheduler.sigmas[step + 1]

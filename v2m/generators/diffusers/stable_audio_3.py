@@ -16,13 +16,20 @@ from torch import Tensor
 
 from v2m.core.timing import seconds_of
 from v2m.core.types import ProgressFn
-from v2m.generators.diffusers.adapter import Job
-from v2m.generators.diffusers.runtime import decoded, frames_of, generators, placed, seeded, telling
+from v2m.generators.diffusers.adapter import GenerationRequest
+from v2m.generators.diffusers.runtime import (
+    decode_latents,
+    fixed_global_seed,
+    latent_frames,
+    seeded_generators,
+    step_progress,
+    to_encoder_input,
+)
 
-LEAST_NOISE = 0.05  # with none at all there is nothing to write
+MIN_NOISE_LEVEL = 0.05  # with none at all there is nothing to write
 
 
-class StableAudio3:
+class StableAudio3Adapter:
     """Takes up a recording's tune by beginning from it, and writes a part anew as its inpainting does."""
 
     def __init__(self, pipeline: Any) -> None:
@@ -32,36 +39,41 @@ class StableAudio3:
         distilled = self._pipeline.scheduler.config.stochastic_sampling
         return {"num_inference_steps": 8 if distilled else 100, "guidance_scale": 1.0 if distilled else 7.0}
 
-    def write(self, told: dict[str, Any], job: Job, strength: float, progress: ProgressFn) -> Tensor:
-        pipeline, count = self._pipeline, len(job.seeds)
-        run, given = self._of(job, strength)
+    def generate(
+        self, arguments: dict[str, Any], request: GenerationRequest, melody_strength: float, progress: ProgressFn
+    ) -> Tensor:
+        pipeline, count = self._pipeline, len(request.seeds)
+        run, given = self._task_pipeline(request, melody_strength)
         names = ("prompt", "negative_prompt")
-        listed = {name: [told[name]] * count for name in names if told.get(name) is not None}
-        words = {**told, **listed}
+        listed = {name: [arguments[name]] * count for name in names if arguments.get(name) is not None}
+        words = {**arguments, **listed}
         if run is not pipeline:  # neither is guided
             words = {name: value for name, value in words.items() if name not in {"guidance_scale", "negative_prompt"}}
-        with seeded():
+        with fixed_global_seed():
             latents = run(
                 **words,
                 **given,
-                duration=seconds_of(job.samples, pipeline.vae.config.sampling_rate),
-                generator=generators(job.seeds),
+                duration=seconds_of(request.num_samples, pipeline.vae.config.sampling_rate),
+                generator=seeded_generators(request.seeds),
                 output_type="latent",
-                callback_on_step_end=telling(progress, told["num_inference_steps"]),
+                callback_on_step_end=step_progress(progress, arguments["num_inference_steps"]),
             ).audios  # (B, W, T)
-        return decoded(pipeline, latents, job.samples)
+        return decode_latents(pipeline, latents, request.num_samples)
 
-    def _of(self, job: Job, strength: float) -> tuple[Any, dict[str, Any]]:
+    def _task_pipeline(self, request: GenerationRequest, melody_strength: float) -> tuple[Any, dict[str, Any]]:
         """The pipeline of the same parts that does the job, and what only it is told."""
         pipeline, hop = self._pipeline, self._pipeline.vae.downsampling_ratio
-        count, frames = len(job.seeds), frames_of(job.samples, hop)
-        if job.kept is not None:
+        count, frames = len(request.seeds), latent_frames(request.num_samples, hop)
+        if request.source is not None:
             mask = torch.ones(count, 1, frames)
-            mask[..., job.span[0] // hop : frames_of(job.span[1], hop)] = 0
-            kind, given = StableAudio3InpaintPipeline, {"audio": placed(pipeline, job.kept, frames * hop), "mask": mask}
-        elif job.melody is not None:
-            sound = placed(pipeline, job.melody, frames * hop).expand(count, -1, -1)
-            noise = max(1.0 - strength, LEAST_NOISE)
+            mask[..., request.inpaint_range[0] // hop : latent_frames(request.inpaint_range[1], hop)] = 0
+            kind, given = (
+                StableAudio3InpaintPipeline,
+                {"audio": to_encoder_input(pipeline, request.source, frames * hop), "mask": mask},
+            )
+        elif request.melody is not None:
+            sound = to_encoder_input(pipeline, request.melody, frames * hop).expand(count, -1, -1)
+            noise = max(1.0 - melody_strength, MIN_NOISE_LEVEL)
             kind, given = StableAudio3AudioToAudioPipeline, {"audio": sound, "init_noise_level": noise}
         else:
             return pipeline, {}

@@ -31,12 +31,12 @@ from v2m.pretrained.chroma import Chroma
 from v2m.pretrained.codecs import encodec
 from v2m.pretrained.text.t5 import T5TextEncoder
 
-SHARES = (0.02, 0.95)  # of the work done when the codes are begun, and when they stand
+PROGRESS_SHARES = (0.02, 0.95)  # of the work done when the codes are begun, and when they stand
 
 logger = logging.getLogger(__name__)
 
 
-class Player:
+class MusicGenEngine:
     """The model with its frozen parts, which plays one piece after the other.
 
     Args:
@@ -53,21 +53,21 @@ class Player:
     def __init__(
         self,
         model: V2M,
-        text: T5TextEncoder | None,
+        text_encoder: T5TextEncoder | None,
         codec: Codec,
         chroma: Chroma | None,
         *,
         device: torch.device,
         precision: Precision | None,
-        keep: bool = False,
+        keep_model: bool = False,
     ) -> None:
-        self._model, self._text, self._codec, self._chroma = model, text, codec, chroma
-        self._device, self._keep = device, keep
+        self._model, self._text_encoder, self._codec, self._chroma = model, text_encoder, codec, chroma
+        self._device, self._keep_model = device, keep_model
         self._precision: Precision = precision or default_precision(device)
         self._decoder: Decoder | None = None
 
     @classmethod
-    def load(cls, name: str, device: torch.device, precision: Precision | None) -> Player:
+    def load(cls, name: str, device: torch.device, precision: Precision | None) -> MusicGenEngine:
         """From a checkpoint of any layout, a folder or a repository of the hub.
 
         Raises:
@@ -79,34 +79,34 @@ class Player:
             raise UsageError(f"{name!r} writes to what it sees, which this generator does not show it: give a MusicGen")
         if model.config.text_dim is None:
             raise UsageError(f"{name!r} reads no text: give a MusicGen")
-        return cls.of(model, name, device, precision)
+        return cls.from_model(model, name, device, precision)
 
     @classmethod
-    def of(
+    def from_model(
         cls,
         model: V2M,
         name: str,
         device: torch.device,
         precision: Precision | None,
         *,
-        keep: bool = False,
-        words: bool = True,
-    ) -> Player:
+        keep_model: bool = False,
+        with_text: bool = True,
+    ) -> MusicGenEngine:
         """Of a model that has been read, with the parts it names or carries. Without `words` it can only `perform`.
 
         Raises:
             MissingError: As in `load`.
         """
-        text = _text(model, name, device) if words and model.config.uses_text else None
+        text = _load_text_encoder(model, name, device) if with_text and model.config.uses_text else None
         codes = model.component("codec")
         assert codes.folder is not None, "a part that was asked for has been fetched"
         codec: Codec = encodec.load_encodec(codes.folder, device, config=codes.config, state=codes.state)
         codec = encodec.InterleavedStereoCodec(codec) if model.config.lm.channels == 2 else codec
         model.check_codec(codec.spec)
         chroma = None if model.config.num_chroma is None else Chroma.load(codes.folder)
-        return cls(model, text, codec, chroma, device=device, precision=precision, keep=keep)
+        return cls(model, text, codec, chroma, device=device, precision=precision, keep_model=keep_model)
 
-    def lent(self, decoder: Decoder) -> Player:
+    def with_decoder(self, decoder: Decoder) -> MusicGenEngine:
         """The same, that writes with a decoder of the model's weights as they are now and takes nothing over."""
         found = copy(self)
         found._decoder = decoder
@@ -121,21 +121,21 @@ class Player:
         return self._codec.spec.sample_rate
 
     @property
-    def follows_melody(self) -> bool:
+    def supports_melody(self) -> bool:
         return self._chroma is not None
 
     @property
-    def trained_on(self) -> float:
+    def training_window(self) -> float:
         """Seconds of music that the model learned to write in one go."""
         return self._model.config.segment_duration
 
     @property
-    def code_rate(self) -> int:
+    def frame_rate(self) -> int:
         """Codec frames a second."""
         return self._codec.spec.frame_rate
 
     @torch.inference_mode()
-    def play(
+    def generate(
         self,
         video: Video,
         tags: Tags,
@@ -161,21 +161,21 @@ class Player:
         line, unwanted = prompts.line(tags), prompts.unwanted(tags)
         if not line:
             logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
-        text, without = self.read(line, unwanted)
+        text, without = self.encode_text(line, unwanted)
 
         def branches(begin: int, end: int) -> Sequence[CFGBranch]:
-            tune = self._hear(melody, begin, end)
+            tune = self._encode_melody(melody, begin, end)
             return self._model.cfg_branches(sampling, text=text, melody=tune, negative=without)
 
-        score = self.perform(
+        score = self.generate_from_branches(
             video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
         )
-        return replace(score, metadata={"prompt": line, "unwanted": unwanted, **score.metadata})
+        return replace(score, metadata={"prompt": line, "negative_prompt": unwanted, **score.metadata})
 
     @torch.inference_mode()
-    def perform(
+    def generate_from_branches(
         self,
-        seconds: float,
+        duration: float,
         branches: Callable[[int, int], Sequence[CFGBranch]],
         *,
         sampling: SamplingConfig,
@@ -187,16 +187,16 @@ class Player:
         """Music of exactly `seconds`; `branches` are what the codec frames from one to another are conditioned on."""
         tell: Callable[[float], None] = progress or (lambda _: None)
         tell(0.0)
-        decoder, rate = self._writer(), self._codec.spec.frame_rate
-        frames = codec_frames(seconds, rate)
+        decoder, rate = self._get_decoder(), self._codec.spec.frame_rate
+        frames = codec_frames(duration, rate)
         long, far = (codec_frames(seconds, rate) for seconds in (window, stride))
         begun = time.perf_counter()
         codes = windows.generate_long(
             decoder, frames, window=long, stride=far, branches=branches, sampling=sampling, seeds=[seed],
-            progress=_between(tell, *SHARES),
+            progress=_between(tell, *PROGRESS_SHARES),
         )  # fmt: skip
         took = time.perf_counter() - begun
-        sound = self.sound(codes, sample_count(seconds, self.sample_rate))
+        sound = self.decode(codes, sample_count(duration, self.sample_rate))
         tell(1.0)
         plan = windows.plan_windows(frames, long, far)
         return Soundtrack(
@@ -210,39 +210,39 @@ class Player:
             },
         )
 
-    def settle(self) -> V2M:
+    def place_model(self) -> V2M:
         """The model where the work is done, its language model in the decoder. Before the first piece it is on the CPU,
         where it is only mapped into memory, unless others need it."""
-        self._writer()
+        self._get_decoder()
         return self._model
 
-    def _writer(self) -> Decoder:
+    def _get_decoder(self) -> Decoder:
         if self._decoder is None:
-            if not self._keep:
+            if not self._keep_model:
                 on_cpu = self._device.type == "cpu" or self._precision == "fp32"
                 self._model.to(self._device, None if on_cpu else torch.bfloat16)
             with merged_weights(self._model):  # with adapters that have learned beside its matrices
                 self._decoder = Decoder(self._model.lm, precision=self._precision)
-            if not self._keep:
+            if not self._keep_model:
                 del self._model.lm  # its weights are in the decoder now, as they multiply fastest
         return self._decoder
 
     @torch.inference_mode()
-    def read(self, line: str, unwanted: str) -> tuple[Condition | None, Condition | None]:
+    def encode_text(self, prompt: str, negative_prompt: str) -> tuple[Condition | None, Condition | None]:
         """(1, L, D) of what the music should be and of what it is to be led away from.
 
         An empty line beside unwanted words is a text without tokens, to be led towards; alone it is no text at all.
         """
-        assert self._text is not None, "this model reads no text"
-        encoder, model = self._text, self.settle()
-        wanted, barred = line or (None if not unwanted else ""), unwanted or None
+        assert self._text_encoder is not None, "this model reads no text"
+        encoder, model = self._text_encoder, self.place_model()
+        wanted, barred = prompt or (None if not negative_prompt else ""), negative_prompt or None
         text, without = (
             None if words is None else model.project_text(encoder.encode([words]).to(self._device))
             for words in (wanted, barred)
         )
         return text, without
 
-    def _hear(self, melody: Audio | None, begin: int, end: int) -> Condition | None:
+    def _encode_melody(self, melody: Audio | None, begin: int, end: int) -> Condition | None:
         """What of the melody stands at those frames; of none, what models that follow one were trained to hear."""
         if self._chroma is None:
             return None
@@ -254,17 +254,17 @@ class Player:
         heard = Audio(np.take(melody.samples, places, axis=1), melody.sample_rate)
         return self._model.project_melody(self._chroma.extract(heard).to(self._device))
 
-    def sound(self, codes: torch.Tensor, samples: int) -> NDArray[np.float32]:
+    def decode(self, codes: torch.Tensor, num_samples: int) -> NDArray[np.float32]:
         """What codes (1, K, T) stand for: (C, `samples`), within ±1."""
-        wave = self._codec.decode(codes)[0, :, :samples].float().cpu().numpy()
-        assert wave.shape[1] == samples, f"the codes are shorter than {samples} samples"
+        wave = self._codec.decode(codes)[0, :, :num_samples].float().cpu().numpy()
+        assert wave.shape[1] == num_samples, f"the codes are shorter than {num_samples} samples"
         peak = float(np.abs(wave).max(initial=0.0))
         if peak > 1.0:
             logger.info("the music peaked at %.2f and was made quieter", peak)
         return (wave / max(peak, 1.0)).astype(np.float32)
 
 
-def _text(model: V2M, name: str, device: torch.device) -> T5TextEncoder:
+def _load_text_encoder(model: V2M, name: str, device: torch.device) -> T5TextEncoder:
     words = model.component("text_encoder")
     assert words.folder is not None, "a part that was asked for has been fetched"
     text = T5TextEncoder.load(words.folder, device, config=words.config, state=words.state)

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from v2m.core.lazy_model import choose_device
 from v2m.core.types import Audio, WeightsInfo
 
-STEMS = ("vocals", "other")
+MELODY_STEMS = ("vocals", "other")
 
 
-def separator() -> WeightsInfo | None:
+def find_separator() -> WeightsInfo | None:
     """The weights that tell stems apart, if they and their package are here."""
     if find_spec("demucs") is None:
         return None
@@ -23,11 +23,11 @@ def separator() -> WeightsInfo | None:
     return demucs.find_local()
 
 
-def alone(melody: Audio, weights: WeightsInfo | None, device: str) -> tuple[Audio, str]:
+def isolate_melody(melody: Audio, weights: WeightsInfo | None, device: str) -> tuple[Audio, str]:
     """The tune of a sound, and what it is of that sound, for the sidecar."""
     if weights is None:
         return melody, "the whole sound"
     from v2m.pretrained.demucs import Demucs
 
-    found = Demucs.load(weights.folder, choose_device(device)).extract_stems(melody, STEMS)
-    return found, f"{' and '.join(STEMS)}, told apart by {weights.name}"
+    found = Demucs.load(weights.folder, choose_device(device)).extract_stems(melody, MELODY_STEMS)
+    return found, f"{' and '.join(MELODY_STEMS)}, told apart by {weights.name}"

@@ -1,4 +1,4 @@
-"""The MusicGen generator: what a user sets, and what is refused before any work. The work itself is in `player`.
+"""The MusicGen generator: what a user sets, and what is refused before any work. The work itself is in `engine`.
 
 Copet et al., "Simple and Controllable Music Generation" (2023).
 
@@ -14,12 +14,12 @@ from typing import Any
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.musicgen.melody import alone, separator
-from v2m.generators.musicgen.options import Precision, check_trained, check_windows, chosen
+from v2m.generators.musicgen.melody import find_separator, isolate_melody
+from v2m.generators.musicgen.options import Precision, check_window, check_window_length, resolve_precision
 from v2m.media import audio as sound_files
 
 MELODY_MODELS = "facebook/musicgen-melody, -melody-large, -stereo-melody or -stereo-melody-large"
-CURE = "try --low-memory, --generator.precision int8 or a smaller --generator.model"
+OOM_HINT = "try --low-memory, --generator.precision int8 or a smaller --generator.model"
 
 
 class MusicGen:
@@ -53,16 +53,16 @@ class MusicGen:
         window: float = 30.0,
         stride: float = 18.0,
     ) -> None:
-        check_windows(window, stride)
+        check_window(window, stride)
         self.sampling = sampling or SamplingConfig()
         if self.sampling.video_cfg_scale is not None:
             raise UsageError("video_cfg_scale has no effect: this generator is told by words; give guidance")
         self.model, self.window, self.stride = model, window, stride
-        self.precision: Precision | None = chosen(precision, low_memory)
+        self.precision: Precision | None = resolve_precision(precision, low_memory)
         self.weights: tuple[WeightsInfo, ...] = ()
         self._separator: WeightsInfo | None = None  # of the melody's stems
-        self._device, self._keep = device, keep_loaded
-        self._player: LazyModel[Any] = LazyModel(self._load, CURE)
+        self._device, self._keep_loaded = device, keep_loaded
+        self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
         """Makes sure that all weights are on this machine, downloading what is not, and that device, window and melody
@@ -77,16 +77,16 @@ class MusicGen:
         choose_device(self._device)
         if controls.melody is not None:
             sound_files.validate_melody(controls.melody)
-        with self._player.model() as player:
-            self._check(player.follows_melody, player.trained_on, controls)
-            self.weights = player.weights
-        self._separator = None if controls.melody is None else separator()
+        with self._engine.model() as engine:
+            self._check_controls(engine.supports_melody, engine.training_window, controls)
+            self.weights = engine.weights
+        self._separator = None if controls.melody is None else find_separator()
         self.weights += () if self._separator is None else (self._separator,)
 
     def release(self) -> None:
         """Frees the model, unless it is to be kept."""
-        if not self._keep:
-            self._player.release()
+        if not self._keep_loaded:
+            self._engine.release()
 
     def generate(
         self,
@@ -107,24 +107,24 @@ class MusicGen:
         """
         controls = controls or Controls()
         self.prepare(tags, controls)
-        with self._player.model() as player:
+        with self._engine.model() as engine:
             melody, heard = None, None
             if controls.melody is not None:
-                melody = sound_files.load(controls.melody, player.sample_rate, max(video.duration, 1.0))
-                melody, heard = alone(melody, self._separator, self._device)
-            score = player.play(
+                melody = sound_files.load(controls.melody, engine.sample_rate, max(video.duration, 1.0))
+                melody, heard = isolate_melody(melody, self._separator, self._device)
+            score = engine.generate(
                 video, tags, melody, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
                 progress=progress,
             )  # fmt: skip
         path = None if controls.melody is None else str(controls.melody)
-        return replace(score, metadata={**score.metadata, "melody": path, "melody_heard": heard})
+        return replace(score, metadata={**score.metadata, "melody": path, "melody_source": heard})
 
     def _load(self) -> Any:
-        from v2m.generators.musicgen.engine import Player
+        from v2m.generators.musicgen.engine import MusicGenEngine
 
-        return Player.load(self.model, choose_device(self._device), self.precision)
+        return MusicGenEngine.load(self.model, choose_device(self._device), self.precision)
 
-    def _check(self, follows_melody: bool, trained_on: float, controls: Controls) -> None:
-        if controls.melody is not None and not follows_melody:
+    def _check_controls(self, supports_melody: bool, training_window: float, controls: Controls) -> None:
+        if controls.melody is not None and not supports_melody:
             raise UsageError(f"{self.model!r} follows no melody: give {MELODY_MODELS} as --generator.model")
-        check_trained(self.window, trained_on)
+        check_window_length(self.window, training_window)

@@ -9,7 +9,7 @@ from v2m.core.errors import UsageError
 Precision = Literal["fp32", "bf16", "int8"]
 
 
-def check_windows(window: float, stride: float) -> None:
+def check_window(window: float, stride: float) -> None:
     """Raises UsageError for seconds that make no windows which overlap."""
     if not window >= 1:  # nor is what is no number
         raise UsageError(f"window {window:g} s must be 1 or more")
@@ -17,15 +17,15 @@ def check_windows(window: float, stride: float) -> None:
         raise UsageError(f"stride {stride:g} s must lie between 0.5 and {window - 0.5:g}, so that windows overlap")
 
 
-def check_trained(window: float, trained_on: float) -> None:
+def check_window_length(window: float, training_window: float) -> None:
     """Raises UsageError for a window longer than the seconds that a model was trained on."""
-    if window > trained_on:
+    if window > training_window:
         raise UsageError(
-            f"window {window:g} s is longer than the {trained_on:g} s that the model was trained on: "
-            f"give window {trained_on:g} and a smaller stride"
+            f"window {window:g} s is longer than the {training_window:g} s that the model was trained on: "
+            f"give window {training_window:g} and a smaller stride"
         )
 
 
-def chosen(precision: Precision | None, low_memory: bool) -> Precision | None:
+def resolve_precision(precision: Precision | None, low_memory: bool) -> Precision | None:
     """Of the weights; None is what suits the device."""
     return precision or ("int8" if low_memory else None)

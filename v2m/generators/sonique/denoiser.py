@@ -19,26 +19,26 @@ from v2m.models.conditioning import Condition
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
-class Guide(NamedTuple):
+class CFGCondition(NamedTuple):
     """The words (1, S, D) that lead, those that are led away from, how strongly, and how much of that is rescaled."""
 
-    wanted: Condition
-    unwanted: Condition | None
-    guidance: float
-    rescale: float
+    positive: Condition
+    negative: Condition | None
+    cfg_scale: float
+    cfg_rescale: float
 
 
-def guided(unet: UNet, guide: Guide) -> Velocity:
+def cfg_velocity(unet: UNet, condition: CFGCondition) -> Velocity:
     """The velocity (B, C, L) float32 of a noisy latent at a time (B,).
 
     Ho and Salimans, "Classifier-Free Diffusion Guidance" (2022); rescaled over the channels after Lin et al., "Common
     Diffusion Noise Schedules and Sample Steps are Flawed" (2023). As in training, what stands for no words is learned
     tokens under the mask of the wanted ones; they also stand where the unwanted words have none.
     """
-    tokens, mask, _ = guide.wanted
-    without = unet.nothing[None, : tokens.shape[1]].to(tokens)
-    if guide.unwanted is not None:
-        without = torch.where(guide.unwanted.mask[..., None], guide.unwanted.tokens, without)
+    tokens, mask, _ = condition.positive
+    without = unet.null_tokens[None, : tokens.shape[1]].to(tokens)
+    if condition.negative is not None:
+        without = torch.where(condition.negative.mask[..., None], condition.negative.tokens, without)
 
     def plain(x: Tensor, time: Tensor) -> Tensor:
         return unet(x, time, tokens.expand(len(x), -1, -1), mask.expand(len(x), -1)).float()
@@ -47,14 +47,14 @@ def guided(unet: UNet, guide: Guide) -> Velocity:
         both = torch.cat([tokens.expand(len(x), -1, -1), without.expand(len(x), -1, -1)])
         found = unet(torch.cat([x, x]), torch.cat([time, time]), both, mask.expand(2 * len(x), -1))
         towards, away = found.float().chunk(2)
-        led = away + guide.guidance * (towards - away)
+        led = away + condition.cfg_scale * (towards - away)
         level = towards.std(dim=1, keepdim=True) / led.std(dim=1, keepdim=True)
-        return led * (guide.rescale * level + 1 - guide.rescale)
+        return led * (condition.cfg_rescale * level + 1 - condition.cfg_rescale)
 
-    return plain if guide.guidance == 1 else velocity
+    return plain if condition.cfg_scale == 1 else velocity
 
 
-def denoiser(velocity: Velocity) -> Denoise:
+def velocity_denoiser(velocity: Velocity) -> Denoise:
     """Of a model that gives velocities of a cosine schedule (Salimans and Ho, "Progressive Distillation for Fast
     Sampling of Diffusion Models", 2022), for latents of variance 1 with noise of σ added."""
 
@@ -66,7 +66,7 @@ def denoiser(velocity: Velocity) -> Denoise:
     return denoise
 
 
-def keeping(denoise: Denoise, kept: Tensor, keep: Tensor, noise: Tensor) -> Denoise:
+def inpainting_denoiser(denoise: Denoise, source: Tensor, source_mask: Tensor, noise: Tensor) -> Denoise:
     """The same where some frames are known: the model is shown them with as much noise as the rest has, and what it
     takes them for does not count.
 
@@ -78,7 +78,7 @@ def keeping(denoise: Denoise, kept: Tensor, keep: Tensor, noise: Tensor) -> Deno
     """
 
     def denoised(x: Tensor, sigma: float) -> Tensor:
-        shown = torch.where(keep, kept + sigma * noise, x)
-        return torch.where(keep, kept, denoise(shown, sigma))
+        shown = torch.where(source_mask, source + sigma * noise, x)
+        return torch.where(source_mask, source, denoise(shown, sigma))
 
     return denoised

@@ -20,25 +20,25 @@ from torch import Tensor, nn
 from v2m.core.lazy_model import choose_dtype
 from v2m.core.timing import mean_rate, sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.inpaint import Kept
+from v2m.generators.inpaint import InpaintSource
 from v2m.generators.sonique import checkpoint, prompt, sampling_loop, windows
-from v2m.generators.sonique.denoiser import Guide, Velocity, guided
-from v2m.generators.sonique.options import Denoising, Precision
+from v2m.generators.sonique.denoiser import CFGCondition, Velocity, cfg_velocity
+from v2m.generators.sonique.options import DiffusionSampling, Precision
 from v2m.generators.sonique.samplers import Told
 from v2m.generators.sonique.windows import Window
 from v2m.models.conditioning import Condition
 from v2m.models.inference.windows import window_seed
 from v2m.pretrained.codecs.oobleck import MARGIN_FRAMES
 
-SHARES = (0.03, 0.95)  # of the work done when the latents are begun, and when they stand
+PROGRESS_SHARES = (0.03, 0.95)  # of the work done when the latents are begun, and when they stand
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-Velocities = Callable[[Window], Velocity]
+WindowVelocity = Callable[[Window], Velocity]
 
 logger = logging.getLogger(__name__)
 
 
-class Player:
+class SoniqueEngine:
     """The model in its parts, which plays one piece after the other, or several at once.
 
     Args:
@@ -49,23 +49,27 @@ class Player:
     """
 
     def __init__(
-        self, parts: checkpoint.Parts, device: torch.device, precision: Precision | None, low_memory: bool
+        self,
+        components: checkpoint.SoniqueComponents,
+        device: torch.device,
+        precision: Precision | None,
+        low_memory: bool,
     ) -> None:
-        self._parts, self._device, self._low = parts, device, low_memory
-        self.settings, self.weights = parts.settings, parts.weights
-        self._unet = parts.unet.to(choose_dtype(device) if precision is None else DTYPES[precision])
-        self._read: dict[str, Condition] = {}
+        self._components, self._device, self._low_memory = components, device, low_memory
+        self.settings, self.weights = components.settings, components.weights
+        self._unet = components.unet.to(choose_dtype(device) if precision is None else DTYPES[precision])
+        self._text_cache: dict[str, Condition] = {}
 
     @classmethod
     def load(
         cls, name: str, tokenizer: str, device: torch.device, precision: Precision | None, low_memory: bool
-    ) -> Player:
+    ) -> SoniqueEngine:
         """From a folder in SONIQUE's layout.
 
         Raises:
             MissingError: Weights are missing, broken, or do not belong together; says which.
         """
-        return cls(checkpoint.load(name, tokenizer), device, precision, low_memory)
+        return cls(checkpoint.load_components(name, tokenizer), device, precision, low_memory)
 
     weights: tuple[WeightsInfo, ...]
 
@@ -79,18 +83,18 @@ class Player:
         return seconds_of(self.settings.window_samples, self.sample_rate)
 
     @torch.inference_mode()
-    def play(
+    def generate(
         self,
         video: Video,
         tags: Tags,
         seeds: Sequence[int],
         *,
-        sampling: Denoising,
+        sampling: DiffusionSampling,
         overlap: float,
         melody: Audio | None = None,
-        strength: float = 0.0,
-        kept: Kept | None = None,
-        at_once: int = 1,
+        melody_strength: float = 0.0,
+        inpaint_source: InpaintSource | None = None,
+        batch_size: int = 1,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
         """Music of exactly `video.duration` for each of `seeds`: (1, N) at the model's rate, or what is kept with a
@@ -110,128 +114,155 @@ class Player:
         """
         tell: Callable[[float], None] = progress or (lambda _: None)
         tell(0.0)
-        line, unwanted = prompt.line(tags), prompt.unwanted(tags)
+        line, unwanted = prompt.build_prompt(tags), prompt.build_negative_prompt(tags)
         if not line:
             logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
         total = -(-sample_count(video.duration, self.sample_rate) // self.settings.hop_length)
-        tune = None if melody is None else self._latents(_looped(melody, total * self.settings.hop_length), total)
-        work = self._work(total, kept, tune, sampling=sampling, overlap=overlap, noise=sampling.noise_over(strength))
-        groups = [seeds[start : start + at_once] for start in range(0, len(seeds), at_once)]
+        tune = None if melody is None else self._encode_audio(_looped(melody, total * self.settings.hop_length), total)
+        work = self._plan_sampling(
+            total,
+            inpaint_source,
+            tune,
+            sampling=sampling,
+            overlap=overlap,
+            init_sigma=sampling.init_sigma(melody_strength),
+        )
+        groups = [seeds[start : start + batch_size] for start in range(0, len(seeds), batch_size)]
         begun, pieces = time.perf_counter(), []
-        with self._placed(self._unet):
-            velocity = self._velocities(line, unwanted, sampling, video.duration)
+        with self._on_device(self._unet):
+            velocity = self._window_velocity(line, unwanted, sampling, video.duration)
             for number, group in enumerate(groups):
-                pieces.append(sampling_loop.write(work, group, velocity, _between(tell, *SHARES, number, len(groups))))
+                pieces.append(
+                    sampling_loop.sample_windows(
+                        work, group, velocity, _between(tell, *PROGRESS_SHARES, number, len(groups))
+                    )
+                )
         took = time.perf_counter() - begun
-        passes = sampling.steps * len(work.plan) * len(groups)
+        passes = sampling.steps * len(work.windows) * len(groups)
         facts = {
             "prompt": line,
-            "unwanted": unwanted,
-            **self._said(work, sampling),
-            "pieces_at_once": len(groups[0]),
+            "negative_prompt": unwanted,
+            **self._metadata(work, sampling),
+            "batch_size": len(groups[0]),
             "steps_per_second": round(mean_rate(passes, took), 3),
         }
-        with self._placed(self._parts.autoencoder):
+        with self._on_device(self._components.autoencoder):
             scores = [
                 Soundtrack(
-                    self._sound(latents, video.duration, work.plan, kept),
-                    metadata={**facts, "window_seeds": [window_seed(seed, number) for number in range(len(work.plan))]},
+                    self._decode_audio(latents, video.duration, work.windows, inpaint_source),
+                    metadata={
+                        **facts,
+                        "window_seeds": [window_seed(seed, number) for number in range(len(work.windows))],
+                    },
                 )
                 for seed, latents in zip(seeds, torch.cat(pieces), strict=True)
             ]
         tell(1.0)
         return scores
 
-    def _work(
-        self, total: int, kept: Kept | None, melody: Tensor | None, *, sampling: Denoising, overlap: float, noise: float
-    ) -> sampling_loop.Work:
+    def _plan_sampling(
+        self,
+        total: int,
+        inpaint_source: InpaintSource | None,
+        melody: Tensor | None,
+        *,
+        sampling: DiffusionSampling,
+        overlap: float,
+        init_sigma: float,
+    ) -> sampling_loop.WindowedSampling:
         frames = self.settings.window_samples // self.settings.hop_length
-        if kept is None:
+        if inpaint_source is None:
             low, high = 0, total
             latents = torch.zeros(self.settings.autoencoder.latent_dim, total, device=self._device)
         else:
-            low, high = self._places(kept, total)
-            latents = self._latents(kept.mono(self.sample_rate), total)
+            low, high = self._inpaint_frames(inpaint_source, total)
+            latents = self._encode_audio(inpaint_source.mono(self.sample_rate), total)
         keep = torch.ones(total, dtype=torch.bool, device=self._device)
         keep[low:high] = False
         around = min(sample_count(overlap, self.sample_rate) // self.settings.hop_length, frames // 3)
-        plan = windows.plan(low, high, total=total, window=frames, overlap=around)
-        return sampling_loop.Work(plan, frames, latents, keep, melody, noise, sampling)
+        plan = windows.plan_windows(low, high, total=total, window=frames, overlap=around)
+        return sampling_loop.WindowedSampling(plan, frames, latents, keep, melody, init_sigma, sampling)
 
-    def _places(self, kept: Kept, total: int) -> tuple[int, int]:
+    def _inpaint_frames(self, source: InpaintSource, total: int) -> tuple[int, int]:
         """The latent frames in which the part lies that is written anew."""
-        begin, end = (sample_count(second, self.sample_rate) for second in (kept.begin, kept.end))
+        begin, end = (sample_count(second, self.sample_rate) for second in (source.start, source.end))
         return begin // self.settings.hop_length, min(-(-end // self.settings.hop_length), total)
 
-    def _latents(self, sound: NDArray[np.float32], total: int) -> Tensor:
+    def _encode_audio(self, audio: NDArray[np.float32], total: int) -> Tensor:
         """(N,) → (C, `total`), of silence where the sound is over."""
         filled = np.zeros(total * self.settings.hop_length, np.float32)
-        filled[: len(sound)] = sound[: len(filled)]
-        with self._placed(self._parts.autoencoder):
-            return self._parts.autoencoder.encode(torch.from_numpy(filled).to(self._device)[None, None])[0]
+        filled[: len(audio)] = audio[: len(filled)]
+        with self._on_device(self._components.autoencoder):
+            return self._components.autoencoder.encode(torch.from_numpy(filled).to(self._device)[None, None])[0]
 
-    def _velocities(self, line: str, unwanted: str, sampling: Denoising, seconds: float) -> Velocities:
+    def _window_velocity(
+        self, prompt: str, negative_prompt: str, sampling: DiffusionSampling, duration: float
+    ) -> WindowVelocity:
         """What the model says in a window: it is told when the window begins, and how long the whole is."""
 
         def velocity(window: Window) -> Velocity:
-            begin = seconds_of(window.begin * self.settings.hop_length, self.sample_rate)
-            wanted = self._condition(line, begin, seconds)
-            against = self._condition(unwanted, begin, seconds) if unwanted else None
-            return guided(self._unet, Guide(wanted, against, sampling.guidance, sampling.rescale))
+            begin = seconds_of(window.start * self.settings.hop_length, self.sample_rate)
+            wanted = self._condition(prompt, begin, duration)
+            against = self._condition(negative_prompt, begin, duration) if negative_prompt else None
+            return cfg_velocity(self._unet, CFGCondition(wanted, against, sampling.cfg_scale, sampling.cfg_rescale))
 
         return velocity
 
-    def _condition(self, words: str, begin: float, seconds: float) -> Condition:
+    def _condition(self, text: str, start: float, duration: float) -> Condition:
         """(1, S, D): the words, the second at which the window begins, and how many the piece has."""
-        if words not in self._read:
-            with self._placed(self._parts.text.model):
-                self._read[words] = self._parts.text.encode([words]).to("cpu")
-        tokens, mask, _ = self._read[words]
-        numbers = dict(zip(self.settings.number_ranges, (math.floor(begin), math.ceil(seconds)), strict=False))
+        if text not in self._text_cache:
+            with self._on_device(self._components.text_encoder.model):
+                self._text_cache[text] = self._components.text_encoder.encode([text]).to("cpu")
+        tokens, mask, _ = self._text_cache[text]
+        numbers = dict(zip(self.settings.number_ranges, (math.floor(start), math.ceil(duration)), strict=False))
         told = {self.settings.text_cond: tokens}
         for name, (low, high) in self.settings.number_ranges.items():
-            told[name] = self._parts.tables[name][min(max(numbers.get(name, 0), low), high)][None, None].float()
+            told[name] = self._components.seconds_embeddings[name][min(max(numbers.get(name, 0), low), high)][
+                None, None
+            ].float()
         masks = {name: mask if name == self.settings.text_cond else torch.ones(1, 1, dtype=torch.bool) for name in told}
         order = self.settings.cond_order
         whole = Condition(torch.cat([told[name] for name in order], 1), torch.cat([masks[name] for name in order], 1))
         return whole.to(self._device)
 
-    def _sound(self, latents: Tensor, seconds: float, plan: Sequence[Window], kept: Kept | None) -> Audio:
-        hop, samples = self.settings.hop_length, sample_count(seconds, self.sample_rate)
-        low = 0 if kept is None else max(plan[0].first - MARGIN_FRAMES, 0)
-        high = latents.shape[-1] if kept is None else plan[-1].last + MARGIN_FRAMES
-        wave = self._parts.autoencoder.decode(latents[None, :, low:high])[0].cpu().numpy()
-        if kept is None:
+    def _decode_audio(
+        self, latents: Tensor, duration: float, windows: Sequence[Window], inpaint_source: InpaintSource | None
+    ) -> Audio:
+        hop, samples = self.settings.hop_length, sample_count(duration, self.sample_rate)
+        low = 0 if inpaint_source is None else max(windows[0].output_start - MARGIN_FRAMES, 0)
+        high = latents.shape[-1] if inpaint_source is None else windows[-1].output_end + MARGIN_FRAMES
+        wave = self._components.autoencoder.decode(latents[None, :, low:high])[0].cpu().numpy()
+        if inpaint_source is None:
             return Audio(wave[:, :samples], self.sample_rate)
         whole = np.zeros((1, latents.shape[-1] * hop), np.float32)
         whole[:, low * hop : low * hop + wave.shape[1]] = wave
-        return kept.with_part(Audio(whole[:, :samples], self.sample_rate))
+        return inpaint_source.crossfade_in(Audio(whole[:, :samples], self.sample_rate))
 
-    def _said(self, work: sampling_loop.Work, sampling: Denoising) -> dict[str, Any]:
+    def _metadata(self, plan: sampling_loop.WindowedSampling, sampling: DiffusionSampling) -> dict[str, Any]:
         hop, rate = self.settings.hop_length, self.sample_rate
         return {
             "sampler": sampling.sampler,
             "steps": sampling.steps,
-            "sigmas": [sampling.sigma_max if work.melody is None else work.noise, sampling.sigma_min],
-            "guidance": sampling.guidance,
-            "rescale": sampling.rescale,
+            "sigmas": [sampling.sigma_max if plan.melody is None else plan.init_sigma, sampling.sigma_min],
+            "cfg_scale": sampling.cfg_scale,
+            "cfg_rescale": sampling.cfg_rescale,
             "windows": [
-                [round(seconds_of(frame * hop, rate), 3) for frame in (window.begin, window.begin + work.frames)]
-                for window in work.plan
+                [round(seconds_of(frame * hop, rate), 3) for frame in (window.start, window.start + plan.window_frames)]
+                for window in plan.windows
             ],
-            "precision": next(name for name, dtype in DTYPES.items() if dtype == self._unet.nothing.dtype),
+            "precision": next(name for name, dtype in DTYPES.items() if dtype == self._unet.null_tokens.dtype),
             "device": self._device.type,
         }
 
     @contextmanager
-    def _placed(self, part: nn.Module) -> Iterator[None]:
+    def _on_device(self, module: nn.Module) -> Iterator[None]:
         """`part` on the device: for as long as it is used where memory is short, else for good."""
-        part.to(self._device)
+        module.to(self._device)
         try:
             yield
         finally:
-            if self._low:
-                part.to("cpu")
+            if self._low_memory:
+                module.to("cpu")
 
 
 def _looped(melody: Audio, samples: int) -> NDArray[np.float32]:

@@ -9,11 +9,11 @@ Precision = Literal["fp32", "bf16", "fp16"]
 SamplerName = Literal[
     "dpmpp-2m-sde", "dpmpp-3m-sde", "k-heun", "k-lms", "k-dpmpp-2s-ancestral", "k-dpm-2", "k-dpm-fast"
 ]
-MOST_STEPS = 1000
+MAX_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class Denoising:
+class DiffusionSampling:
     """How noise becomes music. The defaults are SONIQUE's.
 
     Args:
@@ -26,16 +26,16 @@ class Denoising:
     """
 
     steps: int = 300
-    guidance: float = 6.0
-    rescale: float = 0.4
+    cfg_scale: float = 6.0
+    cfg_rescale: float = 0.4
     sampler: SamplerName = "dpmpp-2m-sde"
     sigma_min: float = 0.03
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
-        problems = [] if 1 <= self.steps <= MOST_STEPS else [f"steps {self.steps} must be 1 to {MOST_STEPS}"]
-        problems += [] if 0 <= self.guidance <= 100 else [f"guidance {self.guidance:g} must be 0 to 100"]
-        problems += [] if 0 <= self.rescale <= 1 else [f"rescale {self.rescale:g} must be 0 to 1"]
+        problems = [] if 1 <= self.steps <= MAX_STEPS else [f"steps {self.steps} must be 1 to {MAX_STEPS}"]
+        problems += [] if 0 <= self.cfg_scale <= 100 else [f"cfg_scale {self.cfg_scale:g} must be 0 to 100"]
+        problems += [] if 0 <= self.cfg_rescale <= 1 else [f"cfg_rescale {self.cfg_rescale:g} must be 0 to 1"]
         if not 0 < self.sigma_min < self.sigma_max <= 1000:
             problems.append(
                 f"sigma_min {self.sigma_min:g} must lie above 0 and below sigma_max {self.sigma_max:g}, "
@@ -44,7 +44,7 @@ class Denoising:
         if problems:
             raise ValueError("; ".join(problems))
 
-    def noise_over(self, strength: float) -> float:
+    def init_sigma(self, melody_strength: float) -> float:
         """How much noise a melody is drowned in that is followed with `strength`: from `sigma_max` (0) to `sigma_min`
         (1), evenly in its logarithm."""
-        return self.sigma_max * (self.sigma_min / self.sigma_max) ** strength
+        return self.sigma_max * (self.sigma_min / self.sigma_max) ** melody_strength

@@ -5,7 +5,7 @@ from __future__ import annotations
 from v2m.core.types import Tags, filter_unwanted
 
 
-def line(tags: Tags) -> str:
+def build_prompt(tags: Tags) -> str:
     """ "piano, strings, ambient, calm, warm, f minor, 96 bpm", in small letters; empty where no tag says anything.
 
     What `tags.negative` names is left out. The caption says what is seen, and stands only where nothing else does.
@@ -16,6 +16,6 @@ def line(tags: Tags) -> str:
     return ", ".join(dict.fromkeys(word.lower() for word in words)) or " ".join(tags.caption.lower().split())
 
 
-def unwanted(tags: Tags) -> str:
+def build_negative_prompt(tags: Tags) -> str:
     """What the music is to be led away from; empty where nothing is."""
     return ", ".join(word.lower() for word in tags.negative)

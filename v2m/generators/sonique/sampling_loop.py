@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from v2m.generators.sonique.denoiser import Velocity, denoiser, keeping
-from v2m.generators.sonique.options import Denoising
+from v2m.generators.sonique.denoiser import Velocity, inpainting_denoiser, velocity_denoiser
+from v2m.generators.sonique.options import DiffusionSampling
 from v2m.generators.sonique.samplers import Run, Told, sample, schedule
 from v2m.generators.sonique.windows import Window
 from v2m.models.inference.windows import window_seed
 
 
 @dataclass(frozen=True)
-class Work:
+class WindowedSampling:
     """What is to be written, and how.
 
     Args:
@@ -33,16 +33,18 @@ class Work:
         sampling: The sampler and its settings.
     """
 
-    plan: Sequence[Window]
-    frames: int
+    windows: Sequence[Window]
+    window_frames: int
     latents: Tensor
-    keep: Tensor
+    source_mask: Tensor
     melody: Tensor | None
-    noise: float
-    sampling: Denoising
+    init_sigma: float
+    sampling: DiffusionSampling
 
 
-def write(work: Work, seeds: Sequence[int], velocity: Callable[[Window], Velocity], told: Told) -> Tensor:
+def sample_windows(
+    plan: WindowedSampling, seeds: Sequence[int], velocity: Callable[[Window], Velocity], progress: Told
+) -> Tensor:
     """(B, C, T): a piece for each of `seeds`, whose noise no other piece or window shares.
 
     Args:
@@ -51,30 +53,34 @@ def write(work: Work, seeds: Sequence[int], velocity: Callable[[Window], Velocit
         velocity: What the model says in each window.
         told: Of the share that is done.
     """
-    latents, keep = work.latents.expand(len(seeds), -1, -1).clone(), work.keep.clone()
-    for number, window in enumerate(work.plan):
-        noise = _noise([window_seed(seed, number) for seed in seeds], latents, work.frames)
-        first, (sigmas, x) = noise(), _begun(work, window)
-        denoise, known = denoiser(velocity(window)), _cut(keep, window.begin, work.frames)
+    latents, keep = plan.latents.expand(len(seeds), -1, -1).clone(), plan.source_mask.clone()
+    for number, window in enumerate(plan.windows):
+        noise = _noise_source([window_seed(seed, number) for seed in seeds], latents, plan.window_frames)
+        first, (sigmas, x) = noise(), _initial_state(plan, window)
+        denoise, known = velocity_denoiser(velocity(window)), _slice_padded(keep, window.start, plan.window_frames)
         if known.any():
-            denoise = keeping(denoise, _cut(latents, window.begin, work.frames), known, first)
-        run = Run(denoise, noise, _part(told, number, len(work.plan)))
-        made = sample(work.sampling.sampler, run, x + sigmas[0] * first, sigmas)
-        low, high = window.first - window.begin, window.last - window.begin
-        latents[..., window.first : window.last] = made[..., low:high]
-        keep[window.first : window.last] = True
+            denoise = inpainting_denoiser(
+                denoise, _slice_padded(latents, window.start, plan.window_frames), known, first
+            )
+        run = Run(denoise, noise, _part(progress, number, len(plan.windows)))
+        made = sample(plan.sampling.sampler, run, x + sigmas[0] * first, sigmas)
+        low, high = window.output_start - window.start, window.output_end - window.start
+        latents[..., window.output_start : window.output_end] = made[..., low:high]
+        keep[window.output_start : window.output_end] = True
     return latents
 
 
-def _begun(work: Work, window: Window) -> tuple[list[float], Tensor | float]:
+def _initial_state(plan: WindowedSampling, window: Window) -> tuple[list[float], Tensor | float]:
     """The noise of each step, and what the first of it is laid over."""
-    sampling = work.sampling
-    if work.melody is None:
+    sampling = plan.sampling
+    if plan.melody is None:
         return schedule(sampling.steps, sampling.sigma_min, sampling.sigma_max), 0.0
-    return schedule(sampling.steps, sampling.sigma_min, work.noise), _cut(work.melody, window.begin, work.frames)
+    return schedule(sampling.steps, sampling.sigma_min, plan.init_sigma), _slice_padded(
+        plan.melody, window.start, plan.window_frames
+    )
 
 
-def _noise(seeds: Sequence[int], latents: Tensor, frames: int) -> Callable[[], Tensor]:
+def _noise_source(seeds: Sequence[int], latents: Tensor, frames: int) -> Callable[[], Tensor]:
     """Draws (B, C, `frames`) on the CPU: the same on every device, and each piece its own."""
     random = [torch.Generator().manual_seed(seed) for seed in seeds]
 
@@ -89,7 +95,7 @@ def _part(told: Told, number: int, count: int) -> Told:
     return lambda fraction: told((number + fraction) / count)
 
 
-def _cut(whole: Tensor, begin: int, frames: int) -> Tensor:
+def _slice_padded(whole: Tensor, begin: int, frames: int) -> Tensor:
     """`frames` of the last axis from `begin` on; zeros beyond the end."""
     cut = whole[..., begin : begin + frames]
     return pad(cut, (0, frames - cut.shape[-1]))

@@ -1,4 +1,4 @@
-"""The SONIQUE generator: what a user sets, and what is refused before any work. The work itself is in `player`.
+"""The SONIQUE generator: what a user sets, and what is refused before any work. The work itself is in `engine`.
 
 Zhang and Fuentes, "SONIQUE: Video Background Music Generation Using Unpaired Audio-Visual Data" (2024).
 
@@ -15,10 +15,10 @@ from typing import Any
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.sonique.options import Denoising, Precision
+from v2m.generators.sonique.options import DiffusionSampling, Precision
 from v2m.media import audio as sound_files
 
-CURE = "try --low-memory, a smaller --generator.takes_at_once or --generator.precision bf16"
+OOM_HINT = "try --low-memory, a smaller --generator.batch_size or --generator.precision bf16"
 
 
 class Sonique:
@@ -34,7 +34,7 @@ class Sonique:
         sampling: How noise becomes music.
         overlap: Seconds of the music beside it that a window is shown; a third of a window at most.
         melody_strength: How closely a melody is followed, 0 to 1: how little noise it is drowned in.
-        takes_at_once: Takes that are made side by side.
+        batch_size: Takes that are made side by side.
     """
 
     steers = frozenset({"melody", "regenerate"})
@@ -48,23 +48,23 @@ class Sonique:
         precision: Precision | None = None,
         low_memory: bool = False,
         keep_loaded: bool = False,
-        sampling: Denoising | None = None,
+        sampling: DiffusionSampling | None = None,
         overlap: float = 6.0,
         melody_strength: float = 0.4,
-        takes_at_once: int = 4,
+        batch_size: int = 4,
     ) -> None:
         problems = [] if overlap >= 0.1 else [f"overlap {overlap:g} s must be 0.1 or more"]
         problems += [] if 0 <= melody_strength <= 1 else [f"melody_strength {melody_strength:g} must be 0 to 1"]
-        problems += [] if takes_at_once >= 1 else [f"takes_at_once {takes_at_once} must be 1 or more"]
+        problems += [] if batch_size >= 1 else [f"batch_size {batch_size} must be 1 or more"]
         if problems:
             raise UsageError("; ".join(problems))
-        self.sampling = sampling or Denoising()
+        self.sampling = sampling or DiffusionSampling()
         self.model, self.tokenizer, self.overlap, self.melody_strength = model, tokenizer, overlap, melody_strength
         self.precision: Precision | None = precision
-        self.low_memory, self.takes_at_once = low_memory, 1 if low_memory else takes_at_once
+        self.low_memory, self.batch_size = low_memory, 1 if low_memory else batch_size
         self.weights: tuple[WeightsInfo, ...] = ()
-        self._device, self._keep = device, keep_loaded
-        self._player: LazyModel[Any] = LazyModel(self._load, CURE)
+        self._device, self._keep_loaded = device, keep_loaded
+        self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
         """Makes sure that all weights are on this machine, and that device, overlap and melody can be used.
@@ -77,18 +77,18 @@ class Sonique:
         choose_device(self._device)
         if controls.melody is not None:
             sound_files.validate_melody(controls.melody)
-        with self._player.model() as player:
-            if self.overlap > player.window / 3:
+        with self._engine.model() as engine:
+            if self.overlap > engine.window / 3:
                 raise UsageError(
-                    f"overlap {self.overlap:g} s is more than a third of the {player.window:.2f} s that the model "
-                    f"makes in one go: give --generator.overlap {player.window / 4:.2g}"
+                    f"overlap {self.overlap:g} s is more than a third of the {engine.window:.2f} s that the model "
+                    f"makes in one go: give --generator.overlap {engine.window / 4:.2g}"
                 )
-            self.weights = player.weights
+            self.weights = engine.weights
 
     def release(self) -> None:
         """Frees the model, unless it is to be kept."""
-        if not self._keep:
-            self._player.release()
+        if not self._keep_loaded:
+            self._engine.release()
 
     def generate(
         self,
@@ -120,25 +120,27 @@ class Sonique:
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
-        """What `generate` gives for each of `seeds`, up to rounding; `takes_at_once` of them are made side by side."""
-        from v2m.generators.inpaint import Kept
+        """What `generate` gives for each of `seeds`, up to rounding; `batch_size` of them are made side by side."""
+        from v2m.generators.inpaint import InpaintSource
 
         controls = controls or Controls()
         self.prepare(tags, controls)
-        with self._player.model() as player:
+        with self._engine.model() as engine:
             melody, anew = controls.melody, controls.inpaint
-            tune = None if melody is None else sound_files.load(melody, player.sample_rate, max(video.duration, 1.0))
-            kept = None if anew is None else Kept.load(anew, video.duration)
-            scores = player.play(
+            tune = None if melody is None else sound_files.load(melody, engine.sample_rate, max(video.duration, 1.0))
+            kept = None if anew is None else InpaintSource.load(anew, video.duration)
+            scores = engine.generate(
                 video, tags, seeds, sampling=self.sampling, overlap=self.overlap, melody=tune,
-                strength=self.melody_strength, kept=kept, at_once=self.takes_at_once, progress=progress,
+                melody_strength=self.melody_strength, inpaint_source=kept, batch_size=self.batch_size, progress=progress,
             )  # fmt: skip
         told = {"melody": None if melody is None else str(melody)}
         told |= {"melody_strength": self.melody_strength} if melody else {}
-        told |= {"regenerated": [anew.start, anew.end], "kept": str(anew.source_path)} if anew else {}
+        told |= {"inpainted": [anew.start, anew.end], "inpaint_source": str(anew.source_path)} if anew else {}
         return [replace(score, metadata={**score.metadata, **told}) for score in scores]
 
     def _load(self) -> Any:
-        from v2m.generators.sonique.engine import Player
+        from v2m.generators.sonique.engine import SoniqueEngine
 
-        return Player.load(self.model, self.tokenizer, choose_device(self._device), self.precision, self.low_memory)
+        return SoniqueEngine.load(
+            self.model, self.tokenizer, choose_device(self._device), self.precision, self.low_memory
+        )

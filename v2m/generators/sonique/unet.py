@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from v2m.generators.sonique.unet_blocks import FEATURE_GROUPS, Convolution, Residual, Transformer, Upsampling
+from v2m.generators.sonique.unet_blocks import NORM_GROUPS, PaddedConv1d, ResnetBlock, Transformer1d, Upsample1d
 
-MAPPING = 4  # M, in widths of the network
+MAPPING_MULTIPLIER = 4  # M, in widths of the network
 SKIP_SCALE = 2**-0.5
 
 
 @dataclass(frozen=True)
-class UNetSizes:
+class UNetConfig:
     """`latent` C, `context` D, `tokens` S. The rest is per level from the outside in: `multipliers` of `channels` (one
     more than there are levels), `factors` by which the length shrinks, `blocks`, and layers of `attentions`, the last
     of which are the middle's.
@@ -42,7 +42,7 @@ class UNetSizes:
     kernel_multiplier: int = 2
 
     @property
-    def frames(self) -> int:
+    def frame_multiple(self) -> int:
         """L is a multiple of this."""
         return math.prod(self.factors)
 
@@ -56,19 +56,19 @@ class UNetSizes:
         widths = [self.channels * each for each in self.multipliers]
         told += [f"{width} channels are no multiple of {self.groups} groups" for width in widths if width % self.groups]
         seen = [width for width, layers in zip(widths[1:], self.attentions, strict=False) if layers] + widths[-1:]
-        of = math.lcm(FEATURE_GROUPS, self.heads)
+        of = math.lcm(NORM_GROUPS, self.heads)
         told += [f"{width} channels are no multiple of {of}, as attention needs" for width in seen if width % of]
         return told
 
 
-class _Down(nn.Module):
-    def __init__(self, sizes: UNetSizes, level: int) -> None:
+class DownBlock(nn.Module):
+    def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
-        channels, out = (sizes.channels * sizes.multipliers[level + more] for more in (0, 1))
-        factor = sizes.factors[level]
-        self.downsample = Convolution(channels, out, factor * sizes.kernel_multiplier + 1, stride=factor)
-        self.blocks = nn.ModuleList(_residual(sizes, out, out) for _ in range(sizes.blocks[level]))
-        self.transformer = _transformer(sizes, level, out)
+        channels, out = (config.channels * config.multipliers[level + more] for more in (0, 1))
+        factor = config.factors[level]
+        self.downsample = PaddedConv1d(channels, out, factor * config.kernel_multiplier + 1, stride=factor)
+        self.blocks = nn.ModuleList(_resnet_block(config, out, out) for _ in range(config.blocks[level]))
+        self.transformer = _transformer(config, level, out)
 
     def forward(self, x: Tensor, mapping: Tensor, context: Tensor, mask: Tensor) -> list[Tensor]:
         """What each block gives; the last goes on inwards, all of them across."""
@@ -80,14 +80,14 @@ class _Down(nn.Module):
         return given[1:]
 
 
-class _Up(nn.Module):
-    def __init__(self, sizes: UNetSizes, level: int) -> None:
+class UpBlock(nn.Module):
+    def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
-        out, channels = (sizes.channels * sizes.multipliers[level + more] for more in (0, 1))
-        count, factor = sizes.blocks[level] + bool(sizes.attentions[level]), sizes.factors[level]
-        self.blocks = nn.ModuleList(_residual(sizes, 2 * channels, channels) for _ in range(count))
-        self.transformer = _transformer(sizes, level, channels)
-        self.upsample = Convolution(channels, out, 3) if factor == 1 else Upsampling(channels, out, factor)
+        out, channels = (config.channels * config.multipliers[level + more] for more in (0, 1))
+        count, factor = config.blocks[level] + bool(config.attentions[level]), config.factors[level]
+        self.blocks = nn.ModuleList(_resnet_block(config, 2 * channels, channels) for _ in range(count))
+        self.transformer = _transformer(config, level, channels)
+        self.upsample = PaddedConv1d(channels, out, 3) if factor == 1 else Upsample1d(channels, out, factor)
 
     def forward(self, x: Tensor, across: list[Tensor], mapping: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         for block, skip in zip(self.blocks, reversed(across), strict=True):
@@ -97,12 +97,12 @@ class _Up(nn.Module):
         return self.upsample(x)
 
 
-class _Middle(nn.Module):
-    def __init__(self, sizes: UNetSizes) -> None:
+class MidBlock(nn.Module):
+    def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        channels = sizes.channels * sizes.multipliers[-1]
-        self.pre_block, self.post_block = (_residual(sizes, channels, channels) for _ in range(2))
-        self.transformer = _transformer(sizes, -1, channels)
+        channels = config.channels * config.multipliers[-1]
+        self.pre_block, self.post_block = (_resnet_block(config, channels, channels) for _ in range(2))
+        self.transformer = _transformer(config, -1, channels)
 
     def forward(self, x: Tensor, mapping: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         x = self.pre_block(x, mapping)
@@ -111,18 +111,18 @@ class _Middle(nn.Module):
         return self.post_block(x, mapping)
 
 
-class _Edge(nn.Module):
+class IOBlock(nn.Module):
     """What leads from the latents into the network, and out again."""
 
-    def __init__(self, sizes: UNetSizes, channels: int, out: int) -> None:
+    def __init__(self, config: UNetConfig, channels: int, out: int) -> None:
         super().__init__()
-        self.block = Residual(channels, out, mapping=sizes.channels * MAPPING, groups=1)
+        self.block = ResnetBlock(channels, out, mapping=config.channels * MAPPING_MULTIPLIER, groups=1)
 
     def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
         return self.block(x, mapping)
 
 
-class _Waves(nn.Module):
+class FourierTimeEmbedding(nn.Module):
     """The time of the diffusion (B,) → (B, channels + 1): itself, and waves of learned frequencies."""
 
     def __init__(self, channels: int) -> None:
@@ -135,7 +135,7 @@ class _Waves(nn.Module):
         return torch.cat([time, angle.sin(), angle.cos()], dim=-1).to(self.weights.dtype)
 
 
-class _Learned(nn.Module):
+class NullEmbedding(nn.Module):
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(tokens, width)
@@ -144,24 +144,24 @@ class _Learned(nn.Module):
 class UNet(nn.Module):
     """Takes the shapes of `UNetSizes`."""
 
-    def __init__(self, sizes: UNetSizes) -> None:
+    def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        self.sizes = sizes
-        wide, edge = sizes.channels * MAPPING, sizes.channels * sizes.multipliers[0]
-        levels = range(len(sizes.factors))
+        self.config = config
+        wide, edge = config.channels * MAPPING_MULTIPLIER, config.channels * config.multipliers[0]
+        levels = range(len(config.factors))
         self.to_time = nn.Sequential(
-            nn.Sequential(_Waves(sizes.channels), nn.Linear(sizes.channels + 1, wide)), nn.GELU()
+            nn.Sequential(FourierTimeEmbedding(config.channels), nn.Linear(config.channels + 1, wide)), nn.GELU()
         )
         self.to_mapping = nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, wide), nn.GELU())
-        self.to_in = _Edge(sizes, sizes.latent, edge)
-        self.downsamples = nn.ModuleList(_Down(sizes, level) for level in levels)
-        self.bottleneck = _Middle(sizes)
-        self.upsamples = nn.ModuleList(_Up(sizes, level) for level in reversed(levels))
-        self.to_out = _Edge(sizes, edge, sizes.latent)
-        self.fixed_embedding = _Learned(sizes.tokens, sizes.context)
+        self.to_in = IOBlock(config, config.latent, edge)
+        self.downsamples = nn.ModuleList(DownBlock(config, level) for level in levels)
+        self.bottleneck = MidBlock(config)
+        self.upsamples = nn.ModuleList(UpBlock(config, level) for level in reversed(levels))
+        self.to_out = IOBlock(config, edge, config.latent)
+        self.fixed_embedding = NullEmbedding(config.tokens, config.context)
 
     @property
-    def nothing(self) -> Tensor:
+    def null_tokens(self) -> Tensor:
         """(S, D): the learned tokens that stand for no condition."""
         return self.fixed_embedding.embedding.weight
 
@@ -174,8 +174,10 @@ class UNet(nn.Module):
             context: Tokens (B, S, D) of the condition.
             mask: (B, S), which of them are not padding.
         """
-        assert x.shape[-1] % self.sizes.frames == 0, f"{x.shape[-1]} frames are no multiple of {self.sizes.frames}"
-        dtype = self.nothing.dtype
+        assert x.shape[-1] % self.config.frame_multiple == 0, (
+            f"{x.shape[-1]} frames are no multiple of {self.config.frame_multiple}"
+        )
+        dtype = self.null_tokens.dtype
         x, context, mask = x.to(dtype), context.to(dtype), mask[..., None].to(dtype)
         mapping = self.to_mapping(self.to_time(time))
         first = x = self.to_in(x, mapping)
@@ -189,11 +191,11 @@ class UNet(nn.Module):
         return self.to_out(x + first, mapping)
 
 
-def _residual(sizes: UNetSizes, channels: int, out: int) -> Residual:
-    return Residual(channels, out, mapping=sizes.channels * MAPPING, groups=sizes.groups)
+def _resnet_block(config: UNetConfig, channels: int, out: int) -> ResnetBlock:
+    return ResnetBlock(channels, out, mapping=config.channels * MAPPING_MULTIPLIER, groups=config.groups)
 
 
-def _transformer(sizes: UNetSizes, level: int, channels: int) -> Transformer | None:
-    layers = sizes.attentions[level]
-    given = {"heads": sizes.heads, "multiplier": sizes.multiplier, "context": sizes.context}
-    return Transformer(layers, channels, **given) if layers else None
+def _transformer(config: UNetConfig, level: int, channels: int) -> Transformer1d | None:
+    layers = config.attentions[level]
+    given = {"heads": config.heads, "multiplier": config.multiplier, "context": config.context}
+    return Transformer1d(layers, channels, **given) if layers else None

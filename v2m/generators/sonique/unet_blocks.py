@@ -9,11 +9,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-FEATURE_GROUPS = 32  # of the norm before each transformer
-FEATURE_EPSILON = 1e-6
+NORM_GROUPS = 32  # of the norm before each transformer
+NORM_EPS = 1e-6
 
 
-class Convolution(nn.Conv1d):
+class PaddedConv1d(nn.Conv1d):
     """Keeps the length, or divides it by its stride: zeros before and after, one more before where they are odd."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ class Convolution(nn.Conv1d):
         return super().forward(pad(input, (around - around // 2, around // 2)))
 
 
-class Upsampling(nn.ConvTranspose1d):
+class Upsample1d(nn.ConvTranspose1d):
     """Multiplies the length by `factor`."""
 
     def __init__(self, channels: int, out: int, factor: int) -> None:
@@ -32,14 +32,14 @@ class Upsampling(nn.ConvTranspose1d):
         return spread[..., factor - factor // 2 : spread.shape[-1] - factor // 2]
 
 
-class _Step(nn.Module):
+class ConvBlock(nn.Module):
     """Norm, scale and shift if there are any, SiLU, convolution."""
 
     def __init__(self, channels: int, out: int, groups: int) -> None:
         super().__init__()
         self.groupnorm = nn.GroupNorm(groups, channels)
         self.activation = nn.SiLU()
-        self.project = Convolution(channels, out, 3)
+        self.project = PaddedConv1d(channels, out, 3)
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         x = self.groupnorm(x)
@@ -48,7 +48,7 @@ class _Step(nn.Module):
         return self.project(self.activation(x))
 
 
-class _Modulation(nn.Module):
+class ScaleShift(nn.Module):
     """The mapping (B, M) → how a block's inner features are scaled and shifted, (B, C, 1) each."""
 
     def __init__(self, mapping: int, channels: int) -> None:
@@ -59,22 +59,22 @@ class _Modulation(nn.Module):
         return self.to_scale_shift(mapping)[..., None].chunk(2, dim=1)
 
 
-class Residual(nn.Module):
+class ResnetBlock(nn.Module):
     """Two steps around what the mapping says, and the way past them."""
 
     def __init__(self, channels: int, out: int, *, mapping: int, groups: int) -> None:
         super().__init__()
-        self.block1 = _Step(channels, out, groups)
-        self.to_scale_shift = _Modulation(mapping, out)
-        self.block2 = _Step(out, out, groups)
-        self.to_out = nn.Identity() if channels == out else Convolution(channels, out, 1)
+        self.block1 = ConvBlock(channels, out, groups)
+        self.to_scale_shift = ScaleShift(mapping, out)
+        self.block2 = ConvBlock(out, out, groups)
+        self.to_out = nn.Identity() if channels == out else PaddedConv1d(channels, out, 1)
 
     def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
         scale, shift = self.to_scale_shift(mapping)
         return self.block2(self.block1(x), scale, shift) + self.to_out(x)
 
 
-class _Heads(nn.Module):
+class MultiHead(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -94,7 +94,7 @@ class Attention(nn.Module):
         self.norm, self.norm_context = nn.LayerNorm(channels), nn.LayerNorm(width)
         self.to_q = nn.Linear(channels, channels, bias=False)
         self.to_kv = nn.Linear(width, 2 * channels, bias=False)
-        self.attention = _Heads(channels, heads)
+        self.attention = MultiHead(channels, heads)
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """`mask` (B, S, 1) is 1 for tokens and 0 for padding, whose keys and values are 0: it still takes its share of
@@ -105,7 +105,7 @@ class Attention(nn.Module):
         return self.attention(self.to_q(self.norm(x)), keys, values)
 
 
-class _Layer(nn.Module):
+class TransformerBlock(nn.Module):
     def __init__(self, channels: int, *, heads: int, multiplier: int, context: int) -> None:
         super().__init__()
         self.attention = Attention(channels, heads)
@@ -119,16 +119,14 @@ class _Layer(nn.Module):
         return self.feed_forward(x) + x
 
 
-class Transformer(nn.Module):
+class Transformer1d(nn.Module):
     """Layers over (B, C, L) without a way past them: each has its own."""
 
     def __init__(self, layers: int, channels: int, *, heads: int, multiplier: int, context: int) -> None:
         super().__init__()
-        self.to_in = nn.Sequential(
-            nn.GroupNorm(FEATURE_GROUPS, channels, eps=FEATURE_EPSILON), nn.Conv1d(channels, channels, 1)
-        )
+        self.to_in = nn.Sequential(nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS), nn.Conv1d(channels, channels, 1))
         sizes = {"heads": heads, "multiplier": multiplier, "context": context}
-        self.blocks = nn.ModuleList(_Layer(channels, **sizes) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(channels, **sizes) for _ in range(layers))
         # the published sequences hold a turning of axes, which has no weights, at this place
         self.to_out = nn.Sequential(nn.Identity(), nn.Conv1d(channels, channels, 1))
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 class Window(NamedTuple):
     """Frames from `begin` on, as many as the model makes in one go, of which `first` to `last` are taken."""
 
-    begin: int
-    first: int
-    last: int
+    start: int
+    output_start: int
+    output_end: int
 
 
-def plan(first: int, last: int, *, total: int, window: int, overlap: int) -> list[Window]:
+def plan_windows(range_start: int, range_end: int, *, total: int, window: int, overlap: int) -> list[Window]:
     """Windows that together write the frames `first` to `last` of a piece of `total`.
 
     Args:
@@ -26,19 +26,19 @@ def plan(first: int, last: int, *, total: int, window: int, overlap: int) -> lis
         overlap: Frames at least that a window shares with what stands on either side, where that is as much. Where
             there is room for more, both sides get half of it.
     """
-    assert 0 <= first < last <= total, f"nothing to write from {first} to {last} of {total}"
+    assert 0 <= range_start < range_end <= total, f"nothing to write from {range_start} to {range_end} of {total}"
     assert 0 <= overlap <= window // 3, f"an overlap of {overlap} is more than a third of a window of {window}"
     found: list[Window] = []
-    behind = min(overlap, total - last)
-    while first < last:
-        before, rest = min(overlap, first), last - first
+    behind = min(overlap, total - range_end)
+    while range_start < range_end:
+        before, rest = min(overlap, range_start), range_end - range_start
         if rest <= window - before - behind:
             room = window - rest
-            begin = min(max(first - max(room // 2, before), 0), max(total - window, 0))
-            found.append(Window(begin, first, last))
+            begin = min(max(range_start - max(room // 2, before), 0), max(total - window, 0))
+            found.append(Window(begin, range_start, range_end))
             break
-        begin, end = first - before, first - before + window
-        end = end if end < last else first + rest // 2  # so that the last part, too, has both sides
-        found.append(Window(begin, first, end))
-        first = end
+        begin, end = range_start - before, range_start - before + window
+        end = end if end < range_end else range_start + rest // 2  # so that the last part, too, has both sides
+        found.append(Window(begin, range_start, end))
+        range_start = end
     return found

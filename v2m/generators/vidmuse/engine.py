@@ -12,14 +12,14 @@ from v2m.core import prompts
 from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_of
 from v2m.core.types import ProgressFn, SamplingConfig, Soundtrack, Tags, Video
-from v2m.generators.musicgen.engine import Player
-from v2m.generators.vidmuse.visual_frontend import Eyes
+from v2m.generators.musicgen.engine import MusicGenEngine
+from v2m.generators.vidmuse.visual_frontend import VisualFrontend
 from v2m.models.conditioning import Condition
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.music_model import CFGBranch
 
 
-class Seer:
+class VideoMusicEngine:
     """The model with its eyes; what plays is MusicGen's player.
 
     Args:
@@ -29,12 +29,14 @@ class Seer:
         device: Where the work is done.
     """
 
-    def __init__(self, model: V2M, player: Player, eyes: Eyes, device: torch.device) -> None:
-        self._model, self.player, self._eyes, self._device = model, player, eyes, device
-        self._black: Condition | None = None
+    def __init__(
+        self, model: V2M, music_engine: MusicGenEngine, frontend: VisualFrontend, device: torch.device
+    ) -> None:
+        self._model, self.music_engine, self._frontend, self._device = model, music_engine, frontend, device
+        self._null_video: Condition | None = None
 
     @classmethod
-    def load(cls, name: str, device: torch.device, precision: Precision | None) -> Seer:
+    def load(cls, name: str, device: torch.device, precision: Precision | None) -> VideoMusicEngine:
         """From a checkpoint of VidMuse's layout or our own, a folder or a repository of the hub.
 
         Raises:
@@ -44,15 +46,15 @@ class Seer:
         model = V2M.from_pretrained(name)
         if model.config.conditioner is None:
             raise UsageError(f"{name!r} does not see: give it to the recipe musicgen, or give a VidMuse here")
-        eyes = Eyes.load(model, name, device)
-        return cls(model, Player.of(model, name, device, precision), eyes, device)
+        eyes = VisualFrontend.load(model, name, device)
+        return cls(model, MusicGenEngine.from_model(model, name, device, precision), eyes, device)
 
     @property
     def reads_text(self) -> bool:
         return self._model.config.uses_text
 
     @torch.inference_mode()
-    def play(
+    def generate(
         self,
         video: Video,
         tags: Tags,
@@ -64,25 +66,27 @@ class Seer:
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
         """Music of exactly `video.duration`; arguments as of `v2m.generators.musicgen.engine.Player.play`."""
-        model, rate = self.player.settle(), self.player.code_rate
+        model, rate = self.music_engine.place_model(), self.music_engine.frame_rate
         line, unwanted = (prompts.line(tags), prompts.unwanted(tags)) if self.reads_text else ("", "")
-        text, without = self.player.read(line, unwanted) if line or unwanted else (None, None)
-        look = None if sampling.video_cfg_scale == 0 and text is not None else self._eyes.open(video)
+        text, without = self.music_engine.encode_text(line, unwanted) if line or unwanted else (None, None)
+        look = None if sampling.video_cfg_scale == 0 and text is not None else self._frontend.window_encoder(video)
         if look is not None and not model.config.has_null_tokens and without is None:
-            without = self._nothing()
+            without = self._get_null_video()
 
         def branches(begin: int, end: int) -> Sequence[CFGBranch]:
             seen = look and model.encode_video(look(seconds_of(begin, rate), seconds_of(end, rate)).to(self._device))
             return model.cfg_branches(sampling, text=text, video=seen, negative=without)
 
-        score = self.player.perform(
+        score = self.music_engine.generate_from_branches(
             video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
         )
-        shown = look and self._eyes.shown.to_dict()
-        return replace(score, metadata={"prompt": line, "unwanted": unwanted, "visual_input": shown, **score.metadata})
+        shown = look and self._frontend.config.to_dict()
+        return replace(
+            score, metadata={"prompt": line, "negative_prompt": unwanted, "visual_input": shown, **score.metadata}
+        )
 
-    def _nothing(self) -> Condition:
+    def _get_null_video(self) -> Condition:
         """What VidMuse is led away from, made once."""
-        if self._black is None:
-            self._black = self._model.encode_video(self._eyes.nothing().to(self._device))
-        return self._black
+        if self._null_video is None:
+            self._null_video = self._model.encode_video(self._frontend.black_frame().to(self._device))
+        return self._null_video

@@ -1,4 +1,4 @@
-"""The generator that sees: what a user sets, and what is refused before any work. The work itself is in `seer`.
+"""The generator that sees: what a user sets, and what is refused before any work. The work itself is in `engine`.
 
 Tian et al., "VidMuse: A Simple Video-to-Music Generation Framework with Long-Short-Term Modeling" (2024).
 
@@ -13,9 +13,9 @@ from typing import Any
 
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.musicgen.options import Precision, check_trained, check_windows, chosen
+from v2m.generators.musicgen.options import Precision, check_window, check_window_length, resolve_precision
 
-CURE = "try --low-memory, --generator.precision int8 or a smaller --generator.checkpoint"
+OOM_HINT = "try --low-memory, --generator.precision int8 or a smaller --generator.model"
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class VidMuse:
     def __init__(
         self,
         *,
-        checkpoint: str = "Zeyue7/VidMuse",
+        model: str = "Zeyue7/VidMuse",
         device: str = "auto",
         precision: Precision | None = None,
         low_memory: bool = False,
@@ -50,13 +50,13 @@ class VidMuse:
         window: float = 30.0,
         stride: float = 18.0,
     ) -> None:
-        check_windows(window, stride)
+        check_window(window, stride)
         self.sampling = sampling or SamplingConfig()
-        self.checkpoint, self.window, self.stride = checkpoint, window, stride
-        self.precision: Precision | None = chosen(precision, low_memory)
+        self.model, self.window, self.stride = model, window, stride
+        self.precision: Precision | None = resolve_precision(precision, low_memory)
         self.weights: tuple[WeightsInfo, ...] = ()
-        self._device, self._keep = device, keep_loaded
-        self._seer: LazyModel[Any] = LazyModel(self._load, CURE)
+        self._device, self._keep_loaded = device, keep_loaded
+        self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - it steers nothing
         """Makes sure that all weights are on this machine, downloading what is not, and that device and window can be
@@ -68,17 +68,17 @@ class VidMuse:
             MemoryError: Says what to lower.
         """
         choose_device(self._device)
-        with self._seer.model() as seer:
-            trained_on = seer.player.trained_on
-            check_trained(self.window, trained_on)
-            if tags.negative and not seer.reads_text:
-                logger.warning("%r reads no words: what is unwanted has no effect", self.checkpoint)
-            self.weights = seer.player.weights
+        with self._engine.model() as engine:
+            training_window = engine.music_engine.training_window
+            check_window_length(self.window, training_window)
+            if tags.negative and not engine.reads_text:
+                logger.warning("%r reads no words: what is unwanted has no effect", self.model)
+            self.weights = engine.music_engine.weights
 
     def release(self) -> None:
         """Frees the model, unless it is to be kept."""
-        if not self._keep:
-            self._seer.release()
+        if not self._keep_loaded:
+            self._engine.release()
 
     def generate(
         self,
@@ -98,13 +98,13 @@ class VidMuse:
             MemoryError: Says what to lower.
         """
         self.prepare(tags, controls or Controls())
-        with self._seer.model() as seer:
-            return seer.play(
+        with self._engine.model() as engine:
+            return engine.generate(
                 video, tags, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
                 progress=progress,
             )  # fmt: skip
 
     def _load(self) -> Any:
-        from v2m.generators.vidmuse.engine import Seer
+        from v2m.generators.vidmuse.engine import VideoMusicEngine
 
-        return Seer.load(self.checkpoint, choose_device(self._device), self.precision)
+        return VideoMusicEngine.load(self.model, choose_device(self._device), self.precision)

@@ -22,17 +22,17 @@ from v2m.core.types import Floats, Video
 from v2m.models.visual.inputs import VisualInputs
 from v2m.pretrained.vision import FrozenVisionEncoder
 
-AT_ONCE = 256  # frames in memory
+BATCH_FRAMES = 256  # frames in memory
 
 
-class Eyes:
+class VisualFrontend:
     """The vision encoder on its device, and how frames are chosen for it."""
 
-    def __init__(self, vision: VisionEncoder, shown: VisualInputConfig) -> None:
-        self._vision, self.shown = vision, shown
+    def __init__(self, encoder: VisionEncoder, config: VisualInputConfig) -> None:
+        self._encoder, self.config = encoder, config
 
     @classmethod
-    def load(cls, model: V2M, name: str, device: torch.device) -> Eyes:
+    def load(cls, model: V2M, name: str, device: torch.device) -> VisualFrontend:
         """Those of the model that was read as `name`.
 
         Raises:
@@ -65,46 +65,50 @@ class Eyes:
             raise DependencyError(f"the eyes of {name!r} do not fit it: they give {', '.join(differing)}")
         return cls(vision, shown)
 
-    def open(self, video: Video) -> Callable[[float, float], VisualInputs]:
+    def window_encoder(self, video: Video) -> Callable[[float, float], VisualInputs]:
         """What is shown of the window of `video` from one second to another; the whole video is looked at once."""
-        whole = self._look(video, step_times(video.duration, self.shown.num_long_term_frames))
+        whole = self._encode_frames(video, step_times(video.duration, self.config.num_long_term_frames))
 
         def seen(begin: float, end: float) -> VisualInputs:
             end = min(end, video.duration)  # the last codec frame may reach beyond it
-            near = self._look(video, begin + step_times(end - begin, step_count(end - begin, self.shown.fps)))
-            beats = _of_rhythm(video, begin, end, self.shown)
-            return VisualInputs(*near.since(begin), *whole.since(begin), *beats.since(begin))
+            near = self._encode_frames(video, begin + step_times(end - begin, step_count(end - begin, self.config.fps)))
+            beats = _event_features(video, begin, end, self.config)
+            return VisualInputs(*near.relative_to(begin), *whole.relative_to(begin), *beats.relative_to(begin))
 
         return seen
 
-    def nothing(self) -> VisualInputs:
+    def black_frame(self) -> VisualInputs:
         """A black frame, which VidMuse is led away from. Where all frames are alike, one is as good as sixty: none
         says when it is shown."""
-        black = _Shown(self._vision.encode(np.zeros((1, 32, 32, 3), np.uint8)), np.zeros(1))
-        return VisualInputs(*black.since(0.0), *black.since(0.0), *_Shown(torch.zeros(0, 0), np.zeros(0)).since(0.0))
+        black = _TimedFeatures(self._encoder.encode(np.zeros((1, 32, 32, 3), np.uint8)), np.zeros(1))
+        return VisualInputs(
+            *black.relative_to(0.0),
+            *black.relative_to(0.0),
+            *_TimedFeatures(torch.zeros(0, 0), np.zeros(0)).relative_to(0.0),
+        )
 
-    def _look(self, video: Video, times: Floats) -> _Shown:
-        width = self._vision.decode_width(video.width, video.height)
-        parts = [times[start : start + AT_ONCE] for start in range(0, len(times), AT_ONCE)]
-        found = [self._vision.encode(video.frames(part.tolist(), width)) for part in parts]
-        return _Shown(torch.cat(found), times)
+    def _encode_frames(self, video: Video, times: Floats) -> _TimedFeatures:
+        width = self._encoder.decode_width(video.width, video.height)
+        parts = [times[start : start + BATCH_FRAMES] for start in range(0, len(times), BATCH_FRAMES)]
+        found = [self._encoder.encode(video.frames(part.tolist(), width)) for part in parts]
+        return _TimedFeatures(torch.cat(found), times)
 
 
-class _Shown(NamedTuple):
+class _TimedFeatures(NamedTuple):
     """Something (N, …) with the seconds of the video that it is of."""
 
     values: Tensor
     times: Floats
 
-    def since(self, begin: float) -> tuple[Tensor, Tensor, Tensor]:
+    def relative_to(self, start: float) -> tuple[Tensor, Tensor, Tensor]:
         """(1, N, …), its seconds from `begin` (1, N), and a mask (1, N) of all of it."""
         device = self.values.device
-        times = torch.tensor(self.times - begin, dtype=torch.float32, device=device)[None]
+        times = torch.tensor(self.times - start, dtype=torch.float32, device=device)[None]
         return self.values[None], times, torch.ones_like(times, dtype=torch.bool)
 
 
-def _of_rhythm(video: Video, begin: float, end: float, shown: VisualInputConfig) -> _Shown:
-    if not shown.event_channels:
-        return _Shown(torch.zeros(0, 0), np.zeros(0))
-    values = torch.from_numpy(visual_event_features(video.visual_features(), begin, end - begin, shown.event_rate))
-    return _Shown(values, begin + step_times(end - begin, len(values)))
+def _event_features(video: Video, begin: float, end: float, config: VisualInputConfig) -> _TimedFeatures:
+    if not config.event_channels:
+        return _TimedFeatures(torch.zeros(0, 0), np.zeros(0))
+    values = torch.from_numpy(visual_event_features(video.visual_features(), begin, end - begin, config.event_rate))
+    return _TimedFeatures(values, begin + step_times(end - begin, len(values)))

@@ -27,28 +27,28 @@ from v2m.pretrained.codecs.vocos import Vocos
 from v2m.pretrained.codecs.xcodec import XCodec
 
 SAMPLE_RATE = 44100
-DECODERS = {"vocals": xcodec_files.VOCALS_VOCODER, "instrumental": xcodec_files.INSTRUMENTAL_VOCODER}
-CROSSOVER = 5500.0  # Hz, as in YuE's post-processing
-TAPS = 255  # odd, so that the filter's delay is a whole number of samples
-BLOCK = 1 << 16
-SILENT = 1e-5  # root mean square below which there is no level to match
-GAINS = (0.25, 4.0)  # how far a level is matched: ±12 dB
+VOCODER_FILES = {"vocals": xcodec_files.VOCALS_VOCODER, "instrumental": xcodec_files.INSTRUMENTAL_VOCODER}
+CROSSOVER_HZ = 5500.0  # Hz, as in YuE's post-processing
+FILTER_TAPS = 255  # odd, so that the filter's delay is a whole number of samples
+BLOCK_SAMPLES = 1 << 16
+SILENCE_RMS = 1e-5  # root mean square below which there is no level to match
+GAIN_RANGE = (0.25, 4.0)  # how far a level is matched: ±12 dB
 ZERO_CROSSINGS = 32  # of the resampling filter on each side
 
 logger = logging.getLogger(__name__)
 
 
-def vocoders(folder: Path, stems: Iterable[str], device: torch.device) -> dict[str, Vocos]:
+def load_vocoders(folder: Path, stems: Iterable[str], device: torch.device) -> dict[str, Vocos]:
     """The decoder of each of `stems` ("vocals", "instrumental") out of a copy of `m-a-p/xcodec_mini_infer`.
 
     Raises:
         MissingError: Files are missing, broken, or of another model; says which.
     """
-    return {stem: Vocos.load(folder, DECODERS[stem], device) for stem in stems}
+    return {stem: Vocos.load(folder, VOCODER_FILES[stem], device) for stem in stems}
 
 
 def render(
-    codes: Mapping[str, Tensor], codec: XCodec, decoders: Mapping[str, Vocos], samples: int
+    codes: Mapping[str, Tensor], codec: XCodec, vocoders: Mapping[str, Vocos], num_samples: int
 ) -> dict[str, NDArray[np.float32]]:
     """Each stem's codes (K, T) → its sound (1, `samples`) at 44.1 kHz.
 
@@ -60,8 +60,8 @@ def render(
         decoders: By stem, as `vocoders` gives them.
         samples: At most T · 882.
     """
-    stems = {stem: _stem(each, codec, decoders[stem])[:samples] for stem, each in codes.items()}
-    assert all(len(wave) == samples for wave in stems.values()), f"the codes are shorter than {samples} samples"
+    stems = {stem: _render_stem(each, codec, vocoders[stem])[:num_samples] for stem, each in codes.items()}
+    assert all(len(wave) == num_samples for wave in stems.values()), f"the codes are shorter than {num_samples} samples"
     mix = np.sum(list(stems.values()), axis=0, dtype=np.float32)
     peak = float(np.abs(mix).max(initial=0.0))
     if peak > 1.0:
@@ -69,44 +69,46 @@ def render(
     return {stem: (wave / max(peak, 1.0))[None].astype(np.float32) for stem, wave in stems.items()}
 
 
-def _stem(codes: Tensor, codec: XCodec, decoder: Vocos) -> NDArray[np.float32]:
+def _render_stem(codes: Tensor, codec: XCodec, vocoder: Vocos) -> NDArray[np.float32]:
     """(K, T) → (T · 882,)."""
     spec = codec.spec
-    assert decoder.hop_length == hop_length(SAMPLE_RATE, spec.frame_rate), (
-        f"a hop of {decoder.hop_length} is not 44.1 kHz"
+    assert vocoder.hop_length == hop_length(SAMPLE_RATE, spec.frame_rate), (
+        f"a hop of {vocoder.hop_length} is not 44.1 kHz"
     )
     narrow = codec.decode(codes[None])[0, 0]
     low = resample(narrow, spec.sample_rate, SAMPLE_RATE, lowpass_filter_width=ZERO_CROSSINGS)
-    high = decoder.decode(codec.embed(codes[None]))[0, 0]
-    return join(low, high).cpu().numpy()
+    high = vocoder.decode(codec.embed(codes[None]))[0, 0]
+    return combine_bands(low, high).cpu().numpy()
 
 
-def join(low: Tensor, high: Tensor) -> Tensor:
+def combine_bands(low: Tensor, high: Tensor) -> Tensor:
     """What lies below 5.5 kHz of `low` (N,) with what lies above of `high` (N,), at the level that `high` has below.
 
     The low pass is a symmetric FIR filter and the high pass is 1 minus it, so two equal inputs come back as they were.
     """
     assert low.shape == high.shape, f"{tuple(low.shape)} cannot be joined with {tuple(high.shape)}"
     below, replaced = _low_pass(low), _low_pass(high)
-    return high - replaced + _level(below, replaced) * below
+    return high - replaced + _matching_gain(below, replaced) * below
 
 
-def _level(wave: Tensor, wanted: Tensor) -> float:
+def _matching_gain(wave: Tensor, reference: Tensor) -> float:
     """The gain that brings `wave` to the level of `wanted`, within `GAINS`; 1 where there is nothing to bring."""
-    level, target = (float(each.double().square().mean().sqrt()) for each in (wave, wanted))
-    return 1.0 if level < SILENT else min(max(target / level, GAINS[0]), GAINS[1])
+    level, target = (float(each.double().square().mean().sqrt()) for each in (wave, reference))
+    return 1.0 if level < SILENCE_RMS else min(max(target / level, GAIN_RANGE[0]), GAIN_RANGE[1])
 
 
 def _low_pass(wave: Tensor) -> Tensor:
     """(N,) → (N,), not delayed; beyond the ends `wave` is 0."""
-    kernel = _kernel().to(wave.device)
-    return apply_chunked(lambda piece: fftconvolve(piece, kernel, mode="same"), wave, step=BLOCK, margin=TAPS // 2)
+    kernel = _low_pass_kernel().to(wave.device)
+    return apply_chunked(
+        lambda piece: fftconvolve(piece, kernel, mode="same"), wave, step=BLOCK_SAMPLES, margin=FILTER_TAPS // 2
+    )
 
 
 @lru_cache(maxsize=1)
-def _kernel() -> Tensor:
+def _low_pass_kernel() -> Tensor:
     """(TAPS,) of a windowed sinc whose sum is 1 (constant offsets pass whole)."""
-    ramp = np.arange(TAPS) - TAPS // 2
-    angle = angular_frequency(CROSSOVER, SAMPLE_RATE)
-    taps = np.sinc(ramp * angle / np.pi) * np.kaiser(TAPS, 8.0)
+    ramp = np.arange(FILTER_TAPS) - FILTER_TAPS // 2
+    angle = angular_frequency(CROSSOVER_HZ, SAMPLE_RATE)
+    taps = np.sinc(ramp * angle / np.pi) * np.kaiser(FILTER_TAPS, 8.0)
     return torch.from_numpy((taps / taps.sum()).astype(np.float32))

@@ -19,19 +19,19 @@ from transformers import PreTrainedModel
 from v2m.core.errors import DependencyError
 from v2m.generators.yue.kv_cache import Slab
 
-SLOW = (2, 3)  # vectors that MKL multiplies one after the other, reading the weights for each
+SLOW_ROW_COUNTS = (2, 3)  # vectors that MKL multiplies one after the other, reading the weights for each
 
 
-class Decoder:
+class LlamaDecoder:
     """`model` (a `LlamaForCausalLM`, quantized or not) writing its memory to `slab`. The modules stay the model's."""
 
-    def __init__(self, model: PreTrainedModel, slab: Slab) -> None:
+    def __init__(self, model: PreTrainedModel, cache: Slab) -> None:
         body: Any = model.get_decoder()
         assert model.config.model_type == "llama", model.config.model_type
-        self.slab = slab
+        self.cache = cache
         self.embedding, self.layers, self.norm = body.embed_tokens, body.layers, body.norm
-        self._below = model.config.num_attention_heads // model.config.num_key_value_heads
-        cos, sin = body.rotary_emb(self.embedding.weight, torch.arange(slab.length, device=model.device)[None])
+        self._group_size = model.config.num_attention_heads // model.config.num_key_value_heads
+        cos, sin = body.rotary_emb(self.embedding.weight, torch.arange(cache.length, device=model.device)[None])
         half = sin.shape[-1] // 2
         self.cos = cos[0]  # (positions, d)
         self.sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)  # a rotated half changes its sign
@@ -39,44 +39,44 @@ class Decoder:
     def __call__(self, tokens: Tensor) -> Tensor:
         """(R, q) → (R, D), the last token's output after the final norm. The slab has advanced by q."""
         new = tokens.shape[1]
-        places = self.slab.places(new)
-        positions = self.slab.positions(places)
-        mask = spread(self.slab.mask(places), self._below)
+        places = self.cache.places(new)
+        positions = self.cache.positions(places)
+        mask = expand_mask(self.cache.mask(places), self._group_size)
         turn = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # (R, q, 1, d)
         x = self.embedding(tokens)
         for index, layer in enumerate(self.layers):
             attention, mlp = layer.self_attn, layer.mlp
-            query, key, value = _turned(attention, _norm(layer.input_layernorm, x), turn)
-            key, value = self.slab.update(index, key, value, places)
-            found = grouped(query, key, value, mask, attention.scaling)
+            query, key, value = _rotary_qkv(attention, _norm(layer.input_layernorm, x), turn)
+            key, value = self.cache.update(index, key, value, places)
+            found = gqa_attention(query, key, value, mask, attention.scaling)
             x = x + _linear(attention.o_proj, found.transpose(1, 2).reshape(*x.shape[:2], -1))
             given = _norm(layer.post_attention_layernorm, x)
             inner = mlp.act_fn(_linear(mlp.gate_proj, given)) * _linear(mlp.up_proj, given)
             x = x + _linear(mlp.down_proj, inner)
-        self.slab.advance(new)
+        self.cache.advance(new)
         return _norm(self.norm, x[:, -1])
 
 
-def _turned(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _rotary_qkv(attention: Any, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """(R, q, D) → query (R, G·n, q, d), key and value (R, G, q, d), the first two rotated to their positions."""
     rows, new, _ = x.shape
     width = attention.head_dim
     query = _linear(attention.q_proj, x)
     both = torch.cat([query, _linear(attention.k_proj, x)], dim=-1).view(rows, new, -1, width)
-    both = torch.addcmul(both * turn[0], both.roll(width // 2, dims=-1), turn[1]).transpose(1, 2)
+    both = torch.addcmul(both * rotation[0], both.roll(width // 2, dims=-1), rotation[1]).transpose(1, 2)
     heads = query.shape[-1] // width
     value = _linear(attention.v_proj, x).view(rows, new, -1, width).transpose(1, 2)
     return both[:, :heads], both[:, heads:], value
 
 
-def spread(mask: Tensor, below: int) -> Tensor:
+def expand_mask(mask: Tensor, group_size: int) -> Tensor:
     """(R, 1, q, e) → (R, 1, n·q, e), or as it is where q = 1, for `grouped` with `below` = n query heads to a key's."""
     if mask.shape[2] == 1:
         return mask
-    return mask.expand(-1, below, -1, -1).flatten(1, 2)[:, None]
+    return mask.expand(-1, group_size, -1, -1).flatten(1, 2)[:, None]
 
 
-def grouped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+def gqa_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
     """(R, G·n, q, d) queries over (R, G, e, d) → (R, G·n, q, d); `mask` is what `spread` gives, added to the scores.
 
     The n heads of a group stand below each other as further queries of one head, so that keys are read once.
@@ -87,17 +87,17 @@ def grouped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: floa
     return out.reshape(query.shape)
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What a linear layer does: (…, D) and weight (O, D) → (…, O)."""
     count = x.numel() // x.shape[-1]
-    if count not in SLOW or x.dtype is not torch.float32 or x.device.type != "cpu":
+    if count not in SLOW_ROW_COUNTS or x.dtype is not torch.float32 or x.device.type != "cpu":
         return functional.linear(x, weight, bias)
     # The same product the other way round reads the weights once, if the vectors lie one behind the other.
     out = (weight @ x.reshape(count, -1).contiguous().T).T.contiguous().view(*x.shape[:-1], -1)
     return out if bias is None else out + bias
 
 
-def output_rows(model: PreTrainedModel, begin: int, end: int) -> Tensor:
+def lm_head_rows(model: PreTrainedModel, start: int, end: int) -> Tensor:
     """(end − begin, D) float32: what of the output layer gives the logits of these tokens, whatever the layers are in.
 
     Raises:
@@ -111,16 +111,16 @@ def output_rows(model: PreTrainedModel, begin: int, end: int) -> Tensor:
     if weight.shape[0] < end:
         raise DependencyError(f"these are not the weights of YuE: {weight.shape[0]} tokens, not {end} or more")
     with torch.inference_mode():
-        return weight[begin:end].float()
+        return weight[start:end].float()
 
 
-def passed_on(model: PreTrainedModel) -> torch.dtype:
+def hidden_dtype(model: PreTrainedModel) -> torch.dtype:
     """The type of what the layers pass on, whatever their weights are stored in."""
     return model.get_parameter("model.embed_tokens.weight").dtype
 
 
 def _linear(module: Any, x: Tensor) -> Tensor:
-    return product(x, module.weight, module.bias) if type(module) is nn.Linear else module(x)
+    return linear(x, module.weight, module.bias) if type(module) is nn.Linear else module(x)
 
 
 def _norm(norm: Any, x: Tensor) -> Tensor:

@@ -36,14 +36,14 @@ _BRACKETS = str.maketrans("[]［］【】", "()()()")  # in the prompt they are 
 
 
 @dataclass(frozen=True)
-class Part:
+class LyricsSection:
     """One section: `label` is one of `LABELS`; `text` its lines without their header, "" where nothing is sung."""
 
     label: str
     text: str = ""
 
 
-def parse(text: str) -> list[Part]:
+def parse_lyrics(text: str) -> list[LyricsSection]:
     """The sections of a song.
 
     A section begins with a line that opens with its name in brackets: `[verse]`, `[Chorus 2]`, `[pre-chorus]`,
@@ -61,21 +61,21 @@ def parse(text: str) -> list[Part]:
             if not parts and line.strip():
                 parts.append(("verse", []))
             if parts:
-                parts[-1][1].append(_plain(line))
+                parts[-1][1].append(_clean_line(line))
             continue
-        label = _label(header[1])
+        label = _canonical_label(header[1])
         if label is None:
-            problems.append(f"line {number} has [{_shown(header[1])}]")
-        parts.append((label or "", [_plain(header[2])]))
+            problems.append(f"line {number} has [{_shorten(header[1])}]")
+        parts.append((label or "", [_clean_line(header[2])]))
     if problems:
         known = ", ".join(f"[{label}]" for label in (*LABELS, "pre-chorus", "hook", "interlude", "solo"))
         raise UsageError(f"lyrics: {'; '.join(problems)}, which is no section: write one of {known}")
     if not any(line for _, lines in parts for line in lines):
         raise UsageError("the lyrics hold no words: give some, or leave out lyrics and vocals")
-    return [Part(label, "\n".join(lines).strip()) for label, lines in parts]
+    return [LyricsSection(label, "\n".join(lines).strip()) for label, lines in parts]
 
 
-def blank(count: int) -> list[Part]:
+def instrumental_sections(count: int) -> list[LyricsSection]:
     """`count` ≥ 1 sections without words: verse and chorus by turns, the last of three or more an outro.
 
     None is an intro: the model's authors find a start with it unstable.
@@ -83,10 +83,10 @@ def blank(count: int) -> list[Part]:
     labels = ["verse" if k % 2 == 0 else "chorus" for k in range(count)]
     if count >= 3:
         labels[-1] = "outro"
-    return [Part(label) for label in labels]
+    return [LyricsSection(label) for label in labels]
 
 
-def _label(name: str) -> str | None:
+def _canonical_label(name: str) -> str | None:
     """What the model calls a section of this name; None where it means nothing."""
     words = re.sub(r"[\s_–-]+", " ", re.split("[:：]", name)[0]).strip().lower()
     for wanted in (words, _NUMBER.sub("", words)):
@@ -99,10 +99,10 @@ def _label(name: str) -> str | None:
     return None
 
 
-def _plain(line: str) -> str:
+def _clean_line(line: str) -> str:
     """`line` without brackets and control characters."""
     return "".join(c if c.isprintable() else " " for c in line.translate(_BRACKETS)).strip()
 
 
-def _shown(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= 40 else f"{name[:40]}…"

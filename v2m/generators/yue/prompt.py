@@ -12,11 +12,11 @@ from torch import Tensor
 
 from v2m.core.types import Tags, filter_unwanted
 from v2m.generators.yue import tokens
-from v2m.generators.yue.lyrics import Part
+from v2m.generators.yue.lyrics import LyricsSection
 from v2m.generators.yue.tokenizer import Tokenizer
 
 INSTRUCTION = "Generate music from the given lyrics segment by segment."
-SLOW, FAST = 76.0, 132.0  # BPM below and above which the genre line speaks of the tempo
+SLOW_BPM, FAST_BPM = 76.0, 132.0  # BPM below and above which the genre line speaks of the tempo
 _PLAIN = re.compile(r"[^\w\s&+'./#-]|_")  # neither commas, which part tags, nor brackets, which mark sections
 _PHRASES = re.compile(r"\ba[\s-]?cappell?a\b|\bspoken[\s-]words?\b", re.IGNORECASE)
 _VOICES = re.compile(
@@ -38,27 +38,27 @@ def genre_line(tags: Tags) -> str:
     """
     timbres = [f"{timbre} vocal" for timbre in tags.timbres] if tags.vocals else tags.timbres
     wanted = filter_unwanted(
-        (*tags.genres, *tags.instruments, *tags.moods, *_pace(tags.tempo), *timbres), tags.negative
+        (*tags.genres, *tags.instruments, *tags.moods, *_tempo_words(tags.tempo), *timbres), tags.negative
     )
     words = [_clean(tag) for tag in wanted]
     if tags.vocals:
         words = [re.sub(r"\bvocals? vocal$", "vocal", word) for word in words]
         lacking = [] if any("vocal" in word.lower() for word in words) else ["vocal"]
         return " ".join(dict.fromkeys(filter(None, [*words, *lacking])))
-    return " ".join(dict.fromkeys(filter(None, ["instrumental", *map(_voiceless, words)])))
+    return " ".join(dict.fromkeys(filter(None, ["instrumental", *map(_without_vocal_words, words)])))
 
 
-def head(tags: Tags, parts: Iterable[Part]) -> str:
+def head_text(tags: Tags, sections: Iterable[LyricsSection]) -> str:
     """The text that stands before all sections."""
-    return f"{INSTRUCTION}\n[Genre] {genre_line(tags)}\n" + "\n".join(map(section_text, parts))
+    return f"{INSTRUCTION}\n[Genre] {genre_line(tags)}\n" + "\n".join(map(section_text, sections))
 
 
-def section_text(part: Part) -> str:
+def section_text(section: LyricsSection) -> str:
     """One section as it stands in the head and again before its music."""
-    return f"[{part.label}]\n{part.text}\n\n"
+    return f"[{section.label}]\n{section.text}\n\n"
 
 
-class Prompt:
+class PromptEncoder:
     """Ids of the prompt's pieces. Each run of text is encoded for itself: SentencePiece puts a space before each."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -67,9 +67,9 @@ class Prompt:
         self._start_of_segment = tokenizer.encode("[start_of_segment]")
         self._reference = [tokenizer.encode("[start_of_reference]"), tokenizer.encode("[end_of_reference]")]
 
-    def head(self, tags: Tags, parts: Iterable[Part], reference: Tensor | None = None) -> list[int]:
+    def head(self, tags: Tags, sections: Iterable[LyricsSection], reference: Tensor | None = None) -> list[int]:
         """Ids of the head, and of the reference behind it where there is one (see `reference`)."""
-        return self._encode(head(tags, parts)) + ([] if reference is None else self.reference(reference))
+        return self._encode(head_text(tags, sections)) + ([] if reference is None else self.reference(reference))
 
     def reference(self, codes: Tensor) -> list[int]:
         """Music to follow in style; only the checkpoints named "icl" were trained on it.
@@ -83,22 +83,22 @@ class Prompt:
         begin, end = self._reference
         return [*begin, tokens.SOA, tokens.XCODEC, *ids, tokens.EOA, *end]
 
-    def section(self, part: Part) -> list[int]:
+    def section(self, section: LyricsSection) -> list[int]:
         """Ids that open a section, whose codes the model then writes; `end_of_segment` stands between two of them."""
-        return [*self._start_of_segment, *self._encode(section_text(part)), tokens.SOA, tokens.XCODEC]
+        return [*self._start_of_segment, *self._encode(section_text(section)), tokens.SOA, tokens.XCODEC]
 
 
-def _pace(tempo: float | None) -> list[str]:
-    if tempo is None or SLOW <= tempo <= FAST:
+def _tempo_words(tempo: float | None) -> list[str]:
+    if tempo is None or SLOW_BPM <= tempo <= FAST_BPM:
         return []
-    return ["slow" if tempo < SLOW else "fast-paced"]
+    return ["slow" if tempo < SLOW_BPM else "fast-paced"]
 
 
 def _clean(tag: str) -> str:
     return " ".join(_PLAIN.sub(" ", tag).split())
 
 
-def _voiceless(tag: str) -> str:
+def _without_vocal_words(tag: str) -> str:
     """`tag` without the words that mean a voice."""
     kinds = (_VOICES,) if _WIND.search(tag) else (_VOICES, _REGISTERS)
     kept = (

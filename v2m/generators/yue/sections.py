@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-SHORTEST = 0.5  # of the mean length: no section is shorter, where a cut pulls its end forward
-REACH = 0.25  # of the mean length: how far from its even place a section's end looks for a cut
+MIN_LENGTH_RATIO = 0.5  # of the mean length: no section is shorter, where a cut pulls its end forward
+CUT_REACH_RATIO = 0.25  # of the mean length: how far from its even place a section's end looks for a cut
 
 
-def lengths(
+def plan_section_lengths(
     total: int, cuts: Sequence[tuple[float, float]], longest: int, count: int | None = None, shortest: int = 1
 ) -> list[int]:
     """Frames of each section: they sum to `total`, and none is longer than `longest`.
@@ -31,17 +31,17 @@ def lengths(
     ends: list[int] = []
     for left in range(count, 1, -1):
         begin = ends[-1] if ends else 0
-        ends.append(_end(begin, total, cuts, left=left, longest=longest))
+        ends.append(_section_end(begin, total, cuts, remaining=left, longest=longest))
     ends.append(total)
     return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 
 
-def _end(begin: int, total: int, cuts: Sequence[tuple[float, float]], *, left: int, longest: int) -> int:
+def _section_end(start: int, total: int, cuts: Sequence[tuple[float, float]], *, remaining: int, longest: int) -> int:
     """Where the section that begins at `begin` ends, so that the `left` − 1 after it can still hold the rest."""
-    mean = (total - begin) / left
-    low = max(begin + math.ceil(SHORTEST * mean), total - longest * (left - 1))
-    high = min(begin + longest, total - (left - 1))
-    even = min(max(round(begin + mean), low), high)
-    near = [(round(place), strength - ((place - even) / (REACH * mean)) ** 2) for place, strength in cuts]
+    mean = (total - start) / remaining
+    low = max(start + math.ceil(MIN_LENGTH_RATIO * mean), total - longest * (remaining - 1))
+    high = min(start + longest, total - (remaining - 1))
+    even = min(max(round(start + mean), low), high)
+    near = [(round(place), strength - ((place - even) / (CUT_REACH_RATIO * mean)) ** 2) for place, strength in cuts]
     allowed = [(place, weight) for place, weight in near if low <= place <= high and weight > 0]
     return max(allowed, key=lambda each: each[1])[0] if allowed else even

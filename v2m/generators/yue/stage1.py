@@ -19,37 +19,39 @@ from transformers import PreTrainedModel
 from v2m.core.errors import UsageError
 from v2m.core.types import ProgressFn
 from v2m.generators.yue import tokens
-from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
+from v2m.generators.yue.decoder import LlamaDecoder, hidden_dtype, linear, lm_head_rows
 from v2m.generators.yue.kv_cache import Slab, aligned
-from v2m.generators.yue.lyrics import Part
-from v2m.generators.yue.options import Settings
-from v2m.generators.yue.prompt import Prompt
+from v2m.generators.yue.lyrics import LyricsSection
+from v2m.generators.yue.options import YuESampling
+from v2m.generators.yue.prompt import PromptEncoder
 from v2m.models.inference.cuda_graph import CapturedStep
 from v2m.models.inference.sampling import apply_cfg, apply_repetition_penalty, sample_token
 
-VOICE, REST = 0, 1
-TOGETHER = 256  # tokens of a prompt read at once: what their attention needs stays small however long the prompt is
+VOCALS, INSTRUMENTAL = 0, 1
+PREFILL_CHUNK = (
+    256  # tokens of a prompt read at once: what their attention needs stays small however long the prompt is
+)
 
 
 @dataclass(frozen=True)
-class Passage:
+class SectionPlan:
     """A section to write, `frames` long."""
 
-    part: Part
-    frames: int
+    lyrics: LyricsSection
+    num_frames: int
 
 
 @torch.inference_mode()
-def write(
+def generate_codes(
     model: PreTrainedModel,
-    prompt: Prompt,
+    prompt: PromptEncoder,
     head: Sequence[int],
-    passages: Sequence[Passage],
+    sections: Sequence[SectionPlan],
     *,
     seed: int,
-    settings: Settings | None = None,
-    silence: int | None = None,
-    graph: bool | None = None,
+    sampling: YuESampling | None = None,
+    silence_code: int | None = None,
+    use_graph: bool | None = None,
     progress: ProgressFn | None = None,
 ) -> list[Tensor]:
     """Codebook 0 of each passage, (2, T) on the model's device: the voice, then the rest.
@@ -78,41 +80,41 @@ def write(
         UsageError: The head and one passage are longer than the model's context.
         MissingError: The model's vocabulary is not that of YuE, or its output layer is quantized.
     """
-    settings = settings or Settings()
+    sampling = sampling or YuESampling()
     device = model.device
-    openings = [prompt.section(passage.part) for passage in passages]
+    openings = [prompt.section(passage.lyrics) for passage in sections]
     tail = [tokens.EOA, *prompt.end_of_segment]
-    sizes = [len(each) + 2 * passage.frames + len(tail) for each, passage in zip(openings, passages, strict=True)]
+    sizes = [len(each) + 2 * passage.num_frames + len(tail) for each, passage in zip(openings, sections, strict=True)]
     limit = model.config.max_position_embeddings
-    _check(len(head), sizes, limit)
-    reader = _Reader(
+    _check_context_length(len(head), sizes, limit)
+    reader = _Context(
         model,
         min(limit, len(head) + sum(sizes)),
-        rows=2 if any(scale != 1 for scale in settings.guidance) else 1,
-        new=1 if silence is None else 2,
-        still=device.type == "cuda" if graph is None else graph,
+        rows=2 if any(scale != 1 for scale in sampling.cfg_scale) else 1,
+        num_new=1 if silence_code is None else 2,
+        static_shapes=device.type == "cuda" if use_graph is None else use_graph,
     )
     begin, kept, written = torch.tensor(list(head), device=device), list[Tensor](), list[Tensor]()
-    frames = sum(passage.frames for passage in passages)
-    for number, (passage, size) in enumerate(zip(passages, sizes, strict=True)):
+    frames = sum(passage.num_frames for passage in sections)
+    for number, (passage, size) in enumerate(zip(sections, sizes, strict=True)):
         while len(begin) + sum(map(len, kept)) + size > limit:
             del kept[0]
-            reader.forget()
+            reader.reset()
         opening = torch.tensor(openings[number], device=device)
         context = torch.cat([begin, *kept, opening])
-        reader.prefill(context[reader.filled : -1])
-        scale = settings.guidance[min(number, 1)]
-        picker = _Picker(settings, scale, _seen(context), _generator(seed, number, device))
-        tick = _tick(progress, sum(each.frames for each in passages[:number]), frames)
-        reader.start_section(guided=scale != 1)
-        codes = _section(reader, picker, passage.frames, silence, tick)
+        reader.prefill(context[reader.num_tokens : -1])
+        scale = sampling.cfg_scale[min(number, 1)]
+        picker = _TokenSampler(sampling, scale, _code_mask(context), _section_generator(seed, number, device))
+        tick = _tick(progress, sum(each.num_frames for each in sections[:number]), frames)
+        reader.start_section(use_cfg=scale != 1)
+        codes = _generate_section(reader, picker, passage.num_frames, silence_code, tick)
         reader.end_section()
         kept.append(torch.cat([opening, codes.T.flatten() + tokens.FIRST_CODE, torch.tensor(tail, device=device)]))
         written.append(codes)
     return written
 
 
-def _check(head: int, sizes: Sequence[int], limit: int) -> None:
+def _check_context_length(head: int, sizes: Sequence[int], limit: int) -> None:
     """Raises UsageError where a section (of `sizes` tokens) and the head do not fit into `limit` together."""
     if sizes and head + max(sizes) > limit:
         raise UsageError(
@@ -121,18 +123,18 @@ def _check(head: int, sizes: Sequence[int], limit: int) -> None:
         )
 
 
-def _generator(seed: int, number: int, device: torch.device) -> torch.Generator:
+def _section_generator(seed: int, index: int, device: torch.device) -> torch.Generator:
     """For section `number` of a piece with this seed; unrelated to those of its neighbors and of other seeds."""
-    state = int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
+    state = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(state >> 1)  # which takes 63 bits everywhere
 
 
-def _seen(context: Tensor) -> Tensor:
+def _code_mask(context: Tensor) -> Tensor:
     """(n,) ids → (1, V): the choices that occur among them."""
-    seen = torch.zeros(1, tokens.CODES + 1, dtype=torch.bool, device=context.device)
+    seen = torch.zeros(1, tokens.CODEBOOK_SIZE + 1, dtype=torch.bool, device=context.device)
     codes = context - tokens.FIRST_CODE
-    beyond = (codes < 0) | (codes >= tokens.CODES)
-    return seen.index_fill_(1, codes.masked_fill(beyond, tokens.CODES), True)[:, :-1].clone()
+    beyond = (codes < 0) | (codes >= tokens.CODEBOOK_SIZE)
+    return seen.index_fill_(1, codes.masked_fill(beyond, tokens.CODEBOOK_SIZE), True)[:, :-1].clone()
 
 
 def _tick(progress: ProgressFn | None, before: int, total: int) -> Callable[[int], None]:
@@ -143,51 +145,53 @@ def _tick(progress: ProgressFn | None, before: int, total: int) -> Callable[[int
     return tick
 
 
-def _section(reader: _Reader, picker: _Picker, frames: int, silence: int | None, tick: Callable[[int], None]) -> Tensor:
+def _generate_section(
+    context: _Context, sampler: _TokenSampler, num_frames: int, silence_code: int | None, tick: Callable[[int], None]
+) -> Tensor:
     """(2, T). With `silence`, which the voice then has, a drawn code and the known one after it are read at once."""
-    codes = torch.full((2, frames), silence or 0, device=reader.device)
-    known = codes[VOICE, :1] + tokens.FIRST_CODE
-    if silence is not None:
-        picker.mark(codes[VOICE, :1])
-    last = torch.tensor([tokens.XCODEC], device=reader.device)
-    for frame in range(frames):
-        for slot in (VOICE, REST) if silence is None else (REST,):
-            choice = picker.pick(reader.read(last if silence is None else torch.cat([last, known])))
+    codes = torch.full((2, num_frames), silence_code or 0, device=context.device)
+    known = codes[VOCALS, :1] + tokens.FIRST_CODE
+    if silence_code is not None:
+        sampler.mark_used(codes[VOCALS, :1])
+    last = torch.tensor([tokens.XCODEC], device=context.device)
+    for frame in range(num_frames):
+        for slot in (VOCALS, INSTRUMENTAL) if silence_code is None else (INSTRUMENTAL,):
+            choice = sampler.sample(context.step(last if silence_code is None else torch.cat([last, known])))
             codes[slot, frame] = choice[0]
             last = choice + tokens.FIRST_CODE
         tick(frame + 1)
     return codes
 
 
-class _Picker:
+class _TokenSampler:
     """Draws the next choice; `seen` (1, V) says which occur in the context."""
 
-    def __init__(self, settings: Settings, guidance: float, seen: Tensor, generator: torch.Generator) -> None:
-        self._seen = seen
-        self._settings, self._guidance, self._generator = settings, guidance, generator
+    def __init__(self, sampling: YuESampling, cfg_scale: float, used_codes: Tensor, generator: torch.Generator) -> None:
+        self._used_codes = used_codes
+        self._sampling, self._cfg_scale, self._generator = sampling, cfg_scale, generator
 
-    def pick(self, scores: Tensor) -> Tensor:
+    def sample(self, scores: Tensor) -> Tensor:
         """(R, V) → (1,)."""
-        settings = self._settings
+        settings = self._sampling
         logits = apply_cfg(
-            scores[:1], scores[-1:], self._guidance
+            scores[:1], scores[-1:], self._cfg_scale
         )  # with one row and guidance 1: its log-probabilities
         choice = sample_token(
-            apply_repetition_penalty(logits, self._seen, settings.repetition_penalty),
+            apply_repetition_penalty(logits, self._used_codes, settings.repetition_penalty),
             temperature=settings.temperature,
             top_k=settings.top_k,
             top_p=settings.top_p,
             generator=self._generator,
         )
-        self.mark(choice)
+        self.mark_used(choice)
         return choice
 
-    def mark(self, choice: Tensor) -> None:
+    def mark_used(self, choice: Tensor) -> None:
         """From here on `choice` (1,) counts as seen."""
-        self._seen.index_fill_(1, choice, True)
+        self._used_codes.index_fill_(1, choice, True)
 
 
-class _Reader:
+class _Context:
     """The model with its memory. Both rows are given the same new tokens; the second does not see what came before the
     section, and counts its positions from there.
 
@@ -199,60 +203,60 @@ class _Reader:
         still: Whether shapes are kept within a section.
     """
 
-    def __init__(self, model: PreTrainedModel, length: int, *, rows: int, new: int, still: bool) -> None:
-        self.device, self.filled = model.device, 0  # tokens in the memory
-        self._out = output_rows(model, tokens.FIRST_CODE, tokens.first_id(1))  # (V, D)
-        self._decoder = Decoder(model, Slab(model.config, rows, aligned(length), self.device, passed_on(model)))
-        self._still, self._guided = still, False
-        self._given = torch.zeros(new, dtype=torch.long, device=self.device)
-        self._scores = torch.zeros(rows, tokens.CODES, device=self.device)
+    def __init__(self, model: PreTrainedModel, length: int, *, rows: int, num_new: int, static_shapes: bool) -> None:
+        self.device, self.num_tokens = model.device, 0  # tokens in the memory
+        self._head = lm_head_rows(model, tokens.FIRST_CODE, tokens.first_id(1))  # (V, D)
+        self._decoder = LlamaDecoder(model, Slab(model.config, rows, aligned(length), self.device, hidden_dtype(model)))
+        self._static_shapes, self._use_cfg = static_shapes, False
+        self._input_ids = torch.zeros(num_new, dtype=torch.long, device=self.device)
+        self._logits = torch.zeros(rows, tokens.CODEBOOK_SIZE, device=self.device)
         self._steps: dict[bool, CapturedStep] = {}  # guided or not
 
-    def forget(self) -> None:
-        self._decoder.slab.grow(0)
-        self.filled = 0
+    def reset(self) -> None:
+        self._decoder.cache.grow(0)
+        self.num_tokens = 0
 
     def prefill(self, ids: Tensor) -> None:
         """Reads (n,) ids of a prompt into the first row."""
-        self._decoder.slab.rows = slice(0, 1)
-        for part in ids.split(TOGETHER):
+        self._decoder.cache.rows = slice(0, 1)
+        for part in ids.split(PREFILL_CHUNK):
             self._decoder(part[None])
-        self.filled += len(ids)
+        self.num_tokens += len(ids)
 
-    def start_section(self, *, guided: bool) -> None:
+    def start_section(self, *, use_cfg: bool) -> None:
         """From here on `read` adds to the section."""
-        slab, self._guided = self._decoder.slab, guided
-        slab.rows = slice(0, 2 if guided else 1)
-        if guided:
-            slab.hide(1, self.filled)
-        if self._still:
+        slab, self._use_cfg = self._decoder.cache, use_cfg
+        slab.rows = slice(0, 2 if use_cfg else 1)
+        if use_cfg:
+            slab.hide(1, self.num_tokens)
+        if self._static_shapes:
             slab.fix()
 
     def end_section(self) -> None:
         """From here on `prefill` may add to the prompt."""
-        self._decoder.slab.grow(self.filled)
+        self._decoder.cache.grow(self.num_tokens)
 
-    def read(self, ids: Tensor) -> Tensor:
+    def step(self, ids: Tensor) -> Tensor:
         """(q,) ids → logits (R, V), float32, of what follows; the next call may overwrite them."""
-        self.filled += len(ids)
-        assert self.filled <= self._decoder.slab.length
-        rows = self._decoder.slab.rows
-        if not self._still:
-            return _logits(self._decoder, self._out, ids)
-        self._given.copy_(ids)
-        if self._guided not in self._steps:
-            step = partial(_step, self._decoder, self._out, self._given, self._scores[rows])
-            self._steps[self._guided] = CapturedStep(step, capture=self.device.type == "cuda")
-        self._steps[self._guided]()
-        return self._scores[rows]
+        self.num_tokens += len(ids)
+        assert self.num_tokens <= self._decoder.cache.length
+        rows = self._decoder.cache.rows
+        if not self._static_shapes:
+            return _compute_logits(self._decoder, self._head, ids)
+        self._input_ids.copy_(ids)
+        if self._use_cfg not in self._steps:
+            step = partial(_write_logits, self._decoder, self._head, self._input_ids, self._logits[rows])
+            self._steps[self._use_cfg] = CapturedStep(step, capture=self.device.type == "cuda")
+        self._steps[self._use_cfg]()
+        return self._logits[rows]
 
 
-def _step(decoder: Decoder, out: Tensor, given: Tensor, scores: Tensor) -> None:
+def _write_logits(decoder: LlamaDecoder, head: Tensor, input_ids: Tensor, logits: Tensor) -> None:
     """What a CUDA graph repeats: no method of the reader, which would keep its memory alive by a circle."""
-    scores.copy_(_logits(decoder, out, given))
+    logits.copy_(_compute_logits(decoder, head, input_ids))
 
 
-def _logits(decoder: Decoder, out: Tensor, ids: Tensor) -> Tensor:
+def _compute_logits(decoder: LlamaDecoder, head: Tensor, ids: Tensor) -> Tensor:
     """(q,) ids, given to each row → (R, V), float32, of what follows the last."""
-    rows = decoder.slab.rows.stop
-    return product(decoder(ids.expand(rows, -1)).float(), out)
+    rows = decoder.cache.rows.stop
+    return linear(decoder(ids.expand(rows, -1)).float(), head)

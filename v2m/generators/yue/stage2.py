@@ -17,24 +17,24 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from v2m.core.types import ProgressFn
-from v2m.generators.yue.decoder import Decoder, output_rows, passed_on, product
+from v2m.generators.yue.decoder import LlamaDecoder, hidden_dtype, linear, lm_head_rows
 from v2m.generators.yue.kv_cache import Slab, aligned, row_bytes
-from v2m.generators.yue.tokens import CODEBOOKS, CODES, SOA, STAGE_1, STAGE_2, first_id
+from v2m.generators.yue.tokens import CODEBOOK_SIZE, NUM_CODEBOOKS, SOA, STAGE_1, STAGE_2, first_id
 from v2m.models.inference.cuda_graph import CapturedStep
 
-WINDOW = 300  # frames, as in training
-MARKS = 3  # tokens of the prompt that are no codes
-SHARE = 0.8  # of CUDA's free memory: the rest is for what a forward needs besides
-MOST = 32  # windows side by side elsewhere: more are hardly faster and take 5 GB
+WINDOW_FRAMES = 300  # frames, as in training
+NUM_MARKERS = 3  # tokens of the prompt that are no codes
+MEMORY_SHARE = 0.8  # of CUDA's free memory: the rest is for what a forward needs besides
+MAX_CPU_ROWS = 32  # windows side by side elsewhere: more are hardly faster and take 5 GB
 
 
 def refine(
     model: PreTrainedModel,
     streams: Sequence[Tensor],
     *,
-    window: int = WINDOW,
-    batch: int | None = None,
-    graph: bool | None = None,
+    window: int = WINDOW_FRAMES,
+    batch_size: int | None = None,
+    use_graph: bool | None = None,
     progress: ProgressFn | None = None,
 ) -> list[Tensor]:
     """(T,) first codes 0–1023 of each stem → (8, T) codes of each on the CPU, int64, the first codes on top.
@@ -51,17 +51,17 @@ def refine(
         MissingError: The model's vocabulary is not that of YuE, or its output layer is quantized.
     """
     assert window >= 1
-    assert batch is None or batch >= 1
-    heads = output_rows(model, first_id(1), first_id(CODEBOOKS)).view(CODEBOOKS - 1, CODES, -1)
-    found = [torch.empty(CODEBOOKS, len(stream), dtype=torch.long) for stream in streams]
+    assert batch_size is None or batch_size >= 1
+    heads = lm_head_rows(model, first_id(1), first_id(NUM_CODEBOOKS)).view(NUM_CODEBOOKS - 1, CODEBOOK_SIZE, -1)
+    found = [torch.empty(NUM_CODEBOOKS, len(stream), dtype=torch.long) for stream in streams]
     pieces = [
         (stem, begin, stream[begin : begin + window].to("cpu", torch.long))
         for stem, stream in enumerate(streams)
         for begin in range(0, len(stream), window)
     ]
     pieces.sort(key=lambda piece: -len(piece[2]))  # rows that end first stand last and can be dropped
-    still = graph if graph is not None else model.device.type == "cuda"
-    batches = list(_batches(pieces, batch or _room(model, window, len(pieces))))
+    still = use_graph if use_graph is not None else model.device.type == "cuda"
+    batches = list(_batches(pieces, batch_size or _max_rows(model, window, len(pieces))))
     total, done = sum(len(rows[0][2]) for rows in batches), 0
 
     def tick() -> None:
@@ -71,111 +71,117 @@ def refine(
             progress(done / total)
 
     for rows in batches:
-        refined = _refined(model, heads, [codes for *_, codes in rows], still, tick)
+        refined = _refine_batch(model, heads, [codes for *_, codes in rows], still, tick)
         for (stem, begin, codes), row in zip(rows, refined, strict=True):
             found[stem][:, begin : begin + len(codes)] = row[:, : len(codes)]
     return found
 
 
-def length(window: int) -> int:
+def cache_length(window: int) -> int:
     """Positions of the memory that a window of so many frames takes: the last code is never read."""
-    return aligned(MARKS + window + CODEBOOKS * window - 1)
+    return aligned(NUM_MARKERS + window + NUM_CODEBOOKS * window - 1)
 
 
 @torch.inference_mode()
-def _refined(
-    model: PreTrainedModel, heads: Tensor, windows: Sequence[Tensor], still: bool, tick: Callable[[], None]
+def _refine_batch(
+    model: PreTrainedModel, heads: Tensor, windows: Sequence[Tensor], static_shapes: bool, tick: Callable[[], None]
 ) -> Tensor:
     """(R, K, T) on the CPU. The memory of these windows is free before that of the next is laid out."""
-    frames = _Frames(model, heads, windows, still=still)
+    frames = _FrameDecoder(model, heads, windows, static_shapes=static_shapes)
     for _ in frames.run():
         tick()
     return frames.codes()
 
 
-class _Frames:
+class _FrameDecoder:
     """R windows (T,) side by side, longest first; shorter ones are padded at the start of their prompt."""
 
-    def __init__(self, model: PreTrainedModel, heads: Tensor, windows: Sequence[Tensor], *, still: bool) -> None:
-        self.heads, self.still = heads, still
+    def __init__(
+        self, model: PreTrainedModel, heads: Tensor, windows: Sequence[Tensor], *, static_shapes: bool
+    ) -> None:
+        self.heads, self.static_shapes = heads, static_shapes
         self.lengths = [len(window) for window in windows]
-        self.longest = self.lengths[0]
+        self.max_length = self.lengths[0]
         device, count = model.device, len(windows)
-        given = torch.zeros(count, self.longest, dtype=torch.long)  # beyond a window's end: any code, never looked at
+        given = torch.zeros(
+            count, self.max_length, dtype=torch.long
+        )  # beyond a window's end: any code, never looked at
         for row, window in enumerate(windows):
             assert window.min() >= 0
-            assert window.max() < CODES
+            assert window.max() < CODEBOOK_SIZE
             given[row, : len(window)] = window
-        self.first = given.to(device)  # (R, T)
-        self.others = torch.zeros(count, self.longest, CODEBOOKS - 1, dtype=torch.long, device=device)
-        self.last = torch.zeros(count, 1, dtype=torch.long, device=device)  # token of the previous frame's last code
+        self.first_codes = given.to(device)  # (R, T)
+        self.other_codes = torch.zeros(count, self.max_length, NUM_CODEBOOKS - 1, dtype=torch.long, device=device)
+        self.last_token = torch.zeros(
+            count, 1, dtype=torch.long, device=device
+        )  # token of the previous frame's last code
         self.frame = torch.zeros(1, dtype=torch.long, device=device)
-        pad = [self.longest - size for size in self.lengths]
-        self.slab = Slab(model.config, count, length(self.longest), device, passed_on(model), pad=pad)
-        self.decoder = Decoder(model, self.slab)
-        self.prompt = torch.cat([_prompt(window, self.longest) for window in windows]).to(device)
+        pad = [self.max_length - size for size in self.lengths]
+        self.cache = Slab(model.config, count, cache_length(self.max_length), device, hidden_dtype(model), pad=pad)
+        self.decoder = LlamaDecoder(model, self.cache)
+        self.prompt = torch.cat([_prompt(window, self.max_length) for window in windows]).to(device)
 
     def run(self) -> Iterator[None]:
         """Writes `others`; yields after each frame (which the device may not have reached yet)."""
-        codes = self._forward(torch.cat([self.prompt, self._given()], dim=1), 0)
-        if self.still:
-            self.slab.fix()
-        self._finish(codes)
+        codes = self._forward(torch.cat([self.prompt, self._first_token()], dim=1), 0)
+        if self.static_shapes:
+            self.cache.fix()
+        self._complete_frame(codes)
         yield
-        step = CapturedStep(self._next, capture=self.still and self.first.device.type == "cuda")
-        for frame in range(1, self.longest):
-            if not self.still:
-                self._narrow(sum(size > frame for size in self.lengths))
+        step = CapturedStep(self._next, capture=self.static_shapes and self.first_codes.device.type == "cuda")
+        for frame in range(1, self.max_length):
+            if not self.static_shapes:
+                self._keep_rows(sum(size > frame for size in self.lengths))
             step()
             yield
 
     def codes(self) -> Tensor:
         """(R, K, T) on the CPU."""
-        return torch.cat([self.first[:, None], self.others.transpose(1, 2)], dim=1).cpu()
+        return torch.cat([self.first_codes[:, None], self.other_codes.transpose(1, 2)], dim=1).cpu()
 
     def _next(self) -> None:
         """One frame: every number that differs from the frame before is on the device."""
-        rows = self.slab.rows
-        self._finish(self._forward(torch.cat([self.last[rows], self._given()], dim=1), 0))
+        rows = self.cache.rows
+        self._complete_frame(self._forward(torch.cat([self.last_token[rows], self._first_token()], dim=1), 0))
 
-    def _finish(self, codes: Tensor) -> None:
+    def _complete_frame(self, codes: Tensor) -> None:
         """From the (R, 1) codes of slot 0 on, the rest of the frame."""
         found = [codes]
-        for slot in range(1, CODEBOOKS - 1):
+        for slot in range(1, NUM_CODEBOOKS - 1):
             found.append(self._forward(found[-1] + first_id(slot), slot))
-        rows = self.slab.rows
-        self.last[rows] = found[-1] + first_id(CODEBOOKS - 1)
-        self.others[rows].index_copy_(1, self.frame, torch.cat(found, dim=1)[:, None])
+        rows = self.cache.rows
+        self.last_token[rows] = found[-1] + first_id(NUM_CODEBOOKS - 1)
+        self.other_codes[rows].index_copy_(1, self.frame, torch.cat(found, dim=1)[:, None])
         self.frame += 1
 
     def _forward(self, tokens: Tensor, slot: int) -> Tensor:
         """(R, q) tokens → (R, 1) codes of codebook `slot` + 1: its logits alone are computed, in float32."""
-        return product(self.decoder(tokens).float(), self.heads[slot]).argmax(dim=-1, keepdim=True)
+        return linear(self.decoder(tokens).float(), self.heads[slot]).argmax(dim=-1, keepdim=True)
 
-    def _given(self) -> Tensor:
+    def _first_token(self) -> Tensor:
         """(R, 1) tokens of this frame's first codes."""
-        return self.first[self.slab.rows].index_select(1, self.frame) + first_id(0)
+        return self.first_codes[self.cache.rows].index_select(1, self.frame) + first_id(0)
 
-    def _narrow(self, count: int) -> None:
-        self.slab.rows = slice(0, count)
+    def _keep_rows(self, count: int) -> None:
+        self.cache.rows = slice(0, count)
 
 
 def _prompt(window: Tensor, longest: int) -> Tensor:
     """(T,) first codes → (1, longest + 3) tokens, which end side by side."""
     tokens = [SOA, STAGE_1, *(window + first_id(0)).tolist(), STAGE_2]
-    return torch.tensor([[SOA] * (longest + MARKS - len(tokens)) + tokens])
+    return torch.tensor([[SOA] * (longest + NUM_MARKERS - len(tokens)) + tokens])
 
 
-def _room(model: PreTrainedModel, window: int, count: int) -> int:
+def _max_rows(model: PreTrainedModel, window: int, count: int) -> int:
     if model.device.type != "cuda":
-        return max(min(count, MOST), 1)
+        return max(min(count, MAX_CPU_ROWS), 1)
     free, _ = torch.cuda.mem_get_info(model.device)
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    return max(int(SHARE * free) // row_bytes(model.config, length(window), passed_on(model)), 1)
+    return max(int(MEMORY_SHARE * free) // row_bytes(model.config, cache_length(window), hidden_dtype(model)), 1)
 
 
-def _batches(pieces: list[tuple[int, int, Tensor]], most: int) -> Iterator[list[tuple[int, int, Tensor]]]:
+def _batches(pieces: list[tuple[int, int, Tensor]], max_rows: int) -> Iterator[list[tuple[int, int, Tensor]]]:
     """As few as can be, and even: one row too many does not leave a batch of one."""
-    count = -(-len(pieces) // most)
+    count = -(-len(pieces) // max_rows)
     for index in range(count):
         yield pieces[index * len(pieces) // count : (index + 1) * len(pieces) // count]

@@ -7,15 +7,15 @@ from pathlib import Path
 from v2m.core.errors import DependencyError
 from v2m.generators.yue import tokens
 
-FILE = "tokenizer.model"
-LANDMARKS = {
+TOKENIZER_FILE = "tokenizer.model"
+MARKER_IDS = {
     "<SOA>": tokens.SOA,
     "<EOA>": tokens.EOA,
     "<stage_1>": tokens.STAGE_1,
     "<xcodec>": tokens.XCODEC,
     "<stage_2>": tokens.STAGE_2,
     "<xcodec/0/0>": tokens.FIRST_CODE,
-    f"<xcodec/{tokens.CODEBOOKS - 1}/{tokens.CODES - 1}>": tokens.first_id(tokens.CODEBOOKS) - 1,
+    f"<xcodec/{tokens.NUM_CODEBOOKS - 1}/{tokens.CODEBOOK_SIZE - 1}>": tokens.first_id(tokens.NUM_CODEBOOKS) - 1,
 }
 
 
@@ -32,7 +32,7 @@ class Tokenizer:
     def __init__(self, path: Path) -> None:
         from sentencepiece import SentencePieceProcessor
 
-        file = path / FILE if path.is_dir() else path
+        file = path / TOKENIZER_FILE if path.is_dir() else path
         try:
             content = file.read_bytes()
         except OSError as error:
@@ -45,7 +45,7 @@ class Tokenizer:
             count = self._pieces.GetPieceSize()
         except RuntimeError as error:
             raise DependencyError(f"{str(file)!r} is no whole SentencePiece model: fetch it again") from error
-        if count < tokens.PIECES or any(self._pieces.IdToPiece(at) != mark for mark, at in LANDMARKS.items()):
+        if count < tokens.VOCAB_SIZE or any(self._pieces.IdToPiece(at) != mark for mark, at in MARKER_IDS.items()):
             raise DependencyError(
                 f"{str(file)!r} is not YuE's tokenizer: it has {count} pieces, or its marks are not where the model's "
                 "are; take tokenizer.model from the model's own repository"

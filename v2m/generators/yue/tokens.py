@@ -7,13 +7,13 @@ from __future__ import annotations
 
 SOA, EOA = 32001, 32002  # start and end of audio
 STAGE_1, XCODEC, STAGE_2 = 32013, 32016, 32017
-PIECES = 83734  # SentencePiece's own; the models' embeddings have a few rows more
-CODES = 1024  # entries of a codebook
-CODEBOOKS = 8  # of the 12 that the codec has: what stage 2 writes and the decoders read
+VOCAB_SIZE = 83734  # SentencePiece's own; the models' embeddings have a few rows more
+CODEBOOK_SIZE = 1024  # entries of a codebook
+NUM_CODEBOOKS = 8  # of the 12 that the codec has: what stage 2 writes and the decoders read
 FIRST_CODE = 45334  # entry 0 of codebook 0
 FRAME_RATE = 50  # X-Codec frames per second
 
 
 def first_id(codebook: int) -> int:
     """Token id of entry 0 of `codebook` (0–11); entry c is c above it."""
-    return FIRST_CODE + CODES * codebook
+    return FIRST_CODE + CODEBOOK_SIZE * codebook

@@ -17,15 +17,15 @@ from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_of
 from v2m.core.types import Audio, Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.yue import lyrics
-from v2m.generators.yue.checkpoints import Checkpoints
-from v2m.generators.yue.lyrics import Part
-from v2m.generators.yue.options import Settings
-from v2m.generators.yue.tokenizer import FILE, Tokenizer
+from v2m.generators.yue.checkpoints import YuEComponents
+from v2m.generators.yue.lyrics import LyricsSection
+from v2m.generators.yue.options import YuESampling
+from v2m.generators.yue.tokenizer import TOKENIZER_FILE, Tokenizer
 from v2m.media import audio as sound_files
 from v2m.pretrained.codecs import xcodec_files
 
-REFERENCE, REFERENCE_RATE = 30.0, 16_000  # seconds at most; Hz, as the codec hears
-LOW_BATCH = 4  # windows side by side in stage 2, as the published script has it
+MAX_REFERENCE_S, REFERENCE_RATE = 30.0, 16_000  # seconds at most; Hz, as the codec hears
+LOW_MEMORY_BATCH_SIZE = 4  # windows side by side in stage 2, as the published script has it
 
 logger = logging.getLogger(__name__)
 
@@ -66,21 +66,23 @@ class YuE:
         bits: Literal[4, 8] | None = None,
         low_memory: bool = False,
         keep_loaded: bool = False,
-        section: float = 30.0,
-        sampling: Settings | None = None,
-        stage2_batch: int | None = None,
+        max_section: float = 30.0,
+        sampling: YuESampling | None = None,
+        stage2_batch_size: int | None = None,
     ) -> None:
-        if not 1 <= section <= 30:
-            raise UsageError(f"section {section:g} s must lie between 1 and 30, which the model was trained on")
-        if stage2_batch is not None and stage2_batch < 1:
-            raise UsageError(f"stage2_batch {stage2_batch} must be 1 or more")
-        self.section = section
-        self.sampling = sampling or Settings()
-        self.stage2_batch = stage2_batch or (LOW_BATCH if low_memory else None)
+        if not 1 <= max_section <= 30:
+            raise UsageError(f"max_section {max_section:g} s must lie between 1 and 30, which the model was trained on")
+        if stage2_batch_size is not None and stage2_batch_size < 1:
+            raise UsageError(f"stage2_batch_size {stage2_batch_size} must be 1 or more")
+        self.max_section = max_section
+        self.sampling = sampling or YuESampling()
+        self.stage2_batch_size = stage2_batch_size or (LOW_MEMORY_BATCH_SIZE if low_memory else None)
         self.weights: tuple[WeightsInfo, ...] = ()
         names = {"stage1": stage1, "stage1_reference": stage1_reference, "stage2": stage2, "codec": codec}
-        self._checkpoints = Checkpoints(names, device=device, bits=bits, low_memory=low_memory, keep=keep_loaded)
-        self._tokenizer = tokenizer
+        self._components = YuEComponents(
+            names, device=device, bits=bits, low_memory=low_memory, keep_loaded=keep_loaded
+        )
+        self._tokenizer_path = tokenizer
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Makes sure that all weights are on this machine, downloading what is not, and that device, lyrics and
@@ -92,17 +94,17 @@ class YuE:
                 device.
         """
         if tags.lyrics:
-            lyrics.parse(tags.lyrics)
-        _sounds(controls)
-        _ = self._checkpoints.device
-        writer = _writer(controls)
-        found = self._checkpoints.fetch(writer, () if self._tokenizer else (FILE,))
-        self.weights = (found, self._checkpoints.fetch("stage2"), self._checkpoints.fetch("codec"))
-        self._tokenizer_of(writer)
+            lyrics.parse_lyrics(tags.lyrics)
+        _load_references(controls)
+        _ = self._components.device
+        writer = _stage1_component(controls)
+        found = self._components.fetch(writer, () if self._tokenizer_path else (TOKENIZER_FILE,))
+        self.weights = (found, self._components.fetch("stage2"), self._components.fetch("codec"))
+        self._load_tokenizer(writer)
 
     def release(self) -> None:
         """Frees the models, unless they are to be kept."""
-        self._checkpoints.done_with()
+        self._components.release()
 
     def generate(
         self,
@@ -128,35 +130,42 @@ class YuE:
 
         controls = controls or Controls()
         self.prepare(tags, controls)
-        writer = _writer(controls)
-        player = engine.Player(
-            self._checkpoints, writer, self._tokenizer_of(writer), self.sampling, self.section, self.stage2_batch
+        writer = _stage1_component(controls)
+        player = engine.YuEEngine(
+            self._components,
+            writer,
+            self._load_tokenizer(writer),
+            self.sampling,
+            self.max_section,
+            self.stage2_batch_size,
         )
-        score = player.play(video, tags, _sung(tags), _sounds(controls), seed=seed, progress=progress)
+        score = player.generate(
+            video, tags, _sung_sections(tags), _load_references(controls), seed=seed, progress=progress
+        )
         facts = {**score.metadata, "reference": [str(path) for path in controls.reference]}
         return replace(score, stems=score.stems if stems else {}, metadata=facts)
 
-    def _tokenizer_of(self, writer: str) -> Tokenizer:
-        return Tokenizer(Path(self._tokenizer) if self._tokenizer else self._checkpoints.folder(writer))
+    def _load_tokenizer(self, stage1: str) -> Tokenizer:
+        return Tokenizer(Path(self._tokenizer_path) if self._tokenizer_path else self._components.folder(stage1))
 
 
-def _sung(tags: Tags) -> list[Part]:
+def _sung_sections(tags: Tags) -> list[LyricsSection]:
     """The sections of the lyrics; none where nobody is to sing."""
     if not tags.vocals:
         return []
     if not tags.lyrics.strip():
         logger.warning("vocals were asked for but there are no lyrics: the music is instrumental; give --lyrics FILE")
         return []
-    return lyrics.parse(tags.lyrics)
+    return lyrics.parse_lyrics(tags.lyrics)
 
 
-def _writer(controls: Controls) -> str:
+def _stage1_component(controls: Controls) -> str:
     return "stage1_reference" if controls.reference else "stage1"
 
 
-def _sounds(controls: Controls) -> list[Audio]:
+def _load_references(controls: Controls) -> list[Audio]:
     """The reference's files at the codec's rate, as much of them as is used."""
-    sounds = [sound_files.load(path, REFERENCE_RATE, REFERENCE) for path in controls.reference]
+    sounds = [sound_files.load(path, REFERENCE_RATE, MAX_REFERENCE_S) for path in controls.reference]
     if any(seconds_of(len(sound), sound.sample_rate) < 1 for sound in sounds):
         raise UsageError("a reference must last a second or more; 30 s of a chorus do best")
     return sounds

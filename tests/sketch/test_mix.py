@@ -121,7 +121,7 @@ def test_lofi_crackles_from_the_first_sample_on_and_others_do_not() -> None:
 def pitches(cents: float) -> Floats:
     """Frequencies, in cents around their mean, of an organ's long A4 on a tape that wavers by `cents`."""
     music = compose_piece("lo-fi", 1, duration=8.0)
-    sheet = replace(music.sheet, style=replace(music.sheet.style, wobble=cents))
+    sheet = replace(music.sheet, style=replace(music.sheet.style, wow_cents=cents))
     part = Part("organ", "melody", 19, notes=[Note(0.0, sheet.end_beat, 69, 100)])
     _, stems = render_mix(
         sheet, [part], 8 * RATE, soundfont=default_soundfont(), sample_rate=RATE, reverb=0.0, stems=True,

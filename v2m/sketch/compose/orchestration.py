@@ -89,13 +89,13 @@ def orchestrate(style: Style, tags: Tags, rng: Random) -> Style:
     for stem, programs in find_instruments(tags.instruments):
         allowed = tuple(program for program in programs if program not in banned)
         if stem == "drums":
-            kit = replace(kit or PERCUSSION, enters=ALWAYS)
+            kit = replace(kit or PERCUSSION, min_energy=ALWAYS)
         elif allowed:
             _add_instrument(layers, stem, allowed)
     accent = replace(
         style.accent,
-        low=None if style.accent.low_program in banned else style.accent.low_program,
-        high=None if style.accent.high_program in banned else style.accent.high_program,
+        low_program=None if style.accent.low_program in banned else style.accent.low_program,
+        high_program=None if style.accent.high_program in banned else style.accent.high_program,
         drums=() if no_drums else style.accent.drums,
     )
     return replace(
@@ -121,11 +121,11 @@ def _add_instrument(layers: list[Layer], stem: str, programs: tuple[int, ...]) -
     """Makes one of `programs` be heard throughout: already there, in place of another, or as a player more."""
     for place, layer in enumerate(layers):
         if layer.programs[0] in programs:
-            layers[place] = replace(layer, enters=ALWAYS)
+            layers[place] = replace(layer, min_energy=ALWAYS)
             return
     for place, layer in enumerate(layers):
         if layer.stem == stem and layer.min_energy != ALWAYS:
-            layers[place] = replace(_fit_register(layer, programs[0]), enters=ALWAYS)
+            layers[place] = replace(_fit_register(layer, programs[0]), min_energy=ALWAYS)
             return
     layers.append(_fit_register(Layer(stem, "pad", programs, level_db=-6, low=52, high=76), programs[0]))
-    layers[-1] = replace(layers[-1], enters=ALWAYS)
+    layers[-1] = replace(layers[-1], min_energy=ALWAYS)

@@ -12,7 +12,7 @@ import numpy as np
 from v2m.core.types import Cut, Pixels, ProgressFn, Soundtrack, Tags, Video, VisualFeatures
 from v2m.generators.sketch import Sketch
 from v2m.sketch.compose.arrange import Piece, compose
-from v2m.sketch.plan.plan import plan_piece
+from v2m.sketch.plan.planner import plan_piece
 from v2m.sketch.styles import STYLES
 
 CUTS = ((5.2, 0.6), (9.9, 0.9), (14.1, 0.5), (19.7, 1.0), (24.3, 0.7))

@@ -23,7 +23,7 @@ from v2m.media import audio as sound_files
 from v2m.sketch.compose.arrange import Piece, compose, recompose
 from v2m.sketch.compose.inpaint import splice_parts
 from v2m.sketch.compose.lead_sheet import Note
-from v2m.sketch.plan.plan import plan_for_style
+from v2m.sketch.plan.planner import plan_for_style
 from v2m.sketch.styles import STYLES
 
 RATE, SECONDS = 48_000, 22.0

@@ -17,7 +17,7 @@ from v2m.sketch.compose.chords import Key, parse_chord
 from v2m.sketch.compose.lead_sheet import Note, Part, rng_for
 from v2m.sketch.compose.voicing import Voicing, has_parallels, mean_movement
 from v2m.sketch.instruments import INSTRUMENTS
-from v2m.sketch.plan.plan import Bar, FormSection, Hit, Plan
+from v2m.sketch.plan.planner import Bar, FormSection, Hit, Plan
 from v2m.sketch.style import Attack, parse_rhythm
 from v2m.sketch.styles import STYLES, choose_style
 
@@ -30,14 +30,14 @@ def part_of(music: Piece, stem: str) -> list[Part]:
 
 
 def sections(music: Piece, name: str) -> list[tuple[float, float]]:
-    """(first beat, end beat) of each passage called `name`."""
+    """(first beat, end beat) of each section called `name`."""
     bars = music.sheet.plan.bars
-    found = [passage for passage in music.sheet.plan.sections if passage.name == name]
+    found = [section for section in music.sheet.plan.sections if section.name == name]
     return [(bars[p.first].start, bars[p.last - 1].start + bars[p.last - 1].beats) for p in found]
 
 
 def tune(music: Piece, span: tuple[float, float], beats: int = 8) -> dict[float, int]:
-    """The opening of the busier melody in a passage: onset (in eighths from its start) → pitch against the first."""
+    """The opening of the busier melody in a section: onset (in eighths from its start) → pitch against the first."""
     windows = [
         [note for note in part.notes if span[0] - 0.1 <= note.beat < span[0] + beats - 0.1]
         for part in part_of(music, "melody")
@@ -96,7 +96,7 @@ def test_voices_move_little_and_never_cross(style: str) -> None:
     assert np.mean(moves) < 2.2, "semitones a voice and chord change"
 
 
-@pytest.mark.parametrize("style", [name for name in ALL if STYLES[name].avoid_parallels])
+@pytest.mark.parametrize("style", [name for name in ALL if STYLES[name].common_practice])
 def test_strict_styles_keep_their_outer_voices_out_of_parallel_fifths_and_octaves(style: str) -> None:
     pairs = [(a, b) for seed in range(3) for hands in voicings(style, seed) for a, b in pairwise(hands) if a != b]
     assert sum(has_parallels(a, b) for a, b in pairs) <= 0.01 * len(pairs)
@@ -152,13 +152,13 @@ def odd_plan() -> Plan:
     """Bars of 4 3 5 2 6 4 4 3 and a last one, at 100 beats a minute."""
     lengths = (4, 3, 5, 2, 6, 4, 4, 3, 4)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
-    passages = (FormSection("A", 0, 0, 4, 0.5), FormSection("B", 0, 4, 7, 0.9), FormSection("ending", 0, 7, 9, 0.4))
+    sections = (FormSection("A", 0, 0, 4, 0.5), FormSection("B", 0, 4, 7, 0.9), FormSection("ending", 0, 7, 9, 0.4))
     section = (0, 0, 0, 0, 1, 1, 1, 2, 2)
     bars = tuple(Bar(*row) for row in zip(starts, lengths, section, strict=True))
     tempo_map = TempoMap.constant(100.0, start=0.3)
     hits = tuple(Hit(float(tempo_map.beat_to_time(b)), s, b, 0.0, True) for b, s in ((7, 0.8), (14, 1.0)))
     energy = np.array([0.4, 0.5, 0.5, 0.6, 0.9, 0.9, 0.8, 0.4, 0.3])
-    return Plan(float(tempo_map.beat_to_time(35)), 100.0, tempo_map, bars, passages, hits, energy)
+    return Plan(float(tempo_map.beat_to_time(35)), 100.0, tempo_map, bars, sections, hits, energy)
 
 
 @pytest.mark.parametrize("style", ALL)

@@ -11,7 +11,7 @@ import pytest
 from v2m.analysis.cut_alignment import cut_alignment
 from v2m.core.types import Cut, Floats, VisualFeatures
 from v2m.sketch.plan import variable_tempo
-from v2m.sketch.plan.plan import Plan, describe_plan, plan_piece
+from v2m.sketch.plan.planner import Plan, describe_plan, plan_piece
 
 ROUNDING = 0.005 + 1e-9  # of a change of tempo: beats last a whole number of hundredths of the tag's
 
@@ -72,11 +72,11 @@ def check(made: Plan, steadiness: float, beats_per_bar: int) -> None:
     assert made.sections[0].first == 0
     assert made.sections[-1].last == len(made.bars)
     assert made.sections[-1].name == "ending"
-    for passage, following in zip(made.sections[:-1], made.sections[1:], strict=True):
-        assert passage.first < passage.last == following.first
-    for index, passage in enumerate(made.sections):
-        assert passage.variant == [p.name for p in made.sections[:index]].count(passage.name)
-        assert {bar.section for bar in made.bars[passage.first : passage.last]} == {index}
+    for section, following in zip(made.sections[:-1], made.sections[1:], strict=True):
+        assert section.first < section.last == following.first
+    for index, section in enumerate(made.sections):
+        assert section.variant == [p.name for p in made.sections[:index]].count(section.name)
+        assert {bar.section for bar in made.bars[section.first : section.last]} == {index}
     assert made.energy.shape == (len(made.bars),)
     assert ((made.energy >= 0) & (made.energy <= 1)).all()
     for hit in made.hits:
@@ -113,7 +113,7 @@ def test_cuts_at_the_very_ends_and_on_top_of_each_other(times: list[float], stea
 def test_a_video_too_short_for_a_bar_gets_one_ringing_chord(duration: float) -> None:
     made = plan_piece(picture([], duration), duration, 100.0, 0)
     check(made, 0.5, 4)
-    assert [passage.name for passage in made.sections] == ["ending"]
+    assert [section.name for section in made.sections] == ["ending"]
     assert made.beats.tolist() == [0.0]
 
 
@@ -214,20 +214,20 @@ def test_the_same_arguments_give_the_same_plan() -> None:
 
 
 def test_passages_open_at_the_strongest_cuts() -> None:
-    """A weak cut on every bar line of 100 BPM, and two strong ones inside: those begin passages."""
+    """A weak cut on every bar line of 100 BPM, and two strong ones inside: those begin sections."""
     cuts = [Cut(2.4 * bar, 1.0 if bar in {10, 16} else 0.1) for bar in range(1, 24)]
     made = plan_piece(picture(cuts, 60.0), 60.0, 100.0, 0)
-    assert {10, 16} <= {passage.first for passage in made.sections}
+    assert {10, 16} <= {section.first for section in made.sections}
 
 
 @pytest.mark.parametrize("duration", [60.0, 180.0, 1200.0])
 def test_a_video_without_cuts_still_has_a_form(duration: float) -> None:
     made = plan_piece(picture([], duration), duration, 100.0, 0)
-    names = [passage.name for passage in made.sections]
+    names = [section.name for section in made.sections]
     assert names[0] == "intro"
     assert len(set(names)) >= 3 - (duration < 100)
-    assert max(passage.variant for passage in made.sections) >= 1
-    lengths = [passage.last - passage.first for passage in made.sections[1:-1]]
+    assert max(section.variant for section in made.sections) >= 1
+    lengths = [section.last - section.first for section in made.sections[1:-1]]
     assert np.mean([length % 4 == 0 for length in lengths]) > 0.6
     assert max(lengths) <= 32
 

@@ -16,12 +16,10 @@ from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Section,
 from v2m.generators.inpaint import InpaintSource, level_gain
 from v2m.sketch.compose.arrange import Piece, compose
 from v2m.sketch.compose.inpaint import TakeHistory, TakeRecord, recompose_range
-from v2m.sketch.compose.lead_sheet import section_label
 from v2m.sketch.instruments import STEMS
 from v2m.sketch.perform.midi import encode_midi
-from v2m.sketch.perform.soundfont import default_soundfont, provenance
-from v2m.sketch.perform.synthesizer import render_mix
-from v2m.sketch.plan import plan as planning
+from v2m.sketch.perform.synthesizer import default_soundfont, provenance, render_mix
+from v2m.sketch.plan import planner
 from v2m.sketch.styles import STYLES, choose_style
 
 COMPOSE_SHARE = 0.1  # share of the work done when the first sound is rendered
@@ -91,7 +89,7 @@ class Sketch:
             )
         style = STYLES[self.style] if self.style else choose_style(tags)
         piece = compose(
-            planning.plan_for_style(style, video.visual_features(), video.duration, tags, seed), style, tags, seed
+            planner.plan_for_style(style, video.visual_features(), video.duration, tags, seed), style, tags, seed
         )
         tell(COMPOSE_SHARE)
         audio, split = self._render(piece, stems, _part(tell, COMPOSE_SHARE, 1.0))
@@ -166,12 +164,12 @@ def _apply_gain(audio: Audio, gain: float) -> Audio:
     return replace(audio, samples=audio.samples * np.float32(gain))
 
 
-def _sections(plan: planning.Plan) -> tuple[Section, ...]:
-    starts = [float(plan.tempo_map.beat_to_time(plan.bars[passage.first].start)) for passage in plan.sections]
+def _sections(plan: planner.Plan) -> tuple[Section, ...]:
+    starts = [float(plan.tempo_map.beat_to_time(plan.bars[section.first].start)) for section in plan.sections]
     ends = [*starts[1:], plan.duration]
     return tuple(
-        Section(section_label(passage), start, end, passage.energy)
-        for passage, start, end in zip(plan.sections, starts, ends, strict=True)
+        Section(planner.section_label(section), start, end, section.energy)
+        for section, start, end in zip(plan.sections, starts, ends, strict=True)
     )
 
 
@@ -181,7 +179,7 @@ def _describe_piece(piece: Piece, tags: Tags) -> Mapping[str, Any]:
         "key": piece.sheet.key.name,
         "progressions": dict(piece.progressions),
         "instruments": list(dict.fromkeys(part.name for part in piece.parts)),
-        **planning.describe_plan(piece.sheet.plan),
+        **planner.describe_plan(piece.sheet.plan),
     }
     if tags.vocals:
         facts["note"] = "vocals were asked for; this generator plays instruments only"

@@ -1,4 +1,4 @@
-"""The General MIDI instruments: what they are called, how far they reach, and which part they take.
+"""General MIDI instruments: names, ranges, and stems.
 
 Ranges are the comfortable part of each instrument's compass (Adler, The Study of Orchestration, appendix A); synthetic
 programs have the range in which the sound keeps its character. Programs count from 0.
@@ -115,8 +115,8 @@ KITS = {
     48: "orchestral percussion",
 }
 
-# What people call it: the stem it belongs to, and its programs, the most typical first. Tried from the top, so that
-# the longer name comes before the shorter one within it.
+# Names in tags: stem, and programs, the most typical first. Matched from the top, so that a longer name comes before a
+# shorter one within it.
 _INSTRUMENT_WORDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "electric piano|rhodes|wurlitzer|keys": ("harmony", (4, 5)),
     "piano": ("harmony", (0, 1, 2)),
@@ -177,21 +177,19 @@ _INSTRUMENT_WORDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "timpani|taiko": ("drums", (47, 116)),
     "drum|drum kit|drum machine|808|percussion|beat|snare|kick|hi-?hat|cymbal|shaker|tambourine|clap": ("drums", ()),
 }
-_PATTERNS = [(re.compile(rf"\b(?:{words})s?\b", re.IGNORECASE), *part) for words, part in _INSTRUMENT_WORDS.items()]
+_PATTERNS = [
+    (re.compile(rf"\b(?:{words})s?\b", re.IGNORECASE), instruments) for words, instruments in _INSTRUMENT_WORDS.items()
+]
 
 
 def find_instruments(words: Iterable[str]) -> list[tuple[str, tuple[int, ...]]]:
-    """(stem, programs) for each of `words` that names an instrument; the others are passed over."""
-    found = []
-    for word in words:
-        named = next(((stem, programs) for pattern, stem, programs in _PATTERNS if pattern.search(word)), None)
-        if named is not None:
-            found.append(named)
-    return found
+    """Return (stem, programs) for each of `words` that names an instrument; other words are ignored."""
+    matches = (next((result for pattern, result in _PATTERNS if pattern.search(word)), None) for word in words)
+    return [match for match in matches if match is not None]
 
 
 def fit_octave(pitch: int, low: int, high: int) -> int:
-    """`pitch` moved by octaves into [low, high], which spans at least an octave."""
+    """Move `pitch` by octaves into [low, high], which spans at least an octave."""
     while pitch < low:
         pitch += 12
     while pitch > high:

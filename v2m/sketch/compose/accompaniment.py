@@ -1,6 +1,6 @@
-"""The accompanists: pads, chords, arpeggios, bass. Each turns the lead sheet and its layer into notes.
+"""Accompaniment: pads, chords, arpeggios and bass, each from the lead sheet and one layer of the style.
 
-A writer is called for one passage at a time; the last bar of the piece is not a passage (see `final`).
+Sections are played one at a time; the last bar of the piece is in none of them (see `play_final_chord`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from random import Random
 from v2m.sketch.compose.lead_sheet import ChordSpan, LeadSheet, Note
 from v2m.sketch.compose.voicing import Voicing, choose_voicing
 from v2m.sketch.instruments import fit_octave
-from v2m.sketch.plan.plan import FormSection
+from v2m.sketch.plan.planner import FormSection
 from v2m.sketch.style import Attack, Figure, Layer, parse_rhythm, pattern_index
 
-STRUM_DELAY_BEATS = 0.022  # beats between the strings of a strum
+STRUM_DELAY_BEATS = 0.022  # between the strings of a strum
+FINAL_SPREAD_BEATS = 0.06  # between the tones of a broken final chord
 
 
 @dataclass
 class Accompanist:
-    """One layer at work, remembering its last voicing and the bass note it came from.
+    """The player of one layer, with the last voicing and bass root that it moves on from.
 
-    `heard`: place of a span → the pitches that melodies and earlier players hold there; what this one voices is added.
-    `turn`: places by which its figures are not those that the energy asks for.
+    `occupied`: index of a chord span → pitches that melodies and earlier players hold there; own voicings are added.
+    `variation`: offset of its figures from those that the energy selects.
     """
 
     sheet: LeadSheet
@@ -36,16 +37,18 @@ class Accompanist:
     last_root: int | None = None
     variation: int = 0
 
-    def choose_figure(self, passage: FormSection) -> Figure:
+    def choose_figure(self, section: FormSection) -> Figure:
+        """Return the figure for the section's energy."""
         figures = self.layer.figures
-        return figures[pattern_index(len(figures), passage.energy, self.variation)]
+        return figures[pattern_index(len(figures), section.energy, self.variation)]
 
     def voice_chord(self, span: ChordSpan) -> Voicing:
+        """Voice the chord of `span` close to the last one and clear of the other players."""
         layer, style = self.layer, self.sheet.style
         if layer.kind == "power":
             root = fit_octave(span.chord.root, layer.low, layer.low + 11)
             return root, root + 7, root + 12
-        others = self.occupied.setdefault(self.sheet.span_index_at(span.start), set())
+        occupied = self.occupied.setdefault(self.sheet.span_index_at(span.start), set())
         self.last_voicing = choose_voicing(
             span.chord,
             self.last_voicing,
@@ -53,83 +56,87 @@ class Accompanist:
             low=layer.low,
             high=layer.high,
             bass=fit_octave(span.chord.bass, 33, 44),
-            avoid_parallels=style.avoid_parallels,
+            avoid_parallels=style.common_practice,
             rootless=style.rootless_voicings,
-            occupied=others,
+            occupied=occupied,
         )
-        others.update(self.last_voicing)
+        occupied.update(self.last_voicing)
         return self.last_voicing
 
-    def play_section(self, passage: FormSection, first_bar: int) -> None:
-        """Plays `passage` from bar `since` on."""
-        write = {
+    def play_section(self, section: FormSection, first_bar: int) -> None:
+        """Play `section` from bar `first_bar` on."""
+        methods = {
             "pad": self.play_pad,
             "arp": self.play_arpeggio,
             "bass": self.play_bass,
             "walk": self.play_walking_bass,
-        }.get(self.layer.kind, self.play_chords)
-        write(replace(passage, first=max(first_bar, passage.first)))
+        }
+        play = methods.get(self.layer.kind, self.play_chords)
+        play(replace(section, first=max(first_bar, section.first)))
 
-    def play_pad(self, passage: FormSection) -> None:
-        """Held chords; a tone that stays in the next chord is tied over."""
-        held: dict[int, Note] = {}
-        for span in self.sheet.spans_in_bars(passage.first, passage.last):
+    def play_pad(self, section: FormSection) -> None:
+        """Play held chords; a tone that is also in the next chord is tied over."""
+        sounding: dict[int, Note] = {}
+        for span in self.sheet.spans_in_bars(section.first, section.last):
             chord = self.voice_chord(span)
             velocity = self.sheet.velocity(5, span.bar)
-            tied = {pitch: held[pitch] for pitch in chord if pitch in held}
-            self.notes += [note for pitch, note in held.items() if pitch not in tied]
-            held = {
+            tied = {pitch: sounding[pitch] for pitch in chord if pitch in sounding}
+            self.notes += [note for pitch, note in sounding.items() if pitch not in tied]
+            sounding = {
                 pitch: tied[pitch]._replace(length=tied[pitch].length + span.beats)
                 if pitch in tied
                 else Note(span.start, span.beats, pitch, velocity)
                 for pitch in chord
             }
-        self.notes += held.values()
+        self.notes += sounding.values()
 
-    def figure_attacks(self, passage: FormSection) -> Iterator[tuple[int, Attack, float, Voicing]]:
-        """(Bar number, attack, its beat, the voicing of the chord there) of the figure throughout `passage`."""
-        figure, sheet = self.choose_figure(passage), self.sheet
-        for place, bar in sheet.section_bars(passage):
-            number = passage.first + place
-            hands = [(span.start, self.voice_chord(span)) for span in sheet.spans_in_bars(number, number + 1)]
+    def figure_attacks(self, section: FormSection) -> Iterator[tuple[int, Attack, float, Voicing]]:
+        """Yield (bar, attack, its beat, the voicing of the chord there) of the figure throughout `section`."""
+        figure, sheet = self.choose_figure(section), self.sheet
+        for place, bar in sheet.section_bars(section):
+            number = section.first + place
+            voicings = [(span.start, self.voice_chord(span)) for span in sheet.spans_in_bars(number, number + 1)]
             for attack in parse_rhythm(figure.rhythm, sheet.style.beats_per_bar, place, bar.beats):
                 beat = bar.start + attack.onset
-                yield number, attack, beat, next(hand for start, hand in reversed(hands) if start <= beat + 1e-6)
+                current = next(voicing for start, voicing in reversed(voicings) if start <= beat + 1e-6)
+                yield number, attack, beat, current
 
-    def play_chords(self, passage: FormSection) -> None:
-        """Chords in the rhythm of the figure, together or strummed."""
+    def play_chords(self, section: FormSection) -> None:
+        """Play chords in the rhythm of the figure, together or strummed."""
         strum = self.layer.kind == "strum"
-        for index, (number, attack, beat, chord) in enumerate(self.figure_attacks(passage)):
+        for index, (number, attack, beat, chord) in enumerate(self.figure_attacks(section)):
             velocity = self.sheet.velocity(attack.loudness, number)
             length = attack.length * self.layer.gate
-            order = chord if index % 2 == 0 else chord[::-1][: max(2, len(chord) - 1)]  # down, then a lighter up
-            for rank, pitch in enumerate(order if strum else chord):
-                late = rank * STRUM_DELAY_BEATS if strum else 0.0
-                self.notes.append(Note(beat + late, length - late, pitch, max(1, velocity - 2 * rank * strum)))
+            up_stroke = chord[::-1][: max(2, len(chord) - 1)]  # after a full down-stroke, lighter
+            strings = up_stroke if strum and index % 2 else chord
+            for rank, pitch in enumerate(strings):
+                delay = rank * STRUM_DELAY_BEATS if strum else 0.0
+                self.notes.append(Note(beat + delay, length - delay, pitch, max(1, velocity - 2 * rank * strum)))
 
-    def play_arpeggio(self, passage: FormSection) -> None:
-        """The tones of the voicing one after another, octaves above it when the order asks for more than it has."""
-        order = self.choose_figure(passage).order
+    def play_arpeggio(self, section: FormSection) -> None:
+        """Play the tones of the voicing one after another; tone numbers beyond it go on in the next octave."""
+        order = self.choose_figure(section).order
         count = 0
-        for number, attack, beat, chord in self.figure_attacks(passage):
+        for number, attack, beat, chord in self.figure_attacks(section):
             count = 0 if attack.onset == 0 else count + 1
             octave, tone = divmod(int(order[count % len(order)]), len(chord))
             pitch = fit_octave(chord[tone] + 12 * octave, self.layer.low, self.layer.high)
             velocity = self.sheet.velocity(attack.loudness, number)
             self.notes.append(Note(beat, attack.length * self.layer.gate, pitch, velocity))
 
-    def play_bass(self, passage: FormSection) -> None:
-        """Roots, fifths and octaves in the rhythm of the figure, and a step that leads into the next chord."""
-        figure, layer = self.choose_figure(passage), self.layer
-        for place, bar in self.sheet.section_bars(passage):
-            number = passage.first + place
-            found = {a.onset: a for a in parse_rhythm(figure.rhythm, self.sheet.style.beats_per_bar, place, bar.beats)}
-            changes = (
-                {span.start - bar.start for span in self.sheet.spans_in_bars(number, number + 1)} if found else set()
-            )
-            onsets = sorted(found.keys() | changes)
+    def play_bass(self, section: FormSection) -> None:
+        """Play roots, fifths and octaves in the rhythm of the figure, with a step into the next chord."""
+        figure, layer = self.choose_figure(section), self.layer
+        for place, bar in self.sheet.section_bars(section):
+            number = section.first + place
+            rhythm = parse_rhythm(figure.rhythm, self.sheet.style.beats_per_bar, place, bar.beats)
+            attacks = {attack.onset: attack for attack in rhythm}
+            spans = self.sheet.spans_in_bars(number, number + 1) if attacks else ()
+            # a new chord gets its root even where the figure rests
+            changes = {span.start - bar.start for span in spans}
+            onsets = sorted(attacks.keys() | changes)
             for index, (onset, following) in enumerate(pairwise([*onsets, float(bar.beats)])):
-                attack = found.get(onset, Attack(onset, following - onset, 7))
+                attack = attacks.get(onset, Attack(onset, following - onset, 7))
                 span = self.sheet.spans[self.sheet.span_index_at(bar.start + onset)]
                 root = self.bass_root(span)
                 degree = figure.order[index % len(figure.order)]
@@ -138,6 +145,7 @@ class Accompanist:
                 self.notes.append(Note(bar.start + onset, length, pitch, self.sheet.velocity(attack.loudness, number)))
 
     def bass_pitch(self, degree: str, span: ChordSpan, root: int) -> int:
+        """Return the pitch of a figure's `degree` (see `Figure`) above the bass note `root`."""
         chord, layer = span.chord, self.layer
         if degree == "a":
             following = self.sheet.spans[min(self.sheet.span_index_at(span.start) + 1, len(self.sheet.spans) - 1)]
@@ -153,16 +161,16 @@ class Accompanist:
         return fit_octave(chord.pitch_classes[1], root, root + 11) if degree == "3" else root
 
     def bass_root(self, span: ChordSpan) -> int:
-        """The chord's bass in the octave that moves least, kept in the lower part of the register."""
+        """Return the chord's bass in the octave that moves least, in the lower part of the register."""
         low, high = self.layer.low, self.layer.low + 14
         choices = [pitch for pitch in range(low, high + 1) if pitch % 12 == span.chord.bass]
-        before = self.last_root if self.last_root is not None else low + 6
-        self.last_root = min(choices, key=lambda pitch: (abs(pitch - before) + 0.2 * abs(pitch - low - 5), pitch))
+        previous = self.last_root if self.last_root is not None else low + 6
+        self.last_root = min(choices, key=lambda pitch: (abs(pitch - previous) + 0.2 * abs(pitch - low - 5), pitch))
         return self.last_root
 
-    def play_walking_bass(self, passage: FormSection) -> None:
-        """A walking bass: the root on each chord, chord tones on the way, a semitone or a step into the next root."""
-        for span in self.sheet.spans_in_bars(passage.first, passage.last):
+    def play_walking_bass(self, section: FormSection) -> None:
+        """Play a walking bass: the root of each chord, chord tones, and a semitone into the next root."""
+        for span in self.sheet.spans_in_bars(section.first, section.last):
             index = self.sheet.span_index_at(span.start)
             following = self.sheet.spans[min(index + 1, len(self.sheet.spans) - 1)]
             root = self.bass_root(span)
@@ -172,25 +180,23 @@ class Accompanist:
             for place in range(1, int(span.beats)):
                 if place == int(span.beats) - 1:
                     side = 1 if line[-1] > target else -1
-                    pitch = fit_octave(
-                        target + (side if self.rng.random() < 0.7 else -side), self.layer.low, self.layer.high
-                    )
+                    approach = target + (side if self.rng.random() < 0.7 else -side)
+                    pitch = fit_octave(approach, self.layer.low, self.layer.high)
                 else:
-                    near = sorted((p for p in tones if p != line[-1]), key=lambda p: (abs(p - line[-1]), p))[:3]
-                    pitch = self.rng.choice(near)
+                    nearest = sorted((p for p in tones if p != line[-1]), key=lambda p: (abs(p - line[-1]), p))[:3]
+                    pitch = self.rng.choice(nearest)
                 line.append(pitch)
             for place, pitch in enumerate(line):
-                loud = 7 if place % 2 == 0 else 6
-                self.notes.append(Note(span.start + place, self.layer.gate, pitch, self.sheet.velocity(loud, span.bar)))
+                velocity = self.sheet.velocity(7 if place % 2 == 0 else 6, span.bar)
+                self.notes.append(Note(span.start + place, self.layer.gate, pitch, velocity))
 
     def play_final_chord(self) -> None:
-        """The last chord, struck once and left to ring until the file ends."""
+        """Play the last chord, which rings until the file ends."""
         sheet, layer = self.sheet, self.layer
         span, bar = sheet.spans[-1], len(sheet.plan.bars) - 1
         velocity = sheet.velocity(7 if layer.stem != "pads" else 5, bar)
         pitches = (self.bass_root(span),) if layer.kind in {"bass", "walk"} else self.voice_chord(span)
-        spread = 0.06 if layer.kind in {"arp", "strum"} else 0.0
+        spread = FINAL_SPREAD_BEATS if layer.kind in {"arp", "strum"} else 0.0
         for rank, pitch in enumerate(pitches):
-            self.notes.append(
-                Note(span.start + rank * spread, sheet.end_beat - span.start - rank * spread, pitch, velocity)
-            )
+            length = sheet.end_beat - span.start - rank * spread
+            self.notes.append(Note(span.start + rank * spread, length, pitch, velocity))

@@ -1,6 +1,6 @@
-"""Chords and scales as pitch classes: Roman numerals in, tones out.
+"""Chords and scales as pitch classes, parsed from Roman numerals.
 
-Numerals are read against the major scale of the tonic, whatever the mode, so that a borrowed chord looks the same
+Numerals are read against the major scale of the tonic, whatever the mode, so that a borrowed chord is spelled the same
 everywhere: the minor key's chords are i ii° bIII iv v bVI bVII. Upper case has a major third, lower case a minor one.
 """
 
@@ -55,18 +55,19 @@ class Chord:
 
     @property
     def root(self) -> int:
+        """Pitch class of the root."""
         return self.pitch_classes[0]
 
     @property
     def essential_tones(self) -> tuple[int, ...]:
-        """The tones that say what the chord is: all but the fifth, once there are more than three."""
+        """Pitch classes that identify the chord: all but the fifth, once there are more than three."""
         if len(self.pitch_classes) <= 3:
             return self.pitch_classes
         return tuple(pc for pc in self.pitch_classes if (pc - self.root) % 12 != 7)
 
 
 def parse_chord(symbol: str, tonic: int) -> Chord:
-    """The chord that a Roman numeral such as "bVImaj7" or "V/3" names above `tonic` (pitch class)."""
+    """Parse a Roman numeral such as "bVImaj7" or "V/3" over `tonic` (pitch class)."""
     match = _NUMERAL.match(symbol)
     assert match is not None, f"{symbol!r} is not a Roman numeral"
     accidental, numeral, suffix, inversion = match.groups()
@@ -74,15 +75,15 @@ def parse_chord(symbol: str, tonic: int) -> Chord:
     root = tonic + SCALES["major"][degree] + {"b": -1, "#": 1, "": 0}[accidental]
     third = 4 if numeral.isupper() else 3
     intervals = _FIXED_INTERVALS[suffix] if suffix in _FIXED_INTERVALS else (0, third, 7, *_ADDED_INTERVALS[suffix])
-    pcs = tuple((root + interval) % 12 for interval in intervals)
+    pitch_classes = tuple((root + interval) % 12 for interval in intervals)
     degrees = tuple((degree + _DEGREE_OFFSETS[interval]) % 7 for interval in intervals)
-    bass = pcs[{"3": 1, "5": 2, "7": 3}[inversion]] if inversion else pcs[0]
-    return Chord(symbol, pcs, degrees, bass)
+    bass = pitch_classes[{"3": 1, "5": 2, "7": 3}[inversion]] if inversion else pitch_classes[0]
+    return Chord(symbol, pitch_classes, degrees, bass)
 
 
 @dataclass(frozen=True)
 class Key:
-    """Tonic pitch class, "major" or "minor", and the scale that colours it."""
+    """Tonic pitch class, "major" or "minor", and a scale of that mode (a name in `SCALES`)."""
 
     tonic: int
     mode: str
@@ -90,10 +91,11 @@ class Key:
 
     @property
     def name(self) -> str:
+        """Tonic and mode, as in "F# minor"."""
         return f"{NOTE_NAMES[self.tonic]} {self.mode}"
 
     def pitch(self, step: int, chord: Chord | None = None) -> int:
-        """MIDI pitch of `step` (7 to the octave; step 35 is the tonic in C4–B4), bent to the chord's tones.
+        """Return the MIDI pitch of `step` (7 to the octave; step 35 is the tonic in C4–B4), bent to `chord`'s tones.
 
         A chord tone outside the scale takes the place of the scale's own tone on its degree, as the leading tone does
         over a dominant in minor.
@@ -106,6 +108,6 @@ class Key:
         return pitch
 
     def nearest_step(self, pitch: float) -> int:
-        """The scale step whose pitch lies nearest to `pitch`."""
+        """Return the scale step whose pitch is nearest to `pitch`."""
         guess = round((pitch - self.tonic) * 7 / 12)
         return min(range(guess - 2, guess + 3), key=lambda step: abs(self.pitch(step) - pitch))

@@ -1,9 +1,10 @@
-"""A part of a Sketch piece written anew. What the piece stands on is found again by what its sidecar says."""
+"""Inpainting of a Sketch piece: the piece is composed again from its sidecar, and a time range recomposed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,20 @@ from v2m.core.errors import UsageError
 from v2m.core.types import InpaintRequest, Tags, VisualFeatures
 from v2m.sketch.compose.arrange import Piece, compose, recompose
 from v2m.sketch.compose.lead_sheet import Note, Part
-from v2m.sketch.plan import plan as planning
-from v2m.sketch.plan.plan import Plan
+from v2m.sketch.plan import planner
+from v2m.sketch.plan.planner import Plan
 from v2m.sketch.style import Style
 from v2m.sketch.styles import STYLES
 
-SEAM_TOLERANCE_BEATS = 0.06  # beats by which a hand may be early or late and still be on the seam
-MIN_RESTRIKE_BEATS = 0.25  # beats: what is left of a tone at a seam is struck again where it lasts longer
-BEAT_TOLERANCE_S = 0.002  # seconds within which two beats are one
-MAX_PITCHED_PARTS = 15  # besides drums, of which a MIDI file has one channel each
+SEAM_TOLERANCE_BEATS = 0.06  # of humanized notes that belong to the seam's beat; above `arrange.MAX_TIMING_BEATS`
+MIN_RESTRIKE_BEATS = 0.25  # of the rest of a tone that is struck again at a seam; a shorter rest is dropped
+BEAT_TOLERANCE_S = 0.002  # sidecars round beats to a millisecond
+MAX_PITCHED_PARTS = 15  # a MIDI file has as many channels besides the drums'
 
 
 @dataclass(frozen=True)
 class TakeRecord:
-    """What `seed` and `tags` wrote from second `begin` to `end`: first a whole piece, then what lies over it."""
+    """Seed and tags of the music from `start` to `end` seconds."""
 
     start: float
     end: float
@@ -34,15 +35,17 @@ class TakeRecord:
 
     @classmethod
     def from_request(cls, request: InpaintRequest, seed: int, tags: Tags) -> TakeRecord:
+        """Describe the take that `request` asks for."""
         return cls(request.start, request.end, seed, tags)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain values for the sidecar."""
         return {"start": self.start, "end": self.end, "seed": self.seed, "tags": self.tags.to_dict()}
 
 
 @dataclass(frozen=True)
 class TakeHistory:
-    """How the music that is kept came about. beats: (B,) its seconds, rounded to a millisecond."""
+    """Origin of a piece: the take of the whole, then those laid over it. beats: (B,) seconds, to a millisecond."""
 
     style: Style
     takes: tuple[TakeRecord, ...]
@@ -50,18 +53,21 @@ class TakeHistory:
 
     @classmethod
     def from_request(cls, request: InpaintRequest) -> TakeHistory:
-        """Raises UsageError where the sidecar beside the music does not say it, or says that another made it."""
+        """Read the history from the source's sidecar.
+
+        Raises:
+            UsageError: There is no sidecar, it lacks the history, or another generator wrote it.
+        """
         record, name = request.source_metadata, request.source_path.name if request.source_path else "it"
         try:
             assert record is not None
             music, span = record["music"], record["span"]
-            style = STYLES[music["style"]]
             rows = music.get("takes") or [
                 {"start": 0.0, "end": span["end"] - span["start"], "seed": record["seed"], "tags": record["tags"]}
             ]
-            rows = [*rows[:-1], {**rows[-1], "seed": record["seed"]}]  # of several takes each has its own
-            written = tuple(_parse_take(row) for row in rows)
-            return cls(style, written, tuple(float(beat) for beat in music["beats"]))
+            rows = [*rows[:-1], {**rows[-1], "seed": record["seed"]}]  # each of several candidates has its own seed
+            takes = tuple(_parse_take(row) for row in rows)
+            return cls(STYLES[music["style"]], takes, tuple(float(beat) for beat in music["beats"]))
         except (AssertionError, KeyError, TypeError, ValueError, AttributeError):
             raise UsageError(
                 f"nothing beside {name!r} says that Sketch wrote it, and how: keep one of its outputs, or a WAV of it, "
@@ -76,31 +82,35 @@ def _parse_take(row: Mapping[str, Any]) -> TakeRecord:
 def recompose_range(
     history: TakeHistory, features: VisualFeatures, duration: float, take: TakeRecord
 ) -> tuple[Piece, Piece]:
-    """The piece of `origin`, and the same with `part` over it, on its beats, in its key and over its chords.
+    """Return the piece of `history` and the same piece with `take` over it: same beats, key and chords.
 
     Raises:
-        UsageError: The picture or this version of Sketch gives other beats, or too many players are asked for.
+        UsageError: The video or this version of Sketch gives other beats, or there are too many instruments.
     """
-    style, whole = history.style, history.takes[0]
-    plan = planning.plan_for_style(style, features, duration, whole.tags, whole.seed)
+    style, base = history.style, history.takes[0]
+    plan = planner.plan_for_style(style, features, duration, base.tags, base.seed)
     if len(plan.beats) != len(history.beats) or np.abs(plan.beats - history.beats).max() > BEAT_TOLERANCE_S:
         raise UsageError(
             "the beats of the music to keep are not those that Sketch finds here: it is another video's, span's or "
             "version's; write all of it anew"
         )
-    first = old = made = compose(plan, style, whole.tags, whole.seed)
-    for each in (*history.takes[1:], take):
-        old, other = made, recompose(first, plan, style, each.tags, seed=whole.seed, variation_seed=each.seed)
-        made = splice_parts(made, other, *beats_inside(plan, each.start, each.end))
-    if sum(not each.is_drums for each in made.parts) > MAX_PITCHED_PARTS:
+    base_piece = compose(plan, style, base.tags, base.seed)
+
+    def lay_over(piece: Piece, take: TakeRecord) -> Piece:
+        variation = recompose(base_piece, plan, style, take.tags, seed=base.seed, variation_seed=take.seed)
+        return splice_parts(piece, variation, *beats_inside(plan, take.start, take.end))
+
+    source = reduce(lay_over, history.takes[1:], base_piece)
+    result = lay_over(source, take)
+    if sum(not part.is_drums for part in result.parts) > MAX_PITCHED_PARTS:
         raise UsageError(
             f"the parts together need more than {MAX_PITCHED_PARTS} players: give the tags of what is kept"
         )
-    return old, made
+    return source, result
 
 
 def beats_inside(plan: Plan, start: float, end: float) -> tuple[float, float]:
-    """The beats from which to which the seconds from `begin` to `end` are written: whole ones, if one lies inside."""
+    """Return the first and last beat of `start` to `end` seconds: whole beats, if one lies inside."""
     low, high = (float(beat) for beat in plan.tempo_map.time_to_beat([start, end]))
     first, last = float(np.ceil(low - SEAM_TOLERANCE_BEATS)), float(np.floor(high + SEAM_TOLERANCE_BEATS))
     if end >= plan.duration - BEAT_TOLERANCE_S:
@@ -109,13 +119,15 @@ def beats_inside(plan: Plan, start: float, end: float) -> tuple[float, float]:
 
 
 def splice_parts(old: Piece, new: Piece, first: float, last: float) -> Piece:
-    """`old` with the beats `first` ≤ beat < `last` out of `new`, player by player."""
-    before, within = ({_part_key(part): part for part in piece.parts} for piece in (old, new))
+    """Return `old` with the beats `first` ≤ beat < `last` taken from `new`, part by part."""
+    old_parts = {_part_key(part): part for part in old.parts}
+    new_parts = {_part_key(part): part for part in new.parts}
     parts: list[Part] = []
-    for name in {**before, **within}:
-        part = before.get(name) or replace(within[name], notes=[])
-        fresh = within[name].notes if name in within else []
-        notes = _splice_notes(_splice_notes(part.notes, fresh, first, part.is_drums), part.notes, last, part.is_drums)
+    for key in {**old_parts, **new_parts}:
+        part = old_parts.get(key) or replace(new_parts[key], notes=[])
+        new_notes = new_parts[key].notes if key in new_parts else []
+        notes = _splice_notes(part.notes, new_notes, first, part.is_drums)
+        notes = _splice_notes(notes, part.notes, last, part.is_drums)
         if notes:
             parts.append(replace(part, notes=notes))
     return replace(old, parts=tuple(parts))
@@ -125,30 +137,35 @@ def _part_key(part: Part) -> tuple[Any, ...]:
     return part.stem, part.is_drums, part.program, part.name, part.level_db, part.pan
 
 
-def _splice_notes(before: Sequence[Note], after: Sequence[Note], seam: float, drums: bool) -> list[Note]:
-    """What is struck before `seam` of the one, from there on of the other. A tone that both hold there is tied."""
-    notes = [note for note in before if note.beat < seam - SEAM_TOLERANCE_BEATS]
-    held = {
-        note.pitch: place for place, note in enumerate(notes) if note.beat + note.length > seam - SEAM_TOLERANCE_BEATS
-    }
-    if not drums:
+def _splice_notes(before: Sequence[Note], after: Sequence[Note], seam: float, is_drums: bool) -> list[Note]:
+    """Join attacks of `before` up to beat `seam` with those of `after` from there on.
+
+    A pitched tone that sounds across the seam in both is tied; one that does so in `after` alone is struck at the seam.
+    """
+    seam_start = seam - SEAM_TOLERANCE_BEATS
+    notes = [note for note in before if note.beat < seam_start]
+    sounding = {note.pitch: index for index, note in enumerate(notes) if note.beat + note.length > seam_start}
+    if not is_drums:
         notes = [note._replace(length=min(note.length, seam - note.beat)) for note in notes]
     for note in after:
         end = note.beat + note.length
-        if note.beat >= seam - SEAM_TOLERANCE_BEATS:
+        if note.beat >= seam_start:
             notes.append(note)
-        elif not drums and end > seam + MIN_RESTRIKE_BEATS and note.pitch in held:
-            notes[held[note.pitch]] = (tied := notes[held[note.pitch]])._replace(length=end - tied.beat)
-        elif not drums and end > seam + MIN_RESTRIKE_BEATS:
+        elif is_drums or end <= seam + MIN_RESTRIKE_BEATS:
+            continue
+        elif note.pitch in sounding:
+            index = sounding[note.pitch]
+            notes[index] = notes[index]._replace(length=end - notes[index].beat)
+        else:
             notes.append(Note(seam, end - seam, note.pitch, note.velocity))
     return sorted(_truncate_overlaps(notes))
 
 
 def _truncate_overlaps(notes: Sequence[Note]) -> Iterator[Note]:
-    """No note running into the next one of its own pitch."""
-    following: dict[int, float] = {}
+    """Yield the notes from last to first, each ended where its pitch is struck again; repeats at once are dropped."""
+    next_attack: dict[int, float] = {}
     for note in sorted(notes, reverse=True):
-        until = following.get(note.pitch, np.inf)
-        following[note.pitch] = note.beat
-        if until - note.beat > 1e-3:
-            yield note._replace(length=min(note.length, until - note.beat))
+        gap = next_attack.get(note.pitch, np.inf) - note.beat
+        next_attack[note.pitch] = note.beat
+        if gap > 1e-3:
+            yield note._replace(length=min(note.length, gap))

@@ -1,4 +1,4 @@
-"""The lead sheet: plan, style, key and chords, looked up by beat. What every player reads."""
+"""The lead sheet (plan, style, key and chords by beat), and the notes and parts written over it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from random import Random
 from typing import NamedTuple
 
 from v2m.sketch.compose.chords import Chord, Key
-from v2m.sketch.plan.plan import Bar, FormSection, Plan
+from v2m.sketch.plan.planner import Bar, FormSection, Plan
 from v2m.sketch.style import Style
 
-INTRO_ENERGY_SHARE = 0.75  # of the following passage's energy
+INTRO_ENERGY_SHARE = 0.75  # of the next section's energy, which an intro has at least
+CRESCENDO_RISE = 0.05  # of energy, from which the bar before a section is a crescendo
 
 
 def rng_for(seed: str, purpose: str) -> Random:
-    """Random choices for one purpose, the same in every process and apart from those for other purposes."""
+    """Return the random generator for one purpose, independent of the others and the same in every process.
+
+    `seed` and `purpose` are both part of the seed: another `purpose` label gives other music.
+    """
     return Random(f"{seed} {purpose}")  # noqa: S311 (nothing here is a secret)
 
 
@@ -33,9 +37,9 @@ class Note(NamedTuple):
 
 @dataclass
 class Part:
-    """What one player plays. `swell`: (beat, 0–1) points of its expression. `level` dB, `pan` −1 to 1.
+    """The notes of one instrument. `expression`: (beat, 0–1) points of its controller. `pan` −1 to 1.
 
-    `program` is a General MIDI program, or a kit's number when `drums`.
+    `program` is a General MIDI program, or a kit's number where `is_drums`.
     """
 
     name: str
@@ -49,7 +53,7 @@ class Part:
 
 
 class ChordSpan(NamedTuple):
-    """A chord and the beats it lasts; it never crosses a bar line."""
+    """A chord from beat `start` on for `beats` beats, within bar number `bar`."""
 
     start: float
     beats: float
@@ -57,14 +61,9 @@ class ChordSpan(NamedTuple):
     bar: int
 
 
-def section_label(passage: FormSection) -> str:
-    """What a section is called to a reader: A, then A2 where it returns."""
-    return f"{passage.name}{passage.variant + 1 if passage.variant else ''}"
-
-
 @dataclass(frozen=True)
 class LeadSheet:
-    """`spans` follow each other without a gap over all the bars of `plan`."""
+    """The harmony of a piece: `spans` follow each other without a gap over all bars of `plan`."""
 
     plan: Plan
     style: Style
@@ -77,62 +76,65 @@ class LeadSheet:
 
     @cached_property
     def hit_strengths(self) -> dict[int, float]:
-        """Beat → strength of the strongest cut that falls on it (within 70 ms)."""
-        found: dict[int, float] = {}
+        """Strength of the strongest cut on each beat that meets one."""
+        strengths: dict[int, float] = {}
         for hit in self.plan.hits:
-            if abs(hit.offset) <= 0.07:
-                found[hit.beat] = max(found.get(hit.beat, 0.0), hit.strength)
-        return found
+            strengths[hit.beat] = max(strengths.get(hit.beat, 0.0), hit.strength)
+        return strengths
 
     @cached_property
     def downbeats(self) -> frozenset[int]:
+        """Beats that start a bar."""
         return frozenset(bar.start for bar in self.plan.bars)
 
     @property
     def last_bar(self) -> Bar:
+        """The bar of the final chord."""
         return self.plan.bars[-1]
 
     @cached_property
     def end_beat(self) -> float:
-        """The beat at which the file ends."""
+        """Beat at which the file ends."""
         return float(self.plan.tempo_map.time_to_beat(self.plan.duration))
 
     def span_index_at(self, beat: float) -> int:
+        """Return the index of the chord span at `beat`."""
         return max(0, bisect_right(self._span_starts, beat + 1e-6) - 1)
 
     def spans_in_bars(self, first: int, last: int) -> tuple[ChordSpan, ...]:
-        """The chords of the bars `first` ≤ bar < `last`; the last bar of the piece cannot be among them."""
+        """Return the chord spans of the bars `first` ≤ bar < `last`, which exclude the last bar of the piece."""
         bars = self.plan.bars
         return self.spans[self.span_index_at(bars[first].start) : self.span_index_at(bars[last].start)]
 
     def chord_at(self, beat: float) -> Chord:
+        """Return the chord at `beat`."""
         return self.spans[self.span_index_at(beat)].chord
 
     def sections(self) -> Iterator[tuple[int, FormSection]]:
-        """(Place, passage), without the last bar, which belongs to the final chord; empty ones are left out.
+        """Yield (index, section) without the final chord's bar and without sections that this leaves empty.
 
-        An intro is scored for more players than its own energy asks for, so that it leads up to what follows.
+        An intro gets more energy than was measured, so that its instruments lead up to the next section.
         """
         last = len(self.plan.bars) - 1
-        for index, passage in enumerate(self.plan.sections):
-            if passage.first >= min(passage.last, last):
+        for index, section in enumerate(self.plan.sections):
+            if section.first >= min(section.last, last):
                 continue
-            energy = passage.energy
-            if passage.name == "intro" and index + 1 < len(self.plan.sections):
+            energy = section.energy
+            if section.name == "intro" and index + 1 < len(self.plan.sections):
                 energy = max(energy, INTRO_ENERGY_SHARE * self.plan.sections[index + 1].energy)
-            yield index, replace(passage, last=min(passage.last, last), energy=energy)
+            yield index, replace(section, last=min(section.last, last), energy=energy)
 
-    def section_bars(self, passage: FormSection) -> Iterator[tuple[int, Bar]]:
-        """(Place in the passage, bar)."""
-        return enumerate(self.plan.bars[passage.first : passage.last])
+    def section_bars(self, section: FormSection) -> Iterator[tuple[int, Bar]]:
+        """Yield (position in the section, bar)."""
+        return enumerate(self.plan.bars[section.first : section.last])
 
     def crescendo_bars(self) -> Iterator[Bar]:
-        """The bars that lead into a louder passage."""
-        for before, passage in pairwise(self.plan.sections):
-            if passage.name != "ending" and passage.energy >= before.energy + 0.05:
-                yield self.plan.bars[passage.first - 1]
+        """Yield the bars that lead into a louder section."""
+        for previous, section in pairwise(self.plan.sections):
+            if section.name != "ending" and section.energy >= previous.energy + CRESCENDO_RISE:
+                yield self.plan.bars[section.first - 1]
 
     def velocity(self, loudness: float, bar: int) -> int:
-        """MIDI velocity of an attack that a pattern marks with `loudness` 1–9, in a bar of this energy."""
+        """Return the MIDI velocity of a pattern's `loudness` 1–9 at the energy of bar number `bar`."""
         energy = float(self.plan.energy[bar])
         return round(min(max((22 + 9.5 * loudness) * (0.66 + 0.42 * energy), 8), 122))

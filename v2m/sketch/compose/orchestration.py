@@ -1,4 +1,4 @@
-"""What the tags change in a style: its key, its dynamics, and who plays."""
+"""Orchestration: key, dynamics and instruments of a piece, from its style and tags."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from random import Random
 from v2m.core.types import Tags
 from v2m.sketch.compose.chords import Key
 from v2m.sketch.instruments import INSTRUMENTS, find_instruments
-from v2m.sketch.plan.plan import Plan
+from v2m.sketch.plan.planner import Plan
 from v2m.sketch.style import Layer, Style
 from v2m.sketch.styles.percussion import PERCUSSION
 
-# Stems of mood words. They lean to minor, to major, and lower or raise the dynamics.
+# Stems of mood words that ask for minor, for major, for softer and for louder music.
 _DARK = (
     "sad",
     "dark",
@@ -45,19 +45,20 @@ _BRIGHT = (
 _QUIET = ("calm", "gentle", "soft", "peace", "quiet", "intimate", "tender", "delicate", "seren", "relax", "sleep")
 _LOUD = ("energetic", "epic", "powerful", "aggressive", "intense", "driving", "excit", "loud", "heroic", "fierce")
 
-HARP_PROGRAM = 46  # the program that plays a glissando
+HARP_PROGRAM = 46  # plays a glissando
 MIN_REGISTER = 17  # semitones
-ALWAYS = -1.0  # what `enters` is set to for an instrument of the tags, below any energy
+MOOD_ENERGY = 0.12  # by which moods raise or lower the energy
+ALWAYS = -1.0  # `min_energy` of an instrument that the tags name: below any energy
 
 
 def choose_key(style: Style, tags: Tags, rng: Random) -> Key:
-    """The key that the tags name; else any tonic, the mode following the moods and then the style's habit."""
+    """Return the tags' key, or else any tonic, with the mode of the moods or of the style."""
     tonic, mode = rng.randrange(12), "minor" if rng.random() < style.minor_probability else "major"
     if tags.tonic_and_mode is not None:
         tonic, mode = tags.tonic_and_mode
     else:
-        leaning = _count_stems(tags.moods, _DARK) - _count_stems(tags.moods, _BRIGHT)
-        mode = "minor" if leaning > 0 else "major" if leaning < 0 else mode
+        minor_votes = _count_stems(tags.moods, _DARK) - _count_stems(tags.moods, _BRIGHT)
+        mode = "minor" if minor_votes > 0 else "major" if minor_votes < 0 else mode
     return Key(tonic, mode, style.scale_name(mode))
 
 
@@ -66,28 +67,27 @@ def _count_stems(words: Sequence[str] | str, stems: Sequence[str]) -> int:
 
 
 def apply_mood_dynamics(plan: Plan, tags: Tags) -> Plan:
-    """The plan with its dynamics raised or lowered as the moods ask."""
-    shift = 0.12 * (min(1, _count_stems(tags.moods, _LOUD)) - min(1, _count_stems(tags.moods, _QUIET)))
-    passages = (replace(passage, energy=min(max(passage.energy + shift, 0.0), 1.0)) for passage in plan.sections)
-    return replace(plan, energy=(plan.energy + shift).clip(0.0, 1.0), passages=tuple(passages))
+    """Return the plan with its dynamics raised or lowered by the moods."""
+    shift = MOOD_ENERGY * (min(1, _count_stems(tags.moods, _LOUD)) - min(1, _count_stems(tags.moods, _QUIET)))
+    sections = (replace(section, energy=min(max(section.energy + shift, 0.0), 1.0)) for section in plan.sections)
+    return replace(plan, energy=(plan.energy + shift).clip(0.0, 1.0), sections=tuple(sections))
 
 
 def orchestrate(style: Style, tags: Tags, rng: Random) -> Style:
-    """The style with its players engaged: one program per layer, what the tags ask for in, what they rule out gone."""
-    barred = find_instruments(tags.negative)
-    no_drums = any(stem == "drums" and not programs for stem, programs in barred)
-    banned = {program for _, programs in barred for program in programs}
+    """Choose one program per layer, with the instruments that the tags name and without those they exclude."""
+    excluded = find_instruments(tags.negative)
+    no_drums = any(stem == "drums" and not programs for stem, programs in excluded)
+    banned = {program for _, programs in excluded for program in programs}
     layers: list[Layer] = []
     for layer in style.layers:
-        free = [program for program in layer.programs if program not in banned]
+        allowed = [program for program in layer.programs if program not in banned]
         taken = {other.programs[0] for other in layers if other.stem != layer.stem}
-        if free:
-            layers.append(
-                _fit_register(layer, rng.choice([program for program in free if program not in taken] or free))
-            )
+        if allowed:
+            unused = [program for program in allowed if program not in taken]
+            layers.append(_fit_register(layer, rng.choice(unused or allowed)))
     kit = style.kit
     for stem, programs in find_instruments(tags.instruments):
-        allowed = tuple(program for program in programs if program not in banned)
+        allowed = [program for program in programs if program not in banned]
         if stem == "drums":
             kit = replace(kit or PERCUSSION, min_energy=ALWAYS)
         elif allowed:
@@ -108,7 +108,7 @@ def orchestrate(style: Style, tags: Tags, rng: Random) -> Style:
 
 
 def _fit_register(layer: Layer, program: int) -> Layer:
-    """The layer played by `program`, in what the instrument has of its register, widened where that is too little."""
+    """Return the layer played by `program`, in the part of its register that the instrument has, or near it."""
     _, lowest, highest = INSTRUMENTS[program]
     low, high = max(layer.low, lowest), min(layer.high, highest)
     if high - low < MIN_REGISTER:
@@ -117,8 +117,8 @@ def _fit_register(layer: Layer, program: int) -> Layer:
     return replace(layer, programs=(program,), low=low, high=high)
 
 
-def _add_instrument(layers: list[Layer], stem: str, programs: tuple[int, ...]) -> None:
-    """Makes one of `programs` be heard throughout: already there, in place of another, or as a player more."""
+def _add_instrument(layers: list[Layer], stem: str, programs: Sequence[int]) -> None:
+    """Let one of `programs` play throughout: in its own layer, in one of the same stem, or in a new one."""
     for place, layer in enumerate(layers):
         if layer.programs[0] in programs:
             layers[place] = replace(layer, min_energy=ALWAYS)
@@ -127,5 +127,5 @@ def _add_instrument(layers: list[Layer], stem: str, programs: tuple[int, ...]) -
         if layer.stem == stem and layer.min_energy != ALWAYS:
             layers[place] = replace(_fit_register(layer, programs[0]), min_energy=ALWAYS)
             return
-    layers.append(_fit_register(Layer(stem, "pad", programs, level_db=-6, low=52, high=76), programs[0]))
-    layers[-1] = replace(layers[-1], min_energy=ALWAYS)
+    layer = Layer(stem, "pad", tuple(programs), level_db=-6, low=52, high=76, min_energy=ALWAYS)
+    layers.append(_fit_register(layer, programs[0]))

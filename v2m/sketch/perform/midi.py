@@ -1,4 +1,4 @@
-"""The score as a Standard MIDI File: format 1, the conductor's track first, then one track a player."""
+"""MIDI export: a Standard MIDI File of format 1, the conductor track first, then one track per part."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from v2m.core.timing import beat_seconds
-from v2m.sketch.compose.lead_sheet import LeadSheet, Part, section_label
+from v2m.sketch.compose.lead_sheet import LeadSheet, Part
 from v2m.sketch.perform.synthesizer import expression_curve
+from v2m.sketch.plan.planner import section_label
 
 if TYPE_CHECKING:
     from mido import Message, MetaMessage, MidiTrack
 
-TICKS_PER_BEAT = 960  # per beat
+TICKS_PER_BEAT = 960
 DRUM_CHANNEL = 9
 _KEY_SIGNATURES = {
     "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
@@ -21,19 +22,19 @@ _KEY_SIGNATURES = {
 
 
 def encode_midi(sheet: LeadSheet, parts: tuple[Part, ...], title: str) -> bytes:
-    """The file's bytes. Where beat 0 lies after the first frame, one beat of rest as long as that stands before it."""
+    """Return the file's bytes. A late beat 0 is preceded by one beat of rest that lasts until it."""
     import mido
 
     lead_in = float(sheet.plan.tempo_map.beat_to_time(0.0))
     shift = TICKS_PER_BEAT if lead_in > 1e-4 else 0
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT)
     file.tracks.append(_conductor_track(sheet, title, shift, lead_in))
-    free = (channel for channel in range(16) if channel != DRUM_CHANNEL)
+    pitched_channels = (channel for channel in range(16) if channel != DRUM_CHANNEL)
     for part in parts:
-        file.tracks.append(_part_track(sheet, part, DRUM_CHANNEL if part.is_drums else next(free), shift))
-    out = BytesIO()
-    file.save(file=out)
-    return out.getvalue()
+        file.tracks.append(_part_track(sheet, part, DRUM_CHANNEL if part.is_drums else next(pitched_channels), shift))
+    buffer = BytesIO()
+    file.save(file=buffer)
+    return buffer.getvalue()
 
 
 def _conductor_track(sheet: LeadSheet, heading: str, shift: int, lead_in: float) -> MidiTrack:
@@ -47,18 +48,18 @@ def _conductor_track(sheet: LeadSheet, heading: str, shift: int, lead_in: float)
         events.append((0, MetaMessage("set_tempo", tempo=round(lead_in * 1e6))))
         events.append((0, MetaMessage("time_signature", numerator=1)))
     tempo_map = sheet.plan.tempo_map
-    inside = [beat for beat in tempo_map.beats if 0 < beat < sheet.end_beat]
-    for beat in [0.0, *inside]:
+    changes = [beat for beat in tempo_map.beats if 0 < beat < sheet.end_beat]
+    for beat in [0.0, *changes]:
         tempo = round(1e6 * beat_seconds(tempo_map.tempo(float(beat))))
         events.append((shift + round(beat * TICKS_PER_BEAT), MetaMessage("set_tempo", tempo=tempo)))
-    before = 0
+    signature = 0
     for bar in sheet.plan.bars:
-        if bar.beats != before:
+        if bar.beats != signature:
             events.append((shift + bar.start * TICKS_PER_BEAT, MetaMessage("time_signature", numerator=bar.beats)))
-            before = bar.beats
-    for passage in sheet.plan.sections:
-        tick = shift + sheet.plan.bars[passage.first].start * TICKS_PER_BEAT
-        events.append((tick, MetaMessage("marker", text=section_label(passage))))
+            signature = bar.beats
+    for section in sheet.plan.sections:
+        tick = shift + sheet.plan.bars[section.first].start * TICKS_PER_BEAT
+        events.append((tick, MetaMessage("marker", text=section_label(section))))
     return _to_track(events)
 
 
@@ -84,7 +85,7 @@ def _part_track(sheet: LeadSheet, part: Part, channel: int, shift: int) -> MidiT
 
 
 def _to_track(events: list[tuple[int, Message | MetaMessage]]) -> MidiTrack:
-    """A track from (tick, message); at one tick releases come before attacks."""
+    """Return a track of the (tick, message) events; at one tick releases come before attacks."""
     from mido import MidiTrack
 
     track = MidiTrack()

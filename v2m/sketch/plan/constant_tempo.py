@@ -1,7 +1,8 @@
-"""The steady click: the one tempo and phase whose beats meet the most cuts, and the bars over them.
+"""Beat grids of one tempo: the beat length and phase whose beats meet the most cuts, and the bars over them.
 
-Cuts folded by a beat length pile up where a beat would meet many of them; the piles of every length within the bounds
-are compared, and the best few are barred by a dynamic programme over beats. R beat lengths, B bins of phase.
+Cuts folded modulo a beat length pile up at the phase where beats of that length would meet many of them. Every beat
+length within the bounds is scored by its best phase; bars are then placed over the best few by dynamic programming.
+R beat lengths, B phase bins.
 """
 
 from __future__ import annotations
@@ -23,74 +24,77 @@ from v2m.sketch.plan.beat_grid import (
     tempo_deviation_cost,
 )
 
-MAX_DRIFT_S = 0.02  # seconds by which neighbouring beat lengths may part over the whole piece
-PHASE_BIN_S = 0.005  # seconds of phase that are told apart
-NUM_CANDIDATES = 24  # stretches of tempo whose best click is barred
-MAX_FOLDED_CUTS = 50_000_000  # folded cuts at most: hours of dense cutting are searched more coarsely
-CHUNK_ROWS = 2048  # beat lengths folded at once
+MAX_DRIFT_S = 0.02  # by which grids of neighboring beat lengths may differ at the end of the piece
+PHASE_BIN_S = 0.005
+NUM_CANDIDATES = 24  # tempo ranges whose best beat length gets bars
+MAX_FOLDED_CUTS = 50_000_000  # bounds the work: hours of dense cutting are searched at fewer beat lengths
+CHUNK_ROWS = 2048  # beat lengths folded at once: bounds the memory
 
 
-def plan_constant_tempo(brief: PlanConstraints) -> BarGrid:
-    """As `rubato.lay`, at one tempo."""
-    barred = [_place_bars(brief, period, phase) for period, phase in _candidate_tempi(brief)]
-    return max(barred, key=lambda scored: scored[0])[1]
+def plan_constant_tempo(constraints: PlanConstraints) -> BarGrid:
+    """Return the best bars at one tempo, for a piece with room for at least one before the final chord."""
+    grids = [_place_bars(constraints, beat_s, phase) for beat_s, phase in _candidate_tempi(constraints)]
+    return max(grids, key=lambda scored: scored[0])[1]
 
 
-def _candidate_tempi(brief: PlanConstraints) -> list[tuple[float, float]]:
-    """The most promising (seconds per beat, time of beat 0) of each stretch of tempo."""
-    low, high = brief.beat_range_s
-    count = int(
-        np.clip((high - low) / low * brief.duration / MAX_DRIFT_S, 64, MAX_FOLDED_CUTS / max(1, len(brief.cuts)))
-    )
-    periods = np.sort(np.append(np.geomspace(low, high, count), brief.beat_s))  # (R,)
-    bins = int(np.ceil(high / PHASE_BIN_S))
-    drift = tempo_deviation_cost(periods / brief.beat_s) * brief.duration / brief.beat_s
-    worth = np.empty(len(periods))
-    phases = np.empty(len(periods))
-    for first in range(0, len(periods), CHUNK_ROWS):
+def _candidate_tempi(constraints: PlanConstraints) -> list[tuple[float, float]]:
+    """Return the best (seconds per beat, time of beat 0) of each of `NUM_CANDIDATES` tempo ranges."""
+    shortest, longest = constraints.beat_range_s
+    num_lengths = (longest - shortest) / shortest * constraints.duration / MAX_DRIFT_S
+    num_lengths = int(np.clip(num_lengths, 64, MAX_FOLDED_CUTS / max(1, len(constraints.cuts))))
+    lengths = np.sort(np.append(np.geomspace(shortest, longest, num_lengths), constraints.beat_s))  # (R,)
+    num_bins = int(np.ceil(longest / PHASE_BIN_S))
+    phases = np.arange(num_bins) / num_bins  # (B,) shares of a beat
+    deviation = tempo_deviation_cost(lengths / constraints.beat_s) * constraints.duration / constraints.beat_s
+    worth, best_phase_s = np.empty(len(lengths)), np.empty(len(lengths))
+    for first in range(0, len(lengths), CHUNK_ROWS):
         rows = slice(first, first + CHUNK_ROWS)
-        piles = _fold_cuts(brief, periods[rows], bins) - LATE_START_COST * np.arange(bins) / bins
-        piles[np.arange(bins) / bins * periods[rows, None] > MAX_START_S] = -np.inf
-        best = piles.argmax(axis=1)
-        worth[rows] = piles[np.arange(len(best)), best] - drift[rows]
-        phases[rows] = best / bins * periods[rows]
-    stripes = np.array_split(np.arange(len(periods)), NUM_CANDIDATES)
-    rows = [stripe[worth[stripe].argmax()] for stripe in stripes]
-    return [(float(periods[row]), float(phases[row])) for row in rows]
+        rewards = _fold_cuts(constraints, lengths[rows], num_bins) - LATE_START_COST * np.arange(num_bins) / num_bins
+        rewards[phases * lengths[rows, None] > MAX_START_S] = -np.inf
+        best = rewards.argmax(axis=1)
+        worth[rows] = rewards[np.arange(len(best)), best] - deviation[rows]
+        best_phase_s[rows] = best / num_bins * lengths[rows]
+    ranges = np.array_split(np.arange(len(lengths)), NUM_CANDIDATES)
+    winners = [indices[worth[indices].argmax()] for indices in ranges]
+    return [(float(lengths[row]), float(best_phase_s[row])) for row in winners]
 
 
-def _fold_cuts(brief: PlanConstraints, periods: Floats, bins: int) -> Floats:
-    """(R, B) what beats of each length earn when beat 0 lies at each bin's share of a beat."""
-    times = np.array([cut.time for cut in brief.cuts])
-    weights = np.array([hit_weight(cut) for cut in brief.cuts])
-    fold = (times / periods[:, None] % 1 * bins).astype(int) % bins + bins * np.arange(len(periods))[:, None]
-    heights = np.bincount(fold.ravel(), np.tile(weights, len(periods)), minlength=bins * len(periods))
-    turns = np.asarray(np.fft.fftfreq(bins), float)  # −½ to ½ of a beat, as a circular convolution wants them
-    kernel = np.fft.rfft(hit_value(turns * float(periods.mean())))
-    return np.fft.irfft(np.fft.rfft(heights.reshape(-1, bins), axis=1) * kernel, bins, axis=1)
+def _fold_cuts(constraints: PlanConstraints, lengths: Floats, num_bins: int) -> Floats:
+    """Return (R, B) the reward of beats of each length, by the phase of beat 0.
+
+    A histogram of the cuts' phases, circularly convolved with `hit_value`.
+    """
+    times = np.array([cut.time for cut in constraints.cuts])
+    weights = np.array([hit_weight(cut) for cut in constraints.cuts])
+    bins = (times / lengths[:, None] % 1 * num_bins).astype(int) % num_bins
+    flat_bins = bins + num_bins * np.arange(len(lengths))[:, None]
+    histogram = np.bincount(flat_bins.ravel(), np.tile(weights, len(lengths)), minlength=num_bins * len(lengths))
+    offsets = np.asarray(np.fft.fftfreq(num_bins), float)  # −½ to ½ of a beat, in a circular convolution's order
+    kernel = np.fft.rfft(hit_value(offsets * float(lengths.mean())))
+    spectrum = np.fft.rfft(histogram.reshape(-1, num_bins), axis=1)
+    return np.fft.irfft(spectrum * kernel, num_bins, axis=1)
 
 
-def _place_bars(brief: PlanConstraints, period: float, phase: float) -> tuple[float, BarGrid]:
-    """The best bars over beats `period` seconds apart from `phase` on, and their worth."""
-    times = np.arange(phase, brief.duration, period)
-    beat, down = hit_rewards(brief.cuts, times)
-    longest = max(brief.allowed_bar_lengths)
-    bent = irregular_bar_mask(brief.cuts, times, phase + longest * period)
-    costs = {m: brief.irregular_bar_cost(m) for m in brief.allowed_bar_lengths}
-    best = np.full(len(times), -np.inf)  # a bar line at each beat
-    length = np.zeros(len(times), int)  # of the bar before it
-    best[0] = down[0] - LATE_START_COST * phase / period
-    for k in range(2, len(times)):
-        for m in brief.allowed_bar_lengths if bent[k] else brief.allowed_bar_lengths[:1]:
-            if k >= m and best[k - m] + down[k] - costs[m] > best[k]:
-                best[k], length[k] = best[k - m] + down[k] - costs[m], m
-    worth = best + np.cumsum(beat) - brief.final_chord_cost(brief.duration - times)
-    line = int(np.argmax(worth[1:])) + 1
-    at, beats = line, [len(times) - line]
-    while at > 0:
-        beats.append(int(length[at]))
-        at -= beats[-1]
-    drift = float(tempo_deviation_cost(period / brief.beat_s)) * line
-    return float(worth[line]) - drift, BarGrid(
-        tuple(beats[::-1]), TempoMap.constant(timing.beat_seconds(period), phase)
-    )
+def _place_bars(constraints: PlanConstraints, beat_s: float, phase: float) -> tuple[float, BarGrid]:
+    """Return the best bars over beats `beat_s` seconds apart from `phase` on, preceded by their worth."""
+    times = np.arange(phase, constraints.duration, beat_s)
+    beat, down = hit_rewards(constraints.cuts, times)
+    pickup_s = phase + max(constraints.allowed_bar_lengths) * beat_s
+    irregular = irregular_bar_mask(constraints.cuts, times, pickup_s)
+    costs = {length: constraints.irregular_bar_cost(length) for length in constraints.allowed_bar_lengths}
+    best = np.full(len(times), -np.inf)  # worth of the best bars up to a bar line at each beat
+    last_length = np.zeros(len(times), int)  # of the bar that ends there
+    best[0] = down[0] - LATE_START_COST * phase / beat_s
+    for line in range(2, len(times)):
+        for length in constraints.allowed_bar_lengths if irregular[line] else constraints.allowed_bar_lengths[:1]:
+            if line >= length and best[line - length] + down[line] - costs[length] > best[line]:
+                best[line], last_length[line] = best[line - length] + down[line] - costs[length], length
+    worth = best + np.cumsum(beat) - constraints.final_chord_cost(constraints.duration - times)
+    final_line = int(np.argmax(worth[1:])) + 1
+    line, lengths = final_line, [len(times) - final_line]
+    while line > 0:
+        lengths.append(int(last_length[line]))
+        line -= lengths[-1]
+    deviation = float(tempo_deviation_cost(beat_s / constraints.beat_s)) * final_line
+    tempo_map = TempoMap.constant(timing.beat_seconds(beat_s), phase)
+    return float(worth[final_line]) - deviation, BarGrid(tuple(lengths[::-1]), tempo_map)

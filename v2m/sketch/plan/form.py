@@ -1,4 +1,7 @@
-"""The form of a piece: which bars belong together, which theme they bring, and how loud the picture wants them.
+"""Musical form: the sections of a piece, the theme of each, and the energy of each bar.
+
+Section boundaries are chosen by dynamic programming, at strong cuts and changes of energy, where lengths stay musical.
+The gains and costs in this module are hand-tuned; no benchmark measures form.
 
 B bars, the last of which opens with the final chord.
 """
@@ -13,7 +16,7 @@ import numpy as np
 
 from v2m.core.types import Cut, Floats, VisualFeatures
 
-# A, B and C are themes. Pieces with more passages than the longest form go through rounds of four first.
+# Themes A, B and C, by number of sections. Pieces with more sections than the longest form begin with rounds of four.
 FORMS: dict[int, tuple[str, ...]] = {
     0: ("",),
     1: ("A",),
@@ -24,18 +27,14 @@ FORMS: dict[int, tuple[str, ...]] = {
     6: ("ABACBA", "AABACA", "ABABCA"),
 }
 ROUND_FORMS = ("ABAC", "AABC", "ABCB")
-SECTION_ENERGY_OFFSET = {
-    "intro": -0.12,
-    "A": 0.0,
-    "B": 0.1,
-    "C": -0.05,
-    "ending": -0.1,
-}  # of a theme's energy, whatever the picture
-RETURN_ENERGY_OFFSET = 0.04  # of each return, up to the third
+# Dynamics of the form itself, added to the energy measured from the video.
+SECTION_ENERGY_OFFSET = {"intro": -0.12, "A": 0.0, "B": 0.1, "C": -0.05, "ending": -0.1}
+RETURN_ENERGY_OFFSET = 0.04  # for each return of a theme, up to the third
+MOTION_SHARE, CUT_RATE_SHARE = 0.7, 0.3  # of a bar's measured energy
 
 
 class SectionBounds(NamedTuple):
-    """Bars `first` ≤ bar < `last` under one name: "intro", a theme's letter, or "ending"."""
+    """Bars `first` ≤ bar < `last` of one section: "intro", a theme's letter, or "ending"."""
 
     name: str
     first: int
@@ -43,57 +42,57 @@ class SectionBounds(NamedTuple):
 
 
 def choose_form(accents: Floats, energy: Floats, seed: int) -> list[SectionBounds]:
-    """Parts that cover all bars, beginning at strong cuts where lengths stay musical.
+    """Return sections that cover all bars, beginning at strong cuts where lengths stay musical.
 
     accents: (B,) strength of the cut that each bar's downbeat meets, 0 for none. energy: (B,) 0–1.
     """
     rng = np.random.default_rng(seed)
-    bounds, intro = _section_bounds(accents, energy)
-    body = len(bounds) - 2 - intro
-    letters = "".join(ROUND_FORMS[rng.integers(len(ROUND_FORMS))] for _ in range((body - 3) // 4 if body > 6 else 0))
-    choices = FORMS[body - len(letters)]
+    bounds, has_intro = _section_bounds(accents, energy)
+    num_themes = len(bounds) - 2 - has_intro
+    num_rounds = (num_themes - 3) // 4 if num_themes > max(FORMS) else 0
+    letters = "".join(ROUND_FORMS[rng.integers(len(ROUND_FORMS))] for _ in range(num_rounds))
+    choices = FORMS[num_themes - len(letters)]
     letters += choices[rng.integers(len(choices))]
-    names = ["intro"] * intro + list(letters) + ["ending"]
-    return [SectionBounds(*part) for part in zip(names, bounds[:-1], bounds[1:], strict=True)]
+    names = ["intro"] * has_intro + list(letters) + ["ending"]
+    return [SectionBounds(*row) for row in zip(names, bounds[:-1], bounds[1:], strict=True)]
 
 
-def shape_energy(parts: Sequence[SectionBounds], energy: Floats) -> Floats:
-    """(B,) energy with the form's own dynamics added: themes differ, returns grow, the ending winds down."""
+def shape_energy(sections: Sequence[SectionBounds], energy: Floats) -> Floats:
+    """Return (B,) energy with the form's dynamics added: themes differ, returns grow, the ending fades."""
     energy = energy.copy()
     returns: Counter[str] = Counter()
-    for part in parts:
-        energy[part.first : part.last] += SECTION_ENERGY_OFFSET[part.name] + RETURN_ENERGY_OFFSET * min(
-            returns[part.name], 3
-        )
-        returns[part.name] += 1
-    ending = parts[-1]
+    for section in sections:
+        offset = SECTION_ENERGY_OFFSET[section.name] + RETURN_ENERGY_OFFSET * min(returns[section.name], 3)
+        energy[section.first : section.last] += offset
+        returns[section.name] += 1
+    ending = sections[-1]
     energy[ending.first :] *= np.linspace(0.9, 0.6, ending.last - ending.first)
     return np.clip(energy, 0.1, 1.0)
 
 
 def measure_bar_energy(features: VisualFeatures, cuts: Sequence[Cut], edges: Floats) -> Floats:
-    """(B,) how much each bar's picture moves and cuts against the rest of the video, 0.1–0.9; 0.5 where all is alike.
+    """Return (B,) motion and cut rate of each bar relative to the video, 0.1–0.9; 0.5 where all bars are alike.
 
     edges: (B + 1,) bar lines in seconds.
     """
-    middles = (edges[:-1] + edges[1:]) / 2
     total = np.concatenate([[0.0], np.cumsum(features.motion)])
     index = np.searchsorted(features.times, edges)
     low = np.minimum(index[:-1], len(features.times) - 1)
     high = np.maximum(index[1:], low + 1)
-    curves = [(_normalize((total[high] - total[low]) / (high - low)), 0.7)]
+    curves = [_normalize((total[high] - total[low]) / (high - low))]
     if cuts:
         reach = 1.5 * np.median(np.diff(edges))
         times = np.array([cut.time for cut in cuts])
-        near = np.searchsorted(times, middles + reach) - np.searchsorted(times, middles - reach)
-        curves.append((_normalize(near), 0.3))
-    mixed = np.average([curve for curve, _ in curves], axis=0, weights=[share for _, share in curves])
-    padded = np.pad(mixed, 2, mode="edge")
+        centers = (edges[:-1] + edges[1:]) / 2
+        num_cuts = np.searchsorted(times, centers + reach) - np.searchsorted(times, centers - reach)
+        curves.append(_normalize(num_cuts))
+    mixed = np.average(curves, axis=0, weights=[MOTION_SHARE, CUT_RATE_SHARE][: len(curves)])
+    padded = np.pad(mixed, 2, mode="edge")  # binomial smoothing over five bars
     return 0.1 + 0.8 * np.convolve(padded, np.array([1, 4, 6, 4, 1]) / 16, mode="valid")
 
 
 def _normalize(curve: np.ndarray) -> Floats:
-    """`curve` between its 5th and 95th percentile as 0–1; 0.5 throughout where it hardly changes."""
+    """Scale `curve` from its 5th to its 95th percentile to 0–1; 0.5 throughout where it hardly changes."""
     low, high = np.percentile(curve, [5, 95])
     if high - low <= 0.1 * high:
         return np.full(len(curve), 0.5)
@@ -101,34 +100,34 @@ def _normalize(curve: np.ndarray) -> Floats:
 
 
 def _section_bounds(accents: Floats, energy: Floats) -> tuple[list[int], bool]:
-    """The bars at which passages open, with B at the end, and whether the first one is an intro."""
+    """Return the bars at which sections begin, with B at the end, and whether the first section is an intro."""
     B = len(accents)
-    intro = B >= 7
-    unit = 4 if B < 24 else 8 if B < 96 else 16
-    opening = {1: 0.5, 2: 0.0, 4: 0.0 if B >= 24 else 0.6} if intro else {0: 0.0}
-    closing = {1: 0.0, 2: 0.1} if B < 24 else {2: 0.1, 3: 0.4, 4: 0.0}
+    has_intro = B >= 7
+    usual_bars = 4 if B < 24 else 8 if B < 96 else 16
+    intro_costs = {1: 0.5, 2: 0.0, 4: 0.0 if B >= 24 else 0.6} if has_intro else {0: 0.0}  # by length in bars
+    ending_costs = {1: 0.0, 2: 0.1} if B < 24 else {2: 0.1, 3: 0.4, 4: 0.0}
     gain = 0.5 * np.abs(np.diff(energy, prepend=energy[:1])) + 1.2 * accents
-    best = np.full(B + 1, -np.inf)  # a passage opens at each bar
-    before = np.full(B + 1, -1)
-    for first, cost in opening.items():
+    best = np.full(B + 1, -np.inf)  # worth of the best sections before a boundary at each bar
+    previous = np.full(B + 1, -1)
+    for first, cost in intro_costs.items():
         best[first] = gain[first] - cost if first else 0.0
     for end in range(1, B):
-        for length in range(1, min(end, 2 * unit) + 1):
-            worth = best[end - length] + gain[end] - _length_cost(length, unit)
+        for length in range(1, min(end, 2 * usual_bars) + 1):
+            worth = best[end - length] + gain[end] - _length_cost(length, usual_bars)
             if worth > best[end]:
-                best[end], before[end] = worth, end - length
-    for length, cost in closing.items():
+                best[end], previous[end] = worth, end - length
+    for length, cost in ending_costs.items():
         if length < B and best[B - length] - cost > best[B]:
-            best[B], before[B] = best[B - length] - cost, B - length
+            best[B], previous[B] = best[B - length] - cost, B - length
     if B == 1:
         return [0, 1], False
     bounds = [B]
-    while before[bounds[-1]] >= 0:
-        bounds.append(int(before[bounds[-1]]))
-    return ([0] if intro else []) + bounds[::-1], intro
+    while previous[bounds[-1]] >= 0:
+        bounds.append(int(previous[bounds[-1]]))
+    return ([0] if has_intro else []) + bounds[::-1], has_intro
 
 
-def _length_cost(bars: int, unit: int) -> float:
-    """What a passage of so many bars costs: phrases go in twos and fours, near to `unit` bars."""
+def _length_cost(bars: int, usual_bars: int) -> float:
+    """Cost of a section of `bars` bars: phrases go in twos and fours, and sections last about `usual_bars`."""
     odd = 0.0 if bars % 4 == 0 else 0.25 if bars % 2 == 0 else 0.7
-    return odd + 0.6 * abs(np.log2(bars / unit)) + (1.0 if bars == 1 else 0.0) + 0.5
+    return odd + 0.6 * abs(np.log2(bars / usual_bars)) + (1.0 if bars == 1 else 0.0) + 0.5

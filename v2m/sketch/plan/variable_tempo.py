@@ -1,11 +1,22 @@
-"""The variable click: bars whose tempo gives way a little so that their beats meet the cuts.
+"""Beat grids whose tempo moves a little so that beats meet cuts: a Viterbi search.
 
-A dynamic programme over beats, tempi and the way the tempo last went. The tempo may change from beat to beat, by less
-inside a bar than at a bar line, and turning round costs extra, so that it swings like a player's and does not twitch.
-Time is counted in steps, `RESOLUTION` to a beat at the tempo asked for, and each tempo has a whole number of them to a
-beat, so that every beat lies on a step.
+The tempo may change from beat to beat, by less inside a bar than at a bar line, and reversing the direction of change
+costs extra, so that the tempo swings as a player's does and does not jitter. Time is counted in steps, `STEPS_PER_BEAT`
+to a beat at the requested tempo; every tempo lasts a whole number of steps per beat, so that every beat lies on a step.
 
-P tempi, R = 2P states (last became faster or slower × tempo), T steps of time, M beats in a regular bar.
+    k  position in the bar, 0 ≤ k < M          p  tempo, 0 ≤ p < P; d(p) steps per beat, rising with p
+    t  time step, 0 ≤ t < T                    w  direction of the last tempo change: 0 faster, 1 slower
+    r  state = (w, p), 0 ≤ r < R = 2P
+
+Best worth of a path up to step t, where V is of a bar that ends there, its last beat in state r, and B is of beat k of
+a bar that starts there, in state r:
+
+    B[0,r,t] = max over r' (V[r',t] − C(r', r)) + beat[t] + downbeat[t] − deviation(p)
+    B[k,r,t] = max over r' (B[k−1,r',t−d(p')] − C(r', r)) + beat[t] − deviation(p)             k = 1 … M−1
+    V[r,t]   = max(B[M−1,r,t−d(p)], the best irregular bar that may end at t, at one tempo)
+
+C is 0 for the same state, infinite beyond the largest allowed change, and else what the change from p' to p costs, and
+a reversal besides where w' is another direction than w, that of the change. Rewards and costs are those of `beat_grid`.
 """
 
 from __future__ import annotations
@@ -30,156 +41,167 @@ from v2m.sketch.plan.beat_grid import (
     tempo_deviation_cost,
 )
 
-WINDOW_BEATS, OVERLAP_BEATS = 240, 60  # beats searched at once, and of those the last ones that are searched again
+# Beats searched at once, which bounds the memory, and of those the last ones that the next window searches again.
+WINDOW_BEATS, OVERLAP_BEATS = 240, 60
+FASTER, SLOWER = 0, 1
 
 
 class _Bar(NamedTuple):
-    """A bar from step `start` on; `states`: the row of the search of each of its beats."""
+    """A bar from step `start` on; `states`: the search state of each of its beats."""
 
     start: int
     states: tuple[int, ...]
 
 
-def plan_variable_tempo(brief: PlanConstraints) -> BarGrid:
-    """The bars of a piece with room for at least one before the final chord."""
+def plan_variable_tempo(constraints: PlanConstraints) -> BarGrid:
+    """Return the best bars, for a piece with room for at least one before the final chord."""
     bars: list[_Bar] = []
     origin, state = 0, None
     while True:
-        window = _ViterbiWindow(brief, origin, state)
-        found = window.best()
-        if window.last:
-            break
-        found = [bar for bar in found if bar.start < window.stop - OVERLAP_BEATS * STEPS_PER_BEAT]
-        bars += found[:-1]
-        origin, state = found[-1].start, found[-2].states[-1]
-    return _to_bar_grid(brief, bars + found)
+        window = _ViterbiWindow(constraints, origin, state)
+        path = window.best_path()
+        if window.is_last:
+            return _to_bar_grid(constraints, bars + path)
+        path = [bar for bar in path if bar.start < window.stop - OVERLAP_BEATS * STEPS_PER_BEAT]
+        bars += path[:-1]
+        origin, state = path[-1].start, path[-2].states[-1]
 
 
-def _to_bar_grid(brief: PlanConstraints, bars: list[_Bar]) -> BarGrid:
-    """`bars` with the last one, which has no beats yet, as the final chord at the tempo of the last beat before it."""
-    tempi = _beat_steps()
-    steps = np.cumsum([bars[0].start, *(tempi[state % len(tempi)] for bar in bars for state in bar.states)])
-    times = steps * brief.step_s
-    last = count_beats(brief.duration - times[-1], times[-1] - times[-2])
-    beats = (*(len(bar.states) for bar in bars[:-1]), last)
-    return BarGrid(beats, TempoMap(np.arange(len(times), dtype=float), times))
+def _to_bar_grid(constraints: PlanConstraints, bars: list[_Bar]) -> BarGrid:
+    """Turn `bars` into seconds; the last one, empty so far, becomes the final chord at the last beat's tempo."""
+    beat_steps = _beat_steps()
+    durations = [beat_steps[state % len(beat_steps)] for bar in bars for state in bar.states]
+    times = np.cumsum([bars[0].start, *durations]) * constraints.step_s
+    final_beats = count_beats(constraints.duration - times[-1], times[-1] - times[-2])
+    bar_lengths = (*(len(bar.states) for bar in bars[:-1]), final_beats)
+    return BarGrid(bar_lengths, TempoMap(np.arange(len(times), dtype=float), times))
 
 
 def _beat_steps() -> np.ndarray:
-    """(P,) steps that a beat of each tempo lasts."""
+    """Return (P,) the steps of a beat at each tempo."""
     low, high = PlanConstraints.beat_ratio_range
     return np.arange(int(np.ceil(STEPS_PER_BEAT * low)), int(STEPS_PER_BEAT * high) + 1)
 
 
 class _ViterbiWindow:
-    """The search over one stretch of the piece; times are in steps from `origin`, where a bar line is.
+    """The search over one window of the piece; steps are counted from `origin`, where a bar line is.
 
-    `state`: that of the beat before, None at the beginning of the piece.
+    `state`: that of the beat before `origin`, None at the start of the piece.
     """
 
-    def __init__(self, brief: PlanConstraints, origin: int, state: int | None) -> None:
-        whole = int(brief.duration / brief.step_s)
-        self.brief, self.origin = brief, origin
-        self.stop = min(whole, origin + WINDOW_BEATS * STEPS_PER_BEAT)
-        self.last = self.stop == whole
-        self.size = self.stop - origin + 1
-        self.times = (origin + np.arange(self.size, dtype=float)) * brief.step_s
-        self.tempi = _beat_steps()
-        self.pad = max(brief.allowed_bar_lengths) * int(self.tempi[-1])
-        self.lasts = np.tile(self.tempi, 2)[:, None]  # (R, 1) steps
-        self.beat, self.down = hit_rewards(brief.cuts, self.times)
-        self.bends = irregular_bar_mask(brief.cuts, self.times, self.pad * brief.step_s if state is None else 0.0)
+    def __init__(self, constraints: PlanConstraints, origin: int, state: int | None) -> None:
+        end = int(constraints.duration / constraints.step_s)
+        self.constraints, self.origin = constraints, origin
+        self.stop = min(end, origin + WINDOW_BEATS * STEPS_PER_BEAT)
+        self.is_last = self.stop == end
+        self.num_steps = self.stop - origin + 1
+        self.times = (origin + np.arange(self.num_steps, dtype=float)) * constraints.step_s
+        self.beat_steps = _beat_steps()
+        self.pad = max(constraints.allowed_bar_lengths) * int(self.beat_steps[-1])  # steps of the longest bar
+        self.state_steps = np.tile(self.beat_steps, 2)[:, None]  # (R, 1) d(p) of each state
+        self.deviation = tempo_deviation_cost(self.state_steps / STEPS_PER_BEAT)  # (R, 1)
+        self.beat, self.down = hit_rewards(constraints.cuts, self.times)
+        pickup_s = self.pad * constraints.step_s if state is None else 0.0
+        self.may_end_irregular = irregular_bar_mask(constraints.cuts, self.times, pickup_s)
         self._search(state)
 
     def _search(self, state: int | None) -> None:
-        M, R, T, pad = self.brief.beats_per_bar, len(self.lasts), self.size, self.pad
-        self.value = np.full((R, T), -np.inf)  # best when a bar ends at a step
-        self.beats = np.full((R, T), M, np.int8)  # of that bar
-        self.before = np.full((M, R, T), -1, np.int8)  # state of the beat before the one that opens at a step
-        ready = np.full((R, pad + T), -np.inf)  # best when a bar is about to open
-        leave = np.full((M, R, pad + T), -np.inf)  # best when beat k of a bar has opened
-        drift = tempo_deviation_cost(self.lasts / STEPS_PER_BEAT)
-        rows, block = np.arange(R)[:, None], int(self.tempi[0])
+        """Fill V (`bar_worth`) and the back pointers, block after block of steps.
+
+        A block is as long as the shortest beat, so that nothing in it depends on the same block.
+        """
+        M, R, T, pad = self.constraints.beats_per_bar, len(self.state_steps), self.num_steps, self.pad
+        self.bar_worth = np.full((R, T), -np.inf)  # V
+        self.bar_beats = np.full((R, T), M, np.int8)  # beats of the bar that ends there
+        self.previous_state = np.full((M, R, T), -1, np.int8)  # of the beat before beat k; −1 at the start of a window
+        bar_start = np.full((R, pad + T), -np.inf)  # best worth before a bar that starts there; padded in front
+        beat_worth = np.full((M, R, pad + T), -np.inf)  # B, padded in front
+        states, block = np.arange(R)[:, None], int(self.beat_steps[0])
         for low in range(0, T, block):
             high = min(T, low + block)
-            at = np.arange(low, high)
-            here = slice(pad + low, pad + high)
-            ended = leave[:, rows, pad + at - self.lasts]  # (M, R, block)
-            self.value[:, low:high] = ended[-1]
-            self._bend(at[self.bends[low:high]], ready)
+            steps = np.arange(low, high)
+            padded = slice(pad + low, pad + high)
+            previous_beat = beat_worth[:, states, pad + steps - self.state_steps]  # (M, R, block)
+            self.bar_worth[:, low:high] = previous_beat[-1]
+            self._add_irregular_bars(steps[self.may_end_irregular[low:high]], bar_start)
             if low == 0:
-                ready[:, here] = self._openings(at, state)
+                bar_start[:, padded] = self._first_bar_worth(steps, state)
             else:
-                opened, self.before[0, :, low:high] = self._change(self.value[:, low:high], self.brief.max_tempo_change)
-                ready[:, here] = opened
-            leave[0, :, here] = ready[:, here] + self.beat[at] + self.down[at] - drift
-            inside, self.before[1:, :, low:high] = self._change(ended[:-1], self.brief.max_tempo_change_in_bar)
-            leave[1:, :, here] = inside + self.beat[at] - drift
+                bar_start[:, padded], self.previous_state[0, :, low:high] = self._best_transition(
+                    self.bar_worth[:, low:high], self.constraints.max_tempo_change
+                )
+            beat_worth[0, :, padded] = bar_start[:, padded] + self.beat[steps] + self.down[steps] - self.deviation
+            in_bar, self.previous_state[1:, :, low:high] = self._best_transition(
+                previous_beat[:-1], self.constraints.max_tempo_change_in_bar
+            )
+            beat_worth[1:, :, padded] = in_bar + self.beat[steps] - self.deviation
 
-    def _openings(self, at: np.ndarray, state: int | None) -> Floats:
-        """(R, block) the worth of the first bar opening at each step."""
-        opening = np.full((len(self.lasts), len(at)), -np.inf)
+    def _first_bar_worth(self, steps: np.ndarray, state: int | None) -> Floats:
+        """Return (R, block) the worth of starting the window's first bar at each step."""
+        worth = np.full((len(self.state_steps), len(steps)), -np.inf)
         if state is None:
-            late = self.times[at]
-            soon = late < min(MAX_START_S, self.brief.beat_range_s[0])
-            opening[:, soon] = -LATE_START_COST * late[soon] / self.brief.beat_s
-            return opening
-        opening[state, 0] = 0.0
-        return self._change(opening, self.brief.max_tempo_change)[0]
+            start_s = self.times[steps]
+            allowed = start_s < min(MAX_START_S, self.constraints.beat_range_s[0])
+            worth[:, allowed] = -LATE_START_COST * start_s[allowed] / self.constraints.beat_s
+            return worth
+        worth[state, 0] = 0.0
+        return self._best_transition(worth, self.constraints.max_tempo_change)[0]
 
-    def _bend(self, at: np.ndarray, ready: Floats) -> None:
-        """Bars of irregular length that end at the steps `at`, at one tempo each, where they are better."""
-        if not len(at):
+    def _add_irregular_bars(self, ends: np.ndarray, bar_start: Floats) -> None:
+        """Replace bars that end at the steps `ends` by irregular ones, of one tempo each, where these are better."""
+        if not len(ends):
             return
         beat = np.concatenate([np.zeros(self.pad), self.beat])
         down = np.concatenate([np.zeros(self.pad), self.down])
-        rows = np.arange(len(self.lasts))[:, None]
-        for m in self.brief.allowed_bar_lengths[1:]:
-            opens = self.pad + at - m * self.lasts
-            worth = (
-                ready[rows, opens]
-                + down[opens]
-                - self.brief.irregular_bar_cost(m)
-                - m * tempo_deviation_cost(self.lasts / STEPS_PER_BEAT)
-            )
-            for k in range(m):
-                worth += beat[opens + k * self.lasts]
-            better = worth > self.value[:, at]
-            self.value[:, at] = np.where(better, worth, self.value[:, at])
-            self.beats[:, at] = np.where(better, m, self.beats[:, at])
+        states = np.arange(len(self.state_steps))[:, None]
+        for num_beats in self.constraints.allowed_bar_lengths[1:]:
+            starts = self.pad + ends - num_beats * self.state_steps  # (R, ends)
+            cost = self.constraints.irregular_bar_cost(num_beats)
+            worth = bar_start[states, starts] + down[starts] - cost - num_beats * self.deviation
+            for k in range(num_beats):
+                worth += beat[starts + k * self.state_steps]
+            better = worth > self.bar_worth[:, ends]
+            self.bar_worth[:, ends] = np.where(better, worth, self.bar_worth[:, ends])
+            self.bar_beats[:, ends] = np.where(better, num_beats, self.bar_beats[:, ends])
 
-    def _change(self, ended: Floats, most: float) -> tuple[Floats, np.ndarray]:
-        """(…, R, block) the best value from which a beat can go on in each state, and the state before it."""
-        P = len(self.tempi)
-        ways = ended.reshape(*ended.shape[:-2], 2, P, -1)
+    def _best_transition(self, worth: Floats, max_change: float) -> tuple[Floats, np.ndarray]:
+        """Return max over r' of `worth` (…, R, block) − C(r', r), and the r' that gives it."""
+        P = len(self.beat_steps)
+        by_direction = worth.reshape(*worth.shape[:-2], 2, P, -1)
         state = np.arange(2 * P, dtype=np.int8).reshape(2, P, 1)
-        best, before = ways.copy(), np.repeat(np.broadcast_to(state, (*ways.shape[:-1], 1)), ways.shape[-1], axis=-1)
-        for way, sign in ((0, -1), (1, 1)):
-            on, turned = ways[..., way, :, :], ways[..., 1 - way, :, :] - TEMPO_REVERSAL_COST
-            worth, came = np.maximum(on, turned), np.where(on >= turned, state[way], state[1 - way])
-            for jump in range(1, round(most * STEPS_PER_BEAT) + 1):
-                here, there = (slice(jump, None), slice(None, -jump))[::sign]
-                paid = worth[..., there, :] - tempo_change_cost(jump / STEPS_PER_BEAT)
-                better = paid > best[..., way, here, :]
-                np.copyto(best[..., way, here, :], paid, where=better)
-                np.copyto(before[..., way, here, :], came[..., there, :], where=better)
-        return best.reshape(ended.shape), before.reshape(ended.shape)
+        best = by_direction.copy()
+        best_from = np.repeat(np.broadcast_to(state, (*best.shape[:-1], 1)), best.shape[-1], axis=-1)
+        for direction in (FASTER, SLOWER):
+            same = by_direction[..., direction, :, :]
+            reversal = by_direction[..., 1 - direction, :, :] - TEMPO_REVERSAL_COST
+            source = np.maximum(same, reversal)
+            source_state = np.where(same >= reversal, state[direction], state[1 - direction])
+            for jump in range(1, round(max_change * STEPS_PER_BEAT) + 1):
+                # to a beat `jump` steps shorter (faster), whose tempo index is lower, or longer
+                target = slice(None, -jump) if direction == FASTER else slice(jump, None)
+                origin = slice(jump, None) if direction == FASTER else slice(None, -jump)
+                changed = source[..., origin, :] - tempo_change_cost(jump / STEPS_PER_BEAT)
+                better = changed > best[..., direction, target, :]
+                np.copyto(best[..., direction, target, :], changed, where=better)
+                np.copyto(best_from[..., direction, target, :], source_state[..., origin, :], where=better)
+        return best.reshape(worth.shape), best_from.reshape(worth.shape)
 
-    def best(self) -> list[_Bar]:
-        """The bars of the best way through; the last one is only opened."""
-        if self.last:
-            worth = self.value + self.beat + self.down - self.brief.final_chord_cost(self.brief.duration - self.times)
+    def best_path(self) -> list[_Bar]:
+        """Trace back the bars of the best path; the last one has no beats yet."""
+        if self.is_last:
+            final_chord = self.constraints.final_chord_cost(self.constraints.duration - self.times)
+            worth = self.bar_worth + self.beat + self.down - final_chord
         else:
-            worth = np.where(np.arange(self.size) >= self.size - self.pad, self.value, -np.inf)
-        state, at = (int(i) for i in np.unravel_index(int(np.argmax(worth)), worth.shape))
-        found = [_Bar(self.origin + at, ())]
+            worth = np.where(np.arange(self.num_steps) >= self.num_steps - self.pad, self.bar_worth, -np.inf)
+        state, step = (int(index) for index in np.unravel_index(int(np.argmax(worth)), worth.shape))
+        path = [_Bar(self.origin + step, ())]
         while state >= 0:
-            beats, states = int(self.beats[state, at]), []
-            for k in reversed(range(beats)):
-                at -= int(self.lasts[state, 0])
+            num_beats, states = int(self.bar_beats[state, step]), []
+            for k in reversed(range(num_beats)):
+                step -= int(self.state_steps[state, 0])
                 states.append(state)
-                if k and beats == self.brief.beats_per_bar:
-                    state = int(self.before[k, state, at])
-            found.append(_Bar(self.origin + at, tuple(states[::-1])))
-            state = int(self.before[0, state, at])
-        return found[::-1]
+                if k and num_beats == self.constraints.beats_per_bar:  # an irregular bar keeps one state
+                    state = int(self.previous_state[k, state, step])
+            path.append(_Bar(self.origin + step, tuple(states[::-1])))
+            state = int(self.previous_state[0, state, step])
+        return path[::-1]

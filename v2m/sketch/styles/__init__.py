@@ -1,4 +1,4 @@
-"""The styles, and which one a set of tags asks for."""
+"""The styles, and the choice of one for a set of tags."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STYLES: dict[str, Style] = {
     style.name: style for style in (AMBIENT, CINEMATIC, LOFI, FOLK, ELECTRONIC, ROCK, JAZZ, ORCHESTRAL, WALTZ, FUNK)
 }
 
-# Tried from the top: the narrower word comes first ("indie folk" is folk, "symphonic rock" is rock).
+# Matched from the top: the narrower word comes first ("indie folk" is folk, "symphonic rock" is rock).
 _GENRES = {
     "lo-fi": "lo-?fi|hip[- ]?hop|chill ?hop|chill(ed|out)?|trip[- ]?hop|r ?& ?b|neo[- ]?soul|rap|boom bap|downtempo",
     "acoustic folk": "folk|acoustic|country|singer[- ]songwriter|americana|bluegrass|celtic|ukulele|campfire",
@@ -51,24 +51,20 @@ _MOODS = {
 
 
 def choose_style(tags: Tags) -> Style:
-    """The style that the genres name, or else the moods; cinematic where nothing does. `negative` rules styles out."""
-    barred = set(_matching_styles(_GENRES, tags.negative))
+    """Return the style that the genres name, or else the moods, or else cinematic; `negative` excludes styles."""
+    excluded = set(_matching_styles(_GENRES, tags.negative))
     for table, words in ((_GENRES, tags.genres), (_MOODS, tags.moods)):
-        name = next((name for name in _matching_styles(table, words) if name not in barred), None)
+        name = next((name for name in _matching_styles(table, words) if name not in excluded), None)
         if name is not None:
             return STYLES[name]
-    return (
-        STYLES[next(name for name in ("cinematic", *STYLES) if name not in barred)]
-        if barred < set(STYLES)
-        else CINEMATIC
-    )
+    return STYLES[next((name for name in ("cinematic", *STYLES) if name not in excluded), "cinematic")]
 
 
 def _matching_styles(table: dict[str, str], words: Iterable[str]) -> list[str]:
-    """Style names for `words`, in their order; an exact style name counts before a synonym."""
-    found: list[str] = []
+    """Return style names for `words`, in their order; an exact style name counts before a synonym."""
+    names: list[str] = []
     for word in words:
         if word.lower() in table:
-            found.append(word.lower())
-        found += [name for name, pattern in table.items() if re.search(rf"\b(?:{pattern})\b", word, re.IGNORECASE)][:1]
-    return found
+            names.append(word.lower())
+        names += [name for name, pattern in table.items() if re.search(rf"\b(?:{pattern})\b", word, re.IGNORECASE)][:1]
+    return names

@@ -1,4 +1,4 @@
-"""Ambient: slow chords that overlap, few notes above them, a wide room."""
+"""Ambient: slow overlapping chords, few notes above them, a long reverb."""
 
 from v2m.sketch.style import Accent, Figure, Layer, Reverb, Style
 

@@ -1,4 +1,4 @@
-"""Cinematic: a pulse in the strings, a broad line above it, big drums as it grows."""
+"""Cinematic: a pulse in the strings, a broad melody above it, large drums at high energy."""
 
 from v2m.sketch.style import Accent, Figure, Kit, Layer, Reverb, Style
 
@@ -103,5 +103,5 @@ CINEMATIC = Style(
     leap_probability=0.2,
     rest_probability=0.1,
     timing_std_beats=0.008,
-    avoid_parallels=True,
+    common_practice=True,
 )

@@ -1,4 +1,4 @@
-"""Electronic: four on the floor, sequenced arpeggios, pads that breathe with the kick."""
+"""Electronic: four on the floor, sequenced arpeggios, pads ducked by the kick."""
 
 from v2m.sketch.style import Accent, Figure, Kit, Layer, Reverb, Style
 

@@ -1,4 +1,4 @@
-"""Funk: sixteenths on clavinet and guitar, a slapped bass, brass that answers."""
+"""Funk: sixteenths on clavinet and guitar, a slapped bass, answering brass."""
 
 from v2m.sketch.style import Accent, Figure, Kit, Layer, Reverb, Style
 

@@ -1,4 +1,4 @@
-"""Lo-fi: ninth chords on an electric piano, a lazy swung beat, everything a little dull, on a worn record."""
+"""Lo-fi: ninth chords on an electric piano, a lazy swung beat, low-passed, with tape wow and vinyl noise."""
 
 from v2m.sketch.style import Accent, Figure, Kit, Layer, Reverb, Style
 

@@ -100,5 +100,5 @@ ORCHESTRAL = Style(
     leap_probability=0.15,
     rest_probability=0.15,
     timing_std_beats=0.008,
-    avoid_parallels=True,
+    common_practice=True,
 )

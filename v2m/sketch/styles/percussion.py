@@ -1,4 +1,4 @@
-"""Hand percussion: what a style without drums plays where the tags ask for some."""
+"""Hand percussion, for styles without drums where the tags ask for some."""
 
 from v2m.sketch.style import Kit
 

@@ -69,5 +69,5 @@ WALTZ = Style(
     leap_probability=0.2,
     rest_probability=0.12,
     timing_std_beats=0.01,
-    avoid_parallels=True,
+    common_practice=True,
 )

@@ -1,4 +1,4 @@
-"""The plan of a Sketch piece: how its beats, bars and sections lie on the picture, before any note is chosen."""
+"""The plan of a Sketch piece: its beats, bars and sections on the video, before any note is chosen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from v2m.sketch.style import Style
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar: it opens at beat `start` and lasts `beats` of them. `section` indexes `Plan.passages`."""
+    """A bar of `beats` beats from beat `start` on; `section` indexes `Plan.sections`."""
 
     start: int
     beats: int
@@ -29,8 +29,8 @@ class Bar:
 class FormSection:
     """A section of the form: bars `first` ≤ bar < `last`.
 
-    `name`: "intro", "A", "B", "C", "ending"; a theme's letter returns when the passage is a return of it, and then
-    `variant` counts the returns (0 = first time). `energy` 0–1 follows the picture's motion.
+    `name`: "intro", "A", "B", "C", "ending"; a theme's letter comes again when the section is a return of it, and
+    then `variant` counts the returns (0 = first time). `energy` 0–1 follows the video's motion.
     """
 
     name: str
@@ -42,7 +42,7 @@ class FormSection:
 
 @dataclass(frozen=True)
 class Hit:
-    """A cut and where the music met it: `beat` is the nearest beat, `offset` = its time − the cut's, in seconds."""
+    """A cut on a beat: `beat` is the nearest one, `offset` = its time − the cut's, in seconds."""
 
     time: float
     strength: float
@@ -53,11 +53,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything falls. `tempo_map` turns beats into seconds from the video's first frame.
+    """Beats, bars and sections in time. `tempo_map` maps beats to seconds from the video's first frame.
 
     Bars follow each other without a gap from beat 0, which may lie after 0 s (a pick-up); the last bar is the ending's
-    and opens with the final chord, which rings until `duration`. `energy` (len(bars),) 0–1 is the dynamic of each bar.
-    `hits` are the cuts that a beat meets within ±70 ms, `missed` the others.
+    and starts with the final chord, which rings until `duration`. `energy` (len(bars),) 0–1 is the dynamic of each bar.
+    `hits` are the cuts with a beat within ±70 ms, `missed` the others.
     """
 
     duration: float
@@ -71,12 +71,12 @@ class Plan:
 
     @property
     def beats(self) -> Floats:
-        """Seconds of every beat up to the final chord's; the grid goes on, but after it nothing new sounds."""
+        """Seconds of every beat up to the final chord's, after which nothing new sounds."""
         return self.tempo_map.beat_to_time(np.arange(self.bars[-1].start + 1))
 
     @property
     def downbeats(self) -> Floats:
-        """Seconds of every bar line, the last of them the final chord's."""
+        """Seconds of every bar line up to the final chord's."""
         return self.tempo_map.beat_to_time([bar.start for bar in self.bars])
 
 
@@ -89,17 +89,17 @@ def plan_piece(
     beats_per_bar: int = 4,
     steadiness: float = 0.5,
 ) -> Plan:
-    """Plans a piece for `picture`: as many cuts as possible on beats, the strongest on downbeats, and a real ending.
+    """Plan a piece with as many cuts as possible on beats, strong ones on downbeats, and a final chord.
 
     The tempo stays within ±8 % of `tempo` (beats per minute). `steadiness` 0–1: at 1 one tempo holds throughout, at
     0.5 it changes by up to 3 % at a bar line, about what listeners just notice (Drake & Botte 1993), and by 1 % from
     beat to beat inside a bar; at 0 by up to 4 % and 2 %. Bars have `beats_per_bar` beats, but one before a strong cut
     may be up to two shorter or longer, and so may a pick-up at the very beginning. The final chord rings 1.5–4 s,
-    about a bar. A video too short for a bar before that gets the chord alone. The seed chooses among forms that fit
-    equally.
+    about a bar. A video too short for a bar before that gets the chord alone. The seed chooses among forms of the same
+    number of sections.
 
     Raises:
-        ValueError: a duration or tempo that is not positive, fewer than 2 beats per bar, or steadiness outside 0–1.
+        ValueError: A duration or tempo that is not positive, fewer than 2 beats per bar, or steadiness outside 0–1.
     """
     if not (duration > 0 and tempo > 0 and beats_per_bar >= 2 and 0 <= steadiness <= 1):
         raise ValueError(
@@ -107,52 +107,54 @@ def plan_piece(
             f"steadiness {steadiness:g} within 0 to 1"
         )
     cuts = tuple(cut for cut in features.cuts if 0 < cut.time < duration)
-    brief = beat_grid.PlanConstraints(cuts, duration, tempo, beats_per_bar, steadiness)
-    lay = (
-        beat_grid.final_chord_grid
-        if brief.is_too_short
-        else constant_tempo.plan_constant_tempo
-        if steadiness == 1
-        else _plan_smooth_tempo
-    )
-    laid = lay(brief)
-    openings = np.concatenate([[0], np.cumsum(laid.bar_lengths)])
-    hits, missed = _match_cuts(cuts, laid.tempo_map, openings[:-1])
-    accents = np.zeros(len(laid.bar_lengths))
+    grid = _plan_beat_grid(beat_grid.PlanConstraints(cuts, duration, tempo, beats_per_bar, steadiness))
+    bar_lines = np.concatenate([[0], np.cumsum(grid.bar_lengths)])  # beats; the last one is the end
+    hits, missed = _match_cuts(cuts, grid.tempo_map, bar_lines[:-1])
+    accents = np.zeros(len(grid.bar_lengths))
     for hit in hits:
         if hit.downbeat:
-            bar = int(np.searchsorted(openings, hit.beat))
+            bar = int(np.searchsorted(bar_lines, hit.beat))
             accents[bar] = max(accents[bar], hit.strength)
-    moved = form.measure_bar_energy(features, cuts, np.minimum(laid.tempo_map.beat_to_time(openings), duration))
-    parts = form.choose_form(accents, moved, seed)
-    energy = form.shape_energy(parts, moved)
-    section = np.repeat(np.arange(len(parts)), [part.last - part.first for part in parts])
-    bars = tuple(Bar(*map(int, row)) for row in zip(openings, laid.bar_lengths, section, strict=False))
-    return Plan(duration, tempo, laid.tempo_map, bars, _form_sections(parts, energy), hits, energy, missed)
+    edges = np.minimum(grid.tempo_map.beat_to_time(bar_lines), duration)
+    measured_energy = form.measure_bar_energy(features, cuts, edges)
+    sections = form.choose_form(accents, measured_energy, seed)
+    energy = form.shape_energy(sections, measured_energy)
+    section_of_bar = np.repeat(np.arange(len(sections)), [section.last - section.first for section in sections])
+    bars = tuple(Bar(*map(int, row)) for row in zip(bar_lines[:-1], grid.bar_lengths, section_of_bar, strict=True))
+    return Plan(duration, tempo, grid.tempo_map, bars, _form_sections(sections, energy), hits, energy, missed)
 
 
 def plan_for_style(style: Style, features: VisualFeatures, duration: float, tags: Tags, seed: int) -> Plan:
-    """The plan of a piece in `style`, at the tempo that the tags name or that is usual in it."""
+    """Plan a piece in `style`, at the tags' tempo or else the style's usual one."""
     tempo = tags.tempo or style.tempo[1]
     return plan_piece(features, duration, tempo, seed, beats_per_bar=style.beats_per_bar, steadiness=style.steadiness)
 
 
-def _plan_smooth_tempo(brief: beat_grid.PlanConstraints) -> beat_grid.BarGrid:
-    return tempo_smoothing.smooth_tempo(brief, variable_tempo.plan_variable_tempo(brief))
+def _plan_beat_grid(constraints: beat_grid.PlanConstraints) -> beat_grid.BarGrid:
+    if constraints.is_too_short:
+        return beat_grid.final_chord_grid(constraints)
+    if constraints.steadiness == 1:
+        return constant_tempo.plan_constant_tempo(constraints)
+    return tempo_smoothing.smooth_tempo(constraints, variable_tempo.plan_variable_tempo(constraints))
 
 
-def _form_sections(parts: Sequence[form.SectionBounds], energy: Floats) -> tuple[FormSection, ...]:
-    names = [part.name for part in parts]
+def section_label(section: FormSection) -> str:
+    """Return a section's name for readers: A, then A2 where it returns."""
+    return f"{section.name}{section.variant + 1 if section.variant else ''}"
+
+
+def _form_sections(sections: Sequence[form.SectionBounds], energy: Floats) -> tuple[FormSection, ...]:
+    names = [section.name for section in sections]
     return tuple(
         FormSection(name, names[:index].count(name), first, last, float(energy[first:last].mean()))
-        for index, (name, first, last) in enumerate(parts)
+        for index, (name, first, last) in enumerate(sections)
     )
 
 
 def _match_cuts(
     cuts: Sequence[Cut], tempo_map: TempoMap, downbeats: NDArray[np.integer]
 ) -> tuple[tuple[Hit, ...], tuple[Cut, ...]]:
-    """The cuts that meet a beat up to the last downbeat, and those that do not."""
+    """Return the cuts on a beat up to the last downbeat, and the others."""
     hits, missed = [], []
     for cut in cuts:
         beat = int(np.clip(np.rint(tempo_map.time_to_beat(cut.time)), 0, downbeats[-1]))
@@ -165,7 +167,7 @@ def _match_cuts(
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
-    """What the plan reached, as plain values for the sidecar; `alignment` is that of `metrics.rhythm`."""
+    """Return the plan as plain values for the sidecar; `alignment` is `analysis.cut_alignment`'s."""
     from v2m.analysis.cut_alignment import cut_alignment
 
     beats = np.diff(plan.tempo_map.beats)
@@ -179,7 +181,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "tempo_range": [round(min(tempi), 2), round(max(tempi), 2)],
         "bars": len(plan.bars),
         "irregular_bars": sum(count != regular for count in counts),
-        "form": [f"{passage.name}{passage.variant + 1 if passage.variant else ''}" for passage in plan.sections],
+        "form": [section_label(section) for section in plan.sections],
         "alignment": cut_alignment(cuts, plan.beats, plan.downbeats, duration=plan.duration).to_dict(),
         "hits": [
             {

@@ -54,7 +54,7 @@ def _nan(_: Any, state: dict[str, Any]) -> None:
 FAULTS: dict[str, tuple[Callable[..., None], str]] = {
     "another class": (_class("os.system", "touch ran"), "asks for 'os.system' and is refused"),
     "another model": (lambda about, _: about.update(kwargs='{"channels": 9}'), "not the weights of the Demucs"),
-    "a model that cannot be": (lambda about, _: about.update(kwargs='{"depth": "x"}'), "describes a model that cannot"),
+    "a model that cannot be": (lambda about, _: about.update(kwargs='{"depth": "x"}'), "describes an impossible model"),
     "no arguments": (lambda about, _: about.pop("args"), "is no Demucs"),
     "arguments that are no JSON": (lambda about, _: about.update(args="{"), "is no Demucs"),
     "a fraction by nothing": (
@@ -63,7 +63,7 @@ FAULTS: dict[str, tuple[Callable[..., None], str]] = {
     ),
     "quantized": (lambda about, _: about.update(structure="{}"), "holds quantized weights"),
     "no numbers": (_nan, "infinite or no numbers"),
-    "no voice": (_sources(["drums", "bass", "other", "noise"]), "and no voice"),
+    "no voice": (_sources(["drums", "bass", "other", "noise"]), "but no vocals in stereo"),
     "a tensor too few": (lambda _, state: state.pop(next(iter(state))), "1 missing"),
 }
 

@@ -30,13 +30,13 @@ NEEDED = ["*.json", "*.safetensors|*.bin"]
 CLIENT = """
 import json, sys
 from v2m.core import errors
-from v2m.pretrained.weights import digests, fetch
+from v2m.pretrained.weights import fetch, sha256_files
 for name, files in json.loads(sys.argv[1]):
     try:
-        got = fetch(name, files, license="MIT", size=12_400_000_000)
-        row = [str(got.folder), got.revision, got.license, digests(got.folder)]
+        got = fetch(name, files, license="MIT", download_size=12_400_000_000)
+        row = [str(got.folder), got.revision, got.license, sha256_files(got.folder)]
     except Exception as error:
-        row = [errors.exit_code(error), errors.describe(error)]
+        row = [errors.exit_code(error), errors.format_error(error)]
     print(json.dumps(row))
 """
 

@@ -29,7 +29,7 @@ class InMemoryGenerator:
 
     Raises:
         UsageError: The windows do not suit the model, or it neither sees nor reads.
-        MissingError: A frozen part of the model is missing, broken, or another's.
+        DependencyError: A frozen part of the model is missing, broken, or another's.
     """
 
     steers = frozenset()

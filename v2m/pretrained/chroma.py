@@ -1,6 +1,6 @@
-"""A melody as MusicGen-melody hears it: of each short stretch of sound, which of the twelve pitch classes is strongest.
+"""Chroma features for MusicGen-melody: the strongest pitch class of each frame, one-hot.
 
-Copet et al., "Simple and Controllable Music Generation" (2023), section 2.3. transformers has the transform.
+Copet et al., "Simple and Controllable Music Generation" (2023), section 2.3. The transform is that of transformers.
 
 B batch, F frames of chroma, P pitch classes (12, C first).
 """
@@ -23,10 +23,12 @@ EXTRACTOR_TYPE = "MusicgenMelodyFeatureExtractor"
 
 
 class Chroma:
-    """The transform. `frames` (235) are as many as the models were trained on: 30 s at 32 kHz, one every 4096 samples.
+    """Chroma extractor.
 
-    All of the sound is heard, and under a loud bass the bass: the authors first leave out bass and drums, as
-    `v2m.generators.musicgen.melody` does. A tune by itself comes out the same.
+    `num_frames` (235) is the training length: 30 s at 32 kHz, a frame every 4096 samples.
+
+    The whole sound counts, so under a loud bass the bass wins: audiocraft removes bass and drums first, as
+    `v2m.generators.musicgen.melody` does. A tune by itself gives the same either way.
     """
 
     def __init__(self, extractor: MusicgenMelodyFeatureExtractor) -> None:
@@ -37,46 +39,43 @@ class Chroma:
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Chroma:
-        """With the settings of the folder's preprocessor_config.json; with the published ones where it has none.
+        """Build the transform from the folder's preprocessor_config.json, or from the published settings.
 
         Raises:
-            MissingError: The file is broken, or holds settings that make no such transform.
+            DependencyError: The file is broken, or its settings make no such transform.
         """
         if folder is None or not (folder / CONFIG_FILE).is_file():
             return cls(MusicgenMelodyFeatureExtractor())
-        settings = read_json(folder / CONFIG_FILE)
-        if (
-            settings.get("feature_extractor_type") != EXTRACTOR_TYPE
-        ):  # a codec's, which stands beside models without melody
+        config = read_json(folder / CONFIG_FILE)
+        if config.get("feature_extractor_type") != EXTRACTOR_TYPE:  # a codec's, beside models without melody
             return cls(MusicgenMelodyFeatureExtractor())
         names = ("feature_size", "sampling_rate", "hop_length", "chunk_length", "n_fft", "num_chroma")
         try:
-            chosen = {name: settings[name] for name in names if name in settings}
-            return cls(MusicgenMelodyFeatureExtractor(**chosen))
+            return cls(MusicgenMelodyFeatureExtractor(**{name: config[name] for name in names if name in config}))
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-            said = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             raise DependencyError(
-                f"{str(folder / CONFIG_FILE)!r} makes no chroma ({said}): download it again"
+                f"{str(folder / CONFIG_FILE)!r} makes no chroma ({reason}): download it again"
             ) from error
 
     @torch.inference_mode()
     def extract(self, *melodies: Audio) -> Tensor:
-        """(B, `frames`, P) float32, one 1 in each frame: of sounds of any rate and any channels.
+        """Chroma (B, `num_frames`, P) float32, one-hot per frame, of sounds of any rate and any channels.
 
-        30 s are heard; a shorter sound begins anew until they are full, as in transformers. A silent frame gives the
+        The first 30 s count; a shorter sound is repeated to fill them, as in transformers. A silent frame gives the
         first class, since none is stronger.
         """
         assert melodies, "there is no melody"
-        return torch.stack([self._extract_one(each) for each in melodies])
+        return torch.stack([self._extract_one(melody) for melody in melodies])
 
     def null(self, batch_size: int = 1) -> Tensor:
-        """(B, `frames`, P) that stands for no melody: the first class throughout, as of silence, as in transformers."""
-        found = torch.zeros(batch_size, self.num_frames, self.num_classes)
-        found[..., 0] = 1
-        return found
+        """Chroma (B, `num_frames`, P) for "no melody": the first class throughout, as for silence."""
+        chroma = torch.zeros(batch_size, self.num_frames, self.num_classes)
+        chroma[..., 0] = 1
+        return chroma
 
     def _extract_one(self, melody: Audio) -> Tensor:
         assert len(melody) > 0, "the melody has no samples"
-        mono: Any = torch.from_numpy(melody.samples.mean(axis=0))  # a tensor it resamples itself
-        found = self._extractor(mono, sampling_rate=melody.sample_rate, return_tensors="pt")["input_features"][0]
-        return found.repeat(-(-self.num_frames // len(found)), 1)[: self.num_frames]
+        mono: Any = torch.from_numpy(melody.samples.mean(axis=0))  # of a tensor, the extractor resamples it itself
+        chroma = self._extractor(mono, sampling_rate=melody.sample_rate, return_tensors="pt")["input_features"][0]
+        return chroma.repeat(-(-self.num_frames // len(chroma)), 1)[: self.num_frames]

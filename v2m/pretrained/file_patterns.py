@@ -1,4 +1,15 @@
-"""What a folder of weights holds: the files that patterns ask for, its license, its revision."""
+"""File patterns of a weights folder or a hub repository, and the license and revision of a folder.
+
+A loader lists the files it needs as patterns; nothing else is downloaded. Each pattern is a shell pattern over the
+path relative to the folder, with "/" between, plus three marks:
+
+* "config.json", "*.safetensors": every file that matches; one must.
+* "tokenizer/": every file below that folder.
+* "model.safetensors|pytorch_model.bin": alternatives; every file that matches the first one with any match.
+* "preprocessor_config.json|": optional, an alternative that matches nothing.
+
+Files in hidden folders (`.cache/…`) never match. Shards that a matched `*.index.json` lists are needed too.
+"""
 
 from __future__ import annotations
 
@@ -15,45 +26,44 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def checkpoint_folders() -> list[Path]:
-    """Where weights may have been put by hand: $V2M_CHECKPOINTS, or `checkpoints/` here and beside the package."""
-    given = os.environ.get("V2M_CHECKPOINTS")
-    if given:
-        return [Path(given).expanduser()]
+    """Folders for weights placed by hand: $V2M_CHECKPOINTS, or `checkpoints/` here and beside the package."""
+    folder = os.environ.get("V2M_CHECKPOINTS")
+    if folder:
+        return [Path(folder).expanduser()]
     return list(dict.fromkeys([Path.cwd() / "checkpoints", Path(__file__).parents[2] / "checkpoints"]))
 
 
 def list_files(folder: Path) -> list[str]:
-    """Names of all files below, relative, with "/" between; nothing of hidden folders."""
+    """Names of all files below `folder`, relative, with "/" between; hidden folders are left out."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if not _is_hidden(name))
 
 
 def match_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Those of `names` that the patterns `files` ask for; of alternatives, "a|b", the first that matches any; "a|"
-    is done without where there is no a."""
+    """The `names` that `patterns` need, in their order (see the module for the patterns)."""
     names = [name for name in names if not _is_hidden(name)]
-    wanted: set[str] = set()
+    needed: set[str] = set()
     for pattern in patterns:
-        matches = ([name for name in names if _matches(name, each)] for each in pattern.split("|"))
-        wanted |= set(next((each for each in matches if each), []))
-    return [name for name in names if name in wanted]
+        matches = ([name for name in names if _matches(name, choice)] for choice in pattern.split("|"))
+        needed |= set(next(filter(None, matches), []))
+    return [name for name in names if name in needed]
 
 
 def unmatched(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The patterns that no name matches."""
+    """The patterns that no name matches, those that end in "|" aside."""
     names = list(names)
     return [pattern for pattern in patterns if not pattern.endswith("|") and not match_files(names, [pattern])]
 
 
 def missing_files(folder: Path, patterns: Sequence[str]) -> list[str]:
-    """What is needed and not in `folder`: patterns that no file matches, and shards that an index lists."""
-    here = list_files(folder)
-    listed = {shard for name in here if name.endswith(".index.json") for shard in _listed_shards(folder, name)}
-    return unmatched(here, patterns) + match_files(sorted(listed - set(here)), _resolve_alternatives(here, patterns))
+    """Patterns that no file in `folder` matches, and needed shards that an index lists and `folder` lacks."""
+    names = list_files(folder)
+    shards = {shard for name in names if name.endswith(".index.json") for shard in _listed_shards(folder, name)}
+    return unmatched(names, patterns) + match_files(sorted(shards - set(names)), _resolve_alternatives(names, patterns))
 
 
 def card_license(folder: Path) -> str | None:
-    """The license that the model card (README.md) names in its front matter, or None."""
+    """The license in the front matter of the folder's model card (README.md), or None."""
     import yaml
 
     try:
@@ -76,7 +86,7 @@ def license_name(card: dict[str, Any]) -> str | None:
 
 
 def folder_revision(folder: Path) -> str | None:
-    """The hub's commit that a folder holds, or None: a snapshot's name says it, or the notes of `hf download`."""
+    """The hub commit of a folder, by its snapshot name or the notes of `hf download`, or None."""
     resolved = folder.resolve()
     if resolved.parent.name == "snapshots" and COMMIT.fullmatch(resolved.name):
         return resolved.name
@@ -84,8 +94,8 @@ def folder_revision(folder: Path) -> str | None:
     for note in (folder / ".cache" / "huggingface" / "download").rglob("*.metadata"):
         with suppress(OSError, ValueError):
             commits.add(note.read_text(encoding="utf-8").partition("\n")[0].strip())
-    only = commits.pop() if len(commits) == 1 else ""
-    return only if COMMIT.fullmatch(only) else None
+    commit = commits.pop() if len(commits) == 1 else ""
+    return commit if COMMIT.fullmatch(commit) else None
 
 
 def _is_hidden(name: str) -> bool:
@@ -97,16 +107,16 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _resolve_alternatives(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """The patterns with their alternatives decided by what is here: weights in two formats need to be whole in one."""
+    """The alternative of each pattern that `names` has: weights must be complete in one format only."""
     return [
-        next((each for each in pattern.split("|") if match_files(names, [each])), pattern.partition("|")[0])
+        next((choice for choice in pattern.split("|") if match_files(names, [choice])), pattern.partition("|")[0])
         for pattern in patterns
     ]
 
 
 def _listed_shards(folder: Path, index: str) -> list[str]:
-    """The files that an index lists, by their names in `folder`; nothing of a wrong index: reading it tells more."""
+    """Files that an index lists, relative to `folder`; none of a broken index, which its reader reports."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        homes = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
-        return [(PurePosixPath(index).parent / str(shard)).as_posix() for shard in homes.values()]
+        shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
+        return [(PurePosixPath(index).parent / str(shard)).as_posix() for shard in shards.values()]
     return []

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what of a repository is in its cache, and the download with what must be said before it."""
+"""The Hugging Face hub: snapshots in its cache, downloads announced with size and license, uploads."""
 
 from __future__ import annotations
 
@@ -23,72 +23,72 @@ from v2m.pretrained.file_patterns import (
     unmatched,
 )
 
-MODEL_CARD = "README.md"  # taken along where there is one: it names the license
-MAX_ATTEMPTS = 3  # each keeps the files that are complete; cuts within a file are the hub's own to mend
+MODEL_CARD = "README.md"  # fetched where there is one: it names the license
+MAX_ATTEMPTS = 3  # each keeps the files that are complete; huggingface_hub itself resumes within a file
 UNWRITABLE_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 def find_cached(repo: str, revision: str, patterns: Sequence[str]) -> Path | None:
-    """The snapshot in the hub's cache, if it holds every file that is needed; the network is not asked."""
-    home = _cache_dir(repo)
+    """The snapshot in the hub's cache if it holds every needed file, else None; no network access."""
+    repo_dir = _cache_dir(repo)
     commit = revision
     if not COMMIT.fullmatch(revision):
         try:
-            commit = (home / "refs" / revision).read_text(encoding="utf-8").strip()
+            commit = (repo_dir / "refs" / revision).read_text(encoding="utf-8").strip()
         except OSError:
             return None
-    folder = home / "snapshots" / commit
+    folder = repo_dir / "snapshots" / commit
     if not commit or not folder.is_dir() or missing_files(folder, patterns):
         return None
-    try:  # an interrupted download: some files that match a pattern are there, others are not
-        tree = [each.path for each in get_cached_repo_tree(repo, revision=commit)]
+    try:  # after an interrupted download some files that match a pattern are there, others are not
+        tree = [entry.path for entry in get_cached_repo_tree(repo, revision=commit)]
     except errors.CachedRepoTreeNotFoundError:
-        return folder  # put there by a program that fetches file by file
+        return folder  # left by a program that fetches file by file
     return folder if set(match_files(tree, patterns)) <= set(list_files(folder)) else None
 
 
 def download(
     repo: str, revision: str, patterns: Sequence[str], *, license: str | None = None, download_size: int | None = None
 ) -> Path:
-    """The snapshot, fetched from the hub but for the files that are here already; one line on stderr says what comes.
+    """Download the snapshot, except files that are here already; one line on stderr announces it.
 
     Raises:
-        MissingError: It cannot be fetched; says why, how large it is and where to put it.
-        NoRoomError: The disk has no room for it.
+        DependencyError: It cannot be fetched; says why, how large it is and where to put it.
+        DiskFullError: The disk has no room for it.
     """
     try:
         names, download_size = _announce_download(repo, revision, patterns, license)
-        patterns = [escape(name) for name in names]
+        escaped = [escape(name) for name in names]
         for _ in range(MAX_ATTEMPTS - 1):
             try:
-                return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+                return Path(snapshot_download(repo, revision=revision, allow_patterns=escaped))
             except Exception as error:
                 if not _is_network_error(error):
                     raise
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=escaped))
     except (DependencyError, DiskFullError, MemoryError):
         raise
-    except Exception as error:  # whatever the transport raises: none of it is a bug of the caller
+    except Exception as error:  # of any kind the transport raises: none of it is a bug of the caller
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise _disk_full_error(repo, download_size, "the disk is full") from error
+        reason = _explain_failure(error, repo, revision)
         where = f"or put its files into {checkpoint_folders()[0] / Path(repo).name}, or give the folder that has them"
         raise DependencyError(
-            f"weights {repo}{_size_suffix(download_size)} cannot be fetched: {_explain_failure(error, repo, revision)}; {where}",
-            repo,
+            f"weights {repo}{_size_suffix(download_size)} cannot be fetched: {reason}; {where}", repo
         ) from error
 
 
 def upload(folder: Path, repo: str, *, private: bool = False) -> str:
-    """Puts all of `folder` into `repo` in one commit; makes it, `private` or not, if it is not there. Its address.
+    """Upload `folder` to `repo` in one commit, creating it (`private` or not) if needed; return its URL.
 
     Raises:
-        MissingError: It cannot be put there; says why.
+        DependencyError: The upload failed; says why.
     """
     try:
         api = HfApi()
-        made = api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Uploaded by v2m")
-        return str(made)
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Uploaded by v2m")
+        return str(url)
     except MemoryError:
         raise
     except Exception as error:  # as in download
@@ -96,9 +96,9 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
 
 
 def _announce_download(repo: str, revision: str, patterns: Sequence[str], license: str | None) -> tuple[list[str], int]:
-    """Names of the files to fetch and the bytes of all that are needed, said on stderr; refuses what has no room."""
+    """Announce a download on stderr and check the disk's room; return the files' names and total bytes."""
     info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
+    sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
     absent = unmatched(sizes, patterns)
     if absent:
         raise DependencyError(
@@ -107,46 +107,47 @@ def _announce_download(repo: str, revision: str, patterns: Sequence[str], licens
     names = match_files(sizes, [*patterns, MODEL_CARD])
     size = sum(sizes[name] for name in names)
     folder = _cache_dir(repo) / "snapshots" / str(info.sha)
-    left = sum(sizes[name] for name in names if not (folder / name).is_file())
+    remaining = sum(sizes[name] for name in names if not (folder / name).is_file())
     card = info.card_data.to_dict() if info.card_data else {}
     terms = license_name(card) or license or "not stated: see its page"
-    rest = "" if left == size else f", {_format_bytes(left)} of it still to come"
+    remaining_note = "" if remaining == size else f", {_format_bytes(remaining)} of it still to come"
     cache = Path(constants.HF_HUB_CACHE)
-    tqdm.write(f"fetching {repo}{_size_suffix(size)}{rest}; license: {terms}; into {cache}", file=sys.stderr)
-    free = shutil.disk_usage(next(each for each in (cache.absolute(), *cache.absolute().parents) if each.exists())).free
-    if free < left:
-        raise _disk_full_error(repo, left, f"only {_format_bytes(free)} are free")
+    tqdm.write(f"fetching {repo}{_size_suffix(size)}{remaining_note}; license: {terms}; into {cache}", file=sys.stderr)
+    existing = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < remaining:
+        raise _disk_full_error(repo, remaining, f"only {_format_bytes(free)} are free")
     return names, size
 
 
 def _explain_failure(error: BaseException, repo: str, revision: str) -> str:
-    """Why the hub gave nothing, and what to do about it."""
-    place = constants.ENDPOINT
-    kinds = {
-        errors.GatedRepoError: f"its license must be accepted first: do so at {place}/{repo}, then `hf auth login`",
+    """Reason why the hub refused or failed, and the cure."""
+    endpoint = constants.ENDPOINT
+    reasons = {
+        errors.GatedRepoError: f"its license must be accepted first: do so at {endpoint}/{repo}, then `hf auth login`",
         errors.RevisionNotFoundError: f"it has no revision {revision!r}",
-        errors.RepositoryNotFoundError: f"{place} has no such repository, or it is private (then `hf auth login`)",
+        errors.RepositoryNotFoundError: f"{endpoint} has no such repository, or it is private (then `hf auth login`)",
         errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set and they are not, or not all, in the hub's cache",
     }
-    known = next((said for kind, said in kinds.items() if isinstance(error, kind)), None)
-    if known is not None:
-        return known
+    reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
+    if reason is not None:
+        return reason
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         return _explain_failure(error.__cause__, repo, revision)
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         cure = "`hf auth login` with a token that may read it" if status in {401, 403} else "try again later"
-        return f"{place} answered {status}: {cure}"
-    said = " ".join(str(error).split())[:160] or type(error).__name__
+        return f"{endpoint} answered {status}: {cure}"
+    message = " ".join(str(error).split())[:160] or type(error).__name__
     if _is_network_error(error):
-        return f"{place} cannot be reached ({said}): check the network; files that are complete are kept"
+        return f"{endpoint} cannot be reached ({message}): check the network; files that are complete are kept"
     if isinstance(error, OSError) and error.errno in UNWRITABLE_ERRNOS:
         return f"{constants.HF_HUB_CACHE} cannot be written to: set HF_HOME to a folder that can"
-    return f"{type(error).__name__}: {said}"
+    return f"{type(error).__name__}: {message}"
 
 
 def _is_network_error(error: BaseException | None) -> bool:
-    """Whether the connection failed, rather than the hub refused."""
+    """True where the connection failed, rather than the hub refused."""
     if isinstance(error, errors.LocalEntryNotFoundError):
         return _is_network_error(error.__cause__)
     if isinstance(error, (errors.HfHubHTTPError, errors.OfflineModeIsEnabled)):
@@ -159,9 +160,9 @@ def _cache_dir(repo: str) -> Path:
 
 
 def _disk_full_error(repo: str, size: int | None, state: str) -> DiskFullError:
-    what = "the files" if size is None else _format_bytes(size)
+    amount = "the files" if size is None else _format_bytes(size)
     cure = "free some room, or set HF_HOME to a folder on another disk"
-    return DiskFullError(f"{what} of {repo} are to go into {constants.HF_HUB_CACHE}, but {state}: {cure}")
+    return DiskFullError(f"{amount} of {repo} are to go into {constants.HF_HUB_CACHE}, but {state}: {cure}")
 
 
 def _size_suffix(size: int | None) -> str:
@@ -169,7 +170,7 @@ def _size_suffix(size: int | None) -> str:
 
 
 def _format_bytes(size: int) -> str:
-    """Bytes as people read them: 12.4 GB, 1.8 MB."""
+    """Bytes in decimal units: 12.4 GB, 1.8 MB."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
             return f"{size / scale:.1f} {unit}"

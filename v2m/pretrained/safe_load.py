@@ -1,4 +1,4 @@
-"""Checkpoint files, opened so that a wrong or hostile one gives one line and runs nothing."""
+"""Safe reading of checkpoint files: a broken or hostile file gives a one-line error and runs no code."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from v2m.core.errors import DependencyError, is_out_of_memory
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-MAX_NAMES = 3  # names of parameters in one line
+MAX_NAMES = 3  # parameter names per error message
 
 
 def _empty_ordered_dict(*_: object) -> collections.OrderedDict[Any, Any]:
-    """Stands for a defaultdict, which torch's restricted unpickler makes but does not fill."""
+    """Stand-in for a defaultdict, which torch's restricted unpickler creates but does not fill."""
     return collections.OrderedDict()
 
 
-# What training code leaves beside the tensors: numbers and arrays of numpy, counters. None of it can run anything.
+# Types that training code saves beside the tensors: numpy numbers and arrays, counters. None of them can run code.
 SAFE_GLOBALS = [
     *((np.float64().__reduce__()[0], f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")),
     *((np.zeros(0).__reduce__()[0], f"{core}.multiarray._reconstruct") for core in ("numpy.core", "numpy._core")),
@@ -44,12 +44,12 @@ SAFE_GLOBALS = [
 
 
 def read_state_dict(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
+    """State dict of a folder's `model.safetensors`, or of the shards in `model.safetensors.index.json`.
 
-    They are mapped into memory, not read. A folder without either may hold `pytorch_model.bin`, or its shards.
+    The tensors are mapped into memory, not read. A folder without either may hold `pytorch_model.bin`, or its shards.
 
     Raises:
-        MissingError: A file is missing, truncated or not what its name says; it is named.
+        DependencyError: A file is missing, truncated or not of the format its name says; names the file.
     """
     if (folder / SAFETENSORS).is_file():
         return _read_safetensors(folder / SAFETENSORS)
@@ -63,18 +63,21 @@ def read_state_dict(folder: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
-    """The contents of a PyTorch pickle, mapped into memory if it can be: it may hold tensors, plain values and the
-    classes that are `allowed`, nothing else.
+    """Read the dictionary in a PyTorch pickle, mapped into memory where the format allows it.
+
+    Args:
+        path: The file.
+        allowed: Classes it may hold besides tensors and plain values.
 
     Raises:
-        MissingError: The file is missing, truncated, no PyTorch file, no dictionary, or holds code (which is not run).
+        DependencyError: The file is missing, truncated, no PyTorch file, no dictionary, or holds code (never run).
     """
     _check_file(path)
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
     try:
         with torch.serialization.safe_globals([*SAFE_GLOBALS, *allowed]):
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            payload = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise DependencyError(_unpickling_message(path, str(error))) from error
     except Exception as error:
@@ -83,99 +86,97 @@ def read_pickle(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
         raise DependencyError(
             _broken_file_message(path, "PyTorch", error)
         ) from error  # of any kind: the file decides which
-    if not isinstance(found, dict):
-        raise DependencyError(f"{str(path)!r} holds a {type(found).__name__}, not the dictionary of a checkpoint")
-    return found
+    if not isinstance(payload, dict):
+        raise DependencyError(f"{str(path)!r} holds a {type(payload).__name__}, not the dictionary of a checkpoint")
+    return payload
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a PyTorch pickle that is a plain state dict.
+    """Read a PyTorch pickle that is a plain state dict.
 
     Raises:
-        MissingError: As in `pickled`; or something else than tensors by name is in it.
+        DependencyError: As in `read_pickle`; or it holds values that are no tensors.
     """
-    found = read_pickle(path)
-    strange = [name for name, value in found.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise DependencyError(
-            f"{str(path)!r} is no plain state dict: {_truncate_list(map(str, strange))} are no tensors"
-        )
-    return found
+    state = read_pickle(path)
+    non_tensors = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if non_tensors:
+        raise DependencyError(f"{str(path)!r} is no plain state dict: {_truncate_list(non_tensors)} are no tensors")
+    return state
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
-        MissingError: The file is missing, or holds no JSON object.
+        DependencyError: The file is missing, or holds no JSON object.
     """
     _check_file(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        payload = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too
         raise DependencyError(
             f"{str(path)!r} is not JSON ({' '.join(str(error).split())}): download it again"
         ) from error
-    if not isinstance(found, dict):
-        raise DependencyError(f"{str(path)!r} holds a JSON {type(found).__name__}, not an object")
-    return found
+    if not isinstance(payload, dict):
+        raise DependencyError(f"{str(path)!r} holds a JSON {type(payload).__name__}, not an object")
+    return payload
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
-        MissingError: The file is missing, or holds something else.
+        DependencyError: The file is missing, or holds no mapping.
     """
     _check_file(path)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        payload = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise DependencyError(
             f"{str(path)!r} is not YAML ({' '.join(str(error).split())}): download it again"
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(payload, dict):
         raise DependencyError(f"{str(path)!r} holds no settings: download it again")
-    return found
+    return payload
 
 
 def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], description: str) -> None:
-    """Says in one line how `state` differs from the names and shapes that `what` has.
+    """Check names and shapes of `state` against `expected`; `description` names the model in errors.
 
     Raises:
-        MissingError: Names are missing or unknown, or shapes differ.
+        DependencyError: Names are missing or unknown, or shapes differ; one line says which.
     """
     missing = [name for name in expected if name not in state]
     unknown = [name for name in state if name not in expected]
-    other = [
+    misshapen = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
         for name, shape in expected.items()
         if name in state and tuple(state[name].shape) != tuple(shape)
     ]
-    parts = (("missing", missing), ("unknown", unknown), ("of another shape", other))
-    problems = [f"{len(names)} {word}: {_truncate_list(names)}" for word, names in parts if names]
+    groups = (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
+    problems = [f"{len(names)} {word}: {_truncate_list(names)}" for word, names in groups if names]
     if problems:
         raise DependencyError(f"these are not the weights of {description}: {'; '.join(problems)}")
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], description: str, *, assign: bool = False) -> None:
-    """Loads `state`, which must have every parameter and buffer of `module` and nothing else.
+    """Load `state`, which must hold exactly the parameters and buffers of `module`.
 
-    With `assign` the module takes the tensors themselves, with their dtype and device, and copies nothing.
+    With `assign` the module takes over the tensors themselves, with their dtype and device, without a copy.
 
     Raises:
-        MissingError: Names or shapes differ; nothing has been loaded then.
+        DependencyError: Names or shapes differ; nothing has been loaded.
     """
     check_keys(state, {name: value.shape for name, value in module.state_dict().items()}, description)
     module.load_state_dict(state, assign=assign)
 
 
 def check_finite(state: Mapping[str, Tensor], description: str) -> None:
-    """Raises MissingError, naming them, where weights of `what` are infinite or no numbers."""
-    wrong = [name for name, value in state.items() if value.is_floating_point() and not _is_finite(value)]
-    if wrong:
+    """Raise DependencyError, naming them, where weights of `description` are infinite or NaN."""
+    names = [name for name, value in state.items() if value.is_floating_point() and not _is_finite(value)]
+    if names:
         raise DependencyError(
-            f"{description} holds weights that are infinite or no numbers: {_truncate_list(wrong)}; fetch it again"
+            f"{description} holds weights that are infinite or no numbers: {_truncate_list(names)}; fetch it again"
         )
 
 
@@ -200,25 +201,25 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
-    homes = read_json(index).get("weight_map")
-    if not isinstance(homes, dict) or not homes or not all(isinstance(name, str) for name in homes.values()):
+    shard_of = read_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
         raise DependencyError(f"{str(index)!r} lists no shards (no weight_map)")
     read = _read_safetensors if index.name == SAFETENSORS_INDEX else read_tensors
     state: dict[str, Tensor] = {}
-    for name in sorted(set(homes.values())):
-        # by its name alone: in the hub's cache every shard is a link that leads out of the folder
+    for name in sorted(set(shard_of.values())):
+        # checked by name, not resolved: in the hub's cache every shard is a link that leads out of the folder
         inner = PurePosixPath(name)
         if inner.is_absolute() or ".." in inner.parts or "\\" in name or ":" in name:
             raise DependencyError(f"{str(index)!r} names a shard outside its folder and is refused: {name!r}")
         state |= read(index.parent / inner)
-    absent = [name for name in homes if name not in state]
+    absent = [name for name in shard_of if name not in state]
     if absent:
         raise DependencyError(f"{str(index)!r} lists tensors that its shards do not hold: {_truncate_list(absent)}")
     return state
 
 
 def _check_file(path: Path) -> None:
-    """Refuses what is no checkpoint file at all, by its first bytes, with the likely reason."""
+    """Refuse a file that is no checkpoint by its first bytes, with the likely reason."""
     try:
         if not path.is_file():
             kind = "is a folder, not a file" if path.is_dir() else "is missing"
@@ -236,20 +237,21 @@ def _check_file(path: Path) -> None:
 
 
 def _broken_file_message(path: Path, file_format: str, error: Exception) -> str:
-    said = " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__
-    return f"{str(path)!r} is truncated or no {file_format} file ({said}): download it again"
+    reason = " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__
+    return f"{str(path)!r} is truncated or no {file_format} file ({reason}): download it again"
 
 
 def _unpickling_message(path: Path, message: str) -> str:
-    """Why torch's restricted unpickler gave up: code in the file, or a file that is no pickle."""
+    """Reason why torch's restricted unpickler gave up: code in the file, or a file that is no pickle."""
     code = re.search(r"GLOBAL (\S+)", message)
     if code:
         return f"{str(path)!r} holds code and is refused (nothing was run): it asks for {code[1]}"
-    why = message.partition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
-    return f"{str(path)!r} is truncated or no PyTorch file{f' ({why[:120]})' * bool(why)}: download it again"
+    reason = message.partition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+    detail = f" ({reason[:120]})" if reason else ""
+    return f"{str(path)!r} is truncated or no PyTorch file{detail}: download it again"
 
 
 def _truncate_list(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - MAX_NAMES
-    return ", ".join(listed[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+    names = list(names)
+    excess = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {excess} more" if excess > 0 else "")

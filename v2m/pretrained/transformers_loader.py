@@ -1,4 +1,4 @@
-"""Models in transformers' own format, loaded so that a wrong folder gives one line and nothing stays random."""
+"""Loading of models in transformers' format; no weight stays random, errors take one line."""
 
 from __future__ import annotations
 
@@ -30,65 +30,66 @@ def load_model(
     state: Mapping[str, Tensor] | None = None,
     skip_quantization: Sequence[str] = (),
 ) -> ModelT:
-    """The model in `folder` on `device`, ready to run: attention by PyTorch's own kernels, no gradients.
+    """Load the model in `folder` onto `device`, ready to run: SDPA attention, no gradients.
 
-    Weights keep the checkpoint's type on the CPU, where it decides what fits, and take the device's elsewhere.
+    Weights keep the checkpoint's dtype on the CPU, where memory decides, and take the device's elsewhere.
 
     Args:
         kind: The model's class.
-        folder: Holds config.json and weights (see `files.state_dict`).
-        device: Where it is to run.
-        bits: Makes the weights smaller, while they are loaded.
-        what: Names the model in errors.
-        config: Takes the place of config.json, where that is not in transformers' layout.
-        state: Takes the place of the folder's weights, likewise.
-        whole: Modules that `bits` leaves as they are; none leaves that to transformers.
+        folder: Holds config.json and weights (see `safe_load.read_state_dict`).
+        device: The target device.
+        bits: Quantizes the weights while they are loaded.
+        description: The model's name in errors.
+        config: Replaces config.json where that is not in transformers' layout.
+        state: Replaces the folder's weights, likewise.
+        skip_quantization: Modules that `bits` does not apply to; empty leaves the choice to transformers.
 
     Raises:
-        MissingError: The folder holds another kind of model, or files are missing, broken or do not fit; says which.
+        DependencyError: The folder holds another kind of model, or files are missing, broken or do not fit; says which.
         UsageError: The device has no kernels for `bits`.
     """
     config = read_json(folder / "config.json") if config is None else config
-    found, wanted = config.get("model_type"), getattr(model_class.config_class, "model_type", None)
-    if found != wanted:
+    model_type, expected = config.get("model_type"), getattr(model_class.config_class, "model_type", None)
+    if model_type != expected:
         raise DependencyError(
-            f"{str(folder)!r} is no {description}: its config.json says model_type {found!r}, not {wanted!r}"
+            f"{str(folder)!r} is no {description}: its config.json says model_type {model_type!r}, not {expected!r}"
         )
-    quantized = quantization_config(bits, device)
-    if quantized is not None and skip_quantization:
-        quantized.llm_int8_skip_modules = list(skip_quantization)  # of 4 bits too
+    quantization = quantization_config(bits, device)
+    if quantization is not None and skip_quantization:
+        quantization.llm_int8_skip_modules = list(skip_quantization)  # despite its name for 4 bits too
     state = read_state_dict(folder) if state is None else state
-    stored = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
+    dtype = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
     try:
         with _quiet():
-            made: Any = model_class.from_pretrained(
+            model, info = cast(Any, model_class).from_pretrained(
                 None,
                 config=cast(Any, model_class.config_class).from_dict(dict(config)),
                 state_dict=dict(state),
-                dtype=stored if device.type == "cpu" else choose_dtype(device),
+                dtype=dtype if device.type == "cpu" else choose_dtype(device),
                 attn_implementation="sdpa" if model_class._supports_sdpa else None,  # of which a codec has none
-                quantization_config=quantized,
+                quantization_config=quantization,
                 device_map={"": device} if bits else None,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # told below, by name
+                ignore_mismatched_sizes=True,  # reported below, by name
             )
     except Exception as error:  # of any kind: the files decide which
         if is_out_of_memory(error):
             raise
-        said = " ".join(str(error).split())[:300]
-        raise DependencyError(f"{str(folder)!r} cannot be loaded as {description} ({said}): fetch it again") from error
-    model, told = made
-    _check_loading_info(told, folder, description)
-    if not bits:  # which are placed while they are loaded
+        reason = " ".join(str(error).split())[:300]
+        raise DependencyError(
+            f"{str(folder)!r} cannot be loaded as {description} ({reason}): fetch it again"
+        ) from error
+    _check_loading_info(info, folder, description)
+    if not bits:  # quantized weights are placed while they are loaded
         model.to(device)
     return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(tokenizer_class: Any, folder: Path, files: Sequence[str], description: str) -> Any:
-    """The tokenizer of `what` in `folder`, of transformers' class `kind`, which can read any one of `files`.
+    """Load the tokenizer of `description` from `folder`, which must hold one of `files`.
 
     Raises:
-        MissingError: None of them is there, or what is cannot be read.
+        DependencyError: None of the files is there, or they cannot be read.
     """
     if not any((folder / name).is_file() for name in files):
         raise DependencyError(f"{str(folder)!r} holds no tokenizer of {description}: neither {' nor '.join(files)}")
@@ -96,40 +97,43 @@ def load_tokenizer(tokenizer_class: Any, folder: Path, files: Sequence[str], des
 
 
 def load_processor(processor_class: Any, folder: Path, failure: str) -> Any:
-    """What transformers' class `kind` makes of a folder that holds no weights for it. Raises MissingError: `what`, and
-    why."""
+    """Load a tokenizer or processor, which has no weights, from a folder.
+
+    Raises:
+        DependencyError: It cannot be loaded; `failure` begins the message, the reason follows.
+    """
     try:
         return processor_class.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of any kind: the files decide which
         if is_out_of_memory(error):
             raise
-        said = " ".join(str(error).split())[:200]
-        raise DependencyError(f"{failure} ({said}): fetch it again") from error
+        reason = " ".join(str(error).split())[:200]
+        raise DependencyError(f"{failure} ({reason}): fetch it again") from error
 
 
 def _check_loading_info(info: Mapping[str, Any], folder: Path, description: str) -> None:
-    """Raises MissingError where something stayed random or was left over, as transformers tells."""
+    """Raise DependencyError where weights stayed random or were left over, by transformers' loading info."""
     kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
-    lacking = [f"{len(info[each])} {each.replace('_', ' ')}" for each in kinds if info[each]]
-    if lacking:
-        first = min(_key_name(key) for key in next(info[each] for each in kinds if info[each]))
-        raise DependencyError(f"{str(folder)!r} does not fit {description}: {', '.join(lacking)}, such as {first}")
+    problems = [f"{len(info[kind])} {kind.replace('_', ' ')}" for kind in kinds if info[kind]]
+    if problems:
+        first = min(_key_name(key) for key in next(info[kind] for kind in kinds if info[kind]))
+        raise DependencyError(f"{str(folder)!r} does not fit {description}: {', '.join(problems)}, such as {first}")
 
 
 def _key_name(key: Any) -> str:
-    """Of a parameter, or of (parameter, shape in the file, shape in the model)."""
+    """Name of a parameter, or of (parameter, shape in the file, shape in the model)."""
     return key if isinstance(key, str) else f"{key[0]} {tuple(key[1])} instead of {tuple(key[2])}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and its report, which know nothing of what is shown here."""
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    """Silence transformers' progress bar and report, which would interleave with the bars of this program."""
+    bar_enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        if shown:
+        if bar_enabled:
             logging.enable_progress_bar()

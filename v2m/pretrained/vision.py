@@ -1,9 +1,9 @@
-"""What a frozen vision model sees in frames: CLIP, SigLIP or DINOv2, in transformers' published format.
+"""Frozen vision encoders: CLIP, SigLIP or DINOv2 towers in transformers' published format.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021); Zhai et al., "Sigmoid
 Loss for Language Image Pre-Training" (2023); Oquab et al., "DINOv2" (2023).
 
-F frames, H height, W width of a frame or of a token, P tokens a frame, S the side of the square that the model sees.
+F frames, H height, W width of a frame, P tokens per frame, D dimension of a token, S side of the square input.
 """
 
 from __future__ import annotations
@@ -28,12 +28,17 @@ Pooling = Literal["all", "grid"]
 Aspect = Literal["squash", "crop", "pad"]
 POOL_GRID = 2  # rows and columns of means
 BATCH_SIZE = 32  # frames at a time
-_NON_VISION_PREFIXES = ("text_model.", "text_projection.", "visual_projection.", "logit_")  # what is not of the tower
+_NON_VISION_PREFIXES = (
+    "text_model.",
+    "text_projection.",
+    "visual_projection.",
+    "logit_",
+)  # parts of a dual encoder besides the tower
 
 
 @dataclass(frozen=True)
 class _ModelFamily:
-    """A kind of model: `side` is S where its files do not say; `first` tells whether token 0 stands for the frame."""
+    """Model family. `image_size`: S, for files that name none. `has_class_token`: token 0 is the frame's."""
 
     model: type[PreTrainedModel]
     mean: tuple[float, float, float]
@@ -57,10 +62,10 @@ MODEL_FAMILIES = {  # by model_type
 
 
 class FrozenVisionEncoder:
-    """One tower on a device, in float32. `name` tells which tokens it gives: NAME:POOL.
+    """Vision tower on a device, in float32. `name` identifies model and tokens: NAME:POOLING.
 
-    Pool "all" gives the frame's token, where the model has one, and those of all patches, as the last layer leaves them
-    (of CLIP: before its closing norm, as VidMuse reads it). Pool "grid" gives 5: the frame's token, or the mean of all
+    Pooling "all" gives the class token, where the model has one, and all patch tokens of the last layer (of CLIP:
+    before its final norm, as VidMuse reads it). Pooling "grid" gives 5 tokens: the class token, or the mean of all
     patches where there is none, and the means over a grid of 2×2, row by row.
     """
 
@@ -91,29 +96,29 @@ class FrozenVisionEncoder:
         config: Mapping[str, Any] | None = None,
         state: Mapping[str, Tensor] | None = None,
     ) -> FrozenVisionEncoder:
-        """Reads a folder in transformers' layout: the tower alone, or with the model of words that it came with.
+        """Load a folder in transformers' layout: the tower alone, or the dual encoder that it is part of.
 
         Args:
             folder: Holds config.json and weights; mean, deviation and size are those of preprocessor_config.json.
-            device: Where it is to run.
-            name: What it is called in datasets and checkpoints.
-            pool: Which tokens of a frame are given.
-            aspect: How a frame becomes a square: squashed; its middle cropped; or padded with the mean color.
-            config, state: Take the place of the files, of a tower that came inside another model's.
+            device: The target device.
+            name: Its name in datasets and checkpoints.
+            pooling: Tokens of a frame: "all" or "grid".
+            aspect: Conversion of a frame to a square: "squash"; "crop" its middle; or "pad" with the mean color.
+            config, state: Replace the files, for a tower stored inside another model's checkpoint.
 
         Raises:
-            MissingError: The folder holds another kind of model, or files are missing, broken or do not fit.
-            UsageError: There is no such pool or aspect.
+            DependencyError: The folder holds another kind of model, or files are missing, broken or do not fit.
+            UsageError: Unknown pooling or aspect.
         """
         if pooling not in get_args(Pooling) or aspect not in get_args(Aspect):
-            known = f"{' or '.join(get_args(Pooling))}, and {', '.join(get_args(Aspect))}"
-            raise UsageError(f"pool {pooling!r} and aspect {aspect!r} must be of {known}")
+            choices = f"{' or '.join(get_args(Pooling))}, and {', '.join(get_args(Aspect))}"
+            raise UsageError(f"pooling {pooling!r} and aspect {aspect!r} must be of {choices}")
         config = read_json(folder / "config.json") if config is None else config
-        kind = config.get("model_type")
-        family = MODEL_FAMILIES.get(str(kind))
+        model_type = config.get("model_type")
+        family = MODEL_FAMILIES.get(str(model_type))
         if family is None:
             raise DependencyError(
-                f"{str(folder)!r} is no vision model that is known: its config.json says model_type {kind!r}, "
+                f"{str(folder)!r} is no vision model that is known: its config.json says model_type {model_type!r}, "
                 f"not one of {', '.join(MODEL_FAMILIES)}"
             )
         state = _vision_state(read_state_dict(folder) if state is None else state)
@@ -123,29 +128,29 @@ class FrozenVisionEncoder:
         model: Any = transformers_loader.load_model(
             family.model, folder, cpu, description="vision model", config=config, state=state
         )
-        family, side = _read_preprocessor(folder, family)
-        side = side if family.image_size else model.config.image_size
+        family, size = _read_preprocessor(folder, family)
+        size = size if family.image_size else model.config.image_size
         patch = model.config.patch_size
-        if side % patch or side < POOL_GRID * patch:
+        if size % patch or size < POOL_GRID * patch:
             raise DependencyError(
-                f"{str(folder)!r}: pictures of {side} pixels are no whole number of patches of {patch}"
+                f"{str(folder)!r}: pictures of {size} pixels are no whole number of patches of {patch}"
             )
         return cls(
-            model.to(device=device, dtype=torch.float32), family, side, name=name, pooling=pooling, aspect=aspect
+            model.to(device=device, dtype=torch.float32), family, size, name=name, pooling=pooling, aspect=aspect
         )
 
     def decode_width(self, width: int, height: int) -> int:
-        """How wide frames of `width` × `height` should be read: no larger than is needed, never enlarged."""
-        shown = max(width, height) if self.aspect == "pad" else min(width, height)
-        return min(width, max(1, round(width * self.image_size / shown)))
+        """Width at which to decode frames of `width` × `height`: no larger than is needed, never enlarged."""
+        side = max(width, height) if self.aspect == "pad" else min(width, height)
+        return min(width, max(1, round(width * self.image_size / side)))
 
     @torch.inference_mode()
     def encode(self, frames: Pixels | Tensor) -> Tensor:
-        """(F, H, W, 3) uint8, upright RGB → tokens (F, P, W) float32 on the model's device."""
+        """(F, H, W, 3) uint8, upright RGB → tokens (F, P, D) float32 on the model's device."""
         assert frames.ndim == 4, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
         assert frames.shape[-1] == 3, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
-        found = [self._encode_batch(torch.as_tensor(part)) for part in _batches(frames)]
-        return torch.cat(found) if found else torch.zeros(0, self.num_tokens, self.dim, device=self._model.device)
+        tokens = [self._encode_batch(torch.as_tensor(batch)) for batch in _batches(frames)]
+        return torch.cat(tokens) if tokens else torch.zeros(0, self.num_tokens, self.dim, device=self._model.device)
 
     def _encode_batch(self, frames: Tensor) -> Tensor:
         x = (self._to_square(frames.to(self._model.device)) - self._mean) / self._std  # (F, 3, S, S)
@@ -153,9 +158,9 @@ class FrozenVisionEncoder:
         if self._pooling == "all":
             return tokens
         patches = tokens[:, int(self._family.has_class_token) :]
-        whole = tokens[:, :1] if self._family.has_class_token else patches.mean(dim=1, keepdim=True)
-        grid = adaptive_avg_pool2d(patches.mT.unflatten(2, (self._patches, self._patches)), POOL_GRID)  # (F, W, 2, 2)
-        return torch.cat([whole, grid.flatten(2).mT], dim=1)
+        frame = tokens[:, :1] if self._family.has_class_token else patches.mean(dim=1, keepdim=True)
+        grid = adaptive_avg_pool2d(patches.mT.unflatten(2, (self._patches, self._patches)), POOL_GRID)  # (F, D, 2, 2)
+        return torch.cat([frame, grid.flatten(2).mT], dim=1)
 
     def _to_square(self, frames: Tensor) -> Tensor:
         """(F, H, W, 3) uint8 → (F, 3, S, S), 0–1."""
@@ -179,14 +184,14 @@ def _batches(frames: Pixels | Tensor) -> list[Any]:
 
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic, without aliasing, as PIL does it."""
+    """Bicubic resize with antialiasing, as in PIL."""
     if x.shape[2:] == (height, width):
         return x
     return interpolate(x, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def _vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the model of words, the projections, and the positions that older libraries saved."""
+    """The tower's weights, without text model, projections, and position ids of older libraries."""
     return {
         name.removeprefix("vision_model."): value
         for name, value in state.items()
@@ -195,25 +200,25 @@ def _vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _vision_config(config: Mapping[str, Any], family: _ModelFamily) -> dict[str, Any]:
-    wanted = family.model.config_class.model_type  # type: ignore[union-attr]
-    if config.get("model_type") == wanted:
+    model_type = family.model.config_class.model_type  # type: ignore[union-attr]
+    if config.get("model_type") == model_type:
         return dict(config)
-    return {**config.get("vision_config", {}), "model_type": wanted}  # of the whole: words and pictures
+    return {**config.get("vision_config", {}), "model_type": model_type}  # from the dual encoder's
 
 
 def _read_preprocessor(folder: Path, family: _ModelFamily) -> tuple[_ModelFamily, int]:
-    """The family with the mean and deviation of preprocessor_config.json, where there is one, and S as it says."""
-    path, side = folder / "preprocessor_config.json", family.image_size or 0
+    """The family with mean, deviation and S of preprocessor_config.json, if there is one."""
+    path, size = folder / "preprocessor_config.json", family.image_size or 0
     if not path.is_file():
-        return family, side
-    said = read_json(path)
-    mean, std = (said.get(key, usual) for key, usual in (("image_mean", family.mean), ("image_std", family.std)))
-    size = said.get("crop_size") or said.get("size") or side
-    size = next(iter(size.values()), side) if isinstance(size, dict) else size
+        return family, size
+    config = read_json(path)
+    mean, std = config.get("image_mean", family.mean), config.get("image_std", family.std)
+    crop = config.get("crop_size") or config.get("size") or size
+    crop = next(iter(crop.values()), size) if isinstance(crop, dict) else crop
     try:
-        (r, g, b), (dr, dg, db), side = map(float, mean), map(float, std), int(size)
+        (r, g, b), (dr, dg, db), size = map(float, mean), map(float, std), int(crop)
     except (TypeError, ValueError) as error:
         raise DependencyError(f"{str(path)!r} holds no mean, deviation and size of pictures ({error})") from error
-    if not (min(dr, dg, db) > 0 and side > 0):
-        raise DependencyError(f"{str(path)!r}: deviation {[dr, dg, db]} and size {side} must be above 0")
-    return _ModelFamily(family.model, (r, g, b), (dr, dg, db), family.has_class_token, family.image_size and side), side
+    if not (min(dr, dg, db) > 0 and size > 0):
+        raise DependencyError(f"{str(path)!r}: deviation {[dr, dg, db]} and size {size} must be above 0")
+    return _ModelFamily(family.model, (r, g, b), (dr, dg, db), family.has_class_token, family.image_size and size), size

@@ -1,4 +1,4 @@
-"""Where weights come from: a local folder, `checkpoints/`, or the hub on first use; and what identifies them."""
+"""Weights by name: from a local folder, `checkpoints/`, or the hub on first use; and their SHA-256."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import logging
 import os
 import re
 import sys
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from v2m.core.atomic import temporary_sibling
 from v2m.core.errors import DependencyError
 from v2m.core.types import WeightsInfo
 from v2m.pretrained.file_patterns import (
@@ -37,23 +37,22 @@ REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?")
 def fetch(
     name: str, patterns: Sequence[str], *, license: str | None = None, download_size: int | None = None
 ) -> WeightsInfo:
-    """The folder that holds `name`.
+    """Return the folder that holds `name`, downloading it if needed.
 
     Args:
         name: A local folder; or a repository of the Hugging Face hub, "owner/name" or "owner/name@revision", which is
             looked for in `checkpoints/name`, then in the hub's cache, and is downloaded if it is in neither.
-        files: Patterns of the files that are needed; the others are not downloaded. "a|b" means b where there is no a,
-            "a|" nothing where there is no a.
-        license: The weights' license, as far as the caller knows: said where the model card does not say it.
-        size: Bytes of those files, as far as the caller knows: said where the hub cannot be asked.
+        patterns: The files that are needed (see `v2m.pretrained.file_patterns`); no others are downloaded.
+        license: The weights' license as the caller knows it, for model cards that name none.
+        download_size: Bytes of those files as the caller knows them, for messages when the hub cannot be asked.
 
     Raises:
-        MissingError: The weights are not here and cannot be fetched; says which, how large, where to put them.
-        NoRoomError: The disk has no room for them.
+        DependencyError: The weights are not here and cannot be fetched; says which, how large, where to put them.
+        DiskFullError: The disk has no room for them.
     """
-    found = find_local(name, patterns, license=license)
-    if found is not None:
-        return found
+    local = find_local(name, patterns, license=license)
+    if local is not None:
+        return local
     from v2m.pretrained import hub
 
     repo, _, pinned = name.partition("@")
@@ -62,10 +61,10 @@ def fetch(
 
 
 def find_local(name: str, patterns: Sequence[str], *, license: str | None = None) -> WeightsInfo | None:
-    """As `fetch`, but downloads nothing: None where the weights are not on this machine.
+    """Find weights as `fetch` does, without a download: None where they are not on this machine.
 
     Raises:
-        MissingError: A folder of that name is here and lacks files, or `name` is neither a folder nor a repository.
+        DependencyError: A folder of that name is here and lacks files, or `name` is neither a folder nor a repository.
     """
     folder = _find_folder(name)
     if folder is not None:
@@ -85,7 +84,7 @@ def find_local(name: str, patterns: Sequence[str], *, license: str | None = None
 
 
 def announce_license(weights: WeightsInfo) -> None:
-    """One line on stderr, once for each, that says under which license the weights are."""
+    """Print the license of the weights on stderr, one line, once for each."""
     line = f"weights {weights.name}; license: {weights.license or 'not stated: see their page'}"
     if line not in _announced:
         from tqdm import tqdm
@@ -97,41 +96,41 @@ def announce_license(weights: WeightsInfo) -> None:
 def sha256_files(folder: Path) -> dict[str, str]:
     """SHA-256 of each weight file in `folder`, by its name relative to it.
 
-    A file is hashed once: what was found is kept in the user's cache, until its size or time changes.
+    A file is hashed once: the hash stays in the user's cache until the file's size or modification time changes.
     """
-    known = _read_hash_cache()
-    found: dict[str, str] = {}
-    fresh: dict[str, list[Any]] = {}
-    for name in (each for each in list_files(folder) if Path(each).suffix in WEIGHT_SUFFIXES):
+    cache = _read_hash_cache()
+    hashes: dict[str, str] = {}
+    new_entries: dict[str, list[Any]] = {}
+    for name in (name for name in list_files(folder) if Path(name).suffix in WEIGHT_SUFFIXES):
         path = (folder / name).resolve()
         if path.parent.name == "blobs" and SHA256.fullmatch(path.name):  # the hub's cache names large files so
-            found[name] = path.name
+            hashes[name] = path.name
             continue
         state = path.stat()
-        entry = known.get(str(path))
+        entry = cache.get(str(path))
         if not (isinstance(entry, list) and len(entry) == 3 and entry[:2] == [state.st_size, state.st_mtime_ns]):
             with _open_readable(path) as file:
                 entry = [state.st_size, state.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()]
-            fresh[str(path)] = entry
-        found[name] = entry[2]
-    if fresh:
-        _write_hash_cache(fresh)
-    return found
+            new_entries[str(path)] = entry
+        hashes[name] = entry[2]
+    if new_entries:
+        _write_hash_cache(new_entries)
+    return hashes
 
 
 def _find_folder(name: str) -> Path | None:
-    """The folder on this machine that `name` means, or None."""
+    """The folder on this machine for `name`, or None."""
     plain = Path(name).expanduser()
     if name and plain.is_dir():
         return plain
     repo, _, pinned = name.partition("@")
     if not Path(repo).name or Path(repo).is_absolute() or ".." in Path(repo).parts:
         return None
-    for folder in (root / each for root in checkpoint_folders() for each in (repo, Path(repo).name)):
+    for folder in (root / relative for root in checkpoint_folders() for relative in (repo, Path(repo).name)):
         if folder.is_dir():
-            there = folder_revision(folder)
-            if COMMIT.fullmatch(pinned) and there not in {None, pinned}:
-                logger.warning("%s holds revision %s, not %s as asked for", folder, there, pinned)
+            revision = folder_revision(folder)
+            if COMMIT.fullmatch(pinned) and revision not in {None, pinned}:
+                logger.warning("%s holds revision %s, not %s as asked for", folder, revision, pinned)
             return folder
     return None
 
@@ -149,20 +148,17 @@ def _hash_cache_path() -> Path:
 
 def _read_hash_cache() -> dict[str, Any]:
     with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: no home folder
-        known = json.loads(_hash_cache_path().read_text(encoding="utf-8"))
-        return known if isinstance(known, dict) else {}
+        cache = json.loads(_hash_cache_path().read_text(encoding="utf-8"))
+        return cache if isinstance(cache, dict) else {}
     return {}
 
 
 def _write_hash_cache(entries: dict[str, list[Any]]) -> None:
-    """Adds to what is remembered, whole or not at all; a cache that cannot be written to is done without."""
+    """Add entries to the hash cache, atomically; a cache that cannot be written to is skipped."""
     with suppress(OSError, RuntimeError):
         path = _hash_cache_path()
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {name: entry for name, entry in _read_hash_cache().items() if Path(name).is_file()} | entries
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        cache = {name: entry for name, entry in _read_hash_cache().items() if Path(name).is_file()} | entries
+        with temporary_sibling(path) as temporary:
+            temporary.write_text(json.dumps(cache, indent=1), encoding="utf-8")
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -47,7 +47,7 @@ def load_pipeline(folder: Path, kind: PipelineKind, device: torch.device, *, low
     With `low_memory` each model is on the device only while it works; on the CPU the weights are held in bfloat16.
 
     Raises:
-        MissingError: Files are missing, broken, do not fit, or name what is no component of a pipeline.
+        DependencyError: Files are missing, broken, do not fit, or name what is no component of a pipeline.
     """
     index = read_json(folder / "model_index.json")
     made: type[Any] = getattr(diffusers, kind)

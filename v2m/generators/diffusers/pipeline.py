@@ -82,7 +82,7 @@ class DiffusersGenerator:
         asked; one line on stderr says their license.
 
         Raises:
-            MissingError: Weights are not here and cannot be fetched, or are another model's.
+            DependencyError: Weights are not here and cannot be fetched, or are another model's.
             UsageError: A melody or reference is no sound, or the model follows none; or there is no such device.
         """
         choose_device(self._device)
@@ -143,7 +143,7 @@ class DiffusersGenerator:
         `facts` says what the model was told.
 
         Raises:
-            UsageError, MissingError: As in `prepare` and `check`.
+            UsageError, DependencyError: As in `prepare` and `check`.
             MemoryError: Says what to lower.
         """
         return self.takes(video, tags, [seed], controls=controls, progress=progress)[0]

@@ -58,7 +58,7 @@ class PipelineInfo:
 
     @classmethod
     def from_folder(cls, folder: Path) -> PipelineInfo:
-        """Raises MissingError for a folder that holds another pipeline, or whose settings cannot be read."""
+        """Raises DependencyError for a folder that holds another pipeline, or whose settings cannot be read."""
         index = read_json(folder / "model_index.json")
         kind = index.get("_class_name")
         readers = {

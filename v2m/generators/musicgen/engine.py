@@ -71,7 +71,7 @@ class MusicGenEngine:
         """From a checkpoint of any layout, a folder or a repository of the hub.
 
         Raises:
-            MissingError: Weights are missing, broken, or do not belong together; says which.
+            DependencyError: Weights are missing, broken, or do not belong together; says which.
             UsageError: The model is one that is not told by words alone.
         """
         model = V2M.from_pretrained(name)
@@ -95,7 +95,7 @@ class MusicGenEngine:
         """Of a model that has been read, with the parts it names or carries. Without `words` it can only `perform`.
 
         Raises:
-            MissingError: As in `load`.
+            DependencyError: As in `load`.
         """
         text = _load_text_encoder(model, name, device) if with_text and model.config.uses_text else None
         codes = model.component("codec")

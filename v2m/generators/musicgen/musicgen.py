@@ -69,7 +69,7 @@ class MusicGen:
         can be used.
 
         Raises:
-            MissingError: Weights are not here and cannot be fetched, or are another model's.
+            DependencyError: Weights are not here and cannot be fetched, or are another model's.
             UsageError: The melody is no sound or the model follows none, the model was trained on shorter windows, or
                 there is no such device.
             MemoryError: Says what to lower.
@@ -102,7 +102,7 @@ class MusicGen:
         give the same bytes on one machine. `facts` says what the model was told.
 
         Raises:
-            UsageError, MissingError: As in `prepare`.
+            UsageError, DependencyError: As in `prepare`.
             MemoryError: Says what to lower.
         """
         controls = controls or Controls()

@@ -44,7 +44,7 @@ def load_components(name: str, tokenizer: str) -> SoniqueComponents:
     """From a folder; the tokenizer from the same, or as it is named.
 
     Raises:
-        MissingError: Weights are missing, broken, or do not belong together; says which.
+        DependencyError: Weights are missing, broken, or do not belong together; says which.
     """
     found = _find_weights(name)
     folder = found.folder

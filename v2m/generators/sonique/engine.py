@@ -67,7 +67,7 @@ class SoniqueEngine:
         """From a folder in SONIQUE's layout.
 
         Raises:
-            MissingError: Weights are missing, broken, or do not belong together; says which.
+            DependencyError: Weights are missing, broken, or do not belong together; says which.
         """
         return cls(checkpoint.load_components(name, tokenizer), device, precision, low_memory)
 

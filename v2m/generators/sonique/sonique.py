@@ -70,7 +70,7 @@ class Sonique:
         """Makes sure that all weights are on this machine, and that device, overlap and melody can be used.
 
         Raises:
-            MissingError: Weights are not here, or are another model's.
+            DependencyError: Weights are not here, or are another model's.
             UsageError: The melody is no sound, the overlap is too long, or there is no such device.
             MemoryError: Says what to lower.
         """
@@ -105,7 +105,7 @@ class Sonique:
         `facts` says what the model was told.
 
         Raises:
-            UsageError, MissingError: As in `prepare`.
+            UsageError, DependencyError: As in `prepare`.
             MemoryError: Says what to lower.
         """
         return self.takes(video, tags, [seed], stems=stems, controls=controls, progress=progress)[0]

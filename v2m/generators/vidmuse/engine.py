@@ -40,7 +40,7 @@ class VideoMusicEngine:
         """From a checkpoint of VidMuse's layout or our own, a folder or a repository of the hub.
 
         Raises:
-            MissingError: Weights are missing, broken, or do not belong together; says which.
+            DependencyError: Weights are missing, broken, or do not belong together; says which.
             UsageError: The model does not see.
         """
         model = V2M.from_pretrained(name)

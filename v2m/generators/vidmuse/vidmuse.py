@@ -63,7 +63,7 @@ class VidMuse:
         used.
 
         Raises:
-            MissingError: Weights are not here and cannot be fetched, or are another model's.
+            DependencyError: Weights are not here and cannot be fetched, or are another model's.
             UsageError: The model does not see, or was trained on shorter windows, or there is no such device.
             MemoryError: Says what to lower.
         """
@@ -94,7 +94,7 @@ class VidMuse:
         `facts` says what the model was shown and told.
 
         Raises:
-            UsageError, MissingError: As in `prepare`.
+            UsageError, DependencyError: As in `prepare`.
             MemoryError: Says what to lower.
         """
         self.prepare(tags, controls or Controls())

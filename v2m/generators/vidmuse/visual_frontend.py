@@ -36,7 +36,7 @@ class VisualFrontend:
         """Those of the model that was read as `name`.
 
         Raises:
-            MissingError: The encoder is missing, broken, or gives other tokens than the model was trained on.
+            DependencyError: The encoder is missing, broken, or gives other tokens than the model was trained on.
         """
         sizes, shown = model.config.conditioner, model.visual_input
         assert sizes is not None, "this model does not see"

@@ -42,7 +42,7 @@ def load_vocoders(folder: Path, stems: Iterable[str], device: torch.device) -> d
     """The decoder of each of `stems` ("vocals", "instrumental") out of a copy of `m-a-p/xcodec_mini_infer`.
 
     Raises:
-        MissingError: Files are missing, broken, or of another model; says which.
+        DependencyError: Files are missing, broken, or of another model; says which.
     """
     return {stem: Vocos.load(folder, VOCODER_FILES[stem], device) for stem in stems}
 

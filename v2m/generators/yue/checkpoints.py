@@ -75,7 +75,7 @@ class YuEComponents:
         """Where the weights of `part` lie, downloaded if need be, with the files `more` beside those of the model.
 
         Raises:
-            MissingError: They are not here and cannot be fetched.
+            DependencyError: They are not here and cannot be fetched.
         """
         if component not in self._weights:
             self._weights[component] = fetch(
@@ -94,7 +94,7 @@ class YuEComponents:
         """The context in which the model of `part`, which has been fetched, is in memory.
 
         Raises:
-            MissingError: The weights are broken or another model's.
+            DependencyError: The weights are broken or another model's.
             MemoryError: Says what to lower.
         """
         if component not in self._models:

@@ -101,7 +101,7 @@ def lm_head_rows(model: PreTrainedModel, start: int, end: int) -> Tensor:
     """(end − begin, D) float32: what of the output layer gives the logits of these tokens, whatever the layers are in.
 
     Raises:
-        MissingError: There are fewer tokens, or the output layer is quantized.
+        DependencyError: There are fewer tokens, or the output layer is quantized.
     """
     weight = model.get_parameter("lm_head.weight")
     if not weight.is_floating_point() or weight.shape[1] != model.config.hidden_size:

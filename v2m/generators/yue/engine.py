@@ -77,7 +77,7 @@ class YuEEngine:
 
         Raises:
             UsageError: The words do not fit into what the model can hold.
-            MissingError: Weights are broken or another model's.
+            DependencyError: Weights are broken or another model's.
             MemoryError: Says what to lower.
         """
         tell: Callable[[float], None] = progress or (lambda _: None)

@@ -78,7 +78,7 @@ def generate_codes(
 
     Raises:
         UsageError: The head and one passage are longer than the model's context.
-        MissingError: The model's vocabulary is not that of YuE, or its output layer is quantized.
+        DependencyError: The model's vocabulary is not that of YuE, or its output layer is quantized.
     """
     sampling = sampling or YuESampling()
     device = model.device

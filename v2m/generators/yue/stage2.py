@@ -48,7 +48,7 @@ def refine(
             CPU the same steps run one by one, which is slower than without.
 
     Raises:
-        MissingError: The model's vocabulary is not that of YuE, or its output layer is quantized.
+        DependencyError: The model's vocabulary is not that of YuE, or its output layer is quantized.
     """
     assert window >= 1
     assert batch_size is None or batch_size >= 1

@@ -26,7 +26,7 @@ class Tokenizer:
         path: The SentencePiece model, or a folder that holds it as `tokenizer.model`.
 
     Raises:
-        MissingError: The file is missing or damaged, or is the tokenizer of another model.
+        DependencyError: The file is missing or damaged, or is the tokenizer of another model.
     """
 
     def __init__(self, path: Path) -> None:

@@ -89,7 +89,7 @@ class YuE:
         reference can be used.
 
         Raises:
-            MissingError: Weights are not here and cannot be fetched, or are another model's.
+            DependencyError: Weights are not here and cannot be fetched, or are another model's.
             UsageError: The lyrics have no words or unknown sections, a reference is no sound, or there is no such
                 device.
         """
@@ -123,7 +123,7 @@ class YuE:
 
         Raises:
             UsageError: The lyrics or the reference cannot be used.
-            MissingError: Weights are not here or are another model's.
+            DependencyError: Weights are not here or are another model's.
             MemoryError: Says what to lower.
         """
         from v2m.generators.yue import engine

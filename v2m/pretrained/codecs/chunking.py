@@ -1,4 +1,4 @@
-"""Long signals through a local function piece by piece, in memory that does not grow with them."""
+"""Chunked application of a local function to a long signal, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 def apply_chunked(
     apply: Callable[[Tensor], Tensor], x: Tensor, *, step: int, margin: int, in_stride: int = 1, out_stride: int = 1
 ) -> Tensor:
-    """`apply(x)` along the last dimension, computed from pieces of `step` frames.
+    """Compute `apply(x)` along the last dimension from chunks of `step` frames.
 
-    Equal to the whole where a frame of output depends on at most `margin` frames of input on each side.
+    Equal to `apply(x)` where a frame of output depends on at most `margin` frames of input on each side.
 
     Args:
-        apply: (…, L · `taken`) → (…, L · `given`), for any L; treats the ends of what it gets as those of `x`.
+        apply: (…, L · `in_stride`) → (…, L · `out_stride`), for any L; pads at the ends of its input.
         step, margin: Frames.
-        taken, given: Length of a frame in the input and in the output.
+        in_stride, out_stride: Length of a frame in the input and in the output.
     """
     total = -(-x.shape[-1] // in_stride)
     if total <= step + 2 * margin:

@@ -1,7 +1,7 @@
-"""EnCodec, the codec that MusicGen and VidMuse speak, from any of the layouts that it is published in.
+"""EnCodec loading, from any of its published layouts; the codec of MusicGen and VidMuse.
 
-The 32 kHz model gives 50 frames a second of 4 codebooks. transformers has the model; the authors' own package, whose
-24 and 48 kHz models come as one file each, has its own room.
+The 32 kHz model gives 50 frames a second of 4 codebooks; transformers has the model. The 24 and 48 kHz models of the
+authors' own package, one file each, are loaded by `encodec_package`.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def load_encodec(
     state: Mapping[str, Tensor] | None = None,
     bandwidth: float | None = None,
 ) -> EnCodec:
-    """The codec in `folder`, in float32: its files tell in which layout.
+    """Load the codec in `folder`, in float32; its files identify the layout.
 
     Args:
         folder: Holds transformers' config.json and weights; or audiocraft's `compression_state_dict.bin`, which may
             only say where the codec is to be fetched; or is, or holds, a file of the original package.
-        device: Where it is to run.
-        config, state: Take the place of the files, in transformers' layout: of a codec that came inside another file.
+        device: The target device.
+        config, state: Replace the files, in transformers' layout, for a codec stored inside another checkpoint.
         bandwidth: Thousands of bits a second; None is the most that the model offers, and so all its codebooks.
 
     Raises:
-        MissingError: The folder holds no EnCodec, or files are missing, broken or do not fit; says which.
+        DependencyError: The folder holds no EnCodec, or files are missing, broken or do not fit; says which.
         UsageError: The model does not offer `bandwidth`.
     """
     from v2m.pretrained.codecs import encodec_package
@@ -57,10 +57,10 @@ def load_encodec(
         if file is not None:
             return encodec_package.load_package_model(file, device, bandwidth=bandwidth)
         if not (folder / "config.json").is_file() and (folder / AUDIOCRAFT_FILE).is_file():
-            found = read_compression_file(folder / AUDIOCRAFT_FILE)
-            if isinstance(found, str):
-                return load_encodec(weights.fetch(found, FILES).folder, device, bandwidth=bandwidth)
-            config, state = found
+            source = read_compression_file(folder / AUDIOCRAFT_FILE)
+            if isinstance(source, str):
+                return load_encodec(weights.fetch(source, FILES).folder, device, bandwidth=bandwidth)
+            config, state = source
         elif not (folder / "config.json").is_file():
             raise DependencyError(f"{str(folder)!r} holds no codec: neither config.json nor {AUDIOCRAFT_FILE}")
     state = read_state_dict(folder) if state is None else state
@@ -74,18 +74,18 @@ def load_encodec(
 
 
 def read_compression_file(path: Path) -> str | tuple[dict[str, Any], dict[str, Tensor]]:
-    """audiocraft's `compression_state_dict.bin` → the name that it only gives; or config and state for `load`.
+    """Read audiocraft's `compression_state_dict.bin`: a codec's name, or its config and state dict.
 
     Raises:
-        MissingError: The file is missing, broken, or none of these.
+        DependencyError: The file is missing, broken, or none of these.
     """
-    held = read_pickle(path)
-    name = held.get("pretrained")
+    payload = read_pickle(path)
+    name = payload.get("pretrained")
     if isinstance(name, str):
         if name.startswith("dac_"):
             raise DependencyError(f"{str(path)!r} asks for the codec {name!r}, which is no EnCodec: it is not read")
         return name
-    state, text = held.get("best_state"), held.get("xp.cfg")
+    state, text = payload.get("best_state"), payload.get("xp.cfg")
     if not isinstance(state, dict) or not isinstance(text, str):
         raise DependencyError(f"{str(path)!r} is no compression model of audiocraft: it lacks best_state or xp.cfg")
     if not all(isinstance(value, Tensor) for value in state.values()):
@@ -100,12 +100,12 @@ def read_compression_file(path: Path) -> str | tuple[dict[str, Any], dict[str, T
 
 
 def _wrap_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:
-    """(Of type Any: pyright takes the modules of transformers' models for tensors.)"""
+    """Wrap transformers' model (of type Any: pyright takes the modules of such models for tensors)."""
     config = model.config
-    offered = list(config.target_bandwidths)
-    if bandwidth is not None and bandwidth not in offered:
+    bandwidths = list(config.target_bandwidths)
+    if bandwidth is not None and bandwidth not in bandwidths:
         raise UsageError(
-            f"the codec {name!r} offers {', '.join(f'{each:g}' for each in offered)} kbit/s, not {bandwidth:g}"
+            f"the codec {name!r} offers {', '.join(f'{value:g}' for value in bandwidths)} kbit/s, not {bandwidth:g}"
         )
     codebooks = model.quantizer.get_num_quantizers_for_bandwidth(bandwidth)
     rate, hop = config.sampling_rate, config.hop_length

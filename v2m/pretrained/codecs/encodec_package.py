@@ -1,4 +1,4 @@
-"""The two models of EnCodec's own package (`encodec`): 24 kHz mono and 48 kHz stereo, one file of weights each."""
+"""Models of EnCodec's own package (`encodec`): 24 kHz mono and 48 kHz stereo, one file each."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ MODEL_NAMES = ("encodec_24khz", "encodec_48khz")
 DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/encodec/v0"
 
 
-def find_file(place: Path) -> Path | None:
-    """The package's file that `place` is, or holds; or None where it has nothing to do with the package.
+def find_file(path: Path) -> Path | None:
+    """Find the package's file at or below `path`; None where it has nothing to do with the package.
 
     A name alone, "encodec_24khz" or "encodec_48khz", is looked for where torch.hub keeps what it downloaded.
 
     Raises:
-        MissingError: The name is one of the package's, and the file is not here.
+        DependencyError: The name is one of the package's, and the file is not here.
     """
-    if place.is_file():
-        return place if place.name.startswith(MODEL_NAMES) else None
-    if place.is_dir():
-        found = [path for name in MODEL_NAMES for path in sorted(place.glob(f"{name}*.th"))]
-        return found[0] if found and not (place / "config.json").is_file() else None
-    if str(place) not in MODEL_NAMES:
+    if path.is_file():
+        return path if path.name.startswith(MODEL_NAMES) else None
+    if path.is_dir():
+        files = [file for name in MODEL_NAMES for file in sorted(path.glob(f"{name}*.th"))]
+        return files[0] if files and not (path / "config.json").is_file() else None
+    if str(path) not in MODEL_NAMES:
         return None
-    kept = Path(torch.hub.get_dir()) / "checkpoints"
-    found = sorted(kept.glob(f"{place}-*.th"))
-    if not found:
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    files = sorted(cache.glob(f"{path}-*.th"))
+    if not files:
         raise DependencyError(
-            f"the codec {str(place)!r} is not in {str(kept)!r}: download its file from {DOWNLOAD_URL} into it"
+            f"the codec {str(path)!r} is not in {str(cache)!r}: download its file from {DOWNLOAD_URL} into it"
         )
-    return found[0]
+    return files[0]
 
 
 def load_package_model(path: Path, device: torch.device, *, bandwidth: float | None = None) -> EnCodec:
-    """The package's model of which `path` holds the weights, and whose name begins with the model's.
+    """Load the package's model whose weights are in the file `path`, named after the model.
 
     Args:
         path: Such as `encodec_24khz-d7cc33bc.th`.
-        device: Where it is to run.
+        device: The target device.
         bandwidth: Thousands of bits a second; None is the most that the model offers.
 
     Raises:
-        MissingError: The file is missing, broken, or of another model.
+        DependencyError: The file is missing, broken, or of another model.
         UsageError: The model does not offer `bandwidth`.
     """
     state = read_tensors(path)
     check_finite(state, f"EnCodec ({str(path)!r})")
-    make = getattr(EncodecModel, path.name[: len("encodec_")] + "model_" + path.name[len("encodec_") :][:5])
+    factory = getattr(EncodecModel, path.name[: len("encodec_")] + "model_" + path.name[len("encodec_") :][:5])
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of the weight norm that the package is built with
-        model: Any = make(pretrained=False)
+        warnings.simplefilter("ignore", FutureWarning)  # the package is built with the deprecated weight norm
+        model: Any = factory(pretrained=False)
     load_strict(model, state, f"{path.name[:13]} of the encodec package ({str(path)!r})", assign=True)
     model.requires_grad_(False)
     fuse_weight_norm(model)
@@ -69,11 +69,11 @@ def load_package_model(path: Path, device: torch.device, *, bandwidth: float | N
 
 
 def wrap_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:
-    """A model of the package, of whatever size."""
-    offered = list(model.target_bandwidths)
-    if bandwidth is not None and bandwidth not in offered:
+    """Wrap a model of the package, of any size."""
+    bandwidths = list(model.target_bandwidths)
+    if bandwidth is not None and bandwidth not in bandwidths:
         raise UsageError(
-            f"the codec {name!r} offers {', '.join(f'{each:g}' for each in offered)} kbit/s, not {bandwidth:g}"
+            f"the codec {name!r} offers {', '.join(f'{value:g}' for value in bandwidths)} kbit/s, not {bandwidth:g}"
         )
     quantizer, rate = model.quantizer, model.frame_rate
     codebooks = quantizer.get_num_quantizers_for_bandwidth(rate, bandwidth)

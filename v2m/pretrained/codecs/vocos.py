@@ -1,8 +1,8 @@
-"""The two Vocos decoders that YuE renders with: codec embeddings at 50 frames a second → 44.1 kHz sound.
+"""Vocos vocoders of YuE: codec embeddings at 50 frames a second → 44.1 kHz audio.
 
 Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders" (2023): a ConvNeXt that keeps
-the frame rate, then one spectrum a frame and the inverse Fourier transform. The modules are named so that the
-published state dict loads as it is.
+the frame rate, then one spectrum a frame and the inverse Fourier transform. Modules are named as in the published
+state dict.
 
 B batch, D width of an embedding (1024), W width of the network (512), T frames, F bins of the spectrum (1765), N
 samples.
@@ -24,9 +24,9 @@ from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.chunking import apply_chunked
 from v2m.pretrained.safe_load import load_strict, read_tensors, read_yaml
 
-CHUNK_FRAMES = 500  # frames rendered at a time
+CHUNK_FRAMES = 500
 MARGIN_FRAMES = 32  # frames: nine kernels of 7 and the window of the inverse transform reach 29
-MAX_MAGNITUDE = 100.0  # of a magnitude
+MAX_MAGNITUDE = 100.0  # magnitude of a spectrum, after the exponential
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class VocosConfig:
 
 
 class Vocos(nn.Module):
-    """One decoder."""
+    """One vocoder."""
 
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
@@ -52,10 +52,10 @@ class Vocos(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, name: str, device: torch.device) -> Vocos:
-        """Reads `name` (as `bundle.VOCALS`) of a copy of `m-a-p/xcodec_mini_infer`, always in float32.
+        """Load the vocoder `name` of a copy of `m-a-p/xcodec_mini_infer`, always in float32.
 
         Raises:
-            MissingError: Files are missing, broken, or of another model; says which.
+            DependencyError: Files are missing, broken, or of another model; says which.
         """
         xcodec_files.check_files(folder, (xcodec_files.VOCODER_CONFIG, name))
         path = folder / name
@@ -71,11 +71,13 @@ class Vocos(nn.Module):
 
     @torch.inference_mode()
     def decode(self, embeddings: Tensor) -> Tensor:
-        """(B, D, T) → sound (B, 1, T · hop), about ±1; frame t is heard from t · hop on. Memory is bounded."""
+        """(B, D, T) → audio (B, 1, T · hop), about ±1, frame t from sample t · hop on, in bounded memory."""
         return apply_chunked(self, embeddings, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, out_stride=self.hop_length)
 
 
 class VocosBackbone(nn.Module):
+    """ConvNeXt over embeddings, (B, D, T) → (B, T, W)."""
+
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.embed = nn.Conv1d(config.input_dim, config.dim, kernel_size=7, padding=3)
@@ -107,6 +109,8 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ISTFTHead(nn.Module):
+    """Spectrum and inverse STFT, (B, T, W) → (B, N)."""
+
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.out = nn.Linear(config.dim, config.n_fft + 2)
@@ -118,7 +122,7 @@ class ISTFTHead(nn.Module):
 
 
 class ISTFT(nn.Module):
-    """Spectra (B, F, T) → (B, N = T · hop): windowed frames overlapped, added, and divided by the windows' power.
+    """Inverse STFT, (B, F, T) → (B, N = T · hop): overlap-add divided by the windows' power.
 
     (window − hop) / 2 samples are cut off at each end, so that frame t is centerd on samples t · hop to (t + 1) · hop.
     """
@@ -131,7 +135,7 @@ class ISTFT(nn.Module):
     def forward(self, spectra: Tensor) -> Tensor:
         window = self.window
         assert isinstance(window, Tensor)
-        # the transform of a real signal has no imaginary part at either end: not every FFT library ignores one there
+        # A real signal has no imaginary part at DC and Nyquist; not every FFT library ignores one there.
         ends = torch.zeros_like(spectra.real)
         ends[:, [0, -1]] = spectra.imag[:, [0, -1]]
         frames = torch.fft.irfft(torch.complex(spectra.real, spectra.imag - ends), len(window), dim=1)
@@ -142,13 +146,13 @@ class ISTFT(nn.Module):
         """(B, window, T) → (B, T · hop)."""
         width, count = frames.shape[1:]
         shape = (1, (count - 1) * self.hop_length + width)
-        whole = fold(frames, shape, kernel_size=(1, width), stride=(1, self.hop_length))[:, 0, 0]
+        padded = fold(frames, shape, kernel_size=(1, width), stride=(1, self.hop_length))[:, 0, 0]
         cut = (width - self.hop_length) // 2
-        return whole[:, cut : cut + count * self.hop_length]
+        return padded[:, cut : cut + count * self.hop_length]
 
 
 def _read_config(state: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> VocosConfig:
-    """Shapes tell all but the hop, which the settings give."""
+    """Sizes by the shapes of the weights; the hop length from the settings."""
     try:
         head = config["head"]["init_args"]
         hop, padding = int(head["hop_length"]), head.get("padding", "same")

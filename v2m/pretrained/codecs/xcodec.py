@@ -1,4 +1,4 @@
-"""X-Codec, the codec that YuE speaks: 16 kHz mono sound ↔ 50 frames a second of 12 residual codebooks.
+"""X-Codec, the codec of YuE: 16 kHz mono audio ↔ 50 frames a second of 12 residual codebooks.
 
 Ye et al., "Codec Does Matter" (2024), as fine-tuned for YuE: a convolutional encoder and HuBERT side by side, one
 residual quantiser, a convolutional decoder. transformers has the model; the weights are read as YuE published them.
@@ -25,13 +25,13 @@ from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.chunking import apply_chunked
 from v2m.pretrained.safe_load import load_strict, read_json, read_pickle, read_yaml
 
-CHUNK_FRAMES = 500  # frames decoded at a time
-MARGIN_FRAMES = 32  # frames: the encoder hears 28 to each side, the decoder 11
-SILENCE_S = 4.0  # seconds
+CHUNK_FRAMES = 500
+MARGIN_FRAMES = 32  # the encoder reaches 28 frames to each side, the decoder 11
+SILENCE_S = 4.0
 
 
 class XCodec:
-    """The codec, transformers' `XcodecModel`, on a device. Frame t of the codes stands for 320 samples from 320·t."""
+    """X-Codec on a device. Frame t of the codes stands for the 320 samples from 320·t on."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
@@ -43,16 +43,14 @@ class XCodec:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> XCodec:
-        """Reads a copy of `m-a-p/xcodec_mini_infer`.
+        """Load a copy of `m-a-p/xcodec_mini_infer`.
 
         Raises:
-            MissingError: Files are missing, broken, or of another model; says which.
+            DependencyError: Files are missing, broken, or of another model; says which.
         """
         xcodec_files.check_files(folder, (xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC_CONFIG))
         path = folder / xcodec_files.CHECKPOINT
-        state = read_pickle(path).get(
-            "codec_model"
-        )  # what is beside it is training's, and larger: it stays on the disk
+        state = read_pickle(path).get("codec_model")  # the rest is training state, and larger: it stays on the disk
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise DependencyError(
                 f"{str(path)!r} holds no 'codec_model': it is not the one of {xcodec_files.REPOSITORY}"
@@ -69,11 +67,11 @@ class XCodec:
 
     @torch.inference_mode()
     def encode(self, wave: Tensor, num_codebooks: int = 8) -> Tensor:
-        """(B, 1, N) at 16 kHz, ±1, N ≥ 320 → codes (B, K, T) int64 of the first `codebooks`, T = N / 320.
+        """(B, 1, N) at 16 kHz, ±1, N ≥ 320 → codes (B, K, T) int64 of the first `num_codebooks`, T = N / 320.
 
-        Where 320 does not divide N, a rest of at least 80 samples makes one more frame, and the acoustic half then
-        hears the sound 160 samples late, as the authors' code does: give whole frames for the best result. Memory
-        grows with N, since HuBERT attends to all of it; the acoustic half is done in pieces.
+        Where 320 does not divide N, a rest of at least 80 samples makes one more frame, and the acoustic encoder then
+        gets the audio 160 samples late, as in the authors' code: give whole frames for the best result. Memory grows
+        with N, since HuBERT attends to all of it; the acoustic encoder runs in chunks.
         """
         assert wave.ndim == 3, f"expected (B, 1, N), not {tuple(wave.shape)}"
         assert wave.shape[1] == 1, f"expected (B, 1, N), not {tuple(wave.shape)}"
@@ -84,34 +82,34 @@ class XCodec:
         padded = pad(wave, (half, half))
         states = model.semantic_model(padded[:, 0], output_hidden_states=True).hidden_states
         semantic = model.encoder_semantic(torch.stack(states, dim=1).mean(dim=1).mT)  # (B, D_semantic, T)
-        heard = wave if self._acoustic_frames(wave.shape[2]) == semantic.shape[2] else padded
+        acoustic_input = wave if self._acoustic_frames(wave.shape[2]) == semantic.shape[2] else padded
         acoustic = apply_chunked(
-            model.acoustic_encoder, heard, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, in_stride=self.hop_length
+            model.acoustic_encoder, acoustic_input, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, in_stride=self.hop_length
         )
-        rest = model.fc(torch.cat([acoustic, semantic], dim=1).mT).mT  # (B, D, T)
+        residual = model.fc(torch.cat([acoustic, semantic], dim=1).mT).mT  # (B, D, T)
         codes = []
         for quantizer in model.quantizer.quantizers[:num_codebooks]:
-            codes.append(quantizer.encode(rest))
-            rest = rest - quantizer.decode(codes[-1])
+            codes.append(quantizer.encode(residual))
+            residual = residual - quantizer.decode(codes[-1])
         return torch.stack(codes, dim=1)
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, K, T) of the first K codebooks → sound (B, 1, T · 320) at 16 kHz, float32, about ±1."""
+        """Codes (B, K, T) of the first K codebooks → audio (B, 1, T · 320) at 16 kHz, float32, about ±1."""
         return apply_chunked(self._decode, codes, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, out_stride=self.hop_length)
 
     @torch.inference_mode()
     def embed(self, codes: Tensor) -> Tensor:
-        """Codes (B, K, T) → the sum of their codebook vectors (B, D, T), which the Vocos decoders read."""
+        """Codes (B, K, T) → the sum of their codebook vectors (B, D, T), the input of the Vocos vocoders."""
         return self._embed(codes).float()
 
     def silence_codes(self, num_codebooks: int = 8) -> Tensor:
-        """(K,) int64: the code of each codebook that digital silence is most often encoded to."""
+        """Codes (K,) int64 that digital silence is most often encoded to, one per codebook."""
         zeros = torch.zeros(1, 1, sample_count(SILENCE_S, self.spec.sample_rate))
         return self.encode(zeros, num_codebooks)[0].cpu().mode(dim=1).values
 
     def _acoustic_frames(self, samples: int) -> int:
-        """How many frames the acoustic encoder makes of `samples`."""
+        """Number of frames that the acoustic encoder makes of `samples`."""
         for stride in convert.STRIDES:
             samples = (samples + 2 * ((stride + 1) // 2) - 2 * stride) // stride + 1
         return samples
@@ -127,10 +125,10 @@ class XCodec:
 
 
 def _build_model(settings: dict[str, Any]) -> Any:
-    """The model without weights. (Of type Any: pyright takes the modules of transformers' models for tensors.)"""
+    """Build the model without weights (of type Any: pyright takes the modules of such models for tensors)."""
     try:
         with torch.device("meta"):
             return XcodecModel(XcodecConfig(**settings))
     except (ValueError, TypeError, AttributeError, ZeroDivisionError, StrictDataclassError) as error:
-        said = " ".join(str(error).split())
-        raise DependencyError(f"the settings of YuE's X-Codec make no model ({said}): download them again") from error
+        reason = " ".join(str(error).split())
+        raise DependencyError(f"the settings of YuE's X-Codec make no model ({reason}): download them again") from error

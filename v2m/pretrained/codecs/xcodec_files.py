@@ -1,4 +1,4 @@
-"""The folder `xcodec_mini_infer` as its authors published it: which files it holds."""
+"""File names of the folder `xcodec_mini_infer` as its authors published it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILES = (CONFIG, CHECKPOINT, SEMANTIC_CONFIG, VOCODER_CONFIG, VOCALS_VOCODER, IN
 
 
 def check_files(folder: Path, names: Sequence[str]) -> None:
-    """Raises MissingError, naming them, where `folder` lacks some of the files."""
+    """Raise DependencyError, naming them, where `folder` lacks some of the files `names`."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DependencyError(f"{str(folder)!r} lacks {', '.join(missing)}: it should be a copy of {REPOSITORY}")

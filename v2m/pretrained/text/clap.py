@@ -1,9 +1,9 @@
-"""The text branch of CLAP: RoBERTa, of which transformers has the model, with the weights that LAION published.
+"""CLAP's text encoder: RoBERTa from transformers with the weights that LAION published.
 
 Wu et al., "Large-scale Contrastive Language-Audio Pretraining with Feature Fusion and Keyword-to-Caption Augmentation"
-(2023). Diffusion models read the hidden states of one of its layers, a token each, not the pooled embedding.
+(2023). Diffusion models read the hidden states of one of its layers per token, not the pooled embedding.
 
-B batch, S tokens (77), D their width.
+B batch, S tokens (77), D their dimension.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from v2m.pretrained.safe_load import check_finite, read_pickle
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 77  # tokens, to which every text is filled up
-HEAD_DIM = 64  # width of a head of every RoBERTa
+MAX_TOKENS = 77  # every text is padded to so many
+HEAD_DIM = 64  # of every RoBERTa
 WRAPPER_PREFIX, BRANCH_PREFIX = "module.", "text_branch."
-UNUSED_BUFFER = "embeddings.position_ids"  # of older libraries; and the layers above the one that is read
+UNUSED_BUFFER = "embeddings.position_ids"  # saved by older libraries
 
 
 class ClapTextEncoder:
-    """The branch on a device, in float32. `width` is D, `longest` S."""
+    """The text encoder on a device, in float32. `dim` is D, `max_tokens` S."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self._tokenizer = model, tokenizer
@@ -41,27 +41,27 @@ class ClapTextEncoder:
 
     @classmethod
     def load(cls, path: Path, tokenizer: Path, *, layer: int) -> ClapTextEncoder:
-        """Reads a checkpoint as laion_clap writes them, of which only the layers up to `layer` are kept.
+        """Load a checkpoint in laion_clap's format, without the layers above `layer`.
 
         Args:
-            path: A pickle with a `state_dict`, whose names may begin with `module.`.
+            path: A pickle with a `state_dict`, whose keys may begin with `module.`.
             tokenizer: A folder with RoBERTa's.
-            layer: Which of the hidden states is read: 1 is the first layer's, −1 the last's, −2 that before it.
+            layer: Index of the hidden state to return: 1 is the first layer's, −1 the last's, −2 the one before it.
 
         Raises:
-            MissingError: Files are missing, broken, or of another model; says which.
+            DependencyError: Files are missing, broken, or of another model; says which.
         """
         state = read_pickle(path)
         state = state.get("state_dict", state)
         branch = _text_branch(state, path)
         layers = count_indices(branch, "encoder.layer.N.output.dense.weight")
-        kept = layer if layer >= 0 else layers + 1 + layer
-        if not 1 <= kept <= layers:
+        num_kept = layer if layer >= 0 else layers + 1 + layer
+        if not 1 <= num_kept <= layers:
             raise DependencyError(f"the text branch in {str(path)!r} has {layers} layers, and no hidden state {layer}")
-        unused = (UNUSED_BUFFER, *(f"encoder.layer.{n}." for n in range(kept, layers)))
+        unused = (UNUSED_BUFFER, *(f"encoder.layer.{n}." for n in range(num_kept, layers)))
         branch = {name: value for name, value in branch.items() if not name.startswith(unused)}
         check_finite(branch, f"CLAP's text branch ({str(path)!r})")
-        settings, cpu = _roberta_config(branch, kept, path), torch.device("cpu")
+        settings, cpu = _roberta_config(branch, num_kept, path), torch.device("cpu")
         model: Any = transformers_loader.load_model(
             RobertaModel, path, cpu, description="text branch of CLAP", config=settings, state=branch
         )
@@ -75,17 +75,19 @@ class ClapTextEncoder:
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Condition:
-        """(B, 77, D) with a mask of what is no padding; the padding's own states are in the tokens too, as the models
-        that read them were trained on. A text of more than 77 tokens is cut, with a warning."""
+        """Hidden states (B, 77, D) with a padding mask; a text of more than 77 tokens is cut, with a warning.
+
+        The states at padding are returned too: the models that read them were trained with those.
+        """
         device = self.model.device
         for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]:
             if len(ids) > MAX_TOKENS:
                 logger.warning("a prompt of %d tokens is cut to the %d that CLAP reads", len(ids), MAX_TOKENS)
-        read = self._tokenizer(
+        inputs = self._tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         ).to(device)
-        states = self.model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).last_hidden_state
-        return Condition(states, read["attention_mask"].bool())
+        states = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        return Condition(states, inputs["attention_mask"].bool())
 
 
 def _text_branch(state: Any, path: Path) -> dict[str, Tensor]:
@@ -101,7 +103,7 @@ def _text_branch(state: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _roberta_config(branch: dict[str, Tensor], layers: int, path: Path) -> dict[str, Any]:
-    """transformers' of RoBERTa, by the shapes: a checkpoint says nothing else."""
+    """transformers' RoBERTa config by the shapes of the weights: the checkpoint holds no other."""
     try:
         rows, width = branch["embeddings.word_embeddings.weight"].shape
         return {

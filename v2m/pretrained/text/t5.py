@@ -1,9 +1,9 @@
-"""T5's encoder, which reads the words that MusicGen is conditioned on.
+"""T5's encoder, the text encoder of MusicGen.
 
 Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2019); MusicGen's is
 `t5-base`. transformers has the model.
 
-B batch, L tokens of the longest text, W width of a token.
+B batch, L tokens of the longest text, D dimension of a token.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from v2m.pretrained.safe_load import check_finite, read_state_dict
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 512  # tokens, as T5 was trained on
+MAX_TOKENS = 512  # as in T5's training
 
 
 class T5TextEncoder:
-    """The encoder on a device, in float32: in float16 T5 overflows. `width` is that of its tokens."""
+    """The encoder on a device, in float32: in float16 T5 overflows. `dim` is D."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.dim: int = model.config.d_model
@@ -45,16 +45,16 @@ class T5TextEncoder:
         config: Mapping[str, Any] | None = None,
         state: Mapping[str, Tensor] | None = None,
     ) -> T5TextEncoder:
-        """Reads a folder in transformers' layout: the encoder alone, or the whole of T5, of which only it is loaded.
+        """Load a folder in transformers' layout, of the encoder alone or of all T5, whose decoder is skipped.
 
         Args:
             folder: Holds config.json, weights and the tokenizer.
-            device: Where it is to run.
-            tokenizer: The folder of the tokenizer, where that is another one.
-            config, state: Take the place of the files, of an encoder that came inside another model's.
+            device: The target device.
+            tokenizer: The folder of the tokenizer, if another one.
+            config, state: Replace the files, for an encoder stored inside another model's checkpoint.
 
         Raises:
-            MissingError: The folder holds another kind of model, or files are missing, broken or do not fit.
+            DependencyError: The folder holds another kind of model, or files are missing, broken or do not fit.
         """
         state = read_state_dict(folder) if state is None else state
         state = {name: value for name, value in state.items() if not name.startswith(("decoder.", "lm_head."))}
@@ -75,19 +75,19 @@ class T5TextEncoder:
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Condition:
-        """What the encoder says of each text: tokens (B, L, W), zeros where the mask says there is none.
+        """Encode texts to tokens (B, L, D), zeros where masked.
 
-        The end of a text is a token, too; a text of nothing but white space has none at all, as in MusicGen. A text of
-        more than 512 tokens is cut, with a warning.
+        The end of a text is a token too; a text of white space alone has no tokens, as in MusicGen. A text of more
+        than 512 tokens is cut, with a warning.
         """
         assert texts, "there are no texts"
         lengths = [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
         for length in lengths:
             if length > MAX_TOKENS:
                 logger.warning("a text of %d tokens is cut to the %d that T5 reads", length, MAX_TOKENS)
-        read = self._tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-        read = read.to(self._model.device)
-        tokens = self._model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).last_hidden_state
-        said = torch.tensor([bool(text.strip()) for text in texts], device=tokens.device)
-        mask = read["attention_mask"].bool() & said[:, None]
+        inputs = self._tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        inputs = inputs.to(self._model.device)
+        tokens = self._model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        nonempty = torch.tensor([bool(text.strip()) for text in texts], device=tokens.device)
+        mask = inputs["attention_mask"].bool() & nonempty[:, None]
         return Condition(tokens * mask[..., None], mask)

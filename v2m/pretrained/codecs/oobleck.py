@@ -30,7 +30,9 @@ class OobleckAutoencoder(nn.Module):
     def __init__(self, sizes: AutoencoderConfig, chunk_frames: int = CHUNK_FRAMES) -> None:
         super().__init__()
         self.hop_length, self._chunk_frames = math.prod(sizes.encoder_strides), chunk_frames
-        encoder_config = DacConfig(encoder_hidden_size=sizes.encoder_channels, downsampling_ratios=list(sizes.encoder_strides))
+        encoder_config = DacConfig(
+            encoder_hidden_size=sizes.encoder_channels, downsampling_ratios=list(sizes.encoder_strides)
+        )
         decoder_config = DacConfig(
             decoder_hidden_size=sizes.decoder_channels, downsampling_ratios=list(sizes.decoder_strides[::-1])
         )

@@ -52,10 +52,10 @@ def step(
 ) -> Callable[[], Any]:
     """One guided question to the model."""
     sizes, frames = network.config, settings.window_samples // settings.hop_length
-    mask = torch.arange(sizes.tokens, device=device)[None] < 20
-    words = Condition(torch.randn(1, sizes.tokens, sizes.context, device=device), mask)
+    mask = torch.arange(sizes.num_tokens, device=device)[None] < 20
+    words = Condition(torch.randn(1, sizes.num_tokens, sizes.context_dim, device=device), mask)
     denoise = velocity_denoiser(cfg_velocity(network, CFGCondition(words, None, 6.0, 0.4)))
-    x = SIGMA * torch.randn(takes, sizes.latent, frames, device=device)
+    x = SIGMA * torch.randn(takes, sizes.latent_dim, frames, device=device)
     return lambda: denoise(x, SIGMA)
 
 

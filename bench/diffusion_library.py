@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.fixtures.tiny import sonique as tiny
+from v2m.core.progress import ignore_progress
 from v2m.generators.sonique import samplers
 from v2m.generators.sonique.denoiser import CFGCondition, cfg_velocity
 from v2m.generators.sonique.options import SamplerName
@@ -102,7 +103,7 @@ def apart(ours: Tensor, there: Tensor) -> float:
 
 
 def guidance(there: Any, ours: UNet, given: dict[str, Any]) -> dict[str, float]:
-    x, time = torch.randn(2, ours.config.latent, 64), torch.tensor([0.3, 0.9])
+    x, time = torch.randn(2, ours.config.latent_dim, 64), torch.tensor([0.3, 0.9])
     found = {"unet": apart(ours(x, time, given["embedding"], given["embedding_mask"]), there(x, time, **given))}
     more = {"embedding_scale": 6.0, "batch_cfg": True, "rescale_cfg": True, "scale_phi": 0.4}
     wanted, other = (
@@ -131,8 +132,8 @@ def sampled(sampling: Any, name: SamplerName) -> float:
     def draw(random: torch.Generator) -> Tensor:
         return torch.randn(x.shape, generator=random, dtype=torch.float64)
 
-    sigmas = samplers.schedule(STEPS, 0.03, 50.0)
-    ours = samplers.sample(name, samplers.Run(denoise, lambda: draw(here), lambda _: None), x, sigmas)
+    sigmas = samplers.exponential_sigmas(STEPS, 0.03, 50.0)
+    ours = samplers.sample(name, samplers.SolverContext(denoise, lambda: draw(here), ignore_progress), x, sigmas)
     function, more = getattr(sampling, f"sample_{FUNCTIONS[name]}"), {}
     if name == "k-dpm-fast":
         return apart(ours, function(denoise, x, 0.03, 50.0, STEPS, disable=True))
@@ -148,7 +149,7 @@ def main() -> None:
     found = libraries(parser.parse_args().packages)
     config = tiny.make_config()
     there, ours = network(found["adp"], config)
-    width, tokens = ours.config.context, ours.config.tokens
+    width, tokens = ours.config.context_dim, ours.config.num_tokens
     given = {f"{which}embedding": torch.randn(1, tokens, width).expand(2, -1, -1) for which in ("", "negative_")}
     given |= {
         f"{which}embedding_mask": (torch.arange(tokens) % 7 < many).float()[None].expand(2, -1)

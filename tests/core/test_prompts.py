@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from v2m.core.prompts import line, unwanted
+from v2m.core.prompts import build_prompt, build_negative_prompt
 from v2m.core.types import Tags
 
 
@@ -29,11 +29,11 @@ from v2m.core.types import Tags
     ],
 )  # fmt: skip
 def test_a_line_of_english(tags: Tags, said: str) -> None:
-    assert line(tags) == said
+    assert build_prompt(tags) == said
 
 
 def test_what_is_unwanted_is_left_out_and_said_elsewhere() -> None:
     tags = Tags(genres="rock", instruments="electric guitar, drums, bass", negative="drum, guitars")
-    assert line(tags) == "rock music with bass"
-    assert unwanted(tags) == "drum, guitars"
-    assert line(Tags(instruments="drums", negative="drums", tempo=90)) == "music, 90 bpm"
+    assert build_prompt(tags) == "rock music with bass"
+    assert build_negative_prompt(tags) == "drum, guitars"
+    assert build_prompt(Tags(instruments="drums", negative="drums", tempo=90)) == "music, 90 bpm"

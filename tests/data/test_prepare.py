@@ -27,7 +27,7 @@ from tests.fixtures.tiny import t5 as tiny_t5
 from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.cli.prepare import main
 from v2m.core.errors import UsageError
-from v2m.core.prompts import line
+from v2m.core.prompts import build_prompt
 from v2m.core.timing import codec_frames
 from v2m.core.types import Tags
 from v2m.data import encode, filters, prepare, progress_log, writer
@@ -179,7 +179,7 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
 def test_the_words_are_those_that_the_generator_would_be_told(prepared: Prepared, weights: dict[str, str]) -> None:
     for sample in prepared.samples.values():
         meta = sample[META]
-        assert meta.line == line(Tags(**meta.tags)) != ""
+        assert meta.line == build_prompt(Tags(**meta.tags)) != ""
         wanted = encode.T5TextEncoder.load(Path(weights["text"]), torch.device("cpu")).encode([meta.line]).tokens[0]
         np.testing.assert_allclose(sample[TEXT], wanted.numpy(), rtol=2e-3, atol=1e-3)
 

@@ -24,7 +24,7 @@ def test_the_published_parts_are_understood() -> None:
         "./ckpts/clap/clap.ckpt",
     )
     assert found.number_ranges == {"seconds_start": (0, 512), "seconds_total": (0, 512)}
-    assert found.unet["groups"] == 16
+    assert found.unet["norm_groups"] == 16
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from transformers import (
 
 from tests.fixtures.tiny import musicgen as tiny
 from tests.sketch.pictures import video
-from v2m.core.prompts import line
+from v2m.core.prompts import build_prompt
 from v2m.core.types import Audio, Controls, SamplingConfig, Tags
 from v2m.generators.musicgen import MusicGen
 from v2m.media import audio
@@ -44,7 +44,7 @@ def theirs(folder: Path, tune: Path | None) -> NDArray[np.float32]:
     melody = json.loads((folder / "config.json").read_text())["model_type"] == "musicgen_melody"
     kind: Any = MusicgenMelodyForConditionalGeneration if melody else MusicgenForConditionalGeneration
     model = kind.from_pretrained(folder).eval()
-    inputs = dict(T5Tokenizer.from_pretrained(folder)([line(TAGS)], return_tensors="pt"))
+    inputs = dict(T5Tokenizer.from_pretrained(folder)([build_prompt(TAGS)], return_tensors="pt"))
     if tune is not None:
         wave = audio.load(tune, tiny.SAMPLE_RATE, FRAMES / 50)
         extractor = MusicgenMelodyFeatureExtractor.from_pretrained(folder)

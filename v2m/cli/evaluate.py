@@ -157,11 +157,11 @@ def _add_embedding_metrics(
 
 
 def _eval_clip(path: Path) -> EvalClip:
-    from v2m.core.prompts import line
+    from v2m.core.prompts import build_prompt
     from v2m.media import video
 
     tags = sidecar_tags(path)
-    return EvalClip(lambda: video_audio(video.open(path)), lambda: video.open(path), line(tags) if tags else "")
+    return EvalClip(lambda: video_audio(video.open(path)), lambda: video.open(path), build_prompt(tags) if tags else "")
 
 
 def _ground_truth_clip(path: Path, sound: Path) -> EvalClip:

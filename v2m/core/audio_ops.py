@@ -1,9 +1,11 @@
-"""Operations on samples that several packages share: gain curves.
+"""Operations on samples that several packages share: gain curves, loops, peaks.
 
 C channels, N samples, H hops of `HOP` samples.
 """
 
 from __future__ import annotations
+
+import logging
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,22 @@ from v2m.core.types import Floats
 
 HOP = 32
 PIECE = HOP << 15  # samples worked on at a time
+
+
+logger = logging.getLogger(__name__)
+
+
+def loop_samples(samples: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
+    """Samples `start` to `stop` (…, stop − start) of (…, N) repeated endlessly."""
+    return np.take(samples, np.arange(start, stop) % samples.shape[-1], axis=-1)
+
+
+def peak_excess(samples: NDArray[np.float32]) -> float:
+    """Factor by which the peak exceeds ±1, at least 1; logs it where the samples must be attenuated."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak > 1.0:
+        logger.info("the music peaked at %.2f and was made quieter", peak)
+    return max(peak, 1.0)
 
 
 def apply_gain(samples: NDArray[np.float32], gain: Floats, start: int = 0) -> None:

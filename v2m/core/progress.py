@@ -43,3 +43,14 @@ def tqdm_progress(name: str) -> Iterator[ProgressFn]:
     if not live:
         seconds = time.perf_counter() - start
         sys.stderr.write(f"{name:<24} 100% |{'█' * 24}| {seconds:.1f} s\n")
+
+
+def sub_progress(progress: ProgressFn | None, low: float, high: float) -> ProgressFn:
+    """A callback that maps 0–1 of a part of the work to `low`–`high` of `progress`; None reports nothing."""
+    if progress is None:
+        return ignore_progress
+
+    def report(fraction: float) -> None:
+        progress(low + (high - low) * fraction)
+
+    return report

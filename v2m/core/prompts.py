@@ -1,35 +1,44 @@
-"""What the music should be, in a line of English as MusicGen was trained on and its authors' examples show."""
+"""Text prompts from tags, in the form of MusicGen's training data and its authors' examples."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from v2m.core.types import Tags, filter_unwanted
 
+logger = logging.getLogger(__name__)
 
-def line(tags: Tags) -> str:
-    """ "calm, warm ambient and cinematic music with piano and strings, airy, 96 bpm, F minor"; empty where no tag says
-    anything.
 
-    What `tags.negative` names is left out: "no drums" would call for drums. The caption says what is seen, and stands
-    only where nothing else does; vocals are not among what the model was trained on.
+def build_prompt(tags: Tags) -> str:
+    """Build the prompt, a line of English; "" for empty tags.
+
+    Such as "calm, warm ambient and cinematic music with piano and strings, airy, 96 bpm, F minor". Words that
+    `tags.negative` rules out are left out: "no drums" would call for drums. The caption stands in only where no other
+    tag does. Vocals are left out: the model was trained without.
     """
     moods, genres, instruments, timbres = (
         filter_unwanted(words, tags.negative) for words in (tags.moods, tags.genres, tags.instruments, tags.timbres)
     )
-    players = f"with {_listed(instruments)}" if instruments else ""
+    players = f"with {_join_words(instruments)}" if instruments else ""
     measures = [f"{tags.tempo:g} bpm" if tags.tempo else "", tags.key or ""]
     if not (moods or genres or instruments or timbres or any(measures)):
         return " ".join(tags.caption.split())
-    opening = " ".join(filter(None, [", ".join(moods), _listed(genres), "music", players]))
+    opening = " ".join(filter(None, [", ".join(moods), _join_words(genres), "music", players]))
     return ", ".join(filter(None, [opening, *timbres, *measures]))
 
 
-def unwanted(tags: Tags) -> str:
-    """What the music is to be led away from; empty where nothing is."""
+def build_negative_prompt(tags: Tags) -> str:
+    """Build the negative prompt of `tags.negative`; "" where it is empty."""
     return ", ".join(tags.negative)
 
 
-def _listed(words: Sequence[str]) -> str:
+def warn_if_empty(prompt: str) -> None:
+    """Log a warning where there is no prompt."""
+    if not prompt:
+        logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
+
+
+def _join_words(words: Sequence[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

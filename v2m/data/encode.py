@@ -16,7 +16,7 @@ import torch
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
 from v2m.checkpoints.components import REQUIRED_FILES
 from v2m.core.errors import InvalidInputError, UsageError
-from v2m.core.prompts import line
+from v2m.core.prompts import build_prompt
 from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
 from v2m.core.timing import sample_count, seconds_of, step_count, step_times
 from v2m.core.types import Audio, Tags, Video
@@ -110,7 +110,7 @@ class SampleEncoder:
             whole = self._seen(clip, step_times(clip.duration, self.settings.whole))
         except InvalidInputError as error:
             raise _as_filtered(error) from error
-        said = line(tags)
+        said = build_prompt(tags)
         text = _to_numpy(self.text.encode([said]))
         stretches = filters.split_into_segments(duration, self.codec.spec.frame_rate, self.settings.piece)
         for number, (begin, seconds) in enumerate(stretches):

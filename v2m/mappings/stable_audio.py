@@ -22,20 +22,20 @@ MODEL_NAME = "a latent diffusion model in the layout of stable-audio-tools"
 TRAINING_PREFIX, EMA_PREFIX = "diffusion.", "diffusion_ema.ema_model."
 UNET_PREFIX, AUTOENCODER_PREFIX, CONDITIONER_PREFIX = "model.model.", "pretransform.model.", "conditioner.conditioners."
 
-# settings of the U-Net: theirs → of `v2m.generators.sonique.unet.UNetSizes`
+# settings of the U-Net: theirs → of `v2m.generators.sonique.unet.UNetConfig`
 _UNET_KEYS = {
-    "in_channels": "latent",
-    "context_embedding_features": "context",
-    "context_embedding_max_length": "tokens",
+    "in_channels": "latent_dim",
+    "context_embedding_features": "context_dim",
+    "context_embedding_max_length": "num_tokens",
     "channels": "channels",
     "multipliers": "multipliers",
     "factors": "factors",
-    "num_blocks": "blocks",
-    "attentions": "attentions",
-    "attention_heads": "heads",
-    "attention_multiplier": "multiplier",
-    "resnet_groups": "groups",
-    "kernel_multiplier_downsample": "kernel_multiplier",
+    "num_blocks": "num_blocks",
+    "attentions": "num_attention_layers",
+    "attention_heads": "num_heads",
+    "attention_multiplier": "feed_forward_multiplier",
+    "resnet_groups": "norm_groups",
+    "kernel_multiplier_downsample": "downsample_kernel_multiplier",
 }
 _OPTIONAL_UNET_KEYS = {"resnet_groups", "kernel_multiplier_downsample"}
 _REQUIRED_UNET_SETTINGS = {
@@ -109,7 +109,7 @@ def unwrap_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of an unwrapped checkpoint that is `v2m.generators.sonique.unet.UNet`'s, whose names are the published ones."""
+    """The state dict of `v2m.generators.sonique.unet.UNet` in an unwrapped checkpoint."""
     return _strip_prefix(UNET_PREFIX, state)
 
 

@@ -12,7 +12,7 @@ import lightning
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from v2m.core.errors import DependencyError, InvalidInputError, UsageError
-from v2m.core.prompts import line
+from v2m.core.prompts import build_prompt
 from v2m.core.types import Audio, SamplingConfig
 from v2m.evaluation import tables
 from v2m.evaluation.embedding_metrics import EvalClip, evaluate_embeddings
@@ -162,7 +162,9 @@ def _duration(clip: Any) -> float:
 
 def _piece(clip: Any, audio: Audio) -> EvalClip:
     has_video = hasattr(clip, "video")
-    return EvalClip(lambda: audio, (lambda: clip.video) if has_video else None, line(clip.tags) if has_video else "")
+    return EvalClip(
+        lambda: audio, (lambda: clip.video) if has_video else None, build_prompt(clip.tags) if has_video else ""
+    )
 
 
 def _write_tables(folder: Path, made: str, systems: Mapping[str, Mapping[str, Row]], beside: Baselines) -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from v2m.core.progress import ignore_progress
 from v2m.generators.sonique.options import DiffusionSampling, SamplerName
-from v2m.generators.sonique.samplers import Run, sample, schedule
+from v2m.generators.sonique.samplers import SolverContext, exponential_sigmas, sample
 
 NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 SPREAD = 0.7  # standard deviation of the data
@@ -27,11 +28,11 @@ def solved(name: SamplerName, steps: int, x: Tensor, noise: torch.Generator | No
         assert noise is not None, f"{name} draws noise"
         return torch.randn(x.shape, generator=noise, dtype=x.dtype)
 
-    return sample(name, Run(denoise, draw, lambda _: None), x, schedule(steps, 0.02, 40.0))
+    return sample(name, SolverContext(denoise, draw, ignore_progress), x, exponential_sigmas(steps, 0.02, 40.0))
 
 
 def test_the_noise_falls_evenly_in_its_logarithm_to_nothing() -> None:
-    sigmas = schedule(5, 0.01, 100.0)
+    sigmas = exponential_sigmas(5, 0.01, 100.0)
     np.testing.assert_allclose(sigmas, [100, 10, 1, 0.1, 0.01, 0])
 
 
@@ -60,8 +61,8 @@ def test_noise_becomes_data_of_the_right_spread(name: SamplerName) -> None:
 def test_few_steps_tell_how_far_they_are_and_stay_finite(name: SamplerName, steps: int) -> None:
     told: list[float] = []
     x = torch.full((3,), 40.0)
-    run = Run(denoise, lambda: torch.zeros(3), told.append)
-    assert sample(name, run, x, schedule(steps, 0.02, 40.0)).isfinite().all()
+    run = SolverContext(denoise, lambda: torch.zeros(3), lambda fraction: told.append(fraction))
+    assert sample(name, run, x, exponential_sigmas(steps, 0.02, 40.0)).isfinite().all()
     assert told == sorted(told)
     assert told[-1:] == [1.0] or (name, steps) == ("k-dpm-fast", 1)
 

@@ -38,7 +38,7 @@ def ace_step_arguments(tags: Tags, options: DiffusersOptions) -> dict[str, Any]:
     """Arguments of `AceStepPipeline`."""
     sung = tags.vocals and bool(tags.lyrics.strip())
     return {
-        "prompt": prompts.line(replace(tags, tempo=None, key=None)),
+        "prompt": prompts.build_prompt(replace(tags, tempo=None, key=None)),
         **(
             {"lyrics": tags.lyrics.strip(), "vocal_language": options.vocal_language}
             if sung
@@ -52,11 +52,11 @@ def ace_step_arguments(tags: Tags, options: DiffusersOptions) -> dict[str, Any]:
 
 def stable_audio_arguments(tags: Tags, options: DiffusersOptions) -> dict[str, Any]:
     """Arguments of `StableAudioPipeline` and `StableAudio3Pipeline`."""
-    line = prompts.line(tags)
+    line = prompts.build_prompt(tags)
     metre = "" if options.meter is None else f"{options.meter}/{8 if options.meter == 6 else 4} time"
     return {
         "prompt": ", ".join(filter(None, [line, metre, "instrumental"])),
-        "negative_prompt": prompts.unwanted(tags) or None,
+        "negative_prompt": prompts.build_negative_prompt(tags) or None,
     }
 
 

@@ -158,7 +158,7 @@ class MusicGenEngine:
             seed: The same gives the same piece.
             progress: Told how much is done.
         """
-        line, unwanted = prompts.line(tags), prompts.unwanted(tags)
+        line, unwanted = prompts.build_prompt(tags), prompts.build_negative_prompt(tags)
         if not line:
             logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
         text, without = self.encode_text(line, unwanted)

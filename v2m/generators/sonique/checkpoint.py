@@ -1,4 +1,4 @@
-"""SONIQUE's weights, as its author's archive unpacks into a copy of the project: which files, and what is in them."""
+"""SONIQUE's checkpoint, in the layout of its author's archive unpacked into a copy of the project."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ TOKENIZER_FILES = ("tokenizer.json|vocab.json", "tokenizer.json|merges.txt")
 
 @dataclass(frozen=True)
 class SoniqueComponents:
-    """The model in its parts, on the CPU; `tables` (numbers, D) are what the seconds are told by."""
+    """The components of the model, on the CPU; `seconds_embeddings` are (numbers, D)."""
 
-    settings: StableAudioConfig
+    config: StableAudioConfig
     unet: UNet
     autoencoder: OobleckAutoencoder
     text_encoder: ClapTextEncoder
@@ -41,89 +41,96 @@ class SoniqueComponents:
 
 
 def load_components(name: str, tokenizer: str) -> SoniqueComponents:
-    """From a folder; the tokenizer from the same, or as it is named.
+    """Load all components from the folder `name`.
+
+    Args:
+        name: The folder, or its name below a checkpoint folder.
+        tokenizer: Folder or repository of RoBERTa's tokenizer, for a folder that holds none.
 
     Raises:
         DependencyError: Weights are missing, broken, or do not belong together; says which.
     """
-    found = _find_weights(name)
-    folder = found.folder
-    settings = stable_audio.parse_config(read_json(folder / CONFIG_FILE))
+    info = _find_weights(name)
+    folder = info.folder
+    config = stable_audio.parse_config(read_json(folder / CONFIG_FILE))
     path = _find_checkpoint(folder)
     state = read_pickle(path).get("state_dict")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds no 'state_dict' of tensors: it is no checkpoint of this model")
-    state, what = stable_audio.unwrap_state(state), f"the model in {str(path)!r}"
-    check_finite(state, what)
-    unet = _build_unet(settings, stable_audio.unet_state(state), what)
+    state, description = stable_audio.unwrap_state(state), f"the model in {str(path)!r}"
+    check_finite(state, description)
+    unet = _build_unet(config, stable_audio.unet_state(state), description)
     autoencoder = OobleckAutoencoder.load(
-        settings.autoencoder, stable_audio.autoencoder_state(state, settings.autoencoder), what
+        config.autoencoder, stable_audio.autoencoder_state(state, config.autoencoder), description
     )
-    tables = {each: _seconds_embedding(state, each, settings, what) for each in settings.number_ranges}
-    clap = folder / _check_inside(settings.clap_path or CLAP_FILE, folder)
-    words = folder if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file() else None
-    words = words or fetch(tokenizer, TOKENIZER_FILES, license="MIT", download_size=1_400_000).folder
-    text = ClapTextEncoder.load(clap, words, layer=settings.clap_layer)
-    _check_sizes(settings, unet, text, what)
-    weights = (found, WeightsInfo("CLAP (text branch)", clap.parent, license=CLAP_LICENSE))
-    return SoniqueComponents(settings, unet, autoencoder, text, tables, weights)
+    embeddings = {name: _seconds_embedding(state, name, config, description) for name in config.number_ranges}
+    clap = folder / _check_inside(config.clap_path or CLAP_FILE, folder)
+    if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
+        tokenizer_folder = folder
+    else:
+        tokenizer_folder = fetch(tokenizer, TOKENIZER_FILES, license="MIT", download_size=1_400_000).folder
+    text_encoder = ClapTextEncoder.load(clap, tokenizer_folder, layer=config.clap_layer)
+    _check_sizes(config, unet, text_encoder, description)
+    weights = (info, WeightsInfo("CLAP (text branch)", clap.parent, license=CLAP_LICENSE))
+    return SoniqueComponents(config, unet, autoencoder, text_encoder, embeddings, weights)
 
 
 def _find_weights(name: str) -> WeightsInfo:
     places = [Path(name).expanduser(), *(root / name for root in checkpoint_folders())]
     if name == DEFAULT_NAME and not any(place.is_dir() for place in places):
         raise DependencyError(
-            f"SONIQUE's weights are not here: unpack the archive that {PAGE} links to, and put its {CONFIG_FILE} beside, "
-            f"in {str(places[1])!r}, or name another folder with --generator.model"
+            f"SONIQUE's weights are not here: unpack the archive that {PAGE} links to, and put its {CONFIG_FILE} "
+            f"beside, in {str(places[1])!r}, or name another folder with --generator.model"
         )
     return fetch(name, (CONFIG_FILE,), license=LICENSE)
 
 
 def _find_checkpoint(folder: Path) -> Path:
-    there = sorted((folder / CHECKPOINT_DIR).glob("*.ckpt")) or sorted(folder.glob("*.ckpt"))
-    if len(there) != 1:
-        names = ", ".join(path.name for path in there) or "none"
+    files = sorted((folder / CHECKPOINT_DIR).glob("*.ckpt")) or sorted(folder.glob("*.ckpt"))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
         raise DependencyError(
             f"{str(folder / CHECKPOINT_DIR)!r} must hold the one checkpoint (.ckpt) of the model, not {names}"
         )
-    return there[0]
+    return files[0]
 
 
 def _check_inside(name: str, folder: Path) -> PurePosixPath:
-    inner = PurePosixPath(name)
-    if inner.is_absolute() or ".." in inner.parts:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
         raise DependencyError(f"{str(folder / CONFIG_FILE)!r} names a file outside its folder and is refused: {name!r}")
-    return inner
+    return path
 
 
-def _build_unet(settings: StableAudioConfig, state: Mapping[str, Tensor], what: str) -> UNet:
+def _build_unet(config: StableAudioConfig, state: Mapping[str, Tensor], description: str) -> UNet:
     try:
-        sizes = UNetConfig(**settings.unet)
-        problems = sizes.problems()
+        unet_config = UNetConfig(**config.unet)
+        problems = unet_config.problems()
     except TypeError as error:
-        raise DependencyError(f"the settings of {what} make no U-Net ({error})") from error
+        raise DependencyError(f"the settings of {description} make no U-Net ({error})") from error
     if problems:
-        raise DependencyError(f"the settings of {what} make no U-Net: {'; '.join(problems)}")
+        raise DependencyError(f"the settings of {description} make no U-Net: {'; '.join(problems)}")
     with torch.device("meta"):
-        made = UNet(sizes)
-    load_strict(made, state, what, assign=True)
-    return made.eval().requires_grad_(False)
+        unet = UNet(unet_config)
+    load_strict(unet, state, description, assign=True)
+    return unet.eval().requires_grad_(False)
 
 
-def _seconds_embedding(state: Mapping[str, Tensor], name: str, settings: StableAudioConfig, what: str) -> Tensor:
-    low, high = settings.number_ranges[name]
-    found = stable_audio.number_embedding_state(state, name).get("weight")
-    wanted = (high - low + 1, settings.unet["context"])
-    if found is None or found.shape != wanted:
-        raise DependencyError(f"{what} has no table {wanted} for {name}")
-    return found
+def _seconds_embedding(state: Mapping[str, Tensor], name: str, config: StableAudioConfig, description: str) -> Tensor:
+    low, high = config.number_ranges[name]
+    table = stable_audio.number_embedding_state(state, name).get("weight")
+    shape = (high - low + 1, config.unet["context_dim"])
+    if table is None or table.shape != shape:
+        raise DependencyError(f"{description} has no table {shape} for {name}")
+    return table
 
 
-def _check_sizes(settings: StableAudioConfig, unet: UNet, text: ClapTextEncoder, what: str) -> None:
-    told, sizes = text.max_tokens + len(settings.number_ranges), unet.config
-    if (text.dim, told) != (sizes.context, sizes.tokens):
+def _check_sizes(config: StableAudioConfig, unet: UNet, text_encoder: ClapTextEncoder, description: str) -> None:
+    num_tokens, sizes = text_encoder.max_tokens + len(config.number_ranges), unet.config
+    if (text_encoder.dim, num_tokens) != (sizes.context_dim, sizes.num_tokens):
         raise DependencyError(
-            f"{what} reads {sizes.tokens} tokens of {sizes.context} numbers, its conditions are {told} of {text.dim}"
+            f"{description} reads {sizes.num_tokens} tokens of {sizes.context_dim} numbers, its conditions are "
+            f"{num_tokens} of {text_encoder.dim}"
         )
-    if settings.window_samples % (settings.hop_length * sizes.frame_multiple):
-        raise DependencyError(f"{what} cannot make windows of {settings.window_samples} samples")
+    if config.window_samples % (config.hop_length * sizes.frame_multiple):
+        raise DependencyError(f"{description} cannot make windows of {config.window_samples} samples")

@@ -1,6 +1,6 @@
-"""What the sampler asks of the model: the clean latent in a noisy one, guided by words, with what is to be kept in it.
+"""The denoiser that a sampler calls: the U-Net with classifier-free guidance and, for inpainting, known frames.
 
-B pieces, C latent channels, L latent frames, S condition tokens, D their width.
+B pieces, C latent channels, L latent frames, S condition tokens, D their dimension.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 class CFGCondition(NamedTuple):
-    """The words (1, S, D) that lead, those that are led away from, how strongly, and how much of that is rescaled."""
+    """Positive and negative condition (1, S, D), the guidance scale, and the share of its rescaling, 0 to 1."""
 
     positive: Condition
     negative: Condition | None
@@ -29,34 +29,37 @@ class CFGCondition(NamedTuple):
 
 
 def cfg_velocity(unet: UNet, condition: CFGCondition) -> Velocity:
-    """The velocity (B, C, L) float32 of a noisy latent at a time (B,).
+    """Make the guided velocity (B, C, L) float32 of a noisy latent at a time (B,).
 
     Ho and Salimans, "Classifier-Free Diffusion Guidance" (2022); rescaled over the channels after Lin et al., "Common
-    Diffusion Noise Schedules and Sample Steps are Flawed" (2023). As in training, what stands for no words is learned
-    tokens under the mask of the wanted ones; they also stand where the unwanted words have none.
+    Diffusion Noise Schedules and Sample Steps are Flawed" (2023). As in training, the null condition is learned tokens
+    under the mask of the positive one; they also fill in for masked tokens of the negative one.
     """
     tokens, mask, _ = condition.positive
-    without = unet.null_tokens[None, : tokens.shape[1]].to(tokens)
+    negative = unet.null_tokens[None, : tokens.shape[1]].to(tokens)
     if condition.negative is not None:
-        without = torch.where(condition.negative.mask[..., None], condition.negative.tokens, without)
+        negative = torch.where(condition.negative.mask[..., None], condition.negative.tokens, negative)
 
-    def plain(x: Tensor, time: Tensor) -> Tensor:
+    def unguided(x: Tensor, time: Tensor) -> Tensor:
         return unet(x, time, tokens.expand(len(x), -1, -1), mask.expand(len(x), -1)).float()
 
-    def velocity(x: Tensor, time: Tensor) -> Tensor:
-        both = torch.cat([tokens.expand(len(x), -1, -1), without.expand(len(x), -1, -1)])
-        found = unet(torch.cat([x, x]), torch.cat([time, time]), both, mask.expand(2 * len(x), -1))
-        towards, away = found.float().chunk(2)
-        led = away + condition.cfg_scale * (towards - away)
-        level = towards.std(dim=1, keepdim=True) / led.std(dim=1, keepdim=True)
-        return led * (condition.cfg_rescale * level + 1 - condition.cfg_rescale)
+    def guided(x: Tensor, time: Tensor) -> Tensor:
+        both = torch.cat([tokens.expand(len(x), -1, -1), negative.expand(len(x), -1, -1)])
+        velocities = unet(torch.cat([x, x]), torch.cat([time, time]), both, mask.expand(2 * len(x), -1))
+        cond, uncond = velocities.float().chunk(2)
+        out = uncond + condition.cfg_scale * (cond - uncond)
+        level = cond.std(dim=1, keepdim=True) / out.std(dim=1, keepdim=True)
+        return out * (condition.cfg_rescale * level + 1 - condition.cfg_rescale)
 
-    return plain if condition.cfg_scale == 1 else velocity
+    return unguided if condition.cfg_scale == 1 else guided
 
 
 def velocity_denoiser(velocity: Velocity) -> Denoise:
-    """Of a model that gives velocities of a cosine schedule (Salimans and Ho, "Progressive Distillation for Fast
-    Sampling of Diffusion Models", 2022), for latents of variance 1 with noise of σ added."""
+    """Make the denoiser of a v-prediction model with a cosine schedule, for latents of variance 1.
+
+    Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (2022). The model's time is
+    2/π · arctan σ, its input x / √(1 + σ²).
+    """
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         scale = math.hypot(sigma, 1.0)
@@ -67,18 +70,17 @@ def velocity_denoiser(velocity: Velocity) -> Denoise:
 
 
 def inpainting_denoiser(denoise: Denoise, source: Tensor, source_mask: Tensor, noise: Tensor) -> Denoise:
-    """The same where some frames are known: the model is shown them with as much noise as the rest has, and what it
-    takes them for does not count.
+    """Make a denoiser that keeps known frames: the model gets them with noise of the same σ as the rest.
 
     Args:
-        denoise: As of `denoiser`.
-        kept: (B, C, L), clean.
-        keep: (L,) bool, which frames of it are known.
+        denoise: As of `velocity_denoiser`.
+        source: (B, C, L), clean.
+        source_mask: (L,) bool, the frames of it that are known.
         noise: (B, C, L), of variance 1.
     """
 
-    def denoised(x: Tensor, sigma: float) -> Tensor:
-        shown = torch.where(source_mask, source + sigma * noise, x)
-        return torch.where(source_mask, source, denoise(shown, sigma))
+    def inpaint(x: Tensor, sigma: float) -> Tensor:
+        x = torch.where(source_mask, source + sigma * noise, x)
+        return torch.where(source_mask, source, denoise(x, sigma))
 
-    return denoised
+    return inpaint

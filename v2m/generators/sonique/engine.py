@@ -1,6 +1,6 @@
-"""A piece from begin to end: words and a tune to what the model is told, latents in windows, and their sound.
+"""SONIQUE inference: tags and a melody to conditions, latents in windows, and their audio.
 
-B pieces, C latent channels, T latent frames, N samples, S condition tokens, D their width.
+B pieces, C latent channels, T latent frames, N samples, S condition tokens, D their dimension.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from v2m.core.audio_ops import loop_samples
 from v2m.core.lazy_model import choose_dtype
+from v2m.core.progress import ignore_progress, sub_progress
+from v2m.core.prompts import warn_if_empty
 from v2m.core.timing import mean_rate, sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.inpaint import InpaintSource
-from v2m.generators.sonique import checkpoint, prompt, sampling_loop, windows
+from v2m.generators.sonique import checkpoint, sampling_loop, windows
 from v2m.generators.sonique.denoiser import CFGCondition, Velocity, cfg_velocity
 from v2m.generators.sonique.options import DiffusionSampling, Precision
-from v2m.generators.sonique.samplers import Told
+from v2m.generators.sonique.prompt import build_negative_prompt, build_prompt
 from v2m.generators.sonique.windows import Window
 from v2m.models.conditioning import Condition
 from v2m.models.inference.windows import window_seed
 from v2m.pretrained.codecs.oobleck import MARGIN_FRAMES
 
-PROGRESS_SHARES = (0.03, 0.95)  # of the work done when the latents are begun, and when they stand
+PROGRESS_SHARES = (0.03, 0.95)  # share of the work at which sampling begins and ends
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 WindowVelocity = Callable[[Window], Velocity]
@@ -39,14 +42,16 @@ logger = logging.getLogger(__name__)
 
 
 class SoniqueEngine:
-    """The model in its parts, which plays one piece after the other, or several at once.
+    """The loaded model; generates one piece after the other, or several in a batch.
 
     Args:
-        parts: On the CPU.
-        device: Where the work is done.
-        precision: Of the U-Net; the rest is small and stays in float32. None is what suits the device.
-        low_memory: Whether each part is on the device only while it works.
+        components: On the CPU.
+        device: The computing device.
+        precision: Of the U-Net; the rest is small and stays in float32. None is the device's default.
+        low_memory: Keep each component on the device only while it computes.
     """
+
+    weights: tuple[WeightsInfo, ...]
 
     def __init__(
         self,
@@ -56,7 +61,7 @@ class SoniqueEngine:
         low_memory: bool,
     ) -> None:
         self._components, self._device, self._low_memory = components, device, low_memory
-        self.settings, self.weights = components.settings, components.weights
+        self.config, self.weights = components.config, components.weights
         self._unet = components.unet.to(choose_dtype(device) if precision is None else DTYPES[precision])
         self._text_cache: dict[str, Condition] = {}
 
@@ -64,23 +69,22 @@ class SoniqueEngine:
     def load(
         cls, name: str, tokenizer: str, device: torch.device, precision: Precision | None, low_memory: bool
     ) -> SoniqueEngine:
-        """From a folder in SONIQUE's layout.
+        """Load a folder in SONIQUE's layout.
 
         Raises:
             DependencyError: Weights are missing, broken, or do not belong together; says which.
         """
         return cls(checkpoint.load_components(name, tokenizer), device, precision, low_memory)
 
-    weights: tuple[WeightsInfo, ...]
-
     @property
     def sample_rate(self) -> int:
-        return self.settings.sample_rate
+        """Hz of the audio."""
+        return self.config.sample_rate
 
     @property
     def window(self) -> float:
-        """Seconds that the model makes in one go."""
-        return seconds_of(self.settings.window_samples, self.sample_rate)
+        """Seconds of one window."""
+        return seconds_of(self.config.window_samples, self.sample_rate)
 
     @torch.inference_mode()
     def generate(
@@ -97,68 +101,62 @@ class SoniqueEngine:
         batch_size: int = 1,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
-        """Music of exactly `video.duration` for each of `seeds`: (1, N) at the model's rate, or what is kept with a
-        part of it anew, at its own.
+        """Generate music of exactly `video.duration` for each of `seeds`: (1, N) at the model's rate.
+
+        With `inpaint_source`, the result is that source with its range replaced, at the source's own rate.
 
         Args:
-            video: What it is for.
-            tags: What it should be.
-            seeds: The same gives the same piece, up to the rounding of sums that depends on how many are at once.
-            sampling: How noise becomes music.
-            overlap: Seconds of what stands that a window is shown on either side.
-            melody: A tune to follow, at the model's rate; it begins anew where the video is longer.
-            strength: How closely, 0 to 1.
-            kept: Earlier music of which a part is to be written anew.
-            at_once: Pieces that are made side by side.
-            progress: Told how much is done.
+            video: Gives the duration.
+            tags: Give the prompt.
+            seeds: The same seed gives the same piece, up to the rounding of sums, which depends on the batch.
+            sampling: Sampler options.
+            overlap: Seconds of known music that a window includes on either side.
+            melody: A melody to follow, at the model's rate; repeated to the video's length.
+            melody_strength: Closeness to the melody, 0 to 1.
+            inpaint_source: Earlier music and the range of it to replace.
+            batch_size: Pieces per batch.
+            progress: Receives the share of the work done.
         """
-        tell: Callable[[float], None] = progress or (lambda _: None)
-        tell(0.0)
-        line, unwanted = prompt.build_prompt(tags), prompt.build_negative_prompt(tags)
-        if not line:
-            logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
-        total = -(-sample_count(video.duration, self.sample_rate) // self.settings.hop_length)
-        tune = None if melody is None else self._encode_audio(_looped(melody, total * self.settings.hop_length), total)
-        work = self._plan_sampling(
+        progress = progress or ignore_progress
+        progress(0.0)
+        prompt, negative_prompt = build_prompt(tags), build_negative_prompt(tags)
+        warn_if_empty(prompt)
+        total = -(-sample_count(video.duration, self.sample_rate) // self.config.hop_length)
+        plan = self._plan_sampling(
             total,
             inpaint_source,
-            tune,
+            None if melody is None else self._encode_melody(melody, total),
             sampling=sampling,
             overlap=overlap,
             init_sigma=sampling.init_sigma(melody_strength),
         )
-        groups = [seeds[start : start + batch_size] for start in range(0, len(seeds), batch_size)]
-        begun, pieces = time.perf_counter(), []
+        batches = [seeds[start : start + batch_size] for start in range(0, len(seeds), batch_size)]
+        sampling_progress = sub_progress(progress, *PROGRESS_SHARES)
+        start_time, latents = time.perf_counter(), []
         with self._on_device(self._unet):
-            velocity = self._window_velocity(line, unwanted, sampling, video.duration)
-            for number, group in enumerate(groups):
-                pieces.append(
-                    sampling_loop.sample_windows(
-                        work, group, velocity, _between(tell, *PROGRESS_SHARES, number, len(groups))
-                    )
-                )
-        took = time.perf_counter() - begun
-        passes = sampling.steps * len(work.windows) * len(groups)
-        facts = {
-            "prompt": line,
-            "negative_prompt": unwanted,
-            **self._metadata(work, sampling),
-            "batch_size": len(groups[0]),
-            "steps_per_second": round(mean_rate(passes, took), 3),
+            velocity = self._window_velocity(prompt, negative_prompt, sampling, video.duration)
+            for index, batch in enumerate(batches):
+                part = sub_progress(sampling_progress, index / len(batches), (index + 1) / len(batches))
+                latents.append(sampling_loop.sample_windows(plan, batch, velocity, part))
+        elapsed = time.perf_counter() - start_time
+        metadata = {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            **self._metadata(plan, sampling),
+            "batch_size": len(batches[0]),
+            "steps_per_second": round(mean_rate(sampling.steps * len(plan.windows) * len(batches), elapsed), 3),
         }
         with self._on_device(self._components.autoencoder):
-            scores = [
+            soundtracks = [
                 Soundtrack(
-                    self._decode_audio(latents, video.duration, work.windows, inpaint_source),
-                    metadata={
-                        **facts,
-                        "window_seeds": [window_seed(seed, number) for number in range(len(work.windows))],
-                    },
+                    self._decode_audio(piece, video.duration, plan.windows, inpaint_source),
+                    metadata=metadata
+                    | {"window_seeds": [window_seed(seed, index) for index in range(len(plan.windows))]},
                 )
-                for seed, latents in zip(seeds, torch.cat(pieces), strict=True)
+                for seed, piece in zip(seeds, torch.cat(latents), strict=True)
             ]
-        tell(1.0)
-        return scores
+        progress(1.0)
+        return soundtracks
 
     def _plan_sampling(
         self,
@@ -170,76 +168,79 @@ class SoniqueEngine:
         overlap: float,
         init_sigma: float,
     ) -> sampling_loop.WindowedSampling:
-        frames = self.settings.window_samples // self.settings.hop_length
+        frames = self.config.window_samples // self.config.hop_length
         if inpaint_source is None:
-            low, high = 0, total
-            latents = torch.zeros(self.settings.autoencoder.latent_dim, total, device=self._device)
+            start, end = 0, total
+            latents = torch.zeros(self.config.autoencoder.latent_dim, total, device=self._device)
         else:
-            low, high = self._inpaint_frames(inpaint_source, total)
+            start, end = self._inpaint_frames(inpaint_source, total)
             latents = self._encode_audio(inpaint_source.mono(self.sample_rate), total)
-        keep = torch.ones(total, dtype=torch.bool, device=self._device)
-        keep[low:high] = False
-        around = min(sample_count(overlap, self.sample_rate) // self.settings.hop_length, frames // 3)
-        plan = windows.plan_windows(low, high, total=total, window=frames, overlap=around)
-        return sampling_loop.WindowedSampling(plan, frames, latents, keep, melody, init_sigma, sampling)
+        source_mask = torch.ones(total, dtype=torch.bool, device=self._device)
+        source_mask[start:end] = False
+        overlap_frames = min(sample_count(overlap, self.sample_rate) // self.config.hop_length, frames // 3)
+        plan = windows.plan_windows(start, end, total=total, window=frames, overlap=overlap_frames)
+        return sampling_loop.WindowedSampling(plan, frames, latents, source_mask, melody, init_sigma, sampling)
 
     def _inpaint_frames(self, source: InpaintSource, total: int) -> tuple[int, int]:
-        """The latent frames in which the part lies that is written anew."""
-        begin, end = (sample_count(second, self.sample_rate) for second in (source.start, source.end))
-        return begin // self.settings.hop_length, min(-(-end // self.settings.hop_length), total)
+        """The latent frames that cover the range to replace."""
+        start, end = (sample_count(second, self.sample_rate) for second in (source.start, source.end))
+        return start // self.config.hop_length, min(-(-end // self.config.hop_length), total)
+
+    def _encode_melody(self, melody: Audio, total: int) -> Tensor:
+        """(C, `total`) of the melody in mono, repeated to that length."""
+        return self._encode_audio(loop_samples(melody.samples.mean(axis=0), 0, total * self.config.hop_length), total)
 
     def _encode_audio(self, audio: NDArray[np.float32], total: int) -> Tensor:
-        """(N,) → (C, `total`), of silence where the sound is over."""
-        filled = np.zeros(total * self.settings.hop_length, np.float32)
-        filled[: len(audio)] = audio[: len(filled)]
+        """(N,) → (C, `total`); silence beyond the end."""
+        padded = np.zeros(total * self.config.hop_length, np.float32)
+        padded[: len(audio)] = audio[: len(padded)]
         with self._on_device(self._components.autoencoder):
-            return self._components.autoencoder.encode(torch.from_numpy(filled).to(self._device)[None, None])[0]
+            return self._components.autoencoder.encode(torch.from_numpy(padded).to(self._device)[None, None])[0]
 
     def _window_velocity(
         self, prompt: str, negative_prompt: str, sampling: DiffusionSampling, duration: float
     ) -> WindowVelocity:
-        """What the model says in a window: it is told when the window begins, and how long the whole is."""
+        """The guided model of each window; its condition includes the window's start and the piece's duration."""
 
         def velocity(window: Window) -> Velocity:
-            begin = seconds_of(window.start * self.settings.hop_length, self.sample_rate)
-            wanted = self._condition(prompt, begin, duration)
-            against = self._condition(negative_prompt, begin, duration) if negative_prompt else None
-            return cfg_velocity(self._unet, CFGCondition(wanted, against, sampling.cfg_scale, sampling.cfg_rescale))
+            start = seconds_of(window.start * self.config.hop_length, self.sample_rate)
+            positive = self._condition(prompt, start, duration)
+            negative = self._condition(negative_prompt, start, duration) if negative_prompt else None
+            return cfg_velocity(self._unet, CFGCondition(positive, negative, sampling.cfg_scale, sampling.cfg_rescale))
 
         return velocity
 
     def _condition(self, text: str, start: float, duration: float) -> Condition:
-        """(1, S, D): the words, the second at which the window begins, and how many the piece has."""
+        """Condition (1, S, D): the text, the window's start and the piece's duration in whole seconds."""
         if text not in self._text_cache:
             with self._on_device(self._components.text_encoder.model):
                 self._text_cache[text] = self._components.text_encoder.encode([text]).to("cpu")
         tokens, mask, _ = self._text_cache[text]
-        numbers = dict(zip(self.settings.number_ranges, (math.floor(start), math.ceil(duration)), strict=False))
-        told = {self.settings.text_cond: tokens}
-        for name, (low, high) in self.settings.number_ranges.items():
-            told[name] = self._components.seconds_embeddings[name][min(max(numbers.get(name, 0), low), high)][
-                None, None
-            ].float()
-        masks = {name: mask if name == self.settings.text_cond else torch.ones(1, 1, dtype=torch.bool) for name in told}
-        order = self.settings.cond_order
-        whole = Condition(torch.cat([told[name] for name in order], 1), torch.cat([masks[name] for name in order], 1))
-        return whole.to(self._device)
+        config, embeddings = self.config, self._components.seconds_embeddings
+        numbers = dict(zip(config.number_ranges, (math.floor(start), math.ceil(duration)), strict=False))
+        parts = {config.text_cond: (tokens, mask)}
+        for name, (low, high) in config.number_ranges.items():
+            row = embeddings[name][min(max(numbers.get(name, 0), low), high)]
+            parts[name] = row[None, None].float(), torch.ones(1, 1, dtype=torch.bool)
+        ordered = [parts[name] for name in config.cond_order]
+        condition = Condition(torch.cat([part[0] for part in ordered], 1), torch.cat([part[1] for part in ordered], 1))
+        return condition.to(self._device)
 
     def _decode_audio(
         self, latents: Tensor, duration: float, windows: Sequence[Window], inpaint_source: InpaintSource | None
     ) -> Audio:
-        hop, samples = self.settings.hop_length, sample_count(duration, self.sample_rate)
-        low = 0 if inpaint_source is None else max(windows[0].output_start - MARGIN_FRAMES, 0)
-        high = latents.shape[-1] if inpaint_source is None else windows[-1].output_end + MARGIN_FRAMES
-        wave = self._components.autoencoder.decode(latents[None, :, low:high])[0].cpu().numpy()
+        hop, num_samples = self.config.hop_length, sample_count(duration, self.sample_rate)
+        start = 0 if inpaint_source is None else max(windows[0].output_start - MARGIN_FRAMES, 0)
+        end = latents.shape[-1] if inpaint_source is None else windows[-1].output_end + MARGIN_FRAMES
+        wave = self._components.autoencoder.decode(latents[None, :, start:end])[0].cpu().numpy()
         if inpaint_source is None:
-            return Audio(wave[:, :samples], self.sample_rate)
-        whole = np.zeros((1, latents.shape[-1] * hop), np.float32)
-        whole[:, low * hop : low * hop + wave.shape[1]] = wave
-        return inpaint_source.crossfade_in(Audio(whole[:, :samples], self.sample_rate))
+            return Audio(wave[:, :num_samples], self.sample_rate)
+        padded = np.zeros((1, latents.shape[-1] * hop), np.float32)
+        padded[:, start * hop : start * hop + wave.shape[1]] = wave
+        return inpaint_source.crossfade_in(Audio(padded[:, :num_samples], self.sample_rate))
 
     def _metadata(self, plan: sampling_loop.WindowedSampling, sampling: DiffusionSampling) -> dict[str, Any]:
-        hop, rate = self.settings.hop_length, self.sample_rate
+        hop, rate = self.config.hop_length, self.sample_rate
         return {
             "sampler": sampling.sampler,
             "steps": sampling.steps,
@@ -256,22 +257,10 @@ class SoniqueEngine:
 
     @contextmanager
     def _on_device(self, module: nn.Module) -> Iterator[None]:
-        """`part` on the device: for as long as it is used where memory is short, else for good."""
+        """`module` on the device: only while it is used with `low_memory`, else for good."""
         module.to(self._device)
         try:
             yield
         finally:
             if self._low_memory:
                 module.to("cpu")
-
-
-def _looped(melody: Audio, samples: int) -> NDArray[np.float32]:
-    """(`samples`,) in mono, from the start again where it is over."""
-    return np.take(melody.samples.mean(axis=0), np.arange(samples) % len(melody))
-
-
-def _between(tell: Callable[[float], None], low: float, high: float, number: int, count: int) -> Told:
-    def progress(fraction: float) -> None:
-        tell(low + (high - low) * (number + fraction) / count)
-
-    return progress

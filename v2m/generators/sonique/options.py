@@ -1,4 +1,4 @@
-"""What users set of a diffusion model's sampling, and what of it is refused. Nothing here imports torch."""
+"""User options of SONIQUE's diffusion sampling, checked when set. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MAX_STEPS = 1000
 
 @dataclass(frozen=True)
 class DiffusionSampling:
-    """How noise becomes music. The defaults are SONIQUE's.
+    """Sampler options. The defaults are SONIQUE's.
 
     Args:
-        steps: Of the sampler; k-heun, k-dpm-2 and k-dpmpp-2s-ancestral ask the model twice in each.
-        guidance: How many times stronger the words lead than they would by themselves; 1 is no guidance.
-        rescale: Share by which the loudness that guidance adds is taken back, 0 to 1.
-        sampler: The equation's solver.
-        sigma_min: Noise at the end, in standard deviations of the latents.
-        sigma_max: Noise at the beginning.
+        steps: Number of sampler steps; k-heun, k-dpm-2 and k-dpmpp-2s-ancestral call the model twice in each.
+        cfg_scale: Classifier-free guidance scale; 1 is no guidance.
+        cfg_rescale: Share of the standard deviation added by guidance that is taken back, 0 to 1.
+        sampler: Name of the sampler.
+        sigma_min: σ of the last step, in standard deviations of the latents.
+        sigma_max: σ of the first step.
     """
 
     steps: int = 300
@@ -45,6 +45,5 @@ class DiffusionSampling:
             raise ValueError("; ".join(problems))
 
     def init_sigma(self, melody_strength: float) -> float:
-        """How much noise a melody is drowned in that is followed with `strength`: from `sigma_max` (0) to `sigma_min`
-        (1), evenly in its logarithm."""
+        """σ of the noise added to a melody: from `sigma_max` (strength 0) to `sigma_min` (1), evenly in ln σ."""
         return self.sigma_max * (self.sigma_min / self.sigma_max) ** melody_strength

@@ -1,4 +1,4 @@
-"""What the music should be, as SONIQUE was trained on it: tags with commas between, the tempo last."""
+"""Text prompts in the form of SONIQUE's training: tags separated by commas, the tempo last."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from v2m.core.types import Tags, filter_unwanted
 
 
 def build_prompt(tags: Tags) -> str:
-    """ "piano, strings, ambient, calm, warm, f minor, 96 bpm", in small letters; empty where no tag says anything.
+    """Build the prompt, such as "piano, strings, ambient, calm, warm, f minor, 96 bpm"; "" for empty tags.
 
-    What `tags.negative` names is left out. The caption says what is seen, and stands only where nothing else does.
+    Words that `tags.negative` rules out are left out. The caption stands in only where no other tag does.
     """
     words = filter_unwanted([*tags.instruments, *tags.genres, *tags.moods, *tags.timbres], tags.negative)
     words += [tags.key] if tags.key else []
@@ -17,5 +17,5 @@ def build_prompt(tags: Tags) -> str:
 
 
 def build_negative_prompt(tags: Tags) -> str:
-    """What the music is to be led away from; empty where nothing is."""
+    """Build the negative prompt of `tags.negative`; "" where it is empty."""
     return ", ".join(word.lower() for word in tags.negative)

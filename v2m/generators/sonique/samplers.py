@@ -1,9 +1,9 @@
-"""Solvers of the diffusion's equation, from noise to music, by the names that SONIQUE's users know.
+"""Diffusion samplers, from noise to latents, as in k-diffusion: `SAMPLERS` by the names of SONIQUE's interface.
 
-x is the noisy latent, σ its noise in standard deviations of the latents, D(x, σ) what the model takes the clean latent
-for. The equation is dx/dσ = (x − D) / σ (Karras et al., "Elucidating the Design Space of Diffusion-Based Generative
-Models", 2022); the DPM solvers work in λ = −ln σ, in which it is exponential (Lu et al., "DPM-Solver", 2022, and
-"DPM-Solver++", 2022). All arithmetic on σ is in double precision.
+x is the noisy latent, σ its noise in standard deviations of the latents, D(x, σ) the model's estimate of the clean
+latent ("denoised"). Samplers integrate dx/dσ = (x − D) / σ (Karras et al., "Elucidating the Design Space of
+Diffusion-Based Generative Models", 2022). The DPM solvers work in t = −ln σ, where the linear part of the equation is
+solved exactly (Lu et al., "DPM-Solver", 2022, and "DPM-Solver++", 2022). Arithmetic on σ is in double precision.
 """
 
 from __future__ import annotations
@@ -11,189 +11,212 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
+from v2m.core.types import ProgressFn
 from v2m.generators.sonique.options import SamplerName
 
 Denoise = Callable[[Tensor, float], Tensor]
-Noise = Callable[[], Tensor]  # standard normal, of the shape of x, new at each call
-Told = Callable[[float], None]  # share of the steps that is done
-MULTISTEP = 4  # order of k-lms
+NoiseFn = Callable[[], Tensor]  # standard normal, of the shape of x, new at each call
+LMS_ORDER = 4
 
 
-class Run(NamedTuple):
-    """What a solver asks, draws and tells."""
+class SolverContext(NamedTuple):
+    """The model, the source of noise, and the receiver of the share of steps done."""
 
     denoise: Denoise
-    noise: Noise
-    told: Told
+    noise: NoiseFn
+    progress: ProgressFn
 
 
-def schedule(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
-    """`steps` values of σ that fall evenly in their logarithm, or one where there is nowhere to fall, and 0."""
+SampleFn = Callable[[SolverContext, Tensor, Sequence[float]], Tensor]
+StepFn = Callable[[SolverContext, Tensor, Tensor, float, float], Tensor]
+
+
+def exponential_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
+    """`steps` values of σ, evenly spaced in ln σ, and a final 0; one value where σ_min is not below σ_max."""
     if sigma_min >= sigma_max:
         return [sigma_max, 0.0]
     return [*np.exp(np.linspace(math.log(sigma_max), math.log(sigma_min), steps)).tolist(), 0.0]
 
 
-def sample(name: SamplerName, run: Run, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """What `x`, with noise of `sigmas[0]` in it, becomes along `sigmas`, the last of which is 0."""
-    return _SOLVERS[name](run, x, sigmas)
+def sample(name: SamplerName, context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Run a sampler on `x`, which holds noise of `sigmas[0]`, along `sigmas`, the last of which is 0."""
+    return SAMPLERS[name](context, x, sigmas)
 
 
-def _single(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A solver that looks back at nothing; `step` goes from one σ to the next, which is not 0."""
+def _single_step(step: StepFn) -> SampleFn:
+    """Make a sampler of `step(context, x, denoised, sigma, sigma_next)`, for σ_next > 0; it keeps no history."""
 
-    def solve(run: Run, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-        for number, (now, then) in enumerate(pairwise(sigmas)):
-            clean = run.denoise(x, now)
-            x = clean if then == 0 else step(run, x, clean, now, then)
-            run.told((number + 1) / (len(sigmas) - 1))
+    def run(context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+        for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+            denoised = context.denoise(x, sigma)
+            x = denoised if sigma_next == 0 else step(context, x, denoised, sigma, sigma_next)
+            context.progress((index + 1) / (len(sigmas) - 1))
         return x
 
-    return solve
+    return run
 
 
-def _heun(run: Run, x: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
-    """Karras et al., algorithm 2: the mean of the slopes at both ends."""
-    slope = (x - clean) / now
-    ahead = x + (then - now) * slope
-    return x + (then - now) / 2 * (slope + (ahead - run.denoise(ahead, then)) / then)
+@_single_step
+def sample_heun(context: SolverContext, x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """Heun's method, algorithm 2 of Karras et al.: the mean of the slopes at both ends."""
+    d = (x - denoised) / sigma
+    x_2 = x + (sigma_next - sigma) * d
+    return x + (sigma_next - sigma) / 2 * (d + (x_2 - context.denoise(x_2, sigma_next)) / sigma_next)
 
 
-def _middle(run: Run, x: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
-    """The slope in the middle of λ: DPM-Solver-2 as k-diffusion has it."""
-    half = math.sqrt(now * then)
-    ahead = x + (half - now) / now * (x - clean)
-    return x + (then - now) / half * (ahead - run.denoise(ahead, half))
+@_single_step
+def sample_dpm_2(context: SolverContext, x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """DPM-Solver-2: the slope at the geometric mean of both σ."""
+    sigma_mid = math.sqrt(sigma * sigma_next)
+    x_2 = x + (sigma_mid - sigma) / sigma * (x - denoised)
+    return x + (sigma_next - sigma) / sigma_mid * (x_2 - context.denoise(x_2, sigma_mid))
 
 
-def _ancestral(run: Run, x: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
-    """DPM-Solver++(2S) further down than asked, and back up with new noise."""
-    down = then**2 / now
-    half = math.sqrt(now * down)
-    ahead = _towards(run.denoise(_towards(clean, x, half / now), half), x, down / now)
-    return ahead + math.sqrt(then**2 - down**2) * run.noise()
+@_single_step
+def sample_dpmpp_2s_ancestral(
+    context: SolverContext, x: Tensor, denoised: Tensor, sigma: float, sigma_next: float
+) -> Tensor:
+    """DPM-Solver++(2S) to σ_down = σ_next² / σ, then new noise up to σ_next."""
+    sigma_down = sigma_next**2 / sigma
+    sigma_mid = math.sqrt(sigma * sigma_down)
+    x_2 = _lerp(denoised, x, sigma_mid / sigma)
+    x = _lerp(context.denoise(x_2, sigma_mid), x, sigma_down / sigma)
+    return x + math.sqrt(sigma_next**2 - sigma_down**2) * context.noise()
 
 
-def _towards(clean: Tensor, x: Tensor, left: float) -> Tensor:
-    """`x` with `left` of its distance from `clean`."""
-    return left * x + (1 - left) * clean
-
-
-def _multistep(run: Run, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Adams and Bashforth's method: the polynomial through the last slopes, integrated."""
-    slopes: list[Tensor] = []
-    for number, (now, then) in enumerate(pairwise(sigmas)):
-        slopes = [(x - run.denoise(x, now)) / now, *slopes[: MULTISTEP - 1]]
-        places = sigmas[number - len(slopes) + 1 : number + 1][::-1]
-        for slope, weight in zip(slopes, _weights(places, now, then), strict=True):
-            x = x + weight * slope
-        run.told((number + 1) / (len(sigmas) - 1))
+def sample_lms(context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Linear multistep (Adams–Bashforth) of order 4: the integral of the polynomial through the last slopes."""
+    slopes: list[Tensor] = []  # newest first
+    for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        slopes = [(x - context.denoise(x, sigma)) / sigma, *slopes[: LMS_ORDER - 1]]
+        nodes = sigmas[index - len(slopes) + 1 : index + 1][::-1]
+        for slope, coefficient in zip(slopes, _lms_coefficients(nodes, sigma, sigma_next), strict=True):
+            x = x + coefficient * slope
+        context.progress((index + 1) / (len(sigmas) - 1))
     return x
 
 
-def _weights(places: Sequence[float], begin: float, end: float) -> list[float]:
-    """The integrals from `begin` to `end` of the polynomials that are 1 at one of `places` and 0 at the others."""
-    found = []
-    for place in places:
-        others = [each for each in places if each != place]
-        whole = (Polynomial.fromroots(others) if others else Polynomial([1.0])).integ()
-        found.append(float(whole(end) - whole(begin)) / math.prod(place - each for each in others))
-    return found
+def _lms_coefficients(nodes: Sequence[float], start: float, end: float) -> list[float]:
+    """Integrals from `start` to `end` of the Lagrange polynomials, 1 at one of `nodes` and 0 at the others."""
+    coefficients = []
+    for node in nodes:
+        roots = [root for root in nodes if root != node]
+        integral = (Polynomial.fromroots(roots) if roots else Polynomial([1.0])).integ()
+        coefficients.append(float(integral(end) - integral(start)) / math.prod(node - root for root in roots))
+    return coefficients
 
 
-def _stochastic(order: int) -> Callable[..., Tensor]:
-    """DPM-Solver++ of that order for the stochastic equation, with as much new noise as it takes away (η = 1)."""
+def _dpmpp_sde(order: int) -> SampleFn:
+    """Make a DPM-Solver++ multistep sampler of the stochastic equation, with η = 1: it renews all removed noise."""
 
-    def solve(run: Run, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-        past: list[tuple[Tensor, float]] = []  # what the model said, and how long the step after it was; newest first
-        for number, (now, then) in enumerate(pairwise(sigmas)):
-            clean = run.denoise(x, now)
-            if then == 0:
-                x = clean
+    def run(context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+        history: list[tuple[Tensor, float]] = []  # (denoised, h of the step that followed), newest first
+        for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+            denoised = context.denoise(x, sigma)
+            if sigma_next == 0:
+                x = denoised
             else:
-                step = math.log(now / then)
-                x = _towards(clean, x, math.exp(-2 * step))
-                x = x + _bend(order, clean, past, step) + then * math.sqrt(-math.expm1(-2 * step)) * run.noise()
-                past = [(clean, step), *past[: order - 2]]
-            run.told((number + 1) / (len(sigmas) - 1))
+                h = math.log(sigma / sigma_next)
+                x = _lerp(denoised, x, math.exp(-2 * h))
+                noise_scale = sigma_next * math.sqrt(-math.expm1(-2 * h))
+                x = x + _higher_order_term(order, denoised, history, h) + noise_scale * context.noise()
+                history = [(denoised, h), *history[: order - 2]]
+            context.progress((index + 1) / (len(sigmas) - 1))
         return x
 
-    return solve
+    return run
 
 
-def _bend(order: int, clean: Tensor, past: Sequence[tuple[Tensor, float]], step: float) -> Tensor | float:
-    """What the change of `clean` over the last steps adds to a step that takes it for constant."""
-    if not past:
+def _higher_order_term(
+    order: int, denoised: Tensor, history: Sequence[tuple[Tensor, float]], h: float
+) -> Tensor | float:
+    """The correction to a step that takes `denoised` for constant, from its finite differences d1 and d2.
+
+    Order 2: (1 − e^(−2h)) / 2 · d1. Order 3: φ₂ · d1 − φ₃ · d2, with φ₂ = (e^(−2h) − 1) / 2h + 1, φ₃ = φ₂ / 2h − ½.
+    """
+    if not history:
         return 0.0
-    (before, last), length = past[0], 2 * step
-    slope = (clean - before) * (step / last)
+    (denoised_1, h_1), eta_h = history[0], 2 * h
+    d1_0 = (denoised - denoised_1) * (h / h_1)
     if order == 2:
-        return -math.expm1(-length) / 2 * slope
-    first = math.expm1(-length) / length + 1
-    if len(past) < 2:
-        return first * slope
-    earlier, longer = past[1]
-    other = (before - earlier) * (step / longer)
-    near, far = last / step, longer / step
-    curve = (slope - other) / (near + far)
-    return first * (slope + curve * near) - (first / length - 0.5) * curve
+        return -math.expm1(-eta_h) / 2 * d1_0
+    phi_2 = math.expm1(-eta_h) / eta_h + 1
+    if len(history) < 2:
+        return phi_2 * d1_0
+    denoised_2, h_2 = history[1]
+    d1_1 = (denoised_1 - denoised_2) * (h / h_2)
+    r_0, r_1 = h_1 / h, h_2 / h
+    d2 = (d1_0 - d1_1) / (r_0 + r_1)
+    phi_3 = phi_2 / eta_h - 0.5
+    return phi_2 * (d1_0 + d2 * r_0) - phi_3 * d2
 
 
-def _fast(run: Run, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """DPM-Solver-fast: steps of order 3, which ask three times each, and a rest; ends at the smallest σ, not at 0."""
-    asked, (begin, end) = len(sigmas) - 1, (-math.log(sigmas[0]), -math.log(sigmas[-2]))
-    if begin == end:  # a single step
-        return run.denoise(x, sigmas[0])
-    count = asked // 3 + 1
-    orders = [3] * (count - 2) + [2, 1] if asked % 3 == 0 else [3] * (count - 1) + [asked % 3]
-    places = np.linspace(begin, end, count + 1).tolist()
-    for number, order in enumerate(orders):
-        x = _exponential(run.denoise, x, places[number], places[number + 1], order)
-        run.told((number + 1) / len(orders))
+def sample_dpm_fast(context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """DPM-Solver-fast: as many model calls as there are steps, in solver steps of order 3 and a rest of lower order.
+
+    Ends at the smallest σ, not at 0.
+    """
+    calls, (t_start, t_end) = len(sigmas) - 1, (-math.log(sigmas[0]), -math.log(sigmas[-2]))
+    if t_start == t_end:  # a single step
+        return context.denoise(x, sigmas[0])
+    count = calls // 3 + 1
+    orders = [3] * (count - 2) + [2, 1] if calls % 3 == 0 else [3] * (count - 1) + [calls % 3]
+    times = np.linspace(t_start, t_end, count + 1).tolist()
+    for index, order in enumerate(orders):
+        x = _dpm_solver_step(context.denoise, x, times[index], times[index + 1], order)
+        context.progress((index + 1) / len(orders))
     return x
 
 
-def _exponential(denoise: Denoise, x: Tensor, begin: float, end: float, order: int) -> Tensor:
-    """One step of DPM-Solver-1, -2 (r = ½) or -3 (r = ⅓, ⅔) in λ."""
-    step = end - begin
+def _dpm_solver_step(denoise: Denoise, x: Tensor, t: float, t_next: float, order: int) -> Tensor:
+    """One step of DPM-Solver-1, -2 (r = ½) or -3 (r₁ = ⅓, r₂ = ⅔)."""
+    h = t_next - t
 
-    def at(x: Tensor, place: float) -> Tensor:
-        """The noise in x, as the model sees it."""
-        sigma = math.exp(-place)
+    def eps(x: Tensor, t: float) -> Tensor:
+        """The model's estimate of the noise in x."""
+        sigma = math.exp(-t)
         return (x - denoise(x, sigma)) / sigma
 
-    def to(share: float) -> tuple[float, float, float]:
-        """σ there, and the exponential functions φ₁ and φ₂ of that part of the step, each times its length."""
-        part = share * step
-        return math.exp(-(begin + part)), math.expm1(part), math.expm1(part) / part - 1
+    def coefficients(r: float) -> tuple[float, float, float]:
+        """σ at t + rh, and rh · φ₁(rh) and rh · φ₂(rh) of the exponential integrator."""
+        rh = r * h
+        return math.exp(-(t + rh)), math.expm1(rh), math.expm1(rh) / rh - 1
 
-    first = at(x, begin)
-    sigma, whole, bent = to(1.0)
+    eps_0 = eps(x, t)
+    sigma_next, phi_1, phi_2 = coefficients(1.0)
     if order == 1:
-        return x - sigma * whole * first
+        return x - sigma_next * phi_1 * eps_0
     if order == 2:
-        near, grown, _ = to(1 / 2)
-        second = at(x - near * grown * first, begin + step / 2)
-        return x - sigma * whole * second
-    near, grown, _ = to(1 / 3)
-    change = at(x - near * grown * first, begin + step / 3) - first
-    far, grown, curved = to(2 / 3)
-    change = at(x - far * grown * first - far * 2 * curved * change, begin + 2 * step / 3) - first
-    return x - sigma * whole * first - sigma * 3 / 2 * bent * change
+        sigma_1, phi_11, _ = coefficients(1 / 2)
+        eps_1 = eps(x - sigma_1 * phi_11 * eps_0, t + h / 2)
+        return x - sigma_next * phi_1 * eps_1
+    sigma_1, phi_11, _ = coefficients(1 / 3)
+    d1 = eps(x - sigma_1 * phi_11 * eps_0, t + h / 3) - eps_0
+    sigma_2, phi_12, phi_22 = coefficients(2 / 3)
+    d2 = eps(x - sigma_2 * phi_12 * eps_0 - sigma_2 * 2 * phi_22 * d1, t + 2 * h / 3) - eps_0
+    return x - sigma_next * phi_1 * eps_0 - sigma_next * 3 / 2 * phi_2 * d2
 
 
-_SOLVERS: dict[SamplerName, Any] = {
-    "dpmpp-2m-sde": _stochastic(2),
-    "dpmpp-3m-sde": _stochastic(3),
-    "k-heun": _single(_heun),
-    "k-lms": _multistep,
-    "k-dpmpp-2s-ancestral": _single(_ancestral),
-    "k-dpm-2": _single(_middle),
-    "k-dpm-fast": _fast,
+def _lerp(denoised: Tensor, x: Tensor, weight: float) -> Tensor:
+    """`weight` · x + (1 − `weight`) · denoised."""
+    return weight * x + (1 - weight) * denoised
+
+
+sample_dpmpp_2m_sde = _dpmpp_sde(2)
+sample_dpmpp_3m_sde = _dpmpp_sde(3)
+
+SAMPLERS: dict[SamplerName, SampleFn] = {
+    "dpmpp-2m-sde": sample_dpmpp_2m_sde,
+    "dpmpp-3m-sde": sample_dpmpp_3m_sde,
+    "k-heun": sample_heun,
+    "k-lms": sample_lms,
+    "k-dpmpp-2s-ancestral": sample_dpmpp_2s_ancestral,
+    "k-dpm-2": sample_dpm_2,
+    "k-dpm-fast": sample_dpm_fast,
 }

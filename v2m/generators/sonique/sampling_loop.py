@@ -1,4 +1,4 @@
-"""The latents of pieces, window by window: what is not there yet is sampled, what stands beside it is kept.
+"""Windowed diffusion sampling: the latents of a piece, window by window, each inpainted into what is known beside it.
 
 B pieces, C latent channels, T latent frames of a piece, L of a window.
 """
@@ -12,24 +12,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from v2m.core.progress import sub_progress
+from v2m.core.types import ProgressFn
 from v2m.generators.sonique.denoiser import Velocity, inpainting_denoiser, velocity_denoiser
 from v2m.generators.sonique.options import DiffusionSampling
-from v2m.generators.sonique.samplers import Run, Told, sample, schedule
+from v2m.generators.sonique.samplers import NoiseFn, SolverContext, exponential_sigmas, sample
 from v2m.generators.sonique.windows import Window
 from v2m.models.inference.windows import window_seed
 
 
 @dataclass(frozen=True)
 class WindowedSampling:
-    """What is to be written, and how.
+    """Plan of the windows and of their sampling.
 
     Args:
-        plan: The windows.
-        frames: L.
-        latents: (C, T), of what is kept; elsewhere it does not matter.
-        keep: (T,) bool.
-        melody: (C, T) to follow, or None.
-        noise: σ that the melody is drowned in.
+        windows: In the order of sampling.
+        window_frames: L.
+        latents: (C, T), known where `source_mask` is set, arbitrary elsewhere.
+        source_mask: (T,) bool, the frames that stay as they are.
+        melody: (C, T) to start from, or None to start from noise.
+        init_sigma: σ of the noise added to the melody.
         sampling: The sampler and its settings.
     """
 
@@ -43,59 +45,54 @@ class WindowedSampling:
 
 
 def sample_windows(
-    plan: WindowedSampling, seeds: Sequence[int], velocity: Callable[[Window], Velocity], progress: Told
+    plan: WindowedSampling, seeds: Sequence[int], velocity: Callable[[Window], Velocity], progress: ProgressFn
 ) -> Tensor:
-    """(B, C, T): a piece for each of `seeds`, whose noise no other piece or window shares.
+    """Sample latents (B, C, T), one piece for each of `seeds`; no two windows or pieces share their noise.
 
     Args:
-        work: What is to be written.
-        seeds: The same gives the same piece, alone or among others.
-        velocity: What the model says in each window.
-        told: Of the share that is done.
+        plan: The windows and what is known.
+        seeds: The same seed gives the same piece, alone or in a batch.
+        velocity: The model, conditioned on a window.
+        progress: Receives the share of all steps done.
     """
-    latents, keep = plan.latents.expand(len(seeds), -1, -1).clone(), plan.source_mask.clone()
-    for number, window in enumerate(plan.windows):
-        noise = _noise_source([window_seed(seed, number) for seed in seeds], latents, plan.window_frames)
-        first, (sigmas, x) = noise(), _initial_state(plan, window)
-        denoise, known = velocity_denoiser(velocity(window)), _slice_padded(keep, window.start, plan.window_frames)
-        if known.any():
-            denoise = inpainting_denoiser(
-                denoise, _slice_padded(latents, window.start, plan.window_frames), known, first
-            )
-        run = Run(denoise, noise, _part(progress, number, len(plan.windows)))
-        made = sample(plan.sampling.sampler, run, x + sigmas[0] * first, sigmas)
-        low, high = window.output_start - window.start, window.output_end - window.start
-        latents[..., window.output_start : window.output_end] = made[..., low:high]
-        keep[window.output_start : window.output_end] = True
+    latents, known = plan.latents.expand(len(seeds), -1, -1).clone(), plan.source_mask.clone()
+    for index, window in enumerate(plan.windows):
+        noise = _noise_source([window_seed(seed, index) for seed in seeds], latents, plan.window_frames)
+        init_noise, (sigmas, init) = noise(), _initial_state(plan, window)
+        denoise = velocity_denoiser(velocity(window))
+        window_known = _slice_padded(known, window.start, plan.window_frames)
+        if window_known.any():
+            source = _slice_padded(latents, window.start, plan.window_frames)
+            denoise = inpainting_denoiser(denoise, source, window_known, init_noise)
+        part = sub_progress(progress, index / len(plan.windows), (index + 1) / len(plan.windows))
+        x = sample(plan.sampling.sampler, SolverContext(denoise, noise, part), init + sigmas[0] * init_noise, sigmas)
+        output = slice(window.output_start, window.output_end)
+        latents[..., output] = x[..., output.start - window.start : output.stop - window.start]
+        known[output] = True
     return latents
 
 
 def _initial_state(plan: WindowedSampling, window: Window) -> tuple[list[float], Tensor | float]:
-    """The noise of each step, and what the first of it is laid over."""
+    """σ of each step, and the latents that noise of the first σ is added to."""
     sampling = plan.sampling
     if plan.melody is None:
-        return schedule(sampling.steps, sampling.sigma_min, sampling.sigma_max), 0.0
-    return schedule(sampling.steps, sampling.sigma_min, plan.init_sigma), _slice_padded(
-        plan.melody, window.start, plan.window_frames
-    )
+        return exponential_sigmas(sampling.steps, sampling.sigma_min, sampling.sigma_max), 0.0
+    sigmas = exponential_sigmas(sampling.steps, sampling.sigma_min, plan.init_sigma)
+    return sigmas, _slice_padded(plan.melody, window.start, plan.window_frames)
 
 
-def _noise_source(seeds: Sequence[int], latents: Tensor, frames: int) -> Callable[[], Tensor]:
-    """Draws (B, C, `frames`) on the CPU: the same on every device, and each piece its own."""
-    random = [torch.Generator().manual_seed(seed) for seed in seeds]
+def _noise_source(seeds: Sequence[int], latents: Tensor, frames: int) -> NoiseFn:
+    """Draws of (B, C, `frames`) from a generator per piece, on the CPU: the same on every device."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def noise() -> Tensor:
         shape = (latents.shape[1], frames)
-        return torch.stack([torch.randn(shape, generator=each) for each in random]).to(latents.device)
+        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(latents.device)
 
     return noise
 
 
-def _part(told: Told, number: int, count: int) -> Told:
-    return lambda fraction: told((number + fraction) / count)
-
-
-def _slice_padded(whole: Tensor, begin: int, frames: int) -> Tensor:
-    """`frames` of the last axis from `begin` on; zeros beyond the end."""
-    cut = whole[..., begin : begin + frames]
-    return pad(cut, (0, frames - cut.shape[-1]))
+def _slice_padded(x: Tensor, start: int, frames: int) -> Tensor:
+    """`frames` of the last axis from `start` on; zeros beyond the end."""
+    x = x[..., start : start + frames]
+    return pad(x, (0, frames - x.shape[-1]))

@@ -1,7 +1,7 @@
-"""The blocks of the 1-D U-Net that SONIQUE denoises with: residual convolutions and transformers over time.
+"""Blocks of SONIQUE's 1-D U-Net: residual convolutions and transformers over time.
 
-B batch, C channels, L latent frames, S condition tokens, D their width, M width of the mapping. The modules are named
-so that the published state dict loads as it is.
+B batch, C channels, L latent frames, S condition tokens, D their dimension, M dimension of the mapping. Modules
+are named as in the published state dict.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ NORM_EPS = 1e-6
 
 
 class PaddedConv1d(nn.Conv1d):
-    """Keeps the length, or divides it by its stride: zeros before and after, one more before where they are odd."""
+    """Convolution that keeps the length, or divides it by its stride, by zeros on both sides."""
 
     def forward(self, input: Tensor) -> Tensor:
-        around = self.kernel_size[0] - self.stride[0]
-        return super().forward(pad(input, (around - around // 2, around // 2)))
+        padding = self.kernel_size[0] - self.stride[0]
+        return super().forward(pad(input, (padding - padding // 2, padding // 2)))  # an odd one goes before
 
 
 class Upsample1d(nn.ConvTranspose1d):
-    """Multiplies the length by `factor`."""
+    """Transposed convolution that multiplies the length by `factor`."""
 
     def __init__(self, channels: int, out: int, factor: int) -> None:
         super().__init__(channels, out, 2 * factor, stride=factor)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        spread, factor = super().forward(input, output_size), self.stride[0]
-        return spread[..., factor - factor // 2 : spread.shape[-1] - factor // 2]
+        x, factor = super().forward(input, output_size), self.stride[0]
+        return x[..., factor - factor // 2 : x.shape[-1] - factor // 2]
 
 
 class ConvBlock(nn.Module):
-    """Norm, scale and shift if there are any, SiLU, convolution."""
+    """Group norm, optional scale and shift, SiLU, convolution."""
 
     def __init__(self, channels: int, out: int, groups: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ConvBlock(nn.Module):
 
 
 class ScaleShift(nn.Module):
-    """The mapping (B, M) → how a block's inner features are scaled and shifted, (B, C, 1) each."""
+    """Scale and shift (B, C, 1) each of a block's inner features, from the mapping (B, M)."""
 
     def __init__(self, mapping: int, channels: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class ScaleShift(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """Two steps around what the mapping says, and the way past them."""
+    """Residual block: two `ConvBlock`, the second one modulated by the mapping, plus the input."""
 
     def __init__(self, channels: int, out: int, *, mapping: int, groups: int) -> None:
         super().__init__()
@@ -75,30 +75,34 @@ class ResnetBlock(nn.Module):
 
 
 class MultiHead(nn.Module):
-    def __init__(self, channels: int, heads: int) -> None:
+    """Multi-head attention with an output projection."""
+
+    def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.to_out = nn.Linear(channels, channels)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        query, key, value = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (queries, keys, values))
+        query, key, value = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (queries, keys, values))
         return self.to_out(scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 
 
 class Attention(nn.Module):
-    """From (B, L, C) to itself, or to tokens (B, S, D)."""
+    """Self-attention over (B, L, C), or cross-attention to tokens (B, S, D)."""
 
-    def __init__(self, channels: int, heads: int, context: int | None = None) -> None:
+    def __init__(self, channels: int, num_heads: int, context_dim: int | None = None) -> None:
         super().__init__()
-        width = context or channels
-        self.norm, self.norm_context = nn.LayerNorm(channels), nn.LayerNorm(width)
+        dim = context_dim or channels
+        self.norm, self.norm_context = nn.LayerNorm(channels), nn.LayerNorm(dim)
         self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_kv = nn.Linear(width, 2 * channels, bias=False)
-        self.attention = MultiHead(channels, heads)
+        self.to_kv = nn.Linear(dim, 2 * channels, bias=False)
+        self.attention = MultiHead(channels, num_heads)
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """`mask` (B, S, 1) is 1 for tokens and 0 for padding, whose keys and values are 0: it still takes its share of
-        the attention, as in training."""
+        """Attend; `mask` (B, S, 1) is 0 for padding.
+
+        Padding has zero keys and values but still takes its share of the softmax, as in training.
+        """
         keys, values = self.to_kv(self.norm_context(x if context is None else context)).chunk(2, dim=-1)
         if mask is not None:
             keys, values = keys * mask, values * mask
@@ -106,10 +110,12 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    def __init__(self, channels: int, *, heads: int, multiplier: int, context: int) -> None:
+    """Self-attention, cross-attention and feed-forward, each with a residual connection."""
+
+    def __init__(self, channels: int, *, num_heads: int, multiplier: int, context_dim: int) -> None:
         super().__init__()
-        self.attention = Attention(channels, heads)
-        self.cross_attention = Attention(channels, heads, context)
+        self.attention = Attention(channels, num_heads)
+        self.cross_attention = Attention(channels, num_heads, context_dim)
         inner = channels * multiplier
         self.feed_forward = nn.Sequential(nn.Linear(channels, inner), nn.GELU(), nn.Linear(inner, channels))
 
@@ -120,14 +126,14 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer1d(nn.Module):
-    """Layers over (B, C, L) without a way past them: each has its own."""
+    """Transformer over (B, C, L)."""
 
-    def __init__(self, layers: int, channels: int, *, heads: int, multiplier: int, context: int) -> None:
+    def __init__(self, layers: int, channels: int, *, num_heads: int, multiplier: int, context_dim: int) -> None:
         super().__init__()
         self.to_in = nn.Sequential(nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS), nn.Conv1d(channels, channels, 1))
-        sizes = {"heads": heads, "multiplier": multiplier, "context": context}
+        sizes = {"num_heads": num_heads, "multiplier": multiplier, "context_dim": context_dim}
         self.blocks = nn.ModuleList(TransformerBlock(channels, **sizes) for _ in range(layers))
-        # the published sequences hold a turning of axes, which has no weights, at this place
+        # the published sequence has a transposition, without weights, at index 0
         self.to_out = nn.Sequential(nn.Identity(), nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:

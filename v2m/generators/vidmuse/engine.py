@@ -67,7 +67,9 @@ class VideoMusicEngine:
     ) -> Soundtrack:
         """Music of exactly `video.duration`; arguments as of `v2m.generators.musicgen.engine.Player.play`."""
         model, rate = self.music_engine.place_model(), self.music_engine.frame_rate
-        line, unwanted = (prompts.line(tags), prompts.unwanted(tags)) if self.reads_text else ("", "")
+        line, unwanted = (
+            (prompts.build_prompt(tags), prompts.build_negative_prompt(tags)) if self.reads_text else ("", "")
+        )
         text, without = self.music_engine.encode_text(line, unwanted) if line or unwanted else (None, None)
         look = None if sampling.video_cfg_scale == 0 and text is not None else self._frontend.window_encoder(video)
         if look is not None and not model.config.has_null_tokens and without is None:

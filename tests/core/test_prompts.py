@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from v2m.core.prompts import build_prompt, build_negative_prompt
+from v2m.core.prompts import build_negative_prompt, build_prompt
 from v2m.core.types import Tags
 
 

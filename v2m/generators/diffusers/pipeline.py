@@ -119,8 +119,8 @@ class DiffusersGenerator:
             return
         if controls.inpaint is None and seconds > info.max_duration:
             raise UsageError(
-                f"{self.model!r} follows a melody for {info.max_duration:g} s at most, and the video lasts {seconds:.1f} s: "
-                f"give --end {info.max_duration:g}, or no --melody"
+                f"{self.model!r} follows a melody for {info.max_duration:g} s at most, and the video lasts "
+                f"{seconds:.1f} s: give --end {info.max_duration:g}, or no --melody"
             )
 
     def release(self) -> None:

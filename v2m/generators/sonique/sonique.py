@@ -131,7 +131,8 @@ class Sonique:
             kept = None if anew is None else InpaintSource.load(anew, video.duration)
             scores = engine.generate(
                 video, tags, seeds, sampling=self.sampling, overlap=self.overlap, melody=tune,
-                melody_strength=self.melody_strength, inpaint_source=kept, batch_size=self.batch_size, progress=progress,
+                melody_strength=self.melody_strength, inpaint_source=kept, batch_size=self.batch_size,
+                progress=progress,
             )  # fmt: skip
         told = {"melody": None if melody is None else str(melody)}
         told |= {"melody_strength": self.melody_strength} if melody else {}

@@ -120,7 +120,7 @@ def test_drums_and_bass_are_left_out_of_a_tune_where_that_can_be(
     ffmpeg("-f", "lavfi", "-i", "anoisesrc=d=2:a=0.3:c=pink", tune)
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
     music = []
-    for told in ("the whole sound", "vocals and other, told apart by adefossez/HTDemucs"):
+    for told in ("the whole sound", "vocals and other, separated by adefossez/HTDemucs"):
         record = score(clip, weights / "melody", "--end", "0.8", "--melody", str(tune))
         assert record["music"]["melody_source"] == told
         music.append(heard(clip.with_name("cuts.v2m.mp4"))[0])

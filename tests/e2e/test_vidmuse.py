@@ -56,7 +56,7 @@ def test_a_video_gets_music_of_its_length_by_the_official_files_in_their_place(c
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--generator.model", "musicgen"], (2, "does not see: give it to the recipe musicgen")),
+        (["--generator.model", "musicgen"], (2, "has no visual conditioner: give it to the recipe musicgen")),
         (["--generator.model", "no/such/folder/at/all"], (4, "there is no folder 'no/such/folder/at/all'")),
         (["--generator.window", "40"], (2, "window 40 s is longer than the 30 s")),
         (["--generator.stride", "30"], (2, "stride 30 s must lie between 0.5 and 29.5")),

@@ -98,7 +98,7 @@ def another_size(folder: Path, model: Path) -> None:
         (no_tokenizer, (4, "holds no tokenizer of T5")),
         (no_codec, (4, "lacks codec/config.json")),
         (truncated, (4, "is truncated or no safetensors file")),
-        (sees, (2, "writes to what it sees")),
+        (sees, (2, "needs video, which this generator does not give it")),
         (another_size, (4, "layers")),
     ],
     ids=lambda value: getattr(value, "__name__", None),

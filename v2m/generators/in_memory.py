@@ -1,4 +1,4 @@
-"""A model that is in memory already, such as one in training, as a generator: it writes to what it sees, if it sees."""
+"""Generator over a model that is in memory already, such as one in training."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ STRIDE_RATIO = 0.6  # of the window, which is MusicGen's
 
 
 class InMemoryGenerator:
-    """Told by the tags, by the video, or by both, as the model is. The model stays as it is, where it is.
+    """Generates from tags, video, or both, as the model is conditioned; the model stays intact.
 
     Args:
-        model: What learns.
-        name: Its own, in errors.
-        device: Where it is.
-        sampling: How the codes are drawn.
-        window: Seconds that are written in one go; None is what the model was trained on.
+        model: The model.
+        name: Its name in errors.
+        device: The model's device.
+        sampling: Sampling of the tokens.
+        window: Seconds of one window; None is the length that the model was trained on.
         stride: Seconds from one window to the next; None is 0.6 windows.
-        precision: Of the language model's weights; None is what suits the device.
+        precision: Of the language model's weights; None is the device's default.
 
     Raises:
-        UsageError: The windows do not suit the model, or it neither sees nor reads.
-        DependencyError: A frozen part of the model is missing, broken, or another's.
+        UsageError: The windows do not suit the model, or it has neither a visual conditioner nor a text encoder.
+        DependencyError: A frozen component of the model is missing, broken, or another model's.
     """
 
     steers = frozenset()
@@ -45,17 +45,19 @@ class InMemoryGenerator:
         stride: float | None = None,
         precision: Precision | None = None,
     ) -> None:
-        longest, sees = model.config.segment_duration, model.config.conditioner is not None
-        window = longest if window is None else window
+        training_window, uses_video = model.config.segment_duration, model.config.conditioner is not None
+        window = training_window if window is None else window
         stride = max(0.5, min(STRIDE_RATIO * window, window - 0.5)) if stride is None else stride
         check_window(window, stride)
-        check_window_length(window, longest)
-        if not sees and not model.config.uses_text:
-            raise UsageError(f"{name!r} neither sees nor reads: there is nothing by which to write music for a video")
+        check_window_length(window, training_window)
+        if not uses_video and not model.config.uses_text:
+            raise UsageError(
+                f"{name!r} has neither a visual conditioner nor a text encoder, so it cannot be conditioned on a video"
+            )
         self._options = {"sampling": sampling or SamplingConfig(), "window": window, "stride": stride}
-        eyes = VisualFrontend.load(model, name, device) if sees else None
+        frontend = VisualFrontend.load(model, name, device) if uses_video else None
         self._engine = MusicGenEngine.from_model(model, name, device, precision, keep_model=True)
-        self._video_engine = None if eyes is None else VideoMusicEngine(model, self._engine, eyes, device)
+        self._video_engine = None if frontend is None else VideoMusicEngine(model, self._engine, frontend, device)
 
     @property
     def weights(self) -> tuple[WeightsInfo, ...]:
@@ -71,8 +73,7 @@ class InMemoryGenerator:
         controls: Controls | None = None,  # noqa: ARG002 - likewise
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Music of exactly `video.duration` at the codec's rate; the same arguments give the same bytes on one
-        machine."""
+        """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine."""
         if self._video_engine is not None:
             return self._video_engine.generate(video, tags, seed=seed, progress=progress, **self._options)
         return self._engine.generate(video, tags, None, seed=seed, progress=progress, **self._options)

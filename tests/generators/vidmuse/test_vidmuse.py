@@ -138,10 +138,10 @@ def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"shown": None}, "does not say how it was shown videos"),
+        ({"shown": None}, "has no visual input settings"),
         (
             {"shown": VisualInputConfig(event_channels=("cut", "noise"))},
-            "was shown a rhythm of cut, noise, and this v2m measures cut, mot",
+            "was trained on the event channels cut, noise, and this v2m measures cut, mot",
         ),
         ({"shown": VisualInputConfig(pooling="all", event_channels=EVENT_CHANNELS)}, "17 tokens a frame instead of 5"),
     ],
@@ -165,5 +165,5 @@ def test_what_a_config_says_of_it_that_cannot_be_is_told(trained: Path, tmp_path
 
 
 def test_a_model_that_does_not_see_is_refused(tmp_path: Path, cuts: Video) -> None:
-    with pytest.raises(UsageError, match="does not see: give it to the recipe musicgen"):
+    with pytest.raises(UsageError, match="has no visual conditioner: give it to the recipe musicgen"):
         sound(vidmuse(make(tmp_path, see=False)), cuts)

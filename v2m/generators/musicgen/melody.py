@@ -1,7 +1,7 @@
-"""What of a recording carries its tune: not drums and bass, where what tells them apart is on this machine.
+"""Melody of a recording: without drums and bass, where Demucs is on this machine.
 
 As in audiocraft (Copet et al., "Simple and Controllable Music Generation", 2023, section 2.3). Nothing is downloaded
-for it, and torch is not imported before it is needed.
+for it; torch is imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MELODY_STEMS = ("vocals", "other")
 
 
 def find_separator() -> WeightsInfo | None:
-    """The weights that tell stems apart, if they and their package are here."""
+    """Demucs' weights, if they and the package are here."""
     if find_spec("demucs") is None:
         return None
     from v2m.pretrained import demucs
@@ -24,10 +24,10 @@ def find_separator() -> WeightsInfo | None:
 
 
 def isolate_melody(melody: Audio, weights: WeightsInfo | None, device: str) -> tuple[Audio, str]:
-    """The tune of a sound, and what it is of that sound, for the sidecar."""
+    """Isolate the melody of a recording; also returns a description of the method, for the sidecar."""
     if weights is None:
         return melody, "the whole sound"
     from v2m.pretrained.demucs import Demucs
 
-    found = Demucs.load(weights.folder, choose_device(device)).extract_stems(melody, MELODY_STEMS)
-    return found, f"{' and '.join(MELODY_STEMS)}, told apart by {weights.name}"
+    stems = Demucs.load(weights.folder, choose_device(device)).extract_stems(melody, MELODY_STEMS)
+    return stems, f"{' and '.join(MELODY_STEMS)}, separated by {weights.name}"

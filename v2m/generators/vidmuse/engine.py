@@ -1,4 +1,4 @@
-"""A model that sees, at work: what it is shown and told of each window, and the piece that it plays to that."""
+"""Video-to-music inference: visual and text conditions of each window, over MusicGen's engine."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from v2m.models.music_model import CFGBranch
 
 
 class VideoMusicEngine:
-    """The model with its eyes; what plays is MusicGen's player.
+    """A model with its visual frontend, over a `MusicGenEngine`.
 
     Args:
-        model: What learns.
-        player: Of the same model.
-        eyes: Of the same model, on `device`.
-        device: Where the work is done.
+        model: The model.
+        music_engine: Engine of the same model.
+        frontend: Visual frontend of the same model, on `device`.
+        device: The computing device.
     """
 
     def __init__(
@@ -37,17 +37,19 @@ class VideoMusicEngine:
 
     @classmethod
     def load(cls, name: str, device: torch.device, precision: Precision | None) -> VideoMusicEngine:
-        """From a checkpoint of VidMuse's layout or our own, a folder or a repository of the hub.
+        """Load a checkpoint of VidMuse's layout or our own, a folder or a repository of the hub.
 
         Raises:
             DependencyError: Weights are missing, broken, or do not belong together; says which.
-            UsageError: The model does not see.
+            UsageError: The model has no visual conditioner.
         """
         model = V2M.from_pretrained(name)
         if model.config.conditioner is None:
-            raise UsageError(f"{name!r} does not see: give it to the recipe musicgen, or give a VidMuse here")
-        eyes = VisualFrontend.load(model, name, device)
-        return cls(model, MusicGenEngine.from_model(model, name, device, precision), eyes, device)
+            raise UsageError(
+                f"{name!r} has no visual conditioner: give it to the recipe musicgen, or give a VidMuse here"
+            )
+        frontend = VisualFrontend.load(model, name, device)
+        return cls(model, MusicGenEngine.from_model(model, name, device, precision), frontend, device)
 
     @property
     def reads_text(self) -> bool:
@@ -65,30 +67,38 @@ class VideoMusicEngine:
         seed: int,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Music of exactly `video.duration`; arguments as of `v2m.generators.musicgen.engine.Player.play`."""
+        """Generate music of exactly `video.duration`; arguments as of `MusicGenEngine.generate`."""
         model, rate = self.music_engine.place_model(), self.music_engine.frame_rate
-        line, unwanted = (
-            (prompts.build_prompt(tags), prompts.build_negative_prompt(tags)) if self.reads_text else ("", "")
-        )
-        text, without = self.music_engine.encode_text(line, unwanted) if line or unwanted else (None, None)
-        look = None if sampling.video_cfg_scale == 0 and text is not None else self._frontend.window_encoder(video)
-        if look is not None and not model.config.has_null_tokens and without is None:
-            without = self._get_null_video()
+        prompt, negative_prompt = "", ""
+        if self.reads_text:
+            prompt, negative_prompt = prompts.build_prompt(tags), prompts.build_negative_prompt(tags)
+        text, negative = None, None
+        if prompt or negative_prompt:
+            text, negative = self.music_engine.encode_text(prompt, negative_prompt)
+        use_video = sampling.video_cfg_scale != 0 or text is None
+        encode_window = self._frontend.window_encoder(video) if use_video else None
+        if use_video and not model.config.has_null_tokens and negative is None:
+            negative = self._get_null_video()
 
-        def branches(begin: int, end: int) -> Sequence[CFGBranch]:
-            seen = look and model.encode_video(look(seconds_of(begin, rate), seconds_of(end, rate)).to(self._device))
-            return model.cfg_branches(sampling, text=text, video=seen, negative=without)
+        def branches(start: int, end: int) -> Sequence[CFGBranch]:
+            condition = None
+            if encode_window is not None:
+                inputs = encode_window(seconds_of(start, rate), seconds_of(end, rate))
+                condition = model.encode_video(inputs.to(self._device))
+            return model.cfg_branches(sampling, text=text, video=condition, negative=negative)
 
-        score = self.music_engine.generate_from_branches(
+        soundtrack = self.music_engine.generate_from_branches(
             video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
         )
-        shown = look and self._frontend.config.to_dict()
-        return replace(
-            score, metadata={"prompt": line, "negative_prompt": unwanted, "visual_input": shown, **score.metadata}
-        )
+        metadata = {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "visual_input": self._frontend.config.to_dict() if use_video else None,
+        }
+        return replace(soundtrack, metadata=metadata | dict(soundtrack.metadata))
 
     def _get_null_video(self) -> Condition:
-        """What VidMuse is led away from, made once."""
+        """Condition of a black frame, VidMuse's negative; cached."""
         if self._null_video is None:
             self._null_video = self._model.encode_video(self._frontend.black_frame().to(self._device))
         return self._null_video

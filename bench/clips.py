@@ -1,4 +1,4 @@
-"""Varied clips with known cuts, made on the spot: the material of the measuring scripts.
+"""Generated clips with known cuts, for the benchmarks.
 
 Shots are taken from the example clip and from ffmpeg's test pictures, and joined frame by frame, so that the time of
 every cut is known exactly. F frames, H height, W width.
@@ -45,7 +45,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Edit:
-    """How a clip is edited: mean seconds of a `shot`, `jitter` from 0 (metronomic) to 1, share of `weak` cuts."""
+    """Editing of a clip: mean seconds of a `shot`, `jitter` from 0 (metronomic) to 1, share of `weak` cuts."""
 
     name: str
     fps: Fraction
@@ -90,7 +90,7 @@ def make(folder: Path, count: int = 12, seed: int = 0) -> list[Clip]:
 
 
 def _materials() -> list[Pixels]:
-    """Moving pictures without a cut in them, (F, H, W, 3) each."""
+    """Return footage without cuts, (F, H, W, 3) each."""
     example = _decode("-i", str(EXAMPLE))
     pictures = [_decode("-f", "lavfi", "-i", _sized(source), "-frames:v", "100") for source in TEST_PICTURES]
     return [example[first:last] for first, last in EXAMPLE_SHOTS] + pictures
@@ -112,7 +112,7 @@ def _ffmpeg(*arguments: str) -> list[str]:
 
 
 def _shot_lengths(edit: Edit, random: np.random.Generator) -> list[int]:
-    """Frames of each shot, together the length of the clip."""
+    """Return the frames of each shot, which sum to the clip's length."""
     total, mean = round(edit.seconds * edit.fps), float(edit.shot * edit.fps)
     lengths: list[int] = []
     while sum(lengths) < total:
@@ -125,7 +125,7 @@ def _shot_lengths(edit: Edit, random: np.random.Generator) -> list[int]:
 
 
 def _shots(materials: list[Pixels], lengths: list[int], weak: float, random: np.random.Generator) -> Iterator[Pixels]:
-    """The shots in turn; a weak cut stays in its material and only moves the camera, the light and the time."""
+    """Yield the shots; a weak cut stays in its footage and only changes crop, light and time."""
     which, last = int(random.integers(len(materials))), None
     for length in lengths:
         if random.random() >= weak:
@@ -140,7 +140,7 @@ def _shots(materials: list[Pixels], lengths: list[int], weak: float, random: np.
 
 
 def _shot(material: Pixels, length: int, random: np.random.Generator) -> Pixels:
-    """`length` frames of `material`, to and fro from a random frame, through a drifting window and colored light."""
+    """Return `length` frames of `material`, back and forth from a random frame, with moving crop and colored light."""
     around = 2 * len(material) - 2
     index = (int(random.integers(around)) + np.arange(length)) % around
     index = np.minimum(index, around - index)

@@ -1,9 +1,10 @@
-"""How many cuts the music meets: `uv run python -m bench.cut_alignment [more clips …]`.
+"""Cuts met by the default recipe: `uv run python -m bench.cut_alignment [more clips …]`.
 
-Makes clips whose cuts are known to the frame, lets the default recipe look at them and write the music, and compares
-the beats of the finished score with the true cuts, not with those that were detected. The example and clips given as
-arguments follow with the cuts that the picture's measuring finds; they stay out of the totals. Chance and the shuffled
-control are those of `v2m.analysis.cut_alignment`. Last line: one JSON object, with shares of all cuts of the made clips.
+Generates clips whose cuts are known to the frame, runs the default recipe on them, and compares the beats of its music
+with the true cuts, not with the detected ones. The example and clips given as arguments follow with their detected
+cuts and stay out of the totals. `--no-smoothing` leaves out `v2m.sketch.plan.tempo_smoothing`. Chance and the shuffled
+control are those of `v2m.analysis.cut_alignment`. Last line: one JSON object, with shares of all cuts of the generated
+clips.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from v2m.core.types import Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.media import video
 from v2m.media.video import Limits
+from v2m.sketch.plan import tempo_smoothing
 from v2m.taggers.heuristic import Palette
 
 SHARES = ("hits", "hits_100ms", "downbeat_hits", "chance", "chance_100ms", "chance_downbeats", "shuffled")
@@ -33,11 +35,11 @@ HEADER = f"{'clip':<24}{'s':>6}{'cuts':>6}{'style':>15}{'BPM':>5}{'range':>13}" 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip, scored. `distances`: seconds from each cut to its nearest beat."""
+    """The result of one clip. `distances`: seconds from each cut to its nearest beat."""
 
     name: str
     seconds: float
-    found: CutAlignment
+    alignment: CutAlignment
     distances: Floats
     style: str
     tempo: float
@@ -45,25 +47,25 @@ class Row:
 
     def __str__(self) -> str:
         low, high = self.tempi
-        start = f"{self.name:<24}{self.seconds:>6.1f}{self.found.n:>6}{self.style:>15}{self.tempo:>5.0f}"
-        figures = (self.found.hits, self.found.chance, self.found.shuffled, self.found.median_ms)
-        bars = (self.found.downbeat_hits, self.found.chance_downbeats)
-        shown = [f"{'–' if value is None else f'{value:.2f}':>10}" for value in (*figures, *bars)]
-        return f"{start}{f'{low:.1f}–{high:.1f}':>13}{''.join(shown)}"
+        start = f"{self.name:<24}{self.seconds:>6.1f}{self.alignment.n:>6}{self.style:>15}{self.tempo:>5.0f}"
+        figures = (self.alignment.hits, self.alignment.chance, self.alignment.shuffled, self.alignment.median_ms)
+        bars = (self.alignment.downbeat_hits, self.alignment.chance_downbeats)
+        columns = [f"{'–' if value is None else f'{value:.2f}':>10}" for value in (*figures, *bars)]
+        return f"{start}{f'{low:.1f}–{high:.1f}':>13}{''.join(columns)}"
 
 
-def score(path: Path, cuts: Sequence[float] | None, seed: int) -> Row:
-    """`cuts` None: those that are detected."""
+def measure(path: Path, cuts: Sequence[float] | None, seed: int) -> Row:
+    """Run the recipe on one clip; `cuts` None takes the detected ones."""
     clip = video.open(path, Limits())
     tags = Palette().tag(clip, Tags())
     music = Sketch().generate(clip, tags, seed)
     assert music.beats is not None
     times = [cut.time for cut in clip.visual_features().cuts] if cuts is None else cuts
-    found = cut_alignment(times, music.beats, music.downbeats, duration=clip.duration)
+    alignment = cut_alignment(times, music.beats, music.downbeats, duration=clip.duration)
     low, high = music.metadata["tempo_range"]
     distances = distance_to_nearest(times, music.beats) if len(times) else np.zeros(0)
     return Row(
-        path.stem, clip.duration, found, distances, music.metadata["style"], music.metadata["tempo"], (low, high)
+        path.stem, clip.duration, alignment, distances, music.metadata["style"], music.metadata["tempo"], (low, high)
     )
 
 
@@ -72,19 +74,23 @@ def main() -> None:
     parser.add_argument("more", nargs="*", type=Path, help="further clips, shown with their detected cuts")
     parser.add_argument("--count", type=int, default=12, help="how many clips to make")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-smoothing", action="store_true", help="leave out tempo smoothing")
     args = parser.parse_args()
+    if args.no_smoothing:
+        tempo_smoothing.smooth_tempo = lambda constraints, grid: grid  # noqa: ARG005 - the shape of smooth_tempo
     print(HEADER)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for clip in make(Path(folder), args.count, args.seed):
-            rows.append(score(clip.path, clip.cuts, args.seed))
+            rows.append(measure(clip.path, clip.cuts, args.seed))
             print(rows[-1], flush=True)
     print("with detected cuts:")
     for path in (EXAMPLE, *args.more):
-        print(score(path, None, args.seed), flush=True)
-    cuts = [row.found.n for row in rows]
+        print(measure(path, None, args.seed), flush=True)
+    cuts = [row.alignment.n for row in rows]
     totals = {
-        name: round(float(np.average([getattr(row.found, name) for row in rows], weights=cuts)), 4) for name in SHARES
+        name: round(float(np.average([getattr(row.alignment, name) for row in rows], weights=cuts)), 4)
+        for name in SHARES
     }
     named = {
         f"{name}_70ms" if name in {"hits", "chance", "shuffled"} else name: value for name, value in totals.items()

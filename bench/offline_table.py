@@ -1,9 +1,9 @@
-"""The measures that need no weights, on the default recipe and three baselines: `uv run python -m bench.offline_table`.
+"""Metrics without weights of the default recipe and three baselines: `uv run python -m bench.offline_table`.
 
-Made clips and the example (more as arguments) get the music of the default recipe; silence; one fixed loop of drums,
-bass and chords; and Sketch's music for the same picture with its shots in another order, whose cuts lie elsewhere.
-All are mixed and read back as `v2m evaluate` does. Cuts are the detected ones. Last line: one JSON object with
-the means of each system.
+Generated clips and the example (more as arguments) get the music of the default recipe; silence; one fixed loop of
+drums, bass and chords; and Sketch's music for the same footage with its shots in another order, whose cuts lie
+elsewhere. All are mixed and read back as `v2m evaluate` does. Cuts are the detected ones. Last line: one JSON object
+with the means of each system.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.align_to_cuts import loop, with_cuts
 from bench.clips import EXAMPLE, make
-from bench.retime import loop, with_cuts
 from v2m.cli.evaluate import evaluate_paths
 from v2m.core.types import Audio, Cut, Tags, Video
 from v2m.evaluation import tables
@@ -31,7 +31,7 @@ RATE = 48_000
 
 
 def reordered(clip: Video, rng: np.random.Generator) -> Video:
-    """`clip` as if its shots came in another order."""
+    """Return `clip` with the cuts of another order of its shots."""
     cuts = clip.visual_features().cuts
     lengths = np.diff([0.0, *(cut.time for cut in cuts), clip.duration])
     times = np.cumsum(rng.permutation(lengths))[:-1]
@@ -39,14 +39,14 @@ def reordered(clip: Video, rng: np.random.Generator) -> Video:
     return with_cuts(clip, tuple(Cut(float(t), float(s)) for t, s in zip(times, strengths, strict=True)))
 
 
-def score_all(paths: list[Path], folder: Path, seed: int) -> dict[str, str]:
-    """A folder for each system, with all videos."""
-    places = {name: folder / name for name in ("sketch", "loop", "shuffled", "silence")}
-    for place in places.values():
-        place.mkdir()
+def generate_all(paths: list[Path], folder: Path, seed: int) -> dict[str, str]:
+    """Write all videos of each system and return its folder by name."""
+    folders = {name: folder / name for name in ("sketch", "loop", "shuffled", "silence")}
+    for path in folders.values():
+        path.mkdir()
     for number, path in enumerate(paths):
         rng = np.random.default_rng([seed, number])
-        score_video(path, places["sketch"] / f"{path.stem}.mp4", seed=seed)
+        score_video(path, folders["sketch"] / f"{path.stem}.mp4", seed=seed)
         clip = video.open(path)
         tags = Palette().tag(clip, Tags())
         count = round(clip.duration * RATE)
@@ -56,11 +56,11 @@ def score_all(paths: list[Path], folder: Path, seed: int) -> dict[str, str]:
             "silence": Audio(np.zeros((2, count), np.float32), RATE),
         }
         for name, music in pieces.items():
-            out = places[name] / f"{path.stem}.mp4"
+            out = folders[name] / f"{path.stem}.mp4"
             mixer.mix(clip, music, out)
-            shutil.copy(places["sketch"] / f"{path.stem}.json", out.with_suffix(".json"))  # for its tags
-        print(f"scored {path.name}", flush=True)
-    return {name: str(place) for name, place in places.items()}
+            shutil.copy(folders["sketch"] / f"{path.stem}.json", out.with_suffix(".json"))  # for its tags
+        print(f"generated {path.name}", flush=True)
+    return {name: str(path) for name, path in folders.items()}
 
 
 def main() -> None:
@@ -72,13 +72,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = [clip.path for clip in make(folder / "clips", args.count, args.seed)] + [EXAMPLE, *args.more]
-        systems = {system: evaluate_paths([place]) for system, place in score_all(paths, folder, args.seed).items()}
+        systems = {system: evaluate_paths([path]) for system, path in generate_all(paths, folder, args.seed).items()}
     print(tables.comparison_markdown(systems))
-    shown = {
+    means = {
         system: {name: round(mean.value, 4) for name, mean in tables.column_means(rows).items()}
         for system, rows in systems.items()
     }
-    print(json.dumps({"clips": len(paths), **shown}))
+    print(json.dumps({"clips": len(paths), **means}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How ffmpeg's rubberband keeps time, pitch, onsets and stereo: `uv run python -m bench.stretch`.
+"""Timing, pitch, onsets and stereo image of ffmpeg's rubberband: `uv run python -m bench.stretch`.
 
-Settings of the filter side by side. Impulses and a steady chord go along four courses whose rate moves within ±4 %
+Settings of the filter side by side. Impulses and a steady chord along four time maps whose rate changes within ±4 %
 every 1.25 s; stereo music of Sketch's (five styles) at one rate, 3 % faster. Last line: one JSON object of what
 `v2m.pipeline.alignment.time_stretch` uses.
 """
@@ -46,36 +46,36 @@ def chord() -> Audio:
     return Audio(np.stack([wave, wave]).astype(np.float32), RATE)
 
 
-def course(seed: int) -> TimeMap:
+def make_time_map(seed: int) -> TimeMap:
     knots = np.arange(0, SECONDS + 1.25, 1.25)
     rates = np.random.default_rng(seed).uniform(0.96, 1.04, len(knots) - 1)
     return TimeMap(knots, np.concatenate([[0.0], np.cumsum(np.diff(knots) * rates)]))
 
 
-def off_by(seed: int) -> Floats:
-    """Milliseconds by which impulses come too late."""
-    plan = course(seed)
-    sound = np.abs(time_stretch.stretch_audio(impulses(), plan, SECONDS).samples[0])
+def impulse_delays(seed: int) -> Floats:
+    """Return the milliseconds by which impulses come too late."""
+    time_map = make_time_map(seed)
+    sound = np.abs(time_stretch.stretch_audio(impulses(), time_map, SECONDS).samples[0])
     loud = np.flatnonzero(sound > 0.15)
-    found = loud[np.diff(loud, prepend=-RATE) > 0.2 * RATE] / RATE
-    expected = plan.forward(PLANTED)
-    return 1000 * (found[: len(expected)] - expected[: len(found)])
+    measured = loud[np.diff(loud, prepend=-RATE) > 0.2 * RATE] / RATE
+    expected = time_map.forward(PLANTED)
+    return 1000 * (measured[: len(expected)] - expected[: len(measured)])
 
 
 def purity(seed: int) -> float:
-    """Share of a steady chord's power within 1.5 Hz of its tones."""
-    sound = time_stretch.stretch_audio(chord(), course(seed), SECONDS).samples[0, 2 * RATE : 14 * RATE]
+    """Return the share of a steady chord's power within 1.5 Hz of its tones."""
+    sound = time_stretch.stretch_audio(chord(), make_time_map(seed), SECONDS).samples[0, 2 * RATE : 14 * RATE]
     power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
     hertz = np.arange(len(power)) * RATE / len(sound)
     return float(power[np.any([np.abs(hertz - tone) <= 1.5 for tone in CHORD], axis=0)].sum() / power.sum())
 
 
-def kept(music: Audio) -> tuple[float, float]:
-    """How strong the 60 strongest onsets are after against before, and how wide the stereo sound."""
+def onset_and_width_ratio(music: Audio) -> tuple[float, float]:
+    """Return the ratios, after to before, of the strength of the 60 strongest onsets and of the stereo width."""
     copy = time_stretch.stretch_audio(music, TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1 / 1.03])), SECONDS / 1.03)
-    onsets = [float(np.sort(onset_strength(each))[-60:].mean()) for each in (copy, music)]
-    sides = [each.samples[0] - each.samples[1] for each in (copy, music)]
-    middles = [each.samples[0] + each.samples[1] for each in (copy, music)]
+    onsets = [float(np.sort(onset_strength(audio))[-60:].mean()) for audio in (copy, music)]
+    sides = [audio.samples[0] - audio.samples[1] for audio in (copy, music)]
+    middles = [audio.samples[0] + audio.samples[1] for audio in (copy, music)]
     widths = [float(np.sqrt(np.square(s).mean() / np.square(m).mean())) for s, m in zip(sides, middles, strict=True)]
     return onsets[0] / onsets[1], widths[0] / widths[1]
 
@@ -87,14 +87,15 @@ def main() -> None:
     print(f"{'filter':<62}{'earliest ms':>12}{'latest ms':>10}{'purity':>8}{'onsets':>8}{'width':>7}")
     for setting in SETTINGS:
         with patch.object(time_stretch, "FILTER", setting):
-            late = np.concatenate([off_by(seed) for seed in range(4)])
-            pure = float(np.mean([purity(seed) for seed in range(4)]))
-            onsets, width = np.mean([kept(piece) for piece in pieces], axis=0)
-        print(f"{setting:<62}{late.min():>12.1f}{late.max():>10.1f}{pure:>8.3f}{onsets:>8.2f}{width:>7.2f}", flush=True)
+            delays = np.concatenate([impulse_delays(seed) for seed in range(4)])
+            mean_purity = float(np.mean([purity(seed) for seed in range(4)]))
+            onsets, width = np.mean([onset_and_width_ratio(piece) for piece in pieces], axis=0)
+        timing = f"{delays.min():>12.1f}{delays.max():>10.1f}"
+        print(f"{setting:<62}{timing}{mean_purity:>8.3f}{onsets:>8.2f}{width:>7.2f}", flush=True)
         if setting == time_stretch.FILTER:
-            shown = [round(float(value), 3) for value in (late.min(), late.max(), pure, onsets, width)]
-            figures = dict(zip(("earliest_ms", "latest_ms", "purity", "onsets", "width"), shown, strict=True))
-            print("  which is in use")
+            values = [round(float(value), 3) for value in (delays.min(), delays.max(), mean_purity, onsets, width)]
+            figures = dict(zip(("earliest_ms", "latest_ms", "purity", "onsets", "width"), values, strict=True))
+            print("  in use")
     print(json.dumps(figures))
 
 

@@ -1,12 +1,12 @@
-"""How far the styles of Sketch lie apart, against how far two seeds of one style do.
+"""Distances between the styles of Sketch, against distances between two seeds of one style.
 
     uv run python -m bench.styles [CLIP]
 
-Each style scores the same clip with several seeds. Every piece becomes a vector of what is heard:
+Each style composes for the same clip with several seeds. Every piece becomes a vector of audio features:
 log-mel spectrum (mean and spread of 24 bands), spectral centroid and flatness (mean, spread), flux, onsets a second,
 percussive share (energy of what stands out in time against what stands out in pitch: median filtering after
 FitzGerald 2010), dynamic range, stereo width, and the shape of the chroma (entropy, strongest class, major against
-minor third). Each feature is standardised over all pieces, each group weighs the same, and the distance is Euclidean.
+minor third). Each feature is standardized over all pieces, each group weighs the same, and the distance is Euclidean.
 Pitch classes are taken relative to the strongest one, so that a change of key alone is no distance.
 
 The last line is JSON: `min_distance`, the smallest mean distance between the pieces of two styles; `seed_distance`, the
@@ -95,7 +95,7 @@ def features(sound: np.ndarray) -> list[Floats]:
     ]
 
 
-def standardised(pieces: list[list[Floats]]) -> Floats:
+def standardize(pieces: list[list[Floats]]) -> Floats:
     """(pieces, features): each feature with mean 0 and deviation 1, each group of the same total weight."""
     groups = [np.array([piece[group] for piece in pieces]) for group in range(len(pieces[0]))]
     return np.hstack([(g - g.mean(0)) / (g.std(0) + 1e-9) / np.sqrt(g.shape[1] * len(groups)) for g in groups])
@@ -110,7 +110,7 @@ def compare(clip: Video) -> dict[str, object]:
             pieces.append(features(sound))
             digests.append(sha256(sound.tobytes()).digest())
     again = sha256(Sketch(names[0]).generate(clip, Tags(), SEEDS[0]).audio.samples.tobytes()).digest()
-    vectors = standardised(pieces)
+    vectors = standardize(pieces)
     apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
     count, styles = len(SEEDS), list(STYLES)
     blocks = apart.reshape(len(styles), count, len(styles), count).mean(axis=(1, 3))

@@ -1,4 +1,4 @@
-"""Seconds of an output written anew by the default recipe, as a person types it."""
+"""Inpainting with the default recipe from the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.default_recipe import packets
 from tests.conftest import EXAMPLE
 from v2m.cli.score import main
 
-BEGIN, END = 4.0, 9.0
+START, END = 4.0, 9.0
 RATE = 48_000
 
 
@@ -26,59 +26,59 @@ def score(out: Path, *flags: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("scored")
-    score(found / "old.mp4", "--seed", "1", "--candidates", "2")
-    return found
+    path = tmp_path_factory.mktemp("scored")
+    score(path / "old.mp4", "--seed", "1", "--candidates", "2")
+    return path
 
 
-def heard(path: Path) -> np.ndarray:
+def read_wav(path: Path) -> np.ndarray:
     return soundfile.read(path, dtype="float32")[0].T
 
 
-def same_but_for_the_part(old: np.ndarray, new: np.ndarray) -> None:
-    low, high = (round(second * RATE) for second in (BEGIN, END))
+def assert_same_outside_the_range(old: np.ndarray, new: np.ndarray) -> None:
+    low, high = (round(second * RATE) for second in (START, END))
     np.testing.assert_array_equal(new[:, :low], old[:, :low])
     np.testing.assert_array_equal(new[:, high:], old[:, high:])
     assert np.abs(new - old)[:, low:high].max() > 0.05
 
 
-def test_the_rest_of_a_wav_stays_and_the_beats_go_on(folder: Path, tmp_path: Path) -> None:
-    flags = ("--regenerate", f"{BEGIN}:{END}", "--previous", str(folder / "old.wav"), "--stems", "--midi")
+def test_inpainting_a_wav_keeps_the_rest_and_the_beats(folder: Path, tmp_path: Path) -> None:
+    flags = ("--regenerate", f"{START}:{END}", "--previous", str(folder / "old.wav"), "--stems", "--midi")
     record = score(tmp_path / "new.mp4", *flags, "--seed", "5")
     before = json.loads((folder / "old.json").read_text())
-    same_but_for_the_part(heard(folder / "old.wav"), heard(tmp_path / "new.wav"))
+    assert_same_outside_the_range(read_wav(folder / "old.wav"), read_wav(tmp_path / "new.wav"))
     assert packets(tmp_path / "new.mp4") == packets(EXAMPLE)
     for name in ("beats", "downbeats", "sections", "key", "style", "progressions"):
         assert record["music"][name] == before["music"][name]
-    assert record["music"]["inpainted"] == [BEGIN, END]
+    assert record["music"]["inpainted"] == [START, END]
     assert [row["seed"] for row in record["music"]["takes"]] == [before["seed"], 5]
 
 
-def test_a_take_that_was_not_the_best_is_known_by_its_seed(folder: Path, tmp_path: Path) -> None:
-    (take,) = folder.glob("old.seed*.wav")
-    flags = ("--regenerate", f"{BEGIN}:{END}", "--previous", str(take), "--seed", "5")
+def test_a_candidate_is_identified_by_its_seed(folder: Path, tmp_path: Path) -> None:
+    (candidate,) = folder.glob("old.seed*.wav")
+    flags = ("--regenerate", f"{START}:{END}", "--previous", str(candidate), "--seed", "5")
     record = score(tmp_path / "new.mp4", *flags)
-    same_but_for_the_part(heard(take), heard(tmp_path / "new.wav"))
-    assert [row["seed"] for row in record["music"]["takes"]] == [int(take.stem[-1]), 5]
+    assert_same_outside_the_range(read_wav(candidate), read_wav(tmp_path / "new.wav"))
+    assert [row["seed"] for row in record["music"]["takes"]] == [int(candidate.stem[-1]), 5]
 
 
-def test_the_output_itself_is_kept_and_replaced(folder: Path, tmp_path: Path) -> None:
+def test_the_output_itself_is_source_and_replaced(folder: Path, tmp_path: Path) -> None:
     for name in ("old.mp4", "old.json"):
         shutil.copy(folder / name, tmp_path)
-    record = score(tmp_path / "old.mp4", "--regenerate", f"{BEGIN}:{END}", "--seed", "5", "--overwrite")
+    record = score(tmp_path / "old.mp4", "--regenerate", f"{START}:{END}", "--seed", "5", "--overwrite")
     assert record["music"]["inpaint_source"] == str(tmp_path / "old.mp4")
-    old, new = heard(folder / "old.wav"), heard(tmp_path / "old.wav")
-    near = [
+    old, new = read_wav(folder / "old.wav"), read_wav(tmp_path / "old.wav")
+    correlations = [
         np.corrcoef(old[0, round(low * RATE) : round(high * RATE)], new[0, round(low * RATE) : round(high * RATE)])[
             0, 1
         ]
-        for low, high in ((1, BEGIN), (BEGIN + 0.7, END - 0.7), (END, 15))
+        for low, high in ((1, START), (START + 0.7, END - 0.7), (END, 15))
     ]
-    assert min(near[0], near[2]) > 0.97, "but for AAC and mastering"
-    assert near[1] < 0.8
+    assert min(correlations[0], correlations[2]) > 0.97, "except for AAC and mastering"
+    assert correlations[1] < 0.8
 
 
-def test_a_wav_without_its_sidecar_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wav_without_its_sidecar_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(folder / "old.wav", tmp_path)
     flags = ["--regenerate", "4:9", "--previous", str(tmp_path / "old.wav"), "-o", str(tmp_path / "new.mp4")]
     assert main([str(EXAMPLE), *flags]) == 2

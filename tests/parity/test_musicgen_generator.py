@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from tests.fixtures.tiny import musicgen as tiny
-from tests.sketch.pictures import video
+from tests.sketch.stub_videos import video
 from v2m.core.prompts import build_prompt
 from v2m.core.types import Audio, Controls, SamplingConfig, Tags
 from v2m.generators.musicgen import MusicGen

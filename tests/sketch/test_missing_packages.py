@@ -1,4 +1,4 @@
-"""What Sketch needs of the machine is asked for before any work."""
+"""Sketch checks its optional packages before any work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from v2m.core.errors import DependencyError
 from v2m.generators.sketch import Sketch
 
 
-def test_a_missing_synthesiser_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_synthesizer_is_reported_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "tinysoundfont", raising=False)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
     with pytest.raises(DependencyError, match="pip install --no-deps tinysoundfont"):

@@ -1,4 +1,4 @@
-"""How the players of Sketch get along: little friction, few peaks, and the sounds that no SoundFont has."""
+"""The mix of Sketch: few clashes between parts, few peaks, and noise effects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.sketch.pictures import SECONDS, Cuts, compose_piece, render_piece, video
+from tests.sketch.stub_videos import SECONDS, Cuts, compose_piece, render_piece, video
 from v2m.analysis.loudness import integrated_loudness, true_peak
 from v2m.core.types import Floats, Tags
 from v2m.generators.sketch import Sketch
@@ -26,8 +26,8 @@ RATE = 48000
 CUTS: Cuts = ((5.2, 0.6), (9.9, 0.9), (19.7, 1.0), (31.0, 0.5), (38.3, 0.95), (56.1, 1.0))
 
 
-def rubs(music: Piece) -> float:
-    """Share of the time in which two players of chords sound a semitone or a minor ninth apart."""
+def clash_share(music: Piece) -> float:
+    """Return the share of time in which two chordal parts sound a semitone or a minor ninth apart."""
     instants = np.arange(0.1, music.sheet.end_beat, 0.25)
     clashing = np.zeros(len(instants), bool)
     parts = [part for part in music.parts if part.stem in {"pads", "harmony"}]
@@ -41,25 +41,25 @@ def rubs(music: Piece) -> float:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_players_of_chords_do_not_rub_against_each_other(style: str) -> None:
-    assert np.mean([rubs(compose_piece(style, seed, duration=60.0, cuts=CUTS)) for seed in range(4)]) < 0.06
+def test_chordal_parts_rarely_clash(style: str) -> None:
+    assert np.mean([clash_share(compose_piece(style, seed, duration=60.0, cuts=CUTS)) for seed in range(4)]) < 0.06
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_tones_that_a_melody_holds_belong_to_the_harmony(style: str) -> None:
+def test_long_melody_tones_are_chord_tones(style: str) -> None:
     fits: list[bool] = []
     for seed in range(4):
         music = compose_piece(style, seed, duration=60.0, cuts=CUTS)
         for note in (note for part in music.parts if part.stem == "melody" for note in part.notes):
             if note.length >= 1:
-                heard = [music.sheet.chord_at(beat) for beat in (note.beat + 0.1, note.beat + note.length - 0.15)]
-                fits.append(all(note.pitch % 12 in chord.pitch_classes for chord in heard))
+                chords = [music.sheet.chord_at(beat) for beat in (note.beat + 0.1, note.beat + note.length - 0.15)]
+                fits.append(all(note.pitch % 12 in chord.pitch_classes for chord in chords))
     assert all(fits)
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_the_low_register_is_left_to_the_bass(style: str) -> None:
-    """Below F3 no third tone sounds for long: it would be mud. (A rock band's guitars are meant to.)"""
+def test_the_low_register_holds_few_tones(style: str) -> None:
+    """Below F3 no third tone sounds for long, except in rock, whose guitars play there."""
     if style == "rock":
         return
     music = compose_piece(style, 1, duration=60.0, cuts=CUTS)
@@ -70,14 +70,14 @@ def test_the_low_register_is_left_to_the_bass(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_few_peaks_stand_out(style: str) -> None:
-    """At −14 LUFS nothing, or next to nothing, is left to a limiter at −1 dBTP."""
+def test_peak_to_loudness_ratio(style: str) -> None:
+    """At −14 LUFS a limiter at −1 dBTP has next to nothing to do."""
     audio = render_piece(style, 1).audio
     assert 8.0 < true_peak(audio) - integrated_loudness(audio) < 14.0
 
 
 def tone(levels: list[float]) -> np.ndarray:
-    """Stereo noise of 4 s at each of `levels`."""
+    """Return stereo noise of 4 s at each of `levels`."""
     noise = np.random.default_rng(1).uniform(-1, 1, (2, 4 * RATE * len(levels)))
     return (noise * np.repeat(levels, 4 * RATE)).astype(np.float32)
 
@@ -86,7 +86,7 @@ def power(sound: np.ndarray) -> float:
     return float(10 * np.log10((sound.astype(float) ** 2).mean()))
 
 
-def test_the_compressor_bends_peaks_and_leaves_the_shape() -> None:
+def test_the_compressor_reduces_peaks_and_keeps_relative_levels() -> None:
     music = tone([0.02, 0.2])
     clicks = np.zeros_like(music)
     clicks[:, RATE // 2 :: RATE] = 1.0
@@ -103,13 +103,13 @@ def test_the_compressor_bends_peaks_and_leaves_the_shape() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 47, 48, 49, 49153])
-def test_the_compressor_takes_any_length(count: int) -> None:
+def test_the_compressor_accepts_any_length(count: int) -> None:
     sound = np.full((2, count), 0.5, np.float32)
     compress(sound, [], RATE)
     assert np.abs(sound - 0.5).max() < 1e-6
 
 
-def test_lofi_crackles_from_the_first_sample_on_and_others_do_not() -> None:
+def test_lofi_has_vinyl_noise_and_others_do_not() -> None:
     crackle = render_piece("lo-fi", 1).stems["effects"].samples
     quiet = np.abs(crackle[:, : int(0.9 * SECONDS) * RATE]).reshape(2, -1, RATE // 2).max((0, 2))
     assert quiet.min() > 1e-3
@@ -118,7 +118,7 @@ def test_lofi_crackles_from_the_first_sample_on_and_others_do_not() -> None:
 
 
 def pitches(cents: float) -> Floats:
-    """Frequencies, in cents around their mean, of an organ's long A4 on a tape that wavers by `cents`."""
+    """Return the frequencies, in cents around their mean, of an organ tone under `cents` of wow."""
     music = compose_piece("lo-fi", 1, duration=8.0)
     sheet = replace(music.sheet, style=replace(music.sheet.style, wow_cents=cents))
     part = Part("organ", "melody", 19, notes=[Note(0.0, sheet.end_beat, 69, 100)])
@@ -126,29 +126,29 @@ def pitches(cents: float) -> Floats:
         sheet, [part], 8 * RATE, soundfont=default_soundfont(), sample_rate=RATE, reverb=0.0, stems=True,
         progress=lambda fraction: None,
     )  # fmt: skip
-    found = []
+    frequencies = []
     for start in range(RATE, 5 * RATE, RATE // 4):
         sound = stems["melody"].mean(0)[start : start + RATE // 4] * np.hanning(RATE // 4)
         size = 1 << 19
         band = slice(int(420 * size / RATE), int(460 * size / RATE))
-        found.append((int(np.argmax(np.abs(np.fft.rfft(sound, size))[band])) + band.start) * RATE / size)
-    return 1200 * np.log2(np.array(found) / np.mean(found))
+        frequencies.append((int(np.argmax(np.abs(np.fft.rfft(sound, size))[band])) + band.start) * RATE / size)
+    return 1200 * np.log2(np.array(frequencies) / np.mean(frequencies))
 
 
-def test_the_worn_tape_wavers() -> None:
+def test_wow_modulates_the_pitch() -> None:
     assert np.ptp(pitches(0.0)) + 4 < np.ptp(pitches(7.0)) < 20
 
 
-def test_a_riser_climbs_swells_and_stops_at_the_louder_passage() -> None:
+def test_a_riser_sweeps_up_and_stops_at_the_louder_section() -> None:
     sound = render_riser(2 * RATE, RATE)
     parts = np.split(sound[0], 4)
     loud = [power(part) for part in parts]
     assert loud == sorted(loud)
-    centres = [
+    centroids = [
         float((np.abs(np.fft.rfft(part)) ** 2 @ np.fft.rfftfreq(len(part))) / (np.abs(np.fft.rfft(part)) ** 2).sum())
         for part in parts
     ]
-    assert centres == sorted(centres)
+    assert centroids == sorted(centroids)
     music = compose_piece("electronic", 1)
     noises = NoiseEffects(music.sheet, RATE)
     whole = noises.render(0, 30 * RATE)
@@ -156,17 +156,17 @@ def test_a_riser_climbs_swells_and_stops_at_the_louder_passage() -> None:
     assert louder
     assert {b.start for b in bars} >= set(louder)
     for beat in louder:
-        at = round(float(music.sheet.plan.tempo_map.beat_to_time(beat)) * RATE)
-        assert np.abs(whole[:, at - 200 : at - 2]).max() > 0.01
-        assert not whole[:, at + 2 : at + 2000].any()
+        sample = round(float(music.sheet.plan.tempo_map.beat_to_time(beat)) * RATE)
+        assert np.abs(whole[:, sample - 200 : sample - 2]).max() > 0.01
+        assert not whole[:, sample + 2 : sample + 2000].any()
     pieces = [noises.render(start, start + RATE) for start in range(0, 30 * RATE, RATE)]
     assert np.array_equal(np.concatenate(pieces, axis=1), whole), "the same in blocks of any size"
 
 
-def test_folk_has_no_drums_unless_they_are_asked_for() -> None:
+def test_folk_has_drums_only_when_tagged() -> None:
     assert not [part for part in compose_piece("acoustic folk", 1).parts if part.is_drums]
-    asked = compose_piece("acoustic folk", 1, Tags(instruments=["percussion"]))
-    assert [part for part in asked.parts if part.stem == "drums"]
+    tagged = compose_piece("acoustic folk", 1, Tags(instruments=["percussion"]))
+    assert [part for part in tagged.parts if part.stem == "drums"]
 
 
 def test_the_third_statement_of_a_theme_has_other_chords() -> None:
@@ -183,11 +183,11 @@ def test_the_third_statement_of_a_theme_has_other_chords() -> None:
     assert changed >= 3
 
 
-def test_facts_name_the_soundfont_and_its_license(tmp_path: Path) -> None:
-    told = Sketch("ambient").generate(video(2.0), Tags(), 1).metadata["soundfont"]
+def test_metadata_names_the_soundfont_and_its_license(tmp_path: Path) -> None:
+    soundfont = Sketch("ambient").generate(video(2.0), Tags(), 1).metadata["soundfont"]
     digest = sha256(default_soundfont().read_bytes()).hexdigest()
-    assert (told["file"], told["sha256"]) == ("TimGM6mb.sf2", digest)
-    assert "GPL" in told["license"]
+    assert (soundfont["file"], soundfont["sha256"]) == ("TimGM6mb.sf2", digest)
+    assert "GPL" in soundfont["license"]
     other = tmp_path / "own.sf2"
     other.write_bytes(b"RIFF")
     assert provenance(other) == {"file": "own.sf2", "sha256": sha256(b"RIFF").hexdigest(), "license": None}

@@ -1,4 +1,4 @@
-"""The notes of Sketch, before they are played: what a musician would check on the page."""
+"""Notes of Sketch before rendering: what a musician would check on the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tests.sketch.pictures import CUTS, compose_piece
+from tests.sketch.stub_videos import CUTS, compose_piece
 from v2m.core.timing import TempoMap
 from v2m.core.types import Tags
 from v2m.sketch.compose.accompaniment import Accompanist
@@ -30,14 +30,14 @@ def part_of(music: Piece, stem: str) -> list[Part]:
 
 
 def sections(music: Piece, name: str) -> list[tuple[float, float]]:
-    """(first beat, end beat) of each section called `name`."""
+    """Return (first beat, end beat) of each section called `name`."""
     bars = music.sheet.plan.bars
-    found = [section for section in music.sheet.plan.sections if section.name == name]
-    return [(bars[p.first].start, bars[p.last - 1].start + bars[p.last - 1].beats) for p in found]
+    matches = [section for section in music.sheet.plan.sections if section.name == name]
+    return [(bars[p.first].start, bars[p.last - 1].start + bars[p.last - 1].beats) for p in matches]
 
 
 def tune(music: Piece, span: tuple[float, float], beats: int = 8) -> dict[float, int]:
-    """The opening of the busier melody in a section: onset (in eighths from its start) → pitch against the first."""
+    """Return the opening of the busier melody of a section: onset (in eighths) → pitch relative to the first."""
     windows = [
         [note for note in part.notes if span[0] - 0.1 <= note.beat < span[0] + beats - 0.1]
         for part in part_of(music, "melody")
@@ -47,7 +47,7 @@ def tune(music: Piece, span: tuple[float, float], beats: int = 8) -> dict[float,
 
 
 def likeness(one: dict[float, int], other: dict[float, int]) -> float:
-    """Share of onsets in common, counting an onset fully where the contour is within a tone there too."""
+    """Return the share of common onsets; one counts fully where the contour is within a tone there."""
     if not one or not other:
         return 0.0
     both = set(one) & set(other)
@@ -55,7 +55,7 @@ def likeness(one: dict[float, int], other: dict[float, int]) -> float:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_every_note_can_be_played_and_lies_inside_the_file(style: str) -> None:
+def test_notes_lie_in_instrument_ranges_and_inside_the_file(style: str) -> None:
     for seed in range(4):
         music = compose_piece(style, seed)
         end = music.sheet.end_beat
@@ -71,38 +71,38 @@ def test_every_note_can_be_played_and_lies_inside_the_file(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_no_part_strikes_a_key_that_it_still_holds(style: str) -> None:
+def test_no_part_overlaps_its_own_notes(style: str) -> None:
     for part in compose_piece(style, 3).parts:
-        held: dict[int, float] = {}
+        sounding: dict[int, float] = {}
         for note in sorted(part.notes):
-            assert note.beat >= held.get(note.pitch, 0.0) - 1e-6, (part.name, note)
-            held[note.pitch] = note.beat + note.length
+            assert note.beat >= sounding.get(note.pitch, 0.0) - 1e-6, (part.name, note)
+            sounding[note.pitch] = note.beat + note.length
 
 
 def voicings(style: str, seed: int) -> Iterator[list[Voicing]]:
     music = compose_piece(style, seed, duration=90.0, cuts=MANY_CUTS)
     for layer in music.sheet.style.layers:
         if layer.kind in {"pad", "comp", "arp"}:
-            player = Accompanist(music.sheet, layer, rng_for("0", "test"))
-            yield [player.voice_chord(span) for span in music.sheet.spans]
+            accompanist = Accompanist(music.sheet, layer, rng_for("0", "test"))
+            yield [accompanist.voice_chord(span) for span in music.sheet.spans]
 
 
 @pytest.mark.parametrize("style", ALL)
 def test_voices_move_little_and_never_cross(style: str) -> None:
     moves: list[float] = []
-    for hands in (hands for seed in range(3) for hands in voicings(style, seed)):
-        assert all(list(hand) == sorted(set(hand)) for hand in hands)
-        moves += [mean_movement(a, b) for a, b in pairwise(hands)]
+    for chords in (chords for seed in range(3) for chords in voicings(style, seed)):
+        assert all(list(chord) == sorted(set(chord)) for chord in chords)
+        moves += [mean_movement(a, b) for a, b in pairwise(chords)]
     assert np.mean(moves) < 2.2, "semitones a voice and chord change"
 
 
 @pytest.mark.parametrize("style", [name for name in ALL if STYLES[name].common_practice])
-def test_strict_styles_keep_their_outer_voices_out_of_parallel_fifths_and_octaves(style: str) -> None:
-    pairs = [(a, b) for seed in range(3) for hands in voicings(style, seed) for a, b in pairwise(hands) if a != b]
+def test_common_practice_styles_avoid_parallel_fifths_and_octaves(style: str) -> None:
+    pairs = [(a, b) for seed in range(3) for chords in voicings(style, seed) for a, b in pairwise(chords) if a != b]
     assert sum(has_parallels(a, b) for a, b in pairs) <= 0.01 * len(pairs)
 
 
-def test_a_theme_comes_back_recognisable_and_changed_and_unlike_the_other_theme() -> None:
+def test_returns_of_a_theme_are_similar_varied_and_unlike_other_themes() -> None:
     returns: list[float] = []
     others: list[float] = []
     for style in ALL:
@@ -111,9 +111,9 @@ def test_a_theme_comes_back_recognisable_and_changed_and_unlike_the_other_theme(
             first, *again = sections(music, "A")
             opening = tune(music, first)
             for span in again[:1]:
-                returned = tune(music, span)
-                if len(opening) > 2 and len(returned) > 2:
-                    returns.append(likeness(opening, returned))
+                return_tune = tune(music, span)
+                if len(opening) > 2 and len(return_tune) > 2:
+                    returns.append(likeness(opening, return_tune))
             others += [likeness(opening, tune(music, span)) for span in sections(music, "B")[:1]]
     assert len(returns) > 20
     assert np.mean(returns) > np.mean(others) + 0.2
@@ -121,7 +121,7 @@ def test_a_theme_comes_back_recognisable_and_changed_and_unlike_the_other_theme(
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_it_ends_on_the_tonic(style: str) -> None:
+def test_pieces_end_on_the_tonic(style: str) -> None:
     for seed in range(4):
         music = compose_piece(style, seed)
         last, key = music.sheet.last_bar.start, music.sheet.key
@@ -139,7 +139,7 @@ def test_it_ends_on_the_tonic(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_another_seed_is_another_piece(style: str) -> None:
+def test_seeds_give_different_pieces(style: str) -> None:
     pieces = [compose_piece(style, seed) for seed in range(5)]
     tunes = {tuple(sorted(tune(music, sections(music, "A")[0]).items())) for music in pieces}
     assert len(tunes) == 5
@@ -149,7 +149,7 @@ def test_another_seed_is_another_piece(style: str) -> None:
 
 
 def odd_plan() -> Plan:
-    """Bars of 4 3 5 2 6 4 4 3 and a last one, at 100 beats a minute."""
+    """Return a plan with bars of 4 3 5 2 6 4 4 3 and a last one, at 100 beats per minute."""
     lengths = (4, 3, 5, 2, 6, 4, 4, 3, 4)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).tolist()
     sections = (FormSection("A", 0, 0, 4, 0.5), FormSection("B", 0, 4, 7, 0.9), FormSection("ending", 0, 7, 9, 0.4))
@@ -162,12 +162,12 @@ def odd_plan() -> Plan:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_bars_of_any_length_are_filled_and_every_bar_line_is_heard(style: str) -> None:
+def test_irregular_bars_are_filled_and_every_bar_line_is_played(style: str) -> None:
     plan = odd_plan()
     music = compose(plan, STYLES[style], Tags(), 1)
-    struck = np.array(sorted(note.beat for part in music.parts for note in part.notes))
+    attacks = np.array(sorted(note.beat for part in music.parts for note in part.notes))
     for bar in plan.bars:
-        assert np.abs(struck - bar.start).min() < 0.06, bar
+        assert np.abs(attacks - bar.start).min() < 0.06, bar
     for part in part_of(music, "bass"):
         onsets = np.array([note.beat for note in part.notes])
         assert all(np.abs(onsets - bar.start).min() < 0.06 for bar in plan.bars if bar.section != 2 or bar.start > 30)
@@ -182,7 +182,7 @@ def test_bars_of_any_length_are_filled_and_every_bar_line_is_heard(style: str) -
         ("8-5.", 6, [Attack(0, 2, 8), Attack(2, 1, 5), Attack(4, 2, 8)]),
     ],
 )
-def test_a_rhythm_is_cut_or_begun_again_to_fit_its_bar(rhythm: str, beats: int, expected: list[Attack]) -> None:
+def test_a_rhythm_is_cut_or_repeated_to_fit_its_bar(rhythm: str, beats: int, expected: list[Attack]) -> None:
     assert list(parse_rhythm(rhythm, 4, 0, beats)) == expected
 
 
@@ -200,24 +200,24 @@ def test_a_rhythm_is_cut_or_begun_again_to_fit_its_bar(rhythm: str, beats: int, 
     ],
 )
 def test_roman_numerals(symbol: str, tonic: int, pcs: set[int], bass: int) -> None:
-    read = parse_chord(symbol, tonic)
-    assert (set(read.pitch_classes), read.bass) == (pcs, bass)
+    result = parse_chord(symbol, tonic)
+    assert (set(result.pitch_classes), result.bass) == (pcs, bass)
 
 
-def test_the_scale_bends_to_the_chord() -> None:
+def test_scale_steps_follow_the_chord() -> None:
     key = Key(9, "minor", "minor")
     assert key.pitch(35) == 69
     assert key.pitch(34) == 67
     assert key.pitch(34, parse_chord("V", 9)) == 68, "the leading tone over the dominant"
 
 
-def test_the_key_that_is_asked_for() -> None:
+def test_the_tagged_key_is_used() -> None:
     for name, tonic, mode in (("F# minor", 6, "minor"), ("Bb major", 10, "major")):
         key = compose_piece("jazz", 1, Tags(key=name)).sheet.key
         assert (key.tonic, key.mode) == (tonic, mode)
 
 
-def test_moods_choose_the_mode_where_no_key_does() -> None:
+def test_moods_choose_the_mode_without_a_key() -> None:
     modes = [compose_piece("cinematic", s, Tags(moods=["happy"])).sheet.key.mode for s in range(4)]
     modes += [compose_piece("acoustic folk", s, Tags(moods=["melancholic"])).sheet.key.mode for s in range(4)]
     assert modes == ["major"] * 4 + ["minor"] * 4
@@ -244,7 +244,7 @@ def test_calm_music_is_softer_than_epic_music() -> None:
         ("warm synth", {89, 95, 90, 88, 50, 51, 81, 80, 62, 63, 38, 39}),
     ],
 )
-def test_an_instrument_that_is_asked_for_plays(style: str, word: str, programs: set[int]) -> None:
+def test_a_tagged_instrument_plays(style: str, word: str, programs: set[int]) -> None:
     music = compose_piece(style, 1, Tags(instruments=[word]))
     playing = [
         part for part in music.parts if part.program in programs and not part.is_drums and part.stem != "effects"
@@ -252,13 +252,13 @@ def test_an_instrument_that_is_asked_for_plays(style: str, word: str, programs: 
     assert any(len(part.notes) > 4 for part in playing)
 
 
-def test_drums_can_be_asked_for_in_a_style_without_any() -> None:
+def test_tagged_drums_play_in_a_style_without_drums() -> None:
     assert not part_of(compose_piece("ambient", 1), "drums")
     assert len(part_of(compose_piece("ambient", 1, Tags(instruments=["drums"])), "drums")[0].notes) > 20
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_what_is_ruled_out_does_not_play(style: str) -> None:
+def test_negative_tags_exclude_instruments(style: str) -> None:
     music = compose_piece(style, 2, Tags(negative=["no drums", "piano", "guitars"]))
     assert not any(part.is_drums for part in music.parts)
     assert not {part.program for part in music.parts} & {0, 1, 2, 24, 25, 26, 27, 28, 29, 30}
@@ -283,15 +283,15 @@ def test_what_is_ruled_out_does_not_play(style: str) -> None:
         *((Tags(genres=[name]), name) for name in ALL),
     ],
 )
-def test_genres_and_then_moods_choose_the_style(tags: Tags, style: str) -> None:
+def test_genres_then_moods_choose_the_style(tags: Tags, style: str) -> None:
     assert choose_style(tags).name == style
 
 
-def test_cuts_are_struck() -> None:
-    """Every cut on a downbeat has an accent at its very beat, and one on another beat a lighter stroke."""
+def test_cuts_get_accents() -> None:
+    """Every cut on a downbeat has an accent exactly on its beat."""
     for style in ALL:
         music = compose_piece(style, 1, cuts=CUTS)
-        struck = {round(note.beat, 3) for part in part_of(music, "effects") for note in part.notes}
+        accents = {round(note.beat, 3) for part in part_of(music, "effects") for note in part.notes}
         downbeats = [hit.beat for hit in music.sheet.plan.hits if hit.downbeat]
         assert downbeats
-        assert set(map(float, downbeats)) <= struck, style
+        assert set(map(float, downbeats)) <= accents, style

@@ -1,4 +1,4 @@
-"""What Sketch sounds like: exact lengths, the same bytes again, cuts heard on time, an ending that dies away."""
+"""Rendered audio of Sketch: exact lengths, determinism, accents on time, a decaying ending."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.sketch.pictures import SECONDS, compose_piece, render_piece, video
+from tests.sketch.stub_videos import SECONDS, compose_piece, render_piece, video
 from v2m.core.errors import UsageError
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Floats, Soundtrack, Tags
@@ -28,7 +28,7 @@ STEP = 120  # samples: 2.5 ms
 
 
 def level(sound: np.ndarray, window: int) -> Floats:
-    """Power of consecutive windows of (2, N) sound."""
+    """Return the power of consecutive windows of (2, N) samples."""
     mono = sound.mean(0)[: sound.shape[1] // window * window]
     return (mono.reshape(-1, window).astype(float) ** 2).mean(1)
 
@@ -37,36 +37,37 @@ def digest(result: Soundtrack) -> str:
     return hashlib.sha256(result.audio.samples.tobytes() + (result.midi or b"")).hexdigest()
 
 
-def test_it_is_a_music_generator() -> None:
+def test_sketch_is_a_music_generator() -> None:
     assert isinstance(Sketch(), MusicGenerator)
 
 
-def test_the_same_seed_gives_the_same_bytes_in_another_process_too() -> None:
+def test_output_is_deterministic_across_processes() -> None:
+    path = Path(__file__).with_name("stub_videos.py")
     code = (
         "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('pictures', {str(Path(__file__).with_name('pictures.py'))!r})\n"
-        "pictures = sys.modules['pictures'] = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(pictures)\n"
-        "result = pictures.Sketch('jazz').generate(pictures.video(9.0), pictures.Tags(), 5)\n"
+        f"spec = importlib.util.spec_from_file_location('stub_videos', {str(path)!r})\n"
+        "stubs = sys.modules['stub_videos'] = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(stubs)\n"
+        "result = stubs.Sketch('jazz').generate(stubs.video(9.0), stubs.Tags(), 5)\n"
         "import hashlib; print(hashlib.sha256(result.audio.samples.tobytes() + result.midi).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    here = Sketch("jazz").generate(video(9.0), Tags(), 5)
-    assert done.stdout.strip() == digest(here)
-    assert digest(here) != digest(Sketch("jazz").generate(video(9.0), Tags(), 6))
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    result = Sketch("jazz").generate(video(9.0), Tags(), 5)
+    assert process.stdout.strip() == digest(result)
+    assert digest(result) != digest(Sketch("jazz").generate(video(9.0), Tags(), 6))
 
 
 @pytest.mark.parametrize("duration", [0.03, 0.2, 0.77, 1.99, 3.337, 7.123456])
 @pytest.mark.parametrize("style", ["ambient", "rock", "waltz"])
-def test_the_music_is_as_long_as_the_video_to_the_sample(style: str, duration: float) -> None:
+def test_length_matches_the_video_to_the_sample(style: str, duration: float) -> None:
     result = Sketch(style).generate(video(duration, ((duration / 2, 0.8),)), Tags(), 1)
     assert result.audio.samples.shape == (2, int(np.floor(duration * RATE + 0.5)))
     assert result.audio.samples.dtype == np.float32
     assert 0.1 < np.abs(result.audio.samples).max() <= 0.71
 
 
-def test_another_sample_rate_gives_the_same_music() -> None:
+def test_other_sample_rates_give_the_same_music() -> None:
     result = Sketch("rock", sample_rate=44100).generate(video(6.0), Tags(), 1)
     assert result.audio.samples.shape == (2, 6 * 44100)
     other = Sketch("rock").generate(video(6.0), Tags(), 1)
@@ -75,7 +76,7 @@ def test_another_sample_rate_gives_the_same_music() -> None:
 
 
 @pytest.mark.parametrize("tempo", [30.0, 300.0])
-def test_the_slowest_and_the_fastest_tempo_can_be_asked_for(tempo: float) -> None:
+def test_extreme_tempi(tempo: float) -> None:
     for style in ("ambient", "jazz", "waltz"):
         result = Sketch(style).generate(video(7.0), Tags(tempo=tempo), 1)
         low, high = result.metadata["tempo_range"]
@@ -94,7 +95,7 @@ def test_stems_sum_to_the_mix() -> None:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_a_cut_on_a_downbeat_is_heard_within_15_ms(style: str) -> None:
+def test_accents_sound_within_15_ms_of_their_beat(style: str) -> None:
     result = render_piece(style, 1)
     offsets = []
     for hit in result.metadata["hits"]:
@@ -109,7 +110,7 @@ def test_a_cut_on_a_downbeat_is_heard_within_15_ms(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_it_grows_and_falls_with_the_picture(style: str) -> None:
+def test_loudness_follows_section_energy(style: str) -> None:
     result = render_piece(style, 1)
     bars = [section.energy for section in result.sections]
     loud = []
@@ -121,8 +122,8 @@ def test_it_grows_and_falls_with_the_picture(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_the_ending_rings_and_dies_away(style: str) -> None:
-    """The last chord is struck, sounds on, falls without a step, and is silent at the last sample."""
+def test_the_final_chord_rings_and_decays(style: str) -> None:
+    """The last chord rings, decays without a step, and is silent at the last sample."""
     result = render_piece(style, 1)
     assert result.downbeats is not None
     last = float(result.downbeats[-1])
@@ -137,7 +138,7 @@ def test_the_ending_rings_and_dies_away(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_there_is_no_hole_and_no_clipping(style: str) -> None:
+def test_no_gaps_no_clipping_and_balanced_stereo(style: str) -> None:
     result = render_piece(style, 1)
     assert result.beats is not None
     sound = result.audio.samples[:, int(result.beats[0] * RATE) : int((SECONDS - 1.5) * RATE)]
@@ -150,7 +151,7 @@ def test_there_is_no_hole_and_no_clipping(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ALL)
-def test_the_melody_is_in_front_and_the_bass_is_there(style: str) -> None:
+def test_melody_and_bass_are_loud_enough(style: str) -> None:
     result = render_piece(style, 1)
     powers = {stem: 10 * np.log10(float((sound.samples**2).mean())) for stem, sound in result.stems.items()}
     whole = 10 * np.log10(float((result.audio.samples**2).mean()))
@@ -159,15 +160,15 @@ def test_the_melody_is_in_front_and_the_bass_is_there(style: str) -> None:
     assert powers.get("drums", -99.0) < whole - 1
 
 
-def test_the_midi_file_says_what_is_played() -> None:
+def test_midi_matches_the_played_notes() -> None:
     import pretty_midi
 
     for style in ("cinematic", "waltz", "electronic"):
         result, music = render_piece(style, 1), compose_piece(style, 1, duration=SECONDS)
         assert result.midi is not None
         assert result.downbeats is not None
-        read = pretty_midi.PrettyMIDI(io.BytesIO(result.midi))
-        assert [(i.program, i.is_drum) for i in read.instruments if not i.is_drum] == [
+        midi = pretty_midi.PrettyMIDI(io.BytesIO(result.midi))
+        assert [(i.program, i.is_drum) for i in midi.instruments if not i.is_drum] == [
             (part.program, False) for part in music.parts if not part.is_drums
         ]
         ours = sorted(
@@ -175,17 +176,17 @@ def test_the_midi_file_says_what_is_played() -> None:
             for part in music.parts
             for note in part.notes
         )
-        theirs = sorted((note.start, note.pitch) for instrument in read.instruments for note in instrument.notes)
+        theirs = sorted((note.start, note.pitch) for instrument in midi.instruments for note in instrument.notes)
         assert len(ours) == len(theirs)
         assert np.abs(np.array(sorted(t for t, _ in ours)) - sorted(t for t, _ in theirs)).max() < 0.002
-        bars = read.get_downbeats()
+        bars = midi.get_downbeats()
         assert all(np.abs(bars - downbeat).min() < 0.002 for downbeat in result.downbeats)
-        assert read.key_signature_changes[0].key_number % 12 == music.sheet.key.tonic
-        names = {instrument.name for instrument in read.instruments}
+        assert midi.key_signature_changes[0].key_number % 12 == music.sheet.key.tonic
+        names = {instrument.name for instrument in midi.instruments}
         assert set(result.metadata["instruments"]) >= names
 
 
-def test_facts_name_what_was_chosen() -> None:
+def test_metadata_describes_the_piece() -> None:
     result = Sketch().generate(video(8.0), Tags(genres=["jazz"], key="Eb major", vocals=True), 3)
     assert (result.metadata["style"], result.metadata["key"]) == ("jazz", "Eb major")
     assert result.metadata["progressions"]["A"]
@@ -197,18 +198,18 @@ def test_facts_name_what_was_chosen() -> None:
 
 
 def test_progress_rises_to_one() -> None:
-    told: list[float] = []
+    fractions: list[float] = []
 
-    def tell(fraction: float) -> None:
-        told.append(fraction)
+    def record(fraction: float) -> None:
+        fractions.append(fraction)
 
-    Sketch("ambient").generate(video(12.0), Tags(), 1, progress=tell)
-    assert told == sorted(told)
-    assert (told[0], told[-1]) == (0.0, 1.0)
-    assert len(told) > 3
+    Sketch("ambient").generate(video(12.0), Tags(), 1, progress=record)
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert len(fractions) > 3
 
 
-def test_more_reverb_fills_the_gaps_between_the_drums() -> None:
+def test_reverb_fills_the_gaps_between_drum_strokes() -> None:
     def gaps(reverb: float) -> float:
         drums = Sketch("funk", reverb=reverb).generate(video(8.0), Tags(), 1, stems=True).stems["drums"].samples
         powers = level(drums[:, RATE * 3 : RATE * 5], 480)
@@ -221,12 +222,12 @@ def test_more_reverb_fills_the_gaps_between_the_drums() -> None:
     ("settings", "word"),
     [({"style": "polka"}, "polka"), ({"soundfont": "nowhere.sf2"}, "nowhere.sf2"), ({"reverb": 9.0}, "9")],
 )
-def test_a_setting_that_cannot_be_is_named(settings: dict[str, str], word: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, str], word: str) -> None:
     with pytest.raises(UsageError, match=word):
         Sketch(**settings)  # type: ignore[arg-type]
 
 
-def test_a_file_that_is_no_soundfont_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_soundfont_is_refused(tmp_path: Path) -> None:
     fake = tmp_path / "fake.sf2"
     fake.write_text("not a bank")
     with pytest.raises(UsageError, match=r"fake\.sf2"):

@@ -1,8 +1,8 @@
-"""The Sketch generator: an arranger that writes a piece for the picture and plays it, without weights or network."""
+"""The Sketch generator: music composed for the cuts of a video and played by SoundFont, without weights or network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from v2m.core.errors import DependencyError, UsageError
+from v2m.core.progress import ignore_progress
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Section, Soundtrack, Tags, Video
 from v2m.generators.inpaint import InpaintSource, level_gain
@@ -22,18 +23,18 @@ from v2m.sketch.perform.synthesizer import default_soundfont, provenance, render
 from v2m.sketch.plan import planner
 from v2m.sketch.styles import STYLES, choose_style
 
-COMPOSE_SHARE = 0.1  # share of the work done when the first sound is rendered
+COMPOSE_SHARE = 0.1  # of the progress, when composing is done and rendering begins
 
 
 class Sketch:
-    """Plans beats on the cuts, composes in a style, plays through a SoundFont in a synthetic room.
+    """Composer without weights: beats planned on the cuts, notes in a style, SoundFont synthesis and reverb.
 
     Args:
         style: ambient, cinematic, lo-fi, acoustic folk, electronic, rock, jazz, orchestral, waltz or funk; None takes
-            what the tags' genres and moods ask for.
-        soundfont: A General MIDI bank (.sf2 or .sf3); None is the small one that pretty_midi carries.
+            the one that the tags' genres and moods name.
+        soundfont: A General MIDI SoundFont (.sf2 or .sf3); None is the small one that pretty_midi carries.
         sample_rate: Of the music, in Hz.
-        reverb: The room's level against the style's own, 0 (dry) to 2.
+        reverb: Reverb level relative to the style's own, 0 (dry) to 2.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Sketch:
         if style is not None and style not in STYLES:
             raise UsageError(f"style {style!r} is not one of: {', '.join(STYLES)}")
         if soundfont is not None and not Path(soundfont).is_file():
-            raise UsageError(f"soundfont {soundfont} is not a file; leave it out to use the built-in bank")
+            raise UsageError(f"soundfont {soundfont} is not a file; leave it out to use the built-in one")
         if not 0 <= reverb <= 2:
             raise UsageError(f"reverb {reverb:g} must lie between 0 and 2")
         if find_spec("tinysoundfont") is None:
@@ -52,10 +53,14 @@ class Sketch:
         self.sample_rate = sample_rate
         self.reverb = reverb
 
-    steers = frozenset({"stems", "midi", "regenerate"})
+    steers = frozenset({"stems", "midi", "inpaint"})
 
     def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
-        """Raises UsageError where a part is to be written anew of music that Sketch cannot go on with."""
+        """Check an inpainting request.
+
+        Raises:
+            UsageError: The source's sidecar does not say how Sketch wrote it.
+        """
         if controls.inpaint is not None:
             TakeHistory.from_request(controls.inpaint)
 
@@ -69,58 +74,59 @@ class Sketch:
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Music of exactly `video.duration`. The same arguments give the same bytes.
+        """Compose music of exactly `video.duration`. The same arguments give the same bytes.
 
-        Of earlier music a part is written anew on its beats, in its key and over its chords, by the players and moods
-        that `tags` ask for; the rest stays sample for sample, at the file's own rate, and in the stems, too, up to what
-        was done to that music after it was played.
+        Inpainting replaces a time range on the source's beats, in its key and over its chords, with the instruments and
+        moods of `tags`. Outside of it the audio stays sample for sample, at the file's own rate. Stems are rendered
+        again and lack what was done to the source after rendering, such as mastering.
 
-        `facts` says what was chosen: style, key, progressions, instruments, the SoundFont with its license where that
-        is known, and how the plan met the cuts.
+        `metadata` holds style, key, progressions, instruments, the SoundFont with its license where that is known, and
+        the plan's alignment to the cuts.
 
         Raises:
-            UsageError: What is to be kept is not Sketch's own music for this picture.
+            UsageError: The inpainting source is not Sketch's music for this video.
         """
-        tell: Callable[[float], None] = progress or (lambda _: None)
-        tell(0.0)
+        report: ProgressFn = progress or ignore_progress
+        report(0.0)
         if controls is not None and controls.inpaint is not None:
-            return self._inpaint(
-                video, TakeRecord.from_request(controls.inpaint, seed, tags), controls.inpaint, stems, tell
-            )
+            take = TakeRecord.from_request(controls.inpaint, seed, tags)
+            return self._inpaint(video, take, controls.inpaint, stems, report)
         style = STYLES[self.style] if self.style else choose_style(tags)
-        piece = compose(
-            planner.plan_for_style(style, video.visual_features(), video.duration, tags, seed), style, tags, seed
-        )
-        tell(COMPOSE_SHARE)
-        audio, split = self._render(piece, stems, _part(tell, COMPOSE_SHARE, 1.0))
-        return self._soundtrack(piece, tags, audio, split)
+        plan = planner.plan_for_style(style, video.visual_features(), video.duration, tags, seed)
+        piece = compose(plan, style, tags, seed)
+        report(COMPOSE_SHARE)
+        audio, stem_audio = self._render(piece, stems, _sub_progress(report, COMPOSE_SHARE, 1.0))
+        return self._soundtrack(piece, tags, audio, stem_audio)
 
     def _inpaint(
-        self, video: Video, part: TakeRecord, asked: InpaintRequest, stems: bool, tell: Callable[[float], None]
+        self, video: Video, take: TakeRecord, request: InpaintRequest, stems: bool, report: ProgressFn
     ) -> Soundtrack:
-        origin = TakeHistory.from_request(asked)
-        old, new = recompose_range(origin, video.visual_features(), video.duration, part)
-        kept = InpaintSource.load(asked, video.duration)
-        tell(COMPOSE_SHARE)
-        between = (1.0 + COMPOSE_SHARE) / 2 if stems else 1.0
-        audio, split = self._render(new, stems, _part(tell, COMPOSE_SHARE, between))
-        gain = level_gain(kept, audio)
+        history = TakeHistory.from_request(request)
+        old_piece, new_piece = recompose_range(history, video.visual_features(), video.duration, take)
+        source = InpaintSource.load(request, video.duration)
+        report(COMPOSE_SHARE)
+        mix_share = (1.0 + COMPOSE_SHARE) / 2 if stems else 1.0
+        audio, new_stems = self._render(new_piece, stems, _sub_progress(report, COMPOSE_SHARE, mix_share))
+        gain = level_gain(source, audio)
+        stem_audio: dict[str, Audio] = {}
         if stems:
-            _, before = self._render(old, True, _part(tell, between, 1.0))
+            _, old_stems = self._render(old_piece, True, _sub_progress(report, mix_share, 1.0))
             silence = replace(audio, samples=np.zeros_like(audio.samples))
-            split = {
-                stem: replace(kept, audio=_apply_gain(before.get(stem, silence), gain)).crossfade_in(
-                    _apply_gain(split.get(stem, silence), gain)
-                )
-                for stem in {**before, **split}
-            }
-        told = {"inpainted": [asked.start, asked.end], "inpaint_source": str(asked.source_path)}
-        told["takes"] = [each.to_dict() for each in (*origin.takes, part)]
-        return self._soundtrack(new, part.tags, kept.crossfade_in(_apply_gain(audio, gain)), split, told)
+            for stem in {**old_stems, **new_stems}:
+                old_audio = _apply_gain(old_stems.get(stem, silence), gain)
+                new_audio = _apply_gain(new_stems.get(stem, silence), gain)
+                stem_audio[stem] = replace(source, audio=old_audio).crossfade_in(new_audio)
+        metadata = {
+            "inpainted": [request.start, request.end],
+            "inpaint_source": str(request.source_path),
+            "takes": [record.to_dict() for record in (*history.takes, take)],
+        }
+        mix = source.crossfade_in(_apply_gain(audio, gain))
+        return self._soundtrack(new_piece, take.tags, mix, stem_audio, metadata)
 
-    def _render(self, piece: Piece, stems: bool, tell: Callable[[float], None]) -> tuple[Audio, Mapping[str, Audio]]:
-        """The sound of `piece`, and with `stems` its parts."""
-        mix, split = render_mix(
+    def _render(self, piece: Piece, stems: bool, report: ProgressFn) -> tuple[Audio, Mapping[str, Audio]]:
+        """Render the mix of `piece`, and with `stems` its stems."""
+        mix, stem_samples = render_mix(
             piece.sheet,
             piece.parts,
             sample_count(piece.sheet.plan.duration, self.sample_rate),
@@ -128,9 +134,10 @@ class Sketch:
             sample_rate=self.sample_rate,
             reverb=self.reverb,
             stems=stems,
-            progress=tell,
+            progress=report,
         )
-        return Audio(mix, self.sample_rate), {stem: Audio(sound, self.sample_rate) for stem, sound in split.items()}
+        stem_audio = {stem: Audio(samples, self.sample_rate) for stem, samples in stem_samples.items()}
+        return Audio(mix, self.sample_rate), stem_audio
 
     @property
     def _soundfont_path(self) -> Path:
@@ -141,23 +148,27 @@ class Sketch:
         piece: Piece,
         tags: Tags,
         audio: Audio,
-        split: Mapping[str, Audio],
-        told: Mapping[str, Any] | None = None,
+        stem_audio: Mapping[str, Audio],
+        metadata: Mapping[str, Any] | None = None,
     ) -> Soundtrack:
         plan = piece.sheet.plan
         return Soundtrack(
             audio=audio,
-            stems={stem: split[stem] for stem in STEMS if stem in split},
+            stems={stem: stem_audio[stem] for stem in STEMS if stem in stem_audio},
             midi=encode_midi(piece.sheet, piece.parts, f"{piece.sheet.style.name} in {piece.sheet.key.name}"),
             beats=plan.beats,
             downbeats=plan.downbeats,
             sections=_sections(plan),
-            metadata={**_describe_piece(piece, tags), "soundfont": provenance(self._soundfont_path), **(told or {})},
+            metadata={
+                **_describe_piece(piece, tags),
+                "soundfont": provenance(self._soundfont_path),
+                **(metadata or {}),
+            },
         )
 
 
-def _part(tell: Callable[[float], None], begin: float, end: float) -> Callable[[float], None]:
-    return lambda fraction: tell(begin + (end - begin) * fraction)
+def _sub_progress(report: ProgressFn, start: float, end: float) -> ProgressFn:
+    return lambda fraction: report(start + (end - start) * fraction)
 
 
 def _apply_gain(audio: Audio, gain: float) -> Audio:
@@ -174,7 +185,7 @@ def _sections(plan: planner.Plan) -> tuple[Section, ...]:
 
 
 def _describe_piece(piece: Piece, tags: Tags) -> Mapping[str, Any]:
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "style": piece.sheet.style.name,
         "key": piece.sheet.key.name,
         "progressions": dict(piece.progressions),
@@ -182,5 +193,5 @@ def _describe_piece(piece: Piece, tags: Tags) -> Mapping[str, Any]:
         **planner.describe_plan(piece.sheet.plan),
     }
     if tags.vocals:
-        facts["note"] = "vocals were asked for; this generator plays instruments only"
-    return facts
+        metadata["note"] = "vocals were asked for; this generator plays instruments only"
+    return metadata

@@ -216,7 +216,7 @@ class Page:
         return part.whole and self._steers(made)
 
     def _steers(self, made: Made) -> bool:
-        return "regenerate" in self.found[made.recipe].steers
+        return "inpaint" in self.found[made.recipe].steers
 
 
 def _off() -> Any:

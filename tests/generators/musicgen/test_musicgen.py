@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.fixtures.tiny import encodec, t5
-from tests.sketch.pictures import video
+from tests.sketch.stub_videos import video
 from v2m.checkpoints import V2M, Component
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio, Controls, SamplingConfig, Soundtrack, Tags

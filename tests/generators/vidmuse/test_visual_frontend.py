@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.fixtures.tiny import musicgen as tiny
-from tests.sketch.pictures import StubFrameSource, video
+from tests.sketch.stub_videos import StubFrameSource, video
 from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.checkpoints import V2M, VisualInputConfig
 from v2m.core.types import Pixels
@@ -43,7 +43,7 @@ class Plain:
 def clip(seconds: float) -> Any:
     drawn = video(seconds, cuts=((5.2, 0.6), (31.0, 0.9)))
     assert isinstance(drawn.source, StubFrameSource)
-    return replace(drawn, source=Dated(drawn.source.measured))
+    return replace(drawn, source=Dated(drawn.source.features))
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0.0, 30.0), (15.0, 45.0)])

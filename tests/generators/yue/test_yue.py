@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.fixtures.tiny import v2b, yue_lm
-from tests.sketch.pictures import video
+from tests.sketch.stub_videos import video
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio, Controls, Soundtrack, Tags
 from v2m.generators.yue import YuE

@@ -1,4 +1,4 @@
-"""Music without beats of its own is measured, moved onto the cuts and told about; other music is left alone."""
+"""Alignment of music without known beats: measured, warped to the cuts, and described in the metadata."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from v2m.pipeline.alignment.align import align_to_cuts
 
 SECONDS = 24.0
 BEATS = np.arange(0.35, SECONDS - 0.3, 0.6)
-OPENS = np.arange(len(BEATS)) % 4 == 0
+IS_DOWNBEAT = np.arange(len(BEATS)) % 4 == 0
 CUTS = tuple(Cut(float(time), strength) for time, strength in [(4.05, 0.5), (7.0, 0.4), (10.6, 1.0), (18.55, 0.6)])
 
 
-class Shown:
-    """The frames of a video of which only the measured picture matters."""
+class StubFrameSource:
+    """A frame source with visual features and no frames."""
 
     def __init__(self, cuts: tuple[Cut, ...]) -> None:
         self.cuts = cuts
@@ -40,36 +40,36 @@ class Shown:
 def video(cuts: tuple[Cut, ...] = CUTS) -> Video:
     stamps = np.arange(0, SECONDS, 0.04)
     return Video(
-        Path("x.mp4"), "mp4", "h264", 16, 16, 0, 25.0, SECONDS, stamps, 0.0, (), source=Shown(cuts)
+        Path("x.mp4"), "mp4", "h264", 16, 16, 0, 25.0, SECONDS, stamps, 0.0, (), source=StubFrameSource(cuts)
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def music() -> Audio:
-    return bars(BEATS, OPENS, SECONDS)
+    return bars(BEATS, IS_DOWNBEAT, SECONDS)
 
 
-def test_more_cuts_are_met_the_strongest_by_a_downbeat_and_the_sound_says_so_too(music: Audio) -> None:
+def test_alignment_meets_more_cuts_also_in_the_audio(music: Audio) -> None:
     result = align_to_cuts(Soundtrack(music, sections=(Section("A", 0, 12), Section("B", 12, SECONDS))), video(), 100)
-    told = result.metadata["align_to_cuts"]
-    assert told["moved"]
-    assert told["before"]["hits"] <= 0.5
-    assert told["after"]["hits"] >= 0.75
-    assert told["after"]["strongest_on_downbeat"]
-    assert told["max_stretch"] <= 0.04
-    assert result.metadata["alignment"] == told["after"]
-    assert len(result.metadata["hits"]) == round(told["after"]["hits"] * len(CUTS))
+    status = result.metadata["align_to_cuts"]
+    assert status["moved"]
+    assert status["before"]["hits"] <= 0.5
+    assert status["after"]["hits"] >= 0.75
+    assert status["after"]["strongest_on_downbeat"]
+    assert status["max_stretch"] <= 0.04
+    assert result.metadata["alignment"] == status["after"]
+    assert len(result.metadata["hits"]) == round(status["after"]["hits"] * len(CUTS))
     assert len(result.audio) == len(music)
-    again = track_beats(result.audio, 100)
-    assert again is not None
+    measured = track_beats(result.audio, 100)
+    assert measured is not None
     assert result.beats is not None
-    assert np.median(distance_to_nearest(result.beats, again.beats)) < 0.02
+    assert np.median(distance_to_nearest(result.beats, measured.beats)) < 0.02
     assert result.sections[0].start == 0
     assert result.sections[1].end == SECONDS
     assert abs(result.sections[1].start - 12) < 2
 
 
-def test_the_stems_go_along_and_sum_to_the_mix(music: Audio) -> None:
+def test_stems_are_warped_and_sum_to_the_mix(music: Audio) -> None:
     half = Audio(music.samples * np.float32(0.5), music.sample_rate)
     result = align_to_cuts(Soundtrack(music, stems={"one": half, "two": half}), video(), 100)
     assert result.metadata["align_to_cuts"]["moved"]
@@ -80,14 +80,14 @@ def test_the_stems_go_along_and_sum_to_the_mix(music: Audio) -> None:
     assert np.abs(whole.audio.samples - summed).max() < 1e-5
 
 
-def test_what_knows_its_beats_is_left_alone(music: Audio) -> None:
-    known = Soundtrack(music, beats=BEATS, downbeats=BEATS[OPENS])
-    assert align_to_cuts(known, video()) is known
-    written = Soundtrack(music, midi=b"MThd")
-    assert align_to_cuts(written, video()) is written
+def test_soundtracks_with_beats_or_midi_are_unchanged(music: Audio) -> None:
+    with_beats = Soundtrack(music, beats=BEATS, downbeats=BEATS[IS_DOWNBEAT])
+    assert align_to_cuts(with_beats, video()) is with_beats
+    with_midi = Soundtrack(music, midi=b"MThd")
+    assert align_to_cuts(with_midi, video()) is with_midi
 
 
-def test_without_cuts_the_beats_are_told_and_the_sound_stays(music: Audio) -> None:
+def test_without_cuts_beats_are_measured_and_audio_is_unchanged(music: Audio) -> None:
     result = align_to_cuts(Soundtrack(music), video(()), 100)
     assert result.audio is music
     assert result.metadata["align_to_cuts"]["reason"] == "no cuts"
@@ -95,7 +95,7 @@ def test_without_cuts_the_beats_are_told_and_the_sound_stays(music: Audio) -> No
     assert np.median(distance_to_nearest(BEATS, result.beats)) < 0.03
 
 
-def test_without_a_beat_nothing_is_done() -> None:
+def test_without_a_beat_nothing_changes() -> None:
     silence = Soundtrack(Audio(np.zeros((2, 32000), np.float32), 32000))
     result = align_to_cuts(silence, video())
     assert result.audio is silence.audio
@@ -103,7 +103,7 @@ def test_without_a_beat_nothing_is_done() -> None:
     assert result.metadata["align_to_cuts"] == {"moved": False, "reason": "no steady beat is heard"}
 
 
-def test_an_ffmpeg_that_cannot_stretch_costs_a_warning_and_not_the_music(
+def test_ffmpeg_without_rubberband_gives_a_warning(
     music: Audio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(time_stretch, "FILTER", "nosuchfilter")
@@ -115,11 +115,11 @@ def test_an_ffmpeg_that_cannot_stretch_costs_a_warning_and_not_the_music(
         time_stretch.stretch_audio(music, align.TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1.0])), 1.0)
 
 
-def test_a_beginning_or_end_that_is_cut_into_is_eased(music: Audio) -> None:
-    course = align.TimeMap(np.array([0.0, SECONDS]), np.array([-0.4, SECONDS + 0.5]))
+def test_trimmed_ends_are_faded(music: Audio) -> None:
+    time_map = align.TimeMap(np.array([0.0, SECONDS]), np.array([-0.4, SECONDS + 0.5]))
     steady = replace(music, samples=np.full_like(music.samples, 0.0) + np.float32(0.3) * noise(music))
-    eased = align._stretch_with_fades(steady, course, SECONDS)
-    level = np.sqrt(np.square(eased.samples[0].reshape(-1, 320)).mean(axis=1))  # every 10 ms
+    faded = align._stretch_with_fades(steady, time_map, SECONDS)
+    level = np.sqrt(np.square(faded.samples[0].reshape(-1, 320)).mean(axis=1))  # every 10 ms
     assert level[0] < 0.3 * np.median(level)
     assert level[5:15].mean() == pytest.approx(np.median(level), rel=0.3)
     assert level[-1] < 0.1 * np.median(level)

@@ -51,7 +51,7 @@ class DiffusersGenerator:
         keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
     """
 
-    steers = frozenset({"melody", "reference", "regenerate", "vocals"})
+    steers = frozenset({"melody", "reference", "inpaint", "vocals"})
 
     def __init__(
         self,

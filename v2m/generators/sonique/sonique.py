@@ -37,7 +37,7 @@ class Sonique:
         batch_size: Takes that are made side by side.
     """
 
-    steers = frozenset({"melody", "regenerate"})
+    steers = frozenset({"melody", "inpaint"})
 
     def __init__(
         self,

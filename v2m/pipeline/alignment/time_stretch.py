@@ -1,4 +1,4 @@
-"""Sound played faster here and slower there at the same pitch: ffmpeg's filter rubberband, whose tempo commands move.
+"""Time stretching at constant pitch along a time map: ffmpeg's filter rubberband with tempo commands.
 
 C channels (1 or 2), N samples, B knots.
 """
@@ -16,17 +16,17 @@ from v2m.core.timing import TimeMap, sample_count, seconds_of
 from v2m.core.types import Audio
 from v2m.media import audio, ffmpeg
 
-# With "crisp" or "mixed" transients steady tones waver; apart, the sides of a stereo sound lose each other; a longer
-# window smears what begins (all measured: bench/README.md).
+# With "crisp" or "mixed" transients steady tones waver; with channels "apart" the stereo image changes; a longer window
+# smears onsets (all measured: bench/README.md, `stretch.py`).
 FILTER = "rubberband=transients=smooth:window=short:channels=together"
-FRAME_SAMPLES = 256  # samples: commands take effect at the first frame after their time
-TAIL_S = 1.0  # seconds of silence behind the sound, so that the filter gives all of it
+FRAME_SAMPLES = 256  # commands take effect at the first frame after their time
+TAIL_S = 1.0  # of silence appended, so that the filter returns all of the audio
 
 
 def stretch_audio(recording: Audio, time_map: TimeMap, duration: float) -> Audio:
-    """`sound` along `course`, from 0 to `duration` seconds of the copy; silence where the course has no sound.
+    """Stretch `recording` along `time_map`, from 0 to `duration` seconds of the copy, with silence where it has none.
 
-    What is added to or taken from a moment does not depend on the sound: stems stay in step.
+    The stretch does not depend on the audio, so that stems stay synchronous.
 
     Raises:
         FFmpegError: This ffmpeg has no rubberband.
@@ -34,33 +34,35 @@ def stretch_audio(recording: Audio, time_map: TimeMap, duration: float) -> Audio
     """
     assert recording.channels <= 2, "the filter keeps two channels together, not more"
     rate = recording.sample_rate
-    begin, first = max(0.0, float(time_map.inverse(0.0))), max(0.0, float(time_map.forward(0.0)))
-    samples = recording.samples[:, sample_count(begin, rate) :]
+    source_start, target_start = max(0.0, float(time_map.inverse(0.0))), max(0.0, float(time_map.forward(0.0)))
+    samples = recording.samples[:, sample_count(source_start, rate) :]
     tail = np.zeros((recording.channels, sample_count(TAIL_S, rate)), np.float32)
     source = np.concatenate([samples, tail], axis=1)
-    out = np.zeros((recording.channels, sample_count(duration, rate)), np.float32)
-    lead = sample_count(first, rate)
-    got = _run_filter(source, rate, _filter_chain(time_map, begin))[:, : out.shape[1] - lead]
-    out[:, lead : lead + got.shape[1]] = got
-    return Audio(out, rate)
+    target = np.zeros((recording.channels, sample_count(duration, rate)), np.float32)
+    start = sample_count(target_start, rate)
+    stretched = _run_filter(source, rate, _filter_chain(time_map, source_start))[:, : target.shape[1] - start]
+    target[:, start : start + stretched.shape[1]] = stretched
+    return Audio(target, rate)
 
 
-def _filter_chain(course: TimeMap, begin: float) -> str:
-    """The filters that play what follows `begin` of the recording along `course`."""
-    tempi = 1 / course.stretch_factors
-    current = int(np.clip(np.searchsorted(course.source, begin, side="right") - 1, 0, len(tempi) - 1))
+def _filter_chain(time_map: TimeMap, start: float) -> str:
+    """Return the filters that stretch the recording from second `start` on."""
+    tempi = 1 / time_map.stretch_factors
+    current = int(np.clip(np.searchsorted(time_map.source, start, side="right") - 1, 0, len(tempi) - 1))
     commands, last = [], tempi[current]
-    for knot, tempo in zip(course.source[current + 1 : -1] - begin, tempi[current + 1 :], strict=True):
+    for knot, tempo in zip(time_map.source[current + 1 : -1] - start, tempi[current + 1 :], strict=True):
         if abs(tempo - last) > 1e-6:
             commands.append(f"{knot:.3f} rubberband tempo {tempo:.6f}")
             last = tempo
-    sent = f"asendcmd=c='{';'.join(commands)}'," if commands else ""
-    return f"asetnsamples=n={FRAME_SAMPLES}:p=0,{sent}{FILTER}:tempo={tempi[current]:.6f}"
+    send = f"asendcmd=c='{';'.join(commands)}'," if commands else ""
+    return f"asetnsamples=n={FRAME_SAMPLES}:p=0,{send}{FILTER}:tempo={tempi[current]:.6f}"
 
 
 def _run_filter(samples: NDArray[np.float32], sample_rate: int, chain: str) -> NDArray[np.float32]:
-    """Read by the graph itself, frame after frame as they are wanted: fed from outside, frames queue before the filter,
-    one time more than another, and commands come too early."""
+    """Run the filters on a file that the graph reads itself.
+
+    Frames piped in from outside would queue before the filter, more or less of them, and commands would come too early.
+    """
     channels, count = samples.shape
     with tempfile.TemporaryDirectory(prefix="v2m-") as folder:
         source, out = Path(folder) / "in.wav", Path(folder) / "out.f32"
@@ -75,6 +77,6 @@ def _run_filter(samples: NDArray[np.float32], sample_rate: int, chain: str) -> N
 
 
 def _escape_option(value: str) -> str:
-    """As ffmpeg reads a filter's option in a graph: escaped once for the one and once for the other."""
+    """Escape a filter option's value twice: for the option, and for the filter graph around it."""
     option = re.sub(r"([\\':])", r"\\\1", value)
     return re.sub(r"([\\'\[\],; ])", r"\\\1", option)

@@ -1,9 +1,10 @@
-"""Where the beats of finished music should go: each piece between two beats a little longer or shorter.
+"""Planning of a time warp that moves the beats of finished music to cuts: a Viterbi search.
 
-A search over beats, what each is shifted by, and how fast the music runs there (Viterbi). Gains and costs are in cuts
-of full strength, as in Sketch's plans.
+Between two beats the music is stretched at one rate. The search runs over beats, the shift of each, and the rate after
+it. Gains and costs are in cuts of full strength, as in `v2m.sketch.plan.beat_grid`. Without a source given, values are
+hand-tuned on 20 pieces of Sketch's music (`bench/align_to_cuts.py` measures others).
 
-B beats, S shifts `GRID` apart, R rates.
+B beats, S shifts `GRID_S` apart, R rates.
 """
 
 from __future__ import annotations
@@ -19,130 +20,135 @@ from v2m.core.timing import TimeMap
 from v2m.core.types import Cut, Floats
 from v2m.sketch.plan.beat_grid import HIT_TOLERANCE_S, hit_rewards
 
-MAX_STRETCH = 0.04  # pieces become longer or shorter by up to this share
-MAX_STRETCH_CHANGE = (
-    0.02  # from beat to beat by up to this: what listeners just notice is 0.02 to 0.03 (Drake & Botte 1993)
-)
-GRID_S = 0.004  # seconds
-MAX_SHIFT_S = 2.0  # seconds that a beat may be shifted by
-MAX_RATES = 8  # at most so many on either side of 1
-MAX_START_S = 0.5  # seconds that the music may begin after the picture
-MAX_TRIM_S = 1.0  # seconds of its beginning, and of its end, that may be given up, and at most half a bar of each
-COSTS = (0.6, 0.4, 0.4)  # per second: of beginning late, of what is lost at the beginning, at the end
-STRETCH_CHANGE_COST = 1.0  # per change of rate, for its share
-STRETCH_COST = 0.25  # per second of music, for the share by which it is stretched
-SECTION_GAIN = 2.0  # what a section on a cut is worth
-MIN_LAST_GAP_S = 0.05  # seconds: a beat nearer to the end is left out
+MAX_STRETCH = 0.04  # share by which the music becomes longer or shorter
+MAX_STRETCH_CHANGE = 0.02  # from beat to beat; listeners just notice 0.02 to 0.03 (Drake & Botte 1993)
+GRID_S = 0.004
+MAX_SHIFT_S = 2.0
+MAX_RATES = 8  # on either side of no stretch; bounds the work for long beats
+MAX_START_S = 0.5  # of the video before the music
+MAX_TRIM_S = 1.0  # of the music's beginning and of its end; half a bar is another limit
+LATE_START_COST = 0.6  # per second that the music starts late
+TRIMMED_START_COST = 0.4  # per second of its beginning that is lost
+TRIMMED_END_COST = 0.4  # per second of its end that is lost
+STRETCH_CHANGE_COST = 1.0  # per relative change of rate
+STRETCH_COST = 0.25  # per second of music and relative stretch
+SECTION_GAIN = 2.0  # of a section that stays on its cut
+MIN_LAST_GAP_S = 0.05  # from the last beat that is used to the end
 
 
 @dataclass(frozen=True)
 class _StretchOptions:
-    """What may become of the music from one beat to the next: (R,) `steps` of the grid, `rates` as shares of it."""
+    """Possible stretches from one beat to the next: `steps` (R,) of the grid, and relative `rates` (R,)."""
 
     steps: np.ndarray
     rates: Floats
 
     @classmethod
     def from_gap(cls, gap: float) -> _StretchOptions:
-        most = int(np.floor(MAX_STRETCH * gap / GRID_S + 1e-9))
-        stride = max(1, -(-most // MAX_RATES))
-        steps = np.arange(-(most // stride), most // stride + 1) * stride
+        max_steps = int(np.floor(MAX_STRETCH * gap / GRID_S + 1e-9))
+        stride = max(1, -(-max_steps // MAX_RATES))
+        steps = np.arange(-(max_steps // stride), max_steps // stride + 1) * stride
         return cls(steps, np.asarray(steps * GRID_S / gap, float))
 
 
 def plan_time_warp(
-    pulse: BeatTrack, cuts: Sequence[Cut], duration: float, sections: Sequence[float] = ()
+    track: BeatTrack, cuts: Sequence[Cut], duration: float, sections: Sequence[float] = ()
 ) -> TimeMap | None:
-    """The map that lets most cuts be met, music of `duration` becoming at least as long; None where none is better.
+    """Return the warp that lets most cuts be met, at least as long as `duration`; None where none is better.
 
-    First of all a downbeat meets the strongest cut, the stronger the better, where one can be brought there; then the
-    cuts' strengths that beats meet within ±70 ms count, and strong cuts once more on downbeats. Nowhere does the music
-    run more than 4 % faster or slower, nor change by more than 2 % from one beat to the next. Where one of `sections`
-    (seconds) begins on a cut, it is worth two cuts that it stays there.
+    A downbeat on the strongest cut counts before all else, the more accented the better, where one can be brought
+    there; then the strengths of all cuts that beats meet within ±70 ms, and those of cuts on downbeats again. The music
+    is stretched by at most 4 %, which changes by at most 2 % from beat to beat. A start of one of `sections` (seconds)
+    that stays on its cut counts as two cuts.
     """
-    keep = pulse.beats < duration - MIN_LAST_GAP_S
-    beats, cuts = pulse.beats[keep], [cut for cut in cuts if 0 < cut.time < duration]
+    beats = track.beats[track.beats < duration - MIN_LAST_GAP_S]
+    cuts = [cut for cut in cuts if 0 < cut.time < duration]
     if len(beats) < 3 or not cuts:
         return None
     shifts = np.linspace(-MAX_SHIFT_S, MAX_SHIFT_S, 2 * round(MAX_SHIFT_S / GRID_S) + 1)
-    gains = _hit_gains(pulse, beats, cuts, shifts)
-    for begin in sections:
-        if min(abs(begin - cut.time) for cut in cuts) <= HIT_TOLERANCE_S:
-            gains[np.abs(beats - begin).argmin()] += SECTION_GAIN * (np.abs(shifts) <= HIT_TOLERANCE_S)
-    moves = [_StretchOptions.from_gap(float(gap)) for gap in np.diff(beats)]
-    bar = float(np.median(np.diff(beats))) * pulse.meter
-    value, shift = _viterbi(
-        gains, moves, _end_costs(moves, beats, shifts, duration, min(MAX_TRIM_S, bar / 2)), np.diff(beats)
-    )
-    stay = gains[:, len(shifts) // 2].sum()
-    if value <= stay + 1e-6 or not shift.any():
+    gains = _hit_gains(track, beats, cuts, shifts)
+    for start in sections:
+        if min(abs(start - cut.time) for cut in cuts) <= HIT_TOLERANCE_S:
+            gains[np.abs(beats - start).argmin()] += SECTION_GAIN * (np.abs(shifts) <= HIT_TOLERANCE_S)
+    gaps = np.diff(beats)
+    options = [_StretchOptions.from_gap(float(gap)) for gap in gaps]
+    max_trim_s = min(MAX_TRIM_S, float(np.median(gaps)) * track.meter / 2)
+    start_cost = _start_cost(options[0], float(beats[0]), shifts, max_trim_s)
+    end_cost = _end_cost(options[-1], duration - float(beats[-1]), shifts, max_trim_s)
+    worth, steps = _viterbi(gains, options, start_cost, end_cost, gaps)
+    unchanged = gains[:, len(shifts) // 2].sum()
+    if worth <= unchanged + 1e-6 or not steps.any():
         return None
-    return TimeMap(beats, beats + shift * GRID_S)
+    return TimeMap(beats, beats + steps * GRID_S)
 
 
-def _hit_gains(pulse: BeatTrack, beats: Floats, cuts: Sequence[Cut], shifts: Floats) -> Floats:
-    """(B, S): what each beat earns where a shift puts it."""
+def _hit_gains(track: BeatTrack, beats: Floats, cuts: Sequence[Cut], shifts: Floats) -> Floats:
+    """Return (B, S) the gain of each beat at each shift."""
     times = np.arange(-MAX_SHIFT_S, beats[-1] + 2 * MAX_SHIFT_S, GRID_S)
-    met, opening = hit_rewards(cuts, times)
+    beat_reward, downbeat_reward = hit_rewards(cuts, times)
     strongest = max(cuts, key=lambda cut: cut.strength)
-    above_all = 1.0 + sum(1.8 * cut.strength + 0.4 for cut in cuts)  # more than everything else together
-    top = hit_rewards([strongest], times)[0] > 0
-    begin = np.rint(timing.place_at(beats, 1 / GRID_S)).astype(int)
-    places = begin[:, None] + np.arange(len(shifts))  # of each beat and shift in `times`
-    opens, accents = pulse.is_downbeat[: len(beats), None], pulse.accents[: len(beats), None]
-    return met[places] + opens * (opening[places] + top[places] * (above_all + accents))
+    top_reward = 1.0 + sum(1.8 * cut.strength + 0.4 for cut in cuts)  # more than all other rewards together
+    meets_strongest = hit_rewards([strongest], times)[0] > 0
+    first_index = np.rint(timing.place_at(beats, 1 / GRID_S)).astype(int)
+    index = first_index[:, None] + np.arange(len(shifts))  # (B, S) into `times`
+    is_downbeat, accents = track.is_downbeat[: len(beats), None], track.accents[: len(beats), None]
+    top_gain = meets_strongest[index] * (top_reward + accents)
+    return beat_reward[index] + is_downbeat * (downbeat_reward[index] + top_gain)
 
 
-def _end_costs(
-    moves: Sequence[_StretchOptions], beats: Floats, shifts: Floats, duration: float, lost: float
-) -> tuple[Floats, Floats]:
-    """(R, S) each, costs: of where the music begins, by the first beat's rate and shift, and of where it would end."""
-    begins = shifts - moves[0].rates[:, None] * beats[0]
-    over = shifts + moves[-1].rates[:, None] * (duration - beats[-1])
-    late, early, long = COSTS
-    first = np.where(begins > 0, late * begins, -early * begins)
-    last = long * over
-    first[(begins > MAX_START_S) | (begins < -lost - 1e-9)] = np.inf
-    last[(over < -1e-9) | (over > lost + 1e-9)] = np.inf
-    return first, last
+def _start_cost(options: _StretchOptions, lead_s: float, shifts: Floats, max_trim_s: float) -> Floats:
+    """Return (R, S) the cost of where the music starts, `lead_s` before its first beat, by rate and shift."""
+    start = shifts - options.rates[:, None] * lead_s
+    cost = np.where(start > 0, LATE_START_COST * start, -TRIMMED_START_COST * start)
+    cost[(start > MAX_START_S) | (start < -max_trim_s - 1e-9)] = np.inf
+    return cost
+
+
+def _end_cost(options: _StretchOptions, tail_s: float, shifts: Floats, max_trim_s: float) -> Floats:
+    """Return (R, S) the cost of where the music ends, `tail_s` after its last beat, by rate and shift."""
+    trimmed = shifts + options.rates[:, None] * tail_s
+    cost = TRIMMED_END_COST * trimmed
+    cost[(trimmed < -1e-9) | (trimmed > max_trim_s + 1e-9)] = np.inf
+    return cost
 
 
 def _viterbi(
-    gains: Floats, moves: Sequence[_StretchOptions], ends: tuple[Floats, Floats], gaps: Floats
+    gains: Floats, options: Sequence[_StretchOptions], start_cost: Floats, end_cost: Floats, gaps: Floats
 ) -> tuple[float, Floats]:
-    """The value of the best route, and (B,) the shift of each beat in steps of the grid.
+    """Return the worth of the best warp, and (B,) the shift of each beat in steps of the grid.
 
-    `value` (R, S) is of a route up to a beat, by the rate after it and its shift.
+    With V[b, r, s] the best worth up to beat b at shift s, when rate r follows it, and e(r) the steps of a rate:
+
+        V[b+1, r, s] = max over r' (V[b, r', s − e(r')] − change(r', r)) + gain[b+1, s] − stretch(r)
     """
-    value = gains[0] - ends[0] - _stretch_cost(moves[0], float(gaps[0]))
-    came: list[np.ndarray] = []
-    for beat, here in enumerate(moves):
-        arrived = np.stack([_shift_row(row, int(step)) for row, step in zip(value, here.steps, strict=True)])
-        arrived += gains[beat + 1]
-        if beat + 1 == len(moves):
-            value = arrived - ends[1]
+    worth = gains[0] - start_cost - _stretch_cost(options[0], float(gaps[0]))  # (R, S)
+    previous_rates: list[np.ndarray] = []  # r', by r and s
+    for beat, current in enumerate(options):
+        reached = np.stack([_shift_row(row, int(step)) for row, step in zip(worth, current.steps, strict=True)])
+        reached += gains[beat + 1]
+        if beat + 1 == len(options):
+            worth = reached - end_cost
             break
-        after = moves[beat + 1]
-        change = np.abs(after.rates[:, None] - here.rates)
-        options = (
-            arrived - np.where(change <= MAX_STRETCH_CHANGE + 1e-9, STRETCH_CHANGE_COST * change, np.inf)[..., None]
-        )
-        came.append(options.argmax(axis=1).astype(np.int8))
-        value = options.max(axis=1) - _stretch_cost(after, float(gaps[beat + 1]))
-    rate, place = (int(each) for each in np.unravel_index(int(value.argmax()), value.shape))
-    places = [place]
-    for beat in range(len(moves) - 1, -1, -1):
-        places.append(places[-1] - int(moves[beat].steps[rate]))
-        rate = int(came[beat - 1][rate, places[-1]]) if beat else rate
-    return float(value.max()), np.array(places[::-1], float) - gains.shape[1] // 2
+        following = options[beat + 1]
+        change = np.abs(following.rates[:, None] - current.rates)
+        change_cost = np.where(change <= MAX_STRETCH_CHANGE + 1e-9, STRETCH_CHANGE_COST * change, np.inf)
+        candidates = reached - change_cost[..., None]  # (R, R', S)
+        previous_rates.append(candidates.argmax(axis=1).astype(np.int8))
+        worth = candidates.max(axis=1) - _stretch_cost(following, float(gaps[beat + 1]))
+    rate, shift = (int(index) for index in np.unravel_index(int(worth.argmax()), worth.shape))
+    path = [shift]
+    for beat in range(len(options) - 1, -1, -1):
+        path.append(path[-1] - int(options[beat].steps[rate]))
+        rate = int(previous_rates[beat - 1][rate, path[-1]]) if beat else rate
+    return float(worth.max()), np.array(path[::-1], float) - gains.shape[1] // 2
 
 
-def _stretch_cost(moves: _StretchOptions, gap: float) -> Floats:
-    return STRETCH_COST * gap * np.abs(moves.rates)[:, None]
+def _stretch_cost(options: _StretchOptions, gap: float) -> Floats:
+    return STRETCH_COST * gap * np.abs(options.rates)[:, None]
 
 
 def _shift_row(row: Floats, step: int) -> Floats:
-    """(S,) `row` with every shift raised by `step`; what comes from beyond the grid cannot be."""
+    """Return (S,) `row` moved up by `step` shifts; values from beyond the grid are −inf."""
     out = np.full_like(row, -np.inf)
     if step >= 0:
         out[step:] = row[: len(row) - step]

@@ -1,4 +1,4 @@
-"""Videos without pixels, for what composes: a measured picture with known cuts and a motion that swells and falls."""
+"""Stub videos without pixels: visual features with known cuts and a motion that rises and falls."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from v2m.sketch.plan.planner import plan_piece
 from v2m.sketch.styles import STYLES
 
 CUTS = ((5.2, 0.6), (9.9, 0.9), (14.1, 0.5), (19.7, 1.0), (24.3, 0.7))
-SECONDS = 22.0  # of a played piece
+SECONDS = 22.0  # of a rendered piece
 Cuts = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class StubFrameSource:
-    """A frame source that has a picture and no frames."""
+    """A frame source with visual features and no frames."""
 
-    measured: VisualFeatures
+    features: VisualFeatures
 
     def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
-        raise AssertionError("Sketch works from what was measured, not from frames")
+        raise AssertionError("Sketch reads features, not frames")
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
-        return self.measured
+        return self.features
 
 
 def video(duration: float = 30.0, cuts: Cuts = CUTS) -> Video:
@@ -38,30 +38,30 @@ def video(duration: float = 30.0, cuts: Cuts = CUTS) -> Video:
     motion = np.interp(times / duration, [0, 0.15, 0.35, 0.65, 0.85, 1], [0.1, 0.3, 0.5, 0.9, 0.7, 0.2])
     flat = np.full(len(times), 0.4)
     inside = tuple(Cut(time, strength) for time, strength in cuts if time < duration)
-    picture = VisualFeatures(10.0, times, flat, flat, flat / 2, motion, motion, np.ones(12) / 12, 0.1, inside)
+    features = VisualFeatures(10.0, times, flat, flat, flat / 2, motion, motion, np.ones(12) / 12, 0.1, inside)
     frames = np.arange(max(1, int(duration * 25))) / 25
     return Video(
-        Path("drawn.mp4"), "mp4", "h264", 640, 360, 0, 25.0, duration, frames, 0.0, (), source=StubFrameSource(picture)
+        Path("drawn.mp4"), "mp4", "h264", 640, 360, 0, 25.0, duration, frames, 0.0, (), source=StubFrameSource(features)
     )
 
 
 def compose_piece(
     style: str, seed: int, tags: Tags | None = None, *, duration: float = 30.0, cuts: Cuts = CUTS
 ) -> Piece:
-    """The composed music, unplayed."""
-    chosen = STYLES[style]
-    laid = plan_piece(
+    """Compose a piece without rendering it."""
+    style_data = STYLES[style]
+    plan = plan_piece(
         video(duration, cuts).visual_features(),
         duration,
-        chosen.tempo[1],
+        style_data.tempo[1],
         seed,
-        beats_per_bar=chosen.beats_per_bar,
-        steadiness=chosen.steadiness,
+        beats_per_bar=style_data.beats_per_bar,
+        steadiness=style_data.steadiness,
     )
-    return compose(laid, chosen, tags or Tags(), seed)
+    return compose(plan, style_data, tags or Tags(), seed)
 
 
 @lru_cache(maxsize=32)
 def render_piece(style: str, seed: int, duration: float = SECONDS) -> Soundtrack:
-    """The played music with its stems."""
+    """Render a piece with its stems."""
     return Sketch(style).generate(video(duration), Tags(), seed, stems=True)

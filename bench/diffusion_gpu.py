@@ -43,7 +43,7 @@ def measured(folder: Path, options: argparse.Namespace, takes: int, **settings: 
         torch.cuda.reset_peak_memory_stats()
     for run in range(2):
         begun = time.perf_counter()
-        scores = generator.takes(video, TAGS, [10 * run + take for take in range(takes)])
+        scores = generator.generate_batch(video, TAGS, [10 * run + take for take in range(takes)])
         took = time.perf_counter() - begun
         assert all(np.isfinite(score.audio.samples).all() for score in scores)
     generator._engine.release()

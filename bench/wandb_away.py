@@ -1,6 +1,7 @@
 """What becomes of training where W&B's server is away, or goes: `uv run python -m bench.wandb_away`.
 
-Each row has a key, and a server on this machine that is there or not in one way (`tests/fixtures/tiny/wandb_server.py`). "begin"
+Each row has a key, and a server on this machine that is there or not in one way
+(`tests/fixtures/tiny/wandb_server.py`). "begin"
 and "end" are the seconds that the logger alone takes before its first figure and after its last; the rest is what a
 real run of train.py came to. Addresses outside this machine are never asked.
 """

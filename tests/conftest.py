@@ -41,7 +41,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def v2b_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny checkpoints of every model of the recipe v2b; the tagger's gives `tests.fixtures.tiny.videollama.BOTH` as answer."""
+    """Tiny checkpoints of every model of the recipe v2b; the tagger's gives `tests.fixtures.tiny.videollama.BOTH` as
+    answer."""
     from tests.fixtures.tiny import v2b, videollama  # which import torch
 
     folder = v2b.write_yue(tmp_path_factory.mktemp("weights"))

@@ -25,7 +25,7 @@ COMMANDS = [
 RECIPES = sorted((ROOT / "configs" / "infer").glob("*.yaml"))
 
 
-def parsed(command: str) -> score.Request | None:
+def parsed(command: str) -> score.Arguments | None:
     """The request, or None where the command only prints."""
     try:
         return score.parse(shlex.split(command))

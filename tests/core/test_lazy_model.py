@@ -175,7 +175,7 @@ HUNGRY = """
 import resource, sys, weakref
 import torch
 from v2m.core import errors
-from v2m.core.lazy_model import Holder
+from v2m.core.lazy_model import LazyModel
 
 torch.set_num_threads(1)
 torch.ones(8) @ torch.ones(8)
@@ -193,12 +193,12 @@ def use(holder, size):
 
 
 for weights, activations in ((4000, 1), (90, 150), (90, 30)):
-    holder = Holder(lambda: load(weights), "lower --batch")
+    holder = LazyModel(lambda: load(weights), "lower --batch")
     try:
         print(use(holder, activations), holder.loaded)
         holder.release()
     except Exception as error:
-        print(errors.exit_code(error), errors.describe(error), holder.loaded)
+        print(errors.exit_code(error), errors.format_error(error), holder.loaded)
 """
 
 

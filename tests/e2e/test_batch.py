@@ -14,7 +14,7 @@ from tests.conftest import ffmpeg
 from v2m.cli.score import main
 from v2m.generators.sketch import Sketch
 from v2m.mixing.mixer import MixConfig
-from v2m.pipeline.batch import score_all, videos_in
+from v2m.pipeline.batch import process_videos, videos_in
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_debug_shows_where_a_video_failed_and_a_warning_is_in_the_table(
     assert main([str(folder), "--debug"]) == 7
     said = capsys.readouterr()
     assert "Traceback" in said.err
-    assert "RefusedError" in said.err
+    assert "InvalidInputError" in said.err
     assert "b.v2m.mp4; warning: pictures_encoded: gif holds no sound" in said.out
 
 
@@ -109,7 +109,7 @@ def test_debug_shows_where_a_video_failed_and_a_warning_is_in_the_table(
 def test_no_decoder_outlives_its_video(folder: Path) -> None:
     shutil.copy(folder / "a.mp4", folder / "c.mp4")
     (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:4000])  # its index is missing
-    kept = [*score_all(videos_in([folder]), None, {}, overwrite=False, mix=MixConfig(lufs=None))]
+    kept = [*process_videos(videos_in([folder]), None, {}, overwrite=False, mix=MixConfig(lufs=None))]
     assert [row.status for row in kept] == ["done", "failed", "done"]
     children = [int(pid) for tasks in Path("/proc/self/task").glob("*/children") for pid in tasks.read_text().split()]
     assert not [pid for pid in children if b"v2m.media.decoder_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -63,7 +63,7 @@ def test_a_tune_is_followed_and_takes_are_kept(clip: Path, models: Path) -> None
     ffmpeg("-f", "lavfi", "-i", "sine=220:d=2", tune)
     record = score(clip, models, "stableaudio", "--end", "0.8", "--melody", str(tune), "--candidates", "2")
     assert record["music"]["melody"] == str(tune)
-    assert len(record["takes"]) == 2
+    assert len(record["candidates"]) == 2
     assert len([name for name in names(clip.parent) if name.endswith(".wav")]) == 2  # the tune, and the other take
 
 

@@ -55,7 +55,7 @@ def test_one_line_says_what_was_written_and_a_bar_per_stage_went_before(example:
     assert "scored.json" in done.stdout
     stages = [line for line in done.stderr.splitlines() if "100% |" in line]
     assert [line.split("  ")[0] for line in stages] == [
-        "Looking at the picture",
+        "Analyzing the picture",
         "Writing the music",
         "Mixing and writing",
     ]
@@ -76,10 +76,10 @@ def test_the_sidecar_says_how_to_make_it_again(example: Example) -> None:
     assert record["recipe"] == "sketch"
     assert record["settings"]["generator"]["class_path"] == "v2m.generators.sketch.Sketch"
     assert record["seed"] in {5, 6}
-    assert {take["seed"] for take in record["takes"]} == {5, 6}
-    assert record["takes"][0]["total"] >= record["takes"][1]["total"]
+    assert {take["seed"] for take in record["candidates"]} == {5, 6}
+    assert record["candidates"][0]["total"] >= record["candidates"][1]["total"]
     assert record["tags"]["genres"]
-    assert record["measured"]
+    assert record["features"]
     assert record["alignment"]["n"] >= 5
     assert record["mix"]["loudness"] == pytest.approx(-14, abs=1)
 
@@ -100,7 +100,7 @@ def test_stems_midi_markers_report_and_the_other_take_lie_beside_it(example: Exa
     assert score.get_end_time() <= record["input"]["seconds"] + 0.1
     assert (folder / "scored.png").read_bytes().startswith(b"\x89PNG")
     assert "section" in (folder / "scored.otio").read_text()
-    other = record["takes"][1]["seed"]
+    other = record["candidates"][1]["seed"]
     assert (folder / f"scored.seed{other}.wav").exists()
     assert (folder / f"scored.seed{other}.png").read_bytes() != (folder / "scored.png").read_bytes()
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
@@ -128,7 +128,7 @@ def test_hints_that_say_everything_skip_the_tagger(clip: Path) -> None:
             raise AssertionError("the tagger was asked")
 
     hints = Tags(genres="rock", instruments="electric guitar", moods="wild", tempo=120, key="E minor")
-    assert score_video(clip, tagger=Asked(), tags=hints)["tags"] == hints.to_dict()
+    assert score_video(clip, tagger=Asked(), tags=hints).record["tags"] == hints.to_dict()
     with pytest.raises(AssertionError, match="was asked"):
         score_video(clip, tagger=Asked(), overwrite=True)
 
@@ -152,7 +152,7 @@ def test_a_span_leaves_the_rest_of_the_sound_alone(clip: Path) -> None:
         assert np.corrcoef(a[0], b[0])[0, 1] > 0.95
         assert np.sqrt((b**2).mean()) == pytest.approx(np.sqrt((a**2).mean()), rel=0.15)
     record = json.loads(clip.with_name("cuts.v2m.json").read_text())
-    assert record["span"] == {"start": 1.0, "end": 3.0}
+    assert record["range"] == {"start": 1.0, "end": 3.0}
 
 
 def test_a_recipe_file_and_a_flag_over_it(clip: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_recipe_file_and_a_flag_over_it(clip: Path) -> None:
 def test_the_whole_configuration_is_printed_and_can_be_read_back(
     clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--print_config"]) == 0
+    assert main(["--print-config"]) == 0
     config = clip.with_name("all.yaml")
     config.write_text(capsys.readouterr().out)
     assert "lufs: -14" in config.read_text()

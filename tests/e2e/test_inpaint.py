@@ -43,7 +43,7 @@ def assert_same_outside_the_range(old: np.ndarray, new: np.ndarray) -> None:
 
 
 def test_inpainting_a_wav_keeps_the_rest_and_the_beats(folder: Path, tmp_path: Path) -> None:
-    flags = ("--regenerate", f"{START}:{END}", "--previous", str(folder / "old.wav"), "--stems", "--midi")
+    flags = ("--inpaint", f"{START}:{END}", "--inpaint-source", str(folder / "old.wav"), "--stems", "--midi")
     record = score(tmp_path / "new.mp4", *flags, "--seed", "5")
     before = json.loads((folder / "old.json").read_text())
     assert_same_outside_the_range(read_wav(folder / "old.wav"), read_wav(tmp_path / "new.wav"))
@@ -56,7 +56,7 @@ def test_inpainting_a_wav_keeps_the_rest_and_the_beats(folder: Path, tmp_path: P
 
 def test_a_candidate_is_identified_by_its_seed(folder: Path, tmp_path: Path) -> None:
     (candidate,) = folder.glob("old.seed*.wav")
-    flags = ("--regenerate", f"{START}:{END}", "--previous", str(candidate), "--seed", "5")
+    flags = ("--inpaint", f"{START}:{END}", "--inpaint-source", str(candidate), "--seed", "5")
     record = score(tmp_path / "new.mp4", *flags)
     assert_same_outside_the_range(read_wav(candidate), read_wav(tmp_path / "new.wav"))
     assert [row["seed"] for row in record["music"]["takes"]] == [int(candidate.stem[-1]), 5]
@@ -65,7 +65,7 @@ def test_a_candidate_is_identified_by_its_seed(folder: Path, tmp_path: Path) -> 
 def test_the_output_itself_is_source_and_replaced(folder: Path, tmp_path: Path) -> None:
     for name in ("old.mp4", "old.json"):
         shutil.copy(folder / name, tmp_path)
-    record = score(tmp_path / "old.mp4", "--regenerate", f"{START}:{END}", "--seed", "5", "--overwrite")
+    record = score(tmp_path / "old.mp4", "--inpaint", f"{START}:{END}", "--seed", "5", "--overwrite")
     assert record["music"]["inpaint_source"] == str(tmp_path / "old.mp4")
     old, new = read_wav(folder / "old.wav"), read_wav(tmp_path / "old.wav")
     correlations = [
@@ -80,7 +80,7 @@ def test_the_output_itself_is_source_and_replaced(folder: Path, tmp_path: Path) 
 
 def test_a_wav_without_its_sidecar_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(folder / "old.wav", tmp_path)
-    flags = ["--regenerate", "4:9", "--previous", str(tmp_path / "old.wav"), "-o", str(tmp_path / "new.mp4")]
+    flags = ["--inpaint", "4:9", "--inpaint-source", str(tmp_path / "old.wav"), "-o", str(tmp_path / "new.mp4")]
     assert main([str(EXAMPLE), *flags]) == 2
     assert "nothing beside 'old.wav' says that Sketch wrote it" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["old.wav"]

@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with served("--upload_mb", "2", "--seconds", "30") as found:
+    with served("--upload-mb", "2", "--seconds", "30") as found:
         yield found
 
 
@@ -107,7 +107,7 @@ def test_seconds_that_are_typed_choose_a_part_and_wrong_ones_are_told(visitor: V
         visitor.find(f"#{name} input").send_keys(second)
     visitor.wait(lambda: not visitor.find("#anew").get_attribute("disabled"), "it cannot be pressed")
     visitor.press("anew")
-    assert "--regenerate 15:99 lies outside of the video" in visitor.until_status("lies outside")
+    assert "--inpaint 15:99 lies outside of the video" in visitor.until_status("lies outside")
     visitor.find("#until input").send_keys(Keys.BACKSPACE, Keys.BACKSPACE, "2")
     visitor.wait(lambda: visitor.find("#anew").get_attribute("disabled"), "seconds that fall were taken")
 

@@ -83,7 +83,7 @@ def test_a_part_is_written_anew_from_a_take_that_was_kept(clip: Path, weights: P
     [take] = [name for name in names(clip.parent) if name.endswith(".wav")]
     kept = sound_files.load(clip.with_name(take), tiny.SAMPLE_RATE, 4.0).samples
     shutil.copy(clip.with_name(take), clip.with_name("kept.wav"))
-    flags = ["--regenerate", "1.5:2.5", "--previous", str(clip.with_name("kept.wav")), "--seed", "9"]
+    flags = ["--inpaint", "1.5:2.5", "--inpaint-source", str(clip.with_name("kept.wav")), "--seed", "9"]
     record = score(clip, weights, *flags, "--candidates", "2")
     made = sound_files.load(clip.with_name(f"cuts.v2m.seed{19 - record['seed']}.wav"), tiny.SAMPLE_RATE, 4.0).samples
     low, high = (round(second * tiny.SAMPLE_RATE) for second in (1.5, 2.5))
@@ -97,7 +97,7 @@ def test_a_part_is_written_anew_from_a_take_that_was_kept(clip: Path, weights: P
 def test_a_part_of_the_output_itself_is_written_anew(scored: tuple[Path, dict[str, Any]], weights: Path) -> None:
     clip = scored[0]
     before = heard(clip.with_name("cuts.v2m.mp4"))
-    record = score(clip, weights, "--regenerate", "1:2", "--seed", "5", "--mix.fade_out", "0")
+    record = score(clip, weights, "--inpaint", "1:2", "--seed", "5", "--mix.fade_out", "0")
     after, rate = heard(clip.with_name("cuts.v2m.mp4")), record["mix"]["sample_rate"]
     assert record["music"]["inpaint_source"] == str(clip.with_name("cuts.v2m.mp4"))
     gain = float((after[0, : rate // 2] * before[0, : rate // 2]).sum() / (before[0, : rate // 2] ** 2).sum())

@@ -43,13 +43,15 @@ def music(path: Path, seconds: float) -> Path:
 
 def test_the_output_itself_is_kept_where_no_other_is_named(folder: Path, clip_in: Video) -> None:
     out = folder / "cuts.v2m.mp4"
-    assert inpaint_source.found(InpaintRequest(1, 2), clip_in, clip_in, out) == InpaintRequest(1, 2, out)
+    assert inpaint_source.resolve_inpaint_source(InpaintRequest(1, 2), clip_in, clip_in, out) == InpaintRequest(
+        1, 2, out
+    )
 
 
 def test_seconds_are_those_of_the_video_whatever_its_span(folder: Path, clip_in: Video) -> None:
     span = clip_in.crop(1.0, 3.0)
     asked = InpaintRequest(1.5, 3.0, music(folder / "take.wav", 2.0))
-    assert inpaint_source.found(asked, clip_in, span, folder / "none.mp4") == InpaintRequest(
+    assert inpaint_source.resolve_inpaint_source(asked, clip_in, span, folder / "none.mp4") == InpaintRequest(
         0.5, 2.0, asked.source_path
     )
 
@@ -57,17 +59,19 @@ def test_seconds_are_those_of_the_video_whatever_its_span(folder: Path, clip_in:
 @pytest.mark.parametrize(("begin", "end"), [(3.0, 4.5), (0.5, 2.0), (0.2, 0.8)])
 def test_seconds_outside_of_what_is_scored_are_told(folder: Path, clip_in: Video, begin: float, end: float) -> None:
     with pytest.raises(UsageError, match=r"lies outside of the span that is scored \(1 to 3.00 s\)"):
-        inpaint_source.found(InpaintRequest(begin, end), clip_in, clip_in.crop(1.0, 3.0), folder / "cuts.v2m.mp4")
+        inpaint_source.resolve_inpaint_source(
+            InpaintRequest(begin, end), clip_in, clip_in.crop(1.0, 3.0), folder / "cuts.v2m.mp4"
+        )
 
 
 def test_nothing_to_keep_is_told(folder: Path, clip_in: Video) -> None:
-    with pytest.raises(UsageError, match=r"no earlier music .*none.mp4' to keep: give --previous"):
-        inpaint_source.found(InpaintRequest(1, 2), clip_in, clip_in, folder / "none.mp4")
+    with pytest.raises(UsageError, match=r"no earlier music .*none.mp4' to keep: give --inpaint-source"):
+        inpaint_source.resolve_inpaint_source(InpaintRequest(1, 2), clip_in, clip_in, folder / "none.mp4")
 
 
 def test_music_that_is_too_short_is_told(folder: Path, clip_in: Video) -> None:
     with pytest.raises(UsageError, match=r"holds 2.00 s of music, and 4.00 s are needed"):
-        inpaint_source.found(
+        inpaint_source.resolve_inpaint_source(
             InpaintRequest(1, 2, music(folder / "short.wav", 2.0)), clip_in, clip_in, folder / "none.mp4"
         )
 
@@ -78,7 +82,7 @@ def test_a_video_is_kept_only_where_its_sound_is_music_for_this_one(folder: Path
 
     def refused(told: str) -> None:
         with pytest.raises(UsageError, match=told):
-            inpaint_source.found(InpaintRequest(1, 2), clip_in, clip_in, out)
+            inpaint_source.resolve_inpaint_source(InpaintRequest(1, 2), clip_in, clip_in, out)
 
     beside.write_text(json.dumps(record | {"mix": record["mix"] | {"original": "duck"}}))
     refused(r"mixed with the clip's own sound \(duck\): give its music as a WAV")

@@ -12,7 +12,7 @@ import pytest
 from v2m.core.errors import UsageError
 from v2m.core.types import Video
 from v2m.pipeline.outputs import Outputs
-from v2m.pipeline.score import Extras
+from v2m.pipeline.result import Extras
 
 
 def planned(folder: Path, clip: Video, *, overwrite: bool = False, **extras: bool) -> Outputs:

@@ -38,7 +38,7 @@ def color(image: np.ndarray, wanted: str) -> int:
 def test_a_bare_score_and_a_full_one(clip: Path) -> None:
     video = videos.open(clip)
     for score, name in ((BARE, "bare.png"), (FULL, "full.png")):
-        report.draw(clip.with_name(name), video, score)
+        report.plot_report(clip.with_name(name), video, score)
     bare, full = drawn(clip.with_name("bare.png")), drawn(clip.with_name("full.png"))
     assert bare.shape == full.shape
     assert color(bare, report.MUSIC) > 1000
@@ -48,7 +48,7 @@ def test_a_bare_score_and_a_full_one(clip: Path) -> None:
 @pytest.mark.parametrize("name", [r"a$\\x$.mp4", "음악.mp4", "new\nline.mp4"])
 def test_odd_names_are_drawn(clip: Path, name: str) -> None:
     video = videos.open(clip.rename(clip.with_name(name)))
-    report.draw(clip.with_name("report.png"), video, FULL)
+    report.plot_report(clip.with_name("report.png"), video, FULL)
     assert drawn(clip.with_name("report.png")).std() > 0.1
 
 
@@ -57,7 +57,7 @@ def test_the_file_says_where_each_second_is(clip: Path, start: float | None) -> 
     """Cuts, at 1.2 and 2.6 s of the video, are drawn in their color in the columns that the file tells."""
     span = videos.open(clip).crop(start, None)
     path = clip.with_name("report.png")
-    report.draw(path, span, Soundtrack(Audio(NOISE[:, : round(48_000 * span.duration)], 48_000)))
+    report.plot_report(path, span, Soundtrack(Audio(NOISE[:, : round(48_000 * span.duration)], 48_000)))
     axis, image = report.Axis.of(path), drawn(path)
     assert (axis.begin, axis.end) == (start or 0.0, pytest.approx(4.0, abs=0.01))
     rgb = np.array([int(report.CUT[k : k + 2], 16) for k in (1, 3, 5)]) / 255
@@ -82,5 +82,7 @@ def test_another_picture_is_no_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [0.02, 0.3])
 def test_hardly_any_music_is_drawn(clip: Path, seconds: float) -> None:
     span = videos.open(clip).crop(1.0, 1.0 + seconds)
-    report.draw(clip.with_name("report.png"), span, Soundtrack(Audio(NOISE[:, : round(48_000 * seconds)], 48_000)))
+    report.plot_report(
+        clip.with_name("report.png"), span, Soundtrack(Audio(NOISE[:, : round(48_000 * seconds)], 48_000))
+    )
     assert drawn(clip.with_name("report.png")).std() > 0.05

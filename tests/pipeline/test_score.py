@@ -19,7 +19,8 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.sketch import Sketch
 from v2m.media import video
-from v2m.pipeline.score import Extras, score_video
+from v2m.pipeline.result import Extras
+from v2m.pipeline.score import score_video
 from v2m.taggers.heuristic import Palette
 
 
@@ -88,7 +89,7 @@ def test_a_missing_model_stops_the_work_before_the_picture_is_looked_at(clip: Pa
 
 def test_what_a_part_warns_of_is_in_the_sidecar_once(clip: Path) -> None:
     diary = Diary()
-    record = score_video(clip, tagger=WatchedPalette(diary), generator=WatchedSketch(diary), candidates=2)
+    record = score_video(clip, tagger=WatchedPalette(diary), generator=WatchedSketch(diary), candidates=2).to_dict()
     assert record["warnings"].count("the picture is odd") == 1
     assert logging.getLogger("v2m").handlers == []
 
@@ -112,7 +113,7 @@ def test_what_a_generator_cannot_do_is_refused_before_any_work(
 
 
 def test_singing_asked_of_a_player_is_a_warning(clip: Path) -> None:
-    record = score_video(clip, tags=Tags(vocals=True))
+    record = score_video(clip, tags=Tags(vocals=True)).to_dict()
     assert record["warnings"] == ["vocals were asked for: this generator plays instruments only"]
 
 
@@ -130,14 +131,14 @@ def test_the_sidecar_names_each_model_with_its_license_and_hashes(clip: Path, tm
 
 def test_takes_are_made_together_where_the_generator_can(clip: Path) -> None:
     class Together(WatchedSketch):
-        def takes(self, video: Video, tags: Tags, seeds: Sequence[int], **more: Any) -> list[Soundtrack]:
+        def generate_batch(self, video: Video, tags: Tags, seeds: Sequence[int], **more: Any) -> list[Soundtrack]:
             self.diary.lines.append(f"together {list(seeds)}")
             return [self.sketch.generate(video, tags, seed) for seed in seeds]
 
     diary = Diary()
-    record = score_video(clip, generator=Together(diary), candidates=2, seed=5)
+    record = score_video(clip, generator=Together(diary), candidates=2, seed=5).to_dict()
     assert diary.lines == ["generator prepared", "together [5, 6]"]
-    assert {take["seed"] for take in record["takes"]} == {5, 6}
+    assert {take["seed"] for take in record["candidates"]} == {5, 6}
     score_video(clip, generator=Together(diary), overwrite=True)
     assert diary.lines[2:] == ["generator prepared", "written"]
 
@@ -145,7 +146,7 @@ def test_takes_are_made_together_where_the_generator_can(clip: Path) -> None:
 class Deaf:
     """Writes a steady piece that knows neither cuts nor its own beats; each seed begins elsewhere."""
 
-    steers = frozenset({"stems"})
+    capabilities = frozenset({"stems"})
 
     def generate(
         self,
@@ -166,7 +167,7 @@ def test_music_that_is_deaf_to_the_cuts_is_moved_onto_them_before_takes_are_rank
     extras = Extras(stems=True, markers="edl", report=True)
     record = score_video(
         clip, tags=Tags(tempo=150), generator=Deaf(), extras=extras, candidates=3, overwrite=True
-    )  # fmt: skip
+    ).to_dict()  # fmt: skip
     told = record["music"]["align_to_cuts"]
     assert told["moved"]
     assert told["after"]["hits"] > told["before"]["hits"]
@@ -175,12 +176,14 @@ def test_music_that_is_deaf_to_the_cuts_is_moved_onto_them_before_takes_are_rank
     assert record["music"]["beats"]
     assert record["music"]["downbeats"]
     assert (clip.parent / "cuts.v2m.edl").read_text().count("|M:hit") == 2
-    totals = [take["total"] for take in record["takes"]]
+    totals = [take["total"] for take in record["candidates"]]
     assert totals == sorted(totals, reverse=True)
 
 
 def test_one_flag_leaves_the_music_as_it_was_written(clip: Path) -> None:
-    record = score_video(clip, tags=Tags(tempo=150), generator=Deaf(), extras=Extras(stems=True), retime=False)
+    record = score_video(
+        clip, tags=Tags(tempo=150), generator=Deaf(), extras=Extras(stems=True), align_to_cuts=False
+    ).to_dict()
     assert "align_to_cuts" not in record["music"]
     assert record["alignment"] is None
     written = Deaf().generate(video.open(clip), Tags(), 0).audio
@@ -189,4 +192,4 @@ def test_one_flag_leaves_the_music_as_it_was_written(clip: Path) -> None:
 
 
 def test_sketch_knows_its_beats_and_is_never_moved(clip: Path) -> None:
-    assert "align_to_cuts" not in score_video(clip)["music"]
+    assert "align_to_cuts" not in score_video(clip).record["music"]

@@ -29,8 +29,8 @@ def test_what_is_no_json_is_not_written(tmp_path: Path) -> None:
 
 
 def test_the_mark_names_the_recipe() -> None:
-    assert sidecar.mark({"recipe": "vidmuse"})["comment"].endswith("recipe vidmuse.")
-    assert sidecar.mark(None)["comment"].endswith("recipe custom.")
+    assert sidecar.container_comment({"recipe": "vidmuse"})["comment"].endswith("recipe vidmuse.")
+    assert sidecar.container_comment(None)["comment"].endswith("recipe custom.")
 
 
 def test_a_package_that_is_not_installed_is_left_out() -> None:

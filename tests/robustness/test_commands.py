@@ -44,7 +44,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
         (["--start", "99"], "start 99 s lies outside the video"),
         (["--start", "-1"], "start -1 s lies before the video"),
         (["--candidates", "0"], "candidates must be 1 or more"),
-        (["--retime", "perhaps"], "perhaps"),
+        (["--align-to-cuts", "perhaps"], "perhaps"),
         (["--mix.original", "drop"], "drop"),
         (["--mix.lufs", "3"], "lufs"),
         (["--markers", "xml"], "xml"),
@@ -146,7 +146,7 @@ def test_a_signal_midway_leaves_nothing_and_says_so(media: Path, tmp_path: Path,
     ffmpeg("-stream_loop", "20", "-i", media / "cuts.mp4", "-c", "copy", clip)
     process = start(clip, "--candidates", "50")
     assert process.stderr is not None
-    assert "Looking at the picture" in process.stderr.readline()
+    assert "Analyzing the picture" in process.stderr.readline()
     time.sleep(0.5)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)

@@ -97,10 +97,10 @@ def test_no_decoder_took_four_gigabytes() -> None:
 def test_unreadable_file_is_refused_to_somebody_who_is_not_root() -> None:
     """As nobody, with a readable file beside it to show that it is the file's own mode that refuses."""
     code = (
-        "import os, sys; from v2m.core.errors import RefusedError; from v2m.media import video; os.setuid(65534)\n"
+        "import os, sys; from v2m.core.errors import InvalidInputError; from v2m.media import video; os.setuid(65534)\n"
         "open(sys.argv[1], 'rb').close()\n"
         "try: video.open(sys.argv[2])\n"
-        "except RefusedError as error: print(error.reason)"
+        "except InvalidInputError as error: print(error.reason)"
     )
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)

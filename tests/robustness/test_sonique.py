@@ -154,17 +154,17 @@ def test_a_checkpoint_that_cannot_be_is_one_line(
         (["--generator.precision", "int8"], "int8"),
         (["--generator.device", "tpu"], "device 'tpu' is none of this machine's"),
         (["--melody", "README.md"], "cannot be read as sound"),
-        (["--reference", "README.md"], "cannot do --reference; it can do --melody, --regenerate"),
-        (["--regenerate", "1:9", "--previous", "README.md"], "--regenerate 1:9 lies outside of the video"),
-        (["--regenerate", "1:2"], "there is no earlier music"),
-        (["--regenerate", "2:1"], "--regenerate '2:1': give two rising seconds of the video, such as 8:12.5"),
-        (["--regenerate", "a:b"], "--regenerate 'a:b': give two rising seconds"),
-        (["--regenerate", "1"], "--regenerate '1': give two rising seconds"),
-        (["--regenerate", "nan:inf"], "--regenerate 'nan:inf': give two rising seconds"),
-        (["--regenerate", "-1:2"], "--regenerate"),
-        (["--regenerate", "1:2", "--previous", "gone.wav"], "previous 'gone.wav': no such file"),
-        (["--regenerate", "1:2", "--previous", "README.md"], "cannot be read as sound"),
-        (["--previous", "README.md"], "say with --regenerate a:b which seconds to write anew"),
+        (["--reference", "README.md"], "cannot do --reference; it can do --melody, --inpaint"),
+        (["--inpaint", "1:9", "--inpaint-source", "README.md"], "--inpaint 1:9 lies outside of the video"),
+        (["--inpaint", "1:2"], "there is no earlier music"),
+        (["--inpaint", "2:1"], "--inpaint '2:1': give two rising seconds of the video, such as 8:12.5"),
+        (["--inpaint", "a:b"], "--inpaint 'a:b': give two rising seconds"),
+        (["--inpaint", "1"], "--inpaint '1': give two rising seconds"),
+        (["--inpaint", "nan:inf"], "--inpaint 'nan:inf': give two rising seconds"),
+        (["--inpaint", "-1:2"], "--inpaint"),
+        (["--inpaint", "1:2", "--inpaint-source", "gone.wav"], "previous 'gone.wav': no such file"),
+        (["--inpaint", "1:2", "--inpaint-source", "README.md"], "cannot be read as sound"),
+        (["--inpaint-source", "README.md"], "say with --inpaint a:b which seconds to write anew"),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )
@@ -192,5 +192,5 @@ def test_weights_that_are_not_here_are_asked_for(
 
 
 def test_a_recipe_that_writes_no_part_anew_says_so(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(clip), "--recipe", "musicgen", "--regenerate", "1:2"]) == 2
-    assert "the generator MusicGen cannot do --regenerate" in capsys.readouterr().err
+    assert main([str(clip), "--recipe", "musicgen", "--inpaint", "1:2"]) == 2
+    assert "the generator MusicGen cannot do --inpaint" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def test_inpainting_an_inpainted_piece_keeps_the_first_range(tmp_path: Path) -> 
     twice = inpaint(tmp_path, once, record(once, 5), 7, part=(15.0, 19.0))
     np.testing.assert_array_equal(cut(twice.audio, 0, 15), cut(once.audio, 0, 15))
     assert np.abs(cut(twice.audio, 15, 19) - cut(once.audio, 15, 19)).max() > 0.02
-    assert [row["seed"] for row in twice.metadata["takes"]] == [3, 5, 7]
+    assert [row["seed"] for row in twice.metadata["candidates"]] == [3, 5, 7]
     first, second = onsets(once.midi), onsets(twice.midi)
     kept = [time for time in first if START + 0.3 < time < END - 0.3]
     assert kept

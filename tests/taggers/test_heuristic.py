@@ -101,7 +101,7 @@ def test_it_is_a_tagger_and_gives_the_same_tags_again() -> None:
 def test_what_stirs_raises_arousal_and_tempo(field: str, low: float, high: float) -> None:
     palette = Palette(["orchestral"])
     dull, lively = looking(field, low), looking(field, high)
-    assert palette.measured(dull)["arousal"] < palette.measured(lively)["arousal"]
+    assert palette.measure(dull)["arousal"] < palette.measure(lively)["arousal"]
     assert (palette.tag(dull, Tags()).tempo or 0) < (palette.tag(lively, Tags()).tempo or 0)
 
 
@@ -109,7 +109,7 @@ def test_what_stirs_raises_arousal_and_tempo(field: str, low: float, high: float
     ("field", "low", "high"), [("brightness", 0.1, 0.6), ("saturation", 0.1, 0.8), ("warmth", -0.8, 0.8)]
 )
 def test_light_and_colour_raise_valence(field: str, low: float, high: float) -> None:
-    assert Palette().measured(looking(field, low))["valence"] < Palette().measured(looking(field, high))["valence"]
+    assert Palette().measure(looking(field, low))["valence"] < Palette().measure(looking(field, high))["valence"]
 
 
 def test_tempo_moves_smoothly_with_the_picture() -> None:
@@ -190,7 +190,7 @@ def test_the_caption_states_facts() -> None:
 
 def test_measured_gives_plain_rounded_values() -> None:
     video = look(brightness=0.41234, warmth=-0.3, motion=0.2, cuts=6, hue=8)
-    facts = Palette().measured(video)
+    facts = Palette().measure(video)
     assert json.loads(json.dumps(facts)) == facts
     assert facts["brightness"] == 0.412
     assert facts["warmth"] == -0.3
@@ -202,7 +202,7 @@ def test_measured_gives_plain_rounded_values() -> None:
 
 def test_the_example_clip_is_cheerful_grass_under_a_blue_sky() -> None:
     video = opening.open(EXAMPLE)
-    tags, facts = Palette().tag(video, Tags()), Palette().measured(video)
+    tags, facts = Palette().tag(video, Tags()), Palette().measure(video)
     assert tags.key is not None
     assert tags.key.endswith("major")
     assert tags.genres[0] in {"orchestral", "acoustic folk"}

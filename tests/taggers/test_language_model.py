@@ -20,6 +20,7 @@ from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, Tags, Video
 from v2m.media import video as opening
 from v2m.taggers import chat_model
+from v2m.taggers.base import as_tagger
 from v2m.taggers.heuristic import Palette
 from v2m.taggers.language_model import LanguageModel, merged, problems
 from v2m.taggers.videollama import VideoLLaMA3
@@ -211,7 +212,7 @@ def test_what_is_seen_is_the_users_caption_where_there_is_one_and_a_describers_o
         def describe(self, video: Video, question: str, progress: ProgressFn | None = None) -> str:
             return f"{question} A\nlong   tale."
 
-    tagger.captioner = Describes()
+    tagger.captioner = as_tagger(Describes())
     assert tagger.tag(clip, Tags()).caption == "Describe the scene in detail. A long tale."
 
 
@@ -311,5 +312,5 @@ def test_from_the_command_line_with_a_captioner_by_class_path(
     assert (record["tags"]["genres"], record["tags"]["tempo"]) == (["ambient"], 72.0)
     assert record["tags"]["caption"].endswith("cuts")
     assert [each["license"] for each in record["weights"]] == ["apache-2.0"]
-    assert record["measured"]["cuts"]
+    assert record["features"]["cuts"]
     assert "license: apache-2.0" in capsys.readouterr().err

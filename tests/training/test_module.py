@@ -29,7 +29,7 @@ from v2m.models.music_model import MusicConfig
 from v2m.models.visual.inputs import VisualInputs
 from v2m.models.visual.temporal import TemporalConditioner
 from v2m.models.visual.vidmuse import ConditionerConfig
-from v2m.pipeline.batch import Row
+from v2m.pipeline.batch import VideoResult
 from v2m.taggers.videollama import VideoLLaMA3
 from v2m.training.compatibility import check_manifest
 from v2m.training.ema import EMACallback
@@ -274,7 +274,7 @@ def test_what_plays_and_what_is_measured_is_the_average(folder: Path, tmp_path: 
         def on_predict_start(self) -> None:
             self.seen = [value.clone() for value in self.parameters()]
 
-        def predict_step(self, batch: list[VideoJob], _: int) -> list[Row]:
+        def predict_step(self, batch: list[VideoJob], _: int) -> list[VideoResult]:
             return []
 
     torch.manual_seed(0)

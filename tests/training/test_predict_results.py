@@ -14,20 +14,22 @@ import pytest
 
 from v2m.core import errors
 from v2m.core.errors import DiskFullError
-from v2m.pipeline.batch import Row
+from v2m.pipeline.batch import VideoResult
 from v2m.training.predict_results import PredictResults
 
 
 class Ends(lightning.LightningModule):
     """Gives each number of a batch as a row with that code."""
 
-    def predict_step(self, batch: list[int], _: int) -> list[Row]:
+    def predict_step(self, batch: list[int], _: int) -> list[VideoResult]:
         if batch == [-1]:
             os.kill(os.getpid(), signal.SIGTERM)
         if batch == [-2]:  # as where what is no longer needed is tidied up
             with suppress(SystemExit):
                 os.kill(os.getpid(), signal.SIGTERM)
-        return [Row(Path(str(code)), "failed" if code else "done", "why", code, trace="the trace") for code in batch]
+        return [
+            VideoResult(Path(str(code)), "failed" if code else "done", "why", code, trace="the trace") for code in batch
+        ]
 
 
 class Codes:

@@ -47,7 +47,7 @@ def test_takes_are_videos_each_and_all_files_of_the_best_are_given(desk: Desk, c
     events = list(desk.run(task(clip, room / "a.v2m.mp4", takes=2, seed=3), "somebody"))
     stages, told = ([value for kind, value in events if kind == wanted] for wanted in ("stage", "progress"))
     done = events[-1][1]
-    assert stages == ["Looking at the picture", "Writing the music", "Mixing and writing", "Writing take 2 of 2"]
+    assert stages == ["Analyzing the picture", "Writing the music", "Mixing and writing", "Writing take 2 of 2"]
     assert all(0 <= share <= 1 for share in told)
     assert sorted(take.seed for take in done.takes) == [3, 4]
     assert done.takes[0].fit >= done.takes[1].fit
@@ -70,7 +70,7 @@ def test_a_part_is_written_anew_of_any_take(desk: Desk, clip: Path, tmp_path: Pa
         (tmp_path / name).mkdir()
     _, other = last(desk, task(clip, tmp_path / "old" / "a.v2m.mp4", takes=2, seed=3)).takes
     asked = task(clip, tmp_path / "new" / "a.v2m.mp4", seed=9)
-    flags = ("--regenerate", "1.5:3", "--previous", str(other.music))
+    flags = ("--inpaint", "1.5:3", "--inpaint-source", str(other.music))
     done = last(desk, dataclasses.replace(asked, words=(*asked.words, *flags)))
     (take,) = done.takes
     old, new = (soundfile.read(path, dtype="float32")[0] for path in (other.music, take.music))

@@ -38,7 +38,7 @@ def test_clicks_mean_beats_where_these_are_near(columns: list[float], part: Part
 
 def test_a_part_is_marked_where_it_is_on_the_picture(clip: Path) -> None:
     path = clip.with_name("report.png")
-    report.draw(path, video.open(clip), FULL)
+    report.plot_report(path, video.open(clip), FULL)
     assert marked(path, Part()) == path
     first, both = (imread(marked(path, part))[..., :3] for part in (Part(1.0), Part(1.0, 3.0)))
     before, axis = imread(path)[..., :3], Axis.of(path)

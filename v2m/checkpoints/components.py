@@ -59,7 +59,7 @@ class Component:
         """Its configuration and weights, from its folder where they are not given.
 
         Raises:
-            MissingError: A file is missing or broken; it is named.
+            DependencyError: A file is missing or broken; it is named.
         """
         if self.config is not None and self.state is not None:
             return self.config, self.state

@@ -28,7 +28,7 @@ def convert_checkpoint(source: str, dest: Path, layout: str) -> str:
     Returns one line on what was written.
 
     Raises:
-        MissingError: The source, or a frozen model that the layout has to hold, cannot be read or fetched.
+        DependencyError: The source, or a frozen model that the layout has to hold, cannot be read or fetched.
         UsageError: There is something in `dest`, or the layout has no room for what the model is.
     """
     model = (

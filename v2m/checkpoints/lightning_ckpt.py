@@ -39,7 +39,7 @@ def load_training_checkpoint(path: Path) -> V2M:
     """The model of a training checkpoint, with the averaged weights where it has some.
 
     Raises:
-        MissingError: It is broken, or no training checkpoint.
+        DependencyError: It is broken, or no training checkpoint.
     """
     held = safe_load.read_pickle(path)
     model, state = build_model(held, f"{str(path)!r}"), model_state(held, f"{str(path)!r}")
@@ -48,7 +48,7 @@ def load_training_checkpoint(path: Path) -> V2M:
 
 
 def check_training_checkpoint(checkpoint: Mapping[str, Any], name: str) -> None:
-    """Raises MissingError for what training has not saved."""
+    """Raises DependencyError for what training has not saved."""
     if not all(isinstance(checkpoint.get(each), Mapping) for each in (EXPORT_KEY, "state_dict")):
         raise DependencyError(f"{name} is no training checkpoint of v2m")
 
@@ -57,7 +57,7 @@ def ema_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """The weights in a training checkpoint, averaged where they were; `name` is that of the checkpoint in errors.
 
     Raises:
-        MissingError: There are none, or values that are no numbers.
+        DependencyError: There are none, or values that are no numbers.
     """
     check_training_checkpoint(checkpoint, name)
     state = {**checkpoint["state_dict"], **checkpoint.get(EMA_KEY, {})}
@@ -68,14 +68,14 @@ def ema_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
 
 
 def model_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """The averaged weights by the names that `made`'s model has for them, adapters merged. Raises MissingError."""
+    """The averaged weights by the names that `made`'s model has for them, adapters merged. Raises DependencyError."""
     state = {key.removeprefix(MODEL_PREFIX): value for key, value in ema_state(checkpoint, name).items()}
     about = checkpoint[EXPORT_KEY].get("lora")
     return state if about is None else lora.merge_adapters(about, state, name)
 
 
 def build_model(checkpoint: Mapping[str, Any], name: str) -> V2M:
-    """The model that a training checkpoint describes, without its weights. Raises MissingError."""
+    """The model that a training checkpoint describes, without its weights. Raises DependencyError."""
     check_training_checkpoint(checkpoint, name)
     about = checkpoint[EXPORT_KEY]
     try:

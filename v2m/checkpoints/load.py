@@ -47,10 +47,11 @@ class LoadedCheckpoint:
 
 
 def fetch(name: str) -> WeightsInfo:
-    """The checkpoint's folder on this machine, downloaded in one layout if need be (see `v2m.pretrained.weights.fetch`).
+    """The checkpoint's folder on this machine, downloaded in one layout if need be (see
+    `v2m.pretrained.weights.fetch`).
 
     Raises:
-        MissingError: There is none, or it holds no checkpoint of a known layout.
+        DependencyError: There is none, or it holds no checkpoint of a known layout.
     """
     return weights.fetch(
         name, REQUIRED_FILES, license=MUSICGEN_LICENSE if name.startswith("facebook/musicgen-") else None
@@ -58,7 +59,7 @@ def fetch(name: str) -> WeightsInfo:
 
 
 def load_checkpoint(info: WeightsInfo) -> LoadedCheckpoint:
-    """Raises MissingError for what is broken, or no music model; one line says what."""
+    """Raises DependencyError for what is broken, or no music model; one line says what."""
     folder = info.folder
     if (folder / CONFIG_FILE).is_file():
         return _load_v2m(info)

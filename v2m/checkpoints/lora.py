@@ -41,7 +41,7 @@ def merge_adapters(about: Mapping[str, Any], state: Mapping[str, Tensor], name: 
         name: That of the checkpoint in errors.
 
     Raises:
-        MissingError: What was adapted is not there any more, or is another; or the adapters cannot be.
+        DependencyError: What was adapted is not there any more, or is another; or the adapters cannot be.
     """
     try:
         start, base, scale = (

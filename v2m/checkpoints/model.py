@@ -61,7 +61,7 @@ class V2M(MusicModel):
                 and takes the device's elsewhere.
 
         Raises:
-            MissingError: The checkpoint is not there, broken, of another kind, or holds values that are no numbers.
+            DependencyError: The checkpoint is not there, broken, of another kind, or holds values that are no numbers.
         """
         found = load.fetch(name)
         source = load.load_checkpoint(found)
@@ -86,7 +86,7 @@ class V2M(MusicModel):
         """A frozen model with its files on this machine; the first call fetches one that is only named.
 
         Raises:
-            MissingError: No such part goes with the model, or it cannot be fetched.
+            DependencyError: No such part goes with the model, or it cannot be fetched.
         """
         part = self.components.get(kind)
         if part is None:
@@ -98,7 +98,7 @@ class V2M(MusicModel):
         return part
 
     def check_codec(self, spec: CodecSpec) -> None:
-        """Raises MissingError where the codec's codes are not those that the model writes.
+        """Raises DependencyError where the codec's codes are not those that the model writes.
 
         Of stereo models `spec` is that of the codec for both sides, with twice the codebooks.
         """
@@ -133,7 +133,7 @@ class V2M(MusicModel):
             private: Whether a new one is.
 
         Raises:
-            MissingError: The hub cannot be reached or does not allow it; says why.
+            DependencyError: The hub cannot be reached or does not allow it; says why.
         """
         from v2m.pretrained import hub
 

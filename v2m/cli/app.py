@@ -10,7 +10,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from v2m.cli import runner
+from v2m.cli.runner import run_command
+from v2m.core.arguments import OneLineParser
 from v2m.core.errors import DependencyError, UsageError
 from v2m.webapp import recipe_status
 
@@ -22,19 +23,21 @@ logger = logging.getLogger(__name__)
 
 def parse(argv: Sequence[str]) -> Namespace:
     """Raises UsageError for a command that cannot be."""
-    parser = runner.Parser(prog="v2m app", description="Opens the web page of v2m.")
+    parser = OneLineParser(prog="v2m app", description="Opens the web page of v2m.")
     add = parser.add_argument
     add("--host", type=str, default=LOCAL[0], help="address to listen on; this machine alone by default")
     add("--port", type=int, default=7860)
     add("--user", type=str, default=None, help=f"asks for this name and the password in the variable {PASSWORD}")
-    add("--upload_mb", type=int, default=512, help="largest file that is taken")
+    add("--upload-mb", type=int, default=512, help="largest file that is taken")
     add("--seconds", type=float, default=600.0, help="longest video that is taken")
     add("--minutes", type=float, default=60.0, help="that one piece of work may take, and that its files are kept")
     add("--browser", action="store_true", help="open it in the browser")
     add("--debug", action="store_true", help="show where an error came from")
     asked = parser.parse_args(list(argv))
     problems = [
-        f"{name} {asked[name]} must be above 0" for name in ("upload_mb", "seconds", "minutes") if asked[name] <= 0
+        f"{name.replace('_', '-')} {asked[name]} must be above 0"
+        for name in ("upload_mb", "seconds", "minutes")
+        if asked[name] <= 0
     ]
     problems += [f"port {asked.port} must lie within 0 and 65535"] * (not 0 <= asked.port <= 65535)
     problems += [f"--user needs a password in the variable {PASSWORD}"] * bool(asked.user and not _password())
@@ -103,4 +106,4 @@ def _examples() -> tuple[Path, ...]:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(lambda given: serve(parse(given)), argv, name="v2m app", place="--port")
+    return run_command(lambda given: serve(parse(given)), argv, name="v2m app", output_option="--port")

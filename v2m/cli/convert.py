@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from v2m.cli import runner
+from v2m.cli.runner import run_command
+from v2m.core.arguments import OneLineParser
 from v2m.core.errors import UsageError
 
 LAYOUTS = ("v2m", "transformers", "audiocraft", "vidmuse")
@@ -15,7 +16,7 @@ LAYOUTS = ("v2m", "transformers", "audiocraft", "vidmuse")
 
 def parse(argv: Sequence[str]) -> Namespace:
     """Raises UsageError for a command that cannot be."""
-    parser = runner.Parser(
+    parser = OneLineParser(
         prog="v2m convert",
         description="Writes a checkpoint of a music model again, in another layout.",
     )
@@ -32,7 +33,7 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(lambda given: convert(parse(given)), argv, name="v2m convert", place="DEST")
+    return run_command(lambda given: convert(parse(given)), argv, name="v2m convert", output_option="DEST")
 
 
 def convert(asked: Namespace) -> str:

@@ -8,16 +8,18 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from v2m.cli import runner
+from v2m.cli.runner import run_command
+from v2m.core.arguments import OneLineParser, flatten_message, to_plain
 from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
 from v2m.data.config import PrepareConfig
+from v2m.taggers.base import as_tagger
 
 PALETTE = {"class_path": "v2m.taggers.heuristic.Palette"}
 
 
 def build_parser() -> ArgumentParser:
-    parser = runner.Parser(
+    parser = OneLineParser(
         prog="v2m prepare",
         description="Encodes videos with their music once, into the shards that train.py reads. Run again, it goes on.",
     )
@@ -52,20 +54,19 @@ def run(asked: Namespace) -> str:
 
     try:
         settings = PrepareConfig(**{each.name: asked[each.name] for each in fields(PrepareConfig)})
-        chosen = runner.plain(asked.tagger)
+        chosen = to_plain(asked.tagger)
         tagger = build_parser().instantiate(asked).tagger
     except (ValueError, TypeError) as error:
-        raise UsageError(runner.one_line(str(error))) from error
+        raise UsageError(flatten_message(str(error))) from error
     out = Path(asked.out)
     found = sources.discover_videos([Path(each) for each in asked.inputs])
     work = prepare.PrepareJob(
         out, settings, tagger, chosen, asked.device, asked.processes, asked.shard_samples, asked.shard_mb, asked.quiet
     )
-    if prepared := getattr(tagger, "prepare", None):
-        prepared()
+    as_tagger(tagger).prepare()
     return prepare.format_report(*prepare.prepare(found, work))
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    return runner.run(lambda given: run(parse(given)), argv, name="v2m prepare", place="OUT")
+    return run_command(lambda given: run(parse(given)), argv, name="v2m prepare", output_option="OUT")

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,14 +18,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-import v2m
-from v2m.cli.runner import Parser, one_line, plain
 from v2m.core import errors
+from v2m.core.arguments import OneLineParser, to_plain
 from v2m.core.errors import UsageError
-from v2m.core.protocols import MusicGenerator, Tagger
 from v2m.core.types import Controls, InpaintRequest
 
-_asked = threading.Event()  # to end
+_terminate_requested = threading.Event()  # to end
 
 EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
 5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted,
@@ -33,7 +31,7 @@ EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 s
 
 
 @dataclass(frozen=True)
-class Request:
+class Arguments:
     """A parsed command: the videos, where to write, and what `score_video` gets."""
 
     videos: tuple[Path, ...]
@@ -46,34 +44,11 @@ class Request:
     arguments: dict[str, Any]
 
 
-def recipes() -> dict[str, Path]:
-    """The shipped recipes by name."""
-    package = Path(v2m.__file__).parent
-    folder = next(each for each in (package / "configs", package.parent / "configs") if each.is_dir()) / "infer"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def recipe_path(name: str) -> Path:
-    """The file of a recipe given by name or as a path.
-
-    Raises:
-        UsageError: There is no such recipe.
-    """
-    shipped = recipes()
-    if name in shipped:
-        return shipped[name]
-    if name.endswith((".yaml", ".yml")) and Path(name).is_file():
-        return Path(name)
-    raise UsageError(f"unknown recipe {name!r}: give one of {', '.join(shipped)}, or the path of a YAML file")
-
-
 def build_parser(recipe: str = "sketch") -> ArgumentParser:
     """The parser, with the recipe's values as defaults."""
-    from v2m.core.types import Tags
-    from v2m.media.video import Limits
-    from v2m.mixing.mixer import MixConfig
+    from v2m.pipeline.recipes import add_recipe_arguments, recipe_path
 
-    parser = Parser(
+    parser = OneLineParser(
         prog="infer.py",
         description="Writes each video again with background music that fits it.",
         epilog=EXIT_CODES,
@@ -85,16 +60,13 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     add("-o", "--out", type=str, default=None, help="file to write, or a folder; default: beside the video")
     add("--recipe", type=str, default=recipe, help="a name from configs/infer, or a YAML file")
     add("--config", action="config", help="a YAML file with any of these values")
-    add("--print_config", action="store_true", help="print every value as YAML, and end")
-    add("--seed", type=int, default=0, help="the same seed gives the same music")
-    add("--candidates", type=int, default=1, help="takes to write: the best is used, the others' audio kept")
-    add("--retime", type=bool, default=True, help="move music that was written without an ear for cuts onto them")
-    add("--start", type=float | None, default=None, help="second of the video where the music begins")
-    add("--end", type=float | None, default=None, help="second of the video where the music ends")
+    add("--print-config", action="store_true", help="print every value as YAML, and end")
     add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
     add("--melody", type=str, default=None, help="sound whose tune the music is to follow")
-    add("--regenerate", type=str, default=None, help="a:b, seconds of the video whose music is written anew")
-    add("--previous", type=str, default=None, help="with --regenerate: the music to keep; default: the output itself")
+    add("--inpaint", type=str, default=None, help="a:b, seconds of the video whose music is written anew")
+    add(
+        "--inpaint-source", type=str, default=None, help="with --inpaint: the music to keep; default: the output itself"
+    )
     add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
     add("--low-memory", action="store_true", help="smaller models and batches, where the recipe has them")
     add("--wav", action="store_true", help="also write the music by itself, before it is mixed and mastered")
@@ -105,18 +77,15 @@ def build_parser(recipe: str = "sketch") -> ArgumentParser:
     add("--overwrite", action="store_true", help="replace files that exist")
     add("--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show where an error came from")
-    parser.add_subclass_arguments(Tagger, "tagger", required=True)
-    parser.add_subclass_arguments(MusicGenerator, "generator", required=True)
-    parser.add_class_arguments(Tags, "tags")
-    parser.add_class_arguments(MixConfig, "mix", skip={"start", "end"})
-    parser.add_class_arguments(Limits, "limits")
+    add_recipe_arguments(parser)
     return parser
 
 
-def parse(argv: Sequence[str]) -> Request:
-    """Raises UsageError for a command that cannot be; SystemExit after `--print_config`."""
-    from v2m.pipeline.score import Extras
-    from v2m.pipeline.sidecar import digest
+def parse(argv: Sequence[str]) -> Arguments:
+    """Raises UsageError for a command that cannot be; SystemExit after `--print-config`."""
+    from v2m.pipeline.recipes import instantiate
+    from v2m.pipeline.result import Extras
+    from v2m.pipeline.sidecar import sha256_file
 
     named = [f"./{word}" if word.startswith("-") and Path(word).is_file() else word for word in argv]
     recipe = _recipe_of(named)
@@ -129,7 +98,7 @@ def parse(argv: Sequence[str]) -> Request:
         raise UsageError(f"recipe {config.recipe!r} in a configuration has no effect: give --recipe {config.recipe}")
     _read_lyrics(config)
     if config.low_memory:
-        _lower_memory(config)
+        _apply_low_memory(config)
     choices = config.clone(with_meta=False)
     for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe", "lyrics"):
         choices.pop(key, None)
@@ -138,20 +107,17 @@ def parse(argv: Sequence[str]) -> Request:
         raise SystemExit(errors.OK)
     if not config.videos:
         raise UsageError("name one or more videos, or folders of videos (see --help)")
-    try:
-        made = parser.instantiate(config)
-    except (ValueError, TypeError) as error:
-        raise UsageError(one_line(str(error))) from error
+    made = instantiate(parser, config)
     extras = Extras(made.stems, made.midi, made.markers, made.report, made.wav)
-    keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "retime", "start", "end")
-    controls = _steering(made.reference or [], made.melody, _regeneration(made.regenerate, made.previous))
+    keys = ("tagger", "generator", "tags", "mix", "limits", "seed", "candidates", "align_to_cuts", "start", "end")
+    controls = _controls(made.reference or [], made.melody, _inpaint_request(made.inpaint, made.inpaint_source))
     arguments = {"extras": extras, "controls": controls, **{key: made[key] for key in keys}}
     out = Path(made.out) if made.out else None
-    videos, settings = tuple(map(Path, made.videos)), plain(choices)
-    settings["reference_sha256"] = [digest(path) for path in controls.reference]
-    settings["melody_sha256"] = digest(controls.melody) if controls.melody else None
-    settings["previous_sha256"] = digest(Path(made.previous)) if made.previous else None
-    return Request(videos, out, made.overwrite, made.quiet, made.debug, recipe, settings, arguments)
+    videos, settings = tuple(map(Path, made.videos)), to_plain(choices)
+    settings["reference_sha256"] = [sha256_file(path) for path in controls.reference]
+    settings["melody_sha256"] = sha256_file(controls.melody) if controls.melody else None
+    settings["inpaint_source_sha256"] = sha256_file(Path(made.inpaint_source)) if made.inpaint_source else None
+    return Arguments(videos, out, made.overwrite, made.quiet, made.debug, recipe, settings, arguments)
 
 
 def _recipe_of(argv: Sequence[str]) -> str:
@@ -179,7 +145,7 @@ def _read_lyrics(config: Namespace) -> None:
     config.tags.vocals = True
 
 
-def _lower_memory(config: Namespace) -> None:
+def _apply_low_memory(config: Namespace) -> None:
     """Sets `low_memory` of those of tagger and generator that have it."""
     able = [part for part in (config.tagger, config.generator) if "low_memory" in part.get("init_args", {})]
     if not able:
@@ -188,19 +154,19 @@ def _lower_memory(config: Namespace) -> None:
         part.init_args.low_memory = True
 
 
-def _steering(reference: Sequence[str], melody: str | None, regenerate: InpaintRequest | None) -> Controls:
+def _controls(reference: Sequence[str], melody: str | None, inpaint: InpaintRequest | None) -> Controls:
     if len(reference) > 2:
         raise UsageError(f"--reference takes one sound file, or two (the voice, and the rest), not {len(reference)}")
     named = [("reference", name) for name in reference] + [("melody", melody)] * (melody is not None)
     for what, name in named:
         if not Path(name or "").is_file():
             raise UsageError(f"{what} {name!r}: no such file")
-    return Controls(tuple(map(Path, reference)), None if melody is None else Path(melody), regenerate)
+    return Controls(tuple(map(Path, reference)), None if melody is None else Path(melody), inpaint)
 
 
-def _regeneration(seconds: str | None, previous: str | None) -> InpaintRequest | None:
+def _inpaint_request(seconds: str | None, previous: str | None) -> InpaintRequest | None:
     if seconds is None and previous is not None:
-        raise UsageError("--previous is the music to keep: say with --regenerate a:b which seconds to write anew")
+        raise UsageError("--inpaint-source is the music to keep: say with --inpaint a:b which seconds to write anew")
     if previous is not None and not Path(previous).is_file():
         raise UsageError(f"previous {previous!r}: no such file")
     if seconds is None:
@@ -211,18 +177,18 @@ def _regeneration(seconds: str | None, previous: str | None) -> InpaintRequest |
     except ValueError:
         asked = None
     if asked is None or not 0 <= asked.start < asked.end < math.inf:
-        raise UsageError(f"--regenerate {seconds!r}: give two rising seconds of the video, such as 8:12.5")
+        raise UsageError(f"--inpaint {seconds!r}: give two rising seconds of the video, such as 8:12.5")
     return asked
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code; every error is one line."""
-    _asked.clear()
+    _terminate_requested.clear()
     signal.signal(signal.SIGTERM, _terminate)
     _open_standard_streams()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it speaks of its caches
     try:
-        _refuse_a_lost_folder()
+        _check_cwd()
         code = _run(parse(argv))
         sys.stdout.flush()
         return code
@@ -260,7 +226,7 @@ def _drop_standard_streams() -> None:
     os.close(nowhere)
 
 
-def _refuse_a_lost_folder() -> None:
+def _check_cwd() -> None:
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -268,11 +234,11 @@ def _refuse_a_lost_folder() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a signal handler
-    _asked.set()
+    _terminate_requested.set()
     raise SystemExit(errors.SIGTERM)
 
 
-def _run(request: Request) -> int:
+def _run(request: Arguments) -> int:
     from v2m.core import progress
     from v2m.pipeline.batch import is_folder, videos_in
 
@@ -283,22 +249,22 @@ def _run(request: Request) -> int:
         return _run_batch(request, videos_in(request.videos), provenance)
     from v2m.pipeline.score import score_video
 
-    record = score_video(
+    result = score_video(
         first, request.out, overwrite=request.overwrite, provenance=provenance, stages=stages,
         **request.arguments,
     )  # fmt: skip
-    for warning in record["warnings"]:
+    for warning in result.metadata.warnings:
         sys.stderr.write(f"warning: {warning}\n")
-    sys.stdout.write(_line(record) + "\n")
+    sys.stdout.write(_summary(result.record) + "\n")
     return errors.OK
 
 
-def _line(record: dict[str, Any]) -> str:
+def _summary(record: Mapping[str, Any]) -> str:
     from v2m.pipeline.outputs import printable
 
     out = Path(record["output"]["file"])
     shown = min(os.path.relpath(out), str(out), key=len)
-    span = record["span"]["end"] - record["span"]["start"]
+    span = record["range"]["end"] - record["range"]["start"]
     facts = [f"{span:.1f} s of music", f"{record['mix']['loudness']:.1f} LUFS"] if record["mix"]["loudness"] else []
     met = record["alignment"]
     if met:
@@ -308,13 +274,13 @@ def _line(record: dict[str, Any]) -> str:
     return f"wrote {printable(shown)} and {printable(out.with_suffix('.json').name)}: {', '.join(facts)}"
 
 
-def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, Any]) -> int:
+def _run_batch(request: Arguments, paths: Sequence[Path], provenance: dict[str, Any]) -> int:
     from tqdm import tqdm
 
     from v2m.pipeline import batch
 
-    rows: list[batch.Row] = []
-    work = batch.score_all(
+    rows: list[batch.VideoResult] = []
+    work = batch.process_videos(
         paths, request.out, request.settings, request.overwrite, provenance=provenance, **request.arguments
     )
     try:
@@ -322,11 +288,13 @@ def _run_batch(request: Request, paths: Sequence[Path], provenance: dict[str, An
             rows.append(row)
             if request.debug:
                 sys.stderr.write(row.trace)
-            if _asked.is_set():  # what a signal raised is lost where it came while something was tidied up
+            if (
+                _terminate_requested.is_set()
+            ):  # what a signal raised is lost where it came while something was tidied up
                 raise SystemExit(errors.SIGTERM)
     finally:
         if rows:
-            rows += [batch.Row(path, "not done") for path in paths[len(rows) :]]
+            rows += [batch.VideoResult(path, "not done") for path in paths[len(rows) :]]
             sys.stdout.write(batch.table(rows) + "\n")
     codes = {row.code for row in rows}
     if errors.DISK in codes:

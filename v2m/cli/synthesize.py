@@ -7,13 +7,14 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from v2m.cli import runner
+from v2m.cli.runner import run_command
+from v2m.core.arguments import OneLineParser
 from v2m.data.synthetic.clips import make_clips
 
 
 def parse(argv: Sequence[str]) -> Namespace:
     """Parse the options; raise UsageError for a command that cannot be run."""
-    parser = runner.Parser(prog="v2m synthesize", description="Makes videos with music that follows them.")
+    parser = OneLineParser(prog="v2m synthesize", description="Makes videos with music that follows them.")
     parser.add_argument("out", type=str, help="a new folder, or one that was begun")
     parser.add_argument("--count", type=int, default=100, help="how many clips")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each is")
@@ -32,4 +33,4 @@ def synthesize(argv: Sequence[str]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return runner.run(synthesize, argv, name="v2m synthesize", place="OUT")
+    return run_command(synthesize, argv, name="v2m synthesize", output_option="OUT")

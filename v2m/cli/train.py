@@ -14,8 +14,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from v2m.checkpoints import lightning_ckpt
-from v2m.cli import runner
 from v2m.core import errors
+from v2m.core.arguments import to_plain
 from v2m.data.module import ShardData
 from v2m.pretrained import safe_load
 from v2m.training.audio_samples import LogAudioSamples
@@ -62,7 +62,7 @@ class TrainCLI(LightningCLI):
         """Lightning would read all of the checkpoint here for settings of the model, and there are none in it.
 
         Raises:
-            MissingError: It is broken, or none of training; its weights are only mapped into memory.
+            DependencyError: It is broken, or none of training; its weights are only mapped into memory.
         """
         path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
         if path is not None and Path(path).is_file():
@@ -85,7 +85,7 @@ class TrainCLI(LightningCLI):
         given: Any = self.config_init["predict"]
         given["return_predictions"], given["weights_only"] = False, True
         chosen = self.config.predict.model.tagger
-        self.model.chosen = self.model.chosen if chosen is None else runner.plain(chosen)
+        self.model.chosen = self.model.chosen if chosen is None else to_plain(chosen)
 
     def after_predict(self) -> None:
         self.code = print_results(self)

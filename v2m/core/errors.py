@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 OK, BUG, USAGE, INPUT_REFUSED, ENVIRONMENT, MEMORY, DISK, BATCH = range(8)
 SIGINT, SIGPIPE, SIGTERM = 130, 141, 143  # as shells count: 128 + the signal's number
@@ -12,6 +13,25 @@ OOM_PHRASES = ("can't allocate memory", "cannot allocate memory", "out of memory
 
 class UsageError(ValueError):
     """The command asks for something that cannot be: a wrong option, an output that exists."""
+
+
+class OutputError(UsageError):
+    """An output cannot be written where it was asked for; `replaceable` where overwriting it would help."""
+
+    def __init__(self, message: str, *, replaceable: bool = False) -> None:
+        super().__init__(message)
+        self.replaceable = replaceable
+
+
+class UnsupportedRequestError(UsageError):
+    """A generator lacks a capability. requested, available: names of extras and of fields of `Controls`."""
+
+    def __init__(self, generator: str, requested: Sequence[str], available: Sequence[str]) -> None:
+        super().__init__(
+            f"the generator {generator} cannot do {', '.join(requested)}; "
+            f"it can do {', '.join(available) or 'none of these'}"
+        )
+        self.generator, self.requested, self.available = generator, tuple(requested), tuple(available)
 
 
 class InvalidInputError(ValueError):
@@ -40,12 +60,29 @@ class DiskFullError(OSError):
         return str(self.strerror)
 
 
-def format_error(error: BaseException) -> str:
-    """One line for people: what was wrong and, where that can be said, what helps."""
+def format_error(  # noqa: PLR0911 - one return for each kind
+    error: BaseException, output_option: str = "--out", overwrite_option: str = "--overwrite"
+) -> str:
+    """One line: what was wrong and, where known, the cure in the words of the command at hand.
+
+    Args:
+        error: What ended the work.
+        output_option: The command's option for its output.
+        overwrite_option: The command's option that replaces files.
+    """
     text, code = " ".join(str(error).split()) or type(error).__name__, exit_code(error)
     if code == DISK and isinstance(error, OSError) and not isinstance(error, DiskFullError):
         cure = "free some room" if error.errno in DISK_FULL_ERRNOS else "change the permissions"
-        return f"{_file_prefix(error)}the output cannot be written ({error.strerror}): {cure}, or give another --out"
+        problem = f"{_file_prefix(error)}the output cannot be written ({error.strerror})"
+        return f"{problem}: {cure}, or give another {output_option}"
+    if isinstance(error, OutputError):
+        cure = f"{overwrite_option} or another" if error.replaceable else "another"
+        return f"{text}: give {cure} {output_option}"
+    if isinstance(error, UnsupportedRequestError):
+        requested, available = (
+            ", ".join(f"--{name}" for name in names) for names in (error.requested, error.available)
+        )
+        return f"the generator {error.generator} cannot do {requested}; it can do {available or 'none of these'}"
     if code == USAGE and isinstance(error, OSError) and error.filename:
         return f"{_file_prefix(error)}{error.strerror}; check the name"
     if code == MEMORY:

@@ -55,7 +55,7 @@ def quantization_config(bits: Literal[4, 8] | None, device: torch.device | None 
     """transformers' setting for weights of so many bits (bitsandbytes), or None; what computes has the device's dtype.
 
     Raises:
-        MissingError: bitsandbytes or accelerate is not installed.
+        DependencyError: bitsandbytes or accelerate is not installed.
         UsageError: `device` has no kernels for it.
     """
     if bits is None:

@@ -13,7 +13,8 @@ class Tagger(Protocol):
     """Looks at a video and says what music would fit. Frozen: the same video gives the same tags.
 
     It may also have `prepare()`, which makes sure before any work that its weights are on this machine; `release()`,
-    which frees its model before the music is written; `weights`, a sequence of `v2m.core.types.Weights` for the sidecar;
+    which frees its model before the music is written; `weights`, a sequence of `v2m.core.types.WeightsInfo` for the
+    sidecar;
     `measured(video)`, plain values for the sidecar; and `device`, where it works: for "auto" each rank of many sets its
     own. `keeps_hints`, if True, says that it has put its own words behind those that `hints` gives; of others, what
     `hints` sets takes the place of what they found.

@@ -274,7 +274,7 @@ class Controls:
 
     reference: sound files whose style to follow: one, or two for the voice alone and the rest alone.
     melody: a sound file whose tune to follow.
-    regenerate: what of earlier music to write anew.
+    inpaint: what of earlier music to write anew.
     """
 
     reference: tuple[Path, ...] = ()

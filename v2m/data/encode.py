@@ -56,7 +56,8 @@ class SampleEncoder:
 
     @classmethod
     def load(cls, settings: PrepareConfig, tagger: Tagger, device: torch.device) -> SampleEncoder:
-        """Raises MissingError where weights are missing, broken, or of another kind; UsageError where a codec that is
+        """Raises DependencyError where weights are missing, broken, or of another kind; UsageError where a codec that
+        is
         stereo by itself is to be made so."""
         folders = {kind: fetch_component(name, kind).folder for kind, name in component_names(settings).items()}
         vision = FrozenVisionEncoder.load(
@@ -177,7 +178,7 @@ def component_names(settings: PrepareConfig) -> dict[str, str]:
 
 
 def fetch_component(name: str, kind: str) -> weights.WeightsInfo:
-    """Where the model is, downloaded if it must be. Raises MissingError."""
+    """Where the model is, downloaded if it must be. Raises DependencyError."""
     if kind == "separator":
         from v2m.pretrained import demucs
 

@@ -199,7 +199,7 @@ class ShardData(lightning.LightningDataModule):
         return self._open(self._folders["fit"]).manifest
 
     def setup(self, stage: str) -> None:
-        """Raises MissingError where shards are missing, damaged, or differ in what their numbers mean."""
+        """Raises DependencyError where shards are missing, damaged, or differ in what their numbers mean."""
         if stage == "predict":
             return
         own = self.manifest

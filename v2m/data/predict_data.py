@@ -43,7 +43,7 @@ class VideoJobs:
 
         Raises:
             UsageError: None are given, one does not exist, or `out` is a file.
-            RefusedError: There is no video.
+            InvalidInputError: There is no video.
         """
         if not videos:
             raise UsageError("name the videos: give --data.videos, a folder, a file or a list of them")

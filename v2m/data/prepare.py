@@ -73,8 +73,8 @@ def prepare(sources: Sequence[VideoSource], work: PrepareJob) -> tuple[Manifest,
 
     Raises:
         UsageError: The folder holds something else, or was made with other settings.
-        RefusedError: Nothing is kept.
-        MissingError: Weights are missing or broken.
+        InvalidInputError: Nothing is kept.
+        DependencyError: Weights are missing or broken.
     """
     progress_log.check_output_dir(work.out)  # before gigabytes are fetched
     identity = _dataset_settings(work)

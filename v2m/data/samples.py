@@ -30,7 +30,7 @@ def decode(raw: Mapping[str, bytes], manifest: Manifest) -> Sample:
 
     Raises:
         BadSampleError: This sample is broken: not JSON, no array, as long as it does not say, not a number.
-        MissingError: It is whole, but of another schema than the manifest: other types, widths or codebooks.
+        DependencyError: It is whole, but of another schema than the manifest: other types, widths or codebooks.
     """
     meta = _parse_meta(raw[META])
     found = {name: _parse_array(name, raw[name], meta.key) for name in DTYPES}

@@ -134,7 +134,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Raises MissingError where the folder has none, or one of another version; says which."""
+        """Raises DependencyError where the folder has none, or one of another version; says which."""
         path = folder / MANIFEST
         cure = "make it with v2m prepare"
         try:

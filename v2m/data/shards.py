@@ -38,7 +38,7 @@ class ShardReader:
         hashes: Whether each shard is read through and compared with its SHA-256 first.
 
     Raises:
-        MissingError: There is no dataset, or it is damaged; all that is wrong is told.
+        DependencyError: There is no dataset, or it is damaged; all that is wrong is told.
     """
 
     def __init__(self, folder: Path, *, damaged: OnCorrupt = "refuse", hashes: bool = False) -> None:
@@ -61,7 +61,7 @@ class ShardReader:
 
         Raises:
             BadSampleError: It cannot be read, or lacks a member.
-            MissingError: Its shard does not hold what the manifest says.
+            DependencyError: Its shard does not hold what the manifest says.
         """
         assert 0 <= number < len(self), f"there is no sample {number}"
         which = bisect_right(self._ends, number)

@@ -44,7 +44,7 @@ def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
 
     Raises:
         UsageError: An input does not exist, or a line of a list cannot be read; tells which.
-        RefusedError: There is no video.
+        InvalidInputError: There is no video.
     """
     found: dict[Path, tuple[str, Path | None]] = {}
     for given in inputs:
@@ -77,7 +77,7 @@ def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
 
 
 def read_tags(path: Path) -> dict[str, Any]:
-    """Fields of `v2m.core.types.Tags` that a file holds. Raises RefusedError where it holds none, or others."""
+    """Fields of `v2m.core.types.Tags` that a file holds. Raises InvalidInputError where it holds none, or others."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         Tags(**held)

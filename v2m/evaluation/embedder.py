@@ -28,7 +28,8 @@ class AudioEmbedding:
 class Embedder(Protocol):
     """`name` is what stands in tables: the weights'.
 
-    It may also have `embed_text(texts) -> (T, D)` and `embed_video(video) -> (W, D)`, whose embeddings are to be near those of
+    It may also have `embed_text(texts) -> (T, D)` and `embed_video(video) -> (W, D)`, whose embeddings are to be near
+    those of
     sound that fits; `prepare()`, which makes sure before any work that the weights are on this machine; and
     `release()`, which frees them. Made from a class path, it is given the source that stands behind a "=", if any.
     """

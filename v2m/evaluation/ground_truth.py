@@ -22,7 +22,7 @@ def evaluate_file(path: Path) -> Row:
     The tags are those of the sidecar beside it, if there is one.
 
     Raises:
-        RefusedError: It is no video, or has no sound.
+        InvalidInputError: It is no video, or has no sound.
     """
     from v2m.media import video
 
@@ -36,7 +36,7 @@ def evaluate_file(path: Path) -> Row:
 
 
 def video_audio(clip: Video) -> Audio:
-    """The first sound of a video. Raises RefusedError where it has none."""
+    """The first sound of a video. Raises InvalidInputError where it has none."""
     from v2m.media import audio
     from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS
 
@@ -49,7 +49,7 @@ def video_audio(clip: Video) -> Audio:
 
 
 def ground_truth_audio(path: Path, max_duration: float) -> Audio:
-    """The first `seconds` of the music in a sound file, or in a video. Raises UsageError or RefusedError."""
+    """The first `seconds` of the music in a sound file, or in a video. Raises UsageError or InvalidInputError."""
     from v2m.media import audio, video
 
     if path.suffix.lower() not in video.VIDEO_SUFFIXES:

@@ -7,6 +7,7 @@ import torch
 from v2m.checkpoints import V2M
 from v2m.core.errors import UsageError
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
+from v2m.generators.base import GeneratorBase
 from v2m.generators.musicgen.engine import MusicGenEngine
 from v2m.generators.musicgen.options import Precision, check_window, check_window_length
 from v2m.generators.vidmuse.engine import VideoMusicEngine
@@ -15,7 +16,7 @@ from v2m.generators.vidmuse.visual_frontend import VisualFrontend
 STRIDE_RATIO = 0.6  # of the window, which is MusicGen's
 
 
-class InMemoryGenerator:
+class InMemoryGenerator(GeneratorBase):
     """Generates from tags, video, or both, as the model is conditioned; the model stays intact.
 
     Args:
@@ -32,7 +33,7 @@ class InMemoryGenerator:
         DependencyError: A frozen component of the model is missing, broken, or another model's.
     """
 
-    steers = frozenset()
+    capabilities = frozenset()
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class InMemoryGenerator:
         self._video_engine = None if frontend is None else VideoMusicEngine(model, self._engine, frontend, device)
 
     @property
-    def weights(self) -> tuple[WeightsInfo, ...]:
+    def weights(self) -> tuple[WeightsInfo, ...]:  # type: ignore[override]  # of the engine, which loads lazily
         return self._engine.weights
 
     def generate(

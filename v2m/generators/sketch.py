@@ -14,6 +14,7 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.core.progress import ignore_progress
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Section, Soundtrack, Tags, Video
+from v2m.generators.base import GeneratorBase
 from v2m.generators.inpaint import InpaintSource, level_gain
 from v2m.sketch.compose.arrange import Piece, compose
 from v2m.sketch.compose.inpaint import TakeHistory, TakeRecord, recompose_range
@@ -26,7 +27,7 @@ from v2m.sketch.styles import STYLES, choose_style
 COMPOSE_SHARE = 0.1  # of the progress, when composing is done and rendering begins
 
 
-class Sketch:
+class Sketch(GeneratorBase):
     """Composer without weights: beats planned on the cuts, notes in a style, SoundFont synthesis and reverb.
 
     Args:
@@ -53,7 +54,7 @@ class Sketch:
         self.sample_rate = sample_rate
         self.reverb = reverb
 
-    steers = frozenset({"stems", "midi", "inpaint"})
+    capabilities = frozenset({"stems", "midi", "inpaint"})
 
     def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
         """Check an inpainting request.

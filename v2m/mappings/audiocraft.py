@@ -76,7 +76,7 @@ def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`best_state` → the state of `v2m.models.music_model.MusicModel`.
 
     Raises:
-        MissingError: A name is not one of the model's; the first of them are told.
+        DependencyError: A name is not one of the model's; the first of them are told.
     """
     return split_projections(rename_keys(state, KEY_MAP, MODEL_NAME), _CROSS_FUSED, _CROSS_SHARES)
 
@@ -97,7 +97,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     """`xp.cfg`, parsed, as `MusicConfig.plain`.
 
     Raises:
-        MissingError: It describes another family, a shape that v2m does not have, or other sizes than the weights'.
+        DependencyError: It describes another family, a shape that v2m does not have, or other sizes than the weights'.
     """
     kind = cfg.get("lm_model")
     if kind != "transformer_lm":

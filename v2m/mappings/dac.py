@@ -43,7 +43,7 @@ def fuse_weight_norm(state: Mapping[str, Tensor], what: str) -> dict[str, Tensor
     """`state` without weight norm in its old form.
 
     Raises:
-        MissingError: One half of it is missing; `what` and the half are told.
+        DependencyError: One half of it is missing; `what` and the half are told.
     """
     out = {}
     for key, value in state.items():

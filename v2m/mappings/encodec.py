@@ -52,7 +52,7 @@ def resolve_references(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` with each reference to another of them, "${section.name}", replaced by what it stands for.
 
     Raises:
-        MissingError: A reference leads nowhere, or round in a circle.
+        DependencyError: A reference leads nowhere, or round in a circle.
     """
 
     def value(given: Any, depth: int = 0) -> Any:
@@ -81,7 +81,7 @@ def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tens
         state: The weights that go with it, `best_state`, for their codebooks to be compared.
 
     Raises:
-        MissingError: They are another model's, one is missing, or is one that transformers' model cannot have; named.
+        DependencyError: They are another model's, one is missing, or is one that transformers' model cannot have; named.
     """
     kind = settings.get("compression_model")
     if kind != "encodec":
@@ -120,7 +120,7 @@ def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
     """transformers' config.json, whole → what audiocraft's loader reads of `xp.cfg`.
 
     Raises:
-        MissingError: audiocraft has no such model, as the one that works second by second.
+        DependencyError: audiocraft has no such model, as the one that works second by second.
     """
     if config.get("model_type") != "encodec":
         raise DependencyError(f"not an EnCodec of transformers: its model_type is {config.get('model_type')!r}")
@@ -153,7 +153,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`best_state` → the state dict of `EncodecModel`.
 
     Raises:
-        MissingError: A key is none of this codec's; it is named.
+        DependencyError: A key is none of this codec's; it is named.
     """
     return _rename_keys(state, _to_transformers_key)
 
@@ -162,7 +162,7 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of `EncodecModel`, with either name of weight norm → `best_state`.
 
     Raises:
-        MissingError: A key is none of this codec's; it is named.
+        DependencyError: A key is none of this codec's; it is named.
     """
     numbers = [int(key.split(".")[2]) for key in state if re.match(r"decoder\.layers\.\d+\.", key)]
     last = max(numbers, default=0)

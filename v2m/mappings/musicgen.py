@@ -94,7 +94,7 @@ def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The composite's own weights (see `split`), or a decoder's → the state of `v2m.models.music_model.MusicModel`.
 
     Raises:
-        MissingError: A name is not one of the model's; the first of them are told.
+        DependencyError: A name is not one of the model's; the first of them are told.
     """
     state = rename_keys({name.removeprefix("decoder."): value for name, value in state.items()}, KEY_MAP, MODEL_NAME)
     return merge_projections(merge_projections(state, _SELF_SPLIT, _SELF_FUSED), _CROSS_SPLIT, _CROSS_FUSED)
@@ -111,7 +111,7 @@ def from_v2m(state: Mapping[str, Tensor], *, composite: bool = True) -> dict[str
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Raises MissingError where config.json is of another family, or lacks a section."""
+    """Raises DependencyError where config.json is of another family, or lacks a section."""
     kind = config.get("model_type")
     if kind not in MODEL_TYPES | DECODER_TYPES:
         raise DependencyError(
@@ -131,7 +131,7 @@ def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[
         own: The weights, without the encoders'.
 
     Raises:
-        MissingError: Another family, a shape that v2m does not have, or other sizes than the weights'.
+        DependencyError: Another family, a shape that v2m does not have, or other sizes than the weights'.
     """
     check_config(config)
     kind = config["model_type"]

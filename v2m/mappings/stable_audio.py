@@ -85,7 +85,7 @@ def parse_config(config: Mapping[str, Any]) -> StableAudioConfig:
     """What a model's JSON says.
 
     Raises:
-        MissingError: It is no such model's, or one with parts that are not known here; says all of them.
+        DependencyError: It is no such model's, or one with parts that are not known here; says all of them.
     """
     try:
         found = _parse(config)
@@ -117,7 +117,7 @@ def autoencoder_state(state: Mapping[str, Tensor], config: AutoencoderConfig) ->
     """The part of an unwrapped checkpoint that is `v2m.pretrained.codecs.oobleck.Autoencoder`'s.
 
     Raises:
-        MissingError: It holds what that has not, or half of a weight norm.
+        DependencyError: It holds what that has not, or half of a weight norm.
     """
     names = dac.encoder_key_map("encoder.encoder.block", "encoder", len(config.encoder_strides))
     names |= dac.decoder_key_map("decoder.decoder.model", "decoder", len(config.decoder_strides))

@@ -22,7 +22,7 @@ def rename_keys(state: Mapping[str, Tensor], table: Mapping[str, str | None], wh
     """`state` under the names that `table` gives.
 
     Raises:
-        MissingError: Names are not in the table; `what` does not have them. The first three are told.
+        DependencyError: Names are not in the table; `what` does not have them. The first three are told.
     """
     out: dict[str, Tensor] = {}
     unknown = []
@@ -58,7 +58,7 @@ def merge_projections(state: Mapping[str, Tensor], parts: Sequence[str], whole: 
         whole: End of the name of what they become.
 
     Raises:
-        MissingError: A module has some of them but not all; the missing one is told.
+        DependencyError: A module has some of them but not all; the missing one is told.
     """
     out: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -79,7 +79,7 @@ def split_projections(state: Mapping[str, Tensor], whole: str, parts: Mapping[st
     """The inverse of `joined`; `parts` says how many shares of the rows each has.
 
     Raises:
-        MissingError: The rows cannot be shared out so.
+        DependencyError: The rows cannot be shared out so.
     """
     out: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -103,7 +103,7 @@ def count_indices(state: Iterable[str], template: str) -> int:
 
 
 def check_sizes_match(settings: Mapping[str, object], sizes: Mapping[str, object]) -> None:
-    """Raises MissingError where the settings say something else than the shapes of the weights."""
+    """Raises DependencyError where the settings say something else than the shapes of the weights."""
     differing = [
         f"{name} is {settings[name]} but {sizes[name]} by the weights"
         for name in sizes

@@ -73,7 +73,7 @@ def to_native(state: Mapping[str, Value]) -> dict[str, Value]:
     """The authors' names → transformers'; values are passed on as they are.
 
     Raises:
-        MissingError: A name is not one of the model's; all such names are told, the first three by name.
+        DependencyError: A name is not one of the model's; all such names are told, the first three by name.
     """
     return _rename_keys(state, KEY_MAP, ORIGINAL)
 
@@ -102,7 +102,8 @@ def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
     """The authors' config.json as transformers' `video_llama_3` one.
 
     Raises:
-        MissingError: It is not theirs, lacks its sizes, keeps the vision encoder elsewhere, or has another projector.
+        DependencyError: It is not theirs, lacks its sizes, keeps the vision encoder elsewhere, or has another
+        projector.
     """
     _check_config(original, ORIGINAL, "vision_encoder_config")
     if original.get("vision_encoder"):
@@ -128,7 +129,7 @@ def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_to_original(native: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers' config.json as the authors' one; raises MissingError as `config_to_native`."""
+    """transformers' config.json as the authors' one; raises DependencyError as `config_to_native`."""
     _check_config(native, NATIVE, "vision_config")
     text = native["text_config"]
     rope = dict(text.get("rope_parameters") or {})

@@ -86,10 +86,11 @@ def is_vidmuse(state: Iterable[str]) -> bool:
 
 
 def to_v2m(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """`best_state` → the state of `v2m.models.music_model.MusicModel`, and of transformers' `CLIPVisionModelWithProjection`.
+    """`best_state` → the state of `v2m.models.music_model.MusicModel`, and of transformers'
+    `CLIPVisionModelWithProjection`.
 
     Raises:
-        MissingError: A name is not one of the model's; the first of them are told.
+        DependencyError: A name is not one of the model's; the first of them are told.
     """
     clip = {name: value for name, value in state.items() if name.startswith(CLIP_PREFIX)}
     seen = {name: value for name, value in state.items() if normalize_index(name) in KEY_MAP}
@@ -114,7 +115,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     """`xp.cfg`, parsed, as `MusicConfig.plain`; the conditioner's sizes are those of the weights.
 
     Raises:
-        MissingError: A shape that v2m does not have, sizes that differ from the weights', or parts are missing.
+        DependencyError: A shape that v2m does not have, sizes that differ from the weights', or parts are missing.
     """
     encoder = (cfg.get("video") or {}).get("visual_encoder", "clip")
     if encoder != "clip":
@@ -176,7 +177,7 @@ def clip_config(clip: Mapping[str, Tensor]) -> dict[str, Any]:
     """config.json of transformers' `CLIPVisionModelWithProjection`, from the weights that `to_v2m` gives.
 
     Raises:
-        MissingError: They are not CLIP's.
+        DependencyError: They are not CLIP's.
     """
     embeddings = "vision_model.embeddings"
     try:

@@ -33,7 +33,7 @@ def config_to_transformers(
         state: The published weights; the widths of the two acoustic halves are read off their shapes.
 
     Raises:
-        MissingError: The settings or the weights are not those of this codec.
+        DependencyError: The settings or the weights are not those of this codec.
     """
     ratios, entries = tuple(generator.get("ratios", STRIDES)), generator.get("bins", CODEBOOK_SIZE)
     if ratios != STRIDES or entries != CODEBOOK_SIZE:
@@ -63,7 +63,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The published `codec_model` → the state dict of `XcodecModel`.
 
     Raises:
-        MissingError: A key is none of this codec's, or one half of a weight norm is missing; it is named.
+        DependencyError: A key is none of this codec's, or one half of a weight norm is missing; it is named.
     """
     modules, out, unknown = _module_map(state), {}, []
     for key, value in state.items():
@@ -93,7 +93,7 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of `XcodecModel` → the published layout; each weight norm is taken anew from the plain weight.
 
     Raises:
-        MissingError: A key is none of this codec's; it is named.
+        DependencyError: A key is none of this codec's; it is named.
     """
     modules, out, unknown = {new: old for old, new in _module_map(state).items()}, {}, []
     normed = {new: old for old, new in _WEIGHT_NORM_KEYS.items()}

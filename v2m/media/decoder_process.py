@@ -36,7 +36,8 @@ class DecoderProcess:
     def request(self, message: dict[str, Any], timeout: float) -> Iterator[tuple[dict[str, Any], bytearray]]:
         """The replies to `request` as they come; `seconds` limits the time spent waiting for them, all together.
 
-        Raises RefusedError when the child refuses the file, DecoderProcessError when it fails at it. Leaving early ends the
+        Raises InvalidInputError when the child refuses the file, DecoderProcessError when it fails at it. Leaving
+        early ends the
         process.
         """
         process = self._process or self._start()

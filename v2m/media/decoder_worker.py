@@ -1,4 +1,5 @@
-"""The child process that demuxes and decodes: `python -m v2m.media.decoder_worker`, started and stopped by `v2m.media.decoder_process`.
+"""The child process that demuxes and decodes: `python -m v2m.media.decoder_worker`, started and stopped by
+`v2m.media.decoder_process`.
 
 Requests come one a line as JSON on stdin. Each is answered on stdout by one or more replies, a line of JSON that may
 announce `bytes` of payload after it; the last reply to a request holds `done`, or what went wrong.

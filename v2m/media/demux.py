@@ -41,7 +41,7 @@ ELEMENTARY_FORMATS = (
 def open_media(path: str, max_pixels: int) -> InputContainer:
     """The file at the absolute `path`, and no other: neither protocols nor playlists are followed.
 
-    Raises RefusedError `not_media` where FFmpeg makes nothing of it.
+    Raises InvalidInputError `not_media` where FFmpeg makes nothing of it.
     """
     formats = ",".join(
         (*VIDEO_FORMATS, *AUDIO_FORMATS, *(f"{name}_pipe" for name in IMAGE_FORMATS), *ELEMENTARY_FORMATS)
@@ -54,7 +54,7 @@ def open_media(path: str, max_pixels: int) -> InputContainer:
 
 
 def select_video_stream(container: InputContainer) -> VideoStream:
-    """The first video stream that is not cover art. Raises RefusedError where there is none that can be played."""
+    """The first video stream that is not cover art. Raises InvalidInputError where there is none that can be played."""
     name = container.format.name
     if name.endswith("_pipe"):
         raise InvalidInputError("image", f"is a still image ({name.removesuffix('_pipe')}); give a video")

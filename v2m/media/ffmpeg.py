@@ -60,7 +60,7 @@ def find_executable() -> str:
     """ffmpeg: `V2M_FFMPEG`, else the one in the imageio-ffmpeg wheel, else the one on PATH.
 
     Raises:
-        MissingError: None of them is there.
+        DependencyError: None of them is there.
     """
     named = os.environ.get("V2M_FFMPEG")
     if named:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 BLOCK_SAMPLES = 1 << 16
 VIDEO_ONLY_FORMATS = {"gif", "apng"}  # hold no sound: their pictures are encoded anew
 # 4:2:0 needs even sides
-H264_ARGUMENTS = (*("-c:v", "libx264", "-crf", "16", "-preset", "fast", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough"),
+H264_ARGUMENTS = (*("-c:v", "libx264", "-crf", "16", "-preset", "fast", "-pix_fmt", "yuv420p", "-fps_mode",
+"passthrough"),
         *("-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"))  # fmt: skip
 
 

@@ -51,7 +51,7 @@ class PacketScan:
 
 
 def probe(path: str, limits: dict[str, float]) -> dict[str, Any]:
-    """The facts of a `Video` as plain values, its timestamps an array. Raises RefusedError."""
+    """The facts of a `Video` as plain values, its timestamps an array. Raises InvalidInputError."""
     with open_media(path, int(limits["pixels"])) as container:
         stream = select_video_stream(container)
         width, height = _declared_size(container, stream, path)
@@ -223,7 +223,7 @@ def _is_utf8(path: str) -> bool:
 
 
 def _decode_first_frame(path: str, stream: int, limits: dict[str, float]) -> VideoFrame:
-    """Raises RefusedError `undecodable` unless the first frames come at a rate that promises the rest."""
+    """Raises InvalidInputError `undecodable` unless the first frames come at a rate that promises the rest."""
     tally, first = DecodeStats(), None
     with open_media(path, int(limits["pixels"])) as container:
         video = container.streams[stream]

@@ -101,7 +101,7 @@ def read_frames(
     """Frames with their times in chunks of (F,) and (F, H, W, 3): those on screen at the rising `times`, or all.
 
     `size` is W, H. Seconds count from `start` on the stream's clock; where that cannot be trusted, `order` gives the
-    time of each frame in turn. Raises RefusedError `undecodable` at the end where hardly anything decoded.
+    time of each frame in turn. Raises InvalidInputError `undecodable` at the end where hardly anything decoded.
     """
     paint = _FrameConverter(size, Orientation(*orientation))
     most = max(1, CHUNK_BYTES // (3 * size[0] * size[1]))

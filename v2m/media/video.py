@@ -62,7 +62,7 @@ def open(path: str | Path, limits: Limits = DEFAULT_LIMITS, decoder: Decoder = "
     """Probes a video file, decodes its first frames and leaves the rest for later.
 
     `decoder` says who seeks the frames that `Video.frames` asks for: decord only where it was found exact ("auto"),
-    also elsewhere ("decord"), or not at all ("pyav"). Raises RefusedError with one of the reasons missing,
+    also elsewhere ("decord"), or not at all ("pyav"). Raises InvalidInputError with one of the reasons missing,
     permission, not_regular, empty, playlist, not_media, image, container, no_video, codec, too_large, too_long,
     too_many_frames, undecodable.
     """
@@ -121,7 +121,7 @@ class FileFrameSource(FrameSource):
     def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
         """The frames shown at `times` in any order, (F, H, W, 3); a time before 0 or past the end gets the nearest.
 
-        Raises RefusedError `undecodable`.
+        Raises InvalidInputError `undecodable`.
         """
         size = self._output_size(width)
         frames = np.empty((len(times), size[1], size[0], 3), np.uint8)
@@ -143,7 +143,7 @@ class FileFrameSource(FrameSource):
         """All frames with their times in chunks of (F,) and (F, H, W, 3), read once from the start.
 
         Where the video has more than `fps` frames a second (by over a hundredth: clocks are rounded), the frames shown
-        at k / fps instead. Raises RefusedError `undecodable`, at the end if hardly anything could be decoded.
+        at k / fps instead. Raises InvalidInputError `undecodable`, at the end if hardly anything could be decoded.
         """
         times = None if 1.01 * fps >= self.fps else every(fps, self.duration).tolist()
         return self._read_sequence(self._output_size(width), times)

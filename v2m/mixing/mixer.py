@@ -72,7 +72,7 @@ def validate_output(video: Video, out: Path, overwrite: bool) -> None:
 
     Raises:
         UsageError, OSError: See `check_output`. UsageError also where the container does not hold these pictures.
-        MissingError: There is no ffmpeg.
+        DependencyError: There is no ffmpeg.
     """
     check_output(video.path, out, overwrite)
     container = container_for(out)
@@ -113,7 +113,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     Raises:
         UsageError: See `check`; the container does not hold these streams; the span lies outside the video.
         ValueError: The music is empty, has more than two channels, or holds NaN or infinity.
-        MissingError: There is no ffmpeg.
+        DependencyError: There is no ffmpeg.
         OSError: The disk is full or cannot be written to.
         RuntimeError: ffmpeg failed, or the file it wrote is not what was asked for. Nothing is left behind then.
     """

@@ -19,7 +19,7 @@ from v2m.pipeline.outputs import printable
 from v2m.pipeline.score import score_video
 
 
-class Row(NamedTuple):
+class VideoResult(NamedTuple):
     """How one video ended. `status`: done, unchanged, failed or not done."""
 
     path: Path
@@ -34,7 +34,7 @@ def videos_in(paths: Iterable[Path]) -> list[Path]:
     """The files named and, for each folder, the videos directly in it by name, v2m's own outputs left out.
 
     Raises:
-        RefusedError: A folder holds no video, or may not be read.
+        InvalidInputError: A folder holds no video, or may not be read.
     """
     found: list[Path] = []
     for path in paths:
@@ -58,9 +58,9 @@ def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not own and not path.is_dir()
 
 
-def score_all(
+def process_videos(
     paths: Sequence[Path], out: Path | None, settings: Mapping[str, Any], overwrite: bool, **arguments: Any
-) -> Iterator[Row]:
+) -> Iterator[VideoResult]:
     """Scores each of `paths` and yields its row when it has ended; a full disk ends the whole.
 
     out: a folder for all outputs (made if missing), or None for beside each video. settings: what the outputs depend
@@ -73,64 +73,66 @@ def score_all(
     first: dict[Path, Path] = {}
     for path in paths:
         folder = out or path.parent
-        twin = first.setdefault(_sidecar(path, folder), path)
-        row = score_one(path, folder, settings, overwrite, None if twin == path else twin.name, **arguments)
+        duplicate_of = first.setdefault(_sidecar(path, folder), path)
+        row = process_video(
+            path, folder, settings, overwrite, None if duplicate_of == path else duplicate_of.name, **arguments
+        )
         yield row
         if row.code == errors.DISK:
             return
 
 
-def score_one(
-    path: Path, folder: Path, settings: Mapping[str, Any], overwrite: bool, twin: str | None, **arguments: Any
-) -> Row:
-    """Scores `path` into `folder`; arguments as of `score_all`.
+def process_video(
+    path: Path, folder: Path, settings: Mapping[str, Any], overwrite: bool, duplicate_of: str | None, **arguments: Any
+) -> VideoResult:
+    """Scores `path` into `folder`; arguments as of `process_videos`.
 
-    twin: a video before it whose output has the same name.
+    duplicate_of: a video before it whose output has the same name.
     """
     begun = time.perf_counter()
     status, detail, code, trace = "done", "", errors.OK, ""
     try:
-        if twin is not None:
-            raise UsageError(f"its output would have the name of {twin!r}'s: rename one of the two")
-        state = _state(path, _sidecar(path, folder), sidecar.settings_digest(settings))
+        if duplicate_of is not None:
+            raise UsageError(f"its output would have the name of {duplicate_of!r}'s: rename one of the two")
+        state = _output_status(path, _sidecar(path, folder), sidecar.settings_digest(settings))
         if state == "unchanged" and not overwrite:
             status = state
         else:
-            record = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
-            warned = (f"warning: {warning}" for warning in record["warnings"])
-            detail = "; ".join([printable(Path(record["output"]["file"]).name), *warned])
+            result = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
+            warned = (f"warning: {warning}" for warning in result.metadata.warnings)
+            detail = "; ".join([printable(result.path.name), *warned])
     except Exception as error:  # one bad video never stops the others
         status, detail, code = "failed", errors.format_error(error), errors.exit_code(error)
         trace = "".join(traceback.format_exception(error))  # the error itself would keep the decoder alive
-    return Row(path, status, detail, code, time.perf_counter() - begun, trace)
+    return VideoResult(path, status, detail, code, time.perf_counter() - begun, trace)
 
 
 def _sidecar(path: Path, folder: Path) -> Path:
     return folder / f"{path.stem}.v2m.json"
 
 
-def _state(path: Path, sidecar_path: Path, settings_sha256: str) -> str:
+def _output_status(path: Path, sidecar_path: Path, settings_sha256: str) -> str:
     """ "new"; "unchanged"; or "stale": v2m's own untouched output, of another input or other settings."""
     try:
         record = json.loads(sidecar_path.read_text())
         made = Path(record["output"]["file"])
         made = sidecar_path.parent / made.name
-        if made.stat().st_size != record["output"]["bytes"] or sidecar.digest(made) != record["output"]["sha256"]:
+        if made.stat().st_size != record["output"]["bytes"] or sidecar.sha256_file(made) != record["output"]["sha256"]:
             return "new"
-        same_input = _same_input(path, record["input"])
+        same_input = _is_same_input(path, record["input"])
     except (OSError, ValueError, KeyError, TypeError):
         return "new"
     return "unchanged" if same_input and record["settings_sha256"] == settings_sha256 else "stale"
 
 
-def _same_input(path: Path, recorded: Mapping[str, Any]) -> bool:
+def _is_same_input(path: Path, recorded: Mapping[str, Any]) -> bool:
     stat = path.stat()
     if (stat.st_size, stat.st_mtime_ns) == (recorded["bytes"], recorded["modified_ns"]):
         return True
-    return stat.st_size == recorded["bytes"] and sidecar.digest(path) == recorded["sha256"]
+    return stat.st_size == recorded["bytes"] and sidecar.sha256_file(path) == recorded["sha256"]
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[VideoResult]) -> str:
     """The rows as text, failures with their reason."""
     width = max(len(printable(row.path.name)) for row in rows)
     lines = [

@@ -10,14 +10,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from v2m.core.errors import UsageError
+from v2m.core.errors import OutputError
 from v2m.core.types import Video
 from v2m.mixing import mixer
-
-if TYPE_CHECKING:
-    from v2m.pipeline.score import Extras
+from v2m.pipeline.result import Extras
 
 
 def printable(name: str) -> str:
@@ -36,12 +33,12 @@ class Outputs:
 
     @classmethod
     def plan(cls, clip: Video, out: Path, extras: Extras, overwrite: bool, seeds: Iterable[int] = ()) -> Outputs:
-        """Checks that all of it can be written, before any long work. `seeds` are those of all takes, if several.
+        """Checks that all of it can be written, before any long work. `seeds` are those of all candidates, if several.
 
         Raises:
-            UsageError: A file exists and `overwrite` is off, a file is the input, the folder is missing, or the
+            OutputError: A file exists and `overwrite` is off, a file is the input, the folder is missing, or the
                 container of `out` does not hold the clip's pictures.
-            MissingError: There is no ffmpeg.
+            DependencyError: There is no ffmpeg.
         """
         mixer.validate_output(clip, out, overwrite)
         outputs = cls(out.parent.resolve(), out.name, extras.markers or "edl", overwrite)
@@ -52,22 +49,22 @@ class Outputs:
             outputs.markers: extras.markers is not None,
             outputs.report: extras.report,
             outputs.wav: extras.wav,
-            **{outputs.take(seed): True for seed in seeds},
-            **{outputs.take_report(seed): extras.report for seed in seeds},
+            **{outputs.candidate_wav(seed): True for seed in seeds},
+            **{outputs.candidate_report(seed): extras.report for seed in seeds},
         }
         wanted = [path for path in asked if asked[path]]
         outputs._refuse_taken(wanted)
         for path in wanted:
             if path.exists() and path.samefile(clip.path):
-                raise UsageError(f"{path} is the input itself: give another --out, the input is never changed")
+                raise OutputError(f"{path} is the input itself, which is never changed")
             if path.exists() and path.is_dir() != (path == outputs.stems):
-                raise UsageError(f"{path} is {'a' if path.is_dir() else 'no'} folder: give another --out")
+                raise OutputError(f"{path} is {'a' if path.is_dir() else 'no'} folder")
         return outputs
 
     def _refuse_taken(self, paths: Iterable[Path]) -> None:
         taken = [path.name for path in paths if os.path.lexists(path)]
         if taken and not self.overwrite:
-            raise UsageError(f"{', '.join(taken)} exists already: give --overwrite or another --out")
+            raise OutputError(f"{', '.join(taken)} exists already", replaceable=True)
 
     def _beside(self, suffix: str) -> Path:
         return self.folder / (Path(self.name).stem + suffix)
@@ -104,10 +101,10 @@ class Outputs:
         self.stems.mkdir(exist_ok=True)
         return self.stems / f"{name}.wav"
 
-    def take(self, seed: int) -> Path:
+    def candidate_wav(self, seed: int) -> Path:
         return self._beside(f".seed{seed}.wav")
 
-    def take_report(self, seed: int) -> Path:
+    def candidate_report(self, seed: int) -> Path:
         return self._beside(f".seed{seed}.png")
 
     @contextmanager
@@ -118,18 +115,18 @@ class Outputs:
             UsageError: Something else has written one of them in the meantime, and `overwrite` is off.
             OSError: The folder cannot be written to.
         """
-        self._sweep()
+        self._remove_stale_staging()
         stage = Path(tempfile.mkdtemp(prefix=f".v2m-{os.getpid()}@{platform.node()}-", dir=self.folder))
         try:
             yield replace(self, folder=stage)
             made = sorted(stage.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
             self._refuse_taken(self.folder / path.name for path in made)
             for path in made:
-                _move(path, self.folder / path.name)
+                _publish(path, self.folder / path.name)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
-    def _sweep(self) -> None:
+    def _remove_stale_staging(self) -> None:
         """Removes what runs on this machine left here that were killed and could not tidy up themselves."""
         for left in self.folder.glob(".v2m-*@*-*"):
             owner, _, machine = left.name.removeprefix(".v2m-").rpartition("-")[0].partition("@")
@@ -138,7 +135,7 @@ class Outputs:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _move(made: Path, final: Path) -> None:
+def _publish(made: Path, final: Path) -> None:
     """Into place. New parts take the place of the WAV files in their folder; what else lies in it stays."""
     if not (made.is_dir() and final.is_dir()):
         made.replace(final)

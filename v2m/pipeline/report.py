@@ -50,7 +50,7 @@ class Axis:
         return self.left + (second - self.begin) / (self.end - self.begin) * (self.right - self.left)
 
 
-def draw(path: Path, video: Video, score: Soundtrack, size: tuple[float, float] = (14.0, 7.0)) -> None:
+def plot_report(path: Path, video: Video, score: Soundtrack, size: tuple[float, float] = (14.0, 7.0)) -> None:
     """Writes a PNG: thumbnails; waveform with cuts, beats and sections; motion of the picture against loudness.
 
     Seconds are those of the whole video; a chunk of the file says which column shows which (`Axis`).

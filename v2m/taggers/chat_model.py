@@ -65,7 +65,7 @@ def check(folder: Path) -> type[Any]:
     """The class of the model in `folder`.
 
     Raises:
-        MissingError: It is none that writes text, or one that transformers does not have.
+        DependencyError: It is none that writes text, or one that transformers does not have.
     """
     name = str(read_json(folder / "config.json").get("model_type"))
     if name not in CONFIG_MAPPING or CONFIG_MAPPING[name] not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -77,7 +77,7 @@ def load(folder: Path, device: str, bits: Literal[4, 8] | None) -> Chat:
     """The model of a folder in transformers' layout, ready to answer. None of its code is run.
 
     Raises:
-        MissingError: The folder holds no chat model, or files are missing, broken or do not fit.
+        DependencyError: The folder holds no chat model, or files are missing, broken or do not fit.
         UsageError: There is no such device, or it has no kernels for `bits`.
     """
     kind, place = check(folder), choose_device(device)

@@ -23,6 +23,7 @@ import numpy as np
 from v2m.core.errors import UsageError
 from v2m.core.timing import mean_rate
 from v2m.core.types import ProgressFn, Tags, Video, VisualFeatures, filter_unwanted
+from v2m.taggers.base import TaggerBase
 from v2m.taggers.genres import GENRES, HUES, MOOD_BOUNDS, MOODS, TONICS, Genre
 
 HALF_MOTION = 0.25  # luma change per second that is half way to the most arousing motion: a walk past a still camera
@@ -68,7 +69,7 @@ class Impression:
         return float(np.clip((0.69 * light + 0.22 * self.saturation) / 0.91 + 0.1 * self.warmth, 0, 1))
 
 
-class Palette:
+class Palette(TaggerBase):
     """Chooses music by the look of the picture. The same video gives the same tags.
 
     Args:
@@ -99,7 +100,7 @@ class Palette:
             tags = _like(tags, GENRES[names[0]], seen, hints.negative)
         return tags.overridden_by(hints)
 
-    def measured(self, video: Video) -> dict[str, Any]:
+    def measure(self, video: Video) -> dict[str, Any]:
         """What was seen, in plain rounded values: 0–1 but warmth −1 to 1, motion (luma change per second) and cuts."""
         picture = video.visual_features()
         seen = Impression.of(picture, video.duration)

@@ -19,6 +19,7 @@ from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, Tags, Video, WeightsInfo, filter_unwanted
 from v2m.pretrained.weights import announce_license, fetch
 from v2m.taggers import llm_output, lyrics
+from v2m.taggers.base import TaggerBase, as_tagger
 from v2m.taggers.llm_common import COUNTED, Steps, completed, count, decided, quoted
 from v2m.taggers.videollama import VideoLLaMA3
 
@@ -50,7 +51,7 @@ LYRICS = (
 )
 
 
-class LanguageModel:
+class LanguageModel(TaggerBase):
     """Asks a chat model which music fits what another tagger has seen. Greedy: the same video gives the same tags.
 
     What the user gives in genres, instruments, moods and timbres comes first, the model's own words behind it; what is
@@ -73,7 +74,7 @@ class LanguageModel:
         max_new_tokens: Length of an answer, at most.
     """
 
-    keeps_hints = True
+    merges_hints = True
 
     def __init__(
         self,
@@ -98,7 +99,9 @@ class LanguageModel:
             raise UsageError("; ".join(problems))
         prompts: dict[str, Any] = {"prompt": question, "retry_prompt": question, "lyrics_prompt": lyrics_prompt}
         fitted: dict[str, Any] = {"device": device, "bits": bits, "low_memory": low_memory}
-        self.captioner = captioner or VideoLLaMA3(model=captioner_model, **prompts, **fitted)
+        self.captioner = (
+            as_tagger(captioner) if captioner is not None else VideoLLaMA3(model=captioner_model, **prompts, **fitted)
+        )
         self.model, self.device = model, device
         self.question, self.role, self.lyrics_prompt = question, role, lyrics_prompt
         self.retries, self.max_new_tokens = retries, max_new_tokens
@@ -107,20 +110,19 @@ class LanguageModel:
         self._holder: LazyModel[Any] = LazyModel(self._load, CURE)
 
     @property
-    def weights(self) -> tuple[WeightsInfo, ...]:
+    def weights(self) -> tuple[WeightsInfo, ...]:  # type: ignore[override]  # of two models
         """Those of both models."""
-        return (*getattr(self.captioner, "weights", ()), *self._own)
+        return (*self.captioner.weights, *self._own)
 
     def prepare(self) -> None:
         """Sees to it that the weights of both models are here; one line on stderr says the chat model's license.
 
         Raises:
-            MissingError: They are not and cannot be fetched, or are of no chat model.
+            DependencyError: They are not and cannot be fetched, or are of no chat model.
             UsageError: There is no such device.
         """
         choose_device(self.device)
-        if prepare := getattr(self.captioner, "prepare", None):
-            prepare()
+        self.captioner.prepare()
         repository, license, size = MODELS.get(self.model.lower(), (self.model, None, None))
         self._own = (fetch(repository, FILES, license=license, download_size=size),)
         from v2m.taggers.chat_model import check
@@ -132,7 +134,7 @@ class LanguageModel:
         """Tags, and lyrics where `hints` asks for vocals and has none. One model is in memory at a time.
 
         Raises:
-            MissingError: Weights are missing, broken or of no chat model.
+            DependencyError: Weights are missing, broken or of no chat model.
             MemoryError: There is too little for the model.
             UsageError: What is asked is longer than what the model can read.
         """
@@ -150,10 +152,9 @@ class LanguageModel:
         steps.reach(1.0)
         return merged(completed(video, replace(found, caption=seen), hints, self.model), found, hints)
 
-    def measured(self, video: Video) -> Any:
+    def measure(self, video: Video) -> Any:
         """What the captioner has measured, if it measures."""
-        look = getattr(self.captioner, "measured", None)
-        return None if look is None else look(video)
+        return self.captioner.measure(video)
 
     def release(self) -> None:
         """Frees both models; the next `tag` loads them again."""
@@ -167,8 +168,7 @@ class LanguageModel:
         return load(self._own[0].folder, self.device, self.bits)
 
     def _free_captioner(self) -> None:
-        if release := getattr(self.captioner, "release", None):
-            release()
+        self.captioner.release()
 
     def _seen(self, video: Video, steps: Steps) -> str:
         """What the captioner says of the video; its model is freed, and so is the chat model's before."""
@@ -177,10 +177,7 @@ class LanguageModel:
             steps.reach(0.5 * fraction)
 
         self._holder.release()
-        if describe := getattr(self.captioner, "describe", None):
-            seen = describe(video, self.question, half)
-        else:
-            seen = self.captioner.tag(video, Tags(), half).caption
+        seen = self.captioner.describe(video, self.question, half)
         self._free_captioner()
         return " ".join(str(seen).split())[:SCENE]
 

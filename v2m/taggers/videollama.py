@@ -21,6 +21,7 @@ from v2m.core.timing import glances, sample_count, shown_at
 from v2m.core.types import Pixels, ProgressFn, Tags, Video, WeightsInfo
 from v2m.pretrained.weights import fetch
 from v2m.taggers import llm_output, lyrics
+from v2m.taggers.base import TaggerBase
 from v2m.taggers.heuristic import Palette
 from v2m.taggers.llm_common import Steps, completed, count, decided, quoted
 
@@ -39,7 +40,7 @@ SIZES = {"2b": 3_920_000_000, "7b": 16_090_000_000}  # bytes, from the parameter
 CURE = "give --tagger.bits 4, fewer --tagger.max_frames or --tagger.pixels, or --low-memory"
 
 
-class VideoLLaMA3:
+class VideoLLaMA3(TaggerBase):
     """Asks VideoLLaMA3 which music fits the video. Greedy, so that the same video gives the same tags.
 
     What the model leaves open of genre, instruments and mood is measured from the picture (`Palette`), all of it where
@@ -97,7 +98,7 @@ class VideoLLaMA3:
         """Sees to it that the weights are here.
 
         Raises:
-            MissingError: They are not and cannot be fetched, or are another model's.
+            DependencyError: They are not and cannot be fetched, or are another model's.
             UsageError: There is no such device.
         """
         choose_device(self.device)
@@ -111,7 +112,7 @@ class VideoLLaMA3:
         """Tags, and lyrics where `hints` asks for vocals and has none; what `hints` sets is returned as given.
 
         Raises:
-            MissingError: The weights are missing, broken or another model's.
+            DependencyError: The weights are missing, broken or another model's.
             MemoryError: There is too little for the model and the frames.
             UsageError: The frames do not fit into what the model can read.
         """
@@ -139,7 +140,7 @@ class VideoLLaMA3:
         """What the model says to `question` on the video, word for word; what is measured of one too narrow for it.
 
         Raises:
-            MissingError, MemoryError, UsageError: As in `tag`.
+            DependencyError, MemoryError, UsageError: As in `tag`.
         """
         if max(video.width, video.height) >= FLATTEST * min(video.width, video.height):
             return Palette().tag(video, Tags(), progress).caption

@@ -102,7 +102,7 @@ def check(folder: Path) -> str:
     """The layout of the checkpoint in `folder`.
 
     Raises:
-        MissingError: It is not VideoLLaMA3's.
+        DependencyError: It is not VideoLLaMA3's.
     """
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in {NATIVE, ORIGINAL}:
@@ -114,7 +114,7 @@ def load(folder: Path, device: str, bits: Literal[4, 8] | None) -> Loaded:
     """The model of a folder in either layout, ready to answer.
 
     Raises:
-        MissingError: The folder is another model's, or files are missing, broken or do not fit.
+        DependencyError: The folder is another model's, or files are missing, broken or do not fit.
         UsageError: There is no such device, or it has no kernels for `bits`.
     """
     layout, place = check(folder), choose_device(device)
@@ -166,7 +166,7 @@ def _made_tokenizer(folder: Path) -> Any:
     """From tokenizer.json; or from vocab.json, merges.txt and the marks that tokenizer_config.json adds to them.
 
     Raises:
-        MissingError: It has no place for frames.
+        DependencyError: It has no place for frames.
         Exception: The files are missing or broken, as tokenizers and transformers say it.
     """
     names = {"image_token": IMAGE, "video_token": VIDEO}

@@ -21,7 +21,7 @@ from v2m.core.timing import seconds_of
 from v2m.core.types import Audio, Video, VisualFeatures
 from v2m.media import audio as sound_files
 from v2m.mixing import mixer
-from v2m.pipeline.sidecar import mark
+from v2m.pipeline.sidecar import container_comment
 from v2m.training import spectrogram
 
 LOG_PREFIX = "listening"
@@ -52,7 +52,7 @@ def write_artifacts(
     sound_files.save(audio, paths["flac"])
     spectrogram.plot_spectrogram(paths["png"], audio, picture, beats, title)
     if film is not None:
-        mixer.mix(film, audio, paths["mp4"], metadata=mark({"recipe": "training"}), overwrite=True)
+        mixer.mix(film, audio, paths["mp4"], metadata=container_comment({"recipe": "training"}), overwrite=True)
     found = alignment_metrics(audio, picture, beats)
     return GeneratedClip(name, audio, found, paths["flac"], paths["png"], None if film is None else paths["mp4"])
 
@@ -60,7 +60,8 @@ def write_artifacts(
 def alignment_metrics(audio: Audio, picture: VisualFeatures, beats: Any) -> Metrics:
     """How a piece fits its picture; what cannot be said of it is left out.
 
-    accents, dynamics: as in `v2m.analysis.sync_score`; 0.5 and 0 are chance. hits_above_chance, hits_100ms_above_chance: share
+    accents, dynamics: as in `v2m.analysis.sync_score`; 0.5 and 0 are chance. hits_above_chance,
+    hits_100ms_above_chance: share
     of cuts with a beat within ±70 and ±100 ms, less what chance would give. hits_above_shuffled: less that of the same
     beats moved round. cut_to_beat_ms: the median distance. lufs: loudness, −70 for silence.
     """

@@ -32,7 +32,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the file and renames, so that its name never stands for a part of it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
-        """Raises NoRoomError where the disk is full; what was there stays."""
+        """Raises DiskFullError where the disk is full; what was there stays."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")

@@ -108,8 +108,8 @@ def load_video_clips(
     """The first `seconds` of the first `count` videos; their small copies go to the folder `films`.
 
     Raises:
-        MissingError: The frozen models cannot be had.
-        RefusedError, UsageError: A video cannot be read.
+        DependencyError: The frozen models cannot be had.
+        InvalidInputError, UsageError: A video cannot be read.
     """
     from v2m.media import video
     from v2m.media.preview import write_preview
@@ -139,7 +139,7 @@ def load_shard_clips(
     """The first `count` samples of validation that can be used, each from its begin and at most a window long.
 
     Raises:
-        MissingError: The codec, or a shard, cannot be had.
+        DependencyError: The codec, or a shard, cannot be had.
     """
     manifest = loader.shards.manifest
     player = MusicGenEngine.from_model(model, manifest.codec, device, None, with_text=False)

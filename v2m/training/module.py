@@ -31,7 +31,7 @@ from v2m.models.lm import LMConfig
 from v2m.models.lora import LoRAConfig
 from v2m.models.music_model import MusicConfig
 from v2m.models.visual.vidmuse import ConditionerConfig
-from v2m.pipeline.batch import Row
+from v2m.pipeline.batch import VideoResult
 from v2m.taggers.heuristic import Palette
 from v2m.training import fsdp
 from v2m.training.compatibility import check_components, check_manifest, manifest_components, visual_input_config
@@ -94,7 +94,7 @@ class LitMusicLM(lightning.LightningModule):
         self._aside = (tagger or Palette(),)  # in a tuple, a tagger that is a module does not become a part of this one
         self.chosen: Any = f"{type(self.tagger).__module__}.{type(self.tagger).__qualname__}"
         self.scoring = scoring or PredictConfig()
-        self._score: Callable[[VideoJob], Row] | None = None
+        self._score: Callable[[VideoJob], VideoResult] | None = None
 
     @property
     def tagger(self) -> Tagger:
@@ -104,7 +104,7 @@ class LitMusicLM(lightning.LightningModule):
         """Makes the model, and sees whether the shards are for it.
 
         Raises:
-            MissingError: The start cannot be read.
+            DependencyError: The start cannot be read.
             UsageError: The shards hold something else than the model reads and writes, all of which is told; or the
                 trainer has a strategy or precision that this training cannot have.
         """
@@ -239,7 +239,7 @@ class LitMusicLM(lightning.LightningModule):
 
         Raises:
             UsageError: The checkpoint's adapters are not this model's.
-            MissingError: It is none of training, or what it adapts is not there.
+            DependencyError: It is none of training, or what it adapts is not there.
         """
         if self.model is None:
             self.model = lightning_ckpt.build_model(checkpoint, "the checkpoint")
@@ -251,7 +251,7 @@ class LitMusicLM(lightning.LightningModule):
             checkpoint["state_dict"] = lightning_ckpt.ema_state(checkpoint, "the checkpoint")
 
     def on_predict_start(self) -> None:
-        """Raises UsageError where there is nothing to play, MissingError where a part or the tagger is missing."""
+        """Raises UsageError where there is nothing to play, DependencyError where a part or the tagger is missing."""
         path = self.trainer.ckpt_path
         if self.model is None:
             if self._start is None or self._conditioner is not None:
@@ -262,8 +262,8 @@ class LitMusicLM(lightning.LightningModule):
             self.made.eval(), name, self.tagger, self.scoring, device=self.device, chosen=self.chosen
         )
 
-    def predict_step(self, batch: list[VideoJob], _: int) -> list[Row]:
-        """Each video with music in its folder, as `v2m.pipeline.batch.score_one` has it."""
+    def predict_step(self, batch: list[VideoJob], _: int) -> list[VideoResult]:
+        """Each video with music in its folder, as `v2m.pipeline.batch.process_video` has it."""
         assert self._score is not None, "on_predict_start has made it"
         return [self._score(turn) for turn in batch]
 

@@ -18,7 +18,7 @@ from v2m.generators.musicgen.options import Precision
 from v2m.media.video import Limits
 from v2m.mixing.mixer import MixConfig
 from v2m.pipeline import batch
-from v2m.pipeline.batch import Row
+from v2m.pipeline.batch import VideoResult
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PredictConfig:
 
 def build_predictor(
     model: V2M, name: str, tagger: Tagger, how: PredictConfig, *, device: torch.device, chosen: Any
-) -> Callable[[VideoJob], Row]:
+) -> Callable[[VideoJob], VideoResult]:
     """Gives a video music, and says how that ended.
 
     Args:
@@ -66,7 +66,7 @@ def build_predictor(
         chosen: How the tagger is said in the sidecar.
 
     Raises:
-        UsageError, MissingError: As of `Trained`, and of the tagger's `prepare`.
+        UsageError, DependencyError: As of `Trained`, and of the tagger's `prepare`.
     """
     given = {"sampling": how.sampling, "window": how.window, "stride": how.stride, "precision": how.precision}
     generator = InMemoryGenerator(model, name, device, **given)
@@ -76,10 +76,10 @@ def build_predictor(
     about |= {"tagger": chosen, "weights_sha256": model_sha256(model), "origin": model.origin, "license": model.license}
     arguments = {"tags": how.tags, "mix": how.mix, "start": how.mix.start, "end": how.mix.end, "limits": how.limits}
 
-    def score(turn: VideoJob) -> Row:
+    def score(turn: VideoJob) -> VideoResult:
         turn.folder.mkdir(parents=True, exist_ok=True)
         with torch.autocast(device.type, enabled=False):  # training's would make other music than infer.py's
-            row = batch.score_one(
+            row = batch.process_video(
                 turn.video, turn.folder, about, how.overwrite, turn.twin, tagger=kept, generator=generator,
                 seed=how.seed, provenance={"recipe": name, "settings": about}, **arguments,
             )  # fmt: skip

@@ -15,7 +15,7 @@ from torch import distributed
 from v2m.core import errors
 from v2m.core.errors import DiskFullError
 from v2m.pipeline import batch
-from v2m.pipeline.batch import Row
+from v2m.pipeline.batch import VideoResult
 
 GATHER_TIMEOUT = timedelta(days=365)  # that a rank waits for the others: the longest video decides
 
@@ -29,7 +29,7 @@ class PredictResults(lightning.Callback):
     """
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []  # of this rank; at the end, of all, in the order of the videos
+        self.rows: list[VideoResult] = []  # of this rank; at the end, of all, in the order of the videos
         self._group: Any = None
         self._handlers: dict[int, Any] = {}
         self._parent: int | None = None

@@ -21,7 +21,7 @@ from v2m.data import sources, writer
 from v2m.data.predict_data import VideoJob
 from v2m.media import video
 from v2m.media.video import Limits
-from v2m.pipeline.batch import Row
+from v2m.pipeline.batch import VideoResult
 from v2m.taggers.heuristic import Palette
 from v2m.training.predict import place_tagger
 
@@ -50,10 +50,10 @@ class LitTagger(lightning.LightningModule):
         return self._aside[0]
 
     def on_predict_start(self) -> None:
-        """Raises MissingError where the tagger's weights are."""
+        """Raises DependencyError where the tagger's weights are."""
         place_tagger(self.tagger, self.device)
 
-    def predict_step(self, batch: list[VideoJob], _: int) -> list[Row]:
+    def predict_step(self, batch: list[VideoJob], _: int) -> list[VideoResult]:
         """How each video ended. What is wrong with it alone does not stop the others."""
         return [self._row(turn) for turn in batch]
 
@@ -61,7 +61,7 @@ class LitTagger(lightning.LightningModule):
         if release := getattr(self.tagger, "release", None):
             release()
 
-    def _row(self, turn: VideoJob) -> Row:
+    def _row(self, turn: VideoJob) -> VideoResult:
         begun = time.perf_counter()
         status, detail, code, trace = "done", "", errors.OK, ""
         try:
@@ -69,7 +69,7 @@ class LitTagger(lightning.LightningModule):
         except Exception as error:
             status, detail, code = "failed", errors.format_error(error), errors.exit_code(error)
             trace = "".join(traceback.format_exception(error))
-        return Row(turn.video, status, detail, code, time.perf_counter() - begun, trace)
+        return VideoResult(turn.video, status, detail, code, time.perf_counter() - begun, trace)
 
     def _tag(self, turn: VideoJob) -> tuple[str, str]:
         if turn.twin is not None:

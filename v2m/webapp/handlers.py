@@ -131,7 +131,7 @@ class Page:
         count = 1 + len(made.takes)  # another seed at each press
         asked = replace(Form(**dict(zip(FIELDS, values, strict=True))), takes=1, start=made.start, end=made.end)
         asked = replace(asked, seed=(asked.seed or 0) + count)
-        kept = ("--regenerate", f"{part.begin:g}:{part.end:g}", "--previous", str(made.takes[number].music))
+        kept = ("--inpaint", f"{part.begin:g}:{part.end:g}", "--inpaint-source", str(made.takes[number].music))
         begun = time.monotonic()
         try:
             task = self._task(made.source, made.recipe, asked, request)

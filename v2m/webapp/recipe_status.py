@@ -22,7 +22,7 @@ class Looked:
     steers: frozenset[str] = frozenset()
 
 
-READY = Looked(None, Sketch.steers)  # the recipe that needs nothing
+READY = Looked(None, Sketch.capabilities)  # the recipe that needs nothing
 
 
 def look_at(recipe: str) -> Looked:
@@ -46,27 +46,27 @@ def look_at(recipe: str) -> Looked:
 
 def look_at_all() -> Iterator[tuple[str, Looked]]:
     """Each shipped recipe and what was found."""
-    from v2m.cli import score
+    from v2m.pipeline.recipes import list_recipes
 
-    for recipe in score.recipes():
+    for recipe in list_recipes():
         yield recipe, READY if recipe == ALWAYS else look_at(recipe)
 
 
 def _look(recipe: str, pipe: Connection) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.nice(19)  # whoever is at work comes first
-    from v2m.cli import score
     from v2m.core import errors
     from v2m.core.types import Controls, Tags
+    from v2m.generators.base import as_generator
+    from v2m.pipeline.recipes import load_recipe
+    from v2m.taggers.base import as_tagger
 
     try:
-        request = score.parse(["clip.mp4", "--recipe", recipe])
-        tagger, generator = request.arguments["tagger"], request.arguments["generator"]
-        if prepare := getattr(tagger, "prepare", None):
-            prepare()
-        if prepare := getattr(generator, "prepare", None):
-            prepare(Tags(), Controls())
-        pipe.send(Looked(None, frozenset(getattr(generator, "steers", ()))))
+        loaded = load_recipe(recipe)
+        generator = as_generator(loaded.generator)
+        as_tagger(loaded.tagger).prepare()
+        generator.prepare(Tags(), Controls())
+        pipe.send(Looked(None, generator.capabilities))
     except errors.DependencyError as error:
         repository = error.repository
         cure = f"fetch the weights with `hf download {repository}`" if repository else errors.format_error(error)

@@ -116,35 +116,38 @@ class _Bench:
         request = score.parse([str(task.video), "--recipe", task.recipe, *task.words])
         tagger, hints = request.arguments["tagger"], request.arguments["tags"]
         clip = video.open(task.video, request.arguments["limits"])
-        with self._stages("Looking at the picture") as progress:
+        from v2m.taggers.base import as_tagger
+
+        with self._stages("Analyzing the picture") as progress:
             found = tagger.tag(clip, hints, progress).overridden_by(hints)
-        if release := getattr(tagger, "release", None):
-            release()
+        as_tagger(tagger).release()
         return Done(found.to_dict())
 
     def score(self, task: Task) -> Done:
         """The video with its music, every extra that the generator can give, and each other take in the video, too."""
         from v2m.cli import score
+        from v2m.generators.base import as_generator
         from v2m.media import audio, video
         from v2m.mixing import mixer
         from v2m.pipeline import sidecar
-        from v2m.pipeline.score import Extras, score_video
+        from v2m.pipeline.result import Extras
+        from v2m.pipeline.score import score_video
 
         assert task.out is not None
         request = score.parse([str(task.video), "--recipe", task.recipe, *task.words])
         given, settings = dict(request.arguments), request.settings
         given["generator"] = self._generator(given["generator"], settings["generator"])
-        able = getattr(given["generator"], "steers", ())
+        able = as_generator(given["generator"]).capabilities
         given["extras"] = Extras(stems="stems" in able, midi="midi" in able, markers="edl", report=True, wav=True)
-        record = score_video(
+        result = score_video(
             task.video, task.out, provenance={"recipe": task.recipe, "settings": settings}, stages=self._stages, **given
         )
-        record = placeless(record)
+        record = placeless(result.record)
         sidecar.write(record, task.out.with_suffix(".json"))
         clip, mix = video.open(task.video, given["limits"]), given["mix"]
         mix = replace(mix, start=given["start"], end=given["end"])
-        beats = tuple(record["span"]["start"] + beat for beat in record["music"]["beats"])
-        best, *others = record["takes"]
+        beats = tuple(record["range"]["start"] + beat for beat in record["music"]["beats"])
+        best, *others = record["candidates"]
         rest = [path for path in task.out.parent.rglob("*") if path.is_file() and ".seed" not in path.name]
         files = (task.out, *sorted(path for path in rest if path != task.out))
         takes = [_take(task.out, best, beats, files)]
@@ -153,7 +156,7 @@ class _Bench:
             take = _take(out, other, beats, (out, out.with_suffix(".wav"), out.with_suffix(".png")))
             with self._stages(f"Writing take {number + 2} of {len(record['takes'])}") as progress:
                 wave = audio.load(take.music, record["mix"]["sample_rate"], clip.duration)
-                mixer.mix(clip, wave, out, mix, sidecar.mark({"recipe": task.recipe}), False, progress)
+                mixer.mix(clip, wave, out, mix, sidecar.container_comment({"recipe": task.recipe}), False, progress)
             takes.append(take)
         return Done(record["tags"], record, tuple(takes))
 

@@ -80,7 +80,7 @@ def test_it_is_as_long_as_the_video_and_a_take_is_the_same_alone_and_beside_othe
     def note(fraction: float) -> None:
         seen.append(fraction)
 
-    first, second = generator.takes(clip, TAGS, [3, 4], progress=note)
+    first, second = generator.generate_batch(clip, TAGS, [3, 4], progress=note)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     for take in (first, second):
@@ -125,7 +125,7 @@ def test_a_melody_is_followed_the_closer_the_stronger(models: Path, clip: Video,
 
     def spread(strength: float) -> float:
         generator = made(models, kind, melody_strength=strength)
-        one, other = generator.takes(clip, TAGS, [1, 2], controls=controls)
+        one, other = generator.generate_batch(clip, TAGS, [1, 2], controls=controls)
         return differ(one, other)
 
     plain = made(models, kind).generate(clip, TAGS, 1)
@@ -203,7 +203,7 @@ def test_what_is_to_stay_is_heard_while_a_part_is_written_anew(
     models: Path, clip: Video, tmp_path: Path, kind: str
 ) -> None:
     generator = made(models, kind)
-    one, other = (score.audio for score in generator.takes(clip, TAGS, [1, 2]))
+    one, other = (score.audio for score in generator.generate_batch(clip, TAGS, [1, 2]))
     low, high = (sample_count(second, one.sample_rate) for second in (0.6, 0.8))
     anew = [rewritten(generator, clip, each, tmp_path, 5).audio.samples[:, low:high] for each in (one, other)]
     assert np.abs(anew[0] - anew[1]).max() > 1e-6  # the same seed: if nothing were heard, the same bits
@@ -255,7 +255,7 @@ def test_a_melody_longer_than_a_go_is_refused_where_parts_cannot_follow_one(
         generator.generate(clip, TAGS, 0, controls=controls)
     with pytest.raises(UsageError, match=told):  # before the tagger is asked
         score_video(clip.path, tmp_path / "out.mp4", tagger=Untouched(), generator=generator, controls=controls)
-    generator.check(replace(clip, duration=1.0), controls)
+    generator.validate_video(replace(clip, duration=1.0), controls)
 
 
 class Untouched:

@@ -69,7 +69,7 @@ def test_the_seed_counts_and_nothing_else_is_random(generator: Sonique, folder: 
 
 
 def test_takes_side_by_side_are_those_one_by_one(generator: Sonique) -> None:
-    together = generator.takes(lasting(1.5), TAGS, [3, 4, 5, 6, 7])
+    together = generator.generate_batch(lasting(1.5), TAGS, [3, 4, 5, 6, 7])
     assert [score.metadata["batch_size"] for score in together] == [4] * 5
     assert np.abs(wave(together[0]) - wave(together[1])).mean() > 0.05
     for seed, score in zip(range(3, 8), together, strict=True):  # guidance of a random model makes much of rounding

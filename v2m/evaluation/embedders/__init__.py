@@ -23,7 +23,7 @@ def build_embedders(specs: Sequence[str]) -> list[Embedder]:
 
     Raises:
         UsageError: There is none of that name, its class has not what is needed, or two have one name.
-        MissingError: The package or the weights are not on this machine and cannot be fetched.
+        DependencyError: The package or the weights are not on this machine and cannot be fetched.
     """
     made = [_build_embedder(each) for each in dict.fromkeys(specs)]
     names = [each.name for each in made]

@@ -36,7 +36,7 @@ class HFEmbedder:
         self._lazy_model: LazyModel[Any] = LazyModel(lambda: self._load(self._fetch_weights().folder), self.oom_hint)
 
     def prepare(self) -> None:
-        """Raises MissingError where the weights cannot be had."""
+        """Raises DependencyError where the weights cannot be had."""
         weights.announce_license(self._fetch_weights())
 
     def release(self) -> None:
@@ -56,7 +56,7 @@ def to_float32(model: Any, device: str) -> Any:
 
 
 def load_extractor(kind: Any, folder: Path, what: str) -> Any:
-    """How sound or pictures are made into what the model takes, as the folder says. Raises MissingError."""
+    """How sound or pictures are made into what the model takes, as the folder says. Raises DependencyError."""
     return transformers_loader.load_processor(kind, folder, f"{str(folder)!r} does not say what {what} takes")
 
 
@@ -65,7 +65,7 @@ def to_numpy(value: Tensor) -> Floats:
 
 
 def to_audio_embedding(found: Floats, name: str, classes: Floats | None = None) -> AudioEmbedding:
-    """Raises MissingError where weights give what are no numbers."""
+    """Raises DependencyError where weights give what are no numbers."""
     if not np.isfinite(found).all() or (classes is not None and not np.isfinite(classes).all()):
         raise DependencyError(f"{name} hears what are no numbers: its weights are broken; fetch them again")
     return AudioEmbedding(found, classes)

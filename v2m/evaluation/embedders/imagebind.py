@@ -49,7 +49,7 @@ class ImageBindEmbedder:
         self._lazy_model: LazyModel[Any] = LazyModel(self._load, "measure fewer things at a time")
 
     def prepare(self) -> None:
-        """Raises MissingError where the package or the weights are not here."""
+        """Raises DependencyError where the package or the weights are not here."""
         _import_package()
         self._weights_folder()
 
@@ -95,7 +95,7 @@ class ImageBindEmbedder:
 def _import_package() -> Any:
     """The package's module with the model, without its readers of videos, which current releases of torchvision broke.
 
-    Raises MissingError where it or what it imports is not installed.
+    Raises DependencyError where it or what it imports is not installed.
     """
     spec = importlib.util.find_spec("imagebind")
     if spec is None:

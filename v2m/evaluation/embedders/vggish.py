@@ -68,7 +68,7 @@ class VggishEmbedder:
         self._lazy_model: LazyModel[Any] = LazyModel(self._load, "measure fewer things at a time")
 
     def prepare(self) -> None:
-        """Raises MissingError where the weights are not here."""
+        """Raises DependencyError where the weights are not here."""
         self._weights_folder()
 
     def release(self) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v2m.core.progress import sub_progress
 from v2m.core.timing import sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn
 from v2m.generators.diffusers.ace_step import AceStepAdapter
@@ -21,7 +22,7 @@ from v2m.generators.diffusers.adapter import GenerationRequest, PipelineAdapter
 from v2m.generators.diffusers.pipeline_info import PipelineInfo, PipelineKind
 from v2m.generators.diffusers.stable_audio import StableAudioAdapter
 from v2m.generators.diffusers.stable_audio_3 import StableAudio3Adapter
-from v2m.models.inference.windows import Window, plan_windows, sub_progress, window_seed
+from v2m.models.inference.windows import Window, plan_windows, window_seed
 
 ADAPTERS: dict[PipelineKind, Any] = {
     "AceStepPipeline": AceStepAdapter,

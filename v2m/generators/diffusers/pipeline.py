@@ -16,6 +16,7 @@ from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.timing import seconds_of
 from v2m.core.types import Audio, Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
+from v2m.generators.base import GeneratorBase
 from v2m.generators.diffusers.arguments import DiffusersOptions, ace_step_arguments, stable_audio_arguments
 from v2m.media import audio as sound_files
 from v2m.pretrained.weights import announce_license, fetch
@@ -30,7 +31,7 @@ MAX_INPAINT_SHARE = 0.75  # of the longest that a model writes in one go may be 
 logger = logging.getLogger(__name__)
 
 
-class DiffusersGenerator:
+class DiffusersGenerator(GeneratorBase):
     """ACE-Step 1.5, Stable Audio Open or Stable Audio 3, as diffusers runs them. Instrumental unless asked otherwise.
 
     ACE-Step (MIT) is told tempo and key apart from the words, sings lyrics, follows the style of a recording and its
@@ -51,7 +52,7 @@ class DiffusersGenerator:
         keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
     """
 
-    steers = frozenset({"melody", "reference", "inpaint", "vocals"})
+    capabilities = frozenset({"melody", "reference", "inpaint", "vocals"})
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class DiffusersGenerator:
             logger.warning("%r is not led away from unwanted words: they are left out of what it is told", self.model)
         announce_license(self.weights[0])
 
-    def check(self, video: Video, controls: Controls) -> None:
+    def validate_video(self, video: Video, controls: Controls) -> None:
         """Raises UsageError where the video is too long for a melody to be followed, which is done in one go."""
         info, seconds = self._read_info(), video.duration
         if controls.melody is None or info.kind == "StableAudioPipeline":
@@ -146,9 +147,9 @@ class DiffusersGenerator:
             UsageError, DependencyError: As in `prepare` and `check`.
             MemoryError: Says what to lower.
         """
-        return self.takes(video, tags, [seed], controls=controls, progress=progress)[0]
+        return self.generate_batch(video, tags, [seed], controls=controls, progress=progress)[0]
 
-    def takes(
+    def generate_batch(
         self,
         video: Video,
         tags: Tags,
@@ -166,7 +167,7 @@ class DiffusersGenerator:
         kept = None if anew is None else InpaintSource.load(anew, video.duration)
         seconds = video.duration
         self.prepare(tags, controls)
-        self.check(video, controls)
+        self.validate_video(video, controls)
         info = self._read_info()
         with self._long_form(tags, controls, seconds if kept is None else min(seconds, info.max_duration)) as (
             piece,

@@ -14,6 +14,7 @@ from typing import Any
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
+from v2m.generators.base import GeneratorBase
 from v2m.generators.musicgen.melody import find_separator, isolate_melody
 from v2m.generators.musicgen.options import Precision, check_window, check_window_length, resolve_precision
 from v2m.media import audio as sound_files
@@ -22,7 +23,7 @@ MELODY_MODELS = "facebook/musicgen-melody, -melody-large, -stereo-melody or -ste
 OOM_HINT = "try --low-memory, --generator.precision int8 or a smaller --generator.model"
 
 
-class MusicGen:
+class MusicGen(GeneratorBase):
     """MusicGen, or a model trained like it. Instrumental; told by the tags, and led away from those that are unwanted.
 
     The weights of facebook/musicgen-* are licensed CC-BY-NC-4.0: not for commercial use.
@@ -39,7 +40,7 @@ class MusicGen:
         stride: Seconds from one window to the next, which goes on from what the two have in common.
     """
 
-    steers = frozenset({"melody"})
+    capabilities = frozenset({"melody"})
 
     def __init__(
         self,

@@ -15,13 +15,14 @@ from typing import Any
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
+from v2m.generators.base import GeneratorBase
 from v2m.generators.sonique.options import DiffusionSampling, Precision
 from v2m.media import audio as sound_files
 
 OOM_HINT = "try --low-memory, a smaller --generator.batch_size or --generator.precision bf16"
 
 
-class Sonique:
+class Sonique(GeneratorBase):
     """SONIQUE, or a model in its layout. Instrumental; told by tags, and led away from those that are unwanted.
 
     Args:
@@ -37,7 +38,7 @@ class Sonique:
         batch_size: Takes that are made side by side.
     """
 
-    steers = frozenset({"melody", "inpaint"})
+    capabilities = frozenset({"melody", "inpaint"})
 
     def __init__(
         self,
@@ -108,9 +109,9 @@ class Sonique:
             UsageError, DependencyError: As in `prepare`.
             MemoryError: Says what to lower.
         """
-        return self.takes(video, tags, [seed], stems=stems, controls=controls, progress=progress)[0]
+        return self.generate_batch(video, tags, [seed], stems=stems, controls=controls, progress=progress)[0]
 
-    def takes(
+    def generate_batch(
         self,
         video: Video,
         tags: Tags,

@@ -13,6 +13,7 @@ from typing import Any
 
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
+from v2m.generators.base import GeneratorBase
 from v2m.generators.musicgen.options import Precision, check_window, check_window_length, resolve_precision
 
 OOM_HINT = "try --low-memory, --generator.precision int8 or a smaller --generator.model"
@@ -20,7 +21,7 @@ OOM_HINT = "try --low-memory, --generator.precision int8 or a smaller --generato
 logger = logging.getLogger(__name__)
 
 
-class VidMuse:
+class VidMuse(GeneratorBase):
     """VidMuse, or a model that v2m has trained. Instrumental; told by the video, and by the tags if it reads text.
 
     Each window of the music is shown the pictures of its own seconds, and some of the whole video.
@@ -36,7 +37,7 @@ class VidMuse:
         stride: Seconds from one window to the next, which goes on from what the two have in common.
     """
 
-    steers = frozenset()
+    capabilities = frozenset()
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from typing import Literal
 from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_of
 from v2m.core.types import Audio, Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
+from v2m.generators.base import GeneratorBase
 from v2m.generators.yue import lyrics
 from v2m.generators.yue.checkpoints import YuEComponents
 from v2m.generators.yue.lyrics import LyricsSection
@@ -30,7 +31,7 @@ LOW_MEMORY_BATCH_SIZE = 4  # windows side by side in stage 2, as the published s
 logger = logging.getLogger(__name__)
 
 
-class YuE:
+class YuE(GeneratorBase):
     """YuE. Unless the tags ask for vocals nobody sings: the voice is kept at the code of silence, and is not rendered.
 
     Weights are repositories of the Hugging Face hub (Apache-2.0), downloaded on first use, or folders.
@@ -52,7 +53,7 @@ class YuE:
             32 elsewhere.
     """
 
-    steers = frozenset({"stems", "vocals", "reference"})
+    capabilities = frozenset({"stems", "vocals", "reference"})
 
     def __init__(
         self,

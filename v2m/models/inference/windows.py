@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v2m.core.progress import sub_progress
 from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models.music_model import CFGBranch
 
@@ -96,12 +97,3 @@ def generate_long(
         )
         written.append(codes[..., prompt:])
     return torch.cat(written, dim=-1)
-
-
-def sub_progress(progress: ProgressFn, low: float, high: float) -> ProgressFn:
-    """What tells `progress` of a part of the work, that from `low` to `high`."""
-
-    def told(fraction: float) -> None:
-        progress(low + (high - low) * fraction)
-
-    return told

@@ -88,7 +88,7 @@ def test_a_video_is_kept_only_where_its_sound_is_music_for_this_one(folder: Path
     refused(r"mixed with the clip's own sound \(duck\): give its music as a WAV")
     beside.write_text(json.dumps(record | {"input": record["input"] | {"sha256": "0" * 64}}))
     refused("was made of another video")
-    beside.write_text(json.dumps(record | {"span": {"start": 1.0, "end": 4.0}}))
+    beside.write_text(json.dumps(record | {"range": {"start": 1.0, "end": 4.0}}))
     refused("has music from 1 to 4 s: give the same --start and --end")
     beside.write_text("{")
     refused("no sidecar 'cuts.v2m.json' of v2m says")

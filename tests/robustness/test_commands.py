@@ -251,7 +251,8 @@ def test_a_deleted_current_folder_is_said(clip: Path) -> None:
 
 @pytest.mark.parametrize("module", ["infer", "v2m"])
 def test_ctrl_c_while_starting_shows_no_traceback(module: str) -> None:
-    code = "import runpy, sys; sys.modules['v2m.cli.score'] = type('Stop', (), {'__getattr__': stop})()"
+    entry = {"infer": "v2m.cli.score", "v2m": "v2m.cli.main"}[module]
+    code = f"import runpy, sys; sys.modules['{entry}'] = type('Stop', (), {{'__getattr__': stop}})()"
     code = f"def stop(*_): raise KeyboardInterrupt\n{code}; runpy.run_module('{module}', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "")

@@ -27,7 +27,7 @@ def trouble(error: Exception) -> str:
 
 def summary(record: Mapping[str, Any], seconds: float) -> str:
     """What the sidecar `record` tells of a piece that took `seconds`."""
-    length = record["span"]["end"] - record["span"]["start"]
+    length = record["range"]["end"] - record["range"]["start"]
     facts = [f"{length:.1f} s of music in {seconds:.1f} s"]
     if record["mix"]["loudness"] is not None:
         facts.append(f"{record['mix']['loudness']:.1f} LUFS")

@@ -61,7 +61,7 @@ class TakeHistory:
         record, name = request.source_metadata, request.source_path.name if request.source_path else "it"
         try:
             assert record is not None
-            music, span = record["music"], record["span"]
+            music, span = record["music"], record["range"]
             rows = music.get("takes") or [
                 {"start": 0.0, "end": span["end"] - span["start"], "seed": record["seed"], "tags": record["tags"]}
             ]

@@ -100,7 +100,7 @@ def test_without_a_beat_nothing_changes() -> None:
     result = align_to_cuts(silence, video())
     assert result.audio is silence.audio
     assert result.beats is None
-    assert result.metadata["align_to_cuts"] == {"moved": False, "reason": "no steady beat is heard"}
+    assert result.metadata["align_to_cuts"] == {"moved": False, "reason": "no steady beat was found"}
 
 
 def test_ffmpeg_without_rubberband_gives_a_warning(

@@ -36,7 +36,7 @@ def align_to_cuts(soundtrack: Soundtrack, video: Video, tempo: float | None = No
         return soundtrack
     track = track_beats(soundtrack.audio, tempo)
     if track is None:
-        status = {"moved": False, "reason": "no steady beat is heard"}
+        status = {"moved": False, "reason": "no steady beat was found"}
         return replace(soundtrack, metadata={**soundtrack.metadata, "align_to_cuts": status})
     cuts = video.visual_features().cuts
     time_map = plan_time_warp(track, cuts, video.duration, [section.start for section in soundtrack.sections[1:]])
@@ -51,7 +51,7 @@ def align_to_cuts(soundtrack: Soundtrack, video: Video, tempo: float | None = No
             after = _measure_alignment(beats, downbeats, cuts, video.duration)
             status = {"moved": True, **_describe_map(track, time_map, video.duration), "before": before, "after": after}
             return _with_hits(warped, beats, downbeats, cuts, status)
-    reason = "no cuts" if not cuts else "no better place was found" if time_map is None else "ffmpeg cannot"
+    reason = "no cuts" if not cuts else "no better alignment was found" if time_map is None else "ffmpeg cannot"
     status = {"moved": False, "reason": reason, "before": before}
     return _with_hits(soundtrack, track.beats, track.downbeats, cuts, status)
 

@@ -46,7 +46,7 @@ _DEGREE_OFFSETS = {0: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 9: 5, 10: 6, 11: 6,
 
 @dataclass(frozen=True)
 class Chord:
-    """A chord in a key. `pcs`: pitch classes, root first; `degrees`: the scale degree (0–6) that each is spelled on."""
+    """A chord in a key: pitch classes, root first, and the scale degree (0–6) on which each is spelled."""
 
     symbol: str
     pitch_classes: tuple[int, ...]

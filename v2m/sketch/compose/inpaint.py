@@ -92,7 +92,7 @@ def recompose_range(
     if len(plan.beats) != len(history.beats) or np.abs(plan.beats - history.beats).max() > BEAT_TOLERANCE_S:
         raise UsageError(
             "the beats of the music to keep are not those that Sketch finds here: it is another video's, span's or "
-            "version's; write all of it anew"
+            "version's; generate all of it again"
         )
     base_piece = compose(plan, style, base.tags, base.seed)
 
@@ -104,7 +104,7 @@ def recompose_range(
     result = lay_over(source, take)
     if sum(not part.is_drums for part in result.parts) > MAX_PITCHED_PARTS:
         raise UsageError(
-            f"the parts together need more than {MAX_PITCHED_PARTS} players: give the tags of what is kept"
+            f"the parts together need more than {MAX_PITCHED_PARTS} instruments: give the tags of the music to keep"
         )
     return source, result
 

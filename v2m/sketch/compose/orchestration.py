@@ -10,8 +10,7 @@ from v2m.core.types import Tags
 from v2m.sketch.compose.chords import Key
 from v2m.sketch.instruments import INSTRUMENTS, find_instruments
 from v2m.sketch.plan.planner import Plan
-from v2m.sketch.style import Layer, Style
-from v2m.sketch.styles.percussion import PERCUSSION
+from v2m.sketch.style import Kit, Layer, Style
 
 # Stems of mood words that ask for minor, for major, for softer and for louder music.
 _DARK = (
@@ -49,6 +48,27 @@ HARP_PROGRAM = 46  # plays a glissando
 MIN_REGISTER = 17  # semitones
 MOOD_ENERGY = 0.12  # by which moods raise or lower the energy
 ALWAYS = -1.0  # `min_energy` of an instrument that the tags name: below any energy
+
+# Plays in styles without drums where the tags name some.
+HAND_PERCUSSION = Kit(
+    (8, 0),
+    (
+        {"shaker": "5.3.4.3.5.3.4.3."},
+        {"kick": "7.......7.......", "tambourine": "....5.......5...", "shaker": "5.3.4.3.5.3.4.3."},
+        {
+            "kick": "8.....5.8.......",
+            "snare": "....6.......6..3",
+            "tambourine": "..4...4...4...4.",
+            "shaker": "5343534353435343",
+        },
+    ),
+    (
+        {"snare": "........4.4.5.66", "kick": "........7......."},
+        {"low tom": "........6...6.7.", "kick": "........7...7..."},
+    ),
+    min_energy=0.4,
+    level_db=-9,
+)
 
 
 def choose_key(style: Style, tags: Tags, rng: Random) -> Key:
@@ -89,7 +109,7 @@ def orchestrate(style: Style, tags: Tags, rng: Random) -> Style:
     for stem, programs in find_instruments(tags.instruments):
         allowed = [program for program in programs if program not in banned]
         if stem == "drums":
-            kit = replace(kit or PERCUSSION, min_energy=ALWAYS)
+            kit = replace(kit or HAND_PERCUSSION, min_energy=ALWAYS)
         elif allowed:
             _add_instrument(layers, stem, allowed)
     accent = replace(

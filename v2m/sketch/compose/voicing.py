@@ -61,7 +61,8 @@ def choose_voicing(
         chord: The chord.
         previous: The voicing before, None for the first one.
         voices: Number of tones.
-        low: Lowest pitch; `high` is the highest one. Both give way where the register holds too few tones.
+        low: Lowest pitch, moved down where the register holds too few tones.
+        high: Highest pitch.
         bass: The pitch that sounds below, against which seconds are avoided.
         avoid_parallels: Avoid parallel fifths and octaves of the outer voices.
         rootless: Leave out the root where the chord has more tones than `voices`.

@@ -1,7 +1,7 @@
 .PHONY: test lint format types bench example
 
 test:
-	uv run pytest
+	uv run --all-extras --all-groups pytest
 
 lint:
 	uv run ruff check .

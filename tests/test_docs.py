@@ -47,10 +47,11 @@ def test_a_command_of_the_readme_parses(command: str, tmp_path: Path, monkeypatc
     assert request is None or str(request.videos[0]).startswith("clip")
 
 
-def test_the_continuous_check_runs_exactly_the_two_commands_on_top_of_the_readme() -> None:
+def test_the_continuous_check_runs_the_two_commands_on_top_of_the_readme_word_for_word() -> None:
     first, second = re.findall(r"^\d\. `(.*)`$", README, re.MULTILINE)
     script = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert script[-3:] == ["pip install uv", second, first]
+    assert [line for line in script if "pip install" in line or "pytest" in line] == ["pip install uv", second, first]
+    assert script[-1] == first
     request = parsed(first.partition("infer.py ")[2])
     assert request is not None
     assert (ROOT / request.videos[0]).is_file()

@@ -11,7 +11,7 @@ from v2m.generators.sketch import Sketch
 
 
 def test_a_missing_synthesizer_is_reported_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "tinysoundfont", raising=False)
+    monkeypatch.delitem(sys.modules, "_v2m_tinysoundfont", raising=False)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
-    with pytest.raises(DependencyError, match="pip install --no-deps tinysoundfont"):
+    with pytest.raises(DependencyError, match=r"synthesizer.*is missing: `uv sync`, or `pip install \."):
         Sketch()

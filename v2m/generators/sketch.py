@@ -47,8 +47,8 @@ class Sketch(GeneratorBase):
             raise UsageError(f"soundfont {soundfont} is not a file; leave it out to use the built-in one")
         if not 0 <= reverb <= 2:
             raise UsageError(f"reverb {reverb:g} must lie between 0 and 2")
-        if find_spec("tinysoundfont") is None:
-            raise DependencyError("the synthesizer tinysoundfont is missing: pip install --no-deps tinysoundfont")
+        if find_spec("_v2m_tinysoundfont") is None:
+            raise DependencyError("the synthesizer that v2m's wheel carries is missing: `uv sync`, or `pip install .`")
         self.style = style
         self.soundfont = soundfont
         self.sample_rate = sample_rate

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,9 +153,8 @@ def _alignment(score: Soundtrack, section: Video) -> dict[str, Any] | None:
 
 
 def _versions(*names: str) -> dict[str, str]:
-    """Of those that are installed: a generator of another kind does without some."""
-    found = {}
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    """Of those that are installed: a generator of another kind does without some. v2m's wheel carries tinysoundfont."""
+    synthesizer = find_spec("_v2m_tinysoundfont")
+    places = [*sys.path, *((synthesizer and synthesizer.submodule_search_locations) or ())]
+    found = (next(iter(metadata.distributions(name=name, path=places)), None) for name in names)
+    return {name: package.version for name, package in zip(names, found, strict=True) if package is not None}

@@ -54,7 +54,7 @@ class SoundFontSynth:
     """A synthesizer with one SoundFont loaded, for up to 16 parts."""
 
     def __init__(self, soundfont: Path, sample_rate: int) -> None:
-        import tinysoundfont
+        import _v2m_tinysoundfont as tinysoundfont
 
         self.sample_rate = sample_rate
         self.synth = tinysoundfont.Synth(samplerate=sample_rate)

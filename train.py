@@ -3,9 +3,9 @@
 import sys
 
 try:
-    from v2m.cli.train import main
+    from v2m.cli.main import main
 except KeyboardInterrupt:  # nothing has started that would need cleanup
     sys.exit(130)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(["train", *sys.argv[1:]]))

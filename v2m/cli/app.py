@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 
 from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
-from v2m.core.errors import DependencyError, UsageError
+from v2m.core.errors import UsageError
 from v2m.webapp import recipe_status
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -65,13 +65,9 @@ def serve(asked: Namespace) -> str:
 
 
 def _open(asked: Namespace, rooms: Any, desk: Any) -> None:
-    try:
-        from v2m.webapp import ui
-        from v2m.webapp.handlers import Page
-    except ImportError as error:
-        raise DependencyError(
-            f"the page needs the package gradio ({error}): uv sync --group app, or pip install gradio"
-        ) from error
+    from v2m.webapp import ui
+    from v2m.webapp.handlers import Page
+
     if asked.host not in LOCAL and not asked.user:
         logger.warning("whoever reaches %s can use this page: --user asks for a password", asked.host)
     page = Page(asked.seconds, desk, rooms, _examples())

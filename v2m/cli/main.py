@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import v2m
+from v2m.core import errors
 
 COMMANDS = {
     "score": "write each video again with background music (the default)",
@@ -36,4 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"v2m {v2m.__version__}\n")
         return 0
     name, rest = (words[0], words[1:]) if words[0] in COMMANDS else ("score", words)
-    return importlib.import_module(f"v2m.cli.{name}").main(rest)
+    try:
+        command = importlib.import_module(f"v2m.cli.{name}")
+    except (ImportError, KeyboardInterrupt) as error:  # Lightning's commands import it at their top
+        sys.stderr.write(f"v2m {name}: {errors.format_error(error)}\n")
+        return errors.exit_code(error)
+    return command.main(rest)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
+from v2m.core import extras
+
 OK, BUG, USAGE, INPUT_REFUSED, ENVIRONMENT, MEMORY, DISK, BATCH = range(8)
 SIGINT, SIGPIPE, SIGTERM = 130, 141, 143  # as shells count: 128 + the signal's number
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -91,7 +93,8 @@ def format_error(  # noqa: PLR0911 - one return for each kind
         return f"{'interrupted' if code == SIGINT else 'terminated'}; no unfinished file is left behind"
     if code == BUG:
         return f"a bug in v2m, please report it ({type(error).__name__}: {text}); --debug shows where"
-    return text
+    cure = extras.cure(error)
+    return f"{text}: {cure}" if cure else text
 
 
 def _file_prefix(error: OSError) -> str:

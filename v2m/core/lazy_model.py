@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import re
 import sys
@@ -12,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from v2m.core.errors import DependencyError, UsageError, is_out_of_memory
+from v2m.core import extras
+from v2m.core.errors import UsageError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -55,17 +55,14 @@ def quantization_config(bits: Literal[4, 8] | None, device: torch.device | None 
     """transformers' setting for weights of so many bits (bitsandbytes), or None; what computes has the device's dtype.
 
     Raises:
-        DependencyError: bitsandbytes or accelerate is not installed.
+        ModuleNotFoundError: bitsandbytes or accelerate is not installed.
         UsageError: `device` has no kernels for it.
     """
     if bits is None:
         return None
     if device is not None and device.type not in {"cuda", "cpu"}:
         raise UsageError(f"{bits}-bit weights do not run on {device.type}: give cuda or cpu, or leave them whole")
-    absent = [name for name in ("bitsandbytes", "accelerate") if importlib.util.find_spec(name) is None]
-    if absent:
-        what = " and ".join(absent)
-        raise DependencyError(f"{bits}-bit weights need {what}: `uv sync --group quantized`, or `pip install {what}`")
+    extras.require("bitsandbytes", "accelerate")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of kernels it does without, of casts at every call
     import torch
     from transformers import BitsAndBytesConfig

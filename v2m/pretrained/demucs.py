@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from demucs.apply import BagOfModels, TensorChunk, apply_model
+from demucs.hdemucs import HDemucs
+from demucs.htdemucs import HTDemucs
 from safetensors import SafetensorError, safe_open
 
 from v2m.core.errors import DependencyError
@@ -26,13 +29,6 @@ from v2m.core.types import Audio, WeightsInfo
 from v2m.media.audio import resample
 from v2m.pretrained import weights
 from v2m.pretrained.safe_load import check_finite, load_strict, read_pickle, read_yaml
-
-try:
-    from demucs.apply import BagOfModels, TensorChunk, apply_model
-    from demucs.hdemucs import HDemucs
-    from demucs.htdemucs import HTDemucs
-except ImportError as error:
-    raise DependencyError(f"voices are told from music by the package demucs ({error}): pip install demucs") from error
 
 REPOSITORY, LICENSE, DOWNLOAD_SIZE = "adefossez/HTDemucs", "MIT", 84_000_000
 FILES = ("*.yaml|", "*.safetensors|*.th")

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
+from v2m.core import extras
 from v2m.core.errors import DependencyError, UsageError
 from v2m.evaluation.embedder import Embedder
 
@@ -57,6 +58,8 @@ def _import_class(path: str, spec: str) -> Any:
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
+        if extras.cure(error):
+            raise
         if error.name and not module.startswith(error.name):
             raise DependencyError(f"--embedding {spec} needs the package {error.name}: install it") from error
         raise UsageError(f"--embedding {spec}: there is no module {module!r}") from error

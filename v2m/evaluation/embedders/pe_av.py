@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import PeAudioFeatureExtractor, PeAudioVideoModel, PeVideoVideoProcessor
 
-from v2m.core.errors import DependencyError
+from v2m.core import extras
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation.embedder import AudioEmbedding, split_windows, to_mono, window_times
@@ -82,18 +82,11 @@ class PeAvEmbedder(HFEmbedder):
             return to_audio_embedding(np.concatenate(found), self.name).embeddings
 
     def _load(self, folder: Path) -> tuple[Any, Any, Any]:
-        if not _has_timm():
-            raise DependencyError("PE-AV needs the package timm: `uv sync`, or `pip install timm`")
+        extras.require("timm")  # which transformers would only miss inside
         with contextlib.redirect_stdout(io.StringIO()):  # to which transformers writes of its own docstrings
             model = to_float32(transformers_loader.load_model(_Model, folder, CPU, description="PE-AV"), self._device)
         sound = load_extractor(PeAudioFeatureExtractor, folder, "PE-AV")
         return model, sound, load_extractor(PeVideoVideoProcessor, folder, "PE-AV")
-
-
-def _has_timm() -> bool:
-    from transformers.utils.import_utils import is_timm_available
-
-    return is_timm_available()
 
 
 def _frame_width(video: Video, shown: Any) -> int | None:

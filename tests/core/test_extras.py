@@ -1,0 +1,87 @@
+"""Packages that the base install leaves out: each import of one is known, its error names the cure."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures import installed
+from v2m.core import extras
+from v2m.core.errors import exit_code, format_error
+
+PACKAGE = Path(__file__).parents[2] / "v2m"
+
+
+def imported() -> set[str]:
+    """Top-level modules of others that files of v2m import anywhere."""
+    names: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(str(node.module).partition(".")[0])
+    return names - sys.stdlib_module_names - {"v2m", "_v2m_tinysoundfont"}
+
+
+def test_an_imported_package_comes_with_the_base_or_is_in_the_table() -> None:
+    base = installed.modules(installed.distributions())
+    optional = {package for packages in extras.EXTRAS.values() for package in packages}
+    assert {"numpy", "av", "matplotlib"} <= imported() & base
+    assert not optional & base
+    assert imported() - base - optional == set()
+
+
+@pytest.mark.parametrize("extra", extras.EXTRAS)
+def test_the_extra_of_the_table_brings_the_package(extra: str) -> None:
+    assert set(extras.EXTRAS[extra]) <= installed.modules(installed.distributions(extra))
+
+
+def test_all_is_every_extra() -> None:
+    optional = installed.PROJECT["optional-dependencies"]
+    assert optional["all"] == [f"v2m[{','.join(name for name in optional if name != 'all')}]"]
+    assert set(extras.EXTRAS) == set(optional) - {"all"}
+
+
+def test_the_heavy_packages_are_not_in_the_base() -> None:
+    heavy = {
+        "torch",
+        "librosa",
+        "scipy",
+        "numba",
+        "scikit-learn",
+        "transformers",
+        "huggingface-hub",
+        "pandas",
+        "pyaudio",
+    }
+    assert not heavy & installed.distributions()
+
+
+@pytest.mark.parametrize(("package", "extra"), [("torch", "models"), ("librosa", "eval"), ("demucs", "separation")])
+def test_what_an_import_misses_is_one_line_with_the_cure(
+    package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        __import__(f"{package}.hub")
+    cure = f": install it with `uv sync --inexact --extra {extra}` or `pip install 'v2m[{extra}]'`"
+    assert format_error(caught.value).endswith(cure)
+    assert exit_code(caught.value) == 4
+
+
+@pytest.mark.parametrize("name", ["torch.no_such_part", "no_such_package", "numpy"])
+def test_what_an_extra_would_not_cure_is_not_said_to_be_cured_by_one(name: str) -> None:
+    error = ModuleNotFoundError(f"No module named {name!r}", name=name)
+    assert format_error(error) == f"No module named {name!r}"
+
+
+def test_all_absent_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("bitsandbytes", "accelerate"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match="'bitsandbytes' and 'accelerate'"):
+        extras.require("numpy", "bitsandbytes", "accelerate")
+    extras.require("numpy", "torch")

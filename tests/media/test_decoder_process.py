@@ -92,6 +92,17 @@ def test_a_decoder_that_hangs_is_killed_at_the_limit(hanging: Path) -> None:
     assert children(os.getpid()) == before
 
 
+def test_only_time_spent_waiting_counts(hanging: Path) -> None:
+    child = Child(4_000_000_000)
+    limits = {"duration": 60, "pixels": 1e6, "frames": 1e3, "total_pixels": 1e9}
+    probe = {"task": "probe", "path": str(hanging), "limits": limits}
+    assert len(list(child.ask(dict(probe), 20.0))) == 1  # which starts the process
+    replies = child.ask(probe, 2.0)
+    next(replies)
+    time.sleep(2.5)
+    assert list(replies) == []
+
+
 def test_a_decoder_that_fails_is_replaced(hanging: Path) -> None:
     """decord counts the frames that the edit list hides as well."""
     clip = video.open(hanging, decoder="decord")

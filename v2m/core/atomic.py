@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from v2m.core.errors import UsageError
 
@@ -58,14 +60,36 @@ def temporary_sibling(out: Path) -> Iterator[Path]:
 
 def publish(path: Path, out: Path) -> None:
     """Moves `path` to `out` once its bytes are on the disk."""
-    fsync(path)
+    with path.open("r+b") as file:  # Windows syncs no file that is open for reading alone
+        os.fsync(file.fileno())
     path.replace(out)
-    fsync(out.parent)
+    fsync_dir(out.parent)
 
 
-def fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def fsync_dir(folder: Path) -> None:
+    """Keep the names in `folder` when the power fails; nothing where folders cannot be opened, as on Windows."""
+    with suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def lock(file: IO[str]) -> None:
+    """Hold an open file for this process alone until it is closed.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from v2m.core.atomic import lock
 from v2m.core.errors import UsageError
 from v2m.data.sources import VideoSource
 from v2m.data.writer import PARTIAL_PREFIX, VideoPart, atomic_write, part_path
@@ -50,7 +50,7 @@ def lock_output_dir(out: Path) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             raise UsageError(f"another run is writing to {str(out)!r}: let it end, or give another folder") from None
         yield

@@ -22,6 +22,7 @@ import numpy as np
 os.environ.setdefault("WDS_SECURE", "1")  # before it is imported: webdataset runs no command and unpickles nothing
 from webdataset.writer import TarWriter
 
+from v2m.core.atomic import fsync_dir
 from v2m.core.errors import UsageError
 from v2m.data.schema import DTYPES, META, Manifest, Meta, Shard
 
@@ -57,15 +58,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         fsync_dir(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def fsync_dir(folder: Path) -> None:
-    """What has its name in `folder` keeps it when the power fails."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def remove_partial(folder: Path) -> None:

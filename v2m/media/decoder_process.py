@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import v2m
 from v2m.core.errors import InvalidInputError
+from v2m.media.ffmpeg import KILLED
 
 
 class DecoderProcessError(Exception):
@@ -58,7 +59,7 @@ class DecoderProcess:
                     return
                 yield header, payload
         finally:
-            if not complete:
+            if pipe.release() or not complete:
                 self.close()
 
     def close(self) -> None:
@@ -97,23 +98,38 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class _TimedPipe:
-    """Writing to and reading from the process with a limit on the time spent waiting."""
+    """Writing to and reading from the process with a limit on the time spent waiting.
+
+    Reads and writes block, as there is no waiting for pipes with a time limit on every system: a thread watches the
+    time, and kills the process when it is over, which ends the read or write.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], timeout: float) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        self._process, self._remaining, self._timeout = process, timeout, timeout
+        self._process, self._timeout = process, timeout
         self._stdin_fd, self._stdout_fd = process.stdin.fileno(), process.stdout.fileno()
         self._buffer = bytearray()
+        self._spent = 0.0
+        self._since: float | None = None  # when the read or write under way began
+        self._expired, self._released, self._lock = False, threading.Event(), threading.Lock()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def release(self) -> bool:
+        """Stop watching; whether the time was over before, and the process is killed."""
+        with self._lock:
+            self._released.set()
+            return self._expired
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
         try:
             while view:
-                self._wait(self._stdin_fd, select.POLLOUT)
-                view = view[os.write(self._stdin_fd, view[: select.PIPE_BUF]) :]
-        except BrokenPipeError:
-            raise self._exit_error() from None
+                with self._waiting():
+                    written = os.write(self._stdin_fd, view)
+                view = view[written:]
+        except OSError as error:  # BrokenPipeError; of Windows EINVAL, too
+            raise self._exit_error() from error
 
     def read_line(self) -> bytes:
         while (end := self._buffer.find(b"\n")) < 0:
@@ -130,23 +146,37 @@ class _TimedPipe:
         return data
 
     def _read(self, max_bytes: int) -> bytes:
-        self._wait(self._stdout_fd, select.POLLIN)
-        data = os.read(self._stdout_fd, max_bytes)
+        with self._waiting():
+            data = os.read(self._stdout_fd, max_bytes)
         if not data:
             raise self._exit_error()
         return data
 
-    def _wait(self, descriptor: int, event: int) -> None:
-        poll = select.poll()
-        poll.register(descriptor, event)
-        begin = time.monotonic()
-        ready = poll.poll(max(0.0, self._remaining) * 1000)
-        self._remaining -= time.monotonic() - begin
-        if not ready:
-            raise DecoderProcessError(f"was not done after {self._timeout:.0f} s")
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        begin = self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+            self._spent += time.monotonic() - begin
+
+    def _watch(self) -> None:
+        left = self._timeout
+        while not self._released.wait(max(left, 0.01)):
+            since = self._since
+            left = self._timeout - self._spent - (0.0 if since is None else time.monotonic() - since)
+            with self._lock:
+                if left <= 0 and not self._released.is_set():
+                    self._expired = True
+                    self._process.kill()
+                    return
 
     def _exit_error(self) -> DecoderProcessError:
         """What to raise. MemoryError where something else killed the process, as the kernel does when it is short."""
-        if self._process.wait() == -signal.SIGKILL:
+        status = self._process.wait()
+        if self._expired:
+            return DecoderProcessError(f"was not done after {self._timeout:.0f} s")
+        if status == KILLED:
             raise MemoryError("the system ended the decoder; close other programs or use a smaller video")
-        return DecoderProcessError(f"ended the decoder (status {self._process.returncode})")
+        return DecoderProcessError(f"ended the decoder (status {status})")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import resource
 import signal
 import sys
 import threading
@@ -93,7 +92,9 @@ def read_requests(requests: queue.SimpleQueue[bytes]) -> None:
 
 def main(memory_limit: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    with suppress(ValueError, OSError):  # not every system has this limit
+    with suppress(ImportError, ValueError, OSError):  # not every system has this limit
+        import resource
+
         resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print must not get among the replies

@@ -7,7 +7,6 @@ import errno
 import functools
 import os
 import shutil
-import signal
 import subprocess
 import threading
 from collections import deque
@@ -28,6 +27,7 @@ DISCONTINUOUS_FORMATS = {
     "mpegts",
     "mpeg",
 }  # containers whose clock may jump in the middle, as where two recordings were joined
+KILLED = -9  # the status of a process that SIGKILL ended; Windows knows neither
 DISK_ERRORS = {
     "No space left on device": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,
@@ -145,14 +145,17 @@ def _feed_stdin(pipe: IO[bytes], input_chunks: Iterable[bytes]) -> None:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, -KILLED)  # what it started, too
+            else:
+                process.kill()
 
 
 def _raise_failure(status: int, said: str) -> None:
     for words, number in DISK_ERRORS.items():
         if words in said:
             raise OSError(number, os.strerror(number))
-    if status == -signal.SIGKILL:
+    if status == KILLED:
         raise MemoryError("the system ended ffmpeg; close other programs or use a smaller video")
     lines = [line for line in said.splitlines() if line.strip()]
     raise FFmpegError(f"ffmpeg ended with {status}: {lines[0] if lines else 'it gave no reason'}")

@@ -21,8 +21,10 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
+from v2m.core.atomic import fsync_dir
 from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError
 
+REQUEUE = getattr(signal, "SIGUSR1", None)  # SLURM's; Windows has neither
 RNG_STATE = "random"  # in a checkpoint: the states of the random numbers of each rank
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-            _fsync_dir(path.parent)
+            fsync_dir(path.parent)
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS - {errno.EROFS}:
                 raise DiskFullError(
@@ -109,7 +111,7 @@ class CheckpointCallback(Checkpoint):
         self._saved = self._step = trainer.global_step
         if self._random is None:  # what is dropped differs from rank to rank; the model has begun alike on all
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
-        asked = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGUSR1} if "SLURM_JOB_ID" in os.environ else set())
+        asked = {signal.SIGTERM, signal.SIGINT} | ({REQUEUE} if REQUEUE and "SLURM_JOB_ID" in os.environ else set())
         self._handlers = {number: signal.signal(number, self._ask) for number in asked}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
@@ -127,7 +129,7 @@ class CheckpointCallback(Checkpoint):
             self._save(trainer)
         if asked:
             number = self.signal or signal.SIGTERM
-            if number == signal.SIGUSR1 and trainer.is_global_zero:
+            if number == REQUEUE and trainer.is_global_zero:
                 _requeue()
             raise SystemExit(128 + number)
 
@@ -226,12 +228,3 @@ def _requeue() -> None:
     assert re.fullmatch(r"[0-9_]+", job), job
     if subprocess.run(["scontrol", "requeue", job], check=False).returncode:
         logger.warning("SLURM did not requeue job %s: submit it again, and it goes on", job)
-
-
-def _fsync_dir(folder: Path) -> None:
-    """So that the new name outlives a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from typing import Any
@@ -52,7 +51,8 @@ class ThroughputLogger(lightning.Callback):
             pl_module.log("speed/samples_a_second", mean_rate(samples, now - began), batch_size=1)
             pl_module.log("speed/codes_a_second", mean_rate(codes, now - began), batch_size=1)
             pl_module.log("speed/hours_of_music", self._hours, batch_size=1)
-            pl_module.log("speed/peak_gigabytes_of_process", _peak_rss() / 1e9, batch_size=1)
+            if (peak := _peak_rss()) is not None:
+                pl_module.log("speed/peak_gigabytes_of_process", peak / 1e9, batch_size=1)
             if torch.cuda.is_available():
                 pl_module.log("speed/peak_gigabytes", torch.cuda.max_memory_allocated() / 1e9, batch_size=1)
             self._since = now, 0, 0, 0
@@ -64,7 +64,11 @@ class ThroughputLogger(lightning.Callback):
         self._hours = float(state_dict["hours"])
 
 
-def _peak_rss() -> int:
-    """Bytes that this process has held at most."""
+def _peak_rss() -> int | None:
+    """Bytes that this process has held at most; None on systems that do not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -54,7 +54,8 @@ def look_at_all() -> Iterator[tuple[str, Looked]]:
 
 def _look(recipe: str, pipe: Connection) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
-    os.nice(19)  # whoever is at work comes first
+    if hasattr(os, "nice"):
+        os.nice(19)  # whoever is at work comes first
     from v2m.core import errors
     from v2m.core.types import Controls, Tags
     from v2m.generators.base import as_generator

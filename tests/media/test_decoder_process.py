@@ -93,11 +93,11 @@ def test_a_decoder_that_hangs_is_killed_at_the_limit(hanging: Path) -> None:
 
 
 def test_only_time_spent_waiting_counts(hanging: Path) -> None:
-    child = Child(4_000_000_000)
+    child = DecoderProcess(4_000_000_000)
     limits = {"duration": 60, "pixels": 1e6, "frames": 1e3, "total_pixels": 1e9}
     probe = {"task": "probe", "path": str(hanging), "limits": limits}
-    assert len(list(child.ask(dict(probe), 20.0))) == 1  # which starts the process
-    replies = child.ask(probe, 2.0)
+    assert len(list(child.request(dict(probe), 20.0))) == 1  # which starts the process
+    replies = child.request(probe, 2.0)
     next(replies)
     time.sleep(2.5)
     assert list(replies) == []

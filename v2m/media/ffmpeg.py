@@ -106,7 +106,13 @@ def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: flo
     """
     command = [find_executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # a static ffmpeg 7 (imageio-ffmpeg's) crashes on MPEG-TS where it finds glibc's cache of converters of text
+        env={"GCONV_PATH": "", **os.environ},
     )
     assert process.stdin is not None
     assert process.stderr is not None

@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--skip-all", action="store_true", help="do not install everything, which takes 7 GB twice")
     parser.add_argument("--runs", type=int, default=3, help="runs of the short commands; the fastest counts")
     arguments = parser.parse_args()
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # processes at work beside it
     with tempfile.TemporaryDirectory() as name:
         figures = measure(Path(name), not arguments.skip_all, arguments.runs)
     commit = subprocess.run(
@@ -102,6 +103,7 @@ def main() -> None:
             "cores": os.cpu_count(),
             "system": platform.platform(),
             "python": platform.python_version(),
+            "load": load,
         },
         **figures,
     }

@@ -35,11 +35,15 @@ class DecoderProcess:
         self._finalizer: weakref.finalize | None = None
 
     def request(self, message: dict[str, Any], timeout: float) -> Iterator[tuple[dict[str, Any], bytearray]]:
-        """The replies to `request` as they come; `seconds` limits the time spent waiting for them, all together.
+        """Yield the replies to `message` as they come. Leaving early ends the process.
 
-        Raises InvalidInputError when the child refuses the file, DecoderProcessError when it fails at it. Leaving
-        early ends the
-        process.
+        Args:
+            message: The request.
+            timeout: Seconds that may be spent waiting for replies, all together.
+
+        Raises:
+            InvalidInputError: The child refuses the file.
+            DecoderProcessError: It fails at it.
         """
         process = self._process or self._start()
         pipe, complete = _TimedPipe(process, timeout), False

@@ -1,18 +1,44 @@
-"""Small real clips, made once a session with the ffmpeg that v2m uses."""
+"""An environment of the suite's own, and small real clips made once a session with the ffmpeg that v2m uses."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait for each other cost more than they do
+from tests.isolation import isolate, restored
+
+HOME = Path(tempfile.mkdtemp(prefix="v2m-home-"))
+isolate(HOME)  # before anything is imported that reads the environment
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 EXAMPLE = Path(__file__).parents[1] / "data" / "examples" / "bunny_wakes.mp4"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "not gpu" in str(config.getoption("markexpr")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_alone() -> Iterator[None]:
+    with restored():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _test_alone() -> Iterator[None]:
+    with restored():
+        yield
 
 
 def ffmpeg(*arguments: str | Path) -> None:

@@ -1,0 +1,104 @@
+"""The suite sees neither the user's environment nor what another test left behind."""
+
+from __future__ import annotations
+
+import locale
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import wandb
+
+from tests.conftest import HOME
+from tests.isolation import RUNNER, SYSTEM, TERMINAL, environment
+
+ROOT = Path(__file__).parents[1]
+SET = {"HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "TMPDIR", "TEMP", "TMP", "PYTHONUSERBASE"}
+SET |= {"LANG", "LC_ALL", "TZ", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"}
+HOSTILE = {
+    **{"WANDB_MODE": "offline", "WANDB_API_KEY": "x", "WANDB_SERVICE": "3-1-unix-/nowhere", "V2M_PASSWORD": "x"},
+    **{"V2M_FFMPEG": "/nowhere", "HF_HUB_OFFLINE": "1", "HF_HOME": "/nowhere", "TRANSFORMERS_OFFLINE": "1"},
+    **{"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "7", "MKL_NUM_THREADS": "7", "SLURM_JOB_ID": "1"},
+    **{"LANG": "tr_TR.UTF-8", "LC_ALL": "POSIX", "TZ": "Asia/Kolkata", "COLUMNS": "20", "NO_COLOR": "1"},
+    **{"HOME": "/nowhere", "XDG_CACHE_HOME": "/nowhere", "http_proxy": "http://127.0.0.1:9", "RANK": "3"},
+    **{"PYTHONWARNINGS": "error", "PYTHONHASHSEED": "7", "JSONARGPARSE_DEFAULT_ENV": "true", "IMAGEIO_FFMPEG_EXE": "x"},
+    **{"PYTHONUNBUFFERED": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "MPLBACKEND": "nothing", "WORLD_SIZE": "4"},
+}
+LOGGER = logging.getLogger("v2m.nothing")
+
+
+def test_the_environment_is_the_suites_own() -> None:
+    """Run once more below, in a process that has another."""
+    for name in os.environ:
+        assert name in {*SYSTEM, *SET, "COLUMNS", "LINES"} or name.startswith(RUNNER), name
+    assert Path.home() == HOME
+    assert {os.environ[name] for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")} == {"1", ""}
+    assert time.tzname == ("UTC", "UTC")
+    assert locale.getpreferredencoding(False).lower() in {"utf-8", "utf8"}
+    assert os.environ["COLUMNS"] == "80"
+    assert not sys.warnoptions
+
+
+def test_it_is_so_whatever_the_users_is() -> None:
+    name = f"{Path(__file__)}::{test_the_environment_is_the_suites_own.__name__}"
+    own = {name: value for name, value in os.environ.items() if not name.startswith(RUNNER)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", name],
+        cwd=ROOT,
+        env=own | HOSTILE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_what_finds_programs_and_shows_results_stays(tmp_path: Path) -> None:
+    """Those that OpenBLAS needs on some processors, too; of whom else there is nothing to see."""
+    user = {"PATH": "/bin", "OPENBLAS_CORETYPE": "Haswell", "NO_COLOR": "1", "PYTEST_ADDOPTS": "-x"}
+    made = environment(user | {"HF_HOME": "/mine", "EDITOR": "vi"}, tmp_path)
+    assert made.keys() == user.keys() | SET - {"CUDA_VISIBLE_DEVICES"}
+    assert made == made | user
+    assert (made["HOME"], made["TZ"]) == (str(tmp_path), "UTC")
+    assert not {*TERMINAL} & {*SYSTEM}
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_each_test_begins_alike(turn: int, tmp_path: Path) -> None:
+    """The first leaves behind all that the second must not see."""
+    assert "V2M_LEFT" not in os.environ
+    assert "WANDB_SERVICE" not in os.environ
+    assert wandb.run is None
+    assert "begins_alike" not in str(Path.cwd())
+    assert os.umask(0o022) == 0o022
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert (LOGGER.level, LOGGER.handlers, LOGGER.disabled, logging.root.manager.disable) == (0, [], False, 0)
+    assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()) == (torch.float32, True, 1)
+    assert str(tmp_path) not in sys.path
+    assert locale.getpreferredencoding(False).lower() in {"utf-8", "utf8"}
+    drawn = random.random(), float(np.random.random()), float(torch.rand(()))
+    assert drawn == pytest.approx((0.8444218, 0.5488135, 0.4962566))  # the first of seed 0
+
+    os.environ["V2M_LEFT"] = "x"
+    os.chdir(tmp_path)
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    LOGGER.setLevel(logging.ERROR)
+    LOGGER.addHandler(logging.NullHandler())
+    LOGGER.disabled = True
+    logging.disable(logging.ERROR)
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(2)
+    sys.path.insert(0, str(tmp_path))
+    locale.setlocale(locale.LC_ALL, "C")
+    wandb.init(dir=str(tmp_path), mode="offline", settings=wandb.Settings(init_timeout=120.0, silent=True))
+    assert "WANDB_SERVICE" in os.environ

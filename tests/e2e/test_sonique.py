@@ -94,8 +94,10 @@ def test_a_part_is_written_anew_from_a_take_that_was_kept(clip: Path, weights: P
     assert len(record["settings"]["previous_sha256"]) == 64
 
 
-def test_a_part_of_the_output_itself_is_written_anew(scored: tuple[Path, dict[str, Any]], weights: Path) -> None:
-    clip = scored[0]
+def test_a_part_of_the_output_itself_is_written_anew(
+    scored: tuple[Path, dict[str, Any]], weights: Path, tmp_path: Path
+) -> None:
+    clip = shutil.copytree(scored[0].parent, tmp_path / "scored") / scored[0].name  # which others look at
     before = heard(clip.with_name("cuts.v2m.mp4"))
     record = score(clip, weights, "--inpaint", "1:2", "--seed", "5", "--mix.fade_out", "0")
     after, rate = heard(clip.with_name("cuts.v2m.mp4")), record["mix"]["sample_rate"]

@@ -161,7 +161,7 @@ def test_ended_by_a_signal_the_same_command_goes_on(corpus: Path, media: Path) -
     assert 2 <= len(there) < 8
     assert all(json.loads(path.read_text()).keys() == TAG_FIELDS for path in there)
     assert not [name for name in names(corpus) if name.startswith(".")]
-    assert main(command[3:]) == errors.OK
+    assert main(command[4:]) == errors.OK
     assert len(tags_there(corpus)) == 8
     assert {path: path.stat().st_mtime_ns for path in there} == there
 

@@ -25,6 +25,16 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
     return code, capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files that a flag may name."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (folder / "other.yaml").write_text("recipe: other")
+    (folder / "empty.yaml").write_text(" \n\n")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -66,12 +76,9 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(
-    clip: Path, media: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+    clip: Path, given: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
 ) -> None:
-    (media / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    (media / "other.yaml").write_text("recipe: other")
-    (media / "empty.yaml").write_text(" \n\n")
-    flags = [str(media / flag) if flag.endswith(("y.yaml", "r.yaml")) else flag for flag in flags]
+    flags = [str(given / flag) if flag.endswith(("y.yaml", "r.yaml")) else flag for flag in flags]
     code, err = run(capsys, clip, *flags)
     said = [line for line in err.splitlines() if "100% |" not in line]
     assert (code, len(said)) == (2, 1), err

@@ -118,7 +118,7 @@ def test_cancelling_frees_the_desk_and_music_can_be_made_again(visitor: Visitor)
     visitor.press("make")
     visitor.until_status("%")
     visitor.press("cancel")
-    assert "Done" not in visitor.until_status("Cancelled", 5)
+    assert "Done" not in visitor.until_status("Cancelled")
     visitor.press("make")
     assert "Cancelled" not in visitor.until_status("Done", 120)
 
@@ -138,7 +138,7 @@ def test_a_file_that_is_too_large_is_refused(visitor: Visitor, tmp_path: Path) -
     large = tmp_path / "large.mp4"
     large.write_bytes(bytes(3 << 20))
     visitor.upload(large)
-    visitor.wait(lambda: "size" in visitor.browser.find_element("tag name", "body").text.lower(), "it was taken", 20)
+    visitor.wait(lambda: "size" in visitor.browser.find_element("tag name", "body").text.lower(), "it was taken")
     assert "tags were found" not in visitor.browser.find_element("tag name", "body").text
 
 
@@ -160,9 +160,9 @@ def test_who_waits_is_told_and_may_give_up(address: str, tmp_path: Path) -> None
         one.press("make")
         one.until_status("%")
         two.press("make")
-        two.until_status("Waiting for its turn", 5)
+        two.until_status("Waiting for its turn")
         two.press("cancel")
-        two.until_status("Cancelled", 5)
+        two.until_status("Cancelled")
         for pause in (0.0, 0.05, 0.1, 0.2, 0.4):
             two.press("make")
             time.sleep(pause)

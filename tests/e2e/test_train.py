@@ -69,7 +69,7 @@ def test_trained_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.Capt
     assert "validation/loss" in capsys.readouterr().out
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 90.0) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()[0][-3000:]

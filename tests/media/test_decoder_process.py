@@ -47,7 +47,7 @@ def children(parent: int) -> list[int]:
 
 
 def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists()
@@ -151,7 +151,7 @@ def test_ctrl_c_stops_both_without_a_word(hanging: Path) -> None:
     [child] = children(process.pid)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=10)
+    output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (130, "", "")
     wait_until_gone(child)
 

@@ -156,7 +156,7 @@ def test_a_signal_midway_leaves_nothing_and_says_so(media: Path, tmp_path: Path,
     assert "Analyzing the picture" in process.stderr.readline()
     time.sleep(0.5)
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert "no unfinished file is left behind" in err
     assert "Traceback" not in err
@@ -173,7 +173,7 @@ def test_a_full_disk_is_exit_code_6_and_leaves_nothing(clip: Path, tmp_path: Pat
         pytest.skip("this machine does not allow mounting")
     try:
         process = start(clip, "-o", str(tiny / "out.mp4"))
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == 6, err
         assert "Traceback" not in err
         assert names(tiny) == []

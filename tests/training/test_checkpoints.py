@@ -170,16 +170,22 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path, caplog: pytest.LogCa
 
 
 class Bomb:
+    """Make a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
     def __reduce__(self) -> Any:
-        return os.system, ("touch /tmp/ran",)
+        return os.mkdir, (str(self.path),)
 
 
 def test_code_in_a_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
-    torch.save({"a": Bomb()}, tmp_path / "step00000001.ckpt")
+    torch.save({"a": Bomb(tmp_path / "ran")}, tmp_path / "step00000001.ckpt")
     assert latest_checkpoint(tmp_path) is None
     with pytest.raises(Exception, match="Weights only load failed"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "step00000001.ckpt")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:

@@ -131,16 +131,15 @@ def _settings(each: Any) -> tuple[Any, ...] | None:
 
 def _random() -> Callable[[], None]:
     """The same numbers for each test, whichever ran before."""
-    state, numpy = random.getstate(), sys.modules.get("numpy")
-    drawn = None if numpy is None else numpy.random.get_state()
+    import numpy as np  # not above: it reads the environment
+
+    state, drawn = random.getstate(), np.random.get_state()
     random.seed(0)
-    if numpy is not None:
-        numpy.random.seed(0)
+    np.random.seed(0)
 
     def restore() -> None:
         random.setstate(state)
-        if numpy is not None:
-            numpy.random.set_state(drawn)
+        np.random.set_state(drawn)
 
     return restore
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import locale
 import logging
 import os
@@ -11,11 +12,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import wandb
 
 from tests.conftest import HOME
 from tests.isolation import RUNNER, SYSTEM, TERMINAL, environment
@@ -71,8 +71,18 @@ def test_what_finds_programs_and_shows_results_stays(tmp_path: Path) -> None:
     assert not {*TERMINAL} & {*SYSTEM}
 
 
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    return importlib.import_module("torch")  # not above: the process that the test above starts needs none
+
+
+@pytest.fixture(scope="module")
+def wandb() -> Any:
+    return importlib.import_module("wandb")
+
+
 @pytest.mark.parametrize("turn", [1, 2])
-def test_each_test_begins_alike(turn: int, tmp_path: Path) -> None:
+def test_each_test_begins_alike(turn: int, torch: Any, wandb: Any, tmp_path: Path) -> None:
     """The first leaves behind all that the second must not see."""
     assert "V2M_LEFT" not in os.environ
     assert "WANDB_SERVICE" not in os.environ

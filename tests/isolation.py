@@ -153,22 +153,25 @@ def _torch() -> Callable[[], None]:
 
     def restore() -> None:
         torch.default_generator.set_state(drawn)
-        if before == _modes(torch):  # some of the following import half of PyTorch
-            return
-        kind, threads, learns, exact, warns, precision = before
+        kind, threads, learns, exact, precision = before
         torch.set_default_dtype(kind)
-        torch.set_num_threads(threads)
         torch.set_grad_enabled(learns)
-        torch.use_deterministic_algorithms(exact, warn_only=warns)
         torch.set_float32_matmul_precision(precision)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if _exactness(torch) != exact:  # to set it imports half of PyTorch
+            torch.use_deterministic_algorithms(exact[0], warn_only=exact[1])
 
     return restore
 
 
 def _modes(torch: Any) -> tuple[Any, ...]:
-    exact, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     kind, threads, learns = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
-    return kind, threads, learns, exact, warns, torch.get_float32_matmul_precision()
+    return kind, threads, learns, _exactness(torch), torch.get_float32_matmul_precision()
+
+
+def _exactness(torch: Any) -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def _wandb() -> Callable[[], None]:

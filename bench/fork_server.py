@@ -64,9 +64,8 @@ class ForkServer:
         return next(iter(self._log.read_text(errors="replace").strip().splitlines()[-1:]), "nothing was printed")
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        """End the process, and wait until it is gone."""
+        self._process.communicate()
 
 
 def serve(root: Path) -> None:

@@ -45,26 +45,44 @@ NAMES = {  # as they are in the tree under --root
     "prepare": "v2m prepare",
     "evaluate": "v2m evaluate",
     "convert": "v2m convert",
-    "tiny": "tests.fixtures.tiny",
-    "tiny_pipelines": "tests.fixtures.tiny.pipelines",
-    "tiny_embedders": "tests.fixtures.tiny.hearing",
     "inpaint": "--regenerate",
     "inpaint_source": "--previous",
     "align_to_cuts": "--retime",
     "vidmuse_model": "--generator.checkpoint",
-    "cfg_scale": "--generator.sampling.guidance",
-    "video_cfg_scale": "--generator.sampling.video_guidance",
+    "cfg_scale": "--generator.sampling.cfg_scale",
+    "video_cfg_scale": "--generator.sampling.video_cfg_scale",
     "captioner": "--tagger.captioner_model",
-    "lm_dim": "--model.lm.width",
-    "lm_layers": "--model.lm.layers",
+    "section": "--generator.max_section",
+    "lm_dim": "--model.lm.dim",
+    "lm_layers": "--model.lm.num_layers",
     "init_from": "--model.start",
     "rank": "--model.lora.rank",
     "predict_seed": "--model.scoring.seed",
     "min_duration": "--shortest",
     "long_term_frames": "--whole",
-    "ground_truth": "--truth",
-    "vidmuse_conditioner": '{"kind":"vidmuse","layers":1,"heads":2,"head_width":32,"feedforward":64,"fusion_heads":4}',
+    "ground_truth": "--ground-truth",
+    "conditioner": '{"kind":"vidmuse","num_layers":1,"num_heads":2,"head_dim":32,"ffn_dim":64,"num_fusion_heads":4}',
 }
+MAKERS = {  # a folder of tiny weights: the module below `TINY`, and its function
+    "musicgen": "musicgen:write_transformers",
+    "melody": "musicgen:write_transformers",
+    "VidMuse": "musicgen:write_vidmuse",
+    "encodec_32khz": "encodec:write",
+    "yue": "v2b:write_yue",
+    "tagger": "videollama:make_native",
+    "sonique": "sonique:write",
+    "chat": "chat:write",
+    "acestep": "pipelines:write_ace_step",
+    "stableaudio": "pipelines:write_stable_audio",
+    "stableaudio3": "pipelines:write_stable_audio_3",
+    "HTDemucs": "demucs:write_pickled",
+    "separator": "demucs:write",
+    "clap": "embedders:clap",
+    "ast": "embedders:ast",
+    "pe-av": "embedders:pe_av",
+    "prepared": "training:write_dataset",
+}
+TINY = "tests.fixtures.tiny"
 MEMBERS = {  # of a shard's samples
     "json": "metadata",
     "codes.npy": "codes",
@@ -116,7 +134,7 @@ class Session:
 
     def make(self, label: str, function: str, path: Path, given: Mapping[str, Any]) -> bool:
         """Likewise a function that writes `path`."""
-        return self._noted(label, self._server.call(function.format_map(NAMES), path, given))
+        return self._noted(label, self._server.call(function, path, given))
 
     def _noted(self, label: str, problem: str) -> bool:
         if problem:
@@ -158,8 +176,12 @@ def _encode(path: Path, shots: Mapping[str, float], sound: str) -> None:
 
 
 def make_weights(session: Session) -> None:
-    for name, (function, given) in WEIGHTS.items():
-        if session.make(f"weights/{name}", function, session.weights / name, given) and name not in PICKLED:
+    for name, maker in MAKERS.items():
+        function = f"{TINY}.{maker}"
+        if (
+            session.make(f"weights/{name}", function, session.weights / name, WEIGHTS.get(name, {}))
+            and name not in PICKLED
+        ):
             session.digests[f"weights/{name}"] = digests.checkpoint_folder(session.weights / name)
 
 

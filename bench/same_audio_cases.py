@@ -11,24 +11,9 @@ ANSWER = (  # of the tiny tagger, whatever it is asked
     "Caption: A kite flies over a hill.\nGenre: ambient, cinematic\nInstruments: piano, harp\nMood: calm, hopeful\n"
     "Timbre: warm, airy\nTempo: 72 BPM\n\n[verse]\nOver the hill we fly\nUnder the open sky\n\n[chorus]\nHold on to me"
 )
-WEIGHTS: dict[str, tuple[str, dict[str, Any]]] = {  # folder below the weights: its maker, and what that is given
-    "musicgen": ("{tiny}.musicgen:transformers_folder", {}),
-    "melody": ("{tiny}.musicgen:transformers_folder", {"melody": True, "stereo": True}),
-    "VidMuse": ("{tiny}.musicgen:vidmuse_folder", {}),
-    "encodec_32khz": ("{tiny}.encodec:write", {}),
-    "yue": ("{tiny}.v2b:make_yue", {}),
-    "tagger": ("{tiny}.videollama:make_native", {"answer": ANSWER}),
-    "sonique": ("{tiny}.sonique:write", {}),
-    "chat": ("{tiny}.chat:write", {}),
-    "acestep": ("{tiny_pipelines}:ace_step", {}),
-    "stableaudio": ("{tiny_pipelines}:stable_audio", {}),
-    "stableaudio3": ("{tiny_pipelines}:stable_audio_3", {}),
-    "HTDemucs": ("{tiny}.demucs:write_pickled", {}),
-    "separator": ("{tiny}.demucs:write", {}),
-    "clap": ("{tiny_embedders}:clap", {}),
-    "ast": ("{tiny_embedders}:ast", {}),
-    "pe-av": ("{tiny_embedders}:pe_av", {}),
-    "prepared": ("{tiny}.training:prepared", {}),
+WEIGHTS: dict[str, dict[str, Any]] = {  # what the makers of some tiny weights are given
+    "melody": {"melody": True, "stereo": True},
+    "tagger": {"answer": ANSWER},
 }
 STYLES = ("ambient", "cinematic", "lo-fi", "acoustic folk", "electronic", "rock", "jazz", "orchestral", "waltz", "funk")
 SKETCH = {
@@ -68,7 +53,7 @@ MODELS = {
     "musicgen_melody": "{cuts} --recipe musicgen --generator.model {weights}/melody --melody {tone} --end 1.5",
     "vidmuse": f"{{cuts}} {VIDMUSE}",
     "vidmuse_led": f"{{cuts}} {VIDMUSE} {{video_cfg_scale}} 4 --end 2.5 --candidates 2",
-    "yue": f"{{cuts}} {YUE} --stems --generator.section 2",
+    "yue": f"{{cuts}} {YUE} --stems {{section}} 2",
     "yue_sung": f"{{cuts}} {YUE} --stems --tags.vocals true --end 1",
     "yue_reference": f"{{cuts}} {YUE} --reference {{cuts}} --reference {{tone}} --end 0.5",
     "sonique": f"{{cuts}} {SONIQUE} --tags.negative noise",
@@ -104,7 +89,7 @@ FIT = (
 SMALL = "{lm_dim} 32 {lm_layers} 1"
 TRAINED = {
     "v2m": SMALL,
-    "vidmuse": f"{SMALL} --model.conditioner '{{vidmuse_conditioner}}'",
+    "vidmuse": f"{SMALL} --model.conditioner '{{conditioner}}'",
     "lora": "{init_from} {out}/training/v2m/exported --model.lm null --model.conditioner null {rank} 4",
 }
 PREPARE = (

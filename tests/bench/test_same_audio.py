@@ -8,6 +8,7 @@ import shlex
 import string
 import tarfile
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ import torch
 
 from bench import digests, same_audio_cases
 from bench.fork_server import ForkServer
-from bench.same_audio import MEMBERS, NAMES
+from bench.same_audio import MAKERS, MEMBERS, NAMES, TINY
+from v2m.cli import prepare
 from v2m.cli.score import build_parser
+from v2m.cli.train import TrainCLI
 from v2m.data import schema
 
 ROOT = Path(__file__).parents[2]
@@ -113,12 +116,38 @@ def parser(recipe: str) -> Any:
 @pytest.mark.parametrize("name", SCORES)
 def test_the_words_of_a_case_are_those_of_the_command(name: str) -> None:
     """Whether a flag is still there, not whether a file is."""
-    fields = {field for _, field, _, _ in string.Formatter().parse(SCORES[name]) if field}
-    words = shlex.split(SCORES[name].format_map(dict.fromkeys(fields, "place") | NAMES))
+    words = filled(SCORES[name])
     recipe = words[words.index("--recipe") + 1] if "--recipe" in words else "sketch"
     asked = parser(recipe).parse_args(words)
     assert asked.recipe == recipe
     assert asked.videos == ["place"]
+
+
+def filled(line: str) -> list[str]:
+    """The words of a line with something in each place."""
+    fields = {field for _, field, _, _ in string.Formatter().parse(line) if field}
+    return shlex.split(line.format_map({**dict.fromkeys(fields, "place"), "root": ROOT, **NAMES}))
+
+
+@pytest.mark.parametrize("name", same_audio_cases.TRAINED)
+def test_the_words_of_a_training_are_those_of_the_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = filled(f"{same_audio_cases.FIT} {same_audio_cases.TRAINED[name]} --trainer.logger.save_dir out")
+    assert TrainCLI(words, run=False).trainer.max_steps == 6
+
+
+@pytest.mark.parametrize("name", same_audio_cases.PREPARED)
+def test_the_words_of_a_preparation_are_those_of_the_command(name: str) -> None:
+    asked = prepare.parse([*filled(f"{same_audio_cases.PREPARE} {same_audio_cases.PREPARED[name]}"), "out"])
+    assert asked.inputs == ["place/videos"]
+
+
+@pytest.mark.parametrize("maker", sorted(set(MAKERS.values())))
+def test_what_makes_tiny_weights_is_there(maker: str) -> None:
+    module, _, function = maker.partition(":")
+    assert callable(getattr(import_module(f"{TINY}.{module}"), function))
 
 
 def test_what_was_recorded_names_every_case() -> None:

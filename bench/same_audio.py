@@ -130,13 +130,14 @@ class Session:
         """Run a command of `NAMES`; whether it could be done. `line` has the places and names in braces."""
         module, *first = NAMES[command].split()
         words = [*first, *shlex.split(line.format_map(NAMES | self.places))]
-        return self._noted(label, self._server.run(module, words))
+        return self.note(label, self._server.run(module, words))
 
     def make(self, label: str, function: str, path: Path, given: Mapping[str, Any]) -> bool:
         """Likewise a function that writes `path`."""
-        return self._noted(label, self._server.call(function, path, given))
+        return self.note(label, self._server.call(function, path, given))
 
-    def _noted(self, label: str, problem: str) -> bool:
+    def note(self, label: str, problem: str) -> bool:
+        """Whether there is no problem; one is printed and kept."""
         if problem:
             self.failures.append(label)
             print(f"{label} failed: {problem}", flush=True)
@@ -248,11 +249,14 @@ def prepare(session: Session) -> None:
 
 def evaluate(session: Session) -> None:
     """The measures of two systems of two clips each, with embeddings, against a third as the truth."""
-    home = session.out / "measures"
+    home, sketch = session.out / "measures", session.out / "sketch"
+    if not all((sketch / f"{name}.wav").is_file() for name in ("ambient", "jazz", "rock", "waltz", "funk", "parts")):
+        session.note("measures", "there is nothing to measure")
+        return
     for system, names in (("a", ("ambient", "jazz")), ("b", ("rock", "waltz")), ("truth", ("funk", "parts"))):
         (home / system).mkdir(parents=True)
         for clip, name in zip(("one", "two"), names, strict=True):
-            made = session.out / "sketch" / name
+            made = sketch / name
             if system == "truth":
                 shutil.copy(made.with_suffix(".wav"), home / system / f"{clip}.wav")
             else:

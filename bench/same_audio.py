@@ -48,7 +48,7 @@ NAMES = {  # as they are in the tree under --root
     "inpaint": "--regenerate",
     "inpaint_source": "--previous",
     "align_to_cuts": "--retime",
-    "vidmuse_model": "--generator.checkpoint",
+    "vidmuse_model": "--generator.model",
     "cfg_scale": "--generator.sampling.cfg_scale",
     "video_cfg_scale": "--generator.sampling.video_cfg_scale",
     "captioner": "--tagger.captioner_model",

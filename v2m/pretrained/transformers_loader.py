@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from v2m.core.compat import supports_sdpa
 from v2m.core.errors import DependencyError, is_out_of_memory
 from v2m.core.lazy_model import choose_dtype, quantization_config
 from v2m.pretrained.safe_load import read_json, read_state_dict
@@ -66,7 +67,7 @@ def load_model(
                 config=cast(Any, model_class.config_class).from_dict(dict(config)),
                 state_dict=dict(state),
                 dtype=dtype if device.type == "cpu" else choose_dtype(device),
-                attn_implementation="sdpa" if model_class._supports_sdpa else None,  # of which a codec has none
+                attn_implementation="sdpa" if supports_sdpa(model_class) else None,  # codecs have none
                 quantization_config=quantization,
                 device_map={"": device} if bits else None,
                 output_loading_info=True,

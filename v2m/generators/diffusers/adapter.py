@@ -1,6 +1,6 @@
-"""One go of a pipeline: what is to be written, and what stands already.
+"""Interface between the generator and a diffusers pipeline: one request, one adapter per pipeline.
 
-B takes, C channels, N samples.
+B candidates, C channels, N samples.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from v2m.core.types import ProgressFn
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """N = `samples` at the pipeline's rate for each of the B = len(`seeds`) takes.
+    """One call of a pipeline: N = `num_samples` at its rate for each of the B = len(`seeds`) candidates.
 
-    melody, reference: (C, N) and (C, any length). kept: (B, C, N), of which all but the samples `span` is to stay.
+    melody, reference: (C, N) and (C, any length). source: (B, C, N), known outside the samples `inpaint_range`.
     """
 
     num_samples: int
@@ -29,14 +29,14 @@ class GenerationRequest:
 
 
 class PipelineAdapter(Protocol):
-    """A pipeline with what it must be told."""
+    """A diffusers pipeline behind one signature."""
 
     def defaults(self) -> dict[str, Any]:
-        """Steps and guidance that the pipeline's authors recommend."""
+        """Number of steps and guidance scale that the pipeline's authors recommend."""
         ...
 
     def generate(
         self, arguments: dict[str, Any], request: GenerationRequest, melody_strength: float, progress: ProgressFn
     ) -> Tensor:
-        """Sound (B, C, N) float32 on the CPU, not limited to ±1. `told` are the pipeline's own arguments."""
+        """Audio (B, C, N) float32 on the CPU, not limited to ±1; `arguments` are the pipeline's own."""
         ...

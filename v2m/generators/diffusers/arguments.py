@@ -1,7 +1,7 @@
-"""What each pipeline is told of the tags, in its own words and arguments.
+"""Arguments of each pipeline from tags and user options.
 
-ACE-Step takes tempo, key, metre and lyrics apart from its line of text, and no negative prompt; Stable Audio takes a
-line of text, and one that it is led away from.
+ACE-Step takes tempo, key, meter and lyrics apart from the prompt, and no negative prompt; Stable Audio takes a prompt
+and a negative prompt.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _NATURAL_PITCHES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 @dataclass(frozen=True)
 class DiffusersOptions:
-    """What a user sets besides the tags. None is what the pipeline's authors recommend.
+    """User options besides the tags; None is the recommendation of the pipeline's authors.
 
-    steps: how often the noise is taken away. guidance: how many times stronger the words lead, 1 is no guidance.
-    melody_strength: 0–1. metre: beats of a bar. language: of the lyrics, as "en".
+    steps: denoising steps. cfg_scale: 1 is no guidance. melody_strength: 0–1. meter: beats of a bar. vocal_language:
+    of the lyrics, as "en".
     """
 
     steps: int | None
@@ -36,12 +36,12 @@ class DiffusersOptions:
 
 def ace_step_arguments(tags: Tags, options: DiffusersOptions) -> dict[str, Any]:
     """Arguments of `AceStepPipeline`."""
-    sung = tags.vocals and bool(tags.lyrics.strip())
+    has_lyrics = tags.vocals and bool(tags.lyrics.strip())
     return {
         "prompt": prompts.build_prompt(replace(tags, tempo=None, key=None)),
         **(
             {"lyrics": tags.lyrics.strip(), "vocal_language": options.vocal_language}
-            if sung
+            if has_lyrics
             else INSTRUMENTAL_ARGUMENTS
         ),
         "bpm": None if tags.tempo is None else round(tags.tempo),
@@ -52,18 +52,19 @@ def ace_step_arguments(tags: Tags, options: DiffusersOptions) -> dict[str, Any]:
 
 def stable_audio_arguments(tags: Tags, options: DiffusersOptions) -> dict[str, Any]:
     """Arguments of `StableAudioPipeline` and `StableAudio3Pipeline`."""
-    line = prompts.build_prompt(tags)
-    metre = "" if options.meter is None else f"{options.meter}/{8 if options.meter == 6 else 4} time"
+    prompt = prompts.build_prompt(tags)
+    meter = "" if options.meter is None else f"{options.meter}/{8 if options.meter == 6 else 4} time"
     return {
-        "prompt": ", ".join(filter(None, [line, metre, "instrumental"])),
+        "prompt": ", ".join(filter(None, [prompt, meter, "instrumental"])),
         "negative_prompt": prompts.build_negative_prompt(tags) or None,
     }
 
 
 def key_name(tags: Tags) -> str | None:
-    """The key as "F# minor", whichever way it was written."""
+    """The key in the form "F# minor", however the user spelled it."""
     if tags.key is None or tags.tonic_and_mode is None:
         return None
     letter = tags.key.strip()[0].upper()
     tonic, mode = tags.tonic_and_mode
-    return f"{letter}{ {0: '', 1: '#', 11: 'b'}[(tonic - _NATURAL_PITCHES[letter]) % 12] } {mode}"
+    accidental = {0: "", 1: "#", 11: "b"}[(tonic - _NATURAL_PITCHES[letter]) % 12]
+    return f"{letter}{accidental} {mode}"

@@ -1,6 +1,6 @@
-"""A folder of diffusers' layout → the pipeline, component by component.
+"""Loading of a diffusers pipeline from a folder, component by component.
 
-Only classes of diffusers and transformers, only safetensors, and nothing left random.
+Only classes of diffusers and transformers, only safetensors, and no weight stays random.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from v2m.generators.diffusers.pipeline_info import PipelineKind
 from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import check_finite, read_json
 
-COMPONENT_MODULES = {  # whose classes a folder may name
+COMPONENT_MODULES = {  # libraries that model_index.json may name
     "diffusers": "diffusers",
     "transformers": "transformers",
     "ace_step": "diffusers.pipelines.ace_step",
@@ -42,26 +42,26 @@ logger = logging.getLogger(__name__)
 
 
 def load_pipeline(folder: Path, kind: PipelineKind, device: torch.device, *, low_memory: bool) -> Any:
-    """The pipeline in `folder`, ready to run on `device` in the type that suits it.
+    """Load the pipeline in `folder`, ready to run on `device` in its default dtype.
 
-    With `low_memory` each model is on the device only while it works; on the CPU the weights are held in bfloat16.
+    With `low_memory` each model is on the device only while it computes; on the CPU the weights are in bfloat16.
 
     Raises:
-        DependencyError: Files are missing, broken, do not fit, or name what is no component of a pipeline.
+        DependencyError: Files are missing, broken, do not fit, or name a class that is no pipeline component.
     """
     index = read_json(folder / "model_index.json")
-    made: type[Any] = getattr(diffusers, kind)
+    pipeline_class: type[Any] = getattr(diffusers, kind)
     dtype = torch.bfloat16 if low_memory and device.type == "cpu" else choose_dtype(device)
     with _quiet():
-        parts = {
+        components = {
             name: _load_component(folder, name, index.get(name), dtype, needed=parameter.default is Parameter.empty)
-            for name, parameter in signature(made.__init__).parameters.items()
+            for name, parameter in signature(pipeline_class.__init__).parameters.items()
             if name != "self"
         }
-        pipeline = made(**parts)
+        pipeline = pipeline_class(**components)
     pipeline.set_progress_bar_config(disable=True)
     if hasattr(pipeline.vae, "enable_tiling"):
-        pipeline.vae.enable_tiling()  # long sound is encoded and decoded in pieces
+        pipeline.vae.enable_tiling()  # long audio is encoded and decoded in chunks
     if low_memory and device.type != "cpu":
         pipeline.enable_model_cpu_offload(device=device)
     else:
@@ -71,7 +71,7 @@ def load_pipeline(folder: Path, kind: PipelineKind, device: torch.device, *, low
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without diffusers' reports, and PyTorch's on the weight norm that its models are built with."""
+    """Silence diffusers' reports, and PyTorch's about the weight norm that its models are built with."""
     verbosity = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
     try:
@@ -82,52 +82,54 @@ def _quiet() -> Iterator[None]:
         diffusers_logging.set_verbosity(verbosity)
 
 
-def _load_component(folder: Path, name: str, named: Any, dtype: torch.dtype, *, needed: bool) -> Any:
-    """The component that model_index.json calls `name`, from its subfolder; None where it is not needed and absent."""
-    if not isinstance(named, list) or len(named) != 2 or named[0] is None:
+def _load_component(folder: Path, name: str, entry: Any, dtype: torch.dtype, *, needed: bool) -> Any:
+    """Load the component `name` of model_index.json from its subfolder; None where it is optional and absent."""
+    if not isinstance(entry, list) or len(entry) != 2 or entry[0] is None:
         if needed:
             raise DependencyError(f"the model_index.json in {str(folder)!r} names no {name}: fetch it again")
         return None
-    kind = _component_class(folder, name, *named)
-    here, what = folder / name, f"{name} ({kind.__name__})"
-    if issubclass(kind, PreTrainedModel):
-        model: Any = transformers_loader.load_model(kind, here, CPU, description=what)
-        check_finite(model.state_dict(), f"{what} in {str(folder)!r}")
+    component_class = _component_class(folder, name, *entry)
+    subfolder, description = folder / name, f"{name} ({component_class.__name__})"
+    if issubclass(component_class, PreTrainedModel):
+        model: Any = transformers_loader.load_model(component_class, subfolder, CPU, description=description)
+        check_finite(model.state_dict(), f"{description} in {str(folder)!r}")
         return model.to(dtype)
     try:
-        if issubclass(kind, ModelMixin):
-            return _load_model(kind, here, what, dtype)
-        return kind.from_pretrained(here, local_files_only=True)
+        if issubclass(component_class, ModelMixin):
+            return _load_model(component_class, subfolder, description, dtype)
+        return component_class.from_pretrained(subfolder, local_files_only=True)
     except DependencyError:
         raise
     except Exception as error:  # of any kind: the files decide which
         if is_out_of_memory(error):
             raise
-        said = " ".join(str(error).split())[:200]
-        raise DependencyError(f"{str(here)!r} cannot be loaded as {what} ({said}): fetch it again") from error
-
-
-def _component_class(folder: Path, name: str, library: Any, called: Any) -> type[Any]:
-    home = COMPONENT_MODULES.get(library) if isinstance(library, str) else None
-    kind = getattr(importlib.import_module(home), str(called), None) if home else None
-    if kind is None and library == "transformers":  # which had two of each tokenizer before its version 5
-        kind = getattr(transformers, str(called).removesuffix("Fast"), None)
-    if not isinstance(kind, type) or not issubclass(kind, COMPONENT_CLASSES):
+        reason = " ".join(str(error).split())[:200]
         raise DependencyError(
-            f"the model_index.json in {str(folder)!r} names {library}.{called} as {name}, which is no component that "
-            "diffusers or transformers has: nothing of it was run"
+            f"{str(subfolder)!r} cannot be loaded as {description} ({reason}): fetch it again"
+        ) from error
+
+
+def _component_class(folder: Path, name: str, library: Any, class_name: Any) -> type[Any]:
+    module = COMPONENT_MODULES.get(library) if isinstance(library, str) else None
+    component_class = getattr(importlib.import_module(module), str(class_name), None) if module else None
+    if component_class is None and library == "transformers":  # before version 5 it had two classes per tokenizer
+        component_class = getattr(transformers, str(class_name).removesuffix("Fast"), None)
+    if not isinstance(component_class, type) or not issubclass(component_class, COMPONENT_CLASSES):
+        raise DependencyError(
+            f"the model_index.json in {str(folder)!r} names {library}.{class_name} as {name}, which is no component "
+            "that diffusers or transformers has: nothing of it was run"
         )
-    return kind
+    return component_class
 
 
-def _load_model(kind: Any, here: Path, what: str, dtype: torch.dtype) -> Any:
-    made, told = kind.from_pretrained(
-        here, local_files_only=True, use_safetensors=True, output_loading_info=True, torch_dtype=dtype
+def _load_model(model_class: Any, subfolder: Path, description: str, dtype: torch.dtype) -> Any:
+    model, info = model_class.from_pretrained(
+        subfolder, local_files_only=True, use_safetensors=True, output_loading_info=True, torch_dtype=dtype
     )
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-    lacking = [f"{len(told[each])} {each.replace('_', ' ')}" for each in kinds if told.get(each)]
-    if lacking:
-        first = next(str(told[each][0]) for each in kinds if told.get(each))
-        raise DependencyError(f"{str(here)!r} does not fit {what}: {', '.join(lacking)}, such as {first}")
-    check_finite(made.state_dict(), f"{what} in {str(here.parent)!r}")
-    return made.eval().requires_grad_(False)
+    problems = [f"{len(info[kind])} {kind.replace('_', ' ')}" for kind in kinds if info.get(kind)]
+    if problems:
+        first = next(str(info[kind][0]) for kind in kinds if info.get(kind))
+        raise DependencyError(f"{str(subfolder)!r} does not fit {description}: {', '.join(problems)}, such as {first}")
+    check_finite(model.state_dict(), f"{description} in {str(subfolder.parent)!r}")
+    return model.eval().requires_grad_(False)

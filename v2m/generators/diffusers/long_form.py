@@ -1,19 +1,19 @@
-"""A piece from begin to end: goes of the pipeline that go on from each other, and parts that are written anew.
+"""Long-form generation and inpainting over a diffusers pipeline, in windows that continue each other.
 
-B takes, C channels, N samples. What lies inside a part fades over into what lies outside; nothing outside changes.
+B candidates, C channels, N samples. An inpainted range crossfades inside itself; nothing outside of it changes.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from v2m.core.audio_ops import loop_samples, peak_excess
+from v2m.core.progress import sub_progress
 from v2m.core.progress import sub_progress
 from v2m.core.timing import sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn
@@ -29,32 +29,28 @@ ADAPTERS: dict[PipelineKind, Any] = {
     "StableAudioPipeline": StableAudioAdapter,
     "StableAudio3Pipeline": StableAudio3Adapter,
 }
-FADE_S = 0.05  # seconds from the one sound to the other
-OVERLAP = 0.25  # share of a go that the one before it has written
-DISCARDED_TAIL = (
-    0.1  # share at its end that is thrown away where it is not the last: pipelines let their music end there
-)
-
-logger = logging.getLogger(__name__)
+FADE_S = 0.05  # of the crossfades
+OVERLAP = 0.25  # share of a window that the one before it has generated
+DISCARDED_TAIL = 0.1  # share of all windows but the last that is discarded: pipelines end their music there
 
 
 @dataclass(frozen=True)
 class AudioConditions:
-    """What is to be followed, at the pipeline's rate: a melody, repeated where it is too short; a style."""
+    """Audio to follow, at the pipeline's rate: a melody, repeated where it is too short; a reference of style."""
 
     melody: Audio | None = None
     reference: Audio | None = None
 
 
 class LongFormGenerator:
-    """A pipeline that writes pieces.
+    """A pipeline extended to any duration.
 
     Args:
-        pipeline: diffusers' own.
-        card: What it can do.
-        told: Its arguments.
-        strength: 0–1, how closely a melody is followed.
-        sounds: What else it is to follow.
+        pipeline: The diffusers pipeline.
+        info: Its capabilities.
+        arguments: Its arguments; None for the recommended number of steps and guidance scale.
+        melody_strength: Closeness to the melody, 0 to 1.
+        conditions: Audio to follow.
     """
 
     def __init__(
@@ -66,116 +62,118 @@ class LongFormGenerator:
         conditions: AudioConditions,
     ) -> None:
         self._adapter: PipelineAdapter = ADAPTERS[info.kind](pipeline)
-        given = {name: value for name, value in arguments.items() if name in {"num_inference_steps", "guidance_scale"}}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        self.arguments = {**arguments, **self._adapter.defaults(), **chosen}
+        overrides = {
+            name: arguments[name]
+            for name in ("num_inference_steps", "guidance_scale")
+            if arguments.get(name) is not None
+        }
+        self.arguments = {**arguments, **self._adapter.defaults(), **overrides}
         self._info, self._melody_strength, self._conditions = info, melody_strength, conditions
 
     def generate(self, duration: float, seeds: Sequence[int], progress: ProgressFn) -> list[Audio]:
-        """A piece of exactly `seconds` for each seed."""
-        card, rate = self._info, self._info.sample_rate
-        whole = sample_count(duration, rate)
-        longest, shortest = sample_count(card.max_duration, rate), sample_count(card.min_duration, rate)
-        if whole <= longest:
-            job = self._request(0, max(whole, shortest), seeds, 0)
-            return self._to_audio(self._run_pipeline(job, progress)[..., :whole])
-        goes, tail = _plan_windows(whole, longest)
-        written = torch.zeros(len(seeds), card.channels, 0)
-        for number, (begin, end, stands) in enumerate(goes):
-            job = self._request(begin, end + tail - begin, seeds, number)
-            if number:
-                kept = torch.nn.functional.pad(written[..., begin:], (0, tail + end - begin - stands))
-                job = replace(job, source=kept, inpaint_range=(stands, job.num_samples))
-            sound = self._run_pipeline(job, sub_progress(progress, number / len(goes), (number + 1) / len(goes)))
-            used = sound if end == whole - tail else sound[..., : end - begin]
-            written = _append_crossfaded(written, used, begin, sample_count(FADE_S, rate))
-        return self._to_audio(written)
+        """Generate a piece of exactly `duration` for each seed."""
+        info, rate = self._info, self._info.sample_rate
+        total = sample_count(duration, rate)
+        longest, shortest = sample_count(info.max_duration, rate), sample_count(info.min_duration, rate)
+        if total <= longest:
+            request = self._request(0, max(total, shortest), seeds, 0)
+            return self._to_audio(self._run_pipeline(request, progress)[..., :total])
+        windows, tail = _plan_windows(total, longest)
+        piece = torch.zeros(len(seeds), info.channels, 0)
+        for index, (start, end, prompt) in enumerate(windows):
+            request = self._request(start, end + tail - start, seeds, index)
+            if index:
+                source = torch.nn.functional.pad(piece[..., start:], (0, tail + end - start - prompt))
+                request = replace(request, source=source, inpaint_range=(prompt, request.num_samples))
+            part = sub_progress(progress, index / len(windows), (index + 1) / len(windows))
+            wave = self._run_pipeline(request, part)
+            is_last = end == total - tail  # the last window keeps its tail: the music ends there
+            piece = _append_crossfaded(
+                piece, wave if is_last else wave[..., : end - start], start, sample_count(FADE_S, rate)
+            )
+        return self._to_audio(piece)
 
     def windows(self, duration: float) -> list[list[float]]:
-        """Seconds from which to which each go's sound is used first in a piece of `seconds`."""
+        """Ranges in seconds of a piece of `duration`, by the window whose audio is used there."""
         rate = self._info.sample_rate
-        whole, longest = sample_count(duration, rate), sample_count(self._info.max_duration, rate)
-        if whole <= longest:
+        total, longest = sample_count(duration, rate), sample_count(self._info.max_duration, rate)
+        if total <= longest:
             return [[0.0, duration]]
-        windows, tail = _plan_windows(whole, longest)
-        ends = [*(window.end for window in windows[:-1]), whole]
-        begins = [window.start + window.prompt for window in windows]
-        assert ends[-1] == windows[-1].end + tail, "the last go ends with the piece"
-        return [[seconds_of(low, rate), seconds_of(high, rate)] for low, high in zip(begins, ends, strict=True)]
+        windows, tail = _plan_windows(total, longest)
+        ends = [*(window.end for window in windows[:-1]), total]
+        starts = [window.start + window.prompt for window in windows]
+        assert ends[-1] == windows[-1].end + tail, "the last window ends with the piece"
+        return [[seconds_of(start, rate), seconds_of(end, rate)] for start, end in zip(starts, ends, strict=True)]
 
     def inpaint(
         self, previous: Audio, time_range: tuple[float, float], seeds: Sequence[int], progress: ProgressFn
     ) -> list[Audio]:
-        """`previous` with the seconds from one to another of `span` written anew, once for each seed.
+        """Replace `time_range` (seconds) of `previous`, once for each seed.
 
-        What the pipeline has to go on is the sound around them, as much as it can hear in one go.
+        The pipeline gets the audio around it, as much as fits into one call.
         """
-        rate, whole = self._info.sample_rate, len(previous)
-        first, last = (min(sample_count(second, rate), whole) for second in time_range)
-        longest = min(sample_count(self._info.max_duration, rate), whole)
-        begin = min(max((first + last - longest) // 2, 0), whole - longest)
-        sound = torch.from_numpy(previous.samples)[None].expand(len(seeds), -1, -1)  # (B, C, N)
-        job = self._request(begin, max(longest, sample_count(self._info.min_duration, rate)), seeds, 0)
-        kept = torch.nn.functional.pad(sound[..., begin : begin + longest], (0, job.num_samples - longest))
-        new = self._run_pipeline(replace(job, source=kept, inpaint_range=(first - begin, last - begin)), progress)
-        inside = new[..., first - begin : last - begin]
-        inside = inside / inside.abs().amax((1, 2), keepdim=True).clamp(min=1.0)
-        return [
-            Audio(each.numpy(), rate) for each in _insert_crossfaded(sound, inside, first, sample_count(FADE_S, rate))
-        ]
+        rate, total = self._info.sample_rate, len(previous)
+        first, last = (min(sample_count(second, rate), total) for second in time_range)
+        length = min(sample_count(self._info.max_duration, rate), total)
+        start = min(max((first + last - length) // 2, 0), total - length)
+        old = torch.from_numpy(previous.samples)[None].expand(len(seeds), -1, -1)  # (B, C, N)
+        request = self._request(start, max(length, sample_count(self._info.min_duration, rate)), seeds, 0)
+        source = torch.nn.functional.pad(old[..., start : start + length], (0, request.num_samples - length))
+        request = replace(request, source=source, inpaint_range=(first - start, last - start))
+        new = self._run_pipeline(request, progress)[..., first - start : last - start]
+        new = new / new.abs().amax((1, 2), keepdim=True).clamp(min=1.0)
+        pieces = _insert_crossfaded(old, new, first, sample_count(FADE_S, rate))
+        return [Audio(piece.numpy(), rate) for piece in pieces]
 
     def _run_pipeline(self, request: GenerationRequest, progress: ProgressFn) -> Tensor:
         return self._adapter.generate(self.arguments, request, self._melody_strength, progress)
 
-    def _request(self, begin: int, num_samples: int, seeds: Sequence[int], index: int) -> GenerationRequest:
+    def _request(self, start: int, num_samples: int, seeds: Sequence[int], index: int) -> GenerationRequest:
         melody, reference = self._conditions.melody, self._conditions.reference
-        places = np.arange(begin, begin + num_samples)
         return GenerationRequest(
             num_samples,
             tuple(window_seed(seed, index) for seed in seeds),
-            melody=None if melody is None else self._to_tensor(melody.samples[:, places % len(melody)]),
+            melody=None
+            if melody is None
+            else self._to_tensor(loop_samples(melody.samples, start, start + num_samples)),
             reference=None if reference is None else self._to_tensor(reference.samples),
         )
 
     def _to_tensor(self, samples: Any) -> Tensor:
-        sound = torch.from_numpy(samples)
-        return sound.mean(0, keepdim=True) if self._info.channels == 1 else sound
+        wave = torch.from_numpy(samples)
+        return wave.mean(0, keepdim=True) if self._info.channels == 1 else wave
 
-    def _to_audio(self, sound: Tensor) -> list[Audio]:
-        """(B, C, N) within ±1."""
-        peaks = sound.abs().amax((1, 2))
-        for peak in peaks[peaks > 1]:
-            logger.info("the music peaked at %.2f and was made quieter", peak)
-        quiet = sound / peaks.clamp(min=1.0)[:, None, None]
-        return [Audio(each.numpy(), self._info.sample_rate) for each in quiet]
+    def _to_audio(self, waves: Tensor) -> list[Audio]:
+        """Audio of (B, C, N), each attenuated to ±1 where needed."""
+        return [Audio(wave / peak_excess(wave), self._info.sample_rate) for wave in waves.numpy()]
 
 
-def _plan_windows(whole: int, longest: int) -> tuple[list[Window], int]:
-    """What each go adds to a piece of `whole` samples, and how many more it writes, of no use but in the last."""
+def _plan_windows(total: int, longest: int) -> tuple[list[Window], int]:
+    """Plan windows for a piece of `total` samples; also the length of the tail that all but the last discard."""
     tail = int(longest * DISCARDED_TAIL)
-    return plan_windows(whole - tail, longest - tail, int(longest * (1 - OVERLAP)) - tail), tail
+    return plan_windows(total - tail, longest - tail, int(longest * (1 - OVERLAP)) - tail), tail
 
 
-def _append_crossfaded(before: Tensor, part: Tensor, begin: int, fade: int) -> Tensor:
-    """`before` (B, C, N), and `part`, whose first sample is number `begin` of the whole, from where it ends."""
-    done = before.shape[-1]
-    if not done:
-        return part
-    mixed = min(fade, done - begin)
-    ramp = torch.linspace(0, 1, mixed)
-    common = before[..., done - mixed :] * (1 - ramp) + part[..., done - begin - mixed : done - begin] * ramp
-    return torch.cat([before[..., : done - mixed], common, part[..., done - begin :]], dim=-1)
+def _append_crossfaded(piece: Tensor, wave: Tensor, start: int, fade: int) -> Tensor:
+    """Append to `piece` (B, C, N) the rest of `wave`, whose first sample is number `start` of the piece."""
+    length = piece.shape[-1]
+    if not length:
+        return wave
+    fade = min(fade, length - start)
+    ramp = torch.linspace(0, 1, fade)
+    overlap = piece[..., length - fade :] * (1 - ramp) + wave[..., length - start - fade : length - start] * ramp
+    return torch.cat([piece[..., : length - fade], overlap, wave[..., length - start :]], dim=-1)
 
 
-def _insert_crossfaded(sound: Tensor, inside: Tensor, first: int, fade: int) -> Tensor:
-    """`sound` (B, C, N) with `inside` from sample `first` on, which fades in and, unless it is the end, out."""
-    length = inside.shape[-1]
+def _insert_crossfaded(old: Tensor, new: Tensor, first: int, fade: int) -> Tensor:
+    """Replace `old` (B, C, N) from sample `first` on by `new`, crossfaded where `old` goes on at either side."""
+    length = new.shape[-1]
     last = first + length
-    mixed = min(fade, length // 2)
-    share = torch.ones(length)
+    fade = min(fade, length // 2)
+    weight = torch.ones(length)
     if first > 0:
-        share[:mixed] = torch.linspace(0, 1, mixed)
-    if last < sound.shape[-1]:
-        share[length - mixed :] = torch.linspace(1, 0, mixed)
-    between = inside * share + sound[..., first:last] * (1 - share)
-    return torch.cat([sound[..., :first], between, sound[..., last:]], dim=-1)
+        weight[:fade] = torch.linspace(0, 1, fade)
+    if last < old.shape[-1]:
+        weight[length - fade :] = torch.linspace(1, 0, fade)
+    mix = new * weight + old[..., first:last] * (1 - weight)
+    return torch.cat([old[..., :first], mix, old[..., last:]], dim=-1)

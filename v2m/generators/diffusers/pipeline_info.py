@@ -1,7 +1,4 @@
-"""What a folder of a pipeline says of itself in its JSON files: which pipeline, how long it can write.
-
-So that what cannot be is refused before any weights are loaded.
-"""
+"""Capabilities of a pipeline by the JSON files of its folder, known before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ OPTIONAL_COMPONENTS = (
     "audio_tokenizer",
     "audio_token_detokenizer",
 )
-FILES = (  # of any of the three; safetensors only, and none of the copies in other formats or types
+FILES = (  # of all three pipelines; safetensors only, no copies in other formats or dtypes
     "model_index.json",
     "scheduler/scheduler_config.json",
     "tokenizer/*",
@@ -36,16 +33,16 @@ FILES = (  # of any of the three; safetensors only, and none of the copies in ot
     *(f"{part}/*.json|" for part in OPTIONAL_COMPONENTS),
     *("|".join(f"{part}/{name}" for name in WEIGHT_FILES.split("|")) + "|" for part in OPTIONAL_COMPONENTS),
 )
-ACE_STEP_RANGE_S = (10.0, 600.0)  # seconds that ACE-Step 1.5 was trained to write
+ACE_STEP_RANGE_S = (10.0, 600.0)  # durations of ACE-Step 1.5's training
 COVER_COMPONENTS = ("audio_tokenizer", "audio_token_detokenizer")
 
 
 @dataclass(frozen=True)
 class PipelineInfo:
-    """A pipeline that is known here.
+    """Kind and capabilities of a supported pipeline.
 
-    shortest, longest: seconds that it writes in one go. guided: whether guidance has an effect, for it is not built
-    into the weights already. follows_melody: whether it can take up a recording's tune.
+    min_duration, max_duration: seconds of one call. supports_cfg: guidance has an effect, for it is not built into the
+    weights. supports_melody: it can follow a melody.
     """
 
     kind: PipelineKind
@@ -58,7 +55,11 @@ class PipelineInfo:
 
     @classmethod
     def from_folder(cls, folder: Path) -> PipelineInfo:
-        """Raises DependencyError for a folder that holds another pipeline, or whose settings cannot be read."""
+        """Read a pipeline's folder.
+
+        Raises:
+            DependencyError: It holds another pipeline, or its settings cannot be read.
+        """
         index = read_json(folder / "model_index.json")
         kind = index.get("_class_name")
         readers = {
@@ -90,8 +91,8 @@ def _read_ace_step(folder: Path, index: dict[str, Any]) -> PipelineInfo:
 def _read_stable_audio(folder: Path, index: dict[str, Any]) -> PipelineInfo:  # noqa: ARG001 - the shape of a reader
     vae, transformer = _read_config(folder, "vae"), _read_config(folder, "transformer")
     rate = int(vae["sampling_rate"])
-    longest = seconds_of(int(transformer["sample_size"]) * math.prod(vae["downsampling_ratios"]), rate)
-    return PipelineInfo("StableAudioPipeline", rate, int(vae["audio_channels"]), 0.0, longest, True, True)
+    max_duration = seconds_of(int(transformer["sample_size"]) * math.prod(vae["downsampling_ratios"]), rate)
+    return PipelineInfo("StableAudioPipeline", rate, int(vae["audio_channels"]), 0.0, max_duration, True, True)
 
 
 def _read_stable_audio_3(folder: Path, index: dict[str, Any]) -> PipelineInfo:  # noqa: ARG001 - the shape of a reader

@@ -1,8 +1,8 @@
-"""Stable Audio 3: text → minutes of music, by rectified flow, distilled to eight steps or not.
+"""Stable Audio 3 adapter: text → minutes of music, by rectified flow, distilled to eight steps or not.
 
 Stability AI, "Stable Audio 3" (arXiv 2605.17991).
 
-B takes, C channels, N samples, T latent frames.
+B candidates, C channels, N samples, T latent frames.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from v2m.generators.diffusers.runtime import (
     to_encoder_input,
 )
 
-MIN_NOISE_LEVEL = 0.05  # with none at all there is nothing to write
+MIN_NOISE_LEVEL = 0.05  # without any noise the melody would come back unchanged
 
 
 class StableAudio3Adapter:
-    """Takes up a recording's tune by beginning from it, and writes a part anew as its inpainting does."""
+    """Follows a melody by the audio-to-audio pipeline, inpaints by the inpainting pipeline."""
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
@@ -43,16 +43,20 @@ class StableAudio3Adapter:
         self, arguments: dict[str, Any], request: GenerationRequest, melody_strength: float, progress: ProgressFn
     ) -> Tensor:
         pipeline, count = self._pipeline, len(request.seeds)
-        run, given = self._task_pipeline(request, melody_strength)
+        task_pipeline, task_arguments = self._task_pipeline(request, melody_strength)
         names = ("prompt", "negative_prompt")
-        listed = {name: [arguments[name]] * count for name in names if arguments.get(name) is not None}
-        words = {**arguments, **listed}
-        if run is not pipeline:  # neither is guided
-            words = {name: value for name, value in words.items() if name not in {"guidance_scale", "negative_prompt"}}
+        batched = {name: [arguments[name]] * count for name in names if arguments.get(name) is not None}
+        call_arguments = {**arguments, **batched}
+        if task_pipeline is not pipeline:  # the other two have no guidance
+            call_arguments = {
+                name: value
+                for name, value in call_arguments.items()
+                if name not in {"guidance_scale", "negative_prompt"}
+            }
         with fixed_global_seed():
-            latents = run(
-                **words,
-                **given,
+            latents = task_pipeline(
+                **call_arguments,
+                **task_arguments,
                 duration=seconds_of(request.num_samples, pipeline.vae.config.sampling_rate),
                 generator=seeded_generators(request.seeds),
                 output_type="latent",
@@ -61,22 +65,22 @@ class StableAudio3Adapter:
         return decode_latents(pipeline, latents, request.num_samples)
 
     def _task_pipeline(self, request: GenerationRequest, melody_strength: float) -> tuple[Any, dict[str, Any]]:
-        """The pipeline of the same parts that does the job, and what only it is told."""
+        """The pipeline for the task, over the same components, and its additional arguments."""
         pipeline, hop = self._pipeline, self._pipeline.vae.downsampling_ratio
         count, frames = len(request.seeds), latent_frames(request.num_samples, hop)
         if request.source is not None:
             mask = torch.ones(count, 1, frames)
             mask[..., request.inpaint_range[0] // hop : latent_frames(request.inpaint_range[1], hop)] = 0
-            kind, given = (
+            task_class, arguments = (
                 StableAudio3InpaintPipeline,
                 {"audio": to_encoder_input(pipeline, request.source, frames * hop), "mask": mask},
             )
         elif request.melody is not None:
-            sound = to_encoder_input(pipeline, request.melody, frames * hop).expand(count, -1, -1)
+            audio = to_encoder_input(pipeline, request.melody, frames * hop).expand(count, -1, -1)
             noise = max(1.0 - melody_strength, MIN_NOISE_LEVEL)
-            kind, given = StableAudio3AudioToAudioPipeline, {"audio": sound, "init_noise_level": noise}
+            task_class, arguments = StableAudio3AudioToAudioPipeline, {"audio": audio, "init_noise_level": noise}
         else:
             return pipeline, {}
-        run = kind(**pipeline.components)
-        run.set_progress_bar_config(disable=True)
-        return run, given
+        task_pipeline = task_class(**pipeline.components)
+        task_pipeline.set_progress_bar_config(disable=True)
+        return task_pipeline, arguments

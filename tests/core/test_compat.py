@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from transformers import EncodecModel, LlamaForCausalLM
 
 from v2m.core.compat import execution_device, supports_sdpa

@@ -1,8 +1,8 @@
-"""The MusicGen generator: what a user sets, and what is refused before any work. The work itself is in `engine`.
+"""MusicGen generator: user options and early validation; inference is in `engine`.
 
 Copet et al., "Simple and Controllable Music Generation" (2023).
 
-Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+Nothing here imports torch, so that a wrong command or video is refused at once. There is no TYPE_CHECKING block either:
 jsonargparse runs those of the modules whose classes a recipe names.
 """
 
@@ -24,7 +24,7 @@ OOM_HINT = "try --low-memory, --generator.precision int8 or a smaller --generato
 
 
 class MusicGen(GeneratorBase):
-    """MusicGen, or a model trained like it. Instrumental; told by the tags, and led away from those that are unwanted.
+    """MusicGen, or a model trained like it: instrumental, with a prompt and a negative prompt from the tags.
 
     The weights of facebook/musicgen-* are licensed CC-BY-NC-4.0: not for commercial use.
 
@@ -32,12 +32,12 @@ class MusicGen(GeneratorBase):
         model: A folder or a repository of the Hugging Face hub, in v2m's, transformers' or audiocraft's layout:
             facebook/musicgen-small, -medium, -large, -melody, -melody-large and their -stereo- variants.
         device: auto, cuda, cuda:1, mps or cpu.
-        precision: Of the language model's weights; None is what suits the device.
-        low_memory: int8, unless precision says otherwise.
-        keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
-        sampling: How the codes are drawn.
-        window: Seconds that are written in one go, at most what the model was trained on.
-        stride: Seconds from one window to the next, which goes on from what the two have in common.
+        precision: Of the language model's weights; None is the device's default.
+        low_memory: int8 weights, unless `precision` is given.
+        keep_loaded: Keep the model in memory, for a service or a folder of videos.
+        sampling: Sampling of the tokens.
+        window: Seconds of one window, at most the length that the model was trained on.
+        stride: Seconds from one window to the next; the overlap is the next one's prompt.
     """
 
     capabilities = frozenset({"melody"})
@@ -66,14 +66,13 @@ class MusicGen(GeneratorBase):
         self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
-        """Makes sure that all weights are on this machine, downloading what is not, and that device, window and melody
-        can be used.
+        """Fetch missing weights and check device, window and melody.
 
         Raises:
             DependencyError: Weights are not here and cannot be fetched, or are another model's.
-            UsageError: The melody is no sound or the model follows none, the model was trained on shorter windows, or
+            UsageError: The melody is no audio or the model supports none, the model was trained on shorter windows, or
                 there is no such device.
-            MemoryError: Says what to lower.
+            MemoryError: The message names an option to lower.
         """
         choose_device(self._device)
         if controls.melody is not None:
@@ -85,7 +84,7 @@ class MusicGen(GeneratorBase):
         self.weights += () if self._separator is None else (self._separator,)
 
     def release(self) -> None:
-        """Frees the model, unless it is to be kept."""
+        """Free the model, unless `keep_loaded` is set."""
         if not self._keep_loaded:
             self._engine.release()
 
@@ -99,26 +98,27 @@ class MusicGen(GeneratorBase):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Music of exactly `video.duration` at the codec's rate, mono or, by a stereo model, stereo; the same arguments
-        give the same bytes on one machine. `facts` says what the model was told.
+        """Generate music of exactly `video.duration` at the codec's rate, in the model's channels.
+
+        Deterministic on one machine. `metadata` has the prompt.
 
         Raises:
             UsageError, DependencyError: As in `prepare`.
-            MemoryError: Says what to lower.
+            MemoryError: The message names an option to lower.
         """
         controls = controls or Controls()
         self.prepare(tags, controls)
         with self._engine.model() as engine:
-            melody, heard = None, None
+            melody, source = None, None
             if controls.melody is not None:
                 melody = sound_files.load(controls.melody, engine.sample_rate, max(video.duration, 1.0))
-                melody, heard = isolate_melody(melody, self._separator, self._device)
+                melody, source = isolate_melody(melody, self._separator, self._device)
             score = engine.generate(
                 video, tags, melody, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
                 progress=progress,
             )  # fmt: skip
         path = None if controls.melody is None else str(controls.melody)
-        return replace(score, metadata={**score.metadata, "melody": path, "melody_source": heard})
+        return replace(score, metadata={**score.metadata, "melody": path, "melody_source": source})
 
     def _load(self) -> Any:
         from v2m.generators.musicgen.engine import MusicGenEngine

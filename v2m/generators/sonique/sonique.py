@@ -2,7 +2,7 @@
 
 Zhang and Fuentes, "SONIQUE: Video Background Music Generation Using Unpaired Audio-Visual Data" (2024).
 
-Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+Nothing here imports torch, so that a wrong command or video is refused at once. There is no TYPE_CHECKING block either:
 jsonargparse runs those of the modules whose classes a recipe names.
 """
 
@@ -23,19 +23,19 @@ OOM_HINT = "try --low-memory, a smaller --generator.batch_size or --generator.pr
 
 
 class Sonique(GeneratorBase):
-    """SONIQUE, or a model in its layout. Instrumental; told by tags, and led away from those that are unwanted.
+    """SONIQUE, or a model in its layout: instrumental, with a prompt and a negative prompt from the tags.
 
     Args:
         model: A folder in the layout of SONIQUE's repository, looked for in `checkpoints/` too.
         tokenizer: RoBERTa's, a folder or a repository of the hub, where `model` holds none.
         device: auto, cuda, cuda:1, mps or cpu.
-        precision: Of the U-Net's weights; None is what suits the device.
-        low_memory: Each part is on the device only while it works, and takes are made one by one.
-        keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
-        sampling: How noise becomes music.
-        overlap: Seconds of the music beside it that a window is shown; a third of a window at most.
-        melody_strength: How closely a melody is followed, 0 to 1: how little noise it is drowned in.
-        batch_size: Takes that are made side by side.
+        precision: Of the U-Net's weights; None is the device's default.
+        low_memory: Keep each component on the device only while it computes, with a batch size of 1.
+        keep_loaded: Keep the model in memory, for a service or a folder of videos.
+        sampling: Sampler options.
+        overlap: Seconds of known music that a window includes on either side; a third of a window at most.
+        melody_strength: Closeness to the melody, 0 to 1: the less noise is added to it.
+        batch_size: Candidates per batch.
     """
 
     capabilities = frozenset({"melody", "inpaint"})
@@ -68,12 +68,12 @@ class Sonique(GeneratorBase):
         self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
-        """Makes sure that all weights are on this machine, and that device, overlap and melody can be used.
+        """Check that the weights are here, and check device, overlap and melody.
 
         Raises:
             DependencyError: Weights are not here, or are another model's.
-            UsageError: The melody is no sound, the overlap is too long, or there is no such device.
-            MemoryError: Says what to lower.
+            UsageError: The melody is no audio, the overlap is too long, or there is no such device.
+            MemoryError: The message names an option to lower.
         """
         choose_device(self._device)
         if controls.melody is not None:
@@ -87,7 +87,7 @@ class Sonique(GeneratorBase):
             self.weights = engine.weights
 
     def release(self) -> None:
-        """Frees the model, unless it is to be kept."""
+        """Free the model, unless `keep_loaded` is set."""
         if not self._keep_loaded:
             self._engine.release()
 
@@ -101,13 +101,13 @@ class Sonique(GeneratorBase):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Music of exactly `video.duration` at the model's rate, in mono; the same arguments give the same bytes on one
-        machine. Where a part of earlier music is written anew, the rest of it sample for sample, at its own rate.
-        `facts` says what the model was told.
+        """Generate music of exactly `video.duration` at the model's rate, in mono; deterministic on one machine.
+
+        Inpainted music keeps its own rate, and every sample outside the range. `metadata` has prompt and options.
 
         Raises:
             UsageError, DependencyError: As in `prepare`.
-            MemoryError: Says what to lower.
+            MemoryError: The message names an option to lower.
         """
         return self.generate_batch(video, tags, [seed], stems=stems, controls=controls, progress=progress)[0]
 
@@ -121,7 +121,7 @@ class Sonique(GeneratorBase):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
-        """What `generate` gives for each of `seeds`, up to rounding; `batch_size` of them are made side by side."""
+        """Generate for each of `seeds`, `batch_size` of them at a time; equal to `generate` up to rounding."""
         from v2m.generators.inpaint import InpaintSource
 
         controls = controls or Controls()

@@ -2,7 +2,7 @@
 
 Tian et al., "VidMuse: A Simple Video-to-Music Generation Framework with Long-Short-Term Modeling" (2024).
 
-Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+Nothing here imports torch, so that a wrong command or video is refused at once. There is no TYPE_CHECKING block either:
 jsonargparse runs those of the modules whose classes a recipe names.
 """
 
@@ -22,19 +22,19 @@ logger = logging.getLogger(__name__)
 
 
 class VidMuse(GeneratorBase):
-    """VidMuse, or a model that v2m has trained. Instrumental; told by the video, and by the tags if it reads text.
+    """VidMuse, or a model trained by v2m: instrumental, from the video, and from the tags if it has a text encoder.
 
-    Each window of the music is shown the pictures of its own seconds, and some of the whole video.
+    Each window is conditioned on the frames of its own seconds, and on some of the whole video.
 
     Args:
-        checkpoint: A folder or a repository of the Hugging Face hub, in v2m's or VidMuse's layout.
+        model: A folder or a repository of the Hugging Face hub, in v2m's or VidMuse's layout.
         device: auto, cuda, cuda:1, mps or cpu.
-        precision: Of the language model's weights; None is what suits the device.
-        low_memory: int8, unless precision says otherwise.
-        keep_loaded: Whether the model stays in memory, for a service or a folder of videos.
+        precision: Of the language model's weights; None is the device's default.
+        low_memory: int8 weights, unless `precision` is given.
+        keep_loaded: Keep the model in memory, for a service or a folder of videos.
         sampling: How the codes are drawn; its `video_cfg_scale` says how strongly the picture leads.
-        window: Seconds that are written in one go, at most what the model was trained on.
-        stride: Seconds from one window to the next, which goes on from what the two have in common.
+        window: Seconds of one window, at most the length that the model was trained on.
+        stride: Seconds from one window to the next; the overlap is the next one's prompt.
     """
 
     capabilities = frozenset()
@@ -60,24 +60,23 @@ class VidMuse(GeneratorBase):
         self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - it steers nothing
-        """Makes sure that all weights are on this machine, downloading what is not, and that device and window can be
-        used.
+        """Fetch missing weights and check device and window.
 
         Raises:
             DependencyError: Weights are not here and cannot be fetched, or are another model's.
-            UsageError: The model does not see, or was trained on shorter windows, or there is no such device.
-            MemoryError: Says what to lower.
+            UsageError: The model has no visual conditioner, or was trained on shorter windows, or there is no such device.
+            MemoryError: The message names an option to lower.
         """
         choose_device(self._device)
         with self._engine.model() as engine:
             training_window = engine.music_engine.training_window
             check_window_length(self.window, training_window)
             if tags.negative and not engine.reads_text:
-                logger.warning("%r reads no words: what is unwanted has no effect", self.model)
+                logger.warning("%r has no text encoder: unwanted words have no effect", self.model)
             self.weights = engine.music_engine.weights
 
     def release(self) -> None:
-        """Frees the model, unless it is to be kept."""
+        """Free the model, unless `keep_loaded` is set."""
         if not self._keep_loaded:
             self._engine.release()
 
@@ -91,12 +90,13 @@ class VidMuse(GeneratorBase):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Music of exactly `video.duration` at the codec's rate; the same arguments give the same bytes on one machine.
-        `facts` says what the model was shown and told.
+        """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine.
+
+        `metadata` has the prompt and the visual input settings.
 
         Raises:
             UsageError, DependencyError: As in `prepare`.
-            MemoryError: Says what to lower.
+            MemoryError: The message names an option to lower.
         """
         self.prepare(tags, controls or Controls())
         with self._engine.model() as engine:

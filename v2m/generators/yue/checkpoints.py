@@ -1,6 +1,6 @@
-"""YuE's three models: fetched from the hub or a folder, and in memory one after the other.
+"""YuE's models: fetched from the hub or a folder, in memory one after the other.
 
-What imports torch is imported where a model is loaded.
+Modules that import torch are imported where a model is loaded.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ OOM_HINT = "try --low-memory, --generator.bits 4 or a smaller --generator.max_se
 
 
 class YuEComponents:
-    """The models by the names of their parts: stage1, stage1_reference, stage2, codec.
+    """The models by component: stage1, stage1_reference, stage2, codec.
 
     Args:
-        names: Of each part, a folder or a repository of the hub.
-        device: Where the models run, as in `holder.choose_device`.
-        bits: Of the language models' weights.
-        low_memory: 4 bits unless `bits` says otherwise, where the device has kernels for them.
-        keep: Whether a model stays in memory when it is done with.
+        names: Folder or repository of the hub of each component.
+        device: As in `v2m.core.lazy_model.choose_device`.
+        bits: Quantization of the language models' weights.
+        low_memory: 4 bits unless `bits` is given, where the device has kernels for them.
+        keep_loaded: Keep models in memory after `release`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class YuEComponents:
 
     @cached_property
     def device(self) -> torch.device:
-        """Found when it is first asked for: what this machine has, torch knows.
+        """The device, resolved on first use because that needs torch.
 
         Raises:
             UsageError: There is no such device.
@@ -68,11 +68,11 @@ class YuEComponents:
 
     @property
     def bits(self) -> Literal[4, 8] | None:
-        """Bits of the language models' weights; None leaves them as they are."""
+        """Bits of the language models' weights; None leaves them unquantized."""
         return self._bits or (4 if self._low_memory and self.device.type in {"cuda", "cpu"} else None)
 
     def fetch(self, component: str, extra_files: Sequence[str] = ()) -> WeightsInfo:
-        """Where the weights of `part` lie, downloaded if need be, with the files `more` beside those of the model.
+        """Fetch the weights of `component` and the files `extra_files` beside them.
 
         Raises:
             DependencyError: They are not here and cannot be fetched.
@@ -87,15 +87,15 @@ class YuEComponents:
         return self._weights[component]
 
     def folder(self, component: str) -> Path:
-        """Where the weights of `part` lie, which have been fetched."""
+        """Folder of the weights of `component`, already fetched."""
         return self._weights[component].folder
 
     def model(self, component: str) -> AbstractContextManager[Any]:
-        """The context in which the model of `part`, which has been fetched, is in memory.
+        """Context in which the model of `component`, already fetched, is in memory.
 
         Raises:
             DependencyError: The weights are broken or another model's.
-            MemoryError: Says what to lower.
+            MemoryError: The message names an option to lower.
         """
         if component not in self._models:
             load = self._load_codec if component == "codec" else partial(self._load_language_model, component)
@@ -103,13 +103,13 @@ class YuEComponents:
         return self._models[component].model()
 
     def release(self, *components: str) -> None:
-        """Frees these models, or all where none is named, unless they are to stay."""
+        """Free these models, or all where none is named, unless `keep_loaded` is set."""
         for part in () if self._keep_loaded else components or self._models:
             self._models[part].release()
 
     @property
     def loaded(self) -> dict[str, bool]:
-        """Which of the models used so far are in memory."""
+        """For each model used so far, whether it is in memory."""
         return {part: holder.loaded for part, holder in self._models.items()}
 
     def _load_codec(self) -> XCodec:

@@ -1,4 +1,4 @@
-"""The words of a song, cut into the sections that YuE sings one after the other."""
+"""Lyrics, parsed into the sections that YuE sings one after the other."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _BRACKETS = str.maketrans("[]［］【】", "()()()")  # in the prompt they are 
 
 @dataclass(frozen=True)
 class LyricsSection:
-    """One section: `label` is one of `LABELS`; `text` its lines without their header, "" where nothing is sung."""
+    """A section: `label` is one of `LABELS`, `text` its lines without the header, "" where nothing is sung."""
 
     label: str
     text: str = ""
 
 
 def parse_lyrics(text: str) -> list[LyricsSection]:
-    """The sections of a song.
+    """Parse the sections of a song.
 
     A section begins with a line that opens with its name in brackets: `[verse]`, `[Chorus 2]`, `[pre-chorus]`,
     `[guitar solo]`, `[verse 1: Anna]`. Names that the model was not trained on become the nearest of `LABELS`. Words
@@ -68,15 +68,15 @@ def parse_lyrics(text: str) -> list[LyricsSection]:
             problems.append(f"line {number} has [{_shorten(header[1])}]")
         parts.append((label or "", [_clean_line(header[2])]))
     if problems:
-        known = ", ".join(f"[{label}]" for label in (*LABELS, "pre-chorus", "hook", "interlude", "solo"))
-        raise UsageError(f"lyrics: {'; '.join(problems)}, which is no section: write one of {known}")
+        headers = ", ".join(f"[{label}]" for label in (*LABELS, "pre-chorus", "hook", "interlude", "solo"))
+        raise UsageError(f"lyrics: {'; '.join(problems)}, which is no section: write one of {headers}")
     if not any(line for _, lines in parts for line in lines):
         raise UsageError("the lyrics hold no words: give some, or leave out lyrics and vocals")
     return [LyricsSection(label, "\n".join(lines).strip()) for label, lines in parts]
 
 
 def instrumental_sections(count: int) -> list[LyricsSection]:
-    """`count` ≥ 1 sections without words: verse and chorus by turns, the last of three or more an outro.
+    """Make `count` ≥ 1 sections without lyrics: verse and chorus in turn, the last of three or more an outro.
 
     None is an intro: the model's authors find a start with it unstable.
     """
@@ -87,14 +87,14 @@ def instrumental_sections(count: int) -> list[LyricsSection]:
 
 
 def _canonical_label(name: str) -> str | None:
-    """What the model calls a section of this name; None where it means nothing."""
+    """The model's label for a section of this name; None for an unknown name."""
     words = re.sub(r"[\s_–-]+", " ", re.split("[:：]", name)[0]).strip().lower()
-    for wanted in (words, _NUMBER.sub("", words)):
-        if wanted in LABELS:
-            return wanted
-        if wanted in ALIASES:
-            return ALIASES[wanted]
-        if wanted.endswith(" solo"):
+    for candidate in (words, _NUMBER.sub("", words)):
+        if candidate in LABELS:
+            return candidate
+        if candidate in ALIASES:
+            return ALIASES[candidate]
+        if candidate.endswith(" solo"):
             return "bridge"
     return None
 

@@ -1,4 +1,4 @@
-"""How stage 1 draws its codes."""
+"""User options of stage 1's sampling."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class YuESampling:
-    """How the next code is drawn. Temperature 0 takes the likeliest; guidance 1 is none; top_k 0 and top_p 1 are all.
+    """Sampling of the codes; temperature 0 is greedy, cfg_scale 1 no guidance, top_k 0 and top_p 1 all codes.
 
-    top_k is the default of transformers, which the published script does not change. guidance: of the first section,
+    top_k is the default of transformers, which the published script does not change. cfg_scale: of the first section,
     and of those after it.
     """
 

@@ -1,4 +1,4 @@
-"""What stage 1 reads before it writes: instruction, genre line, all lyrics, a reference, and each section's own text.
+"""Prompts of stage 1: instruction, genre line, all lyrics, a reference, and each section's own text.
 
 T frames of the reference.
 """
@@ -16,7 +16,7 @@ from v2m.generators.yue.lyrics import LyricsSection
 from v2m.generators.yue.tokenizer import Tokenizer
 
 INSTRUCTION = "Generate music from the given lyrics segment by segment."
-SLOW_BPM, FAST_BPM = 76.0, 132.0  # BPM below and above which the genre line speaks of the tempo
+SLOW_BPM, FAST_BPM = 76.0, 132.0  # BPM below and above which the genre line has a word for the tempo
 _PLAIN = re.compile(r"[^\w\s&+'./#-]|_")  # neither commas, which part tags, nor brackets, which mark sections
 _PHRASES = re.compile(r"\ba[\s-]?cappell?a\b|\bspoken[\s-]words?\b", re.IGNORECASE)
 _VOICES = re.compile(
@@ -29,37 +29,38 @@ _WIND = re.compile(r"sax|recorder|clarinet|trombone|flute|horn|oboe|guitar", re.
 
 
 def genre_line(tags: Tags) -> str:
-    """YuE's line of tags: genres, instruments, moods and timbres with spaces between.
+    """Build YuE's line of tags: genres, instruments, moods and timbres, separated by spaces.
 
-    Without vocals every word that means a voice is left out and "instrumental", a tag of the published list, is put
-    first; with vocals each timbre describes the voice and ends in "vocal", as all of that list do. A slow or fast tempo
-    becomes a word; neither beats per minute nor keys are among the tags that the model was trained on, so the key is
-    not said. What `tags.negative` names is left out: the model knows no "not".
+    Without vocals every word for a voice is left out and "instrumental", a tag of the published list, is put first;
+    with vocals each timbre describes the voice and ends in "vocal", as all of that list do. A slow or fast tempo
+    becomes a word; neither beats per minute nor keys are among the tags of the model's training, so the key is left
+    out. Words that `tags.negative` rules out are left out: the model has no negation.
     """
     timbres = [f"{timbre} vocal" for timbre in tags.timbres] if tags.vocals else tags.timbres
-    wanted = filter_unwanted(
+    allowed = filter_unwanted(
         (*tags.genres, *tags.instruments, *tags.moods, *_tempo_words(tags.tempo), *timbres), tags.negative
     )
-    words = [_clean(tag) for tag in wanted]
+    words = [_clean(tag) for tag in allowed]
     if tags.vocals:
         words = [re.sub(r"\bvocals? vocal$", "vocal", word) for word in words]
-        lacking = [] if any("vocal" in word.lower() for word in words) else ["vocal"]
-        return " ".join(dict.fromkeys(filter(None, [*words, *lacking])))
+        if not any("vocal" in word.lower() for word in words):
+            words.append("vocal")
+        return " ".join(dict.fromkeys(filter(None, words)))
     return " ".join(dict.fromkeys(filter(None, ["instrumental", *map(_without_vocal_words, words)])))
 
 
 def head_text(tags: Tags, sections: Iterable[LyricsSection]) -> str:
-    """The text that stands before all sections."""
+    """Build the text before all sections."""
     return f"{INSTRUCTION}\n[Genre] {genre_line(tags)}\n" + "\n".join(map(section_text, sections))
 
 
 def section_text(section: LyricsSection) -> str:
-    """One section as it stands in the head and again before its music."""
+    """Format a section, for the head and again before its music."""
     return f"[{section.label}]\n{section.text}\n\n"
 
 
 class PromptEncoder:
-    """Ids of the prompt's pieces. Each run of text is encoded for itself: SentencePiece puts a space before each."""
+    """Token ids of prompts. Each run of text is encoded alone: SentencePiece puts a space before each."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._encode = tokenizer.encode
@@ -68,11 +69,11 @@ class PromptEncoder:
         self._reference = [tokenizer.encode("[start_of_reference]"), tokenizer.encode("[end_of_reference]")]
 
     def head(self, tags: Tags, sections: Iterable[LyricsSection], reference: Tensor | None = None) -> list[int]:
-        """Ids of the head, and of the reference behind it where there is one (see `reference`)."""
+        """Encode the head, followed by the reference if there is one (see `reference`)."""
         return self._encode(head_text(tags, sections)) + ([] if reference is None else self.reference(reference))
 
     def reference(self, codes: Tensor) -> list[int]:
-        """Music to follow in style; only the checkpoints named "icl" were trained on it.
+        """Encode a reference of style; only the checkpoints named "icl" were trained on it.
 
         Args:
             codes: Codebook 0, (1, T) of the mix or of one stem; or (2, T): voice, then the rest.
@@ -80,11 +81,11 @@ class PromptEncoder:
         assert codes.ndim == 2, f"a reference is (1, T) or (2, T), not {tuple(codes.shape)}"
         assert codes.shape[0] in {1, 2}, f"a reference is (1, T) or (2, T), not {tuple(codes.shape)}"
         ids: list[int] = (codes.T.reshape(-1) + tokens.FIRST_CODE).tolist()
-        begin, end = self._reference
-        return [*begin, tokens.SOA, tokens.XCODEC, *ids, tokens.EOA, *end]
+        start, end = self._reference
+        return [*start, tokens.SOA, tokens.XCODEC, *ids, tokens.EOA, *end]
 
     def section(self, section: LyricsSection) -> list[int]:
-        """Ids that open a section, whose codes the model then writes; `end_of_segment` stands between two of them."""
+        """Encode the opening of a section, before its codes; `end_of_segment` separates sections."""
         return [*self._start_of_segment, *self._encode(section_text(section)), tokens.SOA, tokens.XCODEC]
 
 
@@ -99,11 +100,11 @@ def _clean(tag: str) -> str:
 
 
 def _without_vocal_words(tag: str) -> str:
-    """`tag` without the words that mean a voice."""
+    """`tag` without the words for a voice."""
     kinds = (_VOICES,) if _WIND.search(tag) else (_VOICES, _REGISTERS)
-    kept = (
+    words = (
         word
         for word in _PHRASES.sub(" ", tag).split()
         if not any(kind.match(piece) for kind in kinds for piece in re.split(r"[-/&+]", word))
     )
-    return " ".join(kept)
+    return " ".join(words)

@@ -20,7 +20,7 @@ MARKER_IDS = {
 
 
 class Tokenizer:
-    """Text to ids, as both language models were trained on.
+    """Text tokenizer of both language models.
 
     Args:
         path: The SentencePiece model, or a folder that holds it as `tokenizer.model`.
@@ -45,12 +45,14 @@ class Tokenizer:
             count = self._pieces.GetPieceSize()
         except RuntimeError as error:
             raise DependencyError(f"{str(file)!r} is no whole SentencePiece model: fetch it again") from error
-        if count < tokens.VOCAB_SIZE or any(self._pieces.IdToPiece(at) != mark for mark, at in MARKER_IDS.items()):
+        if count < tokens.VOCAB_SIZE or any(
+            self._pieces.IdToPiece(index) != mark for mark, index in MARKER_IDS.items()
+        ):
             raise DependencyError(
                 f"{str(file)!r} is not YuE's tokenizer: it has {count} pieces, or its marks are not where the model's "
                 "are; take tokenizer.model from the model's own repository"
             )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of one run of text, as if a space came first; no mark for its begin or end."""
+        """Encode one run of text, as if a space came first; no tokens for its start or end."""
         return self._pieces.EncodeAsIds(text)

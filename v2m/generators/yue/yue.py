@@ -1,8 +1,8 @@
-"""The YuE generator: what a user sets, and what is refused before any work. The work itself is in `piece`.
+"""YuE generator: user options and early validation; inference is in `engine`.
 
 Yuan et al., "YuE: Scaling Open Foundation Models for Long-Form Music Generation" (2025).
 
-Nothing here imports torch, so that a wrong command or video is told at once. There is no TYPE_CHECKING block either:
+Nothing here imports torch, so that a wrong command or video is refused at once. There is no TYPE_CHECKING block either:
 jsonargparse runs those of the modules whose classes a recipe names.
 """
 
@@ -25,32 +25,32 @@ from v2m.generators.yue.tokenizer import TOKENIZER_FILE, Tokenizer
 from v2m.media import audio as sound_files
 from v2m.pretrained.codecs import xcodec_files
 
-MAX_REFERENCE_S, REFERENCE_RATE = 30.0, 16_000  # seconds at most; Hz, as the codec hears
-LOW_MEMORY_BATCH_SIZE = 4  # windows side by side in stage 2, as the published script has it
+MAX_REFERENCE_S, REFERENCE_RATE = 30.0, 16_000  # Hz of the codec
+LOW_MEMORY_BATCH_SIZE = 4  # as in the published script
 
 logger = logging.getLogger(__name__)
 
 
 class YuE(GeneratorBase):
-    """YuE. Unless the tags ask for vocals nobody sings: the voice is kept at the code of silence, and is not rendered.
+    """YuE; instrumental unless the tags ask for vocals and have lyrics.
 
-    Weights are repositories of the Hugging Face hub (Apache-2.0), downloaded on first use, or folders.
+    For instrumental music the vocal track is held at the code of silence, and not rendered. Weights are repositories of the Hugging Face hub (Apache-2.0), downloaded on first use, or folders.
 
     Args:
-        stage1: The language model that writes the music, 6.2 B parameters; another language's is
+        stage1: The language model of stage 1, 6.2 B parameters; for other languages
             m-a-p/YuE-s1-7B-anneal-zh-cot or -jp-kr-cot.
-        stage1_reference: The one that takes its place where a reference is given.
-        stage2: The language model that refines each frame.
-        codec: X-Codec with its two decoders to 44.1 kHz.
+        stage1_reference: The model used instead where a reference is given.
+        stage2: The language model that adds the other codebooks.
+        codec: X-Codec with its two vocoders to 44.1 kHz.
         tokenizer: A copy of mm_tokenizer_v0.2's tokenizer.model; None takes the one in stage 1's folder.
         device: auto, cuda, cuda:1, mps or cpu.
-        bits: 4 or 8 makes the language models' weights so many bits large.
+        bits: Quantization of the language models' weights, 4 or 8.
         low_memory: 4 bits where the device has kernels for them, and a smaller batch in stage 2.
-        keep_loaded: Whether all models stay in memory, for a service or a folder of videos on a large card.
-        section: Longest section in seconds; the model was trained on up to 30.
-        sampling: How stage 1 draws its codes.
-        stage2_batch: Windows of 6 s that stage 2 refines side by side; None takes all that a CUDA card has room for, or
-            32 elsewhere.
+        keep_loaded: Keep all models in memory, for a service or a folder of videos on a large card.
+        max_section: Longest section in seconds; the model was trained on up to 30.
+        sampling: Sampling of stage 1's codes.
+        stage2_batch_size: Windows of 6 s per batch of stage 2; None takes all that a CUDA card has room for, or 32
+            elsewhere.
     """
 
     capabilities = frozenset({"stems", "vocals", "reference"})
@@ -86,25 +86,24 @@ class YuE(GeneratorBase):
         self._tokenizer_path = tokenizer
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
-        """Makes sure that all weights are on this machine, downloading what is not, and that device, lyrics and
-        reference can be used.
+        """Fetch missing weights and check device, lyrics and reference.
 
         Raises:
             DependencyError: Weights are not here and cannot be fetched, or are another model's.
-            UsageError: The lyrics have no words or unknown sections, a reference is no sound, or there is no such
+            UsageError: The lyrics have no words or unknown sections, a reference is no audio, or there is no such
                 device.
         """
         if tags.lyrics:
             lyrics.parse_lyrics(tags.lyrics)
         _load_references(controls)
         _ = self._components.device
-        writer = _stage1_component(controls)
-        found = self._components.fetch(writer, () if self._tokenizer_path else (TOKENIZER_FILE,))
-        self.weights = (found, self._components.fetch("stage2"), self._components.fetch("codec"))
-        self._load_tokenizer(writer)
+        stage1 = _stage1_component(controls)
+        stage1_weights = self._components.fetch(stage1, () if self._tokenizer_path else (TOKENIZER_FILE,))
+        self.weights = (stage1_weights, self._components.fetch("stage2"), self._components.fetch("codec"))
+        self._load_tokenizer(stage1)
 
     def release(self) -> None:
-        """Frees the models, unless they are to be kept."""
+        """Free the models, unless `keep_loaded` is set."""
         self._components.release()
 
     def generate(
@@ -117,41 +116,35 @@ class YuE(GeneratorBase):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Music of exactly `video.duration`, mono at 44.1 kHz; the same arguments give the same bytes on one machine.
+        """Generate music of exactly `video.duration`, mono at 44.1 kHz; deterministic on one machine.
 
-        Stems are "instrumental" and, where the tags ask for vocals and hold lyrics, "vocals". `facts` says what the
-        model was told and what it wrote.
+        Stems are "instrumental" and, where the tags ask for vocals and hold lyrics, "vocals". `metadata` has the
+        prompt and the lyrics used.
 
         Raises:
             UsageError: The lyrics or the reference cannot be used.
             DependencyError: Weights are not here or are another model's.
-            MemoryError: Says what to lower.
+            MemoryError: The message names an option to lower.
         """
-        from v2m.generators.yue import engine
+        from v2m.generators.yue.engine import YuEEngine
 
         controls = controls or Controls()
         self.prepare(tags, controls)
-        writer = _stage1_component(controls)
-        player = engine.YuEEngine(
-            self._components,
-            writer,
-            self._load_tokenizer(writer),
-            self.sampling,
-            self.max_section,
-            self.stage2_batch_size,
-        )
-        score = player.generate(
+        stage1 = _stage1_component(controls)
+        tokenizer = self._load_tokenizer(stage1)
+        engine = YuEEngine(self._components, stage1, tokenizer, self.sampling, self.max_section, self.stage2_batch_size)
+        soundtrack = engine.generate(
             video, tags, _sung_sections(tags), _load_references(controls), seed=seed, progress=progress
         )
-        facts = {**score.metadata, "reference": [str(path) for path in controls.reference]}
-        return replace(score, stems=score.stems if stems else {}, metadata=facts)
+        metadata = {**soundtrack.metadata, "reference": [str(path) for path in controls.reference]}
+        return replace(soundtrack, stems=soundtrack.stems if stems else {}, metadata=metadata)
 
     def _load_tokenizer(self, stage1: str) -> Tokenizer:
         return Tokenizer(Path(self._tokenizer_path) if self._tokenizer_path else self._components.folder(stage1))
 
 
 def _sung_sections(tags: Tags) -> list[LyricsSection]:
-    """The sections of the lyrics; none where nobody is to sing."""
+    """Sections of the lyrics; empty for instrumental music."""
     if not tags.vocals:
         return []
     if not tags.lyrics.strip():
@@ -165,8 +158,8 @@ def _stage1_component(controls: Controls) -> str:
 
 
 def _load_references(controls: Controls) -> list[Audio]:
-    """The reference's files at the codec's rate, as much of them as is used."""
-    sounds = [sound_files.load(path, REFERENCE_RATE, MAX_REFERENCE_S) for path in controls.reference]
-    if any(seconds_of(len(sound), sound.sample_rate) < 1 for sound in sounds):
+    """Load the references at the codec's rate, up to `MAX_REFERENCE_S`."""
+    references = [sound_files.load(path, REFERENCE_RATE, MAX_REFERENCE_S) for path in controls.reference]
+    if any(seconds_of(len(audio), audio.sample_rate) < 1 for audio in references):
         raise UsageError("a reference must last a second or more; 30 s of a chorus do best")
-    return sounds
+    return references

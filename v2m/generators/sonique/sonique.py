@@ -1,4 +1,4 @@
-"""The SONIQUE generator: what a user sets, and what is refused before any work. The work itself is in `engine`.
+"""SONIQUE generator: user options and early validation; inference is in `engine`.
 
 Zhang and Fuentes, "SONIQUE: Video Background Music Generation Using Unpaired Audio-Visual Data" (2024).
 

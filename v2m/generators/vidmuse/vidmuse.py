@@ -1,4 +1,4 @@
-"""The generator that sees: what a user sets, and what is refused before any work. The work itself is in `engine`.
+"""VidMuse generator: user options and early validation; inference is in `engine`.
 
 Tian et al., "VidMuse: A Simple Video-to-Music Generation Framework with Long-Short-Term Modeling" (2024).
 
@@ -64,7 +64,8 @@ class VidMuse(GeneratorBase):
 
         Raises:
             DependencyError: Weights are not here and cannot be fetched, or are another model's.
-            UsageError: The model has no visual conditioner, or was trained on shorter windows, or there is no such device.
+            UsageError: The model has no visual conditioner or was trained on shorter windows, or there is no such
+                device.
             MemoryError: The message names an option to lower.
         """
         choose_device(self._device)

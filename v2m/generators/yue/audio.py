@@ -60,7 +60,7 @@ def render(
     """
     stems = {stem: _render_stem(stem_codes, codec, vocoders[stem])[:num_samples] for stem, stem_codes in codes.items()}
     assert all(len(wave) == num_samples for wave in stems.values()), f"the codes are shorter than {num_samples} samples"
-    excess = peak_excess(np.sum(list(stems.values()), axis=0, dtype=np.float32))
+    excess = peak_excess(np.asarray(np.sum(list(stems.values()), axis=0, dtype=np.float32)))
     return {stem: (wave / excess)[None].astype(np.float32) for stem, wave in stems.items()}
 
 

@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 class YuE(GeneratorBase):
     """YuE; instrumental unless the tags ask for vocals and have lyrics.
 
-    For instrumental music the vocal track is held at the code of silence, and not rendered. Weights are repositories of the Hugging Face hub (Apache-2.0), downloaded on first use, or folders.
+    For instrumental music the vocal track is held at the code of silence, and not rendered. Weights are repositories
+    of the Hugging Face hub (Apache-2.0), downloaded on first use, or folders.
 
     Args:
         stage1: The language model of stage 1, 6.2 B parameters; for other languages

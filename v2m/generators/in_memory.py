@@ -70,8 +70,8 @@ class InMemoryGenerator(GeneratorBase):
         tags: Tags,
         seed: int,
         *,
-        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
-        controls: Controls | None = None,  # noqa: ARG002 - likewise
+        stems: bool = False,
+        controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
         """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine."""

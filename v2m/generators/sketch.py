@@ -56,7 +56,7 @@ class Sketch(GeneratorBase):
 
     capabilities = frozenset({"stems", "midi", "inpaint"})
 
-    def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
+    def prepare(self, tags: Tags, controls: Controls) -> None:
         """Check an inpainting request.
 
         Raises:

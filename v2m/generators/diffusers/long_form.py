@@ -14,7 +14,6 @@ from torch import Tensor
 
 from v2m.core.audio_ops import loop_samples, peak_excess
 from v2m.core.progress import sub_progress
-from v2m.core.progress import sub_progress
 from v2m.core.timing import sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn
 from v2m.generators.diffusers.ace_step import AceStepAdapter

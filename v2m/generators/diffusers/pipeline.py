@@ -136,7 +136,7 @@ class DiffusersGenerator(GeneratorBase):
         tags: Tags,
         seed: int,
         *,
-        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
+        stems: bool = False,
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
@@ -156,7 +156,7 @@ class DiffusersGenerator(GeneratorBase):
         tags: Tags,
         seeds: Sequence[int],
         *,
-        stems: bool = False,  # noqa: ARG002 - as in generate
+        stems: bool = False,
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:

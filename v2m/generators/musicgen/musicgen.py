@@ -57,7 +57,7 @@ class MusicGen(GeneratorBase):
         check_window(window, stride)
         self.sampling = sampling or SamplingConfig()
         if self.sampling.video_cfg_scale is not None:
-            raise UsageError("video_cfg_scale has no effect: this generator is told by words; give guidance")
+            raise UsageError("video_cfg_scale has no effect on this generator, which takes no video: give cfg_scale")
         self.model, self.window, self.stride = model, window, stride
         self.precision: Precision | None = resolve_precision(precision, low_memory)
         self.weights: tuple[WeightsInfo, ...] = ()
@@ -65,7 +65,7 @@ class MusicGen(GeneratorBase):
         self._device, self._keep_loaded = device, keep_loaded
         self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
-    def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
+    def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights and check device, window and melody.
 
         Raises:
@@ -94,7 +94,7 @@ class MusicGen(GeneratorBase):
         tags: Tags,
         seed: int,
         *,
-        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
+        stems: bool = False,
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:

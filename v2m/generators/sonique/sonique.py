@@ -67,7 +67,7 @@ class Sonique(GeneratorBase):
         self._device, self._keep_loaded = device, keep_loaded
         self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
-    def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - any tags will do
+    def prepare(self, tags: Tags, controls: Controls) -> None:
         """Check that the weights are here, and check device, overlap and melody.
 
         Raises:
@@ -117,7 +117,7 @@ class Sonique(GeneratorBase):
         tags: Tags,
         seeds: Sequence[int],
         *,
-        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
+        stems: bool = False,
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
@@ -127,18 +127,20 @@ class Sonique(GeneratorBase):
         controls = controls or Controls()
         self.prepare(tags, controls)
         with self._engine.model() as engine:
-            melody, anew = controls.melody, controls.inpaint
-            tune = None if melody is None else sound_files.load(melody, engine.sample_rate, max(video.duration, 1.0))
-            kept = None if anew is None else InpaintSource.load(anew, video.duration)
-            scores = engine.generate(
-                video, tags, seeds, sampling=self.sampling, overlap=self.overlap, melody=tune,
-                melody_strength=self.melody_strength, inpaint_source=kept, batch_size=self.batch_size,
+            path, inpaint = controls.melody, controls.inpaint
+            melody = None if path is None else sound_files.load(path, engine.sample_rate, max(video.duration, 1.0))
+            source = None if inpaint is None else InpaintSource.load(inpaint, video.duration)
+            soundtracks = engine.generate(
+                video, tags, seeds, sampling=self.sampling, overlap=self.overlap, melody=melody,
+                melody_strength=self.melody_strength, inpaint_source=source, batch_size=self.batch_size,
                 progress=progress,
             )  # fmt: skip
-        told = {"melody": None if melody is None else str(melody)}
-        told |= {"melody_strength": self.melody_strength} if melody else {}
-        told |= {"inpainted": [anew.start, anew.end], "inpaint_source": str(anew.source_path)} if anew else {}
-        return [replace(score, metadata={**score.metadata, **told}) for score in scores]
+        metadata: dict[str, Any] = {"melody": None if path is None else str(path)}
+        if path is not None:
+            metadata["melody_strength"] = self.melody_strength
+        if inpaint is not None:
+            metadata |= {"inpainted": [inpaint.start, inpaint.end], "inpaint_source": str(inpaint.source_path)}
+        return [replace(soundtrack, metadata={**soundtrack.metadata, **metadata}) for soundtrack in soundtracks]
 
     def _load(self) -> Any:
         from v2m.generators.sonique.engine import SoniqueEngine

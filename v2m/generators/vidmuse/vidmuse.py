@@ -59,7 +59,7 @@ class VidMuse(GeneratorBase):
         self._device, self._keep_loaded = device, keep_loaded
         self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
-    def prepare(self, tags: Tags, controls: Controls) -> None:  # noqa: ARG002 - it steers nothing
+    def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights and check device and window.
 
         Raises:
@@ -87,7 +87,7 @@ class VidMuse(GeneratorBase):
         tags: Tags,
         seed: int,
         *,
-        stems: bool = False,  # noqa: ARG002 - there are none, and they are not among what it steers
+        stems: bool = False,
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:

@@ -26,9 +26,9 @@ AT_ONCE = 16
 def windows(folder: Path, seconds: float, places: Sequence[float]) -> list[Batch]:
     """All N clips of prepared shards side by side, once for each of `places` (0–1) that their crops begin at."""
     shards = ShardReader(folder)
-    cropper = CropCollator(shards.manifest, seconds)
-    samples = [decode(shards.raw(number), shards.manifest) for number in range(len(shards))]
-    return [cropper.batch([cropper.crop(sample, place) for sample in samples]) for place in places]
+    collator = CropCollator(shards.manifest, seconds)
+    samples = [decode(shards.read_members(number), shards.manifest) for number in range(len(shards))]
+    return [collator.collate([collator.crop(sample, place) for sample in samples]) for place in places]
 
 
 def given(seen: VisualInputs, rows: np.ndarray) -> VisualInputs:
@@ -62,7 +62,7 @@ def entropies(model: MusicModel, batch: Batch, seen: VisualInputs | None, text: 
         nothing = torch.ones(len(codes), dtype=torch.bool)
         condition = model.build_condition(
             (text or batch.text).select(rows),
-            VisualInputs(*(each[rows] for each in seen or batch.seen)),
+            VisualInputs(*(each[rows] for each in seen or batch.visual)),
             nothing if text is None else None,
             nothing if seen is None else None,
         )

@@ -88,35 +88,35 @@ def shards(home: Path, size: Size, processes: int) -> None:
     for part, (count, seed) in counts.items():
         asked = ["--count", str(count), "--seconds", f"{SECONDS:g}", "--seed", str(seed), "--processes", str(processes)]
         finished(run("-m", "v2m", "synthesize", str(home / "videos" / part), *asked, threads=1))
-    homes = {name: home / "encoders" / name for name in ("vision", "codec", "text")}
+    homes = {name: home / "encoders" / name for name in ("vision-encoder", "codec", "text-encoder")}
     if not homes["codec"].is_dir():
-        clip.write(homes["vision"])
-        t5.write(homes["text"])
+        clip.write(homes["vision-encoder"])
+        t5.write(homes["text-encoder"])
         paths = sorted((home / "videos" / "train").glob("*.wav"))[:FITTED]
         sounds = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths]
         print(f"the codec's encoder tells {fitted.write(homes['codec'], sounds):.2f} of the spectrum's variance")
     encoders = [word for name, path in homes.items() for word in (f"--{name}", str(path))]
     for part in counts:
-        asked = [*encoders, "--pool", "all", "--processes", str(processes)]
+        asked = [*encoders, "--pooling", "all", "--processes", str(processes)]
         finished(run("-m", "v2m", "prepare", str(home / "videos" / part), str(home / part), *asked, threads=1))
 
 
 def train(home: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
     """Begins the training of the shape `name`, on one core."""
     lm = {"dim": size.width, "num_layers": size.layers, "num_heads": 4}
-    learning = {"rate": 2e-3, "lm_share": 1.0, "warmup": size.steps // 20, "floor": 0.05}
+    learning = {"lr": 2e-3, "lm_lr_scale": 1.0, "warmup_steps": size.steps // 20, "min_lr_ratio": 0.05}
     given = {
         "seed_everything": size.seed,
         "model.lm": json.dumps(lm),
         "model.conditioner": json.dumps({"kind": name, **CONDITIONERS[name]}),
-        "model.learning": json.dumps(learning),
-        "model.drop_text": 0.3,
-        "model.drop_video": 0.3,
+        "model.optim": json.dumps(learning),
+        "model.text_dropout": 0.3,
+        "model.video_dropout": 0.3,
         "data.train": home / "train",
-        "data.batch": size.batch,
+        "data.batch_size": size.batch,
         "data.window": WINDOW,
         "data.seed": size.seed,
-        "checkpoints.every": max(100, size.steps // 5),
+        "checkpoints.every_n_train_steps": max(100, size.steps // 5),
         "ema.decay": 0.99,
         "trainer.default_root_dir": home / name,
         "trainer.max_steps": size.steps,
@@ -130,15 +130,15 @@ def train(home: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
 Way = Callable[[Batch, np.ndarray], tuple[VisualInputs | None, Condition | None]]
 WAYS: dict[str, Way] = {  # what a clip is given of its own and, by `rows`, of another
     "nothing": lambda *_: (None, None),
-    "video": lambda batch, _: (batch.seen, None),
-    "another's video": lambda batch, rows: (held.given(batch.seen, rows), None),
+    "video": lambda batch, _: (batch.visual, None),
+    "another's video": lambda batch, rows: (held.given(batch.visual, rows), None),
     "tags": lambda batch, _: (None, batch.text),
     "another's tags": lambda batch, rows: (None, held.told(batch.text, rows)),
-    "both": lambda batch, _: (batch.seen, batch.text),
-    "both, another's video": lambda batch, rows: (held.given(batch.seen, rows), batch.text),
-    "both, another's tags": lambda batch, rows: (batch.seen, held.told(batch.text, rows)),
-    "both, another's rhythm": lambda batch, rows: (held.beating(batch.seen, rows), batch.text),
-    "both, half a second late": lambda batch, _: (held.late(batch.seen, 0.5), batch.text),
+    "both": lambda batch, _: (batch.visual, batch.text),
+    "both, another's video": lambda batch, rows: (held.given(batch.visual, rows), batch.text),
+    "both, another's tags": lambda batch, rows: (batch.visual, held.told(batch.text, rows)),
+    "both, another's rhythm": lambda batch, rows: (held.beating(batch.visual, rows), batch.text),
+    "both, half a second late": lambda batch, _: (held.late(batch.visual, 0.5), batch.text),
 }
 
 

@@ -40,23 +40,23 @@ def videos(folder: Path, count: int, seconds: float, size: str) -> None:
 
 def encoders(folder: Path, real: bool) -> dict[str, Path]:
     """Folders in the published formats; `real` ones as CLIP ViT-B/32, EnCodec 32 kHz, T5-base and HTDemucs are."""
-    homes = {name: folder / name for name in ("vision", "codec", "text", "separator")}
+    homes = {name: folder / name for name in ("vision-encoder", "codec", "text-encoder", "separator")}
     demucs.write(homes["separator"], sizes=demucs.PUBLISHED if real else demucs.SMALL)
     if not real:
-        clip.write(homes["vision"])
+        clip.write(homes["vision-encoder"])
         encodec.write(homes["codec"])
-        t5.write(homes["text"])
+        t5.write(homes["text-encoder"])
         return homes
     torch.manual_seed(0)
-    CLIPVisionModelWithProjection(CLIPVisionConfig()).save_pretrained(homes["vision"])
+    CLIPVisionModelWithProjection(CLIPVisionConfig()).save_pretrained(homes["vision-encoder"])
     sizes = {"hidden_size": 128, "num_filters": 64, "codebook_size": 2048}
     made = encodec.EncodecModel(
         encodec.make_config(codebook_size=2048, **{k: v for k, v in sizes.items() if k != "codebook_size"})
     )
     made.save_pretrained(homes["codec"])
     words = T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, architectures=["T5EncoderModel"])
-    T5EncoderModel(words).save_pretrained(homes["text"])
-    t5.write_tokenizer(homes["text"])
+    T5EncoderModel(words).save_pretrained(homes["text-encoder"])
+    t5.write_tokenizer(homes["text-encoder"])
     return homes
 
 

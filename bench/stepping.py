@@ -16,7 +16,9 @@ from v2m.models.lm import LMConfig
 from v2m.models.visual.vidmuse import ConditionerConfig
 
 # As `prepare` makes them with CLIP ViT-B/32, EnCodec 32 kHz and T5-base.
-KEPT = replace(shards.KEPT, vision="random:grid", width=768, whole=32, entries=2048, text_width=768)
+KEPT = replace(
+    shards.KEPT, vision_encoder="random:grid", vision_dim=768, num_long_term_frames=32, codebook_size=2048, text_dim=768
+)
 CONDITIONER = ConditionerConfig()
 SIZES = {
     "tiny": LMConfig(dim=64, num_layers=2, num_heads=4),

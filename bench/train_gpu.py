@@ -39,7 +39,7 @@ class Measuring(LitMusicLM):
     """Notes how long what the language model reads is."""
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        lm = self.made.config.lm
+        lm = self.music_model.config.lm
         self.steps = losses.model_inputs(batch.codes, batch.lengths, lm.delay_pattern, lm.special_token_id).shape[2]
         return super().training_step(batch, _)
 
@@ -47,7 +47,7 @@ class Measuring(LitMusicLM):
 def tokens(model: LitMusicLM, batch: Batch) -> int:
     """S: of condition that each step attends to."""
     with torch.no_grad():
-        found = model.made.build_condition(batch.text, batch.seen)
+        found = model.music_model.build_condition(batch.text, batch.visual)
     assert found is not None
     return found.tokens.shape[1]
 
@@ -56,8 +56,8 @@ def variant(folder: Path, asked: argparse.Namespace, batch: int, recompute: bool
     """Its figures; without any where memory ran out."""
     config = stepping.SIZES["tiny" if asked.tiny else "small"]
     given: dict[str, Any] = {"lm": config, "conditioner": stepping.CONDITIONER, "window": asked.window}
-    model = Measuring(**given, recompute=recompute, compile=compiled)
-    data = ShardData(folder, batch=batch, window=asked.window, workers=asked.workers)
+    model = Measuring(**given, gradient_checkpointing=recompute, compile=compiled)
+    data = ShardData(folder, batch_size=batch, window=asked.window, num_workers=asked.workers)
     clock = stepping.Clock()
     about = {"batch": batch, "recompute": recompute, "compile": compiled}
     try:
@@ -68,7 +68,7 @@ def variant(folder: Path, asked: argparse.Namespace, batch: int, recompute: bool
         return {**about, "tokens_s": 0.0, "mfu": None}
     seconds = median(clock.seconds[WARMING - 1 :])
     width = tokens(model.cpu(), next(iter(data.train_dataloader())))
-    work = flops.training(model.made.config.lm, batch, model.steps, width)
+    work = flops.training(model.music_model.config.lm, batch, model.steps, width)
     name = torch.cuda.get_device_name() if asked.device == "cuda" else ""
     most = flops.peak(name)
     return {

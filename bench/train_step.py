@@ -54,16 +54,16 @@ class TakingTurns(LitMusicLM):
         self.turn += 1
         if self.turn % 2 == 0:
             near, whole = (torch.stack(each) for each in zip(*map(self._seen, range(len(batch.codes))), strict=True))
-            batch = batch._replace(seen=batch.seen._replace(short_term=near.float(), long_term=whole.float()))
+            batch = batch._replace(seen=batch.visual._replace(short_term=near.float(), long_term=whole.float()))
         return super().training_step(batch, _)
 
     def _seen(self, row: int) -> tuple[Tensor, Tensor]:
         """Tokens of the clip's frames and of the whole video's, of a video's first seconds."""
         began, path = self.now(), str(self.videos[row % len(self.videos)])
         reader = decord.VideoReader(path, width=SIDE, height=SIDE, num_threads=1)
-        rate, near = reader.get_avg_fps(), int(self._window * stepping.KEPT.frame_rate)
-        places = np.round(np.arange(near) / stepping.KEPT.frame_rate * rate).astype(int)
-        over = np.linspace(0, len(reader) - 1, stepping.KEPT.whole).astype(int)
+        rate, near = reader.get_avg_fps(), int(self._window * stepping.KEPT.video_frame_rate)
+        places = np.round(np.arange(near) / stepping.KEPT.video_frame_rate * rate).astype(int)
+        over = np.linspace(0, len(reader) - 1, stepping.KEPT.num_long_term_frames).astype(int)
         frames = reader.get_batch([*places, *over]).asnumpy()
         decoded = self.now()
         tokens = self.eyes.encode(frames)
@@ -78,7 +78,7 @@ def eyes(folder: Path, device: str) -> FrozenVisionEncoder:
     """CLIP ViT-B/32 with random weights."""
     torch.manual_seed(0)
     CLIPVisionModel(CLIPVisionConfig()).save_pretrained(folder)
-    return FrozenVisionEncoder.load(folder, torch.device(device), name="random")
+    return FrozenVisionEncoder.load(folder, torch.device(device), name="rng_state")
 
 
 def clock(device: str) -> Callable[[], float]:
@@ -90,9 +90,9 @@ def measured(size: str, asked: argparse.Namespace, folder: Path, seer: FrozenVis
     config = stepping.SIZES[size]
     given: dict[str, Any] = {"lm": config, "conditioner": stepping.CONDITIONER, "window": asked.window}
     now = clock(asked.device)
-    model = TakingTurns(seer, folder / "videos", now, **given, recompute=asked.recompute)
+    model = TakingTurns(seer, folder / "videos", now, **given, gradient_checkpointing=asked.recompute)
     steps = stepping.Clock(now)
-    data = ShardData(folder / "shards", batch=asked.batch, window=asked.window, workers=asked.workers)
+    data = ShardData(folder / "shards", batch_size=asked.batch, window=asked.window, num_workers=asked.workers)
     precision = "bf16-mixed" if asked.device == "cuda" else "32-true"
     stepping.trainer(2 * asked.steps + 2, asked.device, precision, steps).fit(model, data)
     seconds = steps.seconds[1:]  # step 1 after step 0, whose end began the clock, warms up
@@ -100,7 +100,7 @@ def measured(size: str, asked: argparse.Namespace, folder: Path, seer: FrozenVis
     per_step = len(model.encoding) / (asked.steps + 1)
     encoding = per_step * median(model.encoding)
     return {
-        "weights_m": round(sum(value.numel() for value in model.made.parameters()) / 1e6, 1),
+        "weights_m": round(sum(value.numel() for value in model.music_model.parameters()) / 1e6, 1),
         "steps_s_features": round(1 / features, 4),
         "steps_s_online": round(1 / online, 4),
         "speedup": round(online / features, 2),
@@ -112,7 +112,7 @@ def measured(size: str, asked: argparse.Namespace, folder: Path, seer: FrozenVis
 
 def loaded(asked: argparse.Namespace, folder: Path) -> float:
     """Samples a second that the loader gives where nobody trains."""
-    data = ShardData(folder / "shards", batch=asked.batch, window=asked.window, workers=asked.workers)
+    data = ShardData(folder / "shards", batch_size=asked.batch, window=asked.window, num_workers=asked.workers)
     data.setup("fit")
     now, rates = clock(asked.device), []
     for _ in range(5):

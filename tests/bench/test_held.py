@@ -34,11 +34,11 @@ def model(kind: ConditionerKind = "v2m") -> MusicModel:
 
 def test_the_mean_over_clips_is_the_loss_of_training(batch: Batch) -> None:
     music = model()
-    found = held.entropies(music, batch, batch.seen, batch.text)
+    found = held.entropies(music, batch, batch.visual, batch.text)
     read = losses.model_inputs(
         batch.codes, batch.lengths, music.config.lm.delay_pattern, music.config.lm.special_token_id
     )
-    logits = music.lm(read, music.build_condition(batch.text, batch.seen))
+    logits = music.lm(read, music.build_condition(batch.text, batch.visual))
     wanted = losses.codebook_cross_entropy(
         logits, batch.codes, batch.lengths, music.config.lm.delay_pattern
     ).per_codebook
@@ -49,19 +49,19 @@ def test_the_mean_over_clips_is_the_loss_of_training(batch: Batch) -> None:
 def test_a_clip_is_measured_with_what_it_is_given_of_another(batch: Batch) -> None:
     """Clip 0 with the video and words of clip 1, as if it were alone."""
     music = model()
-    found = held.entropies(music, batch, held.given(batch.seen, OTHERS), held.told(batch.text, OTHERS))
+    found = held.entropies(music, batch, held.given(batch.visual, OTHERS), held.told(batch.text, OTHERS))
     own, other = np.array([0]), np.array([1])
-    alone = Batch([""], batch.codes[:1], batch.lengths[:1], held.given(batch.seen, own), held.told(batch.text, own))
-    wanted = held.entropies(music, alone, held.given(batch.seen, other), held.told(batch.text, other))
+    alone = Batch([""], batch.codes[:1], batch.lengths[:1], held.given(batch.visual, own), held.told(batch.text, own))
+    wanted = held.entropies(music, alone, held.given(batch.visual, other), held.told(batch.text, other))
     assert found[0] == pytest.approx(wanted[0], abs=1e-5)
-    assert np.abs(found - held.entropies(music, batch, batch.seen, batch.text)).max() > 1e-3
+    assert np.abs(found - held.entropies(music, batch, batch.visual, batch.text)).max() > 1e-3
 
 
 def test_without_video_and_words_nothing_of_them_counts(batch: Batch) -> None:
     music = model()
     found = held.entropies(music, batch, None, None)
-    assert found == pytest.approx(held.entropies(music, batch._replace(seen=held.late(batch.seen, 3.0)), None, None))
-    assert np.abs(found - held.entropies(music, batch, batch.seen, None)).max() > 1e-3
+    assert found == pytest.approx(held.entropies(music, batch._replace(seen=held.late(batch.visual, 3.0)), None, None))
+    assert np.abs(found - held.entropies(music, batch, batch.visual, None)).max() > 1e-3
     assert np.abs(found - held.entropies(music, batch, None, batch.text)).max() > 1e-3
 
 
@@ -70,6 +70,6 @@ def test_only_the_shape_that_knows_the_time_hears_of_rhythm_and_lateness(
     batch: Batch, kind: ConditionerKind, knows: bool
 ) -> None:
     music = model(kind)
-    own = held.entropies(music, batch, batch.seen, None)
-    for other in (held.beating(batch.seen, OTHERS), held.late(batch.seen, 0.5)):
+    own = held.entropies(music, batch, batch.visual, None)
+    for other in (held.beating(batch.visual, OTHERS), held.late(batch.visual, 0.5)):
         assert (np.abs(held.entropies(music, batch, other, None) - own).max() > 1e-3) == knows

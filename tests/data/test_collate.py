@@ -19,43 +19,43 @@ def sample(number: int = 1, seconds: float = 8.0) -> Sample:
 @pytest.mark.parametrize("where", [0.0, 0.37, 0.5, 0.999999])
 def test_a_crop_is_of_one_stretch_of_the_video(seconds: float, where: float) -> None:
     """The samples carry their own second in the video: as a code, and in the first channel of what is seen."""
-    cropper = CropCollator(made.KEPT, 3.0)
-    clip = cropper.crop(sample(1, seconds), where)
-    begins = {round(float(b), 9) for b in clip.near[:, 0, 0].astype(float) - clip.near_times}
-    assert (clip.codes.shape[1], len(clip.near), len(clip.rhythm)) == cropper.sizes == (150, 6, 60)
+    collator = CropCollator(made.KEPT, 3.0)
+    clip = collator.crop(sample(1, seconds), where)
+    begins = {round(float(b), 9) for b in clip.short_term[:, 0, 0].astype(float) - clip.short_term_times}
+    assert (clip.codes.shape[1], len(clip.short_term), len(clip.events)) == collator.crop_sizes == (150, 6, 60)
     begin = np.mean(list(begins))
     frame = round(begin * 50)
     assert (clip.codes[0] == (np.arange(150) + frame + 1) % 64).all()
     for curve, times in (
-        (clip.near[:, 0, 0], clip.near_times),
-        (clip.whole[:, 0, 0], clip.whole_times),
-        (clip.rhythm[:, 0], clip.rhythm_times),
+        (clip.short_term[:, 0, 0], clip.short_term_times),
+        (clip.long_term[:, 0, 0], clip.long_term_times),
+        (clip.events[:, 0], clip.event_times),
     ):
         assert np.abs(curve.astype(float) - times - frame / 50).max() < 0.02  # half precision
-    assert abs(clip.near_times[0] - 0.25) < 0.27  # and what is seen begins where the codes do
-    assert abs(clip.rhythm_times[0] - 0.025) < 0.03
+    assert abs(clip.short_term_times[0] - 0.25) < 0.27  # and what is seen begins where the codes do
+    assert abs(clip.event_times[0] - 0.025) < 0.03
 
 
 def test_crops_begin_everywhere_and_on_whole_steps_of_pictures() -> None:
-    cropper = CropCollator(made.KEPT, 3.0)
-    clips = [cropper.crop(sample(), where) for where in np.linspace(0, 0.9999, 200)]
-    begins = {round(float(clip.near[0, 0, 0] - clip.near_times[0] - 4.0), 3) for clip in clips}
+    collator = CropCollator(made.KEPT, 3.0)
+    clips = [collator.crop(sample(), where) for where in np.linspace(0, 0.9999, 200)]
+    begins = {round(float(clip.short_term[0, 0, 0] - clip.short_term_times[0] - 4.0), 3) for clip in clips}
     assert begins == {k / 2 for k in range(11)}
-    assert all(abs(clip.near_times[0] - 0.25) < 1e-9 for clip in clips)
+    assert all(abs(clip.short_term_times[0] - 0.25) < 1e-9 for clip in clips)
 
 
 def test_a_batch_is_filled_up_and_says_so() -> None:
-    cropper = CropCollator(made.KEPT, 6.0)
-    clips = [cropper.crop(sample(1, 8.0), 0.5), cropper.crop(sample(3, 2.5), 0.5), cropper.blank()]
-    batch = cropper.batch(clips, skipped=1)
+    collator = CropCollator(made.KEPT, 6.0)
+    clips = [collator.crop(sample(1, 8.0), 0.5), collator.crop(sample(3, 2.5), 0.5), collator.empty_clip()]
+    batch = collator.collate(clips, num_skipped=1)
     assert batch.codes.shape == (3, 4, 300)
     assert batch.codes.dtype == torch.int64
     assert batch.lengths.tolist() == [300, 125, 0]
     assert not batch.codes[1, :, 125:].any()
-    assert batch.seen.short_term.shape == (3, 12, 5, 24)
-    assert batch.seen.short_term_mask.sum(1).tolist() == [12, 5, 0]
-    assert batch.seen.long_term_mask.sum(1).tolist() == [6, 6, 0]
-    assert batch.seen.event_mask.sum(1).tolist() == [120, 50, 0]
+    assert batch.visual.short_term.shape == (3, 12, 5, 24)
+    assert batch.visual.short_term_mask.sum(1).tolist() == [12, 5, 0]
+    assert batch.visual.long_term_mask.sum(1).tolist() == [6, 6, 0]
+    assert batch.visual.event_mask.sum(1).tolist() == [120, 50, 0]
     assert batch.text.mask.sum(1).tolist() == [3, 0, 0]
     assert batch.keys == ["sample0001", "sample0003", ""]
-    assert batch.to("cpu").skipped == 1
+    assert batch.to("cpu").num_skipped == 1

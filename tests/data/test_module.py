@@ -19,18 +19,18 @@ from v2m.data.schema import FRAMES
 def loader(
     folder: Path, *, workers: int = 0, world: int = 1, rank: int = 0, batch: int = 2, endless: bool = True
 ) -> ResumableLoader:
-    data = ShardData(folder, folder, batch=batch, window=3.0, workers=workers)
+    data = ShardData(folder, folder, batch_size=batch, window=3.0, num_workers=workers)
     data.setup("fit")
     found = data.train_dataloader() if endless else data.val_dataloader()
     assert isinstance(found, ResumableLoader)
-    found.order = ResumableSampler(found.order.samples, batch, 0, world, rank)
+    found.index_sampler = ResumableSampler(found.index_sampler.num_samples, batch, 0, world, rank)
     return found
 
 
 def same(one: Batch, two: Batch) -> bool:
     tensors = [
         (one.codes, two.codes),
-        *zip(one.seen, two.seen, strict=True),
+        *zip(one.visual, two.visual, strict=True),
         *zip(one.text[:2], two.text[:2], strict=True),
     ]
     return one.keys == two.keys and all(torch.equal(a, b) for a, b in tensors)
@@ -43,25 +43,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_lap_holds_every_sample_once_in_an_order_of_its_own() -> None:
     order = ResumableSampler(12, 4, seed=3)
-    laps = [[place.sample for k in range(3) for place in order.endless(12 * lap + 4 * k)] for lap in range(3)]
+    laps = [[place.sample for k in range(3) for place in order.train_batch_at(12 * lap + 4 * k)] for lap in range(3)]
     assert all(sorted(lap) == list(range(12)) for lap in laps)
     assert len({tuple(lap) for lap in laps}) == 3
-    assert laps[1] == [place.sample for k in range(3) for place in ResumableSampler(12, 4, seed=3).endless(12 + 4 * k)]
-    assert laps[0] != [place.sample for k in range(3) for place in ResumableSampler(12, 4, seed=4).endless(4 * k)]
+    assert laps[1] == [
+        place.sample for k in range(3) for place in ResumableSampler(12, 4, seed=3).train_batch_at(12 + 4 * k)
+    ]
+    assert laps[0] != [
+        place.sample for k in range(3) for place in ResumableSampler(12, 4, seed=4).train_batch_at(4 * k)
+    ]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_share_nothing_and_together_see_all(world: int) -> None:
     orders = [ResumableSampler(12, 2, 1, world, rank) for rank in range(world)]
-    step = orders[0].step
-    seen = [place.sample for begin in range(0, 12, step) for order in orders for place in order.endless(begin)]
+    step = orders[0].global_batch_size
+    seen = [place.sample for begin in range(0, 12, step) for order in orders for place in order.train_batch_at(begin)]
     assert sorted(seen) == list(range(12))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 @pytest.mark.parametrize("samples", [1, 7, 12])
 def test_of_validation_each_sample_comes_exactly_once_and_ranks_go_on_as_long(world: int, samples: int) -> None:
-    ranks = [list(ResumableSampler(samples, 2, 1, world, rank).once()) for rank in range(world)]
+    ranks = [list(ResumableSampler(samples, 2, 1, world, rank).eval_batches()) for rank in range(world)]
     assert sorted(p.sample for rank in ranks for row in rank for p in row if p.sample >= 0) == list(range(samples))
     assert len({len(rank) for rank in ranks}) == 1
 
@@ -104,7 +108,7 @@ def test_a_run_that_goes_on_otherwise_is_told(folder: Path, tmp_path: Path, capl
     other = loader(folder, batch=4)
     with caplog.at_level(logging.WARNING, "v2m"):
         other.load_state_dict({**held.state_dict(), "position": 8})
-        assert "another batch than before" in caplog.text
+        assert "another batch_size than before" in caplog.text
         assert other.position == 8
         loader(made.write(tmp_path, (3,), first=5)).load_state_dict(held.state_dict())
     assert "other shards than before" in caplog.text
@@ -119,12 +123,12 @@ def test_a_bad_sample_is_counted_and_skipped(tmp_path: Path, caplog: pytest.LogC
     folder = made.write(tmp_path, (6, 6), change=spoil)
     with caplog.at_level(logging.WARNING, "v2m"):
         batches = list(loader(folder))
-    assert sum(batch.skipped for batch in batches) >= 2
+    assert sum(batch.num_skipped for batch in batches) >= 2
     assert all((batch.lengths == 150).all() for batch in batches)
     assert not {"sample0002", "sample0007"} & {key for batch in batches for key in batch.keys}
     assert "skipped: sample 'sample0002': frames.npy" in caplog.text
     once = list(loader(folder, endless=False))
-    assert sum(batch.skipped for batch in once) == 2
+    assert sum(batch.num_skipped for batch in once) == 2
     assert sorted(key for batch in once for key in batch.keys if key) == [
         f"sample{k:04d}" for k in range(12) if k not in {2, 7}
     ]
@@ -148,13 +152,13 @@ def test_the_random_numbers_of_training_are_left_alone(folder: Path) -> None:
 
 
 def test_settings_that_cannot_be_are_told_together(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"batch 0 .*window 0 .*workers -1"):
-        ShardData(tmp_path, batch=0, window=0.0, workers=-1)
+    with pytest.raises(UsageError, match=r"batch_size 0 .*window 0 .*num_workers -1"):
+        ShardData(tmp_path, batch_size=0, window=0.0, num_workers=-1)
 
 
 def test_validation_of_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    other = made.write(tmp_path, (1,), manifest=replace(made.KEPT, vision="other:grid"))
-    with pytest.raises(DependencyError, match="another vision than"):
+    other = made.write(tmp_path, (1,), manifest=replace(made.KEPT, vision_encoder="other:grid"))
+    with pytest.raises(DependencyError, match="another vision_encoder than"):
         ShardData(folder, other).setup("fit")

@@ -22,7 +22,7 @@ def touched(folder: Path, *names: str) -> Path:
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [1, 5, 6])
 def test_each_video_is_in_one_batch_of_one_rank_and_all_have_as_many(tmp_path: Path, world: int, count: int) -> None:
-    every = VideoJobs.of(touched(tmp_path, *(f"{number}.mp4" for number in range(count))), None, None).every
+    every = VideoJobs.from_inputs(touched(tmp_path, *(f"{number}.mp4" for number in range(count))), None, None).jobs
     ranks = [list(VideoJobs(every, world, rank)) for rank in range(world)]
     assert len({len(batches) for batches in ranks}) == 1
     assert all(len(batches) == len(VideoJobs(every, world, rank)) for rank, batches in enumerate(ranks))
@@ -33,32 +33,32 @@ def test_each_video_is_in_one_batch_of_one_rank_and_all_have_as_many(tmp_path: P
 
 def test_outputs_lie_as_their_videos_do(tmp_path: Path) -> None:
     folder = touched(tmp_path / "in", "a.mp4", "b/a.mp4", "b/a.tags.json")
-    beside = VideoJobs.of(folder, None, None).every
+    beside = VideoJobs.from_inputs(folder, None, None).jobs
     assert beside == (
         VideoJob(folder / "a.mp4", folder),
         VideoJob(folder / "b/a.mp4", folder / "b", folder / "b/a.tags.json"),
     )
-    apart = VideoJobs.of([folder], tmp_path / "out", None).every
+    apart = VideoJobs.from_inputs([folder], tmp_path / "out", None).jobs
     assert [turn.folder for turn in apart] == [tmp_path / "out", tmp_path / "out/b"]
-    assert not any(turn.twin for turn in (*beside, *apart))
+    assert not any(turn.duplicate_of for turn in (*beside, *apart))
 
 
 def test_what_a_list_names_elsewhere_is_written_inside(tmp_path: Path) -> None:
     folder = touched(tmp_path, "x/a.mp4", "lists/none.txt")
     lines = [{"video_path": "../x/a.mp4"}]
     (folder / "lists/all.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    [turn] = VideoJobs.of(folder / "lists/all.jsonl", tmp_path / "out", None).every
+    [turn] = VideoJobs.from_inputs(folder / "lists/all.jsonl", tmp_path / "out", None).jobs
     assert turn.folder == tmp_path / "out/x"
     (folder / "lists/all.jsonl").write_text(json.dumps({"video_path": str(folder / "x/a.mp4")}))
-    [turn] = VideoJobs.of(folder / "lists/all.jsonl", tmp_path / "out", None).every
+    [turn] = VideoJobs.from_inputs(folder / "lists/all.jsonl", tmp_path / "out", None).jobs
     assert turn.folder.is_relative_to(tmp_path / "out")
 
 
 def test_the_second_of_two_that_would_be_written_alike_knows_the_first(tmp_path: Path) -> None:
     folder = touched(tmp_path, "a.mp4", "a.webm", "b/a.mp4", "b/c.mp4")
-    assert [turn.twin for turn in VideoJobs.of(folder, None, None).every] == [None, "a.mp4", None, None]
-    both = VideoJobs.of([folder / "a.mp4", folder / "b/a.mp4"], tmp_path / "out", None).every
-    assert [turn.twin for turn in both] == [None, "a.mp4"]
+    assert [turn.duplicate_of for turn in VideoJobs.from_inputs(folder, None, None).jobs] == [None, "a.mp4", None, None]
+    both = VideoJobs.from_inputs([folder / "a.mp4", folder / "b/a.mp4"], tmp_path / "out", None).jobs
+    assert [turn.duplicate_of for turn in both] == [None, "a.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, given: Any, out: str | None,
     folder = touched(tmp_path, "a.mp4")
     videos = folder / given if isinstance(given, str) else given
     with pytest.raises(UsageError, match=told):
-        VideoJobs.of(videos, None if out is None else folder / out, None)
+        VideoJobs.from_inputs(videos, None if out is None else folder / out, None)

@@ -38,7 +38,7 @@ from v2m.data.sources import VideoSource, discover_videos
 from v2m.taggers.heuristic import Palette
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac")
-TINY = {"piece": 4.0, "shortest": 2.0, "whole": 4}
+TINY = {"max_segment_s": 4.0, "min_duration_s": 2.0, "num_long_term_frames": 4}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     tiny_clip.write(root / "clip")
     tiny_encodec.write(root / "encodec")
     tiny_t5.write(root / "t5")
-    return {"vision": str(root / "clip"), "codec": str(root / "encodec"), "text": str(root / "t5")}
+    return {"vision_encoder": str(root / "clip"), "codec": str(root / "encodec"), "text_encoder": str(root / "t5")}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def noise() -> np.ndarray:
 
 def arguments(weights: dict[str, str], *inputs: Path) -> list[str]:
     given = {**weights, **{key: str(value) for key, value in TINY.items()}, "processes": "1", "device": "cpu"}
-    return [*(f"--{name}={value}" for name, value in given.items()), "--quiet", *map(str, inputs)]
+    return [*(f"--{name.replace('_', '-')}={value}" for name, value in given.items()), "--quiet", *map(str, inputs)]
 
 
 def read(out: Path) -> dict[str, dict[str, Any]]:
@@ -122,20 +122,20 @@ def test_what_is_kept_and_why_the_rest_is_not(prepared: Prepared) -> None:
     reasons = ("lengths_differ", "no_sound", "silent", "static", "too_short", "unreadable")
     assert manifest.dropped == dict.fromkeys(reasons, 1)
     assert [each[META].source for each in prepared.samples.values()] == ["a.mp4", "b.mp4", "b.mp4"]
-    assert (manifest.samples, manifest.seconds) == (3, pytest.approx(10.5, abs=0.05))
+    assert (manifest.num_samples, manifest.duration) == (3, pytest.approx(10.5, abs=0.05))
     for word in ("kept                  2  3 samples", "not_media", "1 shards", *reasons):
         assert word in prepared.said
 
 
 def test_a_sample_is_what_its_manifest_says(prepared: Prepared, weights: dict[str, str]) -> None:
     manifest = Manifest.read(prepared.out)
-    assert (manifest.vision, manifest.codec, manifest.text) == (
-        f"{weights['vision']}:grid",
+    assert (manifest.vision_encoder, manifest.codec, manifest.text_encoder) == (
+        f"{weights['vision_encoder']}:grid",
         weights["codec"],
-        weights["text"],
+        weights["text_encoder"],
     )
-    assert (manifest.tokens, manifest.width, manifest.text_width) == (5, tiny_clip.DIM, 16)
-    assert (manifest.code_rate, manifest.codebooks, manifest.tagger) == (50, 4, "Palette")
+    assert (manifest.num_tokens, manifest.vision_dim, manifest.text_dim) == (5, tiny_clip.DIM, 16)
+    assert (manifest.codec_frame_rate, manifest.num_codebooks, manifest.tagger) == (50, 4, "Palette")
     for sample in prepared.samples.values():
         for name, shape in manifest.shapes(sample[META]).items():
             assert all(want in (None, has) for want, has in zip(shape, sample[name].shape, strict=True)), name
@@ -144,8 +144,8 @@ def test_a_sample_is_what_its_manifest_says(prepared: Prepared, weights: dict[st
 
 def test_a_long_video_is_parted_evenly_and_nothing_of_it_is_lost(prepared: Prepared) -> None:
     first, second = (each for each in prepared.samples.values() if each[META].source == "b.mp4")
-    assert (first[META].begin, first[META].duration, second[META].begin) == (0.0, 3.24, 3.24)
-    assert second[META].begin + second[META].duration == pytest.approx(6.5, abs=0.02)
+    assert (first[META].start, first[META].duration, second[META].start) == (0.0, 3.24, 3.24)
+    assert second[META].start + second[META].duration == pytest.approx(6.5, abs=0.02)
     assert first[META].video_duration == second[META].video_duration == 6.5
     np.testing.assert_array_equal(first[LONG_TERM], second[LONG_TERM])
 
@@ -156,19 +156,19 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
     """Noise from sample to sample, frames by the second, cuts at 1.2 s and 2.6 s."""
     codec = encode.encodec.load_encodec(Path(weights["codec"]), torch.device("cpu"))
     for sample in (each for each in prepared.samples.values() if each[META].source == "b.mp4"):
-        first = round(sample[META].begin * 32000)
+        first = round(sample[META].start * 32000)
         wave = torch.from_numpy(noise()[first : first + round(sample[META].duration * 32000)])
         np.testing.assert_array_equal(sample[CODES], codec.encode(wave[None, None])[0])
     a = prepared.samples[next(iter(prepared.samples))]
     cuts = a[EVENTS][:, EVENT_CHANNELS.index("cut")]
     assert np.flatnonzero(cuts).tolist() == [24, 52]
-    vision = encode.FrozenVisionEncoder.load(Path(weights["vision"]), torch.device("cpu"), name="m")
+    vision = encode.FrozenVisionEncoder.load(Path(weights["vision_encoder"]), torch.device("cpu"), name="m")
     for sample in prepared.samples.values():
         meta, count = sample[META], len(sample[FRAMES])
         clip = encode.video.open(videos / meta.source)
         width = vision.decode_width(clip.width, clip.height)
         for name, begin, step in (
-            (FRAMES, meta.begin, meta.duration / count),
+            (FRAMES, meta.start, meta.duration / count),
             (LONG_TERM, 0.0, meta.video_duration / 4),
         ):
             times = [begin + (number + 0.5) * step for number in range(len(sample[name]))]
@@ -179,8 +179,12 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
 def test_the_words_are_those_that_the_generator_would_be_told(prepared: Prepared, weights: dict[str, str]) -> None:
     for sample in prepared.samples.values():
         meta = sample[META]
-        assert meta.line == build_prompt(Tags(**meta.tags)) != ""
-        wanted = encode.T5TextEncoder.load(Path(weights["text"]), torch.device("cpu")).encode([meta.line]).tokens[0]
+        assert meta.prompt == build_prompt(Tags(**meta.tags)) != ""
+        wanted = (
+            encode.T5TextEncoder.load(Path(weights["text_encoder"]), torch.device("cpu"))
+            .encode([meta.prompt])
+            .tokens[0]
+        )
         np.testing.assert_allclose(sample[TEXT], wanted.numpy(), rtol=2e-3, atol=1e-3)
 
 
@@ -189,8 +193,8 @@ def test_known_tags_are_kept(weights: dict[str, str], videos: Path, tmp_path: Pa
     (tmp_path / "a.tags.json").write_text('{"genres": ["polka"], "tempo": 133}')
     assert main(arguments(weights, tmp_path, tmp_path / "out")) == 0
     [sample] = read(tmp_path / "out").values()
-    assert "polka" in sample[META].line
-    assert "133 bpm" in sample[META].line
+    assert "polka" in sample[META].prompt
+    assert "133 bpm" in sample[META].prompt
     assert sample[META].tags["moods"]
 
 
@@ -246,7 +250,7 @@ class Drawn:
     def manifest(self) -> Manifest:
         return self._manifest
 
-    def samples(self, source: VideoSource) -> Iterator[writer.Sample]:
+    def encode(self, source: VideoSource) -> Iterator[writer.Sample]:
         if source.name.startswith("b"):
             raise FilteredOutError("silent", "as the name says")
         for number in range(2):
@@ -310,7 +314,7 @@ def _work(weights: dict[str, str], out: Path, **more: Any) -> prepare.PrepareJob
 
 
 def test_a_torn_line_of_the_ledger_is_no_line(tmp_path: Path) -> None:
-    one, two = (progress_log.PrepareRecord(f"{key}.mp4", key, [None], dropped="silent") for key in "ab")
+    one, two = (progress_log.PrepareRecord(f"{key}.mp4", key, [None], drop_reason="silent") for key in "ab")
     progress_log.append_record(tmp_path, one)
     with (tmp_path / progress_log.RECORDS).open("ab") as file:
         file.write(b'{"key": "b", "sour')
@@ -348,7 +352,7 @@ def test_one_bad_video_does_not_stop_the_others(
     assert manifest.dropped == {"failed": 1}
     assert "a bug" in caplog.text
     manifest, _ = prepare.prepare(discover_videos([folder]), _work(weights, out))
-    assert (manifest.dropped, manifest.samples) == ({}, 3)
+    assert (manifest.dropped, manifest.num_samples) == ({}, 3)
 
 
 @pytest.mark.parametrize("seconds", [2.0, 3.999999, 4.0, 4.01, 119.99, 120.0, 1e3 + 1 / 3])
@@ -372,4 +376,4 @@ def test_a_quiet_piece_is_not_silent_but_one_that_is_half_missing_is() -> None:
     gap = tone * (np.arange(320_000) < 150_000)
     with pytest.raises(FilteredOutError, match="silent"):
         filters.check_silence(gap, 32000, PrepareConfig())
-    filters.check_silence(gap, 32000, PrepareConfig(silence=0.6))
+    filters.check_silence(gap, 32000, PrepareConfig(max_silence=0.6))

@@ -61,7 +61,7 @@ def test_voices_are_taken_out_before_the_codec_hears_anything(
     music = found.extract_stems(audio.load(videos / "b.wav", 44100, 4.1), found.non_vocal_stems)
     wave = audio.resample(music, 32000).samples.mean(axis=0)
     for meta, codes in ((each[META], each[CODES]) for each in read(out).values() if each[META].source == "b.mp4"):
-        part = wave[round(meta.begin * 32000) : round((meta.begin + meta.duration) * 32000)]
+        part = wave[round(meta.start * 32000) : round((meta.start + meta.duration) * 32000)]
         np.testing.assert_array_equal(codes, codec.encode(torch.from_numpy(part)[None, None])[0])
     before = digests(out)
     assert main(given) == 0
@@ -90,15 +90,15 @@ def test_a_video_of_nothing_but_voice_is_silent(weights: dict[str, str], videos:
         def __init__(self) -> None:
             self.sample_rate, self.sources = 44100, ("drums", "vocals")
 
-        def only(self, sound: Audio, stems: object) -> Audio:
+        def extract_stems(self, audio: Audio, stems: object) -> Audio:
             assert stems == ("drums",)
-            return Audio(np.zeros_like(sound.samples), sound.sample_rate)
+            return Audio(np.zeros_like(audio.samples), audio.sample_rate)
 
-    settings = PrepareConfig(**weights, shortest=2.0, whole=4)  # type: ignore[arg-type]
+    settings = PrepareConfig(**weights, min_duration_s=2.0, num_long_term_frames=4)  # type: ignore[arg-type]
     encoder = replace(SampleEncoder.load(settings, Palette(), CPU), separator=Speech())
     for source in discover_videos([videos]):
         with pytest.raises(FilteredOutError, match="silent"):
-            next(encoder.samples(source))
+            next(encoder.encode(source))
 
 
 def test_left_and_right_are_encoded_each_by_itself(
@@ -108,11 +108,11 @@ def test_left_and_right_are_encoded_each_by_itself(
     out = tmp_path / "out"
     assert main([*arguments(weights, videos, out), "--stereo=true"]) == 0
     manifest = Manifest.read(out)
-    assert (manifest.channels, manifest.codebooks) == (2, 8)
+    assert (manifest.channels, manifest.num_codebooks) == (2, 8)
     codec = encodec.load_encodec(Path(weights["codec"]), CPU)
     wave = audio.load(videos / "b.wav", 32000, 4.1).samples
     for meta, codes in ((each[META], each[CODES]) for each in read(out).values() if each[META].source == "b.mp4"):
-        part = wave[:, round(meta.begin * 32000) : round((meta.begin + meta.duration) * 32000)]
+        part = wave[:, round(meta.start * 32000) : round((meta.start + meta.duration) * 32000)]
         for side in (0, 1):
             wanted = codec.encode(torch.from_numpy(part[side].copy())[None, None])[0]
             np.testing.assert_array_equal(codes[side::2], wanted)

@@ -25,10 +25,10 @@ def change_manifest(folder: Path, **values: object) -> None:
 
 
 def test_every_sample_is_found_by_its_number_as_it_was_written(tmp_path: Path) -> None:
-    shards = ShardReader(made.write(tmp_path, (3, 1, 2)), hashes=True)
+    shards = ShardReader(made.write(tmp_path, (3, 1, 2)), verify_hashes=True)
     assert len(shards) == 6
     for number in (5, 0, 3, 2, 4, 1):
-        assert shards.raw(number) == made.members(number)
+        assert shards.read_members(number) == made.members(number)
 
 
 def test_webdatasets_own_reader_finds_the_same_samples(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_webdatasets_own_reader_finds_the_same_samples(tmp_path: Path) -> None:
         opened: Any = file
         files = [{"fname": name, "data": data} for name, data in tar_file_iterator(opened)]
     for number, sample in enumerate(group_by_keys(iter(files))):
-        assert {name: sample[name] for name in shards.raw(number)} == shards.raw(number)
+        assert {name: sample[name] for name in shards.read_members(number)} == shards.read_members(number)
 
 
 @pytest.mark.parametrize("fault", ["truncated", "empty", "missing", "longer"])
@@ -60,14 +60,14 @@ def test_garbage_amid_a_shard_does_not_end_it_silently(tmp_path: Path, block: by
     header = whole.index(b"sample0003.")
     whole[header : header + len(block)] = block
     path.write_bytes(whole)
-    with pytest.raises(DependencyError, match=r"damaged: [3-5] samples instead of 6.*damaged: skip"):
-        ShardReader(tmp_path).raw(0)
-    skipping = ShardReader(tmp_path, damaged="skip")
-    assert skipping.raw(2) == made.members(2)
+    with pytest.raises(DependencyError, match=r"damaged: [3-5] samples instead of 6.*on_corrupt: skip"):
+        ShardReader(tmp_path).read_members(0)
+    skipping = ShardReader(tmp_path, on_corrupt="skip")
+    assert skipping.read_members(2) == made.members(2)
     with pytest.raises(CorruptSampleError, match="lacks"):
-        skipping.raw(5)
+        skipping.read_members(5)
     with pytest.raises(DependencyError, match="SHA-256"):
-        ShardReader(tmp_path, hashes=True)
+        ShardReader(tmp_path, verify_hashes=True)
 
 
 def test_what_is_not_in_the_folder_is_never_opened(tmp_path: Path) -> None:
@@ -85,13 +85,13 @@ def test_a_compressed_tar_is_never_unpacked(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(path.read_bytes()))
     shard = json.loads((tmp_path / MANIFEST).read_text())["shards"][0]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    change_manifest(tmp_path, shards=[{**shard, "size": path.stat().st_size, "sha256": digest}])
+    change_manifest(tmp_path, shards=[{**shard, "num_bytes": path.stat().st_size, "sha256": digest}])
     with pytest.raises(DependencyError, match="damaged: 0 samples instead of 2"):
-        ShardReader(tmp_path, hashes=True).raw(0)
+        ShardReader(tmp_path, verify_hashes=True).read_members(0)
 
 
 def test_no_shards_and_no_samples_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(DependencyError, match=r"holds no dataset.*v2m.data.prepare"):
+    with pytest.raises(DependencyError, match=r"holds no dataset.*v2m prepare"):
         ShardReader(tmp_path)
     made.write(tmp_path, (1,))
     change_manifest(tmp_path, shards=[])
@@ -144,4 +144,4 @@ def test_whole_samples_of_another_schema_stop_the_run() -> None:
 def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     made.write(tmp_path, (1, 2))
     held = Manifest.read(tmp_path)
-    assert (held.samples, held.seconds, held.rhythm) == (3, 24.0, made.KEPT.rhythm)
+    assert (held.num_samples, held.duration, held.event_channels) == (3, 24.0, made.KEPT.event_channels)

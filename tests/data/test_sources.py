@@ -24,7 +24,7 @@ def test_a_folder_gives_its_videos_by_name_and_their_sounds(tmp_path: Path) -> N
     touch(tmp_path, ".hidden.mp4", ".cache/d.mp4", "a.v2m.mp4")
     found = discover_videos([tmp_path])
     assert [each.name for each in found] == ["a.MKV", "b.mp4", "deep/er/c.webm"]
-    assert [each.sound for each in found] == [None, tmp_path / "b.wav", None]
+    assert [each.audio for each in found] == [None, tmp_path / "b.wav", None]
     assert [each.tags for each in found] == [None, None, tmp_path / "deep/er/c.tags.json"]
 
 
@@ -59,7 +59,7 @@ def test_vidmuses_lists_name_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     found = discover_videos([Path("lists/data.jsonl")])
     assert [each.video for each in found] == [tmp_path / each for each in ("lists/near.mp4", "far/far.mp4", "no.mp4")]
-    assert [each.sound for each in found] == [tmp_path / each for each in ("lists/near.wav", "far/far.wav", "no.wav")]
+    assert [each.audio for each in found] == [tmp_path / each for each in ("lists/near.wav", "far/far.wav", "no.wav")]
 
 
 def test_wrong_lines_are_told_by_number(tmp_path: Path) -> None:
@@ -79,11 +79,11 @@ def test_nothing_to_find_is_told(tmp_path: Path) -> None:
 
 def test_the_state_changes_with_each_file(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "a.wav", "a.tags.json")
-    before = discover_videos([tmp_path])[0].state()
-    assert discover_videos([tmp_path])[0].state() == before
+    before = discover_videos([tmp_path])[0].file_state()
+    assert discover_videos([tmp_path])[0].file_state() == before
     for name in ("a.mp4", "a.wav", "a.tags.json"):
         stat = (tmp_path / name).stat()
         os.utime(tmp_path / name, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-        after = discover_videos([tmp_path])[0].state()
+        after = discover_videos([tmp_path])[0].file_state()
         assert after != before
         before = after

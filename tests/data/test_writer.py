@@ -24,10 +24,23 @@ from v2m.data.schema import CODES, DTYPES, EVENTS, FRAMES, LONG_TERM, MEMBERS, M
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = Manifest(
-    vision="m:grid", tokens=5, width=8, aspect="squash", frame_rate=2.0, whole=6, rhythm_rate=20.0,
-    rhythm=("cut", "motion"), codec="c", sample_rate=32000, code_rate=50, codebooks=4, entries=64, text="t",
-    text_width=16, tagger="none",
-)  # fmt: skip
+    vision_encoder="m:grid",
+    num_tokens=5,
+    vision_dim=8,
+    aspect="squash",
+    video_frame_rate=2.0,
+    num_long_term_frames=6,
+    event_rate=20.0,
+    event_channels=("cut", "motion"),
+    codec="c",
+    sample_rate=32000,
+    codec_frame_rate=50,
+    num_codebooks=4,
+    codebook_size=64,
+    text_encoder="t",
+    text_dim=16,
+    tagger="none",
+)
 
 
 def sample(key: str, number: int = 0, seconds: float = 3.0) -> writer.Sample:
@@ -52,7 +65,7 @@ def test_a_shard_holds_what_was_given_and_webdataset_reads_it(tmp_path: Path) ->
     parts = [part(tmp_path, "a", 2), part(tmp_path, "b")]
     [shard] = writer.assemble_shards(tmp_path, parts, {}, 100, 100)
     path = tmp_path / shard.file
-    assert (shard.samples, shard.seconds, shard.size) == (3, 9.0, path.stat().st_size)
+    assert (shard.num_samples, shard.duration, shard.num_bytes) == (3, 9.0, path.stat().st_size)
     assert shard.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     with path.open("rb") as file:
         found = list(group_by_keys(tar_file_expander([{"url": path.name, "stream": file}])))  # type: ignore[arg-type]
@@ -102,10 +115,10 @@ def test_webdataset_is_in_secure_mode_where_we_bring_it_in(monkeypatch: pytest.M
 
 def test_samples_and_megabytes_bound_a_shard(tmp_path: Path) -> None:
     parts = [part(tmp_path, key, 2) for key in "abcde"]
-    assert [each.samples for each in writer.assemble_shards(tmp_path, parts, {}, 5, 100)] == [4, 4, 2]
-    assert [each.samples for each in writer.assemble_shards(tmp_path, parts, {}, 1, 100)] == [2] * 5
-    most = 2.5 * parts[0].size / 1e6
-    assert [each.samples for each in writer.assemble_shards(tmp_path, parts, {}, 100, most)] == [4, 4, 2]
+    assert [each.num_samples for each in writer.assemble_shards(tmp_path, parts, {}, 5, 100)] == [4, 4, 2]
+    assert [each.num_samples for each in writer.assemble_shards(tmp_path, parts, {}, 1, 100)] == [2] * 5
+    most = 2.5 * parts[0].num_bytes / 1e6
+    assert [each.num_samples for each in writer.assemble_shards(tmp_path, parts, {}, 100, most)] == [4, 4, 2]
 
 
 def test_a_part_is_moved_from_shard_to_shard_when_others_come_before_it(tmp_path: Path) -> None:

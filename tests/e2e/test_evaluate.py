@@ -160,11 +160,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Shards with what they name, and the words with which a model that has learned from them is tested."""
     root = tmp_path_factory.mktemp("run")
     shards = write_dataset(root)
-    sizes = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1", "--data.batch", "2"]
+    sizes = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1", "--data.batch_size", "2"]
     given = ["--data.train", str(shards), "--data.test", str(shards), "--trainer.max_steps", "4"]
     home = ["--trainer.default_root_dir", str(root / "run")]
     words = ["--config", str(ROOT / "configs/train/tiny.yaml"), *sizes, *given, *home, *QUIET]
-    assert train.main(["fit", *words, "--trainer.logger", "false", "--checkpoints.every", "4"]) == 0
+    assert train.main(["fit", *words, "--trainer.logger", "false", "--checkpoints.every_n_train_steps", "4"]) == 0
     [path] = list_checkpoints(root / "run/checkpoints")
     return root, ["test", *words, "--ckpt_path", str(path)]
 
@@ -178,7 +178,7 @@ def test_a_trainings_test_measures_what_the_model_writes_as_the_command_does(
 ) -> None:
     _, words = run
     models = [f"clap={weights / 'clap'}", f"ast={weights / 'ast'}"]
-    asked = ["--measuring.clips", "2", "--measuring.embedding", json.dumps(models), "--measuring.seed", "3"]
+    asked = ["--eval.num_clips", "2", "--eval.embedding", json.dumps(models), "--eval.seed", "3"]
     asked += ["--trainer.default_root_dir", str(tmp_path / "one")]
     logged = ["--trainer.logger", "lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir", str(tmp_path)]
     assert train.main([*words, *asked, *logged]) == 0
@@ -206,8 +206,8 @@ def test_videos_are_tested_with_their_tags_and_pictures_against_the_sound_they_h
 ) -> None:
     _, words = run
     models = [f"{name}={weights / name}" for name in ("clap", "pe-av")]
-    asked = ["--measuring.clips", "1", "--measuring.videos", str(media), "--measuring.seconds", "2"]
-    asked += ["--measuring.embedding", json.dumps(models), "--trainer.default_root_dir", str(tmp_path)]
+    asked = ["--eval.num_clips", "1", "--eval.videos", str(media), "--eval.max_seconds", "2"]
+    asked += ["--eval.embedding", json.dumps(models), "--trainer.default_root_dir", str(tmp_path)]
     assert train.main([*words, *asked, "--trainer.logger", "false"]) == 0
     found = figures(tmp_path / "test/summary.csv")
     for measure in ("clap_score", "av_similarity", "cuts"):
@@ -219,10 +219,10 @@ def test_videos_are_tested_with_their_tags_and_pictures_against_the_sound_they_h
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["--measuring.embedding", '["clap"]'], "embedding needs clips to measure: give --measuring.clips"),
-        (["--measuring.clips", "-1"], "clips -1 must be 0 or more"),
-        (["--measuring.clips", "1", "--measuring.embedding", '["nothing"]'], "give clap, ast, pe-av"),
-        (["--measuring.clips", "1", "--measuring.videos", "gone"], "gone"),
+        (["--eval.embedding", '["clap"]'], "embedding needs clips to measure: give --eval.num_clips"),
+        (["--eval.num_clips", "-1"], "num_clips -1 must be 0 or more"),
+        (["--eval.num_clips", "1", "--eval.embedding", '["nothing"]'], "give clap, ast, pe-av"),
+        (["--eval.num_clips", "1", "--eval.videos", "gone"], "gone"),
     ],
 )
 def test_a_test_that_cannot_be_is_told_before_work(

@@ -36,12 +36,13 @@ from v2m.generators.musicgen import MusicGen
 from v2m.generators.vidmuse import VidMuse
 from v2m.media import video
 from v2m.models.lora import LoRAConfig
-from v2m.training import module as training_module
 from v2m.training.checkpoints import list_checkpoints
+from v2m.training.optim import OptimConfig
+from v2m.training.predict import LitGenerate
 
 ROOT = Path(__file__).parents[2]
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
-SEED = ("--model.scoring.seed", "3")
+SEED = ("--model.predict.seed", "3")
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,18 @@ def made(tmp_path_factory: pytest.TempPathFactory, v2b_weights: Path, media: Pat
     (root / "videos").mkdir()
     shutil.copy(media / "cuts.mp4", root / "videos/a.mp4")
     ffmpeg("-ss", "1", "-i", media / "cuts.mp4", "-vf", "hflip", "-c:a", "aac", root / "videos/b.mp4")
-    named = {"vision": folder / "clip", "codec": folder / "encodec", "text": folder / "t5", "shortest": 2, "whole": 4}
+    named = {
+        "vision-encoder": folder / "clip",
+        "codec": folder / "encodec",
+        "text-encoder": folder / "t5",
+        "min-duration-s": 2,
+        "num-long-term-frames": 4,
+    }
     settings = [*(f"--{name}={value}" for name, value in named.items()), f"--config={root}/tagger.yaml"]
     shards = root / "shards"
     assert prepare([*settings, "--device=cpu", "--quiet", str(root / "videos"), str(shards)]) == 0
-    sizes = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1.5", "--data.batch", "4"]
-    more = ["--data.train", str(shards), "--trainer.max_steps", "60", "--listening.every", "0"]
+    sizes = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1.5", "--data.batch_size", "4"]
+    more = ["--data.train", str(shards), "--trainer.max_steps", "60", "--audio_samples.every_n_validations", "0"]
     root_dir = ["--trainer.default_root_dir", str(root / "run"), "--ema.decay", "0.9", "--trainer.logger", "false"]
     assert main(["fit", "--config", str(ROOT / "configs/train/tiny.yaml"), *sizes, *more, *root_dir, *QUIET]) == 0
     path = list_checkpoints(root / "run/checkpoints")[0]
@@ -97,7 +104,7 @@ def sound(path: Path) -> str:
 
 def test_tags_of_videollama3_are_what_the_shards_tell(made: Made) -> None:
     assert Manifest.read(made.shards).tagger == "VideoLLaMA3"
-    lines = {sample[META].line for sample in read(made.shards).values()}
+    lines = {sample[META].prompt for sample in read(made.shards).values()}
     assert lines == {"calm, hopeful ambient and cinematic music with piano and harp, warm, airy, 72 bpm"}
 
 
@@ -142,10 +149,10 @@ def test_it_plays_what_its_exported_checkpoint_plays(
     (clips / "a.webm").unlink()
     (tmp_path / "out/b/a.v2m.mp4").write_bytes(b"a person's")
     assert main(command) == 7
-    assert "a.v2m.mp4 exists already: give --model.scoring.overwrite true, or another output" in capsys.readouterr().out
+    assert "a.v2m.mp4 exists already: give --model.predict.overwrite true, or another output" in capsys.readouterr().out
     (tmp_path / "out/b/a.v2m.mp4").unlink()
     (tmp_path / "out/b/a.v2m.json").unlink()
-    assert main([*command, "--model.scoring.seed", "4"]) == 0  # its own outputs, of other settings, are made anew
+    assert main([*command, "--model.predict.seed", "4"]) == 0  # its own outputs, of other settings, are made anew
     assert capsys.readouterr().out.splitlines()[-1] == "2 done"
 
 
@@ -177,8 +184,8 @@ def test_one_checkpoint_is_led_by_words_by_pictures_or_by_both(made: Made, media
 
 def test_a_start_without_a_conditioner_is_told_by_words_untrained(clip: Path, tmp_path: Path) -> None:
     start = tiny.write_transformers(tmp_path / "musicgen")
-    given = ["--model.start", str(start), "--data.videos", str(clip), "--data.out", str(tmp_path / "out")]
-    windows = ["--model.scoring.window", "2", "--model.scoring.stride", "1", "--trainer.accelerator", "cpu"]
+    given = ["--model.init_from", str(start), "--data.videos", str(clip), "--data.out", str(tmp_path / "out")]
+    windows = ["--model.predict.window", "2", "--model.predict.stride", "1", "--trainer.accelerator", "cpu"]
     assert main(["predict", *given, *windows, *QUIET]) == 0
     recipe = ["--recipe", "musicgen", "--generator.model", str(start), "--generator.device", "cpu"]
     assert score.main([str(clip), *recipe, "--generator.window", "2", "--generator.stride", "1", "--quiet"]) == 0
@@ -188,27 +195,29 @@ def test_a_start_without_a_conditioner_is_told_by_words_untrained(clip: Path, tm
 
 def test_after_it_has_played_the_model_is_what_it_was(made: Made, clip: Path) -> None:
     """The averaged weights, bit for bit, which can be measured and trained on."""
-    module, averaged = training_module.LitMusicLM(), V2M.from_pretrained(str(made.exported)).state_dict()
+    module, averaged = LitGenerate(), V2M.from_pretrained(str(made.exported)).state_dict()
     run = trainer()
     [[row]] = run.predict(module, VideoDataModule(clip), ckpt_path=made.trained, weights_only=True) or []
     assert (row.status, row.detail) == ("done", "cuts.v2m.mp4")
-    own = module.made.state_dict()
+    own = module.music_model.state_dict()
     assert own.keys() == averaged.keys()
     assert all(torch.equal(value, averaged[name]) for name, value in own.items())
     held = torch.load(made.trained, weights_only=True)["state_dict"]
     assert any(not torch.equal(value, held[f"model.{name}"]) for name, value in own.items())
-    [figures] = run.validate(module, ShardData(made.shards, made.shards, batch=2, window=1.5, workers=0), verbose=False)
+    [figures] = run.validate(
+        module, ShardData(made.shards, made.shards, batch_size=2, window=1.5, num_workers=0), verbose=False
+    )
     assert figures["validation/loss"] > 0
-    trainer(max_steps=1).fit(module, ShardData(made.shards, batch=2, window=1.5, workers=0))
+    trainer(max_steps=1).fit(module, ShardData(made.shards, batch_size=2, window=1.5, num_workers=0))
 
 
 def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_path: Path) -> None:
-    learning = training_module.OptimConfig(rate=0.05, warmup=0)
+    learning = OptimConfig(lr=0.05, warmup_steps=0)
     module, run = (
-        training_module.LitMusicLM(str(made.exported), lora=LoRAConfig(rank=4), window=1.5, learning=learning),
+        LitGenerate(str(made.exported), lora=LoRAConfig(rank=4), window=1.5, optim=learning),
         trainer(max_steps=5),
     )
-    run.fit(module, ShardData(made.shards, batch=2, window=1.5, workers=0))
+    run.fit(module, ShardData(made.shards, batch_size=2, window=1.5, num_workers=0))
     run.save_checkpoint(tmp_path / "made.ckpt")
     clip = video.open(media / "cuts.mp4").crop(0.0, 1.2)
     plain, start = (
@@ -218,7 +227,7 @@ def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_
     tags, device = Tags(genres="jazz"), torch.device("cpu")
     own, merged, before = (
         InMemoryGenerator(each, "a model", device, precision="fp32").generate(clip, tags, 3).audio.samples
-        for each in (module.made.eval(), plain, start)
+        for each in (module.music_model.eval(), plain, start)
     )
     assert np.array_equal(own, merged)
     assert not np.array_equal(own, before)
@@ -226,8 +235,8 @@ def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_
 
 def test_what_is_wrong_with_all_videos_is_one_line(made: Made, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, code, told in (
-        ("--model.scoring.window 40", 2, "window 40 s is longer than the 1.5 s that the model was trained on"),
-        ("--model.scoring.stride 1.5", 2, "stride 1.5 s must lie between 0.5 and 1"),
+        ("--model.predict.window 40", 2, "window 40 s is longer than the 1.5 s that the model was trained on"),
+        ("--model.predict.stride 1.5", 2, "stride 1.5 s must lie between 0.5 and 1"),
         ("--model.tagger.init_args.model no/such/folder/at/all", 4, "there is no folder 'no/such/folder/at/all'"),
     ):
         assert main(predicting(made, clip, *flags.split())) == code

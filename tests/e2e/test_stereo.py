@@ -30,8 +30,18 @@ def prepared(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip = ("-i", media / "cuts.mp4", "-filter_complex", tones, "-map", "0:v", "-map", "[a]", "-c:v", "copy")
     ffmpeg(*clip, "-c:a", "aac", root / "videos" / "a.mp4")
     encoders.write(root)
-    named = [f"--{kind}={root / name}" for kind, name in (("vision", "clip"), ("codec", "encodec"), ("text", "t5"))]
-    given = ["--stereo=true", "--shortest=2", "--whole=4", "--processes=1", "--quiet", "--device=cpu"]
+    named = [
+        f"--{kind}={root / name}"
+        for kind, name in (("vision-encoder", "clip"), ("codec", "encodec"), ("text-encoder", "t5"))
+    ]
+    given = [
+        "--stereo=true",
+        "--min-duration-s=2",
+        "--num-long-term-frames=4",
+        "--processes=1",
+        "--quiet",
+        "--device=cpu",
+    ]
     assert prepare([*named, *given, str(root / "videos"), str(root / "shards")]) == 0
     return root / "shards"
 
@@ -41,7 +51,7 @@ def test_a_stereo_model_is_learned_exported_and_played(
 ) -> None:
     """Its sizes, channels among them, are those of the shards; its delays go by pairs; left and right differ."""
     run = words(prepared, tmp_path / "run", "--trainer.max_steps", "60", "--data.validation", str(prepared))
-    run += ["--model.learning.rate", "3e-3", "--model.drop_text", "0", "--model.drop_video", "0"]
+    run += ["--model.optim.lr", "3e-3", "--model.text_dropout", "0", "--model.video_dropout", "0"]
     losses = []
     for step in ("2", "60"):
         assert train([*run, "--trainer.max_steps", step]) == 0
@@ -66,11 +76,11 @@ def test_mono_and_stereo_do_not_mix(prepared: Path, tmp_path: Path, capsys: pyte
     from v2m.models.music_model import MusicConfig
 
     torch.manual_seed(0)
-    for codebooks, said in ((8, "2 channels of codes where the model has 1"), (4, "8 codebooks where the model has 4")):
+    for codebooks, said in ((8, "2 audio channels where the model has 1"), (4, "8 codebooks where the model has 4")):
         lm = LMConfig(dim=32, num_layers=1, num_heads=4, num_codebooks=codebooks, codebook_size=64)
         shutil.rmtree(tmp_path / "mono", ignore_errors=True)
         V2M(MusicConfig(lm, 16, segment_duration=1.0)).save_pretrained(tmp_path / "mono")
-        start = ["--model.start", str(tmp_path / "mono"), "--model.lm", "null", "--model.conditioner", "null"]
+        start = ["--model.init_from", str(tmp_path / "mono"), "--model.lm", "null", "--model.conditioner", "null"]
         assert train(words(prepared, tmp_path / "run", *start)) == USAGE
         assert said in capsys.readouterr().err
     assert train(words(prepared, tmp_path / "run", "--model.lm.delays", "[0,1,2,3]")) == USAGE

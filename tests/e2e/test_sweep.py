@@ -49,8 +49,8 @@ def test_the_command_of_a_sweep_is_parsed(
     for name, about in held["parameters"].items():
         if "value" in about and name != "trainer.default_root_dir":
             assert at(said, name) == about["value"], name
-    rate = held["parameters"]["model.learning.rate"]
-    assert at(said, "model.learning.rate") == rate["min" if which == 0 else "max"]
+    rate = held["parameters"]["model.optim.rate"]
+    assert at(said, "model.optim.rate") == rate["min" if which == 0 else "max"]
     assert command.trainer.default_root_dir.endswith("checkpoints/sweep/small/run7")  # no other run's checkpoints
     assert held["metric"]["name"] == "validation/loss"
 
@@ -65,7 +65,7 @@ def test_a_parameter_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: p
     """So that the test above can fail."""
     monkeypatch.chdir(tmp_path)
     held = yaml.safe_load(SWEEPS[0].read_text())
-    held["parameters"]["model.learning.pace"] = {"value": 1}
+    held["parameters"]["model.optim.pace"] = {"value": 1}
     words = composed(held, 0)
     words[words.index("--config") + 1] = str(ROOT / words[words.index("--config") + 1])
     with pytest.raises(SystemExit):

@@ -20,7 +20,7 @@ from v2m.training.checkpoints import list_checkpoints
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs/train").glob("*.yaml"))
-SMALL = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1", "--data.batch", "2"]
+SMALL = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1", "--data.batch_size", "2"]
 
 
 def words(folder: Path, root: Path, *more: str) -> list[str]:
@@ -45,7 +45,7 @@ def test_every_config_is_parsed_and_opens_with_its_command(
 def test_trained_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The averaged ones, with what they were shown and the frozen models that go with them."""
     folder = made.write(tmp_path / "shards", (3, 3), seconds=2.0)
-    validated = ["--data.validation", str(folder), "--checkpoints.every", "2", "--trainer.max_steps"]
+    validated = ["--data.validation", str(folder), "--checkpoints.every_n_train_steps", "2", "--trainer.max_steps"]
     assert main(words(folder, tmp_path / "run", *validated, "4")) == 0
     assert main(words(folder, tmp_path / "run", *validated, "6")) == 0  # goes on
     paths = list_checkpoints(tmp_path / "run/checkpoints")
@@ -61,7 +61,7 @@ def test_trained_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.Capt
     assert model.visual_input is not None
     assert (model.visual_input.pooling, model.visual_input.event_channels, model.visual_input.num_long_term_frames) == (
         "grid",
-        made.KEPT.rhythm,
+        made.KEPT.event_channels,
         6,
     )
     assert model.config.segment_duration == 1.0
@@ -80,7 +80,7 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300.0)
 @pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_as_if_never_stopped(tmp_path: Path) -> None:
     folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
-    more = ["--trainer.max_steps", "40", "--checkpoints.every", "5", "--data.workers", "1"]
+    more = ["--trainer.max_steps", "40", "--checkpoints.every_n_train_steps", "5", "--data.num_workers", "1"]
     runs = {name: [sys.executable, "train.py", *words(folder, tmp_path / name, *more)] for name in ("whole", "cut")}
     subprocess.run(runs["whole"], cwd=ROOT, check=True, capture_output=True)
     for step, number in ((5, signal.SIGKILL), (20, signal.SIGKILL), (30, signal.SIGTERM)):
@@ -109,8 +109,8 @@ def rank_of(process: subprocess.Popen[str], rank: int) -> int:
 def test_two_ranks_of_which_one_is_killed_end_as_if_never_stopped(tmp_path: Path, strategy: str) -> None:
     """With conditions dropped by each rank for itself; after the end the weights become a checkpoint."""
     folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
-    more = ["--trainer.max_steps", "200", "--checkpoints.every", "5", "--checkpoints.keep", "100"]
-    more += ["--model.drop_text", "0.5", "--trainer.devices", "2", "--trainer.strategy", strategy]
+    more = ["--trainer.max_steps", "200", "--checkpoints.every_n_train_steps", "5", "--checkpoints.keep_last", "100"]
+    more += ["--model.text_dropout", "0.5", "--trainer.devices", "2", "--trainer.strategy", strategy]
     runs = {name: [sys.executable, "train.py", *words(folder, tmp_path / name, *more)] for name in ("whole", "cut")}
     subprocess.run(runs["whole"], cwd=ROOT, check=True, capture_output=True)
     for step, rank, number in ((5, 1, signal.SIGKILL), (10, 0, signal.SIGKILL), (15, 0, signal.SIGTERM)):
@@ -133,7 +133,10 @@ def test_two_ranks_of_which_one_is_killed_end_as_if_never_stopped(tmp_path: Path
 def test_another_number_of_ranks_goes_on_at_the_same_sample(tmp_path: Path) -> None:
     folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
     said = ""
-    for steps, more in (("2", ["--trainer.devices", "2", "--trainer.strategy", "ddp"]), ("4", ["--data.workers", "1"])):
+    for steps, more in (
+        ("2", ["--trainer.devices", "2", "--trainer.strategy", "ddp"]),
+        ("4", ["--data.num_workers", "1"]),
+    ):
         given = words(folder, tmp_path / "run", "--trainer.max_steps", steps, *more)
         done = subprocess.run(
             [sys.executable, "train.py", *given], cwd=ROOT, capture_output=True, text=True, check=False
@@ -152,9 +155,9 @@ def test_another_number_of_ranks_goes_on_at_the_same_sample(tmp_path: Path) -> N
 def test_two_ranks_learn_what_one_learns_from_both_their_batches(tmp_path: Path) -> None:
     """Their batches are disjoint and their gradients agree, or the weights would differ."""
     folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
-    same = ["--trainer.max_steps", "6", "--data.validation", str(folder), "--checkpoints.every", "2"]
-    same += ["--model.drop_text", "0", "--model.drop_video", "0"]
-    alone = words(folder, tmp_path / "one", *same, "--data.batch", "4")
+    same = ["--trainer.max_steps", "6", "--data.validation", str(folder), "--checkpoints.every_n_train_steps", "2"]
+    same += ["--model.text_dropout", "0", "--model.video_dropout", "0"]
+    alone = words(folder, tmp_path / "one", *same, "--data.batch_size", "4")
     ranks = words(folder, tmp_path / "two", *same, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     for each in (alone, ranks):
         done = subprocess.run(
@@ -164,7 +167,7 @@ def test_two_ranks_learn_what_one_learns_from_both_their_batches(tmp_path: Path)
     one, two = (
         torch.load(tmp_path / f"{name}/checkpoints/step00000006.ckpt", weights_only=True) for name in ("one", "two")
     )
-    assert len(two["random"]) == 2
-    assert not torch.equal(two["random"][0]["torch"], two["random"][1]["torch"])
+    assert len(two["rng_state"]) == 2
+    assert not torch.equal(two["rng_state"][0]["torch"], two["rng_state"][1]["torch"])
     for name in ("state_dict", "ema"):
         assert all(torch.allclose(value, two[name][key], atol=2e-5) for key, value in one[name].items())

@@ -20,9 +20,15 @@ ROOT = Path(__file__).parents[2]
 KEY, TOKEN = "0123456789abcdef" * 2 + "89abcdef", "hf_secretsecretsecret"
 STEPS = 4
 LOSSES = {f"{stage}/loss{number}" for stage in ("train", "validation") for number in ("", "_0", "_1", "_2", "_3")}
-SEEN = {"step/gradient_norm", "speed/samples_a_second", "speed/codes_a_second", "speed/hours_of_music", "data/skipped"}
-SEEN |= {"speed/peak_gigabytes_of_process", "trainer/global_step", "listening/lufs", "listening/accents"}
-SEEN |= {f"rate/{group}" for group in ("lm", "lm, undecayed", "conditioner", "conditioner, undecayed")}
+SEEN = {
+    "train/grad_norm",
+    "throughput/samples_per_sec",
+    "throughput/codes_per_sec",
+    "throughput/audio_hours",
+    "data/skipped",
+}
+SEEN |= {"throughput/process_peak_gb", "trainer/global_step", "audio_samples/lufs", "audio_samples/accents"}
+SEEN |= {f"lr/{group}" for group in ("lm", "lm_no_decay", "conditioner", "conditioner_no_decay")}
 MEDIA = {"sound": "audio-file", "spectrogram": "image-file", "video": "video-file"}
 
 
@@ -33,7 +39,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(folder: Path, root: Path, *more: str) -> list[str]:
     about = ["--data.validation", str(folder), "--trainer.max_steps", str(STEPS), "--trainer.log_every_n_steps", "1"]
-    return words(folder, root, *about, "--meter.every", "1", "--listening.every", "1", "--listening.clips", "1", *more)
+    return words(
+        folder,
+        root,
+        *about,
+        "--throughput.window_size",
+        "2",
+        "--audio_samples.every_n_validations",
+        "1",
+        "--audio_samples.num_clips",
+        "1",
+        *more,
+    )
 
 
 def with_logger(folder: Path, root: Path, name: str, **init: Any) -> list[str]:
@@ -48,7 +65,7 @@ def with_logger(folder: Path, root: Path, name: str, **init: Any) -> list[str]:
 def test_all_of_a_run_is_in_wandbs_file_and_no_secret(folder: Path, tmp_path: Path, media: Path) -> None:
     """Offline, with keys in the environment, as a user who has them runs it."""
     line = with_logger(folder, tmp_path, "v2m.training.wandb_logger.ResilientWandbLogger", offline=True)
-    line += ["--listening.videos", str(media / "cuts.mp4")]
+    line += ["--audio_samples.videos", str(media / "cuts.mp4")]
     keys = {"WANDB_API_KEY": KEY, "HF_TOKEN": TOKEN}
     done = subprocess.run(
         [sys.executable, "train.py", *line],
@@ -63,18 +80,18 @@ def test_all_of_a_run_is_in_wandbs_file_and_no_secret(folder: Path, tmp_path: Pa
     [path] = (tmp_path / "kept").rglob("*.wandb")
     assert "model" in config, done.stderr[-3000:]
     assert config["model"]["lm"]["dim"] == 32
-    assert config["data"] == config["data"] | {"train": str(folder), "batch": 2, "window": 1.0}
+    assert config["data"] == config["data"] | {"train": str(folder), "batch_size": 2, "window": 1.0}
     assert config["trainer"]["max_steps"] == STEPS
-    assert config["listening"]["seed"] == 0
-    assert config["made"]["model"]["conditioner"]["vision_dim"] == 32  # what only the shards decide
-    assert config["made"]["shards"]["codec"].endswith("encodec")
-    assert config["made"]["weights_that_learn"] > 50_000
+    assert config["audio_samples"]["seed"] == 0
+    assert config["model_info"]["model"]["conditioner"]["vision_dim"] == 32  # what only the shards decide
+    assert config["model_info"]["shards"]["codec"].endswith("encodec")
+    assert config["model_info"]["trainable_parameters"] > 50_000
 
     assert figures.keys() >= LOSSES | SEEN, (LOSSES | SEEN) - figures.keys()
     assert len(figures["train/loss_3"]) == STEPS
-    assert all(value > 0 for value in figures["speed/peak_gigabytes_of_process"])
+    assert all(value > 0 for value in figures["throughput/process_peak_gb"])
     for kind, name in MEDIA.items():
-        place = f"listening/cuts/{kind}"
+        place = f"audio_samples/cuts/{kind}"
         assert figures[f"{place}/_type"][-1] == name
         held = path.parent / "files" / figures[f"{place}/path"][-1]
         assert held.stat().st_size == figures[f"{place}/size"][-1] > 1000
@@ -105,9 +122,9 @@ def test_a_table_of_figures_is_a_class_path(folder: Path, tmp_path: Path) -> Non
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert (LOSSES | SEEN) - {"trainer/global_step"} <= rows[0].keys()
-    heard, measured = ([row["step"] for row in rows if row[name]] for name in ("listening/lufs", "validation/loss"))
+    heard, measured = ([row["step"] for row in rows if row[name]] for name in ("audio_samples/lufs", "validation/loss"))
     assert heard == [*measured, str(STEPS - 1)]  # and once more at the end
-    assert (tmp_path / f"run/listening/step{STEPS:08d}/sample0000.flac").is_file()
+    assert (tmp_path / f"run/audio_samples/step{STEPS:08d}/sample0000.flac").is_file()
 
 
 def test_tensorboard_is_a_class_path_and_takes_sound_and_pictures(folder: Path, tmp_path: Path) -> None:
@@ -118,8 +135,8 @@ def test_tensorboard_is_a_class_path_and_takes_sound_and_pictures(folder: Path, 
     [events] = (tmp_path / "kept").rglob("events.*")
     held = EventAccumulator(str(events), size_guidance={"audio": 0, "images": 0}).Reload()
     assert (LOSSES | SEEN) - {"trainer/global_step"} <= set(held.Tags()["scalars"])
-    assert held.Audio("listening/sample0000/sound")[0].sample_rate == 32000
-    assert held.Images("listening/sample0000/spectrogram")[0].width == 1100
+    assert held.Audio("audio_samples/sample0000/sound")[0].sample_rate == 32000
+    assert held.Images("audio_samples/sample0000/spectrogram")[0].width == 1100
 
 
 @pytest.mark.slow
@@ -131,5 +148,5 @@ def test_two_ranks_are_listened_to_by_the_first(folder: Path, tmp_path: Path) ->
         [sys.executable, "train.py", *line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    heard = sorted(path.parent.name for path in tmp_path.rglob("figures.json"))
+    heard = sorted(path.parent.name for path in tmp_path.rglob("metrics.json"))
     assert heard == [f"step{step:08d}" for step in range(1, STEPS + 1)]

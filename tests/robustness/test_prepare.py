@@ -30,9 +30,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(weights: Path, *more: str | Path) -> list[str]:
-    names = {"vision": "clip", "codec": "encodec", "text": "t5"}
+    names = {"vision-encoder": "clip", "codec": "encodec", "text-encoder": "t5"}
     given = [f"--{option}={weights / name}" for option, name in names.items()]
-    return [*given, "--processes=1", "--quiet", "--device=cpu", "--shortest=2", *map(str, more)]
+    return [*given, "--processes=1", "--quiet", "--device=cpu", "--min-duration-s=2", *map(str, more)]
 
 
 def _json(folder: Path, text: str) -> Path:
@@ -66,12 +66,17 @@ WRONG: dict[str, tuple[list[str], Callable[[Path], Path], int, str]] = {
     "a file in the place of the folder": ([], _file, errors.USAGE, "is a file"),
     "nothing to learn from": ([], _mute, errors.INPUT_REFUSED, "2 unreadable"),
     "no videos": ([], lambda f: f / "no", errors.INPUT_REFUSED, "no videos"),
-    "settings that cannot be": (["--whole=0", "--silence=2"], lambda f: f, errors.USAGE, "silence 2 must lie"),
-    "an unknown option": (["--pools=all"], lambda f: f, errors.USAGE, "--pools"),
-    "an unknown pool": (["--pool=mean"], lambda f: f, errors.USAGE, "mean"),
+    "settings that cannot be": (
+        ["--num-long-term-frames=0", "--max-silence=2"],
+        lambda f: f,
+        errors.USAGE,
+        "max_silence 2 must lie",
+    ),
+    "an unknown option": (["--poolings=all"], lambda f: f, errors.USAGE, "--poolings"),
+    "an unknown pool": (["--pooling=mean"], lambda f: f, errors.USAGE, "mean"),
     "no processes": (["--processes=0"], lambda f: f, errors.USAGE, "processes 0"),
     "an unknown tagger": (["--tagger=no.such.Tagger"], lambda f: f, errors.USAGE, "no.such.Tagger"),
-    "no such encoder": (["--vision=/nowhere/clip"], lambda f: f, errors.ENVIRONMENT, "/nowhere/clip"),
+    "no such encoder": (["--vision-encoder=/nowhere/clip"], lambda f: f, errors.ENVIRONMENT, "/nowhere/clip"),
     "an encoder of another kind": (["--codec=CLIP"], lambda f: f, errors.ENVIRONMENT, "model_type 'clip'"),
 }
 
@@ -96,10 +101,10 @@ def test_other_settings_or_weights_are_refused_by_name(
 ) -> None:
     out = clip.parent / "out"
     assert main(command(weights, clip, out)) == 0
-    assert main(command(weights, "--piece=3", "--pool=all", clip, out)) == errors.USAGE
+    assert main(command(weights, "--max-segment-s=3", "--pooling=all", clip, out)) == errors.USAGE
     said = capsys.readouterr().err
-    assert "piece 120.0, not 3.0" in said
-    assert "pool 'grid', not 'all'" in said
+    assert "max_segment_s 120.0, not 3.0" in said
+    assert "pooling 'grid', not 'all'" in said
     other = Path(shutil.copytree(weights, clip.parent / "weights"))
     tiny_encodec.write(other / "encodec", seed=1)
     renamed = [each.replace(str(other), str(weights)) for each in command(other, clip, out)]
@@ -126,4 +131,4 @@ def test_help_is_quick_to_say_and_loads_no_torch() -> None:
     code = "import sys; from v2m.cli.prepare import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "--shard_samples" in done.stdout
+    assert "--shard-samples" in done.stdout

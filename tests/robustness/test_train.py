@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import wandb
 
-from bench import wandb_away
 from tests.conftest import names
 from tests.e2e.test_train import words
 from tests.fixtures.tiny import shards as made
-from tests.fixtures.tiny.training import wait_for_run_end
-from tests.fixtures.tiny.wandb_server import Manner, serving
 from tests.robustness.full_disk import file_size_limit, small_disk
 from v2m.cli.train import main
 from v2m.core.errors import DISK, ENVIRONMENT, OK, USAGE
 from v2m.data.schema import FRAMES, MANIFEST
-from v2m.training.wandb_logger import ResilientWandbLogger, unreachable
 
 
 def line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -97,7 +89,7 @@ def test_music_by_what_has_not_learned(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "a.mp4").touch()
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     (tmp_path / "broken.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:200])
-    sees = ["--model.start", "facebook/musicgen-small", "--model.conditioner.num_layers", "1"]
+    sees = ["--model.init_from", "facebook/musicgen-small", "--model.conditioner.num_layers", "1"]
     videos = ["--data.videos", str(tmp_path / "a.mp4")]
     for given, code, told in (
         ([], USAGE, "name the videos: give --data.videos"),
@@ -119,7 +111,7 @@ def test_music_by_what_has_not_learned(tmp_path: Path, capsys: pytest.CaptureFix
         ("--trainer.strategy nonsense", "invalid strategy name: `strategy='nonsense'`"),
         ("--trainer.devices 0", "not a valid input using cpu"),
         ("--trainer.precision bf16-true", "give --trainer.precision bf16-mixed"),
-        ("--model.lora.rank 4", "lora adapts a model that there is: give start"),
+        ("--model.lora.rank 4", "lora adapts an existing model: give init_from"),
         ("--model.lora.rank 0", "lora: rank 0 must be 1 or more"),
         ("--model.lm.dim -2", "dim -2 must be 1 or more"),
     ],
@@ -128,17 +120,6 @@ def test_settings_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[s
     made.write(tmp_path / "in", (2,))
     assert fit(tmp_path / "in", tmp_path, *more.split()) == USAGE
     assert said in line(capsys)
-
-
-def test_without_a_key_or_a_server_records_are_kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    assert unreachable("http://127.0.0.1:9") == "there is no key"
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    assert unreachable("http://127.0.0.1:9") == "127.0.0.1 does not answer"
-    assert ResilientWandbLogger(save_dir=str(tmp_path))._offline
 
 
 def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +145,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("flag", "value", "told"),
     [
-        ("every", "-1", "every -1 must be 0 or more"),
+        ("every_n_validations", "-1", "every_n_validations -1 must be 0 or more"),
         ("videos", "nowhere.mp4", "'nowhere.mp4': no such file or folder"),
         ("sampling.top_p", "2", "top_p 2 must lie above 0"),
     ],
@@ -173,69 +154,8 @@ def test_listening_that_cannot_be(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, told: str
 ) -> None:
     made.write(tmp_path / "in", (2,))
-    assert fit(tmp_path / "in", tmp_path, "--listening.every", "1", f"--listening.{flag}", value) == USAGE
+    assert (
+        fit(tmp_path / "in", tmp_path, "--audio_samples.every_n_validations", "1", f"--audio_samples.{flag}", value)
+        == USAGE
+    )
     assert told in capsys.readouterr().err
-
-
-def test_a_server_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    with serving("silent") as (address, _), monkeypatch.context() as patch:
-        patch.setattr("v2m.training.wandb_logger.REACH_TIMEOUT_S", 0.3)  # not below: a busy machine is slow
-        assert unreachable(address) == "127.0.0.1 does not answer"
-    with serving("refuses") as (address, _):  # it is there: what it does is seen later
-        assert unreachable(address) is None
-    assert unreachable("ftp://127.0.0.1") == "127.0.0.1 does not answer"
-
-
-def test_a_slow_machine_is_not_taken_for_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no server, W&B's own process may take long to begin."""
-
-    def patience(**given: Any) -> float:
-        return ResilientWandbLogger(save_dir=str(tmp_path), **given)._wandb_init["settings"]["init_timeout"]
-
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    with serving("refuses") as (address, _):
-        monkeypatch.setenv("WANDB_BASE_URL", address)
-        assert patience() == 8.0
-        assert patience(offline=True) == 120.0
-        monkeypatch.setenv("WANDB_MODE", "offline")
-        assert patience() == 120.0
-
-
-def test_a_configuration_that_was_not_taken_is_told_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    init, asked = wandb.init, list[int]()
-
-    def slow(**given: Any) -> Any:
-        asked.append(1)
-        if len(asked) == 1:
-            raise TimeoutError("not yet")
-        return init(**given)
-
-    monkeypatch.setattr("wandb.init", slow)
-    logger = ResilientWandbLogger(save_dir=str(tmp_path), offline=True)
-    logger.log_hyperparams({"width": 32})
-    logger.log_metrics({"loss": 1.0}, 0)
-    logger.experiment.finish()
-    told = [item for each in wait_for_run_end(tmp_path) for item in (*each.run.config.update, *each.config.update)]
-    assert [item.value_json for item in told if item.key == "width"] == ["32"]
-    warned = [each.getMessage() for each in caplog.records if each.name == "v2m.training.wandb_logger"]
-    assert [text.partition(" (")[0] for text in warned] == ["W&B records no more"]
-
-
-@pytest.mark.parametrize(("manner", "told"), [("refuses", "W&B does not take the run")])
-def test_a_server_that_makes_wandb_fail_ends_nothing(tmp_path: Path, manner: Manner, told: str) -> None:
-    """W&B raises where it is refused; on answers without sense its own process crashes, and what it is given next."""
-    with serving(manner) as (address, _):
-        done = subprocess.run(
-            [sys.executable, "-c", wandb_away.ALONE, str(tmp_path)],
-            env=wandb_away.environment(address),
-            cwd=wandb_away.ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stderr.count(told) == 1
-    assert "seconds " in done.stdout

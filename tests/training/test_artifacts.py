@@ -53,5 +53,5 @@ def test_a_logger_that_fails_leaves_the_others_alone(tmp_path: Path, caplog: pyt
     other = CSVLogger(str(tmp_path))
     heard = [GeneratedClip("a", clicks(1.0, [0.5]), {"accents": 1.0}, tmp_path, tmp_path, None)]
     log_artifacts([Broken(str(tmp_path / "b")), other], heard, {"accents": 1.0}, 7)
-    assert other.experiment.metrics == [{"listening/accents": 1.0, "step": 7}]
+    assert other.experiment.metrics == [{"audio_samples/accents": 1.0, "step": 7}]
     assert "Broken did not take what was heard (RuntimeError: away)" in caplog.text

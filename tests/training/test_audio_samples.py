@@ -41,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Drawing(LogAudioSamples):
     """Draws from all the random numbers that there are while it listens."""
 
-    def _write(self, trainer: Any, module: Any) -> None:
-        super()._write(trainer, module)
+    def _generate(self, trainer: Any, module: Any) -> None:
+        super()._generate(trainer, module)
         _ = torch.rand(3), np.random.rand(3), random.random()
 
 
@@ -64,13 +64,13 @@ def run(
         devices=1,
         num_sanity_val_steps=0,
     )
-    model = LitMusicLM(lm=LM, conditioner=SEES, learning=OptimConfig(rate=3e-3, lm_share=0.5, warmup=3), window=1.0)
-    trainer.fit(model, ShardData(folder, folder if validate else None, batch=2, window=1.0, workers=0))
+    model = LitMusicLM(lm=LM, conditioner=SEES, optim=OptimConfig(lr=3e-3, lm_lr_scale=0.5, warmup_steps=3), window=1.0)
+    trainer.fit(model, ShardData(folder, folder if validate else None, batch_size=2, window=1.0, num_workers=0))
     return trainer
 
 
 def figures(root: Path) -> dict[int, Any]:
-    found = [json.loads(path.read_text()) for path in sorted(root.glob("listening/step*/figures.json"))]
+    found = [json.loads(path.read_text()) for path in sorted(root.glob("audio_samples/step*/metrics.json"))]
     return {each["step"]: each for each in found}
 
 
@@ -78,12 +78,12 @@ def test_training_goes_on_bit_for_bit_and_the_averaged_weights_are_heard(folder:
     """Amid the batches of a step, too, as behind the fourth. The last listening is that of the end, whose averaged
     weights are those of the checkpoint."""
     run(folder, tmp_path / "without")
-    run(folder, tmp_path / "with", Drawing(every=1, clips=1, seed=7))
+    run(folder, tmp_path / "with", Drawing(every_n_validations=1, num_clips=1, seed=7))
     one, two = state(tmp_path / "without", END), state(tmp_path / "with", END)
-    for name in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "random", "v2m"):
+    for name in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "rng_state", "v2m"):
         assert alike(one[name], two[name]), name
     assert list(figures(tmp_path / "with")) == [2, 5, END]
-    heard, rate = soundfile.read(tmp_path / f"with/listening/step{END:08d}/sample0000.flac")
+    heard, rate = soundfile.read(tmp_path / f"with/audio_samples/step{END:08d}/sample0000.flac")
     assert (len(heard), rate) == (32000, 32000)
     assert heard.std() > 1e-3
 
@@ -92,20 +92,25 @@ def test_training_goes_on_bit_for_bit_and_the_averaged_weights_are_heard(folder:
     again = {}
     for name in ("ema", "state_dict"):
         model.load_state_dict(two[name])
-        own = LogAudioSamples(every=1, clips=1, seed=7)
+        own = LogAudioSamples(every_n_validations=1, num_clips=1, seed=7)
         model.eval()
-        own._clips = own._found(trainer, model)
-        how = GenerateOptions(Decoder(model.made.lm), own.sampling, own.seed, lambda fraction: None)
-        again[name] = own._clips[0].write(model.made, how).audio.samples[0]
+        own._clips = own._load_clips(trainer, model)
+        how = GenerateOptions(Decoder(model.music_model.lm), own.sampling, own.seed, lambda fraction: None)
+        again[name] = own._clips[0].generate(model.music_model, how).audio.samples[0]
     assert np.abs(again["ema"] - heard).max() < 1e-4  # FLAC has 24 bits
     assert np.abs(again["state_dict"] - heard).max() > 1e-2
 
 
 def test_videos_get_their_music_in_a_small_film(folder: Path, tmp_path: Path, media: Path) -> None:
     """At the end alone, for there is no validation."""
-    run(folder, tmp_path, LogAudioSamples(every=1, clips=3, videos=media, seconds=2.5), validate=False)
-    place = tmp_path / f"listening/step{END:08d}"
-    assert sorted(path.name for path in place.iterdir()) == ["cuts.flac", "cuts.mp4", "cuts.png", "figures.json"]
+    run(
+        folder,
+        tmp_path,
+        LogAudioSamples(every_n_validations=1, num_clips=3, videos=media, max_seconds=2.5),
+        validate=False,
+    )
+    place = tmp_path / f"audio_samples/step{END:08d}"
+    assert sorted(path.name for path in place.iterdir()) == ["cuts.flac", "cuts.mp4", "cuts.png", "metrics.json"]
     film = files.open(place / "cuts.mp4")
     assert (film.width, film.height) == (160, 90)
     assert film.duration == pytest.approx(2.5, abs=0.05)
@@ -117,10 +122,10 @@ def test_videos_get_their_music_in_a_small_film(folder: Path, tmp_path: Path, me
 
 class Failing(LogAudioSamples):
     def __init__(self, error: BaseException, **given: Any) -> None:
-        super().__init__(every=1, clips=1, **given)
+        super().__init__(every_n_validations=1, num_clips=1, **given)
         self.error = error
 
-    def _write(self, trainer: Any, module: Any) -> None:
+    def _generate(self, trainer: Any, module: Any) -> None:
         raise self.error
 
 
@@ -134,16 +139,16 @@ def test_what_fails_is_a_warning(folder: Path, tmp_path: Path, caplog: pytest.Lo
 class Asking(LogAudioSamples):
     """A signal comes while it listens."""
 
-    def _write(self, trainer: Any, module: Any) -> None:
+    def _generate(self, trainer: Any, module: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        super()._write(trainer, module)
+        super()._generate(trainer, module)
 
 
 def test_a_signal_ends_it_so_that_the_run_can_end(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "v2m"), pytest.raises(SystemExit) as caught:
-        run(folder, tmp_path, Asking(every=1, clips=1))
+        run(folder, tmp_path, Asking(every_n_validations=1, num_clips=1))
     assert caught.value.code == 143
     assert "listening at step 2 is left undone" in caplog.text
     assert not figures(tmp_path)
@@ -167,21 +172,23 @@ def test_what_cannot_be_had_is_told_in_a_line_and_training_goes_on(
         told, given = "there is no folder 'tiny'", {}
         folder = shards.write(tmp_path / "in", (2,), seconds=1.0)
     with caplog.at_level(logging.WARNING, "v2m"):
-        trainer = run(folder, tmp_path / "run", LogAudioSamples(every=1, **given))
+        trainer = run(folder, tmp_path / "run", LogAudioSamples(every_n_validations=1, **given))
     assert trainer.global_step == END
     said = [each.getMessage() for each in caplog.records if "nothing to listen to" in each.getMessage()]
     assert len(said) == 1
     assert told in said[0]
-    assert not list(tmp_path.glob("run/listening/step*"))
+    assert not list(tmp_path.glob("run/audio_samples/step*"))
 
 
 def test_videos_that_are_not_there_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.mp4': no such file or folder"):
-        run(folder, tmp_path, LogAudioSamples(every=1, videos=[Path("none.mp4")]))
+        run(folder, tmp_path, LogAudioSamples(every_n_validations=1, videos=[Path("none.mp4")]))
     with pytest.raises(InvalidInputError, match="no videos"):
-        run(folder, tmp_path, LogAudioSamples(every=1, videos=tmp_path))
+        run(folder, tmp_path, LogAudioSamples(every_n_validations=1, videos=tmp_path))
 
 
 def test_settings_that_cannot_be_are_told_together() -> None:
-    with pytest.raises(UsageError, match=r"every -1 must be 0 or more; clips 0 must be 1 or more; seconds 0"):
-        LogAudioSamples(every=-1, clips=0, seconds=0.0)
+    with pytest.raises(
+        UsageError, match=r"every_n_validations -1 must be 0 or more; num_clips 0 must be 1 or more; max_seconds 0"
+    ):
+        LogAudioSamples(every_n_validations=-1, num_clips=0, max_seconds=0.0)

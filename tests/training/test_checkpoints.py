@@ -48,7 +48,7 @@ class Ending(lightning.Callback):
 
 
 def data(folder: Path, workers: int = 0, batch: int = 2) -> ShardData:
-    return ShardData(folder, folder, batch=batch, window=1.0, workers=workers)
+    return ShardData(folder, folder, batch_size=batch, window=1.0, num_workers=workers)
 
 
 def run(
@@ -83,7 +83,7 @@ def run(
     }
     trainer = lightning.Trainer(**(settings | given))
     model = model or LitMusicLM(
-        lm=LM, conditioner=SEES, learning=OptimConfig(rate=3e-3, lm_share=0.5, warmup=3), window=1.0
+        lm=LM, conditioner=SEES, optim=OptimConfig(lr=3e-3, lm_lr_scale=0.5, warmup_steps=3), window=1.0
     )
     found = latest_checkpoint(root / "checkpoints")
     trainer.fit(model, data(folder, workers, batch), ckpt_path=found and str(found), weights_only=True)
@@ -117,7 +117,7 @@ def test_a_run_that_was_ended_goes_on_bit_for_bit(
     run(folder, tmp_path / "cut", again, accumulate=accumulate, workers=workers)
     assert ended.losses + again.losses == whole.losses
     one, two = state(tmp_path / "whole"), state(tmp_path / "cut")
-    for name in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "random", "v2m", "global_step"):
+    for name in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "rng_state", "v2m", "global_step"):
         assert alike(one[name], two[name]), name
 
 

@@ -35,10 +35,11 @@ from v2m.training.compatibility import check_manifest
 from v2m.training.ema import EMACallback
 from v2m.training.module import LitMusicLM
 from v2m.training.optim import OptimConfig
+from v2m.training.predict import LitGenerate
 
 LM = LMConfig(dim=32, num_layers=2, num_heads=4)
 SEES = ConditionerConfig(num_layers=1, num_heads=2, head_dim=16, ffn_dim=32)
-FAST = OptimConfig(rate=3e-3, lm_share=1.0, warmup=5)
+FAST = OptimConfig(lr=3e-3, lm_lr_scale=1.0, warmup_steps=5)
 
 
 def trainer(**given: Any) -> lightning.Trainer:
@@ -61,19 +62,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def data(folder: Path, batch: int = 2, window: float = 1.0) -> ShardData:
-    return ShardData(folder, folder, batch=batch, window=window, workers=0)
+    return ShardData(folder, folder, batch_size=batch, window=window, num_workers=0)
 
 
-def module(**given: Any) -> LitMusicLM:
+def module(kind: type[LitMusicLM] = LitMusicLM, **given: Any) -> Any:
     torch.manual_seed(0)
-    return LitMusicLM(**({"lm": LM, "conditioner": SEES, "learning": FAST, "window": 1.0} | given))
+    return kind(**({"lm": LM, "conditioner": SEES, "optim": FAST, "window": 1.0} | given))
 
 
 @pytest.mark.parametrize(("precision", "last"), [("32-true", 0.05), ("bf16-mixed", 0.1)])
 def test_one_batch_is_learned_by_heart(tmp_path: Path, precision: str, last: float) -> None:
     """From about ln 64 = 4.16."""
     one = made.write(tmp_path, (2,), seconds=1.0)
-    model = module(drop_text=0.0, drop_video=0.0)
+    model = module(text_dropout=0.0, video_dropout=0.0)
     run = trainer(max_steps=250, precision=precision)
     run.fit(model, data(one))
     assert float(run.callback_metrics["train/loss"]) < last
@@ -83,9 +84,9 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path, precision: str, last: flo
     begin.setup("fit")
     batch = next(iter(data(one).val_dataloader()))
     assert isinstance(batch, Batch)
-    first = losses.codebook_cross_entropy(begin(batch), batch.codes, batch.lengths, begin.made.config.lm.delay_pattern)[
-        0
-    ]
+    first = losses.codebook_cross_entropy(
+        begin(batch), batch.codes, batch.lengths, begin.music_model.config.lm.delay_pattern
+    )[0]
     assert abs(float(first.detach()) - math.log(64)) < 1.5
 
 
@@ -95,7 +96,7 @@ def test_times_keep_their_digits_in_mixed_precision(folder: Path) -> None:
     model = module()
     run = trainer(max_steps=1, precision="bf16-mixed")
     run.fit(model, data(folder))
-    conditioner = model.made.conditioner
+    conditioner = model.music_model.conditioner
     assert isinstance(conditioner, TemporalConditioner)
     conditioner.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     run.validate(model, data(folder), verbose=False)
@@ -112,11 +113,11 @@ def test_times_keep_their_digits_in_mixed_precision(folder: Path) -> None:
 def test_layers_may_be_compiled_and_computed_anew(folder: Path) -> None:
     """Neither changes what is learned, nor the names of weights."""
     found: list[dict[str, torch.Tensor]] = []
-    for given in ({}, {"recompute": True}, {"compile": True}):
+    for given in ({}, {"gradient_checkpointing": True}, {"compile": True}):
         model = module(**given)
         run = trainer(max_steps=3, gradient_clip_val=1.0)
         run.fit(model, data(folder))
-        found.append(model.made.state_dict())
+        found.append(model.music_model.state_dict())
     for other in found[1:]:
         assert other.keys() == found[0].keys()
         assert all(torch.allclose(value, other[name], atol=1e-4) for name, value in found[0].items())
@@ -125,11 +126,11 @@ def test_layers_may_be_compiled_and_computed_anew(folder: Path) -> None:
 def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
     model = module()
     trainer(fast_dev_run=1).fit(model, data(folder))
-    config = model.made.config
+    config = model.music_model.config
     assert (config.lm.num_codebooks, config.lm.codebook_size, config.text_dim) == (4, 64, 16)
     assert config.conditioner is not None
     assert (config.conditioner.num_tokens, config.conditioner.vision_dim) == (5, 24)
-    assert {kind: part.name for kind, part in model.made.components.items()} == {
+    assert {kind: part.name for kind, part in model.music_model.components.items()} == {
         "vision_encoder": "tiny",
         "codec": "tiny",
         "text_encoder": "tiny",
@@ -139,13 +140,13 @@ def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
 def test_shards_of_other_encoders_are_refused_with_all_that_differs() -> None:
     config = MusicConfig(replace(LM, codebook_size=64), 16, conditioner=replace(SEES, num_tokens=5, vision_dim=24))
     check_manifest(config, made.KEPT)
-    other = replace(made.KEPT, width=32, codebooks=8, text_width=17)
-    with pytest.raises(UsageError, match=r"8 codebooks where the model has 4, 17 numbers .* 32 numbers"):
+    other = replace(made.KEPT, vision_dim=32, num_codebooks=8, text_dim=17)
+    with pytest.raises(UsageError, match=r"8 codebooks where the model has 4, 17 dimensions .* 32 dimensions"):
         check_manifest(config, other)
 
 
 def test_text_and_video_are_dropped_as_often_as_asked(folder: Path) -> None:
-    model = module(drop_text=0.1, drop_video=0.4)
+    model = module(text_dropout=0.1, video_dropout=0.4)
     run = trainer(max_steps=1)
     run.fit(model, data(folder))
     seen: list[torch.Tensor] = []
@@ -167,26 +168,26 @@ def test_text_and_video_are_dropped_as_often_as_asked(folder: Path) -> None:
 
 
 def test_what_is_new_learns_at_the_full_rate_and_the_rest_slower(folder: Path) -> None:
-    model = module(learning=OptimConfig(rate=1e-3, lm_share=0.1))
+    model = module(optim=OptimConfig(lr=1e-3, lm_lr_scale=0.1))
     run = trainer(max_steps=1)
     run.fit(model, data(folder))
     found = {group["name"]: (group["initial_lr"], group["weight_decay"]) for group in run.optimizers[0].param_groups}
     assert found == {
         "lm": (1e-4, 0.1),
-        "lm, undecayed": (1e-4, 0.0),
+        "lm_no_decay": (1e-4, 0.0),
         "conditioner": (1e-3, 0.1),
-        "conditioner, undecayed": (1e-3, 0.0),
+        "conditioner_no_decay": (1e-3, 0.0),
     }
     held = [value for group in run.optimizers[0].param_groups for value in group["params"]]
     assert len({id(value) for value in held}) == len(held) == len(list(model.parameters()))
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
-    how = OptimConfig(warmup=10, floor=0.1)
-    assert [how.share(step, 110) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
-    assert abs(how.share(60, 110) - 0.55) < 1e-9
-    assert abs(how.share(110, 110) - 0.1) < 1e-9
-    assert how.share(500, 110) == how.share(110, 110)
+    how = OptimConfig(warmup_steps=10, min_lr_ratio=0.1)
+    assert [how.lr_factor(step, 110) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
+    assert abs(how.lr_factor(60, 110) - 0.55) < 1e-9
+    assert abs(how.lr_factor(110, 110) - 0.1) < 1e-9
+    assert how.lr_factor(500, 110) == how.lr_factor(110, 110)
 
 
 def test_validation_does_not_depend_on_how_clips_are_batched(tmp_path: Path) -> None:
@@ -201,8 +202,8 @@ def test_validation_does_not_depend_on_how_clips_are_batched(tmp_path: Path) -> 
 
 
 def test_settings_that_cannot_be_are_told_together() -> None:
-    with pytest.raises(UsageError, match=r"drop_text 2 .*drop_video -1 .*not both"):
-        LitMusicLM("a", lm=LM, drop_text=2.0, drop_video=-1.0)
+    with pytest.raises(UsageError, match=r"text_dropout 2 .*video_dropout -1 .*not both"):
+        LitMusicLM("a", lm=LM, text_dropout=2.0, video_dropout=-1.0)
 
 
 def test_a_schedule_without_an_end_is_refused(folder: Path) -> None:
@@ -217,15 +218,15 @@ def test_a_start_that_learned_from_other_frozen_models_is_refused(folder: Path, 
         start = checkpoints.V2M(MusicConfig(replace(LM, codebook_size=64), 16, conditioner=about, segment_duration=1.0))
         start.components = {each: Component("somewhere/tiny/") for each in ("codec", "text_encoder", "vision_encoder")}
         start.save_pretrained(tmp_path / "same")
-        trainer(fast_dev_run=1).fit(module(start=str(tmp_path / "same"), lm=None, conditioner=None), data(folder))
+        trainer(fast_dev_run=1).fit(module(init_from=str(tmp_path / "same"), lm=None, conditioner=None), data(folder))
         start.components[kind] = Component(name)
         start.save_pretrained(tmp_path / kind)
         told = f"{kind.replace('_', ' ')} 'tiny', the start with '{name}': prepare with the start's"
         with pytest.raises(UsageError, match=told):
-            trainer(fast_dev_run=1).fit(module(start=str(tmp_path / kind), lm=None, conditioner=None), data(folder))
-    anew = module(start=str(tmp_path / "vision_encoder"), lm=None, conditioner=replace(SEES, num_layers=2))
+            trainer(fast_dev_run=1).fit(module(init_from=str(tmp_path / kind), lm=None, conditioner=None), data(folder))
+    anew = module(init_from=str(tmp_path / "vision_encoder"), lm=None, conditioner=replace(SEES, num_layers=2))
     trainer(fast_dev_run=1).fit(anew, data(folder))
-    assert anew.made.components["vision_encoder"] == Component("tiny")
+    assert anew.music_model.components["vision_encoder"] == Component("tiny")
 
 
 class Linear(nn.Linear):
@@ -249,7 +250,7 @@ def test_a_tagger_is_no_part_of_what_learns_moves_or_is_saved(
     else:
         assert isinstance(tagger, nn.Module)
         weights = tagger
-    model, plain = module(tagger=tagger), module()
+    model, plain = module(LitGenerate, tagger=tagger), module()
     assert model.tagger is tagger
     run = trainer(max_steps=1)
     run.fit(model, data(folder))
@@ -270,7 +271,7 @@ def test_a_tagger_is_no_part_of_what_learns_moves_or_is_saved(
 
 
 def test_what_plays_and_what_is_measured_is_the_average(folder: Path, tmp_path: Path) -> None:
-    class Seen(LitMusicLM):
+    class Seen(LitGenerate):
         def on_predict_start(self) -> None:
             self.seen = [value.clone() for value in self.parameters()]
 
@@ -278,10 +279,10 @@ def test_what_plays_and_what_is_measured_is_the_average(folder: Path, tmp_path: 
             return []
 
     torch.manual_seed(0)
-    model, average = Seen(lm=LM, conditioner=SEES, learning=FAST, window=1.0), EMACallback(0.9)
+    model, average = Seen(lm=LM, conditioner=SEES, optim=FAST, window=1.0), EMACallback(0.9)
     run = trainer(max_steps=6, callbacks=[average])
     run.fit(model, data(folder))
-    trained, wanted = ([value.clone() for value in each] for each in (model.parameters(), average._average.values()))
+    trained, wanted = ([value.clone() for value in each] for each in (model.parameters(), average._ema.values()))
     run.predict(model, VideoJobs((VideoJob(Path("a.mp4"), Path()),)))
     assert all(map(torch.equal, model.seen, wanted))
     assert not all(map(torch.equal, model.seen, trained))
@@ -296,4 +297,4 @@ def test_a_strategy_that_shares_the_weights_out_is_refused(monkeypatch: pytest.M
     run = trainer()
     monkeypatch.setattr(type(run.strategy), "restore_checkpoint_after_setup", True)
     with pytest.raises(UsageError, match="predict shares videos among devices, not weights"):
-        run.predict(module(), VideoJobs((VideoJob(Path("a.mp4"), Path()),)))
+        run.predict(module(LitGenerate), VideoJobs((VideoJob(Path("a.mp4"), Path()),)))

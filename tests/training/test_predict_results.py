@@ -53,14 +53,14 @@ def run(*codes: int) -> PredictResults:
 
 
 def test_one_that_failed_gives_the_code_of_a_batch() -> None:
-    assert (run(0, 0).code, run(0, 3, 0).code) == (errors.OK, errors.BATCH)
+    assert (run(0, 0).exit_code, run(0, 3, 0).exit_code) == (errors.OK, errors.BATCH)
     outcome = run(0, 3)
     assert [row.code for row in outcome.rows] == [0, 3]
     assert outcome.table.endswith("1 done, 1 failed")
 
 
 def test_where_a_bug_was_met_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    assert run(errors.BUG).code == errors.BATCH
+    assert run(errors.BUG).exit_code == errors.BATCH
     assert "1: the trace" in caplog.text
 
 

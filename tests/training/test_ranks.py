@@ -32,7 +32,7 @@ from v2m.training.module import LitMusicLM
 from v2m.training.optim import OptimConfig
 
 LM = LMConfig(dim=32, num_layers=2, num_heads=4, codebook_size=64)
-ALWAYS = {"drop_text": 0.0, "drop_video": 0.0}  # one rank draws other random numbers than two
+ALWAYS = {"text_dropout": 0.0, "video_dropout": 0.0}  # one rank draws other random numbers than two
 
 
 class Noting(Ending):
@@ -54,9 +54,9 @@ class Noting(Ending):
 
 
 def model(**given: Any) -> LitMusicLM:
-    learning = OptimConfig(rate=3e-3, lm_share=0.5, warmup=3)
-    sizes = {} if "start" in given else {"lm": LM}
-    return LitMusicLM(**sizes, conditioner=SEES, window=1.0, learning=learning, **given)
+    learning = OptimConfig(lr=3e-3, lm_lr_scale=0.5, warmup_steps=3)
+    sizes = {} if "init_from" in given else {"lm": LM}
+    return LitMusicLM(**sizes, conditioner=SEES, window=1.0, optim=learning, **given)
 
 
 def ranks(folder: Path, root: Path, strategy: str, how: dict[str, Any] | None = None, **end: Any) -> list[int]:
@@ -109,7 +109,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 def same(one: Path, two: Path) -> None:
-    for name in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "random", "v2m", "global_step"):
+    for name in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "rng_state", "v2m", "global_step"):
         assert alike(state(one)[name], state(two)[name]), name
 
 
@@ -174,7 +174,7 @@ def test_shards_or_not_may_change_between_two_runs(
 def test_adapters_of_another_rank_are_no_riddle_of_shapes(folder: Path, tmp_path: Path) -> None:
     checkpoints.V2M(MusicConfig(LM, 16)).save_pretrained(tmp_path / "start")
     for rank, code in ((4, errors.OK), (2, errors.USAGE)):
-        how = {"start": str(tmp_path / "start"), "lora": LoRAConfig(rank, 8.0)}
+        how = {"init_from": str(tmp_path / "start"), "lora": LoRAConfig(rank, 8.0)}
         assert ranks(folder, tmp_path, "fsdp2", how) == [code, code]
 
 

@@ -1,11 +1,13 @@
-"""The command line of `v2m prepare`."""
+"""The command `v2m prepare`: encode videos with their music into shards."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
+import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from v2m.cli.runner import run_command
@@ -19,9 +21,10 @@ PALETTE = {"class_path": "v2m.taggers.heuristic.Palette"}
 
 
 def build_parser() -> ArgumentParser:
+    """Return the parser; the fields of PrepareConfig are flags with hyphens, and keys of a YAML with underscores."""
     parser = OneLineParser(
         prog="v2m prepare",
-        description="Encodes videos with their music once, into the shards that train.py reads. Run again, it goes on.",
+        description="Encode videos with their music once, into the shards that train.py reads. Run again, it resumes.",
     )
     add = parser.add_argument
     add("inputs", nargs="+", type=str, help="folders of videos, videos, or VidMuse's lists (.jsonl)")
@@ -29,44 +32,53 @@ def build_parser() -> ArgumentParser:
     add("--config", action="config", help="a YAML file with any of these values")
     add("--device", type=str, default="auto", help="auto, cuda, cuda:1, mps or cpu")
     add(
-        "--processes",
-        type=int | None,
-        default=None,
-        help="that work side by side; one for every 4 cores, at most 4, by default",
+        "--processes", type=int | None, default=None, help="processes side by side; default: one per 4 cores, at most 4"
     )
-    add("--shard_samples", type=int, default=100, help="most samples of a shard")
-    add("--shard_mb", type=float, default=256.0, help="most megabytes of a shard")
+    add("--shard-samples", type=int, default=100, help="most samples of a shard")
+    add("--shard-mb", type=float, default=256.0, help="most megabytes of a shard")
     add("--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show where an error came from")
-    parser.add_class_arguments(PrepareConfig)
+    types = get_type_hints(PrepareConfig)
+    params = docstring_parser.parse(PrepareConfig.__doc__ or "").params
+    help_texts = {param.arg_name: " ".join((param.description or "").split()) for param in params}
+    for field in fields(PrepareConfig):
+        flag = f"--{field.name.replace('_', '-')}"
+        add(flag, type=types[field.name], default=field.default, help=help_texts[field.name])
     parser.add_subclass_arguments(Tagger, "tagger", default=PALETTE)
     return parser
 
 
 def parse(argv: Sequence[str]) -> Namespace:
-    """Raises UsageError for a command that cannot be."""
+    """Parse the options; raise UsageError for a command that cannot be run."""
     return build_parser().parse_args(list(argv))
 
 
-def run(asked: Namespace) -> str:
-    """Does it; what was kept and why, as text."""
+def run(args: Namespace) -> str:
+    """Encode the videos; return as text what was kept and why the rest was not."""
     from v2m.data import prepare, sources
 
     try:
-        settings = PrepareConfig(**{each.name: asked[each.name] for each in fields(PrepareConfig)})
-        chosen = to_plain(asked.tagger)
-        tagger = build_parser().instantiate(asked).tagger
+        config = PrepareConfig(**{field.name: args[field.name] for field in fields(PrepareConfig)})
+        tagger_config = to_plain(args.tagger)
+        tagger = build_parser().instantiate(args).tagger
     except (ValueError, TypeError) as error:
         raise UsageError(flatten_message(str(error))) from error
-    out = Path(asked.out)
-    found = sources.discover_videos([Path(each) for each in asked.inputs])
-    work = prepare.PrepareJob(
-        out, settings, tagger, chosen, asked.device, asked.processes, asked.shard_samples, asked.shard_mb, asked.quiet
+    videos = sources.discover_videos([Path(path) for path in args.inputs])
+    job = prepare.PrepareJob(
+        Path(args.out),
+        config,
+        tagger,
+        tagger_config,
+        args.device,
+        args.processes,
+        args.shard_samples,
+        args.shard_mb,
+        args.quiet,
     )
     as_tagger(tagger).prepare()
-    return prepare.format_report(*prepare.prepare(found, work))
+    return prepare.format_report(*prepare.prepare(videos, job))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return run_command(lambda given: run(parse(given)), argv, name="v2m prepare", output_option="OUT")
+    """Run the command and return its exit code."""
+    return run_command(lambda words: run(parse(words)), argv, name="v2m prepare", output_option="OUT")

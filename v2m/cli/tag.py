@@ -20,7 +20,7 @@ class TagCLI(LightningCLI):
     """Lightning's trainer over the videos."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
-        self.outcome = PredictResults()
+        self.results = PredictResults()
         quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
         super().__init__(
             LitTagger,
@@ -31,10 +31,10 @@ class TagCLI(LightningCLI):
             seed_everything_default=False,
             auto_configure_optimizers=False,
             parser_kwargs={"prog": "v2m tag", "description": "Writes music tags for each video."},
-            trainer_defaults={"use_distributed_sampler": False, "callbacks": [self.outcome], **quiet},
+            trainer_defaults={"use_distributed_sampler": False, "callbacks": [self.results], **quiet},
         )
         self.trainer.predict(self.model, self.datamodule, return_predictions=False)
-        self.code = print_results(self)
+        self.exit_code = print_results(self)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The command `train.py`: Lightning's, which goes on where a run of the same folder ended."""
+"""The command `train.py`: LightningCLI with fit, validate, test and predict, which resumes the run of its folder."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from v2m.training.audio_samples import LogAudioSamples
 from v2m.training.checkpoints import CheckpointCallback, latest_checkpoint
 from v2m.training.ema import EMACallback
 from v2m.training.generation_eval import GenerationEval
-from v2m.training.module import LitMusicLM
+from v2m.training.predict import LitGenerate
 from v2m.training.predict_results import PredictResults
 from v2m.training.save_config import SaveConfig
-from v2m.training.throughput import ThroughputLogger
+from v2m.training.throughput import OptionalLearningRateMonitor, ThroughputLogger
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ class TrainCLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`, with one window for data and model."""
 
     def __init__(self, args: Sequence[str] | None = None, *, run: bool = True) -> None:
-        self.outcome, self.code = PredictResults(), errors.OK
+        self.results, self.exit_code = PredictResults(), errors.OK
         super().__init__(
-            LitMusicLM,
+            LitGenerate,
             ShardData,
             args=None if args is None or list(args) == sys.argv[1:] else list(args),
             run=run,
@@ -46,7 +46,7 @@ class TrainCLI(LightningCLI):
             trainer_defaults={
                 "use_distributed_sampler": False,
                 "num_sanity_val_steps": 0,
-                "callbacks": [self.outcome],
+                "callbacks": [self.results, OptionalLearningRateMonitor("step")],
             },
         )
 
@@ -54,84 +54,86 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("data.window", "model.window")
         parser.add_lightning_class_args(CheckpointCallback, "checkpoints")
         parser.add_lightning_class_args(EMACallback, "ema")
-        parser.add_lightning_class_args(ThroughputLogger, "meter")
-        parser.add_lightning_class_args(LogAudioSamples, "listening")
-        parser.add_lightning_class_args(GenerationEval, "measuring")
+        parser.add_lightning_class_args(ThroughputLogger, "throughput")
+        parser.add_lightning_class_args(LogAudioSamples, "audio_samples")
+        parser.add_lightning_class_args(GenerationEval, "eval")
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning would read all of the checkpoint here for settings of the model, and there are none in it.
+        """Check the checkpoint; Lightning would load all of it in search of settings of the model: it has none.
 
         Raises:
-            DependencyError: It is broken, or none of training; its weights are only mapped into memory.
+            DependencyError: It is broken, or not a training checkpoint; its weights are only mapped into memory.
         """
         path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
         if path is not None and Path(path).is_file():
             lightning_ckpt.check_training_checkpoint(safe_load.read_pickle(Path(path)), repr(str(path)))
 
     def before_instantiate_classes(self) -> None:
-        """The settings of a run are those of its training, and music for videos is nothing to record.
+        """Save the settings of training alone, log nothing of `predict`, and give each run of a sweep its folder.
 
-        Each run of a sweep gets a folder of its own, or it would go on where another ended.
+        In the folder of another run it would resume that one.
         """
-        run, given = os.environ.get("WANDB_RUN_ID"), self.config.get(self.subcommand or "", self.config)
-        if run and os.environ.get("WANDB_SWEEP_ID"):
-            given.trainer.default_root_dir = str(Path(given.trainer.default_root_dir or ".") / run)
+        run_id, config = os.environ.get("WANDB_RUN_ID"), self.config.get(self.subcommand or "", self.config)
+        if run_id and os.environ.get("WANDB_SWEEP_ID"):
+            config.trainer.default_root_dir = str(Path(config.trainer.default_root_dir or ".") / run_id)
         if self.subcommand not in {None, "fit"}:
             self.save_config_callback = None
         if self.subcommand == "predict":
             self.config.predict.trainer.logger = False
 
     def before_predict(self) -> None:
-        given: Any = self.config_init["predict"]
-        given["return_predictions"], given["weights_only"] = False, True
-        chosen = self.config.predict.model.tagger
-        self.model.chosen = self.model.chosen if chosen is None else to_plain(chosen)
+        kwargs: Any = self.config_init["predict"]
+        kwargs["return_predictions"], kwargs["weights_only"] = False, True
+        tagger = self.config.predict.model.tagger
+        if tagger is not None:
+            self.model.tagger_config = to_plain(tagger)
 
     def after_predict(self) -> None:
-        self.code = print_results(self)
+        self.exit_code = print_results(self)
 
     def instantiate_classes(self) -> None:
-        """Raises UsageError for settings that cannot be, of which Lightning and jsonargparse tell otherwise."""
+        """Raise UsageError for settings that Lightning and jsonargparse refuse with other errors."""
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:
             if isinstance(error, errors.UsageError):
                 raise
-            raise errors.UsageError(str(error.__cause__ or error)) from error  # the cause is a setting's own words
+            raise errors.UsageError(str(error.__cause__ or error)) from error  # the cause has the setting's message
 
     def before_fit(self) -> None:
-        """Without a checkpoint to go on from, the newest of the run's folder that is whole."""
-        given: Any = self.config_init["fit"]
-        given["weights_only"] = True
-        if given.get("ckpt_path") is None:
-            own = next(each for each in self.trainer.callbacks if isinstance(each, CheckpointCallback))  # type: ignore[attr-defined]
-            found = latest_checkpoint(own.home(self.trainer))
-            if found is not None:
-                logger.warning("going on from %s", found)
-                given["ckpt_path"] = str(found)
+        """Resume from the newest readable checkpoint of the run's folder, unless one is given."""
+        kwargs: Any = self.config_init["fit"]
+        kwargs["weights_only"] = True
+        if kwargs.get("ckpt_path") is None:
+            callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+            callback = next(each for each in callbacks if isinstance(each, CheckpointCallback))
+            path = latest_checkpoint(callback.directory(self.trainer))
+            if path is not None:
+                logger.warning("going on from %s", path)
+                kwargs["ckpt_path"] = str(path)
 
 
-def print_results(command: Any) -> int:
-    """Says how each video ended, once for all ranks; gives the exit code.
+def print_results(cli: Any) -> int:
+    """Print how each video ended, once for all ranks; return the exit code.
 
-    A rank that Lightning has started ends well: with another code it would end the others.
+    A rank that Lightning has started ends with 0: with another code it would end the others.
     """
-    if not command.trainer.is_global_zero:
+    if not cli.trainer.is_global_zero:
         return errors.OK
-    sys.stdout.write(command.outcome.table + "\n")
-    return command.outcome.code
+    sys.stdout.write(cli.results.table + "\n")
+    return cli.results.exit_code
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command and returns its exit code, as infer.py's; what a user got wrong is one line."""
+    """Run the command and return its exit code, as infer.py's; a user's error is one line."""
     return run_cli(TrainCLI, argv, "train.py")
 
 
-def run_cli(make: Callable[[Sequence[str]], Any], argv: Sequence[str], name: str) -> int:
-    """Makes a command of Lightning, which does its work, and returns the exit code."""
+def run_cli(build: Callable[[Sequence[str]], Any], argv: Sequence[str], name: str) -> int:
+    """Build a LightningCLI, which runs at once, and return the exit code."""
     logging.basicConfig(format="%(message)s")
     try:
-        return make(argv).code
+        return build(argv).exit_code
     except BaseException as error:
         code = errors.exit_code(error)
         if code == errors.BUG and not isinstance(error, SystemExit):
@@ -142,7 +144,7 @@ def run_cli(make: Callable[[Sequence[str]], Any], argv: Sequence[str], name: str
 
 
 def _strip_worker_traceback(error: BaseException) -> BaseException:
-    """Without the traceback that a reading process put before what it said."""
+    """Return the error without the traceback that a DataLoader worker puts before its message."""
     text = str(error)
     if "Original Traceback" not in text:
         return error

@@ -1,7 +1,7 @@
-"""What training sees at once: crops of samples in which codes, pictures and rhythm begin at the same instant.
+"""Training batches: crops of samples in which codes, frames and visual events start at the same instant.
 
-B batch, K codebooks, T codec frames, F frames of the crop, G of the whole video, P tokens a frame, W their width, R
-instants of rhythm, C what is measured at each, L text tokens, D their width.
+B batch, K codebooks, T codec frames, F frames of the crop, G of the whole video, P tokens per frame, W their dimension,
+R event steps, C event channels, L text tokens, D their dimension.
 """
 
 from __future__ import annotations
@@ -23,115 +23,123 @@ from v2m.models.visual.inputs import VisualInputs
 
 class Batch(NamedTuple):
     keys: list[str]
-    codes: Tensor  # (B, K, T) int64; 0 behind the end of a short clip
-    lengths: Tensor  # (B,) int64 codec frames that are there; 0 for a row that only fills a batch of validation
-    seen: VisualInputs
+    codes: Tensor  # (B, K, T) int64; 0 after the end of a short clip
+    lengths: Tensor  # (B,) int64 valid codec frames; 0 for a row that only fills a batch of validation
+    visual: VisualInputs
     text: Condition  # (B, L, D); a row without tokens = no text
-    skipped: int = 0  # samples that could not be used
+    num_skipped: int = 0  # samples that could not be used
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = self.codes.to(device), self.lengths.to(device), self.seen.to(device), self.text.to(device)
-        return Batch(self.keys, *moved, self.skipped)
+        moved = self.codes.to(device), self.lengths.to(device), self.visual.to(device), self.text.to(device)
+        return Batch(self.keys, *moved, self.num_skipped)
 
 
 class Clip(NamedTuple):
-    """A crop of one sample; times in seconds from its begin."""
+    """A crop of one sample; times in seconds from its start."""
 
     key: str
     codes: np.ndarray  # (K, T)
-    near: np.ndarray  # (F, P, W)
-    near_times: np.ndarray  # (F,)
-    whole: np.ndarray  # (G, P, W)
-    whole_times: np.ndarray  # (G,)
-    rhythm: np.ndarray  # (R, C)
-    rhythm_times: np.ndarray  # (R,)
+    short_term: np.ndarray  # (F, P, W)
+    short_term_times: np.ndarray  # (F,)
+    long_term: np.ndarray  # (G, P, W)
+    long_term_times: np.ndarray  # (G,)
+    events: np.ndarray  # (R, C)
+    event_times: np.ndarray  # (R,)
     text: np.ndarray  # (L, D)
 
 
 @dataclass(frozen=True)
 class CropCollator:
-    """Crops of `window` seconds of the samples that a manifest describes, and batches of them."""
+    """Crop samples to `window` seconds and collate the crops."""
 
     manifest: Manifest
     window: float
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
-        """T, F and R of a whole crop."""
-        rates = self.manifest.frame_rate, self.manifest.rhythm_rate
+    def crop_sizes(self) -> tuple[int, int, int]:
+        """T, F and R of a full crop."""
+        rates = self.manifest.video_frame_rate, self.manifest.event_rate
         frames, instants = (step_count(self.window, rate) for rate in rates)
-        return codec_frames(self.window, self.manifest.code_rate), frames, instants
+        return codec_frames(self.window, self.manifest.codec_frame_rate), frames, instants
 
-    def crop(self, sample: Sample, where: float) -> Clip:
-        """From `where` in 0–1 of the places a crop can begin at, the begins of frames; the whole of a short sample."""
-        meta, (t, f, r) = sample.meta, self.sizes
-        total, frames, instants = sample.codes.shape[1], len(sample.frames), len(sample.rhythm)
-        first = min(int(where * (max(frames - f, 0) + 1)), max(frames - f, 0))
-        begin = min(sample_count(step_begin(first, meta.duration, frames), self.manifest.code_rate), max(total - t, 0))
-        at = seconds_of(begin, self.manifest.code_rate)  # as the codes have it
-        beat = min(step_at(at, meta.duration, instants), max(instants - r, 0))
+    def crop(self, sample: Sample, position: float) -> Clip:
+        """Crop a sample; a short one is returned whole.
+
+        Args:
+            sample: The sample.
+            position: 0–1 over the frames at which a crop can start. The codes start at that frame's time, rounded to a
+                codec frame; all times count from there.
+        """
+        meta, (t, f, r) = sample.meta, self.crop_sizes
+        rate = self.manifest.codec_frame_rate
+        num_codes, num_frames, num_events = sample.codes.shape[1], len(sample.frames), len(sample.events)
+        frame = min(int(position * (max(num_frames - f, 0) + 1)), max(num_frames - f, 0))
+        code = min(sample_count(step_begin(frame, meta.duration, num_frames), rate), max(num_codes - t, 0))
+        start = seconds_of(code, rate)
+        event = min(step_at(start, meta.duration, num_events), max(num_events - r, 0))
         return Clip(
             meta.key,
-            sample.codes[:, begin : begin + t],
-            sample.frames[first : first + f],
-            step_times(meta.duration, frames)[first : first + f] - at,
-            sample.whole,
-            step_times(meta.video_duration, len(sample.whole)) - meta.begin - at,
-            sample.rhythm[beat : beat + r],
-            step_times(meta.duration, instants)[beat : beat + r] - at,
+            sample.codes[:, code : code + t],
+            sample.frames[frame : frame + f],
+            step_times(meta.duration, num_frames)[frame : frame + f] - start,
+            sample.long_term,
+            step_times(meta.video_duration, len(sample.long_term)) - meta.start - start,
+            sample.events[event : event + r],
+            step_times(meta.duration, num_events)[event : event + r] - start,
             sample.text,
         )
 
-    def blank(self) -> Clip:
-        """A clip of no length."""
-        held = self.manifest
-        frame, nothing = (held.tokens, held.width), np.zeros(0)
+    def empty_clip(self) -> Clip:
+        """Return a clip without any frame."""
+        manifest = self.manifest
+        frames, times = np.zeros((0, manifest.num_tokens, manifest.vision_dim)), np.zeros(0)
         return Clip(
             "",
-            np.zeros((held.codebooks, 0), np.int64),
-            np.zeros((0, *frame)),
-            nothing,
-            np.zeros((0, *frame)),
-            nothing,
-            np.zeros((0, len(held.rhythm))),
-            nothing,
-            np.zeros((0, held.text_width)),
+            np.zeros((manifest.num_codebooks, 0), np.int64),
+            frames,
+            times,
+            frames,
+            times,
+            np.zeros((0, len(manifest.event_channels))),
+            times,
+            np.zeros((0, manifest.text_dim)),
         )
 
-    def batch(self, clips: Sequence[Clip], skipped: int = 0) -> Batch:
-        """Side by side, filled up with 0 to the length of a whole crop."""
-        t, f, r = self.sizes
+    def collate(self, clips: Sequence[Clip], num_skipped: int = 0) -> Batch:
+        """Stack clips, padded with 0 to the length of a full crop."""
+        t, f, r = self.crop_sizes
+        g = self.manifest.num_long_term_frames
         codes = [clip.codes.astype(np.int64).T for clip in clips]
-        near, near_mask = pad_stack([clip.near for clip in clips], f)
-        whole, whole_mask = pad_stack([clip.whole for clip in clips], self.manifest.whole)
-        rhythm, rhythm_mask = pad_stack([clip.rhythm for clip in clips], r)
+        short_term, short_term_mask = pad_stack([clip.short_term for clip in clips], f)
+        long_term, long_term_mask = pad_stack([clip.long_term for clip in clips], g)
+        events, event_mask = pad_stack([clip.events for clip in clips], r)
         text, text_mask = pad_stack([clip.text for clip in clips], max(1, *(len(clip.text) for clip in clips)))
-        seen = VisualInputs(
-            near,
-            pad_stack([clip.near_times for clip in clips], f)[0],
-            near_mask,
-            whole,
-            pad_stack([clip.whole_times for clip in clips], self.manifest.whole)[0],
-            whole_mask,
-            rhythm,
-            pad_stack([clip.rhythm_times for clip in clips], r)[0],
-            rhythm_mask,
+        visual = VisualInputs(
+            short_term,
+            pad_stack([clip.short_term_times for clip in clips], f)[0],
+            short_term_mask,
+            long_term,
+            pad_stack([clip.long_term_times for clip in clips], g)[0],
+            long_term_mask,
+            events,
+            pad_stack([clip.event_times for clip in clips], r)[0],
+            event_mask,
         )
         return Batch(
             [clip.key for clip in clips],
             pad_stack(codes, t, np.int64)[0].transpose(1, 2).contiguous(),
-            torch.tensor([len(each) for each in codes]),
-            seen,
+            torch.tensor([len(clip_codes) for clip_codes in codes]),
+            visual,
             Condition(text, text_mask),
-            skipped,
+            num_skipped,
         )
 
 
-def pad_stack(parts: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> tuple[Tensor, Tensor]:
-    """(N, …) each → (B, `length`, …), and (B, `length`) True where there is something."""
-    full = np.zeros((len(parts), length, *parts[0].shape[1:]), dtype)
-    there = np.zeros((len(parts), length), bool)
-    for row, part in enumerate(parts):
-        full[row, : len(part)] = part
-        there[row, : len(part)] = True
-    return torch.from_numpy(full), torch.from_numpy(there)
+def pad_stack(arrays: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> tuple[Tensor, Tensor]:
+    """Stack arrays (N, …) as (B, `length`, …); also return the mask (B, `length`), True where there is data."""
+    stacked = np.zeros((len(arrays), length, *arrays[0].shape[1:]), dtype)
+    mask = np.zeros((len(arrays), length), bool)
+    for row, array in enumerate(arrays):
+        stacked[row, : len(array)] = array
+        mask[row, : len(array)] = True
+    return torch.from_numpy(stacked), torch.from_numpy(mask)

@@ -45,140 +45,139 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SampleEncoder:
-    """The frozen models that videos go through, and the settings."""
+    """The frozen models that videos go through, and the config."""
 
-    settings: PrepareConfig
-    vision: VisionEncoder
+    config: PrepareConfig
+    vision_encoder: VisionEncoder
     codec: Codec
-    text: TextEncoder
+    text_encoder: TextEncoder
     tagger: Tagger
     separator: Demucs | None = None
 
     @classmethod
-    def load(cls, settings: PrepareConfig, tagger: Tagger, device: torch.device) -> SampleEncoder:
-        """Raises DependencyError where weights are missing, broken, or of another kind; UsageError where a codec that
-        is
+    def load(cls, config: PrepareConfig, tagger: Tagger, device: torch.device) -> SampleEncoder:
+        """Raises MissingError where weights are missing, broken, or of another kind; UsageError where a codec that is
         stereo by itself is to be made so."""
-        folders = {kind: fetch_component(name, kind).folder for kind, name in component_names(settings).items()}
+        folders = {kind: fetch_component(name, kind).folder for kind, name in component_names(config).items()}
         vision = FrozenVisionEncoder.load(
-            folders["vision_encoder"], device, name=settings.vision, pooling=settings.pool, aspect=settings.aspect
+            folders["vision_encoder"], device, name=config.vision_encoder, pooling=config.pooling, aspect=config.aspect
         )
         codec: Codec = encodec.load_encodec(folders["codec"], device)
-        if settings.stereo and codec.spec.channels != 1:
-            raise UsageError(f"the codec {settings.codec!r} is stereo by itself: leave out --stereo")
-        codec = encodec.InterleavedStereoCodec(codec) if settings.stereo else codec
+        if config.stereo and codec.spec.channels != 1:
+            raise UsageError(f"the codec {config.codec!r} is stereo by itself: leave out --stereo")
+        codec = encodec.InterleavedStereoCodec(codec) if config.stereo else codec
         separator = None
         if "separator" in folders:
             from v2m.pretrained.demucs import Demucs
 
             separator = Demucs.load(folders["separator"], device)
-        return cls(settings, vision, codec, T5TextEncoder.load(folders["text_encoder"], device), tagger, separator)
+        return cls(config, vision, codec, T5TextEncoder.load(folders["text_encoder"], device), tagger, separator)
 
     def manifest(self) -> Manifest:
         """What all samples have in common; no shards yet."""
-        spec, settings = self.codec.spec, self.settings
+        spec, config = self.codec.spec, self.config
         return Manifest(
-            vision=self.vision.name,
-            tokens=self.vision.num_tokens,
-            width=self.vision.dim,
-            aspect=self.vision.aspect,
-            frame_rate=settings.frame_rate,
-            whole=settings.whole,
-            rhythm_rate=settings.rhythm_rate,
-            rhythm=EVENT_CHANNELS,
-            codec=settings.codec,
+            vision_encoder=self.vision_encoder.name,
+            num_tokens=self.vision_encoder.num_tokens,
+            vision_dim=self.vision_encoder.dim,
+            aspect=self.vision_encoder.aspect,
+            video_frame_rate=config.video_frame_rate,
+            num_long_term_frames=config.num_long_term_frames,
+            event_rate=config.event_rate,
+            event_channels=EVENT_CHANNELS,
+            codec=config.codec,
             sample_rate=spec.sample_rate,
-            code_rate=spec.frame_rate,
-            codebooks=spec.num_codebooks,
-            entries=spec.codebook_size,
-            text=settings.text,
-            text_width=self.text.dim,
+            codec_frame_rate=spec.frame_rate,
+            num_codebooks=spec.num_codebooks,
+            codebook_size=spec.codebook_size,
+            text_encoder=config.text_encoder,
+            text_dim=self.text_encoder.dim,
             tagger=type(self.tagger).__name__,
-            channels=2 if settings.stereo else 1,
-            separator="" if self.separator is None else settings.separator,
+            channels=2 if config.stereo else 1,
+            separator="" if self.separator is None else config.separator,
         )
 
-    def samples(self, source: VideoSource) -> Iterator[Sample]:
+    def encode(self, source: VideoSource) -> Iterator[Sample]:
         """Of each stretch of the video in turn. Raises DropError, before the first."""
         try:
-            clip = video.open(source.video, Limits(duration=max(self.settings.longest, Limits.duration)))
-            filters.check_duration(clip.duration, self.settings)
-            sound = self._sound(source, clip)
+            clip = video.open(source.video, Limits(duration=max(self.config.max_duration_s, Limits.duration)))
+            filters.check_duration(clip.duration, self.config)
+            sound = self._music(source, clip)
             duration = min(clip.duration, seconds_of(len(sound), sound.sample_rate))
-            filters.check_duration(duration, self.settings)
-            filters.check_motion(clip.visual_features(), self.settings)
+            filters.check_duration(duration, self.config)
+            filters.check_motion(clip.visual_features(), self.config)
             tags = self._tags(source, clip)
-            whole = self._seen(clip, step_times(clip.duration, self.settings.whole))
+            whole = self._encode_frames(clip, step_times(clip.duration, self.config.num_long_term_frames))
         except InvalidInputError as error:
             raise _as_filtered(error) from error
         said = build_prompt(tags)
-        text = _to_numpy(self.text.encode([said]))
-        stretches = filters.split_into_segments(duration, self.codec.spec.frame_rate, self.settings.piece)
+        text = _to_numpy(self.text_encoder.encode([said]))
+        stretches = filters.split_into_segments(duration, self.codec.spec.frame_rate, self.config.max_segment_s)
         for number, (begin, seconds) in enumerate(stretches):
             key = f"{source.key}_{number:04d}"
             meta = Meta(key, source.name, begin, seconds, clip.duration, tags.to_dict(), said)
-            yield meta, self._stretch(clip, sound, meta) | {LONG_TERM: whole, TEXT: text}
+            yield meta, self._encode_segment(clip, sound, meta) | {LONG_TERM: whole, TEXT: text}
 
-    def _stretch(self, clip: Video, sound: Audio, meta: Meta) -> Arrays:
-        settings, rate = self.settings, sound.sample_rate
-        first = sample_count(meta.begin, rate)
+    def _encode_segment(self, clip: Video, sound: Audio, meta: Meta) -> Arrays:
+        config, rate = self.config, sound.sample_rate
+        first = sample_count(meta.start, rate)
         wave = sound.samples[:, first : first + sample_count(meta.duration, rate)]
         codes = self.codec.encode(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]  # (K, T)
         try:
-            times = meta.begin + step_times(meta.duration, step_count(meta.duration, settings.frame_rate))
-            frames = self._seen(clip, times)
+            times = meta.start + step_times(meta.duration, step_count(meta.duration, config.video_frame_rate))
+            frames = self._encode_frames(clip, times)
         except InvalidInputError as error:
             raise _as_filtered(error) from error
-        beats = visual_event_features(clip.visual_features(), meta.begin, meta.duration, settings.rhythm_rate)
+        beats = visual_event_features(clip.visual_features(), meta.start, meta.duration, config.event_rate)
         return {CODES: codes.cpu().numpy(), FRAMES: frames, EVENTS: beats}
 
-    def _seen(self, clip: Video, times: np.ndarray) -> np.ndarray:
+    def _encode_frames(self, clip: Video, times: np.ndarray) -> np.ndarray:
         """Tokens (F, P, W) of the frames shown at `times`."""
-        width = self.vision.decode_width(clip.width, clip.height)
+        width = self.vision_encoder.decode_width(clip.width, clip.height)
         parts = [times[start : start + FRAMES_PER_READ] for start in range(0, len(times), FRAMES_PER_READ)]
-        found = [self.vision.encode(clip.frames(part.tolist(), width)).cpu().numpy() for part in parts]
+        found = [self.vision_encoder.encode(clip.frames(part.tolist(), width)).cpu().numpy() for part in parts]
         return np.concatenate(found)
 
-    def _sound(self, source: VideoSource, clip: Video) -> Audio:
+    def _music(self, source: VideoSource, clip: Video) -> Audio:
         """At the codec's rate and in its channels, from the first shown frame on; without voices if they are to go."""
         spec, separator = self.codec.spec, self.separator
         rate = spec.sample_rate if separator is None else separator.sample_rate
-        found = self._loaded(source, clip, rate)
+        found = self._load_audio(source, clip, rate)
         if separator is not None:
-            filters.check_silence(found.samples, rate, self.settings)
+            filters.check_silence(found.samples, rate, self.config)
             found = audio.resample(separator.extract_stems(found, separator.non_vocal_stems), spec.sample_rate)
         wave = found.samples.mean(axis=0, keepdims=True) if spec.channels == 1 else found.samples
-        filters.check_silence(wave, spec.sample_rate, self.settings)
+        filters.check_silence(wave, spec.sample_rate, self.config)
         return Audio(wave, spec.sample_rate)
 
-    def _loaded(self, source: VideoSource, clip: Video, rate: int) -> Audio:
+    def _load_audio(self, source: VideoSource, clip: Video, rate: int) -> Audio:
         """The sound that goes with the picture, in stereo."""
         seconds = clip.duration
-        if source.sound is not None:
+        if source.audio is not None:
             try:
-                longest = 1 + seconds / max(self.settings.overlap, 0.01)
-                found = audio.load(source.sound, rate, longest)
+                longest = 1 + seconds / max(self.config.min_overlap, 0.01)
+                found = audio.load(source.audio, rate, longest)
             except UsageError as error:
                 raise FilteredOutError("silent" if "is silent" in str(error) else "unreadable", str(error)) from error
-            filters.check_overlap(seconds, seconds_of(len(found), rate), self.settings)
+            filters.check_overlap(seconds, seconds_of(len(found), rate), self.config)
             return Audio(found.samples[:, : sample_count(seconds, rate)], rate)
         if not clip.audio_streams:
             raise FilteredOutError("no_sound", "it has no sound, nor is there a file of the same name with it")
-        return _video_audio(clip, rate, self.settings)
+        return _video_audio(clip, rate, self.config)
 
     def _tags(self, source: VideoSource, clip: Video) -> Tags:
         known = Tags() if source.tags is None else Tags(**read_tags(source.tags))
         return known if known.is_complete else self.tagger.tag(clip, known).overridden_by(known)
 
 
-def component_names(settings: PrepareConfig) -> dict[str, str]:
+def component_names(config: PrepareConfig) -> dict[str, str]:
     """The models that are fetched, by kind of part."""
-    usual = {"vision_encoder": settings.vision, "codec": settings.codec, "text_encoder": settings.text}
-    return usual | ({"separator": settings.separator} if settings.vocals == "remove" else {})
+    usual = {"vision_encoder": config.vision_encoder, "codec": config.codec, "text_encoder": config.text_encoder}
+    return usual | ({"separator": config.separator} if config.vocals == "remove" else {})
 
 
 def fetch_component(name: str, kind: str) -> weights.WeightsInfo:
-    """Where the model is, downloaded if it must be. Raises DependencyError."""
+    """Where the model is, downloaded if it must be. Raises MissingError."""
     if kind == "separator":
         from v2m.pretrained import demucs
 
@@ -190,7 +189,7 @@ def _as_filtered(error: InvalidInputError) -> FilteredOutError:
     return FilteredOutError(error.reason if error.reason == "too_long" else "unreadable", f"{error.reason}: {error}")
 
 
-def _video_audio(clip: Video, sample_rate: int, settings: PrepareConfig) -> Audio:
+def _video_audio(clip: Video, sample_rate: int, config: PrepareConfig) -> Audio:
     from av.error import FFmpegError
 
     track = clip.audio_streams[0]
@@ -203,7 +202,7 @@ def _video_audio(clip: Video, sample_rate: int, settings: PrepareConfig) -> Audi
         raise FilteredOutError("unreadable", f"its sound cannot be read ({error.strerror or error})") from error
     if track.duration is None or track.duration >= clip.duration:
         return found
-    filters.check_overlap(clip.duration, track.duration, settings)
+    filters.check_overlap(clip.duration, track.duration, config)
     return Audio(found.samples[:, : sample_count(track.duration, sample_rate)], sample_rate)
 
 

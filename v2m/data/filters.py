@@ -25,33 +25,33 @@ class FilteredOutError(Exception):
         self.reason, self.detail = reason, detail
 
 
-def check_duration(seconds: float, settings: PrepareConfig) -> None:
+def check_duration(seconds: float, config: PrepareConfig) -> None:
     """Raises DropError, as all here do."""
-    if seconds < settings.shortest:
-        raise FilteredOutError("too_short", f"{seconds:.2f} s, less than {settings.shortest:g} s")
-    if seconds > settings.longest:
-        raise FilteredOutError("too_long", f"{seconds:.0f} s, more than {settings.longest:g} s")
+    if seconds < config.min_duration_s:
+        raise FilteredOutError("too_short", f"{seconds:.2f} s, less than {config.min_duration_s:g} s")
+    if seconds > config.max_duration_s:
+        raise FilteredOutError("too_long", f"{seconds:.0f} s, more than {config.max_duration_s:g} s")
 
 
-def check_overlap(picture: float, sound: float, settings: PrepareConfig) -> None:
+def check_overlap(picture: float, sound: float, config: PrepareConfig) -> None:
     """Seconds of both, of which the shorter will be used."""
-    if min(picture, sound) < settings.overlap * max(picture, sound):
+    if min(picture, sound) < config.min_overlap * max(picture, sound):
         raise FilteredOutError("lengths_differ", f"{picture:.2f} s of picture, {sound:.2f} s of sound")
 
 
-def check_silence(wave: NDArray[np.float32], sample_rate: int, settings: PrepareConfig) -> None:
+def check_silence(wave: NDArray[np.float32], sample_rate: int, config: PrepareConfig) -> None:
     """(C, N)."""
     block = sample_count(BLOCK_S, sample_rate)
     loud = np.abs(wave).max(axis=0)
     loud = np.pad(loud, (0, -len(loud) % block)).reshape(-1, block)
     quiet = float((np.sqrt(np.square(loud).mean(axis=1)) < SILENCE_RMS).mean())
-    if quiet > settings.silence or quiet == 1:
+    if quiet > config.max_silence or quiet == 1:
         raise FilteredOutError("silent", f"{quiet:.0%} of the sound is silent")
 
 
-def check_motion(picture: VisualFeatures, settings: PrepareConfig) -> None:
+def check_motion(picture: VisualFeatures, config: PrepareConfig) -> None:
     moving = float(np.quantile(picture.motion, 0.95))
-    if not picture.cuts and moving < settings.still and np.ptp(picture.brightness) < MIN_BRIGHTNESS_RANGE:
+    if not picture.cuts and moving < config.min_motion and np.ptp(picture.brightness) < MIN_BRIGHTNESS_RANGE:
         raise FilteredOutError("static", f"no cut, and at most {moving:.4f} of motion")
 
 

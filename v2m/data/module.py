@@ -49,57 +49,61 @@ class ResumableLoader:
 
     Args:
         shards: Where samples come from.
-        cropper: Makes clips of them.
-        order: Which samples when.
+        collator: Makes clips of them.
+        index_sampler: Which samples when; Lightning inspects an attribute named `sampler`.
         endless: Whether this is for training.
         workers: Processes that read ahead; the batches are the same with any number.
         pin: Whether batches are put where a GPU copies them from quickest.
     """
 
     shards: ShardReader
-    cropper: CropCollator
-    order: ResumableSampler
+    collator: CropCollator
+    index_sampler: ResumableSampler
     endless: bool
-    workers: int = 0
-    pin: bool = False
+    num_workers: int = 0
+    pin_memory: bool = False
     position: int = 0  # of the next batch, over all ranks
 
     def __len__(self) -> int:
         """Batches of a pass."""
-        samples, step = self.order.samples, self.order.step
+        samples, step = self.index_sampler.num_samples, self.index_sampler.global_batch_size
         return max(1, samples // step) if self.endless else -(-samples // step)
 
     def __iter__(self) -> Iterator[Batch]:
-        begin = self.position // self.order.step if self.endless else 0
-        once = None if self.endless else list(self.order.once())
-        dataset = _BatchDataset(_BatchBuilder(self.shards, self.cropper, self.order, once), begin, begin + len(self))
+        begin = self.position // self.index_sampler.global_batch_size if self.endless else 0
+        once = None if self.endless else list(self.index_sampler.eval_batches())
+        dataset = _BatchDataset(
+            _BatchBuilder(self.shards, self.collator, self.index_sampler, once), begin, begin + len(self)
+        )
         loader = DataLoader(
             dataset,
             batch_size=None,
-            num_workers=self.workers,
-            pin_memory=self.pin,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
             generator=torch.Generator(),  # leaves the random numbers of training alone
         )
         for batch in loader:
-            self.position += self.order.step if self.endless else 0
+            self.position += self.index_sampler.global_batch_size if self.endless else 0
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning asks for it with every checkpoint."""
-        return {"position": self.position, **self._run}
+        return {"position": self.position, **self._fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        differing = [name for name, value in self._run.items() if state.get(name) != value]
-        if {"samples", "dataset"} & set(differing):
+        differing = [name for name, value in self._fingerprint.items() if state.get(name) != value]
+        if {"num_samples", "dataset"} & set(differing):
             logger.warning("other shards than before: the run goes on with them from its step, not from its sample")
         elif differing:
             logger.warning("another %s than before: the run goes on at the same sample", " and ".join(differing))
-        self.position = int(state["position"]) // self.order.step * self.order.step
+        self.position = (
+            int(state["position"]) // self.index_sampler.global_batch_size * self.index_sampler.global_batch_size
+        )
 
     @property
-    def _run(self) -> dict[str, Any]:
-        order = asdict(self.order)
-        kept = {name: order[name] for name in ("samples", "batch", "seed", "world")}
+    def _fingerprint(self) -> dict[str, Any]:
+        order = asdict(self.index_sampler)
+        kept = {name: order[name] for name in ("num_samples", "batch_size", "seed", "world_size")}
         about = [(shard.file, shard.sha256) for shard in self.shards.manifest.shards]
         return {**kept, "dataset": hashlib.sha256(repr(about).encode()).hexdigest()}
 
@@ -107,28 +111,31 @@ class ResumableLoader:
 @dataclass(frozen=True)
 class _BatchBuilder:
     shards: ShardReader
-    cropper: CropCollator
-    order: ResumableSampler
-    once: list[list[SampleIndex]] | None  # None makes batches of training
+    collator: CropCollator
+    index_sampler: ResumableSampler
+    eval_batches: list[list[SampleIndex]] | None  # None makes batches of training
 
     def __call__(self, k: int) -> Batch:
-        if self.once is not None:
-            found = [self._clip(place) for place in self.once[k]]
+        if self.eval_batches is not None:
+            found = [self._eval_clip(place) for place in self.eval_batches[k]]
         else:
-            found = [self._some_clip(place) for place in self.order.endless(k * self.order.step)]
-        return self.cropper.batch([clip for clip, _ in found], sum(bad for _, bad in found))
+            found = [
+                self._train_clip(place)
+                for place in self.index_sampler.train_batch_at(k * self.index_sampler.global_batch_size)
+            ]
+        return self.collator.collate([clip for clip, _ in found], sum(bad for _, bad in found))
 
-    def _clip(self, place: SampleIndex) -> tuple[Clip, int]:
+    def _eval_clip(self, place: SampleIndex) -> tuple[Clip, int]:
         """From the begin; of a bad sample nothing."""
         try:
-            return (self._read(place.sample, 0.0) if place.sample >= 0 else self.cropper.blank()), 0
+            return (self._read(place.sample, 0.0) if place.sample >= 0 else self.collator.empty_clip()), 0
         except CorruptSampleError as error:
             logger.warning("skipped: %s", error)
-            return self.cropper.blank(), 1
+            return self.collator.empty_clip(), 1
 
-    def _some_clip(self, place: SampleIndex) -> tuple[Clip, int]:
+    def _train_clip(self, place: SampleIndex) -> tuple[Clip, int]:
         """From anywhere; in the place of a bad sample another one."""
-        random = np.random.default_rng((self.order.seed, place.lap, place.sample, 1))
+        random = np.random.default_rng((self.index_sampler.seed, place.epoch, place.sample, 1))
         number, said = place.sample, ""
         for bad in range(MAX_RETRIES):
             try:
@@ -141,8 +148,8 @@ class _BatchBuilder:
             f"{MAX_RETRIES} samples one after the other are bad, the last: {said}; prepare them again"
         )
 
-    def _read(self, number: int, where: float) -> Clip:
-        return self.cropper.crop(decode(self.shards.raw(number), self.shards.manifest), where)
+    def _read(self, number: int, position: float) -> Clip:
+        return self.collator.crop(decode(self.shards.read_members(number), self.shards.manifest), position)
 
 
 class ShardData(lightning.LightningDataModule):
@@ -169,25 +176,25 @@ class ShardData(lightning.LightningDataModule):
         validation: Path | None = None,
         test: Path | None = None,
         *,
-        batch: int = 8,
+        batch_size: int = 8,
         window: float = 30.0,
-        workers: int = 4,
+        num_workers: int = 4,
         seed: int = 0,
-        damaged: OnCorrupt = "refuse",
-        hashes: bool = False,
+        on_corrupt: OnCorrupt = "refuse",
+        verify_hashes: bool = False,
         videos: list[Path] | Path | None = None,
         out: Path | None = None,
     ) -> None:
         super().__init__()
-        problems = [f"batch {batch} must be 1 or more"] * (batch < 1)
+        problems = [f"batch_size {batch_size} must be 1 or more"] * (batch_size < 1)
         problems += [f"window {window:g} must be more than 0"] * (not window > 0)
-        problems += [f"workers {workers} must be 0 or more"] * (workers < 0)
+        problems += [f"num_workers {num_workers} must be 0 or more"] * (num_workers < 0)
         if problems:
             raise UsageError("data: " + "; ".join(problems))
         folders = {"fit": train, "validate": validation, "test": test or validation}
         self._folders = {stage: folder and Path(folder) for stage, folder in folders.items()}
-        self.batch, self.window, self.workers, self.seed = batch, window, workers, seed
-        self._reading = {"damaged": damaged, "hashes": hashes}
+        self.batch_size, self.window, self.num_workers, self.seed = batch_size, window, num_workers, seed
+        self._reader_options = {"on_corrupt": on_corrupt, "verify_hashes": verify_hashes}
         self._shards: dict[Path, ShardReader] = {}
         self._videos, self._out = videos, out
 
@@ -226,23 +233,23 @@ class ShardData(lightning.LightningDataModule):
         return self._loader(folder, endless=False)
 
     def predict_dataloader(self) -> VideoJobs:
-        return VideoJobs.of(self._videos, self._out, self.trainer)
+        return VideoJobs.from_inputs(self._videos, self._out, self.trainer)
 
     def _loader(self, folder: Path | None, *, endless: bool) -> ResumableLoader:
         shards, trainer = self._open(folder), self.trainer
         world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        order = ResumableSampler(len(shards), self.batch, self.seed, world, rank)
+        sampler = ResumableSampler(len(shards), self.batch_size, self.seed, world, rank)
         return ResumableLoader(
             shards,
             CropCollator(shards.manifest, self.window),
-            order,
+            sampler,
             endless,
-            self.workers,
-            pin=torch.cuda.is_available(),
+            self.num_workers,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def _open(self, folder: Path | None) -> ShardReader:
         assert folder is not None
         if folder not in self._shards:
-            self._shards[folder] = ShardReader(folder, **self._reading)
+            self._shards[folder] = ShardReader(folder, **self._reader_options)
         return self._shards[folder]

@@ -18,25 +18,27 @@ from v2m.media.video import VIDEO_SUFFIXES
 class VideoJob(NamedTuple):
     """A video; `tags` is a file of what is known of its music, `folder` where what is made of it goes.
 
-    `twin` is a video before it by whose name that would be called as well.
+    `duplicate_of` is a video before it by whose name that would be called as well.
     """
 
     video: Path
     folder: Path
     tags: Path | None = None
-    twin: str | None = None
+    duplicate_of: str | None = None
 
 
 @dataclass(frozen=True)
 class VideoJobs:
     """Those of one rank: as many batches on every rank, each of one video or, at the end, of none."""
 
-    every: tuple[VideoJob, ...]
-    world: int = 1
+    jobs: tuple[VideoJob, ...]
+    world_size: int = 1
     rank: int = 0
 
     @classmethod
-    def of(cls, videos: Path | Sequence[Path] | None, out: Path | None, trainer: lightning.Trainer | None) -> VideoJobs:
+    def from_inputs(
+        cls, videos: Path | Sequence[Path] | None, out: Path | None, trainer: lightning.Trainer | None
+    ) -> VideoJobs:
         """Of all videos in folders, in those below them, and in VidMuse's lists.
 
         With `out`, what is made of them goes there, into folders like theirs; else beside each.
@@ -56,17 +58,19 @@ class VideoJobs:
         ):
             folder = source.video.parent if out is None else out / _relative_folder(source.name)
             own = str(source.video)
-            twin = first.setdefault((folder, source.video.stem), own)
-            turns.append(VideoJob(source.video, folder, source.tags, None if twin == own else Path(twin).name))
+            duplicate = first.setdefault((folder, source.video.stem), own)
+            turns.append(
+                VideoJob(source.video, folder, source.tags, None if duplicate == own else Path(duplicate).name)
+            )
         world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
         return cls(tuple(turns), world, rank)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.every) / self.world)
+        return math.ceil(len(self.jobs) / self.world_size)
 
     def __iter__(self) -> Iterator[list[VideoJob]]:
-        for place in range(self.rank, len(self) * self.world, self.world):
-            yield list(self.every[place : place + 1])
+        for place in range(self.rank, len(self) * self.world_size, self.world_size):
+            yield list(self.jobs[place : place + 1])
 
 
 class VideoDataModule(lightning.LightningDataModule):
@@ -82,7 +86,7 @@ class VideoDataModule(lightning.LightningDataModule):
         self._videos, self._out = videos, out
 
     def predict_dataloader(self) -> VideoJobs:
-        return VideoJobs.of(self._videos, self._out, self.trainer)
+        return VideoJobs.from_inputs(self._videos, self._out, self.trainer)
 
 
 def _relative_folder(name: str) -> Path:

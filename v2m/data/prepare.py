@@ -51,24 +51,24 @@ class PrepareJob:
     """What is to be done: `tagger` names music by the picture, `chosen` is how that is said in the settings."""
 
     out: Path
-    settings: PrepareConfig
+    config: PrepareConfig
     tagger: Tagger
-    chosen: Any
+    tagger_config: Any
     device: str = "auto"
-    processes: int | None = None
+    num_processes: int | None = None
     shard_samples: int = 100
     shard_mb: float = 256.0
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        counts = {"processes": self.processes or 1, "shard_samples": self.shard_samples, "shard_mb": self.shard_mb}
+        counts = {"processes": self.num_processes or 1, "shard_samples": self.shard_samples, "shard_mb": self.shard_mb}
         problems = [f"{name} {value:g} must be above 0" for name, value in counts.items() if not value > 0]
-        problems += ["processes 0 must be above 0"] if self.processes == 0 else []
+        problems += ["processes 0 must be above 0"] if self.num_processes == 0 else []
         if problems:
             raise UsageError("; ".join(problems))
 
 
-def prepare(sources: Sequence[VideoSource], work: PrepareJob) -> tuple[Manifest, list[PrepareRecord]]:
+def prepare(sources: Sequence[VideoSource], job: PrepareJob) -> tuple[Manifest, list[PrepareRecord]]:
     """Encodes what is new and writes shards and manifest anew where that changes them; the latter comes last.
 
     Raises:
@@ -76,44 +76,44 @@ def prepare(sources: Sequence[VideoSource], work: PrepareJob) -> tuple[Manifest,
         InvalidInputError: Nothing is kept.
         DependencyError: Weights are missing or broken.
     """
-    progress_log.check_output_dir(work.out)  # before gigabytes are fetched
-    identity = _dataset_settings(work)
-    with progress_log.lock_output_dir(work.out):
-        progress_log.record_settings(work.out, identity)
-        writer.remove_partial(work.out)
-        known, held = progress_log.read_records(work.out), set(writer.locate_parts(work.out))
-        new = [each for each in sources if not progress_log.is_up_to_date(known.get(each.key), each, work.out, held)]
-        for done in _encode_all(new, work):
-            progress_log.append_record(work.out, done)
+    progress_log.check_output_dir(job.out)  # before gigabytes are fetched
+    identity = _dataset_settings(job)
+    with progress_log.lock_output_dir(job.out):
+        progress_log.record_settings(job.out, identity)
+        writer.remove_partial(job.out)
+        known, held = progress_log.read_records(job.out), set(writer.locate_parts(job.out))
+        new = [each for each in sources if not progress_log.is_up_to_date(known.get(each.key), each, job.out, held)]
+        for done in _encode_all(new, job):
+            progress_log.append_record(job.out, done)
             known[done.key] = done
         every = [known[source.key] for source in sources]
-        return _finalize(every, work), every
+        return _finalize(every, job), every
 
 
-def _finalize(every: Sequence[PrepareRecord], work: PrepareJob) -> Manifest:
+def _finalize(every: Sequence[PrepareRecord], job: PrepareJob) -> Manifest:
     """Shards, ledger, and last the manifest; then what none of them names any more is removed."""
     parts = [done.part for done in every if done.part is not None]
-    reasons = Counter(done.dropped for done in every if done.part is None)
+    reasons = Counter(done.drop_reason for done in every if done.part is None)
     if not parts:
         said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         first = next(done for done in every)
         raise InvalidInputError("nothing_kept", f"no video can be learnt from: {said}; {first.source}: {first.detail}")
-    before = _read_manifest(work.out)
+    before = _read_manifest(job.out)
     known = {shard.file: shard for shard in before.shards} if before else {}
-    shards = writer.assemble_shards(work.out, parts, known, work.shard_samples, work.shard_mb)
-    progress_log.replace_records(work.out, every)
-    manifest = before or _read_manifest(work.out / writer.PARTS_DIR) or _load_encoder(work).manifest()
+    shards = writer.assemble_shards(job.out, parts, known, job.shard_samples, job.shard_mb)
+    progress_log.replace_records(job.out, every)
+    manifest = before or _read_manifest(job.out / writer.PARTS_DIR) or _load_encoder(job).manifest()
     manifest = replace(manifest, shards=tuple(shards), dropped=dict(sorted(reasons.items())))
     if manifest != before:
-        _write_manifest(manifest, work.out)
+        _write_manifest(manifest, job.out)
     kept = {shard.file for shard in shards}
-    for path in work.out.glob("*.tar"):
+    for path in job.out.glob("*.tar"):
         if path.name not in kept:
             path.unlink()
-    for path in (work.out / writer.PARTS_DIR).glob("*"):
+    for path in (job.out / writer.PARTS_DIR).glob("*"):
         path.unlink()
     with suppress(OSError):
-        (work.out / writer.PARTS_DIR).rmdir()
+        (job.out / writer.PARTS_DIR).rmdir()
     return manifest
 
 
@@ -127,60 +127,60 @@ def _read_manifest(folder: Path) -> Manifest | None:
 def _write_manifest(manifest: Manifest, folder: Path) -> None:
     """Whole or not at all."""
     with writer.atomic_write(folder / MANIFEST) as file:
-        file.write(manifest.as_json().encode())
+        file.write(manifest.to_json().encode())
 
 
-def _dataset_settings(work: PrepareJob) -> dict[str, Any]:
+def _dataset_settings(job: PrepareJob) -> dict[str, Any]:
     """What the samples depend on: settings, tagger, and the very weights."""
     from v2m.data.encode import component_names, fetch_component
     from v2m.pretrained import weights
 
     models = {
         kind: progress_log.sha256_json(weights.sha256_files(fetch_component(name, kind).folder))
-        for kind, name in component_names(work.settings).items()
+        for kind, name in component_names(job.config).items()
     }
-    settings = asdict(work.settings)
-    if work.settings.vocals == "keep":
+    settings = asdict(job.config)
+    if job.config.vocals == "keep":
         del settings["separator"]
-    return {**settings, "tagger": work.chosen, **{f"{kind}_sha256": each for kind, each in models.items()}}
+    return {**settings, "tagger": job.tagger_config, **{f"{kind}_sha256": each for kind, each in models.items()}}
 
 
-def _load_encoder(work: PrepareJob) -> SampleEncoder:
+def _load_encoder(job: PrepareJob) -> SampleEncoder:
     from v2m.core.lazy_model import choose_device
     from v2m.data.encode import SampleEncoder
 
-    encoder = SampleEncoder.load(work.settings, work.tagger, choose_device(work.device))
+    encoder = SampleEncoder.load(job.config, job.tagger, choose_device(job.device))
     _write_manifest(
-        encoder.manifest(), work.out / writer.PARTS_DIR
+        encoder.manifest(), job.out / writer.PARTS_DIR
     )  # of no shards yet: whoever writes them need not load
     return encoder
 
 
-def _encode_all(new: Sequence[VideoSource], work: PrepareJob) -> Iterator[PrepareRecord]:
+def _encode_all(new: Sequence[VideoSource], job: PrepareJob) -> Iterator[PrepareRecord]:
     """How each of them ended, in any order."""
     from tqdm import tqdm
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(work.processes or max(1, min(MAX_PROCESSES, cores // CORES_PER_PROCESS)), len(new))
+    count = min(job.num_processes or max(1, min(MAX_PROCESSES, cores // CORES_PER_PROCESS)), len(new))
     room = shutil.get_terminal_size()  # never 0, which some terminals say and where tqdm would draw nothing
     often = 0.1 if sys.stderr.isatty() else LOG_INTERVAL_S
     shown = {"ncols": room.columns, "nrows": room.lines, "mininterval": often, "maxinterval": max(10.0, often)}
-    with tqdm(total=len(new), desc="videos", unit="video", disable=work.quiet or not new, **shown) as bar:
-        for done in _run_serial(new, work) if count <= 1 else _run_pool(new, work, count, max(1, cores // count)):
+    with tqdm(total=len(new), desc="videos", unit="video", disable=job.quiet or not new, **shown) as bar:
+        for done in _run_serial(new, job) if count <= 1 else _run_pool(new, job, count, max(1, cores // count)):
             bar.update()
             yield done
 
 
-def _run_serial(new: Sequence[VideoSource], work: PrepareJob) -> Iterator[PrepareRecord]:
+def _run_serial(new: Sequence[VideoSource], job: PrepareJob) -> Iterator[PrepareRecord]:
     if new:
-        encoder = _load_encoder(work)
+        encoder = _load_encoder(job)
         for source in new:
-            yield _encode_video(source, encoder, work.out)
+            yield _encode_video(source, encoder, job.out)
 
 
-def _run_pool(new: Sequence[VideoSource], work: PrepareJob, count: int, threads: int) -> Iterator[PrepareRecord]:
+def _run_pool(new: Sequence[VideoSource], job: PrepareJob, count: int, threads: int) -> Iterator[PrepareRecord]:
     context = multiprocessing.get_context("spawn")  # forked, torch's threads would be lost
-    pool = ProcessPoolExecutor(count, context, _init_worker, (work, threads))
+    pool = ProcessPoolExecutor(count, context, _init_worker, (job, threads))
     try:
         for future in as_completed([pool.submit(_encode_in_worker, source) for source in new]):
             yield future.result()
@@ -199,7 +199,7 @@ def _run_pool(new: Sequence[VideoSource], work: PrepareJob, count: int, threads:
 _worker_state: Callable[[], tuple[SampleEncoder, Path]] | None = None  # of a worker
 
 
-def _init_worker(work: PrepareJob, threads: int) -> None:
+def _init_worker(job: PrepareJob, threads: int) -> None:
     """Makes a worker, which ends when its parent does; what it lacks is told by its first video."""
     global _worker_state  # noqa: PLW0603 - what a worker of a pool has is there alone
     import torch
@@ -207,7 +207,7 @@ def _init_worker(work: PrepareJob, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted as well, and ends this
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _worker_state = functools.cache(lambda: (_load_encoder(work), work.out))
+    _worker_state = functools.cache(lambda: (_load_encoder(job), job.out))
 
 
 def _exit_with_parent() -> None:
@@ -226,27 +226,27 @@ def _encode_video(source: VideoSource, encoder: SampleEncoder, out: Path) -> Pre
     """Encodes and writes one video. What is wrong with it alone never stops the others."""
     from v2m.data.filters import FilteredOutError
 
-    state = source.state()
+    state = source.file_state()
     try:
-        part = writer.write_part(out, source.key, encoder.samples(source), encoder.manifest())
+        part = writer.write_part(out, source.key, encoder.encode(source), encoder.manifest())
         return PrepareRecord(source.name, source.key, state, part)
     except FilteredOutError as error:
-        return PrepareRecord(source.name, source.key, state, dropped=error.reason, detail=error.detail)
+        return PrepareRecord(source.name, source.key, state, drop_reason=error.reason, detail=error.detail)
     except Exception as error:
         if errors.exit_code(error) != errors.BUG:
             raise
         logger.warning("%s: %s", source.name, errors.format_error(error))
         detail = "".join(traceback.format_exception(error))[-2000:]
-        return PrepareRecord(source.name, source.key, state, dropped="failed", detail=detail)
+        return PrepareRecord(source.name, source.key, state, drop_reason="failed", detail=detail)
 
 
 def format_report(manifest: Manifest, every: Sequence[PrepareRecord]) -> str:
     """What was kept and what was left out, with an example of each reason, as a table."""
     kept = [done for done in every if done.part is not None]
-    lines = [f"{'kept':<15} {len(kept):>7}  {manifest.samples} samples, {manifest.seconds / 3600:.2f} h"]
+    lines = [f"{'kept':<15} {len(kept):>7}  {manifest.num_samples} samples, {manifest.duration / 3600:.2f} h"]
     for reason, count in sorted(manifest.dropped.items(), key=lambda item: (-item[1], item[0])):
-        first = next(done for done in every if done.dropped == reason)
+        first = next(done for done in every if done.drop_reason == reason)
         detail = (first.detail.strip().splitlines() or [""])[-1][:90]
         lines.append(f"{reason:<15} {count:>7}  such as {ascii(first.source)[1:-1]}: {detail}")
-    size = sum(shard.size for shard in manifest.shards)
+    size = sum(shard.num_bytes for shard in manifest.shards)
     return "\n".join([*lines, f"{len(manifest.shards)} shards, {size / 1e6:.1f} MB"])

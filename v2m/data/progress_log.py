@@ -25,9 +25,9 @@ class PrepareRecord:
 
     source: str
     key: str
-    state: list[Any]
+    file_state: list[Any]
     part: VideoPart | None = None
-    dropped: str = ""
+    drop_reason: str = ""
     detail: str = ""
 
 
@@ -101,7 +101,12 @@ def read_records(out: Path) -> dict[str, PrepareRecord]:
 def is_up_to_date(done: PrepareRecord | None, source: VideoSource, out: Path, held: set[str]) -> bool:
     """Whether that is how `source` would end again: its files are the same, and its part is there. `held` are the keys
     of the parts that lie in shards."""
-    if done is None or done.state != source.state() or done.source != source.name or done.dropped == "failed":
+    if (
+        done is None
+        or done.file_state != source.file_state()
+        or done.source != source.name
+        or done.drop_reason == "failed"
+    ):
         return False
     return done.part is None or done.key in held or part_path(out, done.key).is_file()
 

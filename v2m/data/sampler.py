@@ -1,13 +1,13 @@
-"""Which samples make up which batch: a function of the seed and the step alone.
+"""Sample order as a pure function of the seed and the step, so that training resumes at any step.
 
-Training takes samples from an endless row of laps, each of which holds all of them in an order of its own. Where a run
-stands is one number, the position in that row; neither workers nor what was read before have a part in it.
+Training reads an endless sequence of epochs, each a permutation of all samples of its own. The state of a run is one
+number, the position in that sequence; neither workers nor what was read before have a part in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,48 +15,47 @@ import numpy as np
 
 
 class SampleIndex(NamedTuple):
-    """A sample of the dataset, and in which lap it comes up. Sample −1 only fills a batch."""
+    """A sample of the dataset and the epoch in which it comes up. Sample −1 only fills a batch."""
 
     sample: int
-    lap: int
+    epoch: int
 
 
 @dataclass(frozen=True)
 class ResumableSampler:
-    """Of `samples` samples, in batches of `batch` for each of `world` ranks."""
+    """Batches of `batch_size` of `num_samples` samples for each of `world_size` ranks."""
 
-    samples: int
-    batch: int
+    num_samples: int
+    batch_size: int
     seed: int = 0
-    world: int = 1
+    world_size: int = 1
     rank: int = 0
-    shuffled: bool = field(default=True)
 
     def __post_init__(self) -> None:
-        assert self.samples > 0, "a dataset without samples has no order"
-        assert 0 <= self.rank < self.world
+        assert self.num_samples > 0, "a dataset without samples has no order"
+        assert 0 <= self.rank < self.world_size
 
     @property
-    def step(self) -> int:
-        """How many positions one batch of every rank takes."""
-        return self.batch * self.world
+    def global_batch_size(self) -> int:
+        """Number of positions that one batch of every rank takes."""
+        return self.batch_size * self.world_size
 
-    def endless(self, position: int) -> list[SampleIndex]:
-        """The batch of this rank where all ranks' batches begin at `position`; ranks share no position."""
-        first = position + self.rank * self.batch
-        return [self._place(first + k) for k in range(self.batch)]
+    def train_batch_at(self, position: int) -> list[SampleIndex]:
+        """Return this rank's batch where the batches of all ranks start at `position`; ranks share no position."""
+        first = position + self.rank * self.batch_size
+        return [self._sample_at(first + k) for k in range(self.batch_size)]
 
-    def once(self) -> Iterator[list[SampleIndex]]:
-        """Batches of this rank in which, over all ranks, each sample comes once, in order; as many on every rank."""
-        for begin in range(0, self.samples, self.step):
-            own = range(begin + self.rank, begin + self.step, self.world)
-            yield [SampleIndex(k if k < self.samples else -1, 0) for k in own]
+    def eval_batches(self) -> Iterator[list[SampleIndex]]:
+        """Yield this rank's batches of one pass in order: over all ranks each sample once, as many on every rank."""
+        for start in range(0, self.num_samples, self.global_batch_size):
+            indices = range(start + self.rank, start + self.global_batch_size, self.world_size)
+            yield [SampleIndex(k if k < self.num_samples else -1, 0) for k in indices]
 
-    def _place(self, position: int) -> SampleIndex:
-        lap, k = divmod(position, self.samples)
-        return SampleIndex(int(_permutation(self.samples, self.seed, lap)[k]) if self.shuffled else k, lap)
+    def _sample_at(self, position: int) -> SampleIndex:
+        epoch, k = divmod(position, self.num_samples)
+        return SampleIndex(int(_permutation(self.num_samples, self.seed, epoch)[k]), epoch)
 
 
-@lru_cache(maxsize=2)  # a batch may reach from one lap into the next
-def _permutation(samples: int, seed: int, lap: int) -> np.ndarray:
-    return np.random.default_rng((seed, lap)).permutation(samples)
+@lru_cache(maxsize=2)  # a batch may reach from one epoch into the next
+def _permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(num_samples)

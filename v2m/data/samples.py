@@ -20,8 +20,8 @@ class Sample(NamedTuple):
     meta: Meta
     codes: np.ndarray  # (K, T)
     frames: np.ndarray  # (F, P, W)
-    whole: np.ndarray  # (G, P, W)
-    rhythm: np.ndarray  # (R, C)
+    long_term: np.ndarray  # (G, P, W)
+    events: np.ndarray  # (R, C)
     text: np.ndarray  # (L, D)
 
 
@@ -37,15 +37,15 @@ def decode(raw: Mapping[str, bytes], manifest: Manifest) -> Sample:
     for name, shape in manifest.shapes(meta).items():
         _check_shape(name, found[name], shape, meta.key)
     codes = found[CODES]
-    if codes.min() < 0 or codes.max() >= manifest.entries:
-        raise CorruptSampleError(f"sample {meta.key!r} has codes outside 0–{manifest.entries - 1}")
+    if codes.min() < 0 or codes.max() >= manifest.codebook_size:
+        raise CorruptSampleError(f"sample {meta.key!r} has codes outside 0–{manifest.codebook_size - 1}")
     return Sample(meta, codes, found[FRAMES], found[LONG_TERM], found[EVENTS], found[TEXT])
 
 
 def _parse_meta(held: bytes) -> Meta:
     try:
         meta = Meta(**json.loads(held))
-        numbers = [float(value) for value in (meta.begin, meta.duration, meta.video_duration)]
+        numbers = [float(value) for value in (meta.start, meta.duration, meta.video_duration)]
     except (ValueError, TypeError, RecursionError) as error:
         raise CorruptSampleError(f"a sample's description cannot be read ({' '.join(str(error).split())})") from None
     if not np.isfinite(numbers).all() or meta.duration <= 0 or meta.video_duration <= 0:

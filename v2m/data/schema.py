@@ -1,8 +1,8 @@
-"""What a folder of shards holds: the members of a sample with their types and shapes, and the manifest beside them.
+"""Schema of a dataset: the members of a sample with their types and shapes, and the manifest beside the shards.
 
-A sample is a stretch of a video with its music, encoded once. K codebooks, T codec frames, F frames of the stretch, G
-frames of the whole video, P tokens a frame, W their width, R instants of rhythm, C what is measured at each, L text
-tokens, D their width.
+A sample is a segment of a video with its music, encoded once. K codebooks, T codec frames, F frames of the segment, G
+frames of the whole video, P tokens per frame, W their dimension, R event steps, C event channels, L text tokens, D
+their dimension.
 """
 
 from __future__ import annotations
@@ -19,88 +19,89 @@ from v2m.core.timing import codec_frames, step_count
 VERSION = 1
 MANIFEST = "dataset.json"
 
-META = "json"  # what `Meta` says
+META = "json"  # the fields of `Meta`
 CODES = "codes.npy"  # (K, T) int16
-FRAMES = "frames.npy"  # (F, P, W) float16: those shown in the middle of each of F equal steps from the begin
-LONG_TERM = "whole.npy"  # (G, P, W) float16: likewise of the whole video, in G steps
-EVENTS = "rhythm.npy"  # (R, C) float16: of R steps from the begin
-TEXT = "text.npy"  # (L, D) float16: what the text encoder says of the tags; L is 0 where there are none
+FRAMES = "frames.npy"  # (F, P, W) float16: those shown in the middle of each of F equal steps
+LONG_TERM = "long_term.npy"  # (G, P, W) float16: the same of the whole video, in G steps
+EVENTS = "events.npy"  # (R, C) float16: visual events of R steps
+TEXT = "text.npy"  # (L, D) float16: the encoded prompt; L is 0 where there is none
 MEMBERS = (META, CODES, FRAMES, LONG_TERM, EVENTS, TEXT)
 DTYPES = {CODES: "int16", FRAMES: "float16", LONG_TERM: "float16", EVENTS: "float16", TEXT: "float16"}
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What is said of one sample.
+    """Description of one sample.
 
     Args:
-        key: Its name, unique in its dataset; no dot.
-        source: The video's file name.
-        begin: Where the stretch begins in the video, in seconds.
-        duration: How long it is.
-        video_duration: How long the whole video is.
+        key: Name, unique in its dataset; no dot.
+        source: File name of the video.
+        start: Start of the segment in the video, in seconds.
+        duration: Duration of the segment, in seconds.
+        video_duration: Duration of the whole video, in seconds.
         tags: `v2m.core.types.Tags` as plain values.
-        line: The words that the text encoder read.
+        prompt: Text that the text encoder read.
     """
 
     key: str
     source: str
-    begin: float
+    start: float
     duration: float
     video_duration: float
     tags: Mapping[str, Any] = field(default_factory=dict)
-    line: str = ""
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar: its name, its size in bytes, its SHA-256, and what is in it."""
+    """One tar: its file name, size, SHA-256, number of samples, and their duration in seconds."""
 
     file: str
-    size: int
+    num_bytes: int
     sha256: str
-    samples: int
-    seconds: float
+    num_samples: int
+    duration: float
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What all samples of a folder have in common, and its shards.
+    """Properties that all samples of a folder share, and its shards.
 
     Args:
-        vision: Name of the vision encoder.
-        tokens, width: P and W.
+        vision_encoder: Name of the vision encoder.
+        num_tokens, vision_dim: P and W.
         aspect: How frames were brought to the encoder's size.
-        frame_rate: Frames a second of the stretch.
-        whole: G.
-        rhythm_rate: Instants a second of the rhythm.
-        rhythm: Names of the C things measured, in their order.
+        video_frame_rate: Frames per second of the segment.
+        num_long_term_frames: G.
+        event_rate: Event steps per second.
+        event_channels: Names of the C event channels, in their order.
         codec: Name of the codec.
-        sample_rate, code_rate, codebooks, entries: Hz, codec frames a second, K, and entries of a codebook.
-        channels: 2 where codebooks are of the left and of the right in turn (`v2m.pretrained.codecs.base.Stereo`).
-        separator: Name of the model that took voices out of the sound; "" left them in.
-        text: Name of the text encoder; text_width is D.
-        tagger: Who named the tags.
+        sample_rate, codec_frame_rate: Hz, and codec frames per second.
+        num_codebooks, codebook_size: K, and entries of a codebook.
+        channels: 2 where codebooks of the left and the right alternate (`v2m.pretrained.codecs.base.Stereo`).
+        separator: Name of the model that removed voices; "" left them in.
+        text_encoder, text_dim: Name of the text encoder, and D.
+        tagger: Class name of the tagger.
         shards: The tars.
-        dropped: Reasons for which videos were left out, with how often.
-        version: Of the schema.
+        dropped: Number of videos left out, by reason.
+        version: Version of the schema.
     """
 
-    vision: str
-    tokens: int
-    width: int
+    vision_encoder: str
+    num_tokens: int
+    vision_dim: int
     aspect: str
-    frame_rate: float
-    whole: int
-    rhythm_rate: float
-    rhythm: tuple[str, ...]
+    video_frame_rate: float
+    num_long_term_frames: int
+    event_rate: float
+    event_channels: tuple[str, ...]
     codec: str
     sample_rate: int
-    code_rate: int
-    codebooks: int
-    entries: int
-    text: str
-    text_width: int
+    codec_frame_rate: int
+    num_codebooks: int
+    codebook_size: int
+    text_encoder: str
+    text_dim: int
     tagger: str
     channels: int = 1
     separator: str = ""
@@ -109,32 +110,32 @@ class Manifest:
     version: int = VERSION
 
     @property
-    def samples(self) -> int:
-        return sum(shard.samples for shard in self.shards)
+    def num_samples(self) -> int:
+        return sum(shard.num_samples for shard in self.shards)
 
     @property
-    def seconds(self) -> float:
-        return sum(shard.seconds for shard in self.shards)
+    def duration(self) -> float:
+        return sum(shard.duration for shard in self.shards)
 
     def shapes(self, meta: Meta) -> dict[str, tuple[int | None, ...]]:
-        """What the members of a sample must measure; None is any."""
+        """Return the shape of each member of a sample; None is any size."""
         return {
-            CODES: (self.codebooks, codec_frames(meta.duration, self.code_rate)),
-            FRAMES: (step_count(meta.duration, self.frame_rate), self.tokens, self.width),
-            LONG_TERM: (self.whole, self.tokens, self.width),
-            EVENTS: (step_count(meta.duration, self.rhythm_rate), len(self.rhythm)),
-            TEXT: (None, self.text_width),
+            CODES: (self.num_codebooks, codec_frames(meta.duration, self.codec_frame_rate)),
+            FRAMES: (step_count(meta.duration, self.video_frame_rate), self.num_tokens, self.vision_dim),
+            LONG_TERM: (self.num_long_term_frames, self.num_tokens, self.vision_dim),
+            EVENTS: (step_count(meta.duration, self.event_rate), len(self.event_channels)),
+            TEXT: (None, self.text_dim),
         }
 
-    def as_json(self) -> str:
+    def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     def write(self, folder: Path) -> None:
-        (folder / MANIFEST).write_text(self.as_json(), encoding="utf-8")
+        (folder / MANIFEST).write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Raises DependencyError where the folder has none, or one of another version; says which."""
+        """Raise DependencyError where the folder has none, or one of another version (names it)."""
         path = folder / MANIFEST
         cure = "make it with v2m prepare"
         try:
@@ -148,6 +149,6 @@ class Manifest:
             raise DependencyError(f"{str(path)!r} has version {version!r}, and this v2m reads {VERSION}: {cure} again")
         try:
             shards = tuple(Shard(**shard) for shard in held.pop("shards"))
-            return cls(**{**held, "rhythm": tuple(held["rhythm"]), "shards": shards})
+            return cls(**{**held, "event_channels": tuple(held["event_channels"]), "shards": shards})
         except (KeyError, TypeError) as error:
             raise DependencyError(f"{str(path)!r} is no manifest ({error}): {cure} again") from None

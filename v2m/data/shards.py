@@ -1,7 +1,9 @@
-"""WebDataset's tars, read at any place: where the samples' members lie is learned from the headers, once a shard.
+"""Random access to the samples of WebDataset tars: where their members lie is read from the headers, once per shard.
 
-Reading from begin to end would hide what is damaged: tar readers take a broken header for the end. Here every shard has
-the size, and as many samples, as the manifest says, or is refused. Nothing in a member is ever run.
+WebDataset writes the shards (`v2m.data.writer`), and its own reader reads them; ours is needed for two properties that
+it does not have. Training resumes at any sample, which takes random access in place of a stream; and damage is never
+taken for the end of a shard: tar readers stop at a broken header, while here every shard has the size and the number of
+samples of the manifest, or is refused. Nothing in a member is ever run.
 """
 
 from __future__ import annotations
@@ -19,118 +21,121 @@ import numpy as np
 from v2m.core.errors import DependencyError
 from v2m.data.schema import MEMBERS, Manifest, Shard
 
-MAX_MEMBER_BYTES = 256 << 20  # bytes of a member
+MAX_MEMBER_BYTES = 256 << 20
 OnCorrupt = Literal["refuse", "skip"]
 
 logger = logging.getLogger(__name__)
 
 
 class CorruptSampleError(ValueError):
-    """One sample cannot be used; the line says why."""
+    """One sample cannot be used; the message names the reason."""
 
 
 class ShardReader:
-    """The samples of a folder, by number.
+    """The samples of a folder, by index.
 
     Args:
-        folder: Holds the tars and their manifest.
-        damaged: What is done about a shard that is not as the manifest says: "refuse" it, or "skip" what it lacks.
-        hashes: Whether each shard is read through and compared with its SHA-256 first.
+        folder: Folder of the tars and their manifest.
+        on_corrupt: "refuse" a shard that differs from the manifest, or "skip" the samples that it lacks.
+        verify_hashes: Whether each shard is first read completely and compared with its SHA-256.
 
     Raises:
-        DependencyError: There is no dataset, or it is damaged; all that is wrong is told.
+        DependencyError: There is no dataset, or it is damaged; names all problems.
     """
 
-    def __init__(self, folder: Path, *, damaged: OnCorrupt = "refuse", hashes: bool = False) -> None:
-        self.folder, self.manifest, self.damaged = folder, Manifest.read(folder), damaged
-        if self.manifest.samples < 1:
+    def __init__(self, folder: Path, *, on_corrupt: OnCorrupt = "refuse", verify_hashes: bool = False) -> None:
+        self.folder, self.manifest, self.on_corrupt = folder, Manifest.read(folder), on_corrupt
+        if self.manifest.num_samples < 1:
             raise DependencyError(f"{str(folder)!r} holds no samples: prepare some videos with v2m prepare")
-        problems = [found for shard in self.manifest.shards if (found := _shard_problem(folder, shard, hashes))]
-        if problems and damaged == "refuse":
+        reports = (_shard_problem(folder, shard, verify_hashes) for shard in self.manifest.shards)
+        problems = [problem for problem in reports if problem is not None]
+        if problems and on_corrupt == "refuse":
             raise DependencyError(f"{str(folder)!r}: {'; '.join(problems)}: copy or prepare it again")
         for problem in problems:
             logger.warning("%s: %s", folder, problem)
-        self._ends = list(accumulate(shard.samples for shard in self.manifest.shards))
-        self._places: dict[int, np.ndarray] = {}
+        self._cumulative = list(accumulate(shard.num_samples for shard in self.manifest.shards))
+        self._indexes: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
-        return self.manifest.samples
+        return self.manifest.num_samples
 
-    def raw(self, number: int) -> dict[str, bytes]:
-        """The members of a sample.
+    def read_members(self, index: int) -> dict[str, bytes]:
+        """Return the members of a sample.
 
         Raises:
-            BadSampleError: It cannot be read, or lacks a member.
-            DependencyError: Its shard does not hold what the manifest says.
+            CorruptSampleError: It cannot be read, or lacks a member.
+            DependencyError: Its shard differs from the manifest.
         """
-        assert 0 <= number < len(self), f"there is no sample {number}"
-        which = bisect_right(self._ends, number)
-        shard = self.manifest.shards[which]
-        inside = number - (self._ends[which] - shard.samples)
-        places = self._of(which)
-        if inside >= len(places):
-            raise CorruptSampleError(f"{shard.file} lacks sample {inside}")
-        found: dict[str, bytes] = {}
+        assert 0 <= index < len(self), f"there is no sample {index}"
+        shard_number = bisect_right(self._cumulative, index)
+        shard = self.manifest.shards[shard_number]
+        row = index - (self._cumulative[shard_number] - shard.num_samples)
+        locations = self._shard_index(shard_number)
+        if row >= len(locations):
+            raise CorruptSampleError(f"{shard.file} lacks sample {row}")
+        members: dict[str, bytes] = {}
         with (self.folder / shard.file).open("rb") as file:
-            for name, (begin, size) in zip(MEMBERS, places[inside].tolist(), strict=True):
-                if begin < 0 or size > MAX_MEMBER_BYTES:
-                    raise CorruptSampleError(
-                        f"sample {inside} of {shard.file} has {'no' if begin < 0 else 'a huge'} {name}"
-                    )
-                file.seek(begin)
-                found[name] = file.read(size)
-                if len(found[name]) < size:
-                    raise CorruptSampleError(f"sample {inside} of {shard.file} ends early, in {name}")
-        return found
+            for name, (offset, size) in zip(MEMBERS, locations[row].tolist(), strict=True):
+                if offset < 0 or size > MAX_MEMBER_BYTES:
+                    fault = "no" if offset < 0 else "a huge"
+                    raise CorruptSampleError(f"sample {row} of {shard.file} has {fault} {name}")
+                file.seek(offset)
+                members[name] = file.read(size)
+                if len(members[name]) < size:
+                    raise CorruptSampleError(f"sample {row} of {shard.file} ends early, in {name}")
+        return members
 
-    def _of(self, which: int) -> np.ndarray:
-        if which not in self._places:
-            shard = self.manifest.shards[which]
+    def _shard_index(self, shard_number: int) -> np.ndarray:
+        if shard_number not in self._indexes:
+            shard = self.manifest.shards[shard_number]
+            path = self.folder / shard.file
             try:
-                places = index_tar(self.folder / shard.file)
+                locations = index_tar(path)
             except OSError as error:
-                raise DependencyError(f"{str(self.folder / shard.file)!r} cannot be read ({error.strerror})") from error
-            if len(places) != shard.samples:
-                said = f"{str(self.folder / shard.file)!r} is damaged: {len(places)} samples instead of {shard.samples}"
-                if self.damaged == "refuse":
-                    raise DependencyError(f"{said}; copy or prepare it again, or go on without them: damaged: skip")
-                logger.warning(said)
-            self._places[which] = places
-        return self._places[which]
+                raise DependencyError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+            if len(locations) != shard.num_samples:
+                message = f"{str(path)!r} is damaged: {len(locations)} samples instead of {shard.num_samples}"
+                if self.on_corrupt == "refuse":
+                    raise DependencyError(
+                        f"{message}; copy or prepare it again, or go on without them: on_corrupt: skip"
+                    )
+                logger.warning(message)
+            self._indexes[shard_number] = locations
+        return self._indexes[shard_number]
 
 
 def index_tar(path: Path) -> np.ndarray:
-    """(N, M, 2) begin and size in bytes of each of the M `MEMBERS` of the N samples of a tar, −1 where there is none.
+    """Return (N, M, 2) offset and size in bytes of each of the M `MEMBERS` of the N samples of a tar, −1 for none.
 
-    As in WebDataset a sample is what follows each other with the same name up to the first dot.
+    As in WebDataset a sample is a run of members with the same name up to the first dot.
     """
     rows: list[list[tuple[int, int]]] = []
-    last: str | None = None
+    last_key: str | None = None
     try:
         with tarfile.open(path, "r:") as tar:  # never a compressed one, of which a little may unpack to a lot
             for member in tar:
                 key, _, extension = member.name.rpartition("/")[2].partition(".")
                 if not member.isfile() or extension not in MEMBERS:
                     continue
-                if key != last:
+                if key != last_key:
                     rows.append([(-1, -1)] * len(MEMBERS))
-                    last = key
+                    last_key = key
                 rows[-1][MEMBERS.index(extension)] = (member.offset_data, member.size)
-    except tarfile.TarError:  # what came before it counts; the manifest says whether that is all
+    except tarfile.TarError:  # members before it count; the manifest decides whether they are all
         pass
     return np.array(rows, dtype=np.int64).reshape(-1, len(MEMBERS), 2)
 
 
-def _shard_problem(folder: Path, shard: Shard, hashes: bool) -> str | None:
+def _shard_problem(folder: Path, shard: Shard, verify_hashes: bool) -> str | None:
     path = folder / shard.file
     if Path(shard.file).name != shard.file or ":" in shard.file:
         raise DependencyError(f"{str(folder)!r} names a shard outside itself and is refused: {shard.file!r}")
     if not path.is_file():
         return f"{shard.file} is missing"
     size = path.stat().st_size
-    if size != shard.size:
-        return f"{shard.file} has {size} bytes instead of {shard.size}"
-    if hashes:
+    if size != shard.num_bytes:
+        return f"{shard.file} has {size} bytes instead of {shard.num_bytes}"
+    if verify_hashes:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
                 return f"{shard.file} is not the file that was prepared (another SHA-256)"

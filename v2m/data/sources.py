@@ -25,18 +25,18 @@ MAX_PROBLEMS = 3  # problems in one line
 class VideoSource:
     """One video: `name` is where it lies in its folder, `key` what its samples are named by.
 
-    `sound` takes the place of its own; `tags` is a file of what is known of its music: `v2m.core.types.Tags` as JSON.
+    `audio` takes the place of its own; `tags` is a file of what is known of its music: `v2m.core.types.Tags` as JSON.
     """
 
     name: str
     key: str
     video: Path
-    sound: Path | None = None
+    audio: Path | None = None
     tags: Path | None = None
 
-    def state(self) -> list[Any]:
+    def file_state(self) -> list[Any]:
         """What changes when one of its files does."""
-        return [_file_state(path) for path in (self.video, self.sound, self.tags)]
+        return [_file_state(path) for path in (self.video, self.audio, self.tags)]
 
 
 def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:

@@ -38,9 +38,9 @@ class VideoPart:
     """What is written of one video: `key` is that of its source."""
 
     key: str
-    samples: int
-    seconds: float
-    size: int
+    num_samples: int
+    duration: float
+    num_bytes: int
     sha256: str
 
 
@@ -101,7 +101,9 @@ def _npy_bytes(array: np.ndarray, name: str, shape: Sequence[int | None], manife
     assert fits, f"{name} is {array.shape}, not {shape}"
     kind = np.dtype(DTYPES[name])
     if kind.kind == "i":
-        assert 0 <= array.min() <= array.max() < manifest.entries, f"{name} has codes beyond {manifest.entries}"
+        assert 0 <= array.min() <= array.max() < manifest.codebook_size, (
+            f"{name} has codes beyond {manifest.codebook_size}"
+        )
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(array.astype(kind))
     assert np.isfinite(stored).all(), f"{name} has values that {kind} cannot hold"
@@ -111,7 +113,7 @@ def _npy_bytes(array: np.ndarray, name: str, shape: Sequence[int | None], manife
 
 
 def assemble_shards(
-    out: Path, parts: Sequence[VideoPart], known: dict[str, Shard], samples: int, megabytes: float
+    out: Path, parts: Sequence[VideoPart], known: dict[str, Shard], max_samples: int, max_megabytes: float
 ) -> list[Shard]:
     """Shards of all `parts` in their order, at most so many samples or megabytes in each (but for a larger part).
 
@@ -120,9 +122,9 @@ def assemble_shards(
     """
     groups: list[list[VideoPart]] = []
     for part in parts:
-        size = sum(each.size for each in groups[-1]) + part.size if groups else 0
-        count = sum(each.samples for each in groups[-1]) + part.samples if groups else 0
-        if not groups or count > samples or size > megabytes * 1e6:
+        size = sum(each.num_bytes for each in groups[-1]) + part.num_bytes if groups else 0
+        count = sum(each.num_samples for each in groups[-1]) + part.num_samples if groups else 0
+        if not groups or count > max_samples or size > max_megabytes * 1e6:
             groups.append([])
         groups[-1].append(part)
     names = [_shard_name(number, group) for number, group in enumerate(groups)]
@@ -137,7 +139,7 @@ def assemble_shards(
         if not is_there:
             _write_shard(path, group, out, homes)
         shard = known.get(name) if is_there else None
-        if shard is None or shard.size != _shard_bytes(group):
+        if shard is None or shard.num_bytes != _shard_bytes(group):
             shard = _describe_shard(path, group)
         for part in group:
             part_path(out, part.key).unlink(missing_ok=True)
@@ -151,7 +153,7 @@ def _shard_name(number: int, group: Sequence[VideoPart]) -> str:
 
 
 def _shard_bytes(group: Sequence[VideoPart]) -> int:
-    return sum(part.size for part in group) + len(TAR_END)
+    return sum(part.num_bytes for part in group) + len(TAR_END)
 
 
 def locate_parts(out: Path) -> dict[str, list[tuple[Path, int]]]:
@@ -177,7 +179,7 @@ def _write_shard(path: Path, group: Sequence[VideoPart], out: Path, homes: dict[
                 raise UsageError(
                     f"{str(out)!r}: the samples {part.key!r} have been changed or removed: give a new folder"
                 )
-            for chunk in _read_chunks(*place, part.size):
+            for chunk in _read_chunks(*place, part.num_bytes):
                 file.write(chunk)
         file.write(TAR_END)
 
@@ -186,7 +188,7 @@ def _contains(path: Path, start: int, part: VideoPart) -> bool:
     if not path.is_file():
         return False
     digest = hashlib.sha256()
-    for chunk in _read_chunks(path, start, part.size):
+    for chunk in _read_chunks(path, start, part.num_bytes):
         digest.update(chunk)
     return digest.hexdigest() == part.sha256
 
@@ -202,5 +204,5 @@ def _read_chunks(path: Path, start: int, size: int) -> Iterator[bytes]:
 def _describe_shard(path: Path, group: Sequence[VideoPart]) -> Shard:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    seconds = round(sum(part.seconds for part in group), 6)
-    return Shard(path.name, path.stat().st_size, digest, sum(part.samples for part in group), seconds)
+    seconds = round(sum(part.duration for part in group), 6)
+    return Shard(path.name, path.stat().st_size, digest, sum(part.num_samples for part in group), seconds)

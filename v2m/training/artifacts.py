@@ -24,7 +24,7 @@ from v2m.mixing import mixer
 from v2m.pipeline.sidecar import container_comment
 from v2m.training import spectrogram
 
-LOG_PREFIX = "listening"
+LOG_PREFIX = "audio_samples"
 Metrics = dict[str, float]
 
 logger = logging.getLogger(__name__)
@@ -36,10 +36,10 @@ class GeneratedClip:
 
     name: str
     audio: Audio
-    figures: Metrics
-    sound: Path
-    spectrogram: Path
-    film: Path | None
+    metrics: Metrics
+    audio_path: Path
+    spectrogram_path: Path
+    video_path: Path | None
 
 
 def write_artifacts(
@@ -58,12 +58,12 @@ def write_artifacts(
 
 
 def alignment_metrics(audio: Audio, picture: VisualFeatures, beats: Any) -> Metrics:
-    """How a piece fits its picture; what cannot be said of it is left out.
+    """Return how a piece fits its video, without metrics that are undefined for it.
 
     accents, dynamics: as in `v2m.analysis.sync_score`; 0.5 and 0 are chance. hits_above_chance,
-    hits_100ms_above_chance: share
-    of cuts with a beat within ±70 and ±100 ms, less what chance would give. hits_above_shuffled: less that of the same
-    beats moved round. cut_to_beat_ms: the median distance. lufs: loudness, −70 for silence.
+    hits_100ms_above_chance: share of cuts with a beat within ±70 and ±100 ms, less the chance level.
+    hits_above_shuffled: less that of the same beats shifted circularly. cut_to_beat_ms: the median distance. lufs:
+    loudness, −70 for silence.
     """
     how = sync_score(audio, picture)
     cuts = [cut.time for cut in picture.cuts]
@@ -87,8 +87,8 @@ def mean_metrics(figures: Sequence[Metrics]) -> Metrics:
 
 
 def write_metrics(folder: Path, step: int, heard: Sequence[GeneratedClip], mean: Mapping[str, float]) -> None:
-    held = {"step": step, "mean": dict(mean), "clips": {each.name: each.figures for each in heard}}
-    (folder / "figures.json").write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+    held = {"step": step, "mean": dict(mean), "clips": {each.name: each.metrics for each in heard}}
+    (folder / "metrics.json").write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
 
 
 def log_artifacts(
@@ -114,7 +114,7 @@ def _log_to(to: Logger, heard: Sequence[GeneratedClip], figures: Mapping[str, fl
         for each in heard:
             place, wave = f"{LOG_PREFIX}/{each.name}", torch.from_numpy(each.audio.samples.mean(axis=0, keepdims=True))
             writer.add_audio(f"{place}/sound", wave, step, each.audio.sample_rate)
-            writer.add_image(f"{place}/spectrogram", imread(each.spectrogram)[..., :3], step, dataformats="HWC")
+            writer.add_image(f"{place}/spectrogram", imread(each.spectrogram_path)[..., :3], step, dataformats="HWC")
 
 
 def _wandb_media(heard: Sequence[GeneratedClip]) -> dict[str, Any]:
@@ -124,10 +124,10 @@ def _wandb_media(heard: Sequence[GeneratedClip]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for each in heard:
         place = f"{LOG_PREFIX}/{each.name}"
-        found[f"{place}/sound"] = wandb.Audio(str(each.sound), caption=each.name)
-        found[f"{place}/spectrogram"] = wandb.Image(str(each.spectrogram), caption=each.name)
-        if each.film is not None:
-            found[f"{place}/video"] = wandb.Video(str(each.film), caption=each.name, format="mp4")
+        found[f"{place}/sound"] = wandb.Audio(str(each.audio_path), caption=each.name)
+        found[f"{place}/spectrogram"] = wandb.Image(str(each.spectrogram_path), caption=each.name)
+        if each.video_path is not None:
+            found[f"{place}/video"] = wandb.Video(str(each.video_path), caption=each.name, format="mp4")
     return found
 
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 class LogAudioSamples(lightning.Callback):
     """Writes music for a few fixed clips while training, and logs it: sound, spectrogram, the video with its music, and
-    how well it meets the cuts. All of it is kept under listening/ in the trainer's default_root_dir, too.
+    how well it meets the cuts. All of it is kept under audio_samples/ in the trainer's default_root_dir, too.
 
     Only the first rank works. Training goes on bit for bit as without it, and whatever fails here is a warning.
 
@@ -38,57 +38,67 @@ class LogAudioSamples(lightning.Callback):
 
     def __init__(
         self,
-        every: int = 0,
-        clips: int = 2,
+        every_n_validations: int = 0,
+        num_clips: int = 2,
         videos: list[Path] | Path | None = None,
         *,
-        seconds: float = 30.0,
+        max_seconds: float = 30.0,
         seed: int = 0,
         sampling: SamplingConfig | None = None,
     ) -> None:
-        bounds = {"every": (every, 0), "clips": (clips, 1), "seconds": (seconds, 1), "seed": (seed, 0)}
+        bounds = {
+            "every_n_validations": (every_n_validations, 0),
+            "num_clips": (num_clips, 1),
+            "max_seconds": (max_seconds, 1),
+            "seed": (seed, 0),
+        }
         problems = [f"{name} {value:g} must be {low} or more" for name, (value, low) in bounds.items() if value < low]
         if problems:
-            raise UsageError("listening: " + "; ".join(problems))
-        self.every, self.clips, self.seconds, self.seed = every, clips, seconds, seed
+            raise UsageError("audio_samples: " + "; ".join(problems))
+        self.every_n_validations, self.num_clips, self.max_seconds, self.seed = (
+            every_n_validations,
+            num_clips,
+            max_seconds,
+            seed,
+        )
         self.sampling = sampling or SamplingConfig()
         self.videos = [Path(videos)] if isinstance(videos, str | Path) else videos
         self._clips: Sequence[Any] = ()
         self._validations = 0
-        self._heard = -1  # the step at which it listened last
-        self._referred = False
+        self._last_step = -1  # the step at which it listened last
+        self._references_logged = False
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Raises UsageError or InvalidInputError where `videos` are none."""
-        if self.every and stage == "fit" and self.videos is not None:
+        """Raises UsageError or RefusedError where `videos` are none."""
+        if self.every_n_validations and stage == "fit" and self.videos is not None:
             from v2m.data.sources import discover_videos
 
             discover_videos(self.videos)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not self.every or not trainer.is_global_zero:
+        if not self.every_n_validations or not trainer.is_global_zero:
             return
         try:
             with preserve_rng_state():
-                self._clips = self._found(trainer, pl_module)
+                self._clips = self._load_clips(trainer, pl_module)
         except Exception as error:
             logger.warning("there will be nothing to listen to: %s", _describe_error(error))
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not self.every or trainer.state.fn != "fit" or trainer.sanity_checking:
+        if not self.every_n_validations or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._validations += 1
-        if self._validations % self.every == 0:  # the averaged weights are in place by now
-            self._listen(trainer, pl_module)
+        if self._validations % self.every_n_validations == 0:  # the averaged weights are in place by now
+            self._generate_safely(trainer, pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not self._clips or trainer.global_step == self._heard:
+        if not self._clips or trainer.global_step == self._last_step:
             return
         average = next((each for each in trainer.callbacks if isinstance(each, EMACallback)), None)  # type: ignore[attr-defined]
         modes = {module: module.training for module in pl_module.modules()}
-        with nullcontext() if average is None else average.shown(pl_module):
+        with nullcontext() if average is None else average.applied(pl_module):
             pl_module.eval()
-            self._listen(trainer, pl_module)
+            self._generate_safely(trainer, pl_module)
         for module, mode in modes.items():
             module.training = mode
 
@@ -98,26 +108,28 @@ class LogAudioSamples(lightning.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._validations = int(state_dict["validations"])
 
-    def _found(self, trainer: Any, module: Any) -> Sequence[Any]:
+    def _load_clips(self, trainer: Any, module: Any) -> Sequence[Any]:
         from v2m.training.eval_clips import load_shard_clips, load_video_clips
 
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise DependencyError(f"{type(trainer.strategy).__name__} parts the weights among ranks")
         if self.videos is not None:
             films = _output_dir(trainer) / "videos"
-            return load_video_clips(self.videos, self.clips, self.seconds, module.made, module.device, films=films)
+            return load_video_clips(
+                self.videos, self.num_clips, self.max_seconds, module.music_model, module.device, preview_dir=films
+            )
         loader = None if trainer.datamodule is None else trainer.datamodule.val_dataloader()
         if not isinstance(loader, ResumableLoader):
-            raise DependencyError("give --listening.videos, or --data.validation, whose samples can be listened to")
-        return load_shard_clips(loader, self.clips, self.seconds, module.made, module.device)
+            raise DependencyError("give --audio_samples.videos, or --data.validation, whose samples can be listened to")
+        return load_shard_clips(loader, self.num_clips, self.max_seconds, module.music_model, module.device)
 
-    def _listen(self, trainer: Any, module: Any) -> None:
-        self._heard = trainer.global_step
+    def _generate_safely(self, trainer: Any, module: Any) -> None:
+        self._last_step = trainer.global_step
         if not self._clips:
             return
         try:
             with preserve_rng_state():
-                self._write(trainer, module)
+                self._generate(trainer, module)
         except _StopRequestedError:
             logger.warning("the run is to end: listening at step %d is left undone", trainer.global_step)
         except Exception as error:
@@ -125,7 +137,7 @@ class LogAudioSamples(lightning.Callback):
                 "listening at step %d failed, training goes on: %s", trainer.global_step, _describe_error(error)
             )
 
-    def _write(self, trainer: Any, module: Any) -> None:
+    def _generate(self, trainer: Any, module: Any) -> None:
         from v2m.models.inference.decoder import Decoder
         from v2m.models.lora import merged_weights
         from v2m.training.artifacts import log_artifacts, mean_metrics, write_artifacts, write_metrics
@@ -135,26 +147,28 @@ class LogAudioSamples(lightning.Callback):
         folder = _output_dir(trainer) / f"step{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         stop = _StopCheck(trainer)
-        with merged_weights(module.made):
-            decoder = Decoder(module.made.lm)
+        with merged_weights(module.music_model):
+            decoder = Decoder(module.music_model.lm)
         heard = []
         for number, clip in enumerate(self._clips):
-            score = clip.write(module.made, GenerateOptions(decoder, self.sampling, self.seed + number, stop))
+            score = clip.generate(module.music_model, GenerateOptions(decoder, self.sampling, self.seed + number, stop))
             title = f"{clip.name}   step {step}"
-            heard.append(write_artifacts(folder, clip.name, score.audio, clip.picture, clip.film, title=title))
-        figures = mean_metrics([each.figures for each in heard])
+            heard.append(
+                write_artifacts(folder, clip.name, score.audio, clip.visual_features, clip.preview, title=title)
+            )
+        figures = mean_metrics([each.metrics for each in heard])
         write_metrics(folder, step, heard, figures)
-        if not self._referred:
-            references = self._references(trainer)
+        if not self._references_logged:
+            references = self._write_references(trainer)
             heard += references
             figures |= {
-                f"reference_{name}": value for name, value in mean_metrics([r.figures for r in references]).items()
+                f"reference_{name}": value for name, value in mean_metrics([r.metrics for r in references]).items()
             }
         figures["seconds_taken"] = time.perf_counter() - begun
         log_artifacts(trainer.loggers, heard, figures, max(0, step - 1))  # as Lightning counts them
-        self._referred = True
+        self._references_logged = True
 
-    def _references(self, trainer: Any) -> list[Any]:
+    def _write_references(self, trainer: Any) -> list[Any]:
         """The music that the clips had, once a run, to hear what the codec can do and to read the figures by."""
         from v2m.training.artifacts import write_artifacts
 
@@ -163,7 +177,12 @@ class LogAudioSamples(lightning.Callback):
         there = [clip for clip in self._clips if clip.reference is not None]
         return [
             write_artifacts(
-                folder, f"{clip.name}_reference", clip.reference, clip.picture, None, title=f"{clip.name}   as it was"
+                folder,
+                f"{clip.name}_reference",
+                clip.reference,
+                clip.visual_features,
+                None,
+                title=f"{clip.name}   as it was",
             )
             for clip in there
         ]
@@ -185,7 +204,7 @@ class _StopCheck:
 
 
 def _output_dir(trainer: lightning.Trainer) -> Path:
-    return Path(trainer.default_root_dir) / "listening"
+    return Path(trainer.default_root_dir) / "audio_samples"
 
 
 def _describe_error(error: BaseException) -> str:

@@ -1,4 +1,8 @@
-"""Training that survives: checkpoints written whole or not at all, the random numbers in them, and orderly ends."""
+"""Checkpoints from which training resumes bit for bit: atomic files, the states of the random numbers, signals.
+
+The schedule is Lightning's ModelCheckpoint. Ours are the parts it lacks: files that are complete or absent, the random
+numbers of every rank, an end after the current step on a signal, and no save of the step that was just loaded.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import random
 import re
 import signal
 import subprocess
-import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,36 +23,32 @@ import lightning
 import numpy as np
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from v2m.core.atomic import fsync_dir
+from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError
 
-REQUEUE = getattr(signal, "SIGUSR1", None)  # SLURM's; Windows has neither
-RNG_STATE = "random"  # in a checkpoint: the states of the random numbers of each rank
+RNG_STATE = "rng_state"  # key in a checkpoint: the states of the random numbers, by rank
 
 logger = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file and renames, so that its name never stands for a part of it."""
+    """Write beside the file and rename, so that its name never stands for a part of it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
-        """Raises DiskFullError where the disk is full; what was there stays."""
+        """Raise DiskFullError where the disk is full; an older file of that name stays."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
-            with part.open("wb") as file:
-                sink: Any = _Sink(file)
-                try:
-                    torch.save(checkpoint, sink)
-                except RuntimeError:  # torch's writer says only that it stands elsewhere than it should
-                    raise sink.error or OSError("torch could not write it") from None
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            fsync_dir(path.parent)
+            with temporary_sibling(path) as part:
+                with part.open("wb") as file:
+                    sink: Any = _ErrorRecorder(file)
+                    try:
+                        torch.save(checkpoint, sink)
+                    except RuntimeError:  # torch's writer reports only an unexpected position in the file
+                        raise sink.error or OSError("torch could not write it") from None
+                publish(part, path)
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS - {errno.EROFS}:
                 raise DiskFullError(
@@ -56,16 +56,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     "whole; free some room and give the same command again"
                 ) from None
             raise
-        finally:
-            part.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
-        """Tensors and plain values; what else is in the file is refused, not run."""
+        """Return tensors and plain values; anything else in the file is refused, not run."""
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
-class _Sink:
-    """A file that remembers why it could not be written."""
+class _ErrorRecorder:
+    """A file that records why it could not be written."""
 
     def __init__(self, file: Any) -> None:
         self.file, self.error = file, None
@@ -81,116 +79,135 @@ class _Sink:
         self.file.flush()
 
 
-class CheckpointCallback(Checkpoint):
-    """Saves every so many steps, at the end, and where a signal asks the run to end: after the step that is under way.
+class CheckpointCallback(ModelCheckpoint):
+    """Save every so many steps, at the end, and where a signal asks the run to end: after the current step.
 
-    SIGTERM, SIGINT and, in a job of SLURM, SIGUSR1 end it; after the last the job is put in its queue again. A second
-    SIGINT ends it at once.
+    SIGTERM, SIGINT and, in a job of SLURM, SIGUSR1 end it; after the last the job is requeued. A second SIGINT ends it
+    at once.
 
     Args:
-        every: Steps of the optimizer from one checkpoint to the next.
-        keep: How many of the newest are kept.
-        folder: Where they go; None is `checkpoints` in the trainer's default_root_dir.
+        every_n_train_steps: Steps of the optimizer from one checkpoint to the next.
+        keep_last: Number of the newest checkpoints that are kept.
+        dirpath: Folder of the checkpoints; None is `checkpoints` in the trainer's default_root_dir.
     """
 
-    def __init__(self, every: int = 500, keep: int = 3, folder: Path | None = None) -> None:
-        self.every, self.keep = max(1, every), max(1, keep)
-        self.folder = folder and Path(folder)
+    def __init__(self, every_n_train_steps: int = 500, keep_last: int = 3, dirpath: Path | None = None) -> None:
+        # Its own top-k would never remove the checkpoint that a run resumed from: here all are kept, then pruned.
+        super().__init__(
+            dirpath,
+            "step{step:08d}",
+            save_top_k=-1,
+            every_n_train_steps=max(1, every_n_train_steps),
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+        self.keep_last = max(1, keep_last)
         self.signal: int | None = None
-        self._saved = self._step = 0
-        self._random: list[dict[str, Any]] | None = None
+        self._step = 0
+        self._loaded_rng_states: list[dict[str, Any]] | None = None
         self._handlers: dict[int, Any] = {}
 
-    def home(self, trainer: lightning.Trainer) -> Path:
-        return self.folder or Path(trainer.default_root_dir) / "checkpoints"
+    def directory(self, trainer: lightning.Trainer) -> Path:
+        """Return the folder of the checkpoints, the same for every logger: a run that resumes looks there."""
+        return Path(self.dirpath or Path(trainer.default_root_dir) / "checkpoints")
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        self.dirpath = str(self.directory(trainer))
+        with warnings.catch_warnings():  # that the folder is not empty is no news to a run that resumes
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
+            super().setup(trainer, pl_module, stage)
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        self._saved = self._step = trainer.global_step
-        if self._random is None:  # what is dropped differs from rank to rank; the model has begun alike on all
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._step = self._last_global_step_saved = trainer.global_step
+        if self._loaded_rng_states is None:  # dropout differs from rank to rank; the initial weights were the same
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
-        asked = {signal.SIGTERM, signal.SIGINT} | ({REQUEUE} if REQUEUE and "SLURM_JOB_ID" in os.environ else set())
-        self._handlers = {number: signal.signal(number, self._ask) for number in asked}
+        numbers = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGUSR1} if "SLURM_JOB_ID" in os.environ else set())
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        if self._random is not None:  # as late as can be: what Lightning does before the first step draws some
-            restore_rng_state(self._random[trainer.global_rank % len(self._random)])
-            self._random = None
+        if self._loaded_rng_states is not None:  # as late as possible: Lightning draws some before the first step
+            restore_rng_state(self._loaded_rng_states[trainer.global_rank % len(self._loaded_rng_states)])
+            self._loaded_rng_states = None
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        step = trainer.global_step
-        if step == self._step:  # amid the batches of one
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self._step:  # amid the batches of one step
             return
-        self._step = step
-        asked = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
-        if asked or step % self.every == 0 or step == trainer.max_steps:
-            self._save(trainer)
-        if asked:
+        self._step = trainer.global_step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        signaled = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+        if signaled or self._step == trainer.max_steps:
+            self._save_now(trainer)
+        if signaled:
             number = self.signal or signal.SIGTERM
-            if number == REQUEUE and trainer.is_global_zero:
+            if number == signal.SIGUSR1 and trainer.is_global_zero:
                 _requeue()
             raise SystemExit(128 + number)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        if trainer.global_step > self._saved:
-            self._save(trainer)
-        self._leave()
+        self._save_now(trainer)
+        self._restore_signal_handlers()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
-        self._leave()
+        self._restore_signal_handlers()
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        own = rng_state()
-        every = [own]
+        state = rng_state()
+        states = [state]
         if trainer.world_size > 1:
-            every = [{} for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(every, own)
-        checkpoint[RNG_STATE] = every
+            states = [{} for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(states, state)
+        checkpoint[RNG_STATE] = states
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        self._random = checkpoint.get(RNG_STATE)
+        self._loaded_rng_states = checkpoint.get(RNG_STATE)
 
-    def _save(self, trainer: lightning.Trainer) -> None:
-        self._saved = trainer.global_step
-        trainer.save_checkpoint(self.home(trainer) / f"step{trainer.global_step:08d}.ckpt")
+    def _save_now(self, trainer: lightning.Trainer) -> None:
+        if trainer.global_step > self._last_global_step_saved:
+            self._save_checkpoint(trainer, self.format_checkpoint_name({"step": torch.tensor(trainer.global_step)}))
+
+    def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
-            for path in list_checkpoints(self.home(trainer))[self.keep :]:
+            for path in list_checkpoints(self.directory(trainer))[self.keep_last :]:
                 trainer.strategy.remove_checkpoint(path)
 
-    def _ask(self, number: int, _: Any) -> None:
+    def _on_signal(self, number: int, _: Any) -> None:
         if number == signal.SIGINT and self.signal == number:
             raise KeyboardInterrupt
         logger.warning("signal %d: the run ends after this step, with a checkpoint", number)
         self.signal = number
 
-    def _leave(self) -> None:
+    def _restore_signal_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the newest first."""
-    found = folder.glob("step*.ckpt") if folder.is_dir() else ()
-    return sorted((path for path in found if re.fullmatch(r"step\d+\.ckpt", path.name)), reverse=True)
+    """Return the checkpoints in a folder, the newest first."""
+    paths = folder.glob("step*.ckpt") if folder.is_dir() else ()
+    return sorted((path for path in paths if re.fullmatch(r"step\d+\.ckpt", path.name)), reverse=True)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that can be read; those that cannot are passed over with a warning."""
+    """Return the newest checkpoint that can be read; those that cannot are skipped with a warning."""
     for path in list_checkpoints(folder):
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return path
         except Exception as error:  # of any kind: the file decides which
-            said = " ".join(str(error).split())[:120]
-            logger.warning("%s cannot be read (%s): the one before it is taken", path, said)
+            message = " ".join(str(error).split())[:120]
+            logger.warning("%s cannot be read (%s): the one before it is taken", path, message)
     return None
 
 
 def rng_state() -> dict[str, Any]:
-    """Of Python, NumPy, PyTorch and each CUDA device, as plain values and tensors."""
+    """Return the states of Python, NumPy, PyTorch and each CUDA device, as plain values and tensors.
+
+    Lightning's own collection holds NumPy arrays, which `torch.load(weights_only=True)` refuses.
+    """
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
     return {
@@ -202,18 +219,22 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng_state(state: dict[str, Any]) -> None:
+    """Set all states that `rng_state` has returned; those of CUDA where there are as many devices."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+        torch.cuda.set_rng_state_all([device_state.cpu() for device_state in state["cuda"]])
 
 
 @contextmanager
 def preserve_rng_state() -> Iterator[None]:
-    """Whatever is drawn in the block, what is drawn after it is as if nothing had been."""
+    """Draw random numbers in the block without any effect on those after it, even where the block raises.
+
+    Lightning's `isolate_rng` leaves the states as they are where it raises.
+    """
     state = rng_state()
     try:
         yield

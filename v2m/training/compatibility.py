@@ -1,4 +1,4 @@
-"""Whether shards are for a model: what they hold, and the frozen models that they were made with."""
+"""Checks that a dataset's manifest matches the model config and its frozen components."""
 
 from __future__ import annotations
 
@@ -11,58 +11,69 @@ from v2m.models.music_model import MusicConfig
 
 
 def check_manifest(config: MusicConfig, manifest: Manifest) -> None:
-    """Raises UsageError where shards hold something else than a model of `config` reads and writes."""
-    lm, seen = config.lm, config.conditioner
-    wanted = {
-        "codebooks": (lm.num_codebooks, manifest.codebooks),
-        "entries a codebook": (lm.codebook_size, manifest.entries),
+    """Raise UsageError where the shards differ from what a model of `config` reads and writes; names all differences."""
+    lm, conditioner = config.lm, config.conditioner
+    sizes = {
+        "codebooks": (lm.num_codebooks, manifest.num_codebooks),
+        "entries per codebook": (lm.codebook_size, manifest.codebook_size),
+        "audio channels": (lm.channels, manifest.channels),
     }
-    wanted["channels of codes"] = lm.channels, manifest.channels
     if config.text_dim is not None:
-        wanted["numbers a token of text"] = config.text_dim, manifest.text_width
-    if seen is not None:
-        wanted["tokens a frame"] = seen.num_tokens, manifest.tokens
-        wanted["numbers a token of pictures"] = seen.vision_dim, manifest.width
-    if seen is not None and seen.kind != "vidmuse":
-        wanted["things measured of the rhythm"] = seen.num_event_channels, len(manifest.rhythm)
-        wanted["codec frames a second"] = seen.codec_frame_rate, manifest.code_rate
-    differing = [f"{has} {what} where the model has {own}" for what, (own, has) in wanted.items() if own != has]
-    if differing:
+        sizes["dimensions per text token"] = config.text_dim, manifest.text_dim
+    if conditioner is not None:
+        sizes["tokens per frame"] = conditioner.num_tokens, manifest.num_tokens
+        sizes["dimensions per vision token"] = conditioner.vision_dim, manifest.vision_dim
+    if conditioner is not None and conditioner.kind != "vidmuse":
+        sizes["event channels"] = conditioner.num_event_channels, len(manifest.event_channels)
+        sizes["codec frames per second"] = conditioner.codec_frame_rate, manifest.codec_frame_rate
+    differences = [
+        f"{in_shards} {name} where the model has {in_model}"
+        for name, (in_model, in_shards) in sizes.items()
+        if in_model != in_shards
+    ]
+    if differences:
+        encoders = f"vision {manifest.vision_encoder}, codec {manifest.codec}, text {manifest.text_encoder}"
         raise UsageError(
-            f"the shards (vision {manifest.vision}, codec {manifest.codec}, text {manifest.text}) are not for this "
-            f"model: {', '.join(differing)}; change the model's settings, or prepare with other encoders"
+            f"the shards ({encoders}) are not for this model: {', '.join(differences)}; change the model's settings, "
+            "or prepare with other encoders"
         )
 
 
-def check_components(learned: Mapping[str, Component], made: Mapping[str, Component]) -> None:
-    """Raises UsageError where a model has learned from other frozen models than shards are `made` with, by their last
-    names: so that a folder may stand for a repository. What a checkpoint carries has no name."""
-    differing = [
-        f"{kind.replace('_', ' ')} {made[kind].name!r}, the start with {part.name!r}"
-        for kind, part in learned.items()
-        if part.name is not None and kind in made and _base_name(part) != _base_name(made[kind])
+def check_components(trained_with: Mapping[str, Component], prepared_with: Mapping[str, Component]) -> None:
+    """Raise UsageError where a model was trained with other frozen components than the shards were prepared with.
+
+    They are compared by their last names, so that a folder may stand for a repository. A component that is part of the
+    checkpoint has no name and is not compared.
+    """
+    differences = [
+        f"{kind.replace('_', ' ')} {prepared_with[kind].name!r}, the start with {component.name!r}"
+        for kind, component in trained_with.items()
+        if component.name is not None
+        and kind in prepared_with
+        and _base_name(component) != _base_name(prepared_with[kind])
     ]
-    if differing:
-        raise UsageError(f"the shards were made with the {', the '.join(differing)}: prepare with the start's")
+    if differences:
+        raise UsageError(f"the shards were made with the {', the '.join(differences)}: prepare with the start's")
 
 
-def _base_name(part: Component) -> str:
-    return (part.name or "").partition("@")[0].rstrip("/").rpartition("/")[2]
+def _base_name(component: Component) -> str:
+    return (component.name or "").partition("@")[0].rstrip("/").rpartition("/")[2]
 
 
 def manifest_components(manifest: Manifest) -> dict[str, Component]:
-    """The frozen models that the shards were made with."""
-    named = {"vision_encoder": manifest.vision.rpartition(":")[0] or manifest.vision, "codec": manifest.codec}
-    return {kind: Component(name) for kind, name in {**named, "text_encoder": manifest.text}.items()}
+    """Return the frozen components that the shards were prepared with."""
+    vision_encoder = manifest.vision_encoder.rpartition(":")[0] or manifest.vision_encoder
+    names = {"vision_encoder": vision_encoder, "codec": manifest.codec, "text_encoder": manifest.text_encoder}
+    return {kind: Component(name) for kind, name in names.items()}
 
 
 def visual_input_config(manifest: Manifest) -> VisualInputConfig:
-    """How the videos of the shards are seen."""
+    """Return how the videos of the shards were turned into visual inputs."""
     return VisualInputConfig(
-        pooling=manifest.vision.rpartition(":")[2],
+        pooling=manifest.vision_encoder.rpartition(":")[2],
         aspect=manifest.aspect,
-        fps=manifest.frame_rate,
-        num_long_term_frames=manifest.whole,
-        event_rate=manifest.rhythm_rate,
-        event_channels=manifest.rhythm,
+        fps=manifest.video_frame_rate,
+        num_long_term_frames=manifest.num_long_term_frames,
+        event_rate=manifest.event_rate,
+        event_channels=manifest.event_channels,
     )

@@ -21,31 +21,31 @@ class EMACallback(lightning.Callback):
 
     Args:
         decay: Share that is kept at a step; 0 averages nothing.
-        every: Steps from one update to the next.
+        every_n_steps: Steps from one update to the next.
     """
 
-    def __init__(self, decay: float = 0.999, every: int = 1) -> None:
-        self.decay, self.every = decay, max(1, every)
-        self._average: dict[str, Tensor] = {}
-        self._read: dict[str, Tensor] | None = None
-        self._last = 0
+    def __init__(self, decay: float = 0.999, every_n_steps: int = 1) -> None:
+        self.decay, self.every_n_steps = decay, max(1, every_n_steps)
+        self._ema: dict[str, Tensor] = {}
+        self._loaded: dict[str, Tensor] | None = None
+        self._last_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Only now are weights, step and average those of the checkpoint under every strategy."""
-        self._last = trainer.global_step
-        held, self._read = self._read or {}, None
+        self._last_step = trainer.global_step
+        held, self._loaded = self._loaded or {}, None
         for name, value in _trainable_parameters(pl_module) if self.decay > 0 else ():
             own = value.detach()
-            self._average[name] = distribute_like(held[name], own) if name in held else own.clone()
+            self._ema[name] = distribute_like(held[name], own) if name in held else own.clone()
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         step = trainer.global_step
-        if not self._average or step == self._last or step % self.every:
+        if not self._ema or step == self._last_step or step % self.every_n_steps:
             return
-        self._last, share = step, 1 - min(self.decay, (1 + step) / (10 + step))
+        self._last_step, share = step, 1 - min(self.decay, (1 + step) / (10 + step))
         for name, value in _trainable_parameters(pl_module):
-            self._average[name].lerp_(value.detach(), share)
+            self._ema[name].lerp_(value.detach(), share)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         self._swap(pl_module)
@@ -54,18 +54,18 @@ class EMACallback(lightning.Callback):
         self._swap(pl_module)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        if self._average:
-            found = {name: full_tensor(value) for name, value in self._average.items()}  # by all ranks together
+        if self._ema:
+            found = {name: full_tensor(value) for name, value in self._ema.items()}  # by all ranks together
             checkpoint[EMA_KEY] = found if trainer.is_global_zero else {}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        self._read = checkpoint.get(EMA_KEY)
+        self._loaded = checkpoint.get(EMA_KEY)
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end
 
     @contextmanager
-    def shown(self, module: nn.Module) -> Iterator[None]:
+    def applied(self, module: nn.Module) -> Iterator[None]:
         """The module's weights are the averaged ones while the block lasts."""
         self._swap(module)
         try:
@@ -75,10 +75,10 @@ class EMACallback(lightning.Callback):
 
     @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:
-        for name, value in _trainable_parameters(module) if self._average else ():
+        for name, value in _trainable_parameters(module) if self._ema else ():
             own = value.detach().clone()
-            value.copy_(self._average[name])
-            self._average[name].copy_(own)
+            value.copy_(self._ema[name])
+            self._ema[name].copy_(own)
 
 
 def _trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

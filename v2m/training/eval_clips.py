@@ -41,7 +41,7 @@ class GenerateOptions:
     seed: int
     progress: ProgressFn
 
-    def given(self, model: V2M) -> dict[str, Any]:
+    def as_kwargs(self, model: V2M) -> dict[str, Any]:
         """What a player is told."""
         window = model.config.segment_duration
         about = {"sampling": self.sampling, "seed": self.seed, "progress": self.progress}
@@ -55,23 +55,25 @@ class VideoClip:
     name: str
     video: Video
     tags: Tags
-    film: Video
-    player: MusicGenEngine
-    eyes: Any
+    preview: Video
+    engine: MusicGenEngine
+    visual_frontend: Any
     reference: None = None
 
     @property
-    def picture(self) -> VisualFeatures:
+    def visual_features(self) -> VisualFeatures:
         return self.video.visual_features()
 
-    def write(self, model: V2M, how: GenerateOptions) -> Soundtrack:
-        player = self.player.with_decoder(how.decoder)
-        if self.eyes is None:
-            return player.generate(self.video, self.tags, None, **how.given(model))
+    def generate(self, model: V2M, options: GenerateOptions) -> Soundtrack:
+        player = self.engine.with_decoder(options.decoder)
+        if self.visual_frontend is None:
+            return player.generate(self.video, self.tags, None, **options.as_kwargs(model))
         from v2m.generators.vidmuse.engine import VideoMusicEngine
 
         device = next(model.parameters()).device
-        return VideoMusicEngine(model, player, self.eyes, device).generate(self.video, self.tags, **how.given(model))
+        return VideoMusicEngine(model, player, self.visual_frontend, device).generate(
+            self.video, self.tags, **options.as_kwargs(model)
+        )
 
 
 @dataclass(frozen=True)
@@ -81,29 +83,33 @@ class ShardClip:
     name: str
     batch: Batch
     duration: float
-    picture: VisualFeatures
-    player: MusicGenEngine
+    visual_features: VisualFeatures
+    engine: MusicGenEngine
     reference: Audio
-    film: None = None
+    preview: None = None
 
     @torch.inference_mode()
-    def write(self, model: V2M, how: GenerateOptions) -> Soundtrack:
+    def generate(self, model: V2M, options: GenerateOptions) -> Soundtrack:
         """A model without nulls has never seen what it would be led away from, so it is not led."""
         told = model.config.uses_text and bool(self.batch.text.mask.any())
         text = model.project_text(self.batch.text) if told else None
-        sees, sampling = model.conditioner is not None, how.sampling
+        sees, sampling = model.conditioner is not None, options.sampling
         if sees and not model.config.has_null_tokens:
             sampling = replace(sampling, cfg_scale=1.0, video_cfg_scale=None)
-        branches = model.cfg_branches(sampling, text=text, video=model.encode_video(self.batch.seen) if sees else None)
-        given: dict[str, Any] = how.given(model) | {"sampling": sampling}
-        return self.player.with_decoder(how.decoder).generate_from_branches(self.duration, lambda *_: branches, **given)
+        branches = model.cfg_branches(
+            sampling, text=text, video=model.encode_video(self.batch.visual) if sees else None
+        )
+        given: dict[str, Any] = options.as_kwargs(model) | {"sampling": sampling}
+        return self.engine.with_decoder(options.decoder).generate_from_branches(
+            self.duration, lambda *_: branches, **given
+        )
 
 
 EvalClip = VideoClip | ShardClip
 
 
 def load_video_clips(
-    videos: Sequence[Path], count: int, seconds: float, model: V2M, device: torch.device, *, films: Path
+    videos: Sequence[Path], count: int, seconds: float, model: V2M, device: torch.device, *, preview_dir: Path
 ) -> list[EvalClip]:
     """The first `seconds` of the first `count` videos; their small copies go to the folder `films`.
 
@@ -121,13 +127,13 @@ def load_video_clips(
         from v2m.generators.vidmuse.visual_frontend import VisualFrontend
 
         eyes = VisualFrontend.load(model, "the model", device)
-    films.mkdir(parents=True, exist_ok=True)
+    preview_dir.mkdir(parents=True, exist_ok=True)
     found: list[EvalClip] = []
     sources = discover_videos(videos)[:count]
     stems = [source.video.stem for source in sources]
     for source, stem in zip(sources, stems, strict=True):
         name = stem if stems.count(stem) == 1 else source.key
-        shown, film = video.open(source.video).crop(0.0, seconds), films / f"{name}.mp4"
+        shown, film = video.open(source.video).crop(0.0, seconds), preview_dir / f"{name}.mp4"
         write_preview(shown, film)
         found.append(VideoClip(name, shown, Palette().tag(shown, Tags()), video.open(film), player, eyes))
     return found
@@ -143,20 +149,20 @@ def load_shard_clips(
     """
     manifest = loader.shards.manifest
     player = MusicGenEngine.from_model(model, manifest.codec, device, None, with_text=False)
-    cropper = CropCollator(manifest, min(seconds, model.config.segment_duration))
+    collator = CropCollator(manifest, min(seconds, model.config.segment_duration))
     found: list[EvalClip] = []
     for number in range(len(loader.shards)):
         if len(found) == count:
             break
         try:
-            clip = cropper.crop(decode(loader.shards.raw(number), manifest), 0.0)
+            clip = collator.crop(decode(loader.shards.read_members(number), manifest), 0.0)
         except CorruptSampleError as error:
             logger.warning("skipped: %s", error)
             continue
-        duration = seconds_of(clip.codes.shape[1], manifest.code_rate)
-        batch = cropper.batch([clip]).to(device)
+        duration = seconds_of(clip.codes.shape[1], manifest.codec_frame_rate)
+        batch = collator.collate([clip]).to(device)
         sound = player.decode(batch.codes[..., : clip.codes.shape[1]], sample_count(duration, player.sample_rate))
-        seen = picture_of(clip.rhythm, manifest.rhythm, duration)
+        seen = picture_of(clip.events, manifest.event_channels, duration)
         found.append(ShardClip(clip.key, batch, duration, seen, player, Audio(sound, player.sample_rate)))
     if not found:
         raise DependencyError("no sample of validation can be used")

@@ -43,30 +43,31 @@ class GenerationEval(lightning.Callback):
 
     def __init__(
         self,
-        clips: int = 0,
+        num_clips: int = 0,
         videos: list[Path] | Path | None = None,
         embedding: list[str] | None = None,
         *,
-        seconds: float = 30.0,
+        max_seconds: float = 30.0,
         seed: int = 0,
         sampling: SamplingConfig | None = None,
     ) -> None:
-        bounds = {"clips": (clips, 0), "seconds": (seconds, 1), "seed": (seed, 0)}
+        bounds = {"num_clips": (num_clips, 0), "max_seconds": (max_seconds, 1), "seed": (seed, 0)}
         problems = [f"{name} {value:g} must be {low} or more" for name, (value, low) in bounds.items() if value < low]
-        problems += ["embedding needs clips to measure: give --measuring.clips"] * bool(embedding and not clips)
+        if embedding and not num_clips:
+            problems.append("embedding needs clips to measure: give --eval.num_clips")
         if problems:
-            raise UsageError("measuring: " + "; ".join(problems))
-        self.clips, self.embedding, self.seconds, self.seed = clips, embedding or [], seconds, seed
+            raise UsageError("eval: " + "; ".join(problems))
+        self.num_clips, self.embedding, self.max_seconds, self.seed = num_clips, embedding or [], max_seconds, seed
         self.sampling = sampling or SamplingConfig()
         self.videos = [Path(videos)] if isinstance(videos, str | Path) else videos
         self._embeddings: Sequence[Any] = ()
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Raises UsageError, InvalidInputError or DependencyError where what is asked for cannot be had."""
-        if stage != "test" or not self.clips:
+        """Raises UsageError, RefusedError or MissingError where what is asked for cannot be had."""
+        if stage != "test" or not self.num_clips:
             return
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
-            raise UsageError("measuring needs whole weights on a device: give --trainer.strategy auto or ddp")
+            raise UsageError("eval needs whole weights on a device: give --trainer.strategy auto or ddp")
         if self.videos is not None:
             from v2m.data.sources import discover_videos
 
@@ -77,52 +78,52 @@ class GenerationEval(lightning.Callback):
             self._embeddings = embedders.build_embedders(self.embedding)
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not self.clips or not trainer.is_global_zero:
+        if not self.num_clips or not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / "test"
         folder.mkdir(parents=True, exist_ok=True)
-        clips = self._found(trainer, pl_module, folder)
-        music = self._written(clips, pl_module, folder)
+        clips = self._load_clips(trainer, pl_module, folder)
+        music = self._generate(clips, pl_module, folder)
         systems: dict[str, dict[str, Row]] = {
             "": {name: _clip_row(clips[name], audio) for name, audio in music.items()}
         }
         truth = _ground_truth(clips)
-        beside = self._weighed(clips, music, truth, systems)
-        made = tables.to_markdown(systems[""], beside)
-        _write_tables(folder, made, systems, beside)
-        sys.stdout.write("\n".join([made, *(f"* {note}" for note in beside.notes)]) + "\n")
+        beside = self._add_embedding_metrics(clips, music, truth, systems)
+        table = tables.to_markdown(systems[""], beside)
+        _write_tables(folder, table, systems, beside)
+        sys.stdout.write("\n".join([table, *(f"* {note}" for note in beside.notes)]) + "\n")
         if trainer.loggers:
             from v2m.training.log_tables import log_tables
 
-            log_tables(trainer.loggers, systems, beside, room="test", step=trainer.global_step)
+            log_tables(trainer.loggers, systems, beside, prefix="test", step=trainer.global_step)
 
-    def _found(self, trainer: Any, module: Any, folder: Path) -> dict[str, Any]:
+    def _load_clips(self, trainer: Any, module: Any, folder: Path) -> dict[str, Any]:
         from v2m.training.eval_clips import load_shard_clips, load_video_clips
 
         if self.videos is not None:
-            given = self.videos, self.clips, self.seconds, module.made, module.device
-            found = load_video_clips(*given, films=folder / "videos")
+            given = self.videos, self.num_clips, self.max_seconds, module.music_model, module.device
+            found = load_video_clips(*given, preview_dir=folder / "videos")
         else:
             loader = trainer.datamodule.test_dataloader()
-            found = load_shard_clips(loader, self.clips, self.seconds, module.made, module.device)
+            found = load_shard_clips(loader, self.num_clips, self.max_seconds, module.music_model, module.device)
         return {clip.name: clip for clip in found}
 
-    def _written(self, clips: Mapping[str, Any], module: Any, folder: Path) -> dict[str, Audio]:
+    def _generate(self, clips: Mapping[str, Any], module: Any, folder: Path) -> dict[str, Audio]:
         from v2m.models.inference.decoder import Decoder
         from v2m.models.lora import merged_weights
         from v2m.training.artifacts import write_artifacts
         from v2m.training.eval_clips import GenerateOptions
 
         found = {}
-        with merged_weights(module.made):
-            decoder = Decoder(module.made.lm)
+        with merged_weights(module.music_model):
+            decoder = Decoder(module.music_model.lm)
         for number, (name, clip) in enumerate(clips.items()):
             how = GenerateOptions(decoder, self.sampling, self.seed + number, lambda fraction: None)  # noqa: ARG005
-            found[name] = clip.write(module.made, how).audio
-            write_artifacts(folder, name, found[name], clip.picture, clip.film, title=name)
+            found[name] = clip.generate(module.music_model, how).audio
+            write_artifacts(folder, name, found[name], clip.visual_features, clip.preview, title=name)
         return found
 
-    def _weighed(
+    def _add_embedding_metrics(
         self, clips: Mapping[str, Any], music: Mapping[str, Audio], truth: Mapping[str, Audio] | None, systems: Any
     ) -> Baselines:
         """Adds measures with weights to `systems`."""
@@ -153,7 +154,7 @@ def _ground_truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
 
 
 def _clip_row(clip: Any, audio: Audio) -> Row:
-    return clip_metrics(audio, clip.picture, _duration(clip), getattr(clip, "tags", None))
+    return clip_metrics(audio, clip.visual_features, _duration(clip), getattr(clip, "tags", None))
 
 
 def _duration(clip: Any) -> float:
@@ -167,7 +168,7 @@ def _piece(clip: Any, audio: Audio) -> EvalClip:
     )
 
 
-def _write_tables(folder: Path, made: str, systems: Mapping[str, Mapping[str, Row]], beside: Baselines) -> None:
-    (folder / "table.md").write_text(made + "\n", encoding="utf-8")
+def _write_tables(folder: Path, table: str, systems: Mapping[str, Mapping[str, Row]], beside: Baselines) -> None:
+    (folder / "table.md").write_text(table + "\n", encoding="utf-8")
     (folder / "clips.csv").write_text(tables.to_csv(systems, beside), encoding="utf-8")
     (folder / "summary.csv").write_text(tables.summary_csv(systems, beside), encoding="utf-8")

@@ -21,28 +21,28 @@ def log_to_wandb(project: str, systems: Systems, beside: Baselines) -> None:
     """A run of W&B of its own, kept in ./wandb where it cannot be sent."""
     here = str(Path.cwd())  # W&B's own process may have begun in another folder
     to = ResilientWandbLogger(project=project, save_dir=here, job_type="metrics")
-    log_tables([to], systems, beside, room="metrics")
+    log_tables([to], systems, beside, prefix="metrics")
     to.experiment.finish()
 
 
 def log_tables(
-    loggers: Sequence[Logger], systems: Systems, beside: Baselines, *, room: str, step: int | None = None
+    loggers: Sequence[Logger], systems: Systems, beside: Baselines, *, prefix: str, step: int | None = None
 ) -> None:
-    """Each logger what it can take: both tables, and the values of one system by `room`/measure; one that fails does
+    """Each logger what it can take: both tables, and the values of one system by `prefix`/measure; one that fails does
     not stop the others."""
     values = {}
     for name, columns in tables.summarize(systems, beside).items():
         for system, found in columns.items():
             kind = "" if len(systems) == 1 and system in systems else f"/{system}"
-            values[f"{room}/{name}{kind}"] = found.value
+            values[f"{prefix}/{name}{kind}"] = found.value
     for each in loggers:
         try:
             each.log_metrics(values, step)
             if isinstance(each, WandbLogger):
                 columns, lines = tables.clip_rows(systems, beside)
-                each.log_table(f"{room}/clips", columns, lines, step=step)
+                each.log_table(f"{prefix}/clips", columns, lines, step=step)
                 each.log_table(
-                    f"{room}/summary", tables.SUMMARY_HEADER, tables.summary_rows(systems, beside), step=step
+                    f"{prefix}/summary", tables.SUMMARY_HEADER, tables.summary_rows(systems, beside), step=step
                 )
         except Exception as error:
             logger.warning("%s did not take the tables (%s: %s)", type(each).__name__, type(error).__name__, error)

@@ -32,11 +32,11 @@ class PredictResults(lightning.Callback):
         self.rows: list[VideoResult] = []  # of this rank; at the end, of all, in the order of the videos
         self._group: Any = None
         self._handlers: dict[int, Any] = {}
-        self._parent: int | None = None
-        self._asked: int | None = None  # the signal that asks for the end
+        self._parent_pid: int | None = None
+        self._signal: int | None = None  # the signal that asks for the end
 
     @property
-    def code(self) -> int:
+    def exit_code(self) -> int:
         """The exit code."""
         return errors.BATCH if any(row.code != errors.OK for row in self.rows) else errors.OK
 
@@ -45,7 +45,7 @@ class PredictResults(lightning.Callback):
         return batch.table(self.rows)
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        self.rows, self._asked = [], None
+        self.rows, self._signal = [], None
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo", timeout=GATHER_TIMEOUT)
         launcher, parent = trainer.strategy.launcher, os.getppid()
@@ -53,25 +53,25 @@ class PredictResults(lightning.Callback):
         def end(number: int, _: Any) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # with which it hears of the ranks that end
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            self._asked = number
+            self._signal = number
             if launcher is not None:
                 launcher.kill(number)  # type: ignore[arg-type]
             raise SystemExit(128 + number)
 
-        self._parent = parent if trainer.local_rank else None
+        self._parent_pid = parent if trainer.local_rank else None
         self._handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def on_predict_batch_start(self, *_: Any, **__: Any) -> None:
-        if self._parent is not None and os.getppid() != self._parent:  # killed, and nobody waits for this rank
+        if self._parent_pid is not None and os.getppid() != self._parent_pid:  # killed, and nobody waits for this rank
             raise SystemExit(errors.SIGTERM)
-        self._end_if_asked()
+        self._exit_if_signaled()
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any, **__: Any) -> None:  # noqa: ARG002
         self.rows += outputs
         for row in outputs:
             if row.code == errors.BUG:
                 logger.error("%s: %s", row.path, row.trace)
-        self._end_if_asked()
+        self._exit_if_signaled()
         full = next((row for row in outputs if row.code == errors.DISK), None)
         if full is not None:
             raise DiskFullError(f"{full.path.name!r}: {full.detail}")
@@ -83,17 +83,17 @@ class PredictResults(lightning.Callback):
             self.rows = [row for row in chain(*zip_longest(*every)) if row is not None]
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        self._leave()
+        self._restore_signal_handlers()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
-        self._leave()
+        self._restore_signal_handlers()
 
-    def _end_if_asked(self) -> None:
+    def _exit_if_signaled(self) -> None:
         """What a signal raised is lost where it came while something was tidied up."""
-        if self._asked is not None:
-            raise SystemExit(128 + self._asked)
+        if self._signal is not None:
+            raise SystemExit(128 + self._signal)
 
-    def _leave(self) -> None:
+    def _restore_signal_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers, self._group = {}, None

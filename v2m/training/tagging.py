@@ -42,12 +42,14 @@ class LitTagger(lightning.LightningModule):
 
     def __init__(self, tagger: Tagger | None = None, *, limits: Limits | None = None, overwrite: bool = False) -> None:
         super().__init__()
-        self._aside = (tagger or Palette(),)  # in a tuple, a tagger that is a module does not become a part of this one
+        self._tagger_ref = (
+            tagger or Palette(),
+        )  # in a tuple, a tagger that is a module does not become a part of this one
         self.limits, self.overwrite = limits or Limits(), overwrite
 
     @property
     def tagger(self) -> Tagger:
-        return self._aside[0]
+        return self._tagger_ref[0]
 
     def on_predict_start(self) -> None:
         """Raises DependencyError where the tagger's weights are."""
@@ -55,32 +57,32 @@ class LitTagger(lightning.LightningModule):
 
     def predict_step(self, batch: list[VideoJob], _: int) -> list[VideoResult]:
         """How each video ended. What is wrong with it alone does not stop the others."""
-        return [self._row(turn) for turn in batch]
+        return [self._tag_safely(job) for job in batch]
 
     def on_predict_end(self) -> None:
         if release := getattr(self.tagger, "release", None):
             release()
 
-    def _row(self, turn: VideoJob) -> VideoResult:
+    def _tag_safely(self, job: VideoJob) -> VideoResult:
         begun = time.perf_counter()
         status, detail, code, trace = "done", "", errors.OK, ""
         try:
-            status, detail = self._tag(turn)
+            status, detail = self._tag(job)
         except Exception as error:
             status, detail, code = "failed", errors.format_error(error), errors.exit_code(error)
             trace = "".join(traceback.format_exception(error))
-        return VideoResult(turn.video, status, detail, code, time.perf_counter() - begun, trace)
+        return VideoResult(job.video, status, detail, code, time.perf_counter() - begun, trace)
 
-    def _tag(self, turn: VideoJob) -> tuple[str, str]:
-        if turn.twin is not None:
-            raise UsageError(f"its tags would have the name of {turn.twin!r}'s: rename one of the two")
-        path = turn.folder / f"{turn.video.stem}{sources.TAGS_SUFFIX}"
+    def _tag(self, job: VideoJob) -> tuple[str, str]:
+        if job.duplicate_of is not None:
+            raise UsageError(f"its tags would have the name of {job.duplicate_of!r}'s: rename one of the two")
+        path = job.folder / f"{job.video.stem}{sources.TAGS_SUFFIX}"
         made = sources.read_tags(path) if path.is_file() else {}
         if made.keys() >= TAG_FIELDS and not self.overwrite:
             return "unchanged", ""
-        known = made if turn.tags is None else sources.read_tags(turn.tags)
+        known = made if job.tags is None else sources.read_tags(job.tags)
         hints = Tags() if known.keys() >= TAG_FIELDS else Tags(**known)
-        clip = video.open(turn.video, self.limits)
+        clip = video.open(job.video, self.limits)
         with torch.autocast(self.device.type, enabled=False):
             tags = self.tagger.tag(clip, hints).overridden_by(hints)
         with writer.atomic_write(path) as file:

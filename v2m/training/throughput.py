@@ -1,61 +1,81 @@
-"""How fast training is and how its steps look: figures for whatever logger there is."""
+"""Training speed, gradient norm and memory, for any logger.
+
+The rates are Lightning's `Throughput`. Its callback ThroughputMonitor is not used: it logs validation with the index of
+a batch in place of the step, fails on the batches of `predict`, and knows neither audio hours nor gradient norms.
+"""
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.throughput import Throughput
+from lightning.pytorch.callbacks import LearningRateMonitor
 
-from v2m.core.timing import mean_rate
 from v2m.data.collate import Batch
 from v2m.training.fsdp import full_tensor
 
 
+class OptionalLearningRateMonitor(LearningRateMonitor):
+    """Log learning rates where there is a logger; Lightning's own refuses to train without one."""
+
+    def on_train_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+        if trainer.loggers:
+            super().on_train_start(trainer, *args, **kwargs)
+
+
 class ThroughputLogger(lightning.Callback):
-    """Logs learning rates, the norm of the gradient before it is clipped, samples and codes a second, hours of music
-    heard so far, and the peaks of the process's memory and of the GPU's. Validation does not count as time.
+    """Log samples and codes per second, hours of music so far, the norm of the gradient before it is clipped, and the
+    peak memory of the process and the GPU. Validation does not count as time.
 
     Args:
-        every: Batches over which speeds are averaged.
+        window_size: Batches of the rolling average, 2 or more.
     """
 
-    def __init__(self, every: int = 10) -> None:
-        self.every = max(1, every)
-        self._since: tuple[float, int, int, int] | None = None  # when; batches, samples and codes since
+    def __init__(self, window_size: int = 10) -> None:
+        self.window_size = max(2, window_size)
+        self._throughput = Throughput(window_size=self.window_size)
+        self._start: float | None = None
+        self._batches = self._samples = self._codes = 0
         self._hours = 0.0
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
         gradients = [value.grad for value in pl_module.parameters() if value.grad is not None]
-        pl_module.log("step/gradient_norm", full_tensor(torch.nn.utils.get_total_norm(gradients)))
-        for group in optimizer.param_groups:
-            pl_module.log(f"rate/{group['name']}", group["lr"])
+        pl_module.log("train/grad_norm", full_tensor(torch.nn.utils.get_total_norm(gradients)))
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        self._since = self._since or (time.monotonic(), 0, 0, 0)
+        if self._start is None:
+            self._throughput.reset()
+            self._start, self._batches, self._samples, self._codes = time.perf_counter(), 0, 0, 0
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        self._since = None
+        self._start = None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        now = time.monotonic()
-        began, batches, samples, codes = self._since or (now, 0, 0, 0)
-        frames, world = int(batch.lengths.sum()), trainer.world_size
+        assert self._start is not None
+        frames = int(batch.lengths.sum())  # waits for the GPU
         window = getattr(getattr(trainer, "datamodule", None), "window", 0.0)
-        self._hours += world * window * frames / batch.codes.shape[2] / 3600
-        samples, codes = samples + world * len(batch.codes), codes + world * frames * batch.codes.shape[1]
-        self._since = began, batches + 1, samples, codes
-        if batches + 1 >= self.every and now > began:
-            pl_module.log("speed/samples_a_second", mean_rate(samples, now - began), batch_size=1)
-            pl_module.log("speed/codes_a_second", mean_rate(codes, now - began), batch_size=1)
-            pl_module.log("speed/hours_of_music", self._hours, batch_size=1)
-            if (peak := _peak_rss()) is not None:
-                pl_module.log("speed/peak_gigabytes_of_process", peak / 1e9, batch_size=1)
+        self._hours += trainer.world_size * window * frames / batch.codes.shape[2] / 3600
+        self._batches += 1
+        self._samples += trainer.world_size * len(batch.codes)
+        self._codes += trainer.world_size * frames * batch.codes.shape[1]
+        elapsed = time.perf_counter() - self._start
+        self._throughput.update(time=elapsed, batches=self._batches, samples=self._samples, lengths=self._codes)
+        rates = self._throughput.compute()
+        if "device/items_per_sec" in rates:  # the window is full
+            metrics: dict[str, float] = {
+                "samples_per_sec": rates["device/samples_per_sec"],
+                "codes_per_sec": rates["device/items_per_sec"],
+                "audio_hours": self._hours,
+                "process_peak_gb": _peak_rss() / 1e9,
+            }
             if torch.cuda.is_available():
-                pl_module.log("speed/peak_gigabytes", torch.cuda.max_memory_allocated() / 1e9, batch_size=1)
-            self._since = now, 0, 0, 0
+                metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+            pl_module.log_dict({f"throughput/{name}": value for name, value in metrics.items()}, batch_size=1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"hours": self._hours}
@@ -64,11 +84,7 @@ class ThroughputLogger(lightning.Callback):
         self._hours = float(state_dict["hours"])
 
 
-def _peak_rss() -> int | None:
-    """Bytes that this process has held at most; None on systems that do not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
+def _peak_rss() -> int:
+    """Return the most bytes that this process has held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

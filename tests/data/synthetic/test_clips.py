@@ -31,9 +31,9 @@ def test_each_clip_is_a_pair_as_prepare_reads_it(made: Path) -> None:
     found = discover_videos([made])
     assert [each.name for each in found] == ["00000.mp4", "00001.mp4", "00002.mp4"]
     for each in found:
-        assert each.sound is not None
+        assert each.audio is not None
         assert each.tags is not None
-        clip, sound = video.open(each.video), audio.load(each.sound, 32000, 60.0)
+        clip, sound = video.open(each.video), audio.load(each.audio, 32000, 60.0)
         assert clip.duration == pytest.approx(SECONDS, abs=0.01)
         assert len(sound) / 32000 == pytest.approx(SECONDS, abs=0.01)
         assert Tags(**json.loads(each.tags.read_text())).is_complete

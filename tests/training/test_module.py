@@ -65,7 +65,7 @@ def data(folder: Path, batch: int = 2, window: float = 1.0) -> ShardData:
     return ShardData(folder, folder, batch_size=batch, window=window, num_workers=0)
 
 
-def module(kind: type[LitMusicLM] = LitMusicLM, **given: Any) -> Any:
+def module(kind: type[LitMusicLM] = LitMusicLM, /, **given: Any) -> Any:
     torch.manual_seed(0)
     return kind(**({"lm": LM, "conditioner": SEES, "optim": FAST, "window": 1.0} | given))
 

@@ -1,6 +1,7 @@
-"""One video with its music → samples, as `v2m.data.schema` says, or the reason why it is left out.
+"""Encode one video with its music into samples of `v2m.data.schema`, or find the reason to leave it out.
 
-K codebooks, T codec frames, F frames of a stretch, P tokens a frame, W their width, L text tokens, D their width.
+K codebooks, T codec frames, F frames of a segment, P tokens per frame, W their dimension, L text tokens, D their
+dimension.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 Sample = tuple[Meta, Arrays]
-FRAMES_PER_READ = 256  # frames in memory
+FRAMES_PER_READ = 256  # bounds the decoded frames in memory
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SampleEncoder:
-    """The frozen models that videos go through, and the config."""
+    """The frozen encoders and the config of a dataset."""
 
     config: PrepareConfig
     vision_encoder: VisionEncoder
@@ -56,11 +57,19 @@ class SampleEncoder:
 
     @classmethod
     def load(cls, config: PrepareConfig, tagger: Tagger, device: torch.device) -> SampleEncoder:
-        """Raises MissingError where weights are missing, broken, or of another kind; UsageError where a codec that is
-        stereo by itself is to be made so."""
+        """Load the encoders.
+
+        Raises:
+            DependencyError: Weights are missing, broken, or of another kind.
+            UsageError: `stereo` is set for a codec that is stereo by itself.
+        """
         folders = {kind: fetch_component(name, kind).folder for kind, name in component_names(config).items()}
-        vision = FrozenVisionEncoder.load(
-            folders["vision_encoder"], device, name=config.vision_encoder, pooling=config.pooling, aspect=config.aspect
+        vision_encoder = FrozenVisionEncoder.load(
+            folders["vision_encoder"],
+            device,
+            name=config.vision_encoder,
+            pooling=config.pooling,
+            aspect=config.aspect,
         )
         codec: Codec = encodec.load_encodec(folders["codec"], device)
         if config.stereo and codec.spec.channels != 1:
@@ -71,10 +80,11 @@ class SampleEncoder:
             from v2m.pretrained.demucs import Demucs
 
             separator = Demucs.load(folders["separator"], device)
-        return cls(config, vision, codec, T5TextEncoder.load(folders["text_encoder"], device), tagger, separator)
+        text_encoder = T5TextEncoder.load(folders["text_encoder"], device)
+        return cls(config, vision_encoder, codec, text_encoder, tagger, separator)
 
     def manifest(self) -> Manifest:
-        """What all samples have in common; no shards yet."""
+        """Return the properties that all samples share; no shards yet."""
         spec, config = self.codec.spec, self.config
         return Manifest(
             vision_encoder=self.vision_encoder.name,
@@ -98,86 +108,87 @@ class SampleEncoder:
         )
 
     def encode(self, source: VideoSource) -> Iterator[Sample]:
-        """Of each stretch of the video in turn. Raises DropError, before the first."""
+        """Yield a sample of each segment. Raise FilteredOutError, before the first, for a video to leave out."""
+        config = self.config
         try:
-            clip = video.open(source.video, Limits(duration=max(self.config.max_duration_s, Limits.duration)))
-            filters.check_duration(clip.duration, self.config)
-            sound = self._music(source, clip)
-            duration = min(clip.duration, seconds_of(len(sound), sound.sample_rate))
-            filters.check_duration(duration, self.config)
-            filters.check_motion(clip.visual_features(), self.config)
-            tags = self._tags(source, clip)
-            whole = self._encode_frames(clip, step_times(clip.duration, self.config.num_long_term_frames))
+            clip = video.open(source.video, Limits(duration=max(config.max_duration_s, Limits.duration)))
+            filters.check_duration(clip.duration, config)
+            music = self._load_music(source, clip)
+            duration = min(clip.duration, seconds_of(len(music), music.sample_rate))
+            filters.check_duration(duration, config)
+            filters.check_motion(clip.visual_features(), config)
+            tags = self._tag(source, clip)
+            long_term = self._encode_frames(clip, step_times(clip.duration, config.num_long_term_frames))
         except InvalidInputError as error:
             raise _as_filtered(error) from error
-        said = build_prompt(tags)
-        text = _to_numpy(self.text_encoder.encode([said]))
-        stretches = filters.split_into_segments(duration, self.codec.spec.frame_rate, self.config.max_segment_s)
-        for number, (begin, seconds) in enumerate(stretches):
+        prompt = build_prompt(tags)
+        text = _to_numpy(self.text_encoder.encode([prompt]))
+        segments = filters.split_into_segments(duration, self.codec.spec.frame_rate, config.max_segment_s)
+        for number, (start, seconds) in enumerate(segments):
             key = f"{source.key}_{number:04d}"
-            meta = Meta(key, source.name, begin, seconds, clip.duration, tags.to_dict(), said)
-            yield meta, self._encode_segment(clip, sound, meta) | {LONG_TERM: whole, TEXT: text}
+            meta = Meta(key, source.name, start, seconds, clip.duration, tags.to_dict(), prompt)
+            yield meta, self._encode_segment(clip, music, meta) | {LONG_TERM: long_term, TEXT: text}
 
-    def _encode_segment(self, clip: Video, sound: Audio, meta: Meta) -> Arrays:
-        config, rate = self.config, sound.sample_rate
+    def _encode_segment(self, clip: Video, music: Audio, meta: Meta) -> Arrays:
+        config, rate = self.config, music.sample_rate
         first = sample_count(meta.start, rate)
-        wave = sound.samples[:, first : first + sample_count(meta.duration, rate)]
+        wave = music.samples[:, first : first + sample_count(meta.duration, rate)]
         codes = self.codec.encode(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]  # (K, T)
         try:
             times = meta.start + step_times(meta.duration, step_count(meta.duration, config.video_frame_rate))
             frames = self._encode_frames(clip, times)
         except InvalidInputError as error:
             raise _as_filtered(error) from error
-        beats = visual_event_features(clip.visual_features(), meta.start, meta.duration, config.event_rate)
-        return {CODES: codes.cpu().numpy(), FRAMES: frames, EVENTS: beats}
+        events = visual_event_features(clip.visual_features(), meta.start, meta.duration, config.event_rate)
+        return {CODES: codes.cpu().numpy(), FRAMES: frames, EVENTS: events}
 
     def _encode_frames(self, clip: Video, times: np.ndarray) -> np.ndarray:
-        """Tokens (F, P, W) of the frames shown at `times`."""
+        """Return the tokens (F, P, W) of the frames shown at `times`."""
         width = self.vision_encoder.decode_width(clip.width, clip.height)
         parts = [times[start : start + FRAMES_PER_READ] for start in range(0, len(times), FRAMES_PER_READ)]
-        found = [self.vision_encoder.encode(clip.frames(part.tolist(), width)).cpu().numpy() for part in parts]
-        return np.concatenate(found)
+        tokens = [self.vision_encoder.encode(clip.frames(part.tolist(), width)).cpu().numpy() for part in parts]
+        return np.concatenate(tokens)
 
-    def _music(self, source: VideoSource, clip: Video) -> Audio:
-        """At the codec's rate and in its channels, from the first shown frame on; without voices if they are to go."""
+    def _load_music(self, source: VideoSource, clip: Video) -> Audio:
+        """Return the music from the first frame on, at the codec's rate and channels; `vocals` may remove voices."""
         spec, separator = self.codec.spec, self.separator
         rate = spec.sample_rate if separator is None else separator.sample_rate
-        found = self._load_audio(source, clip, rate)
+        music = self._load_audio(source, clip, rate)
         if separator is not None:
-            filters.check_silence(found.samples, rate, self.config)
-            found = audio.resample(separator.extract_stems(found, separator.non_vocal_stems), spec.sample_rate)
-        wave = found.samples.mean(axis=0, keepdims=True) if spec.channels == 1 else found.samples
+            filters.check_silence(music.samples, rate, self.config)
+            music = audio.resample(separator.extract_stems(music, separator.non_vocal_stems), spec.sample_rate)
+        wave = music.samples.mean(axis=0, keepdims=True) if spec.channels == 1 else music.samples
         filters.check_silence(wave, spec.sample_rate, self.config)
         return Audio(wave, spec.sample_rate)
 
     def _load_audio(self, source: VideoSource, clip: Video, rate: int) -> Audio:
-        """The sound that goes with the picture, in stereo."""
+        """Return the audio of the video or of the file beside it, in stereo."""
         seconds = clip.duration
         if source.audio is not None:
             try:
-                longest = 1 + seconds / max(self.config.min_overlap, 0.01)
-                found = audio.load(source.audio, rate, longest)
+                max_seconds = 1 + seconds / max(self.config.min_overlap, 0.01)
+                sound = audio.load(source.audio, rate, max_seconds)
             except UsageError as error:
                 raise FilteredOutError("silent" if "is silent" in str(error) else "unreadable", str(error)) from error
-            filters.check_overlap(seconds, seconds_of(len(found), rate), self.config)
-            return Audio(found.samples[:, : sample_count(seconds, rate)], rate)
+            filters.check_overlap(seconds, seconds_of(len(sound), rate), self.config)
+            return Audio(sound.samples[:, : sample_count(seconds, rate)], rate)
         if not clip.audio_streams:
             raise FilteredOutError("no_sound", "it has no sound, nor is there a file of the same name with it")
         return _video_audio(clip, rate, self.config)
 
-    def _tags(self, source: VideoSource, clip: Video) -> Tags:
+    def _tag(self, source: VideoSource, clip: Video) -> Tags:
         known = Tags() if source.tags is None else Tags(**read_tags(source.tags))
         return known if known.is_complete else self.tagger.tag(clip, known).overridden_by(known)
 
 
 def component_names(config: PrepareConfig) -> dict[str, str]:
-    """The models that are fetched, by kind of part."""
-    usual = {"vision_encoder": config.vision_encoder, "codec": config.codec, "text_encoder": config.text_encoder}
-    return usual | ({"separator": config.separator} if config.vocals == "remove" else {})
+    """Return the names of the models to fetch, by kind of component."""
+    names = {"vision_encoder": config.vision_encoder, "codec": config.codec, "text_encoder": config.text_encoder}
+    return names | ({"separator": config.separator} if config.vocals == "remove" else {})
 
 
 def fetch_component(name: str, kind: str) -> weights.WeightsInfo:
-    """Where the model is, downloaded if it must be. Raises MissingError."""
+    """Return the folder of the model, downloaded if it must be. Raise DependencyError."""
     if kind == "separator":
         from v2m.pretrained import demucs
 
@@ -195,17 +206,17 @@ def _video_audio(clip: Video, sample_rate: int, config: PrepareConfig) -> Audio:
     track = clip.audio_streams[0]
     restarting = not DISCONTINUOUS_FORMATS.isdisjoint(clip.container.split(","))
     try:
-        found, _ = audio.read_track(
+        sound, _ = audio.read_track(
             clip.path, track.index, clip.offset, clip.duration, sample_rate, discontinuous=restarting
         )
     except (FFmpegError, OSError) as error:
         raise FilteredOutError("unreadable", f"its sound cannot be read ({error.strerror or error})") from error
     if track.duration is None or track.duration >= clip.duration:
-        return found
+        return sound
     filters.check_overlap(clip.duration, track.duration, config)
-    return Audio(found.samples[:, : sample_count(track.duration, sample_rate)], sample_rate)
+    return Audio(sound.samples[:, : sample_count(track.duration, sample_rate)], sample_rate)
 
 
 def _to_numpy(condition: Any) -> np.ndarray:
-    """The tokens (L, D) that are there of a condition of one text."""
+    """Return the valid tokens (L, D) of a condition of one text."""
     return condition.tokens[0][condition.mask[0]].cpu().numpy()

@@ -1,4 +1,8 @@
-"""An average of the weights over the steps, which is what is measured and exported."""
+"""Exponential moving average (EMA) of the trained weights, which is validated and exported.
+
+Lightning's EMAWeightAveraging is not used: by its own documentation it does not work with sharded models, and FSDP2 is
+supported here.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,12 @@ from v2m.training.fsdp import distribute_like, full_tensor
 
 
 class EMACallback(lightning.Callback):
-    """Exponential moving average of all weights that learn.
+    """Average all trainable weights over the steps.
 
-    In its first steps it averages over fewer, so that it does not remember what training began with.
+    The decay starts lower and rises, so that the average forgets the initial weights.
 
     Args:
-        decay: Share that is kept at a step; 0 averages nothing.
+        decay: Share of the average that is kept at an update; 0 turns averaging off.
         every_n_steps: Steps from one update to the next.
     """
 
@@ -31,12 +35,12 @@ class EMACallback(lightning.Callback):
         self._last_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Only now are weights, step and average those of the checkpoint under every strategy."""
+        # only here have weights, step and average been loaded from the checkpoint under every strategy
         self._last_step = trainer.global_step
-        held, self._loaded = self._loaded or {}, None
+        loaded, self._loaded = self._loaded or {}, None
         for name, value in _trainable_parameters(pl_module) if self.decay > 0 else ():
-            own = value.detach()
-            self._ema[name] = distribute_like(held[name], own) if name in held else own.clone()
+            weight = value.detach()
+            self._ema[name] = distribute_like(loaded[name], weight) if name in loaded else weight.clone()
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
@@ -55,8 +59,8 @@ class EMACallback(lightning.Callback):
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         if self._ema:
-            found = {name: full_tensor(value) for name, value in self._ema.items()}  # by all ranks together
-            checkpoint[EMA_KEY] = found if trainer.is_global_zero else {}
+            state = {name: full_tensor(value) for name, value in self._ema.items()}  # by all ranks together
+            checkpoint[EMA_KEY] = state if trainer.is_global_zero else {}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         self._loaded = checkpoint.get(EMA_KEY)
@@ -66,7 +70,7 @@ class EMACallback(lightning.Callback):
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
-        """The module's weights are the averaged ones while the block lasts."""
+        """Give the module the averaged weights while the block lasts."""
         self._swap(module)
         try:
             yield
@@ -76,9 +80,9 @@ class EMACallback(lightning.Callback):
     @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:
         for name, value in _trainable_parameters(module) if self._ema else ():
-            own = value.detach().clone()
+            weight = value.detach().clone()
             value.copy_(self._ema[name])
-            self._ema[name].copy_(own)
+            self._ema[name].copy_(weight)
 
 
 def _trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

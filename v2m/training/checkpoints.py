@@ -28,6 +28,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError
 
+REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", None)  # SLURM's; Windows has none
 RNG_STATE = "rng_state"  # key in a checkpoint: the states of the random numbers, by rank
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class CheckpointCallback(ModelCheckpoint):
         self._step = self._last_global_step_saved = trainer.global_step
         if self._loaded_rng_states is None:  # dropout differs from rank to rank; the initial weights were the same
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
-        numbers = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGUSR1} if "SLURM_JOB_ID" in os.environ else set())
+        numbers = {signal.SIGTERM, signal.SIGINT} | ({REQUEUE_SIGNAL} if REQUEUE_SIGNAL and "SLURM_JOB_ID" in os.environ else set())
         self._handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
@@ -141,7 +142,7 @@ class CheckpointCallback(ModelCheckpoint):
             self._save_now(trainer)
         if signaled:
             number = self.signal or signal.SIGTERM
-            if number == signal.SIGUSR1 and trainer.is_global_zero:
+            if number == REQUEUE_SIGNAL and trainer.is_global_zero:
                 _requeue()
             raise SystemExit(128 + number)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.installed import ROOT, base_environment
-from v2m.cli.score import recipes
+from v2m.pipeline.recipes import list_recipes
 
-RECIPES = sorted(set(recipes()) - {"sketch"})
+RECIPES = sorted(set(list_recipes()) - {"sketch"})
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ class LogAudioSamples(lightning.Callback):
         self._references_logged = False
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Raises UsageError or RefusedError where `videos` are none."""
+        """Raises UsageError or InvalidInputError where `videos` are none."""
         if self.every_n_validations and stage == "fit" and self.videos is not None:
             from v2m.data.sources import discover_videos
 

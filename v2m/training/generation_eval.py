@@ -63,7 +63,7 @@ class GenerationEval(lightning.Callback):
         self._embeddings: Sequence[Any] = ()
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Raises UsageError, RefusedError or MissingError where what is asked for cannot be had."""
+        """Raises UsageError, InvalidInputError or DependencyError where what is asked for cannot be had."""
         if stage != "test" or not self.num_clips:
             return
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):

@@ -12,7 +12,7 @@ CHORDS = ((60, 64, 67), (57, 60, 64), (53, 57, 60), (55, 59, 62))
 
 
 def bars(beats: Floats, is_downbeat: np.ndarray, seconds: float, rate: int = 32000, seed: int = 0) -> Audio:
-    """`opens` (B,) says which of `beats` (B,) open a bar."""
+    """Synthesize music; `is_downbeat` (B,) marks the `beats` (B,) that open a bar."""
     random = np.random.default_rng(seed)
     sound = 1e-3 * random.standard_normal(round(seconds * rate))
     starts, change = np.append(beats[is_downbeat], seconds), np.arange(round(seconds * rate)) / rate

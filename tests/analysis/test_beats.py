@@ -1,4 +1,4 @@
-"""Beats and bar lines are found where they were planted."""
+"""Beat tracking of music with planted beats and downbeats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = 24.0
 
 
 @pytest.mark.parametrize(("meter", "tempo", "first"), [(4, 96.0, 2), (4, 132.0, 0), (3, 110.0, 1), (3, 150.0, 0)])
-def test_planted_beats_bars_and_meter_are_found(meter: int, tempo: float, first: int) -> None:
+def test_planted_beats_downbeats_and_meter_are_found(meter: int, tempo: float, first: int) -> None:
     beats = np.arange(0.4, SECONDS - 0.5, 60 / tempo)
     opens = np.arange(len(beats)) % meter == first
     found = track_beats(bars(beats, opens, SECONDS))
@@ -27,7 +27,7 @@ def test_planted_beats_bars_and_meter_are_found(meter: int, tempo: float, first:
     assert np.mean(distance_to_nearest(found.downbeats, beats[opens]) <= 0.03) > 0.8
 
 
-def test_accents_halfway_between_the_beats_are_not_taken_for_beats_where_the_harmony_says_otherwise() -> None:
+def test_offbeat_accents_are_not_beats_where_the_harmony_changes_on_beats() -> None:
     beats = np.arange(0.5, SECONDS - 0.5, 0.5)
     opens = np.arange(len(beats)) % 4 == 0
     music = bars(beats, opens, SECONDS)
@@ -42,7 +42,7 @@ def test_accents_halfway_between_the_beats_are_not_taken_for_beats_where_the_har
     assert np.median(distance_to_nearest(found.beats, beats)) < 0.03
 
 
-def test_the_tempo_asked_for_settles_which_of_two_grids_is_meant() -> None:
+def test_tempo_prior_selects_between_two_grids() -> None:
     beats = np.arange(0.4, SECONDS - 0.5, 60 / 170)
     music = bars(beats, np.arange(len(beats)) % 4 == 0, SECONDS)
     slow, fast = track_beats(music, tempo=85), track_beats(music, tempo=170)
@@ -51,7 +51,7 @@ def test_the_tempo_asked_for_settles_which_of_two_grids_is_meant() -> None:
     assert (slow.tempo, fast.tempo) == (pytest.approx(85, rel=0.03), pytest.approx(170, rel=0.03))
 
 
-def test_accents_say_how_strong_a_beat_is_among_the_others() -> None:
+def test_accents_are_percentiles_of_beat_strength() -> None:
     beats = np.arange(0.4, SECONDS - 0.5, 0.5)
     opens = np.arange(len(beats)) % 4 == 0
     found = track_beats(bars(beats, opens, SECONDS), 120)
@@ -62,7 +62,7 @@ def test_accents_say_how_strong_a_beat_is_among_the_others() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.4, 2.0, 10.0])
-def test_in_silence_and_in_a_breath_of_sound_there_is_no_beat(seconds: float) -> None:
+def test_silence_and_very_short_audio_have_no_beats(seconds: float) -> None:
     count = int(seconds * 32000)
     assert track_beats(Audio(np.zeros((2, count), np.float32), 32000)) is None
     if seconds < 1:

@@ -10,7 +10,7 @@ import pytest
 from v2m.analysis.cut_alignment import covered_share, cut_alignment, distance_to_nearest
 
 
-def test_hits_are_counted_within_the_tolerance_and_not_beyond() -> None:
+def test_hits_are_counted_within_the_tolerance_only() -> None:
     found = cut_alignment([1.0, 1.56, 2.09, 2.75], [1.0, 1.5, 2.0, 2.5, 3.0], [1.0, 3.0], duration=4.0)
     assert found.n == 4
     assert found.hits == 0.5  # 0 and 60 ms; not 90 and 250 ms
@@ -20,7 +20,7 @@ def test_hits_are_counted_within_the_tolerance_and_not_beyond() -> None:
 
 
 @pytest.mark.parametrize("tempo", [60, 100, 120, 200])
-def test_chance_of_a_steady_beat_is_the_formula(tempo: int) -> None:
+def test_chance_of_a_steady_beat_matches_the_formula(tempo: int) -> None:
     """min(1, 2 · tolerance · BPM / 60), but for the two ends, where half a window may hang over."""
     beats = np.arange(0.5, 1000, 60 / tempo)
     found = cut_alignment([5.0], beats, beats[::4], duration=1000.0)
@@ -29,12 +29,12 @@ def test_chance_of_a_steady_beat_is_the_formula(tempo: int) -> None:
     assert found.chance_downbeats == pytest.approx(2 * 0.07 * tempo / 240, abs=2e-3)
 
 
-def test_overlapping_windows_and_the_ends_count_once() -> None:
+def test_overlapping_windows_and_ends_count_once() -> None:
     assert covered_share(np.array([0.0, 1.0, 1.05, 3.98]), 0.1, 4.0) == pytest.approx((0.1 + 0.25 + 0.12) / 4)
     assert covered_share(np.array([1.0, 1.01, 1.02]), 5.0, 4.0) == 1.0
 
 
-def test_cuts_that_fall_anywhere_score_chance_and_the_control_agrees() -> None:
+def test_random_cuts_hit_at_chance_level_as_does_the_control() -> None:
     rng = np.random.default_rng(3)
     found = cut_alignment(rng.uniform(0, 600, 4000), np.arange(0, 600, 0.55), duration=600.0)
     assert found.hits is not None
@@ -43,7 +43,7 @@ def test_cuts_that_fall_anywhere_score_chance_and_the_control_agrees() -> None:
     assert found.shuffled == pytest.approx(found.chance, abs=0.02)
 
 
-def test_the_control_takes_the_phase_away_from_perfect_hits() -> None:
+def test_control_removes_the_phase_of_perfect_hits() -> None:
     beats = np.arange(0, 60, 0.6)
     found = cut_alignment(beats[3:90:4], beats, duration=60.0)
     assert found.hits == 1.0
@@ -51,7 +51,7 @@ def test_the_control_takes_the_phase_away_from_perfect_hits() -> None:
     assert found == cut_alignment(beats[3:90:4], beats, duration=60.0)
 
 
-def test_no_cuts_or_no_beats_say_nothing_rather_than_zero() -> None:
+def test_without_cuts_or_beats_metrics_are_none() -> None:
     assert cut_alignment([], [1.0, 2.0], duration=3.0).to_dict() == {
         "n": 0, "hits": None, "hits_100ms": None, "downbeat_hits": None, "chance": None, "chance_100ms": None,
         "chance_downbeats": None, "shuffled": None, "median_ms": None,
@@ -60,7 +60,7 @@ def test_no_cuts_or_no_beats_say_nothing_rather_than_zero() -> None:
     json.dumps(cut_alignment([1.0], [1.02], duration=3.0).to_dict(), allow_nan=False)
 
 
-def test_nearest_looks_both_ways_and_beyond_the_ends() -> None:
+def test_distance_to_nearest_in_both_directions_and_beyond_the_ends() -> None:
     assert distance_to_nearest([-1.0, 0.4, 0.6, 9.0], np.array([0.0, 1.0])).tolist() == pytest.approx(
         [1.0, 0.4, 0.4, 8.0]
     )

@@ -1,4 +1,4 @@
-"""Each defect is found where it was made, and not where it was not."""
+"""Detection of planted defects, and none elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tune(seconds: float = 12.0) -> Audio:
     return bars(beats, np.arange(len(beats)) % 4 == 0, seconds)
 
 
-def test_silence_is_told_in_the_middle_and_at_either_end() -> None:
+def test_silence_is_measured_inside_and_at_both_ends() -> None:
     samples = noise(10)
     samples[: RATE // 2] = samples[3 * RATE : 5 * RATE] = samples[-RATE:] = 0
     found = measure_silence(sound(samples))
@@ -37,7 +37,7 @@ def test_silence_is_told_in_the_middle_and_at_either_end() -> None:
     assert (measure_silence(faint).share, measure_silence(loud).share) == (1.0, 0.0)
 
 
-def test_clipping_takes_three_samples_in_a_row_at_full_scale() -> None:
+def test_clipping_needs_three_consecutive_samples_at_full_scale() -> None:
     samples = noise(1)
     samples[[100, 101, 500]] = 1.0
     assert clipped_share(sound(samples)) == 0
@@ -45,7 +45,7 @@ def test_clipping_takes_three_samples_in_a_row_at_full_scale() -> None:
     assert clipped_share(sound(samples)) == pytest.approx(10 / RATE)
 
 
-def test_an_ending_that_rings_out_lies_far_below_one_that_is_cut_off() -> None:
+def test_ending_level_separates_decay_from_a_cut_off() -> None:
     held = np.sin(2 * np.pi * 220 * np.arange(8 * RATE) / RATE)
     off, out = held.copy(), held * np.minimum(1, np.linspace(6, 0, len(held)) ** 2)
     off[-int(0.05 * RATE) :] *= np.linspace(1, 0, int(0.05 * RATE))  # the mixer's fade hides no cut
@@ -56,7 +56,7 @@ def test_an_ending_that_rings_out_lies_far_below_one_that_is_cut_off() -> None:
     assert ending_level(sound(np.zeros(2 * RATE))) is None
 
 
-def test_a_loop_is_found_with_its_length_and_music_played_anew_is_none() -> None:
+def test_loop_is_found_with_its_period_and_a_repeat_performance_is_none() -> None:
     phrase = noise(3.1)
     looped, after = find_loop(sound(np.tile(phrase, 4)))
     assert looped > 0.98
@@ -67,7 +67,7 @@ def test_a_loop_is_found_with_its_length_and_music_played_anew_is_none() -> None
     assert find_loop(sound(np.zeros(5 * RATE))) == (0.0, 0.0)
 
 
-def test_pieces_joined_without_a_fade_click_and_music_does_not() -> None:
+def test_hard_joins_click_and_music_does_not() -> None:
     music = tune()
     usual, _ = find_click(music)
     tone = 0.4 * np.sin(2 * np.pi * 220 * np.arange(4 * RATE) / RATE)

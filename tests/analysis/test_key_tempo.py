@@ -1,4 +1,4 @@
-"""Keys and tempi of music that was built in them, and the scores of misses."""
+"""Keys and tempi of synthesized music, and the scores of errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cadence(tonic: int, mode: str) -> Audio:
 
 @pytest.mark.parametrize("mode", ["major", "minor"])
 @pytest.mark.parametrize("tonic", [0, 3, 6, 10])
-def test_the_key_of_a_cadence_is_found(tonic: int, mode: str) -> None:
+def test_key_of_a_cadence_is_estimated(tonic: int, mode: str) -> None:
     assert estimate_key(cadence(tonic, mode)) == (tonic, mode)
 
 
@@ -52,11 +52,11 @@ def test_silence_has_no_key() -> None:
         ((2, "major"), (0, "major"), 0.0),
     ],
 )
-def test_keys_are_scored_as_in_mirex(found: Key, asked: Key, score: float) -> None:
+def test_key_score_matches_mirex(found: Key, asked: Key, score: float) -> None:
     assert key_score(found, asked) == score
 
 
-def test_a_tempo_counts_by_its_nearest_multiple() -> None:
+def test_tempo_error_uses_the_nearest_multiple() -> None:
     assert tempo_error(100, 100) == 0
     assert tempo_error(103, 100) == pytest.approx(0.03)
     assert tempo_error(204, 100) == pytest.approx(0.02)
@@ -64,7 +64,7 @@ def test_a_tempo_counts_by_its_nearest_multiple() -> None:
     assert tempo_error(150, 100) == pytest.approx(0.25)
 
 
-def test_a_whistle_above_all_pitches_warns_of_nothing() -> None:
+def test_tone_above_all_pitches_gives_no_warning() -> None:
     whistle = 0.5 * np.sin(2 * np.pi * 10_000 * np.arange(48_000) / 48_000)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

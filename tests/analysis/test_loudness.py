@@ -25,20 +25,20 @@ SIGNALS = {
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_loudness_is_what_ebur128_measures(name: str, tmp_path: Path) -> None:
+def test_loudness_and_peak_match_ebur128(name: str, tmp_path: Path) -> None:
     """Within 0.1 LU, ebur128's own display being rounded to that."""
     signal = SIGNALS[name]
     soundfile.write(tmp_path / "signal.wav", signal.samples.T, signal.sample_rate, subtype="FLOAT")
     assert integrated_loudness(signal) == pytest.approx(ebur128(tmp_path / "signal.wav")[0], abs=0.1)
 
 
-def test_a_full_scale_tone_in_one_channel_reads_minus_3_01() -> None:
+def test_full_scale_tone_in_one_channel_is_minus_3_01_lufs() -> None:
     """The calibration that BS.1770-4 states: 997 Hz, 0 dBFS, left only."""
     assert integrated_loudness(Audio(tone(3, 1.0).samples[:1], 48_000)) == pytest.approx(-3.01, abs=0.02)
 
 
 @pytest.mark.parametrize("levels", [(-36, -23, -36), (-72, -36, -23, -36, -72)])
-def test_gates_leave_out_what_is_quiet(levels: tuple[int, ...]) -> None:
+def test_gates_leave_out_quiet_blocks(levels: tuple[int, ...]) -> None:
     """EBU Tech 3341, minimum requirements 3 and 4, shortened: quiet ends do not count, −23 LUFS remains."""
     parts = [tone(20 if level == -23 else 5, 10 ** (level / 20), 1000).samples for level in levels]
     assert integrated_loudness(Audio(np.concatenate(parts, axis=1), 48_000)) == pytest.approx(-23, abs=0.1)
@@ -49,7 +49,7 @@ def test_silence_and_less_than_one_block_have_no_loudness(samples: np.ndarray) -
     assert integrated_loudness(Audio(samples.astype(np.float32), 48_000)) == -np.inf
 
 
-def test_true_peak_lies_between_the_samples() -> None:
+def test_true_peak_between_the_samples() -> None:
     """A tone at a quarter of the rate whose samples all miss its crests by 45°: sample peak −3 dB, true peak 0 dB."""
     quarter = np.sin(np.pi / 2 * np.arange(48_000) + np.pi / 4) * np.hanning(48_000)
     assert np.abs(quarter).max() < 0.708
@@ -57,7 +57,7 @@ def test_true_peak_lies_between_the_samples() -> None:
     assert true_peak(stereo(np.zeros(100))) == -np.inf
 
 
-def test_the_envelope_of_peaks_says_where_they_are() -> None:
+def test_peak_envelope_locates_the_peaks() -> None:
     """Also across the seams of the blocks in which it is computed."""
     samples = np.zeros((2, 50_000), np.float32)
     for k, at in enumerate((0, 6_143, 6_144, 31_000, 49_999)):

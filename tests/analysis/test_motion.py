@@ -1,4 +1,4 @@
-"""Onsets that follow the motion of the picture are told from those that do not, and how late they are."""
+"""Correlation and lag of onsets that follow the motion, against unrelated ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from v2m.core.types import Audio, VisualFeatures
 RATE, SECONDS = 32000, 30
 
 
-def picture(moving: np.ndarray) -> VisualFeatures:
+def motion_features(moving: np.ndarray) -> VisualFeatures:
     times = np.arange(len(moving)) / 10
     flat = np.zeros(len(times))
     return VisualFeatures(10.0, times, flat, flat, flat, moving, moving, np.zeros(12), 0.0, ())
@@ -25,7 +25,7 @@ def bursts(seed: int = 0) -> np.ndarray:
     return moving
 
 
-def struck(moving: np.ndarray, late: float) -> Audio:
+def onsets_after(moving: np.ndarray, late: float) -> Audio:
     """A noise for each burst, as strong, `late` seconds after it."""
     rng = np.random.default_rng(1)
     samples = 1e-3 * rng.standard_normal(RATE * SECONDS)
@@ -36,21 +36,23 @@ def struck(moving: np.ndarray, late: float) -> Audio:
 
 
 @pytest.mark.parametrize("late", [0.0, 0.3, -0.4])
-def test_the_lag_is_found_at_which_onsets_follow_the_motion(late: float) -> None:
-    found = motion_correlation(struck(bursts(), late), picture(bursts()))
+def test_lag_of_onsets_behind_motion_is_found(late: float) -> None:
+    found = motion_correlation(onsets_after(bursts(), late), motion_features(bursts()))
     assert found is not None
     assert found.correlation > 0.5
     assert found.correlation > found.chance + 0.3
     assert found.lag == pytest.approx(late, abs=0.11)
 
 
-def test_onsets_of_another_picture_are_near_chance() -> None:
-    found = [motion_correlation(struck(bursts(seed), 0.0), picture(bursts(seed + 50))) for seed in range(6)]
+def test_onsets_of_another_video_are_near_chance() -> None:
+    found = [
+        motion_correlation(onsets_after(bursts(seed), 0.0), motion_features(bursts(seed + 50))) for seed in range(6)
+    ]
     above = [each.correlation - each.chance for each in found if each is not None]
     assert len(above) == 6
     assert abs(np.mean(above)) < 0.08
 
 
-def test_a_still_picture_or_a_short_one_has_nothing_to_follow() -> None:
-    assert motion_correlation(struck(bursts(), 0.0), picture(np.zeros(10 * SECONDS))) is None
-    assert motion_correlation(Audio(np.zeros((1, RATE), np.float32), RATE), picture(bursts())) is None
+def test_still_or_short_video_has_no_motion_correlation() -> None:
+    assert motion_correlation(onsets_after(bursts(), 0.0), motion_features(np.zeros(10 * SECONDS))) is None
+    assert motion_correlation(Audio(np.zeros((1, RATE), np.float32), RATE), motion_features(bursts())) is None

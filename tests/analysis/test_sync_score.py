@@ -1,4 +1,4 @@
-"""Takes are ranked by what is heard: accents on the cuts, loudness with the motion."""
+"""Ranking by accents on the cuts and loudness with the motion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clicks(times: list[float], level: np.ndarray | None = None, seed: int = 0) -
     return Audio(np.stack([samples, samples]).astype(np.float32), RATE)
 
 
-def picture(motion: np.ndarray | None = None, cuts: tuple[Cut, ...] = CUTS) -> VisualFeatures:
+def features_with(motion: np.ndarray | None = None, cuts: tuple[Cut, ...] = CUTS) -> VisualFeatures:
     times = np.arange(0, SECONDS, 0.1)
     flat = np.full(len(times), 0.5)
     return VisualFeatures(
@@ -30,33 +30,33 @@ def picture(motion: np.ndarray | None = None, cuts: tuple[Cut, ...] = CUTS) -> V
     )
 
 
-def test_an_onset_is_found_within_two_hops_of_where_it_was_planted() -> None:
+def test_planted_onset_is_found_within_two_hops() -> None:
     onsets = onset_strength(clicks([3.21, 7.0]))
     assert len(onsets) == 100 * SECONDS
     peaks = sorted(np.argsort(onsets)[-40:])
     assert all(min(abs(peak - 321), abs(peak - 700)) <= 3 for peak in np.argsort(onsets)[-2:]), peaks
 
 
-def test_accents_on_the_cuts_rank_above_the_same_accents_elsewhere() -> None:
-    met = sync_score(clicks([cut.time for cut in CUTS]), picture())
+def test_accents_on_cuts_score_above_accents_elsewhere() -> None:
+    met = sync_score(clicks([cut.time for cut in CUTS]), features_with())
     shifts = (0.3, 0.45, 0.6, 0.75, 0.9, 1.05, 1.2, 1.35)
-    missed = [sync_score(clicks([cut.time + s for cut in CUTS], seed=n), picture()) for n, s in enumerate(shifts)]
+    missed = [sync_score(clicks([cut.time + s for cut in CUTS], seed=n), features_with()) for n, s in enumerate(shifts)]
     assert met.accents == pytest.approx(1.0, abs=0.03)
     assert np.mean([each.accents or 0.0 for each in missed]) == pytest.approx(0.5, abs=0.15)
     assert all(met.total > each.total for each in missed)
 
 
-def test_an_accent_within_the_reach_counts_and_one_beyond_it_does_not() -> None:
-    near = sync_score(clicks([cut.time + 0.05 for cut in CUTS]), picture()).accents
-    far = sync_score(clicks([cut.time + 0.15 for cut in CUTS]), picture()).accents
+def test_accents_count_within_the_tolerance_only() -> None:
+    near = sync_score(clicks([cut.time + 0.05 for cut in CUTS]), features_with()).accents
+    far = sync_score(clicks([cut.time + 0.15 for cut in CUTS]), features_with()).accents
     assert near is not None
     assert far is not None
     assert near > 0.95 > far
 
 
-def test_loudness_that_follows_the_motion_ranks_above_loudness_against_it() -> None:
+def test_loudness_along_motion_scores_above_loudness_against_it() -> None:
     ramp = np.linspace(0.1, 1.0, RATE * SECONDS)
-    moving = picture(np.linspace(0, 1, 10 * SECONDS), ())
+    moving = features_with(np.linspace(0, 1, 10 * SECONDS), ())
     up, down = sync_score(clicks([], ramp), moving), sync_score(clicks([], ramp[::-1]), moving)
     assert up.dynamics == pytest.approx(1.0, abs=0.05)
     assert down.dynamics == pytest.approx(-1.0, abs=0.05)
@@ -65,7 +65,7 @@ def test_loudness_that_follows_the_motion_ranks_above_loudness_against_it() -> N
 
 
 @pytest.mark.parametrize("samples", [1, 480, 5000])
-def test_a_breath_of_sound_is_measured_without_failing(samples: int) -> None:
+def test_very_short_audio_is_scored_without_error(samples: int) -> None:
     times = np.zeros(1)
     still = VisualFeatures(10.0, times, times, times, times, times, times, np.zeros(12), 0.0, ())
     assert sync_score(Audio(np.zeros((2, samples), np.float32), RATE), still).total == 0.5

@@ -1,4 +1,4 @@
-"""What happens at a known second stands in the step of that second."""
+"""Events at known times are in the steps of those times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from v2m.media import video
 NAMES = {name: number for number, name in enumerate(EVENT_CHANNELS)}
 
 
-def picture(fps: float, seconds: float = 4.0) -> VisualFeatures:
+def varied_features(fps: float, seconds: float = 4.0) -> VisualFeatures:
     """Gray and still, but for what a test changes."""
     times = np.arange(round(seconds * fps)) / fps
     still = {name: np.full(len(times), 0.2) for name in ("brightness", "saturation", "contrast")}
@@ -39,8 +39,8 @@ def channel(found: np.ndarray, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("begin", [0.0, 0.5])
 @pytest.mark.parametrize("at", [1.0, 1.23, 2.999])
-def test_a_cut_stands_in_its_step(begin: float, at: float) -> None:
-    shown = replace(picture(60), cuts=(Cut(at, 0.8), Cut(3.7, 0.4)))
+def test_cut_is_in_its_step(begin: float, at: float) -> None:
+    shown = replace(varied_features(60), cuts=(Cut(at, 0.8), Cut(3.7, 0.4)))
     cuts = channel(visual_event_features(shown, begin, 3.0), "cut")
     assert len(cuts) == step_count(3.0, 20) == 60
     [found] = np.flatnonzero(cuts == np.float32(0.8))
@@ -49,14 +49,14 @@ def test_a_cut_stands_in_its_step(begin: float, at: float) -> None:
     assert abs(step_times(3.0, 60)[found] + begin - at) <= 0.025 + 1e-6
 
 
-def test_of_two_cuts_in_a_step_the_stronger_counts() -> None:
-    shown = replace(picture(60), cuts=(Cut(1.01, 0.8), Cut(1.04, 0.4)))
+def test_stronger_of_two_cuts_in_a_step_counts() -> None:
+    shown = replace(varied_features(60), cuts=(Cut(1.01, 0.8), Cut(1.04, 0.4)))
     assert channel(visual_event_features(shown, 0, 4), "cut")[20] == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("fps", [10, 23.976, 25, 60])
-def test_a_change_of_light_is_a_flash_where_it_happens_at_any_rate_of_frames(fps: float) -> None:
-    shown = picture(fps)
+def test_brightness_change_is_a_flash_at_any_frame_rate(fps: float) -> None:
+    shown = varied_features(fps)
     late = shown.times >= 2.0
     light = visual_event_features(replace(shown, brightness=np.where(late, 0.7, 0.2)), 0, 4)
     first = shown.times[late][0]
@@ -67,8 +67,8 @@ def test_a_change_of_light_is_a_flash_where_it_happens_at_any_rate_of_frames(fps
     assert channel(light, "motion").max() == 0
 
 
-def test_motion_is_compressed_and_its_rise_is_no_fall() -> None:
-    shown = picture(60)
+def test_motion_is_compressed_and_its_rise_is_never_negative() -> None:
+    shown = varied_features(60)
     busy = (shown.times > 1.999) & (shown.times < 2.999)
     found = visual_event_features(replace(shown, motion=np.where(busy, 0.25, 0.0)), 0, 4)
     assert channel(found, "motion")[[39, 40, 59, 60]] == pytest.approx([0, 0.5, 0.5, 0], abs=1e-6)
@@ -77,15 +77,15 @@ def test_motion_is_compressed_and_its_rise_is_no_fall() -> None:
 
 
 def test_flow_is_compressed() -> None:
-    shown = picture(60)
+    shown = varied_features(60)
     late = shown.times > 1.999
     found = channel(visual_event_features(replace(shown, flow=np.where(late, 0.1, 0.0)), 0, 4), "flow")
     assert found[[39, 40, 79]] == pytest.approx([0, 0.5, 0.5], abs=1e-6)
 
 
-def test_a_stretch_is_that_part_of_the_whole() -> None:
+def test_features_of_a_range_equal_that_part_of_the_whole() -> None:
     """Also its first step, whose change is against what was shown before."""
-    shown = picture(30)
+    shown = varied_features(30)
     random = np.random.default_rng(0)
     curves = {
         name: random.random(len(shown.times)) / 2 for name in ("brightness", "contrast", "motion", "flow", "saturation")
@@ -97,19 +97,19 @@ def test_a_stretch_is_that_part_of_the_whole() -> None:
     assert 0 <= whole.min() <= whole.max() <= 1
 
 
-def test_a_stretch_may_end_behind_the_last_frame() -> None:
-    found = visual_event_features(picture(10, seconds=1.0), 0, 1.5)
+def test_range_may_end_after_the_last_frame() -> None:
+    found = visual_event_features(varied_features(10, seconds=1.0), 0, 1.5)
     assert channel(found, "brightness") == pytest.approx(np.full(30, 0.2))
 
 
-def test_the_cuts_of_a_real_file_stand_where_it_was_cut(media: Path) -> None:
+def test_cuts_of_a_real_file_are_in_their_steps(media: Path) -> None:
     found = channel(visual_event_features(video.open(media / "cuts.mp4").visual_features(), 0, 4), "cut")
     assert np.flatnonzero(found).tolist() == [24, 52]  # 1.2 s and 2.6 s
 
 
-def test_a_picture_is_had_back_from_its_rhythm_as_far_as_it_goes() -> None:
+def test_features_are_recovered_from_events() -> None:
     """Steps of a constant picture between changes at their edges lose nothing but where in its step a cut lies."""
-    shown = picture(20)
+    shown = varied_features(20)
     moving = np.where(shown.times < 2, 0.1, 0.4)
     shown = replace(shown, motion=moving, flow=moving / 2, brightness=moving, cuts=(Cut(1.0, 0.8), Cut(3.7, 0.4)))
     found = picture_of(visual_event_features(shown, 0.0, 4.0), EVENT_CHANNELS, 4.0)

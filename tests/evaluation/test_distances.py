@@ -18,22 +18,22 @@ from v2m.evaluation.distances import (
 )
 
 
-def exactly(mean: Floats, covariance: Floats, count: int, seed: int) -> Floats:
-    """(count, D) with that very mean and covariance."""
+def sample_with_moments(mean: Floats, covariance: Floats, count: int, seed: int) -> Floats:
+    """(count, D) samples with exactly that mean and covariance."""
     x = np.random.default_rng(seed).normal(size=(count, len(mean)))
     x -= x.mean(axis=0)
     x = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False)).T)
     return x @ np.linalg.cholesky(covariance).T + mean
 
 
-def by_scipy(a: Floats, b: Floats) -> float:
+def frechet_by_scipy(a: Floats, b: Floats) -> float:
     ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     root = linalg.sqrtm(ca @ cb)
     return float(np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + np.trace(ca + cb - 2 * np.real(root)))
 
 
-def test_the_distance_of_known_gaussians_is_that_of_the_closed_form() -> None:
-    """Of diagonal covariances: the squared distances of means and of standard deviations, summed."""
+def test_frechet_distance_matches_the_closed_form() -> None:
+    """For diagonal covariances: the squared distances of means and of standard deviations, summed."""
     means, deviations = (
         (np.array([0.0, 1.0, -2.0]), np.array([3.0, 1.0, 0.5])),
         (
@@ -41,22 +41,22 @@ def test_the_distance_of_known_gaussians_is_that_of_the_closed_form() -> None:
             np.array([0.5, 2.5, 3.0]),
         ),
     )
-    a, b = (exactly(m, np.diag(d**2), n, n) for m, d, n in zip(means, deviations, (40, 70), strict=True))
+    a, b = (sample_with_moments(m, np.diag(d**2), n, n) for m, d, n in zip(means, deviations, (40, 70), strict=True))
     expected = np.square(means[0] - means[1]).sum() + np.square(deviations[0] - deviations[1]).sum()
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 16), (60, 200, 64), (2000, 2000, 32)])
-def test_the_distance_is_scipys_of_any_covariances(n: int, m: int, d: int) -> None:
+def test_frechet_distance_matches_scipy(n: int, m: int, d: int) -> None:
     rng = np.random.default_rng(d)
     a = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
     b = rng.normal(size=(m, d)) @ rng.normal(size=(d, d))
-    assert frechet_distance(a, b) == pytest.approx(by_scipy(a, b), rel=1e-6)
+    assert frechet_distance(a, b) == pytest.approx(frechet_by_scipy(a, b), rel=1e-6)
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
 
 
-def test_fewer_embeddings_than_numbers_in_them_give_the_distance_of_their_covariances() -> None:
-    """For which a root of a product of matrices that are not whole is no good: the eigenvalues tell it here."""
+def test_frechet_distance_with_fewer_embeddings_than_dimensions() -> None:
+    """With singular covariances the matrix square root is inaccurate: the reference uses eigenvalues."""
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(10, 64)), rng.normal(size=(12, 64)) + 0.3
     ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
@@ -67,14 +67,14 @@ def test_fewer_embeddings_than_numbers_in_them_give_the_distance_of_their_covari
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_distance_of_too_few_or_of_other_widths_is_refused() -> None:
+def test_frechet_distance_refuses_too_few_or_mismatched_embeddings() -> None:
     with pytest.raises(ValueError, match="two embeddings or more on each side, not 1 and 5"):
         frechet_distance(np.zeros((1, 4)), np.zeros((5, 4)))
     with pytest.raises(ValueError, match="must be"):
         frechet_distance(np.zeros((3, 4)), np.zeros((3, 5)))
 
 
-def test_intervals_hold_the_true_distance_of_known_gaussians_about_as_often_as_they_say() -> None:
+def test_frechet_interval_coverage() -> None:
     """30 clips of 3 embeddings, whose distance as it comes out is too high by about a fifth."""
     rng, dimensions, moved = np.random.default_rng(5), 8, 0.6
     true, held, percentile, values = dimensions * moved**2, [], [], []
@@ -98,7 +98,7 @@ def neighbors(real: Floats, k: int) -> list[float]:
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_density_and_coverage_are_those_of_the_definition_written_out(k: int) -> None:
+def test_density_and_coverage_match_the_definition(k: int) -> None:
     rng = np.random.default_rng(k)
     real, made = rng.normal(size=(23, 3)), rng.normal(size=(31, 3)) * 1.3 + 0.4
     radii = neighbors(real, k)
@@ -107,7 +107,7 @@ def test_density_and_coverage_are_those_of_the_definition_written_out(k: int) ->
     assert coverage(real, made, k).mean() == pytest.approx(sum(map(any, zip(*inside, strict=True))) / len(real))
 
 
-def test_density_and_coverage_of_one_distribution_are_as_the_paper_expects() -> None:
+def test_density_and_coverage_of_one_distribution_match_the_paper() -> None:
     """Lemmas 1 and 2 of Naeem et al.: density 1, coverage 1 − (N − 1 … N − k) / (2N − 1 … 2N − k)."""
     n, k = 400, 5
     real, made = (np.random.default_rng(seed).normal(size=(n, 6)) for seed in (0, 1))
@@ -119,7 +119,7 @@ def test_density_and_coverage_of_one_distribution_are_as_the_paper_expects() -> 
         density(real[:5], made)
 
 
-def test_the_divergence_is_scipys_and_a_class_that_never_comes_does_not_make_it_infinite() -> None:
+def test_kl_divergence_matches_scipy_and_is_finite_for_absent_classes() -> None:
     p, q = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.3, 0.1])
     assert kl_divergence(p, q) == pytest.approx(float(stats.entropy(p, q)), rel=1e-6)
     assert kl_divergence(p, q) != pytest.approx(kl_divergence(q, p), rel=1e-2)
@@ -127,6 +127,6 @@ def test_the_divergence_is_scipys_and_a_class_that_never_comes_does_not_make_it_
     assert 5 < kl_divergence(np.array([1.0, 0.0]), np.array([0.0, 1.0])) < 25
 
 
-def test_the_cosine_knows_neither_length_nor_silence() -> None:
+def test_cosine_similarity_ignores_length_and_is_0_for_silence() -> None:
     assert cosine_similarity(np.array([1.0, 1.0]), np.array([5.0, 0.0])) == pytest.approx(np.sqrt(0.5))
     assert cosine_similarity(np.zeros(2), np.ones(2)) == 0.0

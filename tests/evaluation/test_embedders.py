@@ -1,4 +1,4 @@
-"""Models that hear, from tiny random checkpoints in their published layouts, against transformers or written out."""
+"""Embedders with tiny random checkpoints in the published layouts, against transformers or their definition."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.fixtures.tiny import embedders as tiny_embedders
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio
 from v2m.evaluation import embedders
-from v2m.evaluation.embedder import Embedder, TextEmbedder, VideoEmbedder, split_windows, window_times
 from v2m.evaluation.embedders.ast import AstEmbedder
+from v2m.evaluation.embedders.base import Embedder, split_windows, window_times
 from v2m.evaluation.embedders.clap import ClapEmbedder
 from v2m.evaluation.embedders.pe_av import PeAvEmbedder
 from v2m.evaluation.embedders.vggish import VggishEmbedder, _log_mel, _mel_filters
@@ -43,7 +43,7 @@ def noise(seconds: float, rate: int = 48_000, seed: int = 0) -> Audio:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(5, [5]), (10, [10]), (14, [10]), (15, [10, 10]), (31, [10, 10, 10])])
-def test_windows_follow_each_other_and_a_last_half_is_heard_too(count: int, expected: list[int]) -> None:
+def test_windows_are_consecutive_and_include_a_last_half(count: int, expected: list[int]) -> None:
     samples = np.arange(count, dtype=np.float32)
     found = split_windows(samples, 10)
     assert [len(each) for each in found] == expected
@@ -54,16 +54,15 @@ def test_windows_follow_each_other_and_a_last_half_is_heard_too(count: int, expe
     assert window_times(count, 10)[-1][1] == pytest.approx(min(count, count if count == 15 else 10 * len(expected)))
 
 
-def test_nothing_at_all_is_heard_as_a_moment_of_silence() -> None:
+def test_empty_audio_is_one_sample_of_silence() -> None:
     assert [each.tolist() for each in split_windows(np.zeros(0, np.float32), 10)] == [[0.0]]
 
 
-def test_clap_hears_and_reads_as_transformers_does(weights: Path) -> None:
+def test_clap_matches_transformers(weights: Path) -> None:
     audio, texts = noise(17), ["calm ambient music", "loud rock with drums"]
     found = ClapEmbedder(str(weights / "clap"))
     assert isinstance(found, Embedder)
-    assert isinstance(found, TextEmbedder)
-    assert not isinstance(found, VideoEmbedder)
+    assert (found.embeds_text, found.embeds_video) == (True, False)
     model: Any = ClapModel.from_pretrained(weights / "clap").eval()
     prepared = ClapFeatureExtractor.from_pretrained(weights / "clap")
     sound = audio.samples.mean(axis=0)
@@ -78,15 +77,15 @@ def test_clap_hears_and_reads_as_transformers_does(weights: Path) -> None:
     assert found.embed_text(["drums " * 400]).shape == (1, 12)  # cut to what it has room for
 
 
-def test_clap_of_either_kind_hears_the_same_twice(weights: Path) -> None:
-    """The feature extractor of the fused one draws at random which piece of a batch is said to be longer."""
+def test_fused_clap_is_deterministic(weights: Path) -> None:
+    """The fused model's feature extractor marks a random window of a batch as longer."""
     audio = noise(17)
     one, two = (ClapEmbedder(str(weights / "fused")).embed_audio(audio).embeddings for _ in range(2))
     assert (one == two).all()
     assert one.shape == (2, 12)
 
 
-def test_clap_reads_checkpoints_with_and_without_the_numbers_of_places(weights: Path, tmp_path: Path) -> None:
+def test_clap_loads_checkpoints_with_and_without_position_buffers(weights: Path, tmp_path: Path) -> None:
     shutil.copytree(weights / "clap", tmp_path / "clap")
     state = load_file(tmp_path / "clap" / "model.safetensors")
     kept = {name: value for name, value in state.items() if "position_ids" not in name and "token_type_ids" not in name}
@@ -98,7 +97,7 @@ def test_clap_reads_checkpoints_with_and_without_the_numbers_of_places(weights: 
     )
 
 
-def test_ast_tells_classes_as_transformers_does_and_hears_sound_of_any_length(weights: Path) -> None:
+def test_ast_matches_transformers_and_accepts_any_length(weights: Path) -> None:
     found, audio = AstEmbedder(str(weights / "ast")), noise(1.0, 16_000)
     heard = found.embed_audio(audio)
     assert heard.class_probs is not None
@@ -114,7 +113,7 @@ def test_ast_tells_classes_as_transformers_does_and_hears_sound_of_any_length(we
     assert found.embed_audio(Audio(np.zeros((1, 3), np.float32), 16_000)).embeddings.shape == (1, 16)
 
 
-def test_pe_av_hears_and_sees_as_the_model_does_when_given_both(weights: Path, media: Path) -> None:
+def test_pe_av_matches_the_joint_model(weights: Path, media: Path) -> None:
     found, clip = PeAvEmbedder(str(weights / "pe-av")), video.open(media / "cuts.mp4")
     audio = noise(clip.duration)
     with found._lazy_model.model() as (model, prepared, shown):
@@ -129,8 +128,8 @@ def test_pe_av_hears_and_sees_as_the_model_does_when_given_both(weights: Path, m
     assert found.embed_video(clip) == pytest.approx(both.video_embeds.numpy(), abs=0.02)  # which reads smaller frames
 
 
-def test_pe_av_keeps_its_weights_and_what_it_makes_anew_when_loaded(tmp_path: Path, monkeypatch: Any) -> None:
-    """Of a rotary embedding nothing is in the file, and what is tied is there once."""
+def test_pe_av_keeps_weights_and_rebuilt_buffers_when_loaded(tmp_path: Path, monkeypatch: Any) -> None:
+    """The file has no rotary buffers, and tied weights once."""
     made: list[Any] = []
     save = tiny_embedders._save
     monkeypatch.setattr(tiny_embedders, "_save", lambda model, folder: (made.append(model), save(model, folder)))
@@ -142,7 +141,7 @@ def test_pe_av_keeps_its_weights_and_what_it_makes_anew_when_loaded(tmp_path: Pa
             assert not [name for name in first if not torch.equal(first[name], second[name])]
 
 
-def test_vggish_hears_bands_as_they_are_defined_and_loads_what_is_published(tmp_path: Path) -> None:
+def test_vggish_matches_its_definition_and_loads_published_weights(tmp_path: Path) -> None:
     """The log-mel against its definition written out, for a frame; the network against its layers one by one."""
     sound = noise(2.0, 16_000).samples[0].astype(np.float64)
     found = _log_mel(sound, _mel_filters())
@@ -191,7 +190,7 @@ def test_vggish_hears_bands_as_they_are_defined_and_loads_what_is_published(tmp_
         ("imagebind", DependencyError, "ImageBind needs its package"),
     ],
 )
-def test_what_cannot_be_had_is_one_line_before_any_work(
+def test_unavailable_embedders_give_one_line_before_any_work(
     asked: str, kind: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -204,7 +203,7 @@ def test_what_cannot_be_had_is_one_line_before_any_work(
     assert "\n" not in str(caught.value)
 
 
-def test_another_model_than_was_asked_for_and_broken_weights_are_told(weights: Path, tmp_path: Path) -> None:
+def test_wrong_model_and_broken_weights_are_reported(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match="is no audio classifier"):
         AstEmbedder(str(weights / "clap")).embed_audio(noise(1))
     shutil.copytree(weights / "ast", tmp_path / "ast")
@@ -212,14 +211,14 @@ def test_another_model_than_was_asked_for_and_broken_weights_are_told(weights: P
     state = load_file(path)
     state["classifier.dense.weight"] = state["classifier.dense.weight"] * float("nan")
     save_file(state, path, {"format": "pt"})
-    with pytest.raises(DependencyError, match="no numbers"):
+    with pytest.raises(DependencyError, match="what are no numbers"):
         AstEmbedder(str(tmp_path / "ast")).embed_audio(noise(1))
     (tmp_path / "ast" / "preprocessor_config.json").write_text("{")
     with pytest.raises(DependencyError, match="does not say what the audio classifier takes"):
         AstEmbedder(str(tmp_path / "ast")).embed_audio(noise(1))
 
 
-def test_an_embedding_of_ones_own_is_given_what_stands_behind_the_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_embedder_gets_the_source_behind_the_equals_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     class Own:
         def __init__(self, source: str = "usual") -> None:
             self.name = source
@@ -237,7 +236,7 @@ def test_an_embedding_of_ones_own_is_given_what_stands_behind_the_sign(monkeypat
         embedders.build_embedders(["somewhere.Own", "somewhere.Own=usual"])
 
 
-def test_the_license_is_said_before_work(
+def test_license_is_announced_before_work(
     weights: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -246,9 +245,7 @@ def test_the_license_is_said_before_work(
     assert json.loads((weights / "ast" / "config.json").read_text())["model_type"] == "audio-spectrogram-transformer"
 
 
-def test_imagebinds_package_is_taken_without_its_readers_and_what_it_lacks_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imagebind_package_is_imported_without_its_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "imagebind/models").mkdir(parents=True)
     (tmp_path / "imagebind/__init__.py").write_text("raise RuntimeError('read')\n")
     (tmp_path / "imagebind/models/imagebind_model.py").write_text("import nothing_of_the_kind\n")

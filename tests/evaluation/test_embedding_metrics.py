@@ -1,4 +1,4 @@
-"""Measures with weights, by an embedding whose answers are known."""
+"""Embedding metrics with an embedder of known output."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation import distances, tables
 from v2m.evaluation.bootstrap import derangements
-from v2m.evaluation.embedder import AudioEmbedding
+from v2m.evaluation.embedders.base import AudioEmbedding
 from v2m.evaluation.embedding_metrics import EmbeddingResults, EvalClip, evaluate_embeddings
 
 RATE = 100
 
 
 class PlainEmbedder:
-    """Hears windows of four samples as they are; a piece's tags and picture are the place (D = 4) that they name."""
+    """An embedder that returns windows of four samples, and the numbers (D = 4) that texts and videos consist of."""
 
     name = "plain"
 
@@ -47,7 +47,9 @@ def sound(windows: Floats) -> Audio:
     return Audio(windows.reshape(1, -1).astype(np.float32), RATE)
 
 
-def pieces(windows: Iterable[Floats], texts: Sequence[str] = (), seen: Sequence[Floats] = ()) -> dict[str, EvalClip]:
+def eval_clips(
+    windows: Iterable[Floats], texts: Sequence[str] = (), seen: Sequence[Floats] = ()
+) -> dict[str, EvalClip]:
     return {
         f"clip{k}": EvalClip(
             lambda each=each: sound(each),
@@ -60,7 +62,7 @@ def pieces(windows: Iterable[Floats], texts: Sequence[str] = (), seen: Sequence[
 
 @pytest.fixture(scope="module")
 def heard() -> tuple[list[Floats], list[Floats], list[str], EmbeddingResults]:
-    """Twelve clips of three windows: the truth, and music beside it; their tags and pictures are the truth's places."""
+    """Twelve clips of three windows: ground truth, near and far music; texts and videos are the truth's centers."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(12, 1, 4)) * 3
     true = [center + rng.normal(size=(3, 4)) * 0.2 for center in centers]
@@ -69,13 +71,13 @@ def heard() -> tuple[list[Floats], list[Floats], list[str], EmbeddingResults]:
     true, made, far = ([np.float32(x).astype(float) for x in each] for each in (true, made, far))
     texts = [" ".join(map(str, center[0])) for center in centers]
     model = PlainEmbedder()
-    systems = {"near": pieces(made, texts, list(centers)), "far": pieces(far, texts, list(centers))}
-    found = evaluate_embeddings([model], systems, pieces(true))
+    systems = {"near": eval_clips(made, texts, list(centers)), "far": eval_clips(far, texts, list(centers))}
+    found = evaluate_embeddings([model], systems, eval_clips(true))
     assert model.released == 1
     return true, made, texts, found
 
 
-def test_values_are_those_of_the_functions(
+def test_values_match_the_distance_functions(
     heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
 ) -> None:
     true, made, texts, found = heard
@@ -97,7 +99,7 @@ def test_values_are_those_of_the_functions(
     }
 
 
-def test_near_music_is_better_than_far_and_both_than_that_of_other_clips(
+def test_near_music_scores_better_than_far_and_shuffled(
     heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
 ) -> None:
     found = heard[3]
@@ -113,10 +115,10 @@ def test_near_music_is_better_than_far_and_both_than_that_of_other_clips(
     assert not {"density@plain", "coverage@plain", "fad@plain"} & set(shuffled)
 
 
-def test_music_is_shuffled_to_other_clips_alone(
+def test_shuffled_rows_average_over_other_clips(
     heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
 ) -> None:
-    """By hand: of each clip, the mean over the other clips whose music it was given."""
+    """The mean over the other clips whose music each clip is given, computed by hand."""
     _, made, texts, found = heard
     places = [(m / np.linalg.norm(m, axis=1, keepdims=True)).mean(axis=0) for m in made]
     chosen = derangements(12, 4, 0)
@@ -126,7 +128,7 @@ def test_music_is_shuffled_to_other_clips_alone(
         assert found.baselines.shuffled["near"][f"clip{k}"]["clap_score@plain"] == pytest.approx(expected)
 
 
-def test_the_truth_is_measured_against_itself(
+def test_ground_truth_is_compared_with_itself(
     heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
 ) -> None:
     true, _, _, found = heard
@@ -140,7 +142,7 @@ def test_the_truth_is_measured_against_itself(
     assert found.baselines.ground_truth_set["fad@plain"].n == 6
 
 
-def test_the_table_names_the_embedding_and_puts_truth_and_floor_beside(
+def test_table_has_embedding_and_baseline_columns(
     heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
 ) -> None:
     found = heard[3]
@@ -167,7 +169,7 @@ def test_the_table_names_the_embedding_and_puts_truth_and_floor_beside(
     assert single[0].endswith("| clip9 | clip10 | clip11 | mean [95 %] | ground truth | shuffled | n |")
 
 
-def test_the_summary_and_the_values_of_clips_are_written_unrounded(
+def test_summary_and_clip_values_are_unrounded(
     heard: tuple[list[Floats], list[Floats], list[str], EmbeddingResults],
 ) -> None:
     found = heard[3]
@@ -185,10 +187,10 @@ def test_the_summary_and_the_values_of_clips_are_written_unrounded(
     assert float(clips[3]["kl@plain"]) == found.rows["near"]["clip3"]["kl@plain"]
 
 
-def test_few_clips_are_told_and_what_needs_more_is_left_out() -> None:
+def test_few_clips_give_notes_and_omit_set_metrics() -> None:
     rng = np.random.default_rng(2)
     one = evaluate_embeddings(
-        [PlainEmbedder()], {"": pieces([rng.normal(size=(3, 4))])}, pieces([rng.normal(size=(3, 4))])
+        [PlainEmbedder()], {"": eval_clips([rng.normal(size=(3, 4))])}, eval_clips([rng.normal(size=(3, 4))])
     )
     assert one.baselines.notes == [
         "density@plain and coverage are left out: they need 6 clips or more",
@@ -198,7 +200,7 @@ def test_few_clips_are_told_and_what_needs_more_is_left_out() -> None:
     assert set(one.rows[""]["clip0"]) == {"kl@plain", "kl_reverse@plain"}
     assert tables.column_means(one.baselines.shuffled[""]) == {}
     few = evaluate_embeddings(
-        [PlainEmbedder()], {"": pieces(rng.normal(size=(2, 2, 4)))}, pieces(rng.normal(size=(2, 2, 4)))
+        [PlainEmbedder()], {"": eval_clips(rng.normal(size=(2, 2, 4)))}, eval_clips(rng.normal(size=(2, 2, 4)))
     )
     assert "4 windows cannot tell how 4 numbers vary" in few.baselines.notes[1]
     assert few.baselines.ground_truth_set == {}  # of halves of a clip each
@@ -206,9 +208,9 @@ def test_few_clips_are_told_and_what_needs_more_is_left_out() -> None:
     assert tables.to_markdown(few.rows[""], few.baselines).count("\n") > 2
 
 
-def test_without_truth_tags_and_picture_are_measured_still_and_what_a_clip_lacks_counts_nowhere() -> None:
+def test_missing_ground_truth_and_texts_are_left_out() -> None:
     windows = np.random.default_rng(3).normal(size=(3, 1, 4))
-    given = pieces(windows, ["1 0 0 0", "", "0 1 0 0"])
+    given = eval_clips(windows, ["1 0 0 0", "", "0 1 0 0"])
     found = evaluate_embeddings([PlainEmbedder()], {"": given})
     assert found.baselines.ground_truth == {}
     assert tables.column_means(found.rows[""])["clap_score@plain"].n == 2
@@ -216,9 +218,9 @@ def test_without_truth_tags_and_picture_are_measured_still_and_what_a_clip_lacks
     assert "ground truth" not in tables.to_markdown(found.rows[""], found.baselines)
 
 
-def test_the_same_seed_gives_the_same_and_another_other_halves() -> None:
+def test_seed_determines_the_halves() -> None:
     rng = np.random.default_rng(4)
-    made, true = pieces(rng.normal(size=(8, 2, 4))), pieces(rng.normal(size=(8, 2, 4)))
+    made, true = eval_clips(rng.normal(size=(8, 2, 4))), eval_clips(rng.normal(size=(8, 2, 4)))
     one, two, other = (evaluate_embeddings([PlainEmbedder()], {"": made}, true, seed=seed) for seed in (0, 0, 1))
     assert one.baselines.set_metrics[""]["fad@plain"].low == two.baselines.set_metrics[""]["fad@plain"].low
     assert one.baselines.ground_truth_set["fad@plain"].value != other.baselines.ground_truth_set["fad@plain"].value
@@ -226,10 +228,10 @@ def test_the_same_seed_gives_the_same_and_another_other_halves() -> None:
 
 
 @pytest.mark.parametrize("windows", [np.zeros(4), np.zeros((0, 4)), np.full((1, 4), np.nan), None])
-def test_an_embedding_that_hears_something_else_is_told_in_a_line(windows: Any) -> None:
+def test_invalid_embeddings_are_reported_in_one_line(windows: Any) -> None:
     class Odd(PlainEmbedder):
         def embed_audio(self, audio: Audio) -> AudioEmbedding:
             return AudioEmbedding(windows)
 
-    with pytest.raises(UsageError, match=r"plain heard .* in clip0: \(windows, numbers\) are wanted, finite"):
-        evaluate_embeddings([Odd()], {"": pieces([np.zeros((1, 4))])})
+    with pytest.raises(UsageError, match=r"plain gave .* for clip0: finite \(windows, dimensions\) are needed"):
+        evaluate_embeddings([Odd()], {"": eval_clips([np.zeros((1, 4))])})

@@ -14,7 +14,7 @@ FIRST = {"a": {"hits": 0.2, "lufs": -14.0}, "b": {"hits": 0.4, "lufs": None}, "c
 SECOND = {"b": {"hits": 0.5, "lufs": -14.0}, "a": {"hits": 0.3, "lufs": -14.0}, "z": {"hits": 0.0, "lufs": 0.0}}
 
 
-def test_the_interval_of_a_mean_covers_the_true_one_about_as_often_as_it_says() -> None:
+def test_mean_interval_coverage() -> None:
     rng = np.random.default_rng(0)
     covered = []
     for trial in range(150):
@@ -24,7 +24,7 @@ def test_the_interval_of_a_mean_covers_the_true_one_about_as_often_as_it_says() 
     assert 0.88 < np.mean(covered) <= 0.99
 
 
-def test_what_a_video_lacks_counts_nowhere() -> None:
+def test_missing_values_are_left_out_of_means() -> None:
     found = column_means(FIRST)
     assert (found["hits"].n, found["lufs"].n) == (3, 2)
     assert found["hits"].value == pytest.approx(0.5)
@@ -32,19 +32,19 @@ def test_what_a_video_lacks_counts_nowhere() -> None:
     assert column_means({"a": {"none": None}}) == {}
 
 
-def test_the_table_has_a_line_for_each_measure_and_a_column_for_each_video() -> None:
+def test_table_has_a_line_for_each_metric_and_a_column_for_each_video() -> None:
     lines = to_markdown(FIRST).splitlines()
     assert lines[0].replace("\\|", "") == "| measure | a | b | cd | mean [95 %] | n |"
     assert lines[3].startswith("| lufs | -14 | – | -16 | -15 [-16, -14] | 2 |")
 
 
-def test_systems_are_compared_on_the_videos_that_all_of_them_have() -> None:
+def test_systems_are_compared_on_shared_videos() -> None:
     lines = comparison_markdown({"A": FIRST, "B": SECOND}).splitlines()
     assert lines[0] == "| measure | A | B | B − A | n |"
     assert lines[2] == "| hits | 0.3 [0.2, 0.4] | 0.4 [0.3, 0.5] | 0.1 [0.1, 0.1] | 2 |"
 
 
-def test_the_csv_holds_every_value_unrounded() -> None:
+def test_csv_has_every_value_unrounded() -> None:
     rows = list(csv.reader(io.StringIO(to_csv({"A": FIRST, "B": SECOND}))))
     assert rows[0] == ["system", "video", "hits", "lufs"]
     assert rows[2] == ["A", "b", "0.4", ""]

@@ -1,4 +1,4 @@
-"""Test signals, and what an independent meter (ffmpeg's ebur128) hears in a file."""
+"""Test signals, and measurements of files by an independent meter (ffmpeg's ebur128)."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def tone(seconds: float, level: float = 0.1, hertz: float = 997.0, rate: int = S
 
 
 def drums(seconds: float, rate: int = SAMPLE_RATE) -> Audio:
-    """Very peaky: bursts of noise that die within 50 ms, over a quiet hum."""
+    """A very peaky signal: bursts of noise that die within 50 ms, over a quiet hum."""
     random, time = np.random.default_rng(1), np.arange(round(seconds * rate)) / rate
     hum = 0.02 * np.sin(2 * np.pi * 110 * time)
     return stereo(hum + 0.3 * random.standard_normal(len(time)) * np.exp(-(time % 0.5) * 60), rate)
 
 
 def bursts(seconds: float, spans: list[tuple[float, float]], level: float, hiss: float = 0.0) -> Audio:
-    """Speech-like: noise that swells five times a second inside `spans`, over a hiss."""
+    """A speech-like signal: noise that swells five times a second inside `spans`, over a hiss."""
     random, time = np.random.default_rng(2), np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     inside = np.zeros(len(time))
     for start, end in spans:

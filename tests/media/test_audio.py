@@ -1,4 +1,4 @@
-"""Sound in and out of files: positions, levels, lengths, and files that appear whole or not at all."""
+"""Reading and writing of audio: positions, levels, lengths, atomic writes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from v2m.media.audio import load, read_track, resample, save
         ("signal.setitimer(signal.ITIMER_REAL, 0.05)", "Stop"),
     ],
 )
-def test_what_stops_the_writing_is_said_and_leaves_nothing(tmp_path: Path, run: str, said: str) -> None:
-    """libsndfile calls back into Python to write to a file object; what is raised there is lost."""
+def test_interrupted_save_raises_the_cause_and_leaves_no_file(tmp_path: Path, run: str, said: str) -> None:
+    """libsndfile loses errors raised in the callbacks of a file object."""
     code = f"""
 import resource, signal, sys
 import os
@@ -54,7 +54,7 @@ save(sound, Path("x.wav"))
 
 
 @pytest.mark.parametrize(("suffix", "error"), [(".wav", 0), (".flac", 2e-7), (".WAV", 0)])
-def test_what_is_saved_comes_back(suffix: str, error: float, tmp_path: Path) -> None:
+def test_save_roundtrip(suffix: str, error: float, tmp_path: Path) -> None:
     audio = tone(0.5, 0.7, rate=44_100)
     save(audio, tmp_path / f"take{suffix}")
     samples, rate = soundfile.read(tmp_path / f"take{suffix}", dtype="float32", always_2d=True)
@@ -63,13 +63,13 @@ def test_what_is_saved_comes_back(suffix: str, error: float, tmp_path: Path) -> 
     assert names(tmp_path) == [f"take{suffix}"]
 
 
-def test_wav_keeps_what_lies_above_full_scale(tmp_path: Path) -> None:
+def test_wav_keeps_samples_above_full_scale(tmp_path: Path) -> None:
     """A stem may pass full scale where the sum does not."""
     save(tone(0.1, 3.0), tmp_path / "stem.wav")
     assert np.abs(soundfile.read(tmp_path / "stem.wav")[0]).max() > 2.9
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_save_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"take\.mp3: .*\.wav"):
         save(tone(0.1), tmp_path / "take.mp3")
     (tmp_path / "take.wav").mkdir()
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 96_000])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_resampling_keeps_time_level_and_length(rate: int, channels: int) -> None:
+def test_resampling_preserves_time_level_and_length(rate: int, channels: int) -> None:
     """A tone of 1 kHz is the same tone at the other rate, to −90 dB, but for the first and last moment."""
     given = tone(1.7, 0.5, 1000, rate)
     out = resample(Audio(given.samples[:channels], rate), SAMPLE_RATE)
@@ -89,7 +89,7 @@ def test_resampling_keeps_time_level_and_length(rate: int, channels: int) -> Non
     assert np.abs(error[:, 500:-500]).max() < 0.5 * 10 ** (-90 / 20)
 
 
-def sounding(path: Path, source: Audio, *options: str, codec: tuple[str, ...] = ("-c:a", "pcm_s16le")) -> Path:
+def write_track(path: Path, source: Audio, *options: str, codec: tuple[str, ...] = ("-c:a", "pcm_s16le")) -> Path:
     """A file with `source` as its only stream."""
     raw = path.with_suffix(".src.wav")
     save(source, raw)
@@ -108,9 +108,9 @@ def sounding(path: Path, source: Audio, *options: str, codec: tuple[str, ...] = 
         ("down.mp4", ("-c:a", "aac", "-ar", "22050")),
     ],
 )
-def test_a_sound_is_read_at_its_true_position(name: str, codec: tuple[str, ...], tmp_path: Path) -> None:
-    """Encoders start late and say so; the reader must believe them. 1.44 s is where ffmpeg starts an MPEG-TS."""
-    path = sounding(tmp_path / name, clicks(2, [0.6]), codec=codec)
+def test_track_is_read_at_its_true_position(name: str, codec: tuple[str, ...], tmp_path: Path) -> None:
+    """The reader applies the encoder delay that a file declares. 1.44 s is where ffmpeg starts an MPEG-TS."""
+    path = write_track(tmp_path / name, clicks(2, [0.6]), codec=codec)
     zero = 1.4 if name.endswith(".ts") else 0.0
     with_priming = 1024 / SAMPLE_RATE if name.endswith(".ts") else 0.0  # it starts the stream, not the sound, at 1.4 s
     out, whole = read_track(path, 0, zero, 2, SAMPLE_RATE)
@@ -119,8 +119,8 @@ def test_a_sound_is_read_at_its_true_position(name: str, codec: tuple[str, ...],
     assert click_time(out.samples[0], 0) == pytest.approx(0.6 + with_priming, abs=0.001)
 
 
-def test_zero_and_duration_cut_or_fill(tmp_path: Path) -> None:
-    path = sounding(tmp_path / "late.mkv", clicks(1, [0.5]), "-itsoffset", "1.5")
+def test_start_time_and_duration_cut_or_pad(tmp_path: Path) -> None:
+    path = write_track(tmp_path / "late.mkv", clicks(1, [0.5]), "-itsoffset", "1.5")
     early, _ = read_track(path, 0, 0, 4, SAMPLE_RATE)
     late, _ = read_track(path, 0, 1.9, 0.5, SAMPLE_RATE)
     assert len(early) == 4 * SAMPLE_RATE
@@ -129,8 +129,8 @@ def test_zero_and_duration_cut_or_fill(tmp_path: Path) -> None:
     assert click_time(late.samples[0], 0) == pytest.approx(0.1, abs=0.001)
 
 
-def test_a_gap_stays_a_gap(tmp_path: Path) -> None:
-    """What a recorder dropped is silence: the sound after it does not move up."""
+def test_gap_in_the_track_is_silence(tmp_path: Path) -> None:
+    """A dropped part is silence: the audio after it keeps its time."""
     graph = "asetpts='N/SR/TB+if(gte(N,48000),2/TB,0)'"
     save(clicks(2, [0.5, 1.5]), tmp_path / "b.wav")
     ffmpeg("-i", tmp_path / "b.wav", "-af", graph, "-c:a", "pcm_s16le", tmp_path / "gap.mkv")
@@ -140,16 +140,16 @@ def test_a_gap_stays_a_gap(tmp_path: Path) -> None:
     assert loud.max() == pytest.approx(3.5, abs=0.01)
 
 
-def test_mono_keeps_its_level_on_both_sides(tmp_path: Path) -> None:
+def test_mono_level_is_kept_on_both_sides(tmp_path: Path) -> None:
     mono = Audio(tone(1, 0.5).samples[:1], SAMPLE_RATE)
-    out, _ = read_track(sounding(tmp_path / "mono.mkv", mono), 0, 0, 1, SAMPLE_RATE)
+    out, _ = read_track(write_track(tmp_path / "mono.mkv", mono), 0, 0, 1, SAMPLE_RATE)
     assert np.abs(out.samples).max(axis=1) == pytest.approx([0.5, 0.5], abs=0.001)
 
 
-def test_damage_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
+def test_damaged_track_is_reported_and_the_rest_read(tmp_path: Path) -> None:
     sound = clicks(4, [3.5]).samples + 0.2 * drums(4).samples
     source = Audio(sound.astype(np.float32), SAMPLE_RATE)
-    path = sounding(tmp_path / "whole.mp4", source, codec=("-c:a", "aac"))
+    path = write_track(tmp_path / "whole.mp4", source, codec=("-c:a", "aac"))
     data = bytearray(path.read_bytes())
     start = data.find(b"mdat") + 2000
     data[start : start + 3000] = np.random.default_rng(0).bytes(3000)
@@ -160,7 +160,7 @@ def test_damage_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tone.wav", "tone.mp3", "tone.flac", "tone.m4a", "tone.ogg", "film.mp4"])
-def test_any_sound_file_is_loaded_and_only_as_much_as_is_asked(name: str, tmp_path: Path) -> None:
+def test_load_reads_any_audio_file_up_to_the_duration(name: str, tmp_path: Path) -> None:
     picture = ["-f", "lavfi", "-i", "color=s=64x64:d=2"] if name == "film.mp4" else []
     ffmpeg("-f", "lavfi", "-i", "sine=440:d=2:sample_rate=44100", *picture, tmp_path / name)
     audio = load(tmp_path / name, 16_000, 1.5)
@@ -170,7 +170,7 @@ def test_any_sound_file_is_loaded_and_only_as_much_as_is_asked(name: str, tmp_pa
     assert len(load(tmp_path / name, 16_000, 30.0)) == pytest.approx(32_000, abs=1_600)
 
 
-def test_what_is_no_sound_is_named(tmp_path: Path) -> None:
+def test_load_errors_name_the_problem(tmp_path: Path) -> None:
     (tmp_path / "notes.wav").write_text("not a sound")
     (tmp_path / "list.mp3").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")
     ffmpeg("-f", "lavfi", "-i", "color=s=64x64:d=1", tmp_path / "silent_film.mp4")

@@ -1,4 +1,4 @@
-"""The decoding process: kept to its limits, gone when it should be, silent."""
+"""The decoder process: its limits, its end and its silence."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def maker(tmp_path_factory: pytest.TempPathFactory) -> MediaMaker:
 
 @pytest.fixture(scope="module")
 def hanging(maker: MediaMaker) -> Path:
-    """An edit list that hides more frames than decord can skip: it seeks in it for ever."""
+    """An edit list that hides more frames than decord can skip: its seeking never ends."""
     maker.ffmpeg("numbers:320x240:30:300 X -g 1000 O", maker.folder / "long.mp4")
     maker.ffmpeg("-ss 6 -i long.mp4 -c copy O", maker.folder / "cut.mp4")
     return maker.folder / "cut.mp4"
 
 
-def children(parent: int) -> list[int]:
-    """The processes, zombies too, that `parent` started."""
+def child_pids(parent: int) -> list[int]:
+    """Process ids, zombies included, of the children of `parent`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -53,8 +53,8 @@ def wait_until_gone(pid: int) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-def script(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Python in a process group of its own, which has written `ready`."""
+def start_script(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Start Python in a process group of its own and wait for its `ready`."""
     process = subprocess.Popen(
         [sys.executable, "-c", f"import sys; from v2m.media import video\n{code}", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -68,7 +68,7 @@ def script(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
     return process
 
 
-def hang(path: Path | str) -> dict[str, object]:
+def hang_request(path: Path | str) -> dict[str, object]:
     """A request to seek in the file without the check that would have refused it."""
     return {"task": "seek", "path": str(path), "codec": "h264", "indices": [299], "size": [320, 240], "count": 300}
 
@@ -83,13 +83,13 @@ HANG = (
 )
 
 
-def test_a_decoder_that_hangs_is_killed_at_the_limit(hanging: Path) -> None:
+def test_hanging_decoder_is_killed_at_the_limit(hanging: Path) -> None:
     child = DecoderProcess(4_000_000_000)
-    before, begin = children(os.getpid()), time.monotonic()
+    before, begin = child_pids(os.getpid()), time.monotonic()
     with pytest.raises(DecoderProcessError, match="was not done after 2 s"):
-        list(child.request(hang(hanging), 2.0))
+        list(child.request(hang_request(hanging), 2.0))
     assert 2 <= time.monotonic() - begin < 10
-    assert children(os.getpid()) == before
+    assert child_pids(os.getpid()) == before
 
 
 def test_only_time_spent_waiting_counts(hanging: Path) -> None:
@@ -103,7 +103,7 @@ def test_only_time_spent_waiting_counts(hanging: Path) -> None:
     assert list(replies) == []
 
 
-def test_a_decoder_that_fails_is_replaced(hanging: Path) -> None:
+def test_failed_decoder_is_replaced(hanging: Path) -> None:
     """decord counts the frames that the edit list hides as well."""
     clip = video.open(hanging, decoder="decord")
     assert [read_number(image) for image in clip.frames([1.0, 3.9])] == [210, 297]
@@ -112,30 +112,30 @@ def test_a_decoder_that_fails_is_replaced(hanging: Path) -> None:
     )
 
 
-def test_a_decoder_that_crashes_is_reported_and_replaced(hanging: Path) -> None:
+def test_crashed_decoder_is_reported_and_replaced(hanging: Path) -> None:
     child = DecoderProcess(4_000_000_000)
-    before = set(children(os.getpid()))
-    replies = child.request(hang(hanging), 20.0)
-    killer = threading.Timer(1.0, lambda: os.kill((set(children(os.getpid())) - before).pop(), signal.SIGSEGV))
+    before = set(child_pids(os.getpid()))
+    replies = child.request(hang_request(hanging), 20.0)
+    killer = threading.Timer(1.0, lambda: os.kill((set(child_pids(os.getpid())) - before).pop(), signal.SIGSEGV))
     killer.start()
     with pytest.raises(DecoderProcessError, match=r"ended the decoder \(status -11\)"):
         next(replies)
     killer.join()
-    assert set(children(os.getpid())) == before
+    assert set(child_pids(os.getpid())) == before
     limits = {"duration": 60, "pixels": 1e6, "frames": 1e3, "total_pixels": 1e9}
     assert len(list(child.request({"task": "probe", "path": str(hanging), "limits": limits}, 20.0))) == 1
 
 
-def test_the_process_goes_with_the_video(hanging: Path) -> None:
-    before = set(children(os.getpid()))
+def test_process_ends_with_the_video(hanging: Path) -> None:
+    before = set(child_pids(os.getpid()))
     clip = video.open(hanging)
-    assert len(set(children(os.getpid())) - before) == 1
+    assert len(set(child_pids(os.getpid())) - before) == 1
     del clip
     gc.collect()
-    assert set(children(os.getpid())) <= before
+    assert set(child_pids(os.getpid())) <= before
 
 
-def test_a_scan_left_early_ends_the_process_and_the_next_one_works(maker: MediaMaker) -> None:
+def test_abandoned_scan_ends_the_process_and_the_next_one_works(maker: MediaMaker) -> None:
     path = maker.folder / "wide.mp4"
     maker.ffmpeg("V X O", path)
     clip = video.open(path)
@@ -146,9 +146,9 @@ def test_a_scan_left_early_ends_the_process_and_the_next_one_works(maker: MediaM
     assert read_number(clip.frames([2.0])[0]) == 60
 
 
-def test_ctrl_c_stops_both_without_a_word(hanging: Path) -> None:
-    process = script(HANG, hanging, repr(hang(hanging)))
-    [child] = children(process.pid)
+def test_ctrl_c_stops_both_processes_silently(hanging: Path) -> None:
+    process = start_script(HANG, hanging, repr(hang_request(hanging)))
+    [child] = child_pids(process.pid)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
@@ -156,9 +156,9 @@ def test_ctrl_c_stops_both_without_a_word(hanging: Path) -> None:
     wait_until_gone(child)
 
 
-def test_a_hanging_decoder_dies_with_its_parent(hanging: Path) -> None:
-    process = script(HANG, hanging, repr(hang(hanging)))
-    [child] = children(process.pid)
+def test_hanging_decoder_dies_with_its_parent(hanging: Path) -> None:
+    process = start_script(HANG, hanging, repr(hang_request(hanging)))
+    [child] = child_pids(process.pid)
     time.sleep(0.5)
     process.kill()
     process.communicate()
@@ -166,16 +166,16 @@ def test_a_hanging_decoder_dies_with_its_parent(hanging: Path) -> None:
     assert not Path(f"/proc/{child}").exists()
 
 
-def test_its_memory_is_limited(hanging: Path) -> None:
-    before = children(os.getpid())
+def test_decoder_memory_is_limited(hanging: Path) -> None:
+    before = child_pids(os.getpid())
     clip = video.open(hanging, video.Limits(memory=1_500_000_000))
-    [child] = set(children(os.getpid())) - set(before)
+    [child] = set(child_pids(os.getpid())) - set(before)
     [line] = [line for line in Path(f"/proc/{child}/limits").read_text().splitlines() if "address space" in line]
     assert line.split()[3:5] == ["1500000000", "1500000000"]
     assert clip.warnings == ()
 
 
-def test_modules_in_the_current_folder_are_not_taken_for_libraries(
+def test_modules_in_the_current_folder_are_not_imported(
     hanging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "av.py").write_text("raise SystemExit('taken from the current folder')")
@@ -183,13 +183,13 @@ def test_modules_in_the_current_folder_are_not_taken_for_libraries(
     assert video.open(hanging).duration == pytest.approx(4)
 
 
-def test_a_decoder_killed_from_outside_is_a_lack_of_memory(maker: MediaMaker) -> None:
-    """That is what the kernel does when memory runs out; the exit code is 5."""
+def test_decoder_killed_from_outside_raises_memory_error(maker: MediaMaker) -> None:
+    """The kernel kills processes when memory runs out; the exit code is 5."""
     path = maker.folder / "long.mp4"
     maker.ffmpeg("numbers:320x240:30:900 X O", path)
-    before = set(children(os.getpid()))
+    before = set(child_pids(os.getpid()))
     clip = video.open(path)
-    [child] = set(children(os.getpid())) - before
+    [child] = set(child_pids(os.getpid())) - before
     assert isinstance(clip.source, video.FileFrameSource)
     scan = iter(clip.source.scan(320, 30))
     next(scan)

@@ -1,4 +1,4 @@
-"""A small copy shows the same at the same time."""
+"""Previews: small copies with the same pictures at the same times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from v2m.media.ffmpeg import FFmpegError
 from v2m.media.preview import MAX_HEIGHT, write_preview
 
 
-def test_it_is_small_silent_and_as_long_as_what_is_taken(tmp_path: Path) -> None:
+def test_preview_is_small_silent_and_of_the_same_duration(tmp_path: Path) -> None:
     whole = video.open(EXAMPLE)
     part = whole.crop(0.0, 3.0)
     write_preview(part, tmp_path / "small.mp4")
@@ -26,7 +26,7 @@ def test_it_is_small_silent_and_as_long_as_what_is_taken(tmp_path: Path) -> None
     assert np.abs(one - two).mean() < 8 < np.abs(one[0] - two[1]).mean()
 
 
-def test_what_is_no_video_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_preview_leaves_no_file(tmp_path: Path) -> None:
     whole = video.open(EXAMPLE)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no film")

@@ -1,4 +1,4 @@
-"""Opening and reading videos whose pictures carry their number."""
+"""Opening and reading of videos whose frames carry their number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def maker(tmp_path_factory: pytest.TempPathFactory) -> MediaMaker:
     return MediaMaker(tmp_path_factory.mktemp("numbered"))
 
 
-def made(maker: MediaMaker, name: str, recipe: str) -> Path:
+def build_video(maker: MediaMaker, name: str, recipe: str) -> Path:
     path = maker.folder / name
     if not path.exists():
         maker.ffmpeg(recipe, path)
@@ -39,16 +39,16 @@ def numbers_at(clip: Video, times: list[float]) -> list[int]:
     return [read_number(image) for image in clip.frames(times)]
 
 
-def scanned(clip: Video, fps: float) -> tuple[list[float], list[int]]:
+def scan_numbers(clip: Video, fps: float) -> tuple[list[float], list[int]]:
     chunks = list(source(clip).scan(clip.width, fps))
     times = np.concatenate([times for times, _ in chunks]).tolist()
     return times, [read_number(image) for _, images in chunks for image in images]
 
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
-def test_frames_come_for_any_times_in_any_order(maker: MediaMaker, decoder: video.Decoder) -> None:
+def test_frames_at_any_times_in_any_order(maker: MediaMaker, decoder: video.Decoder) -> None:
     """Also twice the same, just before and at a frame's first instant, before the video and after it."""
-    clip = video.open(made(maker, "plain.mp4", "V X -g 30 O"), decoder=decoder)
+    clip = video.open(build_video(maker, "plain.mp4", "V X -g 30 O"), decoder=decoder)
     times = [3.0, 0.5, 0.5, -1.0, 99.0, 1.0333, 1.0334, 0.0]
     assert numbers_at(clip, times) == [90, 15, 15, 0, 119, 30, 31, 0]
     assert source(clip).decoder == decoder
@@ -56,56 +56,56 @@ def test_frames_come_for_any_times_in_any_order(maker: MediaMaker, decoder: vide
     assert clip.frames([]).shape == (0, 240, 320, 3)
 
 
-def test_a_span_counts_from_its_start(maker: MediaMaker) -> None:
-    clip = video.open(made(maker, "plain.mp4", "V X -g 30 O")).crop(1.0, 2.0)
+def test_span_times_count_from_its_start(maker: MediaMaker) -> None:
+    clip = video.open(build_video(maker, "plain.mp4", "V X -g 30 O")).crop(1.0, 2.0)
     assert numbers_at(clip, [0.0, 0.5]) == [30, 45]
 
 
-def test_scan_gives_every_frame_or_those_on_screen_at_the_grid(maker: MediaMaker) -> None:
+def test_scan_yields_every_frame_or_those_shown_on_the_grid(maker: MediaMaker) -> None:
     """Seven frames a second out of thirty: none is a rounded step from the last."""
-    clip = video.open(made(maker, "plain.mp4", "V X -g 30 O"))
-    assert scanned(clip, 30)[1] == list(range(120))
-    times, numbers = scanned(clip, 7)
+    clip = video.open(build_video(maker, "plain.mp4", "V X -g 30 O"))
+    assert scan_numbers(clip, 30)[1] == list(range(120))
+    times, numbers = scan_numbers(clip, 7)
     assert times == [k / 7 for k in range(28)]
     assert numbers == [math.floor(30 * k / 7 + 1e-6) for k in range(28)]
 
 
-def test_a_rate_rounded_by_its_container_is_still_the_native_one(maker: MediaMaker) -> None:
+def test_rate_rounded_by_the_container_counts_as_native(maker: MediaMaker) -> None:
     """Matroska's milliseconds make 30.003 frames a second of the first hundred."""
-    clip = video.open(made(maker, "rounded.mkv", "V X -frames:v 100 O"))
+    clip = video.open(build_video(maker, "rounded.mkv", "V X -frames:v 100 O"))
     assert clip.fps > 30
-    assert scanned(clip, 30) == (clip.timestamps.tolist(), list(range(100)))
+    assert scan_numbers(clip, 30) == (clip.timestamps.tolist(), list(range(100)))
 
 
-def test_variable_rate_keeps_its_times(maker: MediaMaker) -> None:
+def test_variable_frame_rate_keeps_its_times(maker: MediaMaker) -> None:
     """A frame stays until the next one comes, five seconds later."""
     recipe = "V X -vf setpts='(N/30+5*gt(N\\,60))/TB' -enc_time_base 1:90000 -fps_mode vfr O"
-    clip = video.open(made(maker, "gap.mp4", recipe))
+    clip = video.open(build_video(maker, "gap.mp4", recipe))
     assert clip.timestamps[[60, 61]] == pytest.approx([2.0, 5 + 61 / 30], abs=1e-3)
     assert clip.duration == pytest.approx(9.0, abs=1e-3)
     assert numbers_at(clip, [1.9, 2.0, 4.0, 7.0, 7.04, 8.0]) == [57, 60, 60, 60, 61, 90]
-    assert scanned(clip, 2)[1] == [0, 15, 30, 45, *[60] * 11, 75, 90, 105]
+    assert scan_numbers(clip, 2)[1] == [0, 15, 30, 45, *[60] * 11, 75, 90, 105]
 
 
 @pytest.mark.parametrize("name", ["late.mkv", "late.ts"])
-def test_time_counts_from_the_first_frame_and_offset_says_where_that_is(maker: MediaMaker, name: str) -> None:
-    clip = video.open(made(maker, name, "V A X -c:a aac -output_ts_offset 5 O"))
+def test_times_count_from_the_first_frame_at_the_offset(maker: MediaMaker, name: str) -> None:
+    clip = video.open(build_video(maker, name, "V A X -c:a aac -output_ts_offset 5 O"))
     assert clip.timestamps[0] == 0
     assert clip.offset == pytest.approx(5.0 if name.endswith("mkv") else 6.4, abs=0.05)
     assert clip.duration == pytest.approx(4.0, abs=0.002)
     assert numbers_at(clip, [0.0, 2.0]) == [0, 60]
 
 
-def test_frames_of_avi_come_in_the_order_of_showing(maker: MediaMaker) -> None:
-    """AVI numbers its packets as they are coded, so B-frames would come in the wrong order by the clock."""
-    clip = video.open(made(maker, "bframes.avi", "V -c:v libx264 -preset medium -bf 3 O"))
-    assert scanned(clip, 30)[1] == list(range(120))
+def test_avi_frames_come_in_display_order(maker: MediaMaker) -> None:
+    """AVI numbers packets in coding order, so B-frames would be out of order by its clock."""
+    clip = video.open(build_video(maker, "bframes.avi", "V -c:v libx264 -preset medium -bf 3 O"))
+    assert scan_numbers(clip, 30)[1] == list(range(120))
     assert numbers_at(clip, [1.0, 3.5]) == [30, 105]
 
 
-def test_edit_list_that_hangs_decord_is_read_exactly_and_soon(maker: MediaMaker) -> None:
-    whole = made(maker, "long.mp4", "numbers:320x240:30:300 X -g 1000 O")
-    path = made(maker, "cut.mp4", f"-ss 6 -i {whole.name} -c copy O")
+def test_edit_list_that_hangs_decord_is_read_exactly(maker: MediaMaker) -> None:
+    whole = build_video(maker, "long.mp4", "numbers:320x240:30:300 X -g 1000 O")
+    path = build_video(maker, "cut.mp4", f"-ss 6 -i {whole.name} -c copy O")
     begin = time.monotonic()
     clip = video.open(path)
     assert numbers_at(clip, [0.0, 1.0, 3.9]) == [180, 210, 297]
@@ -125,9 +125,9 @@ TURNS = {
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_pictures_stand_upright_as_ffmpeg_turns_them(maker: MediaMaker, turn: str) -> None:
-    plain = made(maker, "plain.mp4", "V X -g 30 O")
-    path = made(maker, f"turned{list(TURNS).index(turn)}.mp4", f"{turn} -i {plain.name} -c copy O")
+def test_frames_are_upright_as_ffmpeg_rotates_them(maker: MediaMaker, turn: str) -> None:
+    plain = build_video(maker, "plain.mp4", "V X -g 30 O")
+    path = build_video(maker, f"turned{list(TURNS).index(turn)}.mp4", f"{turn} -i {plain.name} -c copy O")
     clip = video.open(path)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-frames:v", "1"]
     done = subprocess.run([*command, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"], check=True, capture_output=True)
@@ -138,7 +138,7 @@ def test_pictures_stand_upright_as_ffmpeg_turns_them(maker: MediaMaker, turn: st
 
 def test_streams_are_described(maker: MediaMaker) -> None:
     recipe = "V A -i titles.srt X -map 0 -map 1 -map 2 -c:a aac -metadata:s:a:0 language=deu -c:s mov_text O"
-    clip = video.open(made(maker, "streams.mp4", recipe))
+    clip = video.open(build_video(maker, "streams.mp4", recipe))
     assert [(stream.kind, stream.codec) for stream in clip.streams] == [
         ("video", "h264"),
         ("audio", "aac"),
@@ -150,13 +150,13 @@ def test_streams_are_described(maker: MediaMaker) -> None:
     assert (clip.codec, clip.fps, clip.warnings) == ("h264", pytest.approx(30), ())
 
 
-def test_a_stream_that_appears_on_the_way_does_no_harm(maker: MediaMaker) -> None:
+def test_stream_that_appears_midway_is_tolerated(maker: MediaMaker) -> None:
     """A tag of VP6 at the end of an FLV that holds another codec."""
-    path = made(maker, "two.flv", "V A -c:v flv1 -c:a libmp3lame O")
+    path = build_video(maker, "two.flv", "V A -c:v flv1 -c:a libmp3lame O")
     picture = b"\x14" + bytes(400)
     tag = b"\x09" + len(picture).to_bytes(3) + (4000).to_bytes(3) + bytes(4) + picture
     path.write_bytes(path.read_bytes() + tag + len(tag).to_bytes(4))
-    assert scanned(video.open(path), 30)[1] == list(range(120))
+    assert scan_numbers(video.open(path), 30)[1] == list(range(120))
 
 
 @pytest.mark.parametrize(
@@ -169,29 +169,29 @@ def test_a_stream_that_appears_on_the_way_does_no_harm(maker: MediaMaker) -> Non
     ],
 )
 @pytest.mark.parametrize("name", ["plain.mp4", "plain.ts"])
-def test_limits_are_kept_with_and_without_a_header_that_tells(
+def test_limits_apply_with_and_without_a_header(
     maker: MediaMaker, limits: video.Limits, reason: str, name: str
 ) -> None:
     with pytest.raises(InvalidInputError) as refused:
-        video.open(made(maker, name, "V X -g 30 O"), limits)
+        video.open(build_video(maker, name, "V X -g 30 O"), limits)
     assert refused.value.reason == reason
 
 
-def test_a_video_within_its_limits_is_not_refused(maker: MediaMaker) -> None:
+def test_video_at_its_limits_is_accepted(maker: MediaMaker) -> None:
     exact = video.Limits(duration=4, pixels=320 * 240, frames=120, total_pixels=120 * 320 * 240)
-    assert video.open(made(maker, "plain.mp4", "V X -g 30 O"), exact).duration == pytest.approx(4)
+    assert video.open(build_video(maker, "plain.mp4", "V X -g 30 O"), exact).duration == pytest.approx(4)
 
 
-def test_a_header_that_declares_too_much_is_refused_at_once(maker: MediaMaker) -> None:
+def test_header_beyond_the_limits_is_refused_at_once(maker: MediaMaker) -> None:
     """A day at one frame a second, the packets of which are not read."""
-    path = made(maker, "day.mp4", "-f lavfi -i color=black:s=64x64:r=1:d=86400 X -g 100000 O")
+    path = build_video(maker, "day.mp4", "-f lavfi -i color=black:s=64x64:r=1:d=86400 X -g 100000 O")
     begin = time.monotonic()
     with pytest.raises(InvalidInputError, match="86400 s"):
         video.open(path)
     assert time.monotonic() - begin < 10
 
 
-def zeroed(maker: MediaMaker, begin: float, end: float) -> Path:
+def zero_bytes(maker: MediaMaker, begin: float, end: float) -> Path:
     """The base file with zeros between two shares of its length."""
     data = maker.base()
     low, high = round(len(data) * begin), round(len(data) * end)
@@ -201,40 +201,40 @@ def zeroed(maker: MediaMaker, begin: float, end: float) -> Path:
     return path
 
 
-def test_a_video_that_hardly_decodes_is_refused_at_the_end_of_reading(maker: MediaMaker) -> None:
-    clip = video.open(zeroed(maker, 0.2, 0.95))
+def test_mostly_undecodable_video_is_refused_at_the_end_of_reading(maker: MediaMaker) -> None:
+    clip = video.open(zero_bytes(maker, 0.2, 0.95))
     with pytest.raises(InvalidInputError, match="can hardly be decoded") as refused:
-        scanned(clip, 30)
+        scan_numbers(clip, 30)
     assert refused.value.reason == "undecodable"
 
 
-def test_pictures_that_grow_past_the_limit_are_not_decoded(maker: MediaMaker) -> None:
-    """The header tells of 120 pictures of 320 × 240; after them come 60 of 640 × 360."""
+def test_frames_that_grow_past_the_limit_are_not_decoded(maker: MediaMaker) -> None:
+    """The header declares 120 frames of 320 × 240; 60 of 640 × 360 follow."""
     path = maker.folder / "growing.ts"
     resolution_change(maker, path)
-    assert len(scanned(video.open(path), 30)[0]) == 180
+    assert len(scan_numbers(video.open(path), 30)[0]) == 180
     clip = video.open(path, video.Limits(pixels=320 * 240))
-    assert len(scanned(clip, 30)[0]) == 120
+    assert len(scan_numbers(clip, 30)[0]) == 120
     assert video.current_warnings(clip)[0].startswith("damaged: of 180 packets 60 cannot be decoded")
 
 
-def test_a_frame_before_much_damage_can_be_had(maker: MediaMaker) -> None:
-    clip = video.open(zeroed(maker, 0.12, 0.45), decoder="pyav")
+def test_frame_before_heavy_damage_is_read(maker: MediaMaker) -> None:
+    clip = video.open(zero_bytes(maker, 0.12, 0.45), decoder="pyav")
     assert numbers_at(clip, [0.0, 0.03]) == [0, 0]
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0.5, 0.6), (0.12, 0.45)])
-def test_damage_is_told_once_it_is_met(maker: MediaMaker, begin: float, end: float) -> None:
+def test_damage_is_reported_once_it_is_read(maker: MediaMaker, begin: float, end: float) -> None:
     """Also where it takes most of the first group of pictures."""
-    clip = video.open(zeroed(maker, begin, end))
+    clip = video.open(zero_bytes(maker, begin, end))
     assert clip.warnings == ()
-    assert len(scanned(clip, 30)[0]) >= 60
+    assert len(scan_numbers(clip, 30)[0]) >= 60
     [warning] = video.current_warnings(clip)
     assert warning.startswith("damaged: of 120 packets ")
 
 
-def test_the_picture_is_measured_once(maker: MediaMaker) -> None:
-    clip = video.open(made(maker, "plain.mp4", "V X -g 30 O"))
+def test_visual_features_are_computed_once(maker: MediaMaker) -> None:
+    clip = video.open(build_video(maker, "plain.mp4", "V X -g 30 O"))
     picture = clip.visual_features()
     assert len(picture.times) == 120
     assert clip.visual_features() is picture

@@ -1,4 +1,4 @@
-"""Settings, balance and loudness of finished files, as an independent meter hears them."""
+"""Config, balance and loudness of finished files, by an independent meter."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ MUSIC = {
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 @pytest.mark.parametrize("name", MUSIC)
-def test_the_file_has_the_loudness_and_the_peaks_that_were_asked_for(name: str, suffix: str, tmp_path: Path) -> None:
+def test_file_has_the_requested_loudness_and_peaks(name: str, suffix: str, tmp_path: Path) -> None:
     """After the codec, by ffmpeg's meter: within 1 LU of the target, true peak at most −1 dBTP."""
     video = clip(tmp_path, name=f"clip{suffix}")
     report = mix(video, MUSIC[name], tmp_path / f"out{suffix}")
@@ -71,7 +71,7 @@ def test_the_file_has_the_loudness_and_the_peaks_that_were_asked_for(name: str, 
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["num_audio_tracks"] == 1
 
 
-def test_an_encoder_that_overshoots_is_given_less(tmp_path: Path) -> None:
+def test_overshooting_encoder_gets_a_lower_level(tmp_path: Path) -> None:
     """Bursts of other noise left and right, limited by 10 dB and more: AAC adds 1 dB to the peaks at first."""
     time = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
     noise = 0.3 * np.random.default_rng(5).standard_normal((2, len(time))) * np.exp(-(time % 0.25) * 40)
@@ -83,14 +83,14 @@ def test_an_encoder_that_overshoots_is_given_less(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("lufs", "true_peak"), [(-23.0, -3.0), (-16.0, -6.0), (-9.0, -1.0)])
-def test_other_targets(lufs: float, true_peak: float, tmp_path: Path) -> None:
+def test_other_loudness_targets(lufs: float, true_peak: float, tmp_path: Path) -> None:
     mix(clip(tmp_path), MUSIC["full scale noise"], tmp_path / "out.mov", MixConfig(lufs=lufs, true_peak=true_peak))
     loud, peak = ebur128(tmp_path / "out.mov")
     assert loud == pytest.approx(lufs, abs=1)
     assert peak <= true_peak
 
 
-def test_without_a_target_the_level_stays(tmp_path: Path) -> None:
+def test_level_is_kept_without_a_target(tmp_path: Path) -> None:
     mix(clip(tmp_path), tone(SECONDS, 0.05), tmp_path / "out.mov", MixConfig(lufs=None, music_gain=-6))
     assert level(decode_track(tmp_path / "out.mov")[0], 1, 5) == pytest.approx(
         20 * np.log10(0.05 / np.sqrt(2)) - 6, abs=0.1
@@ -98,7 +98,7 @@ def test_without_a_target_the_level_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [SECONDS, 0.2])
-def test_silence_stays_silence(seconds: float, tmp_path: Path) -> None:
+def test_silent_music_stays_silent(seconds: float, tmp_path: Path) -> None:
     music = Audio(np.zeros((2, round(seconds * SAMPLE_RATE)), np.float32), SAMPLE_RATE)
     report = mix(clip(tmp_path), music, tmp_path / "out.mov")
     assert ebur128(tmp_path / "out.mov")[1] == -np.inf
@@ -108,7 +108,7 @@ def test_silence_stays_silence(seconds: float, tmp_path: Path) -> None:
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_music_too_short_to_measure_is_left_alone(tmp_path: Path) -> None:
+def test_music_too_short_to_measure_keeps_its_level(tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.32", *H264, tmp_path / "moment.avi")
     report = mix(videos.open(tmp_path / "moment.avi"), tone(0.32, 0.1), tmp_path / "out.avi")
     assert [warning.split(":")[0] for warning in report.warnings] == ["silent_music"]
@@ -125,14 +125,14 @@ def test_music_too_short_to_measure_is_left_alone(tmp_path: Path) -> None:
         (Audio(np.zeros((3, 9), np.float32), SAMPLE_RATE), "stereo"),
     ],
 )
-def test_music_that_is_none(music: Audio, said: str, tmp_path: Path) -> None:
+def test_invalid_music_is_refused(music: Audio, said: str, tmp_path: Path) -> None:
     video = clip(tmp_path)
     with pytest.raises(ValueError, match=said):
         mix(video, music, tmp_path / "out.mov")
     assert not (tmp_path / "out.mov").exists()
 
 
-def test_music_is_cut_or_filled_up_to_the_length_and_faded(tmp_path: Path) -> None:
+def test_music_is_cut_or_padded_and_faded(tmp_path: Path) -> None:
     video = clip(tmp_path)
     mix(video, chord(9), tmp_path / "long.mov", MixConfig(fade_in=1.0, fade_out=2.0))
     samples, start = decode_track(tmp_path / "long.mov")
@@ -147,8 +147,8 @@ def test_music_is_cut_or_filled_up_to_the_length_and_faded(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("gain", [0, -10])
-def test_keep_is_the_sum_with_the_music_as_loud_as_the_clip(gain: float, tmp_path: Path) -> None:
-    """A clip at 3 kHz and music below 400 Hz, told apart by their spectra."""
+def test_keep_sums_music_as_loud_as_the_clip(gain: float, tmp_path: Path) -> None:
+    """A clip at 3 kHz and music below 400 Hz, separated by their spectra."""
     own = tone(SECONDS, 0.2, 3000)
     report = mix(clip(tmp_path, own), chord(level=0.01), tmp_path / "out.mov", MixConfig("keep", music_gain=gain))
     samples, _ = decode_track(tmp_path / "out.mov")
@@ -163,14 +163,14 @@ def test_keep_is_the_sum_with_the_music_as_loud_as_the_clip(gain: float, tmp_pat
 
 
 def music_alone(path: Path) -> np.ndarray:
-    """The chord without the noise around it: what lies between 200 and 350 Hz."""
+    """The chord without the noise around it: the band from 200 to 350 Hz."""
     samples, _ = decode_track(path)
     spectrum = np.fft.rfft(samples)
     hertz = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
     return np.fft.irfft(np.where((hertz > 200) & (hertz < 350), spectrum, 0), len(samples))
 
 
-def test_duck_lowers_the_music_under_speech_by_what_was_set(tmp_path: Path) -> None:
+def test_duck_lowers_the_music_under_speech_by_the_depth(tmp_path: Path) -> None:
     """At least 8 dB lower under a speech-like burst, back within a second, and no louder track left unsaid."""
     speech = bursts(SECONDS, [(2.5, 3.5)], 0.1)
     report = mix(clip(tmp_path, speech), chord(), tmp_path / "out.mov", MixConfig("duck"))
@@ -184,7 +184,7 @@ def test_duck_lowers_the_music_under_speech_by_what_was_set(tmp_path: Path) -> N
     assert level(less, 1, 2.3) - level(less, 2.6, 3.4) == pytest.approx(4, abs=1)
 
 
-def test_a_faint_clip_does_not_pull_the_music_down_to_its_hiss(tmp_path: Path) -> None:
+def test_faint_clip_does_not_lower_the_music_to_its_hiss(tmp_path: Path) -> None:
     hiss = bursts(SECONDS, [], 0, 0.0003)
     mix(clip(tmp_path, hiss), chord(), tmp_path / "out.mov", MixConfig("duck"))
     own, music = decode_track(tmp_path / "out.mov")[0], music_alone(tmp_path / "out.mov")
@@ -192,13 +192,13 @@ def test_a_faint_clip_does_not_pull_the_music_down_to_its_hiss(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("original", ["keep", "duck"])
-def test_a_clip_without_sound_gets_the_music_alone(original: str, tmp_path: Path) -> None:
+def test_clip_without_audio_gets_the_music_alone(original: str, tmp_path: Path) -> None:
     report = mix(clip(tmp_path), chord(), tmp_path / "out.mov", MixConfig(original))  # pyright: ignore[reportArgumentType]
     assert report.num_audio_tracks == 1
     assert ebur128(tmp_path / "out.mov")[0] == pytest.approx(-14, abs=0.5)
 
 
-def test_music_in_a_part_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
+def test_music_in_a_range_leaves_the_rest_unchanged(tmp_path: Path) -> None:
     """Outside the span the clip's own samples; inside only music at the target; no jump at the joins."""
     own = tone(SECONDS, 0.2, 3000)
     mix(clip(tmp_path, own, "clip.avi"), chord(), tmp_path / "out.avi", MixConfig(start=2.0, end=4.0))
@@ -215,7 +215,7 @@ def test_music_in_a_part_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
     assert np.abs(np.diff(samples)).max() < 0.15
 
 
-def test_a_part_of_a_clip_without_sound_is_silent_around_the_music(tmp_path: Path) -> None:
+def test_range_in_a_clip_without_audio_is_silent_around_the_music(tmp_path: Path) -> None:
     mix(clip(tmp_path, None, "clip.avi"), chord(), tmp_path / "out.avi", MixConfig(start=2.0, end=4.0))
     samples, start = decode_track(tmp_path / "out.avi")
     samples = samples[-round(start * SAMPLE_RATE) :]
@@ -224,7 +224,7 @@ def test_a_part_of_a_clip_without_sound_is_silent_around_the_music(tmp_path: Pat
     assert ebur128(tmp_path / "out.avi")[0] == pytest.approx(-14, abs=0.5)
 
 
-def test_all_that_is_wrong_with_the_settings_is_said_at_once() -> None:
+def test_all_problems_of_the_config_are_reported_together() -> None:
     with pytest.raises(UsageError) as raised:
         MixConfig(
             original="loud",  # pyright: ignore[reportArgumentType]
@@ -242,12 +242,12 @@ def test_all_that_is_wrong_with_the_settings_is_said_at_once() -> None:
             replace(MixConfig(), **{name: float("nan")})
 
 
-def test_a_span_outside_the_video_is_refused(tmp_path: Path) -> None:
+def test_range_outside_the_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"start 7 s lies outside the video \(0 to 6\.00 s\)"):
         mix(clip(tmp_path), chord(), tmp_path / "out.mov", MixConfig(start=7))
 
 
-def test_the_flags_explain_themselves() -> None:
+def test_flags_have_help() -> None:
     """Every setting has a line in the docstring, which is its `--help`."""
     from dataclasses import fields
 

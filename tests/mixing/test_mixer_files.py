@@ -1,4 +1,4 @@
-"""Real files of every container: the same pictures, the music in time, everything else kept."""
+"""Real files of every container: identical pictures, music in time, everything else kept."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def packets(path: Path) -> list[str]:
-    """A digest per stream of moving pictures of what its packets hold from the first key frame on."""
+def video_packet_hashes(path: Path) -> list[str]:
+    """A digest per video stream of its packets from the first key frame on."""
     with av.open(str(path)) as media:
         found = {stream.index: hashlib.sha256() for stream in media.streams.video if not int(stream.disposition) & 1024}
         shows: set[int] = set()
@@ -74,7 +74,7 @@ def packets(path: Path) -> list[str]:
     return [digest.hexdigest() for digest in found.values()]
 
 
-def shown(path: Path) -> np.ndarray:
+def decode_luma(path: Path) -> np.ndarray:
     """Times of the pictures after the first one."""
     with av.open(str(path)) as media:
         times = [frame.time for frame in media.decode(media.streams.video[0])]
@@ -82,7 +82,7 @@ def shown(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [*CLIPS, "cut_off_key.mp4", "rotated.mp4", "clock_restarts.ts", "between_keys.ts"])
-def test_pictures_stay_and_the_music_is_in_time(name: str, clips: Path, tmp_path: Path) -> None:
+def test_video_packets_are_copied_and_the_music_is_in_time(name: str, clips: Path, tmp_path: Path) -> None:
     """In every container: equal video packets, a click of the music where it was put (±2 ms), sound that begins and
     ends with the pictures (± one codec frame)."""
     clip = videos.open(clips / name)
@@ -90,9 +90,9 @@ def test_pictures_stay_and_the_music_is_in_time(name: str, clips: Path, tmp_path
     music.samples[:, round((clip.duration - 0.6) * SAMPLE_RATE) :] *= 0.5
     out = tmp_path / default_output(clip).name
     report = mix(clip, music, out, MixConfig(lufs=None))
-    assert packets(out) == packets(clip.path)
-    timed = shown(clip.path) if name == "h264.avi" else clip.timestamps  # AVI has no times of its own
-    np.testing.assert_allclose(shown(out), timed, atol=0.0011)
+    assert video_packet_hashes(out) == video_packet_hashes(clip.path)
+    timed = decode_luma(clip.path) if name == "h264.avi" else clip.timestamps  # AVI has no times of its own
+    np.testing.assert_allclose(decode_luma(out), timed, atol=0.0011)
     samples, start = decode_track(out)
     half = len(samples) // 2
     assert click_time(samples[:half], start) == pytest.approx(0.25, abs=0.002)
@@ -108,7 +108,7 @@ def test_pictures_stay_and_the_music_is_in_time(name: str, clips: Path, tmp_path
     "name",
     ["plain.mp4", "late_sound.mp4", "late_picture.mp4", "starts_at_5.ts", "long_sound.mp4", "wraps.ts", "flac.mkv"],
 )
-def test_the_clips_own_sound_keeps_its_place(name: str, clips: Path, tmp_path: Path) -> None:
+def test_original_audio_keeps_its_position(name: str, clips: Path, tmp_path: Path) -> None:
     """With keep, a click in the clip's own sound stays where it was against the pictures, in the mix and as a track."""
     source = tmp_path / f"own_{name}"
     save(clicks(2, [1.2]), tmp_path / "own.wav")
@@ -128,7 +128,7 @@ def test_the_clips_own_sound_keeps_its_place(name: str, clips: Path, tmp_path: P
         assert click_time(*decode_track(out, track)) == pytest.approx(truth, abs=0.002)
 
 
-def rich(folder: Path, suffix: str) -> Path:
+def write_rich_clip(folder: Path, suffix: str) -> Path:
     """Two pictures, two languages, subtitles, chapters, tags, a cover, a font: what the container can hold of it."""
     (folder / "s.srt").write_text("1\n00:00:00,500 --> 00:00:01,500\nHello\n")
     chapter = "[CHAPTER]\nTIMEBASE=1/1000\nSTART={}\nEND={}\ntitle={}\n"
@@ -155,7 +155,7 @@ def rich(folder: Path, suffix: str) -> Path:
     return folder / f"rich{suffix}"
 
 
-def inventory(path: Path) -> dict:
+def list_contents(path: Path) -> dict:
     with av.open(str(path)) as media:
         streams = list(media.streams)
         tags = {name.lower(): value for name, value in media.metadata.items()}
@@ -170,47 +170,47 @@ def inventory(path: Path) -> dict:
         }
 
 
-def languages(path: Path) -> list[tuple[str | None, bool]]:
+def audio_languages(path: Path) -> list[tuple[str | None, bool]]:
     """Language of every audio track, and whether it is the default one."""
     with av.open(str(path)) as media:
         found = [(s.metadata.get("language"), bool(int(s.disposition) & 1)) for s in media.streams.audio]
     return [(None if language in {None, "und"} else language, default) for language, default in found]
 
 
-def comment(path: Path) -> str:
+def read_comment(path: Path) -> str:
     with av.open(str(path)) as media:
         return next(value for name, value in media.metadata.items() if name.lower() == "comment")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
-def test_everything_else_goes_along(suffix: str, tmp_path: Path) -> None:
-    clip = videos.open(rich(tmp_path, suffix))
+def test_other_streams_and_metadata_are_copied(suffix: str, tmp_path: Path) -> None:
+    clip = videos.open(write_rich_clip(tmp_path, suffix))
     mark = {"comment": "The music was generated by v2m, recipe sketch."}
     ducked, replaced = tmp_path / f"duck{suffix}", tmp_path / f"replace{suffix}"
     mix(clip, tone(2), ducked, MixConfig("duck"), mark)
     report = mix(clip, tone(2), replaced, MixConfig("replace"), mark)
-    before = inventory(clip.path)
+    before = list_contents(clip.path)
     assert before["moving"] == 2
     assert before["chapters"] == [(0, "One"), (1, "Two")]
     for out in (ducked, replaced):
-        assert inventory(out) == before
-        assert packets(out) == packets(clip.path)
-        assert comment(out) == "shot by Ann; The music was generated by v2m, recipe sketch."
-    tracks = languages(clip.path)
-    assert languages(ducked)[0] == (tracks[0][0], True)
-    assert languages(ducked)[1:] == [(language, False) for language, _ in tracks]
-    assert languages(replaced) == [(None, True)]
+        assert list_contents(out) == before
+        assert video_packet_hashes(out) == video_packet_hashes(clip.path)
+        assert read_comment(out) == "shot by Ann; The music was generated by v2m, recipe sketch."
+    tracks = audio_languages(clip.path)
+    assert audio_languages(ducked)[0] == (tracks[0][0], True)
+    assert audio_languages(ducked)[1:] == [(language, False) for language, _ in tracks]
+    assert audio_languages(replaced) == [(None, True)]
     assert report.warnings == ("tracks_left_out: 2 audio tracks of the clip are not in the result",)
 
 
-def test_a_mark_is_not_repeated(clips: Path, tmp_path: Path) -> None:
+def test_comment_is_not_repeated(clips: Path, tmp_path: Path) -> None:
     mark = {"comment": "generated"}
     mix(videos.open(clips / "plain.mp4"), tone(2), tmp_path / "once.mp4", metadata=mark)
     mix(videos.open(tmp_path / "once.mp4"), tone(2), tmp_path / "twice.mp4", metadata=mark)
-    assert comment(tmp_path / "twice.mp4") == "generated"
+    assert read_comment(tmp_path / "twice.mp4") == "generated"
 
 
-def test_what_a_phone_says_of_itself_survives(clips: Path, tmp_path: Path) -> None:
+def test_phone_metadata_is_kept(clips: Path, tmp_path: Path) -> None:
     make = {"com.apple.quicktime.make": "Apple", "com.apple.quicktime.location.ISO6709": "+35.0+139.0/"}
     words = [word for item in make.items() for word in ("-metadata", "=".join(item))]
     phone, flags = tmp_path / "phone.mov", ("-movflags", "use_metadata_tags")
@@ -218,17 +218,17 @@ def test_what_a_phone_says_of_itself_survives(clips: Path, tmp_path: Path) -> No
     mix(videos.open(phone), tone(2), tmp_path / "out.mov", metadata={"comment": "generated"})
     with av.open(str(tmp_path / "out.mov")) as media:
         assert make.items() <= media.metadata.items()
-    assert comment(tmp_path / "out.mov") == "generated"
+    assert read_comment(tmp_path / "out.mov") == "generated"
 
 
-def test_rotation_stays(clips: Path, tmp_path: Path) -> None:
+def test_rotation_is_kept(clips: Path, tmp_path: Path) -> None:
     mix(videos.open(clips / "rotated.mp4"), tone(2), tmp_path / "out.mp4")
     with av.open(str(tmp_path / "out.mp4")) as media:
         assert next(media.decode(media.streams.video[0])).rotation == 90
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("h264.ts", ".mp4"), ("plain.mp4", ".ts"), ("plain.mov", ".mkv")])
-def test_another_container_is_a_remux(name: str, suffix: str, clips: Path, tmp_path: Path) -> None:
+def test_other_container_is_a_remux(name: str, suffix: str, clips: Path, tmp_path: Path) -> None:
     """MPEG-TS frames H.264 in another way and repeats its headers: the pictures stay the same to the bit."""
     out = tmp_path / f"out{suffix}"
     mix(videos.open(clips / name), clicks(2, [1.3]), out, MixConfig(lufs=None))
@@ -240,7 +240,7 @@ def test_another_container_is_a_remux(name: str, suffix: str, clips: Path, tmp_p
     assert click_time(*decode_track(out)) == pytest.approx(1.3, abs=0.002)
 
 
-def test_streams_that_do_not_fit_are_one_clear_line(clips: Path, tmp_path: Path) -> None:
+def test_unsupported_streams_give_one_line(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"out\.webm: webm holds av1, vp8, vp9 and not h264: give a \.mkv output"):
         mix(videos.open(clips / "plain.mp4"), tone(2), tmp_path / "out.webm")
     with pytest.raises(UsageError, match=r"plain\.mp4 cannot be written as \.ogv .*\.mkv") as raised:
@@ -251,7 +251,7 @@ def test_streams_that_do_not_fit_are_one_clear_line(clips: Path, tmp_path: Path)
     assert names(tmp_path) == []
 
 
-def test_a_gif_becomes_an_mp4_and_says_so(tmp_path: Path) -> None:
+def test_gif_becomes_an_mp4_with_a_warning(tmp_path: Path) -> None:
     gif = tmp_path / "odd.gif"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=51x41:r=10:d=1.5", gif)
     clip = videos.open(gif)
@@ -259,13 +259,13 @@ def test_a_gif_becomes_an_mp4_and_says_so(tmp_path: Path) -> None:
     assert out.name == "odd.v2m.mp4"
     report = mix(clip, clicks(1.5, [1.0]), out, MixConfig(lufs=None))
     assert [warning.split(":")[0] for warning in report.warnings] == ["pictures_encoded"]
-    np.testing.assert_allclose(shown(out), shown(gif), atol=0.001)
+    np.testing.assert_allclose(decode_luma(out), decode_luma(gif), atol=0.001)
     assert click_time(*decode_track(out)) == pytest.approx(1.0, abs=0.002)
     with pytest.raises(UsageError, match="gif are written to mp4"):
         mix(clip, tone(1.5), tmp_path / "out.webm")
 
 
-def test_names_that_look_like_something_else(clips: Path, tmp_path: Path) -> None:
+def test_file_names_that_look_like_options(clips: Path, tmp_path: Path) -> None:
     for name in ("-y.mp4", "a:b.mp4", "it's 100%03d\n음악.mp4", "x" * 240 + ".mp4"):
         clip = videos.open(Path(shutil.copy(clips / "plain.mp4", tmp_path / name)))
         out = default_output(clip)
@@ -277,7 +277,7 @@ def test_names_that_look_like_something_else(clips: Path, tmp_path: Path) -> Non
     ("name", "result"),
     [("plain.mp4", "plain.v2m.mp4"), ("h264.ts", "h264.v2m.ts"), ("vp9.webm", "vp9.v2m.webm")],
 )
-def test_the_usual_output_stands_beside_the_clip(name: str, result: str, clips: Path, tmp_path: Path) -> None:
+def test_default_output_is_beside_the_clip(name: str, result: str, clips: Path, tmp_path: Path) -> None:
     assert default_output(videos.open(clips / name)) == clips / result
     disguised = Path(shutil.copy(clips / name, tmp_path / "disguised.dat"))
     expected = {".webm": ".mkv"}.get(Path(result).suffix, Path(result).suffix)

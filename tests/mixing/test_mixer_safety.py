@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all, whatever ffmpeg, the disk or the user do; the input is never touched."""
+"""Atomic outputs under failures of ffmpeg and the disk and under interruption; inputs are never changed."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def stub(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
-    """An ffmpeg that does as told with $out, the last of its arguments without `file:`."""
+def write_ffmpeg_stub(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    """Install a stub of ffmpeg that runs `does` with $out, its last argument without `file:`."""
     program = folder / "ffmpeg-stub"
     version = 'if [ "$1" = -version ]; then echo "ffmpeg version stub"; exit 0; fi'
     program.write_text(f'#!/bin/bash\n{version}\nout="${{@: -1}}"; out="${{out#file:}}"\n{does}\n')
@@ -54,7 +54,7 @@ def stub(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
 
 @pytest.mark.parametrize("link", ["same", "symbolic", "hard", "dotted"])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_the_input_is_never_the_output(link: str, overwrite: bool, clip: Video, out: Path) -> None:
+def test_output_cannot_be_the_input(link: str, overwrite: bool, clip: Video, out: Path) -> None:
     before = digest(clip.path)
     aim = {"same": clip.path, "dotted": clip.path.parent / ".." / "in" / "clip.mp4"}.get(link, out)
     if link == "symbolic":
@@ -66,7 +66,7 @@ def test_the_input_is_never_the_output(link: str, overwrite: bool, clip: Video, 
     assert digest(clip.path) == before
 
 
-def test_what_exists_is_replaced_only_on_demand(clip: Video, out: Path) -> None:
+def test_existing_output_is_replaced_only_on_request(clip: Video, out: Path) -> None:
     out.write_text("mine")
     with pytest.raises(UsageError, match="exists already: give --overwrite"):
         mix(clip, tone(1), out)
@@ -76,7 +76,7 @@ def test_what_exists_is_replaced_only_on_demand(clip: Video, out: Path) -> None:
     assert names(out.parent) == ["clip.mp4"]
 
 
-def test_a_link_to_another_file_is_replaced_and_not_followed(clip: Video, out: Path) -> None:
+def test_link_to_another_file_is_replaced_not_followed(clip: Video, out: Path) -> None:
     other = out.parent / "precious.mp4"
     other.write_text("precious")
     out.symlink_to(other)
@@ -87,7 +87,7 @@ def test_a_link_to_another_file_is_replaced_and_not_followed(clip: Video, out: P
     assert not out.is_symlink()
 
 
-def test_outputs_that_cannot_be(clip: Video, out: Path) -> None:
+def test_impossible_outputs_are_refused(clip: Video, out: Path) -> None:
     for path, said in (
         (out.parent, "is a folder"),
         (out.parent / "nowhere" / "clip.mp4", "is not a folder"),
@@ -98,7 +98,7 @@ def test_outputs_that_cannot_be(clip: Video, out: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(clip: Video, out: Path) -> None:
+def test_folder_without_permission_is_refused(clip: Video, out: Path) -> None:
     out.parent.chmod(0o500)
     with pytest.raises(PermissionError):
         check_output(clip.path, out, overwrite=False)
@@ -118,7 +118,7 @@ def test_a_folder_without_permission(clip: Video, out: Path) -> None:
         ("cat > /dev/null; echo 'x: No space left on device' >&2; exit 228", OSError, "No space left"),
     ],
 )
-def test_whatever_ffmpeg_does_nothing_half_done_is_left(  # noqa: PLR0917
+def test_failing_ffmpeg_leaves_no_partial_file(  # noqa: PLR0917
     does: str,
     error: type[Exception] | None,
     said: str,
@@ -128,7 +128,7 @@ def test_whatever_ffmpeg_does_nothing_half_done_is_left(  # noqa: PLR0917
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A stub in ffmpeg's place fails, dies, writes nothing, half a file, another video or no sound, and exits 0."""
-    stub(tmp_path, monkeypatch, does.replace("CLIP", f"'{clip.path}'").replace("FFMPEG", FFMPEG))
+    write_ffmpeg_stub(tmp_path, monkeypatch, does.replace("CLIP", f"'{clip.path}'").replace("FFMPEG", FFMPEG))
     before = digest(clip.path)
     if error is None:
         assert mix(clip, tone(1), out).ffmpeg == "stub"
@@ -139,8 +139,8 @@ def test_whatever_ffmpeg_does_nothing_half_done_is_left(  # noqa: PLR0917
     assert digest(clip.path) == before
 
 
-def test_an_ffmpeg_that_hangs_is_stopped_with_all_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub(tmp_path, monkeypatch, f"sleep 60 & echo $! > {tmp_path}/child; wait")
+def test_hanging_ffmpeg_is_stopped_with_all_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_ffmpeg_stub(tmp_path, monkeypatch, f"sleep 60 & echo $! > {tmp_path}/child; wait")
     begun = time.monotonic()
     with pytest.raises(FFmpegError, match="did not finish within 1 s and"):
         run_ffmpeg(["x"], iter([bytes(1 << 20)] * 4), timeout=1)
@@ -156,7 +156,7 @@ def test_an_ffmpeg_that_hangs_is_stopped_with_all_its_children(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, MemoryError])
-def test_stopped_in_the_middle_nothing_is_left(stop: type[BaseException], clip: Video, out: Path) -> None:
+def test_interruption_leaves_no_file(stop: type[BaseException], clip: Video, out: Path) -> None:
     def interrupt(fraction: float) -> None:
         raise stop
 
@@ -176,18 +176,18 @@ def test_progress_rises_to_one(clip: Video, out: Path) -> None:
     assert told[-1] == 1.0
 
 
-def test_missing_ffmpeg_is_said(clip: Video, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ffmpeg_is_reported(clip: Video, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("V2M_FFMPEG", str(tmp_path / "none"))
     with pytest.raises(DependencyError, match="V2M_FFMPEG is"):
         mix(clip, tone(1), out)
-    stub(tmp_path, monkeypatch, "")
+    write_ffmpeg_stub(tmp_path, monkeypatch, "")
     (tmp_path / "ffmpeg-stub").write_text("#!/nowhere\n")
     with pytest.raises(DependencyError, match="does not run"):
         mix(clip, tone(1), out)
     assert names(out.parent) == []
 
 
-def test_a_disk_without_room_is_told_before_the_work(clip: Video, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_before_the_work(clip: Video, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))
     with pytest.raises(OSError, match="No space left") as raised:
         check_output(clip.path, out, overwrite=False)
@@ -207,7 +207,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".avi"])
-def test_a_disk_that_fills_up(suffix: str, small_disk: Path, tmp_path: Path) -> None:
+def test_disk_that_fills_up_leaves_no_file(suffix: str, small_disk: Path, tmp_path: Path) -> None:
     """Also where the clip itself would fit, and the file with the music does not."""
     codec = ["-c:v", "libvpx-vp9", "-deadline", "realtime"] if suffix == ".webm" else ["-c:v", "libx264"]
     ffmpeg("-f", "lavfi", "-i", "color=s=64x48:r=5:d=30", *codec, tmp_path / f"clip{suffix}")

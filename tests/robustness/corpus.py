@@ -1,4 +1,4 @@
-"""132 good, odd, damaged and hostile media files: how each is made, and what is to become of it."""
+"""132 good, unusual, damaged and hostile media files, with their expected verdicts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def zero_block(data: bytearray) -> bytearray:
 
 
 def patch(box: bytes, offset: int, new: bytes, after: bytes = b"") -> Callable[[bytearray], bytearray]:
-    """Replaces the bytes at `offset` from the first `box` (that follows `after`)."""
+    """Replace the bytes at `offset` from the first `box` (that follows `after`)."""
 
     def edit(data: bytearray) -> bytearray:
         at = data.find(box, data.find(after)) + offset

@@ -1,4 +1,4 @@
-"""Disks that are full: a real one of a few kilobytes, and a bound on the size of files that stands for one."""
+"""Full disks: a real one of a few kilobytes, and a limit on file sizes in its place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """No file grows beyond `size` bytes."""
+    """Limit every file to `size` bytes."""
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -28,7 +28,7 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of `size`, where mounting is allowed; else the test is skipped."""
+    """Mount a disk of `size`, or skip the test where that is not allowed."""
     folder.mkdir()
     if shutil.which("mount") is None or os.geteuid() != 0:
         pytest.skip("a tiny disk needs root to mount")

@@ -1,4 +1,4 @@
-"""How the files of the corpus are made: with ffmpeg, from numbered pictures, and by editing bytes.
+"""Makers of the corpus: with ffmpeg, from numbered frames, and by editing bytes.
 
 Most pictures carry their own number, so that what a reader returns can be told from what it should have returned:
 16 blocks, white for 1, lowest bit first, in two rows of eight over the upper half. The lower half scrolls.
@@ -52,7 +52,7 @@ def read_number(image: NDArray[np.uint8]) -> int:
 
 @dataclass(frozen=True)
 class ExpectedFrames:
-    """The frames that a file shows: their numbers, from when (seconds), and how a shown picture is turned back."""
+    """The frames that a file shows: their numbers, start times (seconds), and the inverse of their orientation."""
 
     numbers: Sequence[int]
     times: Sequence[float]
@@ -64,7 +64,7 @@ def constant_rate(numbers: Sequence[int], rate: float, **turn: Callable) -> Expe
 
 
 class MediaMaker:
-    """Makes files in `folder`, and the numbered inputs and the plain base file that they are made of."""
+    """A maker of files in `folder`, of their numbered inputs and of the base file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class MediaMaker:
         )
 
     def ffmpeg(self, recipe: str, out: Path) -> None:
-        """Runs `recipe`, in which the names of WORDS stand for their arguments and O for `out`."""
+        """Run `recipe`, in which the names of RECIPE_WORDS stand for their arguments and O for `out`."""
         words = " ".join(RECIPE_WORDS.get(word, word) for word in recipe.split()).split()
         arguments: list[str] = []
         for word in words:
@@ -116,7 +116,7 @@ MakeFile = Callable[[MediaMaker, Path], object]
 
 @dataclass(frozen=True)
 class MediaCase:
-    """One file. `verdict` is OK, WARNED, or why it is refused. `shown` is None where pictures have no number."""
+    """A file of the corpus. `verdict` is OK, WARNED or the reason of refusal; `expected` is None for unnumbered frames."""
 
     name: str | bytes
     verdict: str
@@ -128,7 +128,7 @@ class MediaCase:
         return ascii(self.name)[:40]
 
     def build(self, maker: MediaMaker) -> Path:
-        """The file, made where it is not there yet."""
+        """Return the file, made if it does not exist."""
         path = maker.folder / os.fsdecode(self.name)
         if not os.path.lexists(path):
             self.make(maker, path)
@@ -136,7 +136,7 @@ class MediaCase:
 
 
 def encode_case(name: str, verdict: str, recipe: str, shown: ExpectedFrames | None = None) -> MediaCase:
-    """A row that ffmpeg makes; unless `shown` says otherwise, it shows the whole of its first numbered input."""
+    """A case made by ffmpeg; it shows all of its first numbered input unless `expected` is given."""
     words = " ".join(RECIPE_WORDS.get(word, word) for word in recipe.split()).split()
     inputs = [word for word in words if word.startswith("numbers:")] or [RECIPE_WORDS["V"]] * ("BASE" in words)
     if shown is None and inputs:
@@ -148,7 +148,7 @@ def encode_case(name: str, verdict: str, recipe: str, shown: ExpectedFrames | No
 def edit_case(
     name: str, verdict: str, edit: Callable[[bytearray], bytes | bytearray], shown: ExpectedFrames | None = None
 ) -> MediaCase:
-    """A row made by changing the bytes of the base file."""
+    """A case made by changing the bytes of the base file."""
     return MediaCase(name, verdict, lambda maker, out: out.write_bytes(edit(maker.base())), shown)
 
 
@@ -157,7 +157,7 @@ def content_case(name: str, verdict: str, content: bytes) -> MediaCase:
 
 
 def transcode_then(recipe: str, suffix: str, change: Callable[[bytes], bytes | bytearray]) -> MakeFile:
-    """First `recipe` into a file with `suffix`, then its changed bytes."""
+    """Run `recipe` into a file with `suffix`, then change its bytes."""
 
     def make(maker: MediaMaker, out: Path) -> None:
         whole = out.with_name(out.name + suffix)

@@ -102,7 +102,7 @@ def test_missing_files_and_folders_without_videos_are_refused(
 
 
 @pytest.mark.parametrize("kind", ["itself", "symlink", "hard link"])
-def test_the_input_is_never_the_output(clip: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_output_cannot_be_the_input(clip: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     before = hashlib.sha256(clip.read_bytes()).hexdigest()
     out = clip if kind == "itself" else clip.with_name("other.mp4")
     if kind == "symlink":

@@ -1,4 +1,4 @@
-"""The whole command on every file of the corpus: a scored video and its sidecar, or one line and nothing."""
+"""The command on every file of the corpus: a scored video and its sidecar, or one line and no file."""
 
 from __future__ import annotations
 

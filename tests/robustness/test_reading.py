@@ -1,4 +1,4 @@
-"""Every file of the corpus: readable ones come out exact, damaged ones with a named warning, the rest refused."""
+"""Reading every file of the corpus: exactly, with a warning for damage, or refused."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ DAMAGE = {"truncated", "damaged", "no_keyframe_start", "one_frame", "short"}
 
 
 def width_of(clip: Video) -> int:
-    """Small, but with pixels enough to read the numbers."""
+    """Return a small width that still shows the numbers."""
     return 160 if min(clip.width, clip.height) > 120 else clip.width
 
 
 def fingerprint(path: Path) -> str | None:
-    """What must not change of a file: its bytes and its times."""
+    """A digest of what must not change of a file: its bytes and times."""
     if not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest() + str(path.stat().st_mtime_ns)
 
 
 def check_at_two_a_second(clip: Video, shown: ExpectedFrames) -> None:
-    """What is returned for k / 2 s carries the number of the frame on screen then, give or take half a frame."""
+    """Check that the frame at k / 2 s is the one shown then, within half a frame."""
     times = np.arange(int(2 * clip.duration) + 1) / 2
     times = times[times < clip.duration]
     starts, half = np.array(shown.times), 0.5 / clip.fps
@@ -47,7 +47,7 @@ def check_at_two_a_second(clip: Video, shown: ExpectedFrames) -> None:
 
 
 def check_in_sequence(clip: Video, shown: ExpectedFrames, whole: bool) -> None:
-    """Every frame comes once, in order, at its time."""
+    """Check that every frame comes once, in order, at its time."""
     assert clip.source is not None
     chunks = list(clip.source.scan(width_of(clip), 1000))  # type: ignore[attr-defined]
     times = np.concatenate([times for times, _ in chunks])
@@ -94,8 +94,8 @@ def test_no_decoder_took_four_gigabytes() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; others run the row itself")
-def test_unreadable_file_is_refused_to_somebody_who_is_not_root() -> None:
-    """As nobody, with a readable file beside it to show that it is the file's own mode that refuses."""
+def test_unreadable_file_is_refused_to_other_users() -> None:
+    """Opened as nobody; a readable file beside it shows that the mode of the file decides."""
     code = (
         "import os, sys; from v2m.core.errors import InvalidInputError; from v2m.media import video; os.setuid(65534)\n"
         "open(sys.argv[1], 'rb').close()\n"

@@ -1,8 +1,8 @@
-"""Beats and bar lines of music, measured from its sound.
+"""Beat and downbeat tracking.
 
-librosa's tracker finds the beats (Ellis, "Beat tracking by dynamic programming", 2007) in onsets of which bass is a
-good part. Where the harmony changes and the bass comes in then decides whether they or the instants halfway between
-them are the beats, and which of them open a bar.
+librosa's tracker finds the beats (Ellis, "Beat tracking by dynamic programming", 2007) in an onset curve that
+weights the bass. Harmonic change and bass onsets then decide whether they or the instants halfway between them are the
+beats, and which of them are downbeats.
 
 T hops of 10 ms, B beats, P = 12 pitch classes.
 """
@@ -17,22 +17,28 @@ from v2m.analysis.onsets import HOPS_PER_SECOND, spectral_flux
 from v2m.core import timing
 from v2m.core.types import Audio, Floats
 
-BASS_HZ, TREBLE_HZ = 160.0, 2500.0  # Hz
-DEEP_BASS_HZ = 200.0  # Hz: what comes in with a bar lies below
-BAND_WEIGHTS = (2.0, 1.0, 0.5)  # of bass, middle and treble, each at its own scale
+BASS_HZ, TREBLE_HZ = 160.0, 2500.0
+DEEP_BASS_HZ = 200.0  # of the bass onsets that mark a bar
+BAND_WEIGHTS = (2.0, 1.0, 0.5)  # of bass, middle and treble, each divided by its deviation
 DEFAULT_TEMPO = 120.0
-TIGHTNESS = 200  # of the tracker: twice librosa's own, for music that keeps its tempo
-HARMONY_WINDOW_S = 0.8  # seconds on either side over which harmony is compared
-BEAT_TOLERANCE_HOPS = 3  # hops by which a change may miss its beat
-IRREGULAR_BAR_COST = 2.0  # standard deviations that a bar of irregular length costs
+TIGHTNESS = 200  # of the tracker: twice librosa's default, for music that keeps its tempo
+HARMONY_WINDOW_S = 0.8  # on either side of an instant, to compare harmonies
+BEAT_TOLERANCE_HOPS = 3  # by which a change may miss its beat
+IRREGULAR_BAR_COST = 2.0  # cost of a bar of irregular length, in standard deviations
 METERS = (4, 3)
-MIN_BEATS = 6  # beats from which bar lines are told
+MIN_BEATS = 6  # with fewer there is no BeatTrack
 
 
 @dataclass(frozen=True)
 class BeatTrack:
-    """What is heard: `beats` (B,) in seconds, which of them open a bar (`opens`, (B,) bool), `accents` (B,) 0–1: the
-    share of beats whose onset is weaker. `meter`: beats of a regular bar. `tempo` in beats per minute, the median.
+    """The tracked beats.
+
+    Args:
+        beats: (B,) in seconds.
+        is_downbeat: (B,) bool, which beats open a bar.
+        accents: (B,) share of the beats whose onset is weaker, 0–1.
+        meter: Beats of a regular bar.
+        tempo: Median, beats per minute.
     """
 
     beats: Floats
@@ -47,7 +53,7 @@ class BeatTrack:
 
 
 def track_beats(audio: Audio, tempo: float | None = None) -> BeatTrack | None:
-    """The beats of `audio`; `tempo` says where to look first. None where fewer than 6 beats are found."""
+    """Track the beats of `audio`; `tempo` is the tracker's prior. None where fewer than 6 beats are found."""
     import librosa
 
     rises, edges = spectral_flux(audio)
@@ -68,11 +74,11 @@ def track_beats(audio: Audio, tempo: float | None = None) -> BeatTrack | None:
     evidence = _standardize(_local_maximum(_harmonic_change(audio, len(rises)))) + 0.7 * _standardize(
         _local_maximum(rises[:, edges < DEEP_BASS_HZ].sum(axis=1))
     )
-    beats, opens, meter = _choose_phase(evidence, beats)
+    beats, is_downbeat, meter = _choose_phase(evidence, beats)
     strength = _sample_at(_local_maximum(onsets), beats)
     weaker = np.searchsorted(np.sort(strength), strength)
-    typical = timing.beat_seconds(float(np.median(np.diff(beats))))
-    return BeatTrack(beats, opens, weaker / len(beats), meter, typical)
+    median_tempo = timing.beat_seconds(float(np.median(np.diff(beats))))
+    return BeatTrack(beats, is_downbeat, weaker / len(beats), meter, median_tempo)
 
 
 def _band_ranges(sample_rate: int) -> tuple[tuple[float, float], ...]:
@@ -80,7 +86,7 @@ def _band_ranges(sample_rate: int) -> tuple[tuple[float, float], ...]:
 
 
 def _harmonic_change(audio: Audio, hops: int) -> Floats:
-    """(T,) how different the pitch classes of the moments after and before are: 1 − their cosine, 0–1."""
+    """(T,) harmonic change: 1 − cosine of the pitch classes after and before each hop, 0–1."""
     import librosa
 
     mono, rate = audio.samples.mean(axis=0), audio.sample_rate
@@ -99,54 +105,57 @@ def _harmonic_change(audio: Audio, hops: int) -> Floats:
 
 
 def _choose_phase(evidence: Floats, beats: Floats) -> tuple[Floats, np.ndarray, int]:
-    """The beats or the instants halfway between them, whichever has the clearer bars, and what opens those."""
+    """Return the beats or the instants halfway between them, whichever has clearer bars, their downbeats and meter."""
     between = (beats[1:] + beats[:-1]) / 2
     period = float(np.median(np.diff(beats)))
     last = timing.seconds_of(len(evidence), HOPS_PER_SECOND)
     ends = [time for time in (beats[0] - period / 2, beats[-1] + period / 2) if 0 <= time < last]
     between = np.sort(np.append(between, ends))
-    rated = []
-    for grid, other, ahead in ((beats, between, 1.0), (between, beats, 0.0)):
-        clear, opens, meter = _find_bars(_sample_at(evidence, grid))
-        rated.append(
-            (clear + ahead + _separation(_sample_at(evidence, grid), _sample_at(evidence, other)), grid, opens, meter)
-        )
-    _, grid, opens, meter = max(rated, key=lambda each: each[0])
-    return grid, opens, meter
+    candidates = []
+    for grid, other, prior in ((beats, between, 1.0), (between, beats, 0.0)):
+        clarity, is_downbeat, meter = _find_bars(_sample_at(evidence, grid))
+        contrast = _separation(_sample_at(evidence, grid), _sample_at(evidence, other))
+        candidates.append((clarity + prior + contrast, grid, is_downbeat, meter))
+    _, grid, is_downbeat, meter = max(candidates, key=lambda candidate: candidate[0])
+    return grid, is_downbeat, meter
 
 
 def _find_bars(evidence: Floats) -> tuple[float, np.ndarray, int]:
-    """How clear the bars are in (B,) evidence, which beats open one, and the meter; an opening is nowhere certain."""
+    """Return how clear the bars are in `evidence` (B,), the downbeats (B,) bool, and the meter."""
     best = (-np.inf, np.arange(len(evidence)) % METERS[0] == 0, METERS[0])
     for meter in METERS:
-        opens = _find_downbeats(_standardize(evidence), meter)
-        if opens.all() or not opens.any():
+        is_downbeat = _find_downbeats(_standardize(evidence), meter)
+        if is_downbeat.all() or not is_downbeat.any():
             continue
-        irregular = int((np.diff(np.flatnonzero(opens)) != meter).sum())
-        clear = _separation(evidence[opens], evidence[~opens]) - 0.5 * irregular - 0.5 * (meter != METERS[0])
-        if clear > best[0]:
-            best = (clear, opens, meter)
+        irregular = int((np.diff(np.flatnonzero(is_downbeat)) != meter).sum())
+        contrast = _separation(evidence[is_downbeat], evidence[~is_downbeat])
+        clarity = contrast - 0.5 * irregular - 0.5 * (meter != METERS[0])
+        if clarity > best[0]:
+            best = (clarity, is_downbeat, meter)
     return best
 
 
 def _find_downbeats(evidence: Floats, meter: int) -> np.ndarray:
-    """(B,) bool: the likeliest places of bar lines (Viterbi over the place of each beat in its bar)."""
+    """(B,) bool: the likeliest downbeats, by Viterbi over the position of each beat in its bar.
+
+    score[b, p] = max over q of score[b − 1, q] + step[q, p], plus evidence[b] where p = 0.
+    """
     step = np.full((meter, meter), -IRREGULAR_BAR_COST)
     step[np.arange(meter), (np.arange(meter) + 1) % meter] = 0.0
-    opening = np.arange(meter) == 0
-    value, came = opening * evidence[0], np.zeros((len(evidence), meter), int)
+    opens_bar = np.arange(meter) == 0
+    score, previous = opens_bar * evidence[0], np.zeros((len(evidence), meter), int)
     for beat in range(1, len(evidence)):
-        options = value[:, None] + step
-        came[beat] = options.argmax(axis=0)
-        value = options.max(axis=0) + opening * evidence[beat]
-    places = [int(value.argmax())]
+        options = score[:, None] + step
+        previous[beat] = options.argmax(axis=0)
+        score = options.max(axis=0) + opens_bar * evidence[beat]
+    positions = [int(score.argmax())]
     for beat in range(len(evidence) - 1, 0, -1):
-        places.append(int(came[beat][places[-1]]))
-    return np.array(places[::-1]) == 0
+        positions.append(int(previous[beat][positions[-1]]))
+    return np.array(positions[::-1]) == 0
 
 
 def _separation(first: Floats, second: Floats) -> float:
-    """By how many standard errors the mean of `first` lies above that of `second`."""
+    """Return by how many standard errors the mean of `first` exceeds that of `second`."""
     spread = np.concatenate([first, second]).var() * (1 / len(first) + 1 / len(second))
     return float((first.mean() - second.mean()) / np.sqrt(spread + 1e-9))
 
@@ -162,5 +171,5 @@ def _local_maximum(curve: Floats) -> Floats:
 
 
 def _sample_at(curve: Floats, times: Floats) -> Floats:
-    places = np.rint(timing.place_at(times, HOPS_PER_SECOND)).astype(int)
-    return curve[np.clip(places, 0, len(curve) - 1)]
+    indices = np.rint(timing.place_at(times, HOPS_PER_SECOND)).astype(int)
+    return curve[np.clip(indices, 0, len(curve) - 1)]

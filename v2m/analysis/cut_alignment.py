@@ -1,4 +1,4 @@
-"""How well beats meet cuts, beside what chance would give.
+"""Alignment of beats with cuts: hit rates, their chance levels and a circular-shift control.
 
 n cuts, B beats. All times in seconds.
 """
@@ -19,14 +19,19 @@ NUM_SHIFTS = 400
 
 @dataclass(frozen=True)
 class CutAlignment:
-    """Shares are of the n cuts, 0–1; all but n are None where there are no cuts or no beats.
+    """Shares of the n cuts, 0–1; all but n are None where there are no cuts or no beats.
 
-    hits, hits_100ms: cuts with a beat within ± the tolerance (70 ms by default), and within ±100 ms. downbeat_hits: the
-    same for downbeats at the tolerance, None where no downbeats were given. chance, chance_100ms, chance_downbeats:
-    the share of all instants of the piece within that reach of a (down)beat, so what cuts that fall anywhere would
-    score; min(1, 2 · tolerance · BPM / 60) for a steady beat. shuffled: hits with the beats moved round in a circle,
-    the mean of many random moves; the same beats against the same cuts without their phase. median_ms: median
-    distance of a cut from its nearest beat.
+    Args:
+        n: Number of cuts.
+        hits: Cuts with a beat within ± the tolerance, 70 ms by default.
+        hits_100ms: Cuts with a beat within ±100 ms.
+        downbeat_hits: As `hits` with downbeats; None where no downbeats were given.
+        chance: Share of all instants within the tolerance of a beat, so the hits of cuts at random times;
+            min(1, 2 · tolerance · BPM / 60) for a steady beat.
+        chance_100ms: The same within ±100 ms.
+        chance_downbeats: The same with downbeats.
+        shuffled: Hits with the beats shifted in a circle, the mean of many random shifts.
+        median_ms: Median distance of a cut from its nearest beat.
     """
 
     n: int
@@ -51,16 +56,16 @@ def cut_alignment(
     *,
     duration: float,
 ) -> CutAlignment:
-    """Hits, chance and control of `cuts` against `beats`, over a piece of `duration`."""
+    """Compute hits, chance and control of `cuts` against `beats`, over a piece of `duration`."""
     times, grid = np.sort(np.asarray(cuts, float)), np.sort(np.asarray(beats, float))
     if not len(times) or not len(grid):
         return CutAlignment(len(times))
     bars = None if downbeats is None or not len(downbeats) else np.sort(np.asarray(downbeats, float))
     distance = distance_to_nearest(times, grid)
-    moves = np.random.default_rng(0).uniform(0, duration, NUM_SHIFTS)
-    moved = distance_to_nearest(
-        (times[None, :] - moves[:, None]) % duration, grid
-    )  # cuts moved one way are beats moved the other
+    shifts = np.random.default_rng(0).uniform(0, duration, NUM_SHIFTS)
+    shifted = distance_to_nearest(
+        (times[None, :] - shifts[:, None]) % duration, grid
+    )  # shifting cuts one way is shifting beats the other
     return CutAlignment(
         n=len(times),
         hits=float(np.mean(distance <= tolerance)),
@@ -69,21 +74,21 @@ def cut_alignment(
         chance=covered_share(grid, tolerance, duration),
         chance_100ms=covered_share(grid, WIDE_TOLERANCE_S, duration),
         chance_downbeats=None if bars is None else covered_share(bars, tolerance, duration),
-        shuffled=float(np.mean(moved <= tolerance)),
+        shuffled=float(np.mean(shifted <= tolerance)),
         median_ms=1000 * float(np.median(distance)),
     )
 
 
 def distance_to_nearest(times: ArrayLike, beats: Floats) -> Floats:
-    """Distance of each of `times` (any shape) to the nearest of the sorted `beats` (B,)."""
-    moments = np.asarray(times, float)
-    right = np.clip(np.searchsorted(beats, moments), 0, len(beats) - 1)
+    """Return the distance of each of `times` (any shape) to the nearest of the sorted `beats` (B,)."""
+    points = np.asarray(times, float)
+    right = np.clip(np.searchsorted(beats, points), 0, len(beats) - 1)
     left = np.maximum(right - 1, 0)
-    return np.minimum(np.abs(beats[right] - moments), np.abs(beats[left] - moments))
+    return np.minimum(np.abs(beats[right] - points), np.abs(beats[left] - points))
 
 
 def covered_share(beats: Floats, tolerance: float, duration: float) -> float:
-    """Share of [0, duration] that lies within `tolerance` of one of the sorted `beats`."""
+    """Return the share of [0, duration] that lies within `tolerance` of one of the sorted `beats`."""
     low = np.clip(beats - tolerance, 0, duration)
     high = np.clip(beats + tolerance, 0, duration)
     low[1:] = np.maximum(low[1:], high[:-1])

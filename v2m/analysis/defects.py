@@ -1,4 +1,4 @@
-"""What a listener would call broken: silence, clipping, an ending that is cut off, a loop, a click.
+"""Detection of defects in audio: silence, clipping, a cut-off ending, loops, clicks.
 
 C channels, N samples, H hops of 10 ms.
 """
@@ -13,21 +13,21 @@ from v2m.analysis.loudness import amplitude_to_db
 from v2m.core import timing
 from v2m.core.types import Audio, Floats
 
-HOP_S = 0.01  # seconds
-SILENCE_DB = -60.0  # dB of full scale, root mean square of a hop
+HOP_S = 0.01
+SILENCE_DB = -60.0  # dBFS, root mean square of a hop
 FULL_SCALE = 0.999
-MIN_CLIPPED_RUN = 3  # samples in a row at full scale that no music reaches by itself
-ENDING_S = 0.25  # seconds
-MIXER_FADE_S = 0.06  # seconds at the end that the mixer's own fade takes
-MIN_LOOP_S = 1.0  # seconds
-LOOP_RATE = 8000  # Hz at which repetitions are looked for
-MIN_BEND = 1e-3  # of full scale: below it no bend is a click
-CLICK_REACH = 3  # samples to either side that belong to it
+MIN_CLIPPED_RUN = 3  # samples in a row at full scale, which unclipped music does not reach
+ENDING_S = 0.25
+MIXER_FADE_S = 0.06  # the mixer's own fade at the end
+MIN_LOOP_S = 1.0
+LOOP_RATE = 8000  # Hz, for the autocorrelation
+MIN_BEND = 1e-3  # of full scale; no smaller bend is a click
+CLICK_REACH = 3  # samples on either side that belong to it
 
 
 @dataclass(frozen=True)
 class Silence:
-    """share: of the time below −60 dBFS, 0–1. begin, end: seconds of it before the first and after the last sound."""
+    """The `share` of the time below −60 dBFS, 0–1, and its seconds before the first and after the last sound."""
 
     share: float
     leading: float
@@ -35,51 +35,49 @@ class Silence:
 
 
 def measure_silence(audio: Audio) -> Silence:
-    """Of music without a sound all of it, `begin` and `end` both its length."""
-    heard = _rms_levels(audio) > SILENCE_DB
+    """Measure silence; of a silent piece `leading` and `trailing` are both its length."""
+    audible = _rms_levels(audio) > SILENCE_DB
     length = timing.seconds_of(len(audio), audio.sample_rate)
-    if not heard.any():
+    if not audible.any():
         return Silence(1.0, length, length)
-    first, last = (int(place) for place in np.flatnonzero(heard)[[0, -1]])
-    return Silence(float(1 - heard.mean()), first * HOP_S, max(0.0, length - (last + 1) * HOP_S))
+    first, last = (int(index) for index in np.flatnonzero(audible)[[0, -1]])
+    return Silence(float(1 - audible.mean()), first * HOP_S, max(0.0, length - (last + 1) * HOP_S))
 
 
 def clipped_share(audio: Audio) -> float:
-    """Share of the samples, 0–1, that stand at full scale for three in a row or more."""
-    full = np.abs(audio.samples) >= FULL_SCALE
+    """Return the share of samples, 0–1, at full scale for three in a row or more."""
+    at_full_scale = np.abs(audio.samples) >= FULL_SCALE
     runs = np.lib.stride_tricks.sliding_window_view(
-        np.pad(full, ((0, 0), (MIN_CLIPPED_RUN - 1, MIN_CLIPPED_RUN - 1))), MIN_CLIPPED_RUN, axis=1
+        np.pad(at_full_scale, ((0, 0), (MIN_CLIPPED_RUN - 1, MIN_CLIPPED_RUN - 1))), MIN_CLIPPED_RUN, axis=1
     ).all(axis=2)
     inside = np.lib.stride_tricks.sliding_window_view(runs, MIN_CLIPPED_RUN, axis=1).any(axis=2)
     return float(inside.mean()) if inside.size else 0.0
 
 
 def ending_level(audio: Audio) -> float | None:
-    """dB of the last quarter of a second against the piece's root mean square, without the mixer's fade of 60 ms.
+    """Return the level of the last quarter of a second relative to the piece, in dB, before the mixer's fade of 60 ms.
 
     About 0 where music is cut off, −20 and below where it has rung out; None for silence or less than a second.
     """
     end = len(audio) - timing.sample_count(MIXER_FADE_S, audio.sample_rate)
-    begin = end - timing.sample_count(ENDING_S, audio.sample_rate)
+    start = end - timing.sample_count(ENDING_S, audio.sample_rate)
     if len(audio) < audio.sample_rate or not audio.samples.any():
         return None
-    whole, last = (
-        np.sqrt(np.mean(np.square(part, dtype=float))) for part in (audio.samples, audio.samples[:, begin:end])
-    )
+    whole = np.sqrt(np.mean(np.square(audio.samples, dtype=float)))
+    last = np.sqrt(np.mean(np.square(audio.samples[:, start:end], dtype=float)))
     return float(max(amplitude_to_db(last / whole), SILENCE_DB - 40))
 
 
 def find_loop(audio: Audio) -> tuple[float, float]:
-    """How exactly the sound repeats itself, and after how many seconds (1 s to half the piece).
+    """Return how exactly the audio repeats itself, 0–1, and after how many seconds (1 s to half the piece).
 
     The highest normalized autocorrelation of the waveform below 2 kHz: 1 where the same recording is played again, near
-    0 in music that is played anew, since phases never meet. (0, 0) for silence or less than two seconds.
+    0 in music that is played again, since its phases differ. (0, 0) for silence or less than two seconds.
     """
     step = max(1, audio.sample_rate // LOOP_RATE)
     mono = audio.samples.mean(axis=0)
     coarse = np.add.reduceat(mono, np.arange(0, len(mono), step)).astype(float) if len(mono) else mono.astype(float)
-    first, last = (timing.sample_count(s, audio.sample_rate) // step for s in (MIN_LOOP_S, 0.0))
-    last = len(coarse) // 2
+    first, last = timing.sample_count(MIN_LOOP_S, audio.sample_rate) // step, len(coarse) // 2
     if last <= first or not coarse.any():
         return 0.0, 0.0
     power = np.abs(np.fft.rfft(coarse, 2 * len(coarse))) ** 2
@@ -93,10 +91,10 @@ def find_loop(audio: Audio) -> tuple[float, float]:
 
 
 def find_click(audio: Audio) -> tuple[float, float]:
-    """The worst seam: how many times the bend of the waveform there is the sharpest within 5 ms around it, and when.
+    """Return the worst click: the ratio of the waveform's bend to the sharpest within 5 ms around it, and its time.
 
-    The bend is the second difference of the samples; the three samples next to it are left out. A note that is struck
-    goes on after its beginning and gives about 1, music less than some 8; pieces joined without a fade give tens.
+    The bend is the second difference of the samples; the three samples next to it are left out. A struck note
+    sustains and gives about 1, music less than some 8; pieces joined without a fade give tens.
     (0, 0) for silence.
     """
     bend = np.abs(np.diff(audio.samples, 2, axis=1)).max(axis=0, initial=0.0)
@@ -113,7 +111,7 @@ def find_click(audio: Audio) -> tuple[float, float]:
 
 
 def _rms_levels(audio: Audio) -> Floats:
-    """(H,) dB of full scale, root mean square over all channels."""
+    """(H,) dBFS, root mean square over all channels."""
     hop = timing.sample_count(HOP_S, audio.sample_rate)
     count = max(1, len(audio) // hop)
     power = np.square(audio.samples[:, : count * hop], dtype=float).mean(axis=0)

@@ -1,4 +1,4 @@
-"""Key and tempo of music, and how near they are to what was asked for."""
+"""Key estimation, and errors of key and tempo against a reference."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ KEY_PROFILES = {
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
 FFT_SIZE = 1 << 14
-WITHIN = 0.04  # of a tempo: the tolerance of MIREX's audio tempo estimation
 TEMPO_MULTIPLES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 
 def estimate_key(audio: Audio) -> Key | None:
-    """The key whose profile correlates most with the pitch classes of the whole piece; None in silence."""
+    """Return the key whose profile correlates most with the pitch classes of the whole piece; None for silence."""
     import librosa
 
     mono = audio.samples.mean(axis=0)
@@ -28,35 +27,35 @@ def estimate_key(audio: Audio) -> Key | None:
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Trying to estimate tuning")  # of noise, which has none
-        heard = librosa.feature.chroma_stft(
+        chroma = librosa.feature.chroma_stft(
             y=mono, sr=audio.sample_rate, n_fft=FFT_SIZE, hop_length=FFT_SIZE // 4, norm=None
         )
-    classes = np.sqrt(heard).mean(axis=1)
+    classes = np.sqrt(chroma).mean(axis=1)
     if classes.std() < 1e-9:
         return None
-    fits = {
+    correlations = {
         (tonic, mode): float(np.corrcoef(classes, np.roll(profile, tonic))[0, 1])
         for mode, profile in KEY_PROFILES.items()
         for tonic in range(12)
     }
-    return max(fits, key=lambda key: fits[key])
+    return max(correlations, key=lambda key: correlations[key])
 
 
 def key_score(estimate: Key, reference: Key) -> float:
-    """MIREX's score of a key, 0–1: 1 the same, 0.5 a fifth apart, 0.3 relative, 0.2 parallel, else 0."""
-    (tonic, mode), (wanted, other) = estimate, reference
-    apart = (tonic - wanted) % 12
-    if mode == other:
-        return {0: 1.0, 5: 0.5, 7: 0.5}.get(apart, 0.0)
-    if apart == 0:
+    """Return MIREX's score of a key, 0–1: 1 the same, 0.5 a fifth apart, 0.3 relative, 0.2 parallel, else 0."""
+    (tonic, mode), (reference_tonic, reference_mode) = estimate, reference
+    interval = (tonic - reference_tonic) % 12
+    if mode == reference_mode:
+        return {0: 1.0, 5: 0.5, 7: 0.5}.get(interval, 0.0)
+    if interval == 0:
         return 0.2
-    return 0.3 if apart == (9 if mode == "minor" else 3) else 0.0
+    return 0.3 if interval == (9 if mode == "minor" else 3) else 0.0
 
 
 def tempo_error(estimate: float, reference: float) -> float:
-    """By what share, 0 upwards, `found` (BPM) misses `asked`, its double, half, triple or third, whichever is nearest.
+    """Return the relative error, 0 upwards, of a tempo to `reference` or its nearest double, half, triple or third.
 
-    What counts as met is ≤ 0.04 (MIREX's accuracy 2); a third counts as in Gouyon et al. (2006).
+    MIREX counts ≤ 0.04 as right (accuracy 2); a third counts as in Gouyon et al. (2006).
     """
     ratios: Floats = np.array([estimate / (reference * octave) for octave in TEMPO_MULTIPLES])
     return float(np.abs(ratios - 1).min())

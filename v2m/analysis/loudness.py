@@ -1,4 +1,8 @@
-"""Loudness (ITU-R BS.1770-4) and true peak, with FFTs in blocks: no scipy.signal, which takes a second to import.
+"""Loudness (ITU-R BS.1770-4) and true peak, with FFTs in blocks.
+
+Our own instead of pyloudnorm: limiter, mastering and ducking need the K-weighted power and the true-peak envelope of
+each hop, a whole film must not be filtered at once, and scipy.signal takes a second to import. Tested against ffmpeg's
+ebur128.
 
 C channels (1 or 2), N samples, H hops.
 """
@@ -14,50 +18,48 @@ from v2m.core.timing import angular_frequency, sample_count
 from v2m.core.types import Audio, Floats
 
 BLOCK = 1 << 16
-SETTLING_SAMPLES = (
-    1 << 13
-)  # samples after which the K-weighting has forgotten what came before (below −80 dB at 192 kHz)
+SETTLING_SAMPLES = 1 << 13  # samples after which the K-weighting's response has decayed (below −80 dB at 192 kHz)
 PEAK_BLOCK, PEAK_MARGIN = 1 << 13, 1 << 10
 OVERSAMPLING = 4
 ABSOLUTE_GATE, RELATIVE_GATE = -70.0, -10.0
 
 
 def integrated_loudness(audio: Audio) -> float:
-    """Loudness in LUFS, gated as in BS.1770-4; −inf for silence and for anything shorter than 0.4 s."""
+    """Return the loudness in LUFS, gated as in BS.1770-4; −inf for silence and for less than 0.4 s."""
     hop = sample_count(0.1, audio.sample_rate)
     return gated_loudness(k_weighted_power(audio.samples, audio.sample_rate, hop)[: len(audio) // hop])
 
 
 def true_peak(audio: Audio) -> float:
-    """The highest level on and between the samples, in dBTP (4 × oversampled, as in BS.1770-4); −inf for silence."""
+    """Return the true peak in dBTP (4 × oversampled, as in BS.1770-4); −inf for silence."""
     return float(amplitude_to_db(peak_envelope(audio.samples, 1024).max(initial=0.0)))
 
 
 def amplitude_to_db(amplitude: float | Floats) -> Floats:
-    """20·log10, with −inf for 0."""
+    """Return 20·log10, with −inf for 0."""
     with np.errstate(divide="ignore"):
         return 20.0 * np.log10(np.asarray(amplitude, float))
 
 
 def power_to_lufs(power: float | Floats) -> Floats:
-    """LUFS of a K-weighted mean square, summed over the channels."""
+    """Return LUFS of a K-weighted mean square, summed over the channels."""
     with np.errstate(divide="ignore"):
         return -0.691 + 10.0 * np.log10(np.asarray(power, float))
 
 
 def gated_loudness(power: Floats) -> float:
-    """LUFS of (H,) K-weighted mean squares of 100 ms each: blocks of 400 ms overlapping by 75 %, gated twice."""
+    """Return LUFS of K-weighted mean squares (H,) of 100 ms each: blocks of 400 ms overlapping by 75 %, gated twice."""
     if len(power) < 4:
         return float("-inf")
     blocks = np.convolve(power, np.full(4, 0.25), "valid")
-    heard = blocks[power_to_lufs(blocks) > ABSOLUTE_GATE]
-    if not len(heard):
+    gated = blocks[power_to_lufs(blocks) > ABSOLUTE_GATE]
+    if not len(gated):
         return float("-inf")
-    return float(power_to_lufs(heard[power_to_lufs(heard) > power_to_lufs(heard.mean()) + RELATIVE_GATE].mean()))
+    return float(power_to_lufs(gated[power_to_lufs(gated) > power_to_lufs(gated.mean()) + RELATIVE_GATE].mean()))
 
 
 def k_weighted_power(samples: NDArray[np.float32], sample_rate: int, hop: int) -> Floats:
-    """(C, N) → (H,): mean square after K-weighting of every `hop` samples, summed over channels; H = ⌈N / hop⌉."""
+    """(C, N) → (H,): K-weighted mean square of every `hop` samples, summed over channels; H = ⌈N / hop⌉."""
     assert samples.shape[0] <= 2, "surround channels have weights of their own in BS.1770"
     response = _k_weighting_response(sample_rate)
     step = (BLOCK - SETTLING_SAMPLES) // hop * hop
@@ -76,28 +78,28 @@ def k_weighted_power(samples: NDArray[np.float32], sample_rate: int, hop: int) -
 
 
 def peak_envelope(samples: NDArray[np.float32], hop: int) -> Floats:
-    """(C, N) → (H,): the highest absolute value, between samples too, of every `hop` samples over all channels."""
+    """(C, N) → (H,): the true peak of every `hop` samples over all channels, as an amplitude."""
     step = (PEAK_BLOCK - 2 * PEAK_MARGIN) // hop * hop
-    size, shown = OVERSAMPLING * PEAK_BLOCK, slice(OVERSAMPLING * PEAK_MARGIN, OVERSAMPLING * (PEAK_MARGIN + step))
+    size, inner = OVERSAMPLING * PEAK_BLOCK, slice(OVERSAMPLING * PEAK_MARGIN, OVERSAMPLING * (PEAK_MARGIN + step))
     peaks = []
     for block in _overlapping_blocks(samples, step, PEAK_MARGIN, PEAK_BLOCK):
-        between = OVERSAMPLING * np.fft.irfft(np.fft.rfft(block), size)[:, shown]
-        peaks.append(np.abs(between).max(axis=0).reshape(step // hop, -1).max(axis=1))
+        upsampled = OVERSAMPLING * np.fft.irfft(np.fft.rfft(block), size)[:, inner]
+        peaks.append(np.abs(upsampled).max(axis=0).reshape(step // hop, -1).max(axis=1))
     return np.concatenate(peaks)[: -(-samples.shape[1] // hop)].astype(float) if peaks else np.zeros(0)
 
 
 def _overlapping_blocks(samples: NDArray[np.float32], step: int, lead: int, size: int) -> Iterator[NDArray[np.float32]]:
-    """Pieces of (C, `size`), `step` apart, the first one starting `before` samples early; zeros beyond the ends."""
+    """Yield blocks (C, `size`), `step` apart, the first starting `lead` samples early; zeros beyond the ends."""
     for start in range(0, samples.shape[1], step):
         low, high = start - lead, start - lead + size
-        piece = samples[:, max(low, 0) : high]
-        yield np.pad(piece, ((0, 0), (max(-low, 0), size - max(-low, 0) - piece.shape[1])))
+        block = samples[:, max(low, 0) : high]
+        yield np.pad(block, ((0, 0), (max(-low, 0), size - max(-low, 0) - block.shape[1])))
 
 
 def _k_weighting_response(sample_rate: int) -> NDArray[np.complex64]:
-    """The filter's response at the bins of a real FFT of `BLOCK`.
+    """Return the K-weighting filter's response at the bins of a real FFT of `BLOCK`.
 
-    BS.1770-4 gives coefficients for 48 kHz only; these are its two analogue prototypes (head shelf and RLB high-pass)
+    BS.1770-4 gives coefficients for 48 kHz only; these are its two analog prototypes (head shelf and RLB high-pass)
     through the bilinear transform, as in De Man, "Evaluation of implementations of the EBU R128 loudness measurement".
     """
     delay = np.exp(-2j * np.pi * np.arange(BLOCK // 2 + 1) / BLOCK)

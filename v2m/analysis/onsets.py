@@ -1,4 +1,4 @@
-"""Where something begins to sound: the rise of energy in bands, 100 times a second.
+"""Onset strength: the spectral flux in bands, 100 times a second.
 
 N audio samples, T hops of 10 ms, K bands.
 """
@@ -37,5 +37,5 @@ def spectral_flux(audio: Audio) -> tuple[Floats, Floats]:
 
 
 def onset_strength(audio: Audio) -> Floats:
-    """(T,) the rises of all bands together."""
+    """(T,) the spectral flux summed over all bands."""
     return spectral_flux(audio)[0].sum(axis=1)

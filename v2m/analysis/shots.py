@@ -1,10 +1,13 @@
-"""Where one shot ends and the next begins.
+"""Shot detection: hard cuts, and fades from black.
 
-A cut is the only change that parts *all* frames just before it from *all* frames just after it, and does so more than
-anything around it. A flash or a blink comes back, a pan or a zoom changes as much in the next frame, a dissolve never
-changes much at once, grain has no share in a coarse picture. Two descriptions of a frame are compared in that way: its
-coarse grid of colors, and its color histogram, which does not see movement and so finds the cuts in and out of
-restless shots. Fades from black are read from the brightness instead.
+Our own instead of PySceneDetect or TransNetV2: it shares one pass over small frames with the visual features, needs no
+weights, and gives each cut a strength.
+
+A cut is the only change that separates *all* frames just before it from *all* frames just after it, by more than any
+change around it. A flash or a blink returns to what was before, a pan or a zoom changes as much in the next frame, a
+dissolve never changes much at once, grain has no share in a coarse picture. Two descriptors of a frame are compared in
+that way: its coarse grid of colors, and its color histogram, which is insensitive to movement and so finds the cuts in
+and out of restless shots. Fades from black are read from the brightness instead.
 
 n frames of a chunk, F all frames, H height, W width, R rows and C columns of the grid, G gaps of 1 to G frames.
 """
@@ -21,22 +24,20 @@ Array = NDArray[np.float32]
 GRID_ROWS, GRID_COLUMNS = 14, 24
 HISTOGRAM_BINS = 9  # on each of three axes
 MAX_GAP = 25
-FLASH_S = 0.2  # seconds; a change that is gone after that long is a flash
-CONTEXT_S = 0.5  # seconds to each side in which a cut must stand out
-NUM_RIVALS = 3  # as many larger changes around make it movement; fewer may be cuts too
-FLAT_DEVIATION = (
-    0.03  # mean absolute deviation of a picture that counts as flat, so that noise in the dark is no change
-)
+FLASH_S = 0.2  # a change that is gone after that long is a flash
+CONTEXT_S = 0.5  # on each side, in which a cut must stand out
+NUM_RIVALS = 3  # larger changes around a candidate that make it movement; fewer may be cuts too
+FLAT_DEVIATION = 0.03  # mean absolute deviation of a flat picture, so that noise in the dark is no change
 GRID_CHANGE, GRID_RATIO, GRID_NOISE = 0.22, 2.5, 0.03
 HISTOGRAM_CHANGE, HISTOGRAM_RATIO, HISTOGRAM_NOISE = 0.2, 3.0, 0.01
-BLOCK_FRAMES = 10_000  # frames whose surroundings are in memory at once
+BLOCK_FRAMES = 10_000  # frames whose context is in memory at once
 BLACK_LEVEL = 0.02  # mean and deviation of luma under which a frame shows nothing
-MIN_BLACK_S = 0.5  # seconds of black that make the picture after it an event, however the black began
-FULL_STRENGTH = 0.15  # mean color difference; a video whose strongest cuts stay below has none of strength 1
+MIN_BLACK_S = 0.5  # after which a fade-in counts, whether or not the black began with a fade
+FULL_STRENGTH = 0.15  # mean color difference of a cut of strength 1, at least
 
 
 class ShotDetector:
-    """Fed with every frame once; keeps some fifty numbers of each."""
+    """A detector that takes every frame once and keeps some fifty numbers of each."""
 
     def __init__(self) -> None:
         self._grids = np.zeros((0, 0, 0, 3), np.float32)
@@ -46,7 +47,7 @@ class ShotDetector:
         self._histogram_differences: list[Array] = []
 
     def add(self, frames: Pixels, grids: Array) -> None:
-        """The next frames, (n, H, W, 3) RGB, and their `coarse` grids."""
+        """Add the next frames, (n, H, W, 3) RGB, and their `coarse_grid`."""
         histograms = _color_histogram(frames)
         spread = np.abs(grids - grids.mean((1, 2), keepdims=True))
         self._deviations.append(spread.mean((1, 2, 3)).astype(np.float32))
@@ -61,7 +62,7 @@ class ShotDetector:
         self._grids, self._histograms = grids[-MAX_GAP:], histograms[-MAX_GAP:]
 
     def find_cuts(self, times: Floats, brightness: Floats, contrast: Floats) -> tuple[Cut, ...]:
-        """The cuts among all frames so far; `times`, `brightness` and `contrast` are theirs, (F,)."""
+        """Return the cuts among all frames so far; `times`, `brightness` and `contrast` are theirs, (F,)."""
         if len(times) < 2:
             return ()
         change, deviation = np.concatenate(self._grid_differences, 1), np.concatenate(self._deviations)
@@ -80,7 +81,7 @@ class ShotDetector:
 
 
 def coarse_grid(frames: Pixels) -> Array:
-    """Mean colors 0–1 of R × C blocks (fewer in a smaller frame), (n, R, C, 3)."""
+    """(n, R, C, 3) mean colors 0–1 of R × C blocks, fewer in a smaller frame."""
     rows, columns = (
         np.linspace(0, size, min(size, parts) + 1).astype(int)
         for size, parts in zip(frames.shape[1:3], (GRID_ROWS, GRID_COLUMNS), strict=True)
@@ -91,7 +92,7 @@ def coarse_grid(frames: Pixels) -> Array:
 
 
 def _color_histogram(frames: Pixels) -> Array:
-    """Shares of luma, R − luma and B − luma, (n, 3·BINS); linear between bins, so that a drift of light stays small."""
+    """(n, 3 · bins) shares of luma, R − luma, B − luma; linear between bins, so that a drift of light stays small."""
     colors = frames.reshape(len(frames), -1, 3).astype(np.float32) / 255
     luma = colors @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     axes = (luma, np.clip(colors[..., 0] - luma + 0.5, 0, 1), np.clip(colors[..., 2] - luma + 0.5, 0, 1))
@@ -109,7 +110,7 @@ def _color_histogram(frames: Pixels) -> Array:
 
 
 def _lagged_differences(vectors: Array, num_new: int) -> Array:
-    """Summed absolute differences of the last `new` vectors to those 1 … G before, (G, new); ∞ before the first."""
+    """(G, num_new) summed absolute differences of the last vectors to those 1 … G before; ∞ before the first."""
     total = len(vectors)
     out = np.full((MAX_GAP, num_new), np.inf, np.float32)
     for gap in range(1, min(MAX_GAP, total - 1) + 1):
@@ -119,26 +120,26 @@ def _lagged_differences(vectors: Array, num_new: int) -> Array:
 
 
 def _pair_mean(values: Array, gap: int) -> Array:
-    """Mean of each value and that `gap` before it; the first ones, which have no partner, stay."""
+    """Average each value with that `gap` before it; the first `gap` values stay."""
     out = values.copy()
     out[gap:] = (values[gap:] + values[:-gap]) / 2
     return out
 
 
 def _min_across_boundary(change: Array, reach: int) -> Floats:
-    """The least change between any of the `reach` frames before n and any of the `reach` from n on, (F,)."""
+    """(F,) the least change between any of the `reach` frames before n and any of the `reach` from n on."""
     frames = change.shape[1]
     out = np.full(frames, np.inf)
     for before in range(reach):
         for after in range(min(reach, frames)):
             row = change[before + after]
             out[: frames - after] = np.minimum(out[: frames - after], row[after:])
-    out[:reach] = out[frames - reach + 1 :] = 0  # shots too short to be told from a flash
+    out[:reach] = out[frames - reach + 1 :] = 0  # shots too short to be distinguished from a flash
     return out
 
 
 def _kth_largest_nearby(values: Floats, reach: int) -> Floats:
-    """The `RIVALS`-th largest value within `around` frames of each, itself and its next neighbors left out, (F,)."""
+    """(F,) the `NUM_RIVALS`-th largest value within `reach` frames of each, itself and its neighbors left out."""
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, reach), 2 * reach + 1)
     out = np.empty_like(values)
     for first in range(0, len(values), BLOCK_FRAMES):
@@ -149,7 +150,7 @@ def _kth_largest_nearby(values: Floats, reach: int) -> Floats:
 
 
 def _pick_peaks(score: Floats, reach: int) -> list[int]:
-    """Frames whose score is above 1; of several within `reach` the first good one, as a flash blurs what follows."""
+    """Return frames with a score above 1; of several within `reach` the first good one, as a flash blurs the next."""
     peaks: list[int] = []
     for n in np.flatnonzero(score > 1):
         if (not peaks or n - peaks[-1] >= reach) and score[n] >= 0.8 * score[n : n + reach].max():
@@ -158,7 +159,7 @@ def _pick_peaks(score: Floats, reach: int) -> list[int]:
 
 
 def _find_fades(times: Floats, brightness: Floats, contrast: Floats) -> dict[int, float]:
-    """First visible frame after each fade through black, with half the brightness that it reaches: it comes softly."""
+    """Return the first visible frame after each fade through black, with half the brightness it reaches as strength."""
     black = (brightness < BLACK_LEVEL) & (contrast < BLACK_LEVEL)
     edges = np.flatnonzero(np.diff(np.r_[False, black, False].astype(int)))
     fades = {}
@@ -175,7 +176,7 @@ def _find_fades(times: Floats, brightness: Floats, contrast: Floats) -> dict[int
 
 
 def _normalized(times: Floats, strength: dict[int, float]) -> tuple[Cut, ...]:
-    """Strengths relative to the strong cuts of this video (their ninth decile)."""
+    """Scale strengths relative to the strong cuts of this video (their ninth decile)."""
     if not strength:
         return ()
     full = max(FULL_STRENGTH, float(np.quantile(list(strength.values()), 0.9)))

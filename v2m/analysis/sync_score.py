@@ -1,4 +1,4 @@
-"""How well a take fits its picture, measured from the sound alone, so that takes of any generator can be ranked.
+"""Synchrony of music and video, measured from the audio alone, to rank candidates of any generator.
 
 T hops of 10 ms.
 """
@@ -15,14 +15,18 @@ from v2m.analysis.onsets import HOPS_PER_SECOND, onset_strength
 from v2m.core import timing
 from v2m.core.types import Audio, Cut, Floats, VisualFeatures
 
-TOLERANCE_S = 0.07  # a cut and an onset this near are seen and heard as one
+TOLERANCE_S = 0.07  # within which a cut and an onset are perceived as simultaneous
 
 
 @dataclass(frozen=True)
 class SyncScore:
-    """accents: mean percentile of the onset strength near the cuts among all instants of the piece, weighted by the
-    cuts' strength; 0.5 is chance, None where the video has no cuts. dynamics: rank correlation, −1 to 1, of loudness
-    and motion over seconds, None where either is flat. total: what takes are ranked by, 0–1.
+    """Synchrony of music and video.
+
+    Args:
+        accents: Mean percentile of the onset strength near the cuts among all instants of the piece, weighted by the
+            cuts' strength; 0.5 is chance, None where the video has no cuts.
+        dynamics: Rank correlation, −1 to 1, of loudness and motion over seconds; None where either is flat.
+        total: The ranking of candidates, 0–1.
     """
 
     accents: float | None
@@ -34,7 +38,7 @@ class SyncScore:
 
 
 def sync_score(audio: Audio, features: VisualFeatures) -> SyncScore:
-    """`total` = 0.7 · accents + 0.3 · (1 + dynamics) / 2, a missing part standing at its chance level of 0.5."""
+    """Compute `total` = 0.7 · accents + 0.3 · (1 + dynamics) / 2, with 0.5, its chance level, for a missing part."""
     accents = _accent_percentile(onset_strength(audio), features.cuts)
     dynamics = _dynamics_correlation(audio, features)
     total = 0.7 * (0.5 if accents is None else accents) + 0.3 * (0.5 if dynamics is None else (1 + dynamics) / 2)
@@ -57,11 +61,11 @@ def _dynamics_correlation(audio: Audio, features: VisualFeatures) -> float | Non
     seconds = min(len(power) // 10, int(features.times[-1]))
     if seconds < 4:
         return None
-    loud = np.maximum(power_to_lufs(power[: 10 * seconds].reshape(seconds, 10).mean(axis=1)), -70.0)
+    levels = np.maximum(power_to_lufs(power[: 10 * seconds].reshape(seconds, 10).mean(axis=1)), -70.0)
     edges = np.searchsorted(features.times, np.arange(seconds + 1))
     total = np.append(0.0, np.cumsum(features.motion))
-    moving = np.diff(total[edges]) / np.maximum(np.diff(edges), 1)
-    if np.ptp(loud) < 0.1 or np.ptp(moving) < 1e-4:
+    motion = np.diff(total[edges]) / np.maximum(np.diff(edges), 1)
+    if np.ptp(levels) < 0.1 or np.ptp(motion) < 1e-4:
         return None
-    loud, moving = (np.argsort(np.argsort(curve)) - (seconds - 1) / 2 for curve in (loud, moving))
-    return float(loud @ moving / (loud @ loud))  # Spearman's: both rank the same number of seconds
+    level_ranks, motion_ranks = (np.argsort(np.argsort(curve)) - (seconds - 1) / 2 for curve in (levels, motion))
+    return float(level_ranks @ motion_ranks / (level_ranks @ level_ranks))  # Spearman's correlation of ranks

@@ -1,6 +1,6 @@
-"""When something happens in the picture: what was measured of it, in equal steps. The same in training and in use.
+"""Visual event features: what happens in the video, in equal steps, alike in training and inference.
 
-R steps, C things measured at each, F frames of the picture.
+R steps, C channels, F frames of the video.
 """
 
 from __future__ import annotations
@@ -13,41 +13,53 @@ from numpy.typing import NDArray
 from v2m.core.timing import mean_rate, step_count, step_times
 from v2m.core.types import Cut, Floats, VisualFeatures
 
-EVENT_RATE = 20.0  # steps a second
+EVENT_RATE = 20.0  # Hz
 EVENT_CHANNELS = ("cut", "motion", "motion_rise", "flow", "brightness", "flash", "contrast", "saturation")
-HALF_MOTION = 0.25  # luma change per second that counts as 0.5: a walk past a still camera
-HALF_FLOW = 0.1  # widths of the frame per second that count as 0.5
+HALF_MOTION = 0.25  # luma change per second that becomes 0.5: a walk past a still camera
+HALF_FLOW = 0.1  # widths of the frame per second that become 0.5
 
 
 def visual_event_features(
     features: VisualFeatures, start: float, duration: float, rate: float = EVENT_RATE
 ) -> NDArray[np.float32]:
-    """(R, C) of the `duration` seconds from `begin` on, each of CHANNELS within 0–1.
+    """(R, C) features of `duration` seconds from `start`, each of EVENT_CHANNELS within 0–1.
 
     cut: strength of the strongest cut in the step, else 0. motion: compressed, so that 1 is never reached; motion_rise:
-    how much it grew since the step before, 0 where it fell. flow: compressed likewise. flash: how much brightness
-    changed since the step before, up or down. contrast: of full black and white it is 1. A frame counts in a step for
-    as long as it is shown in it.
+    its increase since the step before, 0 where it fell. flow: compressed likewise. flash: the change of brightness
+    since the step before, up or down. contrast: 1 for half black, half white. A frame is weighted by the time for which
+    it is shown in a step.
     """
     count = step_count(duration, rate)
     step = duration / count
     edges = np.linspace(start - step, start + duration, count + 2)  # and the step before
-    moving = _interval_means(features.times, features.motion / (features.motion + HALF_MOTION), edges)
-    light = _interval_means(features.times, features.brightness, edges)
+    motion = _interval_means(features.times, features.motion / (features.motion + HALF_MOTION), edges)
+    brightness = _interval_means(features.times, features.brightness, edges)
     others = features.flow / (features.flow + HALF_FLOW), 2 * features.contrast, features.saturation
     flow, contrast, saturation = (_interval_means(features.times, curve, edges)[1:] for curve in others)
-    rise, flash = np.diff(moving).clip(min=0), np.abs(np.diff(light))
-    found = [_cut_strengths(features, edges[1:]), moving[1:], rise, flow, light[1:], flash, contrast, saturation]
-    return np.stack(found, axis=1).clip(0, 1).astype(np.float32)
+    rise, flash = np.diff(motion).clip(min=0), np.abs(np.diff(brightness))
+    channels = [
+        _cut_strengths(features, edges[1:]),
+        motion[1:],
+        rise,
+        flow,
+        brightness[1:],
+        flash,
+        contrast,
+        saturation,
+    ]
+    return np.stack(channels, axis=1).clip(0, 1).astype(np.float32)
 
 
 def features_from_events(events: NDArray[np.floating], names: Sequence[str], duration: float) -> VisualFeatures:
-    """What a rhythm (R, C) of `duration` seconds still says of its picture: motion, light, and cuts, each in the middle
-    of its step. `names` are those of the C things; what is not among them, and the colors, are 0."""
+    """Return the visual features that events (R, C) of `duration` seconds still determine: motion, light and cuts.
+
+    Each cut is in the middle of its step. `names` are those of the C channels; what is not among them, and the colors,
+    are 0.
+    """
     times = step_times(duration, len(events))
     curves = {name: events[:, column].astype(float) for column, name in enumerate(names)}
     none = np.zeros(len(events))
-    moving, flow = (curves.get(name, none).clip(0, 0.999) for name in ("motion", "flow"))
+    motion, flow = (curves.get(name, none).clip(0, 0.999) for name in ("motion", "flow"))
     cuts = curves.get("cut", none)
     return VisualFeatures(
         fps=mean_rate(len(events), duration),
@@ -55,7 +67,7 @@ def features_from_events(events: NDArray[np.floating], names: Sequence[str], dur
         brightness=curves.get("brightness", none),
         saturation=curves.get("saturation", none),
         contrast=curves.get("contrast", none) / 2,
-        motion=HALF_MOTION * moving / (1 - moving),
+        motion=HALF_MOTION * motion / (1 - motion),
         flow=HALF_FLOW * flow / (1 - flow),
         hues=np.zeros(12),
         warmth=0.0,
@@ -64,18 +76,18 @@ def features_from_events(events: NDArray[np.floating], names: Sequence[str], dur
 
 
 def _interval_means(times: Floats, curve: Floats, edges: Floats) -> Floats:
-    """Means between `edges` of a curve that keeps each value until the next of `times`, and beyond both ends."""
+    """Average between `edges` a curve that holds each value until the next of `times`, and beyond both ends."""
     ends = np.array([min(edges[0], times[0]) - 1.0, max(edges[-1], times[-1]) + 1.0])
     knots = np.concatenate([ends[:1], times, ends[1:]])
-    held = np.concatenate([curve[:1], curve])
-    area = np.concatenate([[0.0], np.cumsum(held * np.diff(knots))])
+    values = np.concatenate([curve[:1], curve])
+    area = np.concatenate([[0.0], np.cumsum(values * np.diff(knots))])
     return np.diff(np.interp(edges, knots, area)) / np.diff(edges)
 
 
 def _cut_strengths(features: VisualFeatures, edges: Floats) -> Floats:
-    found = np.zeros(len(edges) - 1)
+    strengths = np.zeros(len(edges) - 1)
     for cut in features.cuts:
-        place = int(np.searchsorted(edges, cut.time + 1e-6, side="right")) - 1  # times are rounded
-        if 0 <= place < len(found):
-            found[place] = max(found[place], cut.strength)
-    return found
+        step = int(np.searchsorted(edges, cut.time + 1e-6, side="right")) - 1  # times are rounded
+        if 0 <= step < len(strengths):
+            strengths[step] = max(strengths[step], cut.strength)
+    return strengths

@@ -1,4 +1,4 @@
-"""Measuring the picture in one pass over small frames: light, color, motion, cuts.
+"""Visual features in one pass over small frames: light, color, motion, cuts.
 
 n frames of a chunk, F all frames, H height, W width.
 """
@@ -14,62 +14,62 @@ from v2m.analysis.shots import ShotDetector, coarse_grid
 from v2m.core.timing import mean_rate
 from v2m.core.types import Floats, Pixels, ProgressFn, VisualFeatures
 
-SCAN_WIDTH = 96  # pixels; what is measured here does not change with more
-SCAN_FPS = 60.0  # a cut is placed to the frame in everything up to this rate
+SCAN_WIDTH = 96  # pixels; the features do not change with more
+SCAN_FPS = 60.0  # up to which cuts are exact to the frame
 LUMA_WEIGHTS = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 MIN_CHROMA = 0.1  # chroma (largest − smallest of R, G, B) from which a pixel has a hue
-MIN_GRADIENT = 0.01  # slope of luma a pixel under which a place is too flat to tell how it moves
+MIN_GRADIENT = 0.01  # of luma a pixel; flatter places do not show how they move
 DARK_LEVEL = 16  # of 255; below, saturation falls to 0 with the light, since noise in black has any hue
 WARMEST_HUE = np.deg2rad(30.0)  # the warmest hue; blue, the coldest, lies opposite
 
 
 class FrameScanner(Protocol):
-    """What can be measured: chunks of upright RGB frames with their times in seconds, in order."""
+    """A source of upright RGB frames with their times in seconds, in order."""
 
     def scan(self, width: int, fps: float) -> Iterator[tuple[Floats, Pixels]]:
-        """(times (n,), frames (n, H, W, 3)), about `width` pixels wide, every frame or at most about `fps` of them."""
+        """Yield times (n,) and frames (n, H, W, 3), about `width` pixels wide, all or at most about `fps` a second."""
         ...
 
 
 def extract_features(source: FrameScanner, duration: float, progress: ProgressFn | None = None) -> VisualFeatures:
-    """What `source` shows in its `duration` seconds, at every frame up to 60 per second.
+    """Extract the features of `source`, `duration` seconds long, at every frame up to 60 per second.
 
-    Motion is taken on a coarse grid, so that grain is none; at a cut it is that of the frame after. Memory: less
+    Motion is measured on a coarse grid, to leave out grain; at a cut it is that of the frame after. Memory: less
     than 1 kB a frame.
     """
-    finder = ShotDetector()
-    times, light, moves, flows = [], [], [], []
+    detector = ShotDetector()
+    times, luma_statistics, motions, flows = [], [], [], []
     colors = np.zeros(1 << 15)
     last: np.ndarray | None = None
     fine: np.ndarray | None = None
     for chunk_times, frames in source.scan(SCAN_WIDTH, SCAN_FPS):
         grids = coarse_grid(frames)
-        finder.add(frames, grids)
+        detector.add(frames, grids)
         luma = grids @ LUMA_WEIGHTS
-        moves.append(np.abs(np.diff(luma, axis=0, prepend=luma[:1] if last is None else last)).mean((1, 2)))
+        motions.append(np.abs(np.diff(luma, axis=0, prepend=luma[:1] if last is None else last)).mean((1, 2)))
         last = luma[-1:]
         smooth = _downsample_luma(frames)
         flows.append(_normal_flow(smooth, smooth[:1] if fine is None else fine))
         fine = smooth[-1:]
         times.append(chunk_times)
-        light.append(_luma_statistics(frames))
+        luma_statistics.append(_luma_statistics(frames))
         colors += _count_colors(frames)
         if progress is not None:
             progress(min(1.0, float(chunk_times[-1]) / duration))
     assert times, "a video without frames is refused before it is measured"
-    stamps = np.concatenate(times).astype(float)
-    brightness, contrast, saturation = np.concatenate(light, 1).astype(float)
-    cuts = finder.find_cuts(stamps, brightness, contrast)
+    timestamps = np.concatenate(times).astype(float)
+    brightness, contrast, saturation = np.concatenate(luma_statistics, 1).astype(float)
+    cuts = detector.find_cuts(timestamps, brightness, contrast)
     hues, warmth = _hues_and_warmth(colors)
     cut_times = [cut.time for cut in cuts]
     return VisualFeatures(
-        fps=mean_rate(1, float(np.median(np.diff(stamps)))) if len(stamps) > 1 else SCAN_FPS,
-        times=stamps,
+        fps=mean_rate(1, float(np.median(np.diff(timestamps)))) if len(timestamps) > 1 else SCAN_FPS,
+        times=timestamps,
         brightness=brightness,
         saturation=saturation,
         contrast=contrast,
-        motion=_to_rate(stamps, np.concatenate(moves).astype(float), cut_times),
-        flow=_to_rate(stamps, np.concatenate(flows).astype(float), cut_times),
+        motion=_to_rate(timestamps, np.concatenate(motions).astype(float), cut_times),
+        flow=_to_rate(timestamps, np.concatenate(flows).astype(float), cut_times),
         hues=hues,
         warmth=warmth,
         cuts=cuts,
@@ -77,7 +77,7 @@ def extract_features(source: FrameScanner, duration: float, progress: ProgressFn
 
 
 def _luma_statistics(frames: Pixels) -> np.ndarray:
-    """Mean and standard deviation of luma and mean saturation of each frame, (3, n)."""
+    """(3, n) mean and standard deviation of luma and mean saturation of each frame."""
     luma = frames.reshape(len(frames), -1, 3).astype(np.float32) @ (LUMA_WEIGHTS / 255)
     high, low = frames.max(-1), frames.min(-1)
     saturation = (high - low) / np.maximum(high, DARK_LEVEL).astype(np.float32)
@@ -85,7 +85,7 @@ def _luma_statistics(frames: Pixels) -> np.ndarray:
 
 
 def _downsample_luma(frames: Pixels) -> np.ndarray:
-    """Luma 0–1 of blocks of 2 × 2 pixels, so that grain has half its share, (n, H / 2, W / 2)."""
+    """(n, H / 2, W / 2) luma 0–1 of blocks of 2 × 2 pixels, which halves the grain."""
     luma = frames.astype(np.float32) @ (LUMA_WEIGHTS / 255)
     n, height, width = luma.shape
     if min(height, width) < 4:
@@ -94,11 +94,11 @@ def _downsample_luma(frames: Pixels) -> np.ndarray:
 
 
 def _normal_flow(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """How far what is seen has moved from one frame to the next, in widths of the frame, (n,); `before` (1, H, W).
+    """(n,) normal flow: the speed from one frame to the next, in widths of the frame; `before` is (1, H, W).
 
-    The mean speed along the slope of luma, which is what a frame difference tells of it (Horn and Schunck,
-    "Determining optical flow", 1981), where steep places count more: half to all of the speed. A change of all the
-    light is none.
+    The mean speed along the gradient of luma, the component that a frame difference determines (Horn and Schunck,
+    "Determining optical flow", 1981), weighted by the gradient: half to all of the speed. A change of the overall light
+    is removed.
     """
     change = np.diff(luma, axis=0, prepend=before)
     change -= change.mean((1, 2), keepdims=True)
@@ -108,7 +108,7 @@ def _normal_flow(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 
 def _to_rate(times: Floats, moves: Floats, cuts: list[float]) -> Floats:
-    """What changed per second, (F,), with the first frame and those at `cuts` taking the value that follows."""
+    """(F,) change per second; the first frame and those at `cuts` take the value that follows."""
     motion = moves / np.maximum(np.diff(times, prepend=times[0] - 1), 1e-3)
     for n in reversed([0, *np.searchsorted(times, cuts)]):
         motion[n] = motion[n + 1] if n + 1 < len(motion) else 0.0
@@ -116,13 +116,13 @@ def _to_rate(times: Floats, moves: Floats, cuts: list[float]) -> Floats:
 
 
 def _count_colors(frames: Pixels) -> np.ndarray:
-    """How many pixels have each of the 2¹⁵ colors of 5 bits a channel."""
+    """(2¹⁵,) number of pixels of each color of 5 bits a channel."""
     red, green, blue = (frames[..., channel].astype(np.int32) >> 3 for channel in range(3))
     return np.bincount(((red << 10) | (green << 5) | blue).ravel(), minlength=1 << 15)
 
 
 def _hues_and_warmth(count: np.ndarray) -> tuple[Floats, float]:
-    """Hue shares (12,), the first centerd on red, and warmth: how far the chroma leans to orange (1) or blue (−1)."""
+    """Return hue shares (12,), the first centered on red, and warmth: the chroma toward orange (1) or blue (−1)."""
     code = np.arange(1 << 15)
     rgb = np.stack([code >> 10, (code >> 5) & 31, code & 31]) / 31
     red, green, blue = rgb

@@ -1,13 +1,12 @@
-"""How good is the music of these videos: `v2m evaluate VIDEOS… [--compare A/ B/]`.
+"""Metrics of the music of videos: `v2m evaluate VIDEOS… [--compare A/ B/]`.
 
-Without weights and network, unless --embedding asks for measures that need a model.
+Without weights and network, unless --embedding names a pretrained model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 
@@ -15,8 +14,14 @@ from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
 from v2m.core.errors import UsageError
 from v2m.evaluation import tables
-from v2m.evaluation.embedding_metrics import BASELINE_COLUMNS as BESIDE
-from v2m.evaluation.embedding_metrics import EMBEDDING_METRICS, EvalClip, evaluate_embeddings
+from v2m.evaluation.embedders.base import Embedder
+from v2m.evaluation.embedding_metrics import (
+    BASELINE_COLUMNS,
+    EMBEDDING_METRICS,
+    EmbeddingResults,
+    EvalClip,
+    evaluate_embeddings,
+)
 from v2m.evaluation.ground_truth import (
     evaluate_file,
     evaluate_files,
@@ -34,8 +39,8 @@ __all__ = ["evaluate_file", "evaluate_paths", "main"]
 
 
 def parse_args(argv: Sequence[str]) -> Namespace:
-    """Raises UsageError for a command that cannot be."""
-    parser = OneLineParser(prog="v2m evaluate", description="Measures the music of videos.")
+    """Parse the command line. Raises UsageError for an invalid one."""
+    parser = runner.Parser(prog="v2m evaluate", description="Measures the music of videos.")
     parser.add_argument("videos", nargs="*", default=[], type=str, help="videos, or folders of them")
     parser.add_argument(
         "--compare", nargs="+", default=None, type=str, help="folders, one a system, of the same videos"
@@ -63,35 +68,41 @@ def parse_args(argv: Sequence[str]) -> Namespace:
 
 
 def evaluate(argv: Sequence[str]) -> str:
-    """Measures what a command asks for; the table, in Markdown, and what its measures are."""
-    asked = parse_args(argv)
-    paths = _find_videos(asked)
-    first = next(iter(paths.values()))
-    true = None if asked.ground_truth is None else ground_truth_files(Path(asked.ground_truth), first)
-    embeddings = _build_embedders(asked.embedding)
-    systems: dict[str, dict[str, Row]] = {name: evaluate_files(each) for name, each in paths.items()}
-    beside = Baselines()
-    if true is not None:
-        beside.ground_truth = {name: _ground_truth_row(first[name], path) for name, path in true.items()}
-    if embeddings:
-        beside = _add_embedding_metrics(
-            asked, embeddings, paths=paths, true=true, systems=systems, truth=beside.ground_truth
-        )
-    _write_outputs(asked, systems, beside)
-    made = tables.comparison_markdown(systems, beside) if asked.compare else tables.to_markdown(systems[""], beside)
-    return "\n\n".join([made, *(["\n".join(f"* {note}" for note in beside.notes)] * bool(beside.notes)), legend(made)])
+    """Compute the metrics of a command line; returns the table in Markdown, notes and a legend."""
+    args = parse_args(argv)
+    videos = _find_videos(args)
+    first = next(iter(videos.values()))
+    truth_files = {} if args.ground_truth is None else ground_truth_files(Path(args.ground_truth), first)
+    embedders = _build_embedders(args.embedding)
+    systems: dict[str, dict[str, Row]] = {name: evaluate_files(paths) for name, paths in videos.items()}
+    baselines = Baselines()
+    if truth_files:
+        baselines.ground_truth = {name: _ground_truth_row(first[name], path) for name, path in truth_files.items()}
+    if embedders:
+        results = _embedding_metrics(embedders, videos, truth_files, args.seed)
+        for name, rows in systems.items():
+            systems[name] = _joined_rows(rows, results.rows.get(name, {}))
+        results.baselines.ground_truth = _joined_rows(baselines.ground_truth, results.baselines.ground_truth)
+        baselines = results.baselines
+    _write_outputs(args, systems, baselines)
+    if args.compare:
+        table = tables.comparison_markdown(systems, baselines)
+    else:
+        table = tables.to_markdown(systems[""], baselines)
+    notes = ["\n".join(f"* {note}" for note in baselines.notes)] if baselines.notes else []
+    return "\n\n".join([table, *notes, legend(table)])
 
 
 def legend(table: str) -> str:
-    """What the measures of a table are."""
-    named = {line.split("|")[1].strip() for line in table.splitlines()}
-    known = METRICS | {name: meaning for name, meaning in EMBEDDING_METRICS.items() if name in named}
-    lines = [f"* {name}: {meaning}" for name, meaning in known.items()]
-    return "\n".join([*lines, *(f"* {name}: {meaning}" for name, meaning in BESIDE.items() if f"| {name}" in table)])
+    """Return the meanings of the metrics and baselines in a Markdown table."""
+    metrics = {line.split("|")[1].strip() for line in table.splitlines()}
+    meanings = METRICS | {name: meaning for name, meaning in EMBEDDING_METRICS.items() if name in metrics}
+    meanings |= {name: meaning for name, meaning in BASELINE_COLUMNS.items() if f"| {name}" in table}
+    return "\n".join(f"* {name}: {meaning}" for name, meaning in meanings.items())
 
 
 def _find_videos(args: Namespace) -> dict[str, dict[str, Path]]:
-    """The videos of each system, by name; the same ones where systems are compared. Raises UsageError."""
+    """Return the videos of each system by name, the shared ones where a metric needs them. Raises UsageError."""
     if bool(args.videos) == bool(args.compare):
         raise UsageError("name videos or folders of them, or --compare two folders or more")
     for file in filter(None, (args.csv, args.summary)):
@@ -99,21 +110,21 @@ def _find_videos(args: Namespace) -> dict[str, dict[str, Path]]:
             raise UsageError(f"{file} exists already: give a new file")
     if not args.compare:
         return {"": videos_by_name(args.videos)}
-    for place in args.compare:
-        if not Path(place).is_dir():
-            raise UsageError(f"{place!r} is no folder: --compare takes one for each system")
+    for folder in args.compare:
+        if not Path(folder).is_dir():
+            raise UsageError(f"{folder!r} is no folder: --compare takes one for each system")
     if len(args.compare) < 2:
         raise UsageError(f"--compare {args.compare[0]}: give two folders or more")
-    found = {name: videos_by_name([name]) for name in args.compare}
-    shared = sorted(set.intersection(*(set(paths) for paths in found.values())))
+    systems = {name: videos_by_name([name]) for name in args.compare}
+    shared = sorted(set.intersection(*(set(paths) for paths in systems.values())))
     if not shared:
-        raise UsageError(f"{', '.join(found)} hold no video of the same name")
+        raise UsageError(f"{', '.join(systems)} hold no video of the same name")
     if args.ground_truth is None and not args.embedding:
-        return found
-    return {name: {clip: paths[clip] for clip in shared} for name, paths in found.items()}
+        return systems
+    return {name: {clip: paths[clip] for clip in shared} for name, paths in systems.items()}
 
 
-def _build_embedders(specs: Sequence[str]) -> list[Any]:
+def _build_embedders(specs: Sequence[str]) -> Sequence[Embedder]:
     if not specs:
         return []
     from v2m.evaluation.embedders import build_embedders
@@ -121,40 +132,31 @@ def _build_embedders(specs: Sequence[str]) -> list[Any]:
     return build_embedders(specs)
 
 
-def _ground_truth_row(path: Path, sound: Path) -> Row:
-    """The measures of the true music under the picture of a video."""
+def _ground_truth_row(path: Path, audio_path: Path) -> Row:
+    """Return the metrics of the ground truth with the picture of a video."""
     from v2m.media import video
 
     clip = video.open(path)
-    found = clip_metrics(
-        ground_truth_audio(sound, clip.duration), clip.visual_features(), clip.duration, sidecar_tags(path)
-    )
-    return {**found, "length_error_ms": None}  # it is cut to the picture
+    audio = ground_truth_audio(audio_path, clip.duration)
+    row = clip_metrics(audio, clip.visual_features(), clip.duration, sidecar_tags(path))
+    return {**row, "length_error_ms": None}  # it is cut to the video
 
 
-def _add_embedding_metrics(
-    args: Namespace,
-    embeddings: Sequence[Any],
-    *,
-    paths: Mapping[str, Mapping[str, Path]],
-    true: Mapping[str, Path] | None,
-    systems: dict[str, dict[str, Row]],
-    truth: dict[str, Row],
-) -> Baselines:
-    """Adds measures with weights to the rows of `systems`; what stands beside, with the rows of `truth`."""
+def _embedding_metrics(
+    embedders: Sequence[Embedder], videos: Mapping[str, Mapping[str, Path]], truth_files: Mapping[str, Path], seed: int
+) -> EmbeddingResults:
     from tqdm import tqdm
 
-    first = next(iter(paths.values()))
-    pieces = {name: {clip: _eval_clip(path) for clip, path in each.items()} for name, each in paths.items()}
-    whole = None if true is None else {clip: _ground_truth_clip(first[clip], path) for clip, path in true.items()}
-    count = (len(paths) + (true is not None)) * len(first) * len(embeddings)
-    with tqdm(total=count, desc="hearing", unit="piece", disable=None) as bar:
-        found = evaluate_embeddings(embeddings, pieces, whole, seed=args.seed, on_progress=bar.update)
-    for name, rows in found.rows.items():
-        systems[name] = {clip: {**known, **rows.get(clip, {})} for clip, known in systems[name].items()}
-    held = found.baselines.ground_truth
-    found.baselines.ground_truth = {clip: {**truth.get(clip, {}), **held.get(clip, {})} for clip in {**truth, **held}}
-    return found.baselines
+    first = next(iter(videos.values()))
+    systems = {name: {clip: _eval_clip(path) for clip, path in paths.items()} for name, paths in videos.items()}
+    truth = {clip: _ground_truth_clip(first[clip], path) for clip, path in truth_files.items()} or None
+    count = (len(videos) + (truth is not None)) * len(first) * len(embedders)
+    with tqdm(total=count, desc="embedding", unit="piece", disable=None) as bar:
+        return evaluate_embeddings(embedders, systems, truth, seed=seed, on_progress=bar.update)
+
+
+def _joined_rows(rows: Mapping[str, Row], more: Mapping[str, Row]) -> dict[str, Row]:
+    return {clip: {**rows.get(clip, {}), **more.get(clip, {})} for clip in {**rows, **more}}
 
 
 def _eval_clip(path: Path) -> EvalClip:
@@ -165,23 +167,23 @@ def _eval_clip(path: Path) -> EvalClip:
     return EvalClip(lambda: video_audio(video.open(path)), lambda: video.open(path), build_prompt(tags) if tags else "")
 
 
-def _ground_truth_clip(path: Path, sound: Path) -> EvalClip:
+def _ground_truth_clip(path: Path, audio_path: Path) -> EvalClip:
     from v2m.media import video
 
-    return EvalClip(lambda: ground_truth_audio(sound, video.open(path).duration))
+    return EvalClip(lambda: ground_truth_audio(audio_path, video.open(path).duration))
 
 
-def _write_outputs(args: Namespace, systems: Mapping[str, Mapping[str, Row]], beside: Baselines) -> None:
+def _write_outputs(args: Namespace, systems: Mapping[str, Mapping[str, Row]], baselines: Baselines) -> None:
     if args.csv:
-        Path(args.csv).write_text(tables.to_csv(systems, beside), encoding="utf-8")
+        Path(args.csv).write_text(tables.to_csv(systems, baselines), encoding="utf-8")
     if args.summary:
-        Path(args.summary).write_text(tables.summary_csv(systems, beside), encoding="utf-8")
+        Path(args.summary).write_text(tables.summary_csv(systems, baselines), encoding="utf-8")
     if args.wandb:
         from v2m.training.log_tables import log_to_wandb
 
-        log_to_wandb(args.wandb, systems, beside)
+        log_to_wandb(args.wandb, systems, baselines)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return run_command(evaluate, argv, name="v2m evaluate", output_option="file")
+    """Run the command; returns its exit code."""
+    return runner.run(evaluate, argv, name="v2m evaluate", place="file")

@@ -1,4 +1,4 @@
-"""Operations on samples that several packages share: gain curves, loops, peaks.
+"""Operations on samples that several packages share: gain curves, fades, loops, peaks.
 
 C channels, N samples, H hops of `HOP` samples.
 """
@@ -12,11 +12,35 @@ from numpy.typing import NDArray
 
 from v2m.core.types import Floats
 
-HOP = 32
-PIECE = HOP << 15  # samples worked on at a time
-
-
 logger = logging.getLogger(__name__)
+
+HOP = 32
+CHUNK = HOP << 15  # samples worked on at a time
+
+
+def apply_gain(samples: NDArray[np.float32], gain: Floats, start: int = 0) -> None:
+    """Multiply (C, N) in place by `gain` (H,), one value per hop, linear between the middles of the hops.
+
+    `samples[:, 0]` is sample number `start` of the curve.
+    """
+    for low in range(0, samples.shape[1], CHUNK):
+        chunk = samples[:, low : low + CHUNK]
+        first = start + low
+        hops = slice(max(first // HOP - 1, 0), (first + chunk.shape[1]) // HOP + 2)
+        middles = np.arange(len(gain))[hops] * HOP + (HOP - 1) / 2
+        chunk *= np.interp(np.arange(first, first + chunk.shape[1]), middles, gain[hops]).astype(np.float32)
+
+
+def raised_cosine(length: int) -> NDArray[np.float32]:
+    """(`length`,) a fade-in from 0 to just below 1: sin² of a quarter turn."""
+    return np.square(np.sin(np.linspace(0, np.pi / 2, length, endpoint=False))).astype(np.float32)
+
+
+def fade_edges(samples: NDArray[np.float32], fade_in: int, fade_out: int) -> None:
+    """Fade (C, N) in place over the first `fade_in` and the last `fade_out` samples, or all there are if fewer."""
+    for view, fade in ((samples, fade_in), (samples[:, ::-1], fade_out)):
+        length = min(fade, view.shape[1])
+        view[:, :length] *= raised_cosine(length)
 
 
 def loop_samples(samples: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
@@ -30,16 +54,3 @@ def peak_excess(samples: NDArray[np.float32]) -> float:
     if peak > 1.0:
         logger.info("the music peaked at %.2f and was made quieter", peak)
     return max(peak, 1.0)
-
-
-def apply_gain(samples: NDArray[np.float32], gain: Floats, start: int = 0) -> None:
-    """Multiplies (C, N) in place by `gain` (H,), one value per hop, straight lines between the middles of the hops.
-
-    `samples[:, 0]` is sample number `start` of the curve.
-    """
-    for low in range(0, samples.shape[1], PIECE):
-        piece = samples[:, low : low + PIECE]
-        first = start + low
-        hops = slice(max(first // HOP - 1, 0), (first + piece.shape[1]) // HOP + 2)
-        middles = np.arange(len(gain))[hops] * HOP + (HOP - 1) / 2
-        piece *= np.interp(np.arange(first, first + piece.shape[1]), middles, gain[hops]).astype(np.float32)

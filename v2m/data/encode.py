@@ -27,7 +27,6 @@ from v2m.data.filters import FilteredOutError
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, TEXT, Manifest, Meta
 from v2m.data.sources import VideoSource, read_tags
 from v2m.media import audio, video
-from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS
 from v2m.media.video import Limits
 from v2m.pretrained import weights
 from v2m.pretrained.codecs import encodec
@@ -204,11 +203,8 @@ def _video_audio(clip: Video, sample_rate: int, config: PrepareConfig) -> Audio:
     from av.error import FFmpegError
 
     track = clip.audio_streams[0]
-    restarting = not DISCONTINUOUS_FORMATS.isdisjoint(clip.container.split(","))
     try:
-        sound, _ = audio.read_track(
-            clip.path, track.index, clip.offset, clip.duration, sample_rate, discontinuous=restarting
-        )
+        sound, _ = audio.original_audio(clip, sample_rate)
     except (FFmpegError, OSError) as error:
         raise FilteredOutError("unreadable", f"its sound cannot be read ({error.strerror or error})") from error
     if track.duration is None or track.duration >= clip.duration:

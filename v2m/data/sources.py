@@ -13,9 +13,9 @@ from typing import Any
 
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.types import Tags
+from v2m.media.audio import AUDIO_SUFFIXES
 from v2m.media.video import VIDEO_SUFFIXES
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 LIST_SUFFIXES = (".jsonl", ".json")
 TAGS_SUFFIX = ".tags.json"
 MAX_PROBLEMS = 3  # problems in one line

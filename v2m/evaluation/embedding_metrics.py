@@ -1,6 +1,6 @@
-"""Measures that need a model that hears: how far music lies from the true music, from its tags and from its picture.
+"""Metrics based on pretrained embeddings: FAD, density, coverage, KL, CLAP score, audio-video similarity.
 
-W windows of a piece, D numbers of an embedding, K classes.
+W windows of a piece, D dimensions of an embedding, K classes.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation import distances
 from v2m.evaluation.bootstrap import derangements
 from v2m.evaluation.distances import NUM_NEIGHBORS, cosine_similarity
-from v2m.evaluation.embedder import Embedder, TextEmbedder, VideoEmbedder
+from v2m.evaluation.embedders.base import BaseEmbedder, Embedder, adapt
 from v2m.evaluation.tables import GROUND_TRUTH, SHUFFLED, Baselines, SetMetric
 
-# What stands in a line, before the "@" and the embedding's name. All but fad are of a clip each.
+# A line of the table stands under such a name, "@" and the embedder's. All but fad are means over clips.
 EMBEDDING_METRICS = {
-    "fad": "Fréchet distance of the windows of all clips to those of the truth; the interval is a bootstrap's over "
-    "clips, with its bias taken off: of few windows the value is too high, and may lie above it",
-    "density": f"how many spheres of the truth's pieces one lies in, over {NUM_NEIGHBORS} (Naeem et al., 2020); a piece "
-    "is the mean of its windows",
-    "coverage": "share of the truth's pieces with one of the music's among their neighbors, 0–1",
-    "kl": "divergence of the classes heard in the truth from those in the music, KL(truth ‖ music), softmax, in nats",
-    "kl_reverse": "the other way round, KL(music ‖ truth)",
-    "clap_score": "cosine of the music and its tags, −1 to 1",
-    "av_similarity": "cosine of the music and its picture, −1 to 1; hardly hears whether they meet in time",
+    "fad": "Fréchet distance of the windows of all clips to those of the ground truth; the interval is a bootstrap's "
+    "over clips, with its bias taken off: of few windows the value is too high, and may lie above it",
+    "density": f"how many neighborhoods of ground-truth pieces a piece lies in, over {NUM_NEIGHBORS} (Naeem et al., "
+    "2020); a piece is the mean of its windows",
+    "coverage": "share of ground-truth pieces with one of the music's in their neighborhood, 0–1",
+    "kl": "divergence of the class probabilities, KL(ground truth ‖ music), softmax, in nats",
+    "kl_reverse": "the other way round, KL(music ‖ ground truth)",
+    "clap_score": "cosine similarity of the music and its tags, −1 to 1",
+    "av_similarity": "cosine similarity of the music and its video, −1 to 1; hardly sensitive to their timing",
 }
 BASELINE_COLUMNS = {
-    GROUND_TRUTH: "the true music in the music's place; of fad, density and coverage one half of its clips against the other, "
-    "of kl the halves of each piece",
-    SHUFFLED: "the music of other clips in the place of each; fad, density and coverage do not ask whose music it is",
+    GROUND_TRUTH: "the ground truth in the music's place; of fad, density and coverage one half of its clips against "
+    "the other, of kl the halves of each piece",
+    SHUFFLED: "the music of other clips in the place of each; fad, density and coverage do not depend on whose it is",
 }
-MAX_SHUFFLES = 4  # other clips whose music each is given
+MAX_SHUFFLES = 4  # other clips whose music each clip is given
 Rows = dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
 class EvalClip:
-    """A clip's music: what is read when it is heard; its picture; its tags in words, "" where there are none."""
+    """A clip with its music, both read when they are embedded; `text` are its tags in words, "" for none."""
 
     audio: Callable[[], Audio]
     video: Callable[[], Video] | None = None
@@ -51,7 +51,7 @@ class EvalClip:
 
 @dataclass
 class EmbeddingResults:
-    """By `measure@embedding`: the rows of each system's clips, and what stands beside them."""
+    """Rows of each system's clips by `metric@embedder`, and the baselines beside them."""
 
     rows: dict[str, Rows] = field(default_factory=dict)
     baselines: Baselines = field(default_factory=Baselines)
@@ -59,19 +59,22 @@ class EmbeddingResults:
 
 @dataclass(frozen=True)
 class _ClipEmbedding:
-    """One piece: `windows` (W, D), their mean direction (D,), classes (W, K)."""
+    """A piece's `embeddings` (W, D) and `class_probs` (W, K)."""
 
     embeddings: Floats
     class_probs: Floats | None
 
     @property
     def direction(self) -> Floats:
-        return _direction(self.embeddings)
+        return _mean_direction(self.embeddings)
 
     @property
     def mean_class_probs(self) -> Floats:
         assert self.class_probs is not None
         return self.class_probs.mean(axis=0)
+
+
+_Clips = Mapping[str, _ClipEmbedding]  # by name of the clip
 
 
 def evaluate_embeddings(
@@ -82,172 +85,207 @@ def evaluate_embeddings(
     seed: int = 0,
     on_progress: Callable[[], object] = lambda: None,
 ) -> EmbeddingResults:
-    """All measures that `embeddings` can tell, of systems with the same clips, and of `truth` with those too.
+    """Compute all metrics that `embedders` allow, of systems with the same clips, and of their ground truth.
 
-    Embeddings are loaded one after the other. `seed` decides whose music is whose when it is shuffled, what the halves
-    of the truth are and what the bootstrap draws. `told` is called after each piece.
+    Embedders are loaded one after the other. `seed` decides whose music is whose when it is shuffled, the halves of
+    the ground truth and the draws of the bootstrap. `on_progress` is called after each piece.
+
+    Raises:
+        UsageError: An embedder returns something else than (W, D) finite numbers.
     """
-    found = EmbeddingResults()
-    for each in embedders:
-        _Evaluator(each, systems, ground_truth, seed, on_progress).into(found)
-        if release := getattr(each, "release", None):
-            release()
-    return found
+    results = EmbeddingResults()
+    for embedder in map(adapt, embedders):
+        embedded = _embed(embedder, systems, ground_truth, on_progress)
+        _Evaluator(embedded, seed).add_to(results)
+        embedder.release()
+    return results
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """All clips as one embedder embeds them: music by system, ground truth, and texts (D,) and videos (D,) by clip."""
+
+    name: str
+    systems: Mapping[str, _Clips]
+    ground_truth: _Clips | None
+    texts: Mapping[str, Floats]
+    videos: Mapping[str, Floats]
+
+
+def _embed(
+    embedder: BaseEmbedder,
+    systems: Mapping[str, Mapping[str, EvalClip]],
+    ground_truth: Mapping[str, EvalClip] | None,
+    on_progress: Callable[[], object],
+) -> _Embedded:
+    clips = next(iter(systems.values()))  # whose names, texts and videos all systems share
+    music = {name: _embed_audio(embedder, pieces, on_progress) for name, pieces in systems.items()}
+    reference = None
+    if ground_truth is not None:
+        reference = _embed_audio(embedder, {name: ground_truth[name] for name in clips}, on_progress)
+    return _Embedded(embedder.name, music, reference, _embed_texts(embedder, clips), _embed_videos(embedder, clips))
+
+
+def _embed_audio(
+    embedder: BaseEmbedder, pieces: Mapping[str, EvalClip], on_progress: Callable[[], object]
+) -> dict[str, _ClipEmbedding]:
+    result = {}
+    for name, piece in pieces.items():
+        output = embedder.embed_audio(piece.audio())
+        embeddings, class_probs = _to_float64(output.embeddings), _to_float64(output.class_probs)
+        if embeddings is None or embeddings.ndim != 2 or not embeddings.size or not np.isfinite(embeddings).all():
+            shape = None if embeddings is None else embeddings.shape
+            raise UsageError(f"{embedder.name} gave {shape} for {name}: finite (windows, dimensions) are needed")
+        result[name] = _ClipEmbedding(embeddings, class_probs)
+        on_progress()
+    return result
+
+
+def _embed_texts(embedder: BaseEmbedder, clips: Mapping[str, EvalClip]) -> dict[str, Floats]:
+    texts = {name: clip.text for name, clip in clips.items() if clip.text}
+    if not texts or not embedder.embeds_text:
+        return {}
+    return dict(zip(texts, np.asarray(embedder.embed_text(list(texts.values()))), strict=True))
+
+
+def _embed_videos(embedder: BaseEmbedder, clips: Mapping[str, EvalClip]) -> dict[str, Floats]:
+    if not embedder.embeds_video:
+        return {}
+    videos = {name: clip.video for name, clip in clips.items() if clip.video is not None}
+    return {name: _mean_direction(embedder.embed_video(video())) for name, video in videos.items()}
 
 
 class _Evaluator:
-    """By one embedding."""
+    """The metrics of one embedder's embeddings."""
 
-    def __init__(
-        self, embedding: Embedder, systems: Any, truth: Mapping[str, EvalClip] | None, seed: int, told: Any
-    ) -> None:
-        self.embedder, self.seed = embedding, seed
-        first = next(iter(systems.values()))
-        self.clips = list(first)
-        heard = {name: self._heard(pieces, told) for name, pieces in systems.items()}
-        self.ground_truth = None if truth is None else self._heard({clip: truth[clip] for clip in self.clips}, told)
-        self.systems = heard
-        self.texts, self.seen = self._read(first), self._seen(first)
-        count = len(self.clips)
-        rounds = min(MAX_SHUFFLES, count - 1)
-        self.derangements = derangements(count, rounds, seed) if rounds else np.zeros((0, count), np.intp)
+    def __init__(self, embedded: _Embedded, seed: int) -> None:
+        self.name, self.seed = embedded.name, seed
+        self.systems, self.ground_truth = embedded.systems, embedded.ground_truth
+        self.texts, self.videos = embedded.texts, embedded.videos
+        self.clips = list(next(iter(self.systems.values())))
 
-    def into(self, found: EmbeddingResults) -> None:
+    def add_to(self, results: EmbeddingResults) -> None:
+        baselines = results.baselines
         if self.ground_truth is not None:
-            _merge(found.baselines.ground_truth, self._truth_rows())
-            self._whole(found.baselines)
-        for name, known in self.systems.items():
-            _merge(found.rows.setdefault(name, {}), self._rows(known))
-            _merge(found.baselines.shuffled.setdefault(name, {}), self._shuffled(known))
+            _merge(baselines.ground_truth, self._ground_truth_rows(self.ground_truth))
+            self._add_set_metrics(self.ground_truth, baselines)
+        for name, music in self.systems.items():
+            _merge(results.rows.setdefault(name, {}), self._rows(music))
+            _merge(baselines.shuffled.setdefault(name, {}), self._shuffled_rows(music))
 
-    def _heard(self, pieces: Mapping[str, EvalClip], told: Any) -> dict[str, _ClipEmbedding]:
-        found = {}
-        for clip, piece in pieces.items():
-            what = self.embedder.embed_audio(piece.audio())
-            heard, classes = (None if x is None else np.asarray(x, np.float64) for x in (what.windows, what.classes))
-            if heard is None or heard.ndim != 2 or not heard.size or not np.isfinite(heard).all():
-                shape = None if heard is None else heard.shape
-                raise UsageError(f"{self.embedder.name} heard {shape} in {clip}: (windows, numbers) are wanted, finite")
-            found[clip] = _ClipEmbedding(heard, classes)
-            told()
-        return found
-
-    def _read(self, pieces: Mapping[str, EvalClip]) -> dict[str, Floats]:
-        said = {clip: piece.text for clip, piece in pieces.items() if piece.text}
-        if not said or not isinstance(self.embedder, TextEmbedder):
-            return {}
-        return dict(zip(said, np.asarray(self.embedder.embed_text(list(said.values()))), strict=True))
-
-    def _seen(self, pieces: Mapping[str, EvalClip]) -> dict[str, Floats]:
-        if not isinstance(self.embedder, VideoEmbedder):
-            return {}
-        shown = {clip: piece.video for clip, piece in pieces.items() if piece.video is not None}
-        return {clip: _direction(self.embedder.embed_video(video())) for clip, video in shown.items()}
-
-    def _pair(self, clip: str, music: _ClipEmbedding, true: _ClipEmbedding | None) -> Iterator[tuple[str, float]]:
-        """What can be said of a clip with some music."""
-        if true is not None and true.class_probs is not None:
-            yield "kl", distances.kl_divergence(true.mean_class_probs, music.mean_class_probs)
-            yield "kl_reverse", distances.kl_divergence(music.mean_class_probs, true.mean_class_probs)
+    def _pair_metrics(
+        self, clip: str, music: _ClipEmbedding, reference: _ClipEmbedding | None
+    ) -> Iterator[tuple[str, float]]:
+        """Metrics of a clip with some music, by name."""
+        if reference is not None and reference.class_probs is not None:
+            yield "kl", distances.kl_divergence(reference.mean_class_probs, music.mean_class_probs)
+            yield "kl_reverse", distances.kl_divergence(music.mean_class_probs, reference.mean_class_probs)
         if clip in self.texts:
             yield "clap_score", cosine_similarity(music.direction, self.texts[clip])
-        if clip in self.seen:
-            yield "av_similarity", cosine_similarity(music.direction, self.seen[clip])
+        if clip in self.videos:
+            yield "av_similarity", cosine_similarity(music.direction, self.videos[clip])
 
-    def _true(self, clip: str) -> _ClipEmbedding | None:
+    def _reference(self, clip: str) -> _ClipEmbedding | None:
         return None if self.ground_truth is None else self.ground_truth[clip]
 
-    def _rows(self, known: Mapping[str, _ClipEmbedding]) -> Rows:
-        found: dict[str, dict[str, float]] = {}
-        for clip in self.clips:
-            found[clip] = dict(self._pair(clip, known[clip], self._true(clip)))
+    def _rows(self, music: _Clips) -> Rows:
+        rows = {clip: dict(self._pair_metrics(clip, music[clip], self._reference(clip))) for clip in self.clips}
         if self.ground_truth is not None and len(self.clips) > NUM_NEIGHBORS:
-            self._spread(found, self.clips, self.ground_truth, self.clips, known)
-        return self._named(found)
+            _add_density_and_coverage(rows, self.ground_truth, self.clips, music, self.clips)
+        return self._with_suffix(rows)
 
-    def _truth_rows(self) -> Rows:
-        assert self.ground_truth is not None
-        found: dict[str, dict[str, float]] = {}
-        for clip, known in self.ground_truth.items():
-            row = dict(self._pair(clip, known, None))
-            half = len(known.embeddings) // 2
-            if known.class_probs is not None and half:
-                begin, end = known.class_probs[:half].mean(axis=0), known.class_probs[half:].mean(axis=0)
-                row |= {"kl": distances.kl_divergence(begin, end), "kl_reverse": distances.kl_divergence(end, begin)}
-            found[clip] = row
-        one, other = self._halves()
-        if len(one) > NUM_NEIGHBORS and other:
-            self._spread(found, one, self.ground_truth, other, self.ground_truth)
-        return self._named(found)
+    def _ground_truth_rows(self, ground_truth: _Clips) -> Rows:
+        """The ground truth's rows: KL between the halves of each piece, the others between halves of the clips."""
+        rows: dict[str, dict[str, float]] = {}
+        for clip, piece in ground_truth.items():
+            rows[clip] = dict(self._pair_metrics(clip, piece, None))
+            middle = len(piece.embeddings) // 2
+            if piece.class_probs is not None and middle:
+                first, second = piece.class_probs[:middle].mean(axis=0), piece.class_probs[middle:].mean(axis=0)
+                rows[clip]["kl"] = distances.kl_divergence(first, second)
+                rows[clip]["kl_reverse"] = distances.kl_divergence(second, first)
+        first_half, second_half = self._halves()
+        if len(first_half) > NUM_NEIGHBORS and second_half:
+            _add_density_and_coverage(rows, ground_truth, first_half, ground_truth, second_half)
+        return self._with_suffix(rows)
 
-    def _spread(self, found: Any, real_clips: Sequence[str], real: Any, made_clips: Sequence[str], made: Any) -> None:
-        """Adds density to the rows of what is made, coverage to those of what is real."""
-        a, b = (
-            np.stack([known[clip].windows.mean(axis=0) for clip in clips])
-            for clips, known in ((real_clips, real), (made_clips, made))
-        )
-        for clip, value in zip(made_clips, distances.density(a, b), strict=True):
-            found[clip]["density"] = float(value)
-        for clip, value in zip(real_clips, distances.coverage(a, b), strict=True):
-            found[clip]["coverage"] = float(value)
-
-    def _shuffled(self, known: Mapping[str, _ClipEmbedding]) -> Rows:
-        """Means over the rounds."""
-        if not len(self.derangements):
+    def _shuffled_rows(self, music: _Clips) -> Rows:
+        """Each clip's metrics with the music of other clips, averaged over these."""
+        num_shuffles = min(MAX_SHUFFLES, len(self.clips) - 1)
+        if not num_shuffles:
             return {}
-        found = {}
-        for k, clip in enumerate(self.clips):
-            rounds = [
-                dict(self._pair(clip, known[self.clips[other]], self._true(clip))) for other in self.derangements[:, k]
-            ]
-            found[clip] = {name: float(np.mean([each[name] for each in rounds])) for name in rounds[0]}
-        return self._named(found)
+        shuffles = derangements(len(self.clips), num_shuffles, self.seed)
+        rows = {}
+        for column, clip in enumerate(self.clips):
+            others = [self.clips[index] for index in shuffles[:, column]]
+            values = [dict(self._pair_metrics(clip, music[other], self._reference(clip))) for other in others]
+            rows[clip] = {name: float(np.mean([value[name] for value in values])) for name in values[0]}
+        return self._with_suffix(rows)
 
-    def _whole(self, found: Baselines) -> None:
-        assert self.ground_truth is not None
-        name, true = self.embedder.name, [self.ground_truth[clip].embeddings for clip in self.clips]
-        key, width = f"fad@{name}", true[0].shape[1]
+    def _add_set_metrics(self, ground_truth: _Clips, baselines: Baselines) -> None:
+        """Add the Fréchet distances of each system and of the ground truth's halves, and notes of what is left out."""
+        metric = f"fad@{self.name}"
         if len(self.clips) <= NUM_NEIGHBORS:
-            found.notes.append(f"density@{name} and coverage are left out: they need {NUM_NEIGHBORS + 1} clips or more")
-        if len(self.clips) < 2:
-            found.notes.append(f"{key} is left out: a Fréchet distance needs two clips or more")
-            return
-        every = (self.ground_truth, *self.systems.values())
-        count = min(sum(len(known[clip].embeddings) for clip in self.clips) for known in every)
-        if count <= width:
-            found.notes.append(
-                f"{key} is too high: {count} windows cannot tell how {width} numbers vary; compare systems by it on "
-                "the same clips alone, or take more clips"
+            baselines.notes.append(
+                f"density@{self.name} and coverage are left out: they need {NUM_NEIGHBORS + 1} clips or more"
             )
-        for system, known in self.systems.items():
-            made = [known[clip].embeddings for clip in self.clips]
-            found.set_metrics.setdefault(system, {})[key] = self._frechet(true, made, paired=True)
-        one, other = ([self.ground_truth[clip].embeddings for clip in half] for half in self._halves())
-        if len(other) > 1:
-            found.ground_truth_set[key] = self._frechet(one, other, paired=False)
+        if len(self.clips) < 2:
+            baselines.notes.append(f"{metric} is left out: a Fréchet distance needs two clips or more")
+            return
+        dim = ground_truth[self.clips[0]].embeddings.shape[1]
+        sets = (ground_truth, *self.systems.values())
+        num_windows = min(sum(len(pieces[clip].embeddings) for clip in self.clips) for pieces in sets)
+        if num_windows <= dim:
+            baselines.notes.append(
+                f"{metric} is too high: {num_windows} windows cannot tell how {dim} numbers vary; compare systems by "
+                "it on the same clips alone, or take more clips"
+            )
+        reference = [ground_truth[clip].embeddings for clip in self.clips]
+        for system, music in self.systems.items():
+            generated = [music[clip].embeddings for clip in self.clips]
+            distance = self._frechet_distance(reference, generated, paired=True)
+            baselines.set_metrics.setdefault(system, {})[metric] = distance
+        first_half, second_half = ([ground_truth[clip].embeddings for clip in half] for half in self._halves())
+        if len(second_half) > 1:
+            baselines.ground_truth_set[metric] = self._frechet_distance(first_half, second_half, paired=False)
 
-    def _frechet(self, a: Sequence[Floats], b: Sequence[Floats], *, paired: bool) -> SetMetric:
+    def _frechet_distance(self, a: Sequence[Floats], b: Sequence[Floats], *, paired: bool) -> SetMetric:
         value = distances.frechet_distance(np.concatenate(a), np.concatenate(b))
         draws = distances.bootstrap_frechet(a, b, seed=self.seed, paired=paired)
         low, high = distances.basic_bootstrap_ci(value, draws)
         return SetMetric(len(b), value, max(0.0, low), max(0.0, high), draws)
 
     def _halves(self) -> tuple[list[str], list[str]]:
-        mixed = [self.clips[k] for k in np.random.default_rng(self.seed).permutation(len(self.clips))]
-        middle = (len(mixed) + 1) // 2
-        return mixed[:middle], mixed[middle:]
+        order = np.random.default_rng(self.seed).permutation(len(self.clips))
+        shuffled = [self.clips[index] for index in order]
+        middle = (len(shuffled) + 1) // 2
+        return shuffled[:middle], shuffled[middle:]
 
-    def _named(self, found: Mapping[str, Mapping[str, float]]) -> Rows:
-        return {
-            clip: {f"{name}@{self.embedder.name}": value for name, value in row.items()} for clip, row in found.items()
-        }
+    def _with_suffix(self, rows: Mapping[str, Mapping[str, float]]) -> Rows:
+        return {clip: {f"{name}@{self.name}": value for name, value in row.items()} for clip, row in rows.items()}
 
 
-def _direction(windows: Floats) -> Floats:
+def _add_density_and_coverage(
+    rows: dict[str, dict[str, float]], real: _Clips, real_clips: Sequence[str], generated: _Clips, clips: Sequence[str]
+) -> None:
+    """Add density to the rows of the generated `clips`, coverage to those of the real ones."""
+    real_means = np.stack([real[clip].embeddings.mean(axis=0) for clip in real_clips])
+    generated_means = np.stack([generated[clip].embeddings.mean(axis=0) for clip in clips])
+    for clip, value in zip(clips, distances.density(real_means, generated_means), strict=True):
+        rows[clip]["density"] = float(value)
+    for clip, value in zip(real_clips, distances.coverage(real_means, generated_means), strict=True):
+        rows[clip]["coverage"] = float(value)
+
+
+def _to_float64(values: Any) -> Floats | None:
+    return None if values is None else np.asarray(values, np.float64)
+
+
+def _mean_direction(embeddings: Floats) -> Floats:
     """(D,) the mean of the windows' directions."""
-    windows = np.asarray(windows, np.float64)
-    lengths = np.linalg.norm(windows, axis=1, keepdims=True)
-    return (windows / np.where(lengths > 0, lengths, 1.0)).mean(axis=0)
+    embeddings = np.asarray(embeddings, np.float64)
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return (embeddings / np.where(lengths > 0, lengths, 1.0)).mean(axis=0)
 
 
 def _merge(into: Any, rows: Rows) -> None:

@@ -1,4 +1,4 @@
-"""Rows of measures as one table: means with bootstrap intervals, systems side by side, Markdown and CSV.
+"""Tables of metrics: means with bootstrap intervals, systems side by side, as Markdown and CSV.
 
 n videos.
 """
@@ -17,14 +17,15 @@ from v2m.evaluation.bootstrap import bootstrap_ci
 from v2m.evaluation.per_clip import Row
 
 NUM_RESAMPLES = 2000
-CI_PERCENTILES = (2.5, 97.5)  # percentiles
+CI_PERCENTILES = (2.5, 97.5)
 MEAN_COLUMN, GROUND_TRUTH, SHUFFLED = "mean [95 %]", "ground truth", "shuffled"
 SUMMARY_HEADER = ["measure", "embedding", "system", "n", "value", "low", "high"]
+Rows = Mapping[str, Row]  # by name of the video
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Of the `n` videos for which there is a value; low, high: 95 % bootstrap interval over videos (percentiles)."""
+    """A mean over the `n` videos that have a value, and its 95 % percentile bootstrap interval over videos."""
 
     n: int
     value: float
@@ -37,20 +38,27 @@ class Mean:
 
 @dataclass(frozen=True)
 class SetMetric(Mean):
-    """Of all videos together, no mean of theirs; `draws` of a bootstrap, the same videos for each system."""
+    """A metric of all videos together; `draws` are a bootstrap's, of the same videos for each system."""
 
     draws: Floats = field(default_factory=lambda: np.zeros(0), repr=False)
 
     def difference(self, other: SetMetric) -> Mean:
-        """How far `other` lies from this one; its bootstrap's interval, reflected as theirs are."""
+        """Return `other` minus this one, with the basic bootstrap interval."""
         value, (low, high) = other.value - self.value, np.percentile(other.draws - self.draws, CI_PERCENTILES)
         return Mean(other.n, value, 2 * value - float(high), 2 * value - float(low))
 
 
 @dataclass
 class Baselines:
-    """What stands beside the rows of systems: the truth's, by video; those of each system with the music of other
-    videos; what is of all videos of a system, or of the truth, together; and what to know when reading it."""
+    """What systems are compared with.
+
+    Args:
+        ground_truth: The rows of the ground truth, by video.
+        shuffled: The rows of each system with the music of other videos.
+        set_metrics: Metrics of all videos of a system together.
+        ground_truth_set: The same of the ground truth.
+        notes: Remarks for the reader of the table.
+    """
 
     ground_truth: dict[str, Row] = field(default_factory=dict)
     shuffled: dict[str, dict[str, Row]] = field(default_factory=dict)
@@ -59,146 +67,146 @@ class Baselines:
     notes: list[str] = field(default_factory=list)
 
     def with_system_name(self, system: str) -> Baselines:
-        """With another name for the only system."""
-        shuffled, whole = next(iter(self.shuffled.values()), {}), next(iter(self.set_metrics.values()), {})
-        return replace(self, shuffled={system: shuffled}, whole={system: whole})
+        """Return a copy with another name for the only system."""
+        shuffled = next(iter(self.shuffled.values()), {})
+        set_metrics = next(iter(self.set_metrics.values()), {})
+        return replace(self, shuffled={system: shuffled}, set_metrics={system: set_metrics})
 
 
 def mean_ci(values: Sequence[float | None], seed: int = 0) -> Mean | None:
-    """None where no video has a value."""
+    """Return the mean of the values that are not None, with its interval; None where there are none."""
     known = np.array([value for value in values if value is not None], float)
     if not len(known):
         return None
     return Mean(len(known), float(known.mean()), *bootstrap_ci(known, seed, num_resamples=NUM_RESAMPLES))
 
 
-def column_means(rows: Mapping[str, Row]) -> dict[str, Mean]:
-    """Of each measure, over the videos of `rows`."""
+def column_means(rows: Rows) -> dict[str, Mean]:
+    """Return the mean of each metric over the videos of `rows`."""
     names = dict.fromkeys(name for row in rows.values() for name in row)
-    found = {name: mean_ci([row.get(name) for row in rows.values()]) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    means = {name: mean_ci([row.get(name) for row in rows.values()]) for name in names}
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def to_markdown(rows: Mapping[str, Row], baselines: Baselines | None = None) -> str:
-    """A measure in each line, a video in each column, the mean with its interval and n at the end."""
+def to_markdown(rows: Rows, baselines: Baselines | None = None) -> str:
+    """Render one system: a line for each metric, a column for each video, the mean with its interval, and n."""
     return _render_table({MEAN_COLUMN: rows}, (baselines or Baselines()).with_system_name(MEAN_COLUMN), videos=True)
 
 
-def comparison_markdown(systems: Mapping[str, Mapping[str, Row]], baselines: Baselines | None = None) -> str:
-    """Means of each system over the videos that all have, and how far it lies from the first on the same ones."""
+def comparison_markdown(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> str:
+    """Render means of each system over the videos that all have, and their differences from the first system."""
     return _render_table(shared_rows(systems), baselines or Baselines(), videos=False)
 
 
-def shared_rows(systems: Mapping[str, Mapping[str, Row]]) -> dict[str, dict[str, Row]]:
-    """The rows of the videos that all have."""
+def shared_rows(systems: Mapping[str, Rows]) -> dict[str, dict[str, Row]]:
+    """Return the rows of the videos that all systems have."""
     shared = sorted(set.intersection(*(set(rows) for rows in systems.values())))
     return {system: {name: rows[name] for name in shared} for system, rows in systems.items()}
 
 
-def _render_table(systems: Mapping[str, Mapping[str, Row]], baselines: Baselines, *, videos: bool) -> str:
-    """Where there is nothing beside them, without the columns that would be empty."""
-    every = summarize(systems, baselines)
+def _render_table(systems: Mapping[str, Rows], baselines: Baselines, *, videos: bool) -> str:
+    """Render a table without columns that would be empty."""
+    table = summarize(systems, baselines)
     first, *others = systems
-    shown = next(iter(systems.values())) if videos else {}
-    last = [GROUND_TRUTH, *_shuffled_columns(systems)]
-    last = [column for column in last if any(column in found for found in every.values())]
-    named = any("@" in name for name in every)
-    columns = [*systems, *(f"{other} − {first}" for other in others), *last]
+    rows = next(iter(systems.values())) if videos else {}
+    columns = [*systems, *(f"{other} − {first}" for other in others)]
+    for column in (GROUND_TRUTH, *_shuffled_columns(systems)):
+        if any(column in cells for cells in table.values()):
+            columns.append(column)
+    has_embeddings = any("@" in metric for metric in table)
+    head = ["measure", "embedding"] if has_embeddings else ["measure"]
     lines = []
-    for name, found in every.items():
-        measure, _, embedding = name.partition("@")
-        cells = [str(found.get(column) or "–") for column in columns]
-        count = max(found[system].n for system in systems if system in found) if found else 0
-        values = [_format_value(row.get(name)) for row in shown.values()]
-        lines.append([measure, *([embedding] if named else []), *values, *cells, str(count)])
-    return _render_grid(["measure", *(["embedding"] if named else []), *shown, *columns, "n"], lines)
+    for metric, cells in table.items():
+        names = list(_split_metric_name(metric)) if has_embeddings else [metric]
+        values = [_format_value(row.get(metric)) for row in rows.values()]
+        means = [str(cells.get(column) or "–") for column in columns]
+        count = max(cells[system].n for system in systems if system in cells) if cells else 0
+        lines.append([*names, *values, *means, str(count)])
+    return _render_grid([*head, *rows, *columns, "n"], lines)
 
 
-def summarize(
-    systems: Mapping[str, Mapping[str, Row]], baselines: Baselines | None = None
-) -> dict[str, dict[str, Mean]]:
-    """By measure, then by column: each system, `B − A` for each but the first, the truth, and each one shuffled."""
+def summarize(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> dict[str, dict[str, Mean]]:
+    """Return means by metric, then by column.
+
+    The columns are each system, `B − A` for each but the first, the ground truth, and each system shuffled.
+    """
     baselines = baselines or Baselines()
     first, *others = systems
     columns = {system: column_means(rows) | baselines.set_metrics.get(system, {}) for system, rows in systems.items()}
-    apart = {f"{other} − {first}": _differences_from_first(systems, baselines, first, other) for other in others}
-    truth = column_means(baselines.ground_truth) | baselines.ground_truth_set
-    floors = {
-        floor: column_means(baselines.shuffled.get(name, {})) for floor, name in _shuffled_columns(systems).items()
+    metrics = dict.fromkeys(metric for means in columns.values() for metric in means)
+    columns |= {f"{other} − {first}": _differences(systems, baselines, first, other) for other in others}
+    columns[GROUND_TRUTH] = column_means(baselines.ground_truth) | baselines.ground_truth_set
+    for column, system in _shuffled_columns(systems).items():
+        columns[column] = column_means(baselines.shuffled.get(system, {}))
+    return {
+        metric: {column: means[metric] for column, means in columns.items() if metric in means} for metric in metrics
     }
-    names = dict.fromkeys(name for found in columns.values() for name in found)
-    parts = {**columns, **apart, GROUND_TRUTH: truth, **floors}
-    return {name: {column: found[name] for column, found in parts.items() if name in found} for name in names}
 
 
-def _differences_from_first(
-    systems: Mapping[str, Mapping[str, Row]], baselines: Baselines, first: str, other: str
-) -> dict[str, Mean]:
-    names = dict.fromkeys(name for row in systems[first].values() for name in row)
-    found = {name: mean_ci(_paired_differences(systems[first], systems[other], name)) for name in names}
-    whole = {
-        name: one.difference(baselines.set_metrics[other][name])
-        for name, one in baselines.set_metrics.get(first, {}).items()
-        if name in baselines.set_metrics.get(other, {})
-    }
-    return {name: value for name, value in found.items() if value is not None} | whole
+def _differences(systems: Mapping[str, Rows], baselines: Baselines, first: str, other: str) -> dict[str, Mean]:
+    """Return the mean paired differences of `other` from `first`, and the differences of their set metrics."""
+    metrics = dict.fromkeys(metric for row in systems[first].values() for metric in row)
+    means = {metric: mean_ci(_paired_differences(systems[first], systems[other], metric)) for metric in metrics}
+    differences = {metric: mean for metric, mean in means.items() if mean is not None}
+    for metric, value in baselines.set_metrics.get(first, {}).items():
+        if metric in baselines.set_metrics.get(other, {}):
+            differences[metric] = value.difference(baselines.set_metrics[other][metric])
+    return differences
 
 
-def summary_csv(systems: Mapping[str, Mapping[str, Row]], baselines: Baselines | None = None) -> str:
-    """A line for each measure and column of the table, with n, unrounded."""
+def summary_csv(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> str:
+    """Return CSV with a line for each metric and column of the table, with n, unrounded."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([SUMMARY_HEADER, *summary_rows(systems, baselines)])
     return out.getvalue()
 
 
-def summary_rows(systems: Mapping[str, Mapping[str, Row]], baselines: Baselines | None = None) -> list[list[object]]:
-    """The lines of `summary_csv`, whose columns are SUMMARY."""
+def summary_rows(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> list[list[object]]:
+    """Return the lines of `summary_csv`, whose columns are SUMMARY_HEADER."""
     return [
-        [*_split_metric_name(name), column, found.n, found.value, found.low, found.high]
-        for name, columns in summarize(systems, baselines).items()
-        for column, found in columns.items()
+        [*_split_metric_name(metric), column, mean.n, mean.value, mean.low, mean.high]
+        for metric, columns in summarize(systems, baselines).items()
+        for column, mean in columns.items()
     ]
 
 
 def _shuffled_columns(systems: Mapping[str, object]) -> dict[str, str]:
-    """What each system is called where it is shuffled."""
+    """Return each system by the name of its shuffled column."""
     return {f"{SHUFFLED} {name}" if len(systems) > 1 else SHUFFLED: name for name in systems}
 
 
 def _split_metric_name(name: str) -> tuple[str, str]:
-    """A measure, and by which embedding."""
-    measure, _, embedding = name.partition("@")
-    return measure, embedding
+    """Split `metric@embedder`."""
+    metric, _, embedder = name.partition("@")
+    return metric, embedder
 
 
-def _paired_differences(first: Mapping[str, Row], other: Mapping[str, Row], name: str) -> list[float | None]:
-    pairs = [(first[video].get(name), other[video].get(name)) for video in first]
+def _paired_differences(first: Rows, other: Rows, metric: str) -> list[float | None]:
+    pairs = [(first[video].get(metric), other[video].get(metric)) for video in first]
     return [None if a is None or b is None else b - a for a, b in pairs]
 
 
-def to_csv(systems: Mapping[str, Mapping[str, Row]], baselines: Baselines | None = None) -> str:
-    """A line for each system and video, unrounded; empty where there is no value."""
-    names, lines = clip_rows(systems, baselines)
+def to_csv(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> str:
+    """Return CSV with a line for each system and video, unrounded; empty where there is no value."""
+    header, lines = clip_rows(systems, baselines)
     out = io.StringIO()
-    written = (["" if value is None else value for value in line] for line in lines)
-    csv.writer(out, lineterminator="\n").writerows([names, *written])
+    cells = (["" if value is None else value for value in line] for line in lines)
+    csv.writer(out, lineterminator="\n").writerows([header, *cells])
     return out.getvalue()
 
 
-def clip_rows(
-    systems: Mapping[str, Mapping[str, Row]], baselines: Baselines | None = None
-) -> tuple[list[str], list[list[object]]]:
-    """Columns, and a line for each video of each system, then of the truth, and of the systems shuffled."""
+def clip_rows(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> tuple[list[str], list[list[object]]]:
+    """Return column names, and a line for each video of each system, of the ground truth and of shuffled systems."""
     baselines = baselines or Baselines()
-    floors = {floor: baselines.shuffled.get(name, {}) for floor, name in _shuffled_columns(systems).items()}
-    every = {**systems, GROUND_TRUTH: baselines.ground_truth, **floors}
-    names = list(dict.fromkeys(name for rows in every.values() for row in rows.values() for name in row))
+    shuffled = {column: baselines.shuffled.get(name, {}) for column, name in _shuffled_columns(systems).items()}
+    rows_by_system = {**systems, GROUND_TRUTH: baselines.ground_truth, **shuffled}
+    metrics = list(dict.fromkeys(name for rows in rows_by_system.values() for row in rows.values() for name in row))
     lines = [
-        [system, video, *(row.get(name) for name in names)]
-        for system, rows in every.items()
+        [system, video, *(row.get(metric) for metric in metrics)]
+        for system, rows in rows_by_system.items()
         for video, row in rows.items()
     ]
-    return ["system", "video", *names], lines
+    return ["system", "video", *metrics], lines
 
 
 def _format_value(value: float | None) -> str:
@@ -206,6 +214,6 @@ def _format_value(value: float | None) -> str:
 
 
 def _render_grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    clean = [[cell.replace("|", "\\|") for cell in line] for line in (head, *lines)]
-    ruled = [clean[0], ["---"] * len(head), *clean[1:]]
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in (head, *lines)]
+    ruled = [escaped[0], ["---"] * len(head), *escaped[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in ruled)

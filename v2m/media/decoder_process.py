@@ -1,4 +1,4 @@
-"""The parent's end of the decoding process: asks, waits no longer than allowed, kills and reaps."""
+"""The parent's end of the decoder process: requests with a time limit, and its end."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from v2m.media.ffmpeg import KILLED
 
 
 class DecoderProcessError(Exception):
-    """The decoding process was killed at its time limit, died, or (`SeekError`'s words) could not seek."""
+    """The decoder process was killed at its time limit, died, or could not seek (with `SeekError`'s message)."""
 
 
 class DecoderProcess:
-    """One decoding process, started when first asked and started anew after it had to be ended.
+    """A process that demuxes and decodes, started by the first request and restarted after it had to be ended.
 
-    It dies with this object, and with this process however that ends. Not for several threads at once.
+    It ends with this object, and with this process however that ends. Not thread-safe.
     """
 
     def __init__(self, memory_limit: int) -> None:
@@ -67,7 +67,7 @@ class DecoderProcess:
                 self.close()
 
     def close(self) -> None:
-        """Ends the process, if there is one, and waits until it is gone."""
+        """End the process, if there is one, and wait until it is gone."""
         if self._finalizer is not None:
             self._finalizer()
         self._process = self._finalizer = None
@@ -85,7 +85,7 @@ class DecoderProcess:
             [sys.executable, "-P", "-m", "v2m.media.decoder_worker", str(self._memory_limit)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # native libraries talk there
+            stderr=subprocess.DEVNULL,  # native libraries print there
             bufsize=0,
             env=environment,
         )
@@ -102,10 +102,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class _TimedPipe:
-    """Writing to and reading from the process with a limit on the time spent waiting.
+    """The process's stdin and stdout, with a limit on the time spent waiting for them.
 
-    Reads and writes block, as there is no waiting for pipes with a time limit on every system: a thread watches the
-    time, and kills the process when it is over, which ends the read or write.
+    Reads and writes block, as not every system can wait for pipes with a time limit: a thread watches the time, and
+    kills the process when it is over, which ends the read or write.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], timeout: float) -> None:
@@ -158,12 +158,12 @@ class _TimedPipe:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        begin = self._since = time.monotonic()
+        start = self._since = time.monotonic()
         try:
             yield
         finally:
             self._since = None
-            self._spent += time.monotonic() - begin
+            self._spent += time.monotonic() - start
 
     def _watch(self) -> None:
         left = self._timeout
@@ -177,7 +177,10 @@ class _TimedPipe:
                     return
 
     def _exit_error(self) -> DecoderProcessError:
-        """What to raise. MemoryError where something else killed the process, as the kernel does when it is short."""
+        """Return the error of the ended process.
+
+        Raises MemoryError where it was killed from outside, as the kernel does when memory is short.
+        """
         status = self._process.wait()
         if self._expired:
             return DecoderProcessError(f"was not done after {self._timeout:.0f} s")

@@ -1,8 +1,7 @@
-"""The child process that demuxes and decodes: `python -m v2m.media.decoder_worker`, started and stopped by
-`v2m.media.decoder_process`.
+"""The decoder process, `python -m v2m.media.decoder_worker`, started and ended by `v2m.media.decoder_process`.
 
-Requests come one a line as JSON on stdin. Each is answered on stdout by one or more replies, a line of JSON that may
-announce `bytes` of payload after it; the last reply to a request holds `done`, or what went wrong.
+Requests come as lines of JSON on stdin. Each is answered on stdout by one or more replies: a line of JSON that may
+announce `bytes` of payload after it. The last reply to a request holds `done` or the kind of its failure.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ Reply = tuple[dict[str, Any], np.ndarray | None]
 
 
 def handle_request(request: dict[str, Any]) -> Iterator[Reply]:
-    """Replies to one request; what goes wrong is raised."""
-    import av.logging  # heavy, so imported when the limits are set and the parent is watched
+    """Yield the replies to one request; failures are raised."""
+    import av.logging  # heavy, so imported after the limits are set and the parent is watched
 
     from v2m.media.decord_reader import seek_frames
     from v2m.media.probe import probe
@@ -51,7 +50,7 @@ def handle_request(request: dict[str, Any]) -> Iterator[Reply]:
 
 
 def error_reply(error: Exception) -> dict[str, Any]:
-    """The last reply where `error` ended a request."""
+    """Return the last reply to a request that `error` ended."""
     from v2m.media.decord_reader import SeekError
 
     if isinstance(error, InvalidInputError):
@@ -84,20 +83,20 @@ def serve(requests: queue.SimpleQueue[bytes], out: BinaryIO) -> NoReturn:
 
 
 def read_requests(requests: queue.SimpleQueue[bytes]) -> None:
-    """Passes requests on; when the parent is gone, ends the process in the middle of whatever it decodes."""
+    """Queue the requests; when the parent is gone, end the process in the middle of whatever it decodes."""
     for line in sys.stdin.buffer:
         requests.put(line)
     os._exit(0)
 
 
 def main(memory_limit: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    with suppress(ImportError, ValueError, OSError):  # not every system has this limit
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    with suppress(ImportError, ValueError, OSError):  # some systems lack this limit
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what native libraries print must not get among the replies
+    os.dup2(2, 1)  # prints of native libraries must not mix with the replies
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=read_requests, args=(requests,), daemon=True).start()
     serve(requests, out)

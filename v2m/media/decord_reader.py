@@ -1,4 +1,4 @@
-"""Sparse reading with decord, for the files in which `probe` found its seeking exact. Runs in the child."""
+"""Sparse reading with decord, for files in which its seeking is exact. Runs in the decoder process."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 from v2m.core.types import Pixels
 from v2m.media.pyav_reader import CHUNK_BYTES, NUM_THREADS
 
-SINGLE_THREADED_CODECS = {"vp9"}  # fails with more than one thread
+SINGLE_THREADED_CODECS = {"vp9"}  # decord fails on them with more than one thread
 
 
 class SeekError(Exception):
-    """decord cannot read this file, or not rightly."""
+    """decord cannot read this file, or reads it wrongly."""
 
 
 def seek_frames(path: str, codec: str, indices: Sequence[int], size: Sequence[int], count: int) -> Iterator[Pixels]:
-    """The frames of rising `indices` in display order, in chunks (F, H, W, 3); `size` is W, H.
+    """Yield the frames of rising `indices` in display order, in chunks (F, H, W, 3); `size` is W, H.
 
-    Raises SeekError where decord fails or does not find `count` frames. A file outside its envelope may also keep it
-    busy for ever: the parent's time limit is the only cure.
+    Raises SeekError where decord fails or does not find `count` frames. Some files also keep it busy for ever: the
+    parent's time limit is the only cure.
     """
     width, height = size
     try:
@@ -37,5 +37,5 @@ def seek_frames(path: str, codec: str, indices: Sequence[int], size: Sequence[in
             yield images
     except SeekError:
         raise
-    except Exception as error:  # decord's own are no closer kind, and their text is a stack of C++ calls
+    except Exception as error:  # decord's errors have no class of their own, and their text is a C++ stack
         raise SeekError(f"failed on it ({type(error).__name__})") from error

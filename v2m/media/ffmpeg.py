@@ -1,4 +1,4 @@
-"""Finding ffmpeg, running it, and opening foreign media without letting them reach for other files."""
+"""ffmpeg and PyAV: finding and running the program, and opening media without letting them open other files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -19,15 +19,12 @@ from v2m.core.errors import DependencyError
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-# A playlist renamed .mp4 would read other files in spite of the protocol list; the format list stops it.
-CONTAINER_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,mxf"
-AUDIO_FORMATS = CONTAINER_FORMATS + ",wav,w64,mp3,flac,aac,aiff,caf,au"
-SAFE_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINER_FORMATS}
-DISCONTINUOUS_FORMATS = {
-    "mpegts",
-    "mpeg",
-}  # containers whose clock may jump in the middle, as where two recordings were joined
-KILLED = -9  # the status of a process that SIGKILL ended; Windows knows neither
+# FFmpeg's demuxers; one of a demuxer's names stands for all of them. A playlist renamed .mp4 would read other files in
+# spite of the protocol list; the format list stops it.
+VIDEO_FORMATS = ("mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "gif", "apng", "mxf")
+AUDIO_FORMATS = ("wav", "w64", "mp3", "flac", "aac", "aiff", "caf", "au")
+_DISCONTINUOUS_FORMATS = {"mpegts", "mpeg"}  # whose clock may jump in the middle, as where two recordings were joined
+KILLED = -9  # the status of a process that SIGKILL ended; Windows has neither
 DISK_ERRORS = {
     "No space left on device": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,
@@ -37,72 +34,93 @@ DISK_ERRORS = {
 
 
 class FFmpegError(RuntimeError):
-    """ffmpeg ended with an error; the message is the last thing it said."""
+    """An error of the ffmpeg program; the message is its first line of stderr."""
 
 
 def file_url(path: Path) -> str:
-    """`path` as ffmpeg and PyAV take it whatever characters it holds."""
+    """Return `path` as a URL that ffmpeg and PyAV take whatever characters it holds."""
     return "file:" + os.path.abspath(path)  # noqa: PTH100 - links stay as they are
 
 
-def open_media(path: Path, formats: str = CONTAINER_FORMATS) -> InputContainer:
-    """Opens a media file for reading. Raises av.error.FFmpegError where it is none, or of no format that is allowed."""
+def open_media(
+    path: Path, formats: Sequence[str] = VIDEO_FORMATS, *, max_pixels: int | None = None, timeout: float | None = None
+) -> InputContainer:
+    """Open a media file for reading, and no other file: neither protocols nor playlists are followed.
+
+    Raises av.error.FFmpegError where it is no media file, or of none of `formats`.
+    """
     import av
 
-    return av.open(file_url(path), options={**SAFE_OPTIONS, "format_whitelist": formats}, metadata_errors="ignore")
+    options = _safe_options(formats)
+    if max_pixels is not None:
+        options["max_pixels"] = str(max_pixels)
+    return av.open(file_url(path), options=options, metadata_errors="ignore", timeout=timeout)
+
+
+def has_discontinuous_clock(container: str) -> bool:
+    """Return whether a container, by FFmpeg's name for it, may restart its clock in the middle."""
+    return not _DISCONTINUOUS_FORMATS.isdisjoint(container.split(","))
 
 
 def input_arguments(path: Path) -> list[str]:
-    return [*(word for name, value in SAFE_OPTIONS.items() for word in (f"-{name}", value)), "-i", file_url(path)]
+    """Return ffmpeg's arguments for reading a video file as `open_media` does."""
+    options = [word for name, value in _safe_options(VIDEO_FORMATS).items() for word in (f"-{name}", value)]
+    return [*options, "-i", file_url(path)]
+
+
+def _safe_options(formats: Sequence[str]) -> dict[str, str]:
+    return {"protocol_whitelist": "file", "format_whitelist": ",".join(formats)}
 
 
 def find_executable() -> str:
-    """ffmpeg: `V2M_FFMPEG`, else the one in the imageio-ffmpeg wheel, else the one on PATH.
+    """Return the path of ffmpeg: `V2M_FFMPEG`, else the one in the imageio-ffmpeg wheel, else the one on PATH.
 
     Raises:
-        DependencyError: None of them is there.
+        DependencyError: None of them exists.
     """
-    named = os.environ.get("V2M_FFMPEG")
-    if named:
-        found = shutil.which(named)
-        if found is None:
-            raise DependencyError(f"V2M_FFMPEG is {named!r}, which is not a program: unset it or give ffmpeg's path")
-        return found
+    configured = os.environ.get("V2M_FFMPEG")
+    if configured:
+        program = shutil.which(configured)
+        if program is None:
+            raise DependencyError(
+                f"V2M_FFMPEG is {configured!r}, which is not a program: unset it or give ffmpeg's path"
+            )
+        return program
     with contextlib.suppress(ImportError):
         import imageio_ffmpeg
 
         with contextlib.suppress(RuntimeError):  # an unusual platform: the wheel carries no binary
             return imageio_ffmpeg.get_ffmpeg_exe()
-    found = shutil.which("ffmpeg")
-    if found is None:
+    program = shutil.which("ffmpeg")
+    if program is None:
         raise DependencyError("ffmpeg was not found: install imageio-ffmpeg, or set V2M_FFMPEG to its path")
-    return found
+    return program
 
 
 def ffmpeg_version() -> str:
-    """The version that ffmpeg gives of itself, such as "7.1"."""
+    """Return ffmpeg's version, such as "7.1"."""
     return _query_version(find_executable())
 
 
 @functools.cache
 def _query_version(program: str) -> str:
     try:
-        said = subprocess.run([program, "-version"], capture_output=True, timeout=20, check=True, text=True).stdout
+        output = subprocess.run([program, "-version"], capture_output=True, timeout=20, check=True, text=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise DependencyError(f"{program} does not run ({error}): set V2M_FFMPEG to a working ffmpeg") from error
-    words = said.split()
+    words = output.split()
     if words[:2] != ["ffmpeg", "version"]:
         raise DependencyError(f"{program} is not ffmpeg: set V2M_FFMPEG to a working one, or unset it")
     return words[2]
 
 
 def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: float) -> None:
-    """Runs ffmpeg, writing `feed` to its standard input; nothing of it is left running, whatever happens.
+    """Run ffmpeg with `input_chunks` as its standard input; no process is left behind, whatever happens.
 
     Raises:
         FFmpegError: It failed, or did not end within `timeout` seconds.
-        OSError: It said that the disk is full, a quota is used up or the file system is read-only.
-        MemoryError: Something else killed it, as the kernel does when memory is short.
+        OSError: It reported a full disk, a used-up quota or a read-only file system.
+        MemoryError: It was killed from outside, as the kernel does when memory is short.
     """
     command = [find_executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments]
     process = subprocess.Popen(
@@ -116,11 +134,11 @@ def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: flo
     )
     assert process.stdin is not None
     assert process.stderr is not None
-    said: deque[bytes] = deque(maxlen=50)
-    listener = threading.Thread(target=said.extend, args=(process.stderr,), daemon=True)
-    late = threading.Event()
-    timer = threading.Timer(timeout, lambda: (late.set(), _kill(process)))
-    listener.start()
+    stderr: deque[bytes] = deque(maxlen=50)
+    reader = threading.Thread(target=stderr.extend, args=(process.stderr,), daemon=True)
+    timed_out = threading.Event()
+    timer = threading.Timer(timeout, lambda: (timed_out.set(), _kill(process)))
+    reader.start()
     timer.start()
     try:
         _feed_stdin(process.stdin, input_chunks)
@@ -129,20 +147,20 @@ def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: flo
         timer.cancel()
         _kill(process)
         process.wait()
-        listener.join(timeout=5)
+        reader.join(timeout=5)
         process.stderr.close()
-    if late.is_set():
+    if timed_out.is_set():
         raise FFmpegError(f"ffmpeg did not finish within {timeout:.0f} s and was stopped")
     if process.returncode != 0:
-        _raise_failure(process.returncode, b"".join(said).decode(errors="replace"))
+        _raise_failure(process.returncode, b"".join(stderr).decode(errors="replace"))
 
 
 def _feed_stdin(pipe: IO[bytes], input_chunks: Iterable[bytes]) -> None:
     try:
-        for block in input_chunks:
-            pipe.write(block)
+        for chunk in input_chunks:
+            pipe.write(chunk)
     except BrokenPipeError:
-        pass  # it stopped reading: its exit status says why
+        pass  # ffmpeg stopped reading; its exit status tells why
     finally:
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
@@ -157,11 +175,11 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
                 process.kill()
 
 
-def _raise_failure(status: int, said: str) -> None:
+def _raise_failure(status: int, stderr: str) -> None:
     for words, number in DISK_ERRORS.items():
-        if words in said:
+        if words in stderr:
             raise OSError(number, os.strerror(number))
     if status == KILLED:
         raise MemoryError("the system ended ffmpeg; close other programs or use a smaller video")
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in stderr.splitlines() if line.strip()]
     raise FFmpegError(f"ffmpeg ended with {status}: {lines[0] if lines else 'it gave no reason'}")

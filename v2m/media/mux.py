@@ -1,4 +1,4 @@
-"""Sound beside copied pictures: which container holds what, ffmpeg's command line, and proof that it did as told."""
+"""Muxing: a mix beside copied video streams, the containers that can hold it, and ffmpeg's command line."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from v2m.core.audio_ops import apply_gain
 from v2m.core.errors import UsageError
 from v2m.core.timing import clock_seconds, sample_count
 from v2m.core.types import Audio, Floats, ProgressFn, Video
-from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS, file_url, input_arguments, open_media, run_ffmpeg
+from v2m.media.ffmpeg import file_url, has_discontinuous_clock, input_arguments, open_media, run_ffmpeg
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 BLOCK_SAMPLES = 1 << 16
-VIDEO_ONLY_FORMATS = {"gif", "apng"}  # hold no sound: their pictures are encoded anew
-# 4:2:0 needs even sides
-H264_ARGUMENTS = (*("-c:v", "libx264", "-crf", "16", "-preset", "fast", "-pix_fmt", "yuv420p", "-fps_mode",
-"passthrough"),
-        *("-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"))  # fmt: skip
+VIDEO_ONLY_FORMATS = {"gif", "apng"}  # cannot hold audio, so that their pictures are re-encoded
+# 4:2:0 needs even sides.
+# fmt: off
+H264_ARGUMENTS = (
+    "-c:v", "libx264", "-crf", "16", "-preset", "fast", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough",
+    "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2",
+)
+# fmt: on
 
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file: its name among demuxers and muxers, what encodes sound for it, its text subtitles."""
+    """A container format: its demuxer and muxer, the arguments of its audio encoder, its codec of text subtitles."""
 
     demuxer: str
     muxer: str
@@ -49,7 +52,7 @@ CONTAINERS = {
     ".3gp": Container("mov", "3gp", AAC_ARGUMENTS, "mov_text"),
     ".mkv": Container("matroska", "matroska", AAC_ARGUMENTS, "srt"),
     ".webm": Container("matroska", "webm", OPUS_ARGUMENTS, "webvtt"),
-    # AVI cannot say that a codec starts late (23 ms for MP3), so only PCM would be in time
+    # AVI cannot declare an encoder's delay (23 ms for MP3), so only PCM is in time.
     ".avi": Container("avi", "avi", ("pcm_s16le",)),
     ".ts": MPEG_TS,
     ".mts": MPEG_TS,
@@ -73,20 +76,20 @@ DEFAULT_SUFFIXES |= {"avi": ".avi", "ogg": ".ogv"}
 
 
 def container_for(out: Path) -> Container:
-    """Raises UsageError where the suffix of `out` is none that can hold a video with music."""
-    found = CONTAINERS.get(out.suffix.lower())
-    if found is None:
+    """Return the container of an output path. Raises UsageError where its suffix cannot hold a video with music."""
+    container = CONTAINERS.get(out.suffix.lower())
+    if container is None:
         raise UsageError(
             f"{out.name}: {out.suffix or 'no suffix'} is not one of {' '.join(CONTAINERS)}, and it is no folder"
         )
-    return found
+    return container
 
 
 def default_suffix(video: Video) -> str:
-    """The suffix of `video` where that says what it is and can hold music, otherwise one that can."""
+    """Return the suffix of `video` where it fits its format and can hold music, otherwise one that can."""
     names = video.container.split(",")
-    own = CONTAINERS.get(video.path.suffix.lower())
-    if own is not None and own.demuxer in names:
+    container = CONTAINERS.get(video.path.suffix.lower())
+    if container is not None and container.demuxer in names:
         return video.path.suffix
     return next((DEFAULT_SUFFIXES[name] for name in names if name in DEFAULT_SUFFIXES), ".mkv")
 
@@ -96,15 +99,16 @@ def is_same_format(video: Video, container: Container) -> bool:
 
 
 def needs_reencode(video: Video) -> bool:
-    """Whether the pictures cannot be copied, as nothing that holds them holds sound."""
+    """Return whether the pictures cannot be copied, as no container holds both them and audio."""
     return bool(VIDEO_ONLY_FORMATS & set(video.container.split(",")))
 
 
 @dataclass(frozen=True)
 class MuxJob:
-    """One file to write: `sound` times `gain` (one value per `audio_ops.HOP`) becomes the first and default track.
+    """A file to write.
 
-    `kept` are the audio streams of the input that go along.
+    `audio` times `gain` (one value per `audio_ops.HOP`) becomes the first and default track; `kept_tracks` are the
+    indices of the input's audio streams that are copied behind it.
     """
 
     video: Video
@@ -116,7 +120,7 @@ class MuxJob:
 
     @property
     def leading_silence(self) -> float:
-        """Seconds of silence before the sound: AVI has no times but counts, so that nothing in it can start late."""
+        """Seconds of silence before the audio. AVI has no times: none of its streams can start late."""
         return (
             self.video.offset if self.container.demuxer == "avi" and is_same_format(self.video, self.container) else 0.0
         )
@@ -127,14 +131,14 @@ class MuxJob:
 
 
 def mux(job: MuxJob, out: Path, timeout: float, progress: ProgressFn | None = None) -> None:
-    """Writes `out` with ffmpeg; `progress` is told how much of the sound it has taken.
+    """Write `out` with ffmpeg; `progress` is the share of the audio that ffmpeg has read.
 
     Raises:
         FFmpegError, OSError: See `v2m.media.ffmpeg.run`.
     """
     with open_media(job.video.path) as media, tempfile.TemporaryDirectory(prefix="v2m-") as folder:
-        # ffmpeg joins the parts of a clock that restarts, but only without -copyts, and then its 0 is elsewhere
-        joined = bool(DISCONTINUOUS_FORMATS & set(job.video.container.split(",")))
+        # ffmpeg joins the parts of a discontinuous clock only without -copyts, which moves the clock's 0.
+        joined = has_discontinuous_clock(job.video.container)
         start = _earliest_start(media, job) if joined else 0.0
         command = [
             *([] if joined else ["-copyts"]),
@@ -150,7 +154,7 @@ def mux(job: MuxJob, out: Path, timeout: float, progress: ProgressFn | None = No
 
 @dataclass(frozen=True)
 class VideoTracks:
-    """Which streams of a container hold moving pictures, and the covers (still pictures) in it."""
+    """Indices of a container's video streams, and of its cover art (attached still pictures)."""
 
     video: tuple[int, ...]
     covers: tuple[int, ...]
@@ -165,36 +169,36 @@ class VideoTracks:
 
 
 def _earliest_start(media: InputContainer, job: MuxJob) -> float:
-    """The first time stamp in the streams that are used, in seconds."""
-    used = [stream for stream in media.streams if stream.type != "audio" or stream.index in job.kept_tracks]
-    times = [clock_seconds(stream.start_time, stream.time_base) for stream in used if stream.start_time is not None]
+    """Return the first time stamp of the copied streams, in seconds."""
+    copied = [stream for stream in media.streams if stream.type != "audio" or stream.index in job.kept_tracks]
+    times = [clock_seconds(stream.start_time, stream.time_base) for stream in copied if stream.start_time is not None]
     return min(times, default=0.0)
 
 
 def _stream_arguments(job: MuxJob, tracks: VideoTracks, folder: Path) -> list[str]:
     same = is_same_format(job.video, job.container)
-    chosen = [f"0:{index}" for index in tracks.video]
+    streams = [f"0:{index}" for index in tracks.video]
     words = ["-c", "copy", *(H264_ARGUMENTS if needs_reencode(job.video) else ())]
     if job.container.muxer == "mp4":
-        chosen += [f"0:{index}" for index in tracks.covers]
-    chosen += ["1:a", *(f"0:{index}" for index in job.kept_tracks)]
+        streams += [f"0:{index}" for index in tracks.covers]
+    streams += ["1:a", *(f"0:{index}" for index in job.kept_tracks)]
     if job.copies_subtitles:
-        chosen.append("0:s?")
+        streams.append("0:s?")
         if job.container.subtitle_codec and (not same or job.container.muxer == "webm"):
             words += ["-c:s", job.container.subtitle_codec]
     if job.container.muxer == "matroska":
-        chosen += ["0:t?"] if same else []
-        present = sum(stream.kind == "attachment" for stream in job.video.streams) if same else 0
-        words += _cover_arguments(job.video.path, tracks.covers, folder, present)
+        streams += ["0:t?"] if same else []
+        num_attachments = sum(stream.kind == "attachment" for stream in job.video.streams) if same else 0
+        words += _cover_arguments(job.video.path, tracks.covers, folder, num_attachments)
     kept = [word for number in range(1, len(job.kept_tracks) + 1) for word in (f"-disposition:a:{number}", "-default")]
-    maps = [word for stream in chosen for word in ("-map", stream)]
+    maps = [word for stream in streams for word in ("-map", stream)]
     return [*maps, *words, "-c:a:0", *job.container.audio_encoder, "-disposition:a:0", "default", *kept]
 
 
 def _cover_arguments(path: Path, covers: Sequence[int], folder: Path, num_attachments: int) -> list[str]:
-    """Matroska holds covers as attachments: copied as streams they would turn into further videos.
+    """Return arguments that attach covers to a Matroska file, behind its `num_attachments` others.
 
-    `present` attachments stand before them.
+    Copied as streams they would turn into further videos.
     """
     words: list[str] = []
     for number, index in enumerate(covers, num_attachments):
@@ -218,7 +222,7 @@ def _metadata_arguments(job: MuxJob, source_metadata: Mapping[str, str]) -> list
     if job.kept_tracks and language:
         words += ["-metadata:s:a:0", f"language={language}"]
     if job.container.demuxer == "mov":
-        # without the second flag, what a phone says of itself (com.apple.quicktime.make, location …) would be lost
+        # Without the second flag, a phone's tags (com.apple.quicktime.make, location …) would be lost.
         apple = "+use_metadata_tags" if any(name.startswith("com.apple.") for name in old) else ""
         words += ["-movflags", f"+faststart{apple}"]
     return words
@@ -227,8 +231,8 @@ def _metadata_arguments(job: MuxJob, source_metadata: Mapping[str, str]) -> list
 def _pcm_chunks(job: MuxJob, progress: ProgressFn | None) -> Iterator[bytes]:
     yield bytes(8 * sample_count(job.leading_silence, job.audio.sample_rate))  # two floats a sample
     for start in range(0, len(job.audio), BLOCK_SAMPLES):
-        piece = job.audio.samples[:, start : start + BLOCK_SAMPLES].copy()
-        apply_gain(piece, job.gain, start)
-        yield piece.T.tobytes()
+        chunk = job.audio.samples[:, start : start + BLOCK_SAMPLES].copy()
+        apply_gain(chunk, job.gain, start)
+        yield chunk.T.tobytes()
         if progress is not None:
             progress(min(1.0, (start + BLOCK_SAMPLES) / len(job.audio)))

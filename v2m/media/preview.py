@@ -1,4 +1,4 @@
-"""A small copy of a video, to be looked at beside others."""
+"""Small silent copies of videos, as previews."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ENCODER_ARGUMENTS = (
 
 
 def write_preview(video: Video, out: Path) -> None:
-    """Writes the pictures of `video`, as long as it is, to `out`, an MP4; whole or not at all, over an older one.
+    """Write the pictures of `video` to an MP4 `out`, whole or not at all, over an older one.
 
     Raises:
         FFmpegError, OSError: See `v2m.media.ffmpeg.run`.
     """
-    assert video.start == 0, "a span is taken from the begin"
+    assert video.start == 0, "a preview shows a span from the start of the file"
     size = f"scale=-2:'min({MAX_HEIGHT},trunc(ih/2)*2)',setsar=1"  # 4:2:0 needs even sides
-    wanted = [
+    output = [
         "-map",
         "0:V:0",
         "-t",
@@ -43,6 +43,6 @@ def write_preview(video: Video, out: Path) -> None:
         "+faststart",
     ]
     with temporary_sibling(out) as temporary:
-        command = [*input_arguments(video.path), *wanted, "-f", "mp4", file_url(temporary)]
+        command = [*input_arguments(video.path), *output, "-f", "mp4", file_url(temporary)]
         run_ffmpeg(command, (), timeout=120 + 30 * video.duration)
         publish(temporary, out)

@@ -1,4 +1,4 @@
-"""What a video file holds, found by demuxing it and decoding its first frames. Runs in the child."""
+"""Probing: the facts of a video file, from its packets and first frames. Runs in the decoder process."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from av.video.stream import VideoStream
 from v2m.core import types
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds, mean_rate
-from v2m.media.demux import demux_packets, open_media, select_video_stream, video_packets
-from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS
+from v2m.media.demux import demux_packets, open_video, select_video_stream, video_packets
+from v2m.media.ffmpeg import has_discontinuous_clock
 from v2m.media.pyav_reader import DecodeStats, Orientation, decode_frames
 
-# Where decord's seeking was found exact; AVI's clock counts packets in coding order and says nothing of B-frames.
+# Where decord's seeking is exact; AVI's clock counts packets in coding order and has no order of display.
 SEEKABLE_FORMATS, UNSEEKABLE_CODECS = {"mov", "matroska", "flv"}, {"av1", "gif", "apng", "vvc"}
-MIN_SEEKABLE_SIDE = 33  # pixels a side
+MIN_SEEKABLE_SIDE = 33  # pixels
 FORMATS_WITHOUT_PTS = {"avi"}
 AV_TIME_BASE = Fraction(1, av.time_base)
-TRUNCATION_TOLERANCE_S = 0.5  # seconds that a file may end before its header says
-SINGLE_FRAME_S = 0.04  # seconds that a frame stays where nothing says how long
-SHORT_VIDEO_S = 0.1  # seconds below which there is hardly a video
+TRUNCATION_TOLERANCE_S = 0.5  # by which a file may end before the duration in its header
+SINGLE_FRAME_S = 0.04  # duration of a single frame where nothing gives it
+SHORT_VIDEO_S = 0.1  # below which a video gets a warning
 TRIAL_FRAMES = 8
 
 
 @dataclass
 class PacketScan:
-    """What one pass over the packets found. `ticks`: the shown frames' times on the stream's clock, in file order."""
+    """The result of one pass over the packets; `ticks` are the times of the shown frames, in file order."""
 
     ticks: list[int] = field(default_factory=list)
     last_duration: int = 0
     num_discarded: int = 0  # by an edit list
     num_without_pts: int = 0
-    num_leading: int = 0  # shown before the key frame that they follow in the file, which marks an open GOP
+    num_leading: int = 0  # shown before the key frame that they follow in the file: an open GOP
     num_packets: int = 0  # all video packets, also those before the first key frame
     starts_with_keyframe: bool = True
     end_time: float = 0.0  # of any stream, seconds on the container's clock
@@ -51,29 +51,29 @@ class PacketScan:
 
 
 def probe(path: str, limits: dict[str, float]) -> dict[str, Any]:
-    """The facts of a `Video` as plain values, its timestamps an array. Raises InvalidInputError."""
-    with open_media(path, int(limits["pixels"])) as container:
+    """Return the facts of a `Video` as plain values, its timestamps as an array. Raises InvalidInputError."""
+    with open_video(path, int(limits["pixels"])) as container:
         stream = select_video_stream(container)
         width, height = _declared_size(container, stream, path)
         _check_header(container, stream, width * height, limits)
-        walk = _scan_packets(container, stream, limits["frames"])
-        if not walk.ticks:
+        scan = _scan_packets(container, stream, limits["frames"])
+        if not scan.ticks:
             reason, what = (
-                ("undecodable", "no frame that can be shown") if walk.num_packets else ("not_media", "no frames")
+                ("undecodable", "no frame that can be shown") if scan.num_packets else ("not_media", "no frames")
             )
             raise InvalidInputError(reason, f"declares a video stream but holds {what}")
-        facts = _frame_times(stream, walk)
+        facts = _frame_times(stream, scan)
         _check_duration(facts["duration"], limits["duration"])
         _check_total_pixels(len(facts["timestamps"]) * width * height, limits["total_pixels"])
         facts |= {
             "container": container.format.name,
             "codec": stream.codec_context.codec.canonical_name,
-            "streams": [asdict(each) for each in _list_streams(container)],
+            "streams": [asdict(info) for info in _list_streams(container)],
             "stream": stream.index,
-            "warnings": _find_warnings(container, walk, facts),
-            "ordered": bool(walk.num_without_pts) or container.format.name in FORMATS_WITHOUT_PTS,
+            "warnings": _find_warnings(container, scan, facts),
+            "ordered": bool(scan.num_without_pts) or container.format.name in FORMATS_WITHOUT_PTS,
         }
-        seekable = _is_seekable(container, walk, facts) and _is_utf8(path)
+        seekable = _is_seekable(container, scan, facts) and _is_utf8(path)
     return facts | _geometry(_decode_first_frame(path, facts["stream"], limits), (width, height), seekable)
 
 
@@ -122,43 +122,43 @@ def _check_total_pixels(pixels: int, max_pixels: float) -> None:
 
 
 def _scan_packets(container: InputContainer, stream: VideoStream, max_frames: float) -> PacketScan:
-    walk = PacketScan()
-    key = latest = None
-    for packet in video_packets(_count_packets(container, stream, walk), stream):
-        walk.truncated = packet.is_corrupt
-        walk.num_without_pts += packet.pts is None
+    scan = PacketScan()
+    key_ticks = latest = None
+    for packet in video_packets(_count_packets(container, stream, scan), stream):
+        scan.truncated = packet.is_corrupt
+        scan.num_without_pts += packet.pts is None
         ticks = packet.dts if packet.pts is None else packet.pts
         if packet.is_discard or ticks is None:
-            walk.num_discarded += packet.is_discard
+            scan.num_discarded += packet.is_discard
             continue
-        walk.ticks.append(ticks)
-        _check_num_frames(len(walk.ticks), max_frames)
+        scan.ticks.append(ticks)
+        _check_num_frames(len(scan.ticks), max_frames)
         if packet.is_keyframe:
-            key = ticks
-        walk.num_leading += key is not None and ticks < key
+            key_ticks = ticks
+        scan.num_leading += key_ticks is not None and ticks < key_ticks
         if latest is None or ticks > latest:
-            latest, walk.last_duration = ticks, packet.duration or 0
-    if walk.truncated and len(walk.ticks) > 1:
-        walk.ticks.pop()
-    return walk
+            latest, scan.last_duration = ticks, packet.duration or 0
+    if scan.truncated and len(scan.ticks) > 1:
+        scan.ticks.pop()
+    return scan
 
 
-def _count_packets(container: InputContainer, stream: VideoStream, walk: PacketScan) -> Iterator[Packet]:
-    """All packets of the file; notes what `video_packets` does not pass on."""
+def _count_packets(container: InputContainer, stream: VideoStream, scan: PacketScan) -> Iterator[Packet]:
+    """Yield all packets of the file, and note in `scan` what `video_packets` leaves out."""
     for packet in demux_packets(container):
         if packet.stream_index == stream.index and packet.size:
-            walk.starts_with_keyframe &= walk.num_packets > 0 or packet.is_keyframe
-            walk.num_packets += 1
+            scan.starts_with_keyframe &= scan.num_packets > 0 or packet.is_keyframe
+            scan.num_packets += 1
         if packet.pts is not None:
-            walk.end_time = max(walk.end_time, clock_seconds(packet.pts + (packet.duration or 0), packet.time_base))
+            scan.end_time = max(scan.end_time, clock_seconds(packet.pts + (packet.duration or 0), packet.time_base))
         yield packet
 
 
-def _frame_times(stream: VideoStream, walk: PacketScan) -> dict[str, Any]:
-    ticks = np.unique(walk.ticks)
+def _frame_times(stream: VideoStream, scan: PacketScan) -> dict[str, Any]:
+    ticks = np.unique(scan.ticks)
     timestamps = clock_seconds(ticks - ticks[0], stream.time_base)
-    if walk.last_duration:
-        last = clock_seconds(walk.last_duration, stream.time_base)
+    if scan.last_duration:
+        last = clock_seconds(scan.last_duration, stream.time_base)
     else:
         last = float(np.median(np.diff(timestamps))) if len(ticks) > 1 else SINGLE_FRAME_S
     duration = float(timestamps[-1]) + last
@@ -172,49 +172,49 @@ def _frame_times(stream: VideoStream, walk: PacketScan) -> dict[str, Any]:
 
 def _list_streams(container: InputContainer) -> Iterator[types.Stream]:
     for stream in container.streams:
-        sound = stream.codec_context if isinstance(stream, AudioStream) else None
+        audio = stream.codec_context if isinstance(stream, AudioStream) else None
         yield types.Stream(
             index=stream.index,
             kind=stream.type,
             codec=stream.codec_context.codec.canonical_name if stream.codec_context else "unknown",
             duration=None if stream.duration is None else clock_seconds(stream.duration, stream.time_base),
-            channels=sound.layout.nb_channels if sound else None,
-            sample_rate=sound.sample_rate if sound else None,
+            channels=audio.layout.nb_channels if audio else None,
+            sample_rate=audio.sample_rate if audio else None,
             language=stream.language,
         )
 
 
-def _find_warnings(container: InputContainer, walk: PacketScan, facts: dict[str, Any]) -> list[str]:
-    found = []
+def _find_warnings(container: InputContainer, scan: PacketScan, facts: dict[str, Any]) -> list[str]:
+    warnings = []
     declared = clock_seconds(container.duration or 0, AV_TIME_BASE)
     ends_early = (
-        container.format.name not in DISCONTINUOUS_FORMATS and declared > walk.end_time + TRUNCATION_TOLERANCE_S
+        not has_discontinuous_clock(container.format.name) and declared > scan.end_time + TRUNCATION_TOLERANCE_S
     )
-    if walk.truncated or ends_early:
-        found.append(f"truncated: the file breaks off; {facts['duration']:.2f} s of video can be read")
-    if not walk.starts_with_keyframe:
-        found.append("no_keyframe_start: the first frames lack their key frame and are left out")
+    if scan.truncated or ends_early:
+        warnings.append(f"truncated: the file breaks off; {facts['duration']:.2f} s of video can be read")
+    if not scan.starts_with_keyframe:
+        warnings.append("no_keyframe_start: the first frames lack their key frame and are left out")
     if len(facts["timestamps"]) == 1:
-        found.append("one_frame: the video is a single frame")
+        warnings.append("one_frame: the video is a single frame")
     elif facts["duration"] < SHORT_VIDEO_S:
-        found.append(f"short: the video lasts only {facts['duration']:.3f} s")
-    return found
+        warnings.append(f"short: the video lasts only {facts['duration']:.3f} s")
+    return warnings
 
 
-def _is_seekable(container: InputContainer, walk: PacketScan, facts: dict[str, Any]) -> bool:
-    """Whether decord's index of this file can be trusted: every packet a frame, every key frame a clean start."""
+def _is_seekable(container: InputContainer, scan: PacketScan, facts: dict[str, Any]) -> bool:
+    """Return whether decord's index is right: every packet is a frame, every key frame a clean start."""
     return (
         bool(set(container.format.name.split(",")) & SEEKABLE_FORMATS)
         and facts["codec"] not in UNSEEKABLE_CODECS
         and len(container.streams.video) == 1
-        and walk.starts_with_keyframe
-        and not (walk.num_discarded or walk.num_without_pts or walk.num_leading or walk.truncated)
-        and len(facts["timestamps"]) == walk.num_packets
+        and scan.starts_with_keyframe
+        and not (scan.num_discarded or scan.num_without_pts or scan.num_leading or scan.truncated)
+        and len(facts["timestamps"]) == scan.num_packets
     )
 
 
 def _is_utf8(path: str) -> bool:
-    """Whether the name is valid UTF-8, as decord wants it."""
+    """Return whether the name is valid UTF-8, as decord needs it."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -223,24 +223,24 @@ def _is_utf8(path: str) -> bool:
 
 
 def _decode_first_frame(path: str, stream: int, limits: dict[str, float]) -> VideoFrame:
-    """Raises InvalidInputError `undecodable` unless the first frames come at a rate that promises the rest."""
-    tally, first = DecodeStats(), None
-    with open_media(path, int(limits["pixels"])) as container:
+    """Decode the first frame. Raises InvalidInputError `undecodable` where too few of the first packets decode."""
+    stats, first = DecodeStats(), None
+    with open_video(path, int(limits["pixels"])) as container:
         video = container.streams[stream]
         assert isinstance(video, VideoStream)
-        for frame in decode_frames(container, video, tally):
+        for frame in decode_frames(container, video, stats):
             first = first or frame
-            if tally.num_frames >= TRIAL_FRAMES and tally.is_decodable:
+            if stats.num_frames >= TRIAL_FRAMES and stats.is_decodable:
                 break
-    if first is None or not tally.is_decodable:
+    if first is None or not stats.is_decodable:
         raise InvalidInputError(
-            "undecodable", f"{tally.num_frames} of {tally.num_packets} packets decode; encrypted or damaged?"
+            "undecodable", f"{stats.num_frames} of {stats.num_packets} packets decode; encrypted or damaged?"
         )
     return first
 
 
 def _geometry(frame: VideoFrame, declared: tuple[int, int], seekable: bool) -> dict[str, Any]:
-    """Size and orientation as shown."""
+    """Return size and orientation as shown, and whether decord may seek."""
     a, b, c, d = _display_matrix(frame)
     if abs(a) + abs(d) >= abs(b) + abs(c):
         orientation = Orientation(False, a < 0, d < 0)
@@ -259,7 +259,7 @@ def _geometry(frame: VideoFrame, declared: tuple[int, int], seekable: bool) -> d
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """a, b, c, d, which show the pixel (x, y) at (a x + c y, b x + d y). An angle between quarter turns is rounded.
+    """Return a, b, c, d, which show pixel (x, y) at (a x + c y, b x + d y); angles between quarter turns are rounded.
 
     Source: ISO/IEC 14496-12, 6.2.2: nine numbers in rows a b u, c d v, x y w, the first two columns 16.16 fixed point.
     """

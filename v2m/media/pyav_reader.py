@@ -1,4 +1,4 @@
-"""Decoding: the frames on screen at given instants, upright and scaled, from a file in sequence. Runs in the child.
+"""Sequential decoding: the frames shown at given times, upright and scaled. Runs in the decoder process.
 
 F frames, H height, W width as shown.
 """
@@ -22,16 +22,16 @@ from av.video.stream import VideoStream
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds
 from v2m.core.types import Pixels
-from v2m.media.demux import demux_packets, open_media, video_packets
+from v2m.media.demux import demux_packets, open_video, video_packets
 
-MIN_DECODABLE_RATIO = 0.25  # of the packets must decode; encrypted or misnamed streams give a few frames of noise
+MIN_DECODABLE_RATIO = 0.25  # of the packets; encrypted or misnamed streams give a few frames of noise
 CHUNK_BYTES = 1 << 20
-NUM_THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds pictures: 8K on 16 of them would need gigabytes
+NUM_THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds frames: 8K on 16 of them would need gigabytes
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a coded picture is brought upright: first swap its axes, then mirror left-right and top-bottom."""
+    """The steps from a coded to an upright frame: swap its axes, then mirror left-right and top-bottom."""
 
     transpose: bool = False
     mirror_x: bool = False
@@ -39,7 +39,7 @@ class Orientation:
 
     @property
     def rotation(self) -> int:
-        """Degrees clockwise; 0 where the picture is (also) mirrored."""
+        """Degrees clockwise; 0 where the frame is (also) mirrored."""
         turns = {(False, True, True): 180, (True, True, False): 90, (True, False, True): 270}
         return turns.get((self.transpose, self.mirror_x, self.mirror_y), 0)
 
@@ -50,7 +50,7 @@ class Orientation:
 
 @dataclass
 class DecodeStats:
-    """How decoding went, to the end of the file if `complete`. The decoder itself calls `corrupt` frames broken."""
+    """Counts of decoding, of the whole file if `complete`; `num_corrupt` frames are flagged by the decoder itself."""
 
     num_packets: int = 0
     num_frames: int = 0
@@ -64,7 +64,7 @@ class DecodeStats:
 
 
 def decode_frames(container: InputContainer, stream: VideoStream, stats: DecodeStats) -> Iterator[VideoFrame]:
-    """Every frame that can be decoded, packet by packet: a bad one costs itself, not the rest."""
+    """Yield every frame that can be decoded; a packet that cannot be costs only its own."""
     context = stream.codec_context
     context.thread_type, context.thread_count = ThreadType.AUTO, NUM_THREADS
     context.options = {"max_pixels": container.options["max_pixels"]}
@@ -98,37 +98,37 @@ def read_frames(
     order: Sequence[float] | None,
     tally: DecodeStats,
 ) -> Iterator[tuple[list[float], Pixels]]:
-    """Frames with their times in chunks of (F,) and (F, H, W, 3): those on screen at the rising `times`, or all.
+    """Yield times (F,) and frames (F, H, W, 3) in chunks: the frames shown at the rising `times`, or all.
 
-    `size` is W, H. Seconds count from `start` on the stream's clock; where that cannot be trusted, `order` gives the
-    time of each frame in turn. Raises InvalidInputError `undecodable` at the end where hardly anything decoded.
+    `size` is W, H. Seconds count from `start` on the stream's clock; where that clock is wrong, `order` gives the time
+    of each frame in turn. Raises InvalidInputError `undecodable` at the end where too few packets decoded.
     """
-    paint = _FrameConverter(size, Orientation(*orientation))
-    most = max(1, CHUNK_BYTES // (3 * size[0] * size[1]))
-    with open_media(path, max_pixels) as container:
+    convert = _FrameConverter(size, Orientation(*orientation))
+    chunk_frames = max(1, CHUNK_BYTES // (3 * size[0] * size[1]))
+    with open_video(path, max_pixels) as container:
         video = container.streams[stream]
         assert isinstance(video, VideoStream)
         frames = _with_times(decode_frames(container, video, tally), video.time_base, start, order)
         seconds: list[float] = []
         images: list[Pixels] = []
-        given = 0
+        num_frames = 0
         for time, frame in frames if times is None else _frames_at(frames, times):
-            given += 1
+            num_frames += 1
             seconds.append(time)
-            images.append(paint(frame))
-            if len(images) >= most:
+            images.append(convert(frame))
+            if len(images) >= chunk_frames:
                 yield seconds, np.stack(images)
                 seconds, images = [], []
         if images:
             yield seconds, np.stack(images)
-    if tally.complete and not (given and tally.is_decodable):
+    if tally.complete and not (num_frames and tally.is_decodable):
         raise InvalidInputError("undecodable", "can hardly be decoded; is it encrypted or damaged?")
 
 
 def _with_times(
     frames: Iterable[VideoFrame], time_base: Fraction | None, start: float, order: Sequence[float] | None
 ) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames with rising times from 0; what comes before or out of turn is never on screen."""
+    """Yield frames with rising times from 0; frames before 0 or out of order are never shown."""
     if order is not None:
         for frame, time in zip(frames, order, strict=False):
             yield time, frame
@@ -144,7 +144,7 @@ def _with_times(
 def _frames_at(
     frames: Iterable[tuple[float, VideoFrame]], times: Sequence[float]
 ) -> Iterator[tuple[float, VideoFrame]]:
-    """For each instant the last frame that is not after it (or the first one), as `timing.shown_at` has it."""
+    """Yield for each time the last frame that is not after it, or else the first, as `timing.shown_at` does."""
     instants = iter(times)
     instant = next(instants, None)
     shown = None
@@ -161,7 +161,7 @@ def _frames_at(
 
 
 class _FrameConverter:
-    """Frames to upright RGB arrays of one size; a frame asked for again is not converted again."""
+    """Converter of frames to upright RGB arrays of one size; a repeated frame is converted once."""
 
     def __init__(self, size: Sequence[int], orientation: Orientation) -> None:
         self._size = (size[1], size[0]) if orientation.transpose else (size[0], size[1])

@@ -1,8 +1,7 @@
-"""Opening a video: the gate that bad input does not pass, and frames by time.
+"""Opening a video: the validation of input files, and frames by time.
 
-Everything that demuxes or decodes happens in one child process for each opened video, under a time and a memory
-limit: decoders hang, crash and eat memory on files made to do so, and sometimes on honest ones. F frames, H height,
-W width as shown.
+All demuxing and decoding happens in one process per opened video, under a time and a memory limit: decoders hang,
+crash and exhaust memory on malicious files, and sometimes on honest ones. F frames, H height, W width as shown.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ VIDEO_SUFFIXES = frozenset({
     ".mpg", ".mpeg", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".gif", ".apng",
 })  # fmt: skip
 
-_MIN_DECODE_RATE = 2e7  # pixels that even a slow machine decodes in a second
-_MIN_READ_RATE = 5e7  # bytes that even a slow disk gives in a second
+_MIN_DECODE_RATE = 2e7  # pixels per second that even a slow machine decodes
+_MIN_READ_RATE = 5e7  # bytes per second that even a slow disk reads
 _HLS_TAGS = (b"#EXT-X-STREAM-INF:", b"#EXT-X-TARGETDURATION:", b"#EXT-X-MEDIA-SEQUENCE:")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused, and how long a decoder may take.
+    """Limits of accepted videos and of the decoder.
 
     Args:
         duration: Longest video, in seconds.
@@ -59,43 +58,42 @@ DEFAULT_LIMITS = Limits()
 
 
 def open(path: str | Path, limits: Limits = DEFAULT_LIMITS, decoder: Decoder = "auto") -> Video:
-    """Probes a video file, decodes its first frames and leaves the rest for later.
+    """Probe a video file and decode its first frames; the rest is decoded on demand.
 
-    `decoder` says who seeks the frames that `Video.frames` asks for: decord only where it was found exact ("auto"),
-    also elsewhere ("decord"), or not at all ("pyav"). Raises InvalidInputError with one of the reasons missing,
-    permission, not_regular, empty, playlist, not_media, image, container, no_video, codec, too_large, too_long,
-    too_many_frames, undecodable.
+    `decoder` chooses the backend of `Video.frames`: decord only where its seeking is exact ("auto"), everywhere
+    ("decord"), or nowhere ("pyav"). Raises InvalidInputError with one of the reasons missing, permission, not_regular,
+    empty, playlist, not_media, image, container, no_video, codec, too_large, too_long, too_many_frames, undecodable.
     """
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 (symlinks stay: the name is shown to the user)
     size = _check_file(absolute)
-    child = DecoderProcess(limits.memory)
+    process = DecoderProcess(limits.memory)
     request = {"task": "probe", "path": str(absolute), "limits": asdict(limits)}
     try:
-        [(facts, payload)] = child.request(request, limits.probe_timeout + size / _MIN_READ_RATE)
+        [(info, payload)] = process.request(request, limits.probe_timeout + size / _MIN_READ_RATE)
     except InvalidInputError as error:
         raise _input_error(absolute, error.reason, str(error)) from None
     except DecoderProcessError as error:
         raise _input_error(absolute, "undecodable", f"cannot be probed: the prober {error}") from None
     timestamps = np.frombuffer(payload, np.float64)
-    source = FileFrameSource(absolute, facts, timestamps, limits=limits, decoder=decoder, process=child)
+    source = FileFrameSource(absolute, info, timestamps, limits=limits, decoder=decoder, process=process)
     names = ("container", "codec", "width", "height", "rotation", "fps", "duration", "offset")
     return Video(
         path=absolute,
         timestamps=timestamps,
-        streams=tuple(Stream(**stream) for stream in facts["streams"]),
+        streams=tuple(Stream(**stream) for stream in info["streams"]),
         warnings=source.warnings,
         source=source,
-        **{name: facts[name] for name in names},
+        **{name: info[name] for name in names},
     )
 
 
 def current_warnings(video: Video) -> tuple[str, ...]:
-    """What is known to be wrong with the file by now: reading finds damage that opening does not."""
+    """Return the warnings about a file up to now: reading finds damage that opening does not."""
     return video.source.warnings if isinstance(video.source, FileFrameSource) else video.warnings
 
 
 class FileFrameSource(FrameSource):
-    """The frames of one opened file; `decoder` is who read last, `warnings` grow as damage is met."""
+    """The frames of an opened file; `decoder` is the last backend used, `warnings` grow as damage is found."""
 
     def __init__(
         self,
@@ -119,31 +117,31 @@ class FileFrameSource(FrameSource):
         self._visual_features: VisualFeatures | None = None
 
     def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
-        """The frames shown at `times` in any order, (F, H, W, 3); a time before 0 or past the end gets the nearest.
+        """Return the frames shown at `times` in any order, (F, H, W, 3); times outside the video get the nearest.
 
         Raises InvalidInputError `undecodable`.
         """
         size = self._output_size(width)
         frames = np.empty((len(times), size[1], size[0], 3), np.uint8)
-        wanted, places = np.unique(np.asarray(times, float), return_inverse=True)
+        unique_times, places = np.unique(np.asarray(times, float), return_inverse=True)
         if self._use_decord and len(times):
             try:
-                self._seek_frames(wanted, size, places, frames)
+                self._seek_frames(unique_times, size, places, frames)
                 return frames
             except DecoderProcessError as error:
                 self._use_decord = False
                 self._add_warning(f"decoder: decord {error}; read in sequence instead")
         first = 0
-        for _, images in self._read_sequence(size, wanted.tolist()):
+        for _, images in self._read_sequence(size, unique_times.tolist()):
             self._fill(frames, places, first, images)
             first += len(images)
         return frames
 
     def scan(self, width: int, fps: float) -> Iterator[tuple[Floats, Pixels]]:
-        """All frames with their times in chunks of (F,) and (F, H, W, 3), read once from the start.
+        """Yield times (F,) and frames (F, H, W, 3) of the whole video in chunks.
 
-        Where the video has more than `fps` frames a second (by over a hundredth: clocks are rounded), the frames shown
-        at k / fps instead. Raises InvalidInputError `undecodable`, at the end if hardly anything could be decoded.
+        A video of more than `fps` frames a second (by over a hundredth: clocks are rounded) gives those shown at
+        k / fps instead. Raises InvalidInputError `undecodable`, at the end if too few packets decoded.
         """
         times = None if 1.01 * fps >= self.fps else every(fps, self.duration).tolist()
         return self._read_sequence(self._output_size(width), times)
@@ -156,8 +154,10 @@ class FileFrameSource(FrameSource):
         return self._visual_features
 
     def _output_size(self, width: int | None) -> tuple[int, int]:
-        shown, height = self._info["width"], self._info["height"]
-        return (shown, height) if width is None else (width, max(1, round(height * width / shown)))
+        width_shown, height = self._info["width"], self._info["height"]
+        if width is None:
+            return width_shown, height
+        return width, max(1, round(height * width / width_shown))
 
     def _read_sequence(self, size: tuple[int, int], times: list[float] | None) -> Iterator[tuple[Floats, Pixels]]:
         self.decoder = "pyav"
@@ -183,8 +183,8 @@ class FileFrameSource(FrameSource):
         except DecoderProcessError as error:
             raise _input_error(self._path, "undecodable", f"cannot be decoded: the decoder {error}") from None
 
-    def _seek_frames(self, wanted: Floats, size: tuple[int, int], places: np.ndarray, frames: Pixels) -> None:
-        indices, again = np.unique(shown_at(self._timestamps, wanted), return_inverse=True)
+    def _seek_frames(self, times: Floats, size: tuple[int, int], places: np.ndarray, frames: Pixels) -> None:
+        indices, inverse = np.unique(shown_at(self._timestamps, times), return_inverse=True)
         request = {
             "task": "seek",
             "path": str(self._path),
@@ -196,27 +196,25 @@ class FileFrameSource(FrameSource):
         first = 0
         for header, payload in self._process.request(request, self._timeout):
             images = _to_pixels(header, payload)
-            self._fill(frames, again[places], first, images)
+            self._fill(frames, inverse[places], first, images)
             first += len(images)
         self.decoder = "decord"
 
     @staticmethod
     def _fill(frames: Pixels, places: np.ndarray, first: int, images: Pixels) -> None:
-        here = (places >= first) & (places < first + len(images))
-        frames[here] = images[places[here] - first]
+        selected = (places >= first) & (places < first + len(images))
+        frames[selected] = images[places[selected] - first]
 
-    def _record_stats(self, tally: dict[str, int]) -> None:
-        if tally["num_errors"] or tally["num_corrupt"]:
-            lost = (
-                "of {num_packets} packets {num_errors} cannot be decoded, and {num_corrupt} frames are broken".format(
-                    **tally
-                )
+    def _record_stats(self, stats: dict[str, int]) -> None:
+        if stats["num_errors"] or stats["num_corrupt"]:
+            self._add_warning(
+                f"damaged: of {stats['num_packets']} packets {stats['num_errors']} cannot be decoded, "
+                f"and {stats['num_corrupt']} frames are broken"
             )
-            self._add_warning(f"damaged: {lost}")
 
     def _add_warning(self, warning: str) -> None:
-        word = warning.partition(":")[0] + ":"
-        self.warnings = (*(known for known in self.warnings if not known.startswith(word)), warning)
+        kind = warning.partition(":")[0] + ":"
+        self.warnings = (*(other for other in self.warnings if not other.startswith(kind)), warning)
 
 
 def _to_pixels(header: dict[str, Any], payload: bytearray) -> Pixels:
@@ -228,26 +226,28 @@ def _input_error(path: Path, reason: str, problem: str) -> InvalidInputError:
 
 
 def _check_file(path: Path) -> int:
-    """The size of a readable regular file that is no playlist. Nothing else is opened: a FIFO would block for ever."""
+    """Return the size of a readable regular file that is no playlist; nothing else is opened, as a FIFO would block."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
         head, size = _read_head(path) if regular else (b"", 0)
     except PermissionError:
         raise _input_error(path, "permission", "may not be read; change its permissions") from None
-    except (OSError, ValueError):  # also a name that is too long or holds a zero byte
+    except (OSError, ValueError):  # also of a name that is too long or holds a zero byte
         raise _input_error(path, "missing", "does not exist; check the name") from None
     if not regular:
         raise _input_error(path, "not_regular", "is not a regular file; give a video file")
     if not head:
         raise _input_error(path, "empty", "is empty (0 bytes); fetch or copy it again")
-    kind = _detect_playlist(head)
-    if kind:
-        raise _input_error(path, "playlist", f"is a playlist ({kind}) that names other files; give the video itself")
+    playlist = _detect_playlist(head)
+    if playlist:
+        raise _input_error(
+            path, "playlist", f"is a playlist ({playlist}) that names other files; give the video itself"
+        )
     return size
 
 
 def _read_head(path: Path) -> tuple[bytes, int]:
-    """The first bytes of the file, and how many there are in all."""
+    """Return the first bytes of a file and its size."""
     with path.open("rb") as file:
         return file.read(4096), os.fstat(file.fileno()).st_size
 

@@ -1,4 +1,7 @@
-"""A look-ahead true-peak limiter: from an envelope of peaks to a gain curve, and the curve onto samples.
+"""A look-ahead true-peak limiter: from an envelope of peaks to a gain curve.
+
+Our own, because no library limits true peaks offline on numpy arrays: the usual ones work on sample peaks in real
+time, or under the GPL.
 
 C channels, N samples, H hops of `audio_ops.HOP` samples.
 """
@@ -10,18 +13,18 @@ import numpy as np
 from v2m.analysis.loudness import amplitude_to_db
 from v2m.core.types import Floats
 
-REACH_HOPS = 3  # hops: one for the interpolation between hops, two for the moving average of five
+REACH_HOPS = 3  # one for the interpolation between hops, two for the moving average of five
 
 
 def slew_limit(level: Floats, rise: float, fall: float) -> Floats:
-    """The highest curve nowhere above `level` that rises by at most `rise` a step and falls by at most `fall`."""
+    """Return the highest curve below `level` that rises by at most `rise` and falls by at most `fall` a step."""
     steps = np.arange(len(level), dtype=np.float64)
     rising = np.minimum.accumulate(level - rise * steps) + rise * steps
     return (np.minimum.accumulate(rising[::-1] - fall * steps) + fall * steps)[::-1]
 
 
 def limiter_gain(peaks: Floats, ceiling: float, attack: float = 1.5, release: float = 0.04) -> Floats:
-    """Gain (H,) that keeps peaks (H,) at or below `ceiling` (dB); at most 1, straight in dB on the way there and back.
+    """Return the gain (H,), at most 1, that keeps peaks (H,) at or below `ceiling` (dB); attacks are linear in dB.
 
     `attack` and `release` are dB a hop; as the whole envelope is known, the attack happens before the peak. At 48 kHz
     the defaults are 2.25 dB/ms and 60 dB/s.

@@ -1,4 +1,4 @@
-"""The music and the clip's own sound in one piece: what gives way to what, before loudness.
+"""Mixdown of the music and the clip's own audio, before mastering.
 
 C channels, N samples.
 """
@@ -12,35 +12,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.analysis.loudness import integrated_loudness
-from v2m.core.audio_ops import HOP, apply_gain
+from v2m.core.audio_ops import HOP, apply_gain, fade_edges, raised_cosine
 from v2m.core.errors import UsageError
 from v2m.core.timing import db_to_gain, sample_count, seconds_of
 from v2m.core.types import Audio, Floats, Video
-from v2m.media.audio import read_track, resample
-from v2m.media.ffmpeg import DISCONTINUOUS_FORMATS
+from v2m.media.audio import original_audio, resample
 from v2m.mixing.ducking import HOP_S, DuckingConfig, detect_foreground, ducking_gain
 from v2m.mixing.mastering import Levels
 
 SAMPLE_RATE = 48_000
-SPLICE_FADE_S = 0.05  # seconds over which the clip's own sound gives way at the ends of a span
-MIN_REFERENCE_LUFS = -30.0  # LUFS: the music is never set lower than this under a quieter clip
+SPLICE_FADE_S = 0.05  # fades of the clip's own audio at the ends of the music's range
+MIN_REFERENCE_LUFS = -30.0  # a quieter clip does not lower the music further
 
 
 @dataclass(frozen=True)
 class MixConfig:
-    """How the music meets the clip's own sound, and how loud the result is.
+    """Options of the mix: the clip's own sound, gains, loudness, fades.
 
     Args:
-        original: What becomes of the clip's own sound: "replace" leaves only the music, "keep" plays both,
+        original: The clip's own sound: "replace" leaves only the music, "keep" plays both,
             "duck" plays both and lowers the music while something stands out in the clip.
         music_gain: Decibels added to the music. With keep and duck, 0 is as loud as the clip's own sound. With
-            replace it only tells where lufs is null.
+            replace it only matters where lufs is null.
         lufs: Integrated loudness of the result: -14 for social media, -16 podcast, -23 EBU R128; null leaves it alone.
             With replace and a start or end it is the loudness of the music, the sound around it stays as it was.
         true_peak: The highest peak allowed in the finished file, in dBTP.
         fade_in: Seconds over which the music begins.
         fade_out: Seconds over which the music ends.
-        duck: How far and how fast the music gives way.
+        duck: Depth and times of the ducking.
         start: Second of the video where the music begins.
         end: Second of the video where the music ends.
     """
@@ -80,60 +79,61 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class Mixdown:
-    """`audio` as long as the video; `target` is the loudness it still has to be brought to, None for none."""
+    """A mix as long as the video, before mastering.
+
+    Args:
+        audio: Stereo at `SAMPLE_RATE`.
+        target_loudness: Loudness that mastering has to reach, LUFS; None leaves it alone.
+        music_loudness: Of the music before its gain in the mix, LUFS.
+        original_loudness: Of the clip's own audio, LUFS; None where there is none in the mix.
+        ducked_share: Share of the time with music in which it is ducked.
+        warnings: As `name: message`.
+    """
 
     audio: Audio
     target_loudness: float | None
     music_loudness: float
     original_loudness: float | None = None
-    ducked_share: float | None = None  # share of the time with music in which it gives way
+    ducked_share: float | None = None
     warnings: tuple[str, ...] = ()
 
 
 def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
-    """Puts `music` on the video's time line, with the clip's own sound as `settings` want it.
+    """Mix `music` and the clip's own audio on the video's time line.
 
     Raises:
-        UsageError: The span lies outside the video.
+        UsageError: The range of the music lies outside the video.
     """
     count = sample_count(video.duration, SAMPLE_RATE)
     low, high = _music_range(video, config, count)
     bed, warnings = _prepare_music(music, high - low, config)
-    loud = integrated_loudness(bed)
-    target = config.lufs
-    if not np.isfinite(loud):
+    music_loudness, target = integrated_loudness(bed), config.lufs
+    if not np.isfinite(music_loudness):
         warnings.append("silent_music: the music is silent or shorter than 0.4 s, so loudness was left alone")
         target = None
-    partial = (low, high) != (0, count)
     original = None
-    if video.audio_streams and (partial or config.original != "replace"):
-        original, whole = _original_audio(video)
-        if not whole:
+    if video.audio_streams and (config.original != "replace" or (low, high) != (0, count)):
+        original, complete = original_audio(video, SAMPLE_RATE)
+        if not complete:
             warnings.append("original_sound_damaged: parts of the clip's own sound could not be decoded")
     if original is None:
-        return Mixdown(_place_at(bed, low, count), target, loud, warnings=tuple(warnings))
-    if config.original == "replace":
+        return Mixdown(_place_at(bed, low, count), target, music_loudness, warnings=tuple(warnings))
+    if config.original == "replace":  # in a part of the video: the sound around it stays as it is
         Levels.from_audio(bed).master(target, config.true_peak).apply(bed)
         _crossfade_out(original.samples, low, high)
         original.samples[:, low:high] += bed.samples
-        return Mixdown(original, None, loud, integrated_loudness(original), warnings=tuple(warnings))
-    own = integrated_loudness(original)
-    if np.isfinite(loud):
-        _apply_gain_db(bed, max(own, MIN_REFERENCE_LUFS) + config.music_gain - loud)
-    ducked = None
+        return Mixdown(original, None, music_loudness, integrated_loudness(original), warnings=tuple(warnings))
+    original_loudness = integrated_loudness(original)
+    if np.isfinite(music_loudness):
+        _apply_gain_db(bed, max(original_loudness, MIN_REFERENCE_LUFS) + config.music_gain - music_loudness)
+    ducked_share = None
     if config.original == "duck":
         active = detect_foreground(original)
         hop = sample_count(HOP_S, SAMPLE_RATE)
-        ducked = float(active[low // hop : -(-high // hop)].mean())
+        ducked_share = float(active[low // hop : -(-high // hop)].mean())
         apply_gain(bed.samples, _to_limiter_hops(ducking_gain(active, config.duck), count), low)
     original.samples[:, low:high] += bed.samples
-    return Mixdown(original, target, loud, own, ducked, tuple(warnings))
-
-
-def _original_audio(video: Video) -> tuple[Audio, bool]:
-    """The clip's first audio track along its pictures, and whether all of it could be decoded."""
-    index, restarting = video.audio_streams[0].index, not DISCONTINUOUS_FORMATS.isdisjoint(video.container.split(","))
-    return read_track(video.path, index, video.offset, video.duration, SAMPLE_RATE, discontinuous=restarting)
+    return Mixdown(original, target, music_loudness, original_loudness, ducked_share, tuple(warnings))
 
 
 def _music_range(video: Video, config: MixConfig, count: int) -> tuple[int, int]:
@@ -145,39 +145,29 @@ def _music_range(video: Video, config: MixConfig, count: int) -> tuple[int, int]
 
 
 def _prepare_music(music: Audio, count: int, config: MixConfig) -> tuple[Audio, list[str]]:
-    """A copy of the music in stereo of exactly `count` samples, faded and with its gain."""
+    """Return a copy of the music in stereo of exactly `count` samples, faded and with its gain, and warnings."""
     warnings: list[str] = []
-    ready = resample(music, SAMPLE_RATE).samples[:, :count]
-    if ready.shape[1] < count - HOP:
-        missing = seconds_of(count - ready.shape[1], SAMPLE_RATE)
+    stereo = resample(music, SAMPLE_RATE).samples[:, :count]
+    if stereo.shape[1] < count - HOP:
+        missing = seconds_of(count - stereo.shape[1], SAMPLE_RATE)
         warnings.append(f"short_music: the music ends {missing:.2f} s before its part of the video does")
     bed = np.zeros((2, count), np.float32)
-    bed[:, : ready.shape[1]] = ready
-    _apply_fades(bed[:, : ready.shape[1]], config.fade_in, config.fade_out)
+    bed[:, : stereo.shape[1]] = stereo
+    fade_in, fade_out = (sample_count(seconds, SAMPLE_RATE) for seconds in (config.fade_in, config.fade_out))
+    fade_edges(bed[:, : stereo.shape[1]], fade_in, fade_out)
     audio = Audio(bed, SAMPLE_RATE)
     _apply_gain_db(audio, config.music_gain)
     return audio, warnings
 
 
-def _apply_fades(samples: NDArray[np.float32], seconds_in: float, seconds_out: float) -> None:
-    """A raised cosine at either end, in place."""
-    for view, seconds in ((samples, seconds_in), (samples[:, ::-1], seconds_out)):
-        length = min(sample_count(seconds, SAMPLE_RATE), view.shape[1])
-        view[:, :length] *= _raised_cosine(length)
-
-
-def _raised_cosine(length: int) -> NDArray[np.float32]:
-    return np.square(np.sin(np.linspace(0, np.pi / 2, length, endpoint=False))).astype(np.float32)
-
-
 def _crossfade_out(samples: NDArray[np.float32], low: int, high: int) -> None:
-    """Silences [low, high) in place, over a moment at the ends where sound goes on outside."""
-    join = min(sample_count(SPLICE_FADE_S, SAMPLE_RATE), (high - low) // 2)
-    before = join if low > 0 else 0
-    after = join if high < samples.shape[1] else 0
-    samples[:, low : low + before] *= 1 - _raised_cosine(before)
-    samples[:, low + before : high - after] = 0
-    samples[:, high - after : high] *= _raised_cosine(after)
+    """Silence [low, high) in place, with short fades at the ends where there is audio outside."""
+    fade = min(sample_count(SPLICE_FADE_S, SAMPLE_RATE), (high - low) // 2)
+    fade_out = fade if low > 0 else 0
+    fade_in = fade if high < samples.shape[1] else 0
+    samples[:, low : low + fade_out] *= 1 - raised_cosine(fade_out)
+    samples[:, low + fade_out : high - fade_in] = 0
+    samples[:, high - fade_in : high] *= raised_cosine(fade_in)
 
 
 def _apply_gain_db(audio: Audio, gain_db: float) -> None:
@@ -193,7 +183,7 @@ def _place_at(bed: Audio, low: int, count: int) -> Audio:
     return Audio(out, SAMPLE_RATE)
 
 
-def _to_limiter_hops(decibels: Floats, count: int) -> Floats:
-    """A curve of one value per 10 ms as gains, one per hop of the limiter."""
+def _to_limiter_hops(gain_db: Floats, count: int) -> Floats:
+    """Resample a gain in dB, one value per 10 ms, to linear gains, one per hop of the limiter."""
     middles = (np.arange(-(-count // HOP)) + 0.5) * HOP / sample_count(HOP_S, SAMPLE_RATE) - 0.5
-    return 10.0 ** (np.interp(middles, np.arange(len(decibels)), decibels) / 20.0)
+    return 10.0 ** (np.interp(middles, np.arange(len(gain_db)), gain_db) / 20.0)

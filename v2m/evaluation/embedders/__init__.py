@@ -1,4 +1,4 @@
-"""Models by which music is measured, each made by its name or by the path of its class."""
+"""Embedders that music is evaluated with, built by name or from the path of a class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from v2m.core import extras
 from v2m.core.errors import DependencyError, UsageError
-from v2m.evaluation.embedder import Embedder
+from v2m.evaluation.embedders.base import BaseEmbedder, Embedder, adapt
 
 EMBEDDERS = {
     "clap": "v2m.evaluation.embedders.clap.ClapEmbedder",
@@ -19,34 +19,33 @@ EMBEDDERS = {
 }
 
 
-def build_embedders(specs: Sequence[str]) -> list[Embedder]:
-    """Those asked for, each ready to be loaded: `clap`, `clap=REPOSITORY_OR_FOLDER`, `my.module.MyEmbedding`.
+def build_embedders(specs: Sequence[str]) -> list[BaseEmbedder]:
+    """Build embedders from `clap`, `clap=REPOSITORY_OR_FOLDER` or `my.module.MyEmbedder`; weights load on first use.
 
     Raises:
-        UsageError: There is none of that name, its class has not what is needed, or two have one name.
+        UsageError: There is none of that name, its class lacks what an embedder needs, or two have one name.
         DependencyError: The package or the weights are not on this machine and cannot be fetched.
     """
-    made = [_build_embedder(each) for each in dict.fromkeys(specs)]
-    names = [each.name for each in made]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"two embeddings are named {', '.join(twice)}: give them other names, or one of them")
-    for each in made:
-        if prepare := getattr(each, "prepare", None):
-            prepare()
-    return made
+    embedders = [_build_embedder(spec) for spec in dict.fromkeys(specs)]
+    names = [embedder.name for embedder in embedders]
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise UsageError(f"two embeddings are named {', '.join(duplicates)}: give them other names, or one of them")
+    for embedder in embedders:
+        embedder.prepare()
+    return embedders
 
 
-def _build_embedder(spec: str) -> Embedder:
-    word, _, source = spec.partition("=")
-    kind: Any = _import_class(EMBEDDERS.get(word, word), spec)
+def _build_embedder(spec: str) -> BaseEmbedder:
+    name, _, source = spec.partition("=")
+    kind: Any = _import_class(EMBEDDERS.get(name, name), spec)
     try:
-        made = kind(source) if source else kind()
+        embedder = kind(source) if source else kind()
     except (TypeError, ValueError) as error:
         raise UsageError(f"--embedding {spec}: it cannot be made so ({error})") from error
-    if not isinstance(made, Embedder):
+    if not isinstance(embedder, Embedder):
         raise UsageError(f"--embedding {spec}: {kind.__name__} must have a name and a method embed_audio(audio)")
-    return made
+    return adapt(embedder)
 
 
 def _import_class(path: str, spec: str) -> Any:
@@ -56,13 +55,13 @@ def _import_class(path: str, spec: str) -> Any:
             f"--embedding {spec}: give {', '.join(EMBEDDERS)}, each alone or with =WEIGHTS, or the path of a class"
         )
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        kind = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         if extras.cure(error):
             raise
         if error.name and not module.startswith(error.name):
             raise DependencyError(f"--embedding {spec} needs the package {error.name}: install it") from error
         raise UsageError(f"--embedding {spec}: there is no module {module!r}") from error
-    if not isinstance(found, type):
+    if not isinstance(kind, type):
         raise UsageError(f"--embedding {spec}: {module!r} has no class {name!r}")
-    return found
+    return kind

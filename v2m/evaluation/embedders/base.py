@@ -1,71 +1,113 @@
-"""What the models of transformers that hear have in common: how their files are read and their numbers given back."""
+"""The contract of an embedder and the windows it works on. A class of one's own needs only the methods.
+
+W windows of a piece, D dimensions of an embedding, K classes, T texts, N samples.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from v2m.core.errors import DependencyError
-from v2m.core.lazy_model import LazyModel, choose_device
-from v2m.core.types import Floats, WeightsInfo
-from v2m.evaluation.embedder import AudioEmbedding
-from v2m.pretrained import transformers_loader, weights
+from v2m.core.types import Audio, Floats, Video
 
-CPU = torch.device("cpu")
-BATCH_SIZE = 8  # windows at a time
+OPTIONAL_METHODS = ("embed_text", "embed_video", "prepare", "release")
 
 
-class HFEmbedder:
-    """A model in transformers' layout, whose weights load on first use.
+@dataclass(frozen=True)
+class AudioEmbedding:
+    """The embedding of each window of a piece (W, D) and, from a classifier, its class probabilities (W, K)."""
 
-    Args:
-        source: A repository of the hub, or a folder.
-        device: As `choose_device` takes it.
+    embeddings: Floats
+    class_probs: Floats | None = None
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A model that embeds audio; `name` is the name of its weights, which stands in the tables.
+
+    A class may also have `embed_text(texts) -> (T, D)` and `embed_video(video) -> (W, D)`, in the same space as its
+    audio; `prepare()`, which makes sure before any work that the weights are on this machine; and `release()`, which
+    frees them. Built from a class path, it gets the source that stands behind a "=", if any, as its only argument.
     """
 
-    files: ClassVar[tuple[str, ...]]
-    license: ClassVar[str]
-    oom_hint: ClassVar[str] = "measure fewer things at a time"
+    name: str
 
-    def __init__(self, source: str, device: str = "auto") -> None:
-        self.name, self._source, self._device = Path(source).name, source, device
-        self._lazy_model: LazyModel[Any] = LazyModel(lambda: self._load(self._fetch_weights().folder), self.oom_hint)
+    def embed_audio(self, audio: Audio) -> Any:
+        """Return an `AudioEmbedding`, or anything with its fields."""
+        ...
 
-    def prepare(self) -> None:
-        """Raises DependencyError where the weights cannot be had."""
-        weights.announce_license(self._fetch_weights())
 
-    def release(self) -> None:
-        self._lazy_model.release()
+class BaseEmbedder:
+    """An embedder with defaults for the optional methods."""
 
-    def _fetch_weights(self) -> WeightsInfo:
-        return weights.fetch(self._source, self.files, license=self.license)
+    name: str
+    embeds_text: bool = False
+    embeds_video: bool = False
 
-    def _load(self, folder: Path) -> Any:
-        """What `_held` gives: the model, and what makes sound, words or pictures ready for it."""
+    def embed_audio(self, audio: Audio) -> Any:
+        """Return an `AudioEmbedding`, or anything with its fields."""
         raise NotImplementedError
 
+    def embed_text(self, texts: Sequence[str]) -> Floats:
+        """(T, D); called only where `embeds_text`."""
+        raise NotImplementedError
 
-def to_float32(model: Any, device: str) -> Any:
-    """A model that was loaded where its weights keep all their digits, on the device that was asked for, in float32."""
-    return model.to(device=choose_device(device), dtype=torch.float32)
+    def embed_video(self, video: Video) -> Floats:
+        """(W, D); called only where `embeds_video`."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Make sure that the weights are on this machine."""
+
+    def release(self) -> None:
+        """Free the model's memory."""
 
 
-def load_extractor(kind: Any, folder: Path, what: str) -> Any:
-    """How sound or pictures are made into what the model takes, as the folder says. Raises DependencyError."""
-    return transformers_loader.load_processor(kind, folder, f"{str(folder)!r} does not say what {what} takes")
+class _Plugin(BaseEmbedder):
+    """An embedder that inherits nothing of v2m, with defaults for the optional methods that it lacks."""
+
+    def __init__(self, plugin: Embedder) -> None:
+        self.name = plugin.name
+        self.embed_audio = plugin.embed_audio
+        self.embeds_text, self.embeds_video = hasattr(plugin, "embed_text"), hasattr(plugin, "embed_video")
+        for name in OPTIONAL_METHODS:
+            if hasattr(plugin, name):
+                setattr(self, name, getattr(plugin, name))
 
 
-def to_numpy(value: Tensor) -> Floats:
-    return value.detach().cpu().double().numpy()
+def adapt(embedder: Embedder) -> BaseEmbedder:
+    """Return `embedder` with all the methods of `BaseEmbedder`."""
+    return embedder if isinstance(embedder, BaseEmbedder) else _Plugin(embedder)
 
 
-def to_audio_embedding(found: Floats, name: str, classes: Floats | None = None) -> AudioEmbedding:
-    """Raises DependencyError where weights give what are no numbers."""
-    if not np.isfinite(found).all() or (classes is not None and not np.isfinite(classes).all()):
-        raise DependencyError(f"{name} hears what are no numbers: its weights are broken; fetch them again")
-    return AudioEmbedding(found, classes)
+def to_mono(audio: Audio) -> NDArray[np.float32]:
+    """(N,) the mean of the channels."""
+    return audio.samples.mean(axis=0, dtype=np.float32)
+
+
+def split_windows(samples: NDArray[np.float32], length: int) -> list[NDArray[np.float32]]:
+    """Split `samples` (N,) into consecutive windows of `length`.
+
+    A rest of half a window or more becomes a window that ends with the piece and overlaps the one before; a shorter
+    rest is left out. A piece shorter than a window is one window by itself, and never empty.
+    """
+    if len(samples) <= length:
+        return [samples if len(samples) else np.zeros(1, np.float32)]
+    windows = [samples[start : start + length] for start in range(0, len(samples) - length + 1, length)]
+    if len(samples) % length >= length / 2:
+        windows.append(samples[-length:])
+    return windows
+
+
+def window_times(duration: float, length: float) -> list[tuple[float, float]]:
+    """Start and end of each window of `length` seconds in a video of `duration`, as `split_windows` splits audio."""
+    if duration <= length:
+        return [(0.0, duration)]
+    times = [(k * length, (k + 1) * length) for k in range(int(duration // length))]
+    if duration % length >= length / 2:
+        times.append((duration - length, duration))
+    return times

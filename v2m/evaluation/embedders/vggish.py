@@ -1,7 +1,7 @@
-"""VGGish, by which the Fréchet audio distance was defined, from the weights that torchvggish publishes.
+"""VGGish, the embedder by which the Fréchet audio distance was defined, with the weights of torchvggish.
 
 Hershey et al., "CNN Architectures for Large-Scale Audio Classification" (2017); Kilgour et al., "Fréchet Audio
-Distance" (2019). W windows of 0.96 s, 96 frames of 64 bands each; D = 128.
+Distance" (2019). W windows of 0.96 s, 96 frames of 64 mel bands each; D = 128.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
 from v2m.core.errors import DependencyError
-from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.lazy_model import choose_device
 from v2m.core.types import Audio, Floats
-from v2m.evaluation.embedder import AudioEmbedding, to_mono
-from v2m.evaluation.embedders.base import to_audio_embedding, to_numpy
+from v2m.evaluation.embedders.base import AudioEmbedding, to_mono
+from v2m.evaluation.embedders.pretrained import PretrainedEmbedder, to_audio_embedding, to_numpy
 from v2m.media.audio import resample
 from v2m.pretrained import weights
 from v2m.pretrained.file_patterns import checkpoint_folders
@@ -27,10 +27,10 @@ from v2m.pretrained.safe_load import check_finite, load_strict, read_tensors
 WEIGHTS_FILE = "vggish-10086976.pth"
 SAMPLE_RATE, FRAME_LENGTH, HOP_LENGTH, FFT_SIZE = 16_000, 400, 160, 512  # Hz, samples
 NUM_MELS, MIN_HZ, MAX_HZ, LOG_OFFSET = 64, 125.0, 7500.0, 0.01
-WINDOW_FRAMES = 96  # frames of a window
-BATCH_SIZE = 64
+WINDOW_FRAMES = 96
+BATCH_SIZE = 64  # windows
 WIDTHS = (64, 128, 256, 256, 512, 512)
-POOLED_LAYERS = {0, 1, 3, 5}  # after which of these layers the map is halved
+POOLED_LAYERS = {0, 1, 3, 5}  # after which the map is halved
 
 
 class _Network(nn.Module):
@@ -41,7 +41,8 @@ class _Network(nn.Module):
         layers: list[nn.Module] = []
         for k, (before, after) in enumerate(zip((1, *WIDTHS), WIDTHS, strict=False)):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True)]
-            layers += [nn.MaxPool2d(2)] * (k in POOLED_LAYERS)
+            if k in POOLED_LAYERS:
+                layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         wide = nn.Linear(512 * 6 * 4, 4096), nn.ReLU(inplace=True), nn.Linear(4096, 4096), nn.ReLU(inplace=True)
         self.embeddings = nn.Sequential(*wide, nn.Linear(4096, 128))
@@ -51,41 +52,32 @@ class _Network(nn.Module):
 
 
 def build_network() -> nn.Module:
-    """With random weights, which have the names of those that are published."""
+    """Return VGGish with random weights; its state dict has the published names."""
     return _Network()
 
 
-class VggishEmbedder:
-    """Weights load on first use.
+class VggishEmbedder(PretrainedEmbedder):
+    """VGGish's embeddings of audio.
 
     Args:
         source: A folder with vggish-10086976.pth of torchvggish's release v0.1; or its name in `checkpoints/`.
-        device: As `choose_device` takes it.
+        device: As for `choose_device`.
     """
 
     def __init__(self, source: str = "vggish", device: str = "auto") -> None:
-        self.name, self._source, self._device = Path(source).name, source, device
-        self._lazy_model: LazyModel[Any] = LazyModel(self._load, "measure fewer things at a time")
-
-    def prepare(self) -> None:
-        """Raises DependencyError where the weights are not here."""
-        self._weights_folder()
-
-    def release(self) -> None:
-        self._lazy_model.release()
+        super().__init__(source, device)
 
     @torch.inference_mode()
     def embed_audio(self, audio: Audio) -> AudioEmbedding:
-        """(W, 128); what is left at the end, shorter than a window, is not heard."""
-        with self._lazy_model.model() as (model, bands):
-            mel = _log_mel(to_mono(resample(audio, SAMPLE_RATE)), bands)
-            pieces = torch.as_tensor(
-                mel[: len(mel) // WINDOW_FRAMES * WINDOW_FRAMES].reshape(-1, 1, WINDOW_FRAMES, NUM_MELS),
-                dtype=torch.float32,
-            )
+        """(W, 128); a rest shorter than a window is left out."""
+        with self._lazy_model.model() as (model, filters):
+            mel = _log_mel(to_mono(resample(audio, SAMPLE_RATE)), filters)
+            count = len(mel) // WINDOW_FRAMES
+            windows = mel[: count * WINDOW_FRAMES].reshape(count, 1, WINDOW_FRAMES, NUM_MELS)
             device = next(model.parameters()).device
-            found = [to_numpy(model(part.to(device))) for part in pieces.split(BATCH_SIZE)]
-            return to_audio_embedding(np.concatenate(found), self.name)
+            batches = torch.as_tensor(windows, dtype=torch.float32).split(BATCH_SIZE)
+            embeddings = [to_numpy(model(batch.to(device))) for batch in batches]
+            return to_audio_embedding(np.concatenate(embeddings), self.name)
 
     def _weights_folder(self) -> Path:
         try:
@@ -95,8 +87,8 @@ class VggishEmbedder:
                 raise
             where = checkpoint_folders()[0] / "vggish"
             raise DependencyError(
-                f"VGGish: there is no folder {self._source!r}; put {WEIGHTS_FILE} of torchvggish's release v0.1 into {where}, "
-                "or give vggish=FOLDER"
+                f"VGGish: there is no folder {self._source!r}; put {WEIGHTS_FILE} of torchvggish's release v0.1 into "
+                f"{where}, or give vggish=FOLDER"
             ) from error
         if found is None:
             raise DependencyError(
@@ -113,16 +105,16 @@ class VggishEmbedder:
         return model.eval().requires_grad_(False).to(choose_device(self._device)), _mel_filters()
 
 
-def _log_mel(samples: np.ndarray, bands: Floats) -> Floats:
-    """(F, 64): the logarithm of magnitudes, in bands whose triangles are straight on the mel scale."""
-    least = FRAME_LENGTH + (WINDOW_FRAMES - 1) * HOP_LENGTH
-    samples = np.pad(samples, (0, max(0, least - len(samples)))).astype(np.float64)
+def _log_mel(samples: np.ndarray, filters: Floats) -> Floats:
+    """(F, 64) log mel magnitudes; samples shorter than a window are padded to one."""
+    min_length = FRAME_LENGTH + (WINDOW_FRAMES - 1) * HOP_LENGTH
+    samples = np.pad(samples, (0, max(0, min_length - len(samples)))).astype(np.float64)
     frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME_LENGTH)[::HOP_LENGTH]
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / FRAME_LENGTH)
-    return np.log(np.abs(np.fft.rfft(frames * window, FFT_SIZE)) @ bands + LOG_OFFSET)
+    return np.log(np.abs(np.fft.rfft(frames * window, FFT_SIZE)) @ filters + LOG_OFFSET)
 
 
 def _mel_filters() -> Floats:
-    """(257, 64)"""
-    mel = {"norm": None, "mel_scale": "kaldi", "triangularize_in_mel_space": True}  # 1127 ln(1 + f / 700)
-    return mel_filter_bank(FFT_SIZE // 2 + 1, NUM_MELS, MIN_HZ, MAX_HZ, SAMPLE_RATE, **mel)  # type: ignore[arg-type]
+    """(257, 64) triangles that are straight on the mel scale."""
+    scale = {"norm": None, "mel_scale": "kaldi", "triangularize_in_mel_space": True}  # 1127 ln(1 + f / 700)
+    return mel_filter_bank(FFT_SIZE // 2 + 1, NUM_MELS, MIN_HZ, MAX_HZ, SAMPLE_RATE, **scale)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from v2m.analysis.beats import BeatTrack, track_beats
 from v2m.analysis.cut_alignment import cut_alignment, distance_to_nearest
 from v2m.core import timing
+from v2m.core.audio_ops import raised_cosine
 from v2m.core.timing import TimeMap
 from v2m.core.types import Audio, Cut, Floats, Section, Soundtrack, Video
 from v2m.media.ffmpeg import FFmpegError
@@ -97,8 +98,7 @@ def _stretch_with_fades(recording: Audio, time_map: TimeMap, duration: float) ->
 def _fade(samples: NDArray[np.float32], count: int) -> None:
     """Fade in the first `count` samples of (C, N), or all where they are fewer, in place."""
     count = min(count, samples.shape[1])
-    ramp = np.sin(np.linspace(0, np.pi / 2, count, endpoint=False))
-    samples[:, :count] *= np.square(ramp).astype(np.float32)
+    samples[:, :count] *= raised_cosine(count)
 
 
 def _map_beats(track: BeatTrack, time_map: TimeMap, duration: float) -> tuple[Floats, Floats]:

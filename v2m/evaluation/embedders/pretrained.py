@@ -1,0 +1,86 @@
+"""Base classes of embedders whose weights load on first use, and conversions that they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from v2m.core.errors import DependencyError
+from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.types import Floats, WeightsInfo
+from v2m.evaluation.embedders.base import AudioEmbedding, BaseEmbedder
+from v2m.pretrained import transformers_loader, weights
+
+CPU = torch.device("cpu")
+BATCH_SIZE = 8  # windows
+
+
+class PretrainedEmbedder(BaseEmbedder):
+    """An embedder with a `LazyModel`, named after the source of its weights.
+
+    Args:
+        source: A repository of the hub, or a folder.
+        device: As for `choose_device`.
+    """
+
+    oom_hint: ClassVar[str] = "measure fewer things at a time"
+
+    def __init__(self, source: str, device: str = "auto") -> None:
+        self.name, self._source, self._device = Path(source).name, source, device
+        self._lazy_model: LazyModel[Any] = LazyModel(self._load, self.oom_hint)
+
+    def prepare(self) -> None:
+        """Raise DependencyError where the weights are not on this machine."""
+        self._weights_folder()
+
+    def release(self) -> None:
+        self._lazy_model.release()
+
+    def _weights_folder(self) -> Path:
+        raise NotImplementedError
+
+    def _load(self) -> Any:
+        """Return what `_lazy_model` holds: the model, and the processors of its inputs."""
+        raise NotImplementedError
+
+
+class HFEmbedder(PretrainedEmbedder):
+    """An embedder with weights in transformers' layout, fetched from the hub if need be."""
+
+    files: ClassVar[tuple[str, ...]]
+    license: ClassVar[str]
+
+    def prepare(self) -> None:
+        """Fetch the weights and announce their license. Raises DependencyError where they cannot be had."""
+        weights.announce_license(self._fetch())
+
+    def _weights_folder(self) -> Path:
+        return self._fetch().folder
+
+    def _fetch(self) -> WeightsInfo:
+        return weights.fetch(self._source, self.files, license=self.license)
+
+
+def to_float32(model: Any, device: str) -> Any:
+    """Move a model, loaded in the precision of its weights, to `device` in float32."""
+    return model.to(device=choose_device(device), dtype=torch.float32)
+
+
+def load_extractor(kind: Any, folder: Path, description: str) -> Any:
+    """Load a feature extractor of transformers. Raises DependencyError where `folder` has no usable config."""
+    return transformers_loader.load_processor(kind, folder, f"{str(folder)!r} does not say what {description} takes")
+
+
+def to_numpy(value: Tensor) -> Floats:
+    return value.detach().cpu().double().numpy()
+
+
+def to_audio_embedding(embeddings: Floats, name: str, class_probs: Floats | None = None) -> AudioEmbedding:
+    """Raise DependencyError where the weights give NaN or infinity."""
+    if not np.isfinite(embeddings).all() or (class_probs is not None and not np.isfinite(class_probs).all()):
+        raise DependencyError(f"{name} gives what are no numbers: its weights are broken; fetch them again")
+    return AudioEmbedding(embeddings, class_probs)

@@ -116,7 +116,7 @@ MakeFile = Callable[[MediaMaker, Path], object]
 
 @dataclass(frozen=True)
 class MediaCase:
-    """A file of the corpus. `verdict` is OK, WARNED or the reason of refusal; `expected` is None for unnumbered frames."""
+    """A file with its `verdict`: OK, WARNED or the reason of refusal; `expected` is None for unnumbered frames."""
 
     name: str | bytes
     verdict: str

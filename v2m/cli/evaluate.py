@@ -10,8 +10,6 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from v2m.cli.runner import run_command
-from v2m.core.arguments import OneLineParser
 from v2m.core.errors import UsageError
 from v2m.evaluation import tables
 from v2m.evaluation.embedders.base import Embedder

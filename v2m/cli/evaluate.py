@@ -10,6 +10,8 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
+from v2m.cli.runner import run_command
+from v2m.core.arguments import OneLineParser
 from v2m.core.errors import UsageError
 from v2m.evaluation import tables
 from v2m.evaluation.embedders.base import Embedder
@@ -38,7 +40,7 @@ __all__ = ["evaluate_file", "evaluate_paths", "main"]
 
 def parse_args(argv: Sequence[str]) -> Namespace:
     """Parse the command line. Raises UsageError for an invalid one."""
-    parser = runner.Parser(prog="v2m evaluate", description="Measures the music of videos.")
+    parser = OneLineParser(prog="v2m evaluate", description="Measures the music of videos.")
     parser.add_argument("videos", nargs="*", default=[], type=str, help="videos, or folders of them")
     parser.add_argument(
         "--compare", nargs="+", default=None, type=str, help="folders, one a system, of the same videos"
@@ -184,4 +186,4 @@ def _write_outputs(args: Namespace, systems: Mapping[str, Mapping[str, Row]], ba
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    return runner.run(evaluate, argv, name="v2m evaluate", place="file")
+    return run_command(evaluate, argv, name="v2m evaluate", output_option="file")

@@ -21,7 +21,7 @@ def test_evaluate_and_prepare_accept_the_same_audio_files(suffix: str, tmp_path:
     video.write_bytes(b"x")
     assert ground_truth_files(_with_audio_alone(tmp_path / "truth", audio), ["clip"])["clip"].suffix == suffix
     [source] = discover_videos([tmp_path / "clip.mp4"])
-    assert source.sound == audio
+    assert source.audio == audio
 
 
 def test_raw_aac_is_decoded(tmp_path: Path) -> None:

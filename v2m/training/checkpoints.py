@@ -124,7 +124,8 @@ class CheckpointCallback(ModelCheckpoint):
         self._step = self._last_global_step_saved = trainer.global_step
         if self._loaded_rng_states is None:  # dropout differs from rank to rank; the initial weights were the same
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
-        numbers = {signal.SIGTERM, signal.SIGINT} | ({REQUEUE_SIGNAL} if REQUEUE_SIGNAL and "SLURM_JOB_ID" in os.environ else set())
+        requeue = {REQUEUE_SIGNAL} if REQUEUE_SIGNAL and "SLURM_JOB_ID" in os.environ else set()
+        numbers = {signal.SIGTERM, signal.SIGINT} | requeue
         self._handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002

@@ -81,7 +81,7 @@ def sampler_differences() -> dict[str, float]:
 
 
 def outside(folder: Path) -> float:
-    """How much changes outside of parts that are written anew."""
+    """Largest change outside of inpainted ranges."""
     generator = Sonique(
         model=str(tiny.write(folder / "model")), sampling=DiffusionSampling(steps=4), overlap=0.3, device="cpu"
     )

@@ -53,7 +53,7 @@ def empty(name: str, **values: Any) -> ModuleType:
 
 
 def libraries(packages: Path) -> dict[str, Any]:
-    """Those modules that matter, without their packages' own imports."""
+    """Import the modules under test, without their packages' own imports."""
     sys.path.append(str(packages))
     empty("audiotools", AudioSignal=object, STFTParams=object, ml=empty("audiotools.ml", BaseModel=nn.Module))
     for package in ("k_diffusion", "stable_audio_tools", "stable_audio_tools.models", "dac", "dac.model", "dac.nn"):
@@ -119,7 +119,7 @@ def guidance(there: Any, ours: UNet, given: dict[str, Any]) -> dict[str, float]:
 
 
 def sampled(sampling: Any, name: SamplerName) -> float:
-    """From a denoiser of a bent curve, in double precision."""
+    """Difference of a sampler from the library's, for a nonlinear denoiser, in double precision."""
     bent = 0.3 * torch.randn(8, 8, dtype=torch.float64)
 
     def denoise(x: Tensor, sigma: Any) -> Tensor:

@@ -161,7 +161,7 @@ def bandwidth() -> float:
 
 
 def bytes_read(config: LMConfig, tokens: int, frames: float, rows: int, size: int) -> float:
-    """Of a step with `rows` rows after `frames` frames, of which one attends to `tokens`; `size` of a number."""
+    """Bytes read in a step with `rows` rows after `frames` frames, one of which attends to `tokens`."""
     area = config.dim**2
     layer = (4 + 2) * area + 2 * config.dim * config.inner_dim
     weights = config.num_layers * layer + config.num_codebooks * config.codebook_size * config.dim
@@ -170,7 +170,7 @@ def bytes_read(config: LMConfig, tokens: int, frames: float, rows: int, size: in
 
 @torch.inference_mode()
 def logit_error(lm: LM) -> float:
-    """Of the first code drawn after a prompt: 8-bit weights against float32."""
+    """Relative error of the first logits after a prompt: 8-bit weights against float32."""
     codes = torch.randint(lm.config.codebook_size, (1, lm.config.num_codebooks, 16))
     exact, rounded = (
         Decoder(lm, precision=precision).next_logits([(1.0, None)], codes) for precision in ("fp32", "int8")

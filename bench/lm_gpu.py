@@ -54,7 +54,7 @@ def guided(heard: Tensor) -> list[CFGBranch]:
 
 
 def fixed(found: Any, tokens: int) -> tuple[StaticCache, StaticCache]:
-    """transformers' caches with room for all from the start: with others, compiling begins anew at each step."""
+    """Static caches of transformers: with others, compiling starts again at each step."""
     return StaticCache(found.config, 2 * LONG), StaticCache(found.config, tokens)
 
 

@@ -1,4 +1,4 @@
-"""How the cost of writing grows with what has been written, on the CPU: `uv run python -m bench.lm_long`.
+"""Cost of generation by the length generated so far, on the CPU: `uv run python -m bench.lm_long`.
 
 A model of MusicGen-small's size with random weights, guided, in bfloat16. First a step after 1, 5, 15 and 30 s of
 codes that are given: the time of a longer run less that of a shorter, by the steps between, medians of several turns.

@@ -1,4 +1,4 @@
-"""Stage 1 of YuE: guidance in one forward against two separate passes: `uv run python -m bench.yue_stage1`.
+"""YuE stage 1: one guided forward against two passes: `uv run python -m bench.yue_stage1`.
 
 The slow way is transformers' own: each branch has its cache and its forward per token, joined by transformers' logits
 processors. Both ways choose among the same 1024 tokens by the same random numbers, so that they must write the same.
@@ -79,7 +79,7 @@ def separately(
     seed: int,
     whole: bool,
 ) -> list[Tensor]:
-    """What `stage1.write` writes, each branch by itself."""
+    """The codes of `stage1.generate_codes`, each branch by itself."""
     settings, branch = YuESampling(), Branch(model, whole)
     penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
     narrowing = (
@@ -133,7 +133,7 @@ def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def measure(model: LlamaForCausalLM, prompt: PromptEncoder, seconds: float, seed: int) -> dict[str, Any]:
-    """Prints the times; returns the last line's figures. `model` is in float32, and in bfloat16 when it returns."""
+    """Print the times; return the last line's figures. Converts `model` from float32 to bfloat16."""
     parts = instrumental_sections(2)
     passages = [SectionPlan(part, codec_frames(seconds, tokens.FRAME_RATE)) for part in parts]
     head = prompt.head(Tags(genres=["cinematic"], instruments=["piano"]), parts)

@@ -1,4 +1,4 @@
-"""How much faster YuE's stage 2 is than the published loop on the same Llama: `uv run python -m bench.yue_stage2`.
+"""YuE stage 2 against the published loop on the same Llama: `uv run python -m bench.yue_stage2`.
 
 The published loop calls `generate()` once a frame with all that there is of the window so far; `slow` does just that,
 on a random Llama in the published format, and `v2m.generators.yue.stage2.refine` must find the same tokens. Both take

@@ -115,7 +115,7 @@ def test_a_tune_is_followed_in_stereo(clip: Path, weights: Path) -> None:
 def test_drums_and_bass_are_left_out_of_a_tune_where_that_can_be(
     clip: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a separator in its place, which is named among the weights then; the tiny one changes what is heard."""
+    """A separator in place is listed among the weights; the tiny one changes the melody."""
     tune = clip.with_name("tune.wav")
     ffmpeg("-f", "lavfi", "-i", "anoisesrc=d=2:a=0.3:c=pink", tune)
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))

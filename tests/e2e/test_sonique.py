@@ -1,4 +1,4 @@
-"""The recipe sonique as a person types it, on a tiny checkpoint in the published layout and a real clip."""
+"""The recipe sonique from the command line, on a tiny checkpoint and a real clip."""
 
 from __future__ import annotations
 

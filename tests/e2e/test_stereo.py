@@ -23,7 +23,7 @@ from v2m.core.errors import USAGE
 
 @pytest.fixture(scope="module")
 def prepared(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a video with one tone left and another right."""
+    """A video with one tone left and another right."""
     root = tmp_path_factory.mktemp("stereo")
     (root / "videos").mkdir()
     tones = "sine=330:d=4,volume=3[l];sine=555:d=4,volume=3[r];[l][r]join=inputs=2:channel_layout=stereo[a]"
@@ -49,7 +49,7 @@ def prepared(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_stereo_model_is_learned_exported_and_played(
     prepared: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its sizes, channels among them, are those of the shards; its delays go by pairs; left and right differ."""
+    """The model's sizes come from the shards; its delays go by channel pairs; left and right differ."""
     run = words(prepared, tmp_path / "run", "--trainer.max_steps", "60", "--data.validation", str(prepared))
     run += ["--model.optim.lr", "3e-3", "--model.text_dropout", "0", "--model.video_dropout", "0"]
     losses = []

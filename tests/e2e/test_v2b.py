@@ -1,4 +1,4 @@
-"""The zero-shot recipe as a person types it, on tiny checkpoints in the published formats and a real clip."""
+"""The recipe v2b from the command line, on tiny checkpoints and a real clip."""
 
 from __future__ import annotations
 

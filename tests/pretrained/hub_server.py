@@ -1,4 +1,4 @@
-"""A hub on the loopback interface: of the protocol what a download and an upload need, with their failures."""
+"""A hub on the loopback interface: the protocol of a download and an upload, with their failures."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_both_forms_of_a_torch_file_load_with_the_plain_values_that_training_lea
 
 
 class Hostile:
-    """Its unpickling creates a file."""
+    """A class whose unpickling creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

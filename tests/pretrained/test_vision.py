@@ -1,4 +1,4 @@
-"""Frames to tokens: as the published models give them, as datasets keep them, and what happens to wrong files."""
+"""Vision encoders: parity with the published models, pooling, and errors of wrong files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pictures(count: int, height: int = 32, width: int = 32) -> Pixels:
 
 
 def published(kind: tiny.Kind, pixels: Tensor) -> Tensor:
-    """What transformers' own model gives for (F, 3, S, S)."""
+    """Reference: transformers' own model on (F, 3, S, S)."""
     made = tiny.make_model(kind)
     with torch.inference_mode():
         return getattr(made, "vision_model", made)(pixel_values=pixels).last_hidden_state
@@ -89,7 +89,7 @@ def test_squashed_and_padded_frames_show_all_of_the_picture(folders: dict[str, P
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_the_grid_tells_where_in_the_frame(kind: tiny.Kind, folders: dict[str, Path]) -> None:
-    """The frame's token (or the mean where there is none), then top left, top right, bottom left, bottom right."""
+    """Order: the class token (or the mean), then top left, top right, bottom left, bottom right."""
     every = FrozenVisionEncoder.load(folders[kind], CPU, name="m", pooling="all").encode(pictures(2))
     vision = FrozenVisionEncoder.load(folders[kind], CPU, name="m", pooling="grid")
     grid = vision.encode(pictures(2))
@@ -116,7 +116,7 @@ def test_frames_are_read_no_larger_than_is_needed(folders: dict[str, Path]) -> N
 
 
 def test_a_tower_may_come_from_inside_another_model(folders: dict[str, Path]) -> None:
-    """As VidMuse carries it: no folder, and positions as a buffer."""
+    """VidMuse's checkpoint: no folder, and position ids as a buffer."""
     state = read_state_dict(folders["tower"]) | {"vision_model.embeddings.position_ids": torch.arange(17)[None]}
     config = json.loads((folders["tower"] / "config.json").read_text())
     given = FrozenVisionEncoder.load(Path("nowhere"), CPU, name="m", config=config, state=state)

@@ -51,7 +51,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def client(hub: Hub, tmp_path: Path) -> Client:
-    """Fetches names in a process of its own, where the hub is the loopback server and the caches are empty."""
+    """Fetch names in a process of its own, with the loopback hub and empty caches."""
     hub.requests.clear()
 
     def run(*wanted: str | tuple[str, list[str]], **settings: str) -> tuple[list[Any], str]:

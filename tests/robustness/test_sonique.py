@@ -1,4 +1,4 @@
-"""What people get wrong with the recipe sonique: one line that says what, the right exit code, nothing written."""
+"""User errors with the recipe sonique: one line, the right exit code, nothing written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generator on tiny pipelines in the published format: length, seeds, what steers it, parts written anew."""
+"""DiffusersGenerator on tiny pipelines in the published format: length, seeds, conditions, inpainting."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_key_is_named_as_ace_step_learned_them(key: str | None, name: str | No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_melody_is_followed_the_closer_the_stronger(models: Path, clip: Video, tune: Path, kind: str) -> None:
-    """What tells how close is how little the seed matters."""
+    """Closeness is measured by how little the seed matters."""
     controls = Controls(melody=tune)
 
     def spread(strength: float) -> float:
@@ -156,7 +156,7 @@ def test_a_reference_gives_ace_step_its_style(models: Path, clip: Video, tune: P
 
 
 def rewritten(generator: DiffusersGenerator, clip: Video, before: Audio, folder: Path, seed: int) -> Soundtrack:
-    """With the seconds 0.4 to 0.9 new."""
+    """Inpaint the seconds 0.4 to 0.9."""
     sound_files.save(before, folder / "before.wav")
     anew = InpaintRequest(0.4, 0.9, folder / "before.wav")
     return generator.generate(clip, TAGS, seed, controls=Controls(inpaint=anew))

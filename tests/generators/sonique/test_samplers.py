@@ -1,4 +1,4 @@
-"""What every solver must do, whatever its steps: follow the equation, and leave the data's own spread."""
+"""Samplers: order of convergence, and the spread of the data they reach."""
 
 from __future__ import annotations
 

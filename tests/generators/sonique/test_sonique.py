@@ -1,4 +1,4 @@
-"""What steers SONIQUE, on a tiny model: words, a tune, what is kept, and takes side by side."""
+"""SONIQUE on a tiny model: prompts, melody, inpainting, and batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which windows write a piece, or a part of one."""
+"""Window plans of a whole piece and of an inpainted range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of a video in each window: its own pictures, at their times."""
+"""Visual inputs of each window: its own frames, at their times."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def clip(seconds: float) -> Any:
 
 @pytest.mark.parametrize(("begin", "end"), [(0.0, 30.0), (15.0, 45.0)])
 def test_each_window_is_shown_its_own_pictures_the_last_one_too(begin: float, end: float) -> None:
-    """Of 45 s the second window is shown 15 s to 45 s, and of all of it frames from before it begins."""
+    """The second window of 45 s gets 15 s to 45 s, and long-term frames from before its start."""
     seen = VisualFrontend(Plain(), VisualInputConfig(num_long_term_frames=9)).window_encoder(clip(45.0))(begin, end)
     assert seen.short_term.shape == (1, 60, 2, 3)
     assert seen.short_term_times[0].tolist() == pytest.approx([0.25 + 0.5 * k for k in range(60)])
@@ -77,7 +77,7 @@ def test_a_cut_is_in_the_rhythm_when_it_is_seen() -> None:
 
 @torch.inference_mode()
 def test_one_black_frame_stands_for_all_of_a_black_video(tmp_path: Path) -> None:
-    """What VidMuse is led away from is the same attended to, whether there is one of it or sixty."""
+    """VidMuse's negative gives the same attention for one black frame or sixty."""
     model = V2M.from_pretrained(str(tiny.write_vidmuse(tmp_path)))
     eyes = VisualFrontend.load(model, "tiny", torch.device("cpu"))
     one = eyes.black_frame()

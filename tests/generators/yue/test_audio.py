@@ -1,4 +1,4 @@
-"""From codes to sound: what the crossover keeps, what a level match may do, and lengths to the sample."""
+"""Decoding to audio: the crossover, level matching, and lengths to the sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 1 against the plainest way to write the same: the whole context again for every token, two passes."""
+"""Stage 1 against the plainest implementation: the whole context for every token, two passes."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class Blocking(nn.Module):
 def test_the_likeliest_codes_are_those_of_transformers_own_generation(
     model: LlamaForCausalLM, prompt: PromptEncoder
 ) -> None:
-    """Its guidance runs each branch by itself; its penalty is over the text too."""
+    """transformers' guidance runs each branch by itself; its penalty also covers the text."""
     head = prompt.head(TAGS, PARTS)
     (codes,) = generate_codes(model, prompt, head, [SectionPlan(PARTS[0], 32)], seed=0, sampling=GREEDY)
     model.lm_head = Blocking(model.lm_head)  # pyright: ignore[reportAttributeAccessIssue]

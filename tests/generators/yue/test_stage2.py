@@ -1,4 +1,4 @@
-"""Stage 2 on one memory finds, token for token, what the published loop finds that reads everything anew each frame."""
+"""Stage 2 with one cache equals, token for token, the published loop without a cache."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_batches_are_even_and_lose_nothing(count: int, most: int) -> None:
 
 
 def test_one_batch_is_forgotten_before_the_next_is_laid_out(model: LlamaForCausalLM) -> None:
-    """On a GPU each takes most of the memory; the collector of circles, which comes when it likes, is kept out."""
+    """Each model takes most of the GPU memory; the garbage collector is disabled."""
     alive: list[int] = []
 
     def look(fraction: float) -> None:

@@ -33,7 +33,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("text", PUBLISHED)
 def test_text_has_the_published_ids(path: Path, text: str) -> None:
-    """With a space before, no begin and no end; marks that somebody writes into a text stay text."""
+    """A space is prepended, no start and end tokens; markers in user text stay text."""
     assert Tokenizer(path).encode(text) == PUBLISHED[text]
 
 

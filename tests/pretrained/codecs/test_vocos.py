@@ -1,4 +1,4 @@
-"""The 44.1 kHz decoders against a slow version of their own: sums over cosines, frames added one by one."""
+"""Vocos vocoders against a slow version: sums of cosines, frames added one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text encoder by itself: what an empty and an endless text become, and what happens to wrong files."""
+"""T5 text encoder: empty and long texts, and errors of wrong files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_weights_may_come_from_inside_another_model_and_the_tokenizer_from_elsew
 
 
 def test_of_a_whole_t5_the_encoder_alone_is_loaded(folder: Path, tmp_path: Path) -> None:
-    """As they are published, with a decoder."""
+    """A published folder includes a decoder."""
     torch.manual_seed(0)
     settings = tiny.make_config()
     settings.tie_word_embeddings = False  # as of T5 1.1, whose weights hold a head, too

@@ -91,7 +91,7 @@ def test_a_part_is_written_anew_from_a_take_that_was_kept(clip: Path, weights: P
     np.testing.assert_array_equal(made[:, high:], kept[:, high:])
     assert np.abs(made - kept)[:, low:high].mean() > 0.02
     assert record["music"]["inpainted"] == [1.5, 2.5]
-    assert len(record["settings"]["previous_sha256"]) == 64
+    assert len(record["settings"]["inpaint_source_sha256"]) == 64
 
 
 def test_a_part_of_the_output_itself_is_written_anew(

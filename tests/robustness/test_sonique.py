@@ -154,7 +154,7 @@ def test_a_checkpoint_that_cannot_be_is_one_line(
         (["--generator.precision", "int8"], "int8"),
         (["--generator.device", "tpu"], "device 'tpu' is none of this machine's"),
         (["--melody", "README.md"], "cannot be read as sound"),
-        (["--reference", "README.md"], "cannot do --reference; it can do --melody, --inpaint"),
+        (["--reference", "README.md"], "cannot do --reference; it can do --inpaint, --melody"),
         (["--inpaint", "1:9", "--inpaint-source", "README.md"], "--inpaint 1:9 lies outside of the video"),
         (["--inpaint", "1:2"], "there is no earlier music"),
         (["--inpaint", "2:1"], "--inpaint '2:1': give two rising seconds of the video, such as 8:12.5"),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from v2m.cli import score
 from v2m.core import errors
+from v2m.pipeline import arguments
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,10 +25,10 @@ COMMANDS = [
 RECIPES = sorted((ROOT / "configs" / "infer").glob("*.yaml"))
 
 
-def parsed(command: str) -> score.Arguments | None:
+def parsed(command: str) -> arguments.Arguments | None:
     """The request, or None where the command only prints."""
     try:
-        return score.parse(shlex.split(command))
+        return arguments.parse(shlex.split(command))
     except SystemExit:  # wrong usage raises UsageError
         return None
 

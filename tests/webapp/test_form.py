@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from v2m.cli import score
+from v2m.pipeline import arguments
 from v2m.core.types import Tags
 from v2m.webapp.form import Form, shown
 from v2m.webapp.sessions import Rooms
 
 
 def parsed(form: Form) -> dict[str, object]:
-    return score.parse(["clip.mp4", *form.words(60.0)]).arguments
+    return arguments.parse(["clip.mp4", *form.words(60.0)]).arguments
 
 
 def test_an_empty_form_asks_for_nothing() -> None:

@@ -110,10 +110,10 @@ class _Bench:
 
     def look(self, task: Task) -> Done:
         """The tagger's tags alone."""
-        from v2m.cli import score
         from v2m.media import video
+        from v2m.pipeline import arguments
 
-        request = score.parse([str(task.video), "--recipe", task.recipe, *task.words])
+        request = arguments.parse([str(task.video), "--recipe", task.recipe, *task.words])
         tagger, hints = request.arguments["tagger"], request.arguments["tags"]
         clip = video.open(task.video, request.arguments["limits"])
         from v2m.taggers.base import as_tagger
@@ -125,16 +125,15 @@ class _Bench:
 
     def score(self, task: Task) -> Done:
         """The video with its music, every extra that the generator can give, and each other take in the video, too."""
-        from v2m.cli import score
         from v2m.generators.base import as_generator
         from v2m.media import audio, video
         from v2m.mixing import mixer
-        from v2m.pipeline import sidecar
+        from v2m.pipeline import arguments, sidecar
         from v2m.pipeline.result import Extras
         from v2m.pipeline.score import score_video
 
         assert task.out is not None
-        request = score.parse([str(task.video), "--recipe", task.recipe, *task.words])
+        request = arguments.parse([str(task.video), "--recipe", task.recipe, *task.words])
         given, settings = dict(request.arguments), request.settings
         given["generator"] = self._generator(given["generator"], settings["generator"])
         able = as_generator(given["generator"]).capabilities

@@ -49,8 +49,8 @@ def test_the_command_of_a_sweep_is_parsed(
     for name, about in held["parameters"].items():
         if "value" in about and name != "trainer.default_root_dir":
             assert at(said, name) == about["value"], name
-    rate = held["parameters"]["model.optim.rate"]
-    assert at(said, "model.optim.rate") == rate["min" if which == 0 else "max"]
+    rate = held["parameters"]["model.optim.lr"]
+    assert at(said, "model.optim.lr") == rate["min" if which == 0 else "max"]
     assert command.trainer.default_root_dir.endswith("checkpoints/sweep/small/run7")  # no other run's checkpoints
     assert held["metric"]["name"] == "validation/loss"
 

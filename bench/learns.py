@@ -33,7 +33,7 @@ import numpy as np
 import soundfile
 import torch
 
-from bench import held
+from tests.fixtures import held_out
 from tests.fixtures.tiny import clip, fitted, t5
 from v2m.checkpoints import lightning_ckpt
 from v2m.data.collate import Batch
@@ -131,21 +131,21 @@ Way = Callable[[Batch, np.ndarray], tuple[VisualInputs | None, Condition | None]
 WAYS: dict[str, Way] = {  # what a clip is given of its own and, by `rows`, of another
     "nothing": lambda *_: (None, None),
     "video": lambda batch, _: (batch.visual, None),
-    "another's video": lambda batch, rows: (held.given(batch.visual, rows), None),
+    "another's video": lambda batch, rows: (held_out.swap_video(batch.visual, rows), None),
     "tags": lambda batch, _: (None, batch.text),
-    "another's tags": lambda batch, rows: (None, held.told(batch.text, rows)),
+    "another's tags": lambda batch, rows: (None, held_out.swap_text(batch.text, rows)),
     "both": lambda batch, _: (batch.visual, batch.text),
-    "both, another's video": lambda batch, rows: (held.given(batch.visual, rows), batch.text),
-    "both, another's tags": lambda batch, rows: (batch.visual, held.told(batch.text, rows)),
-    "both, another's rhythm": lambda batch, rows: (held.beating(batch.visual, rows), batch.text),
-    "both, half a second late": lambda batch, _: (held.late(batch.visual, 0.5), batch.text),
+    "both, another's video": lambda batch, rows: (held_out.swap_video(batch.visual, rows), batch.text),
+    "both, another's tags": lambda batch, rows: (batch.visual, held_out.swap_text(batch.text, rows)),
+    "both, another's rhythm": lambda batch, rows: (held_out.swap_events(batch.visual, rows), batch.text),
+    "both, half a second late": lambda batch, _: (held_out.delay_video(batch.visual, 0.5), batch.text),
 }
 
 
 def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
     """Of each shape, for each of `WAYS`, (N, K) nats a code of each held-out clip: means over its windows and the
     other clips. And each shape's parameters."""
-    batches = held.windows(home / "held", WINDOW, PLACES)
+    batches = held_out.load_windows(home / "held", WINDOW, PLACES)
     rounds = derangements(len(batches[0].codes), ROUNDS, size.seed)
     found: dict[str, dict[str, np.ndarray]] = {}
     counts = {}
@@ -157,7 +157,7 @@ def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], 
         found[name] = {}
         for label, way in WAYS.items():
             used = rounds if "another" in label else rounds[:1]
-            each = [held.entropies(model, batch, *way(batch, rows)) for batch in batches for rows in used]
+            each = [held_out.cross_entropies(model, batch, *way(batch, rows)) for batch in batches for rows in used]
             found[name][label] = np.mean(each, axis=0)
     return found, counts
 

@@ -6,7 +6,7 @@
 
 Random weights, shards of the published sizes, clips of 30 s, the command's own module and trainer: conditioner, losses,
 clipping and AdamW included. Variants: layers compiled or not, activations kept or computed anew, batches. `mfu` is the
-arithmetic that the language model needs (`bench/flops.py`) over the time and the GPU's peak; on other devices there is
+arithmetic that the language model needs (`tests/fixtures/flops.py`) over the time and the GPU's peak; on other devices there is
 none. A token is one step of the language model, all codebooks. The last line, of the best variant, is one JSON object.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from bench import flops, stepping
+from tests.fixtures import flops, train_setup
 from v2m.core.errors import is_out_of_memory
 from v2m.data.collate import Batch
 from v2m.data.module import ShardData
@@ -54,14 +54,14 @@ def tokens(model: LitMusicLM, batch: Batch) -> int:
 
 def variant(folder: Path, asked: argparse.Namespace, batch: int, recompute: bool, compiled: bool) -> dict[str, Any]:
     """Its figures; without any where memory ran out."""
-    config = stepping.SIZES["tiny" if asked.tiny else "small"]
-    given: dict[str, Any] = {"lm": config, "conditioner": stepping.CONDITIONER, "window": asked.window}
+    config = train_setup.SIZES["tiny" if asked.tiny else "small"]
+    given: dict[str, Any] = {"lm": config, "conditioner": train_setup.CONDITIONER, "window": asked.window}
     model = Measuring(**given, gradient_checkpointing=recompute, compile=compiled)
     data = ShardData(folder, batch_size=batch, window=asked.window, num_workers=asked.workers)
-    clock = stepping.Clock()
+    clock = train_setup.Clock()
     about = {"batch": batch, "recompute": recompute, "compile": compiled}
     try:
-        stepping.trainer(WARMING + asked.steps, asked.device, "bf16-mixed", clock).fit(model, data)
+        train_setup.trainer(WARMING + asked.steps, asked.device, "bf16-mixed", clock).fit(model, data)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -95,7 +95,7 @@ def main() -> None:
         raise SystemExit("this needs a CUDA device; --tiny --device cpu tries it")
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = stepping.write(Path(temporary), max(32, *asked.batches), asked.window + 10)
+        folder = train_setup.write(Path(temporary), max(32, *asked.batches), asked.window + 10)
         ways = (False,) if asked.no_compile else (False, True)
         for compiled, recompute, batch in product(ways, (False, True), asked.batches):
             if asked.device == "cuda":

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from bench import stepping
 from bench.prepare import videos
+from tests.fixtures import train_setup
 from v2m.data.collate import Batch
 from v2m.data.module import ShardData
 from v2m.pretrained.vision import FrozenVisionEncoder
@@ -61,9 +61,9 @@ class TakingTurns(LitMusicLM):
         """Tokens of the clip's frames and of the whole video's, of a video's first seconds."""
         began, path = self.now(), str(self.videos[row % len(self.videos)])
         reader = decord.VideoReader(path, width=SIDE, height=SIDE, num_threads=1)
-        rate, near = reader.get_avg_fps(), int(self._window * stepping.KEPT.video_frame_rate)
-        places = np.round(np.arange(near) / stepping.KEPT.video_frame_rate * rate).astype(int)
-        over = np.linspace(0, len(reader) - 1, stepping.KEPT.num_long_term_frames).astype(int)
+        rate, near = reader.get_avg_fps(), int(self._window * train_setup.KEPT.video_frame_rate)
+        places = np.round(np.arange(near) / train_setup.KEPT.video_frame_rate * rate).astype(int)
+        over = np.linspace(0, len(reader) - 1, train_setup.KEPT.num_long_term_frames).astype(int)
         frames = reader.get_batch([*places, *over]).asnumpy()
         decoded = self.now()
         tokens = self.eyes.encode(frames)
@@ -87,14 +87,14 @@ def clock(device: str) -> Callable[[], float]:
 
 def measured(size: str, asked: argparse.Namespace, folder: Path, seer: FrozenVisionEncoder) -> dict[str, float]:
     """Medians of a size, in seconds and steps a second."""
-    config = stepping.SIZES[size]
-    given: dict[str, Any] = {"lm": config, "conditioner": stepping.CONDITIONER, "window": asked.window}
+    config = train_setup.SIZES[size]
+    given: dict[str, Any] = {"lm": config, "conditioner": train_setup.CONDITIONER, "window": asked.window}
     now = clock(asked.device)
     model = TakingTurns(seer, folder / "videos", now, **given, gradient_checkpointing=asked.recompute)
-    steps = stepping.Clock(now)
+    steps = train_setup.Clock(now)
     data = ShardData(folder / "shards", batch_size=asked.batch, window=asked.window, num_workers=asked.workers)
     precision = "bf16-mixed" if asked.device == "cuda" else "32-true"
-    stepping.trainer(2 * asked.steps + 2, asked.device, precision, steps).fit(model, data)
+    train_setup.trainer(2 * asked.steps + 2, asked.device, precision, steps).fit(model, data)
     seconds = steps.seconds[1:]  # step 1 after step 0, whose end began the clock, warms up
     features, online = median(seconds[::2]), median(seconds[1::2])
     per_step = len(model.encoding) / (asked.steps + 1)
@@ -126,7 +126,7 @@ def loaded(asked: argparse.Namespace, folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=stepping.SIZES, default=["tiny", "middle"])
+    parser.add_argument("--sizes", nargs="+", choices=train_setup.SIZES, default=["tiny", "middle"])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=7, help="of each kind")
@@ -140,7 +140,7 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        stepping.write(folder / "shards", max(8, asked.batch), 2 * asked.window)
+        train_setup.write(folder / "shards", max(8, asked.batch), 2 * asked.window)
         videos(folder / "videos", COUNT, 2 * asked.window, asked.video)
         seer, rate = eyes(folder / "clip", asked.device), loaded(asked, folder)
         for size in asked.sizes:

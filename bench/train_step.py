@@ -54,7 +54,7 @@ class TakingTurns(LitMusicLM):
         self.turn += 1
         if self.turn % 2 == 0:
             near, whole = (torch.stack(each) for each in zip(*map(self._seen, range(len(batch.codes))), strict=True))
-            batch = batch._replace(seen=batch.visual._replace(short_term=near.float(), long_term=whole.float()))
+            batch = batch._replace(visual=batch.visual._replace(short_term=near.float(), long_term=whole.float()))
         return super().training_step(batch, _)
 
     def _seen(self, row: int) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from v2m.pipeline import arguments
 from v2m.core.types import Tags
+from v2m.pipeline import arguments
 from v2m.webapp.form import Form, shown
 from v2m.webapp.sessions import Rooms
 

@@ -45,8 +45,8 @@ def convert_checkpoint(source: str, dest: Path, layout: str) -> str:
     count, size = (sum(each(value) for value in model.parameters()) for each in (Tensor.numel, _num_bytes))
     lm = model.config.lm
     return (
-        f"wrote {dest} in the layout of {layout}: {count:,} weights ({size / 1e6:.1f} MB), {lm.num_layers} layers of width "
-        f"{lm.dim}, {lm.num_codebooks} codebooks; license: {model.license or 'not stated'}"
+        f"wrote {dest} in the layout of {layout}: {count:,} weights ({size / 1e6:.1f} MB), {lm.num_layers} layers "
+        f"of width {lm.dim}, {lm.num_codebooks} codebooks; license: {model.license or 'not stated'}"
     )
 
 

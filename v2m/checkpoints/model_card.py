@@ -40,7 +40,7 @@ def render_card(
     rows = {
         "parameters": f"{parameters:,}",
         "layers, width, heads": f"{lm.num_layers}, {lm.dim}, {lm.num_heads}",
-        "codebooks, entries": f"{lm.num_codebooks} × {lm.codebook_size}{', left and right in turn' if lm.channels == 2 else ''}",
+        "codebooks, entries": f"{lm.num_codebooks} × {lm.codebook_size}{', left and right in turn' if lm.channels == 2 else ''}",  # noqa: E501
         "sample rate": f"{sample_rate} Hz",
         "trained on": f"{config.segment_duration:g} s at a time",
         "is told by": " and ".join(reads) or "nothing",

@@ -81,7 +81,7 @@ def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tens
         state: The weights that go with it, `best_state`, for their codebooks to be compared.
 
     Raises:
-        DependencyError: They are another model's, one is missing, or is one that transformers' model cannot have; named.
+        DependencyError: They are another model's, one is missing, or transformers' model lacks it; named.
     """
     kind = settings.get("compression_model")
     if kind != "encodec":
@@ -184,7 +184,7 @@ def _to_transformers_key(key: str) -> str | None:
     inner = r"(?P<inner>\.block\.\d+|\.shortcut|)"
     found = re.fullmatch(rf"{half}{inner}\.(?:conv\.conv|convtr\.convtr)\.{_CONVOLUTION}", key)
     if found:
-        return f"{found['half']}.layers.{found['n']}{found['inner']}.conv.{_WEIGHT_NORM_KEYS.get(found['leaf'], found['leaf'])}"
+        return f"{found['half']}.layers.{found['n']}{found['inner']}.conv.{_WEIGHT_NORM_KEYS.get(found['leaf'], found['leaf'])}"  # noqa: E501
     found = re.fullmatch(rf"{half}{inner}\.(?:conv|convtr)\.norm\.(?P<leaf>weight|bias)", key)
     return f"{found['half']}.layers.{found['n']}{found['inner']}.norm.{found['leaf']}" if found else None
 
@@ -205,7 +205,7 @@ def _from_transformers_key(key: str, last: int) -> str | None:
     turned = found["half"] == "decoder" and not found["inner"] and 0 < int(found["n"]) < last
     name = "convtr" if turned else "conv"
     kind = name if found["kind"] == "conv" else "norm"
-    return f"{found['half']}.model.{found['n']}{found['inner']}.{name}.{kind}.{_OLD_WEIGHT_NORM_KEYS.get(found['leaf'], found['leaf'])}"
+    return f"{found['half']}.model.{found['n']}{found['inner']}.{name}.{kind}.{_OLD_WEIGHT_NORM_KEYS.get(found['leaf'], found['leaf'])}"  # noqa: E501
 
 
 def _rename_keys(state: Mapping[str, Tensor], rename: Any) -> dict[str, Tensor]:

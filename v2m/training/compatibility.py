@@ -11,7 +11,7 @@ from v2m.models.music_model import MusicConfig
 
 
 def check_manifest(config: MusicConfig, manifest: Manifest) -> None:
-    """Raise UsageError where the shards differ from what a model of `config` reads and writes; names all differences."""
+    """Raise UsageError, with all differences, where the shards do not suit a model of `config`."""
     lm, conditioner = config.lm, config.conditioner
     sizes = {
         "codebooks": (lm.num_codebooks, manifest.num_codebooks),

@@ -92,7 +92,7 @@ def test_a_recipe_opens_with_the_command_that_runs_it_and_parses(recipe: Path) -
 
 def test_the_exit_codes_of_the_help_and_of_the_readme_are_those_there_are() -> None:
     codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
-    assert {int(code) for code in re.findall(r"(?<!\w)(\d+) [a-z]", score.EXIT_CODES)} == codes
+    assert {int(code) for code in re.findall(r"(?<!\w)(\d+) [a-z]", arguments.EXIT_CODES)} == codes
     shown = re.search(r"^\| code \| meaning \|\n.*?\n\n", README, re.MULTILINE | re.DOTALL)
     assert shown is not None
     assert {int(code) for code in re.findall(r"(?:^\||,) (\d+)", shown.group(), re.MULTILINE)} <= codes

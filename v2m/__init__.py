@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from v2m.checkpoints import V2M
     from v2m.core.types import Audio, Soundtrack, Tags, Video
-    from v2m.pipeline.score import score_video
+    from v2m.pipeline.score import inpaint, score_video
 
 __version__ = "0.1.0"
-__all__ = ["V2M", "Audio", "Soundtrack", "Tags", "Video", "score_video"]
-_HOMES = {"V2M": "v2m.checkpoints", "score_video": "v2m.pipeline.score"}  # of the others v2m.core.types
+__all__ = ["V2M", "Audio", "Soundtrack", "Tags", "Video", "inpaint", "score_video"]
+_HOMES = {
+    "V2M": "v2m.checkpoints",
+    "score_video": "v2m.pipeline.score",
+    "inpaint": "v2m.pipeline.score",
+}  # of the others v2m.core.types
 
 
 def __getattr__(name: str) -> object:

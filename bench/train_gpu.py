@@ -4,10 +4,11 @@
     uv run python -m bench.train_gpu --batches 4 8 16 --steps 30
     uv run python -m bench.train_gpu --tiny --device cpu     # that it runs
 
-Random weights, shards of the published sizes, clips of 30 s, the command's own module and trainer: conditioner, losses,
-clipping and AdamW included. Variants: layers compiled or not, activations kept or computed anew, batches. `mfu` is the
-arithmetic that the language model needs (`tests/fixtures/flops.py`) over the time and the GPU's peak; on other devices there
-is none. A token is one step of the language model, all codebooks. The last line, of the best variant, is one JSON object.
+Random weights, shards of the published sizes, clips of 30 s, the command's own module and trainer: conditioner,
+losses, clipping and AdamW included. Variants: layers compiled or not, activations kept or computed anew, batches.
+`mfu` is the arithmetic that the language model needs (`tests/fixtures/flops.py`) over the time and the GPU's peak; on
+other devices there is none. A token is one step of the language model, all codebooks. The last line, of the best
+variant, is one JSON object.
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["V2M", "Audio", "Soundtrack", "Tags", "Video", "inpaint", "score_video"]
+# The home of each public name that is not in v2m.core.types.
 _HOMES = {
     "V2M": "v2m.checkpoints",
     "score_video": "v2m.pipeline.score",
     "inpaint": "v2m.pipeline.score",
-}  # of the others v2m.core.types
+}
 
 
 def __getattr__(name: str) -> object:

@@ -94,7 +94,7 @@ def from_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`xp.cfg`, parsed, as `MusicConfig.plain`.
+    """`xp.cfg`, parsed, as `MusicConfig.to_dict`.
 
     Raises:
         DependencyError: It describes another family, a shape that v2m does not have, or other sizes than the weights'.
@@ -143,7 +143,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
 def config_from_v2m(
     config: Mapping[str, Any], *, sample_rate: int = 32000, text_encoder: str = "t5-base"
 ) -> dict[str, Any]:
-    """Settings with which audiocraft's own loader makes the model of `MusicConfig.plain`.
+    """Settings with which audiocraft's own loader makes the model of `MusicConfig.to_dict`.
 
     Args:
         plain: What the model is.

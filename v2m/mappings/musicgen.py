@@ -124,7 +124,7 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
-    """config.json as `MusicConfig.plain`. Dropout, which says how to train and not what the weights are, becomes 0.
+    """config.json as `MusicConfig.to_dict`. Dropout, which says how to train and not what the weights are, becomes 0.
 
     Args:
         config: Of a composite or a decoder, as `json` reads it.
@@ -173,7 +173,7 @@ def config_from_v2m(
     """config.json of the composite, or of the decoder alone where its encoders are not given.
 
     Args:
-        plain: `MusicConfig.plain`.
+        plain: `MusicConfig.to_dict`.
         text_encoder: config.json of its T5.
         audio_encoder: Of its EnCodec.
 
@@ -189,7 +189,7 @@ def config_from_v2m(
     if lm["cross_attention"] and values.get("num_chroma") is not None:
         problems.append("its layers do not attend to melodies")
     if lm["dim"] in (values.get("text_dim"), values.get("num_chroma")):
-        problems.append(f"it has no projection of {lm['width']} wide tokens, where it is as wide")
+        problems.append(f"it has no projection of {lm['dim']} wide tokens, where it is as wide")
     kind = next(name for name, crossing in MODEL_TYPES.items() if crossing == lm["cross_attention"])
     if problems:
         raise UsageError(f"transformers' MusicGen cannot be this model: {'; '.join(problems)}")

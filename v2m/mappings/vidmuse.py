@@ -112,7 +112,7 @@ def from_v2m(state: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[st
 
 
 def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`xp.cfg`, parsed, as `MusicConfig.plain`; the conditioner's sizes are those of the weights.
+    """`xp.cfg`, parsed, as `MusicConfig.to_dict`; the conditioner's sizes are those of the weights.
 
     Raises:
         DependencyError: A shape that v2m does not have, sizes that differ from the weights', or parts are missing.
@@ -166,7 +166,7 @@ def config_from_v2m(values: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
     if seen["num_heads"] != values["lm"]["num_heads"] or seen["num_fusion_heads"] != NUM_FUSION_HEADS:
         raise UsageError(
             f"VidMuse's conditioner has as many heads as the language model and {NUM_FUSION_HEADS} to fuse, "
-            f"not {seen['heads']} and {seen['fusion_heads']}: write this model in another layout"
+            f"not {seen['num_heads']} and {seen['num_fusion_heads']}: write this model in another layout"
         )
     everywhere = {"if_add_gobal": True, "mode": "average", "num_frames": NUM_GLOBAL_FRAMES, "global_feature_path": ""}
     video = {"visual_encoder": "clip", "video_fps": VIDEO_FPS, "video_overlap": 0, "add_global": everywhere}

@@ -112,8 +112,8 @@ def test_all_of_it_learns(pooled: int) -> None:
     model = TemporalConditioner(replace(SIZES, num_pooled_tokens=pooled), 16)
     found = model(seen())
     assert found.tokens.shape == (2, 4 * pooled + 12 // STRIDE, 16)
-    assert found.cues is not None
-    told = found.cues.spread(20)
+    assert found.step_bias is not None
+    told = found.step_bias.interpolate(20)
     assert not told.any()  # before anything is learned
     ((found.tokens * torch.randn_like(found.tokens)).sum() + (told * torch.randn_like(told)).sum()).backward()
     assert not [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
@@ -125,11 +125,11 @@ def test_an_event_is_told_at_the_steps_that_sound_then_and_not_far_from_them(mod
     given = seen()
     changed = given._replace(events=given.events.clone())
     changed.events[0, 3] += 5
-    before, after = (model(each).cues for each in (given, changed))
+    before, after = (model(each).step_bias for each in (given, changed))
     assert before is not None
     assert after is not None
     steps = int(given.event_times.max() * SIZES.codec_frame_rate)
-    moved = (after.spread(steps) - before.spread(steps)).abs().amax(-1)
+    moved = (after.interpolate(steps) - before.interpolate(steps)).abs().amax(-1)
     place = given.event_times[0] * SIZES.codec_frame_rate
     reach = SIZES.num_event_layers * (EVENT_KERNEL // 2) + 1
     assert moved[0].argmax().item() == pytest.approx(place[3].item(), abs=(place[1] - place[0]).item() * reach)

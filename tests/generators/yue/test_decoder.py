@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional
 
 from tests.generators.yue.tiny_llama import load
-from v2m.generators.yue.decoder import LlamaDecoder, expand_mask, gqa_attention, linear
-from v2m.generators.yue.kv_cache import Slab
+from v2m.generators.yue.decoder import LlamaDecoder, expand_mask, gqa_attention, linear, make_cache
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.1)])
@@ -21,14 +20,14 @@ def test_steps_of_any_length_give_what_transformers_gives_at_once(
     ids = torch.randint(45334, 53526, (3, 40), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        step = LlamaDecoder(model, Slab(model.config, 3, 40, model.device, dtype))
+        step = LlamaDecoder(model, make_cache(model, 3, 40, dtype=dtype))
         end = 0
         for count in (17, 1, 2, 1, 3, 16):
             end += count
             torch.testing.assert_close(
                 step(ids[:, end - count : end]), expected[:, end - 1], atol=tolerance, rtol=tolerance
             )
-    assert step.cache.filled == 40
+    assert step.cache.seq_length == 40
 
 
 @pytest.mark.parametrize("new", [1, 2, 5])

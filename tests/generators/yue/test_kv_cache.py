@@ -1,4 +1,4 @@
-"""What lies in the memory is what was written there, and nothing else is ever looked at."""
+"""What lies in the cache is what was written there, and nothing else is ever looked at."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from tests.generators.yue.tiny_llama import load
-from v2m.generators.yue.decoder import LlamaDecoder
-from v2m.generators.yue.kv_cache import Slab, row_bytes
+from v2m.generators.yue.decoder import LlamaDecoder, make_cache, row_bytes
+from v2m.models.inference.kv_cache import KVCache
 
 LENGTH = 24
 
@@ -27,136 +27,135 @@ def _inference() -> Iterator[None]:
         yield
 
 
-def slab(model: LlamaForCausalLM, rows: int = 3, pad: tuple[int, ...] = ()) -> Slab:
-    return Slab(model.config, rows, LENGTH, model.device, torch.float32, pad=pad)
+def make(model: LlamaForCausalLM, rows: int = 3, padding: tuple[int, ...] = ()) -> KVCache:
+    return make_cache(model, rows, LENGTH, padding=padding)
 
 
 def tokens(rows: int, count: int, seed: int = 0) -> Tensor:
     return torch.randint(45334, 53526, (rows, count), generator=torch.Generator().manual_seed(seed))
 
 
-def spoil(memory: Slab, rows: slice, places: slice) -> None:
-    for keys, values in zip(memory.keys, memory.values, strict=True):
-        keys[rows, :, places] = 1e3
-        values[rows, :, places] = -1e3
+def spoil(cache: KVCache, rows: slice, positions: slice) -> None:
+    for keys, values in cache.buffers:
+        keys[rows, :, positions] = 1e3
+        values[rows, :, positions] = -1e3
 
 
 def test_narrowed_forwards_see_their_rows_and_leave_the_others(model: LlamaForCausalLM) -> None:
-    ids, memory, alone = tokens(3, 8), slab(model), slab(model, rows=2)
-    step, only = LlamaDecoder(model, memory), LlamaDecoder(model, alone)
+    ids, cache, alone = tokens(3, 8), make(model), make(model, rows=2)
+    step, only = LlamaDecoder(model, cache), LlamaDecoder(model, alone)
     step(ids[:, :5])
     only(ids[:2, :5])
-    before = [keys[2].clone() for keys in memory.keys]
-    memory.rows = slice(0, 2)
+    before = [keys[2].clone() for keys, _ in cache.buffers]
+    cache.rows = slice(0, 2)
     torch.testing.assert_close(step(ids[:2, 5:]), only(ids[:2, 5:]))
-    for keys, kept in zip(memory.keys, before, strict=True):
+    for (keys, _), kept in zip(cache.buffers, before, strict=True):
         assert torch.equal(keys[2], kept)
         assert keys[:2, :, 5:8].abs().amin() > 0
 
 
 def test_setting_filled_lower_forgets_what_came_after(model: LlamaForCausalLM) -> None:
-    memory, fresh = slab(model), slab(model)
-    step, other = LlamaDecoder(model, memory), LlamaDecoder(model, fresh)
+    cache, fresh = make(model), make(model)
+    step, other = LlamaDecoder(model, cache), LlamaDecoder(model, fresh)
     step(tokens(3, 6))
     other(tokens(3, 6))
     step(tokens(3, 9, seed=1))
-    memory.filled = 6
+    cache.unfreeze(6)
     assert torch.equal(step(tokens(3, 2, seed=2)), other(tokens(3, 2, seed=2)))
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_a_padded_row_gives_what_it_gives_alone(model: LlamaForCausalLM, fixed: bool) -> None:
-    ids, memory, alone = tokens(2, 10), slab(model, 2, (0, 4)), slab(model, 1)
-    step, only = LlamaDecoder(model, memory), LlamaDecoder(model, alone)
+@pytest.mark.parametrize("static", [False, True])
+def test_a_padded_row_gives_what_it_gives_alone(model: LlamaForCausalLM, static: bool) -> None:
+    ids, cache, alone = tokens(2, 10), make(model, 2, (0, 4)), make(model, 1)
+    step, only = LlamaDecoder(model, cache), LlamaDecoder(model, alone)
     step(ids[:, :7])
     only(ids[1:, 4:7])
-    if fixed:
-        memory.fix()
+    if static:
+        cache.freeze()
     for part, own in zip(ids[:, 7:].split([2, 1], dim=1), ids[1:, 7:].split([2, 1], dim=1), strict=True):
         torch.testing.assert_close(step(part)[1:], only(own))
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_what_lies_in_the_pad_or_ahead_does_not_count_at_all(model: LlamaForCausalLM, fixed: bool) -> None:
+@pytest.mark.parametrize("static", [False, True])
+def test_what_lies_in_the_pad_or_ahead_does_not_count_at_all(model: LlamaForCausalLM, static: bool) -> None:
     found = []
     for spoilt in (False, True):
-        memory = slab(model, 2, (0, 4))
-        step = LlamaDecoder(model, memory)
+        cache = make(model, 2, (0, 4))
+        step = LlamaDecoder(model, cache)
         step(tokens(2, 7))
-        if fixed:
-            memory.fix()
+        if static:
+            cache.freeze()
         if spoilt:
-            spoil(memory, slice(1, 2), slice(0, 4))
-            spoil(memory, slice(0, 2), slice(7, LENGTH))
+            spoil(cache, slice(1, 2), slice(0, 4))
+            spoil(cache, slice(0, 2), slice(7, LENGTH))
         found.append(torch.cat([step(tokens(2, 2, seed=1)), step(tokens(2, 1, seed=2))]))
     assert torch.isfinite(found[0]).all()
     assert torch.equal(found[0], found[1])
 
 
-def test_a_fixed_slab_gives_what_a_growing_one_gives_and_counts_on_the_device(model: LlamaForCausalLM) -> None:
-    growing, fixed = slab(model), slab(model)
-    step, other = LlamaDecoder(model, growing), LlamaDecoder(model, fixed)
+def test_a_static_cache_gives_what_a_growing_one_gives_and_counts_on_the_device(model: LlamaForCausalLM) -> None:
+    growing, static = make(model), make(model)
+    step, other = LlamaDecoder(model, growing), LlamaDecoder(model, static)
     step(tokens(3, 7))
     other(tokens(3, 7))
-    fixed.fix()
-    place = fixed.at
+    static.freeze()
+    place = static.position
     for seed, count in enumerate((2, 1, 1, 2)):
         torch.testing.assert_close(step(tokens(3, count, seed)), other(tokens(3, count, seed)))
-    assert place is not None
-    assert place is fixed.at, "a graph would go on reading the old tensor"
-    assert place.item() == growing.filled == 13
+    assert place is static.position, "a graph would go on reading the old tensor"
+    assert place.item() == growing.seq_length == 13
 
 
-@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("static", [False, True])
 def test_a_row_counts_from_its_pad_and_sees_what_came_before_but_not_the_pad(
-    model: LlamaForCausalLM, fixed: bool
+    model: LlamaForCausalLM, static: bool
 ) -> None:
-    memory = slab(model, 2, (0, 2))
-    if fixed:
-        memory.fix()
-    assert memory.positions(memory.places(4)).tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
-    seen = (memory.mask(memory.places(4)) == 0).int()[:, 0]
+    cache = make(model, 2, (0, 2))
+    if static:
+        cache.freeze()
+    assert cache.position_ids(cache.next_positions(4)).tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
+    seen = (cache.attention_mask(cache.next_positions(4)) == 0).int()[:, 0]
     assert seen[0, :, :4].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
     assert seen[1, :, :4].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
     assert not seen[:, :, 4:].any()
-    memory.advance(4)
-    assert memory.positions(memory.places(1)).tolist() == [[4], [2]]
-    assert (memory.mask(memory.places(1)) == 0).int()[1, 0, 0, :5].tolist() == [0, 0, 1, 1, 1]
+    cache.advance(4)
+    assert cache.position_ids(cache.next_positions(1)).tolist() == [[4], [2]]
+    assert (cache.attention_mask(cache.next_positions(1)) == 0).int()[1, 0, 0, :5].tolist() == [0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_a_row_may_be_given_another_pad_again_and_again(model: LlamaForCausalLM, fixed: bool) -> None:
+@pytest.mark.parametrize("static", [False, True])
+def test_a_row_may_be_given_another_pad_again_and_again(model: LlamaForCausalLM, static: bool) -> None:
     """As the row without a prompt is, at each section; what the first row then reads alone is not for it."""
-    memory = slab(model, 2)
-    step, places, begun = LlamaDecoder(model, memory), [], 0
+    cache = make(model, 2)
+    step, places, begun = LlamaDecoder(model, cache), [], 0
     for seed, read in enumerate((5, 3)):
-        memory.rows = slice(0, 1)
+        cache.rows = slice(0, 1)
         step(tokens(1, read, seed))
-        memory.rows = slice(0, 2)
+        cache.rows = slice(0, 2)
         begun += read
-        memory.hide(1, begun)
-        if fixed:
-            memory.fix()
-        places.append(memory.at)
-        ids, only = tokens(2, 4, seed + 7), LlamaDecoder(model, slab(model, 1))
+        cache.set_padding(1, begun)
+        if static:
+            cache.freeze()
+        places.append(cache.position)
+        ids, only = tokens(2, 4, seed + 7), LlamaDecoder(model, make(model, 1))
         for part, own in zip(ids.split([1, 2, 1], dim=1), ids[1:].split([1, 2, 1], dim=1), strict=True):
             torch.testing.assert_close(step(part)[1:], only(own))
         begun += 4
-        if fixed:
-            memory.grow(begun)
-        assert memory.filled == begun
+        if static:
+            cache.unfreeze(begun)
+        assert cache.seq_length == begun
     assert places[0] is places[1], "a graph would go on reading the old tensor"
 
 
-def test_a_slab_that_is_full_says_so(model: LlamaForCausalLM) -> None:
-    step = LlamaDecoder(model, full := slab(model))
+def test_a_cache_that_is_full_says_so(model: LlamaForCausalLM) -> None:
+    step = LlamaDecoder(model, full := make(model))
     step(tokens(3, LENGTH))
-    assert full.filled == LENGTH
-    with pytest.raises(AssertionError, match="25 positions in a slab of 24"):
+    assert full.seq_length == LENGTH
+    with pytest.raises(AssertionError, match="25 positions in a cache of 24"):
         step(tokens(3, 1))
 
 
 def test_row_bytes_is_what_a_row_takes(model: LlamaForCausalLM) -> None:
-    memory = slab(model)
-    taken = sum(each.nbytes for each in (*memory.keys, *memory.values))
+    cache = make(model)
+    taken = sum(each.nbytes for each in cache.buffers)
     assert taken == 3 * row_bytes(model.config, LENGTH, torch.float32)

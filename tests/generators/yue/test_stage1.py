@@ -342,7 +342,7 @@ def test_a_long_prompt_is_read_a_part_at_a_time(model: LlamaForCausalLM, prompt:
         (codes,) = generate_codes(model, prompt, head, [SectionPlan(PARTS[0], 3)], seed=0, sampling=GREEDY)
     finally:
         hook.remove()
-    assert max(seen) == stage1.PREFILL_CHUNK
+    assert max(seen) == stage1.PREFILL_STEPS
     assert sum(seen) == len(head) + len(prompt.section(PARTS[0])) - 1 + 6
     (slow,) = all_slowly(model, prompt, head, [SectionPlan(PARTS[0], 3)], seed=0, settings=GREEDY, silence=None)
     assert ids_of(codes) == slow

@@ -14,9 +14,9 @@ from transformers import LlamaForCausalLM
 from bench.yue_stage2 import slow
 from tests.generators.yue.tiny_llama import load
 from v2m.core.errors import DependencyError
-from v2m.generators.yue.kv_cache import Slab
 from v2m.generators.yue.stage2 import _batches, cache_length, refine
 from v2m.generators.yue.tokens import CODEBOOK_SIZE, NUM_CODEBOOKS
+from v2m.models.inference.kv_cache import KVCache
 
 WINDOW = 12
 LENGTHS = (WINDOW * 2 + 5, WINDOW, 1, 11, 0, WINDOW + 1)  # tails of 5, 1, 11 and 1 frames, stems without one, and empty
@@ -134,13 +134,13 @@ def test_one_batch_is_forgotten_before_the_next_is_laid_out(model: LlamaForCausa
     alive: list[int] = []
 
     def look(fraction: float) -> None:
-        alive.append(sum(type(each) is Slab for each in gc.get_objects()))
+        alive.append(sum(type(each) is KVCache for each in gc.get_objects()))
 
     gc.collect()
     gc.disable()
     try:
         refine(model, [torch.arange(5)], window=2, batch_size=1, progress=look)
-        left = sum(type(each) is Slab for each in gc.get_objects())
+        left = sum(type(each) is KVCache for each in gc.get_objects())
     finally:
         gc.enable()
     assert set(alive) == {1}

@@ -9,45 +9,46 @@ attended to, O outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from v2m.core.errors import DependencyError
-from v2m.generators.yue.kv_cache import Slab
+from v2m.models.inference.kv_cache import KVCache, aligned_length
 
 SLOW_ROW_COUNTS = (2, 3)  # vectors that MKL multiplies one after the other, reading the weights for each
 
 
 class LlamaDecoder:
-    """`model` (a `LlamaForCausalLM`, quantized or not) writing its memory to `slab`. The modules stay the model's."""
+    """`model` (a `LlamaForCausalLM`, quantized or not) writing to a KV cache. The modules stay the model's."""
 
-    def __init__(self, model: PreTrainedModel, cache: Slab) -> None:
+    def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
         body: Any = model.get_decoder()
         assert model.config.model_type == "llama", model.config.model_type
         self.cache = cache
         self.embedding, self.layers, self.norm = body.embed_tokens, body.layers, body.norm
         self._group_size = model.config.num_attention_heads // model.config.num_key_value_heads
-        cos, sin = body.rotary_emb(self.embedding.weight, torch.arange(cache.length, device=model.device)[None])
+        cos, sin = body.rotary_emb(self.embedding.weight, torch.arange(cache.max_length, device=model.device)[None])
         half = sin.shape[-1] // 2
         self.cos = cos[0]  # (positions, d)
         self.sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)  # a rotated half changes its sign
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """(R, q) → (R, D), the last token's output after the final norm. The slab has advanced by q."""
+        """(R, q) → (R, D), the last token's output after the final norm. The cache has advanced by q."""
         new = tokens.shape[1]
-        places = self.cache.places(new)
-        positions = self.cache.positions(places)
-        mask = expand_mask(self.cache.mask(places), self._group_size)
-        turn = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # (R, q, 1, d)
+        positions = self.cache.next_positions(new)
+        position_ids = self.cache.position_ids(positions)
+        mask = expand_mask(self.cache.attention_mask(positions), self._group_size)
+        turn = self.cos[position_ids][:, :, None], self.sin[position_ids][:, :, None]  # (R, q, 1, d)
         x = self.embedding(tokens)
         for index, layer in enumerate(self.layers):
             attention, mlp = layer.self_attn, layer.mlp
             query, key, value = _rotary_qkv(attention, _norm(layer.input_layernorm, x), turn)
-            key, value = self.cache.update(index, key, value, places)
+            key, value = self.cache.update(index, key, value, positions)
             found = gqa_attention(query, key, value, mask, attention.scaling)
             x = x + _linear(attention.o_proj, found.transpose(1, 2).reshape(*x.shape[:2], -1))
             given = _norm(layer.post_attention_layernorm, x)
@@ -55,6 +56,26 @@ class LlamaDecoder:
             x = x + _linear(mlp.down_proj, inner)
         self.cache.advance(new)
         return _norm(self.norm, x[:, -1])
+
+
+def make_cache(
+    model: PreTrainedModel, rows: int, length: int, *, padding: Sequence[int] = (), dtype: torch.dtype | None = None
+) -> KVCache:
+    """Return a cache for `rows` sequences of `length` positions or a few more; `dtype` None is that of the states."""
+    config = model.config
+    shape = (rows, config.num_key_value_heads, aligned_length(length), _head_dim(config))
+    dtype = hidden_dtype(model) if dtype is None else dtype
+    return KVCache(config.num_hidden_layers, shape, dtype, model.device, padding=padding, exact=True)
+
+
+def row_bytes(config: PretrainedConfig, length: int, dtype: torch.dtype) -> int:
+    """Return the bytes that one row of `length` positions takes in a cache."""
+    width = config.num_key_value_heads * _head_dim(config)
+    return 2 * config.num_hidden_layers * width * length * dtype.itemsize
+
+
+def _head_dim(config: PretrainedConfig) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def _rotary_qkv(attention: Any, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

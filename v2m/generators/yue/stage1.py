@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,18 +18,16 @@ from transformers import PreTrainedModel
 from v2m.core.errors import UsageError
 from v2m.core.types import ProgressFn
 from v2m.generators.yue import tokens
-from v2m.generators.yue.decoder import LlamaDecoder, hidden_dtype, linear, lm_head_rows
-from v2m.generators.yue.kv_cache import Slab, aligned
+from v2m.generators.yue.decoder import LlamaDecoder, linear, lm_head_rows, make_cache
 from v2m.generators.yue.lyrics import LyricsSection
 from v2m.generators.yue.options import YuESampling
 from v2m.generators.yue.prompt import PromptEncoder
 from v2m.models.inference.cuda_graph import CapturedStep
+from v2m.models.inference.kv_cache import PREFILL_STEPS
 from v2m.models.inference.sampling import apply_cfg, apply_repetition_penalty, sample_token
+from v2m.models.inference.windows import window_seed
 
 VOCALS, INSTRUMENTAL = 0, 1
-PREFILL_CHUNK = (
-    256  # tokens of a prompt read at once: what their attention needs stays small however long the prompt is
-)
 
 
 @dataclass(frozen=True)
@@ -125,8 +122,7 @@ def _check_context_length(head: int, sizes: Sequence[int], limit: int) -> None:
 
 def _section_generator(seed: int, index: int, device: torch.device) -> torch.Generator:
     """For section `number` of a piece with this seed; unrelated to those of its neighbors and of other seeds."""
-    state = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(state >> 1)  # which takes 63 bits everywhere
+    return torch.Generator(device).manual_seed(window_seed(seed, index))
 
 
 def _code_mask(context: Tensor) -> Tensor:
@@ -206,40 +202,40 @@ class _Context:
     def __init__(self, model: PreTrainedModel, length: int, *, rows: int, num_new: int, static_shapes: bool) -> None:
         self.device, self.num_tokens = model.device, 0  # tokens in the memory
         self._head = lm_head_rows(model, tokens.FIRST_CODE, tokens.first_id(1))  # (V, D)
-        self._decoder = LlamaDecoder(model, Slab(model.config, rows, aligned(length), self.device, hidden_dtype(model)))
+        self._decoder = LlamaDecoder(model, make_cache(model, rows, length))
         self._static_shapes, self._use_cfg = static_shapes, False
         self._input_ids = torch.zeros(num_new, dtype=torch.long, device=self.device)
         self._logits = torch.zeros(rows, tokens.CODEBOOK_SIZE, device=self.device)
         self._steps: dict[bool, CapturedStep] = {}  # guided or not
 
     def reset(self) -> None:
-        self._decoder.cache.grow(0)
+        self._decoder.cache.unfreeze(0)
         self.num_tokens = 0
 
     def prefill(self, ids: Tensor) -> None:
         """Reads (n,) ids of a prompt into the first row."""
         self._decoder.cache.rows = slice(0, 1)
-        for part in ids.split(PREFILL_CHUNK):
+        for part in ids.split(PREFILL_STEPS):
             self._decoder(part[None])
         self.num_tokens += len(ids)
 
     def start_section(self, *, use_cfg: bool) -> None:
         """From here on `read` adds to the section."""
-        slab, self._use_cfg = self._decoder.cache, use_cfg
-        slab.rows = slice(0, 2 if use_cfg else 1)
+        cache, self._use_cfg = self._decoder.cache, use_cfg
+        cache.rows = slice(0, 2 if use_cfg else 1)
         if use_cfg:
-            slab.hide(1, self.num_tokens)
+            cache.set_padding(1, self.num_tokens)
         if self._static_shapes:
-            slab.fix()
+            cache.freeze()
 
     def end_section(self) -> None:
         """From here on `prefill` may add to the prompt."""
-        self._decoder.cache.grow(self.num_tokens)
+        self._decoder.cache.unfreeze(self.num_tokens)
 
     def step(self, ids: Tensor) -> Tensor:
         """(q,) ids → logits (R, V), float32, of what follows; the next call may overwrite them."""
         self.num_tokens += len(ids)
-        assert self.num_tokens <= self._decoder.cache.length
+        assert self.num_tokens <= self._decoder.cache.max_length
         rows = self._decoder.cache.rows
         if not self._static_shapes:
             return _compute_logits(self._decoder, self._head, ids)

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from v2m.core.types import ProgressFn
-from v2m.generators.yue.decoder import LlamaDecoder, hidden_dtype, linear, lm_head_rows
-from v2m.generators.yue.kv_cache import Slab, aligned, row_bytes
+from v2m.generators.yue.decoder import LlamaDecoder, hidden_dtype, linear, lm_head_rows, make_cache, row_bytes
 from v2m.generators.yue.tokens import CODEBOOK_SIZE, NUM_CODEBOOKS, SOA, STAGE_1, STAGE_2, first_id
 from v2m.models.inference.cuda_graph import CapturedStep
+from v2m.models.inference.kv_cache import aligned_length
 
 WINDOW_FRAMES = 300  # frames, as in training
 NUM_MARKERS = 3  # tokens of the prompt that are no codes
@@ -79,7 +79,7 @@ def refine(
 
 def cache_length(window: int) -> int:
     """Positions of the memory that a window of so many frames takes: the last code is never read."""
-    return aligned(NUM_MARKERS + window + NUM_CODEBOOKS * window - 1)
+    return aligned_length(NUM_MARKERS + window + NUM_CODEBOOKS * window - 1)
 
 
 @torch.inference_mode()
@@ -117,7 +117,7 @@ class _FrameDecoder:
         )  # token of the previous frame's last code
         self.frame = torch.zeros(1, dtype=torch.long, device=device)
         pad = [self.max_length - size for size in self.lengths]
-        self.cache = Slab(model.config, count, cache_length(self.max_length), device, hidden_dtype(model), pad=pad)
+        self.cache = make_cache(model, count, cache_length(self.max_length), padding=pad)
         self.decoder = LlamaDecoder(model, self.cache)
         self.prompt = torch.cat([_prompt(window, self.max_length) for window in windows]).to(device)
 
@@ -125,7 +125,7 @@ class _FrameDecoder:
         """Writes `others`; yields after each frame (which the device may not have reached yet)."""
         codes = self._forward(torch.cat([self.prompt, self._first_token()], dim=1), 0)
         if self.static_shapes:
-            self.cache.fix()
+            self.cache.freeze()
         self._complete_frame(codes)
         yield
         step = CapturedStep(self._next, capture=self.static_shapes and self.first_codes.device.type == "cuda")

@@ -1,1 +1,1 @@
-"""Fast decoding, shared by MusicGen, VidMuse and YuE."""
+"""Fast decoding with a KV cache, shared by MusicGen, VidMuse and YuE."""

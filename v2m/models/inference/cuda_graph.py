@@ -1,4 +1,4 @@
-"""A step that is taken hundreds of times, launched as one CUDA graph instead of one kernel after the other."""
+"""A CUDA graph of one decoding step, replayed hundreds of times instead of launching kernel after kernel."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import torch
 
-WARMUP_CALLS = 2  # steps taken as they are: libraries choose their kernels and take their workspaces
+WARMUP_CALLS = 2  # calls before capture: libraries choose their kernels and allocate their workspaces
 
 
 class CapturedStep:
-    """Calls `step`; with `capture`, from call `WARM` + 1 on as a replay of what one call launches.
+    """Call `step`; with `capture`, from call `WARMUP_CALLS` + 1 on as a replay of the kernels of one call.
 
     Args:
-        step: Reads and writes the same tensors at each call, in place, all shapes fixed, and never waits for the
+        step: Reads and writes the same tensors at each call, in place, with fixed shapes, and never waits for the
             device. It does no work of its own on the host: a replay skips it.
-        capture: Whether to capture; the device is then CUDA. Where it fails, that is logged and `step` is called on.
+        capture: Whether to capture; the device is then CUDA. A failure is logged, and `step` is called as it is.
     """
 
     def __init__(self, step: Callable[[], None], *, capture: bool) -> None:
@@ -38,7 +38,7 @@ class CapturedStep:
             self._step()
 
     def _run_on_side_stream(self) -> None:
-        """The step on a stream of its own, as capturing demands of what runs before it."""
+        """Run the step on a stream of its own, as capturing demands of what runs before it."""
         assert self._stream is not None
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
@@ -46,17 +46,17 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def _try_capture(self) -> None:
-        """The stream before the first call, the graph after the last that is taken as it is."""
+        """Make the stream before the first call, the graph after the last warm-up call."""
         try:
             if self._stream is None:
                 self._stream = torch.cuda.Stream()
             else:
                 graph = torch.cuda.CUDAGraph()
-                # What other threads do on the device meanwhile, as in a service, does not spoil the capture.
+                # thread_local: kernels that other threads launch meanwhile, as in a service, do not spoil the capture
                 with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                     self._step()
                 self._graph = graph
-        except (RuntimeError, AssertionError) as error:  # torch built without CUDA says so by an assert
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            logging.getLogger(__name__).warning("no CUDA graph could be captured (%s): slower without", said)
+        except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises an AssertionError
+            message = (str(error).splitlines() or [type(error).__name__])[0]
+            logging.getLogger(__name__).warning("no CUDA graph could be captured (%s): slower without", message)
             self._capture = False

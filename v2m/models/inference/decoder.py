@@ -1,39 +1,46 @@
-"""Writing with a music language model: all branches of the guidance and all clips side by side, one pass a step.
+"""Autoregressive decoding of the music LM: every CFG branch of every clip is a row of one batch.
 
-B clips, R rows = those of every branch, K codebooks, T frames, S steps (`v2m.models.patterns`), N steps of noise, V
-entries, D width, P steps before the codes.
+B clips, R rows = clips of every branch, K codebooks, T frames, S steps (`v2m.models.patterns`), V codebook size,
+D model dimension, P steps of a prefix before the codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from v2m.core import compat
 from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models import patterns
 from v2m.models.conditioning import Condition
 from v2m.models.inference.cuda_graph import CapturedStep
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.inference.inference_lm import InferenceLM
-from v2m.models.inference.kv_cache import CrossAttentionInput, KVCache, pack_masked_tokens
+from v2m.models.inference.kv_cache import (
+    PREFILL_STEPS,
+    CrossAttentionInput,
+    KVCache,
+    aligned_length,
+    pack_masked_tokens,
+)
 from v2m.models.inference.sampling import filter_logits
 from v2m.models.lm import LM, sinusoidal_embedding
 from v2m.models.music_model import CFGBranch
 
-NOISE_STEPS = 50  # steps for which noise is drawn, and after which progress is told: a second of most codecs
-PREFILL_STEPS = 256  # steps of a prompt read at once: what their attention needs stays small however long it is
-GRAPH_GROWTH = 512  # steps that captured attention grows by
+NOISE_STEPS = 50  # steps for which noise is drawn at once, and between reports of progress: a second of most codecs
+GRAPH_GROWTH = 512  # positions by which the attention of captured steps grows
 
 
 class Decoder:
-    """Made once, for many calls; the weights are copied in the form that multiplies fastest.
+    """The decoder of a music LM, made once for many calls; the weights are copied into the fastest form.
 
     Args:
-        lm: What writes, on the device where it shall.
-        precision: Of the weights; None is what suits the device.
+        lm: The language model, on the device to decode on.
+        precision: Of the weights; None is `default_precision` of the device.
     """
 
     def __init__(self, lm: LM, *, precision: Precision | None = None) -> None:
@@ -54,172 +61,225 @@ class Decoder:
         progress: ProgressFn | None = None,
         capture: bool | None = None,
     ) -> Tensor:
-        """Codes (B, K, `frames`) int64 on the model's device.
+        """Return codes (B, K, `num_frames`) int64 on the model's device.
 
-        A clip's codes depend on its own seed and conditions, not on what is written beside it.
+        A clip's codes depend on its own seed and conditions, not on the clips beside it.
 
         Args:
-            branches: Shares of the guided logits, with a condition of B rows each, or None.
-            frames: T, the prompt's included.
-            sampling: Temperature, top-k and top-p; its guidance is what `branches` were made with.
+            branches: Weights of the guided logits, each with a condition of B rows or None (see
+                `MusicModel.cfg_branches`).
+            num_frames: T, the prompt's included.
+            sampling: Temperature, top-k and top-p; its guidance scales are those that `branches` were made with.
             seeds: One for each clip.
-            prompt: Codes (B, K, T₀ ≤ T) to go on from, returned unchanged.
-            progress: Told after each second or so.
-            capture: Whether steps are replayed as CUDA graphs; None is where there is CUDA.
+            prompt: Codes (B, K, T₀ ≤ T) to continue, returned unchanged.
+            progress: Called about once per second of music.
+            capture: Replays steps as CUDA graphs; None does so on CUDA.
         """
         with torch.inference_mode():
             capture = self._lm.device.type == "cuda" if capture is None else capture
-            given = {"sampling": sampling, "seeds": seeds, "prompt": prompt, "capture": capture}
-            piece = _GenerationState(self._lm, branches, num_frames, **given)
-            piece.prefill()
-            piece.decode(progress)
-        return piece.codes()
+            state = _GenerationState(
+                self._lm, branches, num_frames, sampling=sampling, seeds=seeds, prompt=prompt, capture=capture
+            )
+            state.prefill()
+            state.decode(progress)
+        return state.codes()
 
     def next_logits(self, branches: Sequence[CFGBranch], prompt: Tensor) -> Tensor:
-        """Guided logits (B, K, V) float32 of the first step after the codes `prompt` (B, K, T₀), for measuring."""
+        """Return the guided logits (B, K, V) float32 of the first step after the codes `prompt` (B, K, T₀)."""
         with torch.inference_mode():
-            given = {"sampling": SamplingConfig(), "seeds": range(len(prompt)), "prompt": prompt}
-            piece = _GenerationState(self._lm, branches, prompt.shape[2] + 1, **given)
-            piece.prefill()
-            return piece.next_logits()
+            seeds = range(len(prompt))
+            state = _GenerationState(
+                self._lm, branches, prompt.shape[2] + 1, sampling=SamplingConfig(), seeds=seeds, prompt=prompt
+            )
+            state.prefill()
+            return state.next_logits()
 
 
 def default_precision(device: torch.device) -> Precision:
-    """bf16 where the device multiplies it, else fp32."""
+    """Return bf16 where the device multiplies it in hardware, else fp32."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
+    return "bf16" if device.type == "cpu" and compat.cpu_has_avx512_bf16() else "fp32"
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Rows of the batch: the branch and clip of each, and the condition of each.
+
+    Rows that cross-attend come first, so that the others skip cross-attention as one slice. For two clips and the
+    branches (−2.0, None), (0.5, text), (2.5, video), where clip 1 has no text:
+
+        row  branch  clip  cross-attends to            cfg_weights   row 0    1    2    3    4    5
+        0    1       0     cross_inputs[0]  (text)     clip 0          0.5  2.5    0  −2.0   0    0
+        1    2       0     cross_inputs[1]  (video)    clip 1           0    0   2.5    0  −2.0  0.5
+        2    2       1     cross_inputs[1]
+        3    0       0     nothing                     guided logits (B, V) = cfg_weights (B, R) @ logits (R, V)
+        4    0       1     nothing
+        5    1       1     nothing
+
+    An LM without cross-attention reads conditions as prefixes, left-padded to P steps so that the codes align:
+
+        row 0   _ _ t t t | codes      t text, m melody, _ padding
+        row 1   m m t t t | codes
+
+    Args:
+        rows: (branch, clip) of each row.
+        cross_inputs: Conditions to cross-attend to, each for a range of rows.
+        prefixes: (Pᵣ, D) of each row; empty tensors where nothing stands before the codes.
+        prefix_masks: (Pᵣ,) bool of each row, True where a prefix step is valid.
+    """
+
+    rows: list[tuple[int, int]]
+    cross_inputs: list[CrossAttentionInput]
+    prefixes: list[Tensor]
+    prefix_masks: list[Tensor]
+
+    @classmethod
+    def from_branches(cls, branches: Sequence[CFGBranch], num_clips: int, lm: InferenceLM) -> RowLayout:
+        """Lay out `num_clips` rows of every branch for `lm`."""
+        crossing: list[tuple[int, int]] = []
+        others: list[tuple[int, int]] = []
+        cross_inputs: list[CrossAttentionInput] = []
+        prefixes: list[Tensor] = []
+        prefix_masks: list[Tensor] = []
+        for branch, (_, condition) in enumerate(branches):
+            assert condition is None or len(condition.tokens) == num_clips, (
+                f"a condition of other than {num_clips} rows"
+            )
+            if condition is None or not lm.config.cross_attention:
+                others += [(branch, clip) for clip in range(num_clips)]
+                empty = torch.zeros(num_clips, 0, lm.config.dim, dtype=lm.dtype, device=lm.device)
+                prefixes += list(empty if condition is None else condition.tokens.to(lm.device, lm.dtype))
+                prefix_masks += list(empty[..., 0].bool() if condition is None else condition.mask.to(lm.device))
+                continue
+            has_tokens = [bool(value) for value in condition.mask.any(dim=1).tolist()]
+            clips = [clip for clip in range(num_clips) if has_tokens[clip]]
+            others += [(branch, clip) for clip in range(num_clips) if not has_tokens[clip]]
+            if clips:
+                tokens, mask = pack_masked_tokens(condition.to(lm.device, lm.dtype), clips)
+                start = len(crossing)
+                crossing += [(branch, clip) for clip in clips]
+                cross_inputs.append(CrossAttentionInput(start, len(crossing), tokens, mask))
+        return cls(crossing + others, cross_inputs, prefixes, prefix_masks)
+
+    @property
+    def prefix_length(self) -> int:
+        """P."""
+        return max((len(prefix) for prefix in self.prefixes), default=0)
+
+    def padding(self) -> list[int]:
+        """Left padding of each row's prefix; empty where no row has a prefix."""
+        length = self.prefix_length
+        return [length - len(prefix) for prefix in self.prefixes] if length else []
+
+    def padded_prefixes(self) -> Tensor:
+        """(R, P, D)."""
+        pairs = zip(self.prefixes, self.padding(), strict=True)
+        return torch.stack([functional.pad(prefix, (0, 0, pad, 0)) for prefix, pad in pairs])
+
+    def prefix_mask(self) -> Tensor | None:
+        """(R, P) bool, False in the padding; None without prefixes."""
+        if not self.prefix_length:
+            return None
+        pairs = zip(self.prefix_masks, self.padding(), strict=True)
+        return torch.stack([functional.pad(mask, (pad, 0)) for mask, pad in pairs])
 
 
 class _GenerationState:
-    """One call: what is written, and what the model remembers of it."""
+    """The state of one call: the sequence written so far, the KV cache, the noise of the draws."""
 
     def __init__(
         self,
-        stack: InferenceLM,
+        lm: InferenceLM,
         branches: Sequence[CFGBranch],
-        frames: int,
+        num_frames: int,
         *,
         sampling: SamplingConfig,
         seeds: Sequence[int],
         prompt: Tensor | None,
         capture: bool = False,
     ) -> None:
-        self.lm, self.sampling, self.seeds, self.capture = stack, sampling, seeds, capture
-        config, device = stack.config, stack.device
-        self.pattern, count = config.delay_pattern, len(seeds)
+        self.lm, self.sampling, self.seeds, self.capture = lm, sampling, seeds, capture
+        config, device = lm.config, lm.device
+        self.delays, count = config.delay_pattern, len(seeds)
         if prompt is None:
             prompt = torch.zeros(count, config.num_codebooks, 0, dtype=torch.long)
-        open_ = frames - prompt.shape[2]
-        assert open_ >= 0, f"a prompt of {prompt.shape[2]} frames for {frames}"
+        num_new = num_frames - prompt.shape[2]
+        assert num_new >= 0, f"a prompt of {prompt.shape[2]} frames for {num_frames}"
         assert prompt.shape[:2] == (count, config.num_codebooks), f"a prompt {tuple(prompt.shape)} for {count} clips"
-        given = functional.pad(prompt.to(device), (0, open_), value=-1)
-        self.sequence = patterns.apply_delays(
-            given, self.pattern, config.special_token_id
-        )  # (B, K, S), −1 where it is to be drawn
-        self.unknown = self.sequence < 0
-        self.first_step = (
-            prompt.shape[2] + 1 + min(self.pattern) if open_ else self.sequence.shape[2]
-        )  # step drawn first
-        self._lay_out_rows(branches, count)
-
-    def _lay_out_rows(self, branches: Sequence[CFGBranch], count: int) -> None:
-        """Lays the rows out, those that listen first, and puts what they listen to in front of them or beside."""
-        config, device, dtype = self.lm.config, self.lm.device, self.lm.dtype
-        listening: list[tuple[int, int]] = []  # branch and clip of each row
-        silent: list[tuple[int, int]] = []
-        self.cross_inputs: list[CrossAttentionInput] = []
-        self.prefixes: list[Tensor] = []
-        there: list[Tensor] = []
-        for branch, (_, condition) in enumerate(branches):
-            assert condition is None or len(condition.tokens) == count, f"a condition of other than {count} rows"
-            if condition is None or not config.cross_attention:
-                silent += [(branch, clip) for clip in range(count)]
-                empty = torch.zeros(count, 0, config.dim, dtype=dtype, device=device)
-                self.prefixes += list(empty if condition is None else condition.tokens.to(device, dtype))
-                there += list(empty[..., 0].bool() if condition is None else condition.mask.to(device))
-                continue
-            heard = [bool(each) for each in condition.mask.any(dim=1).tolist()]
-            hears = [clip for clip in range(count) if heard[clip]]
-            silent += [(branch, clip) for clip in range(count) if not heard[clip]]
-            if hears:
-                tokens, mask = pack_masked_tokens(condition.to(device, dtype), hears)
-                begin = len(listening)
-                listening += [(branch, clip) for clip in hears]
-                self.cross_inputs.append(CrossAttentionInput(begin, len(listening), tokens, mask))
-        rows = listening + silent
-        self.clip_index = torch.tensor([clip for _, clip in rows], device=device)
-        self.cfg_weights = torch.zeros(count, len(rows), device=device)
-        for row, (branch, clip) in enumerate(rows):
+        codes = functional.pad(prompt.to(device), (0, num_new), value=-1)
+        self.sequence = patterns.apply_delays(codes, self.delays, config.special_token_id)  # (B, K, S), −1 to be drawn
+        self.to_draw = self.sequence < 0
+        self.first_step = prompt.shape[2] + 1 + min(self.delays) if num_new else self.sequence.shape[2]  # drawn first
+        self.layout = layout = RowLayout.from_branches(branches, count, lm)
+        self.clip_index = torch.tensor([clip for _, clip in layout.rows], device=device)  # (R,)
+        self.cfg_weights = torch.zeros(count, len(layout.rows), device=device)  # (B, R)
+        for row, (branch, clip) in enumerate(layout.rows):
             self.cfg_weights[clip, row] = branches[branch][0]
-        self.step_bias = self._step_bias_rows([condition for _, condition in branches], rows)
-        self.prefix_length = max((len(each) for each in self.prefixes), default=0)  # P
-        pads = [self.prefix_length - len(each) for each in self.prefixes] if self.prefix_length else [0]
-        self.pad = torch.tensor(pads, device=device)
-        length = -(-(self.prefix_length + self.sequence.shape[2]) // 8) * 8
-        shape = (len(rows), config.num_heads, length, config.dim // config.num_heads)
-        mask = None
-        if self.prefix_length:
-            mask = torch.stack([functional.pad(each, (pad, 0)) for each, pad in zip(there, pads, strict=True)])
+        self.step_bias = self._step_bias([condition for _, condition in branches])
+        self.prefix_length = layout.prefix_length  # P
+        length = aligned_length(self.prefix_length + self.sequence.shape[2])
+        shape = (len(layout.rows), config.num_heads, length, config.dim // config.num_heads)
         self.cache = KVCache(
-            config.num_layers, shape, self.lm.cache_dtype, device, prefix_mask=mask, preallocate=self.capture
+            config.num_layers,
+            shape,
+            lm.cache_dtype,
+            device,
+            padding=layout.padding(),
+            prefix_mask=layout.prefix_mask(),
+            preallocate=capture,
         )
-        self.position_table = sinusoidal_embedding(torch.arange(length, device=device), config.dim).to(
-            dtype
-        )  # (positions, D)
+        position_ids = torch.arange(length, device=device)
+        self.position_table = sinusoidal_embedding(position_ids, config.dim).to(lm.dtype)  # (positions, D)
 
-    def _step_bias_rows(self, conditions: Sequence[Condition | None], rows: Sequence[tuple[int, int]]) -> Tensor | None:
-        """(R, S, D) that is added to the steps of the `rows`, each of a branch and a clip; None where nothing is."""
-        if all(each is None or each.step_bias is None for each in conditions):
+    def _step_bias(self, conditions: Sequence[Condition | None]) -> Tensor | None:
+        """(R, S, D) that is added to the steps of each row; None where no condition has any."""
+        if all(condition is None or condition.step_bias is None for condition in conditions):
             return None
-        steps, stack = self.sequence.shape[2], self.lm
-        none = torch.zeros(steps, stack.config.dim, dtype=stack.dtype, device=stack.device)
-        told: list[Tensor | None] = []
-        for each in conditions:
-            cues = None if each is None or each.step_bias is None else each.step_bias.to(stack.device)
-            told.append(None if cues is None else cues.interpolate(steps).to(stack.dtype))
-        found = [(told[branch], clip) for branch, clip in rows]
-        return torch.stack([none if spread is None else spread[clip] for spread, clip in found])
+        num_steps, lm = self.sequence.shape[2], self.lm
+        zero = torch.zeros(num_steps, lm.config.dim, dtype=lm.dtype, device=lm.device)
+        of_branch: list[Tensor | None] = []  # (B, S, D) each
+        for condition in conditions:
+            bias = None if condition is None or condition.step_bias is None else condition.step_bias.to(lm.device)
+            of_branch.append(None if bias is None else bias.interpolate(num_steps).to(lm.dtype))
+        rows = [(of_branch[branch], clip) for branch, clip in self.layout.rows]
+        return torch.stack([zero if bias is None else bias[clip] for bias, clip in rows])
 
     def prefill(self) -> None:
-        """All that is known before the first step that is drawn, but the step that draws it."""
-        heard = self.lm.project_condition(self.cross_inputs)
-        known = self.lm.embed(self.sequence[:, :, : self.first_step - 1])[self.clip_index]
+        """Run everything known before the first drawn step, except the step that draws it."""
+        cross_kv = self.lm.project_condition(self.layout.cross_inputs)
+        x = self.lm.embed(self.sequence[:, :, : self.first_step - 1])[self.clip_index]  # (R, steps, D)
         if self.step_bias is not None:
-            known = known + self.step_bias[:, : self.first_step - 1]
+            x = x + self.step_bias[:, : self.first_step - 1]
         if self.prefix_length:
-            pads = self.pad.tolist()
-            before = [functional.pad(each, (0, 0, pad, 0)) for each, pad in zip(self.prefixes, pads, strict=True)]
-            known = torch.cat([torch.stack(before), known], dim=1)
-        places = torch.arange(known.shape[1], device=self.lm.device) - self.pad[:, None]
-        known = known + self.position_table[places.clamp_(min=0)]
-        for part in known.split(PREFILL_STEPS, dim=1):
+            x = torch.cat([self.layout.padded_prefixes(), x], dim=1)
+        position_ids = self.cache.position_ids(torch.arange(x.shape[1], device=self.lm.device))
+        x = x + self.position_table[position_ids]
+        for part in x.split(PREFILL_STEPS, dim=1):
             if part.shape[1]:
-                self.lm(part, self.cache, heard)
-        self.cross_kv = [[each.pack() for each in heard.pop(0)] for _ in self.lm.layers]  # no second copy of all
+                self.lm(part, self.cache, cross_kv)
+        # layer by layer: never a second copy of all keys and values
+        self.cross_kv = [[kv.pack() for kv in cross_kv.pop(0)] for _ in self.lm.layers]
 
     def decode(self, progress: ProgressFn | None) -> None:
-        """The steps that are drawn."""
+        """Draw all remaining steps."""
         config, device = self.lm.config, self.lm.device
         total = self.sequence.shape[2] - self.first_step
         generators = [torch.Generator(device).manual_seed(seed) for seed in self.seeds]
-        self.noise = torch.zeros(
-            len(generators), NOISE_STEPS, config.num_codebooks, config.codebook_size, device=device
-        )
+        size = (len(generators), NOISE_STEPS, config.num_codebooks, config.codebook_size)
+        self.noise = torch.zeros(size, device=device)
         self.noise_index = torch.zeros(1, dtype=torch.long, device=device)
-        steps: dict[int, CapturedStep] = {}
+        captured: dict[int, CapturedStep] = {}  # by attended length: a graph has fixed shapes
         for step in range(total):
             if step % NOISE_STEPS == 0:
                 self._draw_noise(generators)
                 if progress is not None and step:
                     self._report(progress, step / total)
             if self.capture:
-                place = self.prefix_length + self.first_step - 1 + step
-                self.cache.attended_length = min((place // GRAPH_GROWTH + 1) * GRAPH_GROWTH, self.cache.max_length)
-                repeated = steps.setdefault(
-                    self.cache.attended_length, CapturedStep(self._step, capture=device.type == "cuda")
-                )
-                repeated()
+                position = self.prefix_length + self.first_step - 1 + step
+                attended = min((position // GRAPH_GROWTH + 1) * GRAPH_GROWTH, self.cache.max_length)
+                self.cache.freeze(attended)
+                captured.setdefault(attended, CapturedStep(self._step, capture=device.type == "cuda"))()
             else:
                 self._step()
         if progress is not None:
@@ -227,11 +287,11 @@ class _GenerationState:
 
     def _report(self, progress: ProgressFn, fraction: float) -> None:
         if self.lm.device.type == "cuda":
-            torch.cuda.current_stream().synchronize()
+            torch.cuda.current_stream().synchronize()  # launched is not done
         progress(fraction)
 
     def _draw_noise(self, generators: Sequence[torch.Generator]) -> None:
-        """The next noise of each clip, from its own generator: exponential races as `sampling.draw` has them."""
+        """Draw each clip's noise from its own generator: log arrival times, as in `sampling.gumbel_argmax`."""
         self.noise_index.zero_()
         if self.sampling.temperature == 0:
             return
@@ -240,34 +300,32 @@ class _GenerationState:
         self.noise.clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
     def next_logits(self) -> Tensor:
-        """What was written last through the layers → guided logits (B, K, V) of what comes next."""
-        at = self.cache.position - self.prefix_length  # (1,)
-        x = self.lm.embed(self.sequence.index_select(2, at))[self.clip_index]
+        """Run the last written step; return the guided logits (B, K, V) of the next one."""
+        step = self.cache.position - self.prefix_length  # (1,)
+        x = self.lm.embed(self.sequence.index_select(2, step))[self.clip_index]  # (R, 1, D)
         if self.step_bias is not None:
-            x = x + self.step_bias.index_select(1, at)
-        x = x + self.position_table[(self.cache.position - self.pad)[:, None]]
+            x = x + self.step_bias.index_select(1, step)
+        x = x + self.position_table[self.cache.position_ids(self.cache.position)]
         x = self.lm(x, self.cache, self.cross_kv)
         config = self.lm.config
         return (self.cfg_weights @ self.lm.logits(x[:, 0])).unflatten(-1, (config.num_codebooks, config.codebook_size))
 
     def _step(self) -> None:
         drawn = self._sample(self.next_logits())
-        at = (
-            self.cache.position - self.prefix_length
-        )  # (1,), of the step that follows what was written last: it is passed on now
-        before = self.sequence.index_select(2, at)
-        unknown = self.unknown.index_select(2, at)
-        self.sequence.index_copy_(2, at, torch.where(unknown, drawn[..., None], before))
+        step = self.cache.position - self.prefix_length  # (1,): the cache has advanced to the step being drawn
+        known = self.sequence.index_select(2, step)
+        to_draw = self.to_draw.index_select(2, step)
+        self.sequence.index_copy_(2, step, torch.where(to_draw, drawn[..., None], known))
         self.noise_index += 1
 
     def _sample(self, logits: Tensor) -> Tensor:
         """(B, K, V) → (B, K)."""
-        given = self.sampling
-        if given.temperature == 0:
+        config = self.sampling
+        if config.temperature == 0:
             return logits.argmax(dim=-1)
-        logits = filter_logits(logits, temperature=given.temperature, top_k=given.top_k, top_p=given.top_p)
+        logits = filter_logits(logits, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
         return (logits - self.noise.index_select(1, self.noise_index)[:, 0]).argmax(dim=-1)
 
     def codes(self) -> Tensor:
-        """(B, K, T), fit for training, too."""
-        return patterns.revert_delays(self.sequence, self.pattern).clone()
+        """Return (B, K, T), cloned out of inference mode."""
+        return patterns.revert_delays(self.sequence, self.delays).clone()

@@ -1,13 +1,18 @@
-"""The layers of a music language model, passed through with a memory: what a decoder does at each step.
+"""The music LM's layers in their fast form, run with a KV cache: one forward of the decoder.
 
-R rows, q new steps, P steps before the codes, K codebooks, S condition tokens, D width, H heads, d width of a head,
-V entries.
+Why not `torch.compile`: on the CPU a step spends its time on reading weights and cache (71 % of it in bfloat16, see
+`lm_decoding.py` in bench/README.md), which no compiler lowers, but packed and 8-bit weights do; and a cache that grows
+would be compiled again for each shape. On CUDA the cost is launching kernels, which `CapturedStep` takes away by
+itself; `bench/lm_gpu.py` measures it beside transformers under `torch.compile(mode="reduce-overhead")`.
+
+R rows, q new steps, e positions attended to, K codebooks, S condition tokens, D model dimension, H heads, V codebook
+size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +24,17 @@ from v2m.models.inference.kv_cache import CrossAttentionInput, KVCache
 from v2m.models.lm import LM, CrossAttention, TransformerLayer
 
 
+class _Steps(NamedTuple):
+    """The new steps of one forward: `positions` (q,), and `mask` (R or 1, 1, q, e) added to their scores."""
+
+    cache: KVCache
+    positions: Tensor
+    mask: Tensor
+
+
 class CastLayerNorm:
+    """A layer norm with its weights in another type."""
+
     def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
         self.shape, self.epsilon = norm.normalized_shape, norm.eps
         self.weight, self.bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
@@ -29,28 +44,29 @@ class CastLayerNorm:
 
 
 class _CrossAttention:
-    def __init__(self, attention: CrossAttention, norm: nn.LayerNorm, precision: Precision, rows: int) -> None:
-        weight = attention.query.weight.detach()
-        self.heads = attention.num_heads
+    def __init__(self, module: CrossAttention, norm: nn.LayerNorm, precision: Precision, rows: int) -> None:
+        weight = module.query.weight.detach()
+        self.num_heads = module.num_heads
         self.norm = CastLayerNorm(norm, activation_dtype(precision, weight.device))
-        self.query = make_linear(weight * (len(weight) // self.heads) ** -0.5, precision, rows)
-        self.out = make_linear(attention.out.weight.detach(), precision, rows)
-        self.key_value = make_linear(attention.key_value.weight.detach(), precision, MAX_GEMV_ROWS)
+        self.query = make_linear(weight * (len(weight) // self.num_heads) ** -0.5, precision, rows)
+        self.out = make_linear(module.out.weight.detach(), precision, rows)
+        self.key_value = make_linear(module.key_value.weight.detach(), precision, MAX_GEMV_ROWS)
 
-    def project_condition(self, heard: CrossAttentionInput, dtype: torch.dtype) -> CrossKV:
-        """Computed once; kept in `dtype`."""
-        both = self.key_value(heard.tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        both = both.to(dtype).contiguous()  # in one piece: a product of a batch would copy it at each step
-        there = heard.mask
-        mask = None if there is None else torch.zeros((), dtype=dtype, device=there.device).where(there, -torch.inf)
-        return CrossKV(heard.start, heard.end, both[0], both[1], mask)
+    def project_condition(self, inputs: CrossAttentionInput, dtype: torch.dtype) -> CrossKV:
+        """Return keys and values in `dtype`."""
+        key_value = self.key_value(inputs.tokens).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        key_value = key_value.to(dtype).contiguous()  # a batched product would copy strided operands at each step
+        mask = None
+        if inputs.mask is not None:
+            mask = torch.zeros((), dtype=dtype, device=inputs.mask.device).where(inputs.mask, -torch.inf)
+        return CrossKV(inputs.start, inputs.end, key_value[0], key_value[1], mask)
 
-    def __call__(self, x: Tensor, across: Sequence[CrossKV | PackedCrossKV]) -> Tensor:
-        """Rows (R, q, D) that all hear something → the same with it."""
-        query = self.query(self.norm(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        found = [each(query[each.start : each.end]) for each in across]
-        joined = (torch.cat(found) if len(found) > 1 else found[0]).transpose(1, 2).flatten(2)
-        return self.out.plus(joined, x)
+    def __call__(self, x: Tensor, cross_kv: Sequence[CrossKV | PackedCrossKV]) -> Tensor:
+        """(R, q, D) of rows that all have a condition → the same."""
+        query = self.query(self.norm(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        parts = [kv(query[kv.start : kv.end]) for kv in cross_kv]
+        out = (torch.cat(parts) if len(parts) > 1 else parts[0]).transpose(1, 2).flatten(2)
+        return self.out.plus(out, x)
 
 
 class _Layer:
@@ -58,42 +74,38 @@ class _Layer:
         weight = layer.self_attention.query_key_value.weight.detach().clone()
         dtype = activation_dtype(precision, weight.device)
 
-        def ready(linear: nn.Linear) -> FastLinear:
-            return make_linear(linear.weight.detach(), precision, rows)
+        def linear(module: nn.Linear) -> FastLinear:
+            return make_linear(module.weight.detach(), precision, rows)
 
-        self.heads = layer.self_attention.num_heads
-        width = weight.shape[1]
-        weight[:width] *= (width // self.heads) ** -0.5  # once here instead of at each step
-        self.norm_self, self.norm_feedforward = (
-            CastLayerNorm(layer.norm_self, dtype),
-            CastLayerNorm(layer.norm_feedforward, dtype),
-        )
+        self.num_heads = layer.self_attention.num_heads
+        dim = weight.shape[1]
+        weight[:dim] *= (dim // self.num_heads) ** -0.5  # the queries' 1/√d, once here instead of at each step
+        self.norm_self = CastLayerNorm(layer.norm_self, dtype)
+        self.norm_feedforward = CastLayerNorm(layer.norm_feedforward, dtype)
         self.query_key_value = make_linear(weight, precision, rows)
-        self.out = ready(layer.self_attention.out)
-        self.expand, self.contract = ready(layer.expand), ready(layer.contract)
-        crossing: Any = getattr(layer, "cross_attention", None)
+        self.out = linear(layer.self_attention.out)
+        self.expand, self.contract = linear(layer.expand), linear(layer.contract)
+        cross_attention: Any = getattr(layer, "cross_attention", None)
         norm: Any = getattr(layer, "norm_cross", None)
-        self.cross = None if crossing is None else _CrossAttention(crossing, norm, precision, rows)
+        self.cross = None if cross_attention is None else _CrossAttention(cross_attention, norm, precision, rows)
 
-    def __call__(
-        self, x: Tensor, cache: KVCache, index: int, mask: Tensor, cross_kv: Sequence[CrossKV | PackedCrossKV]
-    ) -> Tensor:
+    def __call__(self, x: Tensor, index: int, steps: _Steps, cross_kv: Sequence[CrossKV | PackedCrossKV]) -> Tensor:
         """(R, q, D) → (R, q, D)."""
-        each = self.query_key_value(self.norm_self(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        keys, values = cache.update(index, each[1:])
-        x = self.out.plus(attention(each[0], keys, values, mask).transpose(1, 2).flatten(2), x)
+        qkv = self.query_key_value(self.norm_self(x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        keys, values = steps.cache.update(index, qkv[1], qkv[2], steps.positions)
+        x = self.out.plus(attention(qkv[0], keys, values, steps.mask).transpose(1, 2).flatten(2), x)
         if cross_kv:
             assert self.cross is not None
-            hearing = cross_kv[-1].end
-            if hearing == x.shape[0]:
+            crossing = cross_kv[-1].end  # rows without a condition stand behind those that have one
+            if crossing == x.shape[0]:
                 x = self.cross(x, cross_kv)
             else:
-                x = torch.cat([self.cross(x[:hearing], cross_kv), x[hearing:]])
+                x = torch.cat([self.cross(x[:crossing], cross_kv), x[crossing:]])
         return self.contract.plus(self.expand.gelu(self.norm_feedforward(x)), x)
 
 
 class InferenceLM:
-    """`lm` in a `precision`, on the device that it is on. Its weights are made ready for about `rows` rows."""
+    """`lm` in a `precision`, on the device that it is on, its weights prepared for about `rows` rows."""
 
     def __init__(self, lm: LM, precision: Precision, rows: int = 2) -> None:
         config = lm.config
@@ -103,17 +115,17 @@ class InferenceLM:
         self.config, self.device = config, lm.norm.weight.device
         self.dtype = activation_dtype(precision, self.device)
         self.cache_dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-        self.embeddings = torch.cat([each.weight.detach() for each in tables]).to(self.dtype)  # (K · (V + 1), D)
+        self.embeddings = torch.cat([table.weight.detach() for table in tables]).to(self.dtype)  # (K · (V + 1), D)
         self._offsets = torch.arange(config.num_codebooks, device=self.device) * (config.codebook_size + 1)
-        self.layers = [_Layer(each, precision, rows) for each in layers]
+        self.layers = [_Layer(layer, precision, rows) for layer in layers]
         self.norm = CastLayerNorm(lm.norm, self.dtype)
-        self.heads = make_linear(torch.cat([each.weight.detach() for each in heads]), precision, rows)
+        self.heads = make_linear(torch.cat([head.weight.detach() for head in heads]), precision, rows)
 
     def project_condition(self, inputs: Sequence[CrossAttentionInput]) -> list[list[CrossKV]]:
-        """For each layer what of `heard` it attends to, computed once."""
+        """Return for each layer the keys and values of all conditions, computed once."""
+        crosses = [layer.cross for layer in self.layers]
         return [
-            [layer.cross.project_condition(each, self.cache_dtype) for each in inputs] if layer.cross else []
-            for layer in self.layers
+            [cross.project_condition(part, self.cache_dtype) for part in inputs] if cross else [] for cross in crosses
         ]
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -121,11 +133,12 @@ class InferenceLM:
         return self.embeddings[codes.transpose(1, 2) + self._offsets].sum(dim=2)
 
     def __call__(self, x: Tensor, cache: KVCache, cross_kv: Sequence[Sequence[CrossKV | PackedCrossKV]]) -> Tensor:
-        """(R, q, D) with positions → (R, q, D). The past has advanced by q."""
+        """(R, q, D) with positions → (R, q, D). The cache has advanced by q."""
         new = x.shape[1]
-        mask = cache.mask(new)
+        positions = cache.next_positions(new)
+        steps = _Steps(cache, positions, cache.attention_mask(positions))
         for index, layer in enumerate(self.layers):
-            x = layer(x, cache, index, mask, cross_kv[index])
+            x = layer(x, index, steps, cross_kv[index])
         cache.advance(new)
         return x
 

@@ -1,7 +1,10 @@
-"""What a decoder remembers: the keys and values of the steps behind it, and those of what it listens to.
+"""The KV cache of autoregressive decoding, written in place: shared by MusicGen, VidMuse and YuE.
 
-R rows (sequences side by side), H heads, d width of a head, L positions, q new steps, e positions attended to, S tokens
-of a condition, D width.
+transformers' own caches either concatenate at each step, which copies the whole cache once a token, or attend over
+their full length. This one hands the attention views of what is reserved, and can keep every shape for a CUDA graph.
+
+R rows (sequences side by side), H key/value heads, L positions, d dimension of a head, q new steps, e positions
+attended to, P positions of a prefix, S tokens of a condition, D model dimension.
 """
 
 from __future__ import annotations
@@ -15,87 +18,160 @@ from torch.nn import functional
 
 from v2m.models.conditioning import Condition
 
-GROWTH = 64
+PREFILL_STEPS = 256  # steps of a prompt in one forward: bounds the memory of their attention however long it is
+RESERVE_STEP = 64  # positions that a growing cache reserves at a time
+ALIGNMENT = 8  # a mask whose rows are no multiple of this long is copied by CUDA's kernels in each layer
 
 
 class KVCache:
-    """Keys and values of `layers` layers for `shape` = (R, H, L, d), written into place.
+    """Keys and values of `num_layers` layers, each of `shape` = (R, H, L, d).
 
-    `filled` positions are there. Room grows by `ROUNDED` positions at a time, all of which are attended to, those not
-    written hidden: the CPU's libraries prepare anew for each shape, and copy what does not lie in one piece. With
-    `whole` there is room for all from the start, and with `fixed` = e a step attends to the first e, so that it can be
-    captured; the place is then counted on the device, in `at` (1,). `there` (R, P) says which of the first P positions
-    hold something; None is all.
+    A forward of q steps asks for `next_positions(q)`, `position_ids` and `attention_mask`, gives each layer's keys and
+    values to `update`, and ends with `advance(q)`:
+
+        positions   0 1 2 3 4 5 6 7 8 9 …
+        row 0       x x x x x x x n . .    x cached, n new (q = 1), . reserved and masked
+        row 1       _ _ _ x x x x n . .    _ its padding (3): masked, and its position ids count from behind it
+
+    There are three lengths to attend to:
+
+    * growing (default): room is reserved `RESERVE_STEP` positions at a time. A single step attends to all reserved
+      positions, the unwritten ones masked, since the CPU's libraries compile anew for each shape and copy operands
+      that are not contiguous; several steps attend to what is written.
+    * `exact`: all of L is reserved at once, and every step attends to what is written.
+    * static (`freeze`): every step attends to the first e positions, and the position is counted on the device, so
+      that a step can be captured.
+
+    Args:
+        num_layers: Layers of the model.
+        shape: (R, H, L, d).
+        dtype: Of keys and values.
+        device: Where they lie.
+        padding: Positions at the start of each row that hold nothing, where unequal sequences end side by side.
+        prefix_mask: (R, P) bool, which of the first P positions hold something; None is all but the padding.
+        preallocate: Reserves all of L at once.
+        exact: See above; preallocates.
     """
 
     def __init__(
         self,
-        layers: int,
+        num_layers: int,
         shape: Sequence[int],
         dtype: torch.dtype,
         device: torch.device,
         *,
+        padding: Sequence[int] = (),
         prefix_mask: Tensor | None = None,
         preallocate: bool = False,
+        exact: bool = False,
     ) -> None:
         rows, heads, length, width = shape
-        self.max_length = length
-        self.seq_length = 0
-        self.attended_length: int | None = None
-        self.position = torch.zeros(1, dtype=torch.long, device=device)
-        room = length if preallocate else 0
-        # zeros: what is hidden must still be a number
-        self.buffers = [torch.zeros(2, rows, heads, room, width, dtype=dtype, device=device) for _ in range(layers)]
+        self.max_length, self.exact = length, exact
+        self.seq_length = 0  # cached positions, while not static; a lower value forgets what came after
+        self.position = torch.zeros(1, dtype=torch.long, device=device)  # the same, always up to date on the device
+        self.attended_length: int | None = None  # e while static
+        self.rows = slice(0, rows)  # narrowed, the next forwards are of these rows alone (views, no copies)
+        reserved = length if preallocate or exact else 0
+        size = (2, rows, heads, reserved, width)  # zeros: what is masked must still be finite
+        self.buffers = [torch.zeros(size, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.padding = torch.zeros(rows, dtype=torch.long, device=device)  # (R,)
         self._index = torch.arange(length, device=device)
-        self._valid: Tensor | None = None
+        self._valid = None if not exact else torch.ones(rows, 1, 1, length, dtype=torch.bool, device=device)
+        for row, count in enumerate(padding):
+            self.set_padding(row, count)
         if prefix_mask is not None and not bool(prefix_mask.all()):
-            self._valid = torch.ones(rows, 1, 1, length, dtype=torch.bool, device=device)
-            self._valid[:, 0, 0, : prefix_mask.shape[1]] = prefix_mask
+            self._validity()[:, 0, 0, : prefix_mask.shape[1]] = prefix_mask
 
-    def update(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
-        """New keys and values (2, R, H, q, d) → all that are attended to, (R, H, e, d) each, views."""
-        slots, count = self.buffers[layer], new.shape[3]
-        if self.attended_length is not None:
-            slots.index_copy_(3, self.position, new.to(slots.dtype))
-        else:
-            slots[:, :, :, self.seq_length : self.seq_length + count] = new
-        return slots[0, :, :, : self._attended(count)], slots[1, :, :, : self._attended(count)]
+    def set_padding(self, row: int, count: int) -> None:
+        """Declare the first `count` positions of `row` empty, and all behind them not."""
+        self.padding[row] = count
+        if count or self._valid is not None:
+            self._validity()[row, ..., :count] = False
+            self._validity()[row, ..., count:] = True
 
-    def mask(self, new: int) -> Tensor:
-        """(R or 1, 1, q, e) for the next `new` steps, to be added to their scores: −inf where they may not look.
+    def freeze(self, attended_length: int | None = None) -> None:
+        """Make the cache static: from now on steps attend to `attended_length` positions (None: all).
 
-        To be asked for before they are written: this makes room for them.
+        `seq_length` stands still. A step beyond the length is an error of the device at best: the caller counts.
         """
-        self._reserve(self.seq_length + new)
-        here = self.position[:, None] + self._index[:new, None]  # (q, 1)
-        index = self._index[: self._attended(new)]
-        may = (index <= here)[None, None]
+        self.attended_length = self.max_length if attended_length is None else attended_length
+
+    def unfreeze(self, seq_length: int) -> None:
+        """End `freeze`; `seq_length` is what the caller has counted."""
+        self.attended_length, self.seq_length = None, seq_length
+        self.position.fill_(seq_length)  # in place: captured steps read this very tensor
+
+    def next_positions(self, new: int) -> Tensor:
+        """Return the (q,) positions of the next `new` steps, and reserve them."""
+        if self.attended_length is None:
+            end = self.seq_length + new
+            assert end <= self.max_length, f"{end} positions in a cache of {self.max_length}"
+            self._reserve(end)
+        return self.position + self._index[:new]
+
+    def position_ids(self, positions: Tensor) -> Tensor:
+        """(R, q) ids of the steps at `positions`: each row counts from behind its padding; 0 in the padding."""
+        return (positions - self.padding[self.rows, None]).clamp_(min=0)
+
+    def attention_mask(self, positions: Tensor) -> Tensor:
+        """(R or 1, 1, q, e), 0 or −inf, to be added to the scores of the steps at `positions`.
+
+        A step attends to itself and to what came before it in its row, never to padding. In the padding a step
+        attends to itself: a softmax over nothing is NaN, which spreads through weights of 0.
+        """
+        index = self._index[: self._attended(len(positions))]
+        here = positions[:, None]
+        visible = (index <= here)[None, None]
         if self._valid is not None:
-            may = (may & self._valid[..., : len(index)]) | (index == here)  # of nothing a softmax would be no number
-        return torch.zeros((), dtype=self.buffers[0].dtype, device=may.device).where(may, -torch.inf)
+            visible = (visible & self._valid[self.rows, ..., : len(index)]) | (index == here)
+        return torch.zeros((), dtype=self.buffers[0].dtype, device=visible.device).where(visible, -torch.inf)
+
+    def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Write a layer's new (R, H, q, d); return all that is attended to, (R, H, e, d) each, views."""
+        keys, values = self.buffers[layer][:, self.rows].unbind()
+        new = key.shape[2]
+        if self.attended_length is not None:
+            keys.index_copy_(2, positions, key.to(keys.dtype))
+            values.index_copy_(2, positions, value.to(values.dtype))
+        else:
+            end = self.seq_length + new
+            keys[:, :, self.seq_length : end] = key
+            values[:, :, self.seq_length : end] = value
+        return keys[:, :, : self._attended(new)], values[:, :, : self._attended(new)]
 
     def advance(self, new: int) -> None:
-        """After `new` steps; while `fixed`, `filled` stands still."""
+        """Count the `new` steps of a forward."""
         self.position += new
         if self.attended_length is None:
             self.seq_length += new
 
+    def _validity(self) -> Tensor:
+        if self._valid is None:
+            rows, length = len(self.padding), self.max_length
+            self._valid = torch.ones(rows, 1, 1, length, dtype=torch.bool, device=self.padding.device)
+        return self._valid
+
     def _reserve(self, end: int) -> None:
         room = self.buffers[0].shape[3]
-        if self.attended_length is None and end > room:
-            more = min(-(-end // GROWTH) * GROWTH, self.max_length) - room
-            for layer, slots in enumerate(self.buffers):  # one after the other: no second copy of all
-                self.buffers[layer] = functional.pad(slots, (0, 0, 0, more))
+        if end > room:
+            more = min(-(-end // RESERVE_STEP) * RESERVE_STEP, self.max_length) - room
+            for layer, buffer in enumerate(self.buffers):  # one after the other: never two copies of everything
+                self.buffers[layer] = functional.pad(buffer, (0, 0, 0, more))
 
     def _attended(self, new: int) -> int:
         if self.attended_length is not None:
             return self.attended_length
-        return self.buffers[0].shape[3] if new == 1 else self.seq_length + new
+        return self.buffers[0].shape[3] if new == 1 and not self.exact else self.seq_length + new
+
+
+def aligned_length(length: int) -> int:
+    """Return the least multiple of `ALIGNMENT` from `length` on."""
+    return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)
 class CrossAttentionInput:
-    """Conditions of the rows `begin` to `end`: `tokens` (R, S, D), and `there` (R, 1, 1, S) where not all are."""
+    """Conditions of the rows `start` to `end`: `tokens` (R, S, D), and `mask` (R, 1, 1, S) where not all are valid."""
 
     start: int
     end: int
@@ -104,10 +180,10 @@ class CrossAttentionInput:
 
 
 def pack_masked_tokens(condition: Condition, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-    """These rows of a condition with the tokens that are there in front and no more room than the fullest needs.
+    """Return these rows of a condition, valid tokens first and only as long as the fullest row needs.
 
-    Attention has no order, so that (R, S, D) tokens mean the same wherever they stand. The mask (R, 1, 1, S) is None
-    where all rows are full.
+    Cross-attention has no order, so that (R, S, D) tokens mean the same wherever they stand. The mask (R, 1, 1, S) is
+    None where all rows are full.
     """
     tokens, mask = condition.tokens[list(rows)], condition.mask[list(rows)]
     counts = mask.sum(dim=1)

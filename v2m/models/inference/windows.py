@@ -1,6 +1,6 @@
-"""Music longer than a language model's window: windows that overlap, each going on from the codes of the one before.
+"""Music longer than the LM's window: overlapping windows, each prompted with the codes of the one before.
 
-All lengths and places are codec frames. B batch, K codebooks, T frames.
+All lengths and positions are codec frames. B batch, K codebooks, T frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from v2m.models.music_model import CFGBranch
 
 
 class Window(NamedTuple):
-    """Frames `begin` to `end`, of which the first `prompt` stand already when it is written."""
+    """Frames `start` to `end`, of which the first `prompt` are known when it is generated."""
 
     start: int
     end: int
@@ -26,7 +26,7 @@ class Window(NamedTuple):
 
 
 class CodeGenerator(Protocol):
-    """What `v2m.models.inference.decoder.Decoder` does."""
+    """A decoder, as `v2m.models.inference.decoder.Decoder` is one."""
 
     def generate(
         self,
@@ -37,27 +37,36 @@ class CodeGenerator(Protocol):
         seeds: Sequence[int],
         prompt: Tensor | None = None,
         progress: ProgressFn | None = None,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Return codes (B, K, `num_frames`)."""
+        ...
 
 
 def plan_windows(num_frames: int, window: int, stride: int) -> list[Window]:
-    """Windows that together cover `frames`, at least one, each beginning `stride` after the one before it.
+    """Return windows that cover `num_frames`, at least one, each `stride` after the one before.
 
-    The last is moved back so that it ends with the music: it is as long as the others and hears more of what went
-    before. Music shorter than a window is a single shorter one.
+    The last is moved back so that it ends with the music: it is as long as the others, with a longer prompt. Music
+    shorter than a window is a single shorter one. Windows of 8 with stride 5 over 15 frames (p prompt, n new):
+
+        n n n n n n n n
+                  p p p n n n n n
+                      p p p p p p n n      start 7, not 10
     """
     assert 0 < stride < window, f"a stride of {stride} frames leaves no overlap in windows of {window}"
-    assert num_frames > 0, "there is nothing to write"
-    found = [Window(0, min(num_frames, window), 0)]
-    while (written := found[-1].end) < num_frames:
-        begin = min(found[-1].start + stride, num_frames - window)
-        found.append(Window(begin, begin + window, written - begin))
-    return found
+    assert num_frames > 0, "there is nothing to generate"
+    windows = [Window(0, min(num_frames, window), 0)]
+    while (covered := windows[-1].end) < num_frames:
+        start = min(windows[-1].start + stride, num_frames - window)
+        windows.append(Window(start, start + window, covered - start))
+    return windows
 
 
-def window_seed(seed: int, number: int) -> int:
-    """What the noise of window `number` of a piece begins with: no two windows or pieces share theirs."""
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def window_seed(seed: int, index: int) -> int:
+    """Return the seed of window or section `index` of a piece: no two windows or pieces share one.
+
+    63 bits, which generators take on every device.
+    """
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generate_long(
@@ -71,29 +80,27 @@ def generate_long(
     seeds: Sequence[int],
     progress: ProgressFn | None = None,
 ) -> Tensor:
-    """Codes (B, K, T) of `frames` = T frames, B = len(`seeds`): one sequence without a seam.
+    """Return codes (B, K, T) of T = `num_frames`, B = len(`seeds`): one sequence without a seam.
 
     Args:
-        decoder: Writes a window.
-        frames: T.
-        window, stride: As in `plan`.
-        branches: What the frames from `begin` to `end` are conditioned on; asked for each window in turn.
+        decoder: Generates a window.
+        num_frames: T.
+        window: Frames of a window, as in `plan_windows`.
+        stride: Frames from one window's start to the next.
+        branches: Conditions of the frames from `start` to `end`; called for each window in turn.
         sampling: How codes are drawn.
-        seeds: Of each piece.
-        progress: Told how much of all frames is there.
+        seeds: One for each piece.
+        progress: Called with the fraction of all frames.
     """
-    written: list[Tensor] = []
-    for number, (begin, end, prompt) in enumerate(plan_windows(num_frames, window, stride)):
-        before = torch.cat(written, dim=-1)[..., begin:] if prompt else None
+    parts: list[Tensor] = []
+    for index, (start, end, prompt) in enumerate(plan_windows(num_frames, window, stride)):
         codes = decoder.generate(
-            branches(begin, end),
-            end - begin,
+            branches(start, end),
+            end - start,
             sampling=sampling,
-            seeds=[window_seed(seed, number) for seed in seeds],
-            prompt=before,
-            progress=None
-            if progress is None
-            else sub_progress(progress, (begin + prompt) / num_frames, end / num_frames),
+            seeds=[window_seed(seed, index) for seed in seeds],
+            prompt=torch.cat(parts, dim=-1)[..., start:] if prompt else None,
+            progress=progress and sub_progress(progress, (start + prompt) / num_frames, end / num_frames),
         )
-        written.append(codes[..., prompt:])
-    return torch.cat(written, dim=-1)
+        parts.append(codes[..., prompt:])
+    return torch.cat(parts, dim=-1)

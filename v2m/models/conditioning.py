@@ -1,6 +1,6 @@
-"""What a language model listens to while it writes: tokens, which of them are there, and cues at their steps.
+"""Conditions of the music LM: tokens to attend to, their mask, and a bias added to the steps.
 
-B batch, S condition tokens, R cues, T steps, D width.
+B batch, S condition tokens, R biases, T steps, D model dimension.
 """
 
 from __future__ import annotations
@@ -12,33 +12,40 @@ from torch import Tensor
 
 
 class StepBias(NamedTuple):
-    """What is added to the steps themselves: `tokens` (B, R, D) at equally spaced `places` (B, R), steps unrounded;
-    `mask` (B, R) bool, True where there is one."""
+    """Biases that are added to the LM's steps, given at equally spaced instants.
+
+    `values` (B, R, D) at `positions` (B, R), unrounded steps; `mask` (B, R) bool, True where there is a value.
+    """
 
     values: Tensor
     positions: Tensor
     mask: Tensor
 
     def interpolate(self, num_steps: int) -> Tensor:
-        """(B, T, D) for the first `steps` = T steps: between two cues a line from one to the other, before the first
-        and after the last those themselves, in a row without any 0."""
-        places, there = self.positions.float(), self.mask
-        first = places.masked_fill(~there, torch.inf).amin(dim=1, keepdim=True)
-        last = places.masked_fill(~there, -torch.inf).amax(dim=1, keepdim=True)
-        gap = ((last - first) / (there.sum(dim=1, keepdim=True) - 1).clamp(min=1)).clamp(min=1e-3)
-        at = torch.arange(num_steps, device=places.device).float().expand(len(places), -1)
-        at = at.clamp(first, last.maximum(first))  # (B, T)
-        weights = (1 - (at[:, :, None] - places[:, None]).abs() / gap[..., None]).clamp(min=0)  # (B, T, R)
-        weights = weights.masked_fill(~there[:, None], 0.0).nan_to_num()
+        """Return (B, T, D) for the first `num_steps` = T steps, interpolated linearly.
+
+        Before the first and after the last instant their own values hold; a row without any value is 0.
+        """
+        positions, mask = self.positions.float(), self.mask
+        first = positions.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
+        last = positions.masked_fill(~mask, -torch.inf).amax(dim=1, keepdim=True)
+        gap = ((last - first) / (mask.sum(dim=1, keepdim=True) - 1).clamp(min=1)).clamp(min=1e-3)
+        steps = torch.arange(num_steps, device=positions.device).float().expand(len(positions), -1)
+        steps = steps.clamp(first, last.maximum(first))  # (B, T)
+        weights = (1 - (steps[:, :, None] - positions[:, None]).abs() / gap[..., None]).clamp(min=0)  # (B, T, R)
+        weights = weights.masked_fill(~mask[:, None], 0.0).nan_to_num()
         return weights.to(self.values.dtype) @ self.values
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> StepBias:
+        """Move; `dtype` is of the values alone."""
         return StepBias(self.values.to(device, dtype), self.positions.to(device), self.mask.to(device))
 
 
 class Condition(NamedTuple):
-    """`tokens` (B, S, D); `mask` (B, S) bool, True where there is one. A row without any is a row without condition.
-    With `cues` the steps are told something at their time, beside what they attend to."""
+    """A condition of the LM: `tokens` (B, S, D), and `mask` (B, S) bool, True where a token is valid.
+
+    `step_bias` is added to the steps themselves. A row without valid tokens is unconditional.
+    """
 
     tokens: Tensor
     mask: Tensor
@@ -46,32 +53,36 @@ class Condition(NamedTuple):
 
     @classmethod
     def from_tokens(cls, tokens: Tensor) -> Condition:
-        """All of `tokens` (B, S, D) are there."""
+        """Return a condition of which all `tokens` (B, S, D) are valid."""
         return cls(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Condition:
-        cues = None if self.step_bias is None else self.step_bias.to(device, dtype)
-        return Condition(self.tokens.to(device, dtype), self.mask.to(device), cues)
+        """Move; `dtype` is of tokens and bias values."""
+        bias = None if self.step_bias is None else self.step_bias.to(device, dtype)
+        return Condition(self.tokens.to(device, dtype), self.mask.to(device), bias)
 
     def select(self, rows: Tensor | slice) -> Condition:
-        """Of these rows of the batch alone, in this order."""
-        cues = None if self.step_bias is None else StepBias(*(each[rows] for each in self.step_bias))
-        return Condition(self.tokens[rows], self.mask[rows], cues)
+        """Return these rows of the batch, in this order."""
+        bias = None if self.step_bias is None else StepBias(*(value[rows] for value in self.step_bias))
+        return Condition(self.tokens[rows], self.mask[rows], bias)
 
     def drop(self, rows: Tensor) -> Condition:
-        """The same, in those `rows` (B,) bool empty."""
-        kept = ~rows[:, None]
-        cues = None if self.step_bias is None else self.step_bias._replace(mask=self.step_bias.mask & kept)
-        return Condition(self.tokens, self.mask & kept, cues)
+        """Return the same without valid tokens in the `rows` (B,) bool."""
+        keep = ~rows[:, None]
+        bias = None if self.step_bias is None else self.step_bias._replace(mask=self.step_bias.mask & keep)
+        return Condition(self.tokens, self.mask & keep, bias)
 
 
 def concat(*conditions: Condition | None) -> Condition | None:
-    """Conditions of one batch side by side on the memory axis, in this order; those that are None are left out. Of
-    one at most the cues are kept, for no more may have any."""
-    there = [each for each in conditions if each is not None]
-    if len(there) < 2:
-        return there[0] if there else None
-    cues = [each.step_bias for each in there if each.step_bias is not None]
-    assert len(cues) < 2, "cues of two conditions"
-    tokens, mask = (torch.cat(parts, dim=1) for parts in zip(*(each[:2] for each in there), strict=True))
-    return Condition(tokens, mask, cues[0] if cues else None)
+    """Concatenate the conditions of one batch along S, in this order; None are left out.
+
+    At most one may have a step bias, which is kept.
+    """
+    present = [condition for condition in conditions if condition is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    biases = [condition.step_bias for condition in present if condition.step_bias is not None]
+    assert len(biases) < 2, "two conditions with a step bias"
+    tokens = torch.cat([condition.tokens for condition in present], dim=1)
+    mask = torch.cat([condition.mask for condition in present], dim=1)
+    return Condition(tokens, mask, biases[0] if biases else None)

@@ -1,9 +1,9 @@
 """The music language model: a causal transformer over the codes of a neural codec, as in MusicGen and VidMuse.
 
-Copet et al., "Simple and Controllable Music Generation" (2023). Weights of the published models fit through
-`v2m.mappings`; the fast way to write with it is `v2m.models.inference.decoder`.
+Copet et al., "Simple and Controllable Music Generation" (2023). Published weights come through `v2m.mappings`; fast
+decoding is `v2m.models.inference.decoder`. Names of submodules are names of weights in checkpoints: they stay.
 
-B batch, K codebooks, T steps, S condition tokens, D width, H heads, V entries of a codebook.
+B batch, K codebooks, T steps, S condition tokens, D model dimension, H heads, V codebook size.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from torch.utils.checkpoint import checkpoint
 
 from v2m.models.conditioning import Condition
 
-MAX_PERIOD = 10_000.0  # of the slowest position wave (Vaswani et al., 2017)
+MAX_PERIOD = 10_000.0  # of the slowest wave of the positions (Vaswani et al., 2017)
 
 
 @dataclass(frozen=True)
 class LMConfig:
-    """Sizes of the model; those of MusicGen-small are the defaults.
+    """Sizes of the LM; the defaults are MusicGen-small's.
 
     Args:
-        width: D, a multiple of twice the heads.
-        layers: Transformer layers.
-        heads: H of each attention.
-        feedforward: Width inside the feed-forward; None is 4 · D.
-        codebooks: K; of stereo models twice the codec's, left and right in turn.
-        entries: V, how many codes a codebook has; the code V itself means "none".
+        dim: D, even and a multiple of the heads.
+        num_layers: Transformer layers.
+        num_heads: H of each attention.
+        ffn_dim: Dimension inside the feed-forward; None is 4 · D.
+        num_codebooks: K; of stereo models twice the codec's, left and right in turn.
+        codebook_size: V, codes of a codebook; the code V itself is the special token.
         channels: 2 where left and right are interleaved.
         delays: Of each codebook, in steps; None delays each (pair of) codebook(s) by one more than the one before.
-        cross_attention: Whether conditions are attended to in each layer; else they stand before the codes.
+        cross_attention: Whether each layer cross-attends to conditions; else they stand before the codes as a prefix.
         dropout: Share of activations dropped in training.
     """
 
@@ -52,7 +52,7 @@ class LMConfig:
 
     def __post_init__(self) -> None:
         if self.delays is not None:
-            object.__setattr__(self, "delays", tuple(self.delays))  # a YAML gives a list
+            object.__setattr__(self, "delays", tuple(self.delays))  # YAML gives a list
         positive = ("dim", "num_layers", "num_heads", "num_codebooks", "codebook_size", "channels", "inner_dim")
         problems = [f"{name} {getattr(self, name)} must be 1 or more" for name in positive if getattr(self, name) < 1]
         if not problems and (self.dim % self.num_heads or self.dim % 2):
@@ -68,7 +68,7 @@ class LMConfig:
 
     @property
     def inner_dim(self) -> int:
-        """Width inside the feed-forward."""
+        """Dimension inside the feed-forward."""
         return 4 * self.dim if self.ffn_dim is None else self.ffn_dim
 
     @property
@@ -78,7 +78,7 @@ class LMConfig:
 
     @property
     def special_token_id(self) -> int:
-        """The code that means "none"."""
+        """The code V: a position that holds no frame."""
         return self.codebook_size
 
 
@@ -88,7 +88,7 @@ class LM(nn.Module):
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False  # computes each layer anew in the backward pass, to save memory
+        self.gradient_checkpointing = False  # recomputes each layer in the backward pass, to save memory
         self.embeddings = nn.ModuleList(
             nn.Embedding(config.codebook_size + 1, config.dim) for _ in range(config.num_codebooks)
         )
@@ -101,9 +101,11 @@ class LM(nn.Module):
 
     @torch.no_grad()
     def _init_weights(self) -> None:
-        """Weights to train from nothing, as MusicGen's: normal up to three standard deviations of 1/√(width in), in
-        what the n-th layer adds a further 1/√(2n). Logits of about 1 then, a loss near ln V. Queries, keys and values
-        stay as PyTorch makes them."""
+        """Initialize as MusicGen does: normal, truncated at three standard deviations of 1/√(input dimension).
+
+        Layers that write to the residual stream have a further 1/√(2n) in the n-th layer. Logits are of about 1 then,
+        and the loss is near ln V. Queries, keys and values stay as PyTorch initializes them.
+        """
         for module in (*self.embeddings, *self.heads):
             _init_normal(module.weight, 1.0)
         for n, layer in enumerate(self.layers, 1):
@@ -112,33 +114,34 @@ class LM(nn.Module):
                     _init_normal(module.weight, 1 / math.sqrt(2 * n))
 
     def forward(self, codes: Tensor, condition: Condition | None = None) -> Tensor:
-        """Logits (B, K, T, V): at step t those of step t + 1, of which steps after t know nothing.
+        """Return logits (B, K, T, V): at step t those of step t + 1, independent of the steps after t.
 
         Args:
-            codes: (B, K, T) int64 in 0–V, as `patterns.build` lays them out: the first step holds V alone.
-            condition: What the music is to fit. With cross-attention a row without any token is not conditioned. Its
-                cues are added to the steps, so that an event is told where it is to sound.
+            codes: (B, K, T) int64 in 0–V, as `patterns.apply_delays` lays them out: the first step holds V alone.
+            condition: With cross-attention a row without valid tokens is unconditional. The step bias is added to the
+                steps, so that an event conditions the very steps that sound when it is seen.
         """
         x = self.embed(codes)  # (B, T, D)
-        steps = x.shape[1]
-        memory: Tensor | None = None
-        there: Tensor | None = None
-        past: Tensor | None = None
-        again: Any = checkpoint
+        num_steps = x.shape[1]
+        cond: Tensor | None = None
+        cond_mask: Tensor | None = None
+        causal_mask: Tensor | None = None
+        recompute: Any = checkpoint
         if condition is not None and condition.step_bias is not None:
-            x = x + condition.step_bias.interpolate(steps).to(x.dtype)
+            x = x + condition.step_bias.interpolate(num_steps).to(x.dtype)
         if condition is not None and self.config.cross_attention:
-            memory, there = condition.tokens.to(x.dtype), condition.mask[:, None, None, :]  # (B, 1, 1, S)
+            cond, cond_mask = condition.tokens.to(x.dtype), condition.mask[:, None, None, :]  # (B, 1, 1, S)
         elif condition is not None:
             x = torch.cat([condition.tokens.to(x.dtype), x], dim=1)  # (B, S + T, D)
-            past = prefix_causal_mask(condition.mask, x.shape[1])
-        x = x + sinusoidal_embedding(torch.arange(x.shape[1], device=x.device), self.config.dim).to(x.dtype)
+            causal_mask = prefix_causal_mask(condition.mask, x.shape[1])
+        positions = torch.arange(x.shape[1], device=x.device)
+        x = x + sinusoidal_embedding(positions, self.config.dim).to(x.dtype)
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
-                x = again(layer, x, memory, there, past, use_reentrant=False)
+                x = recompute(layer, x, cond, cond_mask, causal_mask, use_reentrant=False)
             else:
-                x = layer(x, memory, there, past)
-        return self.logits(x[:, -steps:])
+                x = layer(x, cond, cond_mask, causal_mask)
+        return self.logits(x[:, -num_steps:])
 
     def embed(self, codes: Tensor) -> Tensor:
         """(B, K, T) → (B, T, D), without positions."""
@@ -155,25 +158,29 @@ class TransformerLayer(nn.Module):
 
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
-        width, rate = config.dim, config.dropout
-        self.norm_self, self.self_attention = nn.LayerNorm(width), SelfAttention(width, config.num_heads, rate)
+        dim, rate = config.dim, config.dropout
+        self.norm_self, self.self_attention = nn.LayerNorm(dim), SelfAttention(dim, config.num_heads, rate)
         if config.cross_attention:
-            self.norm_cross, self.cross_attention = nn.LayerNorm(width), CrossAttention(width, config.num_heads, rate)
-        self.norm_feedforward = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, config.inner_dim, bias=False)
-        self.contract = nn.Linear(config.inner_dim, width, bias=False)
+            self.norm_cross, self.cross_attention = nn.LayerNorm(dim), CrossAttention(dim, config.num_heads, rate)
+        self.norm_feedforward = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, config.inner_dim, bias=False)
+        self.contract = nn.Linear(config.inner_dim, dim, bias=False)
         self.dropout = nn.Dropout(rate)
 
     def forward(
-        self, x: Tensor, cond: Tensor | None = None, cond_mask: Tensor | None = None, causal_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        cond: Tensor | None = None,
+        cond_mask: Tensor | None = None,
+        causal_mask: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) → (B, T, D).
 
         Args:
-            x: What the layer below gives.
-            memory: (B, S, D) to attend to across.
-            there: (B, 1, 1, S) bool, which of it is there.
-            past: (B, 1, T, T) bool, what each step may look back at; None is all before it and itself.
+            x: Output of the layer below.
+            cond: (B, S, D) to cross-attend to.
+            cond_mask: (B, 1, 1, S) bool, True where a token of `cond` is valid.
+            causal_mask: (B, 1, T, T) bool, the steps that each step attends to; None is all up to itself.
         """
         x = x + self.dropout(self.self_attention(self.norm_self(x), causal_mask))
         if cond is not None:
@@ -183,6 +190,8 @@ class TransformerLayer(nn.Module):
 
 
 class SelfAttention(nn.Module):
+    """Causal multi-head attention among the steps."""
+
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
@@ -190,15 +199,18 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, causal_mask: Tensor | None = None) -> Tensor:
-        query, key, value = (_split_heads(each, self.num_heads) for each in self.query_key_value(x).chunk(3, dim=-1))
+        """(B, T, D) → (B, T, D); `causal_mask` as in `TransformerLayer.forward`."""
+        query, key, value = (_split_heads(part, self.num_heads) for part in self.query_key_value(x).chunk(3, dim=-1))
         rate = self.dropout if self.training else 0.0
-        found = functional.scaled_dot_product_attention(
+        out = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=causal_mask, dropout_p=rate, is_causal=causal_mask is None
         )
-        return self.out(_merge_heads(found))
+        return self.out(_merge_heads(out))
 
 
 class CrossAttention(nn.Module):
+    """Multi-head attention from the steps to a condition."""
+
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
@@ -207,45 +219,46 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, cond: Tensor, cond_mask: Tensor | None = None) -> Tensor:
-        """Where a row of `there` (B, 1, 1, S) has no token, 0."""
+        """(B, T, D) and (B, S, D) → (B, T, D), 0 for rows of `cond_mask` (B, 1, 1, S) without a valid token."""
         query = _split_heads(self.query(x), self.num_heads)
-        key, value = (_split_heads(each, self.num_heads) for each in self.key_value(cond).chunk(2, dim=-1))
+        key, value = (_split_heads(part, self.num_heads) for part in self.key_value(cond).chunk(2, dim=-1))
         rate = self.dropout if self.training else 0.0
         if cond_mask is None:
-            found = functional.scaled_dot_product_attention(query, key, value, dropout_p=rate)
+            out = functional.scaled_dot_product_attention(query, key, value, dropout_p=rate)
         else:
-            none = ~cond_mask.any(dim=-1, keepdim=True)  # a softmax over nothing would be no number
-            found = functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=cond_mask | none, dropout_p=rate
-            )
-            found = found.masked_fill(none, 0.0)
-        return self.out(_merge_heads(found))
+            empty = ~cond_mask.any(dim=-1, keepdim=True)  # a softmax over nothing is NaN
+            mask = cond_mask | empty
+            out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
+            out = out.masked_fill(empty, 0.0)
+        return self.out(_merge_heads(out))
 
 
 def sinusoidal_embedding(positions: Tensor, dim: int) -> Tensor:
-    """(T,) places → (T, width) float32: cosines, then sines, of waves from period 2π to 2π · `PERIOD`."""
+    """(T,) positions → (T, dim) float32: cosines, then sines, of waves from period 2π to 2π · `MAX_PERIOD`."""
     half = dim // 2
-    slowing = torch.arange(half, device=positions.device, dtype=torch.float32) / max(half - 1, 1)
-    angles = positions.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * slowing)
+    exponents = torch.arange(half, device=positions.device, dtype=torch.float32) / max(half - 1, 1)
+    angles = positions.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * exponents)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 def prefix_causal_mask(prefix_mask: Tensor, num_steps: int) -> Tensor:
-    """(B, 1, T, T) bool for `total` = T steps of which the first S are a prefix, there by `mask` (B, S): a step sees
-    itself, and of what came before it all that is there."""
+    """Return (B, 1, T, T) bool for `num_steps` = T steps, of which the first S are a prefix with `prefix_mask` (B, S).
+
+    A step attends to itself, and to all valid steps before it.
+    """
     causal = torch.ones(num_steps, num_steps, dtype=torch.bool, device=prefix_mask.device).tril()
-    there = functional.pad(prefix_mask, (0, num_steps - prefix_mask.shape[1]), value=True)[:, None, None, :]
-    return (causal & there) | torch.eye(num_steps, dtype=torch.bool, device=prefix_mask.device)
+    valid = functional.pad(prefix_mask, (0, num_steps - prefix_mask.shape[1]), value=True)[:, None, None, :]
+    return (causal & valid) | torch.eye(num_steps, dtype=torch.bool, device=prefix_mask.device)
 
 
 def _init_normal(weight: Any, scale: float) -> None:
-    deviation = scale / math.sqrt(weight.shape[1])
-    nn.init.trunc_normal_(weight, std=deviation, a=-3 * deviation, b=3 * deviation)
+    std = scale / math.sqrt(weight.shape[1])
+    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
 
 
-def _split_heads(x: Tensor, heads: int) -> Tensor:
+def _split_heads(x: Tensor, num_heads: int) -> Tensor:
     """(B, T, D) → (B, H, T, D/H)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
 def _merge_heads(x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Fine-tuning with few weights: beside each matrix of the language model a product of two thin ones that learns.
+"""LoRA fine-tuning: low-rank adapters beside each matrix of the language model.
 
-Hu et al., "LoRA" (2021), as the library peft does it: W x becomes W x + alpha / rank · B A x, where B begins at 0.
+Hu et al., "LoRA" (2021), as the library peft does it: W x becomes W x + alpha / rank · B A x, where B starts at 0.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BASE_LAYER, LORA_A, LORA_B = ".base_layer.", ".lora_A.default.", ".lora_B.defaul
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Low-rank adapters; what is new (the conditioner, and what stands for nothing) learns whole beside them.
+    """Low-rank adapters; new modules (the conditioner and the null tokens) are trained in full beside them.
 
     Args:
         rank: Of the product.
-        alpha: Times 1 / rank, the product's share.
+        alpha: Times 1 / rank, the product's scale.
         dropout: Share of an adapter's input that is dropped in training.
     """
 
@@ -36,36 +36,41 @@ class LoRAConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        problems = [f"rank {self.rank} must be 1 or more"] * (self.rank < 1)
-        problems += [f"alpha {self.alpha:g} must be more than 0"] * (not self.alpha > 0)
-        problems += [f"dropout {self.dropout:g} must lie in 0 to 1"] * (not 0 <= self.dropout < 1)
+        problems: list[str] = []
+        if self.rank < 1:
+            problems.append(f"rank {self.rank} must be 1 or more")
+        if not self.alpha > 0:
+            problems.append(f"alpha {self.alpha:g} must be more than 0")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout {self.dropout:g} must lie in 0 to 1")
         if problems:
             raise ValueError("lora: " + "; ".join(problems))
 
     @property
     def scale(self) -> float:
+        """Factor of the product B A."""
         return self.alpha / self.rank
 
 
 def is_trainable(name: str) -> bool:
-    """Whether the weight of that name learns beside a frozen base."""
+    """Whether the weight of that name is trained beside a frozen base."""
     return name.startswith(("conditioner.", "null_")) or LORA_A in name or LORA_B in name
 
 
 def inject_lora(model: MusicModel, config: LoRAConfig, dtype: torch.dtype | None = None) -> None:
-    """Puts adapters into the language model and freezes what was there, the projections of text and melody included.
+    """Put adapters into the LM and freeze its weights, the projections of text and melody included.
 
     Args:
-        model: Is changed.
-        lora: Of the adapters.
-        dtype: That the adapted matrices are held in; None leaves them. Under autocast they are multiplied in its type
-            anyway, so that holding them in it changes no result.
+        model: Is changed in place.
+        config: Of the adapters.
+        dtype: Of the adapted matrices; None leaves theirs. Autocast multiplies them in its type anyway, so that
+            storing them in it changes no result.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft loads it, and it tells of 4-bit kernels
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, and it warns about 4-bit kernels
     from peft import LoraConfig, inject_adapter_in_model
 
-    given: Any = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
-    inject_adapter_in_model(LoraConfig(**given, target_modules=list(TARGET_MODULES)), model.lm)
+    kwargs: Any = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
+    inject_adapter_in_model(LoraConfig(**kwargs, target_modules=list(TARGET_MODULES)), model.lm)
     for name, value in model.named_parameters():
         value.requires_grad_(is_trainable(name))
         if dtype is not None and BASE_LAYER in name:
@@ -74,49 +79,51 @@ def inject_lora(model: MusicModel, config: LoRAConfig, dtype: torch.dtype | None
 
 @contextmanager
 def merged_weights(model: nn.Module) -> Iterator[None]:
-    """While the block lasts `weight` of an adapted layer is the merged matrix, for what reads weights and does not call
-    layers. What was there before comes back bit for bit."""
-    layers: list[Any] = [each for each in model.modules() if hasattr(each, "get_delta_weight")]
-    held = [each.weight.data for each in layers]
+    """Make `weight` of each adapted layer the merged matrix within the block, for code that reads weights directly.
+
+    The weights from before come back bit for bit.
+    """
+    layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, "get_delta_weight")]
+    originals = [layer.weight.data for layer in layers]
     try:
-        for each in layers:
-            each.weight.data = each.weight.data.float() + each.get_delta_weight("default").detach()
+        for layer in layers:
+            layer.weight.data = layer.weight.data.float() + layer.get_delta_weight("default").detach()
         yield
     finally:
-        for each, before in zip(layers, held, strict=True):
-            each.weight.data = before
+        for layer, original in zip(layers, originals, strict=True):
+            layer.weight.data = original
 
 
 def trainable_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of a state, what learns: adapters, conditioner, what stands for nothing."""
+    """Return the trained part of a state: adapters, conditioner, null tokens."""
     return {name: value for name, value in state.items() if is_trainable(name)}
 
 
 def merge_state(base: Mapping[str, Tensor], trainable: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """The state of a plain model that does what the adapted one does.
+    """Return the state of a plain model that computes what the adapted one does.
 
     Args:
-        base: The state of the model that was adapted, in its own names; of what learned whole nothing is taken.
-        learned: What `own` gives.
-        scale: The product's share.
+        base: State of the model that was adapted; nothing is taken of what was trained in full.
+        trainable: As `trainable_state` returns it.
+        scale: `LoRAConfig.scale`.
 
     Raises:
-        KeyError: A matrix that was adapted is not in the base, or an adapter is half.
+        KeyError: An adapted matrix is not in the base, or an adapter is incomplete.
     """
-    found = {name: value for name, value in base.items() if not is_trainable(name)}
-    found |= {name: value for name, value in trainable.items() if LORA_A not in name and LORA_B not in name}
-    for name, down in trainable.items():
+    state = {name: value for name, value in base.items() if not is_trainable(name)}
+    state |= {name: value for name, value in trainable.items() if LORA_A not in name and LORA_B not in name}
+    for name, a in trainable.items():
         if LORA_A in name:
-            plain, up = name.replace(LORA_A, "."), trainable[name.replace(LORA_A, LORA_B)]
-            found[plain] = base[plain] + scale * (up.to(base[plain]) @ down.to(base[plain]))
-    return found
+            target, b = name.replace(LORA_A, "."), trainable[name.replace(LORA_A, LORA_B)]
+            state[target] = base[target] + scale * (b.to(base[target]) @ a.to(base[target]))
+    return state
 
 
 def base_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of what stays frozen in the state of a model that is to be adapted: names and float32 numbers."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of what stays frozen of a state: names, shapes and float32 values."""
+    digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         if not is_trainable(name):
-            found.update(f"{name} {tuple(value.shape)} ".encode())
-            found.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
-    return found.hexdigest()
+            digest.update(f"{name} {tuple(value.shape)} ".encode())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""What learns, as one module: the music language model and what leads conditions into it. No files, no frozen encoders.
+"""Everything that learns, as one module: the music LM and the projections and conditioner of its conditions.
 
-B batch, L text tokens, C chroma frames, S condition tokens, D width of the language model, K codebooks, T steps, V
-entries of a codebook.
+No files, no frozen encoders. B batch, L text tokens, C chroma frames, S condition tokens, D model dimension of the LM,
+K codebooks, T steps, V codebook size.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from v2m.models.visual.inputs import VisualInputs
 from v2m.models.visual.temporal import TemporalConditioner
 from v2m.models.visual.vidmuse import ConditionerConfig, VidMuseConditioner
 
-CFGBranch = tuple[float, Condition | None]  # a share of the guided logits, and what they are conditioned on
-NUM_NULL_TOKENS = 4  # tokens of what stands for no text, and for no video
-NULL_INIT_STD = 0.02  # how far from 0 they begin: 0 is what MusicGen was trained on
+CFGBranch = tuple[float, Condition | None]  # a weight of the guided logits, and the condition of its logits
+NUM_NULL_TOKENS = 4  # learned tokens that stand for a missing text, and for a missing video
+NULL_INIT_STD = 0.02  # of their initial values; around 0, with which MusicGen was trained for a missing text
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class MusicConfig:
 
     Args:
         lm: Of the language model.
-        text: Width of the text encoder's tokens; None for a model that reads no text.
-        chroma: Pitch classes of a melody, for models that follow one.
-        conditioner: Of the visual conditioner, for models that see.
-        window: Seconds of music that the model was trained on.
+        text_dim: Dimension of the text encoder's tokens; None for a model without text.
+        num_chroma: Pitch classes of a melody, for models that follow one.
+        conditioner: Of the visual conditioner, for models that have one.
+        segment_duration: Seconds of music that the model was trained on.
     """
 
     lm: LMConfig = field(default_factory=LMConfig)
@@ -45,73 +45,74 @@ class MusicConfig:
 
     def __post_init__(self) -> None:
         if self.has_null_tokens and not self.lm.cross_attention:
-            raise ValueError("conditioner: nulls are learned where the language model has cross_attention alone")
+            raise ValueError("conditioner: null_tokens need a language model with cross_attention alone")
 
     @property
     def has_null_tokens(self) -> bool:
-        """Whether what stands for no text and no video is learned."""
+        """Whether missing text and video are learned tokens."""
         return self.conditioner is not None and self.conditioner.null_tokens
 
     @property
     def uses_text(self) -> bool:
-        """VidMuse as published has a projection of text that nothing was ever led through."""
+        """Whether text conditions the LM; VidMuse's checkpoint contains a text projection that is unused."""
         published = self.conditioner is not None and self.conditioner.kind == "vidmuse" and not self.has_null_tokens
         return self.text_dim is not None and not published
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MusicConfig:
-        """From what a YAML holds; the opposite of `plain`.
+        """Make a config of YAML values, the inverse of `to_dict`.
 
         Raises:
-            ValueError, TypeError: A setting is unknown or none that makes a model.
+            ValueError, TypeError: A setting is unknown, or no model can have it.
         """
-        given = dict(values)
-        seen = given.get("conditioner")
-        given["lm"] = LMConfig(**given.get("lm") or {})
-        given["conditioner"] = None if seen is None else ConditionerConfig(**seen)
-        return cls(**given)
+        kwargs = dict(values)
+        conditioner = kwargs.get("conditioner")
+        kwargs["lm"] = LMConfig(**kwargs.get("lm") or {})
+        kwargs["conditioner"] = None if conditioner is None else ConditionerConfig(**conditioner)
+        return cls(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers, strings and lists only."""
-        found = asdict(self)
-        found["lm"]["delays"] = None if self.lm.delays is None else list(self.lm.delays)
-        return found
+        """Return numbers, strings and lists only."""
+        values = asdict(self)
+        values["lm"]["delays"] = None if self.lm.delays is None else list(self.lm.delays)
+        return values
 
 
 class MusicModel(nn.Module):
-    """The language model `lm`, and the layers that bring text, melody and video to its width."""
+    """The language model `lm`, and the layers that bring text, melody and video to its dimension."""
 
     def __init__(self, config: MusicConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.lm.dim
+        dim = config.lm.dim
         self.lm = LM(config.lm)
-        self.text = None if config.text_dim is None else nn.Linear(config.text_dim, width)
-        self.chroma = None if config.num_chroma is None else nn.Linear(config.num_chroma, width)
+        self.text = None if config.text_dim is None else nn.Linear(config.text_dim, dim)
+        self.chroma = None if config.num_chroma is None else nn.Linear(config.num_chroma, dim)
         self.conditioner: VidMuseConditioner | TemporalConditioner | None = None
         if config.conditioner is not None:
-            shape = TemporalConditioner if config.conditioner.kind == "v2m" else VidMuseConditioner
-            self.conditioner = shape(config.conditioner, width)
-        nulls = (config.has_null_tokens and config.uses_text, config.has_null_tokens)
-        self.null_text, self.null_video = (
-            nn.Parameter(NULL_INIT_STD * torch.randn(1, NUM_NULL_TOKENS, width)) if learned else None
-            for learned in nulls
-        )
+            kind = TemporalConditioner if config.conditioner.kind == "v2m" else VidMuseConditioner
+            self.conditioner = kind(config.conditioner, dim)
+
+        def null_tokens(learned: bool) -> nn.Parameter | None:
+            return nn.Parameter(NULL_INIT_STD * torch.randn(1, NUM_NULL_TOKENS, dim)) if learned else None
+
+        self.null_text = null_tokens(config.has_null_tokens and config.uses_text)
+        self.null_video = null_tokens(config.has_null_tokens)
 
     def project_text(self, text: Condition) -> Condition:
-        """What the text encoder gives, (B, L, `config.text`) → (B, L, D), 0 where there is no token."""
-        assert self.text is not None, "this model reads no text"
+        """Project the text encoder's output (B, L, `config.text_dim`) to (B, L, D), 0 where a token is not valid."""
+        assert self.text is not None, "this model has no text projection"
         tokens = self.text(text.tokens.to(self.text.weight.dtype))
         return Condition(tokens * text.mask[..., None], text.mask)
 
     def project_melody(self, chroma: Tensor) -> Condition:
-        """A melody's chroma (B, C, `config.chroma`) → (B, C, D)."""
+        """Project a melody's chroma (B, C, `config.num_chroma`) to (B, C, D)."""
         assert self.chroma is not None, "this model follows no melody"
         return Condition.from_tokens(self.chroma(chroma.to(self.chroma.weight.dtype)))
 
     def encode_video(self, visual: VisualInputs) -> Condition:
-        """What is shown of a video → (B, S, D)."""
-        assert self.conditioner is not None, "this model does not see"
+        """Encode visual inputs into (B, S, D)."""
+        assert self.conditioner is not None, "this model has no visual conditioner"
         return self.conditioner(visual)
 
     def build_condition(
@@ -121,20 +122,19 @@ class MusicModel(nn.Module):
         drop_text: Tensor | None = None,
         drop_video: Tensor | None = None,
     ) -> Condition | None:
-        """What a batch is to be conditioned on in training: its text, where the model reads any, and its video, where
-        it sees.
+        """Return the condition of a training batch: its text and its video, as far as the model has inputs for them.
 
         Args:
-            text: What the text encoder gives, (B, L, `config.text`); a row without tokens has no text.
-            seen: Of the videos.
-            drop_text, drop_video: (B,) bool: rows that are to have none. What stands for it is the learned null, where
-                there is one, else nothing.
+            text: Output of the text encoder, (B, L, `config.text_dim`); a row without valid tokens has no text.
+            visual: Inputs of the visual conditioner.
+            drop_text: (B,) bool, rows whose text is dropped: replaced by the null tokens, where there are some.
+            drop_video: (B,) bool, likewise for the video.
         """
-        read = self.project_text(text) if text is not None and self.config.uses_text else None
-        shown = self.encode_video(visual) if visual is not None and self.conditioner is not None else None
-        rows = next((len(each.tokens) for each in (read, shown) if each is not None), 1)
-        read, shown = _drop_rows(read, drop_text), _drop_rows(shown, drop_video)
-        return concat(_with_null(read, self.null_text, rows), _with_null(shown, self.null_video, rows))
+        words = self.project_text(text) if text is not None and self.config.uses_text else None
+        video = self.encode_video(visual) if visual is not None and self.conditioner is not None else None
+        rows = next((len(part.tokens) for part in (words, video) if part is not None), 1)
+        words, video = _drop_rows(words, drop_text), _drop_rows(video, drop_video)
+        return concat(_with_null(words, self.null_text, rows), _with_null(video, self.null_video, rows))
 
     def forward(
         self,
@@ -144,7 +144,7 @@ class MusicModel(nn.Module):
         drop_text: Tensor | None = None,
         drop_video: Tensor | None = None,
     ) -> Tensor:
-        """Logits (B, K, T, V) of `codes` as `LM.forward` reads them, conditioned as `condition` does it."""
+        """Return logits (B, K, T, V) of `codes` as in `LM.forward`, conditioned as in `build_condition`."""
         return self.lm(codes, self.build_condition(text, visual, drop_text, drop_video))
 
     def cfg_branches(
@@ -156,67 +156,77 @@ class MusicModel(nn.Module):
         melody: Condition | None = None,
         negative: Condition | None = None,
     ) -> list[CFGBranch]:
-        """What is to be decoded side by side for classifier-free guidance: branches whose shares sum to 1.
+        """Return the branches of classifier-free guidance, decoded side by side; their weights sum to 1.
 
-        With guidance t for text and v for video: (1 − v) · nothing + (v − t) · video + t · all. Branches of share 0
-        are left out, so that guidance 1 costs nothing. With learned nulls they take the place of what is not there.
+        With guidance scales t for text and v for video, the guided logits are
+
+            (1 − v) · logits(nothing) + (v − t) · logits(video) + t · logits(video, text, melody)
+
+        Branches of weight 0 are left out, so that guidance 1 costs nothing. Null tokens, where learned, stand in for
+        what is missing.
 
         Args:
-            sampling: Holds both weights.
-            text, video, melody: Conditions (B, …, D); a melody belongs to the text.
-            without: What is led away from, in the place of nothing; a text, and by itself one, too.
+            sampling: Has both scales.
+            text: (B, …, D).
+            video: (B, …, D).
+            melody: (B, …, D), which counts as text.
+            negative: A negative prompt, in the place of nothing; it, too, counts as text.
         """
-        told = any(each is not None for each in (text, melody, negative))
-        if not told and video is None:  # nothing to be guided by
+        guided_by_text = any(part is not None for part in (text, melody, negative))
+        if not guided_by_text and video is None:  # nothing to guide with
             return [(1.0, concat(_with_null(None, self.null_text, 1), _with_null(None, self.null_video, 1)))]
         t = sampling.cfg_scale
         v = t if video is None or sampling.video_cfg_scale is None else sampling.video_cfg_scale
-        t = t if told else v
+        t = t if guided_by_text else v
         if self.config.lm.cross_attention:
-            rows = next(len(each.tokens) for each in (text, video, melody, negative) if each is not None)
-            no_text, words, unwanted = (_with_null(each, self.null_text, rows) for each in (None, text, negative))
-            no_video, video = (_with_null(each, self.null_video, rows) for each in (None, video))
-            nothing, seen, both = concat(unwanted, no_video), concat(no_text, video), concat(melody, words, video)
+            rows = next(len(part.tokens) for part in (text, video, melody, negative) if part is not None)
+            no_text = _with_null(None, self.null_text, rows)
+            words = _with_null(text, self.null_text, rows)
+            unwanted = _with_null(negative, self.null_text, rows)
+            no_video = _with_null(None, self.null_video, rows)
+            video = _with_null(video, self.null_video, rows)
+            uncond = concat(unwanted, no_video)
+            video_only = concat(no_text, video)
+            full = concat(melody, words, video)
         else:
-            nothing, seen, both = self._prefix_branches(text, video, melody, negative)
-        found = [(1.0 - v, nothing), (v - t, seen), (t, both)]
-        if both is video:  # told by nothing else
-            found = [(1.0 - v, nothing), (v, video)]
-        return [(share, condition) for share, condition in found if share != 0]
+            uncond, video_only, full = self._prefix_branches(text, video, melody, negative)
+        branches = [(1.0 - v, uncond), (v - t, video_only), (t, full)]
+        if full is video:  # there is no other condition
+            branches = [(1.0 - v, uncond), (v, video)]
+        return [(weight, condition) for weight, condition in branches if weight != 0]
 
     def _prefix_branches(
         self, text: Condition | None, video: Condition | None, melody: Condition | None, negative: Condition | None
     ) -> tuple[Condition | None, Condition | None, Condition | None]:
-        """Nothing, the video and all as what stands before the codes, whose places must be the same in each: zeros for
-        a text or video that is not there, the chroma of silence for a melody, as in transformers."""
-        silent = None
+        """Return nothing, the video, and all, as prefixes of one length, so that the codes have the same positions.
+
+        Missing text and video are zeros, a missing melody is the chroma of silence, as in transformers.
+        """
+        silence = None
         if melody is not None:
             assert self.config.num_chroma is not None, "this model follows no melody"
-            first = torch.zeros(self.config.num_chroma, device=melody.tokens.device)
-            first[0] = 1
-            silent = self.project_melody(first.expand(*melody.tokens.shape[:2], -1))
-        length = max((each.tokens.shape[1] for each in (text, negative) if each is not None), default=0)
-        like = next(each.tokens for each in (text, negative, melody, video) if each is not None)
-        no_text, no_video = (
-            _zero_condition(like, length),
-            None if video is None else _zero_condition(like, video.tokens.shape[1]),
-        )
+            chroma = torch.zeros(self.config.num_chroma, device=melody.tokens.device)
+            chroma[0] = 1
+            silence = self.project_melody(chroma.expand(*melody.tokens.shape[:2], -1))
+        length = max((part.tokens.shape[1] for part in (text, negative) if part is not None), default=0)
+        like = next(part.tokens for part in (text, negative, melody, video) if part is not None)
+        no_text = _zero_condition(like, length)
+        no_video = None if video is None else _zero_condition(like, video.tokens.shape[1])
         text, negative = _pad_with(text, no_text), _pad_with(negative, no_text)
-        return concat(silent, negative, no_video), concat(silent, no_text, video), concat(melody, text, video)
+        return concat(silence, negative, no_video), concat(silence, no_text, video), concat(melody, text, video)
 
 
 def _drop_rows(condition: Condition | None, rows: Tensor | None) -> Condition | None:
-    """Without any token in those `rows` (B,)."""
     return condition if condition is None or rows is None else condition.drop(rows)
 
 
 def _with_null(condition: Condition | None, null: Tensor | None, rows: int) -> Condition | None:
-    """With the learned `null` (1, n, D) in the rows that have no token; as it is where none is learned."""
+    """Put the learned `null` (1, n, D) into rows without a valid token; unchanged where none is learned."""
     if null is None:
         return condition
-    lacking = null.new_ones(rows, dtype=torch.bool) if condition is None else ~condition.mask.any(dim=1)
+    empty = null.new_ones(rows, dtype=torch.bool) if condition is None else ~condition.mask.any(dim=1)
     tokens = null if condition is None else null.to(condition.tokens.dtype)
-    return concat(condition, Condition(tokens.expand(rows, -1, -1), lacking[:, None].expand(-1, null.shape[1])))
+    return concat(condition, Condition(tokens.expand(rows, -1, -1), empty[:, None].expand(-1, null.shape[1])))
 
 
 def _zero_condition(like: Tensor, length: int) -> Condition:
@@ -224,10 +234,10 @@ def _zero_condition(like: Tensor, length: int) -> Condition:
 
 
 def _pad_with(condition: Condition | None, zeros: Condition) -> Condition:
-    """As long as `zeros`, with them at its end."""
+    """Pad to the length of `zeros`, with them."""
     if condition is None:
         return zeros
-    rest = condition.tokens.shape[1]
-    joined = concat(condition, Condition(zeros.tokens[:, rest:], zeros.mask[:, rest:]))
-    assert joined is not None
-    return joined
+    length = condition.tokens.shape[1]
+    padded = concat(condition, Condition(zeros.tokens[:, length:], zeros.mask[:, length:]))
+    assert padded is not None
+    return padded

@@ -1,7 +1,13 @@
-"""The delay pattern (Copet et al., "Simple and Controllable Music Generation", 2023, section 2.2).
+"""Delay pattern of the codebooks (Copet et al., "Simple and Controllable Music Generation", 2023, section 2.2).
 
-Codebook k is written `delays[k]` steps late, so that one step of the language model predicts one code of each codebook
-and still knows the lower ones of that frame. The first step holds no codes: it is where the sequence starts.
+Codebook k is delayed by `delays[k]` steps, so that one step of the LM predicts one code of each codebook, each
+conditioned on the lower ones of its frame. The first step is the start of the sequence and holds no codes. With delays
+0, 1, 2 and 3 frames (kf: codebook k of frame f, · the special token):
+
+    step   0   1   2   3   4   5
+    k = 0  ·   00  01  02  ·   ·
+    k = 1  ·   ·   10  11  12  ·
+    k = 2  ·   ·   ·   20  21  22
 
 B batch, K codebooks, T frames, S steps = T + max(delays) + 1.
 """
@@ -15,12 +21,12 @@ from torch import Tensor
 
 
 def num_steps(num_frames: int, delays: Sequence[int]) -> int:
-    """S: how many steps `frames` take."""
+    """Return S for T = `num_frames`."""
     return num_frames + max(delays) + 1
 
 
 def apply_delays(codes: Tensor, delays: Sequence[int], special_token_id: int) -> Tensor:
-    """Codes (B, K, T) → the sequence (B, K, S), with `special` wherever a codebook has no frame."""
+    """Codes (B, K, T) → sequence (B, K, S), with `special_token_id` wherever a codebook has no frame."""
     batch, count, frames = codes.shape
     sequence = codes.new_full((batch, count, num_steps(frames, delays)), special_token_id)
     for k, delay in enumerate(delays):
@@ -29,13 +35,8 @@ def apply_delays(codes: Tensor, delays: Sequence[int], special_token_id: int) ->
 
 
 def revert_delays(sequence: Tensor, delays: Sequence[int]) -> Tensor:
-    """The sequence (B, K, S) → codes (B, K, T), the inverse of `build`; also of what is not codes: (B, K, S, …)."""
+    """Sequence (B, K, S) → codes (B, K, T), the inverse of `apply_delays`; also of (B, K, S, …)."""
     frames = sequence.shape[2] - max(delays) - 1
     assert frames >= 0, f"{sequence.shape[2]} steps are fewer than a pattern with delays {tuple(delays)} has"
     rows = [sequence[:, k, delay + 1 : delay + 1 + frames] for k, delay in enumerate(delays)]
     return torch.stack(rows, dim=1)
-
-
-def predicted(outputs: Tensor, delays: Sequence[int]) -> Tensor:
-    """What the model says at each step but the last about the next one, (B, K, S − 1, …) → by frames: (B, K, T, …)."""
-    return revert_delays(torch.cat([outputs[:, :, :1], outputs], dim=2), delays)  # nothing is said about the first step

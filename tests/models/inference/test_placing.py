@@ -33,10 +33,19 @@ def learned(kind: ConditionerKind, steps: int = 250) -> float:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     sizes = ConditionerConfig(
-        kind=kind, vision_dim=4, num_tokens=1, num_layers=1, num_heads=2, head_dim=8, ffn_dim=16, num_fusion_heads=2,
+        kind=kind,
+        vision_dim=4,
+        num_tokens=1,
+        num_layers=1,
+        num_heads=2,
+        head_dim=8,
+        ffn_dim=16,
+        num_fusion_heads=2,
         num_event_channels=1,
-        num_event_layers=1, event_stride=2, codec_frame_rate=RATE,
-    )  # fmt: skip
+        num_event_layers=1,
+        event_stride=2,
+        codec_frame_rate=RATE,
+    )
     lm = LMConfig(dim=32, num_layers=1, num_heads=2, num_codebooks=1, codebook_size=2, ffn_dim=64)
     model = MusicModel(MusicConfig(lm, text_dim=None, conditioner=sizes))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -36,10 +36,13 @@ def seen(near: int = 4, whole: int = 3, rhythm: int = 12, *, seed: int = 0) -> V
         return times.expand(2, -1), torch.ones(2, count, dtype=torch.bool)
 
     return VisualInputs(
-        torch.randn(2, near, 5, 12, generator=random), *steps(near, 2.0),
-        torch.randn(2, whole, 5, 12, generator=random), *steps(whole, 6.0, -1.5),
-        torch.rand(2, rhythm, 3, generator=random), *steps(rhythm, 2.0),
-    )  # fmt: skip
+        torch.randn(2, near, 5, 12, generator=random),
+        *steps(near, 2.0),
+        torch.randn(2, whole, 5, 12, generator=random),
+        *steps(whole, 6.0, -1.5),
+        torch.rand(2, rhythm, 3, generator=random),
+        *steps(rhythm, 2.0),
+    )
 
 
 def test_what_happens_when_is_told_by_the_language_models_own_clock(model: TemporalConditioner) -> None:

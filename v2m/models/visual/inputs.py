@@ -1,7 +1,7 @@
-"""What a visual conditioner is shown of a video: near a window of the music, over the whole, and its rhythm.
+"""Inputs of a visual conditioner: frames of the window, frames of the whole video, and visual events.
 
-B batch, F frames of the window, G of the whole video, R instants of rhythm, P tokens a frame, W their width, C what is
-measured at each instant.
+B batch, F short-term frames, G long-term frames, R instants of events, P tokens a frame, W their dimension, C event
+channels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from torch import Tensor
 
 
 class VisualInputs(NamedTuple):
-    """Times are seconds from the window's begin: of the whole video some are negative. A mask is True where there is
-    something."""
+    """Features of a batch of windows.
+
+    Short-term frames are those of the window, long-term ones of the whole video (VidMuse's terms). Times are seconds
+    from the window's start: those of long-term frames may be negative. Masks are True where there is a value.
+    """
 
     short_term: Tensor  # (B, F, P, W)
     short_term_times: Tensor  # (B, F)
@@ -27,4 +30,5 @@ class VisualInputs(NamedTuple):
     event_mask: Tensor  # (B, R) bool
 
     def to(self, device: torch.device | str) -> VisualInputs:
-        return VisualInputs(*(each.to(device) for each in self))
+        """Move all of it."""
+        return VisualInputs(*(value.to(device) for value in self))

@@ -1,9 +1,9 @@
-"""What leads a video into the language model: sizes of both shapes, and VidMuse's, a bag of frames.
+"""Config of the visual conditioners, and VidMuse's conditioner, which has no temporal order.
 
-The other shape, which knows when each frame is shown, is `v2m.models.visual.temporal`.
+The other one, with time, is `v2m.models.visual.temporal`. Names of submodules are names of weights: they stay.
 
-B batch, F frames of the window, G of the whole video, P tokens a frame, W width of a frame's tokens, D width of the
-language model, H heads, S tokens.
+B batch, F short-term frames, G long-term frames, P tokens a frame, W vision dimension, D model dimension of the LM, S
+tokens.
 """
 
 from __future__ import annotations
@@ -27,24 +27,26 @@ _POSITIVE_FIELDS = (
 
 @dataclass(frozen=True)
 class ConditionerConfig:
-    """Sizes. Those of VidMuse (Tian et al., "VidMuse: A Simple Video-to-Music Generation Framework with Long-Short-Term
-    Modeling", 2024) are kind "vidmuse", 50 tokens, 16 heads and a feed-forward of 3072, without nulls.
+    """Sizes of a visual conditioner.
+
+    VidMuse's (Tian et al., "VidMuse: A Simple Video-to-Music Generation Framework with Long-Short-Term Modeling",
+    2024) are kind "vidmuse", 50 tokens, 16 heads and a feed-forward of 3072, without null tokens.
 
     Args:
-        kind: "v2m" knows when a frame is shown and reads the rhythm; "vidmuse" is the published shape.
-        width: W, of the vision encoder.
-        tokens: P, of the vision encoder for each frame.
-        layers: Of the transformer across time; of VidMuse's two over a frame's tokens.
-        heads: Of their attentions, each `head_width` wide.
-        head_width: Of one head. v2m's layers are as wide as all heads together.
-        feedforward: Width inside their feed-forwards.
-        nulls: Whether what stands for no text and no video is learned; else it is nothing at all.
-        fusion_heads: vidmuse: of the attention from the near frames to those of the whole video.
-        pooled: v2m: tokens that a frame is brought down to, if it has more.
-        rhythm: v2m: how many things are measured at each instant of the rhythm.
-        rhythm_layers: v2m: convolutions over it.
-        rhythm_stride: v2m: instants that become one token.
-        code_rate: v2m: codec frames a second, which are the language model's positions.
+        kind: "v2m" adds time and visual events; "vidmuse" is the published conditioner, without temporal order.
+        vision_dim: W, dimension of the vision encoder's tokens.
+        num_tokens: P, tokens of the vision encoder for each frame.
+        num_layers: v2m: layers across time; vidmuse: layers over a frame's tokens.
+        num_heads: Heads of their attentions.
+        head_dim: Dimension of one head; v2m's layers have the dimension of all heads together.
+        ffn_dim: Dimension inside their feed-forwards.
+        null_tokens: Whether missing text and video are learned tokens; else they are left out.
+        num_fusion_heads: vidmuse: heads of the attention from short-term to long-term frames.
+        num_pooled_tokens: v2m: tokens that a frame is pooled to, if it has more.
+        num_event_channels: v2m: channels of the visual events.
+        num_event_layers: v2m: convolutions over the events.
+        event_stride: v2m: instants that become one token.
+        codec_frame_rate: v2m: codec frames per second, the LM's positions.
     """
 
     kind: ConditionerKind = "v2m"
@@ -79,14 +81,14 @@ class ConditionerConfig:
 
     @property
     def inner_dim(self) -> int:
-        """Of all heads together."""
+        """Dimension of all heads together."""
         return self.num_heads * self.head_dim
 
 
 class VidMuseConditioner(nn.Module):
-    """Reads the tokens of each frame by themselves, then lets the near ones look at those of the whole video.
+    """VidMuse's conditioner: a transformer over each frame's tokens, then attention to the long-term frames.
 
-    As published: positions are those within a frame, so nothing says when a frame is shown.
+    As published: positions are those within a frame, so nothing depends on when a frame is shown.
     """
 
     def __init__(self, config: ConditionerConfig, dim: int) -> None:
@@ -96,14 +98,13 @@ class VidMuseConditioner(nn.Module):
         self.out = nn.Linear(config.vision_dim, dim)
 
     def forward(self, visual: VisualInputs) -> Condition:
-        """(B, F · P, D), of the window's frames; rhythm and times are not looked at."""
-        dtype, tokens = self.out.weight.dtype, visual.short_term.shape[2]
-        near, whole = (each.to(dtype) for each in (visual.short_term, visual.long_term))
-        near_mask, whole_mask = (
-            mask.repeat_interleave(tokens, 1) for mask in (visual.short_term_mask, visual.long_term_mask)
-        )
-        fused = self.fusion(self.near(near), self.whole(whole), whole_mask)
-        return Condition(self.out(fused) * near_mask[..., None], near_mask)
+        """Return (B, F · P, D) for the window's frames; events and times are ignored."""
+        dtype, num_tokens = self.out.weight.dtype, visual.short_term.shape[2]
+        short_term, long_term = self.near(visual.short_term.to(dtype)), self.whole(visual.long_term.to(dtype))
+        short_term_mask = visual.short_term_mask.repeat_interleave(num_tokens, 1)
+        long_term_mask = visual.long_term_mask.repeat_interleave(num_tokens, 1)
+        fused = self.fusion(short_term, long_term, long_term_mask)
+        return Condition(self.out(fused) * short_term_mask[..., None], short_term_mask)
 
 
 class FrameTransformer(nn.Module):
@@ -124,53 +125,53 @@ class FrameTransformer(nn.Module):
 
 
 class FrameTransformerLayer(nn.Module):
+    """Self-attention and feed-forward; each normed before and added after."""
+
     def __init__(self, config: ConditionerConfig) -> None:
         super().__init__()
-        width, inner = config.vision_dim, config.inner_dim
-        self.heads = config.num_heads
-        self.norm_attention = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * inner, bias=False)
-        self.out = nn.Linear(inner, width)
-        self.norm_feedforward = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, config.ffn_dim)
-        self.contract = nn.Linear(config.ffn_dim, width)
+        dim, inner_dim = config.vision_dim, config.inner_dim
+        self.num_heads = config.num_heads
+        self.norm_attention = nn.LayerNorm(dim)
+        self.query_key_value = nn.Linear(dim, 3 * inner_dim, bias=False)
+        self.out = nn.Linear(inner_dim, dim)
+        self.norm_feedforward = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, config.ffn_dim)
+        self.contract = nn.Linear(config.ffn_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, P, W) → (B, P, W)."""
         query, key, value = self.query_key_value(self.norm_attention(x)).chunk(3, dim=-1)
-        x = x + self.out(masked_attention(query, key, value, self.heads))
+        x = x + self.out(masked_attention(query, key, value, self.num_heads))
         return x + self.contract(functional.gelu(self.expand(self.norm_feedforward(x))))
 
 
 class LongShortTermFusion(nn.Module):
-    """Attention from the near frames' tokens to the whole video's; normed after each step."""
+    """Attention from the short-term frames' tokens to the long-term ones'; normed after each step."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
-        self.norm_attention = nn.LayerNorm(width)
-        self.mix = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
-        nn.init.zeros_(self.mix.weight)  # at first it changes nothing, as published
+        self.num_heads = num_heads
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.norm_attention = nn.LayerNorm(dim)
+        self.mix = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        nn.init.zeros_(self.mix.weight)  # starts as the identity, as published
         nn.init.zeros_(self.mix.bias)
 
     def forward(self, short_term: Tensor, long_term: Tensor, long_term_mask: Tensor | None = None) -> Tensor:
-        """(B, S, W) and (B, S', W), of which those of `there` (B, S') are → (B, S, W)."""
-        found = masked_attention(
-            self.query(short_term), self.key(long_term), self.value(long_term), self.heads, long_term_mask
-        )
-        x = self.norm_attention(found + short_term)
+        """(B, S, W) and (B, S', W) with a mask (B, S') → (B, S, W)."""
+        key, value = self.key(long_term), self.value(long_term)
+        fused = masked_attention(self.query(short_term), key, value, self.num_heads, long_term_mask)
+        x = self.norm_attention(fused + short_term)
         return self.norm(self.mix(x) + x)
 
 
-def masked_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-    """(B, S, W) each → (B, S, W), in `heads` shares of the width; looks at those of `there` (B, S') alone, and gives 0
-    where a row has none."""
-    query, key, value = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (query, key, value))
+def masked_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None) -> Tensor:
+    """Multi-head attention of (B, S, W) over (B, S', W) where `mask` (B, S') is True; 0 for rows without any."""
+    query, key, value = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     if mask is None:
         return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     attn_mask = mask[:, None, None]
-    none = ~attn_mask.any(dim=-1, keepdim=True)  # a softmax over nothing would be no number
-    found = functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask | none)
-    return found.masked_fill(none, 0.0).transpose(1, 2).flatten(2)
+    empty = ~attn_mask.any(dim=-1, keepdim=True)  # a softmax over nothing is NaN
+    out = functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask | empty)
+    return out.masked_fill(empty, 0.0).transpose(1, 2).flatten(2)

@@ -1,4 +1,4 @@
-"""The model that learns with where it came from: read from and written to any of the layouts it is published in."""
+"""Checkpoints of the music model: loaded from and written to every layout it is published in."""
 
 from v2m.checkpoints.components import Component
 from v2m.checkpoints.model import V2M

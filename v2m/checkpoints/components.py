@@ -1,4 +1,4 @@
-"""The frozen models that go with a music model: carried by its checkpoint, or named and fetched later."""
+"""Frozen models that go with a music model: stored in its checkpoint, or named and fetched later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKENIZER_FILES = (
     "added_tokens.json",
 )
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
-REQUIRED_FILES: dict[str, tuple[str, ...]] = {  # by kind of part: what is fetched of a repository that has it
+REQUIRED_FILES: dict[str, tuple[str, ...]] = {  # by kind of component: files to fetch of its repository
     "text_encoder": (
         "config.json",
         *_WEIGHT_FILES,
@@ -41,12 +41,12 @@ COMPONENT_KINDS = tuple(REQUIRED_FILES)
 
 @dataclass(frozen=True)
 class Component:
-    """A frozen model in transformers' format. Either it has a `name`, or its checkpoint carries it.
+    """A frozen model in transformers' format: either it has a `name`, or its checkpoint stores it.
 
     Args:
-        name: A folder or a repository of the hub that it is to be fetched from; None where it is carried.
-        folder: Where its files lie: a tokenizer's, and config.json and weights unless they are given here.
-        config: What stands for its config.json.
+        name: A folder or a repository of the hub to fetch it from; None where the checkpoint stores it.
+        folder: Its files: a tokenizer's, and config.json and weights where these are not given here.
+        config: In place of its config.json.
         state: Its weights.
     """
 
@@ -56,10 +56,10 @@ class Component:
     state: Mapping[str, Tensor] | None = None
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-        """Its configuration and weights, from its folder where they are not given.
+        """Return its config and weights, from its folder where they are not given.
 
         Raises:
-            DependencyError: A file is missing or broken; it is named.
+            DependencyError: A file is missing or broken; names it.
         """
         if self.config is not None and self.state is not None:
             return self.config, self.state

@@ -1,4 +1,4 @@
-"""Out of training: a training checkpoint's averaged weights, adapters merged, as a checkpoint of our own."""
+"""Training checkpoints (.ckpt): their EMA weights, adapters merged, as a `V2M` model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from v2m.pretrained import safe_load
 EXPORT_KEY, EMA_KEY = (
     "v2m",
     "ema",
-)  # in a training checkpoint: what the model is, and its weights averaged over the steps
-MODEL_PREFIX = "model."  # of its weights' names
+)  # in a training checkpoint: the description of the model, and its EMA weights
+MODEL_PREFIX = "model."  # of the names of its weights
 
 
 def describe_model(model: V2M) -> dict[str, Any]:
-    """What a training checkpoint says of its model: plain values."""
-    named = {kind: part.name for kind, part in model.components.items() if part.name is not None}
+    """Return the description of a model that a training checkpoint stores: plain values."""
+    named = {kind: component.name for kind, component in model.components.items() if component.name is not None}
     about = {"sample_rate": model.sample_rate, "license": model.license, "origin": model.origin}
     return {
         "model": model.config.to_dict(),
@@ -36,28 +36,28 @@ def describe_model(model: V2M) -> dict[str, Any]:
 
 
 def load_training_checkpoint(path: Path) -> V2M:
-    """The model of a training checkpoint, with the averaged weights where it has some.
+    """Load the model of a training checkpoint, with EMA weights where it has some.
 
     Raises:
         DependencyError: It is broken, or no training checkpoint.
     """
-    held = safe_load.read_pickle(path)
-    model, state = build_model(held, f"{str(path)!r}"), model_state(held, f"{str(path)!r}")
+    checkpoint = safe_load.read_pickle(path)
+    model, state = build_model(checkpoint, f"{str(path)!r}"), model_state(checkpoint, f"{str(path)!r}")
     safe_load.load_strict(model, state, f"the model that {str(path)!r} describes")
     return model.eval()
 
 
 def check_training_checkpoint(checkpoint: Mapping[str, Any], name: str) -> None:
-    """Raises DependencyError for what training has not saved."""
-    if not all(isinstance(checkpoint.get(each), Mapping) for each in (EXPORT_KEY, "state_dict")):
+    """Raise DependencyError for what training has not saved."""
+    if not all(isinstance(checkpoint.get(key), Mapping) for key in (EXPORT_KEY, "state_dict")):
         raise DependencyError(f"{name} is no training checkpoint of v2m")
 
 
 def ema_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """The weights in a training checkpoint, averaged where they were; `name` is that of the checkpoint in errors.
+    """Return the weights of a training checkpoint, EMA where it has some; `name` is the checkpoint's in errors.
 
     Raises:
-        DependencyError: There are none, or values that are no numbers.
+        DependencyError: There are none, or values that are not finite.
     """
     check_training_checkpoint(checkpoint, name)
     state = {**checkpoint["state_dict"], **checkpoint.get(EMA_KEY, {})}
@@ -68,14 +68,14 @@ def ema_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
 
 
 def model_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """The averaged weights by the names that `made`'s model has for them, adapters merged. Raises DependencyError."""
+    """Return the EMA weights under the names of `build_model`'s model, adapters merged. Raises DependencyError."""
     state = {key.removeprefix(MODEL_PREFIX): value for key, value in ema_state(checkpoint, name).items()}
     about = checkpoint[EXPORT_KEY].get("lora")
     return state if about is None else lora.merge_adapters(about, state, name)
 
 
 def build_model(checkpoint: Mapping[str, Any], name: str) -> V2M:
-    """The model that a training checkpoint describes, without its weights. Raises DependencyError."""
+    """Build the model that a training checkpoint describes, without its weights. Raises DependencyError."""
     check_training_checkpoint(checkpoint, name)
     about = checkpoint[EXPORT_KEY]
     try:

@@ -1,9 +1,9 @@
-"""A checkpoint of any layout, as what `V2M` is made of. Foreign weights are converted in memory."""
+"""Loading of checkpoints of every layout; foreign weights are converted in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from v2m.pretrained import safe_load, weights
 STATE_FILE, COMPRESSION_FILE = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's names
 MUSICGEN_LICENSE = "cc-by-nc-4.0"  # of the weights of facebook/musicgen-*
 SAFETENSORS_GLOB, PICKLE_GLOB = "model*.safetensors", "pytorch_model*.bin"
-REQUIRED_FILES = (  # our own layout before transformers' before audiocraft's, of which a repository may hold several
+REQUIRED_FILES = (  # ours before transformers' before audiocraft's: a repository may have several
     f"{CONFIG_FILE}|config.json|{STATE_FILE}",
     f"{SAFETENSORS_GLOB}|{PICKLE_GLOB}|{STATE_FILE}",
     f"{SAFETENSORS_GLOB}|{PICKLE_GLOB}|{COMPRESSION_FILE}|",
@@ -34,7 +34,7 @@ REQUIRED_FILES = (  # our own layout before transformers' before audiocraft's, o
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """What a checkpoint holds: `state` is `MusicModel`'s; the rest is as in `V2M`."""
+    """Content of a checkpoint: `state` is `MusicModel`'s; the rest is as in `V2M`."""
 
     config: MusicConfig
     state: dict[str, Tensor]
@@ -42,16 +42,14 @@ class LoadedCheckpoint:
     sample_rate: int
     origin: str | None
     license: str | None
-    layout: str = field(default="v2m")
     visual_input: VisualInputConfig | None = None
 
 
 def fetch(name: str) -> WeightsInfo:
-    """The checkpoint's folder on this machine, downloaded in one layout if need be (see
-    `v2m.pretrained.weights.fetch`).
+    """Return the checkpoint's local folder, downloaded in one layout if need be (see `pretrained.weights.fetch`).
 
     Raises:
-        DependencyError: There is none, or it holds no checkpoint of a known layout.
+        DependencyError: There is none, or it has no known layout.
     """
     return weights.fetch(
         name, REQUIRED_FILES, license=MUSICGEN_LICENSE if name.startswith("facebook/musicgen-") else None
@@ -59,12 +57,12 @@ def fetch(name: str) -> WeightsInfo:
 
 
 def load_checkpoint(info: WeightsInfo) -> LoadedCheckpoint:
-    """Raises DependencyError for what is broken, or no music model; one line says what."""
+    """Load a fetched checkpoint. Raises DependencyError for what is broken, or no music model, in one line."""
     folder = info.folder
     if (folder / CONFIG_FILE).is_file():
         return _load_v2m(info)
-    named = Path(info.name).expanduser()
-    origin = named.resolve().name if named.is_dir() else info.name.partition("@")[0]
+    path = Path(info.name).expanduser()
+    origin = path.resolve().name if path.is_dir() else info.name.partition("@")[0]
     origin += f"@{info.revision}" if info.revision else ""
     try:
         if any(folder.glob(SAFETENSORS_GLOB)) or any(folder.glob(PICKLE_GLOB)):
@@ -76,8 +74,8 @@ def load_checkpoint(info: WeightsInfo) -> LoadedCheckpoint:
         raise DependencyError(f"{str(folder)!r}: {error}") from error
 
 
-def _load_v2m(found: WeightsInfo) -> LoadedCheckpoint:
-    folder = found.folder
+def _load_v2m(info: WeightsInfo) -> LoadedCheckpoint:
+    folder = info.folder
     settings = safe_load.read_yaml(folder / CONFIG_FILE)
     if settings.get("format") != FORMAT_VERSION:
         raise DependencyError(
@@ -87,22 +85,22 @@ def _load_v2m(found: WeightsInfo) -> LoadedCheckpoint:
     rate = settings.get("sample_rate")
     if not isinstance(rate, int) or rate <= 0:
         raise DependencyError(f"{str(folder / CONFIG_FILE)!r} has sample_rate {rate!r}, not a number of Hz")
-    parts = {
+    components = {
         kind: _component(folder, kind, settings[kind]) for kind in COMPONENT_KINDS if settings.get(kind) is not None
     }
     return LoadedCheckpoint(
         _model_config(settings.get("model"), folder / CONFIG_FILE),
         safe_load.read_state_dict(folder),
-        parts,
+        components,
         rate,
         settings.get("origin"),
-        settings.get("license") or found.license,
+        settings.get("license") or info.license,
         visual_input=_visual_input_config(settings.get("visual_input"), folder / CONFIG_FILE),
     )
 
 
 def _component(folder: Path, kind: str, name: Any) -> Component:
-    """Of our own layout: the subfolder of that name, or what is to be fetched."""
+    """Return the component in the subfolder of that name, or one to fetch."""
     if not isinstance(name, str):
         raise DependencyError(f"{str(folder / CONFIG_FILE)!r} has {kind} {name!r}, which is no name")
     if name != kind:
@@ -113,58 +111,58 @@ def _component(folder: Path, kind: str, name: Any) -> Component:
 
 
 def _load_transformers(folder: Path, origin: str, license: str | None) -> LoadedCheckpoint:
-    """A composite MusicGen or MusicGen Melody, or its decoder alone."""
+    """Load a composite MusicGen or MusicGen Melody, or its decoder alone."""
     config = safe_load.read_json(folder / "config.json")
     musicgen.check_config(config)  # before gigabytes of another family are read
     own, text, codec = musicgen.split_state(safe_load.read_state_dict(folder))
-    parts: dict[str, Component] = {}
+    components: dict[str, Component] = {}
     if text:
-        parts["text_encoder"] = Component(folder=folder, config=config["text_encoder"], state=text)
+        components["text_encoder"] = Component(folder=folder, config=config["text_encoder"], state=text)
     if codec:
-        parts["codec"] = Component(folder=folder, config=config["audio_encoder"], state=codec)
-    plain = musicgen.config_to_v2m(config, own)
+        components["codec"] = Component(folder=folder, config=config["audio_encoder"], state=codec)
+    model_config = musicgen.config_to_v2m(config, own)
     rate = config.get("audio_encoder", {}).get("sampling_rate", 32000)
     return LoadedCheckpoint(
-        _model_config(plain, folder / "config.json"), musicgen.to_v2m(own), parts, rate, origin, license, "transformers"
+        _model_config(model_config, folder / "config.json"), musicgen.to_v2m(own), components, rate, origin, license
     )
 
 
 def _load_audiocraft(folder: Path, origin: str, license: str | None) -> LoadedCheckpoint:
-    """audiocraft's exported pair of files, which VidMuse's are as well."""
+    """Load audiocraft's exported pair of files, which is VidMuse's layout, too."""
     path = folder / STATE_FILE
     cfg, state = _read_package(path)
-    parts: dict[str, Component] = {}
-    shown: VisualInputConfig | None = None
+    components: dict[str, Component] = {}
+    visual_input: VisualInputConfig | None = None
     if vidmuse.is_vidmuse(state):
-        plain, layout, shown = vidmuse.config_to_v2m(cfg, state), "vidmuse", VIDMUSE_VISUAL_INPUT
+        config, visual_input = vidmuse.config_to_v2m(cfg, state), VIDMUSE_VISUAL_INPUT
         own, clip = vidmuse.to_v2m(state)
-        parts["vision_encoder"] = Component(folder=folder, config=vidmuse.clip_config(clip), state=clip)
+        components["vision_encoder"] = Component(folder=folder, config=vidmuse.clip_config(clip), state=clip)
     else:
-        plain, layout = audiocraft.config_to_v2m(cfg, state), "audiocraft"
+        config = audiocraft.config_to_v2m(cfg, state)
         own = audiocraft.to_v2m(state)
     name = audiocraft.text_encoder_name(cfg)
-    if name is not None and plain["text_dim"] is not None:
-        parts["text_encoder"] = Component(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
+    if name is not None and config["text_dim"] is not None:
+        components["text_encoder"] = Component(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
     if (folder / COMPRESSION_FILE).is_file():
-        parts["codec"] = _codec_component(folder)
+        components["codec"] = _codec_component(folder)
     rate = int(cfg.get("sample_rate", 32000))
-    return LoadedCheckpoint(_model_config(plain, path), own, parts, rate, origin, license, layout, shown)
+    return LoadedCheckpoint(_model_config(config, path), own, components, rate, origin, license, visual_input)
 
 
 def _codec_component(folder: Path) -> Component:
     from v2m.pretrained.codecs.encodec import read_compression_file
 
-    found = read_compression_file(folder / COMPRESSION_FILE)
-    if isinstance(found, str):
-        return Component(found)
-    config, state = found
+    codec = read_compression_file(folder / COMPRESSION_FILE)
+    if isinstance(codec, str):
+        return Component(codec)
+    config, state = codec
     return Component(folder=folder, config=config, state=state)
 
 
 def _read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The settings and the weights in a file that audiocraft exported."""
-    found = safe_load.read_pickle(path)
-    state, text = found.get("best_state"), found.get("xp.cfg")
+    """Return the settings and weights of a file that audiocraft exported."""
+    package = safe_load.read_pickle(path)
+    state, text = package.get("best_state"), package.get("xp.cfg")
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds no weights as audiocraft exports them (no best_state)")
     try:
@@ -178,23 +176,23 @@ def _read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return dict(cfg), dict(state)
 
 
-def _visual_input_config(plain: Any, path: Path) -> VisualInputConfig | None:
-    if plain is None:
+def _visual_input_config(values: Any, path: Path) -> VisualInputConfig | None:
+    if values is None:
         return None
     try:
-        return VisualInputConfig.from_dict(plain)
+        return VisualInputConfig.from_dict(values)
     except (ValueError, TypeError) as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise DependencyError(
-            f"{str(path)!r} has a section visual_input that cannot be ({said}): fetch it again"
+            f"{str(path)!r} has a section visual_input that cannot be ({reason}): fetch it again"
         ) from error
 
 
-def _model_config(plain: Any, path: Path) -> MusicConfig:
-    if not isinstance(plain, Mapping):
+def _model_config(values: Any, path: Path) -> MusicConfig:
+    if not isinstance(values, Mapping):
         raise DependencyError(f"{str(path)!r} describes no model (no section model)")
     try:
-        return MusicConfig.from_dict(plain)
+        return MusicConfig.from_dict(values)
     except (ValueError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise DependencyError(f"{str(path)!r} describes a model that cannot be ({said}): fetch it again") from error
+        reason = " ".join(str(error).split())
+        raise DependencyError(f"{str(path)!r} describes a model that cannot be ({reason}): fetch it again") from error

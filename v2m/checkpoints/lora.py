@@ -1,4 +1,4 @@
-"""Adapters in a training checkpoint: without what they adapt, which is named and known by its hash."""
+"""LoRA adapters in a training checkpoint, which names their base model and its hash instead of storing it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from v2m.models import lora
 from v2m.models.lora import LoRAConfig
 
 
-def check_adapters(held: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> None:
-    """Raises UsageError where a checkpoint's adapters are not those of the model that is to go on from it.
+def check_adapters(saved: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> None:
+    """Raise UsageError where a checkpoint's adapters are not those of the model that resumes from it.
 
     Args:
-        held: What the checkpoint says of its adapters; None of a model that learned whole.
-        own: What the model's own checkpoint would say.
+        saved: The checkpoint's description of its adapters; None of a model without.
+        own: The description that the model would save.
     """
-    held, own = held or {}, own or {}
-    told = {"base_sha256": "the weights of the start", "rank": "lora.rank", "alpha": "lora.alpha"}
-    differing = [said for name, said in told.items() if held.get(name) != own.get(name)]
+    saved, own = saved or {}, own or {}
+    labels = {"base_sha256": "the weights of the start", "rank": "lora.rank", "alpha": "lora.alpha"}
+    differing = [label for name, label in labels.items() if saved.get(name) != own.get(name)]
     if differing:
-        about = ", ".join(f"{name} {held[name]}" for name in ("init_from", "rank", "alpha") if name in held)
+        about = ", ".join(f"{name} {saved[name]}" for name in ("init_from", "rank", "alpha") if name in saved)
         raise UsageError(
             f"the checkpoint to go on from was trained with other {', '.join(differing)}: give those "
             f"({about or 'without lora'}), or another --trainer.default_root_dir"
@@ -33,28 +33,28 @@ def check_adapters(held: Mapping[str, Any] | None, own: Mapping[str, Any] | None
 
 
 def merge_adapters(about: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The state of a plain model: with adapters put into what they were trained beside, which is read anew.
+    """Return the state of a plain model: the adapters merged into their base model, which is loaded again.
 
     Args:
-        about: What the checkpoint says of its adapters.
-        state: What has learned.
-        name: That of the checkpoint in errors.
+        about: The checkpoint's description of its adapters.
+        state: The trained weights.
+        name: Of the checkpoint, in errors.
 
     Raises:
-        DependencyError: What was adapted is not there any more, or is another; or the adapters cannot be.
+        DependencyError: The base model is gone or is another, or the adapters are not valid.
     """
     try:
-        start, base, scale = (
+        init_from, sha256, scale = (
             str(about["init_from"]),
             about["base_sha256"],
             LoRAConfig(about["rank"], about["alpha"]).scale,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DependencyError(f"{name} describes adapters that cannot be ({error})") from None
-    whole = V2M.from_pretrained(start, dtype=torch.float32).state_dict()
-    if lora.base_sha256(whole) != base:
-        raise DependencyError(f"{start!r} has other weights than {name} was trained from: put those there")
+    base = V2M.from_pretrained(init_from, dtype=torch.float32).state_dict()
+    if lora.base_sha256(base) != sha256:
+        raise DependencyError(f"{init_from!r} has other weights than {name} was trained from: put those there")
     try:
-        return lora.merge_state(whole, state, scale)
+        return lora.merge_state(base, state, scale)
     except KeyError as error:
-        raise DependencyError(f"{name} holds adapters that {start!r} has no weights for ({error})") from None
+        raise DependencyError(f"{name} holds adapters that {init_from!r} has no weights for ({error})") from None

@@ -1,4 +1,4 @@
-"""`V2M`: everything that learns, with the frozen models that go with it and where all of it came from."""
+"""`V2M`, the pretrained music model: everything that learns, its frozen components, and its provenance."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from v2m.pretrained import safe_load, weights
 
 
 class V2M(MusicModel):
-    """A music model that knows its checkpoint.
+    """A music model with its frozen components and provenance.
 
     Args:
         config: Sizes of the model.
-        parts: The frozen models that go with it: "text_encoder", "codec", "vision_encoder".
-        weights: What the model was read from, for the sidecar.
+        components: Frozen models that go with it: "text_encoder", "codec", "vision_encoder".
+        weights: Checkpoints that it was loaded from, for the sidecar.
         sample_rate: Of the music, in Hz.
         license: Of the weights, as their authors name it.
         origin: What they were made from: a name, with the revision where it is known.
-        shown: How videos are shown to it, if it sees.
+        visual_input: How videos become inputs of its visual conditioner, if it has one.
     """
 
     def __init__(
@@ -52,53 +52,53 @@ class V2M(MusicModel):
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> V2M:
-        """Reads a checkpoint of our own, of transformers' MusicGen, of audiocraft or of VidMuse.
+        """Load a checkpoint of v2m, of transformers' MusicGen, of audiocraft or of VidMuse.
 
         Args:
             name: Its folder, or its repository on the hub (see `v2m.pretrained.weights.fetch`).
-            device: Where it is to be.
-            dtype: Of the weights; None keeps the checkpoint's on the CPU, but for float16, with which few CPUs compute,
+            device: To load it on.
+            dtype: Of the weights; None keeps the checkpoint's on the CPU, except float16, with which few CPUs compute,
                 and takes the device's elsewhere.
 
         Raises:
-            DependencyError: The checkpoint is not there, broken, of another kind, or holds values that are no numbers.
+            DependencyError: The checkpoint is missing, broken, of another kind, or has values that are not finite.
         """
-        found = load.fetch(name)
-        source = load.load_checkpoint(found)
+        info = load.fetch(name)
+        source = load.load_checkpoint(info)
         safe_load.check_finite(source.state, f"{name!r}")
         with torch.device("meta"):
             model = cls(
                 source.config,
                 components=source.components,
-                weights=(replace(found, license=source.license),),
+                weights=(replace(info, license=source.license),),
                 sample_rate=source.sample_rate,
                 license=source.license,
                 origin=source.origin,
                 visual_input=source.visual_input,
             )
         safe_load.load_strict(model, source.state, f"the music model that {name!r} describes", assign=True)
-        place = torch.device(device)
+        target = torch.device(device)
         stored = next(iter(model.parameters())).dtype
-        own = torch.float32 if stored == torch.float16 else stored
-        return model.to(place, dtype or (own if place.type == "cpu" else choose_dtype(place))).eval()
+        default = torch.float32 if stored == torch.float16 else stored
+        return model.to(target, dtype or (default if target.type == "cpu" else choose_dtype(target))).eval()
 
     def component(self, kind: str) -> Component:
-        """A frozen model with its files on this machine; the first call fetches one that is only named.
+        """Return a frozen model with its files on this machine; the first call fetches one that is only named.
 
         Raises:
-            DependencyError: No such part goes with the model, or it cannot be fetched.
+            DependencyError: The model has no such component, or it cannot be fetched.
         """
-        part = self.components.get(kind)
-        if part is None:
+        component = self.components.get(kind)
+        if component is None:
             raise DependencyError(f"{self.origin or 'this model'} names no {kind.replace('_', ' ')}")
-        if part.name is not None and part.folder is None:
-            found = weights.fetch(part.name, REQUIRED_FILES[kind])
-            part = self.components[kind] = replace(part, folder=found.folder)
-            self.weights = (*self.weights, found)
-        return part
+        if component.name is not None and component.folder is None:
+            info = weights.fetch(component.name, REQUIRED_FILES[kind])
+            component = self.components[kind] = replace(component, folder=info.folder)
+            self.weights = (*self.weights, info)
+        return component
 
     def check_codec(self, spec: CodecSpec) -> None:
-        """Raises DependencyError where the codec's codes are not those that the model writes.
+        """Raise DependencyError where the codec's codes are not those that the model generates.
 
         Of stereo models `spec` is that of the codec for both sides, with twice the codebooks.
         """
@@ -113,12 +113,12 @@ class V2M(MusicModel):
             )
 
     def save_pretrained(self, folder: Path) -> None:
-        """Writes a checkpoint of our own, whole or not at all: what is read back gives the same music bit for bit.
+        """Save a v2m checkpoint atomically; loaded again, it gives the same music bit for bit.
 
-        Parts that the source carried go along; the others stay names.
+        Components that the source stored go along; the others stay names.
 
         Args:
-            folder: New, empty, or a checkpoint of our own, which is replaced.
+            folder: New, empty, or a v2m checkpoint, which is replaced.
 
         Raises:
             UsageError: Something else is in the folder.
@@ -126,14 +126,14 @@ class V2M(MusicModel):
         save.atomic_directory(Path(folder), self._write_files, replace=True)
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
-        """Uploads what `save_pretrained` writes, in one commit; returns its address.
+        """Upload what `save_pretrained` writes, in one commit; return its address.
 
         Args:
-            repository: "owner/name", which is made if it is not there.
-            private: Whether a new one is.
+            repository: "owner/name", created if it does not exist.
+            private: Whether a new one is private.
 
         Raises:
-            DependencyError: The hub cannot be reached or does not allow it; says why.
+            DependencyError: The hub cannot be reached or refuses it; says why.
         """
         from v2m.pretrained import hub
 
@@ -143,16 +143,16 @@ class V2M(MusicModel):
             return hub.upload(folder, repository, private=private)
 
     def _write_files(self, folder: Path) -> None:
-        named = {kind: kind if part.name is None else part.name for kind, part in self.components.items()}
-        settings = {"model": self.config.to_dict(), **{kind: named.get(kind) for kind in REQUIRED_FILES}}
+        names = {kind: component.name or kind for kind, component in self.components.items()}
+        settings = {"model": self.config.to_dict(), **{kind: names.get(kind) for kind in REQUIRED_FILES}}
         about = {"sample_rate": self.sample_rate, "license": self.license, "origin": self.origin}
-        shown = {} if self.visual_input is None else {"visual_input": self.visual_input.to_dict()}
-        save.write_config(folder, {**settings, **about, **shown})
+        visual_input = {} if self.visual_input is None else {"visual_input": self.visual_input.to_dict()}
+        save.write_config(folder, {**settings, **about, **visual_input})
         save.write_weights(folder / save.WEIGHTS_FILE, self.state_dict(), v2m_format=str(save.FORMAT_VERSION))
-        for kind, part in self.components.items():
-            if part.name is None:
-                names = TOKENIZER_FILES if kind == "text_encoder" else (PREPROCESSOR_CONFIG,)
-                save.write_component(folder / kind, part, names)
+        for kind, component in self.components.items():
+            if component.name is None:
+                files = TOKENIZER_FILES if kind == "text_encoder" else (PREPROCESSOR_CONFIG,)
+                save.write_component(folder / kind, component, files)
         count = sum(value.numel() for value in self.parameters())
         text = render_card(self.config, count, self.components, **about)
         (folder / save.CARD_FILE).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The README.md of a checkpoint: its license, where it came from, its sizes, and how it is used."""
+"""Model card of a checkpoint (README.md): license, origin, sizes, and usage."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ def render_card(
     license: str | None,
     origin: str | None,
 ) -> str:
-    """Markdown, with the front matter that the hub reads.
+    """Return Markdown with the front matter of the hub.
 
     Args:
         config: Sizes of the model.
-        parameters: How many numbers it has learned.
-        parts: What goes with it.
+        parameters: Number of its parameters.
+        components: Frozen models that go with it.
         sample_rate: Of the music, in Hz.
         license: Of the weights, as their authors name it.
         origin: What they were made from.
     """
     lm = config.lm
     front = {"license": license, "library_name": "v2m", "tags": ["v2m", "music", "video-to-music"]}
-    shown = yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()
-    reads = [
-        *["text"] * (config.text_dim is not None),
-        *["a melody"] * (config.num_chroma is not None),
-        *["video"] * (config.conditioner is not None),
-    ]
+    front_matter = yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()
+    inputs = {"text": config.text_dim, "a melody": config.num_chroma, "video": config.conditioner}
+    conditions = [name for name, value in inputs.items() if value is not None]
+    stereo = ", left and right in turn" if lm.channels == 2 else ""
     rows = {
         "parameters": f"{parameters:,}",
-        "layers, width, heads": f"{lm.num_layers}, {lm.dim}, {lm.num_heads}",
-        "codebooks, entries": f"{lm.num_codebooks} × {lm.codebook_size}{', left and right in turn' if lm.channels == 2 else ''}",  # noqa: E501
+        "layers, dimension, heads": f"{lm.num_layers}, {lm.dim}, {lm.num_heads}",
+        "codebooks": f"{lm.num_codebooks} of {lm.codebook_size} codes{stereo}",
         "sample rate": f"{sample_rate} Hz",
         "trained on": f"{config.segment_duration:g} s at a time",
-        "is told by": " and ".join(reads) or "nothing",
-        **{kind.replace("_", " "): part.name or f"in the folder `{kind}`" for kind, part in components.items()},
+        "conditioned on": " and ".join(conditions) or "nothing",
+        **{
+            kind.replace("_", " "): component.name or f"in the folder `{kind}`"
+            for kind, component in components.items()
+        },
     }
     recipe = "vidmuse --generator.model" if config.conditioner is not None else "musicgen --generator.model"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
-{shown}
+{front_matter}
 ---
 
 # A music model for v2m

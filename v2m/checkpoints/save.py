@@ -1,10 +1,11 @@
-"""A checkpoint folder of our own, written whole or not at all."""
+"""Atomic writing of v2m checkpoint folders."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,15 @@ OWN_FILES = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, *COMPONENT_KINDS}
 
 
 def atomic_directory(folder: Path, writer: Callable[[Path], None], *, replace: bool = False) -> None:
-    """Makes `folder` by letting `fill` write into a temporary one beside it.
+    """Create `folder` atomically: `writer` fills a temporary one beside it, which is then renamed.
 
     Args:
         folder: New or empty.
-        fill: Writes the files.
-        replace: A checkpoint of our own may be there, and is replaced.
+        writer: Writes the files into the folder that it is given.
+        replace: Whether a v2m checkpoint that exists is replaced.
 
     Raises:
-        UsageError: Something else is there; it stays as it is.
+        UsageError: Something else exists there; it stays as it is.
     """
     _check_target(folder, replace)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def atomic_directory(folder: Path, writer: Callable[[Path], None], *, replace: b
     temporary.mkdir()
     try:
         writer(temporary)
-        _check_target(folder, replace)  # it took a while
+        _check_target(folder, replace)  # again: writing took a while
         if folder.exists():
             folder.rename(old)
         temporary.rename(folder)
@@ -53,12 +54,13 @@ def atomic_directory(folder: Path, writer: Callable[[Path], None], *, replace: b
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
-    """A safetensors file as transformers reads it."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    places = [value.untyped_storage().data_ptr() for value in plain.values()]
-    shared = {place for place in places if places.count(place) > 1} if len(set(places)) < len(places) else set()
-    plain = {name: v.clone() if v.untyped_storage().data_ptr() in shared else v for name, v in plain.items()}
-    save_file(plain, path, metadata={"format": "pt", **metadata})
+    """Write a safetensors file as transformers reads it; tensors that share memory are cloned."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    uses = Counter(value.untyped_storage().data_ptr() for value in tensors.values())
+    for name, value in tensors.items():
+        if uses[value.untyped_storage().data_ptr()] > 1:
+            tensors[name] = value.clone()
+    save_file(tensors, path, metadata={"format": "pt", **metadata})
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -66,13 +68,13 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_config(folder: Path, settings: Mapping[str, Any]) -> None:
-    """`config.yaml`, in the order given."""
+    """Write `config.yaml`, in the order of `settings`."""
     text = yaml.safe_dump({"format": FORMAT_VERSION, **settings}, sort_keys=False, allow_unicode=True)
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
 def write_component(folder: Path, component: Component, names: tuple[str, ...]) -> None:
-    """A part that its source carried, as transformers' `save_pretrained` would leave it, with its files of `names`."""
+    """Write a stored component in the format of transformers' `save_pretrained`, with its files of `names`."""
     folder.mkdir()
     config, state = component.load()
     write_json(folder / "config.json", config)
@@ -81,7 +83,7 @@ def write_component(folder: Path, component: Component, names: tuple[str, ...]) 
 
 
 def copy_files(component: Component, folder: Path, names: tuple[str, ...]) -> None:
-    """Those of the files that lie beside a part."""
+    """Copy those of the files `names` that exist beside a component."""
     for name in names:
         if component.folder is not None and (component.folder / name).is_file():
             shutil.copyfile(component.folder / name, folder / name)
@@ -90,6 +92,6 @@ def copy_files(component: Component, folder: Path, names: tuple[str, ...]) -> No
 def _check_target(folder: Path, replace: bool) -> None:
     if folder.is_file() or (folder.is_symlink() and not folder.exists()):
         raise UsageError(f"{str(folder)!r} is a file: give a new folder")
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if there and not (replace and CONFIG_FILE in there and there <= OWN_FILES):
-        raise UsageError(f"{str(folder)!r} holds something already ({min(there)}): give a new folder")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names and not (replace and CONFIG_FILE in names and names <= OWN_FILES):
+        raise UsageError(f"{str(folder)!r} holds something already ({min(names)}): give a new folder")

@@ -1,4 +1,4 @@
-"""How a model that sees was shown its videos in training, which is how it is to be shown them in use."""
+"""Config of the visual inputs that a model was trained with, and has to be used with."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class VisualInputConfig:
-    """Of the shards that it was trained on (`v2m.data.schema.Manifest`), or as its authors published.
+    """Settings of the visual inputs: of the shards (`v2m.data.schema.Manifest`), or as the model's authors published.
 
     Args:
-        pool: Which tokens of a frame the vision encoder gives: "all" or "grid".
+        pooling: Tokens of a frame that the vision encoder returns: "all" or "grid".
         aspect: How a frame becomes a square: "squash", "crop" or "pad".
-        frame_rate: Frames a second of the window.
-        whole: Frames of the whole video.
-        rhythm_rate: Instants a second of the rhythm.
-        rhythm: Names of what is measured at each; none for a model that does not look at it.
+        fps: Short-term frames per second of the window.
+        num_long_term_frames: Frames of the whole video.
+        event_rate: Instants per second of the visual events.
+        event_channels: Names of the events' channels; none for a model without events.
     """
 
     pooling: str = "grid"
@@ -28,7 +28,7 @@ class VisualInputConfig:
     event_channels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "event_channels", tuple(self.event_channels))  # a YAML gives a list
+        object.__setattr__(self, "event_channels", tuple(self.event_channels))  # YAML gives a list
         numbers = {name: getattr(self, name) for name in ("fps", "num_long_term_frames", "event_rate")}
         problems = [f"{name} {value!r} must be above 0" for name, value in numbers.items() if not _positive(value)]
         if problems:
@@ -36,11 +36,11 @@ class VisualInputConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VisualInputConfig:
-        """From what a YAML holds; the opposite of `plain`. Raises ValueError or TypeError for what cannot be."""
+        """Make a config of YAML values, the inverse of `to_dict`. Raises ValueError or TypeError for invalid ones."""
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers, strings and lists only."""
+        """Return numbers, strings and lists only."""
         return asdict(self) | {"event_channels": list(self.event_channels)}
 
 
@@ -48,6 +48,5 @@ def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
-VIDMUSE_VISUAL_INPUT = VisualInputConfig(
-    pooling="all"
-)  # as published: 2 frames a second, squashed to a square; 64 of the whole video in training
+# as published: 2 frames per second, squashed to a square; 64 of the whole video in training
+VIDMUSE_VISUAL_INPUT = VisualInputConfig(pooling="all")

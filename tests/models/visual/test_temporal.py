@@ -14,10 +14,17 @@ from v2m.models.visual.temporal import EVENT_KERNEL, TemporalConditioner
 from v2m.models.visual.vidmuse import ConditionerConfig
 
 SIZES = ConditionerConfig(
-    vision_dim=12, num_tokens=5, num_layers=1, num_heads=2, head_dim=4, ffn_dim=24, num_pooled_tokens=2,
-    num_event_channels=3, num_event_layers=2,
+    vision_dim=12,
+    num_tokens=5,
+    num_layers=1,
+    num_heads=2,
+    head_dim=4,
+    ffn_dim=24,
+    num_pooled_tokens=2,
+    num_event_channels=3,
+    num_event_layers=2,
     codec_frame_rate=10,
-)  # fmt: skip
+)
 POOLED, STRIDE = SIZES.num_pooled_tokens, SIZES.event_stride
 
 

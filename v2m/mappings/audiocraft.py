@@ -47,7 +47,7 @@ KEY_MAP: dict[str, str | None] = {
         for there, here in _CONDITIONERS.items()
         for each in _BOTH
     },
-    CHROMA_WINDOW_KEY: None,  # a Hann window, made anew
+    CHROMA_WINDOW_KEY: None,  # a Hann window, recreated
 }
 _CROSS_FUSED, _CROSS_SPLIT = ".cross_attention.query_key_value.weight", (".query.weight", ".key_value.weight")
 _CROSS_SHARES = {f".cross_attention{end}": share for end, share in zip(_CROSS_SPLIT, (1, 2), strict=True)}
@@ -76,13 +76,13 @@ def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`best_state` → the state of `v2m.models.music_model.MusicModel`.
 
     Raises:
-        DependencyError: A name is not one of the model's; the first of them are told.
+        DependencyError: A name is not one of the model's; lists the first of them.
     """
     return split_projections(rename_keys(state, KEY_MAP, MODEL_NAME), _CROSS_FUSED, _CROSS_SHARES)
 
 
 def from_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_v2m`; what it drops is made anew."""
+    """The inverse of `to_v2m`; what it drops is recreated."""
     out = rename_keys(
         merge_projections(state, tuple(_CROSS_SHARES), _CROSS_FUSED),
         invert(KEY_MAP),

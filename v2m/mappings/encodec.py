@@ -49,26 +49,26 @@ _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def resolve_references(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` with each reference to another of them, "${section.name}", replaced by what it stands for.
+    """Return `settings` with each reference "${section.name}" replaced by the setting that it refers to.
 
     Raises:
-        DependencyError: A reference leads nowhere, or round in a circle.
+        DependencyError: A reference leads nowhere, or in a circle.
     """
 
-    def value(given: Any, depth: int = 0) -> Any:
-        if isinstance(given, Mapping):
-            return {key: value(each, depth) for key, each in given.items()}
-        if isinstance(given, list | tuple):
-            return [value(each, depth) for each in given]
-        named = _REFERENCE.fullmatch(given) if isinstance(given, str) else None
-        if named is None:
-            return given
-        found: Any = settings
-        for part in named[1].split("."):
-            if not isinstance(found, Mapping) or part not in found or depth > 8:
-                raise DependencyError(f"the settings refer to {given}, which they do not hold")
-            found = found[part]
-        return value(found, depth + 1)
+    def value(setting: Any, depth: int = 0) -> Any:
+        if isinstance(setting, Mapping):
+            return {key: value(item, depth) for key, item in setting.items()}
+        if isinstance(setting, list | tuple):
+            return [value(item, depth) for item in setting]
+        match = _REFERENCE.fullmatch(setting) if isinstance(setting, str) else None
+        if match is None:
+            return setting
+        target: Any = settings
+        for part in match[1].split("."):
+            if not isinstance(target, Mapping) or part not in target or depth > 8:
+                raise DependencyError(f"the settings refer to {setting}, which they do not hold")
+            target = target[part]
+        return value(target, depth + 1)
 
     return value(settings)
 
@@ -78,23 +78,23 @@ def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tens
 
     Args:
         settings: May refer to one another, as omegaconf's do.
-        state: The weights that go with it, `best_state`, for their codebooks to be compared.
+        state: Its weights, `best_state`, whose codebooks are compared.
 
     Raises:
-        DependencyError: They are another model's, one is missing, or transformers' model lacks it; named.
+        DependencyError: Another model's settings, a missing one, or one that transformers' model cannot have; names it.
     """
     kind = settings.get("compression_model")
     if kind != "encodec":
         raise DependencyError(f"not an EnCodec of audiocraft: its compression_model is {kind!r}")
     sections = {name: settings.get(name) for name in ("seanet", "rvq", "encodec", "sample_rate", "channels")}
-    whole = resolve_references(settings)
+    resolved = resolve_references(settings)
     try:
-        codec, quantiser = whole["encodec"], whole["rvq"]
-        network = {**_REQUIRED_SETTINGS, **whole["seanet"]}
+        codec, quantizer = resolved["encodec"], resolved["rvq"]
+        network = {**_REQUIRED_SETTINGS, **resolved["seanet"]}
         decoder = {**_REQUIRED_DECODER_SETTINGS, "trim_right_ratio": 1.0, **(network.get("decoder") or {})}
         _check_supported(network, decoder, codec)
         out = {name: network[old] for old, name in _SEANET_KEYS.items()}
-        entries, rate, codebooks = int(quantiser["bins"]), int(codec["sample_rate"]), int(quantiser["n_q"])
+        entries, rate, codebooks = int(quantizer["bins"]), int(codec["sample_rate"]), int(quantizer["n_q"])
         frame_rate = -(-rate // math.prod(out["upsampling_ratios"]))
     except (KeyError, TypeError, AttributeError) as error:
         absent = [name for name, section in sections.items() if section is None]
@@ -120,7 +120,7 @@ def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
     """transformers' config.json, whole → what audiocraft's loader reads of `xp.cfg`.
 
     Raises:
-        DependencyError: audiocraft has no such model, as the one that works second by second.
+        DependencyError: audiocraft has no such model, such as the one that works in chunks.
     """
     if config.get("model_type") != "encodec":
         raise DependencyError(f"not an EnCodec of transformers: its model_type is {config.get('model_type')!r}")
@@ -153,7 +153,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`best_state` → the state dict of `EncodecModel`.
 
     Raises:
-        DependencyError: A key is none of this codec's; it is named.
+        DependencyError: A key is not one of this codec's; names it.
     """
     return _rename_keys(state, _to_transformers_key)
 
@@ -162,7 +162,7 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of `EncodecModel`, with either name of weight norm → `best_state`.
 
     Raises:
-        DependencyError: A key is none of this codec's; it is named.
+        DependencyError: A key is not one of this codec's; names it.
     """
     numbers = [int(key.split(".")[2]) for key in state if re.match(r"decoder\.layers\.\d+\.", key)]
     last = max(numbers, default=0)
@@ -175,37 +175,39 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _to_transformers_key(key: str) -> str | None:
     half = r"(?P<half>encoder|decoder)\.model\.(?P<n>\d+)"
-    found = re.fullmatch(rf"quantizer\.vq\.layers\.(?P<n>\d+)\._codebook\.{_BOOK}", key)
-    if found:
-        return f"quantizer.layers.{found['n']}.codebook.{found['leaf']}"
-    found = re.fullmatch(rf"{half}\.(?P<leaf>{_RECURRENT})", key)
-    if found:
-        return f"{found['half']}.layers.{found['n']}.{found['leaf']}"
+    match = re.fullmatch(rf"quantizer\.vq\.layers\.(?P<n>\d+)\._codebook\.{_BOOK}", key)
+    if match:
+        return f"quantizer.layers.{match['n']}.codebook.{match['leaf']}"
+    match = re.fullmatch(rf"{half}\.(?P<leaf>{_RECURRENT})", key)
+    if match:
+        return f"{match['half']}.layers.{match['n']}.{match['leaf']}"
     inner = r"(?P<inner>\.block\.\d+|\.shortcut|)"
-    found = re.fullmatch(rf"{half}{inner}\.(?:conv\.conv|convtr\.convtr)\.{_CONVOLUTION}", key)
-    if found:
-        return f"{found['half']}.layers.{found['n']}{found['inner']}.conv.{_WEIGHT_NORM_KEYS.get(found['leaf'], found['leaf'])}"  # noqa: E501
-    found = re.fullmatch(rf"{half}{inner}\.(?:conv|convtr)\.norm\.(?P<leaf>weight|bias)", key)
-    return f"{found['half']}.layers.{found['n']}{found['inner']}.norm.{found['leaf']}" if found else None
+    match = re.fullmatch(rf"{half}{inner}\.(?:conv\.conv|convtr\.convtr)\.{_CONVOLUTION}", key)
+    if match:
+        leaf = _WEIGHT_NORM_KEYS.get(match["leaf"], match["leaf"])
+        return f"{match['half']}.layers.{match['n']}{match['inner']}.conv.{leaf}"
+    match = re.fullmatch(rf"{half}{inner}\.(?:conv|convtr)\.norm\.(?P<leaf>weight|bias)", key)
+    return f"{match['half']}.layers.{match['n']}{match['inner']}.norm.{match['leaf']}" if match else None
 
 
 def _from_transformers_key(key: str, last: int) -> str | None:
     half = r"(?P<half>encoder|decoder)\.layers\.(?P<n>\d+)"
-    found = re.fullmatch(rf"quantizer\.layers\.(?P<n>\d+)\.codebook\.{_BOOK}", key)
-    if found:
-        return f"quantizer.vq.layers.{found['n']}._codebook.{found['leaf']}"
-    found = re.fullmatch(rf"{half}\.(?P<leaf>{_RECURRENT})", key)
-    if found:
-        return f"{found['half']}.model.{found['n']}.{found['leaf']}"
+    match = re.fullmatch(rf"quantizer\.layers\.(?P<n>\d+)\.codebook\.{_BOOK}", key)
+    if match:
+        return f"quantizer.vq.layers.{match['n']}._codebook.{match['leaf']}"
+    match = re.fullmatch(rf"{half}\.(?P<leaf>{_RECURRENT})", key)
+    if match:
+        return f"{match['half']}.model.{match['n']}.{match['leaf']}"
     inner = r"(?P<inner>\.block\.\d+|\.shortcut|)"
-    found = re.fullmatch(rf"{half}{inner}\.(?P<kind>conv|norm)\.{_CONVOLUTION}", key)
-    if found is None:
+    match = re.fullmatch(rf"{half}{inner}\.(?P<kind>conv|norm)\.{_CONVOLUTION}", key)
+    if match is None:
         return None
     # between its first and last layer the decoder's own convolutions are transposed
-    turned = found["half"] == "decoder" and not found["inner"] and 0 < int(found["n"]) < last
-    name = "convtr" if turned else "conv"
-    kind = name if found["kind"] == "conv" else "norm"
-    return f"{found['half']}.model.{found['n']}{found['inner']}.{name}.{kind}.{_OLD_WEIGHT_NORM_KEYS.get(found['leaf'], found['leaf'])}"  # noqa: E501
+    transposed = match["half"] == "decoder" and not match["inner"] and 0 < int(match["n"]) < last
+    name = "convtr" if transposed else "conv"
+    kind = name if match["kind"] == "conv" else "norm"
+    leaf = _OLD_WEIGHT_NORM_KEYS.get(match["leaf"], match["leaf"])
+    return f"{match['half']}.model.{match['n']}{match['inner']}.{name}.{kind}.{leaf}"
 
 
 def _rename_keys(state: Mapping[str, Tensor], rename: Any) -> dict[str, Tensor]:
@@ -217,7 +219,7 @@ def _rename_keys(state: Mapping[str, Tensor], rename: Any) -> dict[str, Tensor]:
 
 
 def _check_supported(network: Mapping[str, Any], decoder: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
-    """Refuses by name what transformers' model has no setting for."""
+    """Raise DependencyError for settings that transformers' model does not have."""
     odd = [f"seanet.{name} {network[name]!r}" for name, only in _REQUIRED_SETTINGS.items() if network[name] != only]
     odd += [
         f"seanet.decoder.{name} {decoder[name]!r}"
@@ -229,7 +231,8 @@ def _check_supported(network: Mapping[str, Any], decoder: Mapping[str, Any], cod
     odd += [f"seanet.encoder.{name} {value!r}" for name, value in (network.get("encoder") or {}).items()]
     odd += [f"seanet.{name} {network[name]!r}" for name in ("lstm",) if not network[name]]
     norms = ("weight_norm", "time_group_norm")
-    odd += [f"seanet.norm {network['norm']!r}"] * (network["norm"] not in norms)
+    if network["norm"] not in norms:
+        odd.append(f"seanet.norm {network['norm']!r}")
     kinds = {"autoencoder": "seanet", "quantizer": "rvq"}
     odd += [f"encodec.{name} {codec[name]!r}" for name, only in kinds.items() if codec[name] != only]
     if odd:
@@ -239,11 +242,11 @@ def _check_supported(network: Mapping[str, Any], decoder: Mapping[str, Any], cod
 def _check_codebooks(codebooks: int, entries: int, state: Mapping[str, Tensor]) -> None:
     books = [value for key, value in state.items() if key.endswith("._codebook.embed")]
     if books and (len(books), len(books[0])) != (codebooks, entries):
-        there = f"{len(books)} codebooks of {len(books[0])} entries"
-        raise DependencyError(f"settings of {codebooks} codebooks of {entries} entries go with weights of {there}")
+        actual = f"{len(books)} codebooks of {len(books[0])} entries"
+        raise DependencyError(f"settings of {codebooks} codebooks of {entries} entries go with weights of {actual}")
 
 
 def _bandwidth(codebooks: int, bits: int) -> float:
-    """Thousands of bits a second, such that transformers, which rounds downwards, finds so many codebooks in it."""
-    found = codebooks * bits / 1000
-    return found if 1000 * found // bits == codebooks else math.nextafter(found, math.inf)
+    """Return kbit/s, rounded so that transformers, which rounds down, finds this number of codebooks in it."""
+    rate = codebooks * bits / 1000
+    return rate if 1000 * rate // bits == codebooks else math.nextafter(rate, math.inf)

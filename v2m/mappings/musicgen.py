@@ -94,7 +94,7 @@ def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The composite's own weights (see `split`), or a decoder's → the state of `v2m.models.music_model.MusicModel`.
 
     Raises:
-        DependencyError: A name is not one of the model's; the first of them are told.
+        DependencyError: A name is not one of the model's; lists the first of them.
     """
     state = rename_keys({name.removeprefix("decoder."): value for name, value in state.items()}, KEY_MAP, MODEL_NAME)
     return merge_projections(merge_projections(state, _SELF_SPLIT, _SELF_FUSED), _CROSS_SPLIT, _CROSS_FUSED)

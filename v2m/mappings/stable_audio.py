@@ -1,4 +1,4 @@
-"""Latent diffusion models of stable-audio-tools: what their JSON says, and their weights under the names used here.
+"""Latent diffusion models of stable-audio-tools: their JSON, and their weights under our names.
 
 Of what that library can build, this reads what SONIQUE's `best_model.json` is made of: a mono autoencoder of the
 Descript Audio Codec's convolutions with a VAE between them, a U-Net `adp_cfg_1d`, and as condition the tokens of CLAP's
@@ -48,8 +48,10 @@ _REQUIRED_UNET_SETTINGS = {
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """`width` of the outermost layers and by how much each stage shrinks or stretches, of both halves; `encoded` is
-    twice `latent`: mean and scale."""
+    """Channels of the outermost layers and strides of the stages, of both halves.
+
+    `encoder_dim` is twice `latent_dim`: mean and scale.
+    """
 
     latent_dim: int
     encoder_dim: int
@@ -61,11 +63,11 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class StableAudioConfig:
-    """What a JSON says.
+    """Settings of a model's JSON.
 
-    `samples` are those of a window; `unet` are arguments of `UNetSizes`; `words` is the name of the condition that is
-    text, `clap` where its weights are by the JSON, `layer` which of its hidden states is read; `seconds` are the
-    numbers' names with their ranges; `order` is that of the condition's parts.
+    `window_samples` are those of a window; `unet` are arguments of the U-Net's config; `text_cond` is the name of the
+    text condition, `clap_path` its weights' path by the JSON, `clap_layer` the hidden state that is used;
+    `number_ranges` are the numbers' names with their ranges; `cond_order` is the order of the conditions.
     """
 
     sample_rate: int
@@ -82,10 +84,10 @@ class StableAudioConfig:
 
 
 def parse_config(config: Mapping[str, Any]) -> StableAudioConfig:
-    """What a model's JSON says.
+    """Parse a model's JSON.
 
     Raises:
-        DependencyError: It is no such model's, or one with parts that are not known here; says all of them.
+        DependencyError: It is another model's, or has unsupported parts; lists all of them.
     """
     try:
         found = _parse(config)
@@ -98,7 +100,7 @@ def parse_config(config: Mapping[str, Any]) -> StableAudioConfig:
 
 
 def unwrap_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model of a checkpoint: as it is, or out of what trains it, where the U-Net is the averaged one."""
+    """Return the model of a checkpoint: as it is, or out of a training wrapper, with the EMA U-Net."""
     if not any(name.startswith(TRAINING_PREFIX) for name in state):
         return dict(state)
     out = {
@@ -109,15 +111,15 @@ def unwrap_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of `v2m.generators.sonique.unet.UNet` in an unwrapped checkpoint."""
+    """Return the U-Net of an unwrapped checkpoint; `v2m.generators.sonique.unet.UNet` has the published names."""
     return _strip_prefix(UNET_PREFIX, state)
 
 
 def autoencoder_state(state: Mapping[str, Tensor], config: AutoencoderConfig) -> dict[str, Tensor]:
-    """The part of an unwrapped checkpoint that is `v2m.pretrained.codecs.oobleck.Autoencoder`'s.
+    """Return the autoencoder of an unwrapped checkpoint under the names of `v2m.pretrained.codecs.oobleck`.
 
     Raises:
-        DependencyError: It holds what that has not, or half of a weight norm.
+        DependencyError: It has unknown weights, or half of a weight norm.
     """
     names = dac.encoder_key_map("encoder.encoder.block", "encoder", len(config.encoder_strides))
     names |= dac.decoder_key_map("decoder.decoder.model", "decoder", len(config.decoder_strides))
@@ -137,7 +139,7 @@ def autoencoder_state(state: Mapping[str, Tensor], config: AutoencoderConfig) ->
 
 
 def number_embedding_state(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The part of an unwrapped checkpoint that is the table of the numbers `name`."""
+    """Return the embedding table of the number condition `name`."""
     return _strip_prefix(f"{CONDITIONER_PREFIX}{name}.int_embedder.", state)
 
 

@@ -1,7 +1,7 @@
-"""Parameters under other names: what the converters of this folder share.
+"""State-dict key maps, which the mappings of this package share.
 
-A table maps a name to the other layout's, or to None where it is dropped on purpose. The first number in a name (a
-layer's, a codebook's) is written N.
+A key map gives a name's counterpart in the other layout, or None where it is dropped on purpose. The first number in a
+name (a layer's, a codebook's) is written N.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")
 
 
 def rename_keys(state: Mapping[str, Tensor], table: Mapping[str, str | None], what: str) -> dict[str, Tensor]:
-    """`state` under the names that `table` gives.
+    """Rename `state` by a key map.
 
     Raises:
-        DependencyError: Names are not in the table; `what` does not have them. The first three are told.
+        DependencyError: Names are not in the table: `what` does not have them. Lists the first three.
     """
     out: dict[str, Tensor] = {}
     unknown = []
@@ -40,25 +40,25 @@ def rename_keys(state: Mapping[str, Tensor], table: Mapping[str, str | None], wh
 
 
 def normalize_index(name: str) -> str:
-    """`name` with its first number written N."""
+    """Return `name` with its first number written N."""
     return _NUMBER.sub("N", name, count=1)
 
 
 def invert(table: Mapping[str, str | None]) -> dict[str, str | None]:
-    """The table of the way back."""
+    """Return the key map of the other direction."""
     return {new: old for old, new in table.items() if new is not None}
 
 
 def merge_projections(state: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> dict[str, Tensor]:
-    """Matrices of one module put one below the other: `a.query.weight` and `a.key.weight` as `a.query_key.weight`.
+    """Stack matrices of one module by rows: `a.query.weight` and `a.key.weight` as `a.query_key.weight`.
 
     Args:
         state: Left as it is.
-        parts: Ends of their names, such as ".query.weight"; from the upper rows to the lower ones.
-        whole: End of the name of what they become.
+        parts: Ends of their names, such as ".query.weight", from the upper rows to the lower ones.
+        whole: End of the name of the result.
 
     Raises:
-        DependencyError: A module has some of them but not all; the missing one is told.
+        DependencyError: A module has some of them but not all; names the missing one.
     """
     out: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -76,10 +76,10 @@ def merge_projections(state: Mapping[str, Tensor], parts: Sequence[str], whole: 
 
 
 def split_projections(state: Mapping[str, Tensor], whole: str, parts: Mapping[str, int]) -> dict[str, Tensor]:
-    """The inverse of `joined`; `parts` says how many shares of the rows each has.
+    """Split stacked matrices, the inverse of `merge_projections`; `parts` says how many shares of the rows each has.
 
     Raises:
-        DependencyError: The rows cannot be shared out so.
+        DependencyError: The rows cannot be split so.
     """
     out: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -97,13 +97,13 @@ def split_projections(state: Mapping[str, Tensor], whole: str, parts: Mapping[st
 
 
 def count_indices(state: Iterable[str], template: str) -> int:
-    """How many numbers N there are in names such as `where`, "layers.N.norm.weight"."""
+    """Count the numbers N in names like `template`, "layers.N.norm.weight"."""
     pattern = re.compile(re.escape(template).replace(r"\.N\.", r"\.(\d+)\."))
     return len({found[1] for name in state if (found := pattern.fullmatch(name))})
 
 
 def check_sizes_match(settings: Mapping[str, object], sizes: Mapping[str, object]) -> None:
-    """Raises DependencyError where the settings say something else than the shapes of the weights."""
+    """Raises DependencyError where the settings contradict the shapes of the weights."""
     differing = [
         f"{name} is {settings[name]} but {sizes[name]} by the weights"
         for name in sizes

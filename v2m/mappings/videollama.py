@@ -102,8 +102,7 @@ def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
     """The authors' config.json as transformers' `video_llama_3` one.
 
     Raises:
-        DependencyError: It is not theirs, lacks its sizes, keeps the vision encoder elsewhere, or has another
-        projector.
+        DependencyError: Another config, without sizes, with a separate vision encoder, or with another projector.
     """
     _check_config(original, ORIGINAL, "vision_encoder_config")
     if original.get("vision_encoder"):

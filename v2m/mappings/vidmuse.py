@@ -1,7 +1,7 @@
 """VidMuse between its authors' layout (audiocraft's with a visual conditioner) and v2m's; its CLIP apart.
 
-Read from the published model: its attentions over a frame have as many heads as the language model, each 64 wide; the
-attention to the whole video has 3. Neither can be told from the weights.
+Not visible in the weights: in the published model the attentions over a frame have as many heads as the language model,
+each of dimension 64; the attention to the whole video has 3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from v2m.mappings.state_dict_map import count_indices, invert, normalize_index, 
 
 MODEL_NAME = "VidMuse"
 CLIP_PREFIX = "visual_encoder_model."
-CLIP_NAME = "openai/clip-vit-base-patch32"
 NUM_FUSION_HEADS = 3
 CLIP_HEAD_DIM = 64  # width of one head in every CLIP
 VIDEO_FPS, NUM_GLOBAL_FRAMES = 2, 64
@@ -86,11 +85,10 @@ def is_vidmuse(state: Iterable[str]) -> bool:
 
 
 def to_v2m(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """`best_state` → the state of `v2m.models.music_model.MusicModel`, and of transformers'
-    `CLIPVisionModelWithProjection`.
+    """`best_state` → the states of `MusicModel`, and of transformers' `CLIPVisionModelWithProjection`.
 
     Raises:
-        DependencyError: A name is not one of the model's; the first of them are told.
+        DependencyError: A name is not one of the model's; lists the first of them.
     """
     clip = {name: value for name, value in state.items() if name.startswith(CLIP_PREFIX)}
     seen = {name: value for name, value in state.items() if normalize_index(name) in KEY_MAP}
@@ -115,7 +113,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     """`xp.cfg`, parsed, as `MusicConfig.to_dict`; the conditioner's sizes are those of the weights.
 
     Raises:
-        DependencyError: A shape that v2m does not have, sizes that differ from the weights', or parts are missing.
+        DependencyError: A shape that v2m does not have, other sizes than the weights', or missing parts.
     """
     encoder = (cfg.get("video") or {}).get("visual_encoder", "clip")
     if encoder != "clip":

@@ -90,7 +90,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of `XcodecModel` → the published layout; each weight norm is taken anew from the plain weight.
+    """The state dict of `XcodecModel` → the published layout; each weight norm is computed from the plain weight.
 
     Raises:
         DependencyError: A key is none of this codec's; it is named.

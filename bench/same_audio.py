@@ -26,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,14 @@ NAMES = {  # as they are in the tree under --root
     "section": "--generator.max_section",
     "lm_dim": "--model.lm.dim",
     "lm_layers": "--model.lm.num_layers",
-    "init_from": "--model.start",
+    "init_from": "--model.init_from",
     "rank": "--model.lora.rank",
-    "predict_seed": "--model.scoring.seed",
-    "min_duration": "--shortest",
-    "long_term_frames": "--whole",
+    "predict_seed": "--model.predict.seed",
+    "min_duration": "--min-duration-s",
+    "long_term_frames": "--num-long-term-frames",
+    "vision_encoder": "--vision-encoder",
+    "text_encoder": "--text-encoder",
+    "batch_size": "--data.batch_size",
     "ground_truth": "--ground-truth",
     "conditioner": '{"kind":"vidmuse","num_layers":1,"num_heads":2,"head_dim":32,"ffn_dim":64,"num_fusion_heads":4}',
 }
@@ -87,8 +91,8 @@ MEMBERS = {  # of a shard's samples
     "json": "metadata",
     "codes.npy": "codes",
     "frames.npy": "short-term frames",
-    "whole.npy": "long-term frames",
-    "rhythm.npy": "visual events",
+    "long_term.npy": "long-term frames",
+    "events.npy": "visual events",
     "text.npy": "text",
 }
 FILM = {"testsrc2": 1.7, "mandelbrot": 2.3, "smptebars": 1.1, "rgbtestsrc": 3.2, "testsrc": 2.6, "yuvtestsrc": 3.1}
@@ -96,8 +100,10 @@ CUTS = {"testsrc2": 1.2, "mandelbrot": 1.4, "smptebars": 1.4}  # shots: ffmpeg's
 PICKLED = {"HTDemucs"}  # by its own package, for which alone it can be read; the model is that of `separator`
 LIBRARIES = (  # imported once: what the commands import of others
     "scipy.signal librosa.beat librosa.feature.spectral transformers.modeling_utils diffusers.models.autoencoders "
-    "lightning torchvision torchaudio accelerate jsonargparse webdataset tinysoundfont mido av"
+    "lightning torchvision torchaudio accelerate jsonargparse webdataset mido av"
 )
+COMPUTING = "numpy scipy librosa numba torch torchaudio transformers diffusers av tinysoundfont imageio-ffmpeg"
+FFMPEG = os.environ.get("V2M_FFMPEG") or imageio_ffmpeg.get_ffmpeg_exe()
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -172,7 +178,7 @@ def _encode(path: Path, shots: Mapping[str, float], sound: str) -> None:
     joined = "".join(f"[v{number}]" for number in range(len(shots)))
     graph = f"{';'.join(parts)};{joined}concat=n={len(shots)}:v=1[v];{sound},aformat=channel_layouts=stereo[a]"
     codecs = ["-c:v", "libx264", "-preset", "veryfast", "-threads", "1", "-c:a", "aac"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-filter_complex", graph]
+    command = [FFMPEG, "-v", "error", "-nostdin", "-filter_complex", graph]
     subprocess.run([*command, "-map", "[v]", "-map", "[a]", *codecs, str(path)], check=True)
 
 
@@ -288,19 +294,31 @@ def measure(root: Path, folder: Path) -> Session:
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    processor = f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
-    return f"{processor}, {platform.system()}, Python {platform.python_version()}, PyTorch {torch.__version__}"
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
 
 
-def compare(session: Session, recorded: Mapping[str, str]) -> dict[str, int]:
+def versions() -> dict[str, str]:
+    """Of what computes or encodes: other versions make other sound."""
+    first = subprocess.run([FFMPEG, "-version"], capture_output=True, text=True, check=True).stdout.split()[:3]
+    return {name: metadata.version(name) for name in COMPUTING.split()} | {
+        "ffmpeg": first[-1],
+        "python": platform.python_version(),
+    }
+
+
+def compare(session: Session, before: Mapping[str, Any]) -> dict[str, int]:
     """Print what differs; how much was compared, and how much of it is equal."""
+    for name, version in versions().items():
+        if version != before["versions"][name]:
+            print(f"{name} is {version} and was {before['versions'][name]}: record again with this one")
+    recorded = before["digests"]
     labels = sorted(recorded.keys() | session.digests.keys())
     equal = 0
     for label in labels:
-        here, before = session.digests.get(label), recorded.get(label)
-        equal += here == before
-        if here != before:
-            print(f"{'not made' if here is None else 'not recorded' if before is None else 'differs'}: {label}")
+        here, there = session.digests.get(label), recorded.get(label)
+        equal += here == there
+        if here != there:
+            print(f"{'not made' if here is None else 'not recorded' if there is None else 'differs'}: {label}")
     return {"compared": len(labels), "equal": equal}
 
 
@@ -317,10 +335,10 @@ def main() -> int:
         folder.mkdir(exist_ok=True)
         session = measure(asked.root.absolute(), folder)
     if asked.against is not None:
-        result = compare(session, json.loads(asked.against.read_text())["digests"])
+        result = compare(session, json.loads(asked.against.read_text()))
         print(json.dumps(result))
         return int(result["equal"] < result["compared"])
-    about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
+    about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "versions": versions()}
     asked.record.write_text(json.dumps({**about, "digests": session.digests}, indent=1) + "\n")
     print(json.dumps({"recorded": len(session.digests), "failed": len(session.failures)}))
     return int(bool(session.failures))

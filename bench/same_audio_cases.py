@@ -82,7 +82,7 @@ ALIGNED = {  # music with a beat, of which no generator says where it is
 }
 FIT = (
     "--config {root}/configs/train/tiny.yaml --data.train {weights}/prepared/shards --data.validation "
-    "{weights}/prepared/shards --data.window 1 --data.batch 2 --trainer.max_steps 6 --trainer.log_every_n_steps 1 "
+    "{weights}/prepared/shards --data.window 1 {batch_size} 2 --trainer.max_steps 6 --trainer.log_every_n_steps 1 "
     "--trainer.logger lightning.pytorch.loggers.CSVLogger --trainer.enable_progress_bar false "
     "--trainer.enable_model_summary false"
 )
@@ -93,7 +93,8 @@ TRAINED = {
     "lora": "{init_from} {out}/training/v2m/exported --model.lm null --model.conditioner null {rank} 4",
 }
 PREPARE = (
-    "{out}/videos --vision {weights}/prepared/encoders/clip --codec {weights}/prepared/encoders/encodec --text "
-    "{weights}/prepared/encoders/t5 --processes 1 --device cpu --quiet {min_duration} 2 {long_term_frames} 4"
+    "{out}/videos {vision_encoder} {weights}/prepared/encoders/clip --codec {weights}/prepared/encoders/encodec "
+    "{text_encoder} {weights}/prepared/encoders/t5 --processes 1 --device cpu --quiet "
+    "{min_duration} 2 {long_term_frames} 4"
 )
 PREPARED = {"mono": "", "stereo": "--stereo true --vocals remove --separator {weights}/separator"}

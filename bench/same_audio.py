@@ -102,7 +102,7 @@ LIBRARIES = (  # imported once: what the commands import of others
     "scipy.signal librosa.beat librosa.feature.spectral transformers.modeling_utils diffusers.models.autoencoders "
     "lightning torchvision torchaudio accelerate jsonargparse webdataset mido av"
 )
-COMPUTING = "numpy scipy librosa numba torch torchaudio transformers diffusers av tinysoundfont imageio-ffmpeg"
+COMPUTING = "numpy scipy librosa numba torch torchaudio transformers diffusers av"
 FFMPEG = os.environ.get("V2M_FFMPEG") or imageio_ffmpeg.get_ffmpeg_exe()
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

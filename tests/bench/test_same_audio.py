@@ -22,9 +22,9 @@ from bench import digests, same_audio_cases
 from bench.fork_server import ForkServer
 from bench.same_audio import MAKERS, MEMBERS, NAMES, TINY
 from v2m.cli import prepare
-from v2m.cli.score import build_parser
 from v2m.cli.train import TrainCLI
 from v2m.data import schema
+from v2m.pipeline.arguments import build_parser
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {"sketch": same_audio_cases.SKETCH, "models": same_audio_cases.MODELS, "aligned": same_audio_cases.ALIGNED}

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Where one of the three was closed, the next file opened would take its number, and get what libraries print."""
+    """Open standard streams that are closed, or the next opened file would take their number."""
     while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(spare)
@@ -59,7 +59,7 @@ def _open_standard_streams() -> None:
 
 
 def _drop_standard_streams() -> None:
-    """What is still in their buffers would raise once more when Python ends."""
+    """Discard what the streams still buffer; it would raise once more when Python exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())

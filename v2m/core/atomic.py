@@ -1,4 +1,4 @@
-"""Where an output may go, and how it gets there: whole or not at all, and never over the input."""
+"""Output files: checks before the work, and writing whole or not at all, never over the input."""
 
 from __future__ import annotations
 

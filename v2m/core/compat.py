@@ -56,12 +56,12 @@ def quantized_weight(weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def cpu_has_avx512_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware."""
+    """Return whether this CPU multiplies bfloat16 in hardware."""
     return _cpu_flag("_is_avx512_bf16_supported")
 
 
 def cpu_has_vnni() -> bool:
-    """Whether this CPU multiplies 8-bit integers without saturating in between."""
+    """Return whether this CPU multiplies 8-bit integers without saturating in between."""
     return _cpu_flag("_is_vnni_supported")
 
 

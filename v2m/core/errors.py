@@ -1,4 +1,4 @@
-"""What can go wrong by no fault of the code, and the exit code of each. Everything else is a bug (exit code 1)."""
+"""Errors that are no fault of the code, and the exit code of each; all others are bugs (exit code 1)."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whatever device.
+    """Return whether memory ran out, on any device.
 
     torch's own error is known by its name, which spares importing torch; where an allocator, a kernel or a memory map
     fails below it, torch raises a RuntimeError that only its words tell from others.

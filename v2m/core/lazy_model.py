@@ -137,7 +137,7 @@ class _ReportedOOMError(MemoryError):
 
 
 def _format_shortage(error: BaseException) -> str:
-    """What there was no room for, as far as the allocator says, in place of its paragraph of advice."""
+    """Describe the failed allocation in one line, in place of the allocator's paragraph of advice."""
     size = re.search(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)", str(error))
     where = next((word for word in ("CUDA", "MPS") if word in str(error)), None)
     place = "this machine's memory" if where is None else f"the {where} device"

@@ -1,4 +1,4 @@
-"""What parts of the path have to say while they work: they log a warning, the sidecar and the command line show it."""
+"""Capture of logged warnings, for the sidecar and the command line."""
 
 from __future__ import annotations
 

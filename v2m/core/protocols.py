@@ -98,5 +98,5 @@ class VisionEncoder(Protocol):
         ...
 
     def decode_width(self, width: int, height: int) -> int:
-        """How wide frames of `width` × `height` should be read to be encoded."""
+        """Width at which frames of `width` × `height` should be decoded for this encoder."""
         ...

@@ -13,7 +13,7 @@ from v2m.core.types import Floats
 
 
 def sample_count(seconds: float, sample_rate: int) -> int:
-    """How many samples last `seconds`, to the nearest one; a half rounds up."""
+    """Number of samples in `seconds`, to the nearest one; a half rounds up."""
     return int(np.floor(seconds * sample_rate + 0.5))
 
 
@@ -32,7 +32,7 @@ def clock_seconds(ticks: int | np.ndarray, time_base: Fraction | None) -> float 
 
 
 def mean_rate(count: int, seconds: float) -> float:
-    """How many of `count` things pass in a second."""
+    """Mean number of events per second."""
     return count / seconds
 
 
@@ -104,7 +104,7 @@ class TimeMap:
         assert (np.diff(self.target) > 0).all(), "target times must rise"
 
     def forward(self, time: ArrayLike) -> Floats:
-        """Where `time` of the recording lies in the copy; beyond the ends the outermost rate goes on."""
+        """Position of `time` in the stretched copy; beyond the ends the outermost rate goes on."""
         return _piecewise_linear(np.asarray(time, float), self.source, self.target)
 
     def inverse(self, time: ArrayLike) -> Floats:
@@ -135,7 +135,7 @@ def timecode(frame: int, rate: int) -> str:
 
 
 def beat_seconds(tempo: float) -> float:
-    """How long a beat lasts at `tempo` beats per minute; also the tempo of a beat of so many seconds."""
+    """Length of a beat at `tempo` beats per minute; also the tempo of a beat of so many seconds."""
     return 60.0 / tempo
 
 
@@ -146,17 +146,17 @@ def hop_length(sample_rate: int, frame_rate: int) -> int:
 
 
 def place_at(seconds: Any, rate: float) -> Any:
-    """How many frames of `rate` a second pass in `seconds`, unrounded; of a number, an array or a tensor of them."""
+    """Unrounded number of frames at `rate` in `seconds`: a number, an array or a tensor."""
     return seconds * rate
 
 
 def codec_frames(seconds: float, frame_rate: int) -> int:
-    """How many codec frames cover `seconds`."""
+    """Number of codec frames that cover `seconds`."""
     return int(np.ceil(seconds * frame_rate - 1e-9))
 
 
 def step_count(seconds: float, rate: float) -> int:
-    """How many equal steps of about 1 / `rate` make up `seconds`, at least one."""
+    """Number of equal steps of about 1 / `rate` in `seconds`, at least one."""
     return max(1, int(np.floor(seconds * rate + 0.5)))
 
 
@@ -166,12 +166,12 @@ def step_times(seconds: float, count: int) -> Floats:
 
 
 def step_at(begin: float, seconds: float, count: int) -> int:
-    """Which of `count` equal steps of `seconds` begins nearest to `begin`."""
+    """Index of the step, of `count` equal steps of `seconds`, that starts nearest to `begin`."""
     return int(np.floor(begin * count / seconds + 0.5))
 
 
 def step_begin(step: int, seconds: float, count: int) -> float:
-    """When it begins."""
+    """Start of a step in seconds."""
     return step * seconds / count
 
 

@@ -51,7 +51,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class VisualFeatures:
-    """What was measured from the frames at `fps` ≥ 10 per second; every curve is (F,) along `times`.
+    """Features measured from the frames at `fps` ≥ 10 per second; every curve is (F,) along `times`.
 
     brightness, saturation: means of luma and HSV saturation, 0–1. contrast: standard deviation of luma, 0–0.5.
     motion: mean absolute luma difference to the previous measured frame, per second of video, with cuts taken out
@@ -83,7 +83,7 @@ class VisualFeatures:
 
 
 class FrameSource(Protocol):
-    """How a `Video` reads its pixels; `io.video` supplies it. Frames come upright, RGB, uint8."""
+    """Reader of a `Video`'s pixels (`v2m.media.video`). Frames come upright, RGB, uint8."""
 
     def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
         """The frames shown at `times`, (F, H, W, 3); `width` scales, keeping the aspect ratio."""
@@ -184,7 +184,7 @@ def filter_unwanted(words: Iterable[str], unwanted: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Tags:
-    """What the music should be. Empty fields and None mean "not said".
+    """Description of the music to write. Empty fields and None mean "not given".
 
     Args:
         caption: One sentence on what is seen.
@@ -236,7 +236,7 @@ class Tags:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left for a tagger to find."""
+        """Return whether no field is left for a tagger to fill."""
         words = self.lyrics or not self.vocals
         return bool(self.genres and self.instruments and self.moods and self.tempo and self.key and words)
 
@@ -270,7 +270,7 @@ class InpaintRequest:
 
 @dataclass(frozen=True)
 class Controls:
-    """What steers the music besides the tags; a generator names in `steers` which of these it can do.
+    """Controls besides the tags; a generator names in `capabilities` which of these it supports.
 
     reference: sound files whose style to follow: one, or two for the voice alone and the rest alone.
     melody: a sound file whose tune to follow.
@@ -289,7 +289,7 @@ class Controls:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How a language model's next code is drawn. The defaults are MusicGen's.
+    """Sampling of a language model's next code. The defaults are MusicGen's.
 
     Args:
         temperature: Above 1 more adventurous, below 1 less; 0 takes the likeliest.
@@ -317,7 +317,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class CodecSpec:
-    """What a codec's numbers mean: Hz, frames a second, `codebooks` that it has, `entries` of each of them."""
+    """Format of a codec: Hz, frames per second, `num_codebooks`, and `codebook_size` of each."""
 
     sample_rate: int
     frame_rate: int
@@ -348,7 +348,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Soundtrack:
-    """What a generator returns: music exactly as long as the video, and what it knows about it.
+    """Output of a generator: music exactly as long as the video, with its metadata.
 
     stems sum to the mix before mastering. beats, downbeats: (B,) seconds. midi: a Standard MIDI File. facts: plain
     values for the sidecar.

@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """How videos become samples.
+    """Options for turning videos into samples.
 
     Args:
         vision_encoder: Vision encoder: a folder or a repository of the hub (CLIP, SigLIP or DINOv2).

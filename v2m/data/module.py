@@ -200,7 +200,7 @@ class ShardData(lightning.LightningDataModule):
 
     @property
     def manifest(self) -> Manifest:
-        """What the shards hold; those of validation must hold the same. Raises UsageError where none are given."""
+        """Manifest of the shards; validation shards must match it. Raises UsageError where none are given."""
         if self._folders["fit"] is None:
             raise UsageError("there is nothing to learn from: give --data.train, a folder of prepared videos")
         return self._open(self._folders["fit"]).manifest

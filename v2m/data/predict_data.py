@@ -39,7 +39,7 @@ class VideoJobs:
     def from_inputs(
         cls, videos: Path | Sequence[Path] | None, out: Path | None, trainer: lightning.Trainer | None
     ) -> VideoJobs:
-        """Of all videos in folders, in those below them, and in VidMuse's lists.
+        """Collect all videos in folders, in their subfolders, and in VidMuse's lists.
 
         With `out`, what is made of them goes there, into folders like theirs; else beside each.
 

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PrepareJob:
-    """What is to be done: `tagger` names music by the picture, `chosen` is how that is said in the settings."""
+    """Work to do: `tagger` names the tags, `chosen` is its plain config for the settings."""
 
     out: Path
     config: PrepareConfig
@@ -131,7 +131,7 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def _dataset_settings(job: PrepareJob) -> dict[str, Any]:
-    """What the samples depend on: settings, tagger, and the very weights."""
+    """Everything the samples depend on: settings, tagger, and the hashes of the weights."""
     from v2m.data.encode import component_names, fetch_component
     from v2m.pretrained import weights
 
@@ -157,7 +157,7 @@ def _load_encoder(job: PrepareJob) -> SampleEncoder:
 
 
 def _encode_all(new: Sequence[VideoSource], job: PrepareJob) -> Iterator[PrepareRecord]:
-    """How each of them ended, in any order."""
+    """Yield the record of each video, in any order."""
     from tqdm import tqdm
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -241,7 +241,7 @@ def _encode_video(source: VideoSource, encoder: SampleEncoder, out: Path) -> Pre
 
 
 def format_report(manifest: Manifest, every: Sequence[PrepareRecord]) -> str:
-    """What was kept and what was left out, with an example of each reason, as a table."""
+    """Table of kept and dropped videos, with an example of each reason."""
     kept = [done for done in every if done.part is not None]
     lines = [f"{'kept':<15} {len(kept):>7}  {manifest.num_samples} samples, {manifest.duration / 3600:.2f} h"]
     for reason, count in sorted(manifest.dropped.items(), key=lambda item: (-item[1], item[0])):

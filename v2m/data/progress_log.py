@@ -1,4 +1,4 @@
-"""What has been done of a dataset, on the disk before it counts: so that a run that was killed goes on where it was."""
+"""Progress of a dataset on disk, so that a killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECORDS, SETTINGS, LOCK = "prepared.jsonl", "settings.json", ".lock"
 
 @dataclass(frozen=True)
 class PrepareRecord:
-    """How one video ended: as a part, or left out for a reason. `state` is that of its files."""
+    """Outcome of one video: a part, or the reason it was dropped. `state` is that of its files."""
 
     source: str
     key: str
@@ -81,7 +81,7 @@ def record_settings(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_records(out: Path) -> dict[str, PrepareRecord]:
-    """What is done, by key; the last word counts. A line that was not written to its end does not."""
+    """Records by key; the last one counts. A partly written line is ignored."""
     found: dict[str, PrepareRecord] = {}
     try:
         lines = (out / RECORDS).read_bytes().split(b"\n")[:-1]
@@ -99,8 +99,10 @@ def read_records(out: Path) -> dict[str, PrepareRecord]:
 
 
 def is_up_to_date(done: PrepareRecord | None, source: VideoSource, out: Path, held: set[str]) -> bool:
-    """Whether that is how `source` would end again: its files are the same, and its part is there. `held` are the keys
-    of the parts that lie in shards."""
+    """Return whether the record still holds for `source`: the files are the same, and the part exists.
+
+    `held` are the keys of the parts in shards.
+    """
     if (
         done is None
         or done.file_state != source.file_state()

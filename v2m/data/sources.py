@@ -1,4 +1,4 @@
-"""Where the pairs of picture and sound lie: in folders of videos, beside each other, or named by VidMuse's lists."""
+"""Pairs of video and audio: in folders, beside each other, or in VidMuse's lists."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class VideoSource:
     tags: Path | None = None
 
     def file_state(self) -> list[Any]:
-        """What changes when one of its files does."""
+        """Size and time of each file, which change when a file does."""
         return [_file_state(path) for path in (self.video, self.audio, self.tags)]
 
 

@@ -35,7 +35,7 @@ Sample = tuple[Meta, dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class VideoPart:
-    """What is written of one video: `key` is that of its source."""
+    """Files written for one video: `key` is that of its source."""
 
     key: str
     num_samples: int
@@ -157,7 +157,7 @@ def _shard_bytes(group: Sequence[VideoPart]) -> int:
 
 
 def locate_parts(out: Path) -> dict[str, list[tuple[Path, int]]]:
-    """Where parts begin that lie in shards already, by the key of their source; of damaged shards as far as they go."""
+    """Offsets of parts in existing shards, by the key of their source; of damaged shards, up to the damage."""
     found: dict[str, list[tuple[Path, int]]] = {}
     for path in sorted(out.glob("*.tar")):
         last = ""

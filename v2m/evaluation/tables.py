@@ -50,7 +50,7 @@ class SetMetric(Mean):
 
 @dataclass
 class Baselines:
-    """What systems are compared with.
+    """Baselines of the comparison.
 
     Args:
         ground_truth: The rows of the ground truth, by video.

@@ -31,7 +31,7 @@ def encoder_key_map(published: str, here: str, stages: int) -> dict[str, str]:
 
 
 def decoder_key_map(published: str, here: str, stages: int) -> dict[str, str]:
-    """Likewise of a decoder."""
+    """Key map of a decoder, in the same format."""
     names = _outer_layers(published, here, stages)
     for n in range(1, stages + 1):
         old, new = f"{published}.{n}.block", f"{here}.block.{n - 1}"

@@ -1,4 +1,4 @@
-"""What a folder of transformers' MusicGen holds beside configuration and weights, as plain values of its JSON files."""
+"""Processor configuration of a MusicGen folder in transformers' layout, as plain JSON values."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ CLIP_KEY_MAP: dict[str, str | None] = {
 
 
 def is_vidmuse(state: Iterable[str]) -> bool:
-    """Whether weights in audiocraft's layout have a visual conditioner."""
+    """Return whether weights in audiocraft's layout have a visual conditioner."""
     return any(name in KEY_MAP or name.startswith(CLIP_PREFIX) for name in state)
 
 

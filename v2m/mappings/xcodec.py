@@ -137,7 +137,7 @@ def _module_map(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _parameter_names(module: str, published: bool) -> set[str]:
-    """What the module of transformers' name `module` may hold."""
+    """Parameter names that transformers' module `module` may have."""
     if module.endswith(".codebook"):
         return {"inited", "cluster_size", "embed", "embed_avg"}
     if "snake" in module:

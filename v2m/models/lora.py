@@ -53,7 +53,7 @@ class LoRAConfig:
 
 
 def is_trainable(name: str) -> bool:
-    """Whether the weight of that name is trained beside a frozen base."""
+    """Return whether the weight of that name is trained beside a frozen base."""
     return name.startswith(("conditioner.", "null_")) or LORA_A in name or LORA_B in name
 
 

@@ -49,12 +49,12 @@ class MusicConfig:
 
     @property
     def has_null_tokens(self) -> bool:
-        """Whether missing text and video are learned tokens."""
+        """True if missing text and video are learned tokens."""
         return self.conditioner is not None and self.conditioner.null_tokens
 
     @property
     def uses_text(self) -> bool:
-        """Whether text conditions the LM; VidMuse's checkpoint contains a text projection that is unused."""
+        """True if text conditions the LM; VidMuse's checkpoint contains a text projection that is unused."""
         published = self.conditioner is not None and self.conditioner.kind == "vidmuse" and not self.has_null_tokens
         return self.text_dim is not None and not published
 

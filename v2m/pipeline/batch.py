@@ -20,7 +20,7 @@ from v2m.pipeline.score import score_video
 
 
 class VideoResult(NamedTuple):
-    """How one video ended. `status`: done, unchanged, failed or not done."""
+    """Outcome of one video. `status`: done, unchanged, failed or not done."""
 
     path: Path
     status: str

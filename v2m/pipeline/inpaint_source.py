@@ -65,7 +65,7 @@ def resolve_inpaint_source(request: InpaintRequest, clip: Video, section: Video,
 
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:
-    """What the sidecar of the run says that wrote `path`, or None; the seed in it is that of the take in `path`."""
+    """Sidecar of the run that wrote `path`, or None; its seed is that of the candidate in `path`."""
     take = CANDIDATE.fullmatch(path.stem)
     try:
         record = json.loads(path.with_name(f"{take[1] if take else path.stem}.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Where a run writes: every file of one video, which appear whole or not at all."""
+"""Output files of one video, which appear whole or not at all."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Axis:
 
     @classmethod
     def of(cls, path: Path) -> Axis:
-        """That of a report that `draw` wrote; raises ValueError where it is none."""
+        """Axis of a report that `plot_report` wrote; raises ValueError where the PNG is none."""
         from PIL import Image
 
         with Image.open(path) as image:
@@ -42,7 +42,7 @@ class Axis:
         return cls(*map(float, words))
 
     def second(self, column: float) -> float:
-        """What a column shows; beside the axis its nearest end."""
+        """Second shown by a column; beside the axis, the nearest end."""
         share = (column - self.left) / (self.right - self.left)
         return self.begin + min(max(share, 0.0), 1.0) * (self.end - self.begin)
 

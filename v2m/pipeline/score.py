@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from v2m.pipeline import sidecar
 from v2m.pipeline.candidates import generate_candidates
 from v2m.pipeline.inpaint_source import resolve_inpaint_source
 from v2m.pipeline.outputs import Outputs
-from v2m.pipeline.result import Extras, ResultMetadata, ScoreResult
+from v2m.pipeline.result import Candidate, Extras, ResultMetadata, ScoreResult
 from v2m.taggers.base import TaggerBase, as_tagger
 
 logger = logging.getLogger(__name__)
@@ -93,46 +93,75 @@ def score_video(
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {candidates} and {seed}")
     _refuse_unsupported(the_generator, extras, controls or Controls())
     seeds = range(seed, seed + candidates)
-    clock = StageClock()
     clip = video.open(path, limits or Limits())
     outputs = Outputs.plan(clip, _output_path(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     section = _crop(clip, start, end)
     if controls is not None and controls.inpaint is not None:
         controls = replace(controls, inpaint=resolve_inpaint_source(controls.inpaint, clip, section, outputs.video))
+    job = _Job(clip, section, outputs, the_tagger, the_generator, hints, controls, mix, extras, provenance, stages)
     with capture_warnings() as warnings:
-        _prepare(the_tagger, the_generator, section, hints, controls or Controls())
-        with stages("Analyzing the picture") as progress:
-            final_tags = hints if hints.is_complete else the_tagger.merged_tags(section, hints, progress)
-        the_tagger.release()  # two models rarely fit side by side
-        clock.lap("look")
-        if final_tags.vocals and "vocals" not in the_generator.capabilities:
+        final_tags, ranked = job.compose(seeds, align_to_cuts)
+    return job.write(final_tags, ranked, warnings)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One validated request: `section` is what is scored of `clip`."""
+
+    clip: Video
+    section: Video
+    outputs: Outputs
+    tagger: TaggerBase
+    generator: GeneratorBase
+    hints: Tags
+    controls: Controls | None
+    mix: MixConfig
+    extras: Extras
+    provenance: Mapping[str, Any] | None
+    stages: StageProgress
+    clock: StageClock = field(default_factory=lambda: StageClock())
+
+    def compose(self, seeds: Sequence[int], align_to_cuts: bool) -> tuple[Tags, list[Candidate]]:
+        """Tags of the section, and the candidates, best first."""
+        _prepare(self.tagger, self.generator, self.section, self.hints, self.controls or Controls())
+        with self.stages("Analyzing the picture") as progress:
+            complete = self.hints.is_complete
+            tags = self.hints if complete else self.tagger.merged_tags(self.section, self.hints, progress)
+        self.tagger.release()  # two models rarely fit side by side
+        self.clock.lap("look")
+        if tags.vocals and "vocals" not in self.generator.capabilities:
             logger.warning("vocals were asked for: this generator plays instruments only")
-        with stages("Writing the music") as progress:
+        with self.stages("Writing the music") as progress:
             ranked = generate_candidates(
-                the_generator, section, final_tags, seeds, controls,
-                stems=extras.stems, align_to_cuts=align_to_cuts, progress=progress,
+                self.generator, self.section, tags, seeds, self.controls,
+                stems=self.extras.stems, align_to_cuts=align_to_cuts, progress=progress,
             )  # fmt: skip
-        the_generator.release()
-    best, *others = ranked
-    clock.lap("music")
-    with outputs.staged() as staged:
-        with stages("Mixing and writing") as progress:
-            comment = sidecar.container_comment(provenance)
-            mixed = mixer.mix(clip, best.soundtrack.audio, staged.video, mix, comment, False, progress)
-            for other in others:
-                audio.save(other.soundtrack.audio, staged.candidate_wav(other.seed))
-                if extras.report:
-                    _plot(staged.candidate_report(other.seed), section, other.soundtrack)
-            _write_extras(staged, extras, section, best.soundtrack)
-        clock.lap("mix")
-        record = sidecar.build(
-            clip=clip, section=section, outputs=outputs, staged=staged, tagger=the_tagger, generator=the_generator,
-            hints=hints, tags=final_tags, candidates=ranked, mixed=mixed, seconds=clock.laps, warnings=warnings,
-            provenance=provenance,
-        )  # fmt: skip
-        sidecar.write(record, staged.sidecar)
-    metadata = ResultMetadata(record["recipe"], best.seed, record["settings"], clock.laps, tuple(record["warnings"]))
-    return ScoreResult(outputs.video, final_tags, best.soundtrack, metadata, tuple(ranked), record)
+        self.generator.release()
+        self.clock.lap("music")
+        return tags, ranked
+
+    def write(self, tags: Tags, ranked: Sequence[Candidate], warnings: Sequence[str]) -> ScoreResult:
+        """Mix the best candidate into the video, and write everything else beside it."""
+        best, *others = ranked
+        with self.outputs.staged() as staged:
+            with self.stages("Mixing and writing") as progress:
+                comment = sidecar.container_comment(self.provenance)
+                mixed = mixer.mix(self.clip, best.soundtrack.audio, staged.video, self.mix, comment, False, progress)
+                for other in others:
+                    audio.save(other.soundtrack.audio, staged.candidate_wav(other.seed))
+                    if self.extras.report:
+                        _plot(staged.candidate_report(other.seed), self.section, other.soundtrack)
+                _write_extras(staged, self.extras, self.section, best.soundtrack)
+            self.clock.lap("mix")
+            laps = self.clock.laps
+            record = sidecar.build(
+                clip=self.clip, section=self.section, outputs=self.outputs, staged=staged, tagger=self.tagger,
+                generator=self.generator, hints=self.hints, tags=tags, candidates=ranked, mixed=mixed, seconds=laps,
+                warnings=warnings, provenance=self.provenance,
+            )  # fmt: skip
+            sidecar.write(record, staged.sidecar)
+        metadata = ResultMetadata(record["recipe"], best.seed, record["settings"], laps, tuple(record["warnings"]))
+        return ScoreResult(self.outputs.video, tags, best.soundtrack, metadata, tuple(ranked), record)
 
 
 def inpaint(

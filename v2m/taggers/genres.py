@@ -1,4 +1,4 @@
-"""What the palette tagger knows about music: the eight genres it chooses from, and words for moods. Data only."""
+"""Genres of the heuristic tagger and words for moods. Data only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Genre:
-    """Where a genre lies and how it sounds.
+    """Position of a genre in the affect plane, and its instruments and tempo.
 
     arousal, valence, saturation 0–1, warmth −1 to 1: the picture that it suits best. tempo: beats per minute for the
     stillest and the liveliest picture. also: other words for it.

@@ -34,7 +34,7 @@ WORTH_NAMING = 0.15  # share of the coloured pixels
 
 @dataclass(frozen=True)
 class Impression:
-    """What a picture amounts to: 0–1, but `warmth` −1 to 1 and `motion` in luma change per second."""
+    """Affect estimate of a video: 0–1, but `warmth` −1 to 1 and `motion` in luma change per second."""
 
     brightness: float
     saturation: float
@@ -101,7 +101,7 @@ class Palette(TaggerBase):
         return tags.overridden_by(hints)
 
     def measure(self, video: Video) -> dict[str, Any]:
-        """What was seen, in plain rounded values: 0–1 but warmth −1 to 1, motion (luma change per second) and cuts."""
+        """Plain rounded values: 0–1 but warmth −1 to 1, motion (luma change per second) and cuts."""
         picture = video.visual_features()
         seen = Impression.of(picture, video.duration)
         values = {name: getattr(seen, name) for name in (*Impression.__annotations__, "arousal", "valence")}

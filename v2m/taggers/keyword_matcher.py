@@ -32,7 +32,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a stretch of text holds: known words in their order, and how many of its tokens they cover."""
+    """Match of a text: known words in their order, and the number of its tokens they cover."""
 
     known: tuple[Known, ...]
     covered: int
@@ -78,13 +78,13 @@ def lookup(text: str) -> tuple[str, str] | None:
 
 
 def says_no(text: str) -> bool:
-    """Whether an expression opens with a denial, or holds one in Chinese or Japanese."""
+    """Return whether an expression opens with a negation, or contains one in Chinese or Japanese."""
     key = fold(text)
     return any(key == no or key.startswith(f"{no} ") or (not no.isascii() and no in key) for no in _denials())
 
 
 def mentions(text: str, expressions: Sequence[str]) -> bool:
-    """Whether one of `expressions` stands in the text, as a word of its own where it is written with spaces."""
+    """Return whether one of `expressions` occurs in the text, as a whole word in scripts with spaces."""
     padded = f" {' '.join(_TOKEN.findall(fold(text)))} "
     return any((f" {name} " in padded) if name.isascii() else (name in padded) for name in map(fold, expressions))
 

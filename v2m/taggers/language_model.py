@@ -153,7 +153,7 @@ class LanguageModel(TaggerBase):
         return merged(completed(video, replace(found, caption=seen), hints, self.model), found, hints)
 
     def measure(self, video: Video) -> Any:
-        """What the captioner has measured, if it measures."""
+        """Values that the captioner measures, if any."""
         return self.captioner.measure(video)
 
     def release(self) -> None:
@@ -171,7 +171,7 @@ class LanguageModel(TaggerBase):
         self.captioner.release()
 
     def _seen(self, video: Video, steps: Steps) -> str:
-        """What the captioner says of the video; its model is freed, and so is the chat model's before."""
+        """Answer of the captioner about the video; its model is freed, and so is the chat model's before."""
 
         def half(fraction: float) -> None:
             steps.reach(0.5 * fraction)
@@ -205,7 +205,7 @@ class LanguageModel(TaggerBase):
 
 
 def problems(said: str) -> list[str]:
-    """What an answer lacks of the form asked for: one JSON object with genres, instruments, moods and a tempo."""
+    """Faults of an answer: it must be one JSON object with genres, instruments, moods and a tempo."""
     loaded = llm_output.first_json(said)
     if not isinstance(loaded, dict):
         return ["That is no JSON object"]

@@ -1,4 +1,4 @@
-"""What taggers that ask a model have in common: progress, what the user has decided, what an answer leaves open."""
+"""Parts shared by the model-based taggers: progress, the user's hints, filling of missing tags."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Steps:
 
 
 class Counter:
-    """What `generate` calls a streamer: told the prompt first, then each token."""
+    """Streamer for `generate`: receives the prompt first, then each token."""
 
     def __init__(self, steps: Steps, start: float, step: float) -> None:
         self._steps, self._now, self._step = steps, start - step, step
@@ -53,7 +53,7 @@ def count(tags: Tags) -> int:
 
 
 def decided(hints: Tags) -> str:
-    """What the user has chosen already, for the rest to go with it; "" if nothing."""
+    """Sentence with the user's hints, for the other tags to match; "" if there are none."""
     said: list[str] = []
     for field in fields(hints):
         value: Any = getattr(hints, field.name)

@@ -45,7 +45,7 @@ _SPLIT = re.compile(r"[,;/|、·•\n#]|\s(?:and|&|und|et|y)\s")
 
 
 def parse(text: str) -> Tags:
-    """What `text` asks for: at most 4 genres, 8 instruments, 6 moods, 6 timbres, each once, in the order of the answer.
+    """Tags in `text`: at most 4 genres, 8 instruments, 6 moods, 6 timbres, each once, in order.
 
     Words under a label are taken as they are; words without one only where they are known (`words`). A denial ("no
     drums") takes what it denies away. Tempo: beats per minute, the middle of a range, or what a word such as Andante
@@ -67,7 +67,7 @@ def first_json(text: str) -> Any:
 
 
 class _Found:
-    """What has been understood so far."""
+    """Tags collected so far."""
 
     def __init__(self) -> None:
         self.lists: dict[str, dict[str, str]] = {name: {} for name in MOST}
@@ -131,7 +131,7 @@ def _plain(text: str) -> str:
 
 
 def _without_thinking(text: str) -> str:
-    """What comes after a reasoning model's thoughts; nothing where they never end."""
+    """Text after a reasoning model's thoughts; empty where they never end."""
     after = re.split(r"</think(?:ing)?>", text, flags=re.IGNORECASE)[-1]
     before = re.split(r"<think(?:ing)?>", after, maxsplit=1, flags=re.IGNORECASE)[0]
     return re.sub(r"<\|[^|<>\n]{1,40}\|>", " ", before)
@@ -264,7 +264,7 @@ def _read_loose(found: _Found, text: str) -> None:
 
 
 def _is_list(text: str) -> bool:
-    """Whether it is three or more short items, half of them known words."""
+    """Return whether the text is three or more short items, half of them known words."""
     items = [_trimmed(item) for item in re.split(r"[,;/|、·]", text)]
     known = sum(lookup(item) is not None for item in items)
     return len(items) > 2 and all(len(item.split()) < 4 for item in items) and 2 * known >= len(items)

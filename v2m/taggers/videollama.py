@@ -137,7 +137,7 @@ class VideoLLaMA3(TaggerBase):
         return found.overridden_by(hints) if hints.is_complete else completed(video, found, hints, "VideoLLaMA3")
 
     def describe(self, video: Video, question: str, progress: ProgressFn | None = None) -> str:
-        """What the model says to `question` on the video, word for word; what is measured of one too narrow for it.
+        """Answer to `question` about the video, verbatim; for a video too narrow, its measured caption.
 
         Raises:
             DependencyError, MemoryError, UsageError: As in `tag`.
@@ -197,7 +197,7 @@ class VideoLLaMA3(TaggerBase):
 
 
 class _Loaded(Protocol):
-    """What is asked of `videollama_model.Loaded`, which says what it means."""
+    """Protocol of `videollama_model.Loaded`, whose docstrings define it."""
 
     @property
     def room(self) -> int: ...

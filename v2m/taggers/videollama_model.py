@@ -48,7 +48,7 @@ TEMPLATE = (
 
 
 class Streamer(Protocol):
-    """What `generate` tells of its tokens."""
+    """Protocol of the streamer that `generate` calls."""
 
     def put(self, value: Tensor) -> None: ...
 
@@ -68,7 +68,7 @@ class Loaded:
         return int(self.model.config.get_text_config().max_position_embeddings)
 
     def inputs(self, frames: Pixels, ticks: list[int], clock: int, question: str, pixels: int) -> dict[str, Tensor]:
-        """What the model reads: the frames (F, H, W, 3), each after its time, then the question.
+        """Model inputs: the frames (F, H, W, 3), each after its time, then the question.
 
         Args:
             frames: Upright RGB.

@@ -1,4 +1,4 @@
-"""What was heard, for those who read the run: files, and whatever a logger can take of them."""
+"""Audio, pictures and files of generated clips, for the loggers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def alignment_metrics(audio: Audio, picture: VisualFeatures, beats: Any) -> Metr
 
 
 def mean_metrics(figures: Sequence[Metrics]) -> Metrics:
-    """Of each figure, over the clips that have it."""
+    """Mean of each metric over the clips that have it."""
     every = dict.fromkeys(name for each in figures for name in each)
     return {name: float(np.mean([each[name] for each in figures if name in each])) for name in every}
 

@@ -208,6 +208,6 @@ def _output_dir(trainer: lightning.Trainer) -> Path:
 
 
 def _describe_error(error: BaseException) -> str:
-    """What went wrong; of what nobody foresaw its kind, too."""
+    """Message of an error, with the class of an unexpected one."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said}" if exit_code(error) == BUG else said

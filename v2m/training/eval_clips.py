@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """How music is written: with what, and from what seed."""
+    """Options of generation: sampling, and the seed."""
 
     decoder: Decoder
     sampling: SamplingConfig
@@ -42,7 +42,7 @@ class GenerateOptions:
     progress: ProgressFn
 
     def as_kwargs(self, model: V2M) -> dict[str, Any]:
-        """What a player is told."""
+        """Keyword arguments of the engine."""
         window = model.config.segment_duration
         about = {"sampling": self.sampling, "seed": self.seed, "progress": self.progress}
         return {"window": window, "stride": STRIDE * window, **about}

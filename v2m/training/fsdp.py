@@ -49,7 +49,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         return {"state": {numbers[name]: value for name, value in held["state"].items()}, "param_groups": groups}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
-        """Of weights and optimizers each rank takes its shard; what else there is, is given back.
+        """Load each rank's shard of weights and optimizers; return the rest of the checkpoint.
 
         What is only measured, is measured with the averaged weights.
         """
@@ -104,7 +104,7 @@ def apply_fsdp(model: MusicModel, strategy: Any) -> None:
 
 
 def full_tensor(value: Tensor) -> Tensor:
-    """Of a shard all, on the CPU: every rank has to ask. What is no shard comes back as it is."""
+    """Gather a sharded tensor on the CPU, on every rank; other values are returned as they are."""
     return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
 
@@ -121,6 +121,6 @@ def _state_dict_options(**given: Any) -> states.StateDictOptions:
 
 
 def _parameter_names(model: nn.Module, optimizer: Any) -> list[str]:
-    """Of the weights in the order of the optimizer's groups."""
+    """Parameter names in the order of the optimizer's groups."""
     of = {id(value): name for name, value in model.named_parameters()}
     return [of[id(value)] for group in optimizer.param_groups for value in group["params"]]

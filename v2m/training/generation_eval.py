@@ -1,4 +1,4 @@
-"""What `test` measures besides losses: the music that the averaged weights write for a few fixed clips."""
+"""Generation metrics of `test`: music that the EMA weights write for a few fixed clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each video of a `predict` ended, over all ranks, and how the command ends by that."""
+"""Results of `predict` over all ranks, and the exit code."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class PredictResults(lightning.Callback):
         self._restore_signal_handlers()
 
     def _exit_if_signaled(self) -> None:
-        """What a signal raised is lost where it came while something was tidied up."""
+        """Exit after a signal whose exception was lost during cleanup."""
         if self._signal is not None:
             raise SystemExit(128 + self._signal)
 

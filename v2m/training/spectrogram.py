@@ -1,4 +1,4 @@
-"""What a piece sounds like, as a picture: its spectrogram above how strongly something begins, with cuts and beats.
+"""Picture of a soundtrack: spectrogram and onset strength, with cuts and beats.
 
 C channels, N samples, T columns, F bins of frequency, K bands.
 """

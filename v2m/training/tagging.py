@@ -56,7 +56,7 @@ class LitTagger(lightning.LightningModule):
         place_tagger(self.tagger, self.device)
 
     def predict_step(self, batch: list[VideoJob], _: int) -> list[VideoResult]:
-        """How each video ended. What is wrong with it alone does not stop the others."""
+        """Result of each video. An error of one video does not stop the others."""
         return [self._tag_safely(job) for job in batch]
 
     def on_predict_end(self) -> None:

@@ -1,4 +1,4 @@
-"""What people fill in, as flags of infer.py."""
+"""Form fields of the page, as flags of infer.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_TAKES = 4
 
 @dataclass(frozen=True)
 class Form:
-    """As the page's fields give it: empty texts and None are "not said". Lists are words with commas between.
+    """Values of the page's fields: empty texts and None are "not given". Lists are words with commas.
 
     seconds: the longest video that is taken.
     """

@@ -1,4 +1,4 @@
-"""What happens at a press: from what was filled in to what is shown."""
+"""Event handlers of the page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Made:
 
 @dataclass
 class Page:
-    """What all visitors share.
+    """State that all visitors share.
 
     Args:
         seconds: The longest video.
@@ -120,7 +120,7 @@ class Page:
     def rewrite(
         self, request: gr.Request, made: Made | None, number: int | None, begin: Any, end: Any, *values: Any
     ) -> Iterator[Shown]:
-        """As `compose`: the part from `begin` to `end` of take `number` written anew, as one more take."""
+        """Inpaint `begin` to `end` of take `number` as one more take; yields like `compose`."""
         part = Part(begin, end)
         if made is None or number is None or not self._can(made, part):
             yield (html.line("Choose a part of the music first: two seconds that rise", bad=True), *_same())

@@ -1,4 +1,4 @@
-"""What the page says, as HTML in which nothing of a visitor's is markup."""
+"""HTML of the page's messages; text of visitors is escaped."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def line(words: str, *, bad: bool = False) -> str:
 
 
 def trouble(error: Exception) -> str:
-    """What went wrong; that a visitor cancelled is nothing bad."""
+    """Message of an error; a cancelled task is not shown as one."""
     return line(str(error), bad=True) if str(error) else line(CANCELLED)
 
 
 def summary(record: Mapping[str, Any], seconds: float) -> str:
-    """What the sidecar `record` tells of a piece that took `seconds`."""
+    """Summary line of the sidecar `record` of a task that took `seconds`."""
     length = record["range"]["end"] - record["range"]["start"]
     facts = [f"{length:.1f} s of music in {seconds:.1f} s"]
     if record["mix"]["loudness"] is not None:

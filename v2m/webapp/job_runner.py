@@ -1,4 +1,4 @@
-"""Where the page's tasks are done: one process, which holds one recipe's models at a time."""
+"""Runner of the page's tasks: one worker process, which holds one recipe's models at a time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Desk:
                 self._staff = _Staff(process, ours, recipe)
 
     def run(self, task: Task, owner: str) -> Generator[Event, None, None]:
-        """What the process tells of the task, and None now and then where it tells nothing; the last is "done".
+        """Yield the worker's events of the task, and None in between; the last is "done".
 
         Raises:
             CancelledTaskError: `cancel` was called.

@@ -1,4 +1,4 @@
-"""Which recipes can be used as they are: those whose weights are on this machine. And what they can be asked for."""
+"""Status of each recipe: whether its weights are on this machine, and its capabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is where on the page, and which press calls what."""
+"""Layout of the page and the wiring of its events."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Take:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a task: tags, sidecar, and all takes, the best first."""
+    """Result of a task: tags, sidecar, and all takes, the best first."""
 
     tags: Mapping[str, Any]
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +87,7 @@ def public(line: str, task: Task) -> str:
 
 
 def _take(out: Path, told: Mapping[str, Any], beats: tuple[float, ...], files: tuple[Path, ...]) -> Take:
-    """That of the video `out`, of which the sidecar tells `told`."""
+    """Take of the video `out`, described by the sidecar entry `told`."""
     music, report = out.with_suffix(".wav"), out.with_suffix(".png")
     return Take(told["seed"], out, music, report, told.get("total"), beats, files)
 
@@ -102,7 +102,7 @@ def placeless(value: Any) -> Any:
 
 
 class _Bench:
-    """What is kept from task to task."""
+    """State kept from task to task."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe

@@ -54,7 +54,7 @@ def make_clip(out: Path, number: int, seconds: float, seed: int) -> str:
 
 
 def scene_of(seed: int, number: int, seconds: float) -> Scene:
-    """What clip `number` shows."""
+    """Scene of clip `number`."""
     return sample_scene(_clip_seed(seed, number), seconds)
 
 

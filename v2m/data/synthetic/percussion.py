@@ -1,4 +1,4 @@
-"""What is struck where the picture cuts or flashes: a drum, a cymbal; so that when it does so can be heard and learned.
+"""Percussion on cuts and flashes, so that a model can learn their timing: a drum, a cymbal.
 
 N samples.
 """

@@ -21,7 +21,7 @@ LUMA = np.array([0.2126, 0.7152, 0.0722])
 
 @dataclass(frozen=True)
 class Scene:
-    """What decides the music of one clip.
+    """Parameters that determine the music of one clip.
 
     tempo: beats per minute, on which cuts and flashes lie; speed: widths of the frame that things move in a second;
     light: 0–1; hue: degrees; color: saturation 0–1; cuts, flashes: seconds.

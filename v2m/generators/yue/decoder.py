@@ -109,7 +109,7 @@ def gqa_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """What a linear layer does: (…, D) and weight (O, D) → (…, O)."""
+    """Apply a linear layer: (…, D) and weight (O, D) → (…, O)."""
     count = x.numel() // x.shape[-1]
     if count not in SLOW_ROW_COUNTS or x.dtype is not torch.float32 or x.device.type != "cpu":
         return functional.linear(x, weight, bias)

@@ -248,7 +248,7 @@ class _Context:
 
 
 def _write_logits(decoder: LlamaDecoder, head: Tensor, input_ids: Tensor, logits: Tensor) -> None:
-    """What a CUDA graph repeats: no method of the reader, which would keep its memory alive by a circle."""
+    """Body of the CUDA graph; a function, since a method would keep its memory alive by a cycle."""
     logits.copy_(_compute_logits(decoder, head, input_ids))
 
 

@@ -181,7 +181,7 @@ def _max_rows(model: PreTrainedModel, window: int, count: int) -> int:
 
 
 def _batches(pieces: list[tuple[int, int, Tensor]], max_rows: int) -> Iterator[list[tuple[int, int, Tensor]]]:
-    """As few as can be, and even: one row too many does not leave a batch of one."""
+    """Even batches, as few as possible: one extra row does not leave a batch of one."""
     count = -(-len(pieces) // max_rows)
     for index in range(count):
         yield pieces[index * len(pieces) // count : (index + 1) * len(pieces) // count]

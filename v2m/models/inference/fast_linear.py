@@ -121,13 +121,13 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def has_int8_dynamic_kernel(device: torch.device) -> bool:
-    """Whether `Int8DynamicLinear` works on this device."""
+    """Return whether `Int8DynamicLinear` works on this device."""
     on_cpu = device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
     return on_cpu and compat.cpu_has_vnni()
 
 
 def has_int8_weight_kernel(device: torch.device) -> bool:
-    """Whether PyTorch has a kernel for 8-bit weights on this device."""
+    """Return whether PyTorch has a kernel for 8-bit weights on this device."""
     ones = torch.ones(KERNEL_ALIGNMENT, KERNEL_ALIGNMENT, dtype=torch.bfloat16, device=device)
     try:
         compat.int8_weight_linear(ones, ones.to(torch.int8), ones[0])

@@ -6,7 +6,7 @@ import glob
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,15 @@ def score_video(
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {candidates} and {seed}")
     _refuse_unsupported(the_generator, extras, controls or Controls())
     seeds = range(seed, seed + candidates)
+    clock = StageClock()
     clip = video.open(path, limits or Limits())
     outputs = Outputs.plan(clip, _output_path(clip, out), extras, overwrite, seeds if candidates > 1 else ())
     section = _crop(clip, start, end)
     if controls is not None and controls.inpaint is not None:
         controls = replace(controls, inpaint=resolve_inpaint_source(controls.inpaint, clip, section, outputs.video))
-    job = _Job(clip, section, outputs, the_tagger, the_generator, hints, controls, mix, extras, provenance, stages)
+    job = _Job(
+        clip, section, outputs, the_tagger, the_generator, hints, controls, mix, extras, provenance, stages, clock
+    )
     with capture_warnings() as warnings:
         final_tags, ranked = job.compose(seeds, align_to_cuts)
     return job.write(final_tags, ranked, warnings)
@@ -119,7 +122,7 @@ class _Job:
     extras: Extras
     provenance: Mapping[str, Any] | None
     stages: StageProgress
-    clock: StageClock = field(default_factory=lambda: StageClock())
+    clock: StageClock
 
     def compose(self, seeds: Sequence[int], align_to_cuts: bool) -> tuple[Tags, list[Candidate]]:
         """Tags of the section, and the candidates, best first."""

@@ -41,7 +41,7 @@ def test_the_default_recipe_gives_every_output(python: tuple[dict[str, str], Pat
     assert done.returncode == 0, done.stderr
     names = {path.name for path in folder.iterdir()}
     assert {"out.mp4", "out.json", "out.png", "out.mid", "out.wav", "out.otio", "out.stems"} <= names
-    again = run(environment, "infer.py", clip, "-o", folder / "out.mp4", "--overwrite", "--regenerate", "1:2")
+    again = run(environment, "infer.py", clip, "-o", folder / "out.mp4", "--overwrite", "--inpaint", "1:2")
     assert again.returncode == 0, again.stderr
 
 

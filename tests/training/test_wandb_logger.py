@@ -38,8 +38,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """Metrics of the one run whose records lie in `folder`."""
-    rows = [record.history.item for record in wait_for_run_end(folder) if record.HasField("history")]
+    """Metrics of the one offline run below `folder`; a refused run may have left a folder of its own."""
+    [offline] = folder.rglob("offline-run-*")
+    rows = [record.history.item for record in wait_for_run_end(offline) if record.HasField("history")]
     return [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
 
 

@@ -6,7 +6,6 @@ a batch in place of the step, fails on the batches of `predict`, and knows neith
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from typing import Any
@@ -71,8 +70,9 @@ class ThroughputLogger(lightning.Callback):
                 "samples_per_sec": rates["device/samples_per_sec"],
                 "codes_per_sec": rates["device/items_per_sec"],
                 "audio_hours": self._hours,
-                "process_peak_gb": _peak_rss() / 1e9,
             }
+            if (peak := _peak_rss()) is not None:
+                metrics["process_peak_gb"] = peak / 1e9
             if torch.cuda.is_available():
                 metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
             pl_module.log_dict({f"throughput/{name}": value for name, value in metrics.items()}, batch_size=1)
@@ -84,7 +84,11 @@ class ThroughputLogger(lightning.Callback):
         self._hours = float(state_dict["hours"])
 
 
-def _peak_rss() -> int:
-    """Return the most bytes that this process has held."""
+def _peak_rss() -> int | None:
+    """Return the most bytes that this process has held, or None where the system does not count them."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

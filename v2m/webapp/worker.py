@@ -153,7 +153,7 @@ class _Bench:
         for number, other in enumerate(others):
             out = task.out.with_name(f"{task.out.stem}.seed{other['seed']}{task.out.suffix}")
             take = _take(out, other, beats, (out, out.with_suffix(".wav"), out.with_suffix(".png")))
-            with self._stages(f"Writing take {number + 2} of {len(record['takes'])}") as progress:
+            with self._stages(f"Writing take {number + 2} of {len(record['candidates'])}") as progress:
                 wave = audio.load(take.music, record["mix"]["sample_rate"], clip.duration)
                 mixer.mix(clip, wave, out, mix, sidecar.container_comment({"recipe": task.recipe}), False, progress)
             takes.append(take)

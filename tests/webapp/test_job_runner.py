@@ -78,7 +78,7 @@ def test_a_part_is_written_anew_of_any_take(desk: Desk, clip: Path, tmp_path: Pa
     np.testing.assert_array_equal(new[outside], old[outside])
     assert np.abs(new - old).max() > 0.01
     assert take.video.stat().st_size > 1000
-    assert [row["seed"] for row in done.record["music"]["written"]] == [other.seed, 9]
+    assert [row["seed"] for row in done.record["music"]["takes"]] == [other.seed, 9]
 
 
 def test_what_is_refused_is_a_line_that_tells_nothing_of_the_machine(desk: Desk, tmp_path: Path) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "v2m"
+from tests.fixtures.import_graph import GRAPH, PACKAGE, ROOT, cycles, package_graph
+
 # Each package of v2m/ and exactly the packages that its files import, lazy imports and type hints included.
 MAY_IMPORT: dict[str, set[str]] = {
     "analysis": {"core"},
@@ -56,67 +53,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "webapp": {"core", "generators", "media", "mixing", "pipeline", "taggers"},
 }
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
-
-
-def imports(module: str) -> set[str]:
-    """Modules of v2m that the file imports anywhere: at the top, in functions, for type hints."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} uses a relative import"
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                names.add(full if full in MODULES else str(node.module))
-    return names & MODULES.keys() - {module}
-
-
-GRAPH = {module: imports(module) for module in MODULES if module not in {"v2m", "v2m.__main__"}}
-
-
-def package(module: str) -> str:
-    return module.split(".")[1] if "." in module else ""
-
-
-def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Strongly connected components of more than one node (Tarjan)."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    result: list[list[str]] = []
-
-    def visit(node: str) -> None:
-        index[node] = low[node] = len(index)
-        stack.append(node)
-        for target in sorted(graph.get(node, ())):
-            if target not in index:
-                visit(target)
-                low[node] = min(low[node], low[target])
-            elif target in stack:
-                low[node] = min(low[node], index[target])
-        if low[node] == index[node]:
-            component = [stack.pop()]
-            while component[-1] != node:
-                component.append(stack.pop())
-            if len(component) > 1:
-                result.append(sorted(component))
-
-    for node in sorted(graph):
-        if node not in index:
-            visit(node)
-    return result
-
-
-def package_graph() -> dict[str, set[str]]:
-    graph: dict[str, set[str]] = defaultdict(set)
-    for module, targets in GRAPH.items():
-        graph[package(module)] |= {package(target) for target in targets} - {package(module), ""}
-    return dict(graph)
 
 
 def test_each_package_imports_exactly_what_the_table_says() -> None:

@@ -1,7 +1,7 @@
 """Size and structure of the source: `uv run python -m bench.house`.
 
-Counts lines as `wc -l` does. bad_openers: docstrings whose first word is a question word or the like. Last line: one JSON
-object.
+Counts lines as `wc -l` does. bad_openers: docstrings whose first word is a question word or the like. Last line: one
+JSON object.
 """
 
 from __future__ import annotations

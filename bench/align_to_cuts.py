@@ -101,7 +101,7 @@ def true_cuts(clip: Clip, opened: Video) -> tuple[Cut, ...]:
 
 
 def loop(seconds: float, rng: np.random.Generator) -> tuple[Audio, float]:
-    """Synthesize kick, snare, hat, bass and chords at a random tempo, like a stock loop; returns audio and tempo."""
+    """Synthesize a loop of kick, snare, hat, bass and chords at a random tempo; return audio and tempo."""
     tempo = float(rng.uniform(80, 140))
     beat, t = 60 / tempo, np.arange(round(seconds * RATE)) / RATE
     position, phase = t + rng.uniform(0, 4 * beat), rng.uniform(0, 2 * np.pi)

@@ -36,7 +36,7 @@ TEST_PICTURES = (
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip on disk. `cuts`: seconds at which the first frame of each new shot is shown; `duration` in seconds."""
+    """A clip on disk: `cuts` are the seconds of the first frame of each new shot, `duration` in seconds."""
 
     path: Path
     cuts: tuple[float, ...]
@@ -45,7 +45,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Edit:
-    """Editing of a clip: mean seconds of a `shot`, `jitter` from 0 (metronomic) to 1, share of `weak` cuts."""
+    """Editing of a clip: mean seconds of a `shot`, `jitter` from 0 (metronomic) to 1, `weak` cuts' share."""
 
     name: str
     fps: Fraction
@@ -74,7 +74,7 @@ EDITS = (
 
 
 def make(folder: Path, count: int = 12, seed: int = 0) -> list[Clip]:
-    """Write `count` clips of 8 to 60 s into `folder`: the edits above in turn, another cutting for every `seed`."""
+    """Write `count` clips of 8 to 60 s: the edits above in turn, another cutting for every `seed`."""
     folder.mkdir(parents=True, exist_ok=True)
     materials = _materials()
     clips = []
@@ -140,7 +140,7 @@ def _shots(materials: list[Pixels], lengths: list[int], weak: float, random: np.
 
 
 def _shot(material: Pixels, length: int, random: np.random.Generator) -> Pixels:
-    """Return `length` frames of `material`, back and forth from a random frame, with moving crop and colored light."""
+    """Return `length` frames of `material`, back and forth, with a moving crop and colored light."""
     around = 2 * len(material) - 2
     index = (int(random.integers(around)) + np.arange(length)) % around
     index = np.minimum(index, around - index)

@@ -28,7 +28,7 @@ def scenes(detector: type[AdaptiveDetector | ContentDetector]) -> Callable[[Path
 
 
 def matched(found: Sequence[float], true: Sequence[float], frame: float) -> int:
-    """How many of `found` have a true cut within one frame."""
+    """Count the cuts of `found` that have a true cut within one frame."""
     return sum(any(abs(time - cut) <= frame + 1e-3 for cut in true) for time in found)
 
 

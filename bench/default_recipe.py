@@ -7,7 +7,6 @@ with PyAV and ffmpeg's ebur128, not with v2m's own reports. Last line: one JSON 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import resource
@@ -20,6 +19,8 @@ from pathlib import Path
 import av
 import imageio_ffmpeg
 import numpy as np
+
+from tests.fixtures.packets import packet_digest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "data" / "examples" / "bunny_wakes.mp4"
@@ -43,7 +44,7 @@ def resident_mb(pid: int) -> float:
 
 
 def seconds_and_peak(*command: str) -> tuple[float, float]:
-    """Wall seconds, and the peak of the resident MB of the process and all its children together, read every 20 ms."""
+    """Return wall seconds and the peak resident MB of the process with all its children, read every 20 ms."""
     begun, peak = time.perf_counter(), 0.0
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while True:
@@ -58,15 +59,6 @@ def seconds_and_peak(*command: str) -> tuple[float, float]:
 
 def best_of(runs: int, *command: str) -> tuple[float, float]:
     return min(seconds_and_peak(*command) for _ in range(runs))
-
-
-def packets(path: Path) -> str:
-    """SHA-256 of the video stream's packets."""
-    digest = hashlib.sha256()
-    with av.open(str(path)) as container:
-        for packet in container.demux(container.streams.video[0]):
-            digest.update(bytes(packet))
-    return digest.hexdigest()
 
 
 def lengths(path: Path) -> tuple[float, float]:
@@ -140,7 +132,8 @@ def main() -> None:
             figures["peak_mb"] = max(peak, figures.get("peak_mb", 0.0))
             picture, sound = lengths(out)
             heard, true_peak = loudness(out)
-            errors.append((1000 * abs(picture - sound), packets(clip) == packets(out), abs(heard + 14), true_peak))
+            copied = packet_digest(clip) == packet_digest(out)
+            errors.append((1000 * abs(picture - sound), copied, abs(heard + 14), true_peak))
     figures["length_error_ms"] = max(error[0] for error in errors)
     figures["video_identical"] = all(error[1] for error in errors)
     figures["lufs_error"] = max(error[2] for error in errors)

@@ -1,5 +1,6 @@
-"""SONIQUE's network, autoencoder, guidance and samplers against the libraries they were published with:
-`uv run python -m bench.diffusion_library --packages FOLDER`.
+"""SONIQUE's parts against the libraries they were published with.
+
+`PYTHONPATH=FOLDER uv run python -m bench.diffusion_library` compares network, autoencoder, guidance and samplers.
 
 FOLDER is the site-packages of an environment of its own, whose releases do not go with ours, into which these were
 installed without what they ask for: stable-audio-tools 0.0.19, descript-audio-codec 1.0.0, k-diffusion 0.1.1,
@@ -15,6 +16,7 @@ import importlib
 import json
 import sys
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -52,9 +54,12 @@ def empty(name: str, **values: Any) -> ModuleType:
     return module
 
 
-def libraries(packages: Path) -> dict[str, Any]:
+def libraries() -> dict[str, Any]:
     """Import the modules under test, without their packages' own imports."""
-    sys.path.append(str(packages))
+    found = find_spec("k_diffusion")
+    if found is None or found.origin is None:
+        sys.exit("no module k_diffusion: name the folder of the published libraries in PYTHONPATH")
+    packages = Path(found.origin).parents[1]
     empty("audiotools", AudioSignal=object, STFTParams=object, ml=empty("audiotools.ml", BaseModel=nn.Module))
     for package in ("k_diffusion", "stable_audio_tools", "stable_audio_tools.models", "dac", "dac.model", "dac.nn"):
         empty(package).__path__ = [str(packages / package.replace(".", "/"))]
@@ -144,9 +149,8 @@ def sampled(sampling: Any, name: SamplerName) -> float:
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--packages", type=Path, required=True)
-    found = libraries(parser.parse_args().packages)
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
+    found = libraries()
     config = tiny.make_config()
     there, ours = network(found["adp"], config)
     width, tokens = ours.config.context_dim, ours.config.num_tokens

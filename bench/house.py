@@ -10,10 +10,8 @@ import ast
 import json
 import sys
 
+from tests.fixtures.docstrings import first_lines, has_bad_opener
 from tests.fixtures.import_graph import GRAPH, MODULES, PACKAGE, ROOT, cycles, package_graph
-
-BAD_OPENERS = {"What", "How", "Of", "Where", "Whether", "Its", "Likewise", "As", "Who", "When", "That", "Which"}
-Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def main() -> None:
@@ -27,8 +25,10 @@ def main() -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
                 functions[f"{name}:{node.lineno} {node.name}"] = node.end_lineno - node.lineno + 1
-            if isinstance(node, Documented) and (ast.get_docstring(node) or "").split(" ")[0] in BAD_OPENERS:
-                bad_openers.append(f"{name}:{getattr(node, 'lineno', 1)}")
+    for path in MODULES.values():
+        bad_openers += [f"{path.relative_to(ROOT)}:{n}" for n, line in first_lines(path) if has_bad_opener(line)]
+    for path in MODULES.values():
+        bad_openers += [f"{path.relative_to(ROOT)}:{n}" for n, line in first_lines(path) if has_bad_opener(line)]
     for table in (lengths, functions):
         for name in sorted(table, key=lambda key: -table[key])[:5]:
             print(f"{table[name]:5} {name}")

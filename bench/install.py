@@ -1,4 +1,4 @@
-"""Size and speed of a fresh install: `python -m bench.install`, with git and any Python that v2m runs on.
+"""Size and speed of a fresh install: `python -m bench.install`, with git and a supported Python.
 
 A copy of HEAD in a temporary folder, empty caches of uv and pip, and the README's first command, `pip install uv`
 included. Sizes are sums of file sizes in MB after that command, and after everything was installed, which

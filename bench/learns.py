@@ -58,7 +58,7 @@ CONDITIONERS = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much is made and learned. `clips` to learn from, `held` to measure on; the rest is of the training."""
+    """Sizes of the experiment: `clips` to train on, `held` to measure on; the rest is of the training."""
 
     clips: int = 400
     held: int = 80
@@ -143,8 +143,10 @@ WAYS: dict[str, Way] = {  # what a clip is given of its own and, by `rows`, of a
 
 
 def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
-    """Of each shape, for each of `WAYS`, (N, K) nats a code of each held-out clip: means over its windows and the
-    other clips. And each shape's parameters."""
+    """Return the cross-entropy of every held-out clip, and the number of parameters, of both conditioners.
+
+    For each conditioner and each of `WAYS`: (N, K) nats a code, means over the clip's windows and the other clips.
+    """
     batches = held_out.load_windows(home / "held", WINDOW, PLACES)
     rounds = derangements(len(batches[0].codes), ROUNDS, size.seed)
     found: dict[str, dict[str, np.ndarray]] = {}
@@ -163,7 +165,7 @@ def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], 
 
 
 def margin(worse: np.ndarray, better: np.ndarray) -> dict[str, float]:
-    """Of (N, K) entropies: the mean difference, its bounds, and the share of clips in which it has that sign."""
+    """Return mean difference of (N, K) entropies, its 95 % interval, and the share of clips with that sign."""
     each = (worse - better).mean(axis=1)
     low, high = bootstrap_ci(each)
     return {"mean": float(each.mean()), "low": low, "high": high, "share": float((each > 0).mean())}

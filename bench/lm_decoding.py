@@ -73,7 +73,9 @@ def theirs(lm: LM) -> Any:
 def by_transformers(
     found: Any, heard: Tensor, caches: Callable[[], tuple[Any, Any]] = lambda: (DynamicCache(), DynamicCache())
 ) -> Callable[[int], object]:
-    """Clips guided from zeros to what is `heard` (B, S, D). With the cache that the whole MusicGen has: the one that
+    """Guide clips from zeros to the condition `heard` (B, S, D).
+
+    With the cache that the whole MusicGen has: the one that
     `generate` gives a decoder on its own, in 5.23, mixes the keys of both attentions, grows by the memory at each step
     and writes other codes than no cache."""
     config, clips = found.config, len(heard)

@@ -1,4 +1,6 @@
-"""Metrics without weights of the default recipe and three baselines: `uv run python -m bench.offline_table`.
+"""Metrics without weights of the default recipe and of three baselines.
+
+`uv run python -m bench.offline_table`
 
 Generated clips and the example (more as arguments) get the music of the default recipe; silence; one fixed loop of
 drums, bass and chords; and Sketch's music for the same footage with its shots in another order, whose cuts lie

@@ -1,4 +1,4 @@
-"""How many hours of video an hour of `v2m prepare` encodes, and in how much memory.
+"""Throughput and memory of `v2m prepare`: hours of video an hour, and the peak in MB.
 
     uv run python -m bench.prepare                       # tiny random encoders: decoding, measuring, writing
     uv run python -m bench.prepare --real                # random encoders of the published sizes
@@ -39,7 +39,7 @@ def videos(folder: Path, count: int, seconds: float, size: str) -> None:
 
 
 def encoders(folder: Path, real: bool) -> dict[str, Path]:
-    """Folders in the published formats; `real` ones as CLIP ViT-B/32, EnCodec 32 kHz, T5-base and HTDemucs are."""
+    """Write random encoders; `real` ones in the sizes of CLIP ViT-B/32, EnCodec 32 kHz, T5-base, HTDemucs."""
     homes = {name: folder / name for name in ("vision-encoder", "codec", "text-encoder", "separator")}
     demucs.write(homes["separator"], sizes=demucs.PUBLISHED if real else demucs.SMALL)
     if not real:

@@ -1,10 +1,11 @@
-"""Proof that a refactoring changes no sound: `python -m bench.same_audio --against bench/results/FILE.json`.
+"""Proof that a refactoring changes no sound: `python -m bench.same_audio --against FILE.json`.
 
-Makes music with fixed seeds through the real commands, in about four minutes on one core (`bench.same_audio_cases` has
-their words): the default recipe in all styles, and every other recipe on tiny random weights in the published formats;
+Makes music with fixed seeds through the real commands, in about four minutes on one core
+(`tests.fixtures.same_audio_cases` has their words): the default recipe in all styles, and every other recipe on tiny
+random weights in the published formats;
 inpainting, several candidates, stems and MIDI, mixes; alignment to the cuts; made clips and shards; a few steps of
 training, what they export and play; the metrics. What is compared are digests of decoded samples, tensors and values
-(`bench.digests`): neither containers nor metadata.
+(`tests.fixtures.digests`): neither containers nor metadata.
 
     python -m bench.same_audio --root CHECKOUT --record FILE.json   # before; CHECKOUT: whose commands and tiny weights
     python -m bench.same_audio --against FILE.json                  # after; exit code 1 where anything differs
@@ -35,66 +36,23 @@ import numpy as np
 import soundfile
 import torch
 
-from bench import digests
-from bench.fork_server import ForkServer
-from bench.same_audio_cases import ALIGNED, FIT, MODELS, PREPARE, PREPARED, SKETCH, TRAINED, WEIGHTS
+from tests.fixtures import digests
+from tests.fixtures.fork_server import ForkServer
+from tests.fixtures.same_audio_cases import (
+    ALIGNED,
+    FIT,
+    MAKERS,
+    MEMBERS,
+    MODELS,
+    NAMES,
+    PREPARE,
+    PREPARED,
+    SKETCH,
+    TINY,
+    TRAINED,
+    WEIGHTS,
+)
 
-NAMES = {  # as they are in the tree under --root
-    "score": "infer.py",
-    "train": "train.py",
-    "synthesize": "v2m synthesize",
-    "prepare": "v2m prepare",
-    "evaluate": "v2m evaluate",
-    "convert": "v2m convert",
-    "inpaint": "--inpaint",
-    "inpaint_source": "--inpaint-source",
-    "align_to_cuts": "--align-to-cuts",
-    "vidmuse_model": "--generator.model",
-    "cfg_scale": "--generator.sampling.cfg_scale",
-    "video_cfg_scale": "--generator.sampling.video_cfg_scale",
-    "captioner": "--tagger.captioner_model",
-    "section": "--generator.max_section",
-    "lm_dim": "--model.lm.dim",
-    "lm_layers": "--model.lm.num_layers",
-    "init_from": "--model.init_from",
-    "rank": "--model.lora.rank",
-    "predict_seed": "--model.predict.seed",
-    "min_duration": "--min-duration-s",
-    "long_term_frames": "--num-long-term-frames",
-    "vision_encoder": "--vision-encoder",
-    "text_encoder": "--text-encoder",
-    "batch_size": "--data.batch_size",
-    "ground_truth": "--ground-truth",
-    "conditioner": '{"kind":"vidmuse","num_layers":1,"num_heads":2,"head_dim":32,"ffn_dim":64,"num_fusion_heads":4}',
-}
-MAKERS = {  # a folder of tiny weights: the module below `TINY`, and its function
-    "musicgen": "musicgen:write_transformers",
-    "melody": "musicgen:write_transformers",
-    "VidMuse": "musicgen:write_vidmuse",
-    "encodec_32khz": "encodec:write",
-    "yue": "v2b:write_yue",
-    "tagger": "videollama:make_native",
-    "sonique": "sonique:write",
-    "chat": "chat:write",
-    "acestep": "pipelines:write_ace_step",
-    "stableaudio": "pipelines:write_stable_audio",
-    "stableaudio3": "pipelines:write_stable_audio_3",
-    "HTDemucs": "demucs:write_pickled",
-    "separator": "demucs:write",
-    "clap": "embedders:clap",
-    "ast": "embedders:ast",
-    "pe-av": "embedders:pe_av",
-    "prepared": "training:write_dataset",
-}
-TINY = "tests.fixtures.tiny"
-MEMBERS = {  # of a shard's samples
-    "json": "metadata",
-    "codes.npy": "codes",
-    "frames.npy": "short-term frames",
-    "long_term.npy": "long-term frames",
-    "events.npy": "visual events",
-    "text.npy": "text",
-}
 FILM = {"testsrc2": 1.7, "mandelbrot": 2.3, "smptebars": 1.1, "rgbtestsrc": 3.2, "testsrc": 2.6, "yuvtestsrc": 3.1}
 CUTS = {"testsrc2": 1.2, "mandelbrot": 1.4, "smptebars": 1.4}  # shots: ffmpeg's test pictures, and seconds
 PICKLED = {"HTDemucs"}  # by its own package, for which alone it can be read; the model is that of `separator`
@@ -139,11 +97,11 @@ class Session:
         return self.note(label, self._server.run(module, words))
 
     def make(self, label: str, function: str, path: Path, given: Mapping[str, Any]) -> bool:
-        """Likewise a function that writes `path`."""
+        """Run a function that writes `path`; return whether it succeeded."""
         return self.note(label, self._server.call(function, path, given))
 
     def note(self, label: str, problem: str) -> bool:
-        """Whether there is no problem; one is printed and kept."""
+        """Print and keep a problem; return whether there is none."""
         if problem:
             self.failures.append(label)
             print(f"{label} failed: {problem}", flush=True)
@@ -211,7 +169,7 @@ def record_sounds(session: Session, video: Path) -> None:
 
 
 def _belongs(path: Path, video: Path) -> bool:
-    """Whether it is the music by itself, another take, or a stem."""
+    """Return whether `path` is the music by itself, another take, or a stem of `video`."""
     place = path.parent if path.parent != video.parent else path
     return place.name.partition(".")[0] == video.stem
 
@@ -298,7 +256,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes or encodes: other versions make other sound."""
+    """Return the versions of the libraries that compute or encode: others make other sound."""
     first = subprocess.run([FFMPEG, "-version"], capture_output=True, text=True, check=True).stdout.split()[:3]
     return {name: metadata.version(name) for name in COMPUTING.split()} | {
         "ffmpeg": first[-1],

@@ -71,7 +71,7 @@ def purity(seed: int) -> float:
 
 
 def onset_and_width_ratio(music: Audio) -> tuple[float, float]:
-    """Return the ratios, after to before, of the strength of the 60 strongest onsets and of the stereo width."""
+    """Return the ratios, after to before, of the 60 strongest onsets' strength and of the stereo width."""
     copy = time_stretch.stretch_audio(music, TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1 / 1.03])), SECONDS / 1.03)
     onsets = [float(np.sort(onset_strength(audio))[-60:].mean()) for audio in (copy, music)]
     sides = [audio.samples[0] - audio.samples[1] for audio in (copy, music)]

@@ -1,4 +1,4 @@
-"""Training at MusicGen-small's size in bfloat16 on a GPU: steps of music a second, and the share of what it can do.
+"""Training throughput and MFU at MusicGen-small's size in bfloat16 on a GPU.
 
     uv run python -m bench.train_gpu
     uv run python -m bench.train_gpu --batches 4 8 16 --steps 30
@@ -54,7 +54,7 @@ def tokens(model: LitMusicLM, batch: Batch) -> int:
 
 
 def variant(folder: Path, asked: argparse.Namespace, batch: int, recompute: bool, compiled: bool) -> dict[str, Any]:
-    """Its figures; without any where memory ran out."""
+    """Return the figures of one configuration; none where memory ran out."""
     config = train_setup.SIZES["tiny" if asked.tiny else "small"]
     given: dict[str, Any] = {"lm": config, "conditioner": train_setup.CONDITIONER, "window": asked.window}
     model = Measuring(**given, gradient_checkpointing=recompute, compile=compiled)

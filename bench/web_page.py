@@ -1,4 +1,6 @@
-"""How long people wait at the page: `uv run python -m bench.web_page`. Needs Debian's chromium and chromium-driver.
+"""Waiting times of the web page: `uv run python -m bench.web_page`.
+
+Needs Debian's chromium and chromium-driver.
 
 The example goes in; the time runs from the press on *Make music* until the browser can play the video. First on a page
 that has just opened, while it still looks at the recipes, then after that, each time with a browser of its own. Then a
@@ -16,8 +18,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.browser import Visitor, serving
 from bench.clips import EXAMPLE
+from tests.fixtures.browser import Visitor, serving
 
 LONG = 600.0  # seconds
 
@@ -64,7 +66,7 @@ def cancel(address: str, page: int, folder: Path) -> tuple[float, float]:
 
 
 def together(address: str, folder: Path, count: int) -> tuple[int, float]:
-    """How many of `count` people got their music, and seconds until the last did."""
+    """Return how many of `count` users got their music, and the seconds until the last did."""
     with ExitStack() as stack:
         visitors = [stack.enter_context(Visitor(address, folder)) for _ in range(count)]
         for visitor in visitors:

@@ -1,9 +1,10 @@
 """YuE stage 2 against the published loop on the same Llama: `uv run python -m bench.yue_stage2`.
 
-The published loop calls `generate()` once a frame with all that there is of the window so far; `slow` does just that,
-on a random Llama in the published format, and `v2m.generators.yue.stage2.refine` must find the same tokens. Both take
-one batch as published, four windows, once; the fast way alone takes one window too, and several. Times are seconds of
-the processor on one thread: other work on the machine counts less. Last line: one JSON object.
+The published loop calls `generate()` once a frame with all that there is of the window so far;
+`refine_published` does just that, on a random Llama in the published format, and `v2m.generators.yue.stage2.refine`
+must find the same tokens. Both take one batch as published, four windows, once; the fast way alone takes one window
+too, and several. Times are seconds of the processor on one thread: other work on the machine counts less. Last line:
+one JSON object.
 """
 
 from __future__ import annotations
@@ -19,61 +20,15 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
+from transformers import LlamaForCausalLM
 from transformers.utils import logging
 
 from tests.fixtures.tiny import yue_lm
+from tests.reference.yue_stage2 import refine_published
 from v2m.generators.yue.stage2 import refine
-from v2m.generators.yue.tokens import CODEBOOK_SIZE, EOA, FRAME_RATE, NUM_CODEBOOKS, SOA, STAGE_1, STAGE_2, first_id
+from v2m.generators.yue.tokens import CODEBOOK_SIZE, FRAME_RATE
 
 Result = TypeVar("Result")
-
-
-class _Slots(LogitsProcessor):
-    """Leaves to each token its own codebook's entries. `begin`: tokens before the first that is chosen."""
-
-    def __init__(self, begin: int) -> None:
-        self.begin = begin
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        low = first_id(1 + input_ids.shape[1] - self.begin)
-        allowed = torch.full_like(scores, -torch.inf)
-        allowed[:, low : low + CODEBOOK_SIZE] = scores[:, low : low + CODEBOOK_SIZE]
-        return allowed
-
-
-def slow(model: Any, stream: Tensor, window: int = 300, batch: int = 4) -> Tensor:
-    """(T,) → (8, T) as published: whole windows `batch` at a time, what is left over by itself."""
-    whole = len(stream) // window * window
-    windows = stream[:whole].view(-1, window)
-    parts = [_windows(model, windows[k : k + batch]) for k in range(0, len(windows), batch)]
-    if whole < len(stream):
-        parts.append(_windows(model, stream[None, whole:]))
-    return torch.cat([part.permute(2, 0, 1).flatten(1) for part in parts], dim=1)
-
-
-def _windows(model: Any, windows: Tensor) -> Tensor:
-    """(R, T) → (R, T, 8)."""
-    first = windows + first_id(0)
-    column = torch.ones_like(first[:, :1])
-    ids = torch.cat([SOA * column, STAGE_1 * column, first, STAGE_2 * column], dim=1)
-    begin = ids.shape[1]
-    for frame in range(windows.shape[1]):
-        ids = torch.cat([ids, first[:, frame : frame + 1]], dim=1)
-        found = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            min_new_tokens=NUM_CODEBOOKS - 1,
-            max_new_tokens=NUM_CODEBOOKS - 1,
-            do_sample=False,
-            eos_token_id=EOA,
-            pad_token_id=EOA,
-            logits_processor=LogitsProcessorList([_Slots(ids.shape[1])]),
-        )
-        assert isinstance(found, Tensor)
-        ids = found
-    offsets = torch.tensor([first_id(book) for book in range(NUM_CODEBOOKS)])
-    return ids[:, begin:].view(len(windows), -1, NUM_CODEBOOKS) - offsets
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:
@@ -120,7 +75,7 @@ def measure(model: Any, frames: int, windows: int, rows: int) -> dict[str, float
     for count in filter(None, {1, rows} - {windows}):
         seconds, _ = timed(lambda: fast(stream[: frames * count]))  # noqa: B023 - called at once
         _row(f"one memory, {count} windows", seconds, frames * count)
-    slow_s, expected = timed(lambda: slow(model, compared, frames))
+    slow_s, expected = timed(lambda: refine_published(model, compared, frames))
     _row(f"as published, {windows} windows", slow_s, len(compared))
     return {
         "speedup": round(slow_s / fast_s, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,12 @@ def test_a_cycle_would_be_found() -> None:
 def test_no_loose_module_and_no_drawer() -> None:
     assert {path.name for path in PACKAGE.iterdir() if path.is_file()} == {"__init__.py", "__main__.py", "py.typed"}
     assert not [path for path in PACKAGE.rglob("*.py") if path.stem in {"utils", "common", "helpers", "misc"}]
+
+
+def test_nothing_imports_the_benchmarks_and_they_leave_the_import_path_alone() -> None:
+    outside = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "infer.py", ROOT / "train.py"]
+    assert not [path for path in outside if re.search(r"^\s*(from|import) bench\b", path.read_text(), re.M)]
+    assert not [path for path in (ROOT / "bench").rglob("*.py") if "sys.path" in path.read_text()]
 
 
 def heavy_after(statement: str) -> Iterator[str]:

@@ -9,8 +9,8 @@ from typing import Any
 import av
 import pytest
 
-from bench.default_recipe import packets
 from tests.conftest import ffmpeg, names
+from tests.fixtures.packets import packet_digest
 from tests.fixtures.tiny import pipelines as tiny
 from v2m.cli.score import main
 
@@ -44,7 +44,7 @@ def test_a_clip_gets_music_as_long_as_itself_with_weights_and_license_on_record(
     said = capsys.readouterr().err.splitlines()
     assert f"weights {models / recipe}; license: {license}" in said
     out = clip.with_name("cuts.v2m.mp4")
-    assert packets(out) == packets(clip)
+    assert packet_digest(out) == packet_digest(clip)
     with av.open(str(out)) as container:
         stream = container.streams.audio[0]
         length = sum(frame.samples for frame in container.decode(stream)) / stream.rate

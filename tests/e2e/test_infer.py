@@ -15,8 +15,8 @@ import pretty_midi
 import pytest
 import soundfile
 
-from bench.default_recipe import packets
 from tests.conftest import EXAMPLE, FFMPEG
+from tests.fixtures.packets import packet_digest
 from v2m.cli.score import main
 from v2m.core.types import Tags
 from v2m.pipeline.score import score_video
@@ -63,7 +63,7 @@ def test_one_line_says_what_was_written_and_a_bar_per_stage_went_before(example:
 
 def test_the_picture_is_untouched_and_the_music_as_long(example: Example) -> None:
     folder, _, record = example
-    assert packets(folder / "scored.mp4") == packets(EXAMPLE)
+    assert packet_digest(folder / "scored.mp4") == packet_digest(EXAMPLE)
     samples, rate = sound(folder / "scored.mp4")
     assert samples.shape[1] / rate == pytest.approx(record["input"]["seconds"], abs=0.025)
     assert np.sqrt((samples**2).mean()) > 0.02

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from bench.default_recipe import packets
 from tests.conftest import EXAMPLE
+from tests.fixtures.packets import packet_digest
 from v2m.cli.score import main
 
 START, END = 4.0, 9.0
@@ -47,7 +47,7 @@ def test_inpainting_a_wav_keeps_the_rest_and_the_beats(folder: Path, tmp_path: P
     record = score(tmp_path / "new.mp4", *flags, "--seed", "5")
     before = json.loads((folder / "old.json").read_text())
     assert_same_outside_the_range(read_wav(folder / "old.wav"), read_wav(tmp_path / "new.wav"))
-    assert packets(tmp_path / "new.mp4") == packets(EXAMPLE)
+    assert packet_digest(tmp_path / "new.mp4") == packet_digest(EXAMPLE)
     for name in ("beats", "downbeats", "sections", "key", "style", "progressions"):
         assert record["music"][name] == before["music"][name]
     assert record["music"]["inpainted"] == [START, END]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from bench.browser import DRIVER, Visitor, served
 from tests.conftest import EXAMPLE, ffmpeg
+from tests.fixtures.browser import DRIVER, Visitor, served
 
 pytestmark = [
     pytest.mark.slow,

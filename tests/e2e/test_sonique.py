@@ -11,8 +11,8 @@ import av
 import numpy as np
 import pytest
 
-from bench.default_recipe import packets
 from tests.conftest import ffmpeg, names
+from tests.fixtures.packets import packet_digest
 from tests.fixtures.tiny import chat, videollama
 from tests.fixtures.tiny import sonique as tiny
 from v2m.cli.score import main
@@ -48,7 +48,7 @@ def scored(media: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_the_picture_is_untouched_and_the_music_as_long(scored: tuple[Path, dict[str, Any]]) -> None:
     clip, record = scored
     out = clip.with_name("cuts.v2m.mp4")
-    assert packets(out) == packets(clip)
+    assert packet_digest(out) == packet_digest(clip)
     samples = heard(out)
     assert samples.shape[1] / record["mix"]["sample_rate"] == pytest.approx(record["input"]["seconds"], abs=0.025)
     assert np.sqrt((samples**2).mean()) > 1e-3

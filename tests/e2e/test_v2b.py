@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from bench.default_recipe import packets
 from tests.conftest import names
+from tests.fixtures.packets import packet_digest
 from tests.fixtures.tiny import v2b
 from tests.fixtures.tiny.videollama import SONG
 from v2m.cli.score import main
@@ -38,7 +38,7 @@ def instrumental(media: Path, weights: Path, tmp_path_factory: pytest.TempPathFa
 def test_the_picture_is_untouched_and_the_music_as_long(instrumental: tuple[Path, dict[str, Any]]) -> None:
     clip, record = instrumental
     out = clip.with_name("cuts.v2m.mp4")
-    assert packets(out) == packets(clip)
+    assert packet_digest(out) == packet_digest(clip)
     with av.open(str(out)) as container:
         stream = container.streams.audio[0]
         seconds = sum(frame.samples for frame in container.decode(stream)) / stream.rate

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.default_recipe import packets
 from tests.conftest import names
+from tests.fixtures.packets import packet_digest
 from tests.fixtures.tiny import encodec
 from tests.fixtures.tiny import musicgen as tiny
 from v2m.checkpoints import V2M
@@ -42,7 +42,7 @@ def score(clip: Path, *flags: str) -> dict[str, Any]:
 def test_a_video_gets_music_of_its_length_by_the_official_files_in_their_place(clip: Path, weights: Path) -> None:
     record = score(clip)
     music = record["music"]
-    assert packets(clip.with_name("cuts.v2m.mp4")) == packets(clip)
+    assert packet_digest(clip.with_name("cuts.v2m.mp4")) == packet_digest(clip)
     assert music["windows"] == [[0, 2], [1, 3], [2, 4]]
     assert (music["prompt"], music["visual_input"]["fps"], music["visual_input"]["pooling"]) == ("", 2, "all")
     assert [each["name"] for each in record["weights"]] == ["Zeyue7/VidMuse", "facebook/encodec_32khz"]

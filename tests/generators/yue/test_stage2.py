@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from bench.yue_stage2 import slow
 from tests.generators.yue.tiny_llama import load
+from tests.reference.yue_stage2 import refine_published
 from v2m.core.errors import DependencyError
 from v2m.generators.yue.stage2 import _batches, cache_length, refine
 from v2m.generators.yue.tokens import CODEBOOK_SIZE, NUM_CODEBOOKS
@@ -36,7 +36,7 @@ def streams() -> list[Tensor]:
 @pytest.fixture(scope="module")
 def published(model: LlamaForCausalLM, streams: list[Tensor]) -> list[Tensor]:
     return [
-        slow(model, stream, WINDOW) if len(stream) else torch.empty(NUM_CODEBOOKS, 0, dtype=torch.long)
+        refine_published(model, stream, WINDOW) if len(stream) else torch.empty(NUM_CODEBOOKS, 0, dtype=torch.long)
         for stream in streams
     ]
 

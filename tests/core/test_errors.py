@@ -52,7 +52,7 @@ def test_exit_codes(error: BaseException, code: int) -> None:
         (MemoryError("no room for 2 GiB; lower it"), "out of memory: no room for 2 GiB; lower it"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory. Tried"),
         (DiskFullError("9 GB of x are to go\nto y: free some"), "9 GB of x are to go to y: free some"),
-        (KeyError("x"), "a bug in v2m, please report it (KeyError: 'x'); --debug shows where"),
+        (KeyError("x"), "a bug in v2m, please report it (KeyError: 'x')"),
     ],
 )
 def test_every_failure_is_one_line(error: BaseException, line: str) -> None:

@@ -68,7 +68,7 @@ def test_output_cannot_be_the_input(link: str, overwrite: bool, clip: Video, out
 
 def test_existing_output_is_replaced_only_on_request(clip: Video, out: Path) -> None:
     out.write_text("mine")
-    with pytest.raises(UsageError, match="exists already: give --overwrite"):
+    with pytest.raises(UsageError, match="exists already: give `overwrite=True`"):
         mix(clip, tone(1), out)
     assert out.read_text() == "mine"
     mix(clip, tone(1), out, overwrite=True)

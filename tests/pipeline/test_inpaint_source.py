@@ -65,7 +65,7 @@ def test_seconds_outside_of_what_is_scored_are_told(folder: Path, clip_in: Video
 
 
 def test_nothing_to_keep_is_told(folder: Path, clip_in: Video) -> None:
-    with pytest.raises(UsageError, match=r"no earlier music .*none.mp4' to keep: give --inpaint-source"):
+    with pytest.raises(UsageError, match=r"no earlier music .*none.mp4' to keep: give its file as `source`"):
         inpaint_source.resolve_inpaint_source(InpaintRequest(1, 2), clip_in, clip_in, folder / "none.mp4")
 
 
@@ -89,7 +89,7 @@ def test_a_video_is_kept_only_where_its_sound_is_music_for_this_one(folder: Path
     beside.write_text(json.dumps(record | {"input": record["input"] | {"sha256": "0" * 64}}))
     refused("was made of another video")
     beside.write_text(json.dumps(record | {"range": {"start": 1.0, "end": 4.0}}))
-    refused("has music from 1 to 4 s: give the same --start and --end")
+    refused("has music from 1 to 4 s: give the same `start` and `end`")
     beside.write_text("{")
     refused("no sidecar 'cuts.v2m.json' of v2m says")
     beside.unlink()

@@ -97,9 +97,9 @@ def test_what_a_part_warns_of_is_in_the_sidecar_once(clip: Path) -> None:
 @pytest.mark.parametrize(
     ("extras", "controls", "words"),
     [
-        (Extras(stems=True), None, "cannot do stems"),
-        (Extras(midi=True), None, "cannot do midi"),
-        (None, Controls(reference=(Path("a.wav"),)), "cannot do reference"),
+        (Extras(stems=True), None, "cannot do `stems`"),
+        (Extras(midi=True), None, "cannot do `midi`"),
+        (None, Controls(reference=(Path("a.wav"),)), "cannot do `reference`"),
     ],
 )
 def test_what_a_generator_cannot_do_is_refused_before_any_work(

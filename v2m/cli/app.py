@@ -102,4 +102,4 @@ def _examples() -> tuple[Path, ...]:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    return run_command(lambda given: serve(parse(given)), argv, name="v2m app", output_option="--port")
+    return run_command(lambda given: serve(parse(given)), argv, name="v2m app", flags={})

@@ -33,7 +33,7 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    return run_command(lambda given: convert(parse(given)), argv, name="v2m convert", output_option="DEST")
+    return run_command(lambda given: convert(parse(given)), argv, name="v2m convert", flags={"out": "DEST"})
 
 
 def convert(asked: Namespace) -> str:

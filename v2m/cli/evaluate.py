@@ -102,7 +102,7 @@ def legend(table: str) -> str:
 
 
 def _find_videos(args: Namespace) -> dict[str, dict[str, Path]]:
-    """Return the videos of each system by name, the shared ones where a metric needs them. Raises UsageError."""
+    """Return the videos of each system by name, only the shared ones where a metric needs them."""
     if bool(args.videos) == bool(args.compare):
         raise UsageError("name videos or folders of them, or --compare two folders or more")
     for file in filter(None, (args.csv, args.summary)):
@@ -186,4 +186,4 @@ def _write_outputs(args: Namespace, systems: Mapping[str, Mapping[str, Row]], ba
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    return run_command(evaluate, argv, name="v2m evaluate", output_option="file")
+    return run_command(evaluate, argv, name="v2m evaluate", flags={"out": "file"})

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import v2m
+from v2m.cli.runner import with_flags
 from v2m.core import errors
 
 COMMANDS = {
@@ -40,6 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = importlib.import_module(f"v2m.cli.{name}")
     except (ImportError, KeyboardInterrupt) as error:  # Lightning's commands import it at their top
-        sys.stderr.write(f"v2m {name}: {errors.format_error(error)}\n")
+        sys.stderr.write(f"v2m {name}: {with_flags(errors.format_error(error), {})}\n")
         return errors.exit_code(error)
     return command.main(rest)

@@ -21,7 +21,7 @@ PALETTE = {"class_path": "v2m.taggers.heuristic.Palette"}
 
 
 def build_parser() -> ArgumentParser:
-    """Return the parser; the fields of PrepareConfig are flags with hyphens, and keys of a YAML with underscores."""
+    """Return the parser; fields of PrepareConfig are flags with hyphens, YAML keys with underscores."""
     parser = OneLineParser(
         prog="v2m prepare",
         description="Encode videos with their music once, into the shards that train.py reads. Run again, it resumes.",
@@ -81,4 +81,4 @@ def run(args: Namespace) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return run_command(lambda words: run(parse(words)), argv, name="v2m prepare", output_option="OUT")
+    return run_command(lambda words: run(parse(words)), argv, name="v2m prepare", flags={"out": "OUT"})

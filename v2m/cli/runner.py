@@ -1,37 +1,102 @@
-"""The frame of every command: one line per error, and the exit code."""
+"""The frame of every command: one line per error, with the command's own flags, and the exit code."""
 
 from __future__ import annotations
 
-import logging
+import io
+import os
+import re
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 
 from v2m.core import errors
 
+_OPTION = re.compile(r"`([a-z]\w*(?:\.\w+)*)(?:=([^\s`]+))?`")
+_terminated = threading.Event()
 
-def run_command(work: Callable[[Sequence[str]], str], argv: Sequence[str], *, name: str, output_option: str) -> int:
-    """Run `work` on the arguments, print what it returns, and return the exit code of `v2m.core.errors`.
+
+def run_command(
+    work: Callable[[Sequence[str]], str | int], argv: Sequence[str], *, name: str, flags: Mapping[str, str]
+) -> int:
+    """Run `work` on the arguments and return the exit code of `v2m.core.errors`.
 
     Args:
-        work: Does the command's work and returns the text to print.
+        work: Returns the text to print, or an exit code where it has printed by itself.
         argv: The command's arguments.
         name: The command, at the head of its error lines.
-        output_option: The command's own word for its output, for the cure of an error.
+        flags: As of `with_flags`.
     """
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(errors.SIGTERM))
-    logging.basicConfig(format="%(message)s")
+    _terminated.clear()
+    before = signal.signal(signal.SIGTERM, _terminate)
+    _open_standard_streams()
     try:
-        sys.stdout.write(work(argv) + "\n")
-        return errors.OK
+        result = work(argv)
+        if isinstance(result, str):
+            sys.stdout.write(result + "\n")
+        sys.stdout.flush()
+        return result if isinstance(result, int) else errors.OK
     except BaseException as error:
         code = errors.exit_code(error)
-        if code == errors.OK:  # after --help
-            return code
-        if "--debug" in argv:
-            traceback.print_exc()
-        sys.stderr.write(f"{name}: {errors.format_error(error, output_option)}\n")
+        if code == errors.SIGPIPE:
+            _drop_standard_streams()
+        elif code != errors.OK:  # which it is after --help
+            if "--debug" in argv:
+                traceback.print_exc()
+            sys.stderr.write(f"{name}: {with_flags(errors.format_error(error), flags, code)}\n")
         return code
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def with_flags(text: str, flags: Mapping[str, str], code: int = errors.OK) -> str:
+    """A message with the command's flags in the place of fields: `low_memory=True` becomes --low-memory.
+
+    Args:
+        text: The message.
+        flags: What the command calls a field, where that is not its name behind two hyphens.
+        code: Exit code of the error; a bug's message gets the hint of --debug.
+    """
+
+    def flag(match: re.Match[str]) -> str:
+        field, value = match.groups()
+        option = flags.get(field) or f"--{field if '.' in field else field.replace('_', '-')}"
+        if value == "True":
+            return f"{option} true" if "." in option else option
+        return option if value is None else f"{option} {value}"
+
+    return _OPTION.sub(flag, text) + ("; --debug shows where" if code == errors.BUG else "")
+
+
+def exit_if_terminated() -> None:
+    """Exit after a SIGTERM whose exception was lost while something was tidied up."""
+    if _terminated.is_set():
+        raise SystemExit(errors.SIGTERM)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a signal handler
+    _terminated.set()
+    raise SystemExit(errors.SIGTERM)
+
+
+def _open_standard_streams() -> None:
+    """Open standard streams that are closed, or the next opened file would take their number."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
+
+
+def _drop_standard_streams() -> None:
+    """Discard what the streams still buffer; it would raise once more when Python exits."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -2,101 +2,49 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import signal
 import sys
-import threading
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from v2m.cli.runner import exit_if_terminated, run_command, with_flags
 from v2m.core import errors
 from v2m.core.errors import UsageError
 from v2m.pipeline.arguments import Arguments, parse
 
-_terminate_requested = threading.Event()  # to end
+FLAGS = {"out": "--out", "source": "--inpaint-source"}
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command and returns its exit code; every error is one line."""
-    _terminate_requested.clear()
-    signal.signal(signal.SIGTERM, _terminate)
-    _open_standard_streams()
+    """Run the command and return its exit code."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it speaks of its caches
-    try:
-        _check_cwd()
-        code = _run(parse(argv))
-        sys.stdout.flush()
-        return code
-    except BaseException as error:
-        code = errors.exit_code(error)
-        if code == errors.OK:
-            return code
-        if code == errors.SIGPIPE:
-            _drop_standard_streams()
-            return code
-        if "--debug" in argv:
-            traceback.print_exc()
-        sys.stderr.write(f"infer.py: {errors.format_error(error)}\n")
-        return code
+    return run_command(_run, argv, name="infer.py", flags=FLAGS)
 
 
-def _open_standard_streams() -> None:
-    """Open standard streams that are closed, or the next opened file would take their number."""
-    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(spare)
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, "w", closefd=False))
-        stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
+def _run(argv: Sequence[str]) -> str | int:
+    from v2m.core import progress
+    from v2m.pipeline.batch import is_folder, videos_in
 
-
-def _drop_standard_streams() -> None:
-    """Discard what the streams still buffer; it would raise once more when Python exits."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
-def _check_cwd() -> None:
     try:
         Path.cwd()
     except FileNotFoundError:
         raise UsageError("the current folder has been deleted: change to another one") from None
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a signal handler
-    _terminate_requested.set()
-    raise SystemExit(errors.SIGTERM)
-
-
-def _run(request: Arguments) -> int:
-    from v2m.core import progress
-    from v2m.pipeline.batch import is_folder, videos_in
-
-    stages = progress.no_progress if request.quiet else progress.tqdm_progress
+    request = parse(argv)
     provenance = {"recipe": request.recipe, "settings": request.settings}
     first, *more = request.videos
     if more or is_folder(first):
         return _run_batch(request, videos_in(request.videos), provenance)
     from v2m.pipeline.score import score_video
 
+    stages = progress.no_progress if request.quiet else progress.tqdm_progress
     result = score_video(
-        first, request.out, overwrite=request.overwrite, provenance=provenance, stages=stages,
-        **request.arguments,
-    )  # fmt: skip
+        first, request.out, overwrite=request.overwrite, provenance=provenance, stages=stages, **request.arguments
+    )
     for warning in result.metadata.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
-    sys.stdout.write(_summary(result.record) + "\n")
-    return errors.OK
+        sys.stderr.write(f"warning: {with_flags(warning, FLAGS)}\n")
+    return _summary(result.record)
 
 
 def _summary(record: Mapping[str, Any]) -> str:
@@ -125,13 +73,10 @@ def _run_batch(request: Arguments, paths: Sequence[Path], provenance: dict[str, 
     )
     try:
         for row in tqdm(work, total=len(paths), desc="videos", unit="video", disable=request.quiet or None):
-            rows.append(row)
+            rows.append(row._replace(detail=with_flags(row.detail, FLAGS, row.code)))
             if request.debug:
                 sys.stderr.write(row.trace)
-            if (
-                _terminate_requested.is_set()
-            ):  # what a signal raised is lost where it came while something was tidied up
-                raise SystemExit(errors.SIGTERM)
+            exit_if_terminated()
     finally:
         if rows:
             rows += [batch.VideoResult(path, "not done") for path in paths[len(rows) :]]

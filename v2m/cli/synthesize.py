@@ -33,4 +33,4 @@ def synthesize(argv: Sequence[str]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return run_command(synthesize, argv, name="v2m synthesize", output_option="OUT")
+    return run_command(synthesize, argv, name="v2m synthesize", flags={"out": "OUT"})

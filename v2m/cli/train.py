@@ -1,4 +1,4 @@
-"""The command `train.py`: LightningCLI with fit, validate, test and predict, which resumes the run of its folder."""
+"""The command `train.py`: LightningCLI with fit, validate, test and predict."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from v2m.checkpoints import lightning_ckpt
+from v2m.cli.runner import with_flags
 from v2m.core import errors
 from v2m.core.arguments import to_plain
 from v2m.data.module import ShardData
@@ -27,6 +28,7 @@ from v2m.training.predict_results import PredictResults
 from v2m.training.save_config import SaveConfig
 from v2m.training.throughput import OptionalLearningRateMonitor, ThroughputLogger
 
+FLAGS = {"out": "--data.out", "overwrite": "--model.predict.overwrite", "ckpt_path": "--ckpt_path"}
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +61,7 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(GenerationEval, "eval")
 
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint; Lightning would load all of it in search of settings of the model: it has none.
+        """Check the checkpoint; Lightning would load all of it to look for settings of the model.
 
         Raises:
             DependencyError: It is broken, or not a training checkpoint; its weights are only mapped into memory.
@@ -69,7 +71,7 @@ class TrainCLI(LightningCLI):
             lightning_ckpt.check_training_checkpoint(safe_load.read_pickle(Path(path)), repr(str(path)))
 
     def before_instantiate_classes(self) -> None:
-        """Save the settings of training alone, log nothing of `predict`, and give each run of a sweep its folder.
+        """Save settings and logs of training alone, and give each run of a sweep its own folder.
 
         In the folder of another run it would resume that one.
         """
@@ -120,7 +122,7 @@ def print_results(cli: Any) -> int:
     """
     if not cli.trainer.is_global_zero:
         return errors.OK
-    sys.stdout.write(cli.results.table + "\n")
+    sys.stdout.write(with_flags(cli.results.table, FLAGS) + "\n")
     return cli.results.exit_code
 
 
@@ -139,7 +141,7 @@ def run_cli(build: Callable[[Sequence[str]], Any], argv: Sequence[str], name: st
         if code == errors.BUG and not isinstance(error, SystemExit):
             traceback.print_exc()
         if not isinstance(error, SystemExit):
-            sys.stderr.write(f"{name}: {errors.format_error(_strip_worker_traceback(error))}\n")
+            sys.stderr.write(f"{name}: {with_flags(errors.format_error(_strip_worker_traceback(error)), FLAGS)}\n")
         return code
 
 

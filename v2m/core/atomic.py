@@ -36,7 +36,7 @@ def check_output(video: Path, out: Path, overwrite: bool) -> None:
     if out.exists() and out.samefile(video):
         raise UsageError(f"{out} is the input itself: give another output, the input is never changed")
     if os.path.lexists(out) and not overwrite:
-        raise UsageError(f"{out} exists already: give --overwrite, or another output")
+        raise UsageError(f"{out} exists already: give `overwrite=True` or another `out`")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "this folder cannot be written to", str(folder))
     if shutil.disk_usage(folder).free < video.stat().st_size:
@@ -67,7 +67,7 @@ def publish(path: Path, out: Path) -> None:
 
 
 def fsync_dir(folder: Path) -> None:
-    """Keep the names in `folder` when the power fails; nothing where folders cannot be opened, as on Windows."""
+    """Keep the names in `folder` when the power fails; without effect on Windows."""
     with suppress(PermissionError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,9 +1,12 @@
-"""Errors that are no fault of the code, and the exit code of each; all others are bugs (exit code 1)."""
+"""Errors that are no fault of the code, and the exit code of each; all others are bugs (exit code 1).
+
+A message names an option by its field, in backticks: `generator.precision=int8`, `overwrite=True`. The command line
+shows the flag in its place (`v2m.cli.runner.with_flags`); errors, warnings and hints below it name no flag.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
 
 from v2m.core import extras
 
@@ -17,27 +20,8 @@ class UsageError(ValueError):
     """The command asks for something that cannot be: a wrong option, an output that exists."""
 
 
-class OutputError(UsageError):
-    """An output cannot be written where it was asked for; `replaceable` where overwriting it would help."""
-
-    def __init__(self, message: str, *, replaceable: bool = False) -> None:
-        super().__init__(message)
-        self.replaceable = replaceable
-
-
-class UnsupportedRequestError(UsageError):
-    """A generator lacks a capability. requested, available: names of extras and of fields of `Controls`."""
-
-    def __init__(self, generator: str, requested: Sequence[str], available: Sequence[str]) -> None:
-        super().__init__(
-            f"the generator {generator} cannot do {', '.join(requested)}; "
-            f"it can do {', '.join(available) or 'none of these'}"
-        )
-        self.generator, self.requested, self.available = generator, tuple(requested), tuple(available)
-
-
 class InvalidInputError(ValueError):
-    """The input is not a video that can be scored. `reason` is a stable word, such as `too_long` or `no_video`."""
+    """The input is not a video that can be scored. `reason`: a stable word, such as `too_long`."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -45,7 +29,7 @@ class InvalidInputError(ValueError):
 
 
 class DependencyError(RuntimeError):
-    """The machine lacks something: ffmpeg, a package, model weights; `repository` is where they could be had."""
+    """ffmpeg, a package or model weights are missing. `repository`: the source of the weights."""
 
     def __init__(self, message: str, repository: str | None = None) -> None:
         super().__init__(message)
@@ -62,29 +46,13 @@ class DiskFullError(OSError):
         return str(self.strerror)
 
 
-def format_error(  # noqa: PLR0911 - one return for each kind
-    error: BaseException, output_option: str = "--out", overwrite_option: str = "--overwrite"
-) -> str:
-    """One line: what was wrong and, where known, the cure in the words of the command at hand.
-
-    Args:
-        error: What ended the work.
-        output_option: The command's option for its output.
-        overwrite_option: The command's option that replaces files.
-    """
+def format_error(error: BaseException) -> str:
+    """One line: what was wrong and, where known, the cure."""
     text, code = " ".join(str(error).split()) or type(error).__name__, exit_code(error)
     if code == DISK and isinstance(error, OSError) and not isinstance(error, DiskFullError):
         cure = "free some room" if error.errno in DISK_FULL_ERRNOS else "change the permissions"
         problem = f"{_file_prefix(error)}the output cannot be written ({error.strerror})"
-        return f"{problem}: {cure}, or give another {output_option}"
-    if isinstance(error, OutputError):
-        cure = f"{overwrite_option} or another" if error.replaceable else "another"
-        return f"{text}: give {cure} {output_option}"
-    if isinstance(error, UnsupportedRequestError):
-        requested, available = (
-            ", ".join(f"--{name}" for name in names) for names in (error.requested, error.available)
-        )
-        return f"the generator {error.generator} cannot do {requested}; it can do {available or 'none of these'}"
+        return f"{problem}: {cure}, or give another `out`"
     if code == USAGE and isinstance(error, OSError) and error.filename:
         return f"{_file_prefix(error)}{error.strerror}; check the name"
     if code == MEMORY:
@@ -92,7 +60,7 @@ def format_error(  # noqa: PLR0911 - one return for each kind
     if code in {SIGINT, SIGTERM}:
         return f"{'interrupted' if code == SIGINT else 'terminated'}; no unfinished file is left behind"
     if code == BUG:
-        return f"a bug in v2m, please report it ({type(error).__name__}: {text}); --debug shows where"
+        return f"a bug in v2m, please report it ({type(error).__name__}: {text})"
     cure = extras.cure(error)
     return f"{text}: {cure}" if cure else text
 

@@ -36,9 +36,9 @@ def build_negative_prompt(tags: Tags) -> str:
 def warn_if_empty(prompt: str) -> None:
     """Log a warning where there is no prompt."""
     if not prompt:
-        logger.warning("no tag says what the music should be: it is written without a prompt; give --tags.genres")
+        logger.warning("no tag says what the music should be: it is written without a prompt; give `tags.genres`")
 
 
 def _join_words(words: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
+    """Return "a", "a and b", or "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -1,4 +1,4 @@
-"""Many videos, each scored by itself: what is done is left alone, and what fails does not stop the others."""
+"""Scoring of many videos: finished ones are left alone, and a failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def process_videos(
     """
     if out is not None:
         if not out.is_dir() and (out.exists() or out.suffix.lower() in VIDEO_SUFFIXES):
-            raise UsageError(f"--out {str(out)!r} names a file: several videos need a folder")
+            raise UsageError(f"`out` {str(out)!r} names a file: several videos need a folder")
         out.mkdir(parents=True, exist_ok=True)
     first: dict[Path, Path] = {}
     for path in paths:
@@ -112,7 +112,7 @@ def _sidecar(path: Path, folder: Path) -> Path:
 
 
 def _output_status(path: Path, sidecar_path: Path, settings_sha256: str) -> str:
-    """ "new"; "unchanged"; or "stale": v2m's own untouched output, of another input or other settings."""
+    """Return "new", "unchanged", or "stale": v2m's own output of another input or other settings."""
     try:
         record = json.loads(sidecar_path.read_text())
         made = Path(record["output"]["file"])

@@ -1,4 +1,4 @@
-"""Earlier music for a video, of which a part is to be written anew: where it is, and whether it can be kept."""
+"""Music to keep when a part of it is inpainted: where it is, and whether it can be kept."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from v2m.pipeline import sidecar
 PROBE_RATE = 8000  # Hz at which music is read to see how long it is
 SLACK = 0.1  # seconds by which it may be shorter than the video
 CANDIDATE = re.compile(r"(.+)\.seed(\d+)")  # the stem of a take that is not the best
-CURE = "give its music as a WAV with --inpaint-source"
+CURE = "give its music as a WAV as `source`"
 
 
 def resolve_inpaint_source(request: InpaintRequest, clip: Video, section: Video, out: Path) -> InpaintRequest:
-    """`request` in seconds of `section`, with the file, which has been read, and where the section begins in it.
+    """Return `request` in seconds of `section`, with the checked file and the section's place in it.
 
     A sound file begins with the section, as takes that were kept do; a video's sound track with the video. Of videos,
     only
@@ -41,12 +41,12 @@ def resolve_inpaint_source(request: InpaintRequest, clip: Video, section: Video,
     if not low <= request.start < request.end <= high + 0.01:
         whole = "video" if section is clip else "span"
         raise UsageError(
-            f"--inpaint {request.start:g}:{request.end:g} lies outside of the {whole} "
+            f"`inpaint` {request.start:g}:{request.end:g} lies outside of the {whole} "
             f"that is scored ({low:g} to {high:.2f} s)"
         )
     path = request.source_path or out
     if not path.is_file():
-        raise UsageError(f"there is no earlier music {str(path)!r} to keep: give --inpaint-source FILE")
+        raise UsageError(f"there is no earlier music {str(path)!r} to keep: give its file as `source`")
     moving = path.suffix.lower() in VIDEO_SUFFIXES
     if moving:
         _check_output(path, clip, section)
@@ -88,4 +88,4 @@ def _check_output(path: Path, clip: Video, section: Video) -> None:
     if of != sidecar.sha256_file(clip.path):
         raise UsageError(f"{str(path)!r} was made of another video: {CURE}")
     if abs(begins - section.start) > SLACK or abs(ends - section.start - section.duration) > SLACK:
-        raise UsageError(f"{str(path)!r} has music from {begins:g} to {ends:g} s: give the same --start and --end")
+        raise UsageError(f"{str(path)!r} has music from {begins:g} to {ends:g} s: give the same `start` and `end`")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from v2m.core.errors import OutputError
+from v2m.core.errors import UsageError
 from v2m.core.types import Video
 from v2m.mixing import mixer
 from v2m.pipeline.result import Extras
@@ -33,10 +33,10 @@ class Outputs:
 
     @classmethod
     def plan(cls, clip: Video, out: Path, extras: Extras, overwrite: bool, seeds: Iterable[int] = ()) -> Outputs:
-        """Checks that all of it can be written, before any long work. `seeds` are those of all candidates, if several.
+        """Check that all files can be written, before any long work; `seeds` if several candidates.
 
         Raises:
-            OutputError: A file exists and `overwrite` is off, a file is the input, the folder is missing, or the
+            UsageError: A file exists and `overwrite` is off, a file is the input, the folder is missing, or the
                 container of `out` does not hold the clip's pictures.
             DependencyError: There is no ffmpeg.
         """
@@ -56,15 +56,15 @@ class Outputs:
         outputs._refuse_taken(wanted)
         for path in wanted:
             if path.exists() and path.samefile(clip.path):
-                raise OutputError(f"{path} is the input itself, which is never changed")
+                raise UsageError(f"{path} is the input itself, which is never changed: give another `out`")
             if path.exists() and path.is_dir() != (path == outputs.stems):
-                raise OutputError(f"{path} is {'a' if path.is_dir() else 'no'} folder")
+                raise UsageError(f"{path} is {'a' if path.is_dir() else 'no'} folder: give another `out`")
         return outputs
 
     def _refuse_taken(self, paths: Iterable[Path]) -> None:
         taken = [path.name for path in paths if os.path.lexists(path)]
         if taken and not self.overwrite:
-            raise OutputError(f"{', '.join(taken)} exists already", replaceable=True)
+            raise UsageError(f"{', '.join(taken)} exists already: give `overwrite=True` or another `out`")
 
     def _beside(self, suffix: str) -> Path:
         return self.folder / (Path(self.name).stem + suffix)

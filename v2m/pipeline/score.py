@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from v2m.core.errors import UnsupportedRequestError, UsageError
+from v2m.core.errors import UsageError
 from v2m.core.log_capture import capture_warnings
 from v2m.core.progress import StageProgress, no_progress
 from v2m.core.protocols import MusicGenerator, Tagger
@@ -175,7 +175,7 @@ def inpaint(
     source: Path | str | None = None,
     **options: Any,
 ) -> ScoreResult:
-    """Write new music for `start`–`end` seconds of a video that v2m has scored, and keep the rest sample for sample.
+    """Write new music for a range of seconds of a scored video; the rest is kept sample for sample.
 
     Args:
         path: The original video, or v2m's output `NAME.v2m.EXT` beside it.
@@ -242,9 +242,11 @@ def _refuse_unsupported(generator: GeneratorBase, extras: Extras, controls: Cont
     wanted = controls.requested | {name for name in ("stems", "midi") if getattr(extras, name)}
     lacking = wanted - generator.capabilities
     if lacking:
-        raise UnsupportedRequestError(
-            type(generator).__name__, sorted(lacking), sorted(generator.capabilities - {"vocals"})
+        requested, available = (
+            ", ".join(f"`{name}`" for name in sorted(names)) for names in (lacking, generator.capabilities - {"vocals"})
         )
+        name = type(generator).__name__
+        raise UsageError(f"the generator {name} cannot do {requested}; it can do {available or 'none of these'}")
 
 
 def _prepare(tagger: TaggerBase, generator: GeneratorBase, section: Video, hints: Tags, controls: Controls) -> None:

@@ -2,8 +2,8 @@
 
     uv run infer.py clip.mp4 --generator examples.custom_generator.Pulse --generator.decay 0.3
 
-A generator is a class with the method `generate`. It inherits nothing. The arguments of `__init__` become options of the
-command line, with the docstring below as their help.
+A generator is a class with the method `generate`. It inherits nothing. The arguments of `__init__` become options of
+the command line, with the docstring below as their help.
 """
 
 from __future__ import annotations

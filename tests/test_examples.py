@@ -67,9 +67,7 @@ def test_custom_tagger_chooses_by_brightness(clip: Path, threshold: str, genre: 
     assert record["tags"]["tempo"] == 99  # what the user gives wins
 
 
-def test_custom_embedder_measures_the_distance(
-    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_custom_embedder_measures_the_distance(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
     for name in "ab":

@@ -17,12 +17,31 @@ from tests.isolation import isolate, restored
 HOME = Path(tempfile.mkdtemp(prefix="v2m-home-"))
 isolate(HOME)  # before anything is imported that reads the environment
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+# Folders and files of the fast subset (`pytest -m fast`): at most 90 s on two cores.
+FAST = (
+    "analysis",
+    "core",
+    "mappings",
+    "models",
+    "sketch/test_plan.py",
+    "sketch/test_variable_tempo.py",
+    "test_docstrings.py",
+)
 EXAMPLE = Path(__file__).parents[1] / "data" / "examples" / "bunny_wakes.mp4"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if "not gpu" in str(config.getoption("markexpr")):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    fast = [root / place for place in FAST]
+    for item in items:
+        slow = any(item.get_closest_marker(name) for name in ("slow", "gpu", "weights"))
+        if not slow and any(item.path.is_relative_to(place) for place in fast):
+            item.add_marker("fast")
 
 
 def pytest_collection_finish() -> None:

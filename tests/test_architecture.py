@@ -66,16 +66,16 @@ def test_no_package_and_no_module_is_in_an_import_cycle() -> None:
     assert cycles(GRAPH) == []
 
 
-def test_a_cycle_would_be_found() -> None:
+def test_import_cycle_is_detected() -> None:
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
-def test_no_loose_module_and_no_drawer() -> None:
+def test_no_loose_module_and_no_utils() -> None:
     assert {path.name for path in PACKAGE.iterdir() if path.is_file()} == {"__init__.py", "__main__.py", "py.typed"}
     assert not [path for path in PACKAGE.rglob("*.py") if path.stem in {"utils", "common", "helpers", "misc"}]
 
 
-def test_nothing_imports_the_benchmarks_and_they_leave_the_import_path_alone() -> None:
+def test_nothing_imports_bench_and_bench_leaves_sys_path_alone() -> None:
     outside = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "infer.py", ROOT / "train.py"]
     assert not [path for path in outside if re.search(r"^\s*(from|import) bench\b", path.read_text(), re.M)]
     assert not [path for path in (ROOT / "bench").rglob("*.py") if "sys.path" in path.read_text()]
@@ -94,11 +94,11 @@ def heavy_after(statement: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     "statement", ["import v2m; v2m.score_video; v2m.Tags", "from v2m.cli.score import parse; parse(['clip.mp4'])"]
 )
-def test_the_api_and_the_command_line_load_no_heavy_library(statement: str) -> None:
+def test_api_and_command_line_import_no_heavy_library(statement: str) -> None:
     assert not list(heavy_after(statement))
 
 
-def test_the_eight_packages_import_together() -> None:
+def test_required_packages_import_together() -> None:
     names = "torch, lightning, audiocraft, transformers, decord, wandb, webdataset, encodec"
     code = f"import {names}; from audiocraft.models import lm; print(lm.LMModel.__name__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

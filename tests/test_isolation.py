@@ -35,7 +35,7 @@ HOSTILE = {
 LOGGER = logging.getLogger("v2m.nothing")
 
 
-def test_the_environment_is_the_suites_own() -> None:
+def test_tests_run_in_the_environment_of_the_suite() -> None:
     """Run once more below, in a process that has another."""
     for name in os.environ:
         assert name in {*SYSTEM, *SET, "COLUMNS", "LINES"} or name.startswith(RUNNER), name
@@ -47,8 +47,8 @@ def test_the_environment_is_the_suites_own() -> None:
     assert not sys.warnoptions
 
 
-def test_it_is_so_whatever_the_users_is() -> None:
-    name = f"{Path(__file__)}::{test_the_environment_is_the_suites_own.__name__}"
+def test_user_environment_does_not_reach_the_suite() -> None:
+    name = f"{Path(__file__)}::{test_tests_run_in_the_environment_of_the_suite.__name__}"
     own = {name: value for name, value in os.environ.items() if not name.startswith(RUNNER)}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", name],
@@ -61,7 +61,7 @@ def test_it_is_so_whatever_the_users_is() -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-def test_what_finds_programs_and_shows_results_stays(tmp_path: Path) -> None:
+def test_system_and_terminal_variables_are_kept(tmp_path: Path) -> None:
     """Those that OpenBLAS needs on some processors, too; of whom else there is nothing to see."""
     user = {"PATH": "/bin", "OPENBLAS_CORETYPE": "Haswell", "NO_COLOR": "1", "PYTEST_ADDOPTS": "-x"}
     made = environment(user | {"HF_HOME": "/mine", "EDITOR": "vi"}, tmp_path)
@@ -82,7 +82,7 @@ def wandb() -> Any:
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_each_test_begins_alike(turn: int, torch: Any, wandb: Any, tmp_path: Path) -> None:
+def test_every_test_starts_from_the_same_state(turn: int, torch: Any, wandb: Any, tmp_path: Path) -> None:
     """The first leaves behind all that the second must not see."""
     assert "V2M_LEFT" not in os.environ
     assert "WANDB_SERVICE" not in os.environ

@@ -34,7 +34,7 @@ def cured(done: subprocess.CompletedProcess[str], extra: str) -> bool:
     return done.returncode == 4 and end.endswith(cure) and "Traceback" not in done.stderr
 
 
-def test_the_default_recipe_gives_every_output(python: tuple[dict[str, str], Path], clip: Path) -> None:
+def test_default_recipe_writes_every_output_without_extras(python: tuple[dict[str, str], Path], clip: Path) -> None:
     environment, folder = python
     flags = ["--report", "--midi", "--stems", "--wav", "--markers", "otio", "--candidates", "2"]
     done = run(environment, "infer.py", clip, "-o", folder / "out.mp4", "--quiet", *flags)
@@ -46,7 +46,7 @@ def test_the_default_recipe_gives_every_output(python: tuple[dict[str, str], Pat
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_whose_extra_is_missing_says_the_line_that_installs_it(
+def test_recipe_with_missing_extra_prints_install_command(
     python: tuple[dict[str, str], Path], clip: Path, recipe: str
 ) -> None:
     done = run(python[0], "infer.py", clip, "--recipe", recipe)
@@ -67,7 +67,7 @@ def test_a_recipe_whose_extra_is_missing_says_the_line_that_installs_it(
     ],
     ids=lambda words: " ".join(words[:3]) if isinstance(words, list) else words,
 )
-def test_a_command_whose_extra_is_missing_says_the_line_that_installs_it(
+def test_command_with_missing_extra_prints_install_command(
     python: tuple[dict[str, str], Path], clip: Path, words: list[str], extra: str
 ) -> None:
     done = run(python[0], *(word.format(clip=clip, folder=python[1]) for word in words))

@@ -42,9 +42,7 @@ class Ended(Sketch):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_that_is_lost_ends_the_folder_after_the_video_at_hand(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lost_signal_stops_the_batch_after_the_current_video(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert main([str(folder), "--generator", "tests.e2e.test_batch.Ended"]) == 143
@@ -54,7 +52,7 @@ def test_a_signal_that_is_lost_ends_the_folder_after_the_video_at_hand(
     assert (folder / "a.v2m.mp4").exists()
 
 
-def test_a_second_run_does_nothing_and_a_changed_input_is_done_again(
+def test_second_run_skips_finished_videos_and_redoes_changed_inputs(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "scored"
@@ -71,7 +69,7 @@ def test_a_second_run_does_nothing_and_a_changed_input_is_done_again(
     assert made["b.v2m.mp4"] != (out / "b.v2m.mp4").stat().st_mtime_ns
 
 
-def test_other_settings_are_done_again_but_a_file_that_is_not_ours_is_kept(folder: Path) -> None:
+def test_changed_settings_redo_outputs_but_keep_foreign_files(folder: Path) -> None:
     assert main([str(folder)]) == 0
     (folder / "a.v2m.mp4").write_bytes(b"edited by hand")
     assert main([str(folder), "--seed", "9"]) == 7
@@ -79,7 +77,7 @@ def test_other_settings_are_done_again_but_a_file_that_is_not_ours_is_kept(folde
     assert json.loads((folder / "b.v2m.json").read_text())["seed"] == 9
 
 
-def test_a_bad_video_is_named_in_the_table_and_the_others_are_done(
+def test_bad_video_is_listed_in_the_table_and_others_are_scored(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "aa.mp4").write_text("not a video")
@@ -92,7 +90,7 @@ def test_a_bad_video_is_named_in_the_table_and_the_others_are_done(
     assert not (folder / "aa.v2m.json").exists()
 
 
-def test_debug_shows_where_a_video_failed_and_a_warning_is_in_the_table(
+def test_debug_prints_the_traceback_and_warnings_are_listed_in_the_table(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "a.mp4").write_text("not a video")
@@ -106,7 +104,7 @@ def test_debug_shows_where_a_video_failed_and_a_warning_is_in_the_table(
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are counted there")
-def test_no_decoder_outlives_its_video(folder: Path) -> None:
+def test_no_decoder_process_outlives_its_video(folder: Path) -> None:
     shutil.copy(folder / "a.mp4", folder / "c.mp4")
     (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:4000])  # its index is missing
     kept = [*process_videos(videos_in([folder]), None, {}, overwrite=False, mix=MixConfig(lufs=None))]
@@ -115,23 +113,21 @@ def test_no_decoder_outlives_its_video(folder: Path) -> None:
     assert not [pid for pid in children if b"v2m.media.decoder_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_two_inputs_that_would_write_one_output_are_told_apart(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inputs_with_the_same_output_name_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(folder / "a.mp4", folder / "a.mov")
     assert main([str(folder)]) == 7
     assert "its output would have the name of 'a.mov''s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("out", ["a.mp4", "new.mkv", "a.mp4/new"])
-def test_several_videos_need_a_folder(folder: Path, capsys: pytest.CaptureFixture[str], out: str) -> None:
+def test_several_videos_require_an_output_folder(folder: Path, capsys: pytest.CaptureFixture[str], out: str) -> None:
     assert main([str(folder), "-o", str(folder / out)]) == 2
     said = capsys.readouterr()
     assert (said.out, len(said.err.splitlines())) == ("", 1)
     assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "b.mp4"]
 
 
-def test_videos_in_finds_videos_only(folder: Path) -> None:
+def test_find_videos_returns_only_videos(folder: Path) -> None:
     for name in (".hidden.mp4", "a.v2m.mp4", "x.txt", "UPPER.MOV"):
         (folder / name).write_text("")
     (folder / "sub.mp4").mkdir()

@@ -37,7 +37,7 @@ def nothing_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("nothing_shown")
 @pytest.mark.parametrize(("recipe", "license"), [("acestep", "mit"), ("stableaudio", "stable-audio-community")])
-def test_a_clip_gets_music_as_long_as_itself_with_weights_and_license_on_record(
+def test_output_has_the_length_of_the_clip_and_records_weights_and_license(
     clip: Path, models: Path, capsys: pytest.CaptureFixture[str], recipe: str, license: str
 ) -> None:
     record = score(clip, models, recipe, "--tags.tempo", "96")
@@ -58,7 +58,7 @@ def test_a_clip_gets_music_as_long_as_itself_with_weights_and_license_on_record(
     assert "piano" in music["prompt"] or record["tags"]["instruments"][0] in music["prompt"]
 
 
-def test_a_tune_is_followed_and_takes_are_kept(clip: Path, models: Path) -> None:
+def test_melody_is_accepted_and_candidates_are_kept(clip: Path, models: Path) -> None:
     tune = clip.with_name("tune.wav")
     ffmpeg("-f", "lavfi", "-i", "sine=220:d=2", tune)
     record = score(clip, models, "stableaudio", "--end", "0.8", "--melody", str(tune), "--candidates", "2")
@@ -81,7 +81,7 @@ def test_a_tune_is_followed_and_takes_are_kept(clip: Path, models: Path) -> None
     ],
     ids=lambda wrong: "_".join(wrong[1]),
 )
-def test_what_cannot_be_is_one_line_and_nothing_is_written(
+def test_unsupported_options_are_one_line_and_write_nothing(
     clip: Path, models: Path, capsys: pytest.CaptureFixture[str], wrong: tuple[str, list[str], int, str]
 ) -> None:
     recipe, flags, code, told = wrong

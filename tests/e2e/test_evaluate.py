@@ -66,7 +66,7 @@ def asked(corpus: Path, weights: Path, *more: str) -> list[str]:
     return [*folders, "--embedding", *models, *more]
 
 
-def test_systems_are_weighed_against_the_truth_on_the_same_clips(
+def test_systems_are_compared_with_the_ground_truth_on_the_same_clips(
     corpus: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -102,7 +102,7 @@ def test_systems_are_weighed_against_the_truth_on_the_same_clips(
     assert f"metrics/fad@clap/{corpus / 'b'}" in keys
 
 
-def test_one_systems_table_has_a_column_for_each_clip_and_needs_no_truth(
+def test_table_of_one_system_has_a_column_per_clip_without_ground_truth(
     corpus: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(corpus / "a"), "--embedding", f"clap={weights / 'clap'}"]) == errors.OK
@@ -131,7 +131,7 @@ def test_one_systems_table_has_a_column_for_each_clip_and_needs_no_truth(
         (["a", "--ground-truth", "broken"], errors.USAGE, "cannot be read as sound"),
     ],
 )
-def test_what_cannot_be_weighed_is_one_line(  # noqa: PLR0917 - a row, and where it is tried
+def test_invalid_requests_are_one_line(  # noqa: PLR0917 - a row, and where it is tried
     words: list[str],
     code: int,
     said: str,
@@ -173,7 +173,7 @@ def figures(path: Path) -> dict[tuple[str, str], Any]:
     return {(row["measure"], row["system"]): row for row in csv.DictReader(path.read_text().splitlines())}
 
 
-def test_a_trainings_test_measures_what_the_model_writes_as_the_command_does(
+def test_trainer_test_gives_the_same_metrics_as_the_command(
     run: tuple[Path, list[str]], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, words = run
@@ -201,7 +201,7 @@ def test_a_trainings_test_measures_what_the_model_writes_as_the_command_does(
     assert (tmp_path / "two/test/clips.csv").read_text() == (folder / "clips.csv").read_text()
 
 
-def test_videos_are_tested_with_their_tags_and_pictures_against_the_sound_they_had(
+def test_trainer_test_of_videos_uses_tags_frames_and_original_audio(
     run: tuple[Path, list[str]], weights: Path, media: Path, tmp_path: Path
 ) -> None:
     _, words = run
@@ -225,7 +225,7 @@ def test_videos_are_tested_with_their_tags_and_pictures_against_the_sound_they_h
         (["--eval.num_clips", "1", "--eval.videos", "gone"], "gone"),
     ],
 )
-def test_a_test_that_cannot_be_is_told_before_work(
+def test_invalid_trainer_test_is_refused_before_any_work(
     run: tuple[Path, list[str]], asked: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train.main([*run[1], *asked, "--trainer.logger", "false"]) != 0

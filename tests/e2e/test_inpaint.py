@@ -62,7 +62,7 @@ def test_a_candidate_is_identified_by_its_seed(folder: Path, tmp_path: Path) -> 
     assert [row["seed"] for row in record["music"]["takes"]] == [int(candidate.stem[-1]), 5]
 
 
-def test_the_output_itself_is_source_and_replaced(folder: Path, tmp_path: Path) -> None:
+def test_output_itself_can_be_inpainted_and_replaced(folder: Path, tmp_path: Path) -> None:
     for name in ("old.mp4", "old.json"):
         shutil.copy(folder / name, tmp_path)
     record = score(tmp_path / "old.mp4", "--inpaint", f"{START}:{END}", "--seed", "5", "--overwrite")
@@ -78,7 +78,7 @@ def test_the_output_itself_is_source_and_replaced(folder: Path, tmp_path: Path) 
     assert correlations[1] < 0.8
 
 
-def test_a_wav_without_its_sidecar_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wav_without_sidecar_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(folder / "old.wav", tmp_path)
     flags = ["--inpaint", "4:9", "--inpaint-source", str(tmp_path / "old.wav"), "-o", str(tmp_path / "new.mp4")]
     assert main([str(EXAMPLE), *flags]) == 2

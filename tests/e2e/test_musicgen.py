@@ -54,7 +54,7 @@ def scored(media: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory)
     return clip, score(clip, weights / "transformers", *WINDOWS, "--seed", "4")
 
 
-def test_the_picture_is_untouched_and_the_music_as_long(scored: tuple[Path, dict[str, Any]]) -> None:
+def test_video_packets_are_identical_and_audio_has_the_video_length(scored: tuple[Path, dict[str, Any]]) -> None:
     clip, record = scored
     out = clip.with_name("cuts.v2m.mp4")
     assert packet_digest(out) == packet_digest(clip)
@@ -63,9 +63,7 @@ def test_the_picture_is_untouched_and_the_music_as_long(scored: tuple[Path, dict
     assert np.sqrt((samples**2).mean()) > 1e-3
 
 
-def test_the_sidecar_says_what_was_told_and_by_which_weights(
-    scored: tuple[Path, dict[str, Any]], weights: Path
-) -> None:
+def test_sidecar_records_prompt_and_weights(scored: tuple[Path, dict[str, Any]], weights: Path) -> None:
     _, record = scored
     music, tags = record["music"], record["tags"]
     assert record["recipe"] == "musicgen"
@@ -79,7 +77,7 @@ def test_the_sidecar_says_what_was_told_and_by_which_weights(
     assert record["warnings"] == []
 
 
-def test_the_same_seed_gives_the_same_bytes_in_either_layout_of_the_same_weights(
+def test_same_seed_gives_the_same_bytes_in_both_checkpoint_layouts(
     clip: Path, weights: Path, scored: tuple[Path, dict[str, Any]]
 ) -> None:
     wanted, _ = heard(scored[0].with_name("cuts.v2m.mp4"))
@@ -89,7 +87,7 @@ def test_the_same_seed_gives_the_same_bytes_in_either_layout_of_the_same_weights
     assert not np.array_equal(heard(clip.with_name("cuts.v2m.mp4"))[0], wanted)
 
 
-def test_audiocrafts_layout_takes_text_encoder_and_codec_from_where_it_names_them(
+def test_audiocraft_layout_loads_text_encoder_and_codec_by_their_names(
     clip: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("V2M_CHECKPOINTS", str(weights / "named"))
@@ -98,7 +96,7 @@ def test_audiocrafts_layout_takes_text_encoder_and_codec_from_where_it_names_the
     assert heard(clip.with_name("cuts.v2m.mp4"))[0].any()
 
 
-def test_a_tune_is_followed_in_stereo(clip: Path, weights: Path) -> None:
+def test_melody_is_followed_in_stereo(clip: Path, weights: Path) -> None:
     tune = clip.with_name("tune.wav")
     ffmpeg("-f", "lavfi", "-i", "sine=220:d=2", tune)
     music = []
@@ -112,7 +110,7 @@ def test_a_tune_is_followed_in_stereo(clip: Path, weights: Path) -> None:
     assert not np.allclose(music[1][0], music[1][1], atol=1e-3)
 
 
-def test_drums_and_bass_are_left_out_of_a_tune_where_that_can_be(
+def test_melody_is_separated_from_drums_and_bass_when_demucs_is_available(
     clip: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A separator in place is listed among the weights; the tiny one changes the melody."""
@@ -131,13 +129,13 @@ def test_drums_and_bass_are_left_out_of_a_tune_where_that_can_be(
     assert score(clip, weights / "melody", "--end", "0.8")["music"]["melody_source"] is None
 
 
-def test_takes_of_one_loaded_model_differ_and_the_best_is_used(clip: Path, weights: Path) -> None:
+def test_candidates_of_one_loaded_model_differ_and_the_best_is_used(clip: Path, weights: Path) -> None:
     record = score(clip, weights / "transformers", "--end", "0.6", "--candidates", "2")
     assert len(record["candidates"]) == 2
     assert len([name for name in names(clip.parent) if name.endswith(".wav")]) == 1
 
 
-def test_without_weights_and_network_it_says_what_to_fetch(
+def test_missing_weights_without_network_name_the_download_command(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "none"))

@@ -33,7 +33,7 @@ def visitor(address: str, tmp_path: Path) -> Iterator[Visitor]:
         yield found
 
 
-def test_a_video_goes_in_and_comes_out_with_its_music(visitor: Visitor, tmp_path: Path) -> None:
+def test_uploaded_video_is_returned_with_music(visitor: Visitor, tmp_path: Path) -> None:
     visitor.upload(EXAMPLE)
     visitor.until_status("tags were found")
     genres = visitor.find("#genres textarea, #genres input")
@@ -52,7 +52,7 @@ def test_a_video_goes_in_and_comes_out_with_its_music(visitor: Visitor, tmp_path
     assert '"recipe": "sketch"' in found.read_text()
 
 
-def test_takes_are_compared_in_place(visitor: Visitor) -> None:
+def test_candidates_are_compared_in_place(visitor: Visitor) -> None:
     visitor.upload(EXAMPLE)
     visitor.until_status("tags were found")
     visitor.browser.execute_script("arguments[0].click()", visitor.find("#controls button"))
@@ -72,7 +72,7 @@ def test_takes_are_compared_in_place(visitor: Visitor) -> None:
     assert all(".seed" in name for name in names)
 
 
-def test_a_part_that_is_chosen_on_the_picture_is_written_anew(visitor: Visitor, tmp_path: Path) -> None:
+def test_range_selected_on_the_report_is_inpainted(visitor: Visitor, tmp_path: Path) -> None:
     visitor.upload(EXAMPLE)
     visitor.until_status("tags were found")
     assert visitor.find("#anew").get_attribute("disabled")
@@ -98,7 +98,7 @@ def test_a_part_that_is_chosen_on_the_picture_is_written_anew(visitor: Visitor, 
     assert json.loads(found.read_text())["music"]["inpainted"] == [begin, end]
 
 
-def test_seconds_that_are_typed_choose_a_part_and_wrong_ones_are_told(visitor: Visitor) -> None:
+def test_typed_range_is_inpainted_and_invalid_ranges_are_reported(visitor: Visitor) -> None:
     visitor.upload(EXAMPLE)
     visitor.until_status("tags were found")
     visitor.press("make")
@@ -112,7 +112,7 @@ def test_seconds_that_are_typed_choose_a_part_and_wrong_ones_are_told(visitor: V
     visitor.wait(lambda: visitor.find("#anew").get_attribute("disabled"), "seconds that fall were taken")
 
 
-def test_cancelling_frees_the_desk_and_music_can_be_made_again(visitor: Visitor) -> None:
+def test_cancel_frees_the_queue_and_a_new_job_runs(visitor: Visitor) -> None:
     visitor.upload(EXAMPLE)
     visitor.until_status("tags were found")
     visitor.press("make")
@@ -123,7 +123,7 @@ def test_cancelling_frees_the_desk_and_music_can_be_made_again(visitor: Visitor)
     assert "Cancelled" not in visitor.until_status("Done", 120)
 
 
-def test_what_is_no_video_is_told_and_the_page_goes_on(visitor: Visitor, tmp_path: Path) -> None:
+def test_non_video_upload_is_reported_and_the_page_stays_usable(visitor: Visitor, tmp_path: Path) -> None:
     bad = tmp_path / "notes.mp4"
     bad.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     visitor.upload(bad)
@@ -134,7 +134,7 @@ def test_what_is_no_video_is_told_and_the_page_goes_on(visitor: Visitor, tmp_pat
     assert "notes.mp4" in visitor.until_status("notes.mp4")
 
 
-def test_a_file_that_is_too_large_is_refused(visitor: Visitor, tmp_path: Path) -> None:
+def test_too_large_upload_is_refused(visitor: Visitor, tmp_path: Path) -> None:
     large = tmp_path / "large.mp4"
     large.write_bytes(bytes(3 << 20))
     visitor.upload(large)
@@ -142,7 +142,7 @@ def test_a_file_that_is_too_large_is_refused(visitor: Visitor, tmp_path: Path) -
     assert "tags were found" not in visitor.browser.find_element("tag name", "body").text
 
 
-def test_a_video_that_is_too_long_is_refused(visitor: Visitor, tmp_path: Path) -> None:
+def test_too_long_video_is_refused(visitor: Visitor, tmp_path: Path) -> None:
     long = tmp_path / "long.mp4"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x36:r=5:d=31", "-pix_fmt", "yuv420p", long)
     visitor.upload(long)
@@ -151,7 +151,7 @@ def test_a_video_that_is_too_long_is_refused(visitor: Visitor, tmp_path: Path) -
     assert "/tmp" not in said
 
 
-def test_who_waits_is_told_and_may_give_up(address: str, tmp_path: Path) -> None:
+def test_queued_user_sees_the_position_and_can_cancel(address: str, tmp_path: Path) -> None:
     with Visitor(address, tmp_path) as one, Visitor(address, tmp_path) as two:
         for each in (one, two):
             each.upload(EXAMPLE)
@@ -174,7 +174,7 @@ def test_who_waits_is_told_and_may_give_up(address: str, tmp_path: Path) -> None
         two.until_status("Done", 120)
 
 
-def test_files_are_gone_when_their_person_has_left(tmp_path: Path) -> None:
+def test_files_are_deleted_when_the_session_ends(tmp_path: Path) -> None:
     def films() -> list[Path]:
         return list(tmp_path.glob("v2m-page-*/rooms/*/*.mp4"))
 
@@ -189,7 +189,7 @@ def test_files_are_gone_when_their_person_has_left(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("v2m-page-*"))
 
 
-def test_two_people_at_once_both_get_their_music(address: str, tmp_path: Path) -> None:
+def test_two_concurrent_users_both_get_music(address: str, tmp_path: Path) -> None:
     with Visitor(address, tmp_path) as one, Visitor(address, tmp_path) as two:
         for each in (one, two):
             each.upload(EXAMPLE)
@@ -212,10 +212,10 @@ def answer(url: str) -> int:
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "v2m/webapp/handlers.py", "../../../../etc/passwd"])
-def test_no_file_of_the_machine_is_given_out(address: str, path: str) -> None:
+def test_files_of_the_server_are_not_served(address: str, path: str) -> None:
     assert answer(f"{address}/gradio_api/file={path}") in {403, 404}
 
 
-def test_a_password_is_asked_for() -> None:
+def test_password_is_required() -> None:
     with served("--user", "me", environment={"V2M_PASSWORD": "secret"}) as address:
         assert answer(f"{address}/config") == 401

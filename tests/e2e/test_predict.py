@@ -102,13 +102,13 @@ def sound(path: Path) -> str:
     return path.with_suffix(".md5").read_text()
 
 
-def test_tags_of_videollama3_are_what_the_shards_tell(made: Made) -> None:
+def test_videollama3_tags_are_the_tags_in_the_shards(made: Made) -> None:
     assert Manifest.read(made.shards).tagger == "VideoLLaMA3"
     lines = {sample[META].prompt for sample in read(made.shards).values()}
     assert lines == {"calm, hopeful ambient and cinematic music with piano and harp, warm, airy, 72 bpm"}
 
 
-def test_it_plays_what_its_exported_checkpoint_plays(
+def test_predict_equals_inference_with_the_exported_checkpoint(
     made: Made, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the averaged weights, without the precision of training, and without a file of the run being touched."""
@@ -156,7 +156,7 @@ def test_it_plays_what_its_exported_checkpoint_plays(
     assert capsys.readouterr().out.splitlines()[-1] == "2 done"
 
 
-def test_one_checkpoint_is_led_by_words_by_pictures_or_by_both(made: Made, media: Path) -> None:
+def test_one_checkpoint_is_conditioned_on_text_video_or_both(made: Made, media: Path) -> None:
     """By words alone it is the recipe musicgen, whatever the video shows; by pictures alone, whatever the tags say."""
     how: Any = {"device": "cpu", "precision": "fp32", "window": 1.0, "stride": 0.5, "keep_loaded": True}
     clip, name = video.open(media / "cuts.mp4"), str(made.exported)
@@ -182,7 +182,7 @@ def test_one_checkpoint_is_led_by_words_by_pictures_or_by_both(made: Made, media
     assert played(MusicGen(model=name, **how)) == words
 
 
-def test_a_start_without_a_conditioner_is_told_by_words_untrained(clip: Path, tmp_path: Path) -> None:
+def test_model_without_conditioner_is_prompted_by_text_untrained(clip: Path, tmp_path: Path) -> None:
     start = tiny.write_transformers(tmp_path / "musicgen")
     given = ["--model.init_from", str(start), "--data.videos", str(clip), "--data.out", str(tmp_path / "out")]
     windows = ["--model.predict.window", "2", "--model.predict.stride", "1", "--trainer.accelerator", "cpu"]
@@ -193,7 +193,7 @@ def test_a_start_without_a_conditioner_is_told_by_words_untrained(clip: Path, tm
     assert record(tmp_path / "out/cuts.v2m.json")["settings"]["weights_sha256"] is not None
 
 
-def test_after_it_has_played_the_model_is_what_it_was(made: Made, clip: Path) -> None:
+def test_predict_leaves_the_model_unchanged(made: Made, clip: Path) -> None:
     """The averaged weights, bit for bit, which can be measured and trained on."""
     module, averaged = LitGenerate(), V2M.from_pretrained(str(made.exported)).state_dict()
     run = trainer()
@@ -211,7 +211,7 @@ def test_after_it_has_played_the_model_is_what_it_was(made: Made, clip: Path) ->
     trainer(max_steps=1).fit(module, ShardData(made.shards, batch_size=2, window=1.5, num_workers=0))
 
 
-def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_path: Path) -> None:
+def test_lora_in_memory_equals_merged_weights(made: Made, media: Path, tmp_path: Path) -> None:
     learning = OptimConfig(lr=0.05, warmup_steps=0)
     module, run = (
         LitGenerate(str(made.exported), lora=LoRAConfig(rank=4), window=1.5, optim=learning),
@@ -233,7 +233,9 @@ def test_adapters_in_memory_play_as_they_do_merged(made: Made, media: Path, tmp_
     assert not np.array_equal(own, before)
 
 
-def test_what_is_wrong_with_all_videos_is_one_line(made: Made, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_that_concern_every_video_are_one_line(
+    made: Made, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for flags, code, told in (
         ("--model.predict.window 40", 2, "window 40 s is longer than the 1.5 s that the model was trained on"),
         ("--model.predict.stride 1.5", 2, "stride 1.5 s must lie between 0.5 and 1"),
@@ -246,7 +248,7 @@ def test_what_is_wrong_with_all_videos_is_one_line(made: Made, clip: Path, capsy
 
 
 @pytest.mark.slow
-def test_two_ranks_score_each_video_once(made: Made, media: Path, tmp_path: Path) -> None:
+def test_two_ranks_predict_each_video_once(made: Made, media: Path, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()
     for name in ("a.mp4", "b.mp4", "c.mp4"):

@@ -45,7 +45,7 @@ def scored(media: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory)
     return clip, score(clip, weights, "--tags.negative", "noise", "--seed", "4")
 
 
-def test_the_picture_is_untouched_and_the_music_as_long(scored: tuple[Path, dict[str, Any]]) -> None:
+def test_video_packets_are_identical_and_audio_has_the_video_length(scored: tuple[Path, dict[str, Any]]) -> None:
     clip, record = scored
     out = clip.with_name("cuts.v2m.mp4")
     assert packet_digest(out) == packet_digest(clip)
@@ -54,9 +54,7 @@ def test_the_picture_is_untouched_and_the_music_as_long(scored: tuple[Path, dict
     assert np.sqrt((samples**2).mean()) > 1e-3
 
 
-def test_the_sidecar_says_what_was_told_and_by_which_weights(
-    scored: tuple[Path, dict[str, Any]], weights: Path
-) -> None:
+def test_sidecar_records_prompt_and_weights(scored: tuple[Path, dict[str, Any]], weights: Path) -> None:
     _, record = scored
     music = record["music"]
     assert (music["prompt"], music["negative_prompt"]) == ("guitar, drums, rock, calm, d major, 140 bpm", "noise")
@@ -70,7 +68,7 @@ def test_the_sidecar_says_what_was_told_and_by_which_weights(
     assert record["warnings"] == []
 
 
-def test_the_same_seed_gives_the_same_bytes_with_little_memory_too(
+def test_same_seed_gives_the_same_bytes_with_low_memory(
     clip: Path, weights: Path, scored: tuple[Path, dict[str, Any]]
 ) -> None:
     wanted = heard(scored[0].with_name("cuts.v2m.mp4"))
@@ -78,7 +76,7 @@ def test_the_same_seed_gives_the_same_bytes_with_little_memory_too(
     np.testing.assert_array_equal(heard(clip.with_name("cuts.v2m.mp4")), wanted)
 
 
-def test_a_part_is_written_anew_from_a_take_that_was_kept(clip: Path, weights: Path) -> None:
+def test_kept_candidate_is_inpainted(clip: Path, weights: Path) -> None:
     score(clip, weights, "--candidates", "2", "--seed", "1")
     [take] = [name for name in names(clip.parent) if name.endswith(".wav")]
     kept = sound_files.load(clip.with_name(take), tiny.SAMPLE_RATE, 4.0).samples
@@ -94,9 +92,7 @@ def test_a_part_is_written_anew_from_a_take_that_was_kept(clip: Path, weights: P
     assert len(record["settings"]["inpaint_source_sha256"]) == 64
 
 
-def test_a_part_of_the_output_itself_is_written_anew(
-    scored: tuple[Path, dict[str, Any]], weights: Path, tmp_path: Path
-) -> None:
+def test_output_itself_is_inpainted(scored: tuple[Path, dict[str, Any]], weights: Path, tmp_path: Path) -> None:
     clip = shutil.copytree(scored[0].parent, tmp_path / "scored") / scored[0].name  # which others look at
     before = heard(clip.with_name("cuts.v2m.mp4"))
     record = score(clip, weights, "--inpaint", "1:2", "--seed", "5", "--mix.fade_out", "0")
@@ -112,7 +108,7 @@ def test_a_part_of_the_output_itself_is_written_anew(
     assert likeness[1] < 0.9
 
 
-def test_a_tune_is_followed(clip: Path, weights: Path) -> None:
+def test_melody_is_followed(clip: Path, weights: Path) -> None:
     tune = clip.with_name("tune.wav")
     ffmpeg("-f", "lavfi", "-i", "sine=220:d=1.2", tune)
     record = score(clip, weights, "--end", "1.5", "--melody", str(tune), "--generator.melody_strength", "0.7")
@@ -121,9 +117,7 @@ def test_a_tune_is_followed(clip: Path, weights: Path) -> None:
     assert len(record["settings"]["melody_sha256"]) == 64
 
 
-def test_as_sonique_itself_a_chat_model_names_the_tags_of_what_another_has_seen(
-    clip: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_chat_model_turns_the_captioners_text_into_tags(clip: Path, weights: Path, tmp_path: Path) -> None:
     chat.write(tmp_path / "chat")
     videollama.make_native(tmp_path / "eyes", answer="A kite flies over a hill.")
     flags = ["--tagger.model", str(tmp_path / "chat"), "--tagger.captioner_model", str(tmp_path / "eyes")]

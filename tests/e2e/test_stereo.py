@@ -46,7 +46,7 @@ def prepared(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "shards"
 
 
-def test_a_stereo_model_is_learned_exported_and_played(
+def test_stereo_model_is_trained_exported_and_played(
     prepared: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The model's sizes come from the shards; its delays go by channel pairs; left and right differ."""
@@ -70,7 +70,9 @@ def test_a_stereo_model_is_learned_exported_and_played(
     assert not np.allclose(music[0], music[1], atol=1e-3)
 
 
-def test_mono_and_stereo_do_not_mix(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mono_and_stereo_checkpoints_are_not_mixed(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A start that writes mono; delays for four codebooks."""
     from v2m.models.lm import LMConfig
     from v2m.models.music_model import MusicConfig

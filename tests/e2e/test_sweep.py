@@ -32,9 +32,7 @@ def composed(held: dict[str, Any], which: int) -> list[str]:
 
 @pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_the_command_of_a_sweep_is_parsed(
-    path: Path, which: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sweep_command_is_parsed(path: Path, which: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = yaml.safe_load(path.read_text())
     head = path.read_text().partition("\nprogram:")[0]
     assert f"uv run wandb sweep configs/sweep/{path.name}" in head
@@ -61,7 +59,7 @@ def at(held: dict[str, Any], name: str) -> Any:
     return held
 
 
-def test_a_parameter_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_sweep_parameter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the test above can fail."""
     monkeypatch.chdir(tmp_path)
     held = yaml.safe_load(SWEEPS[0].read_text())

@@ -67,9 +67,7 @@ def test_every_video_gets_the_tags_that_prepare_reads(
     assert not list(corpus.rglob(".*"))
 
 
-def test_what_is_there_is_left_alone_and_what_a_person_said_wins(
-    corpus: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_existing_sidecars_are_kept_and_user_tags_win(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (corpus / "a.tags.json").write_text('{"genres": ["polka"], "tempo": 133}')
     (corpus / "b.tags.json").write_text('{"genres": 5, "color": "red"}')
     command = ["--data.videos", str(corpus), *CPU]
@@ -90,7 +88,7 @@ def test_what_is_there_is_left_alone_and_what_a_person_said_wins(
     assert tags(corpus)["a.tags.json"]["genres"] == tags(corpus)["b.tags.json"]["genres"] != ["noise"]
 
 
-def test_a_folder_apart_is_like_that_of_the_videos(corpus: Path, tmp_path: Path) -> None:
+def test_separate_output_folder_mirrors_the_video_folder(corpus: Path, tmp_path: Path) -> None:
     (corpus / "b.tags.json").write_text('{"genres": ["polka"]}')
     assert main(["--data.videos", str(corpus), "--data.out", str(tmp_path / "out"), *CPU]) == errors.BATCH
     found = tags(tmp_path / "out")
@@ -99,14 +97,14 @@ def test_a_folder_apart_is_like_that_of_the_videos(corpus: Path, tmp_path: Path)
     assert sorted(tags(corpus)) == ["b.tags.json"]
 
 
-def test_the_shipped_config_is_that_of_the_recipe_and_opens_with_its_command() -> None:
+def test_shipped_config_equals_the_recipe_and_opens_with_its_command() -> None:
     path = ROOT / "configs/data/tag.yaml"
     held, recipe = (yaml.safe_load(each.read_text()) for each in (path, ROOT / "configs/infer/v2b.yaml"))
     assert held["model"]["tagger"] == recipe["tagger"]
     assert path.read_text().startswith(f"# uv run v2m tag --config configs/data/{path.name} --data.videos ")
 
 
-def test_what_is_wrong_with_the_whole_is_one_line(
+def test_errors_that_concern_the_whole_run_are_one_line(
     corpus: Path, config: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -122,7 +120,7 @@ def test_what_is_wrong_with_the_whole_is_one_line(
         assert told in line
 
 
-def test_the_tagger_works_where_the_rank_does_and_is_no_part_of_the_module(
+def test_tagger_runs_on_the_device_of_its_rank_outside_the_module(
     corpus: Path, config: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modules: list[LitTagger] = []
@@ -143,7 +141,7 @@ def test_the_tagger_works_where_the_rank_does_and_is_no_part_of_the_module(
     assert not tagger._holder.loaded
 
 
-def test_ended_by_a_signal_the_same_command_goes_on(corpus: Path, media: Path) -> None:
+def test_interrupted_run_is_resumed_by_the_same_command(corpus: Path, media: Path) -> None:
     for number in range(4):
         shutil.copy(media / "cuts.mp4", corpus / f"more{number:02d}.mp4")
     (corpus / "d.mp4").unlink()

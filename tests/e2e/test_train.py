@@ -78,7 +78,7 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300.0)
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_same_command_ends_as_if_never_stopped(tmp_path: Path) -> None:
+def test_killed_run_resumes_to_the_result_of_an_uninterrupted_run(tmp_path: Path) -> None:
     folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
     more = ["--trainer.max_steps", "40", "--checkpoints.every_n_train_steps", "5", "--data.num_workers", "1"]
     runs = {name: [sys.executable, "train.py", *words(folder, tmp_path / name, *more)] for name in ("whole", "cut")}
@@ -106,7 +106,7 @@ def rank_of(process: subprocess.Popen[str], rank: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_two_ranks_of_which_one_is_killed_end_as_if_never_stopped(tmp_path: Path, strategy: str) -> None:
+def test_killed_rank_of_two_resumes_to_the_result_of_an_uninterrupted_run(tmp_path: Path, strategy: str) -> None:
     """With conditions dropped by each rank for itself; after the end the weights become a checkpoint."""
     folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
     more = ["--trainer.max_steps", "200", "--checkpoints.every_n_train_steps", "5", "--checkpoints.keep_last", "100"]
@@ -130,7 +130,7 @@ def test_two_ranks_of_which_one_is_killed_end_as_if_never_stopped(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_another_number_of_ranks_goes_on_at_the_same_sample(tmp_path: Path) -> None:
+def test_resume_with_another_number_of_ranks_continues_at_the_same_sample(tmp_path: Path) -> None:
     folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
     said = ""
     for steps, more in (
@@ -152,7 +152,7 @@ def test_another_number_of_ranks_goes_on_at_the_same_sample(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_two_ranks_learn_what_one_learns_from_both_their_batches(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_rank_with_both_batches(tmp_path: Path) -> None:
     """Their batches are disjoint and their gradients agree, or the weights would differ."""
     folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
     same = ["--trainer.max_steps", "6", "--data.validation", str(folder), "--checkpoints.every_n_train_steps", "2"]

@@ -35,7 +35,7 @@ def instrumental(media: Path, weights: Path, tmp_path_factory: pytest.TempPathFa
     return clip, score(clip, weights, "--stems", "--generator.max_section", "2", "--seed", "4")
 
 
-def test_the_picture_is_untouched_and_the_music_as_long(instrumental: tuple[Path, dict[str, Any]]) -> None:
+def test_video_packets_are_identical_and_audio_has_the_video_length(instrumental: tuple[Path, dict[str, Any]]) -> None:
     clip, record = instrumental
     out = clip.with_name("cuts.v2m.mp4")
     assert packet_digest(out) == packet_digest(clip)
@@ -48,9 +48,7 @@ def test_the_picture_is_untouched_and_the_music_as_long(instrumental: tuple[Path
     assert np.sqrt((stem**2).mean()) > 1e-4
 
 
-def test_the_sidecar_says_what_was_seen_written_and_by_which_weights(
-    instrumental: tuple[Path, dict[str, Any]], weights: Path
-) -> None:
+def test_sidecar_records_caption_prompt_and_weights(instrumental: tuple[Path, dict[str, Any]], weights: Path) -> None:
     _, record = instrumental
     assert record["recipe"] == "v2b"
     assert record["tags"]["caption"] == "A kite flies over a hill."
@@ -70,7 +68,7 @@ def test_the_sidecar_says_what_was_seen_written_and_by_which_weights(
     assert record["warnings"] == []
 
 
-def test_a_song_is_sung_from_a_file_of_words(clip: Path, weights: Path) -> None:
+def test_lyrics_file_is_sung(clip: Path, weights: Path) -> None:
     words = clip.with_name("song.txt")
     words.write_text("[verse]\nhappy sun\n")
     record = score(clip, weights, "--lyrics", str(words), "--stems", "--end", "1.0")
@@ -79,7 +77,7 @@ def test_a_song_is_sung_from_a_file_of_words(clip: Path, weights: Path) -> None:
     assert names(clip.parent / "cuts.v2m.stems") == ["instrumental.wav", "vocals.wav"]
 
 
-def test_without_words_the_taggers_own_are_sung_even_where_all_tags_are_given(clip: Path, weights: Path) -> None:
+def test_missing_lyrics_are_written_by_the_tagger_even_with_complete_tags(clip: Path, weights: Path) -> None:
     given = {
         "genres": "pop",
         "instruments": "piano",
@@ -98,14 +96,14 @@ def test_without_words_the_taggers_own_are_sung_even_where_all_tags_are_given(cl
     assert "room for 1 of the lyrics' 2 sections" in record["warnings"][0]
 
 
-def test_where_the_tagger_writes_no_words_it_is_said_and_nobody_sings(clip: Path, weights: Path) -> None:
+def test_tagger_without_lyrics_falls_back_to_instrumental_with_a_warning(clip: Path, weights: Path) -> None:
     record = score(clip, weights, "--tags.vocals", "true", "--tagger.max_new_tokens", "3", "--end", "0.5", "--stems")
     assert record["music"]["stems"] == ["instrumental"]
     assert [text for text in record["warnings"] if "wrote no lyrics that can be sung" in text]
     assert [text for text in record["warnings"] if "there are no lyrics: the music is instrumental" in text]
 
 
-def test_the_clips_own_sound_serves_as_reference(clip: Path, weights: Path) -> None:
+def test_audio_of_the_clip_serves_as_reference(clip: Path, weights: Path) -> None:
     record = score(clip, weights, "--reference", str(clip), "--end", "0.5")
     assert record["music"]["reference"] == [str(clip)]
     assert len(record["settings"]["reference_sha256"][0]) == 64
@@ -124,7 +122,7 @@ def test_the_clips_own_sound_serves_as_reference(clip: Path, weights: Path) -> N
         (["--reference", "README.md"], (2, "cannot be read as sound")),
     ],
 )
-def test_what_cannot_be_is_one_line_before_any_work(
+def test_unsupported_options_are_one_line_before_any_work(
     clip: Path, weights: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: tuple[int, str]
 ) -> None:
     code = main([str(clip), *v2b.flags(weights), *flags])
@@ -134,13 +132,13 @@ def test_what_cannot_be_is_one_line_before_any_work(
     assert names(clip.parent) == ["cuts.mp4"]
 
 
-def test_a_tagger_without_prompts_is_one_line_that_names_them(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tagger_without_prompts_is_refused_by_name(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(clip), "--tagger", "v2m.taggers.videollama.VideoLLaMA3", "--tagger.prompt", "What?"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "arguments are required: retry_prompt, lyrics_prompt" in line
 
 
-def test_without_weights_and_network_it_says_what_to_fetch(
+def test_missing_weights_without_network_name_the_download_command(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "none"))

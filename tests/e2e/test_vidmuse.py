@@ -39,7 +39,7 @@ def score(clip: Path, *flags: str) -> dict[str, Any]:
     return json.loads(clip.with_name("cuts.v2m.json").read_text())
 
 
-def test_a_video_gets_music_of_its_length_by_the_official_files_in_their_place(clip: Path, weights: Path) -> None:
+def test_published_files_in_checkpoints_give_music_of_the_video_length(clip: Path, weights: Path) -> None:
     record = score(clip)
     music = record["music"]
     assert packet_digest(clip.with_name("cuts.v2m.mp4")) == packet_digest(clip)
@@ -67,7 +67,7 @@ def test_a_video_gets_music_of_its_length_by_the_official_files_in_their_place(c
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )
-def test_what_is_wrong_is_one_line(
+def test_invalid_checkpoints_are_one_line(
     clip: Path, weights: Path, capsys: pytest.CaptureFixture[str], flags: list[str], told: tuple[int, str]
 ) -> None:
     flags = [str(weights / word) if (weights / word).is_dir() else word for word in flags]

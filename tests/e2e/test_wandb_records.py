@@ -62,7 +62,7 @@ def with_logger(folder: Path, root: Path, name: str, **init: Any) -> list[str]:
     return line
 
 
-def test_all_of_a_run_is_in_wandbs_file_and_no_secret(folder: Path, tmp_path: Path, media: Path) -> None:
+def test_wandb_file_holds_the_whole_run_and_no_secret(folder: Path, tmp_path: Path, media: Path) -> None:
     """Offline, with keys in the environment, as a user who has them runs it."""
     line = with_logger(folder, tmp_path, "v2m.training.wandb_logger.ResilientWandbLogger", offline=True)
     line += ["--audio_samples.videos", str(media / "cuts.mp4")]
@@ -116,7 +116,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]], set[str]]
     return config, figures, files
 
 
-def test_a_table_of_figures_is_a_class_path(folder: Path, tmp_path: Path) -> None:
+def test_csv_logger_works_by_class_path(folder: Path, tmp_path: Path) -> None:
     assert main(with_logger(folder, tmp_path, "lightning.pytorch.loggers.CSVLogger")) == 0
     [table] = (tmp_path / "kept").rglob("metrics.csv")
     with table.open() as file:
@@ -127,7 +127,7 @@ def test_a_table_of_figures_is_a_class_path(folder: Path, tmp_path: Path) -> Non
     assert (tmp_path / f"run/audio_samples/step{STEPS:08d}/sample0000.flac").is_file()
 
 
-def test_tensorboard_is_a_class_path_and_takes_sound_and_pictures(folder: Path, tmp_path: Path) -> None:
+def test_tensorboard_logger_works_by_class_path_with_audio_and_images(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -140,7 +140,7 @@ def test_tensorboard_is_a_class_path_and_takes_sound_and_pictures(folder: Path, 
 
 
 @pytest.mark.slow
-def test_two_ranks_are_listened_to_by_the_first(folder: Path, tmp_path: Path) -> None:
+def test_only_rank_zero_of_two_logs(folder: Path, tmp_path: Path) -> None:
     """The other goes on, and waits where the gradients meet."""
     ranks = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.val_check_interval", "1"]
     line = [*arguments(folder, tmp_path / "run", *ranks), "--trainer.check_val_every_n_epoch", "null"]

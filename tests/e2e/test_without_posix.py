@@ -28,7 +28,7 @@ def run(folder: Path, *words: str | Path) -> tuple[subprocess.CompletedProcess[s
     return done, (folder / "log").read_text(encoding="utf-8")
 
 
-def test_a_video_is_scored_without_what_windows_lacks(clip: Path, tmp_path: Path) -> None:
+def test_video_is_scored_without_posix_modules(clip: Path, tmp_path: Path) -> None:
     flags = ["--report", "--midi", "--stems", "--wav", "--markers", "otio"]
     done, log = run(tmp_path, "infer.py", clip, "-o", tmp_path / "out.mp4", *flags)
     assert done.returncode == 0, done.stderr
@@ -51,13 +51,13 @@ def test_a_video_is_scored_without_what_windows_lacks(clip: Path, tmp_path: Path
         "import os; os.fsync(os.open('README.md', os.O_RDONLY))",
     ],
 )
-def test_what_windows_lacks_is_taken_away(line: str, tmp_path: Path) -> None:
+def test_fixture_hides_posix_modules(line: str, tmp_path: Path) -> None:
     done, _ = run(tmp_path, "-c", line)
     assert done.returncode == 1
     assert "Error" in done.stderr
 
 
-def test_no_module_imports_at_its_top_what_windows_lacks() -> None:
+def test_no_module_imports_posix_modules_at_top_level() -> None:
     for path in (ROOT / "v2m").rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

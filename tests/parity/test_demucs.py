@@ -34,7 +34,7 @@ def wanted(model: object, sound: Audio, stems: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.2, 0.3, 0.301, 1.1234])
-def test_any_length_is_the_packages_sum_of_the_stems(tmp_path: Path, seconds: float) -> None:
+def test_stems_of_any_length_sum_as_in_the_package(tmp_path: Path, seconds: float) -> None:
     """Shorter than a segment of 0.3 s, as long, and several."""
     found = Demucs.load(tiny.write(tmp_path), CPU)
     sound = noise(seconds)
@@ -46,7 +46,7 @@ def test_any_length_is_the_packages_sum_of_the_stems(tmp_path: Path, seconds: fl
     assert np.abs(voice - music.samples).max() > 1e-4
 
 
-def test_both_formats_give_the_model_that_the_package_reads_from_them(tmp_path: Path) -> None:
+def test_both_formats_load_the_packages_model(tmp_path: Path) -> None:
     new, old = tiny.write(tmp_path / "new", seeds=(2,)), tiny.write_pickled(tmp_path / "old", seed=2)
     theirs = load_safetensors_model(new / "00000002.safetensors"), load_model(old)
     for folder, model in zip((new, old.parent), theirs, strict=True):
@@ -59,7 +59,7 @@ def test_both_formats_give_the_model_that_the_package_reads_from_them(tmp_path: 
 
 
 @pytest.mark.parametrize("segment", [None, 0.2])
-def test_models_of_a_bag_count_for_what_each_is_best_at(tmp_path: Path, segment: float | None) -> None:
+def test_bag_weights_are_applied_per_source(tmp_path: Path, segment: float | None) -> None:
     """As in `htdemucs_ft`, where there is one for each stem."""
     weights = [ONLY_REST, ONLY_VOICE]
     folder = tiny.write(tmp_path, seeds=(1, 2), weights=weights)
@@ -74,7 +74,7 @@ def test_models_of_a_bag_count_for_what_each_is_best_at(tmp_path: Path, segment:
         np.testing.assert_allclose(found, wanted(theirs, sound, stems), atol=1e-6)
 
 
-def test_sound_of_another_rate_or_one_channel_is_brought_to_the_models(tmp_path: Path) -> None:
+def test_other_sample_rates_and_mono_are_converted(tmp_path: Path) -> None:
     found = Demucs.load(tiny.write(tmp_path), CPU)
     for sound in (noise(0.7, 32000, 1), noise(0.7, 48000)):
         music = found.extract_stems(sound, found.non_vocal_stems)
@@ -85,7 +85,7 @@ def test_sound_of_another_rate_or_one_channel_is_brought_to_the_models(tmp_path:
         assert len(resample(music, sound.sample_rate)) == len(sound)
 
 
-def test_the_same_sound_gives_the_same(tmp_path: Path) -> None:
+def test_separation_is_deterministic(tmp_path: Path) -> None:
     found = Demucs.load(tiny.write(tmp_path), CPU)
     one, two = (found.extract_stems(noise(0.8), found.non_vocal_stems).samples for _ in range(2))
     np.testing.assert_array_equal(one, two)

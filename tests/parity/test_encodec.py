@@ -44,7 +44,7 @@ def agree(codec: EnCodec, wave: Tensor, codes: Tensor, sound: Tensor) -> None:
 
 @pytest.mark.parametrize("samples", [32000, 9999, 641, 100])
 @torch.inference_mode()
-def test_32_khz_is_transformers_model(tmp_path: Path, samples: int) -> None:
+def test_encodec_32khz_equals_transformers(tmp_path: Path, samples: int) -> None:
     reference: Any = EncodecModel.from_pretrained(tiny.write(tmp_path))
     wave = noise(samples)
     codes = reference.encode(wave, bandwidth=1.2).audio_codes[0]
@@ -54,7 +54,7 @@ def test_32_khz_is_transformers_model(tmp_path: Path, samples: int) -> None:
 
 
 @torch.inference_mode()
-def test_a_causal_codec_of_many_bandwidths_is_transformers_model_at_each(tmp_path: Path) -> None:
+def test_causal_encodec_equals_transformers_at_every_bandwidth(tmp_path: Path) -> None:
     """As `facebook/encodec_24khz` is."""
     settings = tiny.make_config(
         sample_rate=24000,
@@ -80,7 +80,7 @@ def test_a_causal_codec_of_many_bandwidths_is_transformers_model_at_each(tmp_pat
     ids=str,
 )
 @torch.inference_mode()
-def test_audiocrafts_model_through_the_converter(tmp_path: Path, sizes: dict[str, Any]) -> None:
+def test_converted_audiocraft_model_is_equal(tmp_path: Path, sizes: dict[str, Any]) -> None:
     path = tiny.write_audiocraft_codec(tmp_path / encodec.AUDIOCRAFT_FILE, **sizes)
     reference = tiny.audiocraft_model(tiny.audiocraft_config(**sizes))
     wave = noise(16000, channels=sizes.get("channels", 1))
@@ -90,7 +90,7 @@ def test_audiocrafts_model_through_the_converter(tmp_path: Path, sizes: dict[str
 
 
 @torch.inference_mode()
-def test_transformers_model_through_the_converter_is_audiocrafts() -> None:
+def test_converted_transformers_model_equals_audiocraft() -> None:
     settings = tiny.make_config(pad_mode="constant", num_residual_layers=2, use_conv_shortcut=True)
     mine: Any = tiny.make_model(settings, seed=3)
     theirs = tiny.audiocraft_model(convert.config_from_transformers(settings.to_dict()))
@@ -103,7 +103,7 @@ def test_transformers_model_through_the_converter_is_audiocrafts() -> None:
 
 
 @torch.inference_mode()
-def test_renormalized_sound_is_audiocrafts_with_its_loudness(tmp_path: Path) -> None:
+def test_renormalized_audio_equals_audiocraft_including_scale(tmp_path: Path) -> None:
     settings = tiny.audiocraft_config()
     settings["encodec"]["renormalize"] = True
     reference = tiny.audiocraft_model(settings)
@@ -120,7 +120,7 @@ def test_renormalized_sound_is_audiocrafts_with_its_loudness(tmp_path: Path) -> 
 
 
 @torch.inference_mode()
-def test_stereo_is_audiocrafts_interleaving(tmp_path: Path) -> None:
+def test_stereo_interleaving_equals_audiocraft(tmp_path: Path) -> None:
     from audiocraft.models.encodec import InterleaveStereoCompressionModel
 
     path = tiny.write_audiocraft_codec(tmp_path / encodec.AUDIOCRAFT_FILE)
@@ -152,7 +152,7 @@ def package(*, chunked: bool) -> Any:
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["24 kHz", "48 kHz"])
 @torch.inference_mode()
-def test_the_package_gives_the_same_codes_and_sound(*, chunked: bool) -> None:
+def test_encodec_package_gives_equal_codes_and_audio(*, chunked: bool) -> None:
     reference = package(chunked=chunked)
     bandwidth = reference.target_bandwidths[0]
     codec = encodec_package.wrap_model(reference, bandwidth, "tiny")
@@ -168,7 +168,7 @@ def test_the_package_gives_the_same_codes_and_sound(*, chunked: bool) -> None:
 
 
 @torch.inference_mode()
-def test_the_package_agrees_on_every_second_of_a_longer_sound() -> None:
+def test_encodec_package_agrees_on_every_second_of_longer_audio() -> None:
     """Each chunk by itself is the package's; what stands between two is a fade of a hundredth of a second or so."""
     reference = package(chunked=True)
     codec = encodec_package.wrap_model(reference, None, "tiny")
@@ -193,7 +193,7 @@ def _chunks(codes: Tensor, scales: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.inference_mode()
-def test_t5_is_transformers_and_a_batch_is_its_rows(tmp_path: Path) -> None:
+def test_t5_equals_transformers_and_batch_equals_rows(tmp_path: Path) -> None:
     tiny_t5.write(tmp_path)
     reference: Any = T5EncoderModel.from_pretrained(tmp_path)
     words: Any = T5Tokenizer.from_pretrained(tmp_path, local_files_only=True)

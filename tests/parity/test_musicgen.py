@@ -89,7 +89,7 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 
 
 @torch.inference_mode()
-def test_logits_are_those_of_the_whole_composite(composite: tuple[Any, MusicModel]) -> None:
+def test_logits_equal_transformers_musicgen(composite: tuple[Any, MusicModel]) -> None:
     """From the text encoder's output on; a second, shorter text is padded. With and without the condition."""
     theirs, model = composite
     codes = some_codes(model)
@@ -111,7 +111,7 @@ def test_logits_are_those_of_the_whole_composite(composite: tuple[Any, MusicMode
 
 
 @torch.inference_mode()
-def test_what_is_masked_of_a_prefix_is_not_there(composite: tuple[Any, MusicModel]) -> None:
+def test_masked_prefix_tokens_have_no_effect(composite: tuple[Any, MusicModel]) -> None:
     theirs, model = composite
     memory, mask = torch.randn(2, 9, tiny.DIM, generator=torch.Generator().manual_seed(5)), torch.ones(2, 9).bool()
     mask[1, :4] = False
@@ -122,7 +122,7 @@ def test_what_is_masked_of_a_prefix_is_not_there(composite: tuple[Any, MusicMode
 
 
 @torch.inference_mode()
-def test_logits_and_guidance_are_those_of_audiocraft(original: tuple[Any, MusicModel]) -> None:
+def test_logits_and_guidance_equal_audiocraft(original: tuple[Any, MusicModel]) -> None:
     theirs, model = original
     codes = some_codes(model)
     encoded = torch.randn(2, 5, tiny.TEXT_DIM, generator=torch.Generator().manual_seed(6))
@@ -148,7 +148,7 @@ def test_logits_and_guidance_are_those_of_audiocraft(original: tuple[Any, MusicM
 
 @pytest.mark.parametrize("original", ["mono", "stereo"], indirect=True)
 @torch.inference_mode()
-def test_the_likeliest_codes_are_those_of_audiocraft(original: tuple[Any, MusicModel]) -> None:
+def test_greedy_codes_equal_audiocraft(original: tuple[Any, MusicModel]) -> None:
     from audiocraft.modules.conditioners import ConditioningAttributes
 
     theirs, model = original
@@ -166,7 +166,7 @@ def test_the_likeliest_codes_are_those_of_audiocraft(original: tuple[Any, MusicM
 
 @pytest.mark.parametrize("composite", ["mono", "stereo"], indirect=True)
 @torch.inference_mode()
-def test_the_likeliest_codes_are_those_of_transformers(composite: tuple[Any, MusicModel]) -> None:
+def test_greedy_codes_equal_transformers(composite: tuple[Any, MusicModel]) -> None:
     """Without its cache: with it, transformers 5.23 writes other codes than its own logits say. Nor may it be left to
     find out what is masked: it takes the code at the start for padding."""
     theirs, model = composite
@@ -196,7 +196,7 @@ def test_the_likeliest_codes_are_those_of_transformers(composite: tuple[Any, Mus
 
 @pytest.mark.parametrize("kind", list(KINDS))
 @torch.inference_mode()
-def test_ours_in_their_layouts_is_the_same_model(kind: str, tmp_path: Path) -> None:
+def test_exported_checkpoint_equals_the_model_in_both_layouts(kind: str, tmp_path: Path) -> None:
     """A model that began here: our settings make their model, our weights fill it, the logits are the same."""
     melody, stereo = kind == "melody", kind == "stereo"
     torch.manual_seed(8)

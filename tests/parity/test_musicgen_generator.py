@@ -56,7 +56,7 @@ def theirs(folder: Path, tune: Path | None) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("kind", ["plain", "stereo", "melody", "melody without one"])
-def test_words_become_the_same_sound_as_in_transformers(tmp_path: Path, tune: Path, kind: str) -> None:
+def test_prompt_gives_the_same_audio_as_transformers(tmp_path: Path, tune: Path, kind: str) -> None:
     folder = tiny.write_transformers(tmp_path / "model", stereo=kind == "stereo", melody=kind.startswith("melody"))
     given = tune if kind == "melody" else None
     generator = MusicGen(model=str(folder), device="cpu", precision="fp32", sampling=LIKELIEST)

@@ -127,7 +127,7 @@ def written_out(state: State, settings: dict[str, Any], x: Tensor, time: Tensor,
 
 @pytest.mark.parametrize("attentions", [[1, 2, 1, 1, 1], [0, 1, 0, 2, 1]])
 @torch.inference_mode()
-def test_the_unet_is_the_published_one(attentions: list[int]) -> None:
+def test_unet_equals_the_published_code(attentions: list[int]) -> None:
     config = tiny.make_config(attentions=attentions)
     settings, ours = config["model"]["diffusion"]["config"], tiny.make_unet(config)
     x, time = torch.randn(2, tiny.LATENT, 48), torch.tensor([0.1, 0.97])
@@ -138,7 +138,7 @@ def test_the_unet_is_the_published_one(attentions: list[int]) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_the_published_settings_make_models_of_the_published_size() -> None:
+def test_published_config_gives_models_of_the_published_size() -> None:
     settings = stable_audio.parse_config(tiny.published_config())
     with torch.device("meta"):
         network = checkpoint.UNet(checkpoint.UNetConfig(**settings.unet))
@@ -149,7 +149,7 @@ def test_the_published_settings_make_models_of_the_published_size() -> None:
 
 
 @torch.inference_mode()
-def test_the_autoencoder_is_the_published_one(folder: Path) -> None:
+def test_autoencoder_equals_the_published_code(folder: Path) -> None:
     parts = checkpoint.load_components(str(folder), "none")
     there = tiny.make_autoencoder()
     wave = 0.3 * torch.randn(2, 1, tiny.HOP * 200)
@@ -160,7 +160,7 @@ def test_the_autoencoder_is_the_published_one(folder: Path) -> None:
 
 
 @torch.inference_mode()
-def test_the_words_are_told_as_the_published_layer_of_clap(folder: Path) -> None:
+def test_clap_text_embedding_equals_the_published_layer(folder: Path) -> None:
     texts = ["piano, classical, calm, 61 bpm", ""]
     found = ClapTextEncoder.load(folder / tiny.CLAP, folder, layer=-2).encode(texts)
     read: Any = RobertaTokenizer.from_pretrained(folder)(
@@ -172,7 +172,7 @@ def test_the_words_are_told_as_the_published_layer_of_clap(folder: Path) -> None
     assert not torch.allclose(found.tokens[0, 1], found.tokens[1, 1])
 
 
-def test_a_checkpoint_in_training_gives_the_averaged_unet(tmp_path: Path, folder: Path) -> None:
+def test_training_checkpoint_loads_the_ema_unet(tmp_path: Path, folder: Path) -> None:
     tiny.write(tmp_path / "model", wrapped=True)
     plain, wrapped = (checkpoint.load_components(str(each), "none") for each in (folder, tmp_path / "model"))
     for name, value in plain.unet.state_dict().items():
@@ -182,7 +182,7 @@ def test_a_checkpoint_in_training_gives_the_averaged_unet(tmp_path: Path, folder
     )
 
 
-def test_the_tiny_settings_are_read_whole(folder: Path) -> None:
+def test_tiny_config_is_parsed_completely(folder: Path) -> None:
     settings = stable_audio.parse_config(read_json(folder / tiny.CONFIG_FILE))
     state = read_pickle(folder / tiny.CHECKPOINT)["state_dict"]
     taken = {f"{stable_audio.UNET_PREFIX}{name}" for name in stable_audio.unet_state(state)}
@@ -195,6 +195,6 @@ def test_the_tiny_settings_are_read_whole(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", solvers.REFERENCE_SAMPLERS)
 @pytest.mark.parametrize("steps", [2, 3, 4, 7, 30])
-def test_a_sampler_goes_step_by_step_as_it_is_written_out(name: SamplerName, steps: int) -> None:
+def test_sampler_equals_the_written_out_steps(name: SamplerName, steps: int) -> None:
     found, wanted = solvers.compare_with_reference(name, steps)
     np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)

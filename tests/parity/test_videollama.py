@@ -116,7 +116,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @torch.inference_mode()
-def test_the_converted_model_gives_the_logits_of_the_original_layout(folder: Path) -> None:
+def test_converted_model_gives_the_original_logits(folder: Path) -> None:
     config, state = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
     made = VideoLlama3Config.from_dict(config_to_native(config))
     made.video_token_id = 300  # the placeholder of this small vocabulary
@@ -147,7 +147,7 @@ def test_the_converted_model_gives_the_logits_of_the_original_layout(folder: Pat
     assert float((blind - wanted)[-1].abs().max()) > 1e-3  # the frames reach the last word
 
 
-def test_both_layouts_hold_the_same_numbers(folder: Path, tmp_path: Path) -> None:
+def test_both_layouts_hold_the_same_weights(folder: Path, tmp_path: Path) -> None:
     there = to_native(load_file(folder / "model.safetensors"))
     here = load_file(make_native(tmp_path, seed=3) / "model.safetensors")
     assert set(there) == set(here)

@@ -106,7 +106,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def test_from_frames_to_logits_as_published(package: dict[str, Any]) -> None:
+def test_frames_to_logits_equal_the_published_code(package: dict[str, Any]) -> None:
     """The window and the whole video have different numbers of frames; both matter."""
     state, settings = package["best_state"], yaml.safe_load(package["xp.cfg"])
     heads = settings["transformer_lm"]["num_heads"]
@@ -130,7 +130,7 @@ def test_from_frames_to_logits_as_published(package: dict[str, Any]) -> None:
     assert (model.lm(sequence, Condition.from_tokens(memory.tokens.flip(0))) - logits).abs().max() > 0.01
 
 
-def test_its_clip_is_a_model_of_transformers(package: dict[str, Any]) -> None:
+def test_clip_encoder_equals_transformers(package: dict[str, Any]) -> None:
     _, clip = vidmuse.to_v2m(package["best_state"])
     config = vidmuse.clip_config(clip)
     model = CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(config))

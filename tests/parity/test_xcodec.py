@@ -149,7 +149,7 @@ def noise(batch: int, samples: int) -> Tensor:
 # whole frames; a rest too small for HuBERT; the smallest that it counts; a usual one; one that both halves count
 @pytest.mark.parametrize("samples", [16000, 16079, 16080, 16200, 16315, 320])
 @torch.inference_mode()
-def test_the_codes_are_those_of_the_published_codec(codec: XCodec, reference: SoundStream, samples: int) -> None:
+def test_codes_equal_the_published_codec(codec: XCodec, reference: SoundStream, samples: int) -> None:
     wave = noise(2, samples)
     assert same(codec.encode(wave, 8), reference.encode(wave, 8))
 
@@ -165,9 +165,7 @@ def test_one_codebook_is_the_first_of_eight_and_of_twelve(codec: XCodec, referen
 
 @pytest.mark.parametrize("codebooks", [1, 8])
 @torch.inference_mode()
-def test_sound_and_embeddings_are_those_of_the_published_codec(
-    codec: XCodec, reference: SoundStream, codebooks: int
-) -> None:
+def test_audio_and_embeddings_equal_the_published_codec(codec: XCodec, reference: SoundStream, codebooks: int) -> None:
     codes = torch.randint(1024, (2, codebooks, 70), generator=torch.Generator().manual_seed(codebooks))
     expected = reference.decode(codes)
     assert expected.std() > 0.02
@@ -177,7 +175,7 @@ def test_sound_and_embeddings_are_those_of_the_published_codec(
 
 @pytest.mark.slow
 @torch.inference_mode()
-def test_at_the_published_size_all_weights_find_their_place(tmp_path: Path) -> None:
+def test_published_size_loads_every_weight(tmp_path: Path) -> None:
     folder = write(tmp_path, sizes=PUBLISHED)
     codec, reference = XCodec.load(folder, CPU), SoundStream(folder)
     wave = noise(1, 16200)
@@ -188,7 +186,7 @@ def test_at_the_published_size_all_weights_find_their_place(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @torch.inference_mode()
-def test_a_transformers_model_of_the_published_size_survives_the_published_format(tmp_path: Path) -> None:
+def test_transformers_model_of_published_size_round_trips(tmp_path: Path) -> None:
     folder = write(tmp_path, sizes=PUBLISHED)
     torch.manual_seed(0)
     settings = json.loads((folder / "semantic_ckpts/hf_1_325000/config.json").read_text())

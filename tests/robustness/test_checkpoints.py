@@ -160,7 +160,7 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_problem_is_named_in_one_line_with_the_folder(whole: Path, tmp_path: Path, case: str) -> None:
+def test_broken_checkpoint_is_one_line_with_the_folder(whole: Path, tmp_path: Path, case: str) -> None:
     layout, spoil, told = CASES[case]
     folder = Path(shutil.copytree(whole / layout, tmp_path / "spoilt"))
     spoil(folder)
@@ -173,7 +173,7 @@ def test_the_problem_is_named_in_one_line_with_the_folder(whole: Path, tmp_path:
     assert not (Path(__file__).parent / "ran").exists()
 
 
-def test_a_real_llama_is_no_music_model(tmp_path: Path) -> None:
+def test_llama_checkpoint_is_refused_as_music_model(tmp_path: Path) -> None:
     yue_lm.write(tmp_path, vocab=64)
     with pytest.raises(DependencyError, match="model_type 'llama', which is no MusicGen"):
         V2M.from_pretrained(str(tmp_path))

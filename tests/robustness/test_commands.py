@@ -75,7 +75,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_flag_is_one_line_and_exit_code_2(
+def test_wrong_flag_is_one_line_with_exit_code_2(
     clip: Path, given: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
 ) -> None:
     flags = [str(given / flag) if flag.endswith(("y.yaml", "r.yaml")) else flag for flag in flags]
@@ -86,7 +86,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(
     assert names(clip.parent) == ["cuts.mp4"]
 
 
-def test_no_video_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_video_argument_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     code, err = run(capsys)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "videos" in err
@@ -102,7 +102,7 @@ def test_missing_files_and_folders_without_videos_are_refused(
 
 
 @pytest.mark.parametrize("kind", ["itself", "symlink", "hard link"])
-def test_output_cannot_be_the_input(clip: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_output_equal_to_the_input_is_refused(clip: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     before = hashlib.sha256(clip.read_bytes()).hexdigest()
     out = clip if kind == "itself" else clip.with_name("other.mp4")
     if kind == "symlink":
@@ -114,7 +114,7 @@ def test_output_cannot_be_the_input(clip: Path, capsys: pytest.CaptureFixture[st
     assert hashlib.sha256(clip.read_bytes()).hexdigest() == before
 
 
-def test_what_exists_stays(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_output_is_kept(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = clip.with_name("cuts.v2m.mp4")
     out.write_bytes(b"mine")
     code, err = run(capsys, clip)
@@ -126,7 +126,7 @@ def test_what_exists_stays(clip: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     "name", ["-y.mp4", "two words.mp4", "qu'ote\".mp4", "new\nline.mp4", "음악🎵.mp4", "$(touch x).mp4"]
 )
-def test_odd_names_are_scored(clip: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_odd_file_names_are_scored(clip: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     clip.rename(clip.with_name(name))
     monkeypatch.chdir(clip.parent)
     assert main([name]) == 0
@@ -148,7 +148,7 @@ def start(clip: Path, *flags: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_midway_leaves_nothing_and_says_so(media: Path, tmp_path: Path, number: int, code: int) -> None:
+def test_signal_during_work_leaves_no_files_and_a_message(media: Path, tmp_path: Path, number: int, code: int) -> None:
     clip = tmp_path / "long.mp4"
     ffmpeg("-stream_loop", "20", "-i", media / "cuts.mp4", "-c", "copy", clip)
     process = start(clip, "--candidates", "50")
@@ -164,7 +164,7 @@ def test_a_signal_midway_leaves_nothing_and_says_so(media: Path, tmp_path: Path,
 
 
 @pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="a tiny file system needs root to mount")
-def test_a_full_disk_is_exit_code_6_and_leaves_nothing(clip: Path, tmp_path: Path) -> None:
+def test_full_disk_is_exit_code_6_and_leaves_no_files(clip: Path, tmp_path: Path) -> None:
     tiny = tmp_path / "tiny"
     tiny.mkdir()
     if subprocess.run(
@@ -181,7 +181,7 @@ def test_a_full_disk_is_exit_code_6_and_leaves_nothing(clip: Path, tmp_path: Pat
         subprocess.run(["umount", tiny], check=True)
 
 
-def test_a_folder_that_cannot_be_written_is_exit_code_6_or_2(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_folder_is_exit_code_6_or_2(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, err = run(capsys, clip, "-o", "/proc/out.mp4")
     assert code in {2, 6}
     assert len([line for line in err.splitlines() if "100% |" not in line]) == 1
@@ -198,7 +198,7 @@ def test_a_folder_that_cannot_be_written_is_exit_code_6_or_2(clip: Path, capsys:
         (["shown/cuts.mp4"], 6, "cannot be written"),
     ],
 )
-def test_what_the_user_has_no_rights_to(clip: Path, words: list[str], code: int, said: str) -> None:
+def test_missing_permissions_are_reported(clip: Path, words: list[str], code: int, said: str) -> None:
     for name, mode in (("shut", 0o700), ("shown", 0o755), ("ours", 0o755)):
         folder = clip.with_name(name)
         folder.mkdir(mode)
@@ -215,7 +215,7 @@ def test_what_the_user_has_no_rights_to(clip: Path, words: list[str], code: int,
 
 
 @pytest.mark.parametrize("program", ["/nowhere/ffmpeg", "true", "false"])
-def test_no_ffmpeg_is_exit_code_4(
+def test_missing_ffmpeg_is_exit_code_4(
     clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], program: str
 ) -> None:
     monkeypatch.setenv("V2M_FFMPEG", program)
@@ -244,20 +244,20 @@ def in_a_shell(clip: Path, line: str) -> subprocess.CompletedProcess[str]:
         ("v2m cuts.mp4 2>&1 >/dev/null | head -c 0", 141, False),
     ],
 )
-def test_streams_that_nobody_holds(clip: Path, line: str, code: int, written: bool) -> None:
+def test_closed_standard_streams_do_not_matter(clip: Path, line: str, code: int, written: bool) -> None:
     done = in_a_shell(clip, line)
     assert (done.returncode, done.stderr) == (code, "")
     assert names(clip.parent) == (["cuts.mp4", "cuts.v2m.json", "cuts.v2m.mp4"] if written else ["cuts.mp4"])
 
 
-def test_a_deleted_current_folder_is_said(clip: Path) -> None:
+def test_deleted_working_directory_is_reported(clip: Path) -> None:
     done = in_a_shell(clip, f"mkdir gone; cd gone; rmdir ../gone; v2m {clip}")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "current folder has been deleted" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["infer", "v2m"])
-def test_ctrl_c_while_starting_shows_no_traceback(module: str) -> None:
+def test_ctrl_c_during_startup_prints_no_traceback(module: str) -> None:
     entry = {"infer": "v2m.cli.score", "v2m": "v2m.cli.main"}[module]
     code = f"import runpy, sys; sys.modules['{entry}'] = type('Stop', (), {{'__getattr__': stop}})()"
     code = f"def stop(*_): raise KeyboardInterrupt\n{code}; runpy.run_module('{module}', run_name='__main__')"
@@ -265,7 +265,7 @@ def test_ctrl_c_while_starting_shows_no_traceback(module: str) -> None:
     assert (done.returncode, done.stderr) == (130, "")
 
 
-def test_memory_that_is_not_there_is_exit_code_5(clip: Path) -> None:
+def test_insufficient_memory_is_exit_code_5(clip: Path) -> None:
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (260 << 20, 260 << 20)); "
     limited += "from v2m.cli.score import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(

@@ -17,7 +17,7 @@ from v2m.cli.score import main
 
 
 @pytest.mark.parametrize("row", CASES, ids=lambda row: row.id)
-def test_row(row: MediaCase, maker: MediaMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corpus_row(row: MediaCase, maker: MediaMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if row.verdict == "permission" and os.geteuid() == 0:
         pytest.skip("nothing is unreadable to root")
     path = row.build(maker)

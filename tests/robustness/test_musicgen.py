@@ -103,7 +103,7 @@ def another_size(folder: Path, model: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_checkpoint_that_cannot_be_is_one_line(
+def test_broken_checkpoint_is_one_line(
     clip: Path, model: Path, capsys: pytest.CaptureFixture[str], spoil: object, told: tuple[int, str]
 ) -> None:
     assert callable(spoil)
@@ -135,7 +135,7 @@ def test_a_checkpoint_that_cannot_be_is_one_line(
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_flag_is_one_line(
+def test_wrong_flag_is_one_line(
     clip: Path, model: Path, capsys: pytest.CaptureFixture[str], flags: list[str], told: tuple[int, str]
 ) -> None:
     root = Path(__file__).parents[2]
@@ -147,6 +147,6 @@ def test_a_wrong_flag_is_one_line(
     assert names(clip.parent) == ["cuts.mp4"]
 
 
-def test_the_default_recipe_follows_no_melody(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_default_recipe_refuses_a_melody(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(clip), "--melody", str(clip)]) == 2
     assert "the generator Sketch cannot do --melody" in capsys.readouterr().err

@@ -82,9 +82,7 @@ WRONG: dict[str, tuple[list[str], Callable[[Path], Path], int, str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_is_wrong_is_told_in_one_line(
-    kind: str, weights: Path, clip: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_input_is_one_line(kind: str, weights: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options, prepare, code, word = WRONG[kind]
     (clip.parent / "no").mkdir()
     given = prepare(clip.parent)
@@ -96,7 +94,7 @@ def test_what_is_wrong_is_told_in_one_line(
     assert "bug" not in said
 
 
-def test_other_settings_or_weights_are_refused_by_name(
+def test_other_settings_or_weights_than_before_are_refused_by_name(
     weights: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = clip.parent / "out"
@@ -119,7 +117,7 @@ def test_other_settings_or_weights_are_refused_by_name(
     assert "codec_sha256" in capsys.readouterr().err
 
 
-def test_the_shipped_configuration_is_that_of_the_signature() -> None:
+def test_shipped_config_equals_the_signature() -> None:
     path = ROOT / "configs" / "data" / "prepare.yaml"
     found = build_parser().parse_args([f"--config={path}", "videos", "out"])
     usual = PrepareConfig()
@@ -127,7 +125,7 @@ def test_the_shipped_configuration_is_that_of_the_signature() -> None:
     assert "v2m prepare --config configs/data/prepare.yaml" in path.read_text().splitlines()[0]
 
 
-def test_help_is_quick_to_say_and_loads_no_torch() -> None:
+def test_help_is_fast_and_does_not_import_torch() -> None:
     code = "import sys; from v2m.cli.prepare import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -46,7 +46,7 @@ def unfinished(out: Path) -> list[Path]:
     return [*out.glob(f"{PARTIAL_PREFIX}*"), *(out / PARTS_DIR).glob(f"{PARTIAL_PREFIX}*"), *out.glob("*.tar")]
 
 
-def test_a_disk_that_is_full(
+def test_full_disk_keeps_finished_parts(
     weights: Path, videos: Path, wanted: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """While parts are written, and while the shard is: what has been done is kept."""
@@ -64,7 +64,7 @@ def test_a_disk_that_is_full(
     assert digests(out) == wanted
 
 
-def test_a_disk_that_is_really_full(
+def test_really_full_disk_keeps_finished_parts(
     weights: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The room of one video is left."""
@@ -84,7 +84,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("number", "processes"), ENDS)
-def test_a_run_that_is_ended_by_a_signal_goes_on(
+def test_interrupted_run_is_resumed(
     weights: Path, videos: Path, wanted: dict[str, str], tmp_path: Path, *, number: int, processes: int
 ) -> None:
     out = tmp_path / "out"
@@ -125,7 +125,9 @@ def alive(group: int) -> bool:
     return True
 
 
-def test_two_runs_at_once(weights: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_concurrent_run_is_refused(
+    weights: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with progress_log.lock_output_dir(tmp_path / "out"):
         assert main(command(weights, videos, tmp_path / "out")) == errors.USAGE
     assert f"another run is writing to '{tmp_path / 'out'}'" in capsys.readouterr().err
@@ -139,7 +141,7 @@ def test_two_runs_at_once(weights: Path, videos: Path, tmp_path: Path, capsys: p
         "open",
     ],
 )
-def test_an_encoder_that_may_not_be_read(
+def test_unreadable_encoder_is_reported(
     weights: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, capsys: Any, name: str, by: str
 ) -> None:
     path = Path(shutil.copytree(weights, tmp_path / "weights")) / "clip" / name
@@ -160,7 +162,7 @@ def test_an_encoder_that_may_not_be_read(
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 @pytest.mark.parametrize("fault", ["missing", "truncated", "empty"])
-def test_an_encoder_that_is_broken(
+def test_broken_encoder_is_reported(
     weights: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, name: str, fault: str
 ) -> None:
     path = Path(shutil.copytree(weights, tmp_path / "weights")) / "encodec" / name

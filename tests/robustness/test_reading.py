@@ -60,7 +60,7 @@ def check_in_sequence(clip: Video, shown: ExpectedFrames, whole: bool) -> None:
 
 
 @pytest.mark.parametrize("row", CASES, ids=lambda row: row.id)
-def test_verdict(row: MediaCase, maker: MediaMaker) -> None:
+def test_verdict_on_every_file_of_the_corpus(row: MediaCase, maker: MediaMaker) -> None:
     if row.verdict == "permission" and os.geteuid() == 0:
         pytest.skip("nothing is unreadable to root; see the test below")
     path = row.build(maker)
@@ -87,7 +87,7 @@ def test_verdict(row: MediaCase, maker: MediaMaker) -> None:
     assert fingerprint(path) == before
 
 
-def test_no_decoder_took_four_gigabytes() -> None:
+def test_no_decoder_used_four_gigabytes() -> None:
     """Runs after the files above; counts the ffmpeg processes that made them as well."""
     unit = 1 if sys.platform == "darwin" else 1024
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit < 4e9

@@ -128,7 +128,7 @@ def broken_tokenizer(folder: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_checkpoint_that_cannot_be_is_one_line(
+def test_broken_checkpoint_is_one_line(
     clip: Path, model: Path, capsys: pytest.CaptureFixture[str], spoil: object, told: str
 ) -> None:
     assert callable(spoil)
@@ -168,7 +168,7 @@ def test_a_checkpoint_that_cannot_be_is_one_line(
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_flag_is_one_line(
+def test_wrong_flag_is_one_line(
     clip: Path, model: Path, capsys: pytest.CaptureFixture[str], flags: list[str], told: str
 ) -> None:
     root = Path(__file__).parents[2]
@@ -180,7 +180,7 @@ def test_a_wrong_flag_is_one_line(
     assert names(clip.parent) == ["cuts.mp4"]
 
 
-def test_weights_that_are_not_here_are_asked_for(
+def test_missing_weights_are_named(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "none"))
@@ -191,6 +191,6 @@ def test_weights_that_are_not_here_are_asked_for(
     assert str(tmp_path / "none" / "sonique") in said
 
 
-def test_a_recipe_that_writes_no_part_anew_says_so(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipe_without_inpainting_refuses_inpaint(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(clip), "--recipe", "musicgen", "--inpaint", "1:2"]) == 2
     assert "the generator MusicGen cannot do --inpaint" in capsys.readouterr().err

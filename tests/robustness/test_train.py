@@ -29,7 +29,7 @@ def fit(folder: Path, root: Path, *more: str) -> int:
     return main(words(folder, root, "--trainer.max_steps", "1", *more))
 
 
-def test_no_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_shards_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(tmp_path / "none", tmp_path) == ENVIRONMENT
     said = line(capsys)
     assert "holds no dataset" in said
@@ -37,28 +37,28 @@ def test_no_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 5000])
-def test_an_empty_or_truncated_tar(tmp_path: Path, capsys: pytest.CaptureFixture[str], left: int) -> None:
+def test_empty_or_truncated_tar_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str], left: int) -> None:
     path = made.write(tmp_path / "in", (2,)) / "00000.tar"
     path.write_bytes(path.read_bytes()[:left])
     assert fit(tmp_path / "in", tmp_path) == ENVIRONMENT
     assert f"00000.tar has {left} bytes instead of" in line(capsys)
 
 
-def test_another_version_of_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_schema_version_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = made.write(tmp_path / "in", (2,)) / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
     assert fit(tmp_path / "in", tmp_path) == ENVIRONMENT
     assert "version 99" in line(capsys)
 
 
-def test_validation_from_another_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validation_set_of_another_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.write(tmp_path / "in", (2,))
     made.write(tmp_path / "other", (2,), manifest=replace(made.KEPT, codec="other"))
     assert fit(tmp_path / "in", tmp_path, "--data.validation", str(tmp_path / "other")) == ENVIRONMENT
     assert "prepared with another codec" in line(capsys)
 
 
-def test_features_that_are_no_numbers_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_samples_with_nan_features_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def spoil(number: int, held: dict[str, bytes]) -> None:
         if number == 0:
             held[FRAMES] = made.saved(np.full((16, 5, 24), np.nan, dtype="float16"))
@@ -68,24 +68,24 @@ def test_features_that_are_no_numbers_are_skipped(tmp_path: Path, caplog: pytest
     assert "skipped: sample 'sample0000': frames.npy holds values that are no numbers" in caplog.text
 
 
-def test_sound_shorter_than_the_crop_is_learned_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_audio_shorter_than_the_crop_is_used_up_to_its_end(tmp_path: Path) -> None:
     assert fit(made.write(tmp_path / "in", (2,), seconds=0.4), tmp_path) == OK
 
 
-def test_an_unknown_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_setting_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.write(tmp_path / "in", (2,))
     assert fit(tmp_path / "in", tmp_path, "--data.bach", "3") == USAGE
     assert "bach" in capsys.readouterr().err
 
 
-def test_nothing_to_learn_from(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_trainable_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["fit", "--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]) == USAGE
     )
     assert "there is nothing to learn from: give --data.train" in line(capsys)
 
 
-def test_music_by_what_has_not_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_without_a_trained_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.mp4").touch()
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     (tmp_path / "broken.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:200])
@@ -116,13 +116,13 @@ def test_music_by_what_has_not_learned(tmp_path: Path, capsys: pytest.CaptureFix
         ("--model.lm.dim -2", "dim -2 must be 1 or more"),
     ],
 )
-def test_settings_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, said: str) -> None:
+def test_invalid_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, said: str) -> None:
     made.write(tmp_path / "in", (2,))
     assert fit(tmp_path / "in", tmp_path, *more.split()) == USAGE
     assert said in line(capsys)
 
 
-def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_disk_during_a_checkpoint_keeps_the_last_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those before it are whole, nothing of it is left, and with room the same command goes on."""
     folder, root = made.write(tmp_path / "in", (2,)), tmp_path / "run"
     assert fit(folder, root, "--trainer.max_steps", "2") == OK
@@ -134,7 +134,9 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_written(tmp_path: Path, capsy
     assert names(root / "checkpoints") == ["step00000002.ckpt", "step00000004.ckpt"]
 
 
-def test_a_disk_that_is_really_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_really_full_disk_during_a_checkpoint_keeps_the_last_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = made.write(tmp_path / "in", (2,))
     with small_disk(tmp_path / "disk", "200k") as disk:
         assert fit(folder, disk) == DISK
@@ -150,7 +152,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("sampling.top_p", "2", "top_p 2 must lie above 0"),
     ],
 )
-def test_listening_that_cannot_be(
+def test_invalid_audio_samples_settings_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, told: str
 ) -> None:
     made.write(tmp_path / "in", (2,))

@@ -22,6 +22,7 @@ from tests.conftest import names
 from tests.fixtures.tiny import encodec, musicgen, t5
 from tests.pretrained.hub_server import COMMIT, serving
 from v2m.checkpoints import V2M, Component, load, save
+from v2m.core.atomic import atomic_directory
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import CodecSpec
 from v2m.models.conditioning import Condition
@@ -140,7 +141,7 @@ def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_old_one(model: V2M
     with pytest.raises(DependencyError, match="truncated"):
         model.save_pretrained(folder)
     with pytest.raises(FileNotFoundError):  # when the old one is out of the way already
-        save.atomic_directory(folder, shutil.rmtree, replace=True)
+        atomic_directory(folder, shutil.rmtree, may_replace=save.is_v2m_checkpoint)
     assert names(tmp_path) == ["saved", "source"]
     assert torch.equal(logits(V2M.from_pretrained(str(folder))), expected)
 

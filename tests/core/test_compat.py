@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import lightning
 import pytest
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 from transformers import EncodecModel, LlamaForCausalLM
 
-from v2m.core.compat import execution_device, onednn_ops, supports_sdpa
+from v2m.core.compat import (
+    attached_trainer,
+    execution_device,
+    last_saved_step,
+    mark_saved,
+    onednn_ops,
+    save_with_callback,
+    set_parallel_sizes,
+    set_wandb_offline,
+    supports_sdpa,
+    wandb_init_arguments,
+    wandb_offline,
+    wandb_run_started,
+)
 
 TORCH = "2.11"  # the minor release in which all private names of PyTorch below were seen
 
@@ -46,3 +66,37 @@ def test_onednn_operators_exist() -> None:
     assert hasattr(ops, "_reorder_linear_weight")
     assert hasattr(ops._linear_pointwise, "binary")
     assert onednn_ops() is not None
+
+
+def test_lightning_is_the_release_whose_private_names_we_use() -> None:
+    assert version("lightning").startswith("2.6."), "look at v2m/core/compat.py before Lightning moves on from 2.6"
+
+
+def test_lightnings_checkpoint_callback_knows_its_last_step(tmp_path: Path) -> None:
+    callback, saved = ModelCheckpoint(tmp_path), list[str]()
+    assert last_saved_step(callback) == 0
+    mark_saved(callback, 5)
+    assert last_saved_step(callback) == 5
+    trainer = SimpleNamespace(global_step=7, save_checkpoint=lambda path, _: saved.append(path), is_global_zero=False)
+    save_with_callback(callback, trainer, "a.ckpt")
+    assert (saved, last_saved_step(callback)) == (["a.ckpt"], 7)
+
+
+def test_lightnings_parallel_strategy_and_module_have_their_private_fields() -> None:
+    strategy = ModelParallelStrategy()
+    assert {"_data_parallel_size", "_tensor_parallel_size"} <= vars(strategy).keys()
+    set_parallel_sizes(strategy, 4, 1)
+    assert (strategy._data_parallel_size, strategy._tensor_parallel_size) == (4, 1)
+    assert attached_trainer(lightning.LightningModule()) is None
+
+
+def test_lightnings_wandb_logger_can_be_set_offline(tmp_path: Path) -> None:
+    logger = WandbLogger(project="a", save_dir=tmp_path)
+    assert (wandb_offline(logger), wandb_run_started(logger)) == (False, False)
+    assert wandb_init_arguments(logger)["project"] == "a"
+    set_wandb_offline(logger)
+    assert (wandb_offline(logger), wandb_init_arguments(logger)["mode"]) == (True, "offline")
+
+
+def test_lightnings_command_line_has_the_method_that_train_overrides() -> None:
+    assert callable(LightningCLI.__dict__["_parse_ckpt_path"])

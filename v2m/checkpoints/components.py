@@ -1,9 +1,9 @@
-"""Frozen models that go with a music model: stored in its checkpoint, or named and fetched later."""
+"""Frozen components of a music model, and the config of its visual inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +11,23 @@ from torch import Tensor
 
 from v2m.pretrained import safe_load
 
-_WEIGHT_FILES = ("model*.safetensors|pytorch_model*.bin", "model.safetensors.index.json|pytorch_model.bin.index.json|")
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "spiece.model",
-    "added_tokens.json",
-)
+SAFETENSORS_GLOB, PICKLE_GLOB = "model*.safetensors", "pytorch_model*.bin"
+COMPRESSION_FILE = "compression_state_dict.bin"  # audiocraft's name of a codec
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
+_TOKENIZER_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", *_TOKENIZER_CONFIGS, "spiece.model", "added_tokens.json")
+_WEIGHTS = f"{SAFETENSORS_GLOB}|{PICKLE_GLOB}"
+WEIGHTS_INDEX = f"{safe_load.SAFETENSORS_INDEX}|{safe_load.PICKLE_INDEX}|"
+_TOKENIZER = ("tokenizer.json|spiece.model", "spiece.model|", *(f"{name}|" for name in _TOKENIZER_CONFIGS))
 REQUIRED_FILES: dict[str, tuple[str, ...]] = {  # by kind of component: files to fetch of its repository
-    "text_encoder": (
-        "config.json",
-        *_WEIGHT_FILES,
-        "tokenizer.json|spiece.model",
-        "spiece.model|",
-        *(f"{name}|" for name in TOKENIZER_FILES[1:3]),
-    ),
+    "text_encoder": ("config.json", _WEIGHTS, WEIGHTS_INDEX, *_TOKENIZER),
     "codec": (
-        "config.json|compression_state_dict.bin",
-        "model*.safetensors|pytorch_model*.bin|compression_state_dict.bin",
-        _WEIGHT_FILES[1],
+        f"config.json|{COMPRESSION_FILE}",
+        f"{_WEIGHTS}|{COMPRESSION_FILE}",
+        WEIGHTS_INDEX,
         f"{PREPROCESSOR_CONFIG}|",
     ),
-    "vision_encoder": ("config.json", *_WEIGHT_FILES, f"{PREPROCESSOR_CONFIG}|"),
+    "vision_encoder": ("config.json", _WEIGHTS, WEIGHTS_INDEX, f"{PREPROCESSOR_CONFIG}|"),
 }
 COMPONENT_KINDS = tuple(REQUIRED_FILES)
 
@@ -65,3 +58,48 @@ class Component:
             return self.config, self.state
         assert self.folder is not None, f"{self.name} has not been fetched"
         return safe_load.read_json(self.folder / "config.json"), safe_load.read_state_dict(self.folder)
+
+
+@dataclass(frozen=True)
+class VisualInputConfig:
+    """Settings of the visual inputs that a model was trained with, and has to be used with.
+
+    Args:
+        pooling: Tokens of a frame that the vision encoder returns: "all" or "grid".
+        aspect: How a frame becomes a square: "squash", "crop" or "pad".
+        fps: Short-term frames per second of the window.
+        num_long_term_frames: Frames of the whole video.
+        event_rate: Instants per second of the visual events.
+        event_channels: Names of the events' channels; none for a model without events.
+    """
+
+    pooling: str = "grid"
+    aspect: str = "squash"
+    fps: float = 2.0
+    num_long_term_frames: int = 64
+    event_rate: float = 20.0
+    event_channels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "event_channels", tuple(self.event_channels))  # YAML gives a list
+        numbers = {name: getattr(self, name) for name in ("fps", "num_long_term_frames", "event_rate")}
+        problems = [
+            f"{name} {value!r} must be above 0"
+            for name, value in numbers.items()
+            if not isinstance(value, int | float) or value <= 0
+        ]
+        if problems:
+            raise ValueError("visual_input: " + "; ".join(problems))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VisualInputConfig:
+        """Return the config of YAML values; invalid ones raise ValueError or TypeError."""
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return YAML values, the inverse of `from_dict`."""
+        return asdict(self) | {"event_channels": list(self.event_channels)}
+
+
+# as published: 2 frames per second, squashed to a square; 64 of the whole video in training
+VIDMUSE_VISUAL_INPUT = VisualInputConfig(pooling="all")

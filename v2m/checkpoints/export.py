@@ -1,4 +1,4 @@
-"""Export of a checkpoint to the layouts of transformers, audiocraft and VidMuse, which their own libraries load."""
+"""Export of checkpoints to the layouts of transformers, audiocraft and VidMuse, for their libraries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import yaml
 from torch import Tensor
 
 from v2m.checkpoints import lightning_ckpt, save
-from v2m.checkpoints.components import PREPROCESSOR_CONFIG, TOKENIZER_FILES
-from v2m.checkpoints.load import COMPRESSION_FILE, STATE_FILE
+from v2m.checkpoints.components import COMPRESSION_FILE, PREPROCESSOR_CONFIG, TOKENIZER_FILES
+from v2m.checkpoints.load import STATE_FILE
 from v2m.checkpoints.model import V2M
+from v2m.core.atomic import atomic_directory
 from v2m.core.errors import UsageError
 from v2m.mappings import audiocraft, encodec, hf_processor_config, musicgen, vidmuse
 
@@ -36,13 +37,17 @@ def convert_checkpoint(source: str, dest: Path, layout: str) -> str:
         if source.endswith(".ckpt")
         else V2M.from_pretrained(source)
     )
-    writers = {"transformers": _write_transformers, "audiocraft": _write_audiocraft, "vidmuse": _write_vidmuse}
-    writer = writers.get(layout)
-    if writer is None:
+    if layout == "v2m":
         model.save_pretrained(dest)
     else:
         _check_layout(model, layout)
-        save.atomic_directory(dest, lambda folder: writer(model, folder))
+        write = _write_transformers if layout == "transformers" else _write_audiocraft
+
+        def write_all(folder: Path) -> None:
+            write(model, folder)
+            _write_model_card(model, folder)
+
+        atomic_directory(dest, write_all)
     count = sum(value.numel() for value in model.parameters())
     size = sum(value.numel() * value.element_size() for value in model.parameters())
     lm = model.config.lm
@@ -54,53 +59,41 @@ def convert_checkpoint(source: str, dest: Path, layout: str) -> str:
 
 def _check_layout(model: V2M, layout: str) -> None:
     """Raise UsageError where the layout cannot represent the model."""
-    has_conditioner = model.config.conditioner is not None
-    if has_conditioner != (layout == "vidmuse"):
-        has = (
-            "a visual conditioner, which only the layouts v2m and vidmuse hold"
-            if has_conditioner
-            else "no visual conditioner"
-        )
-        raise UsageError(f"{model.origin or 'the model'} has {has}: it cannot be written with --to {layout}")
+    has_conditioner, name = model.config.conditioner is not None, model.origin or "the model"
+    if has_conditioner and layout != "vidmuse":
+        raise UsageError(f"{name} has a visual conditioner: write it in the layout v2m or vidmuse, not {layout}")
+    if not has_conditioner and layout == "vidmuse":
+        raise UsageError(f"{name} has no visual conditioner: write it in another layout than {layout}")
 
 
 def _write_transformers(model: V2M, folder: Path) -> None:
     lm, text, codec = model.config.lm, model.component("text_encoder"), model.component("codec")
-    (text_config, words), (codec_config, sounds) = text.load(), codec.load()
-    words = {name: value for name, value in words.items() if not name.startswith(UNUSED_T5_PREFIXES)}
+    (text_config, text_state), (codec_config, codec_state) = text.load(), codec.load()
+    text_state = {name: value for name, value in text_state.items() if not name.startswith(UNUSED_T5_PREFIXES)}
     config = musicgen.config_from_v2m(model.config.to_dict(), text_encoder=text_config, audio_encoder=codec_config)
-    state = musicgen.merge_state(musicgen.from_v2m(model.state_dict()), words, sounds)
+    state = musicgen.merge_state(musicgen.from_v2m(model.state_dict()), text_state, codec_state)
     save.write_json(folder / "config.json", config)
     save.write_json(folder / "generation_config.json", hf_processor_config.generation_config(lm.special_token_id))
     preprocessor = hf_processor_config.preprocessor_config(lm.channels, model.sample_rate, model.config.num_chroma)
     save.write_json(folder / PREPROCESSOR_CONFIG, preprocessor)
     save.write_weights(folder / save.WEIGHTS_FILE, state)
     save.copy_files(text, folder, TOKENIZER_FILES)
-    _write_card(model, folder)
 
 
 def _write_audiocraft(model: V2M, folder: Path) -> None:
-    _save_package(
-        folder / STATE_FILE,
-        audiocraft.config_from_v2m(model.config.to_dict(), **_frozen_settings(model)),
-        audiocraft.from_v2m(model.state_dict()),
-    )
+    """Write audiocraft's pair of files, which is VidMuse's layout, too."""
+    config, frozen = model.config.to_dict(), _frozen_settings(model)
+    if model.config.conditioner is None:
+        settings, state = audiocraft.config_from_v2m(config, **frozen), audiocraft.from_v2m(model.state_dict())
+    else:
+        _, clip = model.component("vision_encoder").load()
+        settings, state = vidmuse.config_from_v2m(config, **frozen), vidmuse.from_v2m(model.state_dict(), clip)
+    _save_package(folder / STATE_FILE, settings, state)
     _write_compression(model, folder / COMPRESSION_FILE)
-    _write_card(model, folder)
-
-
-def _write_vidmuse(model: V2M, folder: Path) -> None:
-    _, clip = model.component("vision_encoder").load()
-    state = vidmuse.from_v2m(model.state_dict(), clip)
-    _save_package(
-        folder / STATE_FILE, vidmuse.config_from_v2m(model.config.to_dict(), **_frozen_settings(model)), state
-    )
-    _write_compression(model, folder / COMPRESSION_FILE)
-    _write_card(model, folder)
 
 
 def _frozen_settings(model: V2M) -> dict[str, Any]:
-    """Settings of the frozen models. audiocraft fetches its T5 by name: for other encoders, one of the same size."""
+    """Return settings of the frozen models: the T5 by name; for another encoder, a T5 of the same size."""
     component = model.components.get("text_encoder")
     known = {512: "t5-small", 1024: "t5-large"}.get(model.config.text_dim or 0, "t5-base")
     name = known if component is None or component.name is None else component.name.removeprefix(T5_NAMESPACE)
@@ -122,7 +115,7 @@ def _save_package(path: Path, settings: Mapping[str, Any], state: Mapping[str, T
     torch.save({"best_state": plain, "xp.cfg": text, "version": AUDIOCRAFT_VERSION, "exported": True}, path)
 
 
-def _write_card(model: V2M, folder: Path) -> None:
+def _write_model_card(model: V2M, folder: Path) -> None:
     """Write the model card, with the license that every copy has to state."""
     front = f"license: {model.license}\n" if model.license else ""
     text = f"---\n{front}tags:\n- musicgen\n---\n\nConverted by v2m from {model.origin or 'a checkpoint'}.\n"

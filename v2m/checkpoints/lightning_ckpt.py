@@ -1,4 +1,7 @@
-"""Training checkpoints (.ckpt): their EMA weights, adapters merged, as a `V2M` model."""
+"""Training checkpoints (.ckpt): their EMA weights as a `V2M` model, with LoRA adapters merged.
+
+A checkpoint with LoRA adapters names their base model and its hash instead of storing it.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from v2m.checkpoints import lora
-from v2m.checkpoints.components import Component
+from v2m.checkpoints.components import Component, VisualInputConfig
 from v2m.checkpoints.model import V2M
-from v2m.checkpoints.visual_input_config import VisualInputConfig
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, UsageError
+from v2m.models import lora
+from v2m.models.lora import LoRAConfig
 from v2m.models.music_model import MusicConfig
 from v2m.pretrained import safe_load
 
-EXPORT_KEY, EMA_KEY = (
-    "v2m",
-    "ema",
-)  # in a training checkpoint: the description of the model, and its EMA weights
+EXPORT_KEY, EMA_KEY = "v2m", "ema"  # in a training checkpoint: the description of the model, and its EMA weights
 MODEL_PREFIX = "model."  # of the names of its weights
 
 
 def describe_model(model: V2M) -> dict[str, Any]:
     """Return the description of a model that a training checkpoint stores: plain values."""
     named = {kind: component.name for kind, component in model.components.items() if component.name is not None}
-    about = {"sample_rate": model.sample_rate, "license": model.license, "origin": model.origin}
     return {
         "model": model.config.to_dict(),
         "components": named,
         "visual_input": model.visual_input and model.visual_input.to_dict(),
-        **about,
+        **model.provenance,
     }
 
 
@@ -41,9 +41,9 @@ def load_training_checkpoint(path: Path) -> V2M:
     Raises:
         DependencyError: It is broken, or no training checkpoint.
     """
-    checkpoint = safe_load.read_pickle(path)
-    model, state = build_model(checkpoint, f"{str(path)!r}"), model_state(checkpoint, f"{str(path)!r}")
-    safe_load.load_strict(model, state, f"the model that {str(path)!r} describes")
+    checkpoint, name = safe_load.read_pickle(path), repr(str(path))
+    model, state = build_model(checkpoint, name), model_state(checkpoint, name)
+    safe_load.load_strict(model, state, f"the model that {name} describes")
     return model.eval()
 
 
@@ -54,7 +54,7 @@ def check_training_checkpoint(checkpoint: Mapping[str, Any], name: str) -> None:
 
 
 def ema_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """Return the weights of a training checkpoint, EMA where it has some; `name` is the checkpoint's in errors.
+    """Return the weights of a training checkpoint, EMA where it has some; errors call it `name`.
 
     Raises:
         DependencyError: There are none, or values that are not finite.
@@ -68,25 +68,72 @@ def ema_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
 
 
 def model_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """Return the EMA weights under the names of `build_model`'s model, adapters merged. Raises DependencyError."""
+    """Return the EMA weights under the names of `build_model`'s model, adapters merged.
+
+    Raises:
+        DependencyError: See `ema_state` and `merge_adapters`.
+    """
     state = {key.removeprefix(MODEL_PREFIX): value for key, value in ema_state(checkpoint, name).items()}
-    about = checkpoint[EXPORT_KEY].get("lora")
-    return state if about is None else lora.merge_adapters(about, state, name)
+    adapters = checkpoint[EXPORT_KEY].get("lora")
+    return state if adapters is None else merge_adapters(adapters, state, name)
 
 
 def build_model(checkpoint: Mapping[str, Any], name: str) -> V2M:
     """Build the model that a training checkpoint describes, without its weights. Raises DependencyError."""
     check_training_checkpoint(checkpoint, name)
-    about = checkpoint[EXPORT_KEY]
+    description = checkpoint[EXPORT_KEY]
     try:
-        config, shown = MusicConfig.from_dict(about["model"]), about["visual_input"]
+        config, visual_input = MusicConfig.from_dict(description["model"]), description["visual_input"]
         return V2M(
             config,
-            components={kind: Component(name) for kind, name in about["components"].items()},
-            sample_rate=about["sample_rate"],
-            license=about["license"],
-            origin=about["origin"],
-            visual_input=None if shown is None else VisualInputConfig.from_dict(shown),
+            components={kind: Component(source) for kind, source in description["components"].items()},
+            sample_rate=description["sample_rate"],
+            license=description["license"],
+            origin=description["origin"],
+            visual_input=None if visual_input is None else VisualInputConfig.from_dict(visual_input),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DependencyError(f"{name} describes a model that cannot be ({error})") from None
+
+
+def check_adapters(saved: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> None:
+    """Raise UsageError where a checkpoint's adapters are not those of the model that resumes from it.
+
+    Args:
+        saved: The checkpoint's description of its adapters; None of a model without.
+        own: The description that the model would save.
+    """
+    saved, own = saved or {}, own or {}
+    labels = {"base_sha256": "the weights of the start", "rank": "lora.rank", "alpha": "lora.alpha"}
+    differing = [label for name, label in labels.items() if saved.get(name) != own.get(name)]
+    if differing:
+        settings = ", ".join(f"{name} {saved[name]}" for name in ("init_from", "rank", "alpha") if name in saved)
+        raise UsageError(
+            f"the checkpoint to resume from was trained with other {', '.join(differing)}: give those "
+            f"({settings or 'without lora'}), or another default_root_dir"
+        )
+
+
+def merge_adapters(adapters: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the state of a plain model: the adapters merged into their base model, which is loaded again.
+
+    Args:
+        adapters: The checkpoint's description of its adapters.
+        state: The trained weights.
+        name: Name of the checkpoint in errors.
+
+    Raises:
+        DependencyError: The base model is gone or is another, or the adapters are not valid.
+    """
+    try:
+        init_from, sha256 = str(adapters["init_from"]), adapters["base_sha256"]
+        scale = LoRAConfig(adapters["rank"], adapters["alpha"]).scale
+    except (KeyError, TypeError, ValueError) as error:
+        raise DependencyError(f"{name} describes adapters that cannot be ({error})") from None
+    base = V2M.from_pretrained(init_from, dtype=torch.float32).state_dict()
+    if lora.base_sha256(base) != sha256:
+        raise DependencyError(f"{init_from!r} has other weights than {name} was trained from: put those there")
+    try:
+        return lora.merge_state(base, state, scale)
+    except KeyError as error:
+        raise DependencyError(f"{name} holds adapters that {init_from!r} has no weights for ({error})") from None

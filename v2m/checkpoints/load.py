@@ -5,28 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from torch import Tensor
 
-from v2m.checkpoints.components import COMPONENT_KINDS, PREPROCESSOR_CONFIG, TOKENIZER_FILES, Component
+from v2m.checkpoints.components import (
+    COMPONENT_KINDS,
+    COMPRESSION_FILE,
+    PICKLE_GLOB,
+    PREPROCESSOR_CONFIG,
+    SAFETENSORS_GLOB,
+    TOKENIZER_FILES,
+    VIDMUSE_VISUAL_INPUT,
+    WEIGHTS_INDEX,
+    Component,
+    VisualInputConfig,
+)
 from v2m.checkpoints.save import CONFIG_FILE, FORMAT_VERSION
-from v2m.checkpoints.visual_input_config import VIDMUSE_VISUAL_INPUT, VisualInputConfig
 from v2m.core.errors import DependencyError
 from v2m.core.types import WeightsInfo
 from v2m.mappings import audiocraft, musicgen, vidmuse
 from v2m.models.music_model import MusicConfig
 from v2m.pretrained import safe_load, weights
 
-STATE_FILE, COMPRESSION_FILE = "state_dict.bin", "compression_state_dict.bin"  # audiocraft's names
+Config = TypeVar("Config", MusicConfig, VisualInputConfig)
+
+STATE_FILE = "state_dict.bin"  # audiocraft's name
 MUSICGEN_LICENSE = "cc-by-nc-4.0"  # of the weights of facebook/musicgen-*
-SAFETENSORS_GLOB, PICKLE_GLOB = "model*.safetensors", "pytorch_model*.bin"
 REQUIRED_FILES = (  # ours before transformers' before audiocraft's: a repository may have several
     f"{CONFIG_FILE}|config.json|{STATE_FILE}",
     f"{SAFETENSORS_GLOB}|{PICKLE_GLOB}|{STATE_FILE}",
     f"{SAFETENSORS_GLOB}|{PICKLE_GLOB}|{COMPRESSION_FILE}|",
-    f"{safe_load.SAFETENSORS_INDEX}|{safe_load.PICKLE_INDEX}|",
+    WEIGHTS_INDEX,
     *(f"{CONFIG_FILE}|{name}|" for name in ("generation_config.json", PREPROCESSOR_CONFIG, *TOKENIZER_FILES)),
     *(f"{kind}/|" for kind in COMPONENT_KINDS),
 )
@@ -46,18 +57,17 @@ class LoadedCheckpoint:
 
 
 def fetch(name: str) -> WeightsInfo:
-    """Return the checkpoint's local folder, downloaded in one layout if need be (see `pretrained.weights.fetch`).
+    """Return the checkpoint's local folder, downloaded in one layout if need be.
 
     Raises:
         DependencyError: There is none, or it has no known layout.
     """
-    return weights.fetch(
-        name, REQUIRED_FILES, license=MUSICGEN_LICENSE if name.startswith("facebook/musicgen-") else None
-    )
+    license = MUSICGEN_LICENSE if name.startswith("facebook/musicgen-") else None
+    return weights.fetch(name, REQUIRED_FILES, license=license)
 
 
 def load_checkpoint(info: WeightsInfo) -> LoadedCheckpoint:
-    """Load a fetched checkpoint. Raises DependencyError for what is broken, or no music model, in one line."""
+    """Load a fetched checkpoint; what is broken or no music model raises DependencyError."""
     folder = info.folder
     if (folder / CONFIG_FILE).is_file():
         return _load_v2m(info)
@@ -76,26 +86,28 @@ def load_checkpoint(info: WeightsInfo) -> LoadedCheckpoint:
 
 def _load_v2m(info: WeightsInfo) -> LoadedCheckpoint:
     folder = info.folder
-    settings = safe_load.read_yaml(folder / CONFIG_FILE)
+    path = folder / CONFIG_FILE
+    settings = safe_load.read_yaml(path)
     if settings.get("format") != FORMAT_VERSION:
         raise DependencyError(
-            f"{str(folder / CONFIG_FILE)!r} has format {settings.get('format')!r}, and this version of v2m reads "
+            f"{str(path)!r} has format {settings.get('format')!r}, and this version of v2m reads "
             f"{FORMAT_VERSION}: a newer one may read it"
         )
     rate = settings.get("sample_rate")
     if not isinstance(rate, int) or rate <= 0:
-        raise DependencyError(f"{str(folder / CONFIG_FILE)!r} has sample_rate {rate!r}, not a number of Hz")
+        raise DependencyError(f"{str(path)!r} has sample_rate {rate!r}, not a number of Hz")
     components = {
         kind: _component(folder, kind, settings[kind]) for kind in COMPONENT_KINDS if settings.get(kind) is not None
     }
+    visual_input = settings.get("visual_input")
     return LoadedCheckpoint(
-        _model_config(settings.get("model"), folder / CONFIG_FILE),
+        _parse_section(MusicConfig, settings.get("model"), path, "model"),
         safe_load.read_state_dict(folder),
         components,
         rate,
         settings.get("origin"),
         settings.get("license") or info.license,
-        visual_input=_visual_input_config(settings.get("visual_input"), folder / CONFIG_FILE),
+        None if visual_input is None else _parse_section(VisualInputConfig, visual_input, path, "visual_input"),
     )
 
 
@@ -114,39 +126,38 @@ def _load_transformers(folder: Path, origin: str, license: str | None) -> Loaded
     """Load a composite MusicGen or MusicGen Melody, or its decoder alone."""
     config = safe_load.read_json(folder / "config.json")
     musicgen.check_config(config)  # before gigabytes of another family are read
-    own, text, codec = musicgen.split_state(safe_load.read_state_dict(folder))
+    state, text, codec = musicgen.split_state(safe_load.read_state_dict(folder))
     components: dict[str, Component] = {}
     if text:
         components["text_encoder"] = Component(folder=folder, config=config["text_encoder"], state=text)
     if codec:
         components["codec"] = Component(folder=folder, config=config["audio_encoder"], state=codec)
-    model_config = musicgen.config_to_v2m(config, own)
+    model_config = _parse_section(MusicConfig, musicgen.config_to_v2m(config, state), folder / "config.json", "model")
     rate = config.get("audio_encoder", {}).get("sampling_rate", 32000)
-    return LoadedCheckpoint(
-        _model_config(model_config, folder / "config.json"), musicgen.to_v2m(own), components, rate, origin, license
-    )
+    return LoadedCheckpoint(model_config, musicgen.to_v2m(state), components, rate, origin, license)
 
 
 def _load_audiocraft(folder: Path, origin: str, license: str | None) -> LoadedCheckpoint:
-    """Load audiocraft's exported pair of files, which is VidMuse's layout, too."""
+    """Load the pair of files that audiocraft exports, which is VidMuse's layout, too."""
     path = folder / STATE_FILE
     cfg, state = _read_package(path)
     components: dict[str, Component] = {}
     visual_input: VisualInputConfig | None = None
     if vidmuse.is_vidmuse(state):
         config, visual_input = vidmuse.config_to_v2m(cfg, state), VIDMUSE_VISUAL_INPUT
-        own, clip = vidmuse.to_v2m(state)
+        model_state, clip = vidmuse.to_v2m(state)
         components["vision_encoder"] = Component(folder=folder, config=vidmuse.clip_config(clip), state=clip)
     else:
         config = audiocraft.config_to_v2m(cfg, state)
-        own = audiocraft.to_v2m(state)
+        model_state = audiocraft.to_v2m(state)
     name = audiocraft.text_encoder_name(cfg)
     if name is not None and config["text_dim"] is not None:
         components["text_encoder"] = Component(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
     if (folder / COMPRESSION_FILE).is_file():
         components["codec"] = _codec_component(folder)
     rate = int(cfg.get("sample_rate", 32000))
-    return LoadedCheckpoint(_model_config(config, path), own, components, rate, origin, license, visual_input)
+    model_config = _parse_section(MusicConfig, config, path, "model")
+    return LoadedCheckpoint(model_config, model_state, components, rate, origin, license, visual_input)
 
 
 def _codec_component(folder: Path) -> Component:
@@ -176,23 +187,12 @@ def _read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return dict(cfg), dict(state)
 
 
-def _visual_input_config(values: Any, path: Path) -> VisualInputConfig | None:
-    if values is None:
-        return None
-    try:
-        return VisualInputConfig.from_dict(values)
-    except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise DependencyError(
-            f"{str(path)!r} has a section visual_input that cannot be ({reason}): fetch it again"
-        ) from error
-
-
-def _model_config(values: Any, path: Path) -> MusicConfig:
+def _parse_section(config_class: type[Config], values: Any, path: Path, section: str) -> Config:
+    """Return the config that a section of a file describes."""
     if not isinstance(values, Mapping):
-        raise DependencyError(f"{str(path)!r} describes no model (no section model)")
+        raise DependencyError(f"{str(path)!r} has no section {section}: it describes no model")
     try:
-        return MusicConfig.from_dict(values)
+        return config_class.from_dict(values)
     except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise DependencyError(f"{str(path)!r} describes a model that cannot be ({reason}): fetch it again") from error
+        reason, name = " ".join(str(error).split()), section.replace("_", " ")
+        raise DependencyError(f"{str(path)!r} describes a {name} that cannot be ({reason}): fetch it again") from error

@@ -1,4 +1,4 @@
-"""`V2M`, the pretrained music model: everything that learns, its frozen components, and its provenance."""
+"""`V2M`, the pretrained music model: what learns, its frozen components, and its provenance."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from v2m.checkpoints import load, save
-from v2m.checkpoints.components import PREPROCESSOR_CONFIG, REQUIRED_FILES, TOKENIZER_FILES, Component
-from v2m.checkpoints.model_card import render_card
-from v2m.checkpoints.visual_input_config import VisualInputConfig
+from v2m.checkpoints.components import (
+    PREPROCESSOR_CONFIG,
+    REQUIRED_FILES,
+    TOKENIZER_FILES,
+    Component,
+    VisualInputConfig,
+)
+from v2m.core.atomic import atomic_directory
 from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import choose_dtype
 from v2m.core.types import CodecSpec, WeightsInfo
@@ -49,6 +55,11 @@ class V2M(MusicModel):
         self.weights = weights
         self.sample_rate, self.license, self.origin = sample_rate, license, origin
         self.visual_input = visual_input
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Sample rate, license and origin, as checkpoints and their cards state them."""
+        return {"sample_rate": self.sample_rate, "license": self.license, "origin": self.origin}
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> V2M:
@@ -100,12 +111,15 @@ class V2M(MusicModel):
     def check_codec(self, spec: CodecSpec) -> None:
         """Raise DependencyError where the codec's codes are not those that the model generates.
 
-        Of stereo models `spec` is that of the codec for both sides, with twice the codebooks.
+        For a stereo model `spec` is that of the codec for both sides, with twice the codebooks.
         """
         lm = self.config.lm
-        wanted = {"codebooks": lm.num_codebooks, "entries a codebook": lm.codebook_size, "Hz": self.sample_rate}
-        has = {"codebooks": spec.num_codebooks, "entries a codebook": spec.codebook_size, "Hz": spec.sample_rate}
-        differing = [f"{has[what]} {what} instead of {wanted[what]}" for what in wanted if has[what] != wanted[what]]
+        values = {
+            "codebooks": (spec.num_codebooks, lm.num_codebooks),
+            "entries a codebook": (spec.codebook_size, lm.codebook_size),
+            "Hz": (spec.sample_rate, self.sample_rate),
+        }
+        differing = [f"{has} {unit} instead of {needed}" for unit, (has, needed) in values.items() if has != needed]
         if differing:
             raise DependencyError(
                 f"the codec does not fit the music model {self.origin or ''}: it has {', '.join(differing)}; "
@@ -123,7 +137,7 @@ class V2M(MusicModel):
         Raises:
             UsageError: Something else is in the folder.
         """
-        save.atomic_directory(Path(folder), self._write_files, replace=True)
+        atomic_directory(Path(folder), self._write_files, may_replace=save.is_v2m_checkpoint)
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
         """Upload what `save_pretrained` writes, in one commit; return its address.
@@ -145,14 +159,13 @@ class V2M(MusicModel):
     def _write_files(self, folder: Path) -> None:
         names = {kind: component.name or kind for kind, component in self.components.items()}
         settings = {"model": self.config.to_dict(), **{kind: names.get(kind) for kind in REQUIRED_FILES}}
-        about = {"sample_rate": self.sample_rate, "license": self.license, "origin": self.origin}
         visual_input = {} if self.visual_input is None else {"visual_input": self.visual_input.to_dict()}
-        save.write_config(folder, {**settings, **about, **visual_input})
+        save.write_config(folder, {**settings, **self.provenance, **visual_input})
         save.write_weights(folder / save.WEIGHTS_FILE, self.state_dict(), v2m_format=str(save.FORMAT_VERSION))
         for kind, component in self.components.items():
             if component.name is None:
                 files = TOKENIZER_FILES if kind == "text_encoder" else (PREPROCESSOR_CONFIG,)
                 save.write_component(folder / kind, component, files)
         count = sum(value.numel() for value in self.parameters())
-        text = render_card(self.config, count, self.components, **about)
+        text = save.render_model_card(self.config, count, self.components, **self.provenance)
         (folder / save.CARD_FILE).write_text(text, encoding="utf-8")

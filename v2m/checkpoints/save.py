@@ -1,12 +1,11 @@
-"""Atomic writing of v2m checkpoint folders."""
+"""Files of v2m checkpoint folders: weights, config, components, model card (README.md)."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from v2m.checkpoints.components import COMPONENT_KINDS, Component
-from v2m.core.errors import UsageError
+from v2m.models.music_model import MusicConfig
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "model.safetensors", "README.md"
 OWN_FILES = {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, *COMPONENT_KINDS}
 
 
-def atomic_directory(folder: Path, writer: Callable[[Path], None], *, replace: bool = False) -> None:
-    """Create `folder` atomically: `writer` fills a temporary one beside it, which is then renamed.
-
-    Args:
-        folder: New or empty.
-        writer: Writes the files into the folder that it is given.
-        replace: Whether a v2m checkpoint that exists is replaced.
-
-    Raises:
-        UsageError: Something else exists there; it stays as it is.
-    """
-    _check_target(folder, replace)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}" for _ in range(2))
-    temporary.mkdir()
-    try:
-        writer(temporary)
-        _check_target(folder, replace)  # again: writing took a while
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
+def is_v2m_checkpoint(names: set[str]) -> bool:
+    """Return whether a folder with files of these names is a v2m checkpoint and holds nothing else."""
+    return CONFIG_FILE in names and names <= OWN_FILES
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
@@ -74,7 +47,7 @@ def write_config(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def write_component(folder: Path, component: Component, names: tuple[str, ...]) -> None:
-    """Write a stored component in the format of transformers' `save_pretrained`, with its files of `names`."""
+    """Write a component as transformers' `save_pretrained` does, with its files out of `names`."""
     folder.mkdir()
     config, state = component.load()
     write_json(folder / "config.json", config)
@@ -89,9 +62,53 @@ def copy_files(component: Component, folder: Path, names: tuple[str, ...]) -> No
             shutil.copyfile(component.folder / name, folder / name)
 
 
-def _check_target(folder: Path, replace: bool) -> None:
-    if folder.is_file() or (folder.is_symlink() and not folder.exists()):
-        raise UsageError(f"{str(folder)!r} is a file: give a new folder")
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names and not (replace and CONFIG_FILE in names and names <= OWN_FILES):
-        raise UsageError(f"{str(folder)!r} holds something already ({min(names)}): give a new folder")
+def render_model_card(
+    config: MusicConfig,
+    parameters: int,
+    components: Mapping[str, Component],
+    *,
+    sample_rate: int,
+    license: str | None,
+    origin: str | None,
+) -> str:
+    """Return Markdown with the front matter of the hub: license, origin, sizes, usage.
+
+    parameters: their number. The rest is as in `V2M`.
+    """
+    lm = config.lm
+    front = {"license": license, "library_name": "v2m", "tags": ["v2m", "music", "video-to-music"]}
+    front_matter = yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()
+    inputs = {"text": config.text_dim, "a melody": config.num_chroma, "video": config.conditioner}
+    conditions = [name for name, value in inputs.items() if value is not None]
+    stereo = ", left and right in turn" if lm.channels == 2 else ""
+    rows = {
+        "parameters": f"{parameters:,}",
+        "layers, dimension, heads": f"{lm.num_layers}, {lm.dim}, {lm.num_heads}",
+        "codebooks": f"{lm.num_codebooks} of {lm.codebook_size} codes{stereo}",
+        "sample rate": f"{sample_rate} Hz",
+        "trained on": f"{config.segment_duration:g} s at a time",
+        "conditioned on": " and ".join(conditions) or "nothing",
+    }
+    for kind, component in components.items():
+        rows[kind.replace("_", " ")] = component.name or f"in the folder `{kind}`"
+    recipe = "musicgen" if config.conditioner is None else "vidmuse"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""---
+{front_matter}
+---
+
+# A music model for v2m
+
+Origin: {origin or "not stated"}. License of the weights: {license or "not stated"}.
+
+| | |
+|---|---|
+{table}
+
+With FOLDER for this folder, or for its repository on the hub:
+
+```
+uv run infer.py clip.mp4 --recipe {recipe} --generator.model FOLDER
+uv run v2m convert FOLDER NEW_FOLDER --to transformers
+```
+"""

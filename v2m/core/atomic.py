@@ -1,4 +1,4 @@
-"""Output files: checks before the work, and writing whole or not at all, never over the input."""
+"""Output files and folders: checks before the work, and atomic writing, never over the input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -18,7 +18,7 @@ NAME_MAX = 255  # bytes, on every usual file system
 
 
 def check_output(video: Path, out: Path, overwrite: bool) -> None:
-    """Says before any long work what would go wrong at its end.
+    """Refuse before any long work what would fail at its end.
 
     Raises:
         UsageError: `out` is the input (also by a link), exists and may not be replaced, is a folder, lies in a folder
@@ -49,7 +49,7 @@ def no_space() -> OSError:
 
 @contextmanager
 def temporary_sibling(out: Path) -> Iterator[Path]:
-    """A new empty file beside `out`, which is gone when the block ends unless `commit` has moved it."""
+    """Yield a new empty file beside `out`, deleted at the end unless `publish` has moved it."""
     path = out.with_name(f".{out.stem[:40]}.v2m-{uuid.uuid4().hex[:8]}{out.suffix}")
     path.open("xb").close()
     try:
@@ -59,11 +59,52 @@ def temporary_sibling(out: Path) -> Iterator[Path]:
 
 
 def publish(path: Path, out: Path) -> None:
-    """Moves `path` to `out` once its bytes are on the disk."""
+    """Move `path` to `out` once its bytes are on the disk."""
     with path.open("r+b") as file:  # Windows syncs no file that is open for reading alone
         os.fsync(file.fileno())
     path.replace(out)
     fsync_dir(out.parent)
+
+
+def atomic_directory(
+    folder: Path, writer: Callable[[Path], None], *, may_replace: Callable[[set[str]], bool] = lambda names: not names
+) -> None:
+    """Create `folder` whole or not at all: `writer` fills a temporary one, which is then renamed.
+
+    Args:
+        folder: New, empty, or one that may be replaced.
+        writer: Writes the files into the folder that it is given.
+        may_replace: Whether a folder with files of these names may be replaced.
+
+    Raises:
+        UsageError: Something else exists there; it stays as it is.
+    """
+    _check_replaceable(folder, may_replace)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}" for _ in range(2))
+    temporary.mkdir()
+    try:
+        writer(temporary)
+        _check_replaceable(folder, may_replace)  # again: writing took a while
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path, may_replace: Callable[[set[str]], bool]) -> None:
+    if folder.is_file() or (folder.is_symlink() and not folder.exists()):
+        raise UsageError(f"{str(folder)!r} is a file: give a new folder")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names and not may_replace(names):
+        raise UsageError(f"{str(folder)!r} holds something already ({min(names)}): give a new folder")
 
 
 def fsync_dir(folder: Path) -> None:

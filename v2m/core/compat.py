@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def execution_device(pipeline: Any) -> Any:
-    """The torch device a diffusers pipeline computes on, also while its models are offloaded (diffusers 0.42)."""
+    """Return a diffusers pipeline's torch device, also while its models are offloaded (0.42)."""
     return pipeline._execution_device
 
 
@@ -70,3 +70,48 @@ def _cpu_flag(name: str) -> bool:
 
     function: Callable[[], bool] | None = getattr(torch.cpu, name, None)
     return function is not None and function()
+
+
+def last_saved_step(callback: Any) -> int:
+    """Return the step at which Lightning's ModelCheckpoint saved last (Lightning 2.6)."""
+    return callback._last_global_step_saved
+
+
+def mark_saved(callback: Any, step: int) -> None:
+    """Let Lightning's ModelCheckpoint take `step` for saved."""
+    callback._last_global_step_saved = step
+
+
+def save_with_callback(callback: Any, trainer: Any, path: str) -> None:
+    """Save a checkpoint as Lightning's ModelCheckpoint does, which also tells the loggers."""
+    callback._save_checkpoint(trainer, path)
+
+
+def set_parallel_sizes(strategy: Any, data: int, tensor: int) -> None:
+    """Set the numbers of ranks of Lightning's ModelParallelStrategy once all ranks are known."""
+    strategy._data_parallel_size, strategy._tensor_parallel_size = data, tensor
+
+
+def attached_trainer(module: Any) -> Any | None:
+    """Return the trainer of a LightningModule, or None; its property `trainer` raises without one."""
+    return module._trainer
+
+
+def wandb_init_arguments(logger: Any) -> dict[str, Any]:
+    """Return the arguments that Lightning's WandbLogger will give to `wandb.init`, which may be changed."""
+    return logger._wandb_init
+
+
+def wandb_run_started(logger: Any) -> bool:
+    """Return whether Lightning's WandbLogger has its run already."""
+    return logger._experiment is not None
+
+
+def wandb_offline(logger: Any) -> bool:
+    """Return whether Lightning's WandbLogger was told to be offline."""
+    return logger._offline
+
+
+def set_wandb_offline(logger: Any) -> None:
+    """Let Lightning's WandbLogger start its run offline."""
+    logger._offline, logger._wandb_init["mode"] = True, "offline"

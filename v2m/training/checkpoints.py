@@ -1,4 +1,4 @@
-"""Checkpoints from which training resumes bit for bit: atomic files, the states of the random numbers, signals.
+"""Checkpoints from which training resumes bit for bit: atomic files, random states, signals.
 
 The schedule is Lightning's ModelCheckpoint. Ours are the parts it lacks: files that are complete or absent, the random
 numbers of every rank, an end after the current step on a signal, and no save of the step that was just loaded.
@@ -25,6 +25,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from v2m.core import compat
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError
 
@@ -81,7 +82,7 @@ class _ErrorRecorder:
 
 
 class CheckpointCallback(ModelCheckpoint):
-    """Save every so many steps, at the end, and where a signal asks the run to end: after the current step.
+    """Save every so many steps, at the end, and after the current step on a signal, which ends the run.
 
     SIGTERM, SIGINT and, in a job of SLURM, SIGUSR1 end it; after the last the job is requeued. A second SIGINT ends it
     at once.
@@ -121,7 +122,8 @@ class CheckpointCallback(ModelCheckpoint):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._step = self._last_global_step_saved = trainer.global_step
+        self._step = trainer.global_step
+        compat.mark_saved(self, self._step)
         if self._loaded_rng_states is None:  # dropout differs from rank to rank; the initial weights were the same
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         requeue = {REQUEUE_SIGNAL} if REQUEUE_SIGNAL and "SLURM_JOB_ID" in os.environ else set()
@@ -138,6 +140,7 @@ class CheckpointCallback(ModelCheckpoint):
             return
         self._step = trainer.global_step
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._prune(trainer)
         signaled = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
         if signaled or self._step == trainer.max_steps:
             self._save_now(trainer)
@@ -166,12 +169,13 @@ class CheckpointCallback(ModelCheckpoint):
         self._loaded_rng_states = checkpoint.get(RNG_STATE)
 
     def _save_now(self, trainer: lightning.Trainer) -> None:
-        if trainer.global_step > self._last_global_step_saved:
-            self._save_checkpoint(trainer, self.format_checkpoint_name({"step": torch.tensor(trainer.global_step)}))
+        if trainer.global_step > compat.last_saved_step(self):
+            path = self.format_checkpoint_name({"step": torch.tensor(trainer.global_step)})
+            compat.save_with_callback(self, trainer, path)
+            self._prune(trainer)
 
-    def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
-        super()._save_checkpoint(trainer, filepath)
-        if trainer.is_global_zero:
+    def _prune(self, trainer: lightning.Trainer) -> None:
+        if trainer.is_global_zero and compat.last_saved_step(self) == trainer.global_step:
             for path in list_checkpoints(self.directory(trainer))[self.keep_last :]:
                 trainer.strategy.remove_checkpoint(path)
 

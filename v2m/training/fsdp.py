@@ -1,6 +1,8 @@
-"""Weights, gradients, averages and the optimizer's states shared out among ranks, as PyTorch's FSDP2 does it.
+"""FSDP2: weights, gradients, EMA and optimizer states sharded among ranks, with whole checkpoints.
 
-Checkpoints are those of a run on one device: one file, which any number of ranks, sharded or not, goes on from.
+Lightning's ModelParallelStrategy numbers the optimizer's parameters in the model's order; ours does so by the
+optimizer's groups, as a run on one device, so that its one file resumes on any number of ranks, sharded or not. And
+validation, test and predict load the EMA weights.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from v2m.checkpoints import lightning_ckpt
+from v2m.core import compat
 from v2m.core.errors import UsageError
 from v2m.models.music_model import MusicModel
 
@@ -33,11 +36,11 @@ class FSDP2Strategy(ModelParallelStrategy):
         super().__init__(save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        compat.set_parallel_sizes(self, data=self.num_nodes * self.num_processes, tensor=1)
         super().setup_environment()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """With numbers for weights in the order of the groups, as any optimizer has them; on the first rank alone."""
+        """Return the whole state, on the first rank, with parameters numbered as in a run on one device."""
         assert self.model is not None
         held: dict[str, Any] = states.get_optimizer_state_dict(
             self.model, optimizer, options=_state_dict_options(cpu_offload=True)
@@ -94,7 +97,7 @@ def check_strategy(trainer: lightning.Trainer) -> None:
 
 
 def apply_fsdp(model: MusicModel, strategy: Any) -> None:
-    """Shares out a model's layers, then the rest of it; nothing where weights are not to be, or are already."""
+    """Shard a model's layers, then the rest, unless it is sharded already or the strategy shards none."""
     if not isinstance(strategy, FSDP2Strategy) or any(isinstance(value, DTensor) for value in model.parameters()):
         return
     mesh = strategy.device_mesh["data_parallel"]

@@ -1,4 +1,4 @@
-"""Lightning module that trains the music language model and the visual conditioner: losses, optimizer, checkpoints.
+"""Lightning module that trains the music language model and the visual conditioner.
 
 B batch, K codebooks, T codec frames, S steps of the delay pattern, V codebook entries.
 """
@@ -17,7 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from v2m import checkpoints
 from v2m.checkpoints import lightning_ckpt
-from v2m.checkpoints.lora import check_adapters
+from v2m.checkpoints.lightning_ckpt import check_adapters
+from v2m.core import compat
 from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch
 from v2m.data.schema import Manifest
@@ -168,7 +169,8 @@ class LitMusicLM(lightning.LightningModule):
 
         Args:
             batch: Codes and conditions.
-            drop_text, drop_video: (B,) bool: rows without that condition.
+            drop_text: (B,) bool: rows without text.
+            drop_video: (B,) bool: rows without video.
         """
         lm = self.music_model.config.lm
         codes = losses.model_inputs(batch.codes, batch.lengths, lm.delay_pattern, lm.special_token_id)
@@ -246,5 +248,6 @@ class LitMusicLM(lightning.LightningModule):
             checkpoint["state_dict"] = {f"{lightning_ckpt.MODEL_PREFIX}{name}": value for name, value in state.items()}
             return
         self.check_adapters(checkpoint)
-        if self._trainer is None or self.trainer.state.fn != "fit":
+        trainer = compat.attached_trainer(self)
+        if trainer is None or trainer.state.fn != "fit":
             checkpoint["state_dict"] = lightning_ckpt.ema_state(checkpoint, "the checkpoint")

@@ -1,4 +1,4 @@
-"""A W&B logger that never stops training: where W&B cannot take the records, its offline mode keeps them.
+"""A W&B logger that never stops training: W&B's offline mode keeps what cannot be sent.
 
 Lightning's WandbLogger lets an error of W&B, whose server may be away for a night, end the run that it only reports on.
 """
@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
+
+from v2m.core import compat
 
 ONLINE_INIT_TIMEOUT_S = 8.0  # in which the server must take the run
 OFFLINE_INIT_TIMEOUT_S = 120.0  # in which W&B's own process must have started: a busy machine is slow
@@ -47,8 +49,9 @@ class ResilientWandbLogger(WandbLogger):
             timeout = OFFLINE_INIT_TIMEOUT_S if offline else ONLINE_INIT_TIMEOUT_S
             kwargs["settings"] = {"init_timeout": timeout, "finish_timeout": FINISH_TIMEOUT_S, **settings}
         super().__init__(project=project, name=name, save_dir=save_dir, **kwargs)
-        if self._wandb_init.get("anonymous") is None:  # W&B warns of this removed argument even if it is None
-            self._wandb_init.pop("anonymous", None)
+        arguments = compat.wandb_init_arguments(self)
+        if arguments.get("anonymous") is None:  # W&B warns of this removed argument even if it is None
+            arguments.pop("anonymous", None)
         self._failed, self._unlogged_params = False, list[Any]()
 
     @property
@@ -57,13 +60,12 @@ class ResilientWandbLogger(WandbLogger):
         try:
             return super().experiment
         except Exception as error:  # of any kind: no record is worth a run
-            if self._offline or self._experiment is not None:
+            if compat.wandb_offline(self) or compat.wandb_run_started(self):
                 raise
             message = " ".join(str(error).split())[:200]
             logger.warning("W&B does not take the run (%s): its records are kept in %s", message, self.save_dir)
-            self._offline = True
-            self._wandb_init["mode"] = "offline"
-            settings = self._wandb_init.get("settings")
+            compat.set_wandb_offline(self)
+            settings = compat.wandb_init_arguments(self).get("settings")
             if isinstance(settings, dict) and settings["init_timeout"] == ONLINE_INIT_TIMEOUT_S:
                 settings["init_timeout"] = OFFLINE_INIT_TIMEOUT_S
             return super().experiment
@@ -90,7 +92,7 @@ class ResilientWandbLogger(WandbLogger):
 
 
 def _has_api_key() -> bool:
-    """Return whether there is a key: W&B would ask for a missing one at the terminal, and training would wait."""
+    """Return whether there is a key: W&B asks for a missing one at the terminal, and training would wait."""
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
         return bool(os.environ.get("WANDB_API_KEY")) or netrc.netrc().authenticators(host) is not None

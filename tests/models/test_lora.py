@@ -20,7 +20,7 @@ from v2m.models.lora import (
 )
 from v2m.models.music_model import MusicConfig, MusicModel
 from v2m.models.patterns import apply_delays
-from v2m.models.visual.vidmuse import ConditionerConfig
+from v2m.models.visual_conditioner import ConditionerConfig
 
 LM = LMConfig(dim=32, num_layers=2, num_heads=4, codebook_size=64)
 SEES = ConditionerConfig(num_layers=1, num_heads=2, head_dim=16, ffn_dim=32, vision_dim=24)

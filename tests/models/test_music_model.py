@@ -9,8 +9,7 @@ from v2m.core.types import SamplingConfig
 from v2m.models.conditioning import Condition
 from v2m.models.lm import LMConfig
 from v2m.models.music_model import NUM_NULL_TOKENS, CFGBranch, MusicConfig, MusicModel
-from v2m.models.visual.inputs import VisualInputs
-from v2m.models.visual.vidmuse import ConditionerConfig
+from v2m.models.visual_conditioner import ConditionerConfig, VisualInputs
 
 LM_ = LMConfig(dim=16, num_layers=1, num_heads=2, codebook_size=8, delays=(0, 1, 1, 2))
 PREFIXED = LMConfig(dim=16, num_layers=1, num_heads=2, codebook_size=8, cross_attention=False)

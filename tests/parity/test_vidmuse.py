@@ -20,7 +20,7 @@ from v2m.mappings import vidmuse
 from v2m.models import patterns
 from v2m.models.conditioning import Condition
 from v2m.models.music_model import MusicConfig, MusicModel
-from v2m.models.visual.inputs import VisualInputs
+from v2m.models.visual_conditioner import VisualInputs
 
 State = dict[str, Tensor]
 

@@ -18,7 +18,7 @@ from tests.fixtures.tiny import shards as made
 from v2m.core.errors import DISK, DiskFullError, exit_code
 from v2m.data.module import ShardData
 from v2m.models.lm import LMConfig
-from v2m.models.visual.vidmuse import ConditionerConfig
+from v2m.models.visual_conditioner import ConditionerConfig
 from v2m.training.checkpoints import AtomicCheckpointIO, CheckpointCallback, latest_checkpoint, list_checkpoints
 from v2m.training.ema import EMACallback
 from v2m.training.module import LitMusicLM

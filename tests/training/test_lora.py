@@ -19,7 +19,7 @@ from v2m.data.collate import Batch
 from v2m.models.lm import LMConfig
 from v2m.models.lora import LORA_A, LORA_B, LoRAConfig, is_trainable
 from v2m.models.music_model import MusicConfig
-from v2m.models.visual.vidmuse import ConditionerConfig
+from v2m.models.visual_conditioner import ConditionerConfig
 from v2m.training.module import LitMusicLM
 from v2m.training.optim import OptimConfig
 

@@ -26,9 +26,7 @@ from v2m.media import video
 from v2m.models import losses, patterns
 from v2m.models.lm import LMConfig
 from v2m.models.music_model import MusicConfig
-from v2m.models.visual.inputs import VisualInputs
-from v2m.models.visual.temporal import TemporalConditioner
-from v2m.models.visual.vidmuse import ConditionerConfig
+from v2m.models.visual_conditioner import ConditionerConfig, TemporalConditioner, VisualInputs
 from v2m.pipeline.batch import VideoResult
 from v2m.taggers.videollama import VideoLLaMA3
 from v2m.training.compatibility import check_manifest

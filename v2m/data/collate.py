@@ -18,7 +18,7 @@ from v2m.core.timing import codec_frames, sample_count, seconds_of, step_at, ste
 from v2m.data.samples import Sample
 from v2m.data.schema import Manifest
 from v2m.models.conditioning import Condition
-from v2m.models.visual.inputs import VisualInputs
+from v2m.models.visual_conditioner import VisualInputs
 
 
 class Batch(NamedTuple):

@@ -130,7 +130,7 @@ class LM(nn.Module):
         if condition is not None and condition.step_bias is not None:
             x = x + condition.step_bias.interpolate(num_steps).to(x.dtype)
         if condition is not None and self.config.cross_attention:
-            cond, cond_mask = condition.tokens.to(x.dtype), condition.mask[:, None, None, :]  # (B, 1, 1, S)
+            cond, cond_mask = condition.tokens.to(x.dtype), condition.mask
         elif condition is not None:
             x = torch.cat([condition.tokens.to(x.dtype), x], dim=1)  # (B, S + T, D)
             causal_mask = prefix_causal_mask(condition.mask, x.shape[1])
@@ -179,7 +179,7 @@ class TransformerLayer(nn.Module):
         Args:
             x: Output of the layer below.
             cond: (B, S, D) to cross-attend to.
-            cond_mask: (B, 1, 1, S) bool, True where a token of `cond` is valid.
+            cond_mask: (B, S) bool, True where a token of `cond` is valid.
             causal_mask: (B, 1, T, T) bool, the steps that each step attends to; None is all up to itself.
         """
         x = x + self.dropout(self.self_attention(self.norm_self(x), causal_mask))
@@ -219,18 +219,23 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, cond: Tensor, cond_mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) and (B, S, D) → (B, T, D), 0 for rows of `cond_mask` (B, 1, 1, S) without a valid token."""
-        query = _split_heads(self.query(x), self.num_heads)
-        key, value = (_split_heads(part, self.num_heads) for part in self.key_value(cond).chunk(2, dim=-1))
+        """(B, T, D) and (B, S, D) → (B, T, D), 0 for rows of `cond_mask` (B, S) without a valid token."""
+        key, value = self.key_value(cond).chunk(2, dim=-1)
         rate = self.dropout if self.training else 0.0
-        if cond_mask is None:
-            out = functional.scaled_dot_product_attention(query, key, value, dropout_p=rate)
-        else:
-            empty = ~cond_mask.any(dim=-1, keepdim=True)  # a softmax over nothing is NaN
-            mask = cond_mask | empty
-            out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
-            out = out.masked_fill(empty, 0.0)
-        return self.out(_merge_heads(out))
+        return self.out(masked_attention(self.query(x), key, value, self.num_heads, cond_mask, dropout=rate))
+
+
+def masked_attention(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None, *, dropout: float = 0.0
+) -> Tensor:
+    """Multi-head attention of (B, T, D) over (B, S, D) where `mask` (B, S) is True; 0 for rows without any."""
+    query, key, value = (_split_heads(part, num_heads) for part in (query, key, value))
+    if mask is None:
+        return _merge_heads(functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
+    attn_mask = mask[:, None, None]  # (B, 1, 1, S)
+    empty = ~attn_mask.any(dim=-1, keepdim=True)  # a softmax over nothing is NaN
+    out = functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask | empty, dropout_p=dropout)
+    return _merge_heads(out.masked_fill(empty, 0.0))
 
 
 def sinusoidal_embedding(positions: Tensor, dim: int) -> Tensor:

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from v2m.core.types import SamplingConfig
 from v2m.models.conditioning import Condition, concat
 from v2m.models.lm import LM, LMConfig
-from v2m.models.visual.inputs import VisualInputs
-from v2m.models.visual.temporal import TemporalConditioner
-from v2m.models.visual.vidmuse import ConditionerConfig, VidMuseConditioner
+from v2m.models.visual_conditioner import ConditionerConfig, TemporalConditioner, VidMuseConditioner, VisualInputs
 
 CFGBranch = tuple[float, Condition | None]  # a weight of the guided logits, and the condition of its logits
 NUM_NULL_TOKENS = 4  # learned tokens that stand for a missing text, and for a missing video

@@ -27,7 +27,7 @@ from v2m.models import losses
 from v2m.models.lm import LMConfig
 from v2m.models.lora import LoRAConfig
 from v2m.models.music_model import MusicConfig
-from v2m.models.visual.vidmuse import ConditionerConfig
+from v2m.models.visual_conditioner import ConditionerConfig
 from v2m.training import fsdp
 from v2m.training.compatibility import check_components, check_manifest, manifest_components, visual_input_config
 from v2m.training.optim import OptimConfig, param_groups

@@ -22,7 +22,7 @@ from v2m.generators.vidmuse import VidMuse
 from v2m.media import video
 from v2m.models.lm import LMConfig
 from v2m.models.music_model import MusicConfig
-from v2m.models.visual.vidmuse import ConditionerConfig
+from v2m.models.visual_conditioner import ConditionerConfig
 
 TAGS = Tags(genres=["jazz"], moods=["calm"], tempo=96)
 SIZES = ConditionerConfig(vision_dim=clip.DIM, num_tokens=5, num_layers=1, num_heads=2, head_dim=8, ffn_dim=16)

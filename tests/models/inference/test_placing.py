@@ -9,8 +9,7 @@ from torch import Tensor
 from v2m.models.lm import LMConfig
 from v2m.models.losses import codebook_cross_entropy, model_inputs
 from v2m.models.music_model import MusicConfig, MusicModel
-from v2m.models.visual.inputs import VisualInputs
-from v2m.models.visual.vidmuse import ConditionerConfig, ConditionerKind
+from v2m.models.visual_conditioner import ConditionerConfig, ConditionerKind, VisualInputs
 
 RATE, FRAMES, CLIPS = 10, 24, 32
 RARE = 0.15  # share of frames at which there is a cut

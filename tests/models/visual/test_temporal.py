@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from v2m.models.lm import sinusoidal_embedding
-from v2m.models.visual.inputs import VisualInputs
-from v2m.models.visual.temporal import EVENT_KERNEL, TemporalConditioner
-from v2m.models.visual.vidmuse import ConditionerConfig
+from v2m.models.visual_conditioner import EVENT_KERNEL, ConditionerConfig, TemporalConditioner, VisualInputs
 
 SIZES = ConditionerConfig(
     vision_dim=12,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from v2m.models.visual.inputs import VisualInputs
-from v2m.models.visual.vidmuse import ConditionerConfig, VidMuseConditioner
+from v2m.models.visual_conditioner import ConditionerConfig, VidMuseConditioner, VisualInputs
 
 SIZES = ConditionerConfig(
     kind="vidmuse", vision_dim=12, num_tokens=5, num_layers=2, num_heads=2, head_dim=4, ffn_dim=24, num_fusion_heads=3

@@ -18,7 +18,7 @@ from v2m.core.errors import DependencyError
 from v2m.core.protocols import VisionEncoder
 from v2m.core.timing import step_count, step_times
 from v2m.core.types import Floats, Video
-from v2m.models.visual.inputs import VisualInputs
+from v2m.models.visual_conditioner import VisualInputs
 from v2m.pretrained.vision import FrozenVisionEncoder
 
 BATCH_FRAMES = 256  # frames in memory at a time

@@ -1,18 +1,20 @@
-"""v2m's visual conditioner: every token carries its time, in the position embedding of the language model.
+"""Visual conditioners of the music LM: v2m's, in which every token carries its time, and VidMuse's, without order.
 
-The LM adds sinusoidal embeddings of its steps. The same embedding, of the step that sounds when a frame is shown, is
-added to the frame's tokens here, so that a step can attend to what is seen at its instant. Visual events enter twice:
-as such tokens, and as a step bias on the very steps that sound then, since attention that is also offered text learns
-to attend to the text alone. Names of submodules are names of weights in checkpoints: they stay.
+The LM adds sinusoidal embeddings of its steps. `TemporalConditioner` adds the same embedding, of the step that sounds
+when a frame is shown, to the frame's tokens, so that a step can attend to what is seen at its instant. Visual events
+enter twice: as such tokens, and as a step bias on the very steps that sound then, since attention that is also offered
+text learns to attend to the text alone. Names of submodules are names of weights in checkpoints: they stay.
 
-B batch, F frames, P tokens a frame, W vision dimension, Q pooled tokens a frame, S tokens, R instants of events, C
-event channels, N = R / stride event tokens, I inner dimension, D model dimension of the LM.
+B batch, F short-term frames, G long-term frames, R instants of events, P tokens a frame, W vision dimension, C event
+channels, Q pooled tokens a frame, N = R / stride event tokens, S tokens, I inner dimension, D dimension of the LM.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +22,180 @@ from torch.nn import functional
 
 from v2m.core.timing import place_at
 from v2m.models.conditioning import Condition, StepBias, concat
-from v2m.models.lm import sinusoidal_embedding
-from v2m.models.visual.inputs import VisualInputs
-from v2m.models.visual.vidmuse import ConditionerConfig, masked_attention
+from v2m.models.lm import masked_attention, sinusoidal_embedding
 
+ConditionerKind = Literal["v2m", "vidmuse"]
 EVENT_KERNEL = 5  # instants that a convolution over the events spans
 NUM_POSITION_WAVES = 4  # waves of a frame's relative position in the video, each twice as fast as the one before
+
+
+class VisualInputs(NamedTuple):
+    """Features of a batch of windows.
+
+    Short-term frames are those of the window, long-term ones of the whole video (VidMuse's terms). Times are seconds
+    from the window's start: those of long-term frames may be negative. Masks are True where there is a value.
+    """
+
+    short_term: Tensor  # (B, F, P, W)
+    short_term_times: Tensor  # (B, F)
+    short_term_mask: Tensor  # (B, F) bool
+    long_term: Tensor  # (B, G, P, W)
+    long_term_times: Tensor  # (B, G)
+    long_term_mask: Tensor  # (B, G) bool
+    events: Tensor  # (B, R, C)
+    event_times: Tensor  # (B, R)
+    event_mask: Tensor  # (B, R) bool
+
+    def to(self, device: torch.device | str) -> VisualInputs:
+        """Move all of it."""
+        return VisualInputs(*(value.to(device) for value in self))
+
+
+_POSITIVE_FIELDS = (
+    *("vision_dim", "num_tokens", "num_layers", "num_heads", "head_dim", "ffn_dim", "num_fusion_heads"),
+    *("num_pooled_tokens", "num_event_channels", "num_event_layers", "event_stride", "codec_frame_rate"),
+)
+
+
+@dataclass(frozen=True)
+class ConditionerConfig:
+    """Sizes of a visual conditioner.
+
+    VidMuse's (Tian et al., "VidMuse: A Simple Video-to-Music Generation Framework with Long-Short-Term Modeling",
+    2024) are kind "vidmuse", 50 tokens, 16 heads and a feed-forward of 3072, without null tokens.
+
+    Args:
+        kind: "v2m" adds time and visual events; "vidmuse" is the published conditioner, without temporal order.
+        vision_dim: W, dimension of the vision encoder's tokens.
+        num_tokens: P, tokens of the vision encoder for each frame.
+        num_layers: v2m: layers across time; vidmuse: layers over a frame's tokens.
+        num_heads: Heads of their attentions.
+        head_dim: Dimension of one head; v2m's layers have the dimension of all heads together.
+        ffn_dim: Dimension inside their feed-forwards.
+        null_tokens: Whether missing text and video are learned tokens; else they are left out.
+        num_fusion_heads: vidmuse: heads of the attention from short-term to long-term frames.
+        num_pooled_tokens: v2m: tokens that a frame is pooled to, if it has more.
+        num_event_channels: v2m: channels of the visual events.
+        num_event_layers: v2m: convolutions over the events.
+        event_stride: v2m: instants that become one token.
+        codec_frame_rate: v2m: codec frames per second, the LM's positions.
+    """
+
+    kind: ConditionerKind = "v2m"
+    vision_dim: int = 768
+    num_tokens: int = 5
+    num_layers: int = 2
+    num_heads: int = 8
+    head_dim: int = 64
+    ffn_dim: int = 2048
+    null_tokens: bool = True
+    num_fusion_heads: int = 3
+    num_pooled_tokens: int = 4
+    num_event_channels: int = 8
+    num_event_layers: int = 3
+    event_stride: int = 2
+    codec_frame_rate: int = 50
+
+    def __post_init__(self) -> None:
+        kinds = get_args(ConditionerKind)
+        problems = [] if self.kind in kinds else [f"kind {self.kind!r} must be {' or '.join(map(repr, kinds))}"]
+        problems += [
+            f"{name} {getattr(self, name)} must be 1 or more" for name in _POSITIVE_FIELDS if getattr(self, name) < 1
+        ]
+        if not problems and self.kind == "vidmuse" and self.vision_dim % self.num_fusion_heads:
+            problems.append(
+                f"vision_dim {self.vision_dim} must be a multiple of the {self.num_fusion_heads} fusion heads"
+            )
+        if not problems and self.kind == "v2m" and self.inner_dim % 2:
+            problems.append(f"num_heads {self.num_heads} times head_dim {self.head_dim} must be even")
+        if problems:
+            raise ValueError("conditioner: " + "; ".join(problems))
+
+    @property
+    def inner_dim(self) -> int:
+        """I, the dimension of all heads together."""
+        return self.num_heads * self.head_dim
+
+
+class VidMuseConditioner(nn.Module):
+    """VidMuse's conditioner: a transformer over each frame's tokens, then attention to the long-term frames.
+
+    As published: positions are those within a frame, so nothing depends on when a frame is shown.
+    """
+
+    def __init__(self, config: ConditionerConfig, dim: int) -> None:
+        super().__init__()
+        self.near, self.whole = FrameTransformer(config), FrameTransformer(config)
+        self.fusion = LongShortTermFusion(config.vision_dim, config.num_fusion_heads)
+        self.out = nn.Linear(config.vision_dim, dim)
+
+    def forward(self, visual: VisualInputs) -> Condition:
+        """Return (B, F · P, D) for the window's frames; events and times are ignored."""
+        dtype, num_tokens = self.out.weight.dtype, visual.short_term.shape[2]
+        short_term, long_term = self.near(visual.short_term.to(dtype)), self.whole(visual.long_term.to(dtype))
+        short_term_mask = visual.short_term_mask.repeat_interleave(num_tokens, 1)
+        long_term_mask = visual.long_term_mask.repeat_interleave(num_tokens, 1)
+        fused = self.fusion(short_term, long_term, long_term_mask)
+        return Condition(self.out(fused) * short_term_mask[..., None], short_term_mask)
+
+
+class FrameTransformer(nn.Module):
+    """A transformer over the tokens of one frame, normed before each step and at the end."""
+
+    def __init__(self, config: ConditionerConfig) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, config.num_tokens, config.vision_dim))
+        self.layers = nn.ModuleList(FrameTransformerLayer(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.vision_dim)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, F, P, W) → (B, F · P, W)."""
+        x = frames.flatten(0, 1) + self.positions  # (B · F, P, W)
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x).unflatten(0, frames.shape[:2]).flatten(1, 2)
+
+
+class FrameTransformerLayer(nn.Module):
+    """Self-attention and feed-forward; each normed before and added after."""
+
+    def __init__(self, config: ConditionerConfig) -> None:
+        super().__init__()
+        dim, inner_dim = config.vision_dim, config.inner_dim
+        self.num_heads = config.num_heads
+        self.norm_attention = nn.LayerNorm(dim)
+        self.query_key_value = nn.Linear(dim, 3 * inner_dim, bias=False)
+        self.out = nn.Linear(inner_dim, dim)
+        self.norm_feedforward = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, config.ffn_dim)
+        self.contract = nn.Linear(config.ffn_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, P, W) → (B, P, W)."""
+        query, key, value = self.query_key_value(self.norm_attention(x)).chunk(3, dim=-1)
+        x = x + self.out(masked_attention(query, key, value, self.num_heads))
+        return x + self.contract(functional.gelu(self.expand(self.norm_feedforward(x))))
+
+
+class LongShortTermFusion(nn.Module):
+    """Attention from the short-term frames' tokens to the long-term ones'; normed after each step."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.norm_attention = nn.LayerNorm(dim)
+        self.mix = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        nn.init.zeros_(self.mix.weight)  # starts as the identity, as published
+        nn.init.zeros_(self.mix.bias)
+
+    def forward(self, short_term: Tensor, long_term: Tensor, long_term_mask: Tensor | None = None) -> Tensor:
+        """(B, S, W) and (B, S', W) with a mask (B, S') → (B, S, W)."""
+        key, value = self.key(long_term), self.value(long_term)
+        fused = masked_attention(self.query(short_term), key, value, self.num_heads, long_term_mask)
+        x = self.norm_attention(fused + short_term)
+        return self.norm(self.mix(x) + x)
 
 
 class TemporalConditioner(nn.Module):

@@ -1,1 +1,0 @@
-"""Visual conditioners of the language model."""

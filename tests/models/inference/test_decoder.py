@@ -14,10 +14,9 @@ from v2m.core.types import SamplingConfig
 from v2m.models import patterns
 from v2m.models.conditioning import Condition, StepBias
 from v2m.models.inference import fast_linear
-from v2m.models.inference.cross_kv import MIN_PACKED_TOKENS, CrossKV, PackedCrossKV
 from v2m.models.inference.decoder import Decoder
 from v2m.models.inference.inference_lm import InferenceLM
-from v2m.models.inference.kv_cache import KVCache, pack_masked_tokens
+from v2m.models.inference.kv_cache import MIN_PACKED_TOKENS, CrossKV, KVCache, PackedCrossKV, pack_masked_tokens
 from v2m.models.lm import LM, LMConfig, sinusoidal_embedding
 from v2m.models.music_model import CFGBranch
 

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from v2m.models.inference.cross_kv import CrossKV, PackedCrossKV, attention
 from v2m.models.inference.fast_linear import MAX_GEMV_ROWS, FastLinear, Precision, activation_dtype, make_linear
-from v2m.models.inference.kv_cache import CrossAttentionInput, KVCache
+from v2m.models.inference.kv_cache import CrossAttentionInput, CrossKV, KVCache, PackedCrossKV, attention
 from v2m.models.lm import LM, CrossAttention, TransformerLayer
 
 

@@ -29,11 +29,11 @@ from transformers import DynamicCache, EncoderDecoderCache, MusicgenDecoderConfi
 from tests.fixtures.tiny import musicgen as tiny
 from v2m.core.types import SamplingConfig
 from v2m.mappings import audiocraft, musicgen
-from v2m.models.conditioning import Condition
-from v2m.models.inference.decoder import Decoder
+from v2m.models.conditioning import CFGBranch, Condition
+from v2m.models.inference.decoder import Decoder, GenerationState
 from v2m.models.inference.fast_linear import Precision
+from v2m.models.inference.inference_lm import InferenceLM
 from v2m.models.lm import LM, LMConfig
-from v2m.models.music_model import CFGBranch
 
 SHORT, LONG = 8, 40  # frames
 Way = tuple[Callable[[int], object], int, int]  # what writes so many frames, and how many in a shorter and a longer run
@@ -174,9 +174,14 @@ def bytes_read(config: LMConfig, tokens: int, frames: float, rows: int, size: in
 def logit_error(lm: LM) -> float:
     """Relative error of the first logits after a prompt: 8-bit weights against float32."""
     codes = torch.randint(lm.config.codebook_size, (1, lm.config.num_codebooks, 16))
-    exact, rounded = (
-        Decoder(lm, precision=precision).next_logits([(1.0, None)], codes) for precision in ("fp32", "int8")
-    )
+
+    def next_logits(precision: Precision) -> Tensor:
+        fast_lm, branches = InferenceLM(lm, precision), [CFGBranch(1.0, None)]
+        state = GenerationState(fast_lm, branches, 17, sampling=SamplingConfig(), seeds=[0], prompt=codes)
+        state.prefill()
+        return state.next_logits()
+
+    exact, rounded = next_logits("fp32"), next_logits("int8")
     return float((rounded - exact).abs().max() / exact.abs().max())
 
 
@@ -200,8 +205,8 @@ def main() -> None:
     }
     for precision in PRECISIONS:
         decoder = Decoder(lm, precision=precision)
-        ways[f"ours_{precision}"] = by_us(decoder, [(-2.0, None), (3.0, heard)]), SHORT, LONG
-        ways[f"full_{precision}"] = by_us(decoder, [(-2.0, unheard), (3.0, heard)]), SHORT, LONG
+        ways[f"ours_{precision}"] = by_us(decoder, [CFGBranch(-2.0, None), CFGBranch(3.0, heard)]), SHORT, LONG
+        ways[f"full_{precision}"] = by_us(decoder, [CFGBranch(-2.0, unheard), CFGBranch(3.0, heard)]), SHORT, LONG
     ms = step_ms(ways, options.times)
     if not options.without_audiocraft:
         ms |= step_ms({"audiocraft": (by_audiocraft(lm, memory), 1, 3)}, 2)

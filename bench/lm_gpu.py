@@ -23,10 +23,9 @@ from transformers import MusicgenForCausalLM, StaticCache
 from bench.lm_decoding import Way, by_transformers, by_us, bytes_read, clock, model, step_ms, theirs
 from tests.fixtures.tiny import encodec as tiny
 from v2m.core.types import SamplingConfig
-from v2m.models.conditioning import Condition
+from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LMConfig
-from v2m.models.music_model import CFGBranch
 from v2m.pretrained.codecs import encodec
 
 SECONDS = 30
@@ -50,7 +49,7 @@ def bandwidth(device: torch.device) -> float:
 
 
 def guided(heard: Tensor) -> list[CFGBranch]:
-    return [(1 - GUIDANCE, None), (GUIDANCE, Condition.from_tokens(heard))]
+    return [CFGBranch(1 - GUIDANCE, None), CFGBranch(GUIDANCE, Condition.from_tokens(heard))]
 
 
 def fixed(found: Any, tokens: int) -> tuple[StaticCache, StaticCache]:

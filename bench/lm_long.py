@@ -18,11 +18,10 @@ import torch
 
 from bench.lm_decoding import Way, by_us, model, step_ms
 from v2m.core.types import SamplingConfig
-from v2m.models.conditioning import Condition
+from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference import windows
 from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LMConfig
-from v2m.models.music_model import CFGBranch
 
 FRAME_RATE = 50
 WINDOW, STRIDE = 30 * FRAME_RATE, 18 * FRAME_RATE
@@ -42,7 +41,8 @@ def piece(decoder: Decoder, seconds: int, tokens: int) -> float:
 
     def branches(begin: int, end: int) -> list[CFGBranch]:
         torch.manual_seed(begin + end)
-        return [(-2.0, None), (3.0, Condition.from_tokens(torch.randn(1, tokens, decoder.config.dim)))]
+        heard = Condition.from_tokens(torch.randn(1, tokens, decoder.config.dim))
+        return [CFGBranch(-2.0, None), CFGBranch(3.0, heard)]
 
     begun = time.perf_counter()
     codes = windows.generate_long(
@@ -71,7 +71,7 @@ def main() -> None:
     config = LMConfig(dim=options.width, num_layers=options.layers, num_heads=options.heads)
     decoder = Decoder(model(config), precision=options.precision)
     heard = Condition.from_tokens(torch.randn(1, options.tokens, options.width))
-    branches: list[CFGBranch] = [(-2.0, None), (3.0, heard)]
+    branches: list[CFGBranch] = [CFGBranch(-2.0, None), CFGBranch(3.0, heard)]
     ways = {f"{seconds}s": after(decoder, branches, seconds - STEPS / FRAME_RATE) for seconds in (1, 5, 15, 30)}
     figures: dict[str, float | str] = {}
     for name, ms in step_ms(ways, options.times).items():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from v2m.core.types import SamplingConfig
+from v2m.models.conditioning import CFGBranch
 from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LMConfig
 from v2m.models.lora import (
@@ -105,12 +106,12 @@ def test_a_decoder_that_reads_weights_writes_what_the_adapted_model_expects() ->
     base = {name.replace(BASE_LAYER, "."): value.float() for name, value in before.items() if not is_trainable(name)}
     plain.load_state_dict(merge_state(base, trainable_state(before), LoRAConfig(rank=4).scale))
     found, wanted = (
-        each.generate([(1.0, None)], 20, sampling=SamplingConfig(top_k=1), seeds=[0])
+        each.generate([CFGBranch(1.0, None)], 20, sampling=SamplingConfig(top_k=1), seeds=[0])
         for each in (decoder, Decoder(plain.lm, precision="fp32"))
     )
     assert torch.equal(found, wanted)
     other = Decoder(model.lm.to(torch.float32), precision="fp32").generate(
-        [(1.0, None)], 20, sampling=SamplingConfig(top_k=1), seeds=[0]
+        [CFGBranch(1.0, None)], 20, sampling=SamplingConfig(top_k=1), seeds=[0]
     )
     assert not torch.equal(other, wanted)  # of what was adapted
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from v2m.core.types import SamplingConfig
-from v2m.models.conditioning import Condition
+from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.lm import LMConfig
-from v2m.models.music_model import NUM_NULL_TOKENS, CFGBranch, MusicConfig, MusicModel
+from v2m.models.music_model import NUM_NULL_TOKENS, MusicConfig, MusicModel
 from v2m.models.visual_conditioner import ConditionerConfig, VisualInputs
 
 LM_ = LMConfig(dim=16, num_layers=1, num_heads=2, codebook_size=8, delays=(0, 1, 1, 2))

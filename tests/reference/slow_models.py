@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from v2m.models.conditioning import CFGBranch
 from v2m.models.lm import LM
-from v2m.models.music_model import CFGBranch
 
 
 @torch.inference_mode()

@@ -73,6 +73,13 @@ class Condition(NamedTuple):
         return Condition(self.tokens, self.mask & keep, bias)
 
 
+class CFGBranch(NamedTuple):
+    """A branch of classifier-free guidance: `weight` of its logits, and their condition; None is no condition."""
+
+    weight: float
+    condition: Condition | None
+
+
 def concat(*conditions: Condition | None) -> Condition | None:
     """Concatenate the conditions of one batch along S, in this order; None are left out.
 

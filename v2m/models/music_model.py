@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from v2m.core.types import SamplingConfig
-from v2m.models.conditioning import Condition, concat
+from v2m.models.conditioning import CFGBranch, Condition, concat
 from v2m.models.lm import LM, LMConfig
 from v2m.models.visual_conditioner import ConditionerConfig, TemporalConditioner, VidMuseConditioner, VisualInputs
 
-CFGBranch = tuple[float, Condition | None]  # a weight of the guided logits, and the condition of its logits
 NUM_NULL_TOKENS = 4  # learned tokens that stand for a missing text, and for a missing video
 NULL_INIT_STD = 0.02  # of their initial values; around 0, with which MusicGen was trained for a missing text
 
@@ -172,7 +171,8 @@ class MusicModel(nn.Module):
         """
         guided_by_text = any(part is not None for part in (text, melody, negative))
         if not guided_by_text and video is None:  # nothing to guide with
-            return [(1.0, concat(_with_null(None, self.null_text, 1), _with_null(None, self.null_video, 1)))]
+            null = concat(_with_null(None, self.null_text, 1), _with_null(None, self.null_video, 1))
+            return [CFGBranch(1.0, null)]
         t = sampling.cfg_scale
         v = t if video is None or sampling.video_cfg_scale is None else sampling.video_cfg_scale
         t = t if guided_by_text else v
@@ -188,10 +188,10 @@ class MusicModel(nn.Module):
             full = concat(melody, words, video)
         else:
             uncond, video_only, full = self._prefix_branches(text, video, melody, negative)
-        branches = [(1.0 - v, uncond), (v - t, video_only), (t, full)]
+        branches = [CFGBranch(1.0 - v, uncond), CFGBranch(v - t, video_only), CFGBranch(t, full)]
         if full is video:  # there is no other condition
-            branches = [(1.0 - v, uncond), (v, video)]
-        return [(weight, condition) for weight, condition in branches if weight != 0]
+            branches = [CFGBranch(1.0 - v, uncond), CFGBranch(v, video)]
+        return [branch for branch in branches if branch.weight != 0]
 
     def _prefix_branches(
         self, text: Condition | None, video: Condition | None, melody: Condition | None, negative: Condition | None

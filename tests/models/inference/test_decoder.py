@@ -12,13 +12,12 @@ from torch.nn import functional
 from tests.reference import slow_models
 from v2m.core.types import SamplingConfig
 from v2m.models import patterns
-from v2m.models.conditioning import Condition, StepBias
+from v2m.models.conditioning import CFGBranch, Condition, StepBias
 from v2m.models.inference import fast_linear
-from v2m.models.inference.decoder import Decoder
+from v2m.models.inference.decoder import Decoder, GenerationState
 from v2m.models.inference.inference_lm import InferenceLM
 from v2m.models.inference.kv_cache import MIN_PACKED_TOKENS, CrossKV, KVCache, PackedCrossKV, pack_masked_tokens
 from v2m.models.lm import LM, LMConfig, sinusoidal_embedding
-from v2m.models.music_model import CFGBranch
 
 GREEDY = SamplingConfig(temperature=0.0)
 D, V = 32, 40
@@ -42,11 +41,11 @@ def branches(clips: int = 2) -> list[CFGBranch]:
     long = Condition(torch.randn(clips, 7, D), torch.rand(clips, 7) > 0.4)
     cues = StepBias(torch.randn(clips, 9, D), 2.5 + 20 * torch.arange(9).expand(clips, -1), torch.ones(clips, 9) > 0)
     cues.mask[1:2, 3:] = False
-    return [(-2.0, None), (0.5, short), (2.5, long._replace(step_bias=cues))]
+    return [CFGBranch(-2.0, None), CFGBranch(0.5, short), CFGBranch(2.5, long._replace(step_bias=cues))]
 
 
 def one(all_of_them: list[CFGBranch], clip: int) -> list[CFGBranch]:
-    return [(share, heard and heard.select(slice(clip, clip + 1))) for share, heard in all_of_them]
+    return [CFGBranch(share, heard and heard.select(slice(clip, clip + 1))) for share, heard in all_of_them]
 
 
 STEREO = {"num_codebooks": 8, "channels": 2}
@@ -90,7 +89,7 @@ def test_a_clip_does_not_depend_on_those_beside_it(cross: bool) -> None:
 
 def test_seeds_decide() -> None:
     decoder = Decoder(model(), precision="fp32")
-    codes = decoder.generate([(1.0, None)], 60, sampling=SamplingConfig(), seeds=[3, 3, 4])
+    codes = decoder.generate([CFGBranch(1.0, None)], 60, sampling=SamplingConfig(), seeds=[3, 3, 4])
     assert torch.equal(codes[0], codes[1])
     assert not torch.equal(codes[0], codes[2])
     assert int(codes.max()) < V
@@ -100,9 +99,9 @@ def test_seeds_decide() -> None:
 def test_one_choice_is_the_likeliest_and_shares_add_up() -> None:
     decoder = Decoder(model(), precision="fp32")
     heard = branches()[2][1]
-    likeliest = decoder.generate([(1.0, heard)], 60, sampling=GREEDY, seeds=[1, 2])
-    only = decoder.generate([(1.0, heard)], 60, sampling=SamplingConfig(top_k=1), seeds=[1, 2])
-    split = decoder.generate([(0.25, heard), (0.75, heard)], 60, sampling=GREEDY, seeds=[1, 2])
+    likeliest = decoder.generate([CFGBranch(1.0, heard)], 60, sampling=GREEDY, seeds=[1, 2])
+    only = decoder.generate([CFGBranch(1.0, heard)], 60, sampling=SamplingConfig(top_k=1), seeds=[1, 2])
+    split = decoder.generate([CFGBranch(0.25, heard), CFGBranch(0.75, heard)], 60, sampling=GREEDY, seeds=[1, 2])
     assert torch.equal(likeliest, only)
     assert torch.equal(likeliest, split)
 
@@ -111,7 +110,7 @@ def test_codes_are_drawn_by_their_probabilities() -> None:
     """The first code of 4000 clips against the model's own softmax: χ² with 39 degrees of freedom, 99.9 % point."""
     lm, clips = model(), 4000
     codes = Decoder(lm, precision="fp32").generate(
-        [(1.0, None)], 1, sampling=SamplingConfig(top_k=0), seeds=range(clips)
+        [CFGBranch(1.0, None)], 1, sampling=SamplingConfig(top_k=0), seeds=range(clips)
     )
     expected = clips * lm(torch.full((1, 4, 1), V))[0, 0, 0].softmax(-1)
     counts = torch.bincount(codes[:, 0, 0], minlength=V)
@@ -192,7 +191,13 @@ def test_much_that_is_heard_is_heard_right(precision: fast_linear.Precision) -> 
     heard = Condition.from_tokens(torch.randn(2, MIN_PACKED_TOKENS + 9, D))
     heard.mask[1, 100:] = False
     prompt = torch.randint(V, (2, 4, 5))
-    found = Decoder(lm, precision=precision).next_logits([(-1.0, None), (2.0, heard)], prompt)
+    guided = [CFGBranch(-1.0, None), CFGBranch(2.0, heard)]
+    with torch.inference_mode():
+        state = GenerationState(
+            InferenceLM(lm, precision), guided, 6, sampling=SamplingConfig(), seeds=[0, 1], prompt=prompt
+        )
+        state.prefill()
+        found = state.next_logits()
     sequence = patterns.apply_delays(prompt, lm.config.delay_pattern, lm.config.special_token_id)[..., :6]
     expected = 2 * lm(sequence, heard)[:, :, -1] - lm(sequence)[:, :, -1]
     assert (found - expected).abs().max() / expected.abs().max() < 0.05
@@ -204,7 +209,7 @@ def test_progress_is_told_and_ends_at_1() -> None:
     def tell(fraction: float) -> None:
         told.append(fraction)
 
-    Decoder(model(), precision="fp32").generate([(1.0, None)], 160, sampling=GREEDY, seeds=[1], progress=tell)
+    Decoder(model(), precision="fp32").generate([CFGBranch(1.0, None)], 160, sampling=GREEDY, seeds=[1], progress=tell)
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert len(told) == 4
@@ -213,7 +218,7 @@ def test_progress_is_told_and_ends_at_1() -> None:
 @pytest.mark.gpu
 def test_captured_steps_write_what_the_same_steps_do() -> None:
     decoder = Decoder(model().cuda(), precision="fp32")
-    there = [(share, heard and heard.to("cuda")) for share, heard in branches()]
+    there = [CFGBranch(share, heard and heard.to("cuda")) for share, heard in branches()]
     one_by_one, captured = (
         decoder.generate(there, 300, sampling=SamplingConfig(), seeds=[1, 2], capture=capture)
         for capture in (False, True)

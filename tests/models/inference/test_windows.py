@@ -13,10 +13,9 @@ from transformers import EncodecConfig, EncodecModel
 
 from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models import patterns
-from v2m.models.conditioning import Condition
+from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference import windows
 from v2m.models.lm import LM, LMConfig
-from v2m.models.music_model import CFGBranch
 
 CONFIG = LMConfig(dim=16, num_layers=2, num_heads=2, num_codebooks=2, codebook_size=32)
 WINDOW, STRIDE = 20, 12
@@ -62,7 +61,7 @@ class Plain:
 
 
 def unconditioned(begin: int, end: int) -> list[CFGBranch]:
-    return [(1.0, None)]
+    return [CFGBranch(1.0, None)]
 
 
 def written(frames: int, seeds: Sequence[int] = (0,), decoder: Plain | None = None) -> Tensor:
@@ -95,7 +94,7 @@ def test_each_window_goes_on_from_the_codes_before_it_and_is_asked_for_its_own_p
 
     def branches(begin: int, end: int) -> list[CFGBranch]:
         asked.append((begin, end))
-        return [(1.0, None)]
+        return [CFGBranch(1.0, None)]
 
     codes = windows.generate_long(
         decoder, frames, window=WINDOW, stride=STRIDE, branches=branches, sampling=SamplingConfig(), seeds=[0, 1]
@@ -114,7 +113,7 @@ def test_what_a_window_is_shown_changes_it_and_what_follows_but_nothing_before()
     shown = Condition.from_tokens(5 * torch.randn(1, 3, CONFIG.dim, generator=torch.Generator().manual_seed(1)))
 
     def branches(begin: int, end: int) -> list[CFGBranch]:
-        return [(1.0, shown if begin == plan[2].start else None)]
+        return [CFGBranch(1.0, shown if begin == plan[2].start else None)]
 
     codes = windows.generate_long(
         Plain(), 55, window=WINDOW, stride=STRIDE, branches=branches, sampling=SamplingConfig(), seeds=[0]

@@ -22,12 +22,11 @@ from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.protocols import Codec
 from v2m.core.timing import codec_frames, mean_rate, sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
-from v2m.models.conditioning import Condition
+from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference import windows
 from v2m.models.inference.decoder import Decoder, default_precision
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.lora import merged_weights
-from v2m.models.music_model import CFGBranch
 from v2m.pretrained.chroma import Chroma
 from v2m.pretrained.codecs import encodec
 from v2m.pretrained.text.t5 import T5TextEncoder

@@ -14,9 +14,8 @@ from v2m.core.timing import seconds_of
 from v2m.core.types import ProgressFn, SamplingConfig, Soundtrack, Tags, Video
 from v2m.generators.musicgen.engine import MusicGenEngine
 from v2m.generators.vidmuse.visual_frontend import VisualFrontend
-from v2m.models.conditioning import Condition
+from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference.fast_linear import Precision
-from v2m.models.music_model import CFGBranch
 
 
 class VideoMusicEngine:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from v2m.core import compat
 from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models import patterns
-from v2m.models.conditioning import Condition
+from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference.cuda_graph import CapturedStep
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.inference.inference_lm import InferenceLM
@@ -29,7 +29,6 @@ from v2m.models.inference.kv_cache import (
 )
 from v2m.models.inference.sampling import filter_logits
 from v2m.models.lm import LM, sinusoidal_embedding
-from v2m.models.music_model import CFGBranch
 
 NOISE_STEPS = 50  # steps for which noise is drawn at once, and between reports of progress: a second of most codecs
 GRAPH_GROWTH = 512  # positions by which the attention of captured steps grows
@@ -77,22 +76,12 @@ class Decoder:
         """
         with torch.inference_mode():
             capture = self._lm.device.type == "cuda" if capture is None else capture
-            state = _GenerationState(
+            state = GenerationState(
                 self._lm, branches, num_frames, sampling=sampling, seeds=seeds, prompt=prompt, capture=capture
             )
             state.prefill()
             state.decode(progress)
         return state.codes()
-
-    def next_logits(self, branches: Sequence[CFGBranch], prompt: Tensor) -> Tensor:
-        """Return the guided logits (B, K, V) float32 of the first step after the codes `prompt` (B, K, T₀)."""
-        with torch.inference_mode():
-            seeds = range(len(prompt))
-            state = _GenerationState(
-                self._lm, branches, prompt.shape[2] + 1, sampling=SamplingConfig(), seeds=seeds, prompt=prompt
-            )
-            state.prefill()
-            return state.next_logits()
 
 
 def default_precision(device: torch.device) -> Precision:
@@ -125,67 +114,47 @@ class RowLayout:
     Args:
         rows: (branch, clip) of each row.
         cross_inputs: Conditions to cross-attend to, each for a range of rows.
-        prefixes: (Pᵣ, D) of each row; empty tensors where nothing stands before the codes.
-        prefix_masks: (Pᵣ,) bool of each row, True where a prefix step is valid.
+        prefixes: (R, P, D); P is 0 where nothing stands before the codes.
+        prefix_mask: (R, P) bool, True where a prefix step is valid.
+        padding: Padded steps of each row.
     """
 
     rows: list[tuple[int, int]]
     cross_inputs: list[CrossAttentionInput]
-    prefixes: list[Tensor]
-    prefix_masks: list[Tensor]
+    prefixes: Tensor
+    prefix_mask: Tensor
+    padding: list[int]
 
     @classmethod
     def from_branches(cls, branches: Sequence[CFGBranch], num_clips: int, lm: InferenceLM) -> RowLayout:
         """Lay out `num_clips` rows of every branch for `lm`."""
+        empty = Condition.from_tokens(torch.zeros(num_clips, 0, lm.config.dim, dtype=lm.dtype, device=lm.device))
+        conditions = [empty if part is None else part.to(lm.device, lm.dtype) for _, part in branches]
+        assert all(len(part.tokens) == num_clips for part in conditions), f"a condition of other than {num_clips} rows"
+        if not lm.config.cross_attention:
+            rows = [(branch, clip) for branch in range(len(branches)) for clip in range(num_clips)]
+            length = max(part.tokens.shape[1] for part in conditions)  # P
+            pads = [length - part.tokens.shape[1] for part in conditions]
+            tokens = [functional.pad(part.tokens, (0, 0, pad, 0)) for part, pad in zip(conditions, pads, strict=True)]
+            mask = [functional.pad(part.mask, (pad, 0)) for part, pad in zip(conditions, pads, strict=True)]
+            return cls(rows, [], torch.cat(tokens), torch.cat(mask), [pads[branch] for branch, _ in rows])
         crossing: list[tuple[int, int]] = []
         others: list[tuple[int, int]] = []
         cross_inputs: list[CrossAttentionInput] = []
-        prefixes: list[Tensor] = []
-        prefix_masks: list[Tensor] = []
-        for branch, (_, condition) in enumerate(branches):
-            assert condition is None or len(condition.tokens) == num_clips, (
-                f"a condition of other than {num_clips} rows"
-            )
-            if condition is None or not lm.config.cross_attention:
-                others += [(branch, clip) for clip in range(num_clips)]
-                empty = torch.zeros(num_clips, 0, lm.config.dim, dtype=lm.dtype, device=lm.device)
-                prefixes += list(empty if condition is None else condition.tokens.to(lm.device, lm.dtype))
-                prefix_masks += list(empty[..., 0].bool() if condition is None else condition.mask.to(lm.device))
-                continue
-            has_tokens = [bool(value) for value in condition.mask.any(dim=1).tolist()]
+        for branch, condition in enumerate(conditions):
+            has_tokens = condition.mask.any(dim=1).tolist()
             clips = [clip for clip in range(num_clips) if has_tokens[clip]]
             others += [(branch, clip) for clip in range(num_clips) if not has_tokens[clip]]
             if clips:
-                tokens, mask = pack_masked_tokens(condition.to(lm.device, lm.dtype), clips)
-                start = len(crossing)
+                tokens, mask = pack_masked_tokens(condition, clips)
+                cross_inputs.append(CrossAttentionInput(len(crossing), len(crossing) + len(clips), tokens, mask))
                 crossing += [(branch, clip) for clip in clips]
-                cross_inputs.append(CrossAttentionInput(start, len(crossing), tokens, mask))
-        return cls(crossing + others, cross_inputs, prefixes, prefix_masks)
-
-    @property
-    def prefix_length(self) -> int:
-        """P."""
-        return max((len(prefix) for prefix in self.prefixes), default=0)
-
-    def padding(self) -> list[int]:
-        """Left padding of each row's prefix; empty where no row has a prefix."""
-        length = self.prefix_length
-        return [length - len(prefix) for prefix in self.prefixes] if length else []
-
-    def padded_prefixes(self) -> Tensor:
-        """(R, P, D)."""
-        pairs = zip(self.prefixes, self.padding(), strict=True)
-        return torch.stack([functional.pad(prefix, (0, 0, pad, 0)) for prefix, pad in pairs])
-
-    def prefix_mask(self) -> Tensor | None:
-        """(R, P) bool, False in the padding; None without prefixes."""
-        if not self.prefix_length:
-            return None
-        pairs = zip(self.prefix_masks, self.padding(), strict=True)
-        return torch.stack([functional.pad(mask, (pad, 0)) for mask, pad in pairs])
+        rows = crossing + others
+        no_prefix = torch.zeros(len(rows), 0, lm.config.dim, dtype=lm.dtype, device=lm.device)
+        return cls(rows, cross_inputs, no_prefix, no_prefix[..., 0].bool(), [])
 
 
-class _GenerationState:
+class GenerationState:
     """The state of one call: the sequence written so far, the KV cache, the noise of the draws."""
 
     def __init__(
@@ -217,7 +186,7 @@ class _GenerationState:
         for row, (branch, clip) in enumerate(layout.rows):
             self.cfg_weights[clip, row] = branches[branch][0]
         self.step_bias = self._step_bias([condition for _, condition in branches])
-        self.prefix_length = layout.prefix_length  # P
+        self.prefix_length = layout.prefixes.shape[1]  # P
         length = aligned_length(self.prefix_length + self.sequence.shape[2])
         shape = (len(layout.rows), config.num_heads, length, config.dim // config.num_heads)
         self.cache = KVCache(
@@ -225,8 +194,8 @@ class _GenerationState:
             shape,
             lm.cache_dtype,
             device,
-            padding=layout.padding(),
-            prefix_mask=layout.prefix_mask(),
+            padding=layout.padding,
+            prefix_mask=layout.prefix_mask,
             preallocate=capture,
         )
         position_ids = torch.arange(length, device=device)
@@ -252,7 +221,7 @@ class _GenerationState:
         if self.step_bias is not None:
             x = x + self.step_bias[:, : self.first_step - 1]
         if self.prefix_length:
-            x = torch.cat([self.layout.padded_prefixes(), x], dim=1)
+            x = torch.cat([self.layout.prefixes, x], dim=1)
         position_ids = self.cache.position_ids(torch.arange(x.shape[1], device=self.lm.device))
         x = x + self.position_table[position_ids]
         for part in x.split(PREFILL_STEPS, dim=1):

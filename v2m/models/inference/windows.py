@@ -14,7 +14,7 @@ from torch import Tensor
 
 from v2m.core.progress import sub_progress
 from v2m.core.types import ProgressFn, SamplingConfig
-from v2m.models.music_model import CFGBranch
+from v2m.models.conditioning import CFGBranch
 
 
 class Window(NamedTuple):

@@ -1,4 +1,4 @@
-"""Training batches: crops of samples in which codes, frames and visual events start at the same instant.
+"""Training batches: crops of samples whose codes, frames and visual events start at the same instant.
 
 B batch, K codebooks, T codec frames, F frames of the crop, G of the whole video, P tokens per frame, W their dimension,
 R event steps, C event channels, L text tokens, D their dimension.
@@ -22,6 +22,8 @@ from v2m.models.visual_conditioner import VisualInputs
 
 
 class Batch(NamedTuple):
+    """A batch of clips."""
+
     keys: list[str]
     codes: Tensor  # (B, K, T) int64; 0 after the end of a short clip
     lengths: Tensor  # (B,) int64 valid codec frames; 0 for a row that only fills a batch of validation
@@ -136,7 +138,7 @@ class CropCollator:
 
 
 def pad_stack(arrays: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> tuple[Tensor, Tensor]:
-    """Stack arrays (N, …) as (B, `length`, …); also return the mask (B, `length`), True where there is data."""
+    """Stack arrays (N, …) as (B, `length`, …), with the mask (B, `length`), True where there is data."""
     stacked = np.zeros((len(arrays), length, *arrays[0].shape[1:]), dtype)
     mask = np.zeros((len(arrays), length), bool)
     for row, array in enumerate(arrays):

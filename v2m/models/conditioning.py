@@ -74,7 +74,7 @@ class Condition(NamedTuple):
 
 
 class CFGBranch(NamedTuple):
-    """A branch of classifier-free guidance: `weight` of its logits, and their condition; None is no condition."""
+    """A branch of classifier-free guidance: its logits' weight and condition (None: null condition)."""
 
     weight: float
     condition: Condition | None

@@ -1,4 +1,4 @@
-"""The music language model: a causal transformer over the codes of a neural codec, as in MusicGen and VidMuse.
+"""The music language model: a causal transformer over the codes of a neural codec, as in MusicGen.
 
 Copet et al., "Simple and Controllable Music Generation" (2023). Published weights come through `v2m.mappings`; fast
 decoding is `v2m.models.inference.decoder`. Names of submodules are names of weights in checkpoints: they stay.
@@ -228,7 +228,7 @@ class CrossAttention(nn.Module):
 def masked_attention(
     query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None, *, dropout: float = 0.0
 ) -> Tensor:
-    """Multi-head attention of (B, T, D) over (B, S, D) where `mask` (B, S) is True; 0 for rows without any."""
+    """Multi-head attention of (B, T, D) over (B, S, D) where `mask` (B, S); 0 for rows without any."""
     query, key, value = (_split_heads(part, num_heads) for part in (query, key, value))
     if mask is None:
         return _merge_heads(functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
@@ -239,7 +239,10 @@ def masked_attention(
 
 
 def sinusoidal_embedding(positions: Tensor, dim: int) -> Tensor:
-    """(T,) positions → (T, dim) float32: cosines, then sines, of waves from period 2π to 2π · `MAX_PERIOD`."""
+    """Sinusoidal positional embedding: (T,) positions → (T, dim) float32.
+
+    Cosines, then sines, of waves from period 2π to 2π · `MAX_PERIOD`.
+    """
     half = dim // 2
     exponents = torch.arange(half, device=positions.device, dtype=torch.float32) / max(half - 1, 1)
     angles = positions.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * exponents)
@@ -247,9 +250,9 @@ def sinusoidal_embedding(positions: Tensor, dim: int) -> Tensor:
 
 
 def prefix_causal_mask(prefix_mask: Tensor, num_steps: int) -> Tensor:
-    """Return (B, 1, T, T) bool for `num_steps` = T steps, of which the first S are a prefix with `prefix_mask` (B, S).
+    """Return the mask (B, 1, T, T) bool of `num_steps` = T steps: each attends to itself and all valid ones before.
 
-    A step attends to itself, and to all valid steps before it.
+    The first S are a prefix with `prefix_mask` (B, S).
     """
     causal = torch.ones(num_steps, num_steps, dtype=torch.bool, device=prefix_mask.device).tril()
     valid = functional.pad(prefix_mask, (0, num_steps - prefix_mask.shape[1]), value=True)[:, None, None, :]

@@ -23,7 +23,7 @@ BASE_LAYER, LORA_A, LORA_B = ".base_layer.", ".lora_A.default.", ".lora_B.defaul
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Low-rank adapters; new modules (the conditioner and the null tokens) are trained in full beside them.
+    """Low-rank adapters; the conditioner and the null tokens are trained in full beside them.
 
     Args:
         rank: Of the product.
@@ -79,9 +79,9 @@ def inject_lora(model: MusicModel, config: LoRAConfig, dtype: torch.dtype | None
 
 @contextmanager
 def merged_weights(model: nn.Module) -> Iterator[None]:
-    """Make `weight` of each adapted layer the merged matrix within the block, for code that reads weights directly.
+    """Merge the adapters into `weight` of each layer within the block.
 
-    The weights from before come back bit for bit.
+    For code that reads weights directly. The weights from before come back bit for bit.
     """
     layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, "get_delta_weight")]
     originals = [layer.weight.data for layer in layers]

@@ -1,4 +1,4 @@
-"""Loss of the music LM: cross-entropy per codebook under the delay pattern.
+"""Cross-entropy loss of the music LM, per codebook, under the delay pattern.
 
 B batch, K codebooks, T frames, S steps (`v2m.models.patterns`), V codebook size.
 """

@@ -1,4 +1,4 @@
-"""Everything that learns, as one module: the music LM and the projections and conditioner of its conditions.
+"""Everything that learns, as one module: the music LM, and projections and conditioner of its inputs.
 
 No files, no frozen encoders. B batch, L text tokens, C chroma frames, S condition tokens, D model dimension of the LM,
 K codebooks, T steps, V codebook size.
@@ -97,7 +97,7 @@ class MusicModel(nn.Module):
         self.null_video = null_tokens(config.has_null_tokens)
 
     def project_text(self, text: Condition) -> Condition:
-        """Project the text encoder's output (B, L, `config.text_dim`) to (B, L, D), 0 where a token is not valid."""
+        """Project text tokens (B, L, `config.text_dim`) to (B, L, D), 0 where a token is not valid."""
         assert self.text is not None, "this model has no text projection"
         tokens = self.text(text.tokens.to(self.text.weight.dtype))
         return Condition(tokens * text.mask[..., None], text.mask)
@@ -119,7 +119,7 @@ class MusicModel(nn.Module):
         drop_text: Tensor | None = None,
         drop_video: Tensor | None = None,
     ) -> Condition | None:
-        """Return the condition of a training batch: its text and its video, as far as the model has inputs for them.
+        """Return the condition of a training batch: text and video, as far as the model has inputs for them.
 
         Args:
             text: Output of the text encoder, (B, L, `config.text_dim`); a row without valid tokens has no text.
@@ -196,7 +196,7 @@ class MusicModel(nn.Module):
     def _prefix_branches(
         self, text: Condition | None, video: Condition | None, melody: Condition | None, negative: Condition | None
     ) -> tuple[Condition | None, Condition | None, Condition | None]:
-        """Return nothing, the video, and all, as prefixes of one length, so that the codes have the same positions.
+        """Return nothing, the video, and all, as prefixes of one length: the codes have the same positions.
 
         Missing text and video are zeros, a missing melody is the chroma of silence, as in transformers.
         """

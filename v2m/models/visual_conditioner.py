@@ -1,4 +1,4 @@
-"""Visual conditioners of the music LM: v2m's, in which every token carries its time, and VidMuse's, without order.
+"""Visual conditioners of the music LM: v2m's, whose tokens carry their time, and VidMuse's.
 
 The LM adds sinusoidal embeddings of its steps. `TemporalConditioner` adds the same embedding, of the step that sounds
 when a frame is shown, to the frame's tokens, so that a step can attend to what is seen at its instant. Visual events
@@ -118,7 +118,7 @@ class ConditionerConfig:
 
 
 class VidMuseConditioner(nn.Module):
-    """VidMuse's conditioner: a transformer over each frame's tokens, then attention to the long-term frames.
+    """VidMuse's conditioner: a transformer over each frame's tokens, then attention to long-term frames.
 
     As published: positions are those within a frame, so nothing depends on when a frame is shown.
     """
@@ -199,7 +199,7 @@ class LongShortTermFusion(nn.Module):
 
 
 class TemporalConditioner(nn.Module):
-    """Short-term frames attend to each other across time and to the long-term ones; events stand beside them."""
+    """Short-term frames attend to each other and to the long-term ones; event tokens stand beside them."""
 
     def __init__(self, config: ConditionerConfig, dim: int) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class TemporalConditioner(nn.Module):
         self.rhythm = EventEncoder(config, dim)
 
     def forward(self, visual: VisualInputs) -> Condition:
-        """Return (B, F · Q + N, D) of the window's frames and its events, with a step bias at each of R instants."""
+        """Return (B, F · Q + N, D) of the window's frames and events, with a step bias at each of R instants."""
         x, mask = self._with_time(visual.short_term, visual.short_term_times, visual.short_term_mask, visual)
         long_term, long_term_mask = self._with_time(
             visual.long_term, visual.long_term_times, visual.long_term_mask, visual
@@ -331,9 +331,9 @@ class EventEncoder(nn.Module):
 
 
 def _relative_position(times: Tensor, visual: VisualInputs) -> Tensor:
-    """Waves (B, F, 2 · `NUM_POSITION_WAVES`) of where `times` (B, F) lie between the first and last long-term frame.
+    """Waves (B, F, 2 · `NUM_POSITION_WAVES`) of the relative position of `times` (B, F) in the video.
 
-    The middle, where no more than one of these is valid.
+    From the first to the last long-term frame; the middle, where no more than one of these is valid.
     """
     long_term_times, mask = visual.long_term_times.float(), visual.long_term_mask
     first = long_term_times.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)

@@ -154,7 +154,8 @@ class MusicGenEngine:
             tags: Give the prompt.
             melody: A melody to follow, at the codec's rate; repeated to the video's length.
             sampling: Sampling of the tokens.
-            window, stride: Seconds.
+            window: Seconds.
+            stride: Seconds.
             seed: The same seed gives the same piece.
             progress: Receives the share of the work done.
         """
@@ -184,7 +185,7 @@ class MusicGenEngine:
         seed: int,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Generate music of exactly `duration`; `branches(start, end)` condition the codec frames in that range."""
+        """Generate music of exactly `duration`; `branches(start, end)` condition codec frames in that range."""
         progress = progress or ignore_progress
         progress(0.0)
         decoder, rate = self._get_decoder(), self._codec.spec.frame_rate
@@ -246,7 +247,7 @@ class MusicGenEngine:
         )
 
     def _encode_melody(self, melody: Audio | None, start: int, end: int) -> Condition | None:
-        """Chroma condition of the melody at codec frames `start` to `end`, or the null chroma without a melody."""
+        """Chroma condition of the melody at codec frames `start` to `end`; null chroma without a melody."""
         if self._chroma is None:
             return None
         if melody is None:

@@ -1,4 +1,4 @@
-"""A CUDA graph of one decoding step, replayed hundreds of times instead of launching kernel after kernel."""
+"""A CUDA graph of one decoding step, replayed instead of launching kernel after kernel."""
 
 from __future__ import annotations
 

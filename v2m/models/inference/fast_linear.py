@@ -63,7 +63,7 @@ class DenseLinear(FastLinear):
 
 
 class OneDNNLinear(FastLinear):
-    """`weight` (O, D) in oneDNN's order: it reads the weight once for 2 or 3 vectors, MKL once for each of them."""
+    """`weight` (O, D) in oneDNN's order: read once for 2 or 3 vectors, where MKL reads it once for each."""
 
     def __init__(self, weight: Tensor, rows: int) -> None:
         ops = onednn_ops()

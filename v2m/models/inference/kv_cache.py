@@ -1,4 +1,4 @@
-"""The KV cache of autoregressive decoding, and cross-attention's keys and values: shared by MusicGen, VidMuse and YuE.
+"""KV cache of autoregressive decoding, and cross-attention's keys and values; for MusicGen and YuE.
 
 transformers' own caches either concatenate at each step, which copies the whole cache once a token, or attend over
 their full length. This one hands the attention views of what is reserved, and can keep every shape for a CUDA graph.
@@ -177,7 +177,10 @@ def aligned_length(length: int) -> int:
 
 @dataclass(frozen=True)
 class CrossAttentionInput:
-    """Conditions of the rows `start` to `end`: `tokens` (R, S, D), and `mask` (R, 1, 1, S) where not all are valid."""
+    """Condition of the rows `start` to `end`.
+
+    `tokens` (R, S, D), and `mask` (R, 1, 1, S) bool where not all are valid.
+    """
 
     start: int
     end: int
@@ -272,7 +275,7 @@ class PackedCrossKV:
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend with queries (R, H, q, d), already divided by √d, over (R, H, e, d); `mask` is added to the scores."""
+    """Attend with queries (R, H, q, d), already divided by √d, over (R, H, e, d); add `mask` to the scores."""
     query_ = query.to(keys.dtype)
     if query.shape[2] > 1 or query.device.type != "cpu":
         out = functional.scaled_dot_product_attention(query_, keys, values, attn_mask=mask, scale=1.0)

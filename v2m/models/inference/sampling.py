@@ -1,4 +1,4 @@
-"""Sampling: classifier-free guidance, repetition penalty, top-k, top-p, and the draw. Nothing waits for the device.
+"""Top-k/top-p sampling, repetition penalty and classifier-free guidance of YuE; nothing syncs the device.
 
 B rows, V tokens. transformers applies these in the order `apply_cfg`, `apply_repetition_penalty`, temperature, top-k,
 top-p. The guidance of MusicGen, over several conditions, is `v2m.models.music_model.MusicModel.cfg_branches`.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def apply_cfg(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans, 2022) on logits (B, V): log-probabilities u + `scale` · (c − u)."""
+    """Classifier-free guidance (Ho & Salimans, 2022) of logits (B, V): u + `scale` · (c − u) in log-probability."""
     cond, uncond = cond.log_softmax(-1), uncond.log_softmax(-1)
     return uncond + scale * (cond - uncond)
 
@@ -46,7 +46,7 @@ def filter_logits(logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, t
 
 
 def gumbel_argmax(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one token of each row (B, V) by its probability: (B,), from the generator's device and state alone.
+    """Draw one token of each row by its probability, (B, V) → (B,), from the generator's state alone.
 
     Exponential races, the Gumbel-max trick: the first arrival among rates p is token i with probability pᵢ.
     """

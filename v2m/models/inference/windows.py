@@ -1,4 +1,4 @@
-"""Music longer than the LM's window: overlapping windows, each prompted with the codes of the one before.
+"""Music longer than the LM's window: overlapping windows, each prompted with the one before.
 
 All lengths and positions are codec frames. B batch, K codebooks, T frames.
 """

@@ -250,9 +250,9 @@ def sinusoidal_embedding(positions: Tensor, dim: int) -> Tensor:
 
 
 def prefix_causal_mask(prefix_mask: Tensor, num_steps: int) -> Tensor:
-    """Return the mask (B, 1, T, T) bool of `num_steps` = T steps: each attends to itself and all valid ones before.
+    """Return the mask (B, 1, T, T) bool of `num_steps` = T steps, the first S a prefix.
 
-    The first S are a prefix with `prefix_mask` (B, S).
+    A step attends to itself, and to all steps before it that are valid; `prefix_mask` (B, S) tells which are.
     """
     causal = torch.ones(num_steps, num_steps, dtype=torch.bool, device=prefix_mask.device).tril()
     valid = functional.pad(prefix_mask, (0, num_steps - prefix_mask.shape[1]), value=True)[:, None, None, :]

@@ -1,8 +1,9 @@
 """Delay pattern of the codebooks.
 
-Copet et al., "Simple and Controllable Music Generation" (2023), section 2.2. Codebook k is delayed by `delays[k]` steps, so that one step of the LM predicts one code of each codebook, each
-conditioned on the lower ones of its frame. The first step is the start of the sequence and holds no codes. With delays
-0, 1, 2 and 3 frames (kf: codebook k of frame f, · the special token):
+Copet et al., "Simple and Controllable Music Generation" (2023), section 2.2. Codebook k is delayed by `delays[k]`
+steps, so that one step of the LM predicts one code of each codebook, each conditioned on the lower ones of its frame.
+The first step is the start of the sequence and holds no codes. With delays 0, 1, 2 and 3 frames (kf: codebook k of
+frame f, · the special token):
 
     step   0   1   2   3   4   5
     k = 0  ·   00  01  02  ·   ·

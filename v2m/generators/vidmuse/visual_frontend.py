@@ -67,7 +67,7 @@ class VisualFrontend:
         return cls(encoder, config)
 
     def window_encoder(self, video: Video) -> Callable[[float, float], VisualInputs]:
-        """Make `encode(start, end)` for windows of `video` in seconds; long-term frames are encoded here, once."""
+        """Make `encode(start, end)` for windows of `video` in seconds; long-term frames are encoded once."""
         long_term = self._encode_frames(video, step_times(video.duration, self.config.num_long_term_frames))
 
         def encode(start: float, end: float) -> VisualInputs:

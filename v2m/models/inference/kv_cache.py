@@ -275,7 +275,7 @@ class PackedCrossKV:
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend with queries (R, H, q, d), already divided by √d, over (R, H, e, d); add `mask` to the scores."""
+    """Attend with queries (R, H, q, d), already divided by √d, over (R, H, e, d); `mask` adds to scores."""
     query_ = query.to(keys.dtype)
     if query.shape[2] > 1 or query.device.type != "cpu":
         out = functional.scaled_dot_product_attention(query_, keys, values, attn_mask=mask, scale=1.0)

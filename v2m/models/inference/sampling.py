@@ -1,4 +1,4 @@
-"""Top-k/top-p sampling, repetition penalty and classifier-free guidance of YuE; nothing syncs the device.
+"""Top-k/top-p sampling, repetition penalty, classifier-free guidance; nothing syncs the device.
 
 B rows, V tokens. transformers applies these in the order `apply_cfg`, `apply_repetition_penalty`, temperature, top-k,
 top-p. The guidance of MusicGen, over several conditions, is `v2m.models.music_model.MusicModel.cfg_branches`.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def apply_cfg(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans, 2022) of logits (B, V): u + `scale` · (c − u) in log-probability."""
+    """Classifier-free guidance (Ho & Salimans, 2022), (B, V): log-probabilities u + `scale` · (c − u)."""
     cond, uncond = cond.log_softmax(-1), uncond.log_softmax(-1)
     return uncond + scale * (cond - uncond)
 

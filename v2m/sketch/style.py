@@ -1,4 +1,4 @@
-"""The data model of a style. The styles themselves are one file each in `styles/`.
+"""The data model of a style. The styles themselves are in `styles/`, by family.
 
 Rhythms are strings over one bar of the style's meter; `|` separates the bars of a longer figure and blanks are ignored.
 A digit 1–9 is an attack of that loudness, `-` holds the tone, `.` is a rest. The number of steps in a beat follows from
@@ -8,7 +8,7 @@ the length: sixteen signs in 4/4 are sixteenths, twelve are triplets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -78,6 +78,10 @@ class Layer:
     pan: float = 0.0
     voices: int = 3
     gate: float = 0.95
+
+    def playing(self, *figures: Figure) -> Layer:
+        """Return the layer with its figures."""
+        return replace(self, figures=figures)
 
 
 Groove = Mapping[str, str]  # drum → rhythm

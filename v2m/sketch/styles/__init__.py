@@ -7,16 +7,9 @@ from collections.abc import Iterable
 
 from v2m.core.types import Tags
 from v2m.sketch.style import Style
-from v2m.sketch.styles.ambient import AMBIENT
-from v2m.sketch.styles.cinematic import CINEMATIC
-from v2m.sketch.styles.electronic import ELECTRONIC
-from v2m.sketch.styles.folk import FOLK
-from v2m.sketch.styles.funk import FUNK
-from v2m.sketch.styles.jazz import JAZZ
-from v2m.sketch.styles.lofi import LOFI
-from v2m.sketch.styles.orchestral import ORCHESTRAL
-from v2m.sketch.styles.rock import ROCK
-from v2m.sketch.styles.waltz import WALTZ
+from v2m.sketch.styles.acoustic import FOLK, JAZZ, WALTZ
+from v2m.sketch.styles.film import AMBIENT, CINEMATIC, ORCHESTRAL
+from v2m.sketch.styles.popular import ELECTRONIC, FUNK, LOFI, ROCK
 
 STYLES: dict[str, Style] = {
     style.name: style for style in (AMBIENT, CINEMATIC, LOFI, FOLK, ELECTRONIC, ROCK, JAZZ, ORCHESTRAL, WALTZ, FUNK)

@@ -4,7 +4,7 @@ Music that ignored the cuts of 12 generated clips: Sketch's for another cutting 
 another clip instead), in all styles in turn; and a loop of drums, bass and chords at a tempo of its own. Only the audio
 is given to the alignment. The cuts are the true ones, their strengths as measured. Hits are of beats measured in the
 warped audio, not of the plan; for Sketch's music those of its true beats, warped likewise, follow. Chance and the
-shuffled control are those of `v2m.analysis.cut_alignment`. Also: F-measure (±70 ms) of measured beats and downbeats
+shuffled control are those of `v2m.analysis.synchrony`. Also: F-measure (±70 ms) of measured beats and downbeats
 against Sketch's own. Last line: one JSON object; shares are of all cuts.
 """
 
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from bench.clips import Clip, make
-from v2m.analysis.beats import BeatTrack, track_beats
-from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, distance_to_nearest
+from v2m.analysis.rhythm import BeatTrack, track_beats
+from v2m.analysis.synchrony import CutAlignment, cut_alignment, distance_to_nearest
 from v2m.core.types import Audio, Cut, Floats, Soundtrack, Tags, Video, VisualFeatures
 from v2m.generators.sketch import Sketch
 from v2m.media import video

@@ -3,7 +3,7 @@
 Generates clips whose cuts are known to the frame, runs the default recipe on them, and compares the beats of its music
 with the true cuts, not with the detected ones. The example and clips given as arguments follow with their detected
 cuts and stay out of the totals. `--no-smoothing` leaves out `v2m.sketch.plan.tempo_smoothing`. Chance and the shuffled
-control are those of `v2m.analysis.cut_alignment`. Last line: one JSON object, with shares of all cuts of the generated
+control are those of `v2m.analysis.synchrony`. Last line: one JSON object, with shares of all cuts of the generated
 clips.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.clips import EXAMPLE, make
-from v2m.analysis.cut_alignment import CutAlignment, cut_alignment, distance_to_nearest
+from v2m.analysis.synchrony import CutAlignment, cut_alignment, distance_to_nearest
 from v2m.core.types import Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.media import video

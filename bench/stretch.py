@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from v2m.analysis.onsets import onset_strength
+from v2m.analysis.rhythm import onset_strength
 from v2m.core.timing import TimeMap
 from v2m.core.types import Audio, Floats, Tags
 from v2m.generators.sketch import Sketch

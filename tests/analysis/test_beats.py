@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.analysis.bars import bars
-from v2m.analysis.beats import track_beats
-from v2m.analysis.cut_alignment import distance_to_nearest
+from v2m.analysis.rhythm import track_beats
+from v2m.analysis.synchrony import distance_to_nearest
 from v2m.core.types import Audio
 
 SECONDS = 24.0

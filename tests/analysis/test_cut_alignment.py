@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from v2m.analysis.cut_alignment import covered_share, cut_alignment, distance_to_nearest
+from v2m.analysis.synchrony import covered_share, cut_alignment, distance_to_nearest
 
 
 def test_hits_are_counted_within_the_tolerance_only() -> None:

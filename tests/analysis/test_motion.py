@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2m.analysis.motion import motion_correlation
+from v2m.analysis.synchrony import motion_correlation
 from v2m.core.types import Audio, VisualFeatures
 
 RATE, SECONDS = 32000, 30

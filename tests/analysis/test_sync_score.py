@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2m.analysis.onsets import onset_strength
-from v2m.analysis.sync_score import sync_score
+from v2m.analysis.rhythm import onset_strength
+from v2m.analysis.synchrony import sync_score
 from v2m.core.types import Audio, Cut, VisualFeatures
 
 RATE, SECONDS = 48000, 20

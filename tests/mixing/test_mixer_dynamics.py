@@ -10,8 +10,7 @@ from v2m.analysis.loudness import integrated_loudness, peak_envelope, true_peak
 from v2m.core.audio_ops import HOP, apply_gain
 from v2m.core.types import Audio
 from v2m.mixing.ducking import DuckingConfig, detect_foreground, ducking_gain
-from v2m.mixing.limiter import limiter_gain, slew_limit
-from v2m.mixing.mastering import Levels
+from v2m.mixing.mastering import Levels, limiter_gain, slew_limit
 
 
 def apply_limiter(audio: Audio, ceiling: float) -> Audio:

@@ -16,8 +16,7 @@ from v2m.core.types import Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.sketch.compose.arrange import Piece
 from v2m.sketch.compose.lead_sheet import Note, Part
-from v2m.sketch.perform.compressor import compress
-from v2m.sketch.perform.noise_effects import NoiseEffects, render_riser
+from v2m.sketch.perform.effects import NoiseEffects, compress, render_riser
 from v2m.sketch.perform.synthesizer import default_soundfont, provenance, render_mix
 from v2m.sketch.styles import STYLES
 

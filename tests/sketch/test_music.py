@@ -13,9 +13,8 @@ from v2m.core.timing import TempoMap
 from v2m.core.types import Tags
 from v2m.sketch.compose.accompaniment import Accompanist
 from v2m.sketch.compose.arrange import Piece, compose
-from v2m.sketch.compose.chords import Key, parse_chord
+from v2m.sketch.compose.harmony import Key, Voicing, has_parallels, mean_movement, parse_chord
 from v2m.sketch.compose.lead_sheet import Note, Part, rng_for
-from v2m.sketch.compose.voicing import Voicing, has_parallels, mean_movement
 from v2m.sketch.instruments import INSTRUMENTS
 from v2m.sketch.plan.planner import Bar, FormSection, Hit, Plan
 from v2m.sketch.style import Attack, parse_rhythm

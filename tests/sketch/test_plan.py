@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from v2m.analysis.cut_alignment import cut_alignment
+from v2m.analysis.synchrony import cut_alignment
 from v2m.core.types import Cut, Floats, VisualFeatures
-from v2m.sketch.plan import variable_tempo
+from v2m.sketch.plan import beat_search
 from v2m.sketch.plan.planner import Plan, describe_plan, plan_piece
 
 ROUNDING = 0.005 + 1e-9  # of a change of tempo: beats last a whole number of hundredths of the tag's
@@ -255,7 +255,7 @@ def test_energy_follows_motion_and_falls_in_the_ending() -> None:
 def test_windowed_search_loses_few_hits(monkeypatch: pytest.MonkeyPatch) -> None:
     cuts = random_cuts(np.random.default_rng(9), 290.0, 0.3)
     whole = plan_piece(make_features(cuts, 290.0), 290.0, 100.0, 0)
-    monkeypatch.setattr(variable_tempo, "WINDOW_BEATS", 120)
+    monkeypatch.setattr(beat_search, "WINDOW_BEATS", 120)
     pieced = plan_piece(make_features(cuts, 290.0), 290.0, 100.0, 0)
     check(pieced, 0.5, 4)
     assert len(pieced.hits) >= 0.95 * len(whole.hits)

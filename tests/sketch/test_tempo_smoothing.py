@@ -7,8 +7,8 @@ import pytest
 
 from v2m.core.types import Cut
 from v2m.sketch.plan.beat_grid import HIT_TOLERANCE_S, SOUND_LAG_S, BarGrid, PlanConstraints
+from v2m.sketch.plan.beat_search import plan_variable_tempo
 from v2m.sketch.plan.tempo_smoothing import smooth_tempo
-from v2m.sketch.plan.variable_tempo import plan_variable_tempo
 
 
 def make_constraints(

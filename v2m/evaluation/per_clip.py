@@ -6,12 +6,10 @@ import math
 from collections.abc import Mapping
 
 from v2m.analysis import defects
-from v2m.analysis.beats import track_beats
-from v2m.analysis.cut_alignment import cut_alignment
 from v2m.analysis.key_tempo import estimate_key, key_score, tempo_error
 from v2m.analysis.loudness import integrated_loudness, true_peak
-from v2m.analysis.motion import motion_correlation
-from v2m.analysis.sync_score import sync_score
+from v2m.analysis.rhythm import track_beats
+from v2m.analysis.synchrony import cut_alignment, motion_correlation, sync_score
 from v2m.core.types import Audio, Tags, VisualFeatures
 
 Row = Mapping[str, float | None]

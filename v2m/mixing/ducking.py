@@ -13,7 +13,7 @@ import numpy as np
 from v2m.analysis.loudness import gated_loudness, k_weighted_power, power_to_lufs
 from v2m.core.timing import every, sample_count, seconds_of
 from v2m.core.types import Audio, Floats
-from v2m.mixing.limiter import slew_limit
+from v2m.mixing.mastering import slew_limit
 
 HOP_S = 0.01
 MIN_PROMINENCE_DB = 9.0  # of a foreground sound over the background

@@ -24,7 +24,7 @@ def generate_candidates(
 
     Music without beats is aligned to the cuts before it is scored. Inpainted music is not: what is kept stays in place.
     """
-    from v2m.analysis.sync_score import sync_score
+    from v2m.analysis.synchrony import sync_score
 
     if len(seeds) == 1:
         soundtracks = [generator.generate(video, tags, seeds[0], stems=stems, controls=controls, progress=progress)]

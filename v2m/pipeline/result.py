@@ -31,7 +31,7 @@ class Extras:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One soundtrack for the video and its sync scores, 0–1 (`v2m.analysis.sync_score`)."""
+    """One soundtrack for the video and its sync scores, 0–1 (`v2m.analysis.synchrony`)."""
 
     seed: int
     soundtrack: Soundtrack

@@ -66,7 +66,7 @@ def score_video(
         extras: Further files to write.
         limits: Largest accepted input.
         seed: The same seed gives the same music.
-        candidates: Number of soundtracks; the best by `v2m.analysis.sync_score` goes into the video, the others beside.
+        candidates: Number of soundtracks; the best by `v2m.analysis.synchrony` goes into the video, the others beside.
         align_to_cuts: Move music whose generator does not plan beats onto the cuts (`v2m.pipeline.alignment`).
         start: Second of the video where the music begins.
         end: Second of the video where the music ends.

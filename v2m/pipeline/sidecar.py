@@ -144,7 +144,7 @@ def _weights(*parts: TaggerBase | GeneratorBase) -> list[dict[str, Any]]:
 
 
 def _alignment(score: Soundtrack, section: Video) -> dict[str, Any] | None:
-    from v2m.analysis.cut_alignment import cut_alignment
+    from v2m.analysis.synchrony import cut_alignment
 
     cuts = section.visual_features().cuts
     if not cuts or score.beats is None:

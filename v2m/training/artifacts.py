@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from v2m.analysis.beats import track_beats
-from v2m.analysis.cut_alignment import cut_alignment
 from v2m.analysis.loudness import integrated_loudness
-from v2m.analysis.sync_score import sync_score
+from v2m.analysis.rhythm import track_beats
+from v2m.analysis.synchrony import cut_alignment, sync_score
 from v2m.core.timing import seconds_of
 from v2m.core.types import Audio, Video, VisualFeatures
 from v2m.media import audio as sound_files
@@ -60,7 +59,7 @@ def write_artifacts(
 def alignment_metrics(audio: Audio, picture: VisualFeatures, beats: Any) -> Metrics:
     """Return how a piece fits its video, without metrics that are undefined for it.
 
-    accents, dynamics: as in `v2m.analysis.sync_score`; 0.5 and 0 are chance. hits_above_chance,
+    accents, dynamics: as in `v2m.analysis.synchrony`; 0.5 and 0 are chance. hits_above_chance,
     hits_100ms_above_chance: share of cuts with a beat within ±70 and ±100 ms, less the chance level.
     hits_above_shuffled: less that of the same beats shifted circularly. cut_to_beat_ms: the median distance. lufs:
     loudness, −70 for silence.

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from v2m.analysis.loudness import amplitude_to_db
-from v2m.analysis.sync_score import HOPS_PER_SECOND, onset_strength
+from v2m.analysis.synchrony import HOPS_PER_SECOND, onset_strength
 from v2m.core.timing import every, sample_count, seconds_of
 from v2m.core.types import Audio, Floats, VisualFeatures
 

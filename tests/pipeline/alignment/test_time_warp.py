@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2m.analysis.beats import BeatTrack
-from v2m.analysis.cut_alignment import distance_to_nearest
+from v2m.analysis.rhythm import BeatTrack
+from v2m.analysis.synchrony import distance_to_nearest
 from v2m.core.timing import TimeMap
 from v2m.core.types import Cut
 from v2m.pipeline.alignment.time_warp import MAX_START_S, MAX_STRETCH, MAX_STRETCH_CHANGE, MAX_TRIM_S, plan_time_warp

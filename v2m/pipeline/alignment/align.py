@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.analysis.beats import BeatTrack, track_beats
-from v2m.analysis.cut_alignment import cut_alignment, distance_to_nearest
+from v2m.analysis.rhythm import BeatTrack, track_beats
+from v2m.analysis.synchrony import cut_alignment, distance_to_nearest
 from v2m.core import timing
 from v2m.core.audio_ops import raised_cosine
 from v2m.core.timing import TimeMap

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from v2m.analysis.beats import BeatTrack
+from v2m.analysis.rhythm import BeatTrack
 from v2m.core import timing
 from v2m.core.timing import TimeMap
 from v2m.core.types import Cut, Floats

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from random import Random
 
-from v2m.sketch.compose.lead_sheet import ChordSpan, LeadSheet, Note
-from v2m.sketch.compose.voicing import Voicing, choose_voicing
+from v2m.sketch.compose.harmony import ChordSpan, Voicing, choose_voicing
+from v2m.sketch.compose.lead_sheet import LeadSheet, Note
 from v2m.sketch.instruments import fit_octave
 from v2m.sketch.plan.planner import FormSection
 from v2m.sketch.style import Attack, Figure, Layer, parse_rhythm, pattern_index

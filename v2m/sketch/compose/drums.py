@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from v2m.sketch.compose.chords import Chord
+from v2m.sketch.compose.harmony import Chord
 from v2m.sketch.compose.lead_sheet import LeadSheet, Note
 from v2m.sketch.instruments import fit_octave
 from v2m.sketch.plan.planner import FormSection

@@ -10,7 +10,7 @@ from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
-from v2m.sketch.compose.chords import Chord, Key
+from v2m.sketch.compose.harmony import Chord, ChordSpan, Key
 from v2m.sketch.plan.planner import Bar, FormSection, Plan
 from v2m.sketch.style import Style
 
@@ -50,15 +50,6 @@ class Part:
     pan: float = 0.0
     notes: list[Note] = field(default_factory=list)
     expression: list[tuple[float, float]] = field(default_factory=list)
-
-
-class ChordSpan(NamedTuple):
-    """A chord from beat `start` on for `beats` beats, within bar number `bar`."""
-
-    start: float
-    beats: float
-    chord: Chord
-    bar: int
 
 
 @dataclass(frozen=True)

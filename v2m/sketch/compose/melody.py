@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from v2m.sketch.compose import motif as motif_ops
-from v2m.sketch.compose.chords import Chord
+from v2m.sketch.compose.harmony import Chord
 from v2m.sketch.compose.lead_sheet import LeadSheet, Note
 from v2m.sketch.compose.motif import Motif, MotifBar
 from v2m.sketch.plan.planner import Bar, FormSection

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from v2m.core.types import Tags
-from v2m.sketch.compose.chords import Key
+from v2m.sketch.compose.harmony import Key
 from v2m.sketch.instruments import INSTRUMENTS, find_instruments
 from v2m.sketch.plan.planner import Plan
 from v2m.sketch.style import Kit, Layer, Style

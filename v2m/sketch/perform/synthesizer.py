@@ -16,9 +16,7 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.core.timing import db_to_gain, every, sample_count, seconds_of
 from v2m.sketch.compose.lead_sheet import LeadSheet, Part
 from v2m.sketch.instruments import INSTRUMENTS
-from v2m.sketch.perform.compressor import compress
-from v2m.sketch.perform.noise_effects import NoiseEffects
-from v2m.sketch.perform.reverb import MixBus
+from v2m.sketch.perform.effects import MixBus, NoiseEffects, compress
 
 REFERENCE_DB = -46.0  # loudness to which a note of every instrument is brought; below the quietest program
 MAX_ADVANCE_S = 0.12  # by which an instrument of slow attack starts early, so that it sounds on the beat

@@ -1,7 +1,7 @@
 """Rewards and costs of a beat grid (hit-point scoring): cuts on beats, strong cuts on downbeats.
 
 Rewards are set against tempo changes, bars of irregular length, a late start and a final chord that is cut off.
-`variable_tempo` searches grids whose tempo moves, `constant_tempo` those of one tempo.
+`beat_search` searches grids whose tempo moves, and those of one tempo.
 
 All rewards and costs are in cuts: 1.0 is what a beat on a cut of full strength earns. Unless a source is given, a value
 is hand-tuned on `bench/cut_alignment.py`, seeds 0, 3, 4 and 5 (seed 21 was held out), so that more cuts are met while

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from v2m.core import timing
 from v2m.core.timing import TempoMap
 from v2m.core.types import Cut, Floats, Tags, VisualFeatures
-from v2m.sketch.plan import beat_grid, constant_tempo, form, tempo_smoothing, variable_tempo
+from v2m.sketch.plan import beat_grid, beat_search, form, tempo_smoothing
 from v2m.sketch.style import Style
 
 
@@ -134,8 +134,8 @@ def _plan_beat_grid(constraints: beat_grid.PlanConstraints) -> beat_grid.BarGrid
     if constraints.is_too_short:
         return beat_grid.final_chord_grid(constraints)
     if constraints.steadiness == 1:
-        return constant_tempo.plan_constant_tempo(constraints)
-    return tempo_smoothing.smooth_tempo(constraints, variable_tempo.plan_variable_tempo(constraints))
+        return beat_search.plan_constant_tempo(constraints)
+    return tempo_smoothing.smooth_tempo(constraints, beat_search.plan_variable_tempo(constraints))
 
 
 def section_label(section: FormSection) -> str:
@@ -168,7 +168,7 @@ def _match_cuts(
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """Return the plan as plain values for the sidecar; `alignment` is `analysis.cut_alignment`'s."""
-    from v2m.analysis.cut_alignment import cut_alignment
+    from v2m.analysis.synchrony import cut_alignment
 
     beats = np.diff(plan.tempo_map.beats)
     seconds = np.diff(plan.tempo_map.times)

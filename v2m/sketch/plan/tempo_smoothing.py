@@ -1,6 +1,6 @@
 """Tempo smoothing: beats moved by milliseconds towards the cuts that they meet, on a smoother tempo.
 
-`variable_tempo` chooses which beat meets which cut, on a grid of tempi. What remains is a small quadratic program:
+`beat_search` chooses which beat meets which cut, on a grid of tempi. What remains is a small quadratic program:
 least squares of the distances to the cuts and of the tempo changes, within the same bounds. It is solved in windows
 whose edges stay where they are.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from v2m.core.types import Cut
-from v2m.sketch.plan import beat_grid, variable_tempo
+from v2m.sketch.plan import beat_grid, beat_search
 
 
 class Exhaustive:
@@ -92,12 +92,10 @@ class Exhaustive:
 def test_viterbi_matches_exhaustive_search(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With cheap changes, so that the best path uses all of them, reversals too."""
     monkeypatch.setattr(beat_grid, "TEMPO_CHANGE_COST", 0.2)
-    for module in (beat_grid, variable_tempo):
+    for module in (beat_grid, beat_search):
         monkeypatch.setattr(module, "TEMPO_REVERSAL_COST", 0.04)
     rng = np.random.default_rng(seed)
     cuts = tuple(Cut(float(time), float(rng.choice([0.1, 1]))) for time in np.sort(rng.uniform(0, 7, 12)))
     constraints = beat_grid.PlanConstraints(cuts, 7.0, 120.0, 2 + seed % 2, 0.0)
     exhaustive = Exhaustive(constraints)
-    assert exhaustive.worth(variable_tempo.plan_variable_tempo(constraints)) == pytest.approx(
-        exhaustive.best(), abs=1e-9
-    )
+    assert exhaustive.worth(beat_search.plan_variable_tempo(constraints)) == pytest.approx(exhaustive.best(), abs=1e-9)

@@ -1,10 +1,11 @@
-"""Beat and downbeat tracking.
+"""Onset strength, and beat and downbeat tracking.
 
 librosa's tracker finds the beats (Ellis, "Beat tracking by dynamic programming", 2007) in an onset curve that
 weights the bass. Harmonic change and bass onsets then decide whether they or the instants halfway between them are the
-beats, and which of them are downbeats.
+beats, and which of them are downbeats. The weights were chosen on 20 pieces of the Sketch composer (`align_to_cuts.py`
+in bench/README.md), so they may suit other music less.
 
-T hops of 10 ms, B beats, P = 12 pitch classes.
+T hops of 10 ms, K frequency bands, B beats.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from v2m.analysis.onsets import HOPS_PER_SECOND, spectral_flux
 from v2m.core import timing
 from v2m.core.types import Audio, Floats
 
+HOPS_PER_SECOND = 100
+NUM_BANDS = 40
 BASS_HZ, TREBLE_HZ = 160.0, 2500.0
 DEEP_BASS_HZ = 200.0  # of the bass onsets that mark a bar
 BAND_WEIGHTS = (2.0, 1.0, 0.5)  # of bass, middle and treble, each divided by its deviation
@@ -24,9 +26,39 @@ DEFAULT_TEMPO = 120.0
 TIGHTNESS = 200  # of the tracker: twice librosa's default, for music that keeps its tempo
 HARMONY_WINDOW_S = 0.8  # on either side of an instant, to compare harmonies
 BEAT_TOLERANCE_HOPS = 3  # by which a change may miss its beat
-IRREGULAR_BAR_COST = 2.0  # cost of a bar of irregular length, in standard deviations
+BASS_ONSET_WEIGHT = 0.7  # of bass onsets against harmonic change, as evidence of a bar line
+IRREGULAR_BAR_COST = 2.0  # of a bar of irregular length in the search for downbeats, in standard deviations
+UNUSUAL_BARS_COST = 0.5  # of each irregular bar, and of a meter other than the first, in standard errors
+TRACKED_BEATS_PRIOR = 1.0  # in favor of the tracked beats over the instants between them, in standard errors
 METERS = (4, 3)
 MIN_BEATS = 6  # with fewer there is no BeatTrack
+
+
+def spectral_flux(audio: Audio) -> tuple[Floats, Floats]:
+    """(T, K) rise of log band energy per 10 ms hop, 0 where it falls, and (K,) the lower edges of the bands in Hz.
+
+    The spectral flux of Böck & Widmer, "Maximum filter vibrato suppression for onset detection" (2013), without the
+    filter; up to 40 bands from 50 Hz to half the sample rate, each as many times as wide as the one below.
+    """
+    hop = timing.sample_count(1 / HOPS_PER_SECOND, audio.sample_rate)
+    size = 4 * hop
+    mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
+    starts = np.arange(0, len(audio), hop)
+    window = np.hanning(size).astype(np.float32)
+    edges = np.unique(np.geomspace(2, size // 2, NUM_BANDS + 1).astype(int))
+    bands = np.concatenate(
+        [
+            np.add.reduceat(np.abs(np.fft.rfft(mono[block[:, None] + np.arange(size)] * window)), edges[:-1], axis=1)
+            for block in np.array_split(starts, max(1, len(starts) // 1000))
+        ]
+    )
+    rises = np.diff(np.log1p(bands), axis=0, prepend=np.log1p(bands[:1]))
+    return np.maximum(rises, 0), np.array([timing.bin_frequency(edge, size, audio.sample_rate) for edge in edges[:-1]])
+
+
+def onset_strength(audio: Audio) -> Floats:
+    """(T,) the spectral flux summed over all bands."""
+    return spectral_flux(audio)[0].sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -71,7 +103,7 @@ def track_beats(audio: Audio, tempo: float | None = None) -> BeatTrack | None:
     beats = np.asarray(tracked, float)
     if len(beats) < MIN_BEATS:
         return None
-    evidence = _standardize(_local_maximum(_harmonic_change(audio, len(rises)))) + 0.7 * _standardize(
+    evidence = _standardize(_local_maximum(_harmonic_change(audio, len(rises)))) + BASS_ONSET_WEIGHT * _standardize(
         _local_maximum(rises[:, edges < DEEP_BASS_HZ].sum(axis=1))
     )
     beats, is_downbeat, meter = _choose_phase(evidence, beats)
@@ -112,7 +144,7 @@ def _choose_phase(evidence: Floats, beats: Floats) -> tuple[Floats, np.ndarray, 
     ends = [time for time in (beats[0] - period / 2, beats[-1] + period / 2) if 0 <= time < last]
     between = np.sort(np.append(between, ends))
     candidates = []
-    for grid, other, prior in ((beats, between, 1.0), (between, beats, 0.0)):
+    for grid, other, prior in ((beats, between, TRACKED_BEATS_PRIOR), (between, beats, 0.0)):
         clarity, is_downbeat, meter = _find_bars(_sample_at(evidence, grid))
         contrast = _separation(_sample_at(evidence, grid), _sample_at(evidence, other))
         candidates.append((clarity + prior + contrast, grid, is_downbeat, meter))
@@ -129,7 +161,7 @@ def _find_bars(evidence: Floats) -> tuple[float, np.ndarray, int]:
             continue
         irregular = int((np.diff(np.flatnonzero(is_downbeat)) != meter).sum())
         contrast = _separation(evidence[is_downbeat], evidence[~is_downbeat])
-        clarity = contrast - 0.5 * irregular - 0.5 * (meter != METERS[0])
+        clarity = contrast - UNUSUAL_BARS_COST * irregular - UNUSUAL_BARS_COST * (meter != METERS[0])
         if clarity > best[0]:
             best = (clarity, is_downbeat, meter)
     return best

@@ -1,0 +1,202 @@
+"""Synchrony of music and video: a score that ranks candidates, beats against cuts, onsets against motion.
+
+T hops of 10 ms, n cuts, B beats, R steps of 100 ms, L lags. Times in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from v2m.analysis.loudness import k_weighted_power, power_to_lufs
+from v2m.analysis.rhythm import HOPS_PER_SECOND, onset_strength
+from v2m.core import timing
+from v2m.core.timing import seconds_of
+from v2m.core.types import Audio, Cut, Floats, VisualFeatures
+
+TOLERANCE_S = 0.07  # within which a cut and an onset are perceived as simultaneous
+WIDE_TOLERANCE_S = 0.1
+NUM_SHIFTS = 400
+STEPS_PER_SECOND = 10
+MAX_LAG_S = 1.0
+MIN_STEPS = 4 * STEPS_PER_SECOND
+NUM_MOTION_SHIFTS = 100
+
+
+@dataclass(frozen=True)
+class SyncScore:
+    """Synchrony of music and video.
+
+    Args:
+        accents: Mean percentile of the onset strength near the cuts among all instants of the piece, weighted by the
+            cuts' strength; 0.5 is chance, None where the video has no cuts.
+        dynamics: Rank correlation, −1 to 1, of loudness and motion over seconds; None where either is flat.
+        total: The ranking of candidates, 0–1.
+    """
+
+    accents: float | None
+    dynamics: float | None
+    total: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        return {name: None if value is None else round(value, 4) for name, value in asdict(self).items()}
+
+
+def sync_score(audio: Audio, features: VisualFeatures) -> SyncScore:
+    """Compute `total` = 0.7 · accents + 0.3 · (1 + dynamics) / 2, with 0.5, its chance level, for a missing part."""
+    accents = _accent_percentile(onset_strength(audio), features.cuts)
+    dynamics = _dynamics_correlation(audio, features)
+    total = 0.7 * (0.5 if accents is None else accents) + 0.3 * (0.5 if dynamics is None else (1 + dynamics) / 2)
+    return SyncScore(accents, dynamics, total)
+
+
+def _accent_percentile(onsets: Floats, cuts: Sequence[Cut]) -> float | None:
+    if not cuts or len(onsets) < 2:
+        return None
+    reach = timing.frame_number(TOLERANCE_S, HOPS_PER_SECOND)
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(onsets, reach), 2 * reach + 1).max(axis=1)  # (T,)
+    order = np.sort(near)
+    hops = [min(timing.frame_number(cut.time, HOPS_PER_SECOND), len(near) - 1) for cut in cuts]
+    below = np.searchsorted(order, near[hops], side="left") + np.searchsorted(order, near[hops], side="right")
+    return float(np.average(below / (2 * len(order)), weights=[cut.strength + 1e-3 for cut in cuts]))
+
+
+def _dynamics_correlation(audio: Audio, features: VisualFeatures) -> float | None:
+    power = k_weighted_power(audio.samples, audio.sample_rate, timing.sample_count(0.1, audio.sample_rate))
+    seconds = min(len(power) // 10, int(features.times[-1]))
+    if seconds < 4:
+        return None
+    levels = np.maximum(power_to_lufs(power[: 10 * seconds].reshape(seconds, 10).mean(axis=1)), -70.0)
+    edges = np.searchsorted(features.times, np.arange(seconds + 1))
+    total = np.append(0.0, np.cumsum(features.motion))
+    motion = np.diff(total[edges]) / np.maximum(np.diff(edges), 1)
+    if np.ptp(levels) < 0.1 or np.ptp(motion) < 1e-4:
+        return None
+    level_ranks, motion_ranks = (np.argsort(np.argsort(curve)) - (seconds - 1) / 2 for curve in (levels, motion))
+    return float(level_ranks @ motion_ranks / (level_ranks @ level_ranks))  # Spearman's correlation of ranks
+
+
+@dataclass(frozen=True)
+class CutAlignment:
+    """Shares of the n cuts, 0–1; all but n are None where there are no cuts or no beats.
+
+    Args:
+        n: Number of cuts.
+        hits: Cuts with a beat within ± the tolerance, 70 ms by default.
+        hits_100ms: Cuts with a beat within ±100 ms.
+        downbeat_hits: As `hits` with downbeats; None where no downbeats were given.
+        chance: Share of all instants within the tolerance of a beat, so the hits of cuts at random times;
+            min(1, 2 · tolerance · BPM / 60) for a steady beat.
+        chance_100ms: The same within ±100 ms.
+        chance_downbeats: The same with downbeats.
+        shuffled: Hits with the beats shifted in a circle, the mean of many random shifts.
+        median_ms: Median distance of a cut from its nearest beat.
+    """
+
+    n: int
+    hits: float | None = None
+    hits_100ms: float | None = None
+    downbeat_hits: float | None = None
+    chance: float | None = None
+    chance_100ms: float | None = None
+    chance_downbeats: float | None = None
+    shuffled: float | None = None
+    median_ms: float | None = None
+
+    def to_dict(self) -> dict[str, int | float | None]:
+        return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+
+def cut_alignment(
+    cuts: Sequence[float] | Floats,
+    beats: Sequence[float] | Floats,
+    downbeats: Sequence[float] | Floats | None = None,
+    tolerance: float = 0.07,
+    *,
+    duration: float,
+) -> CutAlignment:
+    """Compute hits, chance and control of `cuts` against `beats`, over a piece of `duration`."""
+    times, grid = np.sort(np.asarray(cuts, float)), np.sort(np.asarray(beats, float))
+    if not len(times) or not len(grid):
+        return CutAlignment(len(times))
+    bars = None if downbeats is None or not len(downbeats) else np.sort(np.asarray(downbeats, float))
+    distance = distance_to_nearest(times, grid)
+    shifts = np.random.default_rng(0).uniform(0, duration, NUM_SHIFTS)
+    shifted = distance_to_nearest(
+        (times[None, :] - shifts[:, None]) % duration, grid
+    )  # shifting cuts one way is shifting beats the other
+    return CutAlignment(
+        n=len(times),
+        hits=float(np.mean(distance <= tolerance)),
+        hits_100ms=float(np.mean(distance <= WIDE_TOLERANCE_S)),
+        downbeat_hits=None if bars is None else float(np.mean(distance_to_nearest(times, bars) <= tolerance)),
+        chance=covered_share(grid, tolerance, duration),
+        chance_100ms=covered_share(grid, WIDE_TOLERANCE_S, duration),
+        chance_downbeats=None if bars is None else covered_share(bars, tolerance, duration),
+        shuffled=float(np.mean(shifted <= tolerance)),
+        median_ms=1000 * float(np.median(distance)),
+    )
+
+
+def distance_to_nearest(times: ArrayLike, beats: Floats) -> Floats:
+    """Return the distance of each of `times` (any shape) to the nearest of the sorted `beats` (B,)."""
+    points = np.asarray(times, float)
+    right = np.clip(np.searchsorted(beats, points), 0, len(beats) - 1)
+    left = np.maximum(right - 1, 0)
+    return np.minimum(np.abs(beats[right] - points), np.abs(beats[left] - points))
+
+
+def covered_share(beats: Floats, tolerance: float, duration: float) -> float:
+    """Return the share of [0, duration] that lies within `tolerance` of one of the sorted `beats`."""
+    low = np.clip(beats - tolerance, 0, duration)
+    high = np.clip(beats + tolerance, 0, duration)
+    low[1:] = np.maximum(low[1:], high[:-1])
+    return float(np.sum(np.maximum(high - low, 0)) / duration)
+
+
+@dataclass(frozen=True)
+class MotionCorrelation:
+    """The highest correlation of onset strength and motion at lags within ±1 s, in steps of 100 ms.
+
+    Args:
+        correlation: Pearson's, −1 to 1.
+        lag: Its lag in seconds, above 0 where the music comes after the picture.
+        chance: The same maximum with the motion shifted in a circle, the mean of many shifts: it exceeds 0 by itself.
+    """
+
+    correlation: float
+    lag: float
+    chance: float
+
+
+def motion_correlation(audio: Audio, features: VisualFeatures) -> MotionCorrelation | None:
+    """Correlate; None where the music is shorter than 4 s, or onsets or motion are flat."""
+    strength = onset_strength(audio)
+    hops = HOPS_PER_SECOND // STEPS_PER_SECOND
+    count = min(len(strength) // hops, int(features.times[-1] * STEPS_PER_SECOND))
+    if count < MIN_STEPS:
+        return None
+    onsets = strength[: count * hops].reshape(count, hops).mean(axis=1)
+    motion = np.interp((np.arange(count) + 0.5) / STEPS_PER_SECOND, features.times, features.motion)
+    if onsets.std() < 1e-6 or motion.std() < 1e-6:
+        return None
+    max_lag = round(MAX_LAG_S * STEPS_PER_SECOND)
+    correlations = _lagged_correlations(onsets, motion, max_lag)
+    best = int(correlations.argmax())
+    shifts = np.random.default_rng(0).integers(max_lag + 1, count - max_lag, NUM_MOTION_SHIFTS)
+    chance = float(np.mean([_lagged_correlations(onsets, np.roll(motion, shift), max_lag).max() for shift in shifts]))
+    return MotionCorrelation(float(correlations[best]), seconds_of(best - max_lag, STEPS_PER_SECOND), chance)
+
+
+def _lagged_correlations(onsets: Floats, motion: Floats, max_lag: int) -> Floats:
+    """(L,) correlations for lags of −`max_lag` to `max_lag` steps of the music, over the steps that both have."""
+    correlations = []
+    for lag in range(-max_lag, max_lag + 1):
+        late, early = (onsets[lag:], motion[: len(motion) - lag]) if lag >= 0 else (onsets[:lag], motion[-lag:])
+        spread = late.std() * early.std()
+        covariance = ((late - late.mean()) * (early - early.mean())).mean()
+        correlations.append(0.0 if spread < 1e-12 else float(covariance / spread))
+    return np.array(correlations)

@@ -27,7 +27,7 @@ CLICK_REACH = 3  # samples on either side that belong to it
 
 @dataclass(frozen=True)
 class Silence:
-    """The `share` of the time below −60 dBFS, 0–1, and its seconds before the first and after the last sound."""
+    """The `share` of the time below −60 dBFS, 0–1, and the seconds of it at both ends."""
 
     share: float
     leading: float
@@ -55,7 +55,7 @@ def clipped_share(audio: Audio) -> float:
 
 
 def ending_level(audio: Audio) -> float | None:
-    """Return the level of the last quarter of a second relative to the piece, in dB, before the mixer's fade of 60 ms.
+    """Return the level of the last 250 ms before the mixer's fade, in dB relative to the piece.
 
     About 0 where music is cut off, −20 and below where it has rung out; None for silence or less than a second.
     """
@@ -69,7 +69,7 @@ def ending_level(audio: Audio) -> float | None:
 
 
 def find_loop(audio: Audio) -> tuple[float, float]:
-    """Return how exactly the audio repeats itself, 0–1, and after how many seconds (1 s to half the piece).
+    """Return how exactly audio repeats itself, 0–1, and after how many seconds (1 to half the piece).
 
     The highest normalized autocorrelation of the waveform below 2 kHz: 1 where the same recording is played again, near
     0 in music that is played again, since its phases differ. (0, 0) for silence or less than two seconds.
@@ -91,9 +91,9 @@ def find_loop(audio: Audio) -> tuple[float, float]:
 
 
 def find_click(audio: Audio) -> tuple[float, float]:
-    """Return the worst click: the ratio of the waveform's bend to the sharpest within 5 ms around it, and its time.
+    """Return the worst click as (ratio of its bend to the sharpest within 5 ms around it, time).
 
-    The bend is the second difference of the samples; the three samples next to it are left out. A struck note
+    A bend is the second difference of the samples; the three samples next to it are left out. A struck note
     sustains and gives about 1, music less than some 8; pieces joined without a fade give tens.
     (0, 0) for silence.
     """

@@ -19,7 +19,7 @@ TEMPO_MULTIPLES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 
 def estimate_key(audio: Audio) -> Key | None:
-    """Return the key whose profile correlates most with the pitch classes of the whole piece; None for silence."""
+    """Return the key whose profile correlates most with the piece's pitch classes; None for silence."""
     import librosa
 
     mono = audio.samples.mean(axis=0)
@@ -42,7 +42,7 @@ def estimate_key(audio: Audio) -> Key | None:
 
 
 def key_score(estimate: Key, reference: Key) -> float:
-    """Return MIREX's score of a key, 0–1: 1 the same, 0.5 a fifth apart, 0.3 relative, 0.2 parallel, else 0."""
+    """Return MIREX's key score: 1 the same, 0.5 a fifth apart, 0.3 relative, 0.2 parallel, else 0."""
     (tonic, mode), (reference_tonic, reference_mode) = estimate, reference
     interval = (tonic - reference_tonic) % 12
     if mode == reference_mode:
@@ -53,7 +53,7 @@ def key_score(estimate: Key, reference: Key) -> float:
 
 
 def tempo_error(estimate: float, reference: float) -> float:
-    """Return the relative error, 0 upwards, of a tempo to `reference` or its nearest double, half, triple or third.
+    """Return the relative error of a tempo to `reference` or its double, half, triple or third.
 
     MIREX counts ≤ 0.04 as right (accuracy 2); a third counts as in Gouyon et al. (2006).
     """

@@ -48,7 +48,7 @@ def power_to_lufs(power: float | Floats) -> Floats:
 
 
 def gated_loudness(power: Floats) -> float:
-    """Return LUFS of K-weighted mean squares (H,) of 100 ms each: blocks of 400 ms overlapping by 75 %, gated twice."""
+    """Return LUFS of K-weighted mean squares (H,) of 100 ms each, gated twice in blocks of 400 ms."""
     if len(power) < 4:
         return float("-inf")
     blocks = np.convolve(power, np.full(4, 0.25), "valid")
@@ -89,7 +89,7 @@ def peak_envelope(samples: NDArray[np.float32], hop: int) -> Floats:
 
 
 def _overlapping_blocks(samples: NDArray[np.float32], step: int, lead: int, size: int) -> Iterator[NDArray[np.float32]]:
-    """Yield blocks (C, `size`), `step` apart, the first starting `lead` samples early; zeros beyond the ends."""
+    """Yield blocks (C, `size`), `step` apart, the first `lead` samples early; zeros beyond the ends."""
     for start in range(0, samples.shape[1], step):
         low, high = start - lead, start - lead + size
         block = samples[:, max(low, 0) : high]

@@ -35,7 +35,7 @@ MIN_BEATS = 6  # with fewer there is no BeatTrack
 
 
 def spectral_flux(audio: Audio) -> tuple[Floats, Floats]:
-    """(T, K) rise of log band energy per 10 ms hop, 0 where it falls, and (K,) the lower edges of the bands in Hz.
+    """(T, K) rise of log band energy per hop, 0 where it falls; (K,) lower edges of the bands in Hz.
 
     The spectral flux of Böck & Widmer, "Maximum filter vibrato suppression for onset detection" (2013), without the
     filter; up to 40 bands from 50 Hz to half the sample rate, each as many times as wide as the one below.
@@ -137,7 +137,7 @@ def _harmonic_change(audio: Audio, hops: int) -> Floats:
 
 
 def _choose_phase(evidence: Floats, beats: Floats) -> tuple[Floats, np.ndarray, int]:
-    """Return the beats or the instants halfway between them, whichever has clearer bars, their downbeats and meter."""
+    """Return beats, downbeats and meter: of `beats` or the instants between, which have clearer bars."""
     between = (beats[1:] + beats[:-1]) / 2
     period = float(np.median(np.diff(beats)))
     last = timing.seconds_of(len(evidence), HOPS_PER_SECOND)

@@ -92,7 +92,10 @@ def coarse_grid(frames: Pixels) -> Array:
 
 
 def _color_histogram(frames: Pixels) -> Array:
-    """(n, 3 · bins) shares of luma, R − luma, B − luma; linear between bins, so that a drift of light stays small."""
+    """(n, 3 · bins) shares of luma, R − luma and B − luma.
+
+    Values are split linearly between two bins, so that a drift of light stays a small change.
+    """
     colors = frames.reshape(len(frames), -1, 3).astype(np.float32) / 255
     luma = colors @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     axes = (luma, np.clip(colors[..., 0] - luma + 0.5, 0, 1), np.clip(colors[..., 2] - luma + 0.5, 0, 1))
@@ -110,7 +113,7 @@ def _color_histogram(frames: Pixels) -> Array:
 
 
 def _lagged_differences(vectors: Array, num_new: int) -> Array:
-    """(G, num_new) summed absolute differences of the last vectors to those 1 … G before; ∞ before the first."""
+    """(G, num_new) summed differences of the last vectors to those 1 … G before; ∞ before the first."""
     total = len(vectors)
     out = np.full((MAX_GAP, num_new), np.inf, np.float32)
     for gap in range(1, min(MAX_GAP, total - 1) + 1):
@@ -139,7 +142,7 @@ def _min_across_boundary(change: Array, reach: int) -> Floats:
 
 
 def _kth_largest_nearby(values: Floats, reach: int) -> Floats:
-    """(F,) the `NUM_RIVALS`-th largest value within `reach` frames of each, itself and its neighbors left out."""
+    """(F,) the `NUM_RIVALS`-th largest value within `reach` frames, the three in the middle left out."""
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, reach), 2 * reach + 1)
     out = np.empty_like(values)
     for first in range(0, len(values), BLOCK_FRAMES):
@@ -150,7 +153,7 @@ def _kth_largest_nearby(values: Floats, reach: int) -> Floats:
 
 
 def _pick_peaks(score: Floats, reach: int) -> list[int]:
-    """Return frames with a score above 1; of several within `reach` the first good one, as a flash blurs the next."""
+    """Return frames that score above 1; of several within `reach` the first good one."""
     peaks: list[int] = []
     for n in np.flatnonzero(score > 1):
         if (not peaks or n - peaks[-1] >= reach) and score[n] >= 0.8 * score[n : n + reach].max():
@@ -159,7 +162,7 @@ def _pick_peaks(score: Floats, reach: int) -> list[int]:
 
 
 def _find_fades(times: Floats, brightness: Floats, contrast: Floats) -> dict[int, float]:
-    """Return the first visible frame after each fade through black, with half the brightness it reaches as strength."""
+    """Return the first visible frame of each fade from black: half the brightness that it reaches."""
     black = (brightness < BLACK_LEVEL) & (contrast < BLACK_LEVEL)
     edges = np.flatnonzero(np.diff(np.r_[False, black, False].astype(int)))
     fades = {}

@@ -1,4 +1,4 @@
-"""Synchrony of music and video: a score that ranks candidates, beats against cuts, onsets against motion.
+"""Synchrony of music and video: a score for ranking, beats against cuts, onsets against motion.
 
 T hops of 10 ms, n cuts, B beats, R steps of 100 ms, L lags. Times in seconds.
 """
@@ -46,7 +46,7 @@ class SyncScore:
 
 
 def sync_score(audio: Audio, features: VisualFeatures) -> SyncScore:
-    """Compute `total` = 0.7 · accents + 0.3 · (1 + dynamics) / 2, with 0.5, its chance level, for a missing part."""
+    """Compute `total` = 0.7 · accents + 0.3 · (1 + dynamics) / 2; a missing part counts as chance, 0.5."""
     accents = _accent_percentile(onset_strength(audio), features.cuts)
     dynamics = _dynamics_correlation(audio, features)
     total = 0.7 * (0.5 if accents is None else accents) + 0.3 * (0.5 if dynamics is None else (1 + dynamics) / 2)
@@ -192,7 +192,7 @@ def motion_correlation(audio: Audio, features: VisualFeatures) -> MotionCorrelat
 
 
 def _lagged_correlations(onsets: Floats, motion: Floats, max_lag: int) -> Floats:
-    """(L,) correlations for lags of −`max_lag` to `max_lag` steps of the music, over the steps that both have."""
+    """(L,) correlations at lags of ±`max_lag` steps of the music, over the steps that both have."""
     correlations = []
     for lag in range(-max_lag, max_lag + 1):
         late, early = (onsets[lag:], motion[: len(motion) - lag]) if lag >= 0 else (onsets[:lag], motion[-lag:])

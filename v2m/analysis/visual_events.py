@@ -51,7 +51,7 @@ def visual_event_features(
 
 
 def features_from_events(events: NDArray[np.floating], names: Sequence[str], duration: float) -> VisualFeatures:
-    """Return the visual features that events (R, C) of `duration` seconds still determine: motion, light and cuts.
+    """Return the visual features that events (R, C) of `duration` seconds determine.
 
     Each cut is in the middle of its step. `names` are those of the C channels; what is not among them, and the colors,
     are 0.
@@ -76,7 +76,7 @@ def features_from_events(events: NDArray[np.floating], names: Sequence[str], dur
 
 
 def _interval_means(times: Floats, curve: Floats, edges: Floats) -> Floats:
-    """Average between `edges` a curve that holds each value until the next of `times`, and beyond both ends."""
+    """Average between `edges` a curve that holds each value until the next of `times`."""
     ends = np.array([min(edges[0], times[0]) - 1.0, max(edges[-1], times[-1]) + 1.0])
     knots = np.concatenate([ends[:1], times, ends[1:]])
     values = np.concatenate([curve[:1], curve])

@@ -27,7 +27,7 @@ class FrameScanner(Protocol):
     """A source of upright RGB frames with their times in seconds, in order."""
 
     def scan(self, width: int, fps: float) -> Iterator[tuple[Floats, Pixels]]:
-        """Yield times (n,) and frames (n, H, W, 3), about `width` pixels wide, all or at most about `fps` a second."""
+        """Yield times (n,) and frames (n, H, W, 3), about `width` wide, at most about `fps` a second."""
         ...
 
 
@@ -94,7 +94,7 @@ def _downsample_luma(frames: Pixels) -> np.ndarray:
 
 
 def _normal_flow(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """(n,) normal flow: the speed from one frame to the next, in widths of the frame; `before` is (1, H, W).
+    """(n,) normal flow: speed from frame to frame, in widths of the frame; `before` is (1, H, W).
 
     The mean speed along the gradient of luma, the component that a frame difference determines (Horn and Schunck,
     "Determining optical flow", 1981), weighted by the gradient: half to all of the speed. A change of the overall light
@@ -122,7 +122,7 @@ def _count_colors(frames: Pixels) -> np.ndarray:
 
 
 def _hues_and_warmth(count: np.ndarray) -> tuple[Floats, float]:
-    """Return hue shares (12,), the first centered on red, and warmth: the chroma toward orange (1) or blue (−1)."""
+    """Return hue shares (12,), the first centered on red, and warmth, from blue (−1) to orange (1)."""
     code = np.arange(1 << 15)
     rgb = np.stack([code >> 10, (code >> 5) & 31, code & 31]) / 31
     red, green, blue = rgb

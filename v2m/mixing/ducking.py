@@ -69,7 +69,7 @@ def detect_foreground(original: Audio) -> np.ndarray:
 
 
 def ducking_gain(active: np.ndarray, config: DuckingConfig) -> Floats:
-    """(H,) gain in dB, 0 to `depth`: falls before a sound begins (`pre_roll`, over `attack`), rises after it ends."""
+    """(H,) gain in dB, 0 to `depth`, that falls before a sound begins and rises after it ends."""
     if not active.any():
         return np.zeros(len(active))
     lead = sample_count(max(config.pre_roll - config.attack, 0.0), 100)

@@ -1,4 +1,4 @@
-"""Mastering to a loudness under a peak ceiling: one static gain and a limiter, without trial renderings.
+"""Mastering to a loudness under a peak ceiling: one static gain and a limiter.
 
 The look-ahead true-peak limiter is our own, because no library limits true peaks offline on numpy arrays: the usual
 ones work on sample peaks in real time, or under the GPL.
@@ -24,17 +24,17 @@ LIMITER_REACH_HOPS = 3  # one for the interpolation between hops, two for the mo
 
 
 def slew_limit(level: Floats, rise: float, fall: float) -> Floats:
-    """Return the highest curve below `level` that rises by at most `rise` and falls by at most `fall` a step."""
+    """Return the highest curve below `level` that changes by at most +`rise` and −`fall` a step."""
     steps = np.arange(len(level), dtype=np.float64)
     rising = np.minimum.accumulate(level - rise * steps) + rise * steps
     return (np.minimum.accumulate(rising[::-1] - fall * steps) + fall * steps)[::-1]
 
 
 def limiter_gain(peaks: Floats, ceiling: float, attack: float = 1.5, release: float = 0.04) -> Floats:
-    """Return the gain (H,), at most 1, that keeps peaks (H,) at or below `ceiling` (dB); attacks are linear in dB.
+    """Return the gain (H,), at most 1, that keeps peaks (H,) at or below `ceiling` (dB).
 
-    `attack` and `release` are dB a hop; as the whole envelope is known, the attack happens before the peak. At 48 kHz
-    the defaults are 2.25 dB/ms and 60 dB/s.
+    `attack` and `release` are dB a hop, linear in dB; the attack happens before the peak. At 48 kHz the defaults are
+    2.25 dB/ms and 60 dB/s.
     """
     needed = np.minimum(ceiling - amplitude_to_db(peaks), 0.0)
     padded = np.pad(needed, LIMITER_REACH_HOPS, constant_values=0.0)
@@ -45,7 +45,7 @@ def limiter_gain(peaks: Floats, ceiling: float, attack: float = 1.5, release: fl
 
 @dataclass(frozen=True)
 class Mastering:
-    """A static `gain` in dB, the limiter's gain `limiter_curve` (H,), and the resulting `loudness` in LUFS."""
+    """A static `gain` in dB, the limiter's gain (H,), and the resulting `loudness` in LUFS."""
 
     gain: float
     limiter_curve: Floats
@@ -104,7 +104,7 @@ class Levels:
         return Mastering(gain, curve, self.loudness(curve * db_to_gain(gain)))
 
     def with_peak_margin(self, overshoot: Floats) -> Levels:
-        """Return levels with peaks multiplied by `overshoot` (H,) where it exceeds 1, and in a codec frame around."""
+        """Return levels with peaks times `overshoot` (H,) where it exceeds 1, and in a codec frame around."""
         padded = np.pad(np.maximum(overshoot, 1.0), PEAK_REACH_HOPS, mode="edge")
         around = np.lib.stride_tricks.sliding_window_view(padded, 2 * PEAK_REACH_HOPS + 1).max(axis=1)
         return replace(self, peaks=self.peaks * around)

@@ -145,7 +145,7 @@ def _music_range(video: Video, config: MixConfig, count: int) -> tuple[int, int]
 
 
 def _prepare_music(music: Audio, count: int, config: MixConfig) -> tuple[Audio, list[str]]:
-    """Return a copy of the music in stereo of exactly `count` samples, faded and with its gain, and warnings."""
+    """Return the music as stereo of exactly `count` samples, faded and with its gain, and warnings."""
     warnings: list[str] = []
     stereo = resample(music, SAMPLE_RATE).samples[:, :count]
     if stereo.shape[1] < count - HOP:

@@ -40,7 +40,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ResultMetadata:
-    """Facts of one run. stage_seconds: wall time of each stage. settings: every value that the output depends on."""
+    """Facts of one run: wall time of each stage, `settings` with every value the output depends on."""
 
     recipe: str | None
     seed: int

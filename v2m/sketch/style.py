@@ -23,7 +23,7 @@ class Attack(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def parse_rhythm(rhythm: str, beats_per_bar: int, bar_index: int, num_beats: int) -> tuple[Attack, ...]:
-    """Return the attacks of `rhythm` in bar `bar_index`, which lasts `num_beats` instead of `beats_per_bar`.
+    """Return the attacks of `rhythm` in bar `bar_index`, `num_beats` long instead of `beats_per_bar`.
 
     A shorter bar loses the end of the pattern, a longer one begins it again.
     """
@@ -53,7 +53,7 @@ class Figure:
 
 
 def pattern_index(count: int, energy: float, offset: int = 0) -> int:
-    """Return which of `count` patterns, ordered by rising energy, is for `energy` 0–1; `offset` ±1: its neighbor."""
+    """Return the index, of `count` patterns by rising energy, for `energy` 0–1; `offset` ±1: a neighbor."""
     usual = min(int(energy * count), count - 1)
     return next((place for place in (usual + offset, usual - offset) if 0 <= place < count), usual)
 
@@ -109,7 +109,7 @@ class Accent:
 
 @dataclass(frozen=True)
 class Reverb:
-    """The reverb: `rt60_s` seconds to −60 dB at low frequencies, `damping` 0–1 of high ones, `wet_level` 0–1."""
+    """The reverb: `rt60_s` seconds to −60 dB at low frequencies; `damping` of high ones, levels 0–1."""
 
     rt60_s: float
     damping: float

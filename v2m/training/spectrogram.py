@@ -24,7 +24,7 @@ INK, CUT, BEAT = "#222222", "#4cc9f0", "#e9c46a"
 
 
 def plot_spectrogram(path: Path, audio: Audio, picture: VisualFeatures, beats: Floats | None, title: str) -> None:
-    """Writes a PNG. Cuts are blue lines, as wide as they are strong; beats are ticks between the two parts."""
+    """Write a PNG: cuts as blue lines, as wide as they are strong; beats as ticks between the parts."""
     seconds = seconds_of(len(audio), audio.sample_rate)
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(11.0, 4.6), layout="constrained")
@@ -61,7 +61,7 @@ def _plot_levels(axes: Axes, audio: Audio, seconds: float) -> None:
 
 
 def band_levels(audio: Audio) -> tuple[Floats, Floats]:
-    """(T, K) dB below the loudest, at least −RANGE, of bands between (K + 1,) edges in Hz; T is at most COLUMNS."""
+    """(T, K) dB below the loudest, of bands between (K + 1,) edges in Hz; T is at most MAX_COLUMNS."""
     size = sample_count(0.064, audio.sample_rate)
     mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
     starts = np.linspace(0, len(audio), min(MAX_COLUMNS, max(1, len(audio) // (size // 8))), endpoint=False).astype(int)

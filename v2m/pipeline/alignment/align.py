@@ -119,7 +119,7 @@ def _measure_alignment(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], 
 
 
 def _describe_map(track: BeatTrack, time_map: TimeMap, duration: float) -> Mapping[str, Any]:
-    """Summarize a warp. shift: of the first beat; start: of the music, negative where trimmed; all in seconds."""
+    """Summary of a warp in seconds. shift: of the first beat; start: negative where music is trimmed."""
     return {
         "max_stretch": round(float(np.abs(time_map.stretch_factors - 1).max()), 4),
         "mean_stretch": round(float(time_map.forward(duration) - time_map.forward(0.0)) / duration - 1, 4),

@@ -1,4 +1,4 @@
-"""Accompaniment: pads, chords, arpeggios and bass, each from the lead sheet and one layer of the style.
+"""Accompaniment: pads, chords, arpeggios and bass, from the lead sheet and a layer of the style.
 
 Sections are played one at a time; the last bar of the piece is in none of them (see `play_final_chord`).
 """

@@ -96,7 +96,7 @@ def _make_part(layer: Layer, notes: list[Note]) -> Part:
 
 
 def _melody_parts(sheet: LeadSheet, themes: list[str], seed: str, is_variation: bool) -> list[Part]:
-    """Compose lead and answer. In some themes, and in every third statement of any, the two change instruments."""
+    """Compose lead and answer; in some themes and in every third statement they change instruments."""
     motifs = {theme: motif.invent(sheet.style, rng_for(seed, f"motif {theme}")) for theme in themes}
     layers = {layer.kind: layer for layer in sheet.style.layers if layer.kind in {"lead", "answer"}}
     if "lead" not in layers:
@@ -141,7 +141,7 @@ def _hand_over(
 
 
 def _accompaniment_parts(sheet: LeadSheet, melodies: list[Part], seed: str, is_variation: bool) -> list[Part]:
-    """Compose all pitched layers but the melodies, each clear of those before; in an intro they enter in turn."""
+    """Compose the other pitched layers, each clear of those before; in an intro they enter in turn."""
     occupied: dict[int, set[int]] = {}
     for note in (note for part in melodies for note in part.notes if note.length >= MIN_HELD_BEATS):
         occupied.setdefault(sheet.span_index_at(note.beat), set()).add(note.pitch)
@@ -220,7 +220,7 @@ def _percussion_parts(sheet: LeadSheet, seed: str, is_variation: bool) -> list[P
 
 
 def _humanize(sheet: LeadSheet, part: Part, rng: Random) -> Part:
-    """Add swing and small random timing; notes on a cut stay exact and get stressed, the last chord stays exact."""
+    """Add swing and random timing; notes on a cut are exact and stressed, the last chord is exact."""
     style = sheet.style
     notes: list[Note] = []
     for note in part.notes:

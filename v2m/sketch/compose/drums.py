@@ -1,4 +1,4 @@
-"""Drums, and accents on the cuts: grooves with small variations, fills before a new section, transitions."""
+"""Drums: grooves with small variations, fills, accents on the cuts, transitions."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def _is_dropped(note: Note, rng: Random) -> bool:
 
 
 def cut_accents(sheet: LeadSheet, has_drums: bool, min_gap_beats: float) -> tuple[list[Note], list[Note], list[Note]]:
-    """Return accents (drums, low, high) on cuts that fall on beats: full on downbeats, else one drum and one tone.
+    """Return accents (drums, low, high) on cuts that meet beats: full on downbeats, else light ones.
 
-    `min_gap_beats`: least distance of two full accents; cuts that come faster get a light one. The start of a section
+    A light accent is one drum and one tone. `min_gap_beats`: least distance of two full accents. The start of a section
     counts as a cut of medium strength, the final chord as a strong one.
     """
     section_starts = {section.first for section in sheet.plan.sections} - {0}

@@ -129,7 +129,7 @@ class Key:
         return f"{NOTE_NAMES[self.tonic]} {self.mode}"
 
     def pitch(self, step: int, chord: Chord | None = None) -> int:
-        """Return the MIDI pitch of `step` (7 to the octave; step 35 is the tonic in C4–B4), bent to `chord`'s tones.
+        """Return the MIDI pitch of `step` (7 an octave; 35 is the tonic in C4–B4), bent to `chord`.
 
         A chord tone outside the scale takes the place of the scale's own tone on its degree, as the leading tone does
         over a dominant in minor.
@@ -195,7 +195,7 @@ def _set_cadence(bars: Progression, cadence: Progression) -> None:
 
 
 def _chord_spans(bar: Bar, number: int, symbols: list[str], key: Key) -> list[ChordSpan]:
-    """Place the chords of one bar on whole beats, earlier ones longer; too short a bar keeps the first and last."""
+    """Place the chords of a bar on whole beats; one with too few beats keeps the first and last."""
     if len(symbols) > bar.beats:
         symbols = [symbols[0], symbols[-1]]
     bounds = [-(-bar.beats * place // len(symbols)) for place in range(len(symbols) + 1)]
@@ -207,7 +207,7 @@ def _chord_spans(bar: Bar, number: int, symbols: list[str], key: Key) -> list[Ch
 
 @lru_cache(maxsize=4096)
 def candidate_voicings(chord: Chord, voices: int, low: int, high: int, rootless: bool) -> tuple[Voicing, ...]:
-    """Return all voicings of `chord` with `voices` tones from `low` to `high`, without wide gaps or low seconds."""
+    """Return all voicings of `chord` in [low, high] without wide gaps or low seconds."""
     tones = chord.pitch_classes[1:] if rootless and len(chord.pitch_classes) > voices else chord.pitch_classes
     pitches = [pitch for pitch in range(low, high + 1) if pitch % 12 in tones]
     return tuple(

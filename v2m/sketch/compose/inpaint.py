@@ -1,4 +1,4 @@
-"""Inpainting of a Sketch piece: the piece is composed again from its sidecar, and a time range recomposed."""
+"""Inpainting: a piece is composed again from its sidecar, and a time range recomposed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TakeRecord:
 
 @dataclass(frozen=True)
 class TakeHistory:
-    """Origin of a piece: the take of the whole, then those laid over it. beats: (B,) seconds, to a millisecond."""
+    """The take of a whole piece, then those laid over it. beats: (B,) seconds, to a millisecond."""
 
     style: Style
     takes: tuple[TakeRecord, ...]
@@ -162,7 +162,7 @@ def _splice_notes(before: Sequence[Note], after: Sequence[Note], seam: float, is
 
 
 def _truncate_overlaps(notes: Sequence[Note]) -> Iterator[Note]:
-    """Yield the notes from last to first, each ended where its pitch is struck again; repeats at once are dropped."""
+    """Yield the notes from last to first, each ended where its pitch is struck again."""
     next_attack: dict[int, float] = {}
     for note in sorted(notes, reverse=True):
         gap = next_attack.get(note.pitch, np.inf) - note.beat

@@ -19,7 +19,7 @@ CRESCENDO_RISE = 0.05  # of energy, from which the bar before a section is a cre
 
 
 def rng_for(seed: str, purpose: str) -> Random:
-    """Return the random generator for one purpose, independent of the others and the same in every process.
+    """Return the random generator for one purpose, independent of others, the same in every process.
 
     `seed` and `purpose` are both part of the seed: another `purpose` label gives other music.
     """
@@ -27,7 +27,7 @@ def rng_for(seed: str, purpose: str) -> Random:
 
 
 class Note(NamedTuple):
-    """A note; `beat` and `length` in beats, `pitch` a MIDI key (of a drum kit: the drum), `velocity` 1–127."""
+    """A note; `beat` and `length` in beats, `pitch` a MIDI key or drum, `velocity` 1–127."""
 
     beat: float
     length: float

@@ -104,7 +104,7 @@ def two_bar_units(section: FormSection) -> list[tuple[int, int]]:
 
 
 def phrase_roles(count: int, rest_probability: float, rng: Random) -> Iterator[str]:
-    """Yield the role of each of `count` units: sentences of statement, sequence or rest, fragmentation and close."""
+    """Yield a role for each of `count` units: statement, sequence or rest, fragmentation, close."""
     for place in range(count):
         if place == count - 1:
             yield "close" if count > 1 else "state"
@@ -138,7 +138,7 @@ def develop_motif(motif: Motif, role: str, section: FormSection, beats_per_bar: 
 def compose_lead(
     sheet: LeadSheet, themes: Mapping[str, Motif], low: int, high: int, rng: Random, *, plays_intro: bool = False
 ) -> tuple[list[Note], list[int]]:
-    """Compose the lead of the whole piece, and list the first bars of the units that it leaves to the answer.
+    """Compose the lead, and list the first bars of the units that it leaves to the answer.
 
     `plays_intro`: throughout an intro, not only at its end.
     """
@@ -173,7 +173,7 @@ def compose_lead(
 def compose_answer(
     sheet: LeadSheet, themes: Mapping[str, Motif], rests: list[int], layer: Layer, rng: Random
 ) -> list[Note]:
-    """Compose the second voice: it answers in the lead's `rests` and adds guide tones to returns and loud sections."""
+    """Compose the second voice: answers in the lead's `rests`, guide tones in returns and loud sections."""
     line = MelodyLine(sheet, layer.low, layer.high)
     for _, section in sheet.sections():
         if section.energy < layer.min_energy or section.name == "intro":

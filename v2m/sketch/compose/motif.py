@@ -10,7 +10,7 @@ from v2m.sketch.style import Style, parse_rhythm
 
 
 class Tone(NamedTuple):
-    """A tone of a motif: `onset` in beats from its bar line, `step` in scale steps above the motif's anchor."""
+    """A tone of a motif: `onset` in beats from its bar line, `step` in scale steps above the anchor."""
 
     onset: float
     length: float
@@ -32,7 +32,7 @@ _CONTOURS = (  # target steps at four points of the two bars
 
 
 def invent(style: Style, rng: Random) -> Motif:
-    """Invent a motif on two of the style's rhythm cells: mostly steps, and leaps that are followed by a step back."""
+    """Invent a motif on two of the style's rhythm cells: steps, and leaps followed by a step back."""
     first, second = rng.sample(style.rhythm_cells, 2)
     contour = rng.choice(_CONTOURS)
     step, last_leap = contour[0], 0

@@ -94,7 +94,7 @@ def apply_mood_dynamics(plan: Plan, tags: Tags) -> Plan:
 
 
 def orchestrate(style: Style, tags: Tags, rng: Random) -> Style:
-    """Choose one program per layer, with the instruments that the tags name and without those they exclude."""
+    """Choose a program per layer, with the instruments that the tags name, less those they exclude."""
     excluded = find_instruments(tags.negative)
     no_drums = any(stem == "drums" and not programs for stem, programs in excluded)
     banned = {program for _, programs in excluded for program in programs}
@@ -128,7 +128,7 @@ def orchestrate(style: Style, tags: Tags, rng: Random) -> Style:
 
 
 def _fit_register(layer: Layer, program: int) -> Layer:
-    """Return the layer played by `program`, in the part of its register that the instrument has, or near it."""
+    """Return the layer played by `program`, in its register as far as the instrument has it."""
     _, lowest, highest = INSTRUMENTS[program]
     low, high = max(layer.low, lowest), min(layer.high, highest)
     if high - low < MIN_REGISTER:

@@ -128,7 +128,7 @@ def compress(mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sam
 
 
 def _measure_levels(mix: NDArray[np.float32], step: int) -> tuple[Floats, Floats]:
-    """Return peak (G,) and mean square (G,) of each `step` samples of both channels; the last may be shorter."""
+    """Return peak (G,) and mean square (G,) of each `step` samples of both channels."""
     peaks, powers = [], []
     for start in range(0, mix.shape[1], BLOCK_STEPS * step):
         block = np.abs(mix[:, start : start + BLOCK_STEPS * step]).astype(float)

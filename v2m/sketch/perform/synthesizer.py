@@ -72,7 +72,7 @@ class SoundFontSynth:
 
 @lru_cache(maxsize=256)
 def measure_program(soundfont: Path, sample_rate: int, program: int, drums: bool) -> tuple[float, float]:
-    """Measure a program: loudness in dB and seconds to half amplitude, of notes in the middle of its register.
+    """Measure loudness in dB and seconds to half amplitude, of notes in the middle of a register.
 
     Loudness is the highest power over 0.3 s after a first difference, which weights low frequencies about as ears do.
     """
@@ -143,7 +143,7 @@ def render_mix(
 
 
 def _final_fade(sheet: LeadSheet, count: int, sample_rate: int) -> NDArray[np.float32]:
-    """Return the gain of the last chord: 1 over its first 30 %, then a raised cosine to 0 at the last sample."""
+    """Return the gain at the end: from 30 % of the last chord a raised cosine to 0 at the last sample."""
     start = float(sheet.plan.tempo_map.beat_to_time(sheet.last_bar.start))
     fade_start = min(sample_count(start + 0.3 * (sheet.plan.duration - start), sample_rate), count - 1)
     return (0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, count - max(0, fade_start)))).astype(np.float32)

@@ -53,7 +53,7 @@ STRONG_CUT_WINDOW_S = (-0.02, 0.04)  # around such a cut, where the bar may end
 
 @dataclass(frozen=True)
 class BarGrid:
-    """Beats in each bar and their times. The last bar opens with the final chord and lasts until the piece ends."""
+    """Beats in each bar and their times; the last bar is the final chord's and ends with the piece."""
 
     bar_lengths: tuple[int, ...]
     tempo_map: TempoMap
@@ -61,7 +61,7 @@ class BarGrid:
 
 @dataclass(frozen=True)
 class PlanConstraints:
-    """The task of a beat-grid search: `tempo` in beats per minute, `duration` in seconds, `steadiness` 0–1."""
+    """The task of a search: `tempo` in beats per minute, `duration` in seconds, `steadiness` 0–1."""
 
     cuts: tuple[Cut, ...]
     duration: float

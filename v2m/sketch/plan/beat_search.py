@@ -84,7 +84,7 @@ def plan_variable_tempo(constraints: PlanConstraints) -> BarGrid:
 
 
 def _to_bar_grid(constraints: PlanConstraints, bars: list[_Bar]) -> BarGrid:
-    """Turn `bars` into seconds; the last one, empty so far, becomes the final chord at the last beat's tempo."""
+    """Turn `bars` into seconds; the last, empty one becomes the final chord at the last beat's tempo."""
     beat_steps = _beat_steps()
     durations = [beat_steps[state % len(beat_steps)] for bar in bars for state in bar.states]
     times = np.cumsum([bars[0].start, *durations]) * constraints.step_s
@@ -164,7 +164,7 @@ class _ViterbiWindow:
         return self._best_transition(worth, self.constraints.max_tempo_change)[0]
 
     def _add_irregular_bars(self, ends: np.ndarray, bar_start: Floats) -> None:
-        """Replace bars that end at the steps `ends` by irregular ones, of one tempo each, where these are better."""
+        """Replace bars that end at the steps `ends` by irregular ones of one tempo where these are better."""
         if not len(ends):
             return
         beat = np.concatenate([np.zeros(self.pad), self.beat])

@@ -71,7 +71,7 @@ def shape_energy(sections: Sequence[SectionBounds], energy: Floats) -> Floats:
 
 
 def measure_bar_energy(features: VisualFeatures, cuts: Sequence[Cut], edges: Floats) -> Floats:
-    """Return (B,) motion and cut rate of each bar relative to the video, 0.1–0.9; 0.5 where all bars are alike.
+    """Return (B,) motion and cut rate of each bar relative to the video, 0.1–0.9; 0.5 if all are alike.
 
     edges: (B + 1,) bar lines in seconds.
     """
@@ -100,7 +100,7 @@ def _normalize(curve: np.ndarray) -> Floats:
 
 
 def _section_bounds(accents: Floats, energy: Floats) -> tuple[list[int], bool]:
-    """Return the bars at which sections begin, with B at the end, and whether the first section is an intro."""
+    """Return the bars at which sections begin, with B at the end, and whether there is an intro."""
     B = len(accents)
     has_intro = B >= 7
     usual_bars = 4 if B < 24 else 8 if B < 96 else 16
@@ -128,6 +128,6 @@ def _section_bounds(accents: Floats, energy: Floats) -> tuple[list[int], bool]:
 
 
 def _length_cost(bars: int, usual_bars: int) -> float:
-    """Cost of a section of `bars` bars: phrases go in twos and fours, and sections last about `usual_bars`."""
+    """Cost of a section of `bars` bars: multiples of four and about `usual_bars` are cheapest."""
     odd = 0.0 if bars % 4 == 0 else 0.25 if bars % 2 == 0 else 0.7
     return odd + 0.6 * abs(np.log2(bars / usual_bars)) + (1.0 if bars == 1 else 0.0) + 0.5

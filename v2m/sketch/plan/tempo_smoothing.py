@@ -116,7 +116,7 @@ def _concatenate(*parts: _LinearBounds) -> _LinearBounds:
 
 
 def _smooth_window(constraints: PlanConstraints, times: Floats, targets: _CutTargets, bounds: _LinearBounds) -> Floats:
-    """Return (B,) the times within `bounds` that minimize the squared distances to the cuts and tempo changes."""
+    """Return (B,) the times within `bounds` with the least squared distances to cuts and tempo changes."""
     pick = np.eye(len(times))[targets.beats]  # (K, B)
     changes = np.diff(np.eye(len(times)), 2, axis=0) / (TEMPO_CHANGE_SIGMA * constraints.beat_s)
     hessian = pick.T @ (pick * (targets.weights / CUT_SIGMA_S**2)[:, None]) + changes.T @ changes

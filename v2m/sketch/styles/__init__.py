@@ -44,7 +44,7 @@ _MOODS = {
 
 
 def choose_style(tags: Tags) -> Style:
-    """Return the style that the genres name, or else the moods, or else cinematic; `negative` excludes styles."""
+    """Return the style named by the genres, else by the moods, else cinematic; `negative` excludes."""
     excluded = set(_matching_styles(_GENRES, tags.negative))
     for table, words in ((_GENRES, tags.genres), (_MOODS, tags.moods)):
         name = next((name for name in _matching_styles(table, words) if name not in excluded), None)

@@ -80,8 +80,8 @@ class Session:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.out, self.weights = folder / "out", folder / "weights"
-        for each in (self.out, self.weights):
-            each.mkdir()
+        for item in (self.out, self.weights):
+            item.mkdir()
         self.digests: dict[str, str] = {}
         self.failures: list[str] = []
         self.places: dict[str, Any] = {"root": root, "out": self.out, "weights": self.weights}
@@ -161,10 +161,10 @@ def score(session: Session, group: str, lines: Mapping[str, str]) -> None:
 
 def record_sounds(session: Session, video: Path) -> None:
     """The digests of a finished video's sound and of what lies beside it under its name."""
-    found = {video: digests.soundtrack}
-    found |= {path: digests.sound_file for path in video.parent.rglob("*.wav") if _belongs(path, video)}
-    found |= dict.fromkeys(video.parent.glob(f"{video.stem}.mid"), digests.midi)
-    for path, function in sorted(found.items()):
+    result = {video: digests.soundtrack}
+    result |= {path: digests.sound_file for path in video.parent.rglob("*.wav") if _belongs(path, video)}
+    result |= dict.fromkeys(video.parent.glob(f"{video.stem}.mid"), digests.midi)
+    for path, function in sorted(result.items()):
         session.digests[path.relative_to(session.out).as_posix()] = function(path)
 
 
@@ -220,12 +220,12 @@ def evaluate(session: Session) -> None:
     for system, names in (("a", ("ambient", "jazz")), ("b", ("rock", "waltz")), ("truth", ("funk", "parts"))):
         (home / system).mkdir(parents=True)
         for clip, name in zip(("one", "two"), names, strict=True):
-            made = sketch / name
+            created = sketch / name
             if system == "truth":
-                shutil.copy(made.with_suffix(".wav"), home / system / f"{clip}.wav")
+                shutil.copy(created.with_suffix(".wav"), home / system / f"{clip}.wav")
             else:
-                shutil.copy(made.with_suffix(".mp4"), home / system / f"{clip}.v2m.mp4")
-                shutil.copy(made.with_suffix(".json"), home / system / f"{clip}.v2m.json")
+                shutil.copy(created.with_suffix(".mp4"), home / system / f"{clip}.v2m.mp4")
+                shutil.copy(created.with_suffix(".json"), home / system / f"{clip}.v2m.json")
     models = " ".join(f"{name}={session.weights / name}" for name in ("clap", "ast", "pe-av"))
     folders = f"--compare {home}/a {home}/b {{ground_truth}} {home}/truth"
     files = f"--csv {home}/clips.csv --summary {home}/summary.csv"

@@ -40,17 +40,17 @@ def main() -> None:
     detectors = {"v2m": ours, "adaptive": scenes(AdaptiveDetector), "content": scenes(ContentDetector)}
     counts = {name: [0, 0, 0, 0] for name in detectors}  # found, of them true, cuts, of them found
     with tempfile.TemporaryDirectory() as folder:
-        created = clips.make(Path(folder), options.count, options.seed)
-        for clip in created:
+        made = clips.make(Path(folder), options.count, options.seed)
+        for clip in made:
             frame = 1 / video.open(clip.path).fps
             for name, detector in detectors.items():
-                cuts = detector(clip.path)
-                sums = (len(cuts), matched(cuts, clip.cuts, frame), len(clip.cuts), matched(clip.cuts, cuts, frame))
-                counts[name] = [total + item for total, item in zip(counts[name], sums, strict=True)]
-    figures: dict[str, float] = {"clips": len(created), "cuts": counts["v2m"][2]}
+                found = detector(clip.path)
+                sums = (len(found), matched(found, clip.cuts, frame), len(clip.cuts), matched(clip.cuts, found, frame))
+                counts[name] = [total + each for total, each in zip(counts[name], sums, strict=True)]
+    figures: dict[str, float] = {"clips": len(made), "cuts": counts["v2m"][2]}
     print(f"{'detector':<10} precision  recall")
-    for name, (result, right, cuts, recalled) in counts.items():
-        figures |= {f"{name}_precision": round(right / max(result, 1), 3), f"{name}_recall": round(recalled / cuts, 3)}
+    for name, (found, right, cuts, recalled) in counts.items():
+        figures |= {f"{name}_precision": round(right / max(found, 1), 3), f"{name}_recall": round(recalled / cuts, 3)}
         print(f"{name:<10} {figures[f'{name}_precision']:9.3f} {figures[f'{name}_recall']:7.3f}")
     print(json.dumps(figures))
 

@@ -33,7 +33,7 @@ def tree(pid: int) -> list[int]:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return [pid, *(item for child in children for item in tree(int(child)))]
+    return [pid, *(each for child in children for each in tree(int(child)))]
 
 
 def resident_mb(pid: int) -> float:
@@ -45,7 +45,7 @@ def resident_mb(pid: int) -> float:
 
 def seconds_and_peak(*command: str) -> tuple[float, float]:
     """Return wall seconds and the peak resident MB of the process with all its children, read every 20 ms."""
-    start_time, peak = time.perf_counter(), 0.0
+    begun, peak = time.perf_counter(), 0.0
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while True:
         try:
@@ -54,7 +54,7 @@ def seconds_and_peak(*command: str) -> tuple[float, float]:
         except subprocess.TimeoutExpired:
             peak = max(peak, sum(resident_mb(pid) for pid in tree(process.pid)))
     assert status == 0, f"{command} ended with {status}"
-    return time.perf_counter() - start_time, peak
+    return time.perf_counter() - begun, peak
 
 
 def best_of(runs: int, *command: str) -> tuple[float, float]:
@@ -90,8 +90,8 @@ def loudness(path: Path) -> tuple[float, float]:
         "-",
     ]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stderr.rpartition("Summary:")[2]
-    result = {name: float(value) for name, value in re.findall(r"(I|Peak):\s+(-?[\d.]+)", text)}
-    return result["I"], result["Peak"]
+    found = {name: float(value) for name, value in re.findall(r"(I|Peak):\s+(-?[\d.]+)", text)}
+    return found["I"], found["Peak"]
 
 
 def make_minute(folder: Path) -> Path:

@@ -63,21 +63,21 @@ def fastest(work: Callable[[], Any], times: int) -> tuple[float, float]:
     """Seconds that pass, and seconds that the cores work, which other work beside it hardly changes."""
     passed, worked = [], []
     for _ in range(times):
-        start_time, cores = time.perf_counter(), time.process_time()
+        begun, cores = time.perf_counter(), time.process_time()
         work()
-        passed.append(time.perf_counter() - start_time)
+        passed.append(time.perf_counter() - begun)
         worked.append(time.process_time() - cores)
     return min(passed), min(worked)
 
 
 def sampler_differences() -> dict[str, float]:
     """The largest relative difference of each sampler."""
-    result = {}
+    found = {}
     names: tuple[SamplerName, ...] = get_args(SamplerName)
     for name in names:
         pairs = [solvers.compare_with_reference(name, steps) for steps in STEPS]
-        result[name] = max(float(np.abs(ours - expected).max() / np.abs(expected).max()) for ours, expected in pairs)
-    return result
+        found[name] = max(float(np.abs(ours - wanted).max() / np.abs(wanted).max()) for ours, wanted in pairs)
+    return found
 
 
 def outside(folder: Path) -> float:
@@ -91,8 +91,8 @@ def outside(folder: Path) -> float:
     worst = 0.0
     for begin, end in ((0.0, 0.7), (1.3, 1.9), (0.4, 3.5), (3.2, 4.0)):
         asked = Controls(inpaint=InpaintRequest(begin, end, folder / "earlier.wav"))
-        created = generator.generate(video, Tags(genres=["rock"]), 2, controls=asked).audio
-        change = np.abs(created.samples - earlier.samples)[0]
+        made = generator.generate(video, Tags(genres=["rock"]), 2, controls=asked).audio
+        change = np.abs(made.samples - earlier.samples)[0]
         low, high = (round(second * earlier.sample_rate) for second in (begin, end))
         assert change[low:high].max() > 0.01, "the part is not new"
         worst = max(worst, float(np.delete(change, np.s_[low:high]).max()))
@@ -112,7 +112,7 @@ def main() -> None:
     print(f"outside of a part that is written anew: {changed}")
     cpu = torch.device("cpu")
     network, autoencoder, settings = real(cpu)
-    counts = [sum(value.numel() for value in item.parameters()) / 1e6 for item in (network, autoencoder)]
+    counts = [sum(value.numel() for value in each.parameters()) / 1e6 for each in (network, autoencoder)]
     print(f"U-Net {counts[0]:.1f} M, autoencoder {counts[1]:.1f} M, {torch.get_num_threads()} threads")
     fastest(step(network, settings, 1, cpu), 1)  # the first is slower
     one, four = (fastest(step(network, settings, takes, cpu), options.times) for takes in (1, 4))

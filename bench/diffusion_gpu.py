@@ -42,9 +42,9 @@ def measured(folder: Path, options: argparse.Namespace, takes: int, **settings: 
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     for run in range(2):
-        start_time = time.perf_counter()
+        begun = time.perf_counter()
         scores = generator.generate_batch(video, TAGS, [10 * run + take for take in range(takes)])
-        took = time.perf_counter() - start_time
+        took = time.perf_counter() - begun
         assert all(np.isfinite(score.audio.samples).all() for score in scores)
     generator._engine.release()
     return took, torch.cuda.max_memory_allocated() / 2**30 if gpu else 0.0
@@ -63,14 +63,14 @@ def main() -> None:
         folder = tiny.write(Path(name) / "model", tiny.make_config() if options.tiny else tiny.published_config())
         given = {"overlap": 0.3} if options.tiny else {}
         ways = {"one": (1, {}), "four": (4, {}), "low_memory": (1, {"low_memory": True})}
-        result = {way: measured(folder, options, takes, **given, **more) for way, (takes, more) in ways.items()}
-    for way, (seconds, peak) in result.items():
+        found = {way: measured(folder, options, takes, **given, **more) for way, (takes, more) in ways.items()}
+    for way, (seconds, peak) in found.items():
         print(f"{way:12} {seconds:8.2f} s, {peak:6.2f} GiB")
     figures = {
-        "seconds_for_clip": round(result["one"][0], 2),
-        "peak_gb": round(result["one"][1], 2),
-        "batch4_cost_ratio": round(result["four"][0] / result["one"][0] / 4, 3),
-        "peak_gb_low_memory": round(result["low_memory"][1], 2),
+        "seconds_for_clip": round(found["one"][0], 2),
+        "peak_gb": round(found["one"][1], 2),
+        "batch4_cost_ratio": round(found["four"][0] / found["one"][0] / 4, 3),
+        "peak_gb_low_memory": round(found["low_memory"][1], 2),
         "steps": options.steps,
         "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device,
     }

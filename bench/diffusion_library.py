@@ -56,10 +56,10 @@ def empty(name: str, **values: Any) -> ModuleType:
 
 def libraries() -> dict[str, Any]:
     """Import the modules under test, without their packages' own imports."""
-    result = find_spec("k_diffusion")
-    if result is None or result.origin is None:
+    found = find_spec("k_diffusion")
+    if found is None or found.origin is None:
         sys.exit("no module k_diffusion: name the folder of the published libraries in PYTHONPATH")
-    packages = Path(result.origin).parents[1]
+    packages = Path(found.origin).parents[1]
     empty("audiotools", AudioSignal=object, STFTParams=object, ml=empty("audiotools.ml", BaseModel=nn.Module))
     for package in ("k_diffusion", "stable_audio_tools", "stable_audio_tools.models", "dac", "dac.model", "dac.nn"):
         empty(package).__path__ = [str(packages / package.replace(".", "/"))]
@@ -109,18 +109,18 @@ def apart(ours: Tensor, there: Tensor) -> float:
 
 def guidance(there: Any, ours: UNet, given: dict[str, Any]) -> dict[str, float]:
     x, time = torch.randn(2, ours.config.latent_dim, 64), torch.tensor([0.3, 0.9])
-    result = {"unet": apart(ours(x, time, given["embedding"], given["embedding_mask"]), there(x, time, **given))}
+    found = {"unet": apart(ours(x, time, given["embedding"], given["embedding_mask"]), there(x, time, **given))}
     more = {"embedding_scale": 6.0, "batch_cfg": True, "rescale_cfg": True, "scale_phi": 0.4}
-    expected, other = (
+    wanted, other = (
         Condition(given[f"{which}embedding"][:1], given[f"{which}embedding_mask"][:1].bool())
         for which in ("", "negative_")
     )
     both = {name: value for name, value in given.items() if not name.startswith("negative_")}
-    result["guidance"] = apart(
-        cfg_velocity(ours, CFGCondition(expected, None, 6.0, 0.4))(x, time), there(x, time, **both, **more)
+    found["guidance"] = apart(
+        cfg_velocity(ours, CFGCondition(wanted, None, 6.0, 0.4))(x, time), there(x, time, **both, **more)
     )
-    negative = cfg_velocity(ours, CFGCondition(expected, other, 6.0, 0.4))
-    return result | {"negative": apart(negative(x, time), there(x, time, **given, **more))}
+    negative = cfg_velocity(ours, CFGCondition(wanted, other, 6.0, 0.4))
+    return found | {"negative": apart(negative(x, time), there(x, time, **given, **more))}
 
 
 def sampled(sampling: Any, name: SamplerName) -> float:
@@ -150,21 +150,21 @@ def sampled(sampling: Any, name: SamplerName) -> float:
 @torch.inference_mode()
 def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
-    result = libraries()
+    found = libraries()
     config = tiny.make_config()
-    there, ours = network(result["adp"], config)
+    there, ours = network(found["adp"], config)
     width, tokens = ours.config.context_dim, ours.config.num_tokens
     given = {f"{which}embedding": torch.randn(1, tokens, width).expand(2, -1, -1) for which in ("", "negative_")}
     given |= {
         f"{which}embedding_mask": (torch.arange(tokens) % 7 < many).float()[None].expand(2, -1)
         for which, many in (("", 4), ("negative_", 2))
     }
-    differences = guidance(there, ours, given) | autoencoders(result["dac"], config)
+    differences = guidance(there, ours, given) | autoencoders(found["dac"], config)
     names: tuple[SamplerName, ...] = get_args(SamplerName)
-    differences |= {name: sampled(result["sampling"], name) for name in names}
+    differences |= {name: sampled(found["sampling"], name) for name in names}
     with torch.device("meta"):
         published = tiny.published_config()
-        whole = result["adp"].UNetCFG1d(**published["model"]["diffusion"]["config"]).state_dict()
+        whole = found["adp"].UNetCFG1d(**published["model"]["diffusion"]["config"]).state_dict()
         mine = UNet(UNetConfig(**stable_audio.parse_config(published).unet)).state_dict()
     same = {name: value.shape for name, value in whole.items()} == {name: value.shape for name, value in mine.items()}
     for name, value in differences.items():

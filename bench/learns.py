@@ -149,26 +149,26 @@ def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], 
     """
     batches = held_out.load_windows(home / "held", WINDOW, PLACES)
     rounds = derangements(len(batches[0].codes), ROUNDS, size.seed)
-    result: dict[str, dict[str, np.ndarray]] = {}
+    found: dict[str, dict[str, np.ndarray]] = {}
     counts = {}
     for name in CONDITIONERS:
         path = latest_checkpoint(home / name / "checkpoints")
         assert path is not None, f"{name} has no checkpoint"
         model = lightning_ckpt.load_training_checkpoint(path)
         counts[name] = sum(value.numel() for value in model.parameters())
-        result[name] = {}
+        found[name] = {}
         for label, way in WAYS.items():
             used = rounds if "another" in label else rounds[:1]
-            item = [held_out.cross_entropies(model, batch, *way(batch, rows)) for batch in batches for rows in used]
-            result[name][label] = np.mean(item, axis=0)
-    return result, counts
+            each = [held_out.cross_entropies(model, batch, *way(batch, rows)) for batch in batches for rows in used]
+            found[name][label] = np.mean(each, axis=0)
+    return found, counts
 
 
 def margin(worse: np.ndarray, better: np.ndarray) -> dict[str, float]:
     """Return mean difference of (N, K) entropies, its 95 % interval, and the share of clips with that sign."""
-    item = (worse - better).mean(axis=1)
-    low, high = bootstrap_ci(item)
-    return {"mean": float(item.mean()), "low": low, "high": high, "share": float((item > 0).mean())}
+    each = (worse - better).mean(axis=1)
+    low, high = bootstrap_ci(each)
+    return {"mean": float(each.mean()), "low": low, "high": high, "share": float((each > 0).mean())}
 
 
 PAIRS = {  # label: what should be worse, what should be better, as (shape, way)
@@ -196,7 +196,7 @@ def report(found: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
         print(f"{label:<30}{one['mean']:>9.4f}   {one['low']:>8.4f} to {one['high']:.4f}   {one['share']:>7.0%}")
     by_codebook = (found["v2m"]["another's video"] - found["v2m"]["video"]).mean(axis=0)
     print("video, alone, by codebook:", " ".join(f"{value:.4f}" for value in by_codebook))
-    mean = {name: {label: float(item.mean()) for label, item in ways.items()} for name, ways in found.items()}
+    mean = {name: {label: float(each.mean()) for label, each in ways.items()} for name, ways in found.items()}
     bounds = {label: [one["low"], one["high"]] for label, one in margins.items()}
     return {
         "ce_right_video": mean["v2m"]["video"],
@@ -218,14 +218,14 @@ def clocked(home: Path, stage: str) -> Iterator[None]:
 
     def now() -> tuple[float, float]:
         spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        return time.perf_counter(), sum(item.ru_utime + item.ru_stime for item in spent)
+        return time.perf_counter(), sum(each.ru_utime + each.ru_stime for each in spent)
 
-    start_time = now()
+    begun = now()
     yield
     path = home / TIMES
     known = json.loads(path.read_text()) if path.is_file() else {}
     before = known.get(stage, [0.0, 0.0])
-    known[stage] = [past + (end - begin) / 60 for past, begin, end in zip(before, start_time, now(), strict=True)]
+    known[stage] = [past + (end - begin) / 60 for past, begin, end in zip(before, begun, now(), strict=True)]
     path.write_text(json.dumps(known))
 
 
@@ -233,10 +233,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="keeps the work, and goes on with it; a temporary one by default")
     parser.add_argument("--processes", type=int, default=2, help="that make and prepare clips")
-    for item in fields(Size):
-        parser.add_argument(f"--{item.name}", type=int, default=item.default)
+    for each in fields(Size):
+        parser.add_argument(f"--{each.name}", type=int, default=each.default)
     asked = parser.parse_args()
-    size = Size(**{value.name: getattr(asked, value.name) for value in fields(Size)})
+    size = Size(**{each.name: getattr(asked, each.name) for each in fields(Size)})
     with contextlib.ExitStack() as stack:
         home = asked.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         home.mkdir(parents=True, exist_ok=True)
@@ -245,8 +245,8 @@ def main() -> None:
         with clocked(home, "both trainings"):
             finished(*[train(home, size, name) for name in CONDITIONERS])
         with clocked(home, "evaluation"):
-            result, counts = measured(home, size)
-        figures = report(result)
+            found, counts = measured(home, size)
+        figures = report(found)
         times = json.loads((home / TIMES).read_text())
         for stage, (wall, processor) in times.items():
             print(f"{stage:<20}{wall:>7.1f} min, {processor:>6.1f} of the processors")

@@ -62,12 +62,12 @@ def theirs(lm: LM) -> Any:
         "num_codebooks": config.num_codebooks,
         "max_position_embeddings": 2048,
     }
-    result: Any = MusicgenForCausalLM(MusicgenDecoderConfig(**sizes, **special)).eval()
+    found: Any = MusicgenForCausalLM(MusicgenDecoderConfig(**sizes, **special)).eval()
     state = {f"lm.{name}": value for name, value in lm.state_dict().items()}
-    missing = result.load_state_dict(musicgen.from_v2m(state, composite=False), strict=False)
+    missing = found.load_state_dict(musicgen.from_v2m(state, composite=False), strict=False)
     assert not missing.unexpected_keys, missing.unexpected_keys
     assert not [name for name in missing.missing_keys if "embed_positions" not in name], missing.missing_keys
-    return result
+    return found
 
 
 def by_transformers(
@@ -109,15 +109,15 @@ def by_audiocraft(lm: LM, memory: Tensor) -> Callable[[int], object]:
     settings = tiny.audiocraft_config()
     sizes = {"n_q": config.num_codebooks, "card": config.codebook_size, "dim": config.dim}
     settings["transformer_lm"] |= {**sizes, "num_heads": config.num_heads, "num_layers": config.num_layers}
-    result = tiny.audiocraft_model(settings)
+    found = tiny.audiocraft_model(settings)
     state = {f"lm.{name}": value for name, value in lm.state_dict().items()}
-    missing = result.load_state_dict(audiocraft.from_v2m(state), strict=False)
+    missing = found.load_state_dict(audiocraft.from_v2m(state), strict=False)
     assert not missing.unexpected_keys, missing.unexpected_keys
-    result.condition_provider = tiny.FixedTextConditioner(memory)
-    output = [ConditioningAttributes(text={"description": "calm"})]
+    found.condition_provider = tiny.FixedTextConditioner(memory)
+    said = [ConditioningAttributes(text={"description": "calm"})]
 
     def write(frames: int) -> object:
-        return result.generate(conditions=output, max_gen_len=frames, use_sampling=True, top_k=250, cfg_coef=3.0)
+        return found.generate(conditions=said, max_gen_len=frames, use_sampling=True, top_k=250, cfg_coef=3.0)
 
     return write
 
@@ -139,16 +139,16 @@ def clock() -> float:
 @torch.inference_mode()
 def step_ms(ways: dict[str, Way], times: int) -> dict[str, float]:
     """Milliseconds a step of each way."""
-    result: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(times):
         for name, (write, short, long) in ways.items():
             seconds: list[float] = []
             for frames in (short, long):
-                start_time = clock()
+                begun = clock()
                 write(frames)
-                seconds.append(clock() - start_time)
-            result[name].append(1000 * (seconds[1] - seconds[0]) / (long - short))
-    return {name: statistics.median(item) for name, item in result.items()}
+                seconds.append(clock() - begun)
+            found[name].append(1000 * (seconds[1] - seconds[0]) / (long - short))
+    return {name: statistics.median(each) for name, each in found.items()}
 
 
 def bandwidth() -> float:
@@ -156,9 +156,9 @@ def bandwidth() -> float:
     block = torch.ones(2**27)  # not zeros, which the system would lay on one page
     best = 0.0
     for _ in range(7):
-        start_time = time.perf_counter()
+        begun = time.perf_counter()
         block.sum()
-        best = max(best, 4 * block.numel() / (time.perf_counter() - start_time))
+        best = max(best, 4 * block.numel() / (time.perf_counter() - begun))
     return best
 
 
@@ -197,11 +197,11 @@ def main() -> None:
     config = LMConfig(dim=options.width, num_layers=options.layers, num_heads=options.heads)
     lm = model(config)
     memory, null = torch.randn(2, 1, options.tokens, options.width).unbind(0)
-    result = theirs(lm)
+    found = theirs(lm)
     rate = bandwidth()
     heard, unheard = Condition.from_tokens(memory), Condition.from_tokens(null)
     ways: dict[str, Way] = {
-        "transformers_fp32": (by_transformers(result, memory), SHORT, LONG),
+        "transformers_fp32": (by_transformers(found, memory), SHORT, LONG),
     }
     for precision in PRECISIONS:
         decoder = Decoder(lm, precision=precision)
@@ -210,8 +210,8 @@ def main() -> None:
     ms = step_ms(ways, options.times)
     if not options.without_audiocraft:
         ms |= step_ms({"audiocraft": (by_audiocraft(lm, memory), 1, 3)}, 2)
-    for name, item in ms.items():
-        print(f"{name:28} {item:9.1f} ms a step")
+    for name, each in ms.items():
+        print(f"{name:28} {each:9.1f} ms a step")
     other = ms["transformers_fp32"]
     ideal = bytes_read(config, options.tokens, (SHORT + LONG) / 2, 2, 2) / rate
     figures: dict[str, Any] = {
@@ -219,8 +219,8 @@ def main() -> None:
         "transformers_fp32_ms": round(other, 1),
         **{f"ours_{precision}_ms": round(ms[f"ours_{precision}"], 1) for precision in PRECISIONS},
         "vs_audiocraft": round(ms["audiocraft"] / ms["ours_bf16"], 1) if "audiocraft" in ms else None,
-        "vs_transformers": {value: round(other / ms[f"ours_{value}"], 2) for value in PRECISIONS},
-        "vs_transformers_full_memory": {value: round(other / ms[f"full_{value}"], 2) for value in PRECISIONS},
+        "vs_transformers": {each: round(other / ms[f"ours_{each}"], 2) for each in PRECISIONS},
+        "vs_transformers_full_memory": {each: round(other / ms[f"full_{each}"], 2) for each in PRECISIONS},
         "bandwidth_share": round(1000 * ideal / ms["ours_bf16"], 2),
         "bandwidth_gb_s": round(rate / 1e9, 1),
         "int8_logit_error": round(logit_error(lm), 4),

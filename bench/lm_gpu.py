@@ -42,9 +42,9 @@ def bandwidth(device: torch.device) -> float:
     to = torch.empty_like(block)
     best = 0.0
     for _ in range(7):
-        start_time = clock()
+        begun = clock()
         to.copy_(block)
-        best = max(best, 8 * block.numel() / (clock() - start_time))
+        best = max(best, 8 * block.numel() / (clock() - begun))
     return best
 
 
@@ -87,10 +87,10 @@ def half_minute(decoder: Decoder, device: torch.device) -> float:
     words = guided(torch.randn(1, WORDS, decoder.config.dim, device=device))
     took = 0.0
     for seed in (0, 1):
-        start_time = clock()
+        begun = clock()
         codes = decoder.generate(words, SECONDS * FRAME_RATE, sampling=SamplingConfig(), seeds=[seed])
         sound = codec.decode(codes).cpu()
-        took = clock() - start_time
+        took = clock() - begun
         assert sound.shape[-1] == SECONDS * codec.spec.sample_rate
     return took
 
@@ -109,12 +109,12 @@ def main() -> None:
         raise SystemExit("this needs a CUDA device")
     config = LMConfig(dim=options.width, num_layers=options.layers, num_heads=options.heads)
     lm = model(config).to(torch.bfloat16)
-    result = theirs(lm).to(device, torch.bfloat16)
+    found = theirs(lm).to(device, torch.bfloat16)
     decoder = Decoder(lm.to(device), precision="bf16")
     memory = torch.randn(1, options.tokens, options.width, device=device, dtype=torch.bfloat16)
-    ms = step_ms(all_ways(decoder, result, memory), options.times)
-    for name, item in ms.items():
-        print(f"{name:14} {item:8.3f} ms a step, {1000 / item:7.1f} steps a second")
+    ms = step_ms(all_ways(decoder, found, memory), options.times)
+    for name, each in ms.items():
+        print(f"{name:14} {each:8.3f} ms a step, {1000 / each:7.1f} steps a second")
     rate = bandwidth(device)
     ideal = 1000 * bytes_read(config, options.tokens, (SHORT + LONG) / 2, 2, 2) / rate
     figures: dict[str, Any] = {

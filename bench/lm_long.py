@@ -44,7 +44,7 @@ def piece(decoder: Decoder, seconds: int, tokens: int) -> float:
         heard = Condition.from_tokens(torch.randn(1, tokens, decoder.config.dim))
         return [CFGBranch(-2.0, None), CFGBranch(3.0, heard)]
 
-    start_time = time.perf_counter()
+    begun = time.perf_counter()
     codes = windows.generate_long(
         decoder,
         seconds * FRAME_RATE,
@@ -54,7 +54,7 @@ def piece(decoder: Decoder, seconds: int, tokens: int) -> float:
         sampling=SamplingConfig(),
         seeds=[0],
     )
-    took = time.perf_counter() - start_time
+    took = time.perf_counter() - begun
     assert codes.shape[2] == seconds * FRAME_RATE
     return took / seconds
 

@@ -50,10 +50,10 @@ def encoders(folder: Path, real: bool) -> dict[str, Path]:
     torch.manual_seed(0)
     CLIPVisionModelWithProjection(CLIPVisionConfig()).save_pretrained(homes["vision-encoder"])
     sizes = {"hidden_size": 128, "num_filters": 64, "codebook_size": 2048}
-    created = encodec.EncodecModel(
+    made = encodec.EncodecModel(
         encodec.make_config(codebook_size=2048, **{k: v for k, v in sizes.items() if k != "codebook_size"})
     )
-    created.save_pretrained(homes["codec"])
+    made.save_pretrained(homes["codec"])
     words = T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, architectures=["T5EncoderModel"])
     T5EncoderModel(words).save_pretrained(homes["text-encoder"])
     t5.write_tokenizer(homes["text-encoder"])
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1])
     parser.add_argument("--separate", action="store_true")
     asked = parser.parse_args()
-    result = []
+    found = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         videos(folder / "videos", asked.count, asked.seconds, asked.size)
@@ -81,9 +81,9 @@ def main() -> None:
             command += ["--vocals=remove"] * asked.separate
             taken, peak = seconds_and_peak(*command, str(folder / "videos"), str(out))
             size = sum(path.stat().st_size for path in out.glob("*.tar"))
-            result.append((processes, asked.count * asked.seconds / taken, peak))
+            found.append((processes, asked.count * asked.seconds / taken, peak))
             print(f"{processes} processes: {taken:.1f} s, {peak:.0f} MB at the peak, {size / 1e6:.1f} MB of shards")
-    _, speed, peak = max(result, key=lambda row: row[1])
+    _, speed, peak = max(found, key=lambda row: row[1])
     print(json.dumps({"video_hours_per_hour": round(speed, 2), "peak_mb": round(peak, 1)}))
 
 

@@ -80,8 +80,8 @@ class Session:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.out, self.weights = folder / "out", folder / "weights"
-        for item in (self.out, self.weights):
-            item.mkdir()
+        for each in (self.out, self.weights):
+            each.mkdir()
         self.digests: dict[str, str] = {}
         self.failures: list[str] = []
         self.places: dict[str, Any] = {"root": root, "out": self.out, "weights": self.weights}
@@ -161,10 +161,10 @@ def score(session: Session, group: str, lines: Mapping[str, str]) -> None:
 
 def record_sounds(session: Session, video: Path) -> None:
     """The digests of a finished video's sound and of what lies beside it under its name."""
-    result = {video: digests.soundtrack}
-    result |= {path: digests.sound_file for path in video.parent.rglob("*.wav") if _belongs(path, video)}
-    result |= dict.fromkeys(video.parent.glob(f"{video.stem}.mid"), digests.midi)
-    for path, function in sorted(result.items()):
+    found = {video: digests.soundtrack}
+    found |= {path: digests.sound_file for path in video.parent.rglob("*.wav") if _belongs(path, video)}
+    found |= dict.fromkeys(video.parent.glob(f"{video.stem}.mid"), digests.midi)
+    for path, function in sorted(found.items()):
         session.digests[path.relative_to(session.out).as_posix()] = function(path)
 
 
@@ -220,12 +220,12 @@ def evaluate(session: Session) -> None:
     for system, names in (("a", ("ambient", "jazz")), ("b", ("rock", "waltz")), ("truth", ("funk", "parts"))):
         (home / system).mkdir(parents=True)
         for clip, name in zip(("one", "two"), names, strict=True):
-            created = sketch / name
+            made = sketch / name
             if system == "truth":
-                shutil.copy(created.with_suffix(".wav"), home / system / f"{clip}.wav")
+                shutil.copy(made.with_suffix(".wav"), home / system / f"{clip}.wav")
             else:
-                shutil.copy(created.with_suffix(".mp4"), home / system / f"{clip}.v2m.mp4")
-                shutil.copy(created.with_suffix(".json"), home / system / f"{clip}.v2m.json")
+                shutil.copy(made.with_suffix(".mp4"), home / system / f"{clip}.v2m.mp4")
+                shutil.copy(made.with_suffix(".json"), home / system / f"{clip}.v2m.json")
     models = " ".join(f"{name}={session.weights / name}" for name in ("clap", "ast", "pe-av"))
     folders = f"--compare {home}/a {home}/b {{ground_truth}} {home}/truth"
     files = f"--csv {home}/clips.csv --summary {home}/summary.csv"

@@ -48,9 +48,9 @@ class Measuring(LitMusicLM):
 def tokens(model: LitMusicLM, batch: Batch) -> int:
     """S: of condition that each step attends to."""
     with torch.no_grad():
-        result = model.music_model.build_condition(batch.text, batch.visual)
-    assert result is not None
-    return result.tokens.shape[1]
+        found = model.music_model.build_condition(batch.text, batch.visual)
+    assert found is not None
+    return found.tokens.shape[1]
 
 
 def variant(folder: Path, asked: argparse.Namespace, batch: int, recompute: bool, compiled: bool) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device; --tiny --device cpu tries it")
-    result: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = train_setup.write(Path(temporary), max(32, *asked.batches), asked.window + 10)
         ways = (False,) if asked.no_compile else (False, True)
@@ -102,12 +102,12 @@ def main() -> None:
             if asked.device == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            result.append(variant(folder, asked, batch, recompute, compiled))
-            print(", ".join(f"{name} {value}" for name, value in result[-1].items()), flush=True)
+            found.append(variant(folder, asked, batch, recompute, compiled))
+            print(", ".join(f"{name} {value}" for name, value in found[-1].items()), flush=True)
             gc.collect()
-    best = max(result, key=lambda each: each["tokens_s"])
+    best = max(found, key=lambda each: each["tokens_s"])
     device = torch.cuda.get_device_name() if asked.device == "cuda" else "cpu"
-    print(json.dumps({**best, "model": "tiny" if asked.tiny else "small", "device": device, "variants": len(result)}))
+    print(json.dumps({**best, "model": "tiny" if asked.tiny else "small", "device": device, "variants": len(found)}))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class TakingTurns(LitMusicLM):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         self.turn += 1
         if self.turn % 2 == 0:
-            near, whole = (torch.stack(item) for item in zip(*map(self._seen, range(len(batch.codes))), strict=True))
+            near, whole = (torch.stack(each) for each in zip(*map(self._seen, range(len(batch.codes))), strict=True))
             batch = batch._replace(visual=batch.visual._replace(short_term=near.float(), long_term=whole.float()))
         return super().training_step(batch, _)
 
@@ -137,17 +137,17 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.device == "cpu":
         torch.set_num_threads(1)
-    result: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         train_setup.write(folder / "shards", max(8, asked.batch), 2 * asked.window)
         videos(folder / "videos", COUNT, 2 * asked.window, asked.video)
         seer, rate = eyes(folder / "clip", asked.device), loaded(asked, folder)
         for size in asked.sizes:
-            result[size] = measured(size, asked, folder, seer)
-            consumed = asked.batch * result[size]["steps_s_features"]
-            result[size]["loader_headroom"] = round(rate / consumed, 1)
-            print(size, *(f"{name} {value}" for name, value in result[size].items()), sep="\n  ")
+            found[size] = measured(size, asked, folder, seer)
+            consumed = asked.batch * found[size]["steps_s_features"]
+            found[size]["loader_headroom"] = round(rate / consumed, 1)
+            print(size, *(f"{name} {value}" for name, value in found[size].items()), sep="\n  ")
     about = {
         "model": asked.sizes[0],
         "batch": asked.batch,
@@ -155,7 +155,7 @@ def main() -> None:
         "loader_samples_s": round(rate, 1),
     }
     device = torch.cuda.get_device_name() if asked.device == "cuda" else "cpu, one thread"
-    print(json.dumps({**result[asked.sizes[0]], **about, "video": asked.video, "device": device, "by_size": result}))
+    print(json.dumps({**found[asked.sizes[0]], **about, "video": asked.video, "device": device, "by_size": found}))
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ def ready(visitor: Visitor) -> None:
 def press_to_play(address: str, folder: Path) -> float:
     with Visitor(address, folder) as visitor:
         ready(visitor)
-        start_time = time.monotonic()
+        begun = time.monotonic()
         visitor.press("make")
         visitor.playable(LONG)
-        return time.monotonic() - start_time
+        return time.monotonic() - begun
 
 
 def settled(address: str, folder: Path) -> None:
@@ -57,12 +57,12 @@ def cancel(address: str, page: int, folder: Path) -> tuple[float, float]:
         visitor.press("make")
         visitor.until_status("Writing the music")
         (worker,) = workers(page)
-        start_time = time.monotonic()
+        begun = time.monotonic()
         visitor.press("cancel")
         visitor.wait(lambda: not Path("/proc", str(worker)).exists(), "it still works")
-        gone = time.monotonic() - start_time
+        gone = time.monotonic() - begun
         visitor.until_status("Cancelled")
-        return gone, time.monotonic() - start_time
+        return gone, time.monotonic() - begun
 
 
 def together(address: str, folder: Path, count: int) -> tuple[int, float]:
@@ -71,11 +71,11 @@ def together(address: str, folder: Path, count: int) -> tuple[int, float]:
         visitors = [stack.enter_context(Visitor(address, folder)) for _ in range(count)]
         for visitor in visitors:
             ready(visitor)
-        start_time = time.monotonic()
+        begun = time.monotonic()
         for visitor in visitors:
             visitor.press("make")
         lengths = [visitor.playable(LONG) for visitor in visitors]
-        return sum(length > 17 for length in lengths), time.monotonic() - start_time
+        return sum(length > 17 for length in lengths), time.monotonic() - begun
 
 
 def main() -> None:
@@ -90,8 +90,8 @@ def main() -> None:
         settled(address, folder)
         presses = [press_to_play(address, folder) for _ in range(args.presses)]
         print("later presses:", ", ".join(f"{seconds:.1f}" for seconds in presses), "s", flush=True)
-        gone, message = cancel(address, page, folder)
-        print(f"cancel: the process was gone after {gone:.2f} s, the page said so after {message:.2f} s", flush=True)
+        gone, told = cancel(address, page, folder)
+        print(f"cancel: the process was gone after {gone:.2f} s, the page said so after {told:.2f} s", flush=True)
         users, last = together(address, folder, args.people)
         print(f"{users} of {args.people} people at once got their music, the last after {last:.1f} s")
     print(json.dumps({

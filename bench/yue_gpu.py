@@ -54,10 +54,10 @@ FULL = xcodec.Sizes(
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     torch.cuda.synchronize()
-    start_time = time.perf_counter()
+    begun = time.perf_counter()
     yield
     torch.cuda.synchronize()
-    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start_time, 2)
+    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - begun, 2)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def in_memory(config: LlamaConfig) -> Iterator[LlamaForCausalLM]:
             model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa").eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(before)
-    print(f"{sum(item.numel() for item in model.parameters()) / 1e9:.2f} B parameters")
+    print(f"{sum(each.numel() for each in model.parameters()) / 1e9:.2f} B parameters")
     yield model
     del model
     gc.collect()

@@ -87,7 +87,7 @@ def separately(
         TopKLogitsWarper(settings.top_k),
         TopPLogitsWarper(settings.top_p),
     )
-    context, cache, result = list(head), None, list[Tensor]()
+    context, cache, found = list(head), None, list[Tensor]()
     for number, passage in enumerate(passages):
         unread = context[cache.get_seq_length() :] if cache is not None else context[:]
         opening = prompt.section(passage.lyrics)
@@ -108,8 +108,8 @@ def separately(
             ids = ALLOWED[choice][None]
         codes = torch.tensor(written).reshape(-1, 2).T
         context += [*opening, *(codes.T.flatten() + tokens.FIRST_CODE).tolist(), tokens.EOA, *prompt.end_of_segment]
-        result.append(codes)
-    return result
+        found.append(codes)
+    return found
 
 
 def choices(context: Sequence[int]) -> Tensor:
@@ -119,16 +119,16 @@ def choices(context: Sequence[int]) -> Tensor:
 
 
 def timed(work: Callable[[], Result], name: str) -> tuple[Result, float]:
-    start_time = time.process_time()
+    begun = time.process_time()
     result = work()
-    seconds = time.process_time() - start_time
+    seconds = time.process_time() - begun
     print(f"{name:44} {seconds:8.1f} s", flush=True)
     return result, seconds
 
 
 def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Share of the tokens before the first that differs."""
-    ids, others = (torch.cat([codes.T.flatten() for codes in item]) for item in (found, expected))
+    ids, others = (torch.cat([codes.T.flatten() for codes in each]) for each in (found, expected))
     return int((ids == others).long().cumprod(0).sum()) / len(ids)
 
 
@@ -153,7 +153,7 @@ def measure(model: LlamaForCausalLM, prompt: PromptEncoder, seconds: float, seed
     stage1.generate_codes(model, prompt, head, [SectionPlan(parts[0], 5)], seed=0)
     half, half_s = timed(ours, "one forward, bfloat16")
     slow_half, slow_half_s = timed(theirs, "two passes, bfloat16")
-    count = sum(2 * item.num_frames for item in passages)
+    count = sum(2 * each.num_frames for each in passages)
     return {
         "speedup": round(slow_s / fast_s, 2),
         "identical": same(fast, slow) == same(fast, whole) == 1.0,

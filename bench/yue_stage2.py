@@ -51,8 +51,8 @@ def main() -> None:
     logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         dims = {"hidden": given.hidden, "layers": given.layers, "heads": given.heads, "kv_heads": given.heads // 8}
-        created = yue_lm.write(Path(folder), yue_lm.STAGE_2_VOCAB, ffn=given.hidden * 11 // 4, **dims)
-        figures = measure(LlamaForCausalLM.from_pretrained(created), given.frames, given.windows, given.rows)
+        made = yue_lm.write(Path(folder), yue_lm.STAGE_2_VOCAB, ffn=given.hidden * 11 // 4, **dims)
+        figures = measure(LlamaForCausalLM.from_pretrained(made), given.frames, given.windows, given.rows)
     print(json.dumps(figures))
     sys.exit(0 if figures["identical"] else 1)
 
@@ -70,7 +70,7 @@ def measure(model: Any, frames: int, windows: int, rows: int) -> dict[str, float
     fast(stream[:3])  # the first call pays for the libraries' start
     print(f"{millions:.1f} M parameters, one thread, windows of {frames} frames")
     print(f"{'':<28}{'s':>9}{'frames/s':>10}")
-    fast_s, result = timed(lambda: fast(compared))
+    fast_s, found = timed(lambda: fast(compared))
     _row(f"one memory, {windows} windows", fast_s, len(compared))
     for count in filter(None, {1, rows} - {windows}):
         seconds, _ = timed(lambda: fast(stream[: frames * count]))  # noqa: B023 - called at once
@@ -79,7 +79,7 @@ def measure(model: Any, frames: int, windows: int, rows: int) -> dict[str, float
     _row(f"as published, {windows} windows", slow_s, len(compared))
     return {
         "speedup": round(slow_s / fast_s, 1),
-        "identical": torch.equal(expected, result),
+        "identical": torch.equal(expected, found),
         "frames": frames,
         "params_m": round(millions, 1),
     }

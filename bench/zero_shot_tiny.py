@@ -55,10 +55,10 @@ def heard(path: Path) -> float:
 
 def measure(weights: Path, clip: Path, seconds: float, *more: str) -> dict[str, Any]:
     out = clip.with_name(f"{clip.stem}{'_song' if more else ''}.scored.mp4")
-    start_time = time.perf_counter()
+    begun = time.perf_counter()
     command = [sys.executable, "infer.py", str(clip), "-o", str(out), "--stems", "--quiet", *v2b.flags(weights), *more]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    took = time.perf_counter() - start_time
+    took = time.perf_counter() - begun
     record = json.loads(out.with_suffix(".json").read_text())
     stems = {path.stem: soundfile.read(path)[0] for path in out.with_name(f"{out.stem}.stems").glob("*.wav")}
     voice = stems.get("vocals", np.zeros(1))

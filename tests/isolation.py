@@ -106,19 +106,19 @@ def _signals() -> Callable[[], None]:
 
 def _loggers() -> Callable[[], None]:
     modules = set(sys.modules)
-    before = {item: _settings(item) for item in [logging.root, *logging.root.manager.loggerDict.values()]}
+    before = {each: _settings(each) for each in [logging.root, *logging.root.manager.loggerDict.values()]}
     disabled = logging.root.manager.disable
 
     def restore() -> None:
         logging.disable(disabled)
-        for item, settings in before.items():
-            if settings is None or _settings(item) == settings:
+        for each, settings in before.items():
+            if settings is None or _settings(each) == settings:
                 continue
-            package = item.name.partition(".")[0]
+            package = each.name.partition(".")[0]
             if package in modules or package not in sys.modules:  # else: what the package itself set on import
-                item.setLevel(settings[0])
-                item.handlers[:], item.filters[:] = settings[1:3]
-                item.propagate, item.disabled = settings[3:]
+                each.setLevel(settings[0])
+                each.handlers[:], each.filters[:] = settings[1:3]
+                each.propagate, each.disabled = settings[3:]
 
     return restore
 

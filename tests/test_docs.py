@@ -53,8 +53,8 @@ class Command(NamedTuple):
 
 def blocks(document: Path, language: str | None = None) -> list[str]:
     """The code blocks of a document; all that are not text or data, or those of one language."""
-    result = re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
-    return [code for name, code in result if name == language or (language is None and name in {"", "bash", "sh"})]
+    found = re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+    return [code for name, code in found if name == language or (language is None and name in {"", "bash", "sh"})]
 
 
 def inline_code(document: Path) -> list[str]:

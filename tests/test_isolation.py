@@ -64,10 +64,10 @@ def test_user_environment_does_not_reach_the_suite() -> None:
 def test_system_and_terminal_variables_are_kept(tmp_path: Path) -> None:
     """Those that OpenBLAS needs on some processors, too; of whom else there is nothing to see."""
     user = {"PATH": "/bin", "OPENBLAS_CORETYPE": "Haswell", "NO_COLOR": "1", "PYTEST_ADDOPTS": "-x"}
-    created = environment(user | {"HF_HOME": "/mine", "EDITOR": "vi"}, tmp_path)
-    assert created.keys() == user.keys() | SET - {"CUDA_VISIBLE_DEVICES"}
-    assert created == created | user
-    assert (created["HOME"], created["TZ"]) == (str(tmp_path), "UTC")
+    made = environment(user | {"HF_HOME": "/mine", "EDITOR": "vi"}, tmp_path)
+    assert made.keys() == user.keys() | SET - {"CUDA_VISIBLE_DEVICES"}
+    assert made == made | user
+    assert (made["HOME"], made["TZ"]) == (str(tmp_path), "UTC")
     assert not {*TERMINAL} & {*SYSTEM}
 
 

@@ -7,7 +7,15 @@ import errno
 import pytest
 import torch
 
-from v2m.core.errors import DependencyError, DiskFullError, InvalidInputError, UsageError, exit_code, format_error
+from v2m.core.errors import (
+    DependencyError,
+    DiskFullError,
+    InvalidInputError,
+    UsageError,
+    error_text,
+    exit_code,
+    format_error,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +45,7 @@ from v2m.core.errors import DependencyError, DiskFullError, InvalidInputError, U
         (OSError(errno.EIO, "x"), 1),
     ],
 )
-def test_exit_codes(error: BaseException, code: int) -> None:
+def test_exit_code_of_each_error(error: BaseException, code: int) -> None:
     assert exit_code(error) == code
 
 
@@ -55,5 +63,11 @@ def test_exit_codes(error: BaseException, code: int) -> None:
         (KeyError("x"), "a bug in v2m, please report it (KeyError: 'x')"),
     ],
 )
-def test_every_failure_is_one_line(error: BaseException, line: str) -> None:
+def test_format_error_gives_one_line_for_every_error(error: BaseException, line: str) -> None:
     assert format_error(error).startswith(line)
+
+
+def test_one_line_joins_the_lines_and_names_the_class_of_an_empty_message() -> None:
+    assert error_text(ValueError("a\n  b\tc")) == "a b c"
+    assert error_text(ValueError("a\n  b\tc"), 3) == "a b"
+    assert error_text(ValueError()) == "ValueError"

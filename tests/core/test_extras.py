@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import installed
-from v2m.core import extras
+from v2m.core import errors
 from v2m.core.errors import exit_code, format_error
 
 PACKAGE = Path(__file__).parents[2] / "v2m"
@@ -27,26 +27,26 @@ def imported() -> set[str]:
     return names - sys.stdlib_module_names - {"v2m", "_v2m_tinysoundfont"}
 
 
-def test_an_imported_package_comes_with_the_base_or_is_in_the_table() -> None:
+def test_imported_packages_are_in_the_base_install_or_the_table_of_extras() -> None:
     base = installed.modules(installed.distributions())
-    optional = {package for packages in extras.EXTRAS.values() for package in packages}
+    optional = {package for packages in errors.EXTRAS.values() for package in packages}
     assert {"numpy", "av", "matplotlib"} <= imported() & base
     assert not optional & base
     assert imported() - base - optional == set()
 
 
-@pytest.mark.parametrize("extra", extras.EXTRAS)
-def test_the_extra_of_the_table_brings_the_package(extra: str) -> None:
-    assert set(extras.EXTRAS[extra]) <= installed.modules(installed.distributions(extra))
+@pytest.mark.parametrize("extra", errors.EXTRAS)
+def test_each_extra_installs_the_packages_of_the_table(extra: str) -> None:
+    assert set(errors.EXTRAS[extra]) <= installed.modules(installed.distributions(extra))
 
 
-def test_all_is_every_extra() -> None:
+def test_extra_all_has_every_extra() -> None:
     optional = installed.PROJECT["optional-dependencies"]
     assert optional["all"] == [f"v2m[{','.join(name for name in optional if name != 'all')}]"]
-    assert set(extras.EXTRAS) == set(optional) - {"all"}
+    assert set(errors.EXTRAS) == set(optional) - {"all"}
 
 
-def test_the_heavy_packages_are_not_in_the_base() -> None:
+def test_heavy_packages_are_not_in_the_base_install() -> None:
     heavy = {
         "torch",
         "librosa",
@@ -62,7 +62,7 @@ def test_the_heavy_packages_are_not_in_the_base() -> None:
 
 
 @pytest.mark.parametrize(("package", "extra"), [("torch", "models"), ("librosa", "eval"), ("demucs", "separation")])
-def test_what_an_import_misses_is_one_line_with_the_cure(
+def test_missing_import_is_one_line_with_the_install_command(
     package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -74,14 +74,14 @@ def test_what_an_import_misses_is_one_line_with_the_cure(
 
 
 @pytest.mark.parametrize("name", ["torch.no_such_part", "no_such_package", "numpy"])
-def test_what_an_extra_would_not_cure_is_not_said_to_be_cured_by_one(name: str) -> None:
+def test_missing_import_of_no_extra_names_no_install_command(name: str) -> None:
     error = ModuleNotFoundError(f"No module named {name!r}", name=name)
     assert format_error(error) == f"No module named {name!r}"
 
 
-def test_all_absent_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_packages_names_all_absent_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("bitsandbytes", "accelerate"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModuleNotFoundError, match="'bitsandbytes' and 'accelerate'"):
-        extras.require("numpy", "bitsandbytes", "accelerate")
-    extras.require("numpy", "torch")
+        errors.require_packages("numpy", "bitsandbytes", "accelerate")
+    errors.require_packages("numpy", "torch")

@@ -28,11 +28,11 @@ from v2m.core.types import Tags
         (Tags(vocals=True, lyrics="[verse]\nla"), ""),
     ],
 )  # fmt: skip
-def test_a_line_of_english(tags: Tags, said: str) -> None:
+def test_build_prompt_writes_a_line_of_english(tags: Tags, said: str) -> None:
     assert build_prompt(tags) == said
 
 
-def test_what_is_unwanted_is_left_out_and_said_elsewhere() -> None:
+def test_negative_words_are_in_the_negative_prompt_only() -> None:
     tags = Tags(genres="rock", instruments="electric guitar, drums, bass", negative="drum, guitars")
     assert build_prompt(tags) == "rock music with bass"
     assert build_negative_prompt(tags) == "drum, guitars"

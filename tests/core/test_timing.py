@@ -11,7 +11,7 @@ from v2m.core.timing import TempoMap
 
 @pytest.mark.parametrize("rate", [44100, 48000, 32000])
 @pytest.mark.parametrize("seconds", [0.0, 0.033, 1 / 3, 10.01, 3599.96])
-def test_seconds_survive_the_way_to_samples_and_back(seconds: float, rate: int) -> None:
+def test_seconds_to_samples_round_trip(seconds: float, rate: int) -> None:
     assert timing.seconds_of(timing.sample_count(seconds, rate), rate) == pytest.approx(seconds, abs=0.5 / rate)
 
 
@@ -21,16 +21,16 @@ def test_every_does_not_drift_over_an_hour() -> None:
     assert instants[-1] == 3599.5
 
 
-def test_every_gives_one_instant_for_a_video_shorter_than_its_step() -> None:
+def test_every_gives_one_time_for_a_video_shorter_than_its_step() -> None:
     assert timing.every(2.0, 0.03).tolist() == [0.0]
 
 
-def test_the_frame_shown_is_the_last_one_begun() -> None:
+def test_shown_at_gives_the_last_frame_that_has_started() -> None:
     stamps = np.array([0.0, 0.04, 0.5, 0.54])
     assert timing.shown_at(stamps, [0.0, 0.039, 0.04, 0.3, 0.5, 9.0, -1.0]).tolist() == [0, 0, 1, 1, 2, 3, 0]
 
 
-def test_a_tempo_map_inverts_itself_inside_and_beyond_its_ends() -> None:
+def test_tempo_map_inverse_inside_and_beyond_its_ends() -> None:
     tempo = TempoMap(np.array([0.0, 8.0, 20.0]), np.array([0.5, 4.5, 10.0]))
     beats = np.linspace(-2, 30, 65)
     assert tempo.time_to_beat(tempo.beat_to_time(beats)) == pytest.approx(beats)
@@ -39,7 +39,7 @@ def test_a_tempo_map_inverts_itself_inside_and_beyond_its_ends() -> None:
     assert tempo.tempo(10.0) == pytest.approx(60 * 12 / 5.5)
 
 
-def test_a_steady_map_keeps_its_tempo() -> None:
+def test_constant_tempo_map_keeps_its_tempo() -> None:
     assert TempoMap.constant(90.0, start=1.0).beat_to_time([0, 3]) == pytest.approx([1.0, 3.0])
 
 
@@ -53,9 +53,9 @@ def test_a_steady_map_keeps_its_tempo() -> None:
         (100 * 1001 / 30000, 30000 / 1001, 100),
     ],
 )
-def test_frame_numbers_forgive_a_container_s_rounding(seconds: float, fps: float, frame: int) -> None:
+def test_frame_number_tolerates_rounded_timestamps(seconds: float, fps: float, frame: int) -> None:
     assert timing.frame_number(seconds, fps) == frame
 
 
-def test_timecode_counts_frames_without_dropping() -> None:
+def test_timecode_is_non_drop() -> None:
     assert timing.timecode(3600 * 30 + 61 * 30 + 7, 30) == "01:01:01:07"

@@ -38,12 +38,12 @@ def video(duration: float = 4.0, cuts: tuple[Cut, ...] = ()) -> Video:
 
 
 @pytest.mark.parametrize("tempo", [0, 10000, 29.9, -90])
-def test_a_tempo_nobody_can_play_is_refused_with_its_value(tempo: float) -> None:
+def test_tempo_out_of_range_is_refused_with_its_value(tempo: float) -> None:
     with pytest.raises(ValueError, match=f"tempo {tempo:g} is outside 30 to 300"):
         Tags(tempo=tempo)
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_invalid_tags_are_reported_together() -> None:
     with pytest.raises(ValueError, match=r"tempo 0 .*; key 'H'"):
         Tags(tempo=0, key="H")
 
@@ -56,7 +56,7 @@ def test_all_problems_are_told_at_once() -> None:
         ("B", (11, "major")), ("Cb", (11, "major")),
     ],
 )  # fmt: skip
-def test_keys_are_read_as_musicians_write_them(key: str, expected: tuple[int, str] | None) -> None:
+def test_keys_are_parsed_in_common_spellings(key: str, expected: tuple[int, str] | None) -> None:
     if expected is None:
         with pytest.raises(ValueError, match="is not a tonic and mode"):
             Tags(key=key)
@@ -64,17 +64,17 @@ def test_keys_are_read_as_musicians_write_them(key: str, expected: tuple[int, st
         assert Tags(key=key).tonic_and_mode == expected
 
 
-def test_words_come_as_a_list_or_with_commas() -> None:
+def test_words_are_a_list_or_comma_separated() -> None:
     assert Tags(genres="jazz, lo-fi,, jazz ").genres == Tags(genres=["jazz", "lo-fi"]).genres == ("jazz", "lo-fi")
 
 
-def test_hints_win_and_silence_does_not() -> None:
+def test_set_hints_override_and_unset_ones_do_not() -> None:
     found = Tags(caption="a dog", genres=["rock"], tempo=120, key="E")
     merged = found.overridden_by(Tags(genres=["jazz"], tempo=90))
     assert (merged.genres, merged.tempo, merged.key, merged.caption) == (("jazz",), 90, "E", "a dog")
 
 
-def test_tags_are_complete_when_a_tagger_has_nothing_to_add() -> None:
+def test_tags_are_complete_when_all_fields_are_set() -> None:
     full = Tags(genres="jazz", instruments="piano", moods="calm", tempo=90, key="C")
     assert full.is_complete
     assert not any(
@@ -83,7 +83,7 @@ def test_tags_are_complete_when_a_tagger_has_nothing_to_add() -> None:
     )
 
 
-def test_a_span_counts_from_its_own_start() -> None:
+def test_cropped_video_counts_from_its_own_start() -> None:
     whole = video(4.0, (Cut(1.0, 0.5), Cut(2.5, 1.0)))
     span = whole.crop(2.0, 3.0)
     assert span.duration == 1.0
@@ -96,24 +96,24 @@ def test_a_span_counts_from_its_own_start() -> None:
     assert span.crop(0.5).start == 2.5
 
 
-def test_a_span_between_two_frames_shows_the_one_before() -> None:
+def test_crop_between_two_frames_starts_with_the_earlier_one() -> None:
     span = video().crop(1.03, 1.07)
     assert span.timestamps.tolist() == [0.0]
     assert video().crop(1.03, 1.15).timestamps == pytest.approx([0.0, 0.07])
 
 
-def test_a_span_too_short_to_hear_is_refused() -> None:
+def test_too_short_crop_is_refused() -> None:
     with pytest.raises(ValueError, match=r"from 3 to 3\.001 s is shorter than 0\.01 s"):
         video().crop(3.0, 3.001)
 
 
 @pytest.mark.parametrize(("start", "end"), [(5.0, None), (-1.0, None), (3.0, 2.0), (1.0, 1.0)])
-def test_an_empty_span_is_refused(start: float, end: float | None) -> None:
+def test_empty_crop_is_refused(start: float, end: float | None) -> None:
     with pytest.raises(ValueError, match=f"{start:g} s"):
         video().crop(start, end)
 
 
-def test_the_whole_is_itself() -> None:
+def test_crop_of_the_full_range_is_the_video_itself() -> None:
     whole = video()
     assert whole.crop(None, 99.0) is whole
 
@@ -131,5 +131,5 @@ def test_the_whole_is_itself() -> None:
         ("(", ["electric guitars", "trap", "brushed drums", "bass"]),
     ],
 )
-def test_what_is_unwanted_rules_out_whole_words_in_any_number(unwanted: str, kept: list[str]) -> None:
+def test_filter_unwanted_matches_whole_words_in_singular_and_plural(unwanted: str, kept: list[str]) -> None:
     assert filter_unwanted(["electric guitars", "trap", "brushed drums", "bass"], [unwanted]) == kept

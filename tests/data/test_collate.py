@@ -8,7 +8,7 @@ import torch
 
 from tests.fixtures.tiny import shards as made
 from v2m.data.collate import CropCollator
-from v2m.data.samples import Sample, decode
+from v2m.data.shards import Sample, decode
 
 
 def sample(number: int = 1, seconds: float = 8.0) -> Sample:
@@ -17,7 +17,7 @@ def sample(number: int = 1, seconds: float = 8.0) -> Sample:
 
 @pytest.mark.parametrize("seconds", [8.0, 7.9, 5.03, 4.0])
 @pytest.mark.parametrize("where", [0.0, 0.37, 0.5, 0.999999])
-def test_a_crop_is_of_one_stretch_of_the_video(seconds: float, where: float) -> None:
+def test_crop_covers_one_time_range_in_all_members(seconds: float, where: float) -> None:
     """The samples carry their own second in the video: as a code, and in the first channel of what is seen."""
     collator = CropCollator(made.KEPT, 3.0)
     clip = collator.crop(sample(1, seconds), where)
@@ -36,7 +36,7 @@ def test_a_crop_is_of_one_stretch_of_the_video(seconds: float, where: float) -> 
     assert abs(clip.event_times[0] - 0.025) < 0.03
 
 
-def test_crops_begin_everywhere_and_on_whole_steps_of_pictures() -> None:
+def test_crops_start_at_any_frame() -> None:
     collator = CropCollator(made.KEPT, 3.0)
     clips = [collator.crop(sample(), where) for where in np.linspace(0, 0.9999, 200)]
     begins = {round(float(clip.short_term[0, 0, 0] - clip.short_term_times[0] - 4.0), 3) for clip in clips}
@@ -44,7 +44,7 @@ def test_crops_begin_everywhere_and_on_whole_steps_of_pictures() -> None:
     assert all(abs(clip.short_term_times[0] - 0.25) < 1e-9 for clip in clips)
 
 
-def test_a_batch_is_filled_up_and_says_so() -> None:
+def test_collate_pads_clips_and_masks_the_padding() -> None:
     collator = CropCollator(made.KEPT, 6.0)
     clips = [collator.crop(sample(1, 8.0), 0.5), collator.crop(sample(3, 2.5), 0.5), collator.empty_clip()]
     batch = collator.collate(clips, num_skipped=1)

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.write(tmp_path_factory.mktemp("shards"), (5, 4, 3))
 
 
-def test_each_lap_holds_every_sample_once_in_an_order_of_its_own() -> None:
+def test_each_epoch_is_another_permutation_of_all_samples() -> None:
     order = ResumableSampler(12, 4, seed=3)
     laps = [[place.sample for k in range(3) for place in order.train_batch_at(12 * lap + 4 * k)] for lap in range(3)]
     assert all(sorted(lap) == list(range(12)) for lap in laps)
@@ -55,7 +55,7 @@ def test_each_lap_holds_every_sample_once_in_an_order_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_ranks_share_nothing_and_together_see_all(world: int) -> None:
+def test_ranks_have_disjoint_samples_that_cover_the_dataset(world: int) -> None:
     orders = [ResumableSampler(12, 2, 1, world, rank) for rank in range(world)]
     step = orders[0].global_batch_size
     seen = [place.sample for begin in range(0, 12, step) for order in orders for place in order.train_batch_at(begin)]
@@ -64,13 +64,13 @@ def test_ranks_share_nothing_and_together_see_all(world: int) -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 @pytest.mark.parametrize("samples", [1, 7, 12])
-def test_of_validation_each_sample_comes_exactly_once_and_ranks_go_on_as_long(world: int, samples: int) -> None:
+def test_validation_gives_each_sample_once_and_all_ranks_as_many_batches(world: int, samples: int) -> None:
     ranks = [list(ResumableSampler(samples, 2, 1, world, rank).eval_batches()) for rank in range(world)]
     assert sorted(p.sample for rank in ranks for row in rank for p in row if p.sample >= 0) == list(range(samples))
     assert len({len(rank) for rank in ranks}) == 1
 
 
-def test_workers_change_nothing(folder: Path) -> None:
+def test_batches_do_not_depend_on_the_number_of_workers(folder: Path) -> None:
     for endless in (True, False):
         plain = list(loader(folder, endless=endless))
         assert len(plain) == 6
@@ -79,16 +79,14 @@ def test_workers_change_nothing(folder: Path) -> None:
                 assert same(one, two)
 
 
-def test_validation_is_the_begin_of_each_sample(folder: Path) -> None:
+def test_validation_crops_start_at_zero(folder: Path) -> None:
     keys = [key for batch in loader(folder, endless=False, workers=2) for key in batch.keys]
     assert keys == [f"sample{k:04d}" for k in range(12)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop", [1, 5])
-def test_from_any_step_on_the_batches_are_those_of_a_run_that_never_stopped(
-    folder: Path, workers: int, stop: int
-) -> None:
+def test_resumed_batches_equal_those_of_an_uninterrupted_run(folder: Path, workers: int, stop: int) -> None:
     first = loader(folder)
     whole = [*first, *first]
     assert first.state_dict()["position"] == 24
@@ -102,7 +100,7 @@ def test_from_any_step_on_the_batches_are_those_of_a_run_that_never_stopped(
     assert all(same(one, two) for one, two in zip(whole[stop:], gone_on, strict=False))
 
 
-def test_a_run_that_goes_on_otherwise_is_told(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_resuming_with_other_settings_warns(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     held = loader(folder)
     next(iter(held))
     other = loader(folder, batch=4)
@@ -119,7 +117,7 @@ def spoil(number: int, held: dict[str, bytes]) -> None:
         held[FRAMES] = b"\x93NUMPY no more"
 
 
-def test_a_bad_sample_is_counted_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_sample_is_skipped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = made.write(tmp_path, (6, 6), change=spoil)
     with caplog.at_level(logging.WARNING, "v2m"):
         batches = list(loader(folder))
@@ -134,7 +132,7 @@ def test_a_bad_sample_is_counted_and_skipped(tmp_path: Path, caplog: pytest.LogC
     ]
 
 
-def test_where_all_samples_are_bad_the_run_ends(tmp_path: Path) -> None:
+def test_only_corrupt_samples_end_the_run(tmp_path: Path) -> None:
     def all_bad(number: int, held: dict[str, bytes]) -> None:
         held[FRAMES] = b"no"
 
@@ -142,7 +140,7 @@ def test_where_all_samples_are_bad_the_run_ends(tmp_path: Path) -> None:
         next(iter(loader(made.write(tmp_path, (3,), change=all_bad))))
 
 
-def test_the_random_numbers_of_training_are_left_alone(folder: Path) -> None:
+def test_loader_leaves_the_global_rng_unchanged(folder: Path) -> None:
     torch.manual_seed(3)
     wanted = torch.rand(4)
     torch.manual_seed(3)
@@ -151,7 +149,7 @@ def test_the_random_numbers_of_training_are_left_alone(folder: Path) -> None:
     assert torch.equal(torch.rand(4), wanted)
 
 
-def test_settings_that_cannot_be_are_told_together(tmp_path: Path) -> None:
+def test_invalid_settings_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"batch_size 0 .*window 0 .*num_workers -1"):
         ShardData(tmp_path, batch_size=0, window=0.0, num_workers=-1)
 

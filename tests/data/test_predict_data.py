@@ -21,7 +21,7 @@ def touched(folder: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [1, 5, 6])
-def test_each_video_is_in_one_batch_of_one_rank_and_all_have_as_many(tmp_path: Path, world: int, count: int) -> None:
+def test_ranks_share_out_the_videos_in_as_many_batches_each(tmp_path: Path, world: int, count: int) -> None:
     every = VideoJobs.from_inputs(touched(tmp_path, *(f"{number}.mp4" for number in range(count))), None, None).jobs
     ranks = [list(VideoJobs(every, world, rank)) for rank in range(world)]
     assert len({len(batches) for batches in ranks}) == 1
@@ -31,7 +31,7 @@ def test_each_video_is_in_one_batch_of_one_rank_and_all_have_as_many(tmp_path: P
     assert found == [f"{number}.mp4" for number in range(count)]
 
 
-def test_outputs_lie_as_their_videos_do(tmp_path: Path) -> None:
+def test_outputs_keep_the_subfolders_of_their_videos(tmp_path: Path) -> None:
     folder = touched(tmp_path / "in", "a.mp4", "b/a.mp4", "b/a.tags.json")
     beside = VideoJobs.from_inputs(folder, None, None).jobs
     assert beside == (
@@ -43,7 +43,7 @@ def test_outputs_lie_as_their_videos_do(tmp_path: Path) -> None:
     assert not any(turn.duplicate_of for turn in (*beside, *apart))
 
 
-def test_what_a_list_names_elsewhere_is_written_inside(tmp_path: Path) -> None:
+def test_outputs_of_videos_elsewhere_stay_inside_the_output_folder(tmp_path: Path) -> None:
     folder = touched(tmp_path, "x/a.mp4", "lists/none.txt")
     lines = [{"video_path": "../x/a.mp4"}]
     (folder / "lists/all.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -54,7 +54,7 @@ def test_what_a_list_names_elsewhere_is_written_inside(tmp_path: Path) -> None:
     assert turn.folder.is_relative_to(tmp_path / "out")
 
 
-def test_the_second_of_two_that_would_be_written_alike_knows_the_first(tmp_path: Path) -> None:
+def test_second_video_with_the_same_output_names_the_first(tmp_path: Path) -> None:
     folder = touched(tmp_path, "a.mp4", "a.webm", "b/a.mp4", "b/c.mp4")
     assert [turn.duplicate_of for turn in VideoJobs.from_inputs(folder, None, None).jobs] == [None, "a.mp4", None, None]
     both = VideoJobs.from_inputs([folder / "a.mp4", folder / "b/a.mp4"], tmp_path / "out", None).jobs
@@ -64,13 +64,13 @@ def test_the_second_of_two_that_would_be_written_alike_knows_the_first(tmp_path:
 @pytest.mark.parametrize(
     ("given", "out", "told"),
     [
-        (None, None, "name the videos: give --data.videos"),
-        ([], None, "name the videos: give --data.videos"),
+        (None, None, "name the videos: give `data.videos`"),
+        ([], None, "name the videos: give `data.videos`"),
         ("no/such/folder", None, "no such file or folder"),
         ("", "a.mp4", "names a file: give a folder"),
     ],
 )
-def test_what_cannot_be_is_one_line(tmp_path: Path, given: Any, out: str | None, told: str) -> None:
+def test_invalid_inputs_are_refused(tmp_path: Path, given: Any, out: str | None, told: str) -> None:
     folder = touched(tmp_path, "a.mp4")
     videos = folder / given if isinstance(given, str) else given
     with pytest.raises(UsageError, match=told):

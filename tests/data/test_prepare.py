@@ -26,13 +26,14 @@ from tests.fixtures.tiny import encodec as tiny_encodec
 from tests.fixtures.tiny import t5 as tiny_t5
 from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.cli.prepare import main
+from v2m.core import atomic
 from v2m.core.errors import UsageError
 from v2m.core.prompts import build_prompt
 from v2m.core.timing import codec_frames
 from v2m.core.types import Tags
-from v2m.data import encode, filters, prepare, progress_log, writer
+from v2m.data import encode, prepare, progress_log, writer
 from v2m.data.config import PrepareConfig
-from v2m.data.filters import FilteredOutError
+from v2m.data.encode import FilteredOutError
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, META, TEXT, Manifest, Meta
 from v2m.data.sources import VideoSource, discover_videos
 from v2m.taggers.heuristic import Palette
@@ -117,7 +118,7 @@ def prepared(weights: dict[str, str], videos: Path, tmp_path_factory: pytest.Tem
     return Prepared(out, read(out), text.getvalue())
 
 
-def test_what_is_kept_and_why_the_rest_is_not(prepared: Prepared) -> None:
+def test_report_counts_kept_videos_and_reasons_of_dropped_ones(prepared: Prepared) -> None:
     manifest = Manifest.read(prepared.out)
     reasons = ("lengths_differ", "no_sound", "silent", "static", "too_short", "unreadable")
     assert manifest.dropped == dict.fromkeys(reasons, 1)
@@ -127,7 +128,7 @@ def test_what_is_kept_and_why_the_rest_is_not(prepared: Prepared) -> None:
         assert word in prepared.said
 
 
-def test_a_sample_is_what_its_manifest_says(prepared: Prepared, weights: dict[str, str]) -> None:
+def test_samples_match_the_manifest(prepared: Prepared, weights: dict[str, str]) -> None:
     manifest = Manifest.read(prepared.out)
     assert (manifest.vision_encoder, manifest.codec, manifest.text_encoder) == (
         f"{weights['vision_encoder']}:grid",
@@ -142,7 +143,7 @@ def test_a_sample_is_what_its_manifest_says(prepared: Prepared, weights: dict[st
     assert len(prepared.samples) == 3
 
 
-def test_a_long_video_is_parted_evenly_and_nothing_of_it_is_lost(prepared: Prepared) -> None:
+def test_long_video_is_split_evenly_without_loss(prepared: Prepared) -> None:
     first, second = (each for each in prepared.samples.values() if each[META].source == "b.mp4")
     assert (first[META].start, first[META].duration, second[META].start) == (0.0, 3.24, 3.24)
     assert second[META].start + second[META].duration == pytest.approx(6.5, abs=0.02)
@@ -150,9 +151,7 @@ def test_a_long_video_is_parted_evenly_and_nothing_of_it_is_lost(prepared: Prepa
     np.testing.assert_array_equal(first[LONG_TERM], second[LONG_TERM])
 
 
-def test_sound_picture_and_rhythm_lie_where_they_were(
-    prepared: Prepared, videos: Path, weights: dict[str, str]
-) -> None:
+def test_codes_frames_and_events_keep_their_times(prepared: Prepared, videos: Path, weights: dict[str, str]) -> None:
     """Noise from sample to sample, frames by the second, cuts at 1.2 s and 2.6 s."""
     codec = encode.encodec.load_encodec(Path(weights["codec"]), torch.device("cpu"))
     for sample in (each for each in prepared.samples.values() if each[META].source == "b.mp4"):
@@ -176,7 +175,7 @@ def test_sound_picture_and_rhythm_lie_where_they_were(
             np.testing.assert_allclose(sample[name], wanted.numpy(), rtol=2e-3, atol=2e-2)
 
 
-def test_the_words_are_those_that_the_generator_would_be_told(prepared: Prepared, weights: dict[str, str]) -> None:
+def test_prompt_equals_that_of_the_generator(prepared: Prepared, weights: dict[str, str]) -> None:
     for sample in prepared.samples.values():
         meta = sample[META]
         assert meta.prompt == build_prompt(Tags(**meta.tags)) != ""
@@ -198,7 +197,7 @@ def test_known_tags_are_kept(weights: dict[str, str], videos: Path, tmp_path: Pa
     assert sample[META].tags["moods"]
 
 
-def test_the_same_command_again_does_nothing(
+def test_repeated_command_changes_no_file(
     prepared: Prepared, weights: dict[str, str], videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in prepared.out.iterdir() if path.name != progress_log.LOCK}
@@ -207,14 +206,14 @@ def test_the_same_command_again_does_nothing(
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_processes_side_by_side_write_the_same(
+def test_several_processes_write_the_same_bytes(
     prepared: Prepared, weights: dict[str, str], videos: Path, tmp_path: Path
 ) -> None:
     assert main([*arguments(weights, videos, tmp_path / "out"), "--processes=2"]) == 0
     assert digests(tmp_path / "out") == digests(prepared.out)
 
 
-def test_new_and_changed_videos_are_as_if_they_had_been_there_from_the_start(
+def test_new_and_changed_videos_give_the_bytes_of_a_fresh_run(
     prepared: Prepared, weights: dict[str, str], videos: Path, tmp_path: Path
 ) -> None:
     folder, out = tmp_path / "videos", tmp_path / "out"
@@ -250,7 +249,7 @@ class Drawn:
     def manifest(self) -> Manifest:
         return self._manifest
 
-    def encode(self, source: VideoSource) -> Iterator[writer.Sample]:
+    def encode(self, source: VideoSource) -> Iterator[writer.EncodedSample]:
         if source.name.startswith("b"):
             raise FilteredOutError("silent", "as the name says")
         for number in range(2):
@@ -264,7 +263,7 @@ class Drawn:
             )
 
 
-def test_killed_at_any_moment_it_ends_the_same(
+def test_run_killed_at_any_moment_resumes_to_the_same_bytes(
     prepared: Prepared, weights: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before a name is taken and after, of every file that is written; before a line is on the disk and after."""
@@ -291,7 +290,7 @@ def test_killed_at_any_moment_it_ends_the_same(
     for moment in range(1, 100):
         out, left = tmp_path / str(moment), [moment]
         with monkeypatch.context() as patch:
-            for place, name in ((os, "fsync"), (writer, "fsync_dir"), (Path, "unlink"), (Path, "replace")):
+            for place, name in ((os, "fsync"), (atomic, "fsync_dir"), (Path, "unlink"), (Path, "replace")):
                 patch.setattr(place, name, dying(getattr(place, name), left))
             with suppress(Killed):
                 prepare.prepare(sources, _work(weights, out, shard_samples=2))
@@ -299,7 +298,7 @@ def test_killed_at_any_moment_it_ends_the_same(
             break
         moments += 1
         out.mkdir(exist_ok=True)
-        (out / f"{writer.PARTIAL_PREFIX}1-of-another-process").touch()
+        (out / ".of-another-process.v2m-0123abcd.tar").touch()
         prepare.prepare(sources, _work(weights, out, shard_samples=2))
         assert digests(out) == wanted, f"killed at moment {moment}"
     assert moments > 20
@@ -313,7 +312,7 @@ def _work(weights: dict[str, str], out: Path, **more: Any) -> prepare.PrepareJob
     return prepare.PrepareJob(out, settings, Palette(), "palette", "cpu", 1, quiet=True, **more)
 
 
-def test_a_torn_line_of_the_ledger_is_no_line(tmp_path: Path) -> None:
+def test_partly_written_record_is_ignored(tmp_path: Path) -> None:
     one, two = (progress_log.PrepareRecord(f"{key}.mp4", key, [None], drop_reason="silent") for key in "ab")
     progress_log.append_record(tmp_path, one)
     with (tmp_path / progress_log.RECORDS).open("ab") as file:
@@ -323,7 +322,7 @@ def test_a_torn_line_of_the_ledger_is_no_line(tmp_path: Path) -> None:
     assert progress_log.read_records(tmp_path) == {"a": one, "b": two}
 
 
-def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+def test_concurrent_runs_are_refused(tmp_path: Path) -> None:
     with (
         progress_log.lock_output_dir(tmp_path),
         pytest.raises(UsageError, match="another run is writing"),
@@ -332,7 +331,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_one_bad_video_does_not_stop_the_others(
+def test_failing_video_does_not_stop_the_others(
     weights: dict[str, str], videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """A bug met on one is counted, told, and tried again the next time."""
@@ -357,8 +356,8 @@ def test_one_bad_video_does_not_stop_the_others(
 
 @pytest.mark.parametrize("seconds", [2.0, 3.999999, 4.0, 4.01, 119.99, 120.0, 1e3 + 1 / 3])
 @pytest.mark.parametrize("rate", [25, 50, 75])
-def test_stretches_are_whole_frames_side_by_side(seconds: float, rate: int) -> None:
-    found = filters.split_into_segments(seconds, rate, 4.0)
+def test_segments_are_adjacent_and_of_whole_frames(seconds: float, rate: int) -> None:
+    found = encode.split_into_segments(seconds, rate, 4.0)
     assert found[0][0] == 0
     for (begin, duration), (after, _) in pairwise(found):
         assert begin + duration == pytest.approx(after, abs=1e-9)
@@ -370,10 +369,10 @@ def test_stretches_are_whole_frames_side_by_side(seconds: float, rate: int) -> N
         assert -(-samples // hop) == codec_frames(duration, rate), "what the codec gives is what the schema says"
 
 
-def test_a_quiet_piece_is_not_silent_but_one_that_is_half_missing_is() -> None:
+def test_quiet_music_is_kept_and_half_silent_music_dropped() -> None:
     tone = 0.005 * np.sin(np.arange(320_000) / 20).astype(np.float32)[None]
-    filters.check_silence(tone, 32000, PrepareConfig())
+    encode.check_silence(tone, 32000, PrepareConfig())
     gap = tone * (np.arange(320_000) < 150_000)
     with pytest.raises(FilteredOutError, match="silent"):
-        filters.check_silence(gap, 32000, PrepareConfig())
-    filters.check_silence(gap, 32000, PrepareConfig(max_silence=0.6))
+        encode.check_silence(gap, 32000, PrepareConfig())
+    encode.check_silence(gap, 32000, PrepareConfig(max_silence=0.6))

@@ -19,8 +19,7 @@ from v2m.cli.prepare import main
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio
 from v2m.data.config import PrepareConfig
-from v2m.data.encode import SampleEncoder
-from v2m.data.filters import FilteredOutError
+from v2m.data.encode import FilteredOutError, SampleEncoder
 from v2m.data.schema import CODES, META, Manifest
 from v2m.data.sources import discover_videos
 from v2m.media import audio
@@ -48,7 +47,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_voices_are_taken_out_before_the_codec_hears_anything(
+def test_vocals_are_removed_before_encoding(
     weights: dict[str, str], videos: Path, separator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -72,7 +71,7 @@ def test_voices_are_taken_out_before_the_codec_hears_anything(
     assert "vocals 'remove', not 'keep'" in said
 
 
-def test_with_voices_kept_the_separator_is_not_looked_for(
+def test_kept_vocals_need_no_separator(
     weights: dict[str, str], videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -83,7 +82,7 @@ def test_with_voices_kept_the_separator_is_not_looked_for(
     assert "there is no folder '/nowhere'" in capsys.readouterr().err
 
 
-def test_a_video_of_nothing_but_voice_is_silent(weights: dict[str, str], videos: Path) -> None:
+def test_video_with_only_voice_is_dropped_as_silent(weights: dict[str, str], videos: Path) -> None:
     """Found with a separator that hears voice in everything; `a` has its own sound, `b` a file."""
 
     class Speech(Demucs):
@@ -101,7 +100,7 @@ def test_a_video_of_nothing_but_voice_is_silent(weights: dict[str, str], videos:
             next(encoder.encode(source))
 
 
-def test_left_and_right_are_encoded_each_by_itself(
+def test_stereo_encodes_left_and_right_separately(
     weights: dict[str, str], videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """First codebook of the left, first of the right, second of the left, …"""
@@ -121,15 +120,15 @@ def test_left_and_right_are_encoded_each_by_itself(
     assert "stereo True, not False" in capsys.readouterr().err
 
 
-def test_a_codec_that_is_stereo_by_itself_needs_no_asking(weights: dict[str, str], tmp_path: Path) -> None:
+def test_stereo_option_is_refused_for_a_stereo_codec(weights: dict[str, str], tmp_path: Path) -> None:
     config = tiny_encodec.make_config(audio_channels=2)
     tiny_encodec.make_model(config).save_pretrained(tmp_path / "codec")
     settings = PrepareConfig(**{**weights, "codec": str(tmp_path / "codec")}, stereo=True)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="is stereo by itself: leave out --stereo"):
+    with pytest.raises(UsageError, match="is stereo by itself: leave out `stereo`"):
         SampleEncoder.load(settings, Palette(), CPU)
 
 
-def test_train_and_validation_must_have_heard_the_same(tmp_path: Path) -> None:
+def test_training_and_validation_must_agree_on_vocals(tmp_path: Path) -> None:
     from tests.fixtures.tiny import shards as made
     from v2m.data.module import ShardData
 

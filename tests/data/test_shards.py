@@ -14,9 +14,8 @@ import pytest
 
 from tests.fixtures.tiny import shards as made
 from v2m.core.errors import DependencyError
-from v2m.data.samples import decode
 from v2m.data.schema import CODES, FRAMES, MANIFEST, META, TEXT, Manifest
-from v2m.data.shards import CorruptSampleError, ShardReader
+from v2m.data.shards import CorruptSampleError, ShardReader, decode
 
 
 def change_manifest(folder: Path, **values: object) -> None:
@@ -24,14 +23,14 @@ def change_manifest(folder: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def test_every_sample_is_found_by_its_number_as_it_was_written(tmp_path: Path) -> None:
+def test_samples_are_read_by_index_as_written(tmp_path: Path) -> None:
     shards = ShardReader(made.write(tmp_path, (3, 1, 2)), verify_hashes=True)
     assert len(shards) == 6
     for number in (5, 0, 3, 2, 4, 1):
         assert shards.read_members(number) == made.members(number)
 
 
-def test_webdatasets_own_reader_finds_the_same_samples(tmp_path: Path) -> None:
+def test_webdataset_reader_gives_the_same_samples(tmp_path: Path) -> None:
     from webdataset.tariterators import group_by_keys, tar_file_iterator
 
     shards = ShardReader(made.write(tmp_path, (3,)))
@@ -43,7 +42,7 @@ def test_webdatasets_own_reader_finds_the_same_samples(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["truncated", "empty", "missing", "longer"])
-def test_a_shard_of_another_size_is_refused_before_anything_is_read(tmp_path: Path, fault: str) -> None:
+def test_shard_of_another_size_is_refused_on_opening(tmp_path: Path, fault: str) -> None:
     path = made.write(tmp_path, (4, 4)) / "00001.tar"
     whole = path.read_bytes()
     path.write_bytes({"truncated": whole[:9000], "empty": b"", "missing": b"", "longer": whole + b"x"}[fault])
@@ -54,7 +53,7 @@ def test_a_shard_of_another_size_is_refused_before_anything_is_read(tmp_path: Pa
 
 
 @pytest.mark.parametrize("block", [bytes(4096), b"\xa5" * 4096])
-def test_garbage_amid_a_shard_does_not_end_it_silently(tmp_path: Path, block: bytes) -> None:
+def test_garbage_inside_a_shard_is_reported(tmp_path: Path, block: bytes) -> None:
     path = made.write(tmp_path, (6,)) / "00000.tar"
     whole = bytearray(path.read_bytes())
     header = whole.index(b"sample0003.")
@@ -70,7 +69,7 @@ def test_garbage_amid_a_shard_does_not_end_it_silently(tmp_path: Path, block: by
         ShardReader(tmp_path, verify_hashes=True)
 
 
-def test_what_is_not_in_the_folder_is_never_opened(tmp_path: Path) -> None:
+def test_shard_outside_the_folder_is_refused(tmp_path: Path) -> None:
     folder = made.write(tmp_path / "in", (1,))
     shard = json.loads((folder / MANIFEST).read_text())["shards"][0]
     for name in ("../out.tar", "pipe:touch ran", "/etc/passwd", "file:///etc/passwd"):
@@ -79,7 +78,7 @@ def test_what_is_not_in_the_folder_is_never_opened(tmp_path: Path) -> None:
             ShardReader(folder)
 
 
-def test_a_compressed_tar_is_never_unpacked(tmp_path: Path) -> None:
+def test_compressed_tar_is_not_unpacked(tmp_path: Path) -> None:
     """Which could hold far more than its size: even where the manifest says that it is as it should be."""
     path = made.write(tmp_path, (2,)) / "00000.tar"
     path.write_bytes(gzip.compress(path.read_bytes()))
@@ -90,7 +89,7 @@ def test_a_compressed_tar_is_never_unpacked(tmp_path: Path) -> None:
         ShardReader(tmp_path, verify_hashes=True).read_members(0)
 
 
-def test_no_shards_and_no_samples_are_told_apart(tmp_path: Path) -> None:
+def test_missing_shards_and_missing_samples_have_distinct_errors(tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match=r"holds no dataset.*v2m prepare"):
         ShardReader(tmp_path)
     made.write(tmp_path, (1,))
@@ -107,7 +106,7 @@ class Bomb:
         return (exec, ("raise SystemExit('it ran')",))
 
 
-def test_broken_members_make_a_bad_sample() -> None:
+def test_broken_members_raise_corrupt_sample_error() -> None:
     whole = made.members(1)
     arrays = made.arrays(decode(whole, made.KEPT).meta, 1)
     nan = arrays[FRAMES].copy()
@@ -128,7 +127,7 @@ def test_broken_members_make_a_bad_sample() -> None:
             decode({**whole, name: held}, made.KEPT)
 
 
-def test_whole_samples_of_another_schema_stop_the_run() -> None:
+def test_samples_of_another_schema_raise_dependency_error() -> None:
     whole = made.members(1)
     arrays = made.arrays(decode(whole, made.KEPT).meta, 1)
     for name, array in (
@@ -141,7 +140,7 @@ def test_whole_samples_of_another_schema_stop_the_run() -> None:
             decode({**whole, name: made.saved(array)}, made.KEPT)
 
 
-def test_the_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_manifest_round_trip(tmp_path: Path) -> None:
     made.write(tmp_path, (1, 2))
     held = Manifest.read(tmp_path)
     assert (held.num_samples, held.duration, held.event_channels) == (3, 24.0, made.KEPT.event_channels)

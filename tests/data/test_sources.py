@@ -19,7 +19,7 @@ def touch(folder: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def test_a_folder_gives_its_videos_by_name_and_their_sounds(tmp_path: Path) -> None:
+def test_folder_gives_videos_by_name_with_their_audio_files(tmp_path: Path) -> None:
     touch(tmp_path, "b.mp4", "b.wav", "a.MKV", "deep/er/c.webm", "deep/er/c.tags.json", "lonely.wav", "notes.txt")
     touch(tmp_path, ".hidden.mp4", ".cache/d.mp4", "a.v2m.mp4")
     found = discover_videos([tmp_path])
@@ -28,7 +28,7 @@ def test_a_folder_gives_its_videos_by_name_and_their_sounds(tmp_path: Path) -> N
     assert [each.tags for each in found] == [None, None, tmp_path / "deep/er/c.tags.json"]
 
 
-def test_keys_are_plain_and_differ_and_do_not_depend_on_where_the_folder_lies(tmp_path: Path) -> None:
+def test_keys_are_ascii_unique_and_independent_of_the_folder(tmp_path: Path) -> None:
     names = ("one/clip.mp4", "two/clip.mp4", "Größe & Co. (final).mp4", "夜.mp4", "x" * 200 + ".mp4")
     for place in ("here", "there"):
         touch(tmp_path / place, *names)
@@ -41,12 +41,12 @@ def test_keys_are_plain_and_differ_and_do_not_depend_on_where_the_folder_lies(tm
     assert both[: len(names)] == here
 
 
-def test_the_same_video_is_taken_once(tmp_path: Path) -> None:
+def test_repeated_video_is_listed_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
     assert len(discover_videos([tmp_path, tmp_path / "a.mp4"])) == 1
 
 
-def test_vidmuses_lists_name_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vidmuse_lists_give_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Near the list, or from where the command is run, as theirs are."""
     touch(tmp_path, "lists/near.mp4", "lists/near.wav", "far/far.mp4", "far/far.wav")
     usual = {"duration": 30.0, "sample_rate": 32000, "amplitude": None, "weight": None, "info_path": None}
@@ -62,7 +62,7 @@ def test_vidmuses_lists_name_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [each.audio for each in found] == [tmp_path / each for each in ("lists/near.wav", "far/far.wav", "no.wav")]
 
 
-def test_wrong_lines_are_told_by_number(tmp_path: Path) -> None:
+def test_invalid_lines_of_a_list_are_named_by_number(tmp_path: Path) -> None:
     listing = tmp_path / "data.jsonl"
     good = '{"video_path": "a.mp4"}'
     listing.write_text("\n".join([good, "{", "[]", '{"path": "a.wav"}', '{"video_path": 3}', good]))
@@ -70,14 +70,14 @@ def test_wrong_lines_are_told_by_number(tmp_path: Path) -> None:
         discover_videos([listing])
 
 
-def test_nothing_to_find_is_told(tmp_path: Path) -> None:
+def test_inputs_without_videos_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no videos"):
         discover_videos([tmp_path])
     with pytest.raises(UsageError, match="no such file or folder"):
         discover_videos([tmp_path / "nowhere"])
 
 
-def test_the_state_changes_with_each_file(tmp_path: Path) -> None:
+def test_file_state_changes_with_each_file(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "a.wav", "a.tags.json")
     before = discover_videos([tmp_path])[0].file_state()
     assert discover_videos([tmp_path])[0].file_state() == before

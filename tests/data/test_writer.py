@@ -43,7 +43,7 @@ MANIFEST = Manifest(
 )
 
 
-def sample(key: str, number: int = 0, seconds: float = 3.0) -> writer.Sample:
+def sample(key: str, number: int = 0, seconds: float = 3.0) -> writer.EncodedSample:
     meta = Meta(f"{key}_{number:04d}", f"{key}.mp4", 0.0, seconds, seconds, {"moods": ["calm"]}, "calm music")
     random = np.random.default_rng(number)
     arrays = {
@@ -61,7 +61,7 @@ def contents(out: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.glob("*.tar"))}
 
 
-def test_a_shard_holds_what_was_given_and_webdataset_reads_it(tmp_path: Path) -> None:
+def test_shard_has_the_given_members(tmp_path: Path) -> None:
     parts = [part(tmp_path, "a", 2), part(tmp_path, "b")]
     [shard] = writer.assemble_shards(tmp_path, parts, {}, 100, 100)
     path = tmp_path / shard.file
@@ -82,7 +82,7 @@ def test_a_shard_holds_what_was_given_and_webdataset_reads_it(tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files open
-def test_webdatasets_pipeline_decodes_what_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webdataset_pipeline_decodes_the_given_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opened, grouped and decoded by what other people's training has; in secure mode it opens no files."""
     from webdataset import utils
     from webdataset.compat import WebDataset
@@ -100,7 +100,7 @@ def test_webdatasets_pipeline_decodes_what_was_given(tmp_path: Path, monkeypatch
     gc.collect()
 
 
-def test_webdataset_is_in_secure_mode_where_we_bring_it_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_webdataset_is_imported_in_secure_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In one file, and none that training has: it reads tars by itself."""
     monkeypatch.delenv("WDS_SECURE", raising=False)
     piped = f"import v2m.data.writer; from webdataset.gopen import gopen; gopen('pipe:touch {tmp_path / 'ran'}')"
@@ -113,7 +113,7 @@ def test_webdataset_is_in_secure_mode_where_we_bring_it_in(monkeypatch: pytest.M
     assert files == ["writer.py"]
 
 
-def test_samples_and_megabytes_bound_a_shard(tmp_path: Path) -> None:
+def test_shards_are_bounded_by_samples_and_megabytes(tmp_path: Path) -> None:
     parts = [part(tmp_path, key, 2) for key in "abcde"]
     assert [each.num_samples for each in writer.assemble_shards(tmp_path, parts, {}, 5, 100)] == [4, 4, 2]
     assert [each.num_samples for each in writer.assemble_shards(tmp_path, parts, {}, 1, 100)] == [2] * 5
@@ -121,7 +121,7 @@ def test_samples_and_megabytes_bound_a_shard(tmp_path: Path) -> None:
     assert [each.num_samples for each in writer.assemble_shards(tmp_path, parts, {}, 100, most)] == [4, 4, 2]
 
 
-def test_a_part_is_moved_from_shard_to_shard_when_others_come_before_it(tmp_path: Path) -> None:
+def test_parts_move_between_shards_when_earlier_parts_are_added(tmp_path: Path) -> None:
     """As if all had been written at once; what is there already is left as it is."""
     whole, grown = tmp_path / "whole", tmp_path / "grown"
     parts = {key: part(whole, key) for key in "abcd"}
@@ -139,7 +139,7 @@ def test_a_part_is_moved_from_shard_to_shard_when_others_come_before_it(tmp_path
     assert contents(whole).items() <= contents(grown).items()
 
 
-def test_a_shard_that_was_damaged_or_a_part_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_damaged_shard_or_missing_part_is_refused(tmp_path: Path) -> None:
     parts = [part(tmp_path, "a"), part(tmp_path, "b")]
     [shard] = writer.assemble_shards(tmp_path, parts, {}, 100, 100)
     content = bytearray((tmp_path / shard.file).read_bytes())
@@ -160,22 +160,22 @@ def test_a_shard_that_was_damaged_or_a_part_that_is_gone_is_told(tmp_path: Path)
         (TEXT, lambda x: x[0]),
     ],
 )
-def test_what_is_not_as_the_manifest_says_is_not_written(tmp_path: Path, name: str, spoil) -> None:
+def test_samples_that_differ_from_the_manifest_are_not_written(tmp_path: Path, name: str, spoil) -> None:
     meta, arrays = sample("a")
     with pytest.raises(AssertionError):
         writer.write_part(tmp_path, "a", [(meta, arrays | {name: spoil(arrays[name])})], MANIFEST)
     assert not list((tmp_path / writer.PARTS_DIR).iterdir())
 
 
-def test_what_was_left_unfinished_is_swept(tmp_path: Path) -> None:
+def test_remove_partial_deletes_temporary_files_only(tmp_path: Path) -> None:
     part(tmp_path, "a")
     for folder in (tmp_path, tmp_path / writer.PARTS_DIR):
-        (folder / f"{writer.PARTIAL_PREFIX}1-x").write_bytes(b"")
+        (folder / ".x.v2m-0123abcd.part").write_bytes(b"")
     writer.remove_partial(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == [writer.PARTS_DIR, "a.part"]
 
 
-def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_manifest_round_trip(tmp_path: Path) -> None:
     parts = [part(tmp_path, "a")]
     manifest = replace(MANIFEST, shards=tuple(writer.assemble_shards(tmp_path, parts, {}, 9, 9)), dropped={"silent": 2})
     manifest.write(tmp_path)

@@ -58,15 +58,15 @@ def test_second_run_skips_finished_videos_and_redoes_changed_inputs(
     out = tmp_path / "scored"
     assert main([str(folder), "-o", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["a.v2m.json", "a.v2m.mp4", "b.v2m.json", "b.v2m.mp4"]
-    created = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    made = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert main([str(folder), "-o", str(out)]) == 0
-    assert created == {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert made == {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert "2 unchanged" in capsys.readouterr().out
     (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes() + bytes(64))
     os.utime(folder / "a.mp4")  # touched, the same bytes
     assert main([str(folder), "-o", str(out)]) == 0
-    assert created["a.v2m.mp4"] == (out / "a.v2m.mp4").stat().st_mtime_ns
-    assert created["b.v2m.mp4"] != (out / "b.v2m.mp4").stat().st_mtime_ns
+    assert made["a.v2m.mp4"] == (out / "a.v2m.mp4").stat().st_mtime_ns
+    assert made["b.v2m.mp4"] != (out / "b.v2m.mp4").stat().st_mtime_ns
 
 
 def test_changed_settings_redo_outputs_but_keep_foreign_files(folder: Path) -> None:
@@ -97,10 +97,10 @@ def test_debug_prints_the_traceback_and_warnings_are_listed_in_the_table(
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:d=0.4", folder / "b.gif")
     (folder / "b.mp4").unlink()
     assert main([str(folder), "--debug"]) == 7
-    output = capsys.readouterr()
-    assert "Traceback" in output.err
-    assert "InvalidInputError" in output.err
-    assert "b.v2m.mp4; warning: pictures_encoded: gif holds no sound" in output.out
+    said = capsys.readouterr()
+    assert "Traceback" in said.err
+    assert "InvalidInputError" in said.err
+    assert "b.v2m.mp4; warning: pictures_encoded: gif holds no sound" in said.out
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are counted there")
@@ -122,8 +122,8 @@ def test_inputs_with_the_same_output_name_are_refused(folder: Path, capsys: pyte
 @pytest.mark.parametrize("out", ["a.mp4", "new.mkv", "a.mp4/new"])
 def test_several_videos_require_an_output_folder(folder: Path, capsys: pytest.CaptureFixture[str], out: str) -> None:
     assert main([str(folder), "-o", str(folder / out)]) == 2
-    output = capsys.readouterr()
-    assert (output.out, len(output.err.splitlines())) == ("", 1)
+    said = capsys.readouterr()
+    assert (said.out, len(said.err.splitlines())) == ("", 1)
     assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "b.mp4"]
 
 

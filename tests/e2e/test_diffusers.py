@@ -41,8 +41,8 @@ def test_output_has_the_length_of_the_clip_and_records_weights_and_license(
     clip: Path, models: Path, capsys: pytest.CaptureFixture[str], recipe: str, license: str
 ) -> None:
     record = score(clip, models, recipe, "--tags.tempo", "96")
-    output = capsys.readouterr().err.splitlines()
-    assert f"weights {models / recipe}; license: {license}" in output
+    said = capsys.readouterr().err.splitlines()
+    assert f"weights {models / recipe}; license: {license}" in said
     out = clip.with_name("cuts.v2m.mp4")
     assert packet_digest(out) == packet_digest(clip)
     with av.open(str(out)) as container:
@@ -84,12 +84,12 @@ def test_melody_is_accepted_and_candidates_are_kept(clip: Path, models: Path) ->
 def test_unsupported_options_are_one_line_and_write_nothing(
     clip: Path, models: Path, capsys: pytest.CaptureFixture[str], wrong: tuple[str, list[str], int, str]
 ) -> None:
-    recipe, flags, code, message = wrong
+    recipe, flags, code, told = wrong
     root = Path(__file__).parents[2]
     flags = [str(root / word) if (root / word).exists() else word for word in flags]
     words = [str(clip), "--recipe", recipe, "--generator.model", str(models / recipe), *flags]
     assert main(words) == code
-    output = [line for line in capsys.readouterr().err.splitlines() if line.startswith("infer.py: ")]
-    assert len(output) == 1, output
-    assert message in output[0]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("infer.py: ")]
+    assert len(said) == 1, said
+    assert told in said[0]
     assert names(clip.parent) == ["cuts.mp4"]

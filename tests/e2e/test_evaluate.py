@@ -110,7 +110,7 @@ def test_table_of_one_system_has_a_column_per_clip_without_ground_truth(
     assert lines[0] == ["measure", "embedding", *sorted(CLIPS), "mean [95 %]", "shuffled", "n"]
     score = next(line for line in lines if line and line[0] == "clap_score")
     assert score[1] == "clap"
-    assert float(score[5].split()[0]) == pytest.approx(np.mean([float(item) for item in score[2:5]]), abs=2e-3)
+    assert float(score[5].split()[0]) == pytest.approx(np.mean([float(each) for each in score[2:5]]), abs=2e-3)
     assert score[-1] == "3"
     assert not [line for line in lines if line and line[0] == "fad"]
 
@@ -186,12 +186,12 @@ def test_trainer_test_gives_the_same_metrics_as_the_command(
     assert "test/loss" in printed
     folder = tmp_path / "one/test"
     assert (folder / "table.md").read_text().splitlines()[0] in printed
-    result = figures(folder / "summary.csv")
-    assert result["seconds", ""]["n"] == "2"
-    assert "lufs" in {measure for measure, system in result if system == "ground truth"}
-    assert float(result["fad", ""]["value"]) > 0
-    assert float(result["kl", ""]["value"]) > 0
-    assert ("kl", "shuffled") in result
+    found = figures(folder / "summary.csv")
+    assert found["seconds", ""]["n"] == "2"
+    assert "lufs" in {measure for measure, system in found if system == "ground truth"}
+    assert float(found["fad", ""]["value"]) > 0
+    assert float(found["kl", ""]["value"]) > 0
+    assert ("kl", "shuffled") in found
     pieces = [name for name in names(folder) if name.endswith(".flac")]
     assert len(pieces) == 2
     [metrics] = tmp_path.rglob("metrics.csv")
@@ -209,10 +209,10 @@ def test_trainer_test_of_videos_uses_tags_frames_and_original_audio(
     asked = ["--eval.num_clips", "1", "--eval.videos", str(media), "--eval.max_seconds", "2"]
     asked += ["--eval.embedding", json.dumps(models), "--trainer.default_root_dir", str(tmp_path)]
     assert train.main([*words, *asked, "--trainer.logger", "false"]) == 0
-    result = figures(tmp_path / "test/summary.csv")
+    found = figures(tmp_path / "test/summary.csv")
     for measure in ("clap_score", "av_similarity", "cuts"):
-        assert result[measure, ""]["n"] == result[measure, "ground truth"]["n"] == "1"
-    assert float(result["seconds", ""]["value"]) == pytest.approx(2)
+        assert found[measure, ""]["n"] == found[measure, "ground truth"]["n"] == "1"
+    assert float(found["seconds", ""]["value"]) == pytest.approx(2)
     assert (tmp_path / "test/cuts.mp4").is_file()
 
 

@@ -80,11 +80,11 @@ def test_sidecar_records_prompt_and_weights(scored: tuple[Path, dict[str, Any]],
 def test_same_seed_gives_the_same_bytes_in_both_checkpoint_layouts(
     clip: Path, weights: Path, scored: tuple[Path, dict[str, Any]]
 ) -> None:
-    expected, _ = heard(scored[0].with_name("cuts.v2m.mp4"))
+    wanted, _ = heard(scored[0].with_name("cuts.v2m.mp4"))
     score(clip, weights / "v2m", *WINDOWS, "--seed", "4")
-    np.testing.assert_array_equal(heard(clip.with_name("cuts.v2m.mp4"))[0], expected)
+    np.testing.assert_array_equal(heard(clip.with_name("cuts.v2m.mp4"))[0], wanted)
     score(clip, weights / "v2m", *WINDOWS, "--seed", "5")
-    assert not np.array_equal(heard(clip.with_name("cuts.v2m.mp4"))[0], expected)
+    assert not np.array_equal(heard(clip.with_name("cuts.v2m.mp4"))[0], wanted)
 
 
 def test_audiocraft_layout_loads_text_encoder_and_codec_by_their_names(
@@ -92,7 +92,7 @@ def test_audiocraft_layout_loads_text_encoder_and_codec_by_their_names(
 ) -> None:
     monkeypatch.setenv("V2M_CHECKPOINTS", str(weights / "named"))
     record = score(clip, weights / "audiocraft", "--end", "0.5")
-    assert [Path(item["folder"]).name for item in record["weights"]] == ["audiocraft", "t5-base", "encodec_32khz"]
+    assert [Path(each["folder"]).name for each in record["weights"]] == ["audiocraft", "t5-base", "encodec_32khz"]
     assert heard(clip.with_name("cuts.v2m.mp4"))[0].any()
 
 
@@ -118,9 +118,9 @@ def test_melody_is_separated_from_drums_and_bass_when_demucs_is_available(
     ffmpeg("-f", "lavfi", "-i", "anoisesrc=d=2:a=0.3:c=pink", tune)
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
     music = []
-    for message in ("the whole sound", "vocals and other, separated by adefossez/HTDemucs"):
+    for told in ("the whole sound", "vocals and other, separated by adefossez/HTDemucs"):
         record = score(clip, weights / "melody", "--end", "0.8", "--melody", str(tune))
-        assert record["music"]["melody_source"] == message
+        assert record["music"]["melody_source"] == told
         music.append(heard(clip.with_name("cuts.v2m.mp4"))[0])
         demucs.write_pickled(tmp_path / "HTDemucs")
     used = record["weights"][-1]
@@ -142,6 +142,6 @@ def test_missing_weights_without_network_name_the_download_command(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert main([str(clip), "--recipe", "musicgen"]) == 4
-    (output,) = capsys.readouterr().err.splitlines()
-    assert "facebook/musicgen-small" in output
-    assert str(tmp_path / "none" / "musicgen-small") in output
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "facebook/musicgen-small" in said
+    assert str(tmp_path / "none" / "musicgen-small") in said

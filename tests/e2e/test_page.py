@@ -23,14 +23,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with served("--upload-mb", "2", "--seconds", "30") as result:
-        yield result
+    with served("--upload-mb", "2", "--seconds", "30") as found:
+        yield found
 
 
 @pytest.fixture
 def visitor(address: str, tmp_path: Path) -> Iterator[Visitor]:
-    with Visitor(address, tmp_path) as result:
-        yield result
+    with Visitor(address, tmp_path) as found:
+        yield found
 
 
 def test_uploaded_video_is_returned_with_music(visitor: Visitor, tmp_path: Path) -> None:
@@ -39,17 +39,17 @@ def test_uploaded_video_is_returned_with_music(visitor: Visitor, tmp_path: Path)
     genres = visitor.find("#genres textarea, #genres input")
     assert genres.get_attribute("value")
     visitor.press("make")
-    output = visitor.until_status("Done", 120)
-    assert "17.3 s of music" in output
-    assert "LUFS" in output
+    said = visitor.until_status("Done", 120)
+    assert "17.3 s of music" in said
+    assert "LUFS" in said
     assert visitor.playable() == pytest.approx(17.3, abs=0.1)
     visitor.find("#report img")
     names = [link.get_attribute("download") for link in visitor.all("#files a")]
     assert {f"bunny_wakes.v2m.{suffix}" for suffix in ("mp4", "wav", "mid", "edl", "json", "png")} <= set(names)
     visitor.find("#files a[download$='.v2m.json']").click()
-    result = tmp_path / "bunny_wakes.v2m.json"
-    visitor.wait(result.is_file, "nothing was downloaded")
-    assert '"recipe": "sketch"' in result.read_text()
+    found = tmp_path / "bunny_wakes.v2m.json"
+    visitor.wait(found.is_file, "nothing was downloaded")
+    assert '"recipe": "sketch"' in found.read_text()
 
 
 def test_candidates_are_compared_in_place(visitor: Visitor) -> None:
@@ -93,9 +93,9 @@ def test_range_selected_on_the_report_is_inpainted(visitor: Visitor, tmp_path: P
     assert f"{begin:g} to {end:g} s of 1 anew" in visitor.text("#takes")
     assert visitor.playable() == pytest.approx(17.3, abs=0.1)
     visitor.find("#files a[download$='.v2m.json']").click()
-    result = tmp_path / "bunny_wakes.v2m.json"
-    visitor.wait(result.is_file, "nothing was downloaded")
-    assert json.loads(result.read_text())["music"]["inpainted"] == [begin, end]
+    found = tmp_path / "bunny_wakes.v2m.json"
+    visitor.wait(found.is_file, "nothing was downloaded")
+    assert json.loads(found.read_text())["music"]["inpainted"] == [begin, end]
 
 
 def test_typed_range_is_inpainted_and_invalid_ranges_are_reported(visitor: Visitor) -> None:
@@ -127,9 +127,9 @@ def test_non_video_upload_is_reported_and_the_page_stays_usable(visitor: Visitor
     bad = tmp_path / "notes.mp4"
     bad.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     visitor.upload(bad)
-    output = visitor.until_status("notes.mp4")
-    assert "/tmp" not in output
-    assert "passwd" not in output
+    said = visitor.until_status("notes.mp4")
+    assert "/tmp" not in said
+    assert "passwd" not in said
     visitor.press("make")
     assert "notes.mp4" in visitor.until_status("notes.mp4")
 
@@ -146,17 +146,17 @@ def test_too_long_video_is_refused(visitor: Visitor, tmp_path: Path) -> None:
     long = tmp_path / "long.mp4"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x36:r=5:d=31", "-pix_fmt", "yuv420p", long)
     visitor.upload(long)
-    output = visitor.until_status("long.mp4")
-    assert "30" in output
-    assert "/tmp" not in output
+    said = visitor.until_status("long.mp4")
+    assert "30" in said
+    assert "/tmp" not in said
 
 
 def test_queued_user_sees_the_position_and_can_cancel(address: str, tmp_path: Path) -> None:
     with Visitor(address, tmp_path) as one, Visitor(address, tmp_path) as two:
-        for item in (one, two):
-            item.upload(EXAMPLE)
-        for item in (one, two):
-            item.until_status("tags were found")
+        for each in (one, two):
+            each.upload(EXAMPLE)
+        for each in (one, two):
+            each.until_status("tags were found")
         one.press("make")
         one.until_status("%")
         two.press("make")
@@ -191,21 +191,21 @@ def test_files_are_deleted_when_the_session_ends(tmp_path: Path) -> None:
 
 def test_two_concurrent_users_both_get_music(address: str, tmp_path: Path) -> None:
     with Visitor(address, tmp_path) as one, Visitor(address, tmp_path) as two:
-        for item in (one, two):
-            item.upload(EXAMPLE)
-        for item in (one, two):
-            item.until_status("tags were found")
-        for item in (one, two):
-            item.press("make")
-        for item in (one, two):
-            item.until_status("Done", 180)
-            assert item.playable() == pytest.approx(17.3, abs=0.1)
+        for each in (one, two):
+            each.upload(EXAMPLE)
+        for each in (one, two):
+            each.until_status("tags were found")
+        for each in (one, two):
+            each.press("make")
+        for each in (one, two):
+            each.until_status("Done", 180)
+            assert each.playable() == pytest.approx(17.3, abs=0.1)
 
 
 def answer(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=20) as result:
-            return result.status
+        with urllib.request.urlopen(url, timeout=20) as found:
+            return found.status
     except urllib.error.HTTPError as error:
         error.close()
         return error.code

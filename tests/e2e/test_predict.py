@@ -122,18 +122,18 @@ def test_predict_equals_inference_with_the_exported_checkpoint(
     before = {path: path.read_bytes() for path in made.trained.parents[1].rglob("*") if path.is_file()}
     command = predicting(made, clips, "--data.out", str(tmp_path / "out"), *SEED)
     assert main(command) == 7
-    output = capsys.readouterr().out.splitlines()
-    assert [row.split()[1] for row in output[-5:-1]] == ["done", "failed", "done", "failed"]
-    assert "its output would have the name of 'a.mp4'" in output[-4]
-    assert output[-1] == "2 done, 2 failed"
+    said = capsys.readouterr().out.splitlines()
+    assert [row.split()[1] for row in said[-5:-1]] == ["done", "failed", "done", "failed"]
+    assert "its output would have the name of 'a.mp4'" in said[-4]
+    assert said[-1] == "2 done, 2 failed"
     assert names(tmp_path / "out") == ["a.v2m.json", "a.v2m.mp4", "b"]
     assert {path: path.read_bytes() for path in made.trained.parents[1].rglob("*") if path.is_file()} == before
-    result = record(tmp_path / "out/a.v2m.json")
-    assert result["recipe"] == made.trained.name
-    assert result["settings"]["tagger"]["class_path"].endswith("VideoLLaMA3")
-    assert result["tags"]["instruments"] == ["piano", "harp"]
-    assert result["music"]["windows"] == [[0.0, 1.5], [0.9, 2.4], [1.8, 3.3], [2.5, 4.0]]
-    assert len(result["weights"]) == 4
+    found = record(tmp_path / "out/a.v2m.json")
+    assert found["recipe"] == made.trained.name
+    assert found["settings"]["tagger"]["class_path"].endswith("VideoLLaMA3")
+    assert found["tags"]["instruments"] == ["piano", "harp"]
+    assert found["music"]["windows"] == [[0.0, 1.5], [0.9, 2.4], [1.8, 3.3], [2.5, 4.0]]
+    assert len(found["weights"]) == 4
 
     other = Path(shutil.copy(media / "cuts.mp4", tmp_path / "other.mp4"))
     windows = ["--generator.window", "1.5", "--generator.stride", "0.9", "--generator.device", "cpu"]
@@ -163,7 +163,7 @@ def test_one_checkpoint_is_conditioned_on_text_video_or_both(made: Made, media: 
     clips, tags = (clip.crop(0.0, 1.2), clip.crop(2.7, 3.9)), (Tags(genres="jazz"), Tags(genres="folk"))
 
     def played(generator: MusicGenerator) -> list[bytes]:
-        return [generator.generate(item, output, 3).audio.samples.tobytes() for item in clips for output in tags]
+        return [generator.generate(each, said, 3).audio.samples.tobytes() for each in clips for said in tags]
 
     both, words, pictures = (
         played(VidMuse(model=name, sampling=sampling, **how))
@@ -226,8 +226,8 @@ def test_lora_in_memory_equals_merged_weights(made: Made, media: Path, tmp_path:
     )
     tags, device = Tags(genres="jazz"), torch.device("cpu")
     own, merged, before = (
-        InMemoryGenerator(item, "a model", device, precision="fp32").generate(clip, tags, 3).audio.samples
-        for item in (module.music_model.eval(), plain, start)
+        InMemoryGenerator(each, "a model", device, precision="fp32").generate(clip, tags, 3).audio.samples
+        for each in (module.music_model.eval(), plain, start)
     )
     assert np.array_equal(own, merged)
     assert not np.array_equal(own, before)
@@ -236,14 +236,14 @@ def test_lora_in_memory_equals_merged_weights(made: Made, media: Path, tmp_path:
 def test_errors_that_concern_every_video_are_one_line(
     made: Made, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for flags, code, message in (
+    for flags, code, told in (
         ("--model.predict.window 40", 2, "window 40 s is longer than the 1.5 s that the model was trained on"),
         ("--model.predict.stride 1.5", 2, "stride 1.5 s must lie between 0.5 and 1"),
         ("--model.tagger.init_args.model no/such/folder/at/all", 4, "there is no folder 'no/such/folder/at/all'"),
     ):
         assert main(predicting(made, clip, *flags.split())) == code
-        [output] = [row for row in capsys.readouterr().err.splitlines() if row.startswith("train.py: ")]
-        assert message in output
+        [said] = [row for row in capsys.readouterr().err.splitlines() if row.startswith("train.py: ")]
+        assert told in said
     assert names(clip.parent) == ["cuts.mp4"]
 
 

@@ -71,9 +71,9 @@ def test_sidecar_records_prompt_and_weights(scored: tuple[Path, dict[str, Any]],
 def test_same_seed_gives_the_same_bytes_with_low_memory(
     clip: Path, weights: Path, scored: tuple[Path, dict[str, Any]]
 ) -> None:
-    expected = heard(scored[0].with_name("cuts.v2m.mp4"))
+    wanted = heard(scored[0].with_name("cuts.v2m.mp4"))
     score(clip, weights, "--tags.negative", "noise", "--seed", "4", "--low-memory")
-    np.testing.assert_array_equal(heard(clip.with_name("cuts.v2m.mp4")), expected)
+    np.testing.assert_array_equal(heard(clip.with_name("cuts.v2m.mp4")), wanted)
 
 
 def test_kept_candidate_is_inpainted(clip: Path, weights: Path) -> None:
@@ -83,11 +83,11 @@ def test_kept_candidate_is_inpainted(clip: Path, weights: Path) -> None:
     shutil.copy(clip.with_name(take), clip.with_name("kept.wav"))
     flags = ["--inpaint", "1.5:2.5", "--inpaint-source", str(clip.with_name("kept.wav")), "--seed", "9"]
     record = score(clip, weights, *flags, "--candidates", "2")
-    created = sound_files.load(clip.with_name(f"cuts.v2m.seed{19 - record['seed']}.wav"), tiny.SAMPLE_RATE, 4.0).samples
+    made = sound_files.load(clip.with_name(f"cuts.v2m.seed{19 - record['seed']}.wav"), tiny.SAMPLE_RATE, 4.0).samples
     low, high = (round(second * tiny.SAMPLE_RATE) for second in (1.5, 2.5))
-    np.testing.assert_array_equal(created[:, :low], kept[:, :low])
-    np.testing.assert_array_equal(created[:, high:], kept[:, high:])
-    assert np.abs(created - kept)[:, low:high].mean() > 0.02
+    np.testing.assert_array_equal(made[:, :low], kept[:, :low])
+    np.testing.assert_array_equal(made[:, high:], kept[:, high:])
+    assert np.abs(made - kept)[:, low:high].mean() > 0.02
     assert record["music"]["inpainted"] == [1.5, 2.5]
     assert len(record["settings"]["inpaint_source_sha256"]) == 64
 

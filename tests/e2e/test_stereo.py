@@ -58,8 +58,8 @@ def test_stereo_model_is_trained_exported_and_played(
         newest = str(max((tmp_path / "run/checkpoints").glob("*.ckpt")))
         capsys.readouterr()
         assert train(["validate", *run[1:], "--ckpt_path", newest]) == 0
-        output = capsys.readouterr().out
-        losses.append(float(next(line for line in output.splitlines() if "validation/loss " in line).split()[-2]))
+        said = capsys.readouterr().out
+        losses.append(float(next(line for line in said.splitlines() if "validation/loss " in line).split()[-2]))
     assert losses[1] < 0.6 * losses[0]
     assert convert([newest, str(tmp_path / "made")]) == 0
     lm = V2M.from_pretrained(str(tmp_path / "made")).config.lm
@@ -78,12 +78,12 @@ def test_mono_and_stereo_checkpoints_are_not_mixed(
     from v2m.models.music_model import MusicConfig
 
     torch.manual_seed(0)
-    for codebooks, output in ((8, "2 audio channels where the model has 1"), (4, "8 codebooks where the model has 4")):
+    for codebooks, said in ((8, "2 audio channels where the model has 1"), (4, "8 codebooks where the model has 4")):
         lm = LMConfig(dim=32, num_layers=1, num_heads=4, num_codebooks=codebooks, codebook_size=64)
         shutil.rmtree(tmp_path / "mono", ignore_errors=True)
         V2M(MusicConfig(lm, 16, segment_duration=1.0)).save_pretrained(tmp_path / "mono")
         start = ["--model.init_from", str(tmp_path / "mono"), "--model.lm", "null", "--model.conditioner", "null"]
         assert train(words(prepared, tmp_path / "run", *start)) == USAGE
-        assert output in capsys.readouterr().err
+        assert said in capsys.readouterr().err
     assert train(words(prepared, tmp_path / "run", "--model.lm.delays", "[0,1,2,3]")) == USAGE
     assert "delays [0, 1, 2, 3] must be 8 numbers" in capsys.readouterr().err

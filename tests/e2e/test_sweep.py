@@ -27,7 +27,7 @@ def composed(held: dict[str, Any], which: int) -> list[str]:
     assert {word for word in words if word.startswith("${")} <= MACROS
     begin = words.index("${program}") + 1
     assert words[begin] == "fit"
-    return [item for word in words[begin + 1 :] for item in (arguments if word == "${args}" else [word])]
+    return [each for word in words[begin + 1 :] for each in (arguments if word == "${args}" else [word])]
 
 
 @pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
@@ -43,12 +43,12 @@ def test_sweep_command_is_parsed(path: Path, which: int, tmp_path: Path, monkeyp
     monkeypatch.setenv("WANDB_SWEEP_ID", "search")
     monkeypatch.setenv("WANDB_RUN_ID", "run7")
     command = TrainCLI(words, run=False)
-    output = yaml.safe_load(command.parser.dump(command.config, skip_none=False))
+    said = yaml.safe_load(command.parser.dump(command.config, skip_none=False))
     for name, about in held["parameters"].items():
         if "value" in about and name != "trainer.default_root_dir":
-            assert at(output, name) == about["value"], name
+            assert at(said, name) == about["value"], name
     rate = held["parameters"]["model.optim.lr"]
-    assert at(output, "model.optim.lr") == rate["min" if which == 0 else "max"]
+    assert at(said, "model.optim.lr") == rate["min" if which == 0 else "max"]
     assert command.trainer.default_root_dir.endswith("checkpoints/sweep/small/run7")  # no other run's checkpoints
     assert held["metric"]["name"] == "validation/loss"
 

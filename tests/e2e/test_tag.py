@@ -53,13 +53,13 @@ def test_every_video_gets_the_tags_that_prepare_reads(
     corpus: Path, config: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*config, "--data.videos", str(corpus), *CPU]) == errors.BATCH
-    output = capsys.readouterr().out.splitlines()
-    assert output[-1] == "4 done, 1 failed"
-    assert [row.split()[:2] for row in output[-6:-1]] == [
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "4 done, 1 failed"
+    assert [row.split()[:2] for row in said[-6:-1]] == [
         [f"{name}.mp4", "failed" if name == "d" else "done"] for name in "abdac"
     ]
-    result = tags(corpus)
-    assert sorted(result) == [f"{name}.tags.json" for name in ("a", "b", "deep/a", "deep/c")]
+    found = tags(corpus)
+    assert sorted(found) == [f"{name}.tags.json" for name in ("a", "b", "deep/a", "deep/c")]
     for source in discover_videos([corpus]):
         if source.video.name != "d.mp4":
             assert source.tags is not None
@@ -73,17 +73,17 @@ def test_existing_sidecars_are_kept_and_user_tags_win(corpus: Path, capsys: pyte
     command = ["--data.videos", str(corpus), *CPU]
     assert main(command) == errors.BATCH
     assert "b.tags.json holds no tags" in capsys.readouterr().out
-    result = tags(corpus)
-    assert (result["a.tags.json"]["genres"], result["a.tags.json"]["tempo"]) == (["polka"], 133)
-    assert result["a.tags.json"]["moods"]
-    assert result["a.tags.json"].keys() == result["deep/c.tags.json"].keys() == TAG_FIELDS
+    found = tags(corpus)
+    assert (found["a.tags.json"]["genres"], found["a.tags.json"]["tempo"]) == (["polka"], 133)
+    assert found["a.tags.json"]["moods"]
+    assert found["a.tags.json"].keys() == found["deep/c.tags.json"].keys() == TAG_FIELDS
     (corpus / "b.tags.json").unlink()
     (corpus / "d.mp4").unlink()
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*.json")}
     assert main(command) == errors.OK
     assert capsys.readouterr().out.splitlines()[-1] == "3 unchanged, 1 done"
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    (corpus / "a.tags.json").write_text(json.dumps(result["a.tags.json"] | {"genres": ["noise"]}))
+    (corpus / "a.tags.json").write_text(json.dumps(found["a.tags.json"] | {"genres": ["noise"]}))
     assert main([*command, "--model.overwrite", "true"]) == errors.OK
     assert tags(corpus)["a.tags.json"]["genres"] == tags(corpus)["b.tags.json"]["genres"] != ["noise"]
 
@@ -91,15 +91,15 @@ def test_existing_sidecars_are_kept_and_user_tags_win(corpus: Path, capsys: pyte
 def test_separate_output_folder_mirrors_the_video_folder(corpus: Path, tmp_path: Path) -> None:
     (corpus / "b.tags.json").write_text('{"genres": ["polka"]}')
     assert main(["--data.videos", str(corpus), "--data.out", str(tmp_path / "out"), *CPU]) == errors.BATCH
-    result = tags(tmp_path / "out")
-    assert sorted(result) == [f"{name}.tags.json" for name in ("a", "b", "deep/a", "deep/c")]
-    assert result["b.tags.json"]["genres"] == ["polka"]
+    found = tags(tmp_path / "out")
+    assert sorted(found) == [f"{name}.tags.json" for name in ("a", "b", "deep/a", "deep/c")]
+    assert found["b.tags.json"]["genres"] == ["polka"]
     assert sorted(tags(corpus)) == ["b.tags.json"]
 
 
 def test_shipped_config_equals_the_recipe_and_opens_with_its_command() -> None:
     path = ROOT / "configs/data/tag.yaml"
-    held, recipe = (yaml.safe_load(item.read_text()) for item in (path, ROOT / "configs/infer/v2b.yaml"))
+    held, recipe = (yaml.safe_load(each.read_text()) for each in (path, ROOT / "configs/infer/v2b.yaml"))
     assert held["model"]["tagger"] == recipe["tagger"]
     assert path.read_text().startswith(f"# uv run v2m tag --config configs/data/{path.name} --data.videos ")
 
@@ -109,7 +109,7 @@ def test_errors_that_concern_the_whole_run_are_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     gone = [*config, "--model.tagger.init_args.model", "./gone", "--data.videos", str(corpus)]
-    for given, code, message in (
+    for given, code, told in (
         (["--data.videos", str(tmp_path / "none")], errors.USAGE, "no such file or folder"),
         (["--data.videos", str(tmp_path / "empty")], errors.INPUT_REFUSED, "no videos"),
         (["--data.videos", str(corpus), "--data.out", str(corpus / "a.mp4")], errors.USAGE, "names a file"),
@@ -117,7 +117,7 @@ def test_errors_that_concern_the_whole_run_are_one_line(
     ):
         assert main([*given, *CPU]) == code
         [line] = [row for row in capsys.readouterr().err.splitlines() if row.startswith("v2m tag: ")]
-        assert message in line
+        assert told in line
 
 
 def test_tagger_runs_on_the_device_of_its_rank_outside_the_module(
@@ -153,8 +153,8 @@ def test_interrupted_run_is_resumed_by_the_same_command(corpus: Path, media: Pat
         assert time.monotonic() < end
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate()[0]
-    assert process.returncode == errors.SIGTERM, output
+    said = process.communicate()[0]
+    assert process.returncode == errors.SIGTERM, said
     there = {path: path.stat().st_mtime_ns for path in tags_there(corpus)}
     assert 2 <= len(there) < 8
     assert all(json.loads(path.read_text()).keys() == TAG_FIELDS for path in there)
@@ -181,8 +181,8 @@ def test_two_ranks_tag_each_video_once(corpus: Path, config: list[str]) -> None:
         [f"{name}.mp4", "failed" if name == "d" else "done"] for name in "abdac"
     ]
     assert "MEMBER: 2/2" in done.stderr
-    result = tags(corpus)
-    assert len(result) == 4
-    assert all(item["instruments"] == ["piano", "harp"] for item in result.values())
+    found = tags(corpus)
+    assert len(found) == 4
+    assert all(each["instruments"] == ["piano", "harp"] for each in found.values())
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.stdout.splitlines()[-1] == "4 unchanged, 1 failed"

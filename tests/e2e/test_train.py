@@ -87,8 +87,8 @@ def test_killed_run_resumes_to_the_result_of_an_uninterrupted_run(tmp_path: Path
         process = subprocess.Popen(runs["cut"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         wait_for(tmp_path / f"cut/checkpoints/step{step:08d}.ckpt", process)
         process.send_signal(number)
-        output = process.communicate()[0]
-        assert process.returncode == (143 if number == signal.SIGTERM else -number), output[-3000:]
+        said = process.communicate()[0]
+        assert process.returncode == (143 if number == signal.SIGTERM else -number), said[-3000:]
     subprocess.run(runs["cut"], cwd=ROOT, check=True, capture_output=True)
     one, two = (torch.load(tmp_path / f"{name}/checkpoints/step00000040.ckpt", weights_only=True) for name in runs)
     for name in ("state_dict", "ema"):
@@ -100,7 +100,7 @@ def rank_of(process: subprocess.Popen[str], rank: int) -> int:
     if rank == 0:
         return process.pid
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    own = [int(item) for item in children if "train.py" in Path(f"/proc/{item}/cmdline").read_text()]
+    own = [int(each) for each in children if "train.py" in Path(f"/proc/{each}/cmdline").read_text()]
     return own[rank - 1]
 
 
@@ -117,9 +117,9 @@ def test_killed_rank_of_two_resumes_to_the_result_of_an_uninterrupted_run(tmp_pa
         process = subprocess.Popen(runs["cut"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         wait_for(tmp_path / f"cut/checkpoints/step{step:08d}.ckpt", process, 600)
         os.kill(rank_of(process, rank), number)
-        output = process.communicate(timeout=600)[0]
-        assert process.returncode, output[-3000:]
-        assert number != signal.SIGTERM or process.returncode == 143, output[-3000:]
+        said = process.communicate(timeout=600)[0]
+        assert process.returncode, said[-3000:]
+        assert number != signal.SIGTERM or process.returncode == 143, said[-3000:]
     subprocess.run(runs["cut"], cwd=ROOT, check=True, capture_output=True)
     one, two = (torch.load(tmp_path / f"{name}/checkpoints/step00000200.ckpt", weights_only=True) for name in runs)
     for name in ("state_dict", "ema"):
@@ -132,7 +132,7 @@ def test_killed_rank_of_two_resumes_to_the_result_of_an_uninterrupted_run(tmp_pa
 @pytest.mark.slow
 def test_resume_with_another_number_of_ranks_continues_at_the_same_sample(tmp_path: Path) -> None:
     folder = made.write(tmp_path / "shards", (4, 4), seconds=2.0)
-    output = ""
+    said = ""
     for steps, more in (
         ("2", ["--trainer.devices", "2", "--trainer.strategy", "ddp"]),
         ("4", ["--data.num_workers", "1"]),
@@ -142,8 +142,8 @@ def test_resume_with_another_number_of_ranks_continues_at_the_same_sample(tmp_pa
             [sys.executable, "train.py", *given], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        output = done.stderr
-    assert "another world than before: the run goes on at the same sample" in output
+        said = done.stderr
+    assert "another world than before: the run goes on at the same sample" in said
     held = [
         torch.load(tmp_path / f"run/checkpoints/step{step:08d}.ckpt", weights_only=True)["loops"] for step in (2, 4)
     ]
@@ -159,9 +159,9 @@ def test_two_ranks_equal_one_rank_with_both_batches(tmp_path: Path) -> None:
     same += ["--model.text_dropout", "0", "--model.video_dropout", "0"]
     alone = words(folder, tmp_path / "one", *same, "--data.batch_size", "4")
     ranks = words(folder, tmp_path / "two", *same, "--trainer.devices", "2", "--trainer.strategy", "ddp")
-    for item in (alone, ranks):
+    for each in (alone, ranks):
         done = subprocess.run(
-            [sys.executable, "train.py", *item], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "train.py", *each], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (

@@ -60,11 +60,11 @@ def test_sidecar_records_caption_prompt_and_weights(instrumental: tuple[Path, di
     starts, ends = [[section[k] for section in music["sections"]] for k in (1, 2)]
     assert (starts[0], ends[-1], starts[1:]) == (0, 4, ends[:-1])
     assert max(np.subtract(ends, starts)) <= 2.0 * 1.04 + 0.5  # as asked for, and then moved onto the cuts
-    assert [item["name"] for item in record["weights"]] == [
+    assert [each["name"] for each in record["weights"]] == [
         str(weights / part) for part in ("tagger", "stage1", "stage2", "codec")
     ]
-    assert all(len(digest) == 64 for item in record["weights"] for digest in item["sha256"].values())
-    assert all(item["sha256"] for item in record["weights"])
+    assert all(len(digest) == 64 for each in record["weights"] for digest in each["sha256"].values())
+    assert all(each["sha256"] for each in record["weights"])
     assert record["warnings"] == []
 
 
@@ -145,7 +145,7 @@ def test_missing_weights_without_network_name_the_download_command(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert main([str(clip), "--recipe", "v2b"]) == 4
-    (output,) = capsys.readouterr().err.splitlines()
-    assert "m-a-p/YuE-s1-7B-anneal-en-cot" in output
-    assert "12.4 GB" in output
-    assert str(tmp_path / "none" / "YuE-s1-7B-anneal-en-cot") in output
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "m-a-p/YuE-s1-7B-anneal-en-cot" in said
+    assert "12.4 GB" in said
+    assert str(tmp_path / "none" / "YuE-s1-7B-anneal-en-cot") in said

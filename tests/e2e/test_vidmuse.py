@@ -45,7 +45,7 @@ def test_published_files_in_checkpoints_give_music_of_the_video_length(clip: Pat
     assert packet_digest(clip.with_name("cuts.v2m.mp4")) == packet_digest(clip)
     assert music["windows"] == [[0, 2], [1, 3], [2, 4]]
     assert (music["prompt"], music["visual_input"]["fps"], music["visual_input"]["pooling"]) == ("", 2, "all")
-    assert [item["name"] for item in record["weights"]] == ["Zeyue7/VidMuse", "facebook/encodec_32khz"]
+    assert [each["name"] for each in record["weights"]] == ["Zeyue7/VidMuse", "facebook/encodec_32khz"]
     assert {"state_dict.bin"} <= record["weights"][0]["sha256"].keys()
     written = clip.with_name("cuts.v2m.mp4").read_bytes()
     again = score(clip, "--generator.model", str(weights / "own"))
@@ -71,8 +71,8 @@ def test_invalid_checkpoints_are_one_line(
     clip: Path, weights: Path, capsys: pytest.CaptureFixture[str], flags: list[str], told: tuple[int, str]
 ) -> None:
     flags = [str(weights / word) if (weights / word).is_dir() else word for word in flags]
-    result = main([str(clip), "--recipe", "vidmuse", *flags])
-    output = capsys.readouterr().err.splitlines()
-    assert (result, len(output)) == (told[0], 1), output
-    assert told[1] in output[0]
+    found = main([str(clip), "--recipe", "vidmuse", *flags])
+    said = capsys.readouterr().err.splitlines()
+    assert (found, len(said)) == (told[0], 1), said
+    assert told[1] in said[0]
     assert names(clip.parent) == ["cuts.mp4"]

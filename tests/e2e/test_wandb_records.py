@@ -96,10 +96,10 @@ def test_wandb_file_holds_the_whole_run_and_no_secret(folder: Path, tmp_path: Pa
         held = path.parent / "files" / figures[f"{place}/path"][-1]
         assert held.stat().st_size == figures[f"{place}/size"][-1] > 1000
         assert figures[f"{place}/path"][-1] in files
-    for item in [*(tmp_path / "kept").rglob("*"), *(tmp_path / "run").rglob("*")]:
-        held = item.read_bytes() if item.is_file() else b""
-        assert KEY.encode() not in held, item
-        assert TOKEN.encode() not in held, item
+    for each in [*(tmp_path / "kept").rglob("*"), *(tmp_path / "run").rglob("*")]:
+        held = each.read_bytes() if each.is_file() else b""
+        assert KEY.encode() not in held, each
+        assert TOKEN.encode() not in held, each
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]], set[str]]:
@@ -107,12 +107,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]], set[str]]
     config: dict[str, Any] = {}
     figures: dict[str, list[Any]] = {}
     files: set[str] = set()
-    for value in wait_for_run_end(folder):
-        for item in (*value.run.config.update, *value.config.update):
+    for each in wait_for_run_end(folder):
+        for item in (*each.run.config.update, *each.config.update):
             config[item.key] = json.loads(item.value_json)
-        for item in value.history.item:
+        for item in each.history.item:
             figures.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
-        files |= {file.path for file in value.files.files}
+        files |= {file.path for file in each.files.files}
     return config, figures, files
 
 

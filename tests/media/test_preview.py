@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import EXAMPLE
 from v2m.media import video
 from v2m.media.ffmpeg import FFmpegError
-from v2m.media.preview import MAX_HEIGHT, write_preview
+from v2m.media.mux import MAX_PREVIEW_HEIGHT, write_preview
 
 
 def test_preview_is_small_silent_and_of_the_same_duration(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_preview_is_small_silent_and_of_the_same_duration(tmp_path: Path) -> Non
     part = whole.crop(0.0, 3.0)
     write_preview(part, tmp_path / "small.mp4")
     made = video.open(tmp_path / "small.mp4")
-    assert made.height == min(MAX_HEIGHT, whole.height)
+    assert made.height == min(MAX_PREVIEW_HEIGHT, whole.height)
     assert abs(made.width / made.height - whole.width / whole.height) < 0.02
     assert [stream.kind for stream in made.streams] == ["video"]
     assert made.duration == pytest.approx(3.0, abs=1 / whole.fps)

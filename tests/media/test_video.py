@@ -11,11 +11,13 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from tests.conftest import ffmpeg
 from tests.robustness.corpus import resolution_change
 from tests.robustness.media_makers import MediaMaker, read_number
 from v2m.core.errors import InvalidInputError
 from v2m.core.types import Video
 from v2m.media import video
+from v2m.media.ffmpeg import open_media
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +240,14 @@ def test_visual_features_are_computed_once(maker: MediaMaker) -> None:
     picture = clip.visual_features()
     assert len(picture.times) == 120
     assert clip.visual_features() is picture
+
+
+def test_metadata_that_is_not_utf8_shows_its_loss(media: Path, tmp_path: Path) -> None:
+    """Metadata is copied to outputs with ours behind it: a dropped byte would change a word without a trace."""
+    path = tmp_path / "latin1.mp4"
+    ffmpeg("-i", str(media / "cuts.mp4"), "-c", "copy", "-metadata", "comment=Cafe", str(path))
+    data = path.read_bytes()
+    assert data.count(b"Cafe") == 1
+    path.write_bytes(data.replace(b"Cafe", b"Caf\xe9"))
+    with open_media(path) as container:
+        assert container.metadata["comment"] == "Caf\ufffd"

@@ -36,12 +36,12 @@ def wanted(model: object, sound: Audio, stems: list[int]) -> np.ndarray:
 @pytest.mark.parametrize("seconds", [0.001, 0.2, 0.3, 0.301, 1.1234])
 def test_stems_of_any_length_sum_as_in_the_package(tmp_path: Path, seconds: float) -> None:
     """Shorter than a segment of 0.3 s, as long, and several."""
-    result = Demucs.load(tiny.write(tmp_path), CPU)
+    found = Demucs.load(tiny.write(tmp_path), CPU)
     sound = noise(seconds)
-    music = result.extract_stems(sound, result.non_vocal_stems)
+    music = found.extract_stems(sound, found.non_vocal_stems)
     assert (music.sample_rate, music.samples.shape) == (RATE, sound.samples.shape)
     np.testing.assert_allclose(music.samples, wanted(tiny.make_model(), sound, [0, 1, 2]), atol=1e-6)
-    voice = result.extract_stems(sound, ["vocals"]).samples
+    voice = found.extract_stems(sound, ["vocals"]).samples
     np.testing.assert_allclose(voice, wanted(tiny.make_model(), sound, [3]), atol=1e-6)
     assert np.abs(voice - music.samples).max() > 1e-4
 
@@ -70,14 +70,14 @@ def test_bag_weights_are_applied_per_source(tmp_path: Path, segment: float | Non
     ours, sound = Demucs.load(folder, CPU), noise(0.8)
     theirs = BagOfModels([tiny.make_model(1), tiny.make_model(2)], weights, segment).eval()
     for stems in ([0, 1, 2], [3]):
-        result = ours.extract_stems(sound, [tiny.SOURCES[item] for item in stems]).samples
-        np.testing.assert_allclose(result, wanted(theirs, sound, stems), atol=1e-6)
+        found = ours.extract_stems(sound, [tiny.SOURCES[each] for each in stems]).samples
+        np.testing.assert_allclose(found, wanted(theirs, sound, stems), atol=1e-6)
 
 
 def test_other_sample_rates_and_mono_are_converted(tmp_path: Path) -> None:
-    result = Demucs.load(tiny.write(tmp_path), CPU)
+    found = Demucs.load(tiny.write(tmp_path), CPU)
     for sound in (noise(0.7, 32000, 1), noise(0.7, 48000)):
-        music = result.extract_stems(sound, result.non_vocal_stems)
+        music = found.extract_stems(sound, found.non_vocal_stems)
         assert music.samples.shape == (2, round(0.7 * RATE))
         np.testing.assert_allclose(
             music.samples, wanted(tiny.make_model(), resample(sound, RATE), [0, 1, 2]), atol=1e-6
@@ -86,6 +86,6 @@ def test_other_sample_rates_and_mono_are_converted(tmp_path: Path) -> None:
 
 
 def test_separation_is_deterministic(tmp_path: Path) -> None:
-    result = Demucs.load(tiny.write(tmp_path), CPU)
-    one, two = (result.extract_stems(noise(0.8), result.non_vocal_stems).samples for _ in range(2))
+    found = Demucs.load(tiny.write(tmp_path), CPU)
+    one, two = (found.extract_stems(noise(0.8), found.non_vocal_stems).samples for _ in range(2))
     np.testing.assert_array_equal(one, two)

@@ -33,9 +33,9 @@ def noise(samples: int, channels: int = 1, batch: int = 2, seed: int = 0) -> Ten
 
 def agree(codec: EnCodec, wave: Tensor, codes: Tensor, sound: Tensor) -> None:
     """Encoding gives `codes`, decoding these gives `sound`, and both are more than one value."""
-    result = codec.encode(wave)
-    assert torch.equal(result, codes)
-    assert all(len(result[:, k].unique()) > 4 for k in range(result.shape[1]))
+    found = codec.encode(wave)
+    assert torch.equal(found, codes)
+    assert all(len(found[:, k].unique()) > 4 for k in range(found.shape[1]))
     heard = codec.decode(codes)
     assert heard.shape == (*wave.shape[:2], codes.shape[2] * codec.hop_length)
     assert sound.std() > 0.01
@@ -111,8 +111,8 @@ def test_renormalized_audio_equals_audiocraft_including_scale(tmp_path: Path) ->
     codec = encodec.load_encodec(tmp_path, CPU, config=convert.config_to_transformers(settings), state=state)
     wave = noise(16000)
     codes, scale = reference.encode(wave)
-    result, scales = codec.encode_scaled(wave)
-    assert torch.equal(result, codes)
+    found, scales = codec.encode_scaled(wave)
+    assert torch.equal(found, codes)
     torch.testing.assert_close(scales, scale)
     assert (codec.decode(codes, scales) - reference.decode(codes, scale)).abs().max() <= TOLERANCE
     level = torch.full((2, 1), DEFAULT_RMS)
@@ -160,9 +160,9 @@ def test_encodec_package_gives_equal_codes_and_audio(*, chunked: bool) -> None:
     wave = noise(33333, channels=reference.channels)
     ((codes, scale),) = reference.encode(wave)
     sound = reference.decode([(codes, scale)])
-    result, scales = codec.encode_scaled(wave)
+    found, scales = codec.encode_scaled(wave)
     assert codec.spec.num_codebooks == codes.shape[1] == 2
-    assert torch.equal(result, codes)
+    assert torch.equal(found, codes)
     assert (codec.decode(codes, scales) - sound).abs().max() <= TOLERANCE
     assert torch.allclose(scales, torch.ones(2, 1) if scale is None else scale)
 

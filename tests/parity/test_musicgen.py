@@ -137,12 +137,12 @@ def test_logits_and_guidance_equal_audiocraft(original: tuple[Any, MusicModel]) 
     if model.chroma is not None:  # audiocraft does not mask melodies that it repeats to one length, nor silence
         silence = model.project_melody(torch.eye(tiny.NUM_CHROMA)[:1].expand(2, 20, -1))
         null["self_wav"] = (silence.tokens, silence.mask)
-    both, none = (theirs(codes, conditions=[], condition_tensors=item) for item in (tensors, null))
+    both, none = (theirs(codes, conditions=[], condition_tensors=each) for each in (tensors, null))
     assert_close(model.lm(codes, concat(*heard)), both)
     extra = {} if len(heard) == 1 else {"melody": heard[0]}
     branches = model.cfg_branches(SamplingConfig(cfg_scale=3.0), text=text, **extra)
     assert [share for share, _ in branches] == [-2.0, 3.0]
-    ours = torch.stack([share * model.lm(codes, item) for share, item in branches]).sum(0)
+    ours = torch.stack([share * model.lm(codes, each) for share, each in branches]).sum(0)
     assert_close(ours, none + (both - none) * 3.0)
 
 
@@ -154,13 +154,13 @@ def test_greedy_codes_equal_audiocraft(original: tuple[Any, MusicModel]) -> None
     theirs, model = original
     memory = torch.randn(1, 6, tiny.DIM, generator=torch.Generator().manual_seed(7))
     kept, theirs.condition_provider = theirs.condition_provider, tiny.FixedTextConditioner(memory)
-    output = [ConditioningAttributes(text={"description": "calm"})]
-    expected = theirs.generate(conditions=output, max_gen_len=FRAMES, use_sampling=False, cfg_coef=3.0)
+    said = [ConditioningAttributes(text={"description": "calm"})]
+    expected = theirs.generate(conditions=said, max_gen_len=FRAMES, use_sampling=False, cfg_coef=3.0)
     theirs.condition_provider = kept
-    result = greedy(
+    found = greedy(
         model.lm, model.cfg_branches(SamplingConfig(cfg_scale=3.0), text=Condition.from_tokens(memory)), FRAMES
     )
-    assert torch.equal(result, expected)
+    assert torch.equal(found, expected)
     assert len(expected.unique()) > 10, "the codes vary, so that being equal says something"
 
 
@@ -187,10 +187,10 @@ def test_greedy_codes_equal_transformers(composite: tuple[Any, MusicModel]) -> N
         decoder_start_token_id=tiny.CODEBOOK_SIZE,
     )
     expected = out.reshape(1, count, -1)
-    result = greedy(
+    found = greedy(
         model.lm, model.cfg_branches(SamplingConfig(cfg_scale=3.0), text=Condition.from_tokens(memory)), FRAMES
     )
-    assert torch.equal(result, expected)
+    assert torch.equal(found, expected)
     assert len(expected.unique()) > 10, "the codes vary, so that being equal says something"
 
 
@@ -215,8 +215,8 @@ def test_exported_checkpoint_equals_the_model_in_both_layouts(kind: str, tmp_pat
     settings = audiocraft.config_from_v2m(plain)
     theirs = tiny.audiocraft_model(settings)
     theirs.load_state_dict(audiocraft.from_v2m(model.state_dict()))
-    output = {"description": (memory.tokens, memory.mask)}
-    assert_close(ours, theirs(codes, conditions=[], condition_tensors=output))
+    said = {"description": (memory.tokens, memory.mask)}
+    assert_close(ours, theirs(codes, conditions=[], condition_tensors=said))
     again = audiocraft.config_to_v2m(settings, audiocraft.from_v2m(model.state_dict()))
     assert MusicConfig.from_dict(again).to_dict() == plain | {"lm": plain["lm"] | {"ffn_dim": 96}}
 

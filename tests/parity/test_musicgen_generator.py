@@ -51,8 +51,8 @@ def theirs(folder: Path, tune: Path | None) -> NDArray[np.float32]:
         inputs |= extractor(wave.samples.mean(axis=0), sampling_rate=tiny.SAMPLE_RATE, return_tensors="pt")
     steps = FRAMES + tiny.NUM_CODEBOOKS - 1
     with torch.inference_mode():
-        result = model.generate(**inputs, do_sample=False, guidance_scale=3.0, max_new_tokens=steps)
-    return result[0].numpy()
+        found = model.generate(**inputs, do_sample=False, guidance_scale=3.0, max_new_tokens=steps)
+    return found[0].numpy()
 
 
 @pytest.mark.parametrize("kind", ["plain", "stereo", "melody", "melody without one"])
@@ -61,7 +61,7 @@ def test_prompt_gives_the_same_audio_as_transformers(tmp_path: Path, tune: Path,
     given = tune if kind == "melody" else None
     generator = MusicGen(model=str(folder), device="cpu", precision="fp32", sampling=LIKELIEST)
     ours = generator.generate(video(FRAMES / 50), TAGS, 0, controls=Controls(melody=given)).audio.samples
-    expected = theirs(folder, given)
-    assert expected.shape == ours.shape
-    assert np.abs(expected).max() > 0.01
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    wanted = theirs(folder, given)
+    assert wanted.shape == ours.shape
+    assert np.abs(wanted).max() > 0.01
+    np.testing.assert_allclose(ours, wanted, atol=1e-5)

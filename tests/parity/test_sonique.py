@@ -132,10 +132,10 @@ def test_unet_equals_the_published_code(attentions: list[int]) -> None:
     settings, ours = config["model"]["diffusion"]["config"], tiny.make_unet(config)
     x, time = torch.randn(2, tiny.LATENT, 48), torch.tensor([0.1, 0.97])
     context, mask = torch.randn(2, 79, tiny.WIDTH), torch.rand(2, 79) > 0.4
-    expected = written_out(ours.state_dict(), settings, x, time, (context, mask.float()))
-    result = ours(x, time, context, mask)
-    assert expected.std() > 0.1
-    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    wanted = written_out(ours.state_dict(), settings, x, time, (context, mask.float()))
+    found = ours(x, time, context, mask)
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_published_config_gives_models_of_the_published_size() -> None:
@@ -143,7 +143,7 @@ def test_published_config_gives_models_of_the_published_size() -> None:
     with torch.device("meta"):
         network = checkpoint.UNet(checkpoint.UNetConfig(**settings.unet))
         autoencoder = OobleckAutoencoder(settings.autoencoder)
-    sizes = [round(sum(value.numel() for value in item.parameters()) / 1e6, 1) for item in (network, autoencoder)]
+    sizes = [round(sum(value.numel() for value in each.parameters()) / 1e6, 1) for each in (network, autoencoder)]
     assert sizes == [906.7, 133.4]
     assert (len(network.state_dict()), settings.window_samples // settings.hop_length) == (806, 1024)
 
@@ -162,19 +162,19 @@ def test_autoencoder_equals_the_published_code(folder: Path) -> None:
 @torch.inference_mode()
 def test_clap_text_embedding_equals_the_published_layer(folder: Path) -> None:
     texts = ["piano, classical, calm, 61 bpm", ""]
-    result = ClapTextEncoder.load(folder / tiny.CLAP, folder, layer=-2).encode(texts)
+    found = ClapTextEncoder.load(folder / tiny.CLAP, folder, layer=-2).encode(texts)
     read: Any = RobertaTokenizer.from_pretrained(folder)(
         texts, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
     )
     states = tiny.make_clap()(read["input_ids"], attention_mask=read["attention_mask"], output_hidden_states=True)
-    torch.testing.assert_close(result.tokens, states.hidden_states[-2])
-    assert result.mask.sum(dim=1).tolist() == [len(read["input_ids"][0][read["attention_mask"][0] > 0]), 2]
-    assert not torch.allclose(result.tokens[0, 1], result.tokens[1, 1])
+    torch.testing.assert_close(found.tokens, states.hidden_states[-2])
+    assert found.mask.sum(dim=1).tolist() == [len(read["input_ids"][0][read["attention_mask"][0] > 0]), 2]
+    assert not torch.allclose(found.tokens[0, 1], found.tokens[1, 1])
 
 
 def test_training_checkpoint_loads_the_ema_unet(tmp_path: Path, folder: Path) -> None:
     tiny.write(tmp_path / "model", wrapped=True)
-    plain, wrapped = (checkpoint.load_components(str(item), "none") for item in (folder, tmp_path / "model"))
+    plain, wrapped = (checkpoint.load_components(str(each), "none") for each in (folder, tmp_path / "model"))
     for name, value in plain.unet.state_dict().items():
         torch.testing.assert_close(wrapped.unet.state_dict()[name], value, rtol=0, atol=0)
     torch.testing.assert_close(
@@ -196,5 +196,5 @@ def test_tiny_config_is_parsed_completely(folder: Path) -> None:
 @pytest.mark.parametrize("name", solvers.REFERENCE_SAMPLERS)
 @pytest.mark.parametrize("steps", [2, 3, 4, 7, 30])
 def test_sampler_equals_the_written_out_steps(name: SamplerName, steps: int) -> None:
-    result, expected = solvers.compare_with_reference(name, steps)
-    np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
+    found, wanted = solvers.compare_with_reference(name, steps)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)

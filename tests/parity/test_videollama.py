@@ -50,8 +50,8 @@ class Slow:
         for layer in range(vision["num_hidden_layers"]):
             at = f"{name}.encoder.layers.{layer}"
             seen = self.layer_norm(x, f"{at}.layer_norm1")
-            q, k, v = (self.linear(seen, f"{at}.self_attn.{item}_proj") for item in "qkv")
-            q, k, v = (item.view(len(x), heads, -1) for item in (q, k, v))
+            q, k, v = (self.linear(seen, f"{at}.self_attn.{each}_proj") for each in "qkv")
+            q, k, v = (each.view(len(x), heads, -1) for each in (q, k, v))
             q, k = turned(q, angles), turned(k, angles)
             x = x + self.linear(attended(q, k, v).flatten(1), f"{at}.self_attn.out_proj")
             inner = self.linear(self.layer_norm(x, f"{at}.layer_norm2"), f"{at}.mlp.fc1")
@@ -72,7 +72,7 @@ class Slow:
             for inner_column in range(MERGE)
         ]
         speeds = [10000.0 ** (-4 * n / width) for n in range(width // 4)]
-        return torch.tensor([[place * speed for place in item for speed in speeds] for item in places])
+        return torch.tensor([[place * speed for place in each for speed in speeds] for each in places])
 
     def text(self, embeddings: Tensor) -> Tensor:
         """(S, D) → logits (S, vocabulary)."""
@@ -87,7 +87,7 @@ class Slow:
             q = turned(self.linear(seen, f"{at}.self_attn.q_proj").view(len(x), heads, width), angles)
             k = turned(self.linear(seen, f"{at}.self_attn.k_proj").view(len(x), shared, width), angles)
             v = self.linear(seen, f"{at}.self_attn.v_proj").view(len(x), shared, width)
-            k, v = (item.repeat_interleave(heads // shared, dim=1) for item in (k, v))
+            k, v = (each.repeat_interleave(heads // shared, dim=1) for each in (k, v))
             x = x + self.linear(attended(q, k, v, causal=True).flatten(1), f"{at}.self_attn.o_proj")
             seen = self.rms_norm(x, f"{at}.post_attention_layernorm")
             gate = nn.functional.silu(self.linear(seen, f"{at}.mlp.gate_proj"))
@@ -118,9 +118,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @torch.inference_mode()
 def test_converted_model_gives_the_original_logits(folder: Path) -> None:
     config, state = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
-    created = VideoLlama3Config.from_dict(config_to_native(config))
-    created.video_token_id = 300  # the placeholder of this small vocabulary
-    native = VideoLlama3ForConditionalGeneration(created).eval()
+    made = VideoLlama3Config.from_dict(config_to_native(config))
+    made.video_token_id = 300  # the placeholder of this small vocabulary
+    native = VideoLlama3ForConditionalGeneration(made).eval()
     assert native.load_state_dict(to_native(state), strict=False).missing_keys == ["lm_head.weight"]
     native.tie_weights()
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +131,7 @@ def test_converted_model_gives_the_original_logits(folder: Path) -> None:
     seen = torch.cat([slow.frame(frame) for frame in patches])[kept]
     before, after = torch.tensor([5, 17, 200]), torch.tensor([9, 8, 7, 6])
     table = state["model.embed_tokens.weight"]
-    expected = slow.text(torch.cat([table[before], seen, table[after]]))
+    wanted = slow.text(torch.cat([table[before], seen, table[after]]))
 
     ids = torch.cat([before, torch.full((len(seen),), 300), after])[None]
     given = native(
@@ -141,10 +141,10 @@ def test_converted_model_gives_the_original_logits(folder: Path) -> None:
         video_merge_sizes=torch.tensor([MERGE]),
         video_compression_mask=kept,
     ).logits[0]
-    assert expected.std() > 0.1  # not a comparison of nothings
-    assert float((given - expected).abs().max()) <= 1e-5
+    assert wanted.std() > 0.1  # not a comparison of nothings
+    assert float((given - wanted).abs().max()) <= 1e-5
     blind = slow.text(torch.cat([table[before], torch.zeros_like(seen), table[after]]))
-    assert float((blind - expected)[-1].abs().max()) > 1e-3  # the frames reach the last word
+    assert float((blind - wanted)[-1].abs().max()) > 1e-3  # the frames reach the last word
 
 
 def test_both_layouts_hold_the_same_weights(folder: Path, tmp_path: Path) -> None:

@@ -62,10 +62,10 @@ def frames_read(state: State, side: str, frames: Tensor, heads: int) -> Tensor:
 def seen(state: State, near: Tensor, whole: Tensor, heads: int) -> Tensor:
     near, whole = frames_read(state, "local", near, heads), frames_read(state, "global", whole, heads)
     at = "multi_head_cross_attention"
-    result = attended(
+    found = attended(
         lined(state, f"{at}.query", near), lined(state, f"{at}.key", whole), lined(state, f"{at}.value", whole), 3
     )
-    x = normed(state, f"{at}.norm1", result + near)
+    x = normed(state, f"{at}.norm1", found + near)
     x = normed(state, f"{at}.norm2", lined(state, f"{at}.final_linear", x) + x)
     return lined(state, "visual_feature_proj", x)
 
@@ -94,8 +94,8 @@ def written(state: State, sequence: Tensor, memory: Tensor, heads: int) -> Tenso
 
 def shown(near: Tensor, whole: Tensor) -> VisualInputs:
     """All of it is there; the published shape knows neither times nor rhythm."""
-    times = [torch.zeros(item.shape[:2]) for item in (near, whole)]
-    masks = [torch.ones(item.shape[:2], dtype=torch.bool) for item in (near, whole)]
+    times = [torch.zeros(each.shape[:2]) for each in (near, whole)]
+    masks = [torch.ones(each.shape[:2], dtype=torch.bool) for each in (near, whole)]
     return VisualInputs(near, times[0], masks[0], whole, times[1], masks[1], near[..., 0], times[0], masks[0])
 
 

@@ -57,7 +57,7 @@ def settings(**change: Any) -> Callable[[Path], None]:
     """Changes settings of config.yaml or config.json."""
 
     def spoil(folder: Path) -> None:
-        path = next(item for item in (folder / "config.yaml", folder / "config.json") if item.is_file())
+        path = next(each for each in (folder / "config.yaml", folder / "config.json") if each.is_file())
         read, write = (yaml.safe_load, yaml.safe_dump) if path.suffix == ".yaml" else (json.loads, json.dumps)
         path.write_text(write(read(path.read_text()) | change))
 
@@ -83,8 +83,8 @@ def package(change: dict[str, Any]) -> Callable[[Path], None]:
     """Changes what audiocraft's file holds."""
 
     def spoil(folder: Path) -> None:
-        result = torch.load(folder / "state_dict.bin", weights_only=True) | change
-        torch.save({key: value for key, value in result.items() if value is not None}, folder / "state_dict.bin")
+        found = torch.load(folder / "state_dict.bin", weights_only=True) | change
+        torch.save({key: value for key, value in found.items() if value is not None}, folder / "state_dict.bin")
 
     return spoil
 
@@ -161,13 +161,13 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_broken_checkpoint_is_one_line_with_the_folder(whole: Path, tmp_path: Path, case: str) -> None:
-    layout, spoil, message = CASES[case]
+    layout, spoil, told = CASES[case]
     folder = Path(shutil.copytree(whole / layout, tmp_path / "spoilt"))
     spoil(folder)
     with pytest.raises(DependencyError) as caught:
         V2M.from_pretrained(str(folder))
     line = format_error(caught.value)
-    assert message in line
+    assert told in line
     assert str(folder) in line
     assert "\n" not in str(caught.value)
     assert not (Path(__file__).parent / "ran").exists()

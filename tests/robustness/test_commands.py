@@ -80,9 +80,9 @@ def test_wrong_flag_is_one_line_with_exit_code_2(
 ) -> None:
     flags = [str(given / flag) if flag.endswith(("y.yaml", "r.yaml")) else flag for flag in flags]
     code, err = run(capsys, clip, *flags)
-    output = [line for line in err.splitlines() if "100% |" not in line]
-    assert (code, len(output)) == (2, 1), err
-    assert words in output[0]
+    said = [line for line in err.splitlines() if "100% |" not in line]
+    assert (code, len(said)) == (2, 1), err
+    assert words in said[0]
     assert names(clip.parent) == ["cuts.mp4"]
 
 

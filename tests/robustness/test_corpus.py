@@ -23,23 +23,23 @@ def test_corpus_row(row: MediaCase, maker: MediaMaker, tmp_path: Path, capsys: p
     path = row.build(maker)
     before = fingerprint(path)
     code = main([os.fspath(path), "-o", str(tmp_path), "--quiet"])
-    output = capsys.readouterr()
+    said = capsys.readouterr()
     assert fingerprint(path) == before
-    assert "Traceback" not in output.err
+    assert "Traceback" not in said.err
     if path.is_dir():
         assert code == 3
         return
     if row.verdict not in {OK, WARNED}:
-        assert (code, output.out, len(output.err.splitlines())) == (3, "", 1), output.err
+        assert (code, said.out, len(said.err.splitlines())) == (3, "", 1), said.err
         assert names(tmp_path) == []
         return
-    assert code == 0, output.err
-    assert len(output.out.splitlines()) == 1
+    assert code == 0, said.err
+    assert len(said.out.splitlines()) == 1
     scored, sidecar = sorted(tmp_path.iterdir(), key=lambda each: each.suffix == ".json")
     record = json.loads(sidecar.read_text())
     if row.verdict == WARNED:
         assert any(warning.partition(":")[0].isidentifier() for warning in record["warnings"])
-        assert "warning: " in output.err
+        assert "warning: " in said.err
     with av.open(os.fsencode(scored).decode(errors="surrogateescape")) as container:
         sound = container.streams.audio[0]
         assert sound.time_base is not None

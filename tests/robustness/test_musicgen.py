@@ -109,10 +109,10 @@ def test_broken_checkpoint_is_one_line(
     assert callable(spoil)
     folder = clip.parent / "spoilt"
     spoil(folder, model)
-    result = main([str(clip), "--recipe", "musicgen", "--generator.model", str(folder)])
-    output = [line for line in capsys.readouterr().err.splitlines() if line.startswith("infer.py: ")]
-    assert (result, len(output)) == (told[0], 1), output
-    assert any(word in output[0] for word in told[1].split("|")), output
+    found = main([str(clip), "--recipe", "musicgen", "--generator.model", str(folder)])
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("infer.py: ")]
+    assert (found, len(said)) == (told[0], 1), said
+    assert any(word in said[0] for word in told[1].split("|")), said
     assert not (folder / "run").exists()
     assert names(clip.parent) == ["cuts.mp4", "spoilt"]
 
@@ -140,10 +140,10 @@ def test_wrong_flag_is_one_line(
 ) -> None:
     root = Path(__file__).parents[2]
     flags = [str(root / word) if (root / word).is_file() else word for word in flags]
-    result = main([str(clip), "--recipe", "musicgen", "--generator.model", str(model), *flags])
-    output = capsys.readouterr().err.splitlines()
-    assert (result, len(output)) == (told[0], 1), output
-    assert told[1].replace("'README.md'", f"'{root / 'README.md'}'") in output[0]
+    found = main([str(clip), "--recipe", "musicgen", "--generator.model", str(model), *flags])
+    said = capsys.readouterr().err.splitlines()
+    assert (found, len(said)) == (told[0], 1), said
+    assert told[1].replace("'README.md'", f"'{root / 'README.md'}'") in said[0]
     assert names(clip.parent) == ["cuts.mp4"]
 
 

@@ -86,12 +86,12 @@ def test_invalid_input_is_one_line(kind: str, weights: Path, clip: Path, capsys:
     options, prepare, code, word = WRONG[kind]
     (clip.parent / "no").mkdir()
     given = prepare(clip.parent)
-    options = [item.replace("CLIP", str(weights / "clip")) for item in options]
+    options = [each.replace("CLIP", str(weights / "clip")) for each in options]
     assert main([*command(weights, *options), str(given), str(clip.parent / "out")]) == code
-    output = capsys.readouterr().err
-    assert word in output
-    assert output.count("\n") == 1
-    assert "bug" not in output
+    said = capsys.readouterr().err
+    assert word in said
+    assert said.count("\n") == 1
+    assert "bug" not in said
 
 
 def test_other_settings_or_weights_than_before_are_refused_by_name(
@@ -100,12 +100,12 @@ def test_other_settings_or_weights_than_before_are_refused_by_name(
     out = clip.parent / "out"
     assert main(command(weights, clip, out)) == 0
     assert main(command(weights, "--max-segment-s=3", "--pooling=all", clip, out)) == errors.USAGE
-    output = capsys.readouterr().err
-    assert "max_segment_s 120.0, not 3.0" in output
-    assert "pooling 'grid', not 'all'" in output
+    said = capsys.readouterr().err
+    assert "max_segment_s 120.0, not 3.0" in said
+    assert "pooling 'grid', not 'all'" in said
     other = Path(shutil.copytree(weights, clip.parent / "weights"))
     tiny_encodec.write(other / "encodec", seed=1)
-    renamed = [item.replace(str(other), str(weights)) for item in command(other, clip, out)]
+    renamed = [each.replace(str(other), str(weights)) for each in command(other, clip, out)]
     kept = weights.with_name("kept")
     weights.rename(kept)
     other.rename(weights)
@@ -119,9 +119,9 @@ def test_other_settings_or_weights_than_before_are_refused_by_name(
 
 def test_shipped_config_equals_the_signature() -> None:
     path = ROOT / "configs" / "data" / "prepare.yaml"
-    result = build_parser().parse_args([f"--config={path}", "videos", "out"])
+    found = build_parser().parse_args([f"--config={path}", "videos", "out"])
     usual = PrepareConfig()
-    assert all(result[name] == getattr(usual, name) for name in PrepareConfig.__dataclass_fields__)
+    assert all(found[name] == getattr(usual, name) for name in PrepareConfig.__dataclass_fields__)
     assert "v2m prepare --config configs/data/prepare.yaml" in path.read_text().splitlines()[0]
 
 

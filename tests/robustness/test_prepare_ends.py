@@ -20,8 +20,9 @@ from tests.robustness.full_disk import file_size_limit, small_disk
 from tests.robustness.test_prepare import ROOT, command, weights
 from v2m.cli.prepare import main
 from v2m.core import errors
+from v2m.core.atomic import TEMPORARY_GLOB
 from v2m.data import progress_log
-from v2m.data.writer import PARTIAL_PREFIX, PARTS_DIR
+from v2m.data.writer import PARTS_DIR
 
 __all__ = ["weights"]
 
@@ -43,7 +44,7 @@ def wanted(weights: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def unfinished(out: Path) -> list[Path]:
-    return [*out.glob(f"{PARTIAL_PREFIX}*"), *(out / PARTS_DIR).glob(f"{PARTIAL_PREFIX}*"), *out.glob("*.tar")]
+    return [*out.rglob(TEMPORARY_GLOB), *out.glob("*.tar")]
 
 
 def test_full_disk_keeps_finished_parts(
@@ -55,9 +56,9 @@ def test_full_disk_keeps_finished_parts(
     for size in (part, 3 * part):
         with file_size_limit(size):
             assert main(command(weights, videos, out)) == errors.DISK
-        output = capsys.readouterr().err
-        assert output.count("\n") == 1
-        assert "free some room, or give another OUT" in output
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "free some room, or give another OUT" in said
         assert not unfinished(out)
     assert len(list((out / PARTS_DIR).glob("*.part"))) == 3
     assert main(command(weights, videos, out)) == 0
@@ -70,9 +71,9 @@ def test_really_full_disk_keeps_finished_parts(
     """The room of one video is left."""
     with small_disk(tmp_path / "disk", "60k") as disk:
         assert main(command(weights, videos, disk / "out")) == errors.DISK
-        output = capsys.readouterr().err
-        assert output.count("\n") == 1
-        assert "No space left on device" in output
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "No space left on device" in said
         assert not unfinished(disk / "out")
 
 
@@ -88,7 +89,7 @@ def test_interrupted_run_is_resumed(
     weights: Path, videos: Path, wanted: dict[str, str], tmp_path: Path, *, number: int, processes: int
 ) -> None:
     out = tmp_path / "out"
-    given = [f"--processes={processes}" if item == "--processes=1" else item for item in command(weights, videos, out)]
+    given = [f"--processes={processes}" if each == "--processes=1" else each for each in command(weights, videos, out)]
     process = subprocess.Popen(
         [sys.executable, "-m", "v2m", "prepare", *given],
         cwd=ROOT,
@@ -99,10 +100,10 @@ def test_interrupted_run_is_resumed(
     )
     wait(lambda: (out / progress_log.RECORDS).is_file() or process.poll() is not None)
     process.send_signal(number)
-    output = process.communicate(timeout=60)[1]
-    assert process.returncode == 128 + number, output
-    assert output.splitlines()[-1].endswith("no unfinished file is left behind")
-    assert "Traceback" not in output
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number, said
+    assert said.splitlines()[-1].endswith("no unfinished file is left behind")
+    assert "Traceback" not in said
     wait(lambda: not alive(process.pid))
     assert not list(out.glob("*.tar"))
     assert main(given) == 0
@@ -171,6 +172,6 @@ def test_broken_encoder_is_reported(
     if fault != "missing":
         path.write_bytes(held[: len(held) // 2] if fault == "truncated" else b"")
     assert main(command(tmp_path / "weights", videos, tmp_path / "out")) == errors.ENVIRONMENT
-    output = capsys.readouterr().err
-    assert (name if fault != "missing" or name == "config.json" else "lacks model*.safetensors") in output
-    assert output.count("\n") == 1
+    said = capsys.readouterr().err
+    assert (name if fault != "missing" or name == "config.json" else "lacks model*.safetensors") in said
+    assert said.count("\n") == 1

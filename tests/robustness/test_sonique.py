@@ -134,10 +134,10 @@ def test_broken_checkpoint_is_one_line(
     assert callable(spoil)
     folder = Path(shutil.copytree(model, clip.parent / "spoilt"))
     spoil(folder)
-    result = main([str(clip), "--recipe", "sonique", "--generator.model", str(folder), *FLAGS])
-    output = capsys.readouterr().err.splitlines()
-    assert (result, len(output)) == (4, 1), output
-    assert told in output[0]
+    found = main([str(clip), "--recipe", "sonique", "--generator.model", str(folder), *FLAGS])
+    said = capsys.readouterr().err.splitlines()
+    assert (found, len(said)) == (4, 1), said
+    assert told in said[0]
     assert not (folder / "run").exists()
     assert names(clip.parent) == ["cuts.mp4", "spoilt"]
 
@@ -173,10 +173,10 @@ def test_wrong_flag_is_one_line(
 ) -> None:
     root = Path(__file__).parents[2]
     flags = [str(root / word) if (root / word).is_file() else word for word in flags]
-    result = main([str(clip), "--recipe", "sonique", "--generator.model", str(model), *FLAGS, *flags])
-    output = capsys.readouterr().err.splitlines()
-    assert (result, len(output)) == (2, 1), output
-    assert told in output[0]
+    found = main([str(clip), "--recipe", "sonique", "--generator.model", str(model), *FLAGS, *flags])
+    said = capsys.readouterr().err.splitlines()
+    assert (found, len(said)) == (2, 1), said
+    assert told in said[0]
     assert names(clip.parent) == ["cuts.mp4"]
 
 
@@ -186,9 +186,9 @@ def test_missing_weights_are_named(
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
     assert main([str(clip), "--recipe", "sonique", *FLAGS]) == 4
-    (output,) = capsys.readouterr().err.splitlines()
-    assert "SONIQUE's weights are not here: unpack the archive that github.com/zxxwxyyy/sonique links to" in output
-    assert str(tmp_path / "none" / "sonique") in output
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "SONIQUE's weights are not here: unpack the archive that github.com/zxxwxyyy/sonique links to" in said
+    assert str(tmp_path / "none" / "sonique") in said
 
 
 def test_recipe_without_inpainting_refuses_inpaint(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

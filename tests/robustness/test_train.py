@@ -20,9 +20,9 @@ from v2m.data.schema import FRAMES, MANIFEST
 
 
 def line(capsys: pytest.CaptureFixture[str]) -> str:
-    output = [row for row in capsys.readouterr().err.splitlines() if row.startswith("train.py: ")]
-    assert len(output) == 1, output
-    return output[0]
+    said = [row for row in capsys.readouterr().err.splitlines() if row.startswith("train.py: ")]
+    assert len(said) == 1, said
+    return said[0]
 
 
 def fit(folder: Path, root: Path, *more: str) -> int:
@@ -31,9 +31,9 @@ def fit(folder: Path, root: Path, *more: str) -> int:
 
 def test_missing_shards_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(tmp_path / "none", tmp_path) == ENVIRONMENT
-    output = line(capsys)
-    assert "holds no dataset" in output
-    assert "v2m prepare" in output
+    said = line(capsys)
+    assert "holds no dataset" in said
+    assert "v2m prepare" in said
 
 
 @pytest.mark.parametrize("left", [0, 5000])
@@ -91,7 +91,7 @@ def test_predict_without_a_trained_model_is_refused(tmp_path: Path, capsys: pyte
     (tmp_path / "broken.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:200])
     sees = ["--model.init_from", "facebook/musicgen-small", "--model.conditioner.num_layers", "1"]
     videos = ["--data.videos", str(tmp_path / "a.mp4")]
-    for given, code, message in (
+    for given, code, told in (
         ([], USAGE, "name the videos: give --data.videos"),
         (videos, USAGE, "nothing has been learned yet: give --ckpt_path"),
         ([*videos, *sees], USAGE, "nothing has been learned yet: give --ckpt_path"),
@@ -100,7 +100,7 @@ def test_predict_without_a_trained_model_is_refused(tmp_path: Path, capsys: pyte
         ([*videos, "--ckpt_path", str(tmp_path / "other.ckpt")], ENVIRONMENT, "is no training checkpoint of v2m"),
     ):
         assert main(["predict", "--trainer.accelerator", "cpu", *given]) == code
-        assert message in line(capsys)
+        assert told in line(capsys)
     assert not list(tmp_path.glob("*.v2m.*"))
 
 

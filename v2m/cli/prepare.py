@@ -81,4 +81,5 @@ def run(args: Namespace) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return run_command(lambda words: run(parse(words)), argv, name="v2m prepare", flags={"out": "OUT"})
+    flags = {"out": "OUT", "num_processes": "--processes"}
+    return run_command(lambda words: run(parse(words)), argv, name="v2m prepare", flags=flags)

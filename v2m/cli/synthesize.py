@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
-from v2m.data.synthetic.clips import make_clips
+from v2m.data.synthetic import make_clips
 
 
 def parse(argv: Sequence[str]) -> Namespace:

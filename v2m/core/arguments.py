@@ -37,7 +37,7 @@ def to_plain(value: Any) -> Any:
 
 
 def flatten_message(message: str) -> str:
-    """jsonargparse's paragraphs as one line, without the types that were tried."""
+    """Join jsonargparse's paragraphs to one line, without the types that were tried."""
     lines = [line.strip(" -") for line in message.splitlines()]
     noise = (
         *("Subtypes:", "Errors:", "Given value type:", "Given value: Namespace("),

@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from v2m.core.errors import UsageError
 
 NAME_MAX = 255  # bytes, on every usual file system
+TEMPORARY_GLOB = ".*.v2m-*"  # of unfinished files and folders
 
 
 def check_output(video: Path, out: Path, overwrite: bool) -> None:
@@ -50,12 +51,29 @@ def no_space() -> OSError:
 @contextmanager
 def temporary_sibling(out: Path) -> Iterator[Path]:
     """Yield a new empty file beside `out`, deleted at the end unless `publish` has moved it."""
-    path = out.with_name(f".{out.stem[:40]}.v2m-{uuid.uuid4().hex[:8]}{out.suffix}")
+    path = _temporary_name(out)
     path.open("xb").close()
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that replaces `path` at the end of the block, unless an error ends it.
+
+    Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_sibling(path) as temporary:
+        with temporary.open("wb") as file:
+            yield file
+        publish(temporary, path)
+
+
+def _temporary_name(out: Path) -> Path:
+    return out.with_name(f".{out.stem[:40]}.v2m-{uuid.uuid4().hex[:8]}{out.suffix}")
 
 
 def publish(path: Path, out: Path) -> None:
@@ -81,7 +99,7 @@ def atomic_directory(
     """
     _check_replaceable(folder, may_replace)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}" for _ in range(2))
+    temporary, old = (_temporary_name(folder) for _ in range(2))
     temporary.mkdir()
     try:
         writer(temporary)

@@ -37,7 +37,7 @@ def raised_cosine(length: int) -> NDArray[np.float32]:
 
 
 def fade_edges(samples: NDArray[np.float32], fade_in: int, fade_out: int) -> None:
-    """Fade (C, N) in place over the first `fade_in` and the last `fade_out` samples, or all there are if fewer."""
+    """Fade (C, N) in place over the first `fade_in` and the last `fade_out` samples (or all, if fewer)."""
     for view, fade in ((samples, fade_in), (samples[:, ::-1], fade_out)):
         length = min(fade, view.shape[1])
         view[:, :length] *= raised_cosine(length)

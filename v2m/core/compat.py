@@ -18,7 +18,7 @@ def execution_device(pipeline: Any) -> Any:
 
 
 def supports_sdpa(model_class: Any) -> bool:
-    """True where a transformers model class implements PyTorch's SDPA attention."""
+    """Return whether a transformers model class implements PyTorch's SDPA attention."""
     return bool(model_class._supports_sdpa)
 
 

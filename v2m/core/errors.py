@@ -1,19 +1,32 @@
-"""Errors that are no fault of the code, and the exit code of each; all others are bugs (exit code 1).
+"""Errors that are no fault of the code, their exit codes, and the extras that bring missing packages.
 
-A message names an option by its field, in backticks: `generator.precision=int8`, `overwrite=True`. The command line
-shows the flag in its place (`v2m.cli.runner.with_flags`); errors, warnings and hints below it name no flag.
+All other errors are bugs (exit code 1). A message names an option by its field, in backticks, such as `overwrite=True`.
+The command line shows the flag in its place (`v2m.cli.runner.with_flags`); errors, warnings and hints below it name no
+flag.
 """
 
 from __future__ import annotations
 
 import errno
-
-from v2m.core import extras
+from importlib.util import find_spec
 
 OK, BUG, USAGE, INPUT_REFUSED, ENVIRONMENT, MEMORY, DISK, BATCH = range(8)
 SIGINT, SIGPIPE, SIGTERM = 130, 141, 143  # as shells count: 128 + the signal's number
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 OOM_PHRASES = ("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc")
+# Packages that the base install leaves out, by the extra of v2m that brings them. Modules import them as any other: the
+# ModuleNotFoundError is what the user gets to read, with `install_hint`.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "models": (
+        *("torch", "torchvision", "torchaudio", "transformers", "tokenizers", "huggingface_hub", "safetensors"),
+        *("sentencepiece", "jinja2", "encodec", "diffusers", "torchsde", "timm"),
+    ),
+    "eval": ("librosa",),
+    "train": ("lightning", "webdataset", "wandb", "peft"),
+    "app": ("gradio",),
+    "separation": ("demucs",),
+    "quantized": ("bitsandbytes", "accelerate"),
+}
 
 
 class UsageError(ValueError):
@@ -37,7 +50,7 @@ class DependencyError(RuntimeError):
 
 
 class DiskFullError(OSError):
-    """A disk is too full for something other than the output; the message says for what, and what helps."""
+    """A disk is too full for something other than the output; the message says for what and the cure."""
 
     def __init__(self, message: str) -> None:
         super().__init__(errno.ENOSPC, message)
@@ -47,8 +60,8 @@ class DiskFullError(OSError):
 
 
 def format_error(error: BaseException) -> str:
-    """One line: what was wrong and, where known, the cure."""
-    text, code = " ".join(str(error).split()) or type(error).__name__, exit_code(error)
+    """Return one line: what was wrong and, where known, the cure."""
+    text, code = error_text(error), exit_code(error)
     if code == DISK and isinstance(error, OSError) and not isinstance(error, DiskFullError):
         cure = "free some room" if error.errno in DISK_FULL_ERRNOS else "change the permissions"
         problem = f"{_file_prefix(error)}the output cannot be written ({error.strerror})"
@@ -61,7 +74,7 @@ def format_error(error: BaseException) -> str:
         return f"{'interrupted' if code == SIGINT else 'terminated'}; no unfinished file is left behind"
     if code == BUG:
         return f"a bug in v2m, please report it ({type(error).__name__}: {text})"
-    cure = extras.cure(error)
+    cure = install_hint(error)
     return f"{text}: {cure}" if cure else text
 
 
@@ -70,7 +83,7 @@ def _file_prefix(error: OSError) -> str:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that `infer.py` ends with when `error` is what stopped it."""
+    """Return the exit code of a command that `error` ended."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else BUG
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS):
@@ -87,6 +100,11 @@ def exit_code(error: BaseException) -> int:
     return next((code for code, kind in kinds.items() if isinstance(error, kind)), BUG)
 
 
+def error_text(error: BaseException, limit: int | None = None) -> str:
+    """Message of an exception on one line, cut to `limit` characters; its type's name where it has none."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, on any device.
 
@@ -101,3 +119,19 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     text = str(error).lower()
     return any(words in text for words in OOM_PHRASES)
+
+
+def require_packages(*packages: str) -> None:
+    """Raise ModuleNotFoundError where optional packages are absent; none is imported."""
+    absent = [package for package in packages if find_spec(package) is None]
+    if absent:
+        raise ModuleNotFoundError(f"No module named {' and '.join(map(repr, absent))}", name=absent[0])
+
+
+def install_hint(error: BaseException) -> str | None:
+    """Return the commands that install what an import did not find; None for a package of no extra."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
+    if extra is None or find_spec(package) is not None:
+        return None
+    return f"install it with `uv sync --inexact --extra {extra}` or `pip install 'v2m[{extra}]'`"

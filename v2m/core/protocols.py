@@ -1,4 +1,7 @@
-"""The contracts that plug-ins keep. A class needs only the methods: it imports and inherits nothing of v2m."""
+"""The contracts of plug-ins, which need only the methods: they import and inherit nothing of v2m.
+
+B batch, C channels, N samples, K codebooks, T codec frames, L text tokens, F video frames, H height, W width.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +13,19 @@ from v2m.core.types import CodecSpec, Controls, ProgressFn, Soundtrack, Tags, Vi
 
 @runtime_checkable
 class Tagger(Protocol):
-    """Looks at a video and says what music would fit. Frozen: the same video gives the same tags.
+    """Describes the music that fits a video. Frozen: the same video gives the same tags.
 
-    It may also have `prepare()`, which makes sure before any work that its weights are on this machine; `release()`,
-    which frees its model before the music is written; `weights`, a sequence of `v2m.core.types.WeightsInfo` for the
-    sidecar;
-    `measured(video)`, plain values for the sidecar; and `device`, where it works: for "auto" each rank of many sets its
-    own. `keeps_hints`, if True, says that it has put its own words behind those that `hints` gives; of others, what
-    `hints` sets takes the place of what they found.
+    `v2m.taggers.base.TaggerBase` documents the optional attributes and methods.
     """
 
     def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
-        """Tags for `video`; every field that `hints` sets is returned as given."""
+        """Return tags for `video`; every field that `hints` sets is returned as given."""
         ...
 
 
 @runtime_checkable
 class MusicGenerator(Protocol):
-    """Writes the music.
-
-    It may also have `release()` and `weights`, as a tagger; `prepare(tags, controls)`, which makes sure before any work
-    that its weights are here and that it can do what the user asks for; `check(video, controls)`, which then refuses
-    what cannot be done for a video of that length; and `steers`, a set of what it can do out of "stems", "midi",
-    "vocals" and the fields of `Controls`: what is asked of it beyond that is refused before any work. Where several
-    takes cost less together than one by one, `takes(video, tags, seeds, ...)`, with seeds in place of the seed, gives a
-    list of scores.
-    """
+    """Writes the music. `v2m.generators.base.GeneratorBase` documents the optional attributes and methods."""
 
     def generate(
         self,
@@ -47,45 +37,45 @@ class MusicGenerator(Protocol):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Music of exactly `video.duration` (to the sample). The same arguments give the same bytes.
+        """Return music of exactly `video.duration` (to the sample). The same arguments give the same bytes.
 
-        With `stems` the score also carries the parts that sum to it.
+        With `stems` the soundtrack also has the parts that sum to it.
         """
         ...
 
 
 @runtime_checkable
 class Codec(Protocol):
-    """Sound ↔ codes. `spec` says what the codes mean, `hop` how many samples a frame has; tensors are PyTorch's."""
+    """Converts audio to codes and back, as torch tensors; a frame of codes has `hop_length` samples."""
 
     spec: CodecSpec
     hop_length: int
 
     def encode(self, wave: Any) -> Any:
-        """Sound (B, C, N) at the codec's rate, ±1 → codes (B, K, T) int64."""
+        """Encode audio (B, C, N) at the codec's rate, ±1, as codes (B, K, T) int64."""
         ...
 
     def decode(self, codes: Any) -> Any:
-        """Codes (B, K, T) → sound (B, C, T · `hop`), float32, about ±1."""
+        """Decode codes (B, K, T) to audio (B, C, T · `hop_length`), float32, about ±1."""
         ...
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Words → what a language model attends to. `width` is that of its tokens."""
+    """Encodes text as tokens of `dim` that a language model attends to."""
 
     dim: int
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """One `v2m.models.conditioning.Condition` (B, L, `width`) for all; an empty text is a row without tokens."""
+        """Return one `v2m.models.conditioning.Condition` (B, L, `dim`); an empty text is a row without tokens."""
         ...
 
 
 @runtime_checkable
 class VisionEncoder(Protocol):
-    """Frames → tokens. `name` says which ones, as datasets and checkpoints keep it; `aspect` how frames were fitted in.
+    """Encodes frames as `num_tokens` tokens of `dim` each.
 
-    `tokens` is how many a frame has, `width` that of each.
+    Datasets and checkpoints store `name`, and `aspect`: how frames are brought to the encoder's size.
     """
 
     name: str
@@ -94,9 +84,9 @@ class VisionEncoder(Protocol):
     aspect: str
 
     def encode(self, frames: Any) -> Any:
-        """(F, H, W, 3) uint8, upright RGB → (F, `tokens`, `width`) float32."""
+        """Encode upright RGB frames (F, H, W, 3) uint8 as (F, `num_tokens`, `dim`) float32."""
         ...
 
     def decode_width(self, width: int, height: int) -> int:
-        """Width at which frames of `width` × `height` should be decoded for this encoder."""
+        """Return the width at which frames of `width` × `height` should be decoded for this encoder."""
         ...

@@ -1,4 +1,4 @@
-"""The records that cross from one room to another.
+"""The records that packages exchange.
 
 F video frames, H height, W width, C channels, N audio samples. Times are seconds from the first shown frame unless a
 name says otherwise; arrays are numpy. Nothing here reads a file.
@@ -43,7 +43,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class Cut:
-    """A hard change of shot. `strength` in 0–1 says how different the two sides are, relative to this video."""
+    """A hard change of shot; `strength` (0–1) is the difference of its sides, relative to this video."""
 
     time: float
     strength: float
@@ -72,7 +72,7 @@ class VisualFeatures:
     cuts: tuple[Cut, ...]
 
     def crop(self, start: float, end: float) -> VisualFeatures:
-        """The part in [start, end), with times counted from `start`. `hues` and `warmth` stay those of the whole."""
+        """Return the part in [start, end), timed from `start`; `hues` and `warmth` stay those of all."""
         keep = (self.times >= start) & (self.times < end)
         keep[int(np.argmin(np.abs(self.times - start)))] |= not keep.any()
         curves = {
@@ -86,11 +86,11 @@ class FrameSource(Protocol):
     """Reader of a `Video`'s pixels (`v2m.media.video`). Frames come upright, RGB, uint8."""
 
     def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
-        """The frames shown at `times`, (F, H, W, 3); `width` scales, keeping the aspect ratio."""
+        """Return the frames shown at `times`, (F, H, W, 3); `width` scales, keeping the aspect ratio."""
         ...
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
-        """The measured picture; computed once."""
+        """Return the measured features; computed once."""
         ...
 
 
@@ -109,11 +109,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class Video:
-    """A probed video: real timestamps and lazy frames. Made by `io.video.open`, which refuses bad input.
+    """A probed video with lazy frames, from `v2m.media.video.open`, which refuses bad input.
 
     width, height: pixels as shown (after rotation). timestamps: (F,) of every shown frame from 0; `duration` runs to
-    the end of the last one. `offset` is where 0 lies on the container's own clock. `start` > 0 marks a span of a
-    longer file.
+    the end of the last one. `offset` is the container's own time at 0. `start` > 0 marks a span of a longer file.
     """
 
     path: Path
@@ -136,22 +135,20 @@ class Video:
         return tuple(stream for stream in self.streams if stream.kind == "audio")
 
     def frames(self, times: Sequence[float], width: int | None = None) -> Pixels:
-        """The frames shown at `times` (seconds in this span), upright RGB (F, H, W, 3)."""
+        """Return the frames shown at `times` (seconds in this span), upright RGB (F, H, W, 3)."""
         assert self.source is not None, "this Video was made without a frame source"
         return self.source.frames_at([self.start + time for time in times], width)
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
-        """Brightness, color, motion and cuts of this span, measured on first use."""
+        """Return brightness, color, motion and cuts of this span, measured on first use."""
         assert self.source is not None, "this Video was made without a frame source"
-        picture = self.source.visual_features(progress)
-        return (
-            picture
-            if self.start == 0 and picture.times[-1] < self.duration
-            else picture.crop(self.start, self.start + self.duration)
-        )
+        features = self.source.visual_features(progress)
+        if self.start == 0 and features.times[-1] < self.duration:  # not a span, which may also end early
+            return features
+        return features.crop(self.start, self.start + self.duration)
 
     def crop(self, start: float | None = None, end: float | None = None) -> Video:
-        """The same video seen between `start` and `end` seconds, the frame on screen at `start` first.
+        """Return the span from `start` to `end` seconds; its first frame is the one shown at `start`.
 
         Raises ValueError for a span outside the video, or of less than 0.01 s.
         """
@@ -175,11 +172,13 @@ def _split_words(value: Any) -> tuple[str, ...]:
 
 
 def filter_unwanted(words: Iterable[str], unwanted: Iterable[str]) -> list[str]:
-    """`words` but those that hold an unwanted one as a whole word, singular or plural: "guitar" and "guitars" rule out
-    "electric guitars", "rap" does not rule out "trap"."""
-    stems = [" ".join(each.casefold().split()) for each in unwanted]
-    barred = [rf"(?<!\w){re.escape(re.sub(r'(?<=.{3})s$', '', stem))}(?:e?s)?(?!\w)" for stem in stems if stem]
-    return [word for word in words if not any(re.search(each, word.casefold()) for each in barred)]
+    """Return `words` without those that contain an unwanted whole word, singular or plural.
+
+    "guitar" and "guitars" rule out "electric guitars"; "rap" does not rule out "trap".
+    """
+    stems = [" ".join(word.casefold().split()) for word in unwanted]
+    patterns = [rf"(?<!\w){re.escape(re.sub(r'(?<=.{3})s$', '', stem))}(?:e?s)?(?!\w)" for stem in stems if stem]
+    return [word for word in words if not any(re.search(pattern, word.casefold()) for pattern in patterns)]
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,7 @@ class Tags:
         return bool(self.genres and self.instruments and self.moods and self.tempo and self.key and words)
 
     def overridden_by(self, hints: Tags) -> Tags:
-        """These tags with every field that `hints` sets taking its place."""
+        """Return these tags with every field that `hints` sets in its place."""
         given = {
             f.name: getattr(hints, f.name) for f in fields(hints) if getattr(hints, f.name) not in (None, "", (), False)
         }
@@ -253,12 +252,12 @@ class Tags:
 
 @dataclass(frozen=True)
 class InpaintRequest:
-    """A part of earlier music to be written anew, while the rest stays as it is.
+    """A range of earlier music to write again, while the rest is kept.
 
-    begin, end: seconds of the video where a user gives them, of the span where a generator gets them.
-    previous: the file with the earlier music; None is the output that is about to be replaced.
-    offset: second of that file at which the span begins.
-    record: what the sidecar beside it says, if there is one; its seed is that of the take which the file holds.
+    start, end: seconds of the video where a user gives them, of the span where a generator gets them.
+    source_path: the file with the earlier music; None is the output that is about to be replaced.
+    source_offset: second of that file at which the span begins.
+    source_metadata: its sidecar, if there is one; the seed there is that of the candidate which the file holds.
     """
 
     start: float
@@ -272,9 +271,9 @@ class InpaintRequest:
 class Controls:
     """Controls besides the tags; a generator names in `capabilities` which of these it supports.
 
-    reference: sound files whose style to follow: one, or two for the voice alone and the rest alone.
-    melody: a sound file whose tune to follow.
-    inpaint: what of earlier music to write anew.
+    reference: audio files whose style to follow: one, or two for the voice alone and the rest alone.
+    melody: an audio file whose tune to follow.
+    inpaint: the range of earlier music to write again.
     """
 
     reference: tuple[Path, ...] = ()
@@ -283,7 +282,7 @@ class Controls:
 
     @property
     def requested(self) -> frozenset[str]:
-        """The names of those that are set."""
+        """The names of the fields that are set."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name))
 
 
@@ -296,7 +295,7 @@ class SamplingConfig:
         top_k: Codes that may be drawn; 0 for all.
         top_p: Share of the probability that may be drawn from, from the likeliest on; 1 for all.
         cfg_scale: How many times stronger the text leads than it would by itself; 1 is no guidance, 0 no text.
-        video_cfg_scale: Likewise the picture; None is as the text. With 0 a model that reads text does not look.
+        video_cfg_scale: The same for the video; None is as `cfg_scale`. 0 ignores the video, if the model reads text.
     """
 
     temperature: float = 1.0
@@ -328,7 +327,7 @@ class CodecSpec:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """A model that took part: `name` as asked for; `revision` the hub's commit; `license` as its authors name it."""
+    """A model that took part; `revision` is the hub's commit, `license` as its authors name it."""
 
     name: str
     folder: Path
@@ -338,7 +337,7 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of the music: `name` (intro, A, B, …, ending), `energy` 0–1."""
+    """A section of the music: `name` (intro, A, B, …, ending), `energy` 0–1."""
 
     name: str
     start: float
@@ -350,7 +349,7 @@ class Section:
 class Soundtrack:
     """Output of a generator: music exactly as long as the video, with its metadata.
 
-    stems sum to the mix before mastering. beats, downbeats: (B,) seconds. midi: a Standard MIDI File. facts: plain
+    stems sum to the mix before mastering. beats, downbeats: (B,) seconds. midi: a Standard MIDI File. metadata: plain
     values for the sidecar.
     """
 
@@ -364,6 +363,6 @@ class Soundtrack:
 
 
 class ProgressFn(Protocol):
-    """Told how far a stage is: `fraction` 0–1, never falling."""
+    """Callback for the progress of a stage: `fraction` 0–1, never falling."""
 
     def __call__(self, fraction: float) -> None: ...

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from v2m.core.timing import codec_frames, sample_count, seconds_of, step_at, step_begin, step_count, step_times
-from v2m.data.samples import Sample
 from v2m.data.schema import Manifest
+from v2m.data.shards import Sample
 from v2m.models.conditioning import Condition
 from v2m.models.visual_conditioner import VisualInputs
 

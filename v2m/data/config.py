@@ -50,24 +50,21 @@ class PrepareConfig:
     min_overlap: float = 0.8
 
     def __post_init__(self) -> None:
-        positive = {
-            "video_frame_rate": self.video_frame_rate,
-            "num_long_term_frames": self.num_long_term_frames,
-            "event_rate": self.event_rate,
+        ranges = {
+            "video_frame_rate": (self.video_frame_rate > 0, "above 0"),
+            "num_long_term_frames": (self.num_long_term_frames > 0, "above 0"),
+            "event_rate": (self.event_rate > 0, "above 0"),
+            "max_segment_s": (self.max_segment_s >= 1, "1 or more"),
+            "min_duration_s": (
+                0.1 <= self.min_duration_s <= self.max_duration_s,
+                f"within 0.1 and max_duration_s, {self.max_duration_s:g}",
+            ),
+            "max_silence": (0 <= self.max_silence <= 1, "within 0 and 1"),
+            "min_motion": (self.min_motion >= 0, "0 or more"),
+            "min_overlap": (0 <= self.min_overlap <= 1, "within 0 and 1"),
         }
-        shares = {"max_silence": self.max_silence, "min_overlap": self.min_overlap}
-        problems = [f"{name} {value:g} must be above 0" for name, value in positive.items() if not value > 0]
-        problems += [
-            f"{name} {value:g} must lie within 0 and 1" for name, value in shares.items() if not 0 <= value <= 1
+        problems = [
+            f"{name} {getattr(self, name):g} must be {range_}" for name, (valid, range_) in ranges.items() if not valid
         ]
-        if not self.min_motion >= 0:
-            problems.append(f"min_motion {self.min_motion:g} must be 0 or more")
-        if not self.max_segment_s >= 1:
-            problems.append(f"max_segment_s {self.max_segment_s:g} s must be 1 or more")
-        if not 0.1 <= self.min_duration_s <= self.max_duration_s:
-            problems.append(
-                f"min_duration_s {self.min_duration_s:g} s must lie within 0.1 and max_duration_s, "
-                f"{self.max_duration_s:g} s"
-            )
         if problems:
             raise ValueError("; ".join(problems))

@@ -1,7 +1,7 @@
-"""Encode one video with its music into samples of `v2m.data.schema`, or find the reason to leave it out.
+"""Encode a video with its music into samples of `v2m.data.schema`, or find the reason to leave it out.
 
-K codebooks, T codec frames, F frames of a segment, P tokens per frame, W their dimension, L text tokens, D their
-dimension.
+C channels, N audio samples, K codebooks, T codec frames, F frames of a segment, P tokens per frame, W their dimension,
+L text tokens, D their dimension.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from av.error import FFmpegError
+from numpy.typing import NDArray
 
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
 from v2m.checkpoints.components import REQUIRED_FILES
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.prompts import build_prompt
 from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
-from v2m.core.timing import sample_count, seconds_of, step_count, step_times
-from v2m.core.types import Audio, Tags, Video
-from v2m.data import filters
+from v2m.core.timing import codec_frames, sample_count, seconds_of, step_count, step_times
+from v2m.core.types import Audio, Tags, Video, VisualFeatures
 from v2m.data.config import PrepareConfig
-from v2m.data.filters import FilteredOutError
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, TEXT, Manifest, Meta
 from v2m.data.sources import VideoSource, read_tags
+from v2m.data.writer import Arrays, EncodedSample
 from v2m.media import audio, video
 from v2m.media.video import Limits
 from v2m.pretrained import weights
@@ -36,11 +38,21 @@ from v2m.pretrained.vision import FrozenVisionEncoder
 if TYPE_CHECKING:
     from v2m.pretrained.demucs import Demucs
 
-Arrays = dict[str, np.ndarray]
-Sample = tuple[Meta, Arrays]
-FRAMES_PER_READ = 256  # bounds the decoded frames in memory
+BLOCK_S = 0.1  # duration of a block of audio that is silent or not
+SILENCE_RMS = 1e-3  # −60 dBFS
+MIN_BRIGHTNESS_RANGE = 0.02  # that a still image does not reach
 
-logger = logging.getLogger(__name__)
+
+class FilteredOutError(Exception):
+    """A video that is left out.
+
+    `reason` is a stable word that the manifest counts: too_short, too_long, no_sound, silent, lengths_differ, static,
+    unreadable or failed.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class SampleEncoder:
         )
         codec: Codec = encodec.load_encodec(folders["codec"], device)
         if config.stereo and codec.spec.channels != 1:
-            raise UsageError(f"the codec {config.codec!r} is stereo by itself: leave out --stereo")
+            raise UsageError(f"the codec {config.codec!r} is stereo by itself: leave out `stereo`")
         codec = encodec.InterleavedStereoCodec(codec) if config.stereo else codec
         separator = None
         if "separator" in folders:
@@ -106,23 +118,23 @@ class SampleEncoder:
             separator="" if self.separator is None else config.separator,
         )
 
-    def encode(self, source: VideoSource) -> Iterator[Sample]:
+    def encode(self, source: VideoSource) -> Iterator[EncodedSample]:
         """Yield a sample of each segment. Raise FilteredOutError, before the first, for a video to leave out."""
         config = self.config
         try:
             clip = video.open(source.video, Limits(duration=max(config.max_duration_s, Limits.duration)))
-            filters.check_duration(clip.duration, config)
+            check_duration(clip.duration, config)
             music = self._load_music(source, clip)
             duration = min(clip.duration, seconds_of(len(music), music.sample_rate))
-            filters.check_duration(duration, config)
-            filters.check_motion(clip.visual_features(), config)
+            check_duration(duration, config)
+            check_motion(clip.visual_features(), config)
             tags = self._tag(source, clip)
             long_term = self._encode_frames(clip, step_times(clip.duration, config.num_long_term_frames))
         except InvalidInputError as error:
             raise _as_filtered(error) from error
         prompt = build_prompt(tags)
         text = _to_numpy(self.text_encoder.encode([prompt]))
-        segments = filters.split_into_segments(duration, self.codec.spec.frame_rate, config.max_segment_s)
+        segments = split_into_segments(duration, self.codec.spec.frame_rate, config.max_segment_s)
         for number, (start, seconds) in enumerate(segments):
             key = f"{source.key}_{number:04d}"
             meta = Meta(key, source.name, start, seconds, clip.duration, tags.to_dict(), prompt)
@@ -149,15 +161,15 @@ class SampleEncoder:
         return np.concatenate(tokens)
 
     def _load_music(self, source: VideoSource, clip: Video) -> Audio:
-        """Return the music from the first frame on, at the codec's rate and channels; `vocals` may remove voices."""
+        """Return the music from the first frame on, at the codec's rate and channels; may remove voices."""
         spec, separator = self.codec.spec, self.separator
         rate = spec.sample_rate if separator is None else separator.sample_rate
         music = self._load_audio(source, clip, rate)
         if separator is not None:
-            filters.check_silence(music.samples, rate, self.config)
+            check_silence(music.samples, rate, self.config)
             music = audio.resample(separator.extract_stems(music, separator.non_vocal_stems), spec.sample_rate)
         wave = music.samples.mean(axis=0, keepdims=True) if spec.channels == 1 else music.samples
-        filters.check_silence(wave, spec.sample_rate, self.config)
+        check_silence(wave, spec.sample_rate, self.config)
         return Audio(wave, spec.sample_rate)
 
     def _load_audio(self, source: VideoSource, clip: Video, rate: int) -> Audio:
@@ -167,13 +179,23 @@ class SampleEncoder:
             try:
                 max_seconds = 1 + seconds / max(self.config.min_overlap, 0.01)
                 sound = audio.load(source.audio, rate, max_seconds)
+            except audio.SilentAudioError as error:
+                raise FilteredOutError("silent", str(error)) from error
             except UsageError as error:
-                raise FilteredOutError("silent" if "is silent" in str(error) else "unreadable", str(error)) from error
-            filters.check_overlap(seconds, seconds_of(len(sound), rate), self.config)
+                raise FilteredOutError("unreadable", str(error)) from error
+            check_overlap(seconds, seconds_of(len(sound), rate), self.config)
             return Audio(sound.samples[:, : sample_count(seconds, rate)], rate)
         if not clip.audio_streams:
             raise FilteredOutError("no_sound", "it has no sound, nor is there a file of the same name with it")
-        return _video_audio(clip, rate, self.config)
+        track = clip.audio_streams[0]
+        try:
+            sound, _ = audio.original_audio(clip, rate)
+        except (FFmpegError, OSError) as error:
+            raise FilteredOutError("unreadable", f"its sound cannot be read ({error.strerror or error})") from error
+        if track.duration is None or track.duration >= seconds:
+            return sound
+        check_overlap(seconds, track.duration, self.config)
+        return Audio(sound.samples[:, : sample_count(track.duration, rate)], rate)
 
     def _tag(self, source: VideoSource, clip: Video) -> Tags:
         known = Tags() if source.tags is None else Tags(**read_tags(source.tags))
@@ -199,20 +221,54 @@ def _as_filtered(error: InvalidInputError) -> FilteredOutError:
     return FilteredOutError(error.reason if error.reason == "too_long" else "unreadable", f"{error.reason}: {error}")
 
 
-def _video_audio(clip: Video, sample_rate: int, config: PrepareConfig) -> Audio:
-    from av.error import FFmpegError
-
-    track = clip.audio_streams[0]
-    try:
-        sound, _ = audio.original_audio(clip, sample_rate)
-    except (FFmpegError, OSError) as error:
-        raise FilteredOutError("unreadable", f"its sound cannot be read ({error.strerror or error})") from error
-    if track.duration is None or track.duration >= clip.duration:
-        return sound
-    filters.check_overlap(clip.duration, track.duration, config)
-    return Audio(sound.samples[:, : sample_count(track.duration, sample_rate)], sample_rate)
-
-
 def _to_numpy(condition: Any) -> np.ndarray:
     """Return the valid tokens (L, D) of a condition of one text."""
     return condition.tokens[0][condition.mask[0]].cpu().numpy()
+
+
+def check_duration(seconds: float, config: PrepareConfig) -> None:
+    """Raise FilteredOutError for another duration than the config allows."""
+    if seconds < config.min_duration_s:
+        raise FilteredOutError("too_short", f"{seconds:.2f} s, less than {config.min_duration_s:g} s")
+    if seconds > config.max_duration_s:
+        raise FilteredOutError("too_long", f"{seconds:.0f} s, more than {config.max_duration_s:g} s")
+
+
+def check_overlap(video_seconds: float, audio_seconds: float, config: PrepareConfig) -> None:
+    """Raise FilteredOutError where video and audio differ too much in duration."""
+    if min(video_seconds, audio_seconds) < config.min_overlap * max(video_seconds, audio_seconds):
+        raise FilteredOutError("lengths_differ", f"{video_seconds:.2f} s of video, {audio_seconds:.2f} s of audio")
+
+
+def check_silence(wave: NDArray[np.float32], sample_rate: int, config: PrepareConfig) -> None:
+    """Raise FilteredOutError where too large a share of audio (C, N) is silent."""
+    block_size = sample_count(BLOCK_S, sample_rate)
+    peaks = np.abs(wave).max(axis=0)
+    blocks = np.pad(peaks, (0, -len(peaks) % block_size)).reshape(-1, block_size)
+    silence = float((np.sqrt(np.square(blocks).mean(axis=1)) < SILENCE_RMS).mean())
+    if silence > config.max_silence or silence == 1:
+        raise FilteredOutError("silent", f"{silence:.0%} of the audio is silent")
+
+
+def check_motion(features: VisualFeatures, config: PrepareConfig) -> None:
+    """Raise FilteredOutError for a still image: no cut, no motion, no change of brightness."""
+    motion = float(np.quantile(features.motion, 0.95))
+    if not features.cuts and motion < config.min_motion and np.ptp(features.brightness) < MIN_BRIGHTNESS_RANGE:
+        raise FilteredOutError("static", f"no cut, and at most {motion:.4f} of motion")
+
+
+def split_into_segments(seconds: float, frame_rate: int, max_segment_s: float) -> list[tuple[float, float]]:
+    """Return (start, duration) of even segments up to `max_segment_s`, of whole codec frames.
+
+    An incomplete last frame is left out.
+    """
+    total = codec_frames(seconds, frame_rate)
+    total -= seconds_of(total, frame_rate) > seconds + 1e-6
+    count = -(-total // codec_frames(max_segment_s, frame_rate))
+    edges = [total * number // count for number in range(count + 1)]
+    return [(seconds_of(first, frame_rate), seconds_of(last - first, frame_rate)) for first, last in pairwise(edges)]
+
+
+FRAMES_PER_READ = 256  # bounds the decoded frames in memory
+
+logger = logging.getLogger(__name__)

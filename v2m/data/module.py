@@ -1,11 +1,11 @@
-"""Shards for Lightning: batches of training without end, and of validation each sample once."""
+"""Lightning data module of shards: endless batches for training, each sample once for validation."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,29 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch, Clip, CropCollator
 from v2m.data.predict_data import VideoJobs
 from v2m.data.sampler import ResumableSampler, SampleIndex
-from v2m.data.samples import decode
 from v2m.data.schema import Manifest
-from v2m.data.shards import CorruptSampleError, OnCorrupt, ShardReader
+from v2m.data.shards import CorruptSampleError, OnCorrupt, ShardReader, decode
 
 COMPARED_FIELDS = [
-    each.name for each in fields(Manifest) if each.name not in {"tagger", "shards", "dropped", "version"}
+    field.name for field in fields(Manifest) if field.name not in {"tagger", "shards", "dropped", "version"}
 ]
-MAX_RETRIES = 32  # other samples that are tried in the place of a bad one of training
+MAX_RETRIES = 32  # other samples that are tried in place of a corrupt one in training
 
 logger = logging.getLogger(__name__)
 
 
-class _BatchDataset(IterableDataset[Batch]):
-    """Batches `begin` to `end`, those of this worker: DataLoader puts them in order again."""
-
-    def __init__(self, make: Callable[[int], Batch], begin: int, end: int) -> None:
-        self.make, self.begin, self.end = make, begin, end
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for k in range(self.begin + first, self.end, step):
-            yield self.make(k)
-
-
 @dataclass
 class ResumableLoader:
-    """Batches of one rank. With `endless` each pass goes on where the last ended, `passes` batches further on.
+    """Batches of one rank. An `endless` loader goes on in each pass where the last one ended.
 
     Args:
-        shards: Where samples come from.
-        collator: Makes clips of them.
-        index_sampler: Which samples when; Lightning inspects an attribute named `sampler`.
+        shards: Source of the samples.
+        collator: Crops and collates them.
+        index_sampler: Order of the samples. Lightning would inspect an attribute named `sampler`.
         endless: Whether this is for training.
-        workers: Processes that read ahead; the batches are the same with any number.
-        pin: Whether batches are put where a GPU copies them from quickest.
+        num_workers: Processes that read ahead; the batches are the same with any number.
+        pin_memory: Whether batches are placed in page-locked memory, which a GPU copies faster.
+        position: Of the next batch in the order, over all ranks.
     """
 
     shards: ShardReader
@@ -62,32 +49,28 @@ class ResumableLoader:
     endless: bool
     num_workers: int = 0
     pin_memory: bool = False
-    position: int = 0  # of the next batch, over all ranks
+    position: int = 0
 
     def __len__(self) -> int:
-        """Batches of a pass."""
+        """Return the number of batches in a pass."""
         samples, step = self.index_sampler.num_samples, self.index_sampler.global_batch_size
         return max(1, samples // step) if self.endless else -(-samples // step)
 
     def __iter__(self) -> Iterator[Batch]:
-        begin = self.position // self.index_sampler.global_batch_size if self.endless else 0
-        once = None if self.endless else list(self.index_sampler.eval_batches())
-        dataset = _BatchDataset(
-            _BatchBuilder(self.shards, self.collator, self.index_sampler, once), begin, begin + len(self)
-        )
+        step = self.index_sampler.global_batch_size if self.endless else 0
         loader = DataLoader(
-            dataset,
+            _BatchDataset(self, self.position // step if step else 0),
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             generator=torch.Generator(),  # leaves the random numbers of training alone
         )
         for batch in loader:
-            self.position += self.index_sampler.global_batch_size if self.endless else 0
+            self.position += step
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning asks for it with every checkpoint."""
+        """Return what Lightning stores in a checkpoint."""
         return {"position": self.position, **self._fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -96,77 +79,80 @@ class ResumableLoader:
             logger.warning("other shards than before: the run goes on with them from its step, not from its sample")
         elif differing:
             logger.warning("another %s than before: the run goes on at the same sample", " and ".join(differing))
-        self.position = (
-            int(state["position"]) // self.index_sampler.global_batch_size * self.index_sampler.global_batch_size
-        )
+        position, step = int(state["position"]), self.index_sampler.global_batch_size
+        self.position = position - position % step
 
     @property
     def _fingerprint(self) -> dict[str, Any]:
-        order = asdict(self.index_sampler)
-        kept = {name: order[name] for name in ("num_samples", "batch_size", "seed", "world_size")}
-        about = [(shard.file, shard.sha256) for shard in self.shards.manifest.shards]
-        return {**kept, "dataset": hashlib.sha256(repr(about).encode()).hexdigest()}
+        order = {
+            name: getattr(self.index_sampler, name) for name in ("num_samples", "batch_size", "seed", "world_size")
+        }
+        shards = [(shard.file, shard.sha256) for shard in self.shards.manifest.shards]
+        return {**order, "dataset": hashlib.sha256(repr(shards).encode()).hexdigest()}
 
 
-@dataclass(frozen=True)
-class _BatchBuilder:
-    shards: ShardReader
-    collator: CropCollator
-    index_sampler: ResumableSampler
-    eval_batches: list[list[SampleIndex]] | None  # None makes batches of training
+class _BatchDataset(IterableDataset[Batch]):
+    """One pass of a loader from its batch `first` on; of several workers each makes every n-th batch."""
 
-    def __call__(self, k: int) -> Batch:
-        if self.eval_batches is not None:
-            found = [self._eval_clip(place) for place in self.eval_batches[k]]
-        else:
-            found = [
-                self._train_clip(place)
-                for place in self.index_sampler.train_batch_at(k * self.index_sampler.global_batch_size)
-            ]
-        return self.collator.collate([clip for clip, _ in found], sum(bad for _, bad in found))
+    def __init__(self, loader: ResumableLoader, first: int) -> None:
+        self.shards, self.collator, self.sampler = loader.shards, loader.collator, loader.index_sampler
+        self.batches = range(first, first + len(loader))
+        self.eval_batches = None if loader.endless else list(self.sampler.eval_batches())
 
-    def _eval_clip(self, place: SampleIndex) -> tuple[Clip, int]:
-        """From the begin; of a bad sample nothing."""
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        start, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for k in self.batches[start::step]:  # DataLoader restores the order
+            if self.eval_batches is not None:
+                clips = [self._eval_clip(index) for index in self.eval_batches[k]]
+            else:
+                indices = self.sampler.train_batch_at(k * self.sampler.global_batch_size)
+                clips = [self._train_clip(index) for index in indices]
+            yield self.collator.collate([clip for clip, _ in clips], sum(skipped for _, skipped in clips))
+
+    def _eval_clip(self, index: SampleIndex) -> tuple[Clip, int]:
+        """Return the start of a sample, or an empty clip for a corrupt one; and the number of samples skipped."""
+        if index.sample < 0:
+            return self.collator.empty_clip(), 0
         try:
-            return (self._read(place.sample, 0.0) if place.sample >= 0 else self.collator.empty_clip()), 0
+            return self._read_clip(index.sample, 0.0), 0
         except CorruptSampleError as error:
             logger.warning("skipped: %s", error)
             return self.collator.empty_clip(), 1
 
-    def _train_clip(self, place: SampleIndex) -> tuple[Clip, int]:
-        """From anywhere; in the place of a bad sample another one."""
-        random = np.random.default_rng((self.index_sampler.seed, place.epoch, place.sample, 1))
-        number, said = place.sample, ""
-        for bad in range(MAX_RETRIES):
+    def _train_clip(self, index: SampleIndex) -> tuple[Clip, int]:
+        """Return a random crop, replacing corrupt samples, and the number of samples skipped."""
+        random = np.random.default_rng((self.sampler.seed, index.epoch, index.sample, 1))
+        number, message = index.sample, ""
+        for num_skipped in range(MAX_RETRIES):
             try:
-                return self._read(number, float(random.random())), bad
+                return self._read_clip(number, float(random.random())), num_skipped
             except CorruptSampleError as error:
-                said = str(error)
-                logger.warning("skipped: %s", said)
+                message = str(error)
+                logger.warning("skipped: %s", message)
                 number = int(random.integers(len(self.shards)))
         raise DependencyError(
-            f"{MAX_RETRIES} samples one after the other are bad, the last: {said}; prepare them again"
+            f"{MAX_RETRIES} samples one after the other are bad, the last: {message}; prepare them again"
         )
 
-    def _read(self, number: int, position: float) -> Clip:
+    def _read_clip(self, number: int, position: float) -> Clip:
         return self.collator.crop(decode(self.shards.read_members(number), self.shards.manifest), position)
 
 
 class ShardData(lightning.LightningDataModule):
-    """Folders that `v2m prepare` made; for `predict`, videos as they are.
+    """Folders of shards from `v2m prepare`; for `predict`, videos.
 
     Args:
-        train: Folder to learn from; only `predict` does without.
-        validation: Folder to measure on while training; None measures nothing.
-        test: Folder to measure on with `test`; None is that of validation.
-        batch: Clips of one step on one device.
+        train: Folder of training data; only `predict` needs none.
+        validation: Folder of validation data; None validates nothing.
+        test: Folder of test data; None is that of validation.
+        batch_size: Clips of one step on one device.
         window: Seconds of a clip.
-        workers: Processes that read.
-        seed: Of the order and of where clips begin.
-        damaged: What is done about a damaged shard: "refuse", or "skip" what it lacks.
-        hashes: Whether the shards' SHA-256 are compared first, which reads all of them.
-        videos: What `predict` writes music for: folders of videos, which may lie in folders below them; videos;
-            VidMuse's lists (.jsonl).
+        num_workers: Processes that read.
+        seed: Seed of the order and of the crops.
+        on_corrupt: Handling of a damaged shard: "refuse" it, or "skip" the samples it lacks.
+        verify_hashes: Whether the shards' SHA-256 are compared first, which reads all of them.
+        videos: Videos that `predict` writes music for: folders, also of folders; videos; VidMuse's lists (.jsonl).
         out: Folder for the videos with music; None is beside each.
     """
 
@@ -186,9 +172,9 @@ class ShardData(lightning.LightningDataModule):
         out: Path | None = None,
     ) -> None:
         super().__init__()
-        problems = [f"batch_size {batch_size} must be 1 or more"] * (batch_size < 1)
-        problems += [f"window {window:g} must be more than 0"] * (not window > 0)
-        problems += [f"num_workers {num_workers} must be 0 or more"] * (num_workers < 0)
+        problems = [] if batch_size >= 1 else [f"batch_size {batch_size} must be 1 or more"]
+        problems += [] if window > 0 else [f"window {window:g} must be more than 0"]
+        problems += [] if num_workers >= 0 else [f"num_workers {num_workers} must be 0 or more"]
         if problems:
             raise UsageError("data: " + "; ".join(problems))
         folders = {"fit": train, "validate": validation, "test": test or validation}
@@ -200,17 +186,17 @@ class ShardData(lightning.LightningDataModule):
 
     @property
     def manifest(self) -> Manifest:
-        """Manifest of the shards; validation shards must match it. Raises UsageError where none are given."""
+        """The manifest of the training shards. Raise UsageError where none are given."""
         if self._folders["fit"] is None:
-            raise UsageError("there is nothing to learn from: give --data.train, a folder of prepared videos")
+            raise UsageError("there is nothing to learn from: give `data.train`, a folder of prepared videos")
         return self._open(self._folders["fit"]).manifest
 
     def setup(self, stage: str) -> None:
-        """Raises DependencyError where shards are missing, damaged, or differ in what their numbers mean."""
+        """Open the shards. Raise DependencyError where they are missing, damaged or prepared differently."""
         if stage == "predict":
             return
         own = self.manifest
-        for folder in {each for each in self._folders.values() if each is not None}:
+        for folder in {folder for folder in self._folders.values() if folder is not None}:
             other = self._open(folder).manifest
             differing = [name for name in COMPARED_FIELDS if getattr(own, name) != getattr(other, name)]
             if differing:
@@ -229,7 +215,7 @@ class ShardData(lightning.LightningDataModule):
     def test_dataloader(self) -> ResumableLoader:
         folder = self._folders["test"]
         if folder is None:
-            raise UsageError("there is nothing to test on: give --data.test, the folder of prepared videos")
+            raise UsageError("there is nothing to test on: give `data.test`, the folder of prepared videos")
         return self._loader(folder, endless=False)
 
     def predict_dataloader(self) -> VideoJobs:

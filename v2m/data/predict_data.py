@@ -1,4 +1,4 @@
-"""Videos that are worked on one by one, each by one of the ranks."""
+"""Videos that are processed one by one, divided among the ranks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from v2m.media.video import VIDEO_SUFFIXES
 
 
 class VideoJob(NamedTuple):
-    """A video; `tags` is a file of what is known of its music, `folder` where what is made of it goes.
+    """A video, the folder of its outputs, and a file of known tags.
 
-    `duplicate_of` is a video before it by whose name that would be called as well.
+    `duplicate_of` names an earlier video whose outputs would have the same names.
     """
 
     video: Path
@@ -29,7 +29,7 @@ class VideoJob(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoJobs:
-    """Those of one rank: as many batches on every rank, each of one video or, at the end, of none."""
+    """The jobs of one rank in batches of one; all ranks have as many batches, the last may be empty."""
 
     jobs: tuple[VideoJob, ...]
     world_size: int = 1
@@ -41,44 +41,40 @@ class VideoJobs:
     ) -> VideoJobs:
         """Collect all videos in folders, in their subfolders, and in VidMuse's lists.
 
-        With `out`, what is made of them goes there, into folders like theirs; else beside each.
+        Outputs go into the same subfolders of `out`, or else beside each video.
 
         Raises:
             UsageError: None are given, one does not exist, or `out` is a file.
             InvalidInputError: There is no video.
         """
         if not videos:
-            raise UsageError("name the videos: give --data.videos, a folder, a file or a list of them")
+            raise UsageError("name the videos: give `data.videos`, a folder, a file or a list of them")
         if out is not None and not out.is_dir() and (out.exists() or out.suffix.lower() in VIDEO_SUFFIXES):
-            raise UsageError(f"--data.out {str(out)!r} names a file: give a folder")
-        first: dict[tuple[Path, str], str] = {}
-        turns: list[VideoJob] = []
-        for source in discover_videos(
-            [Path(each) for each in ([videos] if isinstance(videos, str | Path) else videos)]
-        ):
+            raise UsageError(f"`data.out` {str(out)!r} names a file: give a folder")
+        first: dict[tuple[Path, str], Path] = {}
+        jobs: list[VideoJob] = []
+        inputs = [videos] if isinstance(videos, str | Path) else videos
+        for source in discover_videos([Path(path) for path in inputs]):
             folder = source.video.parent if out is None else out / _relative_folder(source.name)
-            own = str(source.video)
-            duplicate = first.setdefault((folder, source.video.stem), own)
-            turns.append(
-                VideoJob(source.video, folder, source.tags, None if duplicate == own else Path(duplicate).name)
-            )
-        world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        return cls(tuple(turns), world, rank)
+            earlier = first.setdefault((folder, source.video.stem), source.video)
+            jobs.append(VideoJob(source.video, folder, source.tags, None if earlier is source.video else earlier.name))
+        world_size, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        return cls(tuple(jobs), world_size, rank)
 
     def __len__(self) -> int:
         return math.ceil(len(self.jobs) / self.world_size)
 
     def __iter__(self) -> Iterator[list[VideoJob]]:
-        for place in range(self.rank, len(self) * self.world_size, self.world_size):
-            yield list(self.jobs[place : place + 1])
+        for index in range(self.rank, len(self) * self.world_size, self.world_size):
+            yield list(self.jobs[index : index + 1])
 
 
 class VideoDataModule(lightning.LightningDataModule):
-    """Videos as they are.
+    """Lightning data module of videos.
 
     Args:
-        videos: Folders of videos, which may lie in folders below them; videos; VidMuse's lists (.jsonl).
-        out: Folder for what is made of them; None is beside each.
+        videos: Folders of videos, also of folders; videos; VidMuse's lists (.jsonl).
+        out: Folder for the outputs; None is beside each.
     """
 
     def __init__(self, videos: list[Path] | Path, out: Path | None = None) -> None:
@@ -90,5 +86,5 @@ class VideoDataModule(lightning.LightningDataModule):
 
 
 def _relative_folder(name: str) -> Path:
-    """The folder in which a video lies, as one below another; a list may name one anywhere."""
+    """Return the folder of a video as a relative path: a list may name a video anywhere."""
     return Path(*(part for part in Path(name).parent.parts if part not in {"/", ".."}))

@@ -1,4 +1,4 @@
-"""Videos with their music → a folder of shards: `v2m prepare VIDEOS… OUT`.
+"""Preparation of videos with their music as a folder of shards: `v2m prepare VIDEOS… OUT`.
 
 The same inputs and settings give the same bytes, however often the work was interrupted and by however many processes
 it was done.
@@ -31,24 +31,21 @@ from v2m.core.protocols import Tagger
 from v2m.data import progress_log, writer
 from v2m.data.config import PrepareConfig
 from v2m.data.progress_log import PrepareRecord
-from v2m.data.schema import MANIFEST, Manifest
+from v2m.data.schema import Manifest
 from v2m.data.sources import VideoSource
 
 if TYPE_CHECKING:
     from v2m.data.encode import SampleEncoder
 
-LOG_INTERVAL_S = 60.0  # seconds between two lines of progress that nobody watches
-MAX_PROCESSES, CORES_PER_PROCESS = (
-    4,
-    4,
-)  # processes that are started unasked, and cores for each: it holds all encoders, and uses threads
+LOG_INTERVAL_S = 60.0  # between two lines of progress in a log
+MAX_PROCESSES, CORES_PER_PROCESS = 4, 4  # by default: each process holds all encoders, and uses threads
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PrepareJob:
-    """Work to do: `tagger` names the tags, `chosen` is its plain config for the settings."""
+    """Options of a run; `tagger_config` is the tagger's config as plain values, for the settings file."""
 
     out: Path
     config: PrepareConfig
@@ -61,59 +58,61 @@ class PrepareJob:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        counts = {"processes": self.num_processes or 1, "shard_samples": self.shard_samples, "shard_mb": self.shard_mb}
+        processes = 1 if self.num_processes is None else self.num_processes
+        counts = {"processes": processes, "shard_samples": self.shard_samples, "shard_mb": self.shard_mb}
         problems = [f"{name} {value:g} must be above 0" for name, value in counts.items() if not value > 0]
-        problems += ["processes 0 must be above 0"] if self.num_processes == 0 else []
         if problems:
             raise UsageError("; ".join(problems))
 
 
 def prepare(sources: Sequence[VideoSource], job: PrepareJob) -> tuple[Manifest, list[PrepareRecord]]:
-    """Encodes what is new and writes shards and manifest anew where that changes them; the latter comes last.
+    """Encode new or changed videos and update shards and manifest; the manifest is written last.
 
     Raises:
         UsageError: The folder holds something else, or was made with other settings.
-        InvalidInputError: Nothing is kept.
+        InvalidInputError: All videos are left out.
         DependencyError: Weights are missing or broken.
     """
     progress_log.check_output_dir(job.out)  # before gigabytes are fetched
-    identity = _dataset_settings(job)
+    settings = _dataset_settings(job)
     with progress_log.lock_output_dir(job.out):
-        progress_log.record_settings(job.out, identity)
+        progress_log.record_settings(job.out, settings)
         writer.remove_partial(job.out)
-        known, held = progress_log.read_records(job.out), set(writer.locate_parts(job.out))
-        new = [each for each in sources if not progress_log.is_up_to_date(known.get(each.key), each, job.out, held)]
-        for done in _encode_all(new, job):
-            progress_log.append_record(job.out, done)
-            known[done.key] = done
-        every = [known[source.key] for source in sources]
-        return _finalize(every, job), every
+        records, in_shards = progress_log.read_records(job.out), writer.locate_parts(job.out).keys()
+        new = [
+            source
+            for source in sources
+            if not progress_log.is_up_to_date(records.get(source.key), source, job.out, in_shards)
+        ]
+        for record in _encode_all(new, job):
+            progress_log.append_record(job.out, record)
+            records[record.key] = record
+        current = [records[source.key] for source in sources]
+        return _finalize(current, job), current
 
 
-def _finalize(every: Sequence[PrepareRecord], job: PrepareJob) -> Manifest:
-    """Shards, ledger, and last the manifest; then what none of them names any more is removed."""
-    parts = [done.part for done in every if done.part is not None]
-    reasons = Counter(done.drop_reason for done in every if done.part is None)
+def _finalize(records: Sequence[PrepareRecord], job: PrepareJob) -> Manifest:
+    """Write shards, records, and last the manifest; then remove what none of them names any more."""
+    parts = [record.part for record in records if record.part is not None]
+    reasons = Counter(record.drop_reason for record in records if record.part is None)
     if not parts:
-        said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        first = next(done for done in every)
-        raise InvalidInputError("nothing_kept", f"no video can be learnt from: {said}; {first.source}: {first.detail}")
-    before = _read_manifest(job.out)
-    known = {shard.file: shard for shard in before.shards} if before else {}
+        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        problem = f"{counts}; {records[0].source}: {records[0].detail}"
+        raise InvalidInputError("nothing_kept", f"no video can be learnt from: {problem}")
+    previous, parts_dir = _read_manifest(job.out), job.out / writer.PARTS_DIR
+    known = {shard.file: shard for shard in previous.shards} if previous else {}
     shards = writer.assemble_shards(job.out, parts, known, job.shard_samples, job.shard_mb)
-    progress_log.replace_records(job.out, every)
-    manifest = before or _read_manifest(job.out / writer.PARTS_DIR) or _load_encoder(job).manifest()
+    progress_log.replace_records(job.out, records)
+    manifest = previous or _read_manifest(parts_dir) or _load_encoder(job).manifest()
     manifest = replace(manifest, shards=tuple(shards), dropped=dict(sorted(reasons.items())))
-    if manifest != before:
-        _write_manifest(manifest, job.out)
-    kept = {shard.file for shard in shards}
-    for path in job.out.glob("*.tar"):
-        if path.name not in kept:
+    if manifest != previous:
+        manifest.write(job.out)
+    current = {shard.file for shard in shards}
+    for path in [*job.out.glob("*.tar"), *parts_dir.glob("*")]:
+        if path.name not in current:
             path.unlink()
-    for path in (job.out / writer.PARTS_DIR).glob("*"):
-        path.unlink()
     with suppress(OSError):
-        (job.out / writer.PARTS_DIR).rmdir()
+        parts_dir.rmdir()
     return manifest
 
 
@@ -124,25 +123,18 @@ def _read_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def _write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Whole or not at all."""
-    with writer.atomic_write(folder / MANIFEST) as file:
-        file.write(manifest.to_json().encode())
-
-
 def _dataset_settings(job: PrepareJob) -> dict[str, Any]:
-    """Everything the samples depend on: settings, tagger, and the hashes of the weights."""
+    """Return all that the samples depend on: the config, the tagger, and the hashes of the weights."""
     from v2m.data.encode import component_names, fetch_component
     from v2m.pretrained import weights
 
-    models = {
-        kind: progress_log.sha256_json(weights.sha256_files(fetch_component(name, kind).folder))
-        for kind, name in component_names(job.config).items()
-    }
-    settings = asdict(job.config)
+    settings = asdict(job.config) | {"tagger": job.tagger_config}
     if job.config.vocals == "keep":
         del settings["separator"]
-    return {**settings, "tagger": job.tagger_config, **{f"{kind}_sha256": each for kind, each in models.items()}}
+    for kind, name in component_names(job.config).items():
+        hashes = weights.sha256_files(fetch_component(name, kind).folder)
+        settings[f"{kind}_sha256"] = progress_log.sha256_json(hashes)
+    return settings
 
 
 def _load_encoder(job: PrepareJob) -> SampleEncoder:
@@ -150,9 +142,7 @@ def _load_encoder(job: PrepareJob) -> SampleEncoder:
     from v2m.data.encode import SampleEncoder
 
     encoder = SampleEncoder.load(job.config, job.tagger, choose_device(job.device))
-    _write_manifest(
-        encoder.manifest(), job.out / writer.PARTS_DIR
-    )  # of no shards yet: whoever writes them need not load
+    encoder.manifest().write(job.out / writer.PARTS_DIR)  # spares loading the encoders to finish an interrupted run
     return encoder
 
 
@@ -162,13 +152,15 @@ def _encode_all(new: Sequence[VideoSource], job: PrepareJob) -> Iterator[Prepare
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(job.num_processes or max(1, min(MAX_PROCESSES, cores // CORES_PER_PROCESS)), len(new))
-    room = shutil.get_terminal_size()  # never 0, which some terminals say and where tqdm would draw nothing
-    often = 0.1 if sys.stderr.isatty() else LOG_INTERVAL_S
-    shown = {"ncols": room.columns, "nrows": room.lines, "mininterval": often, "maxinterval": max(10.0, often)}
-    with tqdm(total=len(new), desc="videos", unit="video", disable=job.quiet or not new, **shown) as bar:
-        for done in _run_serial(new, job) if count <= 1 else _run_pool(new, job, count, max(1, cores // count)):
+    terminal = shutil.get_terminal_size()  # never 0, which some terminals report and where tqdm would draw nothing
+    interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL_S
+    with tqdm(
+        total=len(new), desc="videos", unit="video", disable=job.quiet or not new, ncols=terminal.columns,
+        nrows=terminal.lines, mininterval=interval, maxinterval=max(10.0, interval),
+    ) as bar:  # fmt: skip
+        for record in _run_serial(new, job) if count <= 1 else _run_pool(new, job, count, max(1, cores // count)):
             bar.update()
-            yield done
+            yield record
 
 
 def _run_serial(new: Sequence[VideoSource], job: PrepareJob) -> Iterator[PrepareRecord]:
@@ -186,7 +178,7 @@ def _run_pool(new: Sequence[VideoSource], job: PrepareJob, count: int, threads: 
             yield future.result()
     except BrokenProcessPool:
         raise MemoryError(
-            f"one of {count} processes was ended, likely for want of memory: give fewer --processes"
+            f"one of {count} processes was ended, likely for want of memory: give a lower `num_processes`"
         ) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -200,8 +192,8 @@ _worker_state: Callable[[], tuple[SampleEncoder, Path]] | None = None  # of a wo
 
 
 def _init_worker(job: PrepareJob, threads: int) -> None:
-    """Makes a worker, which ends when its parent does; what it lacks is told by its first video."""
-    global _worker_state  # noqa: PLW0603 - what a worker of a pool has is there alone
+    """Set up a worker process, which ends when its parent does; its first video loads the encoders."""
+    global _worker_state  # noqa: PLW0603 - the state of this process alone
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted as well, and ends this
@@ -223,8 +215,8 @@ def _encode_in_worker(source: VideoSource) -> PrepareRecord:
 
 
 def _encode_video(source: VideoSource, encoder: SampleEncoder, out: Path) -> PrepareRecord:
-    """Encodes and writes one video. What is wrong with it alone never stops the others."""
-    from v2m.data.filters import FilteredOutError
+    """Encode and write one video; a fault of this video alone never stops the others."""
+    from v2m.data.encode import FilteredOutError
 
     state = source.file_state()
     try:
@@ -240,12 +232,12 @@ def _encode_video(source: VideoSource, encoder: SampleEncoder, out: Path) -> Pre
         return PrepareRecord(source.name, source.key, state, drop_reason="failed", detail=detail)
 
 
-def format_report(manifest: Manifest, every: Sequence[PrepareRecord]) -> str:
-    """Table of kept and dropped videos, with an example of each reason."""
-    kept = [done for done in every if done.part is not None]
+def format_report(manifest: Manifest, records: Sequence[PrepareRecord]) -> str:
+    """Return a table of kept and dropped videos, with an example of each reason."""
+    kept = [record for record in records if record.part is not None]
     lines = [f"{'kept':<15} {len(kept):>7}  {manifest.num_samples} samples, {manifest.duration / 3600:.2f} h"]
     for reason, count in sorted(manifest.dropped.items(), key=lambda item: (-item[1], item[0])):
-        first = next(done for done in every if done.drop_reason == reason)
+        first = next(record for record in records if record.drop_reason == reason)
         detail = (first.detail.strip().splitlines() or [""])[-1][:90]
         lines.append(f"{reason:<15} {count:>7}  such as {ascii(first.source)[1:-1]}: {detail}")
     size = sum(shard.num_bytes for shard in manifest.shards)

@@ -41,12 +41,12 @@ class ResumableSampler:
         return self.batch_size * self.world_size
 
     def train_batch_at(self, position: int) -> list[SampleIndex]:
-        """Return this rank's batch where the batches of all ranks start at `position`; ranks share no position."""
+        """Return this rank's batch, where the batches of all ranks together start at `position`."""
         first = position + self.rank * self.batch_size
         return [self._sample_at(first + k) for k in range(self.batch_size)]
 
     def eval_batches(self) -> Iterator[list[SampleIndex]]:
-        """Yield this rank's batches of one pass in order: over all ranks each sample once, as many on every rank."""
+        """Yield this rank's batches of one pass: over all ranks each sample once, as many on every rank."""
         for start in range(0, self.num_samples, self.global_batch_size):
             indices = range(start + self.rank, start + self.global_batch_size, self.world_size)
             yield [SampleIndex(k if k < self.num_samples else -1, 0) for k in indices]

@@ -1,4 +1,4 @@
-"""Schema of a dataset: the members of a sample with their types and shapes, and the manifest beside the shards.
+"""Schema of a dataset: the members of a sample with types and shapes, and the manifest of the shards.
 
 A sample is a segment of a video with its music, encoded once. K codebooks, T codec frames, F frames of the segment, G
 frames of the whole video, P tokens per frame, W their dimension, R event steps, C event channels, L text tokens, D
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from v2m.core.atomic import atomic_write
 from v2m.core.errors import DependencyError
 from v2m.core.timing import codec_frames, step_count
 
@@ -31,25 +32,15 @@ DTYPES = {CODES: "int16", FRAMES: "float16", LONG_TERM: "float16", EVENTS: "floa
 
 @dataclass(frozen=True)
 class Meta:
-    """Description of one sample.
+    """Description of one sample; times in seconds."""
 
-    Args:
-        key: Name, unique in its dataset; no dot.
-        source: File name of the video.
-        start: Start of the segment in the video, in seconds.
-        duration: Duration of the segment, in seconds.
-        video_duration: Duration of the whole video, in seconds.
-        tags: `v2m.core.types.Tags` as plain values.
-        prompt: Text that the text encoder read.
-    """
-
-    key: str
-    source: str
-    start: float
-    duration: float
+    key: str  # name, unique in its dataset; no dot
+    source: str  # file name of the video
+    start: float  # of the segment in the video
+    duration: float  # of the segment
     video_duration: float
-    tags: Mapping[str, Any] = field(default_factory=dict)
-    prompt: str = ""
+    tags: Mapping[str, Any] = field(default_factory=dict)  # `v2m.core.types.Tags` as plain values
+    prompt: str = ""  # text that the text encoder read
 
 
 @dataclass(frozen=True)
@@ -65,48 +56,30 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Properties that all samples of a folder share, and its shards.
+    """Properties that all samples of a folder share, and its shards."""
 
-    Args:
-        vision_encoder: Name of the vision encoder.
-        num_tokens, vision_dim: P and W.
-        aspect: How frames were brought to the encoder's size.
-        video_frame_rate: Frames per second of the segment.
-        num_long_term_frames: G.
-        event_rate: Event steps per second.
-        event_channels: Names of the C event channels, in their order.
-        codec: Name of the codec.
-        sample_rate, codec_frame_rate: Hz, and codec frames per second.
-        num_codebooks, codebook_size: K, and entries of a codebook.
-        channels: 2 where codebooks of the left and the right alternate (`v2m.pretrained.codecs.base.Stereo`).
-        separator: Name of the model that removed voices; "" left them in.
-        text_encoder, text_dim: Name of the text encoder, and D.
-        tagger: Class name of the tagger.
-        shards: The tars.
-        dropped: Number of videos left out, by reason.
-        version: Version of the schema.
-    """
-
-    vision_encoder: str
-    num_tokens: int
-    vision_dim: int
-    aspect: str
-    video_frame_rate: float
-    num_long_term_frames: int
-    event_rate: float
-    event_channels: tuple[str, ...]
-    codec: str
-    sample_rate: int
-    codec_frame_rate: int
-    num_codebooks: int
+    vision_encoder: str  # name
+    num_tokens: int  # P
+    vision_dim: int  # W
+    aspect: str  # how frames were brought to the encoder's size
+    video_frame_rate: float  # frames per second of the segment
+    num_long_term_frames: int  # G
+    event_rate: float  # event steps per second
+    event_channels: tuple[str, ...]  # names of the C event channels
+    codec: str  # name
+    sample_rate: int  # Hz
+    codec_frame_rate: int  # codec frames per second
+    num_codebooks: int  # K
     codebook_size: int
-    text_encoder: str
-    text_dim: int
-    tagger: str
-    channels: int = 1
-    separator: str = ""
+    text_encoder: str  # name
+    text_dim: int  # D
+    tagger: str  # class name
+    channels: int = (
+        1  # 2 where codebooks of left and right alternate (`v2m.pretrained.codecs.base.InterleavedStereoCodec`)
+    )
+    separator: str = ""  # name of the model that removed voices; "" left them in
     shards: tuple[Shard, ...] = ()
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)  # number of videos left out, by reason
     version: int = VERSION
 
     @property
@@ -131,7 +104,8 @@ class Manifest:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     def write(self, folder: Path) -> None:
-        (folder / MANIFEST).write_text(self.to_json(), encoding="utf-8")
+        with atomic_write(folder / MANIFEST) as file:
+            file.write(self.to_json().encode())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -139,16 +113,16 @@ class Manifest:
         path = folder / MANIFEST
         cure = "make it with v2m prepare"
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DependencyError(f"{str(folder)!r} holds no dataset (no {MANIFEST}): {cure}") from None
         except ValueError as error:
             raise DependencyError(f"{str(path)!r} is not JSON ({error}): {cure} again") from None
-        version = held.get("version") if isinstance(held, dict) else None
+        version = values.get("version") if isinstance(values, dict) else None
         if version != VERSION:
             raise DependencyError(f"{str(path)!r} has version {version!r}, and this v2m reads {VERSION}: {cure} again")
         try:
-            shards = tuple(Shard(**shard) for shard in held.pop("shards"))
-            return cls(**{**held, "event_channels": tuple(held["event_channels"]), "shards": shards})
+            shards = tuple(Shard(**shard) for shard in values.pop("shards"))
+            return cls(**{**values, "event_channels": tuple(values["event_channels"]), "shards": shards})
         except (KeyError, TypeError) as error:
             raise DependencyError(f"{str(path)!r} is no manifest ({error}): {cure} again") from None

@@ -1,27 +1,32 @@
-"""Random access to the samples of WebDataset tars: where their members lie is read from the headers, once per shard.
+"""Samples of WebDataset shards by index, as arrays checked against the manifest.
 
-WebDataset writes the shards (`v2m.data.writer`), and its own reader reads them; ours is needed for two properties that
-it does not have. Training resumes at any sample, which takes random access in place of a stream; and damage is never
-taken for the end of a shard: tar readers stop at a broken header, while here every shard has the size and the number of
-samples of the manifest, or is refused. Nothing in a member is ever run.
+WebDataset writes the shards (`v2m.data.writer`), and its own reader can read them. Training reads them by an index of
+the members in each tar, for two things that WebDataset's stream of samples cannot give. It resumes at any position: the
+order is a pure function of seed and position (`v2m.data.sampler`), which takes random access. And a damaged shard is
+reported by name: tar readers take a broken header for the end, while here the size and the number of samples must be
+those of the manifest. No member is unpickled or run.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import logging
 import tarfile
 from bisect import bisect_right
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from v2m.core.errors import DependencyError
-from v2m.data.schema import MEMBERS, Manifest, Shard
+from v2m.core.errors import DependencyError, error_text
+from v2m.data.schema import CODES, DTYPES, EVENTS, FRAMES, LONG_TERM, MEMBERS, META, TEXT, Manifest, Meta, Shard
 
 MAX_MEMBER_BYTES = 256 << 20
+CURE = "the shards and their dataset.json do not belong together; prepare them again"
 OnCorrupt = Literal["refuse", "skip"]
 
 logger = logging.getLogger(__name__)
@@ -105,7 +110,7 @@ class ShardReader:
 
 
 def index_tar(path: Path) -> np.ndarray:
-    """Return (N, M, 2) offset and size in bytes of each of the M `MEMBERS` of the N samples of a tar, −1 for none.
+    """Return (N, M, 2) offset and size of the M `MEMBERS` of the N samples of a tar, −1 for none.
 
     As in WebDataset a sample is a run of members with the same name up to the first dot.
     """
@@ -140,3 +145,69 @@ def _shard_problem(folder: Path, shard: Shard, verify_hashes: bool) -> str | Non
             if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
                 return f"{shard.file} is not the file that was prepared (another SHA-256)"
     return None
+
+
+class Sample(NamedTuple):
+    """The members of a sample; `v2m.data.schema` has the letters of the shapes."""
+
+    meta: Meta
+    codes: np.ndarray  # (K, T)
+    frames: np.ndarray  # (F, P, W)
+    long_term: np.ndarray  # (G, P, W)
+    events: np.ndarray  # (R, C)
+    text: np.ndarray  # (L, D)
+
+
+def decode(members: Mapping[str, bytes], manifest: Manifest) -> Sample:
+    """Decode the members of a sample.
+
+    Raises:
+        CorruptSampleError: This sample is broken: no JSON, no array, a wrong number of steps, NaN, codes out of range.
+        DependencyError: It follows another schema than the manifest: other types, dimensions or codebooks.
+    """
+    meta = _parse_meta(members[META])
+    arrays = {name: _parse_array(name, members[name], meta.key) for name in DTYPES}
+    for name, shape in manifest.shapes(meta).items():
+        _check_shape(name, arrays[name], shape, meta.key)
+    codes = arrays[CODES]
+    if codes.min() < 0 or codes.max() >= manifest.codebook_size:
+        raise CorruptSampleError(f"sample {meta.key!r} has codes outside 0–{manifest.codebook_size - 1}")
+    return Sample(meta, codes, arrays[FRAMES], arrays[LONG_TERM], arrays[EVENTS], arrays[TEXT])
+
+
+def _parse_meta(payload: bytes) -> Meta:
+    try:
+        meta = Meta(**json.loads(payload))
+        seconds = [float(value) for value in (meta.start, meta.duration, meta.video_duration)]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CorruptSampleError(f"a sample's description cannot be read ({error_text(error)})") from None
+    if not np.isfinite(seconds).all() or meta.duration <= 0 or meta.video_duration <= 0:
+        raise CorruptSampleError(f"sample {meta.key!r} lasts {meta.duration} s of {meta.video_duration} s")
+    return meta
+
+
+def _parse_array(name: str, payload: bytes, key: str) -> np.ndarray:
+    try:
+        array = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
+    except (ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise CorruptSampleError(f"sample {key!r}: {name} is no array ({error_text(error, 100)})") from None
+    if array.dtype.name != DTYPES[name]:
+        raise DependencyError(f"sample {key!r}: {name} holds {array.dtype.name}, not {DTYPES[name]}: {CURE}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise CorruptSampleError(f"sample {key!r}: {name} holds values that are no numbers")
+    return array
+
+
+def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...], key: str) -> None:
+    """Compare a shape: a wrong number of time steps is a corrupt sample, all else another schema."""
+    differing = [
+        axis for axis, size in enumerate(shape) if size is not None and array.shape[axis : axis + 1] != (size,)
+    ]
+    if array.ndim == len(shape) and not differing:
+        return
+    expected = ", ".join("any" if size is None else str(size) for size in shape)
+    message = f"sample {key!r}: {name} has the shape {array.shape} instead of ({expected})"
+    time_axis = 1 if name == CODES else 0
+    if name != LONG_TERM and array.ndim == len(shape) and differing == [time_axis]:
+        raise CorruptSampleError(message)
+    raise DependencyError(f"{message}: {CURE}")

@@ -6,26 +6,27 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from v2m.core.errors import InvalidInputError, UsageError
+from v2m.core.errors import InvalidInputError, UsageError, error_text
 from v2m.core.types import Tags
 from v2m.media.audio import AUDIO_SUFFIXES
 from v2m.media.video import VIDEO_SUFFIXES
 
 LIST_SUFFIXES = (".jsonl", ".json")
 TAGS_SUFFIX = ".tags.json"
-MAX_PROBLEMS = 3  # problems in one line
+MAX_PROBLEMS = 3  # that one message names
 
 
 @dataclass(frozen=True)
 class VideoSource:
-    """One video: `name` is where it lies in its folder, `key` what its samples are named by.
+    """One video: `name` is its path in the folder that was given, `key` the prefix of its samples' names.
 
-    `audio` takes the place of its own; `tags` is a file of what is known of its music: `v2m.core.types.Tags` as JSON.
+    `audio` is a file that replaces its own audio; `tags` a JSON file of known fields of `v2m.core.types.Tags`.
     """
 
     name: str
@@ -35,112 +36,106 @@ class VideoSource:
     tags: Path | None = None
 
     def file_state(self) -> list[Any]:
-        """Size and time of each file, which change when a file does."""
+        """Return size and modification time of each file, by which a change is noticed."""
         return [_file_state(path) for path in (self.video, self.audio, self.tags)]
 
 
 def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
-    """The videos below each folder by name, those of each list in its order, and single files; each once.
+    """Return the videos below each folder by name, of each list in its order, and single files; each once.
 
     Raises:
         UsageError: An input does not exist, or a line of a list cannot be read; tells which.
         InvalidInputError: There is no video.
     """
-    found: dict[Path, tuple[str, Path | None]] = {}
+    names: dict[Path, str] = {}
+    audio_files: dict[Path, Path | None] = {}
     for given in inputs:
         path = Path(os.path.abspath(given))  # noqa: PTH100 (symlinks stay: the name is shown to the user)
         if path.is_dir():
-            pairs = [(each.relative_to(path).as_posix(), each, None) for each in _walk(path)]
+            entries = [(video.relative_to(path).as_posix(), video, None) for video in _walk(path)]
         elif not path.is_file():
             raise UsageError(f"{str(given)!r}: no such file or folder")
         elif path.suffix.lower() in LIST_SUFFIXES:
-            pairs = _read_list(path)
+            entries = _read_list(path)
         else:
-            pairs = [(path.name, path, None)]
-        for name, video, sound in pairs:
-            found.setdefault(video, (name, sound))
-    if not found:
-        raise InvalidInputError(
-            "no_videos", f"{', '.join(map(str, inputs))}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))})"
+            entries = [(path.name, path, None)]
+        for name, video, audio in entries:
+            names.setdefault(video, name)
+            audio_files.setdefault(video, audio)
+    if not names:
+        suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise InvalidInputError("no_videos", f"{', '.join(map(str, inputs))}: no videos ({suffixes})")
+    num_seen: Counter[str] = Counter()
+    sources = []
+    for video, name in names.items():
+        audio = audio_files[video] or next(filter(Path.is_file, map(video.with_suffix, AUDIO_SUFFIXES)), None)
+        tags = video.with_name(video.stem + TAGS_SUFFIX)
+        sources.append(
+            VideoSource(name, _make_key(name, num_seen[name]), video, audio, tags if tags.is_file() else None)
         )
-    names = [name for name, _ in found.values()]
-    return [
-        VideoSource(
-            name,
-            _make_key(name, names[:number].count(name)),
-            video,
-            sound or _sibling(video, AUDIO_SUFFIXES),
-            _tags_file(video),
-        )
-        for number, (video, (name, sound)) in enumerate(found.items())
-    ]
+        num_seen[name] += 1
+    return sources
 
 
 def read_tags(path: Path) -> dict[str, Any]:
-    """Fields of `v2m.core.types.Tags` that a file holds. Raises InvalidInputError where it holds none, or others."""
+    """Read the fields of `Tags` in a JSON file. Raise InvalidInputError where it holds none or others."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        Tags(**held)
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        Tags(**fields)
     except (OSError, ValueError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise InvalidInputError("tags", f"{path.name} holds no tags ({said})") from error
-    return held
+        raise InvalidInputError("tags", f"{path.name} holds no tags ({error_text(error)})") from error
+    return fields
 
 
 def _walk(folder: Path) -> list[Path]:
-    every = (each for each in folder.rglob("*") if each.suffix.lower() in VIDEO_SUFFIXES)
+    """Return the videos below a folder, without hidden ones and those that v2m wrote."""
     return sorted(
-        each
-        for each in every
-        if each.is_file()
-        and ".v2m" not in each.suffixes[-2:]
-        and not any(part.startswith(".") for part in each.relative_to(folder).parts)
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and path.is_file()
+        and ".v2m" not in path.suffixes[-2:]
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 
 def _read_list(path: Path) -> list[tuple[str, Path, Path | None]]:
-    """Lines of JSON: `video_path` and `path` (the sound), from the list's folder, or else from the current one."""
-    problems, pairs = [], []
+    """Read JSON lines of `video_path` and `path` (the audio), relative to the list or the current folder."""
+    problems, entries = [], []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-            video, sound = entry["video_path"], entry.get("path")
-            if not isinstance(video, str) or not isinstance(sound, str | None):
+            video, audio = entry["video_path"], entry.get("path")
+            if not isinstance(video, str) or not isinstance(audio, str | None):
                 raise TypeError("paths must be text")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"line {number} ({type(error).__name__}: {error})")
             continue
-        pairs.append((video, _resolve(path, video), None if sound is None else _resolve(path, sound)))
+        entries.append((video, _resolve(path, video), None if audio is None else _resolve(path, audio)))
     if problems:
         more = f" and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
         raise UsageError(
             f"{str(path)!r} must hold a JSON object with video_path on each line; "
             f"wrong are {', '.join(problems[:MAX_PROBLEMS])}{more}"
         )
-    return pairs
+    return entries
 
 
 def _resolve(listing: Path, name: str) -> Path:
-    near = listing.parent / name
-    return Path(os.path.abspath(near if near.exists() else name))  # noqa: PTH100
-
-
-def _sibling(video: Path, suffixes: Sequence[str]) -> Path | None:
-    return next((path for path in map(video.with_suffix, suffixes) if path.is_file()), None)
-
-
-def _tags_file(video: Path) -> Path | None:
-    path = video.with_name(video.stem + TAGS_SUFFIX)
-    return path if path.is_file() else None
+    sibling = listing.parent / name
+    return Path(os.path.abspath(sibling if sibling.exists() else name))  # noqa: PTH100
 
 
 def _make_key(name: str, before: int) -> str:
-    """Letters and numbers of the name, then what tells it from others like it; `before` counts those just like it."""
+    """Make a key of the ASCII letters and digits of a name and a hash.
+
+    `before` counts the equal names before it.
+    """
     plain = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-")[:40] or "video"
-    said = name if not before else f"{before}:{name}"
-    return f"{plain}-{hashlib.sha256(said.encode(errors='surrogateescape')).hexdigest()[:10]}"
+    unique = name if not before else f"{before}:{name}"
+    return f"{plain}-{hashlib.sha256(unique.encode(errors='surrogateescape')).hexdigest()[:10]}"
 
 
 def _file_state(path: Path | None) -> list[Any] | None:

@@ -29,6 +29,10 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")  # o
 SOUNDFILE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
 
+class SilentAudioError(UsageError):
+    """An audio file without any sound."""
+
+
 def save(audio: Audio, path: Path) -> None:
     """Write a WAV (32-bit float) or FLAC (24 bit) by the suffix of `path`, whole or not at all.
 
@@ -82,6 +86,7 @@ def load(path: Path, sample_rate: int, max_duration: float) -> Audio:
 
     Raises:
         UsageError: There is no such file, or no audio that can be decoded in it.
+        SilentAudioError: All samples are 0.
     """
     from av.error import FFmpegError
 
@@ -102,15 +107,15 @@ def load(path: Path, sample_rate: int, max_duration: float) -> Audio:
     except (FFmpegError, OSError) as error:
         raise UsageError(f"{str(path)!r} cannot be read as sound ({error.strerror or error})") from error
     if not audio.samples.any():
-        raise UsageError(f"{str(path)!r} is silent, or no sound could be decoded from it")
+        raise SilentAudioError(f"{str(path)!r} is silent, or no sound could be decoded from it")
     return audio
 
 
 def validate_melody(path: Path) -> None:
-    """Raise UsageError where a melody cannot be read as audio, or lasts less than a second."""
+    """Raise UsageError where a melody or reference cannot be read as audio, or lasts less than a second."""
     audio = load(path, PROBE_RATE, MIN_MELODY_S)
     if seconds_of(len(audio), audio.sample_rate) < MIN_MELODY_S:
-        raise UsageError(f"{str(path)!r}: a melody must last a second or more")
+        raise UsageError(f"{str(path)!r}: a melody or reference must last a second or more")
 
 
 def probe_sample_rate(path: Path) -> int:

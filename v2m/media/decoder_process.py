@@ -20,11 +20,11 @@ from v2m.media.ffmpeg import KILLED
 
 
 class DecoderProcessError(Exception):
-    """The decoder process was killed at its time limit, died, or could not seek (with `SeekError`'s message)."""
+    """The decoder process was killed at its time limit, died, or could not seek."""
 
 
 class DecoderProcess:
-    """A process that demuxes and decodes, started by the first request and restarted after it had to be ended.
+    """A process that demuxes and decodes, started by a request if there is none.
 
     It ends with this object, and with this process however that ends. Not thread-safe.
     """

@@ -1,4 +1,4 @@
-"""The decoder process, `python -m v2m.media.decoder_worker`, started and ended by `v2m.media.decoder_process`.
+"""The decoder process `python -m v2m.media.decoder_worker`; `v2m.media.decoder_process` starts it.
 
 Requests come as lines of JSON on stdin. Each is answered on stdout by one or more replies: a line of JSON that may
 announce `bytes` of payload after it. The last reply to a request holds `done` or the kind of its failure.
@@ -29,9 +29,8 @@ def handle_request(request: dict[str, Any]) -> Iterator[Reply]:
     """Yield the replies to one request; failures are raised."""
     import av.logging  # heavy, so imported after the limits are set and the parent is watched
 
-    from v2m.media.decord_reader import seek_frames
+    from v2m.media.decoding import DecodeStats, read_frames, seek_frames
     from v2m.media.probe import probe
-    from v2m.media.pyav_reader import DecodeStats, read_frames
 
     av.logging.set_level(None)
     task = request.pop("task")
@@ -51,7 +50,7 @@ def handle_request(request: dict[str, Any]) -> Iterator[Reply]:
 
 def error_reply(error: Exception) -> dict[str, Any]:
     """Return the last reply to a request that `error` ended."""
-    from v2m.media.decord_reader import SeekError
+    from v2m.media.decoding import SeekError
 
     if isinstance(error, InvalidInputError):
         return {"refused": [error.reason, str(error)]}

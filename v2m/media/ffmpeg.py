@@ -1,4 +1,4 @@
-"""ffmpeg and PyAV: finding and running the program, and opening media without letting them open other files."""
+"""The ffmpeg program and PyAV: running the one, and opening media so that no other file is opened."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def open_media(
 ) -> InputContainer:
     """Open a media file for reading, and no other file: neither protocols nor playlists are followed.
 
+    Bytes of metadata that are not UTF-8 are replaced by U+FFFD: metadata is copied to outputs, where a loss must show.
     Raises av.error.FFmpegError where it is no media file, or of none of `formats`.
     """
     import av
@@ -54,7 +55,7 @@ def open_media(
     options = _safe_options(formats)
     if max_pixels is not None:
         options["max_pixels"] = str(max_pixels)
-    return av.open(file_url(path), options=options, metadata_errors="ignore", timeout=timeout)
+    return av.open(file_url(path), options=options, metadata_errors="replace", timeout=timeout)
 
 
 def has_discontinuous_clock(container: str) -> bool:
@@ -73,7 +74,7 @@ def _safe_options(formats: Sequence[str]) -> dict[str, str]:
 
 
 def find_executable() -> str:
-    """Return the path of ffmpeg: `V2M_FFMPEG`, else the one in the imageio-ffmpeg wheel, else the one on PATH.
+    """Return the path of ffmpeg: `V2M_FFMPEG`, else of the imageio-ffmpeg wheel, else on PATH.
 
     Raises:
         DependencyError: None of them exists.

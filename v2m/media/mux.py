@@ -1,4 +1,4 @@
-"""Muxing: a mix beside copied video streams, the containers that can hold it, and ffmpeg's command line."""
+"""Muxing: a mix beside copied video streams, containers that can hold it, and small silent previews."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.audio_ops import apply_gain
 from v2m.core.errors import UsageError
 from v2m.core.timing import clock_seconds, sample_count
@@ -25,12 +26,17 @@ H264_ARGUMENTS = (
     "-c:v", "libx264", "-crf", "16", "-preset", "fast", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough",
     "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2",
 )
+PREVIEW_ARGUMENTS = (
+    "-c:v", "libx264", "-preset", "veryfast", "-crf", "28", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough",
+    "-movflags", "+faststart",
+)
 # fmt: on
+MAX_PREVIEW_HEIGHT = 240  # pixels
 
 
 @dataclass(frozen=True)
 class Container:
-    """A container format: its demuxer and muxer, the arguments of its audio encoder, its codec of text subtitles."""
+    """A container format: FFmpeg's demuxer, muxer, audio encoder arguments and codec of text subtitles."""
 
     demuxer: str
     muxer: str
@@ -64,19 +70,13 @@ CONTAINERS = {
     ".ogv": Container("ogg", "ogg", OPUS_ARGUMENTS),
 }
 DEFAULT_SUFFIXES = {
-    "mov": ".mp4",
-    "gif": ".mp4",
-    "apng": ".mp4",
-    "mpegts": ".ts",
-    "mpeg": ".mpg",
-    "flv": ".flv",
-    "asf": ".wmv",
-}
-DEFAULT_SUFFIXES |= {"avi": ".avi", "ogg": ".ogv"}
+    "mov": ".mp4", "gif": ".mp4", "apng": ".mp4", "mpegts": ".ts", "mpeg": ".mpg", "flv": ".flv", "asf": ".wmv",
+    "avi": ".avi", "ogg": ".ogv",
+}  # fmt: skip
 
 
 def container_for(out: Path) -> Container:
-    """Return the container of an output path. Raises UsageError where its suffix cannot hold a video with music."""
+    """Return the container of an output path. Raise UsageError where its suffix stands for none."""
     container = CONTAINERS.get(out.suffix.lower())
     if container is None:
         raise UsageError(
@@ -134,7 +134,7 @@ def mux(job: MuxJob, out: Path, timeout: float, progress: ProgressFn | None = No
     """Write `out` with ffmpeg; `progress` is the share of the audio that ffmpeg has read.
 
     Raises:
-        FFmpegError, OSError: See `v2m.media.ffmpeg.run`.
+        FFmpegError, OSError: See `v2m.media.ffmpeg.run_ffmpeg`.
     """
     with open_media(job.video.path) as media, tempfile.TemporaryDirectory(prefix="v2m-") as folder:
         # ffmpeg joins the parts of a discontinuous clock only without -copyts, which moves the clock's 0.
@@ -236,3 +236,18 @@ def _pcm_chunks(job: MuxJob, progress: ProgressFn | None) -> Iterator[bytes]:
         yield chunk.T.tobytes()
         if progress is not None:
             progress(min(1.0, (start + BLOCK_SAMPLES) / len(job.audio)))
+
+
+def write_preview(video: Video, out: Path) -> None:
+    """Write a small silent copy of a whole video to an MP4 `out`, atomically, over an older one.
+
+    Raises:
+        FFmpegError, OSError: See `v2m.media.ffmpeg.run_ffmpeg`.
+    """
+    assert video.start == 0, "a preview shows a span from the start of the file"
+    size = f"scale=-2:'min({MAX_PREVIEW_HEIGHT},trunc(ih/2)*2)',setsar=1"  # 4:2:0 needs even sides
+    output = ["-map", "0:V:0", "-t", f"{video.duration:.6f}", "-vf", size, *PREVIEW_ARGUMENTS]
+    with temporary_sibling(out) as temporary:
+        command = [*input_arguments(video.path), *output, "-f", "mp4", file_url(temporary)]
+        run_ffmpeg(command, (), timeout=120 + 30 * video.duration)
+        publish(temporary, out)

@@ -20,9 +20,16 @@ from av.video.stream import VideoStream
 from v2m.core import types
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds, mean_rate
-from v2m.media.demux import demux_packets, open_video, select_video_stream, video_packets
+from v2m.media.decoding import (
+    DecodeStats,
+    Orientation,
+    decode_frames,
+    demux_packets,
+    open_video,
+    select_video_stream,
+    video_packets,
+)
 from v2m.media.ffmpeg import has_discontinuous_clock
-from v2m.media.pyav_reader import DecodeStats, Orientation, decode_frames
 
 # Where decord's seeking is exact; AVI's clock counts packets in coding order and has no order of display.
 SEEKABLE_FORMATS, UNSEEKABLE_CODECS = {"mov", "matroska", "flv"}, {"av1", "gif", "apng", "vvc"}
@@ -223,7 +230,7 @@ def _is_utf8(path: str) -> bool:
 
 
 def _decode_first_frame(path: str, stream: int, limits: dict[str, float]) -> VideoFrame:
-    """Decode the first frame. Raises InvalidInputError `undecodable` where too few of the first packets decode."""
+    """Decode the first frame. Raise InvalidInputError `undecodable` where too few first packets decode."""
     stats, first = DecodeStats(), None
     with open_video(path, int(limits["pixels"])) as container:
         video = container.streams[stream]
@@ -259,7 +266,7 @@ def _geometry(frame: VideoFrame, declared: tuple[int, int], seekable: bool) -> d
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Return a, b, c, d, which show pixel (x, y) at (a x + c y, b x + d y); angles between quarter turns are rounded.
+    """Return a, b, c, d of a matrix that shows pixel (x, y) at (a x + c y, b x + d y).
 
     Source: ISO/IEC 14496-12, 6.2.2: nine numbers in rows a b u, c d v, x y w, the first two columns 16.16 fixed point.
     """

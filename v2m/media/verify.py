@@ -1,4 +1,4 @@
-"""Verification that a written file holds the same video packets as its input, and audio of the right length."""
+"""Verification that an output has the video packets of its input, and audio of the right length."""
 
 from __future__ import annotations
 
@@ -25,25 +25,17 @@ PARAMETER_SET_UNITS = {
 
 @dataclass(frozen=True)
 class StreamFingerprint:
-    """The streams of a file, in comparable form.
+    """The streams of a file, in comparable form."""
 
-    Args:
-        video_digests: Number of packets and their digest, per video stream.
-        audio_streams: Index of every audio stream.
-        num_subtitles: Number of subtitle streams.
-        first_pts: The first picture on the container's clock, seconds.
-        audio_range: Start and end of the first audio stream, in seconds from there.
-    """
-
-    video_digests: tuple[tuple[int, str], ...]
-    audio_streams: tuple[int, ...]
+    video_digests: tuple[tuple[int, str], ...]  # number of packets and their digest, of each video stream
+    audio_streams: tuple[int, ...]  # indices
     num_subtitles: int
-    first_pts: float
-    audio_range: tuple[float, float]
+    first_pts: float  # of the first picture on the container's clock, seconds
+    audio_range: tuple[float, float]  # of the first audio stream, seconds from `first_pts`
 
 
 def fingerprint_streams(path: Path, nal_units: bool = False) -> StreamFingerprint:
-    """Read every packet once, video from the first key frame on: packets before it are neither shown nor copied.
+    """Digest all packets, of video from the first key frame on: those before it are not copied.
 
     With `nal_units`, H.264 and HEVC are digested without what their containers add.
 
@@ -104,7 +96,7 @@ def diff_streams(job: MuxJob, source: StreamFingerprint, output: StreamFingerpri
 
 
 def _nal_units(data: bytes, stream: Stream) -> Iterator[bytes]:
-    """Yield the NAL units of an H.264 or HEVC packet, however framed, without parameter sets and delimiters."""
+    """Yield the NAL units of an H.264 or HEVC packet without parameter sets and delimiters."""
     name = stream.codec_context.name if stream.codec_context else ""
     if name not in PARAMETER_SET_UNITS:
         yield data

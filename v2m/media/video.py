@@ -41,8 +41,8 @@ class Limits:
         frames: Most frames.
         total_pixels: Most pixels of all frames together.
         memory: Bytes of address space for the decoding process.
-        probing: Seconds allowed for opening a small file; a large one gets more.
-        reading: Seconds allowed for reading a short video; a longer one gets twice its duration, or more.
+        probe_timeout: Seconds allowed for opening a small file; a large one gets more.
+        read_timeout: Seconds allowed for reading a short video; a longer one gets twice its duration, or more.
     """
 
     duration: float = 3600.0
@@ -93,7 +93,7 @@ def current_warnings(video: Video) -> tuple[str, ...]:
 
 
 class FileFrameSource(FrameSource):
-    """The frames of an opened file; `decoder` is the last backend used, `warnings` grow as damage is found."""
+    """The frames of an opened file; `decoder` is the last backend used, `warnings` grow with reading."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class FileFrameSource(FrameSource):
         self._visual_features: VisualFeatures | None = None
 
     def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
-        """Return the frames shown at `times` in any order, (F, H, W, 3); times outside the video get the nearest.
+        """Return the frames shown at `times`, in any order, (F, H, W, 3); times outside get the nearest.
 
         Raises InvalidInputError `undecodable`.
         """
@@ -226,7 +226,7 @@ def _input_error(path: Path, reason: str, problem: str) -> InvalidInputError:
 
 
 def _check_file(path: Path) -> int:
-    """Return the size of a readable regular file that is no playlist; nothing else is opened, as a FIFO would block."""
+    """Return the size of a regular file that is no playlist; all others stay closed: a FIFO would block."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
         head, size = _read_head(path) if regular else (b"", 0)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from v2m.core.errors import UsageError
-from v2m.core.log_capture import capture_warnings
-from v2m.core.progress import StageProgress, no_progress
+from v2m.core.progress import StageProgress, capture_warnings, no_progress
 from v2m.core.protocols import MusicGenerator, Tagger
 from v2m.core.types import Controls, Soundtrack, Tags, Video
 from v2m.generators.base import GeneratorBase, as_generator

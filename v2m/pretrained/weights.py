@@ -14,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from v2m.core.atomic import temporary_sibling
+from v2m.core.atomic import atomic_write
 from v2m.core.errors import DependencyError
 from v2m.core.types import WeightsInfo
 from v2m.pretrained.file_patterns import (
@@ -157,8 +157,6 @@ def _write_hash_cache(entries: dict[str, list[Any]]) -> None:
     """Add entries to the hash cache, atomically; a cache that cannot be written to is skipped."""
     with suppress(OSError, RuntimeError):
         path = _hash_cache_path()
-        path.parent.mkdir(parents=True, exist_ok=True)
         cache = {name: entry for name, entry in _read_hash_cache().items() if Path(name).is_file()} | entries
-        with temporary_sibling(path) as temporary:
-            temporary.write_text(json.dumps(cache, indent=1), encoding="utf-8")
-            temporary.replace(path)
+        with atomic_write(path) as file:
+            file.write(json.dumps(cache, indent=1).encode())

@@ -1,5 +1,4 @@
-"""The fixed clips that training is listened to by: videos, shown as in use, or samples of validation, as their shards
-hold them. Each writes music with the weights as they are at that moment.
+"""Fixed clips that music is generated for during training: videos, or samples of validation shards.
 
 K codebooks, T codec frames, R instants of rhythm.
 """
@@ -21,8 +20,7 @@ from v2m.core.timing import sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, VisualFeatures
 from v2m.data.collate import Batch, CropCollator
 from v2m.data.module import ResumableLoader
-from v2m.data.samples import decode
-from v2m.data.shards import CorruptSampleError
+from v2m.data.shards import CorruptSampleError, decode
 from v2m.data.sources import discover_videos
 from v2m.generators.musicgen.engine import MusicGenEngine
 from v2m.models.inference.decoder import Decoder
@@ -118,7 +116,7 @@ def load_video_clips(
         InvalidInputError, UsageError: A video cannot be read.
     """
     from v2m.media import video
-    from v2m.media.preview import write_preview
+    from v2m.media.mux import write_preview
     from v2m.taggers.heuristic import Palette
 
     player = MusicGenEngine.from_model(model, "the model", device, None)
@@ -142,7 +140,7 @@ def load_video_clips(
 def load_shard_clips(
     loader: ResumableLoader, count: int, seconds: float, model: V2M, device: torch.device
 ) -> list[EvalClip]:
-    """The first `count` samples of validation that can be used, each from its begin and at most a window long.
+    """Load the first `count` usable samples of validation, from their start and at most a window long.
 
     Raises:
         DependencyError: The codec, or a shard, cannot be had.

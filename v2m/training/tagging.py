@@ -14,10 +14,11 @@ import lightning
 import torch
 
 from v2m.core import errors
+from v2m.core.atomic import atomic_write
 from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
 from v2m.core.types import Tags
-from v2m.data import sources, writer
+from v2m.data import sources
 from v2m.data.predict_data import VideoJob
 from v2m.media import video
 from v2m.media.video import Limits
@@ -85,6 +86,6 @@ class LitTagger(lightning.LightningModule):
         clip = video.open(job.video, self.limits)
         with torch.autocast(self.device.type, enabled=False):
             tags = self.tagger.tag(clip, hints).overridden_by(hints)
-        with writer.atomic_write(path) as file:
+        with atomic_write(path) as file:
             file.write(json.dumps(tags.to_dict(), indent=2).encode() + b"\n")
         return "done", path.name

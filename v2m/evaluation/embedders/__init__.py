@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from v2m.core import extras
+from v2m.core import errors
 from v2m.core.errors import DependencyError, UsageError
 from v2m.evaluation.embedders.base import BaseEmbedder, Embedder, adapt
 
@@ -20,7 +20,7 @@ EMBEDDERS = {
 
 
 def build_embedders(specs: Sequence[str]) -> list[BaseEmbedder]:
-    """Build embedders from `clap`, `clap=REPOSITORY_OR_FOLDER` or `my.module.MyEmbedder`; weights load on first use.
+    """Build embedders from `clap`, `clap=REPOSITORY_OR_FOLDER` or `my.module.MyEmbedder`.
 
     Raises:
         UsageError: There is none of that name, its class lacks what an embedder needs, or two have one name.
@@ -57,7 +57,7 @@ def _import_class(path: str, spec: str) -> Any:
     try:
         kind = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
-        if extras.cure(error):
+        if errors.install_hint(error):
             raise
         if error.name and not module.startswith(error.name):
             raise DependencyError(f"--embedding {spec} needs the package {error.name}: install it") from error

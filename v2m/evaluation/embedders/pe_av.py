@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PeAudioFeatureExtractor, PeAudioVideoModel, PeVideoVideoProcessor
 
-from v2m.core import extras
+from v2m.core import errors
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation.embedders import pretrained
@@ -29,7 +29,7 @@ _ROTARY = r"rope\.pos_embed", r"rope\."
 
 
 class _Model(PeAudioVideoModel):
-    """PE-AV without the tied keys of a rotary buffer that current releases of timm keep and that is no weight."""
+    """PE-AV without the tied keys of a rotary buffer, which timm keeps and which is no weight."""
 
     _tied_weights_keys = {  # noqa: RUF012 - transformers' own
         name.replace(*_ROTARY): value.replace(*_ROTARY) for name, value in _TIED.items()
@@ -68,7 +68,7 @@ class PeAvEmbedder(HFEmbedder):
 
     @torch.inference_mode()
     def embed_video(self, video: Video) -> Floats:
-        """(W, D) of the same windows as the audio's, each from equally spaced frames, its first and last included."""
+        """Embed (W, D) the windows of the audio, each from evenly spaced frames from its first to its last."""
         with self._lazy_model.model() as (model, _, processor):
             embeddings = []
             tower = model.video_model
@@ -84,7 +84,7 @@ class PeAvEmbedder(HFEmbedder):
 
     def _load(self) -> tuple[Any, Any, Any]:
         folder = self._weights_folder()
-        extras.require("timm")  # whose absence transformers reports only inside
+        errors.require_packages("timm")  # whose absence transformers reports only inside
         with contextlib.redirect_stdout(io.StringIO()):  # transformers prints about its own docstrings
             model = transformers_loader.load_model(_Model, folder, pretrained.CPU, description="PE-AV")
         extractor = pretrained.load_extractor(PeAudioFeatureExtractor, folder, "PE-AV")

@@ -1,9 +1,10 @@
-"""The made clips show what they were meant to, their music follows, and they are prepared as any other video."""
+"""Synthetic clips: pictures with known cuts, music that follows them, and percussion on cuts and flashes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from v2m.cli.synthesize import main
 from v2m.core.timing import every
 from v2m.core.types import Tags
 from v2m.data.sources import discover_videos
-from v2m.data.synthetic.clips import make_clips, scene_of
-from v2m.data.synthetic.scenes import FPS, render_frames, sample_scene
+from v2m.data.synthetic import FPS, STROKE_S, add_percussion, make_clips, render_frames, sample_scene
 from v2m.media import audio, video
 
 SECONDS, COUNT = 4.0, 3
+RATE = 8000
+QUIET = replace(sample_scene(0, 4.0), cuts=(), flashes=())
+MUSIC = 0.05 * np.random.default_rng(0).normal(size=4 * RATE)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_each_clip_is_a_pair_as_prepare_reads_it(made: Path) -> None:
+def test_clips_are_pairs_with_complete_tags(made: Path) -> None:
     found = discover_videos([made])
     assert [each.name for each in found] == ["00000.mp4", "00001.mp4", "00002.mp4"]
     for each in found:
@@ -39,10 +42,10 @@ def test_each_clip_is_a_pair_as_prepare_reads_it(made: Path) -> None:
         assert Tags(**json.loads(each.tags.read_text())).is_complete
 
 
-def test_cuts_are_seen_where_they_were_drawn(made: Path) -> None:
+def test_cuts_are_detected_where_they_were_drawn(made: Path) -> None:
     found, drawn_there = 0, 0
     for number in range(COUNT):
-        wanted = scene_of(0, number, SECONDS).cuts
+        wanted = sample_scene(number, SECONDS).cuts
         seen = [cut.time for cut in video.open(made / f"{number:05d}.mp4").visual_features().cuts]
         drawn_there += len(wanted)
         found += sum(min(abs(cut - each) for each in seen or [99]) < 1.5 / FPS for cut in wanted)
@@ -50,7 +53,7 @@ def test_cuts_are_seen_where_they_were_drawn(made: Path) -> None:
     assert found / drawn_there > 0.7
 
 
-def test_measures_go_together_over_many_scenes() -> None:
+def test_scene_parameters_are_correlated_and_cover_their_ranges() -> None:
     """Tempo with speed, and all of the range is there."""
     scenes = [sample_scene(seed, 8.0) for seed in range(200)]
     tempo, speed, light, cuts = np.array([(s.tempo, s.speed, s.light, len(s.cuts)) for s in scenes]).T
@@ -71,7 +74,7 @@ def test_cuts_and_flashes_lie_on_beats() -> None:
             assert 0 <= min(time - beats[beats <= time + 1e-6]) < 1 / FPS + 1e-6
 
 
-def test_light_flashes_and_motion_are_drawn() -> None:
+def test_rendered_frames_show_flashes_and_motion() -> None:
     scene = next(
         each for each in (sample_scene(seed, 4.0) for seed in range(50)) if each.flashes and each.flashes[0] > 0.5
     )
@@ -92,7 +95,7 @@ def _slow_and_fast() -> tuple[int, int]:
     return order[0], order[-1]
 
 
-def test_the_same_seed_gives_the_same_and_what_is_there_is_left(made: Path, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_clips_and_existing_ones_are_kept(made: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in made.iterdir()}
     assert make_clips(made, COUNT, SECONDS, 0, 1) == 0
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == before
@@ -114,10 +117,36 @@ def test_the_same_seed_gives_the_same_and_what_is_there_is_left(made: Path, tmp_
         (["--clips=5"], "unknown option --clips"),
     ],
 )
-def test_wrong_commands_are_told_in_one_line(
+def test_invalid_commands_are_reported_in_one_line(
     made: Path, arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(made), *arguments]) == 2
     said = capsys.readouterr().err
     assert word in said
     assert said.count("\n") == 1
+
+
+def test_percussion_sounds_only_on_cuts_and_flashes() -> None:
+    assert (add_percussion(MUSIC, QUIET, RATE) == MUSIC).all()
+    found = add_percussion(MUSIC, replace(QUIET, cuts=(1.0,), flashes=(3.0,)), RATE) - MUSIC
+    sounding = np.flatnonzero(found) / RATE
+    assert sounding.min() >= 1.0
+    assert sounding[sounding < 3].max() < 1.0 + STROKE_S
+    assert np.abs(sounding - 3.0).min() <= 1 / RATE
+
+
+def test_drum_is_low_cymbal_is_high_and_both_are_loud() -> None:
+    found = [add_percussion(MUSIC, replace(QUIET, **{what: (1.0,)}), RATE) - MUSIC for what in ("cuts", "flashes")]
+    centers = []
+    for each in found:
+        power = np.abs(np.fft.rfft(each)) ** 2
+        centers.append(float((power * np.fft.rfftfreq(len(each), 1 / RATE)).sum() / power.sum()))
+        assert np.abs(each).max() > 3 * MUSIC.std()
+    assert centers[0] < 0.5 * centers[1]
+
+
+def test_percussion_stays_within_full_scale_and_length() -> None:
+    busy = replace(QUIET, cuts=tuple(np.arange(0, 3.9, 0.1)), flashes=(3.999,))
+    found = add_percussion(8 * MUSIC, busy, RATE)
+    assert len(found) == len(MUSIC)
+    assert np.abs(found).max() <= 1.0

@@ -1,4 +1,4 @@
-"""Sequential decoding: the frames shown at given times, upright and scaled. Runs in the decoder process.
+"""Demuxing and decoding in the decoder process: frames in sequence (PyAV) and sparse frames (decord).
 
 F frames, H height, W width as shown.
 """
@@ -9,12 +9,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -22,7 +24,85 @@ from av.video.stream import VideoStream
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import clock_seconds
 from v2m.core.types import Pixels
-from v2m.media.demux import demux_packets, open_video, video_packets
+from v2m.media.ffmpeg import AUDIO_FORMATS, VIDEO_FORMATS, has_discontinuous_clock, open_media
+
+# Opened only so that a refusal can say what the file is. A format in none of these lists is not opened at all: a
+# playlist, above all, would read other files.
+MORE_AUDIO_FORMATS = ("ac3", "eac3", "amr", "ape", "tta", "wv")
+IMAGE_FORMATS = ("png", "jpeg", "webp", "bmp", "tiff", "gif", "jpegxl", "ppm", "qoi", "exr", "psd", "svg", "dds", "sgi")
+# fmt: off
+ELEMENTARY_FORMATS = (
+    "dv", "h264", "hevc", "vvc", "av1", "obu", "ivf", "m4v", "mpegvideo", "yuv4mpegpipe", "vc1", "nut", "rm", "wtv",
+)
+# fmt: on
+PROBED_FORMATS = (
+    *VIDEO_FORMATS,
+    *AUDIO_FORMATS,
+    *MORE_AUDIO_FORMATS,
+    *(f"{name}_pipe" for name in IMAGE_FORMATS),
+    *ELEMENTARY_FORMATS,
+)
+OPEN_TIMEOUT_S = 10.0
+
+
+def open_video(path: str, max_pixels: int) -> InputContainer:
+    """Open the file at `path`, which may turn out to hold no video.
+
+    Raises InvalidInputError `not_media` where FFmpeg does not recognize it.
+    """
+    try:
+        return open_media(Path(path), PROBED_FORMATS, max_pixels=max_pixels, timeout=OPEN_TIMEOUT_S)
+    except FFmpegError as error:
+        raise InvalidInputError("not_media", "is not a video, or its index is missing or broken") from error
+
+
+def select_video_stream(container: InputContainer) -> VideoStream:
+    """Return the first video stream but cover art. Raise InvalidInputError where none can be played."""
+    name = container.format.name
+    if name.endswith("_pipe"):
+        raise InvalidInputError("image", f"is a still image ({name.removesuffix('_pipe')}); give a video")
+    if not set(name.split(",")) & {*VIDEO_FORMATS, *AUDIO_FORMATS, *MORE_AUDIO_FORMATS}:
+        raise InvalidInputError("container", f"is a bare {name} stream; put it into mp4, mov, mkv or webm first")
+    for stream in container.streams:
+        if isinstance(stream, VideoStream) and not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise InvalidInputError("codec", "holds video in an unknown codec; convert it to H.264 first")
+            return stream
+    raise InvalidInputError("no_video", "holds no video stream; give a video")
+
+
+def demux_packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
+    """Yield the packets of `streams` (none: of all) until the file ends or cannot be read on."""
+    try:
+        yield from container.demux(*streams)
+    except (FFmpegError, IndexError):  # PyAV raises IndexError at the end for a stream that appeared on the way
+        return
+
+
+def video_packets(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Packet]:
+    """Yield the packets of `stream` among `packets`, from its first key frame on, on one continuous clock.
+
+    Packets before the first key frame cannot be decoded; players and a stream copy leave them out as well.
+    """
+    discontinuous = has_discontinuous_clock(stream.container.format.name)
+    started, shift, expected = False, 0, None
+    for packet in packets:
+        if packet.stream_index != stream.index or packet.size == 0:
+            continue
+        started = started or packet.is_keyframe
+        if not started:
+            continue
+        if discontinuous and packet.dts is not None:
+            if (
+                expected is not None
+                and not -0.1 <= clock_seconds(packet.dts + shift - expected, stream.time_base) <= 10
+            ):
+                shift = expected - packet.dts
+            expected = packet.dts + shift + (packet.duration or 0)
+        if shift and packet.pts is not None:
+            packet.pts += shift
+        yield packet
+
 
 MIN_DECODABLE_RATIO = 0.25  # of the packets; encrypted or misnamed streams give a few frames of noise
 CHUNK_BYTES = 1 << 20
@@ -50,7 +130,7 @@ class Orientation:
 
 @dataclass
 class DecodeStats:
-    """Counts of decoding, of the whole file if `complete`; `num_corrupt` frames are flagged by the decoder itself."""
+    """Counts of decoding, of the whole file if `complete`; the decoder itself flags `num_corrupt` frames."""
 
     num_packets: int = 0
     num_frames: int = 0
@@ -144,7 +224,7 @@ def _with_times(
 def _frames_at(
     frames: Iterable[tuple[float, VideoFrame]], times: Sequence[float]
 ) -> Iterator[tuple[float, VideoFrame]]:
-    """Yield for each time the last frame that is not after it, or else the first, as `timing.shown_at` does."""
+    """Yield for each time the last frame not after it, or else the first, as `timing.shown_at` does."""
     instants = iter(times)
     instant = next(instants, None)
     shown = None
@@ -175,3 +255,37 @@ class _FrameConverter:
             scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
             self._last = frame, self._orientation.apply(scaled.to_ndarray())  # type: ignore[arg-type]
         return self._last[1]
+
+
+SINGLE_THREADED_CODECS = {"vp9"}  # decord fails on them with more than one thread
+
+
+class SeekError(Exception):
+    """decord cannot read this file, or reads it wrongly."""
+
+
+def seek_frames(path: str, codec: str, indices: Sequence[int], size: Sequence[int], count: int) -> Iterator[Pixels]:
+    """Yield the frames of rising `indices` in display order, in chunks (F, H, W, 3); `size` is W, H.
+
+    Raises SeekError where decord fails or does not find `count` frames. Some files also keep it busy for ever: the
+    parent's time limit is the only cure.
+    """
+    width, height = size
+    try:
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        threads = 1 if codec in SINGLE_THREADED_CODECS else NUM_THREADS
+        reader = decord.VideoReader(path, width=width, height=height, num_threads=threads)
+        if len(reader) != count:
+            raise SeekError(f"found {len(reader)} frames instead of {count}")
+        step = max(1, CHUNK_BYTES // (3 * width * height))
+        for first in range(0, len(indices), step):
+            images = reader.get_batch(list(indices[first : first + step])).asnumpy()
+            if images.shape[1:] != (height, width, 3):
+                raise SeekError(f"gave frames of shape {images.shape[1:]} instead of {(height, width, 3)}")
+            yield images
+    except SeekError:
+        raise
+    except Exception as error:  # decord's errors have no class of their own, and their text is a C++ stack
+        raise SeekError(f"failed on it ({type(error).__name__})") from error

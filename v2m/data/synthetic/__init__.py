@@ -1,1 +1,0 @@
-"""Synthetic training clips whose music follows the picture."""

@@ -135,7 +135,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the documents' commands name; `my_music` holds the classes of docs/extending.md."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "data").symlink_to(ROOT / "data")
-    for name in ("tune.wav", "clip.mp4"):
+    for name in ("tune.wav", "clip.mp4", "clip.v2m.wav"):
         (tmp_path / name).touch()
     (tmp_path / "song.txt").write_text("[verse]\nla la\n")
     (tmp_path / "my.yaml").write_text((ROOT / "configs/infer/sketch.yaml").read_text())
@@ -297,7 +297,7 @@ def test_plugins_of_the_extending_page_work(workplace: Path, clip: Path, capsys:
     from v2m.cli.score import main
 
     clip.rename(clip.with_name("clip.mp4"))
-    given = ["--generator", "my_music.Hum", "--generator.frequency", "330", "--tagger", "my_music.Weather"]
+    given = ["--generator", "my_music.Beep", "--generator.frequency", "330", "--tagger", "my_music.Weather"]
     assert main(["clip.mp4", *given]) == 0
     tests = [code for code in blocks(ROOT / "docs/extending.md", "python") if "class " not in code]
     for code in tests:

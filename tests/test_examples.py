@@ -47,7 +47,10 @@ def test_custom_generator_gives_the_same_audio_for_the_same_seed(clip: Path) -> 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--generator.decay", "-1"], "decay -1 must be above 0 seconds"), (["--midi"], "cannot do --midi")],
+    [
+        (["--generator.decay", "-1"], "decay -1 must be above 0 seconds"),
+        (["--midi"], "the generator Pulse cannot do --midi; it can do --stems"),
+    ],
 )
 def test_custom_generator_refuses_what_it_cannot_do(
     clip: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]

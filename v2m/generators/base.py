@@ -22,6 +22,11 @@ class GeneratorBase:
     weights: tuple[WeightsInfo, ...] = ()
     """Models that took part, for the sidecar."""
 
+    @property
+    def class_name(self) -> str:
+        """Name of the class that the user has chosen."""
+        return type(self).__name__
+
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights and refuse options that this generator cannot follow, before any work."""
 
@@ -77,6 +82,10 @@ class _ExternalGenerator(GeneratorBase):
             if hasattr(plugin, name):
                 setattr(self, name, getattr(plugin, name))
         self.generate = plugin.generate
+
+    @property
+    def class_name(self) -> str:
+        return type(self.plugin).__name__
 
 
 def as_generator(plugin: MusicGenerator) -> GeneratorBase:

@@ -244,8 +244,9 @@ def _refuse_unsupported(generator: GeneratorBase, extras: Extras, controls: Cont
         requested, available = (
             ", ".join(f"`{name}`" for name in sorted(names)) for names in (lacking, generator.capabilities - {"vocals"})
         )
-        name = type(generator).__name__
-        raise UsageError(f"the generator {name} cannot do {requested}; it can do {available or 'none of these'}")
+        raise UsageError(
+            f"the generator {generator.class_name} cannot do {requested}; it can do {available or 'none of these'}"
+        )
 
 
 def _prepare(tagger: TaggerBase, generator: GeneratorBase, section: Video, hints: Tags, controls: Controls) -> None:

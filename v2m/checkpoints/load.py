@@ -23,7 +23,7 @@ from v2m.checkpoints.components import (
     VisualInputConfig,
 )
 from v2m.checkpoints.save import CONFIG_FILE, FORMAT_VERSION
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, error_text
 from v2m.core.types import WeightsInfo
 from v2m.mappings import audiocraft, musicgen, vidmuse
 from v2m.models.music_model import MusicConfig
@@ -179,9 +179,7 @@ def _read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         cfg = yaml.safe_load(text) if isinstance(text, str) else text
     except yaml.YAMLError as error:
-        raise DependencyError(
-            f"{str(path)!r} has settings that are not YAML ({' '.join(str(error).split())})"
-        ) from error
+        raise DependencyError(f"{str(path)!r} has settings that are not YAML ({error_text(error)})") from error
     if not isinstance(cfg, Mapping):
         raise DependencyError(f"{str(path)!r} holds no settings as audiocraft exports them (no xp.cfg)")
     return dict(cfg), dict(state)
@@ -194,5 +192,5 @@ def _parse_section(config_class: type[Config], values: Any, path: Path, section:
     try:
         return config_class.from_dict(values)
     except (ValueError, TypeError) as error:
-        reason, name = " ".join(str(error).split()), section.replace("_", " ")
+        reason, name = error_text(error), section.replace("_", " ")
         raise DependencyError(f"{str(path)!r} describes a {name} that cannot be ({reason}): fetch it again") from error

@@ -68,9 +68,7 @@ class TempoMap:
     times: Floats
 
     def __post_init__(self) -> None:
-        assert len(self.beats) == len(self.times) >= 2, "a tempo map needs at least two points"
-        assert (np.diff(self.beats) > 0).all(), "beats must rise"
-        assert (np.diff(self.times) > 0).all(), "times must rise"
+        _check_knots(self.beats, self.times)
 
     @classmethod
     def constant(cls, tempo: float, start: float = 0.0) -> TempoMap:
@@ -99,9 +97,7 @@ class TimeMap:
     target: Floats
 
     def __post_init__(self) -> None:
-        assert len(self.source) == len(self.target) >= 2, "a map needs at least two knots"
-        assert (np.diff(self.source) > 0).all(), "source times must rise"
-        assert (np.diff(self.target) > 0).all(), "target times must rise"
+        _check_knots(self.source, self.target)
 
     def forward(self, time: ArrayLike) -> Floats:
         """Return the position of `time` in the stretched copy; beyond the ends the outermost rate goes on."""
@@ -115,6 +111,12 @@ class TimeMap:
     def stretch_factors(self) -> Floats:
         """Return the (B − 1,) factors by which each segment is longer in the copy."""
         return np.diff(self.target) / np.diff(self.source)
+
+
+def _check_knots(xs: Floats, ys: Floats) -> None:
+    assert len(xs) == len(ys) >= 2, "a map needs at least two knots"
+    assert (np.diff(xs) > 0).all(), "knots must rise"
+    assert (np.diff(ys) > 0).all(), "values must rise"
 
 
 def _piecewise_linear(x: Floats, xs: Floats, ys: Floats) -> Floats:

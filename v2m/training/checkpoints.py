@@ -27,7 +27,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from v2m.core import compat
 from v2m.core.atomic import publish, temporary_sibling
-from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError
+from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError, error_text
 
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", None)  # SLURM's; Windows has none
 RNG_STATE = "rng_state"  # key in a checkpoint: the states of the random numbers, by rank
@@ -204,7 +204,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return path
         except Exception as error:  # of any kind: the file decides which
-            message = " ".join(str(error).split())[:120]
+            message = error_text(error, 120)
             logger.warning("%s cannot be read (%s): the one before it is taken", path, message)
     return None
 

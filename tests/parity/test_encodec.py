@@ -17,9 +17,9 @@ from transformers import EncodecModel, T5EncoderModel, T5Tokenizer
 from tests.fixtures.tiny import encodec as tiny
 from tests.fixtures.tiny import t5 as tiny_t5
 from v2m.mappings import encodec as convert
-from v2m.pretrained.codecs import encodec, encodec_package
+from v2m.pretrained.codecs import encodec
 from v2m.pretrained.codecs.base import DEFAULT_RMS, EnCodec, InterleavedStereoCodec
-from v2m.pretrained.text.t5 import T5TextEncoder
+from v2m.pretrained.text import T5TextEncoder
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-5
@@ -155,7 +155,7 @@ def package(*, chunked: bool) -> Any:
 def test_encodec_package_gives_equal_codes_and_audio(*, chunked: bool) -> None:
     reference = package(chunked=chunked)
     bandwidth = reference.target_bandwidths[0]
-    codec = encodec_package.wrap_model(reference, bandwidth, "tiny")
+    codec = encodec.wrap_package_model(reference, bandwidth, "tiny")
     reference.set_target_bandwidth(bandwidth)
     wave = noise(33333, channels=reference.channels)
     ((codes, scale),) = reference.encode(wave)
@@ -171,7 +171,7 @@ def test_encodec_package_gives_equal_codes_and_audio(*, chunked: bool) -> None:
 def test_encodec_package_agrees_on_every_second_of_longer_audio() -> None:
     """Each chunk by itself is the package's; what stands between two is a fade of a hundredth of a second or so."""
     reference = package(chunked=True)
-    codec = encodec_package.wrap_model(reference, None, "tiny")
+    codec = encodec.wrap_package_model(reference, None, "tiny")
     wave = noise(48000 * 5 // 2, channels=2)
     starts = [0, 47360, 72000]  # two frames before the end of the one before; a second before the end of all
     single = [reference._encode_frame(wave[..., start : start + 48000]) for start in starts]

@@ -20,7 +20,7 @@ from v2m.generators.sonique.options import SamplerName
 from v2m.mappings import stable_audio
 from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
 from v2m.pretrained.safe_load import read_json, read_pickle
-from v2m.pretrained.text.clap import ClapTextEncoder
+from v2m.pretrained.text import ClapTextEncoder
 
 State = dict[str, Tensor]
 

@@ -32,7 +32,7 @@ from v2m.media import audio, video
 from v2m.media.video import Limits
 from v2m.pretrained import weights
 from v2m.pretrained.codecs import encodec
-from v2m.pretrained.text.t5 import T5TextEncoder
+from v2m.pretrained.text import T5TextEncoder
 from v2m.pretrained.vision import FrozenVisionEncoder
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from torchaudio.functional import resample
 from tests.fixtures.tiny.xcodec import write
 from v2m.core.timing import codec_frames, hop_length
 from v2m.generators.yue.audio import BLOCK_SAMPLES, GAIN_RANGE, VOCODER_FILES, combine_bands, load_vocoders, render
-from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.codecs.vocos import Vocos
 from v2m.pretrained.codecs.xcodec import XCodec
 
@@ -139,7 +138,7 @@ def test_codes_that_are_too_few_are_a_bug(codec: XCodec, decoders: dict[str, Voc
 
 
 def test_only_the_stems_given_are_rendered_each_by_its_own_decoder(folder: Path, codec: XCodec) -> None:
-    assert VOCODER_FILES == {"vocals": xcodec_files.VOCALS_VOCODER, "instrumental": xcodec_files.INSTRUMENTAL_VOCODER}
+    assert VOCODER_FILES == {"vocals": "decoders/decoder_131000.pth", "instrumental": "decoders/decoder_151000.pth"}
     both = load_vocoders(folder, VOCODER_FILES, CPU)
     alone = load_vocoders(folder, ["instrumental"], CPU)
     assert list(alone) == ["instrumental"]

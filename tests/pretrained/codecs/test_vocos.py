@@ -13,10 +13,12 @@ from torch import Tensor
 
 from tests.fixtures.tiny.xcodec import write
 from v2m.core.errors import DependencyError
-from v2m.pretrained.codecs import xcodec_files
+from v2m.generators.yue.audio import VOCODER_FILES
+from v2m.pretrained.codecs import vocos
 from v2m.pretrained.codecs.vocos import MARGIN_FRAMES, Vocos
 
 CPU = torch.device("cpu")
+VOCALS = VOCODER_FILES["vocals"]
 WIDTH = 40  # of an embedding in the tiny bundle
 STEP = 40
 LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: pieces with and without ends, the last one short
@@ -29,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def decoder(folder: Path) -> Vocos:
-    return Vocos.load(folder, xcodec_files.VOCALS_VOCODER, CPU)
+    return Vocos.load(folder, VOCALS, CPU)
 
 
 def embeddings(frames: int, batch: int = 1) -> Tensor:
@@ -82,7 +84,7 @@ def _summed(out: np.ndarray, window: np.ndarray) -> np.ndarray:
     return wave[cut : cut + frames * hop] / power[cut : cut + frames * hop]
 
 
-@pytest.mark.parametrize("name", [xcodec_files.VOCALS_VOCODER, xcodec_files.INSTRUMENTAL_VOCODER])
+@pytest.mark.parametrize("name", VOCODER_FILES.values())
 @pytest.mark.parametrize("frames", [1, 9])
 def test_the_sound_is_that_of_the_slow_version(folder: Path, name: str, frames: int) -> None:
     x = embeddings(frames, batch=2)
@@ -96,11 +98,11 @@ def test_the_sound_is_that_of_the_slow_version(folder: Path, name: str, frames: 
 
 
 def test_magnitudes_are_held_below_a_hundred(folder: Path, tmp_path: Path) -> None:
-    state = torch.load(write(tmp_path) / xcodec_files.VOCALS_VOCODER, weights_only=True)
+    state = torch.load(write(tmp_path) / VOCALS, weights_only=True)
     state["head.out.bias"][:1765] += 5
-    torch.save(state, tmp_path / xcodec_files.VOCALS_VOCODER)
+    torch.save(state, tmp_path / VOCALS)
     x = embeddings(3)
-    found = Vocos.load(tmp_path, xcodec_files.VOCALS_VOCODER, CPU).decode(x)[0, 0].numpy()
+    found = Vocos.load(tmp_path, VOCALS, CPU).decode(x)[0, 0].numpy()
     expected = slow(state, x[0])
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
@@ -116,7 +118,7 @@ def test_sound_in_pieces_is_that_of_the_whole(decoder: Vocos, monkeypatch: pytes
 def test_a_decoder_of_the_published_depth_hears_no_further_than_the_margin(folder: Path) -> None:
     reach = 9 * 3 + (3528 - 882) / 2 / 882
     assert reach <= MARGIN_FRAMES
-    decoder = Vocos.load(folder, xcodec_files.VOCALS_VOCODER, CPU)
+    decoder = Vocos.load(folder, VOCALS, CPU)
     one = embeddings(4 * MARGIN_FRAMES)
     other = one.clone()
     other[..., 2 * MARGIN_FRAMES] += 1
@@ -127,22 +129,22 @@ def test_a_decoder_of_the_published_depth_hears_no_further_than_the_margin(folde
 
 
 def _weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    state = torch.load(folder / xcodec_files.VOCALS_VOCODER, weights_only=True)
+    state = torch.load(folder / VOCALS, weights_only=True)
     change(state)
-    torch.save(state, folder / xcodec_files.VOCALS_VOCODER)
+    torch.save(state, folder / VOCALS)
 
 
 def _head(folder: Path, **changes: object) -> None:
-    held = yaml.safe_load((folder / xcodec_files.VOCODER_CONFIG).read_text())
+    held = yaml.safe_load((folder / vocos.CONFIG).read_text())
     held["head"]["init_args"] |= changes
-    (folder / xcodec_files.VOCODER_CONFIG).write_text(yaml.safe_dump(held))
+    (folder / vocos.CONFIG).write_text(yaml.safe_dump(held))
 
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no decoder": (lambda f: (f / xcodec_files.VOCALS_VOCODER).unlink(), f"lacks {xcodec_files.VOCALS_VOCODER}"),
-    "no settings": (lambda f: (f / xcodec_files.VOCODER_CONFIG).unlink(), f"lacks {xcodec_files.VOCODER_CONFIG}"),
-    "settings without a head": (lambda f: (f / xcodec_files.VOCODER_CONFIG).write_text("backbone: {}"), "'head'"),
-    "settings of another kind": (lambda f: (f / xcodec_files.VOCODER_CONFIG).write_text("head: 3"), "no Vocos decoder"),
+    "no decoder": (lambda f: (f / VOCALS).unlink(), f"lacks {VOCALS}"),
+    "no settings": (lambda f: (f / vocos.CONFIG).unlink(), f"lacks {vocos.CONFIG}"),
+    "settings without a head": (lambda f: (f / vocos.CONFIG).write_text("backbone: {}"), "'head'"),
+    "settings of another kind": (lambda f: (f / vocos.CONFIG).write_text("head: 3"), "no Vocos decoder"),
     "other padding": (lambda f: _head(f, padding="center"), "'center'"),
     "hop that is none": (lambda f: _head(f, hop_length=0), "hop 0"),
     "no window": (lambda f: _weights(f, lambda s: s.pop("head.istft.window")), "head.istft.window"),
@@ -150,10 +152,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "a weight too many": (lambda f: _weights(f, lambda s: s.update(extra=torch.zeros(1))), "extra"),
     "another shape": (lambda f: _weights(f, lambda s: s.update({"head.out.bias": torch.zeros(3)})), "head.out.bias"),
     "truncated": (
-        lambda f: (f / xcodec_files.VOCALS_VOCODER).write_bytes((f / xcodec_files.VOCALS_VOCODER).read_bytes()[:9999]),
+        lambda f: (f / VOCALS).write_bytes((f / VOCALS).read_bytes()[:9999]),
         "decoder_131000.pth",
     ),
-    "a whole checkpoint": (lambda f: torch.save({"state": {}}, f / xcodec_files.VOCALS_VOCODER), "no plain state dict"),
+    "a whole checkpoint": (lambda f: torch.save({"state": {}}, f / VOCALS), "no plain state dict"),
 }
 
 
@@ -162,6 +164,6 @@ def test_a_wrong_decoder_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
     spoil, word = WRONG[kind]
     spoil(write(tmp_path))
     with pytest.raises(DependencyError) as caught:
-        Vocos.load(tmp_path, xcodec_files.VOCALS_VOCODER, CPU)
+        Vocos.load(tmp_path, VOCALS, CPU)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tests.fixtures.tiny.xcodec import write
 from v2m.core.errors import DependencyError
-from v2m.pretrained.codecs import xcodec_files
-from v2m.pretrained.codecs.chunking import apply_chunked
+from v2m.pretrained.codecs import xcodec
+from v2m.pretrained.codecs.base import apply_chunked
 from v2m.pretrained.codecs.xcodec import MARGIN_FRAMES, XCodec
 
 CPU = torch.device("cpu")
@@ -122,27 +122,27 @@ class Code:
 
 
 def rewritten(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    path = folder / xcodec_files.CHECKPOINT
+    path = folder / xcodec.CHECKPOINT
     held = torch.load(path, weights_only=True)
     change(held["codec_model"])
     torch.save(held, path)
 
 
 def _hostile(folder: Path) -> None:
-    torch.save({"codec_model": Code()}, folder / xcodec_files.CHECKPOINT)
+    torch.save({"codec_model": Code()}, folder / xcodec.CHECKPOINT)
 
 
 def _truncated(folder: Path) -> None:
-    path = folder / xcodec_files.CHECKPOINT
+    path = folder / xcodec.CHECKPOINT
     path.write_bytes(path.read_bytes()[:100000])
 
 
 def _without_codec(folder: Path) -> None:
-    torch.save({"generator": {}}, folder / xcodec_files.CHECKPOINT)
+    torch.save({"generator": {}}, folder / xcodec.CHECKPOINT)
 
 
 def _generator(folder: Path, **changes: object) -> None:
-    path = folder / xcodec_files.CONFIG
+    path = folder / xcodec.CONFIG
     held = yaml.safe_load(path.read_text())
     held["generator"]["config"] |= changes
     path.write_text(yaml.safe_dump(held))
@@ -161,12 +161,12 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "another codec's ratios": (lambda f: _generator(f, ratios=[8, 8, 4, 2]), "ratios"),
     "fewer codebooks": (lambda f: _generator(f, target_bandwidths=[0.5, 4]), "quantizers.8"),
     "bandwidths that are words": (lambda f: _generator(f, target_bandwidths=["x"]), "settings"),
-    "settings of nothing": (lambda f: (f / xcodec_files.CONFIG).write_text("generator: 3"), "generator.config"),
-    "settings that are no YAML": (lambda f: (f / xcodec_files.CONFIG).write_text("a: [1"), "not YAML"),
-    "settings that are a list": (lambda f: (f / xcodec_files.CONFIG).write_text("- 1"), "no settings"),
-    "HuBERT's settings broken": (lambda f: (f / xcodec_files.SEMANTIC_CONFIG).write_text("{"), "config.json"),
+    "settings of nothing": (lambda f: (f / xcodec.CONFIG).write_text("generator: 3"), "generator.config"),
+    "settings that are no YAML": (lambda f: (f / xcodec.CONFIG).write_text("a: [1"), "not YAML"),
+    "settings that are a list": (lambda f: (f / xcodec.CONFIG).write_text("- 1"), "no settings"),
+    "HuBERT's settings broken": (lambda f: (f / xcodec.SEMANTIC_CONFIG).write_text("{"), "config.json"),
     "HuBERT's settings odd": (
-        lambda f: (f / xcodec_files.SEMANTIC_CONFIG).write_text('{"hidden_size": "a"}'),
+        lambda f: (f / xcodec.SEMANTIC_CONFIG).write_text('{"hidden_size": "a"}'),
         "settings",
     ),
 }
@@ -184,7 +184,7 @@ def test_a_wrong_bundle_is_told_in_one_line(kind: str, tmp_path: Path, monkeypat
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", [xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC_CONFIG])
+@pytest.mark.parametrize("name", [xcodec.CONFIG, xcodec.CHECKPOINT, xcodec.SEMANTIC_CONFIG])
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     (write(tmp_path) / name).unlink()
     with pytest.raises(DependencyError, match=f"lacks {name}"):

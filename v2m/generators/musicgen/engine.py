@@ -29,7 +29,7 @@ from v2m.models.inference.fast_linear import Precision
 from v2m.models.lora import merged_weights
 from v2m.pretrained.chroma import Chroma
 from v2m.pretrained.codecs import encodec
-from v2m.pretrained.text.t5 import T5TextEncoder
+from v2m.pretrained.text import T5TextEncoder
 
 PROGRESS_SHARES = (0.02, 0.95)  # share of the work at which decoding of the LM begins and ends
 

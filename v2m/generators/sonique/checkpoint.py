@@ -17,7 +17,7 @@ from v2m.mappings.stable_audio import StableAudioConfig
 from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
 from v2m.pretrained.file_patterns import checkpoint_folders
 from v2m.pretrained.safe_load import check_finite, load_strict, read_json, read_pickle
-from v2m.pretrained.text.clap import ClapTextEncoder
+from v2m.pretrained.text import ClapTextEncoder
 from v2m.pretrained.weights import fetch
 
 CONFIG_FILE, CHECKPOINT_DIR, CLAP_FILE = "best_model.json", "ckpts", "ckpts/clap/clap.ckpt"

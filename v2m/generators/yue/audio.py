@@ -21,13 +21,12 @@ from torchaudio.functional import fftconvolve, resample
 
 from v2m.core.audio_ops import peak_excess
 from v2m.core.timing import angular_frequency, hop_length
-from v2m.pretrained.codecs import xcodec_files
-from v2m.pretrained.codecs.chunking import apply_chunked
+from v2m.pretrained.codecs.base import apply_chunked
 from v2m.pretrained.codecs.vocos import Vocos
 from v2m.pretrained.codecs.xcodec import XCodec
 
 SAMPLE_RATE = 44100
-VOCODER_FILES = {"vocals": xcodec_files.VOCALS_VOCODER, "instrumental": xcodec_files.INSTRUMENTAL_VOCODER}
+VOCODER_FILES = {"vocals": "decoders/decoder_131000.pth", "instrumental": "decoders/decoder_151000.pth"}
 CROSSOVER_HZ = 5500.0  # Hz, as in YuE's post-processing
 FILTER_TAPS = 255  # odd, so that the filter's delay is a whole number of samples
 BLOCK_SAMPLES = 1 << 16

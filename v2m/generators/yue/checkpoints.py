@@ -15,7 +15,6 @@ from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import WeightsInfo
 from v2m.generators.yue.tokens import NUM_CODEBOOKS, VOCAB_SIZE, first_id
-from v2m.pretrained.codecs import xcodec_files
 from v2m.pretrained.weights import fetch
 
 if TYPE_CHECKING:
@@ -25,8 +24,12 @@ if TYPE_CHECKING:
     from v2m.pretrained.codecs.xcodec import XCodec
 
 LICENSE = "apache-2.0"
+CODEC_FILES = (  # as X-Codec and its vocoders read them
+    *("final_ckpt/config.yaml", "final_ckpt/ckpt_00360000.pth", "semantic_ckpts/hf_1_325000/config.json"),
+    *("decoders/config.yaml", "decoders/decoder_131000.pth", "decoders/decoder_151000.pth"),
+)
 LM_FILES = ("config.json", "*.json", "*.safetensors|*.bin")
-FILES = {"stage1": LM_FILES, "stage1_reference": LM_FILES, "stage2": LM_FILES, "codec": xcodec_files.FILES}
+FILES = {"stage1": LM_FILES, "stage1_reference": LM_FILES, "stage2": LM_FILES, "codec": CODEC_FILES}
 DESCRIPTIONS = {"stage1": "YuE's stage 1", "stage1_reference": "YuE's stage 1", "stage2": "YuE's stage 2"}
 DOWNLOAD_SIZES = {
     "stage1": 12_440_000_000,

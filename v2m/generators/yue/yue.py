@@ -23,7 +23,6 @@ from v2m.generators.yue.lyrics import LyricsSection
 from v2m.generators.yue.options import YuESampling
 from v2m.generators.yue.tokenizer import TOKENIZER_FILE, Tokenizer
 from v2m.media import audio as sound_files
-from v2m.pretrained.codecs import xcodec_files
 
 MAX_REFERENCE_S, REFERENCE_RATE = 30.0, 16_000  # Hz of the codec
 LOW_MEMORY_BATCH_SIZE = 4  # as in the published script
@@ -62,7 +61,7 @@ class YuE(GeneratorBase):
         stage1: str = "m-a-p/YuE-s1-7B-anneal-en-cot",
         stage1_reference: str = "m-a-p/YuE-s1-7B-anneal-en-icl",
         stage2: str = "m-a-p/YuE-s2-1B-general",
-        codec: str = xcodec_files.REPOSITORY,
+        codec: str = "m-a-p/xcodec_mini_infer",
         tokenizer: str | None = None,
         device: str = "auto",
         bits: Literal[4, 8] | None = None,

@@ -1,9 +1,9 @@
 """EnCodec encoding and decoding in bounded memory, over the modules of any library.
 
-Défossez et al., "High Fidelity Neural Audio Compression" (2022): convolutions down to the frame rate, a recurrent
-layer, a residual quantiser; and the same backwards. Only the recurrent layer reaches beyond a few frames. It runs at
-the frame rate, where minutes are small, over the whole signal; the convolutions on its audio side run in chunks.
-Nothing is approximated.
+Défossez et al., "High Fidelity Neural Audio Compression" (2022): convolutions down to the frame rate, an LSTM, residual
+vector quantization (RVQ), where each codebook codes what the ones before it left; and the same backwards. Only the LSTM
+reaches beyond a few frames. It runs at the frame rate, where minutes are small, over the whole signal; the convolutions
+on its audio side run in chunks. Nothing is approximated.
 
 B batch, C channels, N samples, K codebooks, T frames, D width of an embedding, S seconds (chunks).
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from torch.nn.utils import parametrize, remove_weight_norm
 
 from v2m.core.protocols import Codec
 from v2m.core.types import CodecSpec
-from v2m.pretrained.codecs.chunking import apply_chunked
 
 CHUNK_FRAMES = 100
 MARGIN_FRAMES = 8  # the published convolutions reach less than 2 frames to each side
@@ -32,7 +32,8 @@ class CodecModules:
     """The modules of a codec, on one device.
 
     Args:
-        encoder, decoder: Layers in their order.
+        encoder: Layers in their order.
+        decoder: Layers in their order.
         quantize: Embeddings (B, D, T) → codes (K, B, T).
         embed: Codes (K, B, T) → embeddings (B, D, T).
         chunk_frames: Frames per chunk of a model that works on chunks; None for the whole signal.
@@ -45,6 +46,40 @@ class CodecModules:
     embed: Callable[[Tensor], Tensor]
     chunk_frames: int | None = None
     normalize: bool = False
+
+
+class Chunk(NamedTuple):
+    """Frames `start` to `end` of a chunk; the first `skip` of them are not used."""
+
+    start: int
+    skip: int
+    end: int
+
+
+def apply_chunked(
+    apply: Callable[[Tensor], Tensor], x: Tensor, *, step: int, margin: int, in_stride: int = 1, out_stride: int = 1
+) -> Tensor:
+    """Compute `apply(x)` along the last dimension from chunks of `step` frames.
+
+    Equal to `apply(x)` where a frame of output depends on at most `margin` frames of input on each side.
+
+    Args:
+        apply: (…, L · `in_stride`) → (…, L · `out_stride`), for any L; pads at the ends of its input.
+        x: (…, N), N = frames · `in_stride`, the last frame maybe shorter.
+        step: Frames of a chunk.
+        margin: Frames before and after a chunk that are computed with it and cut off.
+        in_stride: Length of a frame in the input.
+        out_stride: Length of a frame in the output.
+    """
+    total = -(-x.shape[-1] // in_stride)
+    if total <= step + 2 * margin:
+        return apply(x)
+    parts = []
+    for start in range(0, total, step):
+        low, end = max(start - margin, 0), start + step
+        out = apply(x[..., low * in_stride : (end + margin) * in_stride])
+        parts.append(out[..., (start - low) * out_stride : None if end >= total else (end - low) * out_stride])
+    return torch.cat(parts, dim=-1)
 
 
 class EnCodec:
@@ -78,18 +113,18 @@ class EnCodec:
         assert wave.shape[1] == self.spec.channels, f"expected {self.spec.channels} channels, not {wave.shape[1]}"
         assert wave.shape[2] > 0, "there is no sound"
         wave = wave.to(self._device, torch.float32)
-        codes, scales, encoded_until = [], [], 0
+        codes: list[Tensor] = []  # (B, K, frames used) of each chunk
+        scales: list[Tensor] = []  # (B,) of each chunk
         for start, skip, end in self._chunks(-(-wave.shape[2] // self.hop_length)):
-            chunk = wave[..., start * self.hop_length : end * self.hop_length]
+            chunk = wave[..., start * self.hop_length : end * self.hop_length]  # (B, C, n)
             scale = torch.ones(len(wave), device=self._device)
             if self._modules.normalize:
                 scale = chunk.mean(dim=1).square().mean(dim=1).sqrt() + 1e-8
-            chunk_codes = self._modules.quantize(self._encode_chunk(chunk / scale[:, None, None])).transpose(0, 1)
-            if codes:  # the frames from start + skip to encoded_until are in both chunks: the later one's codes win
-                codes[-1] = codes[-1][..., : codes[-1].shape[2] - (encoded_until - start - skip)]
-            codes.append(chunk_codes[..., skip:])
+            embeddings = self._encode_chunk(chunk / scale[:, None, None])  # (B, D, end − start)
+            if codes:  # the last frames of the chunk before are in this one too, whose codes win
+                codes[-1] = codes[-1][..., :-OVERLAP_FRAMES]
+            codes.append(self._modules.quantize(embeddings).transpose(0, 1)[..., skip:])
             scales.append(scale)
-            encoded_until = end
         return torch.cat(codes, dim=2), torch.stack(scales, dim=1)
 
     @torch.inference_mode()
@@ -109,20 +144,27 @@ class EnCodec:
         scales = scales.to(self._device)
         out = torch.zeros(len(codes), self.spec.channels, 0, device=self._device)
         for index, (start, skip, end) in enumerate(chunks):
-            wave = self._decode_chunk(codes[..., start:end]) * scales[:, index, None, None]
+            wave = self._decode_chunk(codes[..., start:end]) * scales[:, index, None, None]  # (B, C, n)
             out = _crossfade(out, wave[..., skip * self.hop_length :], (start + skip) * self.hop_length)
         return out
 
-    def _chunks(self, total: int) -> list[tuple[int, int, int]]:
-        """(start, skip, end) of each chunk in frames, of `total`; the chunk is used from start + skip on."""
+    def _chunks(self, total: int) -> list[Chunk]:
+        """Chunks of `total` frames, each used from `OVERLAP_FRAMES` before the end of the one before it.
+
+        The last is moved back to end with the audio. Chunks of 15 frames over 40 (= used, s skipped):
+
+            0 ============= 15
+                         13 ============= 28
+                                    25 s 26 ========== 40
+        """
         length = self._modules.chunk_frames
         if length is None or total <= length:
-            return [(0, 0, total)]
-        chunks, end = [(0, 0, length)], length
-        while end < total:
-            start = min(end - OVERLAP_FRAMES, total - length)
-            chunks.append((start, end - OVERLAP_FRAMES - start, start + length))
-            end = start + length
+            return [Chunk(0, 0, total)]
+        chunks = [Chunk(0, 0, length)]
+        while chunks[-1].end < total:
+            used_from = chunks[-1].end - OVERLAP_FRAMES
+            start = min(used_from, total - length)
+            chunks.append(Chunk(start, used_from - start, start + length))
         return chunks
 
     def _encode_chunk(self, wave: Tensor) -> Tensor:
@@ -199,8 +241,8 @@ def _split_at_lstm(layers: Sequence[nn.Module], after: int) -> tuple[nn.Sequenti
 
 
 def _crossfade(before: Tensor, after: Tensor, start: int) -> Tensor:
-    """Append `after`, whose first sample is number `start`; the samples in both crossfade linearly."""
-    shared = before.shape[2] - start
+    """Append `after` (B, C, n), whose first sample is number `start` of `before`; what both have crossfades linearly."""
+    shared = before.shape[2] - start  # samples
     ramp = (torch.arange(shared, device=before.device) + 0.5) / max(shared, 1)
     middle = before[..., start:] * (1 - ramp) + after[..., :shared] * ramp
     return torch.cat([before[..., :start], middle, after[..., shared:]], dim=2)

@@ -1,12 +1,14 @@
 """EnCodec loading, from any of its published layouts; the codec of MusicGen and VidMuse.
 
-The 32 kHz model gives 50 frames a second of 4 codebooks; transformers has the model. The 24 and 48 kHz models of the
-authors' own package, one file each, are loaded by `encodec_package`.
+The 32 kHz model gives 50 frames a second of 4 codebooks; transformers has the model. The authors' own package,
+`encodec`, has 24 kHz mono and 48 kHz stereo, one file each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,20 @@ import yaml
 from torch import Tensor
 from transformers import EncodecModel
 
-from v2m.core.errors import DependencyError, UsageError
+from v2m.core.errors import DependencyError, UsageError, error_text
 from v2m.core.timing import sample_count
 from v2m.core.types import CodecSpec
 from v2m.mappings import encodec as convert
 from v2m.pretrained import transformers_loader, weights
 from v2m.pretrained.codecs.base import CodecModules, EnCodec, InterleavedStereoCodec, fuse_weight_norm
-from v2m.pretrained.safe_load import check_finite, read_pickle, read_state_dict
+from v2m.pretrained.safe_load import check_finite, load_strict, read_pickle, read_state_dict, read_tensors
 
 __all__ = ["AUDIOCRAFT_FILE", "FILES", "EnCodec", "InterleavedStereoCodec", "load_encodec", "read_compression_file"]
 
 AUDIOCRAFT_FILE = "compression_state_dict.bin"
 FILES = ("config.json", "model.safetensors|pytorch_model.bin")  # of a repository in transformers' layout
+PACKAGE_MODELS = ("encodec_24khz", "encodec_48khz")
+PACKAGE_URL = "https://dl.fbaipublicfiles.com/encodec/v0"
 
 
 def load_encodec(
@@ -43,19 +47,19 @@ def load_encodec(
         folder: Holds transformers' config.json and weights; or audiocraft's `compression_state_dict.bin`, which may
             only say where the codec is to be fetched; or is, or holds, a file of the original package.
         device: The target device.
-        config, state: Replace the files, in transformers' layout, for a codec stored inside another checkpoint.
+        config: Replaces config.json, in transformers' layout, for a codec stored inside another checkpoint.
+        state: Replaces the weights, likewise.
         bandwidth: Thousands of bits a second; None is the most that the model offers, and so all its codebooks.
 
     Raises:
         DependencyError: The folder holds no EnCodec, or files are missing, broken or do not fit; says which.
         UsageError: The model does not offer `bandwidth`.
     """
-    from v2m.pretrained.codecs import encodec_package
-
     if config is None:
-        file = encodec_package.find_file(folder)
+        file = _find_package_file(folder)
         if file is not None:
-            return encodec_package.load_package_model(file, device, bandwidth=bandwidth)
+            model = _load_package_model(file).to(device=device, dtype=torch.float32)
+            return wrap_package_model(model, bandwidth, file.name)
         if not (folder / "config.json").is_file() and (folder / AUDIOCRAFT_FILE).is_file():
             source = read_compression_file(folder / AUDIOCRAFT_FILE)
             if isinstance(source, str):
@@ -93,33 +97,88 @@ def read_compression_file(path: Path) -> str | tuple[dict[str, Any], dict[str, T
     try:
         settings = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise DependencyError(f"{str(path)!r}: its xp.cfg is not YAML ({' '.join(str(error).split())})") from error
+        raise DependencyError(f"{str(path)!r}: its xp.cfg is not YAML ({error_text(error)})") from error
     if not isinstance(settings, dict):
         raise DependencyError(f"{str(path)!r}: its xp.cfg holds no settings")
     return convert.config_to_transformers(settings, state), convert.to_transformers(state)
 
 
+def wrap_package_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:
+    """Wrap a model of the `encodec` package, of any size."""
+    _check_bandwidth(bandwidth, model.target_bandwidths, name)
+    quantizer, rate = model.quantizer, model.frame_rate
+    codebooks = quantizer.get_num_quantizers_for_bandwidth(rate, bandwidth)
+    hop = math.prod(model.encoder.ratios)
+    spec = CodecSpec(model.sample_rate, rate, codebooks, quantizer.bins, model.channels)
+
+    def quantize(embeddings: Tensor) -> Tensor:
+        return quantizer.encode(embeddings, rate, bandwidth)
+
+    chunk = None if model.segment_length is None else model.segment_length // hop
+    modules = CodecModules(model.encoder.model, model.decoder.model, quantize, quantizer.decode, chunk, model.normalize)
+    return EnCodec(spec, hop, modules)
+
+
 def _wrap_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     """Wrap transformers' model (of type Any: pyright takes the modules of such models for tensors)."""
-    config = model.config
-    bandwidths = list(config.target_bandwidths)
-    if bandwidth is not None and bandwidth not in bandwidths:
-        raise UsageError(
-            f"the codec {name!r} offers {', '.join(f'{value:g}' for value in bandwidths)} kbit/s, not {bandwidth:g}"
-        )
-    codebooks = model.quantizer.get_num_quantizers_for_bandwidth(bandwidth)
+    config, quantizer = model.config, model.quantizer
+    _check_bandwidth(bandwidth, config.target_bandwidths, name)
+    codebooks = quantizer.get_num_quantizers_for_bandwidth(bandwidth)
     rate, hop = config.sampling_rate, config.hop_length
     if sample_count(1.0, rate) != config.frame_rate * hop:
         raise DependencyError(
             f"the codec {name!r} has no whole number of frames a second: {rate} Hz, {hop} samples each"
         )
     spec = CodecSpec(rate, config.frame_rate, codebooks, config.codebook_size, config.audio_channels)
-    chunk = None if config.chunk_length is None else config.chunk_length // hop
 
     def quantize(embeddings: Tensor) -> Tensor:
-        return model.quantizer.encode(embeddings, bandwidth)
+        return quantizer.encode(embeddings, bandwidth)
 
-    network = CodecModules(
-        model.encoder.layers, model.decoder.layers, quantize, model.quantizer.decode, chunk, config.normalize
-    )
-    return EnCodec(spec, hop, network)
+    chunk = None if config.chunk_length is None else config.chunk_length // hop
+    layers = model.encoder.layers, model.decoder.layers
+    return EnCodec(spec, hop, CodecModules(*layers, quantize, quantizer.decode, chunk, config.normalize))
+
+
+def _check_bandwidth(bandwidth: float | None, offered: Sequence[float], name: str) -> None:
+    if bandwidth is not None and bandwidth not in offered:
+        raise UsageError(
+            f"the codec {name!r} offers {', '.join(f'{value:g}' for value in offered)} kbit/s, not {bandwidth:g}"
+        )
+
+
+def _find_package_file(path: Path) -> Path | None:
+    """File of the package at or below `path`; None where it has nothing to do with the package.
+
+    A name alone, "encodec_24khz" or "encodec_48khz", is looked for where torch.hub keeps what it downloaded.
+    """
+    if path.is_file():
+        return path if path.name.startswith(PACKAGE_MODELS) else None
+    if path.is_dir():
+        files = [file for name in PACKAGE_MODELS for file in sorted(path.glob(f"{name}*.th"))]
+        return files[0] if files and not (path / "config.json").is_file() else None
+    if str(path) not in PACKAGE_MODELS:
+        return None
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    files = sorted(cache.glob(f"{path}-*.th"))
+    if not files:
+        raise DependencyError(
+            f"the codec {str(path)!r} is not in {str(cache)!r}: download its file from {PACKAGE_URL} into it"
+        )
+    return files[0]
+
+
+def _load_package_model(path: Path) -> Any:
+    """Load the package's model that the file is named after, such as `encodec_24khz-d7cc33bc.th`."""
+    from encodec.model import EncodecModel as PackageModel
+
+    state = read_tensors(path)
+    check_finite(state, f"EnCodec ({str(path)!r})")
+    name = next(name for name in PACKAGE_MODELS if path.name.startswith(name))
+    factory = getattr(PackageModel, name.replace("_", "_model_"))  # such as encodec_model_24khz
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the package is built with the deprecated weight norm
+        model: Any = factory(pretrained=False)
+    load_strict(model, state, f"{name} of the encodec package ({str(path)!r})", assign=True)
+    model.requires_grad_(False)
+    fuse_weight_norm(model)
+    return model

@@ -17,7 +17,7 @@ from transformers import DacConfig
 from transformers.models.dac.modeling_dac import DacDecoder, DacEncoder
 
 from v2m.mappings.stable_audio import AutoencoderConfig
-from v2m.pretrained.codecs.chunking import apply_chunked
+from v2m.pretrained.codecs.base import apply_chunked
 from v2m.pretrained.safe_load import load_strict
 
 CHUNK_FRAMES = 128  # latent frames

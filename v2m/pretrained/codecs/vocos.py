@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn.functional import fold, gelu
 
 from v2m.core.errors import DependencyError
-from v2m.pretrained.codecs import xcodec_files
-from v2m.pretrained.codecs.chunking import apply_chunked
+from v2m.pretrained.codecs.base import apply_chunked
+from v2m.pretrained.codecs.xcodec import check_files
 from v2m.pretrained.safe_load import load_strict, read_tensors, read_yaml
 
+CONFIG = "decoders/config.yaml"
 CHUNK_FRAMES = 500
 MARGIN_FRAMES = 32  # frames: nine kernels of 7 and the window of the inverse transform reach 29
 MAX_MAGNITUDE = 100.0  # magnitude of a spectrum, after the exponential
@@ -57,11 +58,11 @@ class Vocos(nn.Module):
         Raises:
             DependencyError: Files are missing, broken, or of another model; says which.
         """
-        xcodec_files.check_files(folder, (xcodec_files.VOCODER_CONFIG, name))
+        check_files(folder, (CONFIG, name))
         path = folder / name
         state = read_tensors(path)
         with torch.device("meta"):
-            decoder = cls(_read_config(state, read_yaml(folder / xcodec_files.VOCODER_CONFIG), path))
+            decoder = cls(_read_config(state, read_yaml(folder / CONFIG), path))
         load_strict(decoder, state, f"a Vocos decoder of YuE ({str(path)!r})", assign=True)
         return decoder.eval().requires_grad_(False).to(device=device, dtype=torch.float32)
 
@@ -124,7 +125,7 @@ class ISTFTHead(nn.Module):
 class ISTFT(nn.Module):
     """Inverse STFT, (B, F, T) → (B, N = T · hop): overlap-add divided by the windows' power.
 
-    (window − hop) / 2 samples are cut off at each end, so that frame t is centerd on samples t · hop to (t + 1) · hop.
+    (window − hop) / 2 samples are cut off at each end, so that frame t is centered on samples t · hop to (t + 1) · hop.
     """
 
     def __init__(self, config: VocosConfig) -> None:
@@ -160,12 +161,8 @@ def _read_config(state: Mapping[str, Tensor], config: Mapping[str, Any], path: P
         inner = state["backbone.convnext.0.pwconv1.weight"].shape[0]
         window = len(state["head.istft.window"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DependencyError(
-            f"{str(path)!r} or its {xcodec_files.VOCODER_CONFIG} is no Vocos decoder of YuE ({error})"
-        ) from error
+        raise DependencyError(f"{str(path)!r} or its {CONFIG} is no Vocos decoder of YuE ({error})") from error
     if padding != "same" or not 0 < hop <= window or (window - hop) % 2:
-        raise DependencyError(
-            f"{xcodec_files.VOCODER_CONFIG}: window {window}, hop {hop}, padding {padding!r} are not YuE's"
-        )
+        raise DependencyError(f"{CONFIG}: window {window}, hop {hop}, padding {padding!r} are not YuE's")
     blocks = sum(key.endswith(".gamma") for key in state)
     return VocosConfig(embedding, width, inner, blocks, window, hop)

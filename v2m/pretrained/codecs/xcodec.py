@@ -1,13 +1,14 @@
 """X-Codec, the codec of YuE: 16 kHz mono audio ↔ 50 frames a second of 12 residual codebooks.
 
 Ye et al., "Codec Does Matter" (2024), as fine-tuned for YuE: a convolutional encoder and HuBERT side by side, one
-residual quantiser, a convolutional decoder. transformers has the model; the weights are read as YuE published them.
+residual quantizer, a convolutional decoder. transformers has the model; the weights are read as YuE published them.
 
 B batch, N samples, K codebooks, T frames, D width of an embedding (1024).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import XcodecConfig, XcodecModel
 
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, error_text
 from v2m.core.timing import hop_length, sample_count
 from v2m.core.types import CodecSpec
 from v2m.mappings import xcodec as convert
-from v2m.pretrained.codecs import xcodec_files
-from v2m.pretrained.codecs.chunking import apply_chunked
+from v2m.pretrained.codecs.base import apply_chunked
 from v2m.pretrained.safe_load import load_strict, read_json, read_pickle, read_yaml
 
+REPOSITORY = "m-a-p/xcodec_mini_infer"
+CONFIG, CHECKPOINT = "final_ckpt/config.yaml", "final_ckpt/ckpt_00360000.pth"
+SEMANTIC_CONFIG = "semantic_ckpts/hf_1_325000/config.json"  # HuBERT's weights are in the checkpoint as well
 CHUNK_FRAMES = 500
 MARGIN_FRAMES = 32  # the encoder reaches 28 frames to each side, the decoder 11
 SILENCE_S = 4.0
@@ -48,20 +51,16 @@ class XCodec:
         Raises:
             DependencyError: Files are missing, broken, or of another model; says which.
         """
-        xcodec_files.check_files(folder, (xcodec_files.CONFIG, xcodec_files.CHECKPOINT, xcodec_files.SEMANTIC_CONFIG))
-        path = folder / xcodec_files.CHECKPOINT
+        check_files(folder, (CONFIG, CHECKPOINT, SEMANTIC_CONFIG))
+        path = folder / CHECKPOINT
         state = read_pickle(path).get("codec_model")  # the rest is training state, and larger: it stays on the disk
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise DependencyError(
-                f"{str(path)!r} holds no 'codec_model': it is not the one of {xcodec_files.REPOSITORY}"
-            )
-        generator = read_yaml(folder / xcodec_files.CONFIG).get("generator")
+            raise DependencyError(f"{str(path)!r} holds no 'codec_model': it is not the one of {REPOSITORY}")
+        generator = read_yaml(folder / CONFIG).get("generator")
         config = generator.get("config") if isinstance(generator, dict) else None
         if not isinstance(config, dict):
-            raise DependencyError(f"{str(folder / xcodec_files.CONFIG)!r} holds no generator.config: download it again")
-        model = _build_model(
-            convert.config_to_transformers(config, read_json(folder / xcodec_files.SEMANTIC_CONFIG), state)
-        )
+            raise DependencyError(f"{str(folder / CONFIG)!r} holds no generator.config: download it again")
+        model = _build_model(convert.config_to_transformers(config, read_json(folder / SEMANTIC_CONFIG), state))
         load_strict(model, convert.to_transformers(state), f"YuE's X-Codec ({str(path)!r})", assign=True)
         return cls(model.eval().requires_grad_(False).to(device=device, dtype=dtype))
 
@@ -124,11 +123,19 @@ class XCodec:
         return self.model.acoustic_decoder(self.model.fc2(self._embed(codes).mT).mT).float()
 
 
+def check_files(folder: Path, names: Sequence[str]) -> None:
+    """Raise DependencyError, naming them, where `folder` lacks some of the files `names`."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise DependencyError(f"{str(folder)!r} lacks {', '.join(missing)}: it should be a copy of {REPOSITORY}")
+
+
 def _build_model(settings: dict[str, Any]) -> Any:
     """Build the model without weights (of type Any: pyright takes the modules of such models for tensors)."""
     try:
         with torch.device("meta"):
             return XcodecModel(XcodecConfig(**settings))
     except (ValueError, TypeError, AttributeError, ZeroDivisionError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())
-        raise DependencyError(f"the settings of YuE's X-Codec make no model ({reason}): download them again") from error
+        raise DependencyError(
+            f"the settings of YuE's X-Codec make no model ({error_text(error)}): download them again"
+        ) from error

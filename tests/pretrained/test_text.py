@@ -17,7 +17,7 @@ from tests.fixtures.tiny import t5 as tiny
 from v2m.core.errors import DependencyError
 from v2m.core.protocols import TextEncoder
 from v2m.pretrained.safe_load import read_state_dict
-from v2m.pretrained.text.t5 import T5TextEncoder
+from v2m.pretrained.text import T5TextEncoder
 
 CPU = torch.device("cpu")
 

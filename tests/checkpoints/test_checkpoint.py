@@ -28,7 +28,7 @@ from v2m.core.types import CodecSpec
 from v2m.models.conditioning import Condition
 from v2m.models.lm import LMConfig
 from v2m.models.music_model import MusicConfig
-from v2m.pretrained.file_patterns import match_files, unmatched
+from v2m.pretrained.weights import match_files, unmatched
 
 ROOT = Path(__file__).parents[2]
 CONFIG = MusicConfig(lm=LMConfig(dim=32, num_layers=2, num_heads=4, codebook_size=64, delays=(0, 1, 2, 4)), text_dim=16)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import MusicgenMelodyFeatureExtractor
 
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, error_text
 from v2m.core.types import Audio
 from v2m.pretrained.safe_load import read_json
 
@@ -44,19 +44,15 @@ class Chroma:
         Raises:
             DependencyError: The file is broken, or its settings make no such transform.
         """
-        if folder is None or not (folder / CONFIG_FILE).is_file():
-            return cls(MusicgenMelodyFeatureExtractor())
-        config = read_json(folder / CONFIG_FILE)
-        if config.get("feature_extractor_type") != EXTRACTOR_TYPE:  # a codec's, beside models without melody
-            return cls(MusicgenMelodyFeatureExtractor())
+        config = {} if folder is None or not (folder / CONFIG_FILE).is_file() else read_json(folder / CONFIG_FILE)
+        if folder is None or config.get("feature_extractor_type") != EXTRACTOR_TYPE:
+            return cls(MusicgenMelodyFeatureExtractor())  # a codec's, beside models without melody
         names = ("feature_size", "sampling_rate", "hop_length", "chunk_length", "n_fft", "num_chroma")
         try:
             return cls(MusicgenMelodyFeatureExtractor(**{name: config[name] for name in names if name in config}))
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-            reason = " ".join(str(error).split())
-            raise DependencyError(
-                f"{str(folder / CONFIG_FILE)!r} makes no chroma ({reason}): download it again"
-            ) from error
+            message = f"{str(folder / CONFIG_FILE)!r} makes no chroma ({error_text(error)}): download it again"
+            raise DependencyError(message) from error
 
     @torch.inference_mode()
     def extract(self, *melodies: Audio) -> Tensor:

@@ -24,7 +24,7 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from safetensors import SafetensorError, safe_open
 
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, error_text
 from v2m.core.types import Audio, WeightsInfo
 from v2m.media.audio import resample
 from v2m.pretrained import weights
@@ -65,9 +65,7 @@ class Demucs:
         self.sample_rate: int = bag.samplerate
         self._bag, self._device = bag.to(device).eval().requires_grad_(False), device
         models: Any = bag.models
-        self._segment_samples = min(
-            int(model.segment * model.samplerate) for model in models
-        )  # samples, as the package counts
+        self._segment_samples = min(int(model.segment * model.samplerate) for model in models)  # as the package counts
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Demucs:
@@ -88,7 +86,8 @@ class Demucs:
             models = [_load_model(_find_file(folder, str(name))) for name in bag_config["models"]]
             bag = BagOfModels(models, bag_config.get("weights"), bag_config.get("segment"))
         except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DependencyError(f"{str(folder)!r}: its models do not go together ({_one_line(error)})") from error
+            message = f"{str(folder)!r}: its models do not go together ({error_text(error, 120)})"
+            raise DependencyError(message) from error
         model = cls(bag, device)
         if VOCALS not in model.sources or bag.audio_channels != 2:
             raise DependencyError(f"{str(folder)!r} separates {', '.join(model.sources)}, but no vocals in stereo")
@@ -140,12 +139,11 @@ def _load_model(path: Path) -> Any:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds quantized weights, which are not read: give {REPOSITORY}")
     parameters = inspect.signature(kind).parameters  # the package too leaves out what it no longer knows
+    kwargs = {name: value for name, value in payload["kwargs"].items() if name in parameters}
     try:
-        model = kind(
-            *payload["args"], **{name: value for name, value in payload["kwargs"].items() if name in parameters}
-        )
+        model = kind(*payload["args"], **kwargs)
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise DependencyError(f"{str(path)!r} describes an impossible model ({_one_line(error)})") from error
+        raise DependencyError(f"{str(path)!r} describes an impossible model ({error_text(error, 120)})") from error
     check_finite(state, f"Demucs ({str(path)!r})")
     load_strict(model, state, f"the Demucs that {str(path)!r} describes")
     return model
@@ -159,7 +157,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         arguments = {name: json.loads(metadata[name], object_hook=_parse_fraction) for name in ("args", "kwargs")}
         return {"klass": metadata["klass"], "state": state, **arguments}
     except (SafetensorError, KeyError, OSError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise DependencyError(f"{str(path)!r} is no Demucs ({_one_line(error)}): download it again") from error
+        raise DependencyError(f"{str(path)!r} is no Demucs ({error_text(error, 120)}): download it again") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
@@ -172,17 +170,9 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     payload = read_pickle(path, [*MODEL_CLASSES.values(), Fraction])
     if not {"klass", "args", "kwargs", "state"} <= payload.keys():
         raise DependencyError(f"{str(path)!r} is no Demucs: it lacks klass, args, kwargs or state")
-    return {
-        **payload,
-        "klass": next(
-            (name for name, kind in MODEL_CLASSES.items() if payload["klass"] is kind), str(payload["klass"])
-        ),
-    }
+    name = next((name for name, kind in MODEL_CLASSES.items() if payload["klass"] is kind), str(payload["klass"]))
+    return {**payload, "klass": name}
 
 
 def _parse_fraction(value: Mapping[str, Any]) -> Any:
     return Fraction(value["numerator"], value["denominator"]) if value.get("_type") == "fraction" else value
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -5,119 +5,130 @@ from __future__ import annotations
 import errno
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, constants, errors, get_cached_repo_tree, snapshot_download
 from tqdm import tqdm
 
-from v2m.core.errors import DependencyError, DiskFullError
-from v2m.pretrained.file_patterns import (
-    COMMIT,
-    checkpoint_folders,
-    license_name,
-    list_files,
-    match_files,
-    missing_files,
-    unmatched,
-)
+from v2m.core.errors import DependencyError, DiskFullError, error_text
 
-MODEL_CARD = "README.md"  # fetched where there is one: it names the license
 MAX_ATTEMPTS = 3  # each keeps the files that are complete; huggingface_hub itself resumes within a file
 UNWRITABLE_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
-def find_cached(repo: str, revision: str, patterns: Sequence[str]) -> Path | None:
-    """The snapshot in the hub's cache if it holds every needed file, else None; no network access."""
-    repo_dir = _cache_dir(repo)
-    commit = revision
-    if not COMMIT.fullmatch(revision):
-        try:
-            commit = (repo_dir / "refs" / revision).read_text(encoding="utf-8").strip()
-        except OSError:
-            return None
-    folder = repo_dir / "snapshots" / commit
-    if not commit or not folder.is_dir() or missing_files(folder, patterns):
-        return None
-    try:  # after an interrupted download some files that match a pattern are there, others are not
-        tree = [entry.path for entry in get_cached_repo_tree(repo, revision=commit)]
-    except errors.CachedRepoTreeNotFoundError:
-        return folder  # left by a program that fetches file by file
-    return folder if set(match_files(tree, patterns)) <= set(list_files(folder)) else None
+class HubError(DependencyError):
+    """The hub refused or failed; the message is the reason and the cure."""
 
 
-def download(
-    repo: str, revision: str, patterns: Sequence[str], *, license: str | None = None, download_size: int | None = None
-) -> Path:
-    """Download the snapshot, except files that are here already; one line on stderr announces it.
+@dataclass(frozen=True)
+class RemoteRepo:
+    """A repository at a revision: `sizes` in bytes by file name, and the data of its model card."""
 
-    Raises:
-        DependencyError: It cannot be fetched; says why, how large it is and where to put it.
-        DiskFullError: The disk has no room for it.
+    name: str
+    revision: str
+    commit: str
+    sizes: dict[str, int]
+    card: dict[str, Any]
+
+
+def find_cached(repo: str, revision: str) -> tuple[Path, list[str]] | None:
+    """Find the snapshot in the hub's cache, and the names of all files of the repository, offline.
+
+    After an interrupted download some of these are in the snapshot, others are not. No names where the cache knows none.
     """
     try:
-        names, download_size = _announce_download(repo, revision, patterns, license)
-        escaped = [escape(name) for name in names]
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        return None
+    try:
+        return folder, [entry.path for entry in get_cached_repo_tree(repo, revision=folder.name)]
+    except errors.CachedRepoTreeNotFoundError:
+        return folder, []  # left by a program that fetches file by file
+
+
+def list_files(repo: str, revision: str) -> RemoteRepo:
+    """Ask the hub for the files of a repository.
+
+    Raises:
+        HubError: It has none of that name, does not give it, or cannot be reached.
+    """
+    with _explained_errors(repo, revision):
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
+    sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
+    return RemoteRepo(repo, revision, str(info.sha), sizes, info.card_data.to_dict() if info.card_data else {})
+
+
+def download(remote: RemoteRepo, names: Sequence[str], license: str | None) -> Path:
+    """Download the files `names`, except those that are here already; one line on stderr announces it.
+
+    Raises:
+        HubError: They cannot be fetched.
+        DiskFullError: The disk has no room for them.
+    """
+    repo, cache = remote.name, Path(constants.HF_HUB_CACHE)
+    size = sum(remote.sizes[name] for name in names)
+    snapshot = cache / f"models--{repo.replace('/', '--')}" / "snapshots" / remote.commit
+    remaining = sum(remote.sizes[name] for name in names if not (snapshot / name).is_file())
+    note = "" if remaining == size else f", {format_bytes(remaining)} of it still to come"
+    terms = license or "not stated: see its page"
+    tqdm.write(f"fetching {repo} ({format_bytes(size)}){note}; license: {terms}; into {cache}", file=sys.stderr)
+    existing = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
+    with _explained_errors(repo, remote.revision, size=size):
+        free = shutil.disk_usage(existing).free
+        if free < remaining:
+            raise _disk_full_error(repo, remaining, f"only {format_bytes(free)} are free")
+        patterns = [escape(name) for name in names]
         for _ in range(MAX_ATTEMPTS - 1):
             try:
-                return Path(snapshot_download(repo, revision=revision, allow_patterns=escaped))
+                return Path(snapshot_download(repo, revision=remote.revision, allow_patterns=patterns))
             except Exception as error:
                 if not _is_network_error(error):
                     raise
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=escaped))
-    except (DependencyError, DiskFullError, MemoryError):
-        raise
-    except Exception as error:  # of any kind the transport raises: none of it is a bug of the caller
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise _disk_full_error(repo, download_size, "the disk is full") from error
-        reason = _explain_failure(error, repo, revision)
-        where = f"or put its files into {checkpoint_folders()[0] / Path(repo).name}, or give the folder that has them"
-        raise DependencyError(
-            f"weights {repo}{_size_suffix(download_size)} cannot be fetched: {reason}; {where}", repo
-        ) from error
+        return Path(snapshot_download(repo, revision=remote.revision, allow_patterns=patterns))
 
 
 def upload(folder: Path, repo: str, *, private: bool = False) -> str:
     """Upload `folder` to `repo` in one commit, creating it (`private` or not) if needed; return its URL.
 
     Raises:
-        DependencyError: The upload failed; says why.
+        HubError: The upload failed; says why.
     """
-    try:
+    with _explained_errors(repo, "main", prefix=f"{repo!r} cannot be uploaded to: "):
         api = HfApi()
         url = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Uploaded by v2m")
         return str(url)
-    except MemoryError:
+
+
+def format_bytes(size: int) -> str:
+    """Bytes in decimal units: 12.4 GB, 1.8 MB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
+
+
+@contextmanager
+def _explained_errors(repo: str, revision: str, *, prefix: str = "", size: int = 0) -> Iterator[None]:
+    """Raise HubError for errors of any kind that the transport raises: none of it is a bug of the caller."""
+    try:
+        yield
+    except (DiskFullError, MemoryError):
         raise
-    except Exception as error:  # as in download
-        raise DependencyError(f"{repo!r} cannot be uploaded to: {_explain_failure(error, repo, 'main')}") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise _disk_full_error(repo, size, "the disk is full") from error
+        raise HubError(prefix + _explain_failure(error, repo, revision)) from error
 
 
-def _announce_download(repo: str, revision: str, patterns: Sequence[str], license: str | None) -> tuple[list[str], int]:
-    """Announce a download on stderr and check the disk's room; return the files' names and total bytes."""
-    info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
-    absent = unmatched(sizes, patterns)
-    if absent:
-        raise DependencyError(
-            f"the repository {repo} has no {', '.join(absent)} at revision {revision}: check the name"
-        )
-    names = match_files(sizes, [*patterns, MODEL_CARD])
-    size = sum(sizes[name] for name in names)
-    folder = _cache_dir(repo) / "snapshots" / str(info.sha)
-    remaining = sum(sizes[name] for name in names if not (folder / name).is_file())
-    card = info.card_data.to_dict() if info.card_data else {}
-    terms = license_name(card) or license or "not stated: see its page"
-    remaining_note = "" if remaining == size else f", {_format_bytes(remaining)} of it still to come"
-    cache = Path(constants.HF_HUB_CACHE)
-    tqdm.write(f"fetching {repo}{_size_suffix(size)}{remaining_note}; license: {terms}; into {cache}", file=sys.stderr)
-    existing = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < remaining:
-        raise _disk_full_error(repo, remaining, f"only {_format_bytes(free)} are free")
-    return names, size
+def _disk_full_error(repo: str, size: int, state: str) -> DiskFullError:
+    cure = "free some room, or set HF_HOME to a folder on another disk"
+    return DiskFullError(f"{format_bytes(size)} of {repo} are to go into {constants.HF_HUB_CACHE}, but {state}: {cure}")
 
 
 def _explain_failure(error: BaseException, repo: str, revision: str) -> str:
@@ -138,7 +149,7 @@ def _explain_failure(error: BaseException, repo: str, revision: str) -> str:
         status = error.response.status_code
         cure = "`hf auth login` with a token that may read it" if status in {401, 403} else "try again later"
         return f"{endpoint} answered {status}: {cure}"
-    message = " ".join(str(error).split())[:160] or type(error).__name__
+    message = error_text(error, 160)
     if _is_network_error(error):
         return f"{endpoint} cannot be reached ({message}): check the network; files that are complete are kept"
     if isinstance(error, OSError) and error.errno in UNWRITABLE_ERRNOS:
@@ -153,25 +164,3 @@ def _is_network_error(error: BaseException | None) -> bool:
     if isinstance(error, (errors.HfHubHTTPError, errors.OfflineModeIsEnabled)):
         return False
     return isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith("http")
-
-
-def _cache_dir(repo: str) -> Path:
-    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
-
-
-def _disk_full_error(repo: str, size: int | None, state: str) -> DiskFullError:
-    amount = "the files" if size is None else _format_bytes(size)
-    cure = "free some room, or set HF_HOME to a folder on another disk"
-    return DiskFullError(f"{amount} of {repo} are to go into {constants.HF_HUB_CACHE}, but {state}: {cure}")
-
-
-def _size_suffix(size: int | None) -> str:
-    return "" if size is None else f" ({_format_bytes(size)})"
-
-
-def _format_bytes(size: int) -> str:
-    """Bytes in decimal units: 12.4 GB, 1.8 MB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} bytes"

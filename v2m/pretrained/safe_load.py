@@ -7,7 +7,7 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from v2m.core.errors import DependencyError, is_out_of_memory
+from v2m.core.errors import DependencyError, error_text, is_out_of_memory
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -80,12 +80,10 @@ def read_pickle(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
             payload = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise DependencyError(_unpickling_message(path, str(error))) from error
-    except Exception as error:
+    except Exception as error:  # of any kind: the file decides which
         if is_out_of_memory(error) or isinstance(error, PermissionError):
             raise
-        raise DependencyError(
-            _broken_file_message(path, "PyTorch", error)
-        ) from error  # of any kind: the file decides which
+        raise DependencyError(_broken_file_message(path, "PyTorch", error)) from error
     if not isinstance(payload, dict):
         raise DependencyError(f"{str(path)!r} holds a {type(payload).__name__}, not the dictionary of a checkpoint")
     return payload
@@ -110,13 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DependencyError: The file is missing, or holds no JSON object.
     """
-    _check_file(path)
-    try:
-        payload = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too
-        raise DependencyError(
-            f"{str(path)!r} is not JSON ({' '.join(str(error).split())}): download it again"
-        ) from error
+    payload = _parse_text(path, "JSON", json.loads)
     if not isinstance(payload, dict):
         raise DependencyError(f"{str(path)!r} holds a JSON {type(payload).__name__}, not an object")
     return payload
@@ -128,13 +120,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         DependencyError: The file is missing, or holds no mapping.
     """
-    _check_file(path)
-    try:
-        payload = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DependencyError(
-            f"{str(path)!r} is not YAML ({' '.join(str(error).split())}): download it again"
-        ) from error
+    payload = _parse_text(path, "YAML", yaml.safe_load)
     if not isinstance(payload, dict):
         raise DependencyError(f"{str(path)!r} holds no settings: download it again")
     return payload
@@ -187,6 +173,14 @@ def _is_finite(value: Tensor) -> bool:
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
+def _parse_text(path: Path, file_format: str, parse: Callable[[str], Any]) -> Any:
+    _check_file(path)
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # not UTF-8 is a ValueError too
+        raise DependencyError(f"{str(path)!r} is not {file_format} ({error_text(error)}): download it again") from error
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -237,7 +231,7 @@ def _check_file(path: Path) -> None:
 
 
 def _broken_file_message(path: Path, file_format: str, error: Exception) -> str:
-    reason = " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__
+    reason = error_text(error).partition(". ")[0][:120]
     return f"{str(path)!r} is truncated or no {file_format} file ({reason}): download it again"
 
 
@@ -251,7 +245,6 @@ def _unpickling_message(path: Path, message: str) -> str:
     return f"{str(path)!r} is truncated or no PyTorch file{detail}: download it again"
 
 
-def _truncate_list(names: Iterable[str]) -> str:
-    names = list(names)
+def _truncate_list(names: Sequence[str]) -> str:
     excess = len(names) - MAX_NAMES
     return ", ".join(names[:MAX_NAMES]) + (f" and {excess} more" if excess > 0 else "")

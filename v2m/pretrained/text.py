@@ -1,4 +1,4 @@
-"""Frozen text encoders: T5, MusicGen's, and the text branch of CLAP, SONIQUE's; transformers has the models.
+"""Frozen text encoders: T5, MusicGen's, and the text branch of CLAP, SONIQUE's.
 
 Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2019); MusicGen's is
 `t5-base`. Wu et al., "Large-scale Contrastive Language-Audio Pretraining with Feature Fusion and Keyword-to-Caption

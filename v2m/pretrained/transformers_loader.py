@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from v2m.core.compat import supports_sdpa
-from v2m.core.errors import DependencyError, is_out_of_memory
+from v2m.core.errors import DependencyError, error_text, is_out_of_memory
 from v2m.core.lazy_model import choose_dtype, quantization_config
 from v2m.pretrained.safe_load import read_json, read_state_dict
 
@@ -36,7 +36,7 @@ def load_model(
     Weights keep the checkpoint's dtype on the CPU, where memory decides, and take the device's elsewhere.
 
     Args:
-        kind: The model's class.
+        model_class: The model's class.
         folder: Holds config.json and weights (see `safe_load.read_state_dict`).
         device: The target device.
         bits: Quantizes the weights while they are loaded.
@@ -76,10 +76,8 @@ def load_model(
     except Exception as error:  # of any kind: the files decide which
         if is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise DependencyError(
-            f"{str(folder)!r} cannot be loaded as {description} ({reason}): fetch it again"
-        ) from error
+        message = f"{str(folder)!r} cannot be loaded as {description} ({error_text(error, 300)}): fetch it again"
+        raise DependencyError(message) from error
     _check_loading_info(info, folder, description)
     if not bits:  # quantized weights are placed while they are loaded
         model.to(device)
@@ -108,8 +106,7 @@ def load_processor(processor_class: Any, folder: Path, failure: str) -> Any:
     except Exception as error:  # of any kind: the files decide which
         if is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:200]
-        raise DependencyError(f"{failure} ({reason}): fetch it again") from error
+        raise DependencyError(f"{failure} ({error_text(error, 200)}): fetch it again") from error
 
 
 def _check_loading_info(info: Mapping[str, Any], folder: Path, description: str) -> None:

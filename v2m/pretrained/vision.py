@@ -28,12 +28,8 @@ Pooling = Literal["all", "grid"]
 Aspect = Literal["squash", "crop", "pad"]
 POOL_GRID = 2  # rows and columns of means
 BATCH_SIZE = 32  # frames at a time
-_NON_VISION_PREFIXES = (
-    "text_model.",
-    "text_projection.",
-    "visual_projection.",
-    "logit_",
-)  # parts of a dual encoder besides the tower
+# parts of a dual encoder besides the tower
+NON_VISION_PREFIXES = ("text_model.", "text_projection.", "visual_projection.", "logit_")
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,8 @@ class FrozenVisionEncoder:
             name: Its name in datasets and checkpoints.
             pooling: Tokens of a frame: "all" or "grid".
             aspect: Conversion of a frame to a square: "squash"; "crop" its middle; or "pad" with the mean color.
-            config, state: Replace the files, for a tower stored inside another model's checkpoint.
+            config: Replaces config.json, for a tower stored inside another model's checkpoint.
+            state: Replaces the weights, likewise.
 
         Raises:
             DependencyError: The folder holds another kind of model, or files are missing, broken or do not fit.
@@ -195,7 +192,7 @@ def _vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name.removeprefix("vision_model."): value
         for name, value in state.items()
-        if not name.startswith(_NON_VISION_PREFIXES) and not name.endswith("embeddings.position_ids")
+        if not name.startswith(NON_VISION_PREFIXES) and not name.endswith("embeddings.position_ids")
     }
 
 

@@ -371,7 +371,7 @@ def test_a_gated_repository_says_what_to_accept(models: Path, media: Path, tmp_p
 
 
 def test_only_what_is_needed_is_fetched() -> None:
-    from v2m.pretrained.file_patterns import match_files
+    from v2m.pretrained.weights import match_files
 
     needed = [f"{part}/diffusion_pytorch_model.safetensors" for part in ("vae", "transformer", "projection_model")]
     extra = ["model.ckpt", "model.safetensors", "transformer/diffusion_pytorch_model.fp16.safetensors", "vae/x.bin"]

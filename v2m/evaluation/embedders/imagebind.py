@@ -27,8 +27,8 @@ from v2m.evaluation.embedders.base import AudioEmbedding, split_windows, to_mono
 from v2m.evaluation.embedders.pretrained import BATCH_SIZE, PretrainedEmbedder, to_audio_embedding, to_numpy
 from v2m.media.audio import resample
 from v2m.pretrained import weights
-from v2m.pretrained.file_patterns import checkpoint_folders
 from v2m.pretrained.safe_load import load_strict, read_tensors
+from v2m.pretrained.weights import checkpoint_folders
 
 WEIGHTS_FILE = "imagebind_huge.pth"
 WINDOW_S, FRAMES_PER_WINDOW, SIDE = 2.0, 2, 224  # seconds, frames and pixels of a window

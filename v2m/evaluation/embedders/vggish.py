@@ -21,8 +21,8 @@ from v2m.evaluation.embedders.base import AudioEmbedding, to_mono
 from v2m.evaluation.embedders.pretrained import PretrainedEmbedder, to_audio_embedding, to_numpy
 from v2m.media.audio import resample
 from v2m.pretrained import weights
-from v2m.pretrained.file_patterns import checkpoint_folders
 from v2m.pretrained.safe_load import check_finite, load_strict, read_tensors
+from v2m.pretrained.weights import checkpoint_folders
 
 WEIGHTS_FILE = "vggish-10086976.pth"
 SAMPLE_RATE, FRAME_LENGTH, HOP_LENGTH, FFT_SIZE = 16_000, 400, 160, 512  # Hz, samples

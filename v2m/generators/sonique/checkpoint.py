@@ -15,10 +15,9 @@ from v2m.generators.sonique.unet import UNet, UNetConfig
 from v2m.mappings import stable_audio
 from v2m.mappings.stable_audio import StableAudioConfig
 from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
-from v2m.pretrained.file_patterns import checkpoint_folders
 from v2m.pretrained.safe_load import check_finite, load_strict, read_json, read_pickle
 from v2m.pretrained.text import ClapTextEncoder
-from v2m.pretrained.weights import fetch
+from v2m.pretrained.weights import checkpoint_folders, fetch
 
 CONFIG_FILE, CHECKPOINT_DIR, CLAP_FILE = "best_model.json", "ckpts", "ckpts/clap/clap.ckpt"
 DEFAULT_NAME = "sonique"

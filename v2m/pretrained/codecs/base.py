@@ -241,7 +241,7 @@ def _split_at_lstm(layers: Sequence[nn.Module], after: int) -> tuple[nn.Sequenti
 
 
 def _crossfade(before: Tensor, after: Tensor, start: int) -> Tensor:
-    """Append `after` (B, C, n), whose first sample is number `start` of `before`; what both have crossfades linearly."""
+    """Append `after` (B, C, n) from sample `start` of `before` on; crossfade linearly what both have."""
     shared = before.shape[2] - start  # samples
     ramp = (torch.arange(shared, device=before.device) + 0.5) / max(shared, 1)
     middle = before[..., start:] * (1 - ramp) + after[..., :shared] * ramp

@@ -39,7 +39,7 @@ class RemoteRepo:
 def find_cached(repo: str, revision: str) -> tuple[Path, list[str]] | None:
     """Find the snapshot in the hub's cache, and the names of all files of the repository, offline.
 
-    After an interrupted download some of these are in the snapshot, others are not. No names where the cache knows none.
+    After an interrupted download some of these are in the snapshot, others are not. No names where they are unknown.
     """
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[], local_files_only=True))

@@ -1,4 +1,4 @@
-"""VGGish, the embedder by which the Fréchet audio distance was defined, with the weights of torchvggish.
+"""VGGish, the embedder that the Fréchet audio distance was defined by, with torchvggish's weights.
 
 Hershey et al., "CNN Architectures for Large-Scale Audio Classification" (2017); Kilgour et al., "Fréchet Audio
 Distance" (2019). W windows of 0.96 s, 96 frames of 64 mel bands each; D = 128.

@@ -1,4 +1,4 @@
-"""Decoding of codes to audio at 44.1 kHz: the codec below 5.5 kHz, a Vocos vocoder above, stem by stem.
+"""Decoding of stems at 44.1 kHz: the codec's audio below 5.5 kHz, a Vocos vocoder's above.
 
 The codec's decoder is the more accurate of the two but ends at 8 kHz; Vocos adds the rest. YuE's authors combine the
 mixes with two separate second-order filters, which overlap; here low and high pass sum to one, and stems are combined

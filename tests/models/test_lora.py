@@ -17,7 +17,6 @@ from v2m.models.lora import (
     is_trainable,
     merge_state,
     merged_weights,
-    trainable_state,
 )
 from v2m.models.music_model import MusicConfig, MusicModel
 from v2m.models.patterns import apply_delays
@@ -30,6 +29,10 @@ SEES = ConditionerConfig(num_layers=1, num_heads=2, head_dim=16, ffn_dim=32, vis
 def made(seed: int = 0) -> MusicModel:
     torch.manual_seed(seed)
     return MusicModel(MusicConfig(LM, 16, conditioner=SEES)).eval()
+
+
+def trainable(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if is_trainable(name)}
 
 
 def logits(model: MusicModel) -> torch.Tensor:
@@ -59,7 +62,7 @@ def test_at_first_nothing_has_changed_and_merged_it_does_what_adapted_it_does() 
     after = logits(model)
     assert (after - before).abs().max() > 0.1
     plain = made(seed=5)
-    plain.load_state_dict(merge_state(base, trainable_state(model.state_dict()), LoRAConfig(rank=4, alpha=12).scale))
+    plain.load_state_dict(merge_state(base, trainable(model.state_dict()), LoRAConfig(rank=4, alpha=12).scale))
     assert (logits(plain) - after).abs().max() < 1e-5
 
 
@@ -104,7 +107,7 @@ def test_a_decoder_that_reads_weights_writes_what_the_adapted_model_expects() ->
     )
     plain = made(seed=5)
     base = {name.replace(BASE_LAYER, "."): value.float() for name, value in before.items() if not is_trainable(name)}
-    plain.load_state_dict(merge_state(base, trainable_state(before), LoRAConfig(rank=4).scale))
+    plain.load_state_dict(merge_state(base, trainable(before), LoRAConfig(rank=4).scale))
     found, wanted = (
         each.generate([CFGBranch(1.0, None)], 20, sampling=SamplingConfig(top_k=1), seeds=[0])
         for each in (decoder, Decoder(plain.lm, precision="fp32"))

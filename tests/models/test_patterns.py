@@ -21,7 +21,7 @@ def by_frame(outputs: torch.Tensor, delays: tuple[int, ...]) -> torch.Tensor:
 def test_every_code_is_at_its_delay_and_comes_back(delays: tuple[int, ...], frames: int) -> None:
     codes = torch.randint(64, (2, len(delays), frames))
     built = patterns.apply_delays(codes, delays, 64)
-    assert built.shape[2] == patterns.num_steps(frames, delays) == frames + max(delays) + 1
+    assert built.shape[2] == frames + max(delays) + 1
     for k, delay in enumerate(delays):
         for step in range(built.shape[2]):
             frame = step - 1 - delay

@@ -94,17 +94,12 @@ def merged_weights(model: nn.Module) -> Iterator[None]:
             layer.weight.data = original
 
 
-def trainable_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the trained part of a state: adapters, conditioner, null tokens."""
-    return {name: value for name, value in state.items() if is_trainable(name)}
-
-
 def merge_state(base: Mapping[str, Tensor], trainable: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     """Return the state of a plain model that computes what the adapted one does.
 
     Args:
         base: State of the model that was adapted; nothing is taken of what was trained in full.
-        trainable: As `trainable_state` returns it.
+        trainable: What was trained beside it: adapters, conditioner, null tokens (see `is_trainable`).
         scale: `LoRAConfig.scale`.
 
     Raises:

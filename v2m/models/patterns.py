@@ -21,15 +21,10 @@ import torch
 from torch import Tensor
 
 
-def num_steps(num_frames: int, delays: Sequence[int]) -> int:
-    """Return S for T = `num_frames`."""
-    return num_frames + max(delays) + 1
-
-
 def apply_delays(codes: Tensor, delays: Sequence[int], special_token_id: int) -> Tensor:
     """Codes (B, K, T) → sequence (B, K, S), with `special_token_id` wherever a codebook has no frame."""
     batch, count, frames = codes.shape
-    sequence = codes.new_full((batch, count, num_steps(frames, delays)), special_token_id)
+    sequence = codes.new_full((batch, count, frames + max(delays) + 1), special_token_id)
     for k, delay in enumerate(delays):
         sequence[:, k, delay + 1 : delay + 1 + frames] = codes[:, k]
     return sequence

@@ -12,7 +12,7 @@ channels, Q pooled tokens a frame, N = R / stride event tokens, S tokens, I inne
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
@@ -49,12 +49,6 @@ class VisualInputs(NamedTuple):
     def to(self, device: torch.device | str) -> VisualInputs:
         """Move all of it."""
         return VisualInputs(*(value.to(device) for value in self))
-
-
-_POSITIVE_FIELDS = (
-    *("vision_dim", "num_tokens", "num_layers", "num_heads", "head_dim", "ffn_dim", "num_fusion_heads"),
-    *("num_pooled_tokens", "num_event_channels", "num_event_layers", "event_stride", "codec_frame_rate"),
-)
 
 
 @dataclass(frozen=True)
@@ -99,9 +93,8 @@ class ConditionerConfig:
     def __post_init__(self) -> None:
         kinds = get_args(ConditionerKind)
         problems = [] if self.kind in kinds else [f"kind {self.kind!r} must be {' or '.join(map(repr, kinds))}"]
-        problems += [
-            f"{name} {getattr(self, name)} must be 1 or more" for name in _POSITIVE_FIELDS if getattr(self, name) < 1
-        ]
+        sizes = {field.name: getattr(self, field.name) for field in fields(self) if field.type == "int"}
+        problems += [f"{name} {size} must be 1 or more" for name, size in sizes.items() if size < 1]
         if not problems and self.kind == "vidmuse" and self.vision_dim % self.num_fusion_heads:
             problems.append(
                 f"vision_dim {self.vision_dim} must be a multiple of the {self.num_fusion_heads} fusion heads"

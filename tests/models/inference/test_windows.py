@@ -15,13 +15,14 @@ from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models import patterns
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference import windows
+from v2m.models.inference.decoder import Decoder
 from v2m.models.lm import LM, LMConfig
 
 CONFIG = LMConfig(dim=16, num_layers=2, num_heads=2, num_codebooks=2, codebook_size=32)
 WINDOW, STRIDE = 20, 12
 
 
-class Plain:
+class Plain(Decoder):
     """The slow and obvious way to write: the whole model anew for each step. Keeps what it was asked."""
 
     def __init__(self, lm: LM | None = None) -> None:
@@ -39,6 +40,7 @@ class Plain:
         seeds: Sequence[int],
         prompt: Tensor | None = None,
         progress: ProgressFn | None = None,
+        capture: bool | None = None,
     ) -> Tensor:
         self.prompts.append(prompt)
         self.given.append(list(seeds))
@@ -47,7 +49,7 @@ class Plain:
         begun = 0 if prompt is None else prompt.shape[2]
         if prompt is not None:
             codes[..., :begun] = prompt
-        for step in range(begun, patterns.num_steps(num_frames, CONFIG.delay_pattern) - 1):
+        for step in range(begun, num_frames + max(CONFIG.delay_pattern)):
             sequence = patterns.apply_delays(codes, CONFIG.delay_pattern, CONFIG.special_token_id)[..., : step + 1]
             said = torch.stack([share * self.lm(sequence, condition)[:, :, -1] for share, condition in branches]).sum(0)
             for k, delay in enumerate(CONFIG.delay_pattern):

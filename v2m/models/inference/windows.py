@@ -6,7 +6,7 @@ All lengths and positions are codec frames. B batch, K codebooks, T frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from v2m.core.progress import sub_progress
 from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models.conditioning import CFGBranch
+from v2m.models.inference.decoder import Decoder
 
 
 class Window(NamedTuple):
@@ -23,23 +24,6 @@ class Window(NamedTuple):
     start: int
     end: int
     prompt: int
-
-
-class CodeGenerator(Protocol):
-    """A decoder, as `v2m.models.inference.decoder.Decoder` is one."""
-
-    def generate(
-        self,
-        branches: Sequence[CFGBranch],
-        num_frames: int,
-        *,
-        sampling: SamplingConfig,
-        seeds: Sequence[int],
-        prompt: Tensor | None = None,
-        progress: ProgressFn | None = None,
-    ) -> Tensor:
-        """Return codes (B, K, `num_frames`)."""
-        ...
 
 
 def plan_windows(num_frames: int, window: int, stride: int) -> list[Window]:
@@ -70,7 +54,7 @@ def window_seed(seed: int, index: int) -> int:
 
 
 def generate_long(
-    decoder: CodeGenerator,
+    decoder: Decoder,
     num_frames: int,
     *,
     window: int,

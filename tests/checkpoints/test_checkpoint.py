@@ -55,7 +55,7 @@ def logits(model: V2M) -> Tensor:
     return model.eval().lm(codes, model.project_text(Condition.from_tokens(words)))
 
 
-def test_what_was_saved_gives_the_same_logits_bit_for_bit(model: V2M, tmp_path: Path) -> None:
+def test_saved_checkpoint_gives_bit_identical_logits(model: V2M, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "saved")
     read = v2m.V2M.from_pretrained(str(tmp_path / "saved"))
     assert torch.equal(logits(read), logits(model))
@@ -65,7 +65,7 @@ def test_what_was_saved_gives_the_same_logits_bit_for_bit(model: V2M, tmp_path: 
     assert all(value.requires_grad for value in read.parameters())
 
 
-def test_a_checkpoint_holds_what_the_source_carried_and_names_the_rest(model: V2M, tmp_path: Path) -> None:
+def test_checkpoint_stores_carried_components_and_names_others(model: V2M, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "saved")
     assert names(tmp_path / "saved") == ["README.md", "codec", "config.yaml", "model.safetensors"]
     settings = yaml.safe_load((tmp_path / "saved/config.yaml").read_text())
@@ -81,9 +81,7 @@ def test_a_checkpoint_holds_what_the_source_carried_and_names_the_rest(model: V2
     assert (weights.folder, weights.license) == (tmp_path / "saved", "cc-by-nc-4.0")
 
 
-def test_a_part_that_is_only_named_is_fetched_when_it_is_asked_for(
-    model: V2M, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_named_component_is_fetched_on_first_use(model: V2M, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     model.save_pretrained(tmp_path / "saved")
@@ -105,7 +103,7 @@ def test_a_part_that_is_only_named_is_fetched_when_it_is_asked_for(
         (torch.float32, torch.bfloat16, torch.bfloat16),
     ],
 )
-def test_weights_keep_their_type_but_half_precision(
+def test_dtype_is_kept_except_float16(
     model: V2M, tmp_path: Path, stored: torch.dtype, asked: torch.dtype | None, given: torch.dtype
 ) -> None:
     model.to(stored).save_pretrained(tmp_path / "saved")
@@ -114,7 +112,7 @@ def test_weights_keep_their_type_but_half_precision(
     assert torch.equal(read.lm.norm.weight, model.lm.norm.weight.to(given))
 
 
-def test_a_checkpoint_may_be_saved_over_itself_and_over_nothing_else(model: V2M, tmp_path: Path) -> None:
+def test_save_replaces_v2m_checkpoint_only(model: V2M, tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     folder.mkdir()
     model.save_pretrained(folder)
@@ -132,7 +130,7 @@ def test_a_checkpoint_may_be_saved_over_itself_and_over_nothing_else(model: V2M,
         read.save_pretrained(folder / "thesis.txt")
 
 
-def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_old_one(model: V2M, tmp_path: Path) -> None:
+def test_failed_save_keeps_old_checkpoint(model: V2M, tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     model.save_pretrained(folder)
     expected = logits(model)
@@ -154,7 +152,7 @@ def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_old_one(model: V2M
         ({"sample_rate": 24000}, "24000 Hz instead of 32000"),
     ],
 )
-def test_another_codec_than_the_models_is_told(model: V2M, change: dict[str, int], told: str) -> None:
+def test_check_codec_reports_other_codec(model: V2M, change: dict[str, int], told: str) -> None:
     fitting = {"sample_rate": 32000, "frame_rate": 50, "num_codebooks": 4, "codebook_size": 64, "channels": 1}
     model.check_codec(CodecSpec(**fitting))
     with pytest.raises(DependencyError, match=told):
@@ -175,7 +173,7 @@ except errors.DependencyError as error:
 """
 
 
-def test_from_the_hub_in_one_layout_and_once_and_to_the_hub_as_it_would_have_been_saved(tmp_path: Path) -> None:
+def test_hub_download_takes_one_layout_and_upload_round_trips(tmp_path: Path) -> None:
     folder = musicgen.write_transformers(tmp_path / "published")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     others = ("state_dict.bin", "compression_state_dict.bin", "pytorch_model.bin", "flax_model.msgpack")
@@ -205,7 +203,7 @@ def test_from_the_hub_in_one_layout_and_once_and_to_the_hub_as_it_would_have_bee
 
 @torch.inference_mode()
 @pytest.mark.parametrize("variant", [{}, {"stereo": True}, {"melody": True}])
-def test_transformers_own_model_gives_the_same_logits(tmp_path: Path, variant: dict[str, bool]) -> None:
+def test_transformers_model_gives_the_same_logits(tmp_path: Path, variant: dict[str, bool]) -> None:
     folder = musicgen.write_transformers(tmp_path / "published", **variant)
     ours, theirs = V2M.from_pretrained(str(folder)), published(folder)
     codes = torch.randint(musicgen.CODEBOOK_SIZE, (2, ours.config.lm.num_codebooks, 9))
@@ -220,7 +218,7 @@ def test_transformers_own_model_gives_the_same_logits(tmp_path: Path, variant: d
 
 
 @torch.inference_mode()
-def test_transformers_decoder_alone_is_a_model_that_reads_no_text(tmp_path: Path) -> None:
+def test_transformers_decoder_alone_has_no_text_condition(tmp_path: Path) -> None:
     theirs: Any = published(musicgen.write_transformers(tmp_path / "published")).decoder
     theirs.save_pretrained(tmp_path / "alone")
     ours = V2M.from_pretrained(str(tmp_path / "alone"))
@@ -257,12 +255,12 @@ OURS = ["config.yaml", "model.safetensors", "text_encoder/model.safetensors", "c
         (OURS, ["state_dict.bin", "events.log", "pytorch_model.bin"]),
     ],
 )
-def test_of_what_is_published_one_layout_is_taken_whole(needed: list[str], more: list[str]) -> None:
+def test_required_files_match_one_layout_completely(needed: list[str], more: list[str]) -> None:
     assert sorted(match_files([*needed, *more], load.REQUIRED_FILES)) == sorted(needed)
     assert unmatched(needed, load.REQUIRED_FILES) == []
 
 
-def test_shards_are_read_as_one_file_is(tmp_path: Path) -> None:
+def test_sharded_weights_equal_single_file(tmp_path: Path) -> None:
     folder = musicgen.write_transformers(tmp_path / "whole")
     shards = Path(shutil.copytree(folder, tmp_path / "shards"))
     state = load_file(folder / "model.safetensors")

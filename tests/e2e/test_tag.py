@@ -20,7 +20,7 @@ from v2m.cli.tag import TagCLI, main
 from v2m.core import errors
 from v2m.core.types import Tags
 from v2m.data.sources import discover_videos, read_tags
-from v2m.training.tagging import TAG_FIELDS, LitTagger
+from v2m.training.predict import TAG_FIELDS, LitTagger
 
 ROOT = Path(__file__).parents[2]
 CPU = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]

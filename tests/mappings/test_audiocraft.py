@@ -28,7 +28,7 @@ def changed(**places: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_there_and_back_bit_for_bit(kind: dict[str, bool]) -> None:
+def test_audiocraft_round_trip_is_bit_identical(kind: dict[str, bool]) -> None:
     settings = tiny.audiocraft_config(**kind)
     state = tiny.audiocraft_model(settings).state_dict()
     plain, own = config_to_v2m(settings, state), to_v2m(state)
@@ -42,7 +42,7 @@ def test_there_and_back_bit_for_bit(kind: dict[str, bool]) -> None:
     assert text_encoder_name(settings) == text_encoder_name(config_from_v2m(plain)) == "t5-base"
 
 
-def test_attention_as_pytorch_names_it() -> None:
+def test_attention_under_pytorch_names_is_converted() -> None:
     state = tiny.audiocraft_model(tiny.audiocraft_config()).state_dict()
     old = {name.replace("_attn.", "_attn.mha.").replace("tion.", "tion.mha."): value for name, value in state.items()}
     old = {name if "layers" in name else name.replace(".mha", ""): value for name, value in old.items()}
@@ -50,7 +50,7 @@ def test_attention_as_pytorch_names_it() -> None:
     assert to_v2m(old).keys() == to_v2m(state).keys()
 
 
-def test_delays_of_its_own_are_kept() -> None:
+def test_custom_delays_are_kept() -> None:
     state = tiny.audiocraft_model(tiny.audiocraft_config()).state_dict()
     plain = config_to_v2m(changed(codebooks_pattern__delay__delays=[0, 0, 1, 2]), state)
     assert plain["lm"]["delays"] == [0, 0, 1, 2]
@@ -79,17 +79,17 @@ def test_delays_of_its_own_are_kept() -> None:
         ({"transformer_lm__n_q": None}, "xp.cfg says no transformer_lm.n_q"),
     ],
 )
-def test_settings_of_another_model_are_told(places: dict[str, Any], told: str) -> None:
+def test_settings_of_other_models_are_refused(places: dict[str, Any], told: str) -> None:
     state = tiny.audiocraft_model(tiny.audiocraft_config()).state_dict()
     with pytest.raises(DependencyError, match=told) as error:
         config_to_v2m(changed(**places), state)
     assert "\n" not in str(error.value)
 
 
-def test_weights_of_another_model_are_told() -> None:
-    with pytest.raises(DependencyError, match=r"audiocraft's MusicGen: it has no encoder.model.0.bias, x.00.y"):
+def test_weights_of_other_models_are_refused() -> None:
+    with pytest.raises(DependencyError, match=r"audiocraft's MusicGen: it has no 'encoder.model.0.bias', 'x.00.y'"):
         to_v2m({"encoder.model.0.bias": torch.zeros(1), "x.00.y": torch.zeros(1)})
-    with pytest.raises(DependencyError, match=r"it has no emb.N.weight"):
+    with pytest.raises(DependencyError, match=r"it has no 'emb.N.weight'"):
         to_v2m({"emb.N.weight": torch.zeros(1)})
     with pytest.raises(DependencyError, match=r"emb.0.weight is missing"):
         config_to_v2m(tiny.audiocraft_config(), {})
@@ -97,7 +97,7 @@ def test_weights_of_another_model_are_told() -> None:
         to_v2m({"transformer.layers.0.cross_attention.in_proj_weight": torch.zeros(32, 32)})
 
 
-def test_what_audiocraft_cannot_be_is_refused() -> None:
+def test_models_unknown_to_audiocraft_are_refused() -> None:
     plain = MusicConfig().to_dict() | {"conditioner": {"kind": "vidmuse"}}
-    with pytest.raises(UsageError, match="no model that sees"):
+    with pytest.raises(UsageError, match="no visual conditioner"):
         config_from_v2m(plain)

@@ -43,7 +43,7 @@ SHAPES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("sizes", SHAPES, ids=str)
-def test_there_and_back_every_weight_is_itself(sizes: dict[str, Any]) -> None:
+def test_encodec_round_trip_keeps_every_weight(sizes: dict[str, Any]) -> None:
     state = EncodecModel(tiny.make_config(**sizes)).state_dict()
     theirs = from_transformers(state)
     assert from_transformers(tiny.old_weight_norm_keys(state)).keys() == theirs.keys()
@@ -52,14 +52,14 @@ def test_there_and_back_every_weight_is_itself(sizes: dict[str, Any]) -> None:
     assert all(back[key] is state[key] for key in state)
 
 
-def test_each_kind_of_weight_goes_under_its_name() -> None:
+def test_each_kind_of_weight_is_renamed() -> None:
     state = EncodecModel(tiny.make_config()).state_dict()
     found = from_transformers(state)
     for old, new in RENAMED.items():
         assert found[old] is state[new], old
 
 
-def test_shortcuts_and_group_norms_have_their_names_too() -> None:
+def test_shortcuts_and_group_norms_are_renamed() -> None:
     state = EncodecModel(tiny.make_config(norm_type="time_group_norm", use_conv_shortcut=True)).state_dict()
     found = from_transformers(state)
     pairs = {
@@ -74,7 +74,7 @@ def test_shortcuts_and_group_norms_have_their_names_too() -> None:
 @pytest.mark.parametrize(
     "key", ["encoder.model.0.conv.conv.weight_h", "encoder.layer.0.conv.bias", "lm.0.weight", "quantizer.vq.layers.0.x"]
 )
-def test_an_unknown_weight_is_refused_by_name(key: str) -> None:
+def test_unknown_weight_is_refused_by_name(key: str) -> None:
     state = EncodecModel(tiny.make_config()).state_dict()
     with pytest.raises(DependencyError, match=key):
         to_transformers(from_transformers(state) | {key: torch.zeros(1)})
@@ -91,13 +91,13 @@ def test_an_unknown_weight_is_refused_by_name(key: str) -> None:
     ],
     ids=str,
 )
-def test_settings_there_and_back_are_the_same(sizes: dict[str, Any]) -> None:
+def test_settings_round_trip_is_identical(sizes: dict[str, Any]) -> None:
     whole = tiny.make_config(**sizes)
     again = EncodecConfig(**config_to_transformers(config_from_transformers(whole.to_dict())))
     assert again.to_dict() == whole.to_dict()
 
 
-def test_any_number_of_codebooks_is_kept_by_its_bandwidth() -> None:
+def test_bandwidth_keeps_any_number_of_codebooks() -> None:
     """Thousands are divided and multiplied by, which rounds 31 codebooks of 128 entries at 75 frames a second to 30."""
     for codebooks in range(1, 33):
         for entries, rate in ((64, 32000), (128, 48000), (2048, 32000)):
@@ -108,7 +108,7 @@ def test_any_number_of_codebooks_is_kept_by_its_bandwidth() -> None:
             assert config_from_transformers(config.to_dict())["rvq"]["n_q"] == codebooks
 
 
-def test_settings_that_refer_to_one_another_are_followed() -> None:
+def test_references_between_settings_are_resolved() -> None:
     settings = tiny.audiocraft_config()
     plain = config_to_transformers(settings)
     settings["encodec"] |= {"sample_rate": "${sample_rate}", "causal": "${seanet.causal}", "channels": "${channels}"}
@@ -133,7 +133,7 @@ def test_settings_that_refer_to_one_another_are_followed() -> None:
         ("encodec", "quantizer", "no_quant"),
     ],
 )
-def test_what_transformers_cannot_be_is_named(section: str, name: str, value: object) -> None:
+def test_settings_unknown_to_transformers_are_refused(section: str, name: str, value: object) -> None:
     settings = tiny.audiocraft_config()
     settings[section][name] = value
     with pytest.raises(DependencyError, match=next(iter(value)) if isinstance(value, dict) else name):
@@ -141,14 +141,14 @@ def test_what_transformers_cannot_be_is_named(section: str, name: str, value: ob
 
 
 @pytest.mark.parametrize("section", ["seanet", "rvq", "encodec"])
-def test_missing_settings_are_named(section: str) -> None:
+def test_missing_settings_are_refused_by_name(section: str) -> None:
     settings = tiny.audiocraft_config()
     del settings[section]
     with pytest.raises(DependencyError, match=f"lack {section}"):
         config_to_transformers(settings)
 
 
-def test_another_model_s_settings_are_refused() -> None:
+def test_settings_of_other_models_are_refused() -> None:
     with pytest.raises(DependencyError, match="compression_model is None"):
         config_to_transformers({"lm_model": "transformer_lm"})
     with pytest.raises(DependencyError, match="model_type is 'dac'"):

@@ -37,7 +37,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
 
 
 @pytest.mark.parametrize("kind", [{}, {"stereo": True}, {"melody": True}])
-def test_there_and_back_bit_for_bit(kind: dict[str, bool], tmp_path: Path) -> None:
+def test_musicgen_round_trip_is_bit_identical(kind: dict[str, bool], tmp_path: Path) -> None:
     config, state = read(tiny.write_transformers(tmp_path, **kind))
     parts = split_state(state)
     plain, own = config_to_v2m(config, parts.music_model), to_v2m(parts.music_model)
@@ -53,7 +53,7 @@ def test_there_and_back_bit_for_bit(kind: dict[str, bool], tmp_path: Path) -> No
     assert {name: config["decoder"][name] for name in same} == same
 
 
-def test_a_decoder_alone(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+def test_decoder_alone_is_converted(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
     config, state = published
     alone = {name.removeprefix("decoder."): value for name, value in state.items() if name.startswith("decoder.")}
     plain = config_to_v2m(config["decoder"], split_state(alone).music_model)
@@ -63,7 +63,7 @@ def test_a_decoder_alone(published: tuple[dict[str, Any], dict[str, Tensor]]) ->
     assert config_from_v2m(plain)["architectures"] == ["MusicgenForCausalLM"]
 
 
-def test_another_family_is_told(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+def test_other_families_are_refused(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
     config, state = published
     own = split_state(state).music_model
     with pytest.raises(DependencyError, match="model_type 'llama', which is no MusicGen"):
@@ -82,10 +82,10 @@ def test_another_family_is_told(published: tuple[dict[str, Any], dict[str, Tenso
         config_to_v2m(config, {})
 
 
-def test_weights_of_another_model_are_told(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+def test_weights_of_other_models_are_refused(published: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
     own = split_state(published[1]).music_model
     with pytest.raises(
-        DependencyError, match=r"it has no model.embed_tokens.weight, model.layers.0.mlp.up_proj.weight"
+        DependencyError, match=r"it has no 'model.embed_tokens.weight', 'model.layers.0.mlp.up_proj.weight'"
     ):
         to_v2m({"model.embed_tokens.weight": torch.zeros(1), "model.layers.0.mlp.up_proj.weight": torch.zeros(1)})
     name = "decoder.model.decoder.layers.1.self_attn.k_proj.weight"
@@ -93,12 +93,12 @@ def test_weights_of_another_model_are_told(published: tuple[dict[str, Any], dict
         to_v2m({key: value for key, value in own.items() if key != name})
 
 
-def test_what_transformers_cannot_be_is_refused() -> None:
+def test_models_unknown_to_transformers_are_refused() -> None:
     plain = MusicConfig().to_dict()
     lm = plain["lm"]
     for given, told in (
         (plain | {"lm": lm | {"delays": [0, 0, 1, 2]}}, r"its delays are not \[0, 0, 1, 2\]"),
-        (plain | {"conditioner": {"kind": "vidmuse"}}, "no model that sees"),
+        (plain | {"conditioner": {"kind": "vidmuse"}}, "no visual conditioner"),
         (plain | {"num_chroma": 12}, "its layers do not attend to melodies"),
         (plain | {"text_dim": 1024}, "no projection of 1024 wide tokens"),
     ):

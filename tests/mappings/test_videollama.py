@@ -29,7 +29,7 @@ def config(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())
 
 
-def test_every_name_crosses_and_comes_back(native: Path, original: Path) -> None:
+def test_key_map_round_trip_covers_every_weight(native: Path, original: Path) -> None:
     here, there = (load_file(folder / "model.safetensors") for folder in (native, original))
     assert set(here) == set(to_native(there))
     assert set(there) == set(to_original(here))
@@ -37,7 +37,7 @@ def test_every_name_crosses_and_comes_back(native: Path, original: Path) -> None
     assert to_original(to_native(names)) == names
 
 
-def test_the_authors_names_are_the_published_ones(original: Path) -> None:
+def test_original_names_are_the_published_ones(original: Path) -> None:
     names = set(load_file(original / "model.safetensors"))
     assert {
         "model.vision_encoder.embeddings.patch_embedding.weight",
@@ -50,7 +50,7 @@ def test_the_authors_names_are_the_published_ones(original: Path) -> None:
     } <= names
 
 
-def test_layers_keep_their_numbers() -> None:
+def test_layer_numbers_are_kept() -> None:
     assert to_native({"model.layers.27.mlp.up_proj.weight": 1}) == {
         "model.language_model.layers.27.mlp.up_proj.weight": 1
     }
@@ -69,18 +69,18 @@ def test_layers_keep_their_numbers() -> None:
         "",
     ],
 )
-def test_an_unknown_name_is_told(name: str) -> None:
-    with pytest.raises(DependencyError, match="does not have") as caught:
+def test_unknown_name_is_refused(name: str) -> None:
+    with pytest.raises(DependencyError, match="it has no") as caught:
         to_native({"model.norm.weight": 0, name: 1})
     assert repr(name) in str(caught.value)
 
 
-def test_many_unknown_names_stay_one_line() -> None:
+def test_many_unknown_names_are_truncated() -> None:
     with pytest.raises(DependencyError, match="and 97 more"):
         to_native({f"a{number}": 0 for number in range(100)})
 
 
-def test_the_converted_settings_make_the_same_model(native: Path, original: Path) -> None:
+def test_converted_config_makes_the_same_model(native: Path, original: Path) -> None:
     made = VideoLlama3Config.from_dict(config_to_native(config(original)))
     model = VideoLlama3ForConditionalGeneration(made)
     assert set(model.state_dict()) - {"lm_head.weight"} == set(to_native(load_file(original / "model.safetensors")))
@@ -92,7 +92,7 @@ def test_the_converted_settings_make_the_same_model(native: Path, original: Path
     assert made.tie_word_embeddings
 
 
-def test_settings_cross_and_come_back(original: Path) -> None:
+def test_config_round_trip_is_identical(original: Path) -> None:
     there = config(original)
     back = config_to_original(config_to_native(there) | {"extra": 1})
     dropped = {"auto_map", "torch_dtype", "transformers_version", "image_token_index"}
@@ -100,13 +100,13 @@ def test_settings_cross_and_come_back(original: Path) -> None:
     assert back["image_token_index"] == 151665
 
 
-def test_the_7b_model_does_not_tie_its_embeddings(original: Path) -> None:
+def test_untied_embeddings_stay_untied(original: Path) -> None:
     made = config_to_native(config(original) | {"tie_word_embeddings": False})
     assert not VideoLlama3Config.from_dict(made).tie_word_embeddings
     assert config_to_native(config(original))["tie_word_embeddings"]
 
 
-def test_placeholders_are_those_of_qwen(original: Path) -> None:
+def test_placeholder_tokens_are_those_of_qwen(original: Path) -> None:
     made = config_to_native(config(original))
     assert (made["image_token_id"], made["video_token_id"]) == (151655, 151656)
 
@@ -121,6 +121,6 @@ def test_placeholders_are_those_of_qwen(original: Path) -> None:
         ({"hidden_size": "wide"}, "lacks hidden_size"),
     ],
 )
-def test_settings_that_cannot_be_read_are_told(original: Path, change: dict[str, Any], told: str) -> None:
+def test_unreadable_configs_are_refused(original: Path, change: dict[str, Any], told: str) -> None:
     with pytest.raises(DependencyError, match=told):
         config_to_native(config(original) | change)

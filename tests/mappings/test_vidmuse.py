@@ -29,7 +29,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return read(tiny.write_vidmuse(tmp_path_factory.mktemp("vidmuse"), position_ids=True))
 
 
-def test_there_and_back_bit_for_bit(published: Published) -> None:
+def test_vidmuse_round_trip_is_bit_identical(published: Published) -> None:
     settings, state = published
     plain, (own, clip) = config_to_v2m(settings, state), to_v2m(state)
     assert {name: value.shape for name, value in own.items()} == {
@@ -41,24 +41,24 @@ def test_there_and_back_bit_for_bit(published: Published) -> None:
     assert config_to_v2m(config_from_v2m(plain), state) == plain
 
 
-def test_it_is_told_from_musicgen(published: Published) -> None:
+def test_vidmuse_is_distinguished_from_musicgen(published: Published) -> None:
     assert is_vidmuse(published[1])
     assert not is_vidmuse(tiny.audiocraft_model(tiny.audiocraft_config()).state_dict())
 
 
-def test_what_does_not_fit_is_told(published: Published) -> None:
+def test_mismatched_weights_are_refused(published: Published) -> None:
     settings, state = published
     with pytest.raises(DependencyError, match="visual_encoder 'videomae' is not the published VidMuse's"):
         config_to_v2m(settings | {"video": {"visual_encoder": "videomae"}}, state)
     with pytest.raises(DependencyError, match="lack global_pos_embedding: "):
         config_to_v2m(settings, {name: value for name, value in state.items() if not name.startswith("global")})
-    with pytest.raises(DependencyError, match=r"VidMuse's CLIP: it has no visual_encoder_model.text_model.x"):
+    with pytest.raises(DependencyError, match=r"VidMuse's CLIP: it has no 'visual_encoder_model.text_model.x'"):
         to_v2m(state | {"visual_encoder_model.text_model.x": torch.zeros(1)})
-    with pytest.raises(DependencyError, match=r"it has no local_temporal_transformer.layers.0.2.norm.weight"):
+    with pytest.raises(DependencyError, match=r"it has no 'local_temporal_transformer.layers.0.2.norm.weight'"):
         to_v2m(state | {"local_temporal_transformer.layers.0.2.norm.weight": torch.zeros(1)})
 
 
-def test_what_it_cannot_be_is_refused(published: Published) -> None:
+def test_models_unknown_to_vidmuse_are_refused(published: Published) -> None:
     plain = config_to_v2m(*published)
     with pytest.raises(UsageError, match="models with its conditioner alone"):
         config_from_v2m(plain | {"conditioner": None})

@@ -58,13 +58,13 @@ def published(folder: Path) -> dict[str, Tensor]:
     return torch.load(folder / "final_ckpt/ckpt_00360000.pth", weights_only=True)["codec_model"]
 
 
-def test_each_kind_of_weight_goes_under_its_name_in_transformers(published: dict[str, Tensor]) -> None:
+def test_each_kind_of_weight_is_renamed(published: dict[str, Tensor]) -> None:
     found = to_transformers(published)
     for old, new in RENAMED.items():
         assert torch.equal(found[new], published[old]), old
 
 
-def test_weight_norm_is_fused_row_by_row_of_the_transposed_convolutions_too(published: dict[str, Tensor]) -> None:
+def test_weight_norm_is_fused_by_rows_of_transposed_convolutions_too(published: dict[str, Tensor]) -> None:
     found = to_transformers(published)
     pairs = {"encoder.block.3.block.4": "acoustic_encoder.block.2.conv1"}
     pairs["decoder_2.model.2.block.1"] = "acoustic_decoder.block.1.conv_t1"
@@ -75,7 +75,7 @@ def test_weight_norm_is_fused_row_by_row_of_the_transposed_convolutions_too(publ
         assert not torch.allclose(weight, v, rtol=0.05), "the norms differ, so that fusing them says something"
 
 
-def test_the_names_are_all_of_the_models_and_no_others(folder: Path, published: dict[str, Tensor]) -> None:
+def test_converted_names_are_exactly_the_models(folder: Path, published: dict[str, Tensor]) -> None:
     semantic = json.loads((folder / "semantic_ckpts/hf_1_325000/config.json").read_text())
     wanted = config_to_transformers(
         {"target_bandwidths": [0.5, 1, 1.5, 2, 4, 6], "D": TINY.latent}, semantic, published
@@ -86,7 +86,7 @@ def test_the_names_are_all_of_the_models_and_no_others(folder: Path, published: 
     assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in model.state_dict().items()}
 
 
-def test_there_and_back_nothing_is_lost(published: dict[str, Tensor]) -> None:
+def test_xcodec_round_trip_keeps_every_weight(published: dict[str, Tensor]) -> None:
     there = to_transformers(published)
     back = from_transformers(there)
     assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in published.items()}
@@ -99,7 +99,7 @@ def test_there_and_back_nothing_is_lost(published: dict[str, Tensor]) -> None:
             torch.testing.assert_close(back[key], value, rtol=1e-6, atol=1e-7, msg=key)
 
 
-def test_names_of_the_newer_weight_norm_are_taken_for_hubert(published: dict[str, Tensor]) -> None:
+def test_newer_weight_norm_names_are_accepted_for_hubert(published: dict[str, Tensor]) -> None:
     newer = {RENAMED[key] if key.startswith(POSITIONS) and key in RENAMED else key: published[key] for key in published}
     assert newer.keys() != published.keys()
     assert to_transformers(newer).keys() == to_transformers(published).keys()
@@ -109,7 +109,7 @@ def test_names_of_the_newer_weight_norm_are_taken_for_hubert(published: dict[str
     "key",
     ["quantizer.vq.layers.12._codebook.embed_avg", "encoder.block.7.bias", "fc_prior.alpha", "decoder.layers.0.weight"],
 )
-def test_an_unknown_weight_is_refused_by_name(published: dict[str, Tensor], key: str) -> None:
+def test_unknown_weight_is_refused_by_name(published: dict[str, Tensor], key: str) -> None:
     with pytest.raises(DependencyError, match=key):
         to_transformers(published | {key: torch.zeros(1)})
     with pytest.raises(DependencyError, match=key):
@@ -117,7 +117,7 @@ def test_an_unknown_weight_is_refused_by_name(published: dict[str, Tensor], key:
 
 
 @pytest.mark.parametrize(("kept", "lost"), [("weight_g", "weight_v"), ("weight_v", "weight_g")])
-def test_half_a_weight_norm_is_refused_by_name(published: dict[str, Tensor], kept: str, lost: str) -> None:
+def test_half_weight_norm_is_refused_by_name(published: dict[str, Tensor], kept: str, lost: str) -> None:
     name = "decoder_2.model.0"
     state = {key: value for key, value in published.items() if key != f"{name}.{lost}"}
     with pytest.raises(DependencyError, match=rf"'{name}.{kept}' lacks its {lost}"):
@@ -125,7 +125,7 @@ def test_half_a_weight_norm_is_refused_by_name(published: dict[str, Tensor], kep
 
 
 @pytest.mark.parametrize("wrong", [{"ratios": [8, 8, 4, 2]}, {"bins": 2048}])
-def test_another_codecs_settings_are_refused(published: dict[str, Tensor], wrong: dict[str, object]) -> None:
+def test_settings_of_other_codecs_are_refused(published: dict[str, Tensor], wrong: dict[str, object]) -> None:
     with pytest.raises(DependencyError, match="not YuE's X-Codec"):
         config_to_transformers({"target_bandwidths": [0.5, 6], **wrong}, {}, published)
     with pytest.raises(DependencyError, match="target_bandwidths"):

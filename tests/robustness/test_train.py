@@ -93,8 +93,8 @@ def test_predict_without_a_trained_model_is_refused(tmp_path: Path, capsys: pyte
     videos = ["--data.videos", str(tmp_path / "a.mp4")]
     for given, code, told in (
         ([], USAGE, "name the videos: give --data.videos"),
-        (videos, USAGE, "nothing has been learned yet: give --ckpt_path"),
-        ([*videos, *sees], USAGE, "nothing has been learned yet: give --ckpt_path"),
+        (videos, USAGE, "the model is untrained: give --ckpt_path"),
+        ([*videos, *sees], USAGE, "the model is untrained: give --ckpt_path"),
         ([*videos, "--ckpt_path", str(tmp_path / "none.ckpt")], USAGE, "none.ckpt"),
         ([*videos, "--ckpt_path", str(tmp_path / "broken.ckpt")], ENVIRONMENT, "broken.ckpt"),
         ([*videos, "--ckpt_path", str(tmp_path / "other.ckpt")], ENVIRONMENT, "is no training checkpoint of v2m"),
@@ -107,8 +107,8 @@ def test_predict_without_a_trained_model_is_refused(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("--trainer.strategy fsdp", "`fsdp` requires a GPU"),
-        ("--trainer.strategy nonsense", "invalid strategy name: `strategy='nonsense'`"),
+        ("--trainer.strategy fsdp", '"fsdp" requires a GPU'),
+        ("--trainer.strategy nonsense", "invalid strategy name: \"strategy='nonsense'\""),
         ("--trainer.devices 0", "not a valid input using cpu"),
         ("--trainer.precision bf16-true", "give --trainer.precision bf16-mixed"),
         ("--model.lora.rank 4", "lora adapts an existing model: give init_from"),

@@ -74,7 +74,7 @@ def figures(root: Path) -> dict[int, Any]:
     return {each["step"]: each for each in found}
 
 
-def test_training_goes_on_bit_for_bit_and_the_averaged_weights_are_heard(folder: Path, tmp_path: Path) -> None:
+def test_samples_leave_training_bit_identical_and_use_ema_weights(folder: Path, tmp_path: Path) -> None:
     """Amid the batches of a step, too, as behind the fourth. The last listening is that of the end, whose averaged
     weights are those of the checkpoint."""
     run(folder, tmp_path / "without")
@@ -96,12 +96,12 @@ def test_training_goes_on_bit_for_bit_and_the_averaged_weights_are_heard(folder:
         model.eval()
         own._clips = own._load_clips(trainer, model)
         how = GenerateOptions(Decoder(model.music_model.lm), own.sampling, own.seed, lambda fraction: None)
-        again[name] = own._clips[0].generate(model.music_model, how).audio.samples[0]
+        again[name] = next(iter(own._clips.values())).generate(model.music_model, how).audio.samples[0]
     assert np.abs(again["ema"] - heard).max() < 1e-4  # FLAC has 24 bits
     assert np.abs(again["state_dict"] - heard).max() > 1e-2
 
 
-def test_videos_get_their_music_in_a_small_film(folder: Path, tmp_path: Path, media: Path) -> None:
+def test_video_clips_get_preview_with_music(folder: Path, tmp_path: Path, media: Path) -> None:
     """At the end alone, for there is no validation."""
     run(
         folder,
@@ -129,11 +129,11 @@ class Failing(LogAudioSamples):
         raise self.error
 
 
-def test_what_fails_is_a_warning(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_generation_is_a_warning(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "v2m"):
         trainer = run(folder, tmp_path, Failing(torch.OutOfMemoryError("CUDA out of memory")))
     assert trainer.global_step == END
-    assert "listening at step 2 failed, training goes on: CUDA out of memory" in caplog.text
+    assert "no audio samples of step 2, training goes on: CUDA out of memory" in caplog.text
 
 
 class Asking(LogAudioSamples):
@@ -144,25 +144,23 @@ class Asking(LogAudioSamples):
         super()._generate(trainer, module)
 
 
-def test_a_signal_ends_it_so_that_the_run_can_end(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_signal_ends_generation(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "v2m"), pytest.raises(SystemExit) as caught:
         run(folder, tmp_path, Asking(every_n_validations=1, num_clips=1))
     assert caught.value.code == 143
-    assert "listening at step 2 is left undone" in caplog.text
+    assert "the audio samples of step 2 are left out" in caplog.text
     assert not figures(tmp_path)
     assert state(tmp_path, 3)["global_step"] == 3
 
 
-def test_a_second_ctrl_c_is_not_taken_for_a_failure(folder: Path, tmp_path: Path) -> None:
+def test_keyboard_interrupt_is_not_swallowed(folder: Path, tmp_path: Path) -> None:
     """Lightning ends the run as it does on any."""
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(folder, tmp_path, Failing(KeyboardInterrupt()))
 
 
 @pytest.mark.parametrize("lacking", ["codec", "film"])
-def test_what_cannot_be_had_is_told_in_a_line_and_training_goes_on(
+def test_missing_codec_or_video_is_one_warning(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, lacking: str
 ) -> None:
     given: dict[str, Any] = {"videos": tmp_path / "nothere.mp4"}
@@ -174,20 +172,20 @@ def test_what_cannot_be_had_is_told_in_a_line_and_training_goes_on(
     with caplog.at_level(logging.WARNING, "v2m"):
         trainer = run(folder, tmp_path / "run", LogAudioSamples(every_n_validations=1, **given))
     assert trainer.global_step == END
-    said = [each.getMessage() for each in caplog.records if "nothing to listen to" in each.getMessage()]
+    said = [each.getMessage() for each in caplog.records if "there will be no audio samples" in each.getMessage()]
     assert len(said) == 1
     assert told in said[0]
     assert not list(tmp_path.glob("run/audio_samples/step*"))
 
 
-def test_videos_that_are_not_there_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
+def test_missing_videos_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.mp4': no such file or folder"):
         run(folder, tmp_path, LogAudioSamples(every_n_validations=1, videos=[Path("none.mp4")]))
     with pytest.raises(InvalidInputError, match="no videos"):
         run(folder, tmp_path, LogAudioSamples(every_n_validations=1, videos=tmp_path))
 
 
-def test_settings_that_cannot_be_are_told_together() -> None:
+def test_invalid_settings_are_reported_together() -> None:
     with pytest.raises(
         UsageError, match=r"every_n_validations -1 must be 0 or more; num_clips 0 must be 1 or more; max_seconds 0"
     ):

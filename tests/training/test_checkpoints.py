@@ -102,7 +102,7 @@ def alike(one: Any, two: Any) -> bool:
 
 
 @pytest.mark.parametrize(("accumulate", "batch", "workers"), [(1, 1, 0), (1, 4, 0), (1, 5, 1), (2, 3, 0), (2, 10, 0)])
-def test_a_run_that_was_ended_goes_on_bit_for_bit(
+def test_resumed_run_is_bit_identical_to_uninterrupted(
     folder: Path, tmp_path: Path, accumulate: int, batch: int, workers: int
 ) -> None:
     """Weights, averages, optimizer, random numbers (dropout, guidance) and the place in the data; 4 batches a pass."""
@@ -121,7 +121,7 @@ def test_a_run_that_was_ended_goes_on_bit_for_bit(
         assert alike(one[name], two[name]), name
 
 
-def test_a_run_that_lost_its_last_steps_takes_them_again(folder: Path, tmp_path: Path) -> None:
+def test_resume_skips_broken_checkpoint(folder: Path, tmp_path: Path) -> None:
     """As after kill −9, with a last checkpoint that is broken besides."""
     run(folder, tmp_path, Ending(0))
     wanted = state(tmp_path)
@@ -134,14 +134,14 @@ def test_a_run_that_lost_its_last_steps_takes_them_again(folder: Path, tmp_path:
     assert alike(state(tmp_path)["state_dict"], wanted["state_dict"])
 
 
-def test_interrupting_saves_and_ends_with_130(folder: Path, tmp_path: Path) -> None:
+def test_interrupt_saves_and_exits_with_130(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         run(folder, tmp_path, Ending(4, signal.SIGINT), every=100)
     assert caught.value.code == 130
     assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step00000004.ckpt"]
 
 
-def test_slurm_is_asked_for_another_turn(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_signal_requeues_the_job(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = tmp_path / "told"
     (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {told}\n')
     (tmp_path / "scontrol").chmod(0o755)
@@ -153,7 +153,7 @@ def test_slurm_is_asked_for_another_turn(folder: Path, tmp_path: Path, monkeypat
     assert latest_checkpoint(tmp_path / "checkpoints") is not None
 
 
-def test_what_cannot_be_read_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_latest_checkpoint_skips_unreadable_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert latest_checkpoint(tmp_path / "none") is None
     for step in (1, 2, 3, 4):
         AtomicCheckpointIO().save_checkpoint({"step": step, "w": torch.zeros(5000)}, tmp_path / f"step{step:08d}.ckpt")
@@ -179,7 +179,7 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_in_a_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_code_in_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
     torch.save({"a": Bomb(tmp_path / "ran")}, tmp_path / "step00000001.ckpt")
     assert latest_checkpoint(tmp_path) is None
@@ -188,7 +188,7 @@ def test_code_in_a_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+def test_full_disk_keeps_existing_checkpoints(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk."""
     AtomicCheckpointIO().save_checkpoint({"w": torch.zeros(10)}, tmp_path / "step00000001.ckpt")
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -205,7 +205,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is not None
 
 
-def test_the_average_is_what_is_measured_and_the_weights_come_back(folder: Path, tmp_path: Path) -> None:
+def test_ema_weights_are_validated_and_weights_restored(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path, Ending(0))
     held = state(tmp_path)
     weights, average = held["state_dict"], held["ema"]

@@ -53,7 +53,7 @@ def run(
     return model
 
 
-def test_only_what_is_new_learns_and_only_that_is_kept(folder: Path, tmp_path: Path, start: Path) -> None:
+def test_lora_trains_and_saves_new_weights_only(folder: Path, tmp_path: Path, start: Path) -> None:
     model = run(folder, tmp_path, start)
     own = model.music_model.state_dict()
     base = checkpoints.V2M.from_pretrained(str(start)).state_dict()
@@ -72,7 +72,7 @@ def test_only_what_is_new_learns_and_only_that_is_kept(folder: Path, tmp_path: P
     assert all(held["state_dict"][name].abs().max() > 0 for name in names if LORA_B in name)  # they began at 0
 
 
-def test_a_run_goes_on_bit_for_bit(folder: Path, tmp_path: Path, start: Path) -> None:
+def test_resumed_lora_run_is_bit_identical(folder: Path, tmp_path: Path, start: Path) -> None:
     """Dropout of adapters included."""
     whole, ended, again = Ending(0), Ending(4), Ending(0)
     run(folder, tmp_path / "whole", start, whole)
@@ -85,7 +85,7 @@ def test_a_run_goes_on_bit_for_bit(folder: Path, tmp_path: Path, start: Path) ->
         assert alike(one[name], two[name]), name
 
 
-def test_what_is_exported_does_what_was_trained(folder: Path, tmp_path: Path, start: Path) -> None:
+def test_exported_model_equals_trained_ema_model(folder: Path, tmp_path: Path, start: Path) -> None:
     """The averages, merged."""
     model = run(folder, tmp_path, start)
     path = tmp_path / "checkpoints/step00000009.ckpt"
@@ -106,9 +106,7 @@ def test_what_is_exported_does_what_was_trained(folder: Path, tmp_path: Path, st
     assert alike(checkpoints.V2M.from_pretrained(str(tmp_path / "out")).state_dict(), plain.state_dict())
 
 
-def test_another_base_is_refused_when_the_run_goes_on_and_when_it_is_exported(
-    folder: Path, tmp_path: Path, start: Path
-) -> None:
+def test_other_base_is_refused_on_resume_and_export(folder: Path, tmp_path: Path, start: Path) -> None:
     run(folder, tmp_path, start)
     with pytest.raises(UsageError, match=r"trained with other lora.rank: give those \(init_from .*, rank 4, alpha 8"):
         run(folder, tmp_path, start, lora=LoRAConfig(2, 8.0))
@@ -121,7 +119,7 @@ def test_another_base_is_refused_when_the_run_goes_on_and_when_it_is_exported(
         lightning_ckpt.load_training_checkpoint(tmp_path / "checkpoints/step00000009.ckpt")
 
 
-def test_measured_and_played_are_the_averages(folder: Path, tmp_path: Path, start: Path) -> None:
+def test_validate_and_predict_load_ema_weights(folder: Path, tmp_path: Path, start: Path) -> None:
     """What goes on knows the adapters; what only plays is made from the checkpoint, merged."""
     run(folder, tmp_path, start)
     path = tmp_path / "checkpoints/step00000009.ckpt"
@@ -138,6 +136,6 @@ def test_measured_and_played_are_the_averages(folder: Path, tmp_path: Path, star
     assert alike(played.music_model.state_dict(), lightning_ckpt.load_training_checkpoint(path).state_dict())
 
 
-def test_there_must_be_something_to_adapt() -> None:
+def test_lora_without_init_from_is_refused() -> None:
     with pytest.raises(UsageError, match="lora adapts an existing model: give init_from"):
         LitMusicLM(lm=LM, lora=LoRAConfig())

@@ -29,9 +29,8 @@ from v2m.models.music_model import MusicConfig
 from v2m.models.visual_conditioner import ConditionerConfig, TemporalConditioner, VisualInputs
 from v2m.pipeline.batch import VideoResult
 from v2m.taggers.videollama import VideoLLaMA3
-from v2m.training.compatibility import check_manifest
 from v2m.training.ema import EMACallback
-from v2m.training.module import LitMusicLM
+from v2m.training.module import LitMusicLM, check_manifest
 from v2m.training.optim import OptimConfig
 from v2m.training.predict import LitGenerate
 
@@ -69,7 +68,7 @@ def module(kind: type[LitMusicLM] = LitMusicLM, /, **given: Any) -> Any:
 
 
 @pytest.mark.parametrize(("precision", "last"), [("32-true", 0.05), ("bf16-mixed", 0.1)])
-def test_one_batch_is_learned_by_heart(tmp_path: Path, precision: str, last: float) -> None:
+def test_one_batch_is_overfitted(tmp_path: Path, precision: str, last: float) -> None:
     """From about ln 64 = 4.16."""
     one = made.write(tmp_path, (2,), seconds=1.0)
     model = module(text_dropout=0.0, video_dropout=0.0)
@@ -88,7 +87,7 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path, precision: str, last: flo
     assert abs(float(first.detach()) - math.log(64)) < 1.5
 
 
-def test_times_keep_their_digits_in_mixed_precision(folder: Path) -> None:
+def test_mixed_precision_keeps_times_in_float32(folder: Path) -> None:
     """At 29 s bfloat16 knows eighths of a second, and the language model's clock counts fiftieths."""
     seen: list[VisualInputs] = []
     model = module()
@@ -108,7 +107,7 @@ def test_times_keep_their_digits_in_mixed_precision(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # which the compiler looks at
-def test_layers_may_be_compiled_and_computed_anew(folder: Path) -> None:
+def test_compile_and_gradient_checkpointing_keep_the_result(folder: Path) -> None:
     """Neither changes what is learned, nor the names of weights."""
     found: list[dict[str, torch.Tensor]] = []
     for given in ({}, {"gradient_checkpointing": True}, {"compile": True}):
@@ -121,7 +120,7 @@ def test_layers_may_be_compiled_and_computed_anew(folder: Path) -> None:
         assert all(torch.allclose(value, other[name], atol=1e-4) for name, value in found[0].items())
 
 
-def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
+def test_model_sizes_come_from_the_manifest(folder: Path) -> None:
     model = module()
     trainer(fast_dev_run=1).fit(model, data(folder))
     config = model.music_model.config
@@ -135,7 +134,7 @@ def test_sizes_that_the_shards_decide_are_taken_from_them(folder: Path) -> None:
     }
 
 
-def test_shards_of_other_encoders_are_refused_with_all_that_differs() -> None:
+def test_check_manifest_lists_all_differences() -> None:
     config = MusicConfig(replace(LM, codebook_size=64), 16, conditioner=replace(SEES, num_tokens=5, vision_dim=24))
     check_manifest(config, made.KEPT)
     other = replace(made.KEPT, vision_dim=32, num_codebooks=8, text_dim=17)
@@ -143,7 +142,7 @@ def test_shards_of_other_encoders_are_refused_with_all_that_differs() -> None:
         check_manifest(config, other)
 
 
-def test_text_and_video_are_dropped_as_often_as_asked(folder: Path) -> None:
+def test_condition_dropout_has_requested_rates(folder: Path) -> None:
     model = module(text_dropout=0.1, video_dropout=0.4)
     run = trainer(max_steps=1)
     run.fit(model, data(folder))
@@ -165,7 +164,7 @@ def test_text_and_video_are_dropped_as_often_as_asked(folder: Path) -> None:
     assert abs(both - 0.04) < 0.015  # each by itself
 
 
-def test_what_is_new_learns_at_the_full_rate_and_the_rest_slower(folder: Path) -> None:
+def test_param_groups_scale_pretrained_learning_rate(folder: Path) -> None:
     model = module(optim=OptimConfig(lr=1e-3, lm_lr_scale=0.1))
     run = trainer(max_steps=1)
     run.fit(model, data(folder))
@@ -180,7 +179,7 @@ def test_what_is_new_learns_at_the_full_rate_and_the_rest_slower(folder: Path) -
     assert len({id(value) for value in held}) == len(held) == len(list(model.parameters()))
 
 
-def test_the_rate_rises_then_falls_along_a_cosine() -> None:
+def test_learning_rate_schedule_is_warmup_then_cosine() -> None:
     how = OptimConfig(warmup_steps=10, min_lr_ratio=0.1)
     assert [how.lr_factor(step, 110) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
     assert abs(how.lr_factor(60, 110) - 0.55) < 1e-9
@@ -188,7 +187,7 @@ def test_the_rate_rises_then_falls_along_a_cosine() -> None:
     assert how.lr_factor(500, 110) == how.lr_factor(110, 110)
 
 
-def test_validation_does_not_depend_on_how_clips_are_batched(tmp_path: Path) -> None:
+def test_validation_loss_is_independent_of_batch_size(tmp_path: Path) -> None:
     folder = made.write(tmp_path, (5,), seconds=4.0)
     model = module()
     run = trainer(max_steps=1)
@@ -199,17 +198,17 @@ def test_validation_does_not_depend_on_how_clips_are_batched(tmp_path: Path) -> 
     assert set(figures[0]) == {"validation/loss", *(f"validation/loss_{k}" for k in range(4))}
 
 
-def test_settings_that_cannot_be_are_told_together() -> None:
+def test_invalid_settings_are_reported_together() -> None:
     with pytest.raises(UsageError, match=r"text_dropout 2 .*video_dropout -1 .*not both"):
         LitMusicLM("a", lm=LM, text_dropout=2.0, video_dropout=-1.0)
 
 
-def test_a_schedule_without_an_end_is_refused(folder: Path) -> None:
+def test_schedule_without_max_steps_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="max_steps"):
         trainer(max_epochs=1).fit(module(), data(folder))
 
 
-def test_a_start_that_learned_from_other_frozen_models_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_init_from_with_other_components_is_refused(folder: Path, tmp_path: Path) -> None:
     """By name; of the vision encoder only where the conditioner that learned from it is kept."""
     about = replace(SEES, num_tokens=5, vision_dim=24)
     for kind, name in (("codec", "owner/other"), ("text_encoder", "/other"), ("vision_encoder", "other@main")):
@@ -235,7 +234,7 @@ class Linear(nn.Linear):
 
 
 @pytest.mark.parametrize("kind", ["videollama3", "a module"])
-def test_a_tagger_is_no_part_of_what_learns_moves_or_is_saved(
+def test_tagger_is_not_trained_moved_or_saved(
     kind: str, folder: Path, v2b_weights: Path, media: Path, tmp_path: Path
 ) -> None:
     tagger: Tagger = Linear(3, 3)
@@ -268,7 +267,7 @@ def test_a_tagger_is_no_part_of_what_learns_moves_or_is_saved(
     assert {value.device.type for value in weights.parameters()} == {"cpu"}
 
 
-def test_what_plays_and_what_is_measured_is_the_average(folder: Path, tmp_path: Path) -> None:
+def test_predict_and_validate_use_ema_weights(folder: Path, tmp_path: Path) -> None:
     class Seen(LitGenerate):
         def on_predict_start(self) -> None:
             self.seen = [value.clone() for value in self.parameters()]
@@ -291,7 +290,7 @@ def test_what_plays_and_what_is_measured_is_the_average(folder: Path, tmp_path: 
     assert all(map(torch.equal, again.parameters(), wanted))
 
 
-def test_a_strategy_that_shares_the_weights_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_refuses_sharding_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
     run = trainer()
     monkeypatch.setattr(type(run.strategy), "restore_checkpoint_after_setup", True)
     with pytest.raises(UsageError, match="predict shares videos among devices, not weights"):

@@ -113,7 +113,7 @@ def same(one: Path, two: Path) -> None:
         assert alike(state(one)[name], state(two)[name]), name
 
 
-def test_ranks_see_different_samples_and_agree_on_the_loss(tmp_path: Path) -> None:
+def test_ddp_ranks_see_different_samples_and_equal_one_rank(tmp_path: Path) -> None:
     """Their mean is the loss, and their weights are those, of one rank that sees the samples of both."""
     folder = made.write(tmp_path / "shards", (4, 4), seconds=3.0)
     assert ranks(folder, tmp_path / "two", "ddp", how=ALWAYS) == [0, 0]
@@ -129,7 +129,7 @@ def test_ranks_see_different_samples_and_agree_on_the_loss(tmp_path: Path) -> No
         assert all(torch.allclose(value, two[name][key], atol=2e-5) for key, value in one[name].items())
 
 
-def test_sharded_ranks_learn_what_unsharded_ones_do_and_keep_one_whole_file(whole: dict[str, Path]) -> None:
+def test_fsdp2_equals_ddp_and_saves_one_whole_file(whole: dict[str, Path]) -> None:
     for one, two in zip(*(noted(root) for root in whole.values()), strict=True):
         assert one[0] == two[0]
         assert one[1] == pytest.approx(two[1], abs=1e-5)
@@ -146,7 +146,7 @@ def test_sharded_ranks_learn_what_unsharded_ones_do_and_keep_one_whole_file(whol
 @pytest.mark.parametrize(
     ("strategy", "number"), [("ddp", signal.SIGTERM), ("ddp", signal.SIGKILL), ("fsdp2", signal.SIGTERM)]
 )
-def test_two_ranks_go_on_bit_for_bit(
+def test_resumed_ranks_are_bit_identical(
     folder: Path, tmp_path: Path, whole: dict[str, Path], strategy: str, number: int
 ) -> None:
     """After a signal to the second alone: both end after the step, or, where one is killed, the other does in time."""
@@ -160,7 +160,7 @@ def test_two_ranks_go_on_bit_for_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("ddp", "fsdp2"), ("fsdp2", "ddp")])
-def test_shards_or_not_may_change_between_two_runs(
+def test_checkpoint_resumes_under_other_strategy(
     folder: Path, tmp_path: Path, whole: dict[str, Path], before: str, after: str
 ) -> None:
     path = tmp_path / "checkpoints/step00000006.ckpt"
@@ -171,21 +171,21 @@ def test_shards_or_not_may_change_between_two_runs(
     assert all(torch.allclose(value, two["state_dict"][key], atol=1e-5) for key, value in one["state_dict"].items())
 
 
-def test_adapters_of_another_rank_are_no_riddle_of_shapes(folder: Path, tmp_path: Path) -> None:
+def test_fsdp2_reports_other_lora_rank_before_shapes(folder: Path, tmp_path: Path) -> None:
     checkpoints.V2M(MusicConfig(LM, 16)).save_pretrained(tmp_path / "start")
     for rank, code in ((4, errors.OK), (2, errors.USAGE)):
         how = {"init_from": str(tmp_path / "start"), "lora": LoRAConfig(rank, 8.0)}
         assert ranks(folder, tmp_path, "fsdp2", how) == [code, code]
 
 
-def test_what_would_not_leave_whole_checkpoints_or_whole_numbers_is_refused() -> None:
+def test_unsupported_strategies_and_precisions_are_refused() -> None:
     for name in STRATEGY_NAMES:
         assert isinstance(StrategyRegistry.get(name), FSDP2Strategy)
     for strategy, precision, said in (
-        (ModelParallelStrategy(), "32-true", "ModelParallelStrategy keeps .*give --trainer.strategy fsdp2"),
+        (ModelParallelStrategy(), "32-true", "ModelParallelStrategy keeps .*give `trainer.strategy=fsdp2`"),
         (StrategyRegistry.get("fsdp_cpu_offload"), "32-true", "FSDPStrategy keeps"),
         (FSDP2Strategy(), "16-mixed", "16-mixed is not for sharded weights: give 32-true or bf16-mixed"),
-        (DDPStrategy(), "bf16-true", "bf16-true would round"),
+        (DDPStrategy(), "bf16-true", "bf16-true rounds"),
     ):
         trainer: Any = SimpleNamespace(strategy=strategy, precision=precision)
         with pytest.raises(UsageError, match=said):

@@ -7,7 +7,7 @@ import pytest
 from v2m.training.save_config import REDACTED, redact_secrets
 
 
-def test_keys_and_passwords_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "abcdefgh12345")
     monkeypatch.setenv("SHORT_KEY", "small")
     given = {

@@ -44,21 +44,26 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
 
 
-def test_training_goes_on_where_the_server_refuses_the_run(tmp_path: Path) -> None:
-    """The real command, with the default number of seconds."""
+def train_with_wandb(tmp_path: Path, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run three steps of the real command, whose W&B records go to `tmp_path`/kept."""
     folder = shards.write(tmp_path / "shards", (3, 3), seconds=2.0)
     line = words(folder, tmp_path / "run", "--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1")
     line[line.index("--trainer.logger") + 1] = "v2m.training.wandb_logger.ResilientWandbLogger"
-    line += ["--trainer.logger.init_args.save_dir", str(tmp_path / "kept")]
+    line += ["--trainer.logger.init_args.save_dir", str(tmp_path / "kept"), *more]
+    return subprocess.run(
+        [sys.executable, "train.py", *line],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_refusing_server_leaves_records_offline(tmp_path: Path) -> None:
+    """The real command, with the default number of seconds."""
     with wandb_server("refuses") as address:
-        done = subprocess.run(
-            [sys.executable, "train.py", *line],
-            cwd=ROOT,
-            env=os.environ | {"WANDB_BASE_URL": address},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = train_with_wandb(tmp_path, WANDB_BASE_URL=address)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("W&B does not take the run") == 1
     assert f"its records are kept in {tmp_path / 'kept'}" in done.stderr
@@ -66,8 +71,17 @@ def test_training_goes_on_where_the_server_refuses_the_run(tmp_path: Path) -> No
     assert len([row for row in history(tmp_path / "kept") if "train/loss" in row]) == 3
 
 
+def test_run_with_inherited_service_writes_its_end(tmp_path: Path) -> None:
+    """The other run's process leaves its W&B service in the environment, which serves until that run ends."""
+    wandb.init(mode="offline", dir=tmp_path / "other")
+    assert "WANDB_SERVICE" in os.environ
+    done = train_with_wandb(tmp_path, "--trainer.logger.init_args.offline", "true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert wait_for_run_end(tmp_path / "kept", seconds=10.0)
+
+
 @pytest.mark.parametrize("fault", ["closed", "silent"])
-def test_records_are_kept_where_no_server_answers(
+def test_absent_server_leaves_records_offline(
     fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(wandb_logger, "ONLINE_INIT_TIMEOUT_S", 1.0)
@@ -81,7 +95,7 @@ def test_records_are_kept_where_no_server_answers(
     assert len(history(tmp_path / "kept")) == 2
 
 
-def test_without_a_key_records_are_kept_and_nobody_is_asked(
+def test_missing_key_logs_offline_without_asking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY")
@@ -95,7 +109,7 @@ def test_without_a_key_records_are_kept_and_nobody_is_asked(
     assert not ResilientWandbLogger(save_dir=str(tmp_path))._offline
 
 
-def test_a_crash_of_wandb_during_training_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_wandb_crash_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise ConnectionError("its process is gone")
 
@@ -108,7 +122,7 @@ def test_a_crash_of_wandb_during_training_is_one_warning(tmp_path: Path, caplog:
     assert warnings(caplog) == ["W&B records no more (ConnectionError: its process is gone): training goes on"]
 
 
-def test_a_slow_machine_is_not_mistaken_for_an_absent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_init_timeout_allows_for_slow_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline, W&B's own process may take long to start."""
 
     def init_timeout(**kwargs: Any) -> float:
@@ -120,7 +134,7 @@ def test_a_slow_machine_is_not_mistaken_for_an_absent_server(tmp_path: Path, mon
     assert init_timeout() == 120.0
 
 
-def test_a_configuration_that_was_not_logged_is_logged_again(
+def test_unlogged_configuration_is_logged_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     init, calls = wandb.init, list[int]()

@@ -16,7 +16,7 @@ from v2m.checkpoints.load import STATE_FILE
 from v2m.checkpoints.model import V2M
 from v2m.core.atomic import atomic_directory
 from v2m.core.errors import UsageError
-from v2m.mappings import audiocraft, encodec, hf_processor_config, musicgen, vidmuse
+from v2m.mappings import audiocraft, encodec, musicgen, vidmuse
 
 AUDIOCRAFT_VERSION = "1.3.0"  # written into its layout
 UNUSED_T5_PREFIXES = ("decoder.", "lm_head.")  # of a whole T5, whose encoder alone is used
@@ -73,8 +73,8 @@ def _write_transformers(model: V2M, folder: Path) -> None:
     config = musicgen.config_from_v2m(model.config.to_dict(), text_encoder=text_config, audio_encoder=codec_config)
     state = musicgen.merge_state(musicgen.from_v2m(model.state_dict()), text_state, codec_state)
     save.write_json(folder / "config.json", config)
-    save.write_json(folder / "generation_config.json", hf_processor_config.generation_config(lm.special_token_id))
-    preprocessor = hf_processor_config.preprocessor_config(lm.channels, model.sample_rate, model.config.num_chroma)
+    save.write_json(folder / "generation_config.json", musicgen.generation_config(lm.special_token_id))
+    preprocessor = musicgen.preprocessor_config(lm.channels, model.sample_rate, model.config.num_chroma)
     save.write_json(folder / PREPROCESSOR_CONFIG, preprocessor)
     save.write_weights(folder / save.WEIGHTS_FILE, state)
     save.copy_files(text, folder, TOKENIZER_FILES)

@@ -179,7 +179,7 @@ def _write_outputs(args: Namespace, systems: Mapping[str, Mapping[str, Row]], ba
     if args.summary:
         Path(args.summary).write_text(tables.summary_csv(systems, baselines), encoding="utf-8")
     if args.wandb:
-        from v2m.training.log_tables import log_to_wandb
+        from v2m.training.wandb_logger import log_to_wandb
 
         log_to_wandb(args.wandb, systems, baselines)
 

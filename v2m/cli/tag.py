@@ -12,8 +12,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from v2m.cli.train import print_results, run_cli
 from v2m.data.predict_data import VideoDataModule
-from v2m.training.predict_results import PredictResults
-from v2m.training.tagging import LitTagger
+from v2m.training.predict import LitTagger, PredictResults
 
 
 class TagCLI(LightningCLI):

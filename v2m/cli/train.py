@@ -23,8 +23,7 @@ from v2m.training.audio_samples import LogAudioSamples
 from v2m.training.checkpoints import CheckpointCallback, latest_checkpoint
 from v2m.training.ema import EMACallback
 from v2m.training.generation_eval import GenerationEval
-from v2m.training.predict import LitGenerate
-from v2m.training.predict_results import PredictResults
+from v2m.training.predict import LitGenerate, PredictResults
 from v2m.training.save_config import SaveConfig
 from v2m.training.throughput import OptionalLearningRateMonitor, ThroughputLogger
 
@@ -100,7 +99,8 @@ class TrainCLI(LightningCLI):
         except (ValueError, MisconfigurationException) as error:
             if isinstance(error, errors.UsageError):
                 raise
-            raise errors.UsageError(str(error.__cause__ or error)) from error  # the cause has the setting's message
+            message = str(error.__cause__ or error)  # the cause has the setting's message
+            raise errors.UsageError(message.replace("`", '"')) from error  # Lightning's backticks mark no fields
 
     def before_fit(self) -> None:
         """Resume from the newest readable checkpoint of the run's folder, unless one is given."""
@@ -128,6 +128,8 @@ def print_results(cli: Any) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code, as infer.py's; a user's error is one line."""
+    if "wandb" not in sys.modules:  # an inherited W&B service belongs to another process's run and never ends this one
+        os.environ.pop("WANDB_SERVICE", None)
     return run_cli(TrainCLI, argv, "train.py")
 
 

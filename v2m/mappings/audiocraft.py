@@ -1,6 +1,6 @@
-"""MusicGen between audiocraft's layout (`state_dict.bin`: `best_state` and the settings `xp.cfg`) and v2m's.
+"""MusicGen between audiocraft's layout (`state_dict.bin`: `best_state`, settings `xp.cfg`) and v2m's.
 
-Read from audiocraft 1.3. Its T5 is fetched by name and not in the checkpoint; Demucs and what makes chroma neither.
+Read from audiocraft 1.3. Its T5 is fetched by name and is not in the checkpoint; nor are Demucs and the chroma filters.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings.state_dict_map import (
+    BOTH,
     check_sizes_match,
-    count_indices,
     invert,
+    language_model_sizes,
     merge_projections,
     rename_keys,
     split_projections,
@@ -24,7 +25,6 @@ from v2m.mappings.state_dict_map import (
 MODEL_NAME = "audiocraft's MusicGen"
 CHROMA_WINDOW_KEY = "condition_provider.conditioners.self_wav.chroma.spec.window"
 CHROMA_RADIX2_EXP = 14  # the chroma's Fourier transform has 2 to this many samples
-_BOTH = ("weight", "bias")
 _CONDITIONERS = {"description": "text", "self_wav": "chroma"}
 _LAYER_KEYS = {
     **{f"self_attn.{mha}in_proj_weight": "self_attention.query_key_value.weight" for mha in ("mha.", "")},
@@ -33,26 +33,26 @@ _LAYER_KEYS = {
     **{f"cross_attention.{mha}out_proj.weight": "cross_attention.out.weight" for mha in ("mha.", "")},
     "linear1.weight": "expand.weight",
     "linear2.weight": "contract.weight",
-    **{f"norm1.{each}": f"norm_self.{each}" for each in _BOTH},
-    **{f"norm_cross.{each}": f"norm_cross.{each}" for each in _BOTH},
-    **{f"norm2.{each}": f"norm_feedforward.{each}" for each in _BOTH},
+    **{f"norm1.{leaf}": f"norm_self.{leaf}" for leaf in BOTH},
+    **{f"norm_cross.{leaf}": f"norm_cross.{leaf}" for leaf in BOTH},
+    **{f"norm2.{leaf}": f"norm_feedforward.{leaf}" for leaf in BOTH},
 }
 KEY_MAP: dict[str, str | None] = {
     "emb.N.weight": "lm.embeddings.N.weight",
-    **{f"transformer.layers.N.{there}": f"lm.layers.N.{here}" for there, here in _LAYER_KEYS.items()},
-    **{f"out_norm.{each}": f"lm.norm.{each}" for each in _BOTH},
+    **{f"transformer.layers.N.{old}": f"lm.layers.N.{new}" for old, new in _LAYER_KEYS.items()},
+    **{f"out_norm.{leaf}": f"lm.norm.{leaf}" for leaf in BOTH},
     "linears.N.weight": "lm.heads.N.weight",
     **{
-        f"condition_provider.conditioners.{there}.output_proj.{each}": f"{here}.{each}"
-        for there, here in _CONDITIONERS.items()
-        for each in _BOTH
+        f"condition_provider.conditioners.{old}.output_proj.{leaf}": f"{new}.{leaf}"
+        for old, new in _CONDITIONERS.items()
+        for leaf in BOTH
     },
     CHROMA_WINDOW_KEY: None,  # a Hann window, recreated
 }
 _CROSS_FUSED, _CROSS_SPLIT = ".cross_attention.query_key_value.weight", (".query.weight", ".key_value.weight")
 _CROSS_SHARES = {f".cross_attention{end}": share for end, share in zip(_CROSS_SPLIT, (1, 2), strict=True)}
 
-# settings of the transformer that make this model: what they must be, and what audiocraft takes where they are not said
+# settings of the transformer: the only supported value, and audiocraft's default
 _REQUIRED_SETTINGS: dict[str, tuple[Any, Any]] = {
     "norm_first": (True, False),
     "norm": ("layer_norm", "layer_norm"),
@@ -73,7 +73,7 @@ _REQUIRED_SETTINGS: dict[str, tuple[Any, Any]] = {
 
 
 def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`best_state` → the state of `v2m.models.music_model.MusicModel`.
+    """Convert `best_state` to the state of `v2m.models.music_model.MusicModel`.
 
     Raises:
         DependencyError: A name is not one of the model's; lists the first of them.
@@ -82,29 +82,27 @@ def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_v2m`; what it drops is recreated."""
-    out = rename_keys(
-        merge_projections(state, tuple(_CROSS_SHARES), _CROSS_FUSED),
-        invert(KEY_MAP),
-        "a MusicGen that audiocraft can run",
-    )
+    """Convert the state of `MusicModel` to `best_state`, with the chroma window that `to_v2m` drops."""
+    fused = merge_projections(state, tuple(_CROSS_SHARES), _CROSS_FUSED)
+    out = rename_keys(fused, invert(KEY_MAP), "a MusicGen that audiocraft can run")
     if "chroma.weight" in state:
         out[CHROMA_WINDOW_KEY] = torch.hann_window(2**CHROMA_RADIX2_EXP)
     return out
 
 
 def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`xp.cfg`, parsed, as `MusicConfig.to_dict`.
+    """Convert `xp.cfg`, parsed, to `MusicConfig.to_dict`.
 
     Raises:
         DependencyError: It describes another family, a shape that v2m does not have, or other sizes than the weights'.
     """
     kind = cfg.get("lm_model")
     if kind != "transformer_lm":
-        known = {"transformer_lm_magnet": "MAGNeT, which does not write from left to right"}
-        raise DependencyError(f"lm_model {kind!r} is not MusicGen's ({known.get(str(kind), 'a codec?')})")
+        hint = "MAGNeT, which is not autoregressive" if kind == "transformer_lm_magnet" else "a codec?"
+        raise DependencyError(f"lm_model {kind!r} is not MusicGen's ({hint})")
     sizes, fuser = _section(cfg, "transformer_lm"), _section(cfg, "fuser")
-    _check_supported(_unsupported_settings(cfg, sizes, fuser))
+    if unsupported := _unsupported_settings(cfg, sizes, fuser):
+        raise DependencyError(f"this model of audiocraft's is none that v2m can run: {'; '.join(unsupported)}")
     channels = 2 if (cfg.get("interleave_stereo_codebooks") or {}).get("use") else 1
     missing = [
         name for name in ("n_q", "card", "dim", "num_heads", "num_layers") if not isinstance(sizes.get(name), int)
@@ -123,18 +121,16 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
         "cross_attention": bool(fuser.get("cross") or sizes.get("cross_attention")),
         "dropout": float(sizes.get("dropout", 0.1)),
     }
-    if "emb.0.weight" not in state:
-        raise DependencyError(f"these are not the weights of {MODEL_NAME}: emb.0.weight is missing")
     check_sizes_match(lm, _sizes_of_weights(state))
-    widths = {
-        here: state[name].shape[1]
-        for there, here in _CONDITIONERS.items()
-        if (name := f"condition_provider.conditioners.{there}.output_proj.weight") in state
+    dims = {
+        new: state[name].shape[1]
+        for old, new in _CONDITIONERS.items()
+        if (name := f"condition_provider.conditioners.{old}.output_proj.weight") in state
     }
     return {
         "lm": lm,
-        "text_dim": widths.get("text"),
-        "num_chroma": widths.get("chroma"),
+        "text_dim": dims.get("text"),
+        "num_chroma": dims.get("chroma"),
         "conditioner": None,
         "segment_duration": float((cfg.get("dataset") or {}).get("segment_duration", 30)),
     }
@@ -143,11 +139,11 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
 def config_from_v2m(
     config: Mapping[str, Any], *, sample_rate: int = 32000, text_encoder: str = "t5-base"
 ) -> dict[str, Any]:
-    """Settings with which audiocraft's own loader makes the model of `MusicConfig.to_dict`.
+    """Return the settings with which audiocraft's own loader makes the model.
 
     Args:
-        plain: What the model is.
-        sample_rate: Of its codec, in Hz.
+        config: `MusicConfig.to_dict`.
+        sample_rate: The codec's, in Hz.
         text_encoder: The T5 that is fetched for it; audiocraft knows a few by name.
 
     Raises:
@@ -155,9 +151,9 @@ def config_from_v2m(
     """
     lm = config["lm"]
     if config.get("conditioner") is not None:
-        raise UsageError("audiocraft has no model that sees: write it in another layout")
-    stereo, count_ = lm["channels"] == 2, lm["num_codebooks"]
-    inner = 4 * lm["dim"] if lm["ffn_dim"] is None else lm["ffn_dim"]
+        raise UsageError("audiocraft has no visual conditioner: write this model in another layout")
+    stereo, num_codebooks = lm["channels"] == 2, lm["num_codebooks"]
+    ffn_dim = 4 * lm["dim"] if lm["ffn_dim"] is None else lm["ffn_dim"]
     conditioners: dict[str, Any] = {}
     if config["text_dim"] is not None:
         t5 = {"name": text_encoder, "finetune": False, "word_dropout": 0.3, "normalize_text": False}
@@ -184,18 +180,18 @@ def config_from_v2m(
         "codebooks_pattern": {
             "modeling": "delay",
             "delay": {
-                "delays": list(lm["delays"] or (k // lm["channels"] for k in range(count_))),
+                "delays": list(lm["delays"] or (k // lm["channels"] for k in range(num_codebooks))),
                 "flatten_first": 0,
                 "empty_initial": 0,
             },
         },
         "transformer_lm": {
-            "n_q": count_,
+            "n_q": num_codebooks,
             "card": lm["codebook_size"],
             "dim": lm["dim"],
             "num_heads": lm["num_heads"],
             "num_layers": lm["num_layers"],
-            "hidden_scale": inner // lm["dim"] if inner % lm["dim"] == 0 else inner / lm["dim"],
+            "hidden_scale": ffn_dim // lm["dim"] if ffn_dim % lm["dim"] == 0 else ffn_dim / lm["dim"],
             "dropout": lm["dropout"],
             "memory_efficient": True,
             "cross_attention": bool(lm["cross_attention"]),
@@ -217,67 +213,55 @@ def config_from_v2m(
 
 
 def text_encoder_name(cfg: Mapping[str, Any]) -> str | None:
-    """audiocraft's name of the T5 that reads for the model, as t5-base; None where it reads no text."""
-    said = (cfg.get("conditioners") or {}).get("description") or {}
-    return (said.get("t5") or {}).get("name")
+    """Return audiocraft's name of the text encoder, as t5-base; None without one."""
+    description = (cfg.get("conditioners") or {}).get("description") or {}
+    return (description.get("t5") or {}).get("name")
 
 
 def _section(cfg: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = cfg.get(name)
-    if not isinstance(found, Mapping):
+    section = cfg.get(name)
+    if not isinstance(section, Mapping):
         raise DependencyError(f"xp.cfg has no section {name}: not the settings of {MODEL_NAME}")
-    return found
+    return section
 
 
 def _unsupported_settings(cfg: Mapping[str, Any], sizes: Mapping[str, Any], fuser: Mapping[str, Any]) -> list[str]:
-    """The settings that v2m's model does not have."""
-    found = [
+    """Return the settings that v2m's model does not have."""
+    problems = [
         f"transformer_lm.{name} {sizes.get(name, default)!r}"
-        for name, (wanted, default) in _REQUIRED_SETTINGS.items()
-        if sizes.get(name, default) != wanted
+        for name, (only, default) in _REQUIRED_SETTINGS.items()
+        if sizes.get(name, default) != only
     ]
     pattern = cfg.get("codebooks_pattern") or {}
     modeling, delay = pattern.get("modeling") or sizes.get("q_modeling"), pattern.get("delay") or {}
-    found += [f"codebooks_pattern.modeling {modeling!r}"] if modeling != "delay" else []
-    found += [f"codebooks_pattern.delay.{key}" for key in ("flatten_first", "empty_initial") if delay.get(key)]
-    found += ["interleave_stereo_codebooks.per_timestep"] if _per_timestep(cfg) else []
-    found += [f"fuser.{key} {list(fuser[key])}" for key in ("sum", "input_interpolate") if fuser.get(key)]
-    found += ["fuser.cross_attention_pos_emb"] if fuser.get("cross_attention_pos_emb") else []
-    found += ["both fuser.cross and fuser.prepend"] if fuser.get("cross") and fuser.get("prepend") else []
+    problems += [f"codebooks_pattern.modeling {modeling!r}"] if modeling != "delay" else []
+    problems += [f"codebooks_pattern.delay.{key}" for key in ("flatten_first", "empty_initial") if delay.get(key)]
+    stereo = cfg.get("interleave_stereo_codebooks") or {}
+    problems += ["interleave_stereo_codebooks.per_timestep"] if stereo.get("use") and stereo.get("per_timestep") else []
+    problems += [f"fuser.{key} {list(fuser[key])}" for key in ("sum", "input_interpolate") if fuser.get(key)]
+    problems += ["fuser.cross_attention_pos_emb"] if fuser.get("cross_attention_pos_emb") else []
+    problems += ["both fuser.cross and fuser.prepend"] if fuser.get("cross") and fuser.get("prepend") else []
     models = {"description": "t5", "self_wav": "chroma_stem"}
     for name, settings in (cfg.get("conditioners") or {}).items():
         kind = (settings or {}).get("model")
         if name != "args" and models.get(name) != kind:
-            found.append(f"conditioners.{name} ({kind})")
-    return found
+            problems.append(f"conditioners.{name} ({kind})")
+    return problems
 
 
-def _per_timestep(cfg: Mapping[str, Any]) -> bool:
-    stereo = cfg.get("interleave_stereo_codebooks") or {}
-    return bool(stereo.get("use") and stereo.get("per_timestep"))
-
-
-def _check_supported(strange: list[str]) -> None:
-    if strange:
-        raise DependencyError(f"this model of audiocraft's is none that v2m can run: {'; '.join(strange)}")
-
-
-def _custom_delays(cfg: Mapping[str, Any], codebooks: int, channels: int) -> list[int] | None:
-    """None where they are as ours by default."""
+def _custom_delays(cfg: Mapping[str, Any], num_codebooks: int, channels: int) -> list[int] | None:
+    """Return the delays of the codebooks, or None where they are v2m's defaults."""
     delays = ((cfg.get("codebooks_pattern") or {}).get("delay") or {}).get("delays")
-    found = list(range(codebooks)) if delays is None else list(delays)
-    return None if found == [k // channels for k in range(codebooks)] else found
+    delays = list(range(num_codebooks)) if delays is None else list(delays)
+    return None if delays == [k // channels for k in range(num_codebooks)] else delays
 
 
 def _sizes_of_weights(state: Mapping[str, Tensor]) -> dict[str, object]:
-    entries, width = state["emb.0.weight"].shape
-    found: dict[str, object] = {
-        "dim": width,
-        "codebook_size": entries - 1,
-        "num_codebooks": count_indices(state, "emb.N.weight"),
-    }
-    found["num_layers"] = count_indices(state, "transformer.layers.N.norm1.weight")
-    found["cross_attention"] = "transformer.layers.0.norm_cross.weight" in state
-    if (first := state.get("transformer.layers.0.linear1.weight")) is not None:
-        found["ffn_dim"] = first.shape[0]
-    return found
+    return language_model_sizes(
+        state,
+        MODEL_NAME,
+        embedding="emb.N.weight",
+        norm="transformer.layers.N.norm1.weight",
+        cross="transformer.layers.N.norm_cross.weight",
+        feedforward="transformer.layers.N.linear1.weight",
+    )

@@ -1,4 +1,4 @@
-"""EnCodec between audiocraft's layout (`best_state` and `xp.cfg` of a codec) and that of transformers' `EncodecModel`.
+"""EnCodec between audiocraft's layout (`best_state`, `xp.cfg`) and transformers' `EncodecModel`.
 
 Pure functions of dicts, both ways; nothing is dropped. The original package's names are audiocraft's. Weight norm keeps
 its two halves: `weight_g` and `weight_v` as published, which transformers calls the originals of a parametrization.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from v2m.core.errors import DependencyError
+from v2m.mappings.state_dict_map import rename_keys
+from v2m.mappings.xcodec import WEIGHT_NORM_KEYS
 
 # name in xp.cfg, name in transformers' config.json
 _SEANET_KEYS = {
@@ -40,11 +42,36 @@ _REQUIRED_SETTINGS = {
     "disable_norm_outer_blocks": 0,
 }
 _REQUIRED_DECODER_SETTINGS = {"final_activation": None, "final_activation_params": None}
-_WEIGHT_NORM_KEYS = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
-_OLD_WEIGHT_NORM_KEYS = {name: old for old, name in _WEIGHT_NORM_KEYS.items()}
-_CONVOLUTION = r"(?P<leaf>weight|bias|weight_g|weight_v|parametrizations\.weight\.original[01])"
-_BOOK = r"(?P<leaf>inited|cluster_size|embed|embed_avg)"
-_RECURRENT = r"lstm\.(?:weight|bias)_[ih]h_l\d+"
+# names in audiocraft's layout and in transformers'; {fields} stand for what is the same in both
+_KEY_TEMPLATES = {
+    "quantizer.vq.layers.{n}._codebook.{codebook}": "quantizer.layers.{n}.codebook.{codebook}",
+    "{half}.model.{n}.{lstm}": "{half}.layers.{n}.{lstm}",
+    "{half}.model.{n}{inner}.{conv}.{conv}.{weight}": "{half}.layers.{n}{inner}.conv.{weight}",
+    "{half}.model.{n}{inner}.{conv}.norm.{affine}": "{half}.layers.{n}{inner}.norm.{affine}",
+}
+_FIELD_PATTERNS = {
+    "half": r"encoder|decoder",
+    "n": r"\d+",
+    "inner": r"\.block\.\d+|\.shortcut|",
+    "conv": r"conv|convtr",
+    "lstm": r"lstm\.(?:weight|bias)_[ih]h_l\d+",
+    "codebook": r"inited|cluster_size|embed|embed_avg",
+    "affine": r"weight|bias",
+    "weight": r"weight|bias|weight_g|weight_v|parametrizations\.weight\.original[01]",
+}
+
+
+def _compile(template: str) -> re.Pattern[str]:
+    """Return the pattern of a template, in which a repeated field stands for the same text."""
+    pattern = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
+    for name, field in _FIELD_PATTERNS.items():
+        pattern = pattern.replace(f"{{{name}}}", f"(?P<{name}>{field})", 1).replace(f"{{{name}}}", f"(?P={name})")
+    return re.compile(pattern)
+
+
+_AUDIOCRAFT_RULES = [(_compile(old), new) for old, new in _KEY_TEMPLATES.items()]
+_TRANSFORMERS_RULES = [(_compile(new), old) for old, new in _KEY_TEMPLATES.items()]
+_OLD_KEYS = {new: old for old, new in WEIGHT_NORM_KEYS.items()}
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -74,11 +101,11 @@ def resolve_references(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-    """`xp.cfg`, parsed → transformers' config.json.
+    """Convert `xp.cfg`, parsed, to transformers' config.json.
 
     Args:
-        settings: May refer to one another, as omegaconf's do.
-        state: Its weights, `best_state`, whose codebooks are compared.
+        settings: Settings that may refer to one another, as omegaconf's do.
+        state: The weights, `best_state`, whose codebooks are compared.
 
     Raises:
         DependencyError: Another model's settings, a missing one, or one that transformers' model cannot have; names it.
@@ -117,7 +144,7 @@ def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tens
 
 
 def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers' config.json, whole → what audiocraft's loader reads of `xp.cfg`.
+    """Convert transformers' complete config.json to what audiocraft's loader reads of `xp.cfg`.
 
     Raises:
         DependencyError: audiocraft has no such model, such as the one that works in chunks.
@@ -150,72 +177,42 @@ def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`best_state` → the state dict of `EncodecModel`.
+    """Convert `best_state` to the state dict of `EncodecModel`.
 
     Raises:
         DependencyError: A key is not one of this codec's; names it.
     """
-    return _rename_keys(state, _to_transformers_key)
+    names = {key: _rename(key, _AUDIOCRAFT_RULES, WEIGHT_NORM_KEYS) for key in state}
+    return rename_keys(state, {key: name for key, name in names.items() if name}, "an EnCodec")
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of `EncodecModel`, with either name of weight norm → `best_state`.
+    """Convert the state dict of `EncodecModel`, with either name of weight norm, to `best_state`.
 
     Raises:
         DependencyError: A key is not one of this codec's; names it.
     """
-    numbers = [int(key.split(".")[2]) for key in state if re.match(r"decoder\.layers\.\d+\.", key)]
-    last = max(numbers, default=0)
-
-    def name(key: str) -> str | None:
-        return _from_transformers_key(key, last)
-
-    return _rename_keys(state, name)
+    last = max((int(key.split(".")[2]) for key in state if re.match(r"decoder\.layers\.\d+\.", key)), default=0)
+    names = {key: _rename(key, _TRANSFORMERS_RULES, _OLD_KEYS, conv=_convolution(key, last)) for key in state}
+    return rename_keys(state, {key: name for key, name in names.items() if name}, "an EnCodec")
 
 
-def _to_transformers_key(key: str) -> str | None:
-    half = r"(?P<half>encoder|decoder)\.model\.(?P<n>\d+)"
-    match = re.fullmatch(rf"quantizer\.vq\.layers\.(?P<n>\d+)\._codebook\.{_BOOK}", key)
-    if match:
-        return f"quantizer.layers.{match['n']}.codebook.{match['leaf']}"
-    match = re.fullmatch(rf"{half}\.(?P<leaf>{_RECURRENT})", key)
-    if match:
-        return f"{match['half']}.layers.{match['n']}.{match['leaf']}"
-    inner = r"(?P<inner>\.block\.\d+|\.shortcut|)"
-    match = re.fullmatch(rf"{half}{inner}\.(?:conv\.conv|convtr\.convtr)\.{_CONVOLUTION}", key)
-    if match:
-        leaf = _WEIGHT_NORM_KEYS.get(match["leaf"], match["leaf"])
-        return f"{match['half']}.layers.{match['n']}{match['inner']}.conv.{leaf}"
-    match = re.fullmatch(rf"{half}{inner}\.(?:conv|convtr)\.norm\.(?P<leaf>weight|bias)", key)
-    return f"{match['half']}.layers.{match['n']}{match['inner']}.norm.{match['leaf']}" if match else None
+def _convolution(key: str, last: int) -> str:
+    """Return audiocraft's name of a convolution; those between the decoder's outer layers are transposed."""
+    match = re.match(r"decoder\.layers\.(\d+)\.(?:conv|norm)\.", key)
+    return "convtr" if match and 0 < int(match[1]) < last else "conv"
 
 
-def _from_transformers_key(key: str, last: int) -> str | None:
-    half = r"(?P<half>encoder|decoder)\.layers\.(?P<n>\d+)"
-    match = re.fullmatch(rf"quantizer\.layers\.(?P<n>\d+)\.codebook\.{_BOOK}", key)
-    if match:
-        return f"quantizer.vq.layers.{match['n']}._codebook.{match['leaf']}"
-    match = re.fullmatch(rf"{half}\.(?P<leaf>{_RECURRENT})", key)
-    if match:
-        return f"{match['half']}.model.{match['n']}.{match['leaf']}"
-    inner = r"(?P<inner>\.block\.\d+|\.shortcut|)"
-    match = re.fullmatch(rf"{half}{inner}\.(?P<kind>conv|norm)\.{_CONVOLUTION}", key)
-    if match is None:
-        return None
-    # between its first and last layer the decoder's own convolutions are transposed
-    transposed = match["half"] == "decoder" and not match["inner"] and 0 < int(match["n"]) < last
-    name = "convtr" if transposed else "conv"
-    kind = name if match["kind"] == "conv" else "norm"
-    leaf = _OLD_WEIGHT_NORM_KEYS.get(match["leaf"], match["leaf"])
-    return f"{match['half']}.model.{match['n']}{match['inner']}.{name}.{kind}.{leaf}"
-
-
-def _rename_keys(state: Mapping[str, Tensor], rename: Any) -> dict[str, Tensor]:
-    names = {key: rename(key) for key in state}
-    unknown = [key for key, name in names.items() if name is None]
-    if unknown:
-        raise DependencyError(f"not an EnCodec: {len(unknown)} unknown weights, the first is {unknown[0]!r}")
-    return {names[key]: value for key, value in state.items()}
+def _rename(
+    key: str, rules: Sequence[tuple[re.Pattern[str], str]], weight_keys: Mapping[str, str], **fields: str
+) -> str | None:
+    """Return the name of a weight in the other layout by the rule that matches; None for an unknown one."""
+    for pattern, template in rules:
+        if match := pattern.fullmatch(key):
+            groups = match.groupdict()
+            weight = groups.get("weight", "")
+            return template.format(**{**groups, **fields, "weight": weight_keys.get(weight, weight)})
+    return None
 
 
 def _check_supported(network: Mapping[str, Any], decoder: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
@@ -229,9 +226,8 @@ def _check_supported(network: Mapping[str, Any], decoder: Mapping[str, Any], cod
     known = {*_REQUIRED_DECODER_SETTINGS, "trim_right_ratio"}
     odd += [f"seanet.decoder.{name} {value!r}" for name, value in decoder.items() if name not in known]
     odd += [f"seanet.encoder.{name} {value!r}" for name, value in (network.get("encoder") or {}).items()]
-    odd += [f"seanet.{name} {network[name]!r}" for name in ("lstm",) if not network[name]]
-    norms = ("weight_norm", "time_group_norm")
-    if network["norm"] not in norms:
+    odd += [] if network["lstm"] else [f"seanet.lstm {network['lstm']!r}"]
+    if network["norm"] not in {"weight_norm", "time_group_norm"}:
         odd.append(f"seanet.norm {network['norm']!r}")
     kinds = {"autoencoder": "seanet", "quantizer": "rvq"}
     odd += [f"encodec.{name} {codec[name]!r}" for name, only in kinds.items() if codec[name] != only]
@@ -247,6 +243,6 @@ def _check_codebooks(codebooks: int, entries: int, state: Mapping[str, Tensor]) 
 
 
 def _bandwidth(codebooks: int, bits: int) -> float:
-    """Return kbit/s, rounded so that transformers, which rounds down, finds this number of codebooks in it."""
+    """Return kbit/s from which transformers, which rounds down, computes this number of codebooks."""
     rate = codebooks * bits / 1000
     return rate if 1000 * rate // bits == codebooks else math.nextafter(rate, math.inf)

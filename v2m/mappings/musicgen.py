@@ -1,7 +1,8 @@
-"""MusicGen between transformers' layout and v2m's: the composite model, and its decoder alone (`MusicgenForCausalLM`).
+"""MusicGen between transformers' layout and v2m's.
 
-The composite carries T5 and EnCodec: `split` and `merge` part them from what is ours. Both MusicGen, whose layers
-attend to the condition, and MusicGen Melody, where it stands before the codes.
+Transformers' composite model carries T5 and EnCodec, which `split_state` and `merge_state` separate from the music
+model; its decoder alone is `MusicgenForCausalLM`. Both MusicGen, whose layers attend to the condition, and MusicGen
+Melody, where the condition precedes the codes, are converted.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from torch import Tensor
 
 from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings.state_dict_map import (
+    BOTH,
     check_sizes_match,
-    count_indices,
     invert,
+    language_model_sizes,
     merge_projections,
     rename_keys,
     split_projections,
+    strip_prefix,
     truncate_list,
 )
 
 MODEL_NAME = "transformers' MusicGen"
-MODEL_TYPES = {"musicgen": True, "musicgen_melody": False}  # model_type: whether the layers attend to the condition
-DECODER_TYPES = {f"{kind}_decoder": crossing for kind, crossing in MODEL_TYPES.items()}
-CHROMA_FRAMES = 235  # of a melody, in `WINDOW` seconds
+MODEL_TYPES = {"musicgen": True, "musicgen_melody": False}  # model_type: whether it has cross-attention
+DECODER_TYPES = {f"{kind}_decoder": cross_attention for kind, cross_attention in MODEL_TYPES.items()}
+CHROMA_FRAMES = 235  # of a melody, in `SEGMENT_DURATION` seconds
 SEGMENT_DURATION = 30.0
-_BOTH = ("weight", "bias")
 _ATTENTIONS = {"self_attn": "self_attention", "encoder_attn": "cross_attention"}
 _PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
 _NORMS = {
@@ -37,31 +39,31 @@ _NORMS = {
 }
 _LAYER_KEYS = {
     **{
-        f"{there}.{old}.weight": f"{here}.{new}.weight"
-        for there, here in _ATTENTIONS.items()
+        f"{old_attention}.{old}.weight": f"{attention}.{new}.weight"
+        for old_attention, attention in _ATTENTIONS.items()
         for old, new in _PROJECTIONS.items()
     },
     "fc1.weight": "expand.weight",
     "fc2.weight": "contract.weight",
-    **{f"{there}.{each}": f"{here}.{each}" for there, here in _NORMS.items() for each in _BOTH},
+    **{f"{old}.{leaf}": f"{new}.{leaf}" for old, new in _NORMS.items() for leaf in BOTH},
 }
 KEY_MAP: dict[str, str | None] = {
     "model.decoder.embed_tokens.N.weight": "lm.embeddings.N.weight",
     "model.decoder.embed_positions.weights": None,  # sines and cosines, which the published files hold
-    **{f"model.decoder.layers.N.{there}": f"lm.layers.N.{here}" for there, here in _LAYER_KEYS.items()},
-    **{f"model.decoder.layer_norm.{each}": f"lm.norm.{each}" for each in _BOTH},
+    **{f"model.decoder.layers.N.{old}": f"lm.layers.N.{new}" for old, new in _LAYER_KEYS.items()},
+    **{f"model.decoder.layer_norm.{leaf}": f"lm.norm.{leaf}" for leaf in BOTH},
     "lm_heads.N.weight": "lm.heads.N.weight",
-    **{f"enc_to_dec_proj.{each}": f"text.{each}" for each in _BOTH},
-    **{f"audio_enc_to_dec_proj.{each}": f"chroma.{each}" for each in _BOTH},
+    **{f"enc_to_dec_proj.{leaf}": f"text.{leaf}" for leaf in BOTH},
+    **{f"audio_enc_to_dec_proj.{leaf}": f"chroma.{leaf}" for leaf in BOTH},
 }
-_SELF_SPLIT = tuple(f".self_attention.{each}.weight" for each in ("query", "key", "value"))
-_CROSS_SPLIT = tuple(f".cross_attention.{each}.weight" for each in ("key", "value"))
+_SELF_SPLIT = tuple(f".self_attention.{projection}.weight" for projection in ("query", "key", "value"))
+_CROSS_SPLIT = tuple(f".cross_attention.{projection}.weight" for projection in ("key", "value"))
 _SELF_FUSED, _CROSS_FUSED = ".self_attention.query_key_value.weight", ".cross_attention.key_value.weight"
 _REQUIRED_SETTINGS = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": False}
 
 
 class SplitState(NamedTuple):
-    """A composite's weights: `own` are the language model and what leads conditions into it, the others frozen."""
+    """A composite's weights: the music model with its projections of conditions, and the frozen encoders."""
 
     music_model: dict[str, Tensor]
     text_encoder: dict[str, Tensor]
@@ -69,39 +71,32 @@ class SplitState(NamedTuple):
 
 
 def split_state(state: Mapping[str, Tensor]) -> SplitState:
-    """The composite's weights parted, each under its own model's names; those of a decoder alone are all `own`."""
-    parts = SplitState({}, {}, {})
-    for name, value in state.items():
-        prefix, _, rest = name.partition(".")
-        if prefix == "text_encoder":
-            parts.text_encoder[rest] = value
-        elif prefix == "audio_encoder":
-            parts.audio_encoder[rest] = value
-        else:
-            parts.music_model[name] = value
-    return parts
+    """Split a composite's weights, each under its own model's names; a decoder is all music model."""
+    encoders = ("text_encoder.", "audio_encoder.")
+    music_model = {name: value for name, value in state.items() if not name.startswith(encoders)}
+    return SplitState(music_model, *(strip_prefix(prefix, state) for prefix in encoders))
 
 
 def merge_state(
     music_model: Mapping[str, Tensor], text_encoder: Mapping[str, Tensor], audio_encoder: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The inverse of `split`."""
+    """Merge what `split_state` has split."""
     text = {f"text_encoder.{name}": value for name, value in text_encoder.items()}
     return text | {f"audio_encoder.{name}": value for name, value in audio_encoder.items()} | dict(music_model)
 
 
 def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The composite's own weights (see `split`), or a decoder's → the state of `v2m.models.music_model.MusicModel`.
+    """Convert a composite's music model (see `split_state`), or a decoder, to the state of `MusicModel`.
 
     Raises:
         DependencyError: A name is not one of the model's; lists the first of them.
     """
-    state = rename_keys({name.removeprefix("decoder."): value for name, value in state.items()}, KEY_MAP, MODEL_NAME)
+    state = rename_keys(_decoder_state(state), KEY_MAP, MODEL_NAME)
     return merge_projections(merge_projections(state, _SELF_SPLIT, _SELF_FUSED), _CROSS_SPLIT, _CROSS_FUSED)
 
 
 def from_v2m(state: Mapping[str, Tensor], *, composite: bool = True) -> dict[str, Tensor]:
-    """The inverse of `to_v2m`: the composite's own weights, or those of the decoder alone, without projections."""
+    """Convert the state of `MusicModel` to a composite's music model, or to a decoder without projections."""
     state = split_projections(state, _SELF_FUSED, dict.fromkeys(_SELF_SPLIT, 1))
     state = split_projections(state, _CROSS_FUSED, dict.fromkeys(_CROSS_SPLIT, 1))
     out = rename_keys(state, invert(KEY_MAP), "a MusicGen that transformers can run")
@@ -111,24 +106,24 @@ def from_v2m(state: Mapping[str, Tensor], *, composite: bool = True) -> dict[str
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Raises DependencyError where config.json is of another family, or lacks a section."""
+    """Raise DependencyError where config.json is of another family, or lacks a section."""
     kind = config.get("model_type")
     if kind not in MODEL_TYPES | DECODER_TYPES:
         raise DependencyError(
             f"config.json says model_type {kind!r}, which is no MusicGen ({', '.join(MODEL_TYPES | DECODER_TYPES)})"
         )
     sections = ("decoder", "text_encoder", "audio_encoder") if kind in MODEL_TYPES else ()
-    lacking = [name for name in sections if not isinstance(config.get(name), Mapping)]
-    if lacking:
-        raise DependencyError(f"config.json of {kind} lacks {', '.join(lacking)}: fetch it again")
+    missing = [name for name in sections if not isinstance(config.get(name), Mapping)]
+    if missing:
+        raise DependencyError(f"config.json of {kind} lacks {', '.join(missing)}: fetch it again")
 
 
-def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
-    """config.json as `MusicConfig.to_dict`. Dropout, which says how to train and not what the weights are, becomes 0.
+def config_to_v2m(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Convert config.json to `MusicConfig.to_dict`; dropout, a matter of training alone, becomes 0.
 
     Args:
-        config: Of a composite or a decoder, as `json` reads it.
-        own: The weights, without the encoders'.
+        config: A composite's or a decoder's, as `json` reads it.
+        state: The weights without the encoders'.
 
     Raises:
         DependencyError: Another family, a shape that v2m does not have, or other sizes than the weights'.
@@ -136,11 +131,11 @@ def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[
     check_config(config)
     kind = config["model_type"]
     decoder = config["decoder"] if kind in MODEL_TYPES else config
-    strange = [
-        f"{name} {decoder[name]!r}" for name, value in _REQUIRED_SETTINGS.items() if decoder.get(name, value) != value
+    unsupported = [
+        f"{name} {decoder[name]!r}" for name, only in _REQUIRED_SETTINGS.items() if decoder.get(name, only) != only
     ]
-    if strange:
-        raise DependencyError(f"this MusicGen is none that v2m can run: {'; '.join(strange)}")
+    if unsupported:
+        raise DependencyError(f"this MusicGen is none that v2m can run: {'; '.join(unsupported)}")
     lm = {
         "dim": decoder.get("hidden_size", 1024),
         "num_layers": decoder.get("num_hidden_layers", 24),
@@ -153,15 +148,15 @@ def config_to_v2m(config: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[
         "cross_attention": (MODEL_TYPES | DECODER_TYPES)[kind],
         "dropout": 0.0,
     }
-    own = {name.removeprefix("decoder."): value for name, value in own.items()}
-    check_sizes_match(lm, _sizes_of_weights(own))
+    state = _decoder_state(state)
+    check_sizes_match(lm, _sizes_of_weights(state))
     projections = {"text_dim": "enc_to_dec_proj.weight", "num_chroma": "audio_enc_to_dec_proj.weight"}
-    widths = {here: own[name].shape[1] if name in own else None for here, name in projections.items()}
-    wanted = ({"text_dim"} | ({"num_chroma"} if not lm["cross_attention"] else set())) if kind in MODEL_TYPES else set()
-    lacking = [projections[here] for here in sorted(wanted) if widths[here] is None]
-    if lacking:
-        raise DependencyError(f"the weights hold no {truncate_list(lacking)}: v2m has no MusicGen without")
-    return {"lm": lm, **widths, "conditioner": None, "segment_duration": SEGMENT_DURATION}
+    dims = {field: state[name].shape[1] if name in state else None for field, name in projections.items()}
+    required = {"musicgen": ("text_dim",), "musicgen_melody": ("num_chroma", "text_dim")}.get(kind, ())
+    missing = [projections[field] for field in required if dims[field] is None]
+    if missing:
+        raise DependencyError(f"the weights hold no {truncate_list(missing)}: v2m has no MusicGen without")
+    return {"lm": lm, **dims, "conditioner": None, "segment_duration": SEGMENT_DURATION}
 
 
 def config_from_v2m(
@@ -170,12 +165,12 @@ def config_from_v2m(
     text_encoder: Mapping[str, Any] | None = None,
     audio_encoder: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """config.json of the composite, or of the decoder alone where its encoders are not given.
+    """Return config.json of the composite, or of the decoder alone without its encoders.
 
     Args:
-        plain: `MusicConfig.to_dict`.
+        values: `MusicConfig.to_dict`.
         text_encoder: config.json of its T5.
-        audio_encoder: Of its EnCodec.
+        audio_encoder: config.json of its EnCodec.
 
     Raises:
         UsageError: transformers has no such model.
@@ -183,14 +178,14 @@ def config_from_v2m(
     lm = values["lm"]
     problems = []
     if values.get("conditioner") is not None:
-        problems.append("it has no model that sees")
+        problems.append("it has no visual conditioner")
     if lm["delays"] is not None and list(lm["delays"]) != [k // lm["channels"] for k in range(lm["num_codebooks"])]:
         problems.append(f"its delays are not {list(lm['delays'])}")
     if lm["cross_attention"] and values.get("num_chroma") is not None:
         problems.append("its layers do not attend to melodies")
     if lm["dim"] in (values.get("text_dim"), values.get("num_chroma")):
         problems.append(f"it has no projection of {lm['dim']} wide tokens, where it is as wide")
-    kind = next(name for name, crossing in MODEL_TYPES.items() if crossing == lm["cross_attention"])
+    kind, prefix = ("musicgen", "Musicgen") if lm["cross_attention"] else ("musicgen_melody", "MusicgenMelody")
     if problems:
         raise UsageError(f"transformers' MusicGen cannot be this model: {'; '.join(problems)}")
     decoder = {
@@ -210,14 +205,11 @@ def config_from_v2m(
         **_REQUIRED_SETTINGS,
     }
     if text_encoder is None or audio_encoder is None:
-        name = "MusicgenForCausalLM" if lm["cross_attention"] else "MusicgenMelodyForCausalLM"
-        return {"architectures": [name]} | decoder
-    name = "MusicgenForConditionalGeneration" if lm["cross_attention"] else "MusicgenMelodyForConditionalGeneration"
-    melody = (
-        {} if values.get("num_chroma") is None else {"num_chroma": values["num_chroma"], "chroma_length": CHROMA_FRAMES}
-    )
+        return {"architectures": [f"{prefix}ForCausalLM"]} | decoder
+    num_chroma = values.get("num_chroma")
+    melody = {} if num_chroma is None else {"num_chroma": num_chroma, "chroma_length": CHROMA_FRAMES}
     return {
-        "architectures": [name],
+        "architectures": [f"{prefix}ForConditionalGeneration"],
         "model_type": kind,
         "is_encoder_decoder": True,
         "text_encoder": dict(text_encoder),
@@ -227,16 +219,48 @@ def config_from_v2m(
     }
 
 
-def _sizes_of_weights(own: Mapping[str, Tensor]) -> dict[str, object]:
-    table = own.get("model.decoder.embed_tokens.0.weight")
-    if table is None:
-        raise DependencyError(
-            f"these are not the weights of {MODEL_NAME}: model.decoder.embed_tokens.0.weight is missing"
-        )
-    found: dict[str, object] = {"dim": table.shape[1], "codebook_size": table.shape[0] - 1}
-    found["num_codebooks"] = count_indices(own, "model.decoder.embed_tokens.N.weight")
-    found["num_layers"] = count_indices(own, "model.decoder.layers.N.self_attn_layer_norm.weight")
-    found["cross_attention"] = "model.decoder.layers.0.encoder_attn_layer_norm.weight" in own
-    if (first := own.get("model.decoder.layers.0.fc1.weight")) is not None:
-        found["ffn_dim"] = first.shape[0]
-    return found
+def generation_config(special_token_id: int) -> dict[str, Any]:
+    """Return generation_config.json as published."""
+    codes = dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id"), special_token_id)
+    return {**codes, "do_sample": True, "guidance_scale": 3.0, "max_length": 1500}
+
+
+def preprocessor_config(channels: int, sample_rate: int, num_chroma: int | None) -> dict[str, Any]:
+    """Return preprocessor_config.json: EnCodec's, or that of a melody's chroma."""
+    shared = {
+        "feature_size": channels,
+        "padding_side": "left",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "sampling_rate": sample_rate,
+        "chunk_length_s": None,
+        "overlap": None,
+    }
+    if num_chroma is None:
+        return {**shared, "feature_extractor_type": "EncodecFeatureExtractor", "processor_class": "MusicgenProcessor"}
+    return {
+        **shared,
+        "num_chroma": num_chroma,
+        "n_fft": 16384,
+        "hop_length": 4096,
+        "chunk_length": 30,
+        "feature_size": num_chroma,
+        "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
+        "processor_class": "MusicgenMelodyProcessor",
+    }
+
+
+def _decoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights under the names of the decoder alone."""
+    return {name.removeprefix("decoder."): value for name, value in state.items()}
+
+
+def _sizes_of_weights(state: Mapping[str, Tensor]) -> dict[str, object]:
+    return language_model_sizes(
+        state,
+        MODEL_NAME,
+        embedding="model.decoder.embed_tokens.N.weight",
+        norm="model.decoder.layers.N.self_attn_layer_norm.weight",
+        cross="model.decoder.layers.N.encoder_attn_layer_norm.weight",
+        feedforward="model.decoder.layers.N.fc1.weight",
+    )

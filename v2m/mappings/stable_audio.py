@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from v2m.core.errors import DependencyError
-from v2m.mappings import dac
-from v2m.mappings.state_dict_map import truncate_list
+from v2m.mappings.state_dict_map import BOTH, rename_keys, strip_prefix, truncate_list
+from v2m.mappings.xcodec import dac_decoder_modules, dac_encoder_modules, dac_leaves, normalize_weight_v
 
 MODEL_NAME = "a latent diffusion model in the layout of stable-audio-tools"
 TRAINING_PREFIX, EMA_PREFIX = "diffusion.", "diffusion_ema.ema_model."
@@ -80,7 +80,6 @@ class StableAudioConfig:
     clap_layer: int
     number_ranges: Mapping[str, tuple[int, int]]
     cond_order: tuple[str, ...]
-    problems: tuple[str, ...] = field(default=(), compare=False)
 
 
 def parse_config(config: Mapping[str, Any]) -> StableAudioConfig:
@@ -90,64 +89,51 @@ def parse_config(config: Mapping[str, Any]) -> StableAudioConfig:
         DependencyError: It is another model's, or has unsupported parts; lists all of them.
     """
     try:
-        found = _parse(config)
+        parsed, problems = _parse(config)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        said = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise DependencyError(f"these are not the settings of {MODEL_NAME} ({said})") from error
-    if found.problems:
-        raise DependencyError(f"this model is not known here: {'; '.join(found.problems)}")
-    return found
+        reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise DependencyError(f"these are not the settings of {MODEL_NAME} ({reason})") from error
+    if problems:
+        raise DependencyError(f"v2m cannot run this model: {'; '.join(problems)}")
+    return parsed
 
 
 def unwrap_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the model of a checkpoint: as it is, or out of a training wrapper, with the EMA U-Net."""
     if not any(name.startswith(TRAINING_PREFIX) for name in state):
         return dict(state)
-    out = {
-        name.removeprefix(TRAINING_PREFIX): value for name, value in state.items() if name.startswith(TRAINING_PREFIX)
-    }
-    averaged = {name: value for name, value in state.items() if name.startswith(EMA_PREFIX)}
-    return out | {f"model.{name.removeprefix(EMA_PREFIX)}": value for name, value in averaged.items()}
+    ema = {f"model.{name}": value for name, value in strip_prefix(EMA_PREFIX, state).items()}
+    return strip_prefix(TRAINING_PREFIX, state) | ema
 
 
 def unet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the U-Net of an unwrapped checkpoint; `v2m.generators.sonique.unet.UNet` has the published names."""
-    return _strip_prefix(UNET_PREFIX, state)
+    """Return the U-Net of an unwrapped checkpoint, under the published names."""
+    return strip_prefix(UNET_PREFIX, state)
 
 
 def autoencoder_state(state: Mapping[str, Tensor], config: AutoencoderConfig) -> dict[str, Tensor]:
-    """Return the autoencoder of an unwrapped checkpoint under the names of `v2m.pretrained.codecs.oobleck`.
+    """Return the autoencoder of an unwrapped checkpoint under `v2m.pretrained.codecs.oobleck`'s names.
 
     Raises:
         DependencyError: It has unknown weights, or half of a weight norm.
     """
-    names = dac.encoder_key_map("encoder.encoder.block", "encoder", len(config.encoder_strides))
-    names |= dac.decoder_key_map("decoder.decoder.model", "decoder", len(config.decoder_strides))
-    names["encoder.proj_out"] = "project"
-    out, unknown = {}, []
-    for key, value in dac.fuse_weight_norm(_strip_prefix(AUTOENCODER_PREFIX, state), MODEL_NAME).items():
-        module, _, leaf = key.rpartition(".")
-        if module in names:
-            out[f"{names[module]}.{leaf}"] = value
-        else:
-            unknown.append(key)
-    if unknown:
-        raise DependencyError(
-            f"these are not the weights of {MODEL_NAME}: its autoencoder has no {truncate_list(unknown)}"
-        )
-    return out
+    modules = dac_encoder_modules("encoder.encoder.block", "encoder", len(config.encoder_strides))
+    modules |= dac_decoder_modules("decoder.decoder.model", "decoder", len(config.decoder_strides))
+    modules["encoder.proj_out"] = "project"
+    key_map: dict[str, str | None] = {}
+    for old, new in modules.items():
+        key_map |= {f"{old}.{leaf}": f"{new}.{leaf}" for leaf in BOTH} | dac_leaves(old, new)  # with weight norm or not
+    published = normalize_weight_v(strip_prefix(AUTOENCODER_PREFIX, state), MODEL_NAME)
+    return rename_keys(published, key_map, f"the autoencoder of {MODEL_NAME}")
 
 
 def number_embedding_state(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return the embedding table of the number condition `name`."""
-    return _strip_prefix(f"{CONDITIONER_PREFIX}{name}.int_embedder.", state)
+    return strip_prefix(f"{CONDITIONER_PREFIX}{name}.int_embedder.", state)
 
 
-def _strip_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _parse(config: Mapping[str, Any]) -> StableAudioConfig:
+def _parse(config: Mapping[str, Any]) -> tuple[StableAudioConfig, list[str]]:
+    """Return the settings, and what in them is not supported."""
     model = config["model"]
     pretransform, conditioning, diffusion = model["pretransform"], model["conditioning"], model["diffusion"]
     halves, parts = pretransform["config"], conditioning["configs"]
@@ -175,13 +161,13 @@ def _parse(config: Mapping[str, Any]) -> StableAudioConfig:
         "latent channels of the U-Net": (network["in_channels"], halves["latent_dim"]),
         **{name: (network.get(name, value), value) for name, value in _REQUIRED_UNET_SETTINGS.items()},
     }
-    problems = [f"{name} is {found!r}, not {wanted!r}" for name, (found, wanted) in expected.items() if found != wanted]
-    strange = [name for name in network if name not in _UNET_KEYS and name not in _REQUIRED_UNET_SETTINGS]
-    problems += [f"its U-Net has the settings {truncate_list(strange)}"] if strange else []
-    order = tuple(diffusion["cross_attention_cond_ids"])
-    given = [part["id"] for part in parts]
-    problems += [] if sorted(order) == sorted(given) else [f"the U-Net attends to {order}, the conditions are {given}"]
-    return StableAudioConfig(
+    problems = [f"{name} is {value!r}, not {only!r}" for name, (value, only) in expected.items() if value != only]
+    if unknown := [name for name in network if name not in _UNET_KEYS and name not in _REQUIRED_UNET_SETTINGS]:
+        problems.append(f"its U-Net has the settings {truncate_list(unknown)}")
+    order, conditions = tuple(diffusion["cross_attention_cond_ids"]), [part["id"] for part in parts]
+    if sorted(order) != sorted(conditions):
+        problems.append(f"the U-Net attends to {order}, the conditions are {conditions}")
+    parsed = StableAudioConfig(
         sample_rate=int(config["sample_rate"]),
         window_samples=int(config["sample_size"]),
         hop_length=hop,
@@ -204,5 +190,5 @@ def _parse(config: Mapping[str, Any]) -> StableAudioConfig:
             for part in numbers
         },
         cond_order=order,
-        problems=tuple(problems),
     )
+    return parsed, problems

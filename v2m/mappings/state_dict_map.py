@@ -1,42 +1,52 @@
-"""State-dict key maps, which the mappings of this package share.
+"""State-dict key maps and their walker, which the mappings of this package share.
 
 A key map gives a name's counterpart in the other layout, or None where it is dropped on purpose. The first number in a
-name (a layer's, a codebook's) is written N.
+name (a layer's, a codebook's) may be written N.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from v2m.core.errors import DependencyError
 
-MAX_LISTED_NAMES = 3  # names in one line
+Value = TypeVar("Value")
+BOTH = ("weight", "bias")
+MAX_LISTED_NAMES = 3  # in one error message
 _NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")
 
 
-def rename_keys(state: Mapping[str, Tensor], table: Mapping[str, str | None], what: str) -> dict[str, Tensor]:
-    """Rename `state` by a key map.
+def rename_keys(state: Mapping[str, Value], table: Mapping[str, str | None], model: str) -> dict[str, Value]:
+    """Rename `state` by a key map; values are passed on as they are.
 
     Raises:
-        DependencyError: Names are not in the table: `what` does not have them. Lists the first three.
+        DependencyError: Names are not in the table: `model` does not have them. Lists the first three.
     """
-    out: dict[str, Tensor] = {}
+    out: dict[str, Value] = {}
     unknown = []
     for name, value in state.items():
         number = _NUMBER.search(name)
-        if normalize_index(name) not in table or (number is None and ".N." in name):
+        template = name if name in table else normalize_index(name)
+        if template not in table or (number is None and ".N." in name):
             unknown.append(name)
             continue
-        new = table[normalize_index(name)]
+        new = table[template]
         if new is not None:
             out[new.replace(".N.", f".{number.group()}.", 1) if number else new] = value
     if unknown:
-        raise DependencyError(f"these are not the weights of {what}: it has no {truncate_list(unknown)}")
+        names = truncate_list([repr(name) for name in unknown])
+        raise DependencyError(f"these are not the weights of {model}: it has no {names}")
     return out
+
+
+def strip_prefix(prefix: str, state: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the part of `state` whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def normalize_index(name: str) -> str:
@@ -49,65 +59,88 @@ def invert(table: Mapping[str, str | None]) -> dict[str, str | None]:
     return {new: old for old, new in table.items() if new is not None}
 
 
-def merge_projections(state: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> dict[str, Tensor]:
+def merge_projections(state: Mapping[str, Tensor], parts: Sequence[str], fused: str) -> dict[str, Tensor]:
     """Stack matrices of one module by rows: `a.query.weight` and `a.key.weight` as `a.query_key.weight`.
 
     Args:
-        state: Left as it is.
-        parts: Ends of their names, such as ".query.weight", from the upper rows to the lower ones.
-        whole: End of the name of the result.
+        state: Weights by name.
+        parts: Suffixes of the matrices' names, such as ".query.weight", from the upper rows to the lower ones.
+        fused: Suffix of the result's name.
 
     Raises:
-        DependencyError: A module has some of them but not all; names the missing one.
+        DependencyError: A module has some of the matrices but not all; names the missing one.
     """
     out: dict[str, Tensor] = {}
     for name, value in state.items():
-        part = next((each for each in parts if name.endswith(each)), None)
-        if part is None:
+        suffix = next((part for part in parts if name.endswith(part)), None)
+        if suffix is None:
             out[name] = value
             continue
-        module = name.removesuffix(part)
-        lacking = [module + each for each in parts if module + each not in state]
-        if lacking:
-            raise DependencyError(f"the weights are not complete: {name} is there, {truncate_list(lacking)} is not")
-        if part == parts[0]:
-            out[module + whole] = torch.cat([state[module + each] for each in parts])
+        matrices = [name.removesuffix(suffix) + part for part in parts]
+        missing = [matrix for matrix in matrices if matrix not in state]
+        if missing:
+            raise DependencyError(f"the weights are not complete: {name} is there, {truncate_list(missing)} is not")
+        if suffix == parts[0]:
+            out[name.removesuffix(suffix) + fused] = torch.cat([state[matrix] for matrix in matrices])
     return out
 
 
-def split_projections(state: Mapping[str, Tensor], whole: str, parts: Mapping[str, int]) -> dict[str, Tensor]:
-    """Split stacked matrices, the inverse of `merge_projections`; `parts` says how many shares of the rows each has.
+def split_projections(state: Mapping[str, Tensor], fused: str, parts: Mapping[str, int]) -> dict[str, Tensor]:
+    """Split stacked matrices, the inverse of `merge_projections`; `parts` has each suffix's share of rows.
 
     Raises:
         DependencyError: The rows cannot be split so.
     """
     out: dict[str, Tensor] = {}
     for name, value in state.items():
-        if not name.endswith(whole):
+        if not name.endswith(fused):
             out[name] = value
             continue
-        rows, left = divmod(value.shape[0], sum(parts.values()))
-        if left:
-            raise DependencyError(
-                f"{name} has {value.shape[0]} rows, which {sum(parts.values())} projections cannot share"
-            )
-        pieces = value.split([share * rows for share in parts.values()])
-        out |= {name.removesuffix(whole) + end: piece for end, piece in zip(parts, pieces, strict=True)}
+        shares = sum(parts.values())
+        rows, remainder = divmod(value.shape[0], shares)
+        if remainder:
+            raise DependencyError(f"{name} has {value.shape[0]} rows, which {shares} projections cannot share")
+        matrices = value.split([share * rows for share in parts.values()])
+        out |= {name.removesuffix(fused) + part: matrix for part, matrix in zip(parts, matrices, strict=True)}
     return out
 
 
 def count_indices(state: Iterable[str], template: str) -> int:
     """Count the numbers N in names like `template`, "layers.N.norm.weight"."""
     pattern = re.compile(re.escape(template).replace(r"\.N\.", r"\.(\d+)\."))
-    return len({found[1] for name in state if (found := pattern.fullmatch(name))})
+    return len({match[1] for name in state if (match := pattern.fullmatch(name))})
+
+
+def language_model_sizes(
+    state: Mapping[str, Tensor], model: str, *, embedding: str, norm: str, cross: str, feedforward: str
+) -> dict[str, object]:
+    """Return the sizes of a MusicGen by its weights, whose names are given with N for the number.
+
+    Raises:
+        DependencyError: There is no embedding.
+    """
+    first = {name: name.replace(".N.", ".0.") for name in (embedding, cross, feedforward)}
+    table = state.get(first[embedding])
+    if table is None:
+        raise DependencyError(f"these are not the weights of {model}: {first[embedding]} is missing")
+    sizes: dict[str, object] = {
+        "dim": table.shape[1],
+        "codebook_size": table.shape[0] - 1,  # without the special token
+        "num_codebooks": count_indices(state, embedding),
+        "num_layers": count_indices(state, norm),
+        "cross_attention": first[cross] in state,
+    }
+    if first[feedforward] in state:
+        sizes["ffn_dim"] = state[first[feedforward]].shape[0]
+    return sizes
 
 
 def check_sizes_match(settings: Mapping[str, object], sizes: Mapping[str, object]) -> None:
-    """Raises DependencyError where the settings contradict the shapes of the weights."""
+    """Raise DependencyError where the settings contradict the shapes of the weights."""
     differing = [
-        f"{name} is {settings[name]} but {sizes[name]} by the weights"
-        for name in sizes
-        if settings[name] != sizes[name]
+        f"{name} is {settings[name]} but {size} by the weights"
+        for name, size in sizes.items()
+        if settings[name] != size
     ]
     if differing:
         raise DependencyError(f"settings and weights are not of the same model: {'; '.join(differing)}")

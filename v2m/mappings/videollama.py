@@ -1,4 +1,4 @@
-"""VideoLLaMA3 between the layout of its authors (DAMO-NLP-SG, model type `videollama3_qwen2`) and transformers' own.
+"""VideoLLaMA3 between its authors' layout (DAMO-NLP-SG, `videollama3_qwen2`) and transformers' own.
 
 The two models have the same parameters and the same arithmetic, read from both sources: a SigLIP encoder without
 position table (tanh GELU, 2D rotary positions of base 10000, each frame attends to itself alone), 2×2 bilinear merging,
@@ -8,52 +8,41 @@ placeholder: `<image>` (151665) for every frame there, `<|image_pad|>` and `<|vi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from v2m.core.errors import DependencyError
-
-Value = TypeVar("Value")
+from v2m.mappings.state_dict_map import BOTH, Value, invert, rename_keys
 
 ORIGINAL, NATIVE = "videollama3_qwen2", "video_llama_3"
 IMAGE_TOKEN_ID = 151665  # <image>, in the original
 IMAGE_PAD_ID, VIDEO_PAD_ID = 151655, 151656  # of every Qwen2.5 vocabulary
 
-# below `model.`, a row a module: there, here, and which parameters it has; N stands for a layer's number
-_BOTH, _WEIGHT = ("weight", "bias"), ("weight",)
+_VISION_LAYER = ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
+_VISION_LAYER += tuple(f"self_attn.{projection}_proj" for projection in ("q", "k", "v", "out"))
 _VISION_MODULES = (
-    ("embeddings.patch_embedding", _BOTH),
-    ("encoder.layers.N.layer_norm1", _BOTH),
-    ("encoder.layers.N.layer_norm2", _BOTH),
-    ("encoder.layers.N.self_attn.q_proj", _BOTH),
-    ("encoder.layers.N.self_attn.k_proj", _BOTH),
-    ("encoder.layers.N.self_attn.v_proj", _BOTH),
-    ("encoder.layers.N.self_attn.out_proj", _BOTH),
-    ("encoder.layers.N.mlp.fc1", _BOTH),
-    ("encoder.layers.N.mlp.fc2", _BOTH),
-    ("post_layernorm", _BOTH),
+    "embeddings.patch_embedding",
+    *(f"encoder.layers.N.{module}" for module in _VISION_LAYER),
+    "post_layernorm",
 )
-_TEXT_MODULES = (
-    ("embed_tokens", _WEIGHT),
-    ("layers.N.input_layernorm", _WEIGHT),
-    ("layers.N.post_attention_layernorm", _WEIGHT),
-    ("layers.N.self_attn.q_proj", _BOTH),
-    ("layers.N.self_attn.k_proj", _BOTH),
-    ("layers.N.self_attn.v_proj", _BOTH),
-    ("layers.N.self_attn.o_proj", _WEIGHT),
-    ("layers.N.mlp.gate_proj", _WEIGHT),
-    ("layers.N.mlp.up_proj", _WEIGHT),
-    ("layers.N.mlp.down_proj", _WEIGHT),
-    ("norm", _WEIGHT),
+_TEXT_LAYER = (
+    *("input_layernorm.weight", "post_attention_layernorm.weight"),
+    *(f"self_attn.{projection}_proj.{leaf}" for projection in ("q", "k", "v") for leaf in BOTH),
+    *("self_attn.o_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"),
 )
-_MODULES = (
-    *((f"model.vision_encoder.{name}", f"model.vision_model.{name}", which) for name, which in _VISION_MODULES),
-    *((f"model.mm_projector.readout.{n}", f"model.projector.readout.{n}", _BOTH) for n in (0, 2)),
-    *((f"model.{name}", f"model.language_model.{name}", which) for name, which in _TEXT_MODULES),
-    ("lm_head", "lm_head", _WEIGHT),
-)
-KEY_MAP = {f"{there}.{each}": f"{here}.{each}" for there, here, which in _MODULES for each in which}
+_TEXT_KEYS = ("embed_tokens.weight", *(f"layers.N.{key}" for key in _TEXT_LAYER), "norm.weight")
+KEY_MAP: dict[str, str | None] = {
+    **{
+        f"model.vision_encoder.{module}.{leaf}": f"model.vision_model.{module}.{leaf}"
+        for module in _VISION_MODULES
+        for leaf in BOTH
+    },
+    **{
+        f"model.mm_projector.readout.{n}.{leaf}": f"model.projector.readout.{n}.{leaf}" for n in (0, 2) for leaf in BOTH
+    },
+    **{f"model.{key}": f"model.language_model.{key}" for key in _TEXT_KEYS},
+    "lm_head.weight": "lm_head.weight",
+}
 
 # settings of the language model, which lie flat in the original and in `text_config` here
 TEXT_FIELDS = (
@@ -70,36 +59,21 @@ _VISION_MODEL_TYPE = {ORIGINAL: "videollama3_vision_encoder", NATIVE: "video_lla
 
 
 def to_native(state: Mapping[str, Value]) -> dict[str, Value]:
-    """The authors' names → transformers'; values are passed on as they are.
+    """Rename the weights from the authors' names to transformers'.
 
     Raises:
-        DependencyError: A name is not one of the model's; all such names are told, the first three by name.
+        DependencyError: A name is not one of the model's; lists the first three.
     """
-    return _rename_keys(state, KEY_MAP, ORIGINAL)
+    return rename_keys(state, KEY_MAP, f"VideoLLaMA3 ({ORIGINAL})")
 
 
 def to_original(state: Mapping[str, Value]) -> dict[str, Value]:
-    """transformers' names → the authors'; the inverse of `to_native`."""
-    return _rename_keys(state, {here: there for there, here in KEY_MAP.items()}, NATIVE)
-
-
-def _rename_keys(state: Mapping[str, Value], table: Mapping[str, str], layout: str) -> dict[str, Value]:
-    renamed, unknown = {}, []
-    for name, value in state.items():
-        number = re.search(r"(?<=\.layers\.)(0|[1-9]\d*)(?=\.)", name)
-        place = name[: number.start()] + "N" + name[number.end() :] if number else name
-        if place not in table or (number is None and ".N." in name):
-            unknown.append(name)
-            continue
-        renamed[table[place].replace(".N.", f".{number.group()}.") if number else table[place]] = value
-    if unknown:
-        named = ", ".join(map(repr, unknown[:3])) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
-        raise DependencyError(f"the weights hold {named}, which {layout} does not have: give a VideoLLaMA3 checkpoint")
-    return renamed
+    """Rename the weights from transformers' names to the authors', the inverse of `to_native`."""
+    return rename_keys(state, invert(KEY_MAP), f"VideoLLaMA3 ({NATIVE})")
 
 
 def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
-    """The authors' config.json as transformers' `video_llama_3` one.
+    """Return the authors' config.json as transformers' `video_llama_3` one.
 
     Raises:
         DependencyError: Another config, without sizes, with a separate vision encoder, or with another projector.
@@ -128,7 +102,7 @@ def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_to_original(native: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers' config.json as the authors' one; raises DependencyError as `config_to_native`."""
+    """Return transformers' config.json as the authors' one, the inverse of `config_to_native`."""
     _check_config(native, NATIVE, "vision_config")
     text = native["text_config"]
     rope = dict(text.get("rope_parameters") or {})
@@ -158,9 +132,9 @@ def _check_config(settings: Mapping[str, Any], layout: str, vision: str) -> None
         raise DependencyError(
             f"model_type {settings.get('model_type')!r} is not {layout!r}: give a VideoLLaMA3 checkpoint"
         )
-    flat = settings.get("text_config") if layout == NATIVE else settings
-    sizes = TEXT_FIELDS[:6]
-    lacking = [vision] if not isinstance(settings.get(vision), Mapping) else []
-    lacking += [name for name in sizes if not isinstance(flat, Mapping) or not isinstance(flat.get(name), int)]
-    if lacking:
-        raise DependencyError(f"config.json of {layout} lacks {', '.join(lacking)}: fetch it again")
+    text = settings.get("text_config") if layout == NATIVE else settings
+    sizes = text if isinstance(text, Mapping) else {}
+    missing = [vision] if not isinstance(settings.get(vision), Mapping) else []
+    missing += [name for name in TEXT_FIELDS[:6] if not isinstance(sizes.get(name), int)]
+    if missing:
+        raise DependencyError(f"config.json of {layout} lacks {', '.join(missing)}: fetch it again")

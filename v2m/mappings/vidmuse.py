@@ -1,4 +1,4 @@
-"""VidMuse between its authors' layout (audiocraft's with a visual conditioner) and v2m's; its CLIP apart.
+"""VidMuse between its authors' layout (audiocraft's with a visual conditioner) and v2m's; CLIP apart.
 
 Not visible in the weights: in the published model the attentions over a frame have as many heads as the language model,
 each of dimension 64; the attention to the whole video has 3.
@@ -14,68 +14,67 @@ from torch import Tensor
 
 from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings import audiocraft
-from v2m.mappings.state_dict_map import count_indices, invert, normalize_index, rename_keys, truncate_list
+from v2m.mappings.state_dict_map import (
+    BOTH,
+    count_indices,
+    invert,
+    normalize_index,
+    rename_keys,
+    truncate_list,
+)
 
-MODEL_NAME = "VidMuse"
+MODEL_NAME, CLIP_NAME = "VidMuse", "VidMuse's CLIP"
 CLIP_PREFIX = "visual_encoder_model."
 NUM_FUSION_HEADS = 3
 CLIP_HEAD_DIM = 64  # width of one head in every CLIP
 VIDEO_FPS, NUM_GLOBAL_FRAMES = 2, 64
-_BOTH = ("weight", "bias")
 _SIDES = {"local": "near", "global": "whole"}
 _FUSION_KEYS = {"query": "query", "key": "key", "value": "value", "final_linear": "mix", "norm1": "norm_attention"}
 _FUSION_KEYS |= {"norm2": "norm"}
+_LAYER_MODULES = {
+    "0.norm": "norm_attention",
+    "0.fn.to_out.0": "out",
+    "1.norm": "norm_feedforward",
+    "1.fn.net.0": "expand",
+    "1.fn.net.3": "contract",
+}
 _LAYER_KEYS = {
-    **{f"0.norm.{each}": f"norm_attention.{each}" for each in _BOTH},
     "0.fn.to_qkv.weight": "query_key_value.weight",
-    **{f"0.fn.to_out.0.{each}": f"out.{each}" for each in _BOTH},
-    **{f"1.norm.{each}": f"norm_feedforward.{each}" for each in _BOTH},
-    **{f"1.fn.net.0.{each}": f"expand.{each}" for each in _BOTH},
-    **{f"1.fn.net.3.{each}": f"contract.{each}" for each in _BOTH},
+    **{f"{old}.{leaf}": f"{new}.{leaf}" for old, new in _LAYER_MODULES.items() for leaf in BOTH},
 }
+_TRANSFORMER_KEYS = {f"layers.N.{old}": f"layers.N.{new}" for old, new in _LAYER_KEYS.items()}
+_TRANSFORMER_KEYS |= {f"norm.{leaf}": f"norm.{leaf}" for leaf in BOTH}
 KEY_MAP: dict[str, str | None] = {
-    **{f"{there}_pos_embedding": f"conditioner.{here}.positions" for there, here in _SIDES.items()},
+    **{f"{old}_pos_embedding": f"conditioner.{new}.positions" for old, new in _SIDES.items()},
     **{
-        f"{there}_temporal_transformer.norm.{each}": f"conditioner.{here}.norm.{each}"
-        for there, here in _SIDES.items()
-        for each in _BOTH
+        f"{old_side}_temporal_transformer.{old}": f"conditioner.{side}.{new}"
+        for old_side, side in _SIDES.items()
+        for old, new in _TRANSFORMER_KEYS.items()
     },
     **{
-        f"{there}_temporal_transformer.layers.N.{old}": f"conditioner.{here}.layers.N.{new}"
-        for there, here in _SIDES.items()
-        for old, new in _LAYER_KEYS.items()
-    },
-    **{
-        f"multi_head_cross_attention.{old}.{each}": f"conditioner.fusion.{new}.{each}"
+        f"multi_head_cross_attention.{old}.{leaf}": f"conditioner.fusion.{new}.{leaf}"
         for old, new in _FUSION_KEYS.items()
-        for each in _BOTH
+        for leaf in BOTH
     },
-    **{f"visual_feature_proj.{each}": f"conditioner.out.{each}" for each in _BOTH},
+    **{f"visual_feature_proj.{leaf}": f"conditioner.out.{leaf}" for leaf in BOTH},
 }
-_CLIP_LAYER = (
-    "layer_norm1",
-    "layer_norm2",
-    "mlp.fc1",
-    "mlp.fc2",
-    *(f"self_attn.{p}_proj" for p in ("q", "k", "v", "out")),
-)
+_CLIP_LAYER = ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
+_CLIP_LAYER += tuple(f"self_attn.{projection}_proj" for projection in ("q", "k", "v", "out"))
 _CLIP_MODULES = (
-    *(f"vision_model.encoder.layers.N.{module}" for module in _CLIP_LAYER),
-    "vision_model.pre_layrnorm",  # so misspelt
-    "vision_model.post_layernorm",
+    *(f"encoder.layers.N.{module}" for module in _CLIP_LAYER),
+    "pre_layrnorm",  # so misspelt
+    "post_layernorm",
+)
+_CLIP_KEYS = (
+    "vision_model.embeddings.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight",
+    "vision_model.embeddings.position_embedding.weight",
+    "visual_projection.weight",
+    *(f"vision_model.{module}.{leaf}" for module in _CLIP_MODULES for leaf in BOTH),
 )
 CLIP_KEY_MAP: dict[str, str | None] = {
     f"{CLIP_PREFIX}vision_model.embeddings.position_ids": None,  # 0, 1, 2, …, which older libraries saved
-    **{
-        f"{CLIP_PREFIX}{name}": name
-        for name in (
-            "vision_model.embeddings.class_embedding",
-            "vision_model.embeddings.patch_embedding.weight",
-            "vision_model.embeddings.position_embedding.weight",
-            "visual_projection.weight",
-            *(f"{module}.{each}" for module in _CLIP_MODULES for each in _BOTH),
-        )
-    },
+    **{f"{CLIP_PREFIX}{key}": key for key in _CLIP_KEYS},
 }
 
 
@@ -85,32 +84,31 @@ def is_vidmuse(state: Iterable[str]) -> bool:
 
 
 def to_v2m(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """`best_state` → the states of `MusicModel`, and of transformers' `CLIPVisionModelWithProjection`.
+    """Convert `best_state` to the states of `MusicModel` and of `CLIPVisionModelWithProjection`.
 
     Raises:
         DependencyError: A name is not one of the model's; lists the first of them.
     """
     clip = {name: value for name, value in state.items() if name.startswith(CLIP_PREFIX)}
-    seen = {name: value for name, value in state.items() if normalize_index(name) in KEY_MAP}
-    rest = {name: value for name, value in state.items() if name not in clip and name not in seen}
-    return audiocraft.to_v2m(rest) | rename_keys(seen, KEY_MAP, MODEL_NAME), rename_keys(
-        clip, CLIP_KEY_MAP, "VidMuse's CLIP"
-    )
+    conditioner = {name: value for name, value in state.items() if normalize_index(name) in KEY_MAP}
+    lm = {name: value for name, value in state.items() if name not in clip and name not in conditioner}
+    music_model = audiocraft.to_v2m(lm) | rename_keys(conditioner, KEY_MAP, MODEL_NAME)
+    return music_model, rename_keys(clip, CLIP_KEY_MAP, CLIP_NAME)
 
 
 def from_v2m(state: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_v2m`."""
-    seen = {name: value for name, value in state.items() if name.startswith("conditioner.")}
-    rest = {name: value for name, value in state.items() if name not in seen}
+    """Convert the states of `MusicModel` and its CLIP to `best_state`, the inverse of `to_v2m`."""
+    conditioner = {name: value for name, value in state.items() if name.startswith("conditioner.")}
+    lm = {name: value for name, value in state.items() if name not in conditioner}
     return (
-        audiocraft.from_v2m(rest)
-        | rename_keys(seen, invert(KEY_MAP), MODEL_NAME)
-        | rename_keys(clip, invert(CLIP_KEY_MAP), "VidMuse's CLIP")
+        audiocraft.from_v2m(lm)
+        | rename_keys(conditioner, invert(KEY_MAP), MODEL_NAME)
+        | rename_keys(clip, invert(CLIP_KEY_MAP), CLIP_NAME)
     )
 
 
 def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`xp.cfg`, parsed, as `MusicConfig.to_dict`; the conditioner's sizes are those of the weights.
+    """Convert `xp.cfg`, parsed, to `MusicConfig.to_dict`, with the conditioner's sizes of the weights.
 
     Raises:
         DependencyError: A shape that v2m does not have, other sizes than the weights', or missing parts.
@@ -119,60 +117,56 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     if encoder != "clip":
         raise DependencyError(f"video.visual_encoder {encoder!r} is not the published VidMuse's, 'clip'")
     first = "local_temporal_transformer.layers.0"
-    needed = (
-        "local_pos_embedding",
-        "global_pos_embedding",
-        f"{first}.0.fn.to_qkv.weight",
-        f"{first}.1.fn.net.0.weight",
-    )
-    lacking = [name for name in needed if name not in state]
-    if lacking:
+    positions, qkv, ffn = "local_pos_embedding", f"{first}.0.fn.to_qkv.weight", f"{first}.1.fn.net.0.weight"
+    missing = [name for name in (positions, "global_pos_embedding", qkv, ffn) if name not in state]
+    if missing:
         raise DependencyError(
-            f"these weights of VidMuse lack {truncate_list(lacking)}: v2m reads its published shape alone"
+            f"these weights of VidMuse lack {truncate_list(missing)}: v2m reads its published shape alone"
         )
-    plain = audiocraft.config_to_v2m(cfg, state)
-    heads, inner = plain["lm"]["num_heads"], state[needed[2]].shape[0] // 3
-    if inner % heads:
+    config = audiocraft.config_to_v2m(cfg, state)
+    num_heads, attention_dim = config["lm"]["num_heads"], state[qkv].shape[0] // 3
+    if attention_dim % num_heads:
         raise DependencyError(
-            f"transformer_lm.num_heads is {heads}, which {needed[2]} with {3 * inner} rows cannot have"
+            f"transformer_lm.num_heads is {num_heads}, which {qkv} with {3 * attention_dim} rows cannot have"
         )
-    plain["conditioner"] = {
+    config["conditioner"] = {
         "kind": "vidmuse",
-        "vision_dim": state[needed[0]].shape[2],
-        "num_tokens": state[needed[0]].shape[1],
+        "vision_dim": state[positions].shape[2],
+        "num_tokens": state[positions].shape[1],
         "num_layers": count_indices(state, "local_temporal_transformer.layers.N.0.norm.weight"),
-        "num_heads": heads,
-        "head_dim": inner // heads,
-        "ffn_dim": state[needed[3]].shape[0],
+        "num_heads": num_heads,
+        "head_dim": attention_dim // num_heads,
+        "ffn_dim": state[ffn].shape[0],
         "null_tokens": False,
         "num_fusion_heads": NUM_FUSION_HEADS,
     }
-    return plain
+    return config
 
 
 def config_from_v2m(values: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
-    """The inverse of `config_to_v2m`; `codec` as in `audiocraft.config_from_v2m`.
+    """Convert `MusicConfig.to_dict` to `xp.cfg`; `codec` as in `audiocraft.config_from_v2m`.
 
     Raises:
         UsageError: VidMuse has no such model.
     """
-    seen = values.get("conditioner")
-    if seen is None or seen["kind"] != "vidmuse":
+    conditioner = values.get("conditioner")
+    if conditioner is None or conditioner["kind"] != "vidmuse":
         raise UsageError("VidMuse's layout holds models with its conditioner alone: write this one in another")
-    if seen.get("null_tokens"):
+    if conditioner.get("null_tokens"):
         raise UsageError("VidMuse's layout has no place for learned nulls: write this model in another")
-    if seen["num_heads"] != values["lm"]["num_heads"] or seen["num_fusion_heads"] != NUM_FUSION_HEADS:
+    num_heads, num_fusion_heads = conditioner["num_heads"], conditioner["num_fusion_heads"]
+    if num_heads != values["lm"]["num_heads"] or num_fusion_heads != NUM_FUSION_HEADS:
         raise UsageError(
             f"VidMuse's conditioner has as many heads as the language model and {NUM_FUSION_HEADS} to fuse, "
-            f"not {seen['num_heads']} and {seen['num_fusion_heads']}: write this model in another layout"
+            f"not {num_heads} and {num_fusion_heads}: write this model in another layout"
         )
-    everywhere = {"if_add_gobal": True, "mode": "average", "num_frames": NUM_GLOBAL_FRAMES, "global_feature_path": ""}
-    video = {"visual_encoder": "clip", "video_fps": VIDEO_FPS, "video_overlap": 0, "add_global": everywhere}
+    add_global = {"if_add_gobal": True, "mode": "average", "num_frames": NUM_GLOBAL_FRAMES, "global_feature_path": ""}
+    video = {"visual_encoder": "clip", "video_fps": VIDEO_FPS, "video_overlap": 0, "add_global": add_global}
     return audiocraft.config_from_v2m(dict(values) | {"conditioner": None}, **codec) | {"video": video}
 
 
 def clip_config(clip: Mapping[str, Tensor]) -> dict[str, Any]:
-    """config.json of transformers' `CLIPVisionModelWithProjection`, from the weights that `to_v2m` gives.
+    """Return config.json of `CLIPVisionModelWithProjection` for the weights that `to_v2m` returns.
 
     Raises:
         DependencyError: They are not CLIP's.
@@ -181,7 +175,7 @@ def clip_config(clip: Mapping[str, Tensor]) -> dict[str, Any]:
     try:
         table = clip[f"{embeddings}.position_embedding.weight"]
         patches = clip[f"{embeddings}.patch_embedding.weight"]
-        inner = clip["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
+        ffn_dim = clip["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
         projection = clip["visual_projection.weight"].shape[0]
     except KeyError as error:
         raise DependencyError(f"these weights of VidMuse lack CLIP's {error}: fetch them again") from error
@@ -190,7 +184,7 @@ def clip_config(clip: Mapping[str, Tensor]) -> dict[str, Any]:
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
         "hidden_size": width,
-        "intermediate_size": inner,
+        "intermediate_size": ffn_dim,
         "num_hidden_layers": count_indices(clip, "vision_model.encoder.layers.N.layer_norm1.weight"),
         "num_attention_heads": max(width // CLIP_HEAD_DIM, 1),
         "image_size": math.isqrt(table.shape[0] - 1) * patch,

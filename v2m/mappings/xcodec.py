@@ -1,8 +1,10 @@
-"""YuE's X-Codec between the layout its authors published (SoundStream) and transformers' `XcodecModel`.
+"""YuE's X-Codec between its authors' layout (SoundStream) and transformers' `XcodecModel`.
 
-Pure functions of dicts, both ways. Nothing is dropped: what only training needs (`fc_post1`, `decoder_semantic`, the
-codebooks' averages) has its place in both layouts. The published acoustic weights carry weight norm in its old form
-(`weight_g`, `weight_v`), transformers' are plain; HuBERT's positional convolution is under weight norm in both.
+With it the convolutions of the Descript Audio Codec (DAC), of which X-Codec and SONIQUE's autoencoder are made, between
+their authors' layout and transformers' `DacModel`: there they are numbered and under weight norm in its old form
+(`weight_g`, `weight_v`), here they have names and are plain. Nothing is dropped: what only training needs (`fc_post1`,
+`decoder_semantic`, the codebooks' averages) has its place in both layouts. HuBERT's positional convolution is under
+weight norm in both.
 """
 
 from __future__ import annotations
@@ -10,27 +12,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from v2m.core.errors import DependencyError
-from v2m.mappings import dac
+from v2m.mappings.state_dict_map import BOTH, invert, rename_keys
 
+MODEL_NAME = "YuE's X-Codec"
 STRIDES = (8, 5, 4, 2)  # the decoder pads the output of stride 5, in second place, and that alone
 CODEBOOK_SIZE = 1024
 SEMANTIC_PREFIX = "semantic_model."
-_POSITION_CONV_PREFIX = SEMANTIC_PREFIX + "encoder.pos_conv_embed.conv."
-_WEIGHT_NORM_KEYS = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+_POSITION_CONV = SEMANTIC_PREFIX + "encoder.pos_conv_embed.conv"
+_UNIT_LAYERS = {"0": "snake1", "1": "conv1", "2": "snake2", "3": "conv2"}  # of a DAC's residual unit
+WEIGHT_NORM_KEYS = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 
 
 def config_to_transformers(
     generator: Mapping[str, Any], semantic: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Keyword arguments of transformers' `XcodecConfig`.
+    """Return keyword arguments of transformers' `XcodecConfig`.
 
     Args:
         generator: The section `generator.config` of the published config.yaml.
         semantic: The published config.json of HuBERT.
-        state: The published weights; the widths of the two acoustic halves are read off their shapes.
+        state: The published weights, whose shapes give the widths of the two acoustic halves.
 
     Raises:
         DependencyError: The settings or the weights are not those of this codec.
@@ -60,68 +65,51 @@ def config_to_transformers(
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published `codec_model` → the state dict of `XcodecModel`.
+    """Convert the published `codec_model` to the state dict of `XcodecModel`.
 
     Raises:
         DependencyError: A key is none of this codec's, or one half of a weight norm is missing; it is named.
     """
-    modules, out, unknown = _module_map(state), {}, []
-    for key, value in state.items():
-        module, _, leaf = key.rpartition(".")
-        if key.startswith(_POSITION_CONV_PREFIX):
-            out[
-                _POSITION_CONV_PREFIX
-                + _WEIGHT_NORM_KEYS.get(
-                    key.removeprefix(_POSITION_CONV_PREFIX), key.removeprefix(_POSITION_CONV_PREFIX)
-                )
-            ] = value
-        elif key.startswith(SEMANTIC_PREFIX):
-            out[key] = value
-        elif module not in modules or leaf not in _parameter_names(modules[module], published=True):
-            unknown.append(key)
-        elif leaf == "weight_v" and f"{module}.weight_g" in state:
-            out[f"{modules[module]}.weight"] = value * (state[f"{module}.weight_g"] / dac.weight_norm_g(value))
-        elif leaf not in {"weight_g", "weight_v"}:
-            out[f"{modules[module]}.{leaf}"] = value
-        elif f"{module}.{_other_half(leaf)}" not in state:
-            raise DependencyError(f"not YuE's X-Codec: {key!r} lacks its {_other_half(leaf)}")
-    _check_unknown(unknown)
-    return out
+    semantic = {key: value for key, value in state.items() if key.startswith(SEMANTIC_PREFIX)}
+    rest = {key: value for key, value in state.items() if key not in semantic}
+    position_keys = {f"{_POSITION_CONV}.{old}": f"{_POSITION_CONV}.{new}" for old, new in WEIGHT_NORM_KEYS.items()}
+    converted = rename_keys(normalize_weight_v(rest, MODEL_NAME), _key_map(state), MODEL_NAME)
+    return converted | {position_keys.get(key, key): value for key, value in semantic.items()}
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of `XcodecModel` → the published layout; each weight norm is computed from the plain weight.
+    """Convert the state dict of `XcodecModel` to the published layout, with weight norm.
 
     Raises:
         DependencyError: A key is none of this codec's; it is named.
     """
-    modules, out, unknown = {new: old for old, new in _module_map(state).items()}, {}, []
-    normed = {new: old for old, new in _WEIGHT_NORM_KEYS.items()}
-    for key, value in state.items():
-        module, _, leaf = key.rpartition(".")
-        if key.startswith(_POSITION_CONV_PREFIX):
-            out[
-                _POSITION_CONV_PREFIX
-                + normed.get(key.removeprefix(_POSITION_CONV_PREFIX), key.removeprefix(_POSITION_CONV_PREFIX))
-            ] = value
-        elif key.startswith(SEMANTIC_PREFIX):
-            out[key] = value
-        elif module not in modules or leaf not in _parameter_names(module, published=False):
-            unknown.append(key)
-        elif leaf == "weight" and module.startswith("acoustic_"):
-            out[f"{modules[module]}.weight_g"] = dac.weight_norm_g(value)
-            out[f"{modules[module]}.weight_v"] = value
+    semantic = {key: value for key, value in state.items() if key.startswith(SEMANTIC_PREFIX)}
+    rest = {key: value for key, value in state.items() if key not in semantic}
+    position_keys = {f"{_POSITION_CONV}.{new}": f"{_POSITION_CONV}.{old}" for old, new in WEIGHT_NORM_KEYS.items()}
+    converted = rename_keys(rest, invert(_key_map(state)), MODEL_NAME)
+    for key in [key for key in converted if key.endswith(".weight_v")]:
+        converted[key.removesuffix("weight_v") + "weight_g"] = weight_norm_g(converted[key])
+    return converted | {position_keys.get(key, key): value for key, value in semantic.items()}
+
+
+def _key_map(state: Mapping[str, Tensor]) -> dict[str, str | None]:
+    """Return published → transformers' names of all weights but HuBERT's, which are the same."""
+    keys: dict[str, str | None] = {}
+    for old, new in _module_map(state).items():
+        if new.endswith(".codebook"):
+            keys |= {f"{old}.{leaf}": f"{new}.{leaf}" for leaf in ("inited", "cluster_size", "embed", "embed_avg")}
+        elif new.startswith("acoustic_"):
+            keys |= dac_leaves(old, new)
         else:
-            out[f"{modules[module]}.{leaf}"] = value
-    _check_unknown(unknown)
-    return out
+            keys |= {f"{old}.{leaf}": f"{new}.{leaf}" for leaf in BOTH}
+    return keys
 
 
 def _module_map(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Published name of every module with weights → transformers' name; HuBERT's, which are the same, are left out."""
+    """Return published → transformers' names of all modules with weights but HuBERT's, which are the same."""
     names = {"fc_prior": "fc", "fc_post1": "fc1", "fc_post2": "fc2"}
-    names |= dac.encoder_key_map("encoder.block", "acoustic_encoder", len(STRIDES))
-    names |= dac.decoder_key_map("decoder_2.model", "acoustic_decoder", len(STRIDES))
+    names |= dac_encoder_modules("encoder.block", "acoustic_encoder", len(STRIDES))
+    names |= dac_decoder_modules("decoder_2.model", "acoustic_decoder", len(STRIDES))
     names["encoder_semantic.conv.conv"] = "encoder_semantic.conv"
     names |= {f"decoder_semantic.conv{n}.conv": f"decoder_semantic.conv{n}" for n in (1, 2)}
     for half in ("encoder_semantic", "decoder_semantic"):
@@ -136,19 +124,65 @@ def _module_map(state: Mapping[str, Tensor]) -> dict[str, str]:
     return names
 
 
-def _parameter_names(module: str, published: bool) -> set[str]:
-    """Parameter names that transformers' module `module` may have."""
-    if module.endswith(".codebook"):
-        return {"inited", "cluster_size", "embed", "embed_avg"}
-    if "snake" in module:
-        return {"alpha"}
-    return {"weight_g", "weight_v", "bias"} if published and module.startswith("acoustic_") else {"weight", "bias"}
+def dac_encoder_modules(published: str, new: str, num_stages: int) -> dict[str, str]:
+    """Return published → transformers' names of all modules of a DAC encoder.
+
+    Args:
+        published: Published prefix of the modules' names.
+        new: Prefix of their names in transformers.
+        num_stages: Number of stages, each of which shortens the signal.
+    """
+    return _dac_modules(published, new, num_stages, {"3": "snake1", "4": "conv1"}, first_unit=0)
 
 
-def _other_half(leaf: str) -> str:
-    return "weight_v" if leaf == "weight_g" else "weight_g"
+def dac_decoder_modules(published: str, new: str, num_stages: int) -> dict[str, str]:
+    """Return the names of a DAC decoder; see `dac_encoder_modules`."""
+    return _dac_modules(published, new, num_stages, {"0": "snake1", "1": "conv_t1"}, first_unit=2)
 
 
-def _check_unknown(unknown: list[str]) -> None:
-    if unknown:
-        raise DependencyError(f"not YuE's X-Codec: {len(unknown)} unknown weights, the first is {unknown[0]!r}")
+def _dac_modules(
+    published: str, new: str, num_stages: int, resampling: Mapping[str, str], *, first_unit: int
+) -> dict[str, str]:
+    outer = {0: "conv1", num_stages + 1: "snake1", num_stages + 2: "conv2"}
+    names = {f"{published}.{number}": f"{new}.{module}" for number, module in outer.items()}
+    for stage in range(num_stages):
+        old_stage, new_stage = f"{published}.{stage + 1}.block", f"{new}.block.{stage}"
+        names |= {f"{old_stage}.{number}": f"{new_stage}.{module}" for number, module in resampling.items()}
+        for unit in range(3):
+            old_unit, new_unit = f"{old_stage}.{first_unit + unit}.block", f"{new_stage}.res_unit{unit + 1}"
+            names |= {f"{old_unit}.{number}": f"{new_unit}.{layer}" for number, layer in _UNIT_LAYERS.items()}
+    return names
+
+
+def dac_leaves(published: str, new: str) -> dict[str, str | None]:
+    """Return the key map of a DAC module's parameters: a Snake's, or a convolution's with weight norm."""
+    if "snake" in new:
+        return {f"{published}.alpha": f"{new}.alpha"}
+    return {
+        f"{published}.weight_g": None,  # which `normalize_weight_v` has multiplied in
+        f"{published}.weight_v": f"{new}.weight",
+        f"{published}.bias": f"{new}.bias",
+    }
+
+
+def normalize_weight_v(state: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
+    """Replace each `weight_v` of weight norm in its old form by the weight g · v / |v|.
+
+    Raises:
+        DependencyError: One half of a weight norm is missing; names it.
+    """
+    out = dict(state)
+    for key, value in state.items():
+        module, _, leaf = key.rpartition(".")
+        if leaf in WEIGHT_NORM_KEYS:
+            other = "weight_v" if leaf == "weight_g" else "weight_g"
+            if f"{module}.{other}" not in state:
+                raise DependencyError(f"not {model}: {key!r} lacks its {other}")
+            if leaf == "weight_v":
+                out[key] = value * (state[f"{module}.weight_g"] / weight_norm_g(value))
+    return out
+
+
+def weight_norm_g(weight: Tensor) -> Tensor:
+    """Return the norm of a weight for each index of its first dimension (Salimans and Kingma, 2016)."""
+    return torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)

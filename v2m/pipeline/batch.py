@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ def _is_video(path: Path) -> bool:
 def process_videos(
     paths: Sequence[Path], out: Path | None, settings: Mapping[str, Any], overwrite: bool, **arguments: Any
 ) -> Iterator[VideoResult]:
-    """Scores each of `paths` and yields its row when it has ended; a full disk ends the whole.
+    """Score each of `paths` and yields its row when it has ended; a full disk ends the whole.
 
     out: a folder for all outputs (made if missing), or None for beside each video. settings: what the outputs depend
     on; an output is done when its sidecar names the same settings and the same input. arguments: for `score_video`.
@@ -85,26 +85,34 @@ def process_videos(
 def process_video(
     path: Path, folder: Path, settings: Mapping[str, Any], overwrite: bool, duplicate_of: str | None, **arguments: Any
 ) -> VideoResult:
-    """Scores `path` into `folder`; arguments as of `process_videos`.
+    """Score `path` into `folder`; arguments as of `process_videos`.
 
     duplicate_of: a video before it whose output has the same name.
     """
-    begun = time.perf_counter()
-    status, detail, code, trace = "done", "", errors.OK, ""
-    try:
+
+    def score() -> tuple[str, str]:
         if duplicate_of is not None:
             raise UsageError(f"its output would have the name of {duplicate_of!r}'s: rename one of the two")
         state = _output_status(path, _sidecar(path, folder), sidecar.settings_digest(settings))
         if state == "unchanged" and not overwrite:
-            status = state
-        else:
-            result = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
-            warned = (f"warning: {warning}" for warning in result.metadata.warnings)
-            detail = "; ".join([printable(result.path.name), *warned])
-    except Exception as error:  # one bad video never stops the others
+            return state, ""
+        result = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
+        warnings = (f"warning: {warning}" for warning in result.metadata.warnings)
+        return "done", "; ".join([printable(result.path.name), *warnings])
+
+    return attempt(path, score)
+
+
+def attempt(path: Path, work: Callable[[], tuple[str, str]]) -> VideoResult:
+    """Return the result of a video: `work` returns its status and detail, or fails with any error."""
+    start = time.perf_counter()
+    code, trace = errors.OK, ""
+    try:
+        status, detail = work()
+    except Exception as error:
         status, detail, code = "failed", errors.format_error(error), errors.exit_code(error)
         trace = "".join(traceback.format_exception(error))  # the error itself would keep the decoder alive
-    return VideoResult(path, status, detail, code, time.perf_counter() - begun, trace)
+    return VideoResult(path, status, detail, code, time.perf_counter() - start, trace)
 
 
 def _sidecar(path: Path, folder: Path) -> Path:

@@ -25,6 +25,10 @@ class TaggerBase:
     def prepare(self) -> None:
         """Fetch missing weights before any work."""
 
+    def set_device(self, device: str) -> None:
+        """Compute on `device`, which replaces "auto" before the model is loaded."""
+        self.device = device
+
     def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         """Tags for `video`; see `v2m.core.protocols.Tagger`."""
         raise NotImplementedError(f"{type(self).__name__} has no method tag")
@@ -55,6 +59,9 @@ class _ExternalTagger(TaggerBase):
             if hasattr(plugin, name):
                 setattr(self, name, getattr(plugin, name))
         self.tag = plugin.tag
+
+    def set_device(self, device: str) -> None:
+        self.device = self.plugin.device = device  # type: ignore[attr-defined]
 
 
 def as_tagger(plugin: Tagger) -> TaggerBase:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write beside the file and rename, so that its name never stands for a part of it."""
+    """Write beside the file and rename, so that a file of its name is complete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         """Raise DiskFullError where the disk is full; an older file of that name stays."""
@@ -55,7 +55,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if error.errno in DISK_FULL_ERRNOS - {errno.EROFS}:
                 raise DiskFullError(
                     f"the disk is too full for the checkpoint {str(path)!r} ({error.strerror}): those before it are "
-                    "whole; free some room and give the same command again"
+                    "complete; free some room and give the same command again"
                 ) from None
             raise
 

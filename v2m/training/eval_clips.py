@@ -1,19 +1,19 @@
-"""Fixed clips that music is generated for during training: videos, or samples of validation shards.
+"""The fixed clips that training generates music for: videos, or validation samples of the shards.
 
-K codebooks, T codec frames, R instants of rhythm.
+K codebooks, T codec frames.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from v2m.analysis.visual_events import features_from_events as picture_of
+from v2m.analysis.visual_events import features_from_events
 from v2m.checkpoints import V2M
 from v2m.core.errors import DependencyError
 from v2m.core.timing import sample_count, seconds_of
@@ -23,7 +23,11 @@ from v2m.data.module import ResumableLoader
 from v2m.data.shards import CorruptSampleError, decode
 from v2m.data.sources import discover_videos
 from v2m.generators.musicgen.engine import MusicGenEngine
+from v2m.media import video as video_files
+from v2m.media.mux import write_preview
 from v2m.models.inference.decoder import Decoder
+from v2m.models.lora import merged_weights
+from v2m.taggers.heuristic import Palette
 
 STRIDE = 0.6  # of a window, to the next one: as in use
 
@@ -48,7 +52,7 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class VideoClip:
-    """A video, with a small copy of its pictures. Models that see need eyes."""
+    """A video with a small copy of its pictures. Models with a visual conditioner need `visual_frontend`."""
 
     name: str
     video: Video
@@ -57,6 +61,10 @@ class VideoClip:
     engine: MusicGenEngine
     visual_frontend: Any
     reference: None = None
+
+    @property
+    def duration(self) -> float:
+        return self.video.duration
 
     @property
     def visual_features(self) -> VisualFeatures:
@@ -76,7 +84,7 @@ class VideoClip:
 
 @dataclass(frozen=True)
 class ShardClip:
-    """A sample: one row, on the model's device, with the music that it had."""
+    """A validation sample: one row, on the model's device, with its original music as reference."""
 
     name: str
     batch: Batch
@@ -84,11 +92,13 @@ class ShardClip:
     visual_features: VisualFeatures
     engine: MusicGenEngine
     reference: Audio
+    video: None = None
+    tags: None = None
     preview: None = None
 
     @torch.inference_mode()
     def generate(self, model: V2M, options: GenerateOptions) -> Soundtrack:
-        """A model without nulls has never seen what it would be led away from, so it is not led."""
+        """Generate with the sample's conditions; a model without learned nulls gets no guidance."""
         told = model.config.uses_text and bool(self.batch.text.mask.any())
         text = model.project_text(self.batch.text) if told else None
         sees, sampling = model.conditioner is not None, options.sampling
@@ -106,62 +116,87 @@ class ShardClip:
 EvalClip = VideoClip | ShardClip
 
 
-def load_video_clips(
-    videos: Sequence[Path], count: int, seconds: float, model: V2M, device: torch.device, *, preview_dir: Path
-) -> list[EvalClip]:
-    """The first `seconds` of the first `count` videos; their small copies go to the folder `films`.
+def check_minimums(**settings: tuple[float, float]) -> list[str]:
+    """Return what is wrong with settings, given as name=(value, minimum)."""
+    return [f"{name} {value:g} must be {low} or more" for name, (value, low) in settings.items() if value < low]
+
+
+def load_clips(
+    videos: Sequence[Path] | None,
+    loader: ResumableLoader | None,
+    num_clips: int,
+    max_seconds: float,
+    module: Any,
+    *,
+    preview_dir: Path,
+) -> Mapping[str, EvalClip]:
+    """Return clips of at most `max_seconds` by name: of `videos`, or without any the samples of `loader`.
 
     Raises:
-        DependencyError: The frozen models cannot be had.
+        DependencyError: The frozen models, or a shard, are missing.
         InvalidInputError, UsageError: A video cannot be read.
     """
-    from v2m.media import video
-    from v2m.media.mux import write_preview
-    from v2m.taggers.heuristic import Palette
+    settings = num_clips, max_seconds, module.music_model, module.device
+    if videos is not None:
+        clips = _video_clips(videos, *settings, preview_dir=preview_dir)
+    else:
+        assert loader is not None, "there are neither videos nor samples"
+        clips = _shard_clips(loader, *settings)
+    return {clip.name: clip for clip in clips}
 
-    player = MusicGenEngine.from_model(model, "the model", device, None)
-    eyes = None
+
+def generate_clips(
+    clips: Mapping[str, EvalClip], model: V2M, sampling: SamplingConfig, seed: int, progress: ProgressFn
+) -> Iterator[tuple[EvalClip, Audio]]:
+    """Yield each clip with the music that the model generates for it; the n-th has the seed `seed` + n."""
+    with merged_weights(model):
+        decoder = Decoder(model.lm)
+    for number, clip in enumerate(clips.values()):
+        options = GenerateOptions(decoder, sampling, seed + number, progress)
+        yield clip, clip.generate(model, options).audio
+
+
+def _video_clips(
+    videos: Sequence[Path], count: int, seconds: float, model: V2M, device: torch.device, *, preview_dir: Path
+) -> Iterator[EvalClip]:
+    engine, visual_frontend = MusicGenEngine.from_model(model, "the model", device, None), None
     if model.config.conditioner is not None:
         from v2m.generators.vidmuse.visual_frontend import VisualFrontend
 
-        eyes = VisualFrontend.load(model, "the model", device)
+        visual_frontend = VisualFrontend.load(model, "the model", device)
     preview_dir.mkdir(parents=True, exist_ok=True)
-    found: list[EvalClip] = []
     sources = discover_videos(videos)[:count]
     stems = [source.video.stem for source in sources]
     for source, stem in zip(sources, stems, strict=True):
         name = stem if stems.count(stem) == 1 else source.key
-        shown, film = video.open(source.video).crop(0.0, seconds), preview_dir / f"{name}.mp4"
-        write_preview(shown, film)
-        found.append(VideoClip(name, shown, Palette().tag(shown, Tags()), video.open(film), player, eyes))
-    return found
+        video, preview = video_files.open(source.video).crop(0.0, seconds), preview_dir / f"{name}.mp4"
+        write_preview(video, preview)
+        tags = Palette().tag(video, Tags())
+        yield VideoClip(name, video, tags, video_files.open(preview), engine, visual_frontend)
 
 
-def load_shard_clips(
+def _shard_clips(
     loader: ResumableLoader, count: int, seconds: float, model: V2M, device: torch.device
-) -> list[EvalClip]:
-    """Load the first `count` usable samples of validation, from their start and at most a window long.
-
-    Raises:
-        DependencyError: The codec, or a shard, cannot be had.
-    """
+) -> Iterator[EvalClip]:
+    """Yield the first samples that can be decoded, each from its start and at most a window long."""
     manifest = loader.shards.manifest
-    player = MusicGenEngine.from_model(model, manifest.codec, device, None, with_text=False)
+    engine = MusicGenEngine.from_model(model, manifest.codec, device, None, with_text=False)
     collator = CropCollator(manifest, min(seconds, model.config.segment_duration))
-    found: list[EvalClip] = []
+    num_clips = 0
     for number in range(len(loader.shards)):
-        if len(found) == count:
-            break
+        if num_clips == count:
+            return
         try:
-            clip = collator.crop(decode(loader.shards.read_members(number), manifest), 0.0)
+            sample = collator.crop(decode(loader.shards.read_members(number), manifest), 0.0)
         except CorruptSampleError as error:
             logger.warning("skipped: %s", error)
             continue
-        duration = seconds_of(clip.codes.shape[1], manifest.codec_frame_rate)
-        batch = collator.collate([clip]).to(device)
-        sound = player.decode(batch.codes[..., : clip.codes.shape[1]], sample_count(duration, player.sample_rate))
-        seen = picture_of(clip.events, manifest.event_channels, duration)
-        found.append(ShardClip(clip.key, batch, duration, seen, player, Audio(sound, player.sample_rate)))
-    if not found:
-        raise DependencyError("no sample of validation can be used")
-    return found
+        num_clips += 1
+        num_frames = sample.codes.shape[1]
+        duration = seconds_of(num_frames, manifest.codec_frame_rate)
+        batch = collator.collate([sample]).to(device)
+        samples = engine.decode(batch.codes[..., :num_frames], sample_count(duration, engine.sample_rate))
+        features = features_from_events(sample.events, manifest.event_channels, duration)
+        yield ShardClip(sample.key, batch, duration, features, engine, Audio(samples, engine.sample_rate))
+    if not num_clips:
+        raise DependencyError("no validation sample can be used")

@@ -25,12 +25,12 @@ from v2m.core import compat
 from v2m.core.errors import UsageError
 from v2m.models.music_model import MusicModel
 
-STRATEGY_NAMES = ("fsdp2", "fsdp")  # in --trainer.strategy; of the second Lightning sees that it is for CUDA alone
+STRATEGY_NAMES = ("fsdp2", "fsdp")  # Lightning knows of the second that it is for CUDA alone
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Lightning's, over all ranks alike, with whole checkpoints."""
+    """Lightning's strategy for FSDP2 over all ranks, with whole checkpoints."""
 
     def __init__(self) -> None:
         super().__init__(save_distributed_checkpoint=False)
@@ -42,36 +42,29 @@ class FSDP2Strategy(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the whole state, on the first rank, with parameters numbered as in a run on one device."""
         assert self.model is not None
-        held: dict[str, Any] = states.get_optimizer_state_dict(
-            self.model, optimizer, options=_state_dict_options(cpu_offload=True)
-        )
-        if not held:
-            return held
+        options = _state_dict_options(cpu_offload=True)
+        state: dict[str, Any] = states.get_optimizer_state_dict(self.model, optimizer, options=options)
+        if not state:
+            return state
         numbers = {name: number for number, name in enumerate(_parameter_names(self.model, optimizer))}
-        groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in held["param_groups"]]
-        return {"state": {numbers[name]: value for name, value in held["state"].items()}, "param_groups": groups}
+        return _rename_parameters(state, numbers)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
-        """Load each rank's shard of weights and optimizers; return the rest of the checkpoint.
-
-        What is only measured, is measured with the averaged weights.
-        """
+        """Load each rank's shard of the weights (EMA unless training resumes) and optimizers."""
         path = Path(self.broadcast(checkpoint_path))
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        module: Any = self.lightning_module
         assert self.model is not None
-        assert self.lightning_module is not None
-        check_adapters: Any = getattr(self.lightning_module, "check_adapters", None)
-        if check_adapters is not None:  # before shapes that differ make it a riddle
-            check_adapters(held)
-        fitting, strict = self.lightning_module.trainer.state.fn == "fit", self.lightning_module.strict_loading
-        weights: Any = held["state_dict"] if fitting else lightning_ckpt.ema_state(held, repr(str(path)))
-        states.set_model_state_dict(self.model, weights, options=_state_dict_options(strict=strict))
-        for optimizer, state in zip(self.optimizers, held.get("optimizer_states", []), strict=False):
-            names = _parameter_names(self.model, optimizer)
-            groups = [{**group, "params": [names[n] for n in group["params"]]} for group in state["param_groups"]]
-            named = {"state": {names[n]: value for n, value in state["state"].items()}, "param_groups": groups}
-            states.set_optimizer_state_dict(self.model, optimizer, named, options=_state_dict_options())  # type: ignore[arg-type]
-        return held
+        if hasattr(module, "check_adapters"):  # before shapes that differ fail with a message that says less
+            module.check_adapters(checkpoint)
+        is_fit = module.trainer.state.fn == "fit"
+        weights: Any = checkpoint["state_dict"] if is_fit else lightning_ckpt.ema_state(checkpoint, repr(str(path)))
+        options = _state_dict_options(strict=module.strict_loading)
+        states.set_model_state_dict(self.model, weights, options=options)
+        for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
+            named: Any = _rename_parameters(state, _parameter_names(self.model, optimizer))
+            states.set_optimizer_state_dict(self.model, optimizer, named, options=_state_dict_options())
+        return checkpoint
 
 
 for _name in STRATEGY_NAMES:
@@ -79,12 +72,12 @@ for _name in STRATEGY_NAMES:
 
 
 def check_strategy(trainer: lightning.Trainer) -> None:
-    """Raises UsageError for strategies and precisions with which the training would be another."""
+    """Raise UsageError for strategies and precisions that this training does not support."""
     strategy, precision = trainer.strategy, str(trainer.precision)
     if precision in {"bf16-true", "16-true"}:
         raise UsageError(
-            f"precision {precision} would round weights and times to few digits, so that small steps of learning and "
-            "the instants of frames are lost: give --trainer.precision bf16-mixed"
+            f"precision {precision} rounds weights and times to few digits, so that small updates and the times of "
+            "frames are lost: give `trainer.precision=bf16-mixed`"
         )
     if isinstance(strategy, FSDP2Strategy) and precision not in PRECISIONS:
         raise UsageError(f"precision {precision} is not for sharded weights: give {' or '.join(PRECISIONS)}")
@@ -92,7 +85,7 @@ def check_strategy(trainer: lightning.Trainer) -> None:
     if isinstance(strategy, others) and not isinstance(strategy, FSDP2Strategy):
         raise UsageError(
             f"the strategy {type(strategy).__name__} keeps checkpoints that are not one whole file: give "
-            "--trainer.strategy fsdp2, which shards weights among ranks, or ddp"
+            "`trainer.strategy=fsdp2`, which shards weights among ranks, or ddp"
         )
 
 
@@ -112,18 +105,24 @@ def full_tensor(value: Tensor) -> Tensor:
 
 
 def distribute_like(value: Tensor, like: Tensor) -> Tensor:
-    """A copy of a whole value where and as `like` is; of a shard this rank's share."""
+    """Return a copy of a whole tensor with the device, type and sharding of `like`."""
     value = value.to(like.device, like.dtype)
     if isinstance(like, DTensor):
         return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
     return value.clone()
 
 
-def _state_dict_options(**given: Any) -> states.StateDictOptions:
-    return states.StateDictOptions(full_state_dict=True, **given)
+def _state_dict_options(**kwargs: Any) -> states.StateDictOptions:
+    return states.StateDictOptions(full_state_dict=True, **kwargs)
+
+
+def _rename_parameters(state: dict[str, Any], names: Any) -> dict[str, Any]:
+    """Return an optimizer's state with each parameter's name or number n replaced by `names[n]`."""
+    groups = [{**group, "params": [names[n] for n in group["params"]]} for group in state["param_groups"]]
+    return {"state": {names[n]: value for n, value in state["state"].items()}, "param_groups": groups}
 
 
 def _parameter_names(model: nn.Module, optimizer: Any) -> list[str]:
-    """Parameter names in the order of the optimizer's groups."""
-    of = {id(value): name for name, value in model.named_parameters()}
-    return [of[id(value)] for group in optimizer.param_groups for value in group["params"]]
+    """Return parameter names in the order of the optimizer's groups."""
+    names = {id(value): name for name, value in model.named_parameters()}
+    return [names[id(value)] for group in optimizer.param_groups for value in group["params"]]

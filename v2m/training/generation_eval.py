@@ -1,4 +1,4 @@
-"""Generation metrics of `test`: music that the EMA weights write for a few fixed clips."""
+"""Generation metrics of `test`: music that the EMA weights generate for a few fixed clips."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from v2m.core.errors import DependencyError, InvalidInputError, UsageError
 from v2m.core.prompts import build_prompt
 from v2m.core.types import Audio, SamplingConfig
-from v2m.evaluation import tables
-from v2m.evaluation.embedding_metrics import EvalClip, evaluate_embeddings
+from v2m.data.sources import discover_videos
+from v2m.evaluation import embedding_metrics, tables
 from v2m.evaluation.ground_truth import ground_truth_audio
 from v2m.evaluation.per_clip import Row, clip_metrics
 from v2m.evaluation.tables import Baselines
+from v2m.training.artifacts import write_artifacts
+from v2m.training.eval_clips import EvalClip, check_minimums, generate_clips, load_clips
+from v2m.training.wandb_logger import log_tables
 
 logger = logging.getLogger(__name__)
 
 
 class GenerationEval(lightning.Callback):
-    """Lets `test` write music for fixed clips with fixed seeds, and measures it as `v2m evaluate` does.
+    """Let `test` generate music for fixed clips with fixed seeds, and measure it as `v2m evaluate` does.
 
-    Table, sound, spectrograms and, of videos, films go to test/ in the trainer's default_root_dir, and to its loggers.
-    Only the first rank works. The truth is the music that a clip had: that of the shards as their codec gives it back,
-    or the sound of the videos.
+    Tables, audio, spectrograms and, for videos, the videos with their music go to test/ in the trainer's
+    default_root_dir, and to its loggers. Only the first rank works. The ground truth is the clip's original music: that
+    of the shards as their codec decodes it, or the sound of the videos.
 
     Args:
-        clips: How many; 0 measures losses alone.
-        videos: Video files, or folders of them; None takes the first samples of the test, which have no pictures and
-            no tags in words.
-        embedding: Measures with weights: clap, ast, pe-av, vggish, imagebind, each alone or with =WEIGHTS, or the path
-            of a class of yours.
-        seconds: What is heard of each clip at most; of a sample of the test never more than a window.
-        seed: That of a clip is as much higher as clips stand before it.
+        num_clips: Number of clips; 0 measures losses alone.
+        videos: Video files, or folders of them; None takes the first test samples, which have no pictures and no tags
+            in words.
+        embedding: Metrics with pretrained embeddings: clap, ast, pe-av, vggish, imagebind, each alone or with
+            =WEIGHTS, or the path of a class of yours.
+        max_seconds: Length of the music at most; of a test sample never more than a window.
+        seed: Seed of the first clip; the next clips have the next numbers.
         sampling: How codes are drawn.
     """
 
@@ -51,124 +54,86 @@ class GenerationEval(lightning.Callback):
         seed: int = 0,
         sampling: SamplingConfig | None = None,
     ) -> None:
-        bounds = {"num_clips": (num_clips, 0), "max_seconds": (max_seconds, 1), "seed": (seed, 0)}
-        problems = [f"{name} {value:g} must be {low} or more" for name, (value, low) in bounds.items() if value < low]
+        problems = check_minimums(num_clips=(num_clips, 0), max_seconds=(max_seconds, 1), seed=(seed, 0))
         if embedding and not num_clips:
-            problems.append("embedding needs clips to measure: give --eval.num_clips")
+            problems.append("embedding needs clips to measure: give `eval.num_clips`")
         if problems:
             raise UsageError("eval: " + "; ".join(problems))
         self.num_clips, self.embedding, self.max_seconds, self.seed = num_clips, embedding or [], max_seconds, seed
         self.sampling = sampling or SamplingConfig()
         self.videos = [Path(videos)] if isinstance(videos, str | Path) else videos
-        self._embeddings: Sequence[Any] = ()
+        self._embedders: Sequence[Any] = ()
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Raises UsageError, InvalidInputError or DependencyError where what is asked for cannot be had."""
+        """Raise UsageError, InvalidInputError or DependencyError where a setting cannot be followed."""
         if stage != "test" or not self.num_clips:
             return
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
-            raise UsageError("eval needs whole weights on a device: give --trainer.strategy auto or ddp")
+            raise UsageError("eval needs whole weights on a device: give `trainer.strategy=auto` or ddp")
         if self.videos is not None:
-            from v2m.data.sources import discover_videos
-
             discover_videos(self.videos)
         if self.embedding and trainer.is_global_zero:
             from v2m.evaluation import embedders
 
-            self._embeddings = embedders.build_embedders(self.embedding)
+            self._embedders = embedders.build_embedders(self.embedding)
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not self.num_clips or not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / "test"
         folder.mkdir(parents=True, exist_ok=True)
-        clips = self._load_clips(trainer, pl_module, folder)
-        music = self._generate(clips, pl_module, folder)
-        systems: dict[str, dict[str, Row]] = {
-            "": {name: _clip_row(clips[name], audio) for name, audio in music.items()}
-        }
-        truth = _ground_truth(clips)
-        beside = self._add_embedding_metrics(clips, music, truth, systems)
-        table = tables.to_markdown(systems[""], beside)
-        _write_tables(folder, table, systems, beside)
-        sys.stdout.write("\n".join([table, *(f"* {note}" for note in beside.notes)]) + "\n")
+        module: Any = pl_module
+        loader = trainer.datamodule.test_dataloader() if self.videos is None else None  # type: ignore[attr-defined]
+        clips = load_clips(self.videos, loader, self.num_clips, self.max_seconds, module, preview_dir=folder / "videos")
+        music = {}
+        for clip, audio in generate_clips(clips, module.music_model, self.sampling, self.seed, lambda fraction: None):  # noqa: ARG005
+            music[clip.name] = audio
+            write_artifacts(folder, clip.name, audio, clip.visual_features, clip.preview, title=clip.name)
+        systems = {"": {name: _clip_row(clips[name], audio) for name, audio in music.items()}}
+        baselines = self._add_embedding_metrics(clips, music, systems[""])
+        table = tables.to_markdown(systems[""], baselines)
+        (folder / "table.md").write_text(table + "\n", encoding="utf-8")
+        (folder / "clips.csv").write_text(tables.to_csv(systems, baselines), encoding="utf-8")
+        (folder / "summary.csv").write_text(tables.summary_csv(systems, baselines), encoding="utf-8")
+        sys.stdout.write("\n".join([table, *(f"* {note}" for note in baselines.notes)]) + "\n")
         if trainer.loggers:
-            from v2m.training.log_tables import log_tables
-
-            log_tables(trainer.loggers, systems, beside, prefix="test", step=trainer.global_step)
-
-    def _load_clips(self, trainer: Any, module: Any, folder: Path) -> dict[str, Any]:
-        from v2m.training.eval_clips import load_shard_clips, load_video_clips
-
-        if self.videos is not None:
-            given = self.videos, self.num_clips, self.max_seconds, module.music_model, module.device
-            found = load_video_clips(*given, preview_dir=folder / "videos")
-        else:
-            loader = trainer.datamodule.test_dataloader()
-            found = load_shard_clips(loader, self.num_clips, self.max_seconds, module.music_model, module.device)
-        return {clip.name: clip for clip in found}
-
-    def _generate(self, clips: Mapping[str, Any], module: Any, folder: Path) -> dict[str, Audio]:
-        from v2m.models.inference.decoder import Decoder
-        from v2m.models.lora import merged_weights
-        from v2m.training.artifacts import write_artifacts
-        from v2m.training.eval_clips import GenerateOptions
-
-        found = {}
-        with merged_weights(module.music_model):
-            decoder = Decoder(module.music_model.lm)
-        for number, (name, clip) in enumerate(clips.items()):
-            how = GenerateOptions(decoder, self.sampling, self.seed + number, lambda fraction: None)  # noqa: ARG005
-            found[name] = clip.generate(module.music_model, how).audio
-            write_artifacts(folder, name, found[name], clip.visual_features, clip.preview, title=name)
-        return found
+            log_tables(trainer.loggers, systems, baselines, prefix="test", step=trainer.global_step)
 
     def _add_embedding_metrics(
-        self, clips: Mapping[str, Any], music: Mapping[str, Audio], truth: Mapping[str, Audio] | None, systems: Any
+        self, clips: Mapping[str, EvalClip], music: Mapping[str, Audio], rows: dict[str, Row]
     ) -> Baselines:
-        """Adds measures with weights to `systems`."""
-        true = None if truth is None else {name: EvalClip(lambda each=each: each) for name, each in truth.items()}
-        pieces = {name: _piece(clips[name], audio) for name, audio in music.items()}
-        found = evaluate_embeddings(self._embeddings, {"": pieces}, true, seed=self.seed)
-        for name, values in found.rows.get("", {}).items():
-            systems[""][name] = {**systems[""][name], **values}
-        for name, sound in (truth or {}).items():
-            found.baselines.ground_truth[name] = {
-                **_clip_row(clips[name], sound),
-                **found.baselines.ground_truth.get(name, {}),
-            }
-        return found.baselines
+        """Add metrics with pretrained embeddings to `rows`, and return those of the ground truth."""
+        truth = _ground_truth(clips)
+        references = None
+        if truth is not None:
+            references = {name: embedding_metrics.EvalClip(lambda a=audio: a) for name, audio in truth.items()}
+        generated = {name: _to_embed(clips[name], audio) for name, audio in music.items()}
+        result = embedding_metrics.evaluate_embeddings(self._embedders, {"": generated}, references, seed=self.seed)
+        for name, values in result.rows.get("", {}).items():
+            rows[name] = {**rows[name], **values}
+        ground_truth = result.baselines.ground_truth
+        for name, audio in (truth or {}).items():
+            ground_truth[name] = {**_clip_row(clips[name], audio), **ground_truth.get(name, {})}
+        return result.baselines
 
 
-def _ground_truth(clips: Mapping[str, Any]) -> dict[str, Audio] | None:
-    """The music that the clips had; None, with a warning, where one had none."""
-    found = {}
-    for name, clip in clips.items():
-        try:
-            sound = clip.reference or ground_truth_audio(clip.video.path, clip.video.duration)
-        except (UsageError, InvalidInputError, DependencyError) as error:
-            logger.warning("there is no ground truth: %s", error)
-            return None
-        found[name] = sound
-    return found
+def _ground_truth(clips: Mapping[str, EvalClip]) -> dict[str, Audio] | None:
+    """Return the original music of the clips, or None, with a warning, where one has none."""
+    try:
+        return {
+            name: ground_truth_audio(clip.video.path, clip.duration) if clip.video is not None else clip.reference
+            for name, clip in clips.items()
+        }
+    except (UsageError, InvalidInputError, DependencyError) as error:
+        logger.warning("there is no ground truth: %s", error)
+        return None
 
 
-def _clip_row(clip: Any, audio: Audio) -> Row:
-    return clip_metrics(audio, clip.visual_features, _duration(clip), getattr(clip, "tags", None))
+def _clip_row(clip: EvalClip, audio: Audio) -> Row:
+    return clip_metrics(audio, clip.visual_features, clip.duration, clip.tags)
 
 
-def _duration(clip: Any) -> float:
-    return clip.video.duration if hasattr(clip, "video") else clip.duration
-
-
-def _piece(clip: Any, audio: Audio) -> EvalClip:
-    has_video = hasattr(clip, "video")
-    return EvalClip(
-        lambda: audio, (lambda: clip.video) if has_video else None, build_prompt(clip.tags) if has_video else ""
-    )
-
-
-def _write_tables(folder: Path, table: str, systems: Mapping[str, Mapping[str, Row]], beside: Baselines) -> None:
-    (folder / "table.md").write_text(table + "\n", encoding="utf-8")
-    (folder / "clips.csv").write_text(tables.to_csv(systems, beside), encoding="utf-8")
-    (folder / "summary.csv").write_text(tables.summary_csv(systems, beside), encoding="utf-8")
+def _to_embed(clip: EvalClip, audio: Audio) -> embedding_metrics.EvalClip:
+    if clip.video is None:
+        return embedding_metrics.EvalClip(lambda: audio, None, "")
+    return embedding_metrics.EvalClip(lambda: audio, lambda: clip.video, build_prompt(clip.tags))

@@ -16,20 +16,19 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from v2m import checkpoints
-from v2m.checkpoints import lightning_ckpt
+from v2m.checkpoints import Component, VisualInputConfig, lightning_ckpt
 from v2m.checkpoints.lightning_ckpt import check_adapters
 from v2m.core import compat
 from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch
 from v2m.data.schema import Manifest
-from v2m.models import lora as adapters
+from v2m.models import lora as lora_layers
 from v2m.models import losses
 from v2m.models.lm import LMConfig
 from v2m.models.lora import LoRAConfig
 from v2m.models.music_model import MusicConfig
 from v2m.models.visual_conditioner import ConditionerConfig
 from v2m.training import fsdp
-from v2m.training.compatibility import check_components, check_manifest, manifest_components, visual_input_config
 from v2m.training.optim import OptimConfig, param_groups
 
 
@@ -100,16 +99,18 @@ class LitMusicLM(lightning.LightningModule):
             self.model.lm.gradient_checkpointing = self.gradient_checkpointing
             if self.lora is not None:
                 mixed = self.trainer.precision == "bf16-mixed"
-                self.base_sha256 = adapters.base_sha256(self.model.state_dict())
-                adapters.inject_lora(self.model, self.lora, torch.bfloat16 if mixed else None)
+                self.base_sha256 = lora_layers.base_sha256(self.model.state_dict())
+                lora_layers.inject_lora(self.model, self.lora, torch.bfloat16 if mixed else None)
             for layer in self.model.lm.layers if self.compiled else ():
                 layer.compile()
         if manifest is not None:
             check_manifest(self.model.config, manifest)
-            check_components(self.model.components, manifest_components(manifest))
-            self.model.components |= manifest_components(manifest)
+            components = _manifest_components(manifest)
+            check_components(self.model.components, components)
+            self.model.components |= components
             self.model.sample_rate = manifest.sample_rate
-            self.model.visual_input = None if self.model.config.conditioner is None else visual_input_config(manifest)
+            has_conditioner = self.model.config.conditioner is not None
+            self.model.visual_input = _manifest_visual_input(manifest) if has_conditioner else None
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -146,7 +147,7 @@ class LitMusicLM(lightning.LightningModule):
             return source.train()
         model = checkpoints.V2M(
             replace(config, conditioner=self._conditioner),
-            components={kind: part for kind, part in source.components.items() if kind != "vision_encoder"},
+            components={kind: value for kind, value in source.components.items() if kind != "vision_encoder"},
             license=source.license,
             origin=source.origin,
             sample_rate=source.sample_rate,
@@ -179,9 +180,9 @@ class LitMusicLM(lightning.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         drops = torch.rand(2, len(batch.codes)) < torch.tensor([[self.text_dropout], [self.video_dropout]])
         drop_text, drop_video = drops.to(batch.codes.device)
-        loss = losses.codebook_cross_entropy(
-            self(batch, drop_text, drop_video), batch.codes, batch.lengths, self.music_model.config.lm.delay_pattern
-        )
+        delays = self.music_model.config.lm.delay_pattern
+        logits = self(batch, drop_text, drop_video)
+        loss = losses.codebook_cross_entropy(logits, batch.codes, batch.lengths, delays)
         self.log("train/loss", loss.mean, prog_bar=True, batch_size=len(batch.codes))
         for k, value in enumerate(loss.per_codebook):
             self.log(f"train/loss_{k}", value, batch_size=len(batch.codes))
@@ -207,21 +208,20 @@ class LitMusicLM(lightning.LightningModule):
         config = self.optim_config
         total_steps = config.total_steps or self.trainer.max_steps
         if total_steps < 1:
-            raise UsageError("how long the cosine of the learning rate is must be known: give --trainer.max_steps")
+            raise UsageError("the learning-rate schedule needs its number of steps: give `trainer.max_steps`")
         optimizer = AdamW(param_groups(self.music_model, config), lr=config.lr, betas=config.betas, eps=config.eps)
         scheduler = LambdaLR(optimizer, lambda step: config.lr_factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the model; with LoRA, leave out the base, which is named and known by its hash."""
-        checkpoint[lightning_ckpt.EXPORT_KEY] = lightning_ckpt.describe_model(self.music_model) | {
-            "lora": self._lora_info
-        }
+        description = lightning_ckpt.describe_model(self.music_model)
+        checkpoint[lightning_ckpt.EXPORT_KEY] = description | {"lora": self._lora_info}
         if self.lora is not None:
             checkpoint["state_dict"] = {
                 name: value
                 for name, value in checkpoint["state_dict"].items()
-                if adapters.is_trainable(name.removeprefix(lightning_ckpt.MODEL_PREFIX))
+                if lora_layers.is_trainable(name.removeprefix(lightning_ckpt.MODEL_PREFIX))
             }
 
     def check_adapters(self, checkpoint: Mapping[str, Any]) -> None:
@@ -236,7 +236,7 @@ class LitMusicLM(lightning.LightningModule):
         return {"init_from": self._init_from, "base_sha256": self.base_sha256, **asdict(self.lora)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resume training with the weights as they are; validate, test and predict with the averaged ones.
+        """Resume training with the weights as they are; validate, test and predict with the EMA weights.
 
         Raises:
             UsageError: The checkpoint's adapters are not this model's.
@@ -251,3 +251,72 @@ class LitMusicLM(lightning.LightningModule):
         trainer = compat.attached_trainer(self)
         if trainer is None or trainer.state.fn != "fit":
             checkpoint["state_dict"] = lightning_ckpt.ema_state(checkpoint, "the checkpoint")
+
+
+def check_manifest(config: MusicConfig, manifest: Manifest) -> None:
+    """Raise UsageError, with all differences, where the shards do not suit a model of `config`."""
+    lm, conditioner = config.lm, config.conditioner
+    sizes = {
+        "codebooks": (lm.num_codebooks, manifest.num_codebooks),
+        "entries per codebook": (lm.codebook_size, manifest.codebook_size),
+        "audio channels": (lm.channels, manifest.channels),
+    }
+    if config.text_dim is not None:
+        sizes["dimensions per text token"] = config.text_dim, manifest.text_dim
+    if conditioner is not None:
+        sizes["tokens per frame"] = conditioner.num_tokens, manifest.num_tokens
+        sizes["dimensions per vision token"] = conditioner.vision_dim, manifest.vision_dim
+    if conditioner is not None and conditioner.kind != "vidmuse":
+        sizes["event channels"] = conditioner.num_event_channels, len(manifest.event_channels)
+        sizes["codec frames per second"] = conditioner.codec_frame_rate, manifest.codec_frame_rate
+    differences = [
+        f"{in_shards} {name} where the model has {in_model}"
+        for name, (in_model, in_shards) in sizes.items()
+        if in_model != in_shards
+    ]
+    if differences:
+        encoders = f"vision {manifest.vision_encoder}, codec {manifest.codec}, text {manifest.text_encoder}"
+        raise UsageError(
+            f"the shards ({encoders}) are not for this model: {', '.join(differences)}; change the model's settings, "
+            "or prepare with other encoders"
+        )
+
+
+def check_components(trained_with: Mapping[str, Component], prepared_with: Mapping[str, Component]) -> None:
+    """Raise UsageError where the shards have other frozen components than a model was trained with.
+
+    They are compared by their last names, so that a folder may stand for a repository. A component that is part of the
+    checkpoint has no name and is not compared.
+    """
+    differences = [
+        f"{kind.replace('_', ' ')} {prepared_with[kind].name!r}, the start with {component.name!r}"
+        for kind, component in trained_with.items()
+        if component.name is not None
+        and kind in prepared_with
+        and _base_name(component) != _base_name(prepared_with[kind])
+    ]
+    if differences:
+        raise UsageError(f"the shards were made with the {', the '.join(differences)}: prepare with the start's")
+
+
+def _base_name(component: Component) -> str:
+    return (component.name or "").partition("@")[0].rstrip("/").rpartition("/")[2]
+
+
+def _manifest_components(manifest: Manifest) -> dict[str, Component]:
+    """Return the frozen components that the shards were prepared with."""
+    vision_encoder = manifest.vision_encoder.rpartition(":")[0] or manifest.vision_encoder
+    names = {"vision_encoder": vision_encoder, "codec": manifest.codec, "text_encoder": manifest.text_encoder}
+    return {kind: Component(name) for kind, name in names.items()}
+
+
+def _manifest_visual_input(manifest: Manifest) -> VisualInputConfig:
+    """Return the config of the visual inputs of the shards."""
+    return VisualInputConfig(
+        pooling=manifest.vision_encoder.rpartition(":")[2],
+        aspect=manifest.aspect,
+        fps=manifest.video_frame_rate,
+        num_long_term_frames=manifest.num_long_term_frames,
+        event_rate=manifest.event_rate,
+        event_channels=manifest.event_channels,
+    )

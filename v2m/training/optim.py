@@ -1,4 +1,4 @@
-"""AdamW parameter groups and the learning-rate schedule: linear warm-up, then cosine decay."""
+"""AdamW parameter groups and the learning-rate schedule: linear warmup, then cosine decay."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from v2m.models import lora as adapters
+from v2m.models import lora
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW (Loshchilov and Hutter, 2019), linear warm-up, then a cosine down to `min_lr_ratio`.
+    """AdamW (Loshchilov and Hutter, 2019), linear warmup, then cosine decay to `min_lr_ratio`.
 
     Args:
         lr: Learning rate of new weights: the conditioner, the learned nulls, adapters.
@@ -42,15 +42,14 @@ class OptimConfig:
 
 
 def param_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: new weights (`conditioner`) and pretrained ones (`lm`), with and without decay."""
+    """Return parameter groups: new weights (`conditioner`) and pretrained (`lm`), with and without decay."""
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            new, matrix = adapters.is_trainable(name), parameter.ndim > 1
-            group_name = f"{'conditioner' if new else 'lm'}{'' if matrix else '_no_decay'}"
-            lr, weight_decay = config.lr * (1.0 if new else config.lm_lr_scale), config.weight_decay if matrix else 0.0
-            group = groups.setdefault(
-                group_name, {"name": group_name, "params": [], "lr": lr, "weight_decay": weight_decay}
-            )
-            group["params"].append(parameter)
+            is_new, is_matrix = lora.is_trainable(name), parameter.ndim > 1
+            group_name = f"{'conditioner' if is_new else 'lm'}{'' if is_matrix else '_no_decay'}"
+            lr = config.lr * (1.0 if is_new else config.lm_lr_scale)
+            weight_decay = config.weight_decay if is_matrix else 0.0
+            group = {"name": group_name, "params": [], "lr": lr, "weight_decay": weight_decay}
+            groups.setdefault(group_name, group)["params"].append(parameter)
     return list(groups.values())

@@ -1,48 +1,68 @@
-"""Module and options of `train.py predict`: a corpus of videos with music by a model in memory, as `infer.py` does it.
+"""Modules and results of `train.py predict` and `v2m tag`: music, or tags, for a corpus of videos.
 
-The module gives a tagger and a generator; `v2m.pipeline.batch` tags, generates, mixes and writes the files.
+`v2m.pipeline.batch` scores the videos, as for `infer.py`; what is here gives it the model in memory and the rank's
+device, and gathers the results of all ranks.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import json
+import logging
+import os
+import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from datetime import timedelta
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
+from torch import distributed
 
 from v2m.checkpoints import V2M
-from v2m.core.errors import UsageError
+from v2m.core import errors
+from v2m.core.atomic import atomic_write
+from v2m.core.errors import DiskFullError, UsageError
 from v2m.core.protocols import Tagger
-from v2m.core.types import ProgressFn, SamplingConfig, Tags, Video
+from v2m.core.types import SamplingConfig, Tags
+from v2m.data import sources
 from v2m.data.predict_data import VideoJob
 from v2m.generators.in_memory import InMemoryGenerator
 from v2m.generators.musicgen.options import Precision
+from v2m.media import video
 from v2m.media.video import Limits
 from v2m.mixing.mixer import MixConfig
 from v2m.pipeline import batch
-from v2m.pipeline.batch import VideoResult
+from v2m.pipeline.batch import VideoResult, attempt
+from v2m.taggers.base import TaggerBase, as_tagger
 from v2m.taggers.heuristic import Palette
 from v2m.training.module import LitMusicLM
+
+GATHER_TIMEOUT = timedelta(days=365)  # that a rank waits for the others: the longest video decides
+TAG_FIELDS = {field.name for field in fields(Tags)}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Options of `train.py predict`.
+    """Options of `predict`.
 
     Args:
         seed: The same seed gives the same music.
         tags: Hints: every field set here wins over the tagger's.
         sampling: How codes are drawn.
-        window: Seconds that are written in one go; None is what the model was trained on.
+        window: Seconds that are generated in one go; None is what the model was trained on.
         stride: Seconds from one window to the next; None is 0.6 windows.
         precision: Precision of the language model's weights; None is what suits the device.
-        mix: How the music meets the clip's own sound, and how loud.
+        mix: Levels of the music and of the clip's own sound.
         limits: Bounds of accepted input.
         overwrite: Whether files that exist may be replaced; else finished videos are left alone.
-        keep_tagger: Whether the tagger stays in memory beside the model that writes.
+        keep_tagger: Whether the tagger stays in memory beside the music model.
     """
 
     seed: int = 0
@@ -58,14 +78,14 @@ class PredictConfig:
 
 
 class LitGenerate(LitMusicLM):
-    """Train the language model and the visual conditioner on shards, or write music for videos (`predict`).
+    """Train the language model and the visual conditioner on shards, or generate music (`predict`).
 
     Args:
         init_from: Checkpoint to start from, a folder or a repository of the hub; None starts from random weights, with
             `lm`. Without a conditioner it can predict untrained, from the tags alone.
         tagger: Frozen tagger of `predict`. It is not trained, moved, or saved in a checkpoint; None measures the
             picture.
-        predict: How `predict` writes music.
+        predict: Options of `predict`.
         kwargs: Arguments of LitMusicLM.
     """
 
@@ -78,7 +98,7 @@ class LitGenerate(LitMusicLM):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_from, **kwargs)
-        self._tagger_ref = (tagger or Palette(),)  # in a tuple, a tagger that is a module is not registered here
+        self._tagger_ref = (tagger or Palette(),)  # in a tuple: a tagger that is a module is not registered
         self.tagger_config: Any = f"{type(self.tagger).__module__}.{type(self.tagger).__qualname__}"
         self.predict_config = predict or PredictConfig()
         self._predict_video: Callable[[VideoJob], VideoResult] | None = None
@@ -88,105 +108,135 @@ class LitGenerate(LitMusicLM):
         return self._tagger_ref[0]
 
     def setup(self, stage: str) -> None:
-        """Build the model for training; `predict` takes it from the checkpoint, without shards. Errors as there."""
+        """Build the model for training; `predict` takes it from the checkpoint, without shards."""
         if stage != "predict":
             super().setup(stage)
         elif self.trainer.strategy.restore_checkpoint_after_setup:
-            raise UsageError("predict shares videos among devices, not weights: give --trainer.strategy ddp")
+            raise UsageError("predict shares videos among devices, not weights: give `trainer.strategy=ddp`")
 
     def on_predict_start(self) -> None:
-        """Raise UsageError where there is no model, DependencyError where a component or the tagger is missing."""
+        """Build the generator.
+
+        Raises:
+            UsageError: There is no model.
+            DependencyError: A component or the tagger is missing.
+        """
         path = self.trainer.ckpt_path
         if self.model is None:
             if self._init_from is None or self._conditioner is not None:
-                raise UsageError("nothing has been learned yet: give --ckpt_path, a checkpoint that training has saved")
+                raise UsageError("the model is untrained: give `ckpt_path`, a checkpoint that training has saved")
             self.model = V2M.from_pretrained(self._init_from, device=self.device, dtype=torch.float32)
         name = Path(path).name if path else self._init_from or "in memory"
-        self._predict_video = build_predictor(
-            self.music_model.eval(),
-            name,
-            self.tagger,
-            self.predict_config,
-            device=self.device,
-            tagger_config=self.tagger_config,
-        )
+        self._predict_video = self._build_predictor(name)
 
     def predict_step(self, batch: list[VideoJob], _: int) -> list[VideoResult]:
-        """Return how each video ended: with music in its folder, or why not."""
+        """Return the result of each video; an error of one does not stop the others."""
         assert self._predict_video is not None, "on_predict_start builds it"
         return [self._predict_video(job) for job in batch]
 
     def on_predict_end(self) -> None:
         self._predict_video = None  # and with it the decoder's copy of the weights
 
+    def _build_predictor(self, name: str) -> Callable[[VideoJob], VideoResult]:
+        """Return the function that scores one video; `name` is the model's in the metadata file."""
+        model, config, device = self.music_model.eval(), self.predict_config, self.device
+        generator = InMemoryGenerator(
+            model,
+            name,
+            device,
+            sampling=config.sampling,
+            window=config.window,
+            stride=config.stride,
+            precision=config.precision,
+        )
+        tagger = _ready_tagger(self.tagger, device)
+        if config.keep_tagger:
+            tagger = copy.copy(tagger)
+            tagger.release = lambda: None  # which the pipeline calls after each video
+        settings = {key: value for key, value in asdict(config).items() if key not in {"overwrite", "keep_tagger"}}
+        settings |= {"tagger": self.tagger_config, "weights_sha256": model_sha256(model)}
+        settings |= {"origin": model.origin, "license": model.license}
 
-def build_predictor(
-    model: V2M, name: str, tagger: Tagger, config: PredictConfig, *, device: torch.device, tagger_config: Any
-) -> Callable[[VideoJob], VideoResult]:
-    """Return a function that gives one video music and returns how that ended.
+        def predict(job: VideoJob) -> VideoResult:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            with torch.autocast(device.type, enabled=False):  # training's would make other music than infer.py's
+                return batch.process_video(
+                    job.video,
+                    job.folder,
+                    settings,
+                    config.overwrite,
+                    job.duplicate_of,
+                    tagger=tagger,
+                    generator=generator,
+                    seed=config.seed,
+                    provenance={"recipe": name, "settings": settings},
+                    tags=config.tags,
+                    mix=config.mix,
+                    start=config.mix.start,
+                    end=config.mix.end,
+                    limits=config.limits,
+                )
+
+        return predict
+
+
+class LitTagger(lightning.LightningModule):
+    """A frozen tagger that is no part of the module, which has no weights and no checkpoint.
+
+    `NAME.tags.json`, which `v2m prepare` reads as known tags, is written for each video. A complete one is left alone;
+    in an incomplete one the user's tags win, and the tagger fills in the rest.
 
     Args:
-        model: The trained model, on `device`.
-        name: Name of the model in the metadata file.
-        tagger: Names the music that would fit.
-        config: All other options.
-        device: Device of the model.
-        tagger_config: The tagger in the metadata file.
-
-    Raises:
-        UsageError, DependencyError: As `InMemoryGenerator` raises them, and the tagger's `prepare`.
+        tagger: Names the music that would fit a video; None measures the picture.
+        limits: Bounds of accepted input.
+        overwrite: Whether tags that exist are replaced.
     """
-    generator = InMemoryGenerator(
-        model,
-        name,
-        device,
-        sampling=config.sampling,
-        window=config.window,
-        stride=config.stride,
-        precision=config.precision,
-    )
-    place_tagger(tagger, device)
-    kept_tagger = _KeptTagger(tagger) if config.keep_tagger else tagger
-    settings = {key: value for key, value in asdict(config).items() if key not in {"overwrite", "keep_tagger"}}
-    settings |= {"tagger": tagger_config, "weights_sha256": model_sha256(model)}
-    settings |= {"origin": model.origin, "license": model.license}
 
-    def predict(job: VideoJob) -> VideoResult:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with torch.autocast(device.type, enabled=False):  # that of training would make other music than infer.py
-            row = batch.process_video(
-                job.video,
-                job.folder,
-                settings,
-                config.overwrite,
-                job.duplicate_of,
-                tagger=kept_tagger,
-                generator=generator,
-                seed=config.seed,
-                provenance={"recipe": name, "settings": settings},
-                tags=config.tags,
-                mix=config.mix,
-                start=config.mix.start,
-                end=config.mix.end,
-                limits=config.limits,
-            )
-        detail = row.detail.replace("--overwrite", "--model.predict.overwrite true").replace("--out", "--data.out")
-        return row._replace(detail=detail)
+    def __init__(self, tagger: Tagger | None = None, *, limits: Limits | None = None, overwrite: bool = False) -> None:
+        super().__init__()
+        self._tagger_ref = (tagger or Palette(),)  # in a tuple: a tagger that is a module is not registered
+        self.limits, self.overwrite = limits or Limits(), overwrite
 
-    return predict
+    @property
+    def tagger(self) -> Tagger:
+        return self._tagger_ref[0]
 
+    def on_predict_start(self) -> None:
+        """Raise DependencyError where the tagger's weights are missing."""
+        _ready_tagger(self.tagger, self.device)
 
-def place_tagger(tagger: Tagger, device: torch.device) -> None:
-    """Put a tagger that may work anywhere on this rank's device, and make sure that its weights are here."""
-    if getattr(tagger, "device", None) == "auto":
-        tagger.device = device_string(device)  # type: ignore[attr-defined]
-    if prepare := getattr(tagger, "prepare", None):
-        prepare()
+    def predict_step(self, batch: list[VideoJob], _: int) -> list[VideoResult]:
+        """Return the result of each video; an error of one does not stop the others."""
+        return [attempt(job.video, lambda job=job: self._tag(job)) for job in batch]
+
+    def on_predict_end(self) -> None:
+        as_tagger(self.tagger).release()
+
+    def _tag(self, job: VideoJob) -> tuple[str, str]:
+        """Write the tags of a video; return the status and the detail of its result."""
+        if job.duplicate_of is not None:
+            raise UsageError(f"its tags would have the name of {job.duplicate_of!r}'s: rename one of the two")
+        path = job.folder / f"{job.video.stem}{sources.TAGS_SUFFIX}"
+        existing = sources.read_tags(path) if path.is_file() else {}
+        if existing.keys() >= TAG_FIELDS and not self.overwrite:
+            return "unchanged", ""
+        known = existing if job.tags is None else sources.read_tags(job.tags)
+        hints = Tags() if known.keys() >= TAG_FIELDS else Tags(**known)
+        clip = video.open(job.video, self.limits)
+        with torch.autocast(self.device.type, enabled=False):
+            tags = self.tagger.tag(clip, hints).overridden_by(hints)
+        with atomic_write(path) as file:
+            file.write(json.dumps(tags.to_dict(), indent=2).encode() + b"\n")
+        return "done", path.name
 
 
-def device_string(device: torch.device) -> str:
-    """Return the device as `v2m.core.lazy_model.choose_device` takes it."""
-    return str(device) if device.type == "cuda" else device.type
+def _ready_tagger(plugin: Tagger, device: torch.device) -> TaggerBase:
+    """Return the tagger with its weights fetched, on this rank's device if any suits it."""
+    tagger = as_tagger(plugin)
+    if tagger.device == "auto":
+        tagger.set_device(str(device) if device.type == "cuda" else device.type)  # as `choose_device` takes it
+    tagger.prepare()
+    return tagger
 
 
 def model_sha256(model: V2M) -> str:
@@ -198,16 +248,78 @@ def model_sha256(model: V2M) -> str:
     return digest.hexdigest()
 
 
-class _KeptTagger:
-    """A tagger that is not released between two videos."""
+class PredictResults(lightning.Callback):
+    """Collect the results of `predict_step` over all ranks.
 
-    def __init__(self, tagger: Tagger) -> None:
-        self._tagger = tagger
+    SIGTERM and SIGINT end the run at once, on every rank that it has started.
+    """
 
-    def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
-        return self._tagger.tag(video, hints, progress)
+    def __init__(self) -> None:
+        self.rows: list[VideoResult] = []  # of this rank; at the end, of all, in the order of the videos
+        self._group: Any = None
+        self._handlers: dict[int, Any] = {}
+        self._parent_pid: int | None = None
+        self._signal: int | None = None  # the signal that asks for the end
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "release":
-            raise AttributeError(name)
-        return getattr(self._tagger, name)
+    @property
+    def exit_code(self) -> int:
+        """`errors.BATCH` where a video failed."""
+        return errors.BATCH if any(row.code != errors.OK for row in self.rows) else errors.OK
+
+    @property
+    def table(self) -> str:
+        return batch.table(self.rows)
+
+    def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self.rows, self._signal = [], None
+        if trainer.world_size > 1:
+            self._group = distributed.new_group(backend="gloo", timeout=GATHER_TIMEOUT)
+        launcher, parent_pid = trainer.strategy.launcher, os.getppid()
+
+        def end(number: int, _: Any) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Lightning sends it when the started ranks end
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            self._signal = number
+            if launcher is not None:
+                launcher.kill(number)  # type: ignore[arg-type]
+            raise SystemExit(128 + number)
+
+        self._parent_pid = parent_pid if trainer.local_rank else None
+        self._handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_predict_batch_start(self, *_: Any, **__: Any) -> None:
+        if self._parent_pid is not None and os.getppid() != self._parent_pid:  # killed, and nobody waits for this rank
+            raise SystemExit(errors.SIGTERM)
+        self._exit_if_signaled()
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        self.rows += outputs
+        for row in outputs:
+            if row.code == errors.BUG:
+                logger.error("%s: %s", row.path, row.trace)
+        self._exit_if_signaled()
+        full = next((row for row in outputs if row.code == errors.DISK), None)
+        if full is not None:
+            raise DiskFullError(f"{full.path.name!r}: {full.detail}")
+
+    def on_predict_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        if self._group is not None:
+            by_rank: list[Any] = [None] * trainer.world_size
+            distributed.all_gather_object(by_rank, self.rows, group=self._group)
+            self.rows = [row for row in chain(*zip_longest(*by_rank)) if row is not None]
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        self._restore_signal_handlers()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
+        self._restore_signal_handlers()
+
+    def _exit_if_signaled(self) -> None:
+        """Exit after a signal whose exception was lost during cleanup."""
+        if self._signal is not None:
+            raise SystemExit(128 + self._signal)
+
+    def _restore_signal_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers, self._group = {}, None

@@ -57,7 +57,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 def redact_secrets(value: Any, name: str = "") -> Any:
-    """Return plain values without those named like a key or a password, and without secrets of the environment."""
+    """Return plain values without those named like a secret, and without secrets of the environment."""
     if isinstance(value, Mapping):
         return {key: redact_secrets(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -28,8 +28,9 @@ class OptionalLearningRateMonitor(LearningRateMonitor):
 
 
 class ThroughputLogger(lightning.Callback):
-    """Log samples and codes per second, hours of music so far, the norm of the gradient before it is clipped, and the
-    peak memory of the process and the GPU. Validation does not count as time.
+    """Log throughput, hours of music so far, gradient norm before clipping, and peak memory.
+
+    Throughput is samples and codes per second, without the time of validation.
 
     Args:
         window_size: Batches of the rolling average, 2 or more.
@@ -85,7 +86,7 @@ class ThroughputLogger(lightning.Callback):
 
 
 def _peak_rss() -> int | None:
-    """Return the most bytes that this process has held, or None where the system does not count them."""
+    """Return the peak memory of this process in bytes, or None where the system does not count it."""
     try:
         import resource
     except ImportError:  # Windows

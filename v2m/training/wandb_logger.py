@@ -8,18 +8,22 @@ from __future__ import annotations
 import logging
 import netrc
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from v2m.core import compat
+from v2m.evaluation import tables
+from v2m.evaluation.per_clip import Row
+from v2m.evaluation.tables import Baselines
 
 ONLINE_INIT_TIMEOUT_S = 8.0  # in which the server must take the run
 OFFLINE_INIT_TIMEOUT_S = 120.0  # in which W&B's own process must have started: a busy machine is slow
 FINISH_TIMEOUT_S = 120.0  # at the end, for what is still to be sent
+Systems = Mapping[str, Mapping[str, Row]]
 
 logger = logging.getLogger(__name__)
 
@@ -98,3 +102,35 @@ def _has_api_key() -> bool:
         return bool(os.environ.get("WANDB_API_KEY")) or netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def log_to_wandb(project: str, systems: Systems, baselines: Baselines) -> None:
+    """Log the tables of an evaluation to a W&B run of their own, kept in ./wandb where it cannot be sent."""
+    folder = str(Path.cwd())  # W&B's own process may have started in another folder
+    wandb_logger = ResilientWandbLogger(project=project, save_dir=folder, job_type="metrics")
+    log_tables([wandb_logger], systems, baselines, prefix="metrics")
+    wandb_logger.experiment.finish()
+
+
+def log_tables(
+    loggers: Sequence[Logger], systems: Systems, baselines: Baselines, *, prefix: str, step: int | None = None
+) -> None:
+    """Log the means of an evaluation as `prefix`/metric, and its tables where the logger is W&B's.
+
+    A logger that fails does not stop the others.
+    """
+    values = {}
+    for name, columns in tables.summarize(systems, baselines).items():
+        for system, mean in columns.items():
+            suffix = "" if len(systems) == 1 and system in systems else f"/{system}"
+            values[f"{prefix}/{name}{suffix}"] = mean.value
+    for each in loggers:
+        try:
+            each.log_metrics(values, step)
+            if isinstance(each, WandbLogger):
+                columns, rows = tables.clip_rows(systems, baselines)
+                each.log_table(f"{prefix}/clips", columns, rows, step=step)
+                summary = tables.summary_rows(systems, baselines)
+                each.log_table(f"{prefix}/summary", tables.SUMMARY_HEADER, summary, step=step)
+        except Exception as error:
+            logger.warning("%s did not log the tables (%s: %s)", type(each).__name__, type(error).__name__, error)

@@ -256,7 +256,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "settings that are no YAML": (lambda f: _audiocraft(f, lambda h: h.update({"xp.cfg": "a: [1"})), "not YAML"),
     "an unknown weight": (
         lambda f: _audiocraft(f, lambda h: h["best_state"].update(odd=torch.zeros(1))),
-        "unknown weights, the first is 'odd'",
+        "it has no 'odd'",
     ),
     "entries that contradict": (
         lambda f: _audiocraft(f, lambda h: h["xp.cfg"]["rvq"].update(bins=128)),

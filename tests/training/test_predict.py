@@ -15,7 +15,7 @@ import pytest
 from v2m.core import errors
 from v2m.core.errors import DiskFullError
 from v2m.pipeline.batch import VideoResult
-from v2m.training.predict_results import PredictResults
+from v2m.training.predict import PredictResults
 
 
 class Ends(lightning.LightningModule):
@@ -52,26 +52,26 @@ def run(*codes: int) -> PredictResults:
     return outcome
 
 
-def test_one_that_failed_gives_the_code_of_a_batch() -> None:
+def test_failed_video_gives_batch_exit_code() -> None:
     assert (run(0, 0).exit_code, run(0, 3, 0).exit_code) == (errors.OK, errors.BATCH)
     outcome = run(0, 3)
     assert [row.code for row in outcome.rows] == [0, 3]
     assert outcome.table.endswith("1 done, 1 failed")
 
 
-def test_where_a_bug_was_met_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_trace_of_a_bug_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert run(errors.BUG).exit_code == errors.BATCH
     assert "1: the trace" in caplog.text
 
 
-def test_a_full_disk_ends_the_run() -> None:
+def test_full_disk_ends_the_run() -> None:
     with pytest.raises(DiskFullError, match=r"'6': why") as found:
         run(0, errors.DISK, 0)
     assert errors.exit_code(found.value) == errors.DISK
 
 
 @pytest.mark.parametrize("code", [-1, -2])
-def test_a_signal_ends_it_with_its_code_wherever_it_comes_and_handlers_are_put_back(code: int) -> None:
+def test_signal_ends_the_run_and_handlers_are_restored(code: int) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as found:
         run(0, code, 0)

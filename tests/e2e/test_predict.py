@@ -149,7 +149,9 @@ def test_predict_equals_inference_with_the_exported_checkpoint(
     (clips / "a.webm").unlink()
     (tmp_path / "out/b/a.v2m.mp4").write_bytes(b"a person's")
     assert main(command) == 7
-    assert "a.v2m.mp4 exists already: give --model.predict.overwrite true, or another output" in capsys.readouterr().out
+    assert (
+        "a.v2m.mp4 exists already: give --model.predict.overwrite true or another --data.out" in capsys.readouterr().out
+    )
     (tmp_path / "out/b/a.v2m.mp4").unlink()
     (tmp_path / "out/b/a.v2m.json").unlink()
     assert main([*command, "--model.predict.seed", "4"]) == 0  # its own outputs, of other settings, are made anew

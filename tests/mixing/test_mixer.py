@@ -16,7 +16,7 @@ from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Video
 from v2m.media import video as videos
 from v2m.media.audio import save
-from v2m.mixing.ducking import DuckingConfig
+from v2m.mixing.mixdown import DuckingConfig
 from v2m.mixing.mixer import MixConfig, mix
 
 SECONDS = 6

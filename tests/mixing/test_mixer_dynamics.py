@@ -9,8 +9,8 @@ from tests.media.audio_checks import SAMPLE_RATE, bursts, drums, stereo, tone
 from v2m.analysis.loudness import integrated_loudness, peak_envelope, true_peak
 from v2m.core.audio_ops import HOP, apply_gain
 from v2m.core.types import Audio
-from v2m.mixing.ducking import DuckingConfig, detect_foreground, ducking_gain
 from v2m.mixing.mastering import Levels, limiter_gain, slew_limit
+from v2m.mixing.mixdown import DuckingConfig, detect_foreground, ducking_gain
 
 
 def apply_limiter(audio: Audio, ceiling: float) -> Audio:

@@ -89,7 +89,8 @@ def track_beats(audio: Audio, tempo: float | None = None) -> BeatTrack | None:
     import librosa
 
     rises, edges = spectral_flux(audio)
-    parts = [rises[:, (edges >= low) & (edges < high)].sum(axis=1) for low, high in _band_ranges(audio.sample_rate)]
+    bands = ((0.0, BASS_HZ), (BASS_HZ, TREBLE_HZ), (TREBLE_HZ, audio.sample_rate / 2))
+    parts = [rises[:, (edges >= low) & (edges < high)].sum(axis=1) for low, high in bands]
     onsets = sum(
         (weight * part / max(float(part.std()), 1e-9) for weight, part in zip(BAND_WEIGHTS, parts, strict=True)),
         np.zeros(len(rises)),
@@ -103,18 +104,14 @@ def track_beats(audio: Audio, tempo: float | None = None) -> BeatTrack | None:
     beats = np.asarray(tracked, float)
     if len(beats) < MIN_BEATS:
         return None
-    evidence = _standardize(_local_maximum(_harmonic_change(audio, len(rises)))) + BASS_ONSET_WEIGHT * _standardize(
-        _local_maximum(rises[:, edges < DEEP_BASS_HZ].sum(axis=1))
-    )
+    harmonic_change = _local_maximum(_harmonic_change(audio, len(rises)))
+    bass_onsets = _local_maximum(rises[:, edges < DEEP_BASS_HZ].sum(axis=1))
+    evidence = _standardize(harmonic_change) + BASS_ONSET_WEIGHT * _standardize(bass_onsets)
     beats, is_downbeat, meter = _choose_phase(evidence, beats)
     strength = _sample_at(_local_maximum(onsets), beats)
     weaker = np.searchsorted(np.sort(strength), strength)
     median_tempo = timing.beat_seconds(float(np.median(np.diff(beats))))
     return BeatTrack(beats, is_downbeat, weaker / len(beats), meter, median_tempo)
-
-
-def _band_ranges(sample_rate: int) -> tuple[tuple[float, float], ...]:
-    return ((0.0, BASS_HZ), (BASS_HZ, TREBLE_HZ), (TREBLE_HZ, sample_rate / 2))
 
 
 def _harmonic_change(audio: Audio, hops: int) -> Floats:

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 from v2m.analysis.loudness import k_weighted_power, power_to_lufs
 from v2m.analysis.rhythm import HOPS_PER_SECOND, onset_strength
 from v2m.core import timing
-from v2m.core.timing import seconds_of
 from v2m.core.types import Audio, Cut, Floats, VisualFeatures
 
 TOLERANCE_S = 0.07  # within which a cut and an onset are perceived as simultaneous
@@ -125,9 +124,8 @@ def cut_alignment(
     bars = None if downbeats is None or not len(downbeats) else np.sort(np.asarray(downbeats, float))
     distance = distance_to_nearest(times, grid)
     shifts = np.random.default_rng(0).uniform(0, duration, NUM_SHIFTS)
-    shifted = distance_to_nearest(
-        (times[None, :] - shifts[:, None]) % duration, grid
-    )  # shifting cuts one way is shifting beats the other
+    # shifting cuts one way is shifting beats the other
+    shifted = distance_to_nearest((times[None, :] - shifts[:, None]) % duration, grid)
     return CutAlignment(
         n=len(times),
         hits=float(np.mean(distance <= tolerance)),
@@ -188,7 +186,7 @@ def motion_correlation(audio: Audio, features: VisualFeatures) -> MotionCorrelat
     best = int(correlations.argmax())
     shifts = np.random.default_rng(0).integers(max_lag + 1, count - max_lag, NUM_MOTION_SHIFTS)
     chance = float(np.mean([_lagged_correlations(onsets, np.roll(motion, shift), max_lag).max() for shift in shifts]))
-    return MotionCorrelation(float(correlations[best]), seconds_of(best - max_lag, STEPS_PER_SECOND), chance)
+    return MotionCorrelation(float(correlations[best]), timing.seconds_of(best - max_lag, STEPS_PER_SECOND), chance)
 
 
 def _lagged_correlations(onsets: Floats, motion: Floats, max_lag: int) -> Floats:

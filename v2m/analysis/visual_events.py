@@ -37,16 +37,8 @@ def visual_event_features(
     others = features.flow / (features.flow + HALF_FLOW), 2 * features.contrast, features.saturation
     flow, contrast, saturation = (_interval_means(features.times, curve, edges)[1:] for curve in others)
     rise, flash = np.diff(motion).clip(min=0), np.abs(np.diff(brightness))
-    channels = [
-        _cut_strengths(features, edges[1:]),
-        motion[1:],
-        rise,
-        flow,
-        brightness[1:],
-        flash,
-        contrast,
-        saturation,
-    ]
+    cuts = _cut_strengths(features, edges[1:])
+    channels = [cuts, motion[1:], rise, flow, brightness[1:], flash, contrast, saturation]
     return np.stack(channels, axis=1).clip(0, 1).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""The Sketch generator: music composed for the cuts of a video and played by SoundFont, without weights or network."""
+"""The Sketch generator: music composed for the cuts of a video and played by SoundFont."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMPOSE_SHARE = 0.1  # of the progress, when composing is done and rendering beg
 
 
 class Sketch(GeneratorBase):
-    """Composer without weights: beats planned on the cuts, notes in a style, SoundFont synthesis and reverb.
+    """Composer without weights: beats planned on the cuts, notes in a style, SoundFont synthesis.
 
     Args:
         style: ambient, cinematic, lo-fi, acoustic folk, electronic, rock, jazz, orchestral, waltz or funk; None takes
@@ -90,7 +90,7 @@ class Sketch(GeneratorBase):
         report: ProgressFn = progress or ignore_progress
         report(0.0)
         if controls is not None and controls.inpaint is not None:
-            take = TakeRecord.from_request(controls.inpaint, seed, tags)
+            take = TakeRecord(controls.inpaint.start, controls.inpaint.end, seed, tags)
             return self._inpaint(video, take, controls.inpaint, stems, report)
         style = STYLES[self.style] if self.style else choose_style(tags)
         plan = planner.plan_for_style(style, video.visual_features(), video.duration, tags, seed)

@@ -1,28 +1,51 @@
-"""Mixdown of the music and the clip's own audio, before mastering.
+"""Mixdown of the music and the clip's own audio, before mastering, with ducking of the music.
 
-C channels, N samples.
+C channels, N samples, H hops of 10 ms.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.analysis.loudness import integrated_loudness
+from v2m.analysis.loudness import gated_loudness, integrated_loudness, k_weighted_power, power_to_lufs
 from v2m.core.audio_ops import HOP, apply_gain, fade_edges, raised_cosine
 from v2m.core.errors import UsageError
-from v2m.core.timing import db_to_gain, sample_count, seconds_of
+from v2m.core.timing import db_to_gain, every, sample_count, seconds_of
 from v2m.core.types import Audio, Floats, Video
 from v2m.media.audio import original_audio, resample
-from v2m.mixing.ducking import HOP_S, DuckingConfig, detect_foreground, ducking_gain
-from v2m.mixing.mastering import Levels
+from v2m.mixing.mastering import Levels, slew_limit
 
 SAMPLE_RATE = 48_000
 SPLICE_FADE_S = 0.05  # fades of the clip's own audio at the ends of the music's range
 MIN_REFERENCE_LUFS = -30.0  # a quieter clip does not lower the music further
+HOP_S, HOPS_PER_SECOND = 0.01, 100  # of the ducking
+MIN_PROMINENCE_DB = 9.0  # of a foreground sound over the background
+MAX_BELOW_LOUDNESS_DB = 20.0  # of a foreground sound under the clip's integrated loudness
+MIN_LEVEL_LUFS, SILENCE_LUFS = -50.0, -120.0
+MIN_SOUND_S, MAX_PAUSE_S = 0.08, 0.6  # a click is shorter, a pause for breath is not longer
+BACKGROUND_REACH_S = 5.0  # to either side, over which the background is estimated
+
+
+@dataclass(frozen=True)
+class DuckingConfig:
+    """Depth and times of the ducking.
+
+    Args:
+        depth: Gain of the music under the clip's own sound, 0 to -60 dB.
+        pre_roll: Seconds before the sound at which the music starts to fall.
+        attack: Seconds the way down takes.
+        release: Seconds the way back takes.
+    """
+
+    depth: float = -12.0
+    pre_roll: float = 0.12
+    attack: float = 0.08
+    release: float = 0.45
 
 
 @dataclass(frozen=True)
@@ -61,6 +84,10 @@ class MixConfig:
             "true_peak": (self.true_peak, -20, 0, "dBTP"),
             "fade_in": (self.fade_in, 0, 60, "s"),
             "fade_out": (self.fade_out, 0, 60, "s"),
+            "duck.depth": (self.duck.depth, -60, 0, "dB"),
+            "duck.pre_roll": (self.duck.pre_roll, 0, 5, "s"),
+            "duck.attack": (self.duck.attack, 0, 5, "s"),
+            "duck.release": (self.duck.release, 0, 5, "s"),
         }
         problems = [
             f"{name} {value:g} is outside {low} to {high} {unit}"
@@ -73,7 +100,7 @@ class MixConfig:
             problems.append(f"start {self.start:g} s lies before the video")
         if self.end is not None and not self.end > (self.start or 0.0):
             problems.append(f"end {self.end:g} s must lie after start {self.start or 0.0:g} s")
-        if problems := problems + self.duck.problems():
+        if problems:
             raise UsageError("mix: " + "; ".join(problems))
 
 
@@ -187,3 +214,52 @@ def _to_limiter_hops(gain_db: Floats, count: int) -> Floats:
     """Resample a gain in dB, one value per 10 ms, to linear gains, one per hop of the limiter."""
     middles = (np.arange(-(-count // HOP)) + 0.5) * HOP / sample_count(HOP_S, SAMPLE_RATE) - 0.5
     return 10.0 ** (np.interp(middles, np.arange(len(gain_db)), gain_db) / 20.0)
+
+
+def detect_foreground(original: Audio) -> np.ndarray:
+    """(H,) bool: the hops with a sound in the foreground of the clip.
+
+    A hop counts when its K-weighted level (30 ms) is at least 9 dB above the background, not more than 20 dB below the
+    clip's integrated loudness, and above −50 LUFS. The background is the level exceeded 90 % of the time within 5 s to
+    either side. So steady sound never counts, however loud: the music plays on over traffic, wind or hiss, and is
+    ducked under a voice above it. Sounds under 80 ms are left out; pauses up to 0.6 s between sounds are filled, so
+    that the music does not pump between words.
+    """
+    power = k_weighted_power(original.samples, original.sample_rate, sample_count(HOP_S, original.sample_rate))
+    integrated = gated_loudness(power[: len(power) // 10 * 10].reshape(-1, 10).mean(axis=1))
+    level = np.maximum(power_to_lufs(np.convolve(power, np.full(3, 1 / 3), "same")), SILENCE_LUFS)
+    threshold = np.maximum(
+        _background_level(level) + MIN_PROMINENCE_DB, max(integrated - MAX_BELOW_LOUDNESS_DB, MIN_LEVEL_LUFS)
+    )
+    loud = _remove_short_runs(level > threshold, False, sample_count(MAX_PAUSE_S, HOPS_PER_SECOND))
+    return _remove_short_runs(loud, True, sample_count(MIN_SOUND_S, HOPS_PER_SECOND))
+
+
+def ducking_gain(active: np.ndarray, config: DuckingConfig) -> Floats:
+    """(H,) gain in dB, 0 to `depth`, that falls before a sound begins and rises after it ends."""
+    lead = sample_count(max(config.pre_roll - config.attack, 0.0), HOPS_PER_SECOND)
+    extended = active.copy()
+    for shift in range(1, lead + 1):
+        extended[:-shift] |= active[shift:]
+    step = abs(config.depth) * HOP_S
+    return slew_limit(
+        np.where(extended, config.depth, 0.0), step / max(config.release, HOP_S), step / max(config.attack, HOP_S)
+    )
+
+
+def _background_level(level: Floats) -> Floats:
+    seconds = every(1.0, seconds_of(len(level), HOPS_PER_SECOND))
+    edges = [(second - BACKGROUND_REACH_S, second + BACKGROUND_REACH_S) for second in seconds]
+    hops = [(max(sample_count(low, HOPS_PER_SECOND), 0), sample_count(high, HOPS_PER_SECOND)) for low, high in edges]
+    floor = [np.percentile(level[low:high], 10) for low, high in hops]
+    return np.interp(np.arange(len(level)) * HOP_S, seconds, floor)
+
+
+def _remove_short_runs(flags: np.ndarray, value: bool, min_length: int) -> np.ndarray:
+    """Invert every run of `value` shorter than `min_length` that lies between two others."""
+    edges = np.flatnonzero(np.diff(flags.astype(np.int8))) + 1
+    out = flags.copy()
+    for low, high in itertools.pairwise(edges):
+        if flags[low] == value and high - low < min_length:
+            out[low:high] = not value
+    return out

@@ -24,8 +24,6 @@ from v2m.media.verify import StreamFingerprint, diff_streams, fingerprint_stream
 from v2m.mixing.mastering import Levels, Mastering
 from v2m.mixing.mixdown import SAMPLE_RATE, MixConfig, Mixdown, mix_tracks
 
-__all__ = ["MixConfig", "MixReport", "default_output", "mix", "validate_output"]
-
 CODEC_HEADROOM_DB = 0.7  # what a codec usually adds to the peaks, or another meter reads more near 20 kHz
 DISK_FULL_BYTES = 1 << 20  # with less left the disk counts as full
 MAX_ATTEMPTS = 4  # of writing, each limited harder where the decoded peaks were too high

@@ -8,7 +8,7 @@ the length: sixteen signs in 4/4 are sixteenths, twelve are triplets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -140,7 +140,7 @@ class Style:
     kit: Kit | None = None
     beats_per_bar: int = 4
     minor_probability: float = 0.5
-    scales: Mapping[str, str] | None = None
+    scales: Mapping[str, str] = field(default_factory=dict)  # mode → a name in `harmony.SCALES`, else the mode itself
     swing: float = 0.5  # position of the off-beat in its unit: 0.5 straight, 0.67 triplets
     swing_unit: float = 1.0  # beats
     leap_probability: float = 0.15  # of the melody's next tone
@@ -152,10 +152,6 @@ class Style:
     lowpass_hz: float = 20000.0  # of the whole mix
     wow_cents: float = 0.0  # pitch deviation of a worn tape
     vinyl_noise: float = 0.0  # level of hiss and crackle, 0–1
-
-    def scale_name(self, mode: str) -> str:
-        """Return the name of the scale for "major" or "minor"."""
-        return (self.scales or {}).get(mode, mode)
 
 
 def parse_progression(progression: str) -> Iterator[list[str]]:

@@ -38,28 +38,17 @@ class Accompanist:
     variation: int = 0
 
     def choose_figure(self, section: FormSection) -> Figure:
-        """Return the figure for the section's energy."""
         figures = self.layer.figures
         return figures[pattern_index(len(figures), section.energy, self.variation)]
 
     def voice_chord(self, span: ChordSpan) -> Voicing:
         """Voice the chord of `span` close to the last one and clear of the other players."""
-        layer, style = self.layer, self.sheet.style
+        layer = self.layer
         if layer.kind == "power":
             root = fit_octave(span.chord.root, layer.low, layer.low + 11)
             return root, root + 7, root + 12
         occupied = self.occupied.setdefault(self.sheet.span_index_at(span.start), set())
-        self.last_voicing = choose_voicing(
-            span.chord,
-            self.last_voicing,
-            voices=layer.voices,
-            low=layer.low,
-            high=layer.high,
-            bass=fit_octave(span.chord.bass, 33, 44),
-            avoid_parallels=style.common_practice,
-            rootless=style.rootless_voicings,
-            occupied=occupied,
-        )
+        self.last_voicing = choose_voicing(span.chord, self.last_voicing, layer, self.sheet.style, occupied)
         occupied.update(self.last_voicing)
         return self.last_voicing
 
@@ -148,8 +137,7 @@ class Accompanist:
         """Return the pitch of a figure's `degree` (see `Figure`) above the bass note `root`."""
         chord, layer = span.chord, self.layer
         if degree == "a":
-            following = self.sheet.spans[min(self.sheet.span_index_at(span.start) + 1, len(self.sheet.spans) - 1)]
-            target = fit_octave(following.chord.bass, root - 6, root + 6)
+            target = fit_octave(self.sheet.next_span(span).chord.bass, root - 6, root + 6)
             if target == root:
                 return fit_octave(chord.pitch_classes[2], root - 6, root + 7) if len(chord.pitch_classes) > 2 else root
             return fit_octave(target + (-1 if target > root else 1), layer.low, layer.high)
@@ -171,10 +159,8 @@ class Accompanist:
     def play_walking_bass(self, section: FormSection) -> None:
         """Play a walking bass: the root of each chord, chord tones, and a semitone into the next root."""
         for span in self.sheet.spans_in_bars(section.first, section.last):
-            index = self.sheet.span_index_at(span.start)
-            following = self.sheet.spans[min(index + 1, len(self.sheet.spans) - 1)]
             root = self.bass_root(span)
-            target = fit_octave(following.chord.bass, root - 6, root + 5)
+            target = fit_octave(self.sheet.next_span(span).chord.bass, root - 6, root + 5)
             line = [root]
             tones = [p for p in range(self.layer.low, self.layer.high + 1) if p % 12 in span.chord.pitch_classes]
             for place in range(1, int(span.beats)):

@@ -15,7 +15,7 @@ from v2m.sketch.compose.lead_sheet import LeadSheet, Note, Part, rng_for
 from v2m.sketch.compose.orchestration import HARP_PROGRAM, apply_mood_dynamics, choose_key, orchestrate
 from v2m.sketch.instruments import INSTRUMENTS, KITS, fit_octave
 from v2m.sketch.plan.planner import FormSection, Plan
-from v2m.sketch.style import Kit, Layer, Style
+from v2m.sketch.style import Layer, Style
 
 ACCENT_LEVEL_DB = -5.0  # of the kit's strokes on the cuts
 MIN_HELD_BEATS = 0.9  # of a melody tone that accompanists keep clear of
@@ -198,10 +198,9 @@ def _apply_sidechain(
 
 def _percussion_parts(sheet: LeadSheet, seed: str, is_variation: bool) -> list[Part]:
     """Compose the drum kit, the accents on the cuts and the transitions."""
-    style, rng = sheet.style, rng_for(seed, "drums")
-    kit: Kit | None = style.kit
+    style, kit, rng = sheet.style, sheet.style.kit, rng_for(seed, "drums")
     parts: list[Part] = []
-    strokes, low, high = drums.cut_accents(sheet, bool(style.accent.drums), float(max(3, style.beats_per_bar)))
+    strokes, low, high = drums.cut_accents(sheet)
     if kit is not None:
         variation = _variation_offset(seed, "drums", is_variation)
         notes = drums.compose_drums(sheet, kit, _active_sections(sheet, kit.min_energy), rng, variation)

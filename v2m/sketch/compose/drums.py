@@ -95,12 +95,13 @@ def _is_dropped(note: Note, rng: Random) -> bool:
     return note.pitch in LIGHT_DRUMS and note.velocity < SOFT_VELOCITY and rng.random() < DROP_PROBABILITY
 
 
-def cut_accents(sheet: LeadSheet, has_drums: bool, min_gap_beats: float) -> tuple[list[Note], list[Note], list[Note]]:
+def cut_accents(sheet: LeadSheet) -> tuple[list[Note], list[Note], list[Note]]:
     """Return accents (drums, low, high) on cuts that meet beats: full on downbeats, else light ones.
 
-    A light accent is one drum and one tone. `min_gap_beats`: least distance of two full accents. The start of a section
-    counts as a cut of medium strength, the final chord as a strong one.
+    Full accents keep a bar's distance; a light one is one drum and one tone. The start of a section counts as a cut of
+    medium strength, the final chord as a strong one.
     """
+    accent_drums, min_gap_beats = sheet.style.accent.drums, max(3, sheet.style.beats_per_bar)
     section_starts = {section.first for section in sheet.plan.sections} - {0}
     strengths = {bar.start: SECTION_ACCENT for index, bar in enumerate(sheet.plan.bars) if index in section_starts}
     for beat, strength in sheet.hit_strengths.items():
@@ -111,20 +112,18 @@ def cut_accents(sheet: LeadSheet, has_drums: bool, min_gap_beats: float) -> tupl
     high: list[Note] = []
     last_full = -min_gap_beats
     for beat, strength in sorted(strengths.items()):
-        chord = sheet.chord_at(beat)
-        number = sheet.spans[sheet.span_index_at(beat)].bar
-        velocity = min(120, round(sheet.velocity(4.5 + 4.5 * strength, number)))
+        span = sheet.spans[sheet.span_index_at(beat)]
+        velocity = min(120, round(sheet.velocity(4.5 + 4.5 * strength, span.bar)))
         is_full = beat in sheet.downbeats and (beat - last_full >= min_gap_beats or beat == sheet.last_bar.start)
-        if has_drums:
-            names = sheet.style.accent.drums if is_full else sheet.style.accent.drums[1:2]
-            strokes += [Note(beat, DRUM_NOTE_BEATS, DRUMS[name], velocity) for name in names]
+        names = accent_drums if is_full else accent_drums[1:2]
+        strokes += [Note(beat, DRUM_NOTE_BEATS, DRUMS[name], velocity) for name in names]
         if not is_full:
-            high.append(Note(beat, 1.0, fit_octave(_triad_tones(chord)[0], 72, 83), velocity))
+            high.append(Note(beat, 1.0, fit_octave(_triad_tones(span.chord)[0], 72, 83), velocity))
             continue
         last_full = beat
         length = sheet.end_beat - beat if beat == sheet.last_bar.start else 2.0
-        low.append(Note(beat, length, fit_octave(chord.bass, 28, 39), velocity))
-        high += [Note(beat, length, fit_octave(pc, 72, 83), velocity) for pc in _triad_tones(chord)]
+        low.append(Note(beat, length, fit_octave(span.chord.bass, 28, 39), velocity))
+        high += [Note(beat, length, fit_octave(pc, 72, 83), velocity) for pc in _triad_tones(span.chord)]
     return strokes, low, high
 
 

@@ -15,8 +15,9 @@ from itertools import combinations, pairwise
 from random import Random
 from typing import NamedTuple
 
+from v2m.sketch.instruments import fit_octave
 from v2m.sketch.plan.planner import Bar, Plan
-from v2m.sketch.style import Style, parse_progression
+from v2m.sketch.style import Layer, Style, parse_progression
 
 Progression = list[list[str]]  # bars of chord symbols
 Voicing = tuple[int, ...]  # MIDI pitches, rising
@@ -89,7 +90,6 @@ class Chord:
 
     @property
     def root(self) -> int:
-        """Pitch class of the root."""
         return self.pitch_classes[0]
 
     @property
@@ -232,31 +232,14 @@ def has_parallels(before: Voicing, after: Voicing) -> bool:
 
 
 def choose_voicing(
-    chord: Chord,
-    previous: Voicing | None,
-    *,
-    voices: int,
-    low: int,
-    high: int,
-    bass: int,
-    avoid_parallels: bool,
-    rootless: bool,
-    occupied: Collection[int] = (),
+    chord: Chord, previous: Voicing | None, layer: Layer, style: Style, occupied: Collection[int] = ()
 ) -> Voicing:
-    """Choose the voicing of `chord` in [low, high] that moves least from `previous`.
+    """Choose the voicing of `chord` in the layer's register that moves least from `previous`.
 
-    Args:
-        chord: The chord.
-        previous: The voicing before, None for the first one.
-        voices: Number of tones.
-        low: Lowest pitch, moved down where the register holds too few tones.
-        high: Highest pitch.
-        bass: The pitch that sounds below, against which seconds are avoided.
-        avoid_parallels: Avoid parallel fifths and octaves of the outer voices.
-        rootless: Leave out the root where the chord has more tones than `voices`.
-        occupied: Pitches of other players, against which semitones and minor ninths are avoided.
+    Seconds above the bass are avoided, and semitones and minor ninths against `occupied`, pitches of other players.
     """
-    center = (low + high) / 2
+    voices, low, high, rootless = layer.voices, layer.low, layer.high, style.rootless_voicings
+    bass, center = fit_octave(chord.bass, 33, 44), (low + high) / 2
     essential = set(chord.essential_tones)
     if rootless and len(chord.pitch_classes) > voices:
         essential.discard(chord.root)
@@ -276,7 +259,7 @@ def choose_voicing(
         total += CLASH_COST * len(clashing.intersection(voicing))
         if previous is not None:
             total += 1.6 * mean_movement(previous, voicing)
-            total += PARALLEL_COST * (avoid_parallels and has_parallels(previous, voicing))
+            total += PARALLEL_COST * (style.common_practice and has_parallels(previous, voicing))
         else:
             total += 0.4 * off_center
         return total, voicing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -33,13 +33,7 @@ class TakeRecord:
     seed: int
     tags: Tags
 
-    @classmethod
-    def from_request(cls, request: InpaintRequest, seed: int, tags: Tags) -> TakeRecord:
-        """Describe the take that `request` asks for."""
-        return cls(request.start, request.end, seed, tags)
-
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for the sidecar."""
         return {"start": self.start, "end": self.end, "seed": self.seed, "tags": self.tags.to_dict()}
 
 
@@ -66,17 +60,16 @@ class TakeHistory:
                 {"start": 0.0, "end": span["end"] - span["start"], "seed": record["seed"], "tags": record["tags"]}
             ]
             rows = [*rows[:-1], {**rows[-1], "seed": record["seed"]}]  # each of several candidates has its own seed
-            takes = tuple(_parse_take(row) for row in rows)
+            takes = tuple(
+                TakeRecord(float(row["start"]), float(row["end"]), int(row["seed"]), Tags(**row["tags"]))
+                for row in rows
+            )
             return cls(STYLES[music["style"]], takes, tuple(float(beat) for beat in music["beats"]))
         except (AssertionError, KeyError, TypeError, ValueError, AttributeError):
             raise UsageError(
                 f"nothing beside {name!r} says that Sketch wrote it, and how: keep one of its outputs, or a WAV of it, "
                 "with the sidecar where it was"
             ) from None
-
-
-def _parse_take(row: Mapping[str, Any]) -> TakeRecord:
-    return TakeRecord(float(row["start"]), float(row["end"]), int(row["seed"]), Tags(**row["tags"]))
 
 
 def recompose_range(

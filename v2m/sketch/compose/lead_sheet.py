@@ -75,7 +75,6 @@ class LeadSheet:
 
     @cached_property
     def downbeats(self) -> frozenset[int]:
-        """Beats that start a bar."""
         return frozenset(bar.start for bar in self.plan.bars)
 
     @property
@@ -89,7 +88,6 @@ class LeadSheet:
         return float(self.plan.tempo_map.time_to_beat(self.plan.duration))
 
     def span_index_at(self, beat: float) -> int:
-        """Return the index of the chord span at `beat`."""
         return max(0, bisect_right(self._span_starts, beat + 1e-6) - 1)
 
     def spans_in_bars(self, first: int, last: int) -> tuple[ChordSpan, ...]:
@@ -97,8 +95,11 @@ class LeadSheet:
         bars = self.plan.bars
         return self.spans[self.span_index_at(bars[first].start) : self.span_index_at(bars[last].start)]
 
+    def next_span(self, span: ChordSpan) -> ChordSpan:
+        """Return the chord span after `span`; the last one is followed by itself."""
+        return self.spans[min(self.span_index_at(span.start) + 1, len(self.spans) - 1)]
+
     def chord_at(self, beat: float) -> Chord:
-        """Return the chord at `beat`."""
         return self.spans[self.span_index_at(beat)].chord
 
     def sections(self) -> Iterator[tuple[int, FormSection]]:

@@ -63,7 +63,6 @@ def _choose_interval(distance: int, leap_probability: float, rng: Random) -> int
 
 
 def transpose(motif: Motif, steps: int) -> Motif:
-    """Move the motif by scale steps."""
     return _map_tones(motif, lambda tone: tone._replace(step=tone.step + steps))
 
 

@@ -13,36 +13,10 @@ from v2m.sketch.plan.planner import Plan
 from v2m.sketch.style import Kit, Layer, Style
 
 # Stems of mood words that ask for minor, for major, for softer and for louder music.
-_DARK = (
-    "sad",
-    "dark",
-    "melanchol",
-    "tense",
-    "somb",
-    "myster",
-    "ominous",
-    "brood",
-    "angry",
-    "lonel",
-    "nostalg",
-    "dramatic",
-)
-_BRIGHT = (
-    "happy",
-    "bright",
-    "cheer",
-    "joy",
-    "playful",
-    "uplift",
-    "sunny",
-    "hope",
-    "warm",
-    "carefree",
-    "triumph",
-    "optimis",
-)
-_QUIET = ("calm", "gentle", "soft", "peace", "quiet", "intimate", "tender", "delicate", "seren", "relax", "sleep")
-_LOUD = ("energetic", "epic", "powerful", "aggressive", "intense", "driving", "excit", "loud", "heroic", "fierce")
+_DARK = "sad|dark|melanchol|tense|somb|myster|ominous|brood|angry|lonel|nostalg|dramatic"
+_BRIGHT = "happy|bright|cheer|joy|playful|uplift|sunny|hope|warm|carefree|triumph|optimis"
+_QUIET = "calm|gentle|soft|peace|quiet|intimate|tender|delicate|seren|relax|sleep"
+_LOUD = "energetic|epic|powerful|aggressive|intense|driving|excit|loud|heroic|fierce"
 
 HARP_PROGRAM = 46  # plays a glissando
 MIN_REGISTER = 17  # semitones
@@ -79,11 +53,11 @@ def choose_key(style: Style, tags: Tags, rng: Random) -> Key:
     else:
         minor_votes = _count_stems(tags.moods, _DARK) - _count_stems(tags.moods, _BRIGHT)
         mode = "minor" if minor_votes > 0 else "major" if minor_votes < 0 else mode
-    return Key(tonic, mode, style.scale_name(mode))
+    return Key(tonic, mode, style.scales.get(mode, mode))
 
 
-def _count_stems(words: Sequence[str] | str, stems: Sequence[str]) -> int:
-    return sum(stem in word.lower() for word in words for stem in stems)
+def _count_stems(words: Sequence[str], stems: str) -> int:
+    return sum(stem in word.lower() for word in words for stem in stems.split("|"))
 
 
 def apply_mood_dynamics(plan: Plan, tags: Tags) -> Plan:

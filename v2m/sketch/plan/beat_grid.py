@@ -151,7 +151,6 @@ def tempo_deviation_cost(ratio: float | Floats) -> Floats:
 
 
 def tempo_change_cost(change: float) -> float:
-    """Cost of a relative tempo change."""
     return TEMPO_CHANGE_COST * change
 
 

@@ -138,7 +138,6 @@ WALTZ = Style(
     beats_per_bar=3,
     tempo=(96, 132, 172),
     steadiness=0.35,
-    minor_probability=0.5,
     progressions={
         "major": ("I | I | V7 | V7", "I | vi | ii | V7", "I | VI7 | ii | V7", "IV | I | V7 | I"),
         "minor": ("i | i | V7 | V7", "i | iv | V7 | i", "i | bVI | iv | V7", "iv | i | V7 | i"),

@@ -131,7 +131,6 @@ CINEMATIC = Style(
     transition="swell",
     leap_probability=0.2,
     rest_probability=0.1,
-    timing_std_beats=0.008,
     common_practice=True,
 )
 
@@ -200,11 +199,8 @@ ORCHESTRAL = Style(
         "6---7---6-5-4---",
         "..5-6-7-6-------",
     ),
-    accent=Accent(("cymbals", "bass drum"), low_program=47, high_program=None),
+    accent=Accent(("cymbals", "bass drum"), low_program=47),
     reverb=Reverb(rt60_s=2.2, damping=0.5, predelay_ms=24, wet_level=0.28),
     transition="gliss",
-    leap_probability=0.15,
-    rest_probability=0.15,
-    timing_std_beats=0.008,
     common_practice=True,
 )

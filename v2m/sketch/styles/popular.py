@@ -145,7 +145,6 @@ LOFI = Style(
     name="lo-fi",
     tempo=(68, 78, 92),
     steadiness=0.7,
-    minor_probability=0.5,
     scales={"minor": "dorian"},
     progressions={
         "major": (
@@ -229,7 +228,6 @@ ROCK = Style(
     name="rock",
     tempo=(98, 120, 152),
     steadiness=0.75,
-    minor_probability=0.5,
     scales={"major": "mixolydian"},
     progressions={
         "major": ("I | bVII | IV | I", "I | V | vi | IV", "I | IV | bVII | IV", "I | I | IV | V", "I iii | IV | I | V"),

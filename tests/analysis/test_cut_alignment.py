@@ -11,22 +11,22 @@ from v2m.analysis.synchrony import covered_share, cut_alignment, distance_to_nea
 
 
 def test_hits_are_counted_within_the_tolerance_only() -> None:
-    found = cut_alignment([1.0, 1.56, 2.09, 2.75], [1.0, 1.5, 2.0, 2.5, 3.0], [1.0, 3.0], duration=4.0)
-    assert found.n == 4
-    assert found.hits == 0.5  # 0 and 60 ms; not 90 and 250 ms
-    assert found.hits_100ms == 0.75
-    assert found.downbeat_hits == 0.25
-    assert found.median_ms == pytest.approx(75.0)
+    alignment = cut_alignment([1.0, 1.56, 2.09, 2.75], [1.0, 1.5, 2.0, 2.5, 3.0], [1.0, 3.0], duration=4.0)
+    assert alignment.n == 4
+    assert alignment.hits == 0.5  # 0 and 60 ms; not 90 and 250 ms
+    assert alignment.hits_100ms == 0.75
+    assert alignment.downbeat_hits == 0.25
+    assert alignment.median_ms == pytest.approx(75.0)
 
 
 @pytest.mark.parametrize("tempo", [60, 100, 120, 200])
 def test_chance_of_a_steady_beat_matches_the_formula(tempo: int) -> None:
     """min(1, 2 · tolerance · BPM / 60), but for the two ends, where half a window may hang over."""
     beats = np.arange(0.5, 1000, 60 / tempo)
-    found = cut_alignment([5.0], beats, beats[::4], duration=1000.0)
-    assert found.chance == pytest.approx(min(1, 2 * 0.07 * tempo / 60), abs=2e-3)
-    assert found.chance_100ms == pytest.approx(min(1, 2 * 0.1 * tempo / 60), abs=2e-3)
-    assert found.chance_downbeats == pytest.approx(2 * 0.07 * tempo / 240, abs=2e-3)
+    alignment = cut_alignment([5.0], beats, beats[::4], duration=1000.0)
+    assert alignment.chance == pytest.approx(min(1, 2 * 0.07 * tempo / 60), abs=2e-3)
+    assert alignment.chance_100ms == pytest.approx(min(1, 2 * 0.1 * tempo / 60), abs=2e-3)
+    assert alignment.chance_downbeats == pytest.approx(2 * 0.07 * tempo / 240, abs=2e-3)
 
 
 def test_overlapping_windows_and_ends_count_once() -> None:
@@ -36,19 +36,19 @@ def test_overlapping_windows_and_ends_count_once() -> None:
 
 def test_random_cuts_hit_at_chance_level_as_does_the_control() -> None:
     rng = np.random.default_rng(3)
-    found = cut_alignment(rng.uniform(0, 600, 4000), np.arange(0, 600, 0.55), duration=600.0)
-    assert found.hits is not None
-    assert found.chance is not None
-    assert found.hits == pytest.approx(found.chance, abs=0.03)
-    assert found.shuffled == pytest.approx(found.chance, abs=0.02)
+    alignment = cut_alignment(rng.uniform(0, 600, 4000), np.arange(0, 600, 0.55), duration=600.0)
+    assert alignment.hits is not None
+    assert alignment.chance is not None
+    assert alignment.hits == pytest.approx(alignment.chance, abs=0.03)
+    assert alignment.shuffled == pytest.approx(alignment.chance, abs=0.02)
 
 
 def test_control_removes_the_phase_of_perfect_hits() -> None:
     beats = np.arange(0, 60, 0.6)
-    found = cut_alignment(beats[3:90:4], beats, duration=60.0)
-    assert found.hits == 1.0
-    assert found.shuffled == pytest.approx(0.14 / 0.6, abs=0.06)
-    assert found == cut_alignment(beats[3:90:4], beats, duration=60.0)
+    alignment = cut_alignment(beats[3:90:4], beats, duration=60.0)
+    assert alignment.hits == 1.0
+    assert alignment.shuffled == pytest.approx(0.14 / 0.6, abs=0.06)
+    assert alignment == cut_alignment(beats[3:90:4], beats, duration=60.0)
 
 
 def test_without_cuts_or_beats_metrics_are_none() -> None:

@@ -28,11 +28,11 @@ def tune(seconds: float = 12.0) -> Audio:
 def test_silence_is_measured_inside_and_at_both_ends() -> None:
     samples = noise(10)
     samples[: RATE // 2] = samples[3 * RATE : 5 * RATE] = samples[-RATE:] = 0
-    found = measure_silence(sound(samples))
-    assert (found.share, found.leading, found.trailing) == (
+    silence = measure_silence(sound(samples))
+    assert (silence.share, silence.leading, silence.trailing) == (
         pytest.approx(0.35, abs=0.01), pytest.approx(0.5, abs=0.011), pytest.approx(1.0, abs=0.011)
     )  # fmt: skip
-    assert measure_silence(sound(np.zeros(RATE))) == type(found)(1.0, 1.0, 1.0)
+    assert measure_silence(sound(np.zeros(RATE))) == type(silence)(1.0, 1.0, 1.0)
     faint, loud = (sound(noise(2) / 0.173 * 10 ** (level / 20)) for level in (-62, -58))
     assert (measure_silence(faint).share, measure_silence(loud).share) == (1.0, 0.0)
 

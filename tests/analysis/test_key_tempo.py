@@ -40,7 +40,7 @@ def test_silence_has_no_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "asked", "score"),
+    ("estimate", "reference", "score"),
     [
         ((9, "minor"), (9, "minor"), 1.0),
         ((4, "minor"), (9, "minor"), 0.5),
@@ -52,8 +52,8 @@ def test_silence_has_no_key() -> None:
         ((2, "major"), (0, "major"), 0.0),
     ],
 )
-def test_key_score_matches_mirex(found: Key, asked: Key, score: float) -> None:
-    assert key_score(found, asked) == score
+def test_key_score_matches_mirex(estimate: Key, reference: Key, score: float) -> None:
+    assert key_score(estimate, reference) == score
 
 
 def test_tempo_error_uses_the_nearest_multiple() -> None:

@@ -33,8 +33,8 @@ def varied_features(fps: float, seconds: float = 4.0) -> VisualFeatures:
     )
 
 
-def channel(found: np.ndarray, name: str) -> np.ndarray:
-    return found[:, NAMES[name]]
+def channel(features: np.ndarray, name: str) -> np.ndarray:
+    return features[:, NAMES[name]]
 
 
 @pytest.mark.parametrize("begin", [0.0, 0.5])
@@ -43,10 +43,10 @@ def test_cut_is_in_its_step(begin: float, at: float) -> None:
     shown = replace(varied_features(60), cuts=(Cut(at, 0.8), Cut(3.7, 0.4)))
     cuts = channel(visual_event_features(shown, begin, 3.0), "cut")
     assert len(cuts) == step_count(3.0, 20) == 60
-    [found] = np.flatnonzero(cuts == np.float32(0.8))
-    assert found == int((at - begin) * 20 + 1e-6)
+    [index] = np.flatnonzero(cuts == np.float32(0.8))
+    assert index == int((at - begin) * 20 + 1e-6)
     assert (cuts > 0).sum() == 1, "the other lies outside"
-    assert abs(step_times(3.0, 60)[found] + begin - at) <= 0.025 + 1e-6
+    assert abs(step_times(3.0, 60)[index] + begin - at) <= 0.025 + 1e-6
 
 
 def test_stronger_of_two_cuts_in_a_step_counts() -> None:
@@ -70,17 +70,17 @@ def test_brightness_change_is_a_flash_at_any_frame_rate(fps: float) -> None:
 def test_motion_is_compressed_and_its_rise_is_never_negative() -> None:
     shown = varied_features(60)
     busy = (shown.times > 1.999) & (shown.times < 2.999)
-    found = visual_event_features(replace(shown, motion=np.where(busy, 0.25, 0.0)), 0, 4)
-    assert channel(found, "motion")[[39, 40, 59, 60]] == pytest.approx([0, 0.5, 0.5, 0], abs=1e-6)
-    assert channel(found, "motion_rise")[40] == pytest.approx(0.5, abs=1e-6)
-    assert channel(found, "motion_rise").sum() == pytest.approx(0.5, abs=1e-5)
+    features = visual_event_features(replace(shown, motion=np.where(busy, 0.25, 0.0)), 0, 4)
+    assert channel(features, "motion")[[39, 40, 59, 60]] == pytest.approx([0, 0.5, 0.5, 0], abs=1e-6)
+    assert channel(features, "motion_rise")[40] == pytest.approx(0.5, abs=1e-6)
+    assert channel(features, "motion_rise").sum() == pytest.approx(0.5, abs=1e-5)
 
 
 def test_flow_is_compressed() -> None:
     shown = varied_features(60)
     late = shown.times > 1.999
-    found = channel(visual_event_features(replace(shown, flow=np.where(late, 0.1, 0.0)), 0, 4), "flow")
-    assert found[[39, 40, 79]] == pytest.approx([0, 0.5, 0.5], abs=1e-6)
+    features = channel(visual_event_features(replace(shown, flow=np.where(late, 0.1, 0.0)), 0, 4), "flow")
+    assert features[[39, 40, 79]] == pytest.approx([0, 0.5, 0.5], abs=1e-6)
 
 
 def test_features_of_a_range_equal_that_part_of_the_whole() -> None:
@@ -98,13 +98,13 @@ def test_features_of_a_range_equal_that_part_of_the_whole() -> None:
 
 
 def test_range_may_end_after_the_last_frame() -> None:
-    found = visual_event_features(varied_features(10, seconds=1.0), 0, 1.5)
-    assert channel(found, "brightness") == pytest.approx(np.full(30, 0.2))
+    features = visual_event_features(varied_features(10, seconds=1.0), 0, 1.5)
+    assert channel(features, "brightness") == pytest.approx(np.full(30, 0.2))
 
 
 def test_cuts_of_a_real_file_are_in_their_steps(media: Path) -> None:
-    found = channel(visual_event_features(video.open(media / "cuts.mp4").visual_features(), 0, 4), "cut")
-    assert np.flatnonzero(found).tolist() == [24, 52]  # 1.2 s and 2.6 s
+    features = channel(visual_event_features(video.open(media / "cuts.mp4").visual_features(), 0, 4), "cut")
+    assert np.flatnonzero(features).tolist() == [24, 52]  # 1.2 s and 2.6 s
 
 
 def test_features_are_recovered_from_events() -> None:
@@ -112,10 +112,10 @@ def test_features_are_recovered_from_events() -> None:
     shown = varied_features(20)
     moving = np.where(shown.times < 2, 0.1, 0.4)
     shown = replace(shown, motion=moving, flow=moving / 2, brightness=moving, cuts=(Cut(1.0, 0.8), Cut(3.7, 0.4)))
-    found = picture_of(visual_event_features(shown, 0.0, 4.0), EVENT_CHANNELS, 4.0)
+    features = picture_of(visual_event_features(shown, 0.0, 4.0), EVENT_CHANNELS, 4.0)
     for name in ("motion", "flow", "brightness", "saturation", "contrast"):
-        assert getattr(found, name) == pytest.approx(getattr(shown, name), rel=1e-5), name
-    assert [cut.strength for cut in found.cuts] == pytest.approx([0.8, 0.4])
-    assert [cut.time for cut in found.cuts] == pytest.approx([1.025, 3.725])
-    assert found.times[0] == 0.025
+        assert getattr(features, name) == pytest.approx(getattr(shown, name), rel=1e-5), name
+    assert [cut.strength for cut in features.cuts] == pytest.approx([0.8, 0.4])
+    assert [cut.time for cut in features.cuts] == pytest.approx([1.025, 3.725])
+    assert features.times[0] == 0.025
     assert not picture_of(np.ones((8, 1)), ("brightness",), 0.4).cuts

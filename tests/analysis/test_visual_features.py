@@ -187,11 +187,11 @@ def test_flow_grows_with_speed_at_any_contrast_and_light() -> None:
         return float(extract(brighten(frames, dict.fromkeys(range(20, 60, 7), 15.0))).flow.mean() / 25 * W)
 
     strong, weak = (np.array([flow(speed, contrast) for speed in (0, 0.5, 1, 2)]) for contrast in (0.8, 0.4))
-    for found in (strong, weak):
-        assert found[0] < 0.02
-        assert (found[1:] / [0.5, 1, 2]).min() > 0.4
-        assert (found[1:] / [0.5, 1, 2]).max() < 1
-        assert found[2:] / found[1:-1] == pytest.approx(2, rel=0.2)
+    for speeds in (strong, weak):
+        assert speeds[0] < 0.02
+        assert (speeds[1:] / [0.5, 1, 2]).min() > 0.4
+        assert (speeds[1:] / [0.5, 1, 2]).max() < 1
+        assert speeds[2:] / speeds[1:-1] == pytest.approx(2, rel=0.2)
     assert weak == pytest.approx(strong, rel=0.25, abs=0.02)
 
 

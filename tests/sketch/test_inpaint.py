@@ -124,8 +124,8 @@ def test_midi_of_an_inpainted_piece_keeps_beats_and_outer_notes(tmp_path: Path) 
     assert len(fresh) > 5
     assert old.beats is not None
     beats = old.beats[(old.beats > START + 0.3) & (old.beats < END - 0.3)]
-    near = [np.abs(np.array(inside) - beat).min() for beat in beats]
-    assert max(near) < 0.05, "something is struck on every beat of the grid that was there"
+    distances = [np.abs(np.array(inside) - beat).min() for beat in beats]
+    assert max(distances) < 0.05, "something is struck on every beat of the grid that was there"
     grid = np.interp(np.arange(0, len(old.beats) - 1, 1 / 3), np.arange(len(old.beats)), old.beats)
     off = [np.abs(grid - time).min() for time in fresh]
     assert np.mean(off) < 0.03, "jazz swings in triplets of the beats"
@@ -137,8 +137,8 @@ def test_seams_have_no_discontinuity(tmp_path: Path) -> None:
     new = inpaint(tmp_path, old, record(old, 3), 5)
     step = np.abs(np.diff(new.audio.samples, axis=1)).max(0)
     for second in (START, END - FADE_S, END):
-        near = step[round((second - 0.005) * RATE) : round((second + FADE_S + 0.005) * RATE)]
-        assert near.max() <= step.max()
+        seam_steps = step[round((second - 0.005) * RATE) : round((second + FADE_S + 0.005) * RATE)]
+        assert seam_steps.max() <= step.max()
     first = round(START * RATE)
     drift = np.abs(new.audio.samples - old.audio.samples)[:, first : first + round(0.01 * RATE)].max()
     assert drift < 0.3 * np.abs(cut(old.audio, START, END)).max()

@@ -63,9 +63,9 @@ def ending_level(audio: Audio) -> float | None:
     start = end - timing.sample_count(ENDING_S, audio.sample_rate)
     if len(audio) < audio.sample_rate or not audio.samples.any():
         return None
-    whole = np.sqrt(np.mean(np.square(audio.samples, dtype=float)))
-    last = np.sqrt(np.mean(np.square(audio.samples[:, start:end], dtype=float)))
-    return float(max(amplitude_to_db(last / whole), SILENCE_DB - 40))
+    piece_rms = np.sqrt(np.mean(np.square(audio.samples, dtype=float)))
+    ending_rms = np.sqrt(np.mean(np.square(audio.samples[:, start:end], dtype=float)))
+    return float(max(amplitude_to_db(ending_rms / piece_rms), SILENCE_DB - 40))
 
 
 def find_loop(audio: Audio) -> tuple[float, float]:

@@ -56,10 +56,10 @@ def _accent_percentile(onsets: Floats, cuts: Sequence[Cut]) -> float | None:
     if not cuts or len(onsets) < 2:
         return None
     reach = timing.frame_number(TOLERANCE_S, HOPS_PER_SECOND)
-    near = np.lib.stride_tricks.sliding_window_view(np.pad(onsets, reach), 2 * reach + 1).max(axis=1)  # (T,)
-    order = np.sort(near)
-    hops = [min(timing.frame_number(cut.time, HOPS_PER_SECOND), len(near) - 1) for cut in cuts]
-    below = np.searchsorted(order, near[hops], side="left") + np.searchsorted(order, near[hops], side="right")
+    peaks = np.lib.stride_tricks.sliding_window_view(np.pad(onsets, reach), 2 * reach + 1).max(axis=1)  # (T,)
+    order = np.sort(peaks)
+    hops = [min(timing.frame_number(cut.time, HOPS_PER_SECOND), len(peaks) - 1) for cut in cuts]
+    below = np.searchsorted(order, peaks[hops], side="left") + np.searchsorted(order, peaks[hops], side="right")
     return float(np.average(below / (2 * len(order)), weights=[cut.strength + 1e-3 for cut in cuts]))
 
 

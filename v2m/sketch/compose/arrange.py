@@ -237,9 +237,9 @@ def _humanize(sheet: LeadSheet, part: Part, rng: Random) -> Part:
 
 def _apply_swing(beat: float, style: Style) -> float:
     """Move the off-beat of each swing unit from its middle to the style's share of the unit."""
-    whole, part = divmod(beat / style.swing_unit + 1e-9, 1.0)
+    unit, part = divmod(beat / style.swing_unit + 1e-9, 1.0)
     swung = part / 0.5 * style.swing if part < 0.5 else style.swing + (part - 0.5) / 0.5 * (1 - style.swing)
-    return (whole + swung) * style.swing_unit
+    return (unit + swung) * style.swing_unit
 
 
 def _resolve_overlaps(notes: list[Note]) -> list[Note]:

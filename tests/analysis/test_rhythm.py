@@ -17,14 +17,14 @@ SECONDS = 24.0
 def test_planted_beats_downbeats_and_meter_are_found(meter: int, tempo: float, first: int) -> None:
     beats = np.arange(0.4, SECONDS - 0.5, 60 / tempo)
     opens = np.arange(len(beats)) % meter == first
-    found = track_beats(bars(beats, opens, SECONDS))
-    assert found is not None
-    assert found.meter == meter
-    assert found.tempo == pytest.approx(tempo, rel=0.02)
-    assert np.mean(distance_to_nearest(beats, found.beats) <= 0.03) > 0.9
-    assert np.mean(distance_to_nearest(found.beats, beats) <= 0.03) > 0.9
-    assert np.mean(distance_to_nearest(beats[opens], found.downbeats) <= 0.03) > 0.8
-    assert np.mean(distance_to_nearest(found.downbeats, beats[opens]) <= 0.03) > 0.8
+    track = track_beats(bars(beats, opens, SECONDS))
+    assert track is not None
+    assert track.meter == meter
+    assert track.tempo == pytest.approx(tempo, rel=0.02)
+    assert np.mean(distance_to_nearest(beats, track.beats) <= 0.03) > 0.9
+    assert np.mean(distance_to_nearest(track.beats, beats) <= 0.03) > 0.9
+    assert np.mean(distance_to_nearest(beats[opens], track.downbeats) <= 0.03) > 0.8
+    assert np.mean(distance_to_nearest(track.downbeats, beats[opens]) <= 0.03) > 0.8
 
 
 def test_offbeat_accents_are_not_beats_where_the_harmony_changes_on_beats() -> None:
@@ -37,9 +37,9 @@ def test_offbeat_accents_are_not_beats_where_the_harmony_changes_on_beats() -> N
         music.samples[:, at : at + 1600] += (0.5 * np.exp(-np.arange(1600) / 300) * rng.standard_normal(1600)).astype(
             "f"
         )
-    found = track_beats(music, tempo=120)
-    assert found is not None
-    assert np.median(distance_to_nearest(found.beats, beats)) < 0.03
+    track = track_beats(music, tempo=120)
+    assert track is not None
+    assert np.median(distance_to_nearest(track.beats, beats)) < 0.03
 
 
 def test_tempo_prior_selects_between_two_grids() -> None:
@@ -54,11 +54,11 @@ def test_tempo_prior_selects_between_two_grids() -> None:
 def test_accents_are_percentiles_of_beat_strength() -> None:
     beats = np.arange(0.4, SECONDS - 0.5, 0.5)
     opens = np.arange(len(beats)) % 4 == 0
-    found = track_beats(bars(beats, opens, SECONDS), 120)
-    assert found is not None
-    assert found.accents.max() < 1
-    assert np.median(found.accents[distance_to_nearest(found.beats, beats[opens]) < 0.05]) > 0.7
-    assert np.median(found.accents[distance_to_nearest(found.beats, beats[~opens]) < 0.05]) < 0.5
+    track = track_beats(bars(beats, opens, SECONDS), 120)
+    assert track is not None
+    assert track.accents.max() < 1
+    assert np.median(track.accents[distance_to_nearest(track.beats, beats[opens]) < 0.05]) > 0.7
+    assert np.median(track.accents[distance_to_nearest(track.beats, beats[~opens]) < 0.05]) < 0.5
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.4, 2.0, 10.0])

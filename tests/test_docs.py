@@ -192,7 +192,7 @@ def known_options() -> set[str]:
     for path in [*sorted(class_paths(*RECIPES)), "v2m.taggers.language_model.LanguageModel"]:
         for prefix in ("--generator", "--tagger"):
             options |= set(class_options(imported(path), prefix))
-    for module, name in (("v2m.training.tagging", "LitTagger"), ("v2m.training.module", "LitMusicLM")):
+    for module, name in (("v2m.cli.tag", "LitTagger"), ("v2m.training.module", "LitMusicLM")):
         options |= set(class_options(imported(f"{module}.{name}"), "--model"))
     return options | {"--ckpt_path", "--generator.NAME", "--tagger.NAME"}
 

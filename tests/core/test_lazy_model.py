@@ -1,4 +1,4 @@
-"""A model is there while it is needed, leaves when told to, and running out of memory is one line with the cure."""
+"""Choice of device, quantization, and models loaded on first use; running out of memory is one line."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_choose_device_auto_takes_the_best_device() -> None:
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:99", "meta", "", "cpu:1", "xpu", "two words"])
 def test_absent_device_is_refused_with_the_list_of_present_ones(wanted: str) -> None:
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as error_info:
         choose_device(wanted)
-    assert str(told.value).startswith(f"device {wanted!r} is none of this machine's: give auto or ")
-    assert str(told.value).endswith("cpu")
+    assert str(error_info.value).startswith(f"device {wanted!r} is none of this machine's: give auto or ")
+    assert str(error_info.value).endswith("cpu")
 
 
 def test_cpu_dtype_is_float32() -> None:
@@ -101,28 +101,28 @@ def test_lazy_model_loads_once_and_is_freed_on_release() -> None:
         loads.append(1)
         return nn.Linear(2, 2)
 
-    holder = LazyModel(load, "lower it")
-    assert not holder.loaded
-    with holder.model() as outer, holder.model() as inner:
+    lazy = LazyModel(load, "lower it")
+    assert not lazy.loaded
+    with lazy.model() as outer, lazy.model() as inner:
         assert inner is outer
-    assert holder.loaded
-    with holder.model() as again:
+    assert lazy.loaded
+    with lazy.model() as again:
         assert again is outer
     last = weakref.ref(outer)
     del outer, inner, again
-    holder.release()
+    lazy.release()
     assert last() is None
-    assert (len(loads), holder.loaded) == (1, False)
-    with holder.model() as fresh:
+    assert (len(loads), lazy.loaded) == (1, False)
+    with lazy.model() as fresh:
         assert isinstance(fresh, nn.Linear)
     assert len(loads) == 2
 
 
 def test_other_errors_pass_unchanged_and_keep_the_model() -> None:
-    holder = LazyModel(lambda: nn.Linear(2, 2), "lower it")
-    with pytest.raises(RuntimeError, match=r"^mat1 and mat2"), holder.model() as model:
+    lazy = LazyModel(lambda: nn.Linear(2, 2), "lower it")
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2"), lazy.model() as model:
         model(torch.ones(1, 3))
-    assert holder.loaded
+    assert lazy.loaded
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_oom_message_has_size_device_and_one_cure(error: BaseException, line: st
         with outer.model(), inner.model(), inner.model():
             raise error
 
-    with pytest.raises(MemoryError) as told:
+    with pytest.raises(MemoryError) as error_info:
         fail()
-    assert str(told.value) == line
+    assert str(error_info.value) == line
     assert not inner.loaded
     assert not outer.loaded
 
@@ -188,9 +188,9 @@ for weights, activations in ((4000, 1), (90, 150), (90, 30)):
 def test_oom_is_reported_and_memory_is_free_for_the_next_call() -> None:
     assert resource.RLIM_INFINITY in resource.getrlimit(resource.RLIMIT_AS)
     command = [sys.executable, "-c", HUNGRY]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == [
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines() == [
         "5 out of memory: this machine's memory has no room for another 3.91 GiB; lower --batch False",
         "5 out of memory: this machine's memory has no room for another 150 MiB; lower --batch False",
         "0.0 True",
-    ], done.stderr
+    ], result.stderr

@@ -26,10 +26,10 @@ def test_terminal_shows_a_moving_bar(size: tuple[int, int]) -> None:
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
     subprocess.run([sys.executable, "-c", STAGE], cwd=ROOT, stderr=slave, check=True)
     os.close(slave)
-    shown = os.read(master, 1 << 16).decode()
+    output = os.read(master, 1 << 16).decode()
     os.close(master)
-    assert "Cooking" in shown
-    assert "100% |████████████████████████|" in shown
+    assert "Cooking" in output
+    assert "100% |████████████████████████|" in output
 
 
 def test_log_file_gets_one_line_per_stage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,22 +43,22 @@ def test_log_file_gets_one_line_per_stage(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_capture_warnings_collects_distinct_lines_in_order() -> None:
-    part = logging.getLogger("v2m.generators.some")
-    with capture_warnings() as kept:
-        part.warning("%s is\n  slow", "this")
+    logger = logging.getLogger("v2m.generators.some")
+    with capture_warnings() as messages:
+        logger.warning("%s is\n  slow", "this")
         logging.getLogger("v2m").error("broken")
-        part.warning("this is slow")
-        part.info("of no interest")
+        logger.warning("this is slow")
+        logger.info("of no interest")
         logging.getLogger("elsewhere").warning("of others")
-    assert kept == ["this is slow", "broken"]
+    assert messages == ["this is slow", "broken"]
 
 
 def test_capture_warnings_stops_at_the_end_of_the_block_also_after_an_error() -> None:
     before, lists = list(logging.getLogger("v2m").handlers), []
 
     def fail() -> None:
-        with capture_warnings() as kept:
-            lists.append(kept)
+        with capture_warnings() as messages:
+            lists.append(messages)
             raise ValueError("any")
 
     with pytest.raises(ValueError, match="any"):
@@ -69,9 +69,9 @@ def test_capture_warnings_stops_at_the_end_of_the_block_also_after_an_error() ->
 
 
 def test_nested_capture_warnings_both_collect() -> None:
-    part = logging.getLogger("v2m.some")
+    logger = logging.getLogger("v2m.some")
     with capture_warnings() as outer:
-        part.warning("one")
+        logger.warning("one")
         with capture_warnings() as inner:
-            part.warning("two")
+            logger.warning("two")
     assert (outer, inner) == (["one", "two"], ["two"])

@@ -9,7 +9,7 @@ from v2m.core.types import Tags
 
 
 @pytest.mark.parametrize(
-    ("tags", "said"),
+    ("tags", "prompt"),
     [
         (
             Tags(
@@ -28,8 +28,8 @@ from v2m.core.types import Tags
         (Tags(vocals=True, lyrics="[verse]\nla"), ""),
     ],
 )  # fmt: skip
-def test_build_prompt_writes_a_line_of_english(tags: Tags, said: str) -> None:
-    assert build_prompt(tags) == said
+def test_build_prompt_writes_a_line_of_english(tags: Tags, prompt: str) -> None:
+    assert build_prompt(tags) == prompt
 
 
 def test_negative_words_are_in_the_negative_prompt_only() -> None:

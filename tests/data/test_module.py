@@ -21,10 +21,10 @@ def loader(
 ) -> ResumableLoader:
     data = ShardData(folder, folder, batch_size=batch, window=3.0, num_workers=workers)
     data.setup("fit")
-    found = data.train_dataloader() if endless else data.val_dataloader()
-    assert isinstance(found, ResumableLoader)
-    found.index_sampler = ResumableSampler(found.index_sampler.num_samples, batch, 0, world, rank)
-    return found
+    batches = data.train_dataloader() if endless else data.val_dataloader()
+    assert isinstance(batches, ResumableLoader)
+    batches.index_sampler = ResumableSampler(batches.index_sampler.num_samples, batch, 0, world, rank)
+    return batches
 
 
 def same(one: Batch, two: Batch) -> bool:
@@ -142,11 +142,11 @@ def test_only_corrupt_samples_end_the_run(tmp_path: Path) -> None:
 
 def test_loader_leaves_the_global_rng_unchanged(folder: Path) -> None:
     torch.manual_seed(3)
-    wanted = torch.rand(4)
+    expected = torch.rand(4)
     torch.manual_seed(3)
     for _ in loader(folder, workers=1):
         pass
-    assert torch.equal(torch.rand(4), wanted)
+    assert torch.equal(torch.rand(4), expected)
 
 
 def test_invalid_settings_are_reported_together(tmp_path: Path) -> None:

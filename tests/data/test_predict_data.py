@@ -27,7 +27,7 @@ def test_ranks_share_out_the_videos_in_as_many_batches_each(tmp_path: Path, worl
     assert len({len(batches) for batches in ranks}) == 1
     assert all(len(batches) == len(VideoJobs(every, world, rank)) for rank, batches in enumerate(ranks))
     assert all(len(batch) <= 1 for batches in ranks for batch in batches)
-    found = [turn.video.name for step in zip(*ranks, strict=True) for batch in step for turn in batch]
+    found = [job.video.name for step in zip(*ranks, strict=True) for batch in step for job in batch]
     assert found == [f"{number}.mp4" for number in range(count)]
 
 
@@ -39,30 +39,30 @@ def test_outputs_keep_the_subfolders_of_their_videos(tmp_path: Path) -> None:
         VideoJob(folder / "b/a.mp4", folder / "b", folder / "b/a.tags.json"),
     )
     apart = VideoJobs.from_inputs([folder], tmp_path / "out", None).jobs
-    assert [turn.folder for turn in apart] == [tmp_path / "out", tmp_path / "out/b"]
-    assert not any(turn.duplicate_of for turn in (*beside, *apart))
+    assert [job.folder for job in apart] == [tmp_path / "out", tmp_path / "out/b"]
+    assert not any(job.duplicate_of for job in (*beside, *apart))
 
 
 def test_outputs_of_videos_elsewhere_stay_inside_the_output_folder(tmp_path: Path) -> None:
     folder = touched(tmp_path, "x/a.mp4", "lists/none.txt")
     lines = [{"video_path": "../x/a.mp4"}]
     (folder / "lists/all.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    [turn] = VideoJobs.from_inputs(folder / "lists/all.jsonl", tmp_path / "out", None).jobs
-    assert turn.folder == tmp_path / "out/x"
+    [job] = VideoJobs.from_inputs(folder / "lists/all.jsonl", tmp_path / "out", None).jobs
+    assert job.folder == tmp_path / "out/x"
     (folder / "lists/all.jsonl").write_text(json.dumps({"video_path": str(folder / "x/a.mp4")}))
-    [turn] = VideoJobs.from_inputs(folder / "lists/all.jsonl", tmp_path / "out", None).jobs
-    assert turn.folder.is_relative_to(tmp_path / "out")
+    [job] = VideoJobs.from_inputs(folder / "lists/all.jsonl", tmp_path / "out", None).jobs
+    assert job.folder.is_relative_to(tmp_path / "out")
 
 
 def test_second_video_with_the_same_output_names_the_first(tmp_path: Path) -> None:
     folder = touched(tmp_path, "a.mp4", "a.webm", "b/a.mp4", "b/c.mp4")
-    assert [turn.duplicate_of for turn in VideoJobs.from_inputs(folder, None, None).jobs] == [None, "a.mp4", None, None]
+    assert [job.duplicate_of for job in VideoJobs.from_inputs(folder, None, None).jobs] == [None, "a.mp4", None, None]
     both = VideoJobs.from_inputs([folder / "a.mp4", folder / "b/a.mp4"], tmp_path / "out", None).jobs
-    assert [turn.duplicate_of for turn in both] == [None, "a.mp4"]
+    assert [job.duplicate_of for job in both] == [None, "a.mp4"]
 
 
 @pytest.mark.parametrize(
-    ("given", "out", "told"),
+    ("inputs", "out", "message"),
     [
         (None, None, "name the videos: give `data.videos`"),
         ([], None, "name the videos: give `data.videos`"),
@@ -70,8 +70,8 @@ def test_second_video_with_the_same_output_names_the_first(tmp_path: Path) -> No
         ("", "a.mp4", "names a file: give a folder"),
     ],
 )
-def test_invalid_inputs_are_refused(tmp_path: Path, given: Any, out: str | None, told: str) -> None:
+def test_invalid_inputs_are_refused(tmp_path: Path, inputs: Any, out: str | None, message: str) -> None:
     folder = touched(tmp_path, "a.mp4")
-    videos = folder / given if isinstance(given, str) else given
-    with pytest.raises(UsageError, match=told):
+    videos = folder / inputs if isinstance(inputs, str) else inputs
+    with pytest.raises(UsageError, match=message):
         VideoJobs.from_inputs(videos, None if out is None else folder / out, None)

@@ -79,7 +79,7 @@ def arguments(weights: dict[str, str], *inputs: Path) -> list[str]:
 
 def read(out: Path) -> dict[str, dict[str, Any]]:
     """By key, the members of each sample."""
-    found: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for shard in Manifest.read(out).shards:
         with tarfile.open(out / shard.file) as tar:
             for member in tar:
@@ -87,10 +87,10 @@ def read(out: Path) -> dict[str, dict[str, Any]]:
                 assert file is not None
                 content = file.read()
                 key, name = member.name.split(".", 1)
-                found.setdefault(key, {})[name] = (
+                result.setdefault(key, {})[name] = (
                     Meta(**json.loads(content)) if name == META else np.load(io.BytesIO(content), allow_pickle=False)
                 )
-    return found
+    return result
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -105,7 +105,7 @@ def digests(out: Path) -> dict[str, str]:
 class Prepared:
     out: Path
     samples: dict[str, dict[str, Any]]
-    said: str
+    report: str
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +122,10 @@ def test_report_counts_kept_videos_and_reasons_of_dropped_ones(prepared: Prepare
     manifest = Manifest.read(prepared.out)
     reasons = ("lengths_differ", "no_sound", "silent", "static", "too_short", "unreadable")
     assert manifest.dropped == dict.fromkeys(reasons, 1)
-    assert [each[META].source for each in prepared.samples.values()] == ["a.mp4", "b.mp4", "b.mp4"]
+    assert [item[META].source for item in prepared.samples.values()] == ["a.mp4", "b.mp4", "b.mp4"]
     assert (manifest.num_samples, manifest.duration) == (3, pytest.approx(10.5, abs=0.05))
     for word in ("kept                  2  3 samples", "not_media", "1 shards", *reasons):
-        assert word in prepared.said
+        assert word in prepared.report
 
 
 def test_samples_match_the_manifest(prepared: Prepared, weights: dict[str, str]) -> None:
@@ -144,7 +144,7 @@ def test_samples_match_the_manifest(prepared: Prepared, weights: dict[str, str])
 
 
 def test_long_video_is_split_evenly_without_loss(prepared: Prepared) -> None:
-    first, second = (each for each in prepared.samples.values() if each[META].source == "b.mp4")
+    first, second = (item for item in prepared.samples.values() if item[META].source == "b.mp4")
     assert (first[META].start, first[META].duration, second[META].start) == (0.0, 3.24, 3.24)
     assert second[META].start + second[META].duration == pytest.approx(6.5, abs=0.02)
     assert first[META].video_duration == second[META].video_duration == 6.5
@@ -154,7 +154,7 @@ def test_long_video_is_split_evenly_without_loss(prepared: Prepared) -> None:
 def test_codes_frames_and_events_keep_their_times(prepared: Prepared, videos: Path, weights: dict[str, str]) -> None:
     """Noise from sample to sample, frames by the second, cuts at 1.2 s and 2.6 s."""
     codec = encode.encodec.load_encodec(Path(weights["codec"]), torch.device("cpu"))
-    for sample in (each for each in prepared.samples.values() if each[META].source == "b.mp4"):
+    for sample in (item for item in prepared.samples.values() if item[META].source == "b.mp4"):
         first = round(sample[META].start * 32000)
         wave = torch.from_numpy(noise()[first : first + round(sample[META].duration * 32000)])
         np.testing.assert_array_equal(sample[CODES], codec.encode(wave[None, None])[0])
@@ -171,20 +171,20 @@ def test_codes_frames_and_events_keep_their_times(prepared: Prepared, videos: Pa
             (LONG_TERM, 0.0, meta.video_duration / 4),
         ):
             times = [begin + (number + 0.5) * step for number in range(len(sample[name]))]
-            wanted = vision.encode(clip.frames(times, width))
-            np.testing.assert_allclose(sample[name], wanted.numpy(), rtol=2e-3, atol=2e-2)
+            expected = vision.encode(clip.frames(times, width))
+            np.testing.assert_allclose(sample[name], expected.numpy(), rtol=2e-3, atol=2e-2)
 
 
 def test_prompt_equals_that_of_the_generator(prepared: Prepared, weights: dict[str, str]) -> None:
     for sample in prepared.samples.values():
         meta = sample[META]
         assert meta.prompt == build_prompt(Tags(**meta.tags)) != ""
-        wanted = (
+        expected = (
             encode.T5TextEncoder.load(Path(weights["text_encoder"]), torch.device("cpu"))
             .encode([meta.prompt])
             .tokens[0]
         )
-        np.testing.assert_allclose(sample[TEXT], wanted.numpy(), rtol=2e-3, atol=1e-3)
+        np.testing.assert_allclose(sample[TEXT], expected.numpy(), rtol=2e-3, atol=1e-3)
 
 
 def test_known_tags_are_kept(weights: dict[str, str], videos: Path, tmp_path: Path) -> None:
@@ -275,36 +275,36 @@ def test_run_killed_at_any_moment_resumes_to_the_same_bytes(
     manifest = replace(Manifest.read(prepared.out), shards=(), dropped={})
     monkeypatch.setattr(prepare, "_load_encoder", lambda _: Drawn(manifest))
     prepare.prepare(sources, _work(weights, tmp_path / "whole", shard_samples=2))
-    wanted, moments = digests(tmp_path / "whole"), 0
-    assert len([name for name in wanted if name.endswith(".tar")]) == 2
+    expected, moments = digests(tmp_path / "whole"), 0
+    assert len([name for name in expected if name.endswith(".tar")]) == 2
 
-    def dying(doing: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
+    def dying(function: Callable[..., Any], remaining: list[int]) -> Callable[..., Any]:
         def do(*given: Any, **named: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
+            remaining[0] -= 1
+            if remaining[0] == 0:
                 raise Killed
-            return doing(*given, **named) if left[0] > 0 else None  # the dead tidy nothing up
+            return function(*given, **named) if remaining[0] > 0 else None  # the dead tidy nothing up
 
         return do
 
     for moment in range(1, 100):
-        out, left = tmp_path / str(moment), [moment]
+        out, remaining = tmp_path / str(moment), [moment]
         with monkeypatch.context() as patch:
-            for place, name in ((os, "fsync"), (atomic, "fsync_dir"), (Path, "unlink"), (Path, "replace")):
-                patch.setattr(place, name, dying(getattr(place, name), left))
+            for owner, name in ((os, "fsync"), (atomic, "fsync_dir"), (Path, "unlink"), (Path, "replace")):
+                patch.setattr(owner, name, dying(getattr(owner, name), remaining))
             with suppress(Killed):
                 prepare.prepare(sources, _work(weights, out, shard_samples=2))
-        if left[0] > 0:
+        if remaining[0] > 0:
             break
         moments += 1
         out.mkdir(exist_ok=True)
         (out / ".of-another-process.v2m-0123abcd.tar").touch()
         prepare.prepare(sources, _work(weights, out, shard_samples=2))
-        assert digests(out) == wanted, f"killed at moment {moment}"
+        assert digests(out) == expected, f"killed at moment {moment}"
     assert moments > 20
     next((tmp_path / "1").glob("*.tar")).unlink()
     prepare.prepare(sources, _work(weights, tmp_path / "1", shard_samples=2))
-    assert digests(tmp_path / "1") == wanted, "a shard that was lost is made again"
+    assert digests(tmp_path / "1") == expected, "a shard that was lost is made again"
 
 
 def _work(weights: dict[str, str], out: Path, **more: Any) -> prepare.PrepareJob:
@@ -357,13 +357,13 @@ def test_failing_video_does_not_stop_the_others(
 @pytest.mark.parametrize("seconds", [2.0, 3.999999, 4.0, 4.01, 119.99, 120.0, 1e3 + 1 / 3])
 @pytest.mark.parametrize("rate", [25, 50, 75])
 def test_segments_are_adjacent_and_of_whole_frames(seconds: float, rate: int) -> None:
-    found = encode.split_into_segments(seconds, rate, 4.0)
-    assert found[0][0] == 0
-    for (begin, duration), (after, _) in pairwise(found):
+    result = encode.split_into_segments(seconds, rate, 4.0)
+    assert result[0][0] == 0
+    for (begin, duration), (after, _) in pairwise(result):
         assert begin + duration == pytest.approx(after, abs=1e-9)
-    assert seconds - 1 / rate - 1e-6 < sum(duration for _, duration in found) <= seconds + 1e-6
-    assert max(duration for _, duration in found) <= 4.0
-    for _, duration in found:
+    assert seconds - 1 / rate - 1e-6 < sum(duration for _, duration in result) <= seconds + 1e-6
+    assert max(duration for _, duration in result) <= 4.0
+    for _, duration in result:
         samples = encode.sample_count(duration, 32000 if rate != 75 else 24000)
         hop = 32000 // rate if rate != 75 else 320
         assert -(-samples // hop) == codec_frames(duration, rate), "what the codec gives is what the schema says"

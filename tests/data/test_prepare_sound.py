@@ -53,13 +53,13 @@ def test_vocals_are_removed_before_encoding(
     out = tmp_path / "out"
     given = [*arguments(weights, videos, out), "--vocals=remove", f"--separator={separator}"]
     assert main(given) == 0
-    manifest, told = Manifest.read(out), json.loads((out / "settings.json").read_text())
-    assert (manifest.separator, told["vocals"], told["separator"]) == (str(separator), "remove", str(separator))
-    assert len(told["separator_sha256"]) == 64
-    found, codec = Demucs.load(separator, CPU), encodec.load_encodec(Path(weights["codec"]), CPU)
-    music = found.extract_stems(audio.load(videos / "b.wav", 44100, 4.1), found.non_vocal_stems)
+    manifest, recorded = Manifest.read(out), json.loads((out / "settings.json").read_text())
+    assert (manifest.separator, recorded["vocals"], recorded["separator"]) == (str(separator), "remove", str(separator))
+    assert len(recorded["separator_sha256"]) == 64
+    demucs, codec = Demucs.load(separator, CPU), encodec.load_encodec(Path(weights["codec"]), CPU)
+    music = demucs.extract_stems(audio.load(videos / "b.wav", 44100, 4.1), demucs.non_vocal_stems)
     wave = audio.resample(music, 32000).samples.mean(axis=0)
-    for meta, codes in ((each[META], each[CODES]) for each in read(out).values() if each[META].source == "b.mp4"):
+    for meta, codes in ((item[META], item[CODES]) for item in read(out).values() if item[META].source == "b.mp4"):
         part = wave[round(meta.start * 32000) : round((meta.start + meta.duration) * 32000)]
         np.testing.assert_array_equal(codes, codec.encode(torch.from_numpy(part)[None, None])[0])
     before = digests(out)
@@ -67,8 +67,8 @@ def test_vocals_are_removed_before_encoding(
     assert digests(out) == before
     capsys.readouterr()
     assert main(arguments(weights, videos, out)) == 2
-    assert "was prepared with separator" in (said := capsys.readouterr().err)
-    assert "vocals 'remove', not 'keep'" in said
+    assert "was prepared with separator" in (message := capsys.readouterr().err)
+    assert "vocals 'remove', not 'keep'" in message
 
 
 def test_kept_vocals_need_no_separator(
@@ -110,11 +110,11 @@ def test_stereo_encodes_left_and_right_separately(
     assert (manifest.channels, manifest.num_codebooks) == (2, 8)
     codec = encodec.load_encodec(Path(weights["codec"]), CPU)
     wave = audio.load(videos / "b.wav", 32000, 4.1).samples
-    for meta, codes in ((each[META], each[CODES]) for each in read(out).values() if each[META].source == "b.mp4"):
+    for meta, codes in ((item[META], item[CODES]) for item in read(out).values() if item[META].source == "b.mp4"):
         part = wave[:, round(meta.start * 32000) : round((meta.start + meta.duration) * 32000)]
         for side in (0, 1):
-            wanted = codec.encode(torch.from_numpy(part[side].copy())[None, None])[0]
-            np.testing.assert_array_equal(codes[side::2], wanted)
+            expected = codec.encode(torch.from_numpy(part[side].copy())[None, None])[0]
+            np.testing.assert_array_equal(codes[side::2], expected)
         assert not np.array_equal(codes[::2], codes[1::2])
     assert main(arguments(weights, videos, out)) == 2
     assert "stereo True, not False" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_broken_members_raise_corrupt_sample_error() -> None:
     arrays = made.arrays(decode(whole, made.KEPT).meta, 1)
     nan = arrays[FRAMES].copy()
     nan[1, 0, 0] = np.nan
-    for name, held, said in (
+    for name, payload, message in (
         (META, b"{", "description"),
         (META, b'{"key": "a"}', "description"),
         (CODES, b"", "no array"),
@@ -123,8 +123,8 @@ def test_broken_members_raise_corrupt_sample_error() -> None:
         (CODES, made.saved(arrays[CODES] + 64), "codes outside"),
         (FRAMES, made.saved(nan), "no numbers"),
     ):
-        with pytest.raises(CorruptSampleError, match=said):
-            decode({**whole, name: held}, made.KEPT)
+        with pytest.raises(CorruptSampleError, match=message):
+            decode({**whole, name: payload}, made.KEPT)
 
 
 def test_samples_of_another_schema_raise_dependency_error() -> None:
@@ -142,5 +142,5 @@ def test_samples_of_another_schema_raise_dependency_error() -> None:
 
 def test_manifest_round_trip(tmp_path: Path) -> None:
     made.write(tmp_path, (1, 2))
-    held = Manifest.read(tmp_path)
-    assert (held.num_samples, held.duration, held.event_channels) == (3, 24.0, made.KEPT.event_channels)
+    manifest = Manifest.read(tmp_path)
+    assert (manifest.num_samples, manifest.duration, manifest.event_channels) == (3, 24.0, made.KEPT.event_channels)

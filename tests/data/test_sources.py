@@ -1,4 +1,4 @@
-"""Which pairs of picture and sound are found, and what they are called."""
+"""Discovery of videos with their audio files, and the keys of their samples."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ def touch(folder: Path, *names: str) -> None:
 def test_folder_gives_videos_by_name_with_their_audio_files(tmp_path: Path) -> None:
     touch(tmp_path, "b.mp4", "b.wav", "a.MKV", "deep/er/c.webm", "deep/er/c.tags.json", "lonely.wav", "notes.txt")
     touch(tmp_path, ".hidden.mp4", ".cache/d.mp4", "a.v2m.mp4")
-    found = discover_videos([tmp_path])
-    assert [each.name for each in found] == ["a.MKV", "b.mp4", "deep/er/c.webm"]
-    assert [each.audio for each in found] == [None, tmp_path / "b.wav", None]
-    assert [each.tags for each in found] == [None, None, tmp_path / "deep/er/c.tags.json"]
+    videos = discover_videos([tmp_path])
+    assert [item.name for item in videos] == ["a.MKV", "b.mp4", "deep/er/c.webm"]
+    assert [item.audio for item in videos] == [None, tmp_path / "b.wav", None]
+    assert [item.tags for item in videos] == [None, None, tmp_path / "deep/er/c.tags.json"]
 
 
 def test_keys_are_ascii_unique_and_independent_of_the_folder(tmp_path: Path) -> None:
     names = ("one/clip.mp4", "two/clip.mp4", "Größe & Co. (final).mp4", "夜.mp4", "x" * 200 + ".mp4")
     for place in ("here", "there"):
         touch(tmp_path / place, *names)
-    here, there = ([each.key for each in discover_videos([tmp_path / place])] for place in ("here", "there"))
-    assert here == there
-    assert len(set(here)) == len(names)
-    assert all(key.replace("-", "").isalnum() and key.isascii() and len(key) <= 51 for key in here)
-    both = [each.key for each in discover_videos([tmp_path / "here", tmp_path / "there"])]
-    assert len(set(both)) == 2 * len(names), "two of the same name"
-    assert both[: len(names)] == here
+    first_keys, second_keys = (
+        [item.key for item in discover_videos([tmp_path / place])] for place in ("here", "there")
+    )
+    assert first_keys == second_keys
+    assert len(set(first_keys)) == len(names)
+    assert all(key.replace("-", "").isalnum() and key.isascii() and len(key) <= 51 for key in first_keys)
+    all_keys = [item.key for item in discover_videos([tmp_path / "here", tmp_path / "there"])]
+    assert len(set(all_keys)) == 2 * len(names), "two of the same name"
+    assert all_keys[: len(names)] == first_keys
 
 
 def test_repeated_video_is_listed_once(tmp_path: Path) -> None:
@@ -57,9 +59,9 @@ def test_vidmuse_lists_give_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     listing = tmp_path / "lists" / "data.jsonl"
     listing.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     monkeypatch.chdir(tmp_path)
-    found = discover_videos([Path("lists/data.jsonl")])
-    assert [each.video for each in found] == [tmp_path / each for each in ("lists/near.mp4", "far/far.mp4", "no.mp4")]
-    assert [each.audio for each in found] == [tmp_path / each for each in ("lists/near.wav", "far/far.wav", "no.wav")]
+    videos = discover_videos([Path("lists/data.jsonl")])
+    assert [item.video for item in videos] == [tmp_path / item for item in ("lists/near.mp4", "far/far.mp4", "no.mp4")]
+    assert [item.audio for item in videos] == [tmp_path / item for item in ("lists/near.wav", "far/far.wav", "no.wav")]
 
 
 def test_invalid_lines_of_a_list_are_named_by_number(tmp_path: Path) -> None:

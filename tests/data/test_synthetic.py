@@ -24,33 +24,33 @@ MUSIC = 0.05 * np.random.default_rng(0).normal(size=4 * RATE)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synthetic") / "clips"
     assert make_clips(out, COUNT, SECONDS, 0, 1) == COUNT
     return out
 
 
-def test_clips_are_pairs_with_complete_tags(made: Path) -> None:
-    found = discover_videos([made])
-    assert [each.name for each in found] == ["00000.mp4", "00001.mp4", "00002.mp4"]
-    for each in found:
-        assert each.audio is not None
-        assert each.tags is not None
-        clip, sound = video.open(each.video), audio.load(each.audio, 32000, 60.0)
+def test_clips_are_pairs_with_complete_tags(clips: Path) -> None:
+    result = discover_videos([clips])
+    assert [item.name for item in result] == ["00000.mp4", "00001.mp4", "00002.mp4"]
+    for item in result:
+        assert item.audio is not None
+        assert item.tags is not None
+        clip, sound = video.open(item.video), audio.load(item.audio, 32000, 60.0)
         assert clip.duration == pytest.approx(SECONDS, abs=0.01)
         assert len(sound) / 32000 == pytest.approx(SECONDS, abs=0.01)
-        assert Tags(**json.loads(each.tags.read_text())).is_complete
+        assert Tags(**json.loads(item.tags.read_text())).is_complete
 
 
-def test_cuts_are_detected_where_they_were_drawn(made: Path) -> None:
-    found, drawn_there = 0, 0
+def test_cuts_are_detected_where_they_were_drawn(clips: Path) -> None:
+    result, num_drawn = 0, 0
     for number in range(COUNT):
-        wanted = sample_scene(number, SECONDS).cuts
-        seen = [cut.time for cut in video.open(made / f"{number:05d}.mp4").visual_features().cuts]
-        drawn_there += len(wanted)
-        found += sum(min(abs(cut - each) for each in seen or [99]) < 1.5 / FPS for cut in wanted)
-    assert drawn_there >= 2
-    assert found / drawn_there > 0.7
+        expected = sample_scene(number, SECONDS).cuts
+        detected = [cut.time for cut in video.open(clips / f"{number:05d}.mp4").visual_features().cuts]
+        num_drawn += len(expected)
+        result += sum(min(abs(cut - item) for item in detected or [99]) < 1.5 / FPS for cut in expected)
+    assert num_drawn >= 2
+    assert result / num_drawn > 0.7
 
 
 def test_scene_parameters_are_correlated_and_cover_their_ranges() -> None:
@@ -76,7 +76,7 @@ def test_cuts_and_flashes_lie_on_beats() -> None:
 
 def test_rendered_frames_show_flashes_and_motion() -> None:
     scene = next(
-        each for each in (sample_scene(seed, 4.0) for seed in range(50)) if each.flashes and each.flashes[0] > 0.5
+        item for item in (sample_scene(seed, 4.0) for seed in range(50)) if item.flashes and item.flashes[0] > 0.5
     )
     images = np.stack(list(render_frames(scene, 4.0))).astype(float)
     light = images.mean((1, 2, 3))
@@ -90,20 +90,20 @@ def test_rendered_frames_show_flashes_and_motion() -> None:
 
 def _slow_and_fast() -> tuple[int, int]:
     order = sorted(
-        (each for each in range(60) if not sample_scene(each, 1.0).cuts), key=lambda seed: sample_scene(seed, 1.0).speed
+        (item for item in range(60) if not sample_scene(item, 1.0).cuts), key=lambda seed: sample_scene(seed, 1.0).speed
     )
     return order[0], order[-1]
 
 
-def test_same_seed_gives_the_same_clips_and_existing_ones_are_kept(made: Path, tmp_path: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in made.iterdir()}
-    assert make_clips(made, COUNT, SECONDS, 0, 1) == 0
-    assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == before
+def test_same_seed_gives_the_same_clips_and_existing_ones_are_kept(clips: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in clips.iterdir()}
+    assert make_clips(clips, COUNT, SECONDS, 0, 1) == 0
+    assert {path: path.stat().st_mtime_ns for path in clips.iterdir()} == before
     make_clips(tmp_path / "again", 1, SECONDS, 0, 1)
-    one, two = (audio.load(folder / "00000.wav", 32000, 60.0).samples for folder in (made, tmp_path / "again"))
+    one, two = (audio.load(folder / "00000.wav", 32000, 60.0).samples for folder in (clips, tmp_path / "again"))
     np.testing.assert_array_equal(one, two)  # the file also says when it was written
     for name in ("00000.mp4", "00000.tags.json"):
-        one, two = (hashlib.sha256((folder / name).read_bytes()).hexdigest() for folder in (made, tmp_path / "again"))
+        one, two = (hashlib.sha256((folder / name).read_bytes()).hexdigest() for folder in (clips, tmp_path / "again"))
         assert one == two, name
 
 
@@ -118,35 +118,35 @@ def test_same_seed_gives_the_same_clips_and_existing_ones_are_kept(made: Path, t
     ],
 )
 def test_invalid_commands_are_reported_in_one_line(
-    made: Path, arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]
+    clips: Path, arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(made), *arguments]) == 2
-    said = capsys.readouterr().err
-    assert word in said
-    assert said.count("\n") == 1
+    assert main([str(clips), *arguments]) == 2
+    stderr = capsys.readouterr().err
+    assert word in stderr
+    assert stderr.count("\n") == 1
 
 
 def test_percussion_sounds_only_on_cuts_and_flashes() -> None:
     assert (add_percussion(MUSIC, QUIET, RATE) == MUSIC).all()
-    found = add_percussion(MUSIC, replace(QUIET, cuts=(1.0,), flashes=(3.0,)), RATE) - MUSIC
-    sounding = np.flatnonzero(found) / RATE
+    result = add_percussion(MUSIC, replace(QUIET, cuts=(1.0,), flashes=(3.0,)), RATE) - MUSIC
+    sounding = np.flatnonzero(result) / RATE
     assert sounding.min() >= 1.0
     assert sounding[sounding < 3].max() < 1.0 + STROKE_S
     assert np.abs(sounding - 3.0).min() <= 1 / RATE
 
 
 def test_drum_is_low_cymbal_is_high_and_both_are_loud() -> None:
-    found = [add_percussion(MUSIC, replace(QUIET, **{what: (1.0,)}), RATE) - MUSIC for what in ("cuts", "flashes")]
+    result = [add_percussion(MUSIC, replace(QUIET, **{what: (1.0,)}), RATE) - MUSIC for what in ("cuts", "flashes")]
     centers = []
-    for each in found:
-        power = np.abs(np.fft.rfft(each)) ** 2
-        centers.append(float((power * np.fft.rfftfreq(len(each), 1 / RATE)).sum() / power.sum()))
-        assert np.abs(each).max() > 3 * MUSIC.std()
+    for item in result:
+        power = np.abs(np.fft.rfft(item)) ** 2
+        centers.append(float((power * np.fft.rfftfreq(len(item), 1 / RATE)).sum() / power.sum()))
+        assert np.abs(item).max() > 3 * MUSIC.std()
     assert centers[0] < 0.5 * centers[1]
 
 
 def test_percussion_stays_within_full_scale_and_length() -> None:
     busy = replace(QUIET, cuts=tuple(np.arange(0, 3.9, 0.1)), flashes=(3.999,))
-    found = add_percussion(8 * MUSIC, busy, RATE)
-    assert len(found) == len(MUSIC)
-    assert np.abs(found).max() <= 1.0
+    result = add_percussion(8 * MUSIC, busy, RATE)
+    assert len(result) == len(MUSIC)
+    assert np.abs(result).max() <= 1.0

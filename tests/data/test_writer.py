@@ -68,12 +68,12 @@ def test_shard_has_the_given_members(tmp_path: Path) -> None:
     assert (shard.num_samples, shard.duration, shard.num_bytes) == (3, 9.0, path.stat().st_size)
     assert shard.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     with path.open("rb") as file:
-        found = list(group_by_keys(tar_file_expander([{"url": path.name, "stream": file}])))  # type: ignore[arg-type]
-    assert [each["__key__"] for each in found] == ["a_0000", "a_0001", "b_0000"]
-    for each, (meta, arrays) in zip(found, (sample("a"), sample("a", 1), sample("b")), strict=True):
-        assert json.loads(each[META])["key"] == meta.key
+        samples = list(group_by_keys(tar_file_expander([{"url": path.name, "stream": file}])))  # type: ignore[arg-type]
+    assert [item["__key__"] for item in samples] == ["a_0000", "a_0001", "b_0000"]
+    for item, (meta, arrays) in zip(samples, (sample("a"), sample("a", 1), sample("b")), strict=True):
+        assert json.loads(item[META])["key"] == meta.key
         for name in MEMBERS[1:]:
-            stored = np.load(io.BytesIO(each[name]), allow_pickle=False)
+            stored = np.load(io.BytesIO(item[name]), allow_pickle=False)
             assert stored.dtype == DTYPES[name]
             np.testing.assert_array_equal(stored, arrays[name].astype(DTYPES[name]))
     assert not list((tmp_path / writer.PARTS_DIR).iterdir())
@@ -91,12 +91,12 @@ def test_webdataset_pipeline_decodes_the_given_arrays(tmp_path: Path, monkeypatc
     shards = writer.assemble_shards(tmp_path, [part(tmp_path, "a", 2), part(tmp_path, "b")], {}, 2, 100)
     urls = [str(tmp_path / shard.file) for shard in shards]
     pipeline: Any = WebDataset(urls, shardshuffle=False).decode()
-    found = list(pipeline)
-    assert [each["__key__"] for each in found] == ["a_0000", "a_0001", "b_0000"]
-    for each, (meta, arrays) in zip(found, (sample("a"), sample("a", 1), sample("b")), strict=True):
-        assert Meta(**each[META]) == meta
+    samples = list(pipeline)
+    assert [item["__key__"] for item in samples] == ["a_0000", "a_0001", "b_0000"]
+    for item, (meta, arrays) in zip(samples, (sample("a"), sample("a", 1), sample("b")), strict=True):
+        assert Meta(**item[META]) == meta
         for name in MEMBERS[1:]:
-            np.testing.assert_array_equal(each[name], arrays[name].astype(DTYPES[name]))
+            np.testing.assert_array_equal(item[name], arrays[name].astype(DTYPES[name]))
     gc.collect()
 
 
@@ -115,28 +115,28 @@ def test_webdataset_is_imported_in_secure_mode(monkeypatch: pytest.MonkeyPatch, 
 
 def test_shards_are_bounded_by_samples_and_megabytes(tmp_path: Path) -> None:
     parts = [part(tmp_path, key, 2) for key in "abcde"]
-    assert [each.num_samples for each in writer.assemble_shards(tmp_path, parts, {}, 5, 100)] == [4, 4, 2]
-    assert [each.num_samples for each in writer.assemble_shards(tmp_path, parts, {}, 1, 100)] == [2] * 5
+    assert [item.num_samples for item in writer.assemble_shards(tmp_path, parts, {}, 5, 100)] == [4, 4, 2]
+    assert [item.num_samples for item in writer.assemble_shards(tmp_path, parts, {}, 1, 100)] == [2] * 5
     most = 2.5 * parts[0].num_bytes / 1e6
-    assert [each.num_samples for each in writer.assemble_shards(tmp_path, parts, {}, 100, most)] == [4, 4, 2]
+    assert [item.num_samples for item in writer.assemble_shards(tmp_path, parts, {}, 100, most)] == [4, 4, 2]
 
 
 def test_parts_move_between_shards_when_earlier_parts_are_added(tmp_path: Path) -> None:
     """As if all had been written at once; what is there already is left as it is."""
-    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    whole, updated = tmp_path / "whole", tmp_path / "updated"
     parts = {key: part(whole, key) for key in "abcd"}
     writer.assemble_shards(whole, [parts[key] for key in "abcd"], {}, 2, 100)
     for key in "bcd":
-        part(grown, key)
-    first = writer.assemble_shards(grown, [parts[key] for key in "bcd"], {}, 2, 100)
-    before = {each.file: (grown / each.file).stat().st_mtime_ns for each in first}
-    known = {each.file: each for each in first}
-    assert writer.assemble_shards(grown, [parts[key] for key in "bcd"], known, 2, 100) == first
-    assert {name: (grown / name).stat().st_mtime_ns for name in before} == before
-    part(grown, "a")
-    shards = writer.assemble_shards(grown, [parts[key] for key in "abcd"], known, 2, 100)
-    assert {each.file: each.sha256 for each in shards} == contents(whole)
-    assert contents(whole).items() <= contents(grown).items()
+        part(updated, key)
+    first = writer.assemble_shards(updated, [parts[key] for key in "bcd"], {}, 2, 100)
+    before = {item.file: (updated / item.file).stat().st_mtime_ns for item in first}
+    known = {item.file: item for item in first}
+    assert writer.assemble_shards(updated, [parts[key] for key in "bcd"], known, 2, 100) == first
+    assert {name: (updated / name).stat().st_mtime_ns for name in before} == before
+    part(updated, "a")
+    shards = writer.assemble_shards(updated, [parts[key] for key in "abcd"], known, 2, 100)
+    assert {item.file: item.sha256 for item in shards} == contents(whole)
+    assert contents(whole).items() <= contents(updated).items()
 
 
 def test_damaged_shard_or_missing_part_is_refused(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ def ebur128(path: Path) -> tuple[float, float]:
     command += ["-af", "ebur128=peak=true:framelog=quiet", "-f", "null", "-"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     summary = said[said.rfind("Summary") :]
-    found = [re.search(rf"{name}:\s+(-?[\d.]+|-inf|nan)", summary) for name in ("I", "Peak")]
-    assert found[0] is not None, said
-    assert found[1] is not None, said
-    return float(found[0][1]), float(found[1][1])
+    result = [re.search(rf"{name}:\s+(-?[\d.]+|-inf|nan)", summary) for name in ("I", "Peak")]
+    assert result[0] is not None, said
+    assert result[1] is not None, said
+    return float(result[0][1]), float(result[1][1])
 
 
 def decode_track(path: Path, track: int = 0) -> tuple[NDArray[np.float32], float]:

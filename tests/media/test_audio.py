@@ -19,13 +19,13 @@ from v2m.media.audio import load, read_track, resample, save
 
 
 @pytest.mark.parametrize(
-    ("run", "said"),
+    ("run", "message"),
     [
         ("resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000))", "OSError: [Errno 27]"),  # as a full disk does
         ("signal.setitimer(signal.ITIMER_REAL, 0.05)", "Stop"),
     ],
 )
-def test_interrupted_save_raises_the_cause_and_leaves_no_file(tmp_path: Path, run: str, said: str) -> None:
+def test_interrupted_save_raises_the_cause_and_leaves_no_file(tmp_path: Path, run: str, message: str) -> None:
     """libsndfile loses errors raised in the callbacks of a file object."""
     code = f"""
 import resource, signal, sys
@@ -48,7 +48,7 @@ save(sound, Path("x.wav"))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    assert said in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
     assert "callback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -175,11 +175,11 @@ def test_load_errors_name_the_problem(tmp_path: Path) -> None:
     (tmp_path / "list.mp3").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")
     ffmpeg("-f", "lavfi", "-i", "color=s=64x64:d=1", tmp_path / "silent_film.mp4")
     ffmpeg("-f", "lavfi", "-i", "anullsrc=d=1", tmp_path / "nothing.wav")
-    said = {}
+    message = {}
     for name in ("gone.wav", "notes.wav", "list.mp3", "silent_film.mp4", "nothing.wav"):
         with pytest.raises(UsageError, match=name) as error:
             load(tmp_path / name, 16_000, 30.0)
-        said[name] = str(error.value)
-    assert "no such sound file" in said["gone.wav"]
-    assert "holds no sound" in said["silent_film.mp4"]
-    assert "is silent" in said["nothing.wav"]
+        message[name] = str(error.value)
+    assert "no such sound file" in message["gone.wav"]
+    assert "holds no sound" in message["silent_film.mp4"]
+    assert "is silent" in message["nothing.wav"]

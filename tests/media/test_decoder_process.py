@@ -35,15 +35,15 @@ def hanging(maker: MediaMaker) -> Path:
 
 def child_pids(parent: int) -> list[int]:
     """Process ids, zombies included, of the children of `parent`."""
-    found = []
+    result = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[1]) == parent:
-            found.append(int(path.parent.name))
-    return found
+            result.append(int(path.parent.name))
+    return result
 
 
 def wait_until_gone(pid: int) -> None:

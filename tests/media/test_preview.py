@@ -22,7 +22,7 @@ def test_preview_is_small_silent_and_of_the_same_duration(tmp_path: Path) -> Non
     assert abs(made.width / made.height - whole.width / whole.height) < 0.02
     assert [stream.kind for stream in made.streams] == ["video"]
     assert made.duration == pytest.approx(3.0, abs=1 / whole.fps)
-    one, two = (each.frames([0.5, 2.5], 64).astype(int) for each in (part, made))
+    one, two = (item.frames([0.5, 2.5], 64).astype(int) for item in (part, made))
     assert np.abs(one - two).mean() < 8 < np.abs(one[0] - two[1]).mean()
 
 

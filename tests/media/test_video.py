@@ -133,8 +133,8 @@ def test_frames_are_upright_as_ffmpeg_rotates_them(maker: MediaMaker, turn: str)
     clip = video.open(path)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-frames:v", "1"]
     done = subprocess.run([*command, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"], check=True, capture_output=True)
-    wanted = np.frombuffer(done.stdout, np.uint8).reshape(clip.height, clip.width, 3)
-    assert np.abs(clip.frames([0.0])[0].astype(int) - wanted).mean() < 3
+    expected = np.frombuffer(done.stdout, np.uint8).reshape(clip.height, clip.width, 3)
+    assert np.abs(clip.frames([0.0])[0].astype(int) - expected).mean() < 3
     assert clip.rotation == TURNS[turn]
 
 

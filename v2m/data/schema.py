@@ -74,9 +74,7 @@ class Manifest:
     text_encoder: str  # name
     text_dim: int  # D
     tagger: str  # class name
-    channels: int = (
-        1  # 2 where codebooks of left and right alternate (`v2m.pretrained.codecs.base.InterleavedStereoCodec`)
-    )
+    channels: int = 1  # 2 where codebooks of left and right alternate
     separator: str = ""  # name of the model that removed voices; "" left them in
     shards: tuple[Shard, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)  # number of videos left out, by reason
@@ -100,12 +98,9 @@ class Manifest:
             TEXT: (None, self.text_dim),
         }
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
-
     def write(self, folder: Path) -> None:
         with atomic_write(folder / MANIFEST) as file:
-            file.write(self.to_json().encode())
+            file.write(json.dumps(asdict(self), indent=1).encode() + b"\n")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, error_text
 from v2m.mappings.state_dict_map import BOTH, rename_keys, strip_prefix, truncate_list
 from v2m.mappings.xcodec import dac_decoder_modules, dac_encoder_modules, dac_leaves, normalize_weight_v
 
@@ -91,7 +91,7 @@ def parse_config(config: Mapping[str, Any]) -> StableAudioConfig:
     try:
         parsed, problems = _parse(config)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        reason = f"lacks {error}" if isinstance(error, KeyError) else error_text(error)
         raise DependencyError(f"these are not the settings of {MODEL_NAME} ({reason})") from error
     if problems:
         raise DependencyError(f"v2m cannot run this model: {'; '.join(problems)}")

@@ -12,7 +12,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from v2m.core.errors import BUG, DependencyError, UsageError, exit_code
+from v2m.core.errors import BUG, DependencyError, UsageError, error_text, exit_code
 from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.data.module import ResumableLoader
 from v2m.data.sources import discover_videos
@@ -184,5 +184,5 @@ def _output_dir(trainer: lightning.Trainer) -> Path:
 
 def _describe_error(error: BaseException) -> str:
     """Return the message of an error, with the class of an unexpected one."""
-    message = " ".join(str(error).split())
+    message = error_text(error)
     return f"{type(error).__name__}: {message}" if exit_code(error) == BUG else message

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from v2m.core import compat
+from v2m.core.errors import error_text
 from v2m.evaluation import tables
 from v2m.evaluation.per_clip import Row
 from v2m.evaluation.tables import Baselines
@@ -66,7 +67,7 @@ class ResilientWandbLogger(WandbLogger):
         except Exception as error:  # of any kind: no record is worth a run
             if compat.wandb_offline(self) or compat.wandb_run_started(self):
                 raise
-            message = " ".join(str(error).split())[:200]
+            message = error_text(error, 200)
             logger.warning("W&B does not take the run (%s): its records are kept in %s", message, self.save_dir)
             compat.set_wandb_offline(self)
             settings = compat.wandb_init_arguments(self).get("settings")

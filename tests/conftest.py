@@ -24,7 +24,7 @@ FAST = (
     "mappings",
     "models",
     "sketch/test_plan.py",
-    "sketch/test_variable_tempo.py",
+    "sketch/test_beat_search.py",
     "test_docstrings.py",
 )
 EXAMPLE = Path(__file__).parents[1] / "data" / "examples" / "bunny_wakes.mp4"

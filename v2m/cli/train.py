@@ -111,7 +111,7 @@ class TrainCLI(LightningCLI):
             callback = next(each for each in callbacks if isinstance(each, CheckpointCallback))
             path = latest_checkpoint(callback.directory(self.trainer))
             if path is not None:
-                logger.warning("going on from %s", path)
+                logger.warning("resuming from checkpoint %s", path)
                 kwargs["ckpt_path"] = str(path)
 
 

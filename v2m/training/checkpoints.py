@@ -26,7 +26,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from v2m.core import compat
-from v2m.core.atomic import publish, temporary_sibling
+from v2m.core.atomic import atomic_write
 from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError, error_text
 
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", None)  # SLURM's; Windows has none
@@ -40,17 +40,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         """Raise DiskFullError where the disk is full; an older file of that name stays."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary_sibling(path) as part:
-                with part.open("wb") as file:
-                    sink: Any = _ErrorRecorder(file)
-                    try:
-                        torch.save(checkpoint, sink)
-                    except RuntimeError:  # torch's writer reports only an unexpected position in the file
-                        raise sink.error or OSError("torch could not write it") from None
-                publish(part, path)
+            with atomic_write(Path(path)) as file:
+                sink: Any = _ErrorRecorder(file)
+                try:
+                    torch.save(checkpoint, sink)
+                except RuntimeError:  # torch's writer reports only an unexpected position in the file
+                    raise sink.error or OSError("torch could not write it") from None
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS - {errno.EROFS}:
                 raise DiskFullError(
@@ -205,7 +201,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
             return path
         except Exception as error:  # of any kind: the file decides which
             message = error_text(error, 120)
-            logger.warning("%s cannot be read (%s): the one before it is taken", path, message)
+            logger.warning("%s cannot be read (%s): the checkpoint before it is tried", path, message)
     return None
 
 
@@ -254,4 +250,4 @@ def _requeue() -> None:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     assert re.fullmatch(r"[0-9_]+", job), job
     if subprocess.run(["scontrol", "requeue", job], check=False).returncode:
-        logger.warning("SLURM did not requeue job %s: submit it again, and it goes on", job)
+        logger.warning("SLURM did not requeue job %s: submit it again, and it resumes", job)

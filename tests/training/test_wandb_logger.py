@@ -16,8 +16,9 @@ import wandb
 
 from tests.e2e.test_train import ROOT, words
 from tests.fixtures.tiny import shards
-from tests.fixtures.tiny.training import wait_for_run_end
+from tests.fixtures.tiny.training import read_wandb_records, wait_for_run_end
 from tests.fixtures.tiny.wandb_server import Fault, wandb_server
+from v2m.cli.train import main
 from v2m.training import wandb_logger
 from v2m.training.wandb_logger import ResilientWandbLogger
 
@@ -44,14 +45,18 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
 
 
-def train_with_wandb(tmp_path: Path, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run three steps of the real command, whose W&B records go to `tmp_path`/kept."""
+def train_arguments(tmp_path: Path, *more: str) -> list[str]:
+    """Arguments of three training steps whose W&B records go to `tmp_path`/kept."""
     folder = shards.write(tmp_path / "shards", (3, 3), seconds=2.0)
     line = words(folder, tmp_path / "run", "--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1")
     line[line.index("--trainer.logger") + 1] = "v2m.training.wandb_logger.ResilientWandbLogger"
-    line += ["--trainer.logger.init_args.save_dir", str(tmp_path / "kept"), *more]
+    return [*line, "--trainer.logger.init_args.save_dir", str(tmp_path / "kept"), *more]
+
+
+def train_with_wandb(tmp_path: Path, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command with `train_arguments`."""
     return subprocess.run(
-        [sys.executable, "train.py", *line],
+        [sys.executable, "train.py", *train_arguments(tmp_path, *more)],
         cwd=ROOT,
         env=os.environ | variables,
         capture_output=True,
@@ -69,6 +74,23 @@ def test_refusing_server_leaves_records_offline(tmp_path: Path) -> None:
     assert f"its records are kept in {tmp_path / 'kept'}" in done.stderr
     assert (tmp_path / "run/checkpoints/step00000003.ckpt").is_file()
     assert len([row for row in history(tmp_path / "kept") if "train/loss" in row]) == 3
+
+
+def test_server_that_dies_midway_leaves_records_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wandb_logger, "FINISH_TIMEOUT_S", 2.0)
+    with wandb_server("dies") as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert main(train_arguments(tmp_path)) == 0
+        wandb.finish()
+    printed = capfd.readouterr().err
+    assert "wandb: WARNING" in printed or "wandb: ERROR" in printed, printed[-2000:]
+    assert not list((tmp_path / "kept").rglob("offline-run-*"))  # the server had taken the run
+    [path] = (tmp_path / "kept").rglob("run-*.wandb")
+    rows = [record.history.item for record in read_wandb_records(path) if record.HasField("history")]
+    losses = [item for row in rows for item in row if (item.key or "/".join(item.nested_key)) == "train/loss"]
+    assert len(losses) == 3
 
 
 def test_run_with_inherited_service_writes_its_end(tmp_path: Path) -> None:

@@ -28,8 +28,7 @@ from v2m.cli.prepare import main as prepare
 from v2m.cli.train import main
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import SamplingConfig, Tags
-from v2m.data.module import ShardData
-from v2m.data.predict_data import VideoDataModule
+from v2m.data.module import ShardData, VideoDataModule
 from v2m.data.schema import META, Manifest
 from v2m.generators.in_memory import InMemoryGenerator
 from v2m.generators.musicgen import MusicGen

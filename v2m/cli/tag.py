@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lightning.pytorch.cli import LightningCLI
 
 from v2m.cli.train import print_results, run_cli
-from v2m.data.predict_data import VideoDataModule
+from v2m.data.module import VideoDataModule
 from v2m.training.predict import LitTagger, PredictResults
 
 

@@ -30,7 +30,7 @@ from v2m.core.errors import DiskFullError, UsageError
 from v2m.core.protocols import Tagger
 from v2m.core.types import SamplingConfig, Tags
 from v2m.data import sources
-from v2m.data.predict_data import VideoJob
+from v2m.data.module import VideoJob
 from v2m.generators.in_memory import InMemoryGenerator
 from v2m.generators.musicgen.options import Precision
 from v2m.media import video

@@ -37,7 +37,7 @@ from tests.fixtures import held_out
 from tests.fixtures.tiny import clip, fitted, t5
 from v2m.checkpoints import lightning_ckpt
 from v2m.data.collate import Batch
-from v2m.evaluation.bootstrap import bootstrap_ci, derangements
+from v2m.evaluation.distances import bootstrap_ci, derangements
 from v2m.models.conditioning import Condition
 from v2m.models.visual_conditioner import VisualInputs
 from v2m.training.checkpoints import latest_checkpoint

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from v2m.core.types import Audio
-from v2m.evaluation.embedders.base import AudioEmbedding, split_windows, to_mono
+from v2m.evaluation.embedders import AudioEmbedding, split_windows, to_mono
 
 WINDOW_S = 2.0  # seconds
 BANDS = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2m.evaluation.bootstrap import bootstrap_ci, derangements
+from v2m.evaluation.distances import bootstrap_ci, derangements
 
 
 @pytest.mark.parametrize(("count", "rounds"), [(2, 1), (5, 4), (48, 4)])

@@ -20,8 +20,8 @@ from tests.fixtures.tiny import embedders as tiny_embedders
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Audio
 from v2m.evaluation import embedders
+from v2m.evaluation.embedders import Embedder, split_windows, window_times
 from v2m.evaluation.embedders.ast import AstEmbedder
-from v2m.evaluation.embedders.base import Embedder, split_windows, window_times
 from v2m.evaluation.embedders.clap import ClapEmbedder
 from v2m.evaluation.embedders.pe_av import PeAvEmbedder
 from v2m.evaluation.embedders.vggish import VggishEmbedder, _log_mel, _mel_filters

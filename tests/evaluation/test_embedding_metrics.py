@@ -13,8 +13,8 @@ import pytest
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation import distances, tables
-from v2m.evaluation.bootstrap import derangements
-from v2m.evaluation.embedders.base import AudioEmbedding
+from v2m.evaluation.distances import derangements
+from v2m.evaluation.embedders import AudioEmbedding
 from v2m.evaluation.embedding_metrics import EmbeddingResults, EvalClip, evaluate_embeddings
 
 RATE = 100

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import FFMPEG
 from v2m.core.errors import UsageError
 from v2m.data.sources import discover_videos
-from v2m.evaluation.ground_truth import SAMPLE_RATE, ground_truth_audio, ground_truth_files
+from v2m.evaluation.per_clip import SAMPLE_RATE, ground_truth_audio, ground_truth_files
 from v2m.media.audio import AUDIO_SUFFIXES
 
 

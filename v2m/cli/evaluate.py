@@ -14,7 +14,7 @@ from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
 from v2m.core.errors import UsageError
 from v2m.evaluation import tables
-from v2m.evaluation.embedders.base import Embedder
+from v2m.evaluation.embedders import Embedder
 from v2m.evaluation.embedding_metrics import (
     BASELINE_COLUMNS,
     EMBEDDING_METRICS,
@@ -22,7 +22,10 @@ from v2m.evaluation.embedding_metrics import (
     EvalClip,
     evaluate_embeddings,
 )
-from v2m.evaluation.ground_truth import (
+from v2m.evaluation.per_clip import (
+    METRICS,
+    Row,
+    clip_metrics,
     evaluate_file,
     evaluate_files,
     evaluate_paths,
@@ -32,7 +35,6 @@ from v2m.evaluation.ground_truth import (
     video_audio,
     videos_by_name,
 )
-from v2m.evaluation.per_clip import METRICS, Row, clip_metrics
 from v2m.evaluation.tables import Baselines
 
 __all__ = ["evaluate_file", "evaluate_paths", "main"]

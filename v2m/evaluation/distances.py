@@ -1,4 +1,4 @@
-"""Distances between sets of embeddings, between distributions and between embeddings.
+"""Distances between sets of embeddings, distributions and embeddings; bootstrap intervals; shuffles.
 
 N, M embeddings of D dimensions; K classes.
 """
@@ -14,16 +14,16 @@ from v2m.core.types import Floats
 
 NUM_NEIGHBORS = 5
 NUM_DRAWS = 200  # of the bootstrap of a Fréchet distance, each with a decomposition
-CI_PERCENTILES = (2.5, 97.5)  # percentiles
+CI_PERCENTILES = (2.5, 97.5)
 
 
 def frechet_distance(a: Floats, b: Floats) -> float:
-    """Return the Fréchet distance |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½) of normal fits to (N, D) and (M, D).
+    """Return the Fréchet distance of normal fits to (N, D) and (M, D).
 
-    Dowson and Landau, "The Fréchet Distance between Multivariate Normal Distributions" (1982), with covariances of
-    N − 1. With the centerd embeddings A and B, tr (Σa Σb)^½ is the sum of the singular values of A Bᵀ over
-    √((N − 1)(M − 1)): nothing is squared, no root of a matrix is taken, and no N is too small. With few embeddings the
-    value is too high: below D + 1 of them the covariances lack rank.
+    It is |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½): Dowson and Landau, "The Fréchet Distance between Multivariate Normal
+    Distributions" (1982), with covariances of N − 1. With the centered embeddings A and B, tr (Σa Σb)^½ is the sum of
+    the singular values of A Bᵀ over √((N − 1)(M − 1)): nothing is squared, no root of a matrix is taken, and no N
+    is too small. With few embeddings the value is too high: below D + 1 of them the covariances lack rank.
 
     Raises:
         ValueError: There are fewer than two in one of them, or their dimensions differ.
@@ -42,27 +42,27 @@ def _root(x: Floats) -> tuple[Floats, Floats]:
     """Return the mean (D,), and R (min(N, D), D) with RᵀR the covariance."""
     x = np.asarray(x, np.float64)
     mean = x.mean(axis=0)
-    centerd = (x - mean) / np.sqrt(len(x) - 1)
-    return mean, np.asarray(np.linalg.qr(centerd, mode="r")) if len(x) > x.shape[1] else centerd
+    centered = (x - mean) / np.sqrt(len(x) - 1)
+    return mean, np.asarray(np.linalg.qr(centered, mode="r")) if len(x) > x.shape[1] else centered
 
 
 def bootstrap_frechet(
     a: Sequence[Floats], b: Sequence[Floats], num_draws: int = NUM_DRAWS, seed: int = 0, *, paired: bool = False
 ) -> Floats:
-    """(num_draws,) Fréchet distances of clips drawn with replacement, each with all of its embeddings (n, D).
+    """Return (num_draws,) Fréchet distances of clips drawn with replacement.
 
-    If `paired`, as two pieces of music for a clip are, the same clips are drawn of `a` and `b`. The same seed draws the
-    same clips, so that systems can be compared draw by draw.
+    Each clip has all of its embeddings (n, D). If `paired`, as two pieces of music for a clip are, the same clips are
+    drawn of `a` and `b`. The same seed draws the same clips, so that systems can be compared draw by draw.
     """
     random = np.random.default_rng(seed)
-    distances = np.empty(num_draws)
-    for draw in range(num_draws):
+    distances = []
+    for _ in range(num_draws):
         chosen = random.integers(len(a), size=len(a))
         other = chosen if paired else random.integers(len(b), size=len(b))
-        distances[draw] = frechet_distance(
-            np.concatenate([a[k] for k in chosen]), np.concatenate([b[k] for k in other])
+        distances.append(
+            frechet_distance(np.concatenate([a[k] for k in chosen]), np.concatenate([b[k] for k in other]))
         )
-    return distances
+    return np.array(distances)
 
 
 def basic_bootstrap_ci(value: float, draws: Floats) -> tuple[float, float]:
@@ -113,7 +113,7 @@ def _squared_distances(a: Floats, b: Floats) -> Floats:
 
 
 def kl_divergence(p: Floats, q: Floats, min_prob: float = 1e-9) -> float:
-    """Return KL(p ‖ q) in nats of two distributions (K,), with probabilities raised to at least `min_prob`."""
+    """Return KL(p ‖ q) in nats of distributions (K,), with probabilities of at least `min_prob`."""
     p, q = (np.maximum(np.asarray(probs, np.float64), min_prob) for probs in (p, q))
     p, q = p / p.sum(), q / q.sum()
     return float((p * np.log(p / q)).sum())
@@ -123,3 +123,28 @@ def cosine_similarity(a: Floats, b: Floats) -> float:
     """Return the cosine similarity of two embeddings (D,), −1 to 1; 0 where one of them is 0."""
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norm if norm else 0.0
+
+
+def derangements(count: int, num_rounds: int, seed: int = 0) -> NDArray[np.intp]:
+    """(num_rounds, count): permutations of the clips that leave none in its place; no pair occurs twice.
+
+    Raises ValueError where there are fewer other clips than rounds.
+    """
+    if not 1 <= num_rounds < count:
+        raise ValueError(f"{num_rounds} rounds need at least {num_rounds + 1} clips, not {count}")
+    random = np.random.default_rng(seed)
+    ring = random.permutation(count)
+    permutations = np.empty((num_rounds, count), np.intp)
+    for row, shift in enumerate(random.permutation(np.arange(1, count))[:num_rounds]):
+        permutations[row, ring] = np.roll(ring, shift)
+    return permutations
+
+
+def bootstrap_ci(
+    values: NDArray[np.floating], seed: int = 0, level: float = 0.95, num_resamples: int = 10_000
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval (Efron, 1979) of the mean of `values` (N,)."""
+    random = np.random.default_rng(seed)
+    means = values[random.integers(len(values), size=(num_resamples, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

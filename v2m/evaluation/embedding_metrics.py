@@ -1,4 +1,4 @@
-"""Metrics based on pretrained embeddings: FAD, density, coverage, KL, CLAP score, audio-video similarity.
+"""Metrics of pretrained embeddings: FAD, density, coverage, KL, CLAP score, audio-video similarity.
 
 W windows of a piece, D dimensions of an embedding, K classes.
 """
@@ -14,9 +14,8 @@ import numpy as np
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation import distances
-from v2m.evaluation.bootstrap import derangements
-from v2m.evaluation.distances import NUM_NEIGHBORS, cosine_similarity
-from v2m.evaluation.embedders.base import BaseEmbedder, Embedder, adapt
+from v2m.evaluation.distances import NUM_NEIGHBORS, cosine_similarity, derangements
+from v2m.evaluation.embedders import BaseEmbedder, Embedder, adapt
 from v2m.evaluation.tables import GROUND_TRUTH, SHUFFLED, Baselines, SetMetric
 
 # A line of the table stands under such a name, "@" and the embedder's. All but fad are means over clips.
@@ -85,7 +84,7 @@ def evaluate_embeddings(
     seed: int = 0,
     on_progress: Callable[[], object] = lambda: None,
 ) -> EmbeddingResults:
-    """Compute all metrics that `embedders` allow, of systems with the same clips, and of their ground truth.
+    """Compute all metrics that `embedders` allow, of systems with the same clips and their ground truth.
 
     Embedders are loaded one after the other. `seed` decides whose music is whose when it is shuffled, the halves of
     the ground truth and the draws of the bootstrap. `on_progress` is called after each piece.
@@ -94,36 +93,16 @@ def evaluate_embeddings(
         UsageError: An embedder returns something else than (W, D) finite numbers.
     """
     results = EmbeddingResults()
+    clips = next(iter(systems.values()))  # whose names, texts and videos all systems share
     for embedder in map(adapt, embedders):
-        embedded = _embed(embedder, systems, ground_truth, on_progress)
-        _Evaluator(embedded, seed).add_to(results)
+        music = {name: _embed_audio(embedder, pieces, on_progress) for name, pieces in systems.items()}
+        reference = None
+        if ground_truth is not None:
+            reference = _embed_audio(embedder, {name: ground_truth[name] for name in clips}, on_progress)
+        texts, videos = _embed_texts(embedder, clips), _embed_videos(embedder, clips)
+        _Evaluator(embedder.name, list(clips), music, reference, texts, videos, seed).add_to(results)
         embedder.release()
     return results
-
-
-@dataclass(frozen=True)
-class _Embedded:
-    """All clips as one embedder embeds them: music by system, ground truth, and texts (D,) and videos (D,) by clip."""
-
-    name: str
-    systems: Mapping[str, _Clips]
-    ground_truth: _Clips | None
-    texts: Mapping[str, Floats]
-    videos: Mapping[str, Floats]
-
-
-def _embed(
-    embedder: BaseEmbedder,
-    systems: Mapping[str, Mapping[str, EvalClip]],
-    ground_truth: Mapping[str, EvalClip] | None,
-    on_progress: Callable[[], object],
-) -> _Embedded:
-    clips = next(iter(systems.values()))  # whose names, texts and videos all systems share
-    music = {name: _embed_audio(embedder, pieces, on_progress) for name, pieces in systems.items()}
-    reference = None
-    if ground_truth is not None:
-        reference = _embed_audio(embedder, {name: ground_truth[name] for name in clips}, on_progress)
-    return _Embedded(embedder.name, music, reference, _embed_texts(embedder, clips), _embed_videos(embedder, clips))
 
 
 def _embed_audio(
@@ -155,14 +134,17 @@ def _embed_videos(embedder: BaseEmbedder, clips: Mapping[str, EvalClip]) -> dict
     return {name: _mean_direction(embedder.embed_video(video())) for name, video in videos.items()}
 
 
+@dataclass(frozen=True)
 class _Evaluator:
-    """The metrics of one embedder's embeddings."""
+    """Metrics of one embedder's music by system, ground truth, and texts and videos (D,) by clip."""
 
-    def __init__(self, embedded: _Embedded, seed: int) -> None:
-        self.name, self.seed = embedded.name, seed
-        self.systems, self.ground_truth = embedded.systems, embedded.ground_truth
-        self.texts, self.videos = embedded.texts, embedded.videos
-        self.clips = list(next(iter(self.systems.values())))
+    name: str
+    clips: list[str]
+    systems: Mapping[str, _Clips]
+    ground_truth: _Clips | None
+    texts: Mapping[str, Floats]
+    videos: Mapping[str, Floats]
+    seed: int
 
     def add_to(self, results: EmbeddingResults) -> None:
         baselines = results.baselines
@@ -195,7 +177,7 @@ class _Evaluator:
         return self._with_suffix(rows)
 
     def _ground_truth_rows(self, ground_truth: _Clips) -> Rows:
-        """The ground truth's rows: KL between the halves of each piece, the others between halves of the clips."""
+        """Rows of the ground truth: KL between halves of each piece, the others between halves of clips."""
         rows: dict[str, dict[str, float]] = {}
         for clip, piece in ground_truth.items():
             rows[clip] = dict(self._pair_metrics(clip, piece, None))
@@ -223,7 +205,7 @@ class _Evaluator:
         return self._with_suffix(rows)
 
     def _add_set_metrics(self, ground_truth: _Clips, baselines: Baselines) -> None:
-        """Add the Fréchet distances of each system and of the ground truth's halves, and notes of what is left out."""
+        """Add Fréchet distances of systems and of halves of the ground truth, and notes on omissions."""
         metric = f"fad@{self.name}"
         if len(self.clips) <= NUM_NEIGHBORS:
             baselines.notes.append(

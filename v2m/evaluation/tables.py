@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from v2m.core.types import Floats
-from v2m.evaluation.bootstrap import bootstrap_ci
+from v2m.evaluation.distances import basic_bootstrap_ci, bootstrap_ci
 from v2m.evaluation.per_clip import Row
 
 NUM_RESAMPLES = 2000
-CI_PERCENTILES = (2.5, 97.5)
 MEAN_COLUMN, GROUND_TRUTH, SHUFFLED = "mean [95 %]", "ground truth", "shuffled"
 SUMMARY_HEADER = ["measure", "embedding", "system", "n", "value", "low", "high"]
 Rows = Mapping[str, Row]  # by name of the video
@@ -25,7 +24,7 @@ Rows = Mapping[str, Row]  # by name of the video
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over the `n` videos that have a value, and its 95 % percentile bootstrap interval over videos."""
+    """A mean over the `n` videos that have a value, and its 95 % bootstrap interval over videos."""
 
     n: int
     value: float
@@ -44,8 +43,8 @@ class SetMetric(Mean):
 
     def difference(self, other: SetMetric) -> Mean:
         """Return `other` minus this one, with the basic bootstrap interval."""
-        value, (low, high) = other.value - self.value, np.percentile(other.draws - self.draws, CI_PERCENTILES)
-        return Mean(other.n, value, 2 * value - float(high), 2 * value - float(low))
+        value = other.value - self.value
+        return Mean(other.n, value, *basic_bootstrap_ci(value, other.draws - self.draws))
 
 
 @dataclass
@@ -84,17 +83,16 @@ def mean_ci(values: Sequence[float | None], seed: int = 0) -> Mean | None:
 def column_means(rows: Rows) -> dict[str, Mean]:
     """Return the mean of each metric over the videos of `rows`."""
     names = dict.fromkeys(name for row in rows.values() for name in row)
-    means = {name: mean_ci([row.get(name) for row in rows.values()]) for name in names}
-    return {name: mean for name, mean in means.items() if mean is not None}
+    return {name: mean for name in names if (mean := mean_ci([row.get(name) for row in rows.values()]))}
 
 
 def to_markdown(rows: Rows, baselines: Baselines | None = None) -> str:
-    """Render one system: a line for each metric, a column for each video, the mean with its interval, and n."""
+    """Render one system: metrics in lines; in columns videos, the mean with its interval, and n."""
     return _render_table({MEAN_COLUMN: rows}, (baselines or Baselines()).with_system_name(MEAN_COLUMN), videos=True)
 
 
 def comparison_markdown(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> str:
-    """Render means of each system over the videos that all have, and their differences from the first system."""
+    """Render means over the videos that all systems have, and differences from the first system."""
     return _render_table(shared_rows(systems), baselines or Baselines(), videos=False)
 
 
@@ -117,7 +115,7 @@ def _render_table(systems: Mapping[str, Rows], baselines: Baselines, *, videos: 
     head = ["measure", "embedding"] if has_embeddings else ["measure"]
     lines = []
     for metric, cells in table.items():
-        names = list(_split_metric_name(metric)) if has_embeddings else [metric]
+        names = list(metric.partition("@")[::2]) if has_embeddings else [metric]
         values = [_format_value(row.get(metric)) for row in rows.values()]
         means = [str(cells.get(column) or "–") for column in columns]
         count = max(cells[system].n for system in systems if system in cells) if cells else 0
@@ -144,10 +142,13 @@ def summarize(systems: Mapping[str, Rows], baselines: Baselines | None = None) -
 
 
 def _differences(systems: Mapping[str, Rows], baselines: Baselines, first: str, other: str) -> dict[str, Mean]:
-    """Return the mean paired differences of `other` from `first`, and the differences of their set metrics."""
+    """Return mean paired differences of `other` from `first`, and those of their set metrics."""
     metrics = dict.fromkeys(metric for row in systems[first].values() for metric in row)
-    means = {metric: mean_ci(_paired_differences(systems[first], systems[other], metric)) for metric in metrics}
-    differences = {metric: mean for metric, mean in means.items() if mean is not None}
+    differences: dict[str, Mean] = {}
+    for metric in metrics:
+        pairs = [(row.get(metric), systems[other][video].get(metric)) for video, row in systems[first].items()]
+        if mean := mean_ci([None if a is None or b is None else b - a for a, b in pairs]):
+            differences[metric] = mean
     for metric, value in baselines.set_metrics.get(first, {}).items():
         if metric in baselines.set_metrics.get(other, {}):
             differences[metric] = value.difference(baselines.set_metrics[other][metric])
@@ -156,15 +157,13 @@ def _differences(systems: Mapping[str, Rows], baselines: Baselines, first: str, 
 
 def summary_csv(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> str:
     """Return CSV with a line for each metric and column of the table, with n, unrounded."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([SUMMARY_HEADER, *summary_rows(systems, baselines)])
-    return out.getvalue()
+    return _format_csv([SUMMARY_HEADER, *summary_rows(systems, baselines)])
 
 
 def summary_rows(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> list[list[object]]:
     """Return the lines of `summary_csv`, whose columns are SUMMARY_HEADER."""
     return [
-        [*_split_metric_name(metric), column, mean.n, mean.value, mean.low, mean.high]
+        [*metric.partition("@")[::2], column, mean.n, mean.value, mean.low, mean.high]
         for metric, columns in summarize(systems, baselines).items()
         for column, mean in columns.items()
     ]
@@ -175,28 +174,14 @@ def _shuffled_columns(systems: Mapping[str, object]) -> dict[str, str]:
     return {f"{SHUFFLED} {name}" if len(systems) > 1 else SHUFFLED: name for name in systems}
 
 
-def _split_metric_name(name: str) -> tuple[str, str]:
-    """Split `metric@embedder`."""
-    metric, _, embedder = name.partition("@")
-    return metric, embedder
-
-
-def _paired_differences(first: Rows, other: Rows, metric: str) -> list[float | None]:
-    pairs = [(first[video].get(metric), other[video].get(metric)) for video in first]
-    return [None if a is None or b is None else b - a for a, b in pairs]
-
-
 def to_csv(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> str:
     """Return CSV with a line for each system and video, unrounded; empty where there is no value."""
     header, lines = clip_rows(systems, baselines)
-    out = io.StringIO()
-    cells = (["" if value is None else value for value in line] for line in lines)
-    csv.writer(out, lineterminator="\n").writerows([header, *cells])
-    return out.getvalue()
+    return _format_csv([header, *lines])
 
 
 def clip_rows(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> tuple[list[str], list[list[object]]]:
-    """Return column names, and a line for each video of each system, of the ground truth and of shuffled systems."""
+    """Return column names, and a line for each video of systems, ground truth and shuffled systems."""
     baselines = baselines or Baselines()
     shuffled = {column: baselines.shuffled.get(name, {}) for column, name in _shuffled_columns(systems).items()}
     rows_by_system = {**systems, GROUND_TRUTH: baselines.ground_truth, **shuffled}
@@ -207,6 +192,12 @@ def clip_rows(systems: Mapping[str, Rows], baselines: Baselines | None = None) -
         for video, row in rows.items()
     ]
     return ["system", "video", *metrics], lines
+
+
+def _format_csv(lines: Sequence[Sequence[object]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)  # an empty cell for None
+    return out.getvalue()
 
 
 def _format_value(value: float | None) -> str:

@@ -16,8 +16,7 @@ from v2m.core.prompts import build_prompt
 from v2m.core.types import Audio, SamplingConfig
 from v2m.data.sources import discover_videos
 from v2m.evaluation import embedding_metrics, tables
-from v2m.evaluation.ground_truth import ground_truth_audio
-from v2m.evaluation.per_clip import Row, clip_metrics
+from v2m.evaluation.per_clip import Row, clip_metrics, ground_truth_audio
 from v2m.evaluation.tables import Baselines
 from v2m.training.artifacts import write_artifacts
 from v2m.training.eval_clips import EvalClip, check_minimums, generate_clips, load_clips

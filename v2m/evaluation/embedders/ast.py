@@ -12,8 +12,7 @@ import torch
 from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
 from v2m.core.types import Audio
-from v2m.evaluation.embedders import pretrained
-from v2m.evaluation.embedders.base import AudioEmbedding, split_windows, to_mono
+from v2m.evaluation.embedders import AudioEmbedding, pretrained, split_windows, to_mono
 from v2m.evaluation.embedders.pretrained import BATCH_SIZE, HFEmbedder, to_numpy
 from v2m.media.audio import resample
 from v2m.pretrained import transformers_loader
@@ -49,7 +48,7 @@ class AstEmbedder(HFEmbedder):
                 state = model.audio_spectrogram_transformer(inputs["input_values"].to(model.device)).pooler_output
                 states.append(to_numpy(state))
                 class_probs.append(to_numpy(model.classifier(state).softmax(dim=-1)))
-            return pretrained.to_audio_embedding(np.concatenate(states), self.name, np.concatenate(class_probs))
+            return pretrained.join_batches(states, self.name, class_probs)
 
     def _load(self) -> tuple[Any, Any]:
         folder = self._weights_folder()
@@ -57,4 +56,4 @@ class AstEmbedder(HFEmbedder):
             ASTForAudioClassification, folder, pretrained.CPU, description="audio classifier"
         )
         extractor = pretrained.load_extractor(ASTFeatureExtractor, folder, "the audio classifier")
-        return pretrained.to_float32(model, self._device), extractor
+        return self._place(model), extractor

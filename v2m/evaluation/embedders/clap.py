@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from v2m.core.types import Audio, Floats
-from v2m.evaluation.embedders import pretrained
-from v2m.evaluation.embedders.base import AudioEmbedding, split_windows, to_mono
+from v2m.evaluation.embedders import AudioEmbedding, pretrained, split_windows, to_mono
 from v2m.evaluation.embedders.pretrained import BATCH_SIZE, HFEmbedder, to_numpy
 from v2m.media.audio import resample
 from v2m.pretrained import transformers_loader
@@ -53,7 +51,7 @@ class ClapEmbedder(HFEmbedder):
                 # No window is longer than the model takes; the extractor marks one of a batch at random as longer.
                 inputs["is_longer"] = torch.zeros(len(batch), 1, dtype=torch.bool, device=model.device)
                 embeddings.append(to_numpy(model.get_audio_features(**inputs).pooler_output))
-            return pretrained.to_audio_embedding(np.concatenate(embeddings), self.name)
+            return pretrained.join_batches(embeddings, self.name)
 
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str]) -> Floats:
@@ -76,7 +74,7 @@ class ClapEmbedder(HFEmbedder):
             RobertaTokenizer, folder, ("tokenizer.json", "vocab.json"), "CLAP"
         )
         extractor = pretrained.load_extractor(ClapFeatureExtractor, folder, "CLAP")
-        return pretrained.to_float32(model, self._device), extractor, tokenizer
+        return self._place(model), extractor, tokenizer
 
 
 def _with_position_buffers(folder: Path) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,10 @@ from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import choose_device
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Floats, Video
-from v2m.evaluation.embedders.base import AudioEmbedding, split_windows, to_mono, window_times
-from v2m.evaluation.embedders.pretrained import BATCH_SIZE, PretrainedEmbedder, to_audio_embedding, to_numpy
+from v2m.evaluation.embedders import AudioEmbedding, split_windows, to_mono, window_times
+from v2m.evaluation.embedders.pretrained import BATCH_SIZE, FileEmbedder, join_batches, to_numpy
 from v2m.media.audio import resample
-from v2m.pretrained import weights
 from v2m.pretrained.safe_load import load_strict, read_tensors
-from v2m.pretrained.weights import checkpoint_folders
 
 WEIGHTS_FILE = "imagebind_huge.pth"
 WINDOW_S, FRAMES_PER_WINDOW, SIDE = 2.0, 2, 224  # seconds, frames and pixels of a window
@@ -36,7 +33,7 @@ SAMPLE_RATE, NUM_MELS, NUM_FRAMES, MEAN, DEVIATION = 16_000, 128, 204, -4.268, 9
 PIXEL_MEAN_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class ImageBindEmbedder(PretrainedEmbedder):
+class ImageBindEmbedder(FileEmbedder):
     """ImageBind's embeddings of audio and video.
 
     Args:
@@ -44,6 +41,7 @@ class ImageBindEmbedder(PretrainedEmbedder):
         device: As for `choose_device`.
     """
 
+    title, default_source, weights_file = "ImageBind", "imagebind", WEIGHTS_FILE
     embeds_video = True
 
     def __init__(self, source: str = "imagebind", device: str = "auto") -> None:
@@ -63,7 +61,7 @@ class ImageBindEmbedder(PretrainedEmbedder):
             spectrograms = torch.stack([_spectrogram(torch.as_tensor(np.array(window))) for window in windows])
             batches = spectrograms[:, None, None].split(BATCH_SIZE)
             embeddings = [to_numpy(model({"audio": batch.to(device)})["audio"]) for batch in batches]
-            return to_audio_embedding(np.concatenate(embeddings), self.name)
+            return join_batches(embeddings, self.name)
 
     @torch.inference_mode()
     def embed_video(self, video: Video) -> Floats:
@@ -75,17 +73,7 @@ class ImageBindEmbedder(PretrainedEmbedder):
                 times = np.linspace(start, last, FRAMES_PER_WINDOW).tolist()
                 pixels = _pixels(torch.as_tensor(video.frames(times))).transpose(0, 1)[None, None]  # (1, 1, 3, F, S, S)
                 embeddings.append(to_numpy(model({"vision": pixels.to(device)})["vision"]))
-            return to_audio_embedding(np.concatenate(embeddings), self.name).embeddings
-
-    def _weights_folder(self) -> Path:
-        cure = f"put {WEIGHTS_FILE} into {checkpoint_folders()[0] / 'imagebind'}, or give imagebind=FOLDER"
-        try:
-            found = weights.find_local(self._source, [WEIGHTS_FILE])
-        except DependencyError as error:
-            raise DependencyError(f"ImageBind's weights are not in {self._source!r}: {cure}") from error
-        if found is None:
-            raise DependencyError(f"ImageBind is in no repository that is known: {cure}")
-        return found.folder
+            return join_batches(embeddings, self.name).embeddings
 
     def _load(self) -> Any:
         model, device = _import_package().imagebind_huge(pretrained=False), choose_device(self._device)

@@ -16,8 +16,7 @@ from transformers import PeAudioFeatureExtractor, PeAudioVideoModel, PeVideoVide
 from v2m.core import errors
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Floats, Video
-from v2m.evaluation.embedders import pretrained
-from v2m.evaluation.embedders.base import AudioEmbedding, split_windows, to_mono, window_times
+from v2m.evaluation.embedders import AudioEmbedding, pretrained, split_windows, to_mono, window_times
 from v2m.evaluation.embedders.pretrained import HFEmbedder, to_numpy
 from v2m.media.audio import resample
 from v2m.pretrained import transformers_loader
@@ -64,7 +63,7 @@ class PeAvEmbedder(HFEmbedder):
                 inputs = extractor(padded, sampling_rate=rate, return_tensors="pt")["input_values"]
                 state = tower.audio_encoder(input_values=inputs.to(model.device)).pooler_output
                 embeddings.append(to_numpy(tower.audio_head(state)))
-            return pretrained.to_audio_embedding(np.concatenate(embeddings), self.name)
+            return pretrained.join_batches(embeddings, self.name)
 
     @torch.inference_mode()
     def embed_video(self, video: Video) -> Floats:
@@ -80,7 +79,7 @@ class PeAvEmbedder(HFEmbedder):
                 inputs = processor([pixels], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
                 state = tower.video_encoder(pixel_values_videos=inputs.to(model.device)).pooler_output
                 embeddings.append(to_numpy(tower.video_head(state)))
-            return pretrained.to_audio_embedding(np.concatenate(embeddings), self.name).embeddings
+            return pretrained.join_batches(embeddings, self.name).embeddings
 
     def _load(self) -> tuple[Any, Any, Any]:
         folder = self._weights_folder()
@@ -89,7 +88,7 @@ class PeAvEmbedder(HFEmbedder):
             model = transformers_loader.load_model(_Model, folder, pretrained.CPU, description="PE-AV")
         extractor = pretrained.load_extractor(PeAudioFeatureExtractor, folder, "PE-AV")
         processor = pretrained.load_extractor(PeVideoVideoProcessor, folder, "PE-AV")
-        return pretrained.to_float32(model, self._device), extractor, processor
+        return self._place(model), extractor, processor
 
 
 def _frame_width(video: Video, processor: Any) -> int | None:

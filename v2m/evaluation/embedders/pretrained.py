@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ from torch import Tensor
 from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Floats, WeightsInfo
-from v2m.evaluation.embedders.base import AudioEmbedding, BaseEmbedder
+from v2m.evaluation.embedders import AudioEmbedding, BaseEmbedder
 from v2m.pretrained import transformers_loader, weights
+from v2m.pretrained.weights import checkpoint_folders
 
 CPU = torch.device("cpu")
 BATCH_SIZE = 8  # windows
@@ -48,6 +50,26 @@ class PretrainedEmbedder(BaseEmbedder):
         raise NotImplementedError
 
 
+class FileEmbedder(PretrainedEmbedder):
+    """An embedder whose weights are a single file that the user fetches."""
+
+    title: ClassVar[str]
+    default_source: ClassVar[str]  # its folder in `checkpoints/`
+    weights_file: ClassVar[str]
+    file_origin: ClassVar[str] = ""
+
+    def _weights_folder(self) -> Path:
+        folder = checkpoint_folders()[0] / self.default_source
+        cure = f"put {self.weights_file}{self.file_origin} into {folder}, or give {self.default_source}=FOLDER"
+        try:
+            info = weights.find_local(self._source, [self.weights_file])
+        except DependencyError as error:
+            raise DependencyError(f"{self.title}'s weights are not in {self._source!r}: {cure}") from error
+        if info is None:
+            raise DependencyError(f"{self.title} is in no repository that is known: {cure}")
+        return info.folder
+
+
 class HFEmbedder(PretrainedEmbedder):
     """An embedder with weights in transformers' layout, fetched from the hub if need be."""
 
@@ -61,17 +83,16 @@ class HFEmbedder(PretrainedEmbedder):
     def _weights_folder(self) -> Path:
         return self._fetch().folder
 
+    def _place(self, model: Any) -> Any:
+        """Move a model, loaded in the precision of its weights, to the device in float32."""
+        return model.to(device=choose_device(self._device), dtype=torch.float32)
+
     def _fetch(self) -> WeightsInfo:
         return weights.fetch(self._source, self.files, license=self.license)
 
 
-def to_float32(model: Any, device: str) -> Any:
-    """Move a model, loaded in the precision of its weights, to `device` in float32."""
-    return model.to(device=choose_device(device), dtype=torch.float32)
-
-
 def load_extractor(kind: Any, folder: Path, description: str) -> Any:
-    """Load a feature extractor of transformers. Raises DependencyError where `folder` has no usable config."""
+    """Load a feature extractor. Raises DependencyError where `folder` has no usable config."""
     return transformers_loader.load_processor(kind, folder, f"{str(folder)!r} does not say what {description} takes")
 
 
@@ -79,8 +100,8 @@ def to_numpy(value: Tensor) -> Floats:
     return value.detach().cpu().double().numpy()
 
 
-def to_audio_embedding(embeddings: Floats, name: str, class_probs: Floats | None = None) -> AudioEmbedding:
-    """Raise DependencyError where the weights give NaN or infinity."""
-    if not np.isfinite(embeddings).all() or (class_probs is not None and not np.isfinite(class_probs).all()):
+def join_batches(batches: Sequence[Floats], name: str, class_probs: Sequence[Floats] = ()) -> AudioEmbedding:
+    """Join batches of windows. Raises DependencyError where the weights of `name` give NaN or infinity."""
+    if not all(np.isfinite(values).all() for values in (*batches, *class_probs)):
         raise DependencyError(f"{name} gives what are no numbers: its weights are broken; fetch them again")
-    return AudioEmbedding(embeddings, class_probs)
+    return AudioEmbedding(np.concatenate(batches), np.concatenate(class_probs) if class_probs else None)

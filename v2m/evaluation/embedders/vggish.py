@@ -1,4 +1,4 @@
-"""VGGish, the embedder that the Fréchet audio distance was defined by, with torchvggish's weights.
+"""VGGish, by which the Fréchet audio distance was defined, with the weights of torchvggish.
 
 Hershey et al., "CNN Architectures for Large-Scale Audio Classification" (2017); Kilgour et al., "Fréchet Audio
 Distance" (2019). W windows of 0.96 s, 96 frames of 64 mel bands each; D = 128.
@@ -6,7 +6,6 @@ Distance" (2019). W windows of 0.96 s, 96 frames of 64 mel bands each; D = 128.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
-from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import choose_device
 from v2m.core.types import Audio, Floats
-from v2m.evaluation.embedders.base import AudioEmbedding, to_mono
-from v2m.evaluation.embedders.pretrained import PretrainedEmbedder, to_audio_embedding, to_numpy
+from v2m.evaluation.embedders import AudioEmbedding, to_mono
+from v2m.evaluation.embedders.pretrained import FileEmbedder, join_batches, to_numpy
 from v2m.media.audio import resample
-from v2m.pretrained import weights
 from v2m.pretrained.safe_load import check_finite, load_strict, read_tensors
-from v2m.pretrained.weights import checkpoint_folders
 
 WEIGHTS_FILE = "vggish-10086976.pth"
 SAMPLE_RATE, FRAME_LENGTH, HOP_LENGTH, FFT_SIZE = 16_000, 400, 160, 512  # Hz, samples
@@ -56,13 +52,16 @@ def build_network() -> nn.Module:
     return _Network()
 
 
-class VggishEmbedder(PretrainedEmbedder):
+class VggishEmbedder(FileEmbedder):
     """VGGish's embeddings of audio.
 
     Args:
         source: A folder with vggish-10086976.pth of torchvggish's release v0.1; or its name in `checkpoints/`.
         device: As for `choose_device`.
     """
+
+    title, default_source = "VGGish", "vggish"
+    weights_file, file_origin = WEIGHTS_FILE, " of torchvggish's release v0.1"
 
     def __init__(self, source: str = "vggish", device: str = "auto") -> None:
         super().__init__(source, device)
@@ -77,24 +76,7 @@ class VggishEmbedder(PretrainedEmbedder):
             device = next(model.parameters()).device
             batches = torch.as_tensor(windows, dtype=torch.float32).split(BATCH_SIZE)
             embeddings = [to_numpy(model(batch.to(device))) for batch in batches]
-            return to_audio_embedding(np.concatenate(embeddings), self.name)
-
-    def _weights_folder(self) -> Path:
-        try:
-            found = weights.find_local(self._source, [WEIGHTS_FILE])
-        except DependencyError as error:
-            if Path(self._source).is_dir():
-                raise
-            where = checkpoint_folders()[0] / "vggish"
-            raise DependencyError(
-                f"VGGish: there is no folder {self._source!r}; put {WEIGHTS_FILE} of torchvggish's release v0.1 into "
-                f"{where}, or give vggish=FOLDER"
-            ) from error
-        if found is None:
-            raise DependencyError(
-                f"VGGish is in no repository that is known: give vggish=FOLDER, which holds {WEIGHTS_FILE}"
-            )
-        return found.folder
+            return join_batches(embeddings, self.name)
 
     def _load(self) -> Any:
         path = self._weights_folder() / WEIGHTS_FILE

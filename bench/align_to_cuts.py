@@ -26,8 +26,8 @@ from v2m.analysis.synchrony import CutAlignment, cut_alignment, distance_to_near
 from v2m.core.types import Audio, Cut, Floats, Soundtrack, Tags, Video, VisualFeatures
 from v2m.generators.sketch import Sketch
 from v2m.media import video
-from v2m.pipeline.alignment.align import align_to_cuts
-from v2m.pipeline.alignment.time_warp import plan_time_warp
+from v2m.pipeline.alignment import align_to_cuts
+from v2m.pipeline.time_warp import plan_time_warp
 from v2m.sketch.styles import STYLES
 
 RATE = 44100

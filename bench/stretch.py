@@ -2,7 +2,7 @@
 
 Settings of the filter side by side. Impulses and a steady chord along four time maps whose rate changes within ±4 %
 every 1.25 s; stereo music of Sketch's (five styles) at one rate, 3 % faster. Last line: one JSON object of what
-`v2m.pipeline.alignment.time_stretch` uses.
+`v2m.pipeline.alignment` uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from v2m.core.timing import TimeMap
 from v2m.core.types import Audio, Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.media import video
-from v2m.pipeline.alignment import time_stretch
+from v2m.pipeline import alignment
 
 RATE, SECONDS = 48_000, 17.0
 PLANTED = np.arange(0.75, SECONDS - 1, 0.5)
@@ -55,7 +55,7 @@ def make_time_map(seed: int) -> TimeMap:
 def impulse_delays(seed: int) -> Floats:
     """Return the milliseconds by which impulses come too late."""
     time_map = make_time_map(seed)
-    sound = np.abs(time_stretch.stretch_audio(impulses(), time_map, SECONDS).samples[0])
+    sound = np.abs(alignment.stretch_audio(impulses(), time_map, SECONDS).samples[0])
     loud = np.flatnonzero(sound > 0.15)
     measured = loud[np.diff(loud, prepend=-RATE) > 0.2 * RATE] / RATE
     expected = time_map.forward(PLANTED)
@@ -64,7 +64,7 @@ def impulse_delays(seed: int) -> Floats:
 
 def purity(seed: int) -> float:
     """Return the share of a steady chord's power within 1.5 Hz of its tones."""
-    sound = time_stretch.stretch_audio(chord(), make_time_map(seed), SECONDS).samples[0, 2 * RATE : 14 * RATE]
+    sound = alignment.stretch_audio(chord(), make_time_map(seed), SECONDS).samples[0, 2 * RATE : 14 * RATE]
     power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
     hertz = np.arange(len(power)) * RATE / len(sound)
     return float(power[np.any([np.abs(hertz - tone) <= 1.5 for tone in CHORD], axis=0)].sum() / power.sum())
@@ -72,7 +72,7 @@ def purity(seed: int) -> float:
 
 def onset_and_width_ratio(music: Audio) -> tuple[float, float]:
     """Return the ratios, after to before, of the 60 strongest onsets' strength and of the stereo width."""
-    copy = time_stretch.stretch_audio(music, TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1 / 1.03])), SECONDS / 1.03)
+    copy = alignment.stretch_audio(music, TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1 / 1.03])), SECONDS / 1.03)
     onsets = [float(np.sort(onset_strength(audio))[-60:].mean()) for audio in (copy, music)]
     sides = [audio.samples[0] - audio.samples[1] for audio in (copy, music)]
     middles = [audio.samples[0] + audio.samples[1] for audio in (copy, music)]
@@ -86,13 +86,13 @@ def main() -> None:
     figures: dict[str, float] = {}
     print(f"{'filter':<62}{'earliest ms':>12}{'latest ms':>10}{'purity':>8}{'onsets':>8}{'width':>7}")
     for setting in SETTINGS:
-        with patch.object(time_stretch, "FILTER", setting):
+        with patch.object(alignment, "FILTER", setting):
             delays = np.concatenate([impulse_delays(seed) for seed in range(4)])
             mean_purity = float(np.mean([purity(seed) for seed in range(4)]))
             onsets, width = np.mean([onset_and_width_ratio(piece) for piece in pieces], axis=0)
         timing = f"{delays.min():>12.1f}{delays.max():>10.1f}"
         print(f"{setting:<62}{timing}{mean_purity:>8.3f}{onsets:>8.2f}{width:>7.2f}", flush=True)
-        if setting == time_stretch.FILTER:
+        if setting == alignment.FILTER:
             values = [round(float(value), 3) for value in (delays.min(), delays.max(), mean_purity, onsets, width)]
             figures = dict(zip(("earliest_ms", "latest_ms", "purity", "onsets", "width"), values, strict=True))
             print("  in use")

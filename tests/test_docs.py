@@ -19,8 +19,8 @@ import yaml
 import v2m
 from tests.conftest import EXAMPLE
 from tests.fixtures.import_graph import package_graph
+from v2m.cli import score
 from v2m.core import errors
-from v2m.pipeline import arguments
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -123,7 +123,7 @@ def lightning_parser(module: str, name: str) -> Callable[[list[str]], None]:
 
 def parser_of(program: str) -> Callable[[list[str]], object]:
     if program == "score":
-        return arguments.parse
+        return score.parse
     if program in {"train", "tag"}:
         return lightning_parser(f"v2m.cli.{program}", f"{program.capitalize()}CLI")
     module = importlib.import_module(f"v2m.cli.{program}")
@@ -181,7 +181,7 @@ def known_options() -> set[str]:
     """Options of all commands: those of the parsers, and those of the classes that recipes and configs name."""
     from v2m.cli import prepare
 
-    static: list[Any] = [arguments.build_parser(), prepare.build_parser()]
+    static: list[Any] = [score.build_parser(), prepare.build_parser()]
     options: set[str] = set()
     for program in ("app", "convert", "evaluate", "synthesize"):
         options |= set(
@@ -351,7 +351,7 @@ def test_continuous_check_runs_the_two_commands_of_the_readme_word_for_word() ->
     script = (ROOT / ".ci" / "run").read_text().splitlines()
     assert [line for line in script if "pip install" in line or "pytest" in line] == ["pip install uv", second, first]
     assert script[-1] == first
-    request = arguments.parse(shlex.split(first.partition("infer.py ")[2]))
+    request = score.parse(shlex.split(first.partition("infer.py ")[2]))
     assert (ROOT / request.videos[0]).is_file()
 
 
@@ -369,14 +369,14 @@ def test_package_table_of_the_architecture_page_lists_every_package_in_import_or
 def test_a_recipe_opens_with_the_command_that_runs_it_and_parses(recipe: Path) -> None:
     first = recipe.read_text().splitlines()[0]
     assert first.startswith("# uv run infer.py ")
-    request = arguments.parse(shlex.split(first.removeprefix("# uv run infer.py ")))
-    assert request.recipe == recipe.stem
+    request = score.parse(shlex.split(first.removeprefix("# uv run infer.py ")))
+    assert request.recipe.name == recipe.stem
     assert f"`infer/{recipe.name}`" in (ROOT / "configs" / "README.md").read_text()
 
 
 def test_exit_codes_of_the_help_and_of_the_documents_are_those_of_the_code() -> None:
     codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
-    assert {int(code) for code in re.findall(r"(?<!\w)(\d+) [a-z]", arguments.EXIT_CODES)} == codes
+    assert {int(code) for code in re.findall(r"(?<!\w)(\d+) [a-z]", score.EXIT_CODES)} == codes
     page = (ROOT / "docs/cli.md").read_text()
     shown = re.search(r"^\| code \| meaning \|\n.*?\n\n", page, re.MULTILINE | re.DOTALL)
     assert shown is not None

@@ -15,6 +15,7 @@ from v2m.cli.score import main
 from v2m.generators.sketch import Sketch
 from v2m.mixing.mixer import MixConfig
 from v2m.pipeline.batch import process_videos, videos_in
+from v2m.pipeline.recipes import Recipe
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_debug_prints_the_traceback_and_warnings_are_listed_in_the_table(
 def test_no_decoder_process_outlives_its_video(folder: Path) -> None:
     shutil.copy(folder / "a.mp4", folder / "c.mp4")
     (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:4000])  # its index is missing
-    kept = [*process_videos(videos_in([folder]), None, {}, overwrite=False, mix=MixConfig(lufs=None))]
+    kept = [*process_videos(videos_in([folder]), None, Recipe(mix=MixConfig(lufs=None)))]
     assert [row.status for row in kept] == ["done", "failed", "done"]
     children = [int(pid) for tasks in Path("/proc/self/task").glob("*/children") for pid in tasks.read_text().split()]
     assert not [pid for pid in children if b"v2m.media.decoder_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]

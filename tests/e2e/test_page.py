@@ -107,7 +107,7 @@ def test_typed_range_is_inpainted_and_invalid_ranges_are_reported(visitor: Visit
         visitor.find(f"#{name} input").send_keys(second)
     visitor.wait(lambda: not visitor.find("#anew").get_attribute("disabled"), "it cannot be pressed")
     visitor.press("anew")
-    assert "--inpaint 15:99 lies outside of the video" in visitor.until_status("lies outside")
+    assert "inpaint 15:99 lies outside of the video" in visitor.until_status("lies outside")
     visitor.find("#until input").send_keys(Keys.BACKSPACE, Keys.BACKSPACE, "2")
     visitor.wait(lambda: visitor.find("#anew").get_attribute("disabled"), "seconds that fall were taken")
 
@@ -175,17 +175,17 @@ def test_queued_user_sees_the_position_and_can_cancel(address: str, tmp_path: Pa
 
 
 def test_files_are_deleted_when_the_session_ends(tmp_path: Path) -> None:
-    def films() -> list[Path]:
-        return list(tmp_path.glob("v2m-page-*/rooms/*/*.mp4"))
+    def videos() -> list[Path]:
+        return list(tmp_path.glob("v2m-page-*/sessions/*/*.mp4"))
 
     with served(environment={"TMPDIR": str(tmp_path)}) as address, Visitor(address, tmp_path) as visitor:
         visitor.upload(EXAMPLE)
         visitor.until_status("tags were found")
         visitor.press("make")
         visitor.until_status("Done", 120)
-        assert [path.name for path in films()] == ["bunny_wakes.v2m.mp4"]
+        assert [path.name for path in videos()] == ["bunny_wakes.v2m.mp4"]
         visitor.browser.get("about:blank")
-        visitor.wait(lambda: not films(), "they are there")
+        visitor.wait(lambda: not videos(), "they are there")
     assert not list(tmp_path.glob("v2m-page-*"))
 
 

@@ -29,7 +29,7 @@ def test_what_is_no_json_is_not_written(tmp_path: Path) -> None:
 
 
 def test_the_mark_names_the_recipe() -> None:
-    assert sidecar.container_comment({"recipe": "vidmuse"})["comment"].endswith("recipe vidmuse.")
+    assert sidecar.container_comment("vidmuse")["comment"].endswith("recipe vidmuse.")
     assert sidecar.container_comment(None)["comment"].endswith("recipe custom.")
 
 

@@ -1,71 +1,102 @@
-"""What is filled in becomes the same flags that a person would type."""
+"""The fields of the page become overrides of a recipe, and two clicks on the report a range of seconds."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
+from tests.pipeline.test_report import FULL
 from v2m.core.types import Tags
-from v2m.pipeline import arguments
-from v2m.webapp.form import Form, shown
-from v2m.webapp.sessions import Rooms
+from v2m.media import video
+from v2m.pipeline import report
+from v2m.pipeline.recipes import Recipe, load_recipe
+from v2m.pipeline.report import Axis
+from v2m.webapp.form import EDGE_COLOR, Form, TimeRange, tag_fields
+
+AXIS = Axis(100.0, 1100.0, 0.0, 10.0)  # a hundred columns a second
+BEATS = (1.0, 1.9, 2.8, 3.7)
 
 
-def parsed(form: Form) -> dict[str, object]:
-    return arguments.parse(["clip.mp4", *form.words(60.0)]).arguments
+def loaded(form: Form) -> Recipe:
+    return load_recipe("sketch", form.overrides(60.0))
 
 
-def test_an_empty_form_asks_for_nothing() -> None:
-    given = parsed(Form())
-    assert given["tags"] == Tags()
-    assert (given["seed"], given["candidates"], given["start"], given["end"]) == (0, 1, None, None)
-    assert given["limits"].duration == 60.0  # type: ignore[attr-defined]
+def test_empty_form_sets_nothing() -> None:
+    recipe = loaded(Form())
+    assert recipe.tags == Tags()
+    assert (recipe.seed, recipe.candidates, recipe.start, recipe.end) == (0, 1, None, None)
+    assert recipe.limits.duration == 60.0
+    assert Form().controls().requested == frozenset()
 
 
-def test_all_that_is_filled_in_arrives(tmp_path: Path) -> None:
+def test_every_field_reaches_the_recipe(tmp_path: Path) -> None:
     tune = tmp_path / "tune.wav"
-    tune.touch()
     form = Form(
         caption="- a dog: it runs", genres="lo-fi, jazz", instruments="piano", tempo=90.5, key="F# minor",
-        negative="drums", melody=str(tune), seed=7, takes=9, original="duck", lufs=None, start=1.5, end=3,
-        vocals=True, lyrics="[verse]\nla, la: la",
+        negative="drums", melody=str(tune), reference="style.wav", seed=7, candidates=9, original="duck", lufs=None,
+        start=1.5, end=3, vocals=True, lyrics="[verse]\nla, la: la",
     )  # fmt: skip
-    given = parsed(form)
-    tags = given["tags"]
-    assert isinstance(tags, Tags)
+    recipe = loaded(form)
+    tags = recipe.tags
     assert (tags.caption, tags.genres, tags.tempo) == ("- a dog: it runs", ("lo-fi", "jazz"), 90.5)
     assert (tags.key, tags.negative, tags.vocals, tags.lyrics) == ("F# minor", ("drums",), True, "[verse]\nla, la: la")
-    assert given["controls"].melody == tune  # type: ignore[attr-defined]
-    assert (given["seed"], given["candidates"], given["start"], given["end"]) == (7, 4, 1.5, 3.0)
-    assert (given["mix"].original, given["mix"].lufs) == ("duck", None)  # type: ignore[attr-defined]
+    assert (form.controls().melody, form.controls().reference) == (tune, (Path("style.wav"),))
+    assert (recipe.seed, recipe.candidates, recipe.start, recipe.end) == (7, 4, 1.5, 3.0)
+    assert (recipe.mix.original, recipe.mix.lufs) == ("duck", None)
 
 
 @pytest.mark.parametrize("text", ["[a, b", "{x: 1}", "!!python/object:os.system x", "--overwrite", "null", "1e3"])
-def test_whatever_is_typed_is_words(text: str) -> None:
-    assert parsed(Form(caption=text))["tags"].caption == text  # type: ignore[attr-defined]
+def test_typed_text_is_never_parsed(text: str) -> None:
+    assert loaded(Form(caption=text)).tags.caption == text
+    assert loaded(Form(lyrics=text)).tags.lyrics == text
+    assert loaded(Form(genres=text)).tags.genres == Tags(genres=text).genres
 
 
-def test_tags_come_back_as_fields_that_say_the_same() -> None:
+def test_tag_fields_round_trip() -> None:
     tags = Tags(caption="x", genres=("a", "b"), tempo=100.0, key="C major", negative=("drums",))
-    fields = shown(tags.to_dict())
-    known = {field.name for field in dataclasses.fields(Form)}
-    assert parsed(Form(**{name: value for name, value in fields.items() if name in known}))["tags"] == tags
+    names = {field.name for field in dataclasses.fields(Form)}
+    shown = {name: value for name, value in tag_fields(tags.to_dict()).items() if name in names}
+    assert loaded(Form(**shown)).tags == tags
 
 
-def test_rooms_are_gone_when_their_owner_leaves_or_their_time_is_over() -> None:
-    rooms = Rooms(minutes=60)
-    try:
-        one, two, other = rooms.new("a"), rooms.new("a"), rooms.new("b")
-        (one / "film.mp4").write_bytes(b"x")
-        rooms.leave("a")
-        assert not one.exists()
-        assert not two.exists()
-        assert other.is_dir()
-        rooms.minutes = -1
-        rooms.sweep()
-        assert not other.exists()
-    finally:
-        rooms.close()
-    assert not rooms.root.exists()
+@pytest.mark.parametrize(("columns", "expected"), [
+    ([205], TimeRange(1.0)),
+    ([205, 460], TimeRange(1.0, 3.7)),
+    ([460, 205], TimeRange(1.0, 3.7)),
+    ([205, 660], TimeRange(1.0, 5.6)),
+    ([205, 205], TimeRange(1.0)),
+    ([205, 460, 660], TimeRange(5.6)),
+    ([20, 1500], TimeRange(0.0, 10.0)),
+    ([120, 1090], TimeRange(0.0, 10.0)),
+])  # fmt: skip
+def test_clicks_snap_to_near_beats_and_ends(columns: list[float], expected: TimeRange) -> None:
+    chosen = TimeRange()
+    for column in columns:
+        chosen = chosen.after_click(AXIS, column, BEATS)
+    assert chosen == expected
+    assert chosen.is_complete == (expected.end is not None)
+
+
+def test_range_is_drawn_at_its_seconds_on_the_report(clip: Path) -> None:
+    path = clip.with_name("report.png")
+    report.plot_report(path, video.open(clip), FULL)
+    assert TimeRange().drawn_on(path) == path
+    first, both = (imread(chosen.drawn_on(path))[..., :3] for chosen in (TimeRange(1.0), TimeRange(1.0, 3.0)))
+    before, axis = imread(path)[..., :3], Axis.of(path)
+    edge = np.array(EDGE_COLOR[:3]) / 255
+    for image, seconds in ((first, [1.0]), (both, [1.0, 3.0])):
+        columns = np.flatnonzero((np.abs(image - edge).max(axis=2) < 0.02).all(axis=0))
+        assert len(columns) == 3 * len(seconds)
+        for second in seconds:
+            assert np.abs(columns - axis.column(second)).min() < 2
+    changed = np.abs(both - before).max(axis=(0, 2)) > 0.1
+    low, high = (int(axis.column(second)) for second in (1.0, 3.0))
+    assert changed[low : high + 1].all()
+    assert not changed[: low - 2].any()
+    assert not changed[high + 4 :].any()
+    with pytest.raises(ValueError, match="is no report"):
+        TimeRange(2.0).drawn_on(TimeRange(1.0).drawn_on(path))

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
 
-import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from v2m.cli.runner import run_command
-from v2m.core.arguments import OneLineParser, flatten_message, to_plain
+from v2m.core.arguments import OneLineParser, add_fields, flatten_message, to_plain
 from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
 from v2m.data.config import PrepareConfig
 from v2m.taggers.base import as_tagger
 
+CONFIG_FIELDS = [field.name for field in fields(PrepareConfig)]
 PALETTE = {"class_path": "v2m.taggers.heuristic.Palette"}
 
 
@@ -38,12 +37,7 @@ def build_parser() -> ArgumentParser:
     add("--shard-mb", type=float, default=256.0, help="most megabytes of a shard")
     add("--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show where an error came from")
-    types = get_type_hints(PrepareConfig)
-    params = docstring_parser.parse(PrepareConfig.__doc__ or "").params
-    help_texts = {param.arg_name: " ".join((param.description or "").split()) for param in params}
-    for field in fields(PrepareConfig):
-        flag = f"--{field.name.replace('_', '-')}"
-        add(flag, type=types[field.name], default=field.default, help=help_texts[field.name])
+    add_fields(parser, PrepareConfig, CONFIG_FIELDS)
     parser.add_subclass_arguments(Tagger, "tagger", default=PALETTE)
     return parser
 
@@ -58,23 +52,16 @@ def run(args: Namespace) -> str:
     from v2m.data import prepare, sources
 
     try:
-        config = PrepareConfig(**{field.name: args[field.name] for field in fields(PrepareConfig)})
+        config = PrepareConfig(**{name: args[name] for name in CONFIG_FIELDS})
         tagger_config = to_plain(args.tagger)
         tagger = build_parser().instantiate(args).tagger
     except (ValueError, TypeError) as error:
         raise UsageError(flatten_message(str(error))) from error
     videos = sources.discover_videos([Path(path) for path in args.inputs])
     job = prepare.PrepareJob(
-        Path(args.out),
-        config,
-        tagger,
-        tagger_config,
-        args.device,
-        args.processes,
-        args.shard_samples,
-        args.shard_mb,
-        args.quiet,
-    )
+        Path(args.out), config, tagger, tagger_config, args.device, args.processes,
+        args.shard_samples, args.shard_mb, args.quiet,
+    )  # fmt: skip
     as_tagger(tagger).prepare()
     return prepare.format_report(*prepare.prepare(videos, job))
 

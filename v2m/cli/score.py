@@ -3,18 +3,185 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from v2m.cli.runner import exit_if_terminated, run_command, with_flags
-from v2m.core import errors
-from v2m.core.errors import UsageError
-from v2m.pipeline.arguments import Arguments, parse
+from jsonargparse import ArgumentParser, Namespace
 
-FLAGS = {"out": "--out", "source": "--inpaint-source"}
+from v2m.cli.runner import exit_if_terminated, run_command, with_flags
+from v2m.core import errors, progress
+from v2m.core.arguments import OneLineParser, to_plain
+from v2m.core.errors import UsageError
+from v2m.core.types import Controls, InpaintRequest
+from v2m.pipeline import batch
+from v2m.pipeline.outputs import printable
+from v2m.pipeline.recipes import DEFAULT_RECIPE, Recipe, add_recipe_arguments, build_recipe, recipe_path
+from v2m.pipeline.result import Extras
+from v2m.pipeline.score import score_video
+from v2m.pipeline.sidecar import sha256_file
+
+FLAGS = {"source": "--inpaint-source"}
+EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
+5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted,
+141 nobody reads the output any more, 143 terminated"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A parsed command."""
+
+    videos: tuple[Path, ...]
+    out: Path | None
+    overwrite: bool
+    quiet: bool
+    debug: bool
+    recipe: Recipe
+    controls: Controls
+    extras: Extras
+
+
+def build_parser(recipe: str = DEFAULT_RECIPE) -> ArgumentParser:
+    """Return the parser, with the recipe's values as defaults."""
+    parser = OneLineParser(
+        prog="infer.py",
+        description="Writes each video again with background music that fits it.",
+        epilog=EXIT_CODES,
+        print_config=None,  # its own would name videos, and a configuration has none
+        default_config_files=[str(recipe_path(recipe))],
+    )
+    add = parser.add_argument
+    add("videos", nargs="*", default=[], type=str, help="videos, or folders of videos")
+    add("-o", "--out", type=str, default=None, help="file to write, or a folder; default: beside the video")
+    add("--recipe", type=str, default=recipe, help="a name from configs/infer, or a YAML file")
+    add("--config", action="config", help="a YAML file with any of these values")
+    add("--print-config", action="store_true", help="print every value as YAML, and end")
+    add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
+    add("--melody", type=str, default=None, help="sound whose tune the music is to follow")
+    add("--inpaint", type=str, default=None, help="a:b, seconds of the video whose music is written anew")
+    add(
+        "--inpaint-source", type=str, default=None, help="with --inpaint: the music to keep; default: the output itself"
+    )
+    add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
+    add("--low-memory", action="store_true", help="smaller models and batches, where the recipe has them")
+    add("--wav", action="store_true", help="also write the music by itself, before it is mixed and mastered")
+    add("--stems", action="store_true", help="also write the parts of the music as WAV files")
+    add("--midi", action="store_true", help="also write the score as a Standard MIDI File")
+    add("--markers", nargs="?", const="edl", choices=["edl", "otio"], help="also write sections and hits for an editor")
+    add("--report", action="store_true", help="also draw thumbnails, waveform, cuts, beats, sections and loudness")
+    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--quiet", action="store_true", help="show no progress")
+    add("--debug", action="store_true", help="show where an error came from")
+    add_recipe_arguments(parser)
+    return parser
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Parse a command. Raise UsageError for an invalid one, SystemExit after `--print-config`."""
+    words = [f"./{word}" if word.startswith("-") and Path(word).is_file() else word for word in argv]
+    recipe_name = _find_recipe(words)
+    parser = build_parser(recipe_name)
+    try:
+        config = parser.parse_args(words)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"a configuration or recipe is not UTF-8 text: {error}") from None
+    if config.recipe != recipe_name:
+        raise UsageError(f"recipe {config.recipe!r} in a configuration has no effect: give --recipe {config.recipe}")
+    _read_lyrics(config)
+    if config.low_memory:
+        _apply_low_memory(config)
+    choices = config.clone(with_meta=False)
+    for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe", "lyrics"):
+        choices.pop(key, None)
+    if config.print_config:
+        sys.stdout.write(parser.dump(choices, skip_validation=True))
+        raise SystemExit(errors.OK)
+    if not config.videos:
+        raise UsageError("name one or more videos, or folders of videos (see --help)")
+    recipe = build_recipe(recipe_name, parser, config)
+    controls = _build_controls(config)
+    source = controls.inpaint.source_path if controls.inpaint else None
+    settings = {
+        **to_plain(choices),
+        "reference_sha256": [sha256_file(path) for path in controls.reference],
+        "melody_sha256": sha256_file(controls.melody) if controls.melody else None,
+        "inpaint_source_sha256": sha256_file(source) if source else None,
+    }
+    return Arguments(
+        videos=tuple(map(Path, config.videos)),
+        out=Path(config.out) if config.out else None,
+        overwrite=config.overwrite,
+        quiet=config.quiet,
+        debug=config.debug,
+        recipe=replace(recipe, settings=settings),
+        controls=controls,
+        extras=Extras(config.stems, config.midi, config.markers, config.report, config.wav),
+    )
+
+
+def _find_recipe(argv: Sequence[str]) -> str:
+    """Return the recipe, which sets the defaults of the other flags and so must be known first."""
+    for position, word in enumerate(argv):
+        if word == "--recipe" and position + 1 < len(argv):
+            return argv[position + 1]
+        if word.startswith("--recipe="):
+            return word.partition("=")[2]
+    return DEFAULT_RECIPE
+
+
+def _read_lyrics(config: Namespace) -> None:
+    """Put the words, not the file's name, into the settings: an output is stale when they change."""
+    if config.lyrics is None:
+        return
+    if config.tags.lyrics:
+        raise UsageError("give the words with --lyrics or with --tags.lyrics, not both")
+    try:
+        config.tags.lyrics = Path(config.lyrics).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{config.lyrics!r} is not UTF-8 text: {error}") from None
+    if not config.tags.lyrics.strip():
+        raise UsageError(f"{config.lyrics!r} holds no words")
+    config.tags.vocals = True
+
+
+def _apply_low_memory(config: Namespace) -> None:
+    """Set `low_memory` of those of tagger and generator that have it."""
+    parts = [part for part in (config.tagger, config.generator) if "low_memory" in part.get("init_args", {})]
+    if not parts:
+        raise UsageError(f"recipe {config.recipe!r} has nothing to lower: leave out --low-memory")
+    for part in parts:
+        part.init_args.low_memory = True
+
+
+def _build_controls(config: Namespace) -> Controls:
+    reference, melody = config.reference or [], config.melody
+    if len(reference) > 2:
+        raise UsageError(f"--reference takes one sound file, or two (the voice, and the rest), not {len(reference)}")
+    for kind, names in (("reference", reference), ("melody", [melody]), ("previous", [config.inpaint_source])):
+        for name in names:
+            if name is not None and not Path(name).is_file():
+                raise UsageError(f"{kind} {name!r}: no such file")
+    inpaint = _build_inpaint_request(config.inpaint, config.inpaint_source)
+    return Controls(tuple(map(Path, reference)), None if melody is None else Path(melody), inpaint)
+
+
+def _build_inpaint_request(seconds: str | None, source: str | None) -> InpaintRequest | None:
+    if seconds is None and source is not None:
+        raise UsageError("--inpaint-source is the music to keep: say with --inpaint a:b which seconds to write anew")
+    if seconds is None:
+        return None
+    start, _, end = seconds.partition(":")
+    try:
+        request = InpaintRequest(float(start), float(end), None if source is None else Path(source))
+    except ValueError:
+        request = None
+    if request is None or not 0 <= request.start < request.end < math.inf:
+        raise UsageError(f"--inpaint {seconds!r}: give two rising seconds of the video, such as 8:12.5")
+    return request
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,55 +191,44 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> str | int:
-    from v2m.core import progress
-    from v2m.pipeline.batch import is_folder, videos_in
-
     try:
         Path.cwd()
     except FileNotFoundError:
         raise UsageError("the current folder has been deleted: change to another one") from None
     request = parse(argv)
-    provenance = {"recipe": request.recipe, "settings": request.settings}
     first, *more = request.videos
-    if more or is_folder(first):
-        return _run_batch(request, videos_in(request.videos), provenance)
-    from v2m.pipeline.score import score_video
-
-    stages = progress.no_progress if request.quiet else progress.tqdm_progress
+    if more or batch.is_folder(first):
+        return _run_batch(request, batch.videos_in(request.videos))
     result = score_video(
-        first, request.out, overwrite=request.overwrite, provenance=provenance, stages=stages, **request.arguments
-    )
+        first, request.out, recipe=request.recipe, controls=request.controls, extras=request.extras,
+        overwrite=request.overwrite, stages=progress.no_progress if request.quiet else progress.tqdm_progress,
+    )  # fmt: skip
     for warning in result.metadata.warnings:
         sys.stderr.write(f"warning: {with_flags(warning, FLAGS)}\n")
     return _summary(result.record)
 
 
 def _summary(record: Mapping[str, Any]) -> str:
-    from v2m.pipeline.outputs import printable
-
     out = Path(record["output"]["file"])
-    shown = min(os.path.relpath(out), str(out), key=len)
-    span = record["range"]["end"] - record["range"]["start"]
-    facts = [f"{span:.1f} s of music", f"{record['mix']['loudness']:.1f} LUFS"] if record["mix"]["loudness"] else []
-    met = record["alignment"]
-    if met:
-        chance = met["chance"] * met["n"]
-        facts.append(f"{round(met['hits'] * met['n'])} of {met['n']} cuts on a beat ({chance:.1f} by chance)")
+    path = min(os.path.relpath(out), str(out), key=len)
+    duration = record["range"]["end"] - record["range"]["start"]
+    facts = [f"{duration:.1f} s of music", f"{record['mix']['loudness']:.1f} LUFS"] if record["mix"]["loudness"] else []
+    if alignment := record["alignment"]:
+        hits, chance = (alignment[key] * alignment["n"] for key in ("hits", "chance"))
+        facts.append(f"{round(hits)} of {alignment['n']} cuts on a beat ({chance:.1f} by chance)")
     facts.append(f"in {sum(record['seconds'].values()):.1f} s")
-    return f"wrote {printable(shown)} and {printable(out.with_suffix('.json').name)}: {', '.join(facts)}"
+    return f"wrote {printable(path)} and {printable(out.with_suffix('.json').name)}: {', '.join(facts)}"
 
 
-def _run_batch(request: Arguments, paths: Sequence[Path], provenance: dict[str, Any]) -> int:
+def _run_batch(request: Arguments, paths: Sequence[Path]) -> int:
     from tqdm import tqdm
 
-    from v2m.pipeline import batch
-
     rows: list[batch.VideoResult] = []
-    work = batch.process_videos(
-        paths, request.out, request.settings, request.overwrite, provenance=provenance, **request.arguments
+    results = batch.process_videos(
+        paths, request.out, request.recipe, request.overwrite, controls=request.controls, extras=request.extras
     )
     try:
-        for row in tqdm(work, total=len(paths), desc="videos", unit="video", disable=request.quiet or None):
+        for row in tqdm(results, total=len(paths), desc="videos", unit="video", disable=request.quiet or None):
             rows.append(row._replace(detail=with_flags(row.detail, FLAGS, row.code)))
             if request.debug:
                 sys.stderr.write(row.trace)

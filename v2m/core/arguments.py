@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Container
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
+import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from v2m.core.errors import UsageError
@@ -25,6 +28,16 @@ class OneLineParser(ArgumentParser):
             hint = f"did you mean {' or '.join(close)}?" if close else "see --help"
             return f"unknown option {unknown[0]}: {hint}"
         return flatten_message(message)
+
+
+def add_fields(parser: ArgumentParser, kind: Any, names: Container[str]) -> None:
+    """Add fields of a dataclass as options, with hyphens and with the help of its docstring."""
+    types = get_type_hints(kind)
+    help_texts = {param.arg_name: param.description for param in docstring_parser.parse(kind.__doc__ or "").params}
+    for field in fields(kind):
+        if field.name in names:
+            flag, help_text = f"--{field.name.replace('_', '-')}", " ".join((help_texts[field.name] or "").split())
+            parser.add_argument(flag, type=types[field.name], default=field.default, help=help_text)
 
 
 def to_plain(value: Any) -> Any:

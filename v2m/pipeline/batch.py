@@ -16,6 +16,7 @@ from v2m.core.errors import InvalidInputError, UsageError
 from v2m.media.video import VIDEO_SUFFIXES
 from v2m.pipeline import sidecar
 from v2m.pipeline.outputs import printable
+from v2m.pipeline.recipes import Recipe
 from v2m.pipeline.score import score_video
 
 
@@ -31,25 +32,25 @@ class VideoResult(NamedTuple):
 
 
 def videos_in(paths: Iterable[Path]) -> list[Path]:
-    """The files named and, for each folder, the videos directly in it by name, v2m's own outputs left out.
+    """Return the named files and the videos directly in each folder, without v2m's own outputs.
 
     Raises:
         InvalidInputError: A folder holds no video, or may not be read.
     """
-    found: list[Path] = []
+    videos: list[Path] = []
     for path in paths:
         try:
-            inside = sorted(each for each in path.iterdir() if _is_video(each)) if is_folder(path) else [path]
+            inside = sorted(file for file in path.iterdir() if _is_video(file)) if is_folder(path) else [path]
         except PermissionError:
             raise InvalidInputError("permission", f"{str(path)!r} may not be read; change its permissions") from None
         if not inside:
             raise InvalidInputError("no_videos", f"{str(path)!r} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
-        found += inside
-    return list(dict.fromkeys(found))
+        videos += inside
+    return list(dict.fromkeys(videos))
 
 
 def is_folder(path: Path) -> bool:
-    """Not so where that cannot be known: `io.video.open` says why."""
+    """Return False where that cannot be known; `media.video.open` then says why."""
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises in a folder that may not be entered
 
 
@@ -59,12 +60,18 @@ def _is_video(path: Path) -> bool:
 
 
 def process_videos(
-    paths: Sequence[Path], out: Path | None, settings: Mapping[str, Any], overwrite: bool, **arguments: Any
+    paths: Sequence[Path], out: Path | None, recipe: Recipe, overwrite: bool = False, **options: Any
 ) -> Iterator[VideoResult]:
-    """Score each of `paths` and yields its row when it has ended; a full disk ends the whole.
+    """Score each of `paths` and yield its row when it has ended; a full disk ends the batch.
 
-    out: a folder for all outputs (made if missing), or None for beside each video. settings: what the outputs depend
-    on; an output is done when its sidecar names the same settings and the same input. arguments: for `score_video`.
+    An output is done when its sidecar names the same settings and the same input.
+
+    Args:
+        paths: The videos.
+        out: Folder for all outputs, made if missing; None is beside each video.
+        recipe: Recipe with the settings that the outputs depend on.
+        overwrite: Replace existing files.
+        options: Other arguments of `score_video`.
     """
     if out is not None:
         if not out.is_dir() and (out.exists() or out.suffix.lower() in VIDEO_SUFFIXES):
@@ -73,9 +80,9 @@ def process_videos(
     first: dict[Path, Path] = {}
     for path in paths:
         folder = out or path.parent
-        duplicate_of = first.setdefault(_sidecar(path, folder), path)
+        earlier = first.setdefault(_sidecar(path, folder), path)
         row = process_video(
-            path, folder, settings, overwrite, None if duplicate_of == path else duplicate_of.name, **arguments
+            path, folder, recipe, overwrite, duplicate_of=None if earlier == path else earlier.name, **options
         )
         yield row
         if row.code == errors.DISK:
@@ -83,20 +90,20 @@ def process_videos(
 
 
 def process_video(
-    path: Path, folder: Path, settings: Mapping[str, Any], overwrite: bool, duplicate_of: str | None, **arguments: Any
+    path: Path, folder: Path, recipe: Recipe, overwrite: bool = False, *, duplicate_of: str | None, **options: Any
 ) -> VideoResult:
-    """Score `path` into `folder`; arguments as of `process_videos`.
+    """Score `path` into `folder`, with arguments as of `process_videos`.
 
-    duplicate_of: a video before it whose output has the same name.
+    duplicate_of: an earlier video whose output has the same name.
     """
 
     def score() -> tuple[str, str]:
         if duplicate_of is not None:
             raise UsageError(f"its output would have the name of {duplicate_of!r}'s: rename one of the two")
-        state = _output_status(path, _sidecar(path, folder), sidecar.settings_digest(settings))
+        state = _output_status(path, _sidecar(path, folder), sidecar.settings_digest(recipe.settings))
         if state == "unchanged" and not overwrite:
             return state, ""
-        result = score_video(path, folder, overwrite=overwrite or state == "stale", **arguments)
+        result = score_video(path, folder, recipe=recipe, overwrite=overwrite or state == "stale", **options)
         warnings = (f"warning: {warning}" for warning in result.metadata.warnings)
         return "done", "; ".join([printable(result.path.name), *warnings])
 
@@ -123,9 +130,9 @@ def _output_status(path: Path, sidecar_path: Path, settings_sha256: str) -> str:
     """Return "new", "unchanged", or "stale": v2m's own output of another input or other settings."""
     try:
         record = json.loads(sidecar_path.read_text())
-        made = Path(record["output"]["file"])
-        made = sidecar_path.parent / made.name
-        if made.stat().st_size != record["output"]["bytes"] or sidecar.sha256_file(made) != record["output"]["sha256"]:
+        expected = record["output"]
+        output = sidecar_path.parent / Path(expected["file"]).name
+        if output.stat().st_size != expected["bytes"] or sidecar.sha256_file(output) != expected["sha256"]:
             return "new"
         same_input = _is_same_input(path, record["input"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -141,7 +148,7 @@ def _is_same_input(path: Path, recorded: Mapping[str, Any]) -> bool:
 
 
 def table(rows: Sequence[VideoResult]) -> str:
-    """The rows as text, failures with their reason."""
+    """Format the rows as text, failures with their reason."""
     width = max(len(printable(row.path.name)) for row in rows)
     lines = [
         f"{printable(row.path.name):<{width}}  {row.status:<9}  {row.seconds:6.1f} s  {row.detail}" for row in rows

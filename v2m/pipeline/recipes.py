@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 import v2m
-from v2m.core.arguments import OneLineParser, flatten_message, to_plain
+from v2m.core.arguments import OneLineParser, add_fields, flatten_message, to_plain
 from v2m.core.errors import UsageError
 from v2m.core.protocols import MusicGenerator, Tagger
 from v2m.core.types import Tags
@@ -22,31 +22,59 @@ DEFAULT_RECIPE = "sketch"
 
 @dataclass(frozen=True)
 class Recipe:
-    """The objects of a recipe. settings: the plain values from which they were built."""
+    """A tagger, a generator, and every option that the output depends on (see `score_video`).
 
-    name: str
-    tagger: Tagger
-    generator: MusicGenerator
-    tags: Tags
-    mix: MixConfig
-    limits: Limits
-    seed: int
-    candidates: int
-    align_to_cuts: bool
-    start: float | None
-    end: float | None
-    settings: Mapping[str, Any]
+    Args:
+        name: The shipped recipe or YAML file; None for one that was put together in Python.
+        seed: The same seed gives the same music.
+        candidates: Soundtracks to write: the one that follows the picture best is used, the others are kept as WAV.
+        align_to_cuts: Move music whose beats are not planned onto the cuts.
+        start: Second of the video where the music begins.
+        end: Second of the video where the music ends.
+        settings: The plain values from which all of it was built, for the sidecar.
+    """
+
+    name: str | None = None
+    tagger: Tagger | None = None
+    generator: MusicGenerator | None = None
+    tags: Tags = field(default_factory=Tags)
+    mix: MixConfig = field(default_factory=MixConfig)
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 0
+    candidates: int = 1
+    align_to_cuts: bool = True
+    start: float | None = None
+    end: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> range:
+        """Seeds of the candidates."""
+        return range(self.seed, self.seed + self.candidates)
+
+    def overridden_by(self, **values: Any) -> Recipe:
+        """Return a copy with those of `values` that are not None, and `settings` that say so."""
+        given = {name: value for name, value in values.items() if value is not None}
+        return replace(self, **given, settings={**self.settings, **{key: _plain(given[key]) for key in given}})
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, Tagger | MusicGenerator):
+        return asdict(value)  # type: ignore[arg-type]
+    if isinstance(value, int | float):
+        return value
+    return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}"}
 
 
 def list_recipes() -> dict[str, Path]:
-    """The shipped recipes by name."""
+    """Return the shipped recipes by name."""
     package = Path(v2m.__file__).parent
     folder = next(path for path in (package / "configs", package.parent / "configs") if path.is_dir()) / "infer"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe that is given by name or as a path.
+    """Return the file of a recipe that is given by name or as a path.
 
     Raises:
         UsageError: There is no such recipe.
@@ -61,12 +89,7 @@ def recipe_path(name: str) -> Path:
 
 def add_recipe_arguments(parser: ArgumentParser) -> None:
     """Add every option that a recipe may set."""
-    add = parser.add_argument
-    add("--seed", type=int, default=0, help="the same seed gives the same music")
-    add("--candidates", type=int, default=1, help="soundtracks to write: the best is used, the others kept as WAV")
-    add("--align-to-cuts", type=bool, default=True, help="move music whose beats are not planned onto the cuts")
-    add("--start", type=float | None, default=None, help="second of the video where the music begins")
-    add("--end", type=float | None, default=None, help="second of the video where the music ends")
+    add_fields(parser, Recipe, ("seed", "candidates", "align_to_cuts", "start", "end"))
     parser.add_subclass_arguments(Tagger, "tagger", required=True)
     parser.add_subclass_arguments(MusicGenerator, "generator", required=True)
     parser.add_class_arguments(Tags, "tags")
@@ -74,20 +97,22 @@ def add_recipe_arguments(parser: ArgumentParser) -> None:
     parser.add_class_arguments(Limits, "limits")
 
 
-def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
-    """The objects of a parsed configuration.
+def build_recipe(name: str, parser: ArgumentParser, config: Namespace) -> Recipe:
+    """Build the objects of a parsed configuration.
 
     Raises:
-        UsageError: A value is out of range, in one line.
+        UsageError: A value is out of range.
     """
     try:
-        return parser.instantiate(config)
+        objects = parser.instantiate(config)
     except (ValueError, TypeError) as error:
         raise UsageError(flatten_message(str(error))) from error
+    values = {key: objects[key] for key in Recipe.__annotations__ if key not in {"name", "settings"}}
+    return Recipe(name=name, settings=to_plain(config.clone(with_meta=False)), **values)
 
 
 def load_recipe(name: str = DEFAULT_RECIPE, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe `name` (a shipped one or a YAML file) with its objects built; no weights are loaded yet.
+    """Build the objects of a recipe; no weights are loaded yet.
 
     Args:
         name: A name from `list_recipes`, or the path of a YAML file.
@@ -101,7 +126,4 @@ def load_recipe(name: str = DEFAULT_RECIPE, overrides: Mapping[str, Any] | None 
     config = parser.parse_args([])
     for key, value in (overrides or {}).items():
         config[key] = value
-    config = parser.parse_object(config.clone(with_meta=False), defaults=False)
-    objects = instantiate(parser, config)
-    values = {key: objects[key] for key in Recipe.__annotations__ if key not in {"name", "settings"}}
-    return Recipe(name=name, settings=to_plain(config.clone(with_meta=False)), **values)
+    return build_recipe(name, parser, parser.parse_object(config.clone(with_meta=False), defaults=False))

@@ -5,24 +5,24 @@ from __future__ import annotations
 import glob
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from v2m.core.errors import UsageError
 from v2m.core.progress import StageProgress, capture_warnings, no_progress
 from v2m.core.protocols import MusicGenerator, Tagger
-from v2m.core.types import Controls, Soundtrack, Tags, Video
+from v2m.core.types import Controls, InpaintRequest, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.base import GeneratorBase, as_generator
 from v2m.media import audio, video
 from v2m.media.video import Limits
 from v2m.mixing import mixer
 from v2m.mixing.mixer import MixConfig
 from v2m.pipeline import sidecar
-from v2m.pipeline.candidates import generate_candidates
 from v2m.pipeline.inpaint_source import resolve_inpaint_source
 from v2m.pipeline.outputs import Outputs
+from v2m.pipeline.recipes import Recipe, load_recipe
 from v2m.pipeline.result import Candidate, Extras, ResultMetadata, ScoreResult
 from v2m.taggers.base import TaggerBase, as_tagger
 
@@ -33,7 +33,7 @@ def score_video(
     path: Path | str,
     out: Path | str | None = None,
     *,
-    recipe: str | None = None,
+    recipe: str | Recipe | None = None,
     tagger: Tagger | None = None,
     generator: MusicGenerator | None = None,
     tags: Tags | None = None,
@@ -41,36 +41,37 @@ def score_video(
     mix: MixConfig | None = None,
     extras: Extras | None = None,
     limits: Limits | None = None,
-    seed: int = 0,
-    candidates: int = 1,
-    align_to_cuts: bool = True,
+    seed: int | None = None,
+    candidates: int | None = None,
+    align_to_cuts: bool | None = None,
     start: float | None = None,
     end: float | None = None,
     overwrite: bool = False,
-    provenance: Mapping[str, Any] | None = None,
     stages: StageProgress = no_progress,
 ) -> ScoreResult:
     """Write `path` with music to `out`, and a sidecar JSON beside it.
 
+    Every argument that is a field of `Recipe` takes the recipe's value where it is None.
+
     Args:
         path: The video. It is only read.
         out: The file to write, or a folder for it; beside the video by default. The default name contains `.v2m`.
-        recipe: A name from `v2m.pipeline.recipes.list_recipes` or a YAML file; it supplies tagger, generator, mix and
-            limits where these are not given.
-        tagger: Names the tags; measured from the picture by default.
-        generator: Writes the music; Sketch by default.
+        recipe: A name from `v2m.pipeline.recipes.list_recipes`, a YAML file, or a loaded recipe.
+        tagger: Names the tags; measured from the picture where the recipe names none.
+        generator: Writes the music; Sketch where the recipe names none.
         tags: Hints: every field set here wins over the tagger's. Where they are complete, the tagger is skipped.
         controls: Melody, reference or inpainting.
         mix: How the music meets the clip's own sound, and how loud; its start and end are those below.
         extras: Further files to write.
         limits: Largest accepted input.
-        seed: The same seed gives the same music.
-        candidates: Number of soundtracks; the best by `v2m.analysis.synchrony` goes into the video, the others beside.
-        align_to_cuts: Move music whose generator does not plan beats onto the cuts (`v2m.pipeline.alignment`).
+        seed: The same seed gives the same music; 0 by default.
+        candidates: Number of soundtracks, 1 by default; the best by `v2m.analysis.synchrony` goes into the video, the
+            others beside.
+        align_to_cuts: Move music whose generator does not plan beats onto the cuts (`v2m.pipeline.alignment`); True by
+            default.
         start: Second of the video where the music begins.
         end: Second of the video where the music ends.
         overwrite: Replace existing files.
-        provenance: Recipe and settings for the sidecar; those of `recipe` by default.
         stages: Shows progress.
 
     Raises:
@@ -79,30 +80,28 @@ def score_video(
         DependencyError: ffmpeg, a package or weights are missing.
         OSError: The disk is full or the folder is not writable.
     """
-    if recipe is not None:
-        from v2m.pipeline.recipes import load_recipe
-
-        loaded = load_recipe(recipe)
-        tagger, generator = tagger or loaded.tagger, generator or loaded.generator
-        tags, mix, limits = tags or loaded.tags, mix or loaded.mix, limits or loaded.limits
-        provenance = provenance or {"recipe": recipe, "settings": loaded.settings}
-    the_tagger, the_generator = _default_tagger(tagger), _default_generator(generator)
-    hints, mix, extras = tags or Tags(), replace(mix or MixConfig(), start=start, end=end), extras or Extras()
-    if candidates < 1 or seed < 0:
-        raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {candidates} and {seed}")
-    _refuse_unsupported(the_generator, extras, controls or Controls())
-    seeds = range(seed, seed + candidates)
-    clock = StageClock()
-    clip = video.open(path, limits or Limits())
-    outputs = Outputs.plan(clip, _output_path(clip, out), extras, overwrite, seeds if candidates > 1 else ())
-    section = _crop(clip, start, end)
-    if controls is not None and controls.inpaint is not None:
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe or Recipe()
+    recipe = recipe.overridden_by(
+        tagger=tagger, generator=generator, tags=tags, mix=mix, limits=limits, seed=seed, candidates=candidates,
+        align_to_cuts=align_to_cuts, start=start, end=end,
+    )  # fmt: skip
+    recipe = replace(recipe, mix=replace(recipe.mix, start=recipe.start, end=recipe.end))
+    controls, extras = controls or Controls(), extras or Extras()
+    if recipe.candidates < 1 or recipe.seed < 0:
+        values = f"{recipe.candidates} and {recipe.seed}"
+        raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {values}")
+    the_tagger, the_generator = _build_tagger(recipe.tagger), _build_generator(recipe.generator)
+    _refuse_unsupported(the_generator, extras, controls)
+    clock = _StageClock()
+    clip = video.open(path, recipe.limits)
+    candidate_seeds = recipe.seeds if recipe.candidates > 1 else ()
+    outputs = Outputs.plan(clip, _output_path(clip, out), extras, overwrite, candidate_seeds)
+    section = _crop(clip, recipe.start, recipe.end)
+    if controls.inpaint is not None:
         controls = replace(controls, inpaint=resolve_inpaint_source(controls.inpaint, clip, section, outputs.video))
-    job = _Job(
-        clip, section, outputs, the_tagger, the_generator, hints, controls, mix, extras, provenance, stages, clock
-    )
+    job = _Job(clip, section, outputs, recipe, the_tagger, the_generator, controls, extras, stages, clock)
     with capture_warnings() as warnings:
-        final_tags, ranked = job.compose(seeds, align_to_cuts)
+        final_tags, ranked = job.compose()
     return job.write(final_tags, ranked, warnings)
 
 
@@ -113,57 +112,87 @@ class _Job:
     clip: Video
     section: Video
     outputs: Outputs
+    recipe: Recipe
     tagger: TaggerBase
     generator: GeneratorBase
-    hints: Tags
-    controls: Controls | None
-    mix: MixConfig
+    controls: Controls
     extras: Extras
-    provenance: Mapping[str, Any] | None
     stages: StageProgress
-    clock: StageClock
+    clock: _StageClock
 
-    def compose(self, seeds: Sequence[int], align_to_cuts: bool) -> tuple[Tags, list[Candidate]]:
-        """Tags of the section, and the candidates, best first."""
-        _prepare(self.tagger, self.generator, self.section, self.hints, self.controls or Controls())
+    def compose(self) -> tuple[Tags, list[Candidate]]:
+        """Return the tags of the section, and the candidates, best first."""
+        hints = self.recipe.tags
+        self.generator.prepare(hints, self.controls)  # finds what is missing before minutes of work, not after
+        self.generator.validate_video(self.section, self.controls)
+        if not hints.is_complete:
+            self.tagger.prepare()
         with self.stages("Analyzing the picture") as progress:
-            complete = self.hints.is_complete
-            tags = self.hints if complete else self.tagger.merged_tags(self.section, self.hints, progress)
+            tags = hints if hints.is_complete else self.tagger.merged_tags(self.section, hints, progress)
         self.tagger.release()  # two models rarely fit side by side
         self.clock.lap("look")
         if tags.vocals and "vocals" not in self.generator.capabilities:
             logger.warning("vocals were asked for: this generator plays instruments only")
         with self.stages("Writing the music") as progress:
-            ranked = generate_candidates(
-                self.generator, self.section, tags, seeds, self.controls,
-                stems=self.extras.stems, align_to_cuts=align_to_cuts, progress=progress,
-            )  # fmt: skip
+            ranked = _rank(self.recipe.seeds, self._generate(tags, progress), self.section)
         self.generator.release()
         self.clock.lap("music")
         return tags, ranked
+
+    def _generate(self, tags: Tags, progress: ProgressFn) -> list[Soundtrack]:
+        """Return a soundtrack for each seed.
+
+        Music without beats is aligned to the cuts. Inpainted music is not: what is kept stays in place.
+        """
+        seeds = self.recipe.seeds
+        options: dict[str, Any] = {"stems": self.extras.stems, "controls": self.controls, "progress": progress}
+        if len(seeds) == 1:
+            soundtracks = [self.generator.generate(self.section, tags, seeds[0], **options)]
+        else:
+            soundtracks = self.generator.generate_batch(self.section, tags, seeds, **options)
+        if not self.recipe.align_to_cuts or self.controls.inpaint is not None:
+            return soundtracks
+        from v2m.pipeline.alignment import align_to_cuts
+
+        return [align_to_cuts(soundtrack, self.section, tags.tempo) for soundtrack in soundtracks]
 
     def write(self, tags: Tags, ranked: Sequence[Candidate], warnings: Sequence[str]) -> ScoreResult:
         """Mix the best candidate into the video, and write everything else beside it."""
         best, *others = ranked
         with self.outputs.staged() as staged:
             with self.stages("Mixing and writing") as progress:
-                comment = sidecar.container_comment(self.provenance)
-                mixed = mixer.mix(self.clip, best.soundtrack.audio, staged.video, self.mix, comment, False, progress)
+                comment = sidecar.container_comment(self.recipe.name)
+                music = best.soundtrack.audio
+                report = mixer.mix(self.clip, music, staged.video, self.recipe.mix, comment, False, progress)
                 for other in others:
                     audio.save(other.soundtrack.audio, staged.candidate_wav(other.seed))
                     if self.extras.report:
                         _plot(staged.candidate_report(other.seed), self.section, other.soundtrack)
                 _write_extras(staged, self.extras, self.section, best.soundtrack)
             self.clock.lap("mix")
-            laps = self.clock.laps
             record = sidecar.build(
                 clip=self.clip, section=self.section, outputs=self.outputs, staged=staged, tagger=self.tagger,
-                generator=self.generator, hints=self.hints, tags=tags, candidates=ranked, mixed=mixed, seconds=laps,
-                warnings=warnings, provenance=self.provenance,
+                generator=self.generator, recipe=self.recipe, tags=tags, candidates=ranked, mix=report,
+                stage_seconds=self.clock.laps, warnings=warnings,
             )  # fmt: skip
             sidecar.write(record, staged.sidecar)
-        metadata = ResultMetadata(record["recipe"], best.seed, record["settings"], laps, tuple(record["warnings"]))
+        metadata = ResultMetadata(
+            self.recipe.name, best.seed, record["settings"], self.clock.laps, tuple(record["warnings"])
+        )
         return ScoreResult(self.outputs.video, tags, best.soundtrack, metadata, tuple(ranked), record)
+
+
+def _rank(seeds: Sequence[int], soundtracks: Sequence[Soundtrack], section: Video) -> list[Candidate]:
+    """Return the candidates, the best first; a single one is not scored."""
+    from v2m.analysis.synchrony import sync_score
+
+    if len(seeds) == 1:
+        return [Candidate(seeds[0], soundtracks[0])]
+    candidates = [
+        Candidate(seed, soundtrack, sync_score(soundtrack.audio, section.visual_features()).to_dict())
+        for seed, soundtrack in zip(seeds, soundtracks, strict=True)
+    ]
+    return sorted(candidates, key=lambda candidate: -(candidate.sync.get("total") or 0.0))
 
 
 def inpaint(
@@ -186,8 +215,6 @@ def inpaint(
     Raises:
         UsageError: The range lies outside of the video, or there is no earlier music.
     """
-    from v2m.core.types import InpaintRequest
-
     original, options = _original_of(Path(path)), {"overwrite": True, **options}
     request = InpaintRequest(start, end, None if source is None else Path(source))
     controls = replace(options.pop("controls", None) or Controls(), inpaint=request)
@@ -209,19 +236,19 @@ def _original_of(path: Path) -> Path:
     return path
 
 
-class StageClock:
+@dataclass
+class _StageClock:
     """Wall time of each stage in seconds."""
 
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
+    laps: dict[str, float] = field(default_factory=dict)
+    _last: float = field(default_factory=time.perf_counter)
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.laps[name], self._last = round(now - self._last, 3), now
 
 
-def _default_tagger(tagger: Tagger | None) -> TaggerBase:
+def _build_tagger(tagger: Tagger | None) -> TaggerBase:
     if tagger is None:
         from v2m.taggers.heuristic import Palette
 
@@ -229,7 +256,7 @@ def _default_tagger(tagger: Tagger | None) -> TaggerBase:
     return as_tagger(tagger)
 
 
-def _default_generator(generator: MusicGenerator | None) -> GeneratorBase:
+def _build_generator(generator: MusicGenerator | None) -> GeneratorBase:
     if generator is None:
         from v2m.generators.sketch import Sketch
 
@@ -238,8 +265,8 @@ def _default_generator(generator: MusicGenerator | None) -> GeneratorBase:
 
 
 def _refuse_unsupported(generator: GeneratorBase, extras: Extras, controls: Controls) -> None:
-    wanted = controls.requested | {name for name in ("stems", "midi") if getattr(extras, name)}
-    lacking = wanted - generator.capabilities
+    requested = controls.requested | {name for name in ("stems", "midi") if getattr(extras, name)}
+    lacking = requested - generator.capabilities
     if lacking:
         requested, available = (
             ", ".join(f"`{name}`" for name in sorted(names)) for names in (lacking, generator.capabilities - {"vocals"})
@@ -247,14 +274,6 @@ def _refuse_unsupported(generator: GeneratorBase, extras: Extras, controls: Cont
         raise UsageError(
             f"the generator {generator.class_name} cannot do {requested}; it can do {available or 'none of these'}"
         )
-
-
-def _prepare(tagger: TaggerBase, generator: GeneratorBase, section: Video, hints: Tags, controls: Controls) -> None:
-    """Find what is missing before minutes of work, not after."""
-    generator.prepare(hints, controls)
-    generator.validate_video(section, controls)
-    if not hints.is_complete:
-        tagger.prepare()
 
 
 def _output_path(clip: Video, out: Path | str | None) -> Path:

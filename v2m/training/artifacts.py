@@ -60,7 +60,7 @@ def write_artifacts(
     audio_files.save(audio, audio_path)
     plot_spectrogram(image_path, audio, features, beats, title)
     if preview is not None:
-        mixer.mix(preview, audio, video_path, metadata=container_comment({"recipe": "training"}), overwrite=True)
+        mixer.mix(preview, audio, video_path, metadata=container_comment("training"), overwrite=True)
     metrics = alignment_metrics(audio, features, beats)
     return GeneratedClip(name, audio, metrics, audio_path, image_path, None if preview is None else video_path)
 

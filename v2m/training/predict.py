@@ -38,6 +38,7 @@ from v2m.media.video import Limits
 from v2m.mixing.mixer import MixConfig
 from v2m.pipeline import batch
 from v2m.pipeline.batch import VideoResult, attempt
+from v2m.pipeline.recipes import Recipe
 from v2m.taggers.base import TaggerBase, as_tagger
 from v2m.taggers.heuristic import Palette
 from v2m.training.module import LitMusicLM
@@ -157,24 +158,16 @@ class LitGenerate(LitMusicLM):
         settings |= {"tagger": self.tagger_config, "weights_sha256": model_sha256(model)}
         settings |= {"origin": model.origin, "license": model.license}
 
+        recipe = Recipe(
+            name=name, tagger=tagger, generator=generator, tags=config.tags, mix=config.mix, limits=config.limits,
+            seed=config.seed, start=config.mix.start, end=config.mix.end, settings=settings,
+        )  # fmt: skip
+
         def predict(job: VideoJob) -> VideoResult:
             job.folder.mkdir(parents=True, exist_ok=True)
             with torch.autocast(device.type, enabled=False):  # training's would make other music than infer.py's
                 return batch.process_video(
-                    job.video,
-                    job.folder,
-                    settings,
-                    config.overwrite,
-                    job.duplicate_of,
-                    tagger=tagger,
-                    generator=generator,
-                    seed=config.seed,
-                    provenance={"recipe": name, "settings": settings},
-                    tags=config.tags,
-                    mix=config.mix,
-                    start=config.mix.start,
-                    end=config.mix.end,
-                    limits=config.limits,
+                    job.video, job.folder, recipe, config.overwrite, duplicate_of=job.duplicate_of
                 )
 
         return predict

@@ -1,21 +1,24 @@
-"""Form fields of the page, as flags of infer.py."""
+"""Values that a visitor enters: the fields of the page, and a range of seconds to inpaint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
-WORDS = ("genres", "instruments", "moods", "timbres", "negative")
-MOST_TAKES = 4
+from v2m.core.types import Controls
+from v2m.pipeline.report import Axis
+
+WORD_FIELDS = ("genres", "instruments", "moods", "timbres", "negative")
+MAX_CANDIDATES = 4
+SNAP_S = 0.3  # seconds within which a click means the beat
+RANGE_COLOR, EDGE_COLOR = (255, 190, 60, 70), (214, 120, 0, 255)  # with opacity
 
 
 @dataclass(frozen=True)
 class Form:
-    """Values of the page's fields: empty texts and None are "not given". Lists are words with commas.
-
-    seconds: the longest video that is taken.
-    """
+    """Values of the fields; empty texts and None are "not given". Lists are words with commas between."""
 
     caption: str = ""
     genres: str = ""
@@ -30,35 +33,82 @@ class Form:
     melody: str | None = None
     reference: str | None = None
     seed: float | None = 0
-    takes: float = 1
+    candidates: float = 1
     original: str = "replace"
     lufs: float | None = -14.0
     start: float | None = None
     end: float | None = None
 
-    def words(self, seconds: float) -> tuple[str, ...]:
-        return tuple(f"--{name}={value}" for name, value in self._flags(seconds) if value not in (None, "", False))
+    def overrides(self, max_seconds: float) -> dict[str, Any]:
+        """Return the values as of `load_recipe`; `max_seconds` is the longest video."""
+        texts = {name: " ".join(str(getattr(self, name) or "").split()) for name in ("caption", "key", *WORD_FIELDS)}
+        tags = {**texts, "lyrics": self.lyrics, "tempo": self.tempo, "vocals": self.vocals}
+        return {
+            **{f"tags.{name}": value for name, value in tags.items() if value},
+            "seed": int(self.seed or 0),
+            "candidates": min(MAX_CANDIDATES, max(1, int(self.candidates))),
+            "mix.original": self.original,
+            "mix.lufs": self.lufs,
+            "start": self.start or None,
+            "end": self.end or None,
+            "limits.duration": max_seconds,
+        }
 
-    def _flags(self, seconds: float) -> Iterator[tuple[str, Any]]:
-        for name in ("caption", *WORDS, "key", "lyrics"):
-            yield f"tags.{name}", " ".join(str(getattr(self, name) or "").split()) if name != "lyrics" else self.lyrics
-        yield "tags.tempo", self.tempo or None
-        yield "tags.vocals", "true" if self.vocals else None
-        yield "melody", self.melody
-        yield "reference", self.reference
-        yield "seed", int(self.seed or 0)
-        yield "candidates", min(MOST_TAKES, max(1, int(self.takes)))
-        yield "mix.original", self.original
-        yield "mix.lufs", "null" if self.lufs is None else f"{self.lufs:g}"
-        yield "start", self.start or None
-        yield "end", self.end or None
-        yield "limits.duration", f"{seconds:g}"
+    def controls(self) -> Controls:
+        """Return the sound files to follow."""
+        reference = (Path(self.reference),) if self.reference else ()
+        return Controls(reference, Path(self.melody) if self.melody else None)
 
 
 FIELDS = tuple(field.name for field in fields(Form))
 
 
-def shown(tags: Mapping[str, Any]) -> dict[str, Any]:
-    """Tags as the fields show them."""
-    found = {name: ", ".join(tags.get(name) or ()) for name in WORDS}
-    return {**found, "caption": tags.get("caption", ""), "tempo": tags.get("tempo"), "key": tags.get("key") or ""}
+def tag_fields(tags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that show `tags`."""
+    words = {name: ", ".join(tags.get(name) or ()) for name in WORD_FIELDS}
+    return {**words, "caption": tags.get("caption", ""), "tempo": tags.get("tempo"), "key": tags.get("key") or ""}
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """Seconds of the video; `end` is None after the first click, both are None before it."""
+
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.start is not None and self.end is not None and self.start < self.end
+
+    def after_click(self, axis: Axis, column: float, beats: Sequence[float]) -> TimeRange:
+        """Return the range after a click at pixel `column`, on a beat or end of the music that is near."""
+        second = axis.second(column)
+        nearest = min((axis.begin, axis.end, *beats), key=lambda beat: abs(beat - second))
+        second = round(nearest if abs(nearest - second) <= SNAP_S else second, 2)
+        if self.start is None or self.end is not None or second == self.start:
+            return TimeRange(second)
+        return TimeRange(min(self.start, second), max(self.start, second))
+
+    def drawn_on(self, report: Path) -> Path:
+        """Return a copy of the report that shows the range, or the report itself where nothing is chosen.
+
+        Raises:
+            ValueError: It is no report.
+            OSError: It is gone.
+        """
+        if self.start is None:
+            return report
+        from PIL import Image, ImageDraw
+
+        axis = Axis.of(report)
+        with Image.open(report) as image:
+            picture = image.convert("RGBA")
+        ends = [axis.column(min(max(second, axis.begin), axis.end)) for second in (self.start, self.end or self.start)]
+        overlay = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+        draw = ImageDraw.Draw(overlay)
+        draw.rectangle((min(ends), 0, max(ends), picture.height), fill=RANGE_COLOR)
+        for column in ends:
+            draw.line((column, 0, column, picture.height), fill=EDGE_COLOR, width=3)
+        out = report.with_name(f"{report.stem}.chosen{report.suffix}")
+        Image.alpha_composite(picture, overlay).convert("RGB").save(out)
+        return out

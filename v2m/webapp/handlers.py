@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,238 +12,233 @@ from typing import Any
 import gradio as gr
 
 from v2m.core.errors import UsageError
+from v2m.core.types import Controls, InpaintRequest
+from v2m.pipeline.recipes import DEFAULT_RECIPE
 from v2m.pipeline.report import Axis
-from v2m.webapp import form, html, recipe_status
-from v2m.webapp.form import FIELDS, Form
-from v2m.webapp.job_runner import CancelledTaskError, Desk
-from v2m.webapp.recipe_status import Looked
-from v2m.webapp.sessions import Rooms
-from v2m.webapp.time_range import Part, marked
-from v2m.webapp.worker import Done, Take, Task
+from v2m.webapp import html, recipe_status
+from v2m.webapp.form import FIELDS, Form, TimeRange, tag_fields
+from v2m.webapp.jobs import CandidateFiles, Job, JobCancelledError, JobResult, JobRunner
+from v2m.webapp.recipe_status import RecipeStatus
+from v2m.webapp.sessions import SessionFolders
 
-LOOKED_FOR = "Which other recipes can be used is being looked at …"
-PATH_LETTERS = "-_"
-Shown = tuple[Any, ...]
+CHECKING_RECIPES = "Which other recipes can be used is being looked at …"
+MP4_SUFFIXES = {".mp4", ".mov", ".m4v", ".gif", ".apng"}  # as MP4 they play in browsers, mostly without re-encoding
+Values = tuple[Any, ...]  # for the components that an event updates
 
 
 @dataclass(frozen=True)
-class Made:
-    """The takes that there are, of one video by one recipe, each with its name; `start` and `end` as in `Form`."""
+class PageState:
+    """The candidates of one video by one recipe, each with its label; `start` and `end` as in `Form`."""
 
     source: Path
     recipe: str
     start: float | None
     end: float | None
-    takes: tuple[Take, ...]
-    names: tuple[str, ...]
+    candidates: tuple[CandidateFiles, ...]
+    labels: tuple[str, ...]
 
 
 @dataclass
-class Page:
-    """State that all visitors share.
+class Handlers:
+    """Handlers and the state that all visitors share.
 
     Args:
-        seconds: The longest video.
-        desk: Where the work is done, one task at a time.
-        rooms: Where files lie.
+        max_seconds: The longest video.
+        runner: Runs the jobs, one at a time.
+        folders: Where files lie.
         examples: Videos that can be picked.
     """
 
-    seconds: float
-    desk: Desk
-    rooms: Rooms
+    max_seconds: float
+    runner: JobRunner
+    folders: SessionFolders
     examples: tuple[Path, ...] = ()
-    found: dict[str, Looked] = field(default_factory=lambda: {recipe_status.ALWAYS: recipe_status.READY})
-    looked: bool = False
-    _wanting: set[str] = field(default_factory=set)  # who pressed and has not cancelled since
+    statuses: dict[str, RecipeStatus] = field(default_factory=lambda: {DEFAULT_RECIPE: recipe_status.READY})
+    statuses_known: bool = False
+    _queued: set[str] = field(default_factory=set)  # sessions that pressed a button and have not cancelled since
 
-    def look_for_recipes(self) -> None:
-        """In the background: libraries of models take their time."""
+    def check_recipes(self) -> None:
+        """Check all recipes in the background: libraries of models take their time."""
 
-        def look() -> None:
-            for recipe, found in recipe_status.look_at_all():
-                self.found[recipe] = found
-            self.looked = True
+        def check() -> None:
+            for recipe, status in recipe_status.check_all_recipes():
+                self.statuses[recipe] = status
+            self.statuses_known = True
 
-        threading.Thread(target=look, daemon=True).start()
+        threading.Thread(target=check, daemon=True).start()
 
-    def usable(self, chosen: str | None) -> tuple[Any, str]:
-        """The choice of recipes as it is now, and a line on each that lacks something."""
-        able = [recipe for recipe, found in self.found.items() if found.lack is None]
-        lines = [f"* **{recipe}** is not at hand: {found.lack}" for recipe, found in self.found.items() if found.lack]
-        chosen = chosen if chosen in able else recipe_status.ALWAYS
-        return gr.Radio(choices=able, value=chosen), "\n".join(lines) + ("" if self.looked else f"\n\n{LOOKED_FOR}")
+    def recipe_choices(self, chosen: str | None) -> tuple[Any, str]:
+        """Return the choice of recipes as it is now, and a line on each that lacks something."""
+        usable = [recipe for recipe, status in self.statuses.items() if status.missing is None]
+        lines = [
+            f"* **{name}** is not at hand: {status.missing}" for name, status in self.statuses.items() if status.missing
+        ]
+        note = "" if self.statuses_known else f"\n\n{CHECKING_RECIPES}"
+        return gr.Radio(choices=usable, value=chosen if chosen in usable else DEFAULT_RECIPE), "\n".join(lines) + note
 
-    def look(self, video: str | None, recipe: str, request: gr.Request) -> Iterator[Shown]:
-        """The tags of a video, into the fields."""
-        same = [gr.skip() for _ in form.shown({})]
+    def tag(self, video: str | None, recipe: str, request: gr.Request) -> Iterator[Values]:
+        """Fill the fields with the tags of a video."""
+        unchanged = [gr.skip() for _ in tag_fields({})]
         if not video:
-            yield ("", *same)
+            yield ("", *unchanged)
             return
-        task = Task(Path(video), recipe, Form().words(self.seconds), look=True)
         try:
-            for line, done in self._told(task, request):
-                if done is None:
-                    yield (line, *same)
+            for status, result in self._run(self._job(Path(video), recipe, Form(), Controls()), request):
+                if result is None:
+                    yield (status, *unchanged)
                 else:
-                    yield (html.line("These tags were found: change what you like"), *form.shown(done.tags).values())
-        except (CancelledTaskError, UsageError) as error:
-            yield (html.trouble(error), *same)
+                    message = html.paragraph("These tags were found: change what you like")
+                    yield (message, *tag_fields(result.tags).values())
+        except (JobCancelledError, UsageError) as error:
+            yield (html.error_message(error), *unchanged)
 
-    def press(self, request: gr.Request) -> str:
-        """Comes before `compose` and `rewrite`, which wait for their turn."""
-        self._wanting.add(_owner(request))
-        return html.line(html.WAITING)
+    def enqueue(self, request: gr.Request) -> str:
+        """Note that a session waits for its turn; `score` and `inpaint` follow."""
+        self._queued.add(_session(request))
+        return html.paragraph(html.WAITING)
 
-    def compose(self, request: gr.Request, video: str | None, recipe: str, *values: Any) -> Iterator[Shown]:
-        """Status, and what `_shown` gives of the takes."""
+    def score(self, request: gr.Request, video: str | None, recipe: str, *values: Any) -> Iterator[Values]:
+        """Yield the status and what `_show` gives of the candidates."""
         if not video:
-            yield (html.line("Choose a video first", bad=True), *_same())
+            yield (html.paragraph("Choose a video first", is_error=True), *_unchanged())
             return
-        if _owner(request) not in self._wanting:
-            yield (html.line(html.CANCELLED), *_same())
-            return
-        asked, source = Form(**dict(zip(FIELDS, values, strict=True))), Path(video)
-        yield (html.bar("Starting", 0, 0), *self._shown(None, None))
-        begun = time.monotonic()
-        try:
-            for line, done in self._told(self._task(source, recipe, asked, request), request):
-                if done is None:
-                    yield (line, *_same())
-                else:
-                    made = Made(source, recipe, asked.start, asked.end, done.takes, _names(done))
-                    summary = html.summary(done.record, time.monotonic() - begun)
-                    yield (summary, *self._shown(made, 0))
-        except (CancelledTaskError, UsageError) as error:
-            yield (html.trouble(error), *_same())
+        form = Form(**dict(zip(FIELDS, values, strict=True)))
 
-    def rewrite(
-        self, request: gr.Request, made: Made | None, number: int | None, begin: Any, end: Any, *values: Any
-    ) -> Iterator[Shown]:
-        """Inpaint `begin` to `end` of take `number` as one more take; yields like `compose`."""
-        part = Part(begin, end)
-        if made is None or number is None or not self._can(made, part):
-            yield (html.line("Choose a part of the music first: two seconds that rise", bad=True), *_same())
-            return
-        if _owner(request) not in self._wanting:
-            yield (html.line(html.CANCELLED), *_same())
-            return
-        count = 1 + len(made.takes)  # another seed at each press
-        asked = replace(Form(**dict(zip(FIELDS, values, strict=True))), takes=1, start=made.start, end=made.end)
-        asked = replace(asked, seed=(asked.seed or 0) + count)
-        kept = ("--inpaint", f"{part.begin:g}:{part.end:g}", "--inpaint-source", str(made.takes[number].music))
-        begun = time.monotonic()
-        try:
-            task = self._task(made.source, made.recipe, asked, request)
-            for line, done in self._told(replace(task, words=(*task.words, *kept)), request):
-                if done is None:
-                    yield (line, *_same())
-                else:
-                    name = f"{count}: {part.begin:g} to {part.end:g} s of {number + 1} anew, seed {done.takes[0].seed}"
-                    more = replace(made, takes=(*made.takes, done.takes[0]), names=(*made.names, name))
-                    summary = html.summary(done.record, time.monotonic() - begun)
-                    yield (summary, *self._shown(more, len(made.takes)))
-        except (CancelledTaskError, UsageError) as error:
-            yield (html.trouble(error), *_same())
+        def new_state(result: JobResult) -> PageState:
+            labels = [
+                f"{number}: seed {candidate.seed}" + ("" if candidate.sync is None else f", fit {candidate.sync:.2f}")
+                for number, candidate in enumerate(result.candidates, start=1)
+            ]
+            return PageState(Path(video), recipe, form.start, form.end, result.candidates, tuple(labels))
 
-    def choose_take(self, made: Made | None, number: int | None) -> Shown:
-        """Video, report, files, part and button of another take."""
-        return _same()[2:] if made is None or number is None else self._shown(made, number)[2:]
+        yield from self._score(request, self._job(Path(video), recipe, form, form.controls()), new_state)
 
-    def click(self, event: gr.SelectData, made: Made | None, number: int | None, begin: Any, end: Any) -> Shown:
-        """Report, part and button after a click on the report."""
-        if made is None or number is None or not isinstance(event.index, list | tuple):
+    def inpaint(
+        self, request: gr.Request, state: PageState | None, index: int | None, start: Any, end: Any, *values: Any
+    ) -> Iterator[Values]:
+        """Inpaint `start` to `end` of candidate `index` as one more candidate; yields like `score`."""
+        if state is None or index is None or not self._can_inpaint(state, TimeRange(start, end)):
+            message = "Choose a part of the music first: two seconds that rise"
+            yield (html.paragraph(message, is_error=True), *_unchanged())
+            return
+        count = 1 + len(state.candidates)
+        form = Form(**dict(zip(FIELDS, values, strict=True)))
+        seed = (form.seed or 0) + count  # another at each press
+        form = replace(form, candidates=1, start=state.start, end=state.end, seed=seed)
+        source = InpaintRequest(start, end, state.candidates[index].music)
+
+        def new_state(result: JobResult) -> PageState:
+            candidate = result.candidates[0]
+            label = f"{count}: {start:g} to {end:g} s of {index + 1} anew, seed {candidate.seed}"
+            return replace(state, candidates=(*state.candidates, candidate), labels=(*state.labels, label))
+
+        controls = replace(form.controls(), inpaint=source)
+        yield from self._score(request, self._job(state.source, state.recipe, form, controls), new_state)
+
+    def show_candidate(self, state: PageState | None, index: int | None) -> Values:
+        """Return video, report, files, range and button of another candidate."""
+        return _unchanged()[2:] if state is None or index is None else self._show(state, index)[2:]
+
+    def click_report(
+        self, event: gr.SelectData, state: PageState | None, index: int | None, start: Any, end: Any
+    ) -> Values:
+        """Return report, range and button after a click on the report."""
+        if state is None or index is None or not isinstance(event.index, list | tuple):
             return (gr.skip(),) * 4
-        take = made.takes[number]
+        candidate = state.candidates[index]
         try:
-            part = Part(begin, end).clicked(Axis.of(take.report), float(event.index[0]), take.beats)
-        except (OSError, ValueError):  # its time is over
+            column = float(event.index[0])
+            chosen = TimeRange(start, end).after_click(Axis.of(candidate.report), column, candidate.beats)
+        except (OSError, ValueError):  # the files have expired
             return (gr.skip(),) * 4
-        return (self.mark(made, number, part.begin, part.end)[0], part.begin, part.end, self._button(made, part))
+        report, button = self.edit_range(state, index, chosen.start, chosen.end)
+        return report, chosen.start, chosen.end, button
 
-    def mark(self, made: Made | None, number: int | None, begin: Any, end: Any) -> Shown:
-        """Report and button for a part that was typed."""
-        if made is None or number is None:
+    def edit_range(self, state: PageState | None, index: int | None, start: Any, end: Any) -> Values:
+        """Return report and button for a range that was typed."""
+        if state is None or index is None:
             return gr.skip(), gr.skip()
-        part = Part(begin, end)
+        chosen = TimeRange(start, end)
+        button = gr.Button(interactive=self._can_inpaint(state, chosen))
         try:
-            return str(marked(made.takes[number].report, part)), self._button(made, part)
+            return str(chosen.drawn_on(state.candidates[index].report)), button
         except (OSError, ValueError):
-            return gr.skip(), self._button(made, part)
+            return gr.skip(), button
 
     def cancel(self, request: gr.Request) -> str:
-        self._wanting.discard(_owner(request))
-        self.desk.cancel(_owner(request))
-        return html.line(html.CANCELLED)
+        self._queued.discard(_session(request))
+        self.runner.cancel(_session(request))
+        return html.paragraph(html.CANCELLED)
 
-    def leave(self, request: gr.Request) -> None:
-        """The visitor has closed the page."""
-        self._wanting.discard(_owner(request))
-        self.desk.cancel(_owner(request))
-        self.rooms.leave(_owner(request))
+    def end_session(self, request: gr.Request) -> None:
+        """Clean up after a visitor who has closed the page."""
+        self.cancel(request)
+        self.folders.remove(_session(request))
 
-    def _task(self, source: Path, recipe: str, asked: Form, request: gr.Request) -> Task:
-        out = self.rooms.new(_owner(request)) / f"{_stem(source)}.v2m{_suffix(source)}"
-        return Task(source, recipe, asked.words(self.seconds), out)
+    def _job(self, source: Path, recipe: str, form: Form, controls: Controls) -> Job:
+        return Job(source, recipe, form.overrides(self.max_seconds), controls)
 
-    def _told(self, task: Task, request: gr.Request) -> Iterator[tuple[str, Done | None]]:
-        stage, share, begun = "Starting", 0.0, time.monotonic()
-        for kind, value in self.desk.run(task, _owner(request)):
+    def _score(self, request: gr.Request, job: Job, new_state: Callable[[JobResult], PageState]) -> Iterator[Values]:
+        """Run a job; yield the status and what `_show` gives. While it inpaints, what is shown stays."""
+        if _session(request) not in self._queued:
+            yield (html.paragraph(html.CANCELLED), *_unchanged())
+            return
+        start, inpaints = time.monotonic(), job.controls.inpaint is not None
+        if not inpaints:
+            yield (html.progress_bar("Starting", 0, 0), *self._show(None, None))
+        out = self.folders.create(_session(request)) / _output_name(job.video)
+        try:
+            for status, result in self._run(replace(job, out=out), request):
+                if result is None:
+                    yield (status, *_unchanged())
+                else:
+                    state = new_state(result)
+                    index = len(state.candidates) - 1 if inpaints else 0
+                    yield (html.summary(result.record, time.monotonic() - start), *self._show(state, index))
+        except (JobCancelledError, UsageError) as error:
+            yield (html.error_message(error), *_unchanged())
+
+    def _run(self, job: Job, request: gr.Request) -> Iterator[tuple[str, JobResult | None]]:
+        stage, share, start = "Starting", 0.0, time.monotonic()
+        for kind, value in self.runner.run(job, _session(request)):
             if kind == "done":
                 yield "", value
                 return
             if kind == "stage":
-                stage, share, begun = value, 0.0, time.monotonic()
+                stage, share, start = value, 0.0, time.monotonic()
             elif kind == "progress":
                 share = value
-            yield html.bar(stage, share, time.monotonic() - begun), None
+            yield html.progress_bar(stage, share, time.monotonic() - start), None
 
-    def _shown(self, made: Made | None, number: int | None) -> Shown:
-        """All takes, their choice; of take `number` video, report, files, no part, and the button with a hint."""
-        if made is None or number is None:
-            return None, gr.Radio(choices=[], value=None, visible=False), None, None, None, None, None, _off(), ""
-        take = made.takes[number]
-        choices = [(name, place) for place, name in enumerate(made.names)]
-        choice = gr.Radio(choices=choices, value=number, visible=len(choices) > 1)
-        files = [str(path) for path in take.files]
-        hint = html.HOW if self._steers(made) else f"The recipe {made.recipe} cannot write a part anew."
-        return made, choice, str(take.video), str(take.report), files, None, None, _off(), hint
+    def _show(self, state: PageState | None, index: int | None) -> Values:
+        """Return the values of all outputs for candidate `index`, with no range chosen."""
+        button = gr.Button(interactive=False)
+        if state is None or index is None:
+            return None, gr.Radio(choices=[], value=None, visible=False), None, None, None, None, None, button, ""
+        candidate = state.candidates[index]
+        choices = [(label, position) for position, label in enumerate(state.labels)]
+        choice = gr.Radio(choices=choices, value=index, visible=len(choices) > 1)
+        files = [str(path) for path in candidate.files]
+        hint = html.INPAINT_HINT if self._inpaints(state) else f"The recipe {state.recipe} cannot write a part anew."
+        return state, choice, str(candidate.video), str(candidate.report), files, None, None, button, hint
 
-    def _button(self, made: Made, part: Part) -> Any:
-        return gr.Button(interactive=self._can(made, part))
+    def _can_inpaint(self, state: PageState, chosen: TimeRange) -> bool:
+        return chosen.is_complete and self._inpaints(state)
 
-    def _can(self, made: Made, part: Part) -> bool:
-        return part.whole and self._steers(made)
-
-    def _steers(self, made: Made) -> bool:
-        return "inpaint" in self.found[made.recipe].steers
+    def _inpaints(self, state: PageState) -> bool:
+        return "inpaint" in self.statuses[state.recipe].capabilities
 
 
-def _off() -> Any:
-    return gr.Button(interactive=False)
-
-
-def _same() -> Shown:
-    """In the place of what `Page._shown` gives."""
+def _unchanged() -> Values:
+    """Return a skip for each value of `Handlers._show`."""
     return (gr.skip(),) * 9
 
 
-def _names(done: Done) -> tuple[str, ...]:
-    return tuple(
-        f"{number + 1}: seed {take.seed}" + (f", fit {take.fit:.2f}" if take.fit is not None else "")
-        for number, take in enumerate(done.takes)
-    )
-
-
-def _owner(request: gr.Request) -> str:
+def _session(request: gr.Request) -> str:
     return str(request.session_hash)
 
 
-def _stem(path: Path) -> str:
-    plain = "".join(letter if letter.isalnum() or letter in PATH_LETTERS else "-" for letter in path.stem)
-    return plain.strip("-")[:60] or "video"
-
-
-def _suffix(path: Path) -> str:
-    """A container that browsers play where the pictures may stay as they are; else the video's own."""
-    return ".mp4" if path.suffix.lower() in {".mp4", ".m4v", ".mov", ".gif", ".apng"} else path.suffix.lower() or ".mp4"
+def _output_name(source: Path) -> str:
+    letters = (letter if letter.isalnum() or letter in "-_" else "-" for letter in source.stem)
+    suffix = source.suffix.lower() or ".mp4"
+    return f"{''.join(letters).strip('-')[:60] or 'video'}.v2m{'.mp4' if suffix in MP4_SUFFIXES else suffix}"

@@ -5,57 +5,48 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from v2m.generators.sketch import Sketch
+from v2m.pipeline.recipes import DEFAULT_RECIPE, list_recipes
+from v2m.webapp.jobs import start_process
 
-PATIENCE = 120.0  # seconds for one recipe
-ALWAYS = "sketch"
+TIMEOUT_S = 120.0  # for one recipe
 
 
 @dataclass(frozen=True)
-class Looked:
-    """lack: what a recipe lacks, in one line; None where nothing. steers: what its generator can do."""
+class RecipeStatus:
+    """missing: what a recipe lacks, in one line; None where nothing. capabilities: those of its generator."""
 
-    lack: str | None = None
-    steers: frozenset[str] = frozenset()
-
-
-READY = Looked(None, Sketch.capabilities)  # the recipe that needs nothing
+    missing: str | None = None
+    capabilities: frozenset[str] = frozenset()
 
 
-def look_at(recipe: str) -> Looked:
-    """Asks nothing of any network.
+READY = RecipeStatus(None, Sketch.capabilities)  # the default recipe needs nothing
 
-    It is found out in a process of its own, which takes along what its libraries hold in memory.
-    """
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_look, args=(recipe, theirs), daemon=True)
-    process.start()
-    theirs.close()
+
+def check_recipe(recipe: str) -> RecipeStatus:
+    """Check a recipe without network, in a process that takes along what its libraries hold in memory."""
+    process, connection = start_process(_send_status, recipe)
     try:
-        return ours.recv() if ours.poll(PATIENCE) else Looked("it could not be looked at in time")
+        return connection.recv() if connection.poll(TIMEOUT_S) else RecipeStatus("it could not be checked in time")
     except EOFError:
-        return Looked("it cannot be looked at on this machine")
+        return RecipeStatus("it cannot be checked on this machine")
     finally:
         process.kill()
         process.join()
 
 
-def look_at_all() -> Iterator[tuple[str, Looked]]:
-    """Each shipped recipe and what was found."""
-    from v2m.pipeline.recipes import list_recipes
-
+def check_all_recipes() -> Iterator[tuple[str, RecipeStatus]]:
+    """Yield each shipped recipe and its status."""
     for recipe in list_recipes():
-        yield recipe, READY if recipe == ALWAYS else look_at(recipe)
+        yield recipe, READY if recipe == DEFAULT_RECIPE else check_recipe(recipe)
 
 
-def _look(recipe: str, pipe: Connection) -> None:
+def _send_status(connection: Connection, recipe: str) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     if hasattr(os, "nice"):
-        os.nice(19)  # whoever is at work comes first
+        os.nice(19)  # jobs come first
     from v2m.core import errors
     from v2m.core.types import Controls, Tags
     from v2m.generators.base import as_generator
@@ -64,13 +55,13 @@ def _look(recipe: str, pipe: Connection) -> None:
 
     try:
         loaded = load_recipe(recipe)
+        assert loaded.generator is not None
+        assert loaded.tagger is not None, "every shipped recipe names both"
         generator = as_generator(loaded.generator)
         as_tagger(loaded.tagger).prepare()
         generator.prepare(Tags(), Controls())
-        pipe.send(Looked(None, generator.capabilities))
-    except errors.DependencyError as error:
-        repository = error.repository
-        cure = f"fetch the weights with `hf download {repository}`" if repository else errors.format_error(error)
-        pipe.send(Looked(cure))
+        connection.send(RecipeStatus(None, generator.capabilities))
     except Exception as error:
-        pipe.send(Looked(errors.format_error(error)))
+        repository = error.repository if isinstance(error, errors.DependencyError) else None
+        cure = f"fetch the weights with `hf download {repository}`" if repository else errors.format_error(error)
+        connection.send(RecipeStatus(cure))

@@ -1,4 +1,4 @@
-"""A folder for each request, which is gone when its person has left, at the latest after some time."""
+"""Folders of each visitor's session, removed when the visitor has left, at the latest after some time."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ import uuid
 from pathlib import Path
 
 
-class Rooms:
+class SessionFolders:
     """Folders with names that nobody can guess.
 
     Args:
-        minutes: After which a folder is removed.
+        max_minutes: Age at which a folder is removed.
     """
 
-    def __init__(self, minutes: float = 60.0) -> None:
+    def __init__(self, max_minutes: float = 60.0) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="v2m-page-"))
         self.uploads = self.root / "uploads"  # Gradio's, which clears it by itself
-        self._rooms = self.root / "rooms"
-        self._rooms.mkdir()
-        self.minutes = minutes
-        self._of: dict[str, list[Path]] = {}
+        self._folders = self.root / "sessions"
+        self._folders.mkdir()
+        self.max_minutes = max_minutes
+        self._by_session: dict[str, list[Path]] = {}
         self._lock = threading.Lock()
 
-    def new(self, owner: str) -> Path:
-        """An empty folder of `owner`; those that have had their time are removed."""
-        self.sweep()
-        room = self._rooms / uuid.uuid4().hex
-        room.mkdir()
+    def create(self, session: str) -> Path:
+        """Return a new empty folder for `session`; expired ones are removed."""
+        self.remove_expired()
+        folder = self._folders / uuid.uuid4().hex
+        folder.mkdir()
         with self._lock:
-            self._of.setdefault(owner, []).append(room)
-        return room
+            self._by_session.setdefault(session, []).append(folder)
+        return folder
 
-    def leave(self, owner: str) -> None:
-        """Removes the folders of `owner`."""
+    def remove(self, session: str) -> None:
+        """Remove the folders of `session`."""
         with self._lock:
-            rooms = self._of.pop(owner, [])
-        for room in rooms:
-            shutil.rmtree(room, ignore_errors=True)
+            folders = self._by_session.pop(session, [])
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def sweep(self) -> None:
-        old = time.time() - 60 * self.minutes
-        for room in self._rooms.iterdir():
-            if room.is_dir() and room.stat().st_mtime < old:
-                shutil.rmtree(room, ignore_errors=True)
+    def remove_expired(self) -> None:
+        oldest = time.time() - 60 * self.max_minutes
+        for folder in self._folders.iterdir():
+            if folder.is_dir() and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)

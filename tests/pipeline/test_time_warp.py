@@ -9,7 +9,7 @@ from v2m.analysis.rhythm import BeatTrack
 from v2m.analysis.synchrony import distance_to_nearest
 from v2m.core.timing import TimeMap
 from v2m.core.types import Cut
-from v2m.pipeline.alignment.time_warp import MAX_START_S, MAX_STRETCH, MAX_STRETCH_CHANGE, MAX_TRIM_S, plan_time_warp
+from v2m.pipeline.time_warp import MAX_START_S, MAX_STRETCH, MAX_STRETCH_CHANGE, MAX_TRIM_S, plan_time_warp
 
 SECONDS = 40.0
 

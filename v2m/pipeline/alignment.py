@@ -1,10 +1,16 @@
-"""Alignment of finished music to the cuts: beats measured, a time warp planned, audio stretched."""
+"""Alignment of finished music to cuts: beats measured, a time warp planned, audio stretched.
+
+C channels (1 or 2), N samples, B knots.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +18,23 @@ from numpy.typing import NDArray
 
 from v2m.analysis.rhythm import BeatTrack, track_beats
 from v2m.analysis.synchrony import cut_alignment, distance_to_nearest
-from v2m.core import timing
 from v2m.core.audio_ops import raised_cosine
-from v2m.core.timing import TimeMap
+from v2m.core.timing import TimeMap, sample_count, seconds_of
 from v2m.core.types import Audio, Cut, Floats, Section, Soundtrack, Video
+from v2m.media import audio, ffmpeg
 from v2m.media.ffmpeg import FFmpegError
-from v2m.pipeline.alignment.time_stretch import stretch_audio
-from v2m.pipeline.alignment.time_warp import plan_time_warp
+from v2m.pipeline.time_warp import plan_time_warp
 from v2m.sketch.plan.beat_grid import HIT_TOLERANCE_S
 
 logger = logging.getLogger(__name__)
 
 FADE_IN_S = 0.03  # where the beginning of the music was trimmed
 FADE_OUT_S = 0.4  # where its end was trimmed
+# With "crisp" or "mixed" transients steady tones waver; with channels "apart" the stereo image changes; a longer window
+# smears onsets (all measured: bench/README.md, `stretch.py`).
+FILTER = "rubberband=transients=smooth:window=short:channels=together"
+FRAME_SAMPLES = 256  # commands take effect at the first frame after their time
+TAIL_S = 1.0  # of silence appended, so that the filter returns all of the audio
 
 
 def align_to_cuts(soundtrack: Soundtrack, video: Video, tempo: float | None = None) -> Soundtrack:
@@ -61,38 +71,31 @@ def _apply_time_map(soundtrack: Soundtrack, time_map: TimeMap, duration: float) 
     """Warp audio and sections. Where there are stems, their sum is the mix."""
     stems = {name: _stretch_with_fades(stem, time_map, duration) for name, stem in soundtrack.stems.items()}
     if stems:
-        mix = np.sum([stem.samples for stem in stems.values()], axis=0)
-        audio = Audio(mix, soundtrack.audio.sample_rate)
+        mix = Audio(np.sum([stem.samples for stem in stems.values()], axis=0), soundtrack.audio.sample_rate)
     else:
-        audio = _stretch_with_fades(soundtrack.audio, time_map, duration)
-    return replace(
-        soundtrack, audio=audio, stems=stems, sections=_map_sections(soundtrack.sections, time_map, duration)
-    )
+        mix = _stretch_with_fades(soundtrack.audio, time_map, duration)
+    sections = _map_sections(soundtrack.sections, time_map, duration)
+    return replace(soundtrack, audio=mix, stems=stems, sections=sections)
 
 
 def _map_sections(sections: Sequence[Section], time_map: TimeMap, duration: float) -> tuple[Section, ...]:
     """Warp the borders between sections; the first still starts and the last still ends with the piece."""
     borders = np.clip(time_map.forward([section.start for section in sections[1:]]), 0.0, duration).tolist()
-    starts, ends = [0.0, *borders], [*borders, duration]
-    warped = [
-        replace(section, start=start, end=end)
-        for section, start, end in zip(
-            sections, starts, ends, strict=False
-        )  # longer by one where there are no sections
-    ]
+    spans = zip([0.0, *borders], [*borders, duration], strict=True)  # one where there are no sections
+    warped = [replace(section, start=start, end=end) for section, (start, end) in zip(sections, spans, strict=False)]
     return tuple(section for section in warped if section.end > section.start)
 
 
 def _stretch_with_fades(recording: Audio, time_map: TimeMap, duration: float) -> Audio:
     """Stretch the audio, with fades where its beginning or end is trimmed."""
-    audio = stretch_audio(recording, time_map, duration)
+    stretched = stretch_audio(recording, time_map, duration)
     start_s, trimmed_s = float(time_map.forward(0.0)), float(time_map.forward(duration)) - duration
-    start = timing.sample_count(max(start_s, 0.0), audio.sample_rate)
-    fade_in = timing.sample_count(FADE_IN_S if abs(start_s) > 1e-3 else 0.0, audio.sample_rate)
-    fade_out = timing.sample_count(FADE_OUT_S if trimmed_s > FADE_OUT_S / 4 else 0.0, audio.sample_rate)
-    _fade(audio.samples[:, start:], fade_in)
-    _fade(audio.samples[:, ::-1], fade_out)
-    return audio
+    start = sample_count(max(start_s, 0.0), stretched.sample_rate)
+    fade_in = sample_count(FADE_IN_S if abs(start_s) > 1e-3 else 0.0, stretched.sample_rate)
+    fade_out = sample_count(FADE_OUT_S if trimmed_s > FADE_OUT_S / 4 else 0.0, stretched.sample_rate)
+    _fade(stretched.samples[:, start:], fade_in)
+    _fade(stretched.samples[:, ::-1], fade_out)
+    return stretched
 
 
 def _fade(samples: NDArray[np.float32], count: int) -> None:
@@ -119,7 +122,7 @@ def _measure_alignment(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], 
 
 
 def _describe_map(track: BeatTrack, time_map: TimeMap, duration: float) -> Mapping[str, Any]:
-    """Summary of a warp in seconds. shift: of the first beat; start: negative where music is trimmed."""
+    """Summarize a warp, in seconds: shift of the first beat; start of the music, negative where trimmed."""
     return {
         "max_stretch": round(float(np.abs(time_map.stretch_factors - 1).max()), 4),
         "mean_stretch": round(float(time_map.forward(duration) - time_map.forward(0.0)) / duration - 1, 4),
@@ -148,3 +151,63 @@ def _with_hits(
     alignment = {**status.get("after", status["before"])}
     metadata = {**soundtrack.metadata, "align_to_cuts": dict(status), "alignment": alignment, "hits": hits}
     return replace(soundtrack, beats=beats, downbeats=downbeats, metadata=metadata)
+
+
+def stretch_audio(recording: Audio, time_map: TimeMap, duration: float) -> Audio:
+    """Stretch `recording` along `time_map` to `duration` seconds, by ffmpeg's filter rubberband.
+
+    There is silence where the recording has nothing to give. The stretch does not depend on the audio, so that stems
+    stay synchronous.
+
+    Raises:
+        FFmpegError: This ffmpeg has no rubberband.
+        OSError: The disk is full.
+    """
+    assert recording.channels <= 2, "the filter keeps two channels together, not more"
+    rate = recording.sample_rate
+    source_start, target_start = max(0.0, float(time_map.inverse(0.0))), max(0.0, float(time_map.forward(0.0)))
+    samples = recording.samples[:, sample_count(source_start, rate) :]
+    tail = np.zeros((recording.channels, sample_count(TAIL_S, rate)), np.float32)
+    source = np.concatenate([samples, tail], axis=1)
+    target = np.zeros((recording.channels, sample_count(duration, rate)), np.float32)
+    start = sample_count(target_start, rate)
+    stretched = _run_filter(source, rate, _filter_chain(time_map, source_start))[:, : target.shape[1] - start]
+    target[:, start : start + stretched.shape[1]] = stretched
+    return Audio(target, rate)
+
+
+def _filter_chain(time_map: TimeMap, start: float) -> str:
+    """Return the filters that stretch the recording from second `start` on."""
+    tempi = 1 / time_map.stretch_factors
+    current = int(np.clip(np.searchsorted(time_map.source, start, side="right") - 1, 0, len(tempi) - 1))
+    commands, last = [], tempi[current]
+    for knot, tempo in zip(time_map.source[current + 1 : -1] - start, tempi[current + 1 :], strict=True):
+        if abs(tempo - last) > 1e-6:
+            commands.append(f"{knot:.3f} rubberband tempo {tempo:.6f}")
+            last = tempo
+    send = f"asendcmd=c='{';'.join(commands)}'," if commands else ""
+    return f"asetnsamples=n={FRAME_SAMPLES}:p=0,{send}{FILTER}:tempo={tempi[current]:.6f}"
+
+
+def _run_filter(samples: NDArray[np.float32], sample_rate: int, chain: str) -> NDArray[np.float32]:
+    """Run the filters on a file that the graph reads itself.
+
+    Frames piped in from outside would queue before the filter, more or less of them, and commands would come too early.
+    """
+    channels, count = samples.shape
+    with tempfile.TemporaryDirectory(prefix="v2m-") as folder:
+        source, out = Path(folder) / "in.wav", Path(folder) / "out.f32"
+        audio.save(Audio(samples, sample_rate), source)
+        graph = f"amovie={_escape_option(str(source))},{chain}"
+        ffmpeg.run_ffmpeg(
+            ["-f", "lavfi", "-i", graph, "-f", "f32le", f"file:{out}"],
+            (),
+            timeout=60 + 2 * seconds_of(count, sample_rate),
+        )
+        return np.fromfile(out, np.float32).reshape(-1, channels).T
+
+
+def _escape_option(value: str) -> str:
+    """Escape a filter option's value twice: for the option, and for the filter graph around it."""
+    option = re.sub(r"([\\':])", r"\\\1", value)
+    return re.sub(r"([\\'\[\],; ])", r"\\\1", option)

@@ -13,8 +13,8 @@ from v2m.analysis.rhythm import track_beats
 from v2m.analysis.synchrony import distance_to_nearest
 from v2m.core.types import Audio, Cut, Section, Soundtrack, Video, VisualFeatures
 from v2m.media.ffmpeg import FFmpegError
-from v2m.pipeline.alignment import align, time_stretch
-from v2m.pipeline.alignment.align import align_to_cuts
+from v2m.pipeline import alignment
+from v2m.pipeline.alignment import align_to_cuts
 
 SECONDS = 24.0
 BEATS = np.arange(0.35, SECONDS - 0.3, 0.6)
@@ -106,19 +106,19 @@ def test_without_a_beat_nothing_changes() -> None:
 def test_ffmpeg_without_rubberband_gives_a_warning(
     music: Audio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(time_stretch, "FILTER", "nosuchfilter")
+    monkeypatch.setattr(alignment, "FILTER", "nosuchfilter")
     result = align_to_cuts(Soundtrack(music), video(), 100)
     assert result.audio is music
     assert result.metadata["align_to_cuts"]["reason"] == "ffmpeg cannot"
     assert "not_aligned" in caplog.text
     with pytest.raises(FFmpegError):
-        time_stretch.stretch_audio(music, align.TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1.0])), 1.0)
+        alignment.stretch_audio(music, alignment.TimeMap(np.array([0.0, 1.0]), np.array([0.0, 1.0])), 1.0)
 
 
 def test_trimmed_ends_are_faded(music: Audio) -> None:
-    time_map = align.TimeMap(np.array([0.0, SECONDS]), np.array([-0.4, SECONDS + 0.5]))
+    time_map = alignment.TimeMap(np.array([0.0, SECONDS]), np.array([-0.4, SECONDS + 0.5]))
     steady = replace(music, samples=np.full_like(music.samples, 0.0) + np.float32(0.3) * noise(music))
-    faded = align._stretch_with_fades(steady, time_map, SECONDS)
+    faded = alignment._stretch_with_fades(steady, time_map, SECONDS)
     level = np.sqrt(np.square(faded.samples[0].reshape(-1, 320)).mean(axis=1))  # every 10 ms
     assert level[0] < 0.3 * np.median(level)
     assert level[5:15].mean() == pytest.approx(np.median(level), rel=0.3)

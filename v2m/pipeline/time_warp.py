@@ -54,7 +54,7 @@ class _StretchOptions:
 def plan_time_warp(
     track: BeatTrack, cuts: Sequence[Cut], duration: float, sections: Sequence[float] = ()
 ) -> TimeMap | None:
-    """Return the warp that meets most cuts, at least `duration` long; None where none is better.
+    """Return the warp that meets most cuts, at least as long as `duration`; None if none is better.
 
     A downbeat on the strongest cut counts before all else, the more accented the better, where one can be brought
     there; then the strengths of all cuts that beats meet within ±70 ms, and those of cuts on downbeats again. The music

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from v2m.core.timing import TimeMap
 from v2m.core.types import Audio
-from v2m.pipeline.alignment.time_stretch import stretch_audio
+from v2m.pipeline.alignment import stretch_audio
 
 RATE, SECONDS = 32000, 20.0
 PLANTED = np.arange(0.75, SECONDS, 0.5)

@@ -1,1 +1,0 @@
-"""Music that ignored the cuts, moved so that its beats meet them."""

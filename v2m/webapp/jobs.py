@@ -1,0 +1,293 @@
+"""Jobs of the page: a worker process does them one at a time, and can be ended at any moment with its memory."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from v2m.core import errors
+from v2m.core.errors import UsageError
+from v2m.core.types import Controls, ProgressFn
+
+POLL_S = 0.2
+MIN_PROGRESS = 0.005  # of a stage; smaller steps are not sent
+Event = tuple[str, Any]  # ("stage", its name), ("progress", 0–1), then ("done", JobResult) or ("failed", one line)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video to score. overrides: as of `load_recipe`. out: the video to write; None asks for the tags alone."""
+
+    video: Path
+    recipe: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    controls: Controls = field(default_factory=Controls)
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class CandidateFiles:
+    """One candidate. music: the WAV before mixing. report: the picture of it.
+
+    sync: total score 0–1, None where it is the only one. beats: (B,) seconds of the video, those of the best candidate.
+    files: all files that belong to it.
+    """
+
+    seed: int
+    video: Path
+    music: Path
+    report: Path
+    sync: float | None = None
+    beats: tuple[float, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """Tags, sidecar, and all candidates, the best first."""
+
+    tags: Mapping[str, Any]
+    record: Mapping[str, Any] = field(default_factory=dict)
+    candidates: tuple[CandidateFiles, ...] = ()
+
+
+class JobCancelledError(Exception):
+    """The job was cancelled."""
+
+
+def start_process(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
+    """Start `target(connection, *args)` in a new process; return it and this end of the connection."""
+    context = get_context("spawn")
+    connection, other_end = context.Pipe()
+    process = context.Process(target=target, args=(other_end, *args), daemon=True, name="v2m-worker")
+    process.start()
+    other_end.close()
+    return process, connection
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    recipe: str
+
+
+class JobRunner:
+    """Runs one job at a time: the caller makes a second one wait, or it would end the first.
+
+    Args:
+        max_minutes: Time limit of a job.
+    """
+
+    def __init__(self, max_minutes: float = 60.0) -> None:
+        self.max_minutes = max_minutes
+        self._worker: _Worker | None = None
+        self._session: str | None = None  # of the job under way
+        self._lock = threading.RLock()  # a garbage collector may close an abandoned `run` in a thread that holds it
+
+    def start(self, recipe: str) -> None:
+        """Start the process for a recipe, so that the first job need not wait for it."""
+        with self._lock:
+            worker, abandoned = self._worker, self._session is not None
+            if abandoned or worker is None or worker.recipe != recipe or not worker.process.is_alive():
+                self._stop()
+                self._worker = _Worker(*start_process(run_jobs), recipe)
+
+    def run(self, job: Job, session: str) -> Generator[Event, None, None]:
+        """Yield the worker's events of the job, and "waiting" in between; the last is "done".
+
+        Raises:
+            JobCancelledError: `cancel` was called.
+            UsageError: The job failed, in one line; or it took too long, or the system ended its process.
+        """
+        self.start(job.recipe)
+        with self._lock:
+            worker, self._session = self._worker, session
+        assert worker is not None
+        finished = False
+        try:
+            for event in self._events(worker, job):
+                finished = event[0] == "done"
+                yield event
+        except UsageError:
+            finished = True
+            raise
+        finally:
+            with self._lock:
+                if self._worker is worker:
+                    self._session = None
+                    if not finished:  # nobody listens any more: the unfinished job would delay the next
+                        self._stop()
+
+    def _events(self, worker: _Worker, job: Job) -> Iterator[Event]:
+        deadline = time.monotonic() + 60 * self.max_minutes
+        try:
+            worker.connection.send(job)
+            while True:
+                if not worker.connection.poll(POLL_S):
+                    if time.monotonic() > deadline:
+                        self.cancel()
+                        raise UsageError(f"it took more than {self.max_minutes:g} minutes and was ended")
+                    yield ("waiting", None)
+                    continue
+                event = worker.connection.recv()
+                if event[0] == "failed":
+                    raise UsageError(event[1])
+                yield event
+                if event[0] == "done":
+                    return
+        except (EOFError, OSError):
+            if self._worker is not worker:
+                raise JobCancelledError from None
+            self.cancel()
+            raise UsageError("the work was ended by the system, which happens when memory runs out") from None
+
+    def cancel(self, session: str | None = None) -> bool:
+        """End the job of `session`, or any job, with its process; return whether there was a process."""
+        with self._lock:
+            if session is not None and session != self._session:
+                return False
+            running = self._worker is not None
+            self._stop()
+            return running
+
+    def _stop(self) -> None:
+        worker, self._worker, self._session = self._worker, None, None
+        if worker is not None:
+            worker.process.kill()
+            worker.process.join()
+            worker.connection.close()
+
+
+def run_jobs(connection: Connection) -> None:
+    """Do one job after the other until the connection is closed: the worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the page decides when to end
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    import v2m.pipeline.score  # noqa: F401 - now rather than while somebody waits
+
+    handler = _JobHandler(connection)
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(("done", handler.tag(job) if job.out is None else handler.score(job)))
+        except BrokenPipeError:
+            return
+        except BaseException as error:
+            if errors.exit_code(error) == errors.BUG:
+                logging.getLogger(__name__).exception("while working on %s", job.video.name)
+            message = errors.format_error(error)
+            for path in filter(None, (job.video, job.out)):  # visitors see no folder of this machine
+                message = message.replace(f"{path.parent}/", "")
+            connection.send(("failed", message))
+
+
+class _JobHandler:
+    """The work of the worker process. A generator is kept for the next job with the same settings."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._generator: tuple[Any, Any] = (None, None)  # settings and object
+
+    def tag(self, job: Job) -> JobResult:
+        """Return the tagger's tags alone."""
+        from v2m.media import video
+        from v2m.pipeline.recipes import load_recipe
+        from v2m.taggers.base import as_tagger
+
+        recipe = load_recipe(job.recipe, job.overrides)
+        clip = video.open(job.video, recipe.limits)
+        assert recipe.tagger is not None, "every shipped recipe names one"
+        tagger = as_tagger(recipe.tagger)
+        with self._stages("Analyzing the picture") as progress:
+            tags = tagger.merged_tags(clip, recipe.tags, progress)
+        tagger.release()
+        return JobResult(tags.to_dict())
+
+    def score(self, job: Job) -> JobResult:
+        """Write the video with its music, every extra that the generator can give, and a video of each candidate."""
+        from v2m.generators.base import as_generator
+        from v2m.media import video
+        from v2m.mixing import mixer
+        from v2m.pipeline import sidecar
+        from v2m.pipeline.recipes import load_recipe
+        from v2m.pipeline.result import Extras
+        from v2m.pipeline.score import score_video
+
+        out = job.out
+        assert out is not None, "a job without a file to write asks for the tags alone"
+        recipe = load_recipe(job.recipe, job.overrides)
+        if self._generator[0] != recipe.settings["generator"]:
+            self._generator = recipe.settings["generator"], recipe.generator
+        recipe = replace(
+            recipe, generator=self._generator[1], settings={**recipe.settings, **_control_settings(job.controls)}
+        )
+        capabilities = as_generator(self._generator[1]).capabilities
+        extras = Extras("stems" in capabilities, "midi" in capabilities, markers="edl", report=True, wav=True)
+        result = score_video(
+            job.video, out, recipe=recipe, controls=job.controls, extras=extras, stages=self._stages
+        )  # fmt: skip
+        record = without_folders(result.record)
+        sidecar.write(record, out.with_suffix(".json"))
+        beats = tuple(record["range"]["start"] + beat for beat in record["music"]["beats"])
+        rest = [path for path in out.parent.rglob("*") if path.is_file() and ".seed" not in path.name]
+        files = (out, *sorted(path for path in rest if path != out))
+        best, *others = result.candidates
+        candidates = [_candidate_files(out, best, beats, files)]
+        clip, mix = video.open(job.video, recipe.limits), replace(recipe.mix, start=recipe.start, end=recipe.end)
+        for number, other in enumerate(others, start=2):
+            path = out.with_name(f"{out.stem}.seed{other.seed}{out.suffix}")
+            comment = sidecar.container_comment(job.recipe)
+            with self._stages(f"Writing take {number} of {len(result.candidates)}") as progress:
+                mixer.mix(clip, other.soundtrack.audio, path, mix, comment, False, progress)
+            files = (path, path.with_suffix(".wav"), path.with_suffix(".png"))
+            candidates.append(_candidate_files(path, other, beats, files))
+        return JobResult(record["tags"], record, tuple(candidates))
+
+    @contextmanager
+    def _stages(self, name: str) -> Iterator[ProgressFn]:
+        self._connection.send(("stage", name))
+        sent = 0.0
+
+        def progress(fraction: float) -> None:
+            nonlocal sent
+            if fraction >= sent + MIN_PROGRESS:
+                sent = fraction
+                self._connection.send(("progress", min(1.0, fraction)))
+
+        yield progress
+        self._connection.send(("progress", 1.0))
+
+
+def _candidate_files(path: Path, candidate: Any, beats: tuple[float, ...], files: tuple[Path, ...]) -> CandidateFiles:
+    music, report = path.with_suffix(".wav"), path.with_suffix(".png")
+    return CandidateFiles(candidate.seed, path, music, report, candidate.sync.get("total"), beats, files)
+
+
+def _control_settings(controls: Controls) -> dict[str, Any]:
+    """Return the controls as the sidecar names those of the command line."""
+    settings: dict[str, Any] = {"reference": [path.name for path in controls.reference]}
+    settings["melody"] = controls.melody and controls.melody.name
+    if request := controls.inpaint:
+        settings |= {"inpaint": f"{request.start:g}:{request.end:g}", "inpaint_source": str(request.source_path)}
+    return settings
+
+
+def without_folders(value: Any) -> Any:
+    """Return plain values with the names of files in the place of their paths."""
+    if isinstance(value, Mapping):
+        return {name: without_folders(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value

@@ -1,4 +1,4 @@
-"""Jobs of the page: a worker process does them one at a time, and can be ended at any moment with its memory."""
+"""Jobs of the page, done one at a time by a worker process that can be ended at any moment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Event = tuple[str, Any]  # ("stage", its name), ("progress", 0–1), then ("done
 
 @dataclass(frozen=True)
 class Job:
-    """A video to score. overrides: as of `load_recipe`. out: the video to write; None asks for the tags alone."""
+    """A video to score. overrides: of `load_recipe`. out: the video to write, or None for tags alone."""
 
     video: Path
     recipe: str
@@ -216,7 +216,7 @@ class _JobHandler:
         return JobResult(tags.to_dict())
 
     def score(self, job: Job) -> JobResult:
-        """Write the video with its music, every extra that the generator can give, and a video of each candidate."""
+        """Write the video with its music, all extras that the generator has, and each other candidate."""
         from v2m.generators.base import as_generator
         from v2m.media import video
         from v2m.mixing import mixer

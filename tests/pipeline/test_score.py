@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,17 @@ def test_music_that_is_deaf_to_the_cuts_is_moved_onto_them_before_takes_are_rank
     assert (clip.parent / "cuts.v2m.edl").read_text().count("|M:hit") == 2
     totals = [take["total"] for take in record["candidates"]]
     assert totals == sorted(totals, reverse=True)
+
+
+def test_music_is_kept_unaligned_with_a_warning_when_librosa_is_missing(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    result = score_video(clip, generator=Deaf())
+    assert not result.to_dict()["music"]["align_to_cuts"]["moved"]
+    assert [warning for warning in result.metadata.warnings if "--extra eval" in warning]
+    written = Deaf().generate(video.open(clip), Tags(), 0).audio
+    np.testing.assert_array_equal(result.soundtrack.audio.samples, written.samples)
 
 
 def test_one_flag_leaves_the_music_as_it_was_written(clip: Path) -> None:

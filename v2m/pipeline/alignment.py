@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from v2m.analysis.rhythm import BeatTrack, track_beats
 from v2m.analysis.synchrony import cut_alignment, distance_to_nearest
 from v2m.core.audio_ops import raised_cosine
+from v2m.core.errors import install_hint
 from v2m.core.timing import TimeMap, sample_count, seconds_of
 from v2m.core.types import Audio, Cut, Floats, Section, Soundtrack, Video
 from v2m.media import audio, ffmpeg
@@ -45,9 +46,14 @@ def align_to_cuts(soundtrack: Soundtrack, video: Video, tempo: float | None = No
     """
     if soundtrack.beats is not None or soundtrack.midi is not None:
         return soundtrack
-    track = track_beats(soundtrack.audio, tempo)
+    try:
+        track = track_beats(soundtrack.audio, tempo)
+        reason = "no steady beat was found"
+    except ModuleNotFoundError as error:  # of librosa, when the music has already been written
+        logger.warning("not_aligned: %s; %s", error, install_hint(error))
+        track, reason = None, str(error)
     if track is None:
-        status = {"moved": False, "reason": "no steady beat was found"}
+        status = {"moved": False, "reason": reason}
         return replace(soundtrack, metadata={**soundtrack.metadata, "align_to_cuts": status})
     cuts = video.visual_features().cuts
     time_map = plan_time_warp(track, cuts, video.duration, [section.start for section in soundtrack.sections[1:]])

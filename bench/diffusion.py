@@ -24,10 +24,10 @@ import torch
 from tests.fixtures.tiny import solvers
 from tests.fixtures.tiny import sonique as tiny
 from v2m.core.types import Controls, InpaintRequest, Tags, Video
+from v2m.generators.options import DiffusionSampling, SamplerName
 from v2m.generators.sonique import Sonique
-from v2m.generators.sonique.denoiser import CFGCondition, cfg_velocity, velocity_denoiser
-from v2m.generators.sonique.options import DiffusionSampling, SamplerName
 from v2m.generators.sonique.unet import UNet, UNetConfig
+from v2m.generators.sonique.windowed_sampling import CFGCondition, cfg_velocity, velocity_denoiser
 from v2m.mappings import stable_audio
 from v2m.media.audio import save
 from v2m.models.conditioning import Condition

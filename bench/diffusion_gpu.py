@@ -19,8 +19,8 @@ import torch
 
 from tests.fixtures.tiny import sonique as tiny
 from v2m.core.types import Tags, Video
+from v2m.generators.options import DiffusionSampling
 from v2m.generators.sonique import Sonique
-from v2m.generators.sonique.options import DiffusionSampling
 
 SECONDS = 23.0
 TAGS = Tags(instruments=["piano", "strings"], genres=["ambient"], tempo=90)

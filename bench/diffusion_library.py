@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from tests.fixtures.tiny import sonique as tiny
 from v2m.core.progress import ignore_progress
+from v2m.generators.options import SamplerName
 from v2m.generators.sonique import samplers
-from v2m.generators.sonique.denoiser import CFGCondition, cfg_velocity
-from v2m.generators.sonique.options import SamplerName
 from v2m.generators.sonique.unet import UNet, UNetConfig
+from v2m.generators.sonique.windowed_sampling import CFGCondition, cfg_velocity
 from v2m.mappings import stable_audio
 from v2m.models.conditioning import Condition
 from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
@@ -138,7 +138,7 @@ def sampled(sampling: Any, name: SamplerName) -> float:
         return torch.randn(x.shape, generator=random, dtype=torch.float64)
 
     sigmas = samplers.exponential_sigmas(STEPS, 0.03, 50.0)
-    ours = samplers.sample(name, samplers.SolverContext(denoise, lambda: draw(here), ignore_progress), x, sigmas)
+    ours = samplers.SAMPLERS[name](samplers.SolverContext(denoise, lambda: draw(here), ignore_progress), x, sigmas)
     function, more = getattr(sampling, f"sample_{FUNCTIONS[name]}"), {}
     if name == "k-dpm-fast":
         return apart(ours, function(denoise, x, 0.03, 50.0, STEPS, disable=True))

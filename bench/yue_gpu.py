@@ -26,11 +26,9 @@ from tests.fixtures.tiny import xcodec, yue_tokenizer
 from v2m.core.timing import codec_frames, sample_count
 from v2m.core.types import Tags
 from v2m.generators.yue import audio, stage1, stage2
-from v2m.generators.yue.lyrics import LyricsSection, instrumental_sections
-from v2m.generators.yue.prompt import PromptEncoder
+from v2m.generators.yue.prompt import LyricsSection, PromptEncoder, instrumental_sections
 from v2m.generators.yue.stage1 import SectionPlan
-from v2m.generators.yue.tokenizer import Tokenizer
-from v2m.generators.yue.tokens import FRAME_RATE
+from v2m.generators.yue.tokenizer import FRAME_RATE, Tokenizer
 from v2m.pretrained.codecs.xcodec import XCodec
 
 SHAPED = {"num_key_value_heads": 4, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "max_position_embeddings": 16_384}

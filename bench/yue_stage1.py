@@ -38,14 +38,14 @@ from transformers import (
 from tests.fixtures.tiny import yue_lm, yue_tokenizer
 from v2m.core.timing import codec_frames
 from v2m.core.types import Tags
-from v2m.generators.yue import stage1, tokens
-from v2m.generators.yue.lyrics import instrumental_sections
-from v2m.generators.yue.prompt import PromptEncoder
+from v2m.generators.yue import stage1, tokenizer
+from v2m.generators.yue.prompt import PromptEncoder, instrumental_sections
 from v2m.generators.yue.stage1 import SectionPlan, YuESampling
 from v2m.generators.yue.tokenizer import Tokenizer
 from v2m.models.inference.sampling import gumbel_argmax
+from v2m.models.inference.windows import window_seed
 
-ALLOWED = torch.arange(tokens.FIRST_CODE, tokens.first_id(1))
+ALLOWED = torch.arange(tokenizer.FIRST_CODE, tokenizer.first_id(1))
 SILENCE = 0
 Result = TypeVar("Result")
 
@@ -92,13 +92,13 @@ def separately(
         unread = context[cache.get_seq_length() :] if cache is not None else context[:]
         opening = prompt.section(passage.lyrics)
         guidance = UnbatchedClassifierFreeGuidanceLogitsProcessor(settings.cfg_scale[min(number, 1)], branch)
-        generator = stage1._section_generator(seed, number, torch.device("cpu"))
+        generator = torch.Generator().manual_seed(window_seed(seed, number))
         ids, written = torch.tensor([unread + opening]), list[int]()
         chosen = choices([*context, *opening])
         for _ in range(2 * passage.num_frames):
             out = branch(ids, cache)
             cache = out.past_key_values
-            last = torch.tensor([[tokens.XCODEC]]) if not written else ids
+            last = torch.tensor([[tokenizer.XCODEC]]) if not written else ids
             scores = penalty(chosen, guidance(last, out.logits[:, -1]))  # pyright: ignore[reportArgumentType]
             for step in narrowing:
                 scores = step(chosen, scores)  # pyright: ignore[reportArgumentType]
@@ -107,7 +107,12 @@ def separately(
             chosen = torch.cat([chosen, choice[None]], dim=1)
             ids = ALLOWED[choice][None]
         codes = torch.tensor(written).reshape(-1, 2).T
-        context += [*opening, *(codes.T.flatten() + tokens.FIRST_CODE).tolist(), tokens.EOA, *prompt.end_of_segment]
+        context += [
+            *opening,
+            *(codes.T.flatten() + tokenizer.FIRST_CODE).tolist(),
+            tokenizer.EOA,
+            *prompt.end_of_segment,
+        ]
         found.append(codes)
     return found
 
@@ -135,7 +140,7 @@ def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 def measure(model: LlamaForCausalLM, prompt: PromptEncoder, seconds: float, seed: int) -> dict[str, Any]:
     """Print the times; return the last line's figures. Converts `model` from float32 to bfloat16."""
     parts = instrumental_sections(2)
-    passages = [SectionPlan(part, codec_frames(seconds, tokens.FRAME_RATE)) for part in parts]
+    passages = [SectionPlan(part, codec_frames(seconds, tokenizer.FRAME_RATE)) for part in parts]
     head = prompt.head(Tags(genres=["cinematic"], instruments=["piano"]), parts)
 
     def ours(silence: int | None = None) -> list[Tensor]:

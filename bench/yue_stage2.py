@@ -26,7 +26,7 @@ from transformers.utils import logging
 from tests.fixtures.tiny import yue_lm
 from tests.reference.yue_stage2 import refine_published
 from v2m.generators.yue.stage2 import refine
-from v2m.generators.yue.tokens import CODEBOOK_SIZE, FRAME_RATE
+from v2m.generators.yue.tokenizer import CODEBOOK_SIZE, FRAME_RATE
 
 Result = TypeVar("Result")
 

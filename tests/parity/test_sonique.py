@@ -15,8 +15,8 @@ from transformers import RobertaTokenizer
 
 from tests.fixtures.tiny import solvers
 from tests.fixtures.tiny import sonique as tiny
+from v2m.generators.options import SamplerName
 from v2m.generators.sonique import checkpoint
-from v2m.generators.sonique.options import SamplerName
 from v2m.mappings import stable_audio
 from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
 from v2m.pretrained.safe_load import read_json, read_pickle

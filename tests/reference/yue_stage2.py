@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from v2m.generators.yue.tokens import CODEBOOK_SIZE, EOA, NUM_CODEBOOKS, SOA, STAGE_1, STAGE_2, first_id
+from v2m.generators.yue.tokenizer import CODEBOOK_SIZE, EOA, NUM_CODEBOOKS, SOA, STAGE_1, STAGE_2, first_id
 
 
 class _Slots(LogitsProcessor):

@@ -1,10 +1,11 @@
-"""Base class of the music generators, with a default for every optional method."""
+"""Base classes of the music generators, with a default for every optional method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from v2m.core.lazy_model import LazyModel
 from v2m.core.progress import sub_progress
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
@@ -28,7 +29,14 @@ class GeneratorBase:
         return type(self).__name__
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
-        """Fetch missing weights and refuse options that this generator cannot follow, before any work."""
+        """Fetch missing weights and refuse options that this generator cannot follow, before any work.
+
+        Raises:
+            DependencyError: Weights are not here and cannot be fetched, or are another model's.
+            UsageError: The generator cannot do what tags, controls or its own options ask for, or there is no such
+                device.
+            MemoryError: The message names an option to lower.
+        """
 
     def validate_video(self, video: Video, controls: Controls) -> None:
         """Refuse a video that is too long for what is requested; called after `prepare`."""
@@ -43,8 +51,13 @@ class GeneratorBase:
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Music of exactly `video.duration`; see `v2m.core.protocols.MusicGenerator`."""
-        raise NotImplementedError(f"{type(self).__name__} has no method generate")
+        """Music of exactly `video.duration`; see `v2m.core.protocols.MusicGenerator`. Errors as of `prepare`.
+
+        A subclass overrides this or, where several candidates cost less together, `generate_batch`.
+        """
+        if type(self).generate_batch is GeneratorBase.generate_batch:
+            raise NotImplementedError(f"{type(self).__name__} has no method generate")
+        return self.generate_batch(video, tags, [seed], stems=stems, controls=controls, progress=progress)[0]
 
     def generate_batch(
         self,
@@ -56,21 +69,39 @@ class GeneratorBase:
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
-        """One soundtrack for each of `seeds`; overridden where several cost less together."""
-        return [
-            self.generate(
-                video,
-                tags,
-                seed,
-                stems=stems,
-                controls=controls,
-                progress=sub_progress(progress, number / len(seeds), (number + 1) / len(seeds)),
-            )
-            for number, seed in enumerate(seeds)
-        ]
+        """One soundtrack for each of `seeds`."""
+        soundtracks = []
+        for index, seed in enumerate(seeds):
+            part = sub_progress(progress, index / len(seeds), (index + 1) / len(seeds))
+            soundtracks.append(self.generate(video, tags, seed, stems=stems, controls=controls, progress=part))
+        return soundtracks
 
     def release(self) -> None:
         """Free the model's memory; the next call of `generate` loads it again."""
+
+
+class ModelGenerator(GeneratorBase):
+    """A generator whose model is loaded on first use, by `_load`.
+
+    Args:
+        device: The device's name, as of `v2m.core.lazy_model.choose_device`.
+        keep_loaded: Keep the model in memory after `release`.
+        oom_hint: What to lower where memory runs out, for the error.
+    """
+
+    def __init__(self, device: str, *, keep_loaded: bool, oom_hint: str) -> None:
+        self._device, self._keep_loaded = device, keep_loaded
+        self._engine: LazyModel[Any] = LazyModel(self._load, oom_hint)
+        self.weights: tuple[WeightsInfo, ...] = ()
+
+    def _load(self) -> Any:
+        """Load the model; torch is imported here and not before."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Free the model, unless `keep_loaded` is set."""
+        if not self._keep_loaded:
+            self._engine.release()
 
 
 class _ExternalGenerator(GeneratorBase):

@@ -8,10 +8,9 @@ from v2m.checkpoints import V2M
 from v2m.core.errors import UsageError
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.base import GeneratorBase
-from v2m.generators.musicgen.engine import MusicGenEngine
-from v2m.generators.musicgen.options import Precision, check_window, check_window_length
-from v2m.generators.vidmuse.engine import VideoMusicEngine
-from v2m.generators.vidmuse.visual_frontend import VisualFrontend
+from v2m.generators.musicgen_engine import MusicGenEngine
+from v2m.generators.options import LMPrecision, WindowOptions
+from v2m.generators.vidmuse_engine import VideoMusicEngine, VisualFrontend
 
 STRIDE_RATIO = 0.6  # of the window, which is MusicGen's
 
@@ -33,8 +32,6 @@ class InMemoryGenerator(GeneratorBase):
         DependencyError: A frozen component of the model is missing, broken, or another model's.
     """
 
-    capabilities = frozenset()
-
     def __init__(
         self,
         model: V2M,
@@ -44,25 +41,25 @@ class InMemoryGenerator(GeneratorBase):
         sampling: SamplingConfig | None = None,
         window: float | None = None,
         stride: float | None = None,
-        precision: Precision | None = None,
+        precision: LMPrecision | None = None,
     ) -> None:
         training_window, uses_video = model.config.segment_duration, model.config.conditioner is not None
         window = training_window if window is None else window
         stride = max(0.5, min(STRIDE_RATIO * window, window - 0.5)) if stride is None else stride
-        check_window(window, stride)
-        check_window_length(window, training_window)
+        self._options = WindowOptions(sampling or SamplingConfig(), window, stride)
+        self._options.check_overlap()
+        self._options.check_length(training_window)
         if not uses_video and not model.config.uses_text:
             raise UsageError(
                 f"{name!r} has neither a visual conditioner nor a text encoder, so it cannot be conditioned on a video"
             )
-        self._options = {"sampling": sampling or SamplingConfig(), "window": window, "stride": stride}
         frontend = VisualFrontend.load(model, name, device) if uses_video else None
         self._engine = MusicGenEngine.from_model(model, name, device, precision, keep_model=True)
         self._video_engine = None if frontend is None else VideoMusicEngine(model, self._engine, frontend, device)
 
     @property
     def weights(self) -> tuple[WeightsInfo, ...]:  # type: ignore[override]  # of the engine, which loads lazily
-        return self._engine.weights
+        return self._engine.model.weights
 
     def generate(
         self,
@@ -76,5 +73,5 @@ class InMemoryGenerator(GeneratorBase):
     ) -> Soundtrack:
         """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine."""
         if self._video_engine is not None:
-            return self._video_engine.generate(video, tags, seed=seed, progress=progress, **self._options)
-        return self._engine.generate(video, tags, None, seed=seed, progress=progress, **self._options)
+            return self._video_engine.generate(video, tags, self._options, seed=seed, progress=progress)
+        return self._engine.generate(video, tags, None, self._options, seed=seed, progress=progress)

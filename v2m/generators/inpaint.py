@@ -6,6 +6,7 @@ C channels, N samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class InpaintSource:
         Raises:
             UsageError: The file cannot be read as sound.
         """
-        assert request.source_path is not None, "the file has not been looked for"
+        assert request.source_path is not None, "resolve_inpaint_source fills it in"
         rate = sound_files.probe_sample_rate(request.source_path)
         samples = sound_files.load(request.source_path, rate, request.source_offset + duration).samples
         samples = samples[:1] if np.array_equal(samples[0], samples[1]) else samples
@@ -60,6 +61,13 @@ class InpaintSource:
         mix = old.copy()
         mix[:, start:end] = weight * new + (1 - weight) * old[:, start:end]
         return Audio(mix, rate)
+
+
+def inpaint_metadata(request: InpaintRequest | None) -> dict[str, Any]:
+    """The sidecar's entries about an inpainting request; none without one."""
+    if request is None:
+        return {}
+    return {"inpainted": [request.start, request.end], "inpaint_source": str(request.source_path)}
 
 
 def _resample_to(audio: Audio, rate: int) -> Audio:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from v2m.core.errors import DependencyError, UsageError
-from v2m.core.progress import ignore_progress
+from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Section, Soundtrack, Tags, Video
 from v2m.generators.base import GeneratorBase
-from v2m.generators.inpaint import InpaintSource, level_gain
+from v2m.generators.inpaint import InpaintSource, inpaint_metadata, level_gain
 from v2m.sketch.compose.arrange import Piece, compose
 from v2m.sketch.compose.inpaint import TakeHistory, TakeRecord, recompose_range
 from v2m.sketch.instruments import STEMS
@@ -96,7 +96,7 @@ class Sketch(GeneratorBase):
         plan = planner.plan_for_style(style, video.visual_features(), video.duration, tags, seed)
         piece = compose(plan, style, tags, seed)
         report(COMPOSE_SHARE)
-        audio, stem_audio = self._render(piece, stems, _sub_progress(report, COMPOSE_SHARE, 1.0))
+        audio, stem_audio = self._render(piece, stems, sub_progress(report, COMPOSE_SHARE, 1.0))
         return self._soundtrack(piece, tags, audio, stem_audio)
 
     def _inpaint(
@@ -107,23 +107,19 @@ class Sketch(GeneratorBase):
         source = InpaintSource.load(request, video.duration)
         report(COMPOSE_SHARE)
         mix_share = (1.0 + COMPOSE_SHARE) / 2 if stems else 1.0
-        audio, new_stems = self._render(new_piece, stems, _sub_progress(report, COMPOSE_SHARE, mix_share))
+        audio, new_stems = self._render(new_piece, stems, sub_progress(report, COMPOSE_SHARE, mix_share))
         gain = level_gain(source, audio)
         stem_audio: dict[str, Audio] = {}
         if stems:
-            _, old_stems = self._render(old_piece, True, _sub_progress(report, mix_share, 1.0))
+            _, old_stems = self._render(old_piece, True, sub_progress(report, mix_share, 1.0))
             silence = replace(audio, samples=np.zeros_like(audio.samples))
             for stem in {**old_stems, **new_stems}:
                 old_audio = _apply_gain(old_stems.get(stem, silence), gain)
                 new_audio = _apply_gain(new_stems.get(stem, silence), gain)
                 stem_audio[stem] = replace(source, audio=old_audio).crossfade_in(new_audio)
-        metadata = {
-            "inpainted": [request.start, request.end],
-            "inpaint_source": str(request.source_path),
-            "takes": [record.to_dict() for record in (*history.takes, take)],
-        }
         mix = source.crossfade_in(_apply_gain(audio, gain))
-        return self._soundtrack(new_piece, take.tags, mix, stem_audio, metadata)
+        takes = [record.to_dict() for record in (*history.takes, take)]
+        return self._soundtrack(new_piece, take.tags, mix, stem_audio, **inpaint_metadata(request), takes=takes)
 
     def _render(self, piece: Piece, stems: bool, report: ProgressFn) -> tuple[Audio, Mapping[str, Audio]]:
         """Render the mix of `piece`, and with `stems` its stems."""
@@ -145,31 +141,28 @@ class Sketch(GeneratorBase):
         return Path(self.soundfont) if self.soundfont else default_soundfont()
 
     def _soundtrack(
-        self,
-        piece: Piece,
-        tags: Tags,
-        audio: Audio,
-        stem_audio: Mapping[str, Audio],
-        metadata: Mapping[str, Any] | None = None,
+        self, piece: Piece, tags: Tags, audio: Audio, stem_audio: Mapping[str, Audio], **metadata: Any
     ) -> Soundtrack:
-        plan = piece.sheet.plan
+        sheet, plan = piece.sheet, piece.sheet.plan
+        note = {"note": "vocals were asked for; this generator plays instruments only"} if tags.vocals else {}
         return Soundtrack(
             audio=audio,
             stems={stem: stem_audio[stem] for stem in STEMS if stem in stem_audio},
-            midi=encode_midi(piece.sheet, piece.parts, f"{piece.sheet.style.name} in {piece.sheet.key.name}"),
+            midi=encode_midi(sheet, piece.parts, f"{sheet.style.name} in {sheet.key.name}"),
             beats=plan.beats,
             downbeats=plan.downbeats,
             sections=_sections(plan),
             metadata={
-                **_describe_piece(piece, tags),
+                "style": sheet.style.name,
+                "key": sheet.key.name,
+                "progressions": dict(piece.progressions),
+                "instruments": list(dict.fromkeys(part.name for part in piece.parts)),
+                **planner.describe_plan(plan),
+                **note,
                 "soundfont": provenance(self._soundfont_path),
-                **(metadata or {}),
+                **metadata,
             },
         )
-
-
-def _sub_progress(report: ProgressFn, start: float, end: float) -> ProgressFn:
-    return lambda fraction: report(start + (end - start) * fraction)
 
 
 def _apply_gain(audio: Audio, gain: float) -> Audio:
@@ -183,16 +176,3 @@ def _sections(plan: planner.Plan) -> tuple[Section, ...]:
         Section(planner.section_label(section), start, end, section.energy)
         for section, start, end in zip(plan.sections, starts, ends, strict=True)
     )
-
-
-def _describe_piece(piece: Piece, tags: Tags) -> Mapping[str, Any]:
-    metadata: dict[str, Any] = {
-        "style": piece.sheet.style.name,
-        "key": piece.sheet.key.name,
-        "progressions": dict(piece.progressions),
-        "instruments": list(dict.fromkeys(part.name for part in piece.parts)),
-        **planner.describe_plan(piece.sheet.plan),
-    }
-    if tags.vocals:
-        metadata["note"] = "vocals were asked for; this generator plays instruments only"
-    return metadata

@@ -28,7 +28,7 @@ class Chroma:
     `num_frames` (235) is the training length: 30 s at 32 kHz, a frame every 4096 samples.
 
     The whole sound counts, so under a loud bass the bass wins: audiocraft removes bass and drums first, as
-    `v2m.generators.musicgen.melody` does. A tune by itself gives the same either way.
+    `v2m.generators.musicgen` does. A tune by itself gives the same either way.
     """
 
     def __init__(self, extractor: MusicgenMelodyFeatureExtractor) -> None:

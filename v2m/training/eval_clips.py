@@ -22,7 +22,8 @@ from v2m.data.collate import Batch, CropCollator
 from v2m.data.module import ResumableLoader
 from v2m.data.shards import CorruptSampleError, decode
 from v2m.data.sources import discover_videos
-from v2m.generators.musicgen.engine import MusicGenEngine
+from v2m.generators.musicgen_engine import MusicGenEngine
+from v2m.generators.options import WindowOptions
 from v2m.media import video as video_files
 from v2m.media.mux import write_preview
 from v2m.models.inference.decoder import Decoder
@@ -43,11 +44,10 @@ class GenerateOptions:
     seed: int
     progress: ProgressFn
 
-    def as_kwargs(self, model: V2M) -> dict[str, Any]:
-        """Keyword arguments of the engine."""
+    def windows(self, model: V2M) -> WindowOptions:
+        """Windows of the length that the model is trained on."""
         window = model.config.segment_duration
-        about = {"sampling": self.sampling, "seed": self.seed, "progress": self.progress}
-        return {"window": window, "stride": STRIDE * window, **about}
+        return WindowOptions(self.sampling, window, STRIDE * window)
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,14 @@ class VideoClip:
     def generate(self, model: V2M, options: GenerateOptions) -> Soundtrack:
         player = self.engine.with_decoder(options.decoder)
         if self.visual_frontend is None:
-            return player.generate(self.video, self.tags, None, **options.as_kwargs(model))
-        from v2m.generators.vidmuse.engine import VideoMusicEngine
+            return player.generate(
+                self.video, self.tags, None, options.windows(model), seed=options.seed, progress=options.progress
+            )
+        from v2m.generators.vidmuse_engine import VideoMusicEngine
 
         device = next(model.parameters()).device
         return VideoMusicEngine(model, player, self.visual_frontend, device).generate(
-            self.video, self.tags, **options.as_kwargs(model)
+            self.video, self.tags, options.windows(model), seed=options.seed, progress=options.progress
         )
 
 
@@ -107,9 +109,9 @@ class ShardClip:
         branches = model.cfg_branches(
             sampling, text=text, video=model.encode_video(self.batch.visual) if sees else None
         )
-        given: dict[str, Any] = options.as_kwargs(model) | {"sampling": sampling}
+        windows = replace(options.windows(model), sampling=sampling)
         return self.engine.with_decoder(options.decoder).generate_from_branches(
-            self.duration, lambda *_: branches, **given
+            self.duration, lambda *_: branches, windows, seed=options.seed, progress=options.progress
         )
 
 
@@ -161,7 +163,7 @@ def _video_clips(
 ) -> Iterator[EvalClip]:
     engine, visual_frontend = MusicGenEngine.from_model(model, "the model", device, None), None
     if model.config.conditioner is not None:
-        from v2m.generators.vidmuse.visual_frontend import VisualFrontend
+        from v2m.generators.vidmuse_engine import VisualFrontend
 
         visual_frontend = VisualFrontend.load(model, "the model", device)
     preview_dir.mkdir(parents=True, exist_ok=True)
@@ -195,8 +197,8 @@ def _shard_clips(
         num_frames = sample.codes.shape[1]
         duration = seconds_of(num_frames, manifest.codec_frame_rate)
         batch = collator.collate([sample]).to(device)
-        samples = engine.decode(batch.codes[..., :num_frames], sample_count(duration, engine.sample_rate))
+        samples = engine.decode(batch.codes[..., :num_frames], sample_count(duration, engine.codec.spec.sample_rate))
         features = features_from_events(sample.events, manifest.event_channels, duration)
-        yield ShardClip(sample.key, batch, duration, features, engine, Audio(samples, engine.sample_rate))
+        yield ShardClip(sample.key, batch, duration, features, engine, Audio(samples, engine.codec.spec.sample_rate))
     if not num_clips:
         raise DependencyError("no validation sample can be used")

@@ -32,7 +32,7 @@ from v2m.core.types import SamplingConfig, Tags
 from v2m.data import sources
 from v2m.data.module import VideoJob
 from v2m.generators.in_memory import InMemoryGenerator
-from v2m.generators.musicgen.options import Precision
+from v2m.generators.options import LMPrecision
 from v2m.media import video
 from v2m.media.video import Limits
 from v2m.mixing.mixer import MixConfig
@@ -71,7 +71,7 @@ class PredictConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     window: float | None = None
     stride: float | None = None
-    precision: Precision | None = None
+    precision: LMPrecision | None = None
     mix: MixConfig = field(default_factory=lambda: MixConfig(fade_out=1.5))  # no model knows where the video ends
     limits: Limits = field(default_factory=Limits)
     overwrite: bool = False

@@ -22,7 +22,7 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import MusicGenerator
 from v2m.core.timing import sample_count
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Soundtrack, Tags, Video
-from v2m.generators.diffusers import DiffusersGenerator, arguments
+from v2m.generators.diffusers import DiffusersGenerator, pipeline_info
 from v2m.generators.diffusers.loading import load_pipeline
 from v2m.generators.diffusers.pipeline_info import FILES, PipelineInfo
 from v2m.media import audio as sound_files
@@ -102,9 +102,9 @@ def test_ace_step_is_told_tempo_and_key_apart_and_sings_only_when_asked(models: 
     assert wanted.items() <= facts.items()
     assert facts["prompt"] == "calm ambient music with piano"
     assert (facts["num_inference_steps"], facts["guidance_scale"], facts["windows"]) == (2, 1.0, [[0.0, 1.37]])
-    sung = arguments.ace_step_arguments(replace(TAGS, vocals=True, lyrics=" [verse]\nla "), generator.options)
+    sung = pipeline_info.ace_step_arguments(replace(TAGS, vocals=True, lyrics=" [verse]\nla "), 3, "en")
     assert (sung["lyrics"], sung["vocal_language"]) == ("[verse]\nla", "en")
-    assert arguments.ace_step_arguments(replace(TAGS, lyrics="la"), generator.options)["vocal_language"] == "unknown"
+    assert pipeline_info.ace_step_arguments(replace(TAGS, lyrics="la"), 3, "en")["vocal_language"] == "unknown"
     one, other = (generator.generate(clip, replace(TAGS, vocals=True, lyrics=text), 0) for text in ("la", "oh no"))
     assert differ(one, other) > 1e-5
     assert differ(generator.generate(clip, replace(TAGS, tempo=140), 0), generator.generate(clip, TAGS, 0)) > 1e-5
@@ -115,7 +115,7 @@ def test_ace_step_is_told_tempo_and_key_apart_and_sings_only_when_asked(models: 
     [("f# min", "F# minor"), ("Bb", "Bb major"), ("Cb dur", "Cb major"), ("A-flat minor", "Ab minor"), (None, None)],
 )
 def test_a_key_is_named_as_ace_step_learned_them(key: str | None, name: str | None) -> None:
-    assert arguments.key_name(Tags(key=key)) == name
+    assert pipeline_info.key_name(Tags(key=key)) == name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -210,8 +210,7 @@ def test_what_is_to_stay_is_heard_while_a_part_is_written_anew(
 
 
 def test_stable_audio_keeps_the_latents_of_what_is_to_stay(models: Path) -> None:
-    from v2m.generators.diffusers.adapter import GenerationRequest
-    from v2m.generators.diffusers.stable_audio import StableAudioAdapter
+    from v2m.generators.diffusers.adapters import GenerationRequest, StableAudioAdapter
 
     pipeline = load_pipeline(models / "stable_audio", "StableAudioPipeline", torch.device("cpu"), low_memory=False)
     hop = pipeline.vae.hop_length
@@ -220,7 +219,7 @@ def test_stable_audio_keeps_the_latents_of_what_is_to_stay(models: Path) -> None
     pipeline.vae.decode = lambda z: caught.append(z) or type("D", (), {"sample": torch.zeros(1, 2, 20 * hop)})
     words = {"prompt": "music", "negative_prompt": None, "num_inference_steps": 3, "guidance_scale": 2.0}
     job = GenerationRequest(20 * hop, (1,), source=kept, inpaint_range=(5 * hop, 9 * hop))
-    StableAudioAdapter(pipeline).generate(words, job, 0.0, lambda fraction: None)
+    StableAudioAdapter(pipeline).generate(words, job, lambda fraction: None)
     silence = torch.zeros(1, 2, 108 * hop)
     known = pipeline.vae.encode(torch.cat([kept, silence], dim=-1)).latent_dist.mode()
     same = (caught[0] - known).abs().amax((0, 1)) < 1e-4
@@ -249,7 +248,7 @@ def test_a_melody_longer_than_a_go_is_refused_where_parts_cannot_follow_one(
     tmp_path: Path, clip: Video, tune: Path
 ) -> None:
     tiny.write_stable_audio_3(tmp_path / "short", max_duration=1.0)
-    told = r"follows a melody for 1 s at most, and the video lasts (1.4|4.0) s: give --end 1"
+    told = r"follows a melody for 1 s at most, and the video lasts (1.4|4.0) s: give `end=1`, or no `melody`"
     generator, controls = made(tmp_path, "short"), Controls(melody=tune)
     with pytest.raises(UsageError, match=told):
         generator.generate(clip, TAGS, 0, controls=controls)
@@ -303,10 +302,10 @@ def test_cards_say_what_the_files_say(models: Path, tmp_path: Path) -> None:
 def test_memory_is_halved_on_the_cpu_and_the_model_freed(models: Path, clip: Video) -> None:
     generator = made(models, "stable_audio_3", low_memory=True, keep_loaded=False)
     assert generator.generate(clip, TAGS, 0).audio.samples.std() > 1e-3
-    with generator._pipeline.model() as pipeline:
+    with generator._engine.model() as pipeline:
         assert {part.dtype for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder)} == {torch.bfloat16}
     generator.release()
-    assert not generator._pipeline.loaded
+    assert not generator._engine.loaded
 
 
 def settings(part: str, **change: Any) -> Callable[[Path], None]:

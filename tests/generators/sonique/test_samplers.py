@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from v2m.core.progress import ignore_progress
-from v2m.generators.sonique.options import DiffusionSampling, SamplerName
-from v2m.generators.sonique.samplers import SolverContext, exponential_sigmas, sample
+from v2m.generators.options import DiffusionSampling, SamplerName
+from v2m.generators.sonique.samplers import SAMPLERS, SolverContext, exponential_sigmas
 
 NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 SPREAD = 0.7  # standard deviation of the data
@@ -28,7 +28,7 @@ def solved(name: SamplerName, steps: int, x: Tensor, noise: torch.Generator | No
         assert noise is not None, f"{name} draws noise"
         return torch.randn(x.shape, generator=noise, dtype=x.dtype)
 
-    return sample(name, SolverContext(denoise, draw, ignore_progress), x, exponential_sigmas(steps, 0.02, 40.0))
+    return SAMPLERS[name](SolverContext(denoise, draw, ignore_progress), x, exponential_sigmas(steps, 0.02, 40.0))
 
 
 def test_the_noise_falls_evenly_in_its_logarithm_to_nothing() -> None:
@@ -66,7 +66,7 @@ def test_few_steps_tell_how_far_they_are_and_stay_finite(name: SamplerName, step
 
     x = torch.full((3,), 40.0)
     run = SolverContext(denoise, lambda: torch.zeros(3), note)
-    assert sample(name, run, x, exponential_sigmas(steps, 0.02, 40.0)).isfinite().all()
+    assert SAMPLERS[name](run, x, exponential_sigmas(steps, 0.02, 40.0)).isfinite().all()
     assert fractions == sorted(fractions)
     assert fractions[-1:] == [1.0] or (name, steps) == ("k-dpm-fast", 1)
 

@@ -14,9 +14,9 @@ from tests.fixtures.tiny import sonique as tiny
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Controls, InpaintRequest, Soundtrack, Tags, Video
 from v2m.generators.inpaint import FADE_S, InpaintSource
+from v2m.generators.options import DiffusionSampling
 from v2m.generators.sonique import Sonique, checkpoint
-from v2m.generators.sonique.denoiser import CFGCondition, cfg_velocity, inpainting_denoiser, velocity_denoiser
-from v2m.generators.sonique.options import DiffusionSampling
+from v2m.generators.sonique.windowed_sampling import CFGCondition, cfg_velocity, inpainting_denoiser, velocity_denoiser
 from v2m.media import audio as sound_files
 from v2m.models.conditioning import Condition
 

@@ -20,7 +20,7 @@ def test_steps_of_any_length_give_what_transformers_gives_at_once(
     ids = torch.randint(45334, 53526, (3, 40), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        step = LlamaDecoder(model, make_cache(model, 3, 40, dtype=dtype))
+        step = LlamaDecoder(model, make_cache(model, 3, 40))
         end = 0
         for count in (17, 1, 2, 1, 3, 16):
             end += count

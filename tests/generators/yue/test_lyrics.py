@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from v2m.core.errors import UsageError
-from v2m.generators.yue.lyrics import LABELS, LyricsSection, instrumental_sections, parse_lyrics
+from v2m.generators.yue.prompt import LABELS, LyricsSection, instrumental_sections, parse_lyrics
 
 
 def test_sections_keep_their_order_and_their_lines() -> None:

@@ -10,8 +10,7 @@ from sentencepiece import SentencePieceProcessor
 
 from tests.fixtures.tiny import yue_tokenizer
 from v2m.core.types import Tags
-from v2m.generators.yue.lyrics import LyricsSection, instrumental_sections
-from v2m.generators.yue.prompt import PromptEncoder, genre_line, head_text
+from v2m.generators.yue.prompt import LyricsSection, PromptEncoder, genre_line, head_text, instrumental_sections
 from v2m.generators.yue.tokenizer import Tokenizer
 
 SONG = Tags(genres=["pop"], instruments=["piano"], moods=["happy"], timbres=["warm"], vocals=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v2m.generators.yue.sections import plan_section_lengths
+from v2m.generators.yue.engine import plan_section_lengths
 
 LONGEST = 1500  # 30 s at 50 Hz
 

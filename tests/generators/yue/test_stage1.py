@@ -22,14 +22,14 @@ from transformers import (
 from tests.fixtures.tiny import yue_lm, yue_tokenizer
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Tags
-from v2m.generators.yue import stage1, tokens
-from v2m.generators.yue.lyrics import LyricsSection, instrumental_sections
-from v2m.generators.yue.prompt import PromptEncoder
+from v2m.generators.yue import stage1, tokenizer
+from v2m.generators.yue.prompt import LyricsSection, PromptEncoder, instrumental_sections
 from v2m.generators.yue.stage1 import SectionPlan, YuESampling, generate_codes
 from v2m.generators.yue.tokenizer import Tokenizer
 from v2m.models.inference.sampling import gumbel_argmax
+from v2m.models.inference.windows import window_seed
 
-ALLOWED = [*range(tokens.FIRST_CODE, tokens.FIRST_CODE + 1024)]
+ALLOWED = [*range(tokenizer.FIRST_CODE, tokenizer.FIRST_CODE + 1024)]
 SILENCE = 321
 TAGS = Tags(genres=["pop"], instruments=["piano"], moods=["calm"])
 PARTS = [LyricsSection("verse", "Staring at the sunset"), LyricsSection("chorus"), LyricsSection("outro")]
@@ -103,21 +103,21 @@ def slowly(
     silence: int | None,
 ) -> list[int]:
     """The ids of one passage's codes after `context`."""
-    generator = stage1._section_generator(seed, number, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(window_seed(seed, number))
     written: list[int] = []
 
     def following() -> int:
         return choose(
             model,
             context + written,
-            [tokens.XCODEC, *written],
+            [tokenizer.XCODEC, *written],
             scale=settings.cfg_scale[min(number, 1)],
             settings=settings,
             generator=generator,
         )
 
     for _ in range(passage.num_frames):
-        written.append(following() if silence is None else tokens.FIRST_CODE + silence)
+        written.append(following() if silence is None else tokenizer.FIRST_CODE + silence)
         written.append(following())
     return written
 
@@ -136,13 +136,13 @@ def all_slowly(
     for number, passage in enumerate(passages):
         context += prompt.section(passage.lyrics)
         ids = slowly(model, context, passage, number=number, seed=seed, settings=settings, silence=silence)
-        context += [*ids, tokens.EOA, *prompt.end_of_segment]
+        context += [*ids, tokenizer.EOA, *prompt.end_of_segment]
         found.append(ids)
     return found
 
 
 def ids_of(codes: Tensor) -> list[int]:
-    return (codes.T.flatten() + tokens.FIRST_CODE).tolist()
+    return (codes.T.flatten() + tokenizer.FIRST_CODE).tolist()
 
 
 SETTINGS = {
@@ -212,9 +212,9 @@ def test_the_likeliest_codes_are_those_of_transformers_own_generation(
         max_new_tokens=64,
         guidance_scale=1.5,
         repetition_penalty=1.1,
-        eos_token_id=tokens.EOA,
-        pad_token_id=tokens.EOA,
-        logits_processor=LogitsProcessorList([SuppressTokensLogitsProcessor([tokens.EOA])]),
+        eos_token_id=tokenizer.EOA,
+        pad_token_id=tokenizer.EOA,
+        logits_processor=LogitsProcessorList([SuppressTokensLogitsProcessor([tokenizer.EOA])]),
     )
     assert ids_of(codes) == out[0, context.shape[1] :].tolist()
 
@@ -260,7 +260,7 @@ def test_the_oldest_sections_are_forgotten_and_the_head_never(
     written = generate_codes(limited(model, room), prompt, head, passages, seed=5, silence_code=silence)
     for number in (2, 3):
         before = passages[number - 1]
-        seen = [*prompt.section(before.lyrics), *ids_of(written[number - 1]), tokens.EOA, *prompt.end_of_segment]
+        seen = [*prompt.section(before.lyrics), *ids_of(written[number - 1]), tokenizer.EOA, *prompt.end_of_segment]
         context = [*head, *seen, *prompt.section(passages[number].lyrics)]
         expected = slowly(
             model, context, passages[number], number=number, seed=5, settings=YuESampling(), silence=silence
@@ -358,7 +358,7 @@ def test_an_output_layer_without_logits_of_its_own_is_refused(model: LlamaForCau
 def test_the_silent_voice_counts_as_heard(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
     """A code that would come next does not where the penalty on what was there is high."""
     with torch.no_grad():
-        model.lm_head.weight[tokens.FIRST_CODE + SILENCE] *= -8
+        model.lm_head.weight[tokenizer.FIRST_CODE + SILENCE] *= -8
     drawn = []
     for penalty in (1.0, 1e3):
         settings = YuESampling(temperature=0.0, repetition_penalty=penalty, cfg_scale=(1.0, 1.0))
@@ -371,6 +371,6 @@ def test_the_silent_voice_counts_as_heard(model: LlamaForCausalLM, prompt: Promp
 
 
 def test_of_a_context_the_codes_of_the_first_codebook_alone_are_seen() -> None:
-    first, last = tokens.FIRST_CODE, tokens.FIRST_CODE + 1023
-    ids = torch.tensor([1, tokens.EOA, first - 1, first + 5, first + 5, last - 1, last + 1, 83967])
-    assert stage1._code_mask(ids).nonzero().tolist() == [[0, 5], [0, 1022]]
+    first, last = tokenizer.FIRST_CODE, tokenizer.FIRST_CODE + 1023
+    ids = torch.tensor([1, tokenizer.EOA, first - 1, first + 5, first + 5, last - 1, last + 1, 83967])
+    assert stage1._used_codes(ids).nonzero().tolist() == [[0, 5], [0, 1022]]

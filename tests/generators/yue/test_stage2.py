@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM
 from tests.generators.yue.tiny_llama import load
 from tests.reference.yue_stage2 import refine_published
 from v2m.core.errors import DependencyError
-from v2m.generators.yue.stage2 import _batches, cache_length, refine
-from v2m.generators.yue.tokens import CODEBOOK_SIZE, NUM_CODEBOOKS
+from v2m.generators.yue.stage2 import _even_batches, _Window, cache_length, refine
+from v2m.generators.yue.tokenizer import CODEBOOK_SIZE, NUM_CODEBOOKS
 from v2m.models.inference.kv_cache import KVCache
 
 WINDOW = 12
@@ -121,9 +121,9 @@ def test_a_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "most"), [(7, 3), (5, 5), (100, 48), (1, 4), (0, 4)])
 def test_batches_are_even_and_lose_nothing(count: int, most: int) -> None:
-    pieces = [(0, begin, torch.zeros(1)) for begin in range(count)]
-    batches = list(_batches(pieces, most))
-    assert [piece for batch in batches for piece in batch] == pieces
+    windows = [_Window(0, start, torch.zeros(1)) for start in range(count)]
+    batches = list(_even_batches(windows, most))
+    assert [window for batch in batches for window in batch] == windows
     sizes = [len(batch) for batch in batches] or [0]
     assert max(sizes) <= most
     assert max(sizes) - min(sizes) <= 1

@@ -85,7 +85,7 @@ def test_one_model_at_a_time_unless_they_are_to_stay(folder: Path) -> None:
         generator = yue(folder, keep_loaded=keep)
         generator.generate(video(0.1), Tags(), 0)
         generator.release()
-        assert list(generator._components.loaded.values()) == [keep] * 3
+        assert [model.loaded for model in generator._components._models.values()] == [keep] * 3
 
 
 def test_lyrics_that_do_not_fit_lose_their_end_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -83,7 +83,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _load_component(folder: Path, name: str, entry: Any, dtype: torch.dtype, *, needed: bool) -> Any:
-    """Load the component `name` of model_index.json from its subfolder; None where it is optional and absent."""
+    """Load a component of model_index.json from its subfolder; None where it is optional and absent."""
     if not isinstance(entry, list) or len(entry) != 2 or entry[0] is None:
         if needed:
             raise DependencyError(f"the model_index.json in {str(folder)!r} names no {name}: fetch it again")
@@ -94,19 +94,9 @@ def _load_component(folder: Path, name: str, entry: Any, dtype: torch.dtype, *, 
         model: Any = transformers_loader.load_model(component_class, subfolder, CPU, description=description)
         check_finite(model.state_dict(), f"{description} in {str(folder)!r}")
         return model.to(dtype)
-    try:
-        if issubclass(component_class, ModelMixin):
-            return _load_model(component_class, subfolder, description, dtype)
-        return component_class.from_pretrained(subfolder, local_files_only=True)
-    except DependencyError:
-        raise
-    except Exception as error:  # of any kind: the files decide which
-        if is_out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise DependencyError(
-            f"{str(subfolder)!r} cannot be loaded as {description} ({reason}): fetch it again"
-        ) from error
+    if issubclass(component_class, ModelMixin):
+        return _load_diffusers_model(component_class, subfolder, description, dtype)
+    return transformers_loader.load_processor(component_class, subfolder, _failure(subfolder, description))
 
 
 def _component_class(folder: Path, name: str, library: Any, class_name: Any) -> type[Any]:
@@ -122,10 +112,16 @@ def _component_class(folder: Path, name: str, library: Any, class_name: Any) -> 
     return component_class
 
 
-def _load_model(model_class: Any, subfolder: Path, description: str, dtype: torch.dtype) -> Any:
-    model, info = model_class.from_pretrained(
-        subfolder, local_files_only=True, use_safetensors=True, output_loading_info=True, torch_dtype=dtype
-    )
+def _load_diffusers_model(model_class: Any, subfolder: Path, description: str, dtype: torch.dtype) -> Any:
+    try:
+        model, info = model_class.from_pretrained(
+            subfolder, local_files_only=True, use_safetensors=True, output_loading_info=True, torch_dtype=dtype
+        )
+    except Exception as error:  # of any kind: the files decide which
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise DependencyError(f"{_failure(subfolder, description)} ({reason}): fetch it again") from error
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
     problems = [f"{len(info[kind])} {kind.replace('_', ' ')}" for kind in kinds if info.get(kind)]
     if problems:
@@ -133,3 +129,7 @@ def _load_model(model_class: Any, subfolder: Path, description: str, dtype: torc
         raise DependencyError(f"{str(subfolder)!r} does not fit {description}: {', '.join(problems)}, such as {first}")
     check_finite(model.state_dict(), f"{description} in {str(subfolder.parent)!r}")
     return model.eval().requires_grad_(False)
+
+
+def _failure(subfolder: Path, description: str) -> str:
+    return f"{str(subfolder)!r} cannot be loaded as {description}"

@@ -6,7 +6,8 @@ B candidates, C channels, N samples. An inpainted range crossfades inside itself
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,29 +17,13 @@ from v2m.core.audio_ops import loop_samples, peak_excess
 from v2m.core.progress import sub_progress
 from v2m.core.timing import sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn
-from v2m.generators.diffusers.ace_step import AceStepAdapter
-from v2m.generators.diffusers.adapter import GenerationRequest, PipelineAdapter
-from v2m.generators.diffusers.pipeline_info import PipelineInfo, PipelineKind
-from v2m.generators.diffusers.stable_audio import StableAudioAdapter
-from v2m.generators.diffusers.stable_audio_3 import StableAudio3Adapter
+from v2m.generators.diffusers.adapters import ADAPTERS, GenerationRequest
+from v2m.generators.diffusers.pipeline_info import PipelineInfo
 from v2m.models.inference.windows import Window, plan_windows, window_seed
 
-ADAPTERS: dict[PipelineKind, Any] = {
-    "AceStepPipeline": AceStepAdapter,
-    "StableAudioPipeline": StableAudioAdapter,
-    "StableAudio3Pipeline": StableAudio3Adapter,
-}
 FADE_S = 0.05  # of the crossfades
 OVERLAP = 0.25  # share of a window that the one before it has generated
 DISCARDED_TAIL = 0.1  # share of all windows but the last that is discarded: pipelines end their music there
-
-
-@dataclass(frozen=True)
-class AudioConditions:
-    """Audio to follow, at the pipeline's rate: a melody, repeated where it is too short; a reference of style."""
-
-    melody: Audio | None = None
-    reference: Audio | None = None
 
 
 class LongFormGenerator:
@@ -48,8 +33,9 @@ class LongFormGenerator:
         pipeline: The diffusers pipeline.
         info: Its capabilities.
         arguments: Its arguments; None for the recommended number of steps and guidance scale.
+        melody: Audio to follow, at the pipeline's rate; repeated where it is too short.
         melody_strength: Closeness to the melody, 0 to 1.
-        conditions: Audio to follow.
+        reference: Audio of the style to follow, at the pipeline's rate.
     """
 
     def __init__(
@@ -57,17 +43,15 @@ class LongFormGenerator:
         pipeline: Any,
         info: PipelineInfo,
         arguments: dict[str, Any],
+        *,
+        melody: Audio | None,
         melody_strength: float,
-        conditions: AudioConditions,
+        reference: Audio | None = None,
     ) -> None:
-        self._adapter: PipelineAdapter = ADAPTERS[info.kind](pipeline)
-        overrides = {
-            name: arguments[name]
-            for name in ("num_inference_steps", "guidance_scale")
-            if arguments.get(name) is not None
-        }
-        self.arguments = {**arguments, **self._adapter.defaults(), **overrides}
-        self._info, self._melody_strength, self._conditions = info, melody_strength, conditions
+        self._adapter = ADAPTERS[info.kind](pipeline)
+        defaults = {name: value for name, value in self._adapter.defaults().items() if arguments.get(name) is None}
+        self.arguments = {**arguments, **defaults}
+        self._info, self._melody, self._melody_strength, self._reference = info, melody, melody_strength, reference
 
     def generate(self, duration: float, seeds: Sequence[int], progress: ProgressFn) -> list[Audio]:
         """Generate a piece of exactly `duration` for each seed."""
@@ -76,7 +60,7 @@ class LongFormGenerator:
         longest, shortest = sample_count(info.max_duration, rate), sample_count(info.min_duration, rate)
         if total <= longest:
             request = self._request(0, max(total, shortest), seeds, 0)
-            return self._to_audio(self._run_pipeline(request, progress)[..., :total])
+            return self._to_audio(self._adapter.generate(self.arguments, request, progress)[..., :total])
         windows, tail = _plan_windows(total, longest)
         piece = torch.zeros(len(seeds), info.channels, 0)
         for index, (start, end, prompt) in enumerate(windows):
@@ -85,7 +69,7 @@ class LongFormGenerator:
                 source = torch.nn.functional.pad(piece[..., start:], (0, tail + end - start - prompt))
                 request = replace(request, source=source, inpaint_range=(prompt, request.num_samples))
             part = sub_progress(progress, index / len(windows), (index + 1) / len(windows))
-            wave = self._run_pipeline(request, part)
+            wave = self._adapter.generate(self.arguments, request, part)
             is_last = end == total - tail  # the last window keeps its tail: the music ends there
             piece = _append_crossfaded(
                 piece, wave if is_last else wave[..., : end - start], start, sample_count(FADE_S, rate)
@@ -98,11 +82,9 @@ class LongFormGenerator:
         total, longest = sample_count(duration, rate), sample_count(self._info.max_duration, rate)
         if total <= longest:
             return [[0.0, duration]]
-        windows, tail = _plan_windows(total, longest)
-        ends = [*(window.end for window in windows[:-1]), total]
-        starts = [window.start + window.prompt for window in windows]
-        assert ends[-1] == windows[-1].end + tail, "the last window ends with the piece"
-        return [[seconds_of(start, rate), seconds_of(end, rate)] for start, end in zip(starts, ends, strict=True)]
+        windows, _ = _plan_windows(total, longest)
+        bounds = [0, *(window.end for window in windows[:-1]), total]
+        return [[seconds_of(start, rate), seconds_of(end, rate)] for start, end in pairwise(bounds)]
 
     def inpaint(
         self, previous: Audio, time_range: tuple[float, float], seeds: Sequence[int], progress: ProgressFn
@@ -119,24 +101,19 @@ class LongFormGenerator:
         request = self._request(start, max(length, sample_count(self._info.min_duration, rate)), seeds, 0)
         source = torch.nn.functional.pad(old[..., start : start + length], (0, request.num_samples - length))
         request = replace(request, source=source, inpaint_range=(first - start, last - start))
-        new = self._run_pipeline(request, progress)[..., first - start : last - start]
+        new = self._adapter.generate(self.arguments, request, progress)[..., first - start : last - start]
         new = new / new.abs().amax((1, 2), keepdim=True).clamp(min=1.0)
         pieces = _insert_crossfaded(old, new, first, sample_count(FADE_S, rate))
         return [Audio(piece.numpy(), rate) for piece in pieces]
 
-    def _run_pipeline(self, request: GenerationRequest, progress: ProgressFn) -> Tensor:
-        return self._adapter.generate(self.arguments, request, self._melody_strength, progress)
-
     def _request(self, start: int, num_samples: int, seeds: Sequence[int], index: int) -> GenerationRequest:
-        melody, reference = self._conditions.melody, self._conditions.reference
-        return GenerationRequest(
-            num_samples,
-            tuple(window_seed(seed, index) for seed in seeds),
-            melody=None
-            if melody is None
-            else self._to_tensor(loop_samples(melody.samples, start, start + num_samples)),
-            reference=None if reference is None else self._to_tensor(reference.samples),
-        )
+        melody, reference = None, None
+        if self._melody is not None:
+            melody = self._to_tensor(loop_samples(self._melody.samples, start, start + num_samples))
+        if self._reference is not None:
+            reference = self._to_tensor(self._reference.samples)
+        seeds = tuple(window_seed(seed, index) for seed in seeds)
+        return GenerationRequest(num_samples, seeds, melody, self._melody_strength, reference)
 
     def _to_tensor(self, samples: Any) -> Tensor:
         wave = torch.from_numpy(samples)
@@ -148,7 +125,7 @@ class LongFormGenerator:
 
 
 def _plan_windows(total: int, longest: int) -> tuple[list[Window], int]:
-    """Plan windows for a piece of `total` samples; also the length of the tail that all but the last discard."""
+    """Windows for `total` samples, and the length of the tail that all but the last discard."""
     tail = int(longest * DISCARDED_TAIL)
     return plan_windows(total - tail, longest - tail, int(longest * (1 - OVERLAP)) - tail), tail
 
@@ -165,7 +142,7 @@ def _append_crossfaded(piece: Tensor, wave: Tensor, start: int, fade: int) -> Te
 
 
 def _insert_crossfaded(old: Tensor, new: Tensor, first: int, fade: int) -> Tensor:
-    """Replace `old` (B, C, N) from sample `first` on by `new`, crossfaded where `old` goes on at either side."""
+    """Replace `old` (B, C, N) from sample `first` on by `new`, crossfaded where `old` goes on."""
     length = new.shape[-1]
     last = first + length
     fade = min(fade, length // 2)

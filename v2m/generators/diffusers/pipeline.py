@@ -7,33 +7,29 @@ jsonargparse runs those of the modules whose classes a recipe names.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from v2m.core.errors import UsageError
-from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.lazy_model import choose_device
 from v2m.core.progress import ignore_progress
 from v2m.core.prompts import warn_if_empty
-from v2m.core.timing import seconds_of
-from v2m.core.types import Audio, Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.base import GeneratorBase
-from v2m.generators.diffusers.arguments import DiffusersOptions, ace_step_arguments, stable_audio_arguments
+from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video
+from v2m.generators.base import ModelGenerator
+from v2m.generators.inpaint import InpaintSource, inpaint_metadata
 from v2m.media import audio as sound_files
 from v2m.pretrained.weights import announce_license, fetch
 
-OOM_HINT = "try --low-memory, fewer --candidates or a smaller --generator.model"
+OOM_HINT = "try `low_memory=True`, fewer `candidates` or a smaller `generator.model`"
 STABILITY_LICENSE = "stabilityai community license: commercial use up to a yearly revenue, see its page"
 LICENSES = {"ace-step/": "mit", "stabilityai/": STABILITY_LICENSE}  # for folders without a model card
-PROBE_RATE, MIN_AUDIO_S = 16_000, 1.0  # Hz at which files are probed; minimum of their length
 MAX_REFERENCE_S = 240.0
 MAX_INPAINT_SHARE = 0.75  # of `max_duration`, so that the pipeline gets some audio around the range
 
 logger = logging.getLogger(__name__)
 
 
-class DiffusersGenerator(GeneratorBase):
+class DiffusersGenerator(ModelGenerator):
     """ACE-Step 1.5, Stable Audio Open or Stable Audio 3; instrumental unless lyrics are given.
 
     ACE-Step (MIT) takes tempo and key apart from the prompt, lyrics, a reference of style and a melody. Stable Audio
@@ -69,35 +65,28 @@ class DiffusersGenerator(GeneratorBase):
         low_memory: bool = False,
         keep_loaded: bool = False,
     ) -> None:
+        super().__init__(device, keep_loaded=keep_loaded, oom_hint=OOM_HINT)
         problems = [] if steps is None or 1 <= steps <= 1000 else [f"steps {steps} must lie between 1 and 1000"]
         problems += [] if cfg_scale is None or 0 <= cfg_scale <= 100 else [f"cfg_scale {cfg_scale:g} must be 0 to 100"]
         problems += [] if 0 <= melody_strength <= 1 else [f"melody_strength {melody_strength:g} must lie in 0 to 1"]
         if problems:
             raise UsageError("; ".join(problems))
-        self.model = model
-        self.options = DiffusersOptions(steps, cfg_scale, melody_strength, meter, vocal_language)
-        self.weights: tuple[WeightsInfo, ...] = ()
-        self._device, self._low_memory, self._keep_loaded = device, low_memory, keep_loaded
-        self._pipeline: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
+        self.model, self.steps, self.cfg_scale, self.melody_strength = model, steps, cfg_scale, melody_strength
+        self.meter, self.vocal_language, self._low_memory = meter, vocal_language, low_memory
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
-        """Fetch missing weights and check that the model supports the request; prints their license on stderr.
-
-        Raises:
-            DependencyError: Weights are not here and cannot be fetched, or are another model's.
-            UsageError: A melody or reference is no audio, or the model supports none; or there is no such device.
-        """
+        """Fetch missing weights, show their license on stderr, and check that the model supports the request."""
         choose_device(self._device)
         info = self._read_info()
         ace = info.kind == "AceStepPipeline"
         if controls.reference and not ace:
-            raise UsageError(f"{self.model!r} follows no style: give ACE-Step, or the recording as --melody")
+            raise UsageError(f"{self.model!r} follows no style: give ACE-Step, or the recording as `melody`")
         if len(controls.reference) > 1:
-            raise UsageError("ACE-Step follows the style of one recording: give --reference once")
+            raise UsageError("ACE-Step follows the style of one recording: give `reference` once")
         if controls.melody is not None and not info.supports_melody:
-            raise UsageError(f"{self.model!r} lacks the audio_tokenizer: --melody cannot be followed")
+            raise UsageError(f"{self.model!r} lacks the audio_tokenizer: `melody` cannot be followed")
         for path in (*controls.reference, *filter(None, [controls.melody])):
-            _check_audio(path)
+            sound_files.validate_melody(path)
         inpaint, longest = controls.inpaint, MAX_INPAINT_SHARE * info.max_duration
         if inpaint is not None and inpaint.end - inpaint.start > longest:
             raise UsageError(
@@ -107,10 +96,10 @@ class DiffusersGenerator(GeneratorBase):
         if tags.vocals and not ace:
             logger.warning("vocals were asked for: %r plays instruments only", self.model)
         if tags.vocals and ace and not tags.lyrics.strip():
-            logger.warning("vocals were asked for but there are no lyrics: the music is instrumental; give --lyrics")
-        if self.options.cfg_scale not in {None, 1.0} and not info.supports_cfg and ace:
+            logger.warning("vocals were asked for but there are no lyrics: the music is instrumental; give `lyrics`")
+        if self.cfg_scale not in {None, 1.0} and not info.supports_cfg and ace:
             logger.warning("cfg_scale has no effect: it is built into the weights of %r", self.model)
-        if tags.negative and (ace or not (info.supports_cfg or (self.options.cfg_scale or 1) > 1)):
+        if tags.negative and (ace or not (info.supports_cfg or (self.cfg_scale or 1) > 1)):
             logger.warning("%r has no negative prompt: unwanted words are only left out of the prompt", self.model)
         announce_license(self.weights[0])
 
@@ -122,33 +111,8 @@ class DiffusersGenerator(GeneratorBase):
         if controls.inpaint is None and seconds > info.max_duration:
             raise UsageError(
                 f"{self.model!r} follows a melody for {info.max_duration:g} s at most, and the video lasts "
-                f"{seconds:.1f} s: give --end {info.max_duration:g}, or no --melody"
+                f"{seconds:.1f} s: give `end={info.max_duration:g}`, or no `melody`"
             )
-
-    def release(self) -> None:
-        """Free the model, unless `keep_loaded` is set."""
-        if not self._keep_loaded:
-            self._pipeline.release()
-
-    def generate(
-        self,
-        video: Video,
-        tags: Tags,
-        seed: int,
-        *,
-        stems: bool = False,
-        controls: Controls | None = None,
-        progress: ProgressFn | None = None,
-    ) -> Soundtrack:
-        """Generate music of exactly `video.duration` at the model's rate; deterministic on one machine.
-
-        `metadata` has the arguments of the pipeline.
-
-        Raises:
-            UsageError, DependencyError: As in `prepare` and `check`.
-            MemoryError: The message names an option to lower.
-        """
-        return self.generate_batch(video, tags, [seed], controls=controls, progress=progress)[0]
 
     def generate_batch(
         self,
@@ -160,24 +124,37 @@ class DiffusersGenerator(GeneratorBase):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
-        """Generate a piece for each seed in one batch; otherwise as `generate`."""
-        from v2m.generators.inpaint import InpaintSource
+        """Generate music of exactly `video.duration` for each of `seeds`, in one batch.
 
-        controls = controls or Controls()
-        inpaint, duration = controls.inpaint, video.duration
-        source = None if inpaint is None else InpaintSource.load(inpaint, duration)
-        progress = progress or ignore_progress
+        At the model's rate; deterministic on one machine. `metadata` has the arguments of the pipeline.
+        """
+        controls, progress, duration = controls or Controls(), progress or ignore_progress, video.duration
+        source = None if controls.inpaint is None else InpaintSource.load(controls.inpaint, duration)
         self.prepare(tags, controls)
         self.validate_video(video, controls)
         info = self._read_info()
-        conditioned = duration if source is None else min(duration, info.max_duration)
-        with self._long_form(tags, controls, conditioned) as (generator, device):
+        arguments = self._pipeline_arguments(info, tags)
+        warn_if_empty(arguments["prompt"])
+        melody, reference = None, None
+        if controls.melody is not None:
+            melody_duration = duration if source is None else min(duration, info.max_duration)
+            melody = sound_files.load(controls.melody, info.sample_rate, max(melody_duration, 1.0))
+        if controls.reference:
+            reference = sound_files.load(controls.reference[0], info.sample_rate, MAX_REFERENCE_S)
+        for name in ("xformers", "bitsandbytes"):  # diffusers imports them; they warn about missing kernels
+            logging.getLogger(name).setLevel(logging.ERROR)
+        from v2m.generators.diffusers.long_form import LongFormGenerator
+
+        with self._engine.model() as pipeline:
+            generator = LongFormGenerator(
+                pipeline, info, arguments, melody=melody, melody_strength=self.melody_strength, reference=reference
+            )
             metadata = {
                 **{name: value for name, value in generator.arguments.items() if value is not None},
                 "pipeline": info.kind,
                 "melody": None if controls.melody is None else str(controls.melody),
                 "reference": [str(path) for path in controls.reference],
-                "device": device,
+                "device": choose_device(self._device).type,
             }
             if source is None:
                 pieces = generator.generate(duration, seeds, progress)
@@ -186,53 +163,29 @@ class DiffusersGenerator(GeneratorBase):
                 previous = sound_files.resample(source.audio, info.sample_rate)
                 inpainted = generator.inpaint(previous, (source.start, source.end), seeds, progress)
                 pieces = [source.crossfade_in(piece) for piece in inpainted]
-                metadata |= {
-                    "inpainted": [source.start, source.end],
-                    "inpaint_source": str(inpaint and inpaint.source_path),
-                }
-        return [Soundtrack(piece, metadata=metadata) for piece in pieces]
+        return [Soundtrack(piece, metadata=metadata | inpaint_metadata(controls.inpaint)) for piece in pieces]
 
     def _read_info(self) -> Any:
-        """Capabilities of the model, whose files are fetched if needed."""
+        """`PipelineInfo` of the model, whose files are fetched if needed."""
         from v2m.generators.diffusers.pipeline_info import FILES, PipelineInfo
 
         license = next((text for owner, text in LICENSES.items() if self.model.lower().startswith(owner)), None)
         self.weights = (fetch(self.model, FILES, license=license),)
         return PipelineInfo.from_folder(self.weights[0].folder)
 
-    @contextmanager
-    def _long_form(self, tags: Tags, controls: Controls, duration: float) -> Iterator[tuple[Any, str]]:
-        """A `LongFormGenerator` with the model in memory, and its device type."""
-        for name in ("xformers", "bitsandbytes"):  # diffusers imports them; they warn about missing kernels
-            logging.getLogger(name).setLevel(logging.ERROR)
-        from v2m.generators.diffusers.long_form import AudioConditions, LongFormGenerator
+    def _pipeline_arguments(self, info: Any, tags: Tags) -> dict[str, Any]:
+        from v2m.generators.diffusers import pipeline_info
 
-        info = self._read_info()
-        build_arguments = ace_step_arguments if info.kind == "AceStepPipeline" else stable_audio_arguments
-        arguments = {
-            **build_arguments(tags, self.options),
-            "num_inference_steps": self.options.steps,
-            "guidance_scale": self.options.cfg_scale if info.supports_cfg or info.kind != "AceStepPipeline" else None,
-        }
-        warn_if_empty(arguments["prompt"])
-
-        def load(path: Path | None, max_duration: float) -> Audio | None:
-            return None if path is None else sound_files.load(path, info.sample_rate, max_duration)
-
-        reference = controls.reference[0] if controls.reference else None
-        conditions = AudioConditions(load(controls.melody, max(duration, 1.0)), load(reference, MAX_REFERENCE_S))
-        with self._pipeline.model() as pipeline:
-            device = choose_device(self._device).type
-            yield LongFormGenerator(pipeline, info, arguments, self.options.melody_strength, conditions), device
+        if info.kind == "AceStepPipeline":
+            arguments = pipeline_info.ace_step_arguments(tags, self.meter, self.vocal_language)
+        else:
+            arguments = pipeline_info.stable_audio_arguments(tags, self.meter)
+        supports_cfg = info.supports_cfg or info.kind != "AceStepPipeline"
+        guidance_scale = self.cfg_scale if supports_cfg else None
+        return {**arguments, "num_inference_steps": self.steps, "guidance_scale": guidance_scale}
 
     def _load(self) -> Any:
         from v2m.generators.diffusers.loading import load_pipeline
 
         device = choose_device(self._device)
         return load_pipeline(self.weights[0].folder, self._read_info().kind, device, low_memory=self._low_memory)
-
-
-def _check_audio(path: Path) -> None:
-    audio = sound_files.load(path, PROBE_RATE, MIN_AUDIO_S)
-    if seconds_of(len(audio), audio.sample_rate) < MIN_AUDIO_S:
-        raise UsageError(f"{str(path)!r}: a melody or reference must last a second or more")

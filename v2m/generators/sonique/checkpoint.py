@@ -79,7 +79,7 @@ def _find_weights(name: str) -> WeightsInfo:
     if name == DEFAULT_NAME and not any(place.is_dir() for place in places):
         raise DependencyError(
             f"SONIQUE's weights are not here: unpack the archive that {PAGE} links to, and put its {CONFIG_FILE} "
-            f"beside, in {str(places[1])!r}, or name another folder with --generator.model"
+            f"beside, in {str(places[1])!r}, or give another folder as `generator.model`"
         )
     return fetch(name, (CONFIG_FILE,), license=LICENSE)
 

@@ -5,7 +5,6 @@ B pieces, C latent channels, T latent frames, N samples, S condition tokens, D t
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,25 +19,20 @@ from torch import Tensor, nn
 from v2m.core.audio_ops import loop_samples
 from v2m.core.lazy_model import choose_dtype
 from v2m.core.progress import ignore_progress, sub_progress
-from v2m.core.prompts import warn_if_empty
+from v2m.core.prompts import build_negative_prompt, warn_if_empty
 from v2m.core.timing import mean_rate, sample_count, seconds_of
-from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
+from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video, filter_unwanted
 from v2m.generators.inpaint import InpaintSource
-from v2m.generators.sonique import checkpoint, sampling_loop, windows
-from v2m.generators.sonique.denoiser import CFGCondition, Velocity, cfg_velocity
-from v2m.generators.sonique.options import DiffusionSampling, Precision
-from v2m.generators.sonique.prompt import build_negative_prompt, build_prompt
-from v2m.generators.sonique.windows import Window
+from v2m.generators.options import DiffusionPrecision, DiffusionSampling
+from v2m.generators.sonique import windowed_sampling
+from v2m.generators.sonique.checkpoint import SoniqueComponents
+from v2m.generators.sonique.windowed_sampling import CFGCondition, Velocity, Window, WindowedSampling
 from v2m.models.conditioning import Condition
 from v2m.models.inference.windows import window_seed
 from v2m.pretrained.codecs.oobleck import MARGIN_FRAMES
 
 PROGRESS_SHARES = (0.03, 0.95)  # share of the work at which sampling begins and ends
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-WindowVelocity = Callable[[Window], Velocity]
-
-logger = logging.getLogger(__name__)
 
 
 class SoniqueEngine:
@@ -51,30 +45,17 @@ class SoniqueEngine:
         low_memory: Keep each component on the device only while it computes.
     """
 
-    weights: tuple[WeightsInfo, ...]
-
     def __init__(
         self,
-        components: checkpoint.SoniqueComponents,
+        components: SoniqueComponents,
         device: torch.device,
-        precision: Precision | None,
+        precision: DiffusionPrecision | None,
         low_memory: bool,
     ) -> None:
         self._components, self._device, self._low_memory = components, device, low_memory
         self.config, self.weights = components.config, components.weights
         self._unet = components.unet.to(choose_dtype(device) if precision is None else DTYPES[precision])
         self._text_cache: dict[str, Condition] = {}
-
-    @classmethod
-    def load(
-        cls, name: str, tokenizer: str, device: torch.device, precision: Precision | None, low_memory: bool
-    ) -> SoniqueEngine:
-        """Load a folder in SONIQUE's layout.
-
-        Raises:
-            DependencyError: Weights are missing, broken, or do not belong together; says which.
-        """
-        return cls(checkpoint.load_components(name, tokenizer), device, precision, low_memory)
 
     @property
     def sample_rate(self) -> int:
@@ -103,12 +84,13 @@ class SoniqueEngine:
     ) -> list[Soundtrack]:
         """Generate music of exactly `video.duration` for each of `seeds`: (1, N) at the model's rate.
 
-        With `inpaint_source`, the result is that source with its range replaced, at the source's own rate.
+        With `inpaint_source`, the result is that source with its range replaced, at the source's own rate. The same
+        seed gives the same piece, up to the rounding of sums, which depends on the batch.
 
         Args:
             video: Gives the duration.
             tags: Give the prompt.
-            seeds: The same seed gives the same piece, up to the rounding of sums, which depends on the batch.
+            seeds: One per piece, `batch_size` of them at a time.
             sampling: Sampler options.
             overlap: Seconds of known music that a window includes on either side.
             melody: A melody to follow, at the model's rate; repeated to the video's length.
@@ -119,72 +101,58 @@ class SoniqueEngine:
         """
         progress = progress or ignore_progress
         progress(0.0)
-        prompt, negative_prompt = build_prompt(tags), build_negative_prompt(tags)
+        prompt, negative_prompt = build_prompt(tags), build_negative_prompt(tags).lower()
         warn_if_empty(prompt)
         total = -(-sample_count(video.duration, self.sample_rate) // self.config.hop_length)
-        plan = self._plan_sampling(
-            total,
-            inpaint_source,
-            None if melody is None else self._encode_melody(melody, total),
-            sampling=sampling,
-            overlap=overlap,
-            init_sigma=sampling.init_sigma(melody_strength),
-        )
+        melody_latents, sigma_max = None, sampling.sigma_max
+        if melody is not None:
+            melody_latents, sigma_max = self._encode_melody(melody, total), sampling.init_sigma(melody_strength)
+        windows, latents, source_mask = self._plan_windows(total, overlap, inpaint_source)
+        frames = self.config.window_samples // self.config.hop_length
+        plan = WindowedSampling(windows, frames, latents, source_mask, melody_latents, sigma_max, sampling)
         batches = [seeds[start : start + batch_size] for start in range(0, len(seeds), batch_size)]
         sampling_progress = sub_progress(progress, *PROGRESS_SHARES)
-        start_time, latents = time.perf_counter(), []
+        start_time, pieces = time.perf_counter(), []
         with self._on_device(self._unet):
             velocity = self._window_velocity(prompt, negative_prompt, sampling, video.duration)
             for index, batch in enumerate(batches):
                 part = sub_progress(sampling_progress, index / len(batches), (index + 1) / len(batches))
-                latents.append(sampling_loop.sample_windows(plan, batch, velocity, part))
+                pieces.extend(windowed_sampling.sample_windows(plan, batch, velocity, part))
         elapsed = time.perf_counter() - start_time
         metadata = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
-            **self._metadata(plan, sampling),
+            **self._metadata(plan),
             "batch_size": len(batches[0]),
-            "steps_per_second": round(mean_rate(sampling.steps * len(plan.windows) * len(batches), elapsed), 3),
+            "steps_per_second": round(mean_rate(sampling.steps * len(windows) * len(batches), elapsed), 3),
         }
+        soundtracks = []
         with self._on_device(self._components.autoencoder):
-            soundtracks = [
-                Soundtrack(
-                    self._decode_audio(piece, video.duration, plan.windows, inpaint_source),
-                    metadata=metadata
-                    | {"window_seeds": [window_seed(seed, index) for index in range(len(plan.windows))]},
-                )
-                for seed, piece in zip(seeds, torch.cat(latents), strict=True)
-            ]
+            for seed, piece in zip(seeds, pieces, strict=True):
+                audio = self._decode_audio(piece, video.duration, windows, inpaint_source)
+                window_seeds = [window_seed(seed, index) for index in range(len(windows))]
+                soundtracks.append(Soundtrack(audio, metadata=metadata | {"window_seeds": window_seeds}))
         progress(1.0)
         return soundtracks
 
-    def _plan_sampling(
-        self,
-        total: int,
-        inpaint_source: InpaintSource | None,
-        melody: Tensor | None,
-        *,
-        sampling: DiffusionSampling,
-        overlap: float,
-        init_sigma: float,
-    ) -> sampling_loop.WindowedSampling:
-        frames = self.config.window_samples // self.config.hop_length
-        if inpaint_source is None:
+    def _plan_windows(
+        self, total: int, overlap: float, source: InpaintSource | None
+    ) -> tuple[list[Window], Tensor, Tensor]:
+        """Windows over the frames to generate, the known latents (C, `total`), and their mask (`total`,)."""
+        hop = self.config.hop_length
+        if source is None:
             start, end = 0, total
             latents = torch.zeros(self.config.autoencoder.latent_dim, total, device=self._device)
         else:
-            start, end = self._inpaint_frames(inpaint_source, total)
-            latents = self._encode_audio(inpaint_source.mono(self.sample_rate), total)
+            first, last = (sample_count(second, self.sample_rate) for second in (source.start, source.end))
+            start, end = first // hop, min(-(-last // hop), total)
+            latents = self._encode_audio(source.mono(self.sample_rate), total)
         source_mask = torch.ones(total, dtype=torch.bool, device=self._device)
         source_mask[start:end] = False
-        overlap_frames = min(sample_count(overlap, self.sample_rate) // self.config.hop_length, frames // 3)
-        plan = windows.plan_windows(start, end, total=total, window=frames, overlap=overlap_frames)
-        return sampling_loop.WindowedSampling(plan, frames, latents, source_mask, melody, init_sigma, sampling)
-
-    def _inpaint_frames(self, source: InpaintSource, total: int) -> tuple[int, int]:
-        """The latent frames that cover the range to replace."""
-        start, end = (sample_count(second, self.sample_rate) for second in (source.start, source.end))
-        return start // self.config.hop_length, min(-(-end // self.config.hop_length), total)
+        frames = self.config.window_samples // hop
+        overlap_frames = min(sample_count(overlap, self.sample_rate) // hop, frames // 3)
+        windows = windowed_sampling.plan_windows(start, end, total=total, window=frames, overlap=overlap_frames)
+        return windows, latents, source_mask
 
     def _encode_melody(self, melody: Audio, total: int) -> Tensor:
         """(C, `total`) of the melody in mono, repeated to that length."""
@@ -199,14 +167,15 @@ class SoniqueEngine:
 
     def _window_velocity(
         self, prompt: str, negative_prompt: str, sampling: DiffusionSampling, duration: float
-    ) -> WindowVelocity:
+    ) -> Callable[[Window], Velocity]:
         """The guided model of each window; its condition includes the window's start and the piece's duration."""
 
         def velocity(window: Window) -> Velocity:
             start = seconds_of(window.start * self.config.hop_length, self.sample_rate)
             positive = self._condition(prompt, start, duration)
             negative = self._condition(negative_prompt, start, duration) if negative_prompt else None
-            return cfg_velocity(self._unet, CFGCondition(positive, negative, sampling.cfg_scale, sampling.cfg_rescale))
+            condition = CFGCondition(positive, negative, sampling.cfg_scale, sampling.cfg_rescale)
+            return windowed_sampling.cfg_velocity(self._unet, condition)
 
         return velocity
 
@@ -239,12 +208,12 @@ class SoniqueEngine:
         padded[:, start * hop : start * hop + wave.shape[1]] = wave
         return inpaint_source.crossfade_in(Audio(padded[:, :num_samples], self.sample_rate))
 
-    def _metadata(self, plan: sampling_loop.WindowedSampling, sampling: DiffusionSampling) -> dict[str, Any]:
-        hop, rate = self.config.hop_length, self.sample_rate
+    def _metadata(self, plan: WindowedSampling) -> dict[str, Any]:
+        hop, rate, sampling = self.config.hop_length, self.sample_rate, plan.sampling
         return {
             "sampler": sampling.sampler,
             "steps": sampling.steps,
-            "sigmas": [sampling.sigma_max if plan.melody is None else plan.init_sigma, sampling.sigma_min],
+            "sigmas": [plan.sigma_max, sampling.sigma_min],
             "cfg_scale": sampling.cfg_scale,
             "cfg_rescale": sampling.cfg_rescale,
             "windows": [
@@ -264,3 +233,15 @@ class SoniqueEngine:
         finally:
             if self._low_memory:
                 module.to("cpu")
+
+
+def build_prompt(tags: Tags) -> str:
+    """Build the prompt in the form of SONIQUE's training; "" for empty tags.
+
+    Such as "piano, strings, ambient, calm, warm, f minor, 96 bpm". Words that `tags.negative` rules out are left out.
+    The caption stands in only where no other tag does.
+    """
+    words = filter_unwanted([*tags.instruments, *tags.genres, *tags.moods, *tags.timbres], tags.negative)
+    words += [tags.key] if tags.key else []
+    words += [f"{tags.tempo:g} BPM"] if tags.tempo else []
+    return ", ".join(dict.fromkeys(word.lower() for word in words)) or " ".join(tags.caption.lower().split())

@@ -1,4 +1,4 @@
-"""Diffusion samplers, from noise to latents, as in k-diffusion: `SAMPLERS` by the names of SONIQUE's interface.
+"""Diffusion samplers, as in k-diffusion: `SAMPLERS` has them by the names of SONIQUE's interface.
 
 x is the noisy latent, σ its noise in standard deviations of the latents, D(x, σ) the model's estimate of the clean
 latent ("denoised"). Samplers integrate dx/dσ = (x − D) / σ (Karras et al., "Elucidating the Design Space of
@@ -18,7 +18,7 @@ from numpy.polynomial import Polynomial
 from torch import Tensor
 
 from v2m.core.types import ProgressFn
-from v2m.generators.sonique.options import SamplerName
+from v2m.generators.options import SamplerName
 
 Denoise = Callable[[Tensor, float], Tensor]
 NoiseFn = Callable[[], Tensor]  # standard normal, of the shape of x, new at each call
@@ -44,13 +44,8 @@ def exponential_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[f
     return [*np.exp(np.linspace(math.log(sigma_max), math.log(sigma_min), steps)).tolist(), 0.0]
 
 
-def sample(name: SamplerName, context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Run a sampler on `x`, which holds noise of `sigmas[0]`, along `sigmas`, the last of which is 0."""
-    return SAMPLERS[name](context, x, sigmas)
-
-
 def _single_step(step: StepFn) -> SampleFn:
-    """Make a sampler of `step(context, x, denoised, sigma, sigma_next)`, for σ_next > 0; it keeps no history."""
+    """Make a sampler of `step(context, x, denoised, sigma, sigma_next)`, for σ_next > 0."""
 
     def run(context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
         for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -72,7 +67,7 @@ def sample_heun(context: SolverContext, x: Tensor, denoised: Tensor, sigma: floa
 
 @_single_step
 def sample_dpm_2(context: SolverContext, x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
-    """DPM-Solver-2: the slope at the geometric mean of both σ."""
+    """DPM-Solver-2 (Lu et al., algorithm 1, r = ½): the slope at the geometric mean of both σ."""
     sigma_mid = math.sqrt(sigma * sigma_next)
     x_2 = x + (sigma_mid - sigma) / sigma * (x - denoised)
     return x + (sigma_next - sigma) / sigma_mid * (x_2 - context.denoise(x_2, sigma_mid))
@@ -82,16 +77,17 @@ def sample_dpm_2(context: SolverContext, x: Tensor, denoised: Tensor, sigma: flo
 def sample_dpmpp_2s_ancestral(
     context: SolverContext, x: Tensor, denoised: Tensor, sigma: float, sigma_next: float
 ) -> Tensor:
-    """DPM-Solver++(2S) to σ_down = σ_next² / σ, then new noise up to σ_next."""
+    """DPM-Solver++(2S) to σ_down, then new noise of σ_up, where σ_down² + σ_up² = σ_next²."""
     sigma_down = sigma_next**2 / sigma
+    sigma_up = math.sqrt(sigma_next**2 - sigma_down**2)
     sigma_mid = math.sqrt(sigma * sigma_down)
     x_2 = _lerp(denoised, x, sigma_mid / sigma)
     x = _lerp(context.denoise(x_2, sigma_mid), x, sigma_down / sigma)
-    return x + math.sqrt(sigma_next**2 - sigma_down**2) * context.noise()
+    return x + sigma_up * context.noise()
 
 
 def sample_lms(context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Linear multistep (Adams–Bashforth) of order 4: the integral of the polynomial through the last slopes."""
+    """Linear multistep (Adams–Bashforth) of order 4: integrates the polynomial through the last slopes."""
     slopes: list[Tensor] = []  # newest first
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         slopes = [(x - context.denoise(x, sigma)) / sigma, *slopes[: LMS_ORDER - 1]]
@@ -103,7 +99,7 @@ def sample_lms(context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Te
 
 
 def _lms_coefficients(nodes: Sequence[float], start: float, end: float) -> list[float]:
-    """Integrals from `start` to `end` of the Lagrange polynomials, 1 at one of `nodes` and 0 at the others."""
+    """Integrals from `start` to `end` of the Lagrange polynomials of `nodes`."""
     coefficients = []
     for node in nodes:
         roots = [root for root in nodes if root != node]
@@ -113,7 +109,7 @@ def _lms_coefficients(nodes: Sequence[float], start: float, end: float) -> list[
 
 
 def _dpmpp_sde(order: int) -> SampleFn:
-    """Make a DPM-Solver++ multistep sampler of the stochastic equation, with η = 1: it renews all removed noise."""
+    """Make a sampler by SDE-DPM-Solver++ (multistep), with η = 1: all removed noise is drawn anew."""
 
     def run(context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
         history: list[tuple[Tensor, float]] = []  # (denoised, h of the step that followed), newest first
@@ -158,7 +154,7 @@ def _higher_order_term(
 
 
 def sample_dpm_fast(context: SolverContext, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """DPM-Solver-fast: as many model calls as there are steps, in solver steps of order 3 and a rest of lower order.
+    """DPM-Solver-fast: one model call per step, in solver steps of order 3 and a rest of lower order.
 
     Ends at the smallest σ, not at 0.
     """
@@ -175,7 +171,7 @@ def sample_dpm_fast(context: SolverContext, x: Tensor, sigmas: Sequence[float]) 
 
 
 def _dpm_solver_step(denoise: Denoise, x: Tensor, t: float, t_next: float, order: int) -> Tensor:
-    """One step of DPM-Solver-1, -2 (r = ½) or -3 (r₁ = ⅓, r₂ = ⅔)."""
+    """One step of DPM-Solver-1, -2 (algorithm 1, r = ½) or -3 (algorithm 2, r₁ = ⅓, r₂ = ⅔)."""
     h = t_next - t
 
     def eps(x: Tensor, t: float) -> Tensor:

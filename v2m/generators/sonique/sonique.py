@@ -13,16 +13,17 @@ from dataclasses import replace
 from typing import Any
 
 from v2m.core.errors import UsageError
-from v2m.core.lazy_model import LazyModel, choose_device
-from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.base import GeneratorBase
-from v2m.generators.sonique.options import DiffusionSampling, Precision
+from v2m.core.lazy_model import choose_device
+from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video
+from v2m.generators.base import ModelGenerator
+from v2m.generators.inpaint import InpaintSource, inpaint_metadata
+from v2m.generators.options import DiffusionPrecision, DiffusionSampling
 from v2m.media import audio as sound_files
 
-OOM_HINT = "try --low-memory, a smaller --generator.batch_size or --generator.precision bf16"
+OOM_HINT = "try `low_memory=True`, a smaller `generator.batch_size` or `generator.precision=bf16`"
 
 
-class Sonique(GeneratorBase):
+class Sonique(ModelGenerator):
     """SONIQUE, or a model in its layout: instrumental, with a prompt and a negative prompt from the tags.
 
     Args:
@@ -46,7 +47,7 @@ class Sonique(GeneratorBase):
         model: str = "sonique",
         tokenizer: str = "FacebookAI/roberta-base",
         device: str = "auto",
-        precision: Precision | None = None,
+        precision: DiffusionPrecision | None = None,
         low_memory: bool = False,
         keep_loaded: bool = False,
         sampling: DiffusionSampling | None = None,
@@ -54,6 +55,7 @@ class Sonique(GeneratorBase):
         melody_strength: float = 0.4,
         batch_size: int = 4,
     ) -> None:
+        super().__init__(device, keep_loaded=keep_loaded, oom_hint=OOM_HINT)
         problems = [] if overlap >= 0.1 else [f"overlap {overlap:g} s must be 0.1 or more"]
         problems += [] if 0 <= melody_strength <= 1 else [f"melody_strength {melody_strength:g} must be 0 to 1"]
         problems += [] if batch_size >= 1 else [f"batch_size {batch_size} must be 1 or more"]
@@ -61,20 +63,11 @@ class Sonique(GeneratorBase):
             raise UsageError("; ".join(problems))
         self.sampling = sampling or DiffusionSampling()
         self.model, self.tokenizer, self.overlap, self.melody_strength = model, tokenizer, overlap, melody_strength
-        self.precision: Precision | None = precision
+        self.precision: DiffusionPrecision | None = precision
         self.low_memory, self.batch_size = low_memory, 1 if low_memory else batch_size
-        self.weights: tuple[WeightsInfo, ...] = ()
-        self._device, self._keep_loaded = device, keep_loaded
-        self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
-        """Check that the weights are here, and check device, overlap and melody.
-
-        Raises:
-            DependencyError: Weights are not here, or are another model's.
-            UsageError: The melody is no audio, the overlap is too long, or there is no such device.
-            MemoryError: The message names an option to lower.
-        """
+        """Check that the weights are here, and check overlap and melody."""
         choose_device(self._device)
         if controls.melody is not None:
             sound_files.validate_melody(controls.melody)
@@ -82,34 +75,9 @@ class Sonique(GeneratorBase):
             if self.overlap > engine.window / 3:
                 raise UsageError(
                     f"overlap {self.overlap:g} s is more than a third of the {engine.window:.2f} s that the model "
-                    f"makes in one go: give --generator.overlap {engine.window / 4:.2g}"
+                    f"makes in one go: give `generator.overlap={engine.window / 4:.2g}`"
                 )
             self.weights = engine.weights
-
-    def release(self) -> None:
-        """Free the model, unless `keep_loaded` is set."""
-        if not self._keep_loaded:
-            self._engine.release()
-
-    def generate(
-        self,
-        video: Video,
-        tags: Tags,
-        seed: int,
-        *,
-        stems: bool = False,
-        controls: Controls | None = None,
-        progress: ProgressFn | None = None,
-    ) -> Soundtrack:
-        """Generate music of exactly `video.duration` at the model's rate, in mono; deterministic on one machine.
-
-        Inpainted music keeps its own rate, and every sample outside the range. `metadata` has prompt and options.
-
-        Raises:
-            UsageError, DependencyError: As in `prepare`.
-            MemoryError: The message names an option to lower.
-        """
-        return self.generate_batch(video, tags, [seed], stems=stems, controls=controls, progress=progress)[0]
 
     def generate_batch(
         self,
@@ -121,9 +89,11 @@ class Sonique(GeneratorBase):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
-        """Generate for each of `seeds`, `batch_size` of them at a time; equal to `generate` up to rounding."""
-        from v2m.generators.inpaint import InpaintSource
+        """Generate music of exactly `video.duration` for each of `seeds`, `batch_size` of them at a time.
 
+        In mono at the model's rate; a seed gives the same on one machine, up to rounding, which depends on the batch.
+        Inpainted music keeps its own rate, and every sample outside the range. `metadata` has prompt and options.
+        """
         controls = controls or Controls()
         self.prepare(tags, controls)
         with self._engine.model() as engine:
@@ -136,15 +106,13 @@ class Sonique(GeneratorBase):
                 progress=progress,
             )  # fmt: skip
         metadata: dict[str, Any] = {"melody": None if path is None else str(path)}
-        if path is not None:
-            metadata["melody_strength"] = self.melody_strength
-        if inpaint is not None:
-            metadata |= {"inpainted": [inpaint.start, inpaint.end], "inpaint_source": str(inpaint.source_path)}
+        metadata |= {} if path is None else {"melody_strength": self.melody_strength}
+        metadata |= inpaint_metadata(inpaint)
         return [replace(soundtrack, metadata={**soundtrack.metadata, **metadata}) for soundtrack in soundtracks]
 
     def _load(self) -> Any:
+        from v2m.generators.sonique.checkpoint import load_components
         from v2m.generators.sonique.engine import SoniqueEngine
 
-        return SoniqueEngine.load(
-            self.model, self.tokenizer, choose_device(self._device), self.precision, self.low_memory
-        )
+        components = load_components(self.model, self.tokenizer)
+        return SoniqueEngine(components, choose_device(self._device), self.precision, self.low_memory)

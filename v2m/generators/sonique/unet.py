@@ -3,7 +3,7 @@
 Schneider et al., "Moûsai: Text-to-Music Generation with Long-Context Latent Diffusion" (2023), as it was used by early
 Stable Audio models. Modules are named as in the published state dict.
 
-B batch, C latent channels, L latent frames, S condition tokens, D their dimension, M dimension of the mapping.
+B batch, C channels, L latent frames, S condition tokens, D their dimension, M dimension of the mapping.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
 
-from v2m.generators.sonique.unet_blocks import NORM_GROUPS, PaddedConv1d, ResnetBlock, Transformer1d, Upsample1d
-
+NORM_GROUPS = 32  # of the norm before each transformer
+NORM_EPS = 1e-6
 MAPPING_MULTIPLIER = 4  # M in units of `channels`
 SKIP_SCALE = 2**-0.5
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Sizes of the network: `latent_dim` C, `context_dim` D, `num_tokens` S.
+    """Sizes of the network: `latent_dim` C of the latents, `context_dim` D, `num_tokens` S.
 
     Sequences are per level from the outside in: `multipliers` of `channels` (one more than there are levels),
     downsampling `factors`, `num_blocks`, and `num_attention_layers`, the last of which are the mid block's.
@@ -43,6 +44,11 @@ class UNetConfig:
     downsample_kernel_multiplier: int = 2
 
     @property
+    def mapping_dim(self) -> int:
+        """M."""
+        return self.channels * MAPPING_MULTIPLIER
+
+    @property
     def frame_multiple(self) -> int:
         """Divisor that L must have."""
         return math.prod(self.factors)
@@ -50,12 +56,10 @@ class UNetConfig:
     def problems(self) -> list[str]:
         """Contradictions between the sizes, each as a clause for an error message."""
         levels = len(self.multipliers) - 1
-        problems = []
         if not levels == len(self.factors) == len(self.num_blocks) == len(self.num_attention_layers) - 1 or levels < 1:
-            problems.append("multipliers, factors, num_blocks and attentions are not of one number of levels")
-            return problems
+            return ["multipliers, factors, num_blocks and attentions are not of one number of levels"]
         dims = [self.channels * multiplier for multiplier in self.multipliers]
-        problems += [
+        problems = [
             f"{dim} channels are no multiple of {self.norm_groups} groups" for dim in dims if dim % self.norm_groups
         ]
         with_attention = [dim for dim, layers in zip(dims[1:], self.num_attention_layers, strict=False) if layers]
@@ -68,6 +72,136 @@ class UNetConfig:
         return problems
 
 
+class PaddedConv1d(nn.Conv1d):
+    """Convolution that keeps the length, or divides it by its stride, by zeros on both sides."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding = self.kernel_size[0] - self.stride[0]
+        return super().forward(pad(input, (padding - padding // 2, padding // 2)))  # an odd one goes before
+
+
+class Upsample1d(nn.ConvTranspose1d):
+    """Transposed convolution that multiplies the length by `factor`."""
+
+    def __init__(self, channels: int, out: int, factor: int) -> None:
+        super().__init__(channels, out, 2 * factor, stride=factor)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        x, factor = super().forward(input, output_size), self.stride[0]
+        return x[..., factor - factor // 2 : x.shape[-1] - factor // 2]
+
+
+class ConvBlock(nn.Module):
+    """Group norm, optional scale and shift, SiLU, convolution."""
+
+    def __init__(self, channels: int, out: int, groups: int) -> None:
+        super().__init__()
+        self.groupnorm = nn.GroupNorm(groups, channels)
+        self.activation = nn.SiLU()
+        self.project = PaddedConv1d(channels, out, 3)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        x = self.groupnorm(x)
+        if scale is not None and shift is not None:
+            x = x * (scale + 1) + shift
+        return self.project(self.activation(x))
+
+
+class ScaleShift(nn.Module):
+    """Scale and shift (B, C, 1) each of a block's inner features, from the mapping (B, M)."""
+
+    def __init__(self, mapping: int, channels: int) -> None:
+        super().__init__()
+        self.to_scale_shift = nn.Sequential(nn.SiLU(), nn.Linear(mapping, 2 * channels))
+
+    def forward(self, mapping: Tensor) -> tuple[Tensor, ...]:
+        return self.to_scale_shift(mapping)[..., None].chunk(2, dim=1)
+
+
+class ResnetBlock(nn.Module):
+    """Residual block: two `ConvBlock`, the second one modulated by the mapping, plus the input."""
+
+    def __init__(self, config: UNetConfig, channels: int, out: int, groups: int | None = None) -> None:
+        super().__init__()
+        groups = config.norm_groups if groups is None else groups
+        self.block1 = ConvBlock(channels, out, groups)
+        self.to_scale_shift = ScaleShift(config.mapping_dim, out)
+        self.block2 = ConvBlock(out, out, groups)
+        self.to_out = nn.Identity() if channels == out else PaddedConv1d(channels, out, 1)
+
+    def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
+        scale, shift = self.to_scale_shift(mapping)
+        return self.block2(self.block1(x), scale, shift) + self.to_out(x)
+
+
+class MultiHead(nn.Module):
+    """Multi-head attention with an output projection."""
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_out = nn.Linear(channels, channels)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        query, key, value = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+        return self.to_out(scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+
+class Attention(nn.Module):
+    """Self-attention over (B, L, C), or cross-attention to tokens (B, S, D)."""
+
+    def __init__(self, channels: int, num_heads: int, context_dim: int | None = None) -> None:
+        super().__init__()
+        dim = context_dim or channels
+        self.norm, self.norm_context = nn.LayerNorm(channels), nn.LayerNorm(dim)
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * channels, bias=False)
+        self.attention = MultiHead(channels, num_heads)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Attend; `mask` (B, S, 1) is 0 for padding.
+
+        Padding has zero keys and values but still takes its share of the softmax, as in training.
+        """
+        keys, values = self.to_kv(self.norm_context(x if context is None else context)).chunk(2, dim=-1)
+        if mask is not None:
+            keys, values = keys * mask, values * mask
+        return self.attention(self.to_q(self.norm(x)), keys, values)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each with a residual connection."""
+
+    def __init__(self, config: UNetConfig, channels: int) -> None:
+        super().__init__()
+        self.attention = Attention(channels, config.num_heads)
+        self.cross_attention = Attention(channels, config.num_heads, config.context_dim)
+        inner = channels * config.feed_forward_multiplier
+        self.feed_forward = nn.Sequential(nn.Linear(channels, inner), nn.GELU(), nn.Linear(inner, channels))
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        x = self.attention(x) + x
+        x = self.cross_attention(x, context, mask) + x
+        return self.feed_forward(x) + x
+
+
+class Transformer1d(nn.Module):
+    """Transformer over (B, C, L)."""
+
+    def __init__(self, config: UNetConfig, channels: int, layers: int) -> None:
+        super().__init__()
+        self.to_in = nn.Sequential(nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS), nn.Conv1d(channels, channels, 1))
+        self.blocks = nn.ModuleList(TransformerBlock(config, channels) for _ in range(layers))
+        # the published sequence has a transposition, without weights, at index 0
+        self.to_out = nn.Sequential(nn.Identity(), nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        x = self.to_in(x).mT
+        for layer in self.blocks:
+            x = layer(x, context, mask)
+        return self.to_out(x.mT)
+
+
 class DownBlock(nn.Module):
     """Downsampling, then residual blocks and attention."""
 
@@ -76,7 +210,7 @@ class DownBlock(nn.Module):
         channels, out = config.channels * config.multipliers[level], config.channels * config.multipliers[level + 1]
         factor = config.factors[level]
         self.downsample = PaddedConv1d(channels, out, factor * config.downsample_kernel_multiplier + 1, stride=factor)
-        self.blocks = nn.ModuleList(_resnet_block(config, out, out) for _ in range(config.num_blocks[level]))
+        self.blocks = nn.ModuleList(ResnetBlock(config, out, out) for _ in range(config.num_blocks[level]))
         self.transformer = _transformer(config, level, out)
 
     def forward(self, x: Tensor, mapping: Tensor, context: Tensor, mask: Tensor) -> list[Tensor]:
@@ -96,7 +230,7 @@ class UpBlock(nn.Module):
         super().__init__()
         out, channels = config.channels * config.multipliers[level], config.channels * config.multipliers[level + 1]
         count, factor = config.num_blocks[level] + bool(config.num_attention_layers[level]), config.factors[level]
-        self.blocks = nn.ModuleList(_resnet_block(config, 2 * channels, channels) for _ in range(count))
+        self.blocks = nn.ModuleList(ResnetBlock(config, 2 * channels, channels) for _ in range(count))
         self.transformer = _transformer(config, level, channels)
         self.upsample = PaddedConv1d(channels, out, 3) if factor == 1 else Upsample1d(channels, out, factor)
 
@@ -114,7 +248,7 @@ class MidBlock(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         channels = config.channels * config.multipliers[-1]
-        self.pre_block, self.post_block = (_resnet_block(config, channels, channels) for _ in range(2))
+        self.pre_block, self.post_block = (ResnetBlock(config, channels, channels) for _ in range(2))
         self.transformer = _transformer(config, -1, channels)
 
     def forward(self, x: Tensor, mapping: Tensor, context: Tensor, mask: Tensor) -> Tensor:
@@ -129,7 +263,7 @@ class IOBlock(nn.Module):
 
     def __init__(self, config: UNetConfig, channels: int, out: int) -> None:
         super().__init__()
-        self.block = ResnetBlock(channels, out, mapping=config.channels * MAPPING_MULTIPLIER, groups=1)
+        self.block = ResnetBlock(config, channels, out, groups=1)
 
     def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
         return self.block(x, mapping)
@@ -162,7 +296,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        mapping_dim, edge = config.channels * MAPPING_MULTIPLIER, config.channels * config.multipliers[0]
+        mapping_dim, edge = config.mapping_dim, config.channels * config.multipliers[0]
         levels = range(len(config.factors))
         self.to_time = nn.Sequential(
             nn.Sequential(FourierTimeEmbedding(config.channels), nn.Linear(config.channels + 1, mapping_dim)), nn.GELU()
@@ -208,15 +342,6 @@ class UNet(nn.Module):
         return self.to_out(x + x_in, mapping)
 
 
-def _resnet_block(config: UNetConfig, channels: int, out: int) -> ResnetBlock:
-    return ResnetBlock(channels, out, mapping=config.channels * MAPPING_MULTIPLIER, groups=config.norm_groups)
-
-
 def _transformer(config: UNetConfig, level: int, channels: int) -> Transformer1d | None:
     layers = config.num_attention_layers[level]
-    sizes = {
-        "num_heads": config.num_heads,
-        "multiplier": config.feed_forward_multiplier,
-        "context_dim": config.context_dim,
-    }
-    return Transformer1d(layers, channels, **sizes) if layers else None
+    return Transformer1d(config, channels, layers) if layers else None

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import WeightsInfo
-from v2m.generators.yue.tokens import NUM_CODEBOOKS, VOCAB_SIZE, first_id
+from v2m.generators.yue.tokenizer import VOCAB_SIZE
 from v2m.pretrained.weights import fetch
 
 if TYPE_CHECKING:
@@ -29,15 +29,21 @@ CODEC_FILES = (  # as X-Codec and its vocoders read them
     *("decoders/config.yaml", "decoders/decoder_131000.pth", "decoders/decoder_151000.pth"),
 )
 LM_FILES = ("config.json", "*.json", "*.safetensors|*.bin")
-FILES = {"stage1": LM_FILES, "stage1_reference": LM_FILES, "stage2": LM_FILES, "codec": CODEC_FILES}
-DESCRIPTIONS = {"stage1": "YuE's stage 1", "stage1_reference": "YuE's stage 1", "stage2": "YuE's stage 2"}
-DOWNLOAD_SIZES = {
-    "stage1": 12_440_000_000,
-    "stage1_reference": 12_440_000_000,
-    "stage2": 3_930_000_000,
-    "codec": 1_900_000_000,
+
+
+class _Component(NamedTuple):
+    description: str
+    files: Sequence[str]
+    download_size: int  # bytes
+
+
+COMPONENTS = {
+    "stage1": _Component("YuE's stage 1", LM_FILES, 12_440_000_000),
+    "stage1_reference": _Component("YuE's stage 1", LM_FILES, 12_440_000_000),
+    "stage2": _Component("YuE's stage 2", LM_FILES, 3_930_000_000),
+    "codec": _Component("X-Codec", CODEC_FILES, 1_900_000_000),
 }
-OOM_HINT = "try --low-memory, --generator.bits 4 or a smaller --generator.max_section"
+OOM_HINT = "try `low_memory=True`, `generator.bits=4` or a smaller `generator.max_section`"
 
 
 class YuEComponents:
@@ -62,11 +68,7 @@ class YuEComponents:
 
     @cached_property
     def device(self) -> torch.device:
-        """The device, resolved on first use because that needs torch.
-
-        Raises:
-            UsageError: There is no such device.
-        """
+        """The device, resolved on first use because that needs torch."""
         return choose_device(self._device_name)
 
     @property
@@ -75,17 +77,11 @@ class YuEComponents:
         return self._bits or (4 if self._low_memory and self.device.type in {"cuda", "cpu"} else None)
 
     def fetch(self, component: str, extra_files: Sequence[str] = ()) -> WeightsInfo:
-        """Fetch the weights of `component` and the files `extra_files` beside them.
-
-        Raises:
-            DependencyError: They are not here and cannot be fetched.
-        """
+        """Fetch the weights of `component` and the files `extra_files` beside them."""
         if component not in self._weights:
+            files, size = COMPONENTS[component].files, COMPONENTS[component].download_size
             self._weights[component] = fetch(
-                self._names[component],
-                (*FILES[component], *extra_files),
-                license=LICENSE,
-                download_size=DOWNLOAD_SIZES[component],
+                self._names[component], (*files, *extra_files), license=LICENSE, download_size=size
             )
         return self._weights[component]
 
@@ -107,13 +103,8 @@ class YuEComponents:
 
     def release(self, *components: str) -> None:
         """Free these models, or all where none is named, unless `keep_loaded` is set."""
-        for part in () if self._keep_loaded else components or self._models:
-            self._models[part].release()
-
-    @property
-    def loaded(self) -> dict[str, bool]:
-        """For each model used so far, whether it is in memory."""
-        return {part: holder.loaded for part, holder in self._models.items()}
+        for component in () if self._keep_loaded else components or self._models:
+            self._models[component].release()
 
     def _load_codec(self) -> XCodec:
         from v2m.pretrained.codecs.xcodec import XCodec
@@ -125,11 +116,11 @@ class YuEComponents:
 
         from v2m.pretrained import transformers_loader
 
-        folder, what = self.folder(component), DESCRIPTIONS[component]
-        model = transformers_loader.load_model(LlamaForCausalLM, folder, self.device, bits=self.bits, description=what)
-        rows = model.config.vocab_size
-        if rows < max(VOCAB_SIZE, first_id(NUM_CODEBOOKS)):
+        folder, name = self.folder(component), COMPONENTS[component].description
+        model = transformers_loader.load_model(LlamaForCausalLM, folder, self.device, bits=self.bits, description=name)
+        size = model.config.vocab_size
+        if size < VOCAB_SIZE:
             raise DependencyError(
-                f"{str(folder)!r} is not {what}: its vocabulary has {rows} tokens, not {VOCAB_SIZE} or more"
+                f"{str(folder)!r} is not {name}: its vocabulary has {size} tokens, not {VOCAB_SIZE} or more"
             )
         return model

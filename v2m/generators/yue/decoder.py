@@ -1,10 +1,12 @@
-"""A transformers Llama's own layers, passed through with a third of the kernels: what a step of few tokens costs.
+"""Decoder of YuE: a transformers Llama's own layers, run with a KV cache written in place.
 
-Its forward spends most of a small step on launching: norms in six kernels, rotations of queries and keys apart, a mask
-made anew, and, from two new tokens on, the whole memory copied once for each query head.
+transformers' forward spends most of a step of few tokens on launching kernels: a norm takes six, queries and keys are
+rotated apart, the mask is made anew for each forward, and, from two new tokens on, all keys and values are copied once
+for each query head. This one takes a third of the kernels. `v2m.models.inference.kv_cache` says why the cache is not
+transformers' own.
 
-R rows, q new tokens, D width of the model, G key/value heads, n query heads to each, d width of a head, e positions
-attended to, O outputs.
+R rows, q new tokens, D dimension of the model, G key/value heads, n query heads of each, d dimension of a head, e
+positions attended to, O outputs.
 """
 
 from __future__ import annotations
@@ -24,54 +26,50 @@ SLOW_ROW_COUNTS = (2, 3)  # vectors that MKL multiplies one after the other, rea
 
 
 class LlamaDecoder:
-    """`model` (a `LlamaForCausalLM`, quantized or not) writing to a KV cache. The modules stay the model's."""
+    """Forward of a `LlamaForCausalLM`, quantized or not, with a KV cache. The modules stay the model's."""
 
     def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
         body: Any = model.get_decoder()
         assert model.config.model_type == "llama", model.config.model_type
         self.cache = cache
-        self.embedding, self.layers, self.norm = body.embed_tokens, body.layers, body.norm
+        self._embedding, self._layers, self._final_norm = body.embed_tokens, body.layers, body.norm
         self._group_size = model.config.num_attention_heads // model.config.num_key_value_heads
-        cos, sin = body.rotary_emb(self.embedding.weight, torch.arange(cache.max_length, device=model.device)[None])
+        cos, sin = body.rotary_emb(self._embedding.weight, torch.arange(cache.max_length, device=model.device)[None])
         half = sin.shape[-1] // 2
-        self.cos = cos[0]  # (positions, d)
-        self.sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)  # a rotated half changes its sign
+        self._cos = cos[0]  # (positions, d)
+        self._sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)  # rotate_half negates its first half
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """(R, q) → (R, D), the last token's output after the final norm. The cache has advanced by q."""
-        new = tokens.shape[1]
-        positions = self.cache.next_positions(new)
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Ids (R, q) → the last token's output after the final norm, (R, D). The cache advances by q."""
+        num_new = ids.shape[1]
+        positions = self.cache.next_positions(num_new)
         position_ids = self.cache.position_ids(positions)
         mask = expand_mask(self.cache.attention_mask(positions), self._group_size)
-        turn = self.cos[position_ids][:, :, None], self.sin[position_ids][:, :, None]  # (R, q, 1, d)
-        x = self.embedding(tokens)
-        for index, layer in enumerate(self.layers):
+        rotation = self._cos[position_ids][:, :, None], self._sin[position_ids][:, :, None]  # (R, q, 1, d)
+        x = self._embedding(ids)  # (R, q, D)
+        for index, layer in enumerate(self._layers):
             attention, mlp = layer.self_attn, layer.mlp
-            query, key, value = _rotary_qkv(attention, _norm(layer.input_layernorm, x), turn)
+            query, key, value = _rotary_qkv(attention, _rms_norm(layer.input_layernorm, x), rotation)
             key, value = self.cache.update(index, key, value, positions)
-            found = gqa_attention(query, key, value, mask, attention.scaling)
-            x = x + _linear(attention.o_proj, found.transpose(1, 2).reshape(*x.shape[:2], -1))
-            given = _norm(layer.post_attention_layernorm, x)
-            inner = mlp.act_fn(_linear(mlp.gate_proj, given)) * _linear(mlp.up_proj, given)
-            x = x + _linear(mlp.down_proj, inner)
-        self.cache.advance(new)
-        return _norm(self.norm, x[:, -1])
+            heads = gqa_attention(query, key, value, mask, attention.scaling)  # (R, G·n, q, d)
+            x = x + _linear(attention.o_proj, heads.transpose(1, 2).reshape(*x.shape[:2], -1))
+            normed = _rms_norm(layer.post_attention_layernorm, x)
+            hidden = mlp.act_fn(_linear(mlp.gate_proj, normed)) * _linear(mlp.up_proj, normed)
+            x = x + _linear(mlp.down_proj, hidden)
+        self.cache.advance(num_new)
+        return _rms_norm(self._final_norm, x[:, -1])
 
 
-def make_cache(
-    model: PreTrainedModel, rows: int, length: int, *, padding: Sequence[int] = (), dtype: torch.dtype | None = None
-) -> KVCache:
-    """Return a cache for `rows` sequences of `length` positions or a few more; `dtype` None is that of the states."""
+def make_cache(model: PreTrainedModel, rows: int, length: int, *, padding: Sequence[int] = ()) -> KVCache:
+    """A cache for `rows` sequences of `length` positions or a few more, in the dtype of the hidden states."""
     config = model.config
     shape = (rows, config.num_key_value_heads, aligned_length(length), _head_dim(config))
-    dtype = hidden_dtype(model) if dtype is None else dtype
-    return KVCache(config.num_hidden_layers, shape, dtype, model.device, padding=padding, exact=True)
+    return KVCache(config.num_hidden_layers, shape, hidden_dtype(model), model.device, padding=padding, exact=True)
 
 
 def row_bytes(config: PretrainedConfig, length: int, dtype: torch.dtype) -> int:
-    """Return the bytes that one row of `length` positions takes in a cache."""
-    width = config.num_key_value_heads * _head_dim(config)
-    return 2 * config.num_hidden_layers * width * length * dtype.itemsize
+    """Bytes that one row of `length` positions takes in a cache."""
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * _head_dim(config) * length * dtype.itemsize
 
 
 def _head_dim(config: PretrainedConfig) -> int:
@@ -79,47 +77,48 @@ def _head_dim(config: PretrainedConfig) -> int:
 
 
 def _rotary_qkv(attention: Any, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """(R, q, D) → query (R, G·n, q, d), key and value (R, G, q, d), the first two rotated to their positions."""
-    rows, new, _ = x.shape
-    width = attention.head_dim
+    """(R, q, D) → query (R, G·n, q, d), key and value (R, G, q, d), the first two rotated."""
+    rows, num_new, _ = x.shape
+    head_dim, (cos, sin) = attention.head_dim, rotation
     query = _linear(attention.q_proj, x)
-    both = torch.cat([query, _linear(attention.k_proj, x)], dim=-1).view(rows, new, -1, width)
-    both = torch.addcmul(both * rotation[0], both.roll(width // 2, dims=-1), rotation[1]).transpose(1, 2)
-    heads = query.shape[-1] // width
-    value = _linear(attention.v_proj, x).view(rows, new, -1, width).transpose(1, 2)
-    return both[:, :heads], both[:, heads:], value
+    both = torch.cat([query, _linear(attention.k_proj, x)], dim=-1).view(rows, num_new, -1, head_dim)
+    both = torch.addcmul(both * cos, both.roll(head_dim // 2, dims=-1), sin).transpose(1, 2)
+    value = _linear(attention.v_proj, x).view(rows, num_new, -1, head_dim).transpose(1, 2)
+    num_heads = query.shape[-1] // head_dim
+    return both[:, :num_heads], both[:, num_heads:], value
 
 
 def expand_mask(mask: Tensor, group_size: int) -> Tensor:
-    """(R, 1, q, e) → (R, 1, n·q, e), or as it is where q = 1, for `grouped` with `below` = n query heads to a key's."""
+    """Mask (R, 1, q, e) → (R, 1, n·q, e) for `gqa_attention`, n = `group_size`; as it is where q = 1."""
     if mask.shape[2] == 1:
         return mask
     return mask.expand(-1, group_size, -1, -1).flatten(1, 2)[:, None]
 
 
 def gqa_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """(R, G·n, q, d) queries over (R, G, e, d) → (R, G·n, q, d); `mask` is what `spread` gives, added to the scores.
+    """Grouped-query attention of (R, G·n, q, d) over (R, G, e, d) → (R, G·n, q, d).
 
-    The n heads of a group stand below each other as further queries of one head, so that keys are read once.
+    The n query heads of a key head become further queries of one head, so that keys are read once. `mask`, as of
+    `expand_mask`, is added to the scores.
     """
-    rows, _, _, width = query.shape
-    below = query.reshape(rows, key.shape[1], -1, width)
-    out = functional.scaled_dot_product_attention(below, key, value, attn_mask=mask, scale=scale)
+    rows, _, _, head_dim = query.shape
+    grouped = query.reshape(rows, key.shape[1], -1, head_dim)
+    out = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scale)
     return out.reshape(query.shape)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply a linear layer: (…, D) and weight (O, D) → (…, O)."""
+    """Linear layer: x (…, D) and weight (O, D) → (…, O)."""
     count = x.numel() // x.shape[-1]
     if count not in SLOW_ROW_COUNTS or x.dtype is not torch.float32 or x.device.type != "cpu":
         return functional.linear(x, weight, bias)
-    # The same product the other way round reads the weights once, if the vectors lie one behind the other.
+    # The transposed product reads the weights once, if the vectors are contiguous.
     out = (weight @ x.reshape(count, -1).contiguous().T).T.contiguous().view(*x.shape[:-1], -1)
     return out if bias is None else out + bias
 
 
 def lm_head_rows(model: PreTrainedModel, start: int, end: int) -> Tensor:
-    """(end − begin, D) float32: what of the output layer gives the logits of these tokens, whatever the layers are in.
+    """Rows (end − start, D) float32 of the output layer, which give the logits of these tokens.
 
     Raises:
         DependencyError: There are fewer tokens, or the output layer is quantized.
@@ -136,7 +135,7 @@ def lm_head_rows(model: PreTrainedModel, start: int, end: int) -> Tensor:
 
 
 def hidden_dtype(model: PreTrainedModel) -> torch.dtype:
-    """The type of what the layers pass on, whatever their weights are stored in."""
+    """Dtype of the hidden states, whatever the weights are stored in."""
     return model.get_parameter("model.embed_tokens.weight").dtype
 
 
@@ -144,5 +143,5 @@ def _linear(module: Any, x: Tensor) -> Tensor:
     return linear(x, module.weight, module.bias) if type(module) is nn.Linear else module(x)
 
 
-def _norm(norm: Any, x: Tensor) -> Tensor:
+def _rms_norm(norm: Any, x: Tensor) -> Tensor:
     return functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)

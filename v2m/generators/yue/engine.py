@@ -6,8 +6,10 @@ T frames (50 a second), N samples.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -16,42 +18,32 @@ from torch import Tensor
 from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.timing import codec_frames, sample_count, seconds_of
 from v2m.core.types import Audio, ProgressFn, Section, Soundtrack, Tags, Video
-from v2m.generators.yue import audio, lyrics, stage1, stage2
+from v2m.generators.options import YuESampling
+from v2m.generators.yue import audio, stage1, stage2
 from v2m.generators.yue.checkpoints import YuEComponents
-from v2m.generators.yue.lyrics import LyricsSection
-from v2m.generators.yue.options import YuESampling
-from v2m.generators.yue.prompt import PromptEncoder, genre_line
-from v2m.generators.yue.sections import plan_section_lengths
+from v2m.generators.yue.prompt import LyricsSection, PromptEncoder, genre_line, instrumental_sections
 from v2m.generators.yue.stage1 import SectionPlan
-from v2m.generators.yue.tokenizer import Tokenizer
-from v2m.generators.yue.tokens import FRAME_RATE
+from v2m.generators.yue.tokenizer import FRAME_RATE, Tokenizer
 from v2m.pretrained.codecs.xcodec import XCodec
 
 MIN_SUNG_SECTION_S = 8.0  # mean duration of sung sections at least; where the video is too short, the last are left out
 PROGRESS_SHARES = (0.02, 0.70, 0.95)  # share of the work at which stage 1 begins and ends, and stage 2 ends
+MIN_LENGTH_RATIO = 0.5  # of the mean length: no cut makes a section shorter
+CUT_REACH_RATIO = 0.25  # of the mean length: largest distance of a cut from a section's even end
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class YuEEngine:
-    """The models on this machine; generates one piece after the other.
+    """The models on this machine; generates one piece after the other."""
 
-    Args:
-        components: The models, already fetched.
-        stage1: Name of the component that is stage 1.
-        tokenizer: Stage 1's tokenizer.
-        sampling: Sampling of stage 1's codes.
-        max_section: Longest section in seconds.
-        stage2_batch_size: Windows per batch of stage 2; None takes all that memory has room for.
-    """
-
-    components: YuEComponents
-    stage1: str
+    components: YuEComponents  # already fetched
+    stage1: str  # name of the component that is stage 1
     tokenizer: Tokenizer
     sampling: YuESampling
-    max_section: float
-    stage2_batch_size: int | None
+    max_section: float  # seconds
+    stage2_batch_size: int | None  # None takes all that memory has room for
 
     def generate(
         self,
@@ -65,18 +57,11 @@ class YuEEngine:
     ) -> Soundtrack:
         """Generate music of exactly `video.duration`, mono at 44.1 kHz, with its stems.
 
-        Args:
-            video: Gives duration and cuts.
-            tags: Give the genre line.
-            lyrics_sections: Sung sections; empty for instrumental music.
-            references: None, one or two (vocals and rest) references of style, at the codec's rate.
-            seed: The same seed gives the same piece.
-            progress: Receives the share of the work done.
+        `lyrics_sections` are what is sung, empty for instrumental music. `references` of style, at the codec's rate,
+        are none, one, or two: vocals and the rest. The same `seed` gives the same piece.
 
         Raises:
             UsageError: The lyrics do not fit into the model's context.
-            DependencyError: Weights are broken or another model's.
-            MemoryError: The message names an option to lower.
         """
         progress = progress or ignore_progress
         sections = self._plan_sections(video, lyrics_sections)
@@ -112,12 +97,9 @@ class YuEEngine:
         longest, shortest = (codec_frames(seconds, FRAME_RATE) for seconds in (self.max_section, MIN_SUNG_SECTION_S))
         frames = plan_section_lengths(total, cuts, longest, len(lyrics_sections) or None, shortest)
         if len(lyrics_sections) > len(frames):
-            logger.warning(
-                "the video has room for %d of the lyrics' %d sections: the others are not sung",
-                len(frames),
-                len(lyrics_sections),
-            )
-        instrumental = lyrics.instrumental_sections(len(frames))[len(lyrics_sections) :]
+            message = "the video has room for %d of the lyrics' %d sections: the others are not sung"
+            logger.warning(message, len(frames), len(lyrics_sections))
+        instrumental = instrumental_sections(len(frames))[len(lyrics_sections) :]
         planned = [*lyrics_sections, *instrumental][: len(frames)]
         return [SectionPlan(section, count) for section, count in zip(planned, frames, strict=True)]
 
@@ -139,11 +121,10 @@ class YuEEngine:
                 model, prompt, head, sections, seed=seed, sampling=self.sampling, silence_code=silence_code,
                 progress=sub_progress(progress, *PROGRESS_SHARES[:2]),
             )  # fmt: skip
-            vocals, instrumental = torch.cat(section_codes, dim=1).cpu()
         self.components.release(self.stage1)
-        stems = {"vocals": vocals, "instrumental": instrumental}
-        if silence_code is not None:
-            del stems["vocals"]
+        vocals, instrumental = torch.cat(section_codes, dim=1).cpu()
+        stems = {"vocals": vocals} if silence_code is None else {}
+        stems["instrumental"] = instrumental
         with self.components.model("stage2") as model:
             refined = stage2.refine(
                 model, list(stems.values()), batch_size=self.stage2_batch_size,
@@ -163,9 +144,41 @@ def _encode_reference(codec: XCodec, references: Sequence[Audio]) -> Tensor | No
 
 
 def _to_sections(sections: Sequence[SectionPlan], duration: float) -> tuple[Section, ...]:
-    position, result = 0, []
-    for section in sections:
-        start, position = position, position + section.num_frames
-        times = (min(seconds_of(frame, FRAME_RATE), duration) for frame in (start, position))
-        result.append(Section(section.lyrics.label, *times))
-    return tuple(result)
+    bounds = accumulate((section.num_frames for section in sections), initial=0)
+    times = pairwise(min(seconds_of(frame, FRAME_RATE), duration) for frame in bounds)
+    return tuple(Section(section.lyrics.label, *span) for section, span in zip(sections, times, strict=True))
+
+
+def plan_section_lengths(
+    total: int, cuts: Sequence[tuple[float, float]], longest: int, count: int | None = None, shortest: int = 1
+) -> list[int]:
+    """Plan the frames of each section: they sum to `total`, none is longer than `longest`.
+
+    Sections end on cuts of the video where they can: of those near the even end of a section, on the one of the largest
+    weight, strength − (distance / (`CUT_REACH_RATIO` · mean length))².
+
+    Args:
+        total: Frames of the whole piece, at least 1.
+        cuts: (frame, strength 0–1) of the video's cuts.
+        longest: Maximum frames of a section.
+        count: Requested number of sections: more are made where they would be too long, fewer where they would be
+            shorter than `shortest` on average. None makes the fewest.
+        shortest: Minimum frames of the mean section, for `count`.
+    """
+    fewest = math.ceil(total / longest)
+    count = min(max(count or fewest, fewest), max(fewest, total // shortest))
+    bounds = [0]
+    for remaining in range(count, 1, -1):
+        bounds.append(_section_end(bounds[-1], total, cuts, remaining=remaining, longest=longest))
+    return [end - start for start, end in pairwise([*bounds, total])]
+
+
+def _section_end(start: int, total: int, cuts: Sequence[tuple[float, float]], *, remaining: int, longest: int) -> int:
+    """End of the section from `start` on, such that the `remaining` − 1 after it can hold the rest."""
+    mean = (total - start) / remaining
+    low = max(start + math.ceil(MIN_LENGTH_RATIO * mean), total - longest * (remaining - 1))
+    high = min(start + longest, total - (remaining - 1))
+    even = min(max(round(start + mean), low), high)
+    weights = [(round(frame), strength - ((frame - even) / (CUT_REACH_RATIO * mean)) ** 2) for frame, strength in cuts]
+    allowed = [(frame, weight) for frame, weight in weights if low <= frame <= high and weight > 0]
+    return max(allowed, key=lambda cut: cut[1])[0] if allowed else even

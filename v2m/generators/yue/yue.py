@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from v2m.core.errors import UsageError
-from v2m.core.timing import seconds_of
-from v2m.core.types import Audio, Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
+from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.base import GeneratorBase
-from v2m.generators.yue import lyrics
+from v2m.generators.options import YuESampling
 from v2m.generators.yue.checkpoints import YuEComponents
-from v2m.generators.yue.lyrics import LyricsSection
-from v2m.generators.yue.options import YuESampling
+from v2m.generators.yue.prompt import LyricsSection, parse_lyrics
 from v2m.generators.yue.tokenizer import TOKENIZER_FILE, Tokenizer
 from v2m.media import audio as sound_files
 
@@ -86,16 +84,11 @@ class YuE(GeneratorBase):
         self._tokenizer_path = tokenizer
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
-        """Fetch missing weights and check device, lyrics and reference.
-
-        Raises:
-            DependencyError: Weights are not here and cannot be fetched, or are another model's.
-            UsageError: The lyrics have no words or unknown sections, a reference is no audio, or there is no such
-                device.
-        """
+        """Fetch missing weights; check lyrics and references."""
         if tags.lyrics:
-            lyrics.parse_lyrics(tags.lyrics)
-        _load_references(controls)
+            parse_lyrics(tags.lyrics)
+        for path in controls.reference:
+            sound_files.validate_melody(path)
         _ = self._components.device
         stage1 = _stage1_component(controls)
         stage1_weights = self._components.fetch(stage1, () if self._tokenizer_path else (TOKENIZER_FILE,))
@@ -120,11 +113,6 @@ class YuE(GeneratorBase):
 
         Stems are "instrumental" and, where the tags ask for vocals and hold lyrics, "vocals". `metadata` has the
         prompt and the lyrics used.
-
-        Raises:
-            UsageError: The lyrics or the reference cannot be used.
-            DependencyError: Weights are not here or are another model's.
-            MemoryError: The message names an option to lower.
         """
         from v2m.generators.yue.engine import YuEEngine
 
@@ -133,9 +121,8 @@ class YuE(GeneratorBase):
         stage1 = _stage1_component(controls)
         tokenizer = self._load_tokenizer(stage1)
         engine = YuEEngine(self._components, stage1, tokenizer, self.sampling, self.max_section, self.stage2_batch_size)
-        soundtrack = engine.generate(
-            video, tags, _sung_sections(tags), _load_references(controls), seed=seed, progress=progress
-        )
+        references = [sound_files.load(path, REFERENCE_RATE, MAX_REFERENCE_S) for path in controls.reference]
+        soundtrack = engine.generate(video, tags, _sung_sections(tags), references, seed=seed, progress=progress)
         metadata = {**soundtrack.metadata, "reference": [str(path) for path in controls.reference]}
         return replace(soundtrack, stems=soundtrack.stems if stems else {}, metadata=metadata)
 
@@ -145,21 +132,12 @@ class YuE(GeneratorBase):
 
 def _sung_sections(tags: Tags) -> list[LyricsSection]:
     """Sections of the lyrics; empty for instrumental music."""
-    if not tags.vocals:
-        return []
-    if not tags.lyrics.strip():
-        logger.warning("vocals were asked for but there are no lyrics: the music is instrumental; give --lyrics FILE")
-        return []
-    return lyrics.parse_lyrics(tags.lyrics)
+    if tags.vocals and tags.lyrics.strip():
+        return parse_lyrics(tags.lyrics)
+    if tags.vocals:
+        logger.warning("vocals were asked for but there are no lyrics: the music is instrumental; give `lyrics`")
+    return []
 
 
 def _stage1_component(controls: Controls) -> str:
     return "stage1_reference" if controls.reference else "stage1"
-
-
-def _load_references(controls: Controls) -> list[Audio]:
-    """Load the references at the codec's rate, up to `MAX_REFERENCE_S`."""
-    references = [sound_files.load(path, REFERENCE_RATE, MAX_REFERENCE_S) for path in controls.reference]
-    if any(seconds_of(len(audio), audio.sample_rate) < 1 for audio in references):
-        raise UsageError("a reference must last a second or more; 30 s of a chorus do best")
-    return references

@@ -104,7 +104,7 @@ def test_vidmuse_is_led_away_from_black_and_a_trained_model_from_what_it_learned
     trained: Path, published: Path, cuts: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = [sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, trained)]
-    monkeypatch.setattr("v2m.generators.vidmuse.engine.VideoMusicEngine._get_null_video", lambda _: None)
+    monkeypatch.setattr("v2m.generators.vidmuse_engine.VideoMusicEngine._get_null_video", lambda _: None)
     after = [sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, trained)]
     same = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
     assert same == [False, True]

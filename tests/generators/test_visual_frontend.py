@@ -17,7 +17,7 @@ from tests.sketch.stub_videos import StubFrameSource, video
 from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.checkpoints import V2M, VisualInputConfig
 from v2m.core.types import Pixels
-from v2m.generators.vidmuse.visual_frontend import VisualFrontend
+from v2m.generators.vidmuse_engine import VisualFrontend
 
 
 class Dated(StubFrameSource):

@@ -21,7 +21,8 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.protocols import Codec
 from v2m.core.timing import codec_frames, mean_rate, sample_count, seconds_of
-from v2m.core.types import Audio, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
+from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video
+from v2m.generators.options import WindowOptions
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference import windows
 from v2m.models.inference.decoder import Decoder, default_precision
@@ -59,7 +60,7 @@ class MusicGenEngine:
         precision: Precision | None,
         keep_model: bool = False,
     ) -> None:
-        self._model, self._text_encoder, self._codec, self._chroma = model, text_encoder, codec, chroma
+        self.model, self._text_encoder, self.codec, self._chroma = model, text_encoder, codec, chroma
         self._device, self._keep_model = device, keep_model
         self._precision: Precision = precision or default_precision(device)
         self._decoder: Decoder | None = None
@@ -113,26 +114,8 @@ class MusicGenEngine:
         return engine
 
     @property
-    def weights(self) -> tuple[WeightsInfo, ...]:
-        return self._model.weights
-
-    @property
-    def sample_rate(self) -> int:
-        return self._codec.spec.sample_rate
-
-    @property
     def supports_melody(self) -> bool:
         return self._chroma is not None
-
-    @property
-    def training_window(self) -> float:
-        """Seconds of the windows that the model was trained on."""
-        return self._model.config.segment_duration
-
-    @property
-    def frame_rate(self) -> int:
-        """Codec frames per second."""
-        return self._codec.spec.frame_rate
 
     @torch.inference_mode()
     def generate(
@@ -140,24 +123,14 @@ class MusicGenEngine:
         video: Video,
         tags: Tags,
         melody: Audio | None,
+        options: WindowOptions,
         *,
-        sampling: SamplingConfig,
-        window: float,
-        stride: float,
         seed: int,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Generate music of exactly `video.duration`, (C, N) at the codec's rate.
+        """Generate music of exactly `video.duration`, (C, N) at the codec's rate; the same `seed` gives the same.
 
-        Args:
-            video: Gives the duration.
-            tags: Give the prompt.
-            melody: A melody to follow, at the codec's rate; repeated to the video's length.
-            sampling: Sampling of the tokens.
-            window: Seconds.
-            stride: Seconds.
-            seed: The same seed gives the same piece.
-            progress: Receives the share of the work done.
+        The prompts are made from `tags`. A melody, at the codec's rate, is repeated to the video's length.
         """
         prompt, negative_prompt = prompts.build_prompt(tags), prompts.build_negative_prompt(tags)
         prompts.warn_if_empty(prompt)
@@ -165,11 +138,9 @@ class MusicGenEngine:
 
         def branches(start: int, end: int) -> Sequence[CFGBranch]:
             chroma = self._encode_melody(melody, start, end)
-            return self._model.cfg_branches(sampling, text=text, melody=chroma, negative=negative)
+            return self.model.cfg_branches(options.sampling, text=text, melody=chroma, negative=negative)
 
-        soundtrack = self.generate_from_branches(
-            video.duration, branches, sampling=sampling, window=window, stride=stride, seed=seed, progress=progress
-        )
+        soundtrack = self.generate_from_branches(video.duration, branches, options, seed=seed, progress=progress)
         metadata = {"prompt": prompt, "negative_prompt": negative_prompt, **soundtrack.metadata}
         return replace(soundtrack, metadata=metadata)
 
@@ -178,29 +149,27 @@ class MusicGenEngine:
         self,
         duration: float,
         branches: Callable[[int, int], Sequence[CFGBranch]],
+        options: WindowOptions,
         *,
-        sampling: SamplingConfig,
-        window: float,
-        stride: float,
         seed: int,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Generate music of exactly `duration`; `branches(start, end)` condition codec frames in that range."""
+        """Generate music of `duration`; `branches(start, end)` condition the codec frames in that range."""
         progress = progress or ignore_progress
         progress(0.0)
-        decoder, rate = self._get_decoder(), self._codec.spec.frame_rate
-        frames, window_frames, stride_frames = (codec_frames(seconds, rate) for seconds in (duration, window, stride))
+        decoder, rate = self._get_decoder(), self.codec.spec.frame_rate
+        frames, window, stride = (codec_frames(span, rate) for span in (duration, options.window, options.stride))
         start_time = time.perf_counter()
         codes = windows.generate_long(
-            decoder, frames, window=window_frames, stride=stride_frames, branches=branches, sampling=sampling,
+            decoder, frames, window=window, stride=stride, branches=branches, sampling=options.sampling,
             seeds=[seed], progress=sub_progress(progress, *PROGRESS_SHARES),
         )  # fmt: skip
         elapsed = time.perf_counter() - start_time
-        wave = self.decode(codes, sample_count(duration, self.sample_rate))
+        wave = self.decode(codes, sample_count(duration, self.codec.spec.sample_rate))
         progress(1.0)
-        plan = windows.plan_windows(frames, window_frames, stride_frames)
+        plan = windows.plan_windows(frames, window, stride)
         return Soundtrack(
-            audio=Audio(wave, self.sample_rate),
+            audio=Audio(wave, self.codec.spec.sample_rate),
             metadata={
                 "windows": [[seconds_of(start, rate), seconds_of(end, rate)] for start, end, _ in plan],
                 "window_seeds": [windows.window_seed(seed, index) for index in range(len(plan))],
@@ -216,17 +185,17 @@ class MusicGenEngine:
         Before the first piece it is only mapped into memory, on the CPU, unless `keep_model` is set.
         """
         self._get_decoder()
-        return self._model
+        return self.model
 
     def _get_decoder(self) -> Decoder:
         if self._decoder is None:
             if not self._keep_model:
                 keep_dtype = self._device.type == "cpu" or self._precision == "fp32"
-                self._model.to(self._device, None if keep_dtype else torch.bfloat16)
-            with merged_weights(self._model):
-                self._decoder = Decoder(self._model.lm, precision=self._precision)
+                self.model.to(self._device, None if keep_dtype else torch.bfloat16)
+            with merged_weights(self.model):
+                self._decoder = Decoder(self.model.lm, precision=self._precision)
             if not self._keep_model:
-                del self._model.lm  # the decoder has its weights, in the layout that is fastest to multiply
+                del self.model.lm  # the decoder has its weights, in the layout that is fastest to multiply
         return self._decoder
 
     @torch.inference_mode()
@@ -247,19 +216,19 @@ class MusicGenEngine:
         )
 
     def _encode_melody(self, melody: Audio | None, start: int, end: int) -> Condition | None:
-        """Chroma condition of the melody at codec frames `start` to `end`; null chroma without a melody."""
+        """Chroma condition of the melody at codec frames `start` to `end`; without a melody, the null one."""
         if self._chroma is None:
             return None
         if melody is None:
-            return self._model.project_melody(self._chroma.null().to(self._device))
-        rate = self._codec.spec.frame_rate
+            return self.model.project_melody(self._chroma.null().to(self._device))
+        rate = self.codec.spec.frame_rate
         first, last = (sample_count(seconds_of(frame, rate), melody.sample_rate) for frame in (start, end))
         section = Audio(loop_samples(melody.samples, first, last), melody.sample_rate)
-        return self._model.project_melody(self._chroma.extract(section).to(self._device))
+        return self.model.project_melody(self._chroma.extract(section).to(self._device))
 
     def decode(self, codes: torch.Tensor, num_samples: int) -> NDArray[np.float32]:
         """Decode tokens (1, K, T) to audio (C, `num_samples`), within ±1."""
-        wave = self._codec.decode(codes)[0, :, :num_samples].float().cpu().numpy()
+        wave = self.codec.decode(codes)[0, :, :num_samples].float().cpu().numpy()
         assert wave.shape[1] == num_samples, f"the codes are shorter than {num_samples} samples"
         return (wave / peak_excess(wave)).astype(np.float32)
 

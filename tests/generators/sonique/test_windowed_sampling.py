@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from v2m.generators.sonique.windows import Window, plan_windows
+from v2m.generators.sonique.windowed_sampling import Window, plan_windows
 
 
 def test_a_short_piece_is_one_window_that_may_reach_beyond_it() -> None:

@@ -227,8 +227,8 @@ def test_loud_music_is_made_quieter_as_a_whole(plain: Path, caplog: pytest.LogCa
     music = sound(generator, 0.3)
     assert np.abs(music).max() < 1
     with generator._engine.model() as player:
-        decode = player._codec.decode
-        player._codec.decode = lambda codes: 30 * decode(codes)
+        decode = player.codec.decode
+        player.codec.decode = lambda codes: 30 * decode(codes)
     loud = sound(generator, 0.3)
     assert np.abs(loud).max() == pytest.approx(1.0)
     np.testing.assert_allclose(loud, music / np.abs(music).max(), atol=1e-5)

@@ -1,4 +1,4 @@
-"""VidMuse generator: user options and early validation; inference is in `engine`.
+"""VidMuse generator: user options and early validation; inference is in `vidmuse_engine`.
 
 Tian et al., "VidMuse: A Simple Video-to-Music Generation Framework with Long-Short-Term Modeling" (2024).
 
@@ -11,18 +11,17 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from v2m.core.lazy_model import LazyModel, choose_device
-from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.base import GeneratorBase
-from v2m.generators.musicgen.options import Precision, check_window, check_window_length, resolve_precision
-
-OOM_HINT = "try --low-memory, --generator.precision int8 or a smaller --generator.model"
+from v2m.core.lazy_model import choose_device
+from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video
+from v2m.generators.base import ModelGenerator
+from v2m.generators.musicgen import OOM_HINT
+from v2m.generators.options import LMPrecision, WindowOptions
 
 logger = logging.getLogger(__name__)
 
 
-class VidMuse(GeneratorBase):
-    """VidMuse, or a model trained by v2m: instrumental, from the video, and from the tags if it has a text encoder.
+class VidMuse(ModelGenerator):
+    """VidMuse, or a model trained by v2m: instrumental, from the video, and the tags if it reads text.
 
     Each window is conditioned on the frames of its own seconds, and on some of the whole video.
 
@@ -37,49 +36,31 @@ class VidMuse(GeneratorBase):
         stride: Seconds from one window to the next; the overlap is the next one's prompt.
     """
 
-    capabilities = frozenset()
-
     def __init__(
         self,
         *,
         model: str = "Zeyue7/VidMuse",
         device: str = "auto",
-        precision: Precision | None = None,
+        precision: LMPrecision | None = None,
         low_memory: bool = False,
         keep_loaded: bool = False,
         sampling: SamplingConfig | None = None,
         window: float = 30.0,
         stride: float = 18.0,
     ) -> None:
-        check_window(window, stride)
-        self.sampling = sampling or SamplingConfig()
-        self.model, self.window, self.stride = model, window, stride
-        self.precision: Precision | None = resolve_precision(precision, low_memory)
-        self.weights: tuple[WeightsInfo, ...] = ()
-        self._device, self._keep_loaded = device, keep_loaded
-        self._engine: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
+        super().__init__(device, keep_loaded=keep_loaded, oom_hint=OOM_HINT)
+        self.model, self.options = model, WindowOptions(sampling or SamplingConfig(), window, stride)
+        self.options.check_overlap()
+        self.precision: LMPrecision | None = precision or ("int8" if low_memory else None)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
-        """Fetch missing weights and check device and window.
-
-        Raises:
-            DependencyError: Weights are not here and cannot be fetched, or are another model's.
-            UsageError: The model has no visual conditioner or was trained on shorter windows, or there is no such
-                device.
-            MemoryError: The message names an option to lower.
-        """
+        """Fetch missing weights; check for a visual conditioner, and the window against that of the training."""
         choose_device(self._device)
         with self._engine.model() as engine:
-            training_window = engine.music_engine.training_window
-            check_window_length(self.window, training_window)
-            if tags.negative and not engine.reads_text:
+            self.options.check_length(engine.model.config.segment_duration)
+            if tags.negative and not engine.model.config.uses_text:
                 logger.warning("%r has no text encoder: unwanted words have no effect", self.model)
-            self.weights = engine.music_engine.weights
-
-    def release(self) -> None:
-        """Free the model, unless `keep_loaded` is set."""
-        if not self._keep_loaded:
-            self._engine.release()
+            self.weights = engine.model.weights
 
     def generate(
         self,
@@ -94,19 +75,12 @@ class VidMuse(GeneratorBase):
         """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine.
 
         `metadata` has the prompt and the visual input settings.
-
-        Raises:
-            UsageError, DependencyError: As in `prepare`.
-            MemoryError: The message names an option to lower.
         """
         self.prepare(tags, controls or Controls())
         with self._engine.model() as engine:
-            return engine.generate(
-                video, tags, sampling=self.sampling, window=self.window, stride=self.stride, seed=seed,
-                progress=progress,
-            )  # fmt: skip
+            return engine.generate(video, tags, self.options, seed=seed, progress=progress)
 
     def _load(self) -> Any:
-        from v2m.generators.vidmuse.engine import VideoMusicEngine
+        from v2m.generators.vidmuse_engine import VideoMusicEngine
 
         return VideoMusicEngine.load(self.model, choose_device(self._device), self.precision)

@@ -128,7 +128,7 @@ class MusicGenEngine:
         seed: int,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Generate music of exactly `video.duration`, (C, N) at the codec's rate; the same `seed` gives the same.
+        """Generate music of exactly `video.duration`, (C, N) at the codec's rate; `seed` decides it.
 
         The prompts are made from `tags`. A melody, at the codec's rate, is repeated to the video's length.
         """

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.fixtures.tiny import xcodec, yue_tokenizer
-from v2m.core.timing import codec_frames, sample_count
+from v2m.core.timing import codec_frames, seconds_to_samples
 from v2m.core.types import Tags
 from v2m.generators.yue import audio, stage1, stage2
 from v2m.generators.yue.prompt import LyricsSection, PromptEncoder, instrumental_sections
@@ -95,7 +95,7 @@ def make_music(folder: Path, seconds: float, song: bool, graph: bool) -> dict[st
     device = torch.device("cuda")
     codec, decoders = XCodec.load(folder / "codec", device), audio.load_vocoders(folder / "codec", codes, device)
     with timed(took, "decoding"):
-        audio.render(codes, codec, decoders, sample_count(seconds, audio.SAMPLE_RATE))
+        audio.render(codes, codec, decoders, seconds_to_samples(seconds, audio.SAMPLE_RATE))
     return took
 
 

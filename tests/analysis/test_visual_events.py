@@ -10,7 +10,7 @@ import pytest
 
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
 from v2m.analysis.visual_events import features_from_events as picture_of
-from v2m.core.timing import step_count, step_times
+from v2m.core.timing import segment_count, segment_times
 from v2m.core.types import Cut, VisualFeatures
 from v2m.media import video
 
@@ -42,11 +42,11 @@ def channel(features: np.ndarray, name: str) -> np.ndarray:
 def test_cut_is_in_its_step(begin: float, at: float) -> None:
     shown = replace(varied_features(60), cuts=(Cut(at, 0.8), Cut(3.7, 0.4)))
     cuts = channel(visual_event_features(shown, begin, 3.0), "cut")
-    assert len(cuts) == step_count(3.0, 20) == 60
+    assert len(cuts) == segment_count(3.0, 20) == 60
     [index] = np.flatnonzero(cuts == np.float32(0.8))
     assert index == int((at - begin) * 20 + 1e-6)
     assert (cuts > 0).sum() == 1, "the other lies outside"
-    assert abs(step_times(3.0, 60)[index] + begin - at) <= 0.025 + 1e-6
+    assert abs(segment_times(3.0, 60)[index] + begin - at) <= 0.025 + 1e-6
 
 
 def test_stronger_of_two_cuts_in_a_step_counts() -> None:

@@ -12,22 +12,24 @@ from v2m.core.timing import TempoMap
 @pytest.mark.parametrize("rate", [44100, 48000, 32000])
 @pytest.mark.parametrize("seconds", [0.0, 0.033, 1 / 3, 10.01, 3599.96])
 def test_seconds_to_samples_round_trip(seconds: float, rate: int) -> None:
-    assert timing.seconds_of(timing.sample_count(seconds, rate), rate) == pytest.approx(seconds, abs=0.5 / rate)
+    assert timing.samples_to_seconds(timing.seconds_to_samples(seconds, rate), rate) == pytest.approx(
+        seconds, abs=0.5 / rate
+    )
 
 
 def test_every_does_not_drift_over_an_hour() -> None:
-    instants = timing.every(2.0, 3600.0)
+    instants = timing.time_grid(2.0, 3600.0)
     assert len(instants) == 7200
     assert instants[-1] == 3599.5
 
 
 def test_every_gives_one_time_for_a_video_shorter_than_its_step() -> None:
-    assert timing.every(2.0, 0.03).tolist() == [0.0]
+    assert timing.time_grid(2.0, 0.03).tolist() == [0.0]
 
 
 def test_shown_at_gives_the_last_frame_that_has_started() -> None:
     stamps = np.array([0.0, 0.04, 0.5, 0.54])
-    assert timing.shown_at(stamps, [0.0, 0.039, 0.04, 0.3, 0.5, 9.0, -1.0]).tolist() == [0, 0, 1, 1, 2, 3, 0]
+    assert timing.frame_index_at(stamps, [0.0, 0.039, 0.04, 0.3, 0.5, 9.0, -1.0]).tolist() == [0, 0, 1, 1, 2, 3, 0]
 
 
 def test_tempo_map_inverse_inside_and_beyond_its_ends() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from v2m.cli.synthesize import main
-from v2m.core.timing import every
+from v2m.core.timing import time_grid
 from v2m.core.types import Tags
 from v2m.data.sources import discover_videos
 from v2m.data.synthetic import FPS, STROKE_S, add_percussion, make_clips, render_frames, sample_scene
@@ -69,7 +69,7 @@ def test_scene_parameters_are_correlated_and_cover_their_ranges() -> None:
 def test_cuts_and_flashes_lie_on_beats() -> None:
     for seed in range(20):
         scene = sample_scene(seed, 8.0)
-        beats = every(scene.tempo / 60, 8.0)
+        beats = time_grid(scene.tempo / 60, 8.0)
         for time in (*scene.cuts, *scene.flashes):
             assert 0 <= min(time - beats[beats <= time + 1e-6]) < 1 / FPS + 1e-6
 

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ffmpeg, names
 from tests.media.audio_checks import SAMPLE_RATE, click_time, clicks, decode_track, ebur128, tone
 from v2m.core.errors import UsageError
-from v2m.core.timing import clock_seconds
+from v2m.core.timing import ticks_to_seconds
 from v2m.media import video as videos
 from v2m.media.audio import save
 from v2m.mixing.mixer import MixConfig, default_output, mix
@@ -164,7 +164,9 @@ def list_contents(path: Path) -> dict:
             "covers": sum(s.type == "video" and bool(int(s.disposition) & 1024) for s in streams),
             "subtitles": sum(s.type == "subtitle" for s in streams),
             "fonts": [s.metadata.get("mimetype") for s in streams if s.type == "attachment"],
-            "chapters": [(clock_seconds(c["start"], c["time_base"]), c["metadata"]["title"]) for c in media.chapters()],
+            "chapters": [
+                (ticks_to_seconds(c["start"], c["time_base"]), c["metadata"]["title"]) for c in media.chapters()
+            ],
             "title": tags.get("title"),
             "created": tags.get("creation_time"),
         }

@@ -17,7 +17,7 @@ import yaml
 from tests.fixtures.tiny.videollama import BOTH, SONG, make_native, make_original, split_tokenizer
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Tagger
-from v2m.core.timing import glances
+from v2m.core.timing import sample_frame_times
 from v2m.core.types import Tags, Video
 from v2m.media import video as opening
 from v2m.taggers.heuristic import Palette
@@ -249,7 +249,7 @@ def test_frames_change_what_an_untaught_model_says(native: Path) -> None:
 def test_glances_are_the_middles_of_blocks_or_evenly_spread(
     duration: float, rate: float, limit: int, expected: list[float]
 ) -> None:
-    assert glances(duration, rate, limit) == pytest.approx(expected)
+    assert sample_frame_times(duration, rate, limit) == pytest.approx(expected)
 
 
 def test_weights_that_are_not_the_models_are_told(native: Path, original: Path, tmp_path: Path) -> None:

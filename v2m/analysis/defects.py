@@ -37,7 +37,7 @@ class Silence:
 def measure_silence(audio: Audio) -> Silence:
     """Measure silence; of a silent piece `leading` and `trailing` are both its length."""
     audible = _rms_levels(audio) > SILENCE_DB
-    length = timing.seconds_of(len(audio), audio.sample_rate)
+    length = timing.samples_to_seconds(len(audio), audio.sample_rate)
     if not audible.any():
         return Silence(1.0, length, length)
     first, last = (int(index) for index in np.flatnonzero(audible)[[0, -1]])
@@ -59,8 +59,8 @@ def ending_level(audio: Audio) -> float | None:
 
     About 0 where music is cut off, −20 and below where it has rung out; None for silence or less than a second.
     """
-    end = len(audio) - timing.sample_count(MIXER_FADE_S, audio.sample_rate)
-    start = end - timing.sample_count(ENDING_S, audio.sample_rate)
+    end = len(audio) - timing.seconds_to_samples(MIXER_FADE_S, audio.sample_rate)
+    start = end - timing.seconds_to_samples(ENDING_S, audio.sample_rate)
     if len(audio) < audio.sample_rate or not audio.samples.any():
         return None
     piece_rms = np.sqrt(np.mean(np.square(audio.samples, dtype=float)))
@@ -77,7 +77,7 @@ def find_loop(audio: Audio) -> tuple[float, float]:
     step = max(1, audio.sample_rate // LOOP_RATE)
     mono = audio.samples.mean(axis=0)
     coarse = np.add.reduceat(mono, np.arange(0, len(mono), step)).astype(float) if len(mono) else mono.astype(float)
-    first, last = timing.sample_count(MIN_LOOP_S, audio.sample_rate) // step, len(coarse) // 2
+    first, last = timing.seconds_to_samples(MIN_LOOP_S, audio.sample_rate) // step, len(coarse) // 2
     if last <= first or not coarse.any():
         return 0.0, 0.0
     power = np.abs(np.fft.rfft(coarse, 2 * len(coarse))) ** 2
@@ -87,7 +87,7 @@ def find_loop(audio: Audio) -> tuple[float, float]:
     both = np.sqrt(energy[len(coarse) - lags] * (energy[-1] - energy[lags]))
     repeats = np.where(both > 1e-9 * energy[-1], shared / np.maximum(both, 1e-12), 0.0)
     best = int(repeats.argmax())
-    return float(np.clip(repeats[best], 0, 1)), timing.seconds_of(int(lags[best]) * step, audio.sample_rate)
+    return float(np.clip(repeats[best], 0, 1)), timing.samples_to_seconds(int(lags[best]) * step, audio.sample_rate)
 
 
 def find_click(audio: Audio) -> tuple[float, float]:
@@ -98,7 +98,7 @@ def find_click(audio: Audio) -> tuple[float, float]:
     (0, 0) for silence.
     """
     bend = np.abs(np.diff(audio.samples, 2, axis=1)).max(axis=0, initial=0.0)
-    reach, size = (timing.sample_count(part * HOP_S, audio.sample_rate) for part in (0.5, 2.0))
+    reach, size = (timing.seconds_to_samples(part * HOP_S, audio.sample_rate) for part in (0.5, 2.0))
     if len(bend) < size + 2 * reach or bend.max() < MIN_BEND:
         return 0.0, 0.0
     blocks = bend[reach:-reach][: (len(bend) - 2 * reach) // size * size].reshape(-1, size)
@@ -107,12 +107,12 @@ def find_click(audio: Audio) -> tuple[float, float]:
     around = np.maximum(bend[places[:, None] + apart].max(axis=1), MIN_BEND / 10)
     ratio = np.where(bend[places] > MIN_BEND, bend[places] / around, 0.0)
     worst = int(ratio.argmax())
-    return float(ratio[worst]), timing.seconds_of(int(places[worst]) + 1, audio.sample_rate)
+    return float(ratio[worst]), timing.samples_to_seconds(int(places[worst]) + 1, audio.sample_rate)
 
 
 def _rms_levels(audio: Audio) -> Floats:
     """(H,) dBFS, root mean square over all channels."""
-    hop = timing.sample_count(HOP_S, audio.sample_rate)
+    hop = timing.seconds_to_samples(HOP_S, audio.sample_rate)
     count = max(1, len(audio) // hop)
     power = np.square(audio.samples[:, : count * hop], dtype=float).mean(axis=0)
     return amplitude_to_db(np.sqrt(np.pad(power, (0, count * hop - len(power))).reshape(count, -1).mean(axis=1)))

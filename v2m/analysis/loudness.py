@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.core.timing import angular_frequency, sample_count
+from v2m.core.timing import angular_frequency, seconds_to_samples
 from v2m.core.types import Audio, Floats
 
 BLOCK = 1 << 16
@@ -26,7 +26,7 @@ ABSOLUTE_GATE, RELATIVE_GATE = -70.0, -10.0
 
 def integrated_loudness(audio: Audio) -> float:
     """Return the loudness in LUFS, gated as in BS.1770-4; −inf for silence and for less than 0.4 s."""
-    hop = sample_count(0.1, audio.sample_rate)
+    hop = seconds_to_samples(0.1, audio.sample_rate)
     return gated_loudness(k_weighted_power(audio.samples, audio.sample_rate, hop)[: len(audio) // hop])
 
 

@@ -40,7 +40,7 @@ def spectral_flux(audio: Audio) -> tuple[Floats, Floats]:
     The spectral flux of Böck & Widmer, "Maximum filter vibrato suppression for onset detection" (2013), without the
     filter; up to 40 bands from 50 Hz to half the sample rate, each as many times as wide as the one below.
     """
-    hop = timing.sample_count(1 / HOPS_PER_SECOND, audio.sample_rate)
+    hop = timing.seconds_to_samples(1 / HOPS_PER_SECOND, audio.sample_rate)
     size = 4 * hop
     mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
     starts = np.arange(0, len(audio), hop)
@@ -119,7 +119,7 @@ def _harmonic_change(audio: Audio, hops: int) -> Floats:
     import librosa
 
     mono, rate = audio.samples.mean(axis=0), audio.sample_rate
-    hop = timing.sample_count(1 / HOPS_PER_SECOND, rate)
+    hop = timing.seconds_to_samples(1 / HOPS_PER_SECOND, rate)
     size = min(2 ** int(np.ceil(np.log2(4 * hop))), 2 ** int(np.log2(max(len(mono), 2))))
     chroma = librosa.feature.chroma_stft(y=mono, sr=rate, n_fft=size, hop_length=hop, norm=None, tuning=0.0)[:, :hops]
     chroma = np.log1p(chroma / max(float(chroma.mean()), 1e-9))
@@ -137,7 +137,7 @@ def _choose_phase(evidence: Floats, beats: Floats) -> tuple[Floats, np.ndarray, 
     """Return beats, downbeats and meter: of `beats` or the instants between, which have clearer bars."""
     between = (beats[1:] + beats[:-1]) / 2
     period = float(np.median(np.diff(beats)))
-    last = timing.seconds_of(len(evidence), HOPS_PER_SECOND)
+    last = timing.samples_to_seconds(len(evidence), HOPS_PER_SECOND)
     ends = [time for time in (beats[0] - period / 2, beats[-1] + period / 2) if 0 <= time < last]
     between = np.sort(np.append(between, ends))
     candidates = []
@@ -200,5 +200,5 @@ def _local_maximum(curve: Floats) -> Floats:
 
 
 def _sample_at(curve: Floats, times: Floats) -> Floats:
-    indices = np.rint(timing.place_at(times, HOPS_PER_SECOND)).astype(int)
+    indices = np.rint(timing.seconds_to_frames(times, HOPS_PER_SECOND)).astype(int)
     return curve[np.clip(indices, 0, len(curve) - 1)]

@@ -64,7 +64,7 @@ def _accent_percentile(onsets: Floats, cuts: Sequence[Cut]) -> float | None:
 
 
 def _dynamics_correlation(audio: Audio, features: VisualFeatures) -> float | None:
-    power = k_weighted_power(audio.samples, audio.sample_rate, timing.sample_count(0.1, audio.sample_rate))
+    power = k_weighted_power(audio.samples, audio.sample_rate, timing.seconds_to_samples(0.1, audio.sample_rate))
     seconds = min(len(power) // 10, int(features.times[-1]))
     if seconds < 4:
         return None
@@ -186,7 +186,9 @@ def motion_correlation(audio: Audio, features: VisualFeatures) -> MotionCorrelat
     best = int(correlations.argmax())
     shifts = np.random.default_rng(0).integers(max_lag + 1, count - max_lag, NUM_MOTION_SHIFTS)
     chance = float(np.mean([_lagged_correlations(onsets, np.roll(motion, shift), max_lag).max() for shift in shifts]))
-    return MotionCorrelation(float(correlations[best]), timing.seconds_of(best - max_lag, STEPS_PER_SECOND), chance)
+    return MotionCorrelation(
+        float(correlations[best]), timing.samples_to_seconds(best - max_lag, STEPS_PER_SECOND), chance
+    )
 
 
 def _lagged_correlations(onsets: Floats, motion: Floats, max_lag: int) -> Floats:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.core.timing import mean_rate, step_count, step_times
+from v2m.core.timing import mean_rate, segment_count, segment_times
 from v2m.core.types import Cut, Floats, VisualFeatures
 
 EVENT_RATE = 20.0  # Hz
@@ -29,7 +29,7 @@ def visual_event_features(
     since the step before, up or down. contrast: 1 for half black, half white. A frame is weighted by the time for which
     it is shown in a step.
     """
-    count = step_count(duration, rate)
+    count = segment_count(duration, rate)
     step = duration / count
     edges = np.linspace(start - step, start + duration, count + 2)  # and the step before
     motion = _interval_means(features.times, features.motion / (features.motion + HALF_MOTION), edges)
@@ -48,7 +48,7 @@ def features_from_events(events: NDArray[np.floating], names: Sequence[str], dur
     Each cut is in the middle of its step. `names` are those of the C channels; what is not among them, and the colors,
     are 0.
     """
-    times = step_times(duration, len(events))
+    times = segment_times(duration, len(events))
     curves = {name: events[:, column].astype(float) for column, name in enumerate(names)}
     none = np.zeros(len(events))
     motion, flow = (curves.get(name, none).clip(0, 0.999) for name in ("motion", "flow"))

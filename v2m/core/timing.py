@@ -12,20 +12,20 @@ from numpy.typing import ArrayLike
 from v2m.core.types import Floats
 
 
-def sample_count(seconds: float, sample_rate: int) -> int:
+def seconds_to_samples(seconds: float, sample_rate: int) -> int:
     """Return the number of samples in `seconds`, to the nearest one; a half rounds up."""
     return int(np.floor(seconds * sample_rate + 0.5))
 
 
-def seconds_of(samples: int, sample_rate: int) -> float:
+def samples_to_seconds(samples: int, sample_rate: int) -> float:
     return samples / sample_rate
 
 
 @overload
-def clock_seconds(ticks: int, time_base: Fraction | None) -> float: ...
+def ticks_to_seconds(ticks: int, time_base: Fraction | None) -> float: ...
 @overload
-def clock_seconds(ticks: np.ndarray, time_base: Fraction | None) -> Floats: ...
-def clock_seconds(ticks: int | np.ndarray, time_base: Fraction | None) -> float | Floats:
+def ticks_to_seconds(ticks: np.ndarray, time_base: Fraction | None) -> Floats: ...
+def ticks_to_seconds(ticks: int | np.ndarray, time_base: Fraction | None) -> float | Floats:
     """Convert ticks of a container's clock to seconds; every stream that is read has a `time_base`."""
     assert time_base is not None
     return ticks * time_base.numerator / time_base.denominator
@@ -36,12 +36,12 @@ def mean_rate(count: int, seconds: float) -> float:
     return count / seconds
 
 
-def every(rate: float, duration: float) -> Floats:
+def time_grid(rate: float, duration: float) -> Floats:
     """Return the times k / `rate` in [0, `duration`), at least one: no rounded step, so no drift."""
     return np.arange(max(1, int(np.ceil(duration * rate - 1e-9)))) / rate
 
 
-def shown_at(timestamps: Floats, times: ArrayLike) -> np.ndarray:
+def frame_index_at(timestamps: Floats, times: ArrayLike) -> np.ndarray:
     """Return the index of the frame shown at each of `times`: the last one not after it, or the first."""
     return np.clip(np.searchsorted(timestamps, np.asarray(times) + 1e-6, side="right") - 1, 0, len(timestamps) - 1)
 
@@ -147,7 +147,7 @@ def hop_length(sample_rate: int, frame_rate: int) -> int:
     return sample_rate // frame_rate
 
 
-def place_at(seconds: Any, rate: float) -> Any:
+def seconds_to_frames(seconds: Any, rate: float) -> Any:
     """Return the unrounded number of frames in `seconds`: a number, an array or a tensor."""
     return seconds * rate
 
@@ -157,27 +157,27 @@ def codec_frames(seconds: float, frame_rate: int) -> int:
     return int(np.ceil(seconds * frame_rate - 1e-9))
 
 
-def step_count(seconds: float, rate: float) -> int:
-    """Return the number of equal steps of about 1 / `rate` in `seconds`, at least one."""
+def segment_count(seconds: float, rate: float) -> int:
+    """Return the number of equal segments of about 1 / `rate` in `seconds`, at least one."""
     return max(1, int(np.floor(seconds * rate + 0.5)))
 
 
-def step_times(seconds: float, count: int) -> Floats:
-    """Return the middles of `count` equal steps of `seconds`."""
+def segment_times(seconds: float, count: int) -> Floats:
+    """Return the middles of `count` equal segments of `seconds`."""
     return (np.arange(count, dtype=np.float64) + 0.5) * (seconds / count)
 
 
-def step_at(start: float, seconds: float, count: int) -> int:
-    """Return the index of that of `count` equal steps of `seconds` which starts nearest to `start`."""
+def segment_at(start: float, seconds: float, count: int) -> int:
+    """Return the index of that of `count` equal segments of `seconds` which starts nearest to `start`."""
     return int(np.floor(start * count / seconds + 0.5))
 
 
-def step_begin(step: int, seconds: float, count: int) -> float:
-    """Return the start of a step in seconds."""
-    return step * seconds / count
+def segment_start(index: int, seconds: float, count: int) -> float:
+    """Return the start of a segment in seconds."""
+    return index * seconds / count
 
 
-def glances(duration: float, rate: float, limit: int) -> Floats:
+def sample_frame_times(duration: float, rate: float, limit: int) -> Floats:
     """Return the (F,) times of frames to look at, `rate` per second of `duration` and at most `limit`.
 
     The middles of blocks of 1 / `rate` where they are few enough, else `limit` from the first frame to the last, as

@@ -14,7 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v2m.core.timing import codec_frames, sample_count, seconds_of, step_at, step_begin, step_count, step_times
+from v2m.core.timing import (
+    codec_frames,
+    samples_to_seconds,
+    seconds_to_samples,
+    segment_at,
+    segment_count,
+    segment_start,
+    segment_times,
+)
 from v2m.data.schema import Manifest
 from v2m.data.shards import Sample
 from v2m.models.conditioning import Condition
@@ -61,7 +69,7 @@ class CropCollator:
     def crop_sizes(self) -> tuple[int, int, int]:
         """T, F and R of a full crop."""
         rates = self.manifest.video_frame_rate, self.manifest.event_rate
-        frames, instants = (step_count(self.window, rate) for rate in rates)
+        frames, instants = (segment_count(self.window, rate) for rate in rates)
         return codec_frames(self.window, self.manifest.codec_frame_rate), frames, instants
 
     def crop(self, sample: Sample, position: float) -> Clip:
@@ -76,18 +84,18 @@ class CropCollator:
         rate = self.manifest.codec_frame_rate
         num_codes, num_frames, num_events = sample.codes.shape[1], len(sample.frames), len(sample.events)
         frame = min(int(position * (max(num_frames - f, 0) + 1)), max(num_frames - f, 0))
-        code = min(sample_count(step_begin(frame, meta.duration, num_frames), rate), max(num_codes - t, 0))
-        start = seconds_of(code, rate)
-        event = min(step_at(start, meta.duration, num_events), max(num_events - r, 0))
+        code = min(seconds_to_samples(segment_start(frame, meta.duration, num_frames), rate), max(num_codes - t, 0))
+        start = samples_to_seconds(code, rate)
+        event = min(segment_at(start, meta.duration, num_events), max(num_events - r, 0))
         return Clip(
             meta.key,
             sample.codes[:, code : code + t],
             sample.frames[frame : frame + f],
-            step_times(meta.duration, num_frames)[frame : frame + f] - start,
+            segment_times(meta.duration, num_frames)[frame : frame + f] - start,
             sample.long_term,
-            step_times(meta.video_duration, len(sample.long_term)) - meta.start - start,
+            segment_times(meta.video_duration, len(sample.long_term)) - meta.start - start,
             sample.events[event : event + r],
-            step_times(meta.duration, num_events)[event : event + r] - start,
+            segment_times(meta.duration, num_events)[event : event + r] - start,
             sample.text,
         )
 

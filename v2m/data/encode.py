@@ -22,7 +22,7 @@ from v2m.checkpoints.components import REQUIRED_FILES
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.prompts import build_prompt
 from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
-from v2m.core.timing import codec_frames, sample_count, seconds_of, step_count, step_times
+from v2m.core.timing import codec_frames, samples_to_seconds, seconds_to_samples, segment_count, segment_times
 from v2m.core.types import Audio, Tags, Video, VisualFeatures
 from v2m.data.config import PrepareConfig
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, TEXT, Manifest, Meta
@@ -125,11 +125,11 @@ class SampleEncoder:
             clip = video.open(source.video, Limits(duration=max(config.max_duration_s, Limits.duration)))
             check_duration(clip.duration, config)
             music = self._load_music(source, clip)
-            duration = min(clip.duration, seconds_of(len(music), music.sample_rate))
+            duration = min(clip.duration, samples_to_seconds(len(music), music.sample_rate))
             check_duration(duration, config)
             check_motion(clip.visual_features(), config)
             tags = self._tag(source, clip)
-            long_term = self._encode_frames(clip, step_times(clip.duration, config.num_long_term_frames))
+            long_term = self._encode_frames(clip, segment_times(clip.duration, config.num_long_term_frames))
         except InvalidInputError as error:
             raise _as_filtered(error) from error
         prompt = build_prompt(tags)
@@ -142,11 +142,11 @@ class SampleEncoder:
 
     def _encode_segment(self, clip: Video, music: Audio, meta: Meta) -> Arrays:
         config, rate = self.config, music.sample_rate
-        first = sample_count(meta.start, rate)
-        wave = music.samples[:, first : first + sample_count(meta.duration, rate)]
+        first = seconds_to_samples(meta.start, rate)
+        wave = music.samples[:, first : first + seconds_to_samples(meta.duration, rate)]
         codes = self.codec.encode(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]  # (K, T)
         try:
-            times = meta.start + step_times(meta.duration, step_count(meta.duration, config.video_frame_rate))
+            times = meta.start + segment_times(meta.duration, segment_count(meta.duration, config.video_frame_rate))
             frames = self._encode_frames(clip, times)
         except InvalidInputError as error:
             raise _as_filtered(error) from error
@@ -183,8 +183,8 @@ class SampleEncoder:
                 raise FilteredOutError("silent", str(error)) from error
             except UsageError as error:
                 raise FilteredOutError("unreadable", str(error)) from error
-            check_overlap(seconds, seconds_of(len(sound), rate), self.config)
-            return Audio(sound.samples[:, : sample_count(seconds, rate)], rate)
+            check_overlap(seconds, samples_to_seconds(len(sound), rate), self.config)
+            return Audio(sound.samples[:, : seconds_to_samples(seconds, rate)], rate)
         if not clip.audio_streams:
             raise FilteredOutError("no_sound", "it has no sound, nor is there a file of the same name with it")
         track = clip.audio_streams[0]
@@ -195,7 +195,7 @@ class SampleEncoder:
         if track.duration is None or track.duration >= seconds:
             return sound
         check_overlap(seconds, track.duration, self.config)
-        return Audio(sound.samples[:, : sample_count(track.duration, rate)], rate)
+        return Audio(sound.samples[:, : seconds_to_samples(track.duration, rate)], rate)
 
     def _tag(self, source: VideoSource, clip: Video) -> Tags:
         known = Tags() if source.tags is None else Tags(**read_tags(source.tags))
@@ -242,7 +242,7 @@ def check_overlap(video_seconds: float, audio_seconds: float, config: PrepareCon
 
 def check_silence(wave: NDArray[np.float32], sample_rate: int, config: PrepareConfig) -> None:
     """Raise FilteredOutError where too large a share of audio (C, N) is silent."""
-    block_size = sample_count(BLOCK_S, sample_rate)
+    block_size = seconds_to_samples(BLOCK_S, sample_rate)
     peaks = np.abs(wave).max(axis=0)
     blocks = np.pad(peaks, (0, -len(peaks) % block_size)).reshape(-1, block_size)
     silence = float((np.sqrt(np.square(blocks).mean(axis=1)) < SILENCE_RMS).mean())
@@ -263,10 +263,13 @@ def split_into_segments(seconds: float, frame_rate: int, max_segment_s: float) -
     An incomplete last frame is left out.
     """
     total = codec_frames(seconds, frame_rate)
-    total -= seconds_of(total, frame_rate) > seconds + 1e-6
+    total -= samples_to_seconds(total, frame_rate) > seconds + 1e-6
     count = -(-total // codec_frames(max_segment_s, frame_rate))
     edges = [total * number // count for number in range(count + 1)]
-    return [(seconds_of(first, frame_rate), seconds_of(last - first, frame_rate)) for first, last in pairwise(edges)]
+    return [
+        (samples_to_seconds(first, frame_rate), samples_to_seconds(last - first, frame_rate))
+        for first, last in pairwise(edges)
+    ]
 
 
 FRAMES_PER_READ = 256  # bounds the decoded frames in memory

@@ -15,7 +15,7 @@ from typing import Any
 
 from v2m.core.atomic import atomic_write
 from v2m.core.errors import DependencyError
-from v2m.core.timing import codec_frames, step_count
+from v2m.core.timing import codec_frames, segment_count
 
 VERSION = 1
 MANIFEST = "dataset.json"
@@ -92,9 +92,9 @@ class Manifest:
         """Return the shape of each member of a sample; None is any size."""
         return {
             CODES: (self.num_codebooks, codec_frames(meta.duration, self.codec_frame_rate)),
-            FRAMES: (step_count(meta.duration, self.video_frame_rate), self.num_tokens, self.vision_dim),
+            FRAMES: (segment_count(meta.duration, self.video_frame_rate), self.num_tokens, self.vision_dim),
             LONG_TERM: (self.num_long_term_frames, self.num_tokens, self.vision_dim),
-            EVENTS: (step_count(meta.duration, self.event_rate), len(self.event_channels)),
+            EVENTS: (segment_count(meta.duration, self.event_rate), len(self.event_channels)),
             TEXT: (None, self.text_dim),
         }
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from v2m.core.atomic import atomic_write
 from v2m.core.errors import UsageError
-from v2m.core.timing import every, sample_count
+from v2m.core.timing import seconds_to_samples, time_grid
 from v2m.core.types import Audio, Floats, Pixels, Tags
 from v2m.media import ffmpeg
 
@@ -61,7 +61,7 @@ def sample_scene(seed: int, seconds: float) -> Scene:
     random = np.random.default_rng(seed)
     arousal, valence = random.random(2)
     tempo = round(MIN_TEMPO + (MAX_TEMPO - MIN_TEMPO) * arousal)
-    beats = every(tempo / 60, seconds)[1:]
+    beats = time_grid(tempo / 60, seconds)[1:]
     shot = int(random.choice([2, 4, 8] if arousal > 0.5 else [4, 8, 16]))
     offset = int(random.integers(0, shot))
     cuts = beats[offset::shot] if random.random() < 0.85 else beats[:0]
@@ -80,7 +80,7 @@ def sample_scene(seed: int, seconds: float) -> Scene:
 
 def _snap_to_frames(times: Floats, seconds: float) -> tuple[float, ...]:
     """Return the times of the first frames that are not before `times`, without the very first frame."""
-    frame_times = every(FPS, seconds)
+    frame_times = time_grid(FPS, seconds)
     indices = np.unique(np.searchsorted(frame_times, np.asarray(times, float) - 1e-6))
     return tuple(float(frame_times[index]) for index in indices if 0 < index < len(frame_times))
 
@@ -89,7 +89,7 @@ def render_frames(scene: Scene, seconds: float) -> Iterator[Pixels]:
     """Yield RGB frames (H, W, 3) at `FPS`: blobs that drift over a gradient, other ones in each shot."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     columns, rows = columns / WIDTH, rows / HEIGHT
-    for time in every(FPS, seconds):
+    for time in time_grid(FPS, seconds):
         shot = int(np.searchsorted(scene.cuts, time + 1e-6))
         random = np.random.default_rng([scene.seed, shot])
         start, size = random.random((6, 2)), random.uniform(0.08, 0.22, 6)
@@ -114,7 +114,7 @@ def _tint(luma: NDArray, hue: float, saturation: float) -> Pixels:
 def add_percussion(music: Floats, scene: Scene, sample_rate: int) -> Floats:
     """Return music (N,) with a drum on each cut and a cymbal on each flash, within ±1."""
     random = np.random.default_rng(scene.seed)
-    time = every(sample_rate, STROKE_S)
+    time = time_grid(sample_rate, STROKE_S)
     drum = np.sin(2 * np.pi * DRUM_HZ * time) * np.exp(-time / DRUM_DECAY_S)
     drum += 0.5 * random.uniform(-1, 1, len(time)) * np.exp(-time / SKIN_DECAY_S)
     cymbal = np.diff(random.uniform(-1, 1, len(time) + 1)) / 2 * np.exp(-time / CYMBAL_DECAY_S)
@@ -122,7 +122,7 @@ def add_percussion(music: Floats, scene: Scene, sample_rate: int) -> Floats:
     out = music.copy()
     for stroke, times in ((drum, scene.cuts), (cymbal, scene.flashes)):
         for seconds in times:
-            start = sample_count(seconds, sample_rate)
+            start = seconds_to_samples(seconds, sample_rate)
             end = min(len(out), start + len(stroke))
             out[start:end] += level * stroke[: end - start]
     return out / max(1.0, float(np.abs(out).max()))

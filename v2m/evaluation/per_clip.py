@@ -14,7 +14,7 @@ from v2m.analysis.loudness import integrated_loudness, true_peak
 from v2m.analysis.rhythm import track_beats
 from v2m.analysis.synchrony import cut_alignment, motion_correlation, sync_score
 from v2m.core.errors import InvalidInputError, UsageError
-from v2m.core.timing import sample_count
+from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Audio, Tags, Video, VisualFeatures
 
 Row = Mapping[str, float | None]
@@ -154,7 +154,7 @@ def ground_truth_audio(path: Path, max_duration: float) -> Audio:
     if path.suffix.lower() not in video.VIDEO_SUFFIXES:
         return audio.load(path, SAMPLE_RATE, max_duration)
     track = video_audio(video.open(path))
-    return Audio(track.samples[:, : sample_count(max_duration, SAMPLE_RATE)], SAMPLE_RATE)
+    return Audio(track.samples[:, : seconds_to_samples(max_duration, SAMPLE_RATE)], SAMPLE_RATE)
 
 
 def sidecar_tags(path: Path) -> Tags | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.core.timing import sample_count
+from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Audio, InpaintRequest
 from v2m.media import audio as sound_files
 
@@ -39,7 +39,7 @@ class InpaintSource:
         rate = sound_files.probe_sample_rate(request.source_path)
         samples = sound_files.load(request.source_path, rate, request.source_offset + duration).samples
         samples = samples[:1] if np.array_equal(samples[0], samples[1]) else samples
-        start, count = sample_count(request.source_offset, rate), sample_count(duration, rate)
+        start, count = seconds_to_samples(request.source_offset, rate), seconds_to_samples(duration, rate)
         padded = np.zeros((len(samples), count), np.float32)
         samples = samples[:, start : start + count]
         padded[:, : samples.shape[1]] = samples
@@ -52,9 +52,9 @@ class InpaintSource:
     def crossfade_in(self, generated: Audio) -> Audio:
         """Replace the range by that of `generated` (C, N), which is as long, at any rate."""
         old, rate = self.audio.samples, self.audio.sample_rate
-        start, end = (min(sample_count(second, rate), old.shape[1]) for second in (self.start, self.end))
+        start, end = (min(seconds_to_samples(second, rate), old.shape[1]) for second in (self.start, self.end))
         count = end - start
-        ramp = (np.arange(count) + 0.5) / max(min(sample_count(FADE_S, rate), count // 4), 1)
+        ramp = (np.arange(count) + 0.5) / max(min(seconds_to_samples(FADE_S, rate), count // 4), 1)
         weight = np.minimum(np.minimum(ramp, ramp[::-1]), 1.0).astype(np.float32)
         new = _resample_to(generated, rate).samples[: generated.channels, start:end]
         new = new.mean(axis=0, keepdims=True) if len(old) == 1 else new
@@ -83,5 +83,7 @@ def level_gain(source: InpaintSource, generated: Audio) -> float:
 def _context_power(audio: Audio, source: InpaintSource) -> float:
     rate, mono = audio.sample_rate, audio.samples.mean(axis=0, dtype=np.float64)
     ranges = ((max(source.start - CONTEXT_S, 0.0), source.start), (source.end, source.end + CONTEXT_S))
-    context = np.concatenate([mono[sample_count(start, rate) : sample_count(end, rate)] for start, end in ranges])
-    return float((context**2).mean()) if len(context) >= sample_count(MIN_CONTEXT_S, rate) else 0.0
+    context = np.concatenate(
+        [mono[seconds_to_samples(start, rate) : seconds_to_samples(end, rate)] for start, end in ranges]
+    )
+    return float((context**2).mean()) if len(context) >= seconds_to_samples(MIN_CONTEXT_S, rate) else 0.0

@@ -20,7 +20,7 @@ from v2m.core.audio_ops import loop_samples, peak_excess
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.protocols import Codec
-from v2m.core.timing import codec_frames, mean_rate, sample_count, seconds_of
+from v2m.core.timing import codec_frames, mean_rate, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.options import WindowOptions
 from v2m.models.conditioning import CFGBranch, Condition
@@ -165,13 +165,13 @@ class MusicGenEngine:
             seeds=[seed], progress=sub_progress(progress, *PROGRESS_SHARES),
         )  # fmt: skip
         elapsed = time.perf_counter() - start_time
-        wave = self.decode(codes, sample_count(duration, self.codec.spec.sample_rate))
+        wave = self.decode(codes, seconds_to_samples(duration, self.codec.spec.sample_rate))
         progress(1.0)
         plan = windows.plan_windows(frames, window, stride)
         return Soundtrack(
             audio=Audio(wave, self.codec.spec.sample_rate),
             metadata={
-                "windows": [[seconds_of(start, rate), seconds_of(end, rate)] for start, end, _ in plan],
+                "windows": [[samples_to_seconds(start, rate), samples_to_seconds(end, rate)] for start, end, _ in plan],
                 "window_seeds": [windows.window_seed(seed, index) for index in range(len(plan))],
                 "precision": decoder.precision,
                 "device": self._device.type,
@@ -222,7 +222,9 @@ class MusicGenEngine:
         if melody is None:
             return self.model.project_melody(self._chroma.null().to(self._device))
         rate = self.codec.spec.frame_rate
-        first, last = (sample_count(seconds_of(frame, rate), melody.sample_rate) for frame in (start, end))
+        first, last = (
+            seconds_to_samples(samples_to_seconds(frame, rate), melody.sample_rate) for frame in (start, end)
+        )
         section = Audio(loop_samples(melody.samples, first, last), melody.sample_rate)
         return self.model.project_melody(self._chroma.extract(section).to(self._device))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.progress import ignore_progress, sub_progress
-from v2m.core.timing import sample_count
+from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Section, Soundtrack, Tags, Video
 from v2m.generators.base import GeneratorBase
 from v2m.generators.inpaint import InpaintSource, inpaint_metadata, level_gain
@@ -126,7 +126,7 @@ class Sketch(GeneratorBase):
         mix, stem_samples = render_mix(
             piece.sheet,
             piece.parts,
-            sample_count(piece.sheet.plan.duration, self.sample_rate),
+            seconds_to_samples(piece.sheet.plan.duration, self.sample_rate),
             soundfont=self._soundfont_path,
             sample_rate=self.sample_rate,
             reverb=self.reverb,

@@ -17,7 +17,7 @@ from v2m.checkpoints import V2M, VisualInputConfig
 from v2m.core import prompts
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import VisionEncoder
-from v2m.core.timing import seconds_of, step_count, step_times
+from v2m.core.timing import samples_to_seconds, segment_count, segment_times
 from v2m.core.types import Floats, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.musicgen_engine import MusicGenEngine
 from v2m.generators.options import WindowOptions
@@ -73,16 +73,16 @@ class VisualFrontend:
 
     def window_encoder(self, video: Video) -> Callable[[float, float], VisualInputs]:
         """Make `encode(start, end)` for windows of `video` in seconds; long-term frames are encoded once."""
-        long_term_times = step_times(video.duration, self.config.num_long_term_frames)
+        long_term_times = segment_times(video.duration, self.config.num_long_term_frames)
         long_term = self._encode_frames(video, long_term_times)
 
         def encode(start: float, end: float) -> VisualInputs:
             duration = min(end, video.duration) - start  # the last codec frame may reach beyond the video
-            times = start + step_times(duration, step_count(duration, self.config.fps))
+            times = start + segment_times(duration, segment_count(duration, self.config.fps))
             events, event_times = torch.zeros(0, 0), np.zeros(0)
             if self.config.event_channels:
                 features = visual_event_features(video.visual_features(), start, duration, self.config.event_rate)
-                events, event_times = torch.from_numpy(features), start + step_times(duration, len(features))
+                events, event_times = torch.from_numpy(features), start + segment_times(duration, len(features))
             return VisualInputs(
                 *_timed_input(self._encode_frames(video, times), times - start),
                 *_timed_input(long_term, long_term_times - start),
@@ -160,7 +160,7 @@ class VideoMusicEngine:
         def branches(start: int, end: int) -> Sequence[CFGBranch]:
             condition = None
             if encode_window is not None:
-                inputs = encode_window(seconds_of(start, rate), seconds_of(end, rate))
+                inputs = encode_window(samples_to_seconds(start, rate), samples_to_seconds(end, rate))
                 condition = model.encode_video(inputs.to(self._device))
             return model.cfg_branches(options.sampling, text=text, video=condition, negative=negative)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.errors import UsageError
-from v2m.core.timing import clock_seconds, sample_count, seconds_of
+from v2m.core.timing import samples_to_seconds, seconds_to_samples, ticks_to_seconds
 from v2m.core.types import Audio, Video
 from v2m.media.ffmpeg import AUDIO_FORMATS, VIDEO_FORMATS, has_discontinuous_clock, open_media
 
@@ -68,7 +68,7 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
         return audio
     import av
 
-    count = sample_count(seconds_of(len(audio), audio.sample_rate), sample_rate)
+    count = seconds_to_samples(samples_to_seconds(len(audio), audio.sample_rate), sample_rate)
     out = np.zeros((2, count), np.float32)
     layout = "mono" if audio.channels == 1 else "stereo"
     assembler = _TrackAssembler(out, sample_rate)
@@ -99,10 +99,10 @@ def load(path: Path, sample_rate: int, max_duration: float) -> Audio:
                 raise UsageError(f"{str(path)!r} holds no sound")
             stream = container.streams.audio[0]
             index = stream.index
-            start_time = clock_seconds(stream.start_time or 0, stream.time_base)
+            start_time = ticks_to_seconds(stream.start_time or 0, stream.time_base)
             duration = max_duration
             if stream.duration is not None:
-                duration = min(max_duration, clock_seconds(stream.duration, stream.time_base))
+                duration = min(max_duration, ticks_to_seconds(stream.duration, stream.time_base))
         audio, _ = read_track(path, index, start_time, duration, sample_rate, formats=formats)
     except (FFmpegError, OSError) as error:
         raise UsageError(f"{str(path)!r} cannot be read as sound ({error.strerror or error})") from error
@@ -114,7 +114,7 @@ def load(path: Path, sample_rate: int, max_duration: float) -> Audio:
 def validate_melody(path: Path) -> None:
     """Raise UsageError where a melody or reference cannot be read as audio, or lasts less than a second."""
     audio = load(path, PROBE_RATE, MIN_MELODY_S)
-    if seconds_of(len(audio), audio.sample_rate) < MIN_MELODY_S:
+    if samples_to_seconds(len(audio), audio.sample_rate) < MIN_MELODY_S:
         raise UsageError(f"{str(path)!r}: a melody or reference must last a second or more")
 
 
@@ -157,7 +157,7 @@ def read_track(
     import av
     from av.error import FFmpegError
 
-    out = np.zeros((2, sample_count(duration, sample_rate)), np.float32)
+    out = np.zeros((2, seconds_to_samples(duration, sample_rate)), np.float32)
     assembler, complete = _TrackAssembler(out, sample_rate, discontinuous), True
     with open_media(path, formats) as container:
         try:
@@ -205,14 +205,14 @@ class _TrackAssembler:
             or abs(start - (self.next_time or 0.0)) > GAP_TOLERANCE_S
         ):
             self.flush()
-            self.frame_format, self.position = frame_format, sample_count(start, self.sample_rate)
+            self.frame_format, self.position = frame_format, seconds_to_samples(start, self.sample_rate)
             # Mono is copied to both sides in _write: swresample would make each 3 dB quieter than the one channel.
             self.resampler = av.AudioResampler(
                 "fltp", "mono" if frame.layout.nb_channels == 1 else "stereo", self.sample_rate
             )
         else:
             start = self.next_time or 0.0
-        self.next_time = start + seconds_of(frame.samples, frame.sample_rate)
+        self.next_time = start + samples_to_seconds(frame.samples, frame.sample_rate)
         frame.pts = None  # by which the resampler would pad or cut
         self._write(self.resampler.resample(frame))
 

@@ -22,7 +22,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from v2m.core.errors import InvalidInputError
-from v2m.core.timing import clock_seconds
+from v2m.core.timing import ticks_to_seconds
 from v2m.core.types import Pixels
 from v2m.media.ffmpeg import AUDIO_FORMATS, VIDEO_FORMATS, has_discontinuous_clock, open_media
 
@@ -95,7 +95,7 @@ def video_packets(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Pa
         if discontinuous and packet.dts is not None:
             if (
                 expected is not None
-                and not -0.1 <= clock_seconds(packet.dts + shift - expected, stream.time_base) <= 10
+                and not -0.1 <= ticks_to_seconds(packet.dts + shift - expected, stream.time_base) <= 10
             ):
                 shift = expected - packet.dts
             expected = packet.dts + shift + (packet.duration or 0)
@@ -215,7 +215,7 @@ def _with_times(
         return
     latest = -1e-4
     for frame in frames:
-        time = None if frame.pts is None else clock_seconds(frame.pts, time_base) - start
+        time = None if frame.pts is None else ticks_to_seconds(frame.pts, time_base) - start
         if time is not None and time > latest:
             yield time, frame
             latest = time
@@ -224,7 +224,7 @@ def _with_times(
 def _frames_at(
     frames: Iterable[tuple[float, VideoFrame]], times: Sequence[float]
 ) -> Iterator[tuple[float, VideoFrame]]:
-    """Yield for each time the last frame not after it, or else the first, as `timing.shown_at` does."""
+    """Yield for each time the last frame not after it, or else the first, as `timing.frame_index_at` does."""
     instants = iter(times)
     instant = next(instants, None)
     shown = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.audio_ops import apply_gain
 from v2m.core.errors import UsageError
-from v2m.core.timing import clock_seconds, sample_count
+from v2m.core.timing import seconds_to_samples, ticks_to_seconds
 from v2m.core.types import Audio, Floats, ProgressFn, Video
 from v2m.media.ffmpeg import file_url, has_discontinuous_clock, input_arguments, open_media, run_ffmpeg
 
@@ -171,7 +171,9 @@ class VideoTracks:
 def _earliest_start(media: InputContainer, job: MuxJob) -> float:
     """Return the first time stamp of the copied streams, in seconds."""
     copied = [stream for stream in media.streams if stream.type != "audio" or stream.index in job.kept_tracks]
-    times = [clock_seconds(stream.start_time, stream.time_base) for stream in copied if stream.start_time is not None]
+    times = [
+        ticks_to_seconds(stream.start_time, stream.time_base) for stream in copied if stream.start_time is not None
+    ]
     return min(times, default=0.0)
 
 
@@ -229,7 +231,7 @@ def _metadata_arguments(job: MuxJob, source_metadata: Mapping[str, str]) -> list
 
 
 def _pcm_chunks(job: MuxJob, progress: ProgressFn | None) -> Iterator[bytes]:
-    yield bytes(8 * sample_count(job.leading_silence, job.audio.sample_rate))  # two floats a sample
+    yield bytes(8 * seconds_to_samples(job.leading_silence, job.audio.sample_rate))  # two floats a sample
     for start in range(0, len(job.audio), BLOCK_SAMPLES):
         chunk = job.audio.samples[:, start : start + BLOCK_SAMPLES].copy()
         apply_gain(chunk, job.gain, start)

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from v2m.core import types
 from v2m.core.errors import InvalidInputError
-from v2m.core.timing import clock_seconds, mean_rate
+from v2m.core.timing import mean_rate, ticks_to_seconds
 from v2m.media.decoding import (
     DecodeStats,
     Orientation,
@@ -98,9 +98,9 @@ def _check_header(container: InputContainer, stream: VideoStream, pixels: int, l
             f"has frames of {pixels / 1e6:.1f} million pixels, more than {limits['pixels'] / 1e6:.1f}; scale it down",
         )
     if stream.duration is not None:
-        _check_duration(clock_seconds(stream.duration, stream.time_base), limits["duration"])
+        _check_duration(ticks_to_seconds(stream.duration, stream.time_base), limits["duration"])
     elif container.duration is not None:
-        _check_duration(clock_seconds(container.duration, AV_TIME_BASE), limits["duration"])
+        _check_duration(ticks_to_seconds(container.duration, AV_TIME_BASE), limits["duration"])
     _check_num_frames(stream.frames, limits["frames"])
     _check_total_pixels(stream.frames * pixels, limits["total_pixels"])
 
@@ -157,21 +157,21 @@ def _count_packets(container: InputContainer, stream: VideoStream, scan: PacketS
             scan.starts_with_keyframe &= scan.num_packets > 0 or packet.is_keyframe
             scan.num_packets += 1
         if packet.pts is not None:
-            scan.end_time = max(scan.end_time, clock_seconds(packet.pts + (packet.duration or 0), packet.time_base))
+            scan.end_time = max(scan.end_time, ticks_to_seconds(packet.pts + (packet.duration or 0), packet.time_base))
         yield packet
 
 
 def _frame_times(stream: VideoStream, scan: PacketScan) -> dict[str, Any]:
     ticks = np.unique(scan.ticks)
-    timestamps = clock_seconds(ticks - ticks[0], stream.time_base)
+    timestamps = ticks_to_seconds(ticks - ticks[0], stream.time_base)
     if scan.last_duration:
-        last = clock_seconds(scan.last_duration, stream.time_base)
+        last = ticks_to_seconds(scan.last_duration, stream.time_base)
     else:
         last = float(np.median(np.diff(timestamps))) if len(ticks) > 1 else SINGLE_FRAME_S
     duration = float(timestamps[-1]) + last
     return {
         "timestamps": timestamps,
-        "offset": clock_seconds(int(ticks[0]), stream.time_base),
+        "offset": ticks_to_seconds(int(ticks[0]), stream.time_base),
         "duration": duration,
         "fps": round(mean_rate(len(ticks), duration), 6),
     }
@@ -184,7 +184,7 @@ def _list_streams(container: InputContainer) -> Iterator[types.Stream]:
             index=stream.index,
             kind=stream.type,
             codec=stream.codec_context.codec.canonical_name if stream.codec_context else "unknown",
-            duration=None if stream.duration is None else clock_seconds(stream.duration, stream.time_base),
+            duration=None if stream.duration is None else ticks_to_seconds(stream.duration, stream.time_base),
             channels=audio.layout.nb_channels if audio else None,
             sample_rate=audio.sample_rate if audio else None,
             language=stream.language,
@@ -193,7 +193,7 @@ def _list_streams(container: InputContainer) -> Iterator[types.Stream]:
 
 def _find_warnings(container: InputContainer, scan: PacketScan, facts: dict[str, Any]) -> list[str]:
     warnings = []
-    declared = clock_seconds(container.duration or 0, AV_TIME_BASE)
+    declared = ticks_to_seconds(container.duration or 0, AV_TIME_BASE)
     ends_early = (
         not has_discontinuous_clock(container.format.name) and declared > scan.end_time + TRUNCATION_TOLERANCE_S
     )

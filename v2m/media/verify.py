@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from v2m.core.timing import clock_seconds
+from v2m.core.timing import ticks_to_seconds
 from v2m.media.ffmpeg import open_media
 from v2m.media.mux import VIDEO_ONLY_FORMATS, MuxJob, VideoTracks, needs_reencode
 
@@ -59,8 +59,8 @@ def fingerprint_streams(path: Path, nal_units: bool = False) -> StreamFingerprin
                 for part in _nal_units(bytes(packet), packet.stream) if nal_units else (packet,):
                     digests[index].update(part)
             if packet.pts is not None and not packet.is_discard:
-                start = clock_seconds(packet.pts, packet.time_base)
-                end = clock_seconds(packet.pts + (packet.duration or 0), packet.time_base)
+                start = ticks_to_seconds(packet.pts, packet.time_base)
+                end = ticks_to_seconds(packet.pts + (packet.duration or 0), packet.time_base)
                 starts[index] = min(start, starts.get(index, start))
                 ends[index] = max(end, ends.get(index, end))
         audio_streams = tuple(stream.index for stream in media.streams.audio)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from v2m.core.errors import InvalidInputError
-from v2m.core.timing import every, shown_at
+from v2m.core.timing import frame_index_at, time_grid
 from v2m.core.types import Floats, FrameSource, Pixels, ProgressFn, Stream, Video, VisualFeatures
 from v2m.media.decoder_process import DecoderProcess, DecoderProcessError
 
@@ -143,7 +143,7 @@ class FileFrameSource(FrameSource):
         A video of more than `fps` frames a second (by over a hundredth: clocks are rounded) gives those shown at
         k / fps instead. Raises InvalidInputError `undecodable`, at the end if too few packets decoded.
         """
-        times = None if 1.01 * fps >= self.fps else every(fps, self.duration).tolist()
+        times = None if 1.01 * fps >= self.fps else time_grid(fps, self.duration).tolist()
         return self._read_sequence(self._output_size(width), times)
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
@@ -184,7 +184,7 @@ class FileFrameSource(FrameSource):
             raise _input_error(self._path, "undecodable", f"cannot be decoded: the decoder {error}") from None
 
     def _seek_frames(self, times: Floats, size: tuple[int, int], places: np.ndarray, frames: Pixels) -> None:
-        indices, inverse = np.unique(shown_at(self._timestamps, times), return_inverse=True)
+        indices, inverse = np.unique(frame_index_at(self._timestamps, times), return_inverse=True)
         request = {
             "task": "seek",
             "path": str(self._path),

@@ -14,7 +14,7 @@ import numpy as np
 
 from v2m.analysis.loudness import amplitude_to_db, gated_loudness, k_weighted_power, peak_envelope
 from v2m.core.audio_ops import HOP, apply_gain
-from v2m.core.timing import db_to_gain, sample_count
+from v2m.core.timing import db_to_gain, seconds_to_samples
 from v2m.core.types import Audio, Floats
 
 LOUDNESS_TOLERANCE_LU = 0.1  # from the target
@@ -71,7 +71,7 @@ class Levels:
 
     @classmethod
     def from_audio(cls, audio: Audio) -> Levels:
-        tenth = sample_count(0.1, audio.sample_rate)
+        tenth = seconds_to_samples(0.1, audio.sample_rate)
         assert tenth % HOP == 0, f"{audio.sample_rate} Hz does not divide into hops of {HOP}"
         power = k_weighted_power(audio.samples, audio.sample_rate, HOP)
         return cls(power, peak_envelope(audio.samples, HOP), tenth // HOP)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from v2m.analysis.loudness import gated_loudness, integrated_loudness, k_weighted_power, power_to_lufs
 from v2m.core.audio_ops import HOP, apply_gain, fade_edges, raised_cosine
 from v2m.core.errors import UsageError
-from v2m.core.timing import db_to_gain, every, sample_count, seconds_of
+from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import Audio, Floats, Video
 from v2m.media.audio import original_audio, resample
 from v2m.mixing.mastering import Levels, slew_limit
@@ -131,7 +131,7 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
     Raises:
         UsageError: The range of the music lies outside the video.
     """
-    count = sample_count(video.duration, SAMPLE_RATE)
+    count = seconds_to_samples(video.duration, SAMPLE_RATE)
     low, high = _music_range(video, config, count)
     bed, warnings = _prepare_music(music, high - low, config)
     music_loudness, target = integrated_loudness(bed), config.lufs
@@ -156,7 +156,7 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
     ducked_share = None
     if config.original == "duck":
         active = detect_foreground(original)
-        hop = sample_count(HOP_S, SAMPLE_RATE)
+        hop = seconds_to_samples(HOP_S, SAMPLE_RATE)
         ducked_share = float(active[low // hop : -(-high // hop)].mean())
         apply_gain(bed.samples, _to_limiter_hops(ducking_gain(active, config.duck), count), low)
     original.samples[:, low:high] += bed.samples
@@ -164,8 +164,8 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
 
 
 def _music_range(video: Video, config: MixConfig, count: int) -> tuple[int, int]:
-    low = sample_count(config.start or 0.0, SAMPLE_RATE)
-    high = count if config.end is None else min(sample_count(config.end, SAMPLE_RATE), count)
+    low = seconds_to_samples(config.start or 0.0, SAMPLE_RATE)
+    high = count if config.end is None else min(seconds_to_samples(config.end, SAMPLE_RATE), count)
     if low >= high:
         raise UsageError(f"mix: start {config.start:g} s lies outside the video (0 to {video.duration:.2f} s)")
     return low, high
@@ -176,11 +176,11 @@ def _prepare_music(music: Audio, count: int, config: MixConfig) -> tuple[Audio, 
     warnings: list[str] = []
     stereo = resample(music, SAMPLE_RATE).samples[:, :count]
     if stereo.shape[1] < count - HOP:
-        missing = seconds_of(count - stereo.shape[1], SAMPLE_RATE)
+        missing = samples_to_seconds(count - stereo.shape[1], SAMPLE_RATE)
         warnings.append(f"short_music: the music ends {missing:.2f} s before its part of the video does")
     bed = np.zeros((2, count), np.float32)
     bed[:, : stereo.shape[1]] = stereo
-    fade_in, fade_out = (sample_count(seconds, SAMPLE_RATE) for seconds in (config.fade_in, config.fade_out))
+    fade_in, fade_out = (seconds_to_samples(seconds, SAMPLE_RATE) for seconds in (config.fade_in, config.fade_out))
     fade_edges(bed[:, : stereo.shape[1]], fade_in, fade_out)
     audio = Audio(bed, SAMPLE_RATE)
     _apply_gain_db(audio, config.music_gain)
@@ -189,7 +189,7 @@ def _prepare_music(music: Audio, count: int, config: MixConfig) -> tuple[Audio, 
 
 def _crossfade_out(samples: NDArray[np.float32], low: int, high: int) -> None:
     """Silence [low, high) in place, with short fades at the ends where there is audio outside."""
-    fade = min(sample_count(SPLICE_FADE_S, SAMPLE_RATE), (high - low) // 2)
+    fade = min(seconds_to_samples(SPLICE_FADE_S, SAMPLE_RATE), (high - low) // 2)
     fade_out = fade if low > 0 else 0
     fade_in = fade if high < samples.shape[1] else 0
     samples[:, low : low + fade_out] *= 1 - raised_cosine(fade_out)
@@ -212,7 +212,7 @@ def _place_at(bed: Audio, low: int, count: int) -> Audio:
 
 def _to_limiter_hops(gain_db: Floats, count: int) -> Floats:
     """Resample a gain in dB, one value per 10 ms, to linear gains, one per hop of the limiter."""
-    middles = (np.arange(-(-count // HOP)) + 0.5) * HOP / sample_count(HOP_S, SAMPLE_RATE) - 0.5
+    middles = (np.arange(-(-count // HOP)) + 0.5) * HOP / seconds_to_samples(HOP_S, SAMPLE_RATE) - 0.5
     return 10.0 ** (np.interp(middles, np.arange(len(gain_db)), gain_db) / 20.0)
 
 
@@ -225,19 +225,19 @@ def detect_foreground(original: Audio) -> np.ndarray:
     ducked under a voice above it. Sounds under 80 ms are left out; pauses up to 0.6 s between sounds are filled, so
     that the music does not pump between words.
     """
-    power = k_weighted_power(original.samples, original.sample_rate, sample_count(HOP_S, original.sample_rate))
+    power = k_weighted_power(original.samples, original.sample_rate, seconds_to_samples(HOP_S, original.sample_rate))
     integrated = gated_loudness(power[: len(power) // 10 * 10].reshape(-1, 10).mean(axis=1))
     level = np.maximum(power_to_lufs(np.convolve(power, np.full(3, 1 / 3), "same")), SILENCE_LUFS)
     threshold = np.maximum(
         _background_level(level) + MIN_PROMINENCE_DB, max(integrated - MAX_BELOW_LOUDNESS_DB, MIN_LEVEL_LUFS)
     )
-    loud = _remove_short_runs(level > threshold, False, sample_count(MAX_PAUSE_S, HOPS_PER_SECOND))
-    return _remove_short_runs(loud, True, sample_count(MIN_SOUND_S, HOPS_PER_SECOND))
+    loud = _remove_short_runs(level > threshold, False, seconds_to_samples(MAX_PAUSE_S, HOPS_PER_SECOND))
+    return _remove_short_runs(loud, True, seconds_to_samples(MIN_SOUND_S, HOPS_PER_SECOND))
 
 
 def ducking_gain(active: np.ndarray, config: DuckingConfig) -> Floats:
     """(H,) gain in dB, 0 to `depth`, that falls before a sound begins and rises after it ends."""
-    lead = sample_count(max(config.pre_roll - config.attack, 0.0), HOPS_PER_SECOND)
+    lead = seconds_to_samples(max(config.pre_roll - config.attack, 0.0), HOPS_PER_SECOND)
     extended = active.copy()
     for shift in range(1, lead + 1):
         extended[:-shift] |= active[shift:]
@@ -248,9 +248,12 @@ def ducking_gain(active: np.ndarray, config: DuckingConfig) -> Floats:
 
 
 def _background_level(level: Floats) -> Floats:
-    seconds = every(1.0, seconds_of(len(level), HOPS_PER_SECOND))
+    seconds = time_grid(1.0, samples_to_seconds(len(level), HOPS_PER_SECOND))
     edges = [(second - BACKGROUND_REACH_S, second + BACKGROUND_REACH_S) for second in seconds]
-    hops = [(max(sample_count(low, HOPS_PER_SECOND), 0), sample_count(high, HOPS_PER_SECOND)) for low, high in edges]
+    hops = [
+        (max(seconds_to_samples(low, HOPS_PER_SECOND), 0), seconds_to_samples(high, HOPS_PER_SECOND))
+        for low, high in edges
+    ]
     floor = [np.percentile(level[low:high], 10) for low, high in hops]
     return np.interp(np.arange(len(level)) * HOP_S, seconds, floor)
 

@@ -15,7 +15,7 @@ from v2m.analysis.loudness import amplitude_to_db, integrated_loudness, peak_env
 from v2m.core.atomic import check_output, no_space, publish, temporary_sibling
 from v2m.core.audio_ops import HOP
 from v2m.core.errors import UsageError
-from v2m.core.timing import db_to_gain, seconds_of
+from v2m.core.timing import db_to_gain, samples_to_seconds
 from v2m.core.types import Audio, ProgressFn, Video
 from v2m.media.audio import read_track
 from v2m.media.ffmpeg import FFmpegError, ffmpeg_version
@@ -131,7 +131,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         publish(temporary, out)
     loudness = integrated_loudness(decoded)
     return MixReport(
-        duration=seconds_of(len(decoded), SAMPLE_RATE),
+        duration=samples_to_seconds(len(decoded), SAMPLE_RATE),
         sample_rate=SAMPLE_RATE,
         container=container.muxer,
         codec=container.audio_encoder[0].removeprefix("lib"),

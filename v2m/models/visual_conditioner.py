@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from v2m.core.timing import place_at
+from v2m.core.timing import seconds_to_frames
 from v2m.models.conditioning import Condition, StepBias, concat
 from v2m.models.lm import masked_attention, sinusoidal_embedding
 
@@ -218,7 +218,7 @@ class TemporalConditioner(nn.Module):
         frames = Condition(x * mask[..., None], mask)
         encoded = self.rhythm.encode(visual.events, visual.event_mask)
         tokens, times, token_mask = self.rhythm(encoded, visual.event_times, visual.event_mask)
-        positions = place_at(visual.event_times.float(), self.codec_frame_rate)
+        positions = seconds_to_frames(visual.event_times.float(), self.codec_frame_rate)
         step_bias = StepBias(self.rhythm.cue(encoded), positions, visual.event_mask)
         tokens = (tokens + self._time_embedding(times, tokens)) * token_mask[..., None]
         condition = concat(frames, Condition(tokens, token_mask, step_bias))
@@ -233,7 +233,7 @@ class TemporalConditioner(nn.Module):
 
     def _time_embedding(self, times: Tensor, like: Tensor) -> Tensor:
         """Seconds (B, S) → (B, S, dimension of `like`): the LM's embedding of the codec frame of that instant."""
-        positions = place_at(times.float(), self.codec_frame_rate)
+        positions = seconds_to_frames(times.float(), self.codec_frame_rate)
         embedding = sinusoidal_embedding(positions.flatten(), like.shape[-1])
         return embedding.unflatten(0, positions.shape).to(like.dtype)
 

@@ -20,7 +20,7 @@ from v2m.analysis.rhythm import BeatTrack, track_beats
 from v2m.analysis.synchrony import cut_alignment, distance_to_nearest
 from v2m.core.audio_ops import raised_cosine
 from v2m.core.errors import install_hint
-from v2m.core.timing import TimeMap, sample_count, seconds_of
+from v2m.core.timing import TimeMap, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, Cut, Floats, Section, Soundtrack, Video
 from v2m.media import audio, ffmpeg
 from v2m.media.ffmpeg import FFmpegError
@@ -96,9 +96,9 @@ def _stretch_with_fades(recording: Audio, time_map: TimeMap, duration: float) ->
     """Stretch the audio, with fades where its beginning or end is trimmed."""
     stretched = stretch_audio(recording, time_map, duration)
     start_s, trimmed_s = float(time_map.forward(0.0)), float(time_map.forward(duration)) - duration
-    start = sample_count(max(start_s, 0.0), stretched.sample_rate)
-    fade_in = sample_count(FADE_IN_S if abs(start_s) > 1e-3 else 0.0, stretched.sample_rate)
-    fade_out = sample_count(FADE_OUT_S if trimmed_s > FADE_OUT_S / 4 else 0.0, stretched.sample_rate)
+    start = seconds_to_samples(max(start_s, 0.0), stretched.sample_rate)
+    fade_in = seconds_to_samples(FADE_IN_S if abs(start_s) > 1e-3 else 0.0, stretched.sample_rate)
+    fade_out = seconds_to_samples(FADE_OUT_S if trimmed_s > FADE_OUT_S / 4 else 0.0, stretched.sample_rate)
     _fade(stretched.samples[:, start:], fade_in)
     _fade(stretched.samples[:, ::-1], fade_out)
     return stretched
@@ -172,11 +172,11 @@ def stretch_audio(recording: Audio, time_map: TimeMap, duration: float) -> Audio
     assert recording.channels <= 2, "the filter keeps two channels together, not more"
     rate = recording.sample_rate
     source_start, target_start = max(0.0, float(time_map.inverse(0.0))), max(0.0, float(time_map.forward(0.0)))
-    samples = recording.samples[:, sample_count(source_start, rate) :]
-    tail = np.zeros((recording.channels, sample_count(TAIL_S, rate)), np.float32)
+    samples = recording.samples[:, seconds_to_samples(source_start, rate) :]
+    tail = np.zeros((recording.channels, seconds_to_samples(TAIL_S, rate)), np.float32)
     source = np.concatenate([samples, tail], axis=1)
-    target = np.zeros((recording.channels, sample_count(duration, rate)), np.float32)
-    start = sample_count(target_start, rate)
+    target = np.zeros((recording.channels, seconds_to_samples(duration, rate)), np.float32)
+    start = seconds_to_samples(target_start, rate)
     stretched = _run_filter(source, rate, _filter_chain(time_map, source_start))[:, : target.shape[1] - start]
     target[:, start : start + stretched.shape[1]] = stretched
     return Audio(target, rate)
@@ -208,7 +208,7 @@ def _run_filter(samples: NDArray[np.float32], sample_rate: int, chain: str) -> N
         ffmpeg.run_ffmpeg(
             ["-f", "lavfi", "-i", graph, "-f", "f32le", f"file:{out}"],
             (),
-            timeout=60 + 2 * seconds_of(count, sample_rate),
+            timeout=60 + 2 * samples_to_seconds(count, sample_rate),
         )
         return np.fromfile(out, np.float32).reshape(-1, channels).T
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from v2m.core.errors import UsageError
-from v2m.core.timing import seconds_of
+from v2m.core.timing import samples_to_seconds
 from v2m.core.types import InpaintRequest, Video
 from v2m.media import audio
 from v2m.media.video import VIDEO_SUFFIXES
@@ -52,7 +52,7 @@ def resolve_inpaint_source(request: InpaintRequest, clip: Video, section: Video,
         _check_output(path, clip, section)
     offset = section.start if moving else 0.0
     heard = audio.load(path, PROBE_RATE, offset + section.duration)
-    lasts = seconds_of(len(heard), heard.sample_rate) - offset
+    lasts = samples_to_seconds(len(heard), heard.sample_rate) - offset
     if lasts < section.duration - SLACK:
         raise UsageError(
             f"{str(path)!r} holds {lasts:.2f} s of music, and {section.duration:.2f} s are needed: "

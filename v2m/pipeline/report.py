@@ -51,7 +51,7 @@ class Axis:
 
 
 def plot_report(path: Path, video: Video, score: Soundtrack, size: tuple[float, float] = (14.0, 7.0)) -> None:
-    """Writes a PNG: thumbnails; waveform with cuts, beats and sections; motion of the picture against loudness.
+    """Plot thumbnails, the waveform with cuts, beats and sections, and motion against loudness, as a PNG.
 
     Seconds are those of the whole video; a chunk of the file says which column shows which (`Axis`).
     """
@@ -120,16 +120,16 @@ def _envelope(score: Soundtrack) -> tuple[Floats, Floats, Floats]:
     mono = score.audio.samples.mean(axis=0)
     edges = np.linspace(0, len(mono), min(1600, len(mono)) + 1).astype(int)[:-1]
     low, high = np.minimum.reduceat(mono, edges), np.maximum.reduceat(mono, edges)
-    return np.array([timing.seconds_of(int(edge), score.audio.sample_rate) for edge in edges]), low, high
+    return np.array([timing.samples_to_seconds(int(edge), score.audio.sample_rate) for edge in edges]), low, high
 
 
 def _curves(axes: Axes, video: Video, score: Soundtrack) -> None:
     picture = video.visual_features()
     rate = score.audio.sample_rate
-    hop = timing.sample_count(0.1, rate)
+    hop = timing.seconds_to_samples(0.1, rate)
     power = np.pad(k_weighted_power(score.audio.samples, rate, hop), 2, mode="edge")
     momentary = power_to_lufs(np.convolve(power, np.full(5, 0.2), "valid") + 1e-9)
-    middles = [timing.seconds_of(int((number + 0.5) * hop), rate) for number in range(len(momentary))]
+    middles = [timing.samples_to_seconds(int((number + 0.5) * hop), rate) for number in range(len(momentary))]
     axes.plot(middles, momentary, color=MUSIC, linewidth=1.4)
     axes.set_ylabel("music, LUFS", color=MUSIC)
     axes.set_ylim(float(momentary.max()) - 40, float(momentary.max()) + 3)

@@ -89,7 +89,7 @@ def _hit_gains(track: BeatTrack, beats: Floats, cuts: Sequence[Cut], shifts: Flo
     strongest = max(cuts, key=lambda cut: cut.strength)
     top_reward = 1.0 + sum(1.8 * cut.strength + 0.4 for cut in cuts)  # more than all other rewards together
     meets_strongest = hit_rewards([strongest], times)[0] > 0
-    first_index = np.rint(timing.place_at(beats, 1 / GRID_S)).astype(int)
+    first_index = np.rint(timing.seconds_to_frames(beats, 1 / GRID_S)).astype(int)
     index = first_index[:, None] + np.arange(len(shifts))  # (B, S) into `times`
     is_downbeat, accents = track.is_downbeat[: len(beats), None], track.accents[: len(beats), None]
     top_gain = meets_strongest[index] * (top_reward + accents)

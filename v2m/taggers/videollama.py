@@ -1,4 +1,4 @@
-"""Tags from VideoLLaMA3 (Zhang et al., "VideoLLaMA 3", arXiv 2501.13106), a frozen model that sees and answers.
+"""Tags from VideoLLaMA3 (Zhang et al., arXiv 2501.13106), a frozen vision-language model.
 
 F frames, H height, W width, S prompt tokens.
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
-from v2m.core.timing import glances, sample_count, shown_at
+from v2m.core.timing import frame_index_at, sample_frame_times, seconds_to_samples
 from v2m.core.types import Pixels, ProgressFn, Tags, Video, WeightsInfo
 from v2m.pretrained.weights import fetch
 from v2m.taggers import llm_output, lyrics
@@ -162,8 +162,8 @@ class VideoLLaMA3(TaggerBase):
 
     def _look(self, video: Video) -> tuple[Pixels, list[float]]:
         """Frames (F, H, W, 3) and the times, in seconds, at which they appear; no frame twice."""
-        wanted = glances(video.duration, self.fps, self.max_frames)
-        stamps = video.timestamps[np.unique(shown_at(video.timestamps, wanted))]
+        wanted = sample_frame_times(video.duration, self.fps, self.max_frames)
+        stamps = video.timestamps[np.unique(frame_index_at(video.timestamps, wanted))]
         width = round(2 * float(np.sqrt(self.pixels * video.width / video.height)))  # twice what is left of them
         return video.frames(stamps.tolist(), max(2, min(width, video.width))), stamps.tolist()
 
@@ -186,7 +186,9 @@ class VideoLLaMA3(TaggerBase):
     def _ask(self, loaded: _Loaded, seen: tuple[Pixels, Sequence[float]], question: str, steps: Steps) -> str:
         """The model's answer to one question on the frames."""
         frames, times = seen
-        inputs = loaded.inputs(frames, [sample_count(time, CLOCK) for time in times], CLOCK, question, self.pixels)
+        inputs = loaded.inputs(
+            frames, [seconds_to_samples(time, CLOCK) for time in times], CLOCK, question, self.pixels
+        )
         room = loaded.room - inputs["input_ids"].shape[1]
         if room < self.max_new_tokens:
             raise UsageError(

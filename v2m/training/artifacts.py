@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from v2m.analysis.loudness import amplitude_to_db, integrated_loudness
 from v2m.analysis.rhythm import track_beats
 from v2m.analysis.synchrony import HOPS_PER_SECOND, cut_alignment, onset_strength, sync_score
-from v2m.core.timing import every, sample_count, seconds_of
+from v2m.core.timing import samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import Audio, Floats, Video, VisualFeatures
 from v2m.media import audio as audio_files
 from v2m.mixing import mixer
@@ -75,7 +75,7 @@ def alignment_metrics(audio: Audio, features: VisualFeatures, beats: Any) -> Met
     """
     sync = sync_score(audio, features)
     cuts = [cut.time for cut in features.cuts]
-    alignment = cut_alignment(cuts, beats, duration=seconds_of(len(audio), audio.sample_rate))
+    alignment = cut_alignment(cuts, beats, duration=samples_to_seconds(len(audio), audio.sample_rate))
     values = {
         "accents": sync.accents,
         "dynamics": sync.dynamics,
@@ -150,13 +150,13 @@ def plot_spectrogram(path: Path, audio: Audio, features: VisualFeatures, beats: 
 
     Cuts are blue lines, as wide as they are strong; beats are ticks between the two plots.
     """
-    seconds = seconds_of(len(audio), audio.sample_rate)
+    seconds = samples_to_seconds(len(audio), audio.sample_rate)
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(11.0, 4.6), layout="constrained")
         spectrum_axes, onset_axes = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         _plot_levels(spectrum_axes, audio, seconds)
         onsets = onset_strength(audio)
-        times = every(HOPS_PER_SECOND, seconds)[: len(onsets)]
+        times = time_grid(HOPS_PER_SECOND, seconds)[: len(onsets)]
         onset_axes.fill_between(times, onsets[: len(times)], color=INK_COLOR, linewidth=0)
         onset_axes.set_ylabel("onsets")
         onset_axes.set_xlabel("seconds")
@@ -190,7 +190,7 @@ def band_levels(audio: Audio) -> tuple[Floats, Floats]:
 
     Levels are −RANGE_DB or more.
     """
-    size = sample_count(0.064, audio.sample_rate)
+    size = seconds_to_samples(0.064, audio.sample_rate)
     mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
     starts = np.linspace(0, len(audio), min(MAX_COLUMNS, max(1, len(audio) // (size // 8))), endpoint=False).astype(int)
     window = np.hanning(size).astype(np.float32)

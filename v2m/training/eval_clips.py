@@ -16,7 +16,7 @@ import torch
 from v2m.analysis.visual_events import features_from_events
 from v2m.checkpoints import V2M
 from v2m.core.errors import DependencyError
-from v2m.core.timing import sample_count, seconds_of
+from v2m.core.timing import samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, VisualFeatures
 from v2m.data.collate import Batch, CropCollator
 from v2m.data.module import ResumableLoader
@@ -195,9 +195,11 @@ def _shard_clips(
             continue
         num_clips += 1
         num_frames = sample.codes.shape[1]
-        duration = seconds_of(num_frames, manifest.codec_frame_rate)
+        duration = samples_to_seconds(num_frames, manifest.codec_frame_rate)
         batch = collator.collate([sample]).to(device)
-        samples = engine.decode(batch.codes[..., :num_frames], sample_count(duration, engine.codec.spec.sample_rate))
+        samples = engine.decode(
+            batch.codes[..., :num_frames], seconds_to_samples(duration, engine.codec.spec.sample_rate)
+        )
         features = features_from_events(sample.events, manifest.event_channels, duration)
         yield ShardClip(sample.key, batch, duration, features, engine, Audio(samples, engine.codec.spec.sample_rate))
     if not num_clips:

@@ -20,7 +20,7 @@ from tests.fixtures.tiny import pipelines as tiny
 from tests.pretrained.hub_server import serving
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import MusicGenerator
-from v2m.core.timing import sample_count
+from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.diffusers import DiffusersGenerator, pipeline_info
 from v2m.generators.diffusers.loading import load_pipeline
@@ -84,7 +84,7 @@ def test_it_is_as_long_as_the_video_and_a_take_is_the_same_alone_and_beside_othe
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     for take in (first, second):
-        assert take.audio.samples.shape == (2, sample_count(1.37, take.audio.sample_rate))
+        assert take.audio.samples.shape == (2, seconds_to_samples(1.37, take.audio.sample_rate))
         assert take.audio.samples.std() > 1e-3
         assert np.abs(take.audio.samples).max() <= 1.0
     assert differ(first, second) > 1e-2
@@ -170,7 +170,7 @@ def test_a_part_is_written_anew_and_no_sample_outside_changes(
     before = generator.generate(clip, TAGS, 1).audio
     after = rewritten(generator, clip, before, tmp_path, 5)
     rate = before.sample_rate
-    low, high = sample_count(0.4, rate), sample_count(0.9, rate)
+    low, high = seconds_to_samples(0.4, rate), seconds_to_samples(0.9, rate)
     old, new = before.samples, after.audio.samples
     assert after.audio.sample_rate == rate
     np.testing.assert_array_equal(old[:, :low], new[:, :low])
@@ -183,10 +183,10 @@ def test_a_part_is_written_anew_and_no_sample_outside_changes(
 
 def test_music_of_another_rate_and_one_side_is_kept_as_it_is(models: Path, clip: Video, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    before = Audio(0.2 * random.uniform(-1, 1, (1, sample_count(clip.duration, 22050))).astype(np.float32), 22050)
+    before = Audio(0.2 * random.uniform(-1, 1, (1, seconds_to_samples(clip.duration, 22050))).astype(np.float32), 22050)
     after = rewritten(made(models, "stable_audio"), clip, before, tmp_path, 5).audio
     assert (after.sample_rate, after.samples.shape) == (22050, before.samples.shape)
-    low, high = sample_count(0.4, 22050), sample_count(0.9, 22050)
+    low, high = seconds_to_samples(0.4, 22050), seconds_to_samples(0.9, 22050)
     np.testing.assert_array_equal(before.samples[:, :low], after.samples[:, :low])
     np.testing.assert_array_equal(before.samples[:, high:], after.samples[:, high:])
 
@@ -204,7 +204,7 @@ def test_what_is_to_stay_is_heard_while_a_part_is_written_anew(
 ) -> None:
     generator = made(models, kind)
     one, other = (score.audio for score in generator.generate_batch(clip, TAGS, [1, 2]))
-    low, high = (sample_count(second, one.sample_rate) for second in (0.6, 0.8))
+    low, high = (seconds_to_samples(second, one.sample_rate) for second in (0.6, 0.8))
     anew = [rewritten(generator, clip, each, tmp_path, 5).audio.samples[:, low:high] for each in (one, other)]
     assert np.abs(anew[0] - anew[1]).max() > 1e-6  # the same seed: if nothing were heard, the same bits
 
@@ -240,7 +240,7 @@ def test_music_beyond_the_longest_go_goes_on_and_is_as_long_as_the_video(models:
     assert goes[1][1] == 9.0
     assert np.abs(score.audio.samples[:, -4410:]).max() > 1e-3
     steps = np.abs(np.diff(score.audio.samples, axis=1)).max(axis=0)
-    seam = sample_count(goes[0][1], 44100)
+    seam = seconds_to_samples(goes[0][1], 44100)
     assert steps[seam - 5 : seam + 5].max() <= steps.max()
 
 

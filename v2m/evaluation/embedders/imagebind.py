@@ -20,7 +20,7 @@ from torchaudio.compliance.kaldi import fbank
 
 from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import choose_device
-from v2m.core.timing import sample_count
+from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation.embedders import AudioEmbedding, split_windows, to_mono, window_times
 from v2m.evaluation.embedders.pretrained import BATCH_SIZE, FileEmbedder, join_batches, to_numpy
@@ -57,7 +57,7 @@ class ImageBindEmbedder(FileEmbedder):
         """(W, D)."""
         with self._lazy_model.model() as (model, device):
             samples = to_mono(resample(audio, SAMPLE_RATE))
-            windows = split_windows(samples, sample_count(WINDOW_S, SAMPLE_RATE))
+            windows = split_windows(samples, seconds_to_samples(WINDOW_S, SAMPLE_RATE))
             spectrograms = torch.stack([_spectrogram(torch.as_tensor(np.array(window))) for window in windows])
             batches = spectrograms[:, None, None].split(BATCH_SIZE)
             embeddings = [to_numpy(model({"audio": batch.to(device)})["audio"]) for batch in batches]

@@ -14,7 +14,7 @@ import torch
 from transformers import PeAudioFeatureExtractor, PeAudioVideoModel, PeVideoVideoProcessor
 
 from v2m.core import errors
-from v2m.core.timing import sample_count
+from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Audio, Floats, Video
 from v2m.evaluation.embedders import AudioEmbedding, pretrained, split_windows, to_mono, window_times
 from v2m.evaluation.embedders.pretrained import HFEmbedder, to_numpy
@@ -58,7 +58,7 @@ class PeAvEmbedder(HFEmbedder):
         with self._lazy_model.model() as (model, extractor, _):
             rate, embeddings = extractor.sampling_rate, []
             tower = model.audio_model
-            for window in split_windows(to_mono(resample(audio, rate)), sample_count(WINDOW_S, rate)):
+            for window in split_windows(to_mono(resample(audio, rate)), seconds_to_samples(WINDOW_S, rate)):
                 padded = np.pad(window, (0, max(0, extractor.hop_length - len(window))))
                 inputs = extractor(padded, sampling_rate=rate, return_tensors="pt")["input_values"]
                 state = tower.audio_encoder(input_values=inputs.to(model.device)).pooler_output

@@ -20,7 +20,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from v2m.core.compat import execution_device
-from v2m.core.timing import seconds_of
+from v2m.core.timing import samples_to_seconds
 from v2m.core.types import ProgressFn
 from v2m.generators.diffusers.pipeline_info import PipelineKind
 
@@ -95,7 +95,7 @@ class AceStepAdapter(PipelineAdapter):
                 **{**arguments, **batched},
                 **self._task_arguments(request, frames),
                 # the middle of the last frame: at its edge the pipeline may round up to one frame more
-                audio_duration=seconds_of(int((frames - 0.5) * hop), pipeline.sample_rate),
+                audio_duration=samples_to_seconds(int((frames - 0.5) * hop), pipeline.sample_rate),
                 latents=randn_tensor(shape, _seeded_generators(request.seeds), device, dtype),
                 output_type="latent",
                 callback_on_step_end=_step_callback(progress, arguments["num_inference_steps"]),
@@ -112,8 +112,8 @@ class AceStepAdapter(PipelineAdapter):
             arguments |= {
                 "task_type": "repaint",
                 "src_audio": self._encoder_input(request.source, frames * hop),
-                "repainting_start": seconds_of(int((start + 0.5) * hop), rate),
-                "repainting_end": seconds_of(int((end + 0.5) * hop), rate),
+                "repainting_start": samples_to_seconds(int((start + 0.5) * hop), rate),
+                "repainting_end": samples_to_seconds(int((end + 0.5) * hop), rate),
             }
         elif request.melody is not None:
             arguments |= {
@@ -150,7 +150,7 @@ class StableAudioAdapter(PipelineAdapter):
             warnings.filterwarnings("ignore", module="torchsde")  # about rounding in the last digit of σ
             latents = pipeline(
                 **{**arguments, **batched},
-                audio_end_in_s=seconds_of(request.num_samples, rate),
+                audio_end_in_s=samples_to_seconds(request.num_samples, rate),
                 generator=generators,
                 output_type="latent",
                 callback=self._inpainting_callback(request, generators, max_samples, progress),
@@ -217,7 +217,7 @@ class StableAudio3Adapter(PipelineAdapter):
             latents = task_pipeline(
                 **{**supported, **batched},
                 **task_arguments,
-                duration=seconds_of(request.num_samples, pipeline.vae.config.sampling_rate),
+                duration=samples_to_seconds(request.num_samples, pipeline.vae.config.sampling_rate),
                 generator=_seeded_generators(request.seeds),
                 output_type="latent",
                 callback_on_step_end=_step_callback(progress, arguments["num_inference_steps"]),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from v2m.core.audio_ops import loop_samples, peak_excess
 from v2m.core.progress import sub_progress
-from v2m.core.timing import sample_count, seconds_of
+from v2m.core.timing import samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, ProgressFn
 from v2m.generators.diffusers.adapters import ADAPTERS, GenerationRequest
 from v2m.generators.diffusers.pipeline_info import PipelineInfo
@@ -56,8 +56,8 @@ class LongFormGenerator:
     def generate(self, duration: float, seeds: Sequence[int], progress: ProgressFn) -> list[Audio]:
         """Generate a piece of exactly `duration` for each seed."""
         info, rate = self._info, self._info.sample_rate
-        total = sample_count(duration, rate)
-        longest, shortest = sample_count(info.max_duration, rate), sample_count(info.min_duration, rate)
+        total = seconds_to_samples(duration, rate)
+        longest, shortest = seconds_to_samples(info.max_duration, rate), seconds_to_samples(info.min_duration, rate)
         if total <= longest:
             request = self._request(0, max(total, shortest), seeds, 0)
             return self._to_audio(self._adapter.generate(self.arguments, request, progress)[..., :total])
@@ -72,19 +72,19 @@ class LongFormGenerator:
             wave = self._adapter.generate(self.arguments, request, part)
             is_last = end == total - tail  # the last window keeps its tail: the music ends there
             piece = _append_crossfaded(
-                piece, wave if is_last else wave[..., : end - start], start, sample_count(FADE_S, rate)
+                piece, wave if is_last else wave[..., : end - start], start, seconds_to_samples(FADE_S, rate)
             )
         return self._to_audio(piece)
 
     def windows(self, duration: float) -> list[list[float]]:
         """Ranges in seconds of a piece of `duration`, by the window whose audio is used there."""
         rate = self._info.sample_rate
-        total, longest = sample_count(duration, rate), sample_count(self._info.max_duration, rate)
+        total, longest = seconds_to_samples(duration, rate), seconds_to_samples(self._info.max_duration, rate)
         if total <= longest:
             return [[0.0, duration]]
         windows, _ = _plan_windows(total, longest)
         bounds = [0, *(window.end for window in windows[:-1]), total]
-        return [[seconds_of(start, rate), seconds_of(end, rate)] for start, end in pairwise(bounds)]
+        return [[samples_to_seconds(start, rate), samples_to_seconds(end, rate)] for start, end in pairwise(bounds)]
 
     def inpaint(
         self, previous: Audio, time_range: tuple[float, float], seeds: Sequence[int], progress: ProgressFn
@@ -94,16 +94,16 @@ class LongFormGenerator:
         The pipeline gets the audio around it, as much as fits into one call.
         """
         rate, total = self._info.sample_rate, len(previous)
-        first, last = (min(sample_count(second, rate), total) for second in time_range)
-        length = min(sample_count(self._info.max_duration, rate), total)
+        first, last = (min(seconds_to_samples(second, rate), total) for second in time_range)
+        length = min(seconds_to_samples(self._info.max_duration, rate), total)
         start = min(max((first + last - length) // 2, 0), total - length)
         old = torch.from_numpy(previous.samples)[None].expand(len(seeds), -1, -1)  # (B, C, N)
-        request = self._request(start, max(length, sample_count(self._info.min_duration, rate)), seeds, 0)
+        request = self._request(start, max(length, seconds_to_samples(self._info.min_duration, rate)), seeds, 0)
         source = torch.nn.functional.pad(old[..., start : start + length], (0, request.num_samples - length))
         request = replace(request, source=source, inpaint_range=(first - start, last - start))
         new = self._adapter.generate(self.arguments, request, progress)[..., first - start : last - start]
         new = new / new.abs().amax((1, 2), keepdim=True).clamp(min=1.0)
-        pieces = _insert_crossfaded(old, new, first, sample_count(FADE_S, rate))
+        pieces = _insert_crossfaded(old, new, first, seconds_to_samples(FADE_S, rate))
         return [Audio(piece.numpy(), rate) for piece in pieces]
 
     def _request(self, start: int, num_samples: int, seeds: Sequence[int], index: int) -> GenerationRequest:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from v2m.core import prompts
 from v2m.core.errors import DependencyError
-from v2m.core.timing import seconds_of
+from v2m.core.timing import samples_to_seconds
 from v2m.core.types import Tags
 from v2m.pretrained.safe_load import read_json
 
@@ -91,7 +91,7 @@ def _read_ace_step(folder: Path) -> PipelineInfo:
 def _read_stable_audio(folder: Path) -> PipelineInfo:
     vae, transformer = _read(folder, "vae"), _read(folder, "transformer")
     rate = int(vae["sampling_rate"])
-    max_duration = seconds_of(int(transformer["sample_size"]) * math.prod(vae["downsampling_ratios"]), rate)
+    max_duration = samples_to_seconds(int(transformer["sample_size"]) * math.prod(vae["downsampling_ratios"]), rate)
     return PipelineInfo("StableAudioPipeline", rate, int(vae["audio_channels"]), 0.0, max_duration, True, True)
 
 

@@ -20,7 +20,7 @@ from v2m.core.audio_ops import loop_samples
 from v2m.core.lazy_model import choose_dtype
 from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.prompts import build_negative_prompt, warn_if_empty
-from v2m.core.timing import mean_rate, sample_count, seconds_of
+from v2m.core.timing import mean_rate, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video, filter_unwanted
 from v2m.generators.inpaint import InpaintSource
 from v2m.generators.options import DiffusionPrecision, DiffusionSampling
@@ -65,7 +65,7 @@ class SoniqueEngine:
     @property
     def window(self) -> float:
         """Seconds of one window."""
-        return seconds_of(self.config.window_samples, self.sample_rate)
+        return samples_to_seconds(self.config.window_samples, self.sample_rate)
 
     @torch.inference_mode()
     def generate(
@@ -103,7 +103,7 @@ class SoniqueEngine:
         progress(0.0)
         prompt, negative_prompt = build_prompt(tags), build_negative_prompt(tags).lower()
         warn_if_empty(prompt)
-        total = -(-sample_count(video.duration, self.sample_rate) // self.config.hop_length)
+        total = -(-seconds_to_samples(video.duration, self.sample_rate) // self.config.hop_length)
         melody_latents, sigma_max = None, sampling.sigma_max
         if melody is not None:
             melody_latents, sigma_max = self._encode_melody(melody, total), sampling.init_sigma(melody_strength)
@@ -144,13 +144,13 @@ class SoniqueEngine:
             start, end = 0, total
             latents = torch.zeros(self.config.autoencoder.latent_dim, total, device=self._device)
         else:
-            first, last = (sample_count(second, self.sample_rate) for second in (source.start, source.end))
+            first, last = (seconds_to_samples(second, self.sample_rate) for second in (source.start, source.end))
             start, end = first // hop, min(-(-last // hop), total)
             latents = self._encode_audio(source.mono(self.sample_rate), total)
         source_mask = torch.ones(total, dtype=torch.bool, device=self._device)
         source_mask[start:end] = False
         frames = self.config.window_samples // hop
-        overlap_frames = min(sample_count(overlap, self.sample_rate) // hop, frames // 3)
+        overlap_frames = min(seconds_to_samples(overlap, self.sample_rate) // hop, frames // 3)
         windows = windowed_sampling.plan_windows(start, end, total=total, window=frames, overlap=overlap_frames)
         return windows, latents, source_mask
 
@@ -171,7 +171,7 @@ class SoniqueEngine:
         """The guided model of each window; its condition includes the window's start and the piece's duration."""
 
         def velocity(window: Window) -> Velocity:
-            start = seconds_of(window.start * self.config.hop_length, self.sample_rate)
+            start = samples_to_seconds(window.start * self.config.hop_length, self.sample_rate)
             positive = self._condition(prompt, start, duration)
             negative = self._condition(negative_prompt, start, duration) if negative_prompt else None
             condition = CFGCondition(positive, negative, sampling.cfg_scale, sampling.cfg_rescale)
@@ -198,7 +198,7 @@ class SoniqueEngine:
     def _decode_audio(
         self, latents: Tensor, duration: float, windows: Sequence[Window], inpaint_source: InpaintSource | None
     ) -> Audio:
-        hop, num_samples = self.config.hop_length, sample_count(duration, self.sample_rate)
+        hop, num_samples = self.config.hop_length, seconds_to_samples(duration, self.sample_rate)
         start = 0 if inpaint_source is None else max(windows[0].output_start - MARGIN_FRAMES, 0)
         end = latents.shape[-1] if inpaint_source is None else windows[-1].output_end + MARGIN_FRAMES
         wave = self._components.autoencoder.decode(latents[None, :, start:end])[0].cpu().numpy()
@@ -217,7 +217,10 @@ class SoniqueEngine:
             "cfg_scale": sampling.cfg_scale,
             "cfg_rescale": sampling.cfg_rescale,
             "windows": [
-                [round(seconds_of(frame * hop, rate), 3) for frame in (window.start, window.start + plan.window_frames)]
+                [
+                    round(samples_to_seconds(frame * hop, rate), 3)
+                    for frame in (window.start, window.start + plan.window_frames)
+                ]
                 for window in plan.windows
             ],
             "precision": next(name for name, dtype in DTYPES.items() if dtype == self._unet.null_tokens.dtype),

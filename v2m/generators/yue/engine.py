@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from v2m.core.progress import ignore_progress, sub_progress
-from v2m.core.timing import codec_frames, sample_count, seconds_of
+from v2m.core.timing import codec_frames, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, ProgressFn, Section, Soundtrack, Tags, Video
 from v2m.generators.options import YuESampling
 from v2m.generators.yue import audio, stage1, stage2
@@ -74,7 +74,7 @@ class YuEEngine:
         )
         with self.components.model("codec") as codec:
             vocoders = audio.load_vocoders(self.components.folder("codec"), codes, self.components.device)
-            waves = audio.render(codes, codec, vocoders, sample_count(video.duration, audio.SAMPLE_RATE))
+            waves = audio.render(codes, codec, vocoders, seconds_to_samples(video.duration, audio.SAMPLE_RATE))
         progress(1.0)
         return Soundtrack(
             audio=Audio(np.stack(list(waves.values())).sum(axis=0), audio.SAMPLE_RATE),
@@ -93,7 +93,7 @@ class YuEEngine:
     def _plan_sections(self, video: Video, lyrics_sections: Sequence[LyricsSection]) -> list[SectionPlan]:
         """Plan sections of the video's total length; those without lyrics are labeled by their position."""
         total = codec_frames(video.duration, FRAME_RATE)
-        cuts = [(float(sample_count(cut.time, FRAME_RATE)), cut.strength) for cut in video.visual_features().cuts]
+        cuts = [(float(seconds_to_samples(cut.time, FRAME_RATE)), cut.strength) for cut in video.visual_features().cuts]
         longest, shortest = (codec_frames(seconds, FRAME_RATE) for seconds in (self.max_section, MIN_SUNG_SECTION_S))
         frames = plan_section_lengths(total, cuts, longest, len(lyrics_sections) or None, shortest)
         if len(lyrics_sections) > len(frames):
@@ -145,7 +145,7 @@ def _encode_reference(codec: XCodec, references: Sequence[Audio]) -> Tensor | No
 
 def _to_sections(sections: Sequence[SectionPlan], duration: float) -> tuple[Section, ...]:
     bounds = accumulate((section.num_frames for section in sections), initial=0)
-    times = pairwise(min(seconds_of(frame, FRAME_RATE), duration) for frame in bounds)
+    times = pairwise(min(samples_to_seconds(frame, FRAME_RATE), duration) for frame in bounds)
     return tuple(Section(section.lyrics.label, *span) for section, span in zip(sections, times, strict=True))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import EncodecModel
 
 from v2m.core.errors import DependencyError, UsageError, error_text
-from v2m.core.timing import sample_count
+from v2m.core.timing import seconds_to_samples
 from v2m.core.types import CodecSpec
 from v2m.mappings import encodec as convert
 from v2m.pretrained import transformers_loader, weights
@@ -125,7 +125,7 @@ def _wrap_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     _check_bandwidth(bandwidth, config.target_bandwidths, name)
     codebooks = quantizer.get_num_quantizers_for_bandwidth(bandwidth)
     rate, hop = config.sampling_rate, config.hop_length
-    if sample_count(1.0, rate) != config.frame_rate * hop:
+    if seconds_to_samples(1.0, rate) != config.frame_rate * hop:
         raise DependencyError(
             f"the codec {name!r} has no whole number of frames a second: {rate} Hz, {hop} samples each"
         )

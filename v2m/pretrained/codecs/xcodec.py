@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from transformers import XcodecConfig, XcodecModel
 
 from v2m.core.errors import DependencyError, error_text
-from v2m.core.timing import hop_length, sample_count
+from v2m.core.timing import hop_length, seconds_to_samples
 from v2m.core.types import CodecSpec
 from v2m.mappings import xcodec as convert
 from v2m.pretrained.codecs.base import apply_chunked
@@ -104,7 +104,7 @@ class XCodec:
 
     def silence_codes(self, num_codebooks: int = 8) -> Tensor:
         """Codes (K,) int64 that digital silence is most often encoded to, one per codebook."""
-        zeros = torch.zeros(1, 1, sample_count(SILENCE_S, self.spec.sample_rate))
+        zeros = torch.zeros(1, 1, seconds_to_samples(SILENCE_S, self.spec.sample_rate))
         return self.encode(zeros, num_codebooks)[0].cpu().mode(dim=1).values
 
     def _acoustic_frames(self, samples: int) -> int:

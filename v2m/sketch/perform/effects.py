@@ -20,7 +20,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from v2m.core.timing import every, sample_count, seconds_of
+from v2m.core.timing import samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import Floats
 from v2m.sketch.compose.lead_sheet import LeadSheet
 from v2m.sketch.style import Reverb, Style
@@ -54,10 +54,10 @@ BLOCK_STEPS = 1024  # processed at once: bounds the memory
 def impulse_response(reverb: Reverb, sample_rate: int) -> NDArray[np.float32]:
     """Return the reverb's impulse response (2, N), of unit energy per channel, without the direct sound."""
     rng = np.random.default_rng(1979)
-    count = sample_count(reverb.rt60_s, sample_rate)
-    time = every(sample_rate, reverb.rt60_s)[:count]
+    count = seconds_to_samples(reverb.rt60_s, sample_rate)
+    time = time_grid(sample_rate, reverb.rt60_s)[:count]
     spectrum = np.fft.rfft(rng.standard_normal((2, count)))
-    frequency = np.fft.rfftfreq(count, seconds_of(1, sample_rate))
+    frequency = np.fft.rfftfreq(count, samples_to_seconds(1, sample_rate))
     bands = np.arange(len(_BAND_CENTERS_HZ))
     band_position = np.interp(np.log2(np.maximum(frequency, 1.0)), np.log2(_BAND_CENTERS_HZ), bands)
     response = np.zeros((2, count))
@@ -68,9 +68,9 @@ def impulse_response(reverb: Reverb, sample_rate: int) -> NDArray[np.float32]:
     response *= 1.0 - np.exp(-time * 90.0)  # the tail builds up during the first echoes
     for echo in range(8):
         for side in range(2):
-            onset = sample_count((echo + 1 + rng.random()) * 0.008, sample_rate)
+            onset = seconds_to_samples((echo + 1 + rng.random()) * 0.008, sample_rate)
             response[side, onset] += rng.choice((-1.0, 1.0)) * 15.0 * 0.8**echo
-    delay = sample_count(reverb.predelay_ms / 1000.0, sample_rate)
+    delay = seconds_to_samples(reverb.predelay_ms / 1000.0, sample_rate)
     response = np.pad(response, ((0, 0), (delay, 0)))
     return (response / np.sqrt((response**2).sum(1, keepdims=True))).astype(np.float32)
 
@@ -81,7 +81,7 @@ class MixBus:
     def __init__(self, style: Style, sample_rate: int, reverb: float) -> None:
         response = impulse_response(style.reverb, sample_rate)
         self.fft_size = 1 << int(np.ceil(np.log2(2 * response.shape[1])))
-        self.hop = self.fft_size - response.shape[1] - sample_count(0.1, sample_rate)
+        self.hop = self.fft_size - response.shape[1] - seconds_to_samples(0.1, sample_rate)
         self._reverb_response = np.fft.rfft(response, self.fft_size)
         self._reverb_response *= _butterworth(self.fft_size, sample_rate, 160.0, highpass=True)
         self._wet_level = style.reverb.wet_level * reverb
@@ -110,14 +110,14 @@ class MixBus:
 
 def _butterworth(size: int, sample_rate: int, corner_hz: float, *, highpass: bool) -> NDArray[np.complex64]:
     """Return the response of a causal second-order Butterworth high-pass or low-pass."""
-    s = 1j * np.fft.rfftfreq(size, seconds_of(1, sample_rate)) / corner_hz
+    s = 1j * np.fft.rfftfreq(size, samples_to_seconds(1, sample_rate)) / corner_hz
     numerator = s**2 if highpass else 1.0
     return (numerator / (s**2 + np.sqrt(2.0) * s + 1.0)).astype(np.complex64)
 
 
 def compress(mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sample_rate: int) -> None:
     """Compress `mix` (2, N) in place, and `stems` by the same gain, so that they still sum to it."""
-    step = max(1, sample_count(GAIN_STEP_S, sample_rate))
+    step = max(1, seconds_to_samples(GAIN_STEP_S, sample_rate))
     curve = gain_reduction(*_measure_levels(mix, step))
     points = (np.arange(len(curve)) + 0.5) * step
     for start in range(0, mix.shape[1], BLOCK_STEPS * step):
@@ -147,7 +147,7 @@ def gain_reduction(peak: Floats, power: Floats) -> Floats:
     surrounding = (total[last] - total[first]) / (last - first)
     excess = 20.0 * np.log10(peak + 1e-9) - 10.0 * np.log10(np.maximum(surrounding, 1e-12)) - THRESHOLD_DB
     target = np.maximum(excess, 0.0) * (1.0 - 1.0 / RATIO)
-    time = every(1.0 / GAIN_STEP_S, len(power) * GAIN_STEP_S)[: len(power)]
+    time = time_grid(1.0 / GAIN_STEP_S, len(power) * GAIN_STEP_S)[: len(power)]
     release = np.maximum.accumulate(target + RELEASE_DB_PER_S * time) - RELEASE_DB_PER_S * time
     attack = np.maximum.accumulate((target - ATTACK_DB_PER_S * time)[::-1])[::-1] + ATTACK_DB_PER_S * time
     return np.maximum(release, attack)
@@ -161,7 +161,9 @@ class NoiseEffects:
         self.vinyl_noise = sheet.style.vinyl_noise
         rises = sheet.crescendo_bars() if sheet.style.transition == "riser" else ()
         edges = sheet.plan.tempo_map.beat_to_time([(bar.start, bar.start + bar.beats) for bar in rises]).reshape(-1, 2)
-        self.risers = [(sample_count(a, sample_rate), sample_count(b, sample_rate)) for a, b in edges.tolist()]
+        self.risers = [
+            (seconds_to_samples(a, sample_rate), seconds_to_samples(b, sample_rate)) for a, b in edges.tolist()
+        ]
 
     def __bool__(self) -> bool:
         return bool(self.vinyl_noise or self.risers)
@@ -179,9 +181,9 @@ class NoiseEffects:
     def _render_crackle(self, start: int, count: int) -> NDArray[np.float32]:
         rng = np.random.default_rng((1948, start))
         audio = HISS_LEVEL * rng.standard_normal((2, count), np.float32)
-        decay = np.exp(-every(self.sample_rate, 0.002) / 0.0003)
+        decay = np.exp(-time_grid(self.sample_rate, 0.002) / 0.0003)
         size = len(decay)
-        for _ in range(rng.poisson(CRACKLES_PER_S * seconds_of(count, self.sample_rate))):
+        for _ in range(rng.poisson(CRACKLES_PER_S * samples_to_seconds(count, self.sample_rate))):
             onset = int(rng.integers(max(1, count - size)))
             level = CRACKLE_LEVEL * min(rng.exponential(), 3.0) * rng.uniform(0.4, 1.0, (2, 1))
             audio[:, onset : onset + size] += (level * decay * rng.choice((-1.0, 1.0)))[:, : count - onset]
@@ -192,7 +194,7 @@ class NoiseEffects:
 def render_riser(count: int, sample_rate: int) -> NDArray[np.float32]:
     """Render noise (2, `count`) that sweeps upwards and grows louder."""
     spectrum = np.fft.rfft(np.random.default_rng(count).standard_normal((2, count)))
-    frequency = np.fft.rfftfreq(count, seconds_of(1, sample_rate))
+    frequency = np.fft.rfftfreq(count, samples_to_seconds(1, sample_rate))
     octave = np.log2(np.maximum(frequency, 1.0) / RISER_LOW_HZ)
     sweep = np.linspace(0.0, 1.0, count)
     audio = np.zeros((2, count), np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.core.errors import DependencyError, UsageError
-from v2m.core.timing import db_to_gain, every, sample_count, seconds_of
+from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
 from v2m.sketch.compose.lead_sheet import LeadSheet, Part
 from v2m.sketch.instruments import INSTRUMENTS
 from v2m.sketch.perform.effects import MixBus, NoiseEffects, compress
@@ -84,13 +84,13 @@ def measure_program(soundfont: Path, sample_rate: int, program: int, drums: bool
     attacks: list[float] = []
     for key in keys:
         synth.synth.noteon(0, key, PROBE_VELOCITY)
-        note = synth.render(sample_count(0.8, sample_rate)).mean(0)
+        note = synth.render(seconds_to_samples(0.8, sample_rate)).mean(0)
         synth.synth.sounds_off(0)
-        synth.render(sample_count(0.05, sample_rate))
+        synth.render(seconds_to_samples(0.05, sample_rate))
         weighted = np.diff(note) * 4.0 + 0.5 * note[1:]
-        powers.append(float(_moving_average(weighted**2, sample_count(0.3, sample_rate)).max()))
-        level = _moving_average(note**2, sample_count(0.004, sample_rate))
-        attacks.append(seconds_of(int(np.argmax(level >= 0.25 * level.max())), sample_rate))
+        powers.append(float(_moving_average(weighted**2, seconds_to_samples(0.3, sample_rate)).max()))
+        level = _moving_average(note**2, seconds_to_samples(0.004, sample_rate))
+        attacks.append(samples_to_seconds(int(np.argmax(level >= 0.25 * level.max())), sample_rate))
     return 10.0 * float(np.log10(np.mean(powers) + 1e-12)), float(np.median(attacks))
 
 
@@ -145,7 +145,7 @@ def render_mix(
 def _final_fade(sheet: LeadSheet, count: int, sample_rate: int) -> NDArray[np.float32]:
     """Return the gain at the end: from 30 % of the last chord a raised cosine to 0 at the last sample."""
     start = float(sheet.plan.tempo_map.beat_to_time(sheet.last_bar.start))
-    fade_start = min(sample_count(start + 0.3 * (sheet.plan.duration - start), sample_rate), count - 1)
+    fade_start = min(seconds_to_samples(start + 0.3 * (sheet.plan.duration - start), sample_rate), count - 1)
     return (0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, count - max(0, fade_start)))).astype(np.float32)
 
 
@@ -185,17 +185,17 @@ def _part_events(sheet: LeadSheet, part: Part, channel: int, synth: SoundFontSyn
     for note, (on, off) in zip(part.notes, times, strict=True):
         # TinySoundFont's level is linear in velocity; General MIDI's is nearer to the square
         velocity = max(1, round(127 * (note.velocity / 127) ** 1.7))
-        start = sample_count(max(0.0, on - advance_s), rate)
+        start = seconds_to_samples(max(0.0, on - advance_s), rate)
         yield start, 2, lambda key=note.pitch, v=velocity: midi.noteon(channel, key, v)
         end = on + DRUM_RELEASE_S if part.is_drums else off
-        yield max(start + 1, sample_count(end, rate)), 1, lambda key=note.pitch: midi.noteoff(channel, key)
+        yield max(start + 1, seconds_to_samples(end, rate)), 1, lambda key=note.pitch: midi.noteoff(channel, key)
     for time, value in expression_curve(sheet, part):
-        yield sample_count(time, rate), 0, lambda v=value: midi.control_change(channel, 11, v)
+        yield seconds_to_samples(time, rate), 0, lambda v=value: midi.control_change(channel, 11, v)
     if sheet.style.wow_cents and not part.is_drums:
-        for time in every(WOW_STEPS_PER_S, sheet.plan.duration):
+        for time in time_grid(WOW_STEPS_PER_S, sheet.plan.duration):
             cents = sheet.style.wow_cents * (0.7 * np.sin(2.8 * time) + 0.3 * np.sin(7.1 * time))
             bend = round(8192 * (1.0 + cents / 200.0))  # the SoundFont's bend range is two semitones
-            yield sample_count(float(time), rate), 0, lambda b=bend: midi.pitchbend(channel, b)
+            yield seconds_to_samples(float(time), rate), 0, lambda b=bend: midi.pitchbend(channel, b)
 
 
 def expression_curve(sheet: LeadSheet, part: Part) -> Iterator[tuple[float, int]]:

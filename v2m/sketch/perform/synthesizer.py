@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import file_digest
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +55,9 @@ class SoundFontSynth:
     """A synthesizer with one SoundFont loaded, for up to 16 parts."""
 
     def __init__(self, soundfont: Path, sample_rate: int) -> None:
-        import _v2m_tinysoundfont as tinysoundfont
-
+        # A process that has imported tinysoundfont by itself cannot load the copy in this wheel: both register the same
+        # C++ types.
+        tinysoundfont: Any = sys.modules.get("tinysoundfont") or import_module("_v2m_tinysoundfont")
         self.sample_rate = sample_rate
         self.synth = tinysoundfont.Synth(samplerate=sample_rate)
         try:

@@ -59,7 +59,7 @@ def main() -> None:
 def _write_tags(base: Image.Image, result: ScoreResult) -> None:
     tags, alignment = result.tags, result.to_dict()["alignment"]
     lines = [
-        ("bold", "What v2m saw and wrote"),
+        ("bold", "Tags and fit to the cuts"),
         ("plain", f"{tags.caption}"),
         ("plain", f"genre: {', '.join(tags.genres)}"),
         ("plain", f"moods: {', '.join(tags.moods)}"),

@@ -396,3 +396,14 @@ def test_make_names_files_that_exist() -> None:
     assert not [script for script in scripts if not (ROOT / script).is_file()]
     for targets in re.findall(r"make ([a-z ]+)", (ROOT / "CONTRIBUTING.md").read_text()):
         assert set(targets.split()) <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+
+
+def test_table_of_terms_names_files_and_functions_that_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text().partition("## Where to find it")[2].partition("\n## ")[0]
+    rows = [line.split("|")[2:4] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 15
+    for files, names in rows:
+        source = "".join((ROOT / file).read_text() for file in re.findall(r"`([^`]+)`", files))
+        assert source
+        for name in re.findall(r"`([^`]+)`", names):
+            assert re.search(rf"^\s*(def|class) {name}\b", source, re.M), name

@@ -1,4 +1,4 @@
-"""The convert command: there and back it loses nothing, and what it writes the others' own libraries read."""
+"""`v2m convert`: round trips without loss, and output that the original libraries load."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No network; what T5 and EnCodec are called on the hub lies in a folder."""
+    """No network; T5 and EnCodec are in a local folder under their hub names."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "checkpoints"))
 
 
 def contents(folder: Path) -> dict[str, Tensor]:
     """All weights in a folder, by file and name."""
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".safetensors":
-            found |= {f"{path.name}: {name}": value for name, value in load_file(path).items()}
+            weights |= {f"{path.name}: {name}": value for name, value in load_file(path).items()}
         elif path.suffix == ".bin":
             package = torch.load(path, weights_only=True)
-            found |= {f"{path.name}: {name}": value for name, value in package.get("best_state", {}).items()}
-    return found
+            weights |= {f"{path.name}: {name}": value for name, value in package.get("best_state", {}).items()}
+    return weights
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_there_and_back_every_weight_is_the_same_bit_for_bit(
+def test_round_trip_keeps_every_weight_bit_identical(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout, make = SOURCES[name]
     source = make(tmp_path / "source")
     assert main([str(source), str(tmp_path / "ours")]) == OK
     assert main([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", layout]) == OK
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"wrote {tmp_path / 'ours'} in the layout of v2m: ")
-    assert said[1].startswith(f"wrote {tmp_path / 'back'} in the layout of {layout}: ")
+    output = capsys.readouterr().out.splitlines()
+    assert output[0].startswith(f"wrote {tmp_path / 'ours'} in the layout of v2m: ")
+    assert output[1].startswith(f"wrote {tmp_path / 'back'} in the layout of {layout}: ")
     before, after = contents(source), contents(tmp_path / "back")
     assert set(before) - set(after) <= {"model.safetensors: decoder.model.decoder.embed_positions.weights"}
     assert set(after) <= set(before)
@@ -67,7 +67,7 @@ def test_there_and_back_every_weight_is_the_same_bit_for_bit(
     assert set(names(tmp_path / "back")) >= set(names(source))
 
 
-def test_from_audiocraft_to_transformers_the_encoders_are_fetched_and_put_in(tmp_path: Path) -> None:
+def test_audiocraft_to_transformers_includes_the_encoders(tmp_path: Path) -> None:
     """transformers' own class reads it, and gives the logits of audiocraft's own model."""
     from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
@@ -75,8 +75,8 @@ def test_from_audiocraft_to_transformers_the_encoders_are_fetched_and_put_in(tmp
     source = musicgen.write_audiocraft(tmp_path / "source", with_codec=True)
     assert main([str(source), str(tmp_path / "dest"), "--to", "transformers"]) == OK
     kind: Any = MusicgenForConditionalGeneration
-    theirs, told = kind.from_pretrained(tmp_path / "dest", output_loading_info=True)
-    assert not any(told[each] for each in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    theirs, loading_info = kind.from_pretrained(tmp_path / "dest", output_loading_info=True)
+    assert not any(loading_info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert AutoTokenizer.from_pretrained(tmp_path / "dest")("calm piano").input_ids[-1] == 1
     lm = musicgen.audiocraft_model(musicgen.audiocraft_config())
     codes, memory = torch.randint(musicgen.CODEBOOK_SIZE, (2, 4, 9)), torch.randn(2, 3, musicgen.DIM)
@@ -88,10 +88,8 @@ def test_from_audiocraft_to_transformers_the_encoders_are_fetched_and_put_in(tmp
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # audiocraft's
 @pytest.mark.parametrize("variant", [{}, {"stereo": True}])
-def test_from_transformers_to_audiocraft_its_own_builders_and_loader_read_it(
-    tmp_path: Path, variant: dict[str, bool]
-) -> None:
-    """But for T5, which audiocraft downloads by name when it builds a model that reads."""
+def test_transformers_to_audiocraft_loads_in_audiocraft(tmp_path: Path, variant: dict[str, bool]) -> None:
+    """Except T5, which audiocraft downloads by name when it builds the text conditioner."""
     import omegaconf
     from audiocraft.models import builders, loaders
 
@@ -104,13 +102,16 @@ def test_from_transformers_to_audiocraft_its_own_builders_and_loader_read_it(
     assert cfg.conditioners.description.t5.name == "t5-base"
     cfg.conditioners = {}
     lm: Any = builders.get_lm_model(cfg)
-    told = lm.load_state_dict(package["best_state"], strict=False)
+    incompatible = lm.load_state_dict(package["best_state"], strict=False)
     projection = "condition_provider.conditioners.description.output_proj"
-    assert (told.missing_keys, told.unexpected_keys) == ([], [f"{projection}.weight", f"{projection}.bias"])
+    assert (incompatible.missing_keys, incompatible.unexpected_keys) == (
+        [],
+        [f"{projection}.weight", f"{projection}.bias"],
+    )
     assert (lm.num_codebooks, lm.card) == (8 if variant else 4, musicgen.CODEBOOK_SIZE)
 
 
-def test_settings_of_a_checkpoint_say_where_it_came_from(tmp_path: Path) -> None:
+def test_config_of_a_converted_checkpoint_has_origin_and_license(tmp_path: Path) -> None:
     source = musicgen.write_transformers(tmp_path / "musicgen-tiny")
     assert main([str(source), str(tmp_path / "ours")]) == OK
     settings = yaml.safe_load((tmp_path / "ours/config.yaml").read_text())
@@ -120,7 +121,7 @@ def test_settings_of_a_checkpoint_say_where_it_came_from(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (["{source}", "{full}"], USAGE, "exists already: give a new folder"),
         (["{source}", "{file}"], USAGE, "exists already: give a new folder"),
@@ -131,8 +132,8 @@ def test_settings_of_a_checkpoint_say_where_it_came_from(tmp_path: Path) -> None
         (["{full}", "{new}"], ENVIRONMENT, "lacks config.yaml|config.json|state_dict.bin"),
     ],
 )
-def test_a_command_that_cannot_be_is_one_line_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
+def test_invalid_command_gives_one_line_and_no_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     source = musicgen.write_transformers(tmp_path / "source")
     (tmp_path / "full").mkdir()
@@ -141,14 +142,14 @@ def test_a_command_that_cannot_be_is_one_line_and_leaves_nothing(
     capsys.readouterr()
     places = {"source": source, "full": tmp_path / "full", "file": tmp_path / "full/file", "new": tmp_path / "new"}
     assert main([word.format(**places) for word in words]) == code
-    said = capsys.readouterr()
-    assert (said.out, said.err.count("\n")) == ("", 1)
-    assert said.err.startswith("v2m convert: ")
-    assert told in said.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert output.err.startswith("v2m convert: ")
+    assert message in output.err
     assert names(tmp_path) == before
 
 
-def test_its_help_loads_no_heavy_library() -> None:
+def test_help_imports_no_heavy_package() -> None:
     code = (
         "import sys; from v2m.cli.convert import main; code = main(['--help'])\n"
         "sys.exit(', '.join({'torch', 'transformers'} & set(sys.modules)) or code)"

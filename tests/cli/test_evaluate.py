@@ -1,4 +1,4 @@
-"""The command that measures: real files in, one table out; wrong use is one line."""
+"""`v2m evaluate`: a table from real files, and one-line errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def systems(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_row_has_every_column_and_what_was_built_in(systems: Path) -> None:
+def test_row_has_every_metric_with_the_expected_values(systems: Path) -> None:
     on, off = (evaluate_file(systems / name / "cuts.v2m.mp4") for name in ("on", "off"))
     assert list(on) == list(METRICS)
     assert on["cuts"] == 2
@@ -46,7 +46,7 @@ def test_a_row_has_every_column_and_what_was_built_in(systems: Path) -> None:
     assert on["silence"] == pytest.approx(0, abs=0.05)
 
 
-def test_systems_are_compared_on_the_same_videos_and_every_value_is_in_the_csv(
+def test_systems_are_compared_on_shared_videos_with_all_values_in_the_csv(
     systems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "all.csv"
@@ -60,7 +60,7 @@ def test_systems_are_compared_on_the_same_videos_and_every_value_is_in_the_csv(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         ([], errors.USAGE, "name videos or folders of them, or --compare"),
         (["on", "--compare", "on", "off"], errors.USAGE, "name videos or folders"),
@@ -75,10 +75,10 @@ def test_systems_are_compared_on_the_same_videos_and_every_value_is_in_the_csv(
         (["--cmpare", "on"], errors.USAGE, "did you mean --compare"),
     ],
 )
-def test_wrong_use_is_one_line(  # noqa: PLR0917 - a row, and where it is tried
+def test_invalid_usage_gives_one_line(  # noqa: PLR0917 - a row, and where it is tried
     words: list[str],
     code: int,
-    said: str,
+    message: str,
     systems: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,11 +95,11 @@ def test_wrong_use_is_one_line(  # noqa: PLR0917 - a row, and where it is tried
     monkeypatch.chdir(tmp_path)
     assert main(words) == code
     lines = capsys.readouterr().err.splitlines()
-    assert said in lines[-1]
+    assert message in lines[-1]
     assert lines[-1].startswith("v2m evaluate: ")
 
 
-def test_a_sidecar_that_cannot_be_read_is_passed_over(systems: Path, tmp_path: Path) -> None:
+def test_unreadable_sidecar_is_ignored(systems: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(systems / "on" / "cuts.v2m.mp4", tmp_path))
     path.with_suffix(".json").write_text('{"tags": {"tempo": "fast"')
     assert evaluate_file(path)["tempo_error"] is None

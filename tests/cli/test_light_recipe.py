@@ -1,4 +1,4 @@
-"""A wrong command with the recipe of large models is told at once: nothing heavy is imported before work begins."""
+"""Recipes of large models are parsed and checked before any heavy import."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ ROOT = Path(__file__).parents[2]
         ("sonique-llm", ["README.md"], 3),
     ],
 )
-def test_the_recipe_of_large_models_is_read_without_the_libraries_that_run_them(
-    recipe: str, flags: list[str], code: int
-) -> None:
+def test_recipes_of_large_models_import_no_heavy_package_before_work(recipe: str, flags: list[str], code: int) -> None:
     script = (
         "import sys; from v2m.cli.score import main\n"
         "try: code = main(['--recipe', *sys.argv[1:]])\n"

@@ -1,4 +1,4 @@
-"""Flags in the place of fields in the messages of a command."""
+"""Names of fields in error messages are shown as command-line flags."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def test_fields_in_a_message_are_shown_as_flags(message: str, shown: str) -> Non
     assert with_flags(message, FLAGS) == shown
 
 
-def test_a_bug_gets_the_hint_of_debug() -> None:
+def test_bug_message_has_the_debug_hint() -> None:
     assert with_flags("a bug", {}, errors.BUG) == "a bug; --debug shows where"
     assert with_flags("no disk", {}, errors.DISK) == "no disk"

@@ -1,4 +1,4 @@
-"""What starts often loads nothing but the standard library and itself."""
+"""Imports and help texts that load only the standard library and v2m."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
         "from v2m.cli.main import main; main(['--version'])",
     ],
 )
-def test_nothing_of_others_is_imported(statement: str) -> None:
+def test_startup_imports_only_the_standard_library(statement: str) -> None:
     code = (
         f"import sys; before = set(sys.modules); {statement}\n"
         "loaded = {name.partition('.')[0] for name in set(sys.modules) - before}\n"

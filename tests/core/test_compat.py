@@ -1,4 +1,4 @@
-"""The private names of third parties that `v2m.core.compat` uses, by the versions that have them."""
+"""The private names of third-party packages that `v2m.core.compat` uses exist in the pinned versions."""
 
 from __future__ import annotations
 

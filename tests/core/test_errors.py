@@ -1,4 +1,4 @@
-"""Every kind of failure has its exit code, and they are told apart."""
+"""Exit codes and one-line messages of every kind of error."""
 
 from __future__ import annotations
 

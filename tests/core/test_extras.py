@@ -1,4 +1,4 @@
-"""Packages that the base install leaves out: each import of one is known, its error names the cure."""
+"""Optional packages: every import is in the table of extras, and its error names the install command."""
 
 from __future__ import annotations
 

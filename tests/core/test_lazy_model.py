@@ -1,4 +1,4 @@
-"""Choice of device, quantization, and models loaded on first use; running out of memory is one line."""
+"""Device selection, quantization, lazy loading, and out-of-memory errors in one line."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_other_errors_pass_unchanged_and_keep_the_model() -> None:
         (MemoryError(), "this machine's memory has no room left; lower it"),
     ],
 )
-def test_oom_message_has_size_device_and_one_cure(error: BaseException, line: str) -> None:
+def test_oom_message_has_size_device_and_one_remedy(error: BaseException, line: str) -> None:
     inner, outer = LazyModel(lambda: nn.Linear(2, 2), "lower it"), LazyModel(lambda: nn.Linear(2, 2), "another cure")
 
     def fail() -> None:

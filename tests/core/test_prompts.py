@@ -1,4 +1,4 @@
-"""The line that MusicGen reads."""
+"""Text prompts for MusicGen."""
 
 from __future__ import annotations
 

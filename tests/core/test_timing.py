@@ -1,4 +1,4 @@
-"""Rates are crossed in one file, and every crossing comes back."""
+"""Conversions between units of time and their inverses."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def test_seconds_to_samples_round_trip(seconds: float, rate: int) -> None:
     )
 
 
-def test_every_does_not_drift_over_an_hour() -> None:
+def test_time_grid_does_not_drift_over_an_hour() -> None:
     instants = timing.time_grid(2.0, 3600.0)
     assert len(instants) == 7200
     assert instants[-1] == 3599.5
 
 
-def test_every_gives_one_time_for_a_video_shorter_than_its_step() -> None:
+def test_time_grid_has_one_time_for_a_video_shorter_than_its_step() -> None:
     assert timing.time_grid(2.0, 0.03).tolist() == [0.0]
 
 
-def test_shown_at_gives_the_last_frame_that_has_started() -> None:
+def test_frame_index_at_gives_the_last_frame_that_has_started() -> None:
     stamps = np.array([0.0, 0.04, 0.5, 0.54])
     assert timing.frame_index_at(stamps, [0.0, 0.039, 0.04, 0.3, 0.5, 9.0, -1.0]).tolist() == [0, 0, 1, 1, 2, 3, 0]
 

@@ -1,4 +1,4 @@
-"""The records say no to what cannot be, and hints win."""
+"""Validation of the record types, and hints that override tags."""
 
 from __future__ import annotations
 

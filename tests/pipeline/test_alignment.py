@@ -76,8 +76,8 @@ def test_stems_are_warped_and_sum_to_the_mix(music: Audio) -> None:
     assert list(result.stems) == ["one", "two"]
     summed = result.stems["one"].samples + result.stems["two"].samples
     assert np.abs(summed - result.audio.samples).max() < 1e-6
-    whole = align_to_cuts(Soundtrack(music), video(), 100)
-    assert np.abs(whole.audio.samples - summed).max() < 1e-5
+    without_stems = align_to_cuts(Soundtrack(music), video(), 100)
+    assert np.abs(without_stems.audio.samples - summed).max() < 1e-5
 
 
 def test_soundtracks_with_beats_or_midi_are_unchanged(music: Audio) -> None:

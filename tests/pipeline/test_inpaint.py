@@ -1,4 +1,4 @@
-"""`v2m.inpaint`: new music inside the range, the same outside, and what it refuses."""
+"""`v2m.inpaint`: new music inside the range, unchanged music outside, and refused sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Earlier music of which a part is to be written anew: what may be kept, and what is told of the rest."""
+"""Sources of an inpainting request: defaults, ranges and refused files."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def music(path: Path, seconds: float) -> Path:
     return path
 
 
-def test_the_output_itself_is_kept_where_no_other_is_named(folder: Path, clip_in: Video) -> None:
+def test_default_source_is_the_output(folder: Path, clip_in: Video) -> None:
     out = folder / "cuts.v2m.mp4"
     assert inpaint_source.resolve_inpaint_source(InpaintRequest(1, 2), clip_in, clip_in, out) == InpaintRequest(
         1, 2, out
     )
 
 
-def test_seconds_are_those_of_the_video_whatever_its_span(folder: Path, clip_in: Video) -> None:
+def test_range_is_relative_to_the_video_not_to_the_span(folder: Path, clip_in: Video) -> None:
     span = clip_in.crop(1.0, 3.0)
     asked = InpaintRequest(1.5, 3.0, music(folder / "take.wav", 2.0))
     assert inpaint_source.resolve_inpaint_source(asked, clip_in, span, folder / "none.mp4") == InpaintRequest(
@@ -57,31 +57,31 @@ def test_seconds_are_those_of_the_video_whatever_its_span(folder: Path, clip_in:
 
 
 @pytest.mark.parametrize(("begin", "end"), [(3.0, 4.5), (0.5, 2.0), (0.2, 0.8)])
-def test_seconds_outside_of_what_is_scored_are_told(folder: Path, clip_in: Video, begin: float, end: float) -> None:
+def test_range_outside_the_span_is_refused(folder: Path, clip_in: Video, begin: float, end: float) -> None:
     with pytest.raises(UsageError, match=r"lies outside of the span that is scored \(1 to 3.00 s\)"):
         inpaint_source.resolve_inpaint_source(
             InpaintRequest(begin, end), clip_in, clip_in.crop(1.0, 3.0), folder / "cuts.v2m.mp4"
         )
 
 
-def test_nothing_to_keep_is_told(folder: Path, clip_in: Video) -> None:
+def test_missing_source_is_refused(folder: Path, clip_in: Video) -> None:
     with pytest.raises(UsageError, match=r"no earlier music .*none.mp4' to keep: give its file as `source`"):
         inpaint_source.resolve_inpaint_source(InpaintRequest(1, 2), clip_in, clip_in, folder / "none.mp4")
 
 
-def test_music_that_is_too_short_is_told(folder: Path, clip_in: Video) -> None:
+def test_too_short_source_is_refused(folder: Path, clip_in: Video) -> None:
     with pytest.raises(UsageError, match=r"holds 2.00 s of music, and 4.00 s are needed"):
         inpaint_source.resolve_inpaint_source(
             InpaintRequest(1, 2, music(folder / "short.wav", 2.0)), clip_in, clip_in, folder / "none.mp4"
         )
 
 
-def test_a_video_is_kept_only_where_its_sound_is_music_for_this_one(folder: Path, clip_in: Video) -> None:
+def test_video_source_needs_a_matching_sidecar_and_no_original_audio(folder: Path, clip_in: Video) -> None:
     out, beside = folder / "cuts.v2m.mp4", folder / "cuts.v2m.json"
     record = json.loads(beside.read_text())
 
-    def refused(told: str) -> None:
-        with pytest.raises(UsageError, match=told):
+    def refused(message: str) -> None:
+        with pytest.raises(UsageError, match=message):
             inpaint_source.resolve_inpaint_source(InpaintRequest(1, 2), clip_in, clip_in, out)
 
     beside.write_text(json.dumps(record | {"mix": record["mix"] | {"original": "duck"}}))

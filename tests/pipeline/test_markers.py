@@ -1,4 +1,4 @@
-"""Markers land on their frame in both formats."""
+"""Markers are on their frame in EDL and OTIO."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCORE = Soundtrack(
 )
 
 
-def test_an_edl_has_one_frame_events_at_resolve_s_start_with_their_names() -> None:
+def test_edl_has_named_one_frame_events_from_one_hour() -> None:
     lines = markers.edl("t", markers.markers(CLIP, SCORE), CLIP.fps).splitlines()
     assert lines[:2] == ["TITLE: t", "FCM: NON-DROP FRAME"]
     assert lines[-2:] == [
@@ -30,15 +30,15 @@ def test_an_edl_has_one_frame_events_at_resolve_s_start_with_their_names() -> No
     assert " |C:ResolveColorBlue |M:section A |D:1" in lines
 
 
-def test_markers_of_a_span_are_on_the_file_s_clock() -> None:
+def test_markers_of_a_span_are_in_time_of_the_file() -> None:
     assert markers.markers(replace(CLIP, start=10.0), SCORE)[0].time == 10.0
 
 
-def test_otio_reads_back_with_each_marker_on_its_frame(tmp_path: Path) -> None:
+def test_otio_round_trip_keeps_each_marker_on_its_frame(tmp_path: Path) -> None:
     markers.write(tmp_path / "m.otio", CLIP, SCORE)
     timeline = otio.adapters.read_from_file(str(tmp_path / "m.otio"))
     clip = timeline.find_clips()[0]
     assert clip.source_range.duration.to_seconds() == pytest.approx(8.0)
     assert clip.media_reference.target_url == "file:///videos/two%20words.mp4"
-    frames = {each.name: each.marked_range.start_time.to_frames() for each in clip.markers}
+    frames = {item.name: item.marked_range.start_time.to_frames() for item in clip.markers}
     assert frames == {"section intro": 0, "section A": 50, "hit 0.75": 50, "hit 0.50": 82}

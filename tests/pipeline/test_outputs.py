@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Output files are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def clip(tmp_path: Path) -> Video:
     return Video(path, "mp4", "h264", 16, 9, 0, 25.0, 1.0, np.zeros(1), 0.0, ())
 
 
-def test_what_a_block_writes_arrives_under_its_names(tmp_path: Path, clip: Video) -> None:
+def test_staged_files_are_moved_to_their_final_names(tmp_path: Path, clip: Video) -> None:
     outputs = planned(tmp_path, clip, stems=True)
     with outputs.staged() as staged:
         staged.video.write_bytes(b"video")
@@ -41,7 +41,7 @@ def test_what_a_block_writes_arrives_under_its_names(tmp_path: Path, clip: Video
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
-def test_a_block_that_fails_leaves_nothing(tmp_path: Path, clip: Video, error: type[BaseException]) -> None:
+def test_failed_block_leaves_no_files(tmp_path: Path, clip: Video, error: type[BaseException]) -> None:
     def fail_halfway() -> None:
         with planned(tmp_path, clip).staged() as staged:
             staged.video.write_bytes(b"half")
@@ -52,7 +52,7 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path, clip: Video, error: t
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_a_file_beside_the_video_is_not_overwritten_unasked(tmp_path: Path, clip: Video) -> None:
+def test_existing_file_beside_the_video_is_overwritten_only_on_request(tmp_path: Path, clip: Video) -> None:
     (tmp_path / "clip.v2m.mid").write_bytes(b"mine")
     assert planned(tmp_path, clip).midi.exists()
     with pytest.raises(UsageError, match=r"clip\.v2m\.mid exists already"):
@@ -62,7 +62,7 @@ def test_a_file_beside_the_video_is_not_overwritten_unasked(tmp_path: Path, clip
     assert (tmp_path / "clip.v2m.mid").read_bytes() == b"new"
 
 
-def test_what_a_killed_run_left_is_swept_and_a_living_one_s_is_not(tmp_path: Path, clip: Video) -> None:
+def test_stale_staging_folders_are_removed_and_those_in_use_are_kept(tmp_path: Path, clip: Video) -> None:
     here = platform.node()
     dead, alive = tmp_path / f".v2m-999999999@{here}-abc", tmp_path / f".v2m-1@{here}-abc"
     elsewhere = tmp_path / ".v2m-999999999@another-machine-abc"  # which may share this folder
@@ -75,13 +75,13 @@ def test_what_a_killed_run_left_is_swept_and_a_living_one_s_is_not(tmp_path: Pat
     assert elsewhere.exists()
 
 
-def test_a_take_that_exists_is_not_overwritten_unasked(tmp_path: Path, clip: Video) -> None:
+def test_existing_take_is_not_overwritten(tmp_path: Path, clip: Video) -> None:
     (tmp_path / "clip.v2m.seed4.wav").write_bytes(b"mine")
     with pytest.raises(UsageError, match=r"clip\.v2m\.seed4\.wav exists already"):
         Outputs.plan(clip, tmp_path / "clip.v2m.mp4", Extras(), False, range(3, 6))
 
 
-def test_what_another_run_wrote_in_the_meantime_stays(tmp_path: Path, clip: Video) -> None:
+def test_file_written_by_another_run_meanwhile_is_kept(tmp_path: Path, clip: Video) -> None:
     def write_late() -> None:
         with planned(tmp_path, clip).staged() as staged:
             staged.video.write_bytes(b"second")
@@ -94,7 +94,7 @@ def test_what_another_run_wrote_in_the_meantime_stays(tmp_path: Path, clip: Vide
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_no_file_beside_the_video_is_the_input(tmp_path: Path, clip: Video, link: bool) -> None:
+def test_output_beside_the_video_cannot_be_the_input(tmp_path: Path, clip: Video, link: bool) -> None:
     source = clip.path.rename(tmp_path / "clip.png")  # an animated one
     if link:
         (tmp_path / "other.png").symlink_to(source)
@@ -104,14 +104,14 @@ def test_no_file_beside_the_video_is_the_input(tmp_path: Path, clip: Video, link
     assert source.read_bytes() == b"x"
 
 
-def test_a_folder_in_the_place_of_a_file_is_left_alone(tmp_path: Path, clip: Video) -> None:
+def test_folder_in_place_of_a_file_is_refused(tmp_path: Path, clip: Video) -> None:
     (tmp_path / "clip.v2m.json").mkdir()
     with pytest.raises(UsageError, match=r"clip\.v2m\.json is a folder"):
         planned(tmp_path, clip, overwrite=True)
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_new_parts_replace_old_ones_and_nothing_else(tmp_path: Path, clip: Video, link: bool) -> None:
+def test_new_stems_replace_old_stems_and_no_other_files(tmp_path: Path, clip: Video, link: bool) -> None:
     stems = tmp_path / "clip.v2m.stems"
     folder = tmp_path / "elsewhere" if link else stems
     folder.mkdir()
@@ -125,15 +125,13 @@ def test_new_parts_replace_old_ones_and_nothing_else(tmp_path: Path, clip: Video
     assert (stems / "drums.wav").read_bytes() == b"new"
 
 
-def test_a_file_in_the_place_of_the_parts_is_left_alone(tmp_path: Path, clip: Video) -> None:
+def test_file_in_place_of_the_stems_folder_is_refused(tmp_path: Path, clip: Video) -> None:
     (tmp_path / "clip.v2m.stems").write_bytes(b"mine")
     with pytest.raises(UsageError, match=r"clip\.v2m\.stems is no folder"):
         planned(tmp_path, clip, stems=True, overwrite=True)
 
 
 @pytest.mark.parametrize(("name", "words"), [("o", "no suffix"), ("o.mp3", "mp3 is not one of"), ("o.webm", "h264")])
-def test_a_container_that_cannot_be_is_refused_before_any_work(
-    tmp_path: Path, clip: Video, name: str, words: str
-) -> None:
+def test_unsupported_container_is_refused(tmp_path: Path, clip: Video, name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Outputs.plan(clip, tmp_path / name, Extras(), False)

@@ -1,4 +1,4 @@
-"""The report picture can be drawn of anything that can be scored."""
+"""The report image of any soundtrack, and its time axis."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def drawn(path: Path) -> np.ndarray:
     return matplotlib.image.imread(path)[..., :3]
 
 
-def color(image: np.ndarray, wanted: str) -> int:
-    """How many pixels have it."""
-    rgb = np.array([int(wanted[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+def color(image: np.ndarray, hex_color: str) -> int:
+    """Count the pixels of a color."""
+    rgb = np.array([int(hex_color[k : k + 2], 16) for k in (1, 3, 5)]) / 255
     return int((np.abs(image - rgb).max(axis=2) < 0.02).sum())
 
 
-def test_a_bare_score_and_a_full_one(clip: Path) -> None:
+def test_report_of_a_minimal_and_a_full_soundtrack(clip: Path) -> None:
     video = videos.open(clip)
     for score, name in ((BARE, "bare.png"), (FULL, "full.png")):
         report.plot_report(clip.with_name(name), video, score)
@@ -46,14 +46,14 @@ def test_a_bare_score_and_a_full_one(clip: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [r"a$\\x$.mp4", "음악.mp4", "new\nline.mp4"])
-def test_odd_names_are_drawn(clip: Path, name: str) -> None:
+def test_unusual_file_names_are_drawn(clip: Path, name: str) -> None:
     video = videos.open(clip.rename(clip.with_name(name)))
     report.plot_report(clip.with_name("report.png"), video, FULL)
     assert drawn(clip.with_name("report.png")).std() > 0.1
 
 
 @pytest.mark.parametrize("start", [None, 1.0])
-def test_the_file_says_where_each_second_is(clip: Path, start: float | None) -> None:
+def test_axis_metadata_locates_each_second(clip: Path, start: float | None) -> None:
     """Cuts, at 1.2 and 2.6 s of the video, are drawn in their color in the columns that the file tells."""
     span = videos.open(clip).crop(start, None)
     path = clip.with_name("report.png")
@@ -71,7 +71,7 @@ def test_the_file_says_where_each_second_is(clip: Path, start: float | None) -> 
     assert axis.second(1e6) == axis.end
 
 
-def test_another_picture_is_no_report(tmp_path: Path) -> None:
+def test_image_without_axis_metadata_is_refused(tmp_path: Path) -> None:
     import matplotlib.image
 
     matplotlib.image.imsave(tmp_path / "other.png", np.zeros((4, 4, 3)))
@@ -80,7 +80,7 @@ def test_another_picture_is_no_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.3])
-def test_hardly_any_music_is_drawn(clip: Path, seconds: float) -> None:
+def test_very_short_music_is_drawn(clip: Path, seconds: float) -> None:
     span = videos.open(clip).crop(1.0, 1.0 + seconds)
     report.plot_report(
         clip.with_name("report.png"), span, Soundtrack(Audio(NOISE[:, : round(48_000 * seconds)], 48_000))

@@ -1,4 +1,4 @@
-"""What `score_video` asks of its parts besides tags and music, on a real clip."""
+"""`score_video` on a real clip: order of calls, capabilities, candidates and alignment."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from v2m.pipeline.score import score_video
 from v2m.taggers.heuristic import Palette
 
 
-class Diary:
-    """What happened, in order."""
+class CallLog:
+    """The calls of all stubs, in order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
 
-class WatchedPalette(Palette):
-    def __init__(self, diary: Diary, weights: tuple[WeightsInfo, ...] = ()) -> None:
+class RecordingPalette(Palette):
+    def __init__(self, log: CallLog, weights: tuple[WeightsInfo, ...] = ()) -> None:
         super().__init__()
-        self.diary, self.weights = diary, weights
+        self.log, self.weights = log, weights
 
     def prepare(self) -> None:
-        self.diary.lines.append("tagger prepared")
+        self.log.lines.append("tagger prepared")
 
     def release(self) -> None:
-        self.diary.lines.append("tagger released")
+        self.log.lines.append("tagger released")
 
     def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
-        self.diary.lines.append("tagged")
-        logging.getLogger("v2m.taggers.watched").warning("the picture is %s", "odd")
+        self.log.lines.append("tagged")
+        logging.getLogger("v2m.taggers.recording").warning("the picture is %s", "odd")
         return super().tag(video, hints, progress)
 
 
-class WatchedSketch:
-    """Sketch behind a contract of its own: it can do nothing but music."""
+class RecordingSketch:
+    """Sketch without capabilities besides music."""
 
-    def __init__(self, diary: Diary, missing: bool = False) -> None:
-        self.diary, self.missing, self.sketch = diary, missing, Sketch()
+    def __init__(self, log: CallLog, missing: bool = False) -> None:
+        self.log, self.missing, self.sketch = log, missing, Sketch()
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         if self.missing:
             raise DependencyError("no weights")
-        self.diary.lines.append("generator prepared")
+        self.log.lines.append("generator prepared")
 
     def generate(
         self,
@@ -70,27 +70,27 @@ class WatchedSketch:
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        self.diary.lines.append("written")
+        self.log.lines.append("generated")
         return self.sketch.generate(video, tags, seed, stems=stems, progress=progress)
 
 
-def test_weights_are_made_sure_of_first_and_the_tagger_is_gone_before_the_music(clip: Path) -> None:
-    diary = Diary()
-    score_video(clip, tagger=WatchedPalette(diary), generator=WatchedSketch(diary))
-    assert diary.lines == ["generator prepared", "tagger prepared", "tagged", "tagger released", "written"]
+def test_models_are_prepared_first_and_the_tagger_is_released_before_generation(clip: Path) -> None:
+    log = CallLog()
+    score_video(clip, tagger=RecordingPalette(log), generator=RecordingSketch(log))
+    assert log.lines == ["generator prepared", "tagger prepared", "tagged", "tagger released", "generated"]
 
 
-def test_a_missing_model_stops_the_work_before_the_picture_is_looked_at(clip: Path) -> None:
-    diary = Diary()
+def test_missing_weights_are_reported_before_analysis(clip: Path) -> None:
+    log = CallLog()
     with pytest.raises(DependencyError, match="no weights"):
-        score_video(clip, tagger=WatchedPalette(diary), generator=WatchedSketch(diary, missing=True))
-    assert diary.lines == []
+        score_video(clip, tagger=RecordingPalette(log), generator=RecordingSketch(log, missing=True))
+    assert log.lines == []
     assert names(clip.parent) == ["cuts.mp4"]
 
 
-def test_what_a_part_warns_of_is_in_the_sidecar_once(clip: Path) -> None:
-    diary = Diary()
-    record = score_video(clip, tagger=WatchedPalette(diary), generator=WatchedSketch(diary), candidates=2).to_dict()
+def test_warning_of_a_component_is_in_the_sidecar_once(clip: Path) -> None:
+    log = CallLog()
+    record = score_video(clip, tagger=RecordingPalette(log), generator=RecordingSketch(log), candidates=2).to_dict()
     assert record["warnings"].count("the picture is odd") == 1
     assert logging.getLogger("v2m").handlers == []
 
@@ -103,49 +103,49 @@ def test_what_a_part_warns_of_is_in_the_sidecar_once(clip: Path) -> None:
         (None, Controls(reference=(Path("a.wav"),)), "cannot do `reference`"),
     ],
 )
-def test_what_a_generator_cannot_do_is_refused_before_any_work(
+def test_unsupported_capability_is_refused_before_any_work(
     clip: Path, extras: Extras | None, controls: Controls | None, words: str
 ) -> None:
-    diary = Diary()
-    generator = WatchedSketch(diary)
+    log = CallLog()
+    generator = RecordingSketch(log)
     with pytest.raises(UsageError, match=words):
-        score_video(clip, tagger=WatchedPalette(diary), generator=generator, extras=extras, controls=controls)
-    assert diary.lines == []
+        score_video(clip, tagger=RecordingPalette(log), generator=generator, extras=extras, controls=controls)
+    assert log.lines == []
 
 
-def test_singing_asked_of_a_player_is_a_warning(clip: Path) -> None:
+def test_vocals_with_an_instrumental_generator_give_a_warning(clip: Path) -> None:
     record = score_video(clip, tags=Tags(vocals=True)).to_dict()
     assert record["warnings"] == ["vocals were asked for: this generator plays instruments only"]
 
 
-def test_the_sidecar_names_each_model_with_its_license_and_hashes(clip: Path, tmp_path: Path) -> None:
+def test_sidecar_names_each_model_with_its_license_and_hashes(clip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"not really")
     weights = WeightsInfo("someone/model", folder, "0123abc", "apache-2.0")
-    score_video(clip, tagger=WatchedPalette(Diary(), (weights,)))
+    score_video(clip, tagger=RecordingPalette(CallLog(), (weights,)))
     (named,) = json.loads(clip.with_name("cuts.v2m.json").read_text())["weights"]
     assert named["name"] == "someone/model"
     assert (named["revision"], named["license"]) == ("0123abc", "apache-2.0")
     assert named["sha256"] == {"model.safetensors": hashlib.sha256(b"not really").hexdigest()}
 
 
-def test_takes_are_made_together_where_the_generator_can(clip: Path) -> None:
-    class Together(WatchedSketch):
+def test_candidates_are_generated_in_a_batch_if_supported(clip: Path) -> None:
+    class BatchGenerator(RecordingSketch):
         def generate_batch(self, video: Video, tags: Tags, seeds: Sequence[int], **more: Any) -> list[Soundtrack]:
-            self.diary.lines.append(f"together {list(seeds)}")
+            self.log.lines.append(f"batch {list(seeds)}")
             return [self.sketch.generate(video, tags, seed) for seed in seeds]
 
-    diary = Diary()
-    record = score_video(clip, generator=Together(diary), candidates=2, seed=5).to_dict()
-    assert diary.lines == ["generator prepared", "together [5, 6]"]
+    log = CallLog()
+    record = score_video(clip, generator=BatchGenerator(log), candidates=2, seed=5).to_dict()
+    assert log.lines == ["generator prepared", "batch [5, 6]"]
     assert {take["seed"] for take in record["candidates"]} == {5, 6}
-    score_video(clip, generator=Together(diary), overwrite=True)
-    assert diary.lines[2:] == ["generator prepared", "written"]
+    score_video(clip, generator=BatchGenerator(log), overwrite=True)
+    assert log.lines[2:] == ["generator prepared", "generated"]
 
 
-class Deaf:
-    """Writes a steady piece that knows neither cuts nor its own beats; each seed begins elsewhere."""
+class UnalignedGenerator:
+    """Generate a steady piece without beats in the result; its phase depends on the seed."""
 
     capabilities = frozenset({"stems"})
 
@@ -164,16 +164,16 @@ class Deaf:
         return Soundtrack(music, stems={"all": music} if stems else {})
 
 
-def test_music_that_is_deaf_to_the_cuts_is_moved_onto_them_before_takes_are_ranked(clip: Path) -> None:
+def test_music_without_known_beats_is_aligned_before_candidates_are_ranked(clip: Path) -> None:
     extras = Extras(stems=True, markers="edl", report=True)
     record = score_video(
-        clip, tags=Tags(tempo=150), generator=Deaf(), extras=extras, candidates=3, overwrite=True
+        clip, tags=Tags(tempo=150), generator=UnalignedGenerator(), extras=extras, candidates=3, overwrite=True
     ).to_dict()  # fmt: skip
-    told = record["music"]["align_to_cuts"]
-    assert told["moved"]
-    assert told["after"]["hits"] > told["before"]["hits"]
-    assert 0 < told["max_stretch"] <= 0.04
-    assert record["alignment"]["hits"] == told["after"]["hits"] == 1
+    status = record["music"]["align_to_cuts"]
+    assert status["moved"]
+    assert status["after"]["hits"] > status["before"]["hits"]
+    assert 0 < status["max_stretch"] <= 0.04
+    assert record["alignment"]["hits"] == status["after"]["hits"] == 1
     assert record["music"]["beats"]
     assert record["music"]["downbeats"]
     assert (clip.parent / "cuts.v2m.edl").read_text().count("|M:hit") == 2
@@ -185,23 +185,23 @@ def test_music_is_kept_unaligned_with_a_warning_when_librosa_is_missing(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "librosa", None)
-    result = score_video(clip, generator=Deaf())
+    result = score_video(clip, generator=UnalignedGenerator())
     assert not result.to_dict()["music"]["align_to_cuts"]["moved"]
     assert [warning for warning in result.metadata.warnings if "--extra eval" in warning]
-    written = Deaf().generate(video.open(clip), Tags(), 0).audio
+    written = UnalignedGenerator().generate(video.open(clip), Tags(), 0).audio
     np.testing.assert_array_equal(result.soundtrack.audio.samples, written.samples)
 
 
-def test_one_flag_leaves_the_music_as_it_was_written(clip: Path) -> None:
+def test_align_to_cuts_false_keeps_the_generated_music(clip: Path) -> None:
     record = score_video(
-        clip, tags=Tags(tempo=150), generator=Deaf(), extras=Extras(stems=True), align_to_cuts=False
+        clip, tags=Tags(tempo=150), generator=UnalignedGenerator(), extras=Extras(stems=True), align_to_cuts=False
     ).to_dict()
     assert "align_to_cuts" not in record["music"]
     assert record["alignment"] is None
-    written = Deaf().generate(video.open(clip), Tags(), 0).audio
+    written = UnalignedGenerator().generate(video.open(clip), Tags(), 0).audio
     left, _ = soundfile.read(clip.parent / "cuts.v2m.stems" / "all.wav", dtype="float32")
     assert (written.samples == left.T).all()
 
 
-def test_sketch_knows_its_beats_and_is_never_moved(clip: Path) -> None:
+def test_sketch_is_never_warped(clip: Path) -> None:
     assert "align_to_cuts" not in score_video(clip).record["music"]

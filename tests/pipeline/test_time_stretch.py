@@ -1,4 +1,4 @@
-"""Stretched audio arrives where the time map says, at its original pitch."""
+"""Stretched audio follows the time map at its original pitch."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_stereo_channels_stay_coherent() -> None:
     assert np.corrcoef(result.samples[0], result.samples[1]).min() > 0.99
 
 
-def test_a_constant_rate_and_a_short_copy() -> None:
+def test_constant_rate_on_mono_audio_is_padded_with_silence() -> None:
     result = stretch_audio(clicks(1), TimeMap(np.array([0.0, 1.0]), np.array([0.0, 0.97])), SECONDS)
     assert np.abs(onset_times(result.samples[0]) - PLANTED * 0.97).max() < 0.010
     assert not result.samples[:, int(19.6 * RATE) :].any()

@@ -1,4 +1,4 @@
-"""Time warps: beats to cuts, the strongest first, within the bounds of stretch."""
+"""Planning of time warps: beats are moved to cuts, the strongest first, within the limits."""
 
 from __future__ import annotations
 

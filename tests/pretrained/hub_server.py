@@ -1,4 +1,4 @@
-"""A hub on the loopback interface: the protocol of a download and an upload, with their failures."""
+"""A hub server on the loopback interface: downloads, uploads and their failures."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Hub:
     large: dict[str, bytes] = field(default_factory=dict)  # by SHA-256, until a commit names them
 
     def at(self, revision: str) -> dict[str, bytes] | None:
-        whole = {"main": self.files, COMMIT: self.files}
-        return whole.get(revision) or ({k: v.lower() for k, v in self.files.items()} if revision == OLDER else None)
+        revisions = {"main": self.files, COMMIT: self.files}
+        return revisions.get(revision) or ({k: v.lower() for k, v in self.files.items()} if revision == OLDER else None)
 
     def transfers(self) -> list[tuple[str, str | None]]:
         files = [(path, part) for how, path, part in self.requests if how == "GET" and "/api/" not in path]
@@ -108,14 +108,14 @@ class _Handler(BaseHTTPRequestHandler):
         return {"url": f"{self.hub.url}/owner/new", "name": "owner/new"}
 
     def preupload(self, body: bytes) -> dict[str, Any]:
-        names = [each["path"] for each in json.loads(body)["files"]]
+        names = [item["path"] for item in json.loads(body)["files"]]
         kinds = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in names}
         return {"files": [{"path": n, "uploadMode": kind, "shouldIgnore": False} for n, kind in kinds.items()]}
 
     def batch(self, body: bytes) -> dict[str, Any]:
-        wanted = json.loads(body)["objects"]
-        places = [{"upload": {"href": f"{self.hub.url}/large/{each['oid']}"}} for each in wanted]
-        objects = [{**each, "actions": place} for each, place in zip(wanted, places, strict=True)]
+        requested = json.loads(body)["objects"]
+        places = [{"upload": {"href": f"{self.hub.url}/large/{item['oid']}"}} for item in requested]
+        objects = [{**item, "actions": place} for item, place in zip(requested, places, strict=True)]
         return {"transfer": "basic", "objects": objects}
 
     def commit(self, body: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A melody's pitch classes, on tunes whose notes are known."""
+"""Chroma of melodies with known notes."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def expected(notes: tuple[int, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(32000, 1), (44100, 2)])
-def test_a_scale_is_heard_note_by_note(chroma: Chroma, rate: int, channels: int) -> None:
-    found = chroma.extract(tune(SCALE, rate, channels))
-    assert found.shape == (1, chroma.num_frames, chroma.num_classes) == (1, 235, 12)
-    assert torch.equal(found.sum(dim=-1), torch.ones(1, 235))
-    assert set(found.unique().tolist()) == {0.0, 1.0}
-    wrong = [at for at, (a, b) in enumerate(zip(found[0].argmax(-1).tolist(), expected(SCALE), strict=True)) if a != b]
+def test_chroma_of_a_scale_has_each_note(chroma: Chroma, rate: int, channels: int) -> None:
+    result = chroma.extract(tune(SCALE, rate, channels))
+    assert result.shape == (1, chroma.num_frames, chroma.num_classes) == (1, 235, 12)
+    assert torch.equal(result.sum(dim=-1), torch.ones(1, 235))
+    assert set(result.unique().tolist()) == {0.0, 1.0}
+    wrong = [at for at, (a, b) in enumerate(zip(result[0].argmax(-1).tolist(), expected(SCALE), strict=True)) if a != b]
     near = {round(k * NOTE * RATE / 4096) for k in range(9)}
     assert all(min(abs(at - join) for join in near) <= 2 for at in wrong), f"but at the joins: {wrong}"
     assert len(wrong) <= 16
 
 
-def test_a_batch_is_its_melodies_and_a_short_one_begins_anew(chroma: Chroma) -> None:
+def test_batch_matches_single_melodies_and_short_ones_are_repeated(chroma: Chroma) -> None:
     long, short = tune(SCALE), tune((7, 4))
     both = chroma.extract(long, short)
     assert torch.equal(both[:1], chroma.extract(long))
@@ -61,20 +61,20 @@ def test_a_batch_is_its_melodies_and_a_short_one_begins_anew(chroma: Chroma) -> 
     assert both[1, once - 5].argmax() == 4
 
 
-def test_only_the_first_thirty_seconds_are_heard(chroma: Chroma) -> None:
+def test_audio_beyond_30_seconds_is_ignored(chroma: Chroma) -> None:
     longer = tune((*SCALE, 6, 6, 6, 6))
     assert not chroma.extract(longer)[0, :, 6].any()
 
 
-def test_a_blink_and_silence_are_melodies_too(chroma: Chroma) -> None:
-    blink = Audio(tune((9,)).samples[:, :500], RATE)
-    assert chroma.extract(blink).shape == (1, 235, 12)
+def test_very_short_and_silent_audio_are_accepted(chroma: Chroma) -> None:
+    short = Audio(tune((9,)).samples[:, :500], RATE)
+    assert chroma.extract(short).shape == (1, 235, 12)
     silence = chroma.extract(Audio(np.zeros((1, 30 * RATE), np.float32), RATE))
     assert torch.equal(silence, chroma.null())
     assert chroma.null(3).shape == (3, 235, 12)
 
 
-def test_settings_of_the_folder_are_taken_and_those_of_a_codec_are_not(tmp_path: Path) -> None:
+def test_settings_are_read_from_a_chroma_extractor_only(tmp_path: Path) -> None:
     def written(**settings: object) -> Chroma:
         (tmp_path / CONFIG_FILE).write_text(json.dumps(settings))
         return Chroma.load(tmp_path)

@@ -1,4 +1,4 @@
-"""Files of Demucs that are wrong, hostile or missing: one line each, and nothing of them is run."""
+"""Demucs: invalid, hostile and missing files are refused without running any code of theirs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from v2m.pretrained.demucs import Demucs
 CPU = torch.device("cpu")
 
 
-def rewritten(folder: Path, change: Callable[[dict[str, str], dict[str, Any]], None]) -> None:
+def _write_changed(folder: Path, change: Callable[[dict[str, str], dict[str, Any]], None]) -> None:
     """The tiny model with other metadata or other tensors."""
     path = tiny.write(folder) / "00000000.safetensors"
     with safe_open(path, framework="pt") as file:
@@ -69,11 +69,11 @@ FAULTS: dict[str, tuple[Callable[..., None], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_file_that_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+def test_invalid_model_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.chdir(tmp_path)
-    change, said = FAULTS[fault]
-    rewritten(tmp_path / "model", change)
-    with pytest.raises(DependencyError, match=said):
+    change, message = FAULTS[fault]
+    _write_changed(tmp_path / "model", change)
+    with pytest.raises(DependencyError, match=message):
         Demucs.load(tmp_path / "model", CPU)
     assert not (tmp_path / "ran").exists()
 
@@ -86,22 +86,22 @@ def _bomb() -> Any:
     return Bomb()
 
 
-def test_a_pickle_may_name_the_model_and_nothing_else(tmp_path: Path) -> None:
+def test_pickle_with_other_classes_is_refused(tmp_path: Path) -> None:
     path = tiny.write_pickled(tmp_path / "published")
-    held = {**torch.load(path, weights_only=False), "kwargs": {"segment": Fraction(1, 2)}}
-    for more, said in (
+    checkpoint = {**torch.load(path, weights_only=False), "kwargs": {"segment": Fraction(1, 2)}}
+    for changes, message in (
         ({"klass": torch.nn.Linear}, "holds code and is refused"),
         ({"training_args": _bomb()}, "holds code and is refused"),
         ({"klass": Fraction}, r"asks for .*Fraction.* and is refused"),
     ):
         other = tmp_path / "other" / "00000000.th"
         other.parent.mkdir(exist_ok=True)
-        torch.save({**held, **more}, other)
-        with pytest.raises(DependencyError, match=said):
+        torch.save({**checkpoint, **changes}, other)
+        with pytest.raises(DependencyError, match=message):
             Demucs.load(other.parent, CPU)
 
 
-def test_a_pickle_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> None:
+def test_pickle_with_another_hash_than_its_name_is_refused(tmp_path: Path) -> None:
     path = tiny.write_pickled(tmp_path)
     assert Demucs.load(tmp_path, CPU).sources == tiny.SOURCES
     with path.open("ab") as file:
@@ -110,9 +110,9 @@ def test_a_pickle_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> N
         Demucs.load(tmp_path, CPU)
 
 
-def test_a_yaml_that_is_wrong_is_told(tmp_path: Path) -> None:
+def test_invalid_yaml_is_reported(tmp_path: Path) -> None:
     about = tiny.write(tmp_path) / f"{tmp_path.name}.yaml"
-    for text, said in (
+    for text, message in (
         ("models: ['955717e8']", r"lacks 955717e8.safetensors: copy adefossez/HTDemucs"),
         ("models: ['../x/00000000']", "lacks ../x/00000000"),
         ("models: []", "do not go together"),
@@ -123,7 +123,7 @@ def test_a_yaml_that_is_wrong_is_told(tmp_path: Path) -> None:
         ("{", "is not YAML"),
     ):
         about.write_text(text)
-        with pytest.raises(DependencyError, match=said):
+        with pytest.raises(DependencyError, match=message):
             Demucs.load(tmp_path, CPU)
     (tmp_path / "second.yaml").write_text("models: []")
     with pytest.raises(DependencyError, match="not 2 and 1"):
@@ -134,13 +134,15 @@ def test_a_yaml_that_is_wrong_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1", pickle.dumps([HTDemucs])])
 @pytest.mark.parametrize("suffix", ["safetensors", "th"])
-def test_what_is_no_checkpoint_is_told(tmp_path: Path, content: bytes, suffix: str) -> None:
+def test_file_that_is_not_a_checkpoint_is_reported(tmp_path: Path, content: bytes, suffix: str) -> None:
     (tmp_path / f"0.{suffix}").write_bytes(content)
     with pytest.raises(DependencyError, match=rf"0\.{suffix}.*(is|holds)"):
         Demucs.load(tmp_path, CPU)
 
 
-def test_where_there_are_none_it_says_which_files_go_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_error_names_the_files_and_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -149,7 +151,7 @@ def test_where_there_are_none_it_says_which_files_go_where(tmp_path: Path, monke
     with pytest.raises(DependencyError, match=r"adefossez/HTDemucs.*HTDemucs.*955717e8-8726e21a\.th alone"):
         demucs.fetch()
     tiny.write_pickled(tmp_path / "HTDemucs")
-    found = demucs.find_local()
-    assert found == demucs.fetch()
-    assert found is not None
-    assert (found.folder, found.license) == (tmp_path / "HTDemucs", "MIT")
+    result = demucs.find_local()
+    assert result == demucs.fetch()
+    assert result is not None
+    assert (result.folder, result.license) == (tmp_path / "HTDemucs", "MIT")

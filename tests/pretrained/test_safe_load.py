@@ -1,4 +1,4 @@
-"""A wrong file is named with the reason; a hostile one runs nothing."""
+"""Loading of weights and settings: invalid files are named with the reason, hostile ones run no code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shard(folder: Path, *, pickles: bool = False) -> None:
     (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": homes}))
 
 
-def test_one_file_and_shards_of_either_format_give_the_same_tensors(tmp_path: Path) -> None:
+def test_single_files_and_shards_of_both_formats_give_equal_tensors(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "many", "pickle", "pickles")]
     for folder in folders:
         folder.mkdir()
@@ -61,7 +61,7 @@ def test_one_file_and_shards_of_either_format_give_the_same_tensors(tmp_path: Pa
         assert same(read_state_dict(folder), some()), folder
 
 
-def test_shards_may_be_links_out_of_the_folder_as_in_the_hubs_cache(tmp_path: Path) -> None:
+def test_shards_may_be_symlinks_as_in_the_hub_cache(tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
     blobs.mkdir()
     snapshot.mkdir()
@@ -72,7 +72,7 @@ def test_shards_may_be_links_out_of_the_folder_as_in_the_hubs_cache(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../x", "..\\x", "c:x"])
-def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_shard_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     save_file(some(), tmp_path / "secret.safetensors")
@@ -82,11 +82,11 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("pickles", [False, True])
-def test_a_shard_that_is_missing_truncated_or_not_what_the_index_says_is_named(tmp_path: Path, pickles: bool) -> None:
+def test_missing_truncated_or_mismatched_shard_is_named(tmp_path: Path, pickles: bool) -> None:
     shard(tmp_path, pickles=pickles)
     first, second = sorted(tmp_path.glob("*-of-*"))
-    whole = second.read_bytes()
-    second.write_bytes(whole[:-3])
+    content = second.read_bytes()
+    second.write_bytes(content[:-3])
     with pytest.raises(DependencyError, match=rf"{second.name}' is truncated or no \w+ file"):
         read_state_dict(tmp_path)
     second.write_bytes(first.read_bytes())
@@ -98,21 +98,19 @@ def test_a_shard_that_is_missing_truncated_or_not_what_the_index_says_is_named(t
 
 
 @pytest.mark.parametrize("text", ["{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": {}}'])
-def test_an_index_without_shards_is_said(tmp_path: Path, text: str) -> None:
+def test_index_without_shards_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text)
     with pytest.raises(DependencyError, match="lists no shards"):
         read_state_dict(tmp_path)
 
 
-def test_a_folder_without_weights_is_said(tmp_path: Path) -> None:
+def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match=r"holds no weights: neither model\.safetensors nor"):
         read_state_dict(tmp_path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_both_forms_of_a_torch_file_load_with_the_plain_values_that_training_leaves(
-    tmp_path: Path, zipped: bool
-) -> None:
+def test_zip_and_legacy_torch_files_load_with_plain_values(tmp_path: Path, zipped: bool) -> None:
     extra: dict[str, Any] = {
         "step": 3,
         "loss": np.float64(0.5),
@@ -122,10 +120,10 @@ def test_both_forms_of_a_torch_file_load_with_the_plain_values_that_training_lea
         "sizes": torch.Size([1, 2]),
     }
     torch.save({"model": some(), **extra}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-    found = read_pickle(tmp_path / "a.pth")
-    assert same(found["model"], some())
-    assert (found["step"], found["loss"], found["seen"], found["counts"]["x"]) == (3, 0.5, 7, 2)
-    assert found["curve"].tolist() == [0.0, 1.0, 2.0]
+    result = read_pickle(tmp_path / "a.pth")
+    assert same(result["model"], some())
+    assert (result["step"], result["loss"], result["seen"], result["counts"]["x"]) == (3, 0.5, 7, 2)
+    assert result["curve"].tolist() == [0.0, 1.0, 2.0]
 
 
 class Hostile:
@@ -139,19 +137,19 @@ class Hostile:
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "bare"])
-def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path, form: str) -> None:
+def test_pickle_with_code_is_refused_without_running_it(tmp_path: Path, form: str) -> None:
     marker, path = tmp_path / "ran", tmp_path / "a.pth"
-    found = {"a": torch.ones(1), "b": Hostile(marker)}
+    state = {"a": torch.ones(1), "b": Hostile(marker)}
     if form == "bare":
         path.write_bytes(pickle.dumps({"b": Hostile(marker)}, protocol=2))
     else:
-        torch.save(found, path, _use_new_zipfile_serialization=form == "zip")
+        torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(
         DependencyError, match=r"a\.pth' holds code and is refused \(nothing was run\): it asks for exec$"
     ):
         read_pickle(path)
     assert not marker.exists()
-    if form == "bare":  # it is what it pretends to be
+    if form == "bare":  # the pickle is hostile indeed
         pickle.loads(path.read_bytes())
         assert marker.exists()
 
@@ -169,20 +167,20 @@ def test_code_in_a_pickle_is_named_and_not_run(tmp_path: Path, form: str) -> Non
         (bytes(range(256)) * 4, "is truncated or no"),
     ],
 )
-def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_file_that_is_not_a_checkpoint_is_reported(tmp_path: Path, content: bytes, reason: str) -> None:
     for name, load in (("model.safetensors", read_state_dict), ("pytorch_model.bin", read_state_dict)):
         folder = tmp_path / name.partition(".")[2]
         folder.mkdir()
         (folder / name).write_bytes(content)
-        with pytest.raises(DependencyError) as told:
+        with pytest.raises(DependencyError) as error:
             load(folder)
-        assert str(told.value).startswith(f"{str(folder / name)!r} {reason}")
-        assert "\n" not in str(told.value)
+        assert str(error.value).startswith(f"{str(folder / name)!r} {reason}")
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
-def test_a_truncated_torch_file_is_said(tmp_path: Path, zipped: bool, kept: float) -> None:
+def test_truncated_torch_file_is_reported(tmp_path: Path, zipped: bool, kept: float) -> None:
     buffer = io.BytesIO()
     torch.save({"a": torch.ones(5000)}, buffer, _use_new_zipfile_serialization=zipped)
     (tmp_path / "a.pth").write_bytes(buffer.getvalue()[: int(kept * len(buffer.getvalue()))])
@@ -190,7 +188,7 @@ def test_a_truncated_torch_file_is_said(tmp_path: Path, zipped: bool, kept: floa
         read_pickle(tmp_path / "a.pth")
 
 
-def test_a_pickle_of_something_else_is_said(tmp_path: Path) -> None:
+def test_pickle_of_another_type_is_refused(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "a.pth")
     with pytest.raises(DependencyError, match="holds a list, not the dictionary of a checkpoint"):
         read_pickle(tmp_path / "a.pth")
@@ -212,7 +210,7 @@ def test_a_pickle_of_something_else_is_said(tmp_path: Path) -> None:
         (b"[" * 100_000, "is not JSON"),
     ],
 )
-def test_a_config_that_is_none_is_said(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_invalid_config_is_reported(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "config.json"
     if content is not None:
         path.write_bytes(content)
@@ -222,13 +220,13 @@ def test_a_config_that_is_none_is_said(tmp_path: Path, content: bytes | None, re
     assert read_json(path) == {"a": "é"}
 
 
-def test_weights_of_another_model_are_told_apart_in_one_line_and_not_loaded() -> None:
+def test_mismatched_weights_are_reported_in_one_line_and_not_loaded() -> None:
     module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     before = module.state_dict()["0.weight"].clone()
     state = {"0.weight": torch.zeros(3, 2), "0.bias": torch.zeros(4), **{f"x{k}": torch.zeros(1) for k in range(5)}}
-    with pytest.raises(DependencyError) as told:
+    with pytest.raises(DependencyError) as error:
         load_strict(module, state, "the tiny net")
-    assert str(told.value) == (
+    assert str(error.value) == (
         "these are not the weights of the tiny net: 2 missing: 1.weight, 1.bias; "
         "5 unknown: x0, x1, x2 and 2 more; 1 of another shape: 0.bias (4,) instead of (3,)"
     )
@@ -236,7 +234,7 @@ def test_weights_of_another_model_are_told_apart_in_one_line_and_not_loaded() ->
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_weights_of_the_model_are_loaded(assign: bool) -> None:
+def test_matching_weights_are_loaded(assign: bool) -> None:
     source, module = nn.Linear(2, 3), nn.Linear(2, 3)
     state = source.state_dict()
     load_strict(module, state, "a layer", assign=assign)
@@ -247,7 +245,7 @@ def test_weights_of_the_model_are_loaded(assign: bool) -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_single_value_that_is_no_number_is_found_and_named(bad: float, dtype: torch.dtype) -> None:
+def test_single_nan_or_infinite_value_is_found_and_named(bad: float, dtype: torch.dtype) -> None:
     state = {"a": torch.ones(3, 3, dtype=dtype), "none": torch.ones(0), "n": torch.arange(2)}
     check_finite(state, "this")
     state["b.c"] = torch.ones(3, 3, dtype=dtype)

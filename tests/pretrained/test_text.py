@@ -1,4 +1,4 @@
-"""T5 text encoder: empty and long texts, and errors of wrong files."""
+"""T5 text encoder: empty and long texts, and errors of invalid files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encoder(folder: Path) -> T5TextEncoder:
     return T5TextEncoder.load(folder, CPU)
 
 
-def test_an_empty_text_has_no_tokens_and_disturbs_no_other(encoder: T5TextEncoder) -> None:
+def test_empty_text_has_no_tokens_and_leaves_the_others_unchanged(encoder: T5TextEncoder) -> None:
     assert isinstance(encoder, TextEncoder)
     tokens, mask, _ = encoder.encode(["", "a calm piano", "  \n"])
     assert mask.any(dim=1).tolist() == [False, True, False]
@@ -44,20 +44,20 @@ def test_an_empty_text_has_no_tokens_and_disturbs_no_other(encoder: T5TextEncode
     assert not none.mask.any()
 
 
-def test_other_words_and_another_order_are_said_otherwise(encoder: T5TextEncoder) -> None:
+def test_embeddings_depend_on_word_order(encoder: T5TextEncoder) -> None:
     one, other = encoder.encode(["calm piano", "piano calm"]).tokens
     assert (one - other).abs().max() > 0.1
 
 
-def test_an_endless_text_is_cut_with_a_warning(encoder: T5TextEncoder, caplog: pytest.LogCaptureFixture) -> None:
+def test_long_text_is_truncated_with_a_warning(encoder: T5TextEncoder, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         tokens, mask, _ = encoder.encode(["drums " * 600, "drums"])
     assert tokens.shape[1] == mask[0].sum() == 512
-    (told,) = (record.getMessage() for record in caplog.records)
-    assert told.endswith("is cut to the 512 that T5 reads")
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.endswith("is cut to the 512 that T5 reads")
 
 
-def test_weights_may_come_from_inside_another_model_and_the_tokenizer_from_elsewhere(
+def test_config_weights_and_tokenizer_may_be_given_separately(
     folder: Path, encoder: T5TextEncoder, tmp_path: Path
 ) -> None:
     words = tiny.write_tokenizer(tmp_path)
@@ -68,25 +68,25 @@ def test_weights_may_come_from_inside_another_model_and_the_tokenizer_from_elsew
     assert torch.equal(given.encode(["a solo harp"]).tokens, encoder.encode(["a solo harp"]).tokens)
 
 
-def test_of_a_whole_t5_the_encoder_alone_is_loaded(folder: Path, tmp_path: Path) -> None:
+def test_full_t5_checkpoint_loads_its_encoder_only(folder: Path, tmp_path: Path) -> None:
     """A published folder includes a decoder."""
     torch.manual_seed(0)
     settings = tiny.make_config()
     settings.tie_word_embeddings = False  # as of T5 1.1, whose weights hold a head, too
-    whole = T5ForConditionalGeneration(settings).eval()
-    whole.save_pretrained(tmp_path)
+    reference = T5ForConditionalGeneration(settings).eval()
+    reference.save_pretrained(tmp_path)
     tiny.write_tokenizer(tmp_path)
-    found = T5TextEncoder.load(tmp_path, CPU)
-    ids = torch.tensor([found._tokenizer("a solo harp")["input_ids"]])
+    loaded = T5TextEncoder.load(tmp_path, CPU)
+    ids = torch.tensor([loaded._tokenizer("a solo harp")["input_ids"]])
     with torch.inference_mode():
-        wanted = whole.get_encoder()(ids).last_hidden_state
-    torch.testing.assert_close(found.encode(["a solo harp"]).tokens, wanted, rtol=0, atol=1e-5)
+        expected = reference.get_encoder()(ids).last_hidden_state
+    torch.testing.assert_close(loaded.encode(["a solo harp"]).tokens, expected, rtol=0, atol=1e-5)
 
 
-def test_half_weights_are_computed_with_in_float32(folder: Path, tmp_path: Path) -> None:
+def test_half_precision_weights_give_float32_tokens(folder: Path, tmp_path: Path) -> None:
     state = {name: value.half() for name, value in read_state_dict(folder).items()}
-    found = T5TextEncoder.load(folder, CPU, state=state)
-    assert found.encode(["funk"]).tokens.dtype == torch.float32
+    loaded = T5TextEncoder.load(folder, CPU, state=state)
+    assert loaded.encode(["funk"]).tokens.dtype == torch.float32
 
 
 def _changed(folder: Path, **settings: object) -> None:
@@ -105,7 +105,7 @@ def _without(folder: Path, *names: str) -> None:
         (folder / name).unlink()
 
 
-WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Path], object], str]] = {
     "another family": (lambda f: _changed(f, model_type="bert"), "model_type 'bert', not 't5'"),
     "no tokenizer": (
         lambda f: _without(f, "tokenizer.json", "spiece.model"),
@@ -118,18 +118,18 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_wrong_files_are_told_in_one_line(kind: str, folder: Path, tmp_path: Path) -> None:
-    spoil, word = WRONG[kind]
+@pytest.mark.parametrize("kind", INVALID)
+def test_invalid_files_are_reported_in_one_line(kind: str, folder: Path, tmp_path: Path) -> None:
+    corrupt, message = INVALID[kind]
     copy = Path(shutil.copytree(folder, tmp_path / "t5"))
-    spoil(copy)
+    corrupt(copy)
     with pytest.raises(DependencyError) as caught:
         T5TextEncoder.load(copy, CPU)
-    assert word in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_tokenizer_of_more_tokens_than_the_model_has_is_told(folder: Path) -> None:
+def test_tokenizer_larger_than_the_embedding_is_refused(folder: Path) -> None:
     small = {name: value[:100] if name == "shared.weight" else value for name, value in read_state_dict(folder).items()}
     small = {name: value for name, value in small.items() if "embed_tokens" not in name}
     with pytest.raises(DependencyError, match="has 228 tokens, T5 only 100"):

@@ -1,4 +1,4 @@
-"""A model comes whole out of a folder, or one line says what does not fit."""
+"""Loading of transformers models: complete, or one line with the mismatch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return yue_lm.write(tmp_path / "llama", 300, hidden=64, layers=1, ffn=128)
 
 
-def test_the_models_numbers_are_the_files_and_transformers_shows_its_progress_again(folder: Path) -> None:
+def test_weights_equal_the_file_and_logging_settings_are_restored(folder: Path) -> None:
     logging.enable_progress_bar()
     verbosity = logging.get_verbosity()
     model = load_model(LlamaForCausalLM, folder, CPU, description="a Llama")
@@ -37,14 +37,14 @@ def test_the_models_numbers_are_the_files_and_transformers_shows_its_progress_ag
     assert not any(value.requires_grad for value in model.parameters())
 
 
-def test_a_given_state_takes_the_place_of_the_folders_with_its_own_precision(folder: Path) -> None:
+def test_given_state_replaces_the_file_and_keeps_its_dtype(folder: Path) -> None:
     state = {name: (value * 2).bfloat16() for name, value in load_file(folder / "model.safetensors").items()}
     (folder / "model.safetensors").unlink()
     model = load_model(LlamaForCausalLM, folder, CPU, description="a Llama", state=state)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-def test_modules_to_be_kept_whole_are_not_quantized(folder: Path) -> None:
+def test_excluded_modules_are_not_quantized(folder: Path) -> None:
     model = load_model(
         LlamaForCausalLM,
         folder,
@@ -59,7 +59,7 @@ def test_modules_to_be_kept_whole_are_not_quantized(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("corrupt", "message"),
     [
         (lambda s: s.pop("model.norm.weight"), "1 missing keys, such as model.norm.weight"),
         (lambda s: s.update({"extra.weight": torch.ones(2)}), "1 unexpected keys, such as extra.weight"),
@@ -70,21 +70,25 @@ def test_modules_to_be_kept_whole_are_not_quantized(folder: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("bits", [None, 4])
-def test_what_does_not_fit_is_one_line_that_names_it(
-    folder: Path, spoil: Callable[[dict[str, Tensor]], object], words: str, bits: Any, capfd: pytest.CaptureFixture[str]
+def test_mismatched_weights_are_reported_in_one_line(
+    folder: Path,
+    corrupt: Callable[[dict[str, Tensor]], object],
+    message: str,
+    bits: Any,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     state = load_file(folder / "model.safetensors")
-    spoil(state)
+    corrupt(state)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DependencyError) as error:
         load_model(LlamaForCausalLM, folder, CPU, bits=bits, description="a Llama")
-    assert words in str(error.value)
+    assert message in str(error.value)
     assert capfd.readouterr().err == ""
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_settings_that_make_no_model_are_one_line(folder: Path) -> None:
+def test_invalid_config_is_reported_in_one_line(folder: Path) -> None:
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"num_attention_heads": 4', '"num_attention_heads": "four"'))
     with pytest.raises(DependencyError, match="cannot be loaded as a Llama") as error:

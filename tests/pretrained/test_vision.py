@@ -1,4 +1,4 @@
-"""Vision encoders: parity with the published models, pooling, and errors of wrong files."""
+"""Vision encoders: parity with the published models, pooling, and errors of invalid files."""
 
 from __future__ import annotations
 
@@ -36,41 +36,41 @@ def pictures(count: int, height: int = 32, width: int = 32) -> Pixels:
     """Smooth, so that how they are scaled hardly matters."""
     random = np.random.default_rng(count)
     small = random.integers(0, 256, (count, 3, 4, 3), np.uint8)
-    images = [Image.fromarray(each).resize((width, height), Image.Resampling.BICUBIC) for each in small]
-    return np.stack([np.asarray(each) for each in images])
+    images = [Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC) for image in small]
+    return np.stack([np.asarray(image) for image in images])
 
 
 def published(kind: tiny.Kind, pixels: Tensor) -> Tensor:
     """Reference: transformers' own model on (F, 3, S, S)."""
-    made = tiny.make_model(kind)
+    model = tiny.make_model(kind)
     with torch.inference_mode():
-        return getattr(made, "vision_model", made)(pixel_values=pixels).last_hidden_state
+        return getattr(model, "vision_model", model)(pixel_values=pixels).last_hidden_state
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_tokens_are_those_of_the_published_model(kind: tiny.Kind, folders: dict[str, Path]) -> None:
+def test_all_tokens_match_the_reference_model(kind: tiny.Kind, folders: dict[str, Path]) -> None:
     vision = FrozenVisionEncoder.load(folders[kind], CPU, name="some/model", pooling="all")
     frames = pictures(3)
     means = {"siglip": (0.5, 0.5), "dinov2": (0.485, 0.229)}.get(kind, (0.48145466, 0.26862954))
-    found = vision.encode(frames)
+    result = vision.encode(frames)
     pixels = (torch.as_tensor(frames).permute(0, 3, 1, 2) / 255 - vision._mean) / vision._std
     assert pixels[0, 0, 0, 0] == pytest.approx((frames[0, 0, 0, 0] / 255 - means[0]) / means[1])
-    torch.testing.assert_close(found, published(kind, pixels), rtol=0, atol=1e-4)
+    torch.testing.assert_close(result, published(kind, pixels), rtol=0, atol=1e-4)
     assert isinstance(vision, VisionEncoder)
-    assert found.shape == (3, vision.num_tokens, vision.dim) == (3, 16 if kind == "siglip" else 17, tiny.DIM)
+    assert result.shape == (3, vision.num_tokens, vision.dim) == (3, 16 if kind == "siglip" else 17, tiny.DIM)
     assert vision.name == "some/model:all"
 
 
-def test_a_cropped_frame_is_what_clips_own_processor_makes_of_it(folders: dict[str, Path]) -> None:
+def test_cropped_frame_matches_the_clip_image_processor(folders: dict[str, Path]) -> None:
     vision = FrozenVisionEncoder.load(folders["clip"], CPU, name="m", pooling="all", aspect="crop")
     frames = pictures(2, 48, 90)
     processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    wanted = torch.as_tensor(np.stack(processor([Image.fromarray(each) for each in frames])["pixel_values"]))
-    found = (vision._to_square(torch.as_tensor(frames)) - vision._mean) / vision._std
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0.03)  # it rounds to 8 bits between
+    expected = torch.as_tensor(np.stack(processor([Image.fromarray(frame) for frame in frames])["pixel_values"]))
+    result = (vision._to_square(torch.as_tensor(frames)) - vision._mean) / vision._std
+    torch.testing.assert_close(result, expected, rtol=0, atol=0.03)  # it rounds to 8 bits between
 
 
-def test_squashed_and_padded_frames_show_all_of_the_picture(folders: dict[str, Path]) -> None:
+def test_squash_and_pad_keep_the_full_frame(folders: dict[str, Path]) -> None:
     """A frame of twice the width whose left half is red, and whose right edge is blue."""
     frame = np.zeros((1, 32, 64, 3), np.uint8)
     frame[:, :, :32, 0] = frame[:, :, -8:, 2] = 255
@@ -88,7 +88,7 @@ def test_squashed_and_padded_frames_show_all_of_the_picture(folders: dict[str, P
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_the_grid_tells_where_in_the_frame(kind: tiny.Kind, folders: dict[str, Path]) -> None:
+def test_grid_pooling_gives_means_of_quadrants_in_order(kind: tiny.Kind, folders: dict[str, Path]) -> None:
     """Order: the class token (or the mean), then top left, top right, bottom left, bottom right."""
     every = FrozenVisionEncoder.load(folders[kind], CPU, name="m", pooling="all").encode(pictures(2))
     vision = FrozenVisionEncoder.load(folders[kind], CPU, name="m", pooling="grid")
@@ -100,7 +100,7 @@ def test_the_grid_tells_where_in_the_frame(kind: tiny.Kind, folders: dict[str, P
         torch.testing.assert_close(grid[:, place], patches[:, row : row + 2, column : column + 2].mean((1, 2)))
 
 
-def test_many_frames_are_as_each_by_itself(folders: dict[str, Path]) -> None:
+def test_batched_frames_match_single_frames(folders: dict[str, Path]) -> None:
     vision = FrozenVisionEncoder.load(folders["clip"], CPU, name="m")
     frames = pictures(BATCH_SIZE + 3, 36, 64)
     alone = torch.cat([vision.encode(frame[None]) for frame in frames])
@@ -108,14 +108,14 @@ def test_many_frames_are_as_each_by_itself(folders: dict[str, Path]) -> None:
     assert vision.encode(frames[:0]).shape == (0, 5, tiny.DIM)
 
 
-def test_frames_are_read_no_larger_than_is_needed(folders: dict[str, Path]) -> None:
+def test_decode_width_is_the_smallest_sufficient_one(folders: dict[str, Path]) -> None:
     squash = FrozenVisionEncoder.load(folders["clip"], CPU, name="m")
     assert [squash.decode_width(*size) for size in ((640, 320), (320, 640), (20, 10))] == [64, 32, 20]
     padded = FrozenVisionEncoder.load(folders["clip"], CPU, name="m", aspect="pad")
     assert [padded.decode_width(*size) for size in ((640, 320), (320, 640))] == [32, 16]
 
 
-def test_a_tower_may_come_from_inside_another_model(folders: dict[str, Path]) -> None:
+def test_vision_tower_may_come_from_another_checkpoint(folders: dict[str, Path]) -> None:
     """VidMuse's checkpoint: no folder, and position ids as a buffer."""
     state = read_state_dict(folders["tower"]) | {"vision_model.embeddings.position_ids": torch.arange(17)[None]}
     config = json.loads((folders["tower"] / "config.json").read_text())
@@ -125,12 +125,12 @@ def test_a_tower_may_come_from_inside_another_model(folders: dict[str, Path]) ->
     )
 
 
-def test_what_is_done_to_pictures_is_what_the_folder_says(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_preprocessing_follows_the_folder_config(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["dinov2"], tmp_path / "dino"))
-    said = {"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "crop_size": {"height": 64, "width": 64}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    settings = {"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "crop_size": {"height": 64, "width": 64}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     vision = FrozenVisionEncoder.load(folder, CPU, name="m", pooling="all")
-    assert (vision.image_size, vision.num_tokens) == (64, 65)  # whose positions are drawn out
+    assert (vision.image_size, vision.num_tokens) == (64, 65)  # with interpolated position embeddings
     assert vision._std.flatten().tolist() == pytest.approx([0.2] * 3)
     assert vision.encode(pictures(1)).shape == (1, 65, tiny.DIM)
 
@@ -145,7 +145,7 @@ def _spoiled(folder: Path) -> None:
     tiny.save(folder, state)
 
 
-WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Path], object], str]] = {
     "another family": (lambda f: _changed(f / "config.json", model_type="bert"), "model_type 'bert', not one of clip,"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
     "no numbers": (_spoiled, "pre_layrnorm.weight"),
@@ -158,17 +158,17 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_wrong_files_are_told_in_one_line(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    spoil, word = WRONG[kind]
+@pytest.mark.parametrize("kind", INVALID)
+def test_invalid_files_are_reported_in_one_line(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    corrupt, message = INVALID[kind]
     copy = Path(shutil.copytree(folders["tower"], tmp_path / "clip"))
-    spoil(copy)
+    corrupt(copy)
     with pytest.raises(DependencyError) as caught:
         FrozenVisionEncoder.load(copy, CPU, name="m")
-    assert word in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_pool_that_is_none_is_told(folders: dict[str, Path]) -> None:
+def test_invalid_pooling_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="all or grid"):
         FrozenVisionEncoder.load(folders["clip"], CPU, name="m", pooling="mean")  # type: ignore[arg-type]

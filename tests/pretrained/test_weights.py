@@ -1,4 +1,4 @@
-"""Weights are found where they were put, fetched once if they were put nowhere, and named exactly."""
+"""Weights: local folders, one download from the hub, revisions, licenses and hashes."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def client(hub: Hub, tmp_path: Path) -> Client:
     """Fetch names in a process of its own, with the loopback hub and empty caches."""
     hub.requests.clear()
 
-    def run(*wanted: str | tuple[str, list[str]], **settings: str) -> tuple[list[Any], str]:
-        pairs = [(each, NEEDED) if isinstance(each, str) else each for each in wanted]
+    def run(*requests: str | tuple[str, list[str]], **settings: str) -> tuple[list[Any], str]:
+        pairs = [(request, NEEDED) if isinstance(request, str) else request for request in requests]
         places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "V2M_"))}
         done = subprocess.run(
@@ -79,38 +79,38 @@ def folder_with(path: Path, *names: str) -> Path:
     return path
 
 
-def test_a_download_is_announced_survives_a_cut_line_and_is_never_repeated(hub: Hub, client: Client) -> None:
+def test_download_is_announced_resumes_after_a_disconnect_and_is_cached(hub: Hub, client: Client) -> None:
     hub.cut = "decoders/large.pth"
-    wanted = ("owner/tiny", ["*.json", "decoders/"])
-    ((folder, revision, license, found),), said = client(wanted)
+    request = ("owner/tiny", ["*.json", "decoders/"])
+    ((folder, revision, license, hashes),), output = client(request)
     assert (revision, license) == (COMMIT, "apache-2.0")
     assert Path(folder, "decoders/large.pth").read_bytes() == FILES["decoders/large.pth"]
-    assert found == {"decoders/large.pth": hashlib.sha256(FILES["decoders/large.pth"]).hexdigest()}
-    assert said.splitlines()[0].startswith("fetching owner/tiny (23.4 MB); license: apache-2.0; into ")
-    assert ("large.pth", f"bytes={10 << 20}-") in hub.transfers(), "goes on where it was cut"
+    assert hashes == {"decoders/large.pth": hashlib.sha256(FILES["decoders/large.pth"]).hexdigest()}
+    assert output.splitlines()[0].startswith("fetching owner/tiny (23.4 MB); license: apache-2.0; into ")
+    assert ("large.pth", f"bytes={10 << 20}-") in hub.transfers(), "the transfer resumes where it was cut"
     assert {name for name, _ in hub.transfers()} == {"config.json", "large.pth", "README.md"}
 
     hub.requests.clear()
-    (again,), said = client(wanted)
-    (offline,), _ = client(wanted, HF_HUB_OFFLINE="1")
-    assert again == offline == [folder, revision, license, found]
-    assert (hub.requests, said) == ([], "")
+    (cached,), output = client(request)
+    (offline,), _ = client(request, HF_HUB_OFFLINE="1")
+    assert cached == offline == [folder, revision, license, hashes]
+    assert (hub.requests, output) == ([], "")
 
 
-def test_a_snapshot_with_a_file_missing_is_completed_and_not_taken_for_whole(hub: Hub, client: Client) -> None:
-    wanted = ("owner/tiny", ["[cmn]*.*"])  # matched by others still when notes.txt is gone
-    ((folder, *_),), _ = client(wanted)
+def test_incomplete_snapshot_is_completed(hub: Hub, client: Client) -> None:
+    request = ("owner/tiny", ["[cmn]*.*"])  # other files still match when notes.txt is missing
+    ((folder, *_),), _ = client(request)
     Path(folder, "notes.txt").unlink()
-    ((code, line),), _ = client(wanted, HF_HUB_OFFLINE="1")
+    ((code, line),), _ = client(request, HF_HUB_OFFLINE="1")
     assert code == 4
     assert "HF_HUB_OFFLINE is set and they are not, or not all, in the hub's cache" in line
     hub.requests.clear()
-    client(wanted)
+    client(request)
     assert Path(folder, "notes.txt").read_bytes() == FILES["notes.txt"]
     assert {name for name, _ in hub.transfers()} <= {"notes.txt"}
 
 
-def test_what_the_hub_refuses_is_one_line_with_the_reason_the_size_and_the_place(client: Client) -> None:
+def test_hub_errors_are_one_line_with_reason_size_and_folder(client: Client) -> None:
     rows, _ = client("owner/none", "owner/gated", "owner/tiny@nope", ("owner/tiny", ["*.json", "vocoder.pth"]))
     assert [code for code, _ in rows] == [4, 4, 4, 4]
     sizes = {"none": "12.4 GB", "gated": "1.0 MB", "tiny": "12.4 GB"}  # the hint where the hub tells none
@@ -124,12 +124,12 @@ def test_what_the_hub_refuses_is_one_line_with_the_reason_the_size_and_the_place
     assert "owner/tiny has no vocoder.pth at revision main" in rows[3][1]
 
 
-def test_no_network_is_told_from_a_hub_that_refuses(client: Client) -> None:
+def test_unreachable_hub_is_reported_as_such(client: Client) -> None:
     ((code, line),), _ = client("owner/tiny", HF_ENDPOINT="http://127.0.0.1:9")
     assert (code, "http://127.0.0.1:9 cannot be reached" in line) == (4, True)
 
 
-def test_a_revision_pins_the_bytes_and_no_room_is_said_before_anything_moves(hub: Hub, client: Client) -> None:
+def test_revision_is_pinned_and_insufficient_disk_space_is_reported_before_download(hub: Hub, client: Client) -> None:
     ((code, line), (folder, revision, *_)), _ = client(("owner/tiny", ["*.bin"]), f"owner/tiny@{OLDER}")
     assert code == 6
     assert line.startswith("1000000000.0 GB of owner/tiny are to go into ")
@@ -139,13 +139,13 @@ def test_a_revision_pins_the_bytes_and_no_room_is_said_before_anything_moves(hub
     assert Path(folder, "model.safetensors").read_bytes() == FILES["model.safetensors"].lower()
 
 
-def test_a_cache_that_cannot_be_written_to_is_said(client: Client, tmp_path: Path) -> None:
+def test_unwritable_cache_is_reported(client: Client, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ((code, line),), _ = client("owner/tiny", HF_HOME=str(tmp_path / "file"))
     assert (code, "cannot be written to: set HF_HOME to a folder that can" in line) == (4, True)
 
 
-def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_local_folder_is_used_unchanged(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "mine", "config.json", "sub/model.safetensors")
     got = fetch(str(folder), NEEDED, license="MIT")
     assert (got.name, got.folder, got.revision, got.license) == (str(folder), folder, None, "MIT")
@@ -161,19 +161,19 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
         ("---\n: [\n---\n", "MIT"),
     ],
 )
-def test_the_model_card_has_the_last_word_on_the_license(tmp_path: Path, card: str, license: str) -> None:
+def test_model_card_overrides_the_default_license(tmp_path: Path, card: str, license: str) -> None:
     (folder_with(tmp_path, "config.json") / "README.md").write_text(card)
     assert fetch(str(tmp_path), ["*.json"], license="MIT").license == license
 
 
-def test_a_folder_that_lacks_a_needed_file_names_the_pattern(tmp_path: Path) -> None:
+def test_folder_without_a_required_file_is_refused_with_the_pattern(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "mine", "config.json", ".cache/model.safetensors")
     with pytest.raises(DependencyError, match=r"mine' lacks \*\.safetensors\|\*\.bin, \*\.model: complete that folder"):
         fetch(str(folder), [*NEEDED, "*.model"])
 
 
 @pytest.mark.parametrize("other", [False, True])
-def test_a_shard_that_the_index_lists_must_be_there(tmp_path: Path, other: bool) -> None:
+def test_missing_shard_of_an_index_is_reported(tmp_path: Path, other: bool) -> None:
     names = ["a-1.safetensors", "model.safetensors.index.json"] + ["pytorch_model.bin"] * other
     folder = folder_with(tmp_path, *names)
     (folder / names[1]).write_text(json.dumps({"weight_map": {"x": "a-1.safetensors", "y": "a-2.safetensors"}}))
@@ -183,22 +183,22 @@ def test_a_shard_that_the_index_lists_must_be_there(tmp_path: Path, other: bool)
     assert fetch(str(folder), NEEDED).folder == folder
 
 
-def test_shards_of_a_format_that_is_not_used_need_not_be_there(tmp_path: Path) -> None:
+def test_missing_shards_of_an_unused_format_are_ignored(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "model.safetensors", "pytorch_model.bin.index.json")
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"x": "pytorch_model-1.bin"}}))
     assert fetch(str(folder), NEEDED).folder == folder
 
 
-def test_what_may_be_missing_is_fetched_where_it_is_and_only_as_the_last_choice(hub: Hub, client: Client) -> None:
-    wanted = ("owner/tiny", ["*.json", "*.safetensors|*.txt|", "*.model|", "decoders/*.bin|notes.txt|"])
-    client(wanted)
+def test_optional_files_are_fetched_if_present_and_as_last_alternative(hub: Hub, client: Client) -> None:
+    request = ("owner/tiny", ["*.json", "*.safetensors|*.txt|", "*.model|", "decoders/*.bin|notes.txt|"])
+    client(request)
     assert {name for name, _ in hub.transfers()} == {"config.json", "model.safetensors", "notes.txt", "README.md"}
     hub.requests.clear()
-    ((folder, *_),), _ = client(wanted, HF_HUB_OFFLINE="1")
+    ((folder, *_),), _ = client(request, HF_HUB_OFFLINE="1")
     assert (COMMIT in folder, hub.requests) == (True, [])
 
 
-def test_shards_of_what_may_be_missing_must_be_there_once_their_index_is(tmp_path: Path) -> None:
+def test_optional_folder_with_an_index_needs_its_shards(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "config.json", "part/model.safetensors.index.json")
     (folder / "part/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
     with pytest.raises(DependencyError, match=r"lacks part/a\.safetensors"):
@@ -208,7 +208,7 @@ def test_shards_of_what_may_be_missing_must_be_there_once_their_index_is(tmp_pat
 
 @pytest.mark.parametrize("where", ["tiny", "owner/tiny"])
 @pytest.mark.parametrize("name", ["owner/tiny", f"owner/tiny@{OLDER}"])
-def test_checkpoints_come_before_the_hub(
+def test_checkpoints_folder_takes_precedence_over_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, name: str
 ) -> None:
     monkeypatch.delenv("V2M_CHECKPOINTS", raising=False)
@@ -220,7 +220,7 @@ def test_checkpoints_come_before_the_hub(
     assert fetch(name, ["*.json"]).folder == other
 
 
-def test_another_revision_in_checkpoints_is_said(
+def test_other_revision_in_checkpoints_gives_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
@@ -236,12 +236,12 @@ def test_another_revision_in_checkpoints_is_said(
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none", "none", "", "../up", "a/b/c"])
-def test_a_name_that_is_neither_folder_nor_repository_is_said(name: str) -> None:
+def test_name_that_is_neither_folder_nor_repository_is_refused(name: str) -> None:
     with pytest.raises(DependencyError, match="there is no folder"):
         fetch(name, ["*.json"])
 
 
-def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_hashed_again_only_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     folder = folder_with(tmp_path / "mine", "a.pth", "sub/b.safetensors", "config.json", ".git/lfs/c.pth")
     first = sha256_files(folder)
@@ -255,7 +255,7 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("state", ["file", "garbage"])
-def test_digests_do_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+def test_hashing_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
     if state == "file":
         (tmp_path / "xdg").touch()
     else:
@@ -265,7 +265,7 @@ def test_digests_do_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert sha256_files(folder) == sha256_files(folder) == {"a.pth": hashlib.sha256(b"{}").hexdigest()}
 
 
-def test_the_name_of_a_blob_in_the_hubs_cache_is_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blob_name_in_the_hub_cache_is_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / COMMIT
     folder_with(blobs, "a" * 64, "b" * 40)
@@ -275,7 +275,7 @@ def test_the_name_of_a_blob_in_the_hubs_cache_is_its_digest(tmp_path: Path, monk
     assert sha256_files(snapshot) == {"large.pth": "a" * 64, "small.pth": hashlib.sha256(b"{}").hexdigest()}
 
 
-def test_naming_weights_for_the_sidecar_loads_nothing_heavy() -> None:
+def test_weights_module_imports_no_heavy_package() -> None:
     heavy = {"torch", "huggingface_hub", "yaml"}
     code = f"import sys, v2m.pretrained.weights; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

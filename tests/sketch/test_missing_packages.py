@@ -14,7 +14,7 @@ from v2m.core.errors import DependencyError
 from v2m.generators.sketch import Sketch
 
 
-def test_a_missing_synthesizer_is_reported_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_synthesizer_is_reported_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "_v2m_tinysoundfont", raising=False)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
     with pytest.raises(DependencyError, match=r"synthesizer.*is missing: `uv sync`, or `pip install \."):

@@ -1,4 +1,4 @@
-"""The fields of the page become overrides of a recipe, and two clicks on the report a range of seconds."""
+"""Fields of the page become overrides of a recipe; clicks on the report select a range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handlers of the page with a stub in the place of the worker process."""
+"""Handlers of the page with a stub instead of the worker process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker process of the page: results, errors, and its end."""
+"""The worker process of the page: results, errors, cancellation and limits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_candidate_is_a_video_and_the_best_has_all_files(runner: JobRunner
     folder.mkdir()
     job = make_job(clip, folder / "a.v2m.mp4", candidates=2, seed=3)
     events = list(runner.run(job, "a session"))
-    stages, shares = ([value for kind, value in events if kind == wanted] for wanted in ("stage", "progress"))
+    stages, shares = ([value for kind, value in events if kind == name] for name in ("stage", "progress"))
     result = events[-1][1]
     assert stages == ["Analyzing the picture", "Writing the music", "Mixing and writing", "Writing take 2 of 2"]
     assert all(0 <= share <= 1 for share in shares)

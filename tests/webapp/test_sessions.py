@@ -1,4 +1,4 @@
-"""Folders of a session and when they are removed."""
+"""Folders of sessions are removed at the end of the session or when they expire."""
 
 from __future__ import annotations
 

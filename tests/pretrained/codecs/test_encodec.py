@@ -1,4 +1,4 @@
-"""The codec by itself: pieces, chunks, what its numbers mean, and what happens to wrong files."""
+"""EnCodec: chunked processing, stereo interleaving, layouts of weights, and invalid files."""
 
 from __future__ import annotations
 
@@ -25,17 +25,12 @@ from v2m.pretrained.safe_load import read_state_dict
 
 CPU = torch.device("cpu")
 STEP = 20
-LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: pieces with and without ends, the last one short
+LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: chunks at the ends and between them, the last one short
 
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> EnCodec:
     return encodec.load_encodec(tiny.write(tmp_path_factory.mktemp("encodec")), CPU)
-
-
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("v2m.pretrained.codecs.base.CHUNK_FRAMES", STEP)
 
 
 def noise(samples: int, channels: int = 1) -> Tensor:
@@ -46,7 +41,7 @@ def codes(frames: int) -> Tensor:
     return torch.randint(0, tiny.CODEBOOK_SIZE, (1, 4, frames), generator=torch.Generator().manual_seed(frames))
 
 
-def test_it_says_what_its_numbers_mean(codec: EnCodec) -> None:
+def test_spec_and_hop_length(codec: EnCodec) -> None:
     assert codec.spec == CodecSpec(32000, 50, 4, 64, 1)
     assert codec.hop_length == 640
     assert isinstance(codec, Codec)
@@ -56,66 +51,66 @@ def test_it_says_what_its_numbers_mean(codec: EnCodec) -> None:
 
 
 @pytest.mark.parametrize("rest", [0, 1, 200, 639])
-def test_in_pieces_it_is_as_of_the_whole(codec: EnCodec, monkeypatch: pytest.MonkeyPatch, rest: int) -> None:
+def test_chunked_encode_and_decode_match_one_pass(codec: EnCodec, monkeypatch: pytest.MonkeyPatch, rest: int) -> None:
     wave, long = noise(LONG * 640 + rest), codes(LONG)
-    whole, sound = codec.encode(wave), codec.decode(long)
-    pieces: list[int] = []
+    reference_codes, reference_audio = codec.encode(wave), codec.decode(long)
+    chunks: list[int] = []
     split = encodec.EnCodec._apply_chunked
 
-    def counted(self: EnCodec, apply: Callable[[Tensor], Tensor], x: Tensor, **lengths: int) -> Tensor:
-        def one(piece: Tensor) -> Tensor:
-            pieces.append(piece.shape[-1])
-            return apply(piece)
+    def apply_counted(self: EnCodec, apply: Callable[[Tensor], Tensor], x: Tensor, **lengths: int) -> Tensor:
+        def apply_and_count(chunk: Tensor) -> Tensor:
+            chunks.append(chunk.shape[-1])
+            return apply(chunk)
 
-        return split(self, one, x, **lengths)
+        return split(self, apply_and_count, x, **lengths)
 
     monkeypatch.setattr("v2m.pretrained.codecs.base.CHUNK_FRAMES", STEP)
-    monkeypatch.setattr("v2m.pretrained.codecs.base.EnCodec._apply_chunked", counted)
-    found, heard = codec.encode(wave), codec.decode(long)
-    assert len(pieces) > 6, "it was in pieces at all"
-    assert found.shape == whole.shape == (1, 4, LONG + (rest > 0))
-    assert torch.equal(found, whole)
-    assert heard.shape == (1, 1, LONG * 640)
-    assert (heard - sound).abs().max() <= 1e-5
+    monkeypatch.setattr("v2m.pretrained.codecs.base.EnCodec._apply_chunked", apply_counted)
+    encoded, decoded = codec.encode(wave), codec.decode(long)
+    assert len(chunks) > 6, "the input was split"
+    assert encoded.shape == reference_codes.shape == (1, 4, LONG + (rest > 0))
+    assert torch.equal(encoded, reference_codes)
+    assert decoded.shape == (1, 1, LONG * 640)
+    assert (decoded - reference_audio).abs().max() <= 1e-5
 
 
 @torch.inference_mode()
-def test_the_convolutions_hear_within_the_margin_only(codec: EnCodec) -> None:
+def test_receptive_field_of_convolutions_is_within_the_margin(codec: EnCodec) -> None:
     from v2m.pretrained.codecs.base import _split_at_lstm
 
     far, _ = _split_at_lstm(codec._modules.encoder, 0)
     one = noise(4 * MARGIN_FRAMES * 640)
     other = one.clone()
     other[..., 2 * MARGIN_FRAMES * 640 : (2 * MARGIN_FRAMES + 1) * 640] += 0.5
-    reached = (far(one) != far(other))[0].any(0).nonzero() - 2 * MARGIN_FRAMES
-    assert -MARGIN_FRAMES < reached.min() < 0 < reached.max() < MARGIN_FRAMES
+    changed_frames = (far(one) != far(other))[0].any(0).nonzero() - 2 * MARGIN_FRAMES
+    assert -MARGIN_FRAMES < changed_frames.min() < 0 < changed_frames.max() < MARGIN_FRAMES
     _, far = _split_at_lstm(codec._modules.decoder, 1)
     states = torch.randn(1, 64, 4 * MARGIN_FRAMES)
     others = states.clone()
     others[..., 2 * MARGIN_FRAMES] += 1
-    heard = (far(states) != far(others))[0, 0].nonzero() / 640 - 2 * MARGIN_FRAMES
-    assert -MARGIN_FRAMES < heard.min() < 0 < heard.max() < MARGIN_FRAMES + 1
+    changed_frames = (far(states) != far(others))[0, 0].nonzero() / 640 - 2 * MARGIN_FRAMES
+    assert -MARGIN_FRAMES < changed_frames.min() < 0 < changed_frames.max() < MARGIN_FRAMES + 1
 
 
-def test_the_first_code_is_remembered_long_after_it(codec: EnCodec) -> None:
-    """Or else the recurrent layer would do nothing, and running it over the whole would prove nothing."""
+def test_lstm_state_lasts_beyond_the_margin(codec: EnCodec) -> None:
+    """Ensure that the LSTM has an effect that chunking could lose."""
     one, other = codes(3 * MARGIN_FRAMES), codes(3 * MARGIN_FRAMES)
     other[..., 0] = (other[..., 0] + 7) % tiny.CODEBOOK_SIZE
     later = (codec.decode(one) - codec.decode(other))[..., 2 * MARGIN_FRAMES * 640 :]
     assert later.abs().max() > 1e-6
 
 
-def test_left_and_right_take_turns_and_keep_apart(codec: EnCodec) -> None:
+def test_interleaved_stereo_codec_codes_channels_independently(codec: EnCodec) -> None:
     stereo, wave = InterleavedStereoCodec(codec), noise(6400, channels=2)
-    found = stereo.encode(wave)
-    assert torch.equal(found[:, 0::2], codec.encode(wave[:, :1]))
-    assert torch.equal(found[:, 1::2], codec.encode(wave[:, 1:]))
-    sound = stereo.decode(found)
-    torch.testing.assert_close(sound[:, 1:], codec.decode(found[:, 1::2]), rtol=0, atol=1e-5)
-    assert (sound[:, 1:] - sound[:, :1]).abs().max() > 0.05
+    encoded = stereo.encode(wave)
+    assert torch.equal(encoded[:, 0::2], codec.encode(wave[:, :1]))
+    assert torch.equal(encoded[:, 1::2], codec.encode(wave[:, 1:]))
+    decoded = stereo.decode(encoded)
+    torch.testing.assert_close(decoded[:, 1:], codec.decode(encoded[:, 1::2]), rtol=0, atol=1e-5)
+    assert (decoded[:, 1:] - decoded[:, :1]).abs().max() > 0.05
 
 
-def test_what_cannot_be_is_a_bug(codec: EnCodec) -> None:
+def test_invalid_codes_and_shapes_raise_assertion_errors(codec: EnCodec) -> None:
     with pytest.raises(AssertionError, match="no such code"):
         codec.decode(codes(4) + tiny.CODEBOOK_SIZE)
     with pytest.raises(AssertionError, match="no such code"):
@@ -132,7 +127,7 @@ def test_what_cannot_be_is_a_bug(codec: EnCodec) -> None:
         InterleavedStereoCodec(codec).decode(torch.zeros(1, 7, 3, dtype=torch.long))
 
 
-def test_a_chunk_model_s_sound_of_any_length_is_covered_once() -> None:
+def test_chunk_model_covers_any_length_without_gap_or_overlap() -> None:
     """`facebook/encodec_48khz` in transformers' layout, narrower: a second at a time, of 15 frames here."""
     settings = tiny.make_config(
         sample_rate=4800,
@@ -150,11 +145,11 @@ def test_a_chunk_model_s_sound_of_any_length_is_covered_once() -> None:
     assert codec.spec == CodecSpec(4800, 15, 4, 64, 2)
     for frames in (1, 14, 15, 16, 17, 28, 29, 40, 41):
         wave = noise(frames * 320 - 100, channels=2)
-        found, scales = codec.encode_scaled(wave)
-        assert found.shape == (1, 4, frames)
+        encoded, scales = codec.encode_scaled(wave)
+        assert encoded.shape == (1, 4, frames)
         chunks = codec._chunks(frames)
         assert scales.shape == (1, len(chunks))
-        assert codec.decode(found, scales).shape == (1, 2, frames * 320)
+        assert codec.decode(encoded, scales).shape == (1, 2, frames * 320)
         assert all(end - start == 15 for start, _, end in chunks) or frames < 15
         joins = [start + skip for start, skip, _ in chunks]
         assert joins == [0, *(end - OVERLAP_FRAMES for _, _, end in chunks[:-1])]
@@ -164,7 +159,7 @@ def test_a_chunk_model_s_sound_of_any_length_is_covered_once() -> None:
 
 
 @pytest.mark.parametrize(("name", "channels", "frames"), [("encodec_24khz", 1, 75), ("encodec_48khz", 2, 150)])
-def test_a_file_of_the_package_is_loaded_by_its_name(
+def test_encodec_package_weights_are_loaded_by_file_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, channels: int, frames: int
 ) -> None:
     with warnings.catch_warnings():
@@ -179,11 +174,11 @@ def test_a_file_of_the_package_is_loaded_by_its_name(
     reference.set_target_bandwidth(6.0)
     wave = noise(2000, channels=channels)
     with torch.inference_mode():
-        ((wanted, _),) = reference.encode(wave)
+        ((expected, _),) = reference.encode(wave)
     for place in (path, path.parent, Path(name)):
         codec = encodec.load_encodec(place, CPU, bandwidth=6.0)
-        assert codec.spec == CodecSpec(320 * frames, frames, wanted.shape[1], 1024, channels)
-    assert torch.equal(codec.encode(wave), wanted)
+        assert codec.spec == CodecSpec(320 * frames, frames, expected.shape[1], 1024, channels)
+    assert torch.equal(codec.encode(wave), expected)
     with pytest.raises(UsageError, match="6, 12, 24 kbit/s, not 7"):
         encodec.load_encodec(path, CPU, bandwidth=7)
     other = {"encodec_24khz": "encodec_48khz", "encodec_48khz": "encodec_24khz"}[name]
@@ -193,7 +188,7 @@ def test_a_file_of_the_package_is_loaded_by_its_name(
         encodec.load_encodec(Path(name), CPU)
 
 
-def test_audiocrafts_file_may_only_name_the_codec(tmp_path: Path) -> None:
+def test_audiocraft_file_may_refer_to_another_codec(tmp_path: Path) -> None:
     named = tiny.write(tmp_path / "codec", seed=5)
     tiny.write_audiocraft_codec_name(tmp_path / "m" / encodec.AUDIOCRAFT_FILE, str(named))
     wave = noise(3200)
@@ -202,7 +197,7 @@ def test_audiocrafts_file_may_only_name_the_codec(tmp_path: Path) -> None:
     )
 
 
-def test_a_bandwidth_that_is_not_offered_is_told(tmp_path: Path) -> None:
+def test_unsupported_bandwidth_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"offers 1\.2 kbit/s, not 6"):
         encodec.load_encodec(tiny.write(tmp_path), CPU, bandwidth=6)
 
@@ -224,11 +219,11 @@ def _audiocraft(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
     state = from_transformers(read_state_dict(folder))
     for path in folder.iterdir():
         path.unlink()
-    held = {"best_state": state, "xp.cfg": tiny.audiocraft_config()}
-    change(held)
-    if isinstance(held.get("xp.cfg"), dict):
-        held["xp.cfg"] = yaml.safe_dump(held["xp.cfg"])
-    torch.save(held, folder / encodec.AUDIOCRAFT_FILE)
+    checkpoint = {"best_state": state, "xp.cfg": tiny.audiocraft_config()}
+    change(checkpoint)
+    if isinstance(checkpoint.get("xp.cfg"), dict):
+        checkpoint["xp.cfg"] = yaml.safe_dump(checkpoint["xp.cfg"])
+    torch.save(checkpoint, folder / encodec.AUDIOCRAFT_FILE)
 
 
 class Code:
@@ -237,7 +232,7 @@ class Code:
 
 
 BIAS = "decoder.layers.0.conv.bias"
-WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Path], object], str]] = {
     "another family": (lambda f: _config(f, model_type="llama"), "model_type 'llama', not 'encodec'"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
     "truncated": (lambda f: (f / "model.safetensors").write_bytes(b"0" * 99), "truncated"),
@@ -265,14 +260,16 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_wrong_files_are_told_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", INVALID)
+def test_invalid_codec_files_are_reported_in_one_line(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    spoil, word = WRONG[kind]
+    corrupt, message = INVALID[kind]
     folder = tiny.write(tmp_path / "codec")
-    spoil(folder)
+    corrupt(folder)
     with pytest.raises(DependencyError) as caught:
         encodec.load_encodec(folder, CPU)
-    assert word in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()

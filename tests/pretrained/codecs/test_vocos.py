@@ -1,4 +1,4 @@
-"""Vocos vocoders against a slow version: sums of cosines, frames added one by one."""
+"""Vocos decoders against a float64 reference: sums of cosines, frames added one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 VOCALS = VOCODER_FILES["vocals"]
 WIDTH = 40  # of an embedding in the tiny bundle
 STEP = 40
-LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: pieces with and without ends, the last one short
+LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: chunks at the ends and between them, the last one short
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def embeddings(frames: int, batch: int = 1) -> Tensor:
     return torch.randn(batch, WIDTH, frames, generator=torch.Generator().manual_seed(frames))
 
 
-def slow(state: dict[str, Tensor], x: Tensor) -> np.ndarray:
+def reference_decode(state: dict[str, Tensor], x: Tensor) -> np.ndarray:
     """(D, T) → (T · 882,) in float64."""
     weights = {key: value.double().numpy() for key, value in state.items()}
 
@@ -61,13 +61,13 @@ def slow(state: dict[str, Tensor], x: Tensor) -> np.ndarray:
     for n in range(2):
         block = f"backbone.convnext.{n}"
         inner = linear(normalized(convolved(y, f"{block}.dwconv"), f"{block}.norm"), f"{block}.pwconv1")
-        bent = inner * 0.5 * (1 + torch.erf(torch.from_numpy(inner) / 2**0.5).numpy())
-        y = y + weights[f"{block}.gamma"][:, None] * linear(bent, f"{block}.pwconv2")
+        activated = inner * 0.5 * (1 + torch.erf(torch.from_numpy(inner) / 2**0.5).numpy())
+        y = y + weights[f"{block}.gamma"][:, None] * linear(activated, f"{block}.pwconv2")
     out = linear(normalized(y, "backbone.final_layer_norm"), "head.out")
-    return _summed(out, weights["head.istft.window"])
+    return _overlap_add(out, weights["head.istft.window"])
 
 
-def _summed(out: np.ndarray, window: np.ndarray) -> np.ndarray:
+def _overlap_add(out: np.ndarray, window: np.ndarray) -> np.ndarray:
     size, hop, frames = 3528, 882, out.shape[1]
     bins = size // 2 + 1
     magnitude, phase = np.minimum(np.exp(out[:bins]), 100.0), out[bins:]
@@ -86,46 +86,46 @@ def _summed(out: np.ndarray, window: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", VOCODER_FILES.values())
 @pytest.mark.parametrize("frames", [1, 9])
-def test_the_sound_is_that_of_the_slow_version(folder: Path, name: str, frames: int) -> None:
+def test_decode_matches_a_float64_reference(folder: Path, name: str, frames: int) -> None:
     x = embeddings(frames, batch=2)
-    found = Vocos.load(folder, name, CPU).decode(x)
-    assert found.shape == (2, 1, frames * 882)
+    result = Vocos.load(folder, name, CPU).decode(x)
+    assert result.shape == (2, 1, frames * 882)
     state = torch.load(folder / name, weights_only=True)
     for row in range(2):
-        expected = slow(state, x[row])
+        expected = reference_decode(state, x[row])
         assert expected.std() > 0.005
-        np.testing.assert_allclose(found[row, 0].numpy(), expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(result[row, 0].numpy(), expected, rtol=0, atol=1e-6)
 
 
-def test_magnitudes_are_held_below_a_hundred(folder: Path, tmp_path: Path) -> None:
+def test_magnitudes_are_clipped_at_100(folder: Path, tmp_path: Path) -> None:
     state = torch.load(write(tmp_path) / VOCALS, weights_only=True)
     state["head.out.bias"][:1765] += 5
     torch.save(state, tmp_path / VOCALS)
     x = embeddings(3)
-    found = Vocos.load(tmp_path, VOCALS, CPU).decode(x)[0, 0].numpy()
-    expected = slow(state, x[0])
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    result = Vocos.load(tmp_path, VOCALS, CPU).decode(x)[0, 0].numpy()
+    expected = reference_decode(state, x[0])
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_sound_in_pieces_is_that_of_the_whole(decoder: Vocos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_decode_matches_one_pass(decoder: Vocos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("v2m.pretrained.codecs.vocos.CHUNK_FRAMES", STEP)
     x = embeddings(LONG)
-    whole, found = decoder(x), decoder.decode(x)
-    assert found.shape == (1, 1, LONG * 882)
-    assert (found - whole).abs().max() <= 1e-5
+    reference, result = decoder(x), decoder.decode(x)
+    assert result.shape == (1, 1, LONG * 882)
+    assert (result - reference).abs().max() <= 1e-5
 
 
-def test_a_decoder_of_the_published_depth_hears_no_further_than_the_margin(folder: Path) -> None:
+def test_receptive_field_is_within_the_margin(folder: Path) -> None:
     reach = 9 * 3 + (3528 - 882) / 2 / 882
     assert reach <= MARGIN_FRAMES
     decoder = Vocos.load(folder, VOCALS, CPU)
     one = embeddings(4 * MARGIN_FRAMES)
     other = one.clone()
     other[..., 2 * MARGIN_FRAMES] += 1
-    heard = (decoder(one) != decoder(other))[0, 0].nonzero() / 882 - 2 * MARGIN_FRAMES
+    changed_frames = (decoder(one) != decoder(other))[0, 0].nonzero() / 882 - 2 * MARGIN_FRAMES
     own = 3 * 3 + (3528 - 882) / 2 / 882  # two blocks in the tiny one
-    assert -own <= heard.min() < -own + 1
-    assert own < heard.max() < own + 1
+    assert -own <= changed_frames.min() < -own + 1
+    assert own < changed_frames.max() < own + 1
 
 
 def _weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
@@ -135,12 +135,12 @@ def _weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> Non
 
 
 def _head(folder: Path, **changes: object) -> None:
-    held = yaml.safe_load((folder / vocos.CONFIG).read_text())
-    held["head"]["init_args"] |= changes
-    (folder / vocos.CONFIG).write_text(yaml.safe_dump(held))
+    config = yaml.safe_load((folder / vocos.CONFIG).read_text())
+    config["head"]["init_args"] |= changes
+    (folder / vocos.CONFIG).write_text(yaml.safe_dump(config))
 
 
-WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Path], object], str]] = {
     "no decoder": (lambda f: (f / VOCALS).unlink(), f"lacks {VOCALS}"),
     "no settings": (lambda f: (f / vocos.CONFIG).unlink(), f"lacks {vocos.CONFIG}"),
     "settings without a head": (lambda f: (f / vocos.CONFIG).write_text("backbone: {}"), "'head'"),
@@ -159,11 +159,11 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_decoder_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
-    spoil, word = WRONG[kind]
-    spoil(write(tmp_path))
+@pytest.mark.parametrize("kind", INVALID)
+def test_invalid_decoder_is_reported_in_one_line(kind: str, tmp_path: Path) -> None:
+    corrupt, message = INVALID[kind]
+    corrupt(write(tmp_path))
     with pytest.raises(DependencyError) as caught:
         Vocos.load(tmp_path, VOCALS, CPU)
-    assert word in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)

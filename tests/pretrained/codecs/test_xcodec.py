@@ -1,4 +1,4 @@
-"""The codec by itself: pieces, silence, and what happens to a wrong folder."""
+"""X-Codec: chunked processing, silence, and invalid bundles."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.fixtures.tiny.xcodec import write
 from v2m.core.errors import DependencyError
+from v2m.core.types import CodecSpec
 from v2m.pretrained.codecs import xcodec
 from v2m.pretrained.codecs.base import apply_chunked
 from v2m.pretrained.codecs.xcodec import MARGIN_FRAMES, XCodec
@@ -20,7 +21,7 @@ from v2m.pretrained.codecs.xcodec import MARGIN_FRAMES, XCodec
 CPU = torch.device("cpu")
 CODES = (0, 1024)
 STEP = 40
-LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: pieces with and without ends, the last one short
+LONG = 2 * STEP + 3 * MARGIN_FRAMES + 7  # frames: chunks at the ends and between them, the last one short
 
 
 @pytest.fixture(scope="module")
@@ -36,65 +37,64 @@ def noise(samples: int) -> Tensor:
     return 0.2 * torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(samples))
 
 
-def test_the_codec_says_what_its_numbers_mean(codec: XCodec) -> None:
-    spec = codec.spec
-    found = (spec.sample_rate, spec.frame_rate, spec.num_codebooks, spec.codebook_size, spec.channels, codec.hop_length)
-    assert found == (16000, 50, 12, 1024, 1, 320)
+def test_spec_and_hop_length(codec: XCodec) -> None:
+    assert codec.spec == CodecSpec(16000, 50, 12, 1024, 1)
+    assert codec.hop_length == 320
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("v2m.pretrained.codecs.xcodec.CHUNK_FRAMES", STEP)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 @torch.inference_mode()
-def test_sound_decoded_in_pieces_is_that_of_the_whole(codec: XCodec) -> None:
+def test_chunked_decode_matches_one_pass(codec: XCodec) -> None:
     long = codes(LONG)
-    whole = codec.model.decode(long).audio_values
-    found = codec.decode(long)
-    assert found.shape == (1, 1, LONG * 320)
-    assert (found - whole).abs().max() <= 1e-5
+    reference = codec.model.decode(long).audio_values
+    result = codec.decode(long)
+    assert result.shape == (1, 1, LONG * 320)
+    assert (result - reference).abs().max() <= 1e-5
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("rest", [0, 60, 200, 315])
 @torch.inference_mode()
-def test_sound_encoded_in_pieces_gives_the_codes_of_the_whole(codec: XCodec, rest: int) -> None:
+def test_chunked_encode_matches_one_pass(codec: XCodec, rest: int) -> None:
     wave = noise(LONG * 320 + rest)
-    found, whole = codec.encode(wave), codec.model.encode(wave, 4).audio_codes
-    assert found.shape == whole.shape
-    other = (found != whole).any(dim=1).sum()
-    assert other <= 1, "but for one frame: two entries may be as near, and rounding decides"
+    result, reference = codec.encode(wave), codec.model.encode(wave, 4).audio_codes
+    assert result.shape == reference.shape
+    differing = (result != reference).any(dim=1).sum()
+    assert differing <= 1, "rounding may change one frame where two entries are equally near"
 
 
 @torch.inference_mode()
-def test_a_code_is_heard_within_the_margin_only(codec: XCodec) -> None:
+def test_receptive_field_of_the_decoder_is_within_the_margin(codec: XCodec) -> None:
     one = codes(4 * MARGIN_FRAMES)
     other = one.clone()
     other[..., 2 * MARGIN_FRAMES] = (other[..., 2 * MARGIN_FRAMES] + 1) % 1024
-    heard = (codec.decode(one) != codec.decode(other))[0, 0].nonzero() / 320 - 2 * MARGIN_FRAMES
-    assert -MARGIN_FRAMES < heard.min() < 0 < heard.max() < MARGIN_FRAMES + 1
+    changed_frames = (codec.decode(one) != codec.decode(other))[0, 0].nonzero() / 320 - 2 * MARGIN_FRAMES
+    assert -MARGIN_FRAMES < changed_frames.min() < 0 < changed_frames.max() < MARGIN_FRAMES + 1
 
 
 @torch.inference_mode()
-def test_a_sample_reaches_the_acoustic_half_within_the_margin_only(codec: XCodec) -> None:
+def test_receptive_field_of_the_acoustic_encoder_is_within_the_margin(codec: XCodec) -> None:
     one = noise(4 * MARGIN_FRAMES * 320)
     other = one.clone()
     other[..., 2 * MARGIN_FRAMES * 320 : (2 * MARGIN_FRAMES + 1) * 320] += 0.5
     encoder = codec.model.acoustic_encoder
-    reached = (encoder(one) != encoder(other))[0].any(0).nonzero() - 2 * MARGIN_FRAMES
-    assert -MARGIN_FRAMES < reached.min() < 0 < reached.max() < MARGIN_FRAMES
+    changed_frames = (encoder(one) != encoder(other))[0].any(0).nonzero() - 2 * MARGIN_FRAMES
+    assert -MARGIN_FRAMES < changed_frames.min() < 0 < changed_frames.max() < MARGIN_FRAMES
 
 
-def test_pieces_of_any_length_meet_without_gap_or_overlap() -> None:
+def test_apply_chunked_joins_chunks_of_any_length() -> None:
     for total in (1, 9, 10, 14, 15, 23, 40, 41):
-        x = torch.arange(3 * total - 2).float()  # the last frame is not whole
-        once = apply_chunked(lambda piece: piece.repeat_interleave(2), x, step=5, margin=2, in_stride=3, out_stride=6)
-        assert torch.equal(once, x.repeat_interleave(2)), total
+        x = torch.arange(3 * total - 2).float()  # the last frame is incomplete
+        joined = apply_chunked(lambda chunk: chunk.repeat_interleave(2), x, step=5, margin=2, in_stride=3, out_stride=6)
+        assert torch.equal(joined, x.repeat_interleave(2)), total
 
 
-def test_silence_is_what_steady_zeros_are_encoded_to(codec: XCodec) -> None:
+def test_silence_codes_are_those_of_steady_zeros(codec: XCodec) -> None:
     silence = codec.silence_codes(8)
     steady = codec.encode(torch.zeros(1, 1, 16000 * 3))[0, :, 50:100]
     assert silence.dtype == torch.int64
@@ -102,12 +102,12 @@ def test_silence_is_what_steady_zeros_are_encoded_to(codec: XCodec) -> None:
     assert torch.equal(codec.silence_codes(1), silence[:1])
 
 
-def test_the_same_sound_gives_the_same_codes(codec: XCodec) -> None:
+def test_encoding_is_deterministic(codec: XCodec) -> None:
     wave = noise(9600)
     assert torch.equal(codec.encode(wave), codec.encode(wave))
 
 
-def test_codes_that_do_not_exist_are_a_bug(codec: XCodec) -> None:
+def test_invalid_codes_and_shapes_raise_assertion_errors(codec: XCodec) -> None:
     with pytest.raises(AssertionError, match="no such code"):
         codec.decode(codes(4) + 1024)
     with pytest.raises(AssertionError, match="codebooks"):
@@ -121,11 +121,11 @@ class Code:
         return (Path.touch, (Path("ran"),))
 
 
-def rewritten(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+def _rewrite_checkpoint(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     path = folder / xcodec.CHECKPOINT
-    held = torch.load(path, weights_only=True)
-    change(held["codec_model"])
-    torch.save(held, path)
+    checkpoint = torch.load(path, weights_only=True)
+    change(checkpoint["codec_model"])
+    torch.save(checkpoint, path)
 
 
 def _hostile(folder: Path) -> None:
@@ -143,19 +143,19 @@ def _without_codec(folder: Path) -> None:
 
 def _generator(folder: Path, **changes: object) -> None:
     path = folder / xcodec.CONFIG
-    held = yaml.safe_load(path.read_text())
-    held["generator"]["config"] |= changes
-    path.write_text(yaml.safe_dump(held))
+    config = yaml.safe_load(path.read_text())
+    config["generator"]["config"] |= changes
+    path.write_text(yaml.safe_dump(config))
 
 
-WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Path], object], str]] = {
     "hostile": (_hostile, "refused"),
     "truncated": (_truncated, "ckpt_00360000.pth"),
     "without the codec": (_without_codec, "no 'codec_model'"),
-    "a weight missing": (lambda f: rewritten(f, lambda s: s.pop("fc_prior.bias")), "fc.bias"),
-    "a weight too many": (lambda f: rewritten(f, lambda s: s.update(extra=torch.zeros(1))), "'extra'"),
+    "a weight missing": (lambda f: _rewrite_checkpoint(f, lambda s: s.pop("fc_prior.bias")), "fc.bias"),
+    "a weight too many": (lambda f: _rewrite_checkpoint(f, lambda s: s.update(extra=torch.zeros(1))), "'extra'"),
     "a weight of another shape": (
-        lambda f: rewritten(f, lambda s: s.update({"fc_post1.bias": torch.zeros(3)})),
+        lambda f: _rewrite_checkpoint(f, lambda s: s.update({"fc_post1.bias": torch.zeros(3)})),
         "fc1.bias",
     ),
     "another codec's ratios": (lambda f: _generator(f, ratios=[8, 8, 4, 2]), "ratios"),
@@ -172,26 +172,26 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_bundle_is_told_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", INVALID)
+def test_invalid_bundle_is_reported_in_one_line(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    spoil, word = WRONG[kind]
-    spoil(write(tmp_path))
+    corrupt, message = INVALID[kind]
+    corrupt(write(tmp_path))
     with pytest.raises(DependencyError) as caught:
         XCodec.load(tmp_path, CPU)
-    assert word in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("name", [xcodec.CONFIG, xcodec.CHECKPOINT, xcodec.SEMANTIC_CONFIG])
-def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
+def test_missing_file_is_named(name: str, tmp_path: Path) -> None:
     (write(tmp_path) / name).unlink()
     with pytest.raises(DependencyError, match=f"lacks {name}"):
         XCodec.load(tmp_path, CPU)
 
 
-def test_a_folder_of_something_else_is_told_which_it_should_be(tmp_path: Path) -> None:
+def test_folder_without_a_codec_is_refused_with_the_expected_repository(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DependencyError, match="m-a-p/xcodec_mini_infer"):
             XCodec.load(folder, CPU)

@@ -1,4 +1,4 @@
-"""The whole generator on tiny checkpoints of our own layout."""
+"""MusicGen generation end to end on tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHORT = {"window": 1.0, "stride": 0.5}
 
 
 def make(folder: Path, *, stereo: bool = False, melody: bool = False, window: float = 30.0, text: int = 16) -> Path:
-    """A random checkpoint, on which what it is told has a strong effect."""
+    """A random checkpoint whose output depends strongly on its conditions."""
     lm = LMConfig(
         dim=32, num_layers=2, num_heads=4, codebook_size=encodec.CODEBOOK_SIZE, num_codebooks=8 if stereo else 4,
         channels=2 if stereo else 1, cross_attention=not melody,
@@ -70,7 +70,7 @@ def sound(generator: MusicGen, seconds: float, tags: Tags = TAGS, seed: int = 3,
 def tune(path: Path, *hertz: float, seconds: float = 1.0) -> Controls:
     """Notes of so many seconds each, as a melody."""
     times = np.arange(round(seconds * RATE)) / RATE
-    wave = np.concatenate([0.5 * np.sin(2 * np.pi * each * times) for each in hertz]).astype(np.float32)
+    wave = np.concatenate([0.5 * np.sin(2 * np.pi * item * times) for item in hertz]).astype(np.float32)
     save(Audio(np.stack([wave, wave]), RATE), path)
     return Controls(melody=path)
 
@@ -80,7 +80,7 @@ def long(plain: Path) -> Soundtrack:
     return musicgen(plain, **SHORT).generate(video(2.337), TAGS, 3)
 
 
-def test_the_music_is_exactly_as_long_as_the_video(plain: Path, long: Soundtrack) -> None:
+def test_output_matches_video_length_to_the_sample(plain: Path, long: Soundtrack) -> None:
     generator = musicgen(plain, keep_loaded=True)
     assert long.audio.samples.shape == (1, round(2.337 * RATE))
     assert long.audio.sample_rate == RATE
@@ -89,14 +89,14 @@ def test_the_music_is_exactly_as_long_as_the_video(plain: Path, long: Soundtrack
         assert sound(generator, seconds).shape == (1, int(np.floor(seconds * RATE + 0.5)))
 
 
-def test_a_stereo_model_plays_two_sides(tmp_path: Path) -> None:
+def test_stereo_model_generates_two_channels(tmp_path: Path) -> None:
     score = musicgen(make(tmp_path, stereo=True)).generate(video(0.5), TAGS, 0)
     left, right = score.audio.samples
     assert score.audio.samples.shape == (2, RATE // 2)
     assert not np.allclose(left, right, atol=1e-3)
 
 
-def test_the_sidecar_is_told_what_the_model_was_told(long: Soundtrack) -> None:
+def test_metadata_records_the_generation_inputs(long: Soundtrack) -> None:
     facts = long.metadata
     assert facts["prompt"] == "calm jazz music, 96 bpm"
     assert facts["windows"] == [[0.0, 1.0], [0.5, 1.5], [1.0, 2.0], [1.34, 2.34]]
@@ -105,7 +105,7 @@ def test_the_sidecar_is_told_what_the_model_was_told(long: Soundtrack) -> None:
     assert facts["frames_per_second"] > 0
 
 
-def test_no_window_repeats_another(long: Soundtrack) -> None:
+def test_windows_do_not_repeat_each_other(long: Soundtrack) -> None:
     frames = long.audio.samples[0, : 115 * 640].astype(np.float64).reshape(115, 640)
     wave = (frames - frames.mean(axis=0)).ravel()  # a random codec hums at its frame rate
     half = RATE // 2
@@ -114,7 +114,7 @@ def test_no_window_repeats_another(long: Soundtrack) -> None:
     assert max(alike) < 0.9
 
 
-def test_the_seed_decides_and_the_words_count(plain: Path) -> None:
+def test_output_depends_on_seed_and_prompt(plain: Path) -> None:
     first, second = musicgen(plain, keep_loaded=True), musicgen(plain)
     music = sound(first, 0.5)
     np.testing.assert_array_equal(music, sound(second, 0.5))
@@ -123,14 +123,14 @@ def test_the_seed_decides_and_the_words_count(plain: Path) -> None:
     assert not np.array_equal(music, sound(first, 0.5, Tags(genres=["rock"])))
 
 
-def test_what_is_unwanted_leads_away_with_guidance_and_not_without(plain: Path) -> None:
+def test_negative_prompt_has_an_effect_only_with_cfg(plain: Path) -> None:
     strong, none = (musicgen(plain, sampling=SamplingConfig(cfg_scale=g), keep_loaded=True) for g in (3.0, 1.0))
-    unwanted = Tags(genres=["jazz"], moods=["calm"], tempo=96, negative=["drums"])
-    assert not np.array_equal(sound(strong, 0.5), sound(strong, 0.5, unwanted))
-    np.testing.assert_array_equal(sound(none, 0.5), sound(none, 0.5, unwanted))
+    negative = Tags(genres=["jazz"], moods=["calm"], tempo=96, negative=["drums"])
+    assert not np.array_equal(sound(strong, 0.5), sound(strong, 0.5, negative))
+    np.testing.assert_array_equal(sound(none, 0.5), sound(none, 0.5, negative))
 
 
-def test_no_tags_at_all_are_told_and_the_music_is_unconditioned(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_empty_tags_log_a_warning_and_generate_unconditionally(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
     strong, none = (musicgen(plain, sampling=SamplingConfig(cfg_scale=g), keep_loaded=True) for g in (3.0, 1.0))
     free = sound(none, 0.5, Tags())
     assert "no tag says what the music should be" in caplog.text
@@ -140,14 +140,14 @@ def test_no_tags_at_all_are_told_and_the_music_is_unconditioned(plain: Path, cap
     assert not caplog.text
 
 
-def test_unwanted_words_alone_are_led_away_from_and_never_towards(plain: Path) -> None:
+def test_negative_prompt_alone_has_an_effect_only_with_cfg(plain: Path) -> None:
     strong, none = (musicgen(plain, sampling=SamplingConfig(cfg_scale=g), keep_loaded=True) for g in (3.0, 1.0))
-    unwanted = Tags(negative=["drums"])
-    np.testing.assert_array_equal(sound(none, 0.5, Tags()), sound(none, 0.5, unwanted))
-    assert not np.array_equal(sound(strong, 0.5, Tags()), sound(strong, 0.5, unwanted))
+    negative = Tags(negative=["drums"])
+    np.testing.assert_array_equal(sound(none, 0.5, Tags()), sound(none, 0.5, negative))
+    assert not np.array_equal(sound(strong, 0.5, Tags()), sound(strong, 0.5, negative))
 
 
-def test_each_window_hears_its_own_part_of_the_melody(tuneful: Path, tmp_path: Path) -> None:
+def test_each_window_is_conditioned_on_its_own_part_of_the_melody(tuneful: Path, tmp_path: Path) -> None:
     """Two tunes that differ from 1.5 s on: so does the music from the first window that reaches there."""
     one = tune(tmp_path / "one.wav", 220, 220, 220, 330, 330, seconds=0.5)
     two = tune(tmp_path / "two.wav", 220, 220, 220, 440, 440, seconds=0.5)
@@ -160,7 +160,7 @@ def test_each_window_hears_its_own_part_of_the_melody(tuneful: Path, tmp_path: P
     assert 1.35 < apart < 1.75  # the codec hears a little around each frame
 
 
-def test_a_melody_begins_anew_where_the_video_is_longer(tuneful: Path, tmp_path: Path) -> None:
+def test_melody_is_looped_for_longer_videos(tuneful: Path, tmp_path: Path) -> None:
     generator = musicgen(tuneful, keep_loaded=True, **SHORT)
     music = [
         sound(generator, 2.2, controls=controls)
@@ -170,7 +170,7 @@ def test_a_melody_begins_anew_where_the_video_is_longer(tuneful: Path, tmp_path:
     assert not np.array_equal(music[0], sound(generator, 2.2))
 
 
-def test_without_a_melody_a_model_that_follows_one_hears_none(tuneful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_melody_model_without_melody_uses_the_null_chroma(tuneful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = musicgen(tuneful, keep_loaded=True)
     music = sound(generator, 0.3)
     assert music.any()
@@ -178,12 +178,12 @@ def test_without_a_melody_a_model_that_follows_one_hears_none(tuneful: Path, mon
     assert not np.array_equal(music, sound(generator, 0.3))
 
 
-def test_a_melody_needs_a_model_that_follows_one(plain: Path, tmp_path: Path) -> None:
+def test_melody_is_rejected_by_a_model_without_melody_conditioning(plain: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"follows no melody: give facebook/musicgen-melody"):
         musicgen(plain).prepare(TAGS, tune(tmp_path / "a.wav", 220))
 
 
-def test_a_melody_that_is_too_short_or_no_sound_is_refused(tuneful: Path, tmp_path: Path) -> None:
+def test_too_short_or_unreadable_melody_is_rejected(tuneful: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must last a second or more"):
         musicgen(tuneful).prepare(TAGS, tune(tmp_path / "a.wav", 220, seconds=0.9))
     (tmp_path / "b.wav").write_text("la la")
@@ -191,37 +191,37 @@ def test_a_melody_that_is_too_short_or_no_sound_is_refused(tuneful: Path, tmp_pa
         musicgen(tuneful).prepare(TAGS, Controls(melody=tmp_path / "b.wav"))
 
 
-def test_windows_longer_than_the_model_was_trained_on_are_refused(tmp_path: Path) -> None:
+def test_window_longer_than_the_training_segment_is_rejected(tmp_path: Path) -> None:
     folder = make(tmp_path, window=2.0)
     with pytest.raises(UsageError, match=r"window 30 s is longer than the 2 s .* give window 2"):
         musicgen(folder).prepare(TAGS, Controls())
     musicgen(folder, window=2.0, stride=1.0).prepare(TAGS, Controls())
 
 
-def test_a_text_encoder_of_another_width_is_told(tmp_path: Path) -> None:
+def test_text_encoder_dimension_mismatch_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match="gives 16 numbers a token, the model reads 24"):
         musicgen(make(tmp_path, text=24)).prepare(TAGS, Controls())
 
 
-def test_low_memory_makes_8_bit_weights_unless_told_otherwise(plain: Path) -> None:
-    found = [
+def test_low_memory_defaults_to_int8_precision(plain: Path) -> None:
+    result = [
         musicgen(plain, low_memory=True, precision=precision).generate(video(0.1), TAGS, 0).metadata["precision"]
         for precision in (None, "bf16")
     ]
-    assert found == ["int8", "bf16"]
+    assert result == ["int8", "bf16"]
 
 
-def test_the_model_is_freed_unless_it_is_to_stay(plain: Path) -> None:
+def test_release_unloads_the_model_unless_keep_loaded(plain: Path) -> None:
     for keep in (False, True):
         generator = musicgen(plain, keep_loaded=keep)
         generator.generate(video(0.1), TAGS, 0)
         assert generator._engine.loaded
         generator.release()
         assert generator._engine.loaded == keep
-        assert [each.name for each in generator.weights] == [str(plain)]
+        assert [item.name for item in generator.weights] == [str(plain)]
 
 
-def test_loud_music_is_made_quieter_as_a_whole(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_clipping_output_is_normalized_to_peak_one(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     generator = musicgen(plain, keep_loaded=True)
     music = sound(generator, 0.3)
@@ -235,13 +235,13 @@ def test_loud_music_is_made_quieter_as_a_whole(plain: Path, caplog: pytest.LogCa
     assert "was made quieter" in caplog.text
 
 
-def test_progress_rises_to_one(plain: Path) -> None:
-    told: list[float] = []
+def test_progress_is_monotonic_and_ends_at_one(plain: Path) -> None:
+    fractions: list[float] = []
     generator = musicgen(plain, **SHORT)
-    generator.generate(video(2.4), TAGS, 0, progress=lambda fraction: told.append(fraction))  # noqa: PLW0108 - a bound method has no keyword
-    assert told == sorted(told)
-    assert (told[0], told[-1]) == (0.0, 1.0)
-    assert len(told) >= 5
+    generator.generate(video(2.4), TAGS, 0, progress=lambda fraction: fractions.append(fraction))  # noqa: PLW0108 - a bound method has no keyword
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert len(fractions) >= 5
 
 
 @pytest.mark.parametrize(
@@ -255,6 +255,6 @@ def test_progress_rises_to_one(plain: Path) -> None:
         ({"device": "tpu"}, "device 'tpu' is none of this machine's"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(plain: Path, settings: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_rejected(plain: Path, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         musicgen(plain, **settings).prepare(TAGS, Controls())

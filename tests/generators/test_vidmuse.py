@@ -1,4 +1,4 @@
-"""The generator that sees, whole, on tiny checkpoints of VidMuse's layout and our own."""
+"""VidMuse generation end to end on tiny checkpoints in VidMuse's layout and this project's."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ SIZES = ConditionerConfig(vision_dim=clip.DIM, num_tokens=5, num_layers=1, num_h
 SHORT = {"window": 1.0, "stride": 0.5}
 
 
-def make(folder: Path, *, shown: VisualInputConfig | None = None, text: int | None = 16, see: bool = True) -> Path:
-    """A random checkpoint of our own, on which what it sees and is told has a strong effect."""
+def make(
+    folder: Path, *, visual_input: VisualInputConfig | None = None, text: int | None = 16, visual: bool = True
+) -> Path:
+    """A random checkpoint in this project's layout whose output depends strongly on its conditions."""
     lm = LMConfig(dim=32, num_layers=2, num_heads=4, codebook_size=encodec.CODEBOOK_SIZE)
     parts = {
         "codec": Component(folder=encodec.write(folder / "source" / "codec")),
@@ -39,7 +41,9 @@ def make(folder: Path, *, shown: VisualInputConfig | None = None, text: int | No
     }
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        model = V2M(MusicConfig(lm, text, conditioner=SIZES if see else None), components=parts, visual_input=shown)
+        model = V2M(
+            MusicConfig(lm, text, conditioner=SIZES if visual else None), components=parts, visual_input=visual_input
+        )
     with torch.no_grad():
         for name, value in model.named_parameters():
             if name.startswith(("text.weight", "lm.heads")) or "cross_attention" in name:
@@ -52,7 +56,7 @@ def make(folder: Path, *, shown: VisualInputConfig | None = None, text: int | No
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(
         tmp_path_factory.mktemp("trained"),
-        shown=VisualInputConfig(num_long_term_frames=4, event_channels=EVENT_CHANNELS),
+        visual_input=VisualInputConfig(num_long_term_frames=4, event_channels=EVENT_CHANNELS),
     )
 
 
@@ -78,39 +82,39 @@ def vidmuse(folder: Path, **settings: Any) -> VidMuse:
     return VidMuse(**{"model": str(folder), "device": "cpu", "precision": "fp32", **settings})
 
 
-def sound(generator: VidMuse, shown: Video, tags: Tags = TAGS, seed: int = 3) -> NDArray[np.float32]:
-    return generator.generate(shown, tags, seed).audio.samples
+def sound(generator: VidMuse, source: Video, tags: Tags = TAGS, seed: int = 3) -> NDArray[np.float32]:
+    return generator.generate(source, tags, seed).audio.samples
 
 
 @pytest.mark.parametrize("kind", ["trained", "published"])
-def test_music_of_the_videos_length_that_is_led_by_its_pictures(
+def test_output_matches_video_length_and_depends_on_video_seed_and_cfg(
     kind: str, request: pytest.FixtureRequest, cuts: Video
 ) -> None:
     """The same twice; another with other pictures, another seed, or led by them more."""
     folder = request.getfixturevalue(kind)
     generator = vidmuse(folder, keep_loaded=True, **SHORT)
     first, other = cuts.crop(0.0, 1.21), cuts.crop(2.7, 3.91)
-    found = sound(generator, first)
-    assert found.shape == (1, round(1.21 * encodec.SAMPLE_RATE))
-    assert np.array_equal(found, sound(generator, first))
-    assert np.array_equal(found, sound(vidmuse(folder, **SHORT), first))
-    assert not np.array_equal(found, sound(generator, other))
-    assert not np.array_equal(found, sound(generator, first, seed=4))
+    result = sound(generator, first)
+    assert result.shape == (1, round(1.21 * encodec.SAMPLE_RATE))
+    assert np.array_equal(result, sound(generator, first))
+    assert np.array_equal(result, sound(vidmuse(folder, **SHORT), first))
+    assert not np.array_equal(result, sound(generator, other))
+    assert not np.array_equal(result, sound(generator, first, seed=4))
     for sampling in (SamplingConfig(cfg_scale=7.0), SamplingConfig(video_cfg_scale=7.0)):
-        assert not np.array_equal(found, sound(vidmuse(folder, sampling=sampling, **SHORT), first))
+        assert not np.array_equal(result, sound(vidmuse(folder, sampling=sampling, **SHORT), first))
 
 
-def test_vidmuse_is_led_away_from_black_and_a_trained_model_from_what_it_learned(
+def test_null_video_is_used_only_by_models_without_null_tokens(
     trained: Path, published: Path, cuts: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = [sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, trained)]
+    before = [sound(vidmuse(item), cuts.crop(0.0, 0.3)) for item in (published, trained)]
     monkeypatch.setattr("v2m.generators.vidmuse_engine.VideoMusicEngine._get_null_video", lambda _: None)
-    after = [sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, trained)]
+    after = [sound(vidmuse(item), cuts.crop(0.0, 0.3)) for item in (published, trained)]
     same = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
     assert same == [False, True]
 
 
-def test_words_lead_a_model_that_reads_them_alone(trained: Path, published: Path, cuts: Video) -> None:
+def test_prompt_affects_only_models_with_text_conditioning(trained: Path, published: Path, cuts: Video) -> None:
     clip_, other = cuts.crop(0.0, 0.4), replace(TAGS, genres=["metal"], negative=["drums"])
     for folder, same in ((trained, False), (published, True)):
         generator = vidmuse(folder, keep_loaded=True)
@@ -121,7 +125,7 @@ def test_words_lead_a_model_that_reads_them_alone(trained: Path, published: Path
     assert facts["visual_input"]["event_channels"] == list(EVENT_CHANNELS)
 
 
-def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
+def test_visual_input_config_is_saved_in_the_checkpoint(
     trained: Path, published: Path, cuts: Video, tmp_path: Path
 ) -> None:
     assert V2M.from_pretrained(str(trained)).visual_input == VisualInputConfig(
@@ -131,39 +135,44 @@ def test_how_it_was_shown_videos_is_kept_in_its_checkpoint(
     again = V2M.from_pretrained(str(tmp_path / "own"))
     assert again.visual_input == VisualInputConfig(pooling="all")
     assert not again.config.has_null_tokens
-    theirs, ours = (sound(vidmuse(each), cuts.crop(0.0, 0.3)) for each in (published, tmp_path / "own"))
-    assert np.array_equal(theirs, ours)
+    expected, ours = (sound(vidmuse(item), cuts.crop(0.0, 0.3)) for item in (published, tmp_path / "own"))
+    assert np.array_equal(expected, ours)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"shown": None}, "has no visual input settings"),
+        ({"visual_input": None}, "has no visual input settings"),
         (
-            {"shown": VisualInputConfig(event_channels=("cut", "noise"))},
+            {"visual_input": VisualInputConfig(event_channels=("cut", "noise"))},
             "was trained on the event channels cut, noise, and this v2m measures cut, mot",
         ),
-        ({"shown": VisualInputConfig(pooling="all", event_channels=EVENT_CHANNELS)}, "17 tokens a frame instead of 5"),
+        (
+            {"visual_input": VisualInputConfig(pooling="all", event_channels=EVENT_CHANNELS)},
+            "17 tokens a frame instead of 5",
+        ),
     ],
 )
-def test_eyes_that_do_not_fit_are_told(tmp_path: Path, cuts: Video, change: dict[str, Any], told: str) -> None:
-    with pytest.raises(DependencyError, match=told):
+def test_incompatible_visual_input_is_rejected(
+    tmp_path: Path, cuts: Video, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DependencyError, match=message):
         sound(vidmuse(make(tmp_path, **change)), cuts)
 
 
-def test_what_a_config_says_of_it_that_cannot_be_is_told(trained: Path, tmp_path: Path) -> None:
-    folder = make(tmp_path, shown=VisualInputConfig(event_channels=EVENT_CHANNELS))
+def test_invalid_visual_input_config_is_rejected(trained: Path, tmp_path: Path) -> None:
+    folder = make(tmp_path, visual_input=VisualInputConfig(event_channels=EVENT_CHANNELS))
     settings = yaml.safe_load((folder / "config.yaml").read_text())
-    for wrong, told in (
+    for wrong, message in (
         ({"num_long_term_frames": 0}, "num_long_term_frames 0 must be above 0"),
         ({"hole": 1}, "hole"),
         (3, "visual_input"),
     ):
         (folder / "config.yaml").write_text(yaml.safe_dump(settings | {"visual_input": wrong}))
-        with pytest.raises(DependencyError, match=told):
+        with pytest.raises(DependencyError, match=message):
             V2M.from_pretrained(str(folder))
 
 
-def test_a_model_that_does_not_see_is_refused(tmp_path: Path, cuts: Video) -> None:
+def test_model_without_visual_conditioner_is_rejected(tmp_path: Path, cuts: Video) -> None:
     with pytest.raises(UsageError, match="has no visual conditioner: give it to the recipe musicgen"):
-        sound(vidmuse(make(tmp_path, see=False)), cuts)
+        sound(vidmuse(make(tmp_path, visual=False)), cuts)

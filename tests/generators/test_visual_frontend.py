@@ -47,36 +47,36 @@ def clip(seconds: float) -> Any:
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0.0, 30.0), (15.0, 45.0)])
-def test_each_window_is_shown_its_own_pictures_the_last_one_too(begin: float, end: float) -> None:
+def test_each_window_gets_its_own_frames_including_the_last(begin: float, end: float) -> None:
     """The second window of 45 s gets 15 s to 45 s, and long-term frames from before its start."""
-    seen = VisualFrontend(Plain(), VisualInputConfig(num_long_term_frames=9)).window_encoder(clip(45.0))(begin, end)
-    assert seen.short_term.shape == (1, 60, 2, 3)
-    assert seen.short_term_times[0].tolist() == pytest.approx([0.25 + 0.5 * k for k in range(60)])
-    assert torch.allclose(seen.short_term[0, :, 0, 0], begin + seen.short_term_times[0], atol=0.11)
-    assert seen.long_term_times[0].tolist() == pytest.approx([2.5 + 5 * k - begin for k in range(9)])
-    assert torch.allclose(seen.long_term[0, :, 1, 2], begin + seen.long_term_times[0], atol=0.11)
-    assert seen.short_term_mask.all()
-    assert seen.long_term_mask.all()
-    assert seen.events.shape == (1, 0, 0)
+    inputs = VisualFrontend(Plain(), VisualInputConfig(num_long_term_frames=9)).window_encoder(clip(45.0))(begin, end)
+    assert inputs.short_term.shape == (1, 60, 2, 3)
+    assert inputs.short_term_times[0].tolist() == pytest.approx([0.25 + 0.5 * k for k in range(60)])
+    assert torch.allclose(inputs.short_term[0, :, 0, 0], begin + inputs.short_term_times[0], atol=0.11)
+    assert inputs.long_term_times[0].tolist() == pytest.approx([2.5 + 5 * k - begin for k in range(9)])
+    assert torch.allclose(inputs.long_term[0, :, 1, 2], begin + inputs.long_term_times[0], atol=0.11)
+    assert inputs.short_term_mask.all()
+    assert inputs.long_term_mask.all()
+    assert inputs.events.shape == (1, 0, 0)
 
 
-def test_a_window_that_reaches_beyond_the_video_ends_with_it() -> None:
-    seen = VisualFrontend(Plain(), VisualInputConfig(num_long_term_frames=2)).window_encoder(clip(7.01))(0.0, 7.02)
-    assert seen.short_term_times[0].tolist() == pytest.approx([(k + 0.5) * 7.01 / 14 for k in range(14)])
+def test_window_past_the_end_of_the_video_is_cropped() -> None:
+    inputs = VisualFrontend(Plain(), VisualInputConfig(num_long_term_frames=2)).window_encoder(clip(7.01))(0.0, 7.02)
+    assert inputs.short_term_times[0].tolist() == pytest.approx([(k + 0.5) * 7.01 / 14 for k in range(14)])
 
 
-def test_a_cut_is_in_the_rhythm_when_it_is_seen() -> None:
-    shown = VisualInputConfig(num_long_term_frames=2, event_channels=EVENT_CHANNELS)
+def test_cuts_appear_in_the_events_at_their_times() -> None:
+    config = VisualInputConfig(num_long_term_frames=2, event_channels=EVENT_CHANNELS)
     for begin, cut, strength in ((4.0, 1.2, 0.6), (15.0, 16.0, 0.9)):
-        seen = VisualFrontend(Plain(), shown).window_encoder(clip(45.0))(begin, begin + 30.0)
-        assert seen.events.shape == (1, 600, len(EVENT_CHANNELS))
-        cuts = seen.events[0, :, 0]
+        inputs = VisualFrontend(Plain(), config).window_encoder(clip(45.0))(begin, begin + 30.0)
+        assert inputs.events.shape == (1, 600, len(EVENT_CHANNELS))
+        cuts = inputs.events[0, :, 0]
         assert cuts[cuts > 0].tolist() == pytest.approx([strength] + [0.9] * (begin < 5))
-        assert seen.event_times[0, cuts.nonzero()[0, 0]] == pytest.approx(cut, abs=0.05)
+        assert inputs.event_times[0, cuts.nonzero()[0, 0]] == pytest.approx(cut, abs=0.05)
 
 
 @torch.inference_mode()
-def test_one_black_frame_stands_for_all_of_a_black_video(tmp_path: Path) -> None:
+def test_single_black_frame_equals_a_black_video(tmp_path: Path) -> None:
     """VidMuse's negative gives the same attention for one black frame or sixty."""
     model = V2M.from_pretrained(str(tiny.write_vidmuse(tmp_path)))
     eyes = VisualFrontend.load(model, "tiny", torch.device("cpu"))

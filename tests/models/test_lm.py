@@ -1,4 +1,4 @@
-"""What must hold for the language model whatever its weights; that it is MusicGen is tested in parity/."""
+"""Properties of the language model for any weights; parity with MusicGen is tested in parity/."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from v2m.models.lm import LM, LMConfig
 TINY = {"dim": 16, "num_layers": 2, "num_heads": 2, "num_codebooks": 2, "codebook_size": 24}
 
 
-def made(seed: int = 0, **settings: object) -> LM:
+def make_lm(seed: int = 0, **settings: object) -> LM:
     torch.manual_seed(seed)
     return LM(LMConfig(**TINY | settings))  # pyright: ignore[reportArgumentType]
 
@@ -29,9 +29,9 @@ def memory(tokens: int = 5, seed: int = 2) -> Condition:
 
 
 @pytest.mark.parametrize("crossing", [True, False])
-def test_no_step_knows_what_comes_later(crossing: bool) -> None:
+def test_logits_are_causal(crossing: bool) -> None:
     """By gradient: the logits at step 4 depend on all steps up to it, a prefix before them, and nothing after."""
-    model = made(cross_attention=crossing).eval()
+    model = make_lm(cross_attention=crossing).eval()
     kept: list[Tensor] = []
 
     def embedded(_: object, __: object, out: Tensor) -> None:
@@ -40,41 +40,41 @@ def test_no_step_knows_what_comes_later(crossing: bool) -> None:
 
     for table in model.embeddings:
         table.register_forward_hook(embedded)
-    heard = Condition(memory().tokens.requires_grad_(), memory().mask)
-    model(codes(), heard)[:, :, 4].square().sum().backward()
+    condition = Condition(memory().tokens.requires_grad_(), memory().mask)
+    model(codes(), condition)[:, :, 4].square().sum().backward()
     for out in kept:
         assert out.grad is not None
         assert (out.grad[:, :5].abs().amax(-1) > 0).all()
         assert not out.grad[:, 5:].any()
-    assert heard.tokens.grad is not None
-    assert (heard.tokens.grad.abs().amax(-1) > 0).all()
+    assert condition.tokens.grad is not None
+    assert (condition.tokens.grad.abs().amax(-1) > 0).all()
 
 
 @pytest.mark.parametrize("crossing", [True, False])
 @torch.inference_mode()
-def test_what_is_masked_does_not_matter(crossing: bool) -> None:
+def test_masked_condition_tokens_have_no_effect(crossing: bool) -> None:
     """Not what it holds; and with cross-attention the row is as without it."""
-    model, heard = made(cross_attention=crossing).eval(), memory()
-    mask = heard.mask.clone()
+    model, condition = make_lm(cross_attention=crossing).eval(), memory()
+    mask = condition.mask.clone()
     mask[0, 3:] = mask[1] = False
-    other = torch.where(mask[..., None], heard.tokens, 7.0)
-    found = model(codes(), Condition(heard.tokens, mask))
-    assert found.isfinite().all()
-    assert torch.allclose(found, model(codes(), Condition(other, mask)), atol=1e-6)
+    other = torch.where(mask[..., None], condition.tokens, 7.0)
+    result = model(codes(), Condition(condition.tokens, mask))
+    assert result.isfinite().all()
+    assert torch.allclose(result, model(codes(), Condition(other, mask)), atol=1e-6)
     if crossing:
-        assert torch.allclose(found[1], model(codes())[1], atol=1e-6)
-        short = Condition(heard.tokens[:, :3], mask[:, :3])
-        assert torch.allclose(found, model(codes(), short), atol=1e-6)
-    assert (found - model(codes(), heard)).abs().max() > 0.01
+        assert torch.allclose(result[1], model(codes())[1], atol=1e-6)
+        short = Condition(condition.tokens[:, :3], mask[:, :3])
+        assert torch.allclose(result, model(codes(), short), atol=1e-6)
+    assert (result - model(codes(), condition)).abs().max() > 0.01
 
 
 @torch.inference_mode()
-def test_memory_has_no_order() -> None:
-    model, text, video = made().eval(), memory(3, 4), memory(5, 5)
+def test_cross_attention_is_permutation_invariant() -> None:
+    model, text, video = make_lm().eval(), memory(3, 4), memory(5, 5)
     assert torch.allclose(model(codes(), concat(text, video)), model(codes(), concat(video, text)), atol=1e-5)
 
 
-def trained(model: LM, run: object = None) -> tuple[Tensor, list[Tensor]]:
+def loss_and_grads(model: LM, run: object = None) -> tuple[Tensor, list[Tensor]]:
     model.train()
     model.zero_grad()
     call = model if run is None else run
@@ -86,52 +86,52 @@ def trained(model: LM, run: object = None) -> tuple[Tensor, list[Tensor]]:
 
 @pytest.mark.parametrize("crossing", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_checkpointing_changes_no_gradient(crossing: bool, dropout: float) -> None:
-    """Dropout falls on the same activations when a layer is computed anew."""
-    model = made(cross_attention=crossing, dropout=dropout)
+def test_gradient_checkpointing_does_not_change_gradients(crossing: bool, dropout: float) -> None:
+    """Dropout falls on the same activations when a layer is recomputed."""
+    model = make_lm(cross_attention=crossing, dropout=dropout)
     torch.manual_seed(6)
-    loss, grads = trained(model)
+    loss, grads = loss_and_grads(model)
     model.gradient_checkpointing = True
     torch.manual_seed(6)
-    again, same = trained(model)
+    again, same = loss_and_grads(model)
     assert torch.equal(loss, again)
     assert len(grads) == len(same) == len(list(model.parameters()))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(grads, same, strict=True))
 
 
-def test_dropout_is_for_training() -> None:
-    model = made(dropout=0.5)
+def test_dropout_is_active_only_in_training() -> None:
+    model = make_lm(dropout=0.5)
     assert not torch.equal(model(codes(), memory()), model(codes(), memory()))
     model.eval()
     assert torch.equal(model(codes(), memory()), model(codes(), memory()))
 
 
-def test_a_training_step_compiles_whole() -> None:
-    model = made()
-    loss, grads = trained(model)
+def test_training_step_compiles_with_fullgraph() -> None:
+    model = make_lm()
+    loss, grads = loss_and_grads(model)
     torch._dynamo.reset()
-    again, same = trained(model, torch.compile(model, backend="aot_eager", fullgraph=True))
+    again, same = loss_and_grads(model, torch.compile(model, backend="aot_eager", fullgraph=True))
     assert torch.allclose(loss, again, atol=1e-6)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(grads, same, strict=True))
 
 
-def test_it_starts_where_it_can_learn() -> None:
+def test_initial_loss_is_near_uniform_and_training_reduces_it() -> None:
     """Knowing nothing, its loss is near ln V, in the deep as in the shallow; and a few steps learn a short piece."""
     for layers in (2, 12):
-        model = made(num_layers=layers).eval()
+        model = make_lm(num_layers=layers).eval()
         logits = model(codes(), memory()).detach()
         loss = cross_entropy(logits.flatten(0, 2), codes().flatten() % 24)
         assert abs(float(loss) - math.log(24)) < 1.0
-    model = made()
+    model = make_lm()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(30):
-        losses.append(float(trained(model)[0]))
+        losses.append(float(loss_and_grads(model)[0]))
         optimizer.step()
     assert losses[-1] < losses[0] / 2
 
 
-def test_sizes_that_cannot_be_are_told_together() -> None:
+def test_invalid_config_values_are_reported_together() -> None:
     with pytest.raises(ValueError, match="num_layers 0 must be 1 or more"):
         LMConfig(num_layers=0)
     with pytest.raises(ValueError, match=r"dim 30 must be even and a multiple of the 16 heads.*dropout 1 must"):

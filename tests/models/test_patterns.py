@@ -1,4 +1,4 @@
-"""The delay pattern against a slow, obvious version, and against audiocraft's."""
+"""The delay pattern against a direct implementation and audiocraft's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def by_frame(outputs: torch.Tensor, delays: tuple[int, ...]) -> torch.Tensor:
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize("delays", DELAYS)
-def test_every_code_is_at_its_delay_and_comes_back(delays: tuple[int, ...], frames: int) -> None:
+def test_apply_delays_shifts_codes_and_revert_delays_restores_them(delays: tuple[int, ...], frames: int) -> None:
     codes = torch.randint(64, (2, len(delays), frames))
     built = patterns.apply_delays(codes, delays, 64)
     assert built.shape[2] == frames + max(delays) + 1
@@ -31,7 +31,7 @@ def test_every_code_is_at_its_delay_and_comes_back(delays: tuple[int, ...], fram
 
 
 @pytest.mark.parametrize("delays", DELAYS)
-def test_what_a_step_says_is_about_the_next(delays: tuple[int, ...]) -> None:
+def test_step_outputs_are_predictions_of_the_next_step(delays: tuple[int, ...]) -> None:
     """Outputs that name the code of the next step become those codes, frame by frame; with entries behind, too."""
     codes = torch.randint(64, (2, len(delays), 9))
     built = patterns.apply_delays(codes, delays, 64)
@@ -42,17 +42,17 @@ def test_what_a_step_says_is_about_the_next(delays: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("channels", "codebooks"), [(1, 1), (1, 4), (2, 8)])
 @pytest.mark.parametrize("frames", [1, 2, 5, 40])
-def test_sequences_are_those_of_audiocraft(channels: int, codebooks: int, frames: int) -> None:
+def test_delay_pattern_matches_audiocraft(channels: int, codebooks: int, frames: int) -> None:
     from audiocraft.modules.codebooks_patterns import DelayedPatternProvider
 
     delays = LMConfig(num_codebooks=codebooks, channels=channels, codebook_size=64).delay_pattern
-    theirs = DelayedPatternProvider(codebooks, delays=list(delays)).get_pattern(frames)
+    reference = DelayedPatternProvider(codebooks, delays=list(delays)).get_pattern(frames)
     codes = torch.randint(64, (2, codebooks, frames))
-    expected, *_ = theirs.build_pattern_sequence(codes, 64)
+    expected, *_ = reference.build_pattern_sequence(codes, 64)
     built = patterns.apply_delays(codes, delays, 64)
     assert torch.equal(built, expected)
-    assert torch.equal(patterns.revert_delays(built, delays), theirs.revert_pattern_sequence(expected, -1)[0])
+    assert torch.equal(patterns.revert_delays(built, delays), reference.revert_pattern_sequence(expected, -1)[0])
     logits = torch.randn(2, codebooks, built.shape[2], 5)
-    back, _, mask = theirs.revert_pattern_logits(logits.permute(0, 3, 1, 2), float("nan"))
+    back, _, mask = reference.revert_pattern_logits(logits.permute(0, 3, 1, 2), float("nan"))
     assert mask.all()
     assert torch.equal(by_frame(logits[:, :, :-1], delays), back.permute(0, 2, 3, 1))

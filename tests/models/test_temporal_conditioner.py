@@ -1,4 +1,4 @@
-"""The conditioner that knows the time: what it sees when, what is not there, and that all of it learns."""
+"""TemporalConditioner: timing, masking and gradients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model() -> TemporalConditioner:
     return TemporalConditioner(SIZES, 16).eval()
 
 
-def seen(near: int = 4, whole: int = 3, rhythm: int = 12, *, seed: int = 0) -> VisualInputs:
+def make_inputs(near: int = 4, whole: int = 3, rhythm: int = 12, *, seed: int = 0) -> VisualInputs:
     """Two clips of 2 s: their near frames, those of the whole video of 6 s from 1.5 s before, and the rhythm."""
     random = torch.Generator().manual_seed(seed)
 
@@ -50,9 +50,9 @@ def seen(near: int = 4, whole: int = 3, rhythm: int = 12, *, seed: int = 0) -> V
     )
 
 
-def test_what_happens_when_is_told_by_the_language_models_own_clock(model: TemporalConditioner) -> None:
+def test_token_positions_use_the_frame_rate_of_the_language_model(model: TemporalConditioner) -> None:
     """The same shown a second later differs by the waves of ten steps, where nothing is made of frames."""
-    plain = seen()
+    plain = make_inputs()
     torch.nn.init.zeros_(model.out.weight)
     later = {name: getattr(plain, name) + 1.0 for name in ("short_term_times", "event_times")}
     moved = model(plain._replace(**later)).tokens - model(plain).tokens
@@ -61,8 +61,8 @@ def test_what_happens_when_is_told_by_the_language_models_own_clock(model: Tempo
     assert torch.allclose(moved[0], sinusoidal_embedding(places + 10, 16) - sinusoidal_embedding(places, 16), atol=1e-4)
 
 
-def test_a_frame_is_read_with_all_others_and_the_rhythm_by_its_neighbors(model: TemporalConditioner) -> None:
-    before = seen(rhythm=40)
+def test_frames_attend_globally_and_events_locally(model: TemporalConditioner) -> None:
+    before = make_inputs(rhythm=40)
     frames, beats = model(before).tokens.split((4 * POOLED, 20), dim=1)
     near, rhythm = before.short_term.clone(), before.events.clone()
     near[:, 1] += 1.0 + torch.randn(2, 5, 12)
@@ -79,74 +79,74 @@ def test_a_frame_is_read_with_all_others_and_the_rhythm_by_its_neighbors(model: 
 
 
 @pytest.mark.parametrize("garbage", [7.0, float("nan")])
-def test_what_is_not_there_changes_nothing(model: TemporalConditioner, garbage: float) -> None:
+def test_masked_inputs_have_no_effect(model: TemporalConditioner, garbage: float) -> None:
     """A clip that ends early, with anything behind its end, is as if there were nothing behind it."""
-    given = seen(near=4, whole=3, rhythm=12)
+    inputs = make_inputs(near=4, whole=3, rhythm=12)
     lengths = {"short_term": 3, "long_term": 2, "event": 9}
-    short = {name: getattr(given, name).clone() for name in given._fields}
+    short = {name: getattr(inputs, name).clone() for name in inputs._fields}
     for name, count in lengths.items():
         short[f"{name}_mask"][:, count:] = False
         short["events" if name == "event" else name][:, count:] = garbage
-    found = model(VisualInputs(**short))
+    result = model(VisualInputs(**short))
     cut = {
         field: value[:, : next(count for name, count in lengths.items() if field.startswith(name))]
-        for field, value in given._asdict().items()
+        for field, value in inputs._asdict().items()
     }
-    wanted = model(VisualInputs(**cut))
-    assert found.mask.tolist() == [[True] * 6 + [False] * 2 + [True] * 5 + [False]] * 2
-    assert torch.allclose(found.tokens[found.mask], wanted.tokens[wanted.mask], atol=1e-5)
-    assert not found.tokens[~found.mask].any()
+    expected = model(VisualInputs(**cut))
+    assert result.mask.tolist() == [[True] * 6 + [False] * 2 + [True] * 5 + [False]] * 2
+    assert torch.allclose(result.tokens[result.mask], expected.tokens[expected.mask], atol=1e-5)
+    assert not result.tokens[~result.mask].any()
 
 
-def test_a_clip_of_which_nothing_is_shown_is_no_number_nowhere(model: TemporalConditioner) -> None:
-    given = seen()
+def test_fully_masked_inputs_give_finite_zero_tokens(model: TemporalConditioner) -> None:
+    inputs = make_inputs()
     masks = {
-        f"{each}_mask": torch.zeros_like(getattr(given, f"{each}_mask"))
-        for each in ("short_term", "long_term", "event")
+        f"{item}_mask": torch.zeros_like(getattr(inputs, f"{item}_mask"))
+        for item in ("short_term", "long_term", "event")
     }
-    found = model(given._replace(**masks))
-    assert not found.mask.any()
-    assert not found.tokens.any()
+    result = model(inputs._replace(**masks))
+    assert not result.mask.any()
+    assert not result.tokens.any()
 
 
-def test_of_a_whole_video_that_is_not_there_nothing_is_seen(model: TemporalConditioner) -> None:
-    given = seen()._replace(long_term_mask=torch.zeros(2, 3, dtype=torch.bool))
-    other = given._replace(long_term=given.long_term + 5.0, long_term_times=given.long_term_times + 9.0)
-    assert torch.equal(model(given).tokens, model(other).tokens)
+def test_masked_long_term_frames_have_no_effect(model: TemporalConditioner) -> None:
+    inputs = make_inputs()._replace(long_term_mask=torch.zeros(2, 3, dtype=torch.bool))
+    other = inputs._replace(long_term=inputs.long_term + 5.0, long_term_times=inputs.long_term_times + 9.0)
+    assert torch.equal(model(inputs).tokens, model(other).tokens)
 
 
 @pytest.mark.parametrize("pooled", [2, 5])
-def test_all_of_it_learns(pooled: int) -> None:
+def test_all_parameters_receive_gradients(pooled: int) -> None:
     model = TemporalConditioner(replace(SIZES, num_pooled_tokens=pooled), 16)
-    found = model(seen())
-    assert found.tokens.shape == (2, 4 * pooled + 12 // STRIDE, 16)
-    assert found.step_bias is not None
-    told = found.step_bias.interpolate(20)
-    assert not told.any()  # before anything is learned
-    ((found.tokens * torch.randn_like(found.tokens)).sum() + (told * torch.randn_like(told)).sum()).backward()
+    result = model(make_inputs())
+    assert result.tokens.shape == (2, 4 * pooled + 12 // STRIDE, 16)
+    assert result.step_bias is not None
+    bias = result.step_bias.interpolate(20)
+    assert not bias.any()  # before anything is learned
+    ((result.tokens * torch.randn_like(result.tokens)).sum() + (bias * torch.randn_like(bias)).sum()).backward()
     assert not [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
 
 
-def test_an_event_is_told_at_the_steps_that_sound_then_and_not_far_from_them(model: TemporalConditioner) -> None:
+def test_event_step_bias_is_local_to_the_time_of_the_event(model: TemporalConditioner) -> None:
     """What a cue says of an instant reaches as far as the convolutions and the line to the next instant."""
     torch.nn.init.normal_(model.rhythm.cue.weight)
-    given = seen()
-    changed = given._replace(events=given.events.clone())
+    inputs = make_inputs()
+    changed = inputs._replace(events=inputs.events.clone())
     changed.events[0, 3] += 5
-    before, after = (model(each).step_bias for each in (given, changed))
+    before, after = (model(item).step_bias for item in (inputs, changed))
     assert before is not None
     assert after is not None
-    steps = int(given.event_times.max() * SIZES.codec_frame_rate)
+    steps = int(inputs.event_times.max() * SIZES.codec_frame_rate)
     moved = (after.interpolate(steps) - before.interpolate(steps)).abs().amax(-1)
-    place = given.event_times[0] * SIZES.codec_frame_rate
+    place = inputs.event_times[0] * SIZES.codec_frame_rate
     reach = SIZES.num_event_layers * (EVENT_KERNEL // 2) + 1
     assert moved[0].argmax().item() == pytest.approx(place[3].item(), abs=(place[1] - place[0]).item() * reach)
     assert not moved[0, int(place[3 + reach]) + 1 :].any()
     assert not moved[1].any()
 
 
-def test_where_in_the_video_the_window_lies_is_told(model: TemporalConditioner) -> None:
+def test_tokens_depend_on_the_position_of_the_window_in_the_video(model: TemporalConditioner) -> None:
     """The same window of a longer video, of which the frames look alike."""
-    given = seen()
-    longer = given._replace(long_term_times=given.long_term_times * 2, long_term=given.long_term.clone())
-    assert ((model(longer).tokens - model(given).tokens).abs().amax(-1)[:, : 4 * POOLED] > 1e-4).all()
+    inputs = make_inputs()
+    longer = inputs._replace(long_term_times=inputs.long_term_times * 2, long_term=inputs.long_term.clone())
+    assert ((model(longer).tokens - model(inputs).tokens).abs().amax(-1)[:, : 4 * POOLED] > 1e-4).all()

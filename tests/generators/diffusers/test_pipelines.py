@@ -60,7 +60,7 @@ def tune(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def made(models: Path, kind: str, **settings: Any) -> DiffusersGenerator:
+def make_generator(models: Path, kind: str, **settings: Any) -> DiffusersGenerator:
     chosen: dict[str, Any] = {"steps": 2, "device": "cpu", "keep_loaded": True} | settings
     return DiffusersGenerator(model=str(models / kind), **chosen)
 
@@ -70,19 +70,17 @@ def differ(one: Soundtrack, other: Soundtrack) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_as_long_as_the_video_and_a_take_is_the_same_alone_and_beside_others(
-    models: Path, clip: Video, kind: str
-) -> None:
-    generator = made(models, kind)
+def test_output_matches_video_length_and_batches_match_single_generation(models: Path, clip: Video, kind: str) -> None:
+    generator = make_generator(models, kind)
     assert isinstance(generator, MusicGenerator)
-    seen: list[float] = []
+    fractions: list[float] = []
 
     def note(fraction: float) -> None:
-        seen.append(fraction)
+        fractions.append(fraction)
 
     first, second = generator.generate_batch(clip, TAGS, [3, 4], progress=note)
-    assert seen == sorted(seen)
-    assert seen[-1] == 1.0
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
     for take in (first, second):
         assert take.audio.samples.shape == (2, seconds_to_samples(1.37, take.audio.sample_rate))
         assert take.audio.samples.std() > 1e-3
@@ -95,11 +93,11 @@ def test_it_is_as_long_as_the_video_and_a_take_is_the_same_alone_and_beside_othe
     assert generator.weights[0].license in {"mit", "stable-audio-community", "stabilityai-community"}
 
 
-def test_ace_step_is_told_tempo_and_key_apart_and_sings_only_when_asked(models: Path, clip: Video) -> None:
-    generator = made(models, "ace_step", meter=3)
+def test_ace_step_gets_tempo_key_and_meter_and_lyrics_only_with_vocals(models: Path, clip: Video) -> None:
+    generator = make_generator(models, "ace_step", meter=3)
     facts = generator.generate(clip, TAGS, 0).metadata
-    wanted = {"bpm": 72, "keyscale": "Bb minor", "timesignature": "3", "lyrics": "[Instrumental]"}
-    assert wanted.items() <= facts.items()
+    expected = {"bpm": 72, "keyscale": "Bb minor", "timesignature": "3", "lyrics": "[Instrumental]"}
+    assert expected.items() <= facts.items()
     assert facts["prompt"] == "calm ambient music with piano"
     assert (facts["num_inference_steps"], facts["guidance_scale"], facts["windows"]) == (2, 1.0, [[0.0, 1.37]])
     sung = pipeline_info.ace_step_arguments(replace(TAGS, vocals=True, lyrics=" [verse]\nla "), 3, "en")
@@ -114,61 +112,63 @@ def test_ace_step_is_told_tempo_and_key_apart_and_sings_only_when_asked(models: 
     ("key", "name"),
     [("f# min", "F# minor"), ("Bb", "Bb major"), ("Cb dur", "Cb major"), ("A-flat minor", "Ab minor"), (None, None)],
 )
-def test_a_key_is_named_as_ace_step_learned_them(key: str | None, name: str | None) -> None:
+def test_key_name_is_normalized_for_ace_step(key: str | None, name: str | None) -> None:
     assert pipeline_info.key_name(Tags(key=key)) == name
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_melody_is_followed_the_closer_the_stronger(models: Path, clip: Video, tune: Path, kind: str) -> None:
+def test_higher_melody_strength_follows_the_melody_more_closely(
+    models: Path, clip: Video, tune: Path, kind: str
+) -> None:
     """Closeness is measured by how little the seed matters."""
     controls = Controls(melody=tune)
 
     def spread(strength: float) -> float:
-        generator = made(models, kind, melody_strength=strength)
+        generator = make_generator(models, kind, melody_strength=strength)
         one, other = generator.generate_batch(clip, TAGS, [1, 2], controls=controls)
         return differ(one, other)
 
-    plain = made(models, kind).generate(clip, TAGS, 1)
-    followed = made(models, kind, melody_strength=1.0).generate(clip, TAGS, 1, controls=controls)
+    plain = make_generator(models, kind).generate(clip, TAGS, 1)
+    followed = make_generator(models, kind, melody_strength=1.0).generate(clip, TAGS, 1, controls=controls)
     assert differ(plain, followed) > 1e-3
     assert followed.metadata["melody"] == str(tune)
     if kind != "ace_step":  # whose noise is the same: only what it hears of the tune changes
         assert spread(1.0) < 0.7 * spread(0.0)
     else:
-        weaker = made(models, kind, melody_strength=0.2).generate(clip, TAGS, 1, controls=controls)
+        weaker = make_generator(models, kind, melody_strength=0.2).generate(clip, TAGS, 1, controls=controls)
         assert differ(weaker, followed) > 1e-4
 
 
-def test_unwanted_words_lead_stable_audio_away_and_only_with_guidance(models: Path, clip: Video) -> None:
-    unwanted = replace(TAGS, negative=("drums",))
-    led = made(models, "stable_audio", cfg_scale=6.0)
-    assert differ(led.generate(clip, TAGS, 0), led.generate(clip, unwanted, 0)) > 1e-3
-    assert led.generate(clip, unwanted, 0).metadata["negative_prompt"] == "drums"
-    free = made(models, "stable_audio", cfg_scale=1.0)
-    assert differ(free.generate(clip, TAGS, 0), free.generate(clip, unwanted, 0)) == 0.0
+def test_negative_prompt_affects_stable_audio_only_with_cfg(models: Path, clip: Video) -> None:
+    negative = replace(TAGS, negative=("drums",))
+    led = make_generator(models, "stable_audio", cfg_scale=6.0)
+    assert differ(led.generate(clip, TAGS, 0), led.generate(clip, negative, 0)) > 1e-3
+    assert led.generate(clip, negative, 0).metadata["negative_prompt"] == "drums"
+    free = make_generator(models, "stable_audio", cfg_scale=1.0)
+    assert differ(free.generate(clip, TAGS, 0), free.generate(clip, negative, 0)) == 0.0
 
 
-def test_a_reference_gives_ace_step_its_style(models: Path, clip: Video, tune: Path) -> None:
-    generator = made(models, "ace_step")
-    plain, styled = (generator.generate(clip, TAGS, 0, controls=each) for each in (None, Controls(reference=(tune,))))
+def test_reference_audio_changes_the_ace_step_output(models: Path, clip: Video, tune: Path) -> None:
+    generator = make_generator(models, "ace_step")
+    plain, styled = (generator.generate(clip, TAGS, 0, controls=item) for item in (None, Controls(reference=(tune,))))
     assert differ(plain, styled) > 1e-4
     assert styled.metadata["reference"] == [str(tune)]
 
 
-def rewritten(generator: DiffusersGenerator, clip: Video, before: Audio, folder: Path, seed: int) -> Soundtrack:
+def generate_inpainted(
+    generator: DiffusersGenerator, clip: Video, before: Audio, folder: Path, seed: int
+) -> Soundtrack:
     """Inpaint the seconds 0.4 to 0.9."""
     sound_files.save(before, folder / "before.wav")
-    anew = InpaintRequest(0.4, 0.9, folder / "before.wav")
-    return generator.generate(clip, TAGS, seed, controls=Controls(inpaint=anew))
+    request = InpaintRequest(0.4, 0.9, folder / "before.wav")
+    return generator.generate(clip, TAGS, seed, controls=Controls(inpaint=request))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_part_is_written_anew_and_no_sample_outside_changes(
-    models: Path, clip: Video, tmp_path: Path, kind: str
-) -> None:
-    generator = made(models, kind)
+def test_inpainting_changes_only_the_requested_range(models: Path, clip: Video, tmp_path: Path, kind: str) -> None:
+    generator = make_generator(models, kind)
     before = generator.generate(clip, TAGS, 1).audio
-    after = rewritten(generator, clip, before, tmp_path, 5)
+    after = generate_inpainted(generator, clip, before, tmp_path, 5)
     rate = before.sample_rate
     low, high = seconds_to_samples(0.4, rate), seconds_to_samples(0.9, rate)
     old, new = before.samples, after.audio.samples
@@ -177,39 +177,39 @@ def test_a_part_is_written_anew_and_no_sample_outside_changes(
     np.testing.assert_array_equal(old[:, high:], new[:, high:])
     assert np.abs(old - new)[:, low:high].max() > 1e-3
     assert np.abs(np.diff(new, axis=1))[:, [low - 1, high - 1]].max() <= 2 * np.abs(np.diff(old, axis=1)).max()
-    assert differ(after, rewritten(generator, clip, before, tmp_path, 6)) > 1e-3
+    assert differ(after, generate_inpainted(generator, clip, before, tmp_path, 6)) > 1e-3
     assert after.metadata["inpainted"] == [0.4, 0.9]
 
 
-def test_music_of_another_rate_and_one_side_is_kept_as_it_is(models: Path, clip: Video, tmp_path: Path) -> None:
+def test_inpainting_keeps_the_sample_rate_and_channels_of_the_source(models: Path, clip: Video, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     before = Audio(0.2 * random.uniform(-1, 1, (1, seconds_to_samples(clip.duration, 22050))).astype(np.float32), 22050)
-    after = rewritten(made(models, "stable_audio"), clip, before, tmp_path, 5).audio
+    after = generate_inpainted(make_generator(models, "stable_audio"), clip, before, tmp_path, 5).audio
     assert (after.sample_rate, after.samples.shape) == (22050, before.samples.shape)
     low, high = seconds_to_samples(0.4, 22050), seconds_to_samples(0.9, 22050)
     np.testing.assert_array_equal(before.samples[:, :low], after.samples[:, :low])
     np.testing.assert_array_equal(before.samples[:, high:], after.samples[:, high:])
 
 
-def test_more_than_can_be_written_anew_at_once_is_refused_before_any_work(models: Path, tmp_path: Path) -> None:
-    generator = made(models, "stable_audio")
+def test_inpainting_range_above_the_maximum_is_rejected_in_prepare(models: Path, tmp_path: Path) -> None:
+    generator = make_generator(models, "stable_audio")
     most = 0.75 * PipelineInfo.from_folder(models / "stable_audio").max_duration
     with pytest.raises(UsageError, match=f"give {most:g} s at most"):
         generator.prepare(TAGS, Controls(inpaint=InpaintRequest(0.0, most + 1, tmp_path)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_to_stay_is_heard_while_a_part_is_written_anew(
-    models: Path, clip: Video, tmp_path: Path, kind: str
-) -> None:
-    generator = made(models, kind)
+def test_inpainting_depends_on_the_surrounding_audio(models: Path, clip: Video, tmp_path: Path, kind: str) -> None:
+    generator = make_generator(models, kind)
     one, other = (score.audio for score in generator.generate_batch(clip, TAGS, [1, 2]))
     low, high = (seconds_to_samples(second, one.sample_rate) for second in (0.6, 0.8))
-    anew = [rewritten(generator, clip, each, tmp_path, 5).audio.samples[:, low:high] for each in (one, other)]
-    assert np.abs(anew[0] - anew[1]).max() > 1e-6  # the same seed: if nothing were heard, the same bits
+    outputs = [
+        generate_inpainted(generator, clip, item, tmp_path, 5).audio.samples[:, low:high] for item in (one, other)
+    ]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-6  # the same seed: without context, the bits would be equal
 
 
-def test_stable_audio_keeps_the_latents_of_what_is_to_stay(models: Path) -> None:
+def test_stable_audio_inpainting_keeps_the_latents_outside_the_range(models: Path) -> None:
     from v2m.generators.diffusers.adapters import GenerationRequest, StableAudioAdapter
 
     pipeline = load_pipeline(models / "stable_audio", "StableAudioPipeline", torch.device("cpu"), low_memory=False)
@@ -228,8 +228,8 @@ def test_stable_audio_keeps_the_latents_of_what_is_to_stay(models: Path) -> None
     assert not same[5:9].any()
 
 
-def test_music_beyond_the_longest_go_goes_on_and_is_as_long_as_the_video(models: Path, clip: Video) -> None:
-    generator = made(models, "stable_audio", steps=1)
+def test_long_video_is_generated_in_consecutive_windows(models: Path, clip: Video) -> None:
+    generator = make_generator(models, "stable_audio", steps=1)
     long = replace(clip, duration=9.0)
     score = generator.generate(long, TAGS, 0)
     assert score.audio.samples.shape == (2, 9 * 44100)
@@ -244,15 +244,13 @@ def test_music_beyond_the_longest_go_goes_on_and_is_as_long_as_the_video(models:
     assert steps[seam - 5 : seam + 5].max() <= steps.max()
 
 
-def test_a_melody_longer_than_a_go_is_refused_where_parts_cannot_follow_one(
-    tmp_path: Path, clip: Video, tune: Path
-) -> None:
+def test_melody_longer_than_one_window_is_rejected(tmp_path: Path, clip: Video, tune: Path) -> None:
     tiny.write_stable_audio_3(tmp_path / "short", max_duration=1.0)
-    told = r"follows a melody for 1 s at most, and the video lasts (1.4|4.0) s: give `end=1`, or no `melody`"
-    generator, controls = made(tmp_path, "short"), Controls(melody=tune)
-    with pytest.raises(UsageError, match=told):
+    message = r"follows a melody for 1 s at most, and the video lasts (1.4|4.0) s: give `end=1`, or no `melody`"
+    generator, controls = make_generator(tmp_path, "short"), Controls(melody=tune)
+    with pytest.raises(UsageError, match=message):
         generator.generate(clip, TAGS, 0, controls=controls)
-    with pytest.raises(UsageError, match=told):  # before the tagger is asked
+    with pytest.raises(UsageError, match=message):  # before the tagger is asked
         score_video(clip.path, tmp_path / "out.mp4", tagger=Untouched(), generator=generator, controls=controls)
     generator.validate_video(replace(clip, duration=1.0), controls)
 
@@ -262,28 +260,28 @@ class Untouched:
         raise AssertionError("the tagger was asked")
 
 
-def test_what_a_model_cannot_do_is_told_before_it_is_loaded(
+def test_unsupported_controls_are_rejected_before_loading(
     models: Path, tmp_path: Path, tune: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for kind in ("stable_audio", "stable_audio_3"):
         with pytest.raises(UsageError, match="follows no style"):
-            made(models, kind).prepare(TAGS, Controls(reference=(tune,)))
+            make_generator(models, kind).prepare(TAGS, Controls(reference=(tune,)))
     with pytest.raises(UsageError, match="one recording"):
-        made(models, "ace_step").prepare(TAGS, Controls(reference=(tune, tune)))
+        make_generator(models, "ace_step").prepare(TAGS, Controls(reference=(tune, tune)))
     tiny.write_ace_step(tmp_path / "deaf", covers=False)
     with pytest.raises(UsageError, match="lacks the audio_tokenizer"):
-        made(tmp_path, "deaf").prepare(TAGS, Controls(melody=tune))
-    unwanted = replace(TAGS, negative=("drums",), vocals=True)
+        make_generator(tmp_path, "deaf").prepare(TAGS, Controls(melody=tune))
+    negative = replace(TAGS, negative=("drums",), vocals=True)
     for kind, words in (("ace_step", "no lyrics"), ("stable_audio_3", "plays instruments only")):
         caplog.clear()
-        made(models, kind).prepare(unwanted, Controls())
+        make_generator(models, kind).prepare(negative, Controls())
         assert "has no negative prompt" in caplog.text
         assert words in caplog.text
     with pytest.raises(UsageError, match=r"steps 0.*cfg_scale -1.*melody_strength 2"):
         DiffusersGenerator(steps=0, cfg_scale=-1, melody_strength=2)
 
 
-def test_cards_say_what_the_files_say(models: Path, tmp_path: Path) -> None:
+def test_pipeline_info_is_read_from_the_config_files(models: Path, tmp_path: Path) -> None:
     ace, open_, three = (PipelineInfo.from_folder(models / kind) for kind in KINDS)
     assert (ace.sample_rate, ace.min_duration, ace.max_duration, ace.supports_cfg, ace.supports_melody) == (
         48000,
@@ -299,8 +297,8 @@ def test_cards_say_what_the_files_say(models: Path, tmp_path: Path) -> None:
     assert (base.supports_cfg, base.supports_melody) == (True, False)
 
 
-def test_memory_is_halved_on_the_cpu_and_the_model_freed(models: Path, clip: Video) -> None:
-    generator = made(models, "stable_audio_3", low_memory=True, keep_loaded=False)
+def test_low_memory_uses_bfloat16_and_release_unloads_the_model(models: Path, clip: Video) -> None:
+    generator = make_generator(models, "stable_audio_3", low_memory=True, keep_loaded=False)
     assert generator.generate(clip, TAGS, 0).audio.samples.std() > 1e-3
     with generator._engine.model() as pipeline:
         assert {part.dtype for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder)} == {torch.bfloat16}
@@ -343,33 +341,33 @@ def foreign(folder: Path) -> None:
         (lambda folder: (folder / "tokenizer" / "tokenizer.json").write_text("["), "tokenizer"),
     ],
 )
-def test_a_folder_that_cannot_be_is_one_line(
+def test_invalid_pipeline_folder_raises_a_one_line_error(
     models: Path, clip: Video, tmp_path: Path, spoil: Callable[[Path], Any], words: str
 ) -> None:
     spoil(Path(shutil.copytree(models / "stable_audio", tmp_path / "spoilt")))
     with pytest.raises(DependencyError, match=words) as caught:
-        made(tmp_path, "spoilt").generate(clip, TAGS, 0)
+        make_generator(tmp_path, "spoilt").generate(clip, TAGS, 0)
     assert "\n" not in str(caught.value)
 
 
-def test_a_gated_repository_says_what_to_accept(models: Path, media: Path, tmp_path: Path) -> None:
+def test_gated_repository_error_explains_how_to_accept_the_license(models: Path, media: Path, tmp_path: Path) -> None:
     folder = models / "stable_audio"
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     clip = Path(shutil.copy(media / "cuts.mp4", tmp_path))
     words = ["-m", "v2m", str(clip), "--recipe", "stableaudio", "--generator.model", "owner/gated"]
     with serving(files) as hub:
-        places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
+        overrides = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "V2M_"))}
-        done = subprocess.run(
-            [sys.executable, *words], cwd=ROOT, env=environment | places, capture_output=True, text=True, check=False
+        process = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, env=environment | overrides, capture_output=True, text=True, check=False
         )
-    assert done.returncode == 4
-    [said] = [line for line in done.stderr.splitlines() if line.startswith("infer.py: ")]
-    assert "its license must be accepted first" in said
-    assert f"{hub.url}/owner/gated, then `hf auth login`" in said
+    assert process.returncode == 4
+    [message] = [line for line in process.stderr.splitlines() if line.startswith("infer.py: ")]
+    assert "its license must be accepted first" in message
+    assert f"{hub.url}/owner/gated, then `hf auth login`" in message
 
 
-def test_only_what_is_needed_is_fetched() -> None:
+def test_only_required_files_are_downloaded() -> None:
     from v2m.pretrained.weights import match_files
 
     needed = [f"{part}/diffusion_pytorch_model.safetensors" for part in ("vae", "transformer", "projection_model")]

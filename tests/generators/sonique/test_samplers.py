@@ -31,34 +31,34 @@ def solved(name: SamplerName, steps: int, x: Tensor, noise: torch.Generator | No
     return SAMPLERS[name](SolverContext(denoise, draw, ignore_progress), x, exponential_sigmas(steps, 0.02, 40.0))
 
 
-def test_the_noise_falls_evenly_in_its_logarithm_to_nothing() -> None:
+def test_exponential_sigmas_are_log_spaced_and_end_at_zero() -> None:
     sigmas = exponential_sigmas(5, 0.01, 100.0)
     np.testing.assert_allclose(sigmas, [100, 10, 1, 0.1, 0.01, 0])
 
 
 @pytest.mark.parametrize(("name", "order"), [("k-heun", 2), ("k-dpm-2", 2), ("k-lms", 3), ("k-dpm-fast", 3)])
-def test_the_error_falls_with_the_steps_as_fast_as_the_solver_promises(name: SamplerName, order: int) -> None:
+def test_sampler_converges_at_its_theoretical_order(name: SamplerName, order: int) -> None:
     x = torch.tensor([[40.0]], dtype=torch.float64)
     ends = {"k-dpm-fast": 0.02}.get(name, 0.0)
     scale = math.hypot(SPREAD, ends) / math.hypot(SPREAD, 40.0)
-    wanted = 40.0 * scale
-    near, far = (abs(float(solved(name, steps, x)) - wanted) for steps in (60, 30))
+    expected = 40.0 * scale
+    near, far = (abs(float(solved(name, steps, x)) - expected) for steps in (60, 30))
     assert near < 2e-3
     assert near < far / 2 ** (order - 0.7)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_noise_becomes_data_of_the_right_spread(name: SamplerName) -> None:
+def test_sampled_data_has_the_expected_mean_and_std(name: SamplerName) -> None:
     random = torch.Generator().manual_seed(5)
     x = 40.0 * torch.randn(40_000, generator=random, dtype=torch.float64)
-    found = solved(name, 60, x, random)
-    assert float(found.std()) == pytest.approx(SPREAD, rel=0.02)
-    assert float(found.mean()) == pytest.approx(0.0, abs=0.02)
+    result = solved(name, 60, x, random)
+    assert float(result.std()) == pytest.approx(SPREAD, rel=0.02)
+    assert float(result.mean()) == pytest.approx(0.0, abs=0.02)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_few_steps_tell_how_far_they_are_and_stay_finite(name: SamplerName, steps: int) -> None:
+def test_few_steps_report_progress_and_stay_finite(name: SamplerName, steps: int) -> None:
     fractions: list[float] = []
 
     def note(fraction: float) -> None:
@@ -71,13 +71,13 @@ def test_few_steps_tell_how_far_they_are_and_stay_finite(name: SamplerName, step
     assert fractions[-1:] == [1.0] or (name, steps) == ("k-dpm-fast", 1)
 
 
-def test_settings_tell_all_that_is_wrong_at_once() -> None:
+def test_invalid_sampling_settings_are_reported_together() -> None:
     with pytest.raises(ValueError, match=r"steps 0 .*cfg_scale -1 .*cfg_rescale 2 .*sigma_min 3 must lie"):
         DiffusionSampling(steps=0, cfg_scale=-1, cfg_rescale=2, sigma_min=3, sigma_max=1)
     with pytest.raises(ValueError, match="sigma_max"):
         DiffusionSampling(sigma_max=math.nan)
 
 
-def test_a_melody_is_drowned_in_less_noise_the_closer_it_is_followed() -> None:
+def test_init_sigma_decreases_with_melody_strength() -> None:
     sampling = DiffusionSampling(sigma_min=0.03, sigma_max=30.0)
     assert [round(sampling.init_sigma(strength), 3) for strength in (0, 1 / 3, 1)] == [30.0, 3.0, 0.03]

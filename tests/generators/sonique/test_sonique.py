@@ -43,7 +43,7 @@ def tune(tmp_path: Path) -> Path:
     return tmp_path / "tune.wav"
 
 
-def lasting(seconds: float) -> Video:
+def make_video(seconds: float) -> Video:
     return Video(Path("clip.mp4"), "mp4", "h264", 16, 16, 0, 25.0, seconds, np.zeros(1), 0.0, ())
 
 
@@ -52,8 +52,8 @@ def wave(score: Soundtrack) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.024, 2.0, 2.60013])
-def test_the_music_is_as_long_as_the_video_to_the_sample(generator: Sonique, seconds: float) -> None:
-    score = generator.generate(lasting(seconds), TAGS, 3)
+def test_output_matches_video_length_to_the_sample(generator: Sonique, seconds: float) -> None:
+    score = generator.generate(make_video(seconds), TAGS, 3)
     assert score.audio.samples.shape == (1, int(np.floor(seconds * tiny.SAMPLE_RATE + 0.5)))
     assert 1e-3 < wave(score).std() < 1
     windows = score.metadata["windows"]
@@ -61,25 +61,25 @@ def test_the_music_is_as_long_as_the_video_to_the_sample(generator: Sonique, sec
     assert all(later[0] < earlier[1] for earlier, later in pairwise(windows))
 
 
-def test_the_seed_counts_and_nothing_else_is_random(generator: Sonique, folder: Path) -> None:
-    first = wave(generator.generate(lasting(1.5), TAGS, 3))
-    lean = Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", low_memory=True)
-    np.testing.assert_array_equal(wave(lean.generate(lasting(1.5), TAGS, 3)), first)
-    assert not np.allclose(wave(generator.generate(lasting(1.5), TAGS, 4)), first, atol=1e-2)
+def test_same_seed_is_deterministic_and_seeds_differ(generator: Sonique, folder: Path) -> None:
+    first = wave(generator.generate(make_video(1.5), TAGS, 3))
+    fresh = Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", low_memory=True)
+    np.testing.assert_array_equal(wave(fresh.generate(make_video(1.5), TAGS, 3)), first)
+    assert not np.allclose(wave(generator.generate(make_video(1.5), TAGS, 4)), first, atol=1e-2)
 
 
-def test_takes_side_by_side_are_those_one_by_one(generator: Sonique) -> None:
-    together = generator.generate_batch(lasting(1.5), TAGS, [3, 4, 5, 6, 7])
+def test_batched_generation_matches_single_generation(generator: Sonique) -> None:
+    together = generator.generate_batch(make_video(1.5), TAGS, [3, 4, 5, 6, 7])
     assert [score.metadata["batch_size"] for score in together] == [4] * 5
     assert np.abs(wave(together[0]) - wave(together[1])).mean() > 0.05
     for seed, score in zip(range(3, 8), together, strict=True):  # guidance of a random model makes much of rounding
-        np.testing.assert_allclose(wave(score), wave(generator.generate(lasting(1.5), TAGS, seed)), atol=5e-3)
+        np.testing.assert_allclose(wave(score), wave(generator.generate(make_video(1.5), TAGS, seed)), atol=5e-3)
 
 
-def test_words_and_unwanted_words_are_heard_and_written_down(generator: Sonique) -> None:
-    plain = generator.generate(lasting(1.0), TAGS, 3)
-    other = generator.generate(lasting(1.0), replace(TAGS, genres=["classical"]), 3)
-    against = generator.generate(lasting(1.0), replace(TAGS, negative=["Noise"]), 3)
+def test_prompt_and_negative_prompt_affect_output_and_metadata(generator: Sonique) -> None:
+    plain = generator.generate(make_video(1.0), TAGS, 3)
+    other = generator.generate(make_video(1.0), replace(TAGS, genres=["classical"]), 3)
+    against = generator.generate(make_video(1.0), replace(TAGS, negative=["Noise"]), 3)
     assert (plain.metadata["prompt"], plain.metadata["negative_prompt"]) == ("guitar, drums, rock, 140 bpm", "")
     assert (against.metadata["prompt"], against.metadata["negative_prompt"]) == (
         "guitar, drums, rock, 140 bpm",
@@ -89,22 +89,22 @@ def test_words_and_unwanted_words_are_heard_and_written_down(generator: Sonique)
     assert np.abs(wave(plain) - wave(against)).max() > 1e-3
 
 
-def test_the_window_is_told_where_it_stands_and_how_long_the_whole_is(generator: Sonique) -> None:
-    short, long = (wave(generator.generate(lasting(seconds), TAGS, 3)) for seconds in (1.0, 1.01))  # 1 s, then 2
+def test_timing_conditioning_affects_output(generator: Sonique) -> None:
+    short, long = (wave(generator.generate(make_video(seconds), TAGS, 3)) for seconds in (1.0, 1.01))  # 1 s, then 2
     assert np.abs(short[:, :3500] - long[:, :3500]).max() > 1e-3
 
 
-def test_a_tune_is_followed_more_closely_with_more_strength(folder: Path, tune: Path) -> None:
-    away: list[float] = []
+def test_higher_melody_strength_follows_the_melody_more_closely(folder: Path, tune: Path) -> None:
+    distances: list[float] = []
     for strength in (0.3, 0.8, 1.0):
-        made = Sonique(
+        sonique = Sonique(
             model=str(folder), sampling=FEW, overlap=0.3, device="cpu", melody_strength=strength, keep_loaded=True
         )
-        score = made.generate(lasting(2.5), TAGS, 3, controls=Controls(melody=tune))
-        away.append(float((wave(score) - _through_the_autoencoder(folder, tune, 10_000)).std()))
+        score = sonique.generate(make_video(2.5), TAGS, 3, controls=Controls(melody=tune))
+        distances.append(float((wave(score) - _through_the_autoencoder(folder, tune, 10_000)).std()))
         assert score.metadata["sigmas"][0] == pytest.approx(FEW.init_sigma(strength))
         assert score.metadata["melody"] == str(tune)
-    assert away[0] > 2 * away[1] > 4 * away[2]
+    assert distances[0] > 2 * distances[1] > 4 * distances[2]
 
 
 def _through_the_autoencoder(folder: Path, tune: Path, samples: int) -> np.ndarray:
@@ -117,14 +117,14 @@ def _through_the_autoencoder(folder: Path, tune: Path, samples: int) -> np.ndarr
 
 @pytest.mark.parametrize("form", [(tiny.SAMPLE_RATE, 1), (6000, 2)])
 @pytest.mark.parametrize("part", [(0.9, 1.4), (0.0, 0.4), (2.1, 2.5), (0.35, 2.3)])
-def test_what_is_kept_stays_to_the_bit_and_the_part_is_new(
+def test_inpainting_keeps_samples_outside_the_range_bit_identical(
     generator: Sonique, tmp_path: Path, form: tuple[int, int], part: tuple[float, float]
 ) -> None:
     (rate, sides), (begin, end) = form, part
     earlier = (0.2 * np.random.default_rng(1).standard_normal((sides, int(2.5 * rate)))).astype(np.float32)
     sound_files.save(Audio(earlier, rate), tmp_path / "earlier.wav")
-    anew = InpaintRequest(begin, end, tmp_path / "earlier.wav")
-    scores = [generator.generate(lasting(2.5), TAGS, seed, controls=Controls(inpaint=anew)) for seed in (3, 4)]
+    request = InpaintRequest(begin, end, tmp_path / "earlier.wav")
+    scores = [generator.generate(make_video(2.5), TAGS, seed, controls=Controls(inpaint=request)) for seed in (3, 4)]
     low, high = round(begin * rate), round(end * rate)
     for score in scores:
         assert (score.audio.sample_rate, score.audio.samples.shape) == (rate, earlier.shape)
@@ -135,7 +135,7 @@ def test_what_is_kept_stays_to_the_bit_and_the_part_is_new(
     assert np.abs(wave(scores[0]) - wave(scores[1]))[:, low:high].mean() > 1e-3
 
 
-def test_a_part_is_faded_in_and_out_inside_of_itself() -> None:
+def test_inpainted_range_is_crossfaded_within_its_bounds() -> None:
     rate = 1000
     kept = InpaintSource(Audio(np.zeros((2, 1000), np.float32), rate), 0.3, 0.7)
     share = kept.crossfade_in(Audio(np.ones((1, 1000), np.float32), rate)).samples
@@ -146,46 +146,46 @@ def test_a_part_is_faded_in_and_out_inside_of_itself() -> None:
     assert np.abs(np.diff(share[0])).max() <= 1.01 / fade
 
 
-def test_known_frames_are_shown_with_the_noise_of_the_step_and_come_out_as_they_are() -> None:
-    shown: list[torch.Tensor] = []
+def test_inpainting_denoiser_renoises_known_frames_and_returns_them_unchanged() -> None:
+    inputs: list[torch.Tensor] = []
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        shown.append(x)
+        inputs.append(x)
         return x - sigma
 
     kept, noise, x = (torch.randn(2, 3, 8) for _ in range(3))
     keep = torch.arange(8) < 3
-    found = inpainting_denoiser(denoise, kept, keep, noise)(x, 2.0)
-    torch.testing.assert_close(shown[0][..., :3], (kept + 2 * noise)[..., :3])
-    torch.testing.assert_close(shown[0][..., 3:], x[..., 3:])
-    torch.testing.assert_close(found[..., :3], kept[..., :3])
-    torch.testing.assert_close(found[..., 3:], x[..., 3:] - 2)
+    result = inpainting_denoiser(denoise, kept, keep, noise)(x, 2.0)
+    torch.testing.assert_close(inputs[0][..., :3], (kept + 2 * noise)[..., :3])
+    torch.testing.assert_close(inputs[0][..., 3:], x[..., 3:])
+    torch.testing.assert_close(result[..., :3], kept[..., :3])
+    torch.testing.assert_close(result[..., 3:], x[..., 3:] - 2)
 
 
 @torch.inference_mode()
-def test_guidance_leads_from_no_words_to_the_words_and_rescaling_gives_back_their_level() -> None:
+def test_cfg_velocity_matches_reference_formula_with_rescaling() -> None:
     unet = tiny.make_unet()
-    wanted, other = (Condition(torch.randn(1, 79, tiny.WIDTH), torch.arange(79)[None] < 40) for _ in range(2))
+    positive, negative = (Condition(torch.randn(1, 79, tiny.WIDTH), torch.arange(79)[None] < 40) for _ in range(2))
     x, time = torch.randn(2, tiny.LATENT, 32), torch.tensor([0.5, 0.5])
-    mask = wanted.mask.expand(2, -1)
-    to = unet(x, time, wanted.tokens.expand(2, -1, -1), mask)
-    away = unet(x, time, unet.null_tokens[None].expand(2, -1, -1), mask)
-    torch.testing.assert_close(cfg_velocity(unet, CFGCondition(wanted, None, 1.0, 0.4))(x, time), to)
-    led = away + 4 * (to - away)
+    mask = positive.mask.expand(2, -1)
+    cond = unet(x, time, positive.tokens.expand(2, -1, -1), mask)
+    uncond = unet(x, time, unet.null_tokens[None].expand(2, -1, -1), mask)
+    torch.testing.assert_close(cfg_velocity(unet, CFGCondition(positive, None, 1.0, 0.4))(x, time), cond)
+    expected = uncond + 4 * (cond - uncond)
     torch.testing.assert_close(
-        cfg_velocity(unet, CFGCondition(wanted, None, 4.0, 0.0))(x, time), led, rtol=1e-4, atol=1e-4
+        cfg_velocity(unet, CFGCondition(positive, None, 4.0, 0.0))(x, time), expected, rtol=1e-4, atol=1e-4
     )
-    level = cfg_velocity(unet, CFGCondition(wanted, None, 4.0, 1.0))(x, time).std(dim=1)
-    torch.testing.assert_close(level, to.std(dim=1), rtol=1e-4, atol=1e-4)
-    tokens = torch.where(other.mask[..., None], other.tokens, unet.null_tokens)
-    away = unet(x, time, tokens.expand(2, -1, -1), mask)
-    led = away + 4 * (to - away)
+    level = cfg_velocity(unet, CFGCondition(positive, None, 4.0, 1.0))(x, time).std(dim=1)
+    torch.testing.assert_close(level, cond.std(dim=1), rtol=1e-4, atol=1e-4)
+    tokens = torch.where(negative.mask[..., None], negative.tokens, unet.null_tokens)
+    uncond = unet(x, time, tokens.expand(2, -1, -1), mask)
+    expected = uncond + 4 * (cond - uncond)
     torch.testing.assert_close(
-        cfg_velocity(unet, CFGCondition(wanted, other, 4.0, 0.0))(x, time), led, rtol=1e-4, atol=1e-4
+        cfg_velocity(unet, CFGCondition(positive, negative, 4.0, 0.0))(x, time), expected, rtol=1e-4, atol=1e-4
     )
 
 
-def test_the_model_s_velocity_becomes_the_clean_latent() -> None:
+def test_velocity_denoiser_returns_the_clean_latent() -> None:
     """v = α·ε − σ'·x₀ of a cosine schedule gives back the x₀ that it was made of."""
     clean, noise, sigma = torch.randn(2, 3, 8), torch.randn(2, 3, 8), 2.5
     angle = np.arctan(sigma)
@@ -198,7 +198,7 @@ def test_the_model_s_velocity_becomes_the_clean_latent() -> None:
     torch.testing.assert_close(velocity_denoiser(velocity)(clean + sigma * noise, sigma), clean)
 
 
-def test_an_overlap_that_leaves_no_room_is_refused(folder: Path) -> None:
+def test_too_large_overlap_is_rejected(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"overlap 0.4 s is more than a third of the 1.02 s"):
         Sonique(model=str(folder), overlap=0.4, device="cpu").prepare(TAGS, Controls())
     with pytest.raises(UsageError, match=r"overlap 0 s must be .*; melody_strength 2 must .*; batch_size 0 must"):

@@ -1,4 +1,4 @@
-"""Decoding to audio: the crossover, level matching, and lengths to the sample."""
+"""Decoding to audio: the crossover, gain matching, and exact output lengths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sine(frequency: float, amplitude: float = 1.0, phase: float = 0.0) -> Tensor
     return (amplitude * torch.cos(2 * torch.pi * frequency * TIMES.double() + phase)).float()
 
 
-def found(wave: Tensor, frequency: float) -> complex:
+def phasor(wave: Tensor, frequency: float) -> complex:
     """Amplitude and phase of a cosine."""
     inner = wave[4410:39690].double()  # 0.8 s, whole periods of multiples of 5 Hz
     turning = torch.exp(-2j * torch.pi * frequency * TIMES[4410:39690].double())
@@ -56,45 +56,45 @@ def codes(frames: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("samples", [100, 5000, 3 * BLOCK_SAMPLES + 11])
-def test_two_equal_inputs_come_back_as_they_were(samples: int) -> None:
+def test_combining_equal_inputs_returns_the_input(samples: int) -> None:
     wave = noise(samples) + 0.1
     assert (combine_bands(wave, wave) - wave).abs().max() <= 1e-6
 
 
-def test_the_low_band_is_the_codecs_and_the_high_band_is_vocos() -> None:
+def test_low_band_comes_from_the_codec_and_high_band_from_vocos() -> None:
     low = sine(1000, 0.4, phase=0.5) + sine(9000, 0.4)
     high = sine(1000, 0.2, phase=2.0) + sine(9000, 0.1, phase=1.0)
     joined = combine_bands(low, high)
-    assert abs(found(joined, 1000) - 0.2 * np.exp(0.5j)) < 1e-4, "the codec's phase at Vocos' level"
-    assert abs(found(joined, 9000) - 0.1 * np.exp(1.0j)) < 1e-4, "Vocos alone"
+    assert abs(phasor(joined, 1000) - 0.2 * np.exp(0.5j)) < 1e-4, "the codec's phase at Vocos' level"
+    assert abs(phasor(joined, 9000) - 0.1 * np.exp(1.0j)) < 1e-4, "Vocos alone"
 
 
-def test_across_the_crossover_equal_parts_keep_their_level() -> None:
+def test_equal_bands_keep_their_level_across_the_crossover() -> None:
     for frequency in (5000, 5300, 5500, 5700, 6000):
         wave = sine(frequency, 0.5)
-        assert abs(found(combine_bands(wave, wave), frequency) - 0.5) < 1e-5
+        assert abs(phasor(combine_bands(wave, wave), frequency) - 0.5) < 1e-5
 
 
-def test_at_the_crossover_each_side_gives_half() -> None:
+def test_each_band_contributes_half_at_the_crossover() -> None:
     base = sine(500, 0.5)
     joined = combine_bands(base + sine(5500, 0.01), base)
-    assert abs(found(joined, 5500)) == pytest.approx(0.005, rel=0.02)
+    assert abs(phasor(joined, 5500)) == pytest.approx(0.005, rel=0.02)
 
 
-def test_a_constant_offset_comes_from_the_codec_only() -> None:
+def test_dc_offset_comes_from_the_codec_only() -> None:
     loud = (0.4**2 + 2 * 0.2**2) ** 0.5  # of a sine as strong as one of 0.4 with an offset of 0.2
-    assert found(combine_bands(sine(1000, 0.4) + 0.2, sine(1000, loud)), 0).real / 2 == pytest.approx(0.2, abs=1e-4)
-    assert abs(found(combine_bands(sine(1000, loud), sine(1000, 0.4) + 0.2), 0)) / 2 < 1e-4
+    assert phasor(combine_bands(sine(1000, 0.4) + 0.2, sine(1000, loud)), 0).real / 2 == pytest.approx(0.2, abs=1e-4)
+    assert abs(phasor(combine_bands(sine(1000, loud), sine(1000, 0.4) + 0.2), 0)) / 2 < 1e-4
 
 
-def test_the_filter_delays_nothing() -> None:
+def test_crossover_filter_has_no_delay() -> None:
     click = torch.zeros(4000)
     click[1234] = 1.0
     assert int(combine_bands(click, torch.zeros(4000)).abs().argmax()) == 1234
     assert int(combine_bands(torch.zeros(4000), click).abs().argmax()) == 1234
 
 
-def test_where_pieces_meet_the_filter_goes_on() -> None:
+def test_crossover_filter_is_continuous_across_blocks() -> None:
     clicks = torch.zeros(2 * BLOCK_SAMPLES + 777)
     places = [3000, BLOCK_SAMPLES - 1, BLOCK_SAMPLES, BLOCK_SAMPLES + 100, 2 * BLOCK_SAMPLES - 60]
     shapes = []
@@ -106,25 +106,25 @@ def test_where_pieces_meet_the_filter_goes_on() -> None:
         assert (shape - shapes[0]).abs().max() < 1e-6
 
 
-def test_silence_on_either_side_stays_finite() -> None:
+def test_silent_bands_give_finite_output() -> None:
     wave, nothing = sine(1000, 0.4) + sine(9000, 0.2), torch.zeros(RATE)
     assert torch.equal(combine_bands(nothing, nothing), nothing)
     only_high = combine_bands(nothing, wave)
-    assert abs(found(only_high, 9000) - 0.2) < 1e-4
-    assert abs(found(only_high, 1000)) < 1e-4
+    assert abs(phasor(only_high, 9000) - 0.2) < 1e-4
+    assert abs(phasor(only_high, 1000)) < 1e-4
     only_low = combine_bands(wave, nothing)
-    assert abs(found(only_low, 1000) - GAIN_RANGE[0] * 0.4) < 1e-4
-    assert abs(found(only_low, 9000)) < 1e-4
+    assert abs(phasor(only_low, 1000) - GAIN_RANGE[0] * 0.4) < 1e-4
+    assert abs(phasor(only_low, 9000)) < 1e-4
 
 
 @pytest.mark.parametrize(("level", "gain"), [(0.001, GAIN_RANGE[1]), (0.25, 2.0), (1.0, 0.5), (4.0, GAIN_RANGE[0])])
-def test_the_level_is_matched_within_limits(level: float, gain: float) -> None:
+def test_gain_matching_is_clamped(level: float, gain: float) -> None:
     joined = combine_bands(sine(1000, level), sine(1000, 0.5, phase=1.0))
-    assert abs(found(joined, 1000)) == pytest.approx(level * gain, rel=1e-3)
+    assert abs(phasor(joined, 1000)) == pytest.approx(level * gain, rel=1e-3)
 
 
 @pytest.mark.parametrize("samples", [1, 882 * 30 - 1, 882 * 30])
-def test_stems_are_as_long_as_asked(codec: XCodec, decoders: dict[str, Vocos], samples: int) -> None:
+def test_stems_have_the_requested_length(codec: XCodec, decoders: dict[str, Vocos], samples: int) -> None:
     stems = render({"vocals": codes(30), "instrumental": codes(30, 1)}, codec, decoders, samples)
     assert list(stems) == ["vocals", "instrumental"]
     for wave in stems.values():
@@ -132,12 +132,12 @@ def test_stems_are_as_long_as_asked(codec: XCodec, decoders: dict[str, Vocos], s
         assert wave.dtype == np.float32
 
 
-def test_codes_that_are_too_few_are_a_bug(codec: XCodec, decoders: dict[str, Vocos]) -> None:
+def test_too_few_codes_raise_an_assertion_error(codec: XCodec, decoders: dict[str, Vocos]) -> None:
     with pytest.raises(AssertionError, match="shorter than"):
         render({"vocals": codes(30)}, codec, decoders, 882 * 30 + 1)
 
 
-def test_only_the_stems_given_are_rendered_each_by_its_own_decoder(folder: Path, codec: XCodec) -> None:
+def test_only_requested_stems_are_rendered_with_their_own_vocoder(folder: Path, codec: XCodec) -> None:
     assert VOCODER_FILES == {"vocals": "decoders/decoder_131000.pth", "instrumental": "decoders/decoder_151000.pth"}
     both = load_vocoders(folder, VOCODER_FILES, CPU)
     alone = load_vocoders(folder, ["instrumental"], CPU)
@@ -154,7 +154,7 @@ def test_only_the_stems_given_are_rendered_each_by_its_own_decoder(folder: Path,
         np.testing.assert_allclose(stems[name][0], expected, atol=1e-6)
 
 
-def test_a_mix_that_is_too_loud_is_made_quieter_as_a_whole(
+def test_clipping_mix_is_normalized_with_one_gain_for_all_stems(
     codec: XCodec, folder: Path, decoders: dict[str, Vocos]
 ) -> None:
     loud = load_vocoders(folder, VOCODER_FILES, CPU)
@@ -165,9 +165,9 @@ def test_a_mix_that_is_too_loud_is_made_quieter_as_a_whole(
     stems = render(given, codec, loud, 882 * 40)
     assert np.abs(stems["vocals"] + stems["instrumental"]).max() == pytest.approx(1.0, abs=1e-6)
     ratios = []
-    for name, each in given.items():
-        low = resample(codec.decode(each[None])[0, 0], 16000, RATE, lowpass_filter_width=32)
-        whole = combine_bands(low, loud[name].decode(codec.embed(each[None]))[0, 0]).numpy()
+    for name, item in given.items():
+        low = resample(codec.decode(item[None])[0, 0], 16000, RATE, lowpass_filter_width=32)
+        whole = combine_bands(low, loud[name].decode(codec.embed(item[None]))[0, 0]).numpy()
         ratio = float(np.dot(stems[name][0], whole) / np.dot(whole, whole))
         np.testing.assert_allclose(stems[name][0], ratio * whole, atol=1e-5)
         ratios.append(ratio)
@@ -177,7 +177,7 @@ def test_a_mix_that_is_too_loud_is_made_quieter_as_a_whole(
     assert np.abs(quiet["vocals"] + quiet["instrumental"]).max() < 0.9, "and a quiet one is left as it is"
 
 
-def test_frames_cover_the_seconds_and_no_more() -> None:
+def test_codec_frames_round_up_and_hop_length_is_exact() -> None:
     assert [codec_frames(s, 50) for s in (0.0, 0.01, 0.02, 0.021, 30.0, 0.1 + 0.2)] == [0, 1, 1, 2, 1500, 15]
     assert (hop_length(RATE, 50), hop_length(16000, 50)) == (882, 320)
     with pytest.raises(AssertionError, match="no multiple"):

@@ -1,4 +1,4 @@
-"""The layers passed through by hand give what transformers' own forward gives."""
+"""LlamaDecoder and its operations match transformers and PyTorch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from v2m.generators.yue.decoder import LlamaDecoder, expand_mask, gqa_attention,
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.1)])
-def test_steps_of_any_length_give_what_transformers_gives_at_once(
-    tmp_path: Path, dtype: torch.dtype, tolerance: float
-) -> None:
+def test_incremental_decoding_matches_transformers(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
     model = load(tmp_path, dtype)
     ids = torch.randint(45334, 53526, (3, 40), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -31,7 +29,7 @@ def test_steps_of_any_length_give_what_transformers_gives_at_once(
 
 
 @pytest.mark.parametrize("new", [1, 2, 5])
-def test_grouped_attention_is_that_of_repeated_keys(new: int) -> None:
+def test_gqa_attention_matches_attention_with_repeated_keys(new: int) -> None:
     random = torch.Generator().manual_seed(new)
     query, key, value = (torch.randn(3, heads, n, 8, generator=random) for heads, n in ((8, new), (2, 9), (2, 9)))
     mask = torch.zeros(3, 1, new, 9).masked_fill(torch.rand(3, 1, new, 9, generator=random) < 0.4, -torch.inf)
@@ -44,12 +42,10 @@ def test_grouped_attention_is_that_of_repeated_keys(new: int) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 2), (3, 1), (2, 2)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("biased", [False, True])
-def test_a_product_of_few_vectors_is_the_linear_layers(
-    shape: tuple[int, int], dtype: torch.dtype, biased: bool
-) -> None:
+def test_linear_matches_torch_for_few_rows(shape: tuple[int, int], dtype: torch.dtype, biased: bool) -> None:
     random = torch.Generator().manual_seed(sum(shape))
-    x, weight = (torch.randn(*each, 24, generator=random).to(dtype) for each in (shape, (7,)))
+    x, weight = (torch.randn(*item, 24, generator=random).to(dtype) for item in (shape, (7,)))
     bias = torch.randn(7, generator=random).to(dtype) if biased else None
-    found = linear(x, weight, bias)
-    assert found.is_contiguous()
-    torch.testing.assert_close(found, functional.linear(x, weight, bias))
+    result = linear(x, weight, bias)
+    assert result.is_contiguous()
+    torch.testing.assert_close(result, functional.linear(x, weight, bias))

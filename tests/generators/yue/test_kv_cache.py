@@ -1,4 +1,4 @@
-"""What lies in the cache is what was written there, and nothing else is ever looked at."""
+"""KVCache with row slices, padding and static shapes: outputs match a separate cache."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def spoil(cache: KVCache, rows: slice, positions: slice) -> None:
         values[rows, :, positions] = -1e3
 
 
-def test_narrowed_forwards_see_their_rows_and_leave_the_others(model: LlamaForCausalLM) -> None:
+def test_row_slice_updates_only_its_rows(model: LlamaForCausalLM) -> None:
     ids, cache, alone = tokens(3, 8), make(model), make(model, rows=2)
     step, only = LlamaDecoder(model, cache), LlamaDecoder(model, alone)
     step(ids[:, :5])
@@ -54,7 +54,7 @@ def test_narrowed_forwards_see_their_rows_and_leave_the_others(model: LlamaForCa
         assert keys[:2, :, 5:8].abs().amin() > 0
 
 
-def test_setting_filled_lower_forgets_what_came_after(model: LlamaForCausalLM) -> None:
+def test_unfreezing_at_a_lower_length_discards_later_positions(model: LlamaForCausalLM) -> None:
     cache, fresh = make(model), make(model)
     step, other = LlamaDecoder(model, cache), LlamaDecoder(model, fresh)
     step(tokens(3, 6))
@@ -65,7 +65,7 @@ def test_setting_filled_lower_forgets_what_came_after(model: LlamaForCausalLM) -
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_a_padded_row_gives_what_it_gives_alone(model: LlamaForCausalLM, static: bool) -> None:
+def test_padded_row_matches_unpadded_decoding(model: LlamaForCausalLM, static: bool) -> None:
     ids, cache, alone = tokens(2, 10), make(model, 2, (0, 4)), make(model, 1)
     step, only = LlamaDecoder(model, cache), LlamaDecoder(model, alone)
     step(ids[:, :7])
@@ -77,8 +77,8 @@ def test_a_padded_row_gives_what_it_gives_alone(model: LlamaForCausalLM, static:
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_what_lies_in_the_pad_or_ahead_does_not_count_at_all(model: LlamaForCausalLM, static: bool) -> None:
-    found = []
+def test_padding_and_unused_positions_do_not_affect_the_output(model: LlamaForCausalLM, static: bool) -> None:
+    result = []
     for spoilt in (False, True):
         cache = make(model, 2, (0, 4))
         step = LlamaDecoder(model, cache)
@@ -88,12 +88,12 @@ def test_what_lies_in_the_pad_or_ahead_does_not_count_at_all(model: LlamaForCaus
         if spoilt:
             spoil(cache, slice(1, 2), slice(0, 4))
             spoil(cache, slice(0, 2), slice(7, LENGTH))
-        found.append(torch.cat([step(tokens(2, 2, seed=1)), step(tokens(2, 1, seed=2))]))
-    assert torch.isfinite(found[0]).all()
-    assert torch.equal(found[0], found[1])
+        result.append(torch.cat([step(tokens(2, 2, seed=1)), step(tokens(2, 1, seed=2))]))
+    assert torch.isfinite(result[0]).all()
+    assert torch.equal(result[0], result[1])
 
 
-def test_a_static_cache_gives_what_a_growing_one_gives_and_counts_on_the_device(model: LlamaForCausalLM) -> None:
+def test_static_cache_matches_the_growing_cache(model: LlamaForCausalLM) -> None:
     growing, static = make(model), make(model)
     step, other = LlamaDecoder(model, growing), LlamaDecoder(model, static)
     step(tokens(3, 7))
@@ -107,47 +107,45 @@ def test_a_static_cache_gives_what_a_growing_one_gives_and_counts_on_the_device(
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_a_row_counts_from_its_pad_and_sees_what_came_before_but_not_the_pad(
-    model: LlamaForCausalLM, static: bool
-) -> None:
+def test_position_ids_and_attention_mask_account_for_padding(model: LlamaForCausalLM, static: bool) -> None:
     cache = make(model, 2, (0, 2))
     if static:
         cache.freeze()
     assert cache.position_ids(cache.next_positions(4)).tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
-    seen = (cache.attention_mask(cache.next_positions(4)) == 0).int()[:, 0]
-    assert seen[0, :, :4].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
-    assert seen[1, :, :4].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
-    assert not seen[:, :, 4:].any()
+    visible = (cache.attention_mask(cache.next_positions(4)) == 0).int()[:, 0]
+    assert visible[0, :, :4].tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert visible[1, :, :4].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert not visible[:, :, 4:].any()
     cache.advance(4)
     assert cache.position_ids(cache.next_positions(1)).tolist() == [[4], [2]]
     assert (cache.attention_mask(cache.next_positions(1)) == 0).int()[1, 0, 0, :5].tolist() == [0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_a_row_may_be_given_another_pad_again_and_again(model: LlamaForCausalLM, static: bool) -> None:
+def test_padding_of_a_row_can_be_changed_repeatedly(model: LlamaForCausalLM, static: bool) -> None:
     """As the row without a prompt is, at each section; what the first row then reads alone is not for it."""
     cache = make(model, 2)
-    step, places, begun = LlamaDecoder(model, cache), [], 0
+    step, places, start = LlamaDecoder(model, cache), [], 0
     for seed, read in enumerate((5, 3)):
         cache.rows = slice(0, 1)
         step(tokens(1, read, seed))
         cache.rows = slice(0, 2)
-        begun += read
-        cache.set_padding(1, begun)
+        start += read
+        cache.set_padding(1, start)
         if static:
             cache.freeze()
         places.append(cache.position)
         ids, only = tokens(2, 4, seed + 7), LlamaDecoder(model, make(model, 1))
         for part, own in zip(ids.split([1, 2, 1], dim=1), ids[1:].split([1, 2, 1], dim=1), strict=True):
             torch.testing.assert_close(step(part)[1:], only(own))
-        begun += 4
+        start += 4
         if static:
-            cache.unfreeze(begun)
-        assert cache.seq_length == begun
+            cache.unfreeze(start)
+        assert cache.seq_length == start
     assert places[0] is places[1], "a graph would go on reading the old tensor"
 
 
-def test_a_cache_that_is_full_says_so(model: LlamaForCausalLM) -> None:
+def test_full_cache_raises_an_assertion_error(model: LlamaForCausalLM) -> None:
     step = LlamaDecoder(model, full := make(model))
     step(tokens(3, LENGTH))
     assert full.seq_length == LENGTH
@@ -155,7 +153,7 @@ def test_a_cache_that_is_full_says_so(model: LlamaForCausalLM) -> None:
         step(tokens(3, 1))
 
 
-def test_row_bytes_is_what_a_row_takes(model: LlamaForCausalLM) -> None:
+def test_row_bytes_matches_the_allocated_size(model: LlamaForCausalLM) -> None:
     cache = make(model)
-    taken = sum(each.nbytes for each in cache.buffers)
-    assert taken == 3 * row_bytes(model.config, LENGTH, torch.float32)
+    allocated = sum(item.nbytes for item in cache.buffers)
+    assert allocated == 3 * row_bytes(model.config, LENGTH, torch.float32)

@@ -1,4 +1,4 @@
-"""Lyrics as people write them."""
+"""Parsing of lyrics with section headers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from v2m.core.errors import UsageError
 from v2m.generators.yue.prompt import LABELS, LyricsSection, instrumental_sections, parse_lyrics
 
 
-def test_sections_keep_their_order_and_their_lines() -> None:
+def test_sections_keep_their_order_and_lines() -> None:
     text = "[verse]\nOne line\n\n  Another line  \n\n[chorus]\nLa la\n\n[verse]\nMore\n"
     assert parse_lyrics(text) == [
         LyricsSection("verse", "One line\n\nAnother line"),
@@ -39,23 +39,23 @@ def test_sections_keep_their_order_and_their_lines() -> None:
         ("［Chorus］", "chorus"),
     ],
 )
-def test_a_header_becomes_a_label_that_the_model_knows(header: str, label: str) -> None:
+def test_header_is_mapped_to_a_supported_label(header: str, label: str) -> None:
     assert parse_lyrics(f"{header}\nwords") == [LyricsSection(label, "words")]
     assert label in LABELS
 
 
-def test_words_may_stand_behind_a_header() -> None:
+def test_text_after_a_header_on_the_same_line_is_lyrics() -> None:
     assert parse_lyrics("[verse] One\nTwo") == [LyricsSection("verse", "One\nTwo")]
 
 
-def test_a_bracket_inside_a_line_is_words() -> None:
+def test_brackets_inside_a_line_become_parentheses() -> None:
     """And turns round: square ones are for headers."""
     assert parse_lyrics("[verse]\nOh [softly] my\n[unclosed\nend") == [
         LyricsSection("verse", "Oh (softly) my\n(unclosed\nend")
     ]
 
 
-def test_words_before_the_first_header_are_a_verse() -> None:
+def test_text_before_the_first_header_is_a_verse() -> None:
     assert parse_lyrics("\n\nOh my\nDear\n[chorus]\nLa") == [
         LyricsSection("verse", "Oh my\nDear"),
         LyricsSection("chorus", "La"),
@@ -64,7 +64,7 @@ def test_words_before_the_first_header_are_a_verse() -> None:
     assert parse_lyrics("\n \n[chorus]\nLa") == [LyricsSection("chorus", "La")]
 
 
-def test_a_section_may_have_no_words_beside_others_that_do() -> None:
+def test_section_without_lyrics_is_allowed() -> None:
     assert parse_lyrics("[intro]\n[verse]\nLa\n[outro]") == [
         LyricsSection("intro"),
         LyricsSection("verse", "La"),
@@ -72,7 +72,7 @@ def test_a_section_may_have_no_words_beside_others_that_do() -> None:
     ]
 
 
-def test_files_from_other_systems_read_the_same() -> None:
+def test_line_endings_bom_and_control_characters_are_normalized() -> None:
     plain = "[verse]\nOh my\nDear\n\n[chorus]\nLa"
     assert (
         parse_lyrics("\ufeff" + plain.replace("\n", "\r\n"))
@@ -82,18 +82,18 @@ def test_files_from_other_systems_read_the_same() -> None:
     assert parse_lyrics("[verse]\nOh\tmy\x00 dear") == [LyricsSection("verse", "Oh my  dear")]
 
 
-def test_long_lyrics_are_kept_whole() -> None:
+def test_long_lyrics_are_not_truncated() -> None:
     words = "\n".join(f"line {k}" for k in range(5000))
     assert parse_lyrics(f"[verse]\n{words}") == [LyricsSection("verse", words)]
 
 
 @pytest.mark.parametrize("text", ["", " \r\n\t\n", "\ufeff", "[verse]\n\n[chorus]\n"])
-def test_lyrics_without_words_are_refused(text: str) -> None:
+def test_lyrics_without_text_are_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="the lyrics hold no words"):
         parse_lyrics(text)
 
 
-def test_unknown_headers_are_named_with_their_lines() -> None:
+def test_unknown_headers_are_reported_with_their_line_numbers() -> None:
     with pytest.raises(UsageError) as caught:
         parse_lyrics("[verse]\nLa\n[x2]\nLa\n[" + "z" * 300 + "]\n[]")
     message = str(caught.value)
@@ -108,5 +108,5 @@ def test_unknown_headers_are_named_with_their_lines() -> None:
     ("count", "labels"),
     [(1, "verse"), (2, "verse chorus"), (3, "verse chorus outro"), (5, "verse chorus verse chorus outro")],
 )
-def test_blank_sections_begin_with_a_verse_and_end_with_an_outro(count: int, labels: str) -> None:
+def test_instrumental_sections_start_with_verse_and_end_with_outro(count: int, labels: str) -> None:
     assert instrumental_sections(count) == [LyricsSection(label) for label in labels.split()]

@@ -1,4 +1,4 @@
-"""Stage 1 against the plainest implementation: the whole context for every token, two passes."""
+"""Stage 1 against a reference implementation without a cache that runs two passes per token."""
 
 from __future__ import annotations
 
@@ -92,17 +92,17 @@ def choose(  # the plain way: every token of every context is read again
     return ALLOWED[int(gumbel_argmax(scores[:, ALLOWED], generator))]
 
 
-def slowly(
+def generate_section_uncached(
     model: LlamaForCausalLM,
     context: list[int],
-    passage: SectionPlan,
+    section_plan: SectionPlan,
     *,
     number: int,
     seed: int,
     settings: YuESampling,
     silence: int | None,
 ) -> list[int]:
-    """The ids of one passage's codes after `context`."""
+    """The ids of one section's codes after `context`."""
     generator = torch.Generator().manual_seed(window_seed(seed, number))
     written: list[int] = []
 
@@ -116,29 +116,31 @@ def slowly(
             generator=generator,
         )
 
-    for _ in range(passage.num_frames):
+    for _ in range(section_plan.num_frames):
         written.append(following() if silence is None else tokenizer.FIRST_CODE + silence)
         written.append(following())
     return written
 
 
-def all_slowly(
+def generate_uncached(
     model: LlamaForCausalLM,
     prompt: PromptEncoder,
     head: list[int],
-    passages: list[SectionPlan],
+    section_plans: list[SectionPlan],
     *,
     seed: int,
     settings: YuESampling,
     silence: int | None,
 ) -> list[list[int]]:
-    context, found = list(head), []
-    for number, passage in enumerate(passages):
-        context += prompt.section(passage.lyrics)
-        ids = slowly(model, context, passage, number=number, seed=seed, settings=settings, silence=silence)
+    context, result = list(head), []
+    for number, section_plan in enumerate(section_plans):
+        context += prompt.section(section_plan.lyrics)
+        ids = generate_section_uncached(
+            model, context, section_plan, number=number, seed=seed, settings=settings, silence=silence
+        )
         context += [*ids, tokenizer.EOA, *prompt.end_of_segment]
-        found.append(ids)
-    return found
+        result.append(ids)
+    return result
 
 
 def ids_of(codes: Tensor) -> list[int]:
@@ -155,16 +157,16 @@ SETTINGS = {
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_codes_are_those_of_reading_everything_again_for_each_whether_shapes_are_kept_or_not(
+def test_generated_codes_match_uncached_reference_with_and_without_graph(
     model: LlamaForCausalLM, prompt: PromptEncoder, settings: YuESampling, silence: int | None
 ) -> None:
     """Over sections of unequal lengths, behind a reference; kept shapes are what a CUDA graph asks for."""
     head = prompt.head(TAGS, PARTS, torch.arange(0, 1000, 50).reshape(2, 10))
-    passages = [SectionPlan(PARTS[0], 14), SectionPlan(PARTS[1], 9), SectionPlan(PARTS[2], 12)]
-    slow = all_slowly(model, prompt, head, passages, seed=3, settings=settings, silence=silence)
+    section_plans = [SectionPlan(PARTS[0], 14), SectionPlan(PARTS[1], 9), SectionPlan(PARTS[2], 12)]
+    slow = generate_uncached(model, prompt, head, section_plans, seed=3, settings=settings, silence=silence)
     for graph in (False, True):
         fast = generate_codes(
-            model, prompt, head, passages, seed=3, sampling=settings, silence_code=silence, use_graph=graph
+            model, prompt, head, section_plans, seed=3, sampling=settings, silence_code=silence, use_graph=graph
         )
         assert [ids_of(codes) for codes in fast] == slow, graph
 
@@ -172,17 +174,17 @@ def test_codes_are_those_of_reading_everything_again_for_each_whether_shapes_are
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
-def test_on_cuda_captured_steps_write_the_likeliest_codes(
+def test_cuda_graph_greedy_codes_match_the_cpu(
     model: LlamaForCausalLM, prompt: PromptEncoder, silence: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Over sections, of which the first alone is guided."""
-    passages = [SectionPlan(part, 12) for part in PARTS]
+    section_plans = [SectionPlan(part, 12) for part in PARTS]
     settings = YuESampling(temperature=0.0, cfg_scale=(1.5, 1.0))
-    expected = generate_codes(model, prompt, [1], passages, seed=0, sampling=settings, silence_code=silence)
+    expected = generate_codes(model, prompt, [1], section_plans, seed=0, sampling=settings, silence_code=silence)
     torch.nn.Module.to(model, "cuda")
-    found = generate_codes(model, prompt, [1], passages, seed=0, sampling=settings, silence_code=silence)
+    result = generate_codes(model, prompt, [1], section_plans, seed=0, sampling=settings, silence_code=silence)
     assert not caplog.records
-    assert [ids_of(codes) for codes in found] == [ids_of(codes) for codes in expected]
+    assert [ids_of(codes) for codes in result] == [ids_of(codes) for codes in expected]
 
 
 class Blocking(nn.Module):
@@ -197,9 +199,7 @@ class Blocking(nn.Module):
         return self.inner(hidden) + self.bias
 
 
-def test_the_likeliest_codes_are_those_of_transformers_own_generation(
-    model: LlamaForCausalLM, prompt: PromptEncoder
-) -> None:
+def test_greedy_codes_match_transformers_generate(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
     """transformers' guidance runs each branch by itself; its penalty also covers the text."""
     head = prompt.head(TAGS, PARTS)
     (codes,) = generate_codes(model, prompt, head, [SectionPlan(PARTS[0], 32)], seed=0, sampling=GREEDY)
@@ -220,12 +220,12 @@ def test_the_likeliest_codes_are_those_of_transformers_own_generation(
 
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
-def test_every_section_is_written_in_full_and_in_codes_of_the_first_codebook(
+def test_every_section_has_its_full_length_and_valid_codes(
     model: LlamaForCausalLM, prompt: PromptEncoder, silence: int | None
 ) -> None:
     parts = instrumental_sections(4)
-    passages = [SectionPlan(part, 5 + k) for k, part in enumerate(parts)]
-    written = generate_codes(model, prompt, prompt.head(TAGS, parts), passages, seed=0, silence_code=silence)
+    section_plans = [SectionPlan(part, 5 + k) for k, part in enumerate(parts)]
+    written = generate_codes(model, prompt, prompt.head(TAGS, parts), section_plans, seed=0, silence_code=silence)
     assert [tuple(codes.shape) for codes in written] == [(2, 5), (2, 6), (2, 7), (2, 8)]
     codes = torch.cat(written, 1)
     assert int(codes.min()) >= 0
@@ -239,60 +239,62 @@ def limited(model: LlamaForCausalLM, tokens_at_most: int) -> LlamaForCausalLM:
     return model
 
 
-class Told(list[float]):
+class ProgressLog(list[float]):
     def __call__(self, fraction: float) -> None:
         self.append(fraction)
 
 
-def size(prompt: PromptEncoder, passage: SectionPlan) -> int:
-    return len(prompt.section(passage.lyrics)) + 2 * passage.num_frames + CLOSING
+def size(prompt: PromptEncoder, section_plan: SectionPlan) -> int:
+    return len(prompt.section(section_plan.lyrics)) + 2 * section_plan.num_frames + CLOSING
 
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
-def test_the_oldest_sections_are_forgotten_and_the_head_never(
+def test_oldest_sections_are_evicted_and_the_head_is_kept(
     model: LlamaForCausalLM, prompt: PromptEncoder, silence: int | None
 ) -> None:
     """There is room for the head and two sections: the third sees the second, the fourth the third."""
     head = prompt.head(TAGS, PARTS)
-    passages = [SectionPlan(part, 16) for part in [*PARTS, LyricsSection("verse")]]
-    room = len(head) + max(size(prompt, a) + size(prompt, b) for a, b in pairwise(passages))
-    assert room < len(head) + sum(size(prompt, each) for each in passages[:3])
-    written = generate_codes(limited(model, room), prompt, head, passages, seed=5, silence_code=silence)
+    section_plans = [SectionPlan(part, 16) for part in [*PARTS, LyricsSection("verse")]]
+    room = len(head) + max(size(prompt, a) + size(prompt, b) for a, b in pairwise(section_plans))
+    assert room < len(head) + sum(size(prompt, item) for item in section_plans[:3])
+    written = generate_codes(limited(model, room), prompt, head, section_plans, seed=5, silence_code=silence)
     for number in (2, 3):
-        before = passages[number - 1]
-        seen = [*prompt.section(before.lyrics), *ids_of(written[number - 1]), tokenizer.EOA, *prompt.end_of_segment]
-        context = [*head, *seen, *prompt.section(passages[number].lyrics)]
-        expected = slowly(
-            model, context, passages[number], number=number, seed=5, settings=YuESampling(), silence=silence
+        before = section_plans[number - 1]
+        previous = [*prompt.section(before.lyrics), *ids_of(written[number - 1]), tokenizer.EOA, *prompt.end_of_segment]
+        context = [*head, *previous, *prompt.section(section_plans[number].lyrics)]
+        expected = generate_section_uncached(
+            model, context, section_plans[number], number=number, seed=5, settings=YuESampling(), silence=silence
         )
         assert ids_of(written[number]) == expected, number
 
 
-def test_what_cannot_fit_is_refused_before_anything_is_written(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
-    head = prompt.head(TAGS, PARTS)
-    passages = [SectionPlan(PARTS[1], 10), SectionPlan(PARTS[2], 50)]
-    room = len(head) + size(prompt, passages[1])
-    told = Told()
-    with pytest.raises(UsageError, match=rf"{len(head)} tokens and the longest section {room - len(head)}, of 1?\d\d "):
-        generate_codes(limited(model, room - 1), prompt, head, passages, seed=0, progress=told)
-    assert not told
-    assert len(generate_codes(limited(model, room), prompt, head, passages, seed=0)) == 2
-
-
-def test_the_same_seed_writes_the_same_and_another_something_else(
+def test_section_exceeding_the_context_is_rejected_before_generation(
     model: LlamaForCausalLM, prompt: PromptEncoder
 ) -> None:
-    passages = [SectionPlan(part, 6) for part in PARTS[:2]]
+    head = prompt.head(TAGS, PARTS)
+    section_plans = [SectionPlan(PARTS[1], 10), SectionPlan(PARTS[2], 50)]
+    room = len(head) + size(prompt, section_plans[1])
+    fractions = ProgressLog()
+    with pytest.raises(UsageError, match=rf"{len(head)} tokens and the longest section {room - len(head)}, of 1?\d\d "):
+        generate_codes(limited(model, room - 1), prompt, head, section_plans, seed=0, progress=fractions)
+    assert not fractions
+    assert len(generate_codes(limited(model, room), prompt, head, section_plans, seed=0)) == 2
+
+
+def test_same_seed_reproduces_codes_and_another_seed_changes_them(
+    model: LlamaForCausalLM, prompt: PromptEncoder
+) -> None:
+    section_plans = [SectionPlan(part, 6) for part in PARTS[:2]]
     head = prompt.head(TAGS, PARTS)
     one, again, other = (
-        [ids_of(codes) for codes in generate_codes(model, prompt, head, passages, seed=seed)] for seed in (1, 1, 2)
+        [ids_of(codes) for codes in generate_codes(model, prompt, head, section_plans, seed=seed)] for seed in (1, 1, 2)
     )
     assert one == again
     assert all(a != b for a, b in zip(one, other, strict=True))
     assert one[0] != one[1]
 
 
-def test_a_section_does_not_depend_on_how_many_draws_came_before(
+def test_section_codes_do_not_depend_on_the_number_of_earlier_draws(
     model: LlamaForCausalLM, prompt: PromptEncoder
 ) -> None:
     """The first section, of one length or another, is forgotten before the second."""
@@ -307,19 +309,19 @@ def test_a_section_does_not_depend_on_how_many_draws_came_before(
     assert seconds[5] == seconds[12]
 
 
-def test_progress_rises_to_1(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
-    told = Told()
-    generate_codes(model, prompt, [1], [SectionPlan(part, 4) for part in PARTS], seed=0, progress=told)
-    assert told == pytest.approx([k / 12 for k in range(1, 13)])
+def test_progress_increases_linearly_to_one(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
+    fractions = ProgressLog()
+    generate_codes(model, prompt, [1], [SectionPlan(part, 4) for part in PARTS], seed=0, progress=fractions)
+    assert fractions == pytest.approx([k / 12 for k in range(1, 13)])
 
 
 @pytest.mark.parametrize("silence", [None, SILENCE], ids=["sung", "unsung"])
-def test_each_token_is_read_once_and_both_branches_in_one_forward(
+def test_each_token_is_processed_once_with_both_cfg_branches_in_one_forward(
     model: LlamaForCausalLM, prompt: PromptEncoder, silence: int | None
 ) -> None:
-    seen: list[tuple[int, int]] = []
+    shapes: list[tuple[int, int]] = []
     hook = model.get_submodule("model.layers.0.mlp.act_fn").register_forward_hook(
-        lambda _, given, out: seen.append(tuple(out.shape[:2]))
+        lambda _, given, out: shapes.append(tuple(out.shape[:2]))
     )
     head = prompt.head(TAGS, PARTS)
     try:
@@ -329,33 +331,33 @@ def test_each_token_is_read_once_and_both_branches_in_one_forward(
     step, count = ((2, 1), 10) if silence is None else ((2, 2), 5)
     again = 1 + CLOSING + len(prompt.section(PARTS[1])) - 1
     first = len(head) + len(prompt.section(PARTS[0])) - 1
-    assert seen == [(1, first), *[step] * count, (1, again), *[step] * count]
+    assert shapes == [(1, first), *[step] * count, (1, again), *[step] * count]
 
 
-def test_a_long_prompt_is_read_a_part_at_a_time(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
-    seen: list[int] = []
+def test_long_prompt_is_prefilled_in_chunks(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
+    lengths: list[int] = []
     hook = model.get_submodule("model.layers.0.mlp.act_fn").register_forward_hook(
-        lambda _, given, out: seen.append(out.shape[1])
+        lambda _, given, out: lengths.append(out.shape[1])
     )
     head = prompt.head(TAGS, PARTS, torch.arange(600).reshape(2, 300))
     try:
         (codes,) = generate_codes(model, prompt, head, [SectionPlan(PARTS[0], 3)], seed=0, sampling=GREEDY)
     finally:
         hook.remove()
-    assert max(seen) == stage1.PREFILL_STEPS
-    assert sum(seen) == len(head) + len(prompt.section(PARTS[0])) - 1 + 6
-    (slow,) = all_slowly(model, prompt, head, [SectionPlan(PARTS[0], 3)], seed=0, settings=GREEDY, silence=None)
+    assert max(lengths) == stage1.PREFILL_STEPS
+    assert sum(lengths) == len(head) + len(prompt.section(PARTS[0])) - 1 + 6
+    (slow,) = generate_uncached(model, prompt, head, [SectionPlan(PARTS[0], 3)], seed=0, settings=GREEDY, silence=None)
     assert ids_of(codes) == slow
 
 
-def test_an_output_layer_without_logits_of_its_own_is_refused(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
+def test_quantized_output_layer_is_rejected(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
     packed = torch.zeros(83968 * 32 // 2, 1, dtype=torch.uint8)  # as 4-bit kernels keep it
     model.lm_head.weight = nn.Parameter(packed, requires_grad=False)
     with pytest.raises(DependencyError, match="output layer is quantized"):
         generate_codes(model, prompt, [1], [SectionPlan(PARTS[0], 3)], seed=0)
 
 
-def test_the_silent_voice_counts_as_heard(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
+def test_repetition_penalty_counts_the_silence_code(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
     """A code that would come next does not where the penalty on what was there is high."""
     with torch.no_grad():
         model.lm_head.weight[tokenizer.FIRST_CODE + SILENCE] *= -8
@@ -370,7 +372,7 @@ def test_the_silent_voice_counts_as_heard(model: LlamaForCausalLM, prompt: Promp
     assert drawn[1] != SILENCE
 
 
-def test_of_a_context_the_codes_of_the_first_codebook_alone_are_seen() -> None:
+def test_used_codes_covers_only_the_first_codebook() -> None:
     first, last = tokenizer.FIRST_CODE, tokenizer.FIRST_CODE + 1023
     ids = torch.tensor([1, tokenizer.EOA, first - 1, first + 5, first + 5, last - 1, last + 1, 83967])
     assert stage1._used_codes(ids).nonzero().tolist() == [[0, 5], [0, 1022]]

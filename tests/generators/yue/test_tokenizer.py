@@ -32,30 +32,30 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("text", PUBLISHED)
-def test_text_has_the_published_ids(path: Path, text: str) -> None:
+def test_encoded_text_has_the_published_ids(path: Path, text: str) -> None:
     """A space is prepended, no start and end tokens; markers in user text stay text."""
     assert Tokenizer(path).encode(text) == PUBLISHED[text]
 
 
-def test_a_folder_is_searched_for_the_file(path: Path) -> None:
+def test_tokenizer_file_is_found_in_a_folder(path: Path) -> None:
     assert Tokenizer(path.parent).encode("[") == Tokenizer(path).encode("[") == [518]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model" * 100, None], ids=["empty", "text", "truncated"])
-def test_a_damaged_file_is_named(path: Path, tmp_path: Path, content: bytes | None) -> None:
+def test_corrupt_tokenizer_file_is_reported_with_its_path(path: Path, tmp_path: Path, content: bytes | None) -> None:
     damaged = tmp_path / "tokenizer.model"
     damaged.write_bytes(path.read_bytes()[:500_001] if content is None else content)
     with pytest.raises(DependencyError, match=rf"{damaged}' is no whole SentencePiece model: fetch it again"):
         Tokenizer(tmp_path)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_tokenizer_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match=r"tokenizer.model' cannot be read \(No such file or directory\)"):
         Tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("change", ["without the last codes", "with a code renamed", "with two marks swapped"])
-def test_the_tokenizer_of_another_model_is_refused(path: Path, tmp_path: Path, change: str) -> None:
+def test_tokenizer_of_another_model_is_rejected(path: Path, tmp_path: Path, change: str) -> None:
     model = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue] - made when it is loaded
     model.ParseFromString(path.read_bytes())
     if change == "without the last codes":

@@ -1,4 +1,4 @@
-"""The whole generator on tiny checkpoints in the published formats."""
+"""YuE generation end to end on tiny checkpoints in the published formats."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def song(folder: Path) -> Soundtrack:
     return yue(folder, max_section=1.0).generate(video(1.5), tags, 3, stems=True)
 
 
-def test_the_music_is_exactly_as_long_as_the_video(instrumental: Soundtrack, song: Soundtrack) -> None:
+def test_output_matches_video_length_to_the_sample(instrumental: Soundtrack, song: Soundtrack) -> None:
     assert instrumental.audio.samples.shape == (1, round(2.337 * SAMPLE_RATE))
     assert song.audio.samples.shape == (1, round(1.5 * SAMPLE_RATE))
     assert instrumental.audio.samples.any()
 
 
-def test_sections_follow_each_other_to_the_end_and_one_begins_on_the_cut(instrumental: Soundtrack) -> None:
+def test_sections_are_contiguous_and_aligned_with_the_cut(instrumental: Soundtrack) -> None:
     sections = instrumental.sections
     assert [section.name for section in sections] == ["verse", "chorus", "outro"]
     assert sections[0].start == 0
@@ -56,13 +56,13 @@ def test_sections_follow_each_other_to_the_end_and_one_begins_on_the_cut(instrum
     assert sections[0].end == pytest.approx(0.8)
 
 
-def test_without_vocals_there_is_no_voice_stem_and_the_rest_is_the_mix(instrumental: Soundtrack) -> None:
+def test_instrumental_output_has_no_vocal_stem_and_equals_its_stem(instrumental: Soundtrack) -> None:
     assert list(instrumental.stems) == ["instrumental"]
     np.testing.assert_array_equal(instrumental.audio.samples, instrumental.stems["instrumental"].samples)
     assert instrumental.metadata["genre_line"].startswith("instrumental jazz")
 
 
-def test_a_song_keeps_its_stems_which_sum_to_the_mix(song: Soundtrack) -> None:
+def test_song_stems_sum_to_the_mix(song: Soundtrack) -> None:
     assert sorted(song.stems) == ["instrumental", "vocals"]
     summed = song.stems["vocals"].samples + song.stems["instrumental"].samples
     np.testing.assert_allclose(song.audio.samples, summed, atol=1e-6)
@@ -70,7 +70,7 @@ def test_a_song_keeps_its_stems_which_sum_to_the_mix(song: Soundtrack) -> None:
     assert song.metadata["lyrics"] == ["happy sun", "the music from the sun"]
 
 
-def test_the_seed_decides(folder: Path) -> None:
+def test_output_is_determined_by_the_seed(folder: Path) -> None:
     first, second = (yue(folder, keep_loaded=True) for _ in range(2))
     clip, tags = video(0.2), Tags(genres=["jazz"])
     music = [
@@ -80,7 +80,7 @@ def test_the_seed_decides(folder: Path) -> None:
     assert not np.array_equal(music[0], music[2])
 
 
-def test_one_model_at_a_time_unless_they_are_to_stay(folder: Path) -> None:
+def test_models_are_unloaded_after_use_unless_keep_loaded(folder: Path) -> None:
     for keep in (False, True):
         generator = yue(folder, keep_loaded=keep)
         generator.generate(video(0.1), Tags(), 0)
@@ -88,38 +88,42 @@ def test_one_model_at_a_time_unless_they_are_to_stay(folder: Path) -> None:
         assert [model.loaded for model in generator._components._models.values()] == [keep] * 3
 
 
-def test_lyrics_that_do_not_fit_lose_their_end_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lyrics_exceeding_the_duration_are_truncated_with_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     score = yue(folder).generate(video(0.4), Tags(vocals=True, lyrics=SONG), 0)
     assert score.metadata["lyrics"] == ["happy sun"]
     assert "room for 1 of the lyrics' 2 sections" in caplog.text
 
 
-def test_after_the_last_words_the_music_goes_on_without(folder: Path) -> None:
+def test_section_after_the_last_lyrics_is_instrumental(folder: Path) -> None:
     score = yue(folder, max_section=1.0).generate(video(2.5), Tags(vocals=True, lyrics=SONG), 0)
     assert score.metadata["lyrics"] == ["happy sun", "the music from the sun", ""]
 
 
-def test_vocals_without_words_are_a_warning_and_nobody_sings(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_vocals_without_lyrics_warn_and_generate_an_instrumental(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     score = yue(folder).generate(video(0.2), Tags(vocals=True), 0, stems=True)
     assert list(score.stems) == ["instrumental"]
     assert "there are no lyrics" in caplog.text
 
 
-def test_a_reference_takes_the_other_checkpoint_and_changes_the_music(folder: Path, tmp_path: Path) -> None:
+def test_reference_uses_the_icl_checkpoint_and_changes_the_output(folder: Path, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 0.2, (2, 16_800)).astype(np.float32)
     save(Audio(noise, 16_000), tmp_path / "noise.wav")
     shutil.copytree(folder / "stage1", tmp_path / "icl")
-    found = []
+    result = []
     for files in ((), ("noise.wav",), ("noise.wav", "noise.wav")):
         generator = yue(folder, stage1_reference=str(tmp_path / "icl"))
         controls = Controls(reference=tuple(tmp_path / name for name in files))
-        found.append(generator.generate(video(0.5), Tags(), 0, controls=controls).audio.samples)
+        result.append(generator.generate(video(0.5), Tags(), 0, controls=controls).audio.samples)
         assert generator.weights[0].name.endswith("icl" if files else "stage1")
-    assert not np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[1], found[2])
+    assert not np.array_equal(result[0], result[1])
+    assert not np.array_equal(result[1], result[2])
 
 
-def test_a_reference_that_is_too_short_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
+def test_too_short_reference_is_rejected_in_prepare(folder: Path, tmp_path: Path) -> None:
     save(Audio(np.ones((2, 8_000), np.float32), 16_000), tmp_path / "blip.wav")
     with pytest.raises(UsageError, match="a second or more"):
         yue(folder).prepare(Tags(), Controls(reference=(tmp_path / "blip.wav",)))
@@ -128,12 +132,12 @@ def test_a_reference_that_is_too_short_is_refused_before_any_work(folder: Path, 
 @pytest.mark.parametrize(
     ("lyrics", "words"), [("[verse]\n\n", "no words"), ("[verse]\nla\n[yodel]\nlo", r"line 3 has \[yodel\]")]
 )
-def test_lyrics_that_cannot_be_sung_are_refused_before_any_work(folder: Path, lyrics: str, words: str) -> None:
+def test_invalid_lyrics_are_rejected_in_prepare(folder: Path, lyrics: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         yue(folder).prepare(Tags(vocals=True, lyrics=lyrics), Controls())
 
 
-def test_low_memory_makes_weights_of_4_bits_and_small_batches(folder: Path, tmp_path: Path) -> None:
+def test_low_memory_uses_4_bit_weights_and_small_batches(folder: Path, tmp_path: Path) -> None:
     for part, vocab in (
         ("stage1", yue_lm.STAGE_1_VOCAB),
         ("stage2", yue_lm.STAGE_2_VOCAB),
@@ -149,12 +153,12 @@ def test_low_memory_makes_weights_of_4_bits_and_small_batches(folder: Path, tmp_
         assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
 
 
-def test_progress_rises_to_one(folder: Path) -> None:
-    told: list[float] = []
-    yue(folder).generate(video(0.4), Tags(), 0, progress=lambda fraction: told.append(fraction))  # noqa: PLW0108 - a bound method has no keyword
-    assert told == sorted(told)
-    assert (told[0], told[-1]) == (0.0, 1.0)
-    assert len(told) > 30
+def test_progress_is_monotonic_and_ends_at_one(folder: Path) -> None:
+    fractions: list[float] = []
+    yue(folder).generate(video(0.4), Tags(), 0, progress=lambda fraction: fractions.append(fraction))  # noqa: PLW0108 - a bound method has no keyword
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert len(fractions) > 30
 
 
 def _truncate(path: Path) -> None:
@@ -192,7 +196,7 @@ class _Hostile:
         ("codec", lambda f: (f / "decoders" / "decoder_151000.pth").unlink(), "decoder_151000.pth"),
     ],
 )
-def test_a_wrong_checkpoint_is_one_line_that_names_it(
+def test_invalid_checkpoint_raises_a_one_line_error_with_its_path(
     folder: Path, tmp_path: Path, part: str, spoil: Any, words: str
 ) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "weights"))
@@ -204,7 +208,7 @@ def test_a_wrong_checkpoint_is_one_line_that_names_it(
     assert "\n" not in str(error.value)
 
 
-def test_a_pickle_with_code_in_it_is_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
+def test_pickle_containing_code_is_rejected_and_not_executed(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "weights"))
     torch.save({"codec_model": _Hostile(tmp_path / "owned")}, copy / "codec" / "final_ckpt" / "ckpt_00360000.pth")
     with pytest.raises(DependencyError, match="holds code and is refused"):
@@ -213,12 +217,12 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(folder: Path, tmp_path:
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_section", 0.5), ("max_section", 31.0), ("stage2_batch_size", 0)])
-def test_a_setting_out_of_range_is_refused_with_its_value(folder: Path, name: str, value: Any) -> None:
+def test_out_of_range_setting_is_rejected_with_its_value(folder: Path, name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=str(value).removesuffix(".0")):
         yue(folder, **{name: value})
 
 
-def test_an_unknown_device_is_refused_before_weights_are_looked_for() -> None:
+def test_unknown_device_is_rejected_before_looking_for_weights() -> None:
     generator = YuE(stage1="no/such/folder/at/all", device="tpu")
     with pytest.raises(UsageError, match="device 'tpu' is none of this machine's"):
         generator.prepare(Tags(), Controls())

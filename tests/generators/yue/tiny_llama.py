@@ -1,4 +1,4 @@
-"""A small Llama of YuE's, read through the door that the real ones come in by."""
+"""A tiny Llama model in YuE's format, loaded with from_pretrained."""
 
 from __future__ import annotations
 

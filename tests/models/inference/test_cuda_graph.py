@@ -1,4 +1,4 @@
-"""A step that is called many times is taken just as many times, captured or not."""
+"""CapturedStep runs the step once per call, with and without CUDA graph capture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from v2m.models.inference.cuda_graph import WARMUP_CALLS, CapturedStep
 CALLS = WARMUP_CALLS + 4
 
 
-def test_without_capture_each_call_is_a_step() -> None:
+def test_every_call_runs_the_step_without_capture() -> None:
     count = torch.zeros(1)
     step = CapturedStep(lambda: count.add_(1), capture=False)  # type: ignore[arg-type, return-value]
     for _ in range(CALLS):
@@ -21,7 +21,7 @@ def test_without_capture_each_call_is_a_step() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what happens where there is no CUDA")
-def test_where_nothing_can_be_captured_every_step_is_taken_and_one_warning_says_so(
+def test_capture_without_cuda_runs_every_step_and_warns_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     count = torch.zeros(1)
@@ -36,7 +36,7 @@ def test_where_nothing_can_be_captured_every_step_is_taken_and_one_warning_says_
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_on_cuda_a_captured_step_goes_on_where_the_steps_before_it_ended() -> None:
+def test_captured_step_continues_from_the_warmup_state_on_cuda() -> None:
     count = torch.zeros(1, device="cuda")
     launched: list[int] = []
 

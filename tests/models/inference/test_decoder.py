@@ -1,4 +1,4 @@
-"""The fast decoder against the whole model run anew at each step, and what must not change what a clip becomes."""
+"""Decoder against the uncached model, and independence of the clips in a batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ D, V = 32, 40
 
 
 def model(**changes: Any) -> LM:
-    """Weights large enough for what is heard and what was written to decide the codes."""
+    """Weights large enough for the conditions and the prompt to determine the codes."""
     torch.manual_seed(0)
     lm = LM(LMConfig(dim=D, num_layers=2, num_heads=4, codebook_size=V, **changes)).eval().requires_grad_(False)
     for weight in lm.parameters():
@@ -45,7 +45,7 @@ def branches(clips: int = 2) -> list[CFGBranch]:
 
 
 def one(all_of_them: list[CFGBranch], clip: int) -> list[CFGBranch]:
-    return [CFGBranch(share, heard and heard.select(slice(clip, clip + 1))) for share, heard in all_of_them]
+    return [CFGBranch(share, condition and condition.select(slice(clip, clip + 1))) for share, condition in all_of_them]
 
 
 STEREO = {"num_codebooks": 8, "channels": 2}
@@ -53,17 +53,17 @@ STEREO = {"num_codebooks": 8, "channels": 2}
 
 @pytest.mark.parametrize("changes", [{}, STEREO, {"cross_attention": False}], ids=["mono", "stereo", "prefix"])
 @pytest.mark.parametrize("fixed", [False, True], ids=["growing", "fixed"])
-def test_greedy_codes_are_those_of_the_whole_model_run_anew(changes: dict[str, Any], fixed: bool) -> None:
+def test_greedy_codes_match_the_uncached_model(changes: dict[str, Any], fixed: bool) -> None:
     """Also beyond the places where the memory grows; `fixed` is how a captured step sees it."""
     lm = model(**changes)
     expected = slow_models.greedy(lm, branches(), 200, clips=2)
-    found = Decoder(lm, precision="fp32").generate(branches(), 200, sampling=GREEDY, seeds=[1, 2], capture=fixed)
-    assert torch.equal(found, expected)
+    result = Decoder(lm, precision="fp32").generate(branches(), 200, sampling=GREEDY, seeds=[1, 2], capture=fixed)
+    assert torch.equal(result, expected)
     assert len(expected.unique()) > 10
 
 
 @pytest.mark.parametrize("cross", [True, False])
-def test_a_prompt_is_kept_and_gone_on_from(cross: bool) -> None:
+def test_prompt_is_kept_and_continued(cross: bool) -> None:
     lm = model(cross_attention=cross)
     decoder = Decoder(lm, precision="fp32")
     whole = decoder.generate(branches(), 300, sampling=GREEDY, seeds=[1, 2])
@@ -77,7 +77,7 @@ def test_a_prompt_is_kept_and_gone_on_from(cross: bool) -> None:
 
 
 @pytest.mark.parametrize("cross", [True, False])
-def test_a_clip_does_not_depend_on_those_beside_it(cross: bool) -> None:
+def test_clips_in_a_batch_are_independent(cross: bool) -> None:
     decoder = Decoder(model(cross_attention=cross), precision="fp32")
     drawn = SamplingConfig(top_k=20, top_p=0.95)
     both = decoder.generate(branches(), 120, sampling=drawn, seeds=[5, 6])
@@ -87,7 +87,7 @@ def test_a_clip_does_not_depend_on_those_beside_it(cross: bool) -> None:
     assert not torch.equal(both[0], both[1])
 
 
-def test_seeds_decide() -> None:
+def test_codes_are_determined_by_the_seed() -> None:
     decoder = Decoder(model(), precision="fp32")
     codes = decoder.generate([CFGBranch(1.0, None)], 60, sampling=SamplingConfig(), seeds=[3, 3, 4])
     assert torch.equal(codes[0], codes[1])
@@ -96,17 +96,19 @@ def test_seeds_decide() -> None:
     assert int(codes.min()) >= 0
 
 
-def test_one_choice_is_the_likeliest_and_shares_add_up() -> None:
+def test_top_k_1_equals_greedy_and_branch_weights_are_additive() -> None:
     decoder = Decoder(model(), precision="fp32")
-    heard = branches()[2][1]
-    likeliest = decoder.generate([CFGBranch(1.0, heard)], 60, sampling=GREEDY, seeds=[1, 2])
-    only = decoder.generate([CFGBranch(1.0, heard)], 60, sampling=SamplingConfig(top_k=1), seeds=[1, 2])
-    split = decoder.generate([CFGBranch(0.25, heard), CFGBranch(0.75, heard)], 60, sampling=GREEDY, seeds=[1, 2])
-    assert torch.equal(likeliest, only)
-    assert torch.equal(likeliest, split)
+    condition = branches()[2][1]
+    greedy = decoder.generate([CFGBranch(1.0, condition)], 60, sampling=GREEDY, seeds=[1, 2])
+    only = decoder.generate([CFGBranch(1.0, condition)], 60, sampling=SamplingConfig(top_k=1), seeds=[1, 2])
+    split = decoder.generate(
+        [CFGBranch(0.25, condition), CFGBranch(0.75, condition)], 60, sampling=GREEDY, seeds=[1, 2]
+    )
+    assert torch.equal(greedy, only)
+    assert torch.equal(greedy, split)
 
 
-def test_codes_are_drawn_by_their_probabilities() -> None:
+def test_codes_follow_the_model_probabilities() -> None:
     """The first code of 4000 clips against the model's own softmax: χ² with 39 degrees of freedom, 99.9 % point."""
     lm, clips = model(), 4000
     codes = Decoder(lm, precision="fp32").generate(
@@ -131,38 +133,38 @@ def logits(lm: LM, precision: fast_linear.Precision) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 0.05), ("int8", 0.05)])
-def test_logits_are_the_models_within_rounding(precision: fast_linear.Precision, bound: float) -> None:
-    found, expected = logits(model(), precision)
-    assert found.dtype == torch.float32
-    assert float((found - expected).abs().max() / expected.abs().max()) < bound
+def test_logits_match_the_model_within_rounding(precision: fast_linear.Precision, bound: float) -> None:
+    result, expected = logits(model(), precision)
+    assert result.dtype == torch.float32
+    assert float((result - expected).abs().max() / expected.abs().max()) < bound
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_without_the_libraries_kernels_the_logits_are_the_same(
+def test_logits_match_the_model_without_optimized_kernels(
     monkeypatch: pytest.MonkeyPatch, precision: fast_linear.Precision
 ) -> None:
     monkeypatch.setattr(fast_linear, "onednn_ops", lambda: None)
     monkeypatch.setattr(fast_linear, "has_int8_dynamic_kernel", lambda device: False)
     monkeypatch.setattr(fast_linear, "has_int8_weight_kernel", lambda device: False)
-    found, expected = logits(model(), precision)
-    assert float((found - expected).abs().max() / expected.abs().max()) < 0.05
+    result, expected = logits(model(), precision)
+    assert float((result - expected).abs().max() / expected.abs().max()) < 0.05
 
 
-def test_tokens_that_are_there_come_first_and_no_more_room_is_kept() -> None:
+def test_pack_masked_tokens_moves_valid_tokens_first_and_trims() -> None:
     mask = torch.tensor([[False, True, False, True], [True, False, False, False], [False] * 4])
     tokens = torch.arange(12.0).view(3, 4, 1)
-    found, there = pack_masked_tokens(Condition(tokens, mask), [0, 1])
-    assert found[..., 0].tolist()[0] == [1.0, 3.0]
-    assert found[1, 0, 0] == 4.0
-    assert there is not None
-    assert there[:, 0, 0].tolist() == [[True, True], [True, False]]
+    result, valid = pack_masked_tokens(Condition(tokens, mask), [0, 1])
+    assert result[..., 0].tolist()[0] == [1.0, 3.0]
+    assert result[1, 0, 0] == 4.0
+    assert valid is not None
+    assert valid[:, 0, 0].tolist() == [[True, True], [True, False]]
     assert pack_masked_tokens(Condition(tokens, mask), [0])[1] is None
 
 
 @pytest.mark.skipif(fast_linear.onednn_ops() is None, reason="PyTorch is built without oneDNN")
 @pytest.mark.parametrize("heads", [6, 8, 16])
 @pytest.mark.parametrize("masked", [False, True])
-def test_settled_attention_finds_what_attention_finds(heads: int, masked: bool) -> None:
+def test_packed_cross_attention_matches_sdpa(heads: int, masked: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     keys, values = torch.randn(2, 3, heads, MIN_PACKED_TOKENS, 8, generator=generator).bfloat16()
     mask = (
@@ -172,55 +174,55 @@ def test_settled_attention_finds_what_attention_finds(heads: int, masked: bool) 
         if masked
         else None
     )
-    across = CrossKV(0, 3, keys, values, mask)
+    cross = CrossKV(0, 3, keys, values, mask)
     query = torch.randn(3, heads, 1, 8, generator=generator)
-    settled = across.pack()
-    assert isinstance(settled, PackedCrossKV)
+    packed = cross.pack()
+    assert isinstance(packed, PackedCrossKV)
     assert isinstance(CrossKV(0, 3, keys[:, :, 1:], values[:, :, 1:], mask).pack(), CrossKV), "it does not pay"
     expected = functional.scaled_dot_product_attention(
         query, keys.float(), values.float(), attn_mask=None if mask is None else mask.float(), scale=1.0
     )
-    assert (settled(query) - expected).abs().max() < 0.02 * expected.abs().max()
-    assert settled(query).dtype == query.dtype
+    assert (packed(query) - expected).abs().max() < 0.02 * expected.abs().max()
+    assert packed(query).dtype == query.dtype
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_much_that_is_heard_is_heard_right(precision: fast_linear.Precision) -> None:
+def test_long_conditions_give_correct_logits_at_reduced_precision(precision: fast_linear.Precision) -> None:
     """Two clips, of which one hears a part of it."""
     lm = model()
-    heard = Condition.from_tokens(torch.randn(2, MIN_PACKED_TOKENS + 9, D))
-    heard.mask[1, 100:] = False
+    condition = Condition.from_tokens(torch.randn(2, MIN_PACKED_TOKENS + 9, D))
+    condition.mask[1, 100:] = False
     prompt = torch.randint(V, (2, 4, 5))
-    guided = [CFGBranch(-1.0, None), CFGBranch(2.0, heard)]
+    guided = [CFGBranch(-1.0, None), CFGBranch(2.0, condition)]
     with torch.inference_mode():
         state = GenerationState(
             InferenceLM(lm, precision), guided, 6, sampling=SamplingConfig(), seeds=[0, 1], prompt=prompt
         )
         state.prefill()
-        found = state.next_logits()
+        result = state.next_logits()
     sequence = patterns.apply_delays(prompt, lm.config.delay_pattern, lm.config.special_token_id)[..., :6]
-    expected = 2 * lm(sequence, heard)[:, :, -1] - lm(sequence)[:, :, -1]
-    assert (found - expected).abs().max() / expected.abs().max() < 0.05
+    expected = 2 * lm(sequence, condition)[:, :, -1] - lm(sequence)[:, :, -1]
+    assert (result - expected).abs().max() / expected.abs().max() < 0.05
 
 
-def test_progress_is_told_and_ends_at_1() -> None:
-    told: list[float] = []
+def test_progress_is_monotonic_and_ends_at_one() -> None:
+    fractions: list[float] = []
 
     def tell(fraction: float) -> None:
-        told.append(fraction)
+        fractions.append(fraction)
 
     Decoder(model(), precision="fp32").generate([CFGBranch(1.0, None)], 160, sampling=GREEDY, seeds=[1], progress=tell)
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    assert len(told) == 4
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert len(fractions) == 4
 
 
 @pytest.mark.gpu
-def test_captured_steps_write_what_the_same_steps_do() -> None:
+def test_cuda_graph_codes_match_eager_steps() -> None:
     decoder = Decoder(model().cuda(), precision="fp32")
-    there = [CFGBranch(share, heard and heard.to("cuda")) for share, heard in branches()]
-    one_by_one, captured = (
-        decoder.generate(there, 300, sampling=SamplingConfig(), seeds=[1, 2], capture=capture)
+    cuda_branches = [CFGBranch(share, condition and condition.to("cuda")) for share, condition in branches()]
+    eager, captured = (
+        decoder.generate(cuda_branches, 300, sampling=SamplingConfig(), seeds=[1, 2], capture=capture)
         for capture in (False, True)
     )
-    assert torch.equal(one_by_one, captured)
+    assert torch.equal(eager, captured)

@@ -1,4 +1,4 @@
-"""Long music is one sequence: windows cover it, go on from each other, and each sees its own part of the video."""
+"""Long generation in overlapping windows: coverage, prompts, conditions and seeds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WINDOW, STRIDE = 20, 12
 
 
 class Plain(Decoder):
-    """The slow and obvious way to write: the whole model anew for each step. Keeps what it was asked."""
+    """A reference decoder that runs the whole model at each step and records its prompts and seeds."""
 
     def __init__(self, lm: LM | None = None) -> None:
         torch.manual_seed(0)
@@ -46,17 +46,19 @@ class Plain(Decoder):
         self.given.append(list(seeds))
         noise = [torch.Generator().manual_seed(seed) for seed in seeds]
         codes = torch.full((len(seeds), CONFIG.num_codebooks, num_frames), CONFIG.special_token_id)
-        begun = 0 if prompt is None else prompt.shape[2]
+        start = 0 if prompt is None else prompt.shape[2]
         if prompt is not None:
-            codes[..., :begun] = prompt
-        for step in range(begun, num_frames + max(CONFIG.delay_pattern)):
+            codes[..., :start] = prompt
+        for step in range(start, num_frames + max(CONFIG.delay_pattern)):
             sequence = patterns.apply_delays(codes, CONFIG.delay_pattern, CONFIG.special_token_id)[..., : step + 1]
-            said = torch.stack([share * self.lm(sequence, condition)[:, :, -1] for share, condition in branches]).sum(0)
+            logits = torch.stack([share * self.lm(sequence, condition)[:, :, -1] for share, condition in branches]).sum(
+                0
+            )
             for k, delay in enumerate(CONFIG.delay_pattern):
-                if begun <= step - delay < num_frames:
-                    chances = (said[:, k] / sampling.temperature).softmax(-1)
-                    drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(chances, noise, strict=True)]
-                    codes[:, k, step - delay] = torch.cat(drawn)
+                if start <= step - delay < num_frames:
+                    probs = (logits[:, k] / sampling.temperature).softmax(-1)
+                    samples = [torch.multinomial(row, 1, generator=g) for row, g in zip(probs, noise, strict=True)]
+                    codes[:, k, step - delay] = torch.cat(samples)
             if progress is not None:
                 progress(min(1.0, (step + 1) / num_frames))
         return codes
@@ -66,7 +68,7 @@ def unconditioned(begin: int, end: int) -> list[CFGBranch]:
     return [CFGBranch(1.0, None)]
 
 
-def written(frames: int, seeds: Sequence[int] = (0,), decoder: Plain | None = None) -> Tensor:
+def generate_windows(frames: int, seeds: Sequence[int] = (0,), decoder: Plain | None = None) -> Tensor:
     return windows.generate_long(
         decoder or Plain(), frames, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=SamplingConfig(),
         seeds=seeds,
@@ -75,27 +77,27 @@ def written(frames: int, seeds: Sequence[int] = (0,), decoder: Plain | None = No
 
 @pytest.mark.parametrize("stride", [1, 12, 19])
 @pytest.mark.parametrize("frames", [1, 2, 19, 20, 21, 31, 32, 33, 44, 45, 200, 1001])
-def test_windows_cover_all_frames_once_and_the_last_ends_with_the_music(frames: int, stride: int) -> None:
-    found = windows.plan_windows(frames, WINDOW, stride)
-    assert [n for begin, end, prompt in found for n in range(begin + prompt, end)] == list(range(frames))
-    assert all(end - begin == min(WINDOW, frames) for begin, end, _ in found)
-    assert found[0].prompt == 0
-    assert all(prompt >= WINDOW - stride for _, _, prompt in found[1:])
-    assert all(after.start - before.start == stride for before, after in pairwise(found[:-1]))
-    assert len(found) == 1 + -(-max(frames - WINDOW, 0) // stride)
+def test_windows_cover_all_frames_once_and_the_last_ends_at_the_total(frames: int, stride: int) -> None:
+    result = windows.plan_windows(frames, WINDOW, stride)
+    assert [n for begin, end, prompt in result for n in range(begin + prompt, end)] == list(range(frames))
+    assert all(end - begin == min(WINDOW, frames) for begin, end, _ in result)
+    assert result[0].prompt == 0
+    assert all(prompt >= WINDOW - stride for _, _, prompt in result[1:])
+    assert all(after.start - before.start == stride for before, after in pairwise(result[:-1]))
+    assert len(result) == 1 + -(-max(frames - WINDOW, 0) // stride)
 
 
-def test_the_published_window_and_stride_on_45_seconds() -> None:
+def test_window_plan_of_45_seconds_with_the_default_window_and_stride() -> None:
     """The second window hears and sees 15–45 s; VidMuse's would be shown 15–30.5 s."""
     assert windows.plan_windows(45 * 50, 30 * 50, 18 * 50) == [(0, 1500, 0), (750, 2250, 750)]
 
 
 @pytest.mark.parametrize("frames", [1, 20, 21, 55])
-def test_each_window_goes_on_from_the_codes_before_it_and_is_asked_for_its_own_part(frames: int) -> None:
-    decoder, asked = Plain(), []
+def test_each_window_is_prompted_with_earlier_codes_and_its_own_condition(frames: int) -> None:
+    decoder, ranges = Plain(), []
 
     def branches(begin: int, end: int) -> list[CFGBranch]:
-        asked.append((begin, end))
+        ranges.append((begin, end))
         return [CFGBranch(1.0, None)]
 
     codes = windows.generate_long(
@@ -104,18 +106,18 @@ def test_each_window_goes_on_from_the_codes_before_it_and_is_asked_for_its_own_p
     assert codes.shape == (2, CONFIG.num_codebooks, frames)
     assert int(codes.max()) < CONFIG.codebook_size
     plan = windows.plan_windows(frames, WINDOW, STRIDE)
-    assert asked == [(begin, end) for begin, end, _ in plan]
-    for (begin, _, prompt), heard in zip(plan, decoder.prompts, strict=True):
-        assert (heard is None) == (prompt == 0)
-        assert heard is None or torch.equal(heard, codes[..., begin : begin + prompt])
+    assert ranges == [(begin, end) for begin, end, _ in plan]
+    for (begin, _, prompt), actual in zip(plan, decoder.prompts, strict=True):
+        assert (actual is None) == (prompt == 0)
+        assert actual is None or torch.equal(actual, codes[..., begin : begin + prompt])
 
 
-def test_what_a_window_is_shown_changes_it_and_what_follows_but_nothing_before() -> None:
-    plan, plain = windows.plan_windows(55, WINDOW, STRIDE), written(55)
-    shown = Condition.from_tokens(5 * torch.randn(1, 3, CONFIG.dim, generator=torch.Generator().manual_seed(1)))
+def test_condition_of_a_window_does_not_affect_earlier_windows() -> None:
+    plan, plain = windows.plan_windows(55, WINDOW, STRIDE), generate_windows(55)
+    condition = Condition.from_tokens(5 * torch.randn(1, 3, CONFIG.dim, generator=torch.Generator().manual_seed(1)))
 
     def branches(begin: int, end: int) -> list[CFGBranch]:
-        return [CFGBranch(1.0, shown if begin == plan[2].start else None)]
+        return [CFGBranch(1.0, condition if begin == plan[2].start else None)]
 
     codes = windows.generate_long(
         Plain(), 55, window=WINDOW, stride=STRIDE, branches=branches, sampling=SamplingConfig(), seeds=[0]
@@ -125,17 +127,17 @@ def test_what_a_window_is_shown_changes_it_and_what_follows_but_nothing_before()
     assert not torch.equal(codes[..., new : plan[2].end], plain[..., new : plan[2].end])
 
 
-def test_no_two_windows_draw_the_same_noise_and_the_seed_decides() -> None:
+def test_windows_use_distinct_seeds_and_output_is_reproducible() -> None:
     decoder = Plain()
-    codes = written(80, (7, 8), decoder)
+    codes = generate_windows(80, (7, 8), decoder)
     drawn = [seed for given in decoder.given for seed in given]
     assert len(set(drawn)) == len(drawn) == 2 * len(windows.plan_windows(80, WINDOW, STRIDE))
     assert all(0 <= seed < 2**63 for seed in drawn)
     new = [codes[:1, :, begin + prompt : end] for begin, end, prompt in windows.plan_windows(80, WINDOW, STRIDE)[1:-1]]
     assert len(new) > 3
     assert all(float((a == b).double().mean()) < 0.5 for n, a in enumerate(new) for b in new[:n])
-    assert torch.equal(codes, written(80, (7, 8)))
-    assert torch.equal(codes[1:], written(80, (8,)))
+    assert torch.equal(codes, generate_windows(80, (7, 8)))
+    assert torch.equal(codes[1:], generate_windows(80, (8,)))
     assert not torch.equal(codes[0], codes[1])
 
 
@@ -154,7 +156,7 @@ def steady() -> LM:
     return lm.eval()
 
 
-def test_the_sound_has_no_seam_where_windows_meet() -> None:
+def test_audio_is_continuous_at_window_boundaries() -> None:
     """Neighboring frames differ at the joins as they do elsewhere; with windows that know nothing of each other, the
     sound turns there."""
     torch.manual_seed(0)
@@ -176,7 +178,7 @@ def test_the_sound_has_no_seam_where_windows_meet() -> None:
         change = wave.diff(dim=0).square().mean(-1).sqrt() / wave.square().mean().sqrt()
         return float(change[joins - 1].mean()), float(change[elsewhere - 1].mean())
 
-    at, between = turns(written(frames, decoder=decoder))
+    at, between = turns(generate_windows(frames, decoder=decoder))
     assert at < 1.5 * between
     apart = [
         decoder.generate(unconditioned(0, 0), end - begin - prompt, sampling=SamplingConfig(), seeds=[n])
@@ -186,12 +188,12 @@ def test_the_sound_has_no_seam_where_windows_meet() -> None:
     assert at > 2 * between
 
 
-def test_progress_counts_each_frame_once_and_never_falls() -> None:
-    told: list[float] = []
+def test_progress_is_monotonic_and_ends_at_one() -> None:
+    fractions: list[float] = []
     windows.generate_long(
         Plain(), 55, window=WINDOW, stride=STRIDE, branches=unconditioned, sampling=SamplingConfig(), seeds=[0],
-        progress=cast(ProgressFn, told.append),
+        progress=cast(ProgressFn, fractions.append),
     )  # fmt: skip
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(1.0)
-    assert len(told) > 50
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    assert len(fractions) > 50

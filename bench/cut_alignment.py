@@ -25,7 +25,7 @@ from v2m.generators.sketch import Sketch
 from v2m.media import video
 from v2m.media.video import Limits
 from v2m.sketch.plan import tempo_smoothing
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 
 SHARES = ("hits", "hits_100ms", "downbeat_hits", "chance", "chance_100ms", "chance_downbeats", "shuffled")
 HEADER = f"{'clip':<24}{'s':>6}{'cuts':>6}{'style':>15}{'BPM':>5}{'range':>13}" + "".join(
@@ -57,7 +57,7 @@ class Row:
 def measure(path: Path, cuts: Sequence[float] | None, seed: int) -> Row:
     """Run the recipe on one clip; `cuts` None takes the detected ones."""
     clip = video.open(path, Limits())
-    tags = Palette().tag(clip, Tags())
+    tags = HeuristicTagger().tag(clip, Tags())
     music = Sketch().generate(clip, tags, seed)
     assert music.beats is not None
     times = [cut.time for cut in clip.visual_features().cuts] if cuts is None else cuts

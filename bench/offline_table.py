@@ -27,7 +27,7 @@ from v2m.generators.sketch import Sketch
 from v2m.media import video
 from v2m.mixing import mixer
 from v2m.pipeline.score import score_video
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 
 RATE = 48_000
 
@@ -50,7 +50,7 @@ def generate_all(paths: list[Path], folder: Path, seed: int) -> dict[str, str]:
         rng = np.random.default_rng([seed, number])
         score_video(path, folders["sketch"] / f"{path.stem}.mp4", seed=seed)
         clip = video.open(path)
-        tags = Palette().tag(clip, Tags())
+        tags = HeuristicTagger().tag(clip, Tags())
         count = round(clip.duration * RATE)
         pieces = {
             "loop": loop(clip.duration, np.random.default_rng(seed))[0],

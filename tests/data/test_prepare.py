@@ -36,7 +36,7 @@ from v2m.data.config import PrepareConfig
 from v2m.data.encode import FilteredOutError
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, META, TEXT, Manifest, Meta
 from v2m.data.sources import VideoSource, discover_videos
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac")
 TINY = {"max_segment_s": 4.0, "min_duration_s": 2.0, "num_long_term_frames": 4}
@@ -136,7 +136,7 @@ def test_samples_match_the_manifest(prepared: Prepared, weights: dict[str, str])
         weights["text_encoder"],
     )
     assert (manifest.num_tokens, manifest.vision_dim, manifest.text_dim) == (5, tiny_clip.DIM, 16)
-    assert (manifest.codec_frame_rate, manifest.num_codebooks, manifest.tagger) == (50, 4, "Palette")
+    assert (manifest.codec_frame_rate, manifest.num_codebooks, manifest.tagger) == (50, 4, "HeuristicTagger")
     for sample in prepared.samples.values():
         for name, shape in manifest.shapes(sample[META]).items():
             assert all(want in (None, has) for want, has in zip(shape, sample[name].shape, strict=True)), name
@@ -309,7 +309,7 @@ def test_run_killed_at_any_moment_resumes_to_the_same_bytes(
 
 def _work(weights: dict[str, str], out: Path, **more: Any) -> prepare.PrepareJob:
     settings = PrepareConfig(**weights, **TINY)  # type: ignore[arg-type]
-    return prepare.PrepareJob(out, settings, Palette(), "palette", "cpu", 1, quiet=True, **more)
+    return prepare.PrepareJob(out, settings, HeuristicTagger(), "heuristic", "cpu", 1, quiet=True, **more)
 
 
 def test_partly_written_record_is_ignored(tmp_path: Path) -> None:
@@ -339,14 +339,14 @@ def test_failing_video_does_not_stop_the_others(
     folder.mkdir()
     for name in ("a.mp4", "b.mp4", "b.wav"):
         shutil.copy2(videos / name, folder)
-    usual = Palette.tag
+    usual = HeuristicTagger.tag
 
-    def tag(self: Palette, video: Any, *rest: Any) -> Tags:
+    def tag(self: HeuristicTagger, video: Any, *rest: Any) -> Tags:
         assert video.path.name != "a.mp4", "a bug"
         return usual(self, video, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Palette, "tag", tag)
+        patch.setattr(HeuristicTagger, "tag", tag)
         manifest, _ = prepare.prepare(discover_videos([folder]), _work(weights, out))
     assert manifest.dropped == {"failed": 1}
     assert "a bug" in caplog.text

@@ -25,7 +25,7 @@ from v2m.data.sources import discover_videos
 from v2m.media import audio
 from v2m.pretrained.codecs import encodec
 from v2m.pretrained.demucs import Demucs
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 
 __all__ = ["weights"]
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ def test_video_with_only_voice_is_dropped_as_silent(weights: dict[str, str], vid
             return Audio(np.zeros_like(audio.samples), audio.sample_rate)
 
     settings = PrepareConfig(**weights, min_duration_s=2.0, num_long_term_frames=4)  # type: ignore[arg-type]
-    encoder = replace(SampleEncoder.load(settings, Palette(), CPU), separator=Speech())
+    encoder = replace(SampleEncoder.load(settings, HeuristicTagger(), CPU), separator=Speech())
     for source in discover_videos([videos]):
         with pytest.raises(FilteredOutError, match="silent"):
             next(encoder.encode(source))
@@ -125,7 +125,7 @@ def test_stereo_option_is_refused_for_a_stereo_codec(weights: dict[str, str], tm
     tiny_encodec.make_model(config).save_pretrained(tmp_path / "codec")
     settings = PrepareConfig(**{**weights, "codec": str(tmp_path / "codec")}, stereo=True)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is stereo by itself: leave out `stereo`"):
-        SampleEncoder.load(settings, Palette(), CPU)
+        SampleEncoder.load(settings, HeuristicTagger(), CPU)
 
 
 def test_training_and_validation_must_agree_on_vocals(tmp_path: Path) -> None:

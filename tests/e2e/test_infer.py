@@ -20,7 +20,7 @@ from tests.fixtures.packets import packet_digest
 from v2m.cli.score import main
 from v2m.core.types import Tags
 from v2m.pipeline.score import score_video
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,7 +123,7 @@ def test_tags_on_the_command_line_override_the_tagger(clip: Path) -> None:
 
 
 def test_complete_tags_skip_the_tagger(clip: Path) -> None:
-    class Asked(Palette):
+    class Asked(HeuristicTagger):
         def tag(self, *arguments: object, **named: object) -> Tags:
             raise AssertionError("the tagger was asked")
 

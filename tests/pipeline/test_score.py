@@ -22,7 +22,7 @@ from v2m.generators.sketch import Sketch
 from v2m.media import video
 from v2m.pipeline.result import Extras
 from v2m.pipeline.score import score_video
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 
 
 class CallLog:
@@ -32,7 +32,7 @@ class CallLog:
         self.lines: list[str] = []
 
 
-class RecordingPalette(Palette):
+class RecordingTagger(HeuristicTagger):
     def __init__(self, log: CallLog, weights: tuple[WeightsInfo, ...] = ()) -> None:
         super().__init__()
         self.log, self.weights = log, weights
@@ -76,21 +76,21 @@ class RecordingSketch:
 
 def test_models_are_prepared_first_and_the_tagger_is_released_before_generation(clip: Path) -> None:
     log = CallLog()
-    score_video(clip, tagger=RecordingPalette(log), generator=RecordingSketch(log))
+    score_video(clip, tagger=RecordingTagger(log), generator=RecordingSketch(log))
     assert log.lines == ["generator prepared", "tagger prepared", "tagged", "tagger released", "generated"]
 
 
 def test_missing_weights_are_reported_before_analysis(clip: Path) -> None:
     log = CallLog()
     with pytest.raises(DependencyError, match="no weights"):
-        score_video(clip, tagger=RecordingPalette(log), generator=RecordingSketch(log, missing=True))
+        score_video(clip, tagger=RecordingTagger(log), generator=RecordingSketch(log, missing=True))
     assert log.lines == []
     assert names(clip.parent) == ["cuts.mp4"]
 
 
 def test_warning_of_a_component_is_in_the_sidecar_once(clip: Path) -> None:
     log = CallLog()
-    record = score_video(clip, tagger=RecordingPalette(log), generator=RecordingSketch(log), candidates=2).to_dict()
+    record = score_video(clip, tagger=RecordingTagger(log), generator=RecordingSketch(log), candidates=2).to_dict()
     assert record["warnings"].count("the picture is odd") == 1
     assert logging.getLogger("v2m").handlers == []
 
@@ -109,7 +109,7 @@ def test_unsupported_capability_is_refused_before_any_work(
     log = CallLog()
     generator = RecordingSketch(log)
     with pytest.raises(UsageError, match=words):
-        score_video(clip, tagger=RecordingPalette(log), generator=generator, extras=extras, controls=controls)
+        score_video(clip, tagger=RecordingTagger(log), generator=generator, extras=extras, controls=controls)
     assert log.lines == []
 
 
@@ -123,7 +123,7 @@ def test_sidecar_names_each_model_with_its_license_and_hashes(clip: Path, tmp_pa
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"not really")
     weights = WeightsInfo("someone/model", folder, "0123abc", "apache-2.0")
-    score_video(clip, tagger=RecordingPalette(CallLog(), (weights,)))
+    score_video(clip, tagger=RecordingTagger(CallLog(), (weights,)))
     (named,) = json.loads(clip.with_name("cuts.v2m.json").read_text())["weights"]
     assert named["name"] == "someone/model"
     assert (named["revision"], named["license"]) == ("0123abc", "apache-2.0")

@@ -58,7 +58,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--mix.original", "drop"], "drop"),
         (["--mix.lufs", "3"], "lufs"),
         (["--markers", "xml"], "xml"),
-        (["--generator", "v2m.taggers.heuristic.Palette"], "does not implement protocol MusicGenerator"),
+        (["--generator", "v2m.taggers.heuristic.HeuristicTagger"], "does not implement protocol MusicGenerator"),
         (["--generator", "no.such.Class"], "no.such.Class"),
         (["--reference", "gone.wav"], "reference 'gone.wav': no such file"),
         (["--reference", "other.yaml"], "the generator Sketch cannot do --reference"),

@@ -15,8 +15,7 @@ from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
 from v2m.core.types import Cut, Pixels, ProgressFn, Tags, Video, VisualFeatures
 from v2m.media import video as opening
-from v2m.taggers.genres import GENRES
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import GENRES, HeuristicTagger
 
 EXAMPLE = Path(__file__).parents[2] / "data" / "examples" / "bunny_wakes.mp4"
 SECONDS = 60.0
@@ -29,7 +28,7 @@ class Seen:
     result: VisualFeatures
 
     def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
-        raise AssertionError("the palette tagger reads no frames of its own")
+        raise AssertionError("the heuristic tagger reads no frames of its own")
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
         return self.result
@@ -74,52 +73,55 @@ PLAUSIBLE = {
 
 @pytest.mark.parametrize("genre", GENRES)
 def test_every_style_has_pictures_that_lead_to_it(genre: str) -> None:
-    tags = Palette().tag(PLAUSIBLE[genre], Tags())
+    tags = HeuristicTagger().tag(PLAUSIBLE[genre], Tags())
     assert tags.genres[0] == genre
     assert 1 <= len(tags.genres) <= 2
     assert tuple(tags.instruments) == GENRES[genre].instruments
-    low, high = GENRES[genre].tempo
+    low, high = GENRES[genre].tempo_range
     assert tags.tempo is not None
     assert low <= tags.tempo <= high
 
 
 def test_a_second_genre_is_named_only_where_the_picture_lies_between_two() -> None:
-    assert Palette().tag(PLAUSIBLE["ambient"], Tags()).genres == ("ambient",)
+    assert HeuristicTagger().tag(PLAUSIBLE["ambient"], Tags()).genres == ("ambient",)
     between = look(brightness=0.35, saturation=0.3, warmth=-0.1, motion=0.25, cuts=16)
-    assert set(Palette().tag(between, Tags()).genres) == {"orchestral", "cinematic"}
+    assert set(HeuristicTagger().tag(between, Tags()).genres) == {"orchestral", "cinematic"}
 
 
 def test_it_is_a_tagger_and_gives_the_same_tags_again() -> None:
-    palette: Tagger = Palette()
+    tagger: Tagger = HeuristicTagger()
     video = opening.open(EXAMPLE)
-    assert palette.tag(video, Tags()) == Palette().tag(opening.open(EXAMPLE), Tags())
+    assert tagger.tag(video, Tags()) == HeuristicTagger().tag(opening.open(EXAMPLE), Tags())
 
 
 @pytest.mark.parametrize(
     ("field", "low", "high"), [("motion", 0.02, 0.8), ("cuts", 0, 60), ("saturation", 0.1, 0.8), ("contrast", 0.1, 0.3)]
 )
 def test_what_stirs_raises_arousal_and_tempo(field: str, low: float, high: float) -> None:
-    palette = Palette(["orchestral"])
+    tagger = HeuristicTagger(["orchestral"])
     dull, lively = looking(field, low), looking(field, high)
-    assert palette.measure(dull)["arousal"] < palette.measure(lively)["arousal"]
-    assert (palette.tag(dull, Tags()).tempo or 0) < (palette.tag(lively, Tags()).tempo or 0)
+    assert tagger.measure(dull)["arousal"] < tagger.measure(lively)["arousal"]
+    assert (tagger.tag(dull, Tags()).tempo or 0) < (tagger.tag(lively, Tags()).tempo or 0)
 
 
 @pytest.mark.parametrize(
     ("field", "low", "high"), [("brightness", 0.1, 0.6), ("saturation", 0.1, 0.8), ("warmth", -0.8, 0.8)]
 )
 def test_light_and_colour_raise_valence(field: str, low: float, high: float) -> None:
-    assert Palette().measure(looking(field, low))["valence"] < Palette().measure(looking(field, high))["valence"]
+    assert (
+        HeuristicTagger().measure(looking(field, low))["valence"]
+        < HeuristicTagger().measure(looking(field, high))["valence"]
+    )
 
 
 def test_tempo_moves_smoothly_with_the_picture() -> None:
-    tempos = [Palette(["jazz"]).tag(look(motion=motion), Tags()).tempo or 0 for motion in np.linspace(0, 1, 50)]
+    tempos = [HeuristicTagger(["jazz"]).tag(look(motion=motion), Tags()).tempo or 0 for motion in np.linspace(0, 1, 50)]
     assert max(np.diff(tempos)) < 3
     assert min(np.diff(tempos)) >= 0
 
 
 def test_mode_and_mood_follow_valence_and_tonic_the_hue() -> None:
-    gloomy, cheerful = (Palette().tag(look(brightness=light, hue=4), Tags()) for light in (0.08, 0.65))
+    gloomy, cheerful = (HeuristicTagger().tag(look(brightness=light, hue=4), Tags()) for light in (0.08, 0.65))
     assert gloomy.key == "E minor"
     assert cheerful.key == "E major"
     assert set(gloomy.moods).isdisjoint(cheerful.moods)
@@ -129,7 +131,7 @@ def test_hints_win() -> None:
     hints = Tags(
         caption="mine", genres="waltz", instruments="kazoo", moods="silly", timbres="tinny", tempo=200, key="F# minor"
     )
-    assert Palette().tag(PLAUSIBLE["ambient"], hints) == hints
+    assert HeuristicTagger().tag(PLAUSIBLE["ambient"], hints) == hints
 
 
 @pytest.mark.parametrize(
@@ -145,14 +147,14 @@ def test_hints_win() -> None:
 )
 def test_the_rest_follows_a_hinted_genre(hint: str, genre: str) -> None:
     for video in PLAUSIBLE.values():
-        tags = Palette().tag(video, Tags(genres=hint))
+        tags = HeuristicTagger().tag(video, Tags(genres=hint))
         assert list(tags.genres) == hint.split(", ")
         assert tuple(tags.instruments) == GENRES[genre].instruments
-        assert GENRES[genre].tempo[0] <= (tags.tempo or 0) <= GENRES[genre].tempo[1]
+        assert GENRES[genre].tempo_range[0] <= (tags.tempo or 0) <= GENRES[genre].tempo_range[1]
 
 
 def test_an_unknown_genre_leaves_instruments_and_tempo_to_the_generator() -> None:
-    tags = Palette().tag(PLAUSIBLE["rock"], Tags(genres="gamelan"))
+    tags = HeuristicTagger().tag(PLAUSIBLE["rock"], Tags(genres="gamelan"))
     assert tags.genres == ("gamelan",)
     assert tags.instruments == ()
     assert tags.tempo is None
@@ -161,25 +163,27 @@ def test_an_unknown_genre_leaves_instruments_and_tempo_to_the_generator() -> Non
 
 
 def test_what_is_not_wanted_is_left_out() -> None:
-    tags = Palette().tag(PLAUSIBLE["rock"], Tags(negative="rock, drums"))
+    tags = HeuristicTagger().tag(PLAUSIBLE["rock"], Tags(negative="rock, drums"))
     assert "rock" not in tags.genres
     assert tags.genres
-    assert not any("drum" in name for name in Palette().tag(look(), Tags(genres="rock", negative="drum")).instruments)
-    assert Palette().tag(look(), Tags(negative=list(GENRES))).genres == ()
+    assert not any(
+        "drum" in name for name in HeuristicTagger().tag(look(), Tags(genres="rock", negative="drum")).instruments
+    )
+    assert HeuristicTagger().tag(look(), Tags(negative=list(GENRES))).genres == ()
 
 
 def test_the_choice_can_be_narrowed() -> None:
     for video in PLAUSIBLE.values():
-        assert set(Palette(["jazz", "lo-fi"]).tag(video, Tags()).genres) <= {"jazz", "lo-fi"}
+        assert set(HeuristicTagger(["jazz", "lo-fi"]).tag(video, Tags()).genres) <= {"jazz", "lo-fi"}
     with pytest.raises(UsageError, match="polka"):
-        Palette(["polka"])
+        HeuristicTagger(["polka"])
     with pytest.raises(UsageError):
-        Palette([])
+        HeuristicTagger([])
 
 
 def test_the_caption_states_facts() -> None:
     def caption(video: Video) -> str:
-        return Palette().tag(video, Tags()).caption
+        return HeuristicTagger().tag(video, Tags()).caption
 
     busy = look(brightness=0.6, saturation=0.6, warmth=0.5, motion=0.8, cuts=7)
     assert caption(busy) == "bright, colourful, warm, fast-moving picture with 7 cuts"
@@ -190,7 +194,7 @@ def test_the_caption_states_facts() -> None:
 
 def test_measured_gives_plain_rounded_values() -> None:
     video = look(brightness=0.41234, warmth=-0.3, motion=0.2, cuts=6, hue=8)
-    facts = Palette().measure(video)
+    facts = HeuristicTagger().measure(video)
     assert json.loads(json.dumps(facts)) == facts
     assert facts["brightness"] == 0.412
     assert facts["warmth"] == -0.3
@@ -202,7 +206,7 @@ def test_measured_gives_plain_rounded_values() -> None:
 
 def test_the_example_clip_is_cheerful_grass_under_a_blue_sky() -> None:
     video = opening.open(EXAMPLE)
-    tags, facts = Palette().tag(video, Tags()), Palette().measure(video)
+    tags, facts = HeuristicTagger().tag(video, Tags()), HeuristicTagger().measure(video)
     assert tags.key is not None
     assert tags.key.endswith("major")
     assert tags.genres[0] in {"orchestral", "acoustic folk"}

@@ -21,7 +21,7 @@ from v2m.core.types import ProgressFn, Tags, Video
 from v2m.media import video as opening
 from v2m.taggers import chat_model
 from v2m.taggers.base import as_tagger
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 from v2m.taggers.language_model import LanguageModel, merged, problems
 from v2m.taggers.videollama import VideoLLaMA3
 
@@ -122,13 +122,13 @@ def test_prose_is_read_after_all_retries(models: Path, clip: Video) -> None:
 
 
 @pytest.mark.parametrize("what", ["nonsense", "empty"])
-def test_nonsense_gives_the_palettes_tags_and_a_warning(
+def test_nonsense_gives_measured_tags_and_a_warning(
     models: Path, clip: Video, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
     hints = Tags(tempo=90, instruments="Kazoo")
     with caplog.at_level(logging.WARNING, "v2m"):
         tags = LanguageModel(Says(), model=str(models / what), **SMALL).tag(clip, hints)
-    assert tags == Palette().tag(clip, hints)
+    assert tags == HeuristicTagger().tag(clip, hints)
     assert "answers could not be read" in caplog.text
     assert ("it said nothing" if what == "empty" else "it said 'Qx zzv") in caplog.text
 
@@ -305,7 +305,7 @@ def test_from_the_command_line_with_a_captioner_by_class_path(
     monkeypatch.setattr("v2m.pretrained.weights._announced", set())  # each is shown once
     clip = Path(shutil.copy(media / "cuts.mp4", tmp_path))
     flags = ["--tagger", "v2m.taggers.language_model.LanguageModel", "--tagger.model", str(models / "gemma")]
-    flags += ["--tagger.captioner", "v2m.taggers.heuristic.Palette", "--tagger.max_new_tokens", "80"]
+    flags += ["--tagger.captioner", "v2m.taggers.heuristic.HeuristicTagger", "--tagger.max_new_tokens", "80"]
     assert main([str(clip), *flags, "--tags.instruments", "Harp,Flute", "--quiet"]) == 0
     record = json.loads(clip.with_name("cuts.v2m.json").read_text())
     assert record["tags"]["instruments"] == ["Harp", "Flute", "piano"]

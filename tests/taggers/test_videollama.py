@@ -20,7 +20,7 @@ from v2m.core.protocols import Tagger
 from v2m.core.timing import sample_frame_times
 from v2m.core.types import Tags, Video
 from v2m.media import video as opening
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 from v2m.taggers.llm_common import completed
 from v2m.taggers.videollama import VideoLLaMA3
 from v2m.taggers.videollama_model import load
@@ -89,13 +89,13 @@ def test_fewer_bits_give_the_taught_answer_and_really_are_fewer(taught: Path, cl
 
 
 @pytest.mark.parametrize("bits", [None, 4])
-def test_nonsense_twice_gives_the_palettes_tags_and_a_warning(
+def test_nonsense_twice_gives_measured_tags_and_a_warning(
     original: Path, clip: Video, caplog: pytest.LogCaptureFixture, bits: Any
 ) -> None:
     brief: dict[str, Any] = SMALL | {"max_new_tokens": 4}
     with caplog.at_level(logging.WARNING, "v2m"):
         tags = VideoLLaMA3(str(original), bits=bits, **brief).tag(clip, Tags(tempo=90))
-    assert tags == Palette().tag(clip, Tags(tempo=90))
+    assert tags == HeuristicTagger().tag(clip, Tags(tempo=90))
     assert "could not be read" in caplog.text
 
 
@@ -128,7 +128,7 @@ def test_a_video_too_narrow_for_the_model_is_measured_instead(
     for width, height in ((4000, 20), (20, 4000)):
         caplog.clear()
         ribbon = replace(clip, width=width, height=height)
-        assert tagger.tag(ribbon, Tags(tempo=90)) == Palette().tag(ribbon, Tags(tempo=90))
+        assert tagger.tag(ribbon, Tags(tempo=90)) == HeuristicTagger().tag(ribbon, Tags(tempo=90))
         assert "too narrow" in caplog.text
     with pytest.raises(DependencyError, match="no weights"):
         tagger.tag(replace(clip, width=3980, height=20), Tags())
@@ -150,9 +150,9 @@ def test_what_the_model_leaves_open_is_measured_without_what_is_to_be_avoided(
 ) -> None:
     found = Tags(caption="A hill.", genres="jazz", timbres="warm", tempo=70, negative="piano", lyrics="la la")
     tags = completed(clip, found, Tags(), "VideoLLaMA3")
-    measured = Palette().tag(clip, Tags(genres="jazz", negative="piano"))
+    measured = HeuristicTagger().tag(clip, Tags(genres="jazz", negative="piano"))
     assert (tags.instruments, tags.moods) == (measured.instruments, measured.moods)
-    assert "piano" in Palette().tag(clip, Tags(genres="jazz")).instruments
+    assert "piano" in HeuristicTagger().tag(clip, Tags(genres="jazz")).instruments
     assert "piano" not in tags.instruments
     assert (tags.caption, tags.genres, tags.timbres, tags.tempo) == ("A hill.", ("jazz",), ("warm",), 70)
     assert tags.lyrics == "la la"

@@ -16,7 +16,7 @@ from v2m.data.config import PrepareConfig
 from v2m.taggers.base import as_tagger
 
 CONFIG_FIELDS = [field.name for field in fields(PrepareConfig)]
-PALETTE = {"class_path": "v2m.taggers.heuristic.Palette"}
+PALETTE = {"class_path": "v2m.taggers.heuristic.HeuristicTagger"}
 
 
 def build_parser() -> ArgumentParser:

@@ -1,6 +1,6 @@
 """Synthetic training clips whose music follows the picture: `v2m synthesize OUT`.
 
-The pictures are animated; the music is what the tagger Palette and the generator Sketch make of them, so that motion
+The pictures are animated; the music is what the tagger HeuristicTagger and the generator Sketch make of them, so that motion
 and cutting decide tempo, light decides mode, and all of them the instruments. A drum on each cut and a cymbal on each
 flash make their timing learnable too. H height, W width of a frame; N samples.
 """
@@ -135,7 +135,7 @@ def make_clip(out: Path, number: int, seconds: float, seed: int) -> bool:
     """
     from v2m.generators.sketch import Sketch
     from v2m.media import audio, video
-    from v2m.taggers.heuristic import Palette
+    from v2m.taggers.heuristic import HeuristicTagger
 
     video_path, audio_path, tags_path = (out / f"{number:05d}{suffix}" for suffix in (".mp4", ".wav", ".tags.json"))
     if tags_path.is_file():
@@ -143,7 +143,7 @@ def make_clip(out: Path, number: int, seconds: float, seed: int) -> bool:
     scene = sample_scene(seed * 1_000_003 + number, seconds)
     _encode_video(render_frames(scene, seconds), video_path)
     clip = video.open(video_path)
-    tags = Palette().tag(clip, Tags(tempo=scene.tempo))
+    tags = HeuristicTagger().tag(clip, Tags(tempo=scene.tempo))
     soundtrack = Sketch(sample_rate=SAMPLE_RATE).generate(clip, tags, scene.seed)
     mono = add_percussion(soundtrack.audio.samples.mean(axis=0), scene, SAMPLE_RATE)
     audio.save(Audio(mono[None].astype(np.float32), SAMPLE_RATE), audio_path)

@@ -250,9 +250,9 @@ class _StageClock:
 
 def _build_tagger(tagger: Tagger | None) -> TaggerBase:
     if tagger is None:
-        from v2m.taggers.heuristic import Palette
+        from v2m.taggers.heuristic import HeuristicTagger
 
-        return Palette()
+        return HeuristicTagger()
     return as_tagger(tagger)
 
 

@@ -56,11 +56,11 @@ class LanguageModel(TaggerBase):
 
     What the user gives in genres, instruments, moods and timbres comes first, the model's own words behind it; what is
     the same but for case is named once, and tempo and key are the user's where given. What the model leaves open is
-    measured from the picture (`Palette`), all of it where its answers cannot be read.
+    measured from the picture (`HeuristicTagger`), all of it where its answers cannot be read.
 
     Args:
-        captioner: Says what is seen: VideoLLaMA3 (if not given) in detail, Palette in a sentence of measured light,
-            colour and cuts.
+        captioner: Describes the video: VideoLLaMA3 (if not given) in detail, HeuristicTagger in a sentence of measured
+            light, color and cuts.
         captioner_model: VideoLLaMA3's weights, where no captioner is given: a repository of the hub or a folder.
         model: mistral-7b, qwen-14b, gemma-7b (its license must be accepted on the hub first), qwen-1.5b, qwen-0.5b; or
             any chat model of the hub, or a folder, in transformers' layout and with a chat template.

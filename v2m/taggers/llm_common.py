@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from v2m.core.types import ProgressFn, Tags, Video, filter_unwanted
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def decided(hints: Tags) -> str:
 def completed(video: Video, found: Tags, hints: Tags, who: str) -> Tags:
     """`found` under `hints`, without what they do not want, and with what is lacking measured from the picture."""
     if not count(found):
-        return replace(Palette().tag(video, hints), lyrics=hints.lyrics or found.lyrics)
+        return replace(HeuristicTagger().tag(video, hints), lyrics=hints.lyrics or found.lyrics)
     kept = {name: filter_unwanted(getattr(found, name), hints.negative) for name in COUNTED}
     tags = replace(found, **kept).overridden_by(hints)
     if not hints.negative:  # what the model would avoid, unless it or the user has chosen it
@@ -78,7 +78,7 @@ def completed(video: Video, found: Tags, hints: Tags, who: str) -> Tags:
     if not lacking:
         return tags
     logger.warning("%s named no %s: measured from the picture", who, " and no ".join(lacking))
-    measured = Palette().tag(video, Tags(genres=tags.genres, negative=tags.negative))
+    measured = HeuristicTagger().tag(video, Tags(genres=tags.genres, negative=tags.negative))
     return replace(tags, **{name: getattr(measured, name) for name in lacking})
 
 

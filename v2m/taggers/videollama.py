@@ -22,7 +22,7 @@ from v2m.core.types import Pixels, ProgressFn, Tags, Video, WeightsInfo
 from v2m.pretrained.weights import fetch
 from v2m.taggers import llm_output, lyrics
 from v2m.taggers.base import TaggerBase
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 from v2m.taggers.llm_common import Steps, completed, count, decided, quoted
 
 logger = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ CURE = "give --tagger.bits 4, fewer --tagger.max_frames or --tagger.pixels, or -
 class VideoLLaMA3(TaggerBase):
     """Asks VideoLLaMA3 which music fits the video. Greedy, so that the same video gives the same tags.
 
-    What the model leaves open of genre, instruments and mood is measured from the picture (`Palette`), all of it where
-    its answer cannot be read twice.
+    Genres, instruments and moods that the model leaves open are measured from the picture (`HeuristicTagger`), all of
+    the tags where its answer cannot be read twice.
 
     Args:
         model: A folder, or a repository of the hub, in transformers' layout (lkhl/VideoLLaMA3-2B-Image-HF, …) or in
@@ -119,7 +119,7 @@ class VideoLLaMA3(TaggerBase):
         steps = Steps(progress)
         if max(video.width, video.height) >= FLATTEST * min(video.width, video.height):
             logger.warning("the video is too narrow for VideoLLaMA3: tags were measured from the picture")
-            return Palette().tag(video, hints, progress)
+            return HeuristicTagger().tag(video, hints, progress)
         frames, times = self._look(video)
         steps.reach(0.1)
         with self._holder.model() as loaded:
@@ -143,7 +143,7 @@ class VideoLLaMA3(TaggerBase):
             DependencyError, MemoryError, UsageError: As in `tag`.
         """
         if max(video.width, video.height) >= FLATTEST * min(video.width, video.height):
-            return Palette().tag(video, Tags(), progress).caption
+            return HeuristicTagger().tag(video, Tags(), progress).caption
         steps = Steps(progress)
         seen = self._look(video)
         with self._holder.model() as loaded:

@@ -28,7 +28,7 @@ from v2m.media import video as video_files
 from v2m.media.mux import write_preview
 from v2m.models.inference.decoder import Decoder
 from v2m.models.lora import merged_weights
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 
 STRIDE = 0.6  # of a window, to the next one: as in use
 
@@ -173,7 +173,7 @@ def _video_clips(
         name = stem if stems.count(stem) == 1 else source.key
         video, preview = video_files.open(source.video).crop(0.0, seconds), preview_dir / f"{name}.mp4"
         write_preview(video, preview)
-        tags = Palette().tag(video, Tags())
+        tags = HeuristicTagger().tag(video, Tags())
         yield VideoClip(name, video, tags, video_files.open(preview), engine, visual_frontend)
 
 

@@ -40,7 +40,7 @@ from v2m.pipeline import batch
 from v2m.pipeline.batch import VideoResult, attempt
 from v2m.pipeline.recipes import Recipe
 from v2m.taggers.base import TaggerBase, as_tagger
-from v2m.taggers.heuristic import Palette
+from v2m.taggers.heuristic import HeuristicTagger
 from v2m.training.module import LitMusicLM
 
 GATHER_TIMEOUT = timedelta(days=365)  # that a rank waits for the others: the longest video decides
@@ -99,7 +99,7 @@ class LitGenerate(LitMusicLM):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_from, **kwargs)
-        self._tagger_ref = (tagger or Palette(),)  # in a tuple: a tagger that is a module is not registered
+        self._tagger_ref = (tagger or HeuristicTagger(),)  # in a tuple: a tagger that is a module is not registered
         self.tagger_config: Any = f"{type(self.tagger).__module__}.{type(self.tagger).__qualname__}"
         self.predict_config = predict or PredictConfig()
         self._predict_video: Callable[[VideoJob], VideoResult] | None = None
@@ -187,7 +187,7 @@ class LitTagger(lightning.LightningModule):
 
     def __init__(self, tagger: Tagger | None = None, *, limits: Limits | None = None, overwrite: bool = False) -> None:
         super().__init__()
-        self._tagger_ref = (tagger or Palette(),)  # in a tuple: a tagger that is a module is not registered
+        self._tagger_ref = (tagger or HeuristicTagger(),)  # in a tuple: a tagger that is a module is not registered
         self.limits, self.overwrite = limits or Limits(), overwrite
 
     @property

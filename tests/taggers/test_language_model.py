@@ -1,4 +1,4 @@
-"""The tagger of two models, with tiny chat models in the published formats that have learnt an answer."""
+"""LanguageModel with tiny chat models in the published formats that have learnt an answer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, Tags, Video
 from v2m.media import video as opening
-from v2m.taggers import chat_model
 from v2m.taggers.base import as_tagger
+from v2m.taggers.chat_model import load_chat_model
 from v2m.taggers.heuristic import HeuristicTagger
-from v2m.taggers.language_model import LanguageModel, merged, problems
+from v2m.taggers.language_model import LanguageModel, merge_hints
+from v2m.taggers.llm_answers import TAG_LISTS, answer_form, tags_schema
 from v2m.taggers.videollama import VideoLLaMA3
 
 SMALL: dict[str, Any] = {"device": "cpu", "max_new_tokens": 80}
@@ -69,17 +70,22 @@ class Scripted:
     """A chat model that gives answers in turn and keeps what it was asked."""
 
     answers: list[str]
-    asked: list[list[str]] = field(default_factory=list)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    schemas: list[Any] = field(default_factory=list)
 
-    def answer(self, role: str, turns: list[str], most: int, streamer: Any = None) -> str:
-        self.asked.append(list(turns))
+    def prepare_inputs(self, role: str, question: str) -> dict[str, Any]:
+        self.asked.append((role, question))
+        return {}
+
+    def generate(self, inputs: Any, max_new_tokens: int, schema: Any = None, streamer: Any = None) -> str:
+        self.schemas.append(schema)
         return self.answers[len(self.asked) - 1]
 
 
 def scripted(*answers: str, **settings: Any) -> tuple[LanguageModel, Scripted]:
     model = Scripted(list(answers))
     tagger = LanguageModel(Says(), model="none", **settings)
-    tagger._holder._load = lambda: model
+    tagger._lazy_model._load = lambda: model
     return tagger, model
 
 
@@ -101,79 +107,72 @@ def test_each_familys_json_becomes_tags_in_its_own_template(models: Path, clip: 
     assert [(each.folder, each.license) for each in tagger.weights] == [(models / family, "apache-2.0")]
     assert tagger.tag(clip, Tags()) == tags
     tagger.release()
-    assert not tagger._holder.loaded
+    assert not tagger._lazy_model.loaded
 
 
 def test_templates_say_the_role_whether_they_know_a_system_or_not(models: Path) -> None:
-    turns = ["First?", "No.", "Again?"]
-    read = {}
+    prompts = {}
     for family in ("mistral", "qwen2", "gemma"):
-        model = chat_model.load(models / family, "cpu", None)
-        read[family] = model.tokenizer.decode(model._read("A composer.", turns)["input_ids"][0])
-    opening = "<start_of_turn>user\nA composer.\n\nFirst?<end_of_turn>\n<start_of_turn>model\nNo.<end_of_turn>\n"
-    assert read["gemma"] == f"<bos>{opening}<start_of_turn>user\nAgain?<end_of_turn>\n<start_of_turn>model\n"
-    assert read["qwen2"].startswith("<|im_start|>system\nA composer.<|im_end|>\n<|im_start|>user\nFirst?<|im_end|>")
-    assert read["mistral"] == "<s>[INST] First?[/INST]No.</s>[INST] A composer.\n\nAgain?[/INST]"
+        model = load_chat_model(models / family, "cpu", None)
+        prompts[family] = model.tokenizer.decode(model.prepare_inputs("A composer.", "Why?")["input_ids"][0])
+    turn = "<start_of_turn>user\nA composer.\n\nWhy?<end_of_turn>\n<start_of_turn>model\n"
+    assert prompts["gemma"] == f"<bos>{turn}"
+    system = "<|im_start|>system\nA composer.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    assert prompts["qwen2"] == system
+    assert prompts["mistral"] == "<s>[INST] A composer.\n\nWhy?[/INST]"
 
 
-def test_prose_is_read_after_all_retries(models: Path, clip: Video) -> None:
-    tags = LanguageModel(Says(), model=str(models / "prose"), retries=1, **SMALL).tag(clip, Tags())
-    assert (tags.genres, tags.instruments, tags.moods, tags.tempo) == (("ambient",), ("piano", "harp"), ("calm",), 72.0)
+@pytest.mark.parametrize(("name", "answer"), [("prose", tiny.PROSE), ("nonsense", tiny.NONSENSE), ("empty", "")])
+def test_a_model_that_would_answer_otherwise_is_held_to_the_schema(
+    models: Path, clip: Video, caplog: pytest.LogCaptureFixture, name: str, answer: str
+) -> None:
+    model = load_chat_model(models / name, "cpu", None)
+    inputs = model.prepare_inputs("A composer.", "Music?")
+    assert model.generate(inputs, 80) == answer
+    assert set(json.loads(model.generate(inputs, 800, tags_schema(with_caption=False)))) >= {*TAG_LISTS, "tempo"}
+    with caplog.at_level(logging.WARNING, "v2m"):
+        tags = LanguageModel(Says(), model=str(models / name), device="cpu", max_new_tokens=800).tag(clip, Tags())
+    assert all(getattr(tags, name) for name in TAG_LISTS)
+    assert tags.tempo is not None
+    assert caplog.text == ""
 
 
-@pytest.mark.parametrize("what", ["nonsense", "empty"])
-def test_nonsense_gives_measured_tags_and_a_warning(
-    models: Path, clip: Video, caplog: pytest.LogCaptureFixture, what: str
+@pytest.mark.parametrize("name", ["nonsense", "empty"])
+def test_an_answer_that_is_cut_off_gives_measured_tags_and_a_warning(
+    models: Path, clip: Video, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     hints = Tags(tempo=90, instruments="Kazoo")
     with caplog.at_level(logging.WARNING, "v2m"):
-        tags = LanguageModel(Says(), model=str(models / what), **SMALL).tag(clip, hints)
+        tags = LanguageModel(Says(), model=str(models / name), device="cpu", max_new_tokens=8).tag(clip, hints)
     assert tags == HeuristicTagger().tag(clip, hints)
-    assert "answers could not be read" in caplog.text
-    assert ("it said nothing" if what == "empty" else "it said 'Qx zzv") in caplog.text
+    assert "answer could not be read (it said '{\"genres" in caplog.text
 
 
-def test_an_answer_in_another_form_is_asked_for_again_with_what_it_lacks(clip: Video) -> None:
-    half = '{"genres": ["jazz"], "instruments": ["piano"]}'
-    tagger, model = scripted("Sure! Jazz.", half, tiny.ANSWER)
+def test_prose_of_a_model_that_cannot_be_constrained_is_read(clip: Video) -> None:
+    tagger, _ = scripted(tiny.PROSE)
+    tags = tagger.tag(clip, Tags())
+    assert (tags.genres, tags.instruments, tags.moods, tags.tempo) == (("ambient",), ("piano", "harp"), ("calm",), 72.0)
+
+
+def test_no_answer_at_all_gives_measured_tags_and_a_warning(clip: Video, caplog: pytest.LogCaptureFixture) -> None:
+    tagger, _ = scripted(" ")
+    with caplog.at_level(logging.WARNING, "v2m"):
+        assert tagger.tag(clip, Tags()) == HeuristicTagger().tag(clip, Tags())
+    assert "it said nothing" in caplog.text
+
+
+def test_the_question_holds_the_scene_the_hints_and_the_form(clip: Video) -> None:
+    tagger, model = scripted(tiny.ANSWER, role="A composer.")
     assert tagger.tag(clip, Tags(negative="drums", tempo=90)).genres == ("ambient",)
-    assert [len(turns) for turns in model.asked] == [1, 3, 5]
-    first = "The video shows: A kite flies over a hill.\nThis is decided already: tempo: 90 BPM; avoid: drums."
-    assert model.asked[0] == [first]
-    assert model.asked[2][1:] == [
-        "Sure! Jazz.",
-        "That is no JSON object. Answer only with the JSON object.",
-        half,
-        "It names no moods; It gives no tempo. Answer only with the JSON object.",
-    ]
-    tagger, model = scripted("no", half, "maybe")
-    assert tagger.tag(clip, Tags()).genres == ("jazz",)  # the one that says most
-    tagger, model = scripted("no", retries=0)
-    tagger.tag(clip, Tags())
-    assert len(model.asked) == 1
-
-
-@pytest.mark.parametrize(
-    ("said", "wrong"),
-    [
-        (tiny.ANSWER, []),
-        (f"Sure:\n```json\n{tiny.ANSWER}\n```", []),
-        (tiny.ANSWER.replace("72", '"72 BPM"'), []),
-        (tiny.ANSWER.replace("72", "7200"), ["It gives no tempo"]),
-        (tiny.ANSWER.replace('["calm"]', "[]"), ["It names no moods"]),
-        ("[1, 2]", ["That is no JSON object"]),
-        (tiny.PROSE, ["That is no JSON object"]),
-        ("", ["That is no JSON object"]),
-    ],
-)
-def test_an_answer_is_checked(said: str, wrong: list[str]) -> None:
-    assert problems(said) == wrong
+    question = "The video shows: A kite flies over a hill.\nThis is decided already: tempo: 90 BPM; avoid: drums."
+    assert model.asked == [(f"A composer. {answer_form(with_caption=False)}", question)]
+    assert model.schemas == [tags_schema(with_caption=False)]
 
 
 def test_the_users_words_come_first_and_win_whatever_their_case() -> None:
     found = Tags(genres="ambient, jazz", instruments="piano, harp, drums", moods="calm", tempo=72, key="C major")
     hints = Tags(genres="Jazz", instruments="PIANO,  Grand   piano", tempo=140, negative="Drums")
-    tags = merged(found.overridden_by(hints), found, hints)
+    tags = merge_hints(found.overridden_by(hints), found, hints)
     assert tags.genres == ("Jazz", "ambient")
     assert tags.instruments == ("PIANO", "Grand   piano", "harp")
     assert (tags.moods, tags.tempo, tags.key, tags.negative) == (("calm",), 140, "C major", ("Drums",))
@@ -189,14 +188,14 @@ def test_one_model_is_in_memory_at_a_time(clip: Video) -> None:
         loads.append(says.released)
         return model
 
-    tagger._holder._load = load
+    tagger._lazy_model._load = load
     tagger.tag(clip, Tags())
     assert loads == [1]
-    assert tagger._holder.loaded
+    assert tagger._lazy_model.loaded
     tell = says.tag
 
     def look(*arguments: Any) -> Tags:
-        assert not tagger._holder.loaded
+        assert not tagger._lazy_model.loaded
         return tell(*arguments)
 
     says.tag = look  # type: ignore[method-assign]
@@ -206,7 +205,7 @@ def test_one_model_is_in_memory_at_a_time(clip: Video) -> None:
 def test_what_is_seen_is_the_users_caption_where_there_is_one_and_a_describers_own_words(clip: Video) -> None:
     tagger, model = scripted(tiny.ANSWER, tiny.ANSWER)
     tagger.tag(clip, Tags(caption="Two dogs."))
-    assert model.asked[0][0].startswith("The video shows: Two dogs.\n")
+    assert model.asked[0][1].startswith("The video shows: Two dogs.\n")
 
     class Describes(Says):
         def describe(self, video: Video, question: str, progress: ProgressFn | None = None) -> str:
@@ -217,9 +216,9 @@ def test_what_is_seen_is_the_users_caption_where_there_is_one_and_a_describers_o
 
 
 def test_videollama_describes_for_it(v2b_weights: Path, clip: Video) -> None:
-    asked: dict[str, Any] = {"prompt": "?", "retry_prompt": "?", "lyrics_prompt": "?", "max_new_tokens": 90}
+    asked: dict[str, Any] = {"prompt": "?", "lyrics_prompt": "?", "max_new_tokens": 90}
     captioner = VideoLLaMA3(str(v2b_weights / "tagger"), **asked, device="cpu", max_frames=2, pixels=4 * 784)
-    assert captioner.describe(clip, "What is seen?").startswith("Caption: A kite flies over a hill.")
+    assert captioner.describe(clip, "What is seen?").startswith('{"caption": "A kite flies over a hill."')
     assert isinstance(LanguageModel().captioner, VideoLLaMA3)
 
 
@@ -227,13 +226,14 @@ def test_vocals_without_lyrics_are_written_by_the_chat_model(clip: Video) -> Non
     song = "[verse]\nOver the hill we fly\nUnder the open sky"
     tagger, model = scripted(tiny.ANSWER, song)
     assert tagger.tag(clip, Tags(vocals=True)).lyrics == song
-    assert "Write the lyrics" in model.asked[1][0]
+    assert "Write the lyrics" in model.asked[1][1]
+    assert model.schemas[1] is None
     tagger, model = scripted(tiny.ANSWER)
     assert tagger.tag(clip, Tags(vocals=True, lyrics="la la")).lyrics == "la la"
 
 
 def test_four_bits_really_are_fewer(models: Path) -> None:
-    model = chat_model.load(models / "mistral", "cpu", 4).model
+    model = load_chat_model(models / "mistral", "cpu", 4).model
     assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
 
 
@@ -289,14 +289,14 @@ def test_what_is_no_chat_model_is_one_line(models: Path, tmp_path: Path, capsys:
 
 
 def test_a_question_longer_than_the_model_reads_is_one_line(models: Path) -> None:
-    model = chat_model.load(models / "qwen2", "cpu", None)
-    with pytest.raises(UsageError, match="more than the model can read"):
-        model.answer("A composer.", ["Hello?"], 9000)
+    model = load_chat_model(models / "qwen2", "cpu", None)
+    with pytest.raises(UsageError, match="more than the model can read: lower max_new_tokens"):
+        model.generate(model.prepare_inputs("A composer.", "Hello?"), 9000)
 
 
 def test_wrong_settings_are_told_together() -> None:
-    with pytest.raises(UsageError, match=r"role must not be empty.*retries.*max_new_tokens"):
-        LanguageModel(Says(), role=" ", retries=11, max_new_tokens=0)
+    with pytest.raises(UsageError, match=r"role must not be empty.*max_new_tokens"):
+        LanguageModel(Says(), role=" ", max_new_tokens=0)
 
 
 def test_from_the_command_line_with_a_captioner_by_class_path(

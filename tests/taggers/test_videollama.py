@@ -21,13 +21,14 @@ from v2m.core.timing import sample_frame_times
 from v2m.core.types import Tags, Video
 from v2m.media import video as opening
 from v2m.taggers.heuristic import HeuristicTagger
-from v2m.taggers.llm_common import completed
+from v2m.taggers.llm_answers import TAG_LISTS, answer_form, tags_schema
+from v2m.taggers.llm_tagger import complete_tags
 from v2m.taggers.videollama import VideoLLaMA3
-from v2m.taggers.videollama_model import load
+from v2m.taggers.videollama_model import load_videollama
 
 ROOT = Path(__file__).parents[2]
 RECIPE = yaml.safe_load((ROOT / "configs" / "infer" / "v2b.yaml").read_text())["tagger"]["init_args"]
-PROMPTS: dict[str, Any] = {name: RECIPE[name] for name in ("prompt", "retry_prompt", "lyrics_prompt")}
+PROMPTS: dict[str, Any] = {name: RECIPE[name] for name in ("prompt", "lyrics_prompt")}
 SMALL: dict[str, Any] = PROMPTS | {"device": "cpu", "max_frames": 3, "pixels": 4 * 784, "max_new_tokens": 90}
 
 
@@ -80,7 +81,7 @@ def test_a_taught_models_answer_becomes_tags_and_hints_win(taught: Path, clip: V
 def test_fewer_bits_give_the_taught_answer_and_really_are_fewer(taught: Path, clip: Video, bits: Any) -> None:
     tagger = VideoLLaMA3(str(taught), bits=bits, **SMALL)
     assert tagger.tag(clip, Tags()).tempo == 72.0
-    with tagger._holder.model() as held:
+    with tagger._lazy_model.model() as held:
         model: Any = held
         parts = model.model.model
     assert parts.language_model.layers[0].mlp.up_proj.weight.dtype in {torch.int8, torch.uint8}
@@ -89,7 +90,7 @@ def test_fewer_bits_give_the_taught_answer_and_really_are_fewer(taught: Path, cl
 
 
 @pytest.mark.parametrize("bits", [None, 4])
-def test_nonsense_twice_gives_measured_tags_and_a_warning(
+def test_an_answer_that_is_cut_off_gives_measured_tags_and_a_warning(
     original: Path, clip: Video, caplog: pytest.LogCaptureFixture, bits: Any
 ) -> None:
     brief: dict[str, Any] = SMALL | {"max_new_tokens": 4}
@@ -115,9 +116,9 @@ def test_memory_that_runs_out_is_told_with_what_to_lower_and_the_model_is_droppe
         if fraction > 0.45:  # it is writing its answer
             torch.empty(2**48)
 
-    with pytest.raises(MemoryError, match=r"--tagger\.bits 4.*--tagger\.max_frames.*--tagger\.pixels.*--low-memory"):
+    with pytest.raises(MemoryError, match=r"bits=4.*max_frames.*pixels.*low_memory=True"):
         tagger.tag(clip, Tags(), hoard)
-    assert not tagger._holder.loaded
+    assert not tagger._lazy_model.loaded
     assert tagger.tag(clip, Tags()).tempo == 72.0
 
 
@@ -138,9 +139,9 @@ def test_what_the_model_would_avoid_is_kept_unless_somebody_has_chosen_it(clip: 
     found = Tags(
         genres="jazz, trap", instruments="piano, electric guitars", moods="calm", negative="drums, piano, harp, organ"
     )
-    assert completed(clip, found, Tags(), "VideoLLaMA3").negative == ("drums", "harp", "organ")
-    assert completed(clip, found, Tags(instruments="Harp"), "VideoLLaMA3").negative == ("drums", "piano", "organ")
-    avoided = completed(clip, found, Tags(negative="guitar, rap"), "VideoLLaMA3")
+    assert complete_tags(clip, found, Tags(), "VideoLLaMA3").negative == ("drums", "harp", "organ")
+    assert complete_tags(clip, found, Tags(instruments="Harp"), "VideoLLaMA3").negative == ("drums", "piano", "organ")
+    avoided = complete_tags(clip, found, Tags(negative="guitar, rap"), "VideoLLaMA3")
     assert avoided.negative == ("guitar", "rap")
     assert (avoided.genres, avoided.instruments) == (("jazz", "trap"), ("piano",))
 
@@ -149,7 +150,7 @@ def test_what_the_model_leaves_open_is_measured_without_what_is_to_be_avoided(
     clip: Video, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = Tags(caption="A hill.", genres="jazz", timbres="warm", tempo=70, negative="piano", lyrics="la la")
-    tags = completed(clip, found, Tags(), "VideoLLaMA3")
+    tags = complete_tags(clip, found, Tags(), "VideoLLaMA3")
     measured = HeuristicTagger().tag(clip, Tags(genres="jazz", negative="piano"))
     assert (tags.instruments, tags.moods) == (measured.instruments, measured.moods)
     assert "piano" in HeuristicTagger().tag(clip, Tags(genres="jazz")).instruments
@@ -159,60 +160,58 @@ def test_what_the_model_leaves_open_is_measured_without_what_is_to_be_avoided(
     assert "named no instruments and no moods" in caplog.text
 
 
-def test_few_tags_are_asked_for_once_more_and_the_better_answer_is_used(clip: Video) -> None:
-    answers = {
-        PROMPTS["prompt"]: "Caption: A hill.\nMood: calm",
-        PROMPTS["retry_prompt"]: "jazz, piano, harp, warm, calm",
-    }
-    asked: list[str] = []
+def test_the_question_holds_the_form_and_the_hints(clip: Video) -> None:
+    answer = '{"caption": "A hill.", "genres": ["jazz"], "instruments": ["piano", "harp"], "moods": ["calm"]}'
+    asked: list[tuple[str, Any]] = []
 
     class Scripted:
-        room = 9000
+        def prepare_inputs(self, frames: Any, times: list[float], question: str, max_pixels: int) -> dict[str, Any]:
+            assert (len(frames), len(times), max_pixels) == (3, 3, 4 * 784)
+            return {"question": question}
 
-        def inputs(self, frames: Any, ticks: list[int], clock: int, question: str, pixels: int) -> dict[str, Any]:
-            assert (len(frames), len(ticks), clock, pixels) == (3, 3, 1000, 4 * 784)
-            asked.append(question)
-            return {"input_ids": torch.zeros(1, 5)}
-
-        def answer(self, inputs: Any, most: int, streamer: Any = None) -> str:
-            return answers[asked[-1].partition("\nThis is decided")[0]]
+        def generate(self, inputs: Any, max_new_tokens: int, schema: Any = None, streamer: Any = None) -> str:
+            asked.append((inputs["question"], schema))
+            return answer
 
     tagger = VideoLLaMA3("none", **SMALL)
-    tagger._load = Scripted  # type: ignore[method-assign]
-    tagger._holder._load = Scripted
+    tagger._lazy_model._load = Scripted
     tags = tagger.tag(clip, Tags(tempo=90, key="C major", negative="drums", lyrics="la", caption="Seen."))
-    assert asked == [
-        prompt + "\nThis is decided already: caption: Seen.; tempo: 90 BPM; key: C major; avoid: drums."
-        for prompt in answers
-    ]
+    decided = "\nThis is decided already: caption: Seen.; tempo: 90 BPM; key: C major; avoid: drums."
+    question = f"{PROMPTS['prompt']}\n{answer_form(with_caption=True)}"
+    assert asked == [(question + decided, tags_schema(with_caption=True))]
     assert (tags.genres, tags.instruments, tags.moods) == (("jazz",), ("piano", "harp"), ("calm",))
-    answers |= {PROMPTS["prompt"]: "Genre: jazz\nInstruments: piano, harp\nMood: calm", PROMPTS["retry_prompt"]: "rock"}
     asked.clear()
-    assert tagger.tag(clip, Tags(vocals=True, lyrics="la")).genres == ("jazz",)  # four are not, and one is worse
-    assert asked == [PROMPTS["prompt"], PROMPTS["retry_prompt"]]  # no words to sing, which are there
-    answers[PROMPTS["prompt"]] = "Genre: jazz\nInstruments: piano, harp\nMood: calm, warm"
-    asked.clear()
-    tagger.tag(clip, Tags())
-    assert asked == [PROMPTS["prompt"]]  # five are enough
+    assert tagger.tag(clip, Tags(vocals=True, lyrics="la")).genres == ("jazz",)
+    assert asked == [(question, tags_schema(with_caption=True))]  # no words to sing, which are there
+
+
+def test_a_random_model_gives_a_caption_and_tags(native: Path, clip: Video) -> None:
+    roomy: dict[str, Any] = SMALL | {"max_new_tokens": 1200}
+    tagger = VideoLLaMA3(str(native), **roomy)
+    tags = tagger.tag(clip, Tags())
+    assert tags.caption
+    assert all(getattr(tags, name) for name in TAG_LISTS)
+    assert tags.tempo is not None
+    assert tags != HeuristicTagger().tag(clip, Tags())
 
 
 def test_a_vocabulary_in_two_files_reads_as_the_one_in_one(original: Path, tmp_path: Path) -> None:
     split = split_tokenizer(Path(shutil.copytree(original, tmp_path / "split")))
-    there, here = (load(folder, "cpu", None) for folder in (original, split))
+    there, here = (load_videollama(folder, "cpu", None) for folder in (original, split))
     frames = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
-    texts = [each.inputs(frames, [0, 1000], 1000, "Music, 90 BPM?", 3136)["input_ids"] for each in (there, here)]
+    texts = [each.prepare_inputs(frames, [0.0, 1.0], "Music, 90 BPM?", 3136)["input_ids"] for each in (there, here)]
     assert torch.equal(*texts)
     assert here.processor.tokenizer.get_vocab() == there.processor.tokenizer.get_vocab()
     (split / "merges.txt").unlink()
     with pytest.raises(DependencyError, match="cannot be read") as caught:
-        load(split, "cpu", None)
+        load_videollama(split, "cpu", None)
     assert "\n" not in str(caught.value)
 
 
 def test_the_model_is_told_when_each_frame_is_shown(native: Path, clip: Video) -> None:
-    loaded = load(native, "cpu", None)
+    loaded = load_videollama(native, "cpu", None)
     frames = np.random.default_rng(0).integers(0, 256, (3, 56, 84, 3), np.uint8)
-    inputs = loaded.inputs(frames, [0, 1240, 61000], 1000, "What?", 100_352)
+    inputs = loaded.prepare_inputs(frames, [0.0, 1.24, 61.0], "What?", 100_352)
     text = loaded.processor.tokenizer.decode(inputs["input_ids"][0])
     parts = [part.strip(",\n").split("s:")[0] for part in text.split("Time ")[1:]]
     assert parts == ["0.0", "1.2", "61.0"]
@@ -221,17 +220,18 @@ def test_the_model_is_told_when_each_frame_is_shown(native: Path, clip: Video) -
 
 
 def test_pixels_bound_the_tokens_of_a_frame(native: Path) -> None:
-    loaded = load(native, "cpu", None)
+    loaded = load_videollama(native, "cpu", None)
     frames = np.random.default_rng(0).integers(0, 256, (2, 360, 640, 3), np.uint8)
     for pixels in (784, 12_544, 50_176):
-        grid = loaded.inputs(frames, [0, 1000], 1000, "?", pixels)["video_grid_thw"][0]
+        grid = loaded.prepare_inputs(frames, [0.0, 1.0], "?", pixels)["video_grid_thw"][0]
         assert int(grid[1] * grid[2]) // 4 <= pixels // 784
 
 
 def test_frames_change_what_an_untaught_model_says(native: Path) -> None:
-    loaded = load(native, "cpu", None)
+    loaded = load_videollama(native, "cpu", None)
     frames = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
-    said = {loaded.answer(loaded.inputs(each, [0, 1000], 1000, "?", 3136), 12) for each in (frames, frames // 4)}
+    prepared = [loaded.prepare_inputs(each, [0.0, 1.0], "?", 3136) for each in (frames, frames // 4)]
+    said = {loaded.generate(inputs, 12) for inputs in prepared}
     assert len(said) == 2
 
 
@@ -288,9 +288,9 @@ def test_settings_that_cannot_be_are_told_together() -> None:
 
 def test_prompts_are_the_recipes_and_none_may_be_empty() -> None:
     with pytest.raises(TypeError, match="lyrics_prompt"):
-        VideoLLaMA3(prompt="a", retry_prompt="b")  # type: ignore[call-arg]
-    with pytest.raises(UsageError, match=r"^retry_prompt must not be empty$"):
-        VideoLLaMA3(**dict[str, Any](PROMPTS, retry_prompt=" \n"))
+        VideoLLaMA3(prompt="a")  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"^lyrics_prompt must not be empty$"):
+        VideoLLaMA3(**dict[str, Any](PROMPTS, lyrics_prompt=" \n"))
 
 
 def test_an_unknown_device_is_refused_before_weights_are_looked_for() -> None:
@@ -307,5 +307,5 @@ def test_low_memory_means_four_bits_and_less_to_see() -> None:
 def test_more_than_the_model_can_read_is_told(native: Path, clip: Video) -> None:
     long: dict[str, Any] = SMALL | {"max_new_tokens": 9000}
     tagger = VideoLLaMA3(str(native), **long)
-    with pytest.raises(UsageError, match="more than the model can read"):
+    with pytest.raises(UsageError, match="more than the model can read: lower max_frames, pixels"):
         tagger.tag(clip, Tags())

@@ -19,7 +19,7 @@ OOM_PHRASES = ("can't allocate memory", "cannot allocate memory", "out of memory
 EXTRAS: dict[str, tuple[str, ...]] = {
     "models": (
         *("torch", "torchvision", "torchaudio", "transformers", "tokenizers", "huggingface_hub", "safetensors"),
-        *("sentencepiece", "jinja2", "encodec", "diffusers", "torchsde", "timm"),
+        *("sentencepiece", "llguidance", "jinja2", "encodec", "diffusers", "torchsde", "timm"),
     ),
     "eval": ("librosa",),
     "train": ("lightning", "webdataset", "wandb", "peft"),

@@ -1,6 +1,6 @@
 """Synthetic training clips whose music follows the picture: `v2m synthesize OUT`.
 
-The pictures are animated; the music is what the tagger HeuristicTagger and the generator Sketch make of them, so that motion
+The pictures are animated; the music is what HeuristicTagger and Sketch make of them, so that motion
 and cutting decide tempo, light decides mode, and all of them the instruments. A drum on each cut and a cymbal on each
 flash make their timing learnable too. H height, W width of a frame; N samples.
 """

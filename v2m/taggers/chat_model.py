@@ -1,71 +1,147 @@
-"""A chat model in memory, and a conversation with it in its own template.
+"""A chat model in memory, questions in its own template, and answers that follow a JSON schema.
 
-S prompt tokens.
+B batch, S prompt tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
+import llguidance.hf
+import numpy as np
 import torch
 from jinja2 import TemplateError
+from llguidance import LLMatcher, LLTokenizer
 from torch import Tensor
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer, GenerationConfig
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    PreTrainedTokenizerFast,
+)
 
-from v2m.core.errors import DependencyError, UsageError, is_out_of_memory
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.lazy_model import choose_device
 from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import read_json
 
-ENDS = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>")  # of a turn, where the checkpoint does not say it
+END_TOKENS = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>")  # of a turn, where the checkpoint names none
+# as json.dumps writes it: free white space would let a model fill its answer with blanks
+JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+class JsonConstraint(LogitsProcessor):
+    """Allow only tokens that keep an answer to a JSON schema, and the end token where it is complete.
+
+    For one call of `generate`. The matcher works on the tokens' bytes, so that byte-level and SentencePiece
+    vocabularies are alike to it.
+
+    Args:
+        tokenizer: The model's vocabulary, as llguidance holds it.
+        schema: JSON schema of the answer.
+    """
+
+    def __init__(self, tokenizer: LLTokenizer, schema: Mapping[str, Any]) -> None:
+        self._tokenizer = tokenizer
+        self._grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON_STYLE)
+        self._matchers: list[LLMatcher] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, S) tokens so far and (B, V) scores → scores, −∞ where a token is not allowed."""
+        if not self._matchers:
+            self._matchers = [LLMatcher(self._tokenizer, self._grammar) for _ in input_ids]
+        else:
+            for matcher, token in zip(self._matchers, input_ids[:, -1].tolist(), strict=True):
+                if not matcher.is_stopped():
+                    matcher.consume_token(token)
+        allowed = np.stack([np.frombuffer(matcher.compute_logit_bias(), np.uint8) for matcher in self._matchers]) > 0
+        return scores.masked_fill(~torch.from_numpy(allowed).to(scores.device), float("-inf"))
 
 
 @dataclass(frozen=True)
-class Chat:
-    """The model with its tokenizer."""
+class TextModel:
+    """A model that writes text greedily, with its tokenizer."""
 
     model: Any
     tokenizer: Any
+    context_hint: ClassVar[str] = "lower max_new_tokens"
+
+    @cached_property
+    def _vocabulary(self) -> LLTokenizer:
+        num_scores = self.model.get_output_embeddings().weight.shape[0]  # spare rows are more than the tokenizer has
+        ends = self.model.generation_config.eos_token_id
+        return llguidance.hf.from_tokenizer(self.tokenizer, num_scores, ends)
 
     @torch.inference_mode()
-    def answer(self, role: str, turns: Sequence[str], most: int, streamer: Any = None) -> str:
-        """At most `most` tokens, the likeliest each time, after turns of the user and, between them, of the model.
+    def generate(
+        self,
+        inputs: Mapping[str, Tensor],
+        max_new_tokens: int,
+        schema: Mapping[str, Any] | None = None,
+        streamer: Any = None,
+    ) -> str:
+        """Text of at most `max_new_tokens` tokens after the prompt, the likeliest each time.
+
+        With a `schema` it is JSON that follows it, cut off where the tokens do not suffice; a tokenizer without a fast
+        backend, which llguidance cannot read, leaves it free.
 
         Raises:
-            UsageError: They are longer than what the model can read.
+            UsageError: The prompt and the answer are longer than what the model can read.
         """
-        inputs = {name: value.to(self.model.device) for name, value in self._read(role, turns).items()}
         length = inputs["input_ids"].shape[1]
-        room = int(self.model.config.get_text_config().max_position_embeddings) - length
-        if room < most:
+        excess = length + max_new_tokens - int(self.model.config.get_text_config().max_position_embeddings)
+        if excess > 0:
             raise UsageError(
-                f"{length} tokens that are asked and {most} of an answer are {most - room} more than the model can "
-                "read: give fewer --tagger.max_new_tokens or --tagger.retries"
+                f"a prompt of {length} tokens and max_new_tokens={max_new_tokens} are {excess} tokens more than the "
+                f"model can read: {self.context_hint}"
             )
-        written = self.model.generate(**inputs, max_new_tokens=most, streamer=streamer)
-        return str(self.tokenizer.decode(written[0, length:], skip_special_tokens=True))
+        processors = []
+        if schema is not None and isinstance(self.tokenizer, PreTrainedTokenizerFast):
+            processors.append(JsonConstraint(self._vocabulary, schema))
+        output = self.model.generate(
+            **{name: value.to(self.model.device) for name, value in inputs.items()},
+            max_new_tokens=max_new_tokens,
+            streamer=streamer,
+            logits_processor=processors,
+        )
+        return str(self.tokenizer.decode(output[0, length:], skip_special_tokens=True))
 
-    def _read(self, role: str, turns: Sequence[str]) -> dict[str, Tensor]:
-        """(1, S) tokens and their mask. Where the template knows no system, the user says what the model is."""
-        said = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(turns)]
-        system = {"role": "system", "content": role}
-        opening = {"role": "user", "content": f"{role}\n\n{turns[0]}"}
+
+class ChatModel(TextModel):
+    """A language model with a chat template."""
+
+    def prepare_inputs(self, role: str, question: str) -> dict[str, Tensor]:
+        """Tokens (1, S) and their mask of the system's message, `role`, and the user's.
+
+        A template without system messages gets the role in the user's message.
+        """
         settings: Any = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+        system, user = {"role": "system", "content": role}, {"role": "user", "content": question}
+        merged = {"role": "user", "content": f"{role}\n\n{question}"}
         try:
-            made = self.tokenizer.apply_chat_template([system, *said], **settings)
+            inputs = self.tokenizer.apply_chat_template([system, user], **settings)
         except TemplateError:
-            made = self.tokenizer.apply_chat_template([opening, *said[1:]], **settings)
-        return {name: made[name] for name in ("input_ids", "attention_mask")}
+            inputs = self.tokenizer.apply_chat_template([merged], **settings)
+        return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
 
-def check(folder: Path) -> type[Any]:
-    """The class of the model in `folder`.
+def greedy_config(end_tokens: Sequence[int]) -> GenerationConfig:
+    """Return the settings of greedy decoding up to one of `end_tokens`."""
+    return GenerationConfig(do_sample=False, eos_token_id=list(end_tokens), pad_token_id=end_tokens[0])
+
+
+def check_chat_model(folder: Path) -> type[Any]:
+    """Return the class of the model in `folder`.
 
     Raises:
-        DependencyError: It is none that writes text, or one that transformers does not have.
+        DependencyError: It writes no text, or transformers does not have it.
     """
     name = str(read_json(folder / "config.json").get("model_type"))
     if name not in CONFIG_MAPPING or CONFIG_MAPPING[name] not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -73,38 +149,33 @@ def check(folder: Path) -> type[Any]:
     return cast("type[Any]", MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[name]])
 
 
-def load(folder: Path, device: str, bits: Literal[4, 8] | None) -> Chat:
-    """The model of a folder in transformers' layout, ready to answer. None of its code is run.
+def load_chat_model(folder: Path, device: str, bits: Literal[4, 8] | None) -> ChatModel:
+    """Load the model of a folder in transformers' layout, ready to answer. None of its code is run.
 
     Raises:
         DependencyError: The folder holds no chat model, or files are missing, broken or do not fit.
         UsageError: There is no such device, or it has no kernels for `bits`.
     """
-    kind, place = check(folder), choose_device(device)
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # of any kind: the files decide which
-        if is_out_of_memory(error):
-            raise
-        said = " ".join(str(error).split())[:200]
-        raise DependencyError(f"the tokenizer in {str(folder)!r} cannot be read ({said}): fetch it again") from error
+    model_class, target = check_chat_model(folder), choose_device(device)
+    failure = f"the tokenizer in {str(folder)!r} cannot be read"
+    tokenizer = transformers_loader.load_processor(AutoTokenizer, folder, failure)
     if not tokenizer.chat_template:
         raise DependencyError(
             f"{str(folder)!r} has no chat template: give a model that chats, an -Instruct or -Chat one"
         )
-    model: Any = transformers_loader.load_model(kind, folder, place, bits=bits, description="a chat model")
-    ends = _ends(folder, tokenizer)
-    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
-    return Chat(model, tokenizer)
+    model: Any = transformers_loader.load_model(model_class, folder, target, bits=bits, description="a chat model")
+    model.generation_config = greedy_config(_end_tokens(folder, tokenizer))
+    return ChatModel(model, tokenizer)
 
 
-def _ends(folder: Path, tokenizer: Any) -> list[int]:
-    """The tokens that end an answer, by all that the checkpoint says of them."""
-    there = folder / "generation_config.json"
-    told = read_json(there).get("eos_token_id") if there.is_file() else None
+def _end_tokens(folder: Path, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer, by all that the checkpoint says of them."""
+    path = folder / "generation_config.json"
+    configured = read_json(path).get("eos_token_id") if path.is_file() else None
     vocabulary = tokenizer.get_vocab()
-    listed = told if isinstance(told, list) else [told]
-    found = {*listed, tokenizer.eos_token_id, *(vocabulary[name] for name in ENDS if name in vocabulary)} - {None}
-    if not found:
+    ids = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
+    ids |= {vocabulary[name] for name in END_TOKENS if name in vocabulary}
+    ids.discard(None)
+    if not ids:
         raise DependencyError(f"nothing in {str(folder)!r} says which token ends an answer: fetch it again")
-    return sorted(found)
+    return sorted(ids)

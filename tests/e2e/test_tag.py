@@ -134,11 +134,11 @@ def test_tagger_runs_on_the_device_of_its_rank_outside_the_module(
     [module] = modules
     tagger: Any = module.tagger
     assert tagger.device == "cpu"
-    assert tagger._holder.loaded
+    assert tagger._lazy_model.loaded
     assert not list(module.parameters())
     assert not module.state_dict()
     usual(module)
-    assert not tagger._holder.loaded
+    assert not tagger._lazy_model.loaded
 
 
 def test_interrupted_run_is_resumed_by_the_same_command(corpus: Path, media: Path) -> None:

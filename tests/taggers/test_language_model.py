@@ -290,7 +290,7 @@ def test_what_is_no_chat_model_is_one_line(models: Path, tmp_path: Path, capsys:
 
 def test_a_question_longer_than_the_model_reads_is_one_line(models: Path) -> None:
     model = load_chat_model(models / "qwen2", "cpu", None)
-    with pytest.raises(UsageError, match="more than the model can read: lower max_new_tokens"):
+    with pytest.raises(UsageError, match=r"more than the model can read: give fewer `tagger\.max_new_tokens`"):
         model.generate(model.prepare_inputs("A composer.", "Hello?"), 9000)
 
 

@@ -241,7 +241,7 @@ def test_tagger_is_not_trained_moved_or_saved(
     if kind == "videollama3":
         tagger = VideoLLaMA3(str(v2b_weights / "tagger"), **SMALL)
         tagger.tag(video.open(media / "cuts.mp4"), Tags())
-        with tagger._holder.model() as loaded:
+        with tagger._lazy_model.model() as loaded:
             weights = loaded.model  # type: ignore[attr-defined]
     else:
         assert isinstance(tagger, nn.Module)

@@ -71,7 +71,7 @@ class TextModel:
 
     model: Any
     tokenizer: Any
-    context_hint: ClassVar[str] = "lower max_new_tokens"
+    context_hint: ClassVar[str] = "give fewer `tagger.max_new_tokens`"
 
     @cached_property
     def _vocabulary(self) -> LLTokenizer:

@@ -33,7 +33,7 @@ FILES = (
     "chat_template.jinja|chat_template.json|tokenizer_config.json",
 )
 MAX_DESCRIPTION_LENGTH = 4000  # characters
-OOM_HINT = "use bits=4, a smaller model such as qwen-1.5b, or low_memory=True"
+OOM_HINT = "give `tagger.bits=4`, a smaller `tagger.model` such as qwen-1.5b, or `low_memory=True`"
 QUESTION = "Describe the scene in detail."
 ROLE = (
     "You are a composer of background music for films. You are told what a video shows and choose instrumental music "

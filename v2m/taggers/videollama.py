@@ -35,7 +35,7 @@ PIXELS_PER_TOKEN = 28 * 28  # patches of 14 × 14, merged 2 × 2
 MAX_ASPECT_RATIO = 200  # that the model's processor takes
 LICENSE = "apache-2.0"
 DOWNLOAD_SIZES = {"2b": 3_920_000_000, "7b": 16_090_000_000}  # bytes, from the number of parameters in bfloat16
-OOM_HINT = "use bits=4, lower max_frames or pixels, or low_memory=True"
+OOM_HINT = "give `tagger.bits=4`, fewer `tagger.max_frames` or `tagger.pixels`, or `low_memory=True`"
 
 
 class VideoLLaMA3(TaggerBase):

@@ -55,7 +55,7 @@ class VideoLLaMAModel(TextModel):
     """The model with what prepares its input."""
 
     processor: VideoLlama3Processor
-    context_hint = "lower max_frames, pixels or max_new_tokens"
+    context_hint = "give fewer `tagger.max_frames`, `tagger.pixels` or `tagger.max_new_tokens`"
 
     def prepare_inputs(
         self, frames: Pixels, times: Sequence[float], question: str, max_pixels: int

@@ -17,7 +17,7 @@ import numpy as np
 
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
-from v2m.core.timing import glances, shown_at
+from v2m.core.timing import frame_index_at, sample_frame_times
 from v2m.core.types import Pixels, ProgressFn, Tags, Video, WeightsInfo
 from v2m.pretrained.weights import fetch
 from v2m.taggers.base import TaggerBase
@@ -159,8 +159,8 @@ class VideoLLaMA3(TaggerBase):
 
     def _read_frames(self, video: Video) -> tuple[Pixels, list[float]]:
         """Frames (F, H, W, 3) and the times, in seconds, at which they appear; no frame twice."""
-        times = glances(video.duration, self.fps, self.max_frames)
-        stamps = video.timestamps[np.unique(shown_at(video.timestamps, times))]
+        times = sample_frame_times(video.duration, self.fps, self.max_frames)
+        stamps = video.timestamps[np.unique(frame_index_at(video.timestamps, times))]
         width = round(2 * float(np.sqrt(self.pixels * video.width / video.height)))  # twice that of the model's input
         return video.frames(stamps.tolist(), max(2, min(width, video.width))), stamps.tolist()
 

@@ -26,7 +26,7 @@ from transformers.video_utils import VideoMetadata
 
 from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import choose_device
-from v2m.core.timing import sample_count
+from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Pixels
 from v2m.mappings.videollama import NATIVE, ORIGINAL, config_to_native, to_native
 from v2m.pretrained import transformers_loader
@@ -71,7 +71,7 @@ class VideoLLaMAModel(TextModel):
         message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}
         text = self.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         videos = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (F, 3, H, W)
-        ticks = [sample_count(time, CLOCK_RATE) for time in times]
+        ticks = [seconds_to_samples(time, CLOCK_RATE) for time in times]
         metadata = VideoMetadata(total_num_frames=ticks[-1] + 1, fps=CLOCK_RATE, frames_indices=ticks)
         size = {"shortest_edge": min(MIN_PIXELS, max_pixels), "longest_edge": max_pixels * len(frames)}
         inputs: Any = self.processor(

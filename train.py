@@ -1,4 +1,4 @@
-"""Training of the music model: `uv run train.py fit --config configs/train/tiny.yaml`, the same as `v2m train`."""
+"""Training of the music model: `uv run train.py fit --config configs/train/tiny.yaml`."""
 
 import sys
 

@@ -165,7 +165,7 @@ def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], 
 
 
 def margin(worse: np.ndarray, better: np.ndarray) -> dict[str, float]:
-    """Return mean difference of (N, K) entropies, its 95 % interval, and the share of clips with that sign."""
+    """Return mean difference of (N, K) entropies, its 95 % interval, and the share of clips above 0."""
     each = (worse - better).mean(axis=1)
     low, high = bootstrap_ci(each)
     return {"mean": float(each.mean()), "low": low, "high": high, "share": float((each > 0).mean())}

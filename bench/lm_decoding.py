@@ -50,7 +50,7 @@ def model(config: LMConfig) -> LM:
 
 
 def theirs(lm: LM) -> Any:
-    """transformers' decoder with the weights of `lm`."""
+    """Transformers' decoder with the weights of `lm`."""
     config = lm.config
     special: dict[str, Any] = {"pad_token_id": config.special_token_id, "bos_token_id": config.special_token_id}
     sizes: dict[str, Any] = {
@@ -77,7 +77,8 @@ def by_transformers(
 
     With the cache that the whole MusicGen has: the one that
     `generate` gives a decoder on its own, in 5.23, mixes the keys of both attentions, grows by the memory at each step
-    and writes other codes than no cache."""
+    and writes other codes than no cache.
+    """
     config, clips = found.config, len(heard)
     special = config.vocab_size
     codebooks = config.num_codebooks

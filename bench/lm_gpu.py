@@ -58,7 +58,7 @@ def fixed(found: Any, tokens: int) -> tuple[StaticCache, StaticCache]:
 
 
 def all_ways(decoder: Decoder, found: Any, memory: Tensor) -> dict[str, Way]:
-    """transformers' eager and compiled steps, and ours, for each batch."""
+    """Transformers' eager and compiled steps, and ours, for each batch."""
     fast: Any = MusicgenForCausalLM(found.config)
     fast.to(memory.device, memory.dtype).eval()
     fast.load_state_dict(found.state_dict())

@@ -73,7 +73,7 @@ ENVIRONMENT = {
 
 
 class Session:
-    """Commands of the checkout `root`, run one after the other in `folder`, and the digests of what they write.
+    """Commands of the checkout `root`, run one by one in `folder`, and digests of their outputs.
 
     `digests` has a label for each thing; `failures` names what could not be made.
     """

@@ -65,6 +65,8 @@ class Branch:
 
 
 class Output(SimpleNamespace):
+    """Output of a model by attribute and by name, as transformers' own."""
+
     def get(self, name: str, default: Any = None) -> Any:
         return getattr(self, name, default)
 

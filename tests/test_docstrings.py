@@ -17,6 +17,10 @@ def test_no_docstring_opens_with_a_question_word() -> None:
     assert not [f"{path.relative_to(ROOT)}:{n}" for path, n, line in FIRST_LINES if has_bad_opener(line)]
 
 
+def test_first_line_of_a_docstring_is_short() -> None:
+    assert not [f"{path.relative_to(ROOT)}:{n}" for path, n, line in FIRST_LINES if len(line) > 100]
+
+
 @pytest.mark.parametrize("opener", sorted(BAD_OPENERS))
 def test_a_bad_opener_is_detected(opener: str, tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text(f'def f():\n    """{opener} it is done."""\n')

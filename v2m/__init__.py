@@ -1,4 +1,4 @@
-"""v2m: a video in, the same video with music out; and the training of the model that writes that music."""
+"""Background music for videos, and training of the model that writes it."""
 
 from __future__ import annotations
 

@@ -29,9 +29,10 @@ def markers(video: Video, score: Soundtrack) -> list[Marker]:
 
 
 def edl(title: str, found: list[Marker], fps: float) -> str:
-    """A CMX 3600 list of one-frame events, each with the comment line from which Resolve makes a timeline marker.
+    """CMX 3600 list of one-frame events.
 
-    Timecode counts non-drop frames from 01:00:00:00, Resolve's default start.
+    Each has the comment line from which DaVinci Resolve makes a timeline marker. Timecode counts non-drop frames from
+    01:00:00:00, Resolve's default start.
     """
     rate = max(1, round(fps))
     lines = [f"TITLE: {title}", "FCM: NON-DROP FRAME", ""]

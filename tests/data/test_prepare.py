@@ -364,7 +364,7 @@ def test_segments_are_adjacent_and_of_whole_frames(seconds: float, rate: int) ->
     assert seconds - 1 / rate - 1e-6 < sum(duration for _, duration in result) <= seconds + 1e-6
     assert max(duration for _, duration in result) <= 4.0
     for _, duration in result:
-        samples = encode.sample_count(duration, 32000 if rate != 75 else 24000)
+        samples = encode.seconds_to_samples(duration, 32000 if rate != 75 else 24000)
         hop = 32000 // rate if rate != 75 else 320
         assert -(-samples // hop) == codec_frames(duration, rate), "what the codec gives is what the schema says"
 

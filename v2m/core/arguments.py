@@ -52,8 +52,6 @@ def to_plain(value: Any) -> Any:
 def flatten_message(message: str) -> str:
     """Join jsonargparse's paragraphs to one line, without the types that were tried."""
     lines = [line.strip(" -") for line in message.splitlines()]
-    noise = (
-        *("Subtypes:", "Errors:", "Given value type:", "Given value: Namespace("),
-        *("Does not validate", "Expected a <class 'NoneType'>"),
-    )
+    headings = ("Subtypes:", "Errors:", "Given value type:", "Given value: Namespace(")
+    noise = (*headings, "Does not validate", "Expected a <class 'NoneType'>")
     return " ".join(line for line in lines if line and not line.startswith(noise))

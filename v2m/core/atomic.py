@@ -21,11 +21,8 @@ TEMPORARY_GLOB = ".*.v2m-*"  # of unfinished files and folders
 def check_output(video: Path, out: Path, overwrite: bool) -> None:
     """Refuse before any long work what would fail at its end.
 
-    Raises:
-        UsageError: `out` is the input (also by a link), exists and may not be replaced, is a folder, lies in a folder
-            that does not exist, or has a name that is too long.
-        OSError: The disk has no room for a copy of the video.
-        PermissionError: The folder cannot be written to.
+    Raises UsageError where `out` is the input (also by a link), exists and may not be replaced, is a folder, lies in
+    none, or has too long a name; OSError where the disk is too full for a copy of the video or the folder is read-only.
     """
     folder = out.parent
     if not folder.is_dir():
@@ -61,10 +58,7 @@ def temporary_sibling(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that replaces `path` at the end of the block, unless an error ends it.
-
-    Missing folders are made.
-    """
+    """Open a new file that replaces `path` at the end of the block, unless an error ends it; make folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary_sibling(path) as temporary:
         with temporary.open("wb") as file:
@@ -89,13 +83,7 @@ def atomic_directory(
 ) -> None:
     """Create `folder` whole or not at all: `writer` fills a temporary one, which is then renamed.
 
-    Args:
-        folder: New, empty, or one that may be replaced.
-        writer: Writes the files into the folder that it is given.
-        may_replace: Whether a folder with files of these names may be replaced.
-
-    Raises:
-        UsageError: Something else exists there; it stays as it is.
+    `folder` is new or empty, or holds files of names that `may_replace` accepts; else UsageError is raised.
     """
     _check_replaceable(folder, may_replace)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -136,11 +124,7 @@ def fsync_dir(folder: Path) -> None:
 
 
 def lock(file: IO[str]) -> None:
-    """Hold an open file for this process alone until it is closed.
-
-    Raises:
-        BlockingIOError: Another process holds it.
-    """
+    """Hold an open file for this process alone until it is closed; raise BlockingIOError if another does."""
     if sys.platform == "win32":
         import msvcrt
 

@@ -1,7 +1,4 @@
-"""Operations on samples that several packages share: gain curves, fades, loops, peaks.
-
-C channels, N samples, H hops of `HOP` samples.
-"""
+"""Gain curves, fades, loops, peaks; C channels, N samples, H hops of `HOP` samples."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Errors that are no fault of the code, their exit codes, and the extras that bring missing packages.
 
-All other errors are bugs (exit code 1). A message names an option by its field, in backticks, such as `overwrite=True`.
-The command line shows the flag in its place (`v2m.cli.runner.with_flags`); errors, warnings and hints below it name no
-flag.
+All other errors are bugs (exit code 1). A message names an option by its field, in backticks, such as `overwrite=True`:
+the command line shows the flag instead (`v2m.cli.runner.with_flags`).
 """
 
 from __future__ import annotations
@@ -83,7 +82,6 @@ def _file_prefix(error: OSError) -> str:
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of a command that `error` ended."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else BUG
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS):
@@ -108,8 +106,8 @@ def error_text(error: BaseException, limit: int | None = None) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, on any device.
 
-    torch's own error is known by its name, which spares importing torch; where an allocator, a kernel or a memory map
-    fails below it, torch raises a RuntimeError that only its words tell from others.
+    torch's own error is known by its name, which spares importing torch; below it torch raises a RuntimeError that only
+    its words tell from others.
     """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True

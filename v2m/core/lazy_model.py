@@ -22,11 +22,7 @@ UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; "auto" takes CUDA, then Apple's MPS, then the CPU.
-
-    Raises:
-        UsageError: This machine has no such device; names those it has.
-    """
+    """Return the device `name`; "auto" takes CUDA, MPS, then the CPU. Raise UsageError for an absent one."""
     import torch
 
     available = [f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
@@ -54,9 +50,7 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 def quantization_config(bits: Literal[4, 8] | None, device: torch.device | None = None) -> Any:
     """Return transformers' setting for weights of `bits` (bitsandbytes), computing in the device's dtype.
 
-    Raises:
-        ModuleNotFoundError: bitsandbytes or accelerate is not installed.
-        UsageError: `device` has no kernels for it.
+    Raises ModuleNotFoundError without bitsandbytes or accelerate, UsageError where `device` has no kernels for it.
     """
     if bits is None:
         return None
@@ -74,16 +68,10 @@ def quantization_config(bits: Literal[4, 8] | None, device: torch.device | None 
 
 
 class LazyModel(Generic[ModelT]):
-    """Loads a model on first use and frees it on `release`.
-
-    Args:
-        load: Function that loads the model.
-        cure: What to lower when memory runs out; ends the error's message.
-    """
+    """Loads a model on first use, frees it on `release`; an out-of-memory message ends with `cure`."""
 
     def __init__(self, load: Callable[[], ModelT], cure: str) -> None:
-        self._load = load
-        self._cure = cure
+        self._load, self._cure = load, cure
         self._model: ModelT | None = None
 
     @property
@@ -92,12 +80,7 @@ class LazyModel(Generic[ModelT]):
 
     @contextmanager
     def model(self) -> Iterator[ModelT]:
-        """Provide the model; blocks may be nested.
-
-        Raises:
-            MemoryError: Memory ran out while loading or inside the block. The model is dropped; the next use loads it
-                again.
-        """
+        """Provide the model; blocks may be nested. Raise MemoryError, and drop it, where memory runs out."""
         try:
             if self._model is None:
                 self._model = self._load()

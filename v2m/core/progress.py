@@ -42,8 +42,7 @@ def tqdm_progress(name: str) -> Iterator[ProgressFn]:
         yield progress
         progress(1.0)
     if not live:
-        seconds = time.perf_counter() - start
-        sys.stderr.write(f"{name:<24} 100% |{'█' * 24}| {seconds:.1f} s\n")
+        sys.stderr.write(f"{name:<24} 100% |{'█' * 24}| {time.perf_counter() - start:.1f} s\n")
 
 
 def sub_progress(progress: ProgressFn | None, low: float, high: float) -> ProgressFn:

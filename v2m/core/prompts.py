@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 def build_prompt(tags: Tags) -> str:
     """Build the prompt, a line of English; "" for empty tags.
 
-    Such as "calm, warm ambient and cinematic music with piano and strings, airy, 96 bpm, F minor". Words that
-    `tags.negative` rules out are left out: "no drums" would call for drums. The caption stands in only where no other
-    tag does. Vocals are left out: the model was trained without.
+    Such as "calm, warm ambient and cinematic music with piano and strings, airy, 96 bpm, F minor". What `tags.negative`
+    rules out is left out ("no drums" would call for drums), as are vocals: the model was trained without. The caption
+    stands in only where no other tag does.
     """
     moods, genres, instruments, timbres = (
         filter_unwanted(words, tags.negative) for words in (tags.moods, tags.genres, tags.instruments, tags.timbres)
@@ -34,7 +34,6 @@ def build_negative_prompt(tags: Tags) -> str:
 
 
 def warn_if_empty(prompt: str) -> None:
-    """Log a warning where there is no prompt."""
     if not prompt:
         logger.warning("no tag says what the music should be: it is written without a prompt; give `tags.genres`")
 

@@ -13,10 +13,7 @@ from v2m.core.types import CodecSpec, Controls, ProgressFn, Soundtrack, Tags, Vi
 
 @runtime_checkable
 class Tagger(Protocol):
-    """Describes the music that fits a video. Frozen: the same video gives the same tags.
-
-    `v2m.taggers.base.TaggerBase` documents the optional attributes and methods.
-    """
+    """Describes the music that fits a video, the same each time; see `v2m.taggers.base.TaggerBase`."""
 
     def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         """Return tags for `video`; every field that `hints` sets is returned as given."""
@@ -73,15 +70,12 @@ class TextEncoder(Protocol):
 
 @runtime_checkable
 class VisionEncoder(Protocol):
-    """Encodes frames as `num_tokens` tokens of `dim` each.
-
-    Datasets and checkpoints store `name`, and `aspect`: how frames are brought to the encoder's size.
-    """
+    """Encodes frames as `num_tokens` tokens of `dim`; datasets and checkpoints store `name` and `aspect`."""
 
     name: str
     num_tokens: int
     dim: int
-    aspect: str
+    aspect: str  # how frames are brought to the encoder's size
 
     def encode(self, frames: Any) -> Any:
         """Encode upright RGB frames (F, H, W, 3) uint8 as (F, `num_tokens`, `dim`) float32."""

@@ -32,7 +32,6 @@ def ticks_to_seconds(ticks: int | np.ndarray, time_base: Fraction | None) -> flo
 
 
 def mean_rate(count: int, seconds: float) -> float:
-    """Return the mean number of events per second."""
     return count / seconds
 
 
@@ -80,7 +79,6 @@ class TempoMap:
         return _piecewise_linear(np.asarray(beat, float), self.beats, self.times)
 
     def time_to_beat(self, time: ArrayLike) -> Floats:
-        """Return the beats at `time` seconds; the inverse of `beat_to_time`."""
         return _piecewise_linear(np.asarray(time, float), self.times, self.beats)
 
     def tempo(self, beat: float) -> float:
@@ -104,7 +102,6 @@ class TimeMap:
         return _piecewise_linear(np.asarray(time, float), self.source, self.target)
 
     def inverse(self, time: ArrayLike) -> Floats:
-        """Return the position of `time` in the recording; the inverse of `forward`."""
         return _piecewise_linear(np.asarray(time, float), self.target, self.source)
 
     @property
@@ -173,15 +170,13 @@ def segment_at(start: float, seconds: float, count: int) -> int:
 
 
 def segment_start(index: int, seconds: float, count: int) -> float:
-    """Return the start of a segment in seconds."""
     return index * seconds / count
 
 
 def sample_frame_times(duration: float, rate: float, limit: int) -> Floats:
     """Return the (F,) times of frames to look at, `rate` per second of `duration` and at most `limit`.
 
-    The middles of blocks of 1 / `rate` where they are few enough, else `limit` from the first frame to the last, as
-    VideoLLaMA3's authors sample; a video shorter than a block, or a single frame, gives its middle.
+    The middles of blocks of 1 / `rate` if few enough, else `limit` from first to last frame, as VideoLLaMA3 samples.
     """
     block = min(1.0 / rate, duration)
     if limit == 1 or duration <= block:

@@ -1,7 +1,7 @@
-"""The records that packages exchange.
+"""The records that packages exchange; nothing here reads a file.
 
 F video frames, H height, W width, C channels, N audio samples. Times are seconds from the first shown frame unless a
-name says otherwise; arrays are numpy. Nothing here reads a file.
+name says otherwise; arrays are numpy.
 """
 
 from __future__ import annotations
@@ -51,33 +51,25 @@ class Cut:
 
 @dataclass(frozen=True)
 class VisualFeatures:
-    """Features measured from the frames at `fps` ≥ 10 per second; every curve is (F,) along `times`.
-
-    brightness, saturation: means of luma and HSV saturation, 0–1. contrast: standard deviation of luma, 0–0.5.
-    motion: mean absolute luma difference to the previous measured frame, per second of video, with cuts taken out
-    (a cut is not motion). flow: how fast what is seen moves, in widths of the frame per second, whatever its contrast,
-    with cuts taken out. hues: (12,) share of colored pixels per 30° of hue starting at red, sums to 1, or all 0 for
-    a gray video. warmth: −1 (all blue) to 1 (all orange).
-    """
+    """Features measured from the frames at `fps` ≥ 10 per second; every curve is (F,) along `times`."""
 
     fps: float
     times: Floats
-    brightness: Floats
-    saturation: Floats
-    contrast: Floats
-    motion: Floats
-    flow: Floats
-    hues: Floats
-    warmth: float
+    brightness: Floats  # mean of luma, 0–1
+    saturation: Floats  # mean of HSV saturation, 0–1
+    contrast: Floats  # standard deviation of luma, 0–0.5
+    motion: Floats  # mean absolute difference of luma to the frame before, per second; cuts are taken out
+    flow: Floats  # how fast what is seen moves, in widths of the frame per second, whatever its contrast; without cuts
+    hues: Floats  # (12,) share of colored pixels per 30° of hue from red on; sums to 1, or all 0 for a gray video
+    warmth: float  # −1 (all blue) to 1 (all orange)
     cuts: tuple[Cut, ...]
 
     def crop(self, start: float, end: float) -> VisualFeatures:
         """Return the part in [start, end), timed from `start`; `hues` and `warmth` stay those of all."""
         keep = (self.times >= start) & (self.times < end)
         keep[int(np.argmin(np.abs(self.times - start)))] |= not keep.any()
-        curves = {
-            name: getattr(self, name)[keep] for name in ("brightness", "saturation", "contrast", "motion", "flow")
-        }
+        names = ("brightness", "saturation", "contrast", "motion", "flow")
+        curves = {name: getattr(self, name)[keep] for name in names}
         cuts = tuple(Cut(cut.time - start, cut.strength) for cut in self.cuts if start < cut.time < end)
         return replace(self, times=self.times[keep] - start, cuts=cuts, **curves)
 
@@ -109,26 +101,22 @@ class Stream:
 
 @dataclass(frozen=True)
 class Video:
-    """A probed video with lazy frames, from `v2m.media.video.open`, which refuses bad input.
-
-    width, height: pixels as shown (after rotation). timestamps: (F,) of every shown frame from 0; `duration` runs to
-    the end of the last one. `offset` is the container's own time at 0. `start` > 0 marks a span of a longer file.
-    """
+    """A probed video with lazy frames, from `v2m.media.video.open`, which refuses bad input."""
 
     path: Path
     container: str
     codec: str
-    width: int
+    width: int  # pixels as shown, after rotation
     height: int
     rotation: int
     fps: float
-    duration: float
-    timestamps: Floats
-    offset: float
+    duration: float  # to the end of the last frame
+    timestamps: Floats  # (F,) of every shown frame, from 0
+    offset: float  # the container's own time at 0
     streams: tuple[Stream, ...]
     warnings: tuple[str, ...] = ()
     source: FrameSource | None = field(default=None, repr=False, compare=False)
-    start: float = 0.0
+    start: float = 0.0  # above 0 in a span of a longer file
 
     @property
     def audio_streams(self) -> tuple[Stream, ...]:
@@ -148,10 +136,7 @@ class Video:
         return features.crop(self.start, self.start + self.duration)
 
     def crop(self, start: float | None = None, end: float | None = None) -> Video:
-        """Return the span from `start` to `end` seconds; its first frame is the one shown at `start`.
-
-        Raises ValueError for a span outside the video, or of less than 0.01 s.
-        """
+        """Return the span from `start` to `end`. Raise ValueError outside the video, or for less than 0.01 s."""
         low, high = start or 0.0, self.duration if end is None else min(end, self.duration)
         if low < 0 or low >= self.duration:
             raise ValueError(f"start {low:g} s lies outside the video (0 to {self.duration:.2f} s)")
@@ -214,9 +199,8 @@ class Tags:
             object.__setattr__(self, name, _split_words(getattr(self, name)))
         problems: list[str] = []
         if self.tempo is not None and not TEMPO_RANGE[0] <= self.tempo <= TEMPO_RANGE[1]:
-            problems.append(
-                f"tempo {self.tempo:g} is outside {TEMPO_RANGE[0]:g} to {TEMPO_RANGE[1]:g} beats per minute"
-            )
+            low, high = TEMPO_RANGE
+            problems.append(f"tempo {self.tempo:g} is outside {low:g} to {high:g} beats per minute")
         if self.key is not None and _KEY.match(self.key.strip()) is None:
             problems.append(f"key {self.key!r} is not a tonic and mode such as 'F# minor' or 'Bb major'")
         if problems:
@@ -235,16 +219,13 @@ class Tags:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether no field is left for a tagger to fill."""
         words = self.lyrics or not self.vocals
         return bool(self.genres and self.instruments and self.moods and self.tempo and self.key and words)
 
     def overridden_by(self, hints: Tags) -> Tags:
         """Return these tags with every field that `hints` sets in its place."""
-        given = {
-            f.name: getattr(hints, f.name) for f in fields(hints) if getattr(hints, f.name) not in (None, "", (), False)
-        }
-        return replace(self, **given)
+        values = {f.name: getattr(hints, f.name) for f in fields(hints)}
+        return replace(self, **{name: value for name, value in values.items() if value not in (None, "", (), False)})
 
     def to_dict(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -252,37 +233,26 @@ class Tags:
 
 @dataclass(frozen=True)
 class InpaintRequest:
-    """A range of earlier music to write again, while the rest is kept.
+    """A range of earlier music to write again, while the rest is kept."""
 
-    start, end: seconds of the video where a user gives them, of the span where a generator gets them.
-    source_path: the file with the earlier music; None is the output that is about to be replaced.
-    source_offset: second of that file at which the span begins.
-    source_metadata: its sidecar, if there is one; the seed there is that of the candidate which the file holds.
-    """
-
-    start: float
+    start: float  # seconds of the video where a user gives them, of the span where a generator gets them; as `end`
     end: float
-    source_path: Path | None = None
-    source_offset: float = 0.0
+    source_path: Path | None = None  # the file with the earlier music; None is the output that is about to be replaced
+    source_offset: float = 0.0  # second of that file at which the span begins
+    # Its sidecar, if there is one; the seed there is that of the candidate which the file holds.
     source_metadata: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Controls:
-    """Controls besides the tags; a generator names in `capabilities` which of these it supports.
+    """Controls besides the tags; a generator names in `capabilities` which of these it supports."""
 
-    reference: audio files whose style to follow: one, or two for the voice alone and the rest alone.
-    melody: an audio file whose tune to follow.
-    inpaint: the range of earlier music to write again.
-    """
-
-    reference: tuple[Path, ...] = ()
-    melody: Path | None = None
-    inpaint: InpaintRequest | None = None
+    reference: tuple[Path, ...] = ()  # audio whose style to follow: one, or two for the voice and the rest alone
+    melody: Path | None = None  # audio whose tune to follow
+    inpaint: InpaintRequest | None = None  # the range of earlier music to write again
 
     @property
     def requested(self) -> frozenset[str]:
-        """The names of the fields that are set."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name))
 
 
@@ -347,19 +317,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Soundtrack:
-    """Output of a generator: music exactly as long as the video, with its metadata.
-
-    stems sum to the mix before mastering. beats, downbeats: (B,) seconds. midi: a Standard MIDI File. metadata: plain
-    values for the sidecar.
-    """
+    """Output of a generator: music exactly as long as the video, with its metadata."""
 
     audio: Audio
-    stems: Mapping[str, Audio] = field(default_factory=dict)
-    midi: bytes | None = None
-    beats: Floats | None = None
+    stems: Mapping[str, Audio] = field(default_factory=dict)  # sum to the mix before mastering
+    midi: bytes | None = None  # a Standard MIDI File
+    beats: Floats | None = None  # (B,) seconds
     downbeats: Floats | None = None
     sections: tuple[Section, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # plain values for the sidecar
 
 
 class ProgressFn(Protocol):

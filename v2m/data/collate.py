@@ -14,15 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v2m.core.timing import (
-    codec_frames,
-    samples_to_seconds,
-    seconds_to_samples,
-    segment_at,
-    segment_count,
-    segment_start,
-    segment_times,
-)
+from v2m.core import timing
+from v2m.core.timing import codec_frames, samples_to_seconds, seconds_to_samples, segment_times
 from v2m.data.schema import Manifest
 from v2m.data.shards import Sample
 from v2m.models.conditioning import Condition
@@ -69,80 +62,51 @@ class CropCollator:
     def crop_sizes(self) -> tuple[int, int, int]:
         """T, F and R of a full crop."""
         rates = self.manifest.video_frame_rate, self.manifest.event_rate
-        frames, instants = (segment_count(self.window, rate) for rate in rates)
+        frames, instants = (timing.segment_count(self.window, rate) for rate in rates)
         return codec_frames(self.window, self.manifest.codec_frame_rate), frames, instants
 
     def crop(self, sample: Sample, position: float) -> Clip:
         """Crop a sample; a short one is returned whole.
 
-        Args:
-            sample: The sample.
-            position: 0–1 over the frames at which a crop can start. The codes start at that frame's time, rounded to a
-                codec frame; all times count from there.
+        `position` is 0–1 over the frames at which a crop can start. The codes start at that frame's time, rounded to a
+        codec frame; all times count from there.
         """
         meta, (t, f, r) = sample.meta, self.crop_sizes
         rate = self.manifest.codec_frame_rate
         num_codes, num_frames, num_events = sample.codes.shape[1], len(sample.frames), len(sample.events)
         frame = min(int(position * (max(num_frames - f, 0) + 1)), max(num_frames - f, 0))
-        code = min(seconds_to_samples(segment_start(frame, meta.duration, num_frames), rate), max(num_codes - t, 0))
-        start = samples_to_seconds(code, rate)
-        event = min(segment_at(start, meta.duration, num_events), max(num_events - r, 0))
-        return Clip(
-            meta.key,
-            sample.codes[:, code : code + t],
-            sample.frames[frame : frame + f],
-            segment_times(meta.duration, num_frames)[frame : frame + f] - start,
-            sample.long_term,
-            segment_times(meta.video_duration, len(sample.long_term)) - meta.start - start,
-            sample.events[event : event + r],
-            segment_times(meta.duration, num_events)[event : event + r] - start,
-            sample.text,
+        code = min(
+            seconds_to_samples(timing.segment_start(frame, meta.duration, num_frames), rate), max(num_codes - t, 0)
         )
+        start = samples_to_seconds(code, rate)
+        event = min(timing.segment_at(start, meta.duration, num_events), max(num_events - r, 0))
+        codes, text = sample.codes[:, code : code + t], sample.text
+        frames, events = sample.frames[frame : frame + f], sample.events[event : event + r]
+        times = segment_times(meta.duration, num_frames)[frame : frame + f] - start
+        event_times = segment_times(meta.duration, num_events)[event : event + r] - start
+        long_term_times = segment_times(meta.video_duration, len(sample.long_term)) - meta.start - start
+        return Clip(meta.key, codes, frames, times, sample.long_term, long_term_times, events, event_times, text)
 
     def empty_clip(self) -> Clip:
-        """Return a clip without any frame."""
         manifest = self.manifest
-        frames, times = np.zeros((0, manifest.num_tokens, manifest.vision_dim)), np.zeros(0)
-        return Clip(
-            "",
-            np.zeros((manifest.num_codebooks, 0), np.int64),
-            frames,
-            times,
-            frames,
-            times,
-            np.zeros((0, len(manifest.event_channels))),
-            times,
-            np.zeros((0, manifest.text_dim)),
-        )
+        codes, frames = (manifest.num_codebooks, 0), (0, manifest.num_tokens, manifest.vision_dim)
+        shapes = (codes, frames, 0, frames, 0, (0, len(manifest.event_channels)), 0, (0, manifest.text_dim))
+        return Clip("", *(np.zeros(shape) for shape in shapes))
 
     def collate(self, clips: Sequence[Clip], num_skipped: int = 0) -> Batch:
         """Stack clips, padded with 0 to the length of a full crop."""
         t, f, r = self.crop_sizes
-        g = self.manifest.num_long_term_frames
         codes = [clip.codes.astype(np.int64).T for clip in clips]
-        short_term, short_term_mask = pad_stack([clip.short_term for clip in clips], f)
-        long_term, long_term_mask = pad_stack([clip.long_term for clip in clips], g)
-        events, event_mask = pad_stack([clip.events for clip in clips], r)
-        text, text_mask = pad_stack([clip.text for clip in clips], max(1, *(len(clip.text) for clip in clips)))
-        visual = VisualInputs(
-            short_term,
-            pad_stack([clip.short_term_times for clip in clips], f)[0],
-            short_term_mask,
-            long_term,
-            pad_stack([clip.long_term_times for clip in clips], g)[0],
-            long_term_mask,
-            events,
-            pad_stack([clip.event_times for clip in clips], r)[0],
-            event_mask,
-        )
-        return Batch(
-            [clip.key for clip in clips],
-            pad_stack(codes, t, np.int64)[0].transpose(1, 2).contiguous(),
-            torch.tensor([len(clip_codes) for clip_codes in codes]),
-            visual,
-            Condition(text, text_mask),
-            num_skipped,
-        )
+        padded_codes = pad_stack(codes, t, np.int64)[0].transpose(1, 2).contiguous()
+        lengths = torch.tensor([len(clip_codes) for clip_codes in codes])
+        text = pad_stack([clip.text for clip in clips], max(1, *(len(clip.text) for clip in clips)))
+        visual: list[Tensor] = []
+        sizes = {"short_term": f, "long_term": self.manifest.num_long_term_frames, "event": r}
+        for name, size in sizes.items():
+            values, mask = pad_stack([getattr(clip, "events" if name == "event" else name) for clip in clips], size)
+            visual += [values, pad_stack([getattr(clip, f"{name}_times") for clip in clips], size)[0], mask]
+        keys = [clip.key for clip in clips]
+        return Batch(keys, padded_codes, lengths, VisualInputs(*visual), Condition(*text), num_skipped)
 
 
 def pad_stack(arrays: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> tuple[Tensor, Tensor]:

@@ -50,21 +50,17 @@ class PrepareConfig:
     min_overlap: float = 0.8
 
     def __post_init__(self) -> None:
+        longest = self.max_duration_s
         ranges = {
             "video_frame_rate": (self.video_frame_rate > 0, "above 0"),
             "num_long_term_frames": (self.num_long_term_frames > 0, "above 0"),
             "event_rate": (self.event_rate > 0, "above 0"),
             "max_segment_s": (self.max_segment_s >= 1, "1 or more"),
-            "min_duration_s": (
-                0.1 <= self.min_duration_s <= self.max_duration_s,
-                f"within 0.1 and max_duration_s, {self.max_duration_s:g}",
-            ),
+            "min_duration_s": (0.1 <= self.min_duration_s <= longest, f"within 0.1 and max_duration_s, {longest:g}"),
             "max_silence": (0 <= self.max_silence <= 1, "within 0 and 1"),
             "min_motion": (self.min_motion >= 0, "0 or more"),
             "min_overlap": (0 <= self.min_overlap <= 1, "within 0 and 1"),
         }
-        problems = [
-            f"{name} {getattr(self, name):g} must be {range_}" for name, (valid, range_) in ranges.items() if not valid
-        ]
+        problems = [f"{name} {getattr(self, name):g} must be {text}" for name, (ok, text) in ranges.items() if not ok]
         if problems:
             raise ValueError("; ".join(problems))

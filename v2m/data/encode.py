@@ -1,4 +1,4 @@
-"""Encode a video with its music into samples of `v2m.data.schema`, or find the reason to leave it out.
+"""Samples of `v2m.data.schema` from a video with its music, or the reason to leave it out.
 
 C channels, N audio samples, K codebooks, T codec frames, F frames of a segment, P tokens per frame, W their dimension,
 L text tokens, D their dimension.
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -44,11 +44,7 @@ MIN_BRIGHTNESS_RANGE = 0.02  # that a still image does not reach
 
 
 class FilteredOutError(Exception):
-    """A video that is left out.
-
-    `reason` is a stable word that the manifest counts: too_short, too_long, no_sound, silent, lengths_differ, static,
-    unreadable or failed.
-    """
+    """A video that is left out; the manifest counts `reason`, a stable word such as too_short."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -68,19 +64,10 @@ class SampleEncoder:
 
     @classmethod
     def load(cls, config: PrepareConfig, tagger: Tagger, device: torch.device) -> SampleEncoder:
-        """Load the encoders.
-
-        Raises:
-            DependencyError: Weights are missing, broken, or of another kind.
-            UsageError: `stereo` is set for a codec that is stereo by itself.
-        """
+        """Load the encoders. Raise DependencyError, or UsageError for `stereo` with a stereo codec."""
         folders = {kind: fetch_component(name, kind).folder for kind, name in component_names(config).items()}
         vision_encoder = FrozenVisionEncoder.load(
-            folders["vision_encoder"],
-            device,
-            name=config.vision_encoder,
-            pooling=config.pooling,
-            aspect=config.aspect,
+            folders["vision_encoder"], device, name=config.vision_encoder, pooling=config.pooling, aspect=config.aspect
         )
         codec: Codec = encodec.load_encodec(folders["codec"], device)
         if config.stereo and codec.spec.channels != 1:
@@ -96,22 +83,18 @@ class SampleEncoder:
 
     def manifest(self) -> Manifest:
         """Return the properties that all samples share; no shards yet."""
-        spec, config = self.codec.spec, self.config
+        spec, config, vision = self.codec.spec, self.config, self.vision_encoder
+        of_config = ("codec", "text_encoder", "video_frame_rate", "num_long_term_frames", "event_rate")
+        of_codec = ("sample_rate", "num_codebooks", "codebook_size")
         return Manifest(
-            vision_encoder=self.vision_encoder.name,
-            num_tokens=self.vision_encoder.num_tokens,
-            vision_dim=self.vision_encoder.dim,
-            aspect=self.vision_encoder.aspect,
-            video_frame_rate=config.video_frame_rate,
-            num_long_term_frames=config.num_long_term_frames,
-            event_rate=config.event_rate,
+            **{name: getattr(config, name) for name in of_config},
+            **{name: getattr(spec, name) for name in of_codec},
+            vision_encoder=vision.name,
+            num_tokens=vision.num_tokens,
+            vision_dim=vision.dim,
+            aspect=vision.aspect,
             event_channels=EVENT_CHANNELS,
-            codec=config.codec,
-            sample_rate=spec.sample_rate,
             codec_frame_rate=spec.frame_rate,
-            num_codebooks=spec.num_codebooks,
-            codebook_size=spec.codebook_size,
-            text_encoder=config.text_encoder,
             text_dim=self.text_encoder.dim,
             tagger=type(self.tagger).__name__,
             channels=2 if config.stereo else 1,
@@ -133,7 +116,8 @@ class SampleEncoder:
         except InvalidInputError as error:
             raise _as_filtered(error) from error
         prompt = build_prompt(tags)
-        text = _to_numpy(self.text_encoder.encode([prompt]))
+        encoded = self.text_encoder.encode([prompt])
+        text = encoded.tokens[0][encoded.mask[0]].cpu().numpy()  # (L, D)
         segments = split_into_segments(duration, self.codec.spec.frame_rate, config.max_segment_s)
         for number, (start, seconds) in enumerate(segments):
             key = f"{source.key}_{number:04d}"
@@ -145,8 +129,8 @@ class SampleEncoder:
         first = seconds_to_samples(meta.start, rate)
         wave = music.samples[:, first : first + seconds_to_samples(meta.duration, rate)]
         codes = self.codec.encode(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]  # (K, T)
+        times = meta.start + segment_times(meta.duration, segment_count(meta.duration, config.video_frame_rate))
         try:
-            times = meta.start + segment_times(meta.duration, segment_count(meta.duration, config.video_frame_rate))
             frames = self._encode_frames(clip, times)
         except InvalidInputError as error:
             raise _as_filtered(error) from error
@@ -177,12 +161,10 @@ class SampleEncoder:
         seconds = clip.duration
         if source.audio is not None:
             try:
-                max_seconds = 1 + seconds / max(self.config.min_overlap, 0.01)
-                sound = audio.load(source.audio, rate, max_seconds)
-            except audio.SilentAudioError as error:
-                raise FilteredOutError("silent", str(error)) from error
+                sound = audio.load(source.audio, rate, 1 + seconds / max(self.config.min_overlap, 0.01))
             except UsageError as error:
-                raise FilteredOutError("unreadable", str(error)) from error
+                reason = "silent" if isinstance(error, audio.SilentAudioError) else "unreadable"
+                raise FilteredOutError(reason, str(error)) from error
             check_overlap(seconds, samples_to_seconds(len(sound), rate), self.config)
             return Audio(sound.samples[:, : seconds_to_samples(seconds, rate)], rate)
         if not clip.audio_streams:
@@ -203,7 +185,6 @@ class SampleEncoder:
 
 
 def component_names(config: PrepareConfig) -> dict[str, str]:
-    """Return the names of the models to fetch, by kind of component."""
     names = {"vision_encoder": config.vision_encoder, "codec": config.codec, "text_encoder": config.text_encoder}
     return names | ({"separator": config.separator} if config.vocals == "remove" else {})
 
@@ -221,13 +202,7 @@ def _as_filtered(error: InvalidInputError) -> FilteredOutError:
     return FilteredOutError(error.reason if error.reason == "too_long" else "unreadable", f"{error.reason}: {error}")
 
 
-def _to_numpy(condition: Any) -> np.ndarray:
-    """Return the valid tokens (L, D) of a condition of one text."""
-    return condition.tokens[0][condition.mask[0]].cpu().numpy()
-
-
 def check_duration(seconds: float, config: PrepareConfig) -> None:
-    """Raise FilteredOutError for another duration than the config allows."""
     if seconds < config.min_duration_s:
         raise FilteredOutError("too_short", f"{seconds:.2f} s, less than {config.min_duration_s:g} s")
     if seconds > config.max_duration_s:
@@ -235,7 +210,6 @@ def check_duration(seconds: float, config: PrepareConfig) -> None:
 
 
 def check_overlap(video_seconds: float, audio_seconds: float, config: PrepareConfig) -> None:
-    """Raise FilteredOutError where video and audio differ too much in duration."""
     if min(video_seconds, audio_seconds) < config.min_overlap * max(video_seconds, audio_seconds):
         raise FilteredOutError("lengths_differ", f"{video_seconds:.2f} s of video, {audio_seconds:.2f} s of audio")
 
@@ -258,18 +232,12 @@ def check_motion(features: VisualFeatures, config: PrepareConfig) -> None:
 
 
 def split_into_segments(seconds: float, frame_rate: int, max_segment_s: float) -> list[tuple[float, float]]:
-    """Return (start, duration) of even segments up to `max_segment_s`, of whole codec frames.
-
-    An incomplete last frame is left out.
-    """
+    """Return (start, duration) of even segments up to `max_segment_s`, of complete codec frames."""
     total = codec_frames(seconds, frame_rate)
     total -= samples_to_seconds(total, frame_rate) > seconds + 1e-6
     count = -(-total // codec_frames(max_segment_s, frame_rate))
     edges = [total * number // count for number in range(count + 1)]
-    return [
-        (samples_to_seconds(first, frame_rate), samples_to_seconds(last - first, frame_rate))
-        for first, last in pairwise(edges)
-    ]
+    return [(samples_to_seconds(a, frame_rate), samples_to_seconds(b - a, frame_rate)) for a, b in pairwise(edges)]
 
 
 FRAMES_PER_READ = 256  # bounds the decoded frames in memory

@@ -23,9 +23,7 @@ from v2m.data.shards import CorruptSampleError, OnCorrupt, ShardReader, decode
 from v2m.data.sources import discover_videos
 from v2m.media.video import VIDEO_SUFFIXES
 
-COMPARED_FIELDS = [
-    field.name for field in fields(Manifest) if field.name not in {"tagger", "shards", "dropped", "version"}
-]
+COMPARED_FIELDS = [f.name for f in fields(Manifest) if f.name not in {"tagger", "shards", "dropped", "version"}]
 MAX_RETRIES = 32  # other samples that are tried in place of a corrupt one in training
 
 logger = logging.getLogger(__name__)
@@ -33,28 +31,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ResumableLoader:
-    """Batches of one rank. An `endless` loader goes on in each pass where the last one ended.
-
-    Args:
-        shards: Source of the samples.
-        collator: Crops and collates them.
-        index_sampler: Order of the samples. Lightning would inspect an attribute named `sampler`.
-        endless: Whether this is for training.
-        num_workers: Processes that read ahead; the batches are the same with any number.
-        pin_memory: Whether batches are placed in page-locked memory, which a GPU copies faster.
-        position: Of the next batch in the order, over all ranks.
-    """
+    """Batches of one rank. An `endless` loader goes on in each pass where the last one ended."""
 
     shards: ShardReader
     collator: CropCollator
-    index_sampler: ResumableSampler
-    endless: bool
-    num_workers: int = 0
-    pin_memory: bool = False
-    position: int = 0
+    index_sampler: ResumableSampler  # order of the samples; Lightning would inspect an attribute named `sampler`
+    endless: bool  # for training
+    num_workers: int = 0  # processes that read ahead; the batches are the same with any number
+    pin_memory: bool = False  # places batches in page-locked memory, which a GPU copies faster
+    position: int = 0  # of the next batch in the order, over all ranks
 
     def __len__(self) -> int:
-        """Return the number of batches in a pass."""
         samples, step = self.index_sampler.num_samples, self.index_sampler.global_batch_size
         return max(1, samples // step) if self.endless else -(-samples // step)
 
@@ -72,7 +59,6 @@ class ResumableLoader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what Lightning stores in a checkpoint."""
         return {"position": self.position, **self._fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -86,9 +72,8 @@ class ResumableLoader:
 
     @property
     def _fingerprint(self) -> dict[str, Any]:
-        order = {
-            name: getattr(self.index_sampler, name) for name in ("num_samples", "batch_size", "seed", "world_size")
-        }
+        names = ("num_samples", "batch_size", "seed", "world_size")
+        order = {name: getattr(self.index_sampler, name) for name in names}
         shards = [(shard.file, shard.sha256) for shard in self.shards.manifest.shards]
         return {**order, "dataset": hashlib.sha256(repr(shards).encode()).hexdigest()}
 
@@ -133,24 +118,20 @@ class _BatchDataset(IterableDataset[Batch]):
                 message = str(error)
                 logger.warning("skipped: %s", message)
                 number = int(random.integers(len(self.shards)))
-        raise DependencyError(
-            f"{MAX_RETRIES} samples one after the other are bad, the last: {message}; prepare them again"
-        )
+        problem = f"{MAX_RETRIES} samples one after the other are bad, the last: {message}"
+        raise DependencyError(f"{problem}; prepare them again")
 
     def _read_clip(self, number: int, position: float) -> Clip:
         return self.collator.crop(decode(self.shards.read_members(number), self.shards.manifest), position)
 
 
 class VideoJob(NamedTuple):
-    """A video, the folder of its outputs, and a file of known tags.
-
-    `duplicate_of` names an earlier video whose outputs would have the same names.
-    """
+    """A video, the folder of its outputs, and a file of known tags."""
 
     video: Path
     folder: Path
     tags: Path | None = None
-    duplicate_of: str | None = None
+    duplicate_of: str | None = None  # name of an earlier video whose outputs would have the same names
 
 
 @dataclass(frozen=True)
@@ -167,11 +148,8 @@ class VideoJobs:
     ) -> VideoJobs:
         """Collect all videos in folders, in their subfolders, and in VidMuse's lists.
 
-        Outputs go into the same subfolders of `out`, or else beside each video.
-
-        Raises:
-            UsageError: None are given, one does not exist, or `out` is a file.
-            InvalidInputError: There is no video.
+        Outputs go into the same subfolders of `out`, or else beside each video. Raises InvalidInputError where there is
+        no video, UsageError where none is given, one does not exist, or `out` is a file.
         """
         if not videos:
             raise UsageError("name the videos: give `data.videos`, a folder, a file or a list of them")
@@ -181,7 +159,9 @@ class VideoJobs:
         jobs: list[VideoJob] = []
         inputs = [videos] if isinstance(videos, str | Path) else videos
         for source in discover_videos([Path(path) for path in inputs]):
-            folder = source.video.parent if out is None else out / _relative_folder(source.name)
+            parts = Path(source.name).parent.parts  # absolute or above, if a list says so
+            below = [part for part in parts if part not in {"/", ".."}]
+            folder = source.video.parent if out is None else out.joinpath(*below)
             earlier = first.setdefault((folder, source.video.stem), source.video)
             jobs.append(VideoJob(source.video, folder, source.tags, None if earlier is source.video else earlier.name))
         world_size, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
@@ -193,11 +173,6 @@ class VideoJobs:
     def __iter__(self) -> Iterator[list[VideoJob]]:
         for index in range(self.rank, len(self) * self.world_size, self.world_size):
             yield list(self.jobs[index : index + 1])
-
-
-def _relative_folder(name: str) -> Path:
-    """Return the folder of a video as a relative path: a list may name a video anywhere."""
-    return Path(*(part for part in Path(name).parent.parts if part not in {"/", ".."}))
 
 
 class ShardData(lightning.LightningDataModule):
@@ -261,10 +236,8 @@ class ShardData(lightning.LightningDataModule):
             other = self._open(folder).manifest
             differing = [name for name in COMPARED_FIELDS if getattr(own, name) != getattr(other, name)]
             if differing:
-                raise DependencyError(
-                    f"{str(folder)!r} was prepared with another {', '.join(differing)} than "
-                    f"{str(self._folders['fit'])!r}: prepare both alike"
-                )
+                problem = f"{str(folder)!r} was prepared with another {', '.join(differing)}"
+                raise DependencyError(f"{problem} than {str(self._folders['fit'])!r}: prepare both alike")
 
     def train_dataloader(self) -> ResumableLoader:
         return self._loader(self._folders["fit"], endless=True)
@@ -286,14 +259,8 @@ class ShardData(lightning.LightningDataModule):
         shards, trainer = self._open(folder), self.trainer
         world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
         sampler = ResumableSampler(len(shards), self.batch_size, self.seed, world, rank)
-        return ResumableLoader(
-            shards,
-            CropCollator(shards.manifest, self.window),
-            sampler,
-            endless,
-            self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        collator, pin_memory = CropCollator(shards.manifest, self.window), torch.cuda.is_available()
+        return ResumableLoader(shards, collator, sampler, endless, self.num_workers, pin_memory)
 
     def _open(self, folder: Path | None) -> ShardReader:
         assert folder is not None

@@ -1,7 +1,6 @@
 """Preparation of videos with their music as a folder of shards: `v2m prepare VIDEOS… OUT`.
 
-The same inputs and settings give the same bytes, however often the work was interrupted and by however many processes
-it was done.
+The same inputs and settings give the same bytes, whatever the interruptions and the number of processes.
 """
 
 from __future__ import annotations
@@ -68,10 +67,8 @@ class PrepareJob:
 def prepare(sources: Sequence[VideoSource], job: PrepareJob) -> tuple[Manifest, list[PrepareRecord]]:
     """Encode new or changed videos and update shards and manifest; the manifest is written last.
 
-    Raises:
-        UsageError: The folder holds something else, or was made with other settings.
-        InvalidInputError: All videos are left out.
-        DependencyError: Weights are missing or broken.
+    Raises UsageError where the folder holds something else or was made with other settings, InvalidInputError where all
+    videos are left out, DependencyError where weights are missing or broken.
     """
     progress_log.check_output_dir(job.out)  # before gigabytes are fetched
     settings = _dataset_settings(job)
@@ -79,11 +76,7 @@ def prepare(sources: Sequence[VideoSource], job: PrepareJob) -> tuple[Manifest, 
         progress_log.record_settings(job.out, settings)
         writer.remove_partial(job.out)
         records, in_shards = progress_log.read_records(job.out), writer.locate_parts(job.out).keys()
-        new = [
-            source
-            for source in sources
-            if not progress_log.is_up_to_date(records.get(source.key), source, job.out, in_shards)
-        ]
+        new = [s for s in sources if not progress_log.is_up_to_date(records.get(s.key), s, job.out, in_shards)]
         for record in _encode_all(new, job):
             progress_log.append_record(job.out, record)
             records[record.key] = record
@@ -117,10 +110,8 @@ def _finalize(records: Sequence[PrepareRecord], job: PrepareJob) -> Manifest:
 
 
 def _read_manifest(folder: Path) -> Manifest | None:
-    try:
+    with suppress(DependencyError):
         return Manifest.read(folder)
-    except DependencyError:
-        return None
 
 
 def _dataset_settings(job: PrepareJob) -> dict[str, Any]:
@@ -147,7 +138,6 @@ def _load_encoder(job: PrepareJob) -> SampleEncoder:
 
 
 def _encode_all(new: Sequence[VideoSource], job: PrepareJob) -> Iterator[PrepareRecord]:
-    """Yield the record of each video, in any order."""
     from tqdm import tqdm
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -177,9 +167,8 @@ def _run_pool(new: Sequence[VideoSource], job: PrepareJob, count: int, threads: 
         for future in as_completed([pool.submit(_encode_in_worker, source) for source in new]):
             yield future.result()
     except BrokenProcessPool:
-        raise MemoryError(
-            f"one of {count} processes was ended, likely for want of memory: give a lower `num_processes`"
-        ) from None
+        problem = f"one of {count} processes was ended, likely for want of memory"
+        raise MemoryError(f"{problem}: give a lower `num_processes`") from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
@@ -203,8 +192,7 @@ def _init_worker(job: PrepareJob, threads: int) -> None:
 
 
 def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+    parent: Any = multiprocessing.parent_process()
     wait([parent.sentinel])
     os._exit(errors.SIGTERM)
 

@@ -46,11 +46,7 @@ def check_output_dir(out: Path) -> None:
 
 @contextmanager
 def lock_output_dir(out: Path) -> Iterator[None]:
-    """Hold the folder, made if need be, for this run alone.
-
-    Raises:
-        UsageError: Another run is writing to it, or as `check_output_dir`.
-    """
+    """Hold the folder, made if need be, for this run alone. Raise UsageError where another run has it."""
     check_output_dir(out)
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("w") as file:
@@ -62,11 +58,7 @@ def lock_output_dir(out: Path) -> Iterator[None]:
 
 
 def record_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a new dataset, or compare them with the recorded ones.
-
-    Raises:
-        UsageError: They differ; names the differences.
-    """
+    """Write the settings of a new dataset; raise UsageError where they differ from the recorded ones."""
     path = out / SETTINGS
     if not path.is_file():
         with atomic_write(path) as file:

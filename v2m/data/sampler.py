@@ -1,7 +1,7 @@
 """Sample order as a pure function of the seed and the step, so that training resumes at any step.
 
-Training reads an endless sequence of epochs, each a permutation of all samples of its own. The state of a run is one
-number, the position in that sequence; neither workers nor what was read before have a part in it.
+Training reads an endless sequence of epochs, each a permutation of all samples. The state of a run is the position in
+it; neither workers nor what was read before have a part in it.
 """
 
 from __future__ import annotations

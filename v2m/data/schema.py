@@ -105,8 +105,7 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Raise DependencyError where the folder has none, or one of another version (names it)."""
-        path = folder / MANIFEST
-        cure = "make it with v2m prepare"
+        path, cure = folder / MANIFEST, "make it with v2m prepare"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -1,10 +1,8 @@
 """Samples of WebDataset shards by index, as arrays checked against the manifest.
 
-WebDataset writes the shards (`v2m.data.writer`), and its own reader can read them. Training reads them by an index of
-the members in each tar, for two things that WebDataset's stream of samples cannot give. It resumes at any position: the
-order is a pure function of seed and position (`v2m.data.sampler`), which takes random access. And a damaged shard is
-reported by name: tar readers take a broken header for the end, while here the size and the number of samples must be
-those of the manifest. No member is unpickled or run.
+WebDataset's own reader can read the shards too, but gives a stream. An index of each tar's members gives random access,
+by which training resumes at any position (`v2m.data.sampler`), and reports a damaged shard by name: tar readers take a
+broken header for the end, while here size and number of samples must be the manifest's. No member is unpickled or run.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import logging
 import tarfile
 from bisect import bisect_right
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -39,13 +38,8 @@ class CorruptSampleError(ValueError):
 class ShardReader:
     """The samples of a folder, by index.
 
-    Args:
-        folder: Folder of the tars and their manifest.
-        on_corrupt: "refuse" a shard that differs from the manifest, or "skip" the samples that it lacks.
-        verify_hashes: Whether each shard is first read completely and compared with its SHA-256.
-
-    Raises:
-        DependencyError: There is no dataset, or it is damaged; names all problems.
+    `on_corrupt` refuses a shard that differs from the manifest, or skips the samples that it lacks; `verify_hashes`
+    first compares all of each shard with its SHA-256. Raises DependencyError with all problems of the dataset.
     """
 
     def __init__(self, folder: Path, *, on_corrupt: OnCorrupt = "refuse", verify_hashes: bool = False) -> None:
@@ -67,9 +61,8 @@ class ShardReader:
     def read_members(self, index: int) -> dict[str, bytes]:
         """Return the members of a sample.
 
-        Raises:
-            CorruptSampleError: It cannot be read, or lacks a member.
-            DependencyError: Its shard differs from the manifest.
+        Raises CorruptSampleError where it cannot be read or lacks one, DependencyError where its shard differs from the
+        manifest.
         """
         assert 0 <= index < len(self), f"there is no sample {index}"
         shard_number = bisect_right(self._cumulative, index)
@@ -101,9 +94,8 @@ class ShardReader:
             if len(locations) != shard.num_samples:
                 message = f"{str(path)!r} is damaged: {len(locations)} samples instead of {shard.num_samples}"
                 if self.on_corrupt == "refuse":
-                    raise DependencyError(
-                        f"{message}; copy or prepare it again, or go on without them: on_corrupt: skip"
-                    )
+                    cure = "copy or prepare it again, or go on without them: on_corrupt: skip"
+                    raise DependencyError(f"{message}; {cure}")
                 logger.warning(message)
             self._indexes[shard_number] = locations
         return self._indexes[shard_number]
@@ -116,18 +108,17 @@ def index_tar(path: Path) -> np.ndarray:
     """
     rows: list[list[tuple[int, int]]] = []
     last_key: str | None = None
-    try:
-        with tarfile.open(path, "r:") as tar:  # never a compressed one, of which a little may unpack to a lot
-            for member in tar:
-                key, _, extension = member.name.rpartition("/")[2].partition(".")
-                if not member.isfile() or extension not in MEMBERS:
-                    continue
-                if key != last_key:
-                    rows.append([(-1, -1)] * len(MEMBERS))
-                    last_key = key
-                rows[-1][MEMBERS.index(extension)] = (member.offset_data, member.size)
-    except tarfile.TarError:  # members before it count; the manifest decides whether they are all
-        pass
+    # Members before an error count; the manifest decides whether they are all. Never a compressed tar, of which a
+    # little may unpack to a lot.
+    with suppress(tarfile.TarError), tarfile.open(path, "r:") as tar:
+        for member in tar:
+            key, _, extension = member.name.rpartition("/")[2].partition(".")
+            if not member.isfile() or extension not in MEMBERS:
+                continue
+            if key != last_key:
+                rows.append([(-1, -1)] * len(MEMBERS))
+                last_key = key
+            rows[-1][MEMBERS.index(extension)] = (member.offset_data, member.size)
     return np.array(rows, dtype=np.int64).reshape(-1, len(MEMBERS), 2)
 
 
@@ -161,9 +152,8 @@ class Sample(NamedTuple):
 def decode(members: Mapping[str, bytes], manifest: Manifest) -> Sample:
     """Decode the members of a sample.
 
-    Raises:
-        CorruptSampleError: This sample is broken: no JSON, no array, a wrong number of steps, NaN, codes out of range.
-        DependencyError: It follows another schema than the manifest: other types, dimensions or codebooks.
+    Raises CorruptSampleError where it is broken (no JSON, no array, a wrong number of steps, NaN, codes out of range),
+    DependencyError where types, dimensions or codebooks are not the manifest's.
     """
     meta = _parse_meta(members[META])
     arrays = {name: _parse_array(name, members[name], meta.key) for name in DTYPES}
@@ -200,9 +190,7 @@ def _parse_array(name: str, payload: bytes, key: str) -> np.ndarray:
 
 def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...], key: str) -> None:
     """Compare a shape: a wrong number of time steps is a corrupt sample, all else another schema."""
-    differing = [
-        axis for axis, size in enumerate(shape) if size is not None and array.shape[axis : axis + 1] != (size,)
-    ]
+    differing = [axis for axis, size in enumerate(shape) if size not in {None, *array.shape[axis : axis + 1]}]
     if array.ndim == len(shape) and not differing:
         return
     expected = ", ".join("any" if size is None else str(size) for size in shape)

@@ -24,16 +24,13 @@ MAX_PROBLEMS = 3  # that one message names
 
 @dataclass(frozen=True)
 class VideoSource:
-    """One video: `name` is its path in the folder that was given, `key` the prefix of its samples' names.
+    """One video, and the files that belong to it."""
 
-    `audio` is a file that replaces its own audio; `tags` a JSON file of known fields of `v2m.core.types.Tags`.
-    """
-
-    name: str
-    key: str
+    name: str  # its path in the folder that was given
+    key: str  # prefix of its samples' names
     video: Path
-    audio: Path | None = None
-    tags: Path | None = None
+    audio: Path | None = None  # replaces its own audio
+    tags: Path | None = None  # JSON of known fields of `v2m.core.types.Tags`
 
     def file_state(self) -> list[Any]:
         """Return size and modification time of each file, by which a change is noticed."""
@@ -43,9 +40,8 @@ class VideoSource:
 def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
     """Return the videos below each folder by name, of each list in its order, and single files; each once.
 
-    Raises:
-        UsageError: An input does not exist, or a line of a list cannot be read; tells which.
-        InvalidInputError: There is no video.
+    Raises UsageError where an input does not exist or a line of a list cannot be read, InvalidInputError without
+    videos.
     """
     names: dict[Path, str] = {}
     audio_files: dict[Path, Path | None] = {}
@@ -70,9 +66,8 @@ def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
     for video, name in names.items():
         audio = audio_files[video] or next(filter(Path.is_file, map(video.with_suffix, AUDIO_SUFFIXES)), None)
         tags = video.with_name(video.stem + TAGS_SUFFIX)
-        sources.append(
-            VideoSource(name, _make_key(name, num_seen[name]), video, audio, tags if tags.is_file() else None)
-        )
+        key = _make_key(name, num_seen[name])
+        sources.append(VideoSource(name, key, video, audio, tags if tags.is_file() else None))
         num_seen[name] += 1
     return sources
 
@@ -116,10 +111,8 @@ def _read_list(path: Path) -> list[tuple[str, Path, Path | None]]:
         entries.append((video, _resolve(path, video), None if audio is None else _resolve(path, audio)))
     if problems:
         more = f" and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        raise UsageError(
-            f"{str(path)!r} must hold a JSON object with video_path on each line; "
-            f"wrong are {', '.join(problems[:MAX_PROBLEMS])}{more}"
-        )
+        wrong = f"wrong are {', '.join(problems[:MAX_PROBLEMS])}{more}"
+        raise UsageError(f"{str(path)!r} must hold a JSON object with video_path on each line; {wrong}")
     return entries
 
 
@@ -129,10 +122,7 @@ def _resolve(listing: Path, name: str) -> Path:
 
 
 def _make_key(name: str, before: int) -> str:
-    """Make a key of the ASCII letters and digits of a name and a hash.
-
-    `before` counts the equal names before it.
-    """
+    """Make a key of a name's ASCII letters and digits and a hash; `before` counts earlier equal names."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-")[:40] or "video"
     unique = name if not before else f"{before}:{name}"
     return f"{plain}-{hashlib.sha256(unique.encode(errors='surrogateescape')).hexdigest()[:10]}"

@@ -1,8 +1,8 @@
 """Synthetic training clips whose music follows the picture: `v2m synthesize OUT`.
 
-The pictures are animated; the music is what HeuristicTagger and Sketch make of them, so that motion
-and cutting decide tempo, light decides mode, and all of them the instruments. A drum on each cut and a cymbal on each
-flash make their timing learnable too. H height, W width of a frame; N samples.
+The pictures are animated; the music is what HeuristicTagger and Sketch make of them, with a drum on each cut and a
+cymbal on each flash, so that tempo, mode, instruments and timing are learnable. H height, W width of a frame; N
+samples.
 """
 
 from __future__ import annotations
@@ -40,18 +40,14 @@ ENCODE_TIMEOUT_S = 600.0  # for one clip
 
 @dataclass(frozen=True)
 class Scene:
-    """Parameters that determine the picture and the music of one clip.
+    """Parameters that determine the picture and the music of one clip."""
 
-    tempo: beats per minute; cuts and flashes lie on beats. speed: of what moves, in frame widths per second.
-    light: 0–1. hue: degrees. color: saturation, 0–1. cuts, flashes: seconds.
-    """
-
-    tempo: float
-    speed: float
-    light: float
-    hue: float
-    color: float
-    cuts: tuple[float, ...]
+    tempo: float  # beats per minute
+    speed: float  # of what moves, in frame widths per second
+    light: float  # 0–1
+    hue: float  # degrees
+    color: float  # saturation, 0–1
+    cuts: tuple[float, ...]  # seconds; on beats, as flashes
     flashes: tuple[float, ...]
     seed: int
 
@@ -129,10 +125,7 @@ def add_percussion(music: Floats, scene: Scene, sample_rate: int) -> Floats:
 
 
 def make_clip(out: Path, number: int, seconds: float, seed: int) -> bool:
-    """Write `NNNNN.mp4`, `NNNNN.wav` and, last, `NNNNN.tags.json`; return False where they exist already.
-
-    The same number, duration and seed give the same clip.
-    """
+    """Write `NNNNN.mp4`, `NNNNN.wav` and, last, `NNNNN.tags.json`; return False where they exist already."""
     from v2m.generators.sketch import Sketch
     from v2m.media import audio, video
     from v2m.taggers.heuristic import HeuristicTagger
@@ -164,16 +157,13 @@ def make_clips(
 ) -> int:
     """Make those of `count` clips that do not exist yet; return their number.
 
-    Raises:
-        UsageError: A number is out of range, or the folder holds something else or other clips.
+    Raises UsageError where a number is out of range, or the folder holds something else or other clips.
     """
     from tqdm import tqdm
 
     if not (count >= 1 and 1 <= seconds <= 600 and seed >= 0 and (processes is None or processes >= 1)):
-        raise UsageError(
-            f"count {count} must be 1 or more, seconds {seconds:g} within 1 and 600, seed {seed} 0 or more, "
-            f"processes {processes} 1 or more"
-        )
+        ranges = f"count {count} must be 1 or more, seconds {seconds:g} within 1 and 600, seed {seed} 0 or more"
+        raise UsageError(f"{ranges}, processes {processes} 1 or more")
     _record_settings(out, {"seconds": seconds, "seed": seed})
     workers = min(count, processes or os.cpu_count() or 1)
     if workers == 1:

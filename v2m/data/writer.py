@@ -62,8 +62,7 @@ def write_part(out: Path, key: str, samples: Iterable[EncodedSample], manifest: 
             blocks = _tar_blocks(meta, arrays, manifest)
             file.write(blocks)
             digest.update(blocks)
-            size += len(blocks)
-            count, seconds = count + 1, seconds + meta.duration
+            count, seconds, size = count + 1, seconds + meta.duration, size + len(blocks)
     return VideoPart(key, count, round(seconds, 6), size, digest.hexdigest())
 
 
@@ -103,9 +102,8 @@ def assemble_shards(
     A shard is named by its number and a hash of its content, so that an existing one is kept. `known` holds the shards
     of the manifest so far, by name.
     """
-    groups = {
-        _shard_name(number, group): group for number, group in enumerate(_group(parts, max_samples, max_megabytes))
-    }
+    numbered = enumerate(_group(parts, max_samples, max_megabytes))
+    groups = {_shard_name(number, group): group for number, group in numbered}
     sizes = {name: sum(part.num_bytes for part in group) + len(TAR_END) for name, group in groups.items()}
     complete = {name for name in groups if (out / name).is_file() and (out / name).stat().st_size == sizes[name]}
     locations = {} if len(complete) == len(groups) else locate_parts(out)
@@ -159,9 +157,8 @@ def _write_shard(path: Path, group: Sequence[VideoPart], out: Path, locations: d
             candidates = [(part_path(out, part.key), 0), *locations.get(part.key, [])]
             location = next((location for location in candidates if _contains(*location, part)), None)
             if location is None:
-                raise UsageError(
-                    f"{str(out)!r}: the samples {part.key!r} have been changed or removed: give a new folder"
-                )
+                problem = f"the samples {part.key!r} have been changed or removed"
+                raise UsageError(f"{str(out)!r}: {problem}: give a new folder")
             for chunk in _read_chunks(*location, part.num_bytes):
                 file.write(chunk)
         file.write(TAR_END)

@@ -1,7 +1,4 @@
-"""Audio files and audio tracks: reading at the true position, resampling, writing WAV and FLAC.
-
-C channels, N samples.
-"""
+"""Audio files and tracks: reading at the true position, resampling, writing; C channels, N samples."""
 
 from __future__ import annotations
 
@@ -36,26 +33,21 @@ class SilentAudioError(UsageError):
 def save(audio: Audio, path: Path) -> None:
     """Write a WAV (32-bit float) or FLAC (24 bit) by the suffix of `path`, whole or not at all.
 
-    Raises:
-        UsageError: The suffix is another one.
-        OSError: The disk is full or the folder cannot be written to.
+    Raises UsageError for another suffix, OSError where the disk is full or the folder cannot be written to.
     """
     import soundfile
 
     file_format = SOUNDFILE_FORMATS.get(path.suffix.lower())
     if file_format is None:
-        raise UsageError(
-            f"{path.name}: sound is written as {' or '.join(SOUNDFILE_FORMATS)}, not {path.suffix or 'without suffix'}"
-        )
+        formats = " or ".join(SOUNDFILE_FORMATS)
+        raise UsageError(f"{path.name}: sound is written as {formats}, not {path.suffix or 'without suffix'}")
     subtype = "FLOAT" if file_format == "WAV" else "PCM_24"
     with temporary_sibling(path) as temporary:
         with temporary.open("wb") as file:
             # libsndfile would call a file object back, and its callbacks swallow signals and errors.
-            descriptor = file.fileno()
+            descriptor, data, rate = file.fileno(), audio.samples.T, audio.sample_rate
             try:
-                soundfile.write(
-                    descriptor, audio.samples.T, audio.sample_rate, subtype, format=file_format, closefd=False
-                )
+                soundfile.write(descriptor, data, rate, subtype, format=file_format, closefd=False)
             except soundfile.LibsndfileError:  # without a reason, which the system gives when asked again
                 os.write(descriptor, bytes(1 << 16))
                 raise
@@ -84,9 +76,7 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
 def load(path: Path, sample_rate: int, max_duration: float) -> Audio:
     """Read an audio file, or a video's first audio track, in stereo, up to `max_duration` seconds.
 
-    Raises:
-        UsageError: There is no such file, or no audio that can be decoded in it.
-        SilentAudioError: All samples are 0.
+    Raises UsageError where there is no such file or no audio to decode, SilentAudioError where all samples are 0.
     """
     from av.error import FFmpegError
 
@@ -129,14 +119,9 @@ def original_audio(video: Video, sample_rate: int, duration: float | None = None
 
     Sample 0 is at the first shown picture; `duration` is the video's by default. The video must have audio.
     """
-    return read_track(
-        video.path,
-        video.audio_streams[0].index,
-        video.offset,
-        video.duration if duration is None else duration,
-        sample_rate,
-        discontinuous=has_discontinuous_clock(video.container),
-    )
+    index, duration = video.audio_streams[0].index, video.duration if duration is None else duration
+    discontinuous = has_discontinuous_clock(video.container)
+    return read_track(video.path, index, video.offset, duration, sample_rate, discontinuous=discontinuous)
 
 
 def read_track(
@@ -199,17 +184,13 @@ class _TrackAssembler:
         if self.discontinuous and self.next_time is not None and not -1 <= start - self.next_time <= 10:
             self.clock_shift += self.next_time - start
             start = self.next_time
-        if (
-            self.resampler is None
-            or frame_format != self.frame_format
-            or abs(start - (self.next_time or 0.0)) > GAP_TOLERANCE_S
-        ):
+        gap = abs(start - (self.next_time or 0.0)) > GAP_TOLERANCE_S
+        if self.resampler is None or frame_format != self.frame_format or gap:
             self.flush()
             self.frame_format, self.position = frame_format, seconds_to_samples(start, self.sample_rate)
             # Mono is copied to both sides in _write: swresample would make each 3 dB quieter than the one channel.
-            self.resampler = av.AudioResampler(
-                "fltp", "mono" if frame.layout.nb_channels == 1 else "stereo", self.sample_rate
-            )
+            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+            self.resampler = av.AudioResampler("fltp", layout, self.sample_rate)
         else:
             start = self.next_time or 0.0
         self.next_time = start + samples_to_seconds(frame.samples, frame.sample_rate)

@@ -24,10 +24,7 @@ class DecoderProcessError(Exception):
 
 
 class DecoderProcess:
-    """A process that demuxes and decodes, started by a request if there is none.
-
-    It ends with this object, and with this process however that ends. Not thread-safe.
-    """
+    """A decoding process, started by a request; it ends with this object or its process. Not thread-safe."""
 
     def __init__(self, memory_limit: int) -> None:
         self._memory_limit = memory_limit
@@ -37,13 +34,8 @@ class DecoderProcess:
     def request(self, message: dict[str, Any], timeout: float) -> Iterator[tuple[dict[str, Any], bytearray]]:
         """Yield the replies to `message` as they come. Leaving early ends the process.
 
-        Args:
-            message: The request.
-            timeout: Seconds that may be spent waiting for replies, all together.
-
-        Raises:
-            InvalidInputError: The child refuses the file.
-            DecoderProcessError: It fails at it.
+        `timeout` is the seconds of waiting for replies, all together. Raises InvalidInputError where the child refuses
+        the file, DecoderProcessError where it fails at it.
         """
         process = self._process or self._start()
         pipe, complete = _TimedPipe(process, timeout), False
@@ -73,22 +65,16 @@ class DecoderProcess:
         self._process = self._finalizer = None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        package = str(Path(v2m.__file__).parent.parent)
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(Path(v2m.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(paths),
             "OPENBLAS_NUM_THREADS": "1",  # its threads, and malloc's arenas, would use up the address space
             "MALLOC_ARENA_MAX": "2",
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "v2m.media.decoder_worker", str(self._memory_limit)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # native libraries print there
-            bufsize=0,
-            env=environment,
-        )
+        command = [sys.executable, "-P", "-m", "v2m.media.decoder_worker", str(self._memory_limit)]
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL  # native libraries print on stderr
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, bufsize=0, env=environment)
         self._finalizer = weakref.finalize(self, _kill, self._process)
         return self._process
 
@@ -104,8 +90,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 class _TimedPipe:
     """The process's stdin and stdout, with a limit on the time spent waiting for them.
 
-    Reads and writes block, as not every system can wait for pipes with a time limit: a thread watches the time, and
-    kills the process when it is over, which ends the read or write.
+    Not every system can wait for pipes with a time limit: a thread kills the process when the time is over, which ends
+    the blocking read or write.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], timeout: float) -> None:
@@ -177,10 +163,7 @@ class _TimedPipe:
                     return
 
     def _exit_error(self) -> DecoderProcessError:
-        """Return the error of the ended process.
-
-        Raises MemoryError where it was killed from outside, as the kernel does when memory is short.
-        """
+        """Return the error of the ended process; raise MemoryError where the system killed it."""
         status = self._process.wait()
         if self._expired:
             return DecoderProcessError(f"was not done after {self._timeout:.0f} s")

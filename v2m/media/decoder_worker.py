@@ -1,7 +1,7 @@
 """The decoder process `python -m v2m.media.decoder_worker`; `v2m.media.decoder_process` starts it.
 
-Requests come as lines of JSON on stdin. Each is answered on stdout by one or more replies: a line of JSON that may
-announce `bytes` of payload after it. The last reply to a request holds `done` or the kind of its failure.
+Requests are lines of JSON on stdin. Replies on stdout are each a line of JSON that may announce `bytes` of payload; the
+last one to a request holds `done` or the kind of its failure.
 """
 
 from __future__ import annotations
@@ -62,10 +62,9 @@ def error_reply(error: Exception) -> dict[str, Any]:
 
 
 def send_reply(out: BinaryIO, header: dict[str, Any], payload: np.ndarray | None = None) -> None:
-    data = None if payload is None else np.ascontiguousarray(payload).data.cast("B")
-    out.write(json.dumps(header | {"bytes": 0 if data is None else len(data)}).encode() + b"\n")
-    if data is not None:
-        out.write(data)
+    data = b"" if payload is None else np.ascontiguousarray(payload).data.cast("B")
+    out.write(json.dumps(header | {"bytes": len(data)}).encode() + b"\n")
+    out.write(data)
     out.flush()
 
 

@@ -1,7 +1,4 @@
-"""Demuxing and decoding in the decoder process: frames in sequence (PyAV) and sparse frames (decord).
-
-F frames, H height, W width as shown.
-"""
+"""Decoding in the decoder process, in sequence (PyAV) or sparse (decord); F frames, H height, W width."""
 
 from __future__ import annotations
 
@@ -30,26 +27,16 @@ from v2m.media.ffmpeg import AUDIO_FORMATS, VIDEO_FORMATS, has_discontinuous_clo
 # playlist, above all, would read other files.
 MORE_AUDIO_FORMATS = ("ac3", "eac3", "amr", "ape", "tta", "wv")
 IMAGE_FORMATS = ("png", "jpeg", "webp", "bmp", "tiff", "gif", "jpegxl", "ppm", "qoi", "exr", "psd", "svg", "dds", "sgi")
-# fmt: off
 ELEMENTARY_FORMATS = (
-    "dv", "h264", "hevc", "vvc", "av1", "obu", "ivf", "m4v", "mpegvideo", "yuv4mpegpipe", "vc1", "nut", "rm", "wtv",
-)
-# fmt: on
-PROBED_FORMATS = (
-    *VIDEO_FORMATS,
-    *AUDIO_FORMATS,
-    *MORE_AUDIO_FORMATS,
+    *("dv", "h264", "hevc", "vvc", "av1", "obu", "ivf", "m4v", "mpegvideo", "yuv4mpegpipe", "vc1", "nut", "rm", "wtv"),
     *(f"{name}_pipe" for name in IMAGE_FORMATS),
-    *ELEMENTARY_FORMATS,
 )
+PROBED_FORMATS = (*VIDEO_FORMATS, *AUDIO_FORMATS, *MORE_AUDIO_FORMATS, *ELEMENTARY_FORMATS)
 OPEN_TIMEOUT_S = 10.0
 
 
 def open_video(path: str, max_pixels: int) -> InputContainer:
-    """Open the file at `path`, which may turn out to hold no video.
-
-    Raises InvalidInputError `not_media` where FFmpeg does not recognize it.
-    """
+    """Open a file that may hold no video. Raise InvalidInputError `not_media` where FFmpeg cannot."""
     try:
         return open_media(Path(path), PROBED_FORMATS, max_pixels=max_pixels, timeout=OPEN_TIMEOUT_S)
     except FFmpegError as error:
@@ -93,10 +80,8 @@ def video_packets(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Pa
         if not started:
             continue
         if discontinuous and packet.dts is not None:
-            if (
-                expected is not None
-                and not -0.1 <= ticks_to_seconds(packet.dts + shift - expected, stream.time_base) <= 10
-            ):
+            jump = 0.0 if expected is None else ticks_to_seconds(packet.dts + shift - expected, stream.time_base)
+            if expected is not None and not -0.1 <= jump <= 10:
                 shift = expected - packet.dts
             expected = packet.dts + shift + (packet.duration or 0)
         if shift and packet.pts is not None:
@@ -106,6 +91,7 @@ def video_packets(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Pa
 
 MIN_DECODABLE_RATIO = 0.25  # of the packets; encrypted or misnamed streams give a few frames of noise
 CHUNK_BYTES = 1 << 20
+TimedFrame = tuple[float, VideoFrame]
 NUM_THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds frames: 8K on 16 of them would need gigabytes
 
 
@@ -207,7 +193,7 @@ def read_frames(
 
 def _with_times(
     frames: Iterable[VideoFrame], time_base: Fraction | None, start: float, order: Sequence[float] | None
-) -> Iterator[tuple[float, VideoFrame]]:
+) -> Iterator[TimedFrame]:
     """Yield frames with rising times from 0; frames before 0 or out of order are never shown."""
     if order is not None:
         for frame, time in zip(frames, order, strict=False):
@@ -221,9 +207,7 @@ def _with_times(
             latest = time
 
 
-def _frames_at(
-    frames: Iterable[tuple[float, VideoFrame]], times: Sequence[float]
-) -> Iterator[tuple[float, VideoFrame]]:
+def _frames_at(frames: Iterable[TimedFrame], times: Sequence[float]) -> Iterator[TimedFrame]:
     """Yield for each time the last frame not after it, or else the first, as `timing.frame_index_at` does."""
     instants = iter(times)
     instant = next(instants, None)

@@ -47,8 +47,8 @@ def open_media(
 ) -> InputContainer:
     """Open a media file for reading, and no other file: neither protocols nor playlists are followed.
 
-    Bytes of metadata that are not UTF-8 are replaced by U+FFFD: metadata is copied to outputs, where a loss must show.
-    Raises av.error.FFmpegError where it is no media file, or of none of `formats`.
+    Bytes of metadata that are not UTF-8 become U+FFFD: metadata is copied to outputs, where a loss must show. Raises
+    av.error.FFmpegError where it is no media file, or of none of `formats`.
     """
     import av
 
@@ -74,18 +74,13 @@ def _safe_options(formats: Sequence[str]) -> dict[str, str]:
 
 
 def find_executable() -> str:
-    """Return the path of ffmpeg: `V2M_FFMPEG`, else of the imageio-ffmpeg wheel, else on PATH.
-
-    Raises:
-        DependencyError: None of them exists.
-    """
+    """Return ffmpeg's path: `V2M_FFMPEG`, else imageio-ffmpeg's, else on PATH. Raise DependencyError."""
     configured = os.environ.get("V2M_FFMPEG")
     if configured:
         program = shutil.which(configured)
         if program is None:
-            raise DependencyError(
-                f"V2M_FFMPEG is {configured!r}, which is not a program: unset it or give ffmpeg's path"
-            )
+            problem = f"V2M_FFMPEG is {configured!r}, which is not a program"
+            raise DependencyError(f"{problem}: unset it or give ffmpeg's path")
         return program
     with contextlib.suppress(ImportError):
         import imageio_ffmpeg
@@ -118,21 +113,13 @@ def _query_version(program: str) -> str:
 def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: float) -> None:
     """Run ffmpeg with `input_chunks` as its standard input; no process is left behind, whatever happens.
 
-    Raises:
-        FFmpegError: It failed, or did not end within `timeout` seconds.
-        OSError: It reported a full disk, a used-up quota or a read-only file system.
-        MemoryError: It was killed from outside, as the kernel does when memory is short.
+    Raises FFmpegError where it fails or takes more than `timeout` seconds, OSError for a full disk, a used-up quota or
+    a read-only file system, MemoryError where the system killed it.
     """
     command = [find_executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        # a static ffmpeg 7 (imageio-ffmpeg's) crashes on MPEG-TS where it finds glibc's cache of converters of text
-        env={"GCONV_PATH": "", **os.environ},
-    )
+    # A static ffmpeg 7 (imageio-ffmpeg's) crashes on MPEG-TS where it finds glibc's cache of converters of text.
+    env, pipe, null = {"GCONV_PATH": "", **os.environ}, subprocess.PIPE, subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=pipe, start_new_session=True, env=env)
     assert process.stdin is not None
     assert process.stderr is not None
     stderr: deque[bytes] = deque(maxlen=50)
@@ -158,10 +145,9 @@ def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: flo
 
 def _feed_stdin(pipe: IO[bytes], input_chunks: Iterable[bytes]) -> None:
     try:
-        for chunk in input_chunks:
-            pipe.write(chunk)
-    except BrokenPipeError:
-        pass  # ffmpeg stopped reading; its exit status tells why
+        with contextlib.suppress(BrokenPipeError):  # ffmpeg stopped reading; its exit status tells why
+            for chunk in input_chunks:
+                pipe.write(chunk)
     finally:
         with contextlib.suppress(BrokenPipeError):
             pipe.close()

@@ -20,17 +20,10 @@ if TYPE_CHECKING:
 
 BLOCK_SAMPLES = 1 << 16
 VIDEO_ONLY_FORMATS = {"gif", "apng"}  # cannot hold audio, so that their pictures are re-encoded
-# 4:2:0 needs even sides.
-# fmt: off
-H264_ARGUMENTS = (
-    "-c:v", "libx264", "-crf", "16", "-preset", "fast", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough",
-    "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2",
-)
-PREVIEW_ARGUMENTS = (
-    "-c:v", "libx264", "-preset", "veryfast", "-crf", "28", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough",
-    "-movflags", "+faststart",
-)
-# fmt: on
+X264_ARGUMENTS = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough")
+EVEN_SIDES = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # which 4:2:0 needs
+H264_ARGUMENTS = (*X264_ARGUMENTS, "-crf", "16", "-preset", "fast", "-vf", EVEN_SIDES)
+PREVIEW_ARGUMENTS = (*X264_ARGUMENTS, "-preset", "veryfast", "-crf", "28", "-movflags", "+faststart")
 MAX_PREVIEW_HEIGHT = 240  # pixels
 
 
@@ -52,19 +45,16 @@ MP4 = Container("mov", "mp4", AAC_ARGUMENTS, "mov_text")
 MPEG_TS = Container("mpegts", "mpegts", AAC_ARGUMENTS)
 MPEG_PS = Container("mpeg", "mpeg", ("mp2", "-b:a:0", "256k"))
 CONTAINERS = {
-    ".mp4": MP4,
-    ".m4v": MP4,
+    **dict.fromkeys((".mp4", ".m4v"), MP4),
     ".mov": Container("mov", "mov", AAC_ARGUMENTS, "mov_text"),
     ".3gp": Container("mov", "3gp", AAC_ARGUMENTS, "mov_text"),
     ".mkv": Container("matroska", "matroska", AAC_ARGUMENTS, "srt"),
     ".webm": Container("matroska", "webm", OPUS_ARGUMENTS, "webvtt"),
     # AVI cannot declare an encoder's delay (23 ms for MP3), so only PCM is in time.
     ".avi": Container("avi", "avi", ("pcm_s16le",)),
-    ".ts": MPEG_TS,
-    ".mts": MPEG_TS,
+    **dict.fromkeys((".ts", ".mts"), MPEG_TS),
     ".m2ts": Container("mpegts", "mpegts", (*AAC_ARGUMENTS, "-mpegts_m2ts_mode", "1")),
-    ".mpg": MPEG_PS,
-    ".mpeg": MPEG_PS,
+    **dict.fromkeys((".mpg", ".mpeg"), MPEG_PS),
     ".flv": Container("flv", "flv", AAC_ARGUMENTS, multiple_audio_tracks=False),
     ".wmv": Container("asf", "asf", MP3_ARGUMENTS),
     ".ogv": Container("ogg", "ogg", OPUS_ARGUMENTS),
@@ -79,9 +69,8 @@ def container_for(out: Path) -> Container:
     """Return the container of an output path. Raise UsageError where its suffix stands for none."""
     container = CONTAINERS.get(out.suffix.lower())
     if container is None:
-        raise UsageError(
-            f"{out.name}: {out.suffix or 'no suffix'} is not one of {' '.join(CONTAINERS)}, and it is no folder"
-        )
+        suffix, known = out.suffix or "no suffix", " ".join(CONTAINERS)
+        raise UsageError(f"{out.name}: {suffix} is not one of {known}, and it is no folder")
     return container
 
 
@@ -105,25 +94,20 @@ def needs_reencode(video: Video) -> bool:
 
 @dataclass(frozen=True)
 class MuxJob:
-    """A file to write.
-
-    `audio` times `gain` (one value per `audio_ops.HOP`) becomes the first and default track; `kept_tracks` are the
-    indices of the input's audio streams that are copied behind it.
-    """
+    """A file to write."""
 
     video: Video
     container: Container
-    audio: Audio
-    gain: Floats
-    kept_tracks: Sequence[int]
+    audio: Audio  # times `gain` the first and default track
+    gain: Floats  # one value per `audio_ops.HOP`
+    kept_tracks: Sequence[int]  # indices of the input's audio streams that are copied behind it
     metadata: Mapping[str, str]
 
     @property
     def leading_silence(self) -> float:
         """Seconds of silence before the audio. AVI has no times: none of its streams can start late."""
-        return (
-            self.video.offset if self.container.demuxer == "avi" and is_same_format(self.video, self.container) else 0.0
-        )
+        from_avi = self.container.demuxer == "avi" and is_same_format(self.video, self.container)
+        return self.video.offset if from_avi else 0.0
 
     @property
     def copies_subtitles(self) -> bool:
@@ -133,8 +117,7 @@ class MuxJob:
 def mux(job: MuxJob, out: Path, timeout: float, progress: ProgressFn | None = None) -> None:
     """Write `out` with ffmpeg; `progress` is the share of the audio that ffmpeg has read.
 
-    Raises:
-        FFmpegError, OSError: See `v2m.media.ffmpeg.run_ffmpeg`.
+    Raises FFmpegError and OSError as `v2m.media.ffmpeg.run_ffmpeg`.
     """
     with open_media(job.video.path) as media, tempfile.TemporaryDirectory(prefix="v2m-") as folder:
         # ffmpeg joins the parts of a discontinuous clock only without -copyts, which moves the clock's 0.
@@ -169,11 +152,8 @@ class VideoTracks:
 
 
 def _earliest_start(media: InputContainer, job: MuxJob) -> float:
-    """Return the first time stamp of the copied streams, in seconds."""
     copied = [stream for stream in media.streams if stream.type != "audio" or stream.index in job.kept_tracks]
-    times = [
-        ticks_to_seconds(stream.start_time, stream.time_base) for stream in copied if stream.start_time is not None
-    ]
+    times = [ticks_to_seconds(s.start_time, s.time_base) for s in copied if s.start_time is not None]
     return min(times, default=0.0)
 
 
@@ -198,10 +178,7 @@ def _stream_arguments(job: MuxJob, tracks: VideoTracks, folder: Path) -> list[st
 
 
 def _cover_arguments(path: Path, covers: Sequence[int], folder: Path, num_attachments: int) -> list[str]:
-    """Return arguments that attach covers to a Matroska file, behind its `num_attachments` others.
-
-    Copied as streams they would turn into further videos.
-    """
+    """Return arguments that attach covers to Matroska: copied as streams they would turn into videos."""
     words: list[str] = []
     for number, index in enumerate(covers, num_attachments):
         with open_media(path) as media:
@@ -243,8 +220,7 @@ def _pcm_chunks(job: MuxJob, progress: ProgressFn | None) -> Iterator[bytes]:
 def write_preview(video: Video, out: Path) -> None:
     """Write a small silent copy of a whole video to an MP4 `out`, atomically, over an older one.
 
-    Raises:
-        FFmpegError, OSError: See `v2m.media.ffmpeg.run_ffmpeg`.
+    Raises FFmpegError and OSError as `v2m.media.ffmpeg.run_ffmpeg`.
     """
     assert video.start == 0, "a preview shows a span from the start of the file"
     size = f"scale=-2:'min({MAX_PREVIEW_HEIGHT},trunc(ih/2)*2)',setsar=1"  # 4:2:0 needs even sides

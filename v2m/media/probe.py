@@ -20,15 +20,8 @@ from av.video.stream import VideoStream
 from v2m.core import types
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import mean_rate, ticks_to_seconds
-from v2m.media.decoding import (
-    DecodeStats,
-    Orientation,
-    decode_frames,
-    demux_packets,
-    open_video,
-    select_video_stream,
-    video_packets,
-)
+from v2m.media import decoding
+from v2m.media.decoding import Orientation, demux_packets, open_video, video_packets
 from v2m.media.ffmpeg import has_discontinuous_clock
 
 # Where decord's seeking is exact; AVI's clock counts packets in coding order and has no order of display.
@@ -60,14 +53,13 @@ class PacketScan:
 def probe(path: str, limits: dict[str, float]) -> dict[str, Any]:
     """Return the facts of a `Video` as plain values, its timestamps as an array. Raises InvalidInputError."""
     with open_video(path, int(limits["pixels"])) as container:
-        stream = select_video_stream(container)
+        stream = decoding.select_video_stream(container)
         width, height = _declared_size(container, stream, path)
         _check_header(container, stream, width * height, limits)
         scan = _scan_packets(container, stream, limits["frames"])
         if not scan.ticks:
-            reason, what = (
-                ("undecodable", "no frame that can be shown") if scan.num_packets else ("not_media", "no frames")
-            )
+            no_frames, unshown = ("not_media", "no frames"), ("undecodable", "no frame that can be shown")
+            reason, what = unshown if scan.num_packets else no_frames
             raise InvalidInputError(reason, f"declares a video stream but holds {what}")
         facts = _frame_times(stream, scan)
         _check_duration(facts["duration"], limits["duration"])
@@ -93,10 +85,8 @@ def _declared_size(container: InputContainer, stream: VideoStream, path: str) ->
 
 def _check_header(container: InputContainer, stream: VideoStream, pixels: int, limits: dict[str, float]) -> None:
     if pixels > limits["pixels"]:
-        raise InvalidInputError(
-            "too_large",
-            f"has frames of {pixels / 1e6:.1f} million pixels, more than {limits['pixels'] / 1e6:.1f}; scale it down",
-        )
+        problem = f"has frames of {pixels / 1e6:.1f} million pixels, more than {limits['pixels'] / 1e6:.1f}"
+        raise InvalidInputError("too_large", f"{problem}; scale it down")
     if stream.duration is not None:
         _check_duration(ticks_to_seconds(stream.duration, stream.time_base), limits["duration"])
     elif container.duration is not None:
@@ -107,25 +97,20 @@ def _check_header(container: InputContainer, stream: VideoStream, pixels: int, l
 
 def _check_duration(duration: float, max_duration: float) -> None:
     if duration > max_duration:
-        raise InvalidInputError(
-            "too_long",
-            f"lasts {duration:.0f} s, more than {max_duration:g} s; cut it into parts or raise limits.duration",
-        )
+        problem = f"lasts {duration:.0f} s, more than {max_duration:g} s"
+        raise InvalidInputError("too_long", f"{problem}; cut it into parts or raise limits.duration")
 
 
 def _check_num_frames(num_frames: int, max_frames: float) -> None:
     if num_frames > max_frames:
-        raise InvalidInputError(
-            "too_many_frames",
-            f"has {num_frames} frames or more, over {max_frames:g}; cut it into parts or raise limits.frames",
-        )
+        problem = f"has {num_frames} frames or more, over {max_frames:g}"
+        raise InvalidInputError("too_many_frames", f"{problem}; cut it into parts or raise limits.frames")
 
 
 def _check_total_pixels(pixels: int, max_pixels: float) -> None:
     if pixels > max_pixels:
-        raise InvalidInputError(
-            "too_large", f"has {pixels:.1e} pixels in all, more than {max_pixels:.1e}; scale it down or cut it"
-        )
+        problem = f"has {pixels:.1e} pixels in all, more than {max_pixels:.1e}"
+        raise InvalidInputError("too_large", f"{problem}; scale it down or cut it")
 
 
 def _scan_packets(container: InputContainer, stream: VideoStream, max_frames: float) -> PacketScan:
@@ -168,13 +153,9 @@ def _frame_times(stream: VideoStream, scan: PacketScan) -> dict[str, Any]:
         last = ticks_to_seconds(scan.last_duration, stream.time_base)
     else:
         last = float(np.median(np.diff(timestamps))) if len(ticks) > 1 else SINGLE_FRAME_S
-    duration = float(timestamps[-1]) + last
-    return {
-        "timestamps": timestamps,
-        "offset": ticks_to_seconds(int(ticks[0]), stream.time_base),
-        "duration": duration,
-        "fps": round(mean_rate(len(ticks), duration), 6),
-    }
+    duration, offset = float(timestamps[-1]) + last, ticks_to_seconds(int(ticks[0]), stream.time_base)
+    fps = round(mean_rate(len(ticks), duration), 6)
+    return {"timestamps": timestamps, "offset": offset, "duration": duration, "fps": fps}
 
 
 def _list_streams(container: InputContainer) -> Iterator[types.Stream]:
@@ -194,10 +175,8 @@ def _list_streams(container: InputContainer) -> Iterator[types.Stream]:
 def _find_warnings(container: InputContainer, scan: PacketScan, facts: dict[str, Any]) -> list[str]:
     warnings = []
     declared = ticks_to_seconds(container.duration or 0, AV_TIME_BASE)
-    ends_early = (
-        not has_discontinuous_clock(container.format.name) and declared > scan.end_time + TRUNCATION_TOLERANCE_S
-    )
-    if scan.truncated or ends_early:
+    ends_early = declared > scan.end_time + TRUNCATION_TOLERANCE_S
+    if scan.truncated or (ends_early and not has_discontinuous_clock(container.format.name)):
         warnings.append(f"truncated: the file breaks off; {facts['duration']:.2f} s of video can be read")
     if not scan.starts_with_keyframe:
         warnings.append("no_keyframe_start: the first frames lack their key frame and are left out")
@@ -221,28 +200,23 @@ def _is_seekable(container: InputContainer, scan: PacketScan, facts: dict[str, A
 
 
 def _is_utf8(path: str) -> bool:
-    """Return whether the name is valid UTF-8, as decord needs it."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Return whether the name is valid UTF-8, as decord needs it: it holds no surrogate."""
+    return not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def _decode_first_frame(path: str, stream: int, limits: dict[str, float]) -> VideoFrame:
     """Decode the first frame. Raise InvalidInputError `undecodable` where too few first packets decode."""
-    stats, first = DecodeStats(), None
+    stats, first = decoding.DecodeStats(), None
     with open_video(path, int(limits["pixels"])) as container:
         video = container.streams[stream]
         assert isinstance(video, VideoStream)
-        for frame in decode_frames(container, video, stats):
+        for frame in decoding.decode_frames(container, video, stats):
             first = first or frame
             if stats.num_frames >= TRIAL_FRAMES and stats.is_decodable:
                 break
     if first is None or not stats.is_decodable:
-        raise InvalidInputError(
-            "undecodable", f"{stats.num_frames} of {stats.num_packets} packets decode; encrypted or damaged?"
-        )
+        problem = f"{stats.num_frames} of {stats.num_packets} packets decode"
+        raise InvalidInputError("undecodable", f"{problem}; encrypted or damaged?")
     return first
 
 
@@ -256,13 +230,9 @@ def _geometry(frame: VideoFrame, declared: tuple[int, int], seekable: bool) -> d
     coded = declared if all(declared) else (frame.width, frame.height)
     width, height = coded[::-1] if orientation.transpose else coded
     upright = (b, c) == (0, 0) and orientation == Orientation()
-    return {
-        "width": width,
-        "height": height,
-        "rotation": orientation.rotation,
-        "orientation": astuple(orientation),
-        "seekable": seekable and upright and min(coded) >= MIN_SEEKABLE_SIDE,
-    }
+    seekable = seekable and upright and min(coded) >= MIN_SEEKABLE_SIDE
+    shown = {"width": width, "height": height, "rotation": orientation.rotation}
+    return shown | {"orientation": astuple(orientation), "seekable": seekable}
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:

@@ -37,10 +37,7 @@ class StreamFingerprint:
 def fingerprint_streams(path: Path, nal_units: bool = False) -> StreamFingerprint:
     """Digest all packets, of video from the first key frame on: those before it are not copied.
 
-    With `nal_units`, H.264 and HEVC are digested without what their containers add.
-
-    Raises:
-        av.error.FFmpegError: The file cannot be read.
+    With `nal_units`, H.264 and HEVC are digested without what containers add. Raises av.error.FFmpegError.
     """
     with open_media(path) as media:
         video_streams = VideoTracks.from_container(media).video
@@ -68,13 +65,8 @@ def fingerprint_streams(path: Path, nal_units: bool = False) -> StreamFingerprin
         audio_range = (0.0, 0.0)
         if audio_streams and audio_streams[0] in starts:
             audio_range = starts[audio_streams[0]] - first_pts, ends[audio_streams[0]] - first_pts
-        return StreamFingerprint(
-            video_digests=tuple((counts[index], digests[index].hexdigest()) for index in video_streams),
-            audio_streams=audio_streams,
-            num_subtitles=len(media.streams.subtitles),
-            first_pts=first_pts,
-            audio_range=audio_range,
-        )
+        video_digests = tuple((counts[index], digests[index].hexdigest()) for index in video_streams)
+        return StreamFingerprint(video_digests, audio_streams, len(media.streams.subtitles), first_pts, audio_range)
 
 
 def diff_streams(job: MuxJob, source: StreamFingerprint, output: StreamFingerprint) -> list[str]:

@@ -1,7 +1,7 @@
 """Opening a video: the validation of input files, and frames by time.
 
-All demuxing and decoding happens in one process per opened video, under a time and a memory limit: decoders hang,
-crash and exhaust memory on malicious files, and sometimes on honest ones. F frames, H height, W width as shown.
+All demuxing and decoding happens in one process per opened video, under a time and a memory limit: decoders hang, crash
+and exhaust memory on malicious files, and sometimes on honest ones. F frames, H height, W width as shown.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from v2m.core.types import Floats, FrameSource, Pixels, ProgressFn, Stream, Vide
 from v2m.media.decoder_process import DecoderProcess, DecoderProcessError
 
 Decoder = Literal["auto", "decord", "pyav"]
+Facts = dict[str, Any]  # plain values, from `v2m.media.probe`
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ts", ".m2ts", ".mts",
     ".mpg", ".mpeg", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".gif", ".apng",
@@ -77,14 +78,9 @@ def open(path: str | Path, limits: Limits = DEFAULT_LIMITS, decoder: Decoder = "
     timestamps = np.frombuffer(payload, np.float64)
     source = FileFrameSource(absolute, info, timestamps, limits=limits, decoder=decoder, process=process)
     names = ("container", "codec", "width", "height", "rotation", "fps", "duration", "offset")
-    return Video(
-        path=absolute,
-        timestamps=timestamps,
-        streams=tuple(Stream(**stream) for stream in info["streams"]),
-        warnings=source.warnings,
-        source=source,
-        **{name: info[name] for name in names},
-    )
+    facts = {name: info[name] for name in names}
+    streams = tuple(Stream(**stream) for stream in info["streams"])
+    return Video(absolute, timestamps=timestamps, streams=streams, warnings=source.warnings, source=source, **facts)
 
 
 def current_warnings(video: Video) -> tuple[str, ...]:
@@ -96,14 +92,7 @@ class FileFrameSource(FrameSource):
     """The frames of an opened file; `decoder` is the last backend used, `warnings` grow with reading."""
 
     def __init__(
-        self,
-        path: Path,
-        info: dict[str, Any],
-        timestamps: Floats,
-        *,
-        limits: Limits,
-        decoder: Decoder,
-        process: DecoderProcess,
+        self, path: Path, info: Facts, timestamps: Floats, *, limits: Limits, decoder: Decoder, process: DecoderProcess
     ) -> None:
         self.warnings: tuple[str, ...] = tuple(info["warnings"])
         self.decoder = "pyav"
@@ -138,10 +127,10 @@ class FileFrameSource(FrameSource):
         return frames
 
     def scan(self, width: int, fps: float) -> Iterator[tuple[Floats, Pixels]]:
-        """Yield times (F,) and frames (F, H, W, 3) of the whole video in chunks.
+        """Yield times (F,) and frames (F, H, W, 3) of the whole video in chunks, at most `fps` a second.
 
-        A video of more than `fps` frames a second (by over a hundredth: clocks are rounded) gives those shown at
-        k / fps instead. Raises InvalidInputError `undecodable`, at the end if too few packets decoded.
+        A faster one (by over a hundredth: clocks are rounded) gives those shown at k / fps. Raises InvalidInputError
+        `undecodable`.
         """
         times = None if 1.01 * fps >= self.fps else time_grid(fps, self.duration).tolist()
         return self._read_sequence(self._output_size(width), times)
@@ -161,17 +150,10 @@ class FileFrameSource(FrameSource):
 
     def _read_sequence(self, size: tuple[int, int], times: list[float] | None) -> Iterator[tuple[Floats, Pixels]]:
         self.decoder = "pyav"
-        request = {
-            "task": "read",
-            "path": str(self._path),
-            "stream": self._info["stream"],
-            "max_pixels": self._max_pixels,
-            "start": self._info["offset"],
-            "size": size,
-            "orientation": self._info["orientation"],
-            "times": times,
-            "order": self._timestamps.tolist() if self._info["ordered"] else None,
-        }
+        order = self._timestamps.tolist() if self._info["ordered"] else None
+        request = {"task": "read", "path": str(self._path), "max_pixels": self._max_pixels, "size": size}
+        request |= {"times": times, "order": order, "start": self._info["offset"]}
+        request |= {name: self._info[name] for name in ("stream", "orientation")}
         try:
             for header, payload in self._process.request(request, self._timeout):
                 if "tally" in header:
@@ -185,14 +167,8 @@ class FileFrameSource(FrameSource):
 
     def _seek_frames(self, times: Floats, size: tuple[int, int], places: np.ndarray, frames: Pixels) -> None:
         indices, inverse = np.unique(frame_index_at(self._timestamps, times), return_inverse=True)
-        request = {
-            "task": "seek",
-            "path": str(self._path),
-            "codec": self._info["codec"],
-            "indices": indices.tolist(),
-            "size": size,
-            "count": len(self._timestamps),
-        }
+        request = {"task": "seek", "path": str(self._path), "codec": self._info["codec"]}
+        request |= {"indices": indices.tolist(), "size": size, "count": len(self._timestamps)}
         first = 0
         for header, payload in self._process.request(request, self._timeout):
             images = _to_pixels(header, payload)
@@ -207,10 +183,8 @@ class FileFrameSource(FrameSource):
 
     def _record_stats(self, stats: dict[str, int]) -> None:
         if stats["num_errors"] or stats["num_corrupt"]:
-            self._add_warning(
-                f"damaged: of {stats['num_packets']} packets {stats['num_errors']} cannot be decoded, "
-                f"and {stats['num_corrupt']} frames are broken"
-            )
+            failed = f"of {stats['num_packets']} packets {stats['num_errors']} cannot be decoded"
+            self._add_warning(f"damaged: {failed}, and {stats['num_corrupt']} frames are broken")
 
     def _add_warning(self, warning: str) -> None:
         kind = warning.partition(":")[0] + ":"
@@ -228,8 +202,10 @@ def _input_error(path: Path, reason: str, problem: str) -> InvalidInputError:
 def _check_file(path: Path) -> int:
     """Return the size of a regular file that is no playlist; all others stay closed: a FIFO would block."""
     try:
-        regular = stat.S_ISREG(path.stat().st_mode)
-        head, size = _read_head(path) if regular else (b"", 0)
+        regular, head, size = stat.S_ISREG(path.stat().st_mode), b"", 0
+        if regular:
+            with path.open("rb") as file:
+                head, size = file.read(4096), os.fstat(file.fileno()).st_size
     except PermissionError:
         raise _input_error(path, "permission", "may not be read; change its permissions") from None
     except (OSError, ValueError):  # also of a name that is too long or holds a zero byte
@@ -238,28 +214,18 @@ def _check_file(path: Path) -> int:
         raise _input_error(path, "not_regular", "is not a regular file; give a video file")
     if not head:
         raise _input_error(path, "empty", "is empty (0 bytes); fetch or copy it again")
-    playlist = _detect_playlist(head)
-    if playlist:
-        raise _input_error(
-            path, "playlist", f"is a playlist ({playlist}) that names other files; give the video itself"
-        )
+    if playlist := _detect_playlist(head):
+        problem = f"is a playlist ({playlist}) that names other files; give the video itself"
+        raise _input_error(path, "playlist", problem)
     return size
-
-
-def _read_head(path: Path) -> tuple[bytes, int]:
-    """Return the first bytes of a file and its size."""
-    with path.open("rb") as file:
-        return file.read(4096), os.fstat(file.fileno()).st_size
 
 
 def _detect_playlist(head: bytes) -> str | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"#EXTM3U") and any(tag in text for tag in _HLS_TAGS):
-        return "HLS"
-    if text.startswith(b"ffconcat version"):
-        return "ffconcat"
-    if text.startswith(b"<") and b"<MPD" in text:
-        return "DASH"
-    if text.startswith(b"v=0") and b"\nm=" in text:
-        return "SDP"
-    return None
+    kinds = {
+        "HLS": text.startswith(b"#EXTM3U") and any(tag in text for tag in _HLS_TAGS),
+        "ffconcat": text.startswith(b"ffconcat version"),
+        "DASH": text.startswith(b"<") and b"<MPD" in text,
+        "SDP": text.startswith(b"v=0") and b"\nm=" in text,
+    }
+    return next((kind for kind, found in kinds.items() if found), None)

@@ -12,14 +12,11 @@ from torch import Tensor
 
 
 class StepBias(NamedTuple):
-    """Biases that are added to the LM's steps, given at equally spaced instants.
+    """Biases that are added to the LM's steps, given at equally spaced instants."""
 
-    `values` (B, R, D) at `positions` (B, R), unrounded steps; `mask` (B, R) bool, True where there is a value.
-    """
-
-    values: Tensor
-    positions: Tensor
-    mask: Tensor
+    values: Tensor  # (B, R, D)
+    positions: Tensor  # (B, R), unrounded steps
+    mask: Tensor  # (B, R) bool, True where there is a value
 
     def interpolate(self, num_steps: int) -> Tensor:
         """Return (B, T, D) for the first `num_steps` = T steps, interpolated linearly.
@@ -37,19 +34,15 @@ class StepBias(NamedTuple):
         return weights.to(self.values.dtype) @ self.values
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> StepBias:
-        """Move; `dtype` is of the values alone."""
         return StepBias(self.values.to(device, dtype), self.positions.to(device), self.mask.to(device))
 
 
 class Condition(NamedTuple):
-    """A condition of the LM: `tokens` (B, S, D), and `mask` (B, S) bool, True where a token is valid.
+    """A condition of the LM; a row without valid tokens is unconditional."""
 
-    `step_bias` is added to the steps themselves. A row without valid tokens is unconditional.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    step_bias: StepBias | None = None
+    tokens: Tensor  # (B, S, D)
+    mask: Tensor  # (B, S) bool, True where a token is valid
+    step_bias: StepBias | None = None  # added to the steps themselves
 
     @classmethod
     def from_tokens(cls, tokens: Tensor) -> Condition:
@@ -57,12 +50,10 @@ class Condition(NamedTuple):
         return cls(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Condition:
-        """Move; `dtype` is of tokens and bias values."""
         bias = None if self.step_bias is None else self.step_bias.to(device, dtype)
         return Condition(self.tokens.to(device, dtype), self.mask.to(device), bias)
 
     def select(self, rows: Tensor | slice) -> Condition:
-        """Return these rows of the batch, in this order."""
         bias = None if self.step_bias is None else StepBias(*(value[rows] for value in self.step_bias))
         return Condition(self.tokens[rows], self.mask[rows], bias)
 
@@ -81,10 +72,7 @@ class CFGBranch(NamedTuple):
 
 
 def concat(*conditions: Condition | None) -> Condition | None:
-    """Concatenate the conditions of one batch along S, in this order; None are left out.
-
-    At most one may have a step bias, which is kept.
-    """
+    """Concatenate the conditions of one batch along S, without None; at most one may have a step bias."""
     present = [condition for condition in conditions if condition is not None]
     if len(present) < 2:
         return present[0] if present else None

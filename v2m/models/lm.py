@@ -89,22 +89,19 @@ class LM(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False  # recomputes each layer in the backward pass, to save memory
-        self.embeddings = nn.ModuleList(
-            nn.Embedding(config.codebook_size + 1, config.dim) for _ in range(config.num_codebooks)
-        )
+        size, dim, count = config.codebook_size, config.dim, config.num_codebooks
+        self.embeddings = nn.ModuleList(nn.Embedding(size + 1, dim) for _ in range(count))
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
-        self.norm = nn.LayerNorm(config.dim)
-        self.heads = nn.ModuleList(
-            nn.Linear(config.dim, config.codebook_size, bias=False) for _ in range(config.num_codebooks)
-        )
+        self.norm = nn.LayerNorm(dim)
+        self.heads = nn.ModuleList(nn.Linear(dim, size, bias=False) for _ in range(count))
         self._init_weights()
 
     @torch.no_grad()
     def _init_weights(self) -> None:
         """Initialize as MusicGen does: normal, truncated at three standard deviations of 1/√(input dimension).
 
-        Layers that write to the residual stream have a further 1/√(2n) in the n-th layer. Logits are of about 1 then,
-        and the loss is near ln V. Queries, keys and values stay as PyTorch initializes them.
+        Layers that write to the residual stream have a further 1/√(2n) in the n-th layer: logits are of about 1 then,
+        and the loss near ln V. Queries, keys and values stay as PyTorch initializes them.
         """
         for module in (*self.embeddings, *self.heads):
             _init_normal(module.weight, 1.0)
@@ -116,16 +113,13 @@ class LM(nn.Module):
     def forward(self, codes: Tensor, condition: Condition | None = None) -> Tensor:
         """Return logits (B, K, T, V): at step t those of step t + 1, independent of the steps after t.
 
-        Args:
-            codes: (B, K, T) int64 in 0–V, as `patterns.apply_delays` lays them out: the first step holds V alone.
-            condition: With cross-attention a row without valid tokens is unconditional. The step bias is added to the
-                steps, so that an event conditions the very steps that sound when it is seen.
+        `codes` (B, K, T) int64 in 0–V are laid out as by `patterns.apply_delays`: the first step holds V alone. With
+        cross-attention a row of `condition` without valid tokens is unconditional. The step bias is added to the steps,
+        so that an event conditions the very steps that sound when it is seen.
         """
         x = self.embed(codes)  # (B, T, D)
         num_steps = x.shape[1]
-        cond: Tensor | None = None
-        cond_mask: Tensor | None = None
-        causal_mask: Tensor | None = None
+        cond = cond_mask = causal_mask = None
         recompute: Any = checkpoint
         if condition is not None and condition.step_bias is not None:
             x = x + condition.step_bias.interpolate(num_steps).to(x.dtype)
@@ -168,19 +162,11 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(rate)
 
     def forward(
-        self,
-        x: Tensor,
-        cond: Tensor | None = None,
-        cond_mask: Tensor | None = None,
-        causal_mask: Tensor | None = None,
+        self, x: Tensor, cond: Tensor | None = None, cond_mask: Tensor | None = None, causal_mask: Tensor | None = None
     ) -> Tensor:
-        """(B, T, D) → (B, T, D).
+        """(B, T, D) → (B, T, D), with `cond` (B, S, D) to cross-attend to where `cond_mask` (B, S) is True.
 
-        Args:
-            x: Output of the layer below.
-            cond: (B, S, D) to cross-attend to.
-            cond_mask: (B, S) bool, True where a token of `cond` is valid.
-            causal_mask: (B, 1, T, T) bool, the steps that each step attends to; None is all up to itself.
+        `causal_mask` (B, 1, T, T) bool marks the steps that each step attends to; None is all up to itself.
         """
         x = x + self.dropout(self.self_attention(self.norm_self(x), causal_mask))
         if cond is not None:
@@ -202,10 +188,8 @@ class SelfAttention(nn.Module):
         """(B, T, D) → (B, T, D); `causal_mask` as in `TransformerLayer.forward`."""
         query, key, value = (_split_heads(part, self.num_heads) for part in self.query_key_value(x).chunk(3, dim=-1))
         rate = self.dropout if self.training else 0.0
-        out = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=causal_mask, dropout_p=rate, is_causal=causal_mask is None
-        )
-        return self.out(_merge_heads(out))
+        options: Any = {"attn_mask": causal_mask, "dropout_p": rate, "is_causal": causal_mask is None}
+        return self.out(_merge_heads(functional.scaled_dot_product_attention(query, key, value, **options)))
 
 
 class CrossAttention(nn.Module):

@@ -36,19 +36,14 @@ class LoRAConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        problems: list[str] = []
-        if self.rank < 1:
-            problems.append(f"rank {self.rank} must be 1 or more")
-        if not self.alpha > 0:
-            problems.append(f"alpha {self.alpha:g} must be more than 0")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout {self.dropout:g} must lie in 0 to 1")
+        problems = [] if self.rank >= 1 else [f"rank {self.rank} must be 1 or more"]
+        problems += [] if self.alpha > 0 else [f"alpha {self.alpha:g} must be more than 0"]
+        problems += [] if 0 <= self.dropout < 1 else [f"dropout {self.dropout:g} must lie in 0 to 1"]
         if problems:
             raise ValueError("lora: " + "; ".join(problems))
 
     @property
     def scale(self) -> float:
-        """Factor of the product B A."""
         return self.alpha / self.rank
 
 
@@ -60,11 +55,8 @@ def is_trainable(name: str) -> bool:
 def inject_lora(model: MusicModel, config: LoRAConfig, dtype: torch.dtype | None = None) -> None:
     """Put adapters into the LM and freeze its weights, the projections of text and melody included.
 
-    Args:
-        model: Is changed in place.
-        config: Of the adapters.
-        dtype: Of the adapted matrices; None leaves theirs. Autocast multiplies them in its type anyway, so that
-            storing them in it changes no result.
+    The adapted matrices are stored in `dtype` (None: as they are). Autocast multiplies them in its type anyway, so that
+    storing them in it changes no result.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, and it warns about 4-bit kernels
     from peft import LoraConfig, inject_adapter_in_model
@@ -79,10 +71,7 @@ def inject_lora(model: MusicModel, config: LoRAConfig, dtype: torch.dtype | None
 
 @contextmanager
 def merged_weights(model: nn.Module) -> Iterator[None]:
-    """Merge the adapters into `weight` of each layer within the block.
-
-    For code that reads weights directly. The weights from before come back bit for bit.
-    """
+    """Merge the adapters into `weight` of each layer within the block; all come back bit for bit."""
     layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, "get_delta_weight")]
     originals = [layer.weight.data for layer in layers]
     try:
@@ -97,13 +86,8 @@ def merged_weights(model: nn.Module) -> Iterator[None]:
 def merge_state(base: Mapping[str, Tensor], trainable: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     """Return the state of a plain model that computes what the adapted one does.
 
-    Args:
-        base: State of the model that was adapted; nothing is taken of what was trained in full.
-        trainable: What was trained beside it: adapters, conditioner, null tokens (see `is_trainable`).
-        scale: `LoRAConfig.scale`.
-
-    Raises:
-        KeyError: An adapted matrix is not in the base, or an adapter is incomplete.
+    `base` is the state of the model that was adapted, `trainable` what was trained beside it (see `is_trainable`),
+    `scale` `LoRAConfig.scale`. Raises KeyError where an adapted matrix is not in the base, or an adapter is incomplete.
     """
     state = {name: value for name, value in base.items() if not is_trainable(name)}
     state |= {name: value for name, value in trainable.items() if LORA_A not in name and LORA_B not in name}

@@ -36,11 +36,8 @@ def model_inputs(codes: Tensor, lengths: Tensor, delays: Sequence[int], special_
 def codebook_cross_entropy(logits: Tensor, codes: Tensor, lengths: Tensor, delays: Sequence[int]) -> CodebookLoss:
     """Cross-entropy of the valid codes (B, K, T), for each codebook the mean over all clips.
 
-    Args:
-        logits: (B, K, S', V) of the first S' steps of `model_inputs`; later codes do not count.
-        codes: (B, K, T) int64.
-        lengths: (B,) frames of each clip.
-        delays: Steps that each codebook is delayed by.
+    `logits` (B, K, S', V) are those of the first S' steps of `model_inputs`; later codes do not count. `lengths` (B,)
+    are frames of each clip, `delays` steps of each codebook.
     """
     frames = torch.arange(codes.shape[2], device=codes.device)
     valid = frames < lengths[:, None]  # (B, T)

@@ -57,16 +57,10 @@ class MusicConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MusicConfig:
-        """Make a config of YAML values, the inverse of `to_dict`.
-
-        Raises:
-            ValueError, TypeError: A setting is unknown, or no model can have it.
-        """
-        kwargs = dict(values)
-        conditioner = kwargs.get("conditioner")
-        kwargs["lm"] = LMConfig(**kwargs.get("lm") or {})
-        kwargs["conditioner"] = None if conditioner is None else ConditionerConfig(**conditioner)
-        return cls(**kwargs)
+        """Make a config of YAML values; raise ValueError or TypeError for what no model can have."""
+        conditioner = values.get("conditioner")
+        conditioner = None if conditioner is None else ConditionerConfig(**conditioner)
+        return cls(**{**values, "lm": LMConfig(**values.get("lm") or {}), "conditioner": conditioner})
 
     def to_dict(self) -> dict[str, Any]:
         """Return numbers, strings and lists only."""
@@ -108,7 +102,6 @@ class MusicModel(nn.Module):
         return Condition.from_tokens(self.chroma(chroma.to(self.chroma.weight.dtype)))
 
     def encode_video(self, visual: VisualInputs) -> Condition:
-        """Encode visual inputs into (B, S, D)."""
         assert self.conditioner is not None, "this model has no visual conditioner"
         return self.conditioner(visual)
 
@@ -121,11 +114,8 @@ class MusicModel(nn.Module):
     ) -> Condition | None:
         """Return the condition of a training batch: text and video, as far as the model has inputs for them.
 
-        Args:
-            text: Output of the text encoder, (B, L, `config.text_dim`); a row without valid tokens has no text.
-            visual: Inputs of the visual conditioner.
-            drop_text: (B,) bool, rows whose text is dropped: replaced by the null tokens, where there are some.
-            drop_video: (B,) bool, likewise for the video.
+        `text` is (B, L, `config.text_dim`). Rows in `drop_text` and `drop_video`, (B,) bool, lose theirs: null tokens,
+        where there are some, take its place.
         """
         words = self.project_text(text) if text is not None and self.config.uses_text else None
         video = self.encode_video(visual) if visual is not None and self.conditioner is not None else None
@@ -159,15 +149,8 @@ class MusicModel(nn.Module):
 
             (1 − v) · logits(nothing) + (v − t) · logits(video) + t · logits(video, text, melody)
 
-        Branches of weight 0 are left out, so that guidance 1 costs nothing. Null tokens, where learned, stand in for
-        what is missing.
-
-        Args:
-            sampling: Has both scales.
-            text: (B, …, D).
-            video: (B, …, D).
-            melody: (B, …, D), which counts as text.
-            negative: A negative prompt, in the place of nothing; it, too, counts as text.
+        Branches of weight 0 are left out. Null tokens, where learned, stand in for what is missing. All conditions are
+        (B, …, D); `melody` counts as text, and so does `negative`, a negative prompt in the place of nothing.
         """
         guided_by_text = any(part is not None for part in (text, melody, negative))
         if not guided_by_text and video is None:  # nothing to guide with
@@ -178,14 +161,9 @@ class MusicModel(nn.Module):
         t = t if guided_by_text else v
         if self.config.lm.cross_attention:
             rows = next(len(part.tokens) for part in (text, video, melody, negative) if part is not None)
-            no_text = _with_null(None, self.null_text, rows)
-            words = _with_null(text, self.null_text, rows)
-            unwanted = _with_null(negative, self.null_text, rows)
-            no_video = _with_null(None, self.null_video, rows)
-            video = _with_null(video, self.null_video, rows)
-            uncond = concat(unwanted, no_video)
-            video_only = concat(no_text, video)
-            full = concat(melody, words, video)
+            no_text, words, unwanted = (_with_null(part, self.null_text, rows) for part in (None, text, negative))
+            no_video, video = (_with_null(part, self.null_video, rows) for part in (None, video))
+            uncond, video_only, full = concat(unwanted, no_video), concat(no_text, video), concat(melody, words, video)
         else:
             uncond, video_only, full = self._prefix_branches(text, video, melody, negative)
         branches = [CFGBranch(1.0 - v, uncond), CFGBranch(v - t, video_only), CFGBranch(t, full)]

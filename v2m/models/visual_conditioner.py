@@ -1,9 +1,9 @@
 """Visual conditioners of the music LM: v2m's, whose tokens carry their time, and VidMuse's.
 
-The LM adds sinusoidal embeddings of its steps. `TemporalConditioner` adds the same embedding, of the step that sounds
-when a frame is shown, to the frame's tokens, so that a step can attend to what is seen at its instant. Visual events
-enter twice: as such tokens, and as a step bias on the very steps that sound then, since attention that is also offered
-text learns to attend to the text alone. Names of submodules are names of weights in checkpoints: they stay.
+`TemporalConditioner` adds the LM's sinusoidal embedding of the step that sounds when a frame is shown to the frame's
+tokens, so that a step can attend to what is seen at its instant. Visual events enter as such tokens, and as a step bias
+on the steps that sound then, since attention that is also offered text learns to attend to the text alone. Names of
+submodules are names of weights in checkpoints: they stay.
 
 B batch, F short-term frames, G long-term frames, R instants of events, P tokens a frame, W vision dimension, C event
 channels, Q pooled tokens a frame, N = R / stride event tokens, S tokens, I inner dimension, D dimension of the LM.
@@ -30,10 +30,10 @@ NUM_POSITION_WAVES = 4  # waves of a frame's relative position in the video, eac
 
 
 class VisualInputs(NamedTuple):
-    """Features of a batch of windows.
+    """Features of a batch of windows: short-term frames are of the window, long-term ones of the video.
 
-    Short-term frames are those of the window, long-term ones of the whole video (VidMuse's terms). Times are seconds
-    from the window's start: those of long-term frames may be negative. Masks are True where there is a value.
+    Times are seconds from the window's start: those of long-term frames may be negative. Masks are True where there is
+    a value.
     """
 
     short_term: Tensor  # (B, F, P, W)
@@ -47,7 +47,6 @@ class VisualInputs(NamedTuple):
     event_mask: Tensor  # (B, R) bool
 
     def to(self, device: torch.device | str) -> VisualInputs:
-        """Move all of it."""
         return VisualInputs(*(value.to(device) for value in self))
 
 
@@ -96,9 +95,8 @@ class ConditionerConfig:
         sizes = {field.name: getattr(self, field.name) for field in fields(self) if field.type == "int"}
         problems += [f"{name} {size} must be 1 or more" for name, size in sizes.items() if size < 1]
         if not problems and self.kind == "vidmuse" and self.vision_dim % self.num_fusion_heads:
-            problems.append(
-                f"vision_dim {self.vision_dim} must be a multiple of the {self.num_fusion_heads} fusion heads"
-            )
+            multiple = f"a multiple of the {self.num_fusion_heads} fusion heads"
+            problems.append(f"vision_dim {self.vision_dim} must be {multiple}")
         if not problems and self.kind == "v2m" and self.inner_dim % 2:
             problems.append(f"num_heads {self.num_heads} times head_dim {self.head_dim} must be even")
         if problems:
@@ -206,10 +204,8 @@ class TemporalConditioner(nn.Module):
 
     def forward(self, visual: VisualInputs) -> Condition:
         """Return (B, F · Q + N, D) of the window's frames and events, with a step bias at each of R instants."""
-        x, mask = self._with_time(visual.short_term, visual.short_term_times, visual.short_term_mask, visual)
-        long_term, long_term_mask = self._with_time(
-            visual.long_term, visual.long_term_times, visual.long_term_mask, visual
-        )
+        x, mask = self._with_time(*visual[:3], visual)
+        long_term, long_term_mask = self._with_time(*visual[3:6], visual)
         x, long_term = x + self.near, long_term + self.whole
         for layer in self.layers:
             x = layer(x, mask, long_term, long_term_mask)

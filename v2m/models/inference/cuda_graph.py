@@ -13,16 +13,13 @@ WARMUP_CALLS = 2  # calls before capture: libraries choose their kernels and all
 class CapturedStep:
     """Call `step`; with `capture`, from call `WARMUP_CALLS` + 1 on as a replay of the kernels of one call.
 
-    Args:
-        step: Reads and writes the same tensors at each call, in place, with fixed shapes, and never waits for the
-            device. It does no work of its own on the host: a replay skips it.
-        capture: Whether to capture; the device is then CUDA. A failure is logged, and `step` is called as it is.
+    `step` reads and writes the same tensors at each call, in place, with fixed shapes, never waits for the device, and
+    does no work on the host, which a replay skips. Only CUDA captures; a failure is logged, and `step` is called as it
+    is.
     """
 
     def __init__(self, step: Callable[[], None], *, capture: bool) -> None:
-        self._step = step
-        self._capture = capture
-        self._calls = 0
+        self._step, self._capture, self._calls = step, capture, 0
         self._stream: torch.cuda.Stream | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,16 +18,11 @@ from v2m.core import compat
 from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models import patterns
 from v2m.models.conditioning import CFGBranch, Condition
+from v2m.models.inference import kv_cache
 from v2m.models.inference.cuda_graph import CapturedStep
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.inference.inference_lm import InferenceLM
-from v2m.models.inference.kv_cache import (
-    PREFILL_STEPS,
-    CrossAttentionInput,
-    KVCache,
-    aligned_length,
-    pack_masked_tokens,
-)
+from v2m.models.inference.kv_cache import PREFILL_STEPS, CrossAttentionInput, KVCache
 from v2m.models.inference.sampling import filter_logits
 from v2m.models.lm import LM, sinusoidal_embedding
 
@@ -35,12 +31,7 @@ GRAPH_GROWTH = 512  # positions by which the attention of captured steps grows
 
 
 class Decoder:
-    """The decoder of a music LM, made once for many calls; the weights are copied into the fastest form.
-
-    Args:
-        lm: The language model, on the device to decode on.
-        precision: Of the weights; None is `default_precision` of the device.
-    """
+    """The decoder of a music LM, made once for many calls: the weights are copied into the fastest form."""
 
     def __init__(self, lm: LM, *, precision: Precision | None = None) -> None:
         self.config = lm.config
@@ -60,19 +51,12 @@ class Decoder:
         progress: ProgressFn | None = None,
         capture: bool | None = None,
     ) -> Tensor:
-        """Return codes (B, K, `num_frames`) int64 on the model's device.
+        """Return codes (B, K, `num_frames`) int64 on the model's device; each clip's depend on its own inputs.
 
-        A clip's codes depend on its own seed and conditions, not on the clips beside it.
-
-        Args:
-            branches: Weights of the guided logits, each with a condition of B rows or None (see
-                `MusicModel.cfg_branches`).
-            num_frames: T, the prompt's included.
-            sampling: Temperature, top-k and top-p; its guidance scales are those that `branches` were made with.
-            seeds: One for each clip.
-            prompt: Codes (B, K, T₀ ≤ T) to continue, returned unchanged.
-            progress: Called about once per second of music.
-            capture: Replays steps as CUDA graphs; None does so on CUDA.
+        `branches` hold the guided logits' weights, each with a condition of B rows or None (see
+        `MusicModel.cfg_branches`); the guidance scales of `sampling` are those that they were made with. `seeds` has
+        one for each clip. `prompt` (B, K, T₀ ≤ T) is continued and returned unchanged. `progress` is called about once
+        per second of music. `capture` replays steps as CUDA graphs; None does so on CUDA.
         """
         with torch.inference_mode():
             capture = self._lm.device.type == "cuda" if capture is None else capture
@@ -110,20 +94,13 @@ class RowLayout:
 
         row 0   _ _ t t t | codes      t text, m melody, _ padding
         row 1   m m t t t | codes
-
-    Args:
-        rows: (branch, clip) of each row.
-        cross_inputs: Conditions to cross-attend to, each for a range of rows.
-        prefixes: (R, P, D); P is 0 where nothing stands before the codes.
-        prefix_mask: (R, P) bool, True where a prefix step is valid.
-        padding: Padded steps of each row.
     """
 
-    rows: list[tuple[int, int]]
-    cross_inputs: list[CrossAttentionInput]
-    prefixes: Tensor
-    prefix_mask: Tensor
-    padding: list[int]
+    rows: list[tuple[int, int]]  # branch and clip of each row
+    cross_inputs: list[CrossAttentionInput]  # to cross-attend to, each for a range of rows
+    prefixes: Tensor  # (R, P, D); P is 0 where nothing stands before the codes
+    prefix_mask: Tensor  # (R, P) bool, True where a prefix step is valid
+    padding: list[int]  # padded steps of each row
 
     @classmethod
     def from_branches(cls, branches: Sequence[CFGBranch], num_clips: int, lm: InferenceLM) -> RowLayout:
@@ -146,7 +123,7 @@ class RowLayout:
             clips = [clip for clip in range(num_clips) if has_tokens[clip]]
             others += [(branch, clip) for clip in range(num_clips) if not has_tokens[clip]]
             if clips:
-                tokens, mask = pack_masked_tokens(condition, clips)
+                tokens, mask = kv_cache.pack_masked_tokens(condition, clips)
                 cross_inputs.append(CrossAttentionInput(len(crossing), len(crossing) + len(clips), tokens, mask))
                 crossing += [(branch, clip) for clip in clips]
         rows = crossing + others
@@ -187,17 +164,10 @@ class GenerationState:
             self.cfg_weights[clip, row] = branches[branch][0]
         self.step_bias = self._step_bias([condition for _, condition in branches])
         self.prefix_length = layout.prefixes.shape[1]  # P
-        length = aligned_length(self.prefix_length + self.sequence.shape[2])
+        length = kv_cache.aligned_length(self.prefix_length + self.sequence.shape[2])
         shape = (len(layout.rows), config.num_heads, length, config.dim // config.num_heads)
-        self.cache = KVCache(
-            config.num_layers,
-            shape,
-            lm.cache_dtype,
-            device,
-            padding=layout.padding,
-            prefix_mask=layout.prefix_mask,
-            preallocate=capture,
-        )
+        options: Any = {"padding": layout.padding, "prefix_mask": layout.prefix_mask, "preallocate": capture}
+        self.cache = KVCache(config.num_layers, shape, lm.cache_dtype, device, **options)
         position_ids = torch.arange(length, device=device)
         self.position_table = sinusoidal_embedding(position_ids, config.dim).to(lm.dtype)  # (positions, D)
 
@@ -231,7 +201,6 @@ class GenerationState:
         self.cross_kv = [[kv.pack() for kv in cross_kv.pop(0)] for _ in self.lm.layers]
 
     def decode(self, progress: ProgressFn | None) -> None:
-        """Draw all remaining steps."""
         config, device = self.lm.config, self.lm.device
         total = self.sequence.shape[2] - self.first_step
         generators = [torch.Generator(device).manual_seed(seed) for seed in self.seeds]

@@ -1,7 +1,4 @@
-"""Linear layers for few vectors and large weights, which cost what reading the weights costs.
-
-R vectors, D inputs, O outputs.
-"""
+"""Linear layers of few vectors (R, D) and large weights (O, D), which cost what reading these costs."""
 
 from __future__ import annotations
 
@@ -23,9 +20,7 @@ KERNEL_ALIGNMENT = 16  # inputs that the kernel for 8-bit weights takes at a tim
 class FastLinear(Protocol):
     """A linear layer without bias, (…, D) → (…, O)."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Multiply."""
-        ...
+    def __call__(self, x: Tensor) -> Tensor: ...
 
     def gelu(self, x: Tensor) -> Tensor:
         """Multiply and apply a GELU."""
@@ -99,9 +94,9 @@ class Int8WeightLinear(FastLinear):
 class Int8DynamicLinear(FastLinear):
     """8-bit weights times vectors that are quantized to 8 bits as they come; takes and gives float32.
 
-    `weight` (O, D) has a scale for each output, each vector one of its own. FBGEMM's kernel knows one scale for all
-    vectors: they are brought to one length before, so that a vector's result does not depend on its neighbors. It
-    needs VNNI, since older instructions saturate in between.
+    `weight` (O, D) has a scale for each output. FBGEMM's kernel knows one scale for all vectors: they are brought to
+    one length before, so that a vector's result does not depend on its neighbors. It needs VNNI: older instructions
+    saturate in between.
     """
 
     def __init__(self, weight: Tensor) -> None:

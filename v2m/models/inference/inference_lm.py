@@ -1,7 +1,7 @@
 """The music LM's layers in their fast form, run with a KV cache: one forward of the decoder.
 
 Why not `torch.compile`: on the CPU a step spends its time on reading weights and cache (71 % of it in bfloat16, see
-`lm_decoding.py` in bench/README.md), which no compiler lowers, but packed and 8-bit weights do; and a cache that grows
+`lm_decoding.py` in bench/README.md), which packed and 8-bit weights lower and no compiler does; and a growing cache
 would be compiled again for each shape. On CUDA the cost is launching kernels, which `CapturedStep` takes away by
 itself; `bench/lm_gpu.py` measures it beside transformers under `torch.compile(mode="reduce-overhead")`.
 
@@ -96,10 +96,8 @@ class _Layer:
         if cross_kv:
             assert self.cross is not None
             crossing = cross_kv[-1].end  # rows without a condition stand behind those that have one
-            if crossing == x.shape[0]:
-                x = self.cross(x, cross_kv)
-            else:
-                x = torch.cat([self.cross(x[:crossing], cross_kv), x[crossing:]])
+            crossed = self.cross(x[:crossing], cross_kv)
+            x = crossed if crossing == x.shape[0] else torch.cat([crossed, x[crossing:]])
         return self.contract.plus(self.expand.gelu(self.norm_feedforward(x)), x)
 
 
@@ -108,9 +106,7 @@ class InferenceLM:
 
     def __init__(self, lm: LM, precision: Precision, rows: int = 2) -> None:
         config = lm.config
-        layers: Any = lm.layers
-        tables: Any = lm.embeddings
-        heads: Any = lm.heads
+        layers, tables, heads = (list[Any](modules) for modules in (lm.layers, lm.embeddings, lm.heads))
         self.config, self.device = config, lm.norm.weight.device
         self.dtype = activation_dtype(precision, self.device)
         self.cache_dtype = torch.float32 if precision == "fp32" else torch.bfloat16
@@ -122,10 +118,8 @@ class InferenceLM:
 
     def project_condition(self, inputs: Sequence[CrossAttentionInput]) -> list[list[CrossKV]]:
         """Return for each layer the keys and values of all conditions, computed once."""
-        crosses = [layer.cross for layer in self.layers]
-        return [
-            [cross.project_condition(part, self.cache_dtype) for part in inputs] if cross else [] for cross in crosses
-        ]
+        layers, dtype = self.layers, self.cache_dtype
+        return [[x.cross.project_condition(part, dtype) for part in inputs] if x.cross else [] for x in layers]
 
     def embed(self, codes: Tensor) -> Tensor:
         """(B, K, q) → (B, q, D), without positions."""

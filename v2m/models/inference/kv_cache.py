@@ -1,8 +1,8 @@
 """KV cache of autoregressive decoding, and cross-attention's keys and values; for MusicGen and YuE.
 
-transformers' own caches either concatenate at each step, which copies the whole cache once a token, or attend over
-their full length. This one hands the attention views of what is reserved, and can keep every shape for a CUDA graph.
-The keys and values of cross-attention do not change from step to step: they are computed once.
+transformers' own caches either copy the whole cache once a token, or attend over their full length. This one hands the
+attention views of what is reserved, and can keep every shape for a CUDA graph. The keys and values of cross-attention
+do not change from step to step: they are computed once.
 
 R rows (sequences side by side), H key/value heads, h heads that are multiplied at once, L positions, d dimension of a
 head, q new steps, e positions attended to, P positions of a prefix, S tokens of a condition, D model dimension.
@@ -39,24 +39,14 @@ class KVCache:
         row 0       x x x x x x x n . .    x cached, n new (q = 1), . reserved and masked
         row 1       _ _ _ x x x x n . .    _ its padding (3): masked, and its position ids count from behind it
 
-    There are three lengths to attend to:
+    A cache grows by `RESERVE_STEP` positions at a time: a single step attends to all reserved positions, the unwritten
+    ones masked, since the CPU's libraries compile anew for each shape and copy operands that are not contiguous;
+    several steps attend to what is written. An `exact` one reserves all of L at once, and every step attends to what is
+    written. In a static one (`freeze`) every step attends to the first e positions, and the position is counted on the
+    device, so that a step can be captured.
 
-    * growing (default): room is reserved `RESERVE_STEP` positions at a time. A single step attends to all reserved
-      positions, the unwritten ones masked, since the CPU's libraries compile anew for each shape and copy operands
-      that are not contiguous; several steps attend to what is written.
-    * `exact`: all of L is reserved at once, and every step attends to what is written.
-    * static (`freeze`): every step attends to the first e positions, and the position is counted on the device, so
-      that a step can be captured.
-
-    Args:
-        num_layers: Layers of the model.
-        shape: (R, H, L, d).
-        dtype: Of keys and values.
-        device: Where they lie.
-        padding: Positions at the start of each row that hold nothing, where unequal sequences end side by side.
-        prefix_mask: (R, P) bool, which of the first P positions hold something; None is all but the padding.
-        preallocate: Reserves all of L at once.
-        exact: See above; preallocates.
+    `padding` are positions at the start of each row that hold nothing, where unequal sequences end side by side;
+    `prefix_mask` (R, P) bool, which of the first P positions hold something; `preallocate` reserves all of L at once.
     """
 
     def __init__(
@@ -146,7 +136,6 @@ class KVCache:
         return keys[:, :, : self._attended(new)], values[:, :, : self._attended(new)]
 
     def advance(self, new: int) -> None:
-        """Count the `new` steps of a forward."""
         self.position += new
         if self.attended_length is None:
             self.seq_length += new
@@ -171,28 +160,24 @@ class KVCache:
 
 
 def aligned_length(length: int) -> int:
-    """Return the least multiple of `ALIGNMENT` from `length` on."""
     return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)
 class CrossAttentionInput:
-    """Condition of the rows `start` to `end`.
-
-    `tokens` (R, S, D), and `mask` (R, 1, 1, S) bool where not all are valid.
-    """
+    """Condition of the rows `start` to `end`."""
 
     start: int
     end: int
-    tokens: Tensor
-    mask: Tensor | None
+    tokens: Tensor  # (R, S, D)
+    mask: Tensor | None  # (R, 1, 1, S) bool where not all are valid
 
 
 def pack_masked_tokens(condition: Condition, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
     """Return these rows of a condition, valid tokens first and only as long as the fullest row needs.
 
-    Cross-attention has no order, so that (R, S, D) tokens mean the same wherever they stand. The mask (R, 1, 1, S) is
-    None where all rows are full.
+    Cross-attention has no order, so that (R, S, D) tokens mean the same anywhere. The mask (R, 1, 1, S) is None if all
+    rows are full.
     """
     tokens, mask = condition.tokens[list(rows)], condition.mask[list(rows)]
     counts = mask.sum(dim=1)
@@ -206,16 +191,13 @@ def pack_masked_tokens(condition: Condition, rows: Sequence[int]) -> tuple[Tenso
 
 
 class CrossKV(NamedTuple):
-    """Keys and values that the rows `start` to `end` attend to in one layer.
-
-    (R, H, S, d) each; `mask` (R, 1, 1, S) is added to the scores.
-    """
+    """Keys and values that the rows `start` to `end` attend to in one layer."""
 
     start: int
     end: int
-    keys: Tensor
+    keys: Tensor  # (R, H, S, d)
     values: Tensor
-    mask: Tensor | None
+    mask: Tensor | None  # (R, 1, 1, S), added to the scores
 
     def __call__(self, query: Tensor) -> Tensor:
         """Attend with queries (R, H, q, d), already divided by √d; the same shape out."""
@@ -253,12 +235,9 @@ class PackedCrossKV:
         self._heads = h = math.gcd(heads, HEADS_PER_PRODUCT)
         self._diagonal = torch.eye(h, dtype=cross_kv.keys.dtype)[:, :, None]  # (h, h, 1)
         # R · H / h weights each: (S, h · d) of keys, (h · d, S) of values
-        self._keys = [
-            OneDNNLinear(part.transpose(0, 1).flatten(1), h) for row in cross_kv.keys for part in row.split(h)
-        ]
-        self._values = [
-            OneDNNLinear(part.transpose(1, 2).flatten(0, 1), h) for row in cross_kv.values for part in row.split(h)
-        ]
+        keys, values = ([part for row in rows for part in row.split(h)] for rows in (cross_kv.keys, cross_kv.values))
+        self._keys = [OneDNNLinear(part.transpose(0, 1).flatten(1), h) for part in keys]
+        self._values = [OneDNNLinear(part.transpose(1, 2).flatten(0, 1), h) for part in values]
 
     def __call__(self, query: Tensor) -> Tensor:
         """Attend with queries (R, H, 1, d), already divided by √d; the same shape out."""

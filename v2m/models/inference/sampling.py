@@ -28,11 +28,8 @@ def apply_repetition_penalty(logits: Tensor, present: Tensor, penalty: float) ->
 def filter_logits(logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Return logits (B, V) at a `temperature` > 0 with the unlikely ones at −inf.
 
-    Args:
-        logits: (B, V).
-        temperature: Divides the logits.
-        top_k: Tokens that stay (and those equal to the last of them); 0 is all.
-        top_p: Then the likeliest stay that together have this probability, at least one.
+    `top_k` tokens stay (and those equal to the last of them; 0 is all); then the likeliest that together have the
+    probability `top_p`, at least one.
     """
     logits = logits / temperature
     if 0 < top_k < logits.shape[-1]:

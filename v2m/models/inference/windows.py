@@ -46,10 +46,7 @@ def plan_windows(num_frames: int, window: int, stride: int) -> list[Window]:
 
 
 def window_seed(seed: int, index: int) -> int:
-    """Return the seed of window or section `index` of a piece: no two windows or pieces share one.
-
-    63 bits, which generators take on every device.
-    """
+    """Return the 63-bit seed of window or section `index` of a piece: no two windows or pieces share one."""
     return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -66,15 +63,8 @@ def generate_long(
 ) -> Tensor:
     """Return codes (B, K, T) of T = `num_frames`, B = len(`seeds`): one sequence without a seam.
 
-    Args:
-        decoder: Generates a window.
-        num_frames: T.
-        window: Frames of a window, as in `plan_windows`.
-        stride: Frames from one window's start to the next.
-        branches: Conditions of the frames from `start` to `end`; called for each window in turn.
-        sampling: How codes are drawn.
-        seeds: One for each piece.
-        progress: Called with the fraction of all frames.
+    `window` and `stride` are those of `plan_windows`. `branches` is called for each window in turn, with its `start`
+    and `end`; `seeds` has one for each piece; `progress` gets the fraction of all frames.
     """
     parts: list[Tensor] = []
     for index, (start, end, prompt) in enumerate(plan_windows(num_frames, window, stride)):

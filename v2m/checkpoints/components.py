@@ -34,26 +34,15 @@ COMPONENT_KINDS = tuple(REQUIRED_FILES)
 
 @dataclass(frozen=True)
 class Component:
-    """A frozen model in transformers' format: either it has a `name`, or its checkpoint stores it.
+    """A frozen model in transformers' format: either it has a `name`, or its checkpoint stores it."""
 
-    Args:
-        name: A folder or a repository of the hub to fetch it from; None where the checkpoint stores it.
-        folder: Its files: a tokenizer's, and config.json and weights where these are not given here.
-        config: In place of its config.json.
-        state: Its weights.
-    """
-
-    name: str | None = None
-    folder: Path | None = None
+    name: str | None = None  # a folder or a repository of the hub to fetch it from
+    folder: Path | None = None  # of a tokenizer's files, and config.json and weights where these are not given here
     config: Mapping[str, Any] | None = None
     state: Mapping[str, Tensor] | None = None
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-        """Return its config and weights, from its folder where they are not given.
-
-        Raises:
-            DependencyError: A file is missing or broken; names it.
-        """
+        """Return its config and weights, from its folder where they are not given."""
         if self.config is not None and self.state is not None:
             return self.config, self.state
         assert self.folder is not None, f"{self.name} has not been fetched"
@@ -83,13 +72,10 @@ class VisualInputConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "event_channels", tuple(self.event_channels))  # YAML gives a list
         numbers = {name: getattr(self, name) for name in ("fps", "num_long_term_frames", "event_rate")}
-        problems = [
-            f"{name} {value!r} must be above 0"
-            for name, value in numbers.items()
-            if not isinstance(value, int | float) or value <= 0
-        ]
-        if problems:
-            raise ValueError("visual_input: " + "; ".join(problems))
+        wrong = {name: value for name, value in numbers.items() if not isinstance(value, int | float) or value <= 0}
+        if wrong:
+            problems = "; ".join(f"{name} {value!r} must be above 0" for name, value in wrong.items())
+            raise ValueError(f"visual_input: {problems}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VisualInputConfig:

@@ -26,17 +26,11 @@ T5_NAMESPACE = "google-t5/"  # of the T5s that audiocraft calls by their bare na
 def convert_checkpoint(source: str, dest: Path, layout: str) -> str:
     """Convert the checkpoint `source`, or a training checkpoint (.ckpt), to a layout in the folder `dest`.
 
-    Returns one line on what was written.
-
-    Raises:
-        DependencyError: The source, or a frozen model that the layout includes, cannot be read or fetched.
-        UsageError: `dest` is not empty, or the layout cannot represent the model.
+    Returns one line on what was written. Raises DependencyError where the source, or a frozen model that the layout
+    includes, cannot be had, UsageError where `dest` is not empty or the layout cannot represent the model.
     """
-    model = (
-        lightning_ckpt.load_training_checkpoint(Path(source))
-        if source.endswith(".ckpt")
-        else V2M.from_pretrained(source)
-    )
+    is_training = source.endswith(".ckpt")
+    model = lightning_ckpt.load_training_checkpoint(Path(source)) if is_training else V2M.from_pretrained(source)
     if layout == "v2m":
         model.save_pretrained(dest)
     else:

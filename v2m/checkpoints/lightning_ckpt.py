@@ -36,11 +36,7 @@ def describe_model(model: V2M) -> dict[str, Any]:
 
 
 def load_training_checkpoint(path: Path) -> V2M:
-    """Load the model of a training checkpoint, with EMA weights where it has some.
-
-    Raises:
-        DependencyError: It is broken, or no training checkpoint.
-    """
+    """Load a training checkpoint's model, EMA if it has any. Raises DependencyError if it is broken."""
     checkpoint, name = safe_load.read_pickle(path), repr(str(path))
     model, state = build_model(checkpoint, name), model_state(checkpoint, name)
     safe_load.load_strict(model, state, f"the model that {name} describes")
@@ -54,11 +50,7 @@ def check_training_checkpoint(checkpoint: Mapping[str, Any], name: str) -> None:
 
 
 def ema_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """Return the weights of a training checkpoint, EMA where it has some; errors call it `name`.
-
-    Raises:
-        DependencyError: There are none, or values that are not finite.
-    """
+    """Return the weights, EMA where there are some. Raises DependencyError where they are unusable."""
     check_training_checkpoint(checkpoint, name)
     state = {**checkpoint["state_dict"], **checkpoint.get(EMA_KEY, {})}
     if not all(isinstance(value, Tensor) for value in state.values()):
@@ -68,11 +60,7 @@ def ema_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
 
 
 def model_state(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """Return the EMA weights under the names of `build_model`'s model, adapters merged.
-
-    Raises:
-        DependencyError: See `ema_state` and `merge_adapters`.
-    """
+    """Return the EMA weights under the names of `build_model`'s model, adapters merged."""
     state = {key.removeprefix(MODEL_PREFIX): value for key, value in ema_state(checkpoint, name).items()}
     adapters = checkpoint[EXPORT_KEY].get("lora")
     return state if adapters is None else merge_adapters(adapters, state, name)
@@ -84,46 +72,30 @@ def build_model(checkpoint: Mapping[str, Any], name: str) -> V2M:
     description = checkpoint[EXPORT_KEY]
     try:
         config, visual_input = MusicConfig.from_dict(description["model"]), description["visual_input"]
-        return V2M(
-            config,
-            components={kind: Component(source) for kind, source in description["components"].items()},
-            sample_rate=description["sample_rate"],
-            license=description["license"],
-            origin=description["origin"],
-            visual_input=None if visual_input is None else VisualInputConfig.from_dict(visual_input),
-        )
+        visual_input = None if visual_input is None else VisualInputConfig.from_dict(visual_input)
+        components = {kind: Component(source) for kind, source in description["components"].items()}
+        provenance = {name: description[name] for name in ("sample_rate", "license", "origin")}
+        return V2M(config, components=components, visual_input=visual_input, **provenance)
     except (KeyError, TypeError, ValueError) as error:
         raise DependencyError(f"{name} describes a model that cannot be ({error})") from None
 
 
 def check_adapters(saved: Mapping[str, Any] | None, own: Mapping[str, Any] | None) -> None:
-    """Raise UsageError where a checkpoint's adapters are not those of the model that resumes from it.
-
-    Args:
-        saved: The checkpoint's description of its adapters; None of a model without.
-        own: The description that the model would save.
-    """
+    """Raise UsageError where a checkpoint's adapters are not those of the model that resumes from it."""
     saved, own = saved or {}, own or {}
     labels = {"base_sha256": "the weights of the start", "rank": "lora.rank", "alpha": "lora.alpha"}
     differing = [label for name, label in labels.items() if saved.get(name) != own.get(name)]
     if differing:
         settings = ", ".join(f"{name} {saved[name]}" for name in ("init_from", "rank", "alpha") if name in saved)
-        raise UsageError(
-            f"the checkpoint to resume from was trained with other {', '.join(differing)}: give those "
-            f"({settings or 'without lora'}), or another default_root_dir"
-        )
+        cure = f"give those ({settings or 'without lora'}), or another default_root_dir"
+        raise UsageError(f"the checkpoint to resume from was trained with other {', '.join(differing)}: {cure}")
 
 
 def merge_adapters(adapters: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return the state of a plain model: the adapters merged into their base model, which is loaded again.
 
-    Args:
-        adapters: The checkpoint's description of its adapters.
-        state: The trained weights.
-        name: Name of the checkpoint in errors.
-
-    Raises:
-        DependencyError: The base model is gone or is another, or the adapters are not valid.
+    `adapters` are described by the checkpoint, which errors call `name`; `state` has the trained weights. Raises
+    DependencyError where the base model is gone or is another, or the adapters are not valid.
     """
     try:
         init_from, sha256 = str(adapters["init_from"]), adapters["base_sha256"]

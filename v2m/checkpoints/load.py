@@ -57,11 +57,7 @@ class LoadedCheckpoint:
 
 
 def fetch(name: str) -> WeightsInfo:
-    """Return the checkpoint's local folder, downloaded in one layout if need be.
-
-    Raises:
-        DependencyError: There is none, or it has no known layout.
-    """
+    """Return the local folder, downloaded in one layout if need be. Raises DependencyError for none."""
     license = MUSICGEN_LICENSE if name.startswith("facebook/musicgen-") else None
     return weights.fetch(name, REQUIRED_FILES, license=license)
 
@@ -85,30 +81,21 @@ def load_checkpoint(info: WeightsInfo) -> LoadedCheckpoint:
 
 
 def _load_v2m(info: WeightsInfo) -> LoadedCheckpoint:
-    folder = info.folder
-    path = folder / CONFIG_FILE
+    folder, path = info.folder, info.folder / CONFIG_FILE
     settings = safe_load.read_yaml(path)
-    if settings.get("format") != FORMAT_VERSION:
-        raise DependencyError(
-            f"{str(path)!r} has format {settings.get('format')!r}, and this version of v2m reads "
-            f"{FORMAT_VERSION}: a newer one may read it"
-        )
+    if (version := settings.get("format")) != FORMAT_VERSION:
+        own = f"this version of v2m reads {FORMAT_VERSION}: a newer one may read it"
+        raise DependencyError(f"{str(path)!r} has format {version!r}, and {own}")
     rate = settings.get("sample_rate")
     if not isinstance(rate, int) or rate <= 0:
         raise DependencyError(f"{str(path)!r} has sample_rate {rate!r}, not a number of Hz")
-    components = {
-        kind: _component(folder, kind, settings[kind]) for kind in COMPONENT_KINDS if settings.get(kind) is not None
-    }
-    visual_input = settings.get("visual_input")
-    return LoadedCheckpoint(
-        _parse_section(MusicConfig, settings.get("model"), path, "model"),
-        safe_load.read_state_dict(folder),
-        components,
-        rate,
-        settings.get("origin"),
-        settings.get("license") or info.license,
-        None if visual_input is None else _parse_section(VisualInputConfig, visual_input, path, "visual_input"),
-    )
+    kinds = [kind for kind in COMPONENT_KINDS if settings.get(kind) is not None]
+    components = {kind: _component(folder, kind, settings[kind]) for kind in kinds}
+    config = _parse_section(MusicConfig, settings.get("model"), path, "model")
+    if (visual_input := settings.get("visual_input")) is not None:
+        visual_input = _parse_section(VisualInputConfig, visual_input, path, "visual_input")
+    state, license = safe_load.read_state_dict(folder), settings.get("license") or info.license
+    return LoadedCheckpoint(config, state, components, rate, settings.get("origin"), license, visual_input)
 
 
 def _component(folder: Path, kind: str, name: Any) -> Component:
@@ -148,26 +135,18 @@ def _load_audiocraft(folder: Path, origin: str, license: str | None) -> LoadedCh
         model_state, clip = vidmuse.to_v2m(state)
         components["vision_encoder"] = Component(folder=folder, config=vidmuse.clip_config(clip), state=clip)
     else:
-        config = audiocraft.config_to_v2m(cfg, state)
-        model_state = audiocraft.to_v2m(state)
+        config, model_state = audiocraft.config_to_v2m(cfg, state), audiocraft.to_v2m(state)
     name = audiocraft.text_encoder_name(cfg)
     if name is not None and config["text_dim"] is not None:
         components["text_encoder"] = Component(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
     if (folder / COMPRESSION_FILE).is_file():
-        components["codec"] = _codec_component(folder)
+        from v2m.pretrained.codecs.encodec import read_compression_file
+
+        codec = read_compression_file(folder / COMPRESSION_FILE)
+        components["codec"] = Component(codec) if isinstance(codec, str) else Component(None, folder, *codec)
     rate = int(cfg.get("sample_rate", 32000))
     model_config = _parse_section(MusicConfig, config, path, "model")
     return LoadedCheckpoint(model_config, model_state, components, rate, origin, license, visual_input)
-
-
-def _codec_component(folder: Path) -> Component:
-    from v2m.pretrained.codecs.encodec import read_compression_file
-
-    codec = read_compression_file(folder / COMPRESSION_FILE)
-    if isinstance(codec, str):
-        return Component(codec)
-    config, state = codec
-    return Component(folder=folder, config=config, state=state)
 
 
 def _read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -33,9 +33,9 @@ class V2M(MusicModel):
         config: Sizes of the model.
         components: Frozen models that go with it: "text_encoder", "codec", "vision_encoder".
         weights: Checkpoints that it was loaded from, for the sidecar.
-        sample_rate: Of the music, in Hz.
-        license: Of the weights, as their authors name it.
-        origin: What they were made from: a name, with the revision where it is known.
+        sample_rate: Hz.
+        license: License of the weights, as their authors name it.
+        origin: Name of what they were made from, with the revision where it is known.
         visual_input: How videos become inputs of its visual conditioner, if it has one.
     """
 
@@ -65,28 +65,17 @@ class V2M(MusicModel):
     def from_pretrained(cls, name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> V2M:
         """Load a checkpoint of v2m, of transformers' MusicGen, of audiocraft or of VidMuse.
 
-        Args:
-            name: Its folder, or its repository on the hub (see `v2m.pretrained.weights.fetch`).
-            device: To load it on.
-            dtype: Of the weights; None keeps the checkpoint's on the CPU, except float16, with which few CPUs compute,
-                and takes the device's elsewhere.
-
-        Raises:
-            DependencyError: The checkpoint is missing, broken, of another kind, or has values that are not finite.
+        `name` is its folder, or its repository on the hub. A `dtype` of None keeps the checkpoint's on the CPU, except
+        float16, with which few CPUs compute, and takes the device's elsewhere. Raises DependencyError where it is
+        missing, broken, of another kind, or has values that are not finite.
         """
         info = load.fetch(name)
         source = load.load_checkpoint(info)
         safe_load.check_finite(source.state, f"{name!r}")
         with torch.device("meta"):
-            model = cls(
-                source.config,
-                components=source.components,
-                weights=(replace(info, license=source.license),),
-                sample_rate=source.sample_rate,
-                license=source.license,
-                origin=source.origin,
-                visual_input=source.visual_input,
-            )
+            names = "components", "sample_rate", "license", "origin", "visual_input"
+            settings: dict[str, Any] = {name: getattr(source, name) for name in names}
+            model = cls(source.config, weights=(replace(info, license=source.license),), **settings)
         safe_load.load_strict(model, source.state, f"the music model that {name!r} describes", assign=True)
         target = torch.device(device)
         stored = next(iter(model.parameters())).dtype
@@ -94,11 +83,7 @@ class V2M(MusicModel):
         return model.to(target, dtype or (default if target.type == "cpu" else choose_dtype(target))).eval()
 
     def component(self, kind: str) -> Component:
-        """Return a frozen model with its files on this machine; the first call fetches one that is only named.
-
-        Raises:
-            DependencyError: The model has no such component, or it cannot be fetched.
-        """
+        """Return a frozen model, fetched if it is only named. Raises DependencyError where there is none."""
         component = self.components.get(kind)
         if component is None:
             raise DependencyError(f"{self.origin or 'this model'} names no {kind.replace('_', ' ')}")
@@ -121,33 +106,22 @@ class V2M(MusicModel):
         }
         differing = [f"{has} {unit} instead of {needed}" for unit, (has, needed) in values.items() if has != needed]
         if differing:
-            raise DependencyError(
-                f"the codec does not fit the music model {self.origin or ''}: it has {', '.join(differing)}; "
-                "use the codec that the model was trained with"
-            )
+            problem = f"the codec does not fit the music model {self.origin or ''}: it has {', '.join(differing)}"
+            raise DependencyError(f"{problem}; use the codec that the model was trained with")
 
     def save_pretrained(self, folder: Path) -> None:
         """Save a v2m checkpoint atomically; loaded again, it gives the same music bit for bit.
 
-        Components that the source stored go along; the others stay names.
-
-        Args:
-            folder: New, empty, or a v2m checkpoint, which is replaced.
-
-        Raises:
-            UsageError: Something else is in the folder.
+        Components that the source stored go along; the others stay names. A v2m checkpoint in the folder is replaced;
+        anything else there raises UsageError.
         """
         atomic_directory(Path(folder), self._write_files, may_replace=save.is_v2m_checkpoint)
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
         """Upload what `save_pretrained` writes, in one commit; return its address.
 
-        Args:
-            repository: "owner/name", created if it does not exist.
-            private: Whether a new one is private.
-
-        Raises:
-            DependencyError: The hub cannot be reached or refuses it; says why.
+        `repository` is "owner/name", created, `private` or not, if it does not exist. Raises DependencyError where the
+        hub cannot be reached or refuses it.
         """
         from v2m.pretrained import hub
 

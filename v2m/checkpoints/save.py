@@ -71,10 +71,7 @@ def render_model_card(
     license: str | None,
     origin: str | None,
 ) -> str:
-    """Return Markdown with the front matter of the hub: license, origin, sizes, usage.
-
-    parameters: their number. The rest is as in `V2M`.
-    """
+    """Return Markdown with the front matter of the hub: license, origin, sizes, usage."""
     lm = config.lm
     front = {"license": license, "library_name": "v2m", "tags": ["v2m", "music", "video-to-music"]}
     front_matter = yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()

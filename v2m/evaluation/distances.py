@@ -1,7 +1,4 @@
-"""Distances between sets of embeddings, distributions and embeddings; bootstrap intervals; shuffles.
-
-N, M embeddings of D dimensions; K classes.
-"""
+"""Distances between (sets of) N, M embeddings (D,) and distributions (K,); bootstraps; shuffles."""
 
 from __future__ import annotations
 
@@ -22,11 +19,9 @@ def frechet_distance(a: Floats, b: Floats) -> float:
 
     It is |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½): Dowson and Landau, "The Fréchet Distance between Multivariate Normal
     Distributions" (1982), with covariances of N − 1. With the centered embeddings A and B, tr (Σa Σb)^½ is the sum of
-    the singular values of A Bᵀ over √((N − 1)(M − 1)): nothing is squared, no root of a matrix is taken, and no N
-    is too small. With few embeddings the value is too high: below D + 1 of them the covariances lack rank.
-
-    Raises:
-        ValueError: There are fewer than two in one of them, or their dimensions differ.
+    the singular values of A Bᵀ over √((N − 1)(M − 1)): nothing is squared, no root of a matrix is taken, and no N is
+    too small. With few embeddings the value is too high: below D + 1 of them the covariances lack rank. Raises
+    ValueError where there are fewer than two in one of them, or their dimensions differ.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"embeddings must be (N, D) and (M, D), not {a.shape} and {b.shape}")
@@ -59,19 +54,16 @@ def bootstrap_frechet(
     for _ in range(num_draws):
         chosen = random.integers(len(a), size=len(a))
         other = chosen if paired else random.integers(len(b), size=len(b))
-        distances.append(
-            frechet_distance(np.concatenate([a[k] for k in chosen]), np.concatenate([b[k] for k in other]))
-        )
+        drawn_a, drawn_b = np.concatenate([a[k] for k in chosen]), np.concatenate([b[k] for k in other])
+        distances.append(frechet_distance(drawn_a, drawn_b))
     return np.array(distances)
 
 
 def basic_bootstrap_ci(value: float, draws: Floats) -> tuple[float, float]:
     """Return the basic bootstrap's 95 % interval: percentiles of `draws`, reflected at `value`.
 
-    Davison and Hinkley, "Bootstrap Methods and their Application" (1997), section 5.2.
-
-    A Fréchet distance of few clips is too high, and that of drawn clips, some of which occur twice, is higher still by
-    about as much; reflecting removes this bias.
+    Davison and Hinkley, "Bootstrap Methods and their Application" (1997), section 5.2. A Fréchet distance of few clips
+    is too high, and that of drawn clips, some twice, is higher still by about as much; reflecting removes this bias.
     """
     low, high = np.percentile(draws, CI_PERCENTILES)
     return 2 * value - float(high), 2 * value - float(low)
@@ -81,19 +73,14 @@ def density(real: Floats, generated: Floats, k: int = NUM_NEIGHBORS) -> Floats:
     """(M,) the number of neighborhoods of `real` (N, D) that each of `generated` (M, D) lies in, over `k`.
 
     A neighborhood reaches to the k-th nearest other embedding of its set. The mean is the density of Naeem et al.,
-    "Reliable Fidelity and Diversity Metrics for Generative Models" (2020), equation 6.
-
-    Raises:
-        ValueError: `real` has no k others.
+    "Reliable Fidelity and Diversity Metrics for Generative Models" (2020), equation 6. Raises ValueError where `real`
+    has no k others.
     """
     return np.asarray(_within_knn_ball(real, generated, k).sum(axis=0) / k)
 
 
 def coverage(real: Floats, generated: Floats, k: int = NUM_NEIGHBORS) -> Floats:
-    """(N,) 1 for each of `real` (N, D) with one or more of `generated` (M, D) in its neighborhood, else 0.
-
-    The mean is the coverage of Naeem et al. (2020), equation 7. Raises as `density`.
-    """
+    """(N,) 1 for each of `real` (N, D) with some of `generated` in its neighborhood (equation 7), else 0."""
     return np.asarray(_within_knn_ball(real, generated, k).any(axis=1), np.float64)
 
 
@@ -126,10 +113,7 @@ def cosine_similarity(a: Floats, b: Floats) -> float:
 
 
 def derangements(count: int, num_rounds: int, seed: int = 0) -> NDArray[np.intp]:
-    """(num_rounds, count): permutations of the clips that leave none in its place; no pair occurs twice.
-
-    Raises ValueError where there are fewer other clips than rounds.
-    """
+    """(num_rounds, count): permutations of the clips that leave none in its place; no pair occurs twice."""
     if not 1 <= num_rounds < count:
         raise ValueError(f"{num_rounds} rounds need at least {num_rounds + 1} clips, not {count}")
     random = np.random.default_rng(seed)

@@ -1,7 +1,4 @@
-"""Metrics of pretrained embeddings: FAD, density, coverage, KL, CLAP score, audio-video similarity.
-
-W windows of a piece, D dimensions of an embedding, K classes.
-"""
+"""Metrics of pretrained embeddings: FAD, density, coverage, KL, CLAP score, audio-video similarity."""
 
 from __future__ import annotations
 
@@ -58,7 +55,7 @@ class EmbeddingResults:
 
 @dataclass(frozen=True)
 class _ClipEmbedding:
-    """A piece's `embeddings` (W, D) and `class_probs` (W, K)."""
+    """A piece's `embeddings` (windows W, dimensions D) and `class_probs` (W, classes)."""
 
     embeddings: Floats
     class_probs: Floats | None
@@ -66,11 +63,6 @@ class _ClipEmbedding:
     @property
     def direction(self) -> Floats:
         return _mean_direction(self.embeddings)
-
-    @property
-    def mean_class_probs(self) -> Floats:
-        assert self.class_probs is not None
-        return self.class_probs.mean(axis=0)
 
 
 _Clips = Mapping[str, _ClipEmbedding]  # by name of the clip
@@ -86,19 +78,15 @@ def evaluate_embeddings(
 ) -> EmbeddingResults:
     """Compute all metrics that `embedders` allow, of systems with the same clips and their ground truth.
 
-    Embedders are loaded one after the other. `seed` decides whose music is whose when it is shuffled, the halves of
-    the ground truth and the draws of the bootstrap. `on_progress` is called after each piece.
-
-    Raises:
-        UsageError: An embedder returns something else than (W, D) finite numbers.
+    Embedders are loaded one after the other. `seed` decides the shuffles, the halves of the ground truth and the draws
+    of the bootstrap. `on_progress` is called after each piece. Raises UsageError for embeddings that are not finite.
     """
     results = EmbeddingResults()
     clips = next(iter(systems.values()))  # whose names, texts and videos all systems share
     for embedder in map(adapt, embedders):
         music = {name: _embed_audio(embedder, pieces, on_progress) for name, pieces in systems.items()}
-        reference = None
-        if ground_truth is not None:
-            reference = _embed_audio(embedder, {name: ground_truth[name] for name in clips}, on_progress)
+        pieces = ground_truth and {name: ground_truth[name] for name in clips}
+        reference = None if pieces is None else _embed_audio(embedder, pieces, on_progress)
         texts, videos = _embed_texts(embedder, clips), _embed_videos(embedder, clips)
         _Evaluator(embedder.name, list(clips), music, reference, texts, videos, seed).add_to(results)
         embedder.release()
@@ -159,19 +147,16 @@ class _Evaluator:
         self, clip: str, music: _ClipEmbedding, reference: _ClipEmbedding | None
     ) -> Iterator[tuple[str, float]]:
         """Metrics of a clip with some music, by name."""
-        if reference is not None and reference.class_probs is not None:
-            yield "kl", distances.kl_divergence(reference.mean_class_probs, music.mean_class_probs)
-            yield "kl_reverse", distances.kl_divergence(music.mean_class_probs, reference.mean_class_probs)
+        if reference is not None and reference.class_probs is not None and music.class_probs is not None:
+            yield from _kl_both_ways(reference.class_probs, music.class_probs)
         if clip in self.texts:
             yield "clap_score", cosine_similarity(music.direction, self.texts[clip])
         if clip in self.videos:
             yield "av_similarity", cosine_similarity(music.direction, self.videos[clip])
 
-    def _reference(self, clip: str) -> _ClipEmbedding | None:
-        return None if self.ground_truth is None else self.ground_truth[clip]
-
     def _rows(self, music: _Clips) -> Rows:
-        rows = {clip: dict(self._pair_metrics(clip, music[clip], self._reference(clip))) for clip in self.clips}
+        references = self.ground_truth or {}
+        rows = {clip: dict(self._pair_metrics(clip, music[clip], references.get(clip))) for clip in self.clips}
         if self.ground_truth is not None and len(self.clips) > NUM_NEIGHBORS:
             _add_density_and_coverage(rows, self.ground_truth, self.clips, music, self.clips)
         return self._with_suffix(rows)
@@ -183,9 +168,7 @@ class _Evaluator:
             rows[clip] = dict(self._pair_metrics(clip, piece, None))
             middle = len(piece.embeddings) // 2
             if piece.class_probs is not None and middle:
-                first, second = piece.class_probs[:middle].mean(axis=0), piece.class_probs[middle:].mean(axis=0)
-                rows[clip]["kl"] = distances.kl_divergence(first, second)
-                rows[clip]["kl_reverse"] = distances.kl_divergence(second, first)
+                rows[clip] |= _kl_both_ways(piece.class_probs[:middle], piece.class_probs[middle:])
         first_half, second_half = self._halves()
         if len(first_half) > NUM_NEIGHBORS and second_half:
             _add_density_and_coverage(rows, ground_truth, first_half, ground_truth, second_half)
@@ -200,7 +183,8 @@ class _Evaluator:
         rows = {}
         for column, clip in enumerate(self.clips):
             others = [self.clips[index] for index in shuffles[:, column]]
-            values = [dict(self._pair_metrics(clip, music[other], self._reference(clip))) for other in others]
+            reference = (self.ground_truth or {}).get(clip)
+            values = [dict(self._pair_metrics(clip, music[other], reference)) for other in others]
             rows[clip] = {name: float(np.mean([value[name] for value in values])) for name in values[0]}
         return self._with_suffix(rows)
 
@@ -208,9 +192,8 @@ class _Evaluator:
         """Add Fréchet distances of systems and of halves of the ground truth, and notes on omissions."""
         metric = f"fad@{self.name}"
         if len(self.clips) <= NUM_NEIGHBORS:
-            baselines.notes.append(
-                f"density@{self.name} and coverage are left out: they need {NUM_NEIGHBORS + 1} clips or more"
-            )
+            needed = f"they need {NUM_NEIGHBORS + 1} clips or more"
+            baselines.notes.append(f"density@{self.name} and coverage are left out: {needed}")
         if len(self.clips) < 2:
             baselines.notes.append(f"{metric} is left out: a Fréchet distance needs two clips or more")
             return
@@ -238,8 +221,7 @@ class _Evaluator:
         return SetMetric(len(b), value, max(0.0, low), max(0.0, high), draws)
 
     def _halves(self) -> tuple[list[str], list[str]]:
-        order = np.random.default_rng(self.seed).permutation(len(self.clips))
-        shuffled = [self.clips[index] for index in order]
+        shuffled = [self.clips[index] for index in np.random.default_rng(self.seed).permutation(len(self.clips))]
         middle = (len(shuffled) + 1) // 2
         return shuffled[:middle], shuffled[middle:]
 
@@ -257,6 +239,13 @@ def _add_density_and_coverage(
         rows[clip]["density"] = float(value)
     for clip, value in zip(real_clips, distances.coverage(real_means, generated_means), strict=True):
         rows[clip]["coverage"] = float(value)
+
+
+def _kl_both_ways(reference: Floats, music: Floats) -> Iterator[tuple[str, float]]:
+    """Divergence of the mean class probabilities of two sets of windows, by name of the metric."""
+    p, q = reference.mean(axis=0), music.mean(axis=0)
+    yield "kl", distances.kl_divergence(p, q)
+    yield "kl_reverse", distances.kl_divergence(q, p)
 
 
 def _to_float64(values: Any) -> Floats | None:

@@ -59,11 +59,13 @@ def clip_metrics(audio: Audio, features: VisualFeatures, duration: float, tags: 
     tags = tags or Tags()
     silence = defects.measure_silence(audio)
     loop_strength, loop_period = defects.find_loop(audio)
+    reference = tags.tonic_and_mode
+    key = estimate_key(audio) if reference else None
     row: dict[str, float | None] = {
         "seconds": duration,
         "length_error_ms": 1000 * (len(audio) / audio.sample_rate - duration),
         **_timing_metrics(audio, features, duration, tags),
-        **_key_metrics(audio, tags),
+        "key_score": key_score(key, reference) if key and reference else None,
         "lufs": integrated_loudness(audio),
         "true_peak": true_peak(audio),
         "silence": silence.share,
@@ -90,9 +92,9 @@ def _timing_metrics(audio: Audio, features: VisualFeatures, duration: float, tag
         "hits_70ms": default if alignment.hits is None else alignment.hits,
         "chance_70ms": default if alignment.chance is None else alignment.chance,
         "shuffled_70ms": default if alignment.shuffled is None else alignment.shuffled,
-        "gain_70ms": _above_chance(alignment.hits, alignment.chance, default),
-        "gain_100ms": _above_chance(alignment.hits_100ms, alignment.chance_100ms, default),
-        "downbeat_gain_70ms": _above_chance(alignment.downbeat_hits, alignment.chance_downbeats, default),
+        "gain_70ms": above_chance(alignment.hits, alignment.chance, default),
+        "gain_100ms": above_chance(alignment.hits_100ms, alignment.chance_100ms, default),
+        "downbeat_gain_70ms": above_chance(alignment.downbeat_hits, alignment.chance_downbeats, default),
         "median_ms": alignment.median_ms,
         "accents": sync.accents,
         "dynamics": sync.dynamics,
@@ -103,13 +105,8 @@ def _timing_metrics(audio: Audio, features: VisualFeatures, duration: float, tag
     }
 
 
-def _key_metrics(audio: Audio, tags: Tags) -> dict[str, float | None]:
-    reference = tags.tonic_and_mode
-    key = estimate_key(audio) if reference else None
-    return {"key_score": key_score(key, reference) if key and reference else None}
-
-
-def _above_chance(hits: float | None, chance: float | None, default: float | None) -> float | None:
+def above_chance(hits: float | None, chance: float | None, default: float | None = None) -> float | None:
+    """Return `hits` less the chance level, or `default` where one of them is undefined."""
     return default if hits is None or chance is None else hits - chance
 
 
@@ -117,22 +114,16 @@ SAMPLE_RATE = 48_000
 
 
 def evaluate_file(path: Path) -> Row:
-    """Return the metrics of a video's first audio track.
+    """Return the metrics of a video's first audio track, with the tags of the sidecar beside it, if any.
 
-    There is no length error where the container has no duration of it. The tags are those of the sidecar beside it, if
-    there is one.
-
-    Raises:
-        InvalidInputError: It is no video, or has no sound.
+    There is no length error where the container has no duration of it. Raises InvalidInputError without sound.
     """
     from v2m.media import video
 
     clip = video.open(path)
     audio = video_audio(clip)
     row = clip_metrics(audio, clip.visual_features(), clip.duration, sidecar_tags(path))
-    if clip.audio_streams[0].duration is None:
-        return {**row, "length_error_ms": None}
-    return row
+    return row if clip.audio_streams[0].duration is not None else {**row, "length_error_ms": None}
 
 
 def video_audio(clip: Video) -> Audio:
@@ -145,10 +136,7 @@ def video_audio(clip: Video) -> Audio:
 
 
 def ground_truth_audio(path: Path, max_duration: float) -> Audio:
-    """Return the first `max_duration` seconds of an audio file or of a video's music.
-
-    Raises UsageError or InvalidInputError where there is none.
-    """
+    """Return the first `max_duration` seconds of an audio file or of a video's music, which must exist."""
     from v2m.media import audio, video
 
     if path.suffix.lower() not in video.VIDEO_SUFFIXES:
@@ -172,20 +160,13 @@ def videos_by_name(paths: Sequence[str]) -> dict[str, Path]:
 
     videos = [video for path in paths for video in _list_files(Path(path), VIDEO_SUFFIXES)]
     names = [clip_name(video) for video in videos]
-    duplicates = sorted({name for name in names if names.count(name) > 1})
-    if duplicates:
-        raise UsageError(
-            f"{', '.join(duplicates)}: more than one video of that name; `compare` takes a folder for each system"
-        )
+    if duplicates := ", ".join(sorted({name for name in names if names.count(name) > 1})):
+        raise UsageError(f"{duplicates}: more than one video of that name; `compare` takes a folder for each system")
     return dict(zip(names, videos, strict=True))
 
 
 def ground_truth_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Return the ground truth of each of `names`: an audio file or a video in `folder`.
-
-    Raises:
-        UsageError: It is no folder, or lacks a name, or has two files of one name.
-    """
+    """Return the one audio file or video in `folder` for each of `names`. Raises UsageError for others."""
     from v2m.media.audio import AUDIO_SUFFIXES
     from v2m.media.video import VIDEO_SUFFIXES
 
@@ -195,12 +176,10 @@ def ground_truth_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     for path in _list_files(folder, VIDEO_SUFFIXES | {*AUDIO_SUFFIXES}):
         files.setdefault(clip_name(path), []).append(path)
     names = list(names)
-    missing = [name for name in names if name not in files]
-    if missing:
+    if missing := [name for name in names if name not in files]:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise UsageError(f"{str(folder)!r} lacks the true music of {shown}: put files of those names there")
-    duplicates = [name for name in names if len(files[name]) > 1]
-    if duplicates:
+    if duplicates := [name for name in names if len(files[name]) > 1]:
         raise UsageError(f"{str(folder)!r} has more than one file for {', '.join(duplicates)}: leave one")
     return {name: files[name][0] for name in names}
 

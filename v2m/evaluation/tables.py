@@ -1,7 +1,4 @@
-"""Tables of metrics: means with bootstrap intervals, systems side by side, as Markdown and CSV.
-
-n videos.
-"""
+"""Tables of metrics: means with bootstrap intervals, systems side by side, as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -49,26 +46,17 @@ class SetMetric(Mean):
 
 @dataclass
 class Baselines:
-    """Baselines of the comparison.
-
-    Args:
-        ground_truth: The rows of the ground truth, by video.
-        shuffled: The rows of each system with the music of other videos.
-        set_metrics: Metrics of all videos of a system together.
-        ground_truth_set: The same of the ground truth.
-        notes: Remarks for the reader of the table.
-    """
+    """Baselines of the comparison, by system and by video; `notes` are for the reader of the table."""
 
     ground_truth: dict[str, Row] = field(default_factory=dict)
-    shuffled: dict[str, dict[str, Row]] = field(default_factory=dict)
-    set_metrics: dict[str, dict[str, SetMetric]] = field(default_factory=dict)
+    shuffled: dict[str, dict[str, Row]] = field(default_factory=dict)  # with the music of other videos
+    set_metrics: dict[str, dict[str, SetMetric]] = field(default_factory=dict)  # of all videos of a system together
     ground_truth_set: dict[str, SetMetric] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def with_system_name(self, system: str) -> Baselines:
         """Return a copy with another name for the only system."""
-        shuffled = next(iter(self.shuffled.values()), {})
-        set_metrics = next(iter(self.set_metrics.values()), {})
+        shuffled, set_metrics = (next(iter(each.values()), {}) for each in (self.shuffled, self.set_metrics))
         return replace(self, shuffled={system: shuffled}, set_metrics={system: set_metrics})
 
 
@@ -108,9 +96,8 @@ def _render_table(systems: Mapping[str, Rows], baselines: Baselines, *, videos: 
     first, *others = systems
     rows = next(iter(systems.values())) if videos else {}
     columns = [*systems, *(f"{other} − {first}" for other in others)]
-    for column in (GROUND_TRUTH, *_shuffled_columns(systems)):
-        if any(column in cells for cells in table.values()):
-            columns.append(column)
+    baseline_columns = GROUND_TRUTH, *_shuffled_columns(systems)
+    columns += [column for column in baseline_columns if any(column in cells for cells in table.values())]
     has_embeddings = any("@" in metric for metric in table)
     head = ["measure", "embedding"] if has_embeddings else ["measure"]
     lines = []
@@ -124,10 +111,7 @@ def _render_table(systems: Mapping[str, Rows], baselines: Baselines, *, videos: 
 
 
 def summarize(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> dict[str, dict[str, Mean]]:
-    """Return means by metric, then by column.
-
-    The columns are each system, `B − A` for each but the first, the ground truth, and each system shuffled.
-    """
+    """Return means by metric, then by column: systems, `B − A`, the ground truth, systems shuffled."""
     baselines = baselines or Baselines()
     first, *others = systems
     columns = {system: column_means(rows) | baselines.set_metrics.get(system, {}) for system, rows in systems.items()}
@@ -136,9 +120,8 @@ def summarize(systems: Mapping[str, Rows], baselines: Baselines | None = None) -
     columns[GROUND_TRUTH] = column_means(baselines.ground_truth) | baselines.ground_truth_set
     for column, system in _shuffled_columns(systems).items():
         columns[column] = column_means(baselines.shuffled.get(system, {}))
-    return {
-        metric: {column: means[metric] for column, means in columns.items() if metric in means} for metric in metrics
-    }
+    filled = columns.items()
+    return {metric: {column: means[metric] for column, means in filled if metric in means} for metric in metrics}
 
 
 def _differences(systems: Mapping[str, Rows], baselines: Baselines, first: str, other: str) -> dict[str, Mean]:
@@ -147,12 +130,11 @@ def _differences(systems: Mapping[str, Rows], baselines: Baselines, first: str, 
     differences: dict[str, Mean] = {}
     for metric in metrics:
         pairs = [(row.get(metric), systems[other][video].get(metric)) for video, row in systems[first].items()]
-        if mean := mean_ci([None if a is None or b is None else b - a for a, b in pairs]):
+        if mean := mean_ci([b - a for a, b in pairs if a is not None and b is not None]):
             differences[metric] = mean
-    for metric, value in baselines.set_metrics.get(first, {}).items():
-        if metric in baselines.set_metrics.get(other, {}):
-            differences[metric] = value.difference(baselines.set_metrics[other][metric])
-    return differences
+    theirs = baselines.set_metrics.get(other, {})
+    own = {metric: value for metric, value in baselines.set_metrics.get(first, {}).items() if metric in theirs}
+    return differences | {metric: value.difference(theirs[metric]) for metric, value in own.items()}
 
 
 def summary_csv(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> str:

@@ -58,26 +58,18 @@ _REQUIRED_SETTINGS: dict[str, tuple[Any, Any]] = {
     "norm": ("layer_norm", "layer_norm"),
     "activation": ("gelu", "relu"),
     "causal": (True, False),
-    "bias_ff": (False, True),
-    "bias_attn": (False, True),
-    "bias_proj": (False, True),
+    **dict.fromkeys(("bias_ff", "bias_attn", "bias_proj"), (False, True)),
     "positional_embedding": ("sin", "sin"),
     "positional_scale": (1, 1),
     "max_period": (10_000, 10_000),
-    "layer_scale": (None, None),
-    "past_context": (None, None),
-    "qk_layer_norm": (False, False),
-    "qk_layer_norm_cross": (False, False),
+    **dict.fromkeys(("layer_scale", "past_context"), (None, None)),
+    **dict.fromkeys(("qk_layer_norm", "qk_layer_norm_cross"), (False, False)),
     "kv_repeat": (1, 1),
 }
 
 
 def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert `best_state` to the state of `v2m.models.music_model.MusicModel`.
-
-    Raises:
-        DependencyError: A name is not one of the model's; lists the first of them.
-    """
+    """Convert `best_state` to `MusicModel`'s state. Raises DependencyError for an unknown name."""
     return split_projections(rename_keys(state, KEY_MAP, MODEL_NAME), _CROSS_FUSED, _CROSS_SHARES)
 
 
@@ -93,8 +85,7 @@ def from_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Convert `xp.cfg`, parsed, to `MusicConfig.to_dict`.
 
-    Raises:
-        DependencyError: It describes another family, a shape that v2m does not have, or other sizes than the weights'.
+    Raises DependencyError for another family, a shape that v2m does not have, or other sizes than the weights'.
     """
     kind = cfg.get("lm_model")
     if kind != "transformer_lm":
@@ -104,10 +95,8 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     if unsupported := _unsupported_settings(cfg, sizes, fuser):
         raise DependencyError(f"this model of audiocraft's is none that v2m can run: {'; '.join(unsupported)}")
     channels = 2 if (cfg.get("interleave_stereo_codebooks") or {}).get("use") else 1
-    missing = [
-        name for name in ("n_q", "card", "dim", "num_heads", "num_layers") if not isinstance(sizes.get(name), int)
-    ]
-    if missing:
+    required = "n_q", "card", "dim", "num_heads", "num_layers"
+    if missing := [name for name in required if not isinstance(sizes.get(name), int)]:
         raise DependencyError(f"xp.cfg says no transformer_lm.{', transformer_lm.'.join(missing)}")
     lm = {
         "dim": sizes["dim"],
@@ -121,33 +110,25 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
         "cross_attention": bool(fuser.get("cross") or sizes.get("cross_attention")),
         "dropout": float(sizes.get("dropout", 0.1)),
     }
-    check_sizes_match(lm, _sizes_of_weights(state))
+    names = {"embedding": "emb.N.weight", "norm": "transformer.layers.N.norm1.weight"}
+    names |= {"cross": "transformer.layers.N.norm_cross.weight", "feedforward": "transformer.layers.N.linear1.weight"}
+    check_sizes_match(lm, language_model_sizes(state, MODEL_NAME, **names))
     dims = {
-        new: state[name].shape[1]
-        for old, new in _CONDITIONERS.items()
-        if (name := f"condition_provider.conditioners.{old}.output_proj.weight") in state
+        field: state[name].shape[1] if name in state else None
+        for field, old in (("text_dim", "description"), ("num_chroma", "self_wav"))
+        for name in [f"condition_provider.conditioners.{old}.output_proj.weight"]
     }
-    return {
-        "lm": lm,
-        "text_dim": dims.get("text"),
-        "num_chroma": dims.get("chroma"),
-        "conditioner": None,
-        "segment_duration": float((cfg.get("dataset") or {}).get("segment_duration", 30)),
-    }
+    segment_duration = float((cfg.get("dataset") or {}).get("segment_duration", 30))
+    return {"lm": lm, **dims, "conditioner": None, "segment_duration": segment_duration}
 
 
 def config_from_v2m(
     config: Mapping[str, Any], *, sample_rate: int = 32000, text_encoder: str = "t5-base"
 ) -> dict[str, Any]:
-    """Return the settings with which audiocraft's own loader makes the model.
+    """Convert `MusicConfig.to_dict` to the settings with which audiocraft's own loader makes the model.
 
-    Args:
-        config: `MusicConfig.to_dict`.
-        sample_rate: The codec's, in Hz.
-        text_encoder: The T5 that is fetched for it; audiocraft knows a few by name.
-
-    Raises:
-        UsageError: audiocraft has no such model.
+    `sample_rate` is the codec's, in Hz; `text_encoder` is the T5 that is fetched, as audiocraft calls it. Raises
+    UsageError where audiocraft has no such model.
     """
     lm = config["lm"]
     if config.get("conditioner") is not None:
@@ -159,15 +140,12 @@ def config_from_v2m(
         t5 = {"name": text_encoder, "finetune": False, "word_dropout": 0.3, "normalize_text": False}
         conditioners["description"] = {"model": "t5", "t5": t5}
     if config["num_chroma"] is not None:
-        chroma = {
-            "sample_rate": sample_rate,
-            "n_chroma": config["num_chroma"],
-            "radix2_exp": CHROMA_RADIX2_EXP,
-            "argmax": True,
-        }
-        conditioners["self_wav"] = {"model": "chroma_stem", "chroma_stem": chroma | {"match_len_on_eval": True}}
+        chroma = {"sample_rate": sample_rate, "n_chroma": config["num_chroma"], "radix2_exp": CHROMA_RADIX2_EXP}
+        chroma |= {"argmax": True, "match_len_on_eval": True}
+        conditioners["self_wav"] = {"model": "chroma_stem", "chroma_stem": chroma}
     cross = list(conditioners) if lm["cross_attention"] else []
-    fixed = {name: value for name, (value, _) in _REQUIRED_SETTINGS.items()}
+    delays = list(lm["delays"] or (k // lm["channels"] for k in range(num_codebooks)))
+    pattern = {"modeling": "delay", "delay": {"delays": delays, "flatten_first": 0, "empty_initial": 0}}
     return {
         "solver": "musicgen",
         "device": "cpu",
@@ -177,14 +155,7 @@ def config_from_v2m(
         "compression_model_n_q": None,
         "interleave_stereo_codebooks": {"use": stereo, "per_timestep": False},
         "lm_model": "transformer_lm",
-        "codebooks_pattern": {
-            "modeling": "delay",
-            "delay": {
-                "delays": list(lm["delays"] or (k // lm["channels"] for k in range(num_codebooks))),
-                "flatten_first": 0,
-                "empty_initial": 0,
-            },
-        },
+        "codebooks_pattern": pattern,
         "transformer_lm": {
             "n_q": num_codebooks,
             "card": lm["codebook_size"],
@@ -195,7 +166,7 @@ def config_from_v2m(
             "dropout": lm["dropout"],
             "memory_efficient": True,
             "cross_attention": bool(lm["cross_attention"]),
-            **fixed,
+            **{name: value for name, (value, _) in _REQUIRED_SETTINGS.items()},
         },
         "classifier_free_guidance": {"training_dropout": 0.3, "inference_coef": 3.0},
         "attribute_dropout": {"args": {"active_on_eval": False}, "text": {}, "wav": {}},
@@ -254,14 +225,3 @@ def _custom_delays(cfg: Mapping[str, Any], num_codebooks: int, channels: int) ->
     delays = ((cfg.get("codebooks_pattern") or {}).get("delay") or {}).get("delays")
     delays = list(range(num_codebooks)) if delays is None else list(delays)
     return None if delays == [k // channels for k in range(num_codebooks)] else delays
-
-
-def _sizes_of_weights(state: Mapping[str, Tensor]) -> dict[str, object]:
-    return language_model_sizes(
-        state,
-        MODEL_NAME,
-        embedding="emb.N.weight",
-        norm="transformer.layers.N.norm1.weight",
-        cross="transformer.layers.N.norm_cross.weight",
-        feedforward="transformer.layers.N.linear1.weight",
-    )

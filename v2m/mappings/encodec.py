@@ -1,7 +1,7 @@
 """EnCodec between audiocraft's layout (`best_state`, `xp.cfg`) and transformers' `EncodecModel`.
 
-Pure functions of dicts, both ways; nothing is dropped. The original package's names are audiocraft's. Weight norm keeps
-its two halves: `weight_g` and `weight_v` as published, which transformers calls the originals of a parametrization.
+Nothing is dropped. The original package's names are audiocraft's. Weight norm keeps its two halves: `weight_g` and
+`weight_v`, which transformers calls the originals of a parametrization.
 """
 
 from __future__ import annotations
@@ -76,11 +76,7 @@ _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def resolve_references(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `settings` with each reference "${section.name}" replaced by the setting that it refers to.
-
-    Raises:
-        DependencyError: A reference leads nowhere, or in a circle.
-    """
+    """Resolve references "${section.name}". Raises DependencyError where one leads nowhere or in a circle."""
 
     def value(setting: Any, depth: int = 0) -> Any:
         if isinstance(setting, Mapping):
@@ -103,12 +99,8 @@ def resolve_references(settings: Mapping[str, Any]) -> dict[str, Any]:
 def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
     """Convert `xp.cfg`, parsed, to transformers' config.json.
 
-    Args:
-        settings: Settings that may refer to one another, as omegaconf's do.
-        state: The weights, `best_state`, whose codebooks are compared.
-
-    Raises:
-        DependencyError: Another model's settings, a missing one, or one that transformers' model cannot have; names it.
+    `settings` may refer to one another, as omegaconf's do; `state` is `best_state`, whose codebooks are compared.
+    Raises DependencyError, which names it, for a setting that is missing or that transformers' model cannot have.
     """
     kind = settings.get("compression_model")
     if kind != "encodec":
@@ -144,11 +136,7 @@ def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tens
 
 
 def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert transformers' complete config.json to what audiocraft's loader reads of `xp.cfg`.
-
-    Raises:
-        DependencyError: audiocraft has no such model, such as the one that works in chunks.
-    """
+    """Convert transformers' complete config.json to what audiocraft's loader reads of `xp.cfg`."""
     if config.get("model_type") != "encodec":
         raise DependencyError(f"not an EnCodec of transformers: its model_type is {config.get('model_type')!r}")
     if config.get("chunk_length_s") is not None:
@@ -177,21 +165,13 @@ def config_from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert `best_state` to the state dict of `EncodecModel`.
-
-    Raises:
-        DependencyError: A key is not one of this codec's; names it.
-    """
-    names = {key: _rename(key, _AUDIOCRAFT_RULES, WEIGHT_NORM_KEYS) for key in state}
-    return rename_keys(state, {key: name for key, name in names.items() if name}, "an EnCodec")
+    """Convert `best_state` to the state of `EncodecModel`. Raises DependencyError for an unknown name."""
+    names = {key: name for key in state if (name := _rename(key, _AUDIOCRAFT_RULES, WEIGHT_NORM_KEYS))}
+    return rename_keys(state, names, "an EnCodec")
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the state dict of `EncodecModel`, with either name of weight norm, to `best_state`.
-
-    Raises:
-        DependencyError: A key is not one of this codec's; names it.
-    """
+    """Convert the state of `EncodecModel`, with either name of weight norm, as `to_transformers` does."""
     last = max((int(key.split(".")[2]) for key in state if re.match(r"decoder\.layers\.\d+\.", key)), default=0)
     names = {key: _rename(key, _TRANSFORMERS_RULES, _OLD_KEYS, conv=_convolution(key, last)) for key in state}
     return rename_keys(state, {key: name for key, name in names.items() if name}, "an EnCodec")
@@ -218,13 +198,12 @@ def _rename(
 def _check_supported(network: Mapping[str, Any], decoder: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
     """Raise DependencyError for settings that transformers' model does not have."""
     odd = [f"seanet.{name} {network[name]!r}" for name, only in _REQUIRED_SETTINGS.items() if network[name] != only]
+    supported = {**_REQUIRED_DECODER_SETTINGS, "trim_right_ratio": decoder["trim_right_ratio"]}
     odd += [
-        f"seanet.decoder.{name} {decoder[name]!r}"
-        for name, only in _REQUIRED_DECODER_SETTINGS.items()
-        if decoder[name] != only
+        f"seanet.decoder.{name} {value!r}"
+        for name, value in decoder.items()
+        if name not in supported or supported[name] != value
     ]
-    known = {*_REQUIRED_DECODER_SETTINGS, "trim_right_ratio"}
-    odd += [f"seanet.decoder.{name} {value!r}" for name, value in decoder.items() if name not in known]
     odd += [f"seanet.encoder.{name} {value!r}" for name, value in (network.get("encoder") or {}).items()]
     odd += [] if network["lstm"] else [f"seanet.lstm {network['lstm']!r}"]
     if network["norm"] not in {"weight_norm", "time_group_norm"}:

@@ -1,8 +1,7 @@
 """MusicGen between transformers' layout and v2m's.
 
-Transformers' composite model carries T5 and EnCodec, which `split_state` and `merge_state` separate from the music
-model; its decoder alone is `MusicgenForCausalLM`. Both MusicGen, whose layers attend to the condition, and MusicGen
-Melody, where the condition precedes the codes, are converted.
+Transformers' composite model carries T5 and EnCodec, too; its decoder alone is `MusicgenForCausalLM`. The layers of
+MusicGen attend to the condition; in MusicGen Melody the condition precedes the codes.
 """
 
 from __future__ import annotations
@@ -86,11 +85,7 @@ def merge_state(
 
 
 def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a composite's music model (see `split_state`), or a decoder, to the state of `MusicModel`.
-
-    Raises:
-        DependencyError: A name is not one of the model's; lists the first of them.
-    """
+    """Convert a music model or a decoder to `MusicModel`'s state. Raises DependencyError for others."""
     state = rename_keys(_decoder_state(state), KEY_MAP, MODEL_NAME)
     return merge_projections(merge_projections(state, _SELF_SPLIT, _SELF_FUSED), _CROSS_SPLIT, _CROSS_FUSED)
 
@@ -108,33 +103,24 @@ def from_v2m(state: Mapping[str, Tensor], *, composite: bool = True) -> dict[str
 def check_config(config: Mapping[str, Any]) -> None:
     """Raise DependencyError where config.json is of another family, or lacks a section."""
     kind = config.get("model_type")
-    if kind not in MODEL_TYPES | DECODER_TYPES:
-        raise DependencyError(
-            f"config.json says model_type {kind!r}, which is no MusicGen ({', '.join(MODEL_TYPES | DECODER_TYPES)})"
-        )
+    if kind not in (types := MODEL_TYPES | DECODER_TYPES):
+        raise DependencyError(f"config.json says model_type {kind!r}, which is no MusicGen ({', '.join(types)})")
     sections = ("decoder", "text_encoder", "audio_encoder") if kind in MODEL_TYPES else ()
-    missing = [name for name in sections if not isinstance(config.get(name), Mapping)]
-    if missing:
+    if missing := [name for name in sections if not isinstance(config.get(name), Mapping)]:
         raise DependencyError(f"config.json of {kind} lacks {', '.join(missing)}: fetch it again")
 
 
 def config_to_v2m(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Convert config.json to `MusicConfig.to_dict`; dropout, a matter of training alone, becomes 0.
 
-    Args:
-        config: A composite's or a decoder's, as `json` reads it.
-        state: The weights without the encoders'.
-
-    Raises:
-        DependencyError: Another family, a shape that v2m does not have, or other sizes than the weights'.
+    `config` is a composite's or a decoder's, `state` has the weights without the encoders'. Raises DependencyError for
+    another family, a shape that v2m does not have, or other sizes than the weights'.
     """
     check_config(config)
     kind = config["model_type"]
     decoder = config["decoder"] if kind in MODEL_TYPES else config
-    unsupported = [
-        f"{name} {decoder[name]!r}" for name, only in _REQUIRED_SETTINGS.items() if decoder.get(name, only) != only
-    ]
-    if unsupported:
+    settings = _REQUIRED_SETTINGS.items()
+    if unsupported := [f"{name} {decoder[name]!r}" for name, only in settings if decoder.get(name, only) != only]:
         raise DependencyError(f"this MusicGen is none that v2m can run: {'; '.join(unsupported)}")
     lm = {
         "dim": decoder.get("hidden_size", 1024),
@@ -148,13 +134,14 @@ def config_to_v2m(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dic
         "cross_attention": (MODEL_TYPES | DECODER_TYPES)[kind],
         "dropout": 0.0,
     }
-    state = _decoder_state(state)
-    check_sizes_match(lm, _sizes_of_weights(state))
+    state, layer = _decoder_state(state), "model.decoder.layers.N"
+    names = {"embedding": "model.decoder.embed_tokens.N.weight", "norm": f"{layer}.self_attn_layer_norm.weight"}
+    names |= {"cross": f"{layer}.encoder_attn_layer_norm.weight", "feedforward": f"{layer}.fc1.weight"}
+    check_sizes_match(lm, language_model_sizes(state, MODEL_NAME, **names))
     projections = {"text_dim": "enc_to_dec_proj.weight", "num_chroma": "audio_enc_to_dec_proj.weight"}
     dims = {field: state[name].shape[1] if name in state else None for field, name in projections.items()}
     required = {"musicgen": ("text_dim",), "musicgen_melody": ("num_chroma", "text_dim")}.get(kind, ())
-    missing = [projections[field] for field in required if dims[field] is None]
-    if missing:
+    if missing := [projections[field] for field in required if dims[field] is None]:
         raise DependencyError(f"the weights hold no {truncate_list(missing)}: v2m has no MusicGen without")
     return {"lm": lm, **dims, "conditioner": None, "segment_duration": SEGMENT_DURATION}
 
@@ -165,15 +152,9 @@ def config_from_v2m(
     text_encoder: Mapping[str, Any] | None = None,
     audio_encoder: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return config.json of the composite, or of the decoder alone without its encoders.
+    """Convert `MusicConfig.to_dict` to config.json of the composite, or of the decoder alone.
 
-    Args:
-        values: `MusicConfig.to_dict`.
-        text_encoder: config.json of its T5.
-        audio_encoder: config.json of its EnCodec.
-
-    Raises:
-        UsageError: transformers has no such model.
+    The encoders are given by their config.json. Raises UsageError where transformers has no such model.
     """
     lm = values["lm"]
     problems = []
@@ -197,11 +178,8 @@ def config_from_v2m(
         "ffn_dim": 4 * lm["dim"] if lm["ffn_dim"] is None else lm["ffn_dim"],
         "num_codebooks": lm["num_codebooks"],
         "audio_channels": lm["channels"],
-        "dropout": lm["dropout"],
-        "attention_dropout": lm["dropout"],
-        "activation_dropout": lm["dropout"],
-        "pad_token_id": lm["codebook_size"],
-        "bos_token_id": lm["codebook_size"],
+        **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), lm["dropout"]),
+        **dict.fromkeys(("pad_token_id", "bos_token_id"), lm["codebook_size"]),
         **_REQUIRED_SETTINGS,
     }
     if text_encoder is None or audio_encoder is None:
@@ -227,40 +205,15 @@ def generation_config(special_token_id: int) -> dict[str, Any]:
 
 def preprocessor_config(channels: int, sample_rate: int, num_chroma: int | None) -> dict[str, Any]:
     """Return preprocessor_config.json: EnCodec's, or that of a melody's chroma."""
-    shared = {
-        "feature_size": channels,
-        "padding_side": "left",
-        "padding_value": 0.0,
-        "return_attention_mask": True,
-        "sampling_rate": sample_rate,
-        "chunk_length_s": None,
-        "overlap": None,
-    }
+    shared = {"feature_size": channels, "padding_side": "left", "padding_value": 0.0, "return_attention_mask": True}
+    shared |= {"sampling_rate": sample_rate, "chunk_length_s": None, "overlap": None}
     if num_chroma is None:
         return {**shared, "feature_extractor_type": "EncodecFeatureExtractor", "processor_class": "MusicgenProcessor"}
-    return {
-        **shared,
-        "num_chroma": num_chroma,
-        "n_fft": 16384,
-        "hop_length": 4096,
-        "chunk_length": 30,
-        "feature_size": num_chroma,
-        "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
-        "processor_class": "MusicgenMelodyProcessor",
-    }
+    chroma = {"num_chroma": num_chroma, "n_fft": 16384, "hop_length": 4096, "chunk_length": 30}
+    kind = {"feature_extractor_type": "MusicgenMelodyFeatureExtractor", "processor_class": "MusicgenMelodyProcessor"}
+    return {**shared, **chroma, "feature_size": num_chroma, **kind}
 
 
 def _decoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights under the names of the decoder alone."""
     return {name.removeprefix("decoder."): value for name, value in state.items()}
-
-
-def _sizes_of_weights(state: Mapping[str, Tensor]) -> dict[str, object]:
-    return language_model_sizes(
-        state,
-        MODEL_NAME,
-        embedding="model.decoder.embed_tokens.N.weight",
-        norm="model.decoder.layers.N.self_attn_layer_norm.weight",
-        cross="model.decoder.layers.N.encoder_attn_layer_norm.weight",
-        feedforward="model.decoder.layers.N.fc1.weight",
-    )

@@ -38,23 +38,16 @@ _UNET_KEYS = {
     "kernel_multiplier_downsample": "downsample_kernel_multiplier",
 }
 _OPTIONAL_UNET_KEYS = {"resnet_groups", "kernel_multiplier_downsample"}
-_REQUIRED_UNET_SETTINGS = {
-    "use_nearest_upsample": False,
-    "use_skip_scale": True,
-    "use_context_time": True,
-    "patch_size": 1,
-}
+_REQUIRED_UNET_SETTINGS = {"use_nearest_upsample": False, "use_skip_scale": True, "use_context_time": True}
+_REQUIRED_UNET_SETTINGS |= {"patch_size": 1}
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Channels of the outermost layers and strides of the stages, of both halves.
-
-    `encoder_dim` is twice `latent_dim`: mean and scale.
-    """
+    """Channels of the outermost layers and strides of the stages, of both halves."""
 
     latent_dim: int
-    encoder_dim: int
+    encoder_dim: int  # twice latent_dim: mean and scale
     encoder_channels: int
     encoder_strides: tuple[int, ...]
     decoder_channels: int
@@ -63,31 +56,22 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class StableAudioConfig:
-    """Settings of a model's JSON.
-
-    `window_samples` are those of a window; `unet` are arguments of the U-Net's config; `text_cond` is the name of the
-    text condition, `clap_path` its weights' path by the JSON, `clap_layer` the hidden state that is used;
-    `number_ranges` are the numbers' names with their ranges; `cond_order` is the order of the conditions.
-    """
+    """Settings of a model's JSON."""
 
     sample_rate: int
     window_samples: int
     hop_length: int
-    unet: Mapping[str, Any]
+    unet: Mapping[str, Any]  # arguments of the U-Net's config
     autoencoder: AutoencoderConfig
-    text_cond: str
-    clap_path: str
-    clap_layer: int
-    number_ranges: Mapping[str, tuple[int, int]]
+    text_cond: str  # name of the condition
+    clap_path: str  # of CLAP's weights, by the JSON
+    clap_layer: int  # whose hidden states are used
+    number_ranges: Mapping[str, tuple[int, int]]  # of the numbers, by name
     cond_order: tuple[str, ...]
 
 
 def parse_config(config: Mapping[str, Any]) -> StableAudioConfig:
-    """Parse a model's JSON.
-
-    Raises:
-        DependencyError: It is another model's, or has unsupported parts; lists all of them.
-    """
+    """Parse a model's JSON. Raises DependencyError, with all reasons, where it cannot be run."""
     try:
         parsed, problems = _parse(config)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -114,8 +98,7 @@ def unet_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def autoencoder_state(state: Mapping[str, Tensor], config: AutoencoderConfig) -> dict[str, Tensor]:
     """Return the autoencoder of an unwrapped checkpoint under `v2m.pretrained.codecs.oobleck`'s names.
 
-    Raises:
-        DependencyError: It has unknown weights, or half of a weight norm.
+    Raises DependencyError where it has unknown weights, or half of a weight norm.
     """
     modules = dac_encoder_modules("encoder.encoder.block", "encoder", len(config.encoder_strides))
     modules |= dac_decoder_modules("decoder.decoder.model", "decoder", len(config.decoder_strides))
@@ -167,13 +150,13 @@ def _parse(config: Mapping[str, Any]) -> tuple[StableAudioConfig, list[str]]:
     order, conditions = tuple(diffusion["cross_attention_cond_ids"]), [part["id"] for part in parts]
     if sorted(order) != sorted(conditions):
         problems.append(f"the U-Net attends to {order}, the conditions are {conditions}")
+    absent = _OPTIONAL_UNET_KEYS - set(network)
+    number_settings = {part["id"]: part["config"] for part in numbers}
     parsed = StableAudioConfig(
         sample_rate=int(config["sample_rate"]),
         window_samples=int(config["sample_size"]),
         hop_length=hop,
-        unet={
-            _UNET_KEYS[name]: network[name] for name in _UNET_KEYS if name in network or name not in _OPTIONAL_UNET_KEYS
-        },
+        unet={new: network[old] for old, new in _UNET_KEYS.items() if old not in absent},
         autoencoder=AutoencoderConfig(
             latent_dim=int(halves["latent_dim"]),
             encoder_dim=int(encoder["config"]["latent_dim"]),
@@ -186,8 +169,7 @@ def _parse(config: Mapping[str, Any]) -> tuple[StableAudioConfig, list[str]]:
         clap_path=str(text["config"].get("clap_ckpt_path", "")),
         clap_layer=int(text["config"].get("feature_layer_ix", -1)),
         number_ranges={
-            part["id"]: (int(part["config"].get("min_val", 0)), int(part["config"].get("max_val", 512)))
-            for part in numbers
+            name: (int(each.get("min_val", 0)), int(each.get("max_val", 512))) for name, each in number_settings.items()
         },
         cond_order=order,
     )

@@ -22,11 +22,7 @@ _NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")
 
 
 def rename_keys(state: Mapping[str, Value], table: Mapping[str, str | None], model: str) -> dict[str, Value]:
-    """Rename `state` by a key map; values are passed on as they are.
-
-    Raises:
-        DependencyError: Names are not in the table: `model` does not have them. Lists the first three.
-    """
+    """Rename `state` by a key map. Raises DependencyError for names that `model` does not have."""
     out: dict[str, Value] = {}
     unknown = []
     for name, value in state.items():
@@ -62,13 +58,8 @@ def invert(table: Mapping[str, str | None]) -> dict[str, str | None]:
 def merge_projections(state: Mapping[str, Tensor], parts: Sequence[str], fused: str) -> dict[str, Tensor]:
     """Stack matrices of one module by rows: `a.query.weight` and `a.key.weight` as `a.query_key.weight`.
 
-    Args:
-        state: Weights by name.
-        parts: Suffixes of the matrices' names, such as ".query.weight", from the upper rows to the lower ones.
-        fused: Suffix of the result's name.
-
-    Raises:
-        DependencyError: A module has some of the matrices but not all; names the missing one.
+    `parts` are suffixes of their names, such as ".query.weight", from the upper rows to the lower ones; `fused` is the
+    result's. Raises DependencyError where a module has some of the matrices but not all.
     """
     out: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -77,8 +68,7 @@ def merge_projections(state: Mapping[str, Tensor], parts: Sequence[str], fused: 
             out[name] = value
             continue
         matrices = [name.removesuffix(suffix) + part for part in parts]
-        missing = [matrix for matrix in matrices if matrix not in state]
-        if missing:
+        if missing := [matrix for matrix in matrices if matrix not in state]:
             raise DependencyError(f"the weights are not complete: {name} is there, {truncate_list(missing)} is not")
         if suffix == parts[0]:
             out[name.removesuffix(suffix) + fused] = torch.cat([state[matrix] for matrix in matrices])
@@ -86,11 +76,7 @@ def merge_projections(state: Mapping[str, Tensor], parts: Sequence[str], fused: 
 
 
 def split_projections(state: Mapping[str, Tensor], fused: str, parts: Mapping[str, int]) -> dict[str, Tensor]:
-    """Split stacked matrices, the inverse of `merge_projections`; `parts` has each suffix's share of rows.
-
-    Raises:
-        DependencyError: The rows cannot be split so.
-    """
+    """Split stacked matrices, the inverse of `merge_projections`; `parts` has each suffix's share of rows."""
     out: dict[str, Tensor] = {}
     for name, value in state.items():
         if not name.endswith(fused):
@@ -114,11 +100,7 @@ def count_indices(state: Iterable[str], template: str) -> int:
 def language_model_sizes(
     state: Mapping[str, Tensor], model: str, *, embedding: str, norm: str, cross: str, feedforward: str
 ) -> dict[str, object]:
-    """Return the sizes of a MusicGen by its weights, whose names are given with N for the number.
-
-    Raises:
-        DependencyError: There is no embedding.
-    """
+    """Return the sizes of a MusicGen by its weights, whose names are given with N for the number."""
     first = {name: name.replace(".N.", ".0.") for name in (embedding, cross, feedforward)}
     table = state.get(first[embedding])
     if table is None:
@@ -137,12 +119,8 @@ def language_model_sizes(
 
 def check_sizes_match(settings: Mapping[str, object], sizes: Mapping[str, object]) -> None:
     """Raise DependencyError where the settings contradict the shapes of the weights."""
-    differing = [
-        f"{name} is {settings[name]} but {size} by the weights"
-        for name, size in sizes.items()
-        if settings[name] != size
-    ]
-    if differing:
+    pairs = [(name, settings[name], size) for name, size in sizes.items() if settings[name] != size]
+    if differing := [f"{name} is {setting} but {size} by the weights" for name, setting, size in pairs]:
         raise DependencyError(f"settings and weights are not of the same model: {'; '.join(differing)}")
 
 

@@ -20,11 +20,8 @@ IMAGE_PAD_ID, VIDEO_PAD_ID = 151655, 151656  # of every Qwen2.5 vocabulary
 
 _VISION_LAYER = ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
 _VISION_LAYER += tuple(f"self_attn.{projection}_proj" for projection in ("q", "k", "v", "out"))
-_VISION_MODULES = (
-    "embeddings.patch_embedding",
-    *(f"encoder.layers.N.{module}" for module in _VISION_LAYER),
-    "post_layernorm",
-)
+_VISION_MODULES = "embeddings.patch_embedding", *(f"encoder.layers.N.{module}" for module in _VISION_LAYER)
+_VISION_MODULES += ("post_layernorm",)
 _TEXT_LAYER = (
     *("input_layernorm.weight", "post_attention_layernorm.weight"),
     *(f"self_attn.{projection}_proj.{leaf}" for projection in ("q", "k", "v") for leaf in BOTH),
@@ -59,11 +56,7 @@ _VISION_MODEL_TYPE = {ORIGINAL: "videollama3_vision_encoder", NATIVE: "video_lla
 
 
 def to_native(state: Mapping[str, Value]) -> dict[str, Value]:
-    """Rename the weights from the authors' names to transformers'.
-
-    Raises:
-        DependencyError: A name is not one of the model's; lists the first three.
-    """
+    """Rename the weights to transformers' names. Raises DependencyError for an unknown name."""
     return rename_keys(state, KEY_MAP, f"VideoLLaMA3 ({ORIGINAL})")
 
 
@@ -73,16 +66,10 @@ def to_original(state: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the authors' config.json as transformers' `video_llama_3` one.
-
-    Raises:
-        DependencyError: Another config, without sizes, with a separate vision encoder, or with another projector.
-    """
+    """Return the authors' config.json as transformers' one. Raises DependencyError for another model's."""
     _check_config(original, ORIGINAL, "vision_encoder_config")
-    if original.get("vision_encoder"):
-        raise DependencyError(
-            f"the vision encoder lies apart, in {original['vision_encoder']!r}: give a finished model"
-        )
+    if encoder := original.get("vision_encoder"):
+        raise DependencyError(f"the vision encoder lies apart, in {encoder!r}: give a finished model")
     if (kind := original.get("mm_projector_type", "mlp2x_gelu")) != "mlp2x_gelu":
         raise DependencyError(f"mm_projector_type {kind!r}: only mlp2x_gelu can be read")
     tied = bool(original.get("tie_word_embeddings", False))
@@ -128,10 +115,8 @@ def _select(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, An
 
 
 def _check_config(settings: Mapping[str, Any], layout: str, vision: str) -> None:
-    if settings.get("model_type") != layout:
-        raise DependencyError(
-            f"model_type {settings.get('model_type')!r} is not {layout!r}: give a VideoLLaMA3 checkpoint"
-        )
+    if (kind := settings.get("model_type")) != layout:
+        raise DependencyError(f"model_type {kind!r} is not {layout!r}: give a VideoLLaMA3 checkpoint")
     text = settings.get("text_config") if layout == NATIVE else settings
     sizes = text if isinstance(text, Mapping) else {}
     missing = [vision] if not isinstance(settings.get(vision), Mapping) else []

@@ -14,14 +14,7 @@ from torch import Tensor
 
 from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings import audiocraft
-from v2m.mappings.state_dict_map import (
-    BOTH,
-    count_indices,
-    invert,
-    normalize_index,
-    rename_keys,
-    truncate_list,
-)
+from v2m.mappings.state_dict_map import BOTH, count_indices, invert, normalize_index, rename_keys, truncate_list
 
 MODEL_NAME, CLIP_NAME = "VidMuse", "VidMuse's CLIP"
 CLIP_PREFIX = "visual_encoder_model."
@@ -60,11 +53,8 @@ KEY_MAP: dict[str, str | None] = {
 }
 _CLIP_LAYER = ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
 _CLIP_LAYER += tuple(f"self_attn.{projection}_proj" for projection in ("q", "k", "v", "out"))
-_CLIP_MODULES = (
-    *(f"encoder.layers.N.{module}" for module in _CLIP_LAYER),
-    "pre_layrnorm",  # so misspelt
-    "post_layernorm",
-)
+# pre_layrnorm is misspelled in the published weights
+_CLIP_MODULES = (*(f"encoder.layers.N.{module}" for module in _CLIP_LAYER), "pre_layrnorm", "post_layernorm")
 _CLIP_KEYS = (
     "vision_model.embeddings.class_embedding",
     "vision_model.embeddings.patch_embedding.weight",
@@ -84,11 +74,7 @@ def is_vidmuse(state: Iterable[str]) -> bool:
 
 
 def to_v2m(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Convert `best_state` to the states of `MusicModel` and of `CLIPVisionModelWithProjection`.
-
-    Raises:
-        DependencyError: A name is not one of the model's; lists the first of them.
-    """
+    """Convert `best_state` to the states of `MusicModel` and CLIP. Raises DependencyError for others."""
     clip = {name: value for name, value in state.items() if name.startswith(CLIP_PREFIX)}
     conditioner = {name: value for name, value in state.items() if normalize_index(name) in KEY_MAP}
     lm = {name: value for name, value in state.items() if name not in clip and name not in conditioner}
@@ -100,35 +86,28 @@ def from_v2m(state: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[st
     """Convert the states of `MusicModel` and its CLIP to `best_state`, the inverse of `to_v2m`."""
     conditioner = {name: value for name, value in state.items() if name.startswith("conditioner.")}
     lm = {name: value for name, value in state.items() if name not in conditioner}
-    return (
-        audiocraft.from_v2m(lm)
-        | rename_keys(conditioner, invert(KEY_MAP), MODEL_NAME)
-        | rename_keys(clip, invert(CLIP_KEY_MAP), CLIP_NAME)
-    )
+    visual = rename_keys(conditioner, invert(KEY_MAP), MODEL_NAME) | rename_keys(clip, invert(CLIP_KEY_MAP), CLIP_NAME)
+    return audiocraft.from_v2m(lm) | visual
 
 
 def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Convert `xp.cfg`, parsed, to `MusicConfig.to_dict`, with the conditioner's sizes of the weights.
 
-    Raises:
-        DependencyError: A shape that v2m does not have, other sizes than the weights', or missing parts.
+    Raises DependencyError for a shape that v2m does not have, other sizes than the weights', or missing parts.
     """
     encoder = (cfg.get("video") or {}).get("visual_encoder", "clip")
     if encoder != "clip":
         raise DependencyError(f"video.visual_encoder {encoder!r} is not the published VidMuse's, 'clip'")
     first = "local_temporal_transformer.layers.0"
     positions, qkv, ffn = "local_pos_embedding", f"{first}.0.fn.to_qkv.weight", f"{first}.1.fn.net.0.weight"
-    missing = [name for name in (positions, "global_pos_embedding", qkv, ffn) if name not in state]
-    if missing:
-        raise DependencyError(
-            f"these weights of VidMuse lack {truncate_list(missing)}: v2m reads its published shape alone"
-        )
+    if missing := [name for name in (positions, "global_pos_embedding", qkv, ffn) if name not in state]:
+        lacking = truncate_list(missing)
+        raise DependencyError(f"these weights of VidMuse lack {lacking}: v2m reads its published shape alone")
     config = audiocraft.config_to_v2m(cfg, state)
     num_heads, attention_dim = config["lm"]["num_heads"], state[qkv].shape[0] // 3
     if attention_dim % num_heads:
-        raise DependencyError(
-            f"transformer_lm.num_heads is {num_heads}, which {qkv} with {3 * attention_dim} rows cannot have"
-        )
+        rows = f"{qkv} with {3 * attention_dim} rows"
+        raise DependencyError(f"transformer_lm.num_heads is {num_heads}, which {rows} cannot have")
     config["conditioner"] = {
         "kind": "vidmuse",
         "vision_dim": state[positions].shape[2],
@@ -144,11 +123,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
 
 
 def config_from_v2m(values: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
-    """Convert `MusicConfig.to_dict` to `xp.cfg`; `codec` as in `audiocraft.config_from_v2m`.
-
-    Raises:
-        UsageError: VidMuse has no such model.
-    """
+    """Convert `MusicConfig.to_dict` to `xp.cfg`; `codec` as in `audiocraft.config_from_v2m`."""
     conditioner = values.get("conditioner")
     if conditioner is None or conditioner["kind"] != "vidmuse":
         raise UsageError("VidMuse's layout holds models with its conditioner alone: write this one in another")
@@ -156,9 +131,9 @@ def config_from_v2m(values: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
         raise UsageError("VidMuse's layout has no place for learned nulls: write this model in another")
     num_heads, num_fusion_heads = conditioner["num_heads"], conditioner["num_fusion_heads"]
     if num_heads != values["lm"]["num_heads"] or num_fusion_heads != NUM_FUSION_HEADS:
+        own, theirs = f"{num_heads} and {num_fusion_heads}", f"as the language model and {NUM_FUSION_HEADS} to fuse"
         raise UsageError(
-            f"VidMuse's conditioner has as many heads as the language model and {NUM_FUSION_HEADS} to fuse, "
-            f"not {num_heads} and {num_fusion_heads}: write this model in another layout"
+            f"VidMuse's conditioner has as many heads {theirs}, not {own}: write this model in another layout"
         )
     add_global = {"if_add_gobal": True, "mode": "average", "num_frames": NUM_GLOBAL_FRAMES, "global_feature_path": ""}
     video = {"visual_encoder": "clip", "video_fps": VIDEO_FPS, "video_overlap": 0, "add_global": add_global}
@@ -166,11 +141,7 @@ def config_from_v2m(values: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
 
 
 def clip_config(clip: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return config.json of `CLIPVisionModelWithProjection` for the weights that `to_v2m` returns.
-
-    Raises:
-        DependencyError: They are not CLIP's.
-    """
+    """Return config.json of `CLIPVisionModelWithProjection` for the weights that `to_v2m` returns."""
     embeddings = "vision_model.embeddings"
     try:
         table = clip[f"{embeddings}.position_embedding.weight"]

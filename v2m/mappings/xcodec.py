@@ -1,10 +1,8 @@
 """YuE's X-Codec between its authors' layout (SoundStream) and transformers' `XcodecModel`.
 
-With it the convolutions of the Descript Audio Codec (DAC), of which X-Codec and SONIQUE's autoencoder are made, between
-their authors' layout and transformers' `DacModel`: there they are numbered and under weight norm in its old form
-(`weight_g`, `weight_v`), here they have names and are plain. Nothing is dropped: what only training needs (`fc_post1`,
-`decoder_semantic`, the codebooks' averages) has its place in both layouts. HuBERT's positional convolution is under
-weight norm in both.
+With it the convolutions of the Descript Audio Codec (DAC), of which X-Codec and SONIQUE's autoencoder consist: numbered
+and under the old weight norm (`weight_g`, `weight_v`) there, named and plain in transformers' `DacModel`. Nothing is
+dropped, not even what only training needs. HuBERT's positional convolution is under weight norm in both.
 """
 
 from __future__ import annotations
@@ -25,27 +23,21 @@ SEMANTIC_PREFIX = "semantic_model."
 _POSITION_CONV = SEMANTIC_PREFIX + "encoder.pos_conv_embed.conv"
 _UNIT_LAYERS = {"0": "snake1", "1": "conv1", "2": "snake2", "3": "conv2"}  # of a DAC's residual unit
 WEIGHT_NORM_KEYS = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+_POSITION_KEYS = {f"{_POSITION_CONV}.{old}": f"{_POSITION_CONV}.{new}" for old, new in WEIGHT_NORM_KEYS.items()}
 
 
 def config_to_transformers(
     generator: Mapping[str, Any], semantic: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Return keyword arguments of transformers' `XcodecConfig`.
+    """Return keyword arguments of transformers' `XcodecConfig`. Raises DependencyError for another codec.
 
-    Args:
-        generator: The section `generator.config` of the published config.yaml.
-        semantic: The published config.json of HuBERT.
-        state: The published weights, whose shapes give the widths of the two acoustic halves.
-
-    Raises:
-        DependencyError: The settings or the weights are not those of this codec.
+    `generator` is the section `generator.config` of the published config.yaml, `semantic` HuBERT's config.json; the
+    shapes of the published weights give the widths of the two acoustic halves.
     """
     ratios, entries = tuple(generator.get("ratios", STRIDES)), generator.get("bins", CODEBOOK_SIZE)
     if ratios != STRIDES or entries != CODEBOOK_SIZE:
-        raise DependencyError(
-            f"not YuE's X-Codec: ratios {list(ratios)} and {entries} entries a codebook, "
-            f"where {list(STRIDES)} and {CODEBOOK_SIZE} are expected"
-        )
+        expected = f"where {list(STRIDES)} and {CODEBOOK_SIZE} are expected"
+        raise DependencyError(f"not YuE's X-Codec: ratios {list(ratios)} and {entries} entries a codebook, {expected}")
     try:
         return {
             "target_bandwidths": list(generator["target_bandwidths"]),
@@ -65,31 +57,24 @@ def config_to_transformers(
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the published `codec_model` to the state dict of `XcodecModel`.
-
-    Raises:
-        DependencyError: A key is none of this codec's, or one half of a weight norm is missing; it is named.
-    """
-    semantic = {key: value for key, value in state.items() if key.startswith(SEMANTIC_PREFIX)}
-    rest = {key: value for key, value in state.items() if key not in semantic}
-    position_keys = {f"{_POSITION_CONV}.{old}": f"{_POSITION_CONV}.{new}" for old, new in WEIGHT_NORM_KEYS.items()}
-    converted = rename_keys(normalize_weight_v(rest, MODEL_NAME), _key_map(state), MODEL_NAME)
-    return converted | {position_keys.get(key, key): value for key, value in semantic.items()}
+    """Convert the published `codec_model` to `XcodecModel`'s state. Raises DependencyError for others."""
+    semantic, rest = _split_semantic(state, _POSITION_KEYS)
+    return rename_keys(normalize_weight_v(rest, MODEL_NAME), _key_map(state), MODEL_NAME) | semantic
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the state dict of `XcodecModel` to the published layout, with weight norm.
-
-    Raises:
-        DependencyError: A key is none of this codec's; it is named.
-    """
-    semantic = {key: value for key, value in state.items() if key.startswith(SEMANTIC_PREFIX)}
-    rest = {key: value for key, value in state.items() if key not in semantic}
-    position_keys = {f"{_POSITION_CONV}.{new}": f"{_POSITION_CONV}.{old}" for old, new in WEIGHT_NORM_KEYS.items()}
+    """Convert the state of `XcodecModel` to the published layout, with weight norm, as `to_transformers`."""
+    semantic, rest = _split_semantic(state, {new: old for old, new in _POSITION_KEYS.items()})
     converted = rename_keys(rest, invert(_key_map(state)), MODEL_NAME)
     for key in [key for key in converted if key.endswith(".weight_v")]:
         converted[key.removesuffix("weight_v") + "weight_g"] = weight_norm_g(converted[key])
-    return converted | {position_keys.get(key, key): value for key, value in semantic.items()}
+    return converted | semantic
+
+
+def _split_semantic(state: Mapping[str, Tensor], names: Mapping[str, str]) -> tuple[dict[str, Tensor], ...]:
+    """Return HuBERT's weights, renamed by `names`, and the others."""
+    semantic = {names.get(key, key): value for key, value in state.items() if key.startswith(SEMANTIC_PREFIX)}
+    return semantic, {key: value for key, value in state.items() if not key.startswith(SEMANTIC_PREFIX)}
 
 
 def _key_map(state: Mapping[str, Tensor]) -> dict[str, str | None]:
@@ -125,13 +110,7 @@ def _module_map(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def dac_encoder_modules(published: str, new: str, num_stages: int) -> dict[str, str]:
-    """Return published → transformers' names of all modules of a DAC encoder.
-
-    Args:
-        published: Published prefix of the modules' names.
-        new: Prefix of their names in transformers.
-        num_stages: Number of stages, each of which shortens the signal.
-    """
+    """Return published → transformers' names of all modules of a DAC encoder; both prefixes are given."""
     return _dac_modules(published, new, num_stages, {"3": "snake1", "4": "conv1"}, first_unit=0)
 
 
@@ -158,19 +137,12 @@ def dac_leaves(published: str, new: str) -> dict[str, str | None]:
     """Return the key map of a DAC module's parameters: a Snake's, or a convolution's with weight norm."""
     if "snake" in new:
         return {f"{published}.alpha": f"{new}.alpha"}
-    return {
-        f"{published}.weight_g": None,  # which `normalize_weight_v` has multiplied in
-        f"{published}.weight_v": f"{new}.weight",
-        f"{published}.bias": f"{new}.bias",
-    }
+    keys = {f"{published}.weight_v": f"{new}.weight", f"{published}.bias": f"{new}.bias"}
+    return {f"{published}.weight_g": None, **keys}  # g, which `normalize_weight_v` has multiplied in
 
 
 def normalize_weight_v(state: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
-    """Replace each `weight_v` of weight norm in its old form by the weight g · v / |v|.
-
-    Raises:
-        DependencyError: One half of a weight norm is missing; names it.
-    """
+    """Replace each `weight_v` of the old weight norm by g · v / |v|. Raises DependencyError for a half."""
     out = dict(state)
     for key, value in state.items():
         module, _, leaf = key.rpartition(".")

@@ -1,7 +1,4 @@
-"""Files of generated clips (audio, spectrogram, video, metrics), and their logging.
-
-C channels, N samples, T columns, F frequency bins, K bands.
-"""
+"""Files of generated clips (audio, spectrogram, video, metrics), and their logging."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ from v2m.analysis.rhythm import track_beats
 from v2m.analysis.synchrony import HOPS_PER_SECOND, cut_alignment, onset_strength, sync_score
 from v2m.core.timing import samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import Audio, Floats, Video, VisualFeatures
+from v2m.evaluation.per_clip import above_chance
 from v2m.media import audio as audio_files
 from v2m.mixing import mixer
 from v2m.pipeline.sidecar import container_comment
@@ -79,17 +77,13 @@ def alignment_metrics(audio: Audio, features: VisualFeatures, beats: Any) -> Met
     values = {
         "accents": sync.accents,
         "dynamics": sync.dynamics,
-        "hits_above_chance": _difference(alignment.hits, alignment.chance),
-        "hits_100ms_above_chance": _difference(alignment.hits_100ms, alignment.chance_100ms),
-        "hits_above_shuffled": _difference(alignment.hits, alignment.shuffled),
+        "hits_above_chance": above_chance(alignment.hits, alignment.chance),
+        "hits_100ms_above_chance": above_chance(alignment.hits_100ms, alignment.chance_100ms),
+        "hits_above_shuffled": above_chance(alignment.hits, alignment.shuffled),
         "cut_to_beat_ms": alignment.median_ms,
         "lufs": max(integrated_loudness(audio), -70.0),
     }
     return {name: float(value) for name, value in values.items() if value is not None}
-
-
-def _difference(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
 
 
 def mean_metrics(rows: Sequence[Metrics]) -> Metrics:
@@ -111,9 +105,8 @@ def log_artifacts(
         try:
             _log_to(each, clips, {f"{LOG_PREFIX}/{name}": value for name, value in metrics.items()}, step)
         except Exception as error:
-            logger.warning(
-                "%s did not log the audio samples (%s: %s)", type(each).__name__, type(error).__name__, error
-            )
+            names = type(each).__name__, type(error).__name__
+            logger.warning("%s did not log the audio samples (%s: %s)", *names, error)
 
 
 def _log_to(target: Logger, clips: Sequence[GeneratedClip], metrics: Mapping[str, float], step: int) -> None:
@@ -146,10 +139,7 @@ def _wandb_media(clips: Sequence[GeneratedClip]) -> dict[str, Any]:
 
 
 def plot_spectrogram(path: Path, audio: Audio, features: VisualFeatures, beats: Floats | None, title: str) -> None:
-    """Write a PNG with the spectrogram above and the onset strength below.
-
-    Cuts are blue lines, as wide as they are strong; beats are ticks between the two plots.
-    """
+    """Write a PNG: spectrogram, onset strength, cuts as lines as wide as they are strong, beats as ticks."""
     seconds = samples_to_seconds(len(audio), audio.sample_rate)
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(11.0, 4.6), layout="constrained")
@@ -181,25 +171,18 @@ def _plot_levels(axes: Axes, audio: Audio, seconds: float) -> None:
     ticks = [hertz for hertz in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000) if edges[0] <= hertz <= edges[-1]]
     axes.set_yticks(np.log2(ticks), [f"{hertz}" for hertz in ticks])
     axes.set_ylabel("Hz")
-    colorbar = axes.figure.colorbar(image, ax=axes, pad=0.01)
-    colorbar.set_label("dB below the loudest")
+    axes.figure.colorbar(image, ax=axes, pad=0.01).set_label("dB below the loudest")
 
 
 def band_levels(audio: Audio) -> tuple[Floats, Floats]:
-    """Return levels (T ≤ MAX_COLUMNS, K) in dB below the loudest band, and the band edges (K + 1,) in Hz.
-
-    Levels are −RANGE_DB or more.
-    """
+    """Return levels (T columns, K bands) in dB, −RANGE_DB to 0 of the loudest, and edges (K + 1,) in Hz."""
     size = seconds_to_samples(0.064, audio.sample_rate)
     mono = np.pad(audio.samples.mean(axis=0), (size // 2, size))
     starts = np.linspace(0, len(audio), min(MAX_COLUMNS, max(1, len(audio) // (size // 8))), endpoint=False).astype(int)
     window = np.hanning(size).astype(np.float32)
-    power = np.concatenate(
-        [
-            np.abs(np.fft.rfft(mono[chunk[:, None] + np.arange(size)] * window)) ** 2
-            for chunk in np.array_split(starts, max(1, len(starts) // 200))
-        ]
-    )  # (T, F)
+    chunks = np.array_split(starts, max(1, len(starts) // 200))
+    spectra = [np.fft.rfft(mono[chunk[:, None] + np.arange(size)] * window) for chunk in chunks]
+    power = np.concatenate([np.abs(spectrum) ** 2 for spectrum in spectra])  # (T, frequency bins)
     edges = np.geomspace(MIN_HZ, audio.sample_rate / 2, NUM_BANDS + 1)
     centers = np.sqrt(edges[1:] * edges[:-1])
     bins = np.fft.rfftfreq(size, 1 / audio.sample_rate)

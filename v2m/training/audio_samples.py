@@ -50,13 +50,8 @@ class LogAudioSamples(lightning.Callback):
         seed: int = 0,
         sampling: SamplingConfig | None = None,
     ) -> None:
-        problems = check_minimums(
-            every_n_validations=(every_n_validations, 0),
-            num_clips=(num_clips, 1),
-            max_seconds=(max_seconds, 1),
-            seed=(seed, 0),
-        )
-        if problems:
+        minimums = {"every_n_validations": (every_n_validations, 0), "num_clips": (num_clips, 1)}
+        if problems := check_minimums(**minimums, max_seconds=(max_seconds, 1), seed=(seed, 0)):
             raise UsageError("audio_samples: " + "; ".join(problems))
         self.every_n_validations, self.num_clips = every_n_validations, num_clips
         self.max_seconds, self.seed, self.sampling = max_seconds, seed, sampling or SamplingConfig()
@@ -131,14 +126,10 @@ class LogAudioSamples(lightning.Callback):
         start, step = time.perf_counter(), trainer.global_step
         folder = _output_dir(trainer) / f"step{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        clips = [
-            artifacts.write_artifacts(
-                folder, clip.name, audio, clip.visual_features, clip.preview, title=f"{clip.name}   step {step}"
-            )
-            for clip, audio in generate_clips(
-                self._clips, module.music_model, self.sampling, self.seed, _stop_check(trainer)
-            )
-        ]
+        clips, check = [], _stop_check(trainer)
+        for clip, audio in generate_clips(self._clips, module.music_model, self.sampling, self.seed, check):
+            title, features = f"{clip.name}   step {step}", clip.visual_features
+            clips.append(artifacts.write_artifacts(folder, clip.name, audio, features, clip.preview, title=title))
         metrics = artifacts.mean_metrics([clip.metrics for clip in clips])
         artifacts.write_metrics(folder, step, clips, metrics)
         if not self._references_logged:
@@ -154,13 +145,12 @@ class LogAudioSamples(lightning.Callback):
         """Write the clips' original music through the codec, once a run, to compare with."""
         folder = _output_dir(trainer) / "reference"
         folder.mkdir(exist_ok=True)
-        return [
-            artifacts.write_artifacts(
-                folder, f"{name}_reference", clip.reference, clip.visual_features, None, title=f"{name}   original"
-            )
-            for name, clip in self._clips.items()
-            if clip.reference is not None
-        ]
+        references = []
+        for name, clip in self._clips.items():
+            if (audio := clip.reference) is not None:
+                file_name, title, features = f"{name}_reference", f"{name}   original", clip.visual_features
+                references.append(artifacts.write_artifacts(folder, file_name, audio, features, None, title=title))
+        return references
 
 
 class _StopRequestedError(Exception):

@@ -1,7 +1,6 @@
 """Checkpoints from which training resumes bit for bit: atomic files, random states, signals.
 
-The schedule is Lightning's ModelCheckpoint. Ours are the parts it lacks: files that are complete or absent, the random
-numbers of every rank, an end after the current step on a signal, and no save of the step that was just loaded.
+The schedule is Lightning's ModelCheckpoint; what it lacks is here. The step that was just loaded is not saved again.
 """
 
 from __future__ import annotations
@@ -49,10 +48,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     raise sink.error or OSError("torch could not write it") from None
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS - {errno.EROFS}:
-                raise DiskFullError(
-                    f"the disk is too full for the checkpoint {str(path)!r} ({error.strerror}): those before it are "
-                    "complete; free some room and give the same command again"
-                ) from None
+                cure = "those before it are complete; free some room and give the same command again"
+                problem = f"the disk is too full for the checkpoint {str(path)!r} ({error.strerror})"
+                raise DiskFullError(f"{problem}: {cure}") from None
             raise
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
@@ -148,18 +146,15 @@ class CheckpointCallback(ModelCheckpoint):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         self._save_now(trainer)
-        self._restore_signal_handlers()
+        restore_signal_handlers(self._handlers)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
-        self._restore_signal_handlers()
+        restore_signal_handlers(self._handlers)
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
-        state = rng_state()
-        states = [state]
+        checkpoint[RNG_STATE] = states = [rng_state()] * trainer.world_size
         if trainer.world_size > 1:
-            states = [{} for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(states, state)
-        checkpoint[RNG_STATE] = states
+            torch.distributed.all_gather_object(states, states[0])
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         self._loaded_rng_states = checkpoint.get(RNG_STATE)
@@ -181,10 +176,11 @@ class CheckpointCallback(ModelCheckpoint):
         logger.warning("signal %d: the run ends after this step, with a checkpoint", number)
         self.signal = number
 
-    def _restore_signal_handlers(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+
+def restore_signal_handlers(handlers: dict[int, Any]) -> None:
+    """Set the handlers, by signal, again that `signal.signal` has returned, and empty the dict."""
+    while handlers:
+        signal.signal(*handlers.popitem())
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -200,8 +196,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return path
         except Exception as error:  # of any kind: the file decides which
-            message = error_text(error, 120)
-            logger.warning("%s cannot be read (%s): the checkpoint before it is tried", path, message)
+            logger.warning("%s cannot be read (%s): the checkpoint before it is tried", path, error_text(error, 120))
     return None
 
 
@@ -233,10 +228,7 @@ def restore_rng_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserve_rng_state() -> Iterator[None]:
-    """Draw random numbers in the block without any effect on those after it, even where the block raises.
-
-    Lightning's `isolate_rng` leaves the states as they are where it raises.
-    """
+    """Keep random numbers of the block from those after it, even, unlike `isolate_rng`, where it raises."""
     state = rng_state()
     try:
         yield

@@ -1,7 +1,4 @@
-"""The fixed clips that training generates music for: videos, or validation samples of the shards.
-
-K codebooks, T codec frames.
-"""
+"""The fixed clips that training generates music for: videos, or validation samples of the shards."""
 
 from __future__ import annotations
 
@@ -71,17 +68,14 @@ class VideoClip:
         return self.video.visual_features()
 
     def generate(self, model: V2M, options: GenerateOptions) -> Soundtrack:
-        player = self.engine.with_decoder(options.decoder)
+        player, windows = self.engine.with_decoder(options.decoder), options.windows(model)
+        shared: Any = {"seed": options.seed, "progress": options.progress}
         if self.visual_frontend is None:
-            return player.generate(
-                self.video, self.tags, None, options.windows(model), seed=options.seed, progress=options.progress
-            )
+            return player.generate(self.video, self.tags, None, windows, **shared)
         from v2m.generators.vidmuse_engine import VideoMusicEngine
 
-        device = next(model.parameters()).device
-        return VideoMusicEngine(model, player, self.visual_frontend, device).generate(
-            self.video, self.tags, options.windows(model), seed=options.seed, progress=options.progress
-        )
+        engine = VideoMusicEngine(model, player, self.visual_frontend, next(model.parameters()).device)
+        return engine.generate(self.video, self.tags, windows, **shared)
 
 
 @dataclass(frozen=True)
@@ -106,9 +100,8 @@ class ShardClip:
         sees, sampling = model.conditioner is not None, options.sampling
         if sees and not model.config.has_null_tokens:
             sampling = replace(sampling, cfg_scale=1.0, video_cfg_scale=None)
-        branches = model.cfg_branches(
-            sampling, text=text, video=model.encode_video(self.batch.visual) if sees else None
-        )
+        video = model.encode_video(self.batch.visual) if sees else None
+        branches = model.cfg_branches(sampling, text=text, video=video)
         windows = replace(options.windows(model), sampling=sampling)
         return self.engine.with_decoder(options.decoder).generate_from_branches(
             self.duration, lambda *_: branches, windows, seed=options.seed, progress=options.progress
@@ -134,9 +127,7 @@ def load_clips(
 ) -> Mapping[str, EvalClip]:
     """Return clips of at most `max_seconds` by name: of `videos`, or without any the samples of `loader`.
 
-    Raises:
-        DependencyError: The frozen models, or a shard, are missing.
-        InvalidInputError, UsageError: A video cannot be read.
+    Raises DependencyError where frozen models or a shard are missing, InvalidInputError or UsageError for a bad video.
     """
     settings = num_clips, max_seconds, module.music_model, module.device
     if videos is not None:

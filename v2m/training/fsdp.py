@@ -1,8 +1,7 @@
 """FSDP2: weights, gradients, EMA and optimizer states sharded among ranks, with whole checkpoints.
 
-Lightning's ModelParallelStrategy numbers the optimizer's parameters in the model's order; ours does so by the
-optimizer's groups, as a run on one device, so that its one file resumes on any number of ranks, sharded or not. And
-validation, test and predict load the EMA weights.
+Lightning's ModelParallelStrategy numbers the optimizer's parameters in the model's order; ours by the optimizer's
+groups, as a run on one device, so that its one file resumes on any number of ranks. All but training load EMA weights.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the whole state, on the first rank, with parameters numbered as in a run on one device."""
         assert self.model is not None
-        options = _state_dict_options(cpu_offload=True)
+        options = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
         state: dict[str, Any] = states.get_optimizer_state_dict(self.model, optimizer, options=options)
         if not state:
             return state
@@ -59,11 +58,12 @@ class FSDP2Strategy(ModelParallelStrategy):
             module.check_adapters(checkpoint)
         is_fit = module.trainer.state.fn == "fit"
         weights: Any = checkpoint["state_dict"] if is_fit else lightning_ckpt.ema_state(checkpoint, repr(str(path)))
-        options = _state_dict_options(strict=module.strict_loading)
+        options = states.StateDictOptions(full_state_dict=True, strict=module.strict_loading)
         states.set_model_state_dict(self.model, weights, options=options)
+        options = states.StateDictOptions(full_state_dict=True)
         for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
             named: Any = _rename_parameters(state, _parameter_names(self.model, optimizer))
-            states.set_optimizer_state_dict(self.model, optimizer, named, options=_state_dict_options())
+            states.set_optimizer_state_dict(self.model, optimizer, named, options=options)
         return checkpoint
 
 
@@ -75,18 +75,15 @@ def check_strategy(trainer: lightning.Trainer) -> None:
     """Raise UsageError for strategies and precisions that this training does not support."""
     strategy, precision = trainer.strategy, str(trainer.precision)
     if precision in {"bf16-true", "16-true"}:
-        raise UsageError(
-            f"precision {precision} rounds weights and times to few digits, so that small updates and the times of "
-            "frames are lost: give `trainer.precision=bf16-mixed`"
-        )
+        loss = "rounds weights and times to few digits, so that small updates and the times of frames are lost"
+        raise UsageError(f"precision {precision} {loss}: give `trainer.precision=bf16-mixed`")
     if isinstance(strategy, FSDP2Strategy) and precision not in PRECISIONS:
         raise UsageError(f"precision {precision} is not for sharded weights: give {' or '.join(PRECISIONS)}")
     others = ModelParallelStrategy, FSDPStrategy, DeepSpeedStrategy
     if isinstance(strategy, others) and not isinstance(strategy, FSDP2Strategy):
-        raise UsageError(
-            f"the strategy {type(strategy).__name__} keeps checkpoints that are not one whole file: give "
-            "`trainer.strategy=fsdp2`, which shards weights among ranks, or ddp"
-        )
+        cure = "give `trainer.strategy=fsdp2`, which shards weights among ranks, or ddp"
+        name = type(strategy).__name__
+        raise UsageError(f"the strategy {name} keeps checkpoints that are not one whole file: {cure}")
 
 
 def apply_fsdp(model: MusicModel, strategy: Any) -> None:
@@ -110,10 +107,6 @@ def distribute_like(value: Tensor, like: Tensor) -> Tensor:
     if isinstance(like, DTensor):
         return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
     return value.clone()
-
-
-def _state_dict_options(**kwargs: Any) -> states.StateDictOptions:
-    return states.StateDictOptions(full_state_dict=True, **kwargs)
 
 
 def _rename_parameters(state: dict[str, Any], names: Any) -> dict[str, Any]:

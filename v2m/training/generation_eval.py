@@ -103,9 +103,8 @@ class GenerationEval(lightning.Callback):
     ) -> Baselines:
         """Add metrics with pretrained embeddings to `rows`, and return those of the ground truth."""
         truth = _ground_truth(clips)
-        references = None
-        if truth is not None:
-            references = {name: embedding_metrics.EvalClip(lambda a=audio: a) for name, audio in truth.items()}
+        music_of = {name: embedding_metrics.EvalClip(lambda a=audio: a) for name, audio in (truth or {}).items()}
+        references = None if truth is None else music_of
         generated = {name: _to_embed(clips[name], audio) for name, audio in music.items()}
         result = embedding_metrics.evaluate_embeddings(self._embedders, {"": generated}, references, seed=self.seed)
         for name, values in result.rows.get("", {}).items():
@@ -120,7 +119,7 @@ def _ground_truth(clips: Mapping[str, EvalClip]) -> dict[str, Audio] | None:
     """Return the original music of the clips, or None, with a warning, where one has none."""
     try:
         return {
-            name: ground_truth_audio(clip.video.path, clip.duration) if clip.video is not None else clip.reference
+            name: clip.reference if clip.video is None else ground_truth_audio(clip.video.path, clip.duration)
             for name, clip in clips.items()
         }
     except (UsageError, InvalidInputError, DependencyError) as error:

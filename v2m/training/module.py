@@ -85,10 +85,8 @@ class LitMusicLM(lightning.LightningModule):
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Build the model and check that the shards fit it.
 
-        Raises:
-            DependencyError: `init_from` cannot be read.
-            UsageError: The shards do not fit the model (names all differences), or the trainer has a strategy or
-                precision that this training cannot have.
+        Raises DependencyError where `init_from` cannot be read, UsageError where the shards, the strategy or the
+        precision do not fit.
         """
         fsdp.check_strategy(self.trainer)
         manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
@@ -105,7 +103,10 @@ class LitMusicLM(lightning.LightningModule):
                 layer.compile()
         if manifest is not None:
             check_manifest(self.model.config, manifest)
-            components = _manifest_components(manifest)
+            vision_encoder, _, pooling = manifest.vision_encoder.rpartition(":")
+            names = {"vision_encoder": vision_encoder or pooling, "codec": manifest.codec}
+            names |= {"text_encoder": manifest.text_encoder}
+            components = {kind: Component(name) for kind, name in names.items()}
             check_components(self.model.components, components)
             self.model.components |= components
             self.model.sample_rate = manifest.sample_rate
@@ -119,20 +120,11 @@ class LitMusicLM(lightning.LightningModule):
     def _size_from_manifest(self, manifest: Manifest) -> None:
         """Take the sizes of new parts that the shards decide."""
         if self._conditioner is not None:
-            self._conditioner = replace(
-                self._conditioner,
-                num_tokens=manifest.num_tokens,
-                vision_dim=manifest.vision_dim,
-                num_event_channels=len(manifest.event_channels),
-                codec_frame_rate=manifest.codec_frame_rate,
-            )
+            sizes = {name: getattr(manifest, name) for name in ("num_tokens", "vision_dim", "codec_frame_rate")}
+            self._conditioner = replace(self._conditioner, num_event_channels=len(manifest.event_channels), **sizes)
         try:
-            lm = replace(
-                self._config.lm,
-                num_codebooks=manifest.num_codebooks,
-                codebook_size=manifest.codebook_size,
-                channels=manifest.channels,
-            )
+            sizes = {name: getattr(manifest, name) for name in ("num_codebooks", "codebook_size", "channels")}
+            lm = replace(self._config.lm, **sizes)
         except ValueError as error:
             raise UsageError(f"model.lm does not go with {manifest.num_codebooks} codebooks: {error}") from error
         text_dim = None if self._config.text_dim is None else manifest.text_dim
@@ -145,19 +137,12 @@ class LitMusicLM(lightning.LightningModule):
         config = replace(source.config, segment_duration=self._window)
         if self._conditioner is None or self._conditioner == config.conditioner:
             return source.train()
-        model = checkpoints.V2M(
-            replace(config, conditioner=self._conditioner),
-            components={kind: value for kind, value in source.components.items() if kind != "vision_encoder"},
-            license=source.license,
-            origin=source.origin,
-            sample_rate=source.sample_rate,
-        )
+        components = {kind: value for kind, value in source.components.items() if kind != "vision_encoder"}
+        config = replace(config, conditioner=self._conditioner)
+        model = checkpoints.V2M(config, components=components, **source.provenance)
         state = {name: value for name, value in source.state_dict().items() if not name.startswith("conditioner.")}
-        unknown = model.load_state_dict(state, strict=False).unexpected_keys
-        if unknown:
-            raise DependencyError(
-                f"{self._init_from!r} has weights that the model has no place for: {', '.join(unknown)}"
-            )
+        if unknown := ", ".join(model.load_state_dict(state, strict=False).unexpected_keys):
+            raise DependencyError(f"{self._init_from!r} has weights that the model has no place for: {unknown}")
         return model
 
     @property
@@ -166,13 +151,7 @@ class LitMusicLM(lightning.LightningModule):
         return self.model
 
     def forward(self, batch: Batch, drop_text: Tensor | None = None, drop_video: Tensor | None = None) -> Tensor:
-        """Return the logits (B, K, S − 1, V) of every step but the first.
-
-        Args:
-            batch: Codes and conditions.
-            drop_text: (B,) bool: rows without text.
-            drop_video: (B,) bool: rows without video.
-        """
+        """Return logits (B, K, S − 1, V) of every step but the first; `drop_…` (B,) marks rows without."""
         lm = self.music_model.config.lm
         codes = losses.model_inputs(batch.codes, batch.lengths, lm.delay_pattern, lm.special_token_id)
         return self.music_model(codes, batch.text, batch.visual, drop_text, drop_video)
@@ -218,11 +197,9 @@ class LitMusicLM(lightning.LightningModule):
         description = lightning_ckpt.describe_model(self.music_model)
         checkpoint[lightning_ckpt.EXPORT_KEY] = description | {"lora": self._lora_info}
         if self.lora is not None:
-            checkpoint["state_dict"] = {
-                name: value
-                for name, value in checkpoint["state_dict"].items()
-                if lora_layers.is_trainable(name.removeprefix(lightning_ckpt.MODEL_PREFIX))
-            }
+            state, prefix = checkpoint["state_dict"], lightning_ckpt.MODEL_PREFIX
+            trained = [name for name in state if lora_layers.is_trainable(name.removeprefix(prefix))]
+            checkpoint["state_dict"] = {name: state[name] for name in trained}
 
     def check_adapters(self, checkpoint: Mapping[str, Any]) -> None:
         """Raise UsageError where the checkpoint's adapters are not this model's."""
@@ -238,9 +215,7 @@ class LitMusicLM(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume training with the weights as they are; validate, test and predict with the EMA weights.
 
-        Raises:
-            UsageError: The checkpoint's adapters are not this model's.
-            DependencyError: It is not a training checkpoint, or the base of its adapters is missing.
+        Raises UsageError for another model's adapters, DependencyError for no training checkpoint or a missing base.
         """
         if self.model is None:
             self.model = lightning_ckpt.build_model(checkpoint, "the checkpoint")
@@ -269,31 +244,23 @@ def check_manifest(config: MusicConfig, manifest: Manifest) -> None:
     if conditioner is not None and conditioner.kind != "vidmuse":
         sizes["event channels"] = conditioner.num_event_channels, len(manifest.event_channels)
         sizes["codec frames per second"] = conditioner.codec_frame_rate, manifest.codec_frame_rate
-    differences = [
-        f"{in_shards} {name} where the model has {in_model}"
-        for name, (in_model, in_shards) in sizes.items()
-        if in_model != in_shards
-    ]
-    if differences:
+    rows = [(name, own, given) for name, (own, given) in sizes.items() if own != given]
+    if differences := [f"{given} {name} where the model has {own}" for name, own, given in rows]:
         encoders = f"vision {manifest.vision_encoder}, codec {manifest.codec}, text {manifest.text_encoder}"
-        raise UsageError(
-            f"the shards ({encoders}) are not for this model: {', '.join(differences)}; change the model's settings, "
-            "or prepare with other encoders"
-        )
+        cure = "change the model's settings, or prepare with other encoders"
+        raise UsageError(f"the shards ({encoders}) are not for this model: {', '.join(differences)}; {cure}")
 
 
 def check_components(trained_with: Mapping[str, Component], prepared_with: Mapping[str, Component]) -> None:
     """Raise UsageError where the shards have other frozen components than a model was trained with.
 
-    They are compared by their last names, so that a folder may stand for a repository. A component that is part of the
-    checkpoint has no name and is not compared.
+    They are compared by their last names, so that a folder may stand for a repository; those without names are not.
     """
+    named = {kind: component for kind, component in trained_with.items() if component.name and kind in prepared_with}
     differences = [
         f"{kind.replace('_', ' ')} {prepared_with[kind].name!r}, the start with {component.name!r}"
-        for kind, component in trained_with.items()
-        if component.name is not None
-        and kind in prepared_with
-        and _base_name(component) != _base_name(prepared_with[kind])
+        for kind, component in named.items()
+        if _base_name(component) != _base_name(prepared_with[kind])
     ]
     if differences:
         raise UsageError(f"the shards were made with the {', the '.join(differences)}: prepare with the start's")
@@ -303,20 +270,9 @@ def _base_name(component: Component) -> str:
     return (component.name or "").partition("@")[0].rstrip("/").rpartition("/")[2]
 
 
-def _manifest_components(manifest: Manifest) -> dict[str, Component]:
-    """Return the frozen components that the shards were prepared with."""
-    vision_encoder = manifest.vision_encoder.rpartition(":")[0] or manifest.vision_encoder
-    names = {"vision_encoder": vision_encoder, "codec": manifest.codec, "text_encoder": manifest.text_encoder}
-    return {kind: Component(name) for kind, name in names.items()}
-
-
 def _manifest_visual_input(manifest: Manifest) -> VisualInputConfig:
     """Return the config of the visual inputs of the shards."""
-    return VisualInputConfig(
-        pooling=manifest.vision_encoder.rpartition(":")[2],
-        aspect=manifest.aspect,
-        fps=manifest.video_frame_rate,
-        num_long_term_frames=manifest.num_long_term_frames,
-        event_rate=manifest.event_rate,
-        event_channels=manifest.event_channels,
-    )
+    names = "aspect", "num_long_term_frames", "event_rate", "event_channels"
+    settings: dict[str, Any] = {name: getattr(manifest, name) for name in names}
+    pooling = manifest.vision_encoder.rpartition(":")[2]
+    return VisualInputConfig(pooling=pooling, fps=manifest.video_frame_rate, **settings)

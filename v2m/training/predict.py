@@ -1,8 +1,4 @@
-"""Modules and results of `train.py predict` and `v2m tag`: music, or tags, for a corpus of videos.
-
-`v2m.pipeline.batch` scores the videos, as for `infer.py`; what is here gives it the model in memory and the rank's
-device, and gathers the results of all ranks.
-"""
+"""Modules and results of `train.py predict` and `v2m tag`: music, or tags, for a corpus of videos."""
 
 from __future__ import annotations
 
@@ -41,6 +37,7 @@ from v2m.pipeline.batch import VideoResult, attempt
 from v2m.pipeline.recipes import Recipe
 from v2m.taggers.base import TaggerBase, as_tagger
 from v2m.taggers.heuristic import HeuristicTagger
+from v2m.training.checkpoints import restore_signal_handlers
 from v2m.training.module import LitMusicLM
 
 GATHER_TIMEOUT = timedelta(days=365)  # that a rank waits for the others: the longest video decides
@@ -116,12 +113,7 @@ class LitGenerate(LitMusicLM):
             raise UsageError("predict shares videos among devices, not weights: give `trainer.strategy=ddp`")
 
     def on_predict_start(self) -> None:
-        """Build the generator.
-
-        Raises:
-            UsageError: There is no model.
-            DependencyError: A component or the tagger is missing.
-        """
+        """Build the generator. Raises UsageError without a model, DependencyError without its parts."""
         path = self.trainer.ckpt_path
         if self.model is None:
             if self._init_from is None or self._conditioner is not None:
@@ -141,15 +133,8 @@ class LitGenerate(LitMusicLM):
     def _build_predictor(self, name: str) -> Callable[[VideoJob], VideoResult]:
         """Return the function that scores one video; `name` is the model's in the metadata file."""
         model, config, device = self.music_model.eval(), self.predict_config, self.device
-        generator = InMemoryGenerator(
-            model,
-            name,
-            device,
-            sampling=config.sampling,
-            window=config.window,
-            stride=config.stride,
-            precision=config.precision,
-        )
+        options: Any = {key: getattr(config, key) for key in ("sampling", "window", "stride", "precision")}
+        generator = InMemoryGenerator(model, name, device, **options)
         tagger = _ready_tagger(self.tagger, device)
         if config.keep_tagger:
             tagger = copy.copy(tagger)
@@ -166,9 +151,8 @@ class LitGenerate(LitMusicLM):
         def predict(job: VideoJob) -> VideoResult:
             job.folder.mkdir(parents=True, exist_ok=True)
             with torch.autocast(device.type, enabled=False):  # training's would make other music than infer.py's
-                return batch.process_video(
-                    job.video, job.folder, recipe, config.overwrite, duplicate_of=job.duplicate_of
-                )
+                original = job.duplicate_of
+                return batch.process_video(job.video, job.folder, recipe, config.overwrite, duplicate_of=original)
 
         return predict
 
@@ -302,17 +286,13 @@ class PredictResults(lightning.Callback):
             self.rows = [row for row in chain(*zip_longest(*by_rank)) if row is not None]
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        self._restore_signal_handlers()
+        self._group = None
+        restore_signal_handlers(self._handlers)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
-        self._restore_signal_handlers()
+        self.on_predict_end(trainer, pl_module)
 
     def _exit_if_signaled(self) -> None:
         """Exit after a signal whose exception was lost during cleanup."""
         if self._signal is not None:
             raise SystemExit(128 + self._signal)
-
-    def _restore_signal_handlers(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers, self._group = {}, None

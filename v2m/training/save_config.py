@@ -15,18 +15,13 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from v2m.data.schema import Manifest
 
-SECRET_NAMES = re.compile(
-    r"(api|access|private|auth)_?key|(^|_)(token|secret|password|passwd|credentials?)$", re.IGNORECASE
-)
+SECRET_NAMES = re.compile(r"(?i)(api|access|private|auth)_?key|(^|_)(token|secret|password|passwd|credentials?)$")
 REDACTED = "(not recorded)"
 MIN_SECRET_LENGTH = 8  # characters of an environment variable that counts as a secret
 
 
 class SaveConfig(SaveConfigCallback):
-    """Save the whole configuration as config.yaml in the trainer's default_root_dir, and log it.
-
-    The loggers also get the sizes of the model and the properties of its shards.
-    """
+    """Save the configuration in default_root_dir; log it with the sizes of model and shards."""
 
     def __init__(self, parser: Any, config: Any, **kwargs: Any) -> None:
         kwargs["save_to_log_dir"] = False
@@ -66,14 +61,10 @@ def redact_secrets(value: Any, name: str = "") -> Any:
         return value
     if SECRET_NAMES.search(name):
         return REDACTED
-    for secret in _environment_secrets():
-        value = value.replace(secret, REDACTED)
+    for variable, secret in os.environ.items():
+        if re.search(r"(?i)KEY|TOKEN|SECRET|PASSW", variable) and len(secret) >= MIN_SECRET_LENGTH:
+            value = value.replace(secret, REDACTED)
     return re.sub(r"(?<=://)[^/@\s]+@", "", value)  # a password in an address
-
-
-def _environment_secrets() -> list[str]:
-    names = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
-    return [value for name, value in os.environ.items() if names.search(name) and len(value) >= MIN_SECRET_LENGTH]
 
 
 def _log_hyperparams(trainer: lightning.Trainer, params: Mapping[str, Any]) -> None:

@@ -67,11 +67,8 @@ class ThroughputLogger(lightning.Callback):
         self._throughput.update(time=elapsed, batches=self._batches, samples=self._samples, lengths=self._codes)
         rates = self._throughput.compute()
         if "device/items_per_sec" in rates:  # the window is full
-            metrics: dict[str, float] = {
-                "samples_per_sec": rates["device/samples_per_sec"],
-                "codes_per_sec": rates["device/items_per_sec"],
-                "audio_hours": self._hours,
-            }
+            metrics = {"audio_hours": self._hours, "samples_per_sec": rates["device/samples_per_sec"]}
+            metrics["codes_per_sec"] = rates["device/items_per_sec"]
             if (peak := _peak_rss()) is not None:
                 metrics["process_peak_gb"] = peak / 1e9
             if torch.cuda.is_available():

@@ -116,10 +116,7 @@ def log_to_wandb(project: str, systems: Systems, baselines: Baselines) -> None:
 def log_tables(
     loggers: Sequence[Logger], systems: Systems, baselines: Baselines, *, prefix: str, step: int | None = None
 ) -> None:
-    """Log the means of an evaluation as `prefix`/metric, and its tables where the logger is W&B's.
-
-    A logger that fails does not stop the others.
-    """
+    """Log means as `prefix`/metric, and tables to W&B; a logger that fails does not stop the others."""
     values = {}
     for name, columns in tables.summarize(systems, baselines).items():
         for system, mean in columns.items():

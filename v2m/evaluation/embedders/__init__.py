@@ -1,7 +1,4 @@
-"""Embedders for the evaluation of music: their contract, their windows, construction by name.
-
-W windows of a piece, D dimensions of an embedding, K classes, T texts, N samples.
-"""
+"""Embedders of music: contract, windows, names. W windows, D dimensions, K classes, T texts."""
 
 from __future__ import annotations
 
@@ -52,7 +49,6 @@ class BaseEmbedder:
     embeds_video: bool = False
 
     def embed_audio(self, audio: Audio) -> Any:
-        """Return an `AudioEmbedding`, or anything with its fields."""
         raise NotImplementedError
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
@@ -96,7 +92,7 @@ def split_windows(samples: NDArray[np.float32], length: int) -> list[NDArray[np.
     """Split `samples` (N,) into consecutive windows of `length`.
 
     A rest of half a window or more becomes a window that ends with the piece and overlaps the one before; a shorter
-    rest is left out. A piece shorter than a window is one window by itself, and never empty.
+    rest is left out. A shorter piece is one window, never empty.
     """
     if len(samples) <= length:
         return [samples if len(samples) else np.zeros(1, np.float32)]
@@ -128,17 +124,13 @@ EMBEDDERS = {
 def build_embedders(specs: Sequence[str]) -> list[BaseEmbedder]:
     """Build embedders from `clap`, `clap=REPOSITORY_OR_FOLDER` or `my.module.MyEmbedder`.
 
-    Weights load on first use.
-
-    Raises:
-        UsageError: There is none of that name, its class lacks what an embedder needs, or two have one name.
-        DependencyError: The package or the weights are not on this machine and cannot be fetched.
+    Weights load on first use. Raises UsageError for an unknown name, an unsuitable class or two of one name,
+    DependencyError where the package or the weights cannot be had.
     """
     embedders = [_build_embedder(spec) for spec in dict.fromkeys(specs)]
     names = [embedder.name for embedder in embedders]
-    duplicates = sorted({name for name in names if names.count(name) > 1})
-    if duplicates:
-        raise UsageError(f"two embeddings are named {', '.join(duplicates)}: give them other names, or one of them")
+    if duplicates := ", ".join(sorted({name for name in names if names.count(name) > 1})):
+        raise UsageError(f"two embeddings are named {duplicates}: give them other names, or one of them")
     for embedder in embedders:
         embedder.prepare()
     return embedders
@@ -159,9 +151,8 @@ def _build_embedder(spec: str) -> BaseEmbedder:
 def _import_class(path: str, spec: str) -> Any:
     module, _, name = path.rpartition(".")
     if not module:
-        raise UsageError(
-            f"`embedding` {spec}: give {', '.join(EMBEDDERS)}, each alone or with =WEIGHTS, or the path of a class"
-        )
+        names = ", ".join(EMBEDDERS)
+        raise UsageError(f"`embedding` {spec}: give {names}, each alone or with =WEIGHTS, or the path of a class")
     try:
         kind = getattr(importlib.import_module(module), name, None)
     except ImportError as error:

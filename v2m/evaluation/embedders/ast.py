@@ -32,11 +32,7 @@ class AstEmbedder(HFEmbedder):
 
     @torch.inference_mode()
     def embed_audio(self, audio: Audio) -> AudioEmbedding:
-        """Pooled states (W, D) and class probabilities (W, K).
-
-        The probabilities are a softmax of the logits, as in the field's KL measures, though the classes of AudioSet
-        do not exclude each other.
-        """
+        """Pooled states (W, D) and, as in the field's KL measures, a softmax of the logits (W, K)."""
         with self._lazy_model.model() as (model, extractor):
             rate = extractor.sampling_rate
             windows = split_windows(to_mono(resample(audio, rate)), round(extractor.max_length * FRAME_HOP_S * rate))
@@ -52,8 +48,7 @@ class AstEmbedder(HFEmbedder):
 
     def _load(self) -> tuple[Any, Any]:
         folder = self._weights_folder()
-        model = transformers_loader.load_model(
-            ASTForAudioClassification, folder, pretrained.CPU, description="audio classifier"
-        )
+        kind, description = ASTForAudioClassification, "audio classifier"
+        model = transformers_loader.load_model(kind, folder, pretrained.CPU, description=description)
         extractor = pretrained.load_extractor(ASTFeatureExtractor, folder, "the audio classifier")
         return self._place(model), extractor

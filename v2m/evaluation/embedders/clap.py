@@ -59,20 +59,17 @@ class ClapEmbedder(HFEmbedder):
         with self._lazy_model.model() as (model, _, tokenizer):
             # RoBERTa's positions begin behind the padding's.
             max_length = min(MAX_TOKENS, model.config.text_config.max_position_embeddings - 2)
-            tokens = tokenizer(
-                list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-            ).to(model.device)
+            options = {"padding": True, "truncation": True, "max_length": max_length, "return_tensors": "pt"}
+            tokens = tokenizer(list(texts), **options).to(model.device)
             features = model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
             return to_numpy(features.pooler_output)
 
     def _load(self) -> tuple[Any, Any, Any]:
         folder = self._weights_folder()
-        model = transformers_loader.load_model(
-            ClapModel, folder, pretrained.CPU, description="CLAP", state=_with_position_buffers(folder)
-        )
-        tokenizer = transformers_loader.load_tokenizer(
-            RobertaTokenizer, folder, ("tokenizer.json", "vocab.json"), "CLAP"
-        )
+        load, state = transformers_loader.load_model, _with_position_buffers(folder)
+        model = load(ClapModel, folder, pretrained.CPU, description="CLAP", state=state)
+        vocabulary = "tokenizer.json", "vocab.json"
+        tokenizer = transformers_loader.load_tokenizer(RobertaTokenizer, folder, vocabulary, "CLAP")
         extractor = pretrained.load_extractor(ClapFeatureExtractor, folder, "CLAP")
         return self._place(model), extractor, tokenizer
 

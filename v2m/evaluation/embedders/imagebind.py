@@ -1,8 +1,7 @@
 """ImageBind: audio and video in one space, with a package of its own that v2m does not install.
 
 Neither the package nor its weights may be used commercially (CC-BY-NC-4.0). Girdhar et al., "ImageBind: One Embedding
-Space To Bind Them All" (2023). W windows of 2 s, D dimensions. All of a piece is embedded, window by window; the
-paper's own examples take three windows of audio and five of video.
+Space To Bind Them All" (2023). W windows of 2 s, D dimensions.
 """
 
 from __future__ import annotations
@@ -34,12 +33,7 @@ PIXEL_MEAN_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0
 
 
 class ImageBindEmbedder(FileEmbedder):
-    """ImageBind's embeddings of audio and video.
-
-    Args:
-        source: A folder with imagebind_huge.pth; or its name in `checkpoints/`.
-        device: As for `choose_device`.
-    """
+    """ImageBind's embeddings of audio and video; `source` is a folder, or its name in `checkpoints/`."""
 
     title, default_source, weights_file = "ImageBind", "imagebind", WEIGHTS_FILE
     embeds_video = True
@@ -82,16 +76,11 @@ class ImageBindEmbedder(FileEmbedder):
 
 
 def _import_package() -> Any:
-    """Import the package's model without its video readers, which current releases of torchvision broke.
-
-    Raises DependencyError where it or what it imports is not installed.
-    """
+    """Import the package's model without its video readers, which current releases of torchvision broke."""
     spec = importlib.util.find_spec("imagebind")
     if spec is None:
-        raise DependencyError(
-            "ImageBind needs its package, which is not for commercial use: install imagebind from its repository "
-            "(facebookresearch/ImageBind), or take pe-av"
-        )
+        cure = "install imagebind from its repository (facebookresearch/ImageBind), or take pe-av"
+        raise DependencyError(f"ImageBind needs its package, which is not for commercial use: {cure}")
     sys.modules.setdefault("imagebind", importlib.util.module_from_spec(spec))
     try:
         return importlib.import_module("imagebind.models.imagebind_model")

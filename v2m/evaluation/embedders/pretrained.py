@@ -22,12 +22,7 @@ BATCH_SIZE = 8  # windows
 
 
 class PretrainedEmbedder(BaseEmbedder):
-    """An embedder with a `LazyModel`, named after the source of its weights.
-
-    Args:
-        source: A repository of the hub, or a folder.
-        device: As for `choose_device`.
-    """
+    """An embedder with a `LazyModel`, named after the folder or repository of its weights."""
 
     oom_hint: ClassVar[str] = "measure fewer things at a time"
 

@@ -53,12 +53,7 @@ def build_network() -> nn.Module:
 
 
 class VggishEmbedder(FileEmbedder):
-    """VGGish's embeddings of audio.
-
-    Args:
-        source: A folder with vggish-10086976.pth of torchvggish's release v0.1; or its name in `checkpoints/`.
-        device: As for `choose_device`.
-    """
+    """VGGish's embeddings of audio; `source` is a folder, or its name in `checkpoints/`."""
 
     title, default_source = "VGGish", "vggish"
     weights_file, file_origin = WEIGHTS_FILE, " of torchvggish's release v0.1"

@@ -14,8 +14,7 @@ from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, Weight
 class GeneratorBase:
     """Defaults of the methods that the pipeline calls besides `generate`.
 
-    A plug-in may inherit from this class or only have `generate` (`v2m.core.protocols.MusicGenerator`);
-    `as_generator` wraps the latter.
+    A plug-in may inherit from this class or only have `generate`; `as_generator` wraps the latter.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
@@ -33,8 +32,7 @@ class GeneratorBase:
 
         Raises:
             DependencyError: Weights are not here and cannot be fetched, or are another model's.
-            UsageError: The generator cannot do what tags, controls or its own options ask for, or there is no such
-                device.
+            UsageError: Tags, controls or options ask for what the generator cannot do, or there is no such device.
             MemoryError: The message names an option to lower.
         """
 
@@ -81,13 +79,7 @@ class GeneratorBase:
 
 
 class ModelGenerator(GeneratorBase):
-    """A generator whose model is loaded on first use, by `_load`.
-
-    Args:
-        device: The device's name, as of `v2m.core.lazy_model.choose_device`.
-        keep_loaded: Keep the model in memory after `release`.
-        oom_hint: What to lower where memory runs out, for the error.
-    """
+    """Generator whose model is loaded on first use; `oom_hint` says what to lower for less memory."""
 
     def __init__(self, device: str, *, keep_loaded: bool, oom_hint: str) -> None:
         self._device, self._keep_loaded = device, keep_loaded

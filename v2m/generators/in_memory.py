@@ -18,18 +18,11 @@ STRIDE_RATIO = 0.6  # of the window, which is MusicGen's
 class InMemoryGenerator(GeneratorBase):
     """Generates from tags, video, or both, as the model is conditioned; the model stays intact.
 
-    Args:
-        model: The model.
-        name: Its name in errors.
-        device: The model's device.
-        sampling: Sampling of the tokens.
-        window: Seconds of one window; None is the length that the model was trained on.
-        stride: Seconds from one window to the next; None is 0.6 windows.
-        precision: Of the language model's weights; None is the device's default.
+    `name` is the model's in errors. Of the seconds, a `window` of None is the length that the model was trained on, a
+    `stride` of None 0.6 windows.
 
     Raises:
         UsageError: The windows do not suit the model, or it has neither a visual conditioner nor a text encoder.
-        DependencyError: A frozen component of the model is missing, broken, or another model's.
     """
 
     def __init__(

@@ -1,10 +1,7 @@
 """MusicGen generator: user options and early validation; inference is in `musicgen_engine`.
 
-Copet et al., "Simple and Controllable Music Generation" (2023). A melody loses drums and bass (section 2.3)
-where Demucs is on this machine; it is not downloaded for this.
-
-Nothing here imports torch, so that a wrong command or video is refused at once. There is no TYPE_CHECKING block either:
-jsonargparse runs those of the modules whose classes a recipe names.
+Copet et al., "Simple and Controllable Music Generation" (2023). A melody loses drums and bass (section 2.3) where
+Demucs is on this machine; it is not downloaded for this.
 """
 
 from __future__ import annotations
@@ -74,7 +71,11 @@ class MusicGen(ModelGenerator):
                 raise UsageError(f"{self.model!r} follows no melody: give {MELODY_MODELS} as `generator.model`")
             self.options.check_length(engine.model.config.segment_duration)
             self.weights = engine.model.weights
-        self._separator = None if controls.melody is None else _find_separator()
+        self._separator = None
+        if controls.melody is not None and find_spec("demucs") is not None:
+            from v2m.pretrained import demucs
+
+            self._separator = demucs.find_local()
         self.weights += () if self._separator is None else (self._separator,)
 
     def generate(
@@ -87,10 +88,7 @@ class MusicGen(ModelGenerator):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Generate music of exactly `video.duration` at the codec's rate, in the model's channels.
-
-        Deterministic on one machine. `metadata` has the prompt.
-        """
+        """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine."""
         controls = controls or Controls()
         self.prepare(tags, controls)
         melody, path, source = None, None, None
@@ -106,15 +104,6 @@ class MusicGen(ModelGenerator):
         from v2m.generators.musicgen_engine import MusicGenEngine
 
         return MusicGenEngine.load(self.model, choose_device(self._device), self.precision)
-
-
-def _find_separator() -> WeightsInfo | None:
-    """Demucs' weights, if they and the package are here."""
-    if find_spec("demucs") is None:
-        return None
-    from v2m.pretrained import demucs
-
-    return demucs.find_local()
 
 
 def _isolate_melody(melody: Audio, weights: WeightsInfo | None, device: str) -> tuple[Audio, str]:

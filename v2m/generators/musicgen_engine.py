@@ -38,15 +38,8 @@ PROGRESS_SHARES = (0.02, 0.95)  # share of the work at which decoding of the LM 
 class MusicGenEngine:
     """The loaded model with its frozen components; generates one piece after the other.
 
-    Args:
-        model: On the CPU; its language model moves into the decoder when the first piece is generated. With
-            `keep_model` it is on `device`, and stays as it is.
-        text_encoder: For models with a text condition.
-        codec: Codec of the model's tokens; for stereo models one of both channels.
-        chroma: For models with a melody condition.
-        device: The computing device.
-        precision: Of the language model's weights; None is the device's default.
-        keep_model: Leave the model intact, for other users of it.
+    The model is on the CPU; its language model moves into the decoder when the first piece is generated. With
+    `keep_model` it is on `device`, and stays as it is. The codec of a stereo model is one of both channels.
     """
 
     def __init__(
@@ -67,12 +60,7 @@ class MusicGenEngine:
 
     @classmethod
     def load(cls, name: str, device: torch.device, precision: Precision | None) -> MusicGenEngine:
-        """Load a checkpoint of any layout, a folder or a repository of the hub.
-
-        Raises:
-            DependencyError: Weights are missing, broken, or do not belong together; says which.
-            UsageError: The model cannot generate from text alone.
-        """
+        """Load a checkpoint of any layout; UsageError where it cannot generate from text alone."""
         model = V2M.from_pretrained(name)
         if model.config.conditioner is not None and not model.config.has_null_tokens:
             raise UsageError(f"{name!r} needs video, which this generator does not give it: give a MusicGen")
@@ -91,13 +79,7 @@ class MusicGenEngine:
         keep_model: bool = False,
         with_text: bool = True,
     ) -> MusicGenEngine:
-        """Build the engine of a loaded model, with the components it names or carries.
-
-        Without `with_text` only `generate_from_branches` can be called.
-
-        Raises:
-            DependencyError: As in `load`.
-        """
+        """Build the engine of a loaded model; without `with_text` for `generate_from_branches` alone."""
         text_encoder = _load_text_encoder(model, name, device) if with_text and model.config.uses_text else None
         component = model.component("codec")
         assert component.folder is not None, "a component that was asked for has been fetched"
@@ -180,10 +162,7 @@ class MusicGenEngine:
         )
 
     def place_model(self) -> V2M:
-        """Return the model on the device, its language model in the decoder.
-
-        Before the first piece it is only mapped into memory, on the CPU, unless `keep_model` is set.
-        """
+        """Return the model on the device (before this only mapped into memory), its LM in the decoder."""
         self._get_decoder()
         return self.model
 
@@ -210,10 +189,8 @@ class MusicGenEngine:
         def encode(text: str) -> Condition:
             return model.project_text(encoder.encode([text]).to(self._device))
 
-        return (
-            encode(prompt) if prompt or negative_prompt else None,
-            encode(negative_prompt) if negative_prompt else None,
-        )
+        positive = encode(prompt) if prompt or negative_prompt else None
+        return positive, encode(negative_prompt) if negative_prompt else None
 
     def _encode_melody(self, melody: Audio | None, start: int, end: int) -> Condition | None:
         """Chroma condition of the melody at codec frames `start` to `end`; without a melody, the null one."""

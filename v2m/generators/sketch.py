@@ -49,19 +49,12 @@ class Sketch(GeneratorBase):
             raise UsageError(f"reverb {reverb:g} must lie between 0 and 2")
         if find_spec("_v2m_tinysoundfont") is None:
             raise DependencyError("the synthesizer that v2m's wheel carries is missing: `uv sync`, or `pip install .`")
-        self.style = style
-        self.soundfont = soundfont
-        self.sample_rate = sample_rate
-        self.reverb = reverb
+        self.style, self.soundfont, self.sample_rate, self.reverb = style, soundfont, sample_rate, reverb
 
     capabilities = frozenset({"stems", "midi", "inpaint"})
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
-        """Check an inpainting request.
-
-        Raises:
-            UsageError: The source's sidecar does not say how Sketch wrote it.
-        """
+        """Raise UsageError where an inpainting source's sidecar does not say how Sketch wrote it."""
         if controls.inpaint is not None:
             TakeHistory.from_request(controls.inpaint)
 
@@ -78,14 +71,9 @@ class Sketch(GeneratorBase):
         """Compose music of exactly `video.duration`. The same arguments give the same bytes.
 
         Inpainting replaces a time range on the source's beats, in its key and over its chords, with the instruments and
-        moods of `tags`. Outside of it the audio stays sample for sample, at the file's own rate. Stems are rendered
-        again and lack what was done to the source after rendering, such as mastering.
-
-        `metadata` holds style, key, progressions, instruments, the SoundFont with its license where that is known, and
-        the plan's alignment to the cuts.
-
-        Raises:
-            UsageError: The inpainting source is not Sketch's music for this video.
+        moods of `tags`; UsageError where it is not Sketch's music for this video. Outside of it the audio stays sample
+        for sample, at the file's own rate. Stems are rendered again and lack what was done to the source after
+        rendering, such as mastering.
         """
         report: ProgressFn = progress or ignore_progress
         report(0.0)
@@ -122,19 +110,12 @@ class Sketch(GeneratorBase):
         return self._soundtrack(new_piece, take.tags, mix, stem_audio, **inpaint_metadata(request), takes=takes)
 
     def _render(self, piece: Piece, stems: bool, report: ProgressFn) -> tuple[Audio, Mapping[str, Audio]]:
-        """Render the mix of `piece`, and with `stems` its stems."""
+        rate, count = self.sample_rate, seconds_to_samples(piece.sheet.plan.duration, self.sample_rate)
         mix, stem_samples = render_mix(
-            piece.sheet,
-            piece.parts,
-            seconds_to_samples(piece.sheet.plan.duration, self.sample_rate),
-            soundfont=self._soundfont_path,
-            sample_rate=self.sample_rate,
-            reverb=self.reverb,
-            stems=stems,
-            progress=report,
-        )
-        stem_audio = {stem: Audio(samples, self.sample_rate) for stem, samples in stem_samples.items()}
-        return Audio(mix, self.sample_rate), stem_audio
+            piece.sheet, piece.parts, count, soundfont=self._soundfont_path, sample_rate=rate, reverb=self.reverb,
+            stems=stems, progress=report,
+        )  # fmt: skip
+        return Audio(mix, rate), {stem: Audio(samples, rate) for stem, samples in stem_samples.items()}
 
     @property
     def _soundfont_path(self) -> Path:

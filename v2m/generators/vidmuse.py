@@ -1,9 +1,6 @@
 """VidMuse generator: user options and early validation; inference is in `vidmuse_engine`.
 
 Tian et al., "VidMuse: A Simple Video-to-Music Generation Framework with Long-Short-Term Modeling" (2024).
-
-Nothing here imports torch, so that a wrong command or video is refused at once. There is no TYPE_CHECKING block either:
-jsonargparse runs those of the modules whose classes a recipe names.
 """
 
 from __future__ import annotations
@@ -72,10 +69,7 @@ class VidMuse(ModelGenerator):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine.
-
-        `metadata` has the prompt and the visual input settings.
-        """
+        """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine."""
         self.prepare(tags, controls or Controls())
         with self._engine.model() as engine:
             return engine.generate(video, tags, self.options, seed=seed, progress=progress)

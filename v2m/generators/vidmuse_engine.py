@@ -37,11 +37,7 @@ class VisualFrontend:
 
     @classmethod
     def load(cls, model: V2M, name: str, device: torch.device) -> VisualFrontend:
-        """Load the frontend of the model that was loaded as `name`.
-
-        Raises:
-            DependencyError: The encoder is missing, broken, or gives other tokens than the model was trained on.
-        """
+        """Load the frontend of the model loaded as `name`, if it gives the tokens of its training."""
         conditioner, config = model.config.conditioner, model.visual_input
         assert conditioner is not None, "this model has no visual conditioner"
         if config is None:
@@ -66,9 +62,8 @@ class VisualFrontend:
             sizes.append(("event channels", len(EVENT_CHANNELS), conditioner.num_event_channels))
         differing = [f"{actual} {name} instead of {expected}" for name, actual, expected in sizes if actual != expected]
         if differing:
-            raise DependencyError(
-                f"the vision encoder of {name!r} does not fit the model: it gives {', '.join(differing)}"
-            )
+            message = f"the vision encoder of {name!r} does not fit the model: it gives {', '.join(differing)}"
+            raise DependencyError(message)
         return cls(encoder, config)
 
     def window_encoder(self, video: Video) -> Callable[[float, float], VisualInputs]:
@@ -120,29 +115,17 @@ class VideoMusicEngine:
 
     @classmethod
     def load(cls, name: str, device: torch.device, precision: Precision | None) -> VideoMusicEngine:
-        """Load a checkpoint of VidMuse's layout or our own, a folder or a repository of the hub.
-
-        Raises:
-            DependencyError: Weights are missing, broken, or do not belong together; says which.
-            UsageError: The model has no visual conditioner.
-        """
+        """Load a checkpoint of VidMuse's layout or ours; UsageError without a visual conditioner."""
         model = V2M.from_pretrained(name)
         if model.config.conditioner is None:
-            raise UsageError(
-                f"{name!r} has no visual conditioner: give it to the recipe musicgen, or give a VidMuse here"
-            )
+            message = f"{name!r} has no visual conditioner: give it to the recipe musicgen, or give a VidMuse here"
+            raise UsageError(message)
         frontend = VisualFrontend.load(model, name, device)
         return cls(model, MusicGenEngine.from_model(model, name, device, precision), frontend, device)
 
     @torch.inference_mode()
     def generate(
-        self,
-        video: Video,
-        tags: Tags,
-        options: WindowOptions,
-        *,
-        seed: int,
-        progress: ProgressFn | None = None,
+        self, video: Video, tags: Tags, options: WindowOptions, *, seed: int, progress: ProgressFn | None = None
     ) -> Soundtrack:
         """Generate music of exactly `video.duration`; arguments as of `MusicGenEngine.generate`."""
         model, rate = self._music_engine.place_model(), self._music_engine.codec.spec.frame_rate
@@ -175,7 +158,6 @@ class VideoMusicEngine:
         return replace(soundtrack, metadata=metadata | dict(soundtrack.metadata))
 
     def _get_null_video(self) -> Condition:
-        """Condition of a black frame, VidMuse's negative; cached."""
         if self._null_video is None:
             self._null_video = self.model.encode_video(self._frontend.black_frame().to(self._device))
         return self._null_video

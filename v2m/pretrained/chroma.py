@@ -23,9 +23,7 @@ EXTRACTOR_TYPE = "MusicgenMelodyFeatureExtractor"
 
 
 class Chroma:
-    """Chroma extractor.
-
-    `num_frames` (235) is the training length: 30 s at 32 kHz, a frame every 4096 samples.
+    """Chroma extractor; `num_frames` (235) is of 30 s at 32 kHz, a frame every 4096 samples.
 
     The whole sound counts, so under a loud bass the bass wins: audiocraft removes bass and drums first, as
     `v2m.generators.musicgen` does. A tune by itself gives the same either way.
@@ -39,11 +37,7 @@ class Chroma:
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Chroma:
-        """Build the transform from the folder's preprocessor_config.json, or from the published settings.
-
-        Raises:
-            DependencyError: The file is broken, or its settings make no such transform.
-        """
+        """Build the transform from the folder's preprocessor_config.json, or from the published settings."""
         config = {} if folder is None or not (folder / CONFIG_FILE).is_file() else read_json(folder / CONFIG_FILE)
         if folder is None or config.get("feature_extractor_type") != EXTRACTOR_TYPE:
             return cls(MusicgenMelodyFeatureExtractor())  # a codec's, beside models without melody

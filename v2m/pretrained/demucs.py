@@ -39,11 +39,7 @@ OVERLAP = 0.25  # share of a segment that the next one overlaps, as published
 
 
 def fetch(name: str = REPOSITORY) -> WeightsInfo:
-    """Return the folder of Demucs models, downloading them if needed.
-
-    Raises:
-        DependencyError: They cannot be fetched.
-    """
+    """Return the folder of Demucs models, downloading them if needed."""
     if name != REPOSITORY:
         return weights.fetch(name, FILES)
     try:
@@ -69,11 +65,7 @@ class Demucs:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> Demucs:
-        """Load the models of a folder.
-
-        Raises:
-            DependencyError: It holds no Demucs, or files are missing, broken or do not fit.
-        """
+        """Load the models of a folder, which must separate vocals in stereo."""
         descriptions = sorted(folder.glob("*.yaml"))
         files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.th")])
         if len(descriptions) > 1 or (not descriptions and len(files) != 1):
@@ -95,7 +87,6 @@ class Demucs:
 
     @property
     def non_vocal_stems(self) -> tuple[str, ...]:
-        """All stems but the vocals."""
         return tuple(name for name in self.sources if name != VOCALS)
 
     @torch.inference_mode()
@@ -164,9 +155,8 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     hash_prefix = path.stem.partition("-")[2]
     with path.open("rb") as file:
         if hash_prefix and not hashlib.file_digest(file, "sha256").hexdigest().startswith(hash_prefix):
-            raise DependencyError(
-                f"{str(path)!r} is not the file that its name says (another SHA-256): download it again"
-            )
+            message = f"{str(path)!r} is not the file that its name says (another SHA-256): download it again"
+            raise DependencyError(message)
     payload = read_pickle(path, [*MODEL_CLASSES.values(), Fraction])
     if not {"klass", "args", "kwargs", "state"} <= payload.keys():
         raise DependencyError(f"{str(path)!r} is no Demucs: it lacks klass, args, kwargs or state")

@@ -52,11 +52,7 @@ def find_cached(repo: str, revision: str) -> tuple[Path, list[str]] | None:
 
 
 def list_files(repo: str, revision: str) -> RemoteRepo:
-    """Ask the hub for the files of a repository.
-
-    Raises:
-        HubError: It has none of that name, does not give it, or cannot be reached.
-    """
+    """Ask the hub for the files of a repository; HubError where it does not answer with them."""
     with _explained_errors(repo, revision):
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
     sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
@@ -64,11 +60,9 @@ def list_files(repo: str, revision: str) -> RemoteRepo:
 
 
 def download(remote: RemoteRepo, names: Sequence[str], license: str | None) -> Path:
-    """Download the files `names`, except those that are here already; one line on stderr announces it.
+    """Download those of `names` that are not here; one line on stderr announces it.
 
-    Raises:
-        HubError: They cannot be fetched.
-        DiskFullError: The disk has no room for them.
+    Raises HubError where they cannot be fetched, DiskFullError where the disk has no room for them.
     """
     repo, cache = remote.name, Path(constants.HF_HUB_CACHE)
     size = sum(remote.sizes[name] for name in names)
@@ -93,11 +87,7 @@ def download(remote: RemoteRepo, names: Sequence[str], license: str | None) -> P
 
 
 def upload(folder: Path, repo: str, *, private: bool = False) -> str:
-    """Upload `folder` to `repo` in one commit, creating it (`private` or not) if needed; return its URL.
-
-    Raises:
-        HubError: The upload failed; says why.
-    """
+    """Upload `folder` to `repo` in one commit, created if needed; return its URL, or raise HubError."""
     with _explained_errors(repo, "main", prefix=f"{repo!r} cannot be uploaded to: "):
         api = HfApi()
         url = api.create_repo(repo, private=private, exist_ok=True)
@@ -132,7 +122,6 @@ def _disk_full_error(repo: str, size: int, state: str) -> DiskFullError:
 
 
 def _explain_failure(error: BaseException, repo: str, revision: str) -> str:
-    """Reason why the hub refused or failed, and the cure."""
     endpoint = constants.ENDPOINT
     reasons = {
         errors.GatedRepoError: f"its license must be accepted first: do so at {endpoint}/{repo}, then `hf auth login`",

@@ -17,10 +17,10 @@ import yaml
 from torch import Tensor, nn
 
 from v2m.core.errors import DependencyError, error_text, is_out_of_memory
+from v2m.mappings.state_dict_map import truncate_list
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-MAX_NAMES = 3  # parameter names per error message
 
 
 def _empty_ordered_dict(*_: object) -> collections.OrderedDict[Any, Any]:
@@ -32,14 +32,9 @@ def _empty_ordered_dict(*_: object) -> collections.OrderedDict[Any, Any]:
 SAFE_GLOBALS = [
     *((np.float64().__reduce__()[0], f"{core}.multiarray.scalar") for core in ("numpy.core", "numpy._core")),
     *((np.zeros(0).__reduce__()[0], f"{core}.multiarray._reconstruct") for core in ("numpy.core", "numpy._core")),
-    np.ndarray,
-    np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "uint8", "bool")),
     (_empty_ordered_dict, "collections.defaultdict"),
-    dict,
-    int,
-    float,
-    list,
+    *(np.ndarray, np.dtype, dict, int, float, list),
 ]
 
 
@@ -47,30 +42,20 @@ def read_state_dict(folder: Path) -> dict[str, Tensor]:
     """State dict of a folder's `model.safetensors`, or of the shards in `model.safetensors.index.json`.
 
     The tensors are mapped into memory, not read. A folder without either may hold `pytorch_model.bin`, or its shards.
-
-    Raises:
-        DependencyError: A file is missing, truncated or not of the format its name says; names the file.
     """
-    if (folder / SAFETENSORS).is_file():
-        return _read_safetensors(folder / SAFETENSORS)
-    if (folder / SAFETENSORS_INDEX).is_file():
-        return _read_shards(folder / SAFETENSORS_INDEX)
-    if (folder / PICKLE).is_file():
-        return read_tensors(folder / PICKLE)
-    if (folder / PICKLE_INDEX).is_file():
-        return _read_shards(folder / PICKLE_INDEX)
+    layouts = ((SAFETENSORS, SAFETENSORS_INDEX, _read_safetensors), (PICKLE, PICKLE_INDEX, read_tensors))
+    for name, index, read in layouts:
+        if (folder / name).is_file():
+            return read(folder / name)
+        if (folder / index).is_file():
+            return _read_shards(folder / index, read)
     raise DependencyError(f"{str(folder)!r} holds no weights: neither {SAFETENSORS} nor {SAFETENSORS_INDEX}")
 
 
 def read_pickle(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
     """Read the dictionary in a PyTorch pickle, mapped into memory where the format allows it.
 
-    Args:
-        path: The file.
-        allowed: Classes it may hold besides tensors and plain values.
-
-    Raises:
-        DependencyError: The file is missing, truncated, no PyTorch file, no dictionary, or holds code (never run).
+    It may hold the classes `allowed` besides tensors and plain values. Other code is refused, and never run.
     """
     _check_file(path)
     with path.open("rb") as file:
@@ -90,24 +75,16 @@ def read_pickle(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a PyTorch pickle that is a plain state dict.
-
-    Raises:
-        DependencyError: As in `read_pickle`; or it holds values that are no tensors.
-    """
+    """Read a PyTorch pickle that is a plain state dict, of tensors alone."""
     state = read_pickle(path)
     non_tensors = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if non_tensors:
-        raise DependencyError(f"{str(path)!r} is no plain state dict: {_truncate_list(non_tensors)} are no tensors")
+        raise DependencyError(f"{str(path)!r} is no plain state dict: {truncate_list(non_tensors)} are no tensors")
     return state
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read the object in a JSON file.
-
-    Raises:
-        DependencyError: The file is missing, or holds no JSON object.
-    """
+    """Read the object in a JSON file."""
     payload = _parse_text(path, "JSON", json.loads)
     if not isinstance(payload, dict):
         raise DependencyError(f"{str(path)!r} holds a JSON {type(payload).__name__}, not an object")
@@ -115,11 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the mapping in a YAML file.
-
-    Raises:
-        DependencyError: The file is missing, or holds no mapping.
-    """
+    """Read the mapping in a YAML file."""
     payload = _parse_text(path, "YAML", yaml.safe_load)
     if not isinstance(payload, dict):
         raise DependencyError(f"{str(path)!r} holds no settings: download it again")
@@ -127,11 +100,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], description: str) -> None:
-    """Check names and shapes of `state` against `expected`; `description` names the model in errors.
-
-    Raises:
-        DependencyError: Names are missing or unknown, or shapes differ; one line says which.
-    """
+    """Raise DependencyError where names or shapes of `state` differ from those of `expected`."""
     missing = [name for name in expected if name not in state]
     unknown = [name for name in state if name not in expected]
     misshapen = [
@@ -140,18 +109,15 @@ def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]
         if name in state and tuple(state[name].shape) != tuple(shape)
     ]
     groups = (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
-    problems = [f"{len(names)} {word}: {_truncate_list(names)}" for word, names in groups if names]
+    problems = [f"{len(names)} {word}: {truncate_list(names)}" for word, names in groups if names]
     if problems:
         raise DependencyError(f"these are not the weights of {description}: {'; '.join(problems)}")
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], description: str, *, assign: bool = False) -> None:
-    """Load `state`, which must hold exactly the parameters and buffers of `module`.
+    """Load `state`, which must hold exactly the parameters and buffers of `module`, or nothing.
 
     With `assign` the module takes over the tensors themselves, with their dtype and device, without a copy.
-
-    Raises:
-        DependencyError: Names or shapes differ; nothing has been loaded.
     """
     check_keys(state, {name: value.shape for name, value in module.state_dict().items()}, description)
     module.load_state_dict(state, assign=assign)
@@ -162,7 +128,7 @@ def check_finite(state: Mapping[str, Tensor], description: str) -> None:
     names = [name for name, value in state.items() if value.is_floating_point() and not _is_finite(value)]
     if names:
         raise DependencyError(
-            f"{description} holds weights that are infinite or no numbers: {_truncate_list(names)}; fetch it again"
+            f"{description} holds weights that are infinite or no numbers: {truncate_list(names)}; fetch it again"
         )
 
 
@@ -194,11 +160,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise DependencyError(_broken_file_message(path, "safetensors", error)) from error
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     shard_of = read_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
         raise DependencyError(f"{str(index)!r} lists no shards (no weight_map)")
-    read = _read_safetensors if index.name == SAFETENSORS_INDEX else read_tensors
     state: dict[str, Tensor] = {}
     for name in sorted(set(shard_of.values())):
         # checked by name, not resolved: in the hub's cache every shard is a link that leads out of the folder
@@ -208,7 +173,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         state |= read(index.parent / inner)
     absent = [name for name in shard_of if name not in state]
     if absent:
-        raise DependencyError(f"{str(index)!r} lists tensors that its shards do not hold: {_truncate_list(absent)}")
+        raise DependencyError(f"{str(index)!r} lists tensors that its shards do not hold: {truncate_list(absent)}")
     return state
 
 
@@ -243,8 +208,3 @@ def _unpickling_message(path: Path, message: str) -> str:
     reason = message.partition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
     detail = f" ({reason[:120]})" if reason else ""
     return f"{str(path)!r} is truncated or no PyTorch file{detail}: download it again"
-
-
-def _truncate_list(names: Sequence[str]) -> str:
-    excess = len(names) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {excess} more" if excess > 0 else "")

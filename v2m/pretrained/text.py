@@ -19,10 +19,10 @@ from torch import Tensor
 from transformers import RobertaModel, RobertaTokenizer, T5EncoderModel, T5Tokenizer
 
 from v2m.core.errors import DependencyError
-from v2m.mappings.state_dict_map import count_indices
+from v2m.mappings.state_dict_map import count_indices, strip_prefix
 from v2m.models.conditioning import Condition
-from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import check_finite, read_pickle, read_state_dict
+from v2m.pretrained.transformers_loader import CPU, load_model, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ class T5TextEncoder:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.dim: int = model.config.d_model
-        self._model = model
-        self._tokenizer = tokenizer
+        self._model, self._tokenizer = model, tokenizer
 
     @classmethod
     def load(
@@ -53,23 +52,12 @@ class T5TextEncoder:
     ) -> T5TextEncoder:
         """Load a folder in transformers' layout, of the encoder alone or of all T5, whose decoder is skipped.
 
-        Args:
-            folder: Holds config.json, weights and the tokenizer.
-            device: The target device.
-            tokenizer: The folder of the tokenizer, if another one.
-            config: Replaces config.json, for an encoder stored inside another model's checkpoint.
-            state: Replaces the weights, likewise.
-
-        Raises:
-            DependencyError: The folder holds another kind of model, or files are missing, broken or do not fit.
+        `tokenizer` is the folder of the tokenizer, if another one.
         """
         state = read_state_dict(folder) if state is None else state
         state = {name: value for name, value in state.items() if not name.startswith(("decoder.", "lm_head."))}
         check_finite(state, f"T5 ({str(folder)!r})")
-        cpu = torch.device("cpu")  # where weights keep all their digits
-        model: Any = transformers_loader.load_model(
-            T5EncoderModel, folder, cpu, description="T5 encoder", config=config, state=state
-        )
+        model: Any = load_model(T5EncoderModel, folder, CPU, description="T5 encoder", config=config, state=state)
         words = _load_tokenizer(T5Tokenizer, tokenizer or folder, "spiece.model", model, "T5")
         return cls(model.to(device=device, dtype=torch.float32), words)
 
@@ -102,13 +90,8 @@ class ClapTextEncoder:
     def load(cls, path: Path, tokenizer: Path, *, layer: int) -> ClapTextEncoder:
         """Load a checkpoint in laion_clap's format, without the layers above `layer`.
 
-        Args:
-            path: A pickle with a `state_dict`, whose keys may begin with `module.`.
-            tokenizer: A folder with RoBERTa's.
-            layer: Index of the hidden state to return: 1 is the first layer's, −1 the last's, −2 the one before it.
-
-        Raises:
-            DependencyError: Files are missing, broken, or of another model; says which.
+        It is a pickle with a `state_dict`, whose keys may begin with `module.`; `tokenizer` is a folder with RoBERTa's.
+        Layer 1 is the first layer's hidden state, −1 the last's, −2 the one before it.
         """
         branch = _text_branch(path)
         layers = count_indices(branch, "encoder.layer.N.output.dense.weight")
@@ -118,10 +101,8 @@ class ClapTextEncoder:
         unused = (UNUSED_BUFFER, *(f"encoder.layer.{n}." for n in range(num_kept, layers)))
         branch = {name: value for name, value in branch.items() if not name.startswith(unused)}
         check_finite(branch, f"CLAP's text branch ({str(path)!r})")
-        settings, cpu = _roberta_config(branch, num_kept, path), torch.device("cpu")
-        model: Any = transformers_loader.load_model(
-            RobertaModel, path, cpu, description="text branch of CLAP", config=settings, state=branch
-        )
+        settings, name = _roberta_config(branch, num_kept, path), "text branch of CLAP"
+        model: Any = load_model(RobertaModel, path, CPU, description=name, config=settings, state=branch)
         return cls(model.float(), _load_tokenizer(RobertaTokenizer, tokenizer, "vocab.json", model, "CLAP"))
 
     @torch.inference_mode()
@@ -135,12 +116,11 @@ class ClapTextEncoder:
 
 
 def _load_tokenizer(tokenizer_class: Any, folder: Path, vocabulary: str, model: Any, description: str) -> Any:
-    tokenizer = transformers_loader.load_tokenizer(tokenizer_class, folder, ("tokenizer.json", vocabulary), description)
+    tokenizer = load_tokenizer(tokenizer_class, folder, ("tokenizer.json", vocabulary), description)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
-        raise DependencyError(
-            f"the tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, {description} only {rows}"
-        )
+        message = f"the tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, {description} only {rows}"
+        raise DependencyError(message)
     return tokenizer
 
 
@@ -163,9 +143,7 @@ def _text_branch(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds no state dict: it is not a checkpoint of CLAP")
     plain = {name.removeprefix(WRAPPER_PREFIX): value for name, value in state.items()}
-    branch = {
-        name.removeprefix(BRANCH_PREFIX): value for name, value in plain.items() if name.startswith(BRANCH_PREFIX)
-    }
+    branch = strip_prefix(BRANCH_PREFIX, plain)
     if not branch:
         raise DependencyError(f"{str(path)!r} has no text branch: it is not a checkpoint of CLAP")
     return branch

@@ -17,6 +17,7 @@ from v2m.core.errors import DependencyError, error_text, is_out_of_memory
 from v2m.core.lazy_model import choose_dtype, quantization_config
 from v2m.pretrained.safe_load import read_json, read_state_dict
 
+CPU = torch.device("cpu")
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 
 
@@ -33,21 +34,9 @@ def load_model(
 ) -> ModelT:
     """Load the model in `folder` onto `device`, ready to run: SDPA attention, no gradients.
 
-    Weights keep the checkpoint's dtype on the CPU, where memory decides, and take the device's elsewhere.
-
-    Args:
-        model_class: The model's class.
-        folder: Holds config.json and weights (see `safe_load.read_state_dict`).
-        device: The target device.
-        bits: Quantizes the weights while they are loaded.
-        description: The model's name in errors.
-        config: Replaces config.json where that is not in transformers' layout.
-        state: Replaces the folder's weights, likewise.
-        skip_quantization: Modules that `bits` does not apply to; empty leaves the choice to transformers.
-
-    Raises:
-        DependencyError: The folder holds another kind of model, or files are missing, broken or do not fit; says which.
-        UsageError: The device has no kernels for `bits`.
+    Weights keep the checkpoint's dtype on the CPU, where memory decides, and take the device's elsewhere. `bits`
+    quantizes them while they are loaded (UsageError where the device has no kernels for it), but for the modules
+    `skip_quantization`; empty leaves the choice to transformers. `description` is the model's name in errors.
     """
     config = read_json(folder / "config.json") if config is None else config
     model_type, expected = config.get("model_type"), getattr(model_class.config_class, "model_type", None)
@@ -60,66 +49,58 @@ def load_model(
         quantization.llm_int8_skip_modules = list(skip_quantization)  # despite its name for 4 bits too
     state = read_state_dict(folder) if state is None else state
     dtype = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
-    try:
-        with _quiet():
-            model, info = cast(Any, model_class).from_pretrained(
-                None,
-                config=cast(Any, model_class.config_class).from_dict(dict(config)),
-                state_dict=dict(state),
-                dtype=dtype if device.type == "cpu" else choose_dtype(device),
-                attn_implementation="sdpa" if supports_sdpa(model_class) else None,  # codecs have none
-                quantization_config=quantization,
-                device_map={"": device} if bits else None,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported below, by name
-            )
-    except Exception as error:  # of any kind: the files decide which
-        if is_out_of_memory(error):
-            raise
-        message = f"{str(folder)!r} cannot be loaded as {description} ({error_text(error, 300)}): fetch it again"
-        raise DependencyError(message) from error
-    _check_loading_info(info, folder, description)
+    with _quiet(), explained_errors(f"{str(folder)!r} cannot be loaded as {description}"):
+        model, info = cast(Any, model_class).from_pretrained(
+            None,
+            config=cast(Any, model_class.config_class).from_dict(dict(config)),
+            state_dict=dict(state),
+            dtype=dtype if device.type == "cpu" else choose_dtype(device),
+            attn_implementation="sdpa" if supports_sdpa(model_class) else None,  # codecs have none
+            quantization_config=quantization,
+            device_map={"": device} if bits else None,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
+        )
+    check_loading_info(info, folder, description)
     if not bits:  # quantized weights are placed while they are loaded
         model.to(device)
     return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(tokenizer_class: Any, folder: Path, files: Sequence[str], description: str) -> Any:
-    """Load the tokenizer of `description` from `folder`, which must hold one of `files`.
-
-    Raises:
-        DependencyError: None of the files is there, or they cannot be read.
-    """
+    """Load the tokenizer of `description` from `folder`, which must hold one of `files`."""
     if not any((folder / name).is_file() for name in files):
         raise DependencyError(f"{str(folder)!r} holds no tokenizer of {description}: neither {' nor '.join(files)}")
     return load_processor(tokenizer_class, folder, f"the tokenizer in {str(folder)!r} cannot be read")
 
 
 def load_processor(processor_class: Any, folder: Path, failure: str) -> Any:
-    """Load a tokenizer or processor, which has no weights, from a folder.
-
-    Raises:
-        DependencyError: It cannot be loaded; `failure` begins the message, the reason follows.
-    """
-    try:
+    """Load what has no weights from a folder, or raise DependencyError, which begins with `failure`."""
+    with explained_errors(failure):
         return processor_class.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of any kind: the files decide which
+
+
+@contextmanager
+def explained_errors(failure: str) -> Iterator[None]:
+    """Raise DependencyError, which begins with `failure`, for errors of any kind: the files decide which."""
+    try:
+        yield
+    except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise DependencyError(f"{failure} ({error_text(error, 200)}): fetch it again") from error
+        raise DependencyError(f"{failure} ({error_text(error, 300)}): fetch it again") from error
 
 
-def _check_loading_info(info: Mapping[str, Any], folder: Path, description: str) -> None:
+def check_loading_info(info: Mapping[str, Any], folder: Path, description: str) -> None:
     """Raise DependencyError where weights stayed random or were left over, by transformers' loading info."""
-    kinds = ("missing_keys", "mismatched_keys", "unexpected_keys")
-    problems = [f"{len(info[kind])} {kind.replace('_', ' ')}" for kind in kinds if info[kind]]
+    kinds = ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs")
+    problems = [f"{len(info[kind])} {kind.replace('_', ' ')}" for kind in kinds if info.get(kind)]
     if problems:
-        first = min(_key_name(key) for key in next(info[kind] for kind in kinds if info[kind]))
+        first = min(_key_name(key) for key in next(info[kind] for kind in kinds if info.get(kind)))
         raise DependencyError(f"{str(folder)!r} does not fit {description}: {', '.join(problems)}, such as {first}")
 
 
 def _key_name(key: Any) -> str:
-    """Name of a parameter, or of (parameter, shape in the file, shape in the model)."""
     return key if isinstance(key, str) else f"{key[0]} {tuple(key[1])} instead of {tuple(key[2])}"
 
 

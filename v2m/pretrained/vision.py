@@ -20,8 +20,8 @@ from transformers import CLIPVisionModel, Dinov2Model, PreTrainedModel, SiglipVi
 
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Pixels
-from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import check_finite, read_json, read_state_dict
+from v2m.pretrained.transformers_loader import CPU, load_model
 
 FILES = ("config.json", "model.safetensors|pytorch_model.bin", "preprocessor_config.json|")
 Pooling = Literal["all", "grid"]
@@ -68,13 +68,10 @@ class FrozenVisionEncoder:
     def __init__(
         self, model: Any, family: _ModelFamily, image_size: int, *, name: str, pooling: Pooling, aspect: Aspect
     ) -> None:
-        self.name = f"{name}:{pooling}"
-        self.image_size = image_size
+        self.name, self.image_size = f"{name}:{pooling}", image_size
         self.aspect: str = aspect
         self.dim: int = model.config.hidden_size
-        self._model = model
-        self._family = family
-        self._pooling = pooling
+        self._model, self._family, self._pooling = model, family, pooling
         self._mean = torch.tensor(family.mean, device=model.device)[:, None, None]
         self._std = torch.tensor(family.std, device=model.device)[:, None, None]
         self._patches = image_size // model.config.patch_size  # along one side
@@ -94,18 +91,9 @@ class FrozenVisionEncoder:
     ) -> FrozenVisionEncoder:
         """Load a folder in transformers' layout: the tower alone, or the dual encoder that it is part of.
 
-        Args:
-            folder: Holds config.json and weights; mean, deviation and size are those of preprocessor_config.json.
-            device: The target device.
-            name: Its name in datasets and checkpoints.
-            pooling: Tokens of a frame: "all" or "grid".
-            aspect: Conversion of a frame to a square: "squash"; "crop" its middle; or "pad" with the mean color.
-            config: Replaces config.json, for a tower stored inside another model's checkpoint.
-            state: Replaces the weights, likewise.
-
-        Raises:
-            DependencyError: The folder holds another kind of model, or files are missing, broken or do not fit.
-            UsageError: Unknown pooling or aspect.
+        Mean, deviation and size are those of preprocessor_config.json. `name` is that in datasets and checkpoints. A
+        frame becomes a square by `aspect`: "squash"; "crop" its middle; or "pad" with the mean color. UsageError for
+        another one.
         """
         if pooling not in get_args(Pooling) or aspect not in get_args(Aspect):
             choices = f"{' or '.join(get_args(Pooling))}, and {', '.join(get_args(Aspect))}"
@@ -120,18 +108,15 @@ class FrozenVisionEncoder:
             )
         state = _vision_state(read_state_dict(folder) if state is None else state)
         check_finite(state, f"the vision model ({str(folder)!r})")
-        config = _vision_config(config, family)
-        cpu = torch.device("cpu")  # where weights keep all their digits
-        model: Any = transformers_loader.load_model(
-            family.model, folder, cpu, description="vision model", config=config, state=state
-        )
+        kind = family.model.config_class.model_type  # type: ignore[union-attr]
+        config = config if model_type == kind else {**config.get("vision_config", {}), "model_type": kind}
+        model: Any = load_model(family.model, folder, CPU, description="vision model", config=config, state=state)
         family, size = _read_preprocessor(folder, family)
         size = size if family.image_size else model.config.image_size
         patch = model.config.patch_size
         if size % patch or size < POOL_GRID * patch:
-            raise DependencyError(
-                f"{str(folder)!r}: pictures of {size} pixels are no whole number of patches of {patch}"
-            )
+            message = f"{str(folder)!r}: pictures of {size} pixels are no whole number of patches of {patch}"
+            raise DependencyError(message)
         return cls(
             model.to(device=device, dtype=torch.float32), family, size, name=name, pooling=pooling, aspect=aspect
         )
@@ -146,7 +131,8 @@ class FrozenVisionEncoder:
         """(F, H, W, 3) uint8, upright RGB → tokens (F, P, D) float32 on the model's device."""
         assert frames.ndim == 4, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
         assert frames.shape[-1] == 3, f"expected (F, H, W, 3), not {tuple(frames.shape)}"
-        tokens = [self._encode_batch(torch.as_tensor(batch)) for batch in _batches(frames)]
+        batches: list[Any] = [frames[start : start + BATCH_SIZE] for start in range(0, len(frames), BATCH_SIZE)]
+        tokens = [self._encode_batch(torch.as_tensor(batch)) for batch in batches]
         return torch.cat(tokens) if tokens else torch.zeros(0, self.num_tokens, self.dim, device=self._model.device)
 
     def _encode_batch(self, frames: Tensor) -> Tensor:
@@ -162,8 +148,7 @@ class FrozenVisionEncoder:
     def _to_square(self, frames: Tensor) -> Tensor:
         """(F, H, W, 3) uint8 → (F, 3, S, S), 0–1."""
         x = frames.permute(0, 3, 1, 2).float() / 255
-        height, width = x.shape[2:]
-        side = self.image_size
+        (height, width), side = x.shape[2:], self.image_size
         if self.aspect == "squash":
             return _resize(x, side, side)
         scale = side / (min(height, width) if self.aspect == "crop" else max(height, width))
@@ -174,10 +159,6 @@ class FrozenVisionEncoder:
             return x[..., top : top + side, left : left + side]
         top, left = (side - high) // 2, (side - wide) // 2
         return pad(x - self._mean, (left, side - wide - left, top, side - high - top)) + self._mean
-
-
-def _batches(frames: Pixels | Tensor) -> list[Any]:
-    return [frames[start : start + BATCH_SIZE] for start in range(0, len(frames), BATCH_SIZE)]
 
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:
@@ -194,13 +175,6 @@ def _vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in state.items()
         if not name.startswith(NON_VISION_PREFIXES) and not name.endswith("embeddings.position_ids")
     }
-
-
-def _vision_config(config: Mapping[str, Any], family: _ModelFamily) -> dict[str, Any]:
-    model_type = family.model.config_class.model_type  # type: ignore[union-attr]
-    if config.get("model_type") == model_type:
-        return dict(config)
-    return {**config.get("vision_config", {}), "model_type": model_type}  # from the dual encoder's
 
 
 def _read_preprocessor(folder: Path, family: _ModelFamily) -> tuple[_ModelFamily, int]:

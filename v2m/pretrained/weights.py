@@ -49,9 +49,8 @@ def fetch(
         license: The weights' license as the caller knows it, for model cards that name none.
         download_size: Bytes of those files as the caller knows them, for messages when the hub cannot be asked.
 
-    Raises:
-        DependencyError: The weights are not here and cannot be fetched; says which, how large, where to put them.
-        DiskFullError: The disk has no room for them.
+    Raises DependencyError that says which weights, how large, and where to put them; DiskFullError without room for
+    them.
     """
     local = find_local(name, patterns, license=license)
     if local is not None:
@@ -63,9 +62,8 @@ def fetch(
         remote = hub.list_files(repo, pinned or "main")
         absent = unmatched(remote.sizes, patterns)
         if absent:
-            raise DependencyError(
-                f"the repository {repo} has no {', '.join(absent)} at revision {remote.revision}: check the name"
-            )
+            message = f"the repository {repo} has no {', '.join(absent)} at revision {remote.revision}: check the name"
+            raise DependencyError(message)
         names = match_files(remote.sizes, [*patterns, MODEL_CARD])
         download_size = sum(remote.sizes[name] for name in names)
         folder = hub.download(remote, names, _license_name(remote.card) or license)
@@ -79,8 +77,7 @@ def fetch(
 def find_local(name: str, patterns: Sequence[str], *, license: str | None = None) -> WeightsInfo | None:
     """Find weights as `fetch` does, without a download: None where they are not on this machine.
 
-    Raises:
-        DependencyError: A folder of that name is here and lacks files, or `name` is neither a folder nor a repository.
+    DependencyError where a folder of that name lacks files, or `name` is neither a folder nor a repository.
     """
     folder = _find_folder(name)
     if folder is not None:
@@ -89,9 +86,8 @@ def find_local(name: str, patterns: Sequence[str], *, license: str | None = None
             raise DependencyError(f"{str(folder)!r} lacks {', '.join(absent)}: complete that folder, or move it away")
         return WeightsInfo(name, folder, _folder_revision(folder), _card_license(folder) or license)
     if not REPOSITORY.fullmatch(name):
-        raise DependencyError(
-            f"there is no folder {name!r}: give a folder that exists, or a repository of the hub as owner/name"
-        )
+        message = f"there is no folder {name!r}: give a folder that exists, or a repository of the hub as owner/name"
+        raise DependencyError(message)
     from v2m.pretrained import hub
 
     repo, _, pinned = name.partition("@")
@@ -139,7 +135,6 @@ def unmatched(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 
 def _card_license(folder: Path) -> str | None:
-    """The license in the front matter of the folder's model card, or None."""
     import yaml
 
     try:
@@ -175,7 +170,6 @@ def sha256_files(folder: Path) -> dict[str, str]:
 
 
 def _find_folder(name: str) -> Path | None:
-    """The folder on this machine for `name`, or None."""
     plain = Path(name).expanduser()
     if name and plain.is_dir():
         return plain

@@ -40,7 +40,6 @@ class GenerationRequest:
     inpaint_range: tuple[int, int] = (0, 0)
 
     def inpaint_frames(self, hop_length: int) -> tuple[int, int]:
-        """The latent frames that cover `inpaint_range`."""
         return self.inpaint_range[0] // hop_length, _latent_frames(self.inpaint_range[1], hop_length)
 
 
@@ -252,7 +251,6 @@ ADAPTERS: dict[PipelineKind, type[PipelineAdapter]] = {
 
 
 def _latent_frames(num_samples: int, hop_length: int) -> int:
-    """Number of latent frames that cover `num_samples`."""
     return math.ceil(num_samples / hop_length)
 
 
@@ -270,8 +268,6 @@ def _fixed_global_seed() -> Iterator[None]:
 
 
 def _step_callback(progress: ProgressFn, steps: int) -> Callable[..., dict[str, Any]]:
-    """Make the callback that a pipeline calls at the end of each of `steps`."""
-
     def step_done(pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
         progress((step + 1) / steps)
         return {}

@@ -22,11 +22,12 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from v2m.core.errors import DependencyError, is_out_of_memory
+from v2m.core.errors import DependencyError
 from v2m.core.lazy_model import choose_dtype
 from v2m.generators.diffusers.pipeline_info import PipelineKind
 from v2m.pretrained import transformers_loader
 from v2m.pretrained.safe_load import check_finite, read_json
+from v2m.pretrained.transformers_loader import CPU
 
 COMPONENT_MODULES = {  # libraries that model_index.json may name
     "diffusers": "diffusers",
@@ -36,7 +37,6 @@ COMPONENT_MODULES = {  # libraries that model_index.json may name
     "stable_audio_3": "diffusers.pipelines.stable_audio_3",
 }
 COMPONENT_CLASSES = (ModelMixin, PreTrainedModel, SchedulerMixin, PreTrainedTokenizerBase)
-CPU = torch.device("cpu")
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,6 @@ def load_pipeline(folder: Path, kind: PipelineKind, device: torch.device, *, low
     """Load the pipeline in `folder`, ready to run on `device` in its default dtype.
 
     With `low_memory` each model is on the device only while it computes; on the CPU the weights are in bfloat16.
-
-    Raises:
-        DependencyError: Files are missing, broken, do not fit, or name a class that is no pipeline component.
     """
     index = read_json(folder / "model_index.json")
     pipeline_class: type[Any] = getattr(diffusers, kind)
@@ -113,20 +110,11 @@ def _component_class(folder: Path, name: str, library: Any, class_name: Any) -> 
 
 
 def _load_diffusers_model(model_class: Any, subfolder: Path, description: str, dtype: torch.dtype) -> Any:
-    try:
+    with transformers_loader.explained_errors(_failure(subfolder, description)):
         model, info = model_class.from_pretrained(
             subfolder, local_files_only=True, use_safetensors=True, output_loading_info=True, torch_dtype=dtype
         )
-    except Exception as error:  # of any kind: the files decide which
-        if is_out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise DependencyError(f"{_failure(subfolder, description)} ({reason}): fetch it again") from error
-    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-    problems = [f"{len(info[kind])} {kind.replace('_', ' ')}" for kind in kinds if info.get(kind)]
-    if problems:
-        first = next(str(info[kind][0]) for kind in kinds if info.get(kind))
-        raise DependencyError(f"{str(subfolder)!r} does not fit {description}: {', '.join(problems)}, such as {first}")
+    transformers_loader.check_loading_info(info, subfolder, description)
     check_finite(model.state_dict(), f"{description} in {str(subfolder.parent)!r}")
     return model.eval().requires_grad_(False)
 

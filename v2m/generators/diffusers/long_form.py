@@ -29,13 +29,8 @@ DISCARDED_TAIL = 0.1  # share of all windows but the last that is discarded: pip
 class LongFormGenerator:
     """A pipeline extended to any duration.
 
-    Args:
-        pipeline: The diffusers pipeline.
-        info: Its capabilities.
-        arguments: Its arguments; None for the recommended number of steps and guidance scale.
-        melody: Audio to follow, at the pipeline's rate; repeated where it is too short.
-        melody_strength: Closeness to the melody, 0 to 1.
-        reference: Audio of the style to follow, at the pipeline's rate.
+    Of `arguments`, None stands for the recommended number of steps and guidance scale. `melody` (repeated where it is
+    too short, followed by `melody_strength`, 0 to 1) and `reference` (of style) are at the pipeline's rate.
     """
 
     def __init__(
@@ -54,7 +49,6 @@ class LongFormGenerator:
         self._info, self._melody, self._melody_strength, self._reference = info, melody, melody_strength, reference
 
     def generate(self, duration: float, seeds: Sequence[int], progress: ProgressFn) -> list[Audio]:
-        """Generate a piece of exactly `duration` for each seed."""
         info, rate = self._info, self._info.sample_rate
         total = seconds_to_samples(duration, rate)
         longest, shortest = seconds_to_samples(info.max_duration, rate), seconds_to_samples(info.min_duration, rate)
@@ -70,10 +64,8 @@ class LongFormGenerator:
                 request = replace(request, source=source, inpaint_range=(prompt, request.num_samples))
             part = sub_progress(progress, index / len(windows), (index + 1) / len(windows))
             wave = self._adapter.generate(self.arguments, request, part)
-            is_last = end == total - tail  # the last window keeps its tail: the music ends there
-            piece = _append_crossfaded(
-                piece, wave if is_last else wave[..., : end - start], start, seconds_to_samples(FADE_S, rate)
-            )
+            wave = wave if end == total - tail else wave[..., : end - start]  # the music ends in the last one's tail
+            piece = _append_crossfaded(piece, wave, start, seconds_to_samples(FADE_S, rate))
         return self._to_audio(piece)
 
     def windows(self, duration: float) -> list[list[float]]:

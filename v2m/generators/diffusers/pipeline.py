@@ -1,8 +1,4 @@
-"""Generator over diffusers' pipelines: user options and early validation.
-
-Nothing here imports torch, so that a wrong command or video is refused at once. There is no TYPE_CHECKING block either:
-jsonargparse runs those of the modules whose classes a recipe names.
-"""
+"""Generator over diffusers' pipelines: user options and early validation."""
 
 from __future__ import annotations
 
@@ -124,10 +120,7 @@ class DiffusersGenerator(ModelGenerator):
         controls: Controls | None = None,
         progress: ProgressFn | None = None,
     ) -> list[Soundtrack]:
-        """Generate music of exactly `video.duration` for each of `seeds`, in one batch.
-
-        At the model's rate; deterministic on one machine. `metadata` has the arguments of the pipeline.
-        """
+        """Generate music of exactly `video.duration` at the model's rate for each of `seeds`, in one batch."""
         controls, progress, duration = controls or Controls(), progress or ignore_progress, video.duration
         source = None if controls.inpaint is None else InpaintSource.load(controls.inpaint, duration)
         self.prepare(tags, controls)

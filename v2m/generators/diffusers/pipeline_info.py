@@ -56,11 +56,7 @@ class PipelineInfo:
 
     @classmethod
     def from_folder(cls, folder: Path) -> PipelineInfo:
-        """Read a pipeline's folder.
-
-        Raises:
-            DependencyError: It holds another pipeline, or its settings cannot be read.
-        """
+        """Read a pipeline's folder; DependencyError where it holds another, or unreadable settings."""
         kind = read_json(folder / "model_index.json").get("_class_name")
         readers = {
             "AceStepPipeline": _read_ace_step,
@@ -68,15 +64,13 @@ class PipelineInfo:
             "StableAudio3Pipeline": _read_stable_audio_3,
         }
         if kind not in readers:
-            raise DependencyError(
-                f"{str(folder)!r} holds a {kind}, which is not known here: give one of {', '.join(readers)}"
-            )
+            message = f"{str(folder)!r} holds a {kind}, which is not known here: give one of {', '.join(readers)}"
+            raise DependencyError(message)
         try:
             return readers[kind](folder)
         except (KeyError, TypeError, ValueError) as error:
-            raise DependencyError(
-                f"the settings in {str(folder)!r} lack or misstate {error}: fetch it again"
-            ) from error
+            message = f"the settings in {str(folder)!r} lack or misstate {error}: fetch it again"
+            raise DependencyError(message) from error
 
 
 def _read_ace_step(folder: Path) -> PipelineInfo:

@@ -40,14 +40,9 @@ class SoniqueComponents:
 
 
 def load_components(name: str, tokenizer: str) -> SoniqueComponents:
-    """Load all components from the folder `name`.
+    """Load all components from the folder `name`, given by its path or below a checkpoint folder.
 
-    Args:
-        name: The folder, or its name below a checkpoint folder.
-        tokenizer: Folder or repository of RoBERTa's tokenizer, for a folder that holds none.
-
-    Raises:
-        DependencyError: Weights are missing, broken, or do not belong together; says which.
+    `tokenizer` is a folder or repository of RoBERTa's tokenizer, for a folder that holds none.
     """
     info = _find_weights(name)
     folder = info.folder
@@ -88,9 +83,8 @@ def _find_checkpoint(folder: Path) -> Path:
     files = sorted((folder / CHECKPOINT_DIR).glob("*.ckpt")) or sorted(folder.glob("*.ckpt"))
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
-        raise DependencyError(
-            f"{str(folder / CHECKPOINT_DIR)!r} must hold the one checkpoint (.ckpt) of the model, not {names}"
-        )
+        message = f"{str(folder / CHECKPOINT_DIR)!r} must hold the one checkpoint (.ckpt) of the model, not {names}"
+        raise DependencyError(message)
     return files[0]
 
 

@@ -38,11 +38,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class SoniqueEngine:
     """The loaded model; generates one piece after the other, or several in a batch.
 
-    Args:
-        components: On the CPU.
-        device: The computing device.
-        precision: Of the U-Net; the rest is small and stays in float32. None is the device's default.
-        low_memory: Keep each component on the device only while it computes.
+    `precision` is of the U-Net; the rest is small and stays in float32. With `low_memory` each component is on the
+    device only while it computes.
     """
 
     def __init__(
@@ -54,18 +51,10 @@ class SoniqueEngine:
     ) -> None:
         self._components, self._device, self._low_memory = components, device, low_memory
         self.config, self.weights = components.config, components.weights
+        self.sample_rate = self.config.sample_rate
+        self.window = samples_to_seconds(self.config.window_samples, self.sample_rate)  # seconds
         self._unet = components.unet.to(choose_dtype(device) if precision is None else DTYPES[precision])
         self._text_cache: dict[str, Condition] = {}
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz of the audio."""
-        return self.config.sample_rate
-
-    @property
-    def window(self) -> float:
-        """Seconds of one window."""
-        return samples_to_seconds(self.config.window_samples, self.sample_rate)
 
     @torch.inference_mode()
     def generate(
@@ -87,17 +76,8 @@ class SoniqueEngine:
         With `inpaint_source`, the result is that source with its range replaced, at the source's own rate. The same
         seed gives the same piece, up to the rounding of sums, which depends on the batch.
 
-        Args:
-            video: Gives the duration.
-            tags: Give the prompt.
-            seeds: One per piece, `batch_size` of them at a time.
-            sampling: Sampler options.
-            overlap: Seconds of known music that a window includes on either side.
-            melody: A melody to follow, at the model's rate; repeated to the video's length.
-            melody_strength: Closeness to the melody, 0 to 1.
-            inpaint_source: Earlier music and the range of it to replace.
-            batch_size: Pieces per batch.
-            progress: Receives the share of the work done.
+        A window includes `overlap` seconds of known music on either side. A `melody` is at the model's rate, repeated
+        to the video's length, and followed by `melody_strength`, 0 to 1. A batch has `batch_size` pieces.
         """
         progress = progress or ignore_progress
         progress(0.0)
@@ -106,7 +86,8 @@ class SoniqueEngine:
         total = -(-seconds_to_samples(video.duration, self.sample_rate) // self.config.hop_length)
         melody_latents, sigma_max = None, sampling.sigma_max
         if melody is not None:
-            melody_latents, sigma_max = self._encode_melody(melody, total), sampling.init_sigma(melody_strength)
+            samples = loop_samples(melody.samples.mean(axis=0), 0, total * self.config.hop_length)
+            melody_latents, sigma_max = self._encode_audio(samples, total), sampling.init_sigma(melody_strength)
         windows, latents, source_mask = self._plan_windows(total, overlap, inpaint_source)
         frames = self.config.window_samples // self.config.hop_length
         plan = WindowedSampling(windows, frames, latents, source_mask, melody_latents, sigma_max, sampling)
@@ -153,10 +134,6 @@ class SoniqueEngine:
         overlap_frames = min(seconds_to_samples(overlap, self.sample_rate) // hop, frames // 3)
         windows = windowed_sampling.plan_windows(start, end, total=total, window=frames, overlap=overlap_frames)
         return windows, latents, source_mask
-
-    def _encode_melody(self, melody: Audio, total: int) -> Tensor:
-        """(C, `total`) of the melody in mono, repeated to that length."""
-        return self._encode_audio(loop_samples(melody.samples.mean(axis=0), 0, total * self.config.hop_length), total)
 
     def _encode_audio(self, audio: NDArray[np.float32], total: int) -> Tensor:
         """(N,) → (C, `total`); silence beyond the end."""
@@ -239,10 +216,9 @@ class SoniqueEngine:
 
 
 def build_prompt(tags: Tags) -> str:
-    """Build the prompt in the form of SONIQUE's training; "" for empty tags.
+    """Build the prompt in the form of SONIQUE's training, the caption only where no other tag is.
 
     Such as "piano, strings, ambient, calm, warm, f minor, 96 bpm". Words that `tags.negative` rules out are left out.
-    The caption stands in only where no other tag does.
     """
     words = filter_unwanted([*tags.instruments, *tags.genres, *tags.moods, *tags.timbres], tags.negative)
     words += [tags.key] if tags.key else []

@@ -204,12 +204,9 @@ def _lerp(denoised: Tensor, x: Tensor, weight: float) -> Tensor:
     return weight * x + (1 - weight) * denoised
 
 
-sample_dpmpp_2m_sde = _dpmpp_sde(2)
-sample_dpmpp_3m_sde = _dpmpp_sde(3)
-
 SAMPLERS: dict[SamplerName, SampleFn] = {
-    "dpmpp-2m-sde": sample_dpmpp_2m_sde,
-    "dpmpp-3m-sde": sample_dpmpp_3m_sde,
+    "dpmpp-2m-sde": _dpmpp_sde(2),
+    "dpmpp-3m-sde": _dpmpp_sde(3),
     "k-heun": sample_heun,
     "k-lms": sample_lms,
     "k-dpmpp-2s-ancestral": sample_dpmpp_2s_ancestral,

@@ -1,9 +1,6 @@
 """SONIQUE generator: user options and early validation; inference is in `engine`.
 
 Zhang and Fuentes, "SONIQUE: Video Background Music Generation Using Unpaired Audio-Visual Data" (2024).
-
-Nothing here imports torch, so that a wrong command or video is refused at once. There is no TYPE_CHECKING block either:
-jsonargparse runs those of the modules whose classes a recipe names.
 """
 
 from __future__ import annotations
@@ -92,7 +89,7 @@ class Sonique(ModelGenerator):
         """Generate music of exactly `video.duration` for each of `seeds`, `batch_size` of them at a time.
 
         In mono at the model's rate; a seed gives the same on one machine, up to rounding, which depends on the batch.
-        Inpainted music keeps its own rate, and every sample outside the range. `metadata` has prompt and options.
+        Inpainted music keeps its own rate, and every sample outside the range.
         """
         controls = controls or Controls()
         self.prepare(tags, controls)

@@ -45,7 +45,6 @@ class UNetConfig:
 
     @property
     def mapping_dim(self) -> int:
-        """M."""
         return self.channels * MAPPING_MULTIPLIER
 
     @property
@@ -258,17 +257,6 @@ class MidBlock(nn.Module):
         return self.post_block(x, mapping)
 
 
-class IOBlock(nn.Module):
-    """Residual block between the latents and the network, at its input and its output."""
-
-    def __init__(self, config: UNetConfig, channels: int, out: int) -> None:
-        super().__init__()
-        self.block = ResnetBlock(config, channels, out, groups=1)
-
-    def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
-        return self.block(x, mapping)
-
-
 class FourierTimeEmbedding(nn.Module):
     """Embedding of the diffusion time, (B,) → (B, channels + 1): itself, and sines of learned frequencies."""
 
@@ -280,14 +268,6 @@ class FourierTimeEmbedding(nn.Module):
         time = time[:, None].float()  # the angle stays in float32 where the weights are in 16 bits
         angle = 2 * math.pi * time * self.weights
         return torch.cat([time, angle.sin(), angle.cos()], dim=-1).to(self.weights.dtype)
-
-
-class NullEmbedding(nn.Module):
-    """Learned tokens of the null condition."""
-
-    def __init__(self, num_tokens: int, dim: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(num_tokens, dim)
 
 
 class UNet(nn.Module):
@@ -304,34 +284,30 @@ class UNet(nn.Module):
         self.to_mapping = nn.Sequential(
             nn.Linear(mapping_dim, mapping_dim), nn.GELU(), nn.Linear(mapping_dim, mapping_dim), nn.GELU()
         )
-        self.to_in = IOBlock(config, config.latent_dim, edge)
+        self.to_in = nn.ModuleDict({"block": ResnetBlock(config, config.latent_dim, edge, groups=1)})
         self.downsamples = nn.ModuleList(DownBlock(config, level) for level in levels)
         self.bottleneck = MidBlock(config)
         self.upsamples = nn.ModuleList(UpBlock(config, level) for level in reversed(levels))
-        self.to_out = IOBlock(config, edge, config.latent_dim)
-        self.fixed_embedding = NullEmbedding(config.num_tokens, config.context_dim)
+        self.to_out = nn.ModuleDict({"block": ResnetBlock(config, edge, config.latent_dim, groups=1)})
+        # learned tokens of the null condition
+        self.fixed_embedding = nn.ModuleDict({"embedding": nn.Embedding(config.num_tokens, config.context_dim)})
 
     @property
     def null_tokens(self) -> Tensor:
-        """Learned tokens (S, D) of the null condition."""
-        return self.fixed_embedding.embedding.weight
+        return self.fixed_embedding.get_parameter("embedding.weight")
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """Velocity (B, C, L) of `x` (B, C, L) at `time` (B,), from 0 (clean) to 1 (noise).
+        """Velocity (B, C, L) of `x`, noisy latents of variance 1, at `time` (B,) from 0 (clean) to 1.
 
-        Args:
-            x: Noisy latents of variance 1. L is a multiple of `config.frame_multiple`.
-            time: Diffusion time.
-            context: Tokens (B, S, D) of the condition.
-            mask: (B, S), 0 for padding.
+        L is a multiple of `config.frame_multiple`. The condition is tokens (B, S, D) and their `mask` (B, S), 0 for
+        padding.
         """
-        assert x.shape[-1] % self.config.frame_multiple == 0, (
-            f"{x.shape[-1]} frames are no multiple of {self.config.frame_multiple}"
-        )
+        multiple = self.config.frame_multiple
+        assert x.shape[-1] % multiple == 0, f"{x.shape[-1]} frames are no multiple of {multiple}"
         dtype = self.null_tokens.dtype
         x, context, mask = x.to(dtype), context.to(dtype), mask[..., None].to(dtype)
         mapping = self.to_mapping(self.to_time(time))
-        x_in = x = self.to_in(x, mapping)
+        x_in = x = self.to_in["block"](x, mapping)
         skips = []
         for down in self.downsamples:
             skips.append(down(x, mapping, context, mask))
@@ -339,7 +315,7 @@ class UNet(nn.Module):
         x = self.bottleneck(x, mapping, context, mask)
         for up in self.upsamples:
             x = up(x, skips.pop(), mapping, context, mask)
-        return self.to_out(x + x_in, mapping)
+        return self.to_out["block"](x + x_in, mapping)
 
 
 def _transformer(config: UNetConfig, level: int, channels: int) -> Transformer1d | None:

@@ -42,13 +42,8 @@ def plan_windows(range_start: int, range_end: int, *, total: int, window: int, o
         window 1     [overlap|--output--]
         window 2             [overlap|--output--|overlap]
 
-    Args:
-        range_start: The first frame to generate; what lies outside the range is known.
-        range_end: The first frame after the range.
-        total: Frames of the piece. The window of a piece shorter than it extends beyond its end.
-        window: Frames of one window.
-        overlap: Known frames that a window includes on either side, at least, where there are as many. Where there is
-            room for more, both sides get half of it.
+    A window includes at least `overlap` known frames on either side, where there are as many; where there is room for
+    more, both sides get half of it. The window of a piece shorter than `window` extends beyond its end.
     """
     assert 0 <= range_start < range_end <= total, f"nothing to write from {range_start} to {range_end} of {total}"
     assert 0 <= overlap <= window // 3, f"an overlap of {overlap} is more than a third of a window of {window}"
@@ -84,13 +79,9 @@ class WindowedSampling:
 def sample_windows(
     plan: WindowedSampling, seeds: Sequence[int], velocity: Callable[[Window], Velocity], progress: ProgressFn
 ) -> Tensor:
-    """Sample latents (B, C, T), one piece for each of `seeds`; no two windows or pieces share their noise.
+    """Sample latents (B, C, T), one piece for each of `seeds`; no two windows or pieces share noise.
 
-    Args:
-        plan: The windows and what is known.
-        seeds: The same seed gives the same piece, alone or in a batch.
-        velocity: The model, conditioned on a window.
-        progress: Receives the share of all steps done.
+    The same seed gives the same piece, alone or in a batch. `velocity` makes the model, conditioned on a window.
     """
     latents, known = plan.latents.expand(len(seeds), -1, -1).clone(), plan.source_mask.clone()
     sampler = SAMPLERS[plan.sampling.sampler]
@@ -179,13 +170,9 @@ def velocity_denoiser(velocity: Velocity) -> Denoise:
 
 
 def inpainting_denoiser(denoise: Denoise, source: Tensor, source_mask: Tensor, noise: Tensor) -> Denoise:
-    """Make a denoiser that keeps known frames: the model gets them with noise of the same σ as the rest.
+    """Make a denoiser that keeps the frames `source_mask` (L,) of `source` (B, C, L), which is clean.
 
-    Args:
-        denoise: As of `velocity_denoiser`.
-        source: (B, C, L), clean.
-        source_mask: (L,) bool, the frames of it that are known.
-        noise: (B, C, L), of variance 1.
+    The model gets them with `noise` (B, C, L), of variance 1, of the same σ as the rest.
     """
 
     def inpaint(x: Tensor, sigma: float) -> Tensor:

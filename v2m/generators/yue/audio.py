@@ -36,26 +36,16 @@ ZERO_CROSSINGS = 32  # of the resampling filter on each side
 
 
 def load_vocoders(folder: Path, stems: Iterable[str], device: torch.device) -> dict[str, Vocos]:
-    """Load the vocoder of each of `stems` ("vocals", "instrumental") from a copy of `xcodec_mini_infer`.
-
-    Raises:
-        DependencyError: Files are missing, broken, or of another model; says which.
-    """
+    """Load the vocoders of `stems` ("vocals", "instrumental") from a copy of `xcodec_mini_infer`."""
     return {stem: Vocos.load(folder, VOCODER_FILES[stem], device) for stem in stems}
 
 
 def render(
     codes: Mapping[str, Tensor], codec: XCodec, vocoders: Mapping[str, Vocos], num_samples: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Decode each stem's codes (K, T) to audio (1, `num_samples`) at 44.1 kHz.
+    """Decode each stem's codes (K, T) to audio (1, `num_samples` ≤ T · 882) at 44.1 kHz.
 
     The stems sum to the mix; where that would exceed ±1, all of them are attenuated by the same factor.
-
-    Args:
-        codes: By stem.
-        codec: The codec that the codes belong to.
-        vocoders: By stem, as of `load_vocoders`.
-        num_samples: At most T · 882.
     """
     stems = {stem: _render_stem(stem_codes, codec, vocoders[stem])[:num_samples] for stem, stem_codes in codes.items()}
     assert all(len(wave) == num_samples for wave in stems.values()), f"the codes are shorter than {num_samples} samples"
@@ -66,9 +56,8 @@ def render(
 def _render_stem(codes: Tensor, codec: XCodec, vocoder: Vocos) -> NDArray[np.float32]:
     """(K, T) → (T · 882,)."""
     spec = codec.spec
-    assert vocoder.hop_length == hop_length(SAMPLE_RATE, spec.frame_rate), (
-        f"a hop of {vocoder.hop_length} is not 44.1 kHz"
-    )
+    hop = vocoder.hop_length
+    assert hop == hop_length(SAMPLE_RATE, spec.frame_rate), f"a hop of {hop} is not 44.1 kHz"
     narrow = codec.decode(codes[None])[0, 0]
     low = resample(narrow, spec.sample_rate, SAMPLE_RATE, lowpass_filter_width=ZERO_CROSSINGS)
     high = vocoder.decode(codec.embed(codes[None]))[0, 0]

@@ -47,15 +47,7 @@ OOM_HINT = "try `low_memory=True`, `generator.bits=4` or a smaller `generator.ma
 
 
 class YuEComponents:
-    """The models by component: stage1, stage1_reference, stage2, codec.
-
-    Args:
-        names: Folder or repository of the hub of each component.
-        device: As in `v2m.core.lazy_model.choose_device`.
-        bits: Quantization of the language models' weights.
-        low_memory: 4 bits unless `bits` is given, where the device has kernels for them.
-        keep_loaded: Keep models in memory after `release`.
-    """
+    """The models by component: stage1, stage1_reference, stage2, codec; options as of `YuE`."""
 
     def __init__(
         self, names: Mapping[str, str], *, device: str, bits: Literal[4, 8] | None, low_memory: bool, keep_loaded: bool
@@ -68,7 +60,6 @@ class YuEComponents:
 
     @cached_property
     def device(self) -> torch.device:
-        """The device, resolved on first use because that needs torch."""
         return choose_device(self._device_name)
 
     @property
@@ -77,7 +68,6 @@ class YuEComponents:
         return self._bits or (4 if self._low_memory and self.device.type in {"cuda", "cpu"} else None)
 
     def fetch(self, component: str, extra_files: Sequence[str] = ()) -> WeightsInfo:
-        """Fetch the weights of `component` and the files `extra_files` beside them."""
         if component not in self._weights:
             files, size = COMPONENTS[component].files, COMPONENTS[component].download_size
             self._weights[component] = fetch(
@@ -86,16 +76,10 @@ class YuEComponents:
         return self._weights[component]
 
     def folder(self, component: str) -> Path:
-        """Folder of the weights of `component`, already fetched."""
         return self._weights[component].folder
 
     def model(self, component: str) -> AbstractContextManager[Any]:
-        """Context in which the model of `component`, already fetched, is in memory.
-
-        Raises:
-            DependencyError: The weights are broken or another model's.
-            MemoryError: The message names an option to lower.
-        """
+        """Context in which the model of `component`, already fetched, is in memory."""
         if component not in self._models:
             load = self._load_codec if component == "codec" else partial(self._load_language_model, component)
             self._models[component] = LazyModel(load, OOM_HINT)
@@ -120,7 +104,6 @@ class YuEComponents:
         model = transformers_loader.load_model(LlamaForCausalLM, folder, self.device, bits=self.bits, description=name)
         size = model.config.vocab_size
         if size < VOCAB_SIZE:
-            raise DependencyError(
-                f"{str(folder)!r} is not {name}: its vocabulary has {size} tokens, not {VOCAB_SIZE} or more"
-            )
+            message = f"{str(folder)!r} is not {name}: its vocabulary has {size} tokens, not {VOCAB_SIZE} or more"
+            raise DependencyError(message)
         return model

@@ -118,16 +118,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def lm_head_rows(model: PreTrainedModel, start: int, end: int) -> Tensor:
-    """Rows (end − start, D) float32 of the output layer, which give the logits of these tokens.
-
-    Raises:
-        DependencyError: There are fewer tokens, or the output layer is quantized.
-    """
+    """Rows (end − start, D) float32 of an unquantized output layer: the logits of these tokens."""
     weight = model.get_parameter("lm_head.weight")
     if not weight.is_floating_point() or weight.shape[1] != model.config.hidden_size:
-        raise DependencyError(
-            f"the model's output layer is quantized ({weight.dtype}): take weights that leave it whole"
-        )
+        message = f"the model's output layer is quantized ({weight.dtype}): take weights that leave it whole"
+        raise DependencyError(message)
     if weight.shape[0] < end:
         raise DependencyError(f"these are not the weights of YuE: {weight.shape[0]} tokens, not {end} or more")
     with torch.inference_mode():

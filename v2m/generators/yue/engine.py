@@ -58,10 +58,7 @@ class YuEEngine:
         """Generate music of exactly `video.duration`, mono at 44.1 kHz, with its stems.
 
         `lyrics_sections` are what is sung, empty for instrumental music. `references` of style, at the codec's rate,
-        are none, one, or two: vocals and the rest. The same `seed` gives the same piece.
-
-        Raises:
-            UsageError: The lyrics do not fit into the model's context.
+        are none, one, or two: vocals and the rest. UsageError where the lyrics do not fit into the model's context.
         """
         progress = progress or ignore_progress
         sections = self._plan_sections(video, lyrics_sections)
@@ -154,16 +151,11 @@ def plan_section_lengths(
 ) -> list[int]:
     """Plan the frames of each section: they sum to `total`, none is longer than `longest`.
 
-    Sections end on cuts of the video where they can: of those near the even end of a section, on the one of the largest
-    weight, strength − (distance / (`CUT_REACH_RATIO` · mean length))².
+    Sections end on cuts of the video, (frame, strength 0–1), where they can: of those near the even end of a section,
+    on the one of the largest weight, strength − (distance / (`CUT_REACH_RATIO` · mean length))².
 
-    Args:
-        total: Frames of the whole piece, at least 1.
-        cuts: (frame, strength 0–1) of the video's cuts.
-        longest: Maximum frames of a section.
-        count: Requested number of sections: more are made where they would be too long, fewer where they would be
-            shorter than `shortest` on average. None makes the fewest.
-        shortest: Minimum frames of the mean section, for `count`.
+    Of `count` sections more are made where they would be too long, fewer where they would be shorter than `shortest` on
+    average. None makes the fewest.
     """
     fewest = math.ceil(total / longest)
     count = min(max(count or fewest, fewest), max(fewest, total // shortest))

@@ -51,14 +51,11 @@ class LyricsSection:
 
 
 def parse_lyrics(text: str) -> list[LyricsSection]:
-    """Parse the sections of a song.
+    """Parse the sections of a song; UsageError without any words or with an unknown header.
 
     A section begins with a line that opens with its name in brackets: `[verse]`, `[Chorus 2]`, `[pre-chorus]`,
     `[guitar solo]`, `[verse 1: Anna]`. Names that the model was not trained on become the nearest of `LABELS`. Words
     before the first header are a verse.
-
-    Raises:
-        UsageError: No words at all; or a header that means nothing here, which is named with its line.
     """
     sections: list[tuple[str, list[str]]] = []
     problems: list[str] = []
@@ -72,7 +69,8 @@ def parse_lyrics(text: str) -> list[LyricsSection]:
             continue
         label = _canonical_label(header[1])
         if label is None:
-            problems.append(f"line {number} has [{_shorten(header[1])}]")
+            name = header[1] if len(header[1]) <= 40 else f"{header[1][:40]}…"
+            problems.append(f"line {number} has [{name}]")
         sections.append((label or "", [_clean_line(header[2])]))
     if problems:
         headers = ", ".join(f"[{label}]" for label in (*LABELS, "pre-chorus", "hook", "interlude", "solo"))
@@ -104,12 +102,7 @@ def _canonical_label(name: str) -> str | None:
 
 
 def _clean_line(line: str) -> str:
-    """`line` without brackets and control characters."""
     return "".join(c if c.isprintable() else " " for c in line.translate(_BRACKETS)).strip()
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:40]}…"
 
 
 def genre_line(tags: Tags) -> str:
@@ -125,7 +118,7 @@ def genre_line(tags: Tags) -> str:
     if tags.tempo is not None and not SLOW_BPM <= tags.tempo <= FAST_BPM:
         tempo = ["slow" if tags.tempo < SLOW_BPM else "fast-paced"]
     allowed = filter_unwanted((*tags.genres, *tags.instruments, *tags.moods, *tempo, *timbres), tags.negative)
-    words = [_clean(tag) for tag in allowed]
+    words = [" ".join(_PLAIN.sub(" ", tag).split()) for tag in allowed]
     if tags.vocals:
         words = [re.sub(r"\bvocals? vocal$", "vocal", word) for word in words]
         if not any("vocal" in word.lower() for word in words):
@@ -135,12 +128,10 @@ def genre_line(tags: Tags) -> str:
 
 
 def head_text(tags: Tags, sections: Iterable[LyricsSection]) -> str:
-    """Build the text before all sections."""
     return f"{INSTRUCTION}\n[Genre] {genre_line(tags)}\n" + "\n".join(map(section_text, sections))
 
 
 def section_text(section: LyricsSection) -> str:
-    """Format a section, for the head and again before its music."""
     return f"[{section.label}]\n{section.text}\n\n"
 
 
@@ -154,15 +145,10 @@ class PromptEncoder:
         self._reference = [tokenizer.encode("[start_of_reference]"), tokenizer.encode("[end_of_reference]")]
 
     def head(self, tags: Tags, sections: Iterable[LyricsSection], reference: Tensor | None = None) -> list[int]:
-        """Encode the head, followed by the reference if there is one (see `reference`)."""
         return self._encode(head_text(tags, sections)) + ([] if reference is None else self.reference(reference))
 
     def reference(self, codes: Tensor) -> list[int]:
-        """Encode a reference of style; only the checkpoints named "icl" were trained on it.
-
-        Args:
-            codes: Codebook 0, (1, T) of the mix or of one stem; or (2, T): voice, then the rest.
-        """
+        """Encode codebook 0 of a reference: (1, T) of the mix or a stem, or (2, T): voice, then the rest."""
         assert codes.shape in {(1, codes.shape[-1]), (2, codes.shape[-1])}, f"not (1, T) or (2, T): {codes.shape}"
         ids: list[int] = (codes.T.reshape(-1) + FIRST_CODE).tolist()
         start, end = self._reference
@@ -173,12 +159,7 @@ class PromptEncoder:
         return [*self._start_of_segment, *self._encode(section_text(section)), SOA, XCODEC]
 
 
-def _clean(tag: str) -> str:
-    return " ".join(_PLAIN.sub(" ", tag).split())
-
-
 def _without_vocal_words(tag: str) -> str:
-    """`tag` without the words for a voice."""
     kinds = (_VOICES,) if _WIND.search(tag) else (_VOICES, _REGISTERS)
     words = (
         word

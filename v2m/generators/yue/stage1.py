@@ -59,24 +59,13 @@ def generate_codes(
     alone. Log-probabilities then count those only, which shifts them by the mass on all other tokens: guidance, top-k
     and top-p do not depend on a shift, the repetition penalty does, by as little as that mass is.
 
-    Where the context would grow too long, the oldest sections are dropped; `head` never is. A section draws from a
-    generator of its own, so that it does not depend on the number of draws before it.
+    Where the context would grow too long, the oldest sections are dropped; `head`, ids of `PromptEncoder.head`, never
+    is (UsageError if it and one section are too long). A section draws from a generator of its own, so that it does not
+    depend on the number of draws before it.
 
-    Args:
-        model: A `LlamaForCausalLM`, a checkpoint of stage 1.
-        prompt: Encodes the sections' texts.
-        head: Ids of `PromptEncoder.head`.
-        sections: What to write, in this order.
-        seed: At least 0. The same seed writes the same codes on the same machine.
-        sampling: Sampling of the codes.
-        silence_code: Code of all vocals: nobody sings, and each frame takes one forward rather than two.
-        use_graph: Keep all shapes and launch each decode step as one CUDA graph; None does so on CUDA. On the CPU the
-            same steps run one by one, which is slower than without.
-        progress: Receives the share of all frames done.
-
-    Raises:
-        UsageError: The head and one section are longer than the model's context.
-        DependencyError: The model's vocabulary is not that of YuE, or its output layer is quantized.
+    The same `seed` ≥ 0 writes the same codes on the same machine. With `silence_code`, the code of all vocals, nobody
+    sings, and each frame takes one forward rather than two. `use_graph` keeps all shapes and launches each decode step
+    as one CUDA graph; None does so on CUDA. On the CPU the same steps run one by one, which is slower than without.
     """
     sampling = sampling or YuESampling()
     device, limit = model.device, model.config.max_position_embeddings
@@ -176,7 +165,6 @@ class _TokenSampler:
         return code
 
     def mark_used(self, code: Tensor) -> None:
-        """Count `code` (1,) as used from here on."""
         self.used_codes.index_fill_(1, code, True)
 
 
@@ -186,15 +174,9 @@ class _Context:
         row 0  conditional    head, sections before, text SOA <xcodec> v₀ i₀ v₁ …
         row 1  unconditional  _____________________________ <xcodec> v₀ i₀ v₁ …    _ padding
 
-    Prefill is of row 0 alone; a decode step gives both rows the same new tokens. The padding of row 1 is masked, and
-    its positions count from the section's first code.
-
-    Args:
-        model: The language model.
-        length: Tokens that the cache holds.
-        rows: R at most.
-        num_new: q, the tokens of a decode step.
-        static_shapes: Keep all shapes within a section.
+    Prefill is of row 0 alone; a decode step gives both rows the same `num_new` tokens. The padding of row 1 is masked,
+    and its positions count from the section's first code. `length` is that of the cache; `static_shapes` last for a
+    section.
     """
 
     def __init__(self, model: PreTrainedModel, length: int, *, rows: int, num_new: int, static_shapes: bool) -> None:
@@ -218,7 +200,6 @@ class _Context:
         self.num_tokens += len(ids)
 
     def start_section(self, *, use_cfg: bool) -> None:
-        """Begin the decode steps of a section."""
         cache, self._use_cfg = self._decoder.cache, use_cfg
         cache.rows = slice(0, 2 if use_cfg else 1)
         if use_cfg:

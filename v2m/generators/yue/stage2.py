@@ -52,17 +52,9 @@ def refine(
 ) -> list[Tensor]:
     """First codes (T,) of each stem, 0–1023 → all codes (K, T) of each, int64 on the CPU.
 
-    Args:
-        model: The stage 2 `LlamaForCausalLM`.
-        streams: Stems; they may be of unequal lengths, and empty.
-        window: Frames that the model reads at once.
-        batch_size: Windows per batch; None takes as many as CUDA's free memory has room for, elsewhere 32.
-        use_graph: Keep all shapes and launch each frame as one CUDA graph; None does so on CUDA. On the CPU the same
-            steps run one by one, which is slower than without.
-        progress: Receives the share of all frames done.
-
-    Raises:
-        DependencyError: The model's vocabulary is not that of YuE, or its output layer is quantized.
+    The model is stage 2's; stems may be of unequal lengths, and empty. It reads `window` frames at once, in batches of
+    `batch_size` windows: None takes as many as CUDA's free memory has room for, elsewhere 32. `use_graph` is as in
+    `stage1.generate_codes`, for the steps of a frame together.
     """
     assert window >= 1
     assert batch_size is None or batch_size >= 1
@@ -149,7 +141,6 @@ class _BatchDecoder:
             yield
 
     def codes(self) -> Tensor:
-        """All codes (R, K, T) on the CPU."""
         return torch.cat([self.first_codes[:, None], self.other_codes.transpose(1, 2)], dim=1).cpu()
 
     def _next_frame(self) -> None:

@@ -37,14 +37,7 @@ MARKER_IDS = {
 
 
 class Tokenizer:
-    """Text tokenizer of both language models.
-
-    Args:
-        path: The SentencePiece model, or a folder that holds it as `tokenizer.model`.
-
-    Raises:
-        DependencyError: The file is missing or damaged, or is the tokenizer of another model.
-    """
+    """Text tokenizer of both language models; `path` is its file, or a folder with `tokenizer.model`."""
 
     def __init__(self, path: Path) -> None:
         from sentencepiece import SentencePieceProcessor
@@ -55,9 +48,8 @@ class Tokenizer:
             self._processor.LoadFromSerializedProto(file.read_bytes())
             count = self._processor.GetPieceSize()
         except OSError as error:
-            raise DependencyError(
-                f"YuE's tokenizer {str(file)!r} cannot be read ({error.strerror}): fetch it"
-            ) from error
+            message = f"YuE's tokenizer {str(file)!r} cannot be read ({error.strerror}): fetch it"
+            raise DependencyError(message) from error
         except RuntimeError as error:
             raise DependencyError(f"{str(file)!r} is no whole SentencePiece model: fetch it again") from error
         if count < VOCAB_SIZE or any(self._processor.IdToPiece(index) != name for name, index in MARKER_IDS.items()):

@@ -1,9 +1,6 @@
 """YuE generator: user options and early validation; inference is in `engine`.
 
 Yuan et al., "YuE: Scaling Open Foundation Models for Long-Form Music Generation" (2025).
-
-Nothing here imports torch, so that a wrong command or video is refused at once. There is no TYPE_CHECKING block either:
-jsonargparse runs those of the modules whose classes a recipe names.
 """
 
 from __future__ import annotations
@@ -111,8 +108,7 @@ class YuE(GeneratorBase):
     ) -> Soundtrack:
         """Generate music of exactly `video.duration`, mono at 44.1 kHz; deterministic on one machine.
 
-        Stems are "instrumental" and, where the tags ask for vocals and hold lyrics, "vocals". `metadata` has the
-        prompt and the lyrics used.
+        Stems are "instrumental" and, where the tags ask for vocals and hold lyrics, "vocals".
         """
         from v2m.generators.yue.engine import YuEEngine
 
@@ -131,7 +127,6 @@ class YuE(GeneratorBase):
 
 
 def _sung_sections(tags: Tags) -> list[LyricsSection]:
-    """Sections of the lyrics; empty for instrumental music."""
     if tags.vocals and tags.lyrics.strip():
         return parse_lyrics(tags.lyrics)
     if tags.vocals:

@@ -29,23 +29,14 @@ DEFAULT_RMS = 0.1  # root mean square of decoded audio without scales: −20 dBF
 
 @dataclass(frozen=True)
 class CodecModules:
-    """The modules of a codec, on one device.
-
-    Args:
-        encoder: Layers in their order.
-        decoder: Layers in their order.
-        quantize: Embeddings (B, D, T) → codes (K, B, T).
-        embed: Codes (K, B, T) → embeddings (B, D, T).
-        chunk_frames: Frames per chunk of a model that works on chunks; None for the whole signal.
-        normalize: Each chunk is scaled to unit RMS before encoding.
-    """
+    """The modules of a codec, on one device; layers are in their order."""
 
     encoder: Sequence[nn.Module]
     decoder: Sequence[nn.Module]
-    quantize: Callable[[Tensor], Tensor]
-    embed: Callable[[Tensor], Tensor]
-    chunk_frames: int | None = None
-    normalize: bool = False
+    quantize: Callable[[Tensor], Tensor]  # embeddings (B, D, T) → codes (K, B, T)
+    embed: Callable[[Tensor], Tensor]  # codes (K, B, T) → embeddings (B, D, T)
+    chunk_frames: int | None = None  # of a model that works on chunks; None for the whole signal
+    normalize: bool = False  # each chunk is scaled to unit RMS before encoding
 
 
 class Chunk(NamedTuple):
@@ -61,15 +52,9 @@ def apply_chunked(
 ) -> Tensor:
     """Compute `apply(x)` along the last dimension from chunks of `step` frames.
 
-    Equal to `apply(x)` where a frame of output depends on at most `margin` frames of input on each side.
-
-    Args:
-        apply: (…, L · `in_stride`) → (…, L · `out_stride`), for any L; pads at the ends of its input.
-        x: (…, N), N = frames · `in_stride`, the last frame maybe shorter.
-        step: Frames of a chunk.
-        margin: Frames before and after a chunk that are computed with it and cut off.
-        in_stride: Length of a frame in the input.
-        out_stride: Length of a frame in the output.
+    Equal to `apply(x)` where a frame of output depends on at most `margin` frames of input on each side. A frame has
+    `in_stride` samples of input, of which the last may lack some, and `out_stride` of output. `apply` takes any number
+    of frames and pads at the ends of its input.
     """
     total = -(-x.shape[-1] // in_stride)
     if total <= step + 2 * margin:
@@ -91,19 +76,14 @@ class EnCodec:
     """
 
     def __init__(self, spec: CodecSpec, hop_length: int, codec_modules: CodecModules) -> None:
-        self.spec = spec
-        self.hop_length = hop_length
-        self._modules = codec_modules
+        self.spec, self.hop_length, self._modules = spec, hop_length, codec_modules
         layers = [*codec_modules.encoder, *codec_modules.decoder]
         self._device = next(value.device for layer in layers for value in layer.parameters())
         self._is_local = not any(isinstance(module, nn.GroupNorm) for layer in layers for module in layer.modules())
 
     @torch.inference_mode()
     def encode(self, wave: Tensor) -> Tensor:
-        """(B, C, N) at the codec's rate, ±1 → codes (B, K, T) int64, T = N / `hop_length` rounded up.
-
-        The loudness is lost where the model normalizes it first: see `encode_scaled`.
-        """
+        """(B, C, N) at the codec's rate, ±1 → codes (B, K, T) int64, T = N / `hop_length` rounded up."""
         return self.encode_scaled(wave)[0]
 
     @torch.inference_mode()
@@ -168,40 +148,29 @@ class EnCodec:
         return chunks
 
     def _encode_chunk(self, wave: Tensor) -> Tensor:
-        """(B, C, N) → (B, D, T)."""
         convolutions, recurrent = _split_at_lstm(self._modules.encoder, 0)
         return recurrent(self._apply_chunked(convolutions, wave, in_stride=self.hop_length))
 
     def _decode_chunk(self, codes: Tensor) -> Tensor:
-        """(B, K, T) → (B, C, T · hop)."""
         recurrent, convolutions = _split_at_lstm(self._modules.decoder, 1)
-        return self._apply_chunked(
-            convolutions, recurrent(self._modules.embed(codes.transpose(0, 1))), out_stride=self.hop_length
-        )
+        embeddings = recurrent(self._modules.embed(codes.transpose(0, 1)))
+        return self._apply_chunked(convolutions, embeddings, out_stride=self.hop_length)
 
-    def _apply_chunked(
-        self, apply: Callable[[Tensor], Tensor], x: Tensor, *, in_stride: int = 1, out_stride: int = 1
-    ) -> Tensor:
+    def _apply_chunked(self, apply: Callable[[Tensor], Tensor], x: Tensor, **strides: int) -> Tensor:
         if not self._is_local:  # a group norm makes each frame depend on all
             return apply(x)
-        return apply_chunked(
-            apply, x, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, in_stride=in_stride, out_stride=out_stride
-        )
+        return apply_chunked(apply, x, step=CHUNK_FRAMES, margin=MARGIN_FRAMES, **strides)
 
     def _check_codes(self, codes: Tensor) -> None:
         assert codes.ndim == 3, f"expected (B, K, T), not {tuple(codes.shape)}"
-        assert 1 <= codes.shape[1] <= self.spec.num_codebooks, (
-            f"{codes.shape[1]} of {self.spec.num_codebooks} codebooks"
-        )
+        spec, count = self.spec, codes.shape[1]
+        assert 1 <= count <= spec.num_codebooks, f"{count} of {spec.num_codebooks} codebooks"
         assert codes.shape[2] > 0, "there are no codes"
-        assert 0 <= int(codes.min()) <= int(codes.max()) < self.spec.codebook_size, "no such code"
+        assert 0 <= int(codes.min()) <= int(codes.max()) < spec.codebook_size, "no such code"
 
 
 class InterleavedStereoCodec:
-    """Stereo from a mono codec: codebooks interleaved left, right, left, right.
-
-    The layout of MusicGen's stereo models (audiocraft's `InterleaveStereoCompressionModel`).
-    """
+    """Stereo from a mono codec, codebooks interleaved left, right: MusicGen's stereo layout."""
 
     def __init__(self, codec: Codec) -> None:
         mono = codec.spec

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from v2m.core.errors import DependencyError, UsageError, error_text
 from v2m.core.timing import seconds_to_samples
 from v2m.core.types import CodecSpec
 from v2m.mappings import encodec as convert
-from v2m.pretrained import transformers_loader, weights
+from v2m.pretrained import weights
 from v2m.pretrained.codecs.base import CodecModules, EnCodec, InterleavedStereoCodec, fuse_weight_norm
 from v2m.pretrained.safe_load import check_finite, load_strict, read_pickle, read_state_dict, read_tensors
+from v2m.pretrained.transformers_loader import CPU, load_model
 
 __all__ = ["AUDIOCRAFT_FILE", "FILES", "EnCodec", "InterleavedStereoCodec", "load_encodec", "read_compression_file"]
 
@@ -43,17 +45,9 @@ def load_encodec(
 ) -> EnCodec:
     """Load the codec in `folder`, in float32; its files identify the layout.
 
-    Args:
-        folder: Holds transformers' config.json and weights; or audiocraft's `compression_state_dict.bin`, which may
-            only say where the codec is to be fetched; or is, or holds, a file of the original package.
-        device: The target device.
-        config: Replaces config.json, in transformers' layout, for a codec stored inside another checkpoint.
-        state: Replaces the weights, likewise.
-        bandwidth: Thousands of bits a second; None is the most that the model offers, and so all its codebooks.
-
-    Raises:
-        DependencyError: The folder holds no EnCodec, or files are missing, broken or do not fit; says which.
-        UsageError: The model does not offer `bandwidth`.
+    It holds transformers' config.json and weights; or audiocraft's `compression_state_dict.bin`, which may only say
+    where the codec is to be fetched; or it is, or holds, a file of the original package. `bandwidth` is thousands of
+    bits a second (UsageError if the model does not offer it); None is the most, and so all codebooks.
     """
     if config is None:
         file = _find_package_file(folder)
@@ -69,20 +63,13 @@ def load_encodec(
             raise DependencyError(f"{str(folder)!r} holds no codec: neither config.json nor {AUDIOCRAFT_FILE}")
     state = read_state_dict(folder) if state is None else state
     check_finite(state, f"EnCodec ({str(folder)!r})")
-    cpu = torch.device("cpu")  # where weights keep all their digits
-    model: Any = transformers_loader.load_model(
-        EncodecModel, folder, cpu, description="EnCodec", config=config, state=state
-    )
+    model: Any = load_model(EncodecModel, folder, CPU, description="EnCodec", config=config, state=state)
     fuse_weight_norm(model)
     return _wrap_model(model.to(device=device, dtype=torch.float32), bandwidth, str(folder))
 
 
 def read_compression_file(path: Path) -> str | tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read audiocraft's `compression_state_dict.bin`: a codec's name, or its config and state dict.
-
-    Raises:
-        DependencyError: The file is missing, broken, or none of these.
-    """
+    """Read audiocraft's `compression_state_dict.bin`: a codec's name, or its config and state dict."""
     payload = read_pickle(path)
     name = payload.get("pretrained")
     if isinstance(name, str):
@@ -110,10 +97,7 @@ def wrap_package_model(model: Any, bandwidth: float | None, name: str) -> EnCode
     codebooks = quantizer.get_num_quantizers_for_bandwidth(rate, bandwidth)
     hop = math.prod(model.encoder.ratios)
     spec = CodecSpec(model.sample_rate, rate, codebooks, quantizer.bins, model.channels)
-
-    def quantize(embeddings: Tensor) -> Tensor:
-        return quantizer.encode(embeddings, rate, bandwidth)
-
+    quantize = partial(quantizer.encode, sample_rate=rate, bandwidth=bandwidth)  # its rate is that of frames
     chunk = None if model.segment_length is None else model.segment_length // hop
     modules = CodecModules(model.encoder.model, model.decoder.model, quantize, quantizer.decode, chunk, model.normalize)
     return EnCodec(spec, hop, modules)
@@ -126,14 +110,10 @@ def _wrap_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:
     codebooks = quantizer.get_num_quantizers_for_bandwidth(bandwidth)
     rate, hop = config.sampling_rate, config.hop_length
     if seconds_to_samples(1.0, rate) != config.frame_rate * hop:
-        raise DependencyError(
-            f"the codec {name!r} has no whole number of frames a second: {rate} Hz, {hop} samples each"
-        )
+        message = f"the codec {name!r} has no whole number of frames a second: {rate} Hz, {hop} samples each"
+        raise DependencyError(message)
     spec = CodecSpec(rate, config.frame_rate, codebooks, config.codebook_size, config.audio_channels)
-
-    def quantize(embeddings: Tensor) -> Tensor:
-        return quantizer.encode(embeddings, bandwidth)
-
+    quantize = partial(quantizer.encode, bandwidth=bandwidth)
     chunk = None if config.chunk_length is None else config.chunk_length // hop
     layers = model.encoder.layers, model.decoder.layers
     return EnCodec(spec, hop, CodecModules(*layers, quantize, quantizer.decode, chunk, config.normalize))
@@ -141,9 +121,8 @@ def _wrap_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:
 
 def _check_bandwidth(bandwidth: float | None, offered: Sequence[float], name: str) -> None:
     if bandwidth is not None and bandwidth not in offered:
-        raise UsageError(
-            f"the codec {name!r} offers {', '.join(f'{value:g}' for value in offered)} kbit/s, not {bandwidth:g}"
-        )
+        message = f"the codec {name!r} offers {', '.join(f'{value:g}' for value in offered)} kbit/s, not {bandwidth:g}"
+        raise UsageError(message)
 
 
 def _find_package_file(path: Path) -> Path | None:
@@ -161,9 +140,8 @@ def _find_package_file(path: Path) -> Path | None:
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     files = sorted(cache.glob(f"{path}-*.th"))
     if not files:
-        raise DependencyError(
-            f"the codec {str(path)!r} is not in {str(cache)!r}: download its file from {PACKAGE_URL} into it"
-        )
+        message = f"the codec {str(path)!r} is not in {str(cache)!r}: download its file from {PACKAGE_URL} into it"
+        raise DependencyError(message)
     return files[0]
 
 

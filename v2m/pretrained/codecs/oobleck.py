@@ -44,11 +44,7 @@ class OobleckAutoencoder(nn.Module):
 
     @classmethod
     def load(cls, sizes: AutoencoderConfig, state: Mapping[str, Tensor], description: str) -> OobleckAutoencoder:
-        """Build the autoencoder with the weights `state` of `v2m.mappings.stable_audio.autoencoder`.
-
-        Raises:
-            DependencyError: Names or shapes differ.
-        """
+        """Build the autoencoder with weights of `v2m.mappings.stable_audio.autoencoder_state`."""
         with torch.device("meta"):
             model = cls(sizes)
         load_strict(model, state, description, assign=True)

@@ -53,11 +53,7 @@ class Vocos(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, name: str, device: torch.device) -> Vocos:
-        """Load the vocoder `name` of a copy of `m-a-p/xcodec_mini_infer`, always in float32.
-
-        Raises:
-            DependencyError: Files are missing, broken, or of another model; says which.
-        """
+        """Load the vocoder `name` of a copy of `m-a-p/xcodec_mini_infer`, always in float32."""
         check_files(folder, (CONFIG, name))
         path = folder / name
         state = read_tensors(path)

@@ -38,19 +38,14 @@ class XCodec:
 
     def __init__(self, model: Any) -> None:
         config = model.config
-        self.spec = CodecSpec(
-            config.sample_rate, config.frame_rate, config.num_quantizers, config.codebook_size, channels=1
-        )
-        self.hop_length = hop_length(self.spec.sample_rate, self.spec.frame_rate)  # samples a frame
+        rate, frame_rate = config.sample_rate, config.frame_rate
+        self.spec = CodecSpec(rate, frame_rate, config.num_quantizers, config.codebook_size, channels=1)
+        self.hop_length = hop_length(rate, frame_rate)  # samples a frame
         self.model = model
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> XCodec:
-        """Load a copy of `m-a-p/xcodec_mini_infer`.
-
-        Raises:
-            DependencyError: Files are missing, broken, or of another model; says which.
-        """
+        """Load a copy of `m-a-p/xcodec_mini_infer`."""
         check_files(folder, (CONFIG, CHECKPOINT, SEMANTIC_CONFIG))
         path = folder / CHECKPOINT
         state = read_pickle(path).get("codec_model")  # the rest is training state, and larger: it stays on the disk
@@ -60,7 +55,13 @@ class XCodec:
         config = generator.get("config") if isinstance(generator, dict) else None
         if not isinstance(config, dict):
             raise DependencyError(f"{str(folder / CONFIG)!r} holds no generator.config: download it again")
-        model = _build_model(convert.config_to_transformers(config, read_json(folder / SEMANTIC_CONFIG), state))
+        settings = convert.config_to_transformers(config, read_json(folder / SEMANTIC_CONFIG), state)
+        try:
+            with torch.device("meta"):
+                model: Any = XcodecModel(XcodecConfig(**settings))  # pyright takes the modules of such for tensors
+        except (ValueError, TypeError, AttributeError, ZeroDivisionError, StrictDataclassError) as error:
+            message = f"the settings of YuE's X-Codec make no model ({error_text(error)}): download them again"
+            raise DependencyError(message) from error
         load_strict(model, convert.to_transformers(state), f"YuE's X-Codec ({str(path)!r})", assign=True)
         return cls(model.eval().requires_grad_(False).to(device=device, dtype=dtype))
 
@@ -72,8 +73,7 @@ class XCodec:
         gets the audio 160 samples late, as in the authors' code: give whole frames for the best result. Memory grows
         with N, since HuBERT attends to all of it; the acoustic encoder runs in chunks.
         """
-        assert wave.ndim == 3, f"expected (B, 1, N), not {tuple(wave.shape)}"
-        assert wave.shape[1] == 1, f"expected (B, 1, N), not {tuple(wave.shape)}"
+        assert wave.shape == (len(wave), 1, wave.shape[-1]), f"expected (B, 1, N), not {tuple(wave.shape)}"
         assert wave.shape[2] >= self.hop_length, f"{wave.shape[2]} samples are less than a frame"
         assert 1 <= num_codebooks <= self.spec.num_codebooks, f"{num_codebooks} of {self.spec.num_codebooks} codebooks"
         model, half = self.model, self.hop_length // 2
@@ -108,7 +108,6 @@ class XCodec:
         return self.encode(zeros, num_codebooks)[0].cpu().mode(dim=1).values
 
     def _acoustic_frames(self, samples: int) -> int:
-        """Number of frames that the acoustic encoder makes of `samples`."""
         for stride in convert.STRIDES:
             samples = (samples + 2 * ((stride + 1) // 2) - 2 * stride) // stride + 1
         return samples
@@ -128,14 +127,3 @@ def check_files(folder: Path, names: Sequence[str]) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DependencyError(f"{str(folder)!r} lacks {', '.join(missing)}: it should be a copy of {REPOSITORY}")
-
-
-def _build_model(settings: dict[str, Any]) -> Any:
-    """Build the model without weights (of type Any: pyright takes the modules of such models for tensors)."""
-    try:
-        with torch.device("meta"):
-            return XcodecModel(XcodecConfig(**settings))
-    except (ValueError, TypeError, AttributeError, ZeroDivisionError, StrictDataclassError) as error:
-        raise DependencyError(
-            f"the settings of YuE's X-Codec make no model ({error_text(error)}): download them again"
-        ) from error

@@ -37,10 +37,7 @@ class StubRunner:
         if out is None:
             yield "done", JobResult({"genres": ["jazz"], "tempo": 90.0})
             return
-        files = [
-            CandidateFiles(seed + number, out, out.with_suffix(".wav"), out.with_suffix(".png"), 0.5)
-            for number in range(job.overrides["candidates"])
-        ]
+        files = [CandidateFiles(seed + number, out, 0.5) for number in range(job.overrides["candidates"])]
         yield "done", JobResult({}, RECORD, tuple(files))
 
     def cancel(self, session: str | None = None) -> bool:

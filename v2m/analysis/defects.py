@@ -71,8 +71,8 @@ def ending_level(audio: Audio) -> float | None:
 def find_loop(audio: Audio) -> tuple[float, float]:
     """Return how exactly audio repeats itself, 0–1, and after how many seconds (1 to half the piece).
 
-    The highest normalized autocorrelation of the waveform below 2 kHz: 1 where the same recording is played again, near
-    0 in music that is played again, since its phases differ. (0, 0) for silence or less than two seconds.
+    The highest normalized autocorrelation below 2 kHz: 1 where a recording is repeated, near 0 in music that is played
+    again, since its phases differ. (0, 0) for silence or less than two seconds.
     """
     step = max(1, audio.sample_rate // LOOP_RATE)
     mono = audio.samples.mean(axis=0)
@@ -93,9 +93,8 @@ def find_loop(audio: Audio) -> tuple[float, float]:
 def find_click(audio: Audio) -> tuple[float, float]:
     """Return the worst click as (ratio of its bend to the sharpest within 5 ms around it, time).
 
-    A bend is the second difference of the samples; the three samples next to it are left out. A struck note
-    sustains and gives about 1, music less than some 8; pieces joined without a fade give tens.
-    (0, 0) for silence.
+    A bend is the second difference of the samples; the three samples next to it are left out. A struck note sustains
+    and gives about 1, music less than some 8; pieces joined without a fade give tens. (0, 0) for silence.
     """
     bend = np.abs(np.diff(audio.samples, 2, axis=1)).max(axis=0, initial=0.0)
     reach, size = (timing.seconds_to_samples(part * HOP_S, audio.sample_rate) for part in (0.5, 2.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -27,18 +28,13 @@ def estimate_key(audio: Audio) -> Key | None:
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Trying to estimate tuning")  # of noise, which has none
-        chroma = librosa.feature.chroma_stft(
-            y=mono, sr=audio.sample_rate, n_fft=FFT_SIZE, hop_length=FFT_SIZE // 4, norm=None
-        )
+        sizes: Any = {"n_fft": FFT_SIZE, "hop_length": FFT_SIZE // 4}
+        chroma = librosa.feature.chroma_stft(y=mono, sr=audio.sample_rate, norm=None, **sizes)
     classes = np.sqrt(chroma).mean(axis=1)
     if classes.std() < 1e-9:
         return None
-    correlations = {
-        (tonic, mode): float(np.corrcoef(classes, np.roll(profile, tonic))[0, 1])
-        for mode, profile in KEY_PROFILES.items()
-        for tonic in range(12)
-    }
-    return max(correlations, key=lambda key: correlations[key])
+    keys = [(tonic, mode) for mode in KEY_PROFILES for tonic in range(12)]
+    return max(keys, key=lambda key: np.corrcoef(classes, np.roll(KEY_PROFILES[key[1]], key[0]))[0, 1])
 
 
 def key_score(estimate: Key, reference: Key) -> float:

@@ -1,10 +1,7 @@
 """Loudness (ITU-R BS.1770-4) and true peak, with FFTs in blocks.
 
-Our own instead of pyloudnorm: limiter, mastering and ducking need the K-weighted power and the true-peak envelope of
-each hop, a whole film must not be filtered at once, and scipy.signal takes a second to import. Tested against ffmpeg's
-ebur128.
-
-C channels (1 or 2), N samples, H hops.
+Not pyloudnorm: limiter, mastering and ducking need the K-weighted power and true peak of each hop, and a whole film
+must not be filtered at once. Tested against ffmpeg's ebur128. C channels (1 or 2), N samples, H hops.
 """
 
 from __future__ import annotations
@@ -64,16 +61,11 @@ def k_weighted_power(samples: NDArray[np.float32], sample_rate: int, hop: int) -
     response = _k_weighting_response(sample_rate)
     step = (BLOCK - SETTLING_SAMPLES) // hop * hop
     assert step > 0, f"hop {hop} exceeds a block"
-    power = [
-        np.square(
-            np.fft.irfft(np.fft.rfft(block) * response, BLOCK)[:, SETTLING_SAMPLES : SETTLING_SAMPLES + step],
-            dtype=np.float32,
-        )
-        .sum(axis=0, dtype=np.float32)
-        .reshape(-1, hop)
-        .mean(axis=1, dtype=np.float64)
-        for block in _overlapping_blocks(samples, step, SETTLING_SAMPLES, BLOCK)
-    ]
+    settled, power = slice(SETTLING_SAMPLES, SETTLING_SAMPLES + step), []
+    for block in _overlapping_blocks(samples, step, SETTLING_SAMPLES, BLOCK):
+        filtered = np.fft.irfft(np.fft.rfft(block) * response, BLOCK)[:, settled]
+        total = np.square(filtered, dtype=np.float32).sum(axis=0, dtype=np.float32)
+        power.append(total.reshape(-1, hop).mean(axis=1, dtype=np.float64))
     return np.concatenate(power)[: -(-samples.shape[1] // hop)] if power else np.zeros(0)
 
 

@@ -3,9 +3,7 @@
 librosa's tracker finds the beats (Ellis, "Beat tracking by dynamic programming", 2007) in an onset curve that
 weights the bass. Harmonic change and bass onsets then decide whether they or the instants halfway between them are the
 beats, and which of them are downbeats. The weights were chosen on 20 pieces of the Sketch composer (`align_to_cuts.py`
-in bench/README.md), so they may suit other music less.
-
-T hops of 10 ms, K frequency bands, B beats.
+in bench/README.md), so they may suit other music less. T hops of 10 ms, K frequency bands, B beats.
 """
 
 from __future__ import annotations
@@ -46,13 +44,12 @@ def spectral_flux(audio: Audio) -> tuple[Floats, Floats]:
     starts = np.arange(0, len(audio), hop)
     window = np.hanning(size).astype(np.float32)
     edges = np.unique(np.geomspace(2, size // 2, NUM_BANDS + 1).astype(int))
-    bands = np.concatenate(
-        [
-            np.add.reduceat(np.abs(np.fft.rfft(mono[block[:, None] + np.arange(size)] * window)), edges[:-1], axis=1)
-            for block in np.array_split(starts, max(1, len(starts) // 1000))
-        ]
-    )
-    rises = np.diff(np.log1p(bands), axis=0, prepend=np.log1p(bands[:1]))
+    parts = []
+    for block in np.array_split(starts, max(1, len(starts) // 1000)):
+        spectra = np.abs(np.fft.rfft(mono[block[:, None] + np.arange(size)] * window))
+        parts.append(np.add.reduceat(spectra, edges[:-1], axis=1))
+    bands = np.log1p(np.concatenate(parts))
+    rises = np.diff(bands, axis=0, prepend=bands[:1])
     return np.maximum(rises, 0), np.array([timing.bin_frequency(edge, size, audio.sample_rate) for edge in edges[:-1]])
 
 
@@ -63,21 +60,13 @@ def onset_strength(audio: Audio) -> Floats:
 
 @dataclass(frozen=True)
 class BeatTrack:
-    """The tracked beats.
+    """The tracked beats."""
 
-    Args:
-        beats: (B,) in seconds.
-        is_downbeat: (B,) bool, which beats open a bar.
-        accents: (B,) share of the beats whose onset is weaker, 0–1.
-        meter: Beats of a regular bar.
-        tempo: Median, beats per minute.
-    """
-
-    beats: Floats
-    is_downbeat: np.ndarray
-    accents: Floats
-    meter: int
-    tempo: float
+    beats: Floats  # (B,) in seconds
+    is_downbeat: np.ndarray  # (B,) bool, which beats open a bar
+    accents: Floats  # (B,) share of the beats whose onset is weaker, 0–1
+    meter: int  # beats of a regular bar
+    tempo: float  # median, beats per minute
 
     @property
     def downbeats(self) -> Floats:
@@ -91,10 +80,9 @@ def track_beats(audio: Audio, tempo: float | None = None) -> BeatTrack | None:
     rises, edges = spectral_flux(audio)
     bands = ((0.0, BASS_HZ), (BASS_HZ, TREBLE_HZ), (TREBLE_HZ, audio.sample_rate / 2))
     parts = [rises[:, (edges >= low) & (edges < high)].sum(axis=1) for low, high in bands]
-    onsets = sum(
-        (weight * part / max(float(part.std()), 1e-9) for weight, part in zip(BAND_WEIGHTS, parts, strict=True)),
-        np.zeros(len(rises)),
-    )
+    onsets = np.zeros(len(rises))
+    for weight, part in zip(BAND_WEIGHTS, parts, strict=True):
+        onsets += weight * part / max(float(part.std()), 1e-9)
     if not onsets.any():
         return None
     tracked = librosa.beat.beat_track(
@@ -194,9 +182,8 @@ def _standardize(curve: Floats) -> Floats:
 
 
 def _local_maximum(curve: Floats) -> Floats:
-    return np.lib.stride_tricks.sliding_window_view(
-        np.pad(curve, BEAT_TOLERANCE_HOPS), 2 * BEAT_TOLERANCE_HOPS + 1
-    ).max(axis=1)
+    padded = np.pad(curve, BEAT_TOLERANCE_HOPS)
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * BEAT_TOLERANCE_HOPS + 1).max(axis=1)
 
 
 def _sample_at(curve: Floats, times: Floats) -> Floats:

@@ -1,9 +1,7 @@
 """Shot detection: hard cuts, and fades from black.
 
-Our own instead of PySceneDetect or TransNetV2: it shares one pass over small frames with the visual features, needs no
-weights, and gives each cut a strength.
-
-A cut is the only change that separates *all* frames just before it from *all* frames just after it, by more than any
+It shares one pass over small frames with the visual features, needs no weights, and gives each cut a strength. A cut
+is the only change that separates *all* frames just before it from *all* frames just after it, by more than any
 change around it. A flash or a blink returns to what was before, a pan or a zoom changes as much in the next frame, a
 dissolve never changes much at once, grain has no share in a coarse picture. Two descriptors of a frame are compared in
 that way: its coarse grid of colors, and its color histogram, which is insensitive to movement and so finds the cuts in
@@ -55,9 +53,8 @@ class ShotDetector:
             grids = np.concatenate([self._grids, grids])
             histograms = np.concatenate([self._histograms, histograms])
         new = len(frames)
-        self._grid_differences.append(
-            _lagged_differences(grids.reshape(len(grids), -1), new) / np.float32(grids[0].size)
-        )
+        differences = _lagged_differences(grids.reshape(len(grids), -1), new)
+        self._grid_differences.append(differences / np.float32(grids[0].size))
         self._histogram_differences.append(_lagged_differences(histograms, new) / np.float32(6))
         self._grids, self._histograms = grids[-MAX_GAP:], histograms[-MAX_GAP:]
 
@@ -82,20 +79,15 @@ class ShotDetector:
 
 def coarse_grid(frames: Pixels) -> Array:
     """(n, R, C, 3) mean colors 0–1 of R × C blocks, fewer in a smaller frame."""
-    rows, columns = (
-        np.linspace(0, size, min(size, parts) + 1).astype(int)
-        for size, parts in zip(frames.shape[1:3], (GRID_ROWS, GRID_COLUMNS), strict=True)
-    )
+    parts = zip(frames.shape[1:3], (GRID_ROWS, GRID_COLUMNS), strict=True)
+    rows, columns = (np.linspace(0, size, min(size, count) + 1).astype(int) for size, count in parts)
     sums = np.add.reduceat(np.add.reduceat(frames.astype(np.float32), rows[:-1], 1), columns[:-1], 2)
     pixels = np.diff(rows)[:, None, None] * np.diff(columns)[:, None]
     return (sums / (255 * pixels)).astype(np.float32)
 
 
 def _color_histogram(frames: Pixels) -> Array:
-    """(n, 3 · bins) shares of luma, R − luma and B − luma.
-
-    Values are split linearly between two bins, so that a drift of light stays a small change.
-    """
+    """(n, 3 · bins) shares of luma, R − luma and B − luma, split linearly between two bins."""
     colors = frames.reshape(len(frames), -1, 3).astype(np.float32) / 255
     luma = colors @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     axes = (luma, np.clip(colors[..., 0] - luma + 0.5, 0, 1), np.clip(colors[..., 2] - luma + 0.5, 0, 1))

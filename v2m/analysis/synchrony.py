@@ -27,18 +27,11 @@ NUM_MOTION_SHIFTS = 100
 
 @dataclass(frozen=True)
 class SyncScore:
-    """Synchrony of music and video.
+    """Synchrony of music and video."""
 
-    Args:
-        accents: Mean percentile of the onset strength near the cuts among all instants of the piece, weighted by the
-            cuts' strength; 0.5 is chance, None where the video has no cuts.
-        dynamics: Rank correlation, −1 to 1, of loudness and motion over seconds; None where either is flat.
-        total: The ranking of candidates, 0–1.
-    """
-
-    accents: float | None
-    dynamics: float | None
-    total: float
+    accents: float | None  # weighted mean percentile of onset strengths near the cuts; 0.5 is chance, None without cuts
+    dynamics: float | None  # rank correlation, −1 to 1, of loudness and motion over seconds; None where either is flat
+    total: float  # 0–1, for the ranking of candidates
 
     def to_dict(self) -> dict[str, float | None]:
         return {name: None if value is None else round(value, 4) for name, value in asdict(self).items()}
@@ -82,28 +75,19 @@ def _dynamics_correlation(audio: Audio, features: VisualFeatures) -> float | Non
 class CutAlignment:
     """Shares of the n cuts, 0–1; all but n are None where there are no cuts or no beats.
 
-    Args:
-        n: Number of cuts.
-        hits: Cuts with a beat within ± the tolerance, 70 ms by default.
-        hits_100ms: Cuts with a beat within ±100 ms.
-        downbeat_hits: As `hits` with downbeats; None where no downbeats were given.
-        chance: Share of all instants within the tolerance of a beat, so the hits of cuts at random times;
-            min(1, 2 · tolerance · BPM / 60) for a steady beat.
-        chance_100ms: The same within ±100 ms.
-        chance_downbeats: The same with downbeats.
-        shuffled: Hits with the beats shifted in a circle, the mean of many random shifts.
-        median_ms: Median distance of a cut from its nearest beat.
+    `chance` is the share of all instants within the tolerance of a beat, so the hits of cuts at random times:
+    min(1, 2 · tolerance · BPM / 60) for a steady beat.
     """
 
     n: int
-    hits: float | None = None
+    hits: float | None = None  # of cuts with a beat within ± the tolerance, 70 ms by default
     hits_100ms: float | None = None
-    downbeat_hits: float | None = None
+    downbeat_hits: float | None = None  # None where no downbeats were given
     chance: float | None = None
     chance_100ms: float | None = None
     chance_downbeats: float | None = None
-    shuffled: float | None = None
-    median_ms: float | None = None
+    shuffled: float | None = None  # hits with the beats shifted in a circle, the mean of many random shifts
+    median_ms: float | None = None  # median distance of a cut from its nearest beat
 
     def to_dict(self) -> dict[str, int | float | None]:
         return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
@@ -149,25 +133,18 @@ def distance_to_nearest(times: ArrayLike, beats: Floats) -> Floats:
 
 def covered_share(beats: Floats, tolerance: float, duration: float) -> float:
     """Return the share of [0, duration] that lies within `tolerance` of one of the sorted `beats`."""
-    low = np.clip(beats - tolerance, 0, duration)
-    high = np.clip(beats + tolerance, 0, duration)
+    low, high = (np.clip(beats + reach, 0, duration) for reach in (-tolerance, tolerance))
     low[1:] = np.maximum(low[1:], high[:-1])
     return float(np.sum(np.maximum(high - low, 0)) / duration)
 
 
 @dataclass(frozen=True)
 class MotionCorrelation:
-    """The highest correlation of onset strength and motion at lags within ±1 s, in steps of 100 ms.
+    """The highest correlation of onset strength and motion at lags within ±1 s, in steps of 100 ms."""
 
-    Args:
-        correlation: Pearson's, −1 to 1.
-        lag: Its lag in seconds, above 0 where the music comes after the picture.
-        chance: The same maximum with the motion shifted in a circle, the mean of many shifts: it exceeds 0 by itself.
-    """
-
-    correlation: float
-    lag: float
-    chance: float
+    correlation: float  # Pearson's, −1 to 1
+    lag: float  # seconds, above 0 where the music comes after the picture
+    chance: float  # with the motion shifted in a circle, the mean of many shifts: the maximum exceeds 0 by itself
 
 
 def motion_correlation(audio: Audio, features: VisualFeatures) -> MotionCorrelation | None:

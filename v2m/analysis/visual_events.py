@@ -24,10 +24,9 @@ def visual_event_features(
 ) -> NDArray[np.float32]:
     """(R, C) features of `duration` seconds from `start`, each of EVENT_CHANNELS within 0–1.
 
-    cut: strength of the strongest cut in the step, else 0. motion: compressed, so that 1 is never reached; motion_rise:
-    its increase since the step before, 0 where it fell. flow: compressed likewise. flash: the change of brightness
-    since the step before, up or down. contrast: 1 for half black, half white. A frame is weighted by the time for which
-    it is shown in a step.
+    cut: strength of the strongest cut in the step, else 0. motion, flow: compressed, so that 1 is never reached;
+    motion_rise: its increase since the step before, 0 where it fell. flash: the change of brightness, up or down.
+    contrast: 1 for half black, half white. A frame is weighted by the time for which it is shown in a step.
     """
     count = segment_count(duration, rate)
     step = duration / count
@@ -43,10 +42,9 @@ def visual_event_features(
 
 
 def features_from_events(events: NDArray[np.floating], names: Sequence[str], duration: float) -> VisualFeatures:
-    """Return the visual features that events (R, C) of `duration` seconds determine.
+    """Return the visual features that events (R, C) of channels `names` determine; all others are 0.
 
-    Each cut is in the middle of its step. `names` are those of the C channels; what is not among them, and the colors,
-    are 0.
+    Each cut is in the middle of its step.
     """
     times = segment_times(duration, len(events))
     curves = {name: events[:, column].astype(float) for column, name in enumerate(names)}

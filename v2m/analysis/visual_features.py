@@ -34,8 +34,7 @@ class FrameScanner(Protocol):
 def extract_features(source: FrameScanner, duration: float, progress: ProgressFn | None = None) -> VisualFeatures:
     """Extract the features of `source`, `duration` seconds long, at every frame up to 60 per second.
 
-    Motion is measured on a coarse grid, to leave out grain; at a cut it is that of the frame after. Memory: less
-    than 1 kB a frame.
+    Motion is measured on a coarse grid, to leave out grain; at a cut it is that of the frame after.
     """
     detector = ShotDetector()
     times, luma_statistics, motions, flows = [], [], [], []
@@ -62,18 +61,12 @@ def extract_features(source: FrameScanner, duration: float, progress: ProgressFn
     cuts = detector.find_cuts(timestamps, brightness, contrast)
     hues, warmth = _hues_and_warmth(colors)
     cut_times = [cut.time for cut in cuts]
+    fps = mean_rate(1, float(np.median(np.diff(timestamps)))) if len(timestamps) > 1 else SCAN_FPS
+    motion, flow = (_to_rate(timestamps, np.concatenate(part).astype(float), cut_times) for part in (motions, flows))
     return VisualFeatures(
-        fps=mean_rate(1, float(np.median(np.diff(timestamps)))) if len(timestamps) > 1 else SCAN_FPS,
-        times=timestamps,
-        brightness=brightness,
-        saturation=saturation,
-        contrast=contrast,
-        motion=_to_rate(timestamps, np.concatenate(motions).astype(float), cut_times),
-        flow=_to_rate(timestamps, np.concatenate(flows).astype(float), cut_times),
-        hues=hues,
-        warmth=warmth,
-        cuts=cuts,
-    )
+        fps=fps, times=timestamps, brightness=brightness, saturation=saturation, contrast=contrast, motion=motion,
+        flow=flow, hues=hues, warmth=warmth, cuts=cuts,
+    )  # fmt: skip
 
 
 def _luma_statistics(frames: Pixels) -> np.ndarray:
@@ -96,9 +89,8 @@ def _downsample_luma(frames: Pixels) -> np.ndarray:
 def _normal_flow(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
     """(n,) normal flow: speed from frame to frame, in widths of the frame; `before` is (1, H, W).
 
-    The mean speed along the gradient of luma, the component that a frame difference determines (Horn and Schunck,
-    "Determining optical flow", 1981), weighted by the gradient: half to all of the speed. A change of the overall light
-    is removed.
+    The mean speed along the gradient of luma (Horn and Schunck, "Determining optical flow", 1981), weighted by the
+    gradient: half to all of the speed. A change of the overall light is removed.
     """
     change = np.diff(luma, axis=0, prepend=before)
     change -= change.mean((1, 2), keepdims=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -38,13 +39,10 @@ def parse(argv: Sequence[str]) -> Namespace:
     add("--browser", action="store_true", help="open it in the browser")
     add("--debug", action="store_true", help="show where an error came from")
     args = parser.parse_args(list(argv))
-    problems = [
-        f"{name.replace('_', '-')} {args[name]} must be above 0"
-        for name in ("upload_mb", "seconds", "minutes")
-        if args[name] <= 0
-    ]
+    limits = {"upload-mb": args.upload_mb, "seconds": args.seconds, "minutes": args.minutes}
+    problems = [f"{name} {value} must be above 0" for name, value in limits.items() if value <= 0]
     problems += [f"port {args.port} must lie within 0 and 65535"] * (not 0 <= args.port <= 65535)
-    problems += [f"--user needs a password in the variable {PASSWORD}"] * bool(args.user and not _password())
+    problems += [f"--user needs a password in the variable {PASSWORD}"] * bool(args.user and not os.getenv(PASSWORD))
     if problems:
         raise UsageError("; ".join(problems))
     return args
@@ -59,9 +57,8 @@ def serve(args: Namespace) -> str:
     folders, runner = SessionFolders(args.minutes), JobRunner(args.minutes)
     os.environ["GRADIO_TEMP_DIR"] = str(folders.uploads)
     try:
-        _open(args, folders, runner)
-    except KeyboardInterrupt:
-        return "closed"
+        with contextlib.suppress(KeyboardInterrupt):
+            _open(args, folders, runner)
     finally:
         runner.cancel()
         folders.close()
@@ -74,7 +71,8 @@ def _open(args: Namespace, folders: SessionFolders, runner: JobRunner) -> None:
 
     if args.host not in LOCAL and not args.user:
         logger.warning("whoever reaches %s can use this page: --user asks for a password", args.host)
-    handlers = Handlers(args.seconds, runner, folders, _examples())
+    examples = Path(__file__).parents[2] / "data" / "examples"  # of the repository; an installed package has none
+    handlers = Handlers(args.seconds, runner, folders, tuple(sorted(examples.glob("*.mp4"))))
     runner.start(DEFAULT_RECIPE)
     handlers.check_recipes()
     blocks = ui.build(handlers, args.minutes)
@@ -82,26 +80,15 @@ def _open(args: Namespace, folders: SessionFolders, runner: JobRunner) -> None:
     try:
         blocks.launch(
             server_name=args.host, server_port=args.port, inbrowser=args.browser, share=False, quiet=True,
-            auth=(args.user, _password()) if args.user else None, max_file_size=args.upload_mb * 1024 * 1024,
+            auth=(args.user, os.environ[PASSWORD]) if args.user else None, max_file_size=args.upload_mb * 1024 * 1024,
             allowed_paths=[], show_error=False, footer_links=[], css=ui.CSS, prevent_thread_lock=True,
             ssr_mode=False, mcp_server=False,
         )  # fmt: skip
     except OSError as error:
-        raise UsageError(
-            f"port {args.port} of {args.host} cannot be listened on ({error}): give another --port"
-        ) from error
+        problem = f"port {args.port} of {args.host} cannot be listened on ({error})"
+        raise UsageError(f"{problem}: give another --port") from error
     logger.warning("v2m is at %s", blocks.local_url)
     blocks.block_thread()
-
-
-def _password() -> str:
-    return os.environ.get(PASSWORD, "")
-
-
-def _examples() -> tuple[Path, ...]:
-    """Return the example videos of the repository; an installed package has none."""
-    folder = Path(__file__).parents[2] / "data" / "examples"
-    return tuple(sorted(folder.glob("*.mp4")))
 
 
 def main(argv: Sequence[str]) -> int:

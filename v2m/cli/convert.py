@@ -16,15 +16,10 @@ LAYOUTS = ("v2m", "transformers", "audiocraft", "vidmuse")
 
 def parse(argv: Sequence[str]) -> Namespace:
     """Raises UsageError for a command that cannot be."""
-    parser = OneLineParser(
-        prog="v2m convert",
-        description="Writes a checkpoint of a music model again, in another layout.",
-    )
-    parser.add_argument(
-        "source",
-        type=str,
-        help="a folder, or a repository of the hub, in any of the layouts; or a training checkpoint (.ckpt)",
-    )
+    description = "Writes a checkpoint of a music model again, in another layout."
+    parser = OneLineParser(prog="v2m convert", description=description)
+    sources = "a folder, or a repository of the hub, in any of the layouts; or a training checkpoint (.ckpt)"
+    parser.add_argument("source", type=str, help=sources)
     parser.add_argument("dest", type=str, help="the folder to write, a new one")
     parser.add_argument("--to", choices=LAYOUTS, default="v2m", help="the layout to write")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")

@@ -13,28 +13,10 @@ from jsonargparse import Namespace
 from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
 from v2m.core.errors import UsageError
-from v2m.evaluation import tables
-from v2m.evaluation.embedders import Embedder
-from v2m.evaluation.embedding_metrics import (
-    BASELINE_COLUMNS,
-    EMBEDDING_METRICS,
-    EmbeddingResults,
-    EvalClip,
-    evaluate_embeddings,
-)
-from v2m.evaluation.per_clip import (
-    METRICS,
-    Row,
-    clip_metrics,
-    evaluate_file,
-    evaluate_files,
-    evaluate_paths,
-    ground_truth_audio,
-    ground_truth_files,
-    sidecar_tags,
-    video_audio,
-    videos_by_name,
-)
+from v2m.evaluation import embedding_metrics, per_clip, tables
+from v2m.evaluation.embedders import Embedder, build_embedders
+from v2m.evaluation.embedding_metrics import EmbeddingResults, EvalClip
+from v2m.evaluation.per_clip import Row, evaluate_file, evaluate_paths, sidecar_tags, videos_by_name
 from v2m.evaluation.tables import Baselines
 
 __all__ = ["evaluate_file", "evaluate_paths", "main"]
@@ -44,28 +26,18 @@ def parse_args(argv: Sequence[str]) -> Namespace:
     """Parse the command line. Raises UsageError for an invalid one."""
     parser = OneLineParser(prog="v2m evaluate", description="Measures the music of videos.")
     parser.add_argument("videos", nargs="*", default=[], type=str, help="videos, or folders of them")
-    parser.add_argument(
-        "--compare", nargs="+", default=None, type=str, help="folders, one a system, of the same videos"
-    )
-    parser.add_argument(
-        "--ground-truth",
-        type=str,
-        default=None,
-        help="folder with the true music of each video: sound files, or videos",
-    )
-    parser.add_argument(
-        "--embedding",
-        nargs="+",
-        default=[],
-        type=str,
-        help="measures with weights: clap, ast, pe-av, vggish, imagebind, or the path of a class of yours; "
-        "=WEIGHTS behind each takes another repository or folder",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of whose music is shuffled to whom, and of the halves")
-    parser.add_argument("--csv", type=str, default=None, help="a new file for the values of each video")
-    parser.add_argument("--summary", type=str, default=None, help="a new CSV file for means, intervals, n")
-    parser.add_argument("--wandb", type=str, default=None, help="a project of W&B for both; offline without a key")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    add = parser.add_argument
+    add("--compare", nargs="+", default=None, type=str, help="folders, one a system, of the same videos")
+    truth = "folder with the true music of each video: sound files, or videos"
+    add("--ground-truth", type=str, default=None, help=truth)
+    measures = "measures with weights: clap, ast, pe-av, vggish, imagebind, or the path of a class of yours; "
+    weights = "=WEIGHTS behind each takes another repository or folder"
+    add("--embedding", nargs="+", default=[], type=str, help=measures + weights)
+    add("--seed", type=int, default=0, help="of whose music is shuffled to whom, and of the halves")
+    add("--csv", type=str, default=None, help="a new file for the values of each video")
+    add("--summary", type=str, default=None, help="a new CSV file for means, intervals, n")
+    add("--wandb", type=str, default=None, help="a project of W&B for both; offline without a key")
+    add("--debug", action="store_true", help="show where an error came from")
     return parser.parse_args(list(argv))
 
 
@@ -74,9 +46,9 @@ def evaluate(argv: Sequence[str]) -> str:
     args = parse_args(argv)
     videos = _find_videos(args)
     first = next(iter(videos.values()))
-    truth_files = {} if args.ground_truth is None else ground_truth_files(Path(args.ground_truth), first)
-    embedders = _build_embedders(args.embedding)
-    systems: dict[str, dict[str, Row]] = {name: evaluate_files(paths) for name, paths in videos.items()}
+    truth_files = {} if args.ground_truth is None else per_clip.ground_truth_files(Path(args.ground_truth), first)
+    embedders = build_embedders(args.embedding) if args.embedding else []
+    systems: dict[str, dict[str, Row]] = {name: per_clip.evaluate_files(paths) for name, paths in videos.items()}
     baselines = Baselines()
     if truth_files:
         baselines.ground_truth = {name: _ground_truth_row(first[name], path) for name, path in truth_files.items()}
@@ -87,10 +59,8 @@ def evaluate(argv: Sequence[str]) -> str:
         results.baselines.ground_truth = _joined_rows(baselines.ground_truth, results.baselines.ground_truth)
         baselines = results.baselines
     _write_outputs(args, systems, baselines)
-    if args.compare:
-        table = tables.comparison_markdown(systems, baselines)
-    else:
-        table = tables.to_markdown(systems[""], baselines)
+    compare = bool(args.compare)
+    table = tables.comparison_markdown(systems, baselines) if compare else tables.to_markdown(systems[""], baselines)
     notes = ["\n".join(f"* {note}" for note in baselines.notes)] if baselines.notes else []
     return "\n\n".join([table, *notes, legend(table)])
 
@@ -98,8 +68,9 @@ def evaluate(argv: Sequence[str]) -> str:
 def legend(table: str) -> str:
     """Return the meanings of the metrics and baselines in a Markdown table."""
     metrics = {line.split("|")[1].strip() for line in table.splitlines()}
-    meanings = METRICS | {name: meaning for name, meaning in EMBEDDING_METRICS.items() if name in metrics}
-    meanings |= {name: meaning for name, meaning in BASELINE_COLUMNS.items() if f"| {name}" in table}
+    more, baselines = embedding_metrics.EMBEDDING_METRICS, embedding_metrics.BASELINE_COLUMNS
+    meanings = per_clip.METRICS | {name: meaning for name, meaning in more.items() if name in metrics}
+    meanings |= {name: meaning for name, meaning in baselines.items() if f"| {name}" in table}
     return "\n".join(f"* {name}: {meaning}" for name, meaning in meanings.items())
 
 
@@ -126,21 +97,13 @@ def _find_videos(args: Namespace) -> dict[str, dict[str, Path]]:
     return {name: {clip: paths[clip] for clip in shared} for name, paths in systems.items()}
 
 
-def _build_embedders(specs: Sequence[str]) -> Sequence[Embedder]:
-    if not specs:
-        return []
-    from v2m.evaluation.embedders import build_embedders
-
-    return build_embedders(specs)
-
-
 def _ground_truth_row(path: Path, audio_path: Path) -> Row:
     """Return the metrics of the ground truth with the picture of a video."""
     from v2m.media import video
 
     clip = video.open(path)
-    audio = ground_truth_audio(audio_path, clip.duration)
-    row = clip_metrics(audio, clip.visual_features(), clip.duration, sidecar_tags(path))
+    audio = per_clip.ground_truth_audio(audio_path, clip.duration)
+    row = per_clip.clip_metrics(audio, clip.visual_features(), clip.duration, sidecar_tags(path))
     return {**row, "length_error_ms": None}  # it is cut to the video
 
 
@@ -154,7 +117,7 @@ def _embedding_metrics(
     truth = {clip: _ground_truth_clip(first[clip], path) for clip, path in truth_files.items()} or None
     count = (len(videos) + (truth is not None)) * len(first) * len(embedders)
     with tqdm(total=count, desc="embedding", unit="piece", disable=None) as bar:
-        return evaluate_embeddings(embedders, systems, truth, seed=seed, on_progress=bar.update)
+        return embedding_metrics.evaluate_embeddings(embedders, systems, truth, seed=seed, on_progress=bar.update)
 
 
 def _joined_rows(rows: Mapping[str, Row], more: Mapping[str, Row]) -> dict[str, Row]:
@@ -166,13 +129,14 @@ def _eval_clip(path: Path) -> EvalClip:
     from v2m.media import video
 
     tags = sidecar_tags(path)
-    return EvalClip(lambda: video_audio(video.open(path)), lambda: video.open(path), build_prompt(tags) if tags else "")
+    prompt = build_prompt(tags) if tags else ""
+    return EvalClip(lambda: per_clip.video_audio(video.open(path)), lambda: video.open(path), prompt)
 
 
 def _ground_truth_clip(path: Path, audio_path: Path) -> EvalClip:
     from v2m.media import video
 
-    return EvalClip(lambda: ground_truth_audio(audio_path, video.open(path).duration))
+    return EvalClip(lambda: per_clip.ground_truth_audio(audio_path, video.open(path).duration))
 
 
 def _write_outputs(args: Namespace, systems: Mapping[str, Mapping[str, Row]], baselines: Baselines) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser, add_fields, flatten_message, to_plain
@@ -21,18 +21,15 @@ PALETTE = {"class_path": "v2m.taggers.heuristic.HeuristicTagger"}
 
 def build_parser() -> ArgumentParser:
     """Return the parser; fields of PrepareConfig are flags with hyphens, YAML keys with underscores."""
-    parser = OneLineParser(
-        prog="v2m prepare",
-        description="Encode videos with their music once, into the shards that train.py reads. Run again, it resumes.",
-    )
+    description = "Encode videos with their music once, into the shards that train.py reads. Run again, it resumes."
+    parser = OneLineParser(prog="v2m prepare", description=description)
     add = parser.add_argument
     add("inputs", nargs="+", type=str, help="folders of videos, videos, or VidMuse's lists (.jsonl)")
     add("out", type=str, help="the folder of the dataset")
     add("--config", action="config", help="a YAML file with any of these values")
     add("--device", type=str, default="auto", help="auto, cuda, cuda:1, mps or cpu")
-    add(
-        "--processes", type=int | None, default=None, help="processes side by side; default: one per 4 cores, at most 4"
-    )
+    processes = "processes side by side; default: one per 4 cores, at most 4"
+    add("--processes", type=int | None, default=None, help=processes)
     add("--shard-samples", type=int, default=100, help="most samples of a shard")
     add("--shard-mb", type=float, default=256.0, help="most megabytes of a shard")
     add("--quiet", action="store_true", help="show no progress")
@@ -42,19 +39,16 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """Parse the options; raise UsageError for a command that cannot be run."""
-    return build_parser().parse_args(list(argv))
-
-
-def run(args: Namespace) -> str:
+def run(argv: Sequence[str]) -> str:
     """Encode the videos; return as text what was kept and why the rest was not."""
     from v2m.data import prepare, sources
 
+    parser = build_parser()
+    args = parser.parse_args(list(argv))
     try:
         config = PrepareConfig(**{name: args[name] for name in CONFIG_FIELDS})
         tagger_config = to_plain(args.tagger)
-        tagger = build_parser().instantiate(args).tagger
+        tagger = parser.instantiate(args).tagger
     except (ValueError, TypeError) as error:
         raise UsageError(flatten_message(str(error))) from error
     videos = sources.discover_videos([Path(path) for path in args.inputs])
@@ -69,4 +63,4 @@ def run(args: Namespace) -> str:
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     flags = {"out": "OUT", "num_processes": "--processes"}
-    return run_command(lambda words: run(parse(words)), argv, name="v2m prepare", flags=flags)
+    return run_command(run, argv, name="v2m prepare", flags=flags)

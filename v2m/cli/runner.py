@@ -23,11 +23,7 @@ def run_command(
 ) -> int:
     """Run `work` on the arguments and return the exit code of `v2m.core.errors`.
 
-    Args:
-        work: Returns the text to print, or an exit code where it has printed by itself.
-        argv: The command's arguments.
-        name: The command, at the head of its error lines.
-        flags: As of `with_flags`.
+    `work` returns the text to print, or an exit code where it has printed by itself. `name` heads the error lines.
     """
     _terminated.clear()
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -54,10 +50,7 @@ def run_command(
 def with_flags(text: str, flags: Mapping[str, str], code: int = errors.OK) -> str:
     """A message with the command's flags in the place of fields: `low_memory=True` becomes --low-memory.
 
-    Args:
-        text: The message.
-        flags: What the command calls a field, where that is not its name behind two hyphens.
-        code: Exit code of the error; a bug's message gets the hint of --debug.
+    `flags` says what the command calls a field, where that is not its name behind two hyphens.
     """
 
     def flag(match: re.Match[str]) -> str:

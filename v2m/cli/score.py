@@ -63,9 +63,8 @@ def build_parser(recipe: str = DEFAULT_RECIPE) -> ArgumentParser:
     add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
     add("--melody", type=str, default=None, help="sound whose tune the music is to follow")
     add("--inpaint", type=str, default=None, help="a:b, seconds of the video whose music is written anew")
-    add(
-        "--inpaint-source", type=str, default=None, help="with --inpaint: the music to keep; default: the output itself"
-    )
+    kept = "with --inpaint: the music to keep; default: the output itself"
+    add("--inpaint-source", type=str, default=None, help=kept)
     add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
     add("--low-memory", action="store_true", help="smaller models and batches, where the recipe has them")
     add("--wav", action="store_true", help="also write the music by itself, before it is mixed and mastered")
@@ -93,7 +92,11 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise UsageError(f"recipe {config.recipe!r} in a configuration has no effect: give --recipe {config.recipe}")
     _read_lyrics(config)
     if config.low_memory:
-        _apply_low_memory(config)
+        parts = [part for part in (config.tagger, config.generator) if "low_memory" in part.get("init_args", {})]
+        if not parts:
+            raise UsageError(f"recipe {config.recipe!r} has nothing to lower: leave out --low-memory")
+        for part in parts:
+            part.init_args.low_memory = True
     choices = config.clone(with_meta=False)
     for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe", "lyrics"):
         choices.pop(key, None)
@@ -111,16 +114,10 @@ def parse(argv: Sequence[str]) -> Arguments:
         "melody_sha256": sha256_file(controls.melody) if controls.melody else None,
         "inpaint_source_sha256": sha256_file(source) if source else None,
     }
-    return Arguments(
-        videos=tuple(map(Path, config.videos)),
-        out=Path(config.out) if config.out else None,
-        overwrite=config.overwrite,
-        quiet=config.quiet,
-        debug=config.debug,
-        recipe=replace(recipe, settings=settings),
-        controls=controls,
-        extras=Extras(config.stems, config.midi, config.markers, config.report, config.wav),
-    )
+    extras = Extras(config.stems, config.midi, config.markers, config.report, config.wav)
+    videos, out = tuple(map(Path, config.videos)), Path(config.out) if config.out else None
+    recipe = replace(recipe, settings=settings)
+    return Arguments(videos, out, config.overwrite, config.quiet, config.debug, recipe, controls, extras)
 
 
 def _find_recipe(argv: Sequence[str]) -> str:
@@ -146,15 +143,6 @@ def _read_lyrics(config: Namespace) -> None:
     if not config.tags.lyrics.strip():
         raise UsageError(f"{config.lyrics!r} holds no words")
     config.tags.vocals = True
-
-
-def _apply_low_memory(config: Namespace) -> None:
-    """Set `low_memory` of those of tagger and generator that have it."""
-    parts = [part for part in (config.tagger, config.generator) if "low_memory" in part.get("init_args", {})]
-    if not parts:
-        raise UsageError(f"recipe {config.recipe!r} has nothing to lower: leave out --low-memory")
-    for part in parts:
-        part.init_args.low_memory = True
 
 
 def _build_controls(config: Namespace) -> Controls:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import Namespace
-
 from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
 from v2m.data.synthetic import make_clips
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """Parse the options; raise UsageError for a command that cannot be run."""
+def synthesize(argv: Sequence[str]) -> str:
+    """Make the clips that the options ask for; return one line with their number."""
     parser = OneLineParser(prog="v2m synthesize", description="Makes videos with music that follows them.")
     parser.add_argument("out", type=str, help="a new folder, or one that was begun")
     parser.add_argument("--count", type=int, default=100, help="how many clips")
@@ -21,12 +19,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--seed", type=int, default=0, help="another gives other clips")
     parser.add_argument("--processes", type=int | None, default=None, help="that work side by side")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
-    return parser.parse_args(list(argv))
-
-
-def synthesize(argv: Sequence[str]) -> str:
-    """Make the clips that the options ask for; return one line with their number."""
-    args = parse(argv)
+    args = parser.parse_args(list(argv))
     count = make_clips(Path(args.out), args.count, args.seconds, args.seed, args.processes, quiet=False)
     return f"{count} new clips of {args.count} in {args.out}"
 

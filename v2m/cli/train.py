@@ -36,6 +36,7 @@ class TrainCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str] | None = None, *, run: bool = True) -> None:
         self.results, self.exit_code = PredictResults(), errors.OK
+        callbacks = [self.results, OptionalLearningRateMonitor("step")]
         super().__init__(
             LitGenerate,
             ShardData,
@@ -44,36 +45,23 @@ class TrainCLI(LightningCLI):
             seed_everything_default=0,
             save_config_callback=SaveConfig,
             parser_kwargs={"prog": "train.py"},
-            trainer_defaults={
-                "use_distributed_sampler": False,
-                "num_sanity_val_steps": 0,
-                "callbacks": [self.results, OptionalLearningRateMonitor("step")],
-            },
+            trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0, "callbacks": callbacks},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.window", "model.window")
-        parser.add_lightning_class_args(CheckpointCallback, "checkpoints")
-        parser.add_lightning_class_args(EMACallback, "ema")
-        parser.add_lightning_class_args(ThroughputLogger, "throughput")
-        parser.add_lightning_class_args(LogAudioSamples, "audio_samples")
-        parser.add_lightning_class_args(GenerationEval, "eval")
+        callbacks = {"checkpoints": CheckpointCallback, "ema": EMACallback, "throughput": ThroughputLogger}
+        for key, kind in {**callbacks, "audio_samples": LogAudioSamples, "eval": GenerationEval}.items():
+            parser.add_lightning_class_args(kind, key)
 
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint; Lightning would load all of it to look for settings of the model.
-
-        Raises:
-            DependencyError: It is broken, or not a training checkpoint; its weights are only mapped into memory.
-        """
+        """Check the checkpoint, mapped into memory; Lightning would load it to look for the model's settings."""
         path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
         if path is not None and Path(path).is_file():
             lightning_ckpt.check_training_checkpoint(safe_load.read_pickle(Path(path)), repr(str(path)))
 
     def before_instantiate_classes(self) -> None:
-        """Save settings and logs of training alone, and give each run of a sweep its own folder.
-
-        In the folder of another run it would resume that one.
-        """
+        """Save settings and logs of training alone; a sweep's run gets a folder, or it would resume another."""
         run_id, config = os.environ.get("WANDB_RUN_ID"), self.config.get(self.subcommand or "", self.config)
         if run_id and os.environ.get("WANDB_SWEEP_ID"):
             config.trainer.default_root_dir = str(Path(config.trainer.default_root_dir or ".") / run_id)

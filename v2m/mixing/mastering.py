@@ -1,9 +1,7 @@
 """Mastering to a loudness under a peak ceiling: one static gain and a limiter.
 
-The look-ahead true-peak limiter is our own, because no library limits true peaks offline on numpy arrays: the usual
-ones work on sample peaks in real time, or under the GPL.
-
-N samples, H hops of `audio_ops.HOP` samples.
+No library limits true peaks offline on numpy arrays: the usual ones work on sample peaks in real time, or under the
+GPL. N samples, H hops of `audio_ops.HOP` samples.
 """
 
 from __future__ import annotations
@@ -78,10 +76,9 @@ class Levels:
 
     def loudness(self, gain: Floats | float = 1.0) -> float:
         """Return LUFS with every hop multiplied by `gain`; −inf for silence or less than 0.4 s."""
-        power = self.power * np.square(gain)
-        return gated_loudness(
-            power[: len(power) // self.hops_per_block * self.hops_per_block].reshape(-1, self.hops_per_block).mean(1)
-        )
+        blocks = len(self.power) // self.hops_per_block
+        power = (self.power * np.square(gain))[: blocks * self.hops_per_block]
+        return gated_loudness(power.reshape(blocks, self.hops_per_block).mean(1))
 
     def master(self, target: float | None, ceiling: float) -> Mastering:
         """Master to `target` LUFS (no gain for None and for silence) with peaks at or below `ceiling` dBTP.

@@ -82,12 +82,9 @@ class MixConfig:
             "music_gain": (self.music_gain, -60, 30, "dB"),
             "lufs": (self.lufs, -40, -5, "LUFS"),
             "true_peak": (self.true_peak, -20, 0, "dBTP"),
-            "fade_in": (self.fade_in, 0, 60, "s"),
-            "fade_out": (self.fade_out, 0, 60, "s"),
+            **{name: (getattr(self, name), 0, 60, "s") for name in ("fade_in", "fade_out")},
             "duck.depth": (self.duck.depth, -60, 0, "dB"),
-            "duck.pre_roll": (self.duck.pre_roll, 0, 5, "s"),
-            "duck.attack": (self.duck.attack, 0, 5, "s"),
-            "duck.release": (self.duck.release, 0, 5, "s"),
+            **{f"duck.{name}": (getattr(self.duck, name), 0, 5, "s") for name in ("pre_roll", "attack", "release")},
         }
         problems = [
             f"{name} {value:g} is outside {low} to {high} {unit}"
@@ -106,31 +103,18 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class Mixdown:
-    """A mix as long as the video, before mastering.
+    """A mix as long as the video, before mastering; loudness in LUFS."""
 
-    Args:
-        audio: Stereo at `SAMPLE_RATE`.
-        target_loudness: Loudness that mastering has to reach, LUFS; None leaves it alone.
-        music_loudness: Of the music before its gain in the mix, LUFS.
-        original_loudness: Of the clip's own audio, LUFS; None where there is none in the mix.
-        ducked_share: Share of the time with music in which it is ducked.
-        warnings: As `name: message`.
-    """
-
-    audio: Audio
-    target_loudness: float | None
-    music_loudness: float
-    original_loudness: float | None = None
-    ducked_share: float | None = None
-    warnings: tuple[str, ...] = ()
+    audio: Audio  # stereo at `SAMPLE_RATE`
+    target_loudness: float | None  # that mastering has to reach; None leaves it alone
+    music_loudness: float  # before the music's gain in the mix
+    original_loudness: float | None = None  # None where none of the clip's own audio is in the mix
+    ducked_share: float | None = None  # of the time with music
+    warnings: tuple[str, ...] = ()  # as `name: message`
 
 
 def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
-    """Mix `music` and the clip's own audio on the video's time line.
-
-    Raises:
-        UsageError: The range of the music lies outside the video.
-    """
+    """Mix `music` and the clip's own audio; raise UsageError where the range lies outside the video."""
     count = seconds_to_samples(video.duration, SAMPLE_RATE)
     low, high = _music_range(video, config, count)
     bed, warnings = _prepare_music(music, high - low, config)
@@ -144,7 +128,9 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
         if not complete:
             warnings.append("original_sound_damaged: parts of the clip's own sound could not be decoded")
     if original is None:
-        return Mixdown(_place_at(bed, low, count), target, music_loudness, warnings=tuple(warnings))
+        if len(bed) < count:
+            bed = Audio(np.pad(bed.samples, ((0, 0), (low, count - high))), SAMPLE_RATE)
+        return Mixdown(bed, target, music_loudness, warnings=tuple(warnings))
     if config.original == "replace":  # in a part of the video: the sound around it stays as it is
         Levels.from_audio(bed).master(target, config.true_peak).apply(bed)
         _crossfade_out(original.samples, low, high)
@@ -202,14 +188,6 @@ def _apply_gain_db(audio: Audio, gain_db: float) -> None:
         np.multiply(audio.samples, np.float32(db_to_gain(gain_db)), out=audio.samples)
 
 
-def _place_at(bed: Audio, low: int, count: int) -> Audio:
-    if len(bed) == count:
-        return bed
-    out = np.zeros((2, count), np.float32)
-    out[:, low : low + len(bed)] = bed.samples
-    return Audio(out, SAMPLE_RATE)
-
-
 def _to_limiter_hops(gain_db: Floats, count: int) -> Floats:
     """Resample a gain in dB, one value per 10 ms, to linear gains, one per hop of the limiter."""
     middles = (np.arange(-(-count // HOP)) + 0.5) * HOP / seconds_to_samples(HOP_S, SAMPLE_RATE) - 0.5
@@ -221,16 +199,14 @@ def detect_foreground(original: Audio) -> np.ndarray:
 
     A hop counts when its K-weighted level (30 ms) is at least 9 dB above the background, not more than 20 dB below the
     clip's integrated loudness, and above −50 LUFS. The background is the level exceeded 90 % of the time within 5 s to
-    either side. So steady sound never counts, however loud: the music plays on over traffic, wind or hiss, and is
-    ducked under a voice above it. Sounds under 80 ms are left out; pauses up to 0.6 s between sounds are filled, so
-    that the music does not pump between words.
+    either side, so steady sound never counts, however loud. Sounds under 80 ms are left out; pauses up to 0.6 s between
+    sounds are filled, so that the music does not pump between words.
     """
     power = k_weighted_power(original.samples, original.sample_rate, seconds_to_samples(HOP_S, original.sample_rate))
     integrated = gated_loudness(power[: len(power) // 10 * 10].reshape(-1, 10).mean(axis=1))
     level = np.maximum(power_to_lufs(np.convolve(power, np.full(3, 1 / 3), "same")), SILENCE_LUFS)
-    threshold = np.maximum(
-        _background_level(level) + MIN_PROMINENCE_DB, max(integrated - MAX_BELOW_LOUDNESS_DB, MIN_LEVEL_LUFS)
-    )
+    lowest = max(integrated - MAX_BELOW_LOUDNESS_DB, MIN_LEVEL_LUFS)
+    threshold = np.maximum(_background_level(level) + MIN_PROMINENCE_DB, lowest)
     loud = _remove_short_runs(level > threshold, False, seconds_to_samples(MAX_PAUSE_S, HOPS_PER_SECOND))
     return _remove_short_runs(loud, True, seconds_to_samples(MIN_SOUND_S, HOPS_PER_SECOND))
 
@@ -242,9 +218,8 @@ def ducking_gain(active: np.ndarray, config: DuckingConfig) -> Floats:
     for shift in range(1, lead + 1):
         extended[:-shift] |= active[shift:]
     step = abs(config.depth) * HOP_S
-    return slew_limit(
-        np.where(extended, config.depth, 0.0), step / max(config.release, HOP_S), step / max(config.attack, HOP_S)
-    )
+    rise, fall = step / max(config.release, HOP_S), step / max(config.attack, HOP_S)
+    return slew_limit(np.where(extended, config.depth, 0.0), rise, fall)
 
 
 def _background_level(level: Floats) -> Floats:

@@ -66,20 +66,14 @@ def default_output(video: Video, suffix: str = ".v2m") -> Path:
 
 
 def validate_output(video: Video, out: Path, overwrite: bool) -> None:
-    """Raise before any long work the errors that would occur at its end.
-
-    Raises:
-        UsageError, OSError: As `check_output`. UsageError also where the container does not hold these pictures.
-        DependencyError: There is no ffmpeg.
-    """
+    """Raise before any long work the errors that would occur at its end."""
     check_output(video.path, out, overwrite)
     container = container_for(out)
     if needs_reencode(video) and container.muxer not in {"mp4", "mov", "matroska"}:
         raise UsageError(f"{out.name}: pictures of a {video.container} are written to mp4, mov or mkv")
     if container.muxer == "webm" and video.codec not in WEBM_CODECS:
-        raise UsageError(
-            f"{out.name}: webm holds {', '.join(sorted(WEBM_CODECS))} and not {video.codec}: give a .mkv output"
-        )
+        codecs = ", ".join(sorted(WEBM_CODECS))
+        raise UsageError(f"{out.name}: webm holds {codecs} and not {video.codec}: give a .mkv output")
     ffmpeg_version()
 
 
@@ -119,15 +113,17 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     config = config or MixConfig()
     validate_output(video, out, overwrite)
     container = container_for(out)
-    _check_music(music)
+    if not 1 <= music.channels <= 2 or not len(music):
+        raise ValueError(f"music must be mono or stereo and not empty, not {music.samples.shape}")
+    if not np.isfinite(music.samples).all():
+        raise ValueError("music holds NaN or infinite samples")
     mixdown = mix_tracks(video, music, config)
     kept = video.audio_streams if config.original != "replace" and container.multiple_audio_tracks else ()
     tracks = tuple(stream.index for stream in kept)
     job = MuxJob(video, container, mixdown.audio, np.ones(0), tracks, metadata or {})
+    target, ceiling = mixdown.target_loudness, config.true_peak
     with temporary_sibling(out) as temporary:
-        mastering, decoded, peak = _write_below_ceiling(
-            job, mixdown.target_loudness, config.true_peak, temporary, progress
-        )
+        mastering, decoded, peak = _write_below_ceiling(job, target, ceiling, temporary, progress)
         publish(temporary, out)
     loudness = integrated_loudness(decoded)
     return MixReport(
@@ -149,20 +145,10 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     )
 
 
-def _check_music(music: Audio) -> None:
-    if not 1 <= music.channels <= 2 or not len(music):
-        raise ValueError(f"music must be mono or stereo and not empty, not {music.samples.shape}")
-    if not np.isfinite(music.samples).all():
-        raise ValueError("music holds NaN or infinite samples")
-
-
 def _write_below_ceiling(
     job: MuxJob, target: float | None, ceiling: float, temporary: Path, progress: ProgressFn | None
 ) -> tuple[Mastering, Audio, float]:
-    """Write `temporary` until the peaks of its decoded audio fit under `ceiling`: codecs add to them.
-
-    Returns the mastering, the decoded audio and its true peak.
-    """
+    """Write until the decoded peaks fit under `ceiling`; return mastering, decoded audio, true peak."""
     source = fingerprint_streams(job.video.path, nal_units=not is_same_format(job.video, job.container))
     levels = Levels.from_audio(job.audio)
     attempt = 0
@@ -182,10 +168,7 @@ def _write_below_ceiling(
 def _mux_and_verify(
     job: MuxJob, source: StreamFingerprint, temporary: Path, progress: ProgressFn | None
 ) -> StreamFingerprint:
-    """Write a file once and verify it.
-
-    Raises UsageError for streams that the container cannot hold, OSError for a full disk, RuntimeError otherwise.
-    """
+    """Write a file once and verify it."""
     from av.error import FFmpegError as UnreadableError
 
     same = is_same_format(job.video, job.container)
@@ -200,9 +183,8 @@ def _mux_and_verify(
         if job.container.muxer == "matroska":  # which holds everything
             raise
         others = ".mkv" if same else f"{default_suffix(job.video)} or .mkv"
-        raise UsageError(
-            f"{job.video.path.name} cannot be written as {temporary.suffix} ({error}): give a {others} output"
-        ) from error
+        problem = f"{job.video.path.name} cannot be written as {temporary.suffix} ({error})"
+        raise UsageError(f"{problem}: give a {others} output") from error
     # ffmpeg can exit with 0 on a full disk.
     if problems and shutil.disk_usage(temporary.parent).free < DISK_FULL_BYTES:
         raise no_space()
@@ -214,9 +196,8 @@ def _mux_and_verify(
 def _mix_warnings(job: MuxJob, config: MixConfig, mixdown: Mixdown, loudness: float) -> list[str]:
     warnings = []
     if needs_reencode(job.video):
-        warnings.append(
-            f"pictures_encoded: {job.video.container} holds no sound, so the pictures were encoded as H.264"
-        )
+        reason = f"{job.video.container} holds no sound, so the pictures were encoded as H.264"
+        warnings.append(f"pictures_encoded: {reason}")
     left = len(job.video.audio_streams) - len(job.kept_tracks)
     if left > (1 if config.original == "replace" else 0):
         warnings.append(f"tracks_left_out: {left} audio tracks of the clip are not in the result")

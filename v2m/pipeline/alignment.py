@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from v2m.analysis.rhythm import BeatTrack, track_beats
 from v2m.analysis.synchrony import cut_alignment, distance_to_nearest
-from v2m.core.audio_ops import raised_cosine
+from v2m.core.audio_ops import fade_edges
 from v2m.core.errors import install_hint
 from v2m.core.timing import TimeMap, samples_to_seconds, seconds_to_samples
-from v2m.core.types import Audio, Cut, Floats, Section, Soundtrack, Video
+from v2m.core.types import Audio, Cut, Floats, Soundtrack, Video
 from v2m.media import audio, ffmpeg
 from v2m.media.ffmpeg import FFmpegError
 from v2m.pipeline.time_warp import plan_time_warp
@@ -41,8 +41,8 @@ TAIL_S = 1.0  # of silence appended, so that the filter returns all of the audio
 def align_to_cuts(soundtrack: Soundtrack, video: Video, tempo: float | None = None) -> Soundtrack:
     """Measure the beats of `soundtrack` and warp it in time where that lets more cuts of `video` be met.
 
-    A soundtrack with beats or MIDI is returned as it is. `tempo` is the requested one. `metadata` gets the warp under
-    `align_to_cuts` and the result under `alignment` and `hits`. Stems are warped likewise and sum to the mix.
+    A soundtrack with beats or MIDI is returned as it is. `metadata` gets the warp under `align_to_cuts` and the result
+    under `alignment` and `hits`. Stems are warped likewise and sum to the mix.
     """
     if soundtrack.beats is not None or soundtrack.midi is not None:
         return soundtrack
@@ -64,7 +64,9 @@ def align_to_cuts(soundtrack: Soundtrack, video: Video, tempo: float | None = No
         except FFmpegError as error:
             logger.warning("not_aligned: this ffmpeg cannot stretch music (%s): unset V2M_FFMPEG", error)
         else:
-            beats, downbeats = _map_beats(track, time_map, video.duration)
+            beats = time_map.forward(track.beats)
+            inside = (beats >= 0) & (beats < video.duration)
+            beats, downbeats = beats[inside], beats[inside & track.is_downbeat]
             after = _measure_alignment(beats, downbeats, cuts, video.duration)
             status = {"moved": True, **_describe_map(track, time_map, video.duration), "before": before, "after": after}
             return _with_hits(warped, beats, downbeats, cuts, status)
@@ -80,16 +82,12 @@ def _apply_time_map(soundtrack: Soundtrack, time_map: TimeMap, duration: float) 
         mix = Audio(np.sum([stem.samples for stem in stems.values()], axis=0), soundtrack.audio.sample_rate)
     else:
         mix = _stretch_with_fades(soundtrack.audio, time_map, duration)
-    sections = _map_sections(soundtrack.sections, time_map, duration)
-    return replace(soundtrack, audio=mix, stems=stems, sections=sections)
-
-
-def _map_sections(sections: Sequence[Section], time_map: TimeMap, duration: float) -> tuple[Section, ...]:
-    """Warp the borders between sections; the first still starts and the last still ends with the piece."""
+    sections = soundtrack.sections  # the first still starts and the last still ends with the piece
     borders = np.clip(time_map.forward([section.start for section in sections[1:]]), 0.0, duration).tolist()
     spans = zip([0.0, *borders], [*borders, duration], strict=True)  # one where there are no sections
     warped = [replace(section, start=start, end=end) for section, (start, end) in zip(sections, spans, strict=False)]
-    return tuple(section for section in warped if section.end > section.start)
+    kept = tuple(section for section in warped if section.end > section.start)
+    return replace(soundtrack, audio=mix, stems=stems, sections=kept)
 
 
 def _stretch_with_fades(recording: Audio, time_map: TimeMap, duration: float) -> Audio:
@@ -99,22 +97,9 @@ def _stretch_with_fades(recording: Audio, time_map: TimeMap, duration: float) ->
     start = seconds_to_samples(max(start_s, 0.0), stretched.sample_rate)
     fade_in = seconds_to_samples(FADE_IN_S if abs(start_s) > 1e-3 else 0.0, stretched.sample_rate)
     fade_out = seconds_to_samples(FADE_OUT_S if trimmed_s > FADE_OUT_S / 4 else 0.0, stretched.sample_rate)
-    _fade(stretched.samples[:, start:], fade_in)
-    _fade(stretched.samples[:, ::-1], fade_out)
+    fade_edges(stretched.samples[:, start:], fade_in, 0)
+    fade_edges(stretched.samples, 0, fade_out)
     return stretched
-
-
-def _fade(samples: NDArray[np.float32], count: int) -> None:
-    """Fade in the first `count` samples of (C, N), or all where they are fewer, in place."""
-    count = min(count, samples.shape[1])
-    samples[:, :count] *= raised_cosine(count)
-
-
-def _map_beats(track: BeatTrack, time_map: TimeMap, duration: float) -> tuple[Floats, Floats]:
-    """Return the warped beats inside the video, and the downbeats among them."""
-    beats = time_map.forward(track.beats)
-    inside = (beats >= 0) & (beats < duration)
-    return beats[inside], beats[inside & track.is_downbeat]
 
 
 def _measure_alignment(beats: Floats, downbeats: Floats, cuts: tuple[Cut, ...], duration: float) -> dict[str, Any]:
@@ -146,14 +131,9 @@ def _with_hits(
     for cut in cuts:
         beat = float(beats[np.argmin(np.abs(beats - cut.time))])
         if abs(beat - cut.time) <= HIT_TOLERANCE_S:
-            hits.append(
-                {
-                    "time": round(cut.time, 3),
-                    "strength": round(cut.strength, 3),
-                    "offset": round(beat - cut.time, 3),
-                    "downbeat": bool(np.isin(beat, downbeats)),
-                }
-            )
+            hit = {"time": cut.time, "strength": cut.strength, "offset": beat - cut.time}
+            rounded = {name: round(value, 3) for name, value in hit.items()}
+            hits.append({**rounded, "downbeat": bool(np.isin(beat, downbeats))})
     alignment = {**status.get("after", status["before"])}
     metadata = {**soundtrack.metadata, "align_to_cuts": dict(status), "alignment": alignment, "hits": hits}
     return replace(soundtrack, beats=beats, downbeats=downbeats, metadata=metadata)
@@ -163,11 +143,7 @@ def stretch_audio(recording: Audio, time_map: TimeMap, duration: float) -> Audio
     """Stretch `recording` along `time_map` to `duration` seconds, by ffmpeg's filter rubberband.
 
     There is silence where the recording has nothing to give. The stretch does not depend on the audio, so that stems
-    stay synchronous.
-
-    Raises:
-        FFmpegError: This ffmpeg has no rubberband.
-        OSError: The disk is full.
+    stay synchronous. Raises FFmpegError where this ffmpeg has no rubberband, OSError where the disk is full.
     """
     assert recording.channels <= 2, "the filter keeps two channels together, not more"
     rate = recording.sample_rate
@@ -196,24 +172,13 @@ def _filter_chain(time_map: TimeMap, start: float) -> str:
 
 
 def _run_filter(samples: NDArray[np.float32], sample_rate: int, chain: str) -> NDArray[np.float32]:
-    """Run the filters on a file that the graph reads itself.
-
-    Frames piped in from outside would queue before the filter, more or less of them, and commands would come too early.
-    """
+    """Run the filters on a file: frames that are piped in would queue, and commands would come too early."""
     channels, count = samples.shape
     with tempfile.TemporaryDirectory(prefix="v2m-") as folder:
         source, out = Path(folder) / "in.wav", Path(folder) / "out.f32"
         audio.save(Audio(samples, sample_rate), source)
-        graph = f"amovie={_escape_option(str(source))},{chain}"
-        ffmpeg.run_ffmpeg(
-            ["-f", "lavfi", "-i", graph, "-f", "f32le", f"file:{out}"],
-            (),
-            timeout=60 + 2 * samples_to_seconds(count, sample_rate),
-        )
+        option = re.sub(r"([\\':])", r"\\\1", str(source))
+        graph = "amovie=" + re.sub(r"([\\'\[\],; ])", r"\\\1", option) + "," + chain  # escaped for option and graph
+        arguments = ["-f", "lavfi", "-i", graph, "-f", "f32le", f"file:{out}"]
+        ffmpeg.run_ffmpeg(arguments, (), timeout=60 + 2 * samples_to_seconds(count, sample_rate))
         return np.fromfile(out, np.float32).reshape(-1, channels).T
-
-
-def _escape_option(value: str) -> str:
-    """Escape a filter option's value twice: for the option, and for the filter graph around it."""
-    option = re.sub(r"([\\':])", r"\\\1", value)
-    return re.sub(r"([\\'\[\],; ])", r"\\\1", option)

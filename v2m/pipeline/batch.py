@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +32,7 @@ class VideoResult(NamedTuple):
 
 
 def videos_in(paths: Iterable[Path]) -> list[Path]:
-    """Return the named files and the videos directly in each folder, without v2m's own outputs.
-
-    Raises:
-        InvalidInputError: A folder holds no video, or may not be read.
-    """
+    """Return the named files and the videos directly in each folder, without v2m's own outputs."""
     videos: list[Path] = []
     for path in paths:
         try:
@@ -64,14 +60,8 @@ def process_videos(
 ) -> Iterator[VideoResult]:
     """Score each of `paths` and yield its row when it has ended; a full disk ends the batch.
 
-    An output is done when its sidecar names the same settings and the same input.
-
-    Args:
-        paths: The videos.
-        out: Folder for all outputs, made if missing; None is beside each video.
-        recipe: Recipe with the settings that the outputs depend on.
-        overwrite: Replace existing files.
-        options: Other arguments of `score_video`.
+    An output is done when its sidecar names the same settings and the same input. `out` is a folder, made if missing;
+    None is beside each video. `options` are other arguments of `score_video`.
     """
     if out is not None:
         if not out.is_dir() and (out.exists() or out.suffix.lower() in VIDEO_SUFFIXES):
@@ -81,9 +71,8 @@ def process_videos(
     for path in paths:
         folder = out or path.parent
         earlier = first.setdefault(_sidecar(path, folder), path)
-        row = process_video(
-            path, folder, recipe, overwrite, duplicate_of=None if earlier == path else earlier.name, **options
-        )
+        duplicate_of = None if earlier == path else earlier.name
+        row = process_video(path, folder, recipe, overwrite, duplicate_of=duplicate_of, **options)
         yield row
         if row.code == errors.DISK:
             return
@@ -92,10 +81,7 @@ def process_videos(
 def process_video(
     path: Path, folder: Path, recipe: Recipe, overwrite: bool = False, *, duplicate_of: str | None, **options: Any
 ) -> VideoResult:
-    """Score `path` into `folder`, with arguments as of `process_videos`.
-
-    duplicate_of: an earlier video whose output has the same name.
-    """
+    """Score `path` into `folder`; `duplicate_of` is an earlier video whose output has the same name."""
 
     def score() -> tuple[str, str]:
         if duplicate_of is not None:
@@ -134,24 +120,18 @@ def _output_status(path: Path, sidecar_path: Path, settings_sha256: str) -> str:
         output = sidecar_path.parent / Path(expected["file"]).name
         if output.stat().st_size != expected["bytes"] or sidecar.sha256_file(output) != expected["sha256"]:
             return "new"
-        same_input = _is_same_input(path, record["input"])
+        stat, source = path.stat(), record["input"]
+        same_input = (stat.st_size, stat.st_mtime_ns) == (source["bytes"], source["modified_ns"])
+        same_input |= stat.st_size == source["bytes"] and sidecar.sha256_file(path) == source["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return "new"
     return "unchanged" if same_input and record["settings_sha256"] == settings_sha256 else "stale"
 
 
-def _is_same_input(path: Path, recorded: Mapping[str, Any]) -> bool:
-    stat = path.stat()
-    if (stat.st_size, stat.st_mtime_ns) == (recorded["bytes"], recorded["modified_ns"]):
-        return True
-    return stat.st_size == recorded["bytes"] and sidecar.sha256_file(path) == recorded["sha256"]
-
-
 def table(rows: Sequence[VideoResult]) -> str:
     """Format the rows as text, failures with their reason."""
-    width = max(len(printable(row.path.name)) for row in rows)
-    lines = [
-        f"{printable(row.path.name):<{width}}  {row.status:<9}  {row.seconds:6.1f} s  {row.detail}" for row in rows
-    ]
+    names = [printable(row.path.name) for row in rows]
+    facts = [f"{row.status:<9}  {row.seconds:6.1f} s  {row.detail}" for row in rows]
+    lines = [f"{name:<{max(map(len, names))}}  {text}" for name, text in zip(names, facts, strict=True)]
     counts = Counter(row.status for row in rows)
     return "\n".join([*lines, ", ".join(f"{count} {status}" for status, count in counts.items())])

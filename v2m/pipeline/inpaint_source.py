@@ -25,25 +25,14 @@ def resolve_inpaint_source(request: InpaintRequest, clip: Video, section: Video,
     """Return `request` in seconds of `section`, with the checked file and the section's place in it.
 
     A sound file begins with the section, as takes that were kept do; a video's sound track with the video. Of videos,
-    only
-    outputs of v2m are taken, for this video and this section, in which the music replaced the clip's own sound.
-
-    Args:
-        request: As the user gave it.
-        clip: The whole video.
-        section: What of it is scored.
-        out: The output, which is the music to keep where no other is named.
-
-    Raises:
-        UsageError: The seconds lie outside of the section, or there is no music that can be kept.
+    only outputs of v2m are taken, for this video and this section, in which the music replaced the clip's own sound.
+    `section` is what is scored of `clip`; `out` is the music to keep where no other is named.
     """
     low, high = section.start, section.start + section.duration
     if not low <= request.start < request.end <= high + 0.01:
         whole = "video" if section is clip else "span"
-        raise UsageError(
-            f"`inpaint` {request.start:g}:{request.end:g} lies outside of the {whole} "
-            f"that is scored ({low:g} to {high:.2f} s)"
-        )
+        given = f"`inpaint` {request.start:g}:{request.end:g}"
+        raise UsageError(f"{given} lies outside of the {whole} that is scored ({low:g} to {high:.2f} s)")
     path = request.source_path or out
     if not path.is_file():
         raise UsageError(f"there is no earlier music {str(path)!r} to keep: give its file as `source`")
@@ -54,14 +43,10 @@ def resolve_inpaint_source(request: InpaintRequest, clip: Video, section: Video,
     heard = audio.load(path, PROBE_RATE, offset + section.duration)
     lasts = samples_to_seconds(len(heard), heard.sample_rate) - offset
     if lasts < section.duration - SLACK:
-        raise UsageError(
-            f"{str(path)!r} holds {lasts:.2f} s of music, and {section.duration:.2f} s are needed: "
-            "it is another video's"
-        )
-    begin, end = request.start - low, min(request.end - low, section.duration)
-    return replace(
-        request, start=begin, end=end, source_path=path, source_offset=offset, source_metadata=read_sidecar(path)
-    )
+        needed = f"{section.duration:.2f} s are needed: it is another video's"
+        raise UsageError(f"{str(path)!r} holds {lasts:.2f} s of music, and {needed}")
+    begin, end, record = request.start - low, min(request.end - low, section.duration), read_sidecar(path)
+    return replace(request, start=begin, end=end, source_path=path, source_offset=offset, source_metadata=record)
 
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:

@@ -23,17 +23,13 @@ class Marker:
 def markers(video: Video, score: Soundtrack) -> list[Marker]:
     """The section starts of `score` and the cuts its beats meet, in order of time."""
     found = [Marker(video.start + section.start, f"section {section.name}", "section") for section in score.sections]
-    for hit in score.metadata.get("hits", ()):
-        found.append(Marker(video.start + hit["time"], f"hit {hit['strength']:.2f}", "hit"))
+    hits = score.metadata.get("hits", ())
+    found += [Marker(video.start + hit["time"], f"hit {hit['strength']:.2f}", "hit") for hit in hits]
     return sorted(found, key=lambda marker: (marker.time, marker.kind))
 
 
 def edl(title: str, found: list[Marker], fps: float) -> str:
-    """CMX 3600 list of one-frame events.
-
-    Each has the comment line from which DaVinci Resolve makes a timeline marker. Timecode counts non-drop frames from
-    01:00:00:00, Resolve's default start.
-    """
+    """CMX 3600 list of one-frame events with Resolve's marker comments; timecode from 01:00:00:00."""
     rate = max(1, round(fps))
     lines = [f"TITLE: {title}", "FCM: NON-DROP FRAME", ""]
     for number, marker in enumerate(found, start=1):

@@ -33,13 +33,7 @@ class Outputs:
 
     @classmethod
     def plan(cls, clip: Video, out: Path, extras: Extras, overwrite: bool, seeds: Iterable[int] = ()) -> Outputs:
-        """Check that all files can be written, before any long work; `seeds` if several candidates.
-
-        Raises:
-            UsageError: A file exists and `overwrite` is off, a file is the input, the folder is missing, or the
-                container of `out` does not hold the clip's pictures.
-            DependencyError: There is no ffmpeg.
-        """
+        """Check that all files can be written, before any long work; `seeds` if several candidates."""
         mixer.validate_output(clip, out, overwrite)
         outputs = cls(out.parent.resolve(), out.name, extras.markers or "edl", overwrite)
         asked = {
@@ -47,10 +41,10 @@ class Outputs:
             outputs.stems: extras.stems,
             outputs.midi: extras.midi,
             outputs.markers: extras.markers is not None,
-            outputs.report: extras.report,
-            outputs.wav: extras.wav,
-            **{outputs.candidate_wav(seed): True for seed in seeds},
-            **{outputs.candidate_report(seed): extras.report for seed in seeds},
+            outputs.report(): extras.report,
+            outputs.wav(): extras.wav,
+            **{outputs.wav(seed): True for seed in seeds},
+            **{outputs.report(seed): extras.report for seed in seeds},
         }
         wanted = [path for path in asked if asked[path]]
         outputs._refuse_taken(wanted)
@@ -82,14 +76,6 @@ class Outputs:
         return self._beside(".mid")
 
     @property
-    def report(self) -> Path:
-        return self._beside(".png")
-
-    @property
-    def wav(self) -> Path:
-        return self._beside(".wav")
-
-    @property
     def markers(self) -> Path:
         return self._beside(f".{self.markers_kind}")
 
@@ -101,20 +87,16 @@ class Outputs:
         self.stems.mkdir(exist_ok=True)
         return self.stems / f"{name}.wav"
 
-    def candidate_wav(self, seed: int) -> Path:
-        return self._beside(f".seed{seed}.wav")
+    def wav(self, seed: int | None = None) -> Path:
+        """The music alone: of the best candidate, or of another one with its `seed`."""
+        return self._beside(".wav" if seed is None else f".seed{seed}.wav")
 
-    def candidate_report(self, seed: int) -> Path:
-        return self._beside(f".seed{seed}.png")
+    def report(self, seed: int | None = None) -> Path:
+        return self.wav(seed).with_suffix(".png")
 
     @contextmanager
     def staged(self) -> Iterator[Outputs]:
-        """The same names in a hidden folder beside the video, moved into place when the block ends well.
-
-        Raises:
-            UsageError: Something else has written one of them in the meantime, and `overwrite` is off.
-            OSError: The folder cannot be written to.
-        """
+        """The same names in a hidden folder beside the video, moved into place when the block ends well."""
         self._remove_stale_staging()
         stage = Path(tempfile.mkdtemp(prefix=f".v2m-{os.getpid()}@{platform.node()}-", dir=self.folder))
         try:

@@ -74,11 +74,7 @@ def list_recipes() -> dict[str, Path]:
 
 
 def recipe_path(name: str) -> Path:
-    """Return the file of a recipe that is given by name or as a path.
-
-    Raises:
-        UsageError: There is no such recipe.
-    """
+    """Return the file of a recipe that is given by name or as a path."""
     shipped = list_recipes()
     if name in shipped:
         return shipped[name]
@@ -98,11 +94,7 @@ def add_recipe_arguments(parser: ArgumentParser) -> None:
 
 
 def build_recipe(name: str, parser: ArgumentParser, config: Namespace) -> Recipe:
-    """Build the objects of a parsed configuration.
-
-    Raises:
-        UsageError: A value is out of range.
-    """
+    """Build the objects of a parsed configuration; raise UsageError for a value out of range."""
     try:
         objects = parser.instantiate(config)
     except (ValueError, TypeError) as error:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from v2m.analysis.loudness import k_weighted_power, power_to_lufs
 from v2m.core import timing
-from v2m.core.types import Floats, Soundtrack, Video
+from v2m.core.types import Soundtrack, Video
 
 THUMBNAILS = 10
 AXIS = "v2m-axis"  # the chunk of the PNG that says what its time axis spans
@@ -32,7 +32,7 @@ class Axis:
 
     @classmethod
     def of(cls, path: Path) -> Axis:
-        """Axis of a report that `plot_report` wrote; raises ValueError where the PNG is none."""
+        """Axis of a report; raises ValueError where the PNG is none."""
         from PIL import Image
 
         with Image.open(path) as image:
@@ -51,10 +51,7 @@ class Axis:
 
 
 def plot_report(path: Path, video: Video, score: Soundtrack, size: tuple[float, float] = (14.0, 7.0)) -> None:
-    """Plot thumbnails, the waveform with cuts, beats and sections, and motion against loudness, as a PNG.
-
-    Seconds are those of the whole video; a chunk of the file says which column shows which (`Axis`).
-    """
+    """Writes a PNG; its seconds are the whole video's, and a chunk says which column shows which (`Axis`)."""
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=size, layout="constrained", dpi=DPI)
         strip, wave, curves = figure.subplots(3, 1, sharex=True, height_ratios=[1.3, 2, 1.4])
@@ -63,7 +60,10 @@ def plot_report(path: Path, video: Video, score: Soundtrack, size: tuple[float, 
         _curves(curves, video, score)
         curves.set_xlim(0, video.duration)
         curves.set_xlabel("seconds")
-        _count_from(curves, video)
+        if video.start:  # seconds of the whole video, where a span of it begins later
+            ticks = np.array(MaxNLocator(nbins=9).tick_values(video.start, video.start + video.duration))
+            ticks = ticks[(ticks >= video.start) & (ticks <= video.start + video.duration)]
+            curves.set_xticks(ticks - video.start, [f"{tick:g}" for tick in ticks.round(3)])
         met = score.metadata.get("alignment") or {}
         line = f"{video.path.name}   {video.duration:.1f} s"
         if score.metadata.get("style"):
@@ -75,14 +75,6 @@ def plot_report(path: Path, video: Video, score: Soundtrack, size: tuple[float, 
         where = curves.get_window_extent()
         axis = f"{where.x0:.2f} {where.x1:.2f} {video.start:.4f} {video.start + video.duration:.4f}"
         figure.savefig(path, dpi=DPI, format="png", metadata={AXIS: axis})
-
-
-def _count_from(axes: Axes, video: Video) -> None:
-    """Marks the seconds of the whole video, where a span of it begins later."""
-    if video.start:
-        ticks = np.array(MaxNLocator(nbins=9).tick_values(video.start, video.start + video.duration))
-        ticks = ticks[(ticks >= video.start) & (ticks <= video.start + video.duration)]
-        axes.set_xticks(ticks - video.start, [f"{tick:g}" for tick in ticks.round(3)])
 
 
 def _thumbnails(axes: Axes, video: Video) -> None:
@@ -101,7 +93,10 @@ def _thumbnails(axes: Axes, video: Video) -> None:
 
 
 def _waveform(axes: Axes, video: Video, score: Soundtrack) -> None:
-    times, low, high = _envelope(score)
+    mono = score.audio.samples.mean(axis=0)
+    edges = np.linspace(0, len(mono), min(1600, len(mono)) + 1).astype(int)[:-1]
+    low, high = np.minimum.reduceat(mono, edges), np.maximum.reduceat(mono, edges)
+    times = [timing.samples_to_seconds(int(edge), score.audio.sample_rate) for edge in edges]
     axes.fill_between(times, low, high, color=MUSIC, linewidth=0)
     axes.set_ylabel("waveform")
     top = max(1e-3, float(np.abs([low, high]).max()))
@@ -114,13 +109,6 @@ def _waveform(axes: Axes, video: Video, score: Soundtrack) -> None:
     for section in score.sections:
         axes.text(section.start + 0.004 * video.duration, 1.2 * top, section.name, color=INK, weight="bold")
         axes.axvline(section.start, ymin=0.86, color=INK, linewidth=0.8)
-
-
-def _envelope(score: Soundtrack) -> tuple[Floats, Floats, Floats]:
-    mono = score.audio.samples.mean(axis=0)
-    edges = np.linspace(0, len(mono), min(1600, len(mono)) + 1).astype(int)[:-1]
-    low, high = np.minimum.reduceat(mono, edges), np.maximum.reduceat(mono, edges)
-    return np.array([timing.samples_to_seconds(int(edge), score.audio.sample_rate) for edge in edges]), low, high
 
 
 def _curves(axes: Axes, video: Video, score: Soundtrack) -> None:

@@ -80,6 +80,9 @@ def score_video(
         DependencyError: ffmpeg, a package or weights are missing.
         OSError: The disk is full or the folder is not writable.
     """
+    from v2m.generators.sketch import Sketch
+    from v2m.taggers.heuristic import HeuristicTagger
+
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe or Recipe()
     recipe = recipe.overridden_by(
         tagger=tagger, generator=generator, tags=tags, mix=mix, limits=limits, seed=seed, candidates=candidates,
@@ -90,13 +93,20 @@ def score_video(
     if recipe.candidates < 1 or recipe.seed < 0:
         values = f"{recipe.candidates} and {recipe.seed}"
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {values}")
-    the_tagger, the_generator = _build_tagger(recipe.tagger), _build_generator(recipe.generator)
+    the_tagger, the_generator = (
+        as_tagger(recipe.tagger or HeuristicTagger()),
+        as_generator(recipe.generator or Sketch()),
+    )
     _refuse_unsupported(the_generator, extras, controls)
     clock = _StageClock()
     clip = video.open(path, recipe.limits)
-    candidate_seeds = recipe.seeds if recipe.candidates > 1 else ()
-    outputs = Outputs.plan(clip, _output_path(clip, out), extras, overwrite, candidate_seeds)
-    section = _crop(clip, recipe.start, recipe.end)
+    default = mixer.default_output(clip)
+    target = default if out is None else Path(out) / default.name if Path(out).is_dir() else Path(out)
+    outputs = Outputs.plan(clip, target, extras, overwrite, recipe.seeds if recipe.candidates > 1 else ())
+    try:
+        section = clip.crop(recipe.start, recipe.end)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if controls.inpaint is not None:
         controls = replace(controls, inpaint=resolve_inpaint_source(controls.inpaint, clip, section, outputs.video))
     job = _Job(clip, section, outputs, recipe, the_tagger, the_generator, controls, extras, stages, clock)
@@ -140,10 +150,7 @@ class _Job:
         return tags, ranked
 
     def _generate(self, tags: Tags, progress: ProgressFn) -> list[Soundtrack]:
-        """Return a soundtrack for each seed.
-
-        Music without beats is aligned to the cuts. Inpainted music is not: what is kept stays in place.
-        """
+        """Return a soundtrack for each seed, aligned to the cuts unless a part of it is kept in place."""
         seeds = self.recipe.seeds
         options: dict[str, Any] = {"stems": self.extras.stems, "controls": self.controls, "progress": progress}
         if len(seeds) == 1:
@@ -165,9 +172,9 @@ class _Job:
                 music = best.soundtrack.audio
                 report = mixer.mix(self.clip, music, staged.video, self.recipe.mix, comment, False, progress)
                 for other in others:
-                    audio.save(other.soundtrack.audio, staged.candidate_wav(other.seed))
+                    audio.save(other.soundtrack.audio, staged.wav(other.seed))
                     if self.extras.report:
-                        _plot(staged.candidate_report(other.seed), self.section, other.soundtrack)
+                        _plot(staged.report(other.seed), self.section, other.soundtrack)
                 _write_extras(staged, self.extras, self.section, best.soundtrack)
             self.clock.lap("mix")
             record = sidecar.build(
@@ -176,9 +183,8 @@ class _Job:
                 stage_seconds=self.clock.laps, warnings=warnings,
             )  # fmt: skip
             sidecar.write(record, staged.sidecar)
-        metadata = ResultMetadata(
-            self.recipe.name, best.seed, record["settings"], self.clock.laps, tuple(record["warnings"])
-        )
+        notes, settings = tuple(record["warnings"]), record["settings"]
+        metadata = ResultMetadata(self.recipe.name, best.seed, settings, self.clock.laps, notes)
         return ScoreResult(self.outputs.video, tags, best.soundtrack, metadata, tuple(ranked), record)
 
 
@@ -196,12 +202,7 @@ def _rank(seeds: Sequence[int], soundtracks: Sequence[Soundtrack], section: Vide
 
 
 def inpaint(
-    path: Path | str,
-    start: float,
-    end: float,
-    *,
-    source: Path | str | None = None,
-    **options: Any,
+    path: Path | str, start: float, end: float, *, source: Path | str | None = None, **options: Any
 ) -> ScoreResult:
     """Write new music for a range of seconds of a scored video; the rest is kept sample for sample.
 
@@ -225,14 +226,8 @@ def _original_of(path: Path) -> Path:
     """The video whose default output `path` is, where it lies beside it; else `path` itself."""
     if path.stem.endswith(".v2m"):
         stem = path.stem.removesuffix(".v2m")
-        beside = sorted(
-            other
-            for other in path.parent.glob(f"{glob.escape(stem)}.*")
-            if other.suffix.lower() in video.VIDEO_SUFFIXES
-        )
-        originals = [other for other in beside if other.stem == stem]
-        if originals:
-            return originals[0]
+        beside = sorted(other for other in path.parent.glob(f"{glob.escape(stem)}.*") if other.stem == stem)
+        return next((other for other in beside if other.suffix.lower() in video.VIDEO_SUFFIXES), path)
     return path
 
 
@@ -248,46 +243,14 @@ class _StageClock:
         self.laps[name], self._last = round(now - self._last, 3), now
 
 
-def _build_tagger(tagger: Tagger | None) -> TaggerBase:
-    if tagger is None:
-        from v2m.taggers.heuristic import HeuristicTagger
-
-        return HeuristicTagger()
-    return as_tagger(tagger)
-
-
-def _build_generator(generator: MusicGenerator | None) -> GeneratorBase:
-    if generator is None:
-        from v2m.generators.sketch import Sketch
-
-        return Sketch()
-    return as_generator(generator)
-
-
 def _refuse_unsupported(generator: GeneratorBase, extras: Extras, controls: Controls) -> None:
     requested = controls.requested | {name for name in ("stems", "midi") if getattr(extras, name)}
     lacking = requested - generator.capabilities
     if lacking:
-        requested, available = (
-            ", ".join(f"`{name}`" for name in sorted(names)) for names in (lacking, generator.capabilities - {"vocals"})
-        )
-        raise UsageError(
-            f"the generator {generator.class_name} cannot do {requested}; it can do {available or 'none of these'}"
-        )
-
-
-def _output_path(clip: Video, out: Path | str | None) -> Path:
-    default = mixer.default_output(clip)
-    if out is None:
-        return default
-    return Path(out) / default.name if Path(out).is_dir() else Path(out)
-
-
-def _crop(clip: Video, start: float | None, end: float | None) -> Video:
-    try:
-        return clip.crop(start, end)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+        sets = (lacking, generator.capabilities - {"vocals"})
+        refused, available = (", ".join(f"`{name}`" for name in sorted(names)) for names in sets)
+        can = f"it can do {available or 'none of these'}"
+        raise UsageError(f"the generator {generator.class_name} cannot do {refused}; {can}")
 
 
 def _write_extras(staged: Outputs, extras: Extras, section: Video, soundtrack: Soundtrack) -> None:
@@ -295,7 +258,7 @@ def _write_extras(staged: Outputs, extras: Extras, section: Video, soundtrack: S
         for name, stem in soundtrack.stems.items():
             audio.save(stem, staged.stem(name))
     if extras.wav:
-        audio.save(soundtrack.audio, staged.wav)
+        audio.save(soundtrack.audio, staged.wav())
     if extras.midi:
         assert soundtrack.midi is not None, "a generator with the capability midi returned none"
         staged.midi.write_bytes(soundtrack.midi)
@@ -304,7 +267,7 @@ def _write_extras(staged: Outputs, extras: Extras, section: Video, soundtrack: S
 
         markers.write(staged.markers, section, soundtrack)
     if extras.report:
-        _plot(staged.report, section, soundtrack)
+        _plot(staged.report(), section, soundtrack)
 
 
 def _plot(path: Path, section: Video, soundtrack: Soundtrack) -> None:

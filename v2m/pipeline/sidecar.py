@@ -7,6 +7,7 @@ import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import v2m
-from v2m.core.types import Soundtrack, Tags, Video, WeightsInfo
+from v2m.core.types import Soundtrack, Tags, Video
 from v2m.generators.base import GeneratorBase
 from v2m.media import video
 from v2m.taggers.base import TaggerBase
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from v2m.pipeline.result import Candidate
 
 SCHEMA = 1
+PACKAGES = ("numpy", "av", "tinysoundfont", "torch", "transformers")  # whose versions are recorded
 
 
 def sha256_file(path: Path) -> str:
@@ -61,7 +63,7 @@ def build(
 ) -> dict[str, Any]:
     """The record of one finished run; `candidates` come best first. Plain values only."""
     best = candidates[0]
-    stat = clip.path.stat()
+    stat, written = clip.path.stat(), staged.video.stat()
     return {
         "schema": SCHEMA,
         "v2m": v2m.__version__,
@@ -71,20 +73,12 @@ def build(
             "sha256": sha256_file(clip.path),
             "bytes": stat.st_size,
             "modified_ns": stat.st_mtime_ns,
-            "container": clip.container,
-            "codec": clip.codec,
-            "width": clip.width,
-            "height": clip.height,
-            "rotation": clip.rotation,
+            **{name: getattr(clip, name) for name in ("container", "codec", "width", "height", "rotation")},
             "fps": round(clip.fps, 4),
             "frames": len(clip.timestamps),
             "seconds": round(clip.duration, 4),
         },
-        "output": {
-            "file": str(outputs.video),
-            "sha256": sha256_file(staged.video),
-            "bytes": staged.video.stat().st_size,
-        },
+        "output": {"file": str(outputs.video), "sha256": sha256_file(staged.video), "bytes": written.st_size},
         "range": {"start": round(section.start, 4), "end": round(section.start + section.duration, 4)},
         "recipe": recipe.name,
         "settings": dict(recipe.settings),
@@ -100,10 +94,7 @@ def build(
         "mix": mix.to_dict(),
         "seconds": dict(stage_seconds),
         "warnings": [*video.current_warnings(clip), *warnings, *mix.warnings],
-        "versions": {
-            "python": platform.python_version(),
-            **_versions("numpy", "av", "tinysoundfont", "torch", "transformers"),
-        },
+        "versions": {"python": platform.python_version(), **_versions(*PACKAGES)},
     }
 
 
@@ -113,36 +104,21 @@ def write(record: Mapping[str, Any], path: Path) -> None:
 
 
 def _music(soundtrack: Soundtrack) -> dict[str, Any]:
-    sections = [
-        [section.name, *(round(value, 3) for value in (section.start, section.end, section.energy))]
-        for section in soundtrack.sections
-    ]
-    return {
-        **soundtrack.metadata,
-        "sections": sections,
-        "beats": [] if soundtrack.beats is None else [round(float(beat), 3) for beat in soundtrack.beats],
-        "downbeats": [] if soundtrack.downbeats is None else [round(float(beat), 3) for beat in soundtrack.downbeats],
-        "stems": list(soundtrack.stems),
-    }
+    parts = soundtrack.sections
+    sections = [[part.name, *(round(value, 3) for value in (part.start, part.end, part.energy))] for part in parts]
+    both = {"beats": soundtrack.beats, "downbeats": soundtrack.downbeats}
+    beats = {key: [] if times is None else [round(float(time), 3) for time in times] for key, times in both.items()}
+    return {**soundtrack.metadata, "sections": sections, **beats, "stems": list(soundtrack.stems)}
 
 
 def _weights(*parts: TaggerBase | GeneratorBase) -> list[dict[str, Any]]:
     """Every model that took part, with its license and what identifies its files."""
-    used: list[WeightsInfo] = [weights for part in parts for weights in part.weights]
+    used = [weights for part in parts for weights in part.weights]
     if not used:
         return []
     from v2m.pretrained.weights import sha256_files
 
-    return [
-        {
-            "name": weights.name,
-            "folder": str(weights.folder),
-            "revision": weights.revision,
-            "license": weights.license,
-            "sha256": sha256_files(weights.folder),
-        }
-        for weights in used
-    ]
+    return [{**asdict(info), "folder": str(info.folder), "sha256": sha256_files(info.folder)} for info in used]
 
 
 def _alignment(soundtrack: Soundtrack, section: Video) -> dict[str, Any] | None:

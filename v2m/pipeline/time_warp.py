@@ -2,9 +2,8 @@
 
 Between two beats the music is stretched at one rate. The search runs over beats, the shift of each, and the rate after
 it. Gains and costs are in cuts of full strength, as in `v2m.sketch.plan.beat_grid`. Without a source given, values are
-hand-tuned on 20 pieces of Sketch's music (`bench/align_to_cuts.py` measures others).
-
-B beats, S shifts `GRID_S` apart, R rates.
+hand-tuned on 20 pieces of Sketch's music (`bench/align_to_cuts.py` measures others). B beats, S shifts `GRID_S` apart,
+R rates.
 """
 
 from __future__ import annotations
@@ -56,10 +55,9 @@ def plan_time_warp(
 ) -> TimeMap | None:
     """Return the warp that meets most cuts, at least as long as `duration`; None if none is better.
 
-    A downbeat on the strongest cut counts before all else, the more accented the better, where one can be brought
-    there; then the strengths of all cuts that beats meet within ±70 ms, and those of cuts on downbeats again. The music
-    is stretched by at most 4 %, which changes by at most 2 % from beat to beat. A start of one of `sections` (seconds)
-    that stays on its cut counts as two cuts.
+    A downbeat on the strongest cut counts before all else, the more accented the better; then the strengths of all cuts
+    that beats meet within ±70 ms, and those of cuts on downbeats again. A start of one of `sections` (seconds) that
+    stays on its cut counts as two cuts. The stretch is at most 4 % and changes by at most 2 % a beat.
     """
     beats = track.beats[track.beats < duration - MIN_LAST_GAP_S]
     cuts = [cut for cut in cuts if 0 < cut.time < duration]
@@ -76,10 +74,8 @@ def plan_time_warp(
     start_cost = _start_cost(options[0], float(beats[0]), shifts, max_trim_s)
     end_cost = _end_cost(options[-1], duration - float(beats[-1]), shifts, max_trim_s)
     worth, steps = _viterbi(gains, options, start_cost, end_cost, gaps)
-    unchanged = gains[:, len(shifts) // 2].sum()
-    if worth <= unchanged + 1e-6 or not steps.any():
-        return None
-    return TimeMap(beats, beats + steps * GRID_S)
+    is_better = worth > gains[:, len(shifts) // 2].sum() + 1e-6 and steps.any()
+    return TimeMap(beats, beats + steps * GRID_S) if is_better else None
 
 
 def _hit_gains(track: BeatTrack, beats: Floats, cuts: Sequence[Cut], shifts: Floats) -> Floats:
@@ -121,7 +117,8 @@ def _viterbi(
 
         V[b+1, r, s] = max over r' (V[b, r', s − e(r')] − change(r', r)) + gain[b+1, s] − stretch(r)
     """
-    worth = gains[0] - start_cost - _stretch_cost(options[0], float(gaps[0]))  # (R, S)
+    costs = [STRETCH_COST * float(gap) * np.abs(each.rates)[:, None] for gap, each in zip(gaps, options, strict=True)]
+    worth = gains[0] - start_cost - costs[0]  # (R, S)
     previous_rates: list[np.ndarray] = []  # r', by r and s
     for beat, current in enumerate(options):
         reached = np.stack([_shift_row(row, int(step)) for row, step in zip(worth, current.steps, strict=True)])
@@ -134,17 +131,13 @@ def _viterbi(
         change_cost = np.where(change <= MAX_STRETCH_CHANGE + 1e-9, STRETCH_CHANGE_COST * change, np.inf)
         candidates = reached - change_cost[..., None]  # (R, R', S)
         previous_rates.append(candidates.argmax(axis=1).astype(np.int8))
-        worth = candidates.max(axis=1) - _stretch_cost(following, float(gaps[beat + 1]))
+        worth = candidates.max(axis=1) - costs[beat + 1]
     rate, shift = (int(index) for index in np.unravel_index(int(worth.argmax()), worth.shape))
     path = [shift]
     for beat in range(len(options) - 1, -1, -1):
         path.append(path[-1] - int(options[beat].steps[rate]))
         rate = int(previous_rates[beat - 1][rate, path[-1]]) if beat else rate
     return float(worth.max()), np.array(path[::-1], float) - gains.shape[1] // 2
-
-
-def _stretch_cost(options: _StretchOptions, gap: float) -> Floats:
-    return STRETCH_COST * gap * np.abs(options.rates)[:, None]
 
 
 def _shift_row(row: Floats, step: int) -> Floats:

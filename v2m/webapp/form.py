@@ -43,16 +43,10 @@ class Form:
         """Return the values as of `load_recipe`; `max_seconds` is the longest video."""
         texts = {name: " ".join(str(getattr(self, name) or "").split()) for name in ("caption", "key", *WORD_FIELDS)}
         tags = {**texts, "lyrics": self.lyrics, "tempo": self.tempo, "vocals": self.vocals}
-        return {
-            **{f"tags.{name}": value for name, value in tags.items() if value},
-            "seed": int(self.seed or 0),
-            "candidates": min(MAX_CANDIDATES, max(1, int(self.candidates))),
-            "mix.original": self.original,
-            "mix.lufs": self.lufs,
-            "start": self.start or None,
-            "end": self.end or None,
-            "limits.duration": max_seconds,
-        }
+        given = {f"tags.{name}": value for name, value in tags.items() if value}
+        given |= {"mix.original": self.original, "mix.lufs": self.lufs, "limits.duration": max_seconds}
+        given |= {"start": self.start or None, "end": self.end or None, "seed": int(self.seed or 0)}
+        return {**given, "candidates": min(MAX_CANDIDATES, max(1, int(self.candidates)))}
 
     def controls(self) -> Controls:
         """Return the sound files to follow."""
@@ -90,11 +84,9 @@ class TimeRange:
         return TimeRange(min(self.start, second), max(self.start, second))
 
     def drawn_on(self, report: Path) -> Path:
-        """Return a copy of the report that shows the range, or the report itself where nothing is chosen.
+        """Return a copy of the report that shows the range, or itself where nothing is chosen.
 
-        Raises:
-            ValueError: It is no report.
-            OSError: It is gone.
+        Raises ValueError where it is no report, OSError where it is gone.
         """
         if self.start is None:
             return report

@@ -40,14 +40,7 @@ class PageState:
 
 @dataclass
 class Handlers:
-    """Handlers and the state that all visitors share.
-
-    Args:
-        max_seconds: The longest video.
-        runner: Runs the jobs, one at a time.
-        folders: Where files lie.
-        examples: Videos that can be picked.
-    """
+    """Handlers and the state that all visitors share; `max_seconds` is the longest video."""
 
     max_seconds: float
     runner: JobRunner
@@ -70,9 +63,8 @@ class Handlers:
     def recipe_choices(self, chosen: str | None) -> tuple[Any, str]:
         """Return the choice of recipes as it is now, and a line on each that lacks something."""
         usable = [recipe for recipe, status in self.statuses.items() if status.missing is None]
-        lines = [
-            f"* **{name}** is not at hand: {status.missing}" for name, status in self.statuses.items() if status.missing
-        ]
+        missing = {recipe: status.missing for recipe, status in self.statuses.items() if status.missing}
+        lines = [f"* **{recipe}** is not at hand: {reason}" for recipe, reason in missing.items()]
         note = "" if self.statuses_known else f"\n\n{CHECKING_RECIPES}"
         return gr.Radio(choices=usable, value=chosen if chosen in usable else DEFAULT_RECIPE), "\n".join(lines) + note
 
@@ -84,11 +76,8 @@ class Handlers:
             return
         try:
             for status, result in self._run(self._job(Path(video), recipe, Form(), Controls()), request):
-                if result is None:
-                    yield (status, *unchanged)
-                else:
-                    message = html.paragraph("These tags were found: change what you like")
-                    yield (message, *tag_fields(result.tags).values())
+                found = html.paragraph("These tags were found: change what you like")
+                yield (status, *unchanged) if result is None else (found, *tag_fields(result.tags).values())
         except (JobCancelledError, UsageError) as error:
             yield (html.error_message(error), *unchanged)
 
@@ -105,11 +94,10 @@ class Handlers:
         form = Form(**dict(zip(FIELDS, values, strict=True)))
 
         def new_state(result: JobResult) -> PageState:
-            labels = [
-                f"{number}: seed {candidate.seed}" + ("" if candidate.sync is None else f", fit {candidate.sync:.2f}")
-                for number, candidate in enumerate(result.candidates, start=1)
-            ]
-            return PageState(Path(video), recipe, form.start, form.end, result.candidates, tuple(labels))
+            takes = result.candidates
+            fits = ["" if take.sync is None else f", fit {take.sync:.2f}" for take in takes]
+            labels = tuple(f"{n}: seed {take.seed}{fits[n - 1]}" for n, take in enumerate(takes, start=1))
+            return PageState(Path(video), recipe, form.start, form.end, takes, labels)
 
         yield from self._score(request, self._job(Path(video), recipe, form, form.controls()), new_state)
 
@@ -117,7 +105,7 @@ class Handlers:
         self, request: gr.Request, state: PageState | None, index: int | None, start: Any, end: Any, *values: Any
     ) -> Iterator[Values]:
         """Inpaint `start` to `end` of candidate `index` as one more candidate; yields like `score`."""
-        if state is None or index is None or not self._can_inpaint(state, TimeRange(start, end)):
+        if state is None or index is None or not (TimeRange(start, end).is_complete and self._inpaints(state)):
             message = "Choose a part of the music first: two seconds that rise"
             yield (html.paragraph(message, is_error=True), *_unchanged())
             return
@@ -159,7 +147,7 @@ class Handlers:
         if state is None or index is None:
             return gr.skip(), gr.skip()
         chosen = TimeRange(start, end)
-        button = gr.Button(interactive=self._can_inpaint(state, chosen))
+        button = gr.Button(interactive=chosen.is_complete and self._inpaints(state))
         try:
             return str(chosen.drawn_on(state.candidates[index].report)), button
         except (OSError, ValueError):
@@ -206,8 +194,7 @@ class Handlers:
                 return
             if kind == "stage":
                 stage, share, start = value, 0.0, time.monotonic()
-            elif kind == "progress":
-                share = value
+            share = value if kind == "progress" else share
             yield html.progress_bar(stage, share, time.monotonic() - start), None
 
     def _show(self, state: PageState | None, index: int | None) -> Values:
@@ -221,9 +208,6 @@ class Handlers:
         files = [str(path) for path in candidate.files]
         hint = html.INPAINT_HINT if self._inpaints(state) else f"The recipe {state.recipe} cannot write a part anew."
         return state, choice, str(candidate.video), str(candidate.report), files, None, None, button, hint
-
-    def _can_inpaint(self, state: PageState, chosen: TimeRange) -> bool:
-        return chosen.is_complete and self._inpaints(state)
 
     def _inpaints(self, state: PageState) -> bool:
         return "inpaint" in self.statuses[state.recipe].capabilities
@@ -239,6 +223,6 @@ def _session(request: gr.Request) -> str:
 
 
 def _output_name(source: Path) -> str:
-    letters = (letter if letter.isalnum() or letter in "-_" else "-" for letter in source.stem)
+    stem = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in source.stem).strip("-")
     suffix = source.suffix.lower() or ".mp4"
-    return f"{''.join(letters).strip('-')[:60] or 'video'}.v2m{'.mp4' if suffix in MP4_SUFFIXES else suffix}"
+    return f"{stem[:60] or 'video'}.v2m{'.mp4' if suffix in MP4_SUFFIXES else suffix}"

@@ -36,19 +36,25 @@ class Job:
 
 @dataclass(frozen=True)
 class CandidateFiles:
-    """One candidate. music: the WAV before mixing. report: the picture of it.
+    """One candidate. sync: total score 0–1, None where it is the only one. files: all that belong to it.
 
-    sync: total score 0–1, None where it is the only one. beats: (B,) seconds of the video, those of the best candidate.
-    files: all files that belong to it.
+    beats: (B,) seconds of the video, those of the best candidate.
     """
 
     seed: int
     video: Path
-    music: Path
-    report: Path
     sync: float | None = None
     beats: tuple[float, ...] = ()
     files: tuple[Path, ...] = ()
+
+    @property
+    def music(self) -> Path:
+        """The WAV before mixing."""
+        return self.video.with_suffix(".wav")
+
+    @property
+    def report(self) -> Path:
+        return self.video.with_suffix(".png")
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,7 @@ class _Worker:
 
 
 class JobRunner:
-    """Runs one job at a time: the caller makes a second one wait, or it would end the first.
-
-    Args:
-        max_minutes: Time limit of a job.
-    """
+    """Runs one job at a time: the caller makes a second one wait, or it would end the first."""
 
     def __init__(self, max_minutes: float = 60.0) -> None:
         self.max_minutes = max_minutes
@@ -105,9 +107,7 @@ class JobRunner:
     def run(self, job: Job, session: str) -> Generator[Event, None, None]:
         """Yield the worker's events of the job, and "waiting" in between; the last is "done".
 
-        Raises:
-            JobCancelledError: `cancel` was called.
-            UsageError: The job failed, in one line; or it took too long, or the system ended its process.
+        Raises JobCancelledError after `cancel`, UsageError where the job failed, took too long or lost its process.
         """
         self.start(job.recipe)
         with self._lock:
@@ -230,29 +230,27 @@ class _JobHandler:
         recipe = load_recipe(job.recipe, job.overrides)
         if self._generator[0] != recipe.settings["generator"]:
             self._generator = recipe.settings["generator"], recipe.generator
-        recipe = replace(
-            recipe, generator=self._generator[1], settings={**recipe.settings, **_control_settings(job.controls)}
-        )
+        settings = {**recipe.settings, **_control_settings(job.controls)}
+        recipe = replace(recipe, generator=self._generator[1], settings=settings)
         capabilities = as_generator(self._generator[1]).capabilities
         extras = Extras("stems" in capabilities, "midi" in capabilities, markers="edl", report=True, wav=True)
-        result = score_video(
-            job.video, out, recipe=recipe, controls=job.controls, extras=extras, stages=self._stages
-        )  # fmt: skip
+        options: Any = {"controls": job.controls, "extras": extras, "stages": self._stages}
+        result = score_video(job.video, out, recipe=recipe, **options)
         record = without_folders(result.record)
         sidecar.write(record, out.with_suffix(".json"))
         beats = tuple(record["range"]["start"] + beat for beat in record["music"]["beats"])
         rest = [path for path in out.parent.rglob("*") if path.is_file() and ".seed" not in path.name]
         files = (out, *sorted(path for path in rest if path != out))
         best, *others = result.candidates
-        candidates = [_candidate_files(out, best, beats, files)]
+        candidates = [CandidateFiles(best.seed, out, best.sync.get("total"), beats, files)]
         clip, mix = video.open(job.video, recipe.limits), replace(recipe.mix, start=recipe.start, end=recipe.end)
         for number, other in enumerate(others, start=2):
             path = out.with_name(f"{out.stem}.seed{other.seed}{out.suffix}")
             comment = sidecar.container_comment(job.recipe)
             with self._stages(f"Writing take {number} of {len(result.candidates)}") as progress:
                 mixer.mix(clip, other.soundtrack.audio, path, mix, comment, False, progress)
-            files = (path, path.with_suffix(".wav"), path.with_suffix(".png"))
-            candidates.append(_candidate_files(path, other, beats, files))
+            take = CandidateFiles(other.seed, path, other.sync.get("total"), beats)
+            candidates.append(replace(take, files=(path, take.music, take.report)))
         return JobResult(record["tags"], record, tuple(candidates))
 
     @contextmanager
@@ -268,11 +266,6 @@ class _JobHandler:
 
         yield progress
         self._connection.send(("progress", 1.0))
-
-
-def _candidate_files(path: Path, candidate: Any, beats: tuple[float, ...], files: tuple[Path, ...]) -> CandidateFiles:
-    music, report = path.with_suffix(".wav"), path.with_suffix(".png")
-    return CandidateFiles(candidate.seed, path, music, report, candidate.sync.get("total"), beats, files)
 
 
 def _control_settings(controls: Controls) -> dict[str, Any]:

@@ -11,11 +11,7 @@ from pathlib import Path
 
 
 class SessionFolders:
-    """Folders with names that nobody can guess.
-
-    Args:
-        max_minutes: Age at which a folder is removed.
-    """
+    """Folders with names that nobody can guess, removed at the age of `max_minutes`."""
 
     def __init__(self, max_minutes: float = 60.0) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="v2m-page-"))

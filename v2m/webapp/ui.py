@@ -58,41 +58,31 @@ def build(handlers: Handlers, max_minutes: float) -> gr.Blocks:
                 with gr.Row(equal_height=True):
                     range_start = gr.Number(label="Part from second", value=None, elem_id="begin", min_width=120)
                     range_end = gr.Number(label="to second", value=None, elem_id="until", min_width=120)
-                    inpaint_button = gr.Button(
+                    anew_button = gr.Button(
                         "Write this part anew", variant="primary", interactive=False, elem_id="anew"
                     )
-                files = gr.File(
-                    label="Downloads", file_count="multiple", interactive=False, elem_id="files", height=300
-                )
+                many: Any = {"file_count": "multiple", "interactive": False}
+                files = gr.File(label="Downloads", elem_id="files", height=300, **many)
         state = gr.State(None)
         values = [fields[name] for name in FIELDS]
         tags = [fields[name] for name in form.tag_fields({})]
-        quiet: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        one: Any = {
-            "concurrency_limit": 1, "concurrency_id": "job", "show_progress": "hidden", "api_visibility": "private"
-        }  # fmt: skip
-        outputs = [state, candidates, result, report, files, range_start, range_end, inpaint_button, hint]
+        hidden: Any = {"show_progress": "hidden", "api_visibility": "private"}
+        quiet: Any = {"queue": False, **hidden}
+        one: Any = {"concurrency_limit": 1, "concurrency_id": "job", **hidden}
+        outputs = [state, candidates, result, report, files, range_start, range_end, anew_button, hint]
+        chosen = [state, candidates, range_start, range_end]
 
-        scoring = score_button.click(handlers.enqueue, None, status, **quiet).then(
-            handlers.score, [video, recipe, *values], [status, *outputs], **one
-        )
-        inpainting = inpaint_button.click(handlers.enqueue, None, status, **quiet).then(
-            handlers.inpaint, [state, candidates, range_start, range_end, *values], [status, *outputs], **one
-        )
+        queued = score_button.click(handlers.enqueue, None, status, **quiet)
+        scoring = queued.then(handlers.score, [video, recipe, *values], [status, *outputs], **one)
+        queued = anew_button.click(handlers.enqueue, None, status, **quiet)
+        inpainting = queued.then(handlers.inpaint, [*chosen, *values], [status, *outputs], **one)
         tagging = video.change(handlers.tag, [video, recipe], [status, *tags], **one)
         cancel_button.click(handlers.cancel, None, status, cancels=[scoring, inpainting, tagging], **quiet)
         last: Any = {**quiet, "trigger_mode": "always_last"}  # by itself Gradio drops what comes meanwhile
         candidates.input(handlers.show_candidate, [state, candidates], outputs[2:], **last)
-        report.select(
-            handlers.click_report,
-            [state, candidates, range_start, range_end],
-            [report, range_start, range_end, inpaint_button],
-            **last,
-        )
+        report.select(handlers.click_report, chosen, [report, range_start, range_end, anew_button], **last)
         for second in (range_start, range_end):
-            second.input(
-                handlers.edit_range, [state, candidates, range_start, range_end], [report, inpaint_button], **last
-            )
+            second.input(handlers.edit_range, chosen, [report, anew_button], **last)
         blocks.load(handlers.recipe_choices, recipe, [recipe, missing], **quiet)
         empty = [fields["tempo"], fields["start"], fields["end"], range_start, range_end]
         blocks.load(lambda: [None] * len(empty), None, empty, **quiet)  # which Gradio shows as 0 at first

@@ -41,10 +41,10 @@ def build_parser() -> ArgumentParser:
 
 def run(argv: Sequence[str]) -> str:
     """Encode the videos; return as text what was kept and why the rest was not."""
-    from v2m.data import prepare, sources
-
     parser = build_parser()
     args = parser.parse_args(list(argv))
+    from v2m.data import prepare, sources  # torch, only now
+
     try:
         config = PrepareConfig(**{name: args[name] for name in CONFIG_FIELDS})
         tagger_config = to_plain(args.tagger)

@@ -70,7 +70,7 @@ WRONG: dict[str, tuple[list[str], Callable[[Path], Path], int, str]] = {
         ["--num-long-term-frames=0", "--max-silence=2"],
         lambda f: f,
         errors.USAGE,
-        "max_silence 2 must lie",
+        "max_silence 2 must be within 0 and 1",
     ),
     "an unknown option": (["--poolings=all"], lambda f: f, errors.USAGE, "--poolings"),
     "an unknown pool": (["--pooling=mean"], lambda f: f, errors.USAGE, "mean"),

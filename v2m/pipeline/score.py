@@ -65,12 +65,10 @@ def score_video(
         extras: Further files to write.
         limits: Largest accepted input.
         seed: The same seed gives the same music; 0 by default.
-        candidates: Number of soundtracks, 1 by default; the best by `v2m.analysis.synchrony` goes into the video, the
-            others beside.
-        align_to_cuts: Move music whose generator does not plan beats onto the cuts (`v2m.pipeline.alignment`); True by
-            default.
-        start: Second of the video where the music begins.
-        end: Second of the video where the music ends.
+        candidates: Number of soundtracks, 1 by default; the best goes into the video, the others beside it.
+        align_to_cuts: Move music whose generator plans no beats onto the cuts; True by default.
+        start: Second of the video at which the music begins.
+        end: Second of the video at which the music ends.
         overwrite: Replace existing files.
         stages: Shows progress.
 
@@ -93,10 +91,8 @@ def score_video(
     if recipe.candidates < 1 or recipe.seed < 0:
         values = f"{recipe.candidates} and {recipe.seed}"
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {values}")
-    the_tagger, the_generator = (
-        as_tagger(recipe.tagger or HeuristicTagger()),
-        as_generator(recipe.generator or Sketch()),
-    )
+    the_tagger = as_tagger(HeuristicTagger() if recipe.tagger is None else recipe.tagger)
+    the_generator = as_generator(Sketch() if recipe.generator is None else recipe.generator)
     _refuse_unsupported(the_generator, extras, controls)
     clock = _StageClock()
     clip = video.open(path, recipe.limits)

@@ -127,6 +127,8 @@ def parser_of(program: str) -> Callable[[list[str]], object]:
     if program in {"train", "tag"}:
         return lightning_parser(f"v2m.cli.{program}", f"{program.capitalize()}CLI")
     module = importlib.import_module(f"v2m.cli.{program}")
+    if hasattr(module, "build_parser"):
+        return module.build_parser().parse_args
     return module.parse_args if hasattr(module, "parse_args") else module.parse
 
 

@@ -10,8 +10,8 @@ from v2m.core.arguments import OneLineParser
 from v2m.data.synthetic import make_clips
 
 
-def synthesize(argv: Sequence[str]) -> str:
-    """Make the clips that the options ask for; return one line with their number."""
+def build_parser() -> OneLineParser:
+    """Return the parser of the command's options."""
     parser = OneLineParser(prog="v2m synthesize", description="Makes videos with music that follows them.")
     parser.add_argument("out", type=str, help="a new folder, or one that was begun")
     parser.add_argument("--count", type=int, default=100, help="how many clips")
@@ -19,7 +19,12 @@ def synthesize(argv: Sequence[str]) -> str:
     parser.add_argument("--seed", type=int, default=0, help="another gives other clips")
     parser.add_argument("--processes", type=int | None, default=None, help="that work side by side")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
-    args = parser.parse_args(list(argv))
+    return parser
+
+
+def synthesize(argv: Sequence[str]) -> str:
+    """Make the clips that the options ask for; return one line with their number."""
+    args = build_parser().parse_args(list(argv))
     count = make_clips(Path(args.out), args.count, args.seconds, args.seed, args.processes, quiet=False)
     return f"{count} new clips of {args.count} in {args.out}"
 

@@ -24,7 +24,10 @@ class DecoderProcessError(Exception):
 
 
 class DecoderProcess:
-    """A decoding process, started by a request; it ends with this object or its process. Not thread-safe."""
+    """A process that demuxes and decodes, started by a request where none runs. Not thread-safe.
+
+    It ends with this object, and with the parent process however that ends.
+    """
 
     def __init__(self, memory_limit: int) -> None:
         self._memory_limit = memory_limit
@@ -44,11 +47,11 @@ class DecoderProcess:
             while True:
                 header = json.loads(pipe.read_line())
                 payload = pipe.read_exactly(header["bytes"])
-                complete = bool(header.keys() & {"done", "refused", "unsought", "bug"})
+                complete = bool(header.keys() & {"done", "refused", "seek_error", "bug"})
                 if "refused" in header:
                     raise InvalidInputError(*header["refused"])
-                if "unsought" in header:
-                    raise DecoderProcessError(header["unsought"])
+                if "seek_error" in header:
+                    raise DecoderProcessError(header["seek_error"])
                 if "bug" in header:
                     raise AssertionError(header["bug"])
                 if complete:
@@ -106,7 +109,7 @@ class _TimedPipe:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def release(self) -> bool:
-        """Stop watching; whether the time was over before, and the process is killed."""
+        """Stop watching; return whether the time was over before, so that the process is killed."""
         with self._lock:
             self._released.set()
             return self._expired
@@ -152,12 +155,12 @@ class _TimedPipe:
             self._spent += time.monotonic() - start
 
     def _watch(self) -> None:
-        left = self._timeout
-        while not self._released.wait(max(left, 0.01)):
+        remaining = self._timeout
+        while not self._released.wait(max(remaining, 0.01)):
             since = self._since
-            left = self._timeout - self._spent - (0.0 if since is None else time.monotonic() - since)
+            remaining = self._timeout - self._spent - (0.0 if since is None else time.monotonic() - since)
             with self._lock:
-                if left <= 0 and not self._released.is_set():
+                if remaining <= 0 and not self._released.is_set():
                     self._expired = True
                     self._process.kill()
                     return

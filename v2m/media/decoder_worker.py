@@ -38,10 +38,10 @@ def handle_request(request: dict[str, Any]) -> Iterator[Reply]:
         facts = probe(**request)
         yield {key: value for key, value in facts.items() if key != "timestamps"}, facts["timestamps"]
     elif task == "read":
-        tally = DecodeStats()
-        for times, images in read_frames(**request, tally=tally):
+        stats = DecodeStats()
+        for times, images in read_frames(**request, stats=stats):
             yield {"times": times, "shape": images.shape}, images
-        yield {"tally": asdict(tally)}, None
+        yield {"stats": asdict(stats)}, None
     elif task == "seek":
         for images in seek_frames(**request):
             yield {"shape": images.shape}, images
@@ -55,7 +55,7 @@ def error_reply(error: Exception) -> dict[str, Any]:
     if isinstance(error, InvalidInputError):
         return {"refused": [error.reason, str(error)]}
     if isinstance(error, SeekError):
-        return {"unsought": str(error)}
+        return {"seek_error": str(error)}
     if isinstance(error, MemoryError):
         return {"refused": ["too_large", "needs more memory to decode than is allowed; scale it down"]}
     return {"bug": "".join(traceback.format_exception(error))}

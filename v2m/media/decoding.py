@@ -33,6 +33,11 @@ ELEMENTARY_FORMATS = (
 )
 PROBED_FORMATS = (*VIDEO_FORMATS, *AUDIO_FORMATS, *MORE_AUDIO_FORMATS, *ELEMENTARY_FORMATS)
 OPEN_TIMEOUT_S = 10.0
+MIN_DECODABLE_RATIO = 0.25  # of the packets; encrypted or misnamed streams give a few frames of noise
+CHUNK_BYTES = 1 << 20
+NUM_THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds frames: 8K on 16 of them would need gigabytes
+SINGLE_THREADED_CODECS = {"vp9"}  # decord fails on them with more than one thread
+TimedFrame = tuple[float, VideoFrame]
 
 
 def open_video(path: str, max_pixels: int) -> InputContainer:
@@ -87,12 +92,6 @@ def video_packets(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Pa
         if shift and packet.pts is not None:
             packet.pts += shift
         yield packet
-
-
-MIN_DECODABLE_RATIO = 0.25  # of the packets; encrypted or misnamed streams give a few frames of noise
-CHUNK_BYTES = 1 << 20
-TimedFrame = tuple[float, VideoFrame]
-NUM_THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds frames: 8K on 16 of them would need gigabytes
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def read_frames(
     orientation: Sequence[bool],
     times: Sequence[float] | None,
     order: Sequence[float] | None,
-    tally: DecodeStats,
+    stats: DecodeStats,
 ) -> Iterator[tuple[list[float], Pixels]]:
     """Yield times (F,) and frames (F, H, W, 3) in chunks: the frames shown at the rising `times`, or all.
 
@@ -174,7 +173,7 @@ def read_frames(
     with open_video(path, max_pixels) as container:
         video = container.streams[stream]
         assert isinstance(video, VideoStream)
-        frames = _with_times(decode_frames(container, video, tally), video.time_base, start, order)
+        frames = _with_times(decode_frames(container, video, stats), video.time_base, start, order)
         seconds: list[float] = []
         images: list[Pixels] = []
         num_frames = 0
@@ -187,7 +186,7 @@ def read_frames(
                 seconds, images = [], []
         if images:
             yield seconds, np.stack(images)
-    if tally.complete and not (num_frames and tally.is_decodable):
+    if stats.complete and not (num_frames and stats.is_decodable):
         raise InvalidInputError("undecodable", "can hardly be decoded; is it encrypted or damaged?")
 
 
@@ -239,9 +238,6 @@ class _FrameConverter:
             scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
             self._last = frame, self._orientation.apply(scaled.to_ndarray())  # type: ignore[arg-type]
         return self._last[1]
-
-
-SINGLE_THREADED_CODECS = {"vp9"}  # decord fails on them with more than one thread
 
 
 class SeekError(Exception):

@@ -223,7 +223,7 @@ def _decode_first_frame(path: str, stream: int, limits: dict[str, float]) -> Vid
 def _geometry(frame: VideoFrame, declared: tuple[int, int], seekable: bool) -> dict[str, Any]:
     """Return size and orientation as shown, and whether decord may seek."""
     a, b, c, d = _display_matrix(frame)
-    if abs(a) + abs(d) >= abs(b) + abs(c):
+    if abs(a) + abs(d) >= abs(b) + abs(c):  # angles between quarter turns are rounded
         orientation = Orientation(False, a < 0, d < 0)
     else:
         orientation = Orientation(True, c < 0, b < 0)

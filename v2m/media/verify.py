@@ -15,7 +15,7 @@ from v2m.media.mux import VIDEO_ONLY_FORMATS, MuxJob, VideoTracks, needs_reencod
 if TYPE_CHECKING:
     from av.stream import Stream
 
-SYNC_TOLERANCE_S = 0.1  # seconds; an audio packet of any codec here is shorter
+SYNC_TOLERANCE_S = 0.1  # an audio packet of any codec here is shorter
 # Parameter sets and delimiters, which move between stream and container header when the container changes.
 PARAMETER_SET_UNITS = {
     "h264": lambda unit: unit[0] & 31 in {7, 8, 9},

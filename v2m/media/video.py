@@ -156,8 +156,8 @@ class FileFrameSource(FrameSource):
         request |= {name: self._info[name] for name in ("stream", "orientation")}
         try:
             for header, payload in self._process.request(request, self._timeout):
-                if "tally" in header:
-                    self._record_stats(header["tally"])
+                if "stats" in header:
+                    self._record_stats(header["stats"])
                 else:
                     yield np.array(header["times"]), _to_pixels(header, payload)
         except InvalidInputError as error:
@@ -228,4 +228,4 @@ def _detect_playlist(head: bytes) -> str | None:
         "DASH": text.startswith(b"<") and b"<MPD" in text,
         "SDP": text.startswith(b"v=0") and b"\nm=" in text,
     }
-    return next((kind for kind, found in kinds.items() if found), None)
+    return next((kind for kind, matches in kinds.items() if matches), None)

@@ -245,6 +245,8 @@ def test_all_problems_of_the_config_are_reported_together() -> None:
 def test_range_outside_the_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"start 7 s lies outside the video \(0 to 6\.00 s\)"):
         mix(clip(tmp_path), chord(), tmp_path / "out.mov", MixConfig(start=7))
+    with pytest.raises(UsageError, match="end 1e-06 s must lie a sample or more after start 0 s"):
+        mix(clip(tmp_path), chord(), tmp_path / "out.mov", MixConfig(end=1e-6))
 
 
 def test_flags_have_help() -> None:

@@ -82,9 +82,12 @@ class MixConfig:
             "music_gain": (self.music_gain, -60, 30, "dB"),
             "lufs": (self.lufs, -40, -5, "LUFS"),
             "true_peak": (self.true_peak, -20, 0, "dBTP"),
-            **{name: (getattr(self, name), 0, 60, "s") for name in ("fade_in", "fade_out")},
+            "fade_in": (self.fade_in, 0, 60, "s"),
+            "fade_out": (self.fade_out, 0, 60, "s"),
             "duck.depth": (self.duck.depth, -60, 0, "dB"),
-            **{f"duck.{name}": (getattr(self.duck, name), 0, 5, "s") for name in ("pre_roll", "attack", "release")},
+            "duck.pre_roll": (self.duck.pre_roll, 0, 5, "s"),
+            "duck.attack": (self.duck.attack, 0, 5, "s"),
+            "duck.release": (self.duck.release, 0, 5, "s"),
         }
         problems = [
             f"{name} {value:g} is outside {low} to {high} {unit}"
@@ -152,8 +155,10 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
 def _music_range(video: Video, config: MixConfig, count: int) -> tuple[int, int]:
     low = seconds_to_samples(config.start or 0.0, SAMPLE_RATE)
     high = count if config.end is None else min(seconds_to_samples(config.end, SAMPLE_RATE), count)
-    if low >= high:
+    if low >= count:
         raise UsageError(f"mix: start {config.start:g} s lies outside the video (0 to {video.duration:.2f} s)")
+    if low >= high:
+        raise UsageError(f"mix: end {config.end:g} s must lie a sample or more after start {config.start or 0.0:g} s")
     return low, high
 
 

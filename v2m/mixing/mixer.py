@@ -28,7 +28,7 @@ CODEC_HEADROOM_DB = 0.7  # what a codec usually adds to the peaks, or another me
 DISK_FULL_BYTES = 1 << 20  # with less left the disk counts as full
 MAX_ATTEMPTS = 4  # of writing, each limited harder where the decoded peaks were too high
 METER_MARGIN_DB = 0.2  # by which the decoded peaks must stay below the ceiling
-LOUDNESS_WARNING_LU = 1.0  # LU
+LOUDNESS_WARNING_LU = 1.0  # from the target
 WEBM_CODECS = {"av1", "vp8", "vp9"}
 
 
@@ -66,7 +66,13 @@ def default_output(video: Video, suffix: str = ".v2m") -> Path:
 
 
 def validate_output(video: Video, out: Path, overwrite: bool) -> None:
-    """Raise before any long work the errors that would occur at its end."""
+    """Raise before any long work the errors that would occur at its end.
+
+    Raises:
+        UsageError: As `check_output`, or the container does not hold these pictures.
+        OSError: As `check_output`.
+        DependencyError: There is no ffmpeg.
+    """
     check_output(video.path, out, overwrite)
     container = container_for(out)
     if needs_reencode(video) and container.muxer not in {"mp4", "mov", "matroska"}:
@@ -168,7 +174,10 @@ def _write_below_ceiling(
 def _mux_and_verify(
     job: MuxJob, source: StreamFingerprint, temporary: Path, progress: ProgressFn | None
 ) -> StreamFingerprint:
-    """Write a file once and verify it."""
+    """Write a file once and verify it.
+
+    Raises UsageError for streams that the container cannot hold, OSError for a full disk, RuntimeError otherwise.
+    """
     from av.error import FFmpegError as UnreadableError
 
     same = is_same_format(job.video, job.container)
@@ -198,9 +207,9 @@ def _mix_warnings(job: MuxJob, config: MixConfig, mixdown: Mixdown, loudness: fl
     if needs_reencode(job.video):
         reason = f"{job.video.container} holds no sound, so the pictures were encoded as H.264"
         warnings.append(f"pictures_encoded: {reason}")
-    left = len(job.video.audio_streams) - len(job.kept_tracks)
-    if left > (1 if config.original == "replace" else 0):
-        warnings.append(f"tracks_left_out: {left} audio tracks of the clip are not in the result")
+    num_left_out = len(job.video.audio_streams) - len(job.kept_tracks)
+    if num_left_out > (1 if config.original == "replace" else 0):
+        warnings.append(f"tracks_left_out: {num_left_out} audio tracks of the clip are not in the result")
     if not job.copies_subtitles and any(stream.kind == "subtitle" for stream in job.video.streams):
         warnings.append(f"subtitles_left_out: {job.container.muxer} holds no text subtitles")
     if mixdown.target_loudness is not None and not abs(loudness - mixdown.target_loudness) <= LOUDNESS_WARNING_LU:

@@ -81,13 +81,13 @@ def find_loop(audio: Audio) -> tuple[float, float]:
     if last <= first or not coarse.any():
         return 0.0, 0.0
     power = np.abs(np.fft.rfft(coarse, 2 * len(coarse))) ** 2
-    shared = np.fft.irfft(power)[first:last]
+    autocorrelation = np.fft.irfft(power)[first:last]
     energy = np.concatenate([[0.0], np.cumsum(coarse**2)])
     lags = np.arange(first, last)
-    both = np.sqrt(energy[len(coarse) - lags] * (energy[-1] - energy[lags]))
-    repeats = np.where(both > 1e-9 * energy[-1], shared / np.maximum(both, 1e-12), 0.0)
-    best = int(repeats.argmax())
-    return float(np.clip(repeats[best], 0, 1)), timing.samples_to_seconds(int(lags[best]) * step, audio.sample_rate)
+    norms = np.sqrt(energy[len(coarse) - lags] * (energy[-1] - energy[lags]))
+    similarity = np.where(norms > 1e-9 * energy[-1], autocorrelation / np.maximum(norms, 1e-12), 0.0)
+    best = int(similarity.argmax())
+    return float(np.clip(similarity[best], 0, 1)), timing.samples_to_seconds(int(lags[best]) * step, audio.sample_rate)
 
 
 def find_click(audio: Audio) -> tuple[float, float]:
@@ -101,12 +101,12 @@ def find_click(audio: Audio) -> tuple[float, float]:
     if len(bend) < size + 2 * reach or bend.max() < MIN_BEND:
         return 0.0, 0.0
     blocks = bend[reach:-reach][: (len(bend) - 2 * reach) // size * size].reshape(-1, size)
-    places = reach + np.arange(len(blocks)) * size + blocks.argmax(axis=1)
-    apart = np.concatenate([np.arange(-reach, -CLICK_REACH), np.arange(CLICK_REACH + 1, reach)])
-    around = np.maximum(bend[places[:, None] + apart].max(axis=1), MIN_BEND / 10)
-    ratio = np.where(bend[places] > MIN_BEND, bend[places] / around, 0.0)
+    candidates = reach + np.arange(len(blocks)) * size + blocks.argmax(axis=1)
+    neighbors = np.concatenate([np.arange(-reach, -CLICK_REACH), np.arange(CLICK_REACH + 1, reach)])
+    around = np.maximum(bend[candidates[:, None] + neighbors].max(axis=1), MIN_BEND / 10)
+    ratio = np.where(bend[candidates] > MIN_BEND, bend[candidates] / around, 0.0)
     worst = int(ratio.argmax())
-    return float(ratio[worst]), timing.samples_to_seconds(int(places[worst]) + 1, audio.sample_rate)
+    return float(ratio[worst]), timing.samples_to_seconds(int(candidates[worst]) + 1, audio.sample_rate)
 
 
 def _rms_levels(audio: Audio) -> Floats:

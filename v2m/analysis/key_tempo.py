@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 
@@ -28,8 +27,9 @@ def estimate_key(audio: Audio) -> Key | None:
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Trying to estimate tuning")  # of noise, which has none
-        sizes: Any = {"n_fft": FFT_SIZE, "hop_length": FFT_SIZE // 4}
-        chroma = librosa.feature.chroma_stft(y=mono, sr=audio.sample_rate, norm=None, **sizes)
+        chroma = librosa.feature.chroma_stft(
+            y=mono, sr=audio.sample_rate, n_fft=FFT_SIZE, hop_length=FFT_SIZE // 4, norm=None
+        )
     classes = np.sqrt(chroma).mean(axis=1)
     if classes.std() < 1e-9:
         return None

@@ -1,11 +1,11 @@
 """Shot detection: hard cuts, and fades from black.
 
-It shares one pass over small frames with the visual features, needs no weights, and gives each cut a strength. A cut
-is the only change that separates *all* frames just before it from *all* frames just after it, by more than any
-change around it. A flash or a blink returns to what was before, a pan or a zoom changes as much in the next frame, a
-dissolve never changes much at once, grain has no share in a coarse picture. Two descriptors of a frame are compared in
-that way: its coarse grid of colors, and its color histogram, which is insensitive to movement and so finds the cuts in
-and out of restless shots. Fades from black are read from the brightness instead.
+Not PySceneDetect or TransNetV2: this shares one pass over small frames with the visual features, needs no weights, and
+gives each cut a strength. A cut is the only change that separates *all* frames just before it from *all* frames just
+after it, by more than any change around it. A flash or a blink returns to what was before, a pan or a zoom changes as
+much in the next frame, a dissolve never changes much at once, grain has no share in a coarse picture. Two descriptors
+of a frame are compared in that way: its coarse grid of colors, and its color histogram, which is insensitive to
+movement and so finds the cuts in and out of restless shots. Fades from black are read from the brightness instead.
 
 n frames of a chunk, F all frames, H height, W width, R rows and C columns of the grid, G gaps of 1 to G frames.
 """

@@ -16,7 +16,7 @@ from v2m.analysis.rhythm import HOPS_PER_SECOND, onset_strength
 from v2m.core import timing
 from v2m.core.types import Audio, Cut, Floats, VisualFeatures
 
-TOLERANCE_S = 0.07  # within which a cut and an onset are perceived as simultaneous
+TOLERANCE_S = 0.07  # within which a cut and an onset or beat are perceived as simultaneous
 WIDE_TOLERANCE_S = 0.1
 NUM_SHIFTS = 400
 STEPS_PER_SECOND = 10
@@ -97,7 +97,7 @@ def cut_alignment(
     cuts: Sequence[float] | Floats,
     beats: Sequence[float] | Floats,
     downbeats: Sequence[float] | Floats | None = None,
-    tolerance: float = 0.07,
+    tolerance: float = TOLERANCE_S,
     *,
     duration: float,
 ) -> CutAlignment:

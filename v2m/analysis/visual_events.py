@@ -48,15 +48,15 @@ def features_from_events(events: NDArray[np.floating], names: Sequence[str], dur
     """
     times = segment_times(duration, len(events))
     curves = {name: events[:, column].astype(float) for column, name in enumerate(names)}
-    none = np.zeros(len(events))
-    motion, flow = (curves.get(name, none).clip(0, 0.999) for name in ("motion", "flow"))
-    cuts = curves.get("cut", none)
+    zeros = np.zeros(len(events))
+    motion, flow = (curves.get(name, zeros).clip(0, 0.999) for name in ("motion", "flow"))
+    cuts = curves.get("cut", zeros)
     return VisualFeatures(
         fps=mean_rate(len(events), duration),
         times=times,
-        brightness=curves.get("brightness", none),
-        saturation=curves.get("saturation", none),
-        contrast=curves.get("contrast", none) / 2,
+        brightness=curves.get("brightness", zeros),
+        saturation=curves.get("saturation", zeros),
+        contrast=curves.get("contrast", zeros) / 2,
         motion=HALF_MOTION * motion / (1 - motion),
         flow=HALF_FLOW * flow / (1 - flow),
         hues=np.zeros(12),

@@ -30,7 +30,10 @@ class InpaintSource:
 
     @classmethod
     def load(cls, request: InpaintRequest, duration: float) -> InpaintSource:
-        """Load the music of `request` at the file's own rate; two equal channels become one."""
+        """Load the music of `request` at the file's own rate; two equal channels become one.
+
+        Raises UsageError where the file cannot be read as sound.
+        """
         assert request.source_path is not None, "resolve_inpaint_source fills it in"
         rate = sound_files.probe_sample_rate(request.source_path)
         samples = sound_files.load(request.source_path, rate, request.source_offset + duration).samples

@@ -38,6 +38,8 @@ class Sketch(GeneratorBase):
         reverb: Reverb level relative to the style's own, 0 (dry) to 2.
     """
 
+    capabilities = frozenset({"stems", "midi", "inpaint"})
+
     def __init__(
         self, style: str | None = None, soundfont: str | None = None, sample_rate: int = 48000, reverb: float = 1.0
     ) -> None:
@@ -50,8 +52,6 @@ class Sketch(GeneratorBase):
         if find_spec("_v2m_tinysoundfont") is None:
             raise DependencyError("the synthesizer that v2m's wheel carries is missing: `uv sync`, or `pip install .`")
         self.style, self.soundfont, self.sample_rate, self.reverb = style, soundfont, sample_rate, reverb
-
-    capabilities = frozenset({"stems", "midi", "inpaint"})
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Raise UsageError where an inpainting source's sidecar does not say how Sketch wrote it."""
@@ -102,12 +102,13 @@ class Sketch(GeneratorBase):
             _, old_stems = self._render(old_piece, True, sub_progress(report, mix_share, 1.0))
             silence = replace(audio, samples=np.zeros_like(audio.samples))
             for stem in {**old_stems, **new_stems}:
-                old_audio = _apply_gain(old_stems.get(stem, silence), gain)
-                new_audio = _apply_gain(new_stems.get(stem, silence), gain)
+                old_audio = _scale(old_stems.get(stem, silence), gain)
+                new_audio = _scale(new_stems.get(stem, silence), gain)
                 stem_audio[stem] = replace(source, audio=old_audio).crossfade_in(new_audio)
-        mix = source.crossfade_in(_apply_gain(audio, gain))
+        mix = source.crossfade_in(_scale(audio, gain))
         takes = [record.to_dict() for record in (*history.takes, take)]
-        return self._soundtrack(new_piece, take.tags, mix, stem_audio, **inpaint_metadata(request), takes=takes)
+        metadata = {**inpaint_metadata(request), "takes": takes}
+        return self._soundtrack(new_piece, take.tags, mix, stem_audio, metadata)
 
     def _render(self, piece: Piece, stems: bool, report: ProgressFn) -> tuple[Audio, Mapping[str, Audio]]:
         rate, count = self.sample_rate, seconds_to_samples(piece.sheet.plan.duration, self.sample_rate)
@@ -122,7 +123,12 @@ class Sketch(GeneratorBase):
         return Path(self.soundfont) if self.soundfont else default_soundfont()
 
     def _soundtrack(
-        self, piece: Piece, tags: Tags, audio: Audio, stem_audio: Mapping[str, Audio], **metadata: Any
+        self,
+        piece: Piece,
+        tags: Tags,
+        audio: Audio,
+        stem_audio: Mapping[str, Audio],
+        metadata: Mapping[str, Any] | None = None,
     ) -> Soundtrack:
         sheet, plan = piece.sheet, piece.sheet.plan
         note = {"note": "vocals were asked for; this generator plays instruments only"} if tags.vocals else {}
@@ -141,12 +147,12 @@ class Sketch(GeneratorBase):
                 **planner.describe_plan(plan),
                 **note,
                 "soundfont": provenance(self._soundfont_path),
-                **metadata,
+                **(metadata or {}),
             },
         )
 
 
-def _apply_gain(audio: Audio, gain: float) -> Audio:
+def _scale(audio: Audio, gain: float) -> Audio:
     return replace(audio, samples=audio.samples * np.float32(gain))
 
 

@@ -82,5 +82,5 @@ def test_wav_without_sidecar_is_refused(folder: Path, tmp_path: Path, capsys: py
     shutil.copy(folder / "old.wav", tmp_path)
     flags = ["--inpaint", "4:9", "--inpaint-source", str(tmp_path / "old.wav"), "-o", str(tmp_path / "new.mp4")]
     assert main([str(EXAMPLE), *flags]) == 2
-    assert "nothing beside 'old.wav' says that Sketch wrote it" in capsys.readouterr().err
+    assert "the sidecar of 'old.wav' is missing or does not record how Sketch composed it" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["old.wav"]

@@ -201,7 +201,9 @@ def test_foreign_sources_are_refused(tmp_path: Path, change: str) -> None:
         "no tags": {**sidecar, "tags": None},
     }
     message = (
-        "beats of the music to keep" if change == "other beats" else "nothing beside 'old.wav' says that Sketch wrote"
+        "beats of the music to keep"
+        if change == "other beats"
+        else "the sidecar of 'old.wav' is missing or does not record"
     )
     with pytest.raises(UsageError, match=message):
         inpaint(tmp_path, old, wrong[change], 5)

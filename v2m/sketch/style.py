@@ -33,10 +33,10 @@ def parse_rhythm(rhythm: str, beats_per_bar: int, bar_index: int, num_beats: int
     steps = len(signs) // beats_per_bar
     signs = (signs * (num_beats // beats_per_bar + 1))[: num_beats * steps]
     attacks: list[Attack] = []
-    for place, sign in enumerate(signs):
+    for index, sign in enumerate(signs):
         if sign.isdigit():
-            num_held = len(signs[place + 1 :]) - len(signs[place + 1 :].lstrip("-"))
-            attacks.append(Attack(place / steps, (1 + num_held) / steps, int(sign)))
+            num_held = len(signs[index + 1 :]) - len(signs[index + 1 :].lstrip("-"))
+            attacks.append(Attack(index / steps, (1 + num_held) / steps, int(sign)))
     return tuple(attacks)
 
 
@@ -54,8 +54,8 @@ class Figure:
 
 def pattern_index(count: int, energy: float, offset: int = 0) -> int:
     """Return the index, of `count` patterns by rising energy, for `energy` 0–1; `offset` ±1: a neighbor."""
-    usual = min(int(energy * count), count - 1)
-    return next((place for place in (usual + offset, usual - offset) if 0 <= place < count), usual)
+    default = min(int(energy * count), count - 1)
+    return next((index for index in (default + offset, default - offset) if 0 <= index < count), default)
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Layer:
     voices: int = 3
     gate: float = 0.95
 
-    def playing(self, *figures: Figure) -> Layer:
-        """Return the layer with its figures."""
+    def with_figures(self, *figures: Figure) -> Layer:
+        """Return the layer with `figures`."""
         return replace(self, figures=figures)
 
 

@@ -82,10 +82,10 @@ class Accompanist:
     def figure_attacks(self, section: FormSection) -> Iterator[tuple[int, Attack, float, Voicing]]:
         """Yield (bar, attack, its beat, the voicing of the chord there) of the figure throughout `section`."""
         figure, sheet = self.choose_figure(section), self.sheet
-        for place, bar in sheet.section_bars(section):
-            number = section.first + place
+        for position, bar in sheet.section_bars(section):
+            number = section.first + position
             voicings = [(span.start, self.voice_chord(span)) for span in sheet.spans_in_bars(number, number + 1)]
-            for attack in parse_rhythm(figure.rhythm, sheet.style.beats_per_bar, place, bar.beats):
+            for attack in parse_rhythm(figure.rhythm, sheet.style.beats_per_bar, position, bar.beats):
                 beat = bar.start + attack.onset
                 current = next(voicing for start, voicing in reversed(voicings) if start <= beat + 1e-6)
                 yield number, attack, beat, current
@@ -116,9 +116,9 @@ class Accompanist:
     def play_bass(self, section: FormSection) -> None:
         """Play roots, fifths and octaves in the rhythm of the figure, with a step into the next chord."""
         figure, layer = self.choose_figure(section), self.layer
-        for place, bar in self.sheet.section_bars(section):
-            number = section.first + place
-            rhythm = parse_rhythm(figure.rhythm, self.sheet.style.beats_per_bar, place, bar.beats)
+        for position, bar in self.sheet.section_bars(section):
+            number = section.first + position
+            rhythm = parse_rhythm(figure.rhythm, self.sheet.style.beats_per_bar, position, bar.beats)
             attacks = {attack.onset: attack for attack in rhythm}
             spans = self.sheet.spans_in_bars(number, number + 1) if attacks else ()
             # a new chord gets its root even where the figure rests
@@ -163,8 +163,8 @@ class Accompanist:
             target = fit_octave(self.sheet.next_span(span).chord.bass, root - 6, root + 5)
             line = [root]
             tones = [p for p in range(self.layer.low, self.layer.high + 1) if p % 12 in span.chord.pitch_classes]
-            for place in range(1, int(span.beats)):
-                if place == int(span.beats) - 1:
+            for position in range(1, int(span.beats)):
+                if position == int(span.beats) - 1:
                     side = 1 if line[-1] > target else -1
                     approach = target + (side if self.rng.random() < 0.7 else -side)
                     pitch = fit_octave(approach, self.layer.low, self.layer.high)
@@ -172,9 +172,9 @@ class Accompanist:
                     nearest = sorted((p for p in tones if p != line[-1]), key=lambda p: (abs(p - line[-1]), p))[:3]
                     pitch = self.rng.choice(nearest)
                 line.append(pitch)
-            for place, pitch in enumerate(line):
-                velocity = self.sheet.velocity(7 if place % 2 == 0 else 6, span.bar)
-                self.notes.append(Note(span.start + place, self.layer.gate, pitch, velocity))
+            for position, pitch in enumerate(line):
+                velocity = self.sheet.velocity(7 if position % 2 == 0 else 6, span.bar)
+                self.notes.append(Note(span.start + position, self.layer.gate, pitch, velocity))
 
     def play_final_chord(self) -> None:
         """Play the last chord, which rings until the file ends."""

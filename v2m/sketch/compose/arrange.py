@@ -76,7 +76,7 @@ def _compose_parts(sheet: LeadSheet, seed: str, *, is_variation: bool = False) -
         + _accompaniment_parts(sheet, melodies, seed, is_variation)
         + _percussion_parts(sheet, seed, is_variation)
     )
-    return [_humanize(sheet, part, rng_for(seed, f"feel {place}")) for place, part in enumerate(parts) if part.notes]
+    return [_humanize(sheet, part, rng_for(seed, f"feel {index}")) for index, part in enumerate(parts) if part.notes]
 
 
 def _variation_offset(seed: str, purpose: str, is_variation: bool) -> int:
@@ -123,9 +123,9 @@ def _melody_parts(sheet: LeadSheet, themes: list[str], seed: str, is_variation: 
 
 
 def _hand_over(
-    sheet: LeadSheet, swaps: list[FormSection], notes: list[Note], taker: Layer
+    sheet: LeadSheet, swaps: list[FormSection], notes: list[Note], target: Layer
 ) -> tuple[list[Note], list[Note]]:
-    """Split `notes` into those that stay and those of `swaps`, moved by octaves into `taker`'s register."""
+    """Split `notes` into those that stay and those of `swaps`, moved by octaves into `target`'s register."""
     remaining, transferred = list(notes), []
     for section in swaps:
         start, end = sheet.plan.bars[section.first].start, sheet.plan.bars[section.last].start
@@ -133,9 +133,9 @@ def _hand_over(
         remaining = [note for note in remaining if not start <= note.beat < end]
         if moved:
             mean_pitch = sum(note.pitch for note in moved) / len(moved)
-            shift = 12 * round(((taker.low + taker.high) / 2 - mean_pitch) / 12)
+            shift = 12 * round(((target.low + target.high) / 2 - mean_pitch) / 12)
             transferred += [
-                note._replace(pitch=fit_octave(note.pitch + shift, taker.low, taker.high)) for note in moved
+                note._replace(pitch=fit_octave(note.pitch + shift, target.low, target.high)) for note in moved
             ]
     return remaining, transferred
 
@@ -147,13 +147,13 @@ def _accompaniment_parts(sheet: LeadSheet, melodies: list[Part], seed: str, is_v
         occupied.setdefault(sheet.span_index_at(note.beat), set()).add(note.pitch)
     layers = [layer for layer in sheet.style.layers if layer.kind not in {"lead", "answer"}]
     parts: list[Part] = []
-    for place, layer in enumerate(layers):
-        label = f"{layer.kind} {place}"
+    for index, layer in enumerate(layers):
+        label = f"{layer.kind} {index}"
         variation = _variation_offset(seed, label, is_variation)
         accompanist = Accompanist(sheet, layer, rng_for(seed, label), occupied, variation=variation)
         active = _active_sections(sheet, layer.min_energy)
         for _, section in active:
-            delay = place * (section.last - section.first) // len(layers) if section.name == "intro" else 0
+            delay = index * (section.last - section.first) // len(layers) if section.name == "intro" else 0
             accompanist.play_section(section, section.first + delay)
         plays_to_the_end = bool(active) and active[-1][1].last == len(sheet.plan.bars) - 1
         if layer.min_energy <= 0.2 or plays_to_the_end or len(sheet.plan.bars) == 1:

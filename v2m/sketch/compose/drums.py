@@ -53,13 +53,13 @@ def compose_drums(
         if section.name == "intro":
             groove = {drum: rhythm for drum, rhythm in groove.items() if DRUMS[drum] in LIGHT_DRUMS}
         following = sheet.plan.sections[index + 1] if index + 1 < len(sheet.plan.sections) else None
-        for place, bar in sheet.section_bars(section):
-            number = section.first + place
+        for position, bar in sheet.section_bars(section):
+            number = section.first + position
             has_fill = number == section.last - 1 and following is not None and section.name != "intro"
-            has_short_fill = not has_fill and place % 4 == 3 and rng.random() < SHORT_FILL_PROBABILITY
+            has_short_fill = not has_fill and position % 4 == 3 and rng.random() < SHORT_FILL_PROBABILITY
             fill_beats = min(FILL_BEATS, bar.beats) if has_fill else 1 if has_short_fill else 0
             fill_start = bar.start + bar.beats - fill_beats
-            strokes = [note for note in _groove_notes(sheet, groove, place, number) if not _is_dropped(note, rng)]
+            strokes = [note for note in _groove_notes(sheet, groove, position, number) if not _is_dropped(note, rng)]
             notes += [note for note in strokes if note.beat < fill_start]
             if fill_beats:
                 fill = _fill_notes(sheet, rng.choice(kit.fills), number)
@@ -67,12 +67,12 @@ def compose_drums(
     return notes
 
 
-def _groove_notes(sheet: LeadSheet, groove: Groove, place: int, number: int) -> list[Note]:
+def _groove_notes(sheet: LeadSheet, groove: Groove, position: int, number: int) -> list[Note]:
     bar = sheet.plan.bars[number]
     return [
         Note(bar.start + attack.onset, DRUM_NOTE_BEATS, DRUMS[drum], sheet.velocity(attack.loudness, number))
         for drum, rhythm in groove.items()
-        for attack in parse_rhythm(rhythm, sheet.style.beats_per_bar, place, bar.beats)
+        for attack in parse_rhythm(rhythm, sheet.style.beats_per_bar, position, bar.beats)
     ]
 
 
@@ -140,12 +140,12 @@ def transition_notes(sheet: LeadSheet, kind: str) -> list[Note]:
         if kind == "gliss":
             key, top = sheet.key, sheet.key.nearest_step(84)
             count = beats * 6
-            for place in range(count):
-                pitch = key.pitch(top - count + place, sheet.chord_at(start - 0.01))
-                notes.append(Note(start - beats + place / 6, 0.4, pitch, 34 + 40 * place // count))
+            for index in range(count):
+                pitch = key.pitch(top - count + index, sheet.chord_at(start - 0.01))
+                notes.append(Note(start - beats + index / 6, 0.4, pitch, 34 + 40 * index // count))
         else:
             count = beats * 8
-            for place in range(count):
-                velocity = 8 + 48 * (place + 1) ** 2 // count**2
-                notes.append(Note(start - beats + place / 8, DRUM_NOTE_BEATS, DRUMS["crash"], velocity))
+            for index in range(count):
+                velocity = 8 + 48 * (index + 1) ** 2 // count**2
+                notes.append(Note(start - beats + index / 8, DRUM_NOTE_BEATS, DRUMS["crash"], velocity))
     return notes

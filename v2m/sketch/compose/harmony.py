@@ -160,7 +160,7 @@ def choose_progressions(style: Style, key: Key, themes: list[str], rng: Random) 
     """Return a progression for each theme letter; themes beyond the style's stock begin it again."""
     stock = list(style.progressions[key.mode])
     rng.shuffle(stock)
-    return {theme: list(parse_progression(stock[place % len(stock)])) for place, theme in enumerate(themes)}
+    return {theme: list(parse_progression(stock[index % len(stock)])) for index, theme in enumerate(themes)}
 
 
 def harmonize(
@@ -175,11 +175,11 @@ def harmonize(
     for index, section in enumerate(plan.sections):
         theme = names.index(section.name) if section.name in progressions else 0
         pattern = progressions[names[(theme + (section.variant % 3 == 2)) % len(names)]]
-        for place in range(section.last - section.first):
-            symbols = pattern[place % len(pattern)]
-            if place >= len(pattern) and place % len(pattern) and rng.random() < SUBSTITUTION_PROBABILITY:
+        for position in range(section.last - section.first):
+            symbols = pattern[position % len(pattern)]
+            if position >= len(pattern) and position % len(pattern) and rng.random() < SUBSTITUTION_PROBABILITY:
                 symbols = rng.choice(_SUBSTITUTES.get(symbols[0], (symbols[0],))).split() + symbols[1:]
-            bars[section.first + place] = symbols
+            bars[section.first + position] = symbols
         following = plan.sections[index + 1].name if index + 1 < len(plan.sections) else section.name
         may_turn = following != section.name and section.last - section.first >= 4 and style.common_practice
         if may_turn and rng.random() < TURNAROUND_PROBABILITY:
@@ -198,7 +198,7 @@ def _chord_spans(bar: Bar, number: int, symbols: list[str], key: Key) -> list[Ch
     """Place the chords of a bar on whole beats; one with too few beats keeps the first and last."""
     if len(symbols) > bar.beats:
         symbols = [symbols[0], symbols[-1]]
-    bounds = [-(-bar.beats * place // len(symbols)) for place in range(len(symbols) + 1)]
+    bounds = [-(-bar.beats * index // len(symbols)) for index in range(len(symbols) + 1)]
     return [
         ChordSpan(bar.start + low, high - low, parse_chord(symbol, key.tonic), number)
         for symbol, low, high in zip(symbols, bounds, bounds[1:], strict=False)

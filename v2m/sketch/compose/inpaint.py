@@ -52,9 +52,8 @@ class TakeHistory:
         Raises:
             UsageError: There is no sidecar, it lacks the history, or another generator wrote it.
         """
-        record, name = request.source_metadata, request.source_path.name if request.source_path else "it"
+        record = request.source_metadata or {}
         try:
-            assert record is not None
             music, span = record["music"], record["range"]
             rows = music.get("takes") or [
                 {"start": 0.0, "end": span["end"] - span["start"], "seed": record["seed"], "tags": record["tags"]}
@@ -65,10 +64,11 @@ class TakeHistory:
                 for row in rows
             )
             return cls(STYLES[music["style"]], takes, tuple(float(beat) for beat in music["beats"]))
-        except (AssertionError, KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError):
+            name = repr(request.source_path.name) if request.source_path else "the music to keep"
             raise UsageError(
-                f"nothing beside {name!r} says that Sketch wrote it, and how: keep one of its outputs, or a WAV of it, "
-                "with the sidecar where it was"
+                f"the sidecar of {name} is missing or does not record how Sketch composed it: give an output of "
+                "Sketch, or a WAV of it, with its sidecar beside it"
             ) from None
 
 
@@ -95,9 +95,11 @@ def recompose_range(
 
     source = reduce(lay_over, history.takes[1:], base_piece)
     result = lay_over(source, take)
-    if sum(not part.is_drums for part in result.parts) > MAX_PITCHED_PARTS:
+    num_pitched = sum(not part.is_drums for part in result.parts)
+    if num_pitched > MAX_PITCHED_PARTS:
         raise UsageError(
-            f"the parts together need more than {MAX_PITCHED_PARTS} instruments: give the tags of the music to keep"
+            f"old and new parts together need {num_pitched} instruments, more than the {MAX_PITCHED_PARTS} of a MIDI "
+            "file: give the tags of the music to keep"
         )
     return source, result
 
@@ -155,7 +157,7 @@ def _splice_notes(before: Sequence[Note], after: Sequence[Note], seam: float, is
 
 
 def _truncate_overlaps(notes: Sequence[Note]) -> Iterator[Note]:
-    """Yield the notes from last to first, each ended where its pitch is struck again."""
+    """Yield the notes from last to first, each ended where its pitch is struck again, without doubles."""
     next_attack: dict[int, float] = {}
     for note in sorted(notes, reverse=True):
         gap = next_attack.get(note.pitch, np.inf) - note.beat

@@ -32,18 +32,18 @@ class MelodyLine:
 
     def add_tones(self, tones: MotifBar, bar: Bar, number: int, anchor: int) -> None:
         """Add `tones` in `bar` (bar number `number`), their steps counted from scale step `anchor`."""
-        for place, tone in enumerate(tones):
+        for index, tone in enumerate(tones):
             if tone.onset >= bar.beats:
                 break
             end = min(tone.onset + tone.length, bar.beats)
-            if place + 1 == len(tones) and tone.onset + tone.length >= self.sheet.style.beats_per_bar:
+            if index + 1 == len(tones) and tone.onset + tone.length >= self.sheet.style.beats_per_bar:
                 end = bar.beats  # a last tone held to the end of a regular bar fills a longer one
             beat = bar.start + tone.onset
             is_strong = tone.onset in {0, bar.beats // 2} or end - tone.onset >= 1
             target = anchor + tone.step
             motion = 0 if self.step is None else target - self.step
-            if place:
-                motion = tone.step - tones[place - 1].step
+            if index:
+                motion = tone.step - tones[index - 1].step
             step = self.choose_step(target, motion, self.sheet.chord_at(beat), is_strong)
             self.add_note(beat, end - tone.onset, step, self.sheet.velocity(tone.loudness, number))
 
@@ -105,14 +105,14 @@ def two_bar_units(section: FormSection) -> list[tuple[int, int]]:
 
 def phrase_roles(count: int, rest_probability: float, rng: Random) -> Iterator[str]:
     """Yield a role for each of `count` units: statement, sequence or rest, fragmentation, close."""
-    for place in range(count):
-        if place == count - 1:
+    for index in range(count):
+        if index == count - 1:
             yield "close" if count > 1 else "state"
-        elif place % 4 == 0:
-            yield "state" if place == 0 else rng.choice(("state", "ornament", "invert"))
-        elif place % 4 == 1:
+        elif index % 4 == 0:
+            yield "state" if index == 0 else rng.choice(("state", "ornament", "invert"))
+        elif index % 4 == 1:
             yield "rest" if rng.random() < rest_probability else "sequence"
-        elif place % 4 == 2:
+        elif index % 4 == 2:
             yield rng.choice(("fragment", "ornament", "rest")) if rng.random() < 0.5 + rest_probability else "state"
         else:
             yield "close"
@@ -160,12 +160,12 @@ def compose_lead(
             anchor = nearest_chord_step(center, sheet.chord_at(sheet.plan.bars[first].start), None)
             unit = develop_motif(motif, role, section, sheet.style.beats_per_bar, rng)
             is_closing = role == "close" or (role == "state" and count == 1)
-            for place in range(count):
-                number = first + place
-                if is_closing and place == count - 1:
+            for index in range(count):
+                number = first + index
+                if is_closing and index == count - 1:
                     _add_cadence(line, unit, number, anchor)
                 else:
-                    line.add_tones(unit[place], sheet.plan.bars[number], number, anchor)
+                    line.add_tones(unit[index], sheet.plan.bars[number], number, anchor)
     _add_final_note(line)
     return line.notes, rests
 
@@ -185,8 +185,8 @@ def compose_answer(
             anchor = nearest_chord_step(center, sheet.chord_at(sheet.plan.bars[first].start), None)
             if first in rests:
                 echo = motif_ops.invert(motif) if rng.random() < 0.4 else motif
-                for place in range(count):
-                    line.add_tones(echo[place], sheet.plan.bars[first + place], first + place, anchor)
+                for index in range(count):
+                    line.add_tones(echo[index], sheet.plan.bars[first + index], first + index, anchor)
             elif adds_guide_tones:
                 for number in range(first, first + count):
                     _add_guide_tones(line, number)

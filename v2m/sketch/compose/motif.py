@@ -37,11 +37,11 @@ def invent(style: Style, rng: Random) -> Motif:
     contour = rng.choice(_CONTOURS)
     step, last_leap = contour[0], 0
     bars: list[MotifBar] = []
-    for place, cell in enumerate((first, second)):
+    for index, cell in enumerate((first, second)):
         tones: list[Tone] = []
         for attack in parse_rhythm(cell, style.beats_per_bar, 0, style.beats_per_bar):
             tones.append(Tone(attack.onset, attack.length, step, attack.loudness))
-            contour_position = (place + attack.onset / style.beats_per_bar) / 2 * 3
+            contour_position = (index + attack.onset / style.beats_per_bar) / 2 * 3
             target = contour[min(3, int(contour_position) + 1)]
             interval = _choose_interval(target - step, style.leap_probability, rng)
             if last_leap:

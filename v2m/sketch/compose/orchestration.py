@@ -75,9 +75,9 @@ def orchestrate(style: Style, tags: Tags, rng: Random) -> Style:
     layers: list[Layer] = []
     for layer in style.layers:
         allowed = [program for program in layer.programs if program not in banned]
-        taken = {other.programs[0] for other in layers if other.stem != layer.stem}
+        used = {other.programs[0] for other in layers if other.stem != layer.stem}
         if allowed:
-            unused = [program for program in allowed if program not in taken]
+            unused = [program for program in allowed if program not in used]
             layers.append(_fit_register(layer, rng.choice(unused or allowed)))
     kit = style.kit
     for stem, programs in find_instruments(tags.instruments):
@@ -113,13 +113,13 @@ def _fit_register(layer: Layer, program: int) -> Layer:
 
 def _add_instrument(layers: list[Layer], stem: str, programs: Sequence[int]) -> None:
     """Let one of `programs` play throughout: in its own layer, in one of the same stem, or in a new one."""
-    for place, layer in enumerate(layers):
+    for index, layer in enumerate(layers):
         if layer.programs[0] in programs:
-            layers[place] = replace(layer, min_energy=ALWAYS)
+            layers[index] = replace(layer, min_energy=ALWAYS)
             return
-    for place, layer in enumerate(layers):
+    for index, layer in enumerate(layers):
         if layer.stem == stem and layer.min_energy != ALWAYS:
-            layers[place] = replace(_fit_register(layer, programs[0]), min_energy=ALWAYS)
+            layers[index] = replace(_fit_register(layer, programs[0]), min_energy=ALWAYS)
             return
     layer = Layer(stem, "pad", tuple(programs), level_db=-6, low=52, high=76, min_energy=ALWAYS)
     layers.append(_fit_register(layer, programs[0]))

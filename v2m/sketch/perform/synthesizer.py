@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
+from v2m.core.types import ProgressFn
 from v2m.sketch.compose.lead_sheet import LeadSheet, Part
 from v2m.sketch.instruments import INSTRUMENTS
 from v2m.sketch.perform.effects import MixBus, NoiseEffects, compress
@@ -112,7 +113,7 @@ def render_mix(
     sample_rate: int,
     reverb: float,
     stems: bool,
-    progress: Callable[[float], None],
+    progress: ProgressFn,
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
     """Render the mix (2, `count`), peaking at −3 dBFS, and with `stems` the stems that sum to it."""
     bus = MixBus(sheet.style, sample_rate, reverb)

@@ -27,15 +27,15 @@ FOLK = Style(
     },
     cadences={"major": ("IV | V | I", "ii | Vsus4 V | I"), "minor": ("bVI | bVII | i", "iv | v | i")},
     layers=(
-        Layer("harmony", "arp", (25, 24), level_db=-1, low=48, high=76, voices=4, pan=-0.3, gate=1.6).playing(
+        Layer("harmony", "arp", (25, 24), level_db=-1, low=48, high=76, voices=4, pan=-0.3, gate=1.6).with_figures(
             Figure("6---4-4-5---4-4-", "021321"),
             Figure("6-4-5-4-6-4-5-4-", "03213231"),
             Figure("6-455-456-455-45", "032103230321"),
         ),
         Layer(
             "harmony", "strum", (24, 25), min_energy=0.45, level_db=-8, low=45, high=72, voices=5, pan=0.4, gate=1.0
-        ).playing(Figure("7---..5---5-6-5-"), Figure("8---5-57..575-57")),
-        Layer("bass", "bass", (32, 33), min_energy=0.2, level_db=-5, low=28, high=48).playing(
+        ).with_figures(Figure("7---..5---5-6-5-"), Figure("8---5-57..575-57")),
+        Layer("bass", "bass", (32, 33), min_energy=0.2, level_db=-5, low=28, high=48).with_figures(
             Figure("7-------6-------", "r5"), Figure("8-----5-7---6---", "rr5a"), Figure("8---6---7---6-6-", "r5ra5")
         ),
         Layer("pads", "pad", (21,), min_energy=0.6, level_db=-11, low=52, high=74, pan=0.1),
@@ -82,7 +82,7 @@ JAZZ = Style(
     },
     cadences={"major": ("ii9 | V13 | I69", "ii9 V13 | I69"), "minor": ("iiø7 | V7b9 | i69", "bVI7 V7b9 | i69")},
     layers=(
-        Layer("harmony", "comp", (0, 26), level_db=-6, low=50, high=72, voices=4, pan=-0.3, gate=0.8).playing(
+        Layer("harmony", "comp", (0, 26), level_db=-6, low=50, high=72, voices=4, pan=-0.3, gate=0.8).with_figures(
             Figure("6-----------....|..5-----5-------"),
             Figure("6---..5-........|..6-....5---..5-"),
             Figure("7-..6---..6-..5-|..6-..6---..7-6-"),
@@ -90,7 +90,7 @@ JAZZ = Style(
         Layer("bass", "walk", (32,), level_db=1, low=28, high=50),
         Layer("melody", "lead", (66, 59, 11), low=58, high=82, pan=0.1),
         Layer("melody", "answer", (26, 57, 0), min_energy=0.3, level_db=-3, low=57, high=79, pan=0.4),
-        Layer("pads", "comp", (61, 57), min_energy=0.72, level_db=-6, low=53, high=74, pan=0.25, gate=0.6).playing(
+        Layer("pads", "comp", (61, 57), min_energy=0.72, level_db=-6, low=53, high=74, pan=0.25, gate=0.6).with_figures(
             Figure("..........7.....|......7-......7-")
         ),
     ),
@@ -144,14 +144,14 @@ WALTZ = Style(
     },
     cadences={"major": ("ii | V7 | I", "IV | V7 | I"), "minor": ("iv | V7 | i", "iiø7 | V7 | i")},
     layers=(
-        Layer("bass", "bass", (32, 43), level_db=-3, low=28, high=48, gate=0.8).playing(
+        Layer("bass", "bass", (32, 43), level_db=-3, low=28, high=48, gate=0.8).with_figures(
             Figure("7--...", "r"), Figure("8--...|7--...", "r"), Figure("8--...|7--...", "r")
         ),
-        Layer("harmony", "comp", (24, 45), level_db=-4, low=52, high=74, pan=-0.25, gate=0.7).playing(
+        Layer("harmony", "comp", (24, 45), level_db=-4, low=52, high=74, pan=-0.25, gate=0.7).with_figures(
             Figure("..5-4-"), Figure("..6-5-|..6-5.")
         ),
         Layer("pads", "pad", (48, 49), min_energy=0.4, level_db=-6, low=52, high=77, voices=4, pan=0.15),
-        Layer("harmony", "arp", (46, 8, 10), min_energy=0.6, level_db=-7, low=60, high=91, pan=0.35).playing(
+        Layer("harmony", "arp", (46, 8, 10), min_energy=0.6, level_db=-7, low=60, high=91, pan=0.35).with_figures(
             Figure("444444", "012345"), Figure("545454", "024531")
         ),
         Layer("melody", "lead", (21, 40), level_db=2, low=60, high=86, pan=0.05),

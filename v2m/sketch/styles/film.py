@@ -29,10 +29,10 @@ AMBIENT = Style(
     layers=(
         Layer("pads", "pad", (89, 95, 91), level_db=-5, low=50, high=74, voices=4, pan=-0.15),
         Layer("pads", "pad", (51, 52, 94, 92), min_energy=0.4, level_db=-8, low=62, high=84, pan=0.25),
-        Layer("bass", "bass", (39, 43, 35), level_db=-4, low=29, high=46, gate=1.0).playing(
+        Layer("bass", "bass", (39, 43, 35), level_db=-4, low=29, high=46, gate=1.0).with_figures(
             Figure("6---------------", "r")
         ),
-        Layer("harmony", "arp", (0, 98, 108, 46), min_energy=0.15, level_db=-2, low=60, high=91, pan=0.3).playing(
+        Layer("harmony", "arp", (0, 98, 108, 46), min_energy=0.15, level_db=-2, low=60, high=91, pan=0.3).with_figures(
             Figure("5---..4-....3---|..5-....4---....", "02413"),
             Figure("5---4-..3-..5-..|5-..4-..3---4-..", "0213425"),
             Figure("5-4-3-4-5-4-3-4-", "02413524"),
@@ -82,17 +82,17 @@ CINEMATIC = Style(
     cadences={"major": ("IV | Vsus4 V | I", "bVI | bVII | I"), "minor": ("bVI | bVII | i", "iv | Vsus4 V | i")},
     layers=(
         Layer("pads", "pad", (48, 49), level_db=-6, low=50, high=71, voices=4, pan=-0.1),
-        Layer("bass", "bass", (43,), min_energy=0.12, level_db=1, low=31, high=45).playing(
+        Layer("bass", "bass", (43,), min_energy=0.12, level_db=1, low=31, high=45).with_figures(
             Figure("7---------------", "r"), Figure("8-------6-------", "ro"), Figure("8-6-6-6-7-6-6-6-", "r")
         ),
-        Layer("harmony", "arp", (0,), level_db=-4, low=52, high=84, pan=0.25).playing(
+        Layer("harmony", "arp", (0,), level_db=-4, low=52, high=84, pan=0.25).with_figures(
             Figure("5---4---4---4---", "0213"),
             Figure("6-4-4-4-5-4-4-4-", "01324213"),
             Figure("6343534353435343", "0213021402130254"),
         ),
         Layer(
             "harmony", "comp", (48,), min_energy=0.15, level_db=-3, low=50, high=67, voices=2, gate=0.45, pan=-0.3
-        ).playing(Figure("7...5...6...5..."), Figure("8.5.5.7.5.5.7.5."), Figure("85.585.585.585.7")),
+        ).with_figures(Figure("7...5...6...5..."), Figure("8.5.5.7.5.5.7.5."), Figure("85.585.585.585.7")),
         Layer("pads", "pad", (60, 61), min_energy=0.66, level_db=-6, low=50, high=69, pan=0.15),
         Layer("pads", "pad", (52,), min_energy=0.8, level_db=-7, low=55, high=79),
         Layer("melody", "lead", (42, 60), level_db=4, low=60, high=79),
@@ -160,17 +160,17 @@ ORCHESTRAL = Style(
     cadences={"major": ("ii/3 | V7 | I", "IV | I/5 V7 | I"), "minor": ("iv | V7 | i", "bVI | iiø7 V7 | i")},
     layers=(
         Layer("pads", "pad", (48,), level_db=-7, low=53, high=74, voices=4, pan=-0.15),
-        Layer("bass", "bass", (43,), level_db=-1, low=33, high=48, pan=0.25, gate=0.85).playing(
+        Layer("bass", "bass", (43,), level_db=-1, low=33, high=48, pan=0.25, gate=0.85).with_figures(
             Figure("6-------5-------", "r5"), Figure("7---5---6---5---", "r5ra"), Figure("7-5-5-5-6-5-5-5-", "rrr5")
         ),
-        Layer("harmony", "arp", (46,), min_energy=0.15, level_db=-8, low=50, high=86, pan=0.3).playing(
+        Layer("harmony", "arp", (46,), min_energy=0.15, level_db=-8, low=50, high=86, pan=0.3).with_figures(
             Figure("5---4---4---4---", "0123"),
             Figure("6-4-5-4-5-4-5-4-", "01234321"),
             Figure("6-4-5-456-4-5-45", "0213243521"),
         ),
-        Layer("harmony", "comp", (45,), min_energy=0.15, level_db=-4, low=52, high=74, pan=-0.35, gate=0.5).playing(
-            Figure("..5...5...5...5."), Figure("7.5.6.5.7.5.6.5.")
-        ),
+        Layer(
+            "harmony", "comp", (45,), min_energy=0.15, level_db=-4, low=52, high=74, pan=-0.35, gate=0.5
+        ).with_figures(Figure("..5...5...5...5."), Figure("7.5.6.5.7.5.6.5.")),
         Layer("pads", "pad", (60,), min_energy=0.55, level_db=-9, low=53, high=70, pan=0.2),
         Layer("pads", "pad", (61,), min_energy=0.78, level_db=-10, low=52, high=74, pan=0.1),
         Layer("melody", "lead", (68, 73, 71), level_db=4, low=65, high=86, pan=-0.05),

@@ -21,20 +21,22 @@ ELECTRONIC = Style(
     cadences={"major": ("IV | V | I", "bVI | bVII | I"), "minor": ("bVI | bVII | i", "iv | bVII | i")},
     layers=(
         Layer("pads", "pad", (95, 90, 50), level_db=-4, low=52, high=76, voices=4, pan=-0.1),
-        Layer("bass", "bass", (38, 39), min_energy=0.2, level_db=-2, low=29, high=47, gate=0.8).playing(
+        Layer("bass", "bass", (38, 39), min_energy=0.2, level_db=-2, low=29, high=47, gate=0.8).with_figures(
             Figure("7---------------", "r"),
             Figure("..8...8...8...8.", "r"),
             Figure("..88..88..88..88|..88..88..8.8.88", "ro"),
             Figure("8.88.88.8.88.88.", "rrorro"),
         ),
-        Layer("harmony", "arp", (81, 80, 90), min_energy=0.1, level_db=-8, low=60, high=88, pan=0.35, gate=0.6).playing(
+        Layer(
+            "harmony", "arp", (81, 80, 90), min_energy=0.1, level_db=-8, low=60, high=88, pan=0.35, gate=0.6
+        ).with_figures(
             Figure("5.4.4.5.4.4.5.4.", "02413"),
             Figure("5343534353435343", "0213024302130254"),
             Figure("6446446446446446", "035142"),
         ),
         Layer(
             "harmony", "comp", (90, 62, 81), min_energy=0.6, level_db=-7, low=55, high=79, pan=-0.35, gate=0.6
-        ).playing(Figure("7..7..7...7..7.."), Figure("7..7..7.7..7..77")),
+        ).with_figures(Figure("7..7..7...7..7.."), Figure("7..7..7.7..7..77")),
         Layer("melody", "lead", (81, 80), level_db=-1, low=62, high=86, gate=0.9),
         Layer("melody", "answer", (98, 10, 88), min_energy=0.3, level_db=-4, low=69, high=93, pan=-0.3),
     ),
@@ -93,16 +95,16 @@ FUNK = Style(
     },
     cadences={"major": ("IV9 | V7sus4 | I9",), "minor": ("bVImaj7 | V7b9 | i9", "iv9 | bVII9 | i9")},
     layers=(
-        Layer("bass", "bass", (36, 33), level_db=-1, low=28, high=50, gate=0.8).playing(
+        Layer("bass", "bass", (36, 33), level_db=-1, low=28, high=50, gate=0.8).with_figures(
             Figure("8--...6-..8.....", "rro"), Figure("8--6..6-..86..6.|8--6..6-..8.6.5-", "roror5a")
         ),
-        Layer("harmony", "comp", (7, 4), level_db=-5, low=52, high=74, pan=-0.35, gate=0.5).playing(
+        Layer("harmony", "comp", (7, 4), level_db=-5, low=52, high=74, pan=-0.35, gate=0.5).with_figures(
             Figure("..6..4..6..4..6."), Figure("7.46.46.47.46.46")
         ),
-        Layer("harmony", "comp", (28, 27), min_energy=0.3, level_db=-7, low=57, high=79, pan=0.45, gate=0.4).playing(
-            Figure("..4.6.4...4.6.44"), Figure("4464446444644464")
-        ),
-        Layer("pads", "comp", (61, 62), min_energy=0.5, level_db=-4, low=55, high=79, pan=0.15, gate=0.6).playing(
+        Layer(
+            "harmony", "comp", (28, 27), min_energy=0.3, level_db=-7, low=57, high=79, pan=0.45, gate=0.4
+        ).with_figures(Figure("..4.6.4...4.6.44"), Figure("4464446444644464")),
+        Layer("pads", "comp", (61, 62), min_energy=0.5, level_db=-4, low=55, high=79, pan=0.15, gate=0.6).with_figures(
             Figure("..............7-|7-......7..7...."), Figure("7..7....7..7..7-")
         ),
         Layer("pads", "pad", (16,), min_energy=0.7, level_db=-11, low=57, high=76),
@@ -167,12 +169,12 @@ LOFI = Style(
         "minor": ("iv9 | V7b9 | i9", "bVImaj7 | v7 | i9"),
     },
     layers=(
-        Layer("harmony", "comp", (4, 5), level_db=-6, low=50, high=74, voices=4, pan=-0.2).playing(
+        Layer("harmony", "comp", (4, 5), level_db=-6, low=50, high=74, voices=4, pan=-0.2).with_figures(
             Figure("6---------------"),
             Figure("6-----5---......|6-----..4-5-----"),
             Figure("6--.5-..4---5-..|6-----5-..5-4---"),
         ),
-        Layer("bass", "bass", (35, 32, 33), min_energy=0.15, level_db=-2, low=28, high=48).playing(
+        Layer("bass", "bass", (35, 32, 33), min_energy=0.15, level_db=-2, low=28, high=48).with_figures(
             Figure("7-----..5-------", "r5"), Figure("8-----6-..5-6-5-|8---..6---5---5-", "rr5a")
         ),
         Layer("pads", "pad", (89, 51), min_energy=0.5, level_db=-9, low=57, high=79, pan=0.2),
@@ -241,16 +243,18 @@ ROCK = Style(
     },
     cadences={"major": ("IV | V | I", "bVII | IV | I"), "minor": ("bVI | bVII | i", "iv | bVII | i")},
     layers=(
-        Layer("harmony", "arp", (27, 25), level_db=-5, low=50, high=76, pan=-0.35, gate=1.3).playing(
+        Layer("harmony", "arp", (27, 25), level_db=-5, low=50, high=76, pan=-0.35, gate=1.3).with_figures(
             Figure("6-4-5-4-6-4-5-4-", "02313231")
         ),
-        Layer("harmony", "power", (29, 30), min_energy=0.2, level_db=-5, low=40, high=59, pan=-0.6, gate=0.85).playing(
+        Layer(
+            "harmony", "power", (29, 30), min_energy=0.2, level_db=-5, low=40, high=59, pan=-0.6, gate=0.85
+        ).with_figures(
             Figure("8---------------"), Figure("8-5-5-8-5-5-7-5-|8-5-5-8-5-7-7---"), Figure("8-7-7-8-7-7-8-7-")
         ),
-        Layer("harmony", "power", (30, 29), min_energy=0.5, level_db=-6, low=45, high=64, pan=0.6, gate=0.85).playing(
-            Figure("8-----7-8-------"), Figure("8-7-..8-7-..8-7-|8-7-..8-..7-8-7-")
-        ),
-        Layer("bass", "bass", (34, 33), min_energy=0.15, level_db=-2, low=28, high=45, gate=0.9).playing(
+        Layer(
+            "harmony", "power", (30, 29), min_energy=0.5, level_db=-6, low=45, high=64, pan=0.6, gate=0.85
+        ).with_figures(Figure("8-----7-8-------"), Figure("8-7-..8-7-..8-7-|8-7-..8-..7-8-7-")),
+        Layer("bass", "bass", (34, 33), min_energy=0.15, level_db=-2, low=28, high=45, gate=0.9).with_figures(
             Figure("8-------7-------", "rr"), Figure("8-6-6-6-7-6-6-6-", "rrrrrr5a")
         ),
         Layer("pads", "pad", (16, 18, 48), min_energy=0.7, level_db=-11, low=55, high=76, pan=0.2),

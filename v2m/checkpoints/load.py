@@ -23,7 +23,7 @@ from v2m.checkpoints.components import (
     VisualInputConfig,
 )
 from v2m.checkpoints.save import CONFIG_FILE, FORMAT_VERSION
-from v2m.core.errors import DependencyError, error_text
+from v2m.core.errors import DependencyError, error_text, prefix_errors
 from v2m.core.types import WeightsInfo
 from v2m.mappings import audiocraft, musicgen, vidmuse
 from v2m.models.music_model import MusicConfig
@@ -70,14 +70,9 @@ def load_checkpoint(info: WeightsInfo) -> LoadedCheckpoint:
     path = Path(info.name).expanduser()
     origin = path.resolve().name if path.is_dir() else info.name.partition("@")[0]
     origin += f"@{info.revision}" if info.revision else ""
-    try:
-        if any(folder.glob(SAFETENSORS_GLOB)) or any(folder.glob(PICKLE_GLOB)):
-            return _load_transformers(folder, origin, info.license)
-        return _load_audiocraft(folder, origin, info.license)
-    except DependencyError as error:
-        if str(folder) in str(error):
-            raise
-        raise DependencyError(f"{str(folder)!r}: {error}") from error
+    if any(folder.glob(SAFETENSORS_GLOB)) or any(folder.glob(PICKLE_GLOB)):
+        return _load_transformers(folder, origin, info.license)
+    return _load_audiocraft(folder, origin, info.license)
 
 
 def _load_v2m(info: WeightsInfo) -> LoadedCheckpoint:
@@ -112,16 +107,20 @@ def _component(folder: Path, kind: str, name: Any) -> Component:
 def _load_transformers(folder: Path, origin: str, license: str | None) -> LoadedCheckpoint:
     """Load a composite MusicGen or MusicGen Melody, or its decoder alone."""
     config = safe_load.read_json(folder / "config.json")
-    musicgen.check_config(config)  # before gigabytes of another family are read
-    state, text, codec = musicgen.split_state(safe_load.read_state_dict(folder))
+    with prefix_errors(folder):
+        musicgen.check_config(config)  # before gigabytes of another family are read
+    checkpoint_state = safe_load.read_state_dict(folder)
+    with prefix_errors(folder):
+        state, text, codec = musicgen.split_state(checkpoint_state)
+        config_values, model_state = musicgen.config_to_v2m(config, state), musicgen.to_v2m(state)
     components: dict[str, Component] = {}
     if text:
         components["text_encoder"] = Component(folder=folder, config=config["text_encoder"], state=text)
     if codec:
         components["codec"] = Component(folder=folder, config=config["audio_encoder"], state=codec)
-    model_config = _parse_section(MusicConfig, musicgen.config_to_v2m(config, state), folder / "config.json", "model")
+    model_config = _parse_section(MusicConfig, config_values, folder / "config.json", "model")
     rate = config.get("audio_encoder", {}).get("sampling_rate", 32000)
-    return LoadedCheckpoint(model_config, musicgen.to_v2m(state), components, rate, origin, license)
+    return LoadedCheckpoint(model_config, model_state, components, rate, origin, license)
 
 
 def _load_audiocraft(folder: Path, origin: str, license: str | None) -> LoadedCheckpoint:
@@ -130,13 +129,14 @@ def _load_audiocraft(folder: Path, origin: str, license: str | None) -> LoadedCh
     cfg, state = _read_package(path)
     components: dict[str, Component] = {}
     visual_input: VisualInputConfig | None = None
-    if vidmuse.is_vidmuse(state):
-        config, visual_input = vidmuse.config_to_v2m(cfg, state), VIDMUSE_VISUAL_INPUT
-        model_state, clip = vidmuse.to_v2m(state)
-        components["vision_encoder"] = Component(folder=folder, config=vidmuse.clip_config(clip), state=clip)
-    else:
-        config, model_state = audiocraft.config_to_v2m(cfg, state), audiocraft.to_v2m(state)
-    name = audiocraft.text_encoder_name(cfg)
+    with prefix_errors(folder):
+        if vidmuse.is_vidmuse(state):
+            config, visual_input = vidmuse.config_to_v2m(cfg, state), VIDMUSE_VISUAL_INPUT
+            model_state, clip = vidmuse.to_v2m(state)
+            components["vision_encoder"] = Component(folder=folder, config=vidmuse.clip_config(clip), state=clip)
+        else:
+            config, model_state = audiocraft.config_to_v2m(cfg, state), audiocraft.to_v2m(state)
+        name = audiocraft.text_encoder_name(cfg)
     if name is not None and config["text_dim"] is not None:
         components["text_encoder"] = Component(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
     if (folder / COMPRESSION_FILE).is_file():

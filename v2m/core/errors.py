@@ -7,7 +7,10 @@ the command line shows the flag instead (`v2m.cli.runner.with_flags`).
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 OK, BUG, USAGE, INPUT_REFUSED, ENVIRONMENT, MEMORY, DISK, BATCH = range(8)
 SIGINT, SIGPIPE, SIGTERM = 130, 141, 143  # as shells count: 128 + the signal's number
@@ -117,6 +120,15 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     text = str(error).lower()
     return any(words in text for words in OOM_PHRASES)
+
+
+@contextmanager
+def prefix_errors(path: Path) -> Iterator[None]:
+    """Put `path` before the message of a DependencyError from a block whose errors name no file."""
+    try:
+        yield
+    except DependencyError as error:
+        raise DependencyError(f"{str(path)!r}: {error}", error.repository) from error
 
 
 def require_packages(*packages: str) -> None:

@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor
 from transformers import EncodecModel
 
-from v2m.core.errors import DependencyError, UsageError, error_text
+from v2m.core.errors import DependencyError, UsageError, error_text, prefix_errors
 from v2m.core.timing import seconds_to_samples
 from v2m.core.types import CodecSpec
 from v2m.mappings import encodec as convert
@@ -87,7 +87,8 @@ def read_compression_file(path: Path) -> str | tuple[dict[str, Any], dict[str, T
         raise DependencyError(f"{str(path)!r}: its xp.cfg is not YAML ({error_text(error)})") from error
     if not isinstance(settings, dict):
         raise DependencyError(f"{str(path)!r}: its xp.cfg holds no settings")
-    return convert.config_to_transformers(settings, state), convert.to_transformers(state)
+    with prefix_errors(path):
+        return convert.config_to_transformers(settings, state), convert.to_transformers(state)
 
 
 def wrap_package_model(model: Any, bandwidth: float | None, name: str) -> EnCodec:

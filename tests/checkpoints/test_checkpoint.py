@@ -112,7 +112,7 @@ def test_dtype_is_kept_except_float16(
     assert torch.equal(read.lm.norm.weight, model.lm.norm.weight.to(given))
 
 
-def test_save_replaces_v2m_checkpoint_only(model: V2M, tmp_path: Path) -> None:
+def test_save_replaces_v2m_checkpoint_only(model: V2M, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "saved"
     folder.mkdir()
     model.save_pretrained(folder)
@@ -128,6 +128,10 @@ def test_save_replaces_v2m_checkpoint_only(model: V2M, tmp_path: Path) -> None:
     assert names(tmp_path) == ["saved", "source"], "nothing is left beside it"
     with pytest.raises(UsageError, match="is a file"):
         read.save_pretrained(folder / "thesis.txt")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(UsageError, match=r"'\.' cannot be replaced: give a new folder"):
+        read.save_pretrained(Path())
 
 
 def test_failed_save_keeps_old_checkpoint(model: V2M, tmp_path: Path) -> None:

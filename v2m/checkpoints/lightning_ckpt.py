@@ -74,8 +74,10 @@ def build_model(checkpoint: Mapping[str, Any], name: str) -> V2M:
         config, visual_input = MusicConfig.from_dict(description["model"]), description["visual_input"]
         visual_input = None if visual_input is None else VisualInputConfig.from_dict(visual_input)
         components = {kind: Component(source) for kind, source in description["components"].items()}
-        provenance = {name: description[name] for name in ("sample_rate", "license", "origin")}
-        return V2M(config, components=components, visual_input=visual_input, **provenance)
+        return V2M(
+            config, components=components, sample_rate=description["sample_rate"], license=description["license"],
+            origin=description["origin"], visual_input=visual_input,
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DependencyError(f"{name} describes a model that cannot be ({error})") from None
 

@@ -73,9 +73,11 @@ class V2M(MusicModel):
         source = load.load_checkpoint(info)
         safe_load.check_finite(source.state, f"{name!r}")
         with torch.device("meta"):
-            names = "components", "sample_rate", "license", "origin", "visual_input"
-            settings: dict[str, Any] = {name: getattr(source, name) for name in names}
-            model = cls(source.config, weights=(replace(info, license=source.license),), **settings)
+            model = cls(
+                source.config, components=source.components, weights=(replace(info, license=source.license),),
+                sample_rate=source.sample_rate, license=source.license, origin=source.origin,
+                visual_input=source.visual_input,
+            )  # fmt: skip
         safe_load.load_strict(model, source.state, f"the music model that {name!r} describes", assign=True)
         target = torch.device(device)
         stored = next(iter(model.parameters())).dtype

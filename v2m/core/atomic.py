@@ -108,6 +108,8 @@ def atomic_directory(
 def _check_replaceable(folder: Path, may_replace: Callable[[set[str]], bool]) -> None:
     if folder.is_file() or (folder.is_symlink() and not folder.exists()):
         raise UsageError(f"{str(folder)!r} is a file: give a new folder")
+    if not folder.name:
+        raise UsageError(f"{str(folder)!r} cannot be replaced: give a new folder")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names and not may_replace(names):
         raise UsageError(f"{str(folder)!r} holds something already ({min(names)}): give a new folder")

@@ -126,10 +126,7 @@ def parser_of(program: str) -> Callable[[list[str]], object]:
         return score.parse
     if program in {"train", "tag"}:
         return lightning_parser(f"v2m.cli.{program}", f"{program.capitalize()}CLI")
-    module = importlib.import_module(f"v2m.cli.{program}")
-    if hasattr(module, "build_parser"):
-        return module.build_parser().parse_args
-    return module.parse_args if hasattr(module, "parse_args") else module.parse
+    return importlib.import_module(f"v2m.cli.{program}").build_parser().parse_args
 
 
 @pytest.fixture
@@ -182,16 +179,10 @@ def test_a_command_with_a_wrong_option_is_found(workplace: Path) -> None:
 
 def known_options() -> set[str]:
     """Options of all commands: those of the parsers, and those of the classes that recipes and configs name."""
-    from v2m.cli import prepare
-
-    static: list[Any] = [score.build_parser(), prepare.build_parser()]
-    options: set[str] = set()
-    for program in ("app", "convert", "evaluate", "synthesize"):
-        options |= set(
-            re.findall(r'"(--[\w-]+)"', Path(str(importlib.import_module(f"v2m.cli.{program}").__file__)).read_text())
-        )
+    programs = ("score", "prepare", "app", "convert", "evaluate", "synthesize")
+    static: list[Any] = [importlib.import_module(f"v2m.cli.{program}").build_parser() for program in programs]
     static += training_parsers()
-    options |= {option for parser in static for action in parser._actions for option in action.option_strings}
+    options = {option for parser in static for action in parser._actions for option in action.option_strings}
     for path in [*sorted(class_paths(*RECIPES)), "v2m.taggers.language_model.LanguageModel"]:
         for prefix in ("--generator", "--tagger"):
             options |= set(class_options(imported(path), prefix))

@@ -26,8 +26,8 @@ MAX_QUEUE = 16  # waiting requests
 logger = logging.getLogger(__name__)
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """Parse the options. Raise UsageError for invalid ones."""
+def build_parser() -> OneLineParser:
+    """Return the parser of the command's options."""
     parser = OneLineParser(prog="v2m app", description="Opens the web page of v2m.")
     add = parser.add_argument
     add("--host", type=str, default=LOCAL[0], help="address to listen on; this machine alone by default")
@@ -38,7 +38,12 @@ def parse(argv: Sequence[str]) -> Namespace:
     add("--minutes", type=float, default=60.0, help="that one piece of work may take, and that its files are kept")
     add("--browser", action="store_true", help="open it in the browser")
     add("--debug", action="store_true", help="show where an error came from")
-    args = parser.parse_args(list(argv))
+    return parser
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Parse a command. Raise UsageError for an invalid one."""
+    args = build_parser().parse_args(list(argv))
     limits = {"upload-mb": args.upload_mb, "seconds": args.seconds, "minutes": args.minutes}
     problems = [f"{name} {value} must be above 0" for name, value in limits.items() if value <= 0]
     problems += [f"port {args.port} must lie within 0 and 65535"] * (not 0 <= args.port <= 65535)
@@ -48,8 +53,9 @@ def parse(argv: Sequence[str]) -> Namespace:
     return args
 
 
-def serve(args: Namespace) -> str:
+def serve(argv: Sequence[str]) -> str:
     """Serve the page until it is interrupted."""
+    args = parse(argv)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from v2m.webapp.jobs import JobRunner
     from v2m.webapp.sessions import SessionFolders
@@ -93,4 +99,4 @@ def _open(args: Namespace, folders: SessionFolders, runner: JobRunner) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return run_command(lambda words: serve(parse(words)), argv, name="v2m app", flags={})
+    return run_command(serve, argv, name="v2m app", flags={})

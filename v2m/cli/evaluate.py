@@ -22,8 +22,8 @@ from v2m.evaluation.tables import Baselines
 __all__ = ["evaluate_file", "evaluate_paths", "main"]
 
 
-def parse_args(argv: Sequence[str]) -> Namespace:
-    """Parse the command line. Raises UsageError for an invalid one."""
+def build_parser() -> OneLineParser:
+    """Return the parser of the command's options."""
     parser = OneLineParser(prog="v2m evaluate", description="Measures the music of videos.")
     parser.add_argument("videos", nargs="*", default=[], type=str, help="videos, or folders of them")
     add = parser.add_argument
@@ -38,12 +38,12 @@ def parse_args(argv: Sequence[str]) -> Namespace:
     add("--summary", type=str, default=None, help="a new CSV file for means, intervals, n")
     add("--wandb", type=str, default=None, help="a project of W&B for both; offline without a key")
     add("--debug", action="store_true", help="show where an error came from")
-    return parser.parse_args(list(argv))
+    return parser
 
 
 def evaluate(argv: Sequence[str]) -> str:
-    """Compute the metrics of a command line; returns the table in Markdown, notes and a legend."""
-    args = parse_args(argv)
+    """Compute the metrics that the options ask for; return the table in Markdown, notes and a legend."""
+    args = build_parser().parse_args(list(argv))
     videos = _find_videos(args)
     first = next(iter(videos.values()))
     truth_files = {} if args.ground_truth is None else per_clip.ground_truth_files(Path(args.ground_truth), first)
@@ -151,5 +151,5 @@ def _write_outputs(args: Namespace, systems: Mapping[str, Mapping[str, Row]], ba
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     return run_command(evaluate, argv, name="v2m evaluate", flags={"out": "file"})

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser, add_fields, flatten_message, to_plain
 from v2m.core.errors import UsageError
@@ -16,10 +14,10 @@ from v2m.data.config import PrepareConfig
 from v2m.taggers.base import as_tagger
 
 CONFIG_FIELDS = [field.name for field in fields(PrepareConfig)]
-PALETTE = {"class_path": "v2m.taggers.heuristic.HeuristicTagger"}
+DEFAULT_TAGGER = {"class_path": "v2m.taggers.heuristic.HeuristicTagger"}
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> OneLineParser:
     """Return the parser; fields of PrepareConfig are flags with hyphens, YAML keys with underscores."""
     description = "Encode videos with their music once, into the shards that train.py reads. Run again, it resumes."
     parser = OneLineParser(prog="v2m prepare", description=description)
@@ -35,7 +33,7 @@ def build_parser() -> ArgumentParser:
     add("--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show where an error came from")
     add_fields(parser, PrepareConfig, CONFIG_FIELDS)
-    parser.add_subclass_arguments(Tagger, "tagger", default=PALETTE)
+    parser.add_subclass_arguments(Tagger, "tagger", default=DEFAULT_TAGGER)
     return parser
 
 

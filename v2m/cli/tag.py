@@ -8,14 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from lightning.pytorch.cli import LightningCLI
-
-from v2m.cli.train import print_results, run_cli
+from v2m.cli.train import ResultsCLI, run_cli
 from v2m.data.module import VideoDataModule
 from v2m.training.predict import LitTagger, PredictResults
 
 
-class TagCLI(LightningCLI):
+class TagCLI(ResultsCLI):
     """Lightning's trainer over the videos."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
@@ -33,7 +31,7 @@ class TagCLI(LightningCLI):
             trainer_defaults={"use_distributed_sampler": False, "callbacks": [self.results], **quiet},
         )
         self.trainer.predict(self.model, self.datamodule, return_predictions=False)
-        self.exit_code = print_results(self)
+        self.print_results()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -31,11 +31,27 @@ FLAGS = {"out": "--data.out", "overwrite": "--model.predict.overwrite", "ckpt_pa
 logger = logging.getLogger(__name__)
 
 
-class TrainCLI(LightningCLI):
+class ResultsCLI(LightningCLI):
+    """LightningCLI whose command predicts for videos: their results, and the exit code of the run."""
+
+    results: PredictResults
+    exit_code: int = errors.OK
+
+    def print_results(self) -> None:
+        """Print how each video ended, once for all ranks, and set the exit code.
+
+        A rank that Lightning has started ends with 0: with another code it would end the others.
+        """
+        if self.trainer.is_global_zero:
+            sys.stdout.write(with_flags(self.results.table, FLAGS) + "\n")
+            self.exit_code = self.results.exit_code
+
+
+class TrainCLI(ResultsCLI):
     """`fit`, `validate`, `test` and `predict`, with one window for data and model."""
 
     def __init__(self, args: Sequence[str] | None = None, *, run: bool = True) -> None:
-        self.results, self.exit_code = PredictResults(), errors.OK
+        self.results = PredictResults()
         callbacks = [self.results, OptionalLearningRateMonitor("step")]
         super().__init__(
             LitGenerate,
@@ -78,7 +94,7 @@ class TrainCLI(LightningCLI):
             self.model.tagger_config = to_plain(tagger)
 
     def after_predict(self) -> None:
-        self.exit_code = print_results(self)
+        self.print_results()
 
     def instantiate_classes(self) -> None:
         """Raise UsageError for settings that Lightning and jsonargparse refuse with other errors."""
@@ -96,22 +112,11 @@ class TrainCLI(LightningCLI):
         kwargs["weights_only"] = True
         if kwargs.get("ckpt_path") is None:
             callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-            callback = next(each for each in callbacks if isinstance(each, CheckpointCallback))
+            callback = next(item for item in callbacks if isinstance(item, CheckpointCallback))
             path = latest_checkpoint(callback.directory(self.trainer))
             if path is not None:
                 logger.warning("resuming from checkpoint %s", path)
                 kwargs["ckpt_path"] = str(path)
-
-
-def print_results(cli: Any) -> int:
-    """Print how each video ended, once for all ranks; return the exit code.
-
-    A rank that Lightning has started ends with 0: with another code it would end the others.
-    """
-    if not cli.trainer.is_global_zero:
-        return errors.OK
-    sys.stdout.write(with_flags(cli.results.table, FLAGS) + "\n")
-    return cli.results.exit_code
 
 
 def main(argv: Sequence[str]) -> int:
@@ -121,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
     return run_cli(TrainCLI, argv, "train.py")
 
 
-def run_cli(build: Callable[[Sequence[str]], Any], argv: Sequence[str], name: str) -> int:
+def run_cli(build: Callable[[Sequence[str]], ResultsCLI], argv: Sequence[str], name: str) -> int:
     """Build a LightningCLI, which runs at once, and return the exit code."""
     logging.basicConfig(format="%(message)s")
     try:

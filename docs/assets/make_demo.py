@@ -33,7 +33,7 @@ def main() -> None:
         output = Path(folder) / "demo.mp4"
         result = v2m.score_video(CLIP, output, extras=Extras(report=True))
         (ASSETS / "demo.mp4").write_bytes(output.read_bytes())
-        axis = Axis.of(output.with_suffix(".png"))
+        axis = Axis.from_png(output.with_suffix(".png"))
         report = Image.open(output.with_suffix(".png")).convert("RGB")
     scale = WIDTH / report.width
     report = report.crop((0, REPORT_TOP, report.width, report.height))
@@ -47,7 +47,7 @@ def main() -> None:
     for time, frame in zip(times, clip.frames(list(times), width=FRAME_HEIGHT * 16 // 9), strict=True):
         picture = base.copy()
         picture.paste(Image.fromarray(frame), (0, 0))
-        column = axis.column(float(time)) * scale
+        column = axis.to_column(float(time)) * scale
         ImageDraw.Draw(picture).line((column, FRAME_HEIGHT, column, base.height - 25), fill="#222222", width=2)
         pictures.append(picture)
     pictures[0].save(

@@ -14,7 +14,7 @@ from tests.conftest import ffmpeg
 from v2m.cli.score import main
 from v2m.generators.sketch import Sketch
 from v2m.mixing.mixer import MixConfig
-from v2m.pipeline.batch import process_videos, videos_in
+from v2m.pipeline.batch import find_videos, process_videos
 from v2m.pipeline.recipes import Recipe
 
 
@@ -108,7 +108,7 @@ def test_debug_prints_the_traceback_and_warnings_are_listed_in_the_table(
 def test_no_decoder_process_outlives_its_video(folder: Path) -> None:
     shutil.copy(folder / "a.mp4", folder / "c.mp4")
     (folder / "b.mp4").write_bytes((folder / "b.mp4").read_bytes()[:4000])  # its index is missing
-    kept = [*process_videos(videos_in([folder]), None, Recipe(mix=MixConfig(lufs=None)))]
+    kept = [*process_videos(find_videos([folder]), None, Recipe(mix=MixConfig(lufs=None)))]
     assert [row.status for row in kept] == ["done", "failed", "done"]
     children = [int(pid) for tasks in Path("/proc/self/task").glob("*/children") for pid in tasks.read_text().split()]
     assert not [pid for pid in children if b"v2m.media.decoder_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -132,4 +132,4 @@ def test_find_videos_returns_only_videos(folder: Path) -> None:
     for name in (".hidden.mp4", "a.v2m.mp4", "x.txt", "UPPER.MOV"):
         (folder / name).write_text("")
     (folder / "sub.mp4").mkdir()
-    assert [path.name for path in videos_in([folder, folder / "a.mp4"])] == ["UPPER.MOV", "a.mp4", "b.mp4"]
+    assert [path.name for path in find_videos([folder, folder / "a.mp4"])] == ["UPPER.MOV", "a.mp4", "b.mp4"]

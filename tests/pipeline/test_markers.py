@@ -21,7 +21,7 @@ SCORE = Soundtrack(
 
 
 def test_edl_has_named_one_frame_events_from_one_hour() -> None:
-    lines = markers.edl("t", markers.markers(CLIP, SCORE), CLIP.fps).splitlines()
+    lines = markers.format_edl("t", markers.collect_markers(CLIP, SCORE), CLIP.fps).splitlines()
     assert lines[:2] == ["TITLE: t", "FCM: NON-DROP FRAME"]
     assert lines[-2:] == [
         "004  001      V     C        01:00:03:07 01:00:03:08 01:00:03:07 01:00:03:08",
@@ -31,7 +31,7 @@ def test_edl_has_named_one_frame_events_from_one_hour() -> None:
 
 
 def test_markers_of_a_span_are_in_time_of_the_file() -> None:
-    assert markers.markers(replace(CLIP, start=10.0), SCORE)[0].time == 10.0
+    assert markers.collect_markers(replace(CLIP, start=10.0), SCORE)[0].time == 10.0
 
 
 def test_otio_round_trip_keeps_each_marker_on_its_frame(tmp_path: Path) -> None:

@@ -58,17 +58,17 @@ def test_axis_metadata_locates_each_second(clip: Path, start: float | None) -> N
     span = videos.open(clip).crop(start, None)
     path = clip.with_name("report.png")
     report.plot_report(path, span, Soundtrack(Audio(NOISE[:, : round(48_000 * span.duration)], 48_000)))
-    axis, image = report.Axis.of(path), drawn(path)
-    assert (axis.begin, axis.end) == (start or 0.0, pytest.approx(4.0, abs=0.01))
+    axis, image = report.Axis.from_png(path), drawn(path)
+    assert (axis.start, axis.end) == (start or 0.0, pytest.approx(4.0, abs=0.01))
     rgb = np.array([int(report.CUT[k : k + 2], 16) for k in (1, 3, 5)]) / 255
     marked = (np.abs(image - rgb).max(axis=2) < 0.15).sum(axis=0)
     columns = np.flatnonzero(marked > 150)
-    assert sorted({round(axis.second(column + 0.5), 1) for column in columns}) == [1.2, 2.6]
+    assert sorted({round(axis.to_seconds(column + 0.5), 1) for column in columns}) == [1.2, 2.6]
     for second in (1.2, 2.6):
-        assert axis.second(axis.column(second)) == pytest.approx(second)
-        assert np.abs(columns + 0.5 - axis.column(second)).min() < 2
-    assert axis.second(-5) == axis.begin
-    assert axis.second(1e6) == axis.end
+        assert axis.to_seconds(axis.to_column(second)) == pytest.approx(second)
+        assert np.abs(columns + 0.5 - axis.to_column(second)).min() < 2
+    assert axis.to_seconds(-5) == axis.start
+    assert axis.to_seconds(1e6) == axis.end
 
 
 def test_image_without_axis_metadata_is_refused(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_image_without_axis_metadata_is_refused(tmp_path: Path) -> None:
 
     matplotlib.image.imsave(tmp_path / "other.png", np.zeros((4, 4, 3)))
     with pytest.raises(ValueError, match=r"other.png is no report"):
-        report.Axis.of(tmp_path / "other.png")
+        report.Axis.from_png(tmp_path / "other.png")
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.3])

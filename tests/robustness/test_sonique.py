@@ -162,7 +162,7 @@ def test_broken_checkpoint_is_one_line(
         (["--inpaint", "1"], "--inpaint '1': give two rising seconds"),
         (["--inpaint", "nan:inf"], "--inpaint 'nan:inf': give two rising seconds"),
         (["--inpaint", "-1:2"], "--inpaint"),
-        (["--inpaint", "1:2", "--inpaint-source", "gone.wav"], "previous 'gone.wav': no such file"),
+        (["--inpaint", "1:2", "--inpaint-source", "gone.wav"], "inpaint-source 'gone.wav': no such file"),
         (["--inpaint", "1:2", "--inpaint-source", "README.md"], "cannot be read as sound"),
         (["--inpaint-source", "README.md"], "say with --inpaint a:b which seconds to write anew"),
     ],

@@ -84,19 +84,19 @@ def test_clicks_snap_to_near_beats_and_ends(columns: list[float], expected: Time
 def test_range_is_drawn_at_its_seconds_on_the_report(clip: Path) -> None:
     path = clip.with_name("report.png")
     report.plot_report(path, video.open(clip), FULL)
-    assert TimeRange().drawn_on(path) == path
-    first, both = (imread(chosen.drawn_on(path))[..., :3] for chosen in (TimeRange(1.0), TimeRange(1.0, 3.0)))
-    before, axis = imread(path)[..., :3], Axis.of(path)
+    assert TimeRange().draw_on(path) == path
+    first, both = (imread(chosen.draw_on(path))[..., :3] for chosen in (TimeRange(1.0), TimeRange(1.0, 3.0)))
+    before, axis = imread(path)[..., :3], Axis.from_png(path)
     edge = np.array(EDGE_COLOR[:3]) / 255
     for image, seconds in ((first, [1.0]), (both, [1.0, 3.0])):
         columns = np.flatnonzero((np.abs(image - edge).max(axis=2) < 0.02).all(axis=0))
         assert len(columns) == 3 * len(seconds)
         for second in seconds:
-            assert np.abs(columns - axis.column(second)).min() < 2
+            assert np.abs(columns - axis.to_column(second)).min() < 2
     changed = np.abs(both - before).max(axis=(0, 2)) > 0.1
-    low, high = (int(axis.column(second)) for second in (1.0, 3.0))
+    low, high = (int(axis.to_column(second)) for second in (1.0, 3.0))
     assert changed[low : high + 1].all()
     assert not changed[: low - 2].any()
     assert not changed[high + 4 :].any()
     with pytest.raises(ValueError, match="is no report"):
-        TimeRange(2.0).drawn_on(TimeRange(1.0).drawn_on(path))
+        TimeRange(2.0).draw_on(TimeRange(1.0).draw_on(path))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from v2m.cli.runner import exit_if_terminated, run_command, with_flags
 from v2m.core import errors, progress
@@ -45,7 +45,7 @@ class Arguments:
     extras: Extras
 
 
-def build_parser(recipe: str = DEFAULT_RECIPE) -> ArgumentParser:
+def build_parser(recipe: str = DEFAULT_RECIPE) -> OneLineParser:
     """Return the parser, with the recipe's values as defaults."""
     parser = OneLineParser(
         prog="infer.py",
@@ -63,8 +63,8 @@ def build_parser(recipe: str = DEFAULT_RECIPE) -> ArgumentParser:
     add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
     add("--melody", type=str, default=None, help="sound whose tune the music is to follow")
     add("--inpaint", type=str, default=None, help="a:b, seconds of the video whose music is written anew")
-    kept = "with --inpaint: the music to keep; default: the output itself"
-    add("--inpaint-source", type=str, default=None, help=kept)
+    source = "with --inpaint: the music to keep; default: the output itself"
+    add("--inpaint-source", type=str, default=None, help=source)
     add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
     add("--low-memory", action="store_true", help="smaller models and batches, where the recipe has them")
     add("--wav", action="store_true", help="also write the music by itself, before it is mixed and mastered")
@@ -149,7 +149,7 @@ def _build_controls(config: Namespace) -> Controls:
     reference, melody = config.reference or [], config.melody
     if len(reference) > 2:
         raise UsageError(f"--reference takes one sound file, or two (the voice, and the rest), not {len(reference)}")
-    for kind, names in (("reference", reference), ("melody", [melody]), ("previous", [config.inpaint_source])):
+    for kind, names in (("reference", reference), ("melody", [melody]), ("inpaint-source", [config.inpaint_source])):
         for name in names:
             if name is not None and not Path(name).is_file():
                 raise UsageError(f"{kind} {name!r}: no such file")
@@ -186,7 +186,7 @@ def _run(argv: Sequence[str]) -> str | int:
     request = parse(argv)
     first, *more = request.videos
     if more or batch.is_folder(first):
-        return _run_batch(request, batch.videos_in(request.videos))
+        return _run_batch(request, batch.find_videos(request.videos))
     result = score_video(
         first, request.out, recipe=request.recipe, controls=request.controls, extras=request.extras,
         overwrite=request.overwrite, stages=progress.no_progress if request.quiet else progress.tqdm_progress,
@@ -224,7 +224,7 @@ def _run_batch(request: Arguments, paths: Sequence[Path]) -> int:
     finally:
         if rows:
             rows += [batch.VideoResult(path, "not done") for path in paths[len(rows) :]]
-            sys.stdout.write(batch.table(rows) + "\n")
+            sys.stdout.write(batch.format_table(rows) + "\n")
     codes = {row.code for row in rows}
     if errors.DISK in codes:
         return errors.DISK

@@ -31,7 +31,7 @@ class VideoResult(NamedTuple):
     trace: str = ""  # where it failed
 
 
-def videos_in(paths: Iterable[Path]) -> list[Path]:
+def find_videos(paths: Iterable[Path]) -> list[Path]:
     """Return the named files and the videos directly in each folder, without v2m's own outputs."""
     videos: list[Path] = []
     for path in paths:
@@ -86,10 +86,10 @@ def process_video(
     def score() -> tuple[str, str]:
         if duplicate_of is not None:
             raise UsageError(f"its output would have the name of {duplicate_of!r}'s: rename one of the two")
-        state = _output_status(path, _sidecar(path, folder), sidecar.settings_digest(recipe.settings))
-        if state == "unchanged" and not overwrite:
-            return state, ""
-        result = score_video(path, folder, recipe=recipe, overwrite=overwrite or state == "stale", **options)
+        status = _output_status(path, _sidecar(path, folder), sidecar.settings_digest(recipe.settings))
+        if status == "unchanged" and not overwrite:
+            return status, ""
+        result = score_video(path, folder, recipe=recipe, overwrite=overwrite or status == "stale", **options)
         warnings = (f"warning: {warning}" for warning in result.metadata.warnings)
         return "done", "; ".join([printable(result.path.name), *warnings])
 
@@ -128,7 +128,7 @@ def _output_status(path: Path, sidecar_path: Path, settings_sha256: str) -> str:
     return "unchanged" if same_input and record["settings_sha256"] == settings_sha256 else "stale"
 
 
-def table(rows: Sequence[VideoResult]) -> str:
+def format_table(rows: Sequence[VideoResult]) -> str:
     """Format the rows as text, failures with their reason."""
     names = [printable(row.path.name) for row in rows]
     facts = [f"{row.status:<9}  {row.seconds:6.1f} s  {row.detail}" for row in rows]

@@ -18,7 +18,7 @@ from v2m.pipeline.result import Extras
 
 
 def printable(name: str) -> str:
-    """A file name on one line: control characters and undecodable bytes as escapes."""
+    """Return a file name on one line: control characters and undecodable bytes as escapes."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
@@ -36,7 +36,7 @@ class Outputs:
         """Check that all files can be written, before any long work; `seeds` if several candidates."""
         mixer.validate_output(clip, out, overwrite)
         outputs = cls(out.parent.resolve(), out.name, extras.markers or "edl", overwrite)
-        asked = {
+        requested = {
             outputs.sidecar: True,
             outputs.stems: extras.stems,
             outputs.midi: extras.midi,
@@ -46,19 +46,19 @@ class Outputs:
             **{outputs.wav(seed): True for seed in seeds},
             **{outputs.report(seed): extras.report for seed in seeds},
         }
-        wanted = [path for path in asked if asked[path]]
-        outputs._refuse_taken(wanted)
-        for path in wanted:
+        paths = [path for path in requested if requested[path]]
+        outputs._refuse_existing(paths)
+        for path in paths:
             if path.exists() and path.samefile(clip.path):
                 raise UsageError(f"{path} is the input itself, which is never changed: give another `out`")
             if path.exists() and path.is_dir() != (path == outputs.stems):
                 raise UsageError(f"{path} is {'a' if path.is_dir() else 'no'} folder: give another `out`")
         return outputs
 
-    def _refuse_taken(self, paths: Iterable[Path]) -> None:
-        taken = [path.name for path in paths if os.path.lexists(path)]
-        if taken and not self.overwrite:
-            raise UsageError(f"{', '.join(taken)} exists already: give `overwrite=True` or another `out`")
+    def _refuse_existing(self, paths: Iterable[Path]) -> None:
+        names = [path.name for path in paths if os.path.lexists(path)]
+        if names and not self.overwrite:
+            raise UsageError(f"{', '.join(names)} exists already: give `overwrite=True` or another `out`")
 
     def _beside(self, suffix: str) -> Path:
         return self.folder / (Path(self.name).stem + suffix)
@@ -96,33 +96,33 @@ class Outputs:
 
     @contextmanager
     def staged(self) -> Iterator[Outputs]:
-        """The same names in a hidden folder beside the video, moved into place when the block ends well."""
+        """Yield the same names in a hidden folder beside the video, moved into place when the block ends well."""
         self._remove_stale_staging()
         stage = Path(tempfile.mkdtemp(prefix=f".v2m-{os.getpid()}@{platform.node()}-", dir=self.folder))
         try:
             yield replace(self, folder=stage)
-            made = sorted(stage.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
-            self._refuse_taken(self.folder / path.name for path in made)
-            for path in made:
+            staged = sorted(stage.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
+            self._refuse_existing(self.folder / path.name for path in staged)
+            for path in staged:
                 _publish(path, self.folder / path.name)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
     def _remove_stale_staging(self) -> None:
-        """Removes what runs on this machine left here that were killed and could not tidy up themselves."""
-        for left in self.folder.glob(".v2m-*@*-*"):
-            owner, _, machine = left.name.removeprefix(".v2m-").rpartition("-")[0].partition("@")
-            here = machine == platform.node() and Path("/proc/self").exists()
-            if here and owner.isdigit() and not Path("/proc", owner).exists():
-                shutil.rmtree(left, ignore_errors=True)
+        """Remove the folders of runs on this machine that were killed before their own cleanup."""
+        for folder in self.folder.glob(".v2m-*@*-*"):
+            pid, _, machine = folder.name.removeprefix(".v2m-").rpartition("-")[0].partition("@")
+            is_local = machine == platform.node() and Path("/proc/self").exists()
+            if is_local and pid.isdigit() and not Path("/proc", pid).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(made: Path, final: Path) -> None:
-    """Into place. New parts take the place of the WAV files in their folder; what else lies in it stays."""
-    if not (made.is_dir() and final.is_dir()):
-        made.replace(final)
+def _publish(staged: Path, final: Path) -> None:
+    """Move into place. New stems replace all WAV files of their folder; its other files stay."""
+    if not (staged.is_dir() and final.is_dir()):
+        staged.replace(final)
         return
     for old in final.glob("*.wav"):
         old.unlink()
-    for part in made.iterdir():
-        part.replace(final / part.name)
+    for stem in staged.iterdir():
+        stem.replace(final / stem.name)

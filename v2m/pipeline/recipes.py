@@ -54,8 +54,9 @@ class Recipe:
 
     def overridden_by(self, **values: Any) -> Recipe:
         """Return a copy with those of `values` that are not None, and `settings` that say so."""
-        given = {name: value for name, value in values.items() if value is not None}
-        return replace(self, **given, settings={**self.settings, **{key: _plain(given[key]) for key in given}})
+        changes = {name: value for name, value in values.items() if value is not None}
+        settings = {**self.settings, **{name: _plain(value) for name, value in changes.items()}}
+        return replace(self, **changes, settings=settings)
 
 
 def _plain(value: Any) -> Any:

@@ -219,11 +219,11 @@ def inpaint(
 
 
 def _original_of(path: Path) -> Path:
-    """The video whose default output `path` is, where it lies beside it; else `path` itself."""
+    """Return the video whose default output `path` is, where it lies beside it; else `path` itself."""
     if path.stem.endswith(".v2m"):
         stem = path.stem.removesuffix(".v2m")
-        beside = sorted(other for other in path.parent.glob(f"{glob.escape(stem)}.*") if other.stem == stem)
-        return next((other for other in beside if other.suffix.lower() in video.VIDEO_SUFFIXES), path)
+        siblings = sorted(other for other in path.parent.glob(f"{glob.escape(stem)}.*") if other.stem == stem)
+        return next((other for other in siblings if other.suffix.lower() in video.VIDEO_SUFFIXES), path)
     return path
 
 
@@ -240,7 +240,7 @@ class _StageClock:
 
 
 def _refuse_unsupported(generator: GeneratorBase, extras: Extras, controls: Controls) -> None:
-    requested = controls.requested | {name for name in ("stems", "midi") if getattr(extras, name)}
+    requested = controls.requested | {name for name, on in {"stems": extras.stems, "midi": extras.midi}.items() if on}
     lacking = requested - generator.capabilities
     if lacking:
         sets = (lacking, generator.capabilities - {"vocals"})

@@ -73,7 +73,11 @@ def build(
             "sha256": sha256_file(clip.path),
             "bytes": stat.st_size,
             "modified_ns": stat.st_mtime_ns,
-            **{name: getattr(clip, name) for name in ("container", "codec", "width", "height", "rotation")},
+            "container": clip.container,
+            "codec": clip.codec,
+            "width": clip.width,
+            "height": clip.height,
+            "rotation": clip.rotation,
             "fps": round(clip.fps, 4),
             "frames": len(clip.timestamps),
             "seconds": round(clip.duration, 4),
@@ -106,9 +110,12 @@ def write(record: Mapping[str, Any], path: Path) -> None:
 def _music(soundtrack: Soundtrack) -> dict[str, Any]:
     parts = soundtrack.sections
     sections = [[part.name, *(round(value, 3) for value in (part.start, part.end, part.energy))] for part in parts]
-    both = {"beats": soundtrack.beats, "downbeats": soundtrack.downbeats}
-    beats = {key: [] if times is None else [round(float(time), 3) for time in times] for key, times in both.items()}
-    return {**soundtrack.metadata, "sections": sections, **beats, "stems": list(soundtrack.stems)}
+    beats, downbeats = (
+        [] if times is None else [round(float(time), 3) for time in times]
+        for times in (soundtrack.beats, soundtrack.downbeats)
+    )
+    stems = list(soundtrack.stems)
+    return {**soundtrack.metadata, "sections": sections, "beats": beats, "downbeats": downbeats, "stems": stems}
 
 
 def _weights(*parts: TaggerBase | GeneratorBase) -> list[dict[str, Any]]:

@@ -117,7 +117,7 @@ def _viterbi(
 
         V[b+1, r, s] = max over r' (V[b, r', s − e(r')] − change(r', r)) + gain[b+1, s] − stretch(r)
     """
-    costs = [STRETCH_COST * float(gap) * np.abs(each.rates)[:, None] for gap, each in zip(gaps, options, strict=True)]
+    costs = [STRETCH_COST * gap * np.abs(option.rates)[:, None] for gap, option in zip(gaps, options, strict=True)]
     worth = gains[0] - start_cost - costs[0]  # (R, S)
     previous_rates: list[np.ndarray] = []  # r', by r and s
     for beat, current in enumerate(options):

@@ -133,8 +133,10 @@ class LitGenerate(LitMusicLM):
     def _build_predictor(self, name: str) -> Callable[[VideoJob], VideoResult]:
         """Return the function that scores one video; `name` is the model's in the metadata file."""
         model, config, device = self.music_model.eval(), self.predict_config, self.device
-        options: Any = {key: getattr(config, key) for key in ("sampling", "window", "stride", "precision")}
-        generator = InMemoryGenerator(model, name, device, **options)
+        generator = InMemoryGenerator(
+            model, name, device, sampling=config.sampling, window=config.window, stride=config.stride,
+            precision=config.precision,
+        )  # fmt: skip
         tagger = _ready_tagger(self.tagger, device)
         if config.keep_tagger:
             tagger = copy.copy(tagger)
@@ -245,7 +247,7 @@ class PredictResults(lightning.Callback):
 
     @property
     def table(self) -> str:
-        return batch.table(self.rows)
+        return batch.format_table(self.rows)
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         self.rows, self._signal = [], None

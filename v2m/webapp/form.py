@@ -43,10 +43,10 @@ class Form:
         """Return the values as of `load_recipe`; `max_seconds` is the longest video."""
         texts = {name: " ".join(str(getattr(self, name) or "").split()) for name in ("caption", "key", *WORD_FIELDS)}
         tags = {**texts, "lyrics": self.lyrics, "tempo": self.tempo, "vocals": self.vocals}
-        given = {f"tags.{name}": value for name, value in tags.items() if value}
-        given |= {"mix.original": self.original, "mix.lufs": self.lufs, "limits.duration": max_seconds}
-        given |= {"start": self.start or None, "end": self.end or None, "seed": int(self.seed or 0)}
-        return {**given, "candidates": min(MAX_CANDIDATES, max(1, int(self.candidates)))}
+        values: dict[str, Any] = {f"tags.{name}": value for name, value in tags.items() if value}
+        values |= {"mix.original": self.original, "mix.lufs": self.lufs, "limits.duration": max_seconds}
+        values |= {"start": self.start or None, "end": self.end or None, "seed": int(self.seed or 0)}
+        return {**values, "candidates": min(MAX_CANDIDATES, max(1, int(self.candidates)))}
 
     def controls(self) -> Controls:
         """Return the sound files to follow."""
@@ -76,14 +76,14 @@ class TimeRange:
 
     def after_click(self, axis: Axis, column: float, beats: Sequence[float]) -> TimeRange:
         """Return the range after a click at pixel `column`, on a beat or end of the music that is near."""
-        second = axis.second(column)
-        nearest = min((axis.begin, axis.end, *beats), key=lambda beat: abs(beat - second))
+        second = axis.to_seconds(column)
+        nearest = min((axis.start, axis.end, *beats), key=lambda beat: abs(beat - second))
         second = round(nearest if abs(nearest - second) <= SNAP_S else second, 2)
         if self.start is None or self.end is not None or second == self.start:
             return TimeRange(second)
         return TimeRange(min(self.start, second), max(self.start, second))
 
-    def drawn_on(self, report: Path) -> Path:
+    def draw_on(self, report: Path) -> Path:
         """Return a copy of the report that shows the range, or itself where nothing is chosen.
 
         Raises ValueError where it is no report, OSError where it is gone.
@@ -92,10 +92,11 @@ class TimeRange:
             return report
         from PIL import Image, ImageDraw
 
-        axis = Axis.of(report)
+        axis = Axis.from_png(report)
         with Image.open(report) as image:
             picture = image.convert("RGBA")
-        ends = [axis.column(min(max(second, axis.begin), axis.end)) for second in (self.start, self.end or self.start)]
+        seconds = (self.start, self.end or self.start)
+        ends = [axis.to_column(min(max(second, axis.start), axis.end)) for second in seconds]
         overlay = Image.new("RGBA", picture.size, (0, 0, 0, 0))
         draw = ImageDraw.Draw(overlay)
         draw.rectangle((min(ends), 0, max(ends), picture.height), fill=RANGE_COLOR)

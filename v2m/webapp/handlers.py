@@ -76,8 +76,8 @@ class Handlers:
             return
         try:
             for status, result in self._run(self._job(Path(video), recipe, Form(), Controls()), request):
-                found = html.paragraph("These tags were found: change what you like")
-                yield (status, *unchanged) if result is None else (found, *tag_fields(result.tags).values())
+                done = html.paragraph("These tags were found: change what you like")
+                yield (status, *unchanged) if result is None else (done, *tag_fields(result.tags).values())
         except (JobCancelledError, UsageError) as error:
             yield (html.error_message(error), *unchanged)
 
@@ -94,10 +94,10 @@ class Handlers:
         form = Form(**dict(zip(FIELDS, values, strict=True)))
 
         def new_state(result: JobResult) -> PageState:
-            takes = result.candidates
-            fits = ["" if take.sync is None else f", fit {take.sync:.2f}" for take in takes]
-            labels = tuple(f"{n}: seed {take.seed}{fits[n - 1]}" for n, take in enumerate(takes, start=1))
-            return PageState(Path(video), recipe, form.start, form.end, takes, labels)
+            candidates = result.candidates
+            fits = ["" if candidate.sync is None else f", fit {candidate.sync:.2f}" for candidate in candidates]
+            labels = (f"{n}: seed {candidate.seed}{fits[n - 1]}" for n, candidate in enumerate(candidates, start=1))
+            return PageState(Path(video), recipe, form.start, form.end, candidates, tuple(labels))
 
         yield from self._score(request, self._job(Path(video), recipe, form, form.controls()), new_state)
 
@@ -136,20 +136,20 @@ class Handlers:
         candidate = state.candidates[index]
         try:
             column = float(event.index[0])
-            chosen = TimeRange(start, end).after_click(Axis.of(candidate.report), column, candidate.beats)
+            time_range = TimeRange(start, end).after_click(Axis.from_png(candidate.report), column, candidate.beats)
         except (OSError, ValueError):  # the files have expired
             return (gr.skip(),) * 4
-        report, button = self.edit_range(state, index, chosen.start, chosen.end)
-        return report, chosen.start, chosen.end, button
+        report, button = self.edit_range(state, index, time_range.start, time_range.end)
+        return report, time_range.start, time_range.end, button
 
     def edit_range(self, state: PageState | None, index: int | None, start: Any, end: Any) -> Values:
         """Return report and button for a range that was typed."""
         if state is None or index is None:
             return gr.skip(), gr.skip()
-        chosen = TimeRange(start, end)
-        button = gr.Button(interactive=chosen.is_complete and self._inpaints(state))
+        time_range = TimeRange(start, end)
+        button = gr.Button(interactive=time_range.is_complete and self._inpaints(state))
         try:
-            return str(chosen.drawn_on(state.candidates[index].report)), button
+            return str(time_range.draw_on(state.candidates[index].report)), button
         except (OSError, ValueError):
             return gr.skip(), button
 

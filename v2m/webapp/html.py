@@ -12,8 +12,9 @@ INPAINT_HINT = "To have a part written anew: click its beginning and its end on 
 
 def progress_bar(stage: str, share: float, seconds: float) -> str:
     """Return the bar of a stage of which `share` 0–1 took `seconds`."""
-    left = f" · about {max(1, round(seconds / share * (1 - share)))} s left" if 0.05 < share < 1 and seconds > 1 else ""
-    return f"<p>{html.escape(stage)} · {share:.0%}{left}</p><progress value='{share:.3f}' max='1'></progress>"
+    is_predictable = 0.05 < share < 1 and seconds > 1
+    remaining = f" · about {max(1, round(seconds / share * (1 - share)))} s left" if is_predictable else ""
+    return f"<p>{html.escape(stage)} · {share:.0%}{remaining}</p><progress value='{share:.3f}' max='1'></progress>"
 
 
 def paragraph(text: str, *, is_error: bool = False) -> str:

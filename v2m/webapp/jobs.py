@@ -16,6 +16,7 @@ from typing import Any
 
 from v2m.core import errors
 from v2m.core.errors import UsageError
+from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Controls, ProgressFn
 
 POLL_S = 0.2
@@ -198,7 +199,8 @@ class _JobHandler:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._generator: tuple[Any, Any] = (None, None)  # settings and object
+        self._generator: MusicGenerator | None = None
+        self._generator_settings: Any = None
 
     def tag(self, job: Job) -> JobResult:
         """Return the tagger's tags alone."""
@@ -228,15 +230,15 @@ class _JobHandler:
         out = job.out
         assert out is not None, "a job without a file to write asks for the tags alone"
         recipe = load_recipe(job.recipe, job.overrides)
-        if self._generator[0] != recipe.settings["generator"]:
-            self._generator = recipe.settings["generator"], recipe.generator
+        if self._generator is None or self._generator_settings != recipe.settings["generator"]:
+            self._generator, self._generator_settings = recipe.generator, recipe.settings["generator"]
+        assert self._generator is not None, "every shipped recipe names one"
         settings = {**recipe.settings, **_control_settings(job.controls)}
-        recipe = replace(recipe, generator=self._generator[1], settings=settings)
-        capabilities = as_generator(self._generator[1]).capabilities
+        recipe = replace(recipe, generator=self._generator, settings=settings)
+        capabilities = as_generator(self._generator).capabilities
         extras = Extras("stems" in capabilities, "midi" in capabilities, markers="edl", report=True, wav=True)
-        options: Any = {"controls": job.controls, "extras": extras, "stages": self._stages}
-        result = score_video(job.video, out, recipe=recipe, **options)
-        record = without_folders(result.record)
+        result = score_video(job.video, out, recipe=recipe, controls=job.controls, extras=extras, stages=self._stages)
+        record = strip_folders(result.record)
         sidecar.write(record, out.with_suffix(".json"))
         beats = tuple(record["range"]["start"] + beat for beat in record["music"]["beats"])
         rest = [path for path in out.parent.rglob("*") if path.is_file() and ".seed" not in path.name]
@@ -249,8 +251,8 @@ class _JobHandler:
             comment = sidecar.container_comment(job.recipe)
             with self._stages(f"Writing take {number} of {len(result.candidates)}") as progress:
                 mixer.mix(clip, other.soundtrack.audio, path, mix, comment, False, progress)
-            take = CandidateFiles(other.seed, path, other.sync.get("total"), beats)
-            candidates.append(replace(take, files=(path, take.music, take.report)))
+            candidate = CandidateFiles(other.seed, path, other.sync.get("total"), beats)
+            candidates.append(replace(candidate, files=(path, candidate.music, candidate.report)))
         return JobResult(record["tags"], record, tuple(candidates))
 
     @contextmanager
@@ -277,10 +279,10 @@ def _control_settings(controls: Controls) -> dict[str, Any]:
     return settings
 
 
-def without_folders(value: Any) -> Any:
+def strip_folders(value: Any) -> Any:
     """Return plain values with the names of files in the place of their paths."""
     if isinstance(value, Mapping):
-        return {name: without_folders(item) for name, item in value.items()}
+        return {name: strip_folders(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_folders(item) for item in value]
+        return [strip_folders(item) for item in value]
     return Path(value).name if isinstance(value, str) and value.startswith("/") else value

@@ -58,7 +58,7 @@ def build(handlers: Handlers, max_minutes: float) -> gr.Blocks:
                 with gr.Row(equal_height=True):
                     range_start = gr.Number(label="Part from second", value=None, elem_id="begin", min_width=120)
                     range_end = gr.Number(label="to second", value=None, elem_id="until", min_width=120)
-                    anew_button = gr.Button(
+                    inpaint_button = gr.Button(
                         "Write this part anew", variant="primary", interactive=False, elem_id="anew"
                     )
                 many: Any = {"file_count": "multiple", "interactive": False}
@@ -68,21 +68,21 @@ def build(handlers: Handlers, max_minutes: float) -> gr.Blocks:
         tags = [fields[name] for name in form.tag_fields({})]
         hidden: Any = {"show_progress": "hidden", "api_visibility": "private"}
         quiet: Any = {"queue": False, **hidden}
-        one: Any = {"concurrency_limit": 1, "concurrency_id": "job", **hidden}
-        outputs = [state, candidates, result, report, files, range_start, range_end, anew_button, hint]
-        chosen = [state, candidates, range_start, range_end]
+        as_job: Any = {"concurrency_limit": 1, "concurrency_id": "job", **hidden}
+        outputs = [state, candidates, result, report, files, range_start, range_end, inpaint_button, hint]
+        selection = [state, candidates, range_start, range_end]
 
         queued = score_button.click(handlers.enqueue, None, status, **quiet)
-        scoring = queued.then(handlers.score, [video, recipe, *values], [status, *outputs], **one)
-        queued = anew_button.click(handlers.enqueue, None, status, **quiet)
-        inpainting = queued.then(handlers.inpaint, [*chosen, *values], [status, *outputs], **one)
-        tagging = video.change(handlers.tag, [video, recipe], [status, *tags], **one)
+        scoring = queued.then(handlers.score, [video, recipe, *values], [status, *outputs], **as_job)
+        queued = inpaint_button.click(handlers.enqueue, None, status, **quiet)
+        inpainting = queued.then(handlers.inpaint, [*selection, *values], [status, *outputs], **as_job)
+        tagging = video.change(handlers.tag, [video, recipe], [status, *tags], **as_job)
         cancel_button.click(handlers.cancel, None, status, cancels=[scoring, inpainting, tagging], **quiet)
         last: Any = {**quiet, "trigger_mode": "always_last"}  # by itself Gradio drops what comes meanwhile
         candidates.input(handlers.show_candidate, [state, candidates], outputs[2:], **last)
-        report.select(handlers.click_report, chosen, [report, range_start, range_end, anew_button], **last)
+        report.select(handlers.click_report, selection, [report, range_start, range_end, inpaint_button], **last)
         for second in (range_start, range_end):
-            second.input(handlers.edit_range, chosen, [report, anew_button], **last)
+            second.input(handlers.edit_range, selection, [report, inpaint_button], **last)
         blocks.load(handlers.recipe_choices, recipe, [recipe, missing], **quiet)
         empty = [fields["tempo"], fields["start"], fields["end"], range_start, range_end]
         blocks.load(lambda: [None] * len(empty), None, empty, **quiet)  # which Gradio shows as 0 at first

@@ -93,7 +93,7 @@ def separately(
     for number, passage in enumerate(passages):
         unread = context[cache.get_seq_length() :] if cache is not None else context[:]
         opening = prompt.section(passage.lyrics)
-        guidance = UnbatchedClassifierFreeGuidanceLogitsProcessor(settings.cfg_scale[min(number, 1)], branch)
+        guidance = UnbatchedClassifierFreeGuidanceLogitsProcessor(settings.section_cfg_scale(number), branch)
         generator = torch.Generator().manual_seed(window_seed(seed, number))
         ids, written = torch.tensor([unread + opening]), list[int]()
         chosen = choices([*context, *opening])

@@ -50,14 +50,20 @@ class YuESampling:
         top_k: Codes that may be drawn, 0 for all. The default is transformers', which the published script keeps.
         top_p: Share of the probability that may be drawn from, 1 for all.
         repetition_penalty: Divides the logits of codes that were drawn before.
-        cfg_scale: Guidance scale of the first section, and of those after it; 1 is no guidance.
+        cfg_scale: Classifier-free guidance scale of the sections after the first; 1 is no guidance.
+        first_section_cfg_scale: The same of the first section.
     """
 
     temperature: float = 1.0
     top_k: int = 50
     top_p: float = 0.93
     repetition_penalty: float = 1.1
-    cfg_scale: tuple[float, float] = (1.5, 1.2)
+    cfg_scale: float = 1.2
+    first_section_cfg_scale: float = 1.5
+
+    def section_cfg_scale(self, index: int) -> float:
+        """Guidance scale of section `index`, counted from 0."""
+        return self.cfg_scale if index else self.first_section_cfg_scale
 
 
 @dataclass(frozen=True)

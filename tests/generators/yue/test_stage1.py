@@ -111,7 +111,7 @@ def generate_section_uncached(
             model,
             context + written,
             [tokenizer.XCODEC, *written],
-            scale=settings.cfg_scale[min(number, 1)],
+            scale=settings.section_cfg_scale(number),
             settings=settings,
             generator=generator,
         )
@@ -149,9 +149,12 @@ def ids_of(codes: Tensor) -> list[int]:
 
 SETTINGS = {
     "as published": YuESampling(),
-    "everything else": YuESampling(temperature=1.3, top_k=200, top_p=0.8, repetition_penalty=1.5, cfg_scale=(3.0, 0.5)),
-    "guidance in some sections": YuESampling(cfg_scale=(1.5, 1.0)),
-    "no guidance": YuESampling(cfg_scale=(1.0, 1.0)),
+    "everything else": YuESampling(
+        temperature=1.3, top_k=200, top_p=0.8, repetition_penalty=1.5, cfg_scale=0.5, first_section_cfg_scale=3.0
+    ),
+    "guidance in the first section": YuESampling(cfg_scale=1.0),
+    "guidance after the first section": YuESampling(first_section_cfg_scale=1.0),
+    "no guidance": YuESampling(cfg_scale=1.0, first_section_cfg_scale=1.0),
 }
 
 
@@ -179,7 +182,7 @@ def test_cuda_graph_greedy_codes_match_the_cpu(
 ) -> None:
     """Over sections, of which the first alone is guided."""
     section_plans = [SectionPlan(part, 12) for part in PARTS]
-    settings = YuESampling(temperature=0.0, cfg_scale=(1.5, 1.0))
+    settings = YuESampling(temperature=0.0, cfg_scale=1.0)
     expected = generate_codes(model, prompt, [1], section_plans, seed=0, sampling=settings, silence_code=silence)
     torch.nn.Module.to(model, "cuda")
     result = generate_codes(model, prompt, [1], section_plans, seed=0, sampling=settings, silence_code=silence)
@@ -363,7 +366,7 @@ def test_repetition_penalty_counts_the_silence_code(model: LlamaForCausalLM, pro
         model.lm_head.weight[tokenizer.FIRST_CODE + SILENCE] *= -8
     drawn = []
     for penalty in (1.0, 1e3):
-        settings = YuESampling(temperature=0.0, repetition_penalty=penalty, cfg_scale=(1.0, 1.0))
+        settings = YuESampling(temperature=0.0, repetition_penalty=penalty, cfg_scale=1, first_section_cfg_scale=1)
         (codes,) = generate_codes(
             model, prompt, [1], [SectionPlan(PARTS[0], 1)], seed=0, sampling=settings, silence_code=SILENCE
         )

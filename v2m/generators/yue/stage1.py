@@ -79,7 +79,7 @@ def generate_codes(
     context = _Context(
         model,
         min(limit, len(head) + sum(sizes)),
-        rows=2 if any(scale != 1 for scale in sampling.cfg_scale) else 1,
+        rows=1 if sampling.cfg_scale == sampling.first_section_cfg_scale == 1 else 2,
         num_new=1 if silence_code is None else 2,
         static_shapes=device.type == "cuda" if use_graph is None else use_graph,
     )
@@ -93,7 +93,7 @@ def generate_codes(
         opening = torch.tensor(openings[index], device=device)
         ids = torch.cat([head_ids, *history, opening])
         context.prefill(ids[context.num_tokens : -1])  # the last id, <xcodec>, is the first decode step's
-        cfg_scale = sampling.cfg_scale[min(index, 1)]
+        cfg_scale = sampling.section_cfg_scale(index)
         generator = torch.Generator(device).manual_seed(window_seed(seed, index))
         sampler = _TokenSampler(sampling, cfg_scale, _used_codes(ids), generator)
         context.start_section(use_cfg=cfg_scale != 1)

@@ -117,8 +117,8 @@ def config_to_transformers(settings: Mapping[str, Any], state: Mapping[str, Tens
         frame_rate = -(-rate // math.prod(out["upsampling_ratios"]))
     except (KeyError, TypeError, AttributeError) as error:
         absent = [name for name, section in sections.items() if section is None]
-        what = f"its settings lack {', '.join(absent)}" if absent else f"its settings lack or confuse {error}"
-        raise DependencyError(f"not an EnCodec of audiocraft: {what}") from error
+        problem = f"lack {', '.join(absent)}" if absent else f"lack or misstate {error}"
+        raise DependencyError(f"not an EnCodec of audiocraft: its settings {problem}") from error
     _check_codebooks(codebooks, entries, state or {})
     return out | {
         "model_type": "encodec",
@@ -197,21 +197,23 @@ def _rename(
 
 def _check_supported(network: Mapping[str, Any], decoder: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
     """Raise DependencyError for settings that transformers' model does not have."""
-    odd = [f"seanet.{name} {network[name]!r}" for name, only in _REQUIRED_SETTINGS.items() if network[name] != only]
+    unsupported = [
+        f"seanet.{name} {network[name]!r}" for name, only in _REQUIRED_SETTINGS.items() if network[name] != only
+    ]
     supported = {**_REQUIRED_DECODER_SETTINGS, "trim_right_ratio": decoder["trim_right_ratio"]}
-    odd += [
+    unsupported += [
         f"seanet.decoder.{name} {value!r}"
         for name, value in decoder.items()
         if name not in supported or supported[name] != value
     ]
-    odd += [f"seanet.encoder.{name} {value!r}" for name, value in (network.get("encoder") or {}).items()]
-    odd += [] if network["lstm"] else [f"seanet.lstm {network['lstm']!r}"]
+    unsupported += [f"seanet.encoder.{name} {value!r}" for name, value in (network.get("encoder") or {}).items()]
+    unsupported += [] if network["lstm"] else [f"seanet.lstm {network['lstm']!r}"]
     if network["norm"] not in {"weight_norm", "time_group_norm"}:
-        odd.append(f"seanet.norm {network['norm']!r}")
+        unsupported.append(f"seanet.norm {network['norm']!r}")
     kinds = {"autoencoder": "seanet", "quantizer": "rvq"}
-    odd += [f"encodec.{name} {codec[name]!r}" for name, only in kinds.items() if codec[name] != only]
-    if odd:
-        raise DependencyError(f"an EnCodec of audiocraft that transformers' model cannot be: {', '.join(odd)}")
+    unsupported += [f"encodec.{name} {codec[name]!r}" for name, only in kinds.items() if codec[name] != only]
+    if unsupported:
+        raise DependencyError(f"an EnCodec of audiocraft that transformers' model cannot be: {', '.join(unsupported)}")
 
 
 def _check_codebooks(codebooks: int, entries: int, state: Mapping[str, Tensor]) -> None:

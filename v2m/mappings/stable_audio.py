@@ -22,7 +22,7 @@ MODEL_NAME = "a latent diffusion model in the layout of stable-audio-tools"
 TRAINING_PREFIX, EMA_PREFIX = "diffusion.", "diffusion_ema.ema_model."
 UNET_PREFIX, AUTOENCODER_PREFIX, CONDITIONER_PREFIX = "model.model.", "pretransform.model.", "conditioner.conditioners."
 
-# settings of the U-Net: theirs → of `v2m.generators.sonique.unet.UNetConfig`
+# settings of the U-Net: the library's name → field of `v2m.generators.sonique.unet.UNetConfig`
 _UNET_KEYS = {
     "in_channels": "latent_dim",
     "context_embedding_features": "context_dim",
@@ -169,7 +169,8 @@ def _parse(config: Mapping[str, Any]) -> tuple[StableAudioConfig, list[str]]:
         clap_path=str(text["config"].get("clap_ckpt_path", "")),
         clap_layer=int(text["config"].get("feature_layer_ix", -1)),
         number_ranges={
-            name: (int(each.get("min_val", 0)), int(each.get("max_val", 512))) for name, each in number_settings.items()
+            name: (int(settings.get("min_val", 0)), int(settings.get("max_val", 512)))
+            for name, settings in number_settings.items()
         },
         cond_order=order,
     )

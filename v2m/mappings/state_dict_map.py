@@ -21,8 +21,13 @@ MAX_LISTED_NAMES = 3  # in one error message
 _NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")
 
 
-def rename_keys(state: Mapping[str, Value], table: Mapping[str, str | None], model: str) -> dict[str, Value]:
-    """Rename `state` by a key map. Raises DependencyError for names that `model` does not have."""
+def rename_keys(
+    state: Mapping[str, Value], table: Mapping[str, str | None], model: str, *, cure: str = ""
+) -> dict[str, Value]:
+    """Rename `state` by a key map.
+
+    Raises DependencyError, which ends with `cure`, for names that `model` does not have.
+    """
     out: dict[str, Value] = {}
     unknown = []
     for name, value in state.items():
@@ -36,7 +41,8 @@ def rename_keys(state: Mapping[str, Value], table: Mapping[str, str | None], mod
             out[new.replace(".N.", f".{number.group()}.", 1) if number else new] = value
     if unknown:
         names = truncate_list([repr(name) for name in unknown])
-        raise DependencyError(f"these are not the weights of {model}: it has no {names}")
+        message = f"these are not the weights of {model}: it has no {names}"
+        raise DependencyError(f"{message}: {cure}" if cure else message)
     return out
 
 

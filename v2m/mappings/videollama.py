@@ -52,17 +52,18 @@ VISION_FIELDS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels", "patch_size"),
     *("hidden_act", "layer_norm_eps", "attention_dropout"),
 )
+CURE = "give a VideoLLaMA3 checkpoint"
 _VISION_MODEL_TYPE = {ORIGINAL: "videollama3_vision_encoder", NATIVE: "video_llama_3_vision"}
 
 
 def to_native(state: Mapping[str, Value]) -> dict[str, Value]:
     """Rename the weights to transformers' names. Raises DependencyError for an unknown name."""
-    return rename_keys(state, KEY_MAP, f"VideoLLaMA3 ({ORIGINAL})")
+    return rename_keys(state, KEY_MAP, f"VideoLLaMA3 ({ORIGINAL})", cure=CURE)
 
 
 def to_original(state: Mapping[str, Value]) -> dict[str, Value]:
     """Rename the weights from transformers' names to the authors', the inverse of `to_native`."""
-    return rename_keys(state, invert(KEY_MAP), f"VideoLLaMA3 ({NATIVE})")
+    return rename_keys(state, invert(KEY_MAP), f"VideoLLaMA3 ({NATIVE})", cure=CURE)
 
 
 def config_to_native(original: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def _select(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, An
 
 def _check_config(settings: Mapping[str, Any], layout: str, vision: str) -> None:
     if (kind := settings.get("model_type")) != layout:
-        raise DependencyError(f"model_type {kind!r} is not {layout!r}: give a VideoLLaMA3 checkpoint")
+        raise DependencyError(f"model_type {kind!r} is not {layout!r}: {CURE}")
     text = settings.get("text_config") if layout == NATIVE else settings
     sizes = text if isinstance(text, Mapping) else {}
     missing = [vision] if not isinstance(settings.get(vision), Mapping) else []

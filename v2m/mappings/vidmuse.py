@@ -106,8 +106,9 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     config = audiocraft.config_to_v2m(cfg, state)
     num_heads, attention_dim = config["lm"]["num_heads"], state[qkv].shape[0] // 3
     if attention_dim % num_heads:
-        rows = f"{qkv} with {3 * attention_dim} rows"
-        raise DependencyError(f"transformer_lm.num_heads is {num_heads}, which {rows} cannot have")
+        raise DependencyError(
+            f"transformer_lm.num_heads is {num_heads}, which {qkv} with {3 * attention_dim} rows cannot have"
+        )
     config["conditioner"] = {
         "kind": "vidmuse",
         "vision_dim": state[positions].shape[2],
@@ -131,9 +132,9 @@ def config_from_v2m(values: Mapping[str, Any], **codec: Any) -> dict[str, Any]:
         raise UsageError("VidMuse's layout has no place for learned nulls: write this model in another")
     num_heads, num_fusion_heads = conditioner["num_heads"], conditioner["num_fusion_heads"]
     if num_heads != values["lm"]["num_heads"] or num_fusion_heads != NUM_FUSION_HEADS:
-        own, theirs = f"{num_heads} and {num_fusion_heads}", f"as the language model and {NUM_FUSION_HEADS} to fuse"
         raise UsageError(
-            f"VidMuse's conditioner has as many heads {theirs}, not {own}: write this model in another layout"
+            f"VidMuse's conditioner has as many heads as the language model and {NUM_FUSION_HEADS} to fuse, not "
+            f"{num_heads} and {num_fusion_heads}: write this model in another layout"
         )
     add_global = {"if_add_gobal": True, "mode": "average", "num_frames": NUM_GLOBAL_FRAMES, "global_feature_path": ""}
     video = {"visual_encoder": "clip", "video_fps": VIDEO_FPS, "video_overlap": 0, "add_global": add_global}

@@ -36,8 +36,10 @@ def config_to_transformers(
     """
     ratios, entries = tuple(generator.get("ratios", STRIDES)), generator.get("bins", CODEBOOK_SIZE)
     if ratios != STRIDES or entries != CODEBOOK_SIZE:
-        expected = f"where {list(STRIDES)} and {CODEBOOK_SIZE} are expected"
-        raise DependencyError(f"not YuE's X-Codec: ratios {list(ratios)} and {entries} entries a codebook, {expected}")
+        raise DependencyError(
+            f"not YuE's X-Codec: ratios {list(ratios)} and {entries} entries a codebook, where {list(STRIDES)} and "
+            f"{CODEBOOK_SIZE} are expected"
+        )
     try:
         return {
             "target_bandwidths": list(generator["target_bandwidths"]),

@@ -129,7 +129,7 @@ def _load_model(path: Path) -> Any:
         )
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds quantized weights, which are not read: give {REPOSITORY}")
-    parameters = inspect.signature(kind).parameters  # the package too leaves out what it no longer knows
+    parameters = inspect.signature(kind).parameters  # the package, too, drops arguments that it no longer has
     kwargs = {name: value for name, value in payload["kwargs"].items() if name in parameters}
     try:
         model = kind(*payload["args"], **kwargs)

@@ -49,7 +49,9 @@ def read_state_dict(folder: Path) -> dict[str, Tensor]:
             return read(folder / name)
         if (folder / index).is_file():
             return _read_shards(folder / index, read)
-    raise DependencyError(f"{str(folder)!r} holds no weights: neither {SAFETENSORS} nor {SAFETENSORS_INDEX}")
+    raise DependencyError(
+        f"{str(folder)!r} holds no weights: neither {SAFETENSORS} nor {SAFETENSORS_INDEX}; download them into it"
+    )
 
 
 def read_pickle(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
@@ -70,7 +72,9 @@ def read_pickle(path: Path, allowed: Sequence[Any] = ()) -> dict[str, Any]:
             raise
         raise DependencyError(_broken_file_message(path, "PyTorch", error)) from error
     if not isinstance(payload, dict):
-        raise DependencyError(f"{str(path)!r} holds a {type(payload).__name__}, not the dictionary of a checkpoint")
+        raise DependencyError(
+            f"{str(path)!r} holds a {type(payload).__name__}, not the dictionary of a checkpoint: give another file"
+        )
     return payload
 
 
@@ -163,7 +167,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     shard_of = read_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
-        raise DependencyError(f"{str(index)!r} lists no shards (no weight_map)")
+        raise DependencyError(f"{str(index)!r} lists no shards (no weight_map): download it again")
     state: dict[str, Tensor] = {}
     for name in sorted(set(shard_of.values())):
         # checked by name, not resolved: in the hub's cache every shard is a link that leads out of the folder
@@ -173,7 +177,9 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
         state |= read(index.parent / inner)
     absent = [name for name in shard_of if name not in state]
     if absent:
-        raise DependencyError(f"{str(index)!r} lists tensors that its shards do not hold: {truncate_list(absent)}")
+        raise DependencyError(
+            f"{str(index)!r} lists tensors that its shards do not hold: {truncate_list(absent)}; download them again"
+        )
     return state
 
 

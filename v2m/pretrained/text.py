@@ -58,8 +58,8 @@ class T5TextEncoder:
         state = {name: value for name, value in state.items() if not name.startswith(("decoder.", "lm_head."))}
         check_finite(state, f"T5 ({str(folder)!r})")
         model: Any = load_model(T5EncoderModel, folder, CPU, description="T5 encoder", config=config, state=state)
-        words = _load_tokenizer(T5Tokenizer, tokenizer or folder, "spiece.model", model, "T5")
-        return cls(model.to(device=device, dtype=torch.float32), words)
+        t5_tokenizer = _load_tokenizer(T5Tokenizer, tokenizer or folder, "spiece.model", model, "T5")
+        return cls(model.to(device=device, dtype=torch.float32), t5_tokenizer)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Condition:
@@ -119,8 +119,10 @@ def _load_tokenizer(tokenizer_class: Any, folder: Path, vocabulary: str, model: 
     tokenizer = load_tokenizer(tokenizer_class, folder, ("tokenizer.json", vocabulary), description)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
-        message = f"the tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, {description} only {rows}"
-        raise DependencyError(message)
+        raise DependencyError(
+            f"the tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, {description} only {rows}: give the "
+            "tokenizer of the same model"
+        )
     return tokenizer
 
 

@@ -42,7 +42,8 @@ def load_model(
     model_type, expected = config.get("model_type"), getattr(model_class.config_class, "model_type", None)
     if model_type != expected:
         raise DependencyError(
-            f"{str(folder)!r} is no {description}: its config.json says model_type {model_type!r}, not {expected!r}"
+            f"{str(folder)!r} is no {description}: its config.json says model_type {model_type!r}, not {expected!r}; "
+            "give another checkpoint"
         )
     quantization = quantization_config(bits, device)
     if quantization is not None and skip_quantization:
@@ -70,7 +71,10 @@ def load_model(
 def load_tokenizer(tokenizer_class: Any, folder: Path, files: Sequence[str], description: str) -> Any:
     """Load the tokenizer of `description` from `folder`, which must hold one of `files`."""
     if not any((folder / name).is_file() for name in files):
-        raise DependencyError(f"{str(folder)!r} holds no tokenizer of {description}: neither {' nor '.join(files)}")
+        message = (
+            f"{str(folder)!r} holds no tokenizer of {description}: neither {' nor '.join(files)}; fetch one of them"
+        )
+        raise DependencyError(message)
     return load_processor(tokenizer_class, folder, f"the tokenizer in {str(folder)!r} cannot be read")
 
 
@@ -97,7 +101,10 @@ def check_loading_info(info: Mapping[str, Any], folder: Path, description: str) 
     problems = [f"{len(info[kind])} {kind.replace('_', ' ')}" for kind in kinds if info.get(kind)]
     if problems:
         first = min(_key_name(key) for key in next(info[kind] for kind in kinds if info.get(kind)))
-        raise DependencyError(f"{str(folder)!r} does not fit {description}: {', '.join(problems)}, such as {first}")
+        raise DependencyError(
+            f"{str(folder)!r} does not fit {description}: {', '.join(problems)}, such as {first}; "
+            "fetch it again, or give another checkpoint"
+        )
 
 
 def _key_name(key: Any) -> str:

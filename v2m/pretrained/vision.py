@@ -9,7 +9,7 @@ F frames, H height, W width of a frame, P tokens per frame, D dimension of a tok
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -93,7 +93,7 @@ class FrozenVisionEncoder:
 
         Mean, deviation and size are those of preprocessor_config.json. `name` is that in datasets and checkpoints. A
         frame becomes a square by `aspect`: "squash"; "crop" its middle; or "pad" with the mean color. UsageError for
-        another one.
+        another `pooling` or `aspect`.
         """
         if pooling not in get_args(Pooling) or aspect not in get_args(Aspect):
             choices = f"{' or '.join(get_args(Pooling))}, and {', '.join(get_args(Aspect))}"
@@ -111,8 +111,8 @@ class FrozenVisionEncoder:
         kind = family.model.config_class.model_type  # type: ignore[union-attr]
         config = config if model_type == kind else {**config.get("vision_config", {}), "model_type": kind}
         model: Any = load_model(family.model, folder, CPU, description="vision model", config=config, state=state)
-        family, size = _read_preprocessor(folder, family)
-        size = size if family.image_size else model.config.image_size
+        family = _read_preprocessor(folder, family)
+        size = family.image_size or model.config.image_size
         patch = model.config.patch_size
         if size % patch or size < POOL_GRID * patch:
             message = f"{str(folder)!r}: pictures of {size} pixels are no whole number of patches of {patch}"
@@ -152,13 +152,13 @@ class FrozenVisionEncoder:
         if self.aspect == "squash":
             return _resize(x, side, side)
         scale = side / (min(height, width) if self.aspect == "crop" else max(height, width))
-        high, wide = max(1, round(height * scale)), max(1, round(width * scale))
-        x = _resize(x, high, wide)
+        height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        x = _resize(x, height, width)
         if self.aspect == "crop":
-            top, left = (high - side) // 2, (wide - side) // 2
+            top, left = (height - side) // 2, (width - side) // 2
             return x[..., top : top + side, left : left + side]
-        top, left = (side - high) // 2, (side - wide) // 2
-        return pad(x - self._mean, (left, side - wide - left, top, side - high - top)) + self._mean
+        top, left = (side - height) // 2, (side - width) // 2
+        return pad(x - self._mean, (left, side - width - left, top, side - height - top)) + self._mean
 
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:
@@ -177,11 +177,11 @@ def _vision_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _read_preprocessor(folder: Path, family: _ModelFamily) -> tuple[_ModelFamily, int]:
-    """The family with mean, deviation and S of preprocessor_config.json, if there is one."""
+def _read_preprocessor(folder: Path, family: _ModelFamily) -> _ModelFamily:
+    """The family with mean, deviation and, where it has one, S of preprocessor_config.json, if any."""
     path, size = folder / "preprocessor_config.json", family.image_size or 0
     if not path.is_file():
-        return family, size
+        return family
     config = read_json(path)
     mean, std = config.get("image_mean", family.mean), config.get("image_std", family.std)
     crop = config.get("crop_size") or config.get("size") or size
@@ -192,4 +192,4 @@ def _read_preprocessor(folder: Path, family: _ModelFamily) -> tuple[_ModelFamily
         raise DependencyError(f"{str(path)!r} holds no mean, deviation and size of pictures ({error})") from error
     if not (min(dr, dg, db) > 0 and size > 0):
         raise DependencyError(f"{str(path)!r}: deviation {[dr, dg, db]} and size {size} must be above 0")
-    return _ModelFamily(family.model, (r, g, b), (dr, dg, db), family.has_class_token, family.image_size and size), size
+    return replace(family, mean=(r, g, b), std=(dr, dg, db), image_size=size if family.image_size else None)

@@ -46,8 +46,8 @@ def fetch(
         name: A local folder; or a repository of the Hugging Face hub, "owner/name" or "owner/name@revision", which is
             looked for in `checkpoints/name`, then in the hub's cache, and is downloaded if it is in neither.
         patterns: The files that are needed (see above).
-        license: The weights' license as the caller knows it, for model cards that name none.
-        download_size: Bytes of those files as the caller knows them, for messages when the hub cannot be asked.
+        license: License of the weights, for model cards that name none.
+        download_size: Bytes of those files, for messages when the hub cannot be reached.
 
     Raises DependencyError that says which weights, how large, and where to put them; DiskFullError without room for
     them.

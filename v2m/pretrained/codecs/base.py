@@ -83,7 +83,10 @@ class EnCodec:
 
     @torch.inference_mode()
     def encode(self, wave: Tensor) -> Tensor:
-        """(B, C, N) at the codec's rate, ±1 → codes (B, K, T) int64, T = N / `hop_length` rounded up."""
+        """(B, C, N) at the codec's rate, ±1 → codes (B, K, T) int64, T = N / `hop_length` rounded up.
+
+        The loudness is lost where the model normalizes each chunk: see `encode_scaled`.
+        """
         return self.encode_scaled(wave)[0]
 
     @torch.inference_mode()

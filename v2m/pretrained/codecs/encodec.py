@@ -60,7 +60,9 @@ def load_encodec(
                 return load_encodec(weights.fetch(source, FILES).folder, device, bandwidth=bandwidth)
             config, state = source
         elif not (folder / "config.json").is_file():
-            raise DependencyError(f"{str(folder)!r} holds no codec: neither config.json nor {AUDIOCRAFT_FILE}")
+            raise DependencyError(
+                f"{str(folder)!r} holds no codec: neither config.json nor {AUDIOCRAFT_FILE}; fetch one"
+            )
     state = read_state_dict(folder) if state is None else state
     check_finite(state, f"EnCodec ({str(folder)!r})")
     model: Any = load_model(EncodecModel, folder, CPU, description="EnCodec", config=config, state=state)

@@ -1,7 +1,7 @@
 """SONIQUE's autoencoder: mono audio ↔ 64 latent channels at 43 frames a second.
 
 The convolutions of the Descript Audio Codec (Kumar et al., 2023), of which transformers has the modules, around a
-Gaussian bottleneck instead of a quantiser.
+Gaussian bottleneck instead of a quantizer.
 
 B batch, N samples, C latent channels, T latent frames of `hop_length` samples.
 """

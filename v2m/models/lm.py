@@ -115,7 +115,7 @@ class LM(nn.Module):
 
         `codes` (B, K, T) int64 in 0–V are laid out as by `patterns.apply_delays`: the first step holds V alone. With
         cross-attention a row of `condition` without valid tokens is unconditional. The step bias is added to the steps,
-        so that an event conditions the very steps that sound when it is seen.
+        so that an event conditions the very steps that sound when it is shown.
         """
         x = self.embed(codes)  # (B, T, D)
         num_steps = x.shape[1]
@@ -154,6 +154,8 @@ class TransformerLayer(nn.Module):
         super().__init__()
         dim, rate = config.dim, config.dropout
         self.norm_self, self.self_attention = nn.LayerNorm(dim), SelfAttention(dim, config.num_heads, rate)
+        self.norm_cross: nn.LayerNorm | None = None
+        self.cross_attention: CrossAttention | None = None
         if config.cross_attention:
             self.norm_cross, self.cross_attention = nn.LayerNorm(dim), CrossAttention(dim, config.num_heads, rate)
         self.norm_feedforward = nn.LayerNorm(dim)
@@ -170,6 +172,8 @@ class TransformerLayer(nn.Module):
         """
         x = x + self.dropout(self.self_attention(self.norm_self(x), causal_mask))
         if cond is not None:
+            assert self.norm_cross is not None, "this LM has no cross-attention"
+            assert self.cross_attention is not None, "this LM has no cross-attention"
             x = x + self.dropout(self.cross_attention(self.norm_cross(x), cond, cond_mask))
         inner = self.dropout(functional.gelu(self.expand(self.norm_feedforward(x))))
         return x + self.dropout(self.contract(inner))
@@ -236,7 +240,7 @@ def sinusoidal_embedding(positions: Tensor, dim: int) -> Tensor:
 def prefix_causal_mask(prefix_mask: Tensor, num_steps: int) -> Tensor:
     """Return the mask (B, 1, T, T) bool of `num_steps` = T steps, the first S a prefix.
 
-    A step attends to itself, and to all steps before it that are valid; `prefix_mask` (B, S) tells which are.
+    A step attends to itself, and to all valid steps before it; `prefix_mask` (B, S) marks those of the prefix.
     """
     causal = torch.ones(num_steps, num_steps, dtype=torch.bool, device=prefix_mask.device).tril()
     valid = functional.pad(prefix_mask, (0, num_steps - prefix_mask.shape[1]), value=True)[:, None, None, :]

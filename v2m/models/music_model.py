@@ -117,11 +117,11 @@ class MusicModel(nn.Module):
         `text` is (B, L, `config.text_dim`). Rows in `drop_text` and `drop_video`, (B,) bool, lose theirs: null tokens,
         where there are some, take its place.
         """
-        words = self.project_text(text) if text is not None and self.config.uses_text else None
+        text = self.project_text(text) if text is not None and self.config.uses_text else None
         video = self.encode_video(visual) if visual is not None and self.conditioner is not None else None
-        rows = next((len(part.tokens) for part in (words, video) if part is not None), 1)
-        words, video = _drop_rows(words, drop_text), _drop_rows(video, drop_video)
-        return concat(_with_null(words, self.null_text, rows), _with_null(video, self.null_video, rows))
+        rows = next((len(part.tokens) for part in (text, video) if part is not None), 1)
+        text, video = _drop_rows(text, drop_text), _drop_rows(video, drop_video)
+        return concat(_with_null(text, self.null_text, rows), _with_null(video, self.null_video, rows))
 
     def forward(
         self,
@@ -161,9 +161,9 @@ class MusicModel(nn.Module):
         t = t if guided_by_text else v
         if self.config.lm.cross_attention:
             rows = next(len(part.tokens) for part in (text, video, melody, negative) if part is not None)
-            no_text, words, unwanted = (_with_null(part, self.null_text, rows) for part in (None, text, negative))
+            no_text, text, negative = (_with_null(part, self.null_text, rows) for part in (None, text, negative))
             no_video, video = (_with_null(part, self.null_video, rows) for part in (None, video))
-            uncond, video_only, full = concat(unwanted, no_video), concat(no_text, video), concat(melody, words, video)
+            uncond, video_only, full = concat(negative, no_video), concat(no_text, video), concat(melody, text, video)
         else:
             uncond, video_only, full = self._prefix_branches(text, video, melody, negative)
         branches = [CFGBranch(1.0 - v, uncond), CFGBranch(v - t, video_only), CFGBranch(t, full)]

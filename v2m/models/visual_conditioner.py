@@ -1,9 +1,9 @@
 """Visual conditioners of the music LM: v2m's, whose tokens carry their time, and VidMuse's.
 
 `TemporalConditioner` adds the LM's sinusoidal embedding of the step that sounds when a frame is shown to the frame's
-tokens, so that a step can attend to what is seen at its instant. Visual events enter as such tokens, and as a step bias
-on the steps that sound then, since attention that is also offered text learns to attend to the text alone. Names of
-submodules are names of weights in checkpoints: they stay.
+tokens, so that a step can attend to what is shown at its instant. Visual events enter as such tokens, and as a step
+bias on the steps that sound then, since attention that is also offered text learns to attend to the text alone. Names
+of submodules are names of weights in checkpoints: they stay.
 
 B batch, F short-term frames, G long-term frames, R instants of events, P tokens a frame, W vision dimension, C event
 channels, Q pooled tokens a frame, N = R / stride event tokens, S tokens, I inner dimension, D dimension of the LM.
@@ -12,7 +12,7 @@ channels, Q pooled tokens a frame, N = R / stride event tokens, S tokens, I inne
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
@@ -92,7 +92,7 @@ class ConditionerConfig:
     def __post_init__(self) -> None:
         kinds = get_args(ConditionerKind)
         problems = [] if self.kind in kinds else [f"kind {self.kind!r} must be {' or '.join(map(repr, kinds))}"]
-        sizes = {field.name: getattr(self, field.name) for field in fields(self) if field.type == "int"}
+        sizes = {name: value for name, value in vars(self).items() if name not in {"kind", "null_tokens"}}
         problems += [f"{name} {size} must be 1 or more" for name, size in sizes.items() if size < 1]
         if not problems and self.kind == "vidmuse" and self.vision_dim % self.num_fusion_heads:
             multiple = f"a multiple of the {self.num_fusion_heads} fusion heads"
@@ -292,7 +292,7 @@ class EventEncoder(nn.Module):
             nn.Conv1d(before, after, EVENT_KERNEL, padding=EVENT_KERNEL // 2) for before, after in pairwise(channels)
         )
         self.out, self.norm = nn.Linear(self.stride * inner_dim, dim), nn.LayerNorm(dim)
-        self.stream = nn.Parameter(0.5 * torch.randn(dim))  # tells event tokens from frame tokens
+        self.stream = nn.Parameter(0.5 * torch.randn(dim))  # distinguishes event tokens from frame tokens
         self.cue = nn.Linear(inner_dim, dim, bias=False)  # step bias
         nn.init.zeros_(self.cue.weight)  # an LM that was trained before starts with the inputs it was trained on
 

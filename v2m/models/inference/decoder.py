@@ -115,18 +115,18 @@ class RowLayout:
             tokens = [functional.pad(part.tokens, (0, 0, pad, 0)) for part, pad in zip(conditions, pads, strict=True)]
             mask = [functional.pad(part.mask, (pad, 0)) for part, pad in zip(conditions, pads, strict=True)]
             return cls(rows, [], torch.cat(tokens), torch.cat(mask), [pads[branch] for branch, _ in rows])
-        crossing: list[tuple[int, int]] = []
-        others: list[tuple[int, int]] = []
+        conditional: list[tuple[int, int]] = []
+        unconditional: list[tuple[int, int]] = []
         cross_inputs: list[CrossAttentionInput] = []
         for branch, condition in enumerate(conditions):
             has_tokens = condition.mask.any(dim=1).tolist()
             clips = [clip for clip in range(num_clips) if has_tokens[clip]]
-            others += [(branch, clip) for clip in range(num_clips) if not has_tokens[clip]]
+            unconditional += [(branch, clip) for clip in range(num_clips) if not has_tokens[clip]]
             if clips:
                 tokens, mask = kv_cache.pack_masked_tokens(condition, clips)
-                cross_inputs.append(CrossAttentionInput(len(crossing), len(crossing) + len(clips), tokens, mask))
-                crossing += [(branch, clip) for clip in clips]
-        rows = crossing + others
+                cross_inputs.append(CrossAttentionInput(len(conditional), len(conditional) + len(clips), tokens, mask))
+                conditional += [(branch, clip) for clip in clips]
+        rows = conditional + unconditional
         no_prefix = torch.zeros(len(rows), 0, lm.config.dim, dtype=lm.dtype, device=lm.device)
         return cls(rows, cross_inputs, no_prefix, no_prefix[..., 0].bool(), [])
 
@@ -177,11 +177,11 @@ class GenerationState:
             return None
         num_steps, lm = self.sequence.shape[2], self.lm
         zero = torch.zeros(num_steps, lm.config.dim, dtype=lm.dtype, device=lm.device)
-        of_branch: list[Tensor | None] = []  # (B, S, D) each
+        branch_biases: list[Tensor | None] = []  # (B, S, D) each
         for condition in conditions:
             bias = None if condition is None or condition.step_bias is None else condition.step_bias.to(lm.device)
-            of_branch.append(None if bias is None else bias.interpolate(num_steps).to(lm.dtype))
-        rows = [(of_branch[branch], clip) for branch, clip in self.layout.rows]
+            branch_biases.append(None if bias is None else bias.interpolate(num_steps).to(lm.dtype))
+        rows = [(branch_biases[branch], clip) for branch, clip in self.layout.rows]
         return torch.stack([zero if bias is None else bias[clip] for bias, clip in rows])
 
     def prefill(self) -> None:

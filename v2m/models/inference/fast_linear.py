@@ -94,7 +94,7 @@ class Int8WeightLinear(FastLinear):
 class Int8DynamicLinear(FastLinear):
     """8-bit weights times vectors that are quantized to 8 bits as they come; takes and gives float32.
 
-    `weight` (O, D) has a scale for each output. FBGEMM's kernel knows one scale for all vectors: they are brought to
+    `weight` (O, D) has a scale for each output. FBGEMM's kernel has one scale for all vectors: they are brought to
     one length before, so that a vector's result does not depend on its neighbors. It needs VNNI: older instructions
     saturate in between.
     """

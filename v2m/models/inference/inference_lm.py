@@ -84,9 +84,9 @@ class _Layer:
         self.query_key_value = make_linear(weight, precision, rows)
         self.out = linear(layer.self_attention.out)
         self.expand, self.contract = linear(layer.expand), linear(layer.contract)
-        cross_attention: Any = getattr(layer, "cross_attention", None)
-        norm: Any = getattr(layer, "norm_cross", None)
-        self.cross = None if cross_attention is None else _CrossAttention(cross_attention, norm, precision, rows)
+        self.cross: _CrossAttention | None = None
+        if layer.cross_attention is not None and layer.norm_cross is not None:
+            self.cross = _CrossAttention(layer.cross_attention, layer.norm_cross, precision, rows)
 
     def __call__(self, x: Tensor, index: int, steps: _Steps, cross_kv: Sequence[CrossKV | PackedCrossKV]) -> Tensor:
         """(R, q, D) → (R, q, D)."""

@@ -116,10 +116,10 @@ class KVCache:
         attends to itself: a softmax over nothing is NaN, which spreads through weights of 0.
         """
         index = self._index[: self._attended(len(positions))]
-        here = positions[:, None]
-        visible = (index <= here)[None, None]
+        steps = positions[:, None]
+        visible = (index <= steps)[None, None]
         if self._valid is not None:
-            visible = (visible & self._valid[self.rows, ..., : len(index)]) | (index == here)
+            visible = (visible & self._valid[self.rows, ..., : len(index)]) | (index == steps)
         return torch.zeros((), dtype=self.buffers[0].dtype, device=visible.device).where(visible, -torch.inf)
 
     def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,11 +147,11 @@ class KVCache:
         return self._valid
 
     def _reserve(self, end: int) -> None:
-        room = self.buffers[0].shape[3]
-        if end > room:
-            more = min(-(-end // RESERVE_STEP) * RESERVE_STEP, self.max_length) - room
+        reserved = self.buffers[0].shape[3]
+        if end > reserved:
+            added = min(-(-end // RESERVE_STEP) * RESERVE_STEP, self.max_length) - reserved
             for layer, buffer in enumerate(self.buffers):  # one after the other: never two copies of everything
-                self.buffers[layer] = functional.pad(buffer, (0, 0, 0, more))
+                self.buffers[layer] = functional.pad(buffer, (0, 0, 0, added))
 
     def _attended(self, new: int) -> int:
         if self.attended_length is not None:
@@ -181,13 +181,13 @@ def pack_masked_tokens(condition: Condition, rows: Sequence[int]) -> tuple[Tenso
     """
     tokens, mask = condition.tokens[list(rows)], condition.mask[list(rows)]
     counts = mask.sum(dim=1)
-    front = torch.arange(mask.shape[1], device=mask.device) < counts[:, None]
-    if not torch.equal(front, mask):
+    packed_mask = torch.arange(mask.shape[1], device=mask.device) < counts[:, None]
+    if not torch.equal(packed_mask, mask):
         order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
         tokens = tokens.gather(1, order[..., None].expand_as(tokens))
     longest = int(counts.max())
     full = bool((counts == longest).all())
-    return tokens[:, :longest], None if full else front[:, None, None, :longest]
+    return tokens[:, :longest], None if full else packed_mask[:, None, None, :longest]
 
 
 class CrossKV(NamedTuple):
@@ -205,9 +205,9 @@ class CrossKV(NamedTuple):
 
     def pack(self) -> CrossKV | PackedCrossKV:
         """Return the form that answers single steps fastest."""
-        long = self.keys.shape[2] >= MIN_PACKED_TOKENS
-        pays = long and self.keys.device.type == "cpu" and self.keys.dtype == torch.bfloat16
-        return PackedCrossKV(self) if pays and onednn_ops() is not None else self
+        bf16_on_cpu = self.keys.device.type == "cpu" and self.keys.dtype == torch.bfloat16
+        is_faster = bf16_on_cpu and self.keys.shape[2] >= MIN_PACKED_TOKENS and onednn_ops() is not None
+        return PackedCrossKV(self) if is_faster else self
 
 
 class PackedCrossKV:

@@ -18,8 +18,8 @@ STRIDE_RATIO = 0.6  # of the window, which is MusicGen's
 class InMemoryGenerator(GeneratorBase):
     """Generates from tags, video, or both, as the model is conditioned; the model stays intact.
 
-    `name` is the model's in errors. Of the seconds, a `window` of None is the length that the model was trained on, a
-    `stride` of None 0.6 windows.
+    `name` is the model's name in errors. `window` and `stride` are in seconds: None is the length that the model was
+    trained on, and 0.6 windows. A `precision` of None is the device's default.
 
     Raises:
         UsageError: The windows do not suit the model, or it has neither a visual conditioner nor a text encoder.

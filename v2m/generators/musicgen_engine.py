@@ -219,5 +219,6 @@ def _load_text_encoder(model: V2M, name: str, device: torch.device) -> T5TextEnc
     if encoder.dim != model.config.text_dim:
         raise DependencyError(
             f"the text encoder of {name!r} gives {encoder.dim} numbers a token, the model reads {model.config.text_dim}"
+            ": give the one that it was trained with"
         )
     return encoder

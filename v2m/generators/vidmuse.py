@@ -28,7 +28,7 @@ class VidMuse(ModelGenerator):
         precision: Of the language model's weights; None is the device's default.
         low_memory: int8 weights, unless `precision` is given.
         keep_loaded: Keep the model in memory, for a service or a folder of videos.
-        sampling: How the codes are drawn; its `video_cfg_scale` says how strongly the picture leads.
+        sampling: Sampling of the tokens; `video_cfg_scale` is the guidance scale of the video.
         window: Seconds of one window, at most the length that the model was trained on.
         stride: Seconds from one window to the next; the overlap is the next one's prompt.
     """

@@ -41,7 +41,9 @@ class VisualFrontend:
         conditioner, config = model.config.conditioner, model.visual_input
         assert conditioner is not None, "this model has no visual conditioner"
         if config is None:
-            raise DependencyError(f"{name!r} has no visual input settings (no section visual_input in its config.yaml)")
+            raise DependencyError(
+                f"{name!r} has no visual input settings (no section visual_input in its config.yaml): fetch it again"
+            )
         if config.event_channels and config.event_channels != EVENT_CHANNELS:
             raise DependencyError(
                 f"{name!r} was trained on the event channels {', '.join(config.event_channels)}, and this v2m measures "
@@ -62,8 +64,10 @@ class VisualFrontend:
             sizes.append(("event channels", len(EVENT_CHANNELS), conditioner.num_event_channels))
         differing = [f"{actual} {name} instead of {expected}" for name, actual, expected in sizes if actual != expected]
         if differing:
-            message = f"the vision encoder of {name!r} does not fit the model: it gives {', '.join(differing)}"
-            raise DependencyError(message)
+            raise DependencyError(
+                f"the vision encoder of {name!r} does not fit the model: it gives {', '.join(differing)}; give the one "
+                "that the model was trained with"
+            )
         return cls(encoder, config)
 
     def window_encoder(self, video: Video) -> Callable[[float, float], VisualInputs]:

@@ -49,6 +49,7 @@ class LongFormGenerator:
         self._info, self._melody, self._melody_strength, self._reference = info, melody, melody_strength, reference
 
     def generate(self, duration: float, seeds: Sequence[int], progress: ProgressFn) -> list[Audio]:
+        """Generate a piece of exactly `duration` seconds for each seed."""
         info, rate = self._info, self._info.sample_rate
         total = seconds_to_samples(duration, rate)
         longest, shortest = seconds_to_samples(info.max_duration, rate), seconds_to_samples(info.min_duration, rate)

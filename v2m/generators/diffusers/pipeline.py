@@ -80,7 +80,9 @@ class DiffusersGenerator(ModelGenerator):
         if len(controls.reference) > 1:
             raise UsageError("ACE-Step follows the style of one recording: give `reference` once")
         if controls.melody is not None and not info.supports_melody:
-            raise UsageError(f"{self.model!r} lacks the audio_tokenizer: `melody` cannot be followed")
+            raise UsageError(
+                f"{self.model!r} lacks the audio_tokenizer, without which it follows no melody: leave out `melody`"
+            )
         for path in (*controls.reference, *filter(None, [controls.melody])):
             sound_files.validate_melody(path)
         inpaint, longest = controls.inpaint, MAX_INPAINT_SHARE * info.max_duration

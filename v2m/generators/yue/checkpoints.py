@@ -76,6 +76,7 @@ class YuEComponents:
         return self._weights[component]
 
     def folder(self, component: str) -> Path:
+        """Folder of the weights of `component`, already fetched."""
         return self._weights[component].folder
 
     def model(self, component: str) -> AbstractContextManager[Any]:

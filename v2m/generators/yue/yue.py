@@ -86,7 +86,7 @@ class YuE(GeneratorBase):
             parse_lyrics(tags.lyrics)
         for path in controls.reference:
             sound_files.validate_melody(path)
-        _ = self._components.device
+        _ = self._components.device  # UsageError for an absent one
         stage1 = _stage1_component(controls)
         stage1_weights = self._components.fetch(stage1, () if self._tokenizer_path else (TOKENIZER_FILE,))
         self.weights = (stage1_weights, self._components.fetch("stage2"), self._components.fetch("codec"))

@@ -71,11 +71,14 @@ class VisualInputConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "event_channels", tuple(self.event_channels))  # YAML gives a list
-        numbers = {name: getattr(self, name) for name in ("fps", "num_long_term_frames", "event_rate")}
-        wrong = {name: value for name, value in numbers.items() if not isinstance(value, int | float) or value <= 0}
-        if wrong:
-            problems = "; ".join(f"{name} {value!r} must be above 0" for name, value in wrong.items())
-            raise ValueError(f"visual_input: {problems}")
+        rates = {"fps": self.fps, "num_long_term_frames": self.num_long_term_frames, "event_rate": self.event_rate}
+        problems = [
+            f"{name} {value!r} must be above 0"
+            for name, value in rates.items()
+            if not isinstance(value, int | float) or value <= 0
+        ]
+        if problems:
+            raise ValueError(f"visual_input: {'; '.join(problems)}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VisualInputConfig:

@@ -272,7 +272,11 @@ def _base_name(component: Component) -> str:
 
 def _manifest_visual_input(manifest: Manifest) -> VisualInputConfig:
     """Return the config of the visual inputs of the shards."""
-    names = "aspect", "num_long_term_frames", "event_rate", "event_channels"
-    settings: dict[str, Any] = {name: getattr(manifest, name) for name in names}
-    pooling = manifest.vision_encoder.rpartition(":")[2]
-    return VisualInputConfig(pooling=pooling, fps=manifest.video_frame_rate, **settings)
+    return VisualInputConfig(
+        pooling=manifest.vision_encoder.rpartition(":")[2],
+        aspect=manifest.aspect,
+        fps=manifest.video_frame_rate,
+        num_long_term_frames=manifest.num_long_term_frames,
+        event_rate=manifest.event_rate,
+        event_channels=manifest.event_channels,
+    )

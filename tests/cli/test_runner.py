@@ -7,7 +7,7 @@ import pytest
 from v2m.cli.runner import with_flags
 from v2m.core import errors
 
-FLAGS = {"out": "--data.out", "overwrite": "--model.predict.overwrite"}
+FLAGS = {"out": "--data.out", "overwrite": "--model.predict.overwrite", "tagger": "--model.tagger"}
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ FLAGS = {"out": "--data.out", "overwrite": "--model.predict.overwrite"}
         ("give `generator.precision=int8`, or", "give --generator.precision int8, or"),
         ("give `tags.vocals=True`", "give --tags.vocals true"),
         ("`overwrite=True` or another `out`", "--model.predict.overwrite true or another --data.out"),
+        ("give `tagger.bits=4`", "give --model.tagger.bits 4"),
         ("`uv sync` and `hf download a/b`", "`uv sync` and `hf download a/b`"),
     ],
 )

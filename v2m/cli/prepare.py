@@ -60,5 +60,5 @@ def run(argv: Sequence[str]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    flags = {"out": "OUT", "num_processes": "--processes"}
+    flags = {"out": "OUT", "num_processes": "--processes", "low_memory": "--tagger.low_memory"}
     return run_command(run, argv, name="v2m prepare", flags=flags)

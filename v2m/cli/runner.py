@@ -48,14 +48,17 @@ def run_command(
 
 
 def with_flags(text: str, flags: Mapping[str, str], code: int = errors.OK) -> str:
-    """A message with the command's flags in the place of fields: `low_memory=True` becomes --low-memory.
+    """Return a message with flags in the place of fields: `low_memory=True` becomes --low-memory.
 
-    `flags` says what the command calls a field, where that is not its name behind two hyphens.
+    `flags` has the command's flag of a field, or of the object before a field's dot, where that is not its name behind
+    two hyphens.
     """
 
     def flag(match: re.Match[str]) -> str:
         field, value = match.groups()
-        option = flags.get(field) or f"--{field if '.' in field else field.replace('_', '-')}"
+        owner, dot, name = field.partition(".")
+        default = f"{flags.get(owner, f'--{owner}')}.{name}" if dot else f"--{field.replace('_', '-')}"
+        option = flags.get(field, default)
         if value == "True":
             return f"{option} true" if "." in option else option
         return option if value is None else f"{option} {value}"

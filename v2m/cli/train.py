@@ -27,7 +27,15 @@ from v2m.training.predict import LitGenerate, PredictResults
 from v2m.training.save_config import SaveConfig
 from v2m.training.throughput import OptionalLearningRateMonitor, ThroughputLogger
 
-FLAGS = {"out": "--data.out", "overwrite": "--model.predict.overwrite", "ckpt_path": "--ckpt_path"}
+FLAGS = {
+    "out": "--data.out",
+    "overwrite": "--model.predict.overwrite",
+    "ckpt_path": "--ckpt_path",
+    "tags": "--model.predict.tags",
+    "tagger": "--model.tagger",
+    "low_memory": "--model.tagger.low_memory",
+    "embedding": "--eval.embedding",
+}
 logger = logging.getLogger(__name__)
 
 

@@ -44,7 +44,7 @@ def look(
     cuts: float = 8,
     hue: int = 0,
 ) -> Video:
-    """A minute of film that looks like this throughout, with `cuts` evenly spread and all colour of one `hue`."""
+    """A minute of film that looks like this throughout, with `cuts` evenly spread and all color of one `hue`."""
     times = np.arange(SECONDS * 10) / 10
     values = {"brightness": brightness, "saturation": saturation, "contrast": contrast, "motion": motion, "flow": 0}
     curves = {name: np.full(len(times), value) for name, value in values.items()}
@@ -107,7 +107,7 @@ def test_what_stirs_raises_arousal_and_tempo(field: str, low: float, high: float
 @pytest.mark.parametrize(
     ("field", "low", "high"), [("brightness", 0.1, 0.6), ("saturation", 0.1, 0.8), ("warmth", -0.8, 0.8)]
 )
-def test_light_and_colour_raise_valence(field: str, low: float, high: float) -> None:
+def test_light_and_color_raise_valence(field: str, low: float, high: float) -> None:
     assert (
         HeuristicTagger().measure(looking(field, low))["valence"]
         < HeuristicTagger().measure(looking(field, high))["valence"]
@@ -186,9 +186,9 @@ def test_the_caption_states_facts() -> None:
         return HeuristicTagger().tag(video, Tags()).caption
 
     busy = look(brightness=0.6, saturation=0.6, warmth=0.5, motion=0.8, cuts=7)
-    assert caption(busy) == "bright, colourful, warm, fast-moving picture with 7 cuts"
+    assert caption(busy) == "bright, colorful, warm, fast-moving picture with 7 cuts"
     still = look(brightness=0.1, saturation=0.05, warmth=-0.5, motion=0, cuts=0)
-    assert caption(still) == "dark, grey, cool, still picture with no cuts"
+    assert caption(still) == "dark, gray, cool, still picture with no cuts"
     assert caption(look(cuts=1)).endswith("with one cut")
 
 

@@ -1,4 +1,4 @@
-"""LanguageModel with tiny chat models in the published formats that have learnt an answer."""
+"""LanguageModel with tiny chat models in the published formats that have learned an answer."""
 
 from __future__ import annotations
 

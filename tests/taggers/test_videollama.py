@@ -1,4 +1,4 @@
-"""The tagger with tiny models in the published formats: one that has learnt an answer, one that says nonsense."""
+"""The tagger with tiny models in the published formats: one that has learned an answer, one that says nonsense."""
 
 from __future__ import annotations
 

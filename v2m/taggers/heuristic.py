@@ -271,7 +271,7 @@ def _warmth_word(affect: AffectEstimate) -> str:
 
 def _write_caption(affect: AffectEstimate, cuts: int) -> str:
     """One factual sentence: light, color, motion, cuts."""
-    color = "grey" if affect.saturation < 0.1 else "colourful" if affect.saturation > 0.5 else ""
+    color = "gray" if affect.saturation < 0.1 else "colorful" if affect.saturation > 0.5 else ""
     speeds = ("still", "slow-moving", "moving", "fast-moving")
     speed = speeds[int(np.digitize(affect.motion, (0.03, 0.12, 0.4)))]
     words = filter(None, (_brightness_word(affect), color, _warmth_word(affect), speed))

@@ -91,7 +91,7 @@ def _finalize(records: Sequence[PrepareRecord], job: PrepareJob) -> Manifest:
     if not parts:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         problem = f"{counts}; {records[0].source}: {records[0].detail}"
-        raise InvalidInputError("nothing_kept", f"no video can be learnt from: {problem}")
+        raise InvalidInputError("nothing_kept", f"no video can be learned from: {problem}")
     previous, parts_dir = _read_manifest(job.out), job.out / writer.PARTS_DIR
     known = {shard.file: shard for shard in previous.shards} if previous else {}
     shards = writer.assemble_shards(job.out, parts, known, job.shard_samples, job.shard_mb)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,25 @@ def test_trained_weights_become_a_checkpoint(tmp_path: Path, capsys: pytest.Capt
     assert model.config.segment_duration == 1.0
     assert main(["validate", *words(folder, tmp_path / "run", *validated, "6")[1:], "--ckpt_path", str(paths[0])]) == 0
     assert "validation/loss" in capsys.readouterr().out
+
+
+def test_training_warns_of_nothing_that_is_no_problem(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does it advertise: without validation, with fewer batches in an epoch than steps between two logs."""
+    folder = made.write(tmp_path / "shards", (3, 3), seconds=2.0)
+    arguments = words(folder, tmp_path / "run", "--trainer.max_steps", "4")
+    arguments[arguments.index("--trainer.logger") + 1] = "lightning.pytorch.loggers.CSVLogger"
+    lightning = logging.getLogger("lightning.pytorch")
+    lightning.addHandler(caplog.handler)
+    try:
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always")
+            warnings.simplefilter("ignore", DeprecationWarning)  # which Python shows to nobody
+            assert main([*arguments, "--trainer.logger.save_dir", str(tmp_path / "logs")]) == 0
+    finally:
+        lightning.removeHandler(caplog.handler)
+    assert [str(each.message) for each in shown] == []
+    assert "max_steps=4" in caplog.text
+    assert "Tip" not in caplog.text
 
 
 def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300.0) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ FLAGS = {
     "low_memory": "--model.tagger.low_memory",
     "embedding": "--eval.embedding",
 }
+MOOT_WARNINGS = (  # Lightning's, about what is no problem here
+    "LightningCLI's args parameter",  # `v2m tag` and `v2m train` have taken their name off the arguments
+    r".*isinstance\(treespec, LeafSpec\)",  # its own use of PyTorch
+    "Total length of `list` across ranks is zero",  # no validation is wanted
+    "The number of training batches .* is smaller than the logging interval",  # steps count on over the epochs
+)
 logger = logging.getLogger(__name__)
 
 
@@ -137,8 +144,12 @@ def main(argv: Sequence[str]) -> int:
 def run_cli(build: Callable[[Sequence[str]], ResultsCLI], argv: Sequence[str], name: str) -> int:
     """Build a LightningCLI, which runs at once, and return the exit code."""
     logging.basicConfig(format="%(message)s")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_not_tip)
     try:
-        return build(argv).exit_code
+        with warnings.catch_warnings():
+            for message in MOOT_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            return build(argv).exit_code
     except BaseException as error:
         code = errors.exit_code(error)
         if code == errors.BUG and not isinstance(error, SystemExit):
@@ -146,6 +157,11 @@ def run_cli(build: Callable[[Sequence[str]], ResultsCLI], argv: Sequence[str], n
         if not isinstance(error, SystemExit):
             sys.stderr.write(f"{name}: {with_flags(errors.format_error(_strip_worker_traceback(error)), FLAGS)}\n")
         return code
+
+
+def _is_not_tip(record: logging.LogRecord) -> bool:
+    """Return whether a log record is other than Lightning's advice to install its own services."""
+    return "Tip:" not in str(record.msg)
 
 
 def _strip_worker_traceback(error: BaseException) -> BaseException:

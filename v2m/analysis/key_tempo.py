@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from v2m.core.compat import import_librosa
 from v2m.core.types import Audio, Floats
 
 Key = tuple[int, str]  # pitch class 0–11 with C = 0, "major" or "minor": as Tags.tonic_and_mode
@@ -20,7 +21,7 @@ TEMPO_MULTIPLES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 def estimate_key(audio: Audio) -> Key | None:
     """Return the key whose profile correlates most with the piece's pitch classes; None for silence."""
-    import librosa
+    librosa = import_librosa()
 
     mono = audio.samples.mean(axis=0)
     if len(mono) < FFT_SIZE or not mono.any():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from v2m.core import timing
+from v2m.core.compat import import_librosa
 from v2m.core.types import Audio, Floats
 
 HOPS_PER_SECOND = 100
@@ -75,7 +76,7 @@ class BeatTrack:
 
 def track_beats(audio: Audio, tempo: float | None = None) -> BeatTrack | None:
     """Track the beats of `audio`; `tempo` is the tracker's prior. None where fewer than 6 beats are found."""
-    import librosa
+    librosa = import_librosa()
 
     rises, edges = spectral_flux(audio)
     bands = ((0.0, BASS_HZ), (BASS_HZ, TREBLE_HZ), (TREBLE_HZ, audio.sample_rate / 2))
@@ -104,7 +105,7 @@ def track_beats(audio: Audio, tempo: float | None = None) -> BeatTrack | None:
 
 def _harmonic_change(audio: Audio, hops: int) -> Floats:
     """(T,) harmonic change: 1 − cosine of the pitch classes after and before each hop, 0–1."""
-    import librosa
+    librosa = import_librosa()
 
     mono, rate = audio.samples.mean(axis=0), audio.sample_rate
     hop = timing.seconds_to_samples(1 / HOPS_PER_SECOND, rate)

@@ -1,15 +1,51 @@
-"""Private names of third parties, each behind a function of ours: what a minor release may break.
+"""Private names and defects of third parties, each behind a function of ours.
 
-`tests/core/test_compat.py` names the versions that have them. Torch is imported on use: not all callers need it.
+A minor release may change them: `tests/core/test_compat.py` names the versions that have them. Torch is imported on
+use: not all callers need it.
 """
 
 from __future__ import annotations
 
+import getpass
+import importlib
+import os
+import sys
+import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from v2m.core.atomic import lock
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NUMBA_LOCK_TIMEOUT_S = 300.0  # compilation takes 15 s on two quiet cores
+
+
+def import_librosa() -> ModuleType:
+    """Return librosa with its compiled functions loaded, by one process of this user at a time.
+
+    Its import compiles them into numba's cache. Two processes that do so at once can leave the wrapper of one beside
+    the function of the other, whose symbol has another name: a segmentation fault at each later call (numba 0.68).
+    """
+    if "librosa.beat" not in sys.modules:
+        user = getattr(os, "getuid", getpass.getuser)()  # Windows has names alone
+        path = Path(tempfile.gettempdir()) / f"v2m-numba-{user}.lock"
+        with path.open("a", encoding="utf-8") as file:
+            deadline = time.monotonic() + NUMBA_LOCK_TIMEOUT_S
+            while True:
+                try:
+                    lock(file)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:  # a process that hangs must not stop the others
+                        break
+                    time.sleep(0.05)
+            importlib.import_module("librosa.beat")  # which imports all others that are compiled
+    return importlib.import_module("librosa")
 
 
 def execution_device(pipeline: Any) -> Any:

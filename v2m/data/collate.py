@@ -100,13 +100,12 @@ class CropCollator:
         padded_codes = pad_stack(codes, t, np.int64)[0].transpose(1, 2).contiguous()
         lengths = torch.tensor([len(clip_codes) for clip_codes in codes])
         text = pad_stack([clip.text for clip in clips], max(1, *(len(clip.text) for clip in clips)))
-        visual: list[Tensor] = []
-        sizes = {"short_term": f, "long_term": self.manifest.num_long_term_frames, "event": r}
-        for name, size in sizes.items():
-            values, mask = pad_stack([getattr(clip, "events" if name == "event" else name) for clip in clips], size)
-            visual += [values, pad_stack([getattr(clip, f"{name}_times") for clip in clips], size)[0], mask]
-        keys = [clip.key for clip in clips]
-        return Batch(keys, padded_codes, lengths, VisualInputs(*visual), Condition(*text), num_skipped)
+        visual = VisualInputs(
+            *_pad_timed([(clip.short_term, clip.short_term_times) for clip in clips], f),
+            *_pad_timed([(clip.long_term, clip.long_term_times) for clip in clips], self.manifest.num_long_term_frames),
+            *_pad_timed([(clip.events, clip.event_times) for clip in clips], r),
+        )
+        return Batch([clip.key for clip in clips], padded_codes, lengths, visual, Condition(*text), num_skipped)
 
 
 def pad_stack(arrays: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> tuple[Tensor, Tensor]:
@@ -117,3 +116,9 @@ def pad_stack(arrays: Sequence[np.ndarray], length: int, dtype: type = np.float3
         stacked[row, : len(array)] = array
         mask[row, : len(array)] = True
     return torch.from_numpy(stacked), torch.from_numpy(mask)
+
+
+def _pad_timed(pairs: Sequence[tuple[np.ndarray, np.ndarray]], length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Stack values (N, …) and times (N,) as (B, `length`, …) and (B, `length`), with the mask."""
+    values, mask = pad_stack([array for array, _ in pairs], length)
+    return values, pad_stack([times for _, times in pairs], length)[0], mask

@@ -6,7 +6,6 @@ L text tokens, D their dimension.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 BLOCK_S = 0.1  # duration of a block of audio that is silent or not
 SILENCE_RMS = 1e-3  # −60 dBFS
 MIN_BRIGHTNESS_RANGE = 0.02  # that a still image does not reach
+FRAMES_PER_READ = 256  # bounds the decoded frames in memory
 
 
 class FilteredOutError(Exception):
@@ -84,17 +84,21 @@ class SampleEncoder:
     def manifest(self) -> Manifest:
         """Return the properties that all samples share; no shards yet."""
         spec, config, vision = self.codec.spec, self.config, self.vision_encoder
-        of_config = ("codec", "text_encoder", "video_frame_rate", "num_long_term_frames", "event_rate")
-        of_codec = ("sample_rate", "num_codebooks", "codebook_size")
         return Manifest(
-            **{name: getattr(config, name) for name in of_config},
-            **{name: getattr(spec, name) for name in of_codec},
             vision_encoder=vision.name,
             num_tokens=vision.num_tokens,
             vision_dim=vision.dim,
             aspect=vision.aspect,
+            video_frame_rate=config.video_frame_rate,
+            num_long_term_frames=config.num_long_term_frames,
+            event_rate=config.event_rate,
             event_channels=EVENT_CHANNELS,
+            codec=config.codec,
+            sample_rate=spec.sample_rate,
             codec_frame_rate=spec.frame_rate,
+            num_codebooks=spec.num_codebooks,
+            codebook_size=spec.codebook_size,
+            text_encoder=config.text_encoder,
             text_dim=self.text_encoder.dim,
             tagger=type(self.tagger).__name__,
             channels=2 if config.stereo else 1,
@@ -145,7 +149,7 @@ class SampleEncoder:
         return np.concatenate(tokens)
 
     def _load_music(self, source: VideoSource, clip: Video) -> Audio:
-        """Return the music from the first frame on, at the codec's rate and channels; may remove voices."""
+        """Return the music from the first frame on, without voices if so configured, as the codec takes it."""
         spec, separator = self.codec.spec, self.separator
         rate = spec.sample_rate if separator is None else separator.sample_rate
         music = self._load_audio(source, clip, rate)
@@ -238,8 +242,3 @@ def split_into_segments(seconds: float, frame_rate: int, max_segment_s: float) -
     count = -(-total // codec_frames(max_segment_s, frame_rate))
     edges = [total * number // count for number in range(count + 1)]
     return [(samples_to_seconds(a, frame_rate), samples_to_seconds(b - a, frame_rate)) for a, b in pairwise(edges)]
-
-
-FRAMES_PER_READ = 256  # bounds the decoded frames in memory
-
-logger = logging.getLogger(__name__)

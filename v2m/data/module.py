@@ -216,7 +216,8 @@ class ShardData(lightning.LightningDataModule):
         folders = {"fit": train, "validate": validation, "test": test or validation}
         self._folders = {stage: folder and Path(folder) for stage, folder in folders.items()}
         self.batch_size, self.window, self.num_workers, self.seed = batch_size, window, num_workers, seed
-        self._reader_options = {"on_corrupt": on_corrupt, "verify_hashes": verify_hashes}
+        self._on_corrupt: OnCorrupt = on_corrupt
+        self._verify_hashes = verify_hashes
         self._shards: dict[Path, ShardReader] = {}
         self._videos, self._out = videos, out
 
@@ -265,8 +266,15 @@ class ShardData(lightning.LightningDataModule):
     def _open(self, folder: Path | None) -> ShardReader:
         assert folder is not None
         if folder not in self._shards:
-            self._shards[folder] = ShardReader(folder, **self._reader_options)
+            reader = ShardReader(folder, on_corrupt=self._on_corrupt, verify_hashes=self._verify_hashes)
+            self._shards[folder] = reader
         return self._shards[folder]
+
+
+def attached_shards(trainer: lightning.Trainer) -> ShardData | None:
+    """Return the data module of a run where it reads shards, else None."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    return data if isinstance(data, ShardData) else None
 
 
 class VideoDataModule(lightning.LightningDataModule):

@@ -45,12 +45,12 @@ def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
     """
     names: dict[Path, str] = {}
     audio_files: dict[Path, Path | None] = {}
-    for given in inputs:
-        path = Path(os.path.abspath(given))  # noqa: PTH100 (symlinks stay: the name is shown to the user)
+    for input_path in inputs:
+        path = Path(os.path.abspath(input_path))  # noqa: PTH100 (symlinks stay: the name is shown to the user)
         if path.is_dir():
             entries = [(video.relative_to(path).as_posix(), video, None) for video in _walk(path)]
         elif not path.is_file():
-            raise UsageError(f"{str(given)!r}: no such file or folder")
+            raise UsageError(f"{str(input_path)!r}: no such file or folder")
         elif path.suffix.lower() in LIST_SUFFIXES:
             entries = _read_list(path)
         else:

@@ -80,7 +80,7 @@ def _tar_blocks(meta: Meta, arrays: Arrays, manifest: Manifest) -> bytes:
 
 
 def _npy_bytes(array: np.ndarray, name: str, shape: Sequence[int | None], manifest: Manifest) -> bytes:
-    fits = len(shape) == array.ndim and all(want in (None, has) for want, has in zip(shape, array.shape, strict=True))
+    fits = len(shape) == array.ndim and all(size in (None, dim) for size, dim in zip(shape, array.shape, strict=True))
     assert fits, f"{name} is {array.shape}, not {shape}"
     dtype = np.dtype(DTYPES[name])
     if dtype.kind == "i":

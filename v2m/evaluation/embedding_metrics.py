@@ -146,7 +146,7 @@ class _Evaluator:
     def _pair_metrics(
         self, clip: str, music: _ClipEmbedding, reference: _ClipEmbedding | None
     ) -> Iterator[tuple[str, float]]:
-        """Metrics of a clip with some music, by name."""
+        """Yield the name and value of each metric of a clip with the given music."""
         if reference is not None and reference.class_probs is not None and music.class_probs is not None:
             yield from _kl_both_ways(reference.class_probs, music.class_probs)
         if clip in self.texts:
@@ -242,7 +242,7 @@ def _add_density_and_coverage(
 
 
 def _kl_both_ways(reference: Floats, music: Floats) -> Iterator[tuple[str, float]]:
-    """Divergence of the mean class probabilities of two sets of windows, by name of the metric."""
+    """Yield the divergence of the mean class probabilities of two sets of windows, in both directions."""
     p, q = reference.mean(axis=0), music.mean(axis=0)
     yield "kl", distances.kl_divergence(p, q)
     yield "kl_reverse", distances.kl_divergence(q, p)
@@ -259,6 +259,6 @@ def _mean_direction(embeddings: Floats) -> Floats:
     return (embeddings / np.where(lengths > 0, lengths, 1.0)).mean(axis=0)
 
 
-def _merge(into: Any, rows: Rows) -> None:
+def _merge(target: Any, rows: Rows) -> None:
     for clip, row in rows.items():
-        into.setdefault(clip, {}).update(row)
+        target.setdefault(clip, {}).update(row)

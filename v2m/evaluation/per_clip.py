@@ -18,6 +18,7 @@ from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Audio, Tags, Video, VisualFeatures
 
 Row = Mapping[str, float | None]
+SAMPLE_RATE = 48_000  # Hz, at which music is measured
 
 # The metrics and their units. Shares are 0–1.
 METRICS = {
@@ -108,9 +109,6 @@ def _timing_metrics(audio: Audio, features: VisualFeatures, duration: float, tag
 def above_chance(hits: float | None, chance: float | None, default: float | None = None) -> float | None:
     """Return `hits` less the chance level, or `default` where one of them is undefined."""
     return default if hits is None or chance is None else hits - chance
-
-
-SAMPLE_RATE = 48_000
 
 
 def evaluate_file(path: Path) -> Row:

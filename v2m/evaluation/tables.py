@@ -56,7 +56,7 @@ class Baselines:
 
     def with_system_name(self, system: str) -> Baselines:
         """Return a copy with another name for the only system."""
-        shuffled, set_metrics = (next(iter(each.values()), {}) for each in (self.shuffled, self.set_metrics))
+        shuffled, set_metrics = (next(iter(by_system.values()), {}) for by_system in (self.shuffled, self.set_metrics))
         return replace(self, shuffled={system: shuffled}, set_metrics={system: set_metrics})
 
 
@@ -132,9 +132,9 @@ def _differences(systems: Mapping[str, Rows], baselines: Baselines, first: str, 
         pairs = [(row.get(metric), systems[other][video].get(metric)) for video, row in systems[first].items()]
         if mean := mean_ci([b - a for a, b in pairs if a is not None and b is not None]):
             differences[metric] = mean
-    theirs = baselines.set_metrics.get(other, {})
-    own = {metric: value for metric, value in baselines.set_metrics.get(first, {}).items() if metric in theirs}
-    return differences | {metric: value.difference(theirs[metric]) for metric, value in own.items()}
+    first_set, other_set = (baselines.set_metrics.get(system, {}) for system in (first, other))
+    shared = [metric for metric in first_set if metric in other_set]
+    return differences | {metric: first_set[metric].difference(other_set[metric]) for metric in shared}
 
 
 def summary_csv(systems: Mapping[str, Rows], baselines: Baselines | None = None) -> str:

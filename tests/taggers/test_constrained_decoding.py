@@ -63,7 +63,7 @@ VOCABULARIES: dict[str, Any] = {"byte-level": lambda: byte_level("qwen2"), "sent
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
-def test_a_random_model_answers_in_json_that_becomes_tags(vocabulary: str, seed: int) -> None:
+def test_random_model_answers_in_json_that_becomes_tags(vocabulary: str, seed: int) -> None:
     model = random_model(VOCABULARIES[vocabulary](), seed)
     inputs = model.prepare_inputs("A composer.", "Which music?")
     with pytest.raises(json.JSONDecodeError):
@@ -100,7 +100,7 @@ def allowed_tokens(constraint: JsonConstraint, ids: list[list[int]], num_scores:
     return [torch.isfinite(row).nonzero().flatten().tolist() for row in scores]
 
 
-def test_an_answer_ends_only_where_the_json_is_complete() -> None:
+def test_end_token_is_allowed_only_after_complete_json() -> None:
     tokenizer = byte_level("qwen2")
     num_scores = len(tokenizer) + 5
     constraint, end = constraint_of(tokenizer, num_scores)
@@ -112,7 +112,7 @@ def test_an_answer_ends_only_where_the_json_is_complete() -> None:
         assert max(allowed) < len(tokenizer)  # spare rows of the model's output have no token
 
 
-def test_the_rows_of_a_batch_end_apart() -> None:
+def test_rows_of_a_batch_end_independently() -> None:
     tokenizer = byte_level("qwen2")
     constraint, end = constraint_of(tokenizer, len(tokenizer))
     short, long = (answer_ids(tokenizer, caption) for caption in ("A hill.", "A hill and a kite."))
@@ -130,7 +130,7 @@ BESIDE = ('{"caption": 5', '{"genres"', " {", '{"caption": "A hill.", "genres": 
 
 
 @pytest.mark.parametrize("text", BESIDE)
-def test_tokens_beside_the_schema_are_not_allowed(text: str) -> None:
+def test_tokens_outside_the_schema_are_not_allowed(text: str) -> None:
     tokenizer = byte_level("qwen2")
     constraint, _ = constraint_of(tokenizer, len(tokenizer))
     ids = tokenizer.encode(text)

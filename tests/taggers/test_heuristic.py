@@ -22,7 +22,7 @@ SECONDS = 60.0
 
 
 @dataclass
-class Seen:
+class MeasuredFrames:
     """A frame source that has been measured already."""
 
     result: VisualFeatures
@@ -51,10 +51,10 @@ def look(
     spread = tuple(Cut(SECONDS * (n + 1) / (cuts + 1), 0.5) for n in range(round(cuts)))
     picture = VisualFeatures(10.0, times, **curves, hues=np.eye(12)[hue], warmth=warmth, cuts=spread)
     container = Video(Path("film.mp4"), "mp4", "h264", 640, 360, 0, 10.0, SECONDS, times, 0.0, ())
-    return replace(container, source=Seen(picture))
+    return replace(container, source=MeasuredFrames(picture))
 
 
-def looking(field: str, value: float) -> Video:
+def picture_with(field: str, value: float) -> Video:
     settings: dict[str, Any] = {field: value}
     return look(**settings)
 
@@ -72,7 +72,7 @@ PLAUSIBLE = {
 
 
 @pytest.mark.parametrize("genre", GENRES)
-def test_every_style_has_pictures_that_lead_to_it(genre: str) -> None:
+def test_every_genre_is_chosen_for_a_plausible_picture(genre: str) -> None:
     tags = HeuristicTagger().tag(PLAUSIBLE[genre], Tags())
     assert tags.genres[0] == genre
     assert 1 <= len(tags.genres) <= 2
@@ -82,13 +82,13 @@ def test_every_style_has_pictures_that_lead_to_it(genre: str) -> None:
     assert low <= tags.tempo <= high
 
 
-def test_a_second_genre_is_named_only_where_the_picture_lies_between_two() -> None:
+def test_second_genre_is_named_only_for_a_picture_between_two_genres() -> None:
     assert HeuristicTagger().tag(PLAUSIBLE["ambient"], Tags()).genres == ("ambient",)
     between = look(brightness=0.35, saturation=0.3, warmth=-0.1, motion=0.25, cuts=16)
     assert set(HeuristicTagger().tag(between, Tags()).genres) == {"orchestral", "cinematic"}
 
 
-def test_it_is_a_tagger_and_gives_the_same_tags_again() -> None:
+def test_heuristic_tagger_is_deterministic() -> None:
     tagger: Tagger = HeuristicTagger()
     video = opening.open(EXAMPLE)
     assert tagger.tag(video, Tags()) == HeuristicTagger().tag(opening.open(EXAMPLE), Tags())
@@ -97,9 +97,9 @@ def test_it_is_a_tagger_and_gives_the_same_tags_again() -> None:
 @pytest.mark.parametrize(
     ("field", "low", "high"), [("motion", 0.02, 0.8), ("cuts", 0, 60), ("saturation", 0.1, 0.8), ("contrast", 0.1, 0.3)]
 )
-def test_what_stirs_raises_arousal_and_tempo(field: str, low: float, high: float) -> None:
+def test_arousal_and_tempo_rise_with_motion_cuts_saturation_and_contrast(field: str, low: float, high: float) -> None:
     tagger = HeuristicTagger(["orchestral"])
-    dull, lively = looking(field, low), looking(field, high)
+    dull, lively = picture_with(field, low), picture_with(field, high)
     assert tagger.measure(dull)["arousal"] < tagger.measure(lively)["arousal"]
     assert (tagger.tag(dull, Tags()).tempo or 0) < (tagger.tag(lively, Tags()).tempo or 0)
 
@@ -107,27 +107,27 @@ def test_what_stirs_raises_arousal_and_tempo(field: str, low: float, high: float
 @pytest.mark.parametrize(
     ("field", "low", "high"), [("brightness", 0.1, 0.6), ("saturation", 0.1, 0.8), ("warmth", -0.8, 0.8)]
 )
-def test_light_and_color_raise_valence(field: str, low: float, high: float) -> None:
+def test_valence_rises_with_brightness_saturation_and_warmth(field: str, low: float, high: float) -> None:
     assert (
-        HeuristicTagger().measure(looking(field, low))["valence"]
-        < HeuristicTagger().measure(looking(field, high))["valence"]
+        HeuristicTagger().measure(picture_with(field, low))["valence"]
+        < HeuristicTagger().measure(picture_with(field, high))["valence"]
     )
 
 
-def test_tempo_moves_smoothly_with_the_picture() -> None:
+def test_tempo_rises_smoothly_with_motion() -> None:
     tempos = [HeuristicTagger(["jazz"]).tag(look(motion=motion), Tags()).tempo or 0 for motion in np.linspace(0, 1, 50)]
     assert max(np.diff(tempos)) < 3
     assert min(np.diff(tempos)) >= 0
 
 
-def test_mode_and_mood_follow_valence_and_tonic_the_hue() -> None:
-    gloomy, cheerful = (HeuristicTagger().tag(look(brightness=light, hue=4), Tags()) for light in (0.08, 0.65))
-    assert gloomy.key == "E minor"
-    assert cheerful.key == "E major"
-    assert set(gloomy.moods).isdisjoint(cheerful.moods)
+def test_mode_and_moods_follow_valence_and_tonic_follows_hue() -> None:
+    dark, bright = (HeuristicTagger().tag(look(brightness=light, hue=4), Tags()) for light in (0.08, 0.65))
+    assert dark.key == "E minor"
+    assert bright.key == "E major"
+    assert set(dark.moods).isdisjoint(bright.moods)
 
 
-def test_hints_win() -> None:
+def test_hints_replace_all_measured_tags() -> None:
     hints = Tags(
         caption="mine", genres="waltz", instruments="kazoo", moods="silly", timbres="tinny", tempo=200, key="F# minor"
     )
@@ -145,7 +145,7 @@ def test_hints_win() -> None:
         ("baroque", "orchestral"),
     ],
 )
-def test_the_rest_follows_a_hinted_genre(hint: str, genre: str) -> None:
+def test_instruments_and_tempo_follow_a_hinted_genre(hint: str, genre: str) -> None:
     for video in PLAUSIBLE.values():
         tags = HeuristicTagger().tag(video, Tags(genres=hint))
         assert list(tags.genres) == hint.split(", ")
@@ -153,7 +153,7 @@ def test_the_rest_follows_a_hinted_genre(hint: str, genre: str) -> None:
         assert GENRES[genre].tempo_range[0] <= (tags.tempo or 0) <= GENRES[genre].tempo_range[1]
 
 
-def test_an_unknown_genre_leaves_instruments_and_tempo_to_the_generator() -> None:
+def test_unknown_hinted_genre_leaves_instruments_and_tempo_unset() -> None:
     tags = HeuristicTagger().tag(PLAUSIBLE["rock"], Tags(genres="gamelan"))
     assert tags.genres == ("gamelan",)
     assert tags.instruments == ()
@@ -162,7 +162,7 @@ def test_an_unknown_genre_leaves_instruments_and_tempo_to_the_generator() -> Non
     assert tags.key
 
 
-def test_what_is_not_wanted_is_left_out() -> None:
+def test_negative_words_are_excluded_from_genres_and_instruments() -> None:
     tags = HeuristicTagger().tag(PLAUSIBLE["rock"], Tags(negative="rock, drums"))
     assert "rock" not in tags.genres
     assert tags.genres
@@ -172,7 +172,7 @@ def test_what_is_not_wanted_is_left_out() -> None:
     assert HeuristicTagger().tag(look(), Tags(negative=list(GENRES))).genres == ()
 
 
-def test_the_choice_can_be_narrowed() -> None:
+def test_genres_setting_limits_the_choice_and_rejects_unknown_names() -> None:
     for video in PLAUSIBLE.values():
         assert set(HeuristicTagger(["jazz", "lo-fi"]).tag(video, Tags()).genres) <= {"jazz", "lo-fi"}
     with pytest.raises(UsageError, match="polka"):
@@ -181,7 +181,7 @@ def test_the_choice_can_be_narrowed() -> None:
         HeuristicTagger([])
 
 
-def test_the_caption_states_facts() -> None:
+def test_caption_describes_light_color_motion_and_cuts() -> None:
     def caption(video: Video) -> str:
         return HeuristicTagger().tag(video, Tags()).caption
 
@@ -192,24 +192,24 @@ def test_the_caption_states_facts() -> None:
     assert caption(look(cuts=1)).endswith("with one cut")
 
 
-def test_measured_gives_plain_rounded_values() -> None:
+def test_measure_returns_plain_rounded_values() -> None:
     video = look(brightness=0.41234, warmth=-0.3, motion=0.2, cuts=6, hue=8)
-    facts = HeuristicTagger().measure(video)
-    assert json.loads(json.dumps(facts)) == facts
-    assert facts["brightness"] == 0.412
-    assert facts["warmth"] == -0.3
-    assert facts["cuts_per_minute"] == 6
-    assert facts["hues"] == ["blue"]
-    assert facts["cuts"][0] == {"time": round(60 / 7, 3), "strength": 0.5}
-    assert {"saturation", "contrast", "motion", "arousal", "valence"} < set(facts)
+    values = HeuristicTagger().measure(video)
+    assert json.loads(json.dumps(values)) == values
+    assert values["brightness"] == 0.412
+    assert values["warmth"] == -0.3
+    assert values["cuts_per_minute"] == 6
+    assert values["hues"] == ["blue"]
+    assert values["cuts"][0] == {"time": round(60 / 7, 3), "strength": 0.5}
+    assert {"saturation", "contrast", "motion", "arousal", "valence"} < set(values)
 
 
-def test_the_example_clip_is_cheerful_grass_under_a_blue_sky() -> None:
+def test_example_clip_is_tagged_major_with_yellow_and_azure_hues() -> None:
     video = opening.open(EXAMPLE)
-    tags, facts = HeuristicTagger().tag(video, Tags()), HeuristicTagger().measure(video)
+    tags, values = HeuristicTagger().tag(video, Tags()), HeuristicTagger().measure(video)
     assert tags.key is not None
     assert tags.key.endswith("major")
     assert tags.genres[0] in {"orchestral", "acoustic folk"}
-    assert set(facts["hues"]) == {"yellow", "azure"}
-    assert len(facts["cuts"]) == 10
+    assert set(values["hues"]) == {"yellow", "azure"}
+    assert len(values["cuts"]) == 10
     assert "10 cuts" in tags.caption

@@ -1,4 +1,4 @@
-"""LanguageModel with tiny chat models in the published formats that have learned an answer."""
+"""LanguageModel with tiny chat models in the published formats that were trained to give an answer."""
 
 from __future__ import annotations
 
@@ -51,12 +51,11 @@ def clip(media: Path) -> Video:
 
 
 @dataclass
-class Says:
+class FixedCaptioner:
     """A captioner without a model."""
 
     caption: str = "A kite flies over a hill."
     released: int = 0
-    seen: list[str] = field(default_factory=list)
 
     def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         return Tags(caption=self.caption, genres="polka").overridden_by(hints)
@@ -84,33 +83,33 @@ class Scripted:
 
 def scripted(*answers: str, **settings: Any) -> tuple[LanguageModel, Scripted]:
     model = Scripted(list(answers))
-    tagger = LanguageModel(Says(), model="none", **settings)
+    tagger = LanguageModel(FixedCaptioner(), model="none", **settings)
     tagger._lazy_model._load = lambda: model
     return tagger, model
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2", "gemma"])
-def test_each_familys_json_becomes_tags_in_its_own_template(models: Path, clip: Video, family: str) -> None:
-    tagger = LanguageModel(Says(), model=str(models / family), **SMALL)
+def test_chat_model_of_each_family_answers_in_json_that_becomes_tags(models: Path, clip: Video, family: str) -> None:
+    tagger = LanguageModel(FixedCaptioner(), model=str(models / family), **SMALL)
     assert isinstance(tagger, Tagger)
-    seen: list[float] = []
+    fractions: list[float] = []
 
     def note(fraction: float) -> None:
-        seen.append(fraction)
+        fractions.append(fraction)
 
     tags = tagger.tag(clip, Tags(), note)
     assert tags.caption == "A kite flies over a hill."
     assert (tags.genres, tags.instruments, tags.moods) == (("ambient",), ("piano", "harp"), ("calm",))
     assert (tags.timbres, tags.tempo) == (("warm",), 72.0)
-    assert seen == sorted(seen)
-    assert seen[-1] == 1.0
-    assert [(each.folder, each.license) for each in tagger.weights] == [(models / family, "apache-2.0")]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert [(info.folder, info.license) for info in tagger.weights] == [(models / family, "apache-2.0")]
     assert tagger.tag(clip, Tags()) == tags
     tagger.release()
     assert not tagger._lazy_model.loaded
 
 
-def test_templates_say_the_role_whether_they_know_a_system_or_not(models: Path) -> None:
+def test_prompt_contains_the_role_with_and_without_a_system_turn(models: Path) -> None:
     prompts = {}
     for family in ("mistral", "qwen2", "gemma"):
         model = load_chat_model(models / family, "cpu", None)
@@ -123,7 +122,7 @@ def test_templates_say_the_role_whether_they_know_a_system_or_not(models: Path) 
 
 
 @pytest.mark.parametrize(("name", "answer"), [("prose", tiny.PROSE), ("nonsense", tiny.NONSENSE), ("empty", "")])
-def test_a_model_that_would_answer_otherwise_is_held_to_the_schema(
+def test_schema_constrains_models_that_would_answer_otherwise(
     models: Path, clip: Video, caplog: pytest.LogCaptureFixture, name: str, answer: str
 ) -> None:
     model = load_chat_model(models / name, "cpu", None)
@@ -131,37 +130,41 @@ def test_a_model_that_would_answer_otherwise_is_held_to_the_schema(
     assert model.generate(inputs, 80) == answer
     assert set(json.loads(model.generate(inputs, 800, tags_schema(with_caption=False)))) >= {*TAG_LISTS, "tempo"}
     with caplog.at_level(logging.WARNING, "v2m"):
-        tags = LanguageModel(Says(), model=str(models / name), device="cpu", max_new_tokens=800).tag(clip, Tags())
+        tags = LanguageModel(FixedCaptioner(), model=str(models / name), device="cpu", max_new_tokens=800).tag(
+            clip, Tags()
+        )
     assert all(getattr(tags, name) for name in TAG_LISTS)
     assert tags.tempo is not None
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize("name", ["nonsense", "empty"])
-def test_an_answer_that_is_cut_off_gives_measured_tags_and_a_warning(
+def test_truncated_answer_gives_measured_tags_and_a_warning(
     models: Path, clip: Video, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     hints = Tags(tempo=90, instruments="Kazoo")
     with caplog.at_level(logging.WARNING, "v2m"):
-        tags = LanguageModel(Says(), model=str(models / name), device="cpu", max_new_tokens=8).tag(clip, hints)
+        tags = LanguageModel(FixedCaptioner(), model=str(models / name), device="cpu", max_new_tokens=8).tag(
+            clip, hints
+        )
     assert tags == HeuristicTagger().tag(clip, hints)
-    assert "answer could not be read (it said '{\"genres" in caplog.text
+    assert "answer could not be read ('{\"genres" in caplog.text
 
 
-def test_prose_of_a_model_that_cannot_be_constrained_is_read(clip: Video) -> None:
+def test_prose_of_an_unconstrained_model_is_parsed(clip: Video) -> None:
     tagger, _ = scripted(tiny.PROSE)
     tags = tagger.tag(clip, Tags())
     assert (tags.genres, tags.instruments, tags.moods, tags.tempo) == (("ambient",), ("piano", "harp"), ("calm",), 72.0)
 
 
-def test_no_answer_at_all_gives_measured_tags_and_a_warning(clip: Video, caplog: pytest.LogCaptureFixture) -> None:
+def test_empty_answer_gives_measured_tags_and_a_warning(clip: Video, caplog: pytest.LogCaptureFixture) -> None:
     tagger, _ = scripted(" ")
     with caplog.at_level(logging.WARNING, "v2m"):
         assert tagger.tag(clip, Tags()) == HeuristicTagger().tag(clip, Tags())
-    assert "it said nothing" in caplog.text
+    assert "it is empty" in caplog.text
 
 
-def test_the_question_holds_the_scene_the_hints_and_the_form(clip: Video) -> None:
+def test_question_contains_description_hints_and_answer_form(clip: Video) -> None:
     tagger, model = scripted(tiny.ANSWER, role="A composer.")
     assert tagger.tag(clip, Tags(negative="drums", tempo=90)).genres == ("ambient",)
     question = "The video shows: A kite flies over a hill.\nThis is decided already: tempo: 90 BPM; avoid: drums."
@@ -169,60 +172,60 @@ def test_the_question_holds_the_scene_the_hints_and_the_form(clip: Video) -> Non
     assert model.schemas == [tags_schema(with_caption=False)]
 
 
-def test_the_users_words_come_first_and_win_whatever_their_case() -> None:
-    found = Tags(genres="ambient, jazz", instruments="piano, harp, drums", moods="calm", tempo=72, key="C major")
+def test_merge_hints_puts_the_users_words_first_regardless_of_case() -> None:
+    answer = Tags(genres="ambient, jazz", instruments="piano, harp, drums", moods="calm", tempo=72, key="C major")
     hints = Tags(genres="Jazz", instruments="PIANO,  Grand   piano", tempo=140, negative="Drums")
-    tags = merge_hints(found.overridden_by(hints), found, hints)
+    tags = merge_hints(answer.overridden_by(hints), answer, hints)
     assert tags.genres == ("Jazz", "ambient")
     assert tags.instruments == ("PIANO", "Grand   piano", "harp")
     assert (tags.moods, tags.tempo, tags.key, tags.negative) == (("calm",), 140, "C major", ("Drums",))
 
 
-def test_one_model_is_in_memory_at_a_time(clip: Video) -> None:
+def test_captioner_and_chat_model_are_never_in_memory_together(clip: Video) -> None:
     tagger, model = scripted(tiny.ANSWER, tiny.ANSWER)
-    says = getattr(tagger.captioner, "plugin", None)
-    assert isinstance(says, Says)
+    captioner = getattr(tagger.captioner, "plugin", None)
+    assert isinstance(captioner, FixedCaptioner)
     loads: list[int] = []
 
     def load() -> Scripted:
-        loads.append(says.released)
+        loads.append(captioner.released)
         return model
 
     tagger._lazy_model._load = load
     tagger.tag(clip, Tags())
     assert loads == [1]
     assert tagger._lazy_model.loaded
-    tell = says.tag
+    original_tag = captioner.tag
 
-    def look(*arguments: Any) -> Tags:
+    def tag(*arguments: Any) -> Tags:
         assert not tagger._lazy_model.loaded
-        return tell(*arguments)
+        return original_tag(*arguments)
 
-    says.tag = look  # type: ignore[method-assign]
+    captioner.tag = tag  # type: ignore[method-assign]
     tagger.tag(clip, Tags())
 
 
-def test_what_is_seen_is_the_users_caption_where_there_is_one_and_a_describers_own_words(clip: Video) -> None:
+def test_description_is_the_users_caption_or_the_captioners_answer(clip: Video) -> None:
     tagger, model = scripted(tiny.ANSWER, tiny.ANSWER)
     tagger.tag(clip, Tags(caption="Two dogs."))
     assert model.asked[0][1].startswith("The video shows: Two dogs.\n")
 
-    class Describes(Says):
+    class DescribingCaptioner(FixedCaptioner):
         def describe(self, video: Video, question: str, progress: ProgressFn | None = None) -> str:
             return f"{question} A\nlong   tale."
 
-    tagger.captioner = as_tagger(Describes())
+    tagger.captioner = as_tagger(DescribingCaptioner())
     assert tagger.tag(clip, Tags()).caption == "Describe the scene in detail. A long tale."
 
 
-def test_videollama_describes_for_it(v2b_weights: Path, clip: Video) -> None:
+def test_videollama_is_the_default_captioner_and_answers_the_question(v2b_weights: Path, clip: Video) -> None:
     asked: dict[str, Any] = {"prompt": "?", "lyrics_prompt": "?", "max_new_tokens": 90}
     captioner = VideoLLaMA3(str(v2b_weights / "tagger"), **asked, device="cpu", max_frames=2, pixels=4 * 784)
     assert captioner.describe(clip, "What is seen?").startswith('{"caption": "A kite flies over a hill."')
     assert isinstance(LanguageModel().captioner, VideoLLaMA3)
 
 
-def test_vocals_without_lyrics_are_written_by_the_chat_model(clip: Video) -> None:
+def test_lyrics_are_written_for_vocals_without_lyrics(clip: Video) -> None:
     song = "[verse]\nOver the hill we fly\nUnder the open sky"
     tagger, model = scripted(tiny.ANSWER, song)
     assert tagger.tag(clip, Tags(vocals=True)).lyrics == song
@@ -232,12 +235,14 @@ def test_vocals_without_lyrics_are_written_by_the_chat_model(clip: Video) -> Non
     assert tagger.tag(clip, Tags(vocals=True, lyrics="la la")).lyrics == "la la"
 
 
-def test_four_bits_really_are_fewer(models: Path) -> None:
+def test_four_bit_weights_are_stored_as_uint8(models: Path) -> None:
     model = load_chat_model(models / "mistral", "cpu", 4).model
     assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
 
 
-def test_short_names_are_repositories(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_short_model_names_resolve_to_repositories(
+    models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     shutil.copytree(models / "mistral", tmp_path / "Mistral-7B-Instruct-v0.3")
     shutil.copytree(models / "gemma", tmp_path / "google" / "gemma-7b-it")
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
@@ -245,13 +250,15 @@ def test_short_names_are_repositories(models: Path, monkeypatch: pytest.MonkeyPa
         ("Mistral-7B", "mistralai/Mistral-7B-Instruct-v0.3"),
         ("gemma-7b", "google/gemma-7b-it"),
     ):
-        tagger = LanguageModel(Says(), model=name)
+        tagger = LanguageModel(FixedCaptioner(), model=name)
         tagger.prepare()
-        assert [each.name for each in tagger.weights] == [repository]
+        assert [info.name for info in tagger.weights] == [repository]
 
 
-def test_what_is_no_chat_model_is_one_line(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def spoilt(name: str, change: Any) -> str:
+def test_load_rejects_folders_without_a_usable_chat_model(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def corrupt_copy(name: str, change: Any) -> str:
         folder = Path(shutil.copytree(models / "qwen2", tmp_path / name))
         change(folder)
         return str(folder)
@@ -275,31 +282,31 @@ def test_what_is_no_chat_model_is_one_line(models: Path, tmp_path: Path, capsys:
 
     llama = yue_lm.write(tmp_path / "llama", 300, hidden=16, layers=1, heads=2, kv_heads=1, ffn=32)
     (llama / "tokenizer_config.json").write_text("{}")
-    for folder, told in [
-        (spoilt("t5", settings("config.json", model_type="t5")), "model_type 't5'"),
-        (spoilt("own", settings("config.json", model_type="mine")), "model_type 'mine'"),
-        (spoilt("mute", mute), "no chat template"),
-        (spoilt("cut", cut), "safetensors"),
-        (spoilt("garbled", garble), "tokenizer"),
+    for folder, message in [
+        (corrupt_copy("t5", settings("config.json", model_type="t5")), "model_type 't5'"),
+        (corrupt_copy("own", settings("config.json", model_type="mine")), "model_type 'mine'"),
+        (corrupt_copy("mute", mute), "no chat template"),
+        (corrupt_copy("cut", cut), "safetensors"),
+        (corrupt_copy("garbled", garble), "tokenizer"),
         (str(llama), "lacks tokenizer"),
     ]:
-        with pytest.raises(DependencyError, match=told) as caught:
-            LanguageModel(Says(), model=folder)._load()
-        assert "\n" not in str(caught.value)
+        with pytest.raises(DependencyError, match=message) as error:
+            LanguageModel(FixedCaptioner(), model=folder)._load()
+        assert "\n" not in str(error.value)
 
 
-def test_a_question_longer_than_the_model_reads_is_one_line(models: Path) -> None:
+def test_prompt_beyond_the_context_length_is_a_usage_error(models: Path) -> None:
     model = load_chat_model(models / "qwen2", "cpu", None)
     with pytest.raises(UsageError, match=r"more than the model can read: give fewer `tagger\.max_new_tokens`"):
         model.generate(model.prepare_inputs("A composer.", "Hello?"), 9000)
 
 
-def test_wrong_settings_are_told_together() -> None:
+def test_constructor_reports_all_invalid_settings_at_once() -> None:
     with pytest.raises(UsageError, match=r"role must not be empty.*max_new_tokens"):
-        LanguageModel(Says(), role=" ", max_new_tokens=0)
+        LanguageModel(FixedCaptioner(), role=" ", max_new_tokens=0)
 
 
-def test_from_the_command_line_with_a_captioner_by_class_path(
+def test_command_line_accepts_a_captioner_by_class_path(
     models: Path, tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("v2m.pretrained.weights._announced", set())  # each is shown once
@@ -311,6 +318,6 @@ def test_from_the_command_line_with_a_captioner_by_class_path(
     assert record["tags"]["instruments"] == ["Harp", "Flute", "piano"]
     assert (record["tags"]["genres"], record["tags"]["tempo"]) == (["ambient"], 72.0)
     assert record["tags"]["caption"].endswith("cuts")
-    assert [each["license"] for each in record["weights"]] == ["apache-2.0"]
+    assert [info["license"] for info in record["weights"]] == ["apache-2.0"]
     assert record["features"]["cuts"]
     assert "license: apache-2.0" in capsys.readouterr().err

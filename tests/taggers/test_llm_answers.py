@@ -146,10 +146,10 @@ def test_parse_tags_reads_any_monster_within_a_second(text: str) -> None:
 
 def valid(tags: Tags) -> None:
     for name, most in MAX_WORDS.items():
-        found = getattr(tags, name)
-        assert len(found) <= most
-        assert len({word.casefold() for word in found}) == len(found)
-        assert all(word.strip() == word and word.isprintable() for word in found)
+        words = getattr(tags, name)
+        assert len(words) <= most
+        assert len({word.casefold() for word in words}) == len(words)
+        assert all(word.strip() == word and word.isprintable() for word in words)
     assert tags.tempo is None or TEMPO_RANGE[0] <= tags.tempo <= TEMPO_RANGE[1]
     assert len(tags.caption) <= 302
     assert not tags.vocals

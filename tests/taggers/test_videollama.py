@@ -1,4 +1,4 @@
-"""The tagger with tiny models in the published formats: one that has learned an answer, one that says nonsense."""
+"""The tagger with tiny models in the published formats: one trained to give an answer, one with random weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def taught(v2b_weights: Path) -> Path:
+def trained(v2b_weights: Path) -> Path:
     return v2b_weights / "tagger"
 
 
@@ -57,32 +57,32 @@ def clip(media: Path) -> Video:
     return opening.open(media / "cuts.mp4")
 
 
-def test_a_taught_models_answer_becomes_tags_and_hints_win(taught: Path, clip: Video) -> None:
-    tagger = VideoLLaMA3(str(taught), **SMALL)
-    seen: list[float] = []
+def test_videollama_reads_tags_from_its_answer_and_hints_replace_them(trained: Path, clip: Video) -> None:
+    tagger = VideoLLaMA3(str(trained), **SMALL)
+    fractions: list[float] = []
 
     def note(fraction: float) -> None:
-        seen.append(fraction)
+        fractions.append(fraction)
 
     assert isinstance(tagger, Tagger)
     tags = tagger.tag(clip, Tags(moods="tense", negative="harp"), note)
     assert tags.caption == "A kite flies over a hill."
     assert (tags.genres, tags.instruments, tags.moods) == (("ambient", "cinematic"), ("piano",), ("tense",))
     assert (tags.timbres, tags.tempo, tags.key) == (("warm", "airy"), 72.0, None)
-    assert seen == sorted(seen)
-    assert seen[-1] == 1.0
-    assert len(seen) > 10
-    assert [each.folder for each in tagger.weights] == [taught]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert len(fractions) > 10
+    assert [info.folder for info in tagger.weights] == [trained]
     assert tagger.tag(clip, Tags(moods="tense", negative="harp")) == tags
     tagger.release()
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_fewer_bits_give_the_taught_answer_and_really_are_fewer(taught: Path, clip: Video, bits: Any) -> None:
-    tagger = VideoLLaMA3(str(taught), bits=bits, **SMALL)
+def test_quantized_weights_leave_vision_encoder_and_projector_in_float32(trained: Path, clip: Video, bits: Any) -> None:
+    tagger = VideoLLaMA3(str(trained), bits=bits, **SMALL)
     assert tagger.tag(clip, Tags()).tempo == 72.0
-    with tagger._lazy_model.model() as held:
-        model: Any = held
+    with tagger._lazy_model.model() as loaded:
+        model: Any = loaded
         parts = model.model.model
     assert parts.language_model.layers[0].mlp.up_proj.weight.dtype in {torch.int8, torch.uint8}
     assert parts.vision_model.encoder.layers[0].mlp.fc1.weight.dtype == torch.float32
@@ -90,7 +90,7 @@ def test_fewer_bits_give_the_taught_answer_and_really_are_fewer(taught: Path, cl
 
 
 @pytest.mark.parametrize("bits", [None, 4])
-def test_an_answer_that_is_cut_off_gives_measured_tags_and_a_warning(
+def test_truncated_answer_gives_measured_tags_and_a_warning(
     original: Path, clip: Video, caplog: pytest.LogCaptureFixture, bits: Any
 ) -> None:
     brief: dict[str, Any] = SMALL | {"max_new_tokens": 4}
@@ -100,7 +100,7 @@ def test_an_answer_that_is_cut_off_gives_measured_tags_and_a_warning(
     assert "could not be read" in caplog.text
 
 
-def test_lyrics_are_asked_for_where_there_shall_be_vocals(tmp_path: Path, clip: Video) -> None:
+def test_lyrics_are_requested_for_vocals_without_lyrics(tmp_path: Path, clip: Video) -> None:
     folder = make_original(tmp_path / "singer", answer=BOTH)
     tagger = VideoLLaMA3(str(folder), **SMALL)
     full = Tags(genres="pop", instruments="piano", moods="calm", tempo=90, key="C major")
@@ -109,20 +109,20 @@ def test_lyrics_are_asked_for_where_there_shall_be_vocals(tmp_path: Path, clip: 
     assert tagger.tag(clip, full).lyrics == ""
 
 
-def test_memory_that_runs_out_is_told_with_what_to_lower_and_the_model_is_dropped(taught: Path, clip: Video) -> None:
-    tagger = VideoLLaMA3(str(taught), **SMALL)
+def test_out_of_memory_error_names_settings_to_lower_and_frees_the_model(trained: Path, clip: Video) -> None:
+    tagger = VideoLLaMA3(str(trained), **SMALL)
 
-    def hoard(fraction: float) -> None:
-        if fraction > 0.45:  # it is writing its answer
+    def allocate_too_much(fraction: float) -> None:
+        if fraction > 0.45:  # while the answer is generated
             torch.empty(2**48)
 
     with pytest.raises(MemoryError, match=r"tagger\.bits=4.*tagger\.max_frames.*tagger\.pixels.*low_memory=True"):
-        tagger.tag(clip, Tags(), hoard)
+        tagger.tag(clip, Tags(), allocate_too_much)
     assert not tagger._lazy_model.loaded
     assert tagger.tag(clip, Tags()).tempo == 72.0
 
 
-def test_a_video_too_narrow_for_the_model_is_measured_instead(
+def test_video_beyond_the_aspect_ratio_limit_is_measured_instead(
     clip: Video, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     tagger = VideoLLaMA3(str(tmp_path / "no weights"), **SMALL)
@@ -135,22 +135,20 @@ def test_a_video_too_narrow_for_the_model_is_measured_instead(
         tagger.tag(replace(clip, width=3980, height=20), Tags())
 
 
-def test_what_the_model_would_avoid_is_kept_unless_somebody_has_chosen_it(clip: Video) -> None:
-    found = Tags(
+def test_models_negative_tags_drop_words_that_tags_or_hints_contain(clip: Video) -> None:
+    answer = Tags(
         genres="jazz, trap", instruments="piano, electric guitars", moods="calm", negative="drums, piano, harp, organ"
     )
-    assert complete_tags(clip, found, Tags(), "VideoLLaMA3").negative == ("drums", "harp", "organ")
-    assert complete_tags(clip, found, Tags(instruments="Harp"), "VideoLLaMA3").negative == ("drums", "piano", "organ")
-    avoided = complete_tags(clip, found, Tags(negative="guitar, rap"), "VideoLLaMA3")
+    assert complete_tags(clip, answer, Tags(), "VideoLLaMA3").negative == ("drums", "harp", "organ")
+    assert complete_tags(clip, answer, Tags(instruments="Harp"), "VideoLLaMA3").negative == ("drums", "piano", "organ")
+    avoided = complete_tags(clip, answer, Tags(negative="guitar, rap"), "VideoLLaMA3")
     assert avoided.negative == ("guitar", "rap")
     assert (avoided.genres, avoided.instruments) == (("jazz", "trap"), ("piano",))
 
 
-def test_what_the_model_leaves_open_is_measured_without_what_is_to_be_avoided(
-    clip: Video, caplog: pytest.LogCaptureFixture
-) -> None:
-    found = Tags(caption="A hill.", genres="jazz", timbres="warm", tempo=70, negative="piano", lyrics="la la")
-    tags = complete_tags(clip, found, Tags(), "VideoLLaMA3")
+def test_missing_tags_are_measured_without_negative_words(clip: Video, caplog: pytest.LogCaptureFixture) -> None:
+    answer = Tags(caption="A hill.", genres="jazz", timbres="warm", tempo=70, negative="piano", lyrics="la la")
+    tags = complete_tags(clip, answer, Tags(), "VideoLLaMA3")
     measured = HeuristicTagger().tag(clip, Tags(genres="jazz", negative="piano"))
     assert (tags.instruments, tags.moods) == (measured.instruments, measured.moods)
     assert "piano" in HeuristicTagger().tag(clip, Tags(genres="jazz")).instruments
@@ -160,7 +158,7 @@ def test_what_the_model_leaves_open_is_measured_without_what_is_to_be_avoided(
     assert "named no instruments and no moods" in caplog.text
 
 
-def test_the_question_holds_the_form_and_the_hints(clip: Video) -> None:
+def test_question_contains_answer_form_and_hints(clip: Video) -> None:
     answer = '{"caption": "A hill.", "genres": ["jazz"], "instruments": ["piano", "harp"], "moods": ["calm"]}'
     asked: list[tuple[str, Any]] = []
 
@@ -182,10 +180,10 @@ def test_the_question_holds_the_form_and_the_hints(clip: Video) -> None:
     assert (tags.genres, tags.instruments, tags.moods) == (("jazz",), ("piano", "harp"), ("calm",))
     asked.clear()
     assert tagger.tag(clip, Tags(vocals=True, lyrics="la")).genres == ("jazz",)
-    assert asked == [(question, tags_schema(with_caption=True))]  # no words to sing, which are there
+    assert asked == [(question, tags_schema(with_caption=True))]  # and no lyrics, which are given
 
 
-def test_a_random_model_gives_a_caption_and_tags(native: Path, clip: Video) -> None:
+def test_random_model_gives_caption_and_all_tags(native: Path, clip: Video) -> None:
     roomy: dict[str, Any] = SMALL | {"max_new_tokens": 1200}
     tagger = VideoLLaMA3(str(native), **roomy)
     tags = tagger.tag(clip, Tags())
@@ -195,20 +193,22 @@ def test_a_random_model_gives_a_caption_and_tags(native: Path, clip: Video) -> N
     assert tags != HeuristicTagger().tag(clip, Tags())
 
 
-def test_a_vocabulary_in_two_files_reads_as_the_one_in_one(original: Path, tmp_path: Path) -> None:
+def test_tokenizer_from_vocab_and_merges_equals_tokenizer_json(original: Path, tmp_path: Path) -> None:
     split = split_tokenizer(Path(shutil.copytree(original, tmp_path / "split")))
-    there, here = (load_videollama(folder, "cpu", None) for folder in (original, split))
+    one_file, two_files = (load_videollama(folder, "cpu", None) for folder in (original, split))
     frames = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
-    texts = [each.prepare_inputs(frames, [0.0, 1.0], "Music, 90 BPM?", 3136)["input_ids"] for each in (there, here)]
+    texts = [
+        model.prepare_inputs(frames, [0.0, 1.0], "Music, 90 BPM?", 3136)["input_ids"] for model in (one_file, two_files)
+    ]
     assert torch.equal(*texts)
-    assert here.processor.tokenizer.get_vocab() == there.processor.tokenizer.get_vocab()
+    assert two_files.processor.tokenizer.get_vocab() == one_file.processor.tokenizer.get_vocab()
     (split / "merges.txt").unlink()
-    with pytest.raises(DependencyError, match="cannot be read") as caught:
+    with pytest.raises(DependencyError, match="cannot be read") as error:
         load_videollama(split, "cpu", None)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_the_model_is_told_when_each_frame_is_shown(native: Path, clip: Video) -> None:
+def test_prompt_contains_the_time_of_each_frame(native: Path, clip: Video) -> None:
     loaded = load_videollama(native, "cpu", None)
     frames = np.random.default_rng(0).integers(0, 256, (3, 56, 84, 3), np.uint8)
     inputs = loaded.prepare_inputs(frames, [0.0, 1.24, 61.0], "What?", 100_352)
@@ -219,7 +219,7 @@ def test_the_model_is_told_when_each_frame_is_shown(native: Path, clip: Video) -
     assert text.endswith("What?<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_pixels_bound_the_tokens_of_a_frame(native: Path) -> None:
+def test_pixels_setting_limits_tokens_per_frame(native: Path) -> None:
     loaded = load_videollama(native, "cpu", None)
     frames = np.random.default_rng(0).integers(0, 256, (2, 360, 640, 3), np.uint8)
     for pixels in (784, 12_544, 50_176):
@@ -227,12 +227,12 @@ def test_pixels_bound_the_tokens_of_a_frame(native: Path) -> None:
         assert int(grid[1] * grid[2]) // 4 <= pixels // 784
 
 
-def test_frames_change_what_an_untaught_model_says(native: Path) -> None:
+def test_random_models_answer_depends_on_the_frames(native: Path) -> None:
     loaded = load_videollama(native, "cpu", None)
     frames = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
-    prepared = [loaded.prepare_inputs(each, [0.0, 1.0], "?", 3136) for each in (frames, frames // 4)]
-    said = {loaded.generate(inputs, 12) for inputs in prepared}
-    assert len(said) == 2
+    prepared = [loaded.prepare_inputs(images, [0.0, 1.0], "?", 3136) for images in (frames, frames // 4)]
+    answers = {loaded.generate(inputs, 12) for inputs in prepared}
+    assert len(answers) == 2
 
 
 @pytest.mark.parametrize(
@@ -246,13 +246,13 @@ def test_frames_change_what_an_untaught_model_says(native: Path) -> None:
         (4.0, 1.0, 4, [0.0, 4 / 3, 8 / 3, 4.0]),
     ],
 )
-def test_glances_are_the_middles_of_blocks_or_evenly_spread(
+def test_sample_frame_times_are_block_middles_or_evenly_spread(
     duration: float, rate: float, limit: int, expected: list[float]
 ) -> None:
     assert sample_frame_times(duration, rate, limit) == pytest.approx(expected)
 
 
-def test_weights_that_are_not_the_models_are_told(native: Path, original: Path, tmp_path: Path) -> None:
+def test_load_rejects_weights_of_other_models_and_broken_files(native: Path, original: Path, tmp_path: Path) -> None:
     def broken(folder: Path, change: str) -> Path:
         copy = Path(shutil.copytree(folder, tmp_path / f"{folder.name} {change}"))
         config = json.loads((copy / "config.json").read_text())
@@ -268,7 +268,7 @@ def test_weights_that_are_not_the_models_are_told(native: Path, original: Path, 
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         return copy
 
-    for folder, change, told in [
+    for folder, change, message in [
         (native, "other type", "model_type 'llama'"),
         (native, "no config", "config.json"),
         (original, "no pads", r"<\|video_pad\|>"),
@@ -276,35 +276,35 @@ def test_weights_that_are_not_the_models_are_told(native: Path, original: Path, 
         (original, "cut", "safetensors"),
     ]:
         tagger = VideoLLaMA3(str(broken(folder, change)), **SMALL)
-        with pytest.raises(DependencyError, match=told) as caught:
+        with pytest.raises(DependencyError, match=message) as error:
             tagger._load()
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(error.value)
 
 
-def test_settings_that_cannot_be_are_told_together() -> None:
+def test_constructor_reports_all_invalid_settings_at_once() -> None:
     with pytest.raises(UsageError, match=r"fps.*pixels.*max_frames"):
         VideoLLaMA3(**PROMPTS, fps=0, pixels=3, max_frames=0)
 
 
-def test_prompts_are_the_recipes_and_none_may_be_empty() -> None:
+def test_prompts_are_required_and_must_not_be_empty() -> None:
     with pytest.raises(TypeError, match="lyrics_prompt"):
         VideoLLaMA3(prompt="a")  # type: ignore[call-arg]
     with pytest.raises(UsageError, match=r"^lyrics_prompt must not be empty$"):
         VideoLLaMA3(**dict[str, Any](PROMPTS, lyrics_prompt=" \n"))
 
 
-def test_an_unknown_device_is_refused_before_weights_are_looked_for() -> None:
+def test_prepare_rejects_an_unknown_device_before_fetching_weights() -> None:
     with pytest.raises(UsageError, match="device 'tpu' is none of this machine's"):
         VideoLLaMA3("no/such/folder/at/all", **PROMPTS, device="tpu").prepare()
 
 
-def test_low_memory_means_four_bits_and_less_to_see() -> None:
+def test_low_memory_sets_four_bits_and_fewer_smaller_frames() -> None:
     low = VideoLLaMA3(**PROMPTS, low_memory=True)
     assert (low.bits, low.max_frames, low.pixels) == (4, 16, 50_176)
     assert VideoLLaMA3(**PROMPTS, low_memory=True, bits=8).bits == 8
 
 
-def test_more_than_the_model_can_read_is_told(native: Path, clip: Video) -> None:
+def test_prompt_beyond_the_context_length_is_a_usage_error(native: Path, clip: Video) -> None:
     long: dict[str, Any] = SMALL | {"max_new_tokens": 9000}
     tagger = VideoLLaMA3(str(native), **long)
     with pytest.raises(UsageError, match=r"more than the model can read: give fewer `tagger\.max_frames`"):

@@ -46,7 +46,7 @@ LYRICS = (
 
 
 class LanguageModel(TaggerBase):
-    """Tags from a chat model that is told what a video shows.
+    """Tags from a chat model that reads a description of the video.
 
     It decodes greedily: the same video gives the same tags. The answer is JSON of the tags' schema. The user's genres,
     instruments, moods and timbres come first, the model's own words behind them; what is the same but for case is named
@@ -183,17 +183,16 @@ class LanguageModel(TaggerBase):
 
 
 def merge_hints(tags: Tags, answer: Tags, hints: Tags) -> Tags:
-    """Put the answer's words behind the user's in each list of `hints`.
+    """Return `tags` with the answer's words after the user's in each list that `hints` sets.
 
-    `tags` are `answer` under `hints`.
-    Words that are the same but for case and spaces are one: the user's.
+    `tags` are `answer` under `hints`. Words that differ only in case and spaces are one: the user's.
     """
     lists: dict[str, Any] = {}
     for name in TAG_LISTS:
-        if given := getattr(hints, name):
-            known = {_fold(word) for word in given}
+        if hinted := getattr(hints, name):
+            known = {_fold(word) for word in hinted}
             added = filter_unwanted(getattr(answer, name), hints.negative)
-            lists[name] = (*given, *(word for word in added if _fold(word) not in known))
+            lists[name] = (*hinted, *(word for word in added if _fold(word) not in known))
     return replace(tags, **lists)
 
 

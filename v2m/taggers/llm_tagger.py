@@ -92,7 +92,7 @@ def read_lyrics(answer: str, model_name: str) -> str:
     """Lyrics in an answer; warn where there are none."""
     lyrics = parse_lyrics(answer)
     if not lyrics:
-        logger.warning("%s wrote no lyrics that can be sung (%s)", model_name, _quote(answer))
+        logger.warning("%s wrote no lyrics that can be sung (its answer: %s)", model_name, _quote(answer))
     return lyrics
 
 
@@ -102,4 +102,4 @@ def _names_any(tags: Tags) -> bool:
 
 def _quote(answer: str) -> str:
     text = " ".join(answer.split())
-    return f"it said {text[:60]!r}{' …' if len(text) > 60 else ''}" if text else "it said nothing"
+    return f"{text[:60]!r}{' …' if len(text) > 60 else ''}" if text else "it is empty"

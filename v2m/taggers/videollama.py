@@ -39,7 +39,7 @@ OOM_HINT = "give `tagger.bits=4`, fewer `tagger.max_frames` or `tagger.pixels`, 
 
 
 class VideoLLaMA3(TaggerBase):
-    """Tags from VideoLLaMA3, which sees frames of the video.
+    """Tags from VideoLLaMA3, which reads frames of the video.
 
     It decodes greedily: the same video gives the same tags. The answer is JSON of the tags' schema. Where it is cut
     off, what it leaves open of genres, instruments and moods is measured from the picture (`HeuristicTagger`).

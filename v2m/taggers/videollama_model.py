@@ -35,10 +35,10 @@ from v2m.taggers.chat_model import TextModel, greedy_config
 
 VIDEO, IMAGE, END, PAD = "<|video_pad|>", "<|image_pad|>", "<|im_end|>", "<|endoftext|>"
 DESCRIPTION = "VideoLLaMA3"
-# never in fewer bits: the encoder's 4304 columns are no multiple of the blocks of 64 that 4-bit kernels want
+# never in fewer bits: the encoder's 4304 columns are no multiple of the blocks of 64 that 4-bit kernels need
 SKIP_QUANTIZATION = ("model.vision_model", "model.projector", "lm_head")
 MIN_PIXELS = 16 * 28 * 28  # a frame gets 16 tokens where the budget allows it
-CLOCK_RATE = 1000  # ticks per second of the times that the model is told
+CLOCK_RATE = 1000  # ticks per second of the frame times in the prompt
 SYSTEM = "You are a helpful assistant."  # as the authors' examples begin
 TEMPLATE = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\n" + SYSTEM + "<|im_end|>\n{% endif %}"

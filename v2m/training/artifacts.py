@@ -101,11 +101,11 @@ def log_artifacts(
     loggers: Sequence[Logger], clips: Sequence[GeneratedClip], metrics: Mapping[str, float], step: int
 ) -> None:
     """Log metrics, and media where the logger supports them; a logger that fails does not stop the others."""
-    for each in loggers:
+    for target in loggers:
         try:
-            _log_to(each, clips, {f"{LOG_PREFIX}/{name}": value for name, value in metrics.items()}, step)
+            _log_to(target, clips, {f"{LOG_PREFIX}/{name}": value for name, value in metrics.items()}, step)
         except Exception as error:
-            names = type(each).__name__, type(error).__name__
+            names = type(target).__name__, type(error).__name__
             logger.warning("%s did not log the audio samples (%s: %s)", *names, error)
 
 

@@ -85,7 +85,7 @@ class LogAudioSamples(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not self._clips or trainer.global_step == self._last_step:
             return
-        ema = next((each for each in trainer.callbacks if isinstance(each, EMACallback)), None)  # type: ignore[attr-defined]
+        ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMACallback)), None)  # type: ignore[attr-defined]
         modes = {module: module.training for module in pl_module.modules()}
         with nullcontext() if ema is None else ema.applied(pl_module):
             pl_module.eval()
@@ -159,7 +159,7 @@ class _StopRequestedError(Exception):
 
 def _stop_check(trainer: Any) -> ProgressFn:
     """Return a progress function that ends the generation where a signal asks the run to end."""
-    callbacks = [each for each in trainer.callbacks if isinstance(each, CheckpointCallback)]
+    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, CheckpointCallback)]
 
     def check(fraction: float) -> None:  # noqa: ARG001
         if any(callback.signal is not None for callback in callbacks):

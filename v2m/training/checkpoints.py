@@ -125,7 +125,9 @@ class CheckpointCallback(ModelCheckpoint):
         self._handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        if self._loaded_rng_states is not None:  # as late as possible: Lightning draws some before the first step
+        if (
+            self._loaded_rng_states is not None
+        ):  # as late as possible: Lightning draws random numbers before the first step
             restore_rng_state(self._loaded_rng_states[trainer.global_rank % len(self._loaded_rng_states)])
             self._loaded_rng_states = None
 
@@ -178,7 +180,7 @@ class CheckpointCallback(ModelCheckpoint):
 
 
 def restore_signal_handlers(handlers: dict[int, Any]) -> None:
-    """Set the handlers, by signal, again that `signal.signal` has returned, and empty the dict."""
+    """Restore the handlers, by signal number, that `signal.signal` returned; empty the dict."""
     while handlers:
         signal.signal(*handlers.popitem())
 
@@ -216,7 +218,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng_state(state: dict[str, Any]) -> None:
-    """Set all states that `rng_state` has returned; those of CUDA where there are as many devices."""
+    """Restore what `rng_state` returned; the CUDA states only where the number of devices is the same."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     keys, position, has_gauss, cached = state["numpy"]
@@ -228,7 +230,7 @@ def restore_rng_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserve_rng_state() -> Iterator[None]:
-    """Keep random numbers of the block from those after it, even, unlike `isolate_rng`, where it raises."""
+    """Restore the random states after the block, even where it raises, unlike Lightning's `isolate_rng`."""
     state = rng_state()
     try:
         yield

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,6 +19,7 @@ from v2m.data.collate import Batch, CropCollator
 from v2m.data.module import ResumableLoader
 from v2m.data.shards import CorruptSampleError, decode
 from v2m.data.sources import discover_videos
+from v2m.generators.in_memory import STRIDE_RATIO
 from v2m.generators.musicgen_engine import MusicGenEngine
 from v2m.generators.options import WindowOptions
 from v2m.media import video as video_files
@@ -27,7 +28,9 @@ from v2m.models.inference.decoder import Decoder
 from v2m.models.lora import merged_weights
 from v2m.taggers.heuristic import HeuristicTagger
 
-STRIDE = 0.6  # of a window, to the next one: as in use
+if TYPE_CHECKING:
+    from v2m.generators.vidmuse_engine import VisualFrontend
+    from v2m.training.module import LitMusicLM
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ class GenerateOptions:
     def windows(self, model: V2M) -> WindowOptions:
         """Windows of the length that the model is trained on."""
         window = model.config.segment_duration
-        return WindowOptions(self.sampling, window, STRIDE * window)
+        return WindowOptions(self.sampling, window, STRIDE_RATIO * window)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class VideoClip:
     tags: Tags
     preview: Video
     engine: MusicGenEngine
-    visual_frontend: Any
+    visual_frontend: VisualFrontend | None
     reference: None = None
 
     @property
@@ -69,13 +72,13 @@ class VideoClip:
 
     def generate(self, model: V2M, options: GenerateOptions) -> Soundtrack:
         player, windows = self.engine.with_decoder(options.decoder), options.windows(model)
-        shared: Any = {"seed": options.seed, "progress": options.progress}
+        seed, progress = options.seed, options.progress
         if self.visual_frontend is None:
-            return player.generate(self.video, self.tags, None, windows, **shared)
+            return player.generate(self.video, self.tags, None, windows, seed=seed, progress=progress)
         from v2m.generators.vidmuse_engine import VideoMusicEngine
 
         engine = VideoMusicEngine(model, player, self.visual_frontend, next(model.parameters()).device)
-        return engine.generate(self.video, self.tags, windows, **shared)
+        return engine.generate(self.video, self.tags, windows, seed=seed, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,12 @@ class ShardClip:
     @torch.inference_mode()
     def generate(self, model: V2M, options: GenerateOptions) -> Soundtrack:
         """Generate with the sample's conditions; a model without learned nulls gets no guidance."""
-        told = model.config.uses_text and bool(self.batch.text.mask.any())
-        text = model.project_text(self.batch.text) if told else None
-        sees, sampling = model.conditioner is not None, options.sampling
-        if sees and not model.config.has_null_tokens:
+        has_text = model.config.uses_text and bool(self.batch.text.mask.any())
+        text = model.project_text(self.batch.text) if has_text else None
+        has_video, sampling = model.conditioner is not None, options.sampling
+        if has_video and not model.config.has_null_tokens:
             sampling = replace(sampling, cfg_scale=1.0, video_cfg_scale=None)
-        video = model.encode_video(self.batch.visual) if sees else None
+        video = model.encode_video(self.batch.visual) if has_video else None
         branches = model.cfg_branches(sampling, text=text, video=video)
         windows = replace(options.windows(model), sampling=sampling)
         return self.engine.with_decoder(options.decoder).generate_from_branches(
@@ -112,7 +115,7 @@ EvalClip = VideoClip | ShardClip
 
 
 def check_minimums(**settings: tuple[float, float]) -> list[str]:
-    """Return what is wrong with settings, given as name=(value, minimum)."""
+    """Return the problems of settings below their minimum, given as name=(value, minimum)."""
     return [f"{name} {value:g} must be {low} or more" for name, (value, low) in settings.items() if value < low]
 
 
@@ -121,7 +124,7 @@ def load_clips(
     loader: ResumableLoader | None,
     num_clips: int,
     max_seconds: float,
-    module: Any,
+    module: LitMusicLM,
     *,
     preview_dir: Path,
 ) -> Mapping[str, EvalClip]:

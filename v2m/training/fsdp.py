@@ -1,7 +1,8 @@
 """FSDP2: weights, gradients, EMA and optimizer states sharded among ranks, with whole checkpoints.
 
-Lightning's ModelParallelStrategy numbers the optimizer's parameters in the model's order; ours by the optimizer's
-groups, as a run on one device, so that its one file resumes on any number of ranks. All but training load EMA weights.
+Lightning's ModelParallelStrategy numbers the optimizer's parameters in the model's order. Here they are numbered by the
+optimizer's groups, as in a run on one device, so that one file resumes on any number of ranks. Validation, test and
+prediction load the EMA weights.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from v2m.core import compat
 from v2m.core.errors import UsageError
 from v2m.models.music_model import MusicModel
 
-STRATEGY_NAMES = ("fsdp2", "fsdp")  # Lightning knows of the second that it is for CUDA alone
+STRATEGY_NAMES = ("fsdp2", "fsdp")  # Lightning itself allows the second on CUDA alone
 PRECISIONS = ("32-true", "bf16-mixed")
 
 

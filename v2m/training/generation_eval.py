@@ -103,8 +103,9 @@ class GenerationEval(lightning.Callback):
     ) -> Baselines:
         """Add metrics with pretrained embeddings to `rows`, and return those of the ground truth."""
         truth = _ground_truth(clips)
-        music_of = {name: embedding_metrics.EvalClip(lambda a=audio: a) for name, audio in (truth or {}).items()}
-        references = None if truth is None else music_of
+        references = None
+        if truth is not None:
+            references = {name: embedding_metrics.EvalClip(lambda a=audio: a) for name, audio in truth.items()}
         generated = {name: _to_embed(clips[name], audio) for name, audio in music.items()}
         result = embedding_metrics.evaluate_embeddings(self._embedders, {"": generated}, references, seed=self.seed)
         for name, values in result.rows.get("", {}).items():

@@ -21,6 +21,7 @@ from v2m.checkpoints.lightning_ckpt import check_adapters
 from v2m.core import compat
 from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch
+from v2m.data.module import attached_shards
 from v2m.data.schema import Manifest
 from v2m.models import lora as lora_layers
 from v2m.models import losses
@@ -89,7 +90,8 @@ class LitMusicLM(lightning.LightningModule):
         precision do not fit.
         """
         fsdp.check_strategy(self.trainer)
-        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
+        data = attached_shards(self.trainer)
+        manifest = None if data is None else data.manifest
         if self.model is None:
             if manifest is not None:
                 self._size_from_manifest(manifest)
@@ -120,11 +122,20 @@ class LitMusicLM(lightning.LightningModule):
     def _size_from_manifest(self, manifest: Manifest) -> None:
         """Take the sizes of new parts that the shards decide."""
         if self._conditioner is not None:
-            sizes = {name: getattr(manifest, name) for name in ("num_tokens", "vision_dim", "codec_frame_rate")}
-            self._conditioner = replace(self._conditioner, num_event_channels=len(manifest.event_channels), **sizes)
+            self._conditioner = replace(
+                self._conditioner,
+                num_tokens=manifest.num_tokens,
+                vision_dim=manifest.vision_dim,
+                num_event_channels=len(manifest.event_channels),
+                codec_frame_rate=manifest.codec_frame_rate,
+            )
         try:
-            sizes = {name: getattr(manifest, name) for name in ("num_codebooks", "codebook_size", "channels")}
-            lm = replace(self._config.lm, **sizes)
+            lm = replace(
+                self._config.lm,
+                num_codebooks=manifest.num_codebooks,
+                codebook_size=manifest.codebook_size,
+                channels=manifest.channels,
+            )
         except ValueError as error:
             raise UsageError(f"model.lm does not go with {manifest.num_codebooks} codebooks: {error}") from error
         text_dim = None if self._config.text_dim is None else manifest.text_dim
@@ -244,8 +255,12 @@ def check_manifest(config: MusicConfig, manifest: Manifest) -> None:
     if conditioner is not None and conditioner.kind != "vidmuse":
         sizes["event channels"] = conditioner.num_event_channels, len(manifest.event_channels)
         sizes["codec frames per second"] = conditioner.codec_frame_rate, manifest.codec_frame_rate
-    rows = [(name, own, given) for name, (own, given) in sizes.items() if own != given]
-    if differences := [f"{given} {name} where the model has {own}" for name, own, given in rows]:
+    differences = [
+        f"{of_shards} {name} where the model has {of_model}"
+        for name, (of_model, of_shards) in sizes.items()
+        if of_model != of_shards
+    ]
+    if differences:
         encoders = f"vision {manifest.vision_encoder}, codec {manifest.codec}, text {manifest.text_encoder}"
         cure = "change the model's settings, or prepare with other encoders"
         raise UsageError(f"the shards ({encoders}) are not for this model: {', '.join(differences)}; {cure}")

@@ -96,7 +96,8 @@ class LitGenerate(LitMusicLM):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_from, **kwargs)
-        self._tagger_ref = (tagger or HeuristicTagger(),)  # in a tuple: a tagger that is a module is not registered
+        # in a tuple, so that Lightning does not register a tagger that is a module
+        self._tagger_ref = (tagger or HeuristicTagger(),)
         self.tagger_config: Any = f"{type(self.tagger).__module__}.{type(self.tagger).__qualname__}"
         self.predict_config = predict or PredictConfig()
         self._predict_video: Callable[[VideoJob], VideoResult] | None = None
@@ -173,7 +174,8 @@ class LitTagger(lightning.LightningModule):
 
     def __init__(self, tagger: Tagger | None = None, *, limits: Limits | None = None, overwrite: bool = False) -> None:
         super().__init__()
-        self._tagger_ref = (tagger or HeuristicTagger(),)  # in a tuple: a tagger that is a module is not registered
+        # in a tuple, so that Lightning does not register a tagger that is a module
+        self._tagger_ref = (tagger or HeuristicTagger(),)
         self.limits, self.overwrite = limits or Limits(), overwrite
 
     @property

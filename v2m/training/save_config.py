@@ -13,7 +13,8 @@ import lightning
 import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
-from v2m.data.schema import Manifest
+from v2m.data.module import attached_shards
+from v2m.training.module import LitMusicLM
 
 SECRET_NAMES = re.compile(r"(?i)(api|access|private|auth)_?key|(^|_)(token|secret|password|passwd|credentials?)$")
 REDACTED = "(not recorded)"
@@ -37,15 +38,16 @@ class SaveConfig(SaveConfigCallback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        model: Any = getattr(pl_module, "model", None)
+        model = pl_module.model if isinstance(pl_module, LitMusicLM) else None
         info: dict[str, Any] = {"world_size": trainer.world_size}
         if model is not None:
             parameters = list(model.parameters())
             info |= {"model": model.config.to_dict(), "origin": model.origin, "license": model.license}
             info["parameters"] = sum(value.numel() for value in parameters)
             info["trainable_parameters"] = sum(value.numel() for value in parameters if value.requires_grad)
-        manifest = getattr(getattr(trainer, "datamodule", None), "manifest", None)
-        if isinstance(manifest, Manifest):
+        data = attached_shards(trainer)
+        if data is not None:
+            manifest = data.manifest
             shards = {name: value for name, value in asdict(manifest).items() if name not in {"shards", "dropped"}}
             info["shards"] = shards | {"samples": manifest.num_samples, "hours": round(manifest.duration / 3600, 3)}
         _log_hyperparams(trainer, {"model_info": info})

@@ -1,7 +1,7 @@
 """Training speed, gradient norm and memory, for any logger.
 
 The rates are Lightning's `Throughput`. Its callback ThroughputMonitor is not used: it logs validation with the index of
-a batch in place of the step, fails on the batches of `predict`, and knows neither audio hours nor gradient norms.
+a batch in place of the step, fails on the batches of `predict`, and logs neither audio hours nor gradient norms.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from lightning.fabric.utilities.throughput import Throughput
 from lightning.pytorch.callbacks import LearningRateMonitor
 
 from v2m.data.collate import Batch
+from v2m.data.module import attached_shards
 from v2m.training.fsdp import full_tensor
 
 
@@ -58,7 +59,8 @@ class ThroughputLogger(lightning.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         assert self._start is not None
         frames = int(batch.lengths.sum())  # waits for the GPU
-        window = getattr(getattr(trainer, "datamodule", None), "window", 0.0)
+        data = attached_shards(trainer)
+        window = 0.0 if data is None else data.window
         self._hours += trainer.world_size * window * frames / batch.codes.shape[2] / 3600
         self._batches += 1
         self._samples += trainer.world_size * len(batch.codes)

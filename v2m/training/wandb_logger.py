@@ -122,13 +122,13 @@ def log_tables(
         for system, mean in columns.items():
             suffix = "" if len(systems) == 1 and system in systems else f"/{system}"
             values[f"{prefix}/{name}{suffix}"] = mean.value
-    for each in loggers:
+    for target in loggers:
         try:
-            each.log_metrics(values, step)
-            if isinstance(each, WandbLogger):
+            target.log_metrics(values, step)
+            if isinstance(target, WandbLogger):
                 columns, rows = tables.clip_rows(systems, baselines)
-                each.log_table(f"{prefix}/clips", columns, rows, step=step)
+                target.log_table(f"{prefix}/clips", columns, rows, step=step)
                 summary = tables.summary_rows(systems, baselines)
-                each.log_table(f"{prefix}/summary", tables.SUMMARY_HEADER, summary, step=step)
+                target.log_table(f"{prefix}/summary", tables.SUMMARY_HEADER, summary, step=step)
         except Exception as error:
-            logger.warning("%s did not log the tables (%s: %s)", type(each).__name__, type(error).__name__, error)
+            logger.warning("%s did not log the tables (%s: %s)", type(target).__name__, type(error).__name__, error)

@@ -1,7 +1,7 @@
 """Speed and exactness of the default recipe: `uv run python -m bench.default_recipe`.
 
-Times whole processes (`infer.py` as a person starts it), each after one warming run, and checks the files they wrote
-with PyAV and ffmpeg's ebur128, not with v2m's own reports. Last line: one JSON object.
+Times whole processes (`infer.py` as a user starts it), each after one warm-up run, and checks the files they wrote with
+PyAV and ffmpeg's ebur128, not with v2m's own reports. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ EXAMPLE = ROOT / "data" / "examples" / "bunny_wakes.mp4"
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
 
-def tree(pid: int) -> list[int]:
-    """`pid` and all that it started."""
+def process_tree(pid: int) -> list[int]:
+    """Return `pid` and its descendants."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return [pid, *(each for child in children for each in tree(int(child)))]
+    return [pid, *(descendant for child in children for descendant in process_tree(int(child)))]
 
 
 def resident_mb(pid: int) -> float:
@@ -45,38 +45,38 @@ def resident_mb(pid: int) -> float:
 
 def seconds_and_peak(*command: str) -> tuple[float, float]:
     """Return wall seconds and the peak resident MB of the process with all its children, read every 20 ms."""
-    begun, peak = time.perf_counter(), 0.0
+    start, peak = time.perf_counter(), 0.0
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while True:
         try:
             status = process.wait(0.02)
             break
         except subprocess.TimeoutExpired:
-            peak = max(peak, sum(resident_mb(pid) for pid in tree(process.pid)))
+            peak = max(peak, sum(resident_mb(pid) for pid in process_tree(process.pid)))
     assert status == 0, f"{command} ended with {status}"
-    return time.perf_counter() - begun, peak
+    return time.perf_counter() - start, peak
 
 
 def best_of(runs: int, *command: str) -> tuple[float, float]:
     return min(seconds_and_peak(*command) for _ in range(runs))
 
 
-def lengths(path: Path) -> tuple[float, float]:
-    """Seconds of the video stream and of the decoded sound, both from the video's first frame."""
+def stream_lengths(path: Path) -> tuple[float, float]:
+    """Return the seconds of the video stream and of the decoded audio, both from the video's first frame."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.time_base is not None
-        shown = [(packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
-        begin = float(min(shown)[0] * stream.time_base)
-        picture = float(sum(max(shown)) * stream.time_base) - begin
+        packets = [(packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None]
+        first_s = float(min(packets)[0] * stream.time_base)
+        video_s = float(sum(max(packets)) * stream.time_base) - first_s
     with av.open(str(path)) as container:
         *_, frame = container.decode(container.streams.audio[0])
         assert frame.time is not None
-        return picture, frame.time + frame.samples / frame.sample_rate - begin
+        return video_s, frame.time + frame.samples / frame.sample_rate - first_s
 
 
 def loudness(path: Path) -> tuple[float, float]:
-    """LUFS and dBTP by ffmpeg's ebur128."""
+    """Return LUFS and dBTP, measured by ffmpeg's ebur128."""
     command = [
         FFMPEG,
         "-hide_banner",
@@ -90,12 +90,12 @@ def loudness(path: Path) -> tuple[float, float]:
         "-",
     ]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stderr.rpartition("Summary:")[2]
-    found = {name: float(value) for name, value in re.findall(r"(I|Peak):\s+(-?[\d.]+)", text)}
-    return found["I"], found["Peak"]
+    levels = {name: float(value) for name, value in re.findall(r"(I|Peak):\s+(-?[\d.]+)", text)}
+    return levels["I"], levels["Peak"]
 
 
 def make_minute(folder: Path) -> Path:
-    """60 s of 1080p30 H.264 with a cut every few seconds and enough detail to be slow to decode."""
+    """Write 60 s of 1080p30 H.264 with a cut every few seconds and enough detail to be slow to decode."""
     path = folder / "minute.mp4"
     lengths_s = np.random.default_rng(0).permutation([2.4, 3.1, 3.8, 4.4, 5.0, 5.7, 6.3, 7.0, 7.7, 8.3, 6.3])
     names = ["testsrc2", "mandelbrot", "testsrc", "gradients"]
@@ -130,10 +130,10 @@ def main() -> None:
             seconds_and_peak(*command)
             figures[f"{label}_s"], peak = best_of(runs, *command)
             figures["peak_mb"] = max(peak, figures.get("peak_mb", 0.0))
-            picture, sound = lengths(out)
-            heard, true_peak = loudness(out)
+            video_s, audio_s = stream_lengths(out)
+            lufs, true_peak = loudness(out)
             copied = packet_digest(clip) == packet_digest(out)
-            errors.append((1000 * abs(picture - sound), copied, abs(heard + 14), true_peak))
+            errors.append((1000 * abs(video_s - audio_s), copied, abs(lufs + 14), true_peak))
     figures["length_error_ms"] = max(error[0] for error in errors)
     figures["video_identical"] = all(error[1] for error in errors)
     figures["lufs_error"] = max(error[2] for error in errors)

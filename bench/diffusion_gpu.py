@@ -2,7 +2,7 @@
 
 A checkpoint of the published sizes with random weights, in the published layout, through the generator as a recipe
 loads it: music for 23 s of video with SONIQUE's own settings (300 steps, guided), the second of two runs, and the peak
-of the device's memory; then four takes side by side, and one with --low-memory. Last line: one JSON object.
+of the device's memory; then four candidates in a batch, and one with --low-memory. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ SECONDS = 23.0
 TAGS = Tags(instruments=["piano", "strings"], genres=["ambient"], tempo=90)
 
 
-def measured(folder: Path, options: argparse.Namespace, takes: int, **settings: Any) -> tuple[float, float]:
-    """Seconds of the second run, and GiB of the device at the peak of both."""
+def measure(folder: Path, args: argparse.Namespace, count: int, **settings: Any) -> tuple[float, float]:
+    """Return the seconds of the second run, and the GiB of the device at the peak of both."""
     generator = Sonique(
         model=str(folder),
-        sampling=DiffusionSampling(steps=options.steps),
-        device=options.device,
+        sampling=DiffusionSampling(steps=args.steps),
+        device=args.device,
         keep_loaded=True,
         **settings,
     )
-    video = Video(Path("clip.mp4"), "mp4", "h264", 16, 16, 0, 25.0, options.seconds, np.zeros(1), 0.0, ())
-    gpu = options.device.startswith("cuda")
-    took = 0.0
+    video = Video(Path("clip.mp4"), "mp4", "h264", 16, 16, 0, 25.0, args.seconds, np.zeros(1), 0.0, ())
+    gpu = args.device.startswith("cuda")
+    elapsed = 0.0
     if gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     for run in range(2):
-        begun = time.perf_counter()
-        scores = generator.generate_batch(video, TAGS, [10 * run + take for take in range(takes)])
-        took = time.perf_counter() - begun
-        assert all(np.isfinite(score.audio.samples).all() for score in scores)
+        start = time.perf_counter()
+        soundtracks = generator.generate_batch(video, TAGS, [10 * run + number for number in range(count)])
+        elapsed = time.perf_counter() - start
+        assert all(np.isfinite(soundtrack.audio.samples).all() for soundtrack in soundtracks)
     generator._engine.release()
-    return took, torch.cuda.max_memory_allocated() / 2**30 if gpu else 0.0
+    return elapsed, torch.cuda.max_memory_allocated() / 2**30 if gpu else 0.0
 
 
 def main() -> None:
@@ -56,23 +56,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--tiny", action="store_true", help="the tiny model, to try this script")
-    options = parser.parse_args()
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
+    args = parser.parse_args()
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device")
     with tempfile.TemporaryDirectory() as name:
-        folder = tiny.write(Path(name) / "model", tiny.make_config() if options.tiny else tiny.published_config())
-        given = {"overlap": 0.3} if options.tiny else {}
-        ways = {"one": (1, {}), "four": (4, {}), "low_memory": (1, {"low_memory": True})}
-        found = {way: measured(folder, options, takes, **given, **more) for way, (takes, more) in ways.items()}
-    for way, (seconds, peak) in found.items():
-        print(f"{way:12} {seconds:8.2f} s, {peak:6.2f} GiB")
+        folder = tiny.write(Path(name) / "model", tiny.make_config() if args.tiny else tiny.published_config())
+        settings = {"overlap": 0.3} if args.tiny else {}
+        variants = {"one": (1, {}), "four": (4, {}), "low_memory": (1, {"low_memory": True})}
+        results = {name: measure(folder, args, count, **settings, **extra) for name, (count, extra) in variants.items()}
+    for variant, (seconds, peak) in results.items():
+        print(f"{variant:12} {seconds:8.2f} s, {peak:6.2f} GiB")
     figures = {
-        "seconds_for_clip": round(found["one"][0], 2),
-        "peak_gb": round(found["one"][1], 2),
-        "batch4_cost_ratio": round(found["four"][0] / found["one"][0] / 4, 3),
-        "peak_gb_low_memory": round(found["low_memory"][1], 2),
-        "steps": options.steps,
-        "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device,
+        "seconds_for_clip": round(results["one"][0], 2),
+        "peak_gb": round(results["one"][1], 2),
+        "batch4_cost_ratio": round(results["four"][0] / results["one"][0] / 4, 3),
+        "peak_gb_low_memory": round(results["low_memory"][1], 2),
+        "steps": args.steps,
+        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else args.device,
     }
     print(json.dumps(figures))
 

@@ -27,8 +27,6 @@ def main() -> None:
                 functions[f"{name}:{node.lineno} {node.name}"] = node.end_lineno - node.lineno + 1
     for path in MODULES.values():
         bad_openers += [f"{path.relative_to(ROOT)}:{n}" for n, line in first_lines(path) if has_bad_opener(line)]
-    for path in MODULES.values():
-        bad_openers += [f"{path.relative_to(ROOT)}:{n}" for n, line in first_lines(path) if has_bad_opener(line)]
     for table in (lengths, functions):
         for name in sorted(table, key=lambda key: -table[key])[:5]:
             print(f"{table[name]:5} {name}")

@@ -28,7 +28,7 @@ IMPORT = "import time; t = time.perf_counter(); import v2m; print(time.perf_coun
 
 
 def processor() -> str:
-    """Name of the processor, as the system tells it."""
+    """Return the name of the processor, as the system reports it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -36,14 +36,14 @@ def processor() -> str:
 
 
 def megabytes(folder: Path) -> float:
-    """Sum of the sizes of all files below a folder."""
+    """Return the sum of the sizes of all files below a folder, in MB."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()) / 1e6
 
 
-def seconds(command: list[str | Path], folder: Path, environment: dict[str, str]) -> float:
-    begin = time.perf_counter()
+def run_seconds(command: list[str | Path], folder: Path, environment: dict[str, str]) -> float:
+    start = time.perf_counter()
     subprocess.run([str(word) for word in command], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
 def checkout(folder: Path) -> None:
@@ -54,25 +54,25 @@ def checkout(folder: Path) -> None:
 
 
 def measure(folder: Path, everything: bool, runs: int) -> dict[str, float | int | None]:
-    outside = {"VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT", "UV_CACHE_DIR", "PIP_CACHE_DIR"}
-    environment = {name: value for name, value in os.environ.items() if name not in outside}
+    ignored = {"VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT", "UV_CACHE_DIR", "PIP_CACHE_DIR"}
+    environment = {name: value for name, value in os.environ.items() if name not in ignored}
     environment |= {"UV_CACHE_DIR": str(folder / "uv-cache"), "PIP_CACHE_DIR": str(folder / "pip-cache")}
     clone, bare = folder / "clone", folder / "bare"
     clone.mkdir()
     checkout(clone)
     venv.create(bare, with_pip=True)
     uv, own = bare / SCRIPTS / "uv", clone / ".venv" / SCRIPTS
-    first = seconds([bare / SCRIPTS / "pip", "install", "uv"], clone, environment)
-    first += seconds([uv, "run", "infer.py", "data/examples/bunny_wakes.mp4"], clone, environment)
+    first = run_seconds([bare / SCRIPTS / "pip", "install", "uv"], clone, environment)
+    first += run_seconds([uv, "run", "infer.py", "data/examples/bunny_wakes.mp4"], clone, environment)
     base, packages = megabytes(clone / ".venv"), len(list((clone / ".venv").rglob("*.dist-info/RECORD")))
-    usage = [seconds([own / "v2m", "--help"], clone, environment) for _ in range(runs)]
+    usage = [run_seconds([own / "v2m", "--help"], clone, environment) for _ in range(runs)]
     command = [str(own / "python"), "-c", IMPORT]
     imports = [
         float(subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout)
         for _ in range(runs)
     ]
     if everything:
-        seconds([uv, "sync", "--all-extras", "--all-groups"], clone, environment)
+        run_seconds([uv, "sync", "--all-extras", "--all-groups"], clone, environment)
     return {
         "base_mb": round(base, 1),
         "base_first_command_s": round(first, 1),
@@ -87,10 +87,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--skip-all", action="store_true", help="do not install everything, which takes 7 GB twice")
     parser.add_argument("--runs", type=int, default=3, help="runs of the short commands; the fastest counts")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # processes at work beside it
     with tempfile.TemporaryDirectory() as name:
-        figures = measure(Path(name), not arguments.skip_all, arguments.runs)
+        figures = measure(Path(name), not args.skip_all, args.runs)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -1,15 +1,14 @@
-"""Does the trained path learn what it is for: `uv run python -m bench.learns`.
+"""Test that a trained model follows its video: `uv run python -m bench.learns`.
 
-Makes videos with music that follows them, prepares them, trains the same language model with the conditioner that knows
-the time (`v2m`) and with VidMuse's bag of frames (`vidmuse`), from nothing and on the same samples in the same order,
-and measures both on clips of scenes that were never trained on: how much less each code is expected with the video, or
-the tags, of another of these clips. Clips, samples and models come by the commands that a person types, which are
-printed.
+Makes videos with music that follows them, prepares them, trains the same language model with the conditioner that has
+frame times (`v2m`) and with VidMuse's bag of frames (`vidmuse`), from random weights and on the same samples in the
+same order, and measures both on held-out clips: how much higher the cross-entropy of each code is with the video, or
+the tags, of another of these clips. Clips, samples and models are made by v2m's own commands, which are printed.
 
     uv run python -m bench.learns                                   # two cores, half an hour
     uv run python -m bench.learns --folder work --clips 2000 --steps 20000 --width 256 --layers 6   # hours
 
-With --folder the work is kept, and goes on where it stopped. Last line: one JSON object.
+With --folder the work is kept and can be resumed. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ from v2m.training.checkpoints import latest_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
-SECONDS, WINDOW = 8.0, 2.0  # of a clip; of what is learned in one go
-PLACES = (0.0, 0.34, 0.67, 1.0)  # of a clip that are measured: from 0, 2, 4 and 6 s on
-OTHER = 900  # what is added to the seed for the scenes of the held-out clips
+SECONDS, WINDOW = 8.0, 2.0  # of a clip; of a training window
+PLACES = (0.0, 0.34, 0.67, 1.0)  # of the measured windows, 0–1: from 0, 2, 4 and 6 s on
+OTHER = 900  # added to the seed for the scenes of the held-out clips
 ROUNDS = 3  # other clips that each is paired with
 TIMES = "minutes.json"
 FITTED = 60  # clips to whose music the codec is fitted
@@ -70,65 +69,65 @@ class Size:
 
 
 def run(*words: str, threads: int | None = None) -> subprocess.Popen[bytes]:
-    """Prints the command as it is typed, and begins it."""
+    """Print the command and start it."""
     print("$", shlex.join(["python", *words]), flush=True)
     limited = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen([sys.executable, *words], cwd=ROOT, env={**os.environ, **limited}, stdout=sys.stderr)
 
 
-def finished(*processes: subprocess.Popen[bytes]) -> None:
+def wait_for(*processes: subprocess.Popen[bytes]) -> None:
     for process in processes:
         if process.wait():
             raise SystemExit(f"{process.args} ended with {process.returncode}")
 
 
-def shards(home: Path, size: Size, processes: int) -> None:
-    """Clips, encoders and prepared samples in `home`; what is there already is left."""
+def make_shards(folder: Path, size: Size, processes: int) -> None:
+    """Make clips, encoders and prepared samples in `folder`; existing ones are kept."""
     counts = {"train": (size.clips, size.seed), "held": (size.held, size.seed + OTHER)}
     for part, (count, seed) in counts.items():
-        asked = ["--count", str(count), "--seconds", f"{SECONDS:g}", "--seed", str(seed), "--processes", str(processes)]
-        finished(run("-m", "v2m", "synthesize", str(home / "videos" / part), *asked, threads=1))
-    homes = {name: home / "encoders" / name for name in ("vision-encoder", "codec", "text-encoder")}
-    if not homes["codec"].is_dir():
-        clip.write(homes["vision-encoder"])
-        t5.write(homes["text-encoder"])
-        paths = sorted((home / "videos" / "train").glob("*.wav"))[:FITTED]
-        sounds = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths]
-        print(f"the codec's encoder tells {fitted.write(homes['codec'], sounds):.2f} of the spectrum's variance")
-    encoders = [word for name, path in homes.items() for word in (f"--{name}", str(path))]
+        args = ["--count", str(count), "--seconds", f"{SECONDS:g}", "--seed", str(seed), "--processes", str(processes)]
+        wait_for(run("-m", "v2m", "synthesize", str(folder / "videos" / part), *args, threads=1))
+    folders = {name: folder / "encoders" / name for name in ("vision-encoder", "codec", "text-encoder")}
+    if not folders["codec"].is_dir():
+        clip.write(folders["vision-encoder"])
+        t5.write(folders["text-encoder"])
+        paths = sorted((folder / "videos" / "train").glob("*.wav"))[:FITTED]
+        waves = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths]
+        print(f"the codec's encoder explains {fitted.write(folders['codec'], waves):.2f} of the spectrum's variance")
+    encoders = [word for name, path in folders.items() for word in (f"--{name}", str(path))]
     for part in counts:
-        asked = [*encoders, "--pooling", "all", "--processes", str(processes)]
-        finished(run("-m", "v2m", "prepare", str(home / "videos" / part), str(home / part), *asked, threads=1))
+        args = [*encoders, "--pooling", "all", "--processes", str(processes)]
+        wait_for(run("-m", "v2m", "prepare", str(folder / "videos" / part), str(folder / part), *args, threads=1))
 
 
-def train(home: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
-    """Begins the training of the shape `name`, on one core."""
+def train(folder: Path, size: Size, name: str) -> subprocess.Popen[bytes]:
+    """Start the training of the conditioner `name`, on one core."""
     lm = {"dim": size.width, "num_layers": size.layers, "num_heads": 4}
     learning = {"lr": 2e-3, "lm_lr_scale": 1.0, "warmup_steps": size.steps // 20, "min_lr_ratio": 0.05}
-    given = {
+    settings = {
         "seed_everything": size.seed,
         "model.lm": json.dumps(lm),
         "model.conditioner": json.dumps({"kind": name, **CONDITIONERS[name]}),
         "model.optim": json.dumps(learning),
         "model.text_dropout": 0.3,
         "model.video_dropout": 0.3,
-        "data.train": home / "train",
+        "data.train": folder / "train",
         "data.batch_size": size.batch,
         "data.window": WINDOW,
         "data.seed": size.seed,
         "checkpoints.every_n_train_steps": max(100, size.steps // 5),
         "ema.decay": 0.99,
-        "trainer.default_root_dir": home / name,
+        "trainer.default_root_dir": folder / name,
         "trainer.max_steps": size.steps,
         "trainer.log_every_n_steps": 50,
         "trainer.enable_progress_bar": "false",
     }
-    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    return run("train.py", "fit", "--config", "configs/train/tiny.yaml", *words, threads=1)
+    arguments = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    return run("train.py", "fit", "--config", "configs/train/tiny.yaml", *arguments, threads=1)
 
 
-Way = Callable[[Batch, np.ndarray], tuple[VisualInputs | None, Condition | None]]
-WAYS: dict[str, Way] = {  # what a clip is given of its own and, by `rows`, of another
+Conditioning = Callable[[Batch, np.ndarray], tuple[VisualInputs | None, Condition | None]]
+CONDITIONINGS: dict[str, Conditioning] = {  # a clip's conditions: its own and, by `rows`, another's
     "nothing": lambda *_: (None, None),
     "video": lambda batch, _: (batch.visual, None),
     "another's video": lambda batch, rows: (held_out.swap_video(batch.visual, rows), None),
@@ -142,36 +141,38 @@ WAYS: dict[str, Way] = {  # what a clip is given of its own and, by `rows`, of a
 }
 
 
-def measured(home: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
+def measure(folder: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
     """Return the cross-entropy of every held-out clip, and the number of parameters, of both conditioners.
 
-    For each conditioner and each of `WAYS`: (N, K) nats a code, means over the clip's windows and the other clips.
+    For each conditioner and each of `CONDITIONINGS`: (N, K) nats per code, means over windows and other clips.
     """
-    batches = held_out.load_windows(home / "held", WINDOW, PLACES)
+    batches = held_out.load_windows(folder / "held", WINDOW, PLACES)
     rounds = derangements(len(batches[0].codes), ROUNDS, size.seed)
-    found: dict[str, dict[str, np.ndarray]] = {}
+    entropies: dict[str, dict[str, np.ndarray]] = {}
     counts = {}
     for name in CONDITIONERS:
-        path = latest_checkpoint(home / name / "checkpoints")
+        path = latest_checkpoint(folder / name / "checkpoints")
         assert path is not None, f"{name} has no checkpoint"
         model = lightning_ckpt.load_training_checkpoint(path)
         counts[name] = sum(value.numel() for value in model.parameters())
-        found[name] = {}
-        for label, way in WAYS.items():
+        entropies[name] = {}
+        for label, conditioning in CONDITIONINGS.items():
             used = rounds if "another" in label else rounds[:1]
-            each = [held_out.cross_entropies(model, batch, *way(batch, rows)) for batch in batches for rows in used]
-            found[name][label] = np.mean(each, axis=0)
-    return found, counts
+            values = [
+                held_out.cross_entropies(model, batch, *conditioning(batch, rows)) for batch in batches for rows in used
+            ]
+            entropies[name][label] = np.mean(values, axis=0)
+    return entropies, counts
 
 
 def margin(worse: np.ndarray, better: np.ndarray) -> dict[str, float]:
     """Return mean difference of (N, K) entropies, its 95 % interval, and the share of clips above 0."""
-    each = (worse - better).mean(axis=1)
-    low, high = bootstrap_ci(each)
-    return {"mean": float(each.mean()), "low": low, "high": high, "share": float((each > 0).mean())}
+    values = (worse - better).mean(axis=1)
+    low, high = bootstrap_ci(values)
+    return {"mean": float(values.mean()), "low": low, "high": high, "share": float((values > 0).mean())}
 
 
-PAIRS = {  # label: what should be worse, what should be better, as (shape, way)
+PAIRS = {  # label: (conditioner, conditioning) of the expected higher, then of the lower loss
     "video, alone": (("v2m", "another's video"), ("v2m", "video")),
     "video, beside its tags": (("v2m", "both, another's video"), ("v2m", "both")),
     "tags, alone": (("v2m", "another's tags"), ("v2m", "tags")),
@@ -184,20 +185,23 @@ PAIRS = {  # label: what should be worse, what should be better, as (shape, way)
 }
 
 
-def report(found: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Prints all figures; those of the JSON object."""
+def report(entropies: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Print all figures; return those of the JSON object."""
     print(f"\n{'nats a code':<28}{'v2m':>10}{'vidmuse':>10}")
-    for label in WAYS:
-        print(f"{label:<28}" + "".join(f"{found[name][label].mean():>10.4f}" for name in CONDITIONERS))
+    for label in CONDITIONINGS:
+        print(f"{label:<28}" + "".join(f"{entropies[name][label].mean():>10.4f}" for name in CONDITIONERS))
     print(f"\n{'worse by':<30}{'mean':>9}   95 % of the bootstrap   clips")
     margins = {}
     for label, (worse, better) in PAIRS.items():
-        one = margins[label] = margin(found[worse[0]][worse[1]], found[better[0]][better[1]])
-        print(f"{label:<30}{one['mean']:>9.4f}   {one['low']:>8.4f} to {one['high']:.4f}   {one['share']:>7.0%}")
-    by_codebook = (found["v2m"]["another's video"] - found["v2m"]["video"]).mean(axis=0)
+        row = margins[label] = margin(entropies[worse[0]][worse[1]], entropies[better[0]][better[1]])
+        print(f"{label:<30}{row['mean']:>9.4f}   {row['low']:>8.4f} to {row['high']:.4f}   {row['share']:>7.0%}")
+    by_codebook = (entropies["v2m"]["another's video"] - entropies["v2m"]["video"]).mean(axis=0)
     print("video, alone, by codebook:", " ".join(f"{value:.4f}" for value in by_codebook))
-    mean = {name: {label: float(each.mean()) for label, each in ways.items()} for name, ways in found.items()}
-    bounds = {label: [one["low"], one["high"]] for label, one in margins.items()}
+    mean = {
+        name: {label: float(values.mean()) for label, values in conditions.items()}
+        for name, conditions in entropies.items()
+    }
+    bounds = {label: [result["low"], result["high"]] for label, result in margins.items()}
     return {
         "ce_right_video": mean["v2m"]["video"],
         "ce_wrong_video": mean["v2m"]["another's video"],
@@ -213,45 +217,45 @@ def report(found: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def clocked(home: Path, stage: str) -> Iterator[None]:
-    """Adds the minutes of this stage to those of earlier runs: by the clock, and of the processors."""
+def clocked(folder: Path, stage: str) -> Iterator[None]:
+    """Add the wall and processor minutes of this stage to those of earlier runs."""
 
     def now() -> tuple[float, float]:
-        spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        return time.perf_counter(), sum(each.ru_utime + each.ru_stime for each in spent)
+        usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return time.perf_counter(), sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
-    begun = now()
+    start = now()
     yield
-    path = home / TIMES
+    path = folder / TIMES
     known = json.loads(path.read_text()) if path.is_file() else {}
     before = known.get(stage, [0.0, 0.0])
-    known[stage] = [past + (end - begin) / 60 for past, begin, end in zip(before, begun, now(), strict=True)]
+    known[stage] = [past + (end - begin) / 60 for past, begin, end in zip(before, start, now(), strict=True)]
     path.write_text(json.dumps(known))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="keeps the work, and goes on with it; a temporary one by default")
-    parser.add_argument("--processes", type=int, default=2, help="that make and prepare clips")
-    for each in fields(Size):
-        parser.add_argument(f"--{each.name}", type=int, default=each.default)
-    asked = parser.parse_args()
-    size = Size(**{each.name: getattr(asked, each.name) for each in fields(Size)})
+    parser.add_argument("--folder", type=Path, help="keep the work here and resume it; a temporary folder by default")
+    parser.add_argument("--processes", type=int, default=2, help="processes that make and prepare clips")
+    for field in fields(Size):
+        parser.add_argument(f"--{field.name}", type=int, default=field.default)
+    args = parser.parse_args()
+    size = Size(**{field.name: getattr(args, field.name) for field in fields(Size)})
     with contextlib.ExitStack() as stack:
-        home = asked.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        home.mkdir(parents=True, exist_ok=True)
-        with clocked(home, "clips and shards"):
-            shards(home, size, asked.processes)
-        with clocked(home, "both trainings"):
-            finished(*[train(home, size, name) for name in CONDITIONERS])
-        with clocked(home, "evaluation"):
-            found, counts = measured(home, size)
-        figures = report(found)
-        times = json.loads((home / TIMES).read_text())
+        folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        with clocked(folder, "clips and shards"):
+            make_shards(folder, size, args.processes)
+        with clocked(folder, "both trainings"):
+            wait_for(*[train(folder, size, name) for name in CONDITIONERS])
+        with clocked(folder, "evaluation"):
+            entropies, counts = measure(folder, size)
+        figures = report(entropies)
+        times = json.loads((folder / TIMES).read_text())
         for stage, (wall, processor) in times.items():
             print(f"{stage:<20}{wall:>7.1f} min, {processor:>6.1f} of the processors")
         minutes = {"minutes": sum(wall for wall, _ in times.values())}
-        minutes["processor_minutes"] = sum(spent for _, spent in times.values())
+        minutes["processor_minutes"] = sum(processor_minutes for _, processor_minutes in times.values())
     rounded = {k: [round(x, 4) for x in v] if isinstance(v, list) else round(v, 4) for k, v in figures.items()}
     print(json.dumps({**rounded, **{k: round(v, 1) for k, v in minutes.items()}, "parameters": counts, **vars(size)}))
 

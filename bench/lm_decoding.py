@@ -36,11 +36,13 @@ from v2m.models.inference.inference_lm import InferenceLM
 from v2m.models.lm import LM, LMConfig
 
 SHORT, LONG = 8, 40  # frames
-Way = tuple[Callable[[int], object], int, int]  # what writes so many frames, and how many in a shorter and a longer run
+Implementation = tuple[
+    Callable[[int], object], int, int
+]  # a function that generates n frames; n of a short and of a long run
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 
-def model(config: LMConfig) -> LM:
+def random_lm(config: LMConfig) -> LM:
     torch.manual_seed(0)
     lm = LM(config).eval().requires_grad_(False)
     for name, weight in lm.named_parameters():
@@ -49,8 +51,8 @@ def model(config: LMConfig) -> LM:
     return lm
 
 
-def theirs(lm: LM) -> Any:
-    """Transformers' decoder with the weights of `lm`."""
+def to_transformers(lm: LM) -> Any:
+    """Return transformers' decoder with the weights of `lm`."""
     config = lm.config
     special: dict[str, Any] = {"pad_token_id": config.special_token_id, "bos_token_id": config.special_token_id}
     sizes: dict[str, Any] = {
@@ -62,33 +64,32 @@ def theirs(lm: LM) -> Any:
         "num_codebooks": config.num_codebooks,
         "max_position_embeddings": 2048,
     }
-    found: Any = MusicgenForCausalLM(MusicgenDecoderConfig(**sizes, **special)).eval()
+    decoder: Any = MusicgenForCausalLM(MusicgenDecoderConfig(**sizes, **special)).eval()
     state = {f"lm.{name}": value for name, value in lm.state_dict().items()}
-    missing = found.load_state_dict(musicgen.from_v2m(state, composite=False), strict=False)
+    missing = decoder.load_state_dict(musicgen.from_v2m(state, composite=False), strict=False)
     assert not missing.unexpected_keys, missing.unexpected_keys
     assert not [name for name in missing.missing_keys if "embed_positions" not in name], missing.missing_keys
-    return found
+    return decoder
 
 
-def by_transformers(
-    found: Any, heard: Tensor, caches: Callable[[], tuple[Any, Any]] = lambda: (DynamicCache(), DynamicCache())
+def with_transformers(
+    reference: Any, condition: Tensor, caches: Callable[[], tuple[Any, Any]] = lambda: (DynamicCache(), DynamicCache())
 ) -> Callable[[int], object]:
-    """Guide clips from zeros to the condition `heard` (B, S, D).
+    """Guide clips from zeros to the condition `condition` (B, S, D).
 
-    With the cache that the whole MusicGen has: the one that
-    `generate` gives a decoder on its own, in 5.23, mixes the keys of both attentions, grows by the memory at each step
-    and writes other codes than no cache.
+    The cache is the one of the whole MusicGen. The one that `generate` of 5.23 gives a decoder alone mixes the keys of
+    both attentions, grows by the memory at each step, and gives other codes than decoding without a cache.
     """
-    config, clips = found.config, len(heard)
+    config, clips = reference.config, len(condition)
     special = config.vocab_size
     codebooks = config.num_codebooks
-    both = torch.cat([heard, torch.zeros_like(heard)])
+    guided = torch.cat([condition, torch.zeros_like(condition)])
 
     def write(frames: int) -> object:
-        return found.generate(
-            inputs=torch.full((clips * codebooks, 1), special, device=heard.device),
-            encoder_hidden_states=both,
-            attention_mask=torch.ones(clips, 1, dtype=torch.long, device=heard.device),
+        return reference.generate(
+            inputs=torch.full((clips * codebooks, 1), special, device=condition.device),
+            encoder_hidden_states=guided,
+            attention_mask=torch.ones(clips, 1, dtype=torch.long, device=condition.device),
             guidance_scale=3.0,
             do_sample=True,
             top_k=250,
@@ -103,27 +104,27 @@ def by_transformers(
     return write
 
 
-def by_audiocraft(lm: LM, memory: Tensor) -> Callable[[int], object]:
+def with_audiocraft(lm: LM, memory: Tensor) -> Callable[[int], object]:
     from audiocraft.modules.conditioners import ConditioningAttributes  # noqa: PLC0415 (it takes seconds)
 
     config = lm.config
     settings = tiny.audiocraft_config()
     sizes = {"n_q": config.num_codebooks, "card": config.codebook_size, "dim": config.dim}
     settings["transformer_lm"] |= {**sizes, "num_heads": config.num_heads, "num_layers": config.num_layers}
-    found = tiny.audiocraft_model(settings)
+    reference = tiny.audiocraft_model(settings)
     state = {f"lm.{name}": value for name, value in lm.state_dict().items()}
-    missing = found.load_state_dict(audiocraft.from_v2m(state), strict=False)
+    missing = reference.load_state_dict(audiocraft.from_v2m(state), strict=False)
     assert not missing.unexpected_keys, missing.unexpected_keys
-    found.condition_provider = tiny.FixedTextConditioner(memory)
-    said = [ConditioningAttributes(text={"description": "calm"})]
+    reference.condition_provider = tiny.FixedTextConditioner(memory)
+    attributes = [ConditioningAttributes(text={"description": "calm"})]
 
     def write(frames: int) -> object:
-        return found.generate(conditions=said, max_gen_len=frames, use_sampling=True, top_k=250, cfg_coef=3.0)
+        return reference.generate(conditions=attributes, max_gen_len=frames, use_sampling=True, top_k=250, cfg_coef=3.0)
 
     return write
 
 
-def by_us(
+def with_v2m(
     decoder: Decoder, branches: Sequence[CFGBranch], *, clips: int = 1, prompt: Tensor | None = None
 ) -> Callable[[int], Tensor]:
     seeds = range(clips)
@@ -131,35 +132,35 @@ def by_us(
 
 
 def clock() -> float:
-    """Seconds, when all that was asked for is done."""
+    """Return the time in seconds after all queued work of the device."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 @torch.inference_mode()
-def step_ms(ways: dict[str, Way], times: int) -> dict[str, float]:
-    """Milliseconds a step of each way."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+def step_ms(implementations: dict[str, Implementation], times: int) -> dict[str, float]:
+    """Return the median milliseconds of a step of each implementation."""
+    times_ms: dict[str, list[float]] = {name: [] for name in implementations}
     for _ in range(times):
-        for name, (write, short, long) in ways.items():
+        for name, (write, short, long) in implementations.items():
             seconds: list[float] = []
             for frames in (short, long):
-                begun = clock()
+                start = clock()
                 write(frames)
-                seconds.append(clock() - begun)
-            found[name].append(1000 * (seconds[1] - seconds[0]) / (long - short))
-    return {name: statistics.median(each) for name, each in found.items()}
+                seconds.append(clock() - start)
+            times_ms[name].append(1000 * (seconds[1] - seconds[0]) / (long - short))
+    return {name: statistics.median(values) for name, values in times_ms.items()}
 
 
 def bandwidth() -> float:
-    """Bytes a second that are read, the best of a few sums over 512 MiB."""
+    """Return the bytes read per second, the best of a few sums over 512 MiB."""
     block = torch.ones(2**27)  # not zeros, which the system would lay on one page
     best = 0.0
     for _ in range(7):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         block.sum()
-        best = max(best, 4 * block.numel() / (time.perf_counter() - begun))
+        best = max(best, 4 * block.numel() / (time.perf_counter() - start))
     return best
 
 
@@ -194,34 +195,42 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--without-audiocraft", action="store_true")
-    options = parser.parse_args()
-    config = LMConfig(dim=options.width, num_layers=options.layers, num_heads=options.heads)
-    lm = model(config)
-    memory, null = torch.randn(2, 1, options.tokens, options.width).unbind(0)
-    found = theirs(lm)
+    args = parser.parse_args()
+    config = LMConfig(dim=args.width, num_layers=args.layers, num_heads=args.heads)
+    lm = random_lm(config)
+    memory, null = torch.randn(2, 1, args.tokens, args.width).unbind(0)
+    reference = to_transformers(lm)
     rate = bandwidth()
-    heard, unheard = Condition.from_tokens(memory), Condition.from_tokens(null)
-    ways: dict[str, Way] = {
-        "transformers_fp32": (by_transformers(found, memory), SHORT, LONG),
+    condition, null_condition = Condition.from_tokens(memory), Condition.from_tokens(null)
+    implementations: dict[str, Implementation] = {
+        "transformers_fp32": (with_transformers(reference, memory), SHORT, LONG),
     }
     for precision in PRECISIONS:
         decoder = Decoder(lm, precision=precision)
-        ways[f"ours_{precision}"] = by_us(decoder, [CFGBranch(-2.0, None), CFGBranch(3.0, heard)]), SHORT, LONG
-        ways[f"full_{precision}"] = by_us(decoder, [CFGBranch(-2.0, unheard), CFGBranch(3.0, heard)]), SHORT, LONG
-    ms = step_ms(ways, options.times)
-    if not options.without_audiocraft:
-        ms |= step_ms({"audiocraft": (by_audiocraft(lm, memory), 1, 3)}, 2)
-    for name, each in ms.items():
-        print(f"{name:28} {each:9.1f} ms a step")
-    other = ms["transformers_fp32"]
-    ideal = bytes_read(config, options.tokens, (SHORT + LONG) / 2, 2, 2) / rate
+        implementations[f"ours_{precision}"] = (
+            with_v2m(decoder, [CFGBranch(-2.0, None), CFGBranch(3.0, condition)]),
+            SHORT,
+            LONG,
+        )
+        implementations[f"full_{precision}"] = (
+            with_v2m(decoder, [CFGBranch(-2.0, null_condition), CFGBranch(3.0, condition)]),
+            SHORT,
+            LONG,
+        )
+    ms = step_ms(implementations, args.times)
+    if not args.without_audiocraft:
+        ms |= step_ms({"audiocraft": (with_audiocraft(lm, memory), 1, 3)}, 2)
+    for name, value in ms.items():
+        print(f"{name:28} {value:9.1f} ms a step")
+    transformers_ms = ms["transformers_fp32"]
+    ideal = bytes_read(config, args.tokens, (SHORT + LONG) / 2, 2, 2) / rate
     figures: dict[str, Any] = {
         "audiocraft_ms": round(ms["audiocraft"], 1) if "audiocraft" in ms else None,
-        "transformers_fp32_ms": round(other, 1),
+        "transformers_fp32_ms": round(transformers_ms, 1),
         **{f"ours_{precision}_ms": round(ms[f"ours_{precision}"], 1) for precision in PRECISIONS},
         "vs_audiocraft": round(ms["audiocraft"] / ms["ours_bf16"], 1) if "audiocraft" in ms else None,
-        "vs_transformers": {each: round(other / ms[f"ours_{each}"], 2) for each in PRECISIONS},
-        "vs_transformers_full_memory": {each: round(other / ms[f"full_{each}"], 2) for each in PRECISIONS},
+        "vs_transformers": {name: round(transformers_ms / ms[f"ours_{name}"], 2) for name in PRECISIONS},
+        "vs_transformers_full_memory": {name: round(transformers_ms / ms[f"full_{name}"], 2) for name in PRECISIONS},
         "bandwidth_share": round(1000 * ideal / ms["ours_bf16"], 2),
         "bandwidth_gb_s": round(rate / 1e9, 1),
         "int8_logit_error": round(logit_error(lm), 4),

@@ -20,7 +20,16 @@ import torch
 from torch import Tensor
 from transformers import MusicgenForCausalLM, StaticCache
 
-from bench.lm_decoding import Way, by_transformers, by_us, bytes_read, clock, model, step_ms, theirs
+from bench.lm_decoding import (
+    Implementation,
+    bytes_read,
+    clock,
+    random_lm,
+    step_ms,
+    to_transformers,
+    with_transformers,
+    with_v2m,
+)
 from tests.fixtures.tiny import encodec as tiny
 from v2m.core.types import SamplingConfig
 from v2m.models.conditioning import CFGBranch, Condition
@@ -37,62 +46,62 @@ GUIDANCE = 3.0
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes a second that are read and written by a copy, the best of a few."""
+    """Return the bytes per second read and written by a copy, the best of a few."""
     block = torch.ones(2**26, device=device)
-    to = torch.empty_like(block)
+    target = torch.empty_like(block)
     best = 0.0
     for _ in range(7):
-        begun = clock()
-        to.copy_(block)
-        best = max(best, 8 * block.numel() / (clock() - begun))
+        start = clock()
+        target.copy_(block)
+        best = max(best, 8 * block.numel() / (clock() - start))
     return best
 
 
-def guided(heard: Tensor) -> list[CFGBranch]:
-    return [CFGBranch(1 - GUIDANCE, None), CFGBranch(GUIDANCE, Condition.from_tokens(heard))]
+def cfg_branches(condition: Tensor) -> list[CFGBranch]:
+    return [CFGBranch(1 - GUIDANCE, None), CFGBranch(GUIDANCE, Condition.from_tokens(condition))]
 
 
-def fixed(found: Any, tokens: int) -> tuple[StaticCache, StaticCache]:
-    """Static caches of transformers: with others, compiling starts again at each step."""
-    return StaticCache(found.config, 2 * LONG), StaticCache(found.config, tokens)
+def static_caches(reference: Any, tokens: int) -> tuple[StaticCache, StaticCache]:
+    """Return transformers' static caches: with others it compiles anew at each step."""
+    return StaticCache(reference.config, 2 * LONG), StaticCache(reference.config, tokens)
 
 
-def all_ways(decoder: Decoder, found: Any, memory: Tensor) -> dict[str, Way]:
-    """Transformers' eager and compiled steps, and ours, for each batch."""
-    fast: Any = MusicgenForCausalLM(found.config)
-    fast.to(memory.device, memory.dtype).eval()
-    fast.load_state_dict(found.state_dict())
-    fast.forward = torch.compile(fast.forward, mode="reduce-overhead")
-    ways: dict[str, Way] = {}
+def make_implementations(decoder: Decoder, reference: Any, memory: Tensor) -> dict[str, Implementation]:
+    """Return transformers' eager and compiled steps, and ours, for each batch."""
+    compiled: Any = MusicgenForCausalLM(reference.config)
+    compiled.to(memory.device, memory.dtype).eval()
+    compiled.load_state_dict(reference.state_dict())
+    compiled.forward = torch.compile(compiled.forward, mode="reduce-overhead")
+    implementations: dict[str, Implementation] = {}
     for clips in BATCHES:
-        heard = memory.expand(clips, -1, -1).contiguous()
-        ways[f"eager_b{clips}"] = by_transformers(found, heard), SHORT, LONG
-        ways[f"ours_b{clips}"] = by_us(decoder, guided(heard), clips=clips), SHORT, LONG
-        static = by_transformers(fast, heard, partial(fixed, found, memory.shape[1]))
+        condition = memory.expand(clips, -1, -1).contiguous()
+        implementations[f"eager_b{clips}"] = with_transformers(reference, condition), SHORT, LONG
+        implementations[f"ours_b{clips}"] = with_v2m(decoder, cfg_branches(condition), clips=clips), SHORT, LONG
+        static = with_transformers(compiled, condition, partial(static_caches, reference, memory.shape[1]))
         try:
             static(LONG)
-        except Exception as error:  # of any kind: that it cannot be is the finding
+        except Exception as error:  # of any kind: the failure is the result
             print(f"transformers cannot be compiled so: {type(error).__name__}: {str(error).splitlines()[:1]}")
         else:
-            ways[f"compiled_b{clips}"] = static, SHORT, LONG
-    return ways
+            implementations[f"compiled_b{clips}"] = static, SHORT, LONG
+    return implementations
 
 
-def half_minute(decoder: Decoder, device: torch.device) -> float:
-    """Seconds from what a text encoder gives to samples: the second of two runs."""
+def time_half_minute(decoder: Decoder, device: torch.device) -> float:
+    """Return the seconds from text embeddings to samples, of the second of two runs."""
     with tempfile.TemporaryDirectory() as name:
         settings = tiny.make_config(codebook_size=decoder.config.codebook_size, hidden_size=128, num_filters=64)
         tiny.make_model(settings).save_pretrained(name)
         codec = encodec.load_encodec(Path(name), device)
-    words = guided(torch.randn(1, WORDS, decoder.config.dim, device=device))
-    took = 0.0
+    branches = cfg_branches(torch.randn(1, WORDS, decoder.config.dim, device=device))
+    elapsed = 0.0
     for seed in (0, 1):
-        begun = clock()
-        codes = decoder.generate(words, SECONDS * FRAME_RATE, sampling=SamplingConfig(), seeds=[seed])
-        sound = codec.decode(codes).cpu()
-        took = clock() - begun
-        assert sound.shape[-1] == SECONDS * codec.spec.sample_rate
-    return took
+        start = clock()
+        codes = decoder.generate(branches, SECONDS * FRAME_RATE, sampling=SamplingConfig(), seeds=[seed])
+        audio = codec.decode(codes).cpu()
+        elapsed = clock() - start
+        assert audio.shape[-1] == SECONDS * codec.spec.sample_rate
+    return elapsed
 
 
 def main() -> None:
@@ -103,20 +112,20 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--times", type=int, default=5)
-    options = parser.parse_args()
-    device = torch.device(options.device)
+    args = parser.parse_args()
+    device = torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device")
-    config = LMConfig(dim=options.width, num_layers=options.layers, num_heads=options.heads)
-    lm = model(config).to(torch.bfloat16)
-    found = theirs(lm).to(device, torch.bfloat16)
+    config = LMConfig(dim=args.width, num_layers=args.layers, num_heads=args.heads)
+    lm = random_lm(config).to(torch.bfloat16)
+    reference = to_transformers(lm).to(device, torch.bfloat16)
     decoder = Decoder(lm.to(device), precision="bf16")
-    memory = torch.randn(1, options.tokens, options.width, device=device, dtype=torch.bfloat16)
-    ms = step_ms(all_ways(decoder, found, memory), options.times)
-    for name, each in ms.items():
-        print(f"{name:14} {each:8.3f} ms a step, {1000 / each:7.1f} steps a second")
+    memory = torch.randn(1, args.tokens, args.width, device=device, dtype=torch.bfloat16)
+    ms = step_ms(make_implementations(decoder, reference, memory), args.times)
+    for name, value in ms.items():
+        print(f"{name:14} {value:8.3f} ms a step, {1000 / value:7.1f} steps a second")
     rate = bandwidth(device)
-    ideal = 1000 * bytes_read(config, options.tokens, (SHORT + LONG) / 2, 2, 2) / rate
+    ideal = 1000 * bytes_read(config, args.tokens, (SHORT + LONG) / 2, 2, 2) / rate
     figures: dict[str, Any] = {
         **{f"steps_s_b{clips}": round(1000 / ms[f"ours_b{clips}"], 1) for clips in BATCHES},
         "vs_transformers_eager": round(ms["eager_b1"] / ms["ours_b1"], 2),
@@ -124,7 +133,7 @@ def main() -> None:
         "vs_transformers_compiled": round(ms["compiled_b1"] / ms["ours_b1"], 2) if "compiled_b1" in ms else None,
         "bandwidth_share": round(ideal / ms["ours_b1"], 3),
         "bandwidth_gb_s": round(rate / 1e9, 1),
-        "seconds_for_30s": round(half_minute(decoder, device), 2),
+        "seconds_for_30s": round(time_half_minute(decoder, device), 2),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
     }
     print(json.dumps(figures))

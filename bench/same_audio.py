@@ -1,17 +1,16 @@
-"""Proof that a refactoring changes no sound: `python -m bench.same_audio --against FILE.json`.
+"""Proof that a refactoring changes no audio: `python -m bench.same_audio --against FILE.json`.
 
 Makes music with fixed seeds through the real commands, in about four minutes on one core
-(`tests.fixtures.same_audio_cases` has their words): the default recipe in all styles, and every other recipe on tiny
-random weights in the published formats;
-inpainting, several candidates, stems and MIDI, mixes; alignment to the cuts; made clips and shards; a few steps of
-training, what they export and play; the metrics. What is compared are digests of decoded samples, tensors and values
-(`tests.fixtures.digests`): neither containers nor metadata.
+(`tests.fixtures.same_audio_cases` has the command lines): the default recipe in all styles, and every other recipe on
+tiny random weights in the published formats; inpainting, several candidates, stems and MIDI, mixes; alignment to the
+cuts; synthetic clips and shards; a few steps of training, their exports and music; the metrics. Compared are digests of
+decoded samples, tensors and values (`tests.fixtures.digests`): neither containers nor metadata.
 
     python -m bench.same_audio --root CHECKOUT --record FILE.json   # before; CHECKOUT: whose commands and tiny weights
     python -m bench.same_audio --against FILE.json                  # after; exit code 1 where anything differs
 
-Both on one machine, for rounding depends on the processor and on the libraries' versions. All of it runs on one
-thread, and is the same in two runs of one tree. Last line: one JSON object.
+Both on one machine, for rounding depends on the processor and on the libraries' versions. All of it runs on one thread,
+and is the same in two runs of one tree. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ from tests.fixtures.same_audio_cases import (
 )
 
 FILM = {"testsrc2": 1.7, "mandelbrot": 2.3, "smptebars": 1.1, "rgbtestsrc": 3.2, "testsrc": 2.6, "yuvtestsrc": 3.1}
-CUTS = {"testsrc2": 1.2, "mandelbrot": 1.4, "smptebars": 1.4}  # shots: ffmpeg's test pictures, and seconds
+CUTS = {"testsrc2": 1.2, "mandelbrot": 1.4, "smptebars": 1.4}  # shots: ffmpeg's test sources, and seconds
 PICKLED = {"HTDemucs"}  # by its own package, for which alone it can be read; the model is that of `separator`
 LIBRARIES = (  # imported once: what the commands import of others
     "scipy.signal librosa.beat librosa.feature.spectral transformers.modeling_utils diffusers.models.autoencoders "
@@ -80,8 +79,8 @@ class Session:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.out, self.weights = folder / "out", folder / "weights"
-        for each in (self.out, self.weights):
-            each.mkdir()
+        for path in (self.out, self.weights):
+            path.mkdir()
         self.digests: dict[str, str] = {}
         self.failures: list[str] = []
         self.places: dict[str, Any] = {"root": root, "out": self.out, "weights": self.weights}
@@ -91,14 +90,14 @@ class Session:
         self._server = ForkServer(root, folder, LIBRARIES.split(), ENVIRONMENT | {"V2M_CHECKPOINTS": str(self.weights)})
 
     def run(self, label: str, command: str, line: str) -> bool:
-        """Run a command of `NAMES`; whether it could be done. `line` has the places and names in braces."""
+        """Run a command of `NAMES`; return whether it succeeded. `line` has paths and names in braces."""
         module, *first = NAMES[command].split()
         words = [*first, *shlex.split(line.format_map(NAMES | self.places))]
         return self.note(label, self._server.run(module, words))
 
-    def make(self, label: str, function: str, path: Path, given: Mapping[str, Any]) -> bool:
+    def make(self, label: str, function: str, path: Path, kwargs: Mapping[str, Any]) -> bool:
         """Run a function that writes `path`; return whether it succeeded."""
-        return self.note(label, self._server.call(function, path, given))
+        return self.note(label, self._server.call(function, path, kwargs))
 
     def note(self, label: str, problem: str) -> bool:
         """Print and keep a problem; return whether there is none."""
@@ -112,7 +111,7 @@ class Session:
 
 
 def make_inputs(session: Session) -> None:
-    """Clips with cuts and sound of their own, and two sounds to follow."""
+    """Write clips with cuts and sound, and two reference sounds."""
     _encode(session.places["film"], FILM, "aevalsrc='0.5*sin(880*PI*t)*lt(mod(t,4),1.5)':d=14")
     _encode(session.places["cuts"], CUTS, "sine=330:d=4")
     times = np.arange(14 * 48_000) / 48_000
@@ -151,7 +150,7 @@ def make_weights(session: Session) -> None:
 
 
 def score(session: Session, group: str, lines: Mapping[str, str]) -> None:
-    """Music for a clip by each line, seed 4 unless it says another; every sound file that this writes."""
+    """Score a clip by each command line, with seed 4 unless given; record every sound file."""
     (session.out / group).mkdir(exist_ok=True)
     for name, line in lines.items():
         video = session.out / group / f"{name}.mp4"
@@ -160,22 +159,22 @@ def score(session: Session, group: str, lines: Mapping[str, str]) -> None:
 
 
 def record_sounds(session: Session, video: Path) -> None:
-    """The digests of a finished video's sound and of what lies beside it under its name."""
-    found = {video: digests.soundtrack}
-    found |= {path: digests.sound_file for path in video.parent.rglob("*.wav") if _belongs(path, video)}
-    found |= dict.fromkeys(video.parent.glob(f"{video.stem}.mid"), digests.midi)
-    for path, function in sorted(found.items()):
+    """Record the digests of a finished video's sound and of the audio and MIDI files beside it."""
+    functions = {video: digests.soundtrack}
+    functions |= {path: digests.sound_file for path in video.parent.rglob("*.wav") if _belongs(path, video)}
+    functions |= dict.fromkeys(video.parent.glob(f"{video.stem}.mid"), digests.midi)
+    for path, function in sorted(functions.items()):
         session.digests[path.relative_to(session.out).as_posix()] = function(path)
 
 
 def _belongs(path: Path, video: Path) -> bool:
-    """Return whether `path` is the music by itself, another take, or a stem of `video`."""
+    """Return whether `path` is the music by itself, another candidate, or a stem of `video`."""
     place = path.parent if path.parent != video.parent else path
     return place.name.partition(".")[0] == video.stem
 
 
 def train(session: Session) -> None:
-    """Losses and weights of a few steps of each kind; the averaged weights as exported; music by them."""
+    """Record losses, weights, exported EMA weights and their music after a few steps of each kind."""
     for name, line in TRAINED.items():
         label, home = f"training/{name}", session.out / "training" / name
         place = f"--trainer.default_root_dir {home} --trainer.logger.save_dir {home}"
@@ -197,7 +196,7 @@ def train(session: Session) -> None:
 
 
 def prepare(session: Session) -> None:
-    """Made clips, and the samples that they and a real one become."""
+    """Record synthetic clips, and the shards of these and of a film."""
     videos = session.out / "videos"
     if session.run("videos", "synthesize", f"{session.out}/made --count 2 --seconds 4 --processes 1"):
         for path in sorted((session.out / "made").glob("*.mp4")):
@@ -212,20 +211,20 @@ def prepare(session: Session) -> None:
 
 
 def evaluate(session: Session) -> None:
-    """The measures of two systems of two clips each, with embeddings, against a third as the truth."""
+    """Record the metrics of two systems of two clips, with a third as the ground truth."""
     home, sketch = session.out / "measures", session.out / "sketch"
     if not all((sketch / f"{name}.wav").is_file() for name in ("ambient", "jazz", "rock", "waltz", "funk", "parts")):
-        session.note("measures", "there is nothing to measure")
+        session.note("measures", "there is no music to measure")
         return
     for system, names in (("a", ("ambient", "jazz")), ("b", ("rock", "waltz")), ("truth", ("funk", "parts"))):
         (home / system).mkdir(parents=True)
         for clip, name in zip(("one", "two"), names, strict=True):
-            made = sketch / name
+            base = sketch / name
             if system == "truth":
-                shutil.copy(made.with_suffix(".wav"), home / system / f"{clip}.wav")
+                shutil.copy(base.with_suffix(".wav"), home / system / f"{clip}.wav")
             else:
-                shutil.copy(made.with_suffix(".mp4"), home / system / f"{clip}.v2m.mp4")
-                shutil.copy(made.with_suffix(".json"), home / system / f"{clip}.v2m.json")
+                shutil.copy(base.with_suffix(".mp4"), home / system / f"{clip}.v2m.mp4")
+                shutil.copy(base.with_suffix(".json"), home / system / f"{clip}.v2m.json")
     models = " ".join(f"{name}={session.weights / name}" for name in ("clap", "ast", "pe-av"))
     folders = f"--compare {home}/a {home}/b {{ground_truth}} {home}/truth"
     files = f"--csv {home}/clips.csv --summary {home}/summary.csv"
@@ -235,7 +234,7 @@ def evaluate(session: Session) -> None:
 
 
 def measure(root: Path, folder: Path) -> Session:
-    """Everything, in turn."""
+    """Run all groups, one after the other."""
     session = Session(root, folder)
     make_inputs(session)
     make_weights(session)
@@ -265,7 +264,7 @@ def versions() -> dict[str, str]:
 
 
 def compare(session: Session, before: Mapping[str, Any]) -> dict[str, int]:
-    """Print what differs; how much was compared, and how much of it is equal."""
+    """Print the differences; return the numbers of compared and of equal digests."""
     for name, version in versions().items():
         if version != before["versions"][name]:
             print(f"{name} is {version} and was {before['versions'][name]}: record again with this one")
@@ -273,10 +272,11 @@ def compare(session: Session, before: Mapping[str, Any]) -> dict[str, int]:
     labels = sorted(recorded.keys() | session.digests.keys())
     equal = 0
     for label in labels:
-        here, there = session.digests.get(label), recorded.get(label)
-        equal += here == there
-        if here != there:
-            print(f"{'not made' if here is None else 'not recorded' if there is None else 'differs'}: {label}")
+        current, previous = session.digests.get(label), recorded.get(label)
+        equal += current == previous
+        if current != previous:
+            reason = "not made" if current is None else "not recorded" if previous is None else "differs"
+            print(f"{reason}: {label}")
     return {"compared": len(labels), "equal": equal}
 
 
@@ -284,20 +284,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(), help="the checkout whose commands are run; default: here")
     parser.add_argument("--keep", type=Path, help="a new folder for all that is made; default: a temporary one")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--record", type=Path, help="write the digests into this file")
-    what.add_argument("--against", type=Path, help="compare with the digests in this file")
-    asked = parser.parse_args()
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--record", type=Path, help="write the digests into this file")
+    group.add_argument("--against", type=Path, help="compare with the digests in this file")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) if asked.keep is None else asked.keep.absolute()
+        folder = Path(temporary) if args.keep is None else args.keep.absolute()
         folder.mkdir(exist_ok=True)
-        session = measure(asked.root.absolute(), folder)
-    if asked.against is not None:
-        result = compare(session, json.loads(asked.against.read_text()))
+        session = measure(args.root.absolute(), folder)
+    if args.against is not None:
+        result = compare(session, json.loads(args.against.read_text()))
         print(json.dumps(result))
         return int(result["equal"] < result["compared"])
-    about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "versions": versions()}
-    asked.record.write_text(json.dumps({**about, "digests": session.digests}, indent=1) + "\n")
+    header = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "versions": versions()}
+    args.record.write_text(json.dumps({**header, "digests": session.digests}, indent=1) + "\n")
     print(json.dumps({"recorded": len(session.digests), "failed": len(session.failures)}))
     return int(bool(session.failures))
 

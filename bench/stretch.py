@@ -35,8 +35,8 @@ SETTINGS = [
 def impulses() -> Audio:
     samples = np.zeros((2, int(SECONDS * RATE)), np.float32)
     for time in PLANTED:
-        at = int(time * RATE)
-        samples[:, at : at + 300] += 0.8 * np.exp(-np.arange(300) / 45) * (-1.0) ** np.arange(300)
+        first = int(time * RATE)
+        samples[:, first : first + 300] += 0.8 * np.exp(-np.arange(300) / 45) * (-1.0) ** np.arange(300)
     return Audio(samples, RATE)
 
 

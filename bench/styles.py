@@ -106,22 +106,22 @@ def compare(clip: Video) -> dict[str, object]:
     pieces, digests = [], []
     for name in STYLES:
         for seed in SEEDS:
-            sound = Sketch(name).generate(clip, Tags(), seed).audio.samples
-            pieces.append(features(sound))
-            digests.append(sha256(sound.tobytes()).digest())
-    again = sha256(Sketch(names[0]).generate(clip, Tags(), SEEDS[0]).audio.samples.tobytes()).digest()
+            samples = Sketch(name).generate(clip, Tags(), seed).audio.samples
+            pieces.append(features(samples))
+            digests.append(sha256(samples.tobytes()).digest())
+    repeated = sha256(Sketch(names[0]).generate(clip, Tags(), SEEDS[0]).audio.samples.tobytes()).digest()
     vectors = standardize(pieces)
-    apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
     count, styles = len(SEEDS), list(STYLES)
-    blocks = apart.reshape(len(styles), count, len(styles), count).mean(axis=(1, 3))
+    blocks = distances.reshape(len(styles), count, len(styles), count).mean(axis=(1, 3))
     own = np.array(
-        [apart[k : k + count, k : k + count].sum() / (count * (count - 1)) for k in range(0, len(names), count)]
+        [distances[k : k + count, k : k + count].sum() / (count * (count - 1)) for k in range(0, len(names), count)]
     )
     print(f"{'style':14s} two seeds   nearest other style")
     for place, name in enumerate(styles):
         others = np.where(np.arange(len(styles)) == place, np.inf, blocks[place])
         print(f"{name:14s} {own[place]:9.2f}   {styles[int(np.argmin(others))]} at {others.min():.2f}")
-    nearest = np.argmin(apart + np.diag(np.full(len(names), np.inf)), axis=1)
+    nearest = np.argmin(distances + np.diag(np.full(len(names), np.inf)), axis=1)
     return {
         "styles": len(styles),
         "min_distance": round(min(float(blocks[a, b]) for a, b in combinations(range(len(styles)), 2)), 3),
@@ -129,16 +129,16 @@ def compare(clip: Video) -> dict[str, object]:
         "mean_distance": round(float(np.mean([blocks[a, b] for a, b in combinations(range(len(styles)), 2)])), 3),
         "nearest_right": round(float(np.mean([names[n] == name for n, name in zip(nearest, names, strict=True)])), 3),
         "different_pieces": len(set(digests)),
-        "reproducible": again == digests[0],
+        "reproducible": repeated == digests[0],
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", nargs="?", type=Path, default=EXAMPLE)
-    started = time.perf_counter()
+    start = time.perf_counter()
     result = compare(video_io.open(parser.parse_args().clip))
-    print(f"{len(STYLES) * len(SEEDS) + 1} pieces in {time.perf_counter() - started:.0f} s")
+    print(f"{len(STYLES) * len(SEEDS) + 1} pieces in {time.perf_counter() - start:.0f} s")
     print(json.dumps(result))
 
 

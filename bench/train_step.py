@@ -4,12 +4,12 @@
     uv run python -m bench.train_step --sizes small      # MusicGen-small's: 12 GB, half an hour
     uv run python -m bench.train_step --sizes small --device cuda --batch 8
 
-One run for both: its steps take turns. All of them read shards of the published sizes and train the whole model,
+One run for both: its steps alternate. All of them read shards of the published sizes and train the whole model,
 optimizer included. Every second step does besides what VidMuse does: it decodes the frames of the clip (2 a second) and
 some of the whole video with decord, at 224 by 224 pixels, and CLIP ViT-B/32 with random weights encodes them. Codes and
-text are prepared in both. `decoding_hidden` is what is left where others decode ahead: encoding alone. Medians; on a
-CPU of processor time on one thread, so that other work beside it matters little. The figures on top are those of the
-first size; the last line is one JSON object.
+text are prepared in both. `speedup_decoding_hidden` is the speedup where decoding runs ahead: encoding alone. Medians;
+on a CPU of processor time on one thread, so that other work beside it matters little. The last line is one JSON object,
+whose top-level figures are those of the first size.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from bench.prepare import videos
+from bench.prepare import make_videos
 from tests.fixtures import train_setup
 from v2m.data.collate import Batch
 from v2m.data.module import ShardData
@@ -38,66 +38,69 @@ from v2m.training.module import LitMusicLM
 
 ROOT = Path(__file__).parents[1]
 
-SIDE = 224  # pixels that CLIP sees
-COUNT = 2  # videos, which take turns
+SIDE = 224  # pixels of CLIP's input
+COUNT = 2  # videos, used in turn
 
 
-class TakingTurns(LitMusicLM):
-    """Trains on prepared features, then on ones made in the step, and so on."""
+class AlternatingLM(LitMusicLM):
+    """Train on prepared features and on features encoded in the step, alternately."""
 
-    def __init__(self, eyes: FrozenVisionEncoder, folder: Path, now: Callable[[], float], **given: Any) -> None:
-        super().__init__(**given)
-        self.eyes, self.videos = eyes, sorted(folder.iterdir())
+    def __init__(
+        self, vision_encoder: FrozenVisionEncoder, folder: Path, now: Callable[[], float], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vision_encoder, self.videos = vision_encoder, sorted(folder.iterdir())
         self.decoding, self.encoding, self.now, self.turn = list[float](), list[float](), now, 0
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         self.turn += 1
         if self.turn % 2 == 0:
-            near, whole = (torch.stack(each) for each in zip(*map(self._seen, range(len(batch.codes))), strict=True))
-            batch = batch._replace(visual=batch.visual._replace(short_term=near.float(), long_term=whole.float()))
+            pairs = [self._encode_online(row) for row in range(len(batch.codes))]
+            short_term, long_term = (torch.stack(tokens).float() for tokens in zip(*pairs, strict=True))
+            batch = batch._replace(visual=batch.visual._replace(short_term=short_term, long_term=long_term))
         return super().training_step(batch, _)
 
-    def _seen(self, row: int) -> tuple[Tensor, Tensor]:
-        """Tokens of the clip's frames and of the whole video's, of a video's first seconds."""
-        began, path = self.now(), str(self.videos[row % len(self.videos)])
+    def _encode_online(self, row: int) -> tuple[Tensor, Tensor]:
+        """Decode and encode frames; return the tokens of the clip's frames and of the whole video's."""
+        start, path = self.now(), str(self.videos[row % len(self.videos)])
         reader = decord.VideoReader(path, width=SIDE, height=SIDE, num_threads=1)
-        rate, near = reader.get_avg_fps(), int(self._window * train_setup.KEPT.video_frame_rate)
-        places = np.round(np.arange(near) / train_setup.KEPT.video_frame_rate * rate).astype(int)
-        over = np.linspace(0, len(reader) - 1, train_setup.KEPT.num_long_term_frames).astype(int)
-        frames = reader.get_batch([*places, *over]).asnumpy()
+        rate, num_frames = reader.get_avg_fps(), int(self._window * train_setup.KEPT.video_frame_rate)
+        indices = np.round(np.arange(num_frames) / train_setup.KEPT.video_frame_rate * rate).astype(int)
+        long_term_indices = np.linspace(0, len(reader) - 1, train_setup.KEPT.num_long_term_frames).astype(int)
+        frames = reader.get_batch([*indices, *long_term_indices]).asnumpy()
         decoded = self.now()
-        tokens = self.eyes.encode(frames)
+        tokens = self.vision_encoder.encode(frames)
         if tokens.is_cuda:
             torch.cuda.synchronize()
-        self.decoding.append(decoded - began)
+        self.decoding.append(decoded - start)
         self.encoding.append(self.now() - decoded)
-        return tokens[:near], tokens[near:]
+        return tokens[:num_frames], tokens[num_frames:]
 
 
-def eyes(folder: Path, device: str) -> FrozenVisionEncoder:
-    """CLIP ViT-B/32 with random weights."""
+def random_vision_encoder(folder: Path, device: str) -> FrozenVisionEncoder:
+    """Return CLIP ViT-B/32 with random weights."""
     torch.manual_seed(0)
     CLIPVisionModel(CLIPVisionConfig()).save_pretrained(folder)
-    return FrozenVisionEncoder.load(folder, torch.device(device), name="rng_state")
+    return FrozenVisionEncoder.load(folder, torch.device(device), name="random")
 
 
 def clock(device: str) -> Callable[[], float]:
     return time.perf_counter if device == "cuda" else time.process_time
 
 
-def measured(size: str, asked: argparse.Namespace, folder: Path, seer: FrozenVisionEncoder) -> dict[str, float]:
-    """Medians of a size, in seconds and steps a second."""
+def measure(size: str, args: argparse.Namespace, folder: Path, vision_encoder: FrozenVisionEncoder) -> dict[str, float]:
+    """Return medians for a model size, in seconds and steps a second."""
     config = train_setup.SIZES[size]
-    given: dict[str, Any] = {"lm": config, "conditioner": train_setup.CONDITIONER, "window": asked.window}
-    now = clock(asked.device)
-    model = TakingTurns(seer, folder / "videos", now, **given, gradient_checkpointing=asked.recompute)
+    settings: dict[str, Any] = {"lm": config, "conditioner": train_setup.CONDITIONER, "window": args.window}
+    now = clock(args.device)
+    model = AlternatingLM(vision_encoder, folder / "videos", now, **settings, gradient_checkpointing=args.recompute)
     steps = train_setup.Clock(now)
-    data = ShardData(folder / "shards", batch_size=asked.batch, window=asked.window, num_workers=asked.workers)
-    precision = "bf16-mixed" if asked.device == "cuda" else "32-true"
-    train_setup.trainer(2 * asked.steps + 2, asked.device, precision, steps).fit(model, data)
-    seconds = steps.seconds[1:]  # step 1 after step 0, whose end began the clock, warms up
+    data = ShardData(folder / "shards", batch_size=args.batch, window=args.window, num_workers=args.workers)
+    precision = "bf16-mixed" if args.device == "cuda" else "32-true"
+    train_setup.trainer(2 * args.steps + 2, args.device, precision, steps).fit(model, data)
+    seconds = steps.seconds[1:]  # step 1 warms up; the clock starts at the end of step 0
     features, online = median(seconds[::2]), median(seconds[1::2])
-    per_step = len(model.encoding) / (asked.steps + 1)
+    per_step = len(model.encoding) / (args.steps + 1)
     encoding = per_step * median(model.encoding)
     return {
         "weights_m": round(sum(value.numel() for value in model.music_model.parameters()) / 1e6, 1),
@@ -110,17 +113,17 @@ def measured(size: str, asked: argparse.Namespace, folder: Path, seer: FrozenVis
     }
 
 
-def loaded(asked: argparse.Namespace, folder: Path) -> float:
-    """Samples a second that the loader gives where nobody trains."""
-    data = ShardData(folder / "shards", batch_size=asked.batch, window=asked.window, num_workers=asked.workers)
+def loader_rate(args: argparse.Namespace, folder: Path) -> float:
+    """Return the samples per second of the loader without training."""
+    data = ShardData(folder / "shards", batch_size=args.batch, window=args.window, num_workers=args.workers)
     data.setup("fit")
-    now, rates = clock(asked.device), []
+    now, rates = clock(args.device), []
     for _ in range(5):
-        began, count = now(), 0
-        while count < 8 * asked.batch:
+        start, count = now(), 0
+        while count < 8 * args.batch:
             for batch in data.train_dataloader():
                 count += len(batch.codes)
-        rates.append(count / (now() - began))
+        rates.append(count / (now() - start))
     return median(rates)
 
 
@@ -134,28 +137,28 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--video", default="640x360")
     parser.add_argument("--recompute", action="store_true")
-    asked = parser.parse_args()
-    if asked.device == "cpu":
+    args = parser.parse_args()
+    if args.device == "cpu":
         torch.set_num_threads(1)
-    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        train_setup.write(folder / "shards", max(8, asked.batch), 2 * asked.window)
-        videos(folder / "videos", COUNT, 2 * asked.window, asked.video)
-        seer, rate = eyes(folder / "clip", asked.device), loaded(asked, folder)
-        for size in asked.sizes:
-            found[size] = measured(size, asked, folder, seer)
-            consumed = asked.batch * found[size]["steps_s_features"]
-            found[size]["loader_headroom"] = round(rate / consumed, 1)
-            print(size, *(f"{name} {value}" for name, value in found[size].items()), sep="\n  ")
-    about = {
-        "model": asked.sizes[0],
-        "batch": asked.batch,
-        "window_s": asked.window,
+        train_setup.write(folder / "shards", max(8, args.batch), 2 * args.window)
+        make_videos(folder / "videos", COUNT, 2 * args.window, args.video)
+        vision_encoder, rate = random_vision_encoder(folder / "clip", args.device), loader_rate(args, folder)
+        for size in args.sizes:
+            figures[size] = measure(size, args, folder, vision_encoder)
+            consumed = args.batch * figures[size]["steps_s_features"]
+            figures[size]["loader_headroom"] = round(rate / consumed, 1)
+            print(size, *(f"{name} {value}" for name, value in figures[size].items()), sep="\n  ")
+    settings = {
+        "model": args.sizes[0],
+        "batch": args.batch,
+        "window_s": args.window,
         "loader_samples_s": round(rate, 1),
     }
-    device = torch.cuda.get_device_name() if asked.device == "cuda" else "cpu, one thread"
-    print(json.dumps({**found[asked.sizes[0]], **about, "video": asked.video, "device": device, "by_size": found}))
+    device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu, one thread"
+    print(json.dumps({**figures[args.sizes[0]], **settings, "video": args.video, "device": device, "by_size": figures}))
 
 
 if __name__ == "__main__":

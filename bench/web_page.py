@@ -2,10 +2,10 @@
 
 Needs Debian's chromium and chromium-driver.
 
-The example goes in; the time runs from the press on *Make music* until the browser can play the video. First on a page
-that has just opened, while it still looks at the recipes, then after that, each time with a browser of its own. Then a
-cancel, until the process that held the models is gone; then several people who press within the same second. Last line:
-one JSON object.
+The example is uploaded; the time runs from the press on *Make music* until the browser can play the video. First on a
+page that has just opened, while it still checks the recipes, then after that, each time with a browser of its own. Then
+a cancel, until the process that held the models is gone; then several people who press within the same second. Last
+line: one JSON object.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from tests.fixtures.browser import Visitor, serving
 LONG = 600.0  # seconds
 
 
-def ready(visitor: Visitor) -> None:
+def upload_example(visitor: Visitor) -> None:
     visitor.upload(EXAMPLE)
     visitor.until_status("tags were found", LONG)
 
 
 def press_to_play(address: str, folder: Path) -> float:
     with Visitor(address, folder) as visitor:
-        ready(visitor)
-        begun = time.monotonic()
+        upload_example(visitor)
+        start = time.monotonic()
         visitor.press("make")
         visitor.playable(LONG)
-        return time.monotonic() - begun
+        return time.monotonic() - start
 
 
-def settled(address: str, folder: Path) -> None:
-    """Waits until the page knows all recipes."""
+def wait_for_recipes(address: str, folder: Path) -> None:
+    """Wait until the page has checked all recipes."""
     with Visitor(address, folder) as visitor:
         visitor.wait(lambda: "not at hand" in (text := visitor.text("#lacking")) and "looked at" not in text, "", LONG)
 
 
-def workers(page: int) -> list[int]:
-    """The processes that hold models."""
+def worker_pids(page: int) -> list[int]:
+    """Return the processes that hold models."""
     children = Path(f"/proc/{page}/task/{page}/children").read_text().split()
     return [int(child) for child in children if b"spawn_main" in Path("/proc", child, "cmdline").read_bytes()]
 
 
 def cancel(address: str, page: int, folder: Path) -> tuple[float, float]:
-    """Seconds from the press until the process was gone, and until the page said so."""
+    """Return the seconds from the press until the process was gone, and until the page showed it."""
     with Visitor(address, folder) as visitor:
-        ready(visitor)
+        upload_example(visitor)
         visitor.press("make")
         visitor.until_status("Writing the music")
-        (worker,) = workers(page)
-        begun = time.monotonic()
+        (worker,) = worker_pids(page)
+        start = time.monotonic()
         visitor.press("cancel")
         visitor.wait(lambda: not Path("/proc", str(worker)).exists(), "it still works")
-        gone = time.monotonic() - begun
+        gone = time.monotonic() - start
         visitor.until_status("Cancelled")
-        return gone, time.monotonic() - begun
+        return gone, time.monotonic() - start
 
 
 def together(address: str, folder: Path, count: int) -> tuple[int, float]:
@@ -70,12 +70,12 @@ def together(address: str, folder: Path, count: int) -> tuple[int, float]:
     with ExitStack() as stack:
         visitors = [stack.enter_context(Visitor(address, folder)) for _ in range(count)]
         for visitor in visitors:
-            ready(visitor)
-        begun = time.monotonic()
+            upload_example(visitor)
+        start = time.monotonic()
         for visitor in visitors:
             visitor.press("make")
         lengths = [visitor.playable(LONG) for visitor in visitors]
-        return sum(length > 17 for length in lengths), time.monotonic() - begun
+        return sum(length > 17 for length in lengths), time.monotonic() - start
 
 
 def main() -> None:
@@ -86,12 +86,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, serving() as (address, page):
         folder = Path(name)
         first = press_to_play(address, folder)
-        print(f"the first press, while recipes are looked at: {first:.1f} s", flush=True)
-        settled(address, folder)
+        print(f"the first press, while recipes are checked: {first:.1f} s", flush=True)
+        wait_for_recipes(address, folder)
         presses = [press_to_play(address, folder) for _ in range(args.presses)]
         print("later presses:", ", ".join(f"{seconds:.1f}" for seconds in presses), "s", flush=True)
-        gone, told = cancel(address, page, folder)
-        print(f"cancel: the process was gone after {gone:.2f} s, the page said so after {told:.2f} s", flush=True)
+        gone, confirmed = cancel(address, page, folder)
+        print(f"cancel: process gone after {gone:.2f} s, shown by the page after {confirmed:.2f} s", flush=True)
         users, last = together(address, folder, args.people)
         print(f"{users} of {args.people} people at once got their music, the last after {last:.1f} s")
     print(json.dumps({

@@ -31,17 +31,27 @@ from v2m.generators.yue.stage1 import SectionPlan
 from v2m.generators.yue.tokenizer import FRAME_RATE, Tokenizer
 from v2m.pretrained.codecs.xcodec import XCodec
 
-SHAPED = {"num_key_value_heads": 4, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "max_position_embeddings": 16_384}
+SHARED_CONFIG = {
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10_000.0,
+    "max_position_embeddings": 16_384,
+}
 STAGE_1 = LlamaConfig(
     vocab_size=83_968,
     hidden_size=4096,
     intermediate_size=11_008,
     num_hidden_layers=32,
     num_attention_heads=32,
-    **SHAPED,
+    **SHARED_CONFIG,
 )
 STAGE_2 = LlamaConfig(  # its vocabulary is published; the other sizes are chosen to come to 2 B
-    vocab_size=83_840, hidden_size=2048, intermediate_size=8192, num_hidden_layers=28, num_attention_heads=16, **SHAPED
+    vocab_size=83_840,
+    hidden_size=2048,
+    intermediate_size=8192,
+    num_hidden_layers=28,
+    num_attention_heads=16,
+    **SHARED_CONFIG,
 )
 FULL = xcodec.Sizes(
     encoder=64, decoder=1024, latent=256, hidden=768, layers=12, heads=12, inner=3072, features=512, positions=128,
@@ -52,15 +62,15 @@ FULL = xcodec.Sizes(
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     torch.cuda.synchronize()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     yield
     torch.cuda.synchronize()
-    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - begun, 2)
+    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start, 2)
 
 
 @contextmanager
-def in_memory(config: LlamaConfig) -> Iterator[LlamaForCausalLM]:
-    """A random model, alone on the device."""
+def random_model(config: LlamaConfig) -> Iterator[LlamaForCausalLM]:
+    """Build a random model on the device; free it afterwards."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -68,7 +78,7 @@ def in_memory(config: LlamaConfig) -> Iterator[LlamaForCausalLM]:
             model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa").eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(before)
-    print(f"{sum(each.numel() for each in model.parameters()) / 1e9:.2f} B parameters")
+    print(f"{sum(parameter.numel() for parameter in model.parameters()) / 1e9:.2f} B parameters")
     yield model
     del model
     gc.collect()
@@ -76,27 +86,27 @@ def in_memory(config: LlamaConfig) -> Iterator[LlamaForCausalLM]:
 
 
 def make_music(folder: Path, seconds: float, song: bool, graph: bool) -> dict[str, float]:
-    """Seconds of each part of the work."""
-    took: dict[str, float] = {}
+    """Return the seconds of each stage."""
+    seconds_by_stage: dict[str, float] = {}
     prompt = PromptEncoder(Tokenizer(folder / "tokenizer.model"))
     frames = codec_frames(seconds, FRAME_RATE)
     parts = [LyricsSection("verse", "happy sun\nthe music from the sun")] if song else instrumental_sections(1)
     head = prompt.head(Tags(genres=["cinematic"], vocals=song), parts)
-    with in_memory(STAGE_1) as model, timed(took, "stage1"):
+    with random_model(STAGE_1) as model, timed(seconds_by_stage, "stage1"):
         silence = None if song else 0
-        (written,) = stage1.generate_codes(
+        (section_codes,) = stage1.generate_codes(
             model, prompt, head, [SectionPlan(parts[0], frames)], seed=0, silence_code=silence, use_graph=graph
         )
-        tracks = written.cpu()
+        tracks = section_codes.cpu()
     stems: dict[str, Tensor] = {"vocals": tracks[0]} if song else {}
     stems["instrumental"] = tracks[1]
-    with in_memory(STAGE_2) as model, timed(took, "stage2"):
+    with random_model(STAGE_2) as model, timed(seconds_by_stage, "stage2"):
         codes = dict(zip(stems, stage2.refine(model, list(stems.values()), use_graph=graph), strict=True))
     device = torch.device("cuda")
     codec, decoders = XCodec.load(folder / "codec", device), audio.load_vocoders(folder / "codec", codes, device)
-    with timed(took, "decoding"):
+    with timed(seconds_by_stage, "decoding"):
         audio.render(codes, codec, decoders, seconds_to_samples(seconds, audio.SAMPLE_RATE))
-    return took
+    return seconds_by_stage
 
 
 def main() -> None:
@@ -104,22 +114,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--song", action="store_true")
     parser.add_argument("--eager", action="store_true", help="without CUDA graphs")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA device")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         yue_tokenizer.write(folder / "tokenizer.model")
         xcodec.write(folder / "codec", sizes=FULL)
-        make_music(folder, 2.0, arguments.song, not arguments.eager)  # kernels are chosen and compiled
+        make_music(folder, 2.0, args.song, not args.eager)  # kernels are chosen and compiled
         torch.cuda.reset_peak_memory_stats()
-        took = make_music(folder, arguments.seconds, arguments.song, not arguments.eager)
-    total = sum(took.values())
-    print(f"{arguments.seconds:g} s of music: {took}, {total:.1f} s in all")
+        seconds_by_stage = make_music(folder, args.seconds, args.song, not args.eager)
+    total = sum(seconds_by_stage.values())
+    print(f"{args.seconds:g} s of music: {seconds_by_stage}, {total:.1f} s in all")
     result = {
-        "seconds_for_30s": round(total * 30 / arguments.seconds, 2),
+        "seconds_for_30s": round(total * 30 / args.seconds, 2),
         "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
-        "graphs": not arguments.eager,
+        "graphs": not args.eager,
         "device": torch.cuda.get_device_name(),
     }
     print(json.dumps(result))

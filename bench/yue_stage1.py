@@ -1,14 +1,14 @@
 """YuE stage 1: one guided forward against two passes: `uv run python -m bench.yue_stage1`.
 
-The slow way is transformers' own: each branch has its cache and its forward per token, joined by transformers' logits
-processors. Both ways choose among the same 1024 tokens by the same random numbers, so that they must write the same.
-The Llama has random weights and YuE's vocabulary, and is large enough for its weights to be read from memory at each
-forward. Times are seconds of the processor on one thread: other work on the machine counts less.
+The baseline is transformers' own: each branch has its cache and its forward per token, joined by transformers' logits
+processors. Both sample from the same 1024 tokens with the same random numbers, so their output must be the same. The
+Llama has random weights and YuE's vocabulary, and is large enough for its weights to be read from memory at each
+forward. Times are CPU seconds of one thread, which other load changes little.
 
-Last line: one JSON object. `speedup` and `identical` are in float32. `speedup_whole` is against a slow way that has the
-logits of the whole vocabulary, as the published script has; `speedup_instrumental` is against the slow way's time for a
-song as long. `speedup_bfloat16` is `speedup` in the type of the published weights, where sums of another order
-round to other numbers: `same_bfloat16` is the share of tokens before the first that differs.
+Last line: one JSON object. `speedup` and `identical` are in float32. `speedup_whole` is against a baseline that
+computes the logits of the whole vocabulary, as the published script has; `speedup_instrumental` is against the
+baseline's time for a song of the same length. `speedup_bfloat16` is `speedup` in the type of the published weights,
+where another order of sums rounds differently: `same_bfloat16` is the share of tokens before the first that differs.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Output(SimpleNamespace):
 
 
 @torch.inference_mode()
-def separately(
+def generate_two_passes(
     model: LlamaForCausalLM,
     prompt: PromptEncoder,
     head: Sequence[int],
@@ -81,7 +81,7 @@ def separately(
     seed: int,
     whole: bool,
 ) -> list[Tensor]:
-    """The codes of `stage1.generate_codes`, each branch by itself."""
+    """Return the codes of `stage1.generate_codes`, with a forward pass per branch."""
     settings, branch = YuESampling(), Branch(model, whole)
     penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
     narrowing = (
@@ -89,53 +89,53 @@ def separately(
         TopKLogitsWarper(settings.top_k),
         TopPLogitsWarper(settings.top_p),
     )
-    context, cache, found = list(head), None, list[Tensor]()
+    context, cache, sections = list(head), None, list[Tensor]()
     for number, passage in enumerate(passages):
         unread = context[cache.get_seq_length() :] if cache is not None else context[:]
         opening = prompt.section(passage.lyrics)
         guidance = UnbatchedClassifierFreeGuidanceLogitsProcessor(settings.section_cfg_scale(number), branch)
         generator = torch.Generator().manual_seed(window_seed(seed, number))
-        ids, written = torch.tensor([unread + opening]), list[int]()
-        chosen = choices([*context, *opening])
+        ids, new_codes = torch.tensor([unread + opening]), list[int]()
+        previous = to_choices([*context, *opening])
         for _ in range(2 * passage.num_frames):
             out = branch(ids, cache)
             cache = out.past_key_values
-            last = torch.tensor([[tokenizer.XCODEC]]) if not written else ids
-            scores = penalty(chosen, guidance(last, out.logits[:, -1]))  # pyright: ignore[reportArgumentType]
+            last = torch.tensor([[tokenizer.XCODEC]]) if not new_codes else ids
+            scores = penalty(previous, guidance(last, out.logits[:, -1]))  # pyright: ignore[reportArgumentType]
             for step in narrowing:
-                scores = step(chosen, scores)  # pyright: ignore[reportArgumentType]
-            choice = gumbel_argmax(scores, generator)
-            written.append(int(choice))
-            chosen = torch.cat([chosen, choice[None]], dim=1)
-            ids = ALLOWED[choice][None]
-        codes = torch.tensor(written).reshape(-1, 2).T
+                scores = step(previous, scores)  # pyright: ignore[reportArgumentType]
+            token = gumbel_argmax(scores, generator)
+            new_codes.append(int(token))
+            previous = torch.cat([previous, token[None]], dim=1)
+            ids = ALLOWED[token][None]
+        codes = torch.tensor(new_codes).reshape(-1, 2).T
         context += [
             *opening,
             *(codes.T.flatten() + tokenizer.FIRST_CODE).tolist(),
             tokenizer.EOA,
             *prompt.end_of_segment,
         ]
-        found.append(codes)
-    return found
+        sections.append(codes)
+    return sections
 
 
-def choices(context: Sequence[int]) -> Tensor:
-    """(1, n): those of the ids in `context` that are choices, as choices."""
-    place = {int(token): choice for choice, token in enumerate(ALLOWED)}
-    return torch.tensor([[place[token] for token in context if token in place]], dtype=torch.long)
+def to_choices(context: Sequence[int]) -> Tensor:
+    """(1, n): the indices in `ALLOWED` of the ids in `context` that are allowed."""
+    index = {int(token): choice for choice, token in enumerate(ALLOWED)}
+    return torch.tensor([[index[token] for token in context if token in index]], dtype=torch.long)
 
 
-def timed(work: Callable[[], Result], name: str) -> tuple[Result, float]:
-    begun = time.process_time()
-    result = work()
-    seconds = time.process_time() - begun
+def time_call(function: Callable[[], Result], name: str) -> tuple[Result, float]:
+    start = time.process_time()
+    result = function()
+    seconds = time.process_time() - start
     print(f"{name:44} {seconds:8.1f} s", flush=True)
     return result, seconds
 
 
-def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Share of the tokens before the first that differs."""
-    ids, others = (torch.cat([codes.T.flatten() for codes in each]) for each in (found, expected))
+def equal_prefix_share(tokens: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the share of the tokens before the first that differs."""
+    ids, others = (torch.cat([codes.T.flatten() for codes in passage]) for passage in (tokens, expected))
     return int((ids == others).long().cumprod(0).sum()) / len(ids)
 
 
@@ -145,29 +145,29 @@ def measure(model: LlamaForCausalLM, prompt: PromptEncoder, seconds: float, seed
     passages = [SectionPlan(part, codec_frames(seconds, tokenizer.FRAME_RATE)) for part in parts]
     head = prompt.head(Tags(genres=["cinematic"], instruments=["piano"]), parts)
 
-    def ours(silence: int | None = None) -> list[Tensor]:
+    def one_pass(silence: int | None = None) -> list[Tensor]:
         return stage1.generate_codes(model, prompt, head, passages, seed=seed, silence_code=silence)
 
-    def theirs(whole: bool = False) -> list[Tensor]:
-        return separately(model, prompt, head, passages, seed=seed, whole=whole)
+    def two_passes(whole: bool = False) -> list[Tensor]:
+        return generate_two_passes(model, prompt, head, passages, seed=seed, whole=whole)
 
-    stage1.generate_codes(model, prompt, head, [SectionPlan(parts[0], 5)], seed=0)  # a warming run
-    fast, fast_s = timed(ours, "one forward for both branches")
-    _, instrumental_s = timed(lambda: ours(SILENCE), "the same, instrumental")
-    slow, slow_s = timed(theirs, "two passes, the same 1024 logits")
-    whole, whole_s = timed(lambda: theirs(whole=True), "two passes, the whole vocabulary")
+    stage1.generate_codes(model, prompt, head, [SectionPlan(parts[0], 5)], seed=0)  # a warm-up run
+    fast, fast_s = time_call(one_pass, "one forward for both branches")
+    _, instrumental_s = time_call(lambda: one_pass(SILENCE), "the same, instrumental")
+    slow, slow_s = time_call(two_passes, "two passes, the same 1024 logits")
+    whole, whole_s = time_call(lambda: two_passes(whole=True), "two passes, the whole vocabulary")
     torch.nn.Module.to(model, torch.bfloat16)
     stage1.generate_codes(model, prompt, head, [SectionPlan(parts[0], 5)], seed=0)
-    half, half_s = timed(ours, "one forward, bfloat16")
-    slow_half, slow_half_s = timed(theirs, "two passes, bfloat16")
-    count = sum(2 * each.num_frames for each in passages)
+    half, half_s = time_call(one_pass, "one forward, bfloat16")
+    slow_half, slow_half_s = time_call(two_passes, "two passes, bfloat16")
+    count = sum(2 * passage.num_frames for passage in passages)
     return {
         "speedup": round(slow_s / fast_s, 2),
-        "identical": same(fast, slow) == same(fast, whole) == 1.0,
+        "identical": equal_prefix_share(fast, slow) == equal_prefix_share(fast, whole) == 1.0,
         "speedup_whole": round(whole_s / fast_s, 2),
         "speedup_instrumental": round(slow_s / instrumental_s, 2),
         "speedup_bfloat16": round(slow_half_s / half_s, 2),
-        "same_bfloat16": round(same(half, slow_half), 3),
+        "same_bfloat16": round(equal_prefix_share(half, slow_half), 3),
         "tokens": count,
         "tokens_per_second": round(count / fast_s, 1),
         "tokens_per_second_bfloat16": round(count / half_s, 1),
@@ -181,14 +181,14 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        shape = {"hidden": options.hidden, "heads": 16, "kv_heads": 2, "ffn": 11 * options.hidden // 4}
-        path = yue_lm.write(Path(folder), layers=options.layers, **shape)
+        shape = {"hidden": args.hidden, "heads": 16, "kv_heads": 2, "ffn": 11 * args.hidden // 4}
+        path = yue_lm.write(Path(folder), layers=args.layers, **shape)
         model = LlamaForCausalLM.from_pretrained(path).eval()
         prompt = PromptEncoder(Tokenizer(yue_tokenizer.write(path / "tokenizer.model")))
-    figures = measure(model, prompt, options.seconds, options.seed)
+    figures = measure(model, prompt, args.seconds, args.seed)
     print(json.dumps(figures))
     sys.exit(0 if figures["identical"] else 1)
 

@@ -61,3 +61,25 @@ def test_frame_number_tolerates_rounded_timestamps(seconds: float, fps: float, f
 
 def test_timecode_is_non_drop() -> None:
     assert timing.timecode(3600 * 30 + 61 * 30 + 7, 30) == "01:01:01:07"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("62.5", 62.5),
+        ("0:03", 3),
+        ("1:02.5", 62.5),
+        ("00:00:03", 3),
+        ("1:01:01.25", 3661.25),
+        ("90:00", 5400),
+    ],
+)
+def test_parse_seconds_reads_times_as_people_type_them(text: str, seconds: float) -> None:
+    assert timing.parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:60", "1:-3", "-1:30", "1:2:3:4", "1:75:00", ":30", "1:", "1:nan"])
+def test_parse_seconds_refuses_what_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no time|minutes|convert"):
+        timing.parse_seconds(text)

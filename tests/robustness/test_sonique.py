@@ -157,7 +157,7 @@ def test_broken_checkpoint_is_one_line(
         (["--reference", "README.md"], "cannot do --reference; it can do --inpaint, --melody"),
         (["--inpaint", "1:9", "--inpaint-source", "README.md"], "--inpaint 1:9 lies outside of the video"),
         (["--inpaint", "1:2"], "there is no earlier music"),
-        (["--inpaint", "2:1"], "--inpaint '2:1': give two rising seconds of the video, such as 8:12.5"),
+        (["--inpaint", "2:1"], "--inpaint '2:1': give two rising seconds of the video, such as 8:12.5 or 0:08-0:12.5"),
         (["--inpaint", "a:b"], "--inpaint 'a:b': give two rising seconds"),
         (["--inpaint", "1"], "--inpaint '1': give two rising seconds"),
         (["--inpaint", "nan:inf"], "--inpaint 'nan:inf': give two rising seconds"),

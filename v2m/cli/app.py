@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
 from v2m.core.errors import UsageError
+from v2m.core.timing import Seconds
 from v2m.pipeline.recipes import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def build_parser() -> OneLineParser:
     add("--port", type=int, default=7860)
     add("--user", type=str, default=None, help=f"ask for this name and the password in the variable {PASSWORD}")
     add("--upload-mb", type=int, default=512, help="largest file that is taken")
-    add("--seconds", type=float, default=600.0, help="longest video that is taken")
+    add("--seconds", type=Seconds, default=600.0, help="longest video that is taken")
     add("--minutes", type=float, default=60.0, help="that one piece of work may take, and that its files are kept")
     add("--browser", action="store_true", help="open it in the browser")
     add("--debug", action="store_true", help="show where an error came from")

@@ -17,6 +17,7 @@ from v2m.cli.runner import exit_if_terminated, run_command, with_flags
 from v2m.core import errors, progress
 from v2m.core.arguments import OneLineParser, to_plain
 from v2m.core.errors import UsageError
+from v2m.core.timing import parse_seconds
 from v2m.core.types import Controls, InpaintRequest
 from v2m.pipeline import batch
 from v2m.pipeline.outputs import printable
@@ -62,7 +63,7 @@ def build_parser(recipe: str = DEFAULT_RECIPE) -> OneLineParser:
     add("--print-config", action="store_true", help="print every value as YAML, and end")
     add("--reference", action="append", help="sound to follow in style; given twice: the voice, and the rest")
     add("--melody", type=str, default=None, help="sound whose tune the music is to follow")
-    add("--inpaint", type=str, default=None, help="a:b, seconds of the video whose music is written anew")
+    add("--inpaint", type=str, default=None, help="a:b or a-b, seconds of the video whose music is written anew")
     source = "with --inpaint: the music to keep; default: the output itself"
     add("--inpaint-source", type=str, default=None, help=source)
     add("--lyrics", type=str, default=None, help="a text file of words to sing, each section under [verse] or the like")
@@ -162,13 +163,13 @@ def _build_inpaint_request(seconds: str | None, source: str | None) -> InpaintRe
         raise UsageError("--inpaint-source is the music to keep: say with --inpaint a:b which seconds to write anew")
     if seconds is None:
         return None
-    start, _, end = seconds.partition(":")
+    start, _, end = seconds.partition("-" if "-" in seconds else ":")
     try:
-        request = InpaintRequest(float(start), float(end), None if source is None else Path(source))
+        request = InpaintRequest(parse_seconds(start), parse_seconds(end), None if source is None else Path(source))
     except ValueError:
         request = None
     if request is None or not 0 <= request.start < request.end < math.inf:
-        raise UsageError(f"--inpaint {seconds!r}: give two rising seconds of the video, such as 8:12.5")
+        raise UsageError(f"--inpaint {seconds!r}: give two rising seconds of the video, such as 8:12.5 or 0:08-0:12.5")
     return request
 
 

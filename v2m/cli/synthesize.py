@@ -7,6 +7,7 @@ from pathlib import Path
 
 from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
+from v2m.core.timing import Seconds
 from v2m.data.synthetic import make_clips
 
 
@@ -15,7 +16,7 @@ def build_parser() -> OneLineParser:
     parser = OneLineParser(prog="v2m synthesize", description="Makes videos with music that follows them.")
     parser.add_argument("out", type=str, help="a new folder, or one that was begun")
     parser.add_argument("--count", type=int, default=100, help="how many clips")
-    parser.add_argument("--seconds", type=float, default=8.0, help="how long each is")
+    parser.add_argument("--seconds", type=Seconds, default=8.0, help="how long each is")
     parser.add_argument("--seed", type=int, default=0, help="another gives other clips")
     parser.add_argument("--processes", type=int | None, default=None, help="that work side by side")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")

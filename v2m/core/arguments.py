@@ -10,8 +10,12 @@ from typing import Any, NoReturn, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import register_type
 
 from v2m.core.errors import UsageError
+from v2m.core.timing import Seconds, parse_seconds
+
+register_type(Seconds, serializer=float, deserializer=parse_seconds, type_check=lambda value, _: type(value) is float)
 
 
 class OneLineParser(ArgumentParser):

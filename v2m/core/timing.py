@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from v2m.core.types import Floats
+
+if TYPE_CHECKING:
+    Seconds = float
+else:
+
+    class Seconds(float):
+        """The type of an option in seconds, which may be given as `parse_seconds` takes it."""
+
+
+def parse_seconds(value: float | str) -> float:
+    """Return the seconds of a number, or of text such as 90, 1:30.5 or 00:01:30. Raise ValueError."""
+    if not isinstance(value, str):
+        return float(value)
+    *larger, seconds = value.split(":")
+    units = [int(unit) for unit in larger if unit.isascii() and unit.isdigit()]
+    if len(larger) > 2 or len(units) < len(larger) or (larger and not 0 <= float(seconds) < 60):
+        raise ValueError(f"{value!r} is no time: give seconds, minutes:seconds or hours:minutes:seconds")
+    if len(units) == 2 and units[1] >= 60:
+        raise ValueError(f"{value!r} has {units[1]} minutes beside hours: give at most 59")
+    return sum(unit * 60**power for power, unit in enumerate(reversed(units), 1)) + float(seconds)
 
 
 def seconds_to_samples(seconds: float, sample_rate: int) -> int:

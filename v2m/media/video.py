@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from v2m.core.errors import InvalidInputError
-from v2m.core.timing import frame_index_at, time_grid
+from v2m.core.timing import Seconds, frame_index_at, time_grid
 from v2m.core.types import Floats, FrameSource, Pixels, ProgressFn, Stream, Video, VisualFeatures
 from v2m.media.decoder_process import DecoderProcess, DecoderProcessError
 
@@ -46,7 +46,7 @@ class Limits:
         read_timeout: Seconds allowed for reading a short video; a longer one gets twice its duration, or more.
     """
 
-    duration: float = 3600.0
+    duration: Seconds = 3600.0
     pixels: int = 8192 * 8192
     frames: int = 500_000
     total_pixels: float = 1e12

@@ -13,6 +13,7 @@ import v2m
 from v2m.core.arguments import OneLineParser, add_fields, flatten_message, to_plain
 from v2m.core.errors import UsageError
 from v2m.core.protocols import MusicGenerator, Tagger
+from v2m.core.timing import Seconds
 from v2m.core.types import Tags
 from v2m.media.video import Limits
 from v2m.mixing.mixer import MixConfig
@@ -29,7 +30,7 @@ class Recipe:
         seed: The same seed gives the same music.
         candidates: Soundtracks to write: the one that follows the picture best is used, the others are kept as WAV.
         align_to_cuts: Move music whose beats are not planned onto the cuts.
-        start: Second of the video where the music begins.
+        start: Second of the video where the music begins, or 1:02.5 or 00:01:02.5.
         end: Second of the video where the music ends.
         settings: The plain values from which all of it was built, for the sidecar.
     """
@@ -43,8 +44,8 @@ class Recipe:
     seed: int = 0
     candidates: int = 1
     align_to_cuts: bool = True
-    start: float | None = None
-    end: float | None = None
+    start: Seconds | None = None
+    end: Seconds | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property

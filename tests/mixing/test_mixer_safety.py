@@ -91,7 +91,7 @@ def test_impossible_outputs_are_refused(clip: Video, out: Path) -> None:
     for path, said in (
         (out.parent, "is a folder"),
         (out.parent / "nowhere" / "clip.mp4", "is not a folder"),
-        (out.parent / f"{'x' * 252}.mp4", "longer than 255 bytes"),
+        (out.parent / f"{'x' * 252}.mp4", "would have 256 bytes, more than 255: give a shorter `out`"),
     ):
         with pytest.raises(UsageError, match=said):
             check_output(clip.path, path, overwrite=True)
@@ -109,6 +109,8 @@ def test_folder_without_permission_is_refused(clip: Video, out: Path) -> None:
     [
         ("echo kaputt >&2; exit 1", UsageError, r"as \.mp4 .*kaputt.* give a \.mkv output"),
         ("kill -9 $$", MemoryError, "the system ended ffmpeg"),
+        ("kill -XFSZ $$", OSError, "File too large"),
+        ("kill -TERM $$", DependencyError, "SIGTERM ended ffmpeg"),
         ("cat > /dev/null; exit 0", RuntimeError, "cannot be read back"),
         ("cat > /dev/null; head -c 3000 CLIP > $out; exit 0", RuntimeError, "cannot be read back"),
         ("cat > /dev/null; cp CLIP $out; exit 0", None, ""),

@@ -16,7 +16,7 @@ from typing import Any
 
 import v2m
 from v2m.core.errors import InvalidInputError
-from v2m.media.ffmpeg import KILLED
+from v2m.media.ffmpeg import raise_if_stopped
 
 
 class DecoderProcessError(Exception):
@@ -166,10 +166,9 @@ class _TimedPipe:
                     return
 
     def _exit_error(self) -> DecoderProcessError:
-        """Return the error of the ended process; raise MemoryError where the system killed it."""
+        """Return the error of the ended process; raise where it was stopped from outside."""
         status = self._process.wait()
         if self._expired:
             return DecoderProcessError(f"was not done after {self._timeout:.0f} s")
-        if status == KILLED:
-            raise MemoryError("the system ended the decoder; close other programs or use a smaller video")
+        raise_if_stopped("the decoder", status)
         return DecoderProcessError(f"ended the decoder (status {status})")

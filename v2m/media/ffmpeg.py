@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 VIDEO_FORMATS = ("mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "gif", "apng", "mxf")
 AUDIO_FORMATS = ("wav", "w64", "mp3", "flac", "aac", "aiff", "caf", "au")
 _DISCONTINUOUS_FORMATS = {"mpegts", "mpeg"}  # whose clock may jump in the middle, as where two recordings were joined
-KILLED = -9  # the status of a process that SIGKILL ended; Windows has neither
+STOP_SIGNALS = {"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGALRM"}
 DISK_ERRORS = {
     "No space left on device": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,
@@ -113,8 +114,9 @@ def _query_version(program: str) -> str:
 def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: float) -> None:
     """Run ffmpeg with `input_chunks` as its standard input; no process is left behind, whatever happens.
 
-    Raises FFmpegError where it fails or takes more than `timeout` seconds, OSError for a full disk, a used-up quota or
-    a read-only file system, MemoryError where the system killed it.
+    Raises FFmpegError where it fails or takes more than `timeout` seconds, OSError for a full disk, a used-up quota, a
+    limit on the size of files or a read-only file system, MemoryError where the system killed it, DependencyError where
+    another signal stopped it.
     """
     command = [find_executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments]
     # A static ffmpeg 7 (imageio-ffmpeg's) crashes on MPEG-TS where it finds glibc's cache of converters of text.
@@ -157,16 +159,29 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             if hasattr(os, "killpg"):
-                os.killpg(process.pid, -KILLED)  # what it started, too
+                os.killpg(process.pid, signal.SIGKILL)  # what it started, too
             else:
                 process.kill()
+
+
+def raise_if_stopped(program: str, status: int) -> None:
+    """Raise where a signal from outside ended a program: it says nothing about the video, unlike a crash.
+
+    Raises OSError for a limit on the size of files, MemoryError for SIGKILL, DependencyError for other signals.
+    """
+    name = signal.Signals(-status).name if status < 0 else ""
+    if name == "SIGXFSZ":  # as by `ulimit -f`
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    if name == "SIGKILL":
+        raise MemoryError(f"the system ended {program}; close other programs or use a smaller video")
+    if name in STOP_SIGNALS:
+        raise DependencyError(f"{name} ended {program}: remove what stops programs on this machine, or run it again")
 
 
 def _raise_failure(status: int, stderr: str) -> None:
     for words, number in DISK_ERRORS.items():
         if words in stderr:
             raise OSError(number, os.strerror(number))
-    if status == KILLED:
-        raise MemoryError("the system ended ffmpeg; close other programs or use a smaller video")
+    raise_if_stopped("ffmpeg", status)
     lines = [line for line in stderr.splitlines() if line.strip()]
     raise FFmpegError(f"ffmpeg ended with {status}: {lines[0] if lines else 'it gave no reason'}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ffmpeg, names
-from v2m.cli.score import main
+from v2m.cli.score import main, parse
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,6 +147,36 @@ def start(clip: Path, *flags: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize(
+    ("length", "flags", "name"),
+    [(251, [], ".json"), (250, ["--stems"], ".stems"), (250, ["--candidates", "2"], ".seed0.wav")],
+)
+def test_too_long_name_of_any_output_is_refused_before_work(
+    clip: Path, capsys: pytest.CaptureFixture[str], length: int, flags: list[str], name: str
+) -> None:
+    """The default name of the output adds four bytes to the video's."""
+    video = clip.rename(clip.with_name("a" * (length - 4) + ".mp4"))
+    code, err = run(capsys, video, *flags)
+    assert code == 2
+    assert f"…{name[name.rfind('.') :]} would have" in err
+    assert "give a shorter --out" in err
+    assert names(clip.parent) == [video.name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are no text")
+@pytest.mark.parametrize("kind", ["edl", "otio"])
+def test_undecodable_name_under_an_ascii_locale_gets_all_outputs(clip: Path, kind: str) -> None:
+    video = clip.rename(os.fsdecode(os.fsencode(clip.parent) + b"/inv\xff.mp4"))
+    words = ["--midi", "--wav", "--report", "--markers", kind]
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "infer.py", video, *words]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written = {path.suffix for path in clip.parent.iterdir() if path != video}
+    assert written == {".mp4", ".json", ".mid", ".wav", ".png", f".{kind}"}
+    assert r"inv\udcff" in video.with_name(f"{video.stem}.v2m.{kind}").read_text(encoding="utf-8").replace("\\\\", "\\")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_during_work_leaves_no_files_and_a_message(media: Path, tmp_path: Path, number: int, code: int) -> None:
     clip = tmp_path / "long.mp4"
@@ -179,6 +209,16 @@ def test_full_disk_is_exit_code_6_and_leaves_no_files(clip: Path, tmp_path: Path
         assert names(tiny) == []
     finally:
         subprocess.run(["umount", tiny], check=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+def test_file_size_limit_of_a_shell_is_exit_code_6_and_leaves_no_files(clip: Path) -> None:
+    """Python ignores the signal of the limit; ffmpeg ends by it."""
+    line = f"ulimit -f 20; exec {sys.executable} infer.py {clip} -o {clip.parent / 'out.mp4'}"
+    done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 6, done.stderr
+    assert "File too large" in done.stderr
+    assert names(clip.parent) == [clip.name]
 
 
 def test_unwritable_folder_is_exit_code_6_or_2(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,3 +314,28 @@ def test_insufficient_memory_is_exit_code_5(clip: Path) -> None:
     assert done.returncode in {3, 5}, done.stderr
     assert "Traceback" not in done.stderr
     assert names(clip.parent) == ["cuts.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "times"),
+    [
+        (["--start", "0:03", "--end", "1:02.5"], (3.0, 62.5)),
+        (["--start=00:00:03"], (3.0, None)),
+        (["--config", "times.yaml"], (1.5, 90.0)),
+    ],
+)
+def test_times_are_read_as_people_type_them(
+    flags: list[str], times: tuple[float, float | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("times.yaml").write_text("start: 0:01.5\nend: 1:30\n", encoding="utf-8")
+    recipe = parse(["clip.mp4", *flags]).recipe
+    assert (recipe.start, recipe.end) == times
+    assert (recipe.settings["start"], recipe.settings["end"]) == times
+
+
+def test_minutes_are_read_wherever_an_option_is_in_seconds() -> None:
+    assert parse(["clip.mp4", "--limits.duration", "2:00"]).recipe.limits.duration == 120.0
+    inpaint = parse(["clip.mp4", "--inpaint", "0:08-1:12.5"]).controls.inpaint
+    assert inpaint is not None
+    assert (inpaint.start, inpaint.end) == (8.0, 72.5)

@@ -27,8 +27,7 @@ def check_output(video: Path, out: Path, overwrite: bool) -> None:
     folder = out.parent
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: create it, or give another output")
-    if len(os.fsencode(out.name)) > NAME_MAX:
-        raise UsageError(f"{out.name[:40]}… is longer than {NAME_MAX} bytes: give a shorter output name")
+    check_name_length(out)
     if out.is_dir():
         raise UsageError(f"{out} is a folder: give a file name in it")
     if out.exists() and out.samefile(video):
@@ -39,6 +38,13 @@ def check_output(video: Path, out: Path, overwrite: bool) -> None:
         raise PermissionError(errno.EACCES, "this folder cannot be written to", str(folder))
     if shutil.disk_usage(folder).free < video.stat().st_size:
         raise no_space()
+
+
+def check_name_length(path: Path) -> None:
+    """Raise UsageError where a name is too long for a file system."""
+    if (size := len(os.fsencode(path.name))) > NAME_MAX:
+        problem = f"{path.name[:40]}…{path.suffix} would have {size} bytes, more than {NAME_MAX}"
+        raise UsageError(f"{problem}: give a shorter `out`")
 
 
 def no_space() -> OSError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from v2m.core import timing
 from v2m.core.types import Soundtrack, Video
+from v2m.pipeline.outputs import printable
 
 COLORS = {"section": "Blue", "hit": "Red"}
 
@@ -44,7 +45,7 @@ def write(path: Path, video: Video, soundtrack: Soundtrack) -> None:
     """Write `path` as EDL or OTIO, by its suffix."""
     markers = collect_markers(video, soundtrack)
     if path.suffix == ".edl":
-        path.write_text(format_edl(video.path.stem, markers, video.fps), encoding="utf-8")
+        path.write_text(format_edl(printable(video.path.stem), markers, video.fps), encoding="utf-8")
         return
     import opentimelineio as otio
 
@@ -53,10 +54,10 @@ def write(path: Path, video: Video, soundtrack: Soundtrack) -> None:
 
     full_range = otio.opentime.TimeRange(frame_time(0.0), frame_time(video.start + video.duration))
     media = otio.schema.ExternalReference(target_url=video.path.resolve().as_uri(), available_range=full_range)
-    clip = otio.schema.Clip(video.path.name, media_reference=media, source_range=full_range)
+    clip = otio.schema.Clip(printable(video.path.name), media_reference=media, source_range=full_range)
     for marker in markers:
         frame = otio.opentime.TimeRange(frame_time(marker.time), otio.opentime.RationalTime(1, video.fps))
         clip.markers.append(otio.schema.Marker(marker.name, marked_range=frame, color=COLORS[marker.kind].upper()))
-    timeline = otio.schema.Timeline(video.path.stem)
+    timeline = otio.schema.Timeline(printable(video.path.stem))
     timeline.tracks.append(otio.schema.Track("V1", children=[clip], kind=otio.schema.TrackKind.Video))
-    otio.adapters.write_to_file(timeline, str(path))
+    path.write_text(timeline.to_json_string(), encoding="utf-8")  # its own writer takes no undecodable path

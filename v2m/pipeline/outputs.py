@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from v2m.core.atomic import check_name_length
 from v2m.core.errors import UsageError
 from v2m.core.types import Video
 from v2m.mixing import mixer
@@ -34,7 +35,6 @@ class Outputs:
     @classmethod
     def plan(cls, clip: Video, out: Path, extras: Extras, overwrite: bool, seeds: Iterable[int] = ()) -> Outputs:
         """Check that all files can be written, before any long work; `seeds` if several candidates."""
-        mixer.validate_output(clip, out, overwrite)
         outputs = cls(out.parent.resolve(), out.name, extras.markers or "edl", overwrite)
         requested = {
             outputs.sidecar: True,
@@ -47,6 +47,9 @@ class Outputs:
             **{outputs.report(seed): extras.report for seed in seeds},
         }
         paths = [path for path in requested if requested[path]]
+        for path in (out, *paths):
+            check_name_length(path)
+        mixer.validate_output(clip, out, overwrite)
         outputs._refuse_existing(paths)
         for path in paths:
             if path.exists() and path.samefile(clip.path):

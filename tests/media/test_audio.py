@@ -183,3 +183,19 @@ def test_load_errors_name_the_problem(tmp_path: Path) -> None:
     assert "no such sound file" in message["gone.wav"]
     assert "holds no sound" in message["silent_film.mp4"]
     assert "is silent" in message["nothing.wav"]
+
+
+@pytest.mark.parametrize("factor", [0.999, 1.0002, 1.001])
+def test_audio_of_a_drifting_clock_is_in_time_without_holes_or_jumps(tmp_path: Path, factor: float) -> None:
+    """A sound card whose clock differs from the camera's; Matroska rounds the time stamps to 1 ms."""
+    path, seconds = tmp_path / "drift.mkv", 30.0
+    clock = f"setts=pts=PTS*{factor}:dts=DTS*{factor}"
+    ffmpeg("-f", "lavfi", "-i", f"sine=440:r=48000:d={seconds}", "-c:a", "aac", "-bsf:a", clock, path)
+    samples = load(path, 48000, seconds * factor - 0.1).samples[0]
+    times = np.arange(len(samples)) / 48000
+    window = np.hanning(1200) / np.hanning(1200).sum()
+    tone = np.convolve(samples * np.exp(-2j * np.pi * 440 / factor * times), window, "valid")[::240]
+    lag = np.unwrap(np.angle(tone)) / (2 * np.pi * 440)
+    assert np.ptp(lag) < 0.003
+    assert np.abs(np.diff(lag)).max() < 0.0001  # in 5 ms
+    assert np.abs(tone).min() > 0.9 * np.abs(tone).max()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.errors import UsageError
 from v2m.core.timing import samples_to_seconds, seconds_to_samples, ticks_to_seconds
-from v2m.core.types import Audio, Video
+from v2m.core.types import Audio, Floats, Video
 from v2m.media.ffmpeg import AUDIO_FORMATS, VIDEO_FORMATS, has_discontinuous_clock, open_media
 
 if TYPE_CHECKING:
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 PROBE_RATE = 16_000  # Hz at which a melody is read to validate it
 MIN_MELODY_S = 1.0
 GAP_TOLERANCE_S = 0.02  # between the end of a frame and the time stamp of the next; more is a gap
+DRIFT_TOLERANCE_S = 0.002  # by which a clock may differ from the number of samples before it is followed
+DRIFT_WINDOW_S = 2.0  # over which time stamps are averaged: Matroska rounds each to 1 ms
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")  # of a video's music, in this order
+MICROSECOND = Fraction(1, 1_000_000)  # the time base of a clock that is followed
 SOUNDFILE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
 
@@ -139,11 +145,24 @@ def read_track(
     Sample 0 is at `start_time` seconds on the container's clock; audio before it or after `duration` is left out, and
     gaps of the stream are silence. Where the clock is `discontinuous`, time goes on across its jumps.
     """
+    out = np.zeros((2, seconds_to_samples(duration, sample_rate)), np.float32)
+    assembler = _TrackAssembler(out, sample_rate, discontinuous)
+    complete = _decode_track(path, stream_index, start_time, formats, assembler)
+    times = _drifting_clock(np.array(assembler.frame_times), np.array(assembler.frame_durations))
+    if times is not None:
+        out[:] = 0
+        _decode_track(path, stream_index, start_time, formats, _TrackAssembler(out, sample_rate, clock=times))
+    return Audio(out, sample_rate), complete
+
+
+def _decode_track(
+    path: Path, stream_index: int, start_time: float, formats: Sequence[str], assembler: _TrackAssembler
+) -> bool:
+    """Decode a stream into `assembler`; return whether all of it could be decoded."""
     import av
     from av.error import FFmpegError
 
-    out = np.zeros((2, seconds_to_samples(duration, sample_rate)), np.float32)
-    assembler, complete = _TrackAssembler(out, sample_rate, discontinuous), True
+    complete = True
     with open_media(path, formats) as container:
         try:
             for packet in container.demux(container.streams[stream_index]):
@@ -158,19 +177,79 @@ def read_track(
         except FFmpegError:  # a truncated file ends with an error
             complete = False
     assembler.flush()
-    return Audio(out, sample_rate), complete
+    return complete
+
+
+def _drifting_clock(times: Floats, durations: Floats) -> Floats | None:
+    """Return the frames' times with their rounding averaged out, None where the samples keep time with them.
+
+    times: (F,) starts by the container's clock; durations: (F,) by the number of samples; both in seconds.
+    """
+    smooth, drifts = times.copy(), False
+    gaps = np.flatnonzero(np.abs(np.diff(times) - durations[:-1]) > GAP_TOLERANCE_S) + 1
+    for run in np.split(np.arange(len(times)), gaps):
+        if len(run) < 2:
+            continue
+        nominal = np.cumsum(durations[run]) - durations[run]
+        errors = times[run] - times[run[0]] - nominal
+        windows = np.array_split(np.arange(len(run)), max(2, int(nominal[-1] / DRIFT_WINDOW_S)))
+        middles, means = (np.array([values[window].mean() for window in windows]) for values in (nominal, errors))
+        slopes = np.diff(means) / np.diff(middles)
+        drift = np.interp(nominal, middles, means)
+        drift += np.minimum(nominal - middles[0], 0) * slopes[0] + np.maximum(nominal - middles[-1], 0) * slopes[-1]
+        smooth[run] = times[run[0]] + nominal + drift
+        drifts |= bool(np.abs(drift - drift[0]).max() > DRIFT_TOLERANCE_S)
+    return smooth if drifts else None
+
+
+class _ClockResampler:
+    """An `av.AudioResampler` that squeezes and stretches by at most 2 % so that the samples meet the frames' times."""
+
+    def __init__(self, frame: av.AudioFrame, layout: str, sample_rate: int) -> None:
+        from av.filter import Graph
+
+        self._graph = Graph()
+        source = self._graph.add_abuffer(
+            format=frame.format.name, layout=frame.layout.name, sample_rate=frame.sample_rate, time_base=MICROSECOND
+        )
+        chain = (
+            source,
+            self._graph.add("aresample", f"{sample_rate}:async={sample_rate // 50}:flags=res"),
+            self._graph.add("aformat", f"sample_fmts=fltp:channel_layouts={layout}"),
+            self._graph.add("abuffersink"),
+        )
+        for upper, lower in pairwise(chain):
+            upper.link_to(lower)
+        self._graph.configure()
+
+    def resample(self, frame: av.AudioFrame | None) -> list[av.AudioFrame]:
+        from av.error import BlockingIOError, EOFError
+
+        self._graph.push(frame)
+        frames: list[av.AudioFrame] = []
+        with suppress(BlockingIOError, EOFError):
+            while True:
+                frames.append(cast("av.AudioFrame", self._graph.pull()))
+        return frames
 
 
 class _TrackAssembler:
-    """Writes decoded frames into `out` (2, N) at their times; a run without gaps is resampled in one go."""
+    """Writes decoded frames into `out` (2, N) at their times; a run without gaps is resampled in one go.
 
-    def __init__(self, out: NDArray[np.float32], sample_rate: int, discontinuous: bool = False) -> None:
-        self.out, self.sample_rate, self.discontinuous = out, sample_rate, discontinuous
+    `clock` holds the start of each frame where the time stamps drift against the samples (`_drifting_clock`).
+    """
+
+    def __init__(
+        self, out: NDArray[np.float32], sample_rate: int, discontinuous: bool = False, clock: Floats | None = None
+    ) -> None:
+        self.out, self.sample_rate, self.discontinuous, self.clock = out, sample_rate, discontinuous, clock
+        self.frame_times: list[float] = []
+        self.frame_durations: list[float] = []
         self.clock_shift = 0.0  # seconds by which the clock has jumped
         self.position = 0  # of the next resampled sample
         self.next_time: float | None = None  # seconds at which the next frame starts if there is no gap
         self.frame_format: tuple[str, str, int] | None = None
-        self.resampler: av.AudioResampler | None = None
+        self.resampler: av.AudioResampler | _ClockResampler | None = None
 
     @property
     def is_full(self) -> bool:
@@ -184,17 +263,28 @@ class _TrackAssembler:
         if self.discontinuous and self.next_time is not None and not -1 <= start - self.next_time <= 10:
             self.clock_shift += self.next_time - start
             start = self.next_time
+        if self.clock is not None:
+            index = len(self.frame_times)
+            start = float(self.clock[index]) if index < len(self.clock) else self.next_time or 0.0
+        duration = samples_to_seconds(frame.samples, frame.sample_rate)
+        self.frame_times.append(start)
+        self.frame_durations.append(duration)
         gap = abs(start - (self.next_time or 0.0)) > GAP_TOLERANCE_S
         if self.resampler is None or frame_format != self.frame_format or gap:
             self.flush()
             self.frame_format, self.position = frame_format, seconds_to_samples(start, self.sample_rate)
             # Mono is copied to both sides in _write: swresample would make each 3 dB quieter than the one channel.
             layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
-            self.resampler = av.AudioResampler("fltp", layout, self.sample_rate)
-        else:
+            if self.clock is None:
+                self.resampler = av.AudioResampler("fltp", layout, self.sample_rate)
+            else:
+                self.resampler = _ClockResampler(frame, layout, self.sample_rate)
+        elif self.clock is None:
             start = self.next_time or 0.0
-        self.next_time = start + samples_to_seconds(frame.samples, frame.sample_rate)
+        self.next_time = start + duration
         frame.pts = None  # by which the resampler would pad or cut
+        if self.clock is not None:
+            frame.pts, frame.time_base = round(start / MICROSECOND), MICROSECOND
         self._write(self.resampler.resample(frame))
 
     def flush(self) -> None:

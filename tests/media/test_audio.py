@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,17 @@ def test_audio_of_a_drifting_clock_is_in_time_without_holes_or_jumps(tmp_path: P
     assert np.ptp(lag) < 0.003
     assert np.abs(np.diff(lag)).max() < 0.0001  # in 5 ms
     assert np.abs(tone).min() > 0.9 * np.abs(tone).max()
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_same_audio_is_written_as_the_same_bytes_at_another_time(tmp_path: Path, suffix: str) -> None:
+    """libsndfile writes the clock into a WAV file; two seconds must not make a difference."""
+    audio = tone(0.1)
+    first, second = tmp_path / f"first{suffix}", tmp_path / f"second{suffix}"
+    save(audio, first)
+    begin = int(time.time())
+    while int(time.time()) == begin:
+        time.sleep(0.05)
+    save(audio, second)
+    assert first.read_bytes() == second.read_bytes()
+    assert np.array_equal(soundfile.read(first)[0], soundfile.read(second)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -57,7 +58,22 @@ def save(audio: Audio, path: Path) -> None:
             except soundfile.LibsndfileError:  # without a reason, which the system gives when asked again
                 os.write(descriptor, bytes(1 << 16))
                 raise
+        if file_format == "WAV":
+            _clear_write_time(temporary)
         publish(temporary, path)
+
+
+def _clear_write_time(path: Path) -> None:
+    """Set the time in a WAV file's PEAK chunk, which libsndfile writes, to 0: the same audio gives the same bytes."""
+    with path.open("r+b") as file:
+        file.seek(12)  # behind RIFF, the size and WAVE
+        while len(header := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", header)
+            if name == b"PEAK":
+                file.seek(4, os.SEEK_CUR)  # its version
+                file.write(bytes(4))
+                return
+            file.seek(size + size % 2, os.SEEK_CUR)
 
 
 def resample(audio: Audio, sample_rate: int) -> Audio:

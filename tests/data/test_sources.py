@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from v2m.core.errors import InvalidInputError, UsageError
-from v2m.data.sources import discover_videos
+from v2m.data.sources import discover_videos, read_tags
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -89,3 +89,41 @@ def test_file_state_changes_with_each_file(tmp_path: Path) -> None:
         after = discover_videos([tmp_path])[0].file_state()
         assert after != before
         before = after
+
+
+def test_companions_are_found_whatever_the_case_of_their_suffix(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "a.WAV", "a.TAGS.json", "b.MOV", "b.Flac", "b.wav", "b.tags.JSON")
+    assert [(item.audio, item.tags) for item in discover_videos([tmp_path])] == [
+        (tmp_path / "a.WAV", tmp_path / "a.TAGS.json"),
+        (tmp_path / "b.wav", tmp_path / "b.tags.JSON"),
+    ]
+
+
+def test_byte_order_marks_of_tags_and_lists_are_skipped(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "a.tags.json").write_text('{"genres": ["jazz"], "tempo": 90}', encoding="utf-8-sig")
+    (tmp_path / "list.jsonl").write_text('{"video_path": "a.mp4"}\n', encoding="utf-8-sig")
+    [source] = discover_videos([tmp_path / "list.jsonl"])
+    assert source.tags is not None
+    assert read_tags(source.tags) == {"genres": ["jazz"], "tempo": 90}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"genre": "jazz"}', "genre"),
+        ('{"tempo": "fast"}', "tempo.*fast"),
+        ('{"genres": 3}', "genres"),
+        ('{"vocals": "maybe"}', "vocals"),
+        ('["jazz"]', "not a JSON object"),
+        ('{"tempo": 1000}', "outside 30 to 300"),
+        ("{", "holds no tags"),
+    ],
+)
+def test_wrong_tags_are_named_in_words_not_in_python(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "a.tags.json"
+    path.write_text(text)
+    with pytest.raises(InvalidInputError, match=said) as caught:
+        read_tags(path)
+    assert "__init__" not in str(caught.value)
+    assert "NoneType" not in str(caught.value)

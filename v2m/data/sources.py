@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from v2m.core.arguments import OneLineParser
 from v2m.core.errors import InvalidInputError, UsageError, error_text
 from v2m.core.types import Tags
 from v2m.media.audio import AUDIO_SUFFIXES
@@ -62,24 +64,44 @@ def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
         raise InvalidInputError("no_videos", f"{', '.join(map(str, inputs))}: no videos ({suffixes})")
     num_seen: Counter[str] = Counter()
+    companions: dict[Path, dict[tuple[str, str], Path]] = {}
     sources = []
     for video, name in names.items():
-        audio = audio_files[video] or next(filter(Path.is_file, map(video.with_suffix, AUDIO_SUFFIXES)), None)
-        tags = video.with_name(video.stem + TAGS_SUFFIX)
+        if video.parent not in companions:
+            companions[video.parent] = _find_companions(video.parent)
+        own = {suffix: companions[video.parent].get((video.stem, suffix)) for suffix in (*AUDIO_SUFFIXES, TAGS_SUFFIX)}
+        audio = audio_files[video] or next((own[suffix] for suffix in AUDIO_SUFFIXES if own[suffix]), None)
         key = _make_key(name, num_seen[name])
-        sources.append(VideoSource(name, key, video, audio, tags if tags.is_file() else None))
+        sources.append(VideoSource(name, key, video, audio, own[TAGS_SUFFIX]))
         num_seen[name] += 1
     return sources
+
+
+def _find_companions(folder: Path) -> dict[tuple[str, str], Path]:
+    """Return sound and tags files of a folder by the stem of their video and their suffix in lower case."""
+    companions = {}
+    for path in (
+        sorted(folder.iterdir()) if folder.is_dir() else ()
+    ):  # a suffix in lower case, which is written last, goes before others
+        for suffix in (*AUDIO_SUFFIXES, TAGS_SUFFIX):
+            if path.name.lower().endswith(suffix) and path.is_file():
+                companions[path.name[: -len(suffix)], suffix] = path
+    return companions
 
 
 def read_tags(path: Path) -> dict[str, Any]:
     """Read the fields of `Tags` in a JSON file. Raise InvalidInputError where it holds none or others."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        Tags(**fields)
-    except (OSError, ValueError, TypeError) as error:
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(fields, dict):
+            raise ValueError("not a JSON object")
+        parser = OneLineParser()
+        parser.add_class_arguments(Tags)
+        values = vars(parser.parse_object(fields))
+        Tags(**values)
+    except (OSError, ValueError) as error:
         raise InvalidInputError("tags", f"{path.name} holds no tags ({error_text(error)})") from error
-    return fields
+    return {name: values[name] for name in fields}
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -97,7 +119,7 @@ def _walk(folder: Path) -> list[Path]:
 def _read_list(path: Path) -> list[tuple[str, Path, Path | None]]:
     """Read JSON lines of `video_path` and `path` (the audio), relative to the list or the current folder."""
     problems, entries = [], []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -98,12 +98,12 @@ def make_minute(folder: Path) -> Path:
     """Write 60 s of 1080p30 H.264 with a cut every few seconds and enough detail to be slow to decode."""
     path = folder / "minute.mp4"
     lengths_s = np.random.default_rng(0).permutation([2.4, 3.1, 3.8, 4.4, 5.0, 5.7, 6.3, 7.0, 7.7, 8.3, 6.3])
-    names = ["testsrc2", "mandelbrot", "testsrc", "gradients"]
+    names = ["testsrc2=", "mandelbrot=", "testsrc=", "gradients=seed=0:"]
     sources = [
-        f"{names[k % 4]}=s=1920x1080:r=30,trim=duration={s:.3f},format=yuv420p[v{k}]" for k, s in enumerate(lengths_s)
+        f"{names[k % 4]}s=1920x1080:r=30,trim=duration={s:.3f},format=yuv420p[v{k}]" for k, s in enumerate(lengths_s)
     ]
     joined = "".join(f"[v{k}]" for k in range(len(sources)))
-    graph = ";".join(sources) + f";{joined}concat=n={len(sources)}:v=1,noise=alls=8:allf=t[out]"
+    graph = ";".join(sources) + f";{joined}concat=n={len(sources)}:v=1,noise=alls=8:allf=t:all_seed=1[out]"
     encode = ["-c:v", "libx264", "-preset", "ultrafast", "-b:v", "10M", "-pix_fmt", "yuv420p"]
     command = [FFMPEG, "-v", "error", "-y", "-filter_complex", graph, "-map", "[out]", "-t", "60", *encode, str(path)]
     subprocess.run(command, check=True)

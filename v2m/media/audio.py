@@ -64,7 +64,7 @@ def save(audio: Audio, path: Path) -> None:
 
 
 def _clear_write_time(path: Path) -> None:
-    """Set the time in a WAV file's PEAK chunk, which libsndfile writes, to 0: the same audio gives the same bytes."""
+    """Set the time that libsndfile writes into a WAV file (PEAK) to 0: the same audio, the same bytes."""
     with path.open("r+b") as file:
         file.seek(12)  # behind RIFF, the size and WAVE
         while len(header := file.read(8)) == 8:
@@ -197,7 +197,7 @@ def _decode_track(
 
 
 def _drifting_clock(times: Floats, durations: Floats) -> Floats | None:
-    """Return the frames' times with their rounding averaged out, None where the samples keep time with them.
+    """Return the frames' times without their rounding; None where the samples keep time with them.
 
     times: (F,) starts by the container's clock; durations: (F,) by the number of samples; both in seconds.
     """
@@ -219,7 +219,7 @@ def _drifting_clock(times: Floats, durations: Floats) -> Floats | None:
 
 
 class _ClockResampler:
-    """An `av.AudioResampler` that squeezes and stretches by at most 2 % so that the samples meet the frames' times."""
+    """An `av.AudioResampler` that stretches by at most 2 % so that samples meet the frames' times."""
 
     def __init__(self, frame: av.AudioFrame, layout: str, sample_rate: int) -> None:
         from av.filter import Graph

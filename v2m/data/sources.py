@@ -101,7 +101,7 @@ def read_tags(path: Path) -> dict[str, Any]:
         Tags(**values)
     except (OSError, ValueError) as error:
         raise InvalidInputError("tags", f"{path.name} holds no tags ({error_text(error)})") from error
-    return {name: values[name] for name in fields}
+    return {name: value if value == values[name] else values[name] for name, value in fields.items()}
 
 
 def _walk(folder: Path) -> list[Path]:

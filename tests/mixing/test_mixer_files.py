@@ -243,9 +243,9 @@ def test_other_container_is_a_remux(name: str, suffix: str, clips: Path, tmp_pat
 
 
 def test_unsupported_streams_give_one_line(clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"out\.webm: webm holds av1, vp8, vp9 and not h264: give a \.mkv output"):
+    with pytest.raises(UsageError, match=r"plain\.mp4 cannot be written as \.webm \(.*\): give a \.mp4 output$"):
         mix(videos.open(clips / "plain.mp4"), tone(2), tmp_path / "out.webm")
-    with pytest.raises(UsageError, match=r"plain\.mp4 cannot be written as \.ogv .*\.mkv") as raised:
+    with pytest.raises(UsageError, match=r"plain\.mp4 cannot be written as \.ogv .*: give a \.mp4 output$") as raised:
         mix(videos.open(clips / "plain.mp4"), tone(2), tmp_path / "out.ogv")
     assert "\n" not in str(raised.value)
     with pytest.raises(UsageError, match=r"\.txt is not one of \.mp4"):
@@ -263,7 +263,7 @@ def test_gif_becomes_an_mp4_with_a_warning(tmp_path: Path) -> None:
     assert [warning.split(":")[0] for warning in report.warnings] == ["pictures_encoded"]
     np.testing.assert_allclose(decode_luma(out), decode_luma(gif), atol=0.001)
     assert click_time(*decode_track(out)) == pytest.approx(1.0, abs=0.002)
-    with pytest.raises(UsageError, match="gif are written to mp4"):
+    with pytest.raises(UsageError, match=r"cannot be written as \.webm .*: give a \.mp4 output$"):
         mix(clip, tone(1.5), tmp_path / "out.webm")
 
 

@@ -15,11 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from v2m.core.errors import UsageError
+
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 TEMPO_RANGE = (30.0, 300.0)
 MIN_SPAN_S = 0.01  # seconds of music
+UNKNOWN_CODEC = "unknown"  # of a stream that FFmpeg has no decoder for
 _KEY = re.compile(r"^([A-Ga-g])[-\s]*(#|b|♯|♭|sharp|flat)?[-\s]*(major|minor|maj|min|dur|moll|m)?$", re.IGNORECASE)
 
 
@@ -97,6 +100,23 @@ class Stream:
     channels: int | None = None
     sample_rate: int | None = None
     language: str | None = None
+    is_default: bool = False  # by its disposition
+
+
+def select_audio(streams: Sequence[Stream], track: int | None = None) -> Stream | None:
+    """Return the audio stream that is heard: the default one, else the first, of those with a known codec.
+
+    `track` chooses another one, counted from 1 among the audio streams. Raises UsageError where there is none.
+    """
+    audio = [stream for stream in streams if stream.kind == "audio"]
+    if track is not None:
+        if not 1 <= track <= len(audio):
+            raise UsageError(f"`mix.track` {track}: the video has {len(audio)} audio tracks, counted from 1")
+        if audio[track - 1].codec == UNKNOWN_CODEC:
+            raise UsageError(f"`mix.track` {track}: this audio track cannot be decoded; give another one")
+        return audio[track - 1]
+    decodable = [stream for stream in audio if stream.codec != UNKNOWN_CODEC]
+    return next((stream for stream in decodable if stream.is_default), next(iter(decodable), None))
 
 
 @dataclass(frozen=True)
@@ -121,6 +141,10 @@ class Video:
     @property
     def audio_streams(self) -> tuple[Stream, ...]:
         return tuple(stream for stream in self.streams if stream.kind == "audio")
+
+    def audio_track(self, track: int | None = None) -> Stream | None:
+        """Return the audio stream to mix, measure and learn from, as `select_audio`."""
+        return select_audio(self.streams, track)
 
     def frames(self, times: Sequence[float], width: int | None = None) -> Pixels:
         """Return the frames shown at `times` (seconds in this span), upright RGB (F, H, W, 3)."""

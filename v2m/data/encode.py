@@ -171,9 +171,9 @@ class SampleEncoder:
                 raise FilteredOutError(reason, str(error)) from error
             check_overlap(seconds, samples_to_seconds(len(sound), rate), self.config)
             return Audio(sound.samples[:, : seconds_to_samples(seconds, rate)], rate)
-        if not clip.audio_streams:
+        track = clip.audio_track()
+        if track is None:
             raise FilteredOutError("no_sound", "it has no sound, nor is there a file of the same name with it")
-        track = clip.audio_streams[0]
         try:
             sound, _ = audio.original_audio(clip, rate)
         except (FFmpegError, OSError) as error:

@@ -112,7 +112,7 @@ def above_chance(hits: float | None, chance: float | None, default: float | None
 
 
 def evaluate_file(path: Path) -> Row:
-    """Return the metrics of a video's first audio track, with the tags of the sidecar beside it, if any.
+    """Return the metrics of a video's default audio track, with the tags of the sidecar beside it, if any.
 
     There is no length error where the container has no duration of it. Raises InvalidInputError without sound.
     """
@@ -121,16 +121,18 @@ def evaluate_file(path: Path) -> Row:
     clip = video.open(path)
     audio = video_audio(clip)
     row = clip_metrics(audio, clip.visual_features(), clip.duration, sidecar_tags(path))
-    return row if clip.audio_streams[0].duration is not None else {**row, "length_error_ms": None}
+    track = clip.audio_track()
+    return row if track is not None and track.duration is not None else {**row, "length_error_ms": None}
 
 
 def video_audio(clip: Video) -> Audio:
-    """Return a video's first audio track in all its length. Raises InvalidInputError where it has none."""
+    """Return a video's default audio track in all its length. Raises InvalidInputError where it has none."""
     from v2m.media.audio import original_audio
 
-    if not clip.audio_streams:
+    track = clip.audio_track()
+    if track is None:
         raise InvalidInputError("no_sound", f"{str(clip.path)!r} has no sound: there is no music to measure")
-    return original_audio(clip, SAMPLE_RATE, clip.audio_streams[0].duration)[0]
+    return original_audio(clip, SAMPLE_RATE, track.duration)[0]
 
 
 def ground_truth_audio(path: Path, max_duration: float) -> Audio:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.errors import UsageError
 from v2m.core.timing import samples_to_seconds, seconds_to_samples, ticks_to_seconds
-from v2m.core.types import Audio, Floats, Video
+from v2m.core.types import Audio, Floats, Video, select_audio
 from v2m.media.ffmpeg import AUDIO_FORMATS, VIDEO_FORMATS, has_discontinuous_clock, open_media
 
 if TYPE_CHECKING:
     import av
+    from av.container import InputContainer
 
 PROBE_RATE = 16_000  # Hz at which a melody is read to validate it
 MIN_MELODY_S = 1.0
@@ -96,7 +97,7 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
 
 
 def load(path: Path, sample_rate: int, max_duration: float) -> Audio:
-    """Read an audio file, or a video's first audio track, in stereo, up to `max_duration` seconds.
+    """Read an audio file, or a video's default audio track, in stereo, up to `max_duration` seconds.
 
     Raises UsageError where there is no such file or no audio to decode, SilentAudioError where all samples are 0.
     """
@@ -107,10 +108,10 @@ def load(path: Path, sample_rate: int, max_duration: float) -> Audio:
     formats = (*VIDEO_FORMATS, *AUDIO_FORMATS)
     try:
         with open_media(path, formats) as container:
-            if not container.streams.audio:
-                raise UsageError(f"{str(path)!r} holds no sound")
-            stream = container.streams.audio[0]
-            index = stream.index
+            index = _default_index(container)
+            if index is None:
+                raise UsageError(f"{str(path)!r} holds no sound that can be decoded")
+            stream = container.streams[index]
             start_time = ticks_to_seconds(stream.start_time or 0, stream.time_base)
             duration = max_duration
             if stream.duration is not None:
@@ -131,17 +132,31 @@ def validate_melody(path: Path) -> None:
 
 
 def probe_sample_rate(path: Path) -> int:
-    """Return the rate in Hz of the first audio track of a file that `load` can read."""
+    """Return the rate in Hz of the audio track of a file that `load` can read."""
     with open_media(path, (*VIDEO_FORMATS, *AUDIO_FORMATS)) as container:
-        return container.streams.audio[0].rate
+        index = _default_index(container)
+        assert index is not None, "the file has been loaded"
+        return next(stream.rate for stream in container.streams.audio if stream.index == index)
 
 
-def original_audio(video: Video, sample_rate: int, duration: float | None = None) -> tuple[Audio, bool]:
-    """Read a video's first audio track in stereo, and whether all of it could be decoded.
+def _default_index(container: InputContainer) -> int | None:
+    from v2m.media.probe import list_streams
 
-    Sample 0 is at the first shown picture; `duration` is the video's by default. The video must have audio.
+    stream = select_audio(tuple(list_streams(container)))
+    return None if stream is None else stream.index
+
+
+def original_audio(
+    video: Video, sample_rate: int, duration: float | None = None, *, track: int | None = None
+) -> tuple[Audio, bool]:
+    """Read a video's audio track in stereo, and whether all of it could be decoded.
+
+    Sample 0 is at the first shown picture; `duration` is the video's by default. `track` is as of `Video.audio_track`,
+    which must find one.
     """
-    index, duration = video.audio_streams[0].index, video.duration if duration is None else duration
+    stream, duration = video.audio_track(track), video.duration if duration is None else duration
+    assert stream is not None, "the video has no audio that can be decoded"
+    index = stream.index
     discontinuous = has_discontinuous_clock(video.container)
     return read_track(video.path, index, video.offset, duration, sample_rate, discontinuous=discontinuous)
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -111,6 +112,23 @@ def _query_version(program: str) -> str:
     return words[2]
 
 
+def describe_media(path: Path) -> str:
+    """Return ffmpeg's description of a video file, "" where it has none.
+
+    It names side data that PyAV does not.
+    """
+    command = [find_executable(), "-hide_banner", "-nostdin", *input_arguments(path)]
+    with contextlib.suppress(subprocess.TimeoutExpired):  # ffmpeg ends with an error, as there is no output
+        done = subprocess.run(command, capture_output=True, timeout=120, check=False, env=_environment())
+        return done.stderr.decode(errors="replace")
+    return ""
+
+
+def _environment() -> dict[str, str]:
+    # A static ffmpeg 7 (imageio-ffmpeg's) crashes on MPEG-TS where it finds glibc's cache of converters of text.
+    return {"GCONV_PATH": "", **os.environ}
+
+
 def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: float) -> None:
     """Run ffmpeg with `input_chunks` as its standard input; no process is left behind, whatever happens.
 
@@ -119,8 +137,7 @@ def run_ffmpeg(arguments: list[str], input_chunks: Iterable[bytes], timeout: flo
     another signal stopped it.
     """
     command = [find_executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments]
-    # A static ffmpeg 7 (imageio-ffmpeg's) crashes on MPEG-TS where it finds glibc's cache of converters of text.
-    env, pipe, null = {"GCONV_PATH": "", **os.environ}, subprocess.PIPE, subprocess.DEVNULL
+    env, pipe, null = _environment(), subprocess.PIPE, subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=pipe, start_new_session=True, env=env)
     assert process.stdin is not None
     assert process.stderr is not None
@@ -183,5 +200,5 @@ def _raise_failure(status: int, stderr: str) -> None:
         if words in stderr:
             raise OSError(number, os.strerror(number))
     raise_if_stopped("ffmpeg", status)
-    lines = [line for line in stderr.splitlines() if line.strip()]
+    lines = [re.sub(r"^\[\S+ @ 0x\w+\] ", "", line) for line in stderr.splitlines() if line.strip()]
     raise FFmpegError(f"ffmpeg ended with {status}: {lines[0] if lines else 'it gave no reason'}")

@@ -14,6 +14,7 @@ from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_to_samples, ticks_to_seconds
 from v2m.core.types import Audio, Floats, ProgressFn, Video
 from v2m.media.ffmpeg import file_url, has_discontinuous_clock, input_arguments, open_media, run_ffmpeg
+from v2m.media.iso_bmff import Entry, read_entries, restore_entries
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -25,6 +26,7 @@ EVEN_SIDES = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # which 4:2:0 needs
 H264_ARGUMENTS = (*X264_ARGUMENTS, "-crf", "16", "-preset", "fast", "-vf", EVEN_SIDES)
 PREVIEW_ARGUMENTS = (*X264_ARGUMENTS, "-preset", "veryfast", "-crf", "28", "-movflags", "+faststart")
 MAX_PREVIEW_HEIGHT = 240  # pixels
+DATA_CODEC, DATA_TAG = "bin_data", "gpmd"  # FFmpeg's name for data of any kind, and how its MP4 muxer tags them
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,15 @@ def needs_reencode(video: Video) -> bool:
 
 
 @dataclass(frozen=True)
+class PlannedStream:
+    """A stream of the input to write: copied, or a text subtitle converted."""
+
+    index: int
+    kind: str  # as of `v2m.media.inventory.StreamRecords`
+    codec: str = "copy"  # `DATA_CODEC` for data that ffmpeg has no name for
+
+
+@dataclass(frozen=True)
 class MuxJob:
     """A file to write."""
 
@@ -100,8 +111,10 @@ class MuxJob:
     container: Container
     audio: Audio  # times `gain` the first and default track
     gain: Floats  # one value per `audio_ops.HOP`
-    kept_tracks: Sequence[int]  # indices of the input's audio streams that are copied behind it
+    streams: Sequence[PlannedStream]  # of the input; its audio streams follow the first
     metadata: Mapping[str, str]
+    language: str | None = None  # of the first track
+    hvc1_streams: Sequence[int] = ()  # indices of HEVC streams whose parameter sets are all in their header
 
     @property
     def leading_silence(self) -> float:
@@ -109,70 +122,107 @@ class MuxJob:
         from_avi = self.container.demuxer == "avi" and is_same_format(self.video, self.container)
         return self.video.offset if from_avi else 0.0
 
-    @property
-    def copies_subtitles(self) -> bool:
-        return is_same_format(self.video, self.container) or self.container.subtitle_codec is not None
+    def of_kind(self, kind: str) -> list[PlannedStream]:
+        return [stream for stream in self.streams if stream.kind == kind]
 
 
-def mux(job: MuxJob, out: Path, timeout: float, progress: ProgressFn | None = None) -> None:
+def mux(
+    job: MuxJob, out: Path, timeout: float, progress: ProgressFn | None = None, max_duration: float | None = None
+) -> None:
     """Write `out` with ffmpeg; `progress` is the share of the audio that ffmpeg has read.
 
-    Raises FFmpegError and OSError as `v2m.media.ffmpeg.run_ffmpeg`.
+    `max_duration` ends all streams early. Raises FFmpegError and OSError as `v2m.media.ffmpeg.run_ffmpeg`.
     """
-    with open_media(job.video.path) as media, tempfile.TemporaryDirectory(prefix="v2m-") as folder:
+    with open_media(job.video.path) as media, tempfile.TemporaryDirectory(prefix="v2m-", dir=out.parent) as folder:
         # ffmpeg joins the parts of a discontinuous clock only without -copyts, which moves the clock's 0.
         joined = has_discontinuous_clock(job.video.container)
         start = _earliest_start(media, job) if joined else 0.0
+        offset = ("-itsoffset", f"{start - job.video.offset + job.leading_silence:.6f}")
+        data = _write_unnamed_data(media, job, Path(folder, "data.mp4"), max_duration)
         command = [
             *([] if joined else ["-copyts"]),
-            *("-itsoffset", f"{start - job.video.offset + job.leading_silence:.6f}", *input_arguments(job.video.path)),
+            *(*offset, *input_arguments(job.video.path)),
             *("-f", "f32le", "-ar", str(job.audio.sample_rate), "-ch_layout", "stereo"),
             *("-protocol_whitelist", "pipe", "-i", "pipe:0"),
-            *_stream_arguments(job, VideoTracks.from_container(media), Path(folder)),
+            *([] if data is None else (*offset, *input_arguments(data))),
+            *_stream_arguments(job, Path(folder)),
             *_metadata_arguments(job, media.metadata),
+            *([] if max_duration is None else ("-t", str(max_duration), "-copyinkf")),
             *("-f", job.container.muxer, file_url(out)),
         ]
         run_ffmpeg(command, _pcm_chunks(job, progress), timeout)
+        if job.container.demuxer == "mov" and is_same_format(job.video, job.container):
+            restore_entries(out, list(_entry_pairs(job, media, read_entries(out))))
 
 
-@dataclass(frozen=True)
-class VideoTracks:
-    """Indices of a container's video streams, and of its cover art (attached still pictures)."""
-
-    video: tuple[int, ...]
-    covers: tuple[int, ...]
-
-    @classmethod
-    def from_container(cls, media: InputContainer) -> VideoTracks:
-        from av.stream import Disposition
-
-        still = Disposition.attached_pic
-        covers = tuple(stream.index for stream in media.streams.video if stream.disposition & still)
-        return cls(tuple(stream.index for stream in media.streams.video if stream.index not in covers), covers)
+def mux_timeout(video: Video) -> float:
+    """Return the seconds after which writing a copy of `video` counts as hanging."""
+    return 120 + video.duration * (30 if needs_reencode(video) else 4) + video.path.stat().st_size / 1e6
 
 
 def _earliest_start(media: InputContainer, job: MuxJob) -> float:
-    copied = [stream for stream in media.streams if stream.type != "audio" or stream.index in job.kept_tracks]
-    times = [ticks_to_seconds(s.start_time, s.time_base) for s in copied if s.start_time is not None]
-    return min(times, default=0.0)
+    copied = {stream.index for stream in job.streams}
+    starts = [(s.start_time, s.time_base) for s in media.streams if s.index in copied or s.type != "audio"]
+    return min((ticks_to_seconds(start, base) for start, base in starts if start is not None), default=0.0)
 
 
-def _stream_arguments(job: MuxJob, tracks: VideoTracks, folder: Path) -> list[str]:
-    same = is_same_format(job.video, job.container)
-    streams = [f"0:{index}" for index in tracks.video]
+def _write_unnamed_data(media: InputContainer, job: MuxJob, out: Path, max_duration: float | None) -> Path | None:
+    """Write data tracks that ffmpeg would not copy to MP4 to their own file, under a name that it knows."""
+    streams = {stream.index: media.streams[stream.index] for stream in job.streams if stream.codec == DATA_CODEC}
+    if not streams:
+        return None
+    import av
+    from av.stream import Discard
+
+    for stream in media.streams:
+        stream.discard = Discard.default if stream.index in streams else Discard.all
+    with av.open(file_url(out), "w", format="mp4") as output:
+        copies = {index: output.add_data_stream(DATA_CODEC) for index in streams}
+        for index, copy in copies.items():
+            copy.time_base = streams[index].time_base
+            copy.metadata.update(streams[index].metadata)
+        for packet in media.demux(*streams.values()):
+            if packet.size and packet.dts is not None:
+                if max_duration is not None and ticks_to_seconds(packet.dts, packet.time_base) > max_duration:
+                    break
+                packet.stream = copies[packet.stream_index]
+                output.mux(packet)
+    return out
+
+
+def _entry_pairs(job: MuxJob, media: InputContainer, output: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
+    """Yield the entries of copied streams and of the file: of the input, of the output."""
+    source = read_entries(job.video.path)
+    by_track = {entry.track_id: entry for entry in source}
+    sound = [entry for entry in output if entry.handler == "soun"]
+    video, data = ([e for e in output if value in {e.handler, e.kind}] for value in ("vide", DATA_TAG))
+    for kind, copies in (("video", video), ("audio", sound[1:]), ("data", data)):
+        originals = [by_track.get(media.streams[stream.index].id) for stream in job.of_kind(kind)]
+        yield from ((entry, copy) for entry, copy in zip(originals, copies, strict=False) if entry is not None)
+    for kind in ("tmcd", "udta"):
+        yield from zip(*([entry for entry in side if entry.kind == kind] for side in (source, output)), strict=False)
+
+
+def _stream_arguments(job: MuxJob, folder: Path) -> list[str]:
+    muxer, num_audio = job.container.muxer, 1 + len(job.of_kind("audio"))
+    covers = [stream.index for stream in job.of_kind("cover")]
+    unnamed = [stream.index for stream in job.streams if stream.codec == DATA_CODEC]
+    streams = [f"0:{stream.index}" for stream in job.of_kind("video")]
+    streams += [f"0:{index}" for index in covers] if muxer == "mp4" else []
+    streams += ["1:a", *(f"0:{stream.index}" for kind in ("audio", "subtitle") for stream in job.of_kind(kind))]
+    data = [stream.index for stream in job.of_kind("data")]
+    streams += [f"2:{unnamed.index(index)}" if index in unnamed else f"0:{index}" for index in data]
+    streams += [f"0:{stream.index}" for stream in job.of_kind("attachment")]
+    hvc1 = job.hvc1_streams if job.container.demuxer == "mov" else ()  # which Apple's players insist on
     words = ["-c", "copy", *(H264_ARGUMENTS if needs_reencode(job.video) else ())]
-    if job.container.muxer == "mp4":
-        streams += [f"0:{index}" for index in tracks.covers]
-    streams += ["1:a", *(f"0:{index}" for index in job.kept_tracks)]
-    if job.copies_subtitles:
-        streams.append("0:s?")
-        if job.container.subtitle_codec and (not same or job.container.muxer == "webm"):
-            words += ["-c:s", job.container.subtitle_codec]
-    if job.container.muxer == "matroska":
-        streams += ["0:t?"] if same else []
-        num_attachments = sum(stream.kind == "attachment" for stream in job.video.streams) if same else 0
-        words += _cover_arguments(job.video.path, tracks.covers, folder, num_attachments)
-    kept = [word for number in range(1, len(job.kept_tracks) + 1) for word in (f"-disposition:a:{number}", "-default")]
+    for number, stream in enumerate(job.of_kind("subtitle")):
+        words += [f"-c:s:{number}", stream.codec]
+    for number, stream in enumerate(job.of_kind("video")):
+        words += [f"-tag:v:{number}", "hvc1"] if stream.index in hvc1 else []
+    words += ["-strict", "unofficial"] if muxer == "mp4" else []  # for the boxes of spherical and Dolby Vision video
+    if muxer == "matroska":
+        words += _cover_arguments(job.video.path, covers, folder, len(job.of_kind("attachment")))
+    kept = [word for number in range(1, num_audio) for word in (f"-disposition:a:{number}", "-default")]
     maps = [word for stream in streams for word in ("-map", stream)]
     return [*maps, *words, "-c:a:0", *job.container.audio_encoder, "-disposition:a:0", "default", *kept]
 
@@ -197,9 +247,8 @@ def _metadata_arguments(job: MuxJob, source_metadata: Mapping[str, str]) -> list
     for name, value in job.metadata.items():
         before = old.get(name.lower(), "")
         words += ["-metadata", f"{name}={value if not before or value in before else f'{before}; {value}'}"]
-    language = next((stream.language for stream in job.video.audio_streams), None)
-    if job.kept_tracks and language:
-        words += ["-metadata:s:a:0", f"language={language}"]
+    if job.language:
+        words += ["-metadata:s:a:0", f"language={job.language}"]
     if job.container.demuxer == "mov":
         # Without the second flag, a phone's tags (com.apple.quicktime.make, location …) would be lost.
         apple = "+use_metadata_tags" if any(name.startswith("com.apple.") for name in old) else ""

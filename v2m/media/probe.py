@@ -14,6 +14,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -67,7 +68,7 @@ def probe(path: str, limits: dict[str, float]) -> dict[str, Any]:
         facts |= {
             "container": container.format.name,
             "codec": stream.codec_context.codec.canonical_name,
-            "streams": [asdict(info) for info in _list_streams(container)],
+            "streams": [asdict(info) for info in list_streams(container)],
             "stream": stream.index,
             "warnings": _find_warnings(container, scan, facts),
             "ordered": bool(scan.num_without_pts) or container.format.name in FORMATS_WITHOUT_PTS,
@@ -158,17 +159,18 @@ def _frame_times(stream: VideoStream, scan: PacketScan) -> dict[str, Any]:
     return {"timestamps": timestamps, "offset": offset, "duration": duration, "fps": fps}
 
 
-def _list_streams(container: InputContainer) -> Iterator[types.Stream]:
+def list_streams(container: InputContainer) -> Iterator[types.Stream]:
     for stream in container.streams:
         audio = stream.codec_context if isinstance(stream, AudioStream) else None
         yield types.Stream(
             index=stream.index,
             kind=stream.type,
-            codec=stream.codec_context.codec.canonical_name if stream.codec_context else "unknown",
+            codec=stream.codec_context.codec.canonical_name if stream.codec_context else types.UNKNOWN_CODEC,
             duration=None if stream.duration is None else ticks_to_seconds(stream.duration, stream.time_base),
             channels=audio.layout.nb_channels if audio else None,
             sample_rate=audio.sample_rate if audio else None,
             language=stream.language,
+            is_default=bool(stream.disposition & Disposition.default),
         )
 
 

@@ -65,6 +65,7 @@ class MixConfig:
         duck: Depth and times of the ducking.
         start: Second of the video where the music begins.
         end: Second of the video where the music ends.
+        track: The clip's own sound, counted from 1 among its audio tracks; its default track by default.
     """
 
     original: Literal["replace", "keep", "duck"] = "replace"
@@ -76,6 +77,7 @@ class MixConfig:
     duck: DuckingConfig = field(default_factory=DuckingConfig)
     start: float | None = None
     end: float | None = None
+    track: int | None = None
 
     def __post_init__(self) -> None:
         ranges = {
@@ -126,8 +128,11 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
         warnings.append("silent_music: the music is silent or shorter than 0.4 s, so loudness was left alone")
         target = None
     original = None
-    if video.audio_streams and (config.original != "replace" or (low, high) != (0, count)):
-        original, complete = original_audio(video, SAMPLE_RATE)
+    needs_original = bool(video.audio_streams) and (config.original != "replace" or (low, high) != (0, count))
+    if needs_original and video.audio_track(config.track) is None:
+        warnings.append("original_sound_left_out: no audio track of the clip can be decoded")
+    elif needs_original:
+        original, complete = original_audio(video, SAMPLE_RATE, track=config.track)
         if not complete:
             warnings.append("original_sound_damaged: parts of the clip's own sound could not be decoded")
     if original is None:

@@ -19,7 +19,9 @@ from v2m.core.timing import db_to_gain, samples_to_seconds
 from v2m.core.types import Audio, ProgressFn, Video
 from v2m.media.audio import read_track
 from v2m.media.ffmpeg import FFmpegError, ffmpeg_version
-from v2m.media.mux import MuxJob, container_for, default_suffix, is_same_format, mux, needs_reencode
+from v2m.media.inventory import take_inventory
+from v2m.media.mux import MuxJob, container_for, default_suffix, is_same_format, mux, mux_timeout, needs_reencode
+from v2m.media.stream_plan import StreamPlan, loss_warnings, plan_streams
 from v2m.media.verify import StreamFingerprint, diff_streams, fingerprint_streams
 from v2m.mixing.mastering import Levels, Mastering
 from v2m.mixing.mixdown import SAMPLE_RATE, MixConfig, Mixdown, mix_tracks
@@ -29,7 +31,6 @@ DISK_FULL_BYTES = 1 << 20  # with less left the disk counts as full
 MAX_ATTEMPTS = 4  # of writing, each limited harder where the decoded peaks were too high
 METER_MARGIN_DB = 0.2  # by which the decoded peaks must stay below the ceiling
 LOUDNESS_WARNING_LU = 1.0  # from the target
-WEBM_CODECS = {"av1", "vp8", "vp9"}
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,17 @@ def validate_output(video: Video, out: Path, overwrite: bool) -> None:
         DependencyError: There is no ffmpeg.
     """
     check_output(video.path, out, overwrite)
-    container = container_for(out)
-    if needs_reencode(video) and container.muxer not in {"mp4", "mov", "matroska"}:
-        raise UsageError(f"{out.name}: pictures of a {video.container} are written to mp4, mov or mkv")
-    if container.muxer == "webm" and video.codec not in WEBM_CODECS:
-        codecs = ", ".join(sorted(WEBM_CODECS))
-        raise UsageError(f"{out.name}: webm holds {codecs} and not {video.codec}: give a .mkv output")
+    container_for(out)
     ffmpeg_version()
+
+
+def validate_streams(video: Video, out: Path, config: MixConfig) -> StreamPlan:
+    """Return the streams that the output keeps.
+
+    Raises UsageError where its container cannot hold the pictures, and for a `config.track` that is not there.
+    """
+    video.audio_track(config.track)
+    return plan_streams(video, out, config.original != "replace")
 
 
 def mix(  # noqa: PLR0917 - what, with what, where to, how
@@ -95,8 +100,9 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     """Write `video` with `music` to `out`, its pictures copied bit for bit.
 
     The music starts with the first shown picture (or at `config.start`) and the audio ends with the last. Subtitles,
-    chapters, tags, attachments and cover art are copied. The mix is the first and default audio track; with keep and
-    duck the clip's own tracks follow it unchanged, with replace they are left out.
+    data tracks, chapters, tags, attachments, cover art and side data are copied where the container takes them; the
+    report's warnings name the others. The mix is the first and default audio track; with keep and duck the clip's own
+    tracks follow it unchanged, with replace they are left out.
 
     Args:
         video: The whole file, not a span of it.
@@ -109,7 +115,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         progress: The share of the audio that ffmpeg has read.
 
     Raises:
-        UsageError: As `validate_output`; the container does not hold these streams; the span lies outside the video.
+        UsageError: As `validate_output` and `validate_streams`; the span lies outside the video.
         ValueError: The music is empty, has more than two channels, or holds NaN or infinity.
         DependencyError: There is no ffmpeg.
         OSError: The disk is full or cannot be written to.
@@ -118,18 +124,20 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     assert video.start == 0, "the mixer takes the whole video; config.start and config.end choose a range"
     config = config or MixConfig()
     validate_output(video, out, overwrite)
-    container = container_for(out)
+    plan, container = validate_streams(video, out, config), container_for(out)
     if not 1 <= music.channels <= 2 or not len(music):
         raise ValueError(f"music must be mono or stereo and not empty, not {music.samples.shape}")
     if not np.isfinite(music.samples).all():
         raise ValueError("music holds NaN or infinite samples")
     mixdown = mix_tracks(video, music, config)
-    kept = video.audio_streams if config.original != "replace" and container.multiple_audio_tracks else ()
-    tracks = tuple(stream.index for stream in kept)
-    job = MuxJob(video, container, mixdown.audio, np.ones(0), tracks, metadata or {})
+    job = MuxJob(video, container, mixdown.audio, np.ones(0), plan.streams, metadata or {})
+    original = video.audio_track(config.track)
+    if original is not None and job.of_kind("audio"):
+        job = replace(job, language=original.language)
     target, ceiling = mixdown.target_loudness, config.true_peak
     with temporary_sibling(out) as temporary:
         mastering, decoded, peak = _write_below_ceiling(job, target, ceiling, temporary, progress)
+        output = take_inventory(temporary)
         publish(temporary, out)
     loudness = integrated_loudness(decoded)
     return MixReport(
@@ -146,8 +154,12 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         gain=round(mastering.gain, 2),
         limiter_reduction=round(mastering.max_reduction, 2),
         ducked_share=None if mixdown.ducked_share is None else round(mixdown.ducked_share, 4),
-        num_audio_tracks=1 + len(kept),
-        warnings=(*mixdown.warnings, *_mix_warnings(job, config, mixdown, loudness)),
+        num_audio_tracks=len(output.of_kind("audio")),
+        warnings=(
+            *mixdown.warnings,
+            *_mix_warnings(job, mixdown, loudness),
+            *loss_warnings(job, plan.source, output, config.original != "replace"),
+        ),
     )
 
 
@@ -156,7 +168,7 @@ def _write_below_ceiling(
 ) -> tuple[Mastering, Audio, float]:
     """Write until the decoded peaks fit under `ceiling`; return mastering, decoded audio, true peak."""
     source = fingerprint_streams(job.video.path, nal_units=not is_same_format(job.video, job.container))
-    levels = Levels.from_audio(job.audio)
+    job, levels = replace(job, hvc1_streams=source.hvc1_streams), Levels.from_audio(job.audio)
     attempt = 0
     while True:
         attempt += 1
@@ -181,10 +193,9 @@ def _mux_and_verify(
     from av.error import FFmpegError as UnreadableError
 
     same = is_same_format(job.video, job.container)
-    timeout = 120 + job.video.duration * (30 if needs_reencode(job.video) else 4) + job.video.path.stat().st_size / 1e6
     try:
-        mux(job, temporary, timeout, progress)
-        output = fingerprint_streams(temporary, nal_units=not same)
+        mux(job, temporary, mux_timeout(job.video), progress)
+        output = fingerprint_streams(temporary, nal_units=not same, header=source.header)
         problems = diff_streams(job, source, output)
     except UnreadableError as error:
         output, problems = source, [f"cannot be read back ({error})"]
@@ -202,16 +213,11 @@ def _mux_and_verify(
     return output
 
 
-def _mix_warnings(job: MuxJob, config: MixConfig, mixdown: Mixdown, loudness: float) -> list[str]:
+def _mix_warnings(job: MuxJob, mixdown: Mixdown, loudness: float) -> list[str]:
     warnings = []
     if needs_reencode(job.video):
         reason = f"{job.video.container} holds no sound, so the pictures were encoded as H.264"
         warnings.append(f"pictures_encoded: {reason}")
-    num_left_out = len(job.video.audio_streams) - len(job.kept_tracks)
-    if num_left_out > (1 if config.original == "replace" else 0):
-        warnings.append(f"tracks_left_out: {num_left_out} audio tracks of the clip are not in the result")
-    if not job.copies_subtitles and any(stream.kind == "subtitle" for stream in job.video.streams):
-        warnings.append(f"subtitles_left_out: {job.container.muxer} holds no text subtitles")
     if mixdown.target_loudness is not None and not abs(loudness - mixdown.target_loudness) <= LOUDNESS_WARNING_LU:
         warnings.append(f"loudness_not_reached: {loudness:.1f} LUFS instead of {mixdown.target_loudness:g}")
     return warnings

@@ -105,6 +105,7 @@ def score_video(
         raise UsageError(str(error)) from error
     if controls.inpaint is not None:
         controls = replace(controls, inpaint=resolve_inpaint_source(controls.inpaint, clip, section, outputs.video))
+    mixer.validate_streams(clip, target, recipe.mix)
     job = _Job(clip, section, outputs, recipe, the_tagger, the_generator, controls, extras, stages, clock)
     with capture_warnings() as warnings:
         final_tags, ranked = job.compose()

@@ -1,0 +1,144 @@
+"""Records in ISO base media files (MP4, QuickTime) that FFmpeg does not copy: reading and restoring.
+
+Sources: ISO/IEC 14496-12 and 14496-14; Apple, QuickTime File Format.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from v2m.core.atomic import publish, temporary_sibling
+
+MAX_MOOV_BYTES = 1 << 28
+HEADERS = {"moov": 8, "trak": 8, "mdia": 8, "minf": 8, "stbl": 8, "stsd": 16}  # bytes before the boxes inside
+ENTRY_HEADER = 16  # bytes of a sample entry of any kind; the last two are the index of a data reference
+ENTRY_FIELDS = {"vide": 86, "soun": 36}  # bytes before its boxes
+QUICKTIME_FIELDS = {1: 52, 2: 72}  # of sound, by version
+# Boxes that every muxer writes by itself, in its own form.
+MUXER_BOXES = {
+    *("avcC", "hvcC", "vvcC", "av1C", "vpcC", "d263", "jp2h", "glbl", "colr", "pasp", "fiel", "gama", "btrt", "bitr"),
+    *("esds", "dac3", "dec3", "dOps", "dfLa", "alac", "damr", "wave", "chan", "pcmC", "frma", "meta", "loci"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The first sample entry of a track, or the user data (udta) of the file, whose `track_id` is 0."""
+
+    track_id: int
+    handler: str  # vide, soun, meta, tmcd …, or udta
+    kind: str  # avc1, hvc1, mp4a …, or udta
+    data: bytes
+    around: tuple[int, ...]  # places in moov of the boxes around it, and its own
+    children: Mapping[str, bytes]  # boxes in it but `MUXER_BOXES`, by their four-character code
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Return the entries of all tracks and of the file; none where it is no ISO base media file."""
+    _, moov = _read_moov(path)
+    entries, track_id, handler, first = [], 0, "", False
+    for kind, start, end, around in _walk(moov, 0, len(moov)):
+        parent = moov[around[-1] + 4 : around[-1] + 8] if around else b""
+        if kind == "tkhd":
+            place = start + (28 if moov[start + 8] == 1 else 20)
+            track_id, first = int.from_bytes(moov[place : place + 4], "big"), True
+        elif kind == "hdlr" and parent == b"mdia":
+            handler = moov[start + 16 : start + 20].decode("latin-1")
+        elif (parent == b"stsd" and first) or (kind == "udta" and parent == b"moov"):
+            first, data, owner = False, moov[start:end], (0, kind) if kind == "udta" else (track_id, handler)
+            entries.append(Entry(*owner, kind, data, (*around, start), _children(owner[1], data)))
+    return entries
+
+
+def restore_entries(path: Path, pairs: Sequence[tuple[Entry, Entry]]) -> None:
+    """Write into `path` what its entries lack of those of the input, as pairs (input, output).
+
+    Boxes are added to entries of pictures and sound and to user data; entries of other data are replaced.
+    """
+    start, moov = _read_moov(path)
+    edited = bytearray(moov)
+    for source, output in sorted(pairs, key=lambda pair: pair[1].around, reverse=True):
+        data = _restored(source, output)
+        edited[output.around[-1] : output.around[-1] + len(output.data)] = data
+        for box in output.around if source.handler in {*ENTRY_FIELDS, "udta"} else output.around[:-1]:
+            size = int.from_bytes(edited[box : box + 4], "big") + len(data) - len(output.data)
+            edited[box : box + 4] = size.to_bytes(4, "big")
+    if edited == moov or not _shift_chunks(edited, start, len(edited) - len(moov)):
+        return
+    with temporary_sibling(path) as temporary:
+        with path.open("rb") as old, temporary.open("wb") as new:
+            new.write(old.read(start) + edited)
+            old.seek(start + len(moov))
+            shutil.copyfileobj(old, new, 1 << 20)
+        publish(temporary, path)
+
+
+def _read_moov(path: Path) -> tuple[int, bytes]:
+    """Return the place of the moov box and its bytes, none where there is no such box."""
+    length, position = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while position + 8 <= length:
+            file.seek(position)
+            header = file.read(16)
+            size = int.from_bytes(header[:4], "big")
+            size = int.from_bytes(header[8:], "big") if size == 1 else size
+            if header[4:8] == b"moov" and size <= MAX_MOOV_BYTES:
+                file.seek(position)
+                return position, file.read(size)
+            if size < 8:  # 0: to the end of the file
+                break
+            position += size
+    return 0, b""
+
+
+def _walk(
+    data: bytes | bytearray, start: int, end: int, around: tuple[int, ...] = ()
+) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:
+    """Yield type, start, end and the places of the boxes around it of each box, depth first."""
+    while start + 8 <= end:
+        size, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8].decode("latin-1")
+        if size < 8 or start + size > end:
+            return
+        yield kind, start, start + size, around
+        if kind in HEADERS:
+            yield from _walk(data, start + HEADERS[kind], start + size, (*around, start))
+        start += size
+
+
+def _children(handler: str, data: bytes) -> dict[str, bytes]:
+    version = int.from_bytes(data[ENTRY_HEADER : ENTRY_HEADER + 2], "big")
+    fields = {**ENTRY_FIELDS, "udta": 8}.get(handler, len(data))
+    for first in (QUICKTIME_FIELDS.get(version, fields) if handler == "soun" else fields, fields):
+        boxes = [(kind, low, high) for kind, low, high, around in _walk(data, first, len(data)) if not around]
+        if boxes and len(data) - boxes[-1][2] < 8:  # QuickTime may end the list with four zero bytes
+            return {kind: data[low:high] for kind, low, high in boxes if kind not in MUXER_BOXES and kind[0] != "©"}
+    return {}
+
+
+def _restored(source: Entry, output: Entry) -> bytes:
+    """Return the output's entry with what it lacks."""
+    if source.handler not in {*ENTRY_FIELDS, "udta"}:
+        return source.data[: ENTRY_HEADER - 2] + b"\0\1" + source.data[ENTRY_HEADER:]  # the one data reference
+    version = slice(ENTRY_HEADER, ENTRY_HEADER + 2)
+    if source.handler == "soun" and source.data[version] != output.data[version]:
+        return output.data
+    return output.data + b"".join(box for kind, box in source.children.items() if kind not in output.children)
+
+
+def _shift_chunks(moov: bytearray, start: int, shift: int) -> bool:
+    """Move the chunk offsets behind the moov box; return whether they still fit into their fields."""
+    for kind, low, high, _ in list(_walk(moov, 0, len(moov))):
+        if kind in {"stco", "co64"}:
+            dtype = ">u4" if kind == "stco" else ">u8"
+            count = min(int.from_bytes(moov[low + 12 : low + 16], "big"), (high - low - 16) // np.dtype(dtype).itemsize)
+            table = np.frombuffer(moov, dtype, count, low + 16).astype(np.int64)
+            table[table > start] += shift
+            if kind == "stco" and count and table.max() >= 1 << 32:
+                return False
+            moov[low + 16 : low + 16 + table.size * np.dtype(dtype).itemsize] = table.astype(dtype).tobytes()
+    return True

@@ -32,7 +32,8 @@ def test_imported_packages_are_in_the_base_install_or_the_table_of_extras() -> N
     optional = {package for packages in errors.EXTRAS.values() for package in packages}
     assert {"numpy", "av", "matplotlib"} <= imported() & base
     assert not optional & base
-    assert imported() - base - optional == set()
+    assert imported() - base - optional == {"audiocraft", "omegaconf"}
+    assert {"audiocraft", "omegaconf"} <= set(errors.AUDIOCRAFT)
 
 
 @pytest.mark.parametrize("extra", errors.EXTRAS)
@@ -71,6 +72,23 @@ def test_missing_import_is_one_line_with_the_install_command(
     cure = f": install it with `uv sync --inexact --extra {extra}` or `pip install 'v2m[{extra}]'`"
     assert format_error(caught.value).endswith(cure)
     assert exit_code(caught.value) == 4
+
+
+@pytest.mark.parametrize("package", errors.AUDIOCRAFT)
+def test_missing_part_of_audiocraft_names_the_group_and_what_pip_needs(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pins are lifted by uv's metadata of the group; pip gets the same packages one by one."""
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        __import__(f"{package}.models")
+    assert format_error(caught.value).endswith(errors.INSTALL_AUDIOCRAFT)
+    assert exit_code(caught.value) == 4
+    [group] = installed.GROUPS["audiocraft"]
+    assert "--group audiocraft` or `pip install 'v2m[models]'" in errors.INSTALL_AUDIOCRAFT
+    assert f"pip install --no-deps {group}`" in errors.INSTALL_AUDIOCRAFT
+    named = set(errors.INSTALL_AUDIOCRAFT.split("'v2m[models]' ")[1].split(" && ")[0].split())
+    assert installed.modules({*named, "omegaconf", "audiocraft"}) >= set(errors.AUDIOCRAFT)
 
 
 @pytest.mark.parametrize("name", ["torch.no_such_part", "no_such_package", "numpy"])

@@ -145,7 +145,7 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "codebook_size",
     ),
     "their JSON is none": ("transformers", file("config.json", b"{"), "config.json' is not JSON"),
-    "a MAGNeT": ("audiocraft", magnet, "MAGNeT, which is not autoregressive"),
+    "a MAGNeT": ("audiocraft", magnet, "MAGNeT: give it to the recipe magnet"),
     "a codec in its place": ("audiocraft", codec_for_model, "lm_model"),
     "code": (
         "audiocraft",

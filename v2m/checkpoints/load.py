@@ -126,7 +126,7 @@ def _load_transformers(folder: Path, origin: str, license: str | None) -> Loaded
 def _load_audiocraft(folder: Path, origin: str, license: str | None) -> LoadedCheckpoint:
     """Load the pair of files that audiocraft exports, which is VidMuse's layout, too."""
     path = folder / STATE_FILE
-    cfg, state = _read_package(path)
+    cfg, state = read_package(path)
     components: dict[str, Component] = {}
     visual_input: VisualInputConfig | None = None
     with prefix_errors(folder):
@@ -136,20 +136,29 @@ def _load_audiocraft(folder: Path, origin: str, license: str | None) -> LoadedCh
             components["vision_encoder"] = Component(folder=folder, config=vidmuse.clip_config(clip), state=clip)
         else:
             config, model_state = audiocraft.config_to_v2m(cfg, state), audiocraft.to_v2m(state)
-        name = audiocraft.text_encoder_name(cfg)
-    if name is not None and config["text_dim"] is not None:
+    components |= named_components(folder, cfg)
+    if config["text_dim"] is None:
+        components.pop("text_encoder", None)
+    rate = int(cfg.get("sample_rate", 32000))
+    model_config = _parse_section(MusicConfig, config, path, "model")
+    return LoadedCheckpoint(model_config, model_state, components, rate, origin, license, visual_input)
+
+
+def named_components(folder: Path, cfg: Mapping[str, Any]) -> dict[str, Component]:
+    """Return the text encoder that audiocraft's settings name, and the codec in the folder or named there."""
+    components: dict[str, Component] = {}
+    name = audiocraft.text_encoder_name(cfg)
+    if name is not None:
         components["text_encoder"] = Component(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
     if (folder / COMPRESSION_FILE).is_file():
         from v2m.pretrained.codecs.encodec import read_compression_file
 
         codec = read_compression_file(folder / COMPRESSION_FILE)
         components["codec"] = Component(codec) if isinstance(codec, str) else Component(None, folder, *codec)
-    rate = int(cfg.get("sample_rate", 32000))
-    model_config = _parse_section(MusicConfig, config, path, "model")
-    return LoadedCheckpoint(model_config, model_state, components, rate, origin, license, visual_input)
+    return components
 
 
-def _read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and weights of a file that audiocraft exported."""
     package = safe_load.read_pickle(path)
     state, text = package.get("best_state"), package.get("xp.cfg")

@@ -30,6 +30,16 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "quantized": ("bitsandbytes", "accelerate"),
 }
 
+# audiocraft pins a torch of 2023. uv lifts the pins of a dependency group; pip needs its requirements by name.
+AUDIOCRAFT = (
+    *("audiocraft", "einops", "flashy", "hydra", "julius", "num2words", "omegaconf", "spacy", "torchmetrics"),
+    "xformers",
+)
+INSTALL_AUDIOCRAFT = (
+    "install it with `uv sync --inexact --extra models --group audiocraft` or `pip install 'v2m[models]' einops flashy "
+    "hydra-core julius num2words spacy torchmetrics xformers && pip install --no-deps audiocraft==1.3.0`"
+)
+
 
 class UsageError(ValueError):
     """The command asks for something that cannot be: a wrong option, an output that exists."""
@@ -142,6 +152,8 @@ def install_hint(error: BaseException) -> str | None:
     """Return the commands that install what an import did not find; None for a package of no extra."""
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
+    if package in AUDIOCRAFT and find_spec(package) is None:
+        return INSTALL_AUDIOCRAFT
     if extra is None or find_spec(package) is not None:
         return None
     return f"install it with `uv sync --inexact --extra {extra}` or `pip install 'v2m[{extra}]'`"

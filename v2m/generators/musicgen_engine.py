@@ -147,7 +147,7 @@ class MusicGenEngine:
             seeds=[seed], progress=sub_progress(progress, *PROGRESS_SHARES),
         )  # fmt: skip
         elapsed = time.perf_counter() - start_time
-        wave = self.decode(codes, seconds_to_samples(duration, self.codec.spec.sample_rate))
+        wave = decode_codes(self.codec, codes, seconds_to_samples(duration, self.codec.spec.sample_rate))
         progress(1.0)
         plan = windows.plan_windows(frames, window, stride)
         return Soundtrack(
@@ -205,11 +205,12 @@ class MusicGenEngine:
         section = Audio(loop_samples(melody.samples, first, last), melody.sample_rate)
         return self.model.project_melody(self._chroma.extract(section).to(self._device))
 
-    def decode(self, codes: torch.Tensor, num_samples: int) -> NDArray[np.float32]:
-        """Decode tokens (1, K, T) to audio (C, `num_samples`), within ±1."""
-        wave = self.codec.decode(codes)[0, :, :num_samples].float().cpu().numpy()
-        assert wave.shape[1] == num_samples, f"the codes are shorter than {num_samples} samples"
-        return (wave / peak_excess(wave)).astype(np.float32)
+
+def decode_codes(codec: Codec, codes: torch.Tensor, num_samples: int) -> NDArray[np.float32]:
+    """Decode codes (1, K, T) to audio (C, `num_samples`), within ±1."""
+    wave = codec.decode(codes)[0, :, :num_samples].float().cpu().numpy()
+    assert wave.shape[1] == num_samples, f"the codes are shorter than {num_samples} samples"
+    return (wave / peak_excess(wave)).astype(np.float32)
 
 
 def _load_text_encoder(model: V2M, name: str, device: torch.device) -> T5TextEncoder:

@@ -42,6 +42,42 @@ class WindowOptions:
 
 
 @dataclass(frozen=True)
+class MagnetSampling:
+    """Sampling of MAGNeT's codes, one codebook after the other. The defaults are audiocraft's.
+
+    Args:
+        temperature: At the first step of each codebook, from where it falls to 0; 0 takes the likeliest in all.
+        top_k: Codes that may be drawn, 0 for all; it needs a `top_p` of 1.
+        top_p: Share of the probability that may be drawn from, 1 for all.
+        cfg_scale: Guidance scale at the first step of each codebook, when all of its codes are masked.
+        min_cfg_scale: Guidance scale at the last step.
+        decoding_steps: Steps of each codebook.
+        span_arrangement: Whether the spans of three frames that are masked may overlap (stride1) or not.
+    """
+
+    temperature: float = 3.0
+    top_k: int = 0
+    top_p: float = 0.9
+    cfg_scale: float = 10.0
+    min_cfg_scale: float = 1.0
+    decoding_steps: tuple[int, ...] = (20, 10, 10, 10)
+    span_arrangement: Literal["nonoverlap", "stride1"] = "nonoverlap"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoding_steps", tuple(self.decoding_steps))  # YAML gives a list
+        problems = [] if self.temperature >= 0 else [f"temperature {self.temperature:g} must be 0 or more"]
+        problems += [] if self.top_k >= 0 else [f"top_k {self.top_k} must be 0 (all) or more"]
+        problems += [] if 0 < self.top_p <= 1 else [f"top_p {self.top_p:g} must lie above 0 and up to 1 (all)"]
+        problems += ["top_k has no effect unless top_p is 1"] if self.top_k and self.top_p < 1 else []
+        scales = {"cfg_scale": self.cfg_scale, "min_cfg_scale": self.min_cfg_scale}
+        problems += [f"{name} {value:g} must be 0 or more" for name, value in scales.items() if not value >= 0]
+        wrong = [steps for steps in self.decoding_steps if not 1 <= steps <= MAX_STEPS]
+        problems += [f"decoding_steps {wrong[0]} must be 1 to {MAX_STEPS}"] if wrong else []
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+@dataclass(frozen=True)
 class YuESampling:
     """Sampling of YuE's codes.
 

@@ -89,7 +89,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     """
     kind = cfg.get("lm_model")
     if kind != "transformer_lm":
-        hint = "MAGNeT, which is not autoregressive" if kind == "transformer_lm_magnet" else "a codec?"
+        hint = "MAGNeT: give it to the recipe magnet" if kind == "transformer_lm_magnet" else "a codec?"
         raise DependencyError(f"lm_model {kind!r} is not MusicGen's ({hint})")
     sizes, fuser = _section(cfg, "transformer_lm"), _section(cfg, "fuser")
     if unsupported := _unsupported_settings(cfg, sizes, fuser):

@@ -20,7 +20,7 @@ from v2m.data.module import ResumableLoader
 from v2m.data.shards import CorruptSampleError, decode
 from v2m.data.sources import discover_videos
 from v2m.generators.in_memory import STRIDE_RATIO
-from v2m.generators.musicgen_engine import MusicGenEngine
+from v2m.generators.musicgen_engine import MusicGenEngine, decode_codes
 from v2m.generators.options import WindowOptions
 from v2m.media import video as video_files
 from v2m.media.mux import write_preview
@@ -191,9 +191,8 @@ def _shard_clips(
         num_frames = sample.codes.shape[1]
         duration = samples_to_seconds(num_frames, manifest.codec_frame_rate)
         batch = collator.collate([sample]).to(device)
-        samples = engine.decode(
-            batch.codes[..., :num_frames], seconds_to_samples(duration, engine.codec.spec.sample_rate)
-        )
+        num_samples = seconds_to_samples(duration, engine.codec.spec.sample_rate)
+        samples = decode_codes(engine.codec, batch.codes[..., :num_frames], num_samples)
         features = features_from_events(sample.events, manifest.event_channels, duration)
         yield ShardClip(sample.key, batch, duration, features, engine, Audio(samples, engine.codec.spec.sample_rate))
     if not num_clips:

@@ -41,8 +41,6 @@ class Magnet(ModelGenerator):
         stride: float | None = None,
     ) -> None:
         super().__init__(device, keep_loaded=keep_loaded, oom_hint=OOM_HINT)
-        if stride is not None and not stride > 0:
-            raise ValueError(f"stride {stride:g} s must be above 0")
         self.model, self.sampling, self.stride = model, sampling or MagnetSampling(), stride
 
     def prepare(self, tags: Tags, controls: Controls) -> None:

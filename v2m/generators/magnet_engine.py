@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,9 +19,9 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.protocols import Codec
 from v2m.core.timing import codec_frames, mean_rate, samples_to_seconds, seconds_to_samples
-from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
+from v2m.core.types import Audio, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.musicgen_engine import PROGRESS_SHARES, decode_codes
-from v2m.generators.options import MagnetSampling
+from v2m.generators.options import MagnetSampling, WindowOptions
 from v2m.models.inference.windows import Window, plan_windows, window_seed
 from v2m.pretrained import audiocraft, weights
 from v2m.pretrained.codecs.encodec import InterleavedStereoCodec, load_encodec
@@ -35,11 +34,9 @@ STRIDE_RATIO = 0.6  # of the window, which is MusicGen's
 class MagnetEngine:
     """The loaded language model with its codec; generates one piece after the other."""
 
-    def __init__(
-        self, lm: audiocraft.Magnet, codec: Codec, device: torch.device, name: str, infos: Sequence[WeightsInfo]
-    ) -> None:
+    def __init__(self, lm: audiocraft.Magnet, codec: Codec, device: torch.device, infos: Sequence[WeightsInfo]) -> None:
         self.weights = tuple(infos)
-        self._lm, self._codec, self._device, self._name = lm, codec, device, name
+        self._lm, self._codec, self._device = lm, codec, device
 
     @classmethod
     def load(cls, name: str, device: torch.device) -> MagnetEngine:
@@ -55,37 +52,33 @@ class MagnetEngine:
             raise UsageError(f"{name!r} makes sound effects, no music: give facebook/magnet-small-30secs, for example")
         components = named_components(infos[0].folder, cfg)
 
-        def fetch(kind: str) -> Component:
+        for kind in ("text_encoder", "codec"):
             if kind not in components:
                 raise DependencyError(f"{name!r} names no {kind.replace('_', ' ')}")
-            component = components[kind]
-            if component.name is None:
-                return component
-            infos.append(weights.fetch(component.name, REQUIRED_FILES[kind]))
-            return replace(component, folder=infos[-1].folder)
-
-        text, part = fetch("text_encoder"), fetch("codec")
-        assert text.folder is not None, "a component that was asked for has been fetched"
+            if components[kind].name is not None:
+                infos.append(weights.fetch(str(components[kind].name), REQUIRED_FILES[kind]))
+                components[kind] = Component(folder=infos[-1].folder)
+        text, part = components["text_encoder"].folder, components["codec"]
+        assert text is not None, "a component that was asked for has been fetched"
         assert part.folder is not None, "a component that was asked for has been fetched"
         codec: Codec = load_encodec(part.folder, device, config=part.config, state=part.state)
         if (cfg.get("interleave_stereo_codebooks") or {}).get("use"):
             codec = InterleavedStereoCodec(codec)
         lm = audiocraft.Magnet.build(
-            cfg, state, T5TextEncoder.load(text.folder, device),
+            cfg, state, T5TextEncoder.load(text, device),
             frame_rate=codec.spec.frame_rate, device=device, name=name,
         )  # fmt: skip
-        _check_codec(codec, lm, name)
-        return cls(lm, codec, device, name, infos)
+        written, read = (f"{part.num_codebooks} × {part.codebook_size}" for part in (lm, codec.spec))
+        if written != read:
+            raise DependencyError(f"{name!r} writes codebooks × entries {written}, and its codec reads {read}")
+        return cls(lm, codec, device, infos)
 
     def validate(self, sampling: MagnetSampling, stride: float | None) -> None:
         """Raise UsageError where sampling or stride do not suit the model."""
         steps, codebooks = sampling.decoding_steps, self._lm.num_codebooks
         if len(steps) != codebooks:
             raise UsageError(f"decoding_steps {list(steps)} must be {codebooks} numbers, one for each codebook")
-        longest = self._window - 0.5
-        if stride is not None and not 0.5 <= stride <= longest:
-            problem = f"stride {stride:g} s must lie between 0.5 and {longest:g}, so that windows overlap"
-            raise UsageError(f"{problem}: {self._name!r} writes windows of {self._window:g} s")
+        WindowOptions(SamplingConfig(), self._window, self._window / 2 if stride is None else stride).check_overlap()
 
     @property
     def _window(self) -> float:
@@ -144,24 +137,8 @@ class MagnetEngine:
 
 def _parameters(sampling: MagnetSampling) -> dict[str, Any]:
     """Return the sampling under the names of audiocraft's `generate`, which knows a top p of 0 as none."""
-    return {
-        "use_sampling": sampling.temperature > 0,
-        "temp": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": 0.0 if sampling.top_p == 1 else sampling.top_p,
-        "max_cfg_coef": sampling.cfg_scale,
-        "min_cfg_coef": sampling.min_cfg_scale,
-        "decoding_steps": list(sampling.decoding_steps),
-        "span_arrangement": sampling.span_arrangement,
-    }
-
-
-def _check_codec(codec: Codec, lm: audiocraft.Magnet, name: str) -> None:
-    pairs = {
-        "codebooks": (codec.spec.num_codebooks, lm.num_codebooks),
-        "entries a codebook": (codec.spec.codebook_size, lm.codebook_size),
-    }
-    differing = [f"{has} {unit} instead of {needed}" for unit, (has, needed) in pairs.items() if has != needed]
-    if differing:
-        problem = f"the codec does not fit {name!r}: it has {', '.join(differing)}"
-        raise DependencyError(f"{problem}; use the codec that the model was trained with")
+    top_p = 0.0 if sampling.top_p == 1 else sampling.top_p
+    guidance = {"max_cfg_coef": sampling.cfg_scale, "min_cfg_coef": sampling.min_cfg_scale}
+    draw = {"use_sampling": sampling.temperature > 0, "temp": sampling.temperature, "top_k": sampling.top_k}
+    steps = {"decoding_steps": list(sampling.decoding_steps), "span_arrangement": sampling.span_arrangement}
+    return {**draw, "top_p": top_p, **guidance, **steps}

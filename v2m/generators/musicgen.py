@@ -14,7 +14,7 @@ from v2m.core.errors import UsageError
 from v2m.core.lazy_model import choose_device
 from v2m.core.types import Audio, Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.base import ModelGenerator
-from v2m.generators.options import LMPrecision, WindowOptions
+from v2m.generators.options import DecoderName, LMPrecision, WindowOptions
 from v2m.media import audio as sound_files
 
 MELODY_MODELS = "facebook/musicgen-melody, -melody-large, -stereo-melody or -stereo-melody-large"
@@ -37,6 +37,7 @@ class MusicGen(ModelGenerator):
         sampling: Sampling of the tokens.
         window: Seconds of one window, at most the length that the model was trained on.
         stride: Seconds from one window to the next; the overlap is the next one's prompt.
+        decoder: What turns codes into sound: EnCodec, or MultiBand Diffusion, which needs the package audiocraft.
     """
 
     capabilities = frozenset({"melody"})
@@ -52,6 +53,7 @@ class MusicGen(ModelGenerator):
         sampling: SamplingConfig | None = None,
         window: float = 30.0,
         stride: float = 18.0,
+        decoder: DecoderName = "encodec",
     ) -> None:
         super().__init__(device, keep_loaded=keep_loaded, oom_hint=OOM_HINT)
         if sampling is not None and sampling.video_cfg_scale is not None:
@@ -59,6 +61,7 @@ class MusicGen(ModelGenerator):
         self.model, self.options = model, WindowOptions(sampling or SamplingConfig(), window, stride)
         self.options.check_overlap()
         self.precision: LMPrecision | None = precision or ("int8" if low_memory else None)
+        self.decoder: DecoderName = decoder
         self._separator: WeightsInfo | None = None  # of the melody's stems
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
@@ -103,7 +106,7 @@ class MusicGen(ModelGenerator):
     def _load(self) -> Any:
         from v2m.generators.musicgen_engine import MusicGenEngine
 
-        return MusicGenEngine.load(self.model, choose_device(self._device), self.precision)
+        return MusicGenEngine.load(self.model, choose_device(self._device), self.precision, self.decoder)
 
 
 def _isolate_melody(melody: Audio, weights: WeightsInfo | None, device: str) -> tuple[Audio, str]:

@@ -22,12 +22,13 @@ from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.protocols import Codec
 from v2m.core.timing import codec_frames, mean_rate, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video
-from v2m.generators.options import WindowOptions
+from v2m.generators.options import DecoderName, WindowOptions
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference import windows
 from v2m.models.inference.decoder import Decoder, default_precision
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.lora import merged_weights
+from v2m.pretrained.audiocraft import MultiBandCodec
 from v2m.pretrained.chroma import Chroma
 from v2m.pretrained.codecs import encodec
 from v2m.pretrained.text import T5TextEncoder
@@ -59,14 +60,16 @@ class MusicGenEngine:
         self._decoder: Decoder | None = None
 
     @classmethod
-    def load(cls, name: str, device: torch.device, precision: Precision | None) -> MusicGenEngine:
+    def load(
+        cls, name: str, device: torch.device, precision: Precision | None, decoder: DecoderName = "encodec"
+    ) -> MusicGenEngine:
         """Load a checkpoint of any layout; UsageError where it cannot generate from text alone."""
         model = V2M.from_pretrained(name)
         if model.config.conditioner is not None and not model.config.has_null_tokens:
             raise UsageError(f"{name!r} needs video, which this generator does not give it: give a MusicGen")
         if model.config.text_dim is None:
             raise UsageError(f"{name!r} has no text encoder: give a MusicGen")
-        return cls.from_model(model, name, device, precision)
+        return cls.from_model(model, name, device, precision, decoder=decoder)
 
     @classmethod
     def from_model(
@@ -78,12 +81,16 @@ class MusicGenEngine:
         *,
         keep_model: bool = False,
         with_text: bool = True,
+        decoder: DecoderName = "encodec",
     ) -> MusicGenEngine:
         """Build the engine of a loaded model; without `with_text` for `generate_from_branches` alone."""
         text_encoder = _load_text_encoder(model, name, device) if with_text and model.config.uses_text else None
         component = model.component("codec")
         assert component.folder is not None, "a component that was asked for has been fetched"
         codec: Codec = encodec.load_encodec(component.folder, device, config=component.config, state=component.state)
+        if decoder == "multiband":
+            codec = MultiBandCodec.load(codec, device)
+            model.weights = (*model.weights, codec.weights)
         codec = encodec.InterleavedStereoCodec(codec) if model.config.lm.channels == 2 else codec
         model.check_codec(codec.spec)
         chroma = None if model.config.num_chroma is None else Chroma.load(component.folder)

@@ -10,6 +10,7 @@ from v2m.core.types import SamplingConfig
 
 LMPrecision = Literal["fp32", "bf16", "int8"]
 DiffusionPrecision = Literal["fp32", "bf16", "fp16"]
+DecoderName = Literal["encodec", "multiband"]
 SamplerName = Literal[
     "dpmpp-2m-sde", "dpmpp-3m-sde", "k-heun", "k-lms", "k-dpmpp-2s-ancestral", "k-dpm-2", "k-dpm-fast"
 ]
@@ -65,12 +66,10 @@ class MagnetSampling:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decoding_steps", tuple(self.decoding_steps))  # YAML gives a list
-        problems = [] if self.temperature >= 0 else [f"temperature {self.temperature:g} must be 0 or more"]
-        problems += [] if self.top_k >= 0 else [f"top_k {self.top_k} must be 0 (all) or more"]
+        names = ("temperature", "top_k", "cfg_scale", "min_cfg_scale")
+        problems = [f"{name} {value:g} must be 0 or more" for name in names if not (value := getattr(self, name)) >= 0]
         problems += [] if 0 < self.top_p <= 1 else [f"top_p {self.top_p:g} must lie above 0 and up to 1 (all)"]
         problems += ["top_k has no effect unless top_p is 1"] if self.top_k and self.top_p < 1 else []
-        scales = {"cfg_scale": self.cfg_scale, "min_cfg_scale": self.min_cfg_scale}
-        problems += [f"{name} {value:g} must be 0 or more" for name, value in scales.items() if not value >= 0]
         wrong = [steps for steps in self.decoding_steps if not 1 <= steps <= MAX_STEPS]
         problems += [f"decoding_steps {wrong[0]} must be 1 to {MAX_STEPS}"] if wrong else []
         if problems:

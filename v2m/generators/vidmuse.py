@@ -12,7 +12,7 @@ from v2m.core.lazy_model import choose_device
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video
 from v2m.generators.base import ModelGenerator
 from v2m.generators.musicgen import OOM_HINT
-from v2m.generators.options import LMPrecision, WindowOptions
+from v2m.generators.options import DecoderName, LMPrecision, WindowOptions
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class VidMuse(ModelGenerator):
         sampling: Sampling of the tokens; `video_cfg_scale` is the guidance scale of the video.
         window: Seconds of one window, at most the length that the model was trained on.
         stride: Seconds from one window to the next; the overlap is the next one's prompt.
+        decoder: What turns codes into sound: EnCodec, or MultiBand Diffusion, which needs the package audiocraft.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class VidMuse(ModelGenerator):
         sampling: SamplingConfig | None = None,
         window: float = 30.0,
         stride: float = 18.0,
+        decoder: DecoderName = "encodec",
     ) -> None:
         super().__init__(device, keep_loaded=keep_loaded, oom_hint=OOM_HINT)
         self.model, self.options = model, WindowOptions(sampling or SamplingConfig(), window, stride)
         self.options.check_overlap()
         self.precision: LMPrecision | None = precision or ("int8" if low_memory else None)
+        self.decoder: DecoderName = decoder
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights; check for a visual conditioner, and the window against that of the training."""
@@ -77,4 +80,4 @@ class VidMuse(ModelGenerator):
     def _load(self) -> Any:
         from v2m.generators.vidmuse_engine import VideoMusicEngine
 
-        return VideoMusicEngine.load(self.model, choose_device(self._device), self.precision)
+        return VideoMusicEngine.load(self.model, choose_device(self._device), self.precision, self.decoder)

@@ -20,7 +20,7 @@ from v2m.core.protocols import VisionEncoder
 from v2m.core.timing import samples_to_seconds, segment_count, segment_times
 from v2m.core.types import Floats, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.musicgen_engine import MusicGenEngine
-from v2m.generators.options import WindowOptions
+from v2m.generators.options import DecoderName, WindowOptions
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.visual_conditioner import VisualInputs
@@ -118,14 +118,17 @@ class VideoMusicEngine:
         self._null_video: Condition | None = None
 
     @classmethod
-    def load(cls, name: str, device: torch.device, precision: Precision | None) -> VideoMusicEngine:
+    def load(
+        cls, name: str, device: torch.device, precision: Precision | None, decoder: DecoderName = "encodec"
+    ) -> VideoMusicEngine:
         """Load a checkpoint of VidMuse's layout or ours; UsageError without a visual conditioner."""
         model = V2M.from_pretrained(name)
         if model.config.conditioner is None:
             message = f"{name!r} has no visual conditioner: give it to the recipe musicgen, or give a VidMuse here"
             raise UsageError(message)
         frontend = VisualFrontend.load(model, name, device)
-        return cls(model, MusicGenEngine.from_model(model, name, device, precision), frontend, device)
+        music_engine = MusicGenEngine.from_model(model, name, device, precision, decoder=decoder)
+        return cls(model, music_engine, frontend, device)
 
     @torch.inference_mode()
     def generate(

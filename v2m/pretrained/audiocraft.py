@@ -11,14 +11,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from v2m.core.errors import DependencyError, error_text
-from v2m.pretrained import safe_load
+from v2m.core.types import WeightsInfo
+from v2m.models.inference.windows import plan_windows
+from v2m.pretrained import safe_load, weights
+from v2m.pretrained.codecs.base import EnCodec, crossfade
 from v2m.pretrained.text import T5TextEncoder
+
+MULTIBAND, MULTIBAND_FILE = "facebook/multiband-diffusion", "mbd_musicgen_32khz.th"
+CHUNK_FRAMES, OVERLAP_FRAMES = 1500, 50  # MusicGen's 30 s, and a second of them
 
 
 @contextmanager
@@ -74,8 +81,8 @@ class Magnet:
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         lm = lm.to(device=device, dtype=dtype).eval()
         # audiocraft aligns these masks to 8 frames for the kernels of xformers, which few devices have
-        masks = [None if k == 0 or lm.subcodes_context < 0 else _local_mask(lm, num_frames) for k in range(lm.n_q)]
-        lm.attn_mask_per_stage = masks
+        mask = None if lm.subcodes_context < 0 else lm.restricted_context_attn_mask(num_frames, device, dtype)
+        lm.attn_mask_per_stage = [None, *[mask] * (lm.n_q - 1)]
         return cls(lm, device, num_frames, float(cfg["dataset"]["segment_duration"]))
 
     def generate(
@@ -99,6 +106,82 @@ class Magnet:
         autocast = torch.autocast(self._device.type, torch.float16, enabled=self._device.type == "cuda")
         with seeded(seed, self._device), autocast:
             return self._lm.generate(known, conditions, max_gen_len=self.num_frames, callback=callback, **sampling)
+
+
+class MultiBandCodec:
+    """EnCodec with MultiBand Diffusion as its decoder, on a device in float32.
+
+    San Roman et al., "From Discrete Tokens to High-Fidelity Audio Using Multi-Band Diffusion" (2023). The noise is the
+    same at each call. More than 30 s are decoded in chunks that crossfade, each fitted to EnCodec's own spectrum.
+    `weights` are those of the diffusion.
+    """
+
+    def __init__(self, codec: EnCodec, processes: list[Any], device: torch.device, weights: WeightsInfo) -> None:
+        from audiocraft.models.multibanddiffusion import MultiBandDiffusion
+
+        self.spec, self.hop_length, self.encode, self.weights = codec.spec, codec.hop_length, codec.encode, weights
+        self._device = device
+        model: Any = SimpleNamespace(  # what MultiBandDiffusion uses of audiocraft's EnCodec
+            decode=codec.decode, decode_latent=codec.embed, sample_rate=codec.spec.sample_rate,
+            parameters=lambda: iter([torch.zeros(0, device=device)]),
+        )  # fmt: skip
+        self._diffusion = MultiBandDiffusion(processes, model)
+
+    @classmethod
+    def load(cls, codec: EnCodec, device: torch.device) -> MultiBandCodec:
+        """Load the published diffusion for MusicGen's codec; DependencyError where it is another codec's."""
+        import_audiocraft()
+        info = weights.fetch(MULTIBAND, [MULTIBAND_FILE], license="cc-by-nc-4.0")
+        path = info.folder / MULTIBAND_FILE
+        package: dict[Any, Any] = safe_load.read_pickle(path, _omegaconf_classes())
+        try:
+            bands = [package[index] for index in range(package["n_bands"])]
+            processes = [_build_process(band, package["sample_rate"], f"{str(path)!r}", device) for band in bands]
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            raise DependencyError(f"{str(path)!r} is no MultiBand Diffusion ({error_text(error)})") from error
+        reads = {(package["sample_rate"], process.model.conv_codec.in_channels) for process in processes}
+        embedding = codec.embed(torch.zeros(1, codec.spec.num_codebooks, 1, dtype=torch.long))
+        if reads != {(codec.spec.sample_rate, embedding.shape[1])}:
+            raise DependencyError(
+                f"{str(path)!r} decodes embeddings of (Hz, size) {sorted(reads)}, and this codec has "
+                f"({codec.spec.sample_rate}, {embedding.shape[1]}): it is for facebook/encodec_32khz"
+            )
+        return cls(codec, processes, device, info)
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, K, T) → audio (B, C, T · `hop_length`), float32, about ±1."""
+        out = torch.zeros(len(codes), self.spec.channels, 0, device=self._device)
+        plan = plan_windows(codes.shape[-1], CHUNK_FRAMES, CHUNK_FRAMES - OVERLAP_FRAMES)
+        for index, (start, end, known) in enumerate(plan):
+            with seeded(index, self._device):
+                wave = self._diffusion.tokens_to_wav(codes[..., start:end].to(self._device))
+            skip = max(known - OVERLAP_FRAMES, 0)
+            out = crossfade(out, wave[..., skip * self.hop_length :], (start + skip) * self.hop_length)
+        return out
+
+
+def _build_process(band: Mapping[str, Any], sample_rate: int, name: str, device: torch.device) -> Any:
+    """Build the diffusion of one band: its U-Net, the scales of its samples and its noise schedule."""
+    from audiocraft.models import builders
+    from audiocraft.models.multibanddiffusion import DiffusionProcess
+    from audiocraft.modules.diffusion_schedule import NoiseSchedule
+    from omegaconf import OmegaConf
+
+    cfg: Any = OmegaConf.create(band["cfg"])
+    network, processor = builders.get_diffusion_model(cfg), builders.get_processor(cfg.processor, sample_rate)
+    safe_load.load_strict(network, band["model_state"], f"a band of {name}")
+    safe_load.load_strict(processor, band["processor_state"], f"the processor of a band of {name}")
+    schedule = NoiseSchedule(**cfg.schedule, sample_processor=processor.to(device), device=device)  # type: ignore[arg-type]
+    return DiffusionProcess(network.to(device).eval(), schedule)
+
+
+def _omegaconf_classes() -> list[Any]:
+    """Return the classes of settings that audiocraft pickles; they run no code when they are made."""
+    from omegaconf import DictConfig, ListConfig, base, nodes
+
+    scalars = (nodes.AnyNode, nodes.StringNode, nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode)
+    return [DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, *scalars, Any]
 
 
 def _build_magnet_lm(cfg: Mapping[str, Any], text_encoder: T5TextEncoder, frame_rate: int) -> tuple[Any, int]:
@@ -127,11 +210,6 @@ def _build_magnet_lm(cfg: Mapping[str, Any], text_encoder: T5TextEncoder, frame_
         )
     num_frames = segment_duration * frame_rate
     return lm, num_frames - num_frames % max(span_len, 1)
-
-
-def _local_mask(lm: Any, num_frames: int) -> Tensor:
-    parameter = next(lm.parameters())
-    return lm.restricted_context_attn_mask(num_frames, parameter.device, parameter.dtype)
 
 
 def _text_conditioner(encoder: T5TextEncoder, dim: int) -> Any:

@@ -128,8 +128,12 @@ class EnCodec:
         out = torch.zeros(len(codes), self.spec.channels, 0, device=self._device)
         for index, (start, skip, end) in enumerate(chunks):
             wave = self._decode_chunk(codes[..., start:end]) * scales[:, index, None, None]  # (B, C, n)
-            out = _crossfade(out, wave[..., skip * self.hop_length :], (start + skip) * self.hop_length)
+            out = crossfade(out, wave[..., skip * self.hop_length :], (start + skip) * self.hop_length)
         return out
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Codes (B, K, T) → the quantized embeddings (B, D, T)."""
+        return self._modules.embed(codes.to(self._device).transpose(0, 1))
 
     def _chunks(self, total: int) -> list[Chunk]:
         """Chunks of `total` frames, each used from `OVERLAP_FRAMES` before the end of the one before it.
@@ -156,8 +160,7 @@ class EnCodec:
 
     def _decode_chunk(self, codes: Tensor) -> Tensor:
         recurrent, convolutions = _split_at_lstm(self._modules.decoder, 1)
-        embeddings = recurrent(self._modules.embed(codes.transpose(0, 1)))
-        return self._apply_chunked(convolutions, embeddings, out_stride=self.hop_length)
+        return self._apply_chunked(convolutions, recurrent(self.embed(codes)), out_stride=self.hop_length)
 
     def _apply_chunked(self, apply: Callable[[Tensor], Tensor], x: Tensor, **strides: int) -> Tensor:
         if not self._is_local:  # a group norm makes each frame depend on all
@@ -212,7 +215,7 @@ def _split_at_lstm(layers: Sequence[nn.Module], after: int) -> tuple[nn.Sequenti
     return nn.Sequential(*layers[:split]), nn.Sequential(*layers[split:])
 
 
-def _crossfade(before: Tensor, after: Tensor, start: int) -> Tensor:
+def crossfade(before: Tensor, after: Tensor, start: int) -> Tensor:
     """Append `after` (B, C, n) from sample `start` of `before` on; crossfade linearly what both have."""
     shared = before.shape[2] - start  # samples
     ramp = (torch.arange(shared, device=before.device) + 0.5) / max(shared, 1)

@@ -122,7 +122,7 @@ def unknown_setting(settings: dict[str, Any]) -> None:
         (sound_effects, (2, "makes sound effects, no music")),
         (musicgen, (2, "is no MAGNeT (its lm_model is 'transformer_lm')")),
         (other_size, (4, "these are not the weights of the MAGNeT")),
-        (unknown_setting, (4, "of which audiocraft makes no MAGNeT")),
+        (unknown_setting, (4, "audiocraft makes no MAGNeT of the settings")),
     ],
 )
 def test_other_model_is_one_line(

@@ -17,6 +17,8 @@ from v2m.core.types import Tags
 from v2m.generators.magnet import Magnet
 from v2m.generators.options import MagnetSampling
 from v2m.models.inference.windows import window_seed
+from v2m.pretrained import audiocraft
+from v2m.pretrained.text import T5TextEncoder
 
 TAGS = Tags(genres=["ambient"], instruments=["piano", "strings"], tempo=72)
 SAMPLING = MagnetSampling(decoding_steps=(5, 3, 2, 2))
@@ -98,3 +100,15 @@ def test_long_video_continues_each_window_as_audiocraft_does(
     assert codes.shape[-1] == 200
     expected = model.generate_audio(codes)[0].detach().numpy()
     np.testing.assert_allclose(soundtrack.audio.samples, expected, atol=1e-5)
+
+
+def test_text_is_encoded_in_float32_inside_autocast(text_encoder: Path) -> None:
+    """On CUDA the network computes in float16, in which T5 overflows."""
+    encoder = T5TextEncoder.load(text_encoder, torch.device("cpu"))
+    conditioner = audiocraft._text_conditioner(encoder, 8)
+    conditioner.output_proj = torch.nn.Identity()
+    conditioner.output_proj.weight = torch.zeros(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens, mask = conditioner(conditioner.tokenize(["calm piano", None]))
+    assert torch.equal(tokens, encoder.encode(["calm piano", ""]).tokens)
+    assert mask.any(dim=1).tolist() == [True, False]

@@ -51,11 +51,9 @@ class Magnet:
     decoded in a few steps, in which all of its masked codes are predicted and the least certain ones masked again.
     """
 
-    def __init__(self, lm: Any, device: torch.device, num_frames: int, segment_duration: float) -> None:
-        self.num_codebooks, self.codebook_size = int(lm.n_q), int(lm.card)
-        self.num_frames, self.segment_duration = num_frames, segment_duration
-        self.span_len = int(lm.span_len)
-        self._lm, self._device = lm, device
+    def __init__(self, lm: Any, device: torch.device, num_frames: int) -> None:
+        self.num_codebooks, self.codebook_size, self.span_len = int(lm.n_q), int(lm.card), int(lm.span_len)
+        self.num_frames, self._lm, self._device = num_frames, lm, device
 
     @classmethod
     def build(
@@ -73,9 +71,8 @@ class Magnet:
         try:
             lm, num_frames = _build_magnet_lm(cfg, text_encoder, frame_rate)
         except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-            raise DependencyError(
-                f"{name!r} has settings of which audiocraft makes no MAGNeT: {error_text(error)}"
-            ) from error
+            message = f"audiocraft makes no MAGNeT of the settings of {name!r}: {error_text(error)}"
+            raise DependencyError(message) from error
         safe_load.check_finite(state, f"{name!r}")
         safe_load.load_strict(lm, state, f"the MAGNeT that {name!r} describes", assign=True)
         dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -83,7 +80,7 @@ class Magnet:
         # audiocraft aligns these masks to 8 frames for the kernels of xformers, which few devices have
         mask = None if lm.subcodes_context < 0 else lm.restricted_context_attn_mask(num_frames, device, dtype)
         lm.attn_mask_per_stage = [None, *[mask] * (lm.n_q - 1)]
-        return cls(lm, device, num_frames, float(cfg["dataset"]["segment_duration"]))
+        return cls(lm, device, num_frames)
 
     def generate(
         self,
@@ -223,7 +220,8 @@ def _text_conditioner(encoder: T5TextEncoder, dim: int) -> Any:
             return [self.negative_prompt if text is None else text for text in texts]
 
         def forward(self, inputs: Sequence[str]) -> tuple[Tensor, Tensor]:
-            condition = encoder.encode(inputs)
+            with torch.autocast(self.output_proj.weight.device.type, enabled=False):  # T5 overflows in float16
+                condition = encoder.encode(inputs)
             tokens = self.output_proj(condition.tokens.to(self.output_proj.weight))
             return tokens * condition.mask[..., None], condition.mask
 

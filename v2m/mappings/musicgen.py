@@ -6,9 +6,11 @@ MusicGen attend to the condition; in MusicGen Melody the condition precedes the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from v2m.core.errors import DependencyError, UsageError
@@ -29,6 +31,8 @@ MODEL_TYPES = {"musicgen": True, "musicgen_melody": False}  # model_type: whethe
 DECODER_TYPES = {f"{kind}_decoder": cross_attention for kind, cross_attention in MODEL_TYPES.items()}
 CHROMA_FRAMES = 235  # of a melody, in `SEGMENT_DURATION` seconds
 SEGMENT_DURATION = 30.0
+POSITIONS_KEY, NUM_POSITIONS = "model.decoder.embed_positions.weights", 2048
+T5_EMBEDDING, T5_EMBEDDING_COPY = "shared.weight", "encoder.embed_tokens.weight"  # one matrix
 _ATTENTIONS = {"self_attn": "self_attention", "encoder_attn": "cross_attention"}
 _PROJECTIONS = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
 _NORMS = {
@@ -48,7 +52,7 @@ _LAYER_KEYS = {
 }
 KEY_MAP: dict[str, str | None] = {
     "model.decoder.embed_tokens.N.weight": "lm.embeddings.N.weight",
-    "model.decoder.embed_positions.weights": None,  # sines and cosines, which the published files hold
+    POSITIONS_KEY: None,  # sines and cosines, recreated
     **{f"model.decoder.layers.N.{old}": f"lm.layers.N.{new}" for old, new in _LAYER_KEYS.items()},
     **{f"model.decoder.layer_norm.{leaf}": f"lm.norm.{leaf}" for leaf in BOTH},
     "lm_heads.N.weight": "lm.heads.N.weight",
@@ -79,8 +83,11 @@ def split_state(state: Mapping[str, Tensor]) -> SplitState:
 def merge_state(
     music_model: Mapping[str, Tensor], text_encoder: Mapping[str, Tensor], audio_encoder: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Merge what `split_state` has split."""
-    text = {f"text_encoder.{name}": value for name, value in text_encoder.items()}
+    """Merge what `split_state` has split; T5's embedding is written once, as `save_pretrained` does."""
+    text = {name: value for name, value in text_encoder.items() if name != T5_EMBEDDING_COPY}
+    if T5_EMBEDDING_COPY in text_encoder:
+        text.setdefault(T5_EMBEDDING, text_encoder[T5_EMBEDDING_COPY])
+    text = {f"text_encoder.{name}": value for name, value in text.items()}
     return text | {f"audio_encoder.{name}": value for name, value in audio_encoder.items()} | dict(music_model)
 
 
@@ -91,10 +98,15 @@ def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_v2m(state: Mapping[str, Tensor], *, composite: bool = True) -> dict[str, Tensor]:
-    """Convert the state of `MusicModel` to a composite's music model, or to a decoder without projections."""
+    """Convert the state of `MusicModel` to a composite's music model, or to a decoder without projections.
+
+    With the table of positions, which transformers 4 reads and 5 computes.
+    """
     state = split_projections(state, _SELF_FUSED, dict.fromkeys(_SELF_SPLIT, 1))
     state = split_projections(state, _CROSS_FUSED, dict.fromkeys(_CROSS_SPLIT, 1))
     out = rename_keys(state, invert(KEY_MAP), "a MusicGen that transformers can run")
+    embedding = out["model.decoder.embed_tokens.0.weight"]
+    out[POSITIONS_KEY] = _position_table(embedding.shape[1]).to(embedding)
     if not composite:
         return {name: value for name, value in out.items() if "_to_dec_proj." not in name}
     return {name if "_to_dec_proj." in name else f"decoder.{name}": value for name, value in out.items()}
@@ -178,6 +190,7 @@ def config_from_v2m(
         "ffn_dim": 4 * lm["dim"] if lm["ffn_dim"] is None else lm["ffn_dim"],
         "num_codebooks": lm["num_codebooks"],
         "audio_channels": lm["channels"],
+        "max_position_embeddings": NUM_POSITIONS,
         **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), lm["dropout"]),
         **dict.fromkeys(("pad_token_id", "bos_token_id"), lm["codebook_size"]),
         **_REQUIRED_SETTINGS,
@@ -212,6 +225,13 @@ def preprocessor_config(channels: int, sample_rate: int, num_chroma: int | None)
     chroma = {"num_chroma": num_chroma, "n_fft": 16384, "hop_length": 4096, "chunk_length": 30}
     kind = {"feature_extractor_type": "MusicgenMelodyFeatureExtractor", "processor_class": "MusicgenMelodyProcessor"}
     return {**shared, **chroma, "feature_size": num_chroma, **kind}
+
+
+def _position_table(dim: int) -> Tensor:
+    """Return transformers' sinusoidal positions (N, dim), by its order of operations."""
+    frequencies = torch.exp(torch.arange(dim // 2).float() * -(math.log(10000) / max(dim // 2 - 1, 1)))
+    angles = torch.arange(NUM_POSITIONS).float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 def _decoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

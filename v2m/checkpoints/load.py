@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from torch import Tensor
 
 from v2m.checkpoints.components import (
@@ -26,16 +26,20 @@ from v2m.checkpoints.save import CONFIG_FILE, FORMAT_VERSION
 from v2m.core.errors import DependencyError, error_text, prefix_errors
 from v2m.core.types import WeightsInfo
 from v2m.mappings import audiocraft, musicgen, vidmuse
+from v2m.mappings.state_dict_map import truncate_list
 from v2m.models.music_model import MusicConfig
 from v2m.pretrained import safe_load, weights
+from v2m.pretrained.audiocraft_package import TRAINING_FILE, TRAINING_SUFFIX, read_package
 
+logger = logging.getLogger(__name__)
 Config = TypeVar("Config", MusicConfig, VisualInputConfig)
 
 STATE_FILE = "state_dict.bin"  # audiocraft's name
+PUBLISHED_CODEC = "//pretrained/"  # before the name of a codec on the hub, in audiocraft's settings
 MUSICGEN_LICENSE = "cc-by-nc-4.0"  # of the weights of facebook/musicgen-*
 REQUIRED_FILES = (  # ours before transformers' before audiocraft's: a repository may have several
-    f"{CONFIG_FILE}|config.json|{STATE_FILE}",
-    f"{SAFETENSORS_GLOB}|{PICKLE_GLOB}|{STATE_FILE}",
+    f"{CONFIG_FILE}|config.json|{STATE_FILE}|{TRAINING_FILE}",
+    f"{SAFETENSORS_GLOB}|{PICKLE_GLOB}|{STATE_FILE}|{TRAINING_FILE}",
     f"{SAFETENSORS_GLOB}|{PICKLE_GLOB}|{COMPRESSION_FILE}|",
     WEIGHTS_INDEX,
     *(f"{CONFIG_FILE}|{name}|" for name in ("generation_config.json", PREPROCESSOR_CONFIG, *TOKENIZER_FILES)),
@@ -57,22 +61,34 @@ class LoadedCheckpoint:
 
 
 def fetch(name: str) -> WeightsInfo:
-    """Return the local folder, downloaded in one layout if need be. Raises DependencyError for none."""
-    license = MUSICGEN_LICENSE if name.startswith("facebook/musicgen-") else None
+    """Return the local folder, downloaded in one layout if need be. Raises DependencyError for none.
+
+    A training checkpoint of audiocraft may be given as a file, too: its folder holds one for each epoch.
+    """
+    license, path = MUSICGEN_LICENSE if name.startswith("facebook/musicgen-") else None, Path(name).expanduser()
+    if path.suffix == TRAINING_SUFFIX and path.is_file():
+        return WeightsInfo(name, path.parent)
+    if path.suffix == ".ckpt" and path.is_file():
+        raise DependencyError(f"{name!r} is a training checkpoint: write it as a model, `v2m convert {name} FOLDER`")
+    runs = [] if any(path.glob("*.*")) else sorted(str(run.parent) for run in path.glob(f"*/{TRAINING_FILE}"))
+    if runs:
+        raise DependencyError(f"{name!r} holds training runs of audiocraft: give one of them, {truncate_list(runs)}")
     return weights.fetch(name, REQUIRED_FILES, license=license)
 
 
 def load_checkpoint(info: WeightsInfo) -> LoadedCheckpoint:
     """Load a fetched checkpoint; what is broken or no music model raises DependencyError."""
-    folder = info.folder
-    if (folder / CONFIG_FILE).is_file():
+    folder, path = info.folder, Path(info.name).expanduser()
+    is_file = path.is_file()
+    if not is_file and (folder / CONFIG_FILE).is_file():
         return _load_v2m(info)
-    path = Path(info.name).expanduser()
-    origin = path.resolve().name if path.is_dir() else info.name.partition("@")[0]
+    origin = folder.resolve().name if is_file or path.is_dir() else info.name.partition("@")[0]
     origin += f"@{info.revision}" if info.revision else ""
-    if any(folder.glob(SAFETENSORS_GLOB)) or any(folder.glob(PICKLE_GLOB)):
+    if not is_file and (any(folder.glob(SAFETENSORS_GLOB)) or any(folder.glob(PICKLE_GLOB))):
         return _load_transformers(folder, origin, info.license)
-    return _load_audiocraft(folder, origin, info.license)
+    exported = folder / STATE_FILE
+    own = exported if exported.is_file() else folder / TRAINING_FILE
+    return _load_audiocraft(path if is_file else own, origin, info.license)
 
 
 def _load_v2m(info: WeightsInfo) -> LoadedCheckpoint:
@@ -123,10 +139,9 @@ def _load_transformers(folder: Path, origin: str, license: str | None) -> Loaded
     return LoadedCheckpoint(model_config, model_state, components, rate, origin, license)
 
 
-def _load_audiocraft(folder: Path, origin: str, license: str | None) -> LoadedCheckpoint:
-    """Load the pair of files that audiocraft exports, which is VidMuse's layout, too."""
-    path = folder / STATE_FILE
-    cfg, state = read_package(path)
+def _load_audiocraft(path: Path, origin: str, license: str | None) -> LoadedCheckpoint:
+    """Load what audiocraft exports, or a training checkpoint, and the codec beside it; VidMuse's layout, too."""
+    folder, (cfg, state) = path.parent, read_package(path)
     components: dict[str, Component] = {}
     visual_input: VisualInputConfig | None = None
     with prefix_errors(folder):
@@ -155,22 +170,12 @@ def named_components(folder: Path, cfg: Mapping[str, Any]) -> dict[str, Componen
 
         codec = read_compression_file(folder / COMPRESSION_FILE)
         components["codec"] = Component(codec) if isinstance(codec, str) else Component(None, folder, *codec)
+    elif isinstance(codec := cfg.get("compression_model_checkpoint"), str):  # of a training checkpoint
+        if codec.startswith(PUBLISHED_CODEC):
+            components["codec"] = Component(codec.removeprefix(PUBLISHED_CODEC))
+        else:
+            logger.warning("%s needs its codec, %s: export it as %s beside it", folder, codec, COMPRESSION_FILE)
     return components
-
-
-def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the settings and weights of a file that audiocraft exported."""
-    package = safe_load.read_pickle(path)
-    state, text = package.get("best_state"), package.get("xp.cfg")
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DependencyError(f"{str(path)!r} holds no weights as audiocraft exports them (no best_state)")
-    try:
-        cfg = yaml.safe_load(text) if isinstance(text, str) else text
-    except yaml.YAMLError as error:
-        raise DependencyError(f"{str(path)!r} has settings that are not YAML ({error_text(error)})") from error
-    if not isinstance(cfg, Mapping):
-        raise DependencyError(f"{str(path)!r} holds no settings as audiocraft exports them (no xp.cfg)")
-    return dict(cfg), dict(state)
 
 
 def _parse_section(config_class: type[Config], values: Any, path: Path, section: str) -> Config:

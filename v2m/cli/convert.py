@@ -16,7 +16,7 @@ def build_parser() -> OneLineParser:
     """Return the parser of the command's options."""
     description = "Writes a checkpoint of a music model again, in another layout."
     parser = OneLineParser(prog="v2m convert", description=description)
-    sources = "a folder, or a repository of the hub, in any of the layouts; or a training checkpoint (.ckpt)"
+    sources = "a folder, or a repository of the hub, in any of the layouts; or a training checkpoint (.ckpt, .th)"
     parser.add_argument("source", type=str, help=sources)
     parser.add_argument("dest", type=str, help="the folder to write, a new one")
     parser.add_argument("--to", choices=LAYOUTS, default="v2m", help="the layout to write")

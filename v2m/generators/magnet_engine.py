@@ -13,7 +13,7 @@ import torch
 
 from v2m.checkpoints import Component
 from v2m.checkpoints.components import COMPRESSION_FILE, REQUIRED_FILES
-from v2m.checkpoints.load import STATE_FILE, named_components, read_package
+from v2m.checkpoints.load import STATE_FILE, named_components
 from v2m.core import prompts
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.progress import ignore_progress, sub_progress
@@ -24,6 +24,7 @@ from v2m.generators.musicgen_engine import PROGRESS_SHARES, decode_codes
 from v2m.generators.options import MagnetSampling, WindowOptions
 from v2m.models.inference.windows import Window, plan_windows, window_seed
 from v2m.pretrained import audiocraft, weights
+from v2m.pretrained.audiocraft_package import read_package
 from v2m.pretrained.codecs.encodec import InterleavedStereoCodec, load_encodec
 from v2m.pretrained.text import T5TextEncoder
 

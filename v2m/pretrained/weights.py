@@ -85,6 +85,10 @@ def find_local(name: str, patterns: Sequence[str], *, license: str | None = None
         if absent:
             raise DependencyError(f"{str(folder)!r} lacks {', '.join(absent)}: complete that folder, or move it away")
         return WeightsInfo(name, folder, _folder_revision(folder), _card_license(folder) or license)
+    if (path := Path(name).expanduser()).is_file():
+        raise DependencyError(f"{name!r} is a file: give the folder that holds it, {str(path.parent)!r}")
+    if path.suffix in WEIGHT_SUFFIXES:
+        raise DependencyError(f"there is no file {name!r}: check the name, or give the folder of the weights")
     if not REPOSITORY.fullmatch(name):
         message = f"there is no folder {name!r}: give a folder that exists, or a repository of the hub as owner/name"
         raise DependencyError(message)

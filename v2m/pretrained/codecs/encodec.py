@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from transformers import EncodecModel
 
-from v2m.core.errors import DependencyError, UsageError, error_text, prefix_errors
+from v2m.core.errors import DependencyError, UsageError, prefix_errors
 from v2m.core.timing import seconds_to_samples
 from v2m.core.types import CodecSpec
 from v2m.mappings import encodec as convert
 from v2m.pretrained import weights
+from v2m.pretrained.audiocraft_package import SETTINGS_GLOBALS, read_package
 from v2m.pretrained.codecs.base import CodecModules, EnCodec, InterleavedStereoCodec, fuse_weight_norm
 from v2m.pretrained.safe_load import check_finite, load_strict, read_pickle, read_state_dict, read_tensors
 from v2m.pretrained.transformers_loader import CPU, load_model
@@ -72,23 +72,13 @@ def load_encodec(
 
 def read_compression_file(path: Path) -> str | tuple[dict[str, Any], dict[str, Tensor]]:
     """Read audiocraft's `compression_state_dict.bin`: a codec's name, or its config and state dict."""
-    payload = read_pickle(path)
+    payload = read_pickle(path, SETTINGS_GLOBALS)
     name = payload.get("pretrained")
     if isinstance(name, str):
         if name.startswith("dac_"):
             raise DependencyError(f"{str(path)!r} asks for the codec {name!r}, which is no EnCodec: it is not read")
         return name
-    state, text = payload.get("best_state"), payload.get("xp.cfg")
-    if not isinstance(state, dict) or not isinstance(text, str):
-        raise DependencyError(f"{str(path)!r} is no compression model of audiocraft: it lacks best_state or xp.cfg")
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise DependencyError(f"{str(path)!r}: its best_state is no plain state dict")
-    try:
-        settings = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DependencyError(f"{str(path)!r}: its xp.cfg is not YAML ({error_text(error)})") from error
-    if not isinstance(settings, dict):
-        raise DependencyError(f"{str(path)!r}: its xp.cfg holds no settings")
+    settings, state = read_package(path)
     with prefix_errors(path):
         return convert.config_to_transformers(settings, state), convert.to_transformers(state)
 

@@ -98,7 +98,7 @@ def test_codec_of_another_run_is_named(run: Path, caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("xps", "holds training runs of audiocraft: give one of them, "),
+        ("xps", "holds training checkpoints: give one, "),
         ("xps/0123abcd/model.safetensors", "is a file: give the folder that holds it, "),
         ("xps/0123abcd/step.ckpt", "is a training checkpoint: write it as a model, `v2m convert "),
         ("xps/0123abcd/checkpoint_6.th", "there is no file "),
@@ -115,3 +115,23 @@ def test_path_is_called_what_it_is(
     if not name.endswith(".ckpt"):
         assert main([str(tmp_path / name), str(tmp_path / "ours")]) == ENVIRONMENT
         assert message in capsys.readouterr().err
+
+
+def test_model_of_sound_effects_is_said_to_be_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = musicgen.write_audiocraft(tmp_path / "audiogen")
+    package = torch.load(folder / "state_dict.bin", weights_only=True)
+    torch.save(
+        package | {"xp.cfg": package["xp.cfg"].replace("solver: musicgen", "solver: audiogen")},
+        folder / "state_dict.bin",
+    )
+    V2M.from_pretrained(str(folder))
+    assert "is AudioGen, a model of sound effects: what it writes is no music" in caplog.text
+
+
+def test_run_of_our_own_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for step in (1, 2):
+        (tmp_path / f"checkpoints/step{step}.ckpt").touch()
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    with pytest.raises(DependencyError, match=r"holds training checkpoints: give one, .*step1.ckpt, .*step2.ckpt"):
+        V2M.from_pretrained(str(tmp_path))

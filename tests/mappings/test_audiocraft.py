@@ -71,6 +71,7 @@ def test_custom_delays_are_kept() -> None:
         ({"codebooks_pattern__delay__empty_initial": 2}, "codebooks_pattern.delay.empty_initial"),
         ({"fuser__sum": ["description"]}, r"fuser.sum \['description'\]"),
         ({"fuser__prepend": ["self_wav"]}, "both fuser.cross and fuser.prepend"),
+        ({"conditioners__description__t5__finetune": True}, "conditioners.description.t5.finetune True: its T5 was"),
         ({"conditioners__style": {"model": "style"}}, r"conditioners.style \(style\)"),
         ({"interleave_stereo_codebooks": {"use": True, "per_timestep": True}}, "per_timestep"),
         ({"transformer_lm__dim": 64}, "dim is 64 but 32 by the weights; ffn_dim"),

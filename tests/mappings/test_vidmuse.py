@@ -50,6 +50,9 @@ def test_mismatched_weights_are_refused(published: Published) -> None:
     settings, state = published
     with pytest.raises(DependencyError, match="visual_encoder 'videomae' is not the published VidMuse's"):
         config_to_v2m(settings | {"video": {"visual_encoder": "videomae"}}, state)
+    local_only = {"video": settings["video"] | {"add_global": {"if_add_gobal": False}}}
+    with pytest.raises(DependencyError, match=r"video.add_global.if_add_gobal False: v2m reads VidMuse with frames of"):
+        config_to_v2m(settings | local_only, state)
     with pytest.raises(DependencyError, match="lack global_pos_embedding: "):
         config_to_v2m(settings, {name: value for name, value in state.items() if not name.startswith("global")})
     with pytest.raises(DependencyError, match=r"VidMuse's CLIP: it has no 'visual_encoder_model.text_model.x'"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from tests.fixtures.tiny.videollama import BOTH, SONG, make_native, make_original, split_tokenizer
 from v2m.core.errors import DependencyError, UsageError
@@ -191,6 +192,34 @@ def test_random_model_gives_caption_and_all_tags(native: Path, clip: Video) -> N
     assert all(getattr(tags, name) for name in TAG_LISTS)
     assert tags.tempo is not None
     assert tags != HeuristicTagger().tag(clip, Tags())
+
+
+def test_weights_in_a_pickle_read_as_those_in_safetensors(tmp_path: Path) -> None:
+    """As the authors' trainer saves them: pytorch_model.bin, or its shards."""
+    folder = make_original(tmp_path / "model")
+    expected = load_videollama(folder, "cpu", None).model.state_dict()
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    tagger = VideoLLaMA3(str(folder), **SMALL)
+    tagger.prepare()
+    state = load_videollama(tagger.weights[0].folder, "cpu", None).model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_output_layer_that_config_ties_but_the_file_has_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, same: bool
+) -> None:
+    folder = make_original(tmp_path / "model")
+    state = load_file(folder / "model.safetensors")
+    embedding = state["model.embed_tokens.weight"]
+    state["lm_head.weight"] = embedding.clone() if same else embedding + 1
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    model = load_videollama(folder, "cpu", None).model
+    warned = "config.json says tie_word_embeddings, but lm_head.weight differs: that of the file is used"
+    assert (warned in caplog.text) != same
+    assert torch.equal(model.lm_head.weight, state["lm_head.weight"])
+    assert torch.equal(model.get_input_embeddings().weight, embedding)
 
 
 def test_tokenizer_from_vocab_and_merges_equals_tokenizer_json(original: Path, tmp_path: Path) -> None:

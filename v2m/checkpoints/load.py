@@ -70,9 +70,11 @@ def fetch(name: str) -> WeightsInfo:
         return WeightsInfo(name, path.parent)
     if path.suffix == ".ckpt" and path.is_file():
         raise DependencyError(f"{name!r} is a training checkpoint: write it as a model, `v2m convert {name} FOLDER`")
-    runs = [] if any(path.glob("*.*")) else sorted(str(run.parent) for run in path.glob(f"*/{TRAINING_FILE}"))
-    if runs:
-        raise DependencyError(f"{name!r} holds training runs of audiocraft: give one of them, {truncate_list(runs)}")
+    if not any(any(path.glob(pattern)) for pattern in (SAFETENSORS_GLOB, PICKLE_GLOB, STATE_FILE, TRAINING_FILE)):
+        patterns = f"*/{TRAINING_FILE}", "*.ckpt", "*/*.ckpt"
+        runs = [str(run) for pattern in patterns for run in sorted(path.glob(pattern))]
+        if runs:
+            raise DependencyError(f"{name!r} holds training checkpoints: give one, {truncate_list(runs)}")
     return weights.fetch(name, REQUIRED_FILES, license=license)
 
 
@@ -140,7 +142,7 @@ def _load_transformers(folder: Path, origin: str, license: str | None) -> Loaded
 
 
 def _load_audiocraft(path: Path, origin: str, license: str | None) -> LoadedCheckpoint:
-    """Load what audiocraft exports, or a training checkpoint, and the codec beside it; VidMuse's layout, too."""
+    """Load an exported or training checkpoint of audiocraft or VidMuse, and the codec beside it."""
     folder, (cfg, state) = path.parent, read_package(path)
     components: dict[str, Component] = {}
     visual_input: VisualInputConfig | None = None
@@ -151,6 +153,8 @@ def _load_audiocraft(path: Path, origin: str, license: str | None) -> LoadedChec
             components["vision_encoder"] = Component(folder=folder, config=vidmuse.clip_config(clip), state=clip)
         else:
             config, model_state = audiocraft.config_to_v2m(cfg, state), audiocraft.to_v2m(state)
+    if cfg.get("solver") == "audiogen":
+        logger.warning("%s is AudioGen, a model of sound effects: what it writes is no music", path)
     components |= named_components(folder, cfg)
     if config["text_dim"] is None:
         components.pop("text_encoder", None)

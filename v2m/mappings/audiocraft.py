@@ -185,8 +185,12 @@ def config_from_v2m(
 
 def text_encoder_name(cfg: Mapping[str, Any]) -> str | None:
     """Return audiocraft's name of the text encoder, as t5-base; None without one."""
+    return _t5_settings(cfg).get("name")
+
+
+def _t5_settings(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
     description = (cfg.get("conditioners") or {}).get("description") or {}
-    return (description.get("t5") or {}).get("name")
+    return description.get("t5") or {}
 
 
 def _section(cfg: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -212,6 +216,8 @@ def _unsupported_settings(cfg: Mapping[str, Any], sizes: Mapping[str, Any], fuse
     problems += [f"fuser.{key} {list(fuser[key])}" for key in ("sum", "input_interpolate") if fuser.get(key)]
     problems += ["fuser.cross_attention_pos_emb"] if fuser.get("cross_attention_pos_emb") else []
     problems += ["both fuser.cross and fuser.prepend"] if fuser.get("cross") and fuser.get("prepend") else []
+    if _t5_settings(cfg).get("finetune"):
+        problems.append("conditioners.description.t5.finetune True: its T5 was trained along, v2m reads published ones")
     models = {"description": "t5", "self_wav": "chroma_stem"}
     for name, settings in (cfg.get("conditioners") or {}).items():
         kind = (settings or {}).get("model")

@@ -98,6 +98,8 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     encoder = (cfg.get("video") or {}).get("visual_encoder", "clip")
     if encoder != "clip":
         raise DependencyError(f"video.visual_encoder {encoder!r} is not the published VidMuse's, 'clip'")
+    if not ((cfg.get("video") or {}).get("add_global") or {}).get("if_add_gobal", True):  # so misspelt
+        raise DependencyError("video.add_global.if_add_gobal False: v2m reads VidMuse with frames of the whole video")
     first = "local_temporal_transformer.layers.0"
     positions, qkv, ffn = "local_pos_embedding", f"{first}.0.fn.to_qkv.weight", f"{first}.1.fn.net.0.weight"
     if missing := [name for name in (positions, "global_pos_embedding", qkv, ffn) if name not in state]:

@@ -1,4 +1,4 @@
-"""Checkpoints of audiocraft and VidMuse: exported packages, and those that training writes (`checkpoint.th`).
+"""Checkpoints of audiocraft and VidMuse: exported packages, and `checkpoint.th` of training.
 
 A training checkpoint holds its settings as omegaconf's containers. They are read by name into plain stand-ins, so that
 neither omegaconf's code nor its resolvers run.
@@ -34,8 +34,9 @@ SETTINGS_GLOBALS = [(_Node, f"omegaconf.{name}") for name in _NODES] + [(_Node, 
 
 
 def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the settings and the best weights, as the projects' own export chooses them, of either kind of file.
+    """Return the settings and weights of either kind of file.
 
+    Of a training checkpoint these are the weights that the project's own export takes: the best, or VidMuse's last.
     Raises DependencyError for another file; where it holds more code than settings, with the line that exports it.
     """
     try:

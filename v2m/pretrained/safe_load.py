@@ -43,7 +43,7 @@ def read_state_dict(folder: Path) -> dict[str, Tensor]:
 
     The tensors are mapped into memory, not read. A folder without either may hold `pytorch_model.bin`, or its shards.
     """
-    layouts = ((SAFETENSORS, SAFETENSORS_INDEX, _read_safetensors), (PICKLE, PICKLE_INDEX, read_tensors))
+    layouts = ((SAFETENSORS, SAFETENSORS_INDEX, read_safetensors), (PICKLE, PICKLE_INDEX, read_tensors))
     for name, index, read in layouts:
         if (folder / name).is_file():
             return read(folder / name)
@@ -151,7 +151,8 @@ def _parse_text(path: Path, file_format: str, parse: Callable[[str], Any]) -> An
         raise DependencyError(f"{str(path)!r} is not {file_format} ({error_text(error)}): download it again") from error
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, mapped into memory."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -17,7 +18,10 @@ from v2m.core.errors import DependencyError, error_text, is_out_of_memory
 from v2m.core.lazy_model import choose_dtype, quantization_config
 from v2m.pretrained.safe_load import read_json, read_state_dict
 
+logger = getLogger(__name__)
+
 CPU = torch.device("cpu")
+HEAD, EMBEDDING = "lm_head.weight", "embed_tokens.weight"
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 
 
@@ -63,6 +67,7 @@ def load_model(
             ignore_mismatched_sizes=True,  # reported below, by name
         )
     check_loading_info(info, folder, description)
+    _warn_of_untied_head(model, state, folder)
     if not bits:  # quantized weights are placed while they are loaded
         model.to(device)
     return model.eval().requires_grad_(False)
@@ -104,6 +109,17 @@ def check_loading_info(info: Mapping[str, Any], folder: Path, description: str) 
         raise DependencyError(
             f"{str(folder)!r} does not fit {description}: {', '.join(problems)}, such as {first}; "
             "fetch it again, or give another checkpoint"
+        )
+
+
+def _warn_of_untied_head(model: PreTrainedModel, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Warn where config.json ties the output layer to the embedding, but the file's differs."""
+    head, embedding = state.get(HEAD), next((state[name] for name in state if name.endswith(EMBEDDING)), None)
+    if head is None or embedding is None or not model.config.get_text_config().tie_word_embeddings:
+        return
+    if not torch.equal(head, embedding):
+        logger.warning(
+            "%s: config.json says tie_word_embeddings, but %s differs: that of the file is used", folder, HEAD
         )
 
 

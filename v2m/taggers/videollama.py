@@ -28,7 +28,7 @@ from v2m.taggers.llm_tagger import ProgressRange, complete_tags, describe_hints,
 logger = logging.getLogger(__name__)
 
 FILES = (
-    *("config.json", "*.json", "*.safetensors", "tokenizer.json|merges.txt"),
+    *("config.json", "*.json", "*.safetensors|pytorch_model*.bin", "tokenizer.json|merges.txt"),
     "chat_template.jinja|chat_template.json|tokenizer_config.json",
 )
 PIXELS_PER_TOKEN = 28 * 28  # patches of 14 × 14, merged 2 × 2
@@ -41,8 +41,9 @@ OOM_HINT = "give `tagger.bits=4`, fewer `tagger.max_frames` or `tagger.pixels`, 
 class VideoLLaMA3(TaggerBase):
     """Tags from VideoLLaMA3, which reads frames of the video.
 
-    It decodes greedily: the same video gives the same tags. The answer is JSON of the tags' schema. Where it is cut
-    off, what it leaves open of genres, instruments and moods is measured from the picture (`HeuristicTagger`).
+    It decodes greedily, whatever generation_config.json says: the same video gives the same tags. The answer is JSON
+    of the tags' schema. Where it is cut off, what it leaves open of genres, instruments and moods is measured from the
+    picture (`HeuristicTagger`).
 
     Args:
         model: A folder, or a repository of the hub, in transformers' layout (lkhl/VideoLLaMA3-2B-Image-HF, …) or in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.fixtures.tiny import sonique as tiny
 from v2m.core.errors import UsageError
@@ -17,6 +19,7 @@ from v2m.generators.inpaint import FADE_S, InpaintSource
 from v2m.generators.options import DiffusionSampling
 from v2m.generators.sonique import Sonique, checkpoint
 from v2m.generators.sonique.windowed_sampling import CFGCondition, cfg_velocity, inpainting_denoiser, velocity_denoiser
+from v2m.mappings.stable_audio import unwrap_state
 from v2m.media import audio as sound_files
 from v2m.models.conditioning import Condition
 
@@ -66,6 +69,20 @@ def test_same_seed_is_deterministic_and_seeds_differ(generator: Sonique, folder:
     fresh = Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", low_memory=True)
     np.testing.assert_array_equal(wave(fresh.generate(make_video(1.5), TAGS, 3)), first)
     assert not np.allclose(wave(generator.generate(make_video(1.5), TAGS, 4)), first, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["", "ckpts/exported.safetensors", "ckpts/stable_ep=220.ckpt"])
+def test_exported_safetensors_give_the_same_music(generator: Sonique, folder: Path, tmp_path: Path, name: str) -> None:
+    """As the trainer exports the model, in another folder and beside the trained one."""
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    trained = copy / tiny.CHECKPOINT
+    state = unwrap_state(torch.load(trained, weights_only=True)["state_dict"])
+    save_file({key: value.contiguous() for key, value in state.items()}, copy / "ckpts/exported.safetensors")
+    if not name:
+        trained.unlink()
+    fresh = Sonique(model=str(copy / name), sampling=FEW, overlap=0.3, device="cpu")
+    music = wave(fresh.generate(make_video(1.0), TAGS, 3))
+    np.testing.assert_array_equal(music, wave(generator.generate(make_video(1.0), TAGS, 3)))
 
 
 def test_batched_generation_matches_single_generation(generator: Sonique) -> None:

@@ -247,7 +247,7 @@ INVALID: dict[str, tuple[Callable[[Path], object], str]] = {
     "hostile": (lambda f: _audiocraft(f, lambda h: h.update(best_state=Code())), "refused"),
     "another codec's name": (lambda f: _audiocraft(f, lambda h: h.update(pretrained="dac_44khz")), "dac_44khz"),
     "a language model": (lambda f: _audiocraft(f, lambda h: h["xp.cfg"].pop("compression_model")), "not an EnCodec"),
-    "without settings": (lambda f: _audiocraft(f, lambda h: h.pop("xp.cfg")), "lacks best_state or xp.cfg"),
+    "without settings": (lambda f: _audiocraft(f, lambda h: h.pop("xp.cfg")), "no xp.cfg"),
     "settings that are no YAML": (lambda f: _audiocraft(f, lambda h: h.update({"xp.cfg": "a: [1"})), "not YAML"),
     "an unknown weight": (
         lambda f: _audiocraft(f, lambda h: h["best_state"].update(odd=torch.zeros(1))),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +15,14 @@ from v2m.core.types import WeightsInfo
 from v2m.generators.sonique.unet import UNet, UNetConfig
 from v2m.mappings import stable_audio
 from v2m.mappings.stable_audio import StableAudioConfig
+from v2m.mappings.state_dict_map import truncate_list
 from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
-from v2m.pretrained.safe_load import check_finite, load_strict, read_json, read_pickle
+from v2m.pretrained.safe_load import check_finite, load_strict, read_json, read_pickle, read_safetensors
 from v2m.pretrained.text import ClapTextEncoder
 from v2m.pretrained.weights import checkpoint_folders, fetch
 
 CONFIG_FILE, CHECKPOINT_DIR, CLAP_FILE = "best_model.json", "ckpts", "ckpts/clap/clap.ckpt"
+SUFFIXES = {".ckpt", ".safetensors"}  # as trained; and as the trainer exports it
 DEFAULT_NAME = "sonique"
 PAGE = "github.com/zxxwxyyy/sonique"
 LICENSE = "MIT (of the repository; the archive of weights names none)"
@@ -42,13 +45,15 @@ class SoniqueComponents:
 def load_components(name: str, tokenizer: str) -> SoniqueComponents:
     """Load all components from the folder `name`, given by its path or below a checkpoint folder.
 
-    `tokenizer` is a folder or repository of RoBERTa's tokenizer, for a folder that holds none.
+    `name` may also be the path of one of the checkpoints in it. `tokenizer` is a folder or repository of RoBERTa's
+    tokenizer, for a folder that holds none.
     """
     info = _find_weights(name)
     folder = info.folder
     config = stable_audio.parse_config(read_json(folder / CONFIG_FILE))
-    path = _find_checkpoint(folder)
-    state = read_pickle(path).get("state_dict")
+    given = Path(name).expanduser()
+    path = given if given.is_file() else _find_checkpoint(folder)
+    state: Any = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path).get("state_dict")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DependencyError(f"{str(path)!r} holds no 'state_dict' of tensors: it is no checkpoint of this model")
     state, description = stable_audio.unwrap_state(state), f"the model in {str(path)!r}"
@@ -76,15 +81,22 @@ def _find_weights(name: str) -> WeightsInfo:
             f"SONIQUE's weights are not here: unpack the archive that {PAGE} links to, and put its {CONFIG_FILE} "
             f"beside, in {str(places[1])!r}, or give another folder as `generator.model`"
         )
+    if places[0].is_file():
+        folder = places[0].parent
+        folder = folder.parent if folder.name == CHECKPOINT_DIR else folder
+        return replace(fetch(str(folder), (CONFIG_FILE,), license=LICENSE), name=name)
     return fetch(name, (CONFIG_FILE,), license=LICENSE)
 
 
 def _find_checkpoint(folder: Path) -> Path:
-    files = sorted((folder / CHECKPOINT_DIR).glob("*.ckpt")) or sorted(folder.glob("*.ckpt"))
-    if len(files) != 1:
-        names = ", ".join(path.name for path in files) or "none"
-        message = f"{str(folder / CHECKPOINT_DIR)!r} must hold the one checkpoint (.ckpt) of the model, not {names}"
-        raise DependencyError(message)
+    places = [sorted(place.glob("*")) for place in (folder / CHECKPOINT_DIR, folder)]
+    files = next(filter(None, ([path for path in place if path.suffix in SUFFIXES] for place in places)), [])
+    if not files:
+        places = f"{str(folder / CHECKPOINT_DIR)!r} or {str(folder)!r}"
+        raise DependencyError(f"the model's checkpoint, .ckpt or .safetensors, is not in {places}: put it there")
+    if len(files) > 1:
+        names = truncate_list([path.name for path in files])
+        raise DependencyError(f"{str(files[0].parent)!r} holds {names}: give one of these files as `generator.model`")
     return files[0]
 
 

@@ -44,8 +44,8 @@ class FeatureOverride:
     def visual_features(self, progress: Any = None) -> VisualFeatures:  # noqa: ARG002 - the shape of FrameSource
         return self.features
 
-    def frames_at(self, times: Any, width: int | None = None) -> Any:
-        return self.video.frames(times, width)
+    def frames_at(self, times: Any, width: int | None = None, convert: Any = None) -> Any:
+        return self.video.frames(times, width, convert)
 
 
 @dataclass(frozen=True)

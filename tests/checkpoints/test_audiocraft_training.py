@@ -64,7 +64,10 @@ def test_codec_trained_by_audiocraft_is_read(tmp_path: Path) -> None:
     settings = encodec.audiocraft_config() | {"transformer_lm": {"n_q": 4}}
     run = musicgen.write_training(tmp_path, encodec.audiocraft_model(settings), settings)
     exported = encodec.write_audiocraft_codec(tmp_path / "exported.bin")
-    (config, state), (expected_config, expected) = map(read_compression_file, (run / "checkpoint.th", exported))
+    trained, published = (read_compression_file(path) for path in (run / "checkpoint.th", exported))
+    assert not isinstance(trained, str)
+    assert not isinstance(published, str)
+    (config, state), (expected_config, expected) = trained, published
     assert config == expected_config
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 

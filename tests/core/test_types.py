@@ -23,7 +23,7 @@ class Still:
         self.measured = measured
         self.asked: list[float] = []
 
-    def frames_at(self, times: Sequence[float], width: int | None = None) -> np.ndarray:
+    def frames_at(self, times: Sequence[float], width: int | None = None, convert: object = None) -> np.ndarray:
         self.asked = list(times)
         return np.zeros((len(times), 2, 2, 3), np.uint8)
 

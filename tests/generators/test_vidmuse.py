@@ -133,7 +133,7 @@ def test_visual_input_config_is_saved_in_the_checkpoint(
     )
     V2M.from_pretrained(str(published)).save_pretrained(tmp_path / "own")
     again = V2M.from_pretrained(str(tmp_path / "own"))
-    assert again.visual_input == VisualInputConfig(pooling="all")
+    assert again.visual_input == VisualInputConfig(pooling="all", aspect="vidmuse")
     assert not again.config.has_null_tokens
     expected, ours = (sound(vidmuse(item), cuts.crop(0.0, 0.3)) for item in (published, tmp_path / "own"))
     assert np.array_equal(expected, ours)

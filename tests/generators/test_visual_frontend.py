@@ -23,7 +23,7 @@ from v2m.generators.vidmuse_engine import VisualFrontend
 class Dated(StubFrameSource):
     """A frame source whose frames say when they are shown, a fifth of a second to a level."""
 
-    def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+    def frames_at(self, times: Sequence[float], width: int | None = None, convert: object = None) -> Pixels:
         levels = np.round(np.array(times) * 5).astype(np.uint8)
         return np.broadcast_to(levels[:, None, None, None], (len(levels), 2, 2, 3)).copy()
 
@@ -31,7 +31,7 @@ class Dated(StubFrameSource):
 class Plain:
     """A vision encoder that gives the seconds that `Dated` frames say."""
 
-    name, num_tokens, dim, aspect = "plain", 2, 3, "squash"
+    name, num_tokens, dim, aspect, convert = "plain", 2, 3, "squash", None
 
     def encode(self, frames: Any) -> Tensor:
         return torch.from_numpy(frames[:, 0, 0, 0] / 5).float()[:, None, None].expand(-1, 2, 3)

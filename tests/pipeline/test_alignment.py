@@ -33,7 +33,7 @@ class StubFrameSource:
         flat = np.zeros(len(times))
         return VisualFeatures(10.0, times, flat, flat, flat, flat, flat, np.zeros(12), 0.0, self.cuts)
 
-    def frames_at(self, times: object, width: int | None = None) -> np.ndarray:
+    def frames_at(self, times: object, width: int | None = None, convert: object = None) -> np.ndarray:
         raise AssertionError("no frame is looked at")
 
 

@@ -26,7 +26,7 @@ class StubFrameSource:
 
     features: VisualFeatures
 
-    def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+    def frames_at(self, times: Sequence[float], width: int | None = None, convert: object = None) -> Pixels:
         raise AssertionError("Sketch reads features, not frames")
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:

@@ -27,7 +27,7 @@ class MeasuredFrames:
 
     result: VisualFeatures
 
-    def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+    def frames_at(self, times: Sequence[float], width: int | None = None, convert: object = None) -> Pixels:
         raise AssertionError("the heuristic tagger reads no frames of its own")
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from tests.fixtures.tiny.videollama import BOTH, SONG, make_native, make_original, split_tokenizer
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Tagger
-from v2m.core.timing import sample_frame_times
 from v2m.core.types import Tags, Video
 from v2m.media import video as opening
 from v2m.taggers.heuristic import HeuristicTagger
@@ -262,23 +261,6 @@ def test_random_models_answer_depends_on_the_frames(native: Path) -> None:
     prepared = [loaded.prepare_inputs(images, [0.0, 1.0], "?", 3136) for images in (frames, frames // 4)]
     answers = {loaded.generate(inputs, 12) for inputs in prepared}
     assert len(answers) == 2
-
-
-@pytest.mark.parametrize(
-    ("duration", "rate", "limit", "expected"),
-    [
-        (4.0, 1.0, 32, [0.5, 1.5, 2.5, 3.5]),
-        (0.4, 1.0, 32, [0.2]),
-        (0.04, 1.0, 1, [0.02]),
-        (100.0, 1.0, 1, [50.0]),
-        (90.0, 1.0, 4, [0.0, 30.0, 60.0, 90.0]),
-        (4.0, 1.0, 4, [0.0, 4 / 3, 8 / 3, 4.0]),
-    ],
-)
-def test_sample_frame_times_are_block_middles_or_evenly_spread(
-    duration: float, rate: float, limit: int, expected: list[float]
-) -> None:
-    assert sample_frame_times(duration, rate, limit) == pytest.approx(expected)
 
 
 def test_load_rejects_weights_of_other_models_and_broken_files(native: Path, original: Path, tmp_path: Path) -> None:

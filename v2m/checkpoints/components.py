@@ -55,7 +55,7 @@ class VisualInputConfig:
 
     Args:
         pooling: Tokens of a frame that the vision encoder returns: "all" or "grid".
-        aspect: How a frame becomes a square: "squash", "crop" or "pad".
+        aspect: How a frame becomes a square: "squash", "crop", "pad", or "vidmuse", which decides on the times, too.
         fps: Short-term frames per second of the window.
         num_long_term_frames: Frames of the whole video.
         event_rate: Instants per second of the visual events.
@@ -91,4 +91,4 @@ class VisualInputConfig:
 
 
 # as published: 2 frames per second, squashed to a square; 64 of the whole video in training
-VIDMUSE_VISUAL_INPUT = VisualInputConfig(pooling="all")
+VIDMUSE_VISUAL_INPUT = VisualInputConfig(pooling="all", aspect="vidmuse")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from v2m.core.types import CodecSpec, Controls, ProgressFn, Soundtrack, Tags, Video
+from v2m.core.types import CodecSpec, Controls, ConvertFn, ProgressFn, Soundtrack, Tags, Video
 
 
 @runtime_checkable
@@ -76,6 +76,11 @@ class VisionEncoder(Protocol):
     num_tokens: int
     dim: int
     aspect: str  # how frames are brought to the encoder's size
+
+    @property
+    def convert(self) -> ConvertFn | None:
+        """Conversion of full-size frames for `Video.frames`, or None where `encode` does it."""
+        ...
 
     def encode(self, frames: Any) -> Any:
         """Encode upright RGB frames (F, H, W, 3) uint8 as (F, `num_tokens`, `dim`) float32."""

@@ -193,14 +193,13 @@ def segment_start(index: int, seconds: float, count: int) -> float:
     return index * seconds / count
 
 
-def sample_frame_times(duration: float, rate: float, limit: int) -> Floats:
-    """Return the (F,) times of frames to look at, `rate` per second of `duration` and at most `limit`.
+def sample_frames(timestamps: Floats, duration: float, rate: float, limit: int) -> tuple[Floats, Floats]:
+    """Return the (F,) times of frames, and those told to the model, as VideoLLaMA3's loader samples.
 
-    The middles of blocks of 1 / `rate` if few enough, else `limit` from first to last frame, as VideoLLaMA3 samples.
+    Of each whole block of 1 / `rate` the last frame, told as its start (FFmpeg's `fps=RATE:round=down`); of more than
+    `limit` blocks those spread from first to last.
     """
-    block = min(1.0 / rate, duration)
-    if limit == 1 or duration <= block:
-        return np.array([duration / 2])
-    if duration < limit * block:
-        return np.arange(block / 2, duration, block)
-    return np.linspace(0.0, duration, limit)
+    count = max(1, int(np.floor(duration * rate + 1e-6)))
+    blocks = np.arange(count) if count <= limit else np.linspace(0, count - 1, limit, dtype=int)
+    shown = np.searchsorted(timestamps, (blocks + 1) / rate - 1e-6) - 1
+    return timestamps[np.maximum(shown, 0)], blocks / rate

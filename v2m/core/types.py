@@ -7,7 +7,7 @@ name says otherwise; arrays are numpy.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from v2m.core.errors import UsageError
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
+ConvertFn = Callable[[Pixels], Pixels]  # of frames (F, H, W, 3)
 
 TEMPO_RANGE = (30.0, 300.0)
 MIN_SPAN_S = 0.01  # seconds of music
@@ -80,8 +81,11 @@ class VisualFeatures:
 class FrameSource(Protocol):
     """Reader of a `Video`'s pixels (`v2m.media.video`). Frames come upright, RGB, uint8."""
 
-    def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
-        """Return the frames shown at `times`, (F, H, W, 3); `width` scales, keeping the aspect ratio."""
+    def frames_at(self, times: Sequence[float], width: int | None = None, convert: ConvertFn | None = None) -> Pixels:
+        """Return the frames shown at `times`, (F, H, W, 3); `width` scales, keeping the aspect ratio.
+
+        `convert` changes a few frames at a time to others of one size, so that the decoded ones need no memory.
+        """
         ...
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
@@ -146,10 +150,13 @@ class Video:
         """Return the audio stream to mix, measure and learn from, as `select_audio`."""
         return select_audio(self.streams, track)
 
-    def frames(self, times: Sequence[float], width: int | None = None) -> Pixels:
-        """Return the frames shown at `times` (seconds in this span), upright RGB (F, H, W, 3)."""
+    def frames(self, times: Sequence[float], width: int | None = None, convert: ConvertFn | None = None) -> Pixels:
+        """Return the frames shown at `times` (seconds in this span), upright RGB (F, H, W, 3).
+
+        `width` and `convert` are as in `FrameSource.frames_at`.
+        """
         assert self.source is not None, "this Video was made without a frame source"
-        return self.source.frames_at([self.start + time for time in times], width)
+        return self.source.frames_at([self.start + time for time in times], width, convert)
 
     def visual_features(self, progress: ProgressFn | None = None) -> VisualFeatures:
         """Return brightness, color, motion and cuts of this span, measured on first use."""

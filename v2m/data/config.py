@@ -13,7 +13,7 @@ class PrepareConfig:
     Args:
         vision_encoder: Vision encoder: a folder or a repository of the hub (CLIP, SigLIP or DINOv2).
         pooling: Tokens of a frame: "grid" is 5 of them, "all" all (50 of CLIP ViT-B/32, which VidMuse reads).
-        aspect: How a frame becomes a square.
+        aspect: How a frame becomes a square; vidmuse takes VidMuse's own frames and filter, from full-size frames.
         codec: Codec of the music (EnCodec): a folder or a repository of the hub.
         text_encoder: Text encoder (T5): a folder or a repository of the hub.
         stereo: Whether left and right are encoded each by itself, as MusicGen's stereo models have them: twice the
@@ -33,7 +33,7 @@ class PrepareConfig:
 
     vision_encoder: str = "openai/clip-vit-base-patch32"
     pooling: Literal["grid", "all"] = "grid"
-    aspect: Literal["squash", "crop", "pad"] = "squash"
+    aspect: Literal["squash", "crop", "pad", "vidmuse"] = "squash"
     codec: str = "facebook/encodec_32khz"
     text_encoder: str = "google-t5/t5-base"
     stereo: bool = False

@@ -21,7 +21,7 @@ from v2m.checkpoints.components import REQUIRED_FILES
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.prompts import build_prompt
 from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
-from v2m.core.timing import codec_frames, samples_to_seconds, seconds_to_samples, segment_count, segment_times
+from v2m.core.timing import codec_frames, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, Tags, Video, VisualFeatures
 from v2m.data.config import PrepareConfig
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, TEXT, Manifest, Meta
@@ -32,7 +32,7 @@ from v2m.media.video import Limits
 from v2m.pretrained import weights
 from v2m.pretrained.codecs import encodec
 from v2m.pretrained.text import T5TextEncoder
-from v2m.pretrained.vision import FrozenVisionEncoder
+from v2m.pretrained.vision import FrozenVisionEncoder, long_term_frame_times, window_frame_times
 
 if TYPE_CHECKING:
     from v2m.pretrained.demucs import Demucs
@@ -116,7 +116,8 @@ class SampleEncoder:
             check_duration(duration, config)
             check_motion(clip.visual_features(), config)
             tags = self._tag(source, clip)
-            long_term = self._encode_frames(clip, segment_times(clip.duration, config.num_long_term_frames))
+            times = long_term_frame_times(clip, self.vision_encoder.aspect, config.num_long_term_frames)
+            long_term = self._encode_frames(clip, times)
         except InvalidInputError as error:
             raise _as_filtered(error) from error
         prompt = build_prompt(tags)
@@ -133,7 +134,8 @@ class SampleEncoder:
         first = seconds_to_samples(meta.start, rate)
         wave = music.samples[:, first : first + seconds_to_samples(meta.duration, rate)]
         codes = self.codec.encode(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]  # (K, T)
-        times = meta.start + segment_times(meta.duration, segment_count(meta.duration, config.video_frame_rate))
+        aspect, frame_rate = self.vision_encoder.aspect, config.video_frame_rate
+        times = window_frame_times(clip, aspect, meta.start, meta.duration, frame_rate)
         try:
             frames = self._encode_frames(clip, times)
         except InvalidInputError as error:
@@ -143,10 +145,11 @@ class SampleEncoder:
 
     def _encode_frames(self, clip: Video, times: np.ndarray) -> np.ndarray:
         """Return the tokens (F, P, W) of the frames shown at `times`."""
-        width = self.vision_encoder.decode_width(clip.width, clip.height)
+        encoder = self.vision_encoder
+        width = encoder.decode_width(clip.width, clip.height)
         parts = [times[start : start + FRAMES_PER_READ] for start in range(0, len(times), FRAMES_PER_READ)]
-        tokens = [self.vision_encoder.encode(clip.frames(part.tolist(), width)).cpu().numpy() for part in parts]
-        return np.concatenate(tokens)
+        frames = (clip.frames(part.tolist(), width, encoder.convert) for part in parts)
+        return np.concatenate([encoder.encode(images).cpu().numpy() for images in frames])
 
     def _load_music(self, source: VideoSource, clip: Video) -> Audio:
         """Return the music from the first frame on, without voices if so configured, as the codec takes it."""

@@ -17,14 +17,14 @@ from v2m.checkpoints import V2M, VisualInputConfig
 from v2m.core import prompts
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import VisionEncoder
-from v2m.core.timing import samples_to_seconds, segment_count, segment_times
+from v2m.core.timing import samples_to_seconds, segment_times
 from v2m.core.types import Floats, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.musicgen_engine import MusicGenEngine
 from v2m.generators.options import DecoderName, WindowOptions
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.visual_conditioner import VisualInputs
-from v2m.pretrained.vision import FrozenVisionEncoder
+from v2m.pretrained.vision import FrozenVisionEncoder, long_term_frame_times, window_frame_times
 
 BATCH_FRAMES = 256  # frames in memory at a time
 
@@ -36,9 +36,14 @@ class VisualFrontend:
         self._encoder, self.config = encoder, config
 
     @classmethod
-    def load(cls, model: V2M, name: str, device: torch.device) -> VisualFrontend:
-        """Load the frontend of the model loaded as `name`, if it gives the tokens of its training."""
+    def load(cls, model: V2M, name: str, device: torch.device, *, fast_frames: bool = False) -> VisualFrontend:
+        """Load the frontend of the model loaded as `name`, if it gives the tokens of its training.
+
+        `fast_frames` decodes VidMuse's frames at reduced size.
+        """
         conditioner, config = model.config.conditioner, model.visual_input
+        if fast_frames and config is not None and config.aspect == "vidmuse":
+            config = replace(config, aspect="squash")
         assert conditioner is not None, "this model has no visual conditioner"
         if config is None:
             raise DependencyError(
@@ -72,12 +77,12 @@ class VisualFrontend:
 
     def window_encoder(self, video: Video) -> Callable[[float, float], VisualInputs]:
         """Make `encode(start, end)` for windows of `video` in seconds; long-term frames are encoded once."""
-        long_term_times = segment_times(video.duration, self.config.num_long_term_frames)
+        long_term_times = long_term_frame_times(video, self.config.aspect, self.config.num_long_term_frames)
         long_term = self._encode_frames(video, long_term_times)
 
         def encode(start: float, end: float) -> VisualInputs:
             duration = min(end, video.duration) - start  # the last codec frame may reach beyond the video
-            times = start + segment_times(duration, segment_count(duration, self.config.fps))
+            times = window_frame_times(video, self.config.aspect, start, duration, self.config.fps)
             events, event_times = torch.zeros(0, 0), np.zeros(0)
             if self.config.event_channels:
                 features = visual_event_features(video.visual_features(), start, duration, self.config.event_rate)
@@ -99,7 +104,8 @@ class VisualFrontend:
         """(N, tokens, dimension) of the frames at `times`."""
         width = self._encoder.decode_width(video.width, video.height)
         batches = [times[start : start + BATCH_FRAMES] for start in range(0, len(times), BATCH_FRAMES)]
-        return torch.cat([self._encoder.encode(video.frames(batch.tolist(), width)) for batch in batches])
+        frames = (video.frames(batch.tolist(), width, self._encoder.convert) for batch in batches)
+        return torch.cat([self._encoder.encode(images) for images in frames])
 
 
 def _timed_input(values: Tensor, times: Floats) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,14 +125,20 @@ class VideoMusicEngine:
 
     @classmethod
     def load(
-        cls, name: str, device: torch.device, precision: Precision | None, decoder: DecoderName = "encodec"
+        cls,
+        name: str,
+        device: torch.device,
+        precision: Precision | None,
+        *,
+        decoder: DecoderName = "encodec",
+        fast_frames: bool = False,
     ) -> VideoMusicEngine:
         """Load a checkpoint of VidMuse's layout or ours; UsageError without a visual conditioner."""
         model = V2M.from_pretrained(name)
         if model.config.conditioner is None:
             message = f"{name!r} has no visual conditioner: give it to the recipe musicgen, or give a VidMuse here"
             raise UsageError(message)
-        frontend = VisualFrontend.load(model, name, device)
+        frontend = VisualFrontend.load(model, name, device, fast_frames=fast_frames)
         music_engine = MusicGenEngine.from_model(model, name, device, precision, decoder=decoder)
         return cls(model, music_engine, frontend, device)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import Seconds, frame_index_at, time_grid
-from v2m.core.types import Floats, FrameSource, Pixels, ProgressFn, Stream, Video, VisualFeatures
+from v2m.core.types import ConvertFn, Floats, FrameSource, Pixels, ProgressFn, Stream, Video, VisualFeatures
 from v2m.media.decoder_process import DecoderProcess, DecoderProcessError
 
 Decoder = Literal["auto", "decord", "pyav"]
@@ -105,26 +105,26 @@ class FileFrameSource(FrameSource):
         self._use_decord = decoder == "decord" or (decoder == "auto" and info["seekable"])
         self._visual_features: VisualFeatures | None = None
 
-    def frames_at(self, times: Sequence[float], width: int | None = None) -> Pixels:
+    def frames_at(self, times: Sequence[float], width: int | None = None, convert: ConvertFn | None = None) -> Pixels:
         """Return the frames shown at `times`, in any order, (F, H, W, 3); times outside get the nearest.
 
         Raises InvalidInputError `undecodable`.
         """
         size = self._output_size(width)
-        frames = np.empty((len(times), size[1], size[0], 3), np.uint8)
+        frames = _FrameBuffer(len(times), size, convert)
         unique_times, places = np.unique(np.asarray(times, float), return_inverse=True)
         if self._use_decord and len(times):
             try:
                 self._seek_frames(unique_times, size, places, frames)
-                return frames
+                return frames.images
             except DecoderProcessError as error:
                 self._use_decord = False
                 self._add_warning(f"decoder: decord {error}; read in sequence instead")
         first = 0
         for _, images in self._read_sequence(size, unique_times.tolist()):
-            self._fill(frames, places, first, images)
+            frames.fill(places, first, images)
             first += len(images)
-        return frames
+        return frames.images
 
     def scan(self, width: int, fps: float) -> Iterator[tuple[Floats, Pixels]]:
         """Yield times (F,) and frames (F, H, W, 3) of the whole video in chunks, at most `fps` a second.
@@ -165,21 +165,16 @@ class FileFrameSource(FrameSource):
         except DecoderProcessError as error:
             raise _input_error(self._path, "undecodable", f"cannot be decoded: the decoder {error}") from None
 
-    def _seek_frames(self, times: Floats, size: tuple[int, int], places: np.ndarray, frames: Pixels) -> None:
+    def _seek_frames(self, times: Floats, size: tuple[int, int], places: np.ndarray, frames: _FrameBuffer) -> None:
         indices, inverse = np.unique(frame_index_at(self._timestamps, times), return_inverse=True)
         request = {"task": "seek", "path": str(self._path), "codec": self._info["codec"]}
         request |= {"indices": indices.tolist(), "size": size, "count": len(self._timestamps)}
         first = 0
         for header, payload in self._process.request(request, self._timeout):
             images = _to_pixels(header, payload)
-            self._fill(frames, inverse[places], first, images)
+            frames.fill(inverse[places], first, images)
             first += len(images)
         self.decoder = "decord"
-
-    @staticmethod
-    def _fill(frames: Pixels, places: np.ndarray, first: int, images: Pixels) -> None:
-        selected = (places >= first) & (places < first + len(images))
-        frames[selected] = images[places[selected] - first]
 
     def _record_stats(self, stats: dict[str, int]) -> None:
         if stats["num_errors"] or stats["num_corrupt"]:
@@ -189,6 +184,22 @@ class FileFrameSource(FrameSource):
     def _add_warning(self, warning: str) -> None:
         kind = warning.partition(":")[0] + ":"
         self.warnings = (*(other for other in self.warnings if not other.startswith(kind)), warning)
+
+
+class _FrameBuffer:
+    """Frames in the order that was asked for, converted as they come."""
+
+    def __init__(self, count: int, size: tuple[int, int], convert: ConvertFn | None) -> None:
+        self.images: Pixels = np.empty((0 if convert else count, size[1], size[0], 3), np.uint8)
+        self._count, self._convert = count, convert
+
+    def fill(self, places: np.ndarray, first: int, images: Pixels) -> None:
+        """Store decoded images, numbered from `first`, at each place that has one's number."""
+        images = images if self._convert is None else self._convert(images)
+        if len(self.images) != self._count:
+            self.images = np.empty((self._count, *images.shape[1:]), np.uint8)
+        selected = (places >= first) & (places < first + len(images))
+        self.images[selected] = images[places[selected] - first]
 
 
 def _to_pixels(header: dict[str, Any], payload: bytearray) -> Pixels:

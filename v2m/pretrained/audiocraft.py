@@ -21,6 +21,7 @@ from v2m.core.errors import DependencyError, error_text
 from v2m.core.types import WeightsInfo
 from v2m.models.inference.windows import plan_windows
 from v2m.pretrained import safe_load, weights
+from v2m.pretrained.audiocraft_package import SETTINGS_GLOBALS, plain_values
 from v2m.pretrained.codecs.base import EnCodec, crossfade
 from v2m.pretrained.text import T5TextEncoder
 
@@ -130,7 +131,7 @@ class MultiBandCodec:
         import_audiocraft()
         info = weights.fetch(MULTIBAND, [MULTIBAND_FILE], license="cc-by-nc-4.0")
         path = info.folder / MULTIBAND_FILE
-        package: dict[Any, Any] = safe_load.read_pickle(path, _omegaconf_classes())
+        package: dict[Any, Any] = safe_load.read_pickle(path, SETTINGS_GLOBALS)
         try:
             bands = [package[index] for index in range(package["n_bands"])]
             processes = [_build_process(band, package["sample_rate"], f"{str(path)!r}", device) for band in bands]
@@ -165,20 +166,12 @@ def _build_process(band: Mapping[str, Any], sample_rate: int, name: str, device:
     from audiocraft.modules.diffusion_schedule import NoiseSchedule
     from omegaconf import OmegaConf
 
-    cfg: Any = OmegaConf.create(band["cfg"])
+    cfg: Any = OmegaConf.create(plain_values(band["cfg"]))
     network, processor = builders.get_diffusion_model(cfg), builders.get_processor(cfg.processor, sample_rate)
     safe_load.load_strict(network, band["model_state"], f"a band of {name}")
     safe_load.load_strict(processor, band["processor_state"], f"the processor of a band of {name}")
     schedule = NoiseSchedule(**cfg.schedule, sample_processor=processor.to(device), device=device)  # type: ignore[arg-type]
     return DiffusionProcess(network.to(device).eval(), schedule)
-
-
-def _omegaconf_classes() -> list[Any]:
-    """Return the classes of settings that audiocraft pickles; they run no code when they are made."""
-    from omegaconf import DictConfig, ListConfig, base, nodes
-
-    scalars = (nodes.AnyNode, nodes.StringNode, nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode)
-    return [DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, *scalars, Any]
 
 
 def _build_magnet_lm(cfg: Mapping[str, Any], text_encoder: T5TextEncoder, frame_rate: int) -> tuple[Any, int]:

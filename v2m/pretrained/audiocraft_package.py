@@ -53,7 +53,7 @@ def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DependencyError(f"{str(path)!r} holds no weights as audiocraft exports them (no best_state)")
     try:
         with prefix_errors(path):
-            settings = yaml.safe_load(settings) if isinstance(settings, str) else _plain_values(settings)
+            settings = yaml.safe_load(settings) if isinstance(settings, str) else plain_values(settings)
     except yaml.YAMLError as error:
         raise DependencyError(f"{str(path)!r} has settings that are not YAML ({error_text(error)})") from error
     if not isinstance(settings, Mapping):
@@ -61,7 +61,7 @@ def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return dict(settings), dict(state)
 
 
-def _plain_values(node: Any, depth: int = 0) -> Any:
+def plain_values(node: Any, depth: int = 0) -> Any:
     """Return plain values of omegaconf's; references to other settings stay as they are written."""
     if depth > MAX_DEPTH:
         raise DependencyError("the settings in it (xp.cfg) contain themselves: fetch it again")
@@ -69,8 +69,8 @@ def _plain_values(node: Any, depth: int = 0) -> Any:
         attributes = vars(node)
         node = attributes.get("_content", attributes.get("_val"))
     if isinstance(node, Mapping):
-        return {str(key): _plain_values(value, depth + 1) for key, value in node.items()}
-    return [_plain_values(value, depth + 1) for value in node] if isinstance(node, list | tuple) else node
+        return {str(key): plain_values(value, depth + 1) for key, value in node.items()}
+    return [plain_values(value, depth + 1) for value in node] if isinstance(node, list | tuple) else node
 
 
 def _export_hint(path: Path) -> str:

@@ -8,24 +8,27 @@ F frames, H height, W width of a frame, P tokens per frame, D dimension of a tok
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, pad
 from transformers import CLIPVisionModel, Dinov2Model, PreTrainedModel, SiglipVisionModel
 
 from v2m.core.errors import DependencyError, UsageError
-from v2m.core.types import Pixels
+from v2m.core.timing import segment_count, segment_times
+from v2m.core.types import Floats, Pixels, Video
 from v2m.pretrained.safe_load import check_finite, read_json, read_state_dict
 from v2m.pretrained.transformers_loader import CPU, load_model
 
 FILES = ("config.json", "model.safetensors|pytorch_model.bin", "preprocessor_config.json|")
 Pooling = Literal["all", "grid"]
-Aspect = Literal["squash", "crop", "pad"]
+Aspect = Literal["squash", "crop", "pad", "vidmuse"]
 POOL_GRID = 2  # rows and columns of means
 BATCH_SIZE = 32  # frames at a time
 # parts of a dual encoder besides the tower
@@ -70,6 +73,7 @@ class FrozenVisionEncoder:
     ) -> None:
         self.name, self.image_size = f"{name}:{pooling}", image_size
         self.aspect: str = aspect
+        self.convert = self._squash if aspect == "vidmuse" else None
         self.dim: int = model.config.hidden_size
         self._model, self._family, self._pooling = model, family, pooling
         self._mean = torch.tensor(family.mean, device=model.device)[:, None, None]
@@ -92,8 +96,8 @@ class FrozenVisionEncoder:
         """Load a folder in transformers' layout: the tower alone, or the dual encoder that it is part of.
 
         Mean, deviation and size are those of preprocessor_config.json. `name` is that in datasets and checkpoints. A
-        frame becomes a square by `aspect`: "squash"; "crop" its middle; or "pad" with the mean color. UsageError for
-        another `pooling` or `aspect`.
+        frame becomes a square by `aspect`: "squash"; "crop" its middle; "pad" with the mean color; or "vidmuse",
+        squashed from full size by a bilinear filter to whole gray levels. UsageError for another `pooling` or `aspect`.
         """
         if pooling not in get_args(Pooling) or aspect not in get_args(Aspect):
             choices = f"{' or '.join(get_args(Pooling))}, and {', '.join(get_args(Aspect))}"
@@ -123,6 +127,8 @@ class FrozenVisionEncoder:
 
     def decode_width(self, width: int, height: int) -> int:
         """Width at which to decode frames of `width` × `height`: no larger than is needed, never enlarged."""
+        if self.aspect == "vidmuse":
+            return width
         side = max(width, height) if self.aspect == "pad" else min(width, height)
         return min(width, max(1, round(width * self.image_size / side)))
 
@@ -145,11 +151,19 @@ class FrozenVisionEncoder:
         grid = adaptive_avg_pool2d(patches.mT.unflatten(2, (self._patches, self._patches)), POOL_GRID)  # (F, D, 2, 2)
         return torch.cat([frame, grid.flatten(2).mT], dim=1)
 
+    def _squash(self, frames: Pixels) -> Pixels:
+        """(F, H, W, 3) → (F, S, S, 3), as torchvision's `Resize` does."""
+        x = torch.tensor(frames).permute(0, 3, 1, 2).float()
+        x = interpolate(x, (self.image_size, self.image_size), mode="bilinear", antialias=True)
+        return x.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
     def _to_square(self, frames: Tensor) -> Tensor:
         """(F, H, W, 3) uint8 → (F, 3, S, S), 0–1."""
         x = frames.permute(0, 3, 1, 2).float() / 255
         (height, width), side = x.shape[2:], self.image_size
-        if self.aspect == "squash":
+        if self.aspect == "vidmuse" and (height, width) != (side, side):
+            x = torch.from_numpy(self._squash(frames.cpu().numpy())).permute(0, 3, 1, 2).to(x) / 255
+        if self.aspect in {"squash", "vidmuse"}:
             return _resize(x, side, side)
         scale = side / (min(height, width) if self.aspect == "crop" else max(height, width))
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
@@ -159,6 +173,27 @@ class FrozenVisionEncoder:
             return x[..., top : top + side, left : left + side]
         top, left = (side - height) // 2, (side - width) // 2
         return pad(x - self._mean, (left, side - width - left, top, side - height - top)) + self._mean
+
+
+def window_frame_times(video: Video, aspect: str, start: float, seconds: float, rate: float) -> Floats:
+    """Times of about `rate` frames per second of `seconds` from `start`.
+
+    They are evenly spaced, but for the aspect "vidmuse", which takes the frames that VidMuse was trained on: every
+    ceil(fps / rate)th frame; the last one stands for what lies beyond the video.
+    """
+    count = segment_count(seconds, rate)
+    if aspect != "vidmuse":
+        return start + segment_times(seconds, count)
+    numbers = int(start * video.fps + 1e-6) + math.ceil(video.fps / rate - 1e-3) * np.arange(count)
+    inside = numbers[numbers < len(video.timestamps)]
+    return video.timestamps[np.minimum(numbers, inside[-1] if len(inside) else len(video.timestamps) - 1)]
+
+
+def long_term_frame_times(video: Video, aspect: str, count: int) -> Floats:
+    """Times of `count` frames of the whole video: evenly, or from its first to its last as VidMuse does."""
+    if aspect != "vidmuse":
+        return segment_times(video.duration, count)
+    return video.timestamps[torch.linspace(0, len(video.timestamps) - 1, count).long().numpy()]
 
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:

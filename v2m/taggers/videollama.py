@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
-from v2m.core.timing import frame_index_at, sample_frame_times
+from v2m.core.timing import sample_frames
 from v2m.core.types import Pixels, ProgressFn, Tags, Video, WeightsInfo
 from v2m.pretrained.weights import fetch
 from v2m.taggers.base import TaggerBase
@@ -32,6 +33,7 @@ FILES = (
     "chat_template.jinja|chat_template.json|tokenizer_config.json",
 )
 PIXELS_PER_TOKEN = 28 * 28  # patches of 14 × 14, merged 2 × 2
+MIN_TOKENS = 16  # of a frame, where the budget allows it
 MAX_ASPECT_RATIO = 200  # that the model's processor takes
 LICENSE = "apache-2.0"
 DOWNLOAD_SIZES = {"2b": 3_920_000_000, "7b": 16_090_000_000}  # bytes, from the number of parameters in bfloat16
@@ -50,9 +52,10 @@ class VideoLLaMA3(TaggerBase):
             the authors' (DAMO-NLP-SG/VideoLLaMA3-2B, -7B, …), which is converted as it is loaded.
         prompt: The question for a caption and tags; the form of the answer is added.
         lyrics_prompt: The question for lyrics, where there shall be vocals and no lyrics are given.
-        fps: Frames per second to look at.
+        fps: Frames per second to look at, at the times that the authors' loader takes.
         max_frames: Frames to look at, at most; of a longer video they are spread evenly.
         pixels: Pixels of a frame, at most; 784 of them cost the model a token.
+        fast_frames: Decode at reduced size, in less time; frames differ by some gray levels from the authors'.
         device: auto, cpu, cuda or mps.
         bits: Hold the weights in 4 or 8 bits (needs bitsandbytes).
         low_memory: Four bits unless `bits` says otherwise, at most 16 frames, of at most 50176 pixels.
@@ -68,6 +71,7 @@ class VideoLLaMA3(TaggerBase):
         fps: float = 1.0,
         max_frames: int = 32,
         pixels: int = 100_352,
+        fast_frames: bool = False,
         device: str = "auto",
         bits: Literal[4, 8] | None = None,
         low_memory: bool = False,
@@ -83,7 +87,7 @@ class VideoLLaMA3(TaggerBase):
             raise UsageError("; ".join(problems))
         self.model, self.device = model, device
         self.bits: Literal[4, 8] | None = bits or (4 if low_memory else None)
-        self.fps = fps
+        self.fps, self.fast_frames = fps, fast_frames
         self.max_frames = min(max_frames, 16) if low_memory else max_frames
         self.pixels = min(pixels, 50_176) if low_memory else pixels
         self.prompt, self.lyrics_prompt = prompt, lyrics_prompt
@@ -159,11 +163,13 @@ class VideoLLaMA3(TaggerBase):
         return load_videollama(self.weights[0].folder, self.device, self.bits)
 
     def _read_frames(self, video: Video) -> tuple[Pixels, list[float]]:
-        """Frames (F, H, W, 3) and the times, in seconds, at which they appear; no frame twice."""
-        times = sample_frame_times(video.duration, self.fps, self.max_frames)
-        stamps = video.timestamps[np.unique(frame_index_at(video.timestamps, times))]
-        width = round(2 * float(np.sqrt(self.pixels * video.width / video.height)))  # twice that of the model's input
-        return video.frames(stamps.tolist(), max(2, min(width, video.width))), stamps.tolist()
+        """Frames (F, H, W, 3) and the times, in seconds, that the model is told."""
+        times, told = sample_frames(video.timestamps, video.duration, self.fps, self.max_frames)
+        if self.fast_frames:
+            width = round(2 * float(np.sqrt(self.pixels * video.width / video.height)))  # twice the model's input
+            return video.frames(times.tolist(), max(2, min(width, video.width))), told.tolist()
+        size = input_size(video.width, video.height, self.pixels)
+        return video.frames(times.tolist(), convert=partial(resize_frames, size=size)), told.tolist()
 
     def _ask(
         self,
@@ -175,6 +181,27 @@ class VideoLLaMA3(TaggerBase):
     ) -> str:
         inputs = model.prepare_inputs(*frames, question, self.pixels)
         return model.generate(inputs, self.max_new_tokens, schema, progress_range.token_counter(self.max_new_tokens))
+
+
+def input_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """Return width and height of the model's input for a frame, as its image processor computes them."""
+    side = float(np.sqrt(PIXELS_PER_TOKEN))
+    sides = [round(length / side) * side for length in (width, height)]
+    min_pixels = min(MIN_TOKENS * PIXELS_PER_TOKEN, max_pixels)
+    if np.prod(sides) > max_pixels:
+        scale = np.sqrt(max_pixels / (width * height))
+        sides = [max(1, np.floor(length * scale / side)) * side for length in (width, height)]
+    elif np.prod(sides) < min_pixels:
+        scale = np.sqrt(min_pixels / (width * height))
+        sides = [np.ceil(length * scale / side) * side for length in (width, height)]
+    return int(sides[0]), int(sides[1])
+
+
+def resize_frames(frames: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize frames (F, H, W, 3) to width and height by PIL's bicubic filter, as in training."""
+    from PIL import Image
+
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames])
 
 
 def _is_too_narrow(video: Video) -> bool:

@@ -35,8 +35,8 @@ def test_outputs_keep_the_subfolders_of_their_videos(tmp_path: Path) -> None:
     folder = touched(tmp_path / "in", "a.mp4", "b/a.mp4", "b/a.tags.json")
     beside = VideoJobs.from_inputs(folder, None, None).jobs
     assert beside == (
-        VideoJob(folder / "a.mp4", folder),
-        VideoJob(folder / "b/a.mp4", folder / "b", folder / "b/a.tags.json"),
+        VideoJob(folder / "a.mp4", folder, out=folder / "a.v2m"),
+        VideoJob(folder / "b/a.mp4", folder / "b", folder / "b/a.tags.json", out=folder / "b/a.v2m"),
     )
     apart = VideoJobs.from_inputs([folder], tmp_path / "out", None).jobs
     assert [job.folder for job in apart] == [tmp_path / "out", tmp_path / "out/b"]
@@ -54,11 +54,14 @@ def test_outputs_of_videos_elsewhere_stay_inside_the_output_folder(tmp_path: Pat
     assert job.folder.is_relative_to(tmp_path / "out")
 
 
-def test_second_video_with_the_same_output_names_the_first(tmp_path: Path) -> None:
+def test_second_video_with_the_same_tags_file_names_the_first(tmp_path: Path) -> None:
     folder = touched(tmp_path, "a.mp4", "a.webm", "b/a.mp4", "b/c.mp4")
-    assert [job.duplicate_of for job in VideoJobs.from_inputs(folder, None, None).jobs] == [None, "a.mp4", None, None]
+    jobs = VideoJobs.from_inputs(folder, None, None).jobs
+    assert [job.duplicate_of for job in jobs] == [None, "a.mp4", None, None]
+    assert [job.out.name for job in jobs] == ["a.mp4.v2m", "a.webm.v2m", "a.v2m", "c.v2m"]
     both = VideoJobs.from_inputs([folder / "a.mp4", folder / "b/a.mp4"], tmp_path / "out", None).jobs
     assert [job.duplicate_of for job in both] == [None, "a.mp4"]
+    assert both[0].out != both[1].out
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,18 @@ import json
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ffmpeg
+from tests.conftest import ffmpeg, names
 from v2m.cli.score import main
+from v2m.core.atomic import claim
+from v2m.core.types import Soundtrack
 from v2m.generators.sketch import Sketch
 from v2m.mixing.mixer import MixConfig
-from v2m.pipeline.batch import find_videos, process_videos
+from v2m.pipeline.batch import VideoResult, find_videos, process_videos
 from v2m.pipeline.recipes import Recipe
 
 
@@ -114,10 +117,69 @@ def test_no_decoder_process_outlives_its_video(folder: Path) -> None:
     assert not [pid for pid in children if b"v2m.media.decoder_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_inputs_with_the_same_output_name_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copy(folder / "a.mp4", folder / "a.mov")
-    assert main([str(folder)]) == 7
-    assert "its output would have the name of 'a.mov''s" in capsys.readouterr().out
+def test_videos_that_differ_in_their_suffix_are_both_scored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "b.mp4").unlink()
+    assert main([str(folder)]) == 0
+    ffmpeg("-i", folder / "a.mp4", "-c", "copy", folder / "A.MOV")
+    made = ["a.v2m.json", "a.v2m.mp4"]
+    for status in ("1 done, 1 unchanged", "2 unchanged"):
+        assert main([str(folder)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == status
+        assert names(folder) == sorted(["A.MOV", "A.MOV.v2m.MOV", "A.MOV.v2m.json", "a.mp4", *made])
+    for name in made:
+        (folder / name).unlink()
+    assert main([str(folder)]) == 0
+    assert {"a.mp4.v2m.mp4", "A.MOV.v2m.MOV"} <= {*names(folder)}
+    assert main([str(folder / "A.MOV"), "--inpaint", "1:2", "--overwrite"]) == 0, "one by itself keeps its name"
+    assert json.loads((folder / "A.MOV.v2m.json").read_text())["music"]["inpainted"] == [1.0, 2.0]
+
+
+def test_videos_of_two_folders_with_one_name_are_both_scored(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    command = [str(folder / "a.mp4"), str(other / "a.mp4"), "-o", str(tmp_path / "scored")]
+    assert main(command) == 0
+    made = names(tmp_path / "scored")
+    sidecars = [json.loads(path.read_text()) for path in (tmp_path / "scored").glob("*.json")]
+    assert {record["input"]["file"] for record in sidecars} == {str(folder / "a.mp4"), str(other / "a.mp4")}
+    assert main(command) == 0
+    assert names(tmp_path / "scored") == made
+
+
+class Held(Sketch):
+    """Waits before it writes music."""
+
+    started, released = threading.Event(), threading.Event()
+
+    def generate(self, *args: object, **options: object) -> Soundtrack:
+        self.started.set()
+        assert self.released.wait(60)
+        return super().generate(*args, **options)  # type: ignore[arg-type]
+
+
+def test_two_runs_on_a_folder_share_its_videos(folder: Path) -> None:
+    first: list[VideoResult] = []
+    videos = find_videos([folder])
+    run = threading.Thread(target=lambda: first.extend(process_videos(videos, None, Recipe(generator=Held()))))
+    run.start()
+    assert Held.started.wait(60)
+    second = []
+    for row in process_videos(videos, None, Recipe()):
+        second.append(row)
+        Held.released.set()
+    run.join()
+    assert [(row.path.name, row.status) for row in second] == [("b.mp4", "done"), ("a.mp4", "unchanged")]
+    assert [(row.path.name, row.status) for row in first] == [("a.mp4", "done"), ("b.mp4", "unchanged")]
+    assert names(folder) == ["a.mp4", "a.v2m.json", "a.v2m.mp4", "b.mp4", "b.v2m.json", "b.v2m.mp4"]
+
+
+def test_output_of_another_run_is_refused_before_the_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with claim(folder / "a.v2m"):
+        assert main([str(folder / "a.mp4")]) == 2
+        assert main([str(folder / "a.mp4"), "-o", str(folder / "a.v2m.mov")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["infer.py: another run is writing 'a.v2m': let it end, or give another --out"] * 2
+    assert names(folder) == ["a.mp4", "b.mp4"]
 
 
 @pytest.mark.parametrize("out", ["a.mp4", "new.mkv", "a.mp4/new"])

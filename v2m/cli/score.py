@@ -23,7 +23,6 @@ from v2m.pipeline import batch
 from v2m.pipeline.outputs import printable
 from v2m.pipeline.recipes import DEFAULT_RECIPE, Recipe, add_recipe_arguments, build_recipe, recipe_path
 from v2m.pipeline.result import Extras
-from v2m.pipeline.score import score_video
 from v2m.pipeline.sidecar import sha256_file
 
 FLAGS = {"source": "--inpaint-source"}
@@ -188,7 +187,7 @@ def _run(argv: Sequence[str]) -> str | int:
     first, *more = request.videos
     if more or batch.is_folder(first):
         return _run_batch(request, batch.find_videos(request.videos))
-    result = score_video(
+    result = batch.score_one(
         first, request.out, recipe=request.recipe, controls=request.controls, extras=request.extras,
         overwrite=request.overwrite, stages=progress.no_progress if request.quiet else progress.tqdm_progress,
     )  # fmt: skip
@@ -224,7 +223,8 @@ def _run_batch(request: Arguments, paths: Sequence[Path]) -> int:
             exit_if_terminated()
     finally:
         if rows:
-            rows += [batch.VideoResult(path, "not done") for path in paths[len(rows) :]]
+            by_path = {row.path: row for row in rows}
+            rows = [by_path.get(path, batch.VideoResult(path, "not done")) for path in paths]
             sys.stdout.write(batch.format_table(rows) + "\n")
     codes = {row.code for row in rows}
     if errors.DISK in codes:

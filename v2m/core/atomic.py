@@ -1,13 +1,16 @@
-"""Output files and folders: checks before the work, and atomic writing, never over the input."""
+"""Output files: names, claims, checks before the work, and atomic writing, never over the input."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -16,6 +19,84 @@ from v2m.core.errors import UsageError
 
 NAME_MAX = 255  # bytes, on every usual file system
 TEMPORARY_GLOB = ".*.v2m-*"  # of unfinished files and folders
+MADE_SUFFIX = ".v2m"  # of an output's name, before the suffix of its kind
+
+
+def name_outputs(folders: Mapping[Path, Path]) -> dict[Path, Path]:
+    """Return the path of each video's outputs up to their suffixes, of videos with an output folder.
+
+    The same in each run: `clip.v2m`; `clip.mp4.v2m` where a `clip.mov` would get that name, too (or a `CLIP.mov`: file
+    systems may ignore case); a hash of the path in it where folders differ. Outputs that are there, with their sidecar,
+    keep their names.
+    """
+    paths = {video: [folders[video] / f"{label}{MADE_SUFFIX}" for label in _output_labels(video)] for video in folders}
+    owned = {video: [_is_output_of(path, video) for path in paths[video]] for video in folders}
+    recorded = {video: paths[video][known.index(True)] for video, known in owned.items() if True in known}
+    shared = Counter(recorded.values())
+    names = {video: path for video, path in recorded.items() if shared[path] == 1}
+    for level in range(3):
+        rivals = Counter(
+            str(path).casefold() for path in [*(paths[video][level] for video in folders), *names.values()]
+        )
+        free = (video for video in folders if video not in names and owned[video][level] is not False)
+        names |= {video: paths[video][level] for video in free if rivals[str(paths[video][level]).casefold()] == 1}
+    return {video: names.get(video, paths[video][-1]) for video in folders}
+
+
+def _output_labels(video: Path) -> tuple[str, str, str]:
+    digest = hashlib.sha256(os.fsencode(os.path.abspath(video))).hexdigest()[:8]  # noqa: PTH100 - links stay
+    return video.stem, video.name, f"{video.name}-{digest}"
+
+
+def _is_output_of(path: Path, video: Path) -> bool | None:
+    """Return whether the sidecar of `path` names `video`; None where it names no file that is there."""
+    try:
+        record = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))["input"]
+        source, size = Path(record["file"]), record["bytes"]
+        is_copy = source.name == video.name and (size == video.stat().st_size or not source.exists())
+        if is_copy or source == Path(os.path.abspath(video)):  # noqa: PTH100 - as the sidecar has it
+            return True
+        return False if source.exists() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def claim(out: Path) -> Iterator[bool]:
+    """Hold `out` for this process, by a lock file beside it; yield False where another process holds it.
+
+    Yields True, without a lock, where there can be none: in a read-only folder, on a file system without locks.
+    """
+    digest = hashlib.sha256(os.fsencode(out.name)).hexdigest()[:8]
+    path = out.with_name(f".{out.name[:40]}{MADE_SUFFIX}-{digest}.lock")
+    file, is_free = None, True
+    try:
+        file = _open_locked(path)
+    except BlockingIOError:
+        is_free = False
+    except OSError:
+        pass  # what else fails here fails in the work, with a better message
+    try:
+        yield is_free
+    finally:
+        if file is not None:
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()  # before the lock ends: afterwards it may be another process's
+            file.close()
+
+
+def _open_locked(path: Path) -> IO[str]:
+    """Open and lock a file, made if need be. Raise BlockingIOError where another process has locked it."""
+    while True:
+        file = path.open("a", encoding="utf-8")
+        try:
+            lock(file)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # removed by its last holder after it was opened here
 
 
 def check_output(video: Path, out: Path, overwrite: bool) -> None:

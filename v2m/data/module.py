@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from v2m.core.atomic import name_outputs
 from v2m.core.errors import DependencyError, UsageError
 from v2m.data.collate import Batch, Clip, CropCollator
 from v2m.data.sampler import ResumableSampler, SampleIndex
@@ -126,12 +127,13 @@ class _BatchDataset(IterableDataset[Batch]):
 
 
 class VideoJob(NamedTuple):
-    """A video, the folder of its outputs, and a file of known tags."""
+    """A video, the folder of its outputs, a file of known tags, and the outputs' path up to `.v2m`."""
 
     video: Path
     folder: Path
     tags: Path | None = None
-    duplicate_of: str | None = None  # name of an earlier video whose outputs would have the same names
+    duplicate_of: str | None = None  # name of an earlier video whose tags would have the same name
+    out: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ class VideoJobs:
             folder = source.video.parent if out is None else out.joinpath(*below)
             earlier = first.setdefault((folder, source.video.stem), source.video)
             jobs.append(VideoJob(source.video, folder, source.tags, None if earlier is source.video else earlier.name))
+        names = name_outputs({job.video: job.folder for job in jobs})
+        jobs = [job._replace(out=names[job.video]) for job in jobs]
         world_size, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
         return cls(tuple(jobs), world_size, rank)
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from v2m.core import errors
+from v2m.core.atomic import claim, name_outputs
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.media.video import VIDEO_SUFFIXES
 from v2m.pipeline import sidecar
 from v2m.pipeline.outputs import printable
 from v2m.pipeline.recipes import Recipe
+from v2m.pipeline.result import ScoreResult
 from v2m.pipeline.score import score_video
+
+CLAIMED = "claimed"  # the status of a video that another run works on
+POLL_S = 0.5
+logger = logging.getLogger(__name__)
 
 
 class VideoResult(NamedTuple):
@@ -60,40 +68,58 @@ def process_videos(
 ) -> Iterator[VideoResult]:
     """Score each of `paths` and yield its row when it has ended; a full disk ends the batch.
 
-    An output is done when its sidecar names the same settings and the same input. `out` is a folder, made if missing;
-    None is beside each video. `options` are other arguments of `score_video`.
+    An output is done when its sidecar names the same settings and the same input. Videos that another run works on come
+    last. `out` is a folder, made if missing; None is beside each video. `options` are other arguments of `score_video`.
     """
     if out is not None:
         if not out.is_dir() and (out.exists() or out.suffix.lower() in VIDEO_SUFFIXES):
             raise UsageError(f"`out` {str(out)!r} names a file: several videos need a folder")
         out.mkdir(parents=True, exist_ok=True)
-    first: dict[Path, Path] = {}
-    for path in paths:
-        folder = out or path.parent
-        earlier = first.setdefault(_sidecar(path, folder), path)
-        duplicate_of = None if earlier == path else earlier.name
-        row = process_video(path, folder, recipe, overwrite, duplicate_of=duplicate_of, **options)
+    names = name_outputs({path: out or path.parent for path in paths})
+    claimed: list[Path] = []
+    for path in chain(paths, claimed):
+        row = process_video(path, names[path], recipe, overwrite, waits=path in claimed, **options)
+        if row.status == CLAIMED:
+            claimed.append(path)
+            continue
         yield row
         if row.code == errors.DISK:
             return
 
 
 def process_video(
-    path: Path, folder: Path, recipe: Recipe, overwrite: bool = False, *, duplicate_of: str | None, **options: Any
+    path: Path, out: Path, recipe: Recipe, overwrite: bool = False, *, waits: bool = True, **options: Any
 ) -> VideoResult:
-    """Score `path` into `folder`; `duplicate_of` is an earlier video whose output has the same name."""
+    """Score `path` to `out`, a path up to `.v2m`; wait for another run, or return status `CLAIMED`."""
 
     def score() -> tuple[str, str]:
-        if duplicate_of is not None:
-            raise UsageError(f"its output would have the name of {duplicate_of!r}'s: rename one of the two")
-        status = _output_status(path, _sidecar(path, folder), sidecar.settings_digest(recipe.settings))
-        if status == "unchanged" and not overwrite:
-            return status, ""
-        result = score_video(path, folder, recipe=recipe, overwrite=overwrite or status == "stale", **options)
+        with claim(out) as is_free:
+            status = _output_status(path, out, sidecar.settings_digest(recipe.settings))
+            if status == "unchanged" and not overwrite:
+                return status, ""
+            if not is_free:
+                return CLAIMED, ""
+            result = score_video(path, out, recipe=recipe, overwrite=overwrite or status == "stale", **options)
         warnings = (f"warning: {warning}" for warning in result.metadata.warnings)
         return "done", "; ".join([printable(result.path.name), *warnings])
 
-    return attempt(path, score)
+    row = attempt(path, score)
+    if row.status == CLAIMED and waits:
+        logger.warning("%s: another run works on it and is waited for", printable(path.name))
+    while row.status == CLAIMED and waits:
+        time.sleep(POLL_S)
+        row = attempt(path, score)
+    return row
+
+
+def score_one(path: Path, out: Path | None, **options: Any) -> ScoreResult:
+    """Score a video as `score_video`. Raise UsageError where another run writes the same output."""
+    folder = path.parent if out is None else out if is_folder(out) else None
+    name = Path(out or "").with_suffix("") if folder is None else name_outputs({path: folder})[path]
+    with claim(name) as is_free:
+        if not is_free:
+            raise UsageError(f"another run is writing {name.name!r}: let it end, or give another `out`")
+        return score_video(path, out, **options)
 
 
 def attempt(path: Path, work: Callable[[], tuple[str, str]]) -> VideoResult:
@@ -108,12 +134,9 @@ def attempt(path: Path, work: Callable[[], tuple[str, str]]) -> VideoResult:
     return VideoResult(path, status, detail, code, time.perf_counter() - start, trace)
 
 
-def _sidecar(path: Path, folder: Path) -> Path:
-    return folder / f"{path.stem}.v2m.json"
-
-
-def _output_status(path: Path, sidecar_path: Path, settings_sha256: str) -> str:
+def _output_status(path: Path, out: Path, settings_sha256: str) -> str:
     """Return "new", "unchanged", or "stale": v2m's own output of another input or other settings."""
+    sidecar_path = out.with_name(f"{out.name}.json")
     try:
         record = json.loads(sidecar_path.read_text())
         expected = record["output"]

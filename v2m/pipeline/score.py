@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from v2m.core.atomic import MADE_SUFFIX, name_outputs
 from v2m.core.errors import UsageError
 from v2m.core.progress import StageProgress, capture_warnings, no_progress
 from v2m.core.protocols import MusicGenerator, Tagger
@@ -55,7 +56,8 @@ def score_video(
 
     Args:
         path: The video. It is only read.
-        out: The file to write, or a folder for it; beside the video by default. The default name contains `.v2m`.
+        out: The file to write; beside the video by default. In a folder, and after a name that ends in `.v2m`, as the
+            default one does, the container is chosen to suit the video.
         recipe: A name from `v2m.pipeline.recipes.list_recipes`, a YAML file, or a loaded recipe.
         tagger: Names the tags; measured from the picture where the recipe names none.
         generator: Writes the music; Sketch where the recipe names none.
@@ -96,8 +98,7 @@ def score_video(
     _refuse_unsupported(the_generator, extras, controls)
     clock = _StageClock()
     clip = video.open(path, recipe.limits)
-    default = mixer.default_output(clip)
-    target = default if out is None else Path(out) / default.name if Path(out).is_dir() else Path(out)
+    target = _output_path(clip, None if out is None else Path(out))
     outputs = Outputs.plan(clip, target, extras, overwrite, recipe.seeds if recipe.candidates > 1 else ())
     try:
         section = clip.crop(recipe.start, recipe.end)
@@ -110,6 +111,15 @@ def score_video(
     with capture_warnings() as warnings:
         final_tags, ranked = job.compose()
     return job.write(final_tags, ranked, warnings)
+
+
+def _output_path(clip: Video, out: Path | None) -> Path:
+    """Return the video to write, as `out` of `score_video` says."""
+    if out is None or out.is_dir():
+        out = name_outputs({clip.path: out or clip.path.parent})[clip.path]
+    if out.suffix != MADE_SUFFIX:
+        return out
+    return out.with_name(f"{out.name}{mixer.default_output(clip).suffix}")
 
 
 @dataclass(frozen=True)
@@ -221,10 +231,11 @@ def inpaint(
 
 def _original_of(path: Path) -> Path:
     """Return the video whose default output `path` is, where it lies beside it; else `path` itself."""
-    if path.stem.endswith(".v2m"):
-        stem = path.stem.removesuffix(".v2m")
-        siblings = sorted(other for other in path.parent.glob(f"{glob.escape(stem)}.*") if other.stem == stem)
-        return next((other for other in siblings if other.suffix.lower() in video.VIDEO_SUFFIXES), path)
+    if path.stem.endswith(MADE_SUFFIX):
+        label, out = path.stem.removesuffix(MADE_SUFFIX), path.with_suffix("")
+        siblings = [path.with_name(label), *sorted(path.parent.glob(f"{glob.escape(label)}.*"))]
+        videos = (other for other in siblings if other.suffix.lower() in video.VIDEO_SUFFIXES and other.is_file())
+        return next((other for other in videos if name_outputs({other: path.parent})[other] == out), path)
     return path
 
 

@@ -154,8 +154,7 @@ class LitGenerate(LitMusicLM):
         def predict(job: VideoJob) -> VideoResult:
             job.folder.mkdir(parents=True, exist_ok=True)
             with torch.autocast(device.type, enabled=False):  # training's would make other music than infer.py's
-                original = job.duplicate_of
-                return batch.process_video(job.video, job.folder, recipe, config.overwrite, duplicate_of=original)
+                return batch.process_video(job.video, job.out, recipe, config.overwrite)
 
         return predict
 

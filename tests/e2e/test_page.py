@@ -107,7 +107,7 @@ def test_typed_range_is_inpainted_and_invalid_ranges_are_reported(visitor: Visit
         visitor.find(f"#{name} input").send_keys(second)
     visitor.wait(lambda: not visitor.find("#anew").get_attribute("disabled"), "it cannot be pressed")
     visitor.press("anew")
-    assert "inpaint 15:99 lies outside of the video" in visitor.until_status("lies outside")
+    assert "“Part from second” 15:99 lies outside of the video" in visitor.until_status("lies outside")
     visitor.find("#until input").send_keys(Keys.BACKSPACE, Keys.BACKSPACE, "2")
     visitor.wait(lambda: visitor.find("#anew").get_attribute("disabled"), "seconds that fall were taken")
 

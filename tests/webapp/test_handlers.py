@@ -35,7 +35,7 @@ class StubRunner:
             raise self.error
         seed, out = job.overrides["seed"], job.out
         if out is None:
-            yield "done", JobResult({"genres": ["jazz"], "tempo": 90.0})
+            yield "done", JobResult({"genres": ["jazz"], "tempo": 90.0}, is_playable=job.video.suffix == ".mp4")
             return
         files = [CandidateFiles(seed + number, out, 0.5) for number in range(job.overrides["candidates"])]
         yield "done", JobResult({}, RECORD, tuple(files))
@@ -69,7 +69,8 @@ def test_score_shows_progress_and_then_the_best_candidate(handlers: Handlers, ru
     assert "Done: 4.0 s of music" in status
     assert isinstance(state, PageState)
     assert state.labels == ("1: seed 3, fit 0.50", "2: seed 4, fit 0.50")
-    assert Path(video).name == "my-film.v2m.mp4"
+    assert Path(video["value"]).name == "my-film.v2m"
+    assert video["label"] == "With music"
     assert (runner.jobs[0].recipe, runner.jobs[0].overrides["limits.duration"]) == ("sketch", 60.0)
 
 
@@ -103,11 +104,37 @@ def test_a_job_cancelled_while_queued_does_not_run(handlers: Handlers, runner: S
 def test_an_error_is_an_escaped_sentence_without_backticks(handlers: Handlers, runner: StubRunner) -> None:
     runner.error = UsageError("`inpaint` 1:9 lies outside of <b>")
     status = scored(handlers)[0]
-    assert status == "<p class=bad>inpaint 1:9 lies outside of &lt;b&gt;</p>"
+    assert status == "<p class=bad>“Part from second” 1:9 lies outside of &lt;b&gt;</p>"
 
 
 def test_tags_fill_the_fields(handlers: Handlers) -> None:
-    status, *fields = list(handlers.tag("a.mp4", "sketch", REQUEST))[-1]
+    status, source, *fields = list(handlers.tag("a.mp4", "sketch", REQUEST))[-1]
     assert "tags were found" in status
+    assert (source["value"], source["visible"]) == ("a.mp4", True)
     assert "jazz" in fields
     assert 90.0 in fields
+
+
+def test_input_that_browsers_do_not_play_is_not_shown(handlers: Handlers) -> None:
+    _, source, *fields = list(handlers.tag("a.mxf", "sketch", REQUEST))[-1]
+    assert (source["value"], source["visible"]) == (None, False)
+    assert "jazz" in fields
+
+
+def test_preview_is_shown_beside_the_file_itself(handlers: Handlers) -> None:
+    video, preview = Path("a.v2m.mov"), Path("a.v2m.preview.mp4")
+    candidate = CandidateFiles(3, video, files=(video,), preview=preview)
+    state = PageState(Path("a.mov"), "sketch", None, None, (candidate,), ("1: seed 3",))
+    shown, _, files, *_ = handlers.show_candidate(state, 0)
+    assert (shown["value"], files) == (str(preview), [str(video)])
+    assert "a preview" in shown["label"]
+
+
+@pytest.mark.parametrize("stem", ["𝔘" * 80, "長" * 80, "..."])
+def test_output_name_leaves_room_for_the_names_beside_it(handlers: Handlers, runner: StubRunner, stem: str) -> None:
+    handlers.enqueue(REQUEST)
+    list(handlers.score(REQUEST, f"{stem}.MOV", "sketch", *VALUES))
+    out = runner.jobs[0].out
+    assert out is not None
+    assert out.suffix == ".v2m"
+    assert 0 < len(out.stem.encode()) <= 100

@@ -99,13 +99,13 @@ def _check_header(container: InputContainer, stream: VideoStream, pixels: int, l
 def _check_duration(duration: float, max_duration: float) -> None:
     if duration > max_duration:
         problem = f"lasts {duration:.0f} s, more than {max_duration:g} s"
-        raise InvalidInputError("too_long", f"{problem}; cut it into parts or raise limits.duration")
+        raise InvalidInputError("too_long", f"{problem}; cut it into parts or raise `limits.duration`")
 
 
 def _check_num_frames(num_frames: int, max_frames: float) -> None:
     if num_frames > max_frames:
         problem = f"has {num_frames} frames or more, over {max_frames:g}"
-        raise InvalidInputError("too_many_frames", f"{problem}; cut it into parts or raise limits.frames")
+        raise InvalidInputError("too_many_frames", f"{problem}; cut it into parts or raise `limits.frames`")
 
 
 def _check_total_pixels(pixels: int, max_pixels: float) -> None:

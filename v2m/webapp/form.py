@@ -55,6 +55,13 @@ class Form:
 
 
 FIELDS = tuple(field.name for field in fields(Form))
+LABELS = {
+    "caption": "What is seen", "genres": "Genres", "instruments": "Instruments", "moods": "Moods", "timbres": "Timbres",
+    "tempo": "Tempo, beats a minute", "key": "Key", "negative": "Without", "seed": "Seed", "candidates": "Takes",
+    "melody": "Melody to follow", "reference": "Style to follow", "vocals": "With singing, where the recipe can",
+    "lyrics": "Words, under [verse] and [chorus]", "original": "The video's own sound", "lufs": "Loudness",
+    "start": "Music from second", "end": "Music to second", "inpaint": "Part from second",
+}  # fmt: skip
 
 
 def tag_fields(tags: Mapping[str, Any]) -> dict[str, Any]:

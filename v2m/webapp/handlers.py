@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from v2m.core.atomic import MADE_SUFFIX
 from v2m.core.errors import UsageError
 from v2m.core.types import Controls, InpaintRequest
 from v2m.pipeline.recipes import DEFAULT_RECIPE
@@ -22,7 +23,9 @@ from v2m.webapp.recipe_status import RecipeStatus
 from v2m.webapp.sessions import SessionFolders
 
 CHECKING_RECIPES = "Which other recipes can be used is being looked at …"
-MP4_SUFFIXES = {".mp4", ".mov", ".m4v", ".gif", ".apng"}  # as MP4 they play in browsers, mostly without re-encoding
+WITH_MUSIC = "With music"
+PREVIEW_LABEL = "With music: a preview. The file itself, which browsers do not play, is among the downloads"
+MAX_STEM_BYTES = 100  # of an output's name, far below what file systems take
 Values = tuple[Any, ...]  # for the components that an event updates
 
 
@@ -69,17 +72,21 @@ class Handlers:
         return gr.Radio(choices=usable, value=chosen if chosen in usable else DEFAULT_RECIPE), "\n".join(lines) + note
 
     def tag(self, video: str | None, recipe: str, request: gr.Request) -> Iterator[Values]:
-        """Fill the fields with the tags of a video."""
-        unchanged = [gr.skip() for _ in tag_fields({})]
+        """Show a video where browsers play it, and fill the fields with its tags."""
+        unchanged = [gr.skip() for _ in ("source", *tag_fields({}))]
         if not video:
-            yield ("", *unchanged)
+            yield ("", gr.update(value=None, visible=False), *unchanged[1:])
             return
         try:
             for status, result in self._run(self._job(Path(video), recipe, Form(), Controls()), request):
+                if result is None:
+                    yield (status, *unchanged)
+                    continue
+                source = gr.update(value=video if result.is_playable else None, visible=result.is_playable)
                 done = html.paragraph("These tags were found: change what you like")
-                yield (status, *unchanged) if result is None else (done, *tag_fields(result.tags).values())
+                yield (done, source, *tag_fields(result.tags).values())
         except (JobCancelledError, UsageError) as error:
-            yield (html.error_message(error), *unchanged)
+            yield (html.error_message(error), gr.update(value=None, visible=False), *unchanged[1:])
 
     def enqueue(self, request: gr.Request) -> str:
         """Note that a session waits for its turn; `score` and `inpaint` follow."""
@@ -207,7 +214,9 @@ class Handlers:
         choice = gr.Radio(choices=choices, value=index, visible=len(choices) > 1)
         files = [str(path) for path in candidate.files]
         hint = html.INPAINT_HINT if self._inpaints(state) else f"The recipe {state.recipe} cannot write a part anew."
-        return state, choice, str(candidate.video), str(candidate.report), files, None, None, button, hint
+        label = PREVIEW_LABEL if candidate.preview else WITH_MUSIC
+        video = gr.update(value=str(candidate.preview or candidate.video), label=label)
+        return state, choice, video, str(candidate.report), files, None, None, button, hint
 
     def _inpaints(self, state: PageState) -> bool:
         return "inpaint" in self.statuses[state.recipe].capabilities
@@ -223,6 +232,6 @@ def _session(request: gr.Request) -> str:
 
 
 def _output_name(source: Path) -> str:
+    """Return the outputs' name up to `.v2m`."""
     stem = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in source.stem).strip("-")
-    suffix = source.suffix.lower() or ".mp4"
-    return f"{stem[:60] or 'video'}.v2m{'.mp4' if suffix in MP4_SUFFIXES else suffix}"
+    return f"{stem.encode()[:MAX_STEM_BYTES].decode(errors='ignore') or 'video'}{MADE_SUFFIX}"

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from v2m.webapp.form import LABELS
+
+FIELD = re.compile(r"`((?:[a-z]\w*\.)*([a-z]\w*))(?:=([^\s`]+))?`")
+CURE = re.compile(r"(.*[:;] )((give|try|leave out|create|cut|free|raise)\b.*)", re.DOTALL)
+NO_CURE = "this page cannot change that, ask whoever runs it"
 WAITING, CANCELLED = "Waiting for its turn", "Cancelled"
 INPAINT_HINT = "To have a part written anew: click its beginning and its end on the picture, or type the seconds."
 
@@ -23,8 +29,28 @@ def paragraph(text: str, *, is_error: bool = False) -> str:
 
 def error_message(error: Exception) -> str:
     """Return the message of an error; a cancelled job is not shown as one."""
-    text = str(error).replace("`", "")  # which marks the names of fields
+    text = to_page_words(str(error))
     return paragraph(text, is_error=True) if text else paragraph(CANCELLED)
+
+
+def to_page_words(text: str) -> str:
+    """Return a message with the page's labels for fields, and only the cures that the page offers."""
+    if match := CURE.fullmatch(text):
+        problem, cure, verb = match.groups()
+        cures = [cure for cure in re.split(r",? or |, ", cure) if _is_on_page(cure)]
+        if cures and not CURE.fullmatch(f": {cures[0]}"):
+            cures[0] = f"{verb} {cures[0]}"
+        text = problem + (", or ".join(cures) or NO_CURE)
+    return FIELD.sub(_label, text)
+
+
+def _is_on_page(cure: str) -> bool:
+    return all(match[2] in LABELS for match in FIELD.finditer(cure)) and not re.search(r"\boutput\b|\ba \.\w", cure)
+
+
+def _label(match: re.Match[str]) -> str:
+    label = f"“{LABELS[match[2]]}”" if match[2] in LABELS else match[1]
+    return f"{label} {match[3]}" if match[3] else label
 
 
 def summary(record: Mapping[str, Any], seconds: float) -> str:
@@ -36,4 +62,4 @@ def summary(record: Mapping[str, Any], seconds: float) -> str:
     if alignment := record["alignment"]:
         facts.append(f"{round(alignment['hits'] * alignment['n'])} of {alignment['n']} cuts on a beat")
     facts += [f"warning: {warning}" for warning in record["warnings"]]
-    return paragraph("Done: " + ", ".join(facts).replace("`", ""))
+    return paragraph("Done: " + ", ".join(map(to_page_words, facts)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -18,15 +19,20 @@ from v2m.core import errors
 from v2m.core.errors import UsageError
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Controls, ProgressFn
+from v2m.media.ffmpeg import FFmpegError, file_url, input_arguments, open_media, run_ffmpeg
+from v2m.media.mux import PREVIEW_ARGUMENTS
 
 POLL_S = 0.2
 MIN_PROGRESS = 0.005  # of a stage; smaller steps are not sent
+TERMINATION_S = 2.0  # that a worker gets to end what it has started
+PLAYABLE = {(".mp4", "h264"), (".webm", "vp8"), (".webm", "vp9")}  # in every usual browser, with 8 bits and 4:2:0
+PREVIEW_HEIGHT = 480  # pixels, at most
 Event = tuple[str, Any]  # ("stage", its name), ("progress", 0–1), then ("done", JobResult) or ("failed", one line)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A video to score. overrides: of `load_recipe`. out: the video to write, or None for tags alone."""
+    """A video to score. overrides: of `load_recipe`. out: path up to `.v2m`; None for tags alone."""
 
     video: Path
     recipe: str
@@ -39,7 +45,7 @@ class Job:
 class CandidateFiles:
     """One candidate. sync: total score 0–1, None where it is the only one. files: all that belong to it.
 
-    beats: (B,) seconds of the video, those of the best candidate.
+    beats: (B,) seconds of the video, those of the best candidate. preview: a copy where browsers do not play `video`.
     """
 
     seed: int
@@ -47,6 +53,7 @@ class CandidateFiles:
     sync: float | None = None
     beats: tuple[float, ...] = ()
     files: tuple[Path, ...] = ()
+    preview: Path | None = None
 
     @property
     def music(self) -> Path:
@@ -60,11 +67,12 @@ class CandidateFiles:
 
 @dataclass(frozen=True)
 class JobResult:
-    """Tags, sidecar, and all candidates, the best first."""
+    """Tags, sidecar, and all candidates, the best first. is_playable: whether browsers play the input."""
 
     tags: Mapping[str, Any]
     record: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[CandidateFiles, ...] = ()
+    is_playable: bool = False
 
 
 class JobCancelledError(Exception):
@@ -164,6 +172,8 @@ class JobRunner:
     def _stop(self) -> None:
         worker, self._worker, self._session = self._worker, None, None
         if worker is not None:
+            worker.process.terminate()
+            worker.process.join(TERMINATION_S)
             worker.process.kill()
             worker.process.join()
             worker.connection.close()
@@ -172,6 +182,7 @@ class JobRunner:
 def run_jobs(connection: Connection) -> None:
     """Do one job after the other until the connection is closed: the worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the page decides when to end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(errors.SIGTERM))  # which ends a running ffmpeg
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import v2m.pipeline.score  # noqa: F401 - now rather than while somebody waits
 
@@ -183,7 +194,7 @@ def run_jobs(connection: Connection) -> None:
             return
         try:
             connection.send(("done", handler.tag(job) if job.out is None else handler.score(job)))
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit):
             return
         except BaseException as error:
             if errors.exit_code(error) == errors.BUG:
@@ -215,7 +226,7 @@ class _JobHandler:
         with self._stages("Analyzing the picture") as progress:
             tags = tagger.merged_tags(clip, recipe.tags, progress)
         tagger.release()
-        return JobResult(tags.to_dict())
+        return JobResult(tags.to_dict(), is_playable=is_playable(job.video))
 
     def score(self, job: Job) -> JobResult:
         """Write the video with its music, all extras that the generator has, and each other candidate."""
@@ -227,8 +238,7 @@ class _JobHandler:
         from v2m.pipeline.result import Extras
         from v2m.pipeline.score import score_video
 
-        out = job.out
-        assert out is not None, "a job without a file to write asks for the tags alone"
+        assert job.out is not None, "a job without a file to write asks for the tags alone"
         recipe = load_recipe(job.recipe, job.overrides)
         if self._generator is None or self._generator_settings != recipe.settings["generator"]:
             self._generator, self._generator_settings = recipe.generator, recipe.settings["generator"]
@@ -237,7 +247,9 @@ class _JobHandler:
         recipe = replace(recipe, generator=self._generator, settings=settings)
         capabilities = as_generator(self._generator).capabilities
         extras = Extras("stems" in capabilities, "midi" in capabilities, markers="edl", report=True, wav=True)
-        result = score_video(job.video, out, recipe=recipe, controls=job.controls, extras=extras, stages=self._stages)
+        options: dict[str, Any] = {"controls": job.controls, "extras": extras, "stages": self._stages}
+        result = score_video(job.video, job.out, recipe=recipe, **options)
+        out = result.path
         record = strip_folders(result.record)
         sidecar.write(record, out.with_suffix(".json"))
         beats = tuple(record["range"]["start"] + beat for beat in record["music"]["beats"])
@@ -253,7 +265,21 @@ class _JobHandler:
                 mixer.mix(clip, other.soundtrack.audio, path, mix, comment, False, progress)
             candidate = CandidateFiles(other.seed, path, other.sync.get("total"), beats)
             candidates.append(replace(candidate, files=(path, candidate.music, candidate.report)))
-        return JobResult(record["tags"], record, tuple(candidates))
+        return JobResult(record["tags"], record, tuple(self._with_previews(candidates, clip.duration)))
+
+    def _with_previews(self, candidates: list[CandidateFiles], duration: float) -> list[CandidateFiles]:
+        """Write previews where they are needed; the pictures are encoded once."""
+        if is_playable(candidates[0].video):
+            return candidates
+        with self._stages("Writing a preview"):
+            previewed: list[CandidateFiles] = []
+            for candidate in candidates:
+                preview = candidate.video.with_name(f"{candidate.video.stem}.preview.mp4")
+                pictures = (previewed[0].preview if previewed else None) or candidate.video
+                with suppress(FFmpegError):  # the result is there even so
+                    write_preview(candidate.video, pictures, preview, duration)
+                previewed.append(replace(candidate, preview=preview if preview.exists() else None))
+        return previewed
 
     @contextmanager
     def _stages(self, name: str) -> Iterator[ProgressFn]:
@@ -268,6 +294,31 @@ class _JobHandler:
 
         yield progress
         self._connection.send(("progress", 1.0))
+
+
+def is_playable(path: Path) -> bool:
+    """Return whether every usual browser plays the pictures of a file."""
+    return (path.suffix.lower(), _plain_codec(path)) in PLAYABLE
+
+
+def _plain_codec(path: Path) -> str | None:
+    """Return the codec of a file's pictures, None for more than 8 bits or another format than 4:2:0."""
+    with open_media(path) as media:
+        context = media.streams.video[0].codec_context
+        return context.codec.canonical_name if context.pix_fmt in {"yuv420p", "yuvj420p"} else None
+
+
+def write_preview(video: Path, pictures: Path, out: Path, duration: float) -> None:
+    """Write an MP4 that browsers play: the first sound track of `video`, and `pictures`.
+
+    Raises FFmpegError and OSError as `v2m.media.ffmpeg.run_ffmpeg`.
+    """
+    height = f"trunc(min({PREVIEW_HEIGHT},ih)/2)*2"  # 4:2:0 needs even sides
+    scale = f"scale='trunc(dar*min({PREVIEW_HEIGHT},ih)/2)*2':'{height}',setsar=1"
+    codec = ("-c:v", "copy") if _plain_codec(pictures) == "h264" else ("-vf", scale, "-enc_time_base", "-1")
+    maps = ("-map", "0:V:0", "-map", "1:a:0", "-map_metadata", "-1", "-c:a", "aac", "-b:a", "192k")
+    words = [*maps, *PREVIEW_ARGUMENTS, *codec, "-f", "mp4", file_url(out)]
+    run_ffmpeg([*input_arguments(pictures), *input_arguments(video), *words], (), timeout=120 + 30 * duration)
 
 
 def _control_settings(controls: Controls) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import gradio as gr
 
 from v2m.pipeline.recipes import DEFAULT_RECIPE
 from v2m.webapp import form
-from v2m.webapp.form import FIELDS
-from v2m.webapp.handlers import CHECKING_RECIPES, Handlers
+from v2m.webapp.form import FIELDS, LABELS
+from v2m.webapp.handlers import CHECKING_RECIPES, WITH_MUSIC, Handlers
 
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 KEYS = [f"{tonic} {mode}" for tonic in TONICS for mode in ("major", "minor")]
@@ -26,7 +26,8 @@ CSS = """
 #status p {margin: 2px 0}
 #status .bad {color: #b3261e; font-weight: 600}
 #report img {cursor: crosshair}
-:is(#status, #takes, #result, #report, #hint, #files, #begin, #until, #anew) .wrap:has(> .error) {display: none}
+:is(#status, #takes, #source, #result, #report, #hint, #files, #begin, #until, #anew)
+ .wrap:has(> .error) {display: none}
 """
 
 
@@ -37,7 +38,9 @@ def build(handlers: Handlers, max_minutes: float) -> gr.Blocks:
         gr.Markdown("# v2m\nA video in, the same video with background music that fits it out.")
         with gr.Row():
             with gr.Column(scale=2):
-                video = gr.Video(label="Your video", sources=["upload"], elem_id="upload", height=280)
+                # A field of videos refuses what the browser does not know as one, such as .mxf and .LRV.
+                video = gr.File(label="Your video, of any format", elem_id="upload", height=140)
+                source = gr.Video(label="Your video", interactive=False, visible=False, elem_id="source", height=240)
                 if handlers.examples:
                     gr.Examples([[str(path)] for path in handlers.examples], [video], label="Or an example")
                 recipe = gr.Radio([DEFAULT_RECIPE], value=DEFAULT_RECIPE, label="Recipe", elem_id="recipe")
@@ -49,14 +52,14 @@ def build(handlers: Handlers, max_minutes: float) -> gr.Blocks:
                 fields = _fields()
             with gr.Column(scale=3):
                 candidates = gr.Radio(visible=False, label="Takes to compare", elem_id="takes")
-                result = gr.Video(label="With music", interactive=False, elem_id="result", height=400)
+                result = gr.Video(label=WITH_MUSIC, interactive=False, elem_id="result", height=400)
                 report = gr.Image(
                     label=REPORT, show_label=False, type="filepath", format="png", interactive=False, elem_id="report",
                     buttons=["fullscreen"],
                 )  # fmt: skip
                 hint = gr.Markdown("", elem_id="hint")
                 with gr.Row(equal_height=True):
-                    range_start = gr.Number(label="Part from second", value=None, elem_id="begin", min_width=120)
+                    range_start = gr.Number(label=LABELS["inpaint"], value=None, elem_id="begin", min_width=120)
                     range_end = gr.Number(label="to second", value=None, elem_id="until", min_width=120)
                     inpaint_button = gr.Button(
                         "Write this part anew", variant="primary", interactive=False, elem_id="anew"
@@ -64,8 +67,7 @@ def build(handlers: Handlers, max_minutes: float) -> gr.Blocks:
                 many: Any = {"file_count": "multiple", "interactive": False}
                 files = gr.File(label="Downloads", elem_id="files", height=300, **many)
         state = gr.State(None)
-        values = [fields[name] for name in FIELDS]
-        tags = [fields[name] for name in form.tag_fields({})]
+        values, tags = ([fields[name] for name in names] for names in (FIELDS, form.tag_fields({})))
         hidden: Any = {"show_progress": "hidden", "api_visibility": "private"}
         quiet: Any = {"queue": False, **hidden}
         as_job: Any = {"concurrency_limit": 1, "concurrency_id": "job", **hidden}
@@ -76,7 +78,7 @@ def build(handlers: Handlers, max_minutes: float) -> gr.Blocks:
         scoring = queued.then(handlers.score, [video, recipe, *values], [status, *outputs], **as_job)
         queued = inpaint_button.click(handlers.enqueue, None, status, **quiet)
         inpainting = queued.then(handlers.inpaint, [*selection, *values], [status, *outputs], **as_job)
-        tagging = video.change(handlers.tag, [video, recipe], [status, *tags], **as_job)
+        tagging = video.change(handlers.tag, [video, recipe], [status, source, *tags], **as_job)
         cancel_button.click(handlers.cancel, None, status, cancels=[scoring, inpainting, tagging], **quiet)
         last: Any = {**quiet, "trigger_mode": "always_last"}  # by itself Gradio drops what comes meanwhile
         candidates.input(handlers.show_candidate, [state, candidates], outputs[2:], **last)
@@ -95,31 +97,35 @@ def _fields() -> dict[str, Any]:
     """Build a component for each field of a `Form`."""
     fields: dict[str, Any] = {}
     with gr.Accordion("What the music should be", open=True):
-        fields["caption"] = gr.Textbox(label="What is seen", elem_id="caption", lines=1)
+        fields["caption"] = gr.Textbox(lines=1, **_named("caption"))
         with gr.Row():
-            fields["genres"] = gr.Textbox(label="Genres", elem_id="genres", placeholder="cinematic, ambient")
-            fields["instruments"] = gr.Textbox(label="Instruments", elem_id="instruments", placeholder="piano, strings")
+            fields["genres"] = gr.Textbox(placeholder="cinematic, ambient", **_named("genres"))
+            fields["instruments"] = gr.Textbox(placeholder="piano, strings", **_named("instruments"))
         with gr.Row():
-            fields["moods"] = gr.Textbox(label="Moods", elem_id="moods", placeholder="calm")
-            fields["timbres"] = gr.Textbox(label="Timbres", elem_id="timbres", placeholder="warm")
+            fields["moods"] = gr.Textbox(placeholder="calm", **_named("moods"))
+            fields["timbres"] = gr.Textbox(placeholder="warm", **_named("timbres"))
         with gr.Row():
-            fields["tempo"] = gr.Number(label="Tempo, beats a minute", elem_id="tempo", value=None)
-            fields["key"] = gr.Dropdown(KEYS, label="Key", elem_id="key", value=None, allow_custom_value=True)
-        fields["negative"] = gr.Textbox(label="Without", elem_id="negative", placeholder="drums")
+            fields["tempo"] = gr.Number(value=None, **_named("tempo"))
+            fields["key"] = gr.Dropdown(KEYS, value=None, allow_custom_value=True, **_named("key"))
+        fields["negative"] = gr.Textbox(placeholder="drums", **_named("negative"))
     with gr.Accordion("Controls", open=False, elem_id="controls"):
         with gr.Row():
-            fields["seed"] = gr.Number(label="Seed", value=0, precision=0, minimum=0, elem_id="seed")
-            fields["candidates"] = gr.Slider(1, form.MAX_CANDIDATES, 1, step=1, label="Takes", elem_id="count")
+            fields["seed"] = gr.Number(value=0, precision=0, minimum=0, **_named("seed"))
+            fields["candidates"] = gr.Slider(1, form.MAX_CANDIDATES, 1, step=1, **_named("candidates", "count"))
         with gr.Row():
-            fields["melody"] = gr.File(label="Melody to follow", file_types=["audio"], elem_id="melody", height=90)
-            fields["reference"] = gr.File(label="Style to follow", file_types=["audio"], elem_id="reference", height=90)
-        fields["vocals"] = gr.Checkbox(label="With singing, where the recipe can", elem_id="vocals")
-        fields["lyrics"] = gr.Textbox(label="Words, under [verse] and [chorus]", lines=3, elem_id="lyrics")
+            fields["melody"] = gr.File(file_types=["audio"], height=90, **_named("melody"))
+            fields["reference"] = gr.File(file_types=["audio"], height=90, **_named("reference"))
+        fields["vocals"] = gr.Checkbox(**_named("vocals"))
+        fields["lyrics"] = gr.Textbox(lines=3, **_named("lyrics"))
     with gr.Accordion("Mix", open=False):
         with gr.Row():
-            fields["original"] = gr.Dropdown(ORIGINAL, value="replace", label="The video's own sound", elem_id="own")
-            fields["lufs"] = gr.Dropdown(LOUDNESS, value=-14.0, label="Loudness", elem_id="lufs")
+            fields["original"] = gr.Dropdown(ORIGINAL, value="replace", **_named("original", "own"))
+            fields["lufs"] = gr.Dropdown(LOUDNESS, value=-14.0, **_named("lufs"))
         with gr.Row():
-            fields["start"] = gr.Number(label="Music from second", value=None, elem_id="start")
-            fields["end"] = gr.Number(label="to second", value=None, elem_id="end")
+            fields["start"] = gr.Number(value=None, **_named("start"))
+            fields["end"] = gr.Number(value=None, **_named("end"))
     return fields
+
+
+def _named(field: str, elem_id: str | None = None) -> dict[str, Any]:
+    return {"label": LABELS[field], "elem_id": elem_id or field}

@@ -144,6 +144,63 @@ def test_really_full_disk_during_a_checkpoint_keeps_the_last_one(
         assert names(disk / "checkpoints") == []
 
 
+def test_other_sizes_in_the_folder_of_a_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made.write(tmp_path / "in", (2,))
+    assert fit(folder, tmp_path / "run") == OK
+    assert fit(folder, tmp_path / "run", "--trainer.max_steps", "2", "--model.lm.dim", "64") == USAGE
+    told = line(capsys)
+    assert "was trained with lm.dim 32, not 64: give those of the checkpoint" in told
+    assert "another --trainer.default_root_dir" in told
+    assert fit(folder, tmp_path / "other", "--model.lm.dim", "64") == OK
+
+
+def test_validation_interval_longer_than_an_epoch_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = made.write(tmp_path / "in", (2,))
+    interval = ["--data.validation", str(folder), "--trainer.val_check_interval", "50"]
+    assert fit(folder, tmp_path / "run", *interval) == USAGE
+    told = line(capsys)
+    assert "--trainer.val_check_interval (50) must be less than or equal to the number of the training batches" in told
+    assert "set --trainer.check_val_every_n_epoch null" in told
+    assert fit(folder, tmp_path / "run", *interval, "--trainer.check_val_every_n_epoch", "null") == OK
+
+
+DIVERGING = ["--model.optim.lr", "1e30", "--trainer.gradient_clip_val", "null", "--trainer.max_steps", "4"]
+
+
+def test_loss_that_is_not_finite_ends_the_run_unsaved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made.write(tmp_path / "in", (3, 3), seconds=2.0)
+    assert fit(folder, tmp_path, *DIVERGING, "--checkpoints.every_n_train_steps", "1") == USAGE
+    told = line(capsys)
+    assert "the loss is not finite at step 2 (batch 1 of epoch 0)" in told
+    assert f"the last good checkpoint is '{tmp_path / 'checkpoints/step00000001.ckpt'}'" in told
+    assert names(tmp_path / "checkpoints") == ["step00000001.ckpt"]
+    assert fit(folder, tmp_path / "none", *DIVERGING) == USAGE
+    assert "there is no checkpoint before it" in line(capsys)
+    assert not (tmp_path / "none/checkpoints").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The loss of the step that spoils them is still finite."""
+    folder, path = made.write(tmp_path / "in", (2,)), tmp_path / "checkpoints/step00000001.ckpt"
+    assert fit(folder, tmp_path) == OK
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["optimizer_states"][0]["state"][0]["exp_avg"][:] = torch.inf
+    torch.save(checkpoint, path)
+    assert fit(folder, tmp_path, "--trainer.max_steps", "2") == USAGE
+    assert "weights are not finite after step 2" in line(capsys)
+    assert names(tmp_path / "checkpoints") == [path.name]
+
+
+def test_terminal_shows_nothing_that_no_command_changes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = words(made.write(tmp_path / "in", (2,)), tmp_path, "--trainer.max_steps", "1")
+    start = arguments.index("--trainer.enable_model_summary")
+    assert main([*arguments[:start], *arguments[start + 2 :]]) == OK
+    shown = "".join(capfd.readouterr())
+    assert [words for words in ("FLOPs", "TPU", "Tip", "Warning", "deprecated") if words in shown] == []
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "told"),
     [

@@ -93,6 +93,32 @@ def check_adapters(saved: Mapping[str, Any] | None, own: Mapping[str, Any] | Non
         raise UsageError(f"the checkpoint to resume from was trained with other {', '.join(differing)}: {cure}")
 
 
+def check_sizes(checkpoint: Mapping[str, Any], model: V2M) -> None:
+    """Raise UsageError where a checkpoint's weights are not those of the model that resumes from it."""
+    saved = {name.removeprefix(MODEL_PREFIX): value.shape for name, value in checkpoint["state_dict"].items()}
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    is_partial = checkpoint.get(EXPORT_KEY, {}).get("lora") is not None  # adapters are saved without their base
+    unlike = [name for name, shape in saved.items() if own.get(name) != shape]
+    unlike += [] if is_partial else [name for name in own if name not in saved]
+    if not unlike:
+        return
+    before = _flatten(checkpoint.get(EXPORT_KEY, {}).get("model") or {})
+    now = _flatten(model.config.to_dict())
+    names = [name for name in before | now if before.get(name) != now.get(name) and name != "segment_duration"]
+    settings = ", ".join(f"{name} {before.get(name)}, not {now.get(name)}" for name in names)
+    cure = "give those of the checkpoint, or another `trainer.default_root_dir`"
+    differences = settings or f"other weights, such as {unlike[0]}"
+    raise UsageError(f"the checkpoint to resume from was trained with {differences}: {cure}")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one dict, each name with those of its owners before it."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
 def merge_adapters(adapters: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return the state of a plain model: the adapters merged into their base model, which is loaded again.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -11,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -43,6 +47,8 @@ MOOT_WARNINGS = (  # Lightning's, about what is no problem here
     "Total length of `list` across ranks is zero",  # no validation is wanted
     "The number of training batches .* is smaller than the logging interval",  # steps count on over the epochs
 )
+MOOT_RECORDS = ("Tip:", "TPU available", "that has Tensor Cores", "No CUDA runtime is found")  # no command acts on them
+TRAINER_FIELDS = frozenset(inspect.signature(Trainer).parameters)
 logger = logging.getLogger(__name__)
 
 
@@ -76,7 +82,12 @@ class TrainCLI(ResultsCLI):
             seed_everything_default=0,
             save_config_callback=SaveConfig,
             parser_kwargs={"prog": "train.py"},
-            trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0, "callbacks": callbacks},
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,  # its floating-point operations are 0 and its sizes those of float32
+                "callbacks": callbacks,
+            },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -144,13 +155,17 @@ def main(argv: Sequence[str]) -> int:
 def run_cli(build: Callable[[Sequence[str]], ResultsCLI], argv: Sequence[str], name: str) -> int:
     """Build a LightningCLI, which runs at once, and return the exit code."""
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_not_tip)
+    for source in ("lightning.pytorch.utilities.rank_zero", "torch.utils.cpp_extension"):
+        logging.getLogger(source).addFilter(_is_relevant)
     try:
         with warnings.catch_warnings():
             for message in MOOT_WARNINGS:
                 warnings.filterwarnings("ignore", message)
+            for category in () if sys.warnoptions else (DeprecationWarning, FutureWarning):  # a matter of our code
+                warnings.simplefilter("ignore", category)
             return build(argv).exit_code
     except BaseException as error:
+        error = _as_usage_error(error)
         code = errors.exit_code(error)
         if code == errors.BUG and not isinstance(error, SystemExit):
             traceback.print_exc()
@@ -159,9 +174,24 @@ def run_cli(build: Callable[[Sequence[str]], ResultsCLI], argv: Sequence[str], n
         return code
 
 
-def _is_not_tip(record: logging.LogRecord) -> bool:
-    """Return whether a log record is other than Lightning's advice to install its own services."""
-    return "Tip:" not in str(record.msg)
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """Return whether a log record of Lightning or torch is of use to who runs the command."""
+    return not any(words in str(record.msg) for words in MOOT_RECORDS)
+
+
+def _as_usage_error(error: BaseException) -> BaseException:
+    """Return a UsageError for settings that Lightning refuses while it runs; any other error as it is."""
+    if not isinstance(error, ValueError | MisconfigurationException) or errors.exit_code(error) != errors.BUG:
+        return error
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    if not Path(last).is_relative_to(Path(lightning.__file__).parent):
+        return error
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match[1], (match[2] or "").replace("=None", "=null")
+        return f"`trainer.{name}{value}`" if name in TRAINER_FIELDS else f'"{name}{value}"'
+
+    return errors.UsageError(re.sub(r"`(\w+)(=\w+)?`", option, str(error)).replace("``", ""))
 
 
 def _strip_worker_traceback(error: BaseException) -> BaseException:

@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from v2m.core import compat
 from v2m.core.atomic import atomic_write
-from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError, error_text
+from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError, UsageError, error_text
 
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", None)  # SLURM's; Windows has none
 RNG_STATE = "rng_state"  # key in a checkpoint: the states of the random numbers, by rank
@@ -79,7 +79,7 @@ class CheckpointCallback(ModelCheckpoint):
     """Save every so many steps, at the end, and after the current step on a signal, which ends the run.
 
     SIGTERM, SIGINT and, in a job of SLURM, SIGUSR1 end it; after the last the job is requeued. A second SIGINT ends it
-    at once.
+    at once. A loss or a weight that is not finite ends it without a checkpoint.
 
     Args:
         every_n_train_steps: Steps of the optimizer from one checkpoint to the next.
@@ -132,6 +132,11 @@ class CheckpointCallback(ModelCheckpoint):
             self._loaded_rng_states = None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if _any_not_finite(trainer, [outputs["loss"]] if outputs else ()):
+            problem = (
+                f"the loss is not finite at step {self._step + 1} (batch {batch_idx} of epoch {trainer.current_epoch})"
+            )
+            raise UsageError(self._describe_divergence(trainer, problem))
         if trainer.global_step == self._step:  # amid the batches of one step
             return
         self._step = trainer.global_step
@@ -154,6 +159,9 @@ class CheckpointCallback(ModelCheckpoint):
         restore_signal_handlers(self._handlers)
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        if _any_not_finite(trainer, checkpoint["state_dict"].values()):
+            problem = f"weights are not finite after step {trainer.global_step}"
+            raise UsageError(self._describe_divergence(trainer, problem))
         checkpoint[RNG_STATE] = states = [rng_state()] * trainer.world_size
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(states, states[0])
@@ -167,6 +175,12 @@ class CheckpointCallback(ModelCheckpoint):
             compat.save_with_callback(self, trainer, path)
             self._prune(trainer)
 
+    def _describe_divergence(self, trainer: lightning.Trainer, problem: str) -> str:
+        paths = list_checkpoints(self.directory(trainer))
+        last = f"the last good checkpoint is {str(paths[0])!r}" if paths else "there is no checkpoint before it"
+        cure = "give a lower `model.optim.lr`, `trainer.gradient_clip_val=1.0` or `trainer.precision=32-true`"
+        return f"{problem}, so the run ends and nothing of that step is saved; {last}: {cure}"
+
     def _prune(self, trainer: lightning.Trainer) -> None:
         if trainer.is_global_zero and compat.last_saved_step(self) == trainer.global_step:
             for path in list_checkpoints(self.directory(trainer))[self.keep_last :]:
@@ -177,6 +191,14 @@ class CheckpointCallback(ModelCheckpoint):
             raise KeyboardInterrupt
         logger.warning("signal %d: the run ends after this step, with a checkpoint", number)
         self.signal = number
+
+
+def _any_not_finite(trainer: lightning.Trainer, values: Iterable[Any]) -> bool:
+    """Return whether a value of any rank is NaN or infinite; ranks check their parts of sharded tensors."""
+    local = [value.to_local() if hasattr(value, "to_local") else value for value in values]
+    found = [(~torch.isfinite(value)).any() for value in local if value.is_floating_point()]
+    own = any(bool(flag) for flag in found)
+    return trainer.strategy.reduce_boolean_decision(own, all=False)
 
 
 def restore_signal_handlers(handlers: dict[int, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -119,6 +120,11 @@ class LitMusicLM(lightning.LightningModule):
         if self.model is not None:
             fsdp.apply_fsdp(self.model, self.trainer.strategy)
 
+    def on_fit_start(self) -> None:
+        parameters = list(self.music_model.parameters())
+        trained = sum(value.numel() for value in parameters if value.requires_grad)
+        rank_zero_info(f"{sum(value.numel() for value in parameters):,} parameters, of which {trained:,} are trained")
+
     def _size_from_manifest(self, manifest: Manifest) -> None:
         """Take the sizes of new parts that the shards decide."""
         if self._conditioner is not None:
@@ -226,7 +232,8 @@ class LitMusicLM(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume training with the weights as they are; validate, test and predict with the EMA weights.
 
-        Raises UsageError for another model's adapters, DependencyError for no training checkpoint or a missing base.
+        Raises UsageError for another model's adapters or sizes, DependencyError for no training checkpoint or a
+        missing base.
         """
         if self.model is None:
             self.model = lightning_ckpt.build_model(checkpoint, "the checkpoint")
@@ -234,6 +241,7 @@ class LitMusicLM(lightning.LightningModule):
             checkpoint["state_dict"] = {f"{lightning_ckpt.MODEL_PREFIX}{name}": value for name, value in state.items()}
             return
         self.check_adapters(checkpoint)
+        lightning_ckpt.check_sizes(checkpoint, self.model)
         trainer = compat.attached_trainer(self)
         if trainer is None or trainer.state.fn != "fit":
             checkpoint["state_dict"] = lightning_ckpt.ema_state(checkpoint, "the checkpoint")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from v2m.core import mapped_array
 from v2m.core.timing import angular_frequency, seconds_to_samples
 from v2m.core.types import Audio, Floats
 
@@ -86,6 +87,8 @@ def _overlapping_blocks(samples: NDArray[np.float32], step: int, lead: int, size
         low, high = start - lead, start - lead + size
         block = samples[:, max(low, 0) : high]
         yield np.pad(block, ((0, 0), (max(-low, 0), size - max(-low, 0) - block.shape[1])))
+        if start % mapped_array.CHUNK < step:
+            mapped_array.release_pages()
 
 
 def _k_weighting_response(sample_rate: int) -> NDArray[np.complex64]:

@@ -7,12 +7,12 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
+from v2m.core import mapped_array
 from v2m.core.types import Floats
 
 logger = logging.getLogger(__name__)
 
 HOP = 32
-CHUNK = HOP << 15  # samples worked on at a time
 
 
 def apply_gain(samples: NDArray[np.float32], gain: Floats, start: int = 0) -> None:
@@ -20,9 +20,9 @@ def apply_gain(samples: NDArray[np.float32], gain: Floats, start: int = 0) -> No
 
     `samples[:, 0]` is sample number `start` of the curve.
     """
-    for low in range(0, samples.shape[1], CHUNK):
-        chunk = samples[:, low : low + CHUNK]
-        first = start + low
+    for part in mapped_array.chunks(samples.shape[1]):
+        chunk = samples[:, part]
+        first = start + part.start
         hops = slice(max(first // HOP - 1, 0), (first + chunk.shape[1]) // HOP + 2)
         middles = np.arange(len(gain))[hops] * HOP + (HOP - 1) / 2
         chunk *= np.interp(np.arange(first, first + chunk.shape[1]), middles, gain[hops]).astype(np.float32)

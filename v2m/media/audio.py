@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from v2m.core import mapped_array
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.errors import UsageError
 from v2m.core.timing import samples_to_seconds, seconds_to_samples, ticks_to_seconds
@@ -53,11 +54,13 @@ def save(audio: Audio, path: Path) -> None:
     with temporary_sibling(path) as temporary:
         with temporary.open("wb") as file:
             # libsndfile would call a file object back, and its callbacks swallow signals and errors.
-            descriptor, data, rate = file.fileno(), audio.samples.T, audio.sample_rate
+            layout = (audio.sample_rate, audio.channels, subtype)
             try:
-                soundfile.write(descriptor, data, rate, subtype, format=file_format, closefd=False)
+                with soundfile.SoundFile(file.fileno(), "w", *layout, format=file_format, closefd=False) as sink:
+                    for part in mapped_array.chunks(len(audio)):
+                        sink.write(audio.samples[:, part].T)
             except soundfile.LibsndfileError:  # without a reason, which the system gives when asked again
-                os.write(descriptor, bytes(1 << 16))
+                os.write(file.fileno(), bytes(1 << 16))
                 raise
         if file_format == "WAV":
             _clear_write_time(temporary)
@@ -84,7 +87,7 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
     import av
 
     count = seconds_to_samples(samples_to_seconds(len(audio), audio.sample_rate), sample_rate)
-    out = np.zeros((2, count), np.float32)
+    out = mapped_array.zeros((2, count))
     layout = "mono" if audio.channels == 1 else "stereo"
     assembler = _TrackAssembler(out, sample_rate)
     for start in range(0, len(audio), audio.sample_rate):
@@ -176,12 +179,12 @@ def read_track(
     Sample 0 is at `start_time` seconds on the container's clock; audio before it or after `duration` is left out, and
     gaps of the stream are silence. Where the clock is `discontinuous`, time goes on across its jumps.
     """
-    out = np.zeros((2, seconds_to_samples(duration, sample_rate)), np.float32)
+    out = mapped_array.zeros((2, seconds_to_samples(duration, sample_rate)))
     assembler = _TrackAssembler(out, sample_rate, discontinuous)
     complete = _decode_track(path, stream_index, start_time, formats, assembler)
     times = _drifting_clock(np.array(assembler.frame_times), np.array(assembler.frame_durations))
     if times is not None:
-        out[:] = 0
+        out = mapped_array.zeros(out.shape)
         _decode_track(path, stream_index, start_time, formats, _TrackAssembler(out, sample_rate, clock=times))
     return Audio(out, sample_rate), complete
 
@@ -329,3 +332,5 @@ class _TrackAssembler:
             if high > low:
                 self.out[:, low:high] = frame.to_ndarray()[:, low - self.position : high - self.position]
             self.position += frame.samples
+            if self.position % mapped_array.CHUNK < frame.samples:
+                mapped_array.release_pages()

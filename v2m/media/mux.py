@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from v2m.core import mapped_array
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.audio_ops import apply_gain
 from v2m.core.errors import UsageError
@@ -258,12 +259,12 @@ def _metadata_arguments(job: MuxJob, source_metadata: Mapping[str, str]) -> list
 
 def _pcm_chunks(job: MuxJob, progress: ProgressFn | None) -> Iterator[bytes]:
     yield bytes(8 * seconds_to_samples(job.leading_silence, job.audio.sample_rate))  # two floats a sample
-    for start in range(0, len(job.audio), BLOCK_SAMPLES):
-        chunk = job.audio.samples[:, start : start + BLOCK_SAMPLES].copy()
-        apply_gain(chunk, job.gain, start)
+    for part in mapped_array.chunks(len(job.audio), BLOCK_SAMPLES):
+        chunk = job.audio.samples[:, part].copy()
+        apply_gain(chunk, job.gain, part.start)
         yield chunk.T.tobytes()
         if progress is not None:
-            progress(min(1.0, (start + BLOCK_SAMPLES) / len(job.audio)))
+            progress(part.stop / len(job.audio))
 
 
 def write_preview(video: Video, out: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.analysis.loudness import gated_loudness, integrated_loudness, k_weighted_power, power_to_lufs
+from v2m.core import mapped_array
 from v2m.core.audio_ops import HOP, apply_gain, fade_edges, raised_cosine
 from v2m.core.errors import UsageError
 from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
@@ -137,12 +138,14 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
             warnings.append("original_sound_damaged: parts of the clip's own sound could not be decoded")
     if original is None:
         if len(bed) < count:
-            bed = Audio(np.pad(bed.samples, ((0, 0), (low, count - high))), SAMPLE_RATE)
+            padded = mapped_array.zeros((2, count))
+            _add(padded[:, low:high], bed.samples)
+            bed = Audio(padded, SAMPLE_RATE)
         return Mixdown(bed, target, music_loudness, warnings=tuple(warnings))
     if config.original == "replace":  # in a part of the video: the sound around it stays as it is
         Levels.from_audio(bed).master(target, config.true_peak).apply(bed)
         _crossfade_out(original.samples, low, high)
-        original.samples[:, low:high] += bed.samples
+        _add(original.samples[:, low:high], bed.samples)
         return Mixdown(original, None, music_loudness, integrated_loudness(original), warnings=tuple(warnings))
     original_loudness = integrated_loudness(original)
     if np.isfinite(music_loudness):
@@ -153,7 +156,7 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
         hop = seconds_to_samples(HOP_S, SAMPLE_RATE)
         ducked_share = float(active[low // hop : -(-high // hop)].mean())
         apply_gain(bed.samples, _to_limiter_hops(ducking_gain(active, config.duck), count), low)
-    original.samples[:, low:high] += bed.samples
+    _add(original.samples[:, low:high], bed.samples)
     return Mixdown(original, target, music_loudness, original_loudness, ducked_share, tuple(warnings))
 
 
@@ -174,8 +177,8 @@ def _prepare_music(music: Audio, count: int, config: MixConfig) -> tuple[Audio, 
     if stereo.shape[1] < count - HOP:
         missing = samples_to_seconds(count - stereo.shape[1], SAMPLE_RATE)
         warnings.append(f"short_music: the music ends {missing:.2f} s before its part of the video does")
-    bed = np.zeros((2, count), np.float32)
-    bed[:, : stereo.shape[1]] = stereo
+    bed = mapped_array.zeros((2, count))
+    _add(bed[:, : stereo.shape[1]], stereo)
     fade_in, fade_out = (seconds_to_samples(seconds, SAMPLE_RATE) for seconds in (config.fade_in, config.fade_out))
     fade_edges(bed[:, : stereo.shape[1]], fade_in, fade_out)
     audio = Audio(bed, SAMPLE_RATE)
@@ -195,7 +198,13 @@ def _crossfade_out(samples: NDArray[np.float32], low: int, high: int) -> None:
 
 def _apply_gain_db(audio: Audio, gain_db: float) -> None:
     if gain_db:
-        np.multiply(audio.samples, np.float32(db_to_gain(gain_db)), out=audio.samples)
+        for part in mapped_array.chunks(len(audio)):
+            audio.samples[:, part] *= np.float32(db_to_gain(gain_db))
+
+
+def _add(total: NDArray[np.float32], samples: NDArray[np.float32]) -> None:
+    for part in mapped_array.chunks(total.shape[1]):
+        total[:, part] += samples[:, part]
 
 
 def _to_limiter_hops(gain_db: Floats, count: int) -> Floats:

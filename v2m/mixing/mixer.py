@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from v2m.analysis.loudness import amplitude_to_db, integrated_loudness, peak_envelope
+from v2m.core import mapped_array
 from v2m.core.atomic import check_output, no_space, publish, temporary_sibling
 from v2m.core.audio_ops import HOP
 from v2m.core.errors import UsageError
@@ -127,7 +128,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     plan, container = validate_streams(video, out, config), container_for(out)
     if not 1 <= music.channels <= 2 or not len(music):
         raise ValueError(f"music must be mono or stereo and not empty, not {music.samples.shape}")
-    if not np.isfinite(music.samples).all():
+    if not all(np.isfinite(music.samples[:, part]).all() for part in mapped_array.chunks(len(music))):
         raise ValueError("music holds NaN or infinite samples")
     mixdown = mix_tracks(video, music, config)
     job = MuxJob(video, container, mixdown.audio, np.ones(0), plan.streams, metadata or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from v2m.analysis.loudness import k_weighted_power, power_to_lufs
-from v2m.core import timing
+from v2m.core import mapped_array, timing
 from v2m.core.types import Soundtrack, Video
 
 THUMBNAILS = 10
@@ -93,10 +94,14 @@ def _thumbnails(axes: Axes, video: Video) -> None:
 
 
 def _waveform(axes: Axes, video: Video, soundtrack: Soundtrack) -> None:
-    mono = soundtrack.audio.samples.mean(axis=0)
-    edges = np.linspace(0, len(mono), min(1600, len(mono)) + 1).astype(int)[:-1]
-    low, high = np.minimum.reduceat(mono, edges), np.maximum.reduceat(mono, edges)
-    times = [timing.samples_to_seconds(int(edge), soundtrack.audio.sample_rate) for edge in edges]
+    count = len(soundtrack.audio)
+    edges = np.linspace(0, count, min(1600, count) + 1).astype(int).tolist()
+    low, high = np.zeros((2, len(edges) - 1), np.float32)
+    for column, (start, stop) in enumerate(pairwise(edges)):
+        mono = soundtrack.audio.samples[:, start:stop].mean(axis=0)
+        low[column], high[column] = mono.min(), mono.max()
+        mapped_array.release_pages()
+    times = [timing.samples_to_seconds(edge, soundtrack.audio.sample_rate) for edge in edges[:-1]]
     axes.fill_between(times, low, high, color=MUSIC, linewidth=0)
     axes.set_ylabel("waveform")
     top = max(1e-3, float(np.abs([low, high]).max()))

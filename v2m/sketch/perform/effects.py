@@ -20,6 +20,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from v2m.core import mapped_array
 from v2m.core.timing import samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import Floats
 from v2m.sketch.compose.lead_sheet import LeadSheet
@@ -120,18 +121,18 @@ def compress(mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sam
     step = max(1, seconds_to_samples(GAIN_STEP_S, sample_rate))
     curve = gain_reduction(*_measure_levels(mix, step))
     points = (np.arange(len(curve)) + 0.5) * step
-    for start in range(0, mix.shape[1], BLOCK_STEPS * step):
-        samples = np.arange(start, min(start + BLOCK_STEPS * step, mix.shape[1]))
+    for part in mapped_array.chunks(mix.shape[1], BLOCK_STEPS * step):
+        samples = np.arange(part.start, part.stop)
         gain = (10.0 ** (-np.interp(samples, points, curve) / 20.0)).astype(np.float32)
         for audio in (mix, *stems):
-            audio[:, start : start + len(gain)] *= gain
+            audio[:, part] *= gain
 
 
 def _measure_levels(mix: NDArray[np.float32], step: int) -> tuple[Floats, Floats]:
     """Return peak (G,) and mean square (G,) of each `step` samples of both channels."""
     peaks, powers = [], []
-    for start in range(0, mix.shape[1], BLOCK_STEPS * step):
-        block = np.abs(mix[:, start : start + BLOCK_STEPS * step]).astype(float)
+    for part in mapped_array.chunks(mix.shape[1], BLOCK_STEPS * step):
+        block = np.abs(mix[:, part]).astype(float)
         edges = np.arange(0, block.shape[1], step)
         peaks.append(np.maximum.reduceat(block.max(0), edges))
         powers.append(np.add.reduceat((block**2).mean(0), edges) / np.diff(np.append(edges, block.shape[1])))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from v2m.core import mapped_array
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import ProgressFn
@@ -123,8 +124,8 @@ def render_mix(
     groups.setdefault("effects", [])
     sources = {stem: _render_blocks(sheet, group, soundfont, sample_rate, bus.hop) for stem, group in groups.items()}
     noises = NoiseEffects(sheet, sample_rate)
-    mix = np.zeros((2, count), np.float32)
-    stem_audio = {stem: np.zeros((2, count), np.float32) for stem in groups} if stems else {}
+    mix = mapped_array.zeros((2, count))
+    stem_audio = {stem: mapped_array.zeros((2, count)) for stem in groups} if stems else {}
     for start in range(0, count, bus.hop):
         total = np.zeros((2, bus.fft_size // 2 + 1), np.complex64)
         size = min(bus.fft_size, count - start)
@@ -136,14 +137,16 @@ def render_mix(
             if stems:
                 stem_audio[stem][:, start : start + size] += bus.to_samples(spectrum)[:, :size]
         mix[:, start : start + size] += bus.to_samples(total)[:, :size]
+        mapped_array.release_pages()
         progress(min(1.0, (start + bus.hop) / count))
     compress(mix, list(stem_audio.values()), sample_rate)
     fade = _final_fade(sheet, count, sample_rate)
-    peak = max(float(mix.max()), -float(mix.min()), 1e-9)  # np.abs would copy the whole mix
-    gain = db_to_gain(PEAK_DB) / peak
+    peak = max(float(np.abs(mix[:, part]).max()) for part in mapped_array.chunks(count))
+    gain = db_to_gain(PEAK_DB) / max(peak, 1e-9)
     for audio in (mix, *stem_audio.values()):
         audio[:, count - len(fade) :] *= fade
-        np.multiply(audio, np.float32(gain), out=audio)
+        for part in mapped_array.chunks(count):
+            audio[:, part] *= np.float32(gain)
     return mix, stem_audio
 
 

@@ -141,6 +141,12 @@ class Video:
     warnings: tuple[str, ...] = ()
     source: FrameSource | None = field(default=None, repr=False, compare=False)
     start: float = 0.0  # above 0 in a span of a longer file
+    converted_path: Path | None = None  # of a file with the same pictures, where FFmpeg cannot read `path`
+
+    @property
+    def media_path(self) -> Path:
+        """The file for FFmpeg to read."""
+        return self.converted_path or self.path
 
     @property
     def audio_streams(self) -> tuple[Stream, ...]:

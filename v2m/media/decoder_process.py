@@ -38,7 +38,7 @@ class DecoderProcess:
         """Yield the replies to `message` as they come. Leaving early ends the process.
 
         `timeout` is the seconds of waiting for replies, all together. Raises InvalidInputError where the child refuses
-        the file, DecoderProcessError where it fails at it.
+        the file, DecoderProcessError where it fails at it, OSError for a full disk.
         """
         process = self._process or self._start()
         pipe, complete = _TimedPipe(process, timeout), False
@@ -47,11 +47,13 @@ class DecoderProcess:
             while True:
                 header = json.loads(pipe.read_line())
                 payload = pipe.read_exactly(header["bytes"])
-                complete = bool(header.keys() & {"done", "refused", "seek_error", "bug"})
+                complete = bool(header.keys() & {"done", "refused", "seek_error", "disk_error", "bug"})
                 if "refused" in header:
                     raise InvalidInputError(*header["refused"])
                 if "seek_error" in header:
                     raise DecoderProcessError(header["seek_error"])
+                if "disk_error" in header:
+                    raise OSError(header["disk_error"], os.strerror(header["disk_error"]))
                 if "bug" in header:
                     raise AssertionError(header["bug"])
                 if complete:

@@ -29,11 +29,14 @@ def handle_request(request: dict[str, Any]) -> Iterator[Reply]:
     """Yield the replies to one request; failures are raised."""
     import av.logging  # heavy, so imported after the limits are set and the parent is watched
 
+    from v2m.media import webp
     from v2m.media.decoding import DecodeStats, read_frames, seek_frames
     from v2m.media.probe import probe
 
     av.logging.set_level(None)
     task = request.pop("task")
+    if task == "convert":
+        webp.convert(**request)
     if task == "probe":
         facts = probe(**request)
         yield {key: value for key, value in facts.items() if key != "timestamps"}, facts["timestamps"]
@@ -51,11 +54,14 @@ def handle_request(request: dict[str, Any]) -> Iterator[Reply]:
 def error_reply(error: Exception) -> dict[str, Any]:
     """Return the last reply to a request that `error` ended."""
     from v2m.media.decoding import SeekError
+    from v2m.media.ffmpeg import DISK_ERRORS
 
     if isinstance(error, InvalidInputError):
         return {"refused": [error.reason, str(error)]}
     if isinstance(error, SeekError):
         return {"seek_error": str(error)}
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS.values():
+        return {"disk_error": error.errno}
     if isinstance(error, MemoryError):
         return {"refused": ["too_large", "needs more memory to decode than is allowed; scale it down"]}
     return {"bug": "".join(traceback.format_exception(error))}

@@ -13,7 +13,6 @@ from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -21,7 +20,14 @@ from av.video.stream import VideoStream
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import ticks_to_seconds
 from v2m.core.types import Pixels
-from v2m.media.ffmpeg import AUDIO_FORMATS, VIDEO_FORMATS, has_discontinuous_clock, open_media
+from v2m.media.ffmpeg import (
+    AUDIO_FORMATS,
+    VIDEO_FORMATS,
+    has_discontinuous_clock,
+    is_still_item,
+    open_media,
+    picture_streams,
+)
 
 # Opened only so that a refusal can say what the file is. A format in none of these lists is not opened at all: a
 # playlist, above all, would read other files.
@@ -31,7 +37,8 @@ ELEMENTARY_FORMATS = (
     *("dv", "h264", "hevc", "vvc", "av1", "obu", "ivf", "m4v", "mpegvideo", "yuv4mpegpipe", "vc1", "nut", "rm", "wtv"),
     *(f"{name}_pipe" for name in IMAGE_FORMATS),
 )
-PROBED_FORMATS = (*VIDEO_FORMATS, *AUDIO_FORMATS, *MORE_AUDIO_FORMATS, *ELEMENTARY_FORMATS)
+UNDECODABLE_FORMAT = "jpegxl_anim"  # for which the ffmpeg program has no decoder
+PROBED_FORMATS = (*VIDEO_FORMATS, *AUDIO_FORMATS, *MORE_AUDIO_FORMATS, *ELEMENTARY_FORMATS, UNDECODABLE_FORMAT)
 OPEN_TIMEOUT_S = 10.0
 MIN_DECODABLE_RATIO = 0.25  # of the packets; encrypted or misnamed streams give a few frames of noise
 CHUNK_BYTES = 1 << 20
@@ -49,17 +56,23 @@ def open_video(path: str, max_pixels: int) -> InputContainer:
 
 
 def select_video_stream(container: InputContainer) -> VideoStream:
-    """Return the first video stream but cover art. Raise InvalidInputError where none can be played."""
+    """Return the first video stream but covers and still items.
+
+    Raises InvalidInputError where none can be played.
+    """
     name = container.format.name
+    if name == UNDECODABLE_FORMAT:
+        raise InvalidInputError("container", "is an animated JPEG XL; convert it to APNG, animated WebP or a video")
     if name.endswith("_pipe"):
         raise InvalidInputError("image", f"is a still image ({name.removesuffix('_pipe')}); give a video")
     if not set(name.split(",")) & {*VIDEO_FORMATS, *AUDIO_FORMATS, *MORE_AUDIO_FORMATS}:
         raise InvalidInputError("container", f"is a bare {name} stream; put it into mp4, mov, mkv or webm first")
-    for stream in container.streams:
-        if isinstance(stream, VideoStream) and not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise InvalidInputError("codec", "holds video in an unknown codec; convert it to H.264 first")
-            return stream
+    for stream in picture_streams(container):
+        if stream.codec_context is None:
+            raise InvalidInputError("codec", "holds video in an unknown codec; convert it to H.264 first")
+        return stream
+    if any(is_still_item(stream) for stream in container.streams.video):
+        raise InvalidInputError("image", f"is a still image ({container.metadata.get('major_brand')}); give a video")
     raise InvalidInputError("no_video", "holds no video stream; give a video")
 
 

@@ -20,6 +20,8 @@ from v2m.core.errors import DependencyError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.stream import Stream
+    from av.video.stream import VideoStream
 
 # FFmpeg's demuxers; one of a demuxer's names stands for all of them. A playlist renamed .mp4 would read other files in
 # spite of the protocol list; the format list stops it.
@@ -58,6 +60,20 @@ def open_media(
     if max_pixels is not None:
         options["max_pixels"] = str(max_pixels)
     return av.open(file_url(path), options=options, metadata_errors="replace", timeout=timeout)
+
+
+def picture_streams(container: InputContainer) -> list[VideoStream]:
+    """Return the video streams without covers and the still items of HEIF and AVIF files."""
+    from av.stream import Disposition
+
+    streams = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
+    return [stream for stream in streams if not is_still_item(stream)]
+
+
+def is_still_item(stream: Stream) -> bool:
+    """Return whether a video stream is an item of a HEIF or AVIF file, which has no time, and no track."""
+    is_mov = "mov" in stream.container.format.name.split(",")
+    return is_mov and (stream.frames, stream.duration, stream.time_base) == (1, None, 1)
 
 
 def has_discontinuous_clock(container: str) -> bool:

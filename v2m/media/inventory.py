@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v2m.core.types import UNKNOWN_CODEC
-from v2m.media.ffmpeg import describe_media, open_media
+from v2m.media.ffmpeg import describe_media, is_still_item, open_media
 from v2m.media.iso_bmff import read_entries
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class StreamRecords:
     """A stream without its packets."""
 
     index: int
-    kind: str  # video, cover, audio, subtitle, data, timecode, chapters, attachment
+    kind: str  # video, cover, still, alpha, audio, subtitle, data, timecode, chapters, attachment
     codec: str
     tag: str  # four-character code, "" where there is none
     label: str  # for warnings
@@ -67,14 +67,17 @@ class Inventory:
 
 def take_inventory(path: Path) -> Inventory:
     """Read a file's headers. Raises av.error.FFmpegError where it is no media file."""
-    boxes = defaultdict(dict, {e.track_id: {_box_name(box): "" for box in e.children} for e in read_entries(path)})
+    entries = read_entries(path)
+    boxes = defaultdict(dict, {e.track_id: {_box_name(box): "" for box in e.children} for e in entries})
+    alpha = {entry.track_id for entry in entries if entry.handler == "auxv"}
     codes, side_data = _parse_description(describe_media(path))
     with open_media(path) as media:
         records, streams, num_chapters = {**boxes[0], **_set_tags(media.metadata)}, [], len(media.chapters())
         for stream in media.streams:
             tags, code = {key.lower(): value for key, value in stream.metadata.items()}, codes.get(stream.index, "")
             records |= {name: tags[key] for key, name in FILE_TAGS.items() if tags.get(key)}
-            kind, codec = _stream_kind(stream, code, num_chapters), stream.codec_context and stream.codec_context.codec
+            kind = _stream_kind(stream, code, num_chapters, stream.id in alpha)
+            codec = stream.codec_context and stream.codec_context.codec
             values = {**boxes[stream.id], **side_data[stream.index], **_stream_values(stream), **_set_tags(tags)}
             values.pop("tag creation_time", None)  # the file has one
             codec_name = codec.canonical_name if codec else UNKNOWN_CODEC
@@ -101,12 +104,16 @@ def _box_name(kind: str) -> str:
     return BOX_NAMES.get(kind, f"{kind} box")
 
 
-def _stream_kind(stream: Stream, code: str, num_chapters: int) -> str:
+def _stream_kind(stream: Stream, code: str, num_chapters: int, is_alpha: bool) -> str:
     from av.stream import Disposition
 
     if stream.type == "data":
         return "timecode" if code == "tmcd" else "chapters" if code == "text" and num_chapters else "data"
-    return "cover" if stream.type == "video" and stream.disposition & Disposition.attached_pic else stream.type
+    if stream.type != "video":
+        return stream.type
+    if is_still_item(stream):
+        return "still"
+    return "cover" if stream.disposition & Disposition.attached_pic else "alpha" if is_alpha else "video"
 
 
 def _stream_values(stream: Stream) -> dict[str, str]:

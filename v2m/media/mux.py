@@ -14,15 +14,24 @@ from v2m.core.audio_ops import apply_gain
 from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_to_samples, ticks_to_seconds
 from v2m.core.types import Audio, Floats, ProgressFn, Video
-from v2m.media.ffmpeg import file_url, has_discontinuous_clock, input_arguments, open_media, run_ffmpeg
+from v2m.media.ffmpeg import (
+    FFmpegError,
+    file_url,
+    has_discontinuous_clock,
+    input_arguments,
+    open_media,
+    picture_streams,
+    run_ffmpeg,
+)
 from v2m.media.iso_bmff import Entry, read_entries, restore_entries
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 BLOCK_SAMPLES = 1 << 16
-VIDEO_ONLY_FORMATS = {"gif", "apng"}  # cannot hold audio, so that their pictures are re-encoded
-X264_ARGUMENTS = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough")
+VIDEO_ONLY_FORMATS = {"gif", "apng", "webp"}  # cannot hold audio, so that their pictures are re-encoded
+# Without B-frames the last picture keeps its duration where durations vary.
+X264_ARGUMENTS = ("-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough")
 EVEN_SIDES = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # which 4:2:0 needs
 H264_ARGUMENTS = (*X264_ARGUMENTS, "-crf", "16", "-preset", "fast", "-vf", EVEN_SIDES)
 PREVIEW_ARGUMENTS = (*X264_ARGUMENTS, "-preset", "veryfast", "-crf", "28", "-movflags", "+faststart")
@@ -63,8 +72,8 @@ CONTAINERS = {
     ".ogv": Container("ogg", "ogg", OPUS_ARGUMENTS),
 }
 DEFAULT_SUFFIXES = {
-    "mov": ".mp4", "gif": ".mp4", "apng": ".mp4", "mpegts": ".ts", "mpeg": ".mpg", "flv": ".flv", "asf": ".wmv",
-    "avi": ".avi", "ogg": ".ogv",
+    "mov": ".mp4", "gif": ".mp4", "apng": ".mp4", "webp": ".mp4", "mpegts": ".ts", "mpeg": ".mpg", "flv": ".flv",
+    "asf": ".wmv", "avi": ".avi", "ogg": ".ogv",
 }  # fmt: skip
 
 
@@ -134,7 +143,8 @@ def mux(
 
     `max_duration` ends all streams early. Raises FFmpegError and OSError as `v2m.media.ffmpeg.run_ffmpeg`.
     """
-    with open_media(job.video.path) as media, tempfile.TemporaryDirectory(prefix="v2m-", dir=out.parent) as folder:
+    path, folders = job.video.media_path, tempfile.TemporaryDirectory(prefix="v2m-", dir=out.parent)
+    with open_media(path) as media, folders as folder:
         # ffmpeg joins the parts of a discontinuous clock only without -copyts, which moves the clock's 0.
         joined = has_discontinuous_clock(job.video.container)
         start = _earliest_start(media, job) if joined else 0.0
@@ -142,7 +152,7 @@ def mux(
         data = _write_unnamed_data(media, job, Path(folder, "data.mp4"), max_duration)
         command = [
             *([] if joined else ["-copyts"]),
-            *(*offset, *input_arguments(job.video.path)),
+            *(*offset, *input_arguments(path)),
             *("-f", "f32le", "-ar", str(job.audio.sample_rate), "-ch_layout", "stereo"),
             *("-protocol_whitelist", "pipe", "-i", "pipe:0"),
             *([] if data is None else (*offset, *input_arguments(data))),
@@ -272,10 +282,17 @@ def write_preview(video: Video, out: Path) -> None:
 
     Raises FFmpegError and OSError as `v2m.media.ffmpeg.run_ffmpeg`.
     """
+    from av.error import FFmpegError as UnreadableError
+
     assert video.start == 0, "a preview shows a span from the start of the file"
     size = f"scale=-2:'min({MAX_PREVIEW_HEIGHT},trunc(ih/2)*2)',setsar=1"  # 4:2:0 needs even sides
-    output = ["-map", "0:V:0", "-t", f"{video.duration:.6f}", "-vf", size, *PREVIEW_ARGUMENTS]
+    try:
+        with open_media(video.media_path) as media:
+            index = picture_streams(media)[0].index
+    except UnreadableError as error:
+        raise FFmpegError(f"{video.path.name} cannot be read ({error})") from error
+    output = ["-map", f"0:{index}", "-t", f"{video.duration:.6f}", "-vf", size, *PREVIEW_ARGUMENTS]
     with temporary_sibling(out) as temporary:
-        command = [*input_arguments(video.path), *output, "-f", "mp4", file_url(temporary)]
+        command = [*input_arguments(video.media_path), *output, "-f", "mp4", file_url(temporary)]
         run_ffmpeg(command, (), timeout=120 + 30 * video.duration)
         publish(temporary, out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +29,7 @@ from v2m.media.ffmpeg import has_discontinuous_clock
 SEEKABLE_FORMATS, UNSEEKABLE_CODECS = {"mov", "matroska", "flv"}, {"av1", "gif", "apng", "vvc"}
 MIN_SEEKABLE_SIDE = 33  # pixels
 FORMATS_WITHOUT_PTS = {"avi"}
+ANIMATION_FORMATS = {"gif", "apng"}  # still where they hold one frame
 AV_TIME_BASE = Fraction(1, av.time_base)
 TRUNCATION_TOLERANCE_S = 0.5  # by which a file may end before the duration in its header
 SINGLE_FRAME_S = 0.04  # duration of a single frame where nothing gives it
@@ -62,6 +63,8 @@ def probe(path: str, limits: dict[str, float]) -> dict[str, Any]:
             no_frames, unshown = ("not_media", "no frames"), ("undecodable", "no frame that can be shown")
             reason, what = unshown if scan.num_packets else no_frames
             raise InvalidInputError(reason, f"declares a video stream but holds {what}")
+        if len(scan.ticks) == 1 and container.format.name in ANIMATION_FORMATS:
+            raise InvalidInputError("image", f"is a still image ({container.format.name}); give a video")
         facts = _frame_times(stream, scan)
         _check_duration(facts["duration"], limits["duration"])
         _check_total_pixels(len(facts["timestamps"]) * width * height, limits["total_pixels"])
@@ -84,16 +87,23 @@ def _declared_size(container: InputContainer, stream: VideoStream, path: str) ->
     return stream.codec_context.width, stream.codec_context.height
 
 
-def _check_header(container: InputContainer, stream: VideoStream, pixels: int, limits: dict[str, float]) -> None:
+def _check_header(container: InputContainer, stream: VideoStream, pixels: int, limits: Mapping[str, float]) -> None:
+    duration = 0.0
+    if stream.duration is not None:
+        duration = ticks_to_seconds(stream.duration, stream.time_base)
+    elif container.duration is not None:
+        duration = ticks_to_seconds(container.duration, AV_TIME_BASE)
+    check_limits(limits, pixels, stream.frames, duration)
+
+
+def check_limits(limits: Mapping[str, float], pixels: int, num_frames: int, duration: float) -> None:
+    """Raise InvalidInputError for a video over `limits`; `pixels` are those of a frame."""
     if pixels > limits["pixels"]:
         problem = f"has frames of {pixels / 1e6:.1f} million pixels, more than {limits['pixels'] / 1e6:.1f}"
         raise InvalidInputError("too_large", f"{problem}; scale it down")
-    if stream.duration is not None:
-        _check_duration(ticks_to_seconds(stream.duration, stream.time_base), limits["duration"])
-    elif container.duration is not None:
-        _check_duration(ticks_to_seconds(container.duration, AV_TIME_BASE), limits["duration"])
-    _check_num_frames(stream.frames, limits["frames"])
-    _check_total_pixels(stream.frames * pixels, limits["total_pixels"])
+    _check_duration(duration, limits["duration"])
+    _check_num_frames(num_frames, limits["frames"])
+    _check_total_pixels(num_frames * pixels, limits["total_pixels"])
 
 
 def _check_duration(duration: float, max_duration: float) -> None:

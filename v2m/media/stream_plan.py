@@ -35,6 +35,8 @@ SILENCE = Audio(np.zeros((2, seconds_to_samples(TRIAL_S, 48_000)), np.float32), 
 WARNINGS = {
     "video": "pictures",
     "cover": "covers",
+    "still": "stills",
+    "alpha": "transparency",
     "subtitle": "subtitles",
     "data": "data",
     "attachment": "attachments",
@@ -54,7 +56,7 @@ def plan_streams(video: Video, out: Path, keeps_audio: bool) -> StreamPlan:
 
     Raises UsageError where it does not even take the pictures and music, with the suffix of a container that does.
     """
-    container, source = container_for(out), take_inventory(video.path)
+    container, source = container_for(out), take_inventory(video.media_path)
     keeps_audio = keeps_audio and container.multiple_audio_tracks
     wanted = [_options(video, container, stream) for stream in source.streams if stream.kind != "audio" or keeps_audio]
     streams = [options[0] for options in wanted if options]

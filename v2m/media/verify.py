@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v2m.core.timing import ticks_to_seconds
-from v2m.media.ffmpeg import open_media
+from v2m.media.ffmpeg import open_media, picture_streams
 from v2m.media.mux import VIDEO_ONLY_FORMATS, MuxJob, needs_reencode
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SYNC_TOLERANCE_S = 0.1  # an audio packet of any codec here is shorter
 # Parameter sets and delimiters, which move between stream and container header when the container changes.
 HEVC_SETS = {32, 33, 34}  # types of units: video, sequence and picture parameter sets
+AV1_DROPPED_UNITS = {2, 7, 8, 15}  # temporal delimiter, redundant frame header, tile list, padding
 PARAMETER_SET_UNITS = {
     "h264": lambda unit: unit[0] & 31 in {7, 8, 9},
     "hevc": lambda unit: _hevc_type(unit) in {*HEVC_SETS, 35},
@@ -40,14 +41,12 @@ class StreamFingerprint:
 def fingerprint_streams(path: Path, nal_units: bool = False, header: bytes = b"") -> StreamFingerprint:
     """Digest all packets, of video from the first key frame on: those before it are not copied.
 
-    With `nal_units`, H.264 and HEVC are digested without what containers add, as units of the `header` of the input.
+    With `nal_units`, H.264 and HEVC are digested without what containers add, as units of the `header` of the input;
+    AV1 always is.
     Raises av.error.FFmpegError.
     """
-    from av.stream import Disposition
-
     with open_media(path) as media:
-        still = Disposition.attached_pic
-        video_streams = [stream.index for stream in media.streams.video if not stream.disposition & still]
+        video_streams = [stream.index for stream in picture_streams(media)]
         digests = {index: hashlib.blake2b(digest_size=16) for index in video_streams}
         before_keyframe = set() if VIDEO_ONLY_FORMATS & {media.format.name} else set(video_streams)
         counts = dict.fromkeys(video_streams, 0)
@@ -65,7 +64,8 @@ def fingerprint_streams(path: Path, nal_units: bool = False, header: bytes = b""
                 hvc1.remove(index)
             if index in digests:
                 counts[index] += 1
-                for part in _nal_units(bytes(packet), packet.stream, header) if nal_units else (packet,):
+                split = nal_units or _codec_name(packet.stream) == "av1"
+                for part in _units(bytes(packet), packet.stream, header) if split else (packet,):
                     digests[index].update(part)
             if packet.pts is not None and not packet.is_discard:
                 start = ticks_to_seconds(packet.pts, packet.time_base)
@@ -119,9 +119,16 @@ def _hevc_type(unit: bytes) -> int:
     return unit[0] >> 1 & 63
 
 
-def _nal_units(data: bytes, stream: Stream, header: bytes) -> Iterator[bytes]:
-    """Yield the NAL units of an H.264 or HEVC packet without those of headers and delimiters."""
-    name = stream.codec_context.name if stream.codec_context else ""
+def _codec_name(stream: Stream) -> str:
+    return stream.codec_context.codec.canonical_name if stream.codec_context else ""
+
+
+def _units(data: bytes, stream: Stream, header: bytes) -> Iterator[bytes]:
+    """Yield the units of an H.264, HEVC or AV1 packet without those of headers and delimiters."""
+    name = _codec_name(stream)
+    if name == "av1":
+        yield from _av1_units(data)
+        return
     if name not in PARAMETER_SET_UNITS:
         yield data
         return
@@ -129,6 +136,23 @@ def _nal_units(data: bytes, stream: Stream, header: bytes) -> Iterator[bytes]:
         payload = unit.rstrip(b"\0")
         if payload and payload not in header and not PARAMETER_SET_UNITS[name](payload):
             yield payload
+
+
+def _av1_units(data: bytes) -> Iterator[bytes]:
+    """Yield the OBUs of an AV1 packet but those that containers leave out (AV1 specification, 5.3)."""
+    start = 0
+    while start < len(data):
+        kind, position = data[start] >> 3 & 15, start + 1 + (data[start] >> 2 & 1)
+        size = shift = 0
+        while data[start] & 2 and position < len(data):
+            size |= (data[position] & 127) << shift
+            shift, position = shift + 7, position + 1
+            if data[position - 1] < 128:
+                break
+        end = position + size if data[start] & 2 else len(data)
+        if kind not in AV1_DROPPED_UNITS:
+            yield data[start:end]
+        start = end
 
 
 def _split_units(data: bytes, stream: Stream) -> Iterator[bytes]:

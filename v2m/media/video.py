@@ -7,7 +7,10 @@ and exhaust memory on malicious files, and sometimes on honest ones. F frames, H
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from v2m.core.errors import InvalidInputError
 from v2m.core.timing import Seconds, frame_index_at, time_grid
 from v2m.core.types import ConvertFn, Floats, FrameSource, Pixels, ProgressFn, Stream, Video, VisualFeatures
 from v2m.media.decoder_process import DecoderProcess, DecoderProcessError
+from v2m.media.webp import WebPAnimation, read_animation
 
 Decoder = Literal["auto", "decord", "pyav"]
 Facts = dict[str, Any]  # plain values, from `v2m.media.probe`
@@ -28,6 +32,7 @@ VIDEO_SUFFIXES = frozenset({
 })  # fmt: skip
 
 _MIN_DECODE_RATE = 2e7  # pixels per second that even a slow machine decodes
+_MIN_CONVERSION_RATE = 2e6  # pixels per second that even a slow machine decodes and encodes again
 _MIN_READ_RATE = 5e7  # bytes per second that even a slow disk reads
 _HLS_TAGS = (b"#EXT-X-STREAM-INF:", b"#EXT-X-TARGETDURATION:", b"#EXT-X-MEDIA-SEQUENCE:")
 
@@ -68,19 +73,40 @@ def open(path: str | Path, limits: Limits = DEFAULT_LIMITS, decoder: Decoder = "
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 (symlinks stay: the name is shown to the user)
     size = _check_file(absolute)
     process = DecoderProcess(limits.memory)
-    request = {"task": "probe", "path": str(absolute), "limits": asdict(limits)}
-    try:
-        [(info, payload)] = process.request(request, limits.probe_timeout + size / _MIN_READ_RATE)
-    except InvalidInputError as error:
-        raise _input_error(absolute, error.reason, str(error)) from None
-    except DecoderProcessError as error:
-        raise _input_error(absolute, "undecodable", f"cannot be probed: the prober {error}") from None
+    animation = read_animation(absolute, limits.frames)
+    converted = None if animation is None else _convert(absolute, animation, process, limits)
+    request = {"task": "probe", "path": str(converted or absolute), "limits": asdict(limits)}
+    [(info, payload)] = _request(process, absolute, request, limits.probe_timeout + size / _MIN_READ_RATE)
+    if animation is not None:
+        info |= {"container": "webp", "codec": "webp", "seekable": False}
+        lost = [f"records_lost: {', '.join(animation.records)} of the file is not read"] * bool(animation.records)
+        info["warnings"] += lost
     timestamps = np.frombuffer(payload, np.float64)
-    source = FileFrameSource(absolute, info, timestamps, limits=limits, decoder=decoder, process=process)
+    media_path = converted or absolute
+    source = FileFrameSource(absolute, media_path, info, timestamps, limits=limits, decoder=decoder, process=process)
     names = ("container", "codec", "width", "height", "rotation", "fps", "duration", "offset")
-    facts = {name: info[name] for name in names}
+    facts: Facts = {name: info[name] for name in names} | {"converted_path": converted}
     streams = tuple(Stream(**stream) for stream in info["streams"])
     return Video(absolute, timestamps=timestamps, streams=streams, warnings=source.warnings, source=source, **facts)
+
+
+def _convert(path: Path, animation: WebPAnimation, process: DecoderProcess, limits: Limits) -> Path:
+    """Return a file with the frames of `animation`, in a folder that is removed with `process`."""
+    folder = tempfile.mkdtemp(prefix="v2m-")
+    weakref.finalize(process, shutil.rmtree, folder, ignore_errors=True)
+    out = Path(folder, "frames.mp4")
+    request = {"task": "convert", "path": str(path), "out": str(out), "limits": asdict(limits)}
+    _request(process, path, request, max(limits.read_timeout, animation.num_pixels / _MIN_CONVERSION_RATE))
+    return out
+
+
+def _request(process: DecoderProcess, path: Path, message: Facts, timeout: float) -> list[tuple[Facts, bytearray]]:
+    try:
+        return list(process.request(message, timeout))
+    except InvalidInputError as error:
+        raise _input_error(path, error.reason, str(error)) from None
+    except DecoderProcessError as error:
+        raise _input_error(path, "undecodable", f"cannot be probed: the prober {error}") from None
 
 
 def current_warnings(video: Video) -> tuple[str, ...]:
@@ -92,13 +118,22 @@ class FileFrameSource(FrameSource):
     """The frames of an opened file; `decoder` is the last backend used, `warnings` grow with reading."""
 
     def __init__(
-        self, path: Path, info: Facts, timestamps: Floats, *, limits: Limits, decoder: Decoder, process: DecoderProcess
+        self,
+        path: Path,
+        media_path: Path,
+        info: Facts,
+        timestamps: Floats,
+        *,
+        limits: Limits,
+        decoder: Decoder,
+        process: DecoderProcess,
     ) -> None:
         self.warnings: tuple[str, ...] = tuple(info["warnings"])
         self.decoder = "pyav"
         self.duration: float = info["duration"]
         self.fps: float = info["fps"]
-        self._path, self._info, self._timestamps, self._process = path, info, timestamps, process
+        self._path, self._media_path, self._process = path, media_path, process
+        self._info, self._timestamps = info, timestamps
         self._max_pixels = limits.pixels
         pixels = len(timestamps) * info["width"] * info["height"]
         self._timeout = max(limits.read_timeout, 2 * self.duration, pixels / _MIN_DECODE_RATE)
@@ -151,7 +186,7 @@ class FileFrameSource(FrameSource):
     def _read_sequence(self, size: tuple[int, int], times: list[float] | None) -> Iterator[tuple[Floats, Pixels]]:
         self.decoder = "pyav"
         order = self._timestamps.tolist() if self._info["ordered"] else None
-        request = {"task": "read", "path": str(self._path), "max_pixels": self._max_pixels, "size": size}
+        request = {"task": "read", "path": str(self._media_path), "max_pixels": self._max_pixels, "size": size}
         request |= {"times": times, "order": order, "start": self._info["offset"]}
         request |= {name: self._info[name] for name in ("stream", "orientation")}
         try:
@@ -167,7 +202,7 @@ class FileFrameSource(FrameSource):
 
     def _seek_frames(self, times: Floats, size: tuple[int, int], places: np.ndarray, frames: _FrameBuffer) -> None:
         indices, inverse = np.unique(frame_index_at(self._timestamps, times), return_inverse=True)
-        request = {"task": "seek", "path": str(self._path), "codec": self._info["codec"]}
+        request = {"task": "seek", "path": str(self._media_path), "codec": self._info["codec"]}
         request |= {"indices": indices.tolist(), "size": size, "count": len(self._timestamps)}
         first = 0
         for header, payload in self._process.request(request, self._timeout):

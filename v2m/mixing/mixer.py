@@ -168,7 +168,7 @@ def _write_below_ceiling(
     job: MuxJob, target: float | None, ceiling: float, temporary: Path, progress: ProgressFn | None
 ) -> tuple[Mastering, Audio, float]:
     """Write until the decoded peaks fit under `ceiling`; return mastering, decoded audio, true peak."""
-    source = fingerprint_streams(job.video.path, nal_units=not is_same_format(job.video, job.container))
+    source = fingerprint_streams(job.video.media_path, nal_units=not is_same_format(job.video, job.container))
     job, levels = replace(job, hvc1_streams=source.hvc1_streams), Levels.from_audio(job.audio)
     attempt = 0
     while True:

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "core": set(),
     "data": {"analysis", "checkpoints", "core", "generators", "media", "models", "pretrained", "taggers"},
-    "evaluation": {"analysis", "core", "media", "pretrained"},
+    "evaluation": {"analysis", "core", "mappings", "media", "pretrained"},
     "generators": {"analysis", "checkpoints", "core", "mappings", "media", "models", "pretrained", "sketch"},
     "mappings": {"core"},
     "media": {"analysis", "core"},

@@ -126,7 +126,7 @@ def test_table_of_one_system_has_a_column_per_clip_without_ground_truth(
         (["a", "--ground-truth", "gone"], errors.USAGE, "'gone' is no folder: --ground-truth takes one"),
         (["a", "--ground-truth", "twice"], errors.USAGE, "'twice' has more than one file for one"),
         (["a", "--embedding", "clap=owner/name"], errors.ENVIRONMENT, "weights owner/name cannot be fetched"),
-        (["a", "--embedding", "clapp"], errors.USAGE, "give clap, ast, pe-av, vggish, imagebind"),
+        (["a", "--embedding", "clapp"], errors.USAGE, "give clap, ast, pe-av, musicnn, vggish, imagebind"),
         (["a", "--summary", "a/one.v2m.json"], errors.USAGE, "exists already"),
         (["a", "--ground-truth", "broken"], errors.USAGE, "cannot be read as sound"),
     ],

@@ -178,7 +178,7 @@ def test_vggish_matches_its_definition_and_loads_published_weights(tmp_path: Pat
 @pytest.mark.parametrize(
     ("asked", "kind", "said"),
     [
-        ("nonsense", UsageError, "give clap, ast, pe-av, vggish, imagebind"),
+        ("nonsense", UsageError, "give clap, ast, pe-av, musicnn, vggish, imagebind"),
         ("no.such.Thing", UsageError, "there is no module 'no.such'"),
         ("json.Nothing", UsageError, "'json' has no class 'Nothing'"),
         ("json.JSONDecoder", UsageError, "must have a name and a method embed_audio"),

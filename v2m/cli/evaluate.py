@@ -30,7 +30,7 @@ def build_parser() -> OneLineParser:
     add("--compare", nargs="+", default=None, type=str, help="folders, one a system, of the same videos")
     truth = "folder with the true music of each video: sound files, or videos"
     add("--ground-truth", type=str, default=None, help=truth)
-    measures = "measures with weights: clap, ast, pe-av, vggish, imagebind, or the path of a class of yours; "
+    measures = "measures with weights: clap, ast, pe-av, musicnn, vggish, imagebind, or the path of a class of yours; "
     weights = "=WEIGHTS behind each takes another repository or folder"
     add("--embedding", nargs="+", default=[], type=str, help=measures + weights)
     add("--seed", type=int, default=0, help="of whose music is shuffled to whom, and of the halves")

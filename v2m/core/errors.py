@@ -40,6 +40,11 @@ INSTALL_AUDIOCRAFT = (
     "hydra-core julius num2words spacy torchmetrics xformers && pip install --no-deps audiocraft==1.3.0`"
 )
 
+# A dependency group too: of the package's requirements, TensorFlow among them, none is needed.
+INSTALL_MUSICNN = (
+    "install it with `uv sync --inexact --extra models --group musicnn` or `pip install --no-deps musicnn==0.1.0`"
+)
+
 
 class UsageError(ValueError):
     """The command asks for something that cannot be: a wrong option, an output that exists."""

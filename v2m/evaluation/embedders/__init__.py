@@ -116,6 +116,7 @@ EMBEDDERS = {
     "clap": "v2m.evaluation.embedders.clap.ClapEmbedder",
     "ast": "v2m.evaluation.embedders.ast.AstEmbedder",
     "pe-av": "v2m.evaluation.embedders.pe_av.PeAvEmbedder",
+    "musicnn": "v2m.evaluation.embedders.musicnn.MusicnnEmbedder",
     "vggish": "v2m.evaluation.embedders.vggish.VggishEmbedder",
     "imagebind": "v2m.evaluation.embedders.imagebind.ImageBindEmbedder",
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import getpass
+import os
 import sys
 import tempfile
 from importlib.metadata import version
@@ -133,3 +136,24 @@ def test_librosa_is_compiled_under_a_lock_that_is_waited_for_in_vain_only_so_lon
             lock(file)
             import_librosa()
     assert imported == ["librosa.beat", "librosa"] * (2 if locked_elsewhere else 1)
+
+
+@pytest.mark.parametrize("obstacle", ["no folder", "a folder in its place", "no locks"])
+def test_librosa_is_imported_where_its_lock_cannot_be_had(
+    obstacle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only or full temporary folder, another user's file, a file system without locks."""
+    imported = []
+
+    def refuse(_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if obstacle == "no locks":
+        monkeypatch.setattr(compat, "lock", refuse)
+    elif obstacle == "a folder in its place":
+        (tmp_path / f"v2m-numba-{getattr(os, 'getuid', getpass.getuser)()}.lock").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing" if obstacle == "no folder" else tmp_path))
+    monkeypatch.delitem(sys.modules, "librosa.beat", raising=False)
+    monkeypatch.setattr(compat.importlib, "import_module", imported.append)
+    import_librosa()
+    assert imported == ["librosa.beat", "librosa"]

@@ -6,6 +6,7 @@ use: not all callers need it.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import importlib
 import os
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from v2m.core.atomic import lock
 
@@ -33,19 +34,22 @@ def import_librosa() -> ModuleType:
     """
     if "librosa.beat" not in sys.modules:
         user = getattr(os, "getuid", getpass.getuser)()  # Windows has names alone
-        path = Path(tempfile.gettempdir()) / f"v2m-numba-{user}.lock"
-        with path.open("a", encoding="utf-8") as file:
-            deadline = time.monotonic() + NUMBA_LOCK_TIMEOUT_S
-            while True:
-                try:
-                    lock(file)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:  # a process that hangs must not stop the others
-                        break
-                    time.sleep(0.05)
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # without a place for the lock, or support for locks, go on without one
+                path = Path(tempfile.gettempdir()) / f"v2m-numba-{user}.lock"
+                _wait_for_lock(stack.enter_context(path.open("a", encoding="utf-8")))
             importlib.import_module("librosa.beat")  # which imports all others that are compiled
     return importlib.import_module("librosa")
+
+
+def _wait_for_lock(file: TextIO) -> None:
+    """Lock a file, or give up after a time: a process that hangs must not stop the others."""
+    deadline = time.monotonic() + NUMBA_LOCK_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError):
+            lock(file)
+            return
+        time.sleep(0.05)
 
 
 def execution_device(pipeline: Any) -> Any:

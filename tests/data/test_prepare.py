@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -329,6 +330,15 @@ def test_concurrent_runs_are_refused(tmp_path: Path) -> None:
         progress_log.lock_output_dir(tmp_path),
     ):
         pass
+
+
+def test_folder_is_written_to_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(progress_log, "lock", refuse)
+    with progress_log.lock_output_dir(tmp_path / "out"):
+        assert (tmp_path / "out").is_dir()
 
 
 def test_failing_video_does_not_stop_the_others(

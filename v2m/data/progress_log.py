@@ -54,6 +54,8 @@ def lock_output_dir(out: Path) -> Iterator[None]:
             lock(file)
         except BlockingIOError:
             raise UsageError(f"another run is writing to {str(out)!r}: let it end, or give another folder") from None
+        except OSError:
+            pass  # a file system without locks
         yield
 
 

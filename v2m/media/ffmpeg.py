@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VIDEO_FORMATS = ("mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "gif", "apng", "mxf")
 AUDIO_FORMATS = ("wav", "w64", "mp3", "flac", "aac", "aiff", "caf", "au")
 _DISCONTINUOUS_FORMATS = {"mpegts", "mpeg"}  # whose clock may jump in the middle, as where two recordings were joined
-STOP_SIGNALS = {"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGALRM"}
+CRASH_SIGNALS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGPIPE"}  # by itself
 DISK_ERRORS = {
     "No space left on device": errno.ENOSPC,
     "Disk quota exceeded": errno.EDQUOT,
@@ -202,13 +202,23 @@ def raise_if_stopped(program: str, status: int) -> None:
 
     Raises OSError for a limit on the size of files, MemoryError for SIGKILL, DependencyError for other signals.
     """
-    name = signal.Signals(-status).name if status < 0 else ""
+    if status >= 0:
+        return
+    name = _signal_name(-status)
     if name == "SIGXFSZ":  # as by `ulimit -f`
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     if name == "SIGKILL":
         raise MemoryError(f"the system ended {program}; close other programs or use a smaller video")
-    if name in STOP_SIGNALS:
+    if name not in CRASH_SIGNALS:
         raise DependencyError(f"{name} ended {program}: remove what stops programs on this machine, or run it again")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name there
+        first = getattr(signal, "SIGRTMIN", number + 1)  # of POSIX alone
+        return f"SIGRTMIN+{number - first}" if number > first else f"signal {number}"
 
 
 def _raise_failure(status: int, stderr: str) -> None:

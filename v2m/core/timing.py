@@ -19,6 +19,9 @@ else:
         """The type of an option in seconds, which may be given as `parse_seconds` takes it."""
 
 
+MIN_SLIDE_S = 2.0  # by which the frames of a slideshow lie apart
+
+
 def parse_seconds(value: float | str) -> float:
     """Return the seconds of a number, or of text such as 90, 1:30.5 or 00:01:30. Raise ValueError."""
     if not isinstance(value, str):
@@ -49,6 +52,11 @@ def ticks_to_seconds(ticks: int | np.ndarray, time_base: Fraction | None) -> flo
     """Convert ticks of a container's clock to seconds; every stream that is read has a `time_base`."""
     assert time_base is not None
     return ticks * time_base.numerator / time_base.denominator
+
+
+def is_slideshow(timestamps: Floats) -> bool:
+    """Return whether all frames, at rising times (F,), lie `MIN_SLIDE_S` apart, or there is only one."""
+    return len(timestamps) == 1 or bool(np.diff(timestamps).min() >= MIN_SLIDE_S)
 
 
 def mean_rate(count: int, seconds: float) -> float:

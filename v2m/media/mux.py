@@ -12,7 +12,7 @@ from v2m.core import mapped_array
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.audio_ops import apply_gain
 from v2m.core.errors import UsageError
-from v2m.core.timing import seconds_to_samples, ticks_to_seconds
+from v2m.core.timing import is_slideshow, seconds_to_samples, ticks_to_seconds
 from v2m.core.types import Audio, Floats, ProgressFn, Video
 from v2m.media.ffmpeg import (
     FFmpegError,
@@ -230,12 +230,23 @@ def _stream_arguments(job: MuxJob, folder: Path) -> list[str]:
         words += [f"-c:s:{number}", stream.codec]
     for number, stream in enumerate(job.of_kind("video")):
         words += [f"-tag:v:{number}", "hvc1"] if stream.index in hvc1 else []
+    if job.container.demuxer == "mov" and not needs_reencode(job.video):
+        words += _hold_arguments(job.video)
     words += ["-strict", "unofficial"] if muxer == "mp4" else []  # for the boxes of spherical and Dolby Vision video
     if muxer == "matroska":
         words += _cover_arguments(job.video.path, covers, folder, len(job.of_kind("attachment")))
     kept = [word for number in range(1, num_audio) for word in (f"-disposition:a:{number}", "-default")]
     maps = [word for stream in streams for word in ("-map", stream)]
     return [*maps, *words, "-c:a:0", *job.container.audio_encoder, "-disposition:a:0", "default", *kept]
+
+
+def _hold_arguments(video: Video) -> list[str]:
+    """Return arguments by which the last picture of a slideshow lasts to its end; none for other videos."""
+    times = video.timestamps
+    if not is_slideshow(times):
+        return []
+    seconds = video.duration - float(times[-1])
+    return ["-bsf:v:0", rf"setts=pts=PTS:dts=DTS:duration=if(eq(N\,{len(times) - 1})\,{seconds:.6f}/TB\,DURATION)"]
 
 
 def _cover_arguments(path: Path, covers: Sequence[int], folder: Path, num_attachments: int) -> list[str]:
@@ -292,6 +303,7 @@ def write_preview(video: Video, out: Path) -> None:
     except UnreadableError as error:
         raise FFmpegError(f"{video.path.name} cannot be read ({error})") from error
     output = ["-map", f"0:{index}", "-t", f"{video.duration:.6f}", "-vf", size, *PREVIEW_ARGUMENTS]
+    output += _hold_arguments(video)
     with temporary_sibling(out) as temporary:
         command = [*input_arguments(video.media_path), *output, "-f", "mp4", file_url(temporary)]
         run_ffmpeg(command, (), timeout=120 + 30 * video.duration)

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from v2m.core import types
 from v2m.core.errors import InvalidInputError
-from v2m.core.timing import mean_rate, ticks_to_seconds
+from v2m.core.timing import is_slideshow, mean_rate, ticks_to_seconds
 from v2m.media import decoding
 from v2m.media.decoding import Orientation, demux_packets, open_video, video_packets
 from v2m.media.ffmpeg import has_discontinuous_clock
@@ -49,6 +49,7 @@ class PacketScan:
     num_packets: int = 0  # all video packets, also those before the first key frame
     starts_with_keyframe: bool = True
     end_time: float = 0.0  # of any stream, seconds on the container's clock
+    audio_end: float = 0.0  # of the longest audio stream, likewise
     truncated: bool = False  # the last packet is not whole
 
 
@@ -153,7 +154,10 @@ def _count_packets(container: InputContainer, stream: VideoStream, scan: PacketS
             scan.starts_with_keyframe &= scan.num_packets > 0 or packet.is_keyframe
             scan.num_packets += 1
         if packet.pts is not None:
-            scan.end_time = max(scan.end_time, ticks_to_seconds(packet.pts + (packet.duration or 0), packet.time_base))
+            end = ticks_to_seconds(packet.pts + (packet.duration or 0), packet.time_base)
+            scan.end_time = max(scan.end_time, end)
+            if isinstance(packet.stream, AudioStream):
+                scan.audio_end = max(scan.audio_end, end)
         yield packet
 
 
@@ -165,6 +169,8 @@ def _frame_times(stream: VideoStream, scan: PacketScan) -> dict[str, Any]:
     else:
         last = float(np.median(np.diff(timestamps))) if len(ticks) > 1 else SINGLE_FRAME_S
     duration, offset = float(timestamps[-1]) + last, ticks_to_seconds(int(ticks[0]), stream.time_base)
+    if is_slideshow(timestamps):  # its sound goes on with the last frame
+        duration = max(duration, scan.audio_end - offset)
     fps = round(mean_rate(len(ticks), duration), 6)
     return {"timestamps": timestamps, "offset": offset, "duration": duration, "fps": fps}
 
@@ -193,7 +199,7 @@ def _find_warnings(container: InputContainer, scan: PacketScan, facts: dict[str,
     if not scan.starts_with_keyframe:
         warnings.append("no_keyframe_start: the first frames lack their key frame and are left out")
     if len(facts["timestamps"]) == 1:
-        warnings.append("one_frame: the video is a single frame")
+        warnings.append(f"one_frame: the video is a single frame, shown for {facts['duration']:.2f} s")
     elif facts["duration"] < SHORT_VIDEO_S:
         warnings.append(f"short: the video lasts only {facts['duration']:.3f} s")
     return warnings

@@ -171,6 +171,12 @@ def test_load_reads_any_audio_file_up_to_the_duration(name: str, tmp_path: Path)
     assert len(load(tmp_path / name, 16_000, 30.0)) == pytest.approx(32_000, abs=1_600)
 
 
+def test_matroska_is_as_long_as_its_sound(tmp_path: Path) -> None:
+    """Its streams state no duration; read to the limit, silence would follow."""
+    ffmpeg("-f", "lavfi", "-i", "sine=440:d=2:sample_rate=44100", tmp_path / "tone.mka")
+    assert len(load(tmp_path / "tone.mka", 16_000, 10.0)) == pytest.approx(32_000, abs=1_600)
+
+
 def test_load_errors_name_the_problem(tmp_path: Path) -> None:
     (tmp_path / "notes.wav").write_text("not a sound")
     (tmp_path / "list.mp3").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")

@@ -31,7 +31,7 @@ GAP_TOLERANCE_S = 0.02  # between the end of a frame and the time stamp of the n
 DRIFT_TOLERANCE_S = 0.002  # by which a clock may differ from the number of samples before it is followed
 DRIFT_WINDOW_S = 2.0  # over which time stamps are averaged: Matroska rounds each to 1 ms
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")  # of a video's music, in this order
-MICROSECOND = Fraction(1, 1_000_000)  # the time base of a clock that is followed
+MICROSECOND = Fraction(1, 1_000_000)  # of a file's duration, and of a clock that is followed
 SOUNDFILE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
 
@@ -119,6 +119,9 @@ def load(path: Path, sample_rate: int, max_duration: float) -> Audio:
             duration = max_duration
             if stream.duration is not None:
                 duration = min(max_duration, ticks_to_seconds(stream.duration, stream.time_base))
+            elif container.duration is not None:  # Matroska states only the file's
+                end = ticks_to_seconds(container.duration + (container.start_time or 0), MICROSECOND)
+                duration = min(max_duration, end - start_time) if end > start_time else max_duration
         audio, _ = read_track(path, index, start_time, duration, sample_rate, formats=formats)
     except (FFmpegError, OSError) as error:
         raise UsageError(f"{str(path)!r} cannot be read as sound ({error.strerror or error})") from error

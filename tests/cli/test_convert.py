@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.conftest import names
-from tests.fixtures.tiny import musicgen, t5
+from tests.fixtures.tiny import musicgen, musicgen_style, t5
 from v2m.cli.convert import main
 from v2m.core.errors import ENVIRONMENT, OK, USAGE
 
@@ -26,6 +26,7 @@ SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "melody": ("transformers", lambda folder: musicgen.write_transformers(folder, melody=True)),
     "audiocraft": ("audiocraft", lambda folder: musicgen.write_audiocraft(folder, with_codec=True)),
     "audiocraft, melody": ("audiocraft", lambda folder: musicgen.write_audiocraft(folder, melody=True)),
+    "audiocraft, style": ("audiocraft", musicgen_style.write),
     "vidmuse": ("vidmuse", musicgen.write_vidmuse),
 }
 
@@ -126,6 +127,11 @@ def test_config_of_a_converted_checkpoint_has_origin_and_license(tmp_path: Path)
         (["{source}", "{file}"], USAGE, "exists already: give a new folder"),
         (["{source}", "{new}", "--to", "vidmuse"], USAGE, "has no visual conditioner"),
         (["{source}", "{new}", "--to", "onnx"], USAGE, "onnx"),
+        (
+            ["{style}", "{new}", "--to", "transformers"],
+            USAGE,
+            "a style conditioner, which transformers' MusicGen lacks",
+        ),
         (["{source}"], USAGE, "dest"),
         (["{new}", "{new}"], ENVIRONMENT, "there is no folder"),
         (["{full}", "{new}"], ENVIRONMENT, "lacks config.yaml|config.json|state_dict.bin"),
@@ -135,11 +141,18 @@ def test_invalid_command_gives_one_line_and_no_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     source = musicgen.write_transformers(tmp_path / "source")
+    style = musicgen_style.write(tmp_path / "style") if "{style}" in words else None
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     before = names(tmp_path)
     capsys.readouterr()
-    places = {"source": source, "full": tmp_path / "full", "file": tmp_path / "full/file", "new": tmp_path / "new"}
+    places = {
+        "source": source,
+        "style": style,
+        "full": tmp_path / "full",
+        "file": tmp_path / "full/file",
+        "new": tmp_path / "new",
+    }
     assert main([word.format(**places) for word in words]) == code
     output = capsys.readouterr()
     assert (output.out, output.err.count("\n")) == ("", 1)

@@ -12,7 +12,7 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings.audiocraft import config_from_v2m, config_to_v2m, from_v2m, text_encoder_name, to_v2m
 from v2m.models.music_model import MusicConfig, MusicModel
 
-KINDS: tuple[dict[str, bool], ...] = ({}, {"stereo": True}, {"melody": True})
+KINDS: tuple[dict[str, Any], ...] = ({}, {"stereo": True}, {"melody": True})
 
 
 def changed(**places: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def changed(**places: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_audiocraft_round_trip_is_bit_identical(kind: dict[str, bool]) -> None:
+def test_audiocraft_round_trip_is_bit_identical(kind: dict[str, Any]) -> None:
     settings = tiny.audiocraft_config(**kind)
     state = tiny.audiocraft_model(settings).state_dict()
     plain, own = config_to_v2m(settings, state), to_v2m(state)
@@ -73,6 +73,20 @@ def test_custom_delays_are_kept() -> None:
         ({"fuser__prepend": ["self_wav"]}, "both fuser.cross and fuser.prepend"),
         ({"conditioners__description__t5__finetune": True}, "conditioners.description.t5.finetune True: its T5 was"),
         ({"conditioners__style": {"model": "style"}}, r"conditioners.style \(style\)"),
+        ({"conditioners__self_wav": {"model": "style", "style": {"model_name": "clap"}}}, "style.model_name 'clap'"),
+        ({"conditioners__self_wav": {"model": "style", "style": {"model_name": "mert"}}}, "fuser.cross with a style"),
+        (
+            {
+                "conditioners__self_wav": {
+                    "model": "style",
+                    "style": {"model_name": "encodec", "encodec_checkpoint": "//sig/0123"},
+                }
+            },
+            "style.encodec_checkpoint '//sig/0123', which is on no hub",
+        ),
+        ({"conditioners__description__model": "clap"}, "CLAP embeddings in the place of T5's text"),
+        ({"conditioners__chords": {"model": "chords_emb"}}, "JASCO's chords"),
+        ({"lm_model": "flow_matching"}, "JASCO, flow matching led by chords, drums and melody"),
         ({"interleave_stereo_codebooks": {"use": True, "per_timestep": True}}, "per_timestep"),
         ({"transformer_lm__dim": 64}, "dim is 64 but 32 by the weights; ffn_dim"),
         ({"transformer_lm__num_layers": 3}, "num_layers is 3 but 2 by the weights"),

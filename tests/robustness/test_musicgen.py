@@ -123,7 +123,7 @@ def test_broken_checkpoint_is_one_line(
         (["--melody", "gone.wav"], (2, "melody 'gone.wav': no such file")),
         (["--melody", "README.md"], (2, "'README.md' cannot be read as sound")),
         (["--melody", "data/examples/bunny_wakes.mp4"], (2, "follows no melody: give facebook/musicgen-melody")),
-        (["--reference", "README.md"], (2, "cannot do --reference; it can do --melody")),
+        (["--reference", "README.md"], (2, "follows no style: give facebook/musicgen-style")),
         (["--stems"], (2, "cannot do --stems; it can do --melody")),
         (["--generator.window", "40"], (2, "window 40 s is longer than the 30 s")),
         (["--generator.stride", "30"], (2, "stride 30 s must lie between 0.5 and 29.5")),

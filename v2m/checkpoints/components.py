@@ -28,6 +28,7 @@ REQUIRED_FILES: dict[str, tuple[str, ...]] = {  # by kind of component: files to
         f"{PREPROCESSOR_CONFIG}|",
     ),
     "vision_encoder": ("config.json", _WEIGHTS, WEIGHTS_INDEX, f"{PREPROCESSOR_CONFIG}|"),
+    "style_encoder": (f"config.json|{COMPRESSION_FILE}", f"{_WEIGHTS}|{COMPRESSION_FILE}", WEIGHTS_INDEX),
 }
 COMPONENT_KINDS = tuple(REQUIRED_FILES)
 

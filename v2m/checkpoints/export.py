@@ -56,6 +56,8 @@ def _check_layout(model: V2M, layout: str) -> None:
     has_conditioner, name = model.config.conditioner is not None, model.origin or "the model"
     if has_conditioner and layout != "vidmuse":
         raise UsageError(f"{name} has a visual conditioner: write it in the layout v2m or vidmuse, not {layout}")
+    if model.config.style is not None and layout == "transformers":
+        raise UsageError(f"{name} has a style conditioner, which transformers' MusicGen lacks: write v2m or audiocraft")
     if not has_conditioner and layout == "vidmuse":
         raise UsageError(f"{name} has no visual conditioner: write it in another layout than {layout}")
 

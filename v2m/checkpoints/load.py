@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 Config = TypeVar("Config", MusicConfig, VisualInputConfig)
 
 STATE_FILE = "state_dict.bin"  # audiocraft's name
-PUBLISHED_CODEC = "//pretrained/"  # before the name of a codec on the hub, in audiocraft's settings
 MUSICGEN_LICENSE = "cc-by-nc-4.0"  # of the weights of facebook/musicgen-*
 REQUIRED_FILES = (  # ours before transformers' before audiocraft's: a repository may have several
     f"{CONFIG_FILE}|config.json|{STATE_FILE}|{TRAINING_FILE}",
@@ -164,8 +163,13 @@ def _load_audiocraft(path: Path, origin: str, license: str | None) -> LoadedChec
 
 
 def named_components(folder: Path, cfg: Mapping[str, Any]) -> dict[str, Component]:
-    """Return the text encoder that audiocraft's settings name, and the codec in the folder or named there."""
+    """Return the frozen models of audiocraft's settings.
+
+    Text and style encoder are named there; the codec is in the folder, or named too.
+    """
     components: dict[str, Component] = {}
+    if (style_encoder := audiocraft.style_encoder_name(cfg)) is not None:
+        components["style_encoder"] = Component(style_encoder)
     name = audiocraft.text_encoder_name(cfg)
     if name is not None:
         components["text_encoder"] = Component(name if "/" in name else f"google-t5/{name}")  # as the hub calls them
@@ -175,8 +179,8 @@ def named_components(folder: Path, cfg: Mapping[str, Any]) -> dict[str, Componen
         codec = read_compression_file(folder / COMPRESSION_FILE)
         components["codec"] = Component(codec) if isinstance(codec, str) else Component(None, folder, *codec)
     elif isinstance(codec := cfg.get("compression_model_checkpoint"), str):  # of a training checkpoint
-        if codec.startswith(PUBLISHED_CODEC):
-            components["codec"] = Component(codec.removeprefix(PUBLISHED_CODEC))
+        if codec.startswith(audiocraft.PUBLISHED):
+            components["codec"] = Component(codec.removeprefix(audiocraft.PUBLISHED))
         else:
             logger.warning("%s needs its codec, %s: export it as %s beside it", folder, codec, COMPRESSION_FILE)
     return components

@@ -31,7 +31,7 @@ class V2M(MusicModel):
 
     Args:
         config: Sizes of the model.
-        components: Frozen models that go with it: "text_encoder", "codec", "vision_encoder".
+        components: Frozen models that go with it: "text_encoder", "codec", "vision_encoder", "style_encoder".
         weights: Checkpoints that it was loaded from, for the sidecar.
         sample_rate: Hz.
         license: License of the weights, as their authors name it.

@@ -75,7 +75,12 @@ def render_model_card(
     lm = config.lm
     front = {"license": license, "library_name": "v2m", "tags": ["v2m", "music", "video-to-music"]}
     front_matter = yaml.safe_dump({key: value for key, value in front.items() if value}, sort_keys=False).strip()
-    inputs = {"text": config.text_dim, "a melody": config.num_chroma, "video": config.conditioner}
+    inputs = {
+        "text": config.text_dim,
+        "a melody": config.num_chroma,
+        "style": config.style,
+        "video": config.conditioner,
+    }
     conditions = [name for name, value in inputs.items() if value is not None]
     stereo = ", left and right in turn" if lm.channels == 2 else ""
     rows = {

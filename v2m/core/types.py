@@ -303,6 +303,8 @@ class SamplingConfig:
         top_p: Share of the probability that may be drawn from, from the likeliest on; 1 for all.
         cfg_scale: How many times stronger the text leads than it would by itself; 1 is no guidance, 0 no text.
         video_cfg_scale: The same for the video; None is as `cfg_scale`. 0 ignores the video, if the model reads text.
+        cfg_beta: How many times more the text leads than a reference of style (double guidance, `cfg_coef_beta` of
+            audiocraft); None, as 1, is plain guidance.
     """
 
     temperature: float = 1.0
@@ -310,12 +312,13 @@ class SamplingConfig:
     top_p: float = 1.0
     cfg_scale: float = 3.0
     video_cfg_scale: float | None = None
+    cfg_beta: float | None = None
 
     def __post_init__(self) -> None:
         problems = [] if self.temperature >= 0 else [f"temperature {self.temperature:g} must be 0 or more"]
         problems += [] if self.top_k >= 0 else [f"top_k {self.top_k} must be 0 (all) or more"]
         problems += [] if 0 < self.top_p <= 1 else [f"top_p {self.top_p:g} must lie above 0 and up to 1 (all)"]
-        weights = {"cfg_scale": self.cfg_scale, "video_cfg_scale": self.video_cfg_scale}
+        weights = {name: getattr(self, name) for name in ("cfg_scale", "video_cfg_scale", "cfg_beta")}
         problems += [f"{name} {value:g} must be 0 or more" for name, value in weights.items() if (value or 0) < 0]
         if problems:
             raise ValueError("; ".join(problems))

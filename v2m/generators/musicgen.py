@@ -1,13 +1,15 @@
 """MusicGen generator: user options and early validation; inference is in `musicgen_engine`.
 
 Copet et al., "Simple and Controllable Music Generation" (2023). A melody loses drums and bass (section 2.3) where
-Demucs is on this machine; it is not downloaded for this.
+Demucs is on this machine; it is not downloaded for this. MusicGen-Style is Rouard et al., "Audio Conditioning for Music
+Generation via Discrete Bottleneck Features" (2024).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from v2m.core.errors import UsageError
@@ -15,6 +17,7 @@ from v2m.core.lazy_model import choose_device
 from v2m.core.types import Audio, Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.base import ModelGenerator
 from v2m.generators.options import DecoderName, LMPrecision, WindowOptions
+from v2m.generators.style_excerpt import STYLE_MODEL, StyleOptions
 from v2m.media import audio as sound_files
 
 MELODY_MODELS = "facebook/musicgen-melody, -melody-large, -stereo-melody or -stereo-melody-large"
@@ -29,7 +32,7 @@ class MusicGen(ModelGenerator):
 
     Args:
         model: A folder or a repository of the Hugging Face hub, in v2m's, transformers' or audiocraft's layout:
-            facebook/musicgen-small, -medium, -large, -melody, -melody-large and their -stereo- variants.
+            facebook/musicgen-small, -medium, -large, -melody, -melody-large and their -stereo- variants, and -style.
         device: auto, cuda, cuda:1, mps or cpu.
         precision: Of the language model's weights; None is the device's default.
         low_memory: int8 weights, unless `precision` is given.
@@ -38,9 +41,16 @@ class MusicGen(ModelGenerator):
         window: Seconds of one window, at most the length that the model was trained on.
         stride: Seconds from one window to the next; the overlap is the next one's prompt.
         decoder: What turns codes into sound: EnCodec, or MultiBand Diffusion, which needs the package audiocraft.
+        style: Sound or video with an excerpt whose style is followed, as by `--reference`; for facebook/musicgen-style.
+            `sampling.cfg_beta` (audiocraft's demo has 5) lets the text lead more than the style.
+        style_start: Second of that file at which the excerpt starts; drawn by the seed unless given.
+        style_seconds: Length of the excerpt, 1.5 to 4.5.
+        eval_q: Codebooks of the style's quantizer, 1 to 6: fewer leave the music freer; the checkpoint's own number
+            unless given.
+        use_text: Whether the text made from the tags conditions the music beside the style.
     """
 
-    capabilities = frozenset({"melody"})
+    capabilities = frozenset({"melody", "reference"})
 
     def __init__(
         self,
@@ -54,6 +64,11 @@ class MusicGen(ModelGenerator):
         window: float = 30.0,
         stride: float = 18.0,
         decoder: DecoderName = "encodec",
+        style: Path | None = None,
+        style_start: float | None = None,
+        style_seconds: float = 3.0,
+        eval_q: int | None = None,
+        use_text: bool = True,
     ) -> None:
         super().__init__(device, keep_loaded=keep_loaded, oom_hint=OOM_HINT)
         if sampling is not None and sampling.video_cfg_scale is not None:
@@ -63,15 +78,19 @@ class MusicGen(ModelGenerator):
         self.precision: LMPrecision | None = precision or ("int8" if low_memory else None)
         self.decoder: DecoderName = decoder
         self._separator: WeightsInfo | None = None  # of the melody's stems
+        style = None if style is None else Path(style)
+        self.style, self.use_text = StyleOptions(style, style_start, style_seconds, eval_q), use_text
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights; check the melody, and the window against that of the training."""
         choose_device(self._device)
+        style = self._style_options(controls)
         if controls.melody is not None:
             sound_files.validate_melody(controls.melody)
         with self._engine.model() as engine:
             if controls.melody is not None and not engine.supports_melody:
                 raise UsageError(f"{self.model!r} follows no melody: give {MELODY_MODELS} as `generator.model`")
+            self._check_style(engine, style)
             self.options.check_length(engine.model.config.segment_duration)
             self.weights = engine.model.weights
         self._separator = None
@@ -94,14 +113,45 @@ class MusicGen(ModelGenerator):
         """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine."""
         controls = controls or Controls()
         self.prepare(tags, controls)
-        melody, path, source = None, None, None
+        melody, path, source, condition = None, None, None, None
+        style, facts = self._style_options(controls), dict[str, Any]()
         with self._engine.model() as engine:
             if controls.melody is not None:
                 path = str(controls.melody)
                 melody = sound_files.load(controls.melody, engine.codec.spec.sample_rate, max(video.duration, 1.0))
                 melody, source = _isolate_melody(melody, self._separator, self._device)
-            soundtrack = engine.generate(video, tags, melody, self.options, seed=seed, progress=progress)
-        return replace(soundtrack, metadata={**soundtrack.metadata, "melody": path, "melody_source": source})
+            if style.file is not None:
+                excerpt, start = style.read(engine.codec.spec.sample_rate, seed)
+                encoder = engine.style_encoder()
+                condition = encoder.encode(excerpt, style.eval_q)
+                facts = {"file": str(style.file), "start": round(start, 3), "seconds": style.seconds}
+                facts |= {"eval_q": encoder.num_quantizers(style.eval_q), "cfg_scale": self.options.sampling.cfg_scale}
+                facts |= {"cfg_beta": self.options.sampling.cfg_beta}
+            soundtrack = engine.generate(
+                video, tags, melody, self.options, seed=seed, style=condition, use_text=self.use_text, progress=progress
+            )
+        metadata = {"melody": path, "melody_source": source, "style_reference": facts or None}
+        return replace(soundtrack, metadata={**soundtrack.metadata, **metadata})
+
+    def _style_options(self, controls: Controls) -> StyleOptions:
+        """Return the options of the style, whose file may be a reference; UsageError for two files."""
+        files = [*controls.reference, *([] if self.style.file is None else [self.style.file])]
+        if len(files) > 1:
+            raise UsageError("MusicGen follows the style of one recording: give `reference` or `generator.style` once")
+        return replace(self.style, file=files[0] if files else None)
+
+    def _check_style(self, engine: Any, style: StyleOptions) -> None:
+        """Read the excerpt and load its encoder; UsageError for a style that the model cannot follow."""
+        if style.file is None:
+            if self.options.sampling.cfg_beta is not None:
+                raise UsageError("cfg_beta weighs the text against a style: give `generator.style`, or leave it out")
+            if not self.use_text:
+                raise UsageError("use_text=False leaves nothing to follow: give `generator.style`, or leave it out")
+            return
+        if not engine.supports_style:
+            raise UsageError(f"{self.model!r} follows no style: give {STYLE_MODEL} as `generator.model`")
+        style.read(engine.codec.spec.sample_rate, 0)
+        engine.style_encoder().check_eval_q(style.eval_q)
 
     def _load(self) -> Any:
         from v2m.generators.musicgen_engine import MusicGenEngine

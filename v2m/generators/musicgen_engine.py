@@ -1,4 +1,4 @@
-"""MusicGen inference: text and melody conditions, codec tokens in windows, and their audio.
+"""MusicGen inference: text, melody and style conditions, codec tokens in windows, and their audio.
 
 C channels, K codebooks, T frames, N samples, L text tokens, D dimension of the language model.
 """
@@ -23,11 +23,13 @@ from v2m.core.protocols import Codec
 from v2m.core.timing import codec_frames, mean_rate, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.options import DecoderName, WindowOptions
+from v2m.generators.style_encoder import StyleEncoder
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference import windows
 from v2m.models.inference.decoder import Decoder, default_precision
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.lora import merged_weights
+from v2m.models.style_conditioner import StyleConditioner
 from v2m.pretrained.audiocraft import MultiBandCodec
 from v2m.pretrained.chroma import Chroma
 from v2m.pretrained.codecs import encodec
@@ -58,6 +60,8 @@ class MusicGenEngine:
         self._device, self._keep_model = device, keep_model
         self._precision: Precision = precision or default_precision(device)
         self._decoder: Decoder | None = None
+        self._style_conditioner: StyleConditioner | None = None
+        self._style_encoder: StyleEncoder | None = None
 
     @classmethod
     def load(
@@ -69,7 +73,9 @@ class MusicGenEngine:
             raise UsageError(f"{name!r} needs video, which this generator does not give it: give a MusicGen")
         if model.config.text_dim is None:
             raise UsageError(f"{name!r} has no text encoder: give a MusicGen")
-        return cls.from_model(model, name, device, precision, decoder=decoder)
+        engine = cls.from_model(model, name, device, precision, decoder=decoder)
+        engine._style_conditioner, model.style = model.style, None  # it stays in float32 where the rest is rounded
+        return engine
 
     @classmethod
     def from_model(
@@ -106,6 +112,17 @@ class MusicGenEngine:
     def supports_melody(self) -> bool:
         return self._chroma is not None
 
+    @property
+    def supports_style(self) -> bool:
+        return self.model.config.style is not None
+
+    def style_encoder(self) -> StyleEncoder:
+        """Return the style encoder, loaded at the first call."""
+        if self._style_encoder is None:
+            assert self._style_conditioner is not None, "this model has no style conditioner"
+            self._style_encoder = StyleEncoder.load(self.model, self._style_conditioner, self._device)
+        return self._style_encoder
+
     @torch.inference_mode()
     def generate(
         self,
@@ -115,19 +132,25 @@ class MusicGenEngine:
         options: WindowOptions,
         *,
         seed: int,
+        style: Condition | None = None,
+        use_text: bool = True,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
         """Generate music of exactly `video.duration`, (C, N) at the codec's rate; `seed` decides it.
 
-        The prompts are made from `tags`. A melody, at the codec's rate, is repeated to the video's length.
+        The prompts are made from `tags`; without `use_text` only the negative one. A melody, at the codec's rate, is
+        repeated to the video's length; a `style` is the same in all windows.
         """
-        prompt, negative_prompt = prompts.build_prompt(tags), prompts.build_negative_prompt(tags)
-        prompts.warn_if_empty(prompt)
+        prompt, negative_prompt = prompts.build_prompt(tags) if use_text else "", prompts.build_negative_prompt(tags)
+        if style is None:
+            prompts.warn_if_empty(prompt)
         text, negative = self.encode_text(prompt, negative_prompt)
+        if style is None and self.supports_style:
+            style = self.model.null_style()
 
         def branches(start: int, end: int) -> Sequence[CFGBranch]:
             chroma = self._encode_melody(melody, start, end)
-            return self.model.cfg_branches(options.sampling, text=text, melody=chroma, negative=negative)
+            return self.model.cfg_branches(options.sampling, text=text, melody=chroma, negative=negative, style=style)
 
         soundtrack = self.generate_from_branches(video.duration, branches, options, seed=seed, progress=progress)
         metadata = {"prompt": prompt, "negative_prompt": negative_prompt, **soundtrack.metadata}

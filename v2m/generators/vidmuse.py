@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from v2m.core.errors import UsageError
 from v2m.core.lazy_model import choose_device
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video
 from v2m.generators.base import ModelGenerator
@@ -51,6 +52,8 @@ class VidMuse(ModelGenerator):
         fast_frames: bool = False,
     ) -> None:
         super().__init__(device, keep_loaded=keep_loaded, oom_hint=OOM_HINT)
+        if sampling is not None and sampling.cfg_beta is not None:
+            raise UsageError("cfg_beta has no effect on this generator, which follows no style: give video_cfg_scale")
         self.fast_frames = fast_frames
         self.model, self.options = model, WindowOptions(sampling or SamplingConfig(), window, stride)
         self.options.check_overlap()

@@ -1,6 +1,7 @@
 """MusicGen between audiocraft's layout (`state_dict.bin`: `best_state`, settings `xp.cfg`) and v2m's.
 
-Read from audiocraft 1.3. Its T5 is fetched by name and is not in the checkpoint; nor are Demucs and the chroma filters.
+Read from audiocraft 1.3, MusicGen-Style from its main branch after it. Its T5 and MERT are fetched by name and are not
+in the checkpoint; nor are Demucs and the chroma filters.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from v2m.core.errors import DependencyError, UsageError
 from v2m.mappings.state_dict_map import (
     BOTH,
     check_sizes_match,
+    count_indices,
     invert,
     language_model_sizes,
     merge_projections,
@@ -25,7 +27,22 @@ from v2m.mappings.state_dict_map import (
 MODEL_NAME = "audiocraft's MusicGen"
 CHROMA_WINDOW_KEY = "condition_provider.conditioners.self_wav.chroma.spec.window"
 CHROMA_RADIX2_EXP = 14  # the chroma's Fourier transform has 2 to this many samples
+PUBLISHED = "//pretrained/"  # before the name of a model on the hub, in audiocraft's settings
+MERT_NAME = "m-a-p/MERT-v1-95M"  # the one that audiocraft loads
+STYLE_CODEC = f"{PUBLISHED}facebook/encodec_32khz"  # of a style conditioner that reads EnCodec's codes
 _CONDITIONERS = {"description": "text", "self_wav": "chroma"}
+_CONDITIONER_MODELS = {"description": ("t5",), "self_wav": ("chroma_stem", "style")}
+_OTHER_CONDITIONERS = {  # by the name in the settings: what v2m lacks for it
+    "clap": "clap: CLAP embeddings in the place of T5's text",
+    "lut": "lut: words looked up in a table",
+    "drum_latents": "drum_latents: JASCO's drums",
+    "chords_emb": "chords_emb: JASCO's chords",
+    "melody": "melody: JASCO's melody",
+}
+_OTHER_MODELS = {  # by lm_model
+    "transformer_lm_magnet": "MAGNeT: give it to the recipe magnet",
+    "flow_matching": "JASCO, flow matching led by chords, drums and melody, which v2m has no model for",
+}
 _LAYER_KEYS = {
     **{f"self_attn.{mha}in_proj_weight": "self_attention.query_key_value.weight" for mha in ("mha.", "")},
     **{f"self_attn.{mha}out_proj.weight": "self_attention.out.weight" for mha in ("mha.", "")},
@@ -49,6 +66,20 @@ KEY_MAP: dict[str, str | None] = {
     },
     CHROMA_WINDOW_KEY: None,  # a Hann window, recreated
 }
+_STYLE_PREFIX = "condition_provider.conditioners.self_wav."
+_CODEBOOK_KEYS = {"embed": "entries", "embed_avg": "sums", "cluster_size": "counts", "inited": "initialized"}
+_STYLE_KEYS = {
+    **{f"embed.{leaf}": f"embed.{leaf}" for leaf in BOTH},  # of MERT's features
+    "embed.N.weight": "embed.N.weight",  # of EnCodec's codes
+    **{f"transformer.layers.N.{old}": f"layers.N.{new}" for old, new in _LAYER_KEYS.items() if "cross" not in old},
+    **{f"batch_norm.{leaf}": f"batch_norm.{leaf}" for leaf in ("running_mean", "running_var", "num_batches_tracked")},
+    **{f"rvq.vq.layers.N._codebook.{old}": f"quantizers.N.{new}" for old, new in _CODEBOOK_KEYS.items()},
+    **{f"output_proj.{leaf}": f"output.{leaf}" for leaf in BOTH},
+}
+STYLE_KEY_MAP: dict[str, str | None] = {
+    **{old: new for old, new in KEY_MAP.items() if not old.startswith(_STYLE_PREFIX)},
+    **{f"{_STYLE_PREFIX}{old}": f"style.{new}" for old, new in _STYLE_KEYS.items()},
+}
 _CROSS_FUSED, _CROSS_SPLIT = ".cross_attention.query_key_value.weight", (".query.weight", ".key_value.weight")
 _CROSS_SHARES = {f".cross_attention{end}": share for end, share in zip(_CROSS_SPLIT, (1, 2), strict=True)}
 
@@ -70,13 +101,16 @@ _REQUIRED_SETTINGS: dict[str, tuple[Any, Any]] = {
 
 def to_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert `best_state` to `MusicModel`'s state. Raises DependencyError for an unknown name."""
-    return split_projections(rename_keys(state, KEY_MAP, MODEL_NAME), _CROSS_FUSED, _CROSS_SHARES)
+    has_style = any(name.startswith(f"{_STYLE_PREFIX}embed.") for name in state)
+    renamed = rename_keys(state, STYLE_KEY_MAP if has_style else KEY_MAP, MODEL_NAME)
+    return split_projections(renamed, _CROSS_FUSED, _CROSS_SHARES)
 
 
 def from_v2m(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert the state of `MusicModel` to `best_state`, with the chroma window that `to_v2m` drops."""
     fused = merge_projections(state, tuple(_CROSS_SHARES), _CROSS_FUSED)
-    out = rename_keys(fused, invert(KEY_MAP), "a MusicGen that audiocraft can run")
+    has_style = any(name.startswith("style.") for name in state)
+    out = rename_keys(fused, invert(STYLE_KEY_MAP if has_style else KEY_MAP), "a MusicGen that audiocraft can run")
     if "chroma.weight" in state:
         out[CHROMA_WINDOW_KEY] = torch.hann_window(2**CHROMA_RADIX2_EXP)
     return out
@@ -89,7 +123,7 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     """
     kind = cfg.get("lm_model")
     if kind != "transformer_lm":
-        hint = "MAGNeT: give it to the recipe magnet" if kind == "transformer_lm_magnet" else "a codec?"
+        hint = _OTHER_MODELS.get(str(kind), "a codec?")
         raise DependencyError(f"lm_model {kind!r} is not MusicGen's ({hint})")
     sizes, fuser = _section(cfg, "transformer_lm"), _section(cfg, "fuser")
     if unsupported := _unsupported_settings(cfg, sizes, fuser):
@@ -113,11 +147,13 @@ def config_to_v2m(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[s
     names = {"embedding": "emb.N.weight", "norm": "transformer.layers.N.norm1.weight"}
     names |= {"cross": "transformer.layers.N.norm_cross.weight", "feedforward": "transformer.layers.N.linear1.weight"}
     check_sizes_match(lm, language_model_sizes(state, MODEL_NAME, **names))
-    dims = {
+    dims: dict[str, Any] = {
         field: state[name].shape[1] if name in state else None
         for field, old in (("text_dim", "description"), ("num_chroma", "self_wav"))
         for name in [f"condition_provider.conditioners.{old}.output_proj.weight"]
     }
+    if (style := style_settings(cfg)) is not None:
+        dims |= {"num_chroma": None, "style": _style_to_v2m(style, state)}
     segment_duration = float((cfg.get("dataset") or {}).get("segment_duration", 30))
     return {"lm": lm, **dims, "conditioner": None, "segment_duration": segment_duration}
 
@@ -143,6 +179,8 @@ def config_from_v2m(
         chroma = {"sample_rate": sample_rate, "n_chroma": config["num_chroma"], "radix2_exp": CHROMA_RADIX2_EXP}
         chroma |= {"argmax": True, "match_len_on_eval": True}
         conditioners["self_wav"] = {"model": "chroma_stem", "chroma_stem": chroma}
+    if (style := config.get("style")) is not None:
+        conditioners["self_wav"] = {"model": "style", "style": _style_from_v2m(style, sample_rate, num_codebooks)}
     cross = list(conditioners) if lm["cross_attention"] else []
     delays = list(lm["delays"] or (k // lm["channels"] for k in range(num_codebooks)))
     pattern = {"modeling": "delay", "delay": {"delays": delays, "flatten_first": 0, "empty_initial": 0}}
@@ -188,6 +226,73 @@ def text_encoder_name(cfg: Mapping[str, Any]) -> str | None:
     return _t5_settings(cfg).get("name")
 
 
+def style_settings(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the settings of the style conditioner; None without one."""
+    self_wav = (cfg.get("conditioners") or {}).get("self_wav") or {}
+    return (self_wav.get("style") or {}) if self_wav.get("model") == "style" else None
+
+
+def style_encoder_name(cfg: Mapping[str, Any]) -> str | None:
+    """Return the hub's name of the style encoder; None without a style conditioner."""
+    style = style_settings(cfg)
+    if style is None:
+        return None
+    return MERT_NAME if style.get("model_name") == "mert" else _style_codec(style).removeprefix(PUBLISHED)
+
+
+def _style_codec(style: Mapping[str, Any]) -> str:
+    return str(style.get("encodec_checkpoint", STYLE_CODEC))
+
+
+def _style_to_v2m(style: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Convert the settings of a style conditioner to `StyleConfig`'s.
+
+    Missing ones are audiocraft's defaults.
+    """
+    encoder = style["model_name"]
+    table = state.get(f"{_STYLE_PREFIX}embed.{'weight' if encoder == 'mert' else '0.weight'}")
+    if table is None:
+        raise DependencyError(f"settings and weights are not of the same model: no style embedding of {encoder}")
+    num_quantizers = style.get("n_q_out", 6)
+    stored = count_indices(state, f"{_STYLE_PREFIX}rvq.vq.layers.N._codebook.embed")
+    check_sizes_match({"n_q_out": num_quantizers}, {"n_q_out": stored})
+    return {
+        "encoder": encoder,
+        "scale": style.get("transformer_scale", "default"),
+        "feature_dim": table.shape[1] if encoder == "mert" else table.shape[0],
+        "feature_codebooks": style.get("encodec_n_q", 4),
+        "downsampling": style.get("ds_factor", 15),
+        "num_quantizers": num_quantizers,
+        "eval_quantizers": style.get("eval_q", 3),
+        "codebook_size": style.get("bins", 1024),
+        "batch_norm": style.get("batch_norm", True),
+    }
+
+
+def _style_from_v2m(style: Mapping[str, Any], sample_rate: int, num_codebooks: int) -> dict[str, Any]:
+    """Convert `StyleConfig`'s settings to audiocraft's; those of training alone are as published."""
+    return {
+        "model_name": style["encoder"],
+        "transformer_scale": style["scale"],
+        "sample_rate": sample_rate,
+        "encodec_checkpoint": STYLE_CODEC,
+        "encodec_n_q": style["feature_codebooks"],
+        "length": 3.0,
+        "ds_factor": style["downsampling"],
+        "n_q_out": style["num_quantizers"],
+        "eval_q": style["eval_quantizers"],
+        "q_dropout": True,
+        "bins": style["codebook_size"],
+        "varying_lengths": [1.5, 4.5],
+        "batch_norm": style["batch_norm"],
+        "compute_mask": True,
+        "num_codebooks_lm": num_codebooks,
+        "ds_rate_compression": 640,
+        "use_middle_of_segment": False,
+        "rvq_threshold_ema_dead_code": 0.1,
+    }
+
+
 def _t5_settings(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
     description = (cfg.get("conditioners") or {}).get("description") or {}
     return description.get("t5") or {}
@@ -218,11 +323,23 @@ def _unsupported_settings(cfg: Mapping[str, Any], sizes: Mapping[str, Any], fuse
     problems += ["both fuser.cross and fuser.prepend"] if fuser.get("cross") and fuser.get("prepend") else []
     if _t5_settings(cfg).get("finetune"):
         problems.append("conditioners.description.t5.finetune True: its T5 was trained along, v2m reads published ones")
-    models = {"description": "t5", "self_wav": "chroma_stem"}
     for name, settings in (cfg.get("conditioners") or {}).items():
         kind = (settings or {}).get("model")
-        if name != "args" and models.get(name) != kind:
-            problems.append(f"conditioners.{name} ({kind})")
+        if name != "args" and kind not in _CONDITIONER_MODELS.get(name, ()):
+            what = _OTHER_CONDITIONERS.get(str(kind), str(kind))
+            problems.append(f"conditioners.{name} ({what})")
+    return problems + _unsupported_style(style_settings(cfg), fuser)
+
+
+def _unsupported_style(style: Mapping[str, Any] | None, fuser: Mapping[str, Any]) -> list[str]:
+    """Return the settings of a style conditioner that v2m does not have."""
+    if style is None:
+        return []
+    problems = ["fuser.cross with a style, which v2m reads as a prefix"] if fuser.get("cross") else []
+    if (name := style.get("model_name")) not in ("mert", "encodec"):
+        problems.append(f"conditioners.self_wav.style.model_name {name!r}")
+    if name == "encodec" and not _style_codec(style).startswith(PUBLISHED):
+        problems.append(f"conditioners.self_wav.style.encodec_checkpoint {_style_codec(style)!r}, which is on no hub")
     return problems
 
 

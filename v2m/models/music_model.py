@@ -1,4 +1,4 @@
-"""Everything that learns, as one module: the music LM, and projections and conditioner of its inputs.
+"""Everything that learns, as one module: the music LM, and projections and conditioners of its inputs.
 
 No files, no frozen encoders. B batch, L text tokens, C chroma frames, S condition tokens, D model dimension of the LM,
 K codebooks, T steps, V codebook size.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from v2m.core.types import SamplingConfig
 from v2m.models.conditioning import CFGBranch, Condition, concat
 from v2m.models.lm import LM, LMConfig
+from v2m.models.style_conditioner import StyleConditioner, StyleConfig
 from v2m.models.visual_conditioner import ConditionerConfig, TemporalConditioner, VidMuseConditioner, VisualInputs
 
 NUM_NULL_TOKENS = 4  # learned tokens that stand for a missing text, and for a missing video
@@ -31,6 +32,7 @@ class MusicConfig:
         text_dim: Dimension of the text encoder's tokens; None for a model without text.
         num_chroma: Pitch classes of a melody, for models that follow one.
         conditioner: Of the visual conditioner, for models that have one.
+        style: Of the style conditioner, for models that have one.
         segment_duration: Seconds of music that the model was trained on.
     """
 
@@ -39,8 +41,11 @@ class MusicConfig:
     num_chroma: int | None = None
     conditioner: ConditionerConfig | None = None
     segment_duration: float = 30.0
+    style: StyleConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.style is not None and (self.lm.cross_attention or self.num_chroma is not None):
+            raise ValueError("style: the language model reads it as a prefix, without cross_attention and melody")
         if self.has_null_tokens and not self.lm.cross_attention:
             raise ValueError("conditioner: null_tokens need a language model with cross_attention alone")
 
@@ -60,7 +65,9 @@ class MusicConfig:
         """Make a config of YAML values; raise ValueError or TypeError for what no model can have."""
         conditioner = values.get("conditioner")
         conditioner = None if conditioner is None else ConditionerConfig(**conditioner)
-        return cls(**{**values, "lm": LMConfig(**values.get("lm") or {}), "conditioner": conditioner})
+        style = None if values.get("style") is None else StyleConfig(**values["style"])
+        lm = LMConfig(**values.get("lm") or {})
+        return cls(**{**values, "lm": lm, "conditioner": conditioner, "style": style})
 
     def to_dict(self) -> dict[str, Any]:
         """Return numbers, strings and lists only."""
@@ -70,7 +77,7 @@ class MusicConfig:
 
 
 class MusicModel(nn.Module):
-    """The language model `lm`, and the layers that bring text, melody and video to its dimension."""
+    """The language model `lm`, and the layers that bring text, melody, style and video to its dimension."""
 
     def __init__(self, config: MusicConfig) -> None:
         super().__init__()
@@ -79,6 +86,7 @@ class MusicModel(nn.Module):
         self.lm = LM(config.lm)
         self.text = None if config.text_dim is None else nn.Linear(config.text_dim, dim)
         self.chroma = None if config.num_chroma is None else nn.Linear(config.num_chroma, dim)
+        self.style = None if config.style is None else StyleConditioner(config.style, dim)
         self.conditioner: VidMuseConditioner | TemporalConditioner | None = None
         if config.conditioner is not None:
             kind = TemporalConditioner if config.conditioner.kind == "v2m" else VidMuseConditioner
@@ -100,6 +108,11 @@ class MusicModel(nn.Module):
         """Project a melody's chroma (B, C, `config.num_chroma`) to (B, C, D)."""
         assert self.chroma is not None, "this model follows no melody"
         return Condition.from_tokens(self.chroma(chroma.to(self.chroma.weight.dtype)))
+
+    def null_style(self) -> Condition:
+        """Return the style (1, 1, D) that stands for no excerpt."""
+        assert self.config.style is not None, "this model has no style conditioner"
+        return Condition.from_tokens(next(self.parameters()).new_zeros(1, 1, self.config.lm.dim))
 
     def encode_video(self, visual: VisualInputs) -> Condition:
         assert self.conditioner is not None, "this model has no visual conditioner"
@@ -142,6 +155,7 @@ class MusicModel(nn.Module):
         video: Condition | None = None,
         melody: Condition | None = None,
         negative: Condition | None = None,
+        style: Condition | None = None,
     ) -> list[CFGBranch]:
         """Return the branches of classifier-free guidance, decoded side by side; their weights sum to 1.
 
@@ -151,32 +165,44 @@ class MusicModel(nn.Module):
 
         Branches of weight 0 are left out. Null tokens, where learned, stand in for what is missing. All conditions are
         (B, …, D); `melody` counts as text, and so does `negative`, a negative prompt in the place of nothing.
+
+        A model with a style conditioner needs a `style`: an excerpt's tokens, or one of zeros for none. It takes the
+        place of the video, v = `cfg_scale` and t = v · `cfg_beta`: the double guidance of Rouard et al. (2024),
+        section 4.3, multiplied out.
         """
         guided_by_text = any(part is not None for part in (text, melody, negative))
-        if not guided_by_text and video is None:  # nothing to guide with
+        if not guided_by_text and video is None and style is None:  # nothing to guide with
             null = concat(_with_null(None, self.null_text, 1), _with_null(None, self.null_video, 1))
             return [CFGBranch(1.0, null)]
         t = sampling.cfg_scale
         v = t if video is None or sampling.video_cfg_scale is None else sampling.video_cfg_scale
+        if style is not None and sampling.cfg_beta is not None:
+            t = v * sampling.cfg_beta
         t = t if guided_by_text else v
         if self.config.lm.cross_attention:
             rows = next(len(part.tokens) for part in (text, video, melody, negative) if part is not None)
             no_text, text, negative = (_with_null(part, self.null_text, rows) for part in (None, text, negative))
             no_video, video = (_with_null(part, self.null_video, rows) for part in (None, video))
-            uncond, video_only, full = concat(negative, no_video), concat(no_text, video), concat(melody, text, video)
+            uncond, partial, full = concat(negative, no_video), concat(no_text, video), concat(melody, text, video)
         else:
-            uncond, video_only, full = self._prefix_branches(text, video, melody, negative)
-        branches = [CFGBranch(1.0 - v, uncond), CFGBranch(v - t, video_only), CFGBranch(t, full)]
+            uncond, partial, full = self._prefix_branches(text, video, melody, negative, style)
+        branches = [CFGBranch(1.0 - v, uncond), CFGBranch(v - t, partial), CFGBranch(t, full)]
         if full is video:  # there is no other condition
             branches = [CFGBranch(1.0 - v, uncond), CFGBranch(v, video)]
         return [branch for branch in branches if branch.weight != 0]
 
     def _prefix_branches(
-        self, text: Condition | None, video: Condition | None, melody: Condition | None, negative: Condition | None
+        self,
+        text: Condition | None,
+        video: Condition | None,
+        melody: Condition | None,
+        negative: Condition | None,
+        style: Condition | None,
     ) -> tuple[Condition | None, Condition | None, Condition | None]:
-        """Return nothing, the video, and all, as prefixes of one length: the codes have the same positions.
+        """Return nothing, the video or style, and all, as prefixes of one length.
 
-        Missing text and video are zeros, a missing melody is the chroma of silence, as in transformers.
+        So the codes have the same positions in each. Missing text, video and style are zeros, a missing melody is the
+        chroma of silence, as in transformers. Where there may be a style, no text at all is one zero, as in audiocraft.
         """
         silence = None
         if melody is not None:
@@ -184,12 +210,18 @@ class MusicModel(nn.Module):
             chroma = torch.zeros(self.config.num_chroma, device=melody.tokens.device)
             chroma[0] = 1
             silence = self.project_melody(chroma.expand(*melody.tokens.shape[:2], -1))
-        length = max((part.tokens.shape[1] for part in (text, negative) if part is not None), default=0)
-        like = next(part.tokens for part in (text, negative, melody, video) if part is not None)
+        shortest = 0 if style is None else 1
+        length = max((part.tokens.shape[1] for part in (text, negative) if part is not None), default=shortest)
+        like = next(part.tokens for part in (text, negative, melody, video, style) if part is not None)
+        no_style = None if style is None else _zero_condition(like, style.tokens.shape[1])
         no_text = _zero_condition(like, length)
         no_video = None if video is None else _zero_condition(like, video.tokens.shape[1])
         text, negative = _pad_with(text, no_text), _pad_with(negative, no_text)
-        return concat(silence, negative, no_video), concat(silence, no_text, video), concat(melody, text, video)
+        return (
+            concat(no_style, silence, negative, no_video),
+            concat(style, silence, no_text, video),
+            concat(style, melody, text, video),
+        )
 
 
 def _drop_rows(condition: Condition | None, rows: Tensor | None) -> Condition | None:

@@ -167,6 +167,79 @@ def test_user_data_of_a_camera_is_kept_or_named(target: str, lost: tuple[str, ..
     assert (extra in (tmp_path / f"out{target}").read_bytes()) == (not lost)
 
 
+def add_track_boxes(path: Path, around: tuple[bytes, ...], boxes: bytes) -> Path:
+    """Append boxes to the box at `around` in the first track of a file whose index comes last."""
+    data = bytearray(path.read_bytes())
+    places = boxes_to(bytes(data), (b"moov", b"trak", *around))
+    end = places[-1] + int.from_bytes(data[places[-1] : places[-1] + 4], "big")
+    data[end:end] = boxes
+    for start in places:
+        data[start : start + 4] = struct.pack(">I", int.from_bytes(data[start : start + 4], "big") + len(boxes))
+    path.write_bytes(data)
+    return path
+
+
+APERTURE = box(b"tapt", box(b"clef", bytes(4) + struct.pack(">II", 64 << 16, 48 << 16)))
+EXTENDED_LANGUAGE = box(b"elng", bytes(4) + b"de-AT\0")
+CAMERA = box(b"udta", box(b"LENS", b"wide"))
+SPHERICAL_V1 = box(
+    b"uuid",
+    bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
+    + b'<rdf:SphericalVideo xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" '
+    b'xmlns:GSpherical="http://ns.google.com/videos/1.0/spherical/"><GSpherical:Spherical>true</GSpherical:Spherical>'
+    b"<GSpherical:Stitched>true</GSpherical:Stitched>"
+    b"<GSpherical:StitchingSoftware>camera</GSpherical:StitchingSoftware>"
+    b"<GSpherical:ProjectionType>equirectangular</GSpherical:ProjectionType></rdf:SphericalVideo>",
+)
+
+
+@pytest.mark.parametrize("target", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize(
+    ("around", "boxes", "name"),
+    [
+        ((), APERTURE, "tapt box"),
+        ((), CAMERA, "udta/LENS box"),
+        ((b"mdia",), EXTENDED_LANGUAGE, "mdia/elng box"),
+        ((), box(b"uuid", bytes(range(16)) + b"own"), "uuid box"),
+    ],
+)
+def test_boxes_of_a_track_are_kept_or_named(
+    around: tuple[bytes, ...], boxes: bytes, name: str, target: str, tmp_path: Path
+) -> None:
+    clip = add_track_boxes(write_clip(tmp_path / "in.mov"), around, boxes)
+    out = tmp_path / f"out{target}"
+    report = run_mix(clip, out)
+    if target == ".mkv":
+        assert report.warnings == (f"records_lost: matroska does not hold {name} of video track 1",)
+        return
+    assert report.warnings == ()
+    data = out.read_bytes()
+    [*_, track] = boxes_to(data, (b"moov", b"trak"))
+    assert boxes in data[track : track + int.from_bytes(data[track : track + 4], "big")]
+    assert decodes_alike(clip, out)
+    np.testing.assert_array_equal(decode_track(clip)[0][:40_000], decode_track(out, 1)[0][:40_000])
+
+
+@pytest.mark.parametrize("target", [".mp4", ".mov", ".mkv"])
+def test_spherical_video_of_the_first_version_stays_spherical(target: str, tmp_path: Path) -> None:
+    clip = add_track_boxes(write_clip(tmp_path / "in.mp4"), (), SPHERICAL_V1)
+    assert run_mix(clip, tmp_path / f"out{target}").warnings == ()
+    assert "spherical: equirectangular" in describe(tmp_path / f"out{target}")
+    assert (SPHERICAL_V1 in (tmp_path / f"out{target}").read_bytes()) == (target != ".mkv")
+
+
+@pytest.mark.parametrize("target", [".mp4", ".mov", ".mkv"])
+def test_reference_among_tracks_is_kept_with_their_new_numbers(target: str, tmp_path: Path) -> None:
+    """The music becomes the second track, so that the sound of the clip becomes the third."""
+    references = box(b"tref", box(b"sync", struct.pack(">I", 2)) + box(b"scpt", struct.pack(">I", 9)))
+    clip = add_track_boxes(write_clip(tmp_path / "in.mov"), (), references)
+    report = run_mix(clip, tmp_path / f"out{target}")
+    lost, muxer = ("tref/sync box, tref/scpt box", "matroska") if target == ".mkv" else ("tref/scpt box", target[1:])
+    assert report.warnings == (f"records_lost: {muxer} does not hold {lost} of video track 1",)
+    kept = box(b"tref", box(b"sync", struct.pack(">I", 3)))
+    assert (kept in (tmp_path / f"out{target}").read_bytes()) == (target != ".mkv")
+
+
 @pytest.mark.parametrize(
     ("boxes", "target", "lost"),
     [
@@ -366,11 +439,29 @@ def write_cover(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("target", "kept"), [(".mp4", 1), (".mkv", 1), (".mov", 0), (".ts", 0)])
+@pytest.mark.parametrize(("target", "kept"), [(".mp4", 1), (".mkv", 1), (".mov", 1), (".ts", 0)])
 def test_cover_is_kept_or_named(target: str, kept: int, tmp_path: Path) -> None:
     report = run_mix(write_cover(tmp_path / "in.mp4"), tmp_path / f"out{target}")
     assert len(take_inventory(tmp_path / f"out{target}").of_kind("cover")) == kept
     assert any(warning.startswith("covers_left_out: ") for warning in report.warnings) == (not kept)
+    assert decodes_alike(tmp_path / "in.mp4", tmp_path / f"out{target}")
+
+
+@pytest.mark.parametrize("tags", [(), ("-metadata", "com.apple.quicktime.make=A")])
+@pytest.mark.parametrize("target", [".mp4", ".mov"])
+def test_cover_is_the_same_picture_beside_tags_of_any_kind(target: str, tags: tuple[str, ...], tmp_path: Path) -> None:
+    """Tags of a phone lie in a list of another kind than covers."""
+    cover, out = tmp_path / "cover.png", tmp_path / f"out{target}"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:d=0.04", "-pix_fmt", "rgb24", cover)
+    attached = ("-attach", cover, "-metadata:s:t", "mimetype=image/png", "-metadata:s:t", "filename=cover.png")
+    clip = write_clip(tmp_path / "in.mkv", *attached, "-metadata", "title=T", *tags)
+    assert run_mix(clip, out).warnings == ()
+    [index] = [stream.index for stream in take_inventory(out).of_kind("cover")]
+    with av.open(str(out)) as media:
+        assert bytes(next(media.demux(media.streams[index]))) == cover.read_bytes()
+        assert media.metadata["title"] == "T"
+        assert any(name.lower() == "com.apple.quicktime.make" for name in media.metadata) == bool(tags)
+    assert decodes_alike(clip, out)
 
 
 PRORES = ("-c:v", "prores_ks", "-c:a", "pcm_s16le")
@@ -399,8 +490,17 @@ def test_container_that_cannot_hold_the_pictures_is_refused_before_the_work(
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data.replace(b"stco", b"xxxx")])
 def test_damaged_index_is_read_without_an_error(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    from v2m.media.iso_bmff import read_entries
+    from v2m.media.iso_bmff import read_entries, read_tracks
 
     clip = write_clip(tmp_path / "in.mov", "-movflags", "+faststart")
     clip.write_bytes(damage(clip.read_bytes()))
     assert isinstance(read_entries(clip), list)
+    assert isinstance(read_tracks(clip), list)
+
+
+def test_empty_track_header_is_read_without_an_error(tmp_path: Path) -> None:
+    from v2m.media.iso_bmff import read_entries, read_tracks
+
+    (tmp_path / "in.mov").write_bytes(box(b"moov", box(b"trak", box(b"tkhd", b""))))
+    assert read_entries(tmp_path / "in.mov") == []
+    assert [track.track_id for track in read_tracks(tmp_path / "in.mov")] == [0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from v2m.core.types import UNKNOWN_CODEC
 from v2m.media.ffmpeg import describe_media, is_still_item, open_media
-from v2m.media.iso_bmff import read_entries
+from v2m.media.iso_bmff import read_entries, read_tracks
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -26,6 +26,9 @@ BOX_NAMES = {  # of the same record as side data
     **{"st3d": "stereo3d", "sv3d": "spherical", "clli": "Content Light Level Metadata"},
     **{"mdcv": "Mastering Display Metadata", "SmDm": "Mastering Display Metadata"},
 }
+SPHERICAL_V1 = bytes.fromhex(
+    "ffcc8263f8554a938814587a02521fdd"
+)  # the type of a uuid box, in Google's Spherical Video RFC
 DOLBY_VISION_CODES = {"dvh1", "dvhe", "dva1", "dvav", "dav1"}
 TECHNICAL_TAG = re.compile(  # that a muxer sets
     "major_brand|minor_version|compatible_brands|encoder|handler_name|vendor_id|duration|language|rotate|mimetype|"
@@ -69,6 +72,8 @@ def take_inventory(path: Path) -> Inventory:
     """Read a file's headers. Raises av.error.FFmpegError where it is no media file."""
     entries = read_entries(path)
     boxes = defaultdict(dict, {e.track_id: {_box_name(box): "" for box in e.children} for e in entries})
+    for track in read_tracks(path):
+        boxes[track.track_id] |= {_track_box_name(*key, data): "" for key, data in track.children.items()}
     alpha = {entry.track_id for entry in entries if entry.handler == "auxv"}
     codes, side_data = _parse_description(describe_media(path))
     with open_media(path) as media:
@@ -102,6 +107,12 @@ def pair_streams(source: Inventory, output: Inventory, kept: Sequence[int]) -> I
 
 def _box_name(kind: str) -> str:
     return BOX_NAMES.get(kind, f"{kind} box")
+
+
+def _track_box_name(container: str, kind: str, data: bytes) -> str:
+    if data[8:24] == SPHERICAL_V1:
+        return "spherical"
+    return f"{container}/{kind} box" if container else f"{kind} box"
 
 
 def _stream_kind(stream: Stream, code: str, num_chapters: int, is_alpha: bool) -> str:

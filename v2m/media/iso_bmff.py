@@ -6,6 +6,7 @@ Sources: ISO/IEC 14496-12 and 14496-14; Apple, QuickTime File Format.
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from v2m.core.atomic import publish, temporary_sibling
 
+COVER_TYPES = {"jpeg": 13, "png": 14, "bmp": 27}  # of iTunes' tags
 MAX_MOOV_BYTES = 1 << 28
 HEADERS = {"moov": 8, "trak": 8, "mdia": 8, "minf": 8, "stbl": 8, "stsd": 16}  # bytes before the boxes inside
 ENTRY_HEADER = 16  # bytes of a sample entry of any kind; the last two are the index of a data reference
@@ -24,6 +26,25 @@ MUXER_BOXES = {
     *("avcC", "hvcC", "vvcC", "av1C", "vpcC", "d263", "jp2h", "glbl", "colr", "pasp", "fiel", "gama", "btrt", "bitr"),
     *("esds", "dac3", "dec3", "dOps", "dfLa", "alac", "damr", "wave", "chan", "pcmC", "frma", "meta", "loci"),
 }
+
+
+# Boxes of a track by the box around them, "" for the track itself; those that every muxer writes by itself.
+TRACK_BOXES = {
+    "": {"tkhd", "edts", "mdia", "tref", "udta", "free", "skip"},
+    "mdia": {"mdhd", "hdlr", "minf"},
+    "tref": {"chap", "tmcd", "hint"},
+    "udta": {"meta", "name", "kind"},
+}
+
+
+@dataclass(frozen=True)
+class Track:
+    """The boxes of a track outside of its sample table but those of `TRACK_BOXES`."""
+
+    track_id: int
+    place: int  # in moov
+    containers: Mapping[str, int]  # places in moov of the boxes that can hold others
+    children: Mapping[tuple[str, str], bytes]  # by the box around them, "" for the track itself, and their own type
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,7 @@ def read_entries(path: Path) -> list[Entry]:
     for kind, start, end, around in _walk(moov, 0, len(moov)):
         parent = moov[around[-1] + 4 : around[-1] + 8] if around else b""
         if kind == "tkhd":
-            place = start + (28 if moov[start + 8] == 1 else 20)
+            place = start + (28 if moov[start + 8 : start + 9] == b"\1" else 20)
             track_id, first = int.from_bytes(moov[place : place + 4], "big"), True
         elif kind == "hdlr" and parent == b"mdia":
             handler = moov[start + 16 : start + 20].decode("latin-1")
@@ -53,6 +74,102 @@ def read_entries(path: Path) -> list[Entry]:
             first, data, owner = False, moov[start:end], (0, kind) if kind == "udta" else (track_id, handler)
             entries.append(Entry(*owner, kind, data, (*around, start), _children(owner[1], data)))
     return entries
+
+
+def read_tracks(path: Path) -> list[Track]:
+    """Return the tracks of a file; none where it is no ISO base media file."""
+    _, moov = _read_moov(path)
+    return [_parse_track(moov, start, end) for kind, start, end, _ in _walk(moov, 0, len(moov)) if kind == "trak"]
+
+
+def _parse_track(moov: bytes, start: int, end: int) -> Track:
+    containers, track_id = {"": start}, 0
+    children: dict[tuple[str, str], bytes] = defaultdict(bytes)
+    for kind, low, high in _boxes(moov, start + 8, end):
+        if kind == "tkhd":
+            place = low + (28 if moov[low + 8 : low + 9] == b"\1" else 20)
+            track_id = int.from_bytes(moov[place : place + 4], "big")
+        if kind in TRACK_BOXES:
+            containers[kind] = low
+            for inner, first, last in _boxes(moov, low + 8, high):
+                if inner not in TRACK_BOXES[kind] and inner[0] != "©":
+                    children[kind, inner] += moov[first:last]
+        elif kind not in TRACK_BOXES[""]:
+            children["", kind] += moov[low:high]
+    return Track(track_id, start, containers, children)
+
+
+def restore_tracks(path: Path, source: Path, track_ids: Mapping[int, int]) -> None:
+    """Write into `path` the boxes of tracks of `source` that it lacks.
+
+    `track_ids` maps ids of the input to those of the output. References to other tracks are left out.
+    """
+    originals = {track.track_id: track for track in read_tracks(source)}
+    copies = {track.track_id: track for track in read_tracks(path)}
+    start, moov = _read_moov(path)
+    edits: list[tuple[int, bytes, tuple[int, ...]]] = []
+    for old, new in track_ids.items():
+        if old in originals and new in copies:
+            edits += _track_edits(originals[old], copies[new], track_ids, moov)
+    edited = bytearray(moov)
+    # From the end on; of two at one place the outer one first, so that the inner one comes before it.
+    for place, data, around in sorted(edits, key=lambda edit: (edit[0], -len(edit[2])), reverse=True):
+        _insert(edited, place, data, (0, *around))
+    _write_moov(path, start, moov, edited)
+
+
+def _track_edits(
+    source: Track, output: Track, track_ids: Mapping[int, int], moov: bytes
+) -> Iterator[tuple[int, bytes, tuple[int, ...]]]:
+    """Yield insertions into moov: the place, the data, the places of the boxes around it but moov."""
+    groups: dict[str, bytes] = defaultdict(bytes)
+    for (container, kind), data in source.children.items():
+        if (container, kind) not in output.children:
+            groups[container] += _map_references(data, track_ids) if container == "tref" else data
+    for container, data in groups.items():
+        if not data:
+            continue
+        around = tuple(dict.fromkeys((output.place, output.containers.get(container, output.place))))
+        end = around[-1] + int.from_bytes(moov[around[-1] : around[-1] + 4], "big")
+        yield end, data if container in output.containers else _box(container, data), around
+
+
+def _map_references(box: bytes, track_ids: Mapping[int, int]) -> bytes:
+    """Return a box of references with the ids of the output; b"" where it lacks all of the tracks."""
+    ids = [int.from_bytes(box[place : place + 4], "big") for place in range(8, len(box) - 3, 4)]
+    mapped = [track_ids[track_id].to_bytes(4, "big") for track_id in ids if track_id in track_ids]
+    return _box(box[4:8].decode("latin-1"), b"".join(mapped)) if mapped else b""
+
+
+def add_covers(path: Path, covers: Sequence[tuple[str, bytes]]) -> None:
+    """Write covers, as format and file, into the tags of `path`; only those of `COVER_TYPES`."""
+    pictures = [
+        _box("data", COVER_TYPES[kind].to_bytes(4, "big") + bytes(4) + data)
+        for kind, data in covers
+        if kind in COVER_TYPES
+    ]
+    start, moov = _read_moov(path)
+    if not pictures or not moov:
+        return
+    handler = _box("hdlr", bytes(8) + b"mdirappl" + bytes(9))
+    meta = _box("meta", bytes(4) + handler + _box("ilst", _box("covr", b"".join(pictures))))
+    udta = next(((low, high) for kind, low, high in _boxes(moov, 8, len(moov)) if kind == "udta"), None)
+    place, around, data = (len(moov), (0,), _box("udta", meta)) if udta is None else (udta[1], (0, udta[0]), meta)
+    edited = bytearray(moov)
+    _insert(edited, place, data, around)
+    _write_moov(path, start, moov, edited)
+
+
+def _box(kind: str, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind.encode("latin-1") + content
+
+
+def _insert(edited: bytearray, place: int, data: bytes, around: Sequence[int]) -> None:
+    """Insert boxes, and make those at the places `around` larger."""
+    edited[place:place] = data
+    for box in around:
+        size = int.from_bytes(edited[box : box + 4], "big") + len(data)
+        edited[box : box + 4] = size.to_bytes(4, "big")
 
 
 def restore_entries(path: Path, pairs: Sequence[tuple[Entry, Entry]]) -> None:
@@ -68,6 +185,11 @@ def restore_entries(path: Path, pairs: Sequence[tuple[Entry, Entry]]) -> None:
         for box in output.around if source.handler in {*ENTRY_FIELDS, "udta"} else output.around[:-1]:
             size = int.from_bytes(edited[box : box + 4], "big") + len(data) - len(output.data)
             edited[box : box + 4] = size.to_bytes(4, "big")
+    _write_moov(path, start, moov, edited)
+
+
+def _write_moov(path: Path, start: int, moov: bytes, edited: bytearray) -> None:
+    """Write `edited` in the place of the moov box at `start`, with the chunk offsets behind it moved."""
     if edited == moov or not _shift_chunks(edited, start, len(edited) - len(moov)):
         return
     with temporary_sibling(path) as temporary:
@@ -96,18 +218,24 @@ def _read_moov(path: Path) -> tuple[int, bytes]:
     return 0, b""
 
 
-def _walk(
-    data: bytes | bytearray, start: int, end: int, around: tuple[int, ...] = ()
-) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:
-    """Yield type, start, end and the places of the boxes around it of each box, depth first."""
+def _boxes(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """Yield type, start and end of the boxes side by side in a range."""
     while start + 8 <= end:
         size, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8].decode("latin-1")
         if size < 8 or start + size > end:
             return
-        yield kind, start, start + size, around
-        if kind in HEADERS:
-            yield from _walk(data, start + HEADERS[kind], start + size, (*around, start))
+        yield kind, start, start + size
         start += size
+
+
+def _walk(
+    data: bytes | bytearray, start: int, end: int, around: tuple[int, ...] = ()
+) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:
+    """Yield type, start, end and the places of the boxes around it of each box, depth first."""
+    for kind, low, high in _boxes(data, start, end):
+        yield kind, low, high, around
+        if kind in HEADERS:
+            yield from _walk(data, low + HEADERS[kind], high, (*around, low))
 
 
 def _children(handler: str, data: bytes) -> dict[str, bytes]:

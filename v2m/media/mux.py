@@ -23,7 +23,7 @@ from v2m.media.ffmpeg import (
     picture_streams,
     run_ffmpeg,
 )
-from v2m.media.iso_bmff import Entry, read_entries, restore_entries
+from v2m.media.iso_bmff import Entry, add_covers, read_entries, restore_entries, restore_tracks
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -156,14 +156,18 @@ def mux(
             *("-f", "f32le", "-ar", str(job.audio.sample_rate), "-ch_layout", "stereo"),
             *("-protocol_whitelist", "pipe", "-i", "pipe:0"),
             *([] if data is None else (*offset, *input_arguments(data))),
-            *_stream_arguments(job, Path(folder)),
+            *_stream_arguments(job, Path(folder), _muxer_writes_covers(job, media.metadata)),
             *_metadata_arguments(job, media.metadata),
             *([] if max_duration is None else ("-t", str(max_duration), "-copyinkf")),
             *("-f", job.container.muxer, file_url(out)),
         ]
         run_ffmpeg(command, _pcm_chunks(job, progress), timeout)
+        if job.container.muxer in {"mp4", "mov"} and not _muxer_writes_covers(job, media.metadata):
+            add_covers(out, [_read_cover(path, stream.index) for stream in job.of_kind("cover")])
         if job.container.demuxer == "mov" and is_same_format(job.video, job.container):
-            restore_entries(out, list(_entry_pairs(job, media, read_entries(out))))
+            pairs = list(_entry_pairs(job, media, read_entries(out)))
+            restore_entries(out, pairs)
+            restore_tracks(out, path, {entry.track_id: copy.track_id for entry, copy in pairs if entry.track_id})
 
 
 def mux_timeout(video: Video) -> float:
@@ -214,12 +218,21 @@ def _entry_pairs(job: MuxJob, media: InputContainer, output: Sequence[Entry]) ->
         yield from zip(*([entry for entry in side if entry.kind == kind] for side in (source, output)), strict=False)
 
 
-def _stream_arguments(job: MuxJob, folder: Path) -> list[str]:
+def _has_apple_tags(metadata: Mapping[str, str]) -> bool:
+    return any(name.lower().startswith("com.apple.") for name in metadata)
+
+
+def _muxer_writes_covers(job: MuxJob, metadata: Mapping[str, str]) -> bool:
+    """Return whether ffmpeg writes covers that are mapped as streams: to plain MP4 tags only."""
+    return job.container.muxer == "mp4" and not _has_apple_tags(metadata)
+
+
+def _stream_arguments(job: MuxJob, folder: Path, maps_covers: bool) -> list[str]:
     muxer, num_audio = job.container.muxer, 1 + len(job.of_kind("audio"))
     covers = [stream.index for stream in job.of_kind("cover")]
     unnamed = [stream.index for stream in job.streams if stream.codec == DATA_CODEC]
     streams = [f"0:{stream.index}" for stream in job.of_kind("video")]
-    streams += [f"0:{index}" for index in covers] if muxer == "mp4" else []
+    streams += [f"0:{index}" for index in covers] if maps_covers else []
     streams += ["1:a", *(f"0:{stream.index}" for kind in ("audio", "subtitle") for stream in job.of_kind(kind))]
     data = [stream.index for stream in job.of_kind("data")]
     streams += [f"2:{unnamed.index(index)}" if index in unnamed else f"0:{index}" for index in data]
@@ -253,14 +266,20 @@ def _cover_arguments(path: Path, covers: Sequence[int], folder: Path, num_attach
     """Return arguments that attach covers to Matroska: copied as streams they would turn into videos."""
     words: list[str] = []
     for number, index in enumerate(covers, num_attachments):
-        with open_media(path) as media:
-            stream = media.streams.video[[video.index for video in media.streams.video].index(index)]
-            kind = "jpeg" if stream.codec_context.name == "mjpeg" else stream.codec_context.name
-            picture = folder / f"cover{index}.{kind}"
-            picture.write_bytes(bytes(next(media.demux(stream))))
+        kind, data = _read_cover(path, index)
+        picture = folder / f"cover{index}.{kind}"
+        picture.write_bytes(data)
         words += ["-attach", file_url(picture), f"-metadata:s:t:{number}", f"mimetype=image/{kind}"]
         words += [f"-metadata:s:t:{number}", f"filename={'cover' if index == covers[0] else picture.stem}.{kind}"]
     return words
+
+
+def _read_cover(path: Path, index: int) -> tuple[str, bytes]:
+    """Return the format of a cover, such as jpeg or png, and its file."""
+    with open_media(path) as media:
+        stream = media.streams.video[[video.index for video in media.streams.video].index(index)]
+        kind = "jpeg" if stream.codec_context.name == "mjpeg" else stream.codec_context.name
+        return kind, bytes(next(media.demux(stream)))
 
 
 def _metadata_arguments(job: MuxJob, source_metadata: Mapping[str, str]) -> list[str]:
@@ -273,7 +292,7 @@ def _metadata_arguments(job: MuxJob, source_metadata: Mapping[str, str]) -> list
         words += ["-metadata:s:a:0", f"language={job.language}"]
     if job.container.demuxer == "mov":
         # Without the second flag, a phone's tags (com.apple.quicktime.make, location …) would be lost.
-        apple = "+use_metadata_tags" if any(name.startswith("com.apple.") for name in old) else ""
+        apple = "+use_metadata_tags" if _has_apple_tags(old) else ""
         words += ["-movflags", f"+faststart{apple}"]
     return words
 

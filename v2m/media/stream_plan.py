@@ -116,8 +116,9 @@ def _options(video: Video, container: Container, stream: StreamRecords) -> tuple
     if kind == "data" and container.demuxer == "mov" and stream.tag != DATA_TAG:
         copy = replace(copy, codec=DATA_CODEC)
     takes = {
-        "video": True, "audio": True, "cover": muxer in {"mp4", "matroska"}, "attachment": same and muxer == "matroska",
-        "subtitle": same or muxer in {"matroska", "mpegts"}, "data": same and container.demuxer in {"mov", "mpegts"},
+        "video": True, "audio": True, "cover": muxer in {"mp4", "mov", "matroska"},
+        "attachment": same and muxer == "matroska", "subtitle": same or muxer in {"matroska", "mpegts"},
+        "data": same and container.demuxer in {"mov", "mpegts"},
     }  # fmt: skip
     return (copy,) if takes.get(kind) else ()
 

@@ -7,7 +7,7 @@ every cut is known exactly. F frames, H height, W width.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -73,13 +73,13 @@ EDITS = (
 )
 
 
-def make(folder: Path, count: int = 12, seed: int = 0) -> list[Clip]:
-    """Write `count` clips of 8 to 60 s: the edits above in turn, another cutting for every `seed`."""
+def make(folder: Path, count: int = 12, seed: int = 0, edits: Sequence[Edit] = EDITS) -> list[Clip]:
+    """Write `count` clips of 8 to 60 s: the `edits` in turn, another cutting for every `seed`."""
     folder.mkdir(parents=True, exist_ok=True)
     materials = _materials()
     clips = []
     for number in range(count):
-        edit = EDITS[number % len(EDITS)]
+        edit = edits[number % len(edits)]
         path = folder / f"{number:02d}_{edit.name}.mp4"
         random = np.random.default_rng([seed, number])
         lengths = _shot_lengths(edit, random)

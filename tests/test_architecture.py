@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "media": {"analysis", "core"},
     "mixing": {"analysis", "core", "media"},
     "models": {"core"},
-    "pipeline": {"analysis", "core", "generators", "media", "mixing", "pretrained", "sketch", "taggers"},
+    "pipeline": {"analysis", "core", "evaluation", "generators", "media", "mixing", "pretrained", "sketch", "taggers"},
     "pretrained": {"core", "mappings", "media", "models"},
     "sketch": {"analysis", "core"},
     "taggers": {"core", "mappings", "pretrained"},

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from v2m.core.errors import UsageError
-from v2m.core.types import Audio, Floats, Video
+from v2m.core.types import Audio, Floats, Tags, Video
 from v2m.evaluation import distances, tables
 from v2m.evaluation.distances import derangements
 from v2m.evaluation.embedders import AudioEmbedding
@@ -216,6 +217,24 @@ def test_missing_ground_truth_and_texts_are_left_out() -> None:
     assert tables.column_means(found.rows[""])["clap_score@plain"].n == 2
     assert found.rows[""]["clip1"] == {}
     assert "ground truth" not in tables.to_markdown(found.rows[""], found.baselines)
+
+
+def test_tag_recall_is_of_each_clip_with_its_own_and_with_shuffled_music() -> None:
+    class Tagging(PlainEmbedder):
+        def embed_audio(self, audio: Audio) -> AudioEmbedding:
+            level = float(audio.samples[0, 0])
+            return AudioEmbedding(
+                np.ones((1, 4)), tag_probs={"jazz": level, "piano": level, "rock": 0.5, "a": 0.6, "b": 0.7}
+            )
+
+    sounds = [np.full((1, 4), level) for level in (0.9, 0.1)]
+    clips = eval_clips(sounds)
+    asked = {"clip0": Tags(genres=["jazz"], instruments=["grand piano", "kazoo"]), "clip1": Tags(genres=["rock"])}
+    clips = {name: replace(clip, tags=asked[name]) for name, clip in clips.items()}
+    result = evaluate_embeddings([Tagging()], {"": clips})
+    assert [result.rows[""][name]["tag_recall@plain"] for name in clips] == [1.0, 1.0]
+    shuffled = result.baselines.shuffled[""]
+    assert [shuffled[name]["tag_recall@plain"] for name in clips] == [0.0, 0.0]
 
 
 def test_seed_determines_the_halves() -> None:

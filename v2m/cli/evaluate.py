@@ -130,7 +130,7 @@ def _eval_clip(path: Path) -> EvalClip:
 
     tags = sidecar_tags(path)
     prompt = build_prompt(tags) if tags else ""
-    return EvalClip(lambda: per_clip.video_audio(video.open(path)), lambda: video.open(path), prompt)
+    return EvalClip(lambda: per_clip.video_audio(video.open(path)), lambda: video.open(path), prompt, tags)
 
 
 def _ground_truth_clip(path: Path, audio_path: Path) -> EvalClip:

@@ -1,4 +1,4 @@
-"""Metrics of pretrained embeddings: FAD, density, coverage, KL, CLAP score, audio-video similarity."""
+"""Metrics of pretrained models: FAD, density, coverage, KL, CLAP score, tag recall, and the like."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from v2m.core.errors import UsageError
-from v2m.core.types import Audio, Floats, Video
+from v2m.core.types import Audio, Floats, Tags, Video
 from v2m.evaluation import distances
 from v2m.evaluation.distances import NUM_NEIGHBORS, cosine_similarity, derangements
 from v2m.evaluation.embedders import BaseEmbedder, Embedder, adapt
 from v2m.evaluation.tables import GROUND_TRUTH, SHUFFLED, Baselines, SetMetric
+from v2m.evaluation.tag_recall import NUM_TOP_TAGS, tag_recall
 
 # A line of the table stands under such a name, "@" and the embedder's. All but fad are means over clips.
 EMBEDDING_METRICS = {
@@ -25,6 +26,8 @@ EMBEDDING_METRICS = {
     "kl": "divergence of the class probabilities, KL(ground truth ‖ music), softmax, in nats",
     "kl_reverse": "the other way round, KL(music ‖ ground truth)",
     "clap_score": "cosine similarity of the music and its tags, −1 to 1",
+    "tag_recall": "share of the genres and instruments of the tags that a tagger of music gives it, 0–1: a tag that "
+    f"stands for them is among its {NUM_TOP_TAGS} most probable",
     "av_similarity": "cosine similarity of the music and its video, −1 to 1; hardly sensitive to their timing",
 }
 BASELINE_COLUMNS = {
@@ -38,11 +41,12 @@ Rows = dict[str, dict[str, float | None]]
 
 @dataclass(frozen=True)
 class EvalClip:
-    """A clip with its music, both read when they are embedded; `text` are its tags in words, "" for none."""
+    """A clip with its music, both read when they are embedded; `text` is its `tags` in words, or ""."""
 
     audio: Callable[[], Audio]
     video: Callable[[], Video] | None = None
     text: str = ""
+    tags: Tags | None = None
 
 
 @dataclass
@@ -55,10 +59,11 @@ class EmbeddingResults:
 
 @dataclass(frozen=True)
 class _ClipEmbedding:
-    """A piece's `embeddings` (windows W, dimensions D) and `class_probs` (W, classes)."""
+    """A piece's `embeddings` (windows W, dimensions D), `class_probs` (W, classes) and `tag_probs`."""
 
     embeddings: Floats
     class_probs: Floats | None
+    tag_probs: Mapping[str, float] | None
 
     @property
     def direction(self) -> Floats:
@@ -88,7 +93,8 @@ def evaluate_embeddings(
         pieces = ground_truth and {name: ground_truth[name] for name in clips}
         reference = None if pieces is None else _embed_audio(embedder, pieces, on_progress)
         texts, videos = _embed_texts(embedder, clips), _embed_videos(embedder, clips)
-        _Evaluator(embedder.name, list(clips), music, reference, texts, videos, seed).add_to(results)
+        tags = {name: clip.tags for name, clip in clips.items() if clip.tags is not None}
+        _Evaluator(embedder.name, list(clips), music, reference, texts, videos, tags, seed).add_to(results)
         embedder.release()
     return results
 
@@ -103,7 +109,7 @@ def _embed_audio(
         if embeddings is None or embeddings.ndim != 2 or not embeddings.size or not np.isfinite(embeddings).all():
             shape = None if embeddings is None else embeddings.shape
             raise UsageError(f"{embedder.name} gave {shape} for {name}: finite (windows, dimensions) are needed")
-        result[name] = _ClipEmbedding(embeddings, class_probs)
+        result[name] = _ClipEmbedding(embeddings, class_probs, getattr(output, "tag_probs", None))
         on_progress()
     return result
 
@@ -124,7 +130,7 @@ def _embed_videos(embedder: BaseEmbedder, clips: Mapping[str, EvalClip]) -> dict
 
 @dataclass(frozen=True)
 class _Evaluator:
-    """Metrics of one embedder's music by system, ground truth, and texts and videos (D,) by clip."""
+    """Metrics of one embedder's music by system, ground truth, texts and videos (D,) and tags by clip."""
 
     name: str
     clips: list[str]
@@ -132,6 +138,7 @@ class _Evaluator:
     ground_truth: _Clips | None
     texts: Mapping[str, Floats]
     videos: Mapping[str, Floats]
+    tags: Mapping[str, Tags]
     seed: int
 
     def add_to(self, results: EmbeddingResults) -> None:
@@ -153,6 +160,10 @@ class _Evaluator:
             yield "clap_score", cosine_similarity(music.direction, self.texts[clip])
         if clip in self.videos:
             yield "av_similarity", cosine_similarity(music.direction, self.videos[clip])
+        if clip in self.tags and music.tag_probs is not None:
+            recall = tag_recall(self.tags[clip], [music.tag_probs])
+            if recall is not None:
+                yield "tag_recall", recall
 
     def _rows(self, music: _Clips) -> Rows:
         references = self.ground_truth or {}

@@ -17,6 +17,7 @@ from v2m.core.timing import Seconds
 from v2m.core.types import Tags
 from v2m.media.video import Limits
 from v2m.mixing.mixer import MixConfig
+from v2m.pipeline.ranking import RankBy
 
 DEFAULT_RECIPE = "sketch"
 
@@ -28,7 +29,9 @@ class Recipe:
     Args:
         name: The shipped recipe or YAML file; None for one that was put together in Python.
         seed: The same seed gives the same music.
-        candidates: Soundtracks to write: the one that follows the picture best is used, the others are kept as WAV.
+        candidates: Soundtracks to write: the best one is used, the others are kept as WAV.
+        rank_by: Which candidate is best: sync, that follows the picture best; tags, that in which musicnn's networks
+            recognize most of the genres and instruments that are asked for.
         align_to_cuts: Move music whose beats are not planned onto the cuts.
         start: Second of the video where the music begins, or 1:02.5 or 00:01:02.5.
         end: Second of the video where the music ends.
@@ -43,6 +46,7 @@ class Recipe:
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
     candidates: int = 1
+    rank_by: RankBy = "sync"
     align_to_cuts: bool = True
     start: Seconds | None = None
     end: Seconds | None = None
@@ -63,7 +67,7 @@ class Recipe:
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, Tagger | MusicGenerator):
         return asdict(value)  # type: ignore[arg-type]
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | str):
         return value
     return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}"}
 
@@ -87,7 +91,7 @@ def recipe_path(name: str) -> Path:
 
 def add_recipe_arguments(parser: ArgumentParser) -> None:
     """Add every option that a recipe may set."""
-    add_fields(parser, Recipe, ("seed", "candidates", "align_to_cuts", "start", "end"))
+    add_fields(parser, Recipe, ("seed", "candidates", "rank_by", "align_to_cuts", "start", "end"))
     parser.add_subclass_arguments(Tagger, "tagger", required=True)
     parser.add_subclass_arguments(MusicGenerator, "generator", required=True)
     parser.add_class_arguments(Tags, "tags")

@@ -31,11 +31,12 @@ class Extras:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One soundtrack for the video and its sync scores, 0–1 (`v2m.analysis.synchrony`)."""
+    """One soundtrack for the video, its sync scores (`v2m.analysis.synchrony`) and tag recall, 0–1."""
 
     seed: int
     soundtrack: Soundtrack
     sync: Mapping[str, float | None] = field(default_factory=dict)
+    tag_recall: float | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from v2m.mixing.mixer import MixConfig
 from v2m.pipeline import sidecar
 from v2m.pipeline.inpaint_source import resolve_inpaint_source
 from v2m.pipeline.outputs import Outputs
+from v2m.pipeline.ranking import RankBy, prepare_ranking, rank_candidates
 from v2m.pipeline.recipes import Recipe, load_recipe
 from v2m.pipeline.result import Candidate, Extras, ResultMetadata, ScoreResult
 from v2m.taggers.base import TaggerBase, as_tagger
@@ -44,6 +45,7 @@ def score_video(
     limits: Limits | None = None,
     seed: int | None = None,
     candidates: int | None = None,
+    rank_by: RankBy | None = None,
     align_to_cuts: bool | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -68,6 +70,8 @@ def score_video(
         limits: Largest accepted input.
         seed: The same seed gives the same music; 0 by default.
         candidates: Number of soundtracks, 1 by default; the best goes into the video, the others beside it.
+        rank_by: Which candidate is best: "sync", the default, that follows the picture best; "tags", that in which
+            musicnn's networks recognize most of the genres and instruments that are asked for.
         align_to_cuts: Move music whose generator plans no beats onto the cuts; True by default.
         start: Second of the video at which the music begins.
         end: Second of the video at which the music ends.
@@ -86,13 +90,14 @@ def score_video(
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe or Recipe()
     recipe = recipe.overridden_by(
         tagger=tagger, generator=generator, tags=tags, mix=mix, limits=limits, seed=seed, candidates=candidates,
-        align_to_cuts=align_to_cuts, start=start, end=end,
+        rank_by=rank_by, align_to_cuts=align_to_cuts, start=start, end=end,
     )  # fmt: skip
     recipe = replace(recipe, mix=replace(recipe.mix, start=recipe.start, end=recipe.end))
     controls, extras = controls or Controls(), extras or Extras()
     if recipe.candidates < 1 or recipe.seed < 0:
         values = f"{recipe.candidates} and {recipe.seed}"
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {values}")
+    prepare_ranking(recipe.rank_by, recipe.candidates)
     the_tagger = as_tagger(HeuristicTagger() if recipe.tagger is None else recipe.tagger)
     the_generator = as_generator(Sketch() if recipe.generator is None else recipe.generator)
     _refuse_unsupported(the_generator, extras, controls)
@@ -151,7 +156,8 @@ class _Job:
         if tags.vocals and "vocals" not in self.generator.capabilities:
             logger.warning("vocals were asked for: this generator plays instruments only")
         with self.stages("Writing the music") as progress:
-            ranked = _rank(self.recipe.seeds, self._generate(tags, progress), self.section)
+            soundtracks = self._generate(tags, progress)
+            ranked = rank_candidates(self.recipe.seeds, soundtracks, self.section, tags, self.recipe.rank_by)
         self.generator.release()
         self.clock.lap("music")
         return tags, ranked
@@ -193,19 +199,6 @@ class _Job:
         notes, settings = tuple(record["warnings"]), record["settings"]
         metadata = ResultMetadata(self.recipe.name, best.seed, settings, self.clock.laps, notes)
         return ScoreResult(self.outputs.video, tags, best.soundtrack, metadata, tuple(ranked), record)
-
-
-def _rank(seeds: Sequence[int], soundtracks: Sequence[Soundtrack], section: Video) -> list[Candidate]:
-    """Return the candidates, the best first; a single one is not scored."""
-    from v2m.analysis.synchrony import sync_score
-
-    if len(seeds) == 1:
-        return [Candidate(seeds[0], soundtracks[0])]
-    candidates = [
-        Candidate(seed, soundtrack, sync_score(soundtrack.audio, section.visual_features()).to_dict())
-        for seed, soundtrack in zip(seeds, soundtracks, strict=True)
-    ]
-    return sorted(candidates, key=lambda candidate: -(candidate.sync.get("total") or 0.0))
 
 
 def inpaint(

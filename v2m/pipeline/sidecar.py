@@ -88,7 +88,7 @@ def build(
         "settings": dict(recipe.settings),
         "settings_sha256": settings_digest(recipe.settings),
         "seed": best.seed,
-        "candidates": [{"seed": candidate.seed, **candidate.sync} for candidate in candidates],
+        "candidates": [_candidate_values(candidate) for candidate in candidates],
         "hints": recipe.tags.to_dict(),
         "tags": tags.to_dict(),
         "features": tagger.measure(section),
@@ -100,6 +100,11 @@ def build(
         "warnings": [*video.current_warnings(clip), *warnings, *mix.warnings],
         "versions": {"python": platform.python_version(), **_versions(*PACKAGES)},
     }
+
+
+def _candidate_values(candidate: Candidate) -> dict[str, Any]:
+    recall = {} if candidate.tag_recall is None else {"tag_recall": candidate.tag_recall}
+    return {"seed": candidate.seed, **candidate.sync, **recall}
 
 
 def write(record: Mapping[str, Any], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,10 +19,14 @@ OPTIONAL_METHODS = ("embed_text", "embed_video", "prepare", "release")
 
 @dataclass(frozen=True)
 class AudioEmbedding:
-    """Embeddings of the windows of a piece (W, D) and a classifier's probabilities (W, K)."""
+    """Embeddings of the windows of a piece (W, D) and a classifier's probabilities (W, K), which sum to 1.
+
+    `tag_probs` are a tagger's probabilities for the whole piece, each for itself.
+    """
 
     embeddings: Floats
     class_probs: Floats | None = None
+    tag_probs: Mapping[str, float] | None = None
 
 
 @runtime_checkable

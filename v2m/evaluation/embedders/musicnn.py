@@ -117,8 +117,9 @@ class MusicnnEmbedder(PretrainedEmbedder):
         self.tags = TAGS[self.name].split(", ")
 
     def embed_audio(self, audio: Audio) -> AudioEmbedding:
-        """The penultimate layer (W, 200)."""
-        return AudioEmbedding(self.analyze(audio).penultimate)
+        """The penultimate layer (W, 200), and the mean probabilities of the tags."""
+        output = self.analyze(audio)
+        return AudioEmbedding(output.penultimate, tag_probs=self.mean_tag_probs(output))
 
     @torch.inference_mode()
     def analyze(self, audio: Audio) -> MusicnnOutput:
@@ -133,10 +134,14 @@ class MusicnnEmbedder(PretrainedEmbedder):
             )
             return MusicnnOutput(1 / (1 + np.exp(-logits)), penultimate, mean, maximum)
 
+    def mean_tag_probs(self, output: MusicnnOutput) -> dict[str, float]:
+        """Return the mean probability of each tag over the windows, the most probable first."""
+        probs = output.tag_probs.mean(axis=0)
+        return {self.tags[index]: float(probs[index]) for index in np.argsort(-probs)}
+
     def top_tags(self, audio: Audio, count: int = 3) -> dict[str, float]:
         """Return the tags that are most probable on average over the windows, the best first."""
-        probs = self.analyze(audio).tag_probs.mean(axis=0)
-        return {self.tags[index]: float(probs[index]) for index in np.argsort(-probs)[:count]}
+        return dict(list(self.mean_tag_probs(self.analyze(audio)).items())[:count])
 
     def _weights_folder(self) -> Path:
         folder = Path(self._source).expanduser()

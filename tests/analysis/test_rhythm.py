@@ -34,7 +34,7 @@ def test_offbeat_accents_are_not_beats_where_the_harmony_changes_on_beats() -> N
     rng = np.random.default_rng(1)
     for off in beats + 0.25:
         at = int(off * music.sample_rate)
-        music.samples[:, at : at + 1600] += (0.5 * np.exp(-np.arange(1600) / 300) * rng.standard_normal(1600)).astype(
+        music.samples[:, at : at + 1600] += (0.15 * np.exp(-np.arange(1600) / 300) * rng.standard_normal(1600)).astype(
             "f"
         )
     track = track_beats(music, tempo=120)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -179,17 +178,6 @@ def test_music_without_known_beats_is_aligned_before_candidates_are_ranked(clip:
     assert (clip.parent / "cuts.v2m.edl").read_text().count("|M:hit") == 2
     totals = [take["total"] for take in record["candidates"]]
     assert totals == sorted(totals, reverse=True)
-
-
-def test_music_is_kept_unaligned_with_a_warning_when_librosa_is_missing(
-    clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "librosa", None)
-    result = score_video(clip, generator=UnalignedGenerator())
-    assert not result.to_dict()["music"]["align_to_cuts"]["moved"]
-    assert [warning for warning in result.metadata.warnings if "--extra eval" in warning]
-    written = UnalignedGenerator().generate(video.open(clip), Tags(), 0).audio
-    np.testing.assert_array_equal(result.soundtrack.audio.samples, written.samples)
 
 
 def test_align_to_cuts_false_keeps_the_generated_music(clip: Path) -> None:

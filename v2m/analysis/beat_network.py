@@ -1,8 +1,8 @@
 """BeatNet's network: probabilities of beats and downbeats for every 20 ms of audio, in numpy.
 
 Heydari, Cwitkowitz & Duan, "BeatNet: CRNN and particle filtering for online joint beat, downbeat and meter tracking"
-(2021). The weights of the authors (CC BY 4.0, `docs/evaluation.md`) are in `beatnet.npz`, rounded to half precision. Letters:
-T frames, F bands, D = 2 F features, M models, H = 150 hidden units.
+(2021). `beatnet.npz` has the authors' weights (CC BY 4.0, see `docs/evaluation.md`), rounded to half precision. T
+frames, F bands, D = 2 F features, M models, H = 150 hidden units.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 def beat_activations(audio: Audio) -> Floats:
-    """(T, 2) probabilities that a beat that opens no bar, and one that does, falls on the frame centered at k / 50 s."""
+    """(T, 2) probabilities of a beat inside a bar, and of a downbeat, on the frames centered at k / 50 s."""
     return np.concatenate(list(_forward(_features(audio), load_weights())))
 
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from v2m.analysis.rhythm import BeatTrack, track_beats
 from v2m.analysis.synchrony import cut_alignment, distance_to_nearest
 from v2m.core.audio_ops import fade_edges
-from v2m.core.errors import format_error
 from v2m.core.timing import TimeMap, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, Cut, Floats, Soundtrack, Video
 from v2m.media import audio, ffmpeg
@@ -46,14 +45,9 @@ def align_to_cuts(soundtrack: Soundtrack, video: Video, tempo: float | None = No
     """
     if soundtrack.beats is not None or soundtrack.midi is not None:
         return soundtrack
-    try:
-        track = track_beats(soundtrack.audio, tempo)
-        reason = "no steady beat was found"
-    except ModuleNotFoundError as error:  # of librosa, when the music has already been written
-        logger.warning("not_aligned: %s", format_error(error))
-        track, reason = None, str(error)
+    track = track_beats(soundtrack.audio, tempo)
     if track is None:
-        status = {"moved": False, "reason": reason}
+        status = {"moved": False, "reason": "no steady beat was found"}
         return replace(soundtrack, metadata={**soundtrack.metadata, "align_to_cuts": status})
     cuts = video.visual_features().cuts
     time_map = plan_time_warp(track, cuts, video.duration, [section.start for section in soundtrack.sections[1:]])

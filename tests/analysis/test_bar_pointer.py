@@ -1,0 +1,61 @@
+"""Beats found in planted activations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from v2m.analysis.bar_pointer import find_path
+
+RATE = 50
+
+
+def activations(beats: np.ndarray, opens: np.ndarray, seconds: float, seed: int = 0) -> np.ndarray:
+    times = np.arange(int(seconds * RATE)) / RATE
+    curves = 0.02 + 0.04 * np.random.default_rng(seed).random((len(times), 2))
+    for beat, is_downbeat in zip(beats, opens, strict=True):
+        curves[:, int(is_downbeat)] += 0.8 * np.exp(-0.5 * ((times - beat) / 0.02) ** 2)
+    return np.minimum(curves, 0.9)
+
+
+@pytest.mark.parametrize("tempo", [61.0, 87.3, 119.0, 171.0])
+@pytest.mark.parametrize("meter", [3, 4])
+def test_planted_beats_are_found(tempo: float, meter: int) -> None:
+    beats = np.arange(0.61, 19.5, 60 / tempo)
+    opens = np.arange(len(beats)) % meter == 1
+    path = find_path(activations(beats, opens, 20), RATE)
+    assert path.meter == meter
+    assert len(path.times) == len(beats)
+    assert np.abs(path.times - beats).max() < 0.02
+    np.testing.assert_array_equal(path.is_downbeat, opens)
+
+
+def test_beats_that_slow_down_and_miss_are_followed() -> None:
+    beats = 0.4 + np.cumsum(np.linspace(0.45, 0.62, 40))
+    curves = activations(beats, np.arange(40) % 4 == 0, beats[-1] + 1)
+    for missing in (9, 22, 23):
+        frame = round(beats[missing] * RATE)
+        curves[frame - 4 : frame + 5] = 0.02
+    path = find_path(curves, RATE)
+    assert len(path.times) == 40
+    assert np.abs(path.times - beats).max() < 0.07
+
+
+def test_one_bar_of_two_beats_shifts_the_downbeats() -> None:
+    beats = np.arange(0.5, 24, 0.5)
+    opens = np.isin(np.arange(len(beats)), [*range(0, 17, 4), *range(18, 60, 4)])
+    path = find_path(activations(beats, opens, 24.5), RATE)
+    np.testing.assert_array_equal(path.is_downbeat, opens)
+
+
+def test_hint_decides_between_a_tempo_and_its_double() -> None:
+    beats = np.arange(0.5, 20, 0.35)
+    curves = activations(beats, np.arange(len(beats)) % 8 == 0, 20)
+    curves[:, 0] *= 0.6
+    tempi = [60 / np.median(np.diff(find_path(curves, RATE, tempo=hint).times)) for hint in (85.7, 171.4)]
+    assert tempi == pytest.approx([85.7, 171.4], rel=0.02)
+
+
+def test_no_beats_without_activations() -> None:
+    assert len(find_path(np.full((500, 2), 0.01), RATE).times) == 0
+    assert len(find_path(np.full((1, 2), 0.01), RATE).times) == 0

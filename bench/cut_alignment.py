@@ -1,10 +1,12 @@
 """Cuts met by the default recipe: `uv run python -m bench.cut_alignment [more clips …]`.
 
-Generates clips whose cuts are known to the frame, runs the default recipe on them, and compares the beats of its music
-with the true cuts, not with the detected ones. The example and clips given as arguments follow with their detected
-cuts and stay out of the totals. `--no-smoothing` leaves out `v2m.sketch.plan.tempo_smoothing`. Chance and the shuffled
-control are those of `v2m.analysis.synchrony`. Last line: one JSON object, with shares of all cuts of the generated
-clips.
+Generates clips whose cuts are known to the frame, runs the default recipe on them, and compares the beats and accents
+of its music with the true cuts, not with the detected ones; chance and the shuffled control of
+`v2m.analysis.synchrony` take the same beats and accents. The sound itself is compared too: `sound` is the mean
+percentile of the onset strength within 70 ms of a cut among all instants (0.5 by chance), `dynamics` the rank
+correlation of loudness and motion over seconds. The example and clips given as arguments follow with their detected
+cuts and stay out of the totals. `--no-smoothing` leaves out `v2m.sketch.plan.tempo_smoothing`. Last line: one JSON
+object, with shares of all cuts of the generated clips.
 """
 
 from __future__ import annotations
@@ -13,34 +15,55 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bench.clips import EXAMPLE, make
-from v2m.analysis.synchrony import CutAlignment, cut_alignment, distance_to_nearest
-from v2m.core.types import Floats, Tags
+from v2m.analysis.synchrony import (
+    EXACT_TOLERANCE_S,
+    FRAME_TOLERANCE_S,
+    CutAlignment,
+    SyncScore,
+    cut_alignment,
+    distance_to_nearest,
+    sync_score,
+)
+from v2m.core.types import Cut, Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.media import video
 from v2m.media.video import Limits
 from v2m.sketch.plan import tempo_smoothing
 from v2m.taggers.heuristic import HeuristicTagger
 
-SHARES = ("hits", "hits_100ms", "downbeat_hits", "chance", "chance_100ms", "chance_downbeats", "shuffled")
+SHARES = (
+    *("hits_20ms", "hits_40ms", "hits", "hits_100ms", "downbeat_hits"),
+    *("chance_20ms", "chance_40ms", "chance", "chance_100ms", "chance_downbeats", "shuffled_40ms", "shuffled"),
+)
+MET_S = 0.07  # distance up to which a cut counts for the median of the hits
 HEADER = f"{'clip':<24}{'s':>6}{'cuts':>6}{'style':>15}{'BPM':>5}{'range':>13}" + "".join(
-    f"{title:>10}" for title in ("hits", "chance", "shuffled", "median ms", "downbeats", "chance")
+    f"{title:>10}"
+    for title in ("±20 ms", "±40 ms", "±70 ms", "chance 40", "shuf. 40", "median ms", "strongest", "sound", "dynamics")
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """The result of one clip. `distances`: seconds from each cut to its nearest beat."""
+    """The result of one clip. `distances`: seconds from each cut to its nearest beat or accent.
+
+    `strongest`: the same of the cut that is strongest by measurement, None without cuts. `accents`: the number of
+    accents off the beats. `on_beats`: share of the cuts within 40 ms of a beat. `sync`: that of the sound.
+    """
 
     name: str
     seconds: float
     alignment: CutAlignment
     distances: Floats
+    strongest: float | None
+    accents: int
+    on_beats: float | None
+    sync: SyncScore
     style: str
     tempo: float
     tempi: tuple[float, float]
@@ -48,9 +71,11 @@ class Row:
     def __str__(self) -> str:
         low, high = self.tempi
         start = f"{self.name:<24}{self.seconds:>6.1f}{self.alignment.n:>6}{self.style:>15}{self.tempo:>5.0f}"
-        figures = (self.alignment.hits, self.alignment.chance, self.alignment.shuffled, self.alignment.median_ms)
-        bars = (self.alignment.downbeat_hits, self.alignment.chance_downbeats)
-        columns = [f"{'–' if value is None else f'{value:.2f}':>10}" for value in (*figures, *bars)]
+        result = self.alignment
+        hits = (result.hits_20ms, result.hits_40ms, result.hits, result.chance_40ms, result.shuffled_40ms)
+        strongest = None if self.strongest is None else 1000 * self.strongest
+        sound = (result.median_ms, strongest, self.sync.accents, self.sync.dynamics)
+        columns = [f"{'–' if value is None else f'{value:.2f}':>10}" for value in (*hits, *sound)]
         return f"{start}{f'{low:.1f}–{high:.1f}':>13}{''.join(columns)}"
 
 
@@ -60,13 +85,33 @@ def measure(path: Path, cuts: Sequence[float] | None, seed: int) -> Row:
     tags = HeuristicTagger().tag(clip, Tags())
     music = Sketch().generate(clip, tags, seed)
     assert music.beats is not None
-    times = [cut.time for cut in clip.visual_features().cuts] if cuts is None else cuts
-    alignment = cut_alignment(times, music.beats, music.downbeats, duration=clip.duration)
-    low, high = music.metadata["tempo_range"]
-    distances = distance_to_nearest(times, music.beats) if len(times) else np.zeros(0)
+    assert music.accents is not None
+    features = clip.visual_features()
+    times = [cut.time for cut in features.cuts] if cuts is None else cuts
+    alignment = cut_alignment(times, music.beats, music.downbeats, duration=clip.duration, accents=music.accents)
+    attacks = np.union1d(music.beats, music.accents)
+    strongest = max(features.cuts, key=lambda cut: cut.strength, default=None)
+    strengths = {cut.time: cut.strength for cut in features.cuts}
+    true_cuts = [Cut(time, _strength_near(time, strengths)) for time in times]
     return Row(
-        path.stem, clip.duration, alignment, distances, music.metadata["style"], music.metadata["tempo"], (low, high)
+        path.stem,
+        clip.duration,
+        alignment,
+        distance_to_nearest(times, attacks) if len(times) else np.zeros(0),
+        None if strongest is None else float(distance_to_nearest([strongest.time], attacks)[0]),
+        int((distance_to_nearest(music.accents, music.beats) > MET_S).sum()) if len(music.accents) else 0,
+        float(np.mean(distance_to_nearest(times, music.beats) <= FRAME_TOLERANCE_S)) if len(times) else None,
+        sync_score(music.audio, replace(features, cuts=tuple(true_cuts))),
+        music.metadata["style"],
+        music.metadata["tempo"],
+        tuple(music.metadata["tempo_range"]),
     )
+
+
+def _strength_near(time: float, strengths: dict[float, float]) -> float:
+    """Return the measured strength of the cut at `time`, or 0.5 where it was not found."""
+    nearest = min(strengths, key=lambda other: abs(other - time), default=None)
+    return strengths[nearest] if nearest is not None and abs(nearest - time) <= MET_S else 0.5
 
 
 def main() -> None:
@@ -95,8 +140,23 @@ def main() -> None:
     named = {
         f"{name}_70ms" if name in {"hits", "chance", "shuffled"} else name: value for name, value in totals.items()
     }
-    median = round(1000 * float(np.median(np.concatenate([row.distances for row in rows]))), 1)
-    print(json.dumps({**named, "median_ms": median, "cuts": sum(cuts), "clips": len(rows)}))
+    distances = np.concatenate([row.distances for row in rows])
+    scored = [row for row in rows if row.sync.accents is not None]
+    figures = {
+        "strongest_20ms": np.mean(
+            [row.strongest <= EXACT_TOLERANCE_S + 1e-6 for row in rows if row.strongest is not None]
+        ),
+        "on_beats_40ms": np.average([row.on_beats or 0.0 for row in rows], weights=cuts),
+        "sound": np.average([row.sync.accents or 0.0 for row in scored], weights=[row.alignment.n for row in scored]),
+        "dynamics": np.mean([row.sync.dynamics for row in rows if row.sync.dynamics is not None]),
+    }
+    rounded = {name: round(float(value), 4) for name, value in figures.items()}
+    medians = {
+        "median_ms": round(1000 * float(np.median(distances)), 1),
+        "median_of_hits_ms": round(1000 * float(np.median(distances[distances <= MET_S])), 1),
+    }
+    counts = {"accents": sum(row.accents for row in rows), "cuts": sum(cuts), "clips": len(rows)}
+    print(json.dumps({**named, **rounded, **medians, **counts}))
 
 
 if __name__ == "__main__":

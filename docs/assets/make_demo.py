@@ -64,7 +64,7 @@ def _write_tags(base: Image.Image, result: ScoreResult) -> None:
         ("plain", f"genre: {', '.join(tags.genres)}"),
         ("plain", f"moods: {', '.join(tags.moods)}"),
         ("plain", f"{tags.key}, {tags.tempo:g} beats per minute"),
-        ("plain", f"cuts on a beat: {round(alignment['hits'] * alignment['n'])} of {alignment['n']}"),
+        ("plain", f"cuts met: {round(alignment['hits'] * alignment['n'])} of {alignment['n']}"),
         ("plain", f"by chance: {alignment['chance'] * alignment['n']:.1f}"),
         ("plain", ""),
         ("small", "red: cuts    blue: music    pink: motion"),

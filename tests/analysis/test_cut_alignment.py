@@ -19,6 +19,20 @@ def test_hits_are_counted_within_the_tolerance_only() -> None:
     assert alignment.median_ms == pytest.approx(75.0)
 
 
+def test_accents_count_for_hits_and_for_chance_alike() -> None:
+    beats, accents = [1.0, 2.0, 3.0], [1.5, 2.0, 2.75]
+    alignment = cut_alignment([1.53, 2.76], beats, duration=4.0, accents=accents)
+    assert (alignment.hits_20ms, alignment.hits_40ms, alignment.hits) == (0.5, 1.0, 1.0)
+    assert cut_alignment([1.53, 2.76], beats, duration=4.0).hits == 0.0
+    assert alignment.chance_40ms == pytest.approx(5 * 0.08 / 4)
+    assert alignment.chance_20ms == pytest.approx(5 * 0.04 / 4)
+    assert alignment.median_ms == pytest.approx(20.0)
+    random = np.random.default_rng(2).uniform(0, 4, 4000)
+    control = cut_alignment(random, beats, duration=4.0, accents=accents)
+    assert control.hits_40ms == pytest.approx(alignment.chance_40ms, abs=0.02)
+    assert control.shuffled_40ms == pytest.approx(alignment.chance_40ms, abs=0.02)
+
+
 @pytest.mark.parametrize("tempo", [60, 100, 120, 200])
 def test_chance_of_a_steady_beat_matches_the_formula(tempo: int) -> None:
     """min(1, 2 · tolerance · BPM / 60), but for the two ends, where half a window may hang over."""
@@ -53,8 +67,9 @@ def test_control_removes_the_phase_of_perfect_hits() -> None:
 
 def test_without_cuts_or_beats_metrics_are_none() -> None:
     assert cut_alignment([], [1.0, 2.0], duration=3.0).to_dict() == {
-        "n": 0, "hits": None, "hits_100ms": None, "downbeat_hits": None, "chance": None, "chance_100ms": None,
-        "chance_downbeats": None, "shuffled": None, "median_ms": None,
+        "n": 0, "hits": None, "hits_20ms": None, "hits_40ms": None, "hits_100ms": None, "downbeat_hits": None,
+        "chance": None, "chance_20ms": None, "chance_40ms": None, "chance_100ms": None, "chance_downbeats": None,
+        "shuffled": None, "shuffled_40ms": None, "median_ms": None,
     }  # fmt: skip
     assert cut_alignment([1.0], [], duration=3.0).hits is None
     json.dumps(cut_alignment([1.0], [1.02], duration=3.0).to_dict(), allow_nan=False)

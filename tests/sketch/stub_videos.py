@@ -12,7 +12,7 @@ import numpy as np
 from v2m.core.types import Cut, Pixels, ProgressFn, Soundtrack, Tags, Video, VisualFeatures
 from v2m.generators.sketch import Sketch
 from v2m.sketch.compose.arrange import Piece, compose
-from v2m.sketch.plan.planner import plan_piece
+from v2m.sketch.plan.planner import plan_for_style
 from v2m.sketch.styles import STYLES
 
 CUTS = ((5.2, 0.6), (9.9, 0.9), (14.1, 0.5), (19.7, 1.0), (24.3, 0.7))
@@ -50,14 +50,7 @@ def compose_piece(
 ) -> Piece:
     """Compose a piece without rendering it."""
     style_data = STYLES[style]
-    plan = plan_piece(
-        video(duration, cuts).visual_features(),
-        duration,
-        style_data.tempo[1],
-        seed,
-        beats_per_bar=style_data.beats_per_bar,
-        steadiness=style_data.steadiness,
-    )
+    plan = plan_for_style(style_data, video(duration, cuts).visual_features(), duration, Tags(), seed)
     return compose(plan, style_data, tags or Tags(), seed)
 
 

@@ -16,10 +16,10 @@ class Exhaustive:
         self.constraints = constraints
         self.last = int(constraints.duration / constraints.step_s)
         times = np.arange(self.last + 1, dtype=float) * constraints.step_s
-        self.tempi = range(93, 109)
-        self.beat, self.down = beat_grid.hit_rewards(constraints.cuts, times)
+        self.tempi = range(95, 107)
+        self.beat, self.down = beat_grid.attack_rewards(constraints.cuts, times)
         self.irregular = beat_grid.irregular_bar_mask(
-            constraints.cuts, times, max(constraints.allowed_bar_lengths) * 108 * constraints.step_s
+            constraints.cuts, times, max(constraints.allowed_bar_lengths) * 106 * constraints.step_s
         )
         self.ring = self.beat + self.down - constraints.final_chord_cost(constraints.duration - times)
         self.limits = [round(100 * m) for m in (constraints.max_tempo_change, constraints.max_tempo_change_in_bar)]
@@ -60,15 +60,28 @@ class Exhaustive:
         if at > self.last:
             return -np.inf
         closed = closed or k == self.constraints.beats_per_bar
-        worths = [self.ring[at]] if closed else []
+        worths = [self.ring[at] + self.tail_worth(at, tempo)] if closed else []
         for other in self.tempi:
             if abs(other - tempo) <= self.limits[0 if closed else 1]:
                 cost, now = self.change_worth(tempo, other, direction)
                 worths.append(cost + self.path_worth(at, 0 if closed else k, other, now))
         return max(worths)
 
+    def accents_worth(self, at: int, tempo: int, last: int) -> float:
+        """Return the rewards of the accents of the beat at step `at`, up to step `last`."""
+        steps = [(at + int(np.rint(accent.played * tempo)), accent.weight) for accent in self.constraints.accents]
+        return float(sum(weight * self.beat[step] for step, weight in steps if step <= last))
+
+    def tail_worth(self, at: int, tempo: int) -> float:
+        """Return the rewards of the accents while the final chord at step `at` rings."""
+        last = int((self.constraints.duration - beat_grid.MIN_TAIL_S) / self.constraints.step_s + 1e-6)
+        beats = range(at, last + 1, tempo)
+        total = sum(self.beat[beat] * (beat > at) + self.accents_worth(beat, tempo, last) for beat in beats)
+        return beat_grid.TAIL_SHARE * float(total)
+
     def beat_worth(self, at: int, k: int, tempo: int) -> float:
-        return float(self.beat[at] + self.down[at] * (k == 0) - beat_grid.tempo_deviation_cost(tempo / 100))
+        rewards = self.beat[at] + self.accents_worth(at, tempo, self.last) + self.down[at] * (k == 0)
+        return float(rewards - beat_grid.tempo_deviation_cost(tempo / 100))
 
     def irregular_worth(self, at: int, m: int, tempo: int) -> float:
         return sum(
@@ -85,7 +98,7 @@ class Exhaustive:
                 total += cost + self.beat_worth(at[beat], k, tempi[beat])
                 beat += 1
             total -= self.constraints.irregular_bar_cost(m)
-        return float(total + self.ring[at[-1]])
+        return float(total + self.ring[at[-1]] + self.tail_worth(int(at[-1]), int(tempi[-1])))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -96,6 +109,7 @@ def test_viterbi_matches_exhaustive_search(seed: int, monkeypatch: pytest.Monkey
         monkeypatch.setattr(module, "TEMPO_REVERSAL_COST", 0.04)
     rng = np.random.default_rng(seed)
     cuts = tuple(Cut(float(time), float(rng.choice([0.1, 1]))) for time in np.sort(rng.uniform(0, 7, 12)))
-    constraints = beat_grid.PlanConstraints(cuts, 7.0, 120.0, 2 + seed % 2, 0.0)
+    accents = (beat_grid.AccentPosition(0.5, 0.6, 0.7), beat_grid.AccentPosition(0.25, 0.3, 0.4))[:seed]
+    constraints = beat_grid.PlanConstraints(cuts, 7.0, 120.0, 2 + seed % 2, 0.0, accents)
     exhaustive = Exhaustive(constraints)
     assert exhaustive.worth(beat_search.plan_variable_tempo(constraints)) == pytest.approx(exhaustive.best(), abs=1e-9)

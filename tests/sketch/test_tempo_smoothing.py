@@ -49,15 +49,20 @@ def test_smoothing_keeps_bars_hits_and_tempo_bounds(seed: int, steadiness: float
     ) - 1e-4  # fmt: skip
 
 
-def test_smoothing_reduces_offsets_to_cuts() -> None:
+def test_smoothing_reduces_tempo_changes_and_keeps_offsets_to_cuts() -> None:
     problems = [make_constraints(seed) for seed in range(10)]
-    pairs = [
-        (offsets(problem, grid := plan_variable_tempo(problem)), offsets(problem, smooth_tempo(problem, grid)))
-        for problem in problems
-    ]
-    before, after = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    grids = [plan_variable_tempo(problem) for problem in problems]
+    smoothed = [smooth_tempo(problem, grid) for problem, grid in zip(problems, grids, strict=True)]
+    before, after = (
+        np.concatenate([offsets(problem, grid) for problem, grid in zip(problems, kind, strict=True)])
+        for kind in (grids, smoothed)
+    )
     met = np.abs(before) <= HIT_TOLERANCE_S
-    assert np.median(np.abs(after[met])) < 0.8 * np.median(np.abs(before[met]))
+    assert np.abs(after[met] - SOUND_LAG_S).mean() < np.abs(before[met] - SOUND_LAG_S).mean() + 0.001
+    changes = [
+        np.concatenate([np.diff(np.log(np.diff(grid.tempo_map.times))) for grid in kind]) for kind in (grids, smoothed)
+    ]
+    assert changes[1].std() < 0.85 * changes[0].std()
 
 
 def test_a_long_piece_is_smoothed_across_windows() -> None:
@@ -68,7 +73,10 @@ def test_a_long_piece_is_smoothed_across_windows() -> None:
     thirds = np.array_split(np.flatnonzero(met), 3)
     assert len(before.tempo_map.times) > 300
     for part in thirds:
-        old, new = (np.abs(offsets(problem, bars)[part]).mean() for bars in (before, after))
+        old, new = (np.abs(offsets(problem, bars)[part] - SOUND_LAG_S) for bars in (before, after))
+        assert new.mean() < old.mean() + 0.001
+    for lengths in np.array_split(np.arange(len(before.tempo_map.times)), 3):
+        old, new = (np.diff(bars.tempo_map.times[lengths], 2).std() for bars in (before, after))
         assert new < old
 
 

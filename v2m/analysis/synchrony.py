@@ -17,7 +17,7 @@ from v2m.core import timing
 from v2m.core.types import Audio, Cut, Floats, VisualFeatures
 
 TOLERANCE_S = 0.07  # within which a cut and an onset or beat are perceived as simultaneous
-WIDE_TOLERANCE_S = 0.1
+EXACT_TOLERANCE_S, FRAME_TOLERANCE_S, WIDE_TOLERANCE_S = 0.02, 0.04, 0.1
 NUM_SHIFTS = 400
 STEPS_PER_SECOND = 10
 MAX_LAG_S = 1.0
@@ -75,19 +75,26 @@ def _dynamics_correlation(audio: Audio, features: VisualFeatures) -> float | Non
 class CutAlignment:
     """Shares of the n cuts, 0–1; all but n are None where there are no cuts or no beats.
 
+    A cut is met by a beat, or by one of the accents where these were given; both count for chance and control alike.
+
     `chance` is the share of all instants within the tolerance of a beat, so the hits of cuts at random times:
     min(1, 2 · tolerance · BPM / 60) for a steady beat.
     """
 
     n: int
-    hits: float | None = None  # of cuts with a beat within ± the tolerance, 70 ms by default
+    hits: float | None = None  # of cuts met within ± the tolerance, 70 ms by default
+    hits_20ms: float | None = None
+    hits_40ms: float | None = None  # one frame at 25 frames per second
     hits_100ms: float | None = None
     downbeat_hits: float | None = None  # None where no downbeats were given
     chance: float | None = None
+    chance_20ms: float | None = None
+    chance_40ms: float | None = None
     chance_100ms: float | None = None
     chance_downbeats: float | None = None
     shuffled: float | None = None  # hits with the beats shifted in a circle, the mean of many random shifts
-    median_ms: float | None = None  # median distance of a cut from its nearest beat
+    shuffled_40ms: float | None = None
+    median_ms: float | None = None  # median distance of a cut from its nearest beat or accent
 
     def to_dict(self) -> dict[str, int | float | None]:
         return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
@@ -100,9 +107,11 @@ def cut_alignment(
     tolerance: float = TOLERANCE_S,
     *,
     duration: float,
+    accents: Sequence[float] | Floats | None = None,
 ) -> CutAlignment:
-    """Compute hits, chance and control of `cuts` against `beats`, over a piece of `duration`."""
-    times, grid = np.sort(np.asarray(cuts, float)), np.sort(np.asarray(beats, float))
+    """Compute hits, chance and control of `cuts` against `beats` and `accents` of a piece."""
+    times = np.sort(np.asarray(cuts, float))
+    grid = np.union1d(np.asarray(beats, float), np.asarray([] if accents is None else accents, float))
     if not len(times) or not len(grid):
         return CutAlignment(len(times))
     bars = None if downbeats is None or not len(downbeats) else np.sort(np.asarray(downbeats, float))
@@ -113,12 +122,17 @@ def cut_alignment(
     return CutAlignment(
         n=len(times),
         hits=float(np.mean(distance <= tolerance)),
+        hits_20ms=float(np.mean(distance <= EXACT_TOLERANCE_S)),
+        hits_40ms=float(np.mean(distance <= FRAME_TOLERANCE_S)),
         hits_100ms=float(np.mean(distance <= WIDE_TOLERANCE_S)),
         downbeat_hits=None if bars is None else float(np.mean(distance_to_nearest(times, bars) <= tolerance)),
         chance=covered_share(grid, tolerance, duration),
+        chance_20ms=covered_share(grid, EXACT_TOLERANCE_S, duration),
+        chance_40ms=covered_share(grid, FRAME_TOLERANCE_S, duration),
         chance_100ms=covered_share(grid, WIDE_TOLERANCE_S, duration),
         chance_downbeats=None if bars is None else covered_share(bars, tolerance, duration),
         shuffled=float(np.mean(shifted <= tolerance)),
+        shuffled_40ms=float(np.mean(shifted <= FRAME_TOLERANCE_S)),
         median_ms=1000 * float(np.median(distance)),
     )
 

@@ -203,7 +203,7 @@ def _summary(record: Mapping[str, Any]) -> str:
     facts = [f"{duration:.1f} s of music", f"{record['mix']['loudness']:.1f} LUFS"] if record["mix"]["loudness"] else []
     if alignment := record["alignment"]:
         hits, chance = (alignment[key] * alignment["n"] for key in ("hits", "chance"))
-        facts.append(f"{round(hits)} of {alignment['n']} cuts on a beat ({chance:.1f} by chance)")
+        facts.append(f"{round(hits)} of {alignment['n']} cuts met ({chance:.1f} by chance)")
     facts.append(f"in {sum(record['seconds'].values()):.1f} s")
     return f"wrote {printable(path)} and {printable(out.with_suffix('.json').name)}: {', '.join(facts)}"
 

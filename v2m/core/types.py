@@ -364,6 +364,7 @@ class Soundtrack:
     midi: bytes | None = None  # a Standard MIDI File
     beats: Floats | None = None  # (B,) seconds
     downbeats: Floats | None = None
+    accents: Floats | None = None  # seconds of the accents played for cuts, on beats and between them
     sections: tuple[Section, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)  # plain values for the sidecar
 

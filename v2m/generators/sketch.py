@@ -138,6 +138,7 @@ class Sketch(GeneratorBase):
             midi=encode_midi(sheet, piece.parts, f"{sheet.style.name} in {sheet.key.name}"),
             beats=plan.beats,
             downbeats=plan.downbeats,
+            accents=plan.accents,
             sections=_sections(plan),
             metadata={
                 "style": sheet.style.name,

@@ -70,7 +70,7 @@ def plot_report(path: Path, video: Video, soundtrack: Soundtrack, size: tuple[fl
         if soundtrack.metadata.get("style"):
             title += f"   {soundtrack.metadata['style']}, {soundtrack.metadata.get('key', '')}"
         if alignment.get("n"):
-            title += f"   cuts on a beat: {alignment['hits']:.0%}, by chance {alignment['chance']:.0%}"
+            title += f"   cuts met: {alignment['hits']:.0%}, by chance {alignment['chance']:.0%}"
         figure.suptitle(title.encode("ascii", "replace").decode(), x=0.01, ha="left", color=INK, parse_math=False)
         figure.draw_without_rendering()  # which lays it out
         box = curves.get_window_extent()

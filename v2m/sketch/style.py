@@ -143,6 +143,8 @@ class Style:
     scales: Mapping[str, str] = field(default_factory=dict)  # mode → a name in `harmony.SCALES`, else the mode itself
     swing: float = 0.5  # position of the off-beat in its unit: 0.5 straight, 0.67 triplets
     swing_unit: float = 1.0  # beats
+    # weights 0–1 of the accents off the beat that cuts may meet, by their position in a beat
+    accent_weights: Mapping[float, float] = field(default_factory=lambda: {0.5: 0.6, 0.25: 0.25, 0.75: 0.25})
     leap_probability: float = 0.15  # of the melody's next tone
     rest_probability: float = 0.15  # that the lead leaves a two-bar unit to the answer
     timing_std_beats: float = 0.008  # standard deviation of the players' timing
@@ -152,6 +154,12 @@ class Style:
     lowpass_hz: float = 20000.0  # of the whole mix
     wow_cents: float = 0.0  # pitch deviation of a worn tape
     vinyl_noise: float = 0.0  # level of hiss and crackle, 0–1
+
+    def swing_beat(self, beat: float) -> float:
+        """Move the off-beat of each swing unit from its middle to the style's share of the unit."""
+        unit, part = divmod(beat / self.swing_unit + 1e-9, 1.0)
+        swung = part / 0.5 * self.swing if part < 0.5 else self.swing + (part - 0.5) / 0.5 * (1 - self.swing)
+        return (unit + swung) * self.swing_unit
 
 
 def parse_progression(progression: str) -> Iterator[list[str]]:

@@ -60,6 +60,6 @@ def summary(record: Mapping[str, Any], seconds: float) -> str:
     if record["mix"]["loudness"] is not None:
         facts.append(f"{record['mix']['loudness']:.1f} LUFS")
     if alignment := record["alignment"]:
-        facts.append(f"{round(alignment['hits'] * alignment['n'])} of {alignment['n']} cuts on a beat")
+        facts.append(f"{round(alignment['hits'] * alignment['n'])} of {alignment['n']} cuts met")
     facts += [f"warning: {warning}" for warning in record["warnings"]]
     return paragraph("Done: " + ", ".join(map(to_page_words, facts)))

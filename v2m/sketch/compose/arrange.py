@@ -219,27 +219,20 @@ def _percussion_parts(sheet: LeadSheet, seed: str, is_variation: bool) -> list[P
 
 
 def _humanize(sheet: LeadSheet, part: Part, rng: Random) -> Part:
-    """Add swing and random timing; notes on a cut are exact and stressed, the last chord is exact."""
+    """Add swing and random timing; notes on a cut are moved to it and stressed, the last chord is exact."""
     style = sheet.style
     notes: list[Note] = []
     for note in part.notes:
-        start, end = _apply_swing(note.beat, style), _apply_swing(note.beat + note.length, style)
-        on_cut = note.beat in sheet.hit_strengths
-        is_exact = on_cut or note.beat == sheet.last_bar.start or part.stem == "effects"
+        start, end = style.swing_beat(note.beat), style.swing_beat(note.beat + note.length)
+        hit, shift = sheet.hits.get(note.beat), sheet.hit_shift(note.beat)
+        is_exact = hit is not None or note.beat == sheet.last_bar.start or part.stem == "effects"
         offset = 0.0 if is_exact else rng.gauss(0.0, style.timing_std_beats)
         offset = min(max(offset, -MAX_TIMING_BEATS), MAX_TIMING_BEATS)
-        stress = 1.0 + 0.25 * sheet.hit_strengths[int(note.beat)] if on_cut else rng.gauss(1.0, 0.05)
+        stress = rng.gauss(1.0, 0.05) if hit is None else 1.0 + 0.25 * hit.strength
         velocity = min(max(round(note.velocity * stress), 1), 127)
-        start = max(0.0, start + offset)
+        start = max(0.0, start + offset + shift)
         notes.append(Note(start, min(max(end - start, 0.05), sheet.end_beat - start), note.pitch, velocity))
     return replace(part, notes=_resolve_overlaps(notes))
-
-
-def _apply_swing(beat: float, style: Style) -> float:
-    """Move the off-beat of each swing unit from its middle to the style's share of the unit."""
-    unit, part = divmod(beat / style.swing_unit + 1e-9, 1.0)
-    swung = part / 0.5 * style.swing if part < 0.5 else style.swing + (part - 0.5) / 0.5 * (1 - style.swing)
-    return (unit + swung) * style.swing_unit
 
 
 def _resolve_overlaps(notes: list[Note]) -> list[Note]:

@@ -36,6 +36,8 @@ DROP_PROBABILITY = 0.1  # that a soft stroke of a light drum is left out
 LIGHT_DRUMS = {DRUMS[name] for name in ("hat", "shaker", "ride", "pedal hat", "triangle", "tambourine")}
 SOFT_VELOCITY = 60
 FILL_LEVEL = 0.78  # of the velocity: toms and rolls carry further than the groove
+CHORD_ACCENT = 0.5  # strength of a cut from which its accent is a chord wherever in the bar
+SHORT_ACCENT_BEATS = 0.75
 DRUM_NOTE_BEATS = 0.25  # drums ring on whatever their note's length
 SECTION_ACCENT, FINAL_ACCENT = 0.45, 0.6  # least strength of the accents on a section's start and the final chord
 
@@ -96,34 +98,36 @@ def _is_dropped(note: Note, rng: Random) -> bool:
 
 
 def cut_accents(sheet: LeadSheet) -> tuple[list[Note], list[Note], list[Note]]:
-    """Return accents (drums, low, high) on cuts that meet beats: full on downbeats, else light ones.
+    """Return accents (drums, low, high) on all cuts that are met: full on downbeats, else shorter ones.
 
-    Full accents keep a bar's distance; a light one is one drum and one tone. The start of a section counts as a cut of
-    medium strength, the final chord as a strong one.
+    Full accents keep a bar's distance. Others are a drum and a tone, or at strong cuts a short chord with its bass. The
+    start of a section counts as a cut of medium strength, the final chord as a strong one.
     """
-    accent_drums, min_gap_beats = sheet.style.accent.drums, max(3, sheet.style.beats_per_bar)
+    accent, min_gap_beats = sheet.style.accent, max(3, sheet.style.beats_per_bar)
     section_starts = {section.first for section in sheet.plan.sections} - {0}
-    strengths = {bar.start: SECTION_ACCENT for index, bar in enumerate(sheet.plan.bars) if index in section_starts}
-    for beat, strength in sheet.hit_strengths.items():
-        strengths[beat] = max(strength, strengths.get(beat, 0.0))
+    strengths: dict[float, float] = {
+        bar.start: SECTION_ACCENT for index, bar in enumerate(sheet.plan.bars) if index in section_starts
+    }
+    for beat, hit in sheet.hits.items():
+        strengths[beat] = max(hit.strength, strengths.get(beat, 0.0))
     strengths[sheet.last_bar.start] = max(FINAL_ACCENT, strengths.get(sheet.last_bar.start, 0.0))
     strokes: list[Note] = []
     low: list[Note] = []
     high: list[Note] = []
-    last_full = -min_gap_beats
+    last_full = -float(min_gap_beats)
     for beat, strength in sorted(strengths.items()):
-        span = sheet.spans[sheet.span_index_at(beat)]
+        span, is_final = sheet.spans[sheet.span_index_at(beat)], beat == sheet.last_bar.start
         velocity = min(120, round(sheet.velocity(4.5 + 4.5 * strength, span.bar)))
-        is_full = beat in sheet.downbeats and (beat - last_full >= min_gap_beats or beat == sheet.last_bar.start)
-        names = accent_drums if is_full else accent_drums[1:2]
+        is_full = beat in sheet.downbeats and (beat - last_full >= min_gap_beats or is_final)
+        is_chord = is_full or strength >= CHORD_ACCENT
+        names = accent.drums if is_full else accent.drums[1:] if is_chord else accent.drums[1:2]
         strokes += [Note(beat, DRUM_NOTE_BEATS, DRUMS[name], velocity) for name in names]
-        if not is_full:
-            high.append(Note(beat, 1.0, fit_octave(_triad_tones(span.chord)[0], 72, 83), velocity))
-            continue
-        last_full = beat
-        length = sheet.end_beat - beat if beat == sheet.last_bar.start else 2.0
-        low.append(Note(beat, length, fit_octave(span.chord.bass, 28, 39), velocity))
-        high += [Note(beat, length, fit_octave(pc, 72, 83), velocity) for pc in _triad_tones(span.chord)]
+        length = sheet.end_beat - beat if is_final else 2.0 if is_full else SHORT_ACCENT_BEATS
+        if is_chord or not (names or accent.high_program):
+            low.append(Note(beat, length, fit_octave(span.chord.bass, 28, 39), velocity))
+        tones = _triad_tones(span.chord)
+        high += [Note(beat, length, fit_octave(pc, 72, 83), velocity) for pc in (tones if is_chord else tones[:1])]
+        last_full = beat if is_full else last_full
     return strokes, low, high
 
 

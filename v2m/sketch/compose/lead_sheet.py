@@ -11,10 +11,11 @@ from random import Random
 from typing import NamedTuple
 
 from v2m.sketch.compose.harmony import Chord, ChordSpan, Key
-from v2m.sketch.plan.planner import Bar, FormSection, Plan
+from v2m.sketch.plan.planner import Bar, FormSection, Hit, Plan
 from v2m.sketch.style import Style
 
 INTRO_ENERGY_SHARE = 0.75  # of the next section's energy, which an intro has at least
+CHORD_SPREAD_BEATS = 0.12  # from the first to the last note of a strummed or broken chord
 CRESCENDO_RISE = 0.05  # of energy, from which the bar before a section is a crescendo
 
 
@@ -66,12 +67,22 @@ class LeadSheet:
         return [span.start for span in self.spans]
 
     @cached_property
-    def hit_strengths(self) -> dict[int, float]:
-        """Strength of the strongest cut on each beat that meets one."""
-        strengths: dict[int, float] = {}
-        for hit in self.plan.hits:
-            strengths[hit.beat] = max(strengths.get(hit.beat, 0.0), hit.strength)
-        return strengths
+    def hits(self) -> dict[float, Hit]:
+        """The strongest cut at each written beat, or fraction off it, that meets one."""
+        return {hit.beat: hit for hit in sorted(self.plan.hits, key=lambda hit: hit.strength)}
+
+    @cached_property
+    def _hit_shifts(self) -> tuple[list[float], list[float]]:
+        """Written beats of the hits in order, and the beats by which their notes are played later."""
+        beats = sorted(self.hits)
+        played = self.plan.tempo_map.time_to_beat([self.hits[beat].time + self.hits[beat].offset for beat in beats])
+        return beats, [float(p) - self.style.swing_beat(beat) for p, beat in zip(played, beats, strict=True)]
+
+    def hit_shift(self, beat: float) -> float:
+        """Return the beats by which a note written at `beat` is played later because a cut is there, mostly 0."""
+        beats, shifts = self._hit_shifts
+        index = bisect_right(beats, beat + 1e-6) - 1
+        return shifts[index] if index >= 0 and beat - beats[index] < CHORD_SPREAD_BEATS else 0.0
 
     @cached_property
     def downbeats(self) -> frozenset[int]:

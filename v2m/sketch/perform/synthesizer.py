@@ -29,6 +29,7 @@ EXPRESSION_STEP_BEATS = 0.0625
 DRUM_RELEASE_S = 3.0  # after which a drum is released: some ring forever and would use up the voices
 WOW_STEPS_PER_S = 16.0  # pitch-bend events of a worn tape
 PROBE_VELOCITY = 85  # at which the loudness of programs is measured
+ACCENT_RING_S = 0.15  # of the last accent, before the music fades
 PEAK_DB = -3.0  # of the mix, in dBFS
 Event = tuple[int, int, Callable[[], object]]  # sample, rank among events of that sample, action
 # sha256 → license of known SoundFonts
@@ -151,9 +152,15 @@ def render_mix(
 
 
 def _final_fade(sheet: LeadSheet, count: int, sample_rate: int) -> NDArray[np.float32]:
-    """Return the gain at the end: from 30 % of the last chord a raised cosine to 0 at the last sample."""
+    """Return the gain at the end: a raised cosine to 0 at the last sample.
+
+    It begins at 30 % of the last chord, or after the last accent on a cut.
+    """
     start = float(sheet.plan.tempo_map.beat_to_time(sheet.last_bar.start))
-    fade_start = min(seconds_to_samples(start + 0.3 * (sheet.plan.duration - start), sample_rate), count - 1)
+    fade_s = start + 0.3 * (sheet.plan.duration - start)
+    if len(sheet.plan.accents):
+        fade_s = max(fade_s, sheet.plan.accents[-1] + ACCENT_RING_S)
+    fade_start = min(seconds_to_samples(fade_s, sample_rate), count - 1)
     return (0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, count - max(0, fade_start)))).astype(np.float32)
 
 
@@ -189,7 +196,7 @@ def _part_events(sheet: LeadSheet, part: Part, channel: int, synth: SoundFontSyn
     midi.control_change(channel, 7, round(127 * gain ** (1 / 3)))  # TinySoundFont cubes volume and expression
     midi.control_change(channel, 10, round(63.5 + 63.5 * part.pan))
     advance_s = 0.0 if part.is_drums else min(attack, MAX_ADVANCE_S)
-    times = sheet.plan.tempo_map.beat_to_time([(note.beat, note.beat + note.length) for note in part.notes])
+    times = sheet.plan.tempo_map.beat_to_time(np.array([(note.beat, note.beat + note.length) for note in part.notes]))
     for note, (on, off) in zip(part.notes, times, strict=True):
         # TinySoundFont's level is linear in velocity; General MIDI's is nearer to the square
         velocity = max(1, round(127 * (note.velocity / 127) ** 1.7))

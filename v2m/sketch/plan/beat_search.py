@@ -12,12 +12,13 @@ steps per beat, so that every beat lies on a step.
 Best worth of a path up to step t, where V is of a bar that ends there, its last beat in state r, and B is of beat k of
 a bar that starts there, in state r:
 
-    B[0,r,t] = max over r' (V[r',t] − C(r', r)) + beat[t] + downbeat[t] − deviation(p)
-    B[k,r,t] = max over r' (B[k−1,r',t−d(p')] − C(r', r)) + beat[t] − deviation(p)             k = 1 … M−1
+    B[0,r,t] = max over r' (V[r',t] − C(r', r)) + beat[r,t] + downbeat[t] − deviation(p)
+    B[k,r,t] = max over r' (B[k−1,r',t−d(p')] − C(r', r)) + beat[r,t] − deviation(p)           k = 1 … M−1
     V[r,t]   = max(B[M−1,r,t−d(p)], the best irregular bar that may end at t, at one tempo)
 
 C is 0 for the same state, infinite beyond the largest allowed change, and else what the change from p' to p costs, and
-a reversal besides where w' is another direction than w, that of the change. Rewards and costs are those of `beat_grid`.
+a reversal besides where w' is another direction than w, that of the change. beat[r,t] is the reward of the beat and of
+the accent positions after it. Rewards and costs are those of `beat_grid`.
 
 One tempo: cuts folded modulo a beat length pile up at the phase where beats of that length would meet many of them.
 Every beat length within the bounds is scored by its best phase; bars are then placed over the best few by dynamic
@@ -38,21 +39,26 @@ from v2m.core.types import Floats
 from v2m.sketch.plan.beat_grid import (
     LATE_START_COST,
     MAX_START_S,
+    MIN_TAIL_S,
     STEPS_PER_BEAT,
+    TAIL_SHARE,
     TEMPO_REVERSAL_COST,
     BarGrid,
     PlanConstraints,
+    attack_rewards,
     count_beats,
-    hit_rewards,
     hit_value,
     hit_weight,
     irregular_bar_mask,
+    strongest_value,
+    strongest_weight,
     tempo_change_cost,
     tempo_deviation_cost,
 )
 
 # A tempo that moves: beats searched at once, which bounds the memory; the next window searches the last of them again.
 WINDOW_BEATS, OVERLAP_BEATS = 240, 60
+MAX_TAIL_S = 8.0  # twice the longest usual final chord
 FASTER, SLOWER = 0, 1
 # One tempo.
 MAX_DRIFT_S = 0.02  # by which grids of neighboring beat lengths may differ at the end of the piece
@@ -116,10 +122,30 @@ class _ViterbiWindow:
         self.pad = max(constraints.allowed_bar_lengths) * int(self.beat_steps[-1])  # steps of the longest bar
         self.state_steps = np.tile(self.beat_steps, 2)[:, None]  # (R, 1) d(p) of each state
         self.deviation = tempo_deviation_cost(self.state_steps / STEPS_PER_BEAT)  # (R, 1)
-        self.beat, self.down = hit_rewards(constraints.cuts, self.times)
+        single, self.down = attack_rewards(constraints.cuts, self.times)
+        self.beat = self._beat_rewards(single)  # (R, T)
         pickup_s = self.pad * constraints.step_s if state is None else 0.0
         self.may_end_irregular = irregular_bar_mask(constraints.cuts, self.times, pickup_s)
         self._search(state)
+
+    def _beat_rewards(self, single: Floats) -> Floats:
+        """Return (R, T) the rewards of beats with the accents after them, from those of single attacks (T,)."""
+        by_tempo = np.tile(single, (len(self.beat_steps), 1))
+        for accent in self.constraints.accents:
+            for row, shift in zip(by_tempo, np.rint(accent.played * self.beat_steps).astype(int), strict=True):
+                row[: self.num_steps - shift] += accent.weight * single[shift:]
+        return np.tile(by_tempo, (2, 1))
+
+    def _tail_rewards(self) -> Floats:
+        """Return (R, T) the rewards of the accents that follow a final chord at each step, at one tempo."""
+        single = attack_rewards(self.constraints.cuts, self.times)[0]
+        single[self.times > self.constraints.duration - MIN_TAIL_S] = 0.0
+        rewards, states = self._beat_rewards(single), np.arange(len(self.state_steps))
+        tail = np.zeros((len(states), self.num_steps + int(self.beat_steps[-1])))
+        first = max(0, self.num_steps - int(MAX_TAIL_S / self.constraints.step_s))
+        for step in reversed(range(first, self.num_steps)):
+            tail[:, step] = rewards[:, step] + tail[states, step + self.state_steps[:, 0]]
+        return TAIL_SHARE * (tail[:, : self.num_steps] - single)
 
     def _search(self, state: int | None) -> None:
         """Fill V (`bar_worth`) and the back pointers, block after block of steps.
@@ -146,11 +172,11 @@ class _ViterbiWindow:
                 bar_start[:, padded], self.previous_state[0, :, low:high] = self._best_transition(
                     self.bar_worth[:, low:high], self.constraints.max_tempo_change
                 )
-            beat_worth[0, :, padded] = bar_start[:, padded] + self.beat[steps] + self.down[steps] - self.deviation
+            beat_worth[0, :, padded] = bar_start[:, padded] + self.beat[:, steps] + self.down[steps] - self.deviation
             in_bar, self.previous_state[1:, :, low:high] = self._best_transition(
                 previous_beat[:-1], self.constraints.max_tempo_change_in_bar
             )
-            beat_worth[1:, :, padded] = in_bar + self.beat[steps] - self.deviation
+            beat_worth[1:, :, padded] = in_bar + self.beat[:, steps] - self.deviation
 
     def _first_bar_worth(self, steps: np.ndarray, state: int | None) -> Floats:
         """Return (R, block) the worth of starting the window's first bar at each step."""
@@ -167,7 +193,7 @@ class _ViterbiWindow:
         """Replace bars that end at the steps `ends` by irregular ones of one tempo where these are better."""
         if not len(ends):
             return
-        beat = np.concatenate([np.zeros(self.pad), self.beat])
+        beat = np.concatenate([np.zeros((len(self.state_steps), self.pad)), self.beat], axis=1)
         down = np.concatenate([np.zeros(self.pad), self.down])
         states = np.arange(len(self.state_steps))[:, None]
         for num_beats in self.constraints.allowed_bar_lengths[1:]:
@@ -175,7 +201,7 @@ class _ViterbiWindow:
             cost = self.constraints.irregular_bar_cost(num_beats)
             worth = bar_start[states, starts] + down[starts] - cost - num_beats * self.deviation
             for k in range(num_beats):
-                worth += beat[starts + k * self.state_steps]
+                worth += beat[states, starts + k * self.state_steps]
             better = worth > self.bar_worth[:, ends]
             self.bar_worth[:, ends] = np.where(better, worth, self.bar_worth[:, ends])
             self.bar_beats[:, ends] = np.where(better, num_beats, self.bar_beats[:, ends])
@@ -206,7 +232,8 @@ class _ViterbiWindow:
         """Trace back the bars of the best path; the last one has no beats yet."""
         if self.is_last:
             final_chord = self.constraints.final_chord_cost(self.constraints.duration - self.times)
-            worth = self.bar_worth + self.beat + self.down - final_chord
+            single = attack_rewards(self.constraints.cuts, self.times)[0]
+            worth = self.bar_worth + single + self.down + self._tail_rewards() - final_chord
         else:
             worth = np.where(np.arange(self.num_steps) >= self.num_steps - self.pad, self.bar_worth, -np.inf)
         state, step = (int(index) for index in np.unravel_index(int(np.argmax(worth)), worth.shape))
@@ -254,23 +281,36 @@ def _candidate_tempi(constraints: PlanConstraints) -> list[tuple[float, float]]:
 def _fold_cuts(constraints: PlanConstraints, lengths: Floats, num_bins: int) -> Floats:
     """Return (L, N) the reward of beats of each length, by the phase of beat 0.
 
-    A histogram of the cuts' phases, circularly convolved with `hit_value`.
+    Histograms of the cuts' phases, circularly convolved with the value of a beat and of the accents after it.
     """
     times = np.array([cut.time for cut in constraints.cuts])
-    weights = np.array([hit_weight(cut) for cut in constraints.cuts])
     bins = (times / lengths[:, None] % 1 * num_bins).astype(int) % num_bins
-    flat_bins = bins + num_bins * np.arange(len(lengths))[:, None]
-    histogram = np.bincount(flat_bins.ravel(), np.tile(weights, len(lengths)), minlength=num_bins * len(lengths))
+    flat_bins = (bins + num_bins * np.arange(len(lengths))[:, None]).ravel()
     offsets = np.asarray(np.fft.fftfreq(num_bins), float)  # −½ to ½ of a beat, in a circular convolution's order
-    kernel = np.fft.rfft(hit_value(offsets * float(lengths.mean())))
-    spectrum = np.fft.rfft(histogram.reshape(-1, num_bins), axis=1)
-    return np.fft.irfft(spectrum * kernel, num_bins, axis=1)
+    total = np.zeros((len(lengths), num_bins))
+    for weight, value in ((hit_weight, hit_value), (strongest_weight, strongest_value)):
+        weights = np.tile([weight(cut) for cut in constraints.cuts], len(lengths))
+        histogram = np.bincount(flat_bins, weights, minlength=num_bins * len(lengths))
+        kernel = value(offsets * float(lengths.mean()))
+        for accent in constraints.accents:
+            played = (offsets + accent.played + 0.5) % 1 - 0.5
+            kernel = kernel + accent.weight * value(played * float(lengths.mean()))
+        spectrum = np.fft.rfft(histogram.reshape(-1, num_bins), axis=1)
+        total += np.fft.irfft(spectrum * np.fft.rfft(kernel), num_bins, axis=1)
+    return total
 
 
 def _place_bars(constraints: PlanConstraints, beat_s: float, phase: float) -> tuple[float, BarGrid]:
     """Return the best bars over beats `beat_s` seconds apart from `phase` on, preceded by their worth."""
     times = np.arange(phase, constraints.duration, beat_s)
-    beat, down = hit_rewards(constraints.cuts, times)
+    single, down = attack_rewards(constraints.cuts, times)
+    beat, tail = single.copy(), np.where(times <= constraints.duration - MIN_TAIL_S, single, 0.0)
+    for accent in constraints.accents:
+        played = times + accent.played * beat_s
+        reward = accent.weight * attack_rewards(constraints.cuts, played)[0]
+        beat += reward
+        tail += np.where(played <= constraints.duration - MIN_TAIL_S, reward, 0.0)
+    before, after = np.cumsum(beat) - beat, np.cumsum(tail[::-1])[::-1]
     pickup_s = phase + max(constraints.allowed_bar_lengths) * beat_s
     irregular = irregular_bar_mask(constraints.cuts, times, pickup_s)
     costs = {length: constraints.irregular_bar_cost(length) for length in constraints.allowed_bar_lengths}
@@ -281,7 +321,8 @@ def _place_bars(constraints: PlanConstraints, beat_s: float, phase: float) -> tu
         for length in constraints.allowed_bar_lengths if irregular[line] else constraints.allowed_bar_lengths[:1]:
             if line >= length and best[line - length] + down[line] - costs[length] > best[line]:
                 best[line], last_length[line] = best[line - length] + down[line] - costs[length], length
-    worth = best + np.cumsum(beat) - constraints.final_chord_cost(constraints.duration - times)
+    rewards = before + single + TAIL_SHARE * (after - single)
+    worth = best + rewards - constraints.final_chord_cost(constraints.duration - times)
     final_line = int(np.argmax(worth[1:])) + 1
     line, lengths = final_line, [len(times) - final_line]
     while line > 0:

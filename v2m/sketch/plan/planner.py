@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from v2m.analysis.synchrony import cut_alignment
 from v2m.core import timing
 from v2m.core.timing import TempoMap
 from v2m.core.types import Cut, Floats, Tags, VisualFeatures
 from v2m.sketch.plan import beat_grid, beat_search, tempo_smoothing
+from v2m.sketch.plan.beat_grid import AccentPosition, PlanConstraints
 from v2m.sketch.style import Style
 
 # Themes A, B and C, by number of sections. Pieces with more sections than the longest form begin with rounds of four.
@@ -37,6 +37,7 @@ ROUND_FORMS = ("ABAC", "AABC", "ABCB")
 # Dynamics of the form itself, added to the energy measured from the video.
 SECTION_ENERGY_OFFSET = {"intro": -0.12, "A": 0.0, "B": 0.1, "C": -0.05, "ending": -0.1}
 RETURN_ENERGY_OFFSET = 0.04  # for each return of a theme, up to the third
+MAX_ACCENT_SHIFT_S, MAX_ACCENT_SHIFT_BEATS = 0.02, 0.04  # of the notes on a cut: about as exact as players are
 MOTION_SHARE, CUT_RATE_SHARE = 0.7, 0.3  # of a bar's measured energy
 
 
@@ -66,11 +67,15 @@ class FormSection:
 
 @dataclass(frozen=True)
 class Hit:
-    """A cut on a beat: `beat` is the nearest one, `offset` = its time − the cut's, in seconds."""
+    """A cut that a beat or an accent meets.
+
+    `beat`: as written, a fraction off the beat. `offset`: the time at which its notes are played − the cut's, in
+    seconds.
+    """
 
     time: float
     strength: float
-    beat: int
+    beat: float
     offset: float
     downbeat: bool
 
@@ -81,7 +86,7 @@ class Plan:
 
     Bars follow each other without a gap from beat 0, which may lie after 0 s (a pick-up); the last bar is the ending's
     and starts with the final chord, which rings until `duration`. `energy` (len(bars),) 0–1 is the dynamic of each bar.
-    `hits` are the cuts with a beat within ±70 ms, `missed` the others.
+    `hits` are the cuts with a beat or an accent within ±70 ms, `missed` the others.
     """
 
     duration: float
@@ -99,6 +104,11 @@ class Plan:
         return self.tempo_map.beat_to_time(np.arange(self.bars[-1].start + 1))
 
     @property
+    def accents(self) -> Floats:
+        """Seconds of the accents that are played for cuts, on beats, between them, and under the final chord."""
+        return np.unique([hit.time + hit.offset for hit in self.hits])
+
+    @property
     def downbeats(self) -> Floats:
         """Seconds of every bar line up to the final chord's."""
         return self.tempo_map.beat_to_time([bar.start for bar in self.bars])
@@ -112,15 +122,16 @@ def plan_piece(
     *,
     beats_per_bar: int = 4,
     steadiness: float = 0.5,
+    accents: Sequence[AccentPosition] = (),
 ) -> Plan:
-    """Plan a piece with as many cuts as possible on beats, strong ones on downbeats, and a final chord.
+    """Plan a piece with as many cuts as possible on beats and `accents`, and a final chord.
 
-    The tempo stays within ±8 % of `tempo` (beats per minute). `steadiness` 0–1: at 1 one tempo holds throughout, at
-    0.5 it changes by up to 3 % at a bar line, about what listeners just notice (Drake & Botte 1993), and by 1 % from
-    beat to beat inside a bar; at 0 by up to 4 % and 2 %. Bars have `beats_per_bar` beats, but one before a strong cut
-    may be up to two shorter or longer, and so may a pick-up at the very beginning. The final chord rings 1.5–4 s,
-    about a bar. A video too short for a bar before that gets the chord alone. The seed chooses among forms of the same
-    number of sections.
+    Strong cuts fall on downbeats where possible. The tempo stays within ±6 % of `tempo` (beats per minute).
+    `steadiness` 0–1: at 1 one tempo holds throughout, at 0.5 it changes by up to 3 % at a bar line, about what
+    listeners just notice (Drake & Botte 1993), and by 1 % from beat to beat inside a bar; at 0 by up to 4 % and 2 %.
+    Bars have `beats_per_bar` beats, but one before a strong cut may be up to two shorter or longer, and so may a pick-
+    up at the very beginning. The final chord rings 1.5–4 s, about a bar. A video too short for a bar before that gets
+    the chord alone. The seed chooses among forms of the same number of sections.
 
     Raises:
         ValueError: A duration or tempo that is not positive, fewer than 2 beats per bar, or steadiness outside 0–1.
@@ -131,17 +142,18 @@ def plan_piece(
             f"steadiness {steadiness:g} within 0 to 1"
         )
     cuts = tuple(cut for cut in features.cuts if 0 < cut.time < duration)
-    grid = _plan_beat_grid(beat_grid.PlanConstraints(cuts, duration, tempo, beats_per_bar, steadiness))
+    constraints = PlanConstraints(cuts, duration, tempo, beats_per_bar, steadiness, tuple(accents))
+    grid = _plan_beat_grid(constraints)
     bar_lines = np.concatenate([[0], np.cumsum(grid.bar_lengths)])  # beats; the last one is the end
-    hits, missed = _match_cuts(cuts, grid.tempo_map, bar_lines[:-1])
-    accents = np.zeros(len(grid.bar_lengths))
+    hits, missed = _match_cuts(constraints, grid.tempo_map, bar_lines)
+    cut_strengths = np.zeros(len(grid.bar_lengths))  # of those on downbeats
     for hit in hits:
         if hit.downbeat:
             bar = int(np.searchsorted(bar_lines, hit.beat))
-            accents[bar] = max(accents[bar], hit.strength)
+            cut_strengths[bar] = max(cut_strengths[bar], hit.strength)
     edges = np.minimum(grid.tempo_map.beat_to_time(bar_lines), duration)
     measured_energy = measure_bar_energy(features, cuts, edges)
-    sections = choose_form(accents, measured_energy, seed)
+    sections = choose_form(cut_strengths, measured_energy, seed)
     energy = shape_energy(sections, measured_energy)
     section_of_bar = np.repeat(np.arange(len(sections)), [section.last - section.first for section in sections])
     bars = tuple(Bar(*map(int, row)) for row in zip(bar_lines[:-1], grid.bar_lengths, section_of_bar, strict=True))
@@ -151,10 +163,13 @@ def plan_piece(
 def plan_for_style(style: Style, features: VisualFeatures, duration: float, tags: Tags, seed: int) -> Plan:
     """Plan a piece in `style`, at the tags' tempo or else the style's usual one."""
     tempo = tags.tempo or style.tempo[1]
-    return plan_piece(features, duration, tempo, seed, beats_per_bar=style.beats_per_bar, steadiness=style.steadiness)
+    accents = [AccentPosition(at, style.swing_beat(at), weight) for at, weight in style.accent_weights.items()]
+    return plan_piece(
+        features, duration, tempo, seed, beats_per_bar=style.beats_per_bar, steadiness=style.steadiness, accents=accents
+    )
 
 
-def _plan_beat_grid(constraints: beat_grid.PlanConstraints) -> beat_grid.BarGrid:
+def _plan_beat_grid(constraints: PlanConstraints) -> beat_grid.BarGrid:
     if constraints.is_too_short:
         return beat_grid.final_chord_grid(constraints)
     if constraints.steadiness == 1:
@@ -176,15 +191,30 @@ def _form_sections(sections: Sequence[SectionBounds], energy: Floats) -> tuple[F
 
 
 def _match_cuts(
-    cuts: Sequence[Cut], tempo_map: TempoMap, downbeats: NDArray[np.integer]
+    constraints: PlanConstraints, tempo_map: TempoMap, bar_lines: np.ndarray
 ) -> tuple[tuple[Hit, ...], tuple[Cut, ...]]:
-    """Return the cuts on a beat up to the last downbeat, and the others."""
+    """Return the cuts that beats or accents meet, and the others.
+
+    An accent is played a little earlier or later than written, to be nearer to its cut. None comes after the last
+    downbeat where there are no accents, nor shortly before the end.
+    """
+    written = {accent.played: accent.position for accent in constraints.accents}
+    num_beats = int(bar_lines[-1] if constraints.accents else bar_lines[-2])
+    beats, seconds, weights = beat_grid.attack_times(
+        tempo_map.beat_to_time(np.arange(num_beats + 1)), constraints.accents
+    )
+    is_playable = (beats <= bar_lines[-2]) | (seconds <= constraints.duration - beat_grid.MIN_TAIL_S)
+    beats, seconds, weights = beats[is_playable], seconds[is_playable], weights[is_playable]
+    max_shift_s = min(MAX_ACCENT_SHIFT_S, MAX_ACCENT_SHIFT_BEATS * constraints.beat_s)
     hits, missed = [], []
-    for cut in cuts:
-        beat = int(np.clip(np.rint(tempo_map.time_to_beat(cut.time)), 0, downbeats[-1]))
-        offset = float(tempo_map.beat_to_time(beat)) - cut.time
+    for cut, index in zip(constraints.cuts, beat_grid.nearest_attacks(constraints.cuts, seconds, weights), strict=True):
+        target = cut.time + beat_grid.SOUND_LAG_S - seconds[index]
+        shift = float(np.clip(target, -max_shift_s, max_shift_s)) if constraints.accents else 0.0
+        offset = float(seconds[index] - cut.time) + shift
+        whole, played = divmod(float(beats[index]), 1.0)
+        beat = whole + min(written.items(), key=lambda item: abs(item[0] - played))[1] if played > 1e-6 else whole
         if abs(offset) <= beat_grid.HIT_TOLERANCE_S:
-            hits.append(Hit(cut.time, cut.strength, beat, offset, bool(np.isin(beat, downbeats))))
+            hits.append(Hit(cut.time, cut.strength, beat, offset, beat in bar_lines[:-1]))
         else:
             missed.append(cut)
     return tuple(hits), tuple(missed)
@@ -198,13 +228,14 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     counts = [bar.beats for bar in plan.bars[:-1]]
     regular = max(set(counts), key=counts.count, default=0)
     cuts = sorted(cut.time for cut in (*plan.hits, *plan.missed))
+    alignment = cut_alignment(cuts, plan.beats, plan.downbeats, duration=plan.duration, accents=plan.accents)
     return {
         "tempo": round(plan.tempo, 2),
         "tempo_range": [round(min(tempi), 2), round(max(tempi), 2)],
         "bars": len(plan.bars),
         "irregular_bars": sum(count != regular for count in counts),
         "form": [section_label(section) for section in plan.sections],
-        "alignment": cut_alignment(cuts, plan.beats, plan.downbeats, duration=plan.duration).to_dict(),
+        "alignment": alignment.to_dict(),
         "hits": [
             {
                 "time": round(h.time, 3),

@@ -5,9 +5,9 @@ least squares of the distances to the cuts and of the tempo changes, within the 
 whose edges stay where they are.
 
 The solver is the alternating direction method of multipliers (Boyd et al. 2011), as in OSQP. OSQP itself is not used:
-it would be one more compiled package in the base install, for 12 lines. Without smoothing as many cuts are met within
-70 ms, but less exactly: the median distance from a cut to its nearest beat rises from 40.2 to 47.9 ms (seed 0) and from
-38.9 to 49.9 ms (seed 21; `bench/cut_alignment.py --no-smoothing`, bench/README.md).
+it would be one more compiled package in the base install, for 12 lines. Without smoothing the cuts are met about as
+exactly, but the tempo changes by more: 0.75 instead of 0.54 % from beat to beat (root mean square, seeds 0, 3, 4 and 5
+of `bench/cut_alignment.py`).
 
 B beats of a window, K cuts met, L linear bounds.
 """
@@ -27,21 +27,24 @@ from v2m.sketch.plan.beat_grid import (
     STEPS_PER_BEAT,
     BarGrid,
     PlanConstraints,
+    attack_times,
     count_beats,
     hit_weight,
+    nearest_attacks,
+    strongest_weight,
 )
 
 WINDOW_BEATS, HOP_BEATS = 160, 96
-CUT_SIGMA_S, TEMPO_CHANGE_SIGMA = 0.02, 0.015  # distance to a cut and relative tempo change that cost the same
+CUT_SIGMA_S, TEMPO_CHANGE_SIGMA = 0.012, 0.015  # distance to a cut and relative tempo change that cost the same
 ADMM_PENALTY, ADMM_ITERATIONS = 5.0, 1500
 BOUND_MARGIN_BEATS = 1e-4  # kept from every bound: ADMM ends near its bounds, not within them
 BOUND_TOLERANCE_S = 1e-5  # allowed beyond them in the end
 
 
 class _CutTargets(NamedTuple):
-    """Cuts that beats meet."""
+    """Cuts that beats or accents meet."""
 
-    beats: np.ndarray  # (K,) int
+    beats: Floats  # (K,) where they are met
     times: Floats  # (K,) of the cuts
     weights: Floats  # (K,)
 
@@ -62,7 +65,7 @@ def smooth_tempo(constraints: PlanConstraints, grid: BarGrid) -> BarGrid:
     last = len(times) - 1
     for low in range(0, max(last - (WINDOW_BEATS - HOP_BEATS), 1), HOP_BEATS):
         window = slice(low, min(low + WINDOW_BEATS, last) + 1)
-        inside = (targets.beats >= low) & (targets.beats < window.stop)
+        inside = (targets.beats >= low) & (targets.beats <= window.stop - 1)
         if inside.any() and window.stop - low > 4:
             local = _CutTargets(targets.beats[inside] - low, targets.times[inside], targets.weights[inside])
             bounds = _concatenate(
@@ -76,10 +79,20 @@ def smooth_tempo(constraints: PlanConstraints, grid: BarGrid) -> BarGrid:
 
 def _cut_targets(constraints: PlanConstraints, times: Floats) -> _CutTargets:
     cuts = np.array([cut.time for cut in constraints.cuts])
-    weights = np.array([hit_weight(cut) for cut in constraints.cuts])
-    nearest = np.abs(cuts[:, None] - times).argmin(axis=1) if len(cuts) else np.zeros(0, int)
-    is_met = np.abs(times[nearest] - cuts) <= HIT_TOLERANCE_S - 1e-9
-    return _CutTargets(nearest[is_met], cuts[is_met], weights[is_met])
+    weights = np.array([hit_weight(cut) + strongest_weight(cut) for cut in constraints.cuts])
+    beats, seconds, attack_weights = attack_times(times, constraints.accents)
+    met = nearest_attacks(constraints.cuts, seconds, attack_weights)
+    is_met = np.abs(seconds[met] - cuts) <= HIT_TOLERANCE_S - 1e-9
+    return _CutTargets(beats[met][is_met], cuts[is_met], weights[is_met])
+
+
+def _pick_matrix(beats: Floats, count: int) -> Floats:
+    """Return (K, `count`) the weights by which the times of `beats` follow from those of whole beats."""
+    rows, whole = np.arange(len(beats)), np.minimum(beats.astype(int), count - 2)
+    matrix = np.zeros((len(beats), count))
+    matrix[rows, whole] = 1 - (beats - whole)
+    matrix[rows, whole + 1] = beats - whole
+    return matrix
 
 
 def _tempo_bounds(
@@ -95,7 +108,9 @@ def _tempo_bounds(
     return _concatenate(
         _LinearBounds(beat_length, np.full(count - 1, shortest), np.full(count - 1, longest)),
         _LinearBounds(np.diff(beat_length, axis=0), -max_change_s, max_change_s),
-        _LinearBounds(np.eye(count)[targets.beats], targets.times - HIT_TOLERANCE_S, targets.times + HIT_TOLERANCE_S),
+        _LinearBounds(
+            _pick_matrix(targets.beats, count), targets.times - HIT_TOLERANCE_S, targets.times + HIT_TOLERANCE_S
+        ),
     )
 
 
@@ -117,7 +132,7 @@ def _concatenate(*parts: _LinearBounds) -> _LinearBounds:
 
 def _smooth_window(constraints: PlanConstraints, times: Floats, targets: _CutTargets, bounds: _LinearBounds) -> Floats:
     """Return (B,) the times within `bounds` with the least squared distances to cuts and tempo changes."""
-    pick = np.eye(len(times))[targets.beats]  # (K, B)
+    pick = _pick_matrix(targets.beats, len(times))  # (K, B)
     changes = np.diff(np.eye(len(times)), 2, axis=0) / (TEMPO_CHANGE_SIGMA * constraints.beat_s)
     hessian = pick.T @ (pick * (targets.weights / CUT_SIGMA_S**2)[:, None]) + changes.T @ changes
     linear = pick.T @ (targets.weights * (targets.times + SOUND_LAG_S)) / CUT_SIGMA_S**2
